@@ -1,0 +1,244 @@
+//! The store: one global revision, every object a key with a history, and watches over both.
+//!
+//! The semantics are etcd's, so that etcd can stand behind [`Store`] as a second engine: a commit is
+//! compare-and-write over a few keys at one new revision, history is kept until it is compacted, a watch
+//! from any revision that is not compacted tells every later change once and in order. The embedded engine
+//! is redb; [`memory`](self) keeps the same semantics without a file.
+//!
+//! Readers never wait for a disk: they take the newest durable [`World`], an immutable snapshot of every
+//! resource at one revision. Writers who read, change and write take [`Store::head`], which may be ahead of
+//! the disk, so that several changes of one object share one fsync.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use compact_str::CompactString;
+use futures::future::BoxFuture;
+
+/// A point in the one sequence of all changes. The first commit makes revision 2, as in a fresh etcd.
+pub type Revision = u64;
+
+/// A resource's place in the key space: `/registry/pods/`, `/registry/example.com/widgets/`. Ends in a slash.
+pub type ResourcePrefix = Arc<str>;
+
+/// Names and values extracted from an object when it was written (labels, selectable fields), sorted by name.
+pub type Pairs = Box<[(CompactString, CompactString)]>;
+
+/// What is written at a key: the encoded object and what selectors need of it. The store never reads `body`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Record {
+    /// The object in its storage version, as JSON without `metadata.resourceVersion`.
+    pub body: Bytes,
+    /// Where in `body` the member `"resourceVersion":"N",` belongs, in bytes.
+    pub rv_at: u32,
+    /// How many bytes of `body` are the opening brace, kind and apiVersion (built-in list items go without).
+    pub type_len: u32,
+    /// Under which schema `body`, `labels` and `fields` were derived.
+    pub epoch: u32,
+    /// `metadata.labels`.
+    pub labels: Pairs,
+    /// The resource's selectable fields, except metadata.name and metadata.namespace, which the key holds.
+    pub fields: Pairs,
+}
+
+/// One object at one revision.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// The whole key: `/registry/pods/default/web`.
+    pub key: Arc<str>,
+    /// The revision of the commit that wrote this entry.
+    pub rev: Revision,
+    /// What was written.
+    pub record: Record,
+    /// When the entry deletes itself, in seconds since 1970; `None` for never (all but events).
+    pub expires: Option<u64>,
+}
+
+/// What must hold of a key for a commit to happen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Expect {
+    /// The key holds nothing.
+    Absent,
+    /// The key's entry was written by this revision.
+    Revision(Revision),
+}
+
+/// One key's part of a commit.
+#[derive(Clone, Debug)]
+pub struct Change {
+    /// The resource that watches see the change in.
+    pub resource: ResourcePrefix,
+    /// The whole key, beginning with `resource`.
+    pub key: Arc<str>,
+    /// The condition; the whole commit fails when one does not hold.
+    pub expect: Expect,
+    /// The new content, or `None` to delete the key.
+    pub put: Option<Record>,
+    /// Seconds after which the entry deletes itself.
+    pub ttl: Option<u64>,
+}
+
+/// Why a store refused or failed.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// A condition did not hold. `current` is the key's accepted entry, to try again from.
+    #[error("{key} is not as expected")]
+    Conflict { key: Arc<str>, current: Option<Arc<Entry>> },
+    /// History before `oldest` is gone.
+    #[error("revision {asked} has been compacted; the oldest kept is {oldest}")]
+    Compacted { asked: Revision, oldest: Revision },
+    /// The revision has not happened yet.
+    #[error("revision {asked} is in the future; the newest is {current}")]
+    Future { asked: Revision, current: Revision },
+    /// The engine failed; nothing of the commit is on disk.
+    #[error("the store cannot {attempted}: {cause}")]
+    Engine { attempted: &'static str, cause: String },
+    /// The store is shutting down.
+    #[error("the store is shutting down")]
+    Closed,
+}
+
+/// A change as a watch sees it: from `old` to `new` at `rev`. One of both is always there.
+#[derive(Clone, Debug)]
+pub struct Event {
+    /// The revision of the change; a deletion has one of its own.
+    pub rev: Revision,
+    /// The entry before, `None` for a creation.
+    pub old: Option<Arc<Entry>>,
+    /// The entry after, `None` for a deletion.
+    pub new: Option<Arc<Entry>>,
+}
+
+/// Which events a watch can be concerned by. Only a filter for waking: a cursor yields what matches it.
+#[derive(Clone, Debug)]
+pub struct Interest {
+    /// The resource.
+    pub resource: ResourcePrefix,
+    /// Only keys that begin so (`/registry/pods/default/`), or are exactly so where `exact`.
+    pub keys: Arc<str>,
+    /// `keys` is one whole key.
+    pub exact: bool,
+    /// Only entries that have, or had before the change, this value of a trigger field (`spec.nodeName`).
+    pub field: Option<(CompactString, CompactString)>,
+}
+
+/// A page of a list at a revision.
+#[derive(Debug)]
+pub struct Range {
+    /// The revision that `entries` show.
+    pub rev: Revision,
+    /// Ordered by the bytes of their keys.
+    pub entries: Vec<Arc<Entry>>,
+    /// Whether more keys follow.
+    pub more: bool,
+}
+
+/// An engine. Object-safe; cheap calls are synchronous, those that may touch a disk or network are not.
+pub trait Store: Send + Sync + 'static {
+    /// The newest durable snapshot.
+    fn world(&self) -> Arc<World>;
+
+    /// The newest accepted entry of `key`, durable or not yet: what read-modify-write begins with.
+    fn head(&self, key: &str) -> Option<Arc<Entry>>;
+
+    /// Writes all of `changes` at one new revision, or nothing. Resolves when it is durable, with the new
+    /// revision and, for each change, the entry written or (for a deletion) the entry deleted.
+    ///
+    /// # Errors
+    /// [`StoreError::Conflict`] when a condition does not hold; an engine failure writes nothing.
+    fn commit(&self, changes: Vec<Change>) -> BoxFuture<'_, Result<Committed, StoreError>>;
+
+    /// Entries whose keys begin with `keys` and are not below `from` (a whole key), at most `limit` (0: all),
+    /// as they were at `at`.
+    ///
+    /// # Errors
+    /// [`StoreError::Compacted`] and [`StoreError::Future`] say that the revision cannot be read.
+    fn range_at<'a>(
+        &'a self,
+        resource: &'a ResourcePrefix,
+        keys: &'a str,
+        from: &'a str,
+        limit: usize,
+        at: Revision,
+    ) -> BoxFuture<'a, Result<Range, StoreError>>;
+
+    /// A cursor over every change after `after` that `interest` is concerned by.
+    ///
+    /// # Errors
+    /// [`StoreError::Compacted`] when history after `after` is incomplete. A revision of the future is allowed:
+    /// nothing is told until it has passed.
+    fn watch(&self, interest: Interest, after: Revision) -> Result<Box<dyn Cursor>, StoreError>;
+
+    /// Forgets history up to `rev`: what was replaced or deleted before it can no longer be read.
+    fn compact(&self, rev: Revision) -> BoxFuture<'_, Result<(), StoreError>>;
+
+    /// Accepts no more commits, makes what was accepted durable, and lets go of the file.
+    fn close(&self) -> BoxFuture<'_, ()>;
+}
+
+/// A durable commit.
+#[derive(Debug)]
+pub struct Committed {
+    /// The revision it made.
+    pub rev: Revision,
+    /// For each change, in order, the entry written, or the entry that was deleted.
+    pub entries: Vec<Arc<Entry>>,
+}
+
+/// Where a watch stands. Events come in order of revision, each once.
+pub trait Cursor: Send {
+    /// What has happened since the last call, at once: at most about `max` events, and the revision up to which
+    /// the answer is complete (for bookmarks), even where no event concerned the watch. Never waits for new ones.
+    fn next<'a>(&'a mut self, max: usize) -> BoxFuture<'a, Result<Batch, StoreError>>;
+
+    /// Resolves when something that may concern this watch became durable after the last [`Cursor::next`].
+    /// Cancel-safe.
+    fn changed(&mut self) -> BoxFuture<'_, ()>;
+}
+
+/// What a cursor passed over.
+#[derive(Debug)]
+pub struct Batch {
+    /// Events that concern the watch.
+    pub events: Vec<Event>,
+    /// Everything up to here has been told.
+    pub rev: Revision,
+    /// More is there already: call again without waiting.
+    pub more: bool,
+}
+
+/// Every resource at one revision. Cloning a map of it is cheap; readers hold it as long as they like.
+#[derive(Clone, Debug, Default)]
+pub struct World {
+    rev: Revision,
+    resources: imbl::HashMap<ResourcePrefix, imbl::OrdMap<Arc<str>, Arc<Entry>>>,
+}
+
+impl World {
+    /// The revision that everything in this snapshot shows.
+    pub fn rev(&self) -> Revision {
+        self.rev
+    }
+
+    /// One object by its whole key.
+    pub fn get(&self, resource: &str, key: &str) -> Option<&Arc<Entry>> {
+        self.resources.get(resource)?.get(key)
+    }
+
+    /// The objects of a resource whose keys begin with `keys`, from the key `from` (inclusive) on, in key order.
+    pub fn range<'a>(&'a self, resource: &str, keys: &'a str, from: &'a str) -> impl Iterator<Item = &'a Arc<Entry>> + 'a {
+        let start = if from > keys { from } else { keys };
+        self.resources
+            .get(resource)
+            .map(|map| map.range::<_, str>((std::ops::Bound::Included(start), std::ops::Bound::Unbounded)))
+            .into_iter()
+            .flatten()
+            .map(|(_, entry)| entry)
+            .take_while(move |entry| entry.key.starts_with(keys))
+    }
+
+    /// How many objects a resource has.
+    pub fn count(&self, resource: &str) -> usize {
+        self.resources.get(resource).map_or(0, imbl::OrdMap::len)
+    }
+}
