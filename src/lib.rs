@@ -1,1 +1,8 @@
+//! reddwarf: the Kubernetes API for a host of zones, in one binary.
+//!
+//! Arrows point down this list and never up: `cli → {api, controllers, scheduler, node} →
+//! {resources, auth, admission, patch, schema, meta} → store`, and `node → {zone, storage, net}`.
+
+pub mod meta;
+pub mod schema;
 pub mod store;

@@ -1,0 +1,360 @@
+//! Field errors and the cursor that makes them: validation walks an object with [`At`], which carries the path,
+//! and reports to [`Errors`]. Follows k8s.io/apimachinery/pkg/util/validation/field.
+
+use std::fmt::{self, Write as _};
+
+use crate::schema::{Value, json};
+
+/// Where in an object, as a chain on the stack: naming a field costs nothing until there is an error to tell.
+#[derive(Clone, Copy, Debug)]
+pub struct Path<'a> {
+    parent: Option<&'a Path<'a>>,
+    step: Step<'a>,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Step<'a> {
+    Root,
+    Field(&'a str),
+    Index(usize),
+    Key(&'a str),
+}
+
+impl<'a> Path<'a> {
+    /// The object itself. Printed as `<nil>` by errors that are about it, or where upstream has no path.
+    pub const ROOT: Path<'static> = Path { parent: None, step: Step::Root };
+
+    /// A field of what this names. Several may be given at once: `spec.template`.
+    pub fn field<'b>(&'b self, name: &'b str) -> Path<'b>
+    where
+        'a: 'b,
+    {
+        Path { parent: Some(self), step: Step::Field(name) }
+    }
+
+    /// An item of the list that this names.
+    pub fn index<'b>(&'b self, index: usize) -> Path<'b>
+    where
+        'a: 'b,
+    {
+        Path { parent: Some(self), step: Step::Index(index) }
+    }
+
+    /// An entry of the map that this names.
+    pub fn key<'b>(&'b self, key: &'b str) -> Path<'b>
+    where
+        'a: 'b,
+    {
+        Path { parent: Some(self), step: Step::Key(key) }
+    }
+}
+
+impl fmt::Display for Path<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut nested = false;
+        if let Some(parent) = self.parent {
+            parent.fmt(f)?;
+            nested = !matches!(parent.step, Step::Root);
+        }
+        match self.step {
+            Step::Root => Ok(()),
+            Step::Field(name) if nested => write!(f, ".{name}"),
+            Step::Field(name) => f.write_str(name),
+            Step::Index(index) => write!(f, "[{index}]"),
+            Step::Key(key) => write!(f, "[{key}]"),
+        }
+    }
+}
+
+/// What kind of refusal a cause is: its reason on the wire.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reason {
+    /// `FieldValueRequired`
+    Required,
+    /// `FieldValueInvalid`
+    Invalid,
+    /// `FieldValueTypeInvalid`
+    TypeInvalid,
+    /// `FieldValueNotSupported`
+    NotSupported,
+    /// `FieldValueDuplicate`
+    Duplicate,
+    /// `FieldValueForbidden`
+    Forbidden,
+    /// `FieldValueTooLong`
+    TooLong,
+    /// `FieldValueTooMany`
+    TooMany,
+    /// `FieldValueNotFound`
+    NotFound,
+    /// `InternalError`
+    Internal,
+}
+
+impl Reason {
+    /// The reason as a cause shows it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Reason::Required => "FieldValueRequired",
+            Reason::Invalid => "FieldValueInvalid",
+            Reason::TypeInvalid => "FieldValueTypeInvalid",
+            Reason::NotSupported => "FieldValueNotSupported",
+            Reason::Duplicate => "FieldValueDuplicate",
+            Reason::Forbidden => "FieldValueForbidden",
+            Reason::TooLong => "FieldValueTooLong",
+            Reason::TooMany => "FieldValueTooMany",
+            Reason::NotFound => "FieldValueNotFound",
+            Reason::Internal => "InternalError",
+        }
+    }
+}
+
+/// One refusal of one field.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FieldError {
+    /// The kind of refusal.
+    pub reason: Reason,
+    /// The field's path; empty for none (told as `<nil>` in the message, left out of the cause).
+    pub field: String,
+    /// Everything behind the path: `Invalid value: 0: must be between 1 and 65535, inclusive`.
+    pub message: String,
+}
+
+impl fmt::Display for FieldError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let field = if self.field.is_empty() { "<nil>" } else { &self.field };
+        write!(f, "{field}: {}", self.message)
+    }
+}
+
+/// The refusals of one object, in the order in which they were found.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Errors(pub Vec<FieldError>);
+
+/// How a refused value is shown: text quoted, numbers and booleans bare, null as `null`, the rest as JSON.
+pub fn shown(value: &Value) -> String {
+    match value {
+        Value::String(text) => quoted(text),
+        other => json::to_string(other),
+    }
+}
+
+/// Text quoted as Go's `%q` quotes it.
+pub fn quoted(text: &str) -> String {
+    let mut out = String::with_capacity(text.len() + 2);
+    out.push('"');
+    for c in text.chars() {
+        match c {
+            '"' => out.push_str("\\\""),
+            '\\' => out.push_str("\\\\"),
+            '\x07' => out.push_str("\\a"),
+            '\x08' => out.push_str("\\b"),
+            '\x0c' => out.push_str("\\f"),
+            '\n' => out.push_str("\\n"),
+            '\r' => out.push_str("\\r"),
+            '\t' => out.push_str("\\t"),
+            '\x0b' => out.push_str("\\v"),
+            c if (c as u32) < 0x20 || c == '\x7f' => {
+                let _ = write!(out, "\\x{:02x}", c as u32);
+            }
+            c if c.is_control() || matches!(c, '\u{feff}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{a0}' | '\u{ad}') => {
+                let _ = write!(out, "\\u{:04x}", c as u32);
+            }
+            c => out.push(c),
+        }
+    }
+    out.push('"');
+    out
+}
+
+impl Errors {
+    /// Whether nothing was refused.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Adds a refusal.
+    pub fn push(&mut self, reason: Reason, path: Path<'_>, message: impl Into<String>) {
+        self.0.push(FieldError { reason, field: path.to_string(), message: message.into() });
+    }
+
+    /// `Required value`, with a detail unless it is empty.
+    pub fn required(&mut self, path: Path<'_>, detail: &str) {
+        let message = if detail.is_empty() { "Required value".to_owned() } else { format!("Required value: {detail}") };
+        self.push(Reason::Required, path, message);
+    }
+
+    /// `Invalid value: V: DETAIL`; text is quoted, the rest is shown as JSON.
+    pub fn invalid(&mut self, path: Path<'_>, value: impl Into<Value>, detail: impl AsRef<str>) {
+        let value = value.into();
+        let text = shown(&value);
+        self.push(Reason::Invalid, path, format!("Invalid value: {text}: {}", detail.as_ref()));
+    }
+
+    /// `Invalid value: V: DETAIL` with the value as the caller prints it.
+    pub fn invalid_shown(&mut self, path: Path<'_>, shown: &str, detail: impl AsRef<str>) {
+        self.push(Reason::Invalid, path, format!("Invalid value: {shown}: {}", detail.as_ref()));
+    }
+
+    /// `Unsupported value: V: supported values: "A", "B"`, in the order given.
+    pub fn not_supported(&mut self, path: Path<'_>, value: impl Into<Value>, supported: &[&str]) {
+        let value = value.into();
+        let text = shown(&value);
+        let list: Vec<String> = supported.iter().map(|s| quoted(s)).collect();
+        let tail = if list.is_empty() { String::new() } else { format!(": supported values: {}", list.join(", ")) };
+        self.push(Reason::NotSupported, path, format!("Unsupported value: {text}{tail}"));
+    }
+
+    /// `Duplicate value: V`.
+    pub fn duplicate(&mut self, path: Path<'_>, value: impl Into<Value>) {
+        let value = value.into();
+        let text = shown(&value);
+        self.push(Reason::Duplicate, path, format!("Duplicate value: {text}"));
+    }
+
+    /// `Forbidden: DETAIL`.
+    pub fn forbidden(&mut self, path: Path<'_>, detail: impl AsRef<str>) {
+        let detail = detail.as_ref();
+        let message = if detail.is_empty() { "Forbidden".to_owned() } else { format!("Forbidden: {detail}") };
+        self.push(Reason::Forbidden, path, message);
+    }
+
+    /// `Too long: may not be more than N bytes`.
+    pub fn too_long(&mut self, path: Path<'_>, max: usize) {
+        let unit = if max == 1 { "byte" } else { "bytes" };
+        self.push(Reason::TooLong, path, format!("Too long: may not be more than {max} {unit}"));
+    }
+
+    /// `Too many: N: must have at most M items`.
+    pub fn too_many(&mut self, path: Path<'_>, actual: usize, max: usize) {
+        let unit = if max == 1 { "item" } else { "items" };
+        self.push(Reason::TooMany, path, format!("Too many: {actual}: must have at most {max} {unit}"));
+    }
+
+    /// `Not found: V`.
+    pub fn not_found(&mut self, path: Path<'_>, value: impl Into<Value>) {
+        let value = value.into();
+        let text = shown(&value);
+        self.push(Reason::NotFound, path, format!("Not found: {text}"));
+    }
+
+    /// `Internal error: DETAIL`.
+    pub fn internal(&mut self, path: Path<'_>, detail: &str) {
+        self.push(Reason::Internal, path, format!("Internal error: {detail}"));
+    }
+}
+
+/// A value in an object and the way to it: what validation functions take.
+///
+/// `At` never fails: the field of what is absent is absent, and absent text is empty, as in Go's structs.
+#[derive(Clone, Copy, Debug)]
+pub struct At<'a> {
+    /// The value; null where there is none.
+    pub value: &'a Value,
+    /// The way to it.
+    pub path: Path<'a>,
+}
+
+impl<'a> At<'a> {
+    /// An object itself.
+    pub fn root(value: &'a Value) -> Self {
+        At { value, path: Path::ROOT }
+    }
+
+    /// The field `name`. The result borrows this cursor's path: bind it with `let`.
+    pub fn field<'b>(&'b self, name: &'b str) -> At<'b>
+    where
+        'a: 'b,
+    {
+        At { value: self.value.at(name), path: self.path.field(name) }
+    }
+
+    /// The items of this list, each with its index in the path.
+    pub fn items<'b>(&'b self) -> impl Iterator<Item = At<'b>> + 'b
+    where
+        'a: 'b,
+    {
+        self.value.as_array().unwrap_or(&[]).iter().enumerate().map(|(i, value)| At { value, path: self.path.index(i) })
+    }
+
+    /// The entries of this map, each with its key in the path.
+    pub fn entries<'b>(&'b self) -> impl Iterator<Item = (&'b str, At<'b>)> + 'b
+    where
+        'a: 'b,
+    {
+        self.value
+            .as_object()
+            .into_iter()
+            .flat_map(|object| object.iter())
+            .map(|(key, value)| (key.as_str(), At { value, path: self.path.key(key) }))
+    }
+
+    /// Whether the field is absent (null).
+    pub fn is_absent(&self) -> bool {
+        self.value.is_null()
+    }
+
+    /// The text here, empty where there is none.
+    pub fn str(&self) -> &'a str {
+        self.value.as_str().unwrap_or("")
+    }
+
+    /// The integer here, if there is one.
+    pub fn int(&self) -> Option<i64> {
+        self.value.as_int()
+    }
+
+    /// The boolean here, false where there is none.
+    pub fn bool(&self) -> bool {
+        self.value.as_bool().unwrap_or(false)
+    }
+
+    /// The items here, none where this is no list.
+    pub fn list(&self) -> &'a [Value] {
+        self.value.as_array().unwrap_or(&[])
+    }
+
+    /// Refuses an integer below zero, as ValidateNonnegativeField.
+    pub fn non_negative(&self, errors: &mut Errors) {
+        if self.int().is_some_and(|n| n < 0) {
+            errors.invalid(self.path, self.value, "must be greater than or equal to 0");
+        }
+    }
+
+    /// Refuses an integer that is not above zero.
+    pub fn positive(&self, errors: &mut Errors) {
+        if self.int().is_some_and(|n| n <= 0) {
+            errors.invalid(self.path, self.value, "must be greater than zero");
+        }
+    }
+
+    /// Refuses absence (null, or empty text, list or map). Returns whether there is something.
+    pub fn required(&self, detail: &str, errors: &mut Errors) -> bool {
+        if self.value.is_null() || (!matches!(self.value, Value::Bool(_) | Value::Int(_) | Value::Float(_)) && self.value.is_empty()) {
+            errors.required(self.path, detail);
+            return false;
+        }
+        true
+    }
+
+    /// Refuses text that is not one of `supported` (shown in the order given).
+    pub fn one_of(&self, supported: &[&str], errors: &mut Errors) {
+        if !supported.contains(&self.str()) {
+            errors.not_supported(self.path, self.str(), supported);
+        }
+    }
+
+    /// Refuses a value that differs from `old`, as ValidateImmutableField.
+    pub fn immutable(&self, old: &Value, errors: &mut Errors) {
+        if self.value != old {
+            errors.invalid(self.path, self.value, "field is immutable");
+        }
+    }
+
+    /// One `Invalid value` for each detail in `details` (what the `meta::names` checks answer).
+    pub fn invalid_each(&self, details: impl IntoIterator<Item = String>, errors: &mut Errors) {
+        for detail in details {
+            errors.invalid(self.path, self.value, detail);
+        }
+    }
+}

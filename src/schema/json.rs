@@ -1,0 +1,158 @@
+//! JSON to values and back, with the forms and texts of Go's `encoding/json`.
+
+use std::fmt::Write as _;
+
+use super::{Object, Value};
+
+/// How deep arrays and objects may nest, as in Go's decoder.
+pub const MAX_DEPTH: usize = 10_000;
+
+/// A value as compact JSON, as Go's `json.Marshal` prints it.
+pub fn to_string(value: &Value) -> String {
+    let mut out = String::new();
+    write(value, &mut out);
+    out
+}
+
+/// Appends a value as compact JSON. `<`, `>`, `&`, U+2028 and U+2029 are escaped, as Go does.
+pub fn write(value: &Value, out: &mut String) {
+    match value {
+        Value::Null => out.push_str("null"),
+        Value::Bool(true) => out.push_str("true"),
+        Value::Bool(false) => out.push_str("false"),
+        Value::Int(number) => {
+            let _ = write!(out, "{number}");
+        }
+        Value::Float(number) => write_float(*number, out),
+        Value::String(text) => write_text(text, out),
+        Value::Array(items) => {
+            out.push('[');
+            for (i, item) in items.iter().enumerate() {
+                if i > 0 {
+                    out.push(',');
+                }
+                write(item, out);
+            }
+            out.push(']');
+        }
+        Value::Object(object) => write_object(object, out),
+    }
+}
+
+/// Appends an object as compact JSON.
+pub fn write_object(object: &Object, out: &mut String) {
+    out.push('{');
+    for (i, (key, value)) in object.iter().enumerate() {
+        if i > 0 {
+            out.push(',');
+        }
+        write_text(key, out);
+        out.push(':');
+        write(value, out);
+    }
+    out.push('}');
+}
+
+/// A value as JSON indented by `indent`, as Go's `json.MarshalIndent` prints it.
+pub fn pretty(value: &Value, indent: &str) -> String {
+    fn go(value: &Value, indent: &str, depth: usize, out: &mut String) {
+        let line = |out: &mut String, depth: usize| {
+            out.push('\n');
+            for _ in 0..depth {
+                out.push_str(indent);
+            }
+        };
+        match value {
+            Value::Array(items) if !items.is_empty() => {
+                out.push('[');
+                for (i, item) in items.iter().enumerate() {
+                    if i > 0 {
+                        out.push(',');
+                    }
+                    line(out, depth + 1);
+                    go(item, indent, depth + 1, out);
+                }
+                line(out, depth);
+                out.push(']');
+            }
+            Value::Object(object) if !object.is_empty() => {
+                out.push('{');
+                for (i, (key, item)) in object.iter().enumerate() {
+                    if i > 0 {
+                        out.push(',');
+                    }
+                    line(out, depth + 1);
+                    write_text(key, out);
+                    out.push_str(": ");
+                    go(item, indent, depth + 1, out);
+                }
+                line(out, depth);
+                out.push('}');
+            }
+            other => write(other, out),
+        }
+    }
+    let mut out = String::new();
+    go(value, indent, 0, &mut out);
+    out
+}
+
+/// Appends text in quotes, escaped as Go does.
+pub fn write_text(text: &str, out: &mut String) {
+    out.push('"');
+    let mut plain = 0;
+    let bytes = text.as_bytes();
+    for (i, c) in text.char_indices() {
+        let escape: &str = match c {
+            '"' => "\\\"",
+            '\\' => "\\\\",
+            '\n' => "\\n",
+            '\r' => "\\r",
+            '\t' => "\\t",
+            '\x08' => "\\b",
+            '\x0c' => "\\f",
+            '<' => "\\u003c",
+            '>' => "\\u003e",
+            '&' => "\\u0026",
+            '\u{2028}' => "\\u2028",
+            '\u{2029}' => "\\u2029",
+            c if (c as u32) < 0x20 => {
+                out.push_str(&text[plain..i]);
+                let _ = write!(out, "\\u{:04x}", c as u32);
+                plain = i + 1;
+                continue;
+            }
+            _ => continue,
+        };
+        out.push_str(&text[plain..i]);
+        out.push_str(escape);
+        plain = i + c.len_utf8();
+    }
+    if plain < bytes.len() {
+        out.push_str(&text[plain..]);
+    }
+    out.push('"');
+}
+
+/// Go prints floats with the fewest digits, in exponent form below 1e-6 and from 1e21 on.
+fn write_float(number: f64, out: &mut String) {
+    let size = number.abs();
+    if size != 0.0 && !(1e-6..1e21).contains(&size) {
+        let text = format!("{number:e}");
+        match text.split_once('e') {
+            Some((digits, exponent)) => {
+                let (sign, exponent) = exponent.strip_prefix('-').map_or(('+', exponent), |e| ('-', e));
+                let _ = write!(out, "{digits}e{sign}{exponent:0>2}");
+                // Go shortens e-09 to e-9, but leaves e+09 (which cannot occur here).
+                if sign == '-' && exponent.len() == 1 {
+                    let digit = out.pop().unwrap_or('0');
+                    out.pop();
+                    out.push(digit);
+                }
+            }
+            None => out.push_str(&text),
+        }
+    } else {
+        let _ = write!(out, "{number}");
+    }
+}

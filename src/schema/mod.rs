@@ -1,0 +1,11 @@
+//! Values, how they are decoded, and the schemas that say what they may be.
+
+pub mod json;
+mod value;
+pub mod yaml;
+
+pub use value::{Key, Object, Value};
+
+/// The stack of every thread that handles objects, in bytes: enough for the deepest object the decoder
+/// accepts, in any of the recursions over it. Only touched pages cost memory.
+pub const STACK: usize = 64 << 20;

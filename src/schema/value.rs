@@ -1,0 +1,391 @@
+//! The value that every object of the API is, between its bytes and its rules.
+//!
+//! Unlike `serde_json::Value` it keeps integers and floats apart, keeps members in order, and holds short
+//! strings without an allocation. Recursion over it is bounded by [`crate::schema::json::MAX_DEPTH`], and the
+//! threads that handle requests have stacks for that depth ([`crate::schema::STACK`]).
+
+use compact_str::CompactString;
+use indexmap::IndexMap;
+
+/// A member's name.
+pub type Key = CompactString;
+
+/// One JSON value.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub enum Value {
+    /// `null`
+    #[default]
+    Null,
+    /// `true` or `false`
+    Bool(bool),
+    /// A number written without fraction and exponent that fits an `i64`.
+    Int(i64),
+    /// Any other number, as Go's `float64`.
+    Float(f64),
+    /// Text.
+    String(CompactString),
+    /// An array.
+    Array(Vec<Value>),
+    /// An object, members in order.
+    Object(Object),
+}
+
+/// The members of an object, in order.
+#[derive(Clone, Debug, Default)]
+pub struct Object(IndexMap<Key, Value, foldhash::fast::RandomState>);
+
+impl PartialEq for Object {
+    /// Order does not count.
+    fn eq(&self, other: &Self) -> bool {
+        self.0.len() == other.0.len() && self.0.iter().all(|(key, value)| other.get(key) == Some(value))
+    }
+}
+
+impl Object {
+    /// An object without members.
+    pub fn new() -> Self {
+        Self(IndexMap::default())
+    }
+
+    /// Room for `n` members.
+    pub fn with_capacity(n: usize) -> Self {
+        Self(IndexMap::with_capacity_and_hasher(n, foldhash::fast::RandomState::default()))
+    }
+
+    /// The member called `key`.
+    pub fn get(&self, key: &str) -> Option<&Value> {
+        self.0.get(key)
+    }
+
+    /// The member called `key`, to change.
+    pub fn get_mut(&mut self, key: &str) -> Option<&mut Value> {
+        self.0.get_mut(key)
+    }
+
+    /// Whether there is a member called `key`, be it null.
+    pub fn contains(&self, key: &str) -> bool {
+        self.0.contains_key(key)
+    }
+
+    /// Sets a member in its place, or at the end; returns what it was.
+    pub fn insert(&mut self, key: impl Into<Key>, value: impl Into<Value>) -> Option<Value> {
+        self.0.insert(key.into(), value.into())
+    }
+
+    /// Sets a member at the front.
+    pub fn insert_first(&mut self, key: impl Into<Key>, value: impl Into<Value>) {
+        self.0.shift_insert(0, key.into(), value.into());
+    }
+
+    /// Takes a member out; the order of the others stays.
+    pub fn remove(&mut self, key: &str) -> Option<Value> {
+        self.0.shift_remove(key)
+    }
+
+    /// The member called `key`, put there by `make` where it is absent or null.
+    pub fn entry(&mut self, key: &str, make: impl FnOnce() -> Value) -> &mut Value {
+        let value = self.0.entry(Key::from(key)).or_insert(Value::Null);
+        if value.is_null() {
+            *value = make();
+        }
+        value
+    }
+
+    /// The object member called `key`, made where it is absent or not an object.
+    pub fn object_mut(&mut self, key: &str) -> &mut Object {
+        let value = self.0.entry(Key::from(key)).or_insert(Value::Null);
+        if !matches!(value, Value::Object(_)) {
+            *value = Value::Object(Object::new());
+        }
+        match value {
+            Value::Object(object) => object,
+            _ => unreachable!("it was made an object above"),
+        }
+    }
+
+    /// The array member called `key`, made where it is absent or not an array.
+    pub fn array_mut(&mut self, key: &str) -> &mut Vec<Value> {
+        let value = self.0.entry(Key::from(key)).or_insert(Value::Null);
+        if !matches!(value, Value::Array(_)) {
+            *value = Value::Array(Vec::new());
+        }
+        match value {
+            Value::Array(items) => items,
+            _ => unreachable!("it was made an array above"),
+        }
+    }
+
+    /// Sets `key` where it is absent or null: a default.
+    pub fn set_default(&mut self, key: &str, value: impl Into<Value>) {
+        if self.0.get(key).is_none_or(Value::is_null) {
+            self.0.insert(Key::from(key), value.into());
+        }
+    }
+
+    /// How many members there are.
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Members in order.
+    pub fn iter(&self) -> impl DoubleEndedIterator<Item = (&Key, &Value)> + ExactSizeIterator {
+        self.0.iter()
+    }
+
+    /// Members in order, values to change.
+    pub fn iter_mut(&mut self) -> impl DoubleEndedIterator<Item = (&Key, &mut Value)> + ExactSizeIterator {
+        self.0.iter_mut()
+    }
+
+    /// Names in order.
+    pub fn keys(&self) -> impl DoubleEndedIterator<Item = &Key> + ExactSizeIterator {
+        self.0.keys()
+    }
+
+    /// Values in order.
+    pub fn values(&self) -> impl DoubleEndedIterator<Item = &Value> + ExactSizeIterator {
+        self.0.values()
+    }
+
+    /// Keeps the members for which `keep` holds.
+    pub fn retain(&mut self, keep: impl FnMut(&Key, &mut Value) -> bool) {
+        self.0.retain(keep);
+    }
+
+    /// Orders the members by name, as Go prints maps.
+    pub fn sort(&mut self) {
+        self.0.sort_unstable_keys();
+    }
+}
+
+impl IntoIterator for Object {
+    type Item = (Key, Value);
+    type IntoIter = indexmap::map::IntoIter<Key, Value>;
+    fn into_iter(self) -> Self::IntoIter {
+        self.0.into_iter()
+    }
+}
+
+impl<K: Into<Key>, V: Into<Value>> FromIterator<(K, V)> for Object {
+    fn from_iter<I: IntoIterator<Item = (K, V)>>(members: I) -> Self {
+        Self(members.into_iter().map(|(key, value)| (key.into(), value.into())).collect())
+    }
+}
+
+static NULL: Value = Value::Null;
+
+impl Value {
+    /// Whether this is `null`.
+    pub fn is_null(&self) -> bool {
+        matches!(self, Value::Null)
+    }
+
+    /// The member called `key`; `null` where there is none or this is no object.
+    pub fn at(&self, key: &str) -> &Value {
+        match self {
+            Value::Object(object) => object.get(key).unwrap_or(&NULL),
+            _ => &NULL,
+        }
+    }
+
+    /// The value at a path of member names; `null` where there is none.
+    pub fn path(&self, path: &[&str]) -> &Value {
+        path.iter().fold(self, |value, key| value.at(key))
+    }
+
+    /// The member called `key`, unless it is absent or null.
+    pub fn get(&self, key: &str) -> Option<&Value> {
+        match self.at(key) {
+            Value::Null => None,
+            value => Some(value),
+        }
+    }
+
+    /// The member called `key`, to change.
+    pub fn get_mut(&mut self, key: &str) -> Option<&mut Value> {
+        match self {
+            Value::Object(object) => object.get_mut(key),
+            _ => None,
+        }
+    }
+
+    /// Text, or none if this is not text.
+    pub fn as_str(&self) -> Option<&str> {
+        match self {
+            Value::String(text) => Some(text),
+            _ => None,
+        }
+    }
+
+    /// An integer, or none if this is not one.
+    pub fn as_int(&self) -> Option<i64> {
+        match self {
+            Value::Int(number) => Some(*number),
+            _ => None,
+        }
+    }
+
+    /// A boolean, or none if this is not one.
+    pub fn as_bool(&self) -> Option<bool> {
+        match self {
+            Value::Bool(value) => Some(*value),
+            _ => None,
+        }
+    }
+
+    /// An object, or none if this is not one.
+    pub fn as_object(&self) -> Option<&Object> {
+        match self {
+            Value::Object(object) => Some(object),
+            _ => None,
+        }
+    }
+
+    /// An object to change, or none if this is not one.
+    pub fn as_object_mut(&mut self) -> Option<&mut Object> {
+        match self {
+            Value::Object(object) => Some(object),
+            _ => None,
+        }
+    }
+
+    /// An array, or none if this is not one.
+    pub fn as_array(&self) -> Option<&[Value]> {
+        match self {
+            Value::Array(items) => Some(items),
+            _ => None,
+        }
+    }
+
+    /// An array to change, or none if this is not one.
+    pub fn as_array_mut(&mut self) -> Option<&mut Vec<Value>> {
+        match self {
+            Value::Array(items) => Some(items),
+            _ => None,
+        }
+    }
+
+    /// The text of the member `key`; empty where it is absent or no text (Go's zero value).
+    pub fn str(&self, key: &str) -> &str {
+        self.at(key).as_str().unwrap_or("")
+    }
+
+    /// The integer of the member `key`; zero where it is absent or no integer.
+    pub fn int(&self, key: &str) -> i64 {
+        self.at(key).as_int().unwrap_or(0)
+    }
+
+    /// The boolean of the member `key`; false where it is absent or no boolean.
+    pub fn bool(&self, key: &str) -> bool {
+        self.at(key).as_bool().unwrap_or(false)
+    }
+
+    /// The items of the array member `key`; none where it is absent or no array.
+    pub fn list(&self, key: &str) -> &[Value] {
+        self.at(key).as_array().unwrap_or(&[])
+    }
+
+    /// The members of the object member `key`, in order; none where it is absent or no object.
+    pub fn entries(&self, key: &str) -> impl DoubleEndedIterator<Item = (&Key, &Value)> {
+        self.at(key).as_object().into_iter().flat_map(Object::iter)
+    }
+
+    /// This as an object, made one where it is something else.
+    pub fn object_mut(&mut self) -> &mut Object {
+        if !matches!(self, Value::Object(_)) {
+            *self = Value::Object(Object::new());
+        }
+        match self {
+            Value::Object(object) => object,
+            _ => unreachable!("it was made an object above"),
+        }
+    }
+
+    /// Sets the member `key` of this object (made one where it is something else).
+    pub fn set(&mut self, key: &str, value: impl Into<Value>) {
+        self.object_mut().insert(key, value);
+    }
+
+    /// Takes the member `key` out.
+    pub fn remove(&mut self, key: &str) -> Option<Value> {
+        self.as_object_mut()?.remove(key)
+    }
+
+    /// Go's zero value of any type: null, false, 0, "", and an empty array or object.
+    pub fn is_empty(&self) -> bool {
+        match self {
+            Value::Null => true,
+            Value::Bool(value) => !value,
+            Value::Int(number) => *number == 0,
+            Value::Float(number) => *number == 0.0,
+            Value::String(text) => text.is_empty(),
+            Value::Array(items) => items.is_empty(),
+            Value::Object(object) => object.is_empty(),
+        }
+    }
+
+    /// What JSON calls the type of this, as Go's decoder names it in errors.
+    pub fn type_name(&self) -> &'static str {
+        match self {
+            Value::Null => "null",
+            Value::Bool(_) => "bool",
+            Value::Int(_) | Value::Float(_) => "number",
+            Value::String(_) => "string",
+            Value::Array(_) => "array",
+            Value::Object(_) => "object",
+        }
+    }
+}
+
+macro_rules! from {
+    ($($type:ty => $variant:expr),* $(,)?) => { $(
+        impl From<$type> for Value {
+            fn from(value: $type) -> Self {
+                #[allow(clippy::redundant_closure_call)]
+                ($variant)(value)
+            }
+        }
+    )* };
+}
+
+from! {
+    bool => Value::Bool,
+    i64 => Value::Int,
+    i32 => |value: i32| Value::Int(i64::from(value)),
+    u32 => |value: u32| Value::Int(i64::from(value)),
+    u16 => |value: u16| Value::Int(i64::from(value)),
+    f64 => Value::Float,
+    CompactString => Value::String,
+    String => |value: String| Value::String(value.into()),
+    &str => |value: &str| Value::String(value.into()),
+    &String => |value: &String| Value::String(value.as_str().into()),
+    &CompactString => |value: &CompactString| Value::String(value.clone()),
+    Vec<Value> => Value::Array,
+    Object => Value::Object,
+    &Value => Value::clone,
+}
+
+impl<T: Into<Value>> From<Option<T>> for Value {
+    fn from(value: Option<T>) -> Self {
+        value.map_or(Value::Null, Into::into)
+    }
+}
+
+/// Writes a value as JSON is written: `value!({"kind": kind, "items": [1, 2, null]})`.
+#[macro_export]
+macro_rules! value {
+    (null) => { $crate::schema::Value::Null };
+    ([ $($item:tt),* $(,)? ]) => { $crate::schema::Value::Array(vec![ $( $crate::value!($item) ),* ]) };
+    ({ $($key:literal : $value:tt),* $(,)? }) => {{
+        #[allow(unused_mut)]
+        let mut object = $crate::schema::Object::new();
+        $( object.insert($key, $crate::value!($value)); )*
+        $crate::schema::Value::Object(object)
+    }};
+    ($other:expr) => { $crate::schema::Value::from($other) };
+}
