@@ -22,14 +22,20 @@ enum Step<'a> {
 
 impl<'a> Path<'a> {
     /// The object itself. Printed as `<nil>` by errors that are about it, or where upstream has no path.
-    pub const ROOT: Path<'static> = Path { parent: None, step: Step::Root };
+    pub const ROOT: Path<'static> = Path {
+        parent: None,
+        step: Step::Root,
+    };
 
     /// A field of what this names. Several may be given at once: `spec.template`.
     pub fn field<'b>(&'b self, name: &'b str) -> Path<'b>
     where
         'a: 'b,
     {
-        Path { parent: Some(self), step: Step::Field(name) }
+        Path {
+            parent: Some(self),
+            step: Step::Field(name),
+        }
     }
 
     /// An item of the list that this names.
@@ -37,7 +43,10 @@ impl<'a> Path<'a> {
     where
         'a: 'b,
     {
-        Path { parent: Some(self), step: Step::Index(index) }
+        Path {
+            parent: Some(self),
+            step: Step::Index(index),
+        }
     }
 
     /// An entry of the map that this names.
@@ -45,7 +54,10 @@ impl<'a> Path<'a> {
     where
         'a: 'b,
     {
-        Path { parent: Some(self), step: Step::Key(key) }
+        Path {
+            parent: Some(self),
+            step: Step::Key(key),
+        }
     }
 }
 
@@ -122,7 +134,11 @@ pub struct FieldError {
 
 impl fmt::Display for FieldError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let field = if self.field.is_empty() { "<nil>" } else { &self.field };
+        let field = if self.field.is_empty() {
+            "<nil>"
+        } else {
+            &self.field
+        };
         write!(f, "{field}: {}", self.message)
     }
 }
@@ -157,7 +173,9 @@ pub fn quoted(text: &str) -> String {
             c if (c as u32) < 0x20 || c == '\x7f' => {
                 let _ = write!(out, "\\x{:02x}", c as u32);
             }
-            c if c.is_control() || matches!(c, '\u{feff}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{a0}' | '\u{ad}') => {
+            c if c.is_control()
+                || matches!(c, '\u{feff}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{a0}' | '\u{ad}') =>
+            {
                 let _ = write!(out, "\\u{:04x}", c as u32);
             }
             c => out.push(c),
@@ -175,12 +193,20 @@ impl Errors {
 
     /// Adds a refusal.
     pub fn push(&mut self, reason: Reason, path: Path<'_>, message: impl Into<String>) {
-        self.0.push(FieldError { reason, field: path.to_string(), message: message.into() });
+        self.0.push(FieldError {
+            reason,
+            field: path.to_string(),
+            message: message.into(),
+        });
     }
 
     /// `Required value`, with a detail unless it is empty.
     pub fn required(&mut self, path: Path<'_>, detail: &str) {
-        let message = if detail.is_empty() { "Required value".to_owned() } else { format!("Required value: {detail}") };
+        let message = if detail.is_empty() {
+            "Required value".to_owned()
+        } else {
+            format!("Required value: {detail}")
+        };
         self.push(Reason::Required, path, message);
     }
 
@@ -188,12 +214,20 @@ impl Errors {
     pub fn invalid(&mut self, path: Path<'_>, value: impl Into<Value>, detail: impl AsRef<str>) {
         let value = value.into();
         let text = shown(&value);
-        self.push(Reason::Invalid, path, format!("Invalid value: {text}: {}", detail.as_ref()));
+        self.push(
+            Reason::Invalid,
+            path,
+            format!("Invalid value: {text}: {}", detail.as_ref()),
+        );
     }
 
     /// `Invalid value: V: DETAIL` with the value as the caller prints it.
     pub fn invalid_shown(&mut self, path: Path<'_>, shown: &str, detail: impl AsRef<str>) {
-        self.push(Reason::Invalid, path, format!("Invalid value: {shown}: {}", detail.as_ref()));
+        self.push(
+            Reason::Invalid,
+            path,
+            format!("Invalid value: {shown}: {}", detail.as_ref()),
+        );
     }
 
     /// `Unsupported value: V: supported values: "A", "B"`, in the order given.
@@ -201,8 +235,16 @@ impl Errors {
         let value = value.into();
         let text = shown(&value);
         let list: Vec<String> = supported.iter().map(|s| quoted(s)).collect();
-        let tail = if list.is_empty() { String::new() } else { format!(": supported values: {}", list.join(", ")) };
-        self.push(Reason::NotSupported, path, format!("Unsupported value: {text}{tail}"));
+        let tail = if list.is_empty() {
+            String::new()
+        } else {
+            format!(": supported values: {}", list.join(", "))
+        };
+        self.push(
+            Reason::NotSupported,
+            path,
+            format!("Unsupported value: {text}{tail}"),
+        );
     }
 
     /// `Duplicate value: V`.
@@ -215,20 +257,32 @@ impl Errors {
     /// `Forbidden: DETAIL`.
     pub fn forbidden(&mut self, path: Path<'_>, detail: impl AsRef<str>) {
         let detail = detail.as_ref();
-        let message = if detail.is_empty() { "Forbidden".to_owned() } else { format!("Forbidden: {detail}") };
+        let message = if detail.is_empty() {
+            "Forbidden".to_owned()
+        } else {
+            format!("Forbidden: {detail}")
+        };
         self.push(Reason::Forbidden, path, message);
     }
 
     /// `Too long: may not be more than N bytes`.
     pub fn too_long(&mut self, path: Path<'_>, max: usize) {
         let unit = if max == 1 { "byte" } else { "bytes" };
-        self.push(Reason::TooLong, path, format!("Too long: may not be more than {max} {unit}"));
+        self.push(
+            Reason::TooLong,
+            path,
+            format!("Too long: may not be more than {max} {unit}"),
+        );
     }
 
     /// `Too many: N: must have at most M items`.
     pub fn too_many(&mut self, path: Path<'_>, actual: usize, max: usize) {
         let unit = if max == 1 { "item" } else { "items" };
-        self.push(Reason::TooMany, path, format!("Too many: {actual}: must have at most {max} {unit}"));
+        self.push(
+            Reason::TooMany,
+            path,
+            format!("Too many: {actual}: must have at most {max} {unit}"),
+        );
     }
 
     /// `Not found: V`.
@@ -258,7 +312,10 @@ pub struct At<'a> {
 impl<'a> At<'a> {
     /// An object itself.
     pub fn root(value: &'a Value) -> Self {
-        At { value, path: Path::ROOT }
+        At {
+            value,
+            path: Path::ROOT,
+        }
     }
 
     /// The field `name`. The result borrows this cursor's path: bind it with `let`.
@@ -266,7 +323,10 @@ impl<'a> At<'a> {
     where
         'a: 'b,
     {
-        At { value: self.value.at(name), path: self.path.field(name) }
+        At {
+            value: self.value.at(name),
+            path: self.path.field(name),
+        }
     }
 
     /// The items of this list, each with its index in the path.
@@ -274,7 +334,15 @@ impl<'a> At<'a> {
     where
         'a: 'b,
     {
-        self.value.as_array().unwrap_or(&[]).iter().enumerate().map(|(i, value)| At { value, path: self.path.index(i) })
+        self.value
+            .as_array()
+            .unwrap_or(&[])
+            .iter()
+            .enumerate()
+            .map(|(i, value)| At {
+                value,
+                path: self.path.index(i),
+            })
     }
 
     /// The entries of this map, each with its key in the path.
@@ -286,7 +354,15 @@ impl<'a> At<'a> {
             .as_object()
             .into_iter()
             .flat_map(|object| object.iter())
-            .map(|(key, value)| (key.as_str(), At { value, path: self.path.key(key) }))
+            .map(|(key, value)| {
+                (
+                    key.as_str(),
+                    At {
+                        value,
+                        path: self.path.key(key),
+                    },
+                )
+            })
     }
 
     /// Whether the field is absent (null).
@@ -330,7 +406,10 @@ impl<'a> At<'a> {
 
     /// Refuses absence (null, or empty text, list or map). Returns whether there is something.
     pub fn required(&self, detail: &str, errors: &mut Errors) -> bool {
-        if self.value.is_null() || (!matches!(self.value, Value::Bool(_) | Value::Int(_) | Value::Float(_)) && self.value.is_empty()) {
+        if self.value.is_null()
+            || (!matches!(self.value, Value::Bool(_) | Value::Int(_) | Value::Float(_))
+                && self.value.is_empty())
+        {
             errors.required(self.path, detail);
             return false;
         }

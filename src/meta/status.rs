@@ -32,12 +32,20 @@ pub struct About<'a> {
 
 impl About<'_> {
     fn qualified(&self) -> String {
-        if self.group.is_empty() { self.kind.to_owned() } else { format!("{}.{}", self.kind, self.group) }
+        if self.group.is_empty() {
+            self.kind.to_owned()
+        } else {
+            format!("{}.{}", self.kind, self.group)
+        }
     }
 
     fn details(&self) -> Object {
         let mut details = Object::new();
-        for (key, text) in [("name", self.name), ("group", self.group), ("kind", self.kind)] {
+        for (key, text) in [
+            ("name", self.name),
+            ("group", self.group),
+            ("kind", self.kind),
+        ] {
             if !text.is_empty() {
                 details.insert(key, text);
             }
@@ -49,7 +57,13 @@ impl About<'_> {
 impl Status {
     /// A failure.
     pub fn failure(code: u16, reason: &'static str, message: impl Into<String>) -> Self {
-        Status { code, success: false, reason, message: message.into(), details: None }
+        Status {
+            code,
+            success: false,
+            reason,
+            message: message.into(),
+            details: None,
+        }
     }
 
     /// The same with details.
@@ -60,29 +74,52 @@ impl Status {
 
     /// The same with `details.retryAfterSeconds`.
     pub fn retry_after(mut self, seconds: i64) -> Self {
-        self.details.get_or_insert_with(|| Object::new().into()).set("retryAfterSeconds", seconds);
+        self.details
+            .get_or_insert_with(|| Object::new().into())
+            .set("retryAfterSeconds", seconds);
         self
     }
 
     /// 404 `RES "name" not found`.
     pub fn not_found(about: About<'_>) -> Self {
-        Self::failure(404, "NotFound", format!("{} \"{}\" not found", about.qualified(), about.name)).with_details(about.details())
+        Self::failure(
+            404,
+            "NotFound",
+            format!("{} \"{}\" not found", about.qualified(), about.name),
+        )
+        .with_details(about.details())
     }
 
     /// 409 `RES "name" already exists`.
     pub fn already_exists(about: About<'_>) -> Self {
-        Self::failure(409, "AlreadyExists", format!("{} \"{}\" already exists", about.qualified(), about.name)).with_details(about.details())
+        Self::failure(
+            409,
+            "AlreadyExists",
+            format!("{} \"{}\" already exists", about.qualified(), about.name),
+        )
+        .with_details(about.details())
     }
 
     /// 409 `Operation cannot be fulfilled on RES "name": WHY`.
     pub fn conflict(about: About<'_>, why: &str) -> Self {
-        Self::failure(409, "Conflict", format!("Operation cannot be fulfilled on {} \"{}\": {why}", about.qualified(), about.name))
-            .with_details(about.details())
+        Self::failure(
+            409,
+            "Conflict",
+            format!(
+                "Operation cannot be fulfilled on {} \"{}\": {why}",
+                about.qualified(),
+                about.name
+            ),
+        )
+        .with_details(about.details())
     }
 
     /// The conflict of a stale resourceVersion.
     pub fn modified(about: About<'_>) -> Self {
-        Self::conflict(about, "the object has been modified; please apply your changes to the latest version and try again")
+        Self::conflict(
+            about,
+            "the object has been modified; please apply your changes to the latest version and try again",
+        )
     }
 
     /// 403 `RES "name" is forbidden: WHY`.
@@ -90,7 +127,11 @@ impl Status {
         let subject = match (about.kind.is_empty(), about.name.is_empty()) {
             (true, _) => format!("forbidden: {why}"),
             (false, true) => format!("{} is forbidden: {why}", about.qualified()),
-            (false, false) => format!("{} \"{}\" is forbidden: {why}", about.qualified(), about.name),
+            (false, false) => format!(
+                "{} \"{}\" is forbidden: {why}",
+                about.qualified(),
+                about.name
+            ),
         };
         Self::failure(403, "Forbidden", subject).with_details(about.details())
     }
@@ -110,36 +151,73 @@ impl Status {
         let cause: Object = [("message", Value::from(why))].into_iter().collect();
         let mut details = Object::new();
         details.insert("causes", vec![Value::Object(cause)]);
-        Self::failure(500, "InternalError", format!("Internal error occurred: {why}")).with_details(details)
+        Self::failure(
+            500,
+            "InternalError",
+            format!("Internal error occurred: {why}"),
+        )
+        .with_details(details)
     }
 
     /// 404 for a path, version or resource that is not served.
     pub fn no_such_resource() -> Self {
-        Self::failure(404, "NotFound", "the server could not find the requested resource").with_details(Object::new())
+        Self::failure(
+            404,
+            "NotFound",
+            "the server could not find the requested resource",
+        )
+        .with_details(Object::new())
     }
 
     /// 405 for a path whose method is not served.
     pub fn method_not_allowed() -> Self {
-        Self::failure(405, "MethodNotAllowed", "the server does not allow this method on the requested resource").with_details(Object::new())
+        Self::failure(
+            405,
+            "MethodNotAllowed",
+            "the server does not allow this method on the requested resource",
+        )
+        .with_details(Object::new())
     }
 
     /// 405 `VERB is not supported on resources of kind "RES"`.
     pub fn verb_not_supported(verb: &str, about: About<'_>) -> Self {
-        Self::failure(405, "MethodNotAllowed", format!("{verb} is not supported on resources of kind \"{}\"", about.qualified()))
-            .with_details(about.details())
+        Self::failure(
+            405,
+            "MethodNotAllowed",
+            format!(
+                "{verb} is not supported on resources of kind \"{}\"",
+                about.qualified()
+            ),
+        )
+        .with_details(about.details())
     }
 
     /// 422 `KIND "name" is invalid: CAUSES`. `about.kind` is the Kind, or the resource where upstream says so.
     pub fn invalid(about: About<'_>, errors: &Errors) -> Self {
         let mut details = about.details();
         details.insert("causes", errors.0.iter().map(cause).collect::<Vec<_>>());
-        Self::failure(422, "Invalid", format!("{} \"{}\" is invalid: {}", about.qualified(), about.name, aggregate(&errors.0)))
-            .with_details(details)
+        Self::failure(
+            422,
+            "Invalid",
+            format!(
+                "{} \"{}\" is invalid: {}",
+                about.qualified(),
+                about.name,
+                aggregate(&errors.0)
+            ),
+        )
+        .with_details(details)
     }
 
     /// A success without an object: 200 unless said otherwise.
     pub fn success(details: Option<Value>) -> Self {
-        Status { code: 200, success: true, reason: "", message: String::new(), details }
+        Status {
+            code: 200,
+            success: true,
+            reason: "",
+            message: String::new(),
+            details,
+        }
     }
 
     /// The body: `{"kind": "Status", ...}` in upstream's order of members. `code` is left out of 200s.
@@ -168,7 +246,14 @@ fn cause(error: &FieldError) -> Value {
     let mut cause = Object::new();
     cause.insert("reason", error.reason.as_str());
     cause.insert("message", error.message.as_str());
-    cause.insert("field", if error.field.is_empty() { "<nil>" } else { &error.field });
+    cause.insert(
+        "field",
+        if error.field.is_empty() {
+            "<nil>"
+        } else {
+            &error.field
+        },
+    );
     Value::Object(cause)
 }
 

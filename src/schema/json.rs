@@ -2,7 +2,11 @@
 
 use std::fmt::Write as _;
 
+mod parse;
+
 use super::{Object, Value};
+pub(crate) use parse::push_lossy;
+pub use parse::{Parsed, SyntaxError, parse};
 
 /// How deep arrays and objects may nest, as in Go's decoder.
 pub const MAX_DEPTH: usize = 10_000;
@@ -141,7 +145,9 @@ fn write_float(number: f64, out: &mut String) {
         let text = format!("{number:e}");
         match text.split_once('e') {
             Some((digits, exponent)) => {
-                let (sign, exponent) = exponent.strip_prefix('-').map_or(('+', exponent), |e| ('-', e));
+                let (sign, exponent) = exponent
+                    .strip_prefix('-')
+                    .map_or(('+', exponent), |e| ('-', e));
                 let _ = write!(out, "{digits}e{sign}{exponent:0>2}");
                 // Go shortens e-09 to e-9, but leaves e+09 (which cannot occur here).
                 if sign == '-' && exponent.len() == 1 {

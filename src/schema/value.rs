@@ -37,7 +37,11 @@ pub struct Object(IndexMap<Key, Value, foldhash::fast::RandomState>);
 impl PartialEq for Object {
     /// Order does not count.
     fn eq(&self, other: &Self) -> bool {
-        self.0.len() == other.0.len() && self.0.iter().all(|(key, value)| other.get(key) == Some(value))
+        self.0.len() == other.0.len()
+            && self
+                .0
+                .iter()
+                .all(|(key, value)| other.get(key) == Some(value))
     }
 }
 
@@ -49,7 +53,10 @@ impl Object {
 
     /// Room for `n` members.
     pub fn with_capacity(n: usize) -> Self {
-        Self(IndexMap::with_capacity_and_hasher(n, foldhash::fast::RandomState::default()))
+        Self(IndexMap::with_capacity_and_hasher(
+            n,
+            foldhash::fast::RandomState::default(),
+        ))
     }
 
     /// The member called `key`.
@@ -138,7 +145,9 @@ impl Object {
     }
 
     /// Members in order, values to change.
-    pub fn iter_mut(&mut self) -> impl DoubleEndedIterator<Item = (&Key, &mut Value)> + ExactSizeIterator {
+    pub fn iter_mut(
+        &mut self,
+    ) -> impl DoubleEndedIterator<Item = (&Key, &mut Value)> + ExactSizeIterator {
         self.0.iter_mut()
     }
 
@@ -173,7 +182,12 @@ impl IntoIterator for Object {
 
 impl<K: Into<Key>, V: Into<Value>> FromIterator<(K, V)> for Object {
     fn from_iter<I: IntoIterator<Item = (K, V)>>(members: I) -> Self {
-        Self(members.into_iter().map(|(key, value)| (key.into(), value.into())).collect())
+        Self(
+            members
+                .into_iter()
+                .map(|(key, value)| (key.into(), value.into()))
+                .collect(),
+        )
     }
 }
 

@@ -83,7 +83,10 @@ pub struct Change {
 pub enum StoreError {
     /// A condition did not hold. `current` is the key's accepted entry, to try again from.
     #[error("{key} is not as expected")]
-    Conflict { key: Arc<str>, current: Option<Arc<Entry>> },
+    Conflict {
+        key: Arc<str>,
+        current: Option<Arc<Entry>>,
+    },
     /// History before `oldest` is gone.
     #[error("revision {asked} has been compacted; the oldest kept is {oldest}")]
     Compacted { asked: Revision, oldest: Revision },
@@ -92,7 +95,10 @@ pub enum StoreError {
     Future { asked: Revision, current: Revision },
     /// The engine failed; nothing of the commit is on disk.
     #[error("the store cannot {attempted}: {cause}")]
-    Engine { attempted: &'static str, cause: String },
+    Engine {
+        attempted: &'static str,
+        cause: String,
+    },
     /// The store is shutting down.
     #[error("the store is shutting down")]
     Closed,
@@ -226,11 +232,18 @@ impl World {
     }
 
     /// The objects of a resource whose keys begin with `keys`, from the key `from` (inclusive) on, in key order.
-    pub fn range<'a>(&'a self, resource: &str, keys: &'a str, from: &'a str) -> impl Iterator<Item = &'a Arc<Entry>> + 'a {
+    pub fn range<'a>(
+        &'a self,
+        resource: &str,
+        keys: &'a str,
+        from: &'a str,
+    ) -> impl Iterator<Item = &'a Arc<Entry>> + 'a {
         let start = if from > keys { from } else { keys };
         self.resources
             .get(resource)
-            .map(|map| map.range::<_, str>((std::ops::Bound::Included(start), std::ops::Bound::Unbounded)))
+            .map(|map| {
+                map.range::<_, str>((std::ops::Bound::Included(start), std::ops::Bound::Unbounded))
+            })
             .into_iter()
             .flatten()
             .map(|(_, entry)| entry)
