@@ -3,6 +3,9 @@
 //! Arrows point down this list and never up: `cli → {api, controllers, scheduler, node} →
 //! {resources, auth, admission, patch, schema, meta} → store`, and `node → {zone, storage, net}`.
 
+pub mod admission;
+pub mod auth;
 pub mod meta;
+pub mod resources;
 pub mod schema;
 pub mod store;

@@ -1,7 +1,13 @@
 //! Terms of every object: names, quantities, selectors, times, field errors, `Status`. Pure functions of values.
 
 pub mod errors;
+pub mod names;
+pub mod quantity;
+pub mod selector;
 pub mod status;
+pub mod table;
+pub mod time;
+pub mod version;
 
 pub use errors::{At, Errors, FieldError, Path};
 pub use status::Status;

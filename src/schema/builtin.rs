@@ -19,13 +19,20 @@ static ANY: Schema = Schema {
     default: None,
     list: ListType::Atomic,
     atomic_map: true,
-    merge: Merge { merge: false, retain_keys: false, replace: false, key: None },
+    merge: Merge {
+        merge: false,
+        retain_keys: false,
+        replace: false,
+        key: None,
+    },
     rules: None,
 };
 
 /// The OpenAPI schemas as a document: component name to schema.
 pub static DOCUMENT: LazyLock<Value> = LazyLock::new(|| {
-    json::parse(include_bytes!("documents/schemas.json")).map(|parsed| parsed.value).unwrap_or_default()
+    json::parse(include_bytes!("documents/schemas.json"))
+        .map(|parsed| parsed.value)
+        .unwrap_or_default()
 });
 
 /// The type of a component name such as `io.k8s.api.core.v1.Pod`. Unknown names take anything.
@@ -40,7 +47,8 @@ pub fn knows(name: &str) -> bool {
 
 /// `io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta`
 pub fn object_meta() -> &'static Schema {
-    static FOUND: LazyLock<&'static Schema> = LazyLock::new(|| named("io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta"));
+    static FOUND: LazyLock<&'static Schema> =
+        LazyLock::new(|| named("io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta"));
     &FOUND
 }
 
@@ -66,9 +74,16 @@ fn lines() -> HashMap<&'static str, Vec<Line>> {
             Some(rest) => {
                 let mut words = rest.split(' ');
                 let mut next = || words.next().unwrap_or_default();
-                let (name, flags, proto, go_name, go_type) = (next(), next(), next(), next(), next());
+                let (name, flags, proto, go_name, go_type) =
+                    (next(), next(), next(), next(), next());
                 if let Some(members) = types.get_mut(current) {
-                    members.push(Line { name, flags, proto, go_name, go_type });
+                    members.push(Line {
+                        name,
+                        flags,
+                        proto,
+                        go_name,
+                        go_type,
+                    });
                 }
             }
         }
@@ -100,13 +115,22 @@ fn special(name: &str) -> Option<Shape> {
         | "io.k8s.apimachinery.pkg.runtime.RawExtension"
         | "io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.JSON" => Shape::Any,
         "io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.JSONSchemaPropsOrBool" => {
-            Shape::OneOf(vec![Schema::of(Shape::Boolean).into(), SchemaRef::named(props)])
+            Shape::OneOf(vec![
+                Schema::of(Shape::Boolean).into(),
+                SchemaRef::named(props),
+            ])
         }
         "io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.JSONSchemaPropsOrArray" => {
-            Shape::OneOf(vec![SchemaRef::named(props), list(SchemaRef::named(props)).into()])
+            Shape::OneOf(vec![
+                SchemaRef::named(props),
+                list(SchemaRef::named(props)).into(),
+            ])
         }
         "io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.JSONSchemaPropsOrStringArray" => {
-            Shape::OneOf(vec![SchemaRef::named(props), list(Schema::of(Shape::String).into()).into()])
+            Shape::OneOf(vec![
+                SchemaRef::named(props),
+                list(Schema::of(Shape::String).into()).into(),
+            ])
         }
         _ => return None,
     })
@@ -114,13 +138,26 @@ fn special(name: &str) -> Option<Shape> {
 
 fn read(name: &str, schema: &'static Value, lines: &HashMap<&'static str, Vec<Line>>) -> Schema {
     if let Some(shape) = special(name) {
-        return Schema { preserve_unknown: matches!(shape, Shape::Any), atomic_map: matches!(shape, Shape::Any), shape, ..Schema::default() };
+        return Schema {
+            preserve_unknown: matches!(shape, Shape::Any),
+            atomic_map: matches!(shape, Shape::Any),
+            shape,
+            ..Schema::default()
+        };
     }
-    let Some(members) = lines.get(name) else { return place(schema) };
+    let Some(members) = lines.get(name) else {
+        return place(schema);
+    };
     let mut fields = IndexMap::default();
     members_of(members, schema, lines, &mut fields);
     let go_name = name.rsplit('.').next().unwrap_or(name);
-    Schema { atomic_map: schema.str("x-kubernetes-map-type") == "atomic", ..Schema::of(Shape::Struct(Struct { go_name: go_name.into(), fields })) }
+    Schema {
+        atomic_map: schema.str("x-kubernetes-map-type") == "atomic",
+        ..Schema::of(Shape::Struct(Struct {
+            go_name: go_name.into(),
+            fields,
+        }))
+    }
 }
 
 fn members_of(
@@ -135,8 +172,16 @@ fn members_of(
         if fields.is_empty() || fields.len() == 1 {
             if let Some(property) = properties.get(name) {
                 if !members.iter().any(|line| line.name == name) {
-                    let line = Line { name, flags: "?", proto: "0", go_name: if name == "kind" { "Kind" } else { "APIVersion" }, go_type: "string" };
-                    fields.entry(Key::from(name)).or_insert_with(|| field(&line, place(property)));
+                    let line = Line {
+                        name,
+                        flags: "?",
+                        proto: "0",
+                        go_name: if name == "kind" { "Kind" } else { "APIVersion" },
+                        go_type: "string",
+                    };
+                    fields
+                        .entry(Key::from(name))
+                        .or_insert_with(|| field(&line, place(property)));
                 }
             }
         }
@@ -162,13 +207,21 @@ fn field(line: &Line, schema: impl Into<SchemaRef>) -> Field {
         pointer: line.flags.contains('*'),
         go_name: line.go_name.into(),
         go_type: line.go_type.into(),
-        proto: (digits.parse().unwrap_or(0), line.proto[digits.len()..].into()),
+        proto: (
+            digits.parse().unwrap_or(0),
+            line.proto[digits.len()..].into(),
+        ),
     }
 }
 
 /// A property, item or value: a reference where it is one, else a schema in place.
 fn reference(schema: &'static Value) -> SchemaRef {
-    let name = schema.at("$ref").as_str().or_else(|| schema.list("allOf").first().and_then(|all| all.at("$ref").as_str()));
+    let name = schema.at("$ref").as_str().or_else(|| {
+        schema
+            .list("allOf")
+            .first()
+            .and_then(|all| all.at("$ref").as_str())
+    });
     match name.and_then(|name| name.rsplit('/').next()) {
         Some(name) => match merge_of(schema) {
             merge if merge == Merge::default() => SchemaRef::named(name),
@@ -184,7 +237,10 @@ fn merge_of(schema: &Value) -> Merge {
         merge: strategy.split(',').any(|s| s == "merge"),
         retain_keys: strategy.split(',').any(|s| s == "retainKeys"),
         replace: strategy.split(',').any(|s| s == "replace"),
-        key: schema.at("x-kubernetes-patch-merge-key").as_str().map(Key::from),
+        key: schema
+            .at("x-kubernetes-patch-merge-key")
+            .as_str()
+            .map(Key::from),
     }
 }
 
@@ -207,7 +263,14 @@ fn place(schema: &'static Value) -> Schema {
     Schema {
         list: match schema.str("x-kubernetes-list-type") {
             "set" => ListType::Set,
-            "map" => ListType::Map(schema.list("x-kubernetes-list-map-keys").iter().filter_map(Value::as_str).map(Key::from).collect()),
+            "map" => ListType::Map(
+                schema
+                    .list("x-kubernetes-list-map-keys")
+                    .iter()
+                    .filter_map(Value::as_str)
+                    .map(Key::from)
+                    .collect(),
+            ),
             _ => ListType::Atomic,
         },
         atomic_map: schema.str("x-kubernetes-map-type") == "atomic" || matches!(shape, Shape::Any),

@@ -1,9 +1,14 @@
 //! Values, how they are decoded, and the schemas that say what they may be.
 
+pub mod builtin;
+pub mod decode;
 pub mod json;
+pub mod rules;
+pub mod types;
 mod value;
 pub mod yaml;
 
+pub use types::{Schema, Shape};
 pub use value::{Key, Object, Value};
 
 /// The stack of every thread that handles objects, in bytes: enough for the deepest object the decoder

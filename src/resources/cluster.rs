@@ -1,0 +1,110 @@
+//! What the server knows: the store, what is served, and its settings. Rules, admission and verbs read other
+//! objects through it.
+
+use std::net::Ipv4Addr;
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+
+use super::registry::{Registry, Resource};
+use crate::schema::{Value, json};
+use crate::store::{Entry, Store};
+
+/// Settings of the server that rules and admission need.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// `--service-cluster-ip-range`: network address and prefix length.
+    pub service_cidr: (Ipv4Addr, u8),
+    /// `--service-node-port-range`, both ends included.
+    pub node_ports: (u16, u16),
+    /// The port on which the API is served.
+    pub secure_port: u16,
+    /// The address that the service `kubernetes` leads to.
+    pub advertise_address: Ipv4Addr,
+    /// `--service-account-issuer`
+    pub issuer: String,
+    /// `--event-ttl` in seconds.
+    pub event_ttl: u64,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Settings {
+            service_cidr: (Ipv4Addr::new(10, 96, 0, 0), 16),
+            node_ports: (30000, 32767),
+            secure_port: 6443,
+            advertise_address: Ipv4Addr::LOCALHOST,
+            issuer: "https://kubernetes.default.svc.cluster.local".to_owned(),
+            event_ttl: 3600,
+        }
+    }
+}
+
+/// The store, the registry and the settings.
+pub struct Cluster {
+    /// The store.
+    pub store: Arc<dyn Store>,
+    /// The settings.
+    pub settings: Settings,
+    registry: ArcSwap<Registry>,
+}
+
+impl Cluster {
+    /// A cluster over a store, serving what is built in.
+    pub fn new(store: Arc<dyn Store>, settings: Settings) -> Self {
+        Cluster {
+            store,
+            settings,
+            registry: ArcSwap::from_pointee(Registry::builtin().clone()),
+        }
+    }
+
+    /// What is served now.
+    pub fn registry(&self) -> Arc<Registry> {
+        self.registry.load_full()
+    }
+
+    /// Puts another registry in place.
+    pub fn publish(&self, registry: Registry) {
+        self.registry.store(Arc::new(registry));
+    }
+
+    /// The newest accepted object, in its storage version, resourceVersion included.
+    pub fn get(&self, group: &str, plural: &str, namespace: &str, name: &str) -> Option<Value> {
+        let registry = self.registry.load();
+        let resource = registry.get(group, plural)?;
+        self.store
+            .head(&resource.key(namespace, name))
+            .map(|entry| object(&entry))
+    }
+
+    /// The durable objects of a resource in a namespace (all where it is empty), in key order, in the storage version.
+    pub fn list(&self, group: &str, plural: &str, namespace: &str) -> Vec<Value> {
+        let registry = self.registry.load();
+        let Some(resource) = registry.get(group, plural) else {
+            return Vec::new();
+        };
+        let world = self.store.world();
+        let keys = resource.keys(namespace);
+        world
+            .range(&resource.prefix, &keys, "")
+            .map(|entry| object(entry))
+            .collect()
+    }
+
+    /// The resource `plural` of `group`, if it is served.
+    pub fn resource(&self, group: &str, plural: &str) -> Option<Arc<Resource>> {
+        self.registry.load().get(group, plural).cloned()
+    }
+}
+
+/// A stored entry as an object of the storage version, its resourceVersion in place.
+pub fn object(entry: &Entry) -> Value {
+    let mut value = json::parse(&entry.record.body)
+        .map(|parsed| parsed.value)
+        .unwrap_or_default();
+    if let Some(meta) = value.get_mut("metadata") {
+        meta.set("resourceVersion", entry.rev.to_string());
+    }
+    value
+}

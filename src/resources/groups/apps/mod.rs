@@ -1,0 +1,10 @@
+//! Kinds of the group `apps`.
+
+use crate::resources::Rules;
+
+/// The rules of a resource of this group.
+pub(super) fn rules(plural: &str) -> Rules {
+    match plural {
+        _ => Rules::DEFAULT,
+    }
+}

@@ -1,0 +1,15 @@
+//! Kinds of the group `core`.
+
+use crate::resources::Rules;
+
+/// The rules of a resource of this group.
+pub(super) fn rules(plural: &str) -> Rules {
+    match plural {
+        _ => Rules::DEFAULT,
+    }
+}
+
+/// `events.k8s.io/v1` to and from core `v1`.
+pub(super) fn events_conversion() -> Option<crate::resources::registry::Conversion> {
+    None
+}

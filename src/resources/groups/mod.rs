@@ -1,0 +1,56 @@
+//! The rules of built-in kinds, a module a group, a file a kind (or a few that belong together).
+
+use super::Rules;
+use super::registry::Conversion;
+
+mod apps;
+mod autoscaling;
+mod batch;
+mod certificates;
+mod core;
+mod discovery;
+mod extensions;
+mod flowcontrol;
+mod networking;
+mod node;
+mod policy;
+mod rbac;
+mod resource;
+mod scheduling;
+mod storage;
+
+/// The rules of a built-in resource.
+pub(super) fn rules(group: &str, plural: &str) -> Rules {
+    match group {
+        "" => core::rules(plural),
+        "apps" => apps::rules(plural),
+        "autoscaling" => autoscaling::rules(plural),
+        "batch" => batch::rules(plural),
+        "certificates.k8s.io" => certificates::rules(plural),
+        "coordination.k8s.io"
+        | "storagemigration.k8s.io"
+        | "admissionregistration.k8s.io"
+        | "apiextensions.k8s.io"
+        | "apiregistration.k8s.io" => extensions::rules(group, plural),
+        "discovery.k8s.io" => discovery::rules(plural),
+        "events.k8s.io" => core::rules(plural),
+        "flowcontrol.apiserver.k8s.io" => flowcontrol::rules(plural),
+        "networking.k8s.io" => networking::rules(plural),
+        "node.k8s.io" => node::rules(plural),
+        "policy" => policy::rules(plural),
+        "rbac.authorization.k8s.io" => rbac::rules(plural),
+        "resource.k8s.io" => resource::rules(plural),
+        "scheduling.k8s.io" => scheduling::rules(plural),
+        "storage.k8s.io" => storage::rules(plural),
+        _ => Rules::DEFAULT,
+    }
+}
+
+/// How a version that is not the storage version is converted.
+pub(super) fn conversion(group: &str, plural: &str, version: &str) -> Option<Conversion> {
+    match (group, plural, version) {
+        ("autoscaling", "horizontalpodautoscalers", "v1") => autoscaling::v1_conversion(),
+        ("events.k8s.io", "events", _) => core::events_conversion(),
+        _ => None,
+    }
+}

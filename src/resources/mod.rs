@@ -1,0 +1,13 @@
+//! The registry: what the API serves. A resource is a descriptor (facts from upstream's own discovery documents)
+//! and, where its kind must differ, [`Rules`]: pure functions of values, in one file a kind under its group.
+//! Custom resources are descriptors made at run time.
+
+mod registry;
+mod rules;
+
+pub mod cluster;
+pub mod custom;
+mod groups;
+
+pub use registry::{Column, Registry, Resource, Subresource, Version, gvk_type};
+pub use rules::{Age, Cx, Deletion, Generation, MetaOnStatus, Rules, Selectable};

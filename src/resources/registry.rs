@@ -1,0 +1,451 @@
+//! Descriptors of everything that is served, read from upstream's discovery documents at first use.
+
+use std::collections::HashMap;
+use std::sync::{Arc, LazyLock};
+
+use compact_str::CompactString;
+
+use super::Rules;
+use crate::schema::types::SchemaRef;
+use crate::schema::{Key, Value, builtin, json};
+use crate::store::ResourcePrefix;
+
+/// One resource: a place in the store, served in one or more versions.
+#[derive(Clone)]
+pub struct Resource {
+    /// The API group; empty for core.
+    pub group: Key,
+    /// `pods`
+    pub plural: Key,
+    /// `pod`
+    pub singular: Key,
+    /// `Pod`
+    pub kind: Key,
+    /// `PodList`
+    pub list_kind: Key,
+    /// `po`
+    pub short_names: Vec<Key>,
+    /// `all`
+    pub categories: Vec<Key>,
+    /// Whether objects live in namespaces.
+    pub namespaced: bool,
+    /// Where its objects are in the store.
+    pub prefix: ResourcePrefix,
+    /// The version in which objects are stored.
+    pub storage_version: Key,
+    /// Served versions, the most preferred first.
+    pub versions: Vec<Version>,
+    /// What the kind does differently.
+    pub rules: Rules,
+    /// The definition of a custom resource.
+    pub custom: Option<Arc<super::custom::Custom>>,
+}
+
+/// One served version of a resource.
+#[derive(Clone)]
+pub struct Version {
+    /// `v1`
+    pub name: Key,
+    /// What its objects may be.
+    pub schema: Arc<SchemaRef>,
+    /// The component name of the schema (`io.k8s.api.core.v1.Pod`), empty for custom resources.
+    pub type_name: CompactString,
+    /// In the order in which discovery shows them.
+    pub verbs: Vec<Key>,
+    /// Served subresources.
+    pub subresources: Vec<Subresource>,
+    /// Table columns.
+    pub columns: Arc<[Column]>,
+    /// `storageVersionHash` of discovery.
+    pub hash: CompactString,
+    /// A warning that every answer carries.
+    pub deprecation: Option<CompactString>,
+    /// To and from the storage version; none where nothing but apiVersion differs.
+    pub conversion: Option<Conversion>,
+}
+
+/// How a version's objects become the storage version's and back.
+#[derive(Clone, Copy)]
+pub struct Conversion {
+    /// To the storage version.
+    pub to_storage: fn(Value) -> Value,
+    /// From the storage version.
+    pub from_storage: fn(Value) -> Value,
+}
+
+/// A served subresource.
+#[derive(Clone, Debug)]
+pub struct Subresource {
+    /// `status`
+    pub name: Key,
+    /// Group of the body's kind.
+    pub group: Key,
+    /// Version of the body's kind.
+    pub version: Key,
+    /// Kind of the body.
+    pub kind: Key,
+    /// In the order in which discovery shows them.
+    pub verbs: Vec<Key>,
+}
+
+/// A table column.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Column {
+    /// Its heading.
+    pub name: CompactString,
+    /// `string`, `integer`, `number`, `boolean`, `date`
+    pub kind: CompactString,
+    /// `name` for the first, else mostly empty.
+    pub format: CompactString,
+    /// What it shows.
+    pub description: CompactString,
+    /// 0 for always shown.
+    pub priority: i64,
+    /// Where its value is in a custom resource.
+    pub path: CompactString,
+}
+
+/// Everything that is served at one moment.
+#[derive(Clone, Default)]
+pub struct Registry {
+    resources: HashMap<(Key, Key), Arc<Resource>>,
+    /// Built-in groups in the order of discovery, then custom ones by name.
+    groups: Vec<Group>,
+}
+
+/// A group in discovery.
+#[derive(Clone, Debug)]
+pub struct Group {
+    /// Empty for core.
+    pub name: Key,
+    /// Versions, the preferred first.
+    pub versions: Vec<Key>,
+}
+
+impl Resource {
+    /// The served version called `name`.
+    pub fn version(&self, name: &str) -> Option<&Version> {
+        self.versions.iter().find(|version| version.name == name)
+    }
+
+    /// `group/version` or just the version.
+    pub fn api_version(&self, version: &str) -> CompactString {
+        api_version(&self.group, version)
+    }
+
+    /// The version in which objects are stored.
+    pub fn storage(&self) -> Option<&Version> {
+        self.version(&self.storage_version)
+    }
+
+    /// The key of an object.
+    pub fn key(&self, namespace: &str, name: &str) -> Arc<str> {
+        if self.namespaced {
+            format!("{}{namespace}/{name}", self.prefix).into()
+        } else {
+            format!("{}{name}", self.prefix).into()
+        }
+    }
+
+    /// The prefix of all keys of a namespace (all objects where it is empty).
+    pub fn keys(&self, namespace: &str) -> Arc<str> {
+        if self.namespaced && !namespace.is_empty() {
+            format!("{}{namespace}/", self.prefix).into()
+        } else {
+            self.prefix.clone()
+        }
+    }
+
+    /// Namespace and name of an object by its key.
+    pub fn split_key<'a>(&self, key: &'a str) -> (&'a str, &'a str) {
+        let rest = key.strip_prefix(&*self.prefix).unwrap_or(key);
+        if self.namespaced {
+            rest.split_once('/').unwrap_or(("", rest))
+        } else {
+            ("", rest)
+        }
+    }
+
+    /// Whether this was made by a CustomResourceDefinition.
+    pub fn is_custom(&self) -> bool {
+        self.custom.is_some()
+    }
+}
+
+impl Version {
+    /// The served subresource called `name`.
+    pub fn subresource(&self, name: &str) -> Option<&Subresource> {
+        self.subresources.iter().find(|sub| sub.name == name)
+    }
+
+    /// Whether the version has a status subresource.
+    pub fn has_status(&self) -> bool {
+        self.subresource("status").is_some()
+    }
+}
+
+/// `group/version` or just the version for core.
+pub fn api_version(group: &str, version: &str) -> CompactString {
+    if group.is_empty() {
+        version.into()
+    } else {
+        compact_str::format_compact!("{group}/{version}")
+    }
+}
+
+impl Registry {
+    /// What is built in. Cheap to call again.
+    pub fn builtin() -> &'static Registry {
+        static BUILTIN: LazyLock<Registry> = LazyLock::new(load);
+        &BUILTIN
+    }
+
+    /// The resource `plural` of `group`.
+    pub fn get(&self, group: &str, plural: &str) -> Option<&Arc<Resource>> {
+        self.resources.get(&(Key::from(group), Key::from(plural)))
+    }
+
+    /// The resource of a kind.
+    pub fn by_kind(&self, group: &str, kind: &str) -> Option<&Arc<Resource>> {
+        self.resources
+            .values()
+            .find(|resource| resource.group == group && resource.kind == kind)
+    }
+
+    /// All resources, in no order.
+    pub fn resources(&self) -> impl Iterator<Item = &Arc<Resource>> {
+        self.resources.values()
+    }
+
+    /// The groups in the order of discovery.
+    pub fn groups(&self) -> &[Group] {
+        &self.groups
+    }
+
+    /// The group called `name`.
+    pub fn group(&self, name: &str) -> Option<&Group> {
+        self.groups.iter().find(|group| group.name == name)
+    }
+
+    /// This registry with the resources of definitions put in place of all custom ones.
+    pub fn with_custom(&self, custom: Vec<Resource>) -> Registry {
+        let builtin = Self::builtin();
+        let mut registry = builtin.clone();
+        let mut names: Vec<Key> = Vec::new();
+        for resource in custom {
+            if !names.contains(&resource.group) {
+                names.push(resource.group.clone());
+            }
+            registry.resources.insert(
+                (resource.group.clone(), resource.plural.clone()),
+                Arc::new(resource),
+            );
+        }
+        names.sort();
+        for name in names {
+            let mut versions: Vec<Key> = Vec::new();
+            for resource in registry
+                .resources
+                .values()
+                .filter(|resource| resource.group == name)
+            {
+                for version in &resource.versions {
+                    if !versions.contains(&version.name) {
+                        versions.push(version.name.clone());
+                    }
+                }
+            }
+            versions.sort_by(|a, b| crate::meta::version::compare(b, a));
+            registry.groups.push(Group { name, versions });
+        }
+        registry
+    }
+}
+
+/// The component name of a kind: `io.k8s.api.apps.v1.Deployment`.
+pub fn gvk_type(group: &str, version: &str, kind: &str) -> Option<&'static str> {
+    static INDEX: LazyLock<HashMap<(&'static str, &'static str, &'static str), &'static str>> =
+        LazyLock::new(|| {
+            let document: &'static Value = &builtin::DOCUMENT;
+            let mut index = HashMap::new();
+            for (name, schema) in document
+                .as_object()
+                .into_iter()
+                .flat_map(|object| object.iter())
+            {
+                for gvk in schema.list("x-kubernetes-group-version-kind") {
+                    index.insert(
+                        (gvk.str("group"), gvk.str("version"), gvk.str("kind")),
+                        name.as_str(),
+                    );
+                }
+            }
+            index
+        });
+    INDEX.get(&(group, version, kind)).copied()
+}
+
+fn keys_of(value: &Value) -> Vec<Key> {
+    value
+        .as_array()
+        .unwrap_or(&[])
+        .iter()
+        .filter_map(Value::as_str)
+        .map(Key::from)
+        .collect()
+}
+
+/// Where upstream keeps a resource in etcd: list orders and some refusals show it.
+fn prefix(group: &str, plural: &str) -> String {
+    match (group, plural) {
+        ("", "services") => "/registry/services/specs/".into(),
+        ("", "endpoints") => "/registry/services/endpoints/".into(),
+        ("", "nodes") => "/registry/minions/".into(),
+        ("", "replicationcontrollers") => "/registry/controllers/".into(),
+        ("networking.k8s.io", "ingresses") => "/registry/ingress/".into(),
+        ("events.k8s.io", "events") => "/registry/events/".into(),
+        ("apiextensions.k8s.io" | "apiregistration.k8s.io", _) => {
+            format!("/registry/{group}/{plural}/")
+        }
+        _ => format!("/registry/{plural}/"),
+    }
+}
+
+fn load() -> Registry {
+    let document = |bytes: &[u8]| {
+        json::parse(bytes)
+            .map(|parsed| parsed.value)
+            .unwrap_or_default()
+    };
+    let legacy = document(include_bytes!("documents/legacy-resources.json"));
+    let aggregated = document(include_bytes!("documents/aggregated-apis.json"));
+    let columns = document(include_bytes!("documents/columns.json"));
+
+    let mut groups = vec![Group {
+        name: Key::default(),
+        versions: vec![Key::from("v1")],
+    }];
+    for item in aggregated.list("items") {
+        groups.push(Group {
+            name: item.at("metadata").str("name").into(),
+            versions: item
+                .list("versions")
+                .iter()
+                .map(|version| Key::from(version.str("version")))
+                .collect(),
+        });
+    }
+    let mut resources: HashMap<(Key, Key), Resource> = HashMap::new();
+    for group in &groups {
+        for version in &group.versions {
+            let path = if group.name.is_empty() {
+                format!("/api/{version}")
+            } else {
+                format!("/apis/{}/{version}", group.name)
+            };
+            let list = legacy.at(&path).list("resources");
+            for item in list.iter().filter(|item| !item.str("name").contains('/')) {
+                let plural = item.str("name");
+                let described = read_version(&group.name, version, item, list, &columns);
+                resources
+                    .entry((group.name.clone(), Key::from(plural)))
+                    .or_insert_with(|| read_resource(&group.name, version, item))
+                    .versions
+                    .push(described);
+            }
+        }
+    }
+    Registry {
+        resources: resources
+            .into_iter()
+            .map(|(key, resource)| (key, Arc::new(resource)))
+            .collect(),
+        groups,
+    }
+}
+
+fn read_resource(group: &Key, version: &Key, item: &Value) -> Resource {
+    let plural = item.str("name");
+    let kind = Key::from(item.str("kind"));
+    Resource {
+        group: group.clone(),
+        plural: plural.into(),
+        singular: item.str("singularName").into(),
+        list_kind: compact_str::format_compact!("{kind}List"),
+        kind,
+        short_names: keys_of(item.at("shortNames")),
+        categories: keys_of(item.at("categories")),
+        namespaced: item.bool("namespaced"),
+        prefix: prefix(group, plural).into(),
+        storage_version: version.clone(),
+        versions: Vec::new(),
+        rules: super::groups::rules(group, plural),
+        custom: None,
+    }
+}
+
+fn read_version(
+    group: &Key,
+    version: &Key,
+    item: &Value,
+    list: &[Value],
+    columns: &Value,
+) -> Version {
+    let plural = item.str("name");
+    let type_name = gvk_type(group, version, item.str("kind")).unwrap_or_default();
+    let subresources = list
+        .iter()
+        .filter_map(|sub| {
+            let name = sub.str("name").strip_prefix(plural)?.strip_prefix('/')?;
+            let own = |key: &str, fallback: &Key| {
+                sub.at(key)
+                    .as_str()
+                    .map_or_else(|| fallback.clone(), Key::from)
+            };
+            // A subresource of another group says group and version; a core one says only the version.
+            let foreign = sub.get("version").is_some();
+            Some(Subresource {
+                name: name.into(),
+                group: if foreign {
+                    sub.str("group").into()
+                } else {
+                    group.clone()
+                },
+                version: own("version", version),
+                kind: sub.str("kind").into(),
+                verbs: keys_of(sub.at("verbs")),
+            })
+        })
+        .collect();
+    let key = format!("{} {plural}", api_version(group, version));
+    let column = |cells: &Value| {
+        let cells = cells.as_array().unwrap_or(&[]);
+        let text = |i: usize| cells.get(i).and_then(Value::as_str).unwrap_or_default();
+        Column {
+            name: text(0).into(),
+            kind: text(1).into(),
+            format: text(2).into(),
+            description: text(0).into(),
+            priority: cells.get(3).and_then(Value::as_int).unwrap_or(0),
+            path: CompactString::default(),
+        }
+    };
+    Version {
+        name: version.clone(),
+        schema: Arc::new(SchemaRef::named(type_name)),
+        type_name: type_name.into(),
+        verbs: keys_of(item.at("verbs")),
+        subresources,
+        columns: columns.list(&key).iter().map(column).collect(),
+        hash: item.str("storageVersionHash").into(),
+        deprecation: match (group.as_str(), plural) {
+            ("", "endpoints") => Some(
+                "v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice"
+                    .into(),
+            ),
+            ("", "componentstatuses") => Some("v1 ComponentStatus is deprecated in v1.19+".into()),
+            _ => None,
+        },
+        conversion: super::groups::conversion(group, plural, version),
+    }
+}

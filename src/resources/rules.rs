@@ -1,0 +1,151 @@
+//! What one kind does differently from all others.
+
+use crate::meta::{At, Errors};
+use crate::schema::Value;
+
+/// What the rules of a kind may know besides the objects themselves.
+#[derive(Clone, Copy)]
+pub struct Cx<'a> {
+    /// The namespace of the request; empty for cluster-scoped kinds.
+    pub namespace: &'a str,
+    /// The version in which the request speaks (`v1`).
+    pub version: &'a str,
+    /// The subresource of the request; empty for the object itself.
+    pub subresource: &'a str,
+    /// Now, in whole seconds since 1970.
+    pub now: i64,
+    /// Settings of the server and other objects that rules may look at.
+    pub cluster: &'a super::cluster::Cluster,
+}
+
+/// When `metadata.generation` rises.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Generation {
+    /// The kind does not manage it: what a creation says stays.
+    None,
+    /// 1 at creation, one more with each change of `spec`.
+    Spec,
+    /// 1 at creation, one more when anything but metadata and status changes.
+    AllButStatus,
+    /// The kind's `prepare_create` and `prepare_update` see to it.
+    Own,
+}
+
+/// What a successful DELETE answers with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Deletion {
+    /// A `Status`.
+    Status,
+    /// The deleted object.
+    Object,
+}
+
+/// Which metadata a write to the status subresource takes over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MetaOnStatus {
+    /// Labels, annotations, finalizers and the rest, as a write to the object does.
+    Taken,
+    /// None: metadata stays as it was (but for managedFields).
+    Kept,
+}
+
+/// A cell that shows how long ago something was: for [`Rules::cells`].
+#[derive(Clone, Copy)]
+pub struct Age(pub i64);
+
+/// A selectable field besides metadata.name and metadata.namespace, and how its value is read off an object.
+pub struct Selectable {
+    /// Its name in selectors: `spec.nodeName`.
+    pub name: &'static str,
+    /// Its value in an object of the storage version.
+    pub value: fn(&Value) -> String,
+}
+
+/// What one kind does differently. Every function gets values in canonical form (see [`crate::schema::decode`]);
+/// those that change an object need not care for empty members left behind: the pipeline tidies up.
+///
+/// Written as `Rules { validate, ..Rules::DEFAULT }`.
+#[derive(Clone, Copy)]
+pub struct Rules {
+    /// Upstream's SetDefaults of the object as the request's version has it (`cx.version`); also run on what is
+    /// nested in it, such as pod templates. Runs after decoding, and again after mutating admission.
+    pub defaults: fn(&mut Value, &Cx<'_>),
+    /// Upstream's strategy.PrepareForCreate: what a client may not set is reset (status, for one: the pipeline has
+    /// already dropped it where the kind has a status subresource).
+    pub prepare_create: fn(&mut Value, &Cx<'_>),
+    /// Upstream's PrepareForUpdate of the object itself: `(new, old)`. The pipeline has already carried status over.
+    pub prepare_update: fn(&mut Value, &Value, &Cx<'_>),
+    /// Validation of a creation (`old` is none) or an update, after object metadata was judged.
+    pub validate: fn(At<'_>, Option<At<'_>>, &Cx<'_>, &mut Errors),
+    /// PrepareForUpdate of the status subresource: `(new, old)`. The pipeline has already carried everything but
+    /// status (and metadata as [`Rules::meta_on_status`] says) over from `old`.
+    pub prepare_status: fn(&mut Value, &Value, &Cx<'_>),
+    /// Validation of a write to the status subresource: `(new, old)`.
+    pub validate_status: fn(At<'_>, At<'_>, &Cx<'_>, &mut Errors),
+    /// Warnings of a creation (`old` is none) or an update, in upstream's order.
+    pub warnings: fn(&Value, Option<&Value>, &Cx<'_>) -> Vec<String>,
+    /// The cells of a table row, in the order of the columns in `columns.json`, the name first.
+    /// `now` is in seconds since 1970.
+    pub cells: fn(&Value, now: i64) -> Vec<Value>,
+    /// Selectable fields of its own.
+    pub selectable: &'static [Selectable],
+    /// Whether selectors may name metadata.namespace (a few cluster-scoped kinds refuse it).
+    pub selects_namespace: bool,
+    /// How an unknown field selector is refused: `true` for `field label not supported: X`.
+    pub own_selector_error: bool,
+    /// The values of this field wake only the watches that select on them.
+    pub trigger: Option<&'static str>,
+    /// Judges `metadata.name` (or, when `prefix`, `generateName`): upstream's ValidateXName.
+    pub name: fn(name: &str, prefix: bool) -> Vec<String>,
+    /// When `metadata.generation` rises.
+    pub generation: Generation,
+    /// A PUT of a missing object creates it (AllowCreateOnUpdate).
+    pub create_on_update: bool,
+    /// A PUT without resourceVersion is allowed (AllowUnconditionalUpdate).
+    pub unconditional_update: bool,
+    /// What a DELETE answers with.
+    pub deletion: Deletion,
+    /// The propagation policy of a DELETE that says none is Orphan instead of Background.
+    pub orphans_by_default: bool,
+    /// Which metadata a status write takes over.
+    pub meta_on_status: MetaOnStatus,
+    /// Paths that apply and managedFields ignore in a write of the object itself, besides status.
+    pub reset_fields: &'static [&'static [&'static str]],
+    /// Seconds after which an object deletes itself (events).
+    pub ttl: Option<u64>,
+    /// Upstream's internal type, for refusals that show it (`core.Pod`).
+    pub internal: &'static str,
+}
+
+impl Rules {
+    /// A kind without rules of its own: ConfigMap without validation.
+    pub const DEFAULT: Rules = Rules {
+        defaults: |_, _| {},
+        prepare_create: |_, _| {},
+        prepare_update: |_, _, _| {},
+        validate: |_, _, _, _| {},
+        prepare_status: |_, _, _| {},
+        validate_status: |_, _, _, _| {},
+        warnings: |_, _, _| Vec::new(),
+        cells: |object, now| {
+            vec![
+                object.at("metadata").str("name").into(),
+                crate::meta::table::age(object, now),
+            ]
+        },
+        selectable: &[],
+        selects_namespace: true,
+        own_selector_error: false,
+        trigger: None,
+        name: crate::meta::names::subdomain_name,
+        generation: Generation::None,
+        create_on_update: false,
+        unconditional_update: true,
+        deletion: Deletion::Status,
+        orphans_by_default: false,
+        meta_on_status: MetaOnStatus::Taken,
+        reset_fields: &[],
+        ttl: None,
+        internal: "",
+    };
+}
