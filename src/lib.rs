@@ -3,6 +3,8 @@
 //! Arrows point down this list and never up: `cli → {api, controllers, scheduler, node} →
 //! {resources, auth, admission, patch, schema, meta} → store`, and `node → {zone, storage, net}`.
 
+#[doc(hidden)]
+pub mod fakehost;
 pub mod admission;
 pub mod auth;
 pub mod meta;

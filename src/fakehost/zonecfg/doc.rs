@@ -1,0 +1,429 @@
+//! Operations on a zone document as libzonecfg has them: lookups, the resource control
+//! aliases, and the limits of its fixed-size fields.
+
+use std::net::IpAddr;
+
+use super::Flavour;
+use crate::fakehost::xml::Element;
+
+/// libzonecfg's errors, with the texts of `zonecfg_strerror`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Z {
+    /// No such zone.
+    NoZone,
+    /// A document that cannot be parsed, or names an unknown brand.
+    InvalidDocument,
+    /// A name that is no zone name.
+    BogusZoneName,
+    /// A zonepath is missing.
+    RequiredResource,
+    /// A property is missing.
+    RequiredProperty,
+    /// An invalid combination.
+    Inval,
+    /// A bad property value.
+    BadProperty,
+    /// A value that does not parse.
+    InvalidProperty,
+    /// A value that does not fit.
+    TooBig,
+    /// Nothing to remove.
+    NoEntry,
+    /// No such resource type.
+    NoResourceType,
+    /// No resource matches.
+    NoResourceId,
+    /// The property does not belong to the resource.
+    NoPropertyType,
+    /// The list has no such value.
+    NoPropertyId,
+    /// Several match, or a resource is unfinished.
+    InsufficientSpec,
+    /// A zone that is up, or has a name in use.
+    BadZoneState,
+    /// The name is taken.
+    NameInUse,
+    /// An own resource control is in the way of an alias.
+    AliasDisallow,
+    /// The property cannot be cleared.
+    ClearDisallow,
+    /// Settings exclude one another.
+    Incompatible,
+    /// The brand's own check failed.
+    BrandError,
+    /// Writing failed.
+    SavingFile,
+}
+
+impl Z {
+    /// The text shown to users.
+    pub fn text(self) -> &'static str {
+        match self {
+            Self::NoZone => "No such zone configured",
+            Self::InvalidDocument => "Invalid document",
+            Self::BogusZoneName => "Bogus zone name",
+            Self::RequiredResource => "Required resource missing",
+            Self::RequiredProperty => "Required property missing",
+            Self::Inval => "Invalid argument",
+            Self::BadProperty => "Bad document property",
+            Self::InvalidProperty => "Specified property is invalid",
+            Self::TooBig => "Argument list too long",
+            Self::NoEntry => "No such entry",
+            Self::NoResourceType => "No such resource type",
+            Self::NoResourceId => "No such resource with that id",
+            Self::NoPropertyType => "No such property type",
+            Self::NoPropertyId => "No such property with that id",
+            Self::InsufficientSpec => "Insufficient specification",
+            Self::BadZoneState => "Zone state is invalid for the requested operation",
+            Self::NameInUse => "Zone name already in use",
+            Self::AliasDisallow => "An incompatible rctl already exists for this property",
+            Self::ClearDisallow => "Clearing this property is not allowed",
+            Self::Incompatible => "Incompatible settings",
+            Self::BrandError => "Brand-specific error",
+            Self::SavingFile => "Problem saving file",
+        }
+    }
+}
+
+/// Whether a name is a zone name (`zonecfg_validate_zonename`).
+pub fn valid_zone_name(name: &str) -> bool {
+    let bytes = name.as_bytes();
+    name != "global"
+        && bytes.len() < 64
+        && bytes.first().is_some_and(u8::is_ascii_alphanumeric)
+        && bytes
+            .iter()
+            .all(|c| c.is_ascii_alphanumeric() || b"-_.".contains(c))
+}
+
+/// Whether a name is a datalink name (`dladm_valid_linkname`).
+pub fn valid_link_name(name: &str) -> bool {
+    let bytes = name.as_bytes();
+    if bytes.is_empty()
+        || bytes.len() >= 32
+        || bytes[0].is_ascii_digit()
+        || !bytes
+            .iter()
+            .all(|c| c.is_ascii_alphanumeric() || b"_.".contains(c))
+    {
+        return false;
+    }
+    let digits = bytes
+        .iter()
+        .rev()
+        .take_while(|c| c.is_ascii_digit())
+        .count();
+    let number = &bytes[bytes.len() - digits..];
+    digits > 0 && (digits == 1 || number[0] != b'0')
+}
+
+/// Whether a name is a ZFS file system name (`zfs_name_valid`).
+pub fn valid_dataset_name(name: &str) -> bool {
+    let component = |c: &str| {
+        !c.is_empty()
+            && c.bytes()
+                .all(|b| b.is_ascii_alphanumeric() || b"-_.: ".contains(&b))
+    };
+    name.len() < 256
+        && name.bytes().next().is_some_and(|c| c.is_ascii_alphabetic())
+        && name.split('/').all(component)
+}
+
+/// A resource control alias: name, real name, action and lower bound.
+#[derive(Debug)]
+pub struct Alias {
+    /// The property name.
+    pub name: &'static str,
+    /// The resource control.
+    pub rctl: &'static str,
+    /// What happens at the limit.
+    pub action: &'static str,
+    /// The least value.
+    pub low: u64,
+}
+
+const ALIASES: &[Alias] = &[
+    alias("max-lwps", "zone.max-lwps", "deny", 100),
+    alias("max-shm-memory", "zone.max-shm-memory", "deny", 0),
+    alias("max-shm-ids", "zone.max-shm-ids", "deny", 0),
+    alias("max-msg-ids", "zone.max-msg-ids", "deny", 0),
+    alias("max-sem-ids", "zone.max-sem-ids", "deny", 0),
+    alias("locked", "zone.max-locked-memory", "deny", 0),
+    alias("swap", "zone.max-swap", "deny", 0),
+    alias("physical", "zone.max-physical-memory", "deny", 1_048_576),
+    alias("cpu-shares", "zone.cpu-shares", "none", 0),
+    alias("cpu-cap", "zone.cpu-cap", "deny", 0),
+    alias("max-processes", "zone.max-processes", "deny", 100),
+    alias("zfs-io-priority", "zone.zfs-io-priority", "none", 1),
+];
+
+const fn alias(name: &'static str, rctl: &'static str, action: &'static str, low: u64) -> Alias {
+    Alias {
+        name,
+        rctl,
+        action,
+        low,
+    }
+}
+
+/// The alias of a property.
+pub fn find_alias(name: &str) -> Option<&'static Alias> {
+    ALIASES.iter().find(|a| a.name == name)
+}
+
+/// The limit behind an alias; [`Z::NoEntry`] when unset, [`Z::AliasDisallow`] when the resource
+/// control was set in a way the alias cannot express.
+pub fn aliased(doc: &Element, name: &str) -> Result<u64, Z> {
+    let alias = find_alias(name).ok_or(Z::NoEntry)?;
+    let mut found = doc
+        .named("rctl")
+        .filter(|r| r.attr("name") == Some(alias.rctl));
+    let rctl = found.next().ok_or(Z::NoEntry)?;
+    if found.next().is_some() || rctl.children.len() != 1 {
+        return Err(Z::AliasDisallow);
+    }
+    let value = &rctl.children[0];
+    if value.attr("priv") != Some("privileged") || value.attr("action") != Some(alias.action) {
+        return Err(Z::AliasDisallow);
+    }
+    value
+        .attr_or_empty("limit")
+        .parse()
+        .map_err(|_| Z::AliasDisallow)
+}
+
+/// Sets the limit behind an alias; the resource control moves to the end of the document.
+pub fn set_aliased(doc: &mut Element, name: &str, limit: u64) {
+    let Some(alias) = find_alias(name) else {
+        return;
+    };
+    remove_aliased(doc, name);
+    let value = Element::new("rctl-value")
+        .with("priv", "privileged")
+        .with("limit", &limit.to_string())
+        .with("action", alias.action);
+    let mut rctl = Element::new("rctl").with("name", alias.rctl);
+    rctl.children.push(value);
+    doc.children.push(rctl);
+}
+
+/// Removes the resource control behind an alias.
+pub fn remove_aliased(doc: &mut Element, name: &str) {
+    if let Some(alias) = find_alias(name) {
+        doc.children
+            .retain(|c| !(c.name == "rctl" && c.attr("name") == Some(alias.rctl)));
+    }
+}
+
+/// An unsigned decimal number as `valid_uint` reads it: no sign, nothing after it.
+pub fn parse_uint(text: &str) -> Option<u64> {
+    let text = text.trim_start();
+    if text.is_empty() {
+        return Some(0);
+    }
+    let digits = text.strip_prefix('+').unwrap_or(text);
+    if digits.is_empty() || !digits.bytes().all(|c| c.is_ascii_digit()) {
+        return None;
+    }
+    digits.parse().ok()
+}
+
+/// A size as `zonecfg_str_to_bytes` reads it: a number that is not negative, then nothing or one
+/// of K, M, G, T in either case, powers of 1024.
+pub fn parse_bytes(text: &str) -> Option<u64> {
+    let (number, unit) = float_prefix(text);
+    if number < 0.0 {
+        return None;
+    }
+    let unit = unit.trim_start();
+    let shift = match unit.to_ascii_uppercase().as_str() {
+        "" => 0,
+        "K" => 10,
+        "M" => 20,
+        "G" => 30,
+        "T" => 40,
+        _ => return None,
+    };
+    Some((number * (1u64 << shift) as f64) as u64)
+}
+
+/// The number at the beginning of a text, and the rest, as `strtod`; no number is 0.
+pub fn float_prefix(text: &str) -> (f64, &str) {
+    let body = text.trim_start();
+    let bytes = body.as_bytes();
+    let mut end = usize::from(matches!(bytes.first(), Some(b'+' | b'-')));
+    let digits = |from: usize| {
+        bytes[from.min(bytes.len())..]
+            .iter()
+            .take_while(|c| c.is_ascii_digit())
+            .count()
+    };
+    let whole = digits(end);
+    end += whole;
+    let mut fraction = 0;
+    if bytes.get(end) == Some(&b'.') {
+        fraction = digits(end + 1);
+        if whole + fraction > 0 {
+            end += 1 + fraction;
+        }
+    }
+    if whole + fraction == 0 {
+        return (0.0, text);
+    }
+    if matches!(bytes.get(end), Some(b'e' | b'E')) {
+        let sign = usize::from(matches!(bytes.get(end + 1), Some(b'+' | b'-')));
+        let exponent = digits(end + 1 + sign);
+        if exponent > 0 {
+            end += 1 + sign + exponent;
+        }
+    }
+    let number = body[..end].trim_end_matches('.').parse().unwrap_or(0.0);
+    (number, &body[end..])
+}
+
+/// A size as `zonecfg info` shows it.
+pub fn bytes_to_units(bytes: u64) -> String {
+    if bytes < 1024 {
+        return bytes.to_string();
+    }
+    let units = ['B', 'K', 'M', 'G', 'T'];
+    let (mut number, mut save, mut unit) = (bytes, 0, 0);
+    while number >= 1024 && unit < 4 {
+        unit += 1;
+        save = number;
+        number = (number + 512) >> 10;
+    }
+    if save % 1024 != 0 && (save >> 10) < 10 {
+        format!("{:2.1}{}", save as f32 / 1024.0, units[unit])
+    } else {
+        format!("{number}{}", units[unit])
+    }
+}
+
+/// Whether the name is that of a zone-wide resource control by its form.
+pub fn valid_rctl_name(name: &str) -> bool {
+    name.strip_prefix("zone.").is_some_and(|rest| {
+        !rest.is_empty() && rest.bytes().all(|c| c.is_ascii_alphabetic() || c == b'-')
+    })
+}
+
+/// Whether two addresses are the same host (`zonecfg_same_net_address`).
+pub fn same_address(a: &str, b: &str) -> bool {
+    let host = |text: &str| -> Option<IpAddr> { text.split('/').next().unwrap_or("").parse().ok() };
+    a == b || matches!((host(a), host(b)), (Some(x), Some(y)) if x == y)
+}
+
+/// Whether the zone has its own IP stack.
+pub fn is_exclusive(doc: &Element) -> bool {
+    doc.attr("ip-type") == Some("exclusive")
+}
+
+/// The most bytes that a resource's property keeps; longer values are cut without a word.
+pub fn field_limit(resource: &str, property: &str) -> usize {
+    match (resource, property) {
+        ("fs", "type") => 15,
+        ("fs", _) | ("device", "match") => 1023,
+        ("net", "address" | "allowed-address" | "defrouter") => 45,
+        ("net", "physical" | "global-nic") => 31,
+        ("net", "mac-addr") => 19,
+        ("net", "vlan-id") => 10,
+        ("attr", "value") => 2047,
+        ("admin", "user") => 31,
+        ("admin", "auths") => 4095,
+        ("security-flags", _) => 1023,
+        _ => 255,
+    }
+}
+
+/// A value cut to a field's size at a character boundary.
+pub fn cut(value: &str, limit: usize) -> String {
+    if value.len() <= limit {
+        return value.to_string();
+    }
+    let mut end = limit;
+    while !value.is_char_boundary(end) {
+        end -= 1;
+    }
+    value[..end].to_string()
+}
+
+/// The template documents shipped with each flavour.
+pub fn template(name: &str, zone: &str, flavour: Flavour) -> Option<Element> {
+    let (brand, exclusive) = match (flavour, name) {
+        (Flavour::Omnios, "SUNWblank" | "SUNWdefault" | "OMNIlipkg") => ("lipkg", true),
+        (Flavour::Omnios, "OMNIlx") => ("lx", true),
+        (Flavour::Omnios, "OMNIipkg") => ("ipkg", true),
+        (Flavour::Omnios, "OMNIsparse") => ("sparse", true),
+        (Flavour::Gate, "SUNWblank" | "SUNWdefault") => ("ipkg", false),
+        _ => return None,
+    };
+    let mut doc = Element::new("zone")
+        .with("name", zone)
+        .with("zonepath", "")
+        .with("autoboot", "false")
+        .with("brand", brand);
+    if exclusive {
+        doc.set("ip-type", "exclusive");
+    }
+    Some(doc)
+}
+
+/// Reads a list of security flags; `Err` when a name is unknown, otherwise the set and whether
+/// it is an assignment (not a change by `+` or `-`).
+pub fn parse_secflags(text: &str) -> Result<(u8, bool), ()> {
+    let (mut set, mut absolute) = (0u8, true);
+    for item in text.split(',') {
+        let (name, relative) = match item.strip_prefix(['+', '-', '!']) {
+            Some(rest) => (rest, item.starts_with(['+', '-'])),
+            None => (item, false),
+        };
+        absolute &= !relative;
+        set |= match name {
+            "aslr" => 1,
+            "forbidnullmap" => 2,
+            "noexecstack" => 4,
+            "all" => 7,
+            "none" | "current" => 0,
+            _ => return Err(()),
+        };
+    }
+    Ok((set, absolute))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_are_read_as_the_library_reads_them() {
+        for (text, bytes) in [
+            ("512M", Some(512 << 20)),
+            ("1.5g", Some(3 << 29)),
+            ("100", Some(100)),
+            ("1 k", Some(1024)),
+            ("M", Some(0)),
+            ("512Mi", None),
+            ("-1M", None),
+            ("abc", None),
+        ] {
+            assert_eq!(parse_bytes(text), bytes, "{text}");
+        }
+    }
+
+    #[test]
+    fn link_names_end_in_a_number_without_leading_zero() {
+        for good in ["rd0", "rd.1", "rdabc1d0", "Rd1", "r_0"] {
+            assert!(valid_link_name(good), "{good}");
+        }
+        for bad in [
+            "",
+            "rd-1",
+            "eth",
+            "rd007",
+            "0rd1",
+            "a2345678901234567890123456789012",
+        ] {
+            assert!(!valid_link_name(bad), "{bad}");
+        }
+    }
+}

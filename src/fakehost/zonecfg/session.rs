@@ -1,0 +1,590 @@
+//! One run of zonecfg: reading commands, the global scope, saving.
+
+use std::fmt::Write as _;
+use std::path::Path;
+
+use super::doc::{self, Z};
+use super::lexer::Lexer;
+use super::parser::{self, Command, Parsed};
+use super::resource::Resource;
+use super::{Flavour, Host};
+use crate::fakehost::exit;
+use crate::fakehost::store::ConfigStore;
+use crate::fakehost::xml::Element;
+
+/// Where commands come from, which decides what an error does.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Mode {
+    /// `-f FILE`: stops at the first error, messages carry line numbers.
+    File(String),
+    /// Commands on the command line: goes on after errors.
+    Args,
+    /// Standard input (never a terminal here): goes on after errors.
+    Stdin,
+}
+
+/// Leaves the program at once with status 1.
+pub(super) struct Exit;
+
+pub(super) type Step = Result<(), Exit>;
+
+/// The resource being specified.
+#[derive(Debug)]
+pub(super) struct Scope {
+    pub kind: &'static str,
+    /// What `select` found; `None` after `add`.
+    pub old: Option<Resource>,
+    pub new: Resource,
+}
+
+pub(super) struct Session<'a> {
+    pub host: &'a dyn Host,
+    pub store: &'a ConfigStore,
+    pub flavour: Flavour,
+    pub mode: Mode,
+    pub zone: String,
+    pub revert_zone: String,
+    pub global_zone: bool,
+    pub document: Option<Element>,
+    /// The document was created, not loaded.
+    pub fresh: bool,
+    /// The name before a change of name, until saved.
+    pub renamed_from: Option<String>,
+    pub got_handle: bool,
+    pub changed: bool,
+    pub saw_error: bool,
+    pub leaving: bool,
+    pub forced_exit: bool,
+    pub scope: Option<Scope>,
+    line: u32,
+    last_line: u32,
+    pub out: String,
+    pub err: String,
+}
+
+const SYNOPSES: &[(&str, &str)] = &[
+    (
+        "add",
+        "add <resource-type>\n\t(global scope)\nadd <property-name> <property-value>\n\t(resource scope)",
+    ),
+    ("cancel", "cancel"),
+    ("clear", "clear <property-name>"),
+    ("commit", "commit"),
+    ("create", "create [-F] [ -a <path> | -b | -t <template> ]"),
+    ("delete", "delete [-F]"),
+    ("end", "end"),
+    ("exit", "exit [-F]"),
+    ("export", "export [-f output-file]"),
+    ("help", "help [commands] [syntax] [usage] [<command-name>]"),
+    (
+        "info",
+        "info [<resource-type> [property-name=property-value]*]",
+    ),
+    (
+        "remove",
+        "remove [-F] <resource-type> [ <property-name>=<property-value> ]*\n\t(global scope)\nremove <property-name> <property-value>\n\t(resource scope)",
+    ),
+    ("revert", "revert [-F]"),
+    (
+        "select",
+        "select <resource-type> { <property-name>=<property-value> }",
+    ),
+    ("set", "set <property-name>=<property-value>"),
+    ("verify", "verify"),
+];
+
+impl<'a> Session<'a> {
+    pub fn new(host: &'a dyn Host, store: &'a ConfigStore, flavour: Flavour) -> Self {
+        Self {
+            host,
+            store,
+            flavour,
+            mode: Mode::Args,
+            zone: String::new(),
+            revert_zone: String::new(),
+            global_zone: false,
+            document: None,
+            fresh: false,
+            renamed_from: None,
+            got_handle: false,
+            changed: false,
+            saw_error: false,
+            leaving: false,
+            forced_exit: false,
+            scope: None,
+            line: 1,
+            last_line: 0,
+            out: String::new(),
+            err: String::new(),
+        }
+    }
+
+    /// The whole program; `Err` is an immediate exit with status 1.
+    pub fn main(&mut self, args: &[String], stdin: &[u8]) -> Result<i32, i32> {
+        if args.is_empty() {
+            self.usage_line();
+            self.synopses();
+            return Ok(exit::USAGE);
+        }
+        if args[0] == "help" {
+            let text = args.join(" ") + "\n";
+            self.run_input(text.as_bytes());
+            return Ok(exit::OK);
+        }
+        let rest = match self.options(args) {
+            Ok(rest) => rest,
+            Err(code) => return Ok(code),
+        };
+        if self.zone.is_empty() {
+            self.usage_line();
+            return Ok(exit::USAGE);
+        }
+        if !rest.is_empty() {
+            self.mode = Mode::Args;
+            let text = rest.join(" ") + "\n";
+            return Ok(self.finish(text.as_bytes()));
+        }
+        let Some(name) = self.mode.file_name().map(str::to_string) else {
+            self.mode = Mode::Stdin;
+            if self.initialize(false).is_err() && !self.got_handle {
+                self.out
+                    .push_str("Use 'create' to begin configuring a new zone.\n");
+            }
+            return Ok(self.finish(stdin));
+        };
+        if name == "-" {
+            self.mode = Mode::Stdin;
+            return Ok(self.finish(stdin));
+        }
+        match self.host.read_file(Path::new(&name)) {
+            Ok(bytes) => Ok(self.finish(&bytes)),
+            Err(e) if e.kind() == std::io::ErrorKind::InvalidInput => {
+                let _ = writeln!(self.err, "{name} is not a regular file.");
+                Ok(exit::ERROR)
+            }
+            Err(e) => {
+                let text = match e.kind() {
+                    std::io::ErrorKind::NotFound => "No such file or directory".to_string(),
+                    std::io::ErrorKind::PermissionDenied => "Permission denied".to_string(),
+                    _ => e.to_string(),
+                };
+                let _ = writeln!(self.err, "could not open file {name}: {text}");
+                Ok(exit::ERROR)
+            }
+        }
+    }
+
+    fn options(&mut self, args: &[String]) -> Result<Vec<String>, i32> {
+        let mut i = 0;
+        self.mode = Mode::Args;
+        let mut file = None;
+        while let Some(arg) = args.get(i).filter(|a| a.starts_with('-') && a.len() > 1) {
+            if arg == "--" {
+                i += 1;
+                break;
+            }
+            let letter = &arg[1..2];
+            if !matches!(letter, "f" | "R" | "z") {
+                if letter == "?" {
+                    self.usage_line();
+                } else {
+                    let _ = writeln!(self.err, "zonecfg: illegal option -- {letter}");
+                    self.usage_line();
+                }
+                return Err(exit::USAGE);
+            }
+            let value = if arg.len() > 2 {
+                arg[2..].to_string()
+            } else {
+                i += 1;
+                match args.get(i) {
+                    Some(v) => v.clone(),
+                    None => {
+                        let _ =
+                            writeln!(self.err, "zonecfg: option requires an argument -- {letter}");
+                        self.usage_line();
+                        return Err(exit::USAGE);
+                    }
+                }
+            };
+            i += 1;
+            match letter {
+                "f" => {
+                    self.mode = Mode::File(value.clone());
+                    file = Some(value);
+                }
+                "R" => {
+                    let _ = writeln!(self.err, "root path must be a directory: {value}");
+                    return Err(exit::USAGE);
+                }
+                _ if value == "global" => {
+                    self.global_zone = true;
+                    self.zone = value;
+                }
+                _ if !doc::valid_zone_name(&value) => {
+                    self.complain(&value, Z::BogusZoneName);
+                    self.name_syntax();
+                    return Err(exit::USAGE);
+                }
+                _ => self.zone = value,
+            }
+        }
+        self.revert_zone = self.zone.clone();
+        if let Some(file) = file {
+            self.mode = Mode::File(file);
+        }
+        Ok(args[i.min(args.len())..].to_vec())
+    }
+
+    fn finish(&mut self, input: &[u8]) -> i32 {
+        if !self.run_input(input) {
+            return exit::ERROR;
+        }
+        if self.clean_up() {
+            exit::OK
+        } else {
+            exit::ERROR
+        }
+    }
+
+    /// Runs commands until the input ends, `exit`, or (in a file) an error. False after an
+    /// immediate exit.
+    fn run_input(&mut self, input: &[u8]) -> bool {
+        let mut lexer = Lexer::new(input, self.flavour);
+        loop {
+            let parsed = parser::parse(&mut lexer);
+            self.line = lexer.line;
+            match parsed {
+                Parsed::Command(command) => {
+                    if self.dispatch(command).is_err() {
+                        return false;
+                    }
+                }
+                Parsed::Nothing | Parsed::Eof => {}
+                Parsed::Usage(command, line) => {
+                    self.line = line;
+                    self.short_usage(command);
+                    self.line = lexer.line;
+                }
+                Parsed::Syntax(text, line) => {
+                    self.saw_error = true;
+                    let place = match self.mode {
+                        Mode::File(_) => format!(" on line {line}"),
+                        _ => String::new(),
+                    };
+                    let _ = writeln!(self.err, "syntax error{place} at '{text}'");
+                    self.synopses();
+                }
+            }
+            if self.saw_error && matches!(self.mode, Mode::File(_)) {
+                self.leaving = true;
+            }
+            if (self.leaving && self.mode != Mode::Args) || lexer.eof {
+                return true;
+            }
+        }
+    }
+
+    /// The end of the program: an unfinished resource, the implicit commit.
+    fn clean_up(&mut self) -> bool {
+        if self.scope.is_some() {
+            if self.leaving {
+                self.saw_error = true;
+            } else {
+                self.saw_error = true;
+                self.error("Resource incomplete.");
+                return false;
+            }
+        }
+        if self.changed && self.document.is_some() {
+            if self.verify(true).is_err() {
+                return false;
+            }
+            if self.changed {
+                self.saw_error = true;
+                self.error("Configuration not saved.");
+                return false;
+            }
+        }
+        !(self.changed || self.saw_error)
+    }
+
+    fn dispatch(&mut self, command: Command) -> Step {
+        match command.name {
+            "add" => self.add(&command),
+            "cancel" => self.cancel(&command),
+            "clear" => self.clear(&command),
+            "commit" => self.commit(&command),
+            "create" => self.create(&command),
+            "delete" => self.delete(&command),
+            "end" => self.end(&command),
+            "exit" => self.exit(&command),
+            "export" => self.export(&command),
+            "help" => {
+                self.synopses_to_stdout();
+                Ok(())
+            }
+            "info" => self.info(&command),
+            "remove" => self.remove(&command),
+            "revert" => self.revert(&command),
+            "select" => self.select(&command),
+            "set" => self.set(&command),
+            _ => self.verify_command(&command),
+        }
+    }
+
+    // ---- messages -------------------------------------------------------------------------
+
+    /// A message, with the line of the command file before it when the line is new.
+    pub fn error(&mut self, text: &str) {
+        if let Mode::File(name) = &self.mode
+            && self.line > self.last_line
+        {
+            let _ = writeln!(self.err, "On line {} of {name}:", self.line - 1);
+        }
+        let _ = writeln!(self.err, "{text}");
+        self.last_line = self.line;
+    }
+
+    /// A message that makes the exit status 1.
+    pub fn fail(&mut self, text: &str) {
+        self.error(text);
+        self.saw_error = true;
+    }
+
+    /// `SUBJECT: error text`, which makes the exit status 1.
+    pub fn complain(&mut self, subject: &str, error: Z) {
+        self.fail(&format!("{subject}: {}", error.text()));
+    }
+
+    /// The usage of one command: bad arguments.
+    pub fn short_usage(&mut self, command: &str) {
+        if let Mode::File(name) = &self.mode {
+            let _ = writeln!(
+                self.err,
+                "syntax error on line {} of {name}",
+                self.line.saturating_sub(1)
+            );
+        }
+        self.long_usage(command);
+    }
+
+    /// The usage of one command: bad semantics.
+    pub fn long_usage(&mut self, command: &str) {
+        let text = SYNOPSES
+            .iter()
+            .find(|(n, _)| *n == command)
+            .map_or("", |(_, t)| t);
+        let _ = writeln!(self.err, "usage:\n{text}");
+        self.saw_error = true;
+    }
+
+    fn usage_line(&mut self) {
+        self.err.push_str(
+            "usage:\tzonecfg help\n\tzonecfg -z <zone>\t\t\t(interactive)\n\tzonecfg -z <zone> <command>\n\tzonecfg -z <zone> -f <command-file>\n",
+        );
+    }
+
+    fn synopses(&mut self) {
+        self.err.push_str("Commands:\n\n");
+        for (_, text) in SYNOPSES {
+            let _ = writeln!(self.err, "{text}");
+        }
+    }
+
+    fn synopses_to_stdout(&mut self) {
+        self.out.push_str("Commands:\n\n");
+        for (_, text) in SYNOPSES {
+            let _ = writeln!(self.out, "{text}");
+        }
+    }
+
+    pub fn name_syntax(&mut self) {
+        self.err.push_str(
+            "\n<zone> := [A-Za-z0-9][A-Za-z0-9_.-]*\n\t(except the reserved words 'global' and anything starting with 'SUNW')\n\tName must be less than 64 characters.\n",
+        );
+    }
+
+    /// The option letters of a command; `Err(())` after a usage message. Words after the options
+    /// are a usage error too.
+    pub fn flags(&mut self, command: &Command, known: &str, with_value: &str) -> Option<Flags> {
+        let mut flags = Flags::default();
+        let mut i = 0;
+        while let Some(arg) = command.args.get(i) {
+            if !arg.starts_with('-') || arg.len() < 2 {
+                break;
+            }
+            i += 1;
+            let mut letters = arg[1..].char_indices();
+            while let Some((at, letter)) = letters.next() {
+                if with_value.contains(letter) {
+                    let tail = &arg[1 + at + letter.len_utf8()..];
+                    let value = if tail.is_empty() {
+                        i += 1;
+                        command.args.get(i - 1).cloned()
+                    } else {
+                        Some(tail.to_string())
+                    };
+                    match value {
+                        Some(v) => flags.values.push((letter, v)),
+                        None => {
+                            let _ = writeln!(
+                                self.err,
+                                "{}: option requires an argument -- {letter}",
+                                command.args[0]
+                            );
+                            self.short_usage(command.name);
+                            return None;
+                        }
+                    }
+                    break;
+                }
+                if letter == '?' {
+                    self.synopses_to_stdout();
+                    return None;
+                }
+                if !known.contains(letter) {
+                    let _ = writeln!(self.err, "{}: illegal option -- {letter}", command.args[0]);
+                    self.short_usage(command.name);
+                    return None;
+                }
+                flags.set.push(letter);
+            }
+        }
+        if i < command.args.len() {
+            self.short_usage(command.name);
+            return None;
+        }
+        Some(flags)
+    }
+
+    /// Whether changes are refused for this zone.
+    pub fn read_only(&mut self) -> bool {
+        if self.zone.starts_with("SUNW") {
+            let text = format!("{}: zones beginning with SUNW are read-only.", self.zone);
+            self.fail(&text);
+            return true;
+        }
+        false
+    }
+
+    // ---- documents ------------------------------------------------------------------------
+
+    /// Loads the zone's document if none is held. The error has been reported.
+    pub fn initialize(&mut self, expected: bool) -> Result<(), InitError> {
+        if self.document.is_some() {
+            return Ok(());
+        }
+        let error = match self.store.load(&self.zone) {
+            Ok(Some(document)) => {
+                let brand = document.attr_or_empty("brand").to_string();
+                if !self.host.has_brand(&brand) {
+                    let text = format!(
+                        "Zone {} uses non-existent brand \"{brand}\".  Unable to continue",
+                        self.zone
+                    );
+                    self.error(&text);
+                    return Err(InitError::Exit);
+                }
+                self.document = Some(document);
+                self.fresh = false;
+                self.got_handle = true;
+                return Ok(());
+            }
+            Ok(None) if self.global_zone && !self.got_handle => {
+                self.document = doc::template("SUNWblank", &self.zone, self.flavour);
+                self.fresh = true;
+                self.changed = true;
+                self.got_handle = true;
+                return Ok(());
+            }
+            Ok(None) => Z::NoZone,
+            Err(_) => Z::InvalidDocument,
+        };
+        let text = format!("{}: {}", self.zone, error.text());
+        self.error(&text);
+        self.saw_error |= expected || self.got_handle;
+        Err(InitError::Reported)
+    }
+
+    /// The state of the zone, if it exists.
+    pub fn state(&self) -> Option<&'static str> {
+        if let Some(state) = self.host.kernel_state(&self.zone) {
+            return Some(state);
+        }
+        self.store.entry(&self.zone).map(|e| e.state.word())
+    }
+
+    pub fn installed(&self) -> bool {
+        !matches!(self.state(), None | Some("configured") | Some("incomplete"))
+    }
+
+    /// Writes the document.
+    pub fn save(&mut self) -> Result<(), Z> {
+        let document = self.document.clone().ok_or(Z::SavingFile)?;
+        if let Some(old) = self.renamed_from.take() {
+            let state = self.store.entry(&old);
+            self.store
+                .save(&document, true)
+                .map_err(|_| Z::SavingFile)?;
+            if let Some(entry) = state {
+                let uuid = (!entry.uuid.is_empty()).then_some(entry.uuid.as_str());
+                let name = document.attr_or_empty("name");
+                self.store
+                    .set_state(name, entry.state, uuid)
+                    .map_err(|_| Z::SavingFile)?;
+            }
+            self.store.remove(&old).map_err(|_| Z::SavingFile)?;
+        } else {
+            self.store
+                .save(&document, self.fresh)
+                .map_err(|_| Z::SavingFile)?;
+        }
+        self.fresh = false;
+        self.changed = false;
+        self.revert_zone = self.zone.clone();
+        Ok(())
+    }
+
+    /// An attribute of the zone, or nothing.
+    pub fn attr(&self, name: &str) -> String {
+        self.document
+            .as_ref()
+            .map_or(String::new(), |d| d.attr_or_empty(name).to_string())
+    }
+
+    /// Whether the document has an element of a name.
+    pub fn has(&self, element: &str) -> bool {
+        self.document
+            .as_ref()
+            .is_some_and(|d| d.named(element).next().is_some())
+    }
+}
+
+/// The options of a command.
+#[derive(Debug, Default)]
+pub(super) struct Flags {
+    pub set: Vec<char>,
+    pub values: Vec<(char, String)>,
+}
+
+/// Why a document is not at hand.
+pub(super) enum InitError {
+    /// The message was printed; the command is not run.
+    Reported,
+    /// The program ends.
+    Exit,
+}
+
+impl InitError {
+    /// The outcome for the command that needed the document.
+    pub fn step(self) -> Step {
+        match self {
+            Self::Reported => Ok(()),
+            Self::Exit => Err(Exit),
+        }
+    }
+}
+
+pub(super) const MEMORY_EXPECTED: &str =
+    "A non-negative number with a required scale suffix (K, M, G or T) was expected\nhere.";
