@@ -1,0 +1,167 @@
+//! Query strings, and the options that verbs read off them with upstream's refusals.
+
+use crate::meta::status::About;
+use crate::meta::{Errors, Path, Status};
+use crate::schema::Value;
+
+/// The parameters of a request, in order. Of a name given twice the first counts.
+#[derive(Clone, Debug, Default)]
+pub struct Query(Vec<(String, String)>);
+
+impl Query {
+    /// Reads what stands behind the question mark.
+    pub fn parse(query: &str) -> Query {
+        let plus = |text: &str| super::info::decode(&text.replace('+', " "));
+        Query(
+            query
+                .split('&')
+                .filter(|pair| !pair.is_empty())
+                .map(|pair| {
+                    let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+                    (plus(name), plus(value))
+                })
+                .collect(),
+        )
+    }
+
+    /// The first value of a parameter.
+    pub fn get(&self, name: &str) -> Option<&str> {
+        self.0.iter().find(|(n, _)| n == name).map(|(_, value)| value.as_str())
+    }
+
+    /// Every value of a parameter.
+    pub fn all<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a str> + 'a {
+        self.0.iter().filter(move |(n, _)| n == name).map(|(_, value)| value.as_str())
+    }
+
+    /// A boolean parameter: everything but `false`, `False` and `0` is true.
+    pub fn bool(&self, name: &str) -> Option<bool> {
+        self.get(name).map(|value| !matches!(value, "false" | "False" | "0"))
+    }
+
+    /// An integer parameter.
+    ///
+    /// # Errors
+    /// 400 with the text of Go's strconv.
+    pub fn int(&self, name: &str) -> Result<Option<i64>, Status> {
+        self.get(name).map(|value| parse_int(value).map_err(Status::bad_request)).transpose()
+    }
+
+    /// Whether a list is asked for as a watch.
+    pub fn wants_watch(&self) -> bool {
+        self.bool("watch").unwrap_or(false)
+    }
+}
+
+/// An `int64` as Go's strconv.ParseInt reads it.
+///
+/// # Errors
+/// `strconv.ParseInt: parsing "abc": invalid syntax`
+pub fn parse_int(text: &str) -> Result<i64, String> {
+    let digits = text.strip_prefix(['-', '+']).unwrap_or(text);
+    let why = if digits.is_empty() || !digits.bytes().all(|b| b.is_ascii_digit()) { "invalid syntax" } else { "value out of range" };
+    text.parse().map_err(|_| format!("strconv.ParseInt: parsing {}: {why}", crate::meta::errors::quoted(text)))
+}
+
+/// A `uint64` as Go's strconv.ParseUint reads it.
+///
+/// # Errors
+/// `strconv.ParseUint: parsing "abc": invalid syntax`
+pub fn parse_uint(text: &str) -> Result<u64, String> {
+    let why = if text.is_empty() || !text.bytes().all(|b| b.is_ascii_digit()) { "invalid syntax" } else { "value out of range" };
+    let plain = if text.starts_with('+') { None } else { text.parse().ok() };
+    plain.ok_or_else(|| format!("strconv.ParseUint: parsing {}: {why}", crate::meta::errors::quoted(text)))
+}
+
+/// What a write says besides its body.
+#[derive(Clone, Debug, Default)]
+pub struct WriteOptions {
+    /// `dryRun=All`
+    pub dry_run: bool,
+    /// `fieldManager`, or the user agent's first word.
+    pub manager: String,
+    /// How unknown and duplicate fields are treated.
+    pub validation: FieldValidation,
+    /// `force` of an apply.
+    pub force: bool,
+}
+
+/// `fieldValidation`
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum FieldValidation {
+    /// Nothing is told.
+    Ignore,
+    /// A warning each.
+    #[default]
+    Warn,
+    /// A refusal.
+    Strict,
+}
+
+impl WriteOptions {
+    /// Reads CreateOptions, UpdateOptions or PatchOptions (`kind`) off a query.
+    ///
+    /// # Errors
+    /// 422 for values that upstream refuses.
+    pub fn read(query: &Query, kind: &str, user_agent: &str, apply: bool) -> Result<WriteOptions, Status> {
+        let mut errors = Errors::default();
+        let dry: Vec<&str> = query.all("dryRun").collect();
+        let manager = query.get("fieldManager").unwrap_or_default();
+        if apply && manager.is_empty() {
+            errors.required(Path::ROOT.field("fieldManager"), "is required for apply patch");
+        }
+        if kind == "PatchOptions" && !apply && query.get("force").is_some() {
+            errors.forbidden(Path::ROOT.field("force"), "may not be specified for non-apply patch");
+        }
+        validate_manager(manager, &mut errors);
+        validate_dry_run(&dry, &mut errors);
+        let validation = match query.get("fieldValidation").unwrap_or_default() {
+            "Ignore" => FieldValidation::Ignore,
+            "Strict" => FieldValidation::Strict,
+            "" | "Warn" => FieldValidation::Warn,
+            other => {
+                errors.not_supported(Path::ROOT.field("fieldValidation"), other, &["", "Ignore", "Strict", "Warn"]);
+                FieldValidation::Warn
+            }
+        };
+        if !errors.is_empty() {
+            return Err(Status::invalid(About { group: "meta.k8s.io", kind, name: "" }, &errors));
+        }
+        Ok(WriteOptions {
+            dry_run: !dry.is_empty(),
+            manager: if manager.is_empty() { default_manager(user_agent) } else { manager.to_owned() },
+            validation,
+            force: query.bool("force").unwrap_or(false),
+        })
+    }
+}
+
+/// Refuses values of `dryRun` other than `All`.
+pub fn validate_dry_run(values: &[&str], errors: &mut Errors) {
+    if values.iter().any(|value| *value != "All") {
+        let list: Vec<Value> = values.iter().map(|value| Value::from(*value)).collect();
+        errors.not_supported(Path::ROOT.field("dryRun"), list, &["All"]);
+    }
+}
+
+fn validate_manager(manager: &str, errors: &mut Errors) {
+    if manager.len() > 128 {
+        errors.too_long(Path::ROOT.field("fieldManager"), 128);
+    }
+    if let Some((position, c)) = manager.chars().enumerate().find(|(_, c)| c.is_control() || (c.is_whitespace() && *c != ' ')) {
+        errors.invalid(Path::ROOT.field("fieldManager"), manager, format!("invalid character U+{:04X} (at position {position})", c as u32));
+    }
+}
+
+/// The field manager of a client that names none: its user agent up to the first slash.
+fn default_manager(user_agent: &str) -> String {
+    let mut name = user_agent.split('/').next().unwrap_or_default();
+    if name.is_empty() {
+        return "unknown".to_owned();
+    }
+    while name.len() > 128 {
+        let end = name.char_indices().next_back().map_or(0, |(i, _)| i);
+        name = &name[..end];
+    }
+    name.chars().filter(|c| !c.is_control()).collect()
+}
