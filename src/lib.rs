@@ -3,10 +3,10 @@
 //! Arrows point down this list and never up: `cli → {api, controllers, scheduler, node} →
 //! {resources, auth, admission, patch, schema, meta} → store`, and `node → {zone, storage, net}`.
 
-#[doc(hidden)]
-pub mod fakehost;
 pub mod admission;
 pub mod auth;
+#[doc(hidden)]
+pub mod fakehost;
 pub mod meta;
 pub mod resources;
 pub mod schema;

@@ -3,11 +3,13 @@
 //! The semantics are etcd's, so that etcd can stand behind [`Store`] as a second engine: a commit is
 //! compare-and-write over a few keys at one new revision, history is kept until it is compacted, a watch
 //! from any revision that is not compacted tells every later change once and in order. The embedded engine
-//! is redb; [`memory`](self) keeps the same semantics without a file.
+//! is redb; [`memory`] keeps the same semantics without a file.
 //!
 //! Readers never wait for a disk: they take the newest durable [`World`], an immutable snapshot of every
 //! resource at one revision. Writers who read, change and write take [`Store::head`], which may be ahead of
 //! the disk, so that several changes of one object share one fsync.
+
+mod memory;
 
 use std::sync::Arc;
 
@@ -173,7 +175,7 @@ pub trait Store: Send + Sync + 'static {
     /// # Errors
     /// [`StoreError::Compacted`] when history after `after` is incomplete. A revision of the future is allowed:
     /// nothing is told until it has passed.
-    fn watch(&self, interest: Interest, after: Revision) -> Result<Box<dyn Cursor>, StoreError>;
+    fn watch(self: Arc<Self>, interest: Interest, after: Revision) -> Result<Box<dyn Cursor>, StoreError>;
 
     /// Forgets history up to `rev`: what was replaced or deleted before it can no longer be read.
     fn compact(&self, rev: Revision) -> BoxFuture<'_, Result<(), StoreError>>;
@@ -254,4 +256,9 @@ impl World {
     pub fn count(&self, resource: &str) -> usize {
         self.resources.get(resource).map_or(0, imbl::OrdMap::len)
     }
+}
+
+/// A store in memory: the semantics of the durable one, and nothing left when the process ends.
+pub fn memory() -> Arc<dyn Store> {
+    memory::Memory::new(None)
 }

@@ -1,0 +1,139 @@
+//! Objects to what the store keeps, and stored bytes to what a client reads. Stored bodies lack the
+//! resourceVersion, which is known only at commit: it is put in its place when they are written out.
+
+use std::fmt::Write as _;
+
+use bytes::Bytes;
+
+use super::registry::Resource;
+use crate::schema::{Value, json};
+use crate::store::{Entry, Pairs, Record};
+
+/// Encodes an object of the storage version in canonical form.
+pub fn encode(resource: &Resource, object: &Value) -> Record {
+    let mut out = String::with_capacity(1024);
+    out.push('{');
+    let (mut type_len, mut rv_at) = (1, 0);
+    for key in ["kind", "apiVersion"] {
+        member(&mut out, key, object.at(key), 1);
+    }
+    if out.len() > 1 {
+        out.push(',');
+    }
+    type_len = type_len.max(out.len());
+    out.push_str("\"metadata\":{");
+    let start = out.len();
+    let meta = object.at("metadata");
+    const BEFORE: [&str; 5] = ["name", "generateName", "namespace", "selfLink", "uid"];
+    for key in BEFORE {
+        member(&mut out, key, meta.at(key), start);
+    }
+    if out.len() > start {
+        out.push(',');
+    }
+    rv_at = rv_at.max(out.len());
+    let rest = out.len();
+    for (key, value) in object.entries("metadata").filter(|(key, _)| !BEFORE.contains(&key.as_str()) && *key != "resourceVersion") {
+        member(&mut out, key, value, rest);
+    }
+    if out.len() == rest && out.ends_with(',') {
+        out.pop();
+        rv_at -= 1;
+    }
+    out.push('}');
+    for (key, value) in object.as_object().into_iter().flat_map(|o| o.iter()) {
+        if !matches!(key.as_str(), "kind" | "apiVersion" | "metadata") {
+            out.push(',');
+            json::write_text(key, &mut out);
+            out.push(':');
+            json::write(value, &mut out);
+        }
+    }
+    out.push('}');
+    Record {
+        body: Bytes::from(out),
+        rv_at: u32::try_from(rv_at).unwrap_or(u32::MAX),
+        type_len: u32::try_from(type_len).unwrap_or(u32::MAX),
+        epoch: 0,
+        labels: labels(object),
+        fields: fields(resource, object),
+    }
+}
+
+fn member(out: &mut String, key: &str, value: &Value, first_at: usize) {
+    if value.is_null() && key != "creationTimestamp" {
+        return;
+    }
+    if out.len() > first_at && !out.ends_with(',') {
+        out.push(',');
+    }
+    json::write_text(key, out);
+    out.push(':');
+    json::write(value, out);
+}
+
+/// `metadata.labels`, sorted.
+pub fn labels(object: &Value) -> Pairs {
+    let mut pairs: Vec<_> = object.at("metadata").entries("labels").filter_map(|(key, value)| Some((key.clone(), value.as_str()?.into()))).collect();
+    pairs.sort();
+    pairs.into()
+}
+
+/// The selectable fields of a built-in object.
+pub fn fields(resource: &Resource, object: &Value) -> Pairs {
+    let mut pairs: Vec<_> = resource.rules.selectable.iter().map(|field| (field.name.into(), (field.value)(object).into())).collect();
+    pairs.sort();
+    pairs.into()
+}
+
+/// Appends a stored body with its resourceVersion; `typed` keeps kind and apiVersion.
+pub fn write_body(entry: &Entry, rev: u64, typed: bool, out: &mut Vec<u8>) {
+    let record = &entry.record;
+    let body = &record.body[..];
+    let rv_at = (record.rv_at as usize).min(body.len());
+    let from = if typed { 0 } else { (record.type_len as usize).min(rv_at) };
+    if !typed {
+        out.push(b'{');
+    }
+    out.extend_from_slice(&body[from..rv_at]);
+    let mut version = String::with_capacity(40);
+    let alone = body.get(rv_at) == Some(&b'}') || body.get(rv_at) == Some(&b',');
+    if alone && rv_at > 0 && body[rv_at - 1] != b'{' {
+        version.push(',');
+    }
+    let _ = write!(version, "\"resourceVersion\":\"{rev}\"");
+    if !alone {
+        version.push(',');
+    }
+    out.extend_from_slice(version.as_bytes());
+    out.extend_from_slice(&body[rv_at..]);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::resources::Registry;
+
+    fn written(text: &str, typed: bool) -> String {
+        let resource = Registry::builtin().get("", "configmaps").unwrap();
+        let object = json::parse(text.as_bytes()).unwrap().value;
+        let record = encode(resource, &object);
+        let entry = Entry { key: "k".into(), rev: 7, record, expires: None };
+        let mut out = Vec::new();
+        write_body(&entry, 7, typed, &mut out);
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn the_version_is_put_where_go_writes_it_and_the_type_left_out_of_items() {
+        let text = r#"{"kind":"ConfigMap","apiVersion":"v1","metadata":{"name":"c","uid":"u","labels":{"a":"b"}},"data":{"k":"v"}}"#;
+        assert_eq!(
+            written(text, true),
+            r#"{"kind":"ConfigMap","apiVersion":"v1","metadata":{"name":"c","uid":"u","resourceVersion":"7","labels":{"a":"b"}},"data":{"k":"v"}}"#
+        );
+        assert_eq!(written(text, false), r#"{"metadata":{"name":"c","uid":"u","resourceVersion":"7","labels":{"a":"b"}},"data":{"k":"v"}}"#);
+        for bare in [r#"{"kind":"A","apiVersion":"v1","metadata":{"name":"c"}}"#, r#"{"kind":"A","apiVersion":"v1","metadata":{}}"#] {
+            assert!(json::parse(written(bare, true).as_bytes()).is_ok(), "{}", written(bare, true));
+        }
+    }
+}
