@@ -4,6 +4,7 @@
 //! {resources, auth, admission, patch, schema, meta} → store`, and `node → {zone, storage, net}`.
 
 pub mod admission;
+pub mod api;
 pub mod auth;
 #[doc(hidden)]
 pub mod fakehost;

@@ -39,7 +39,11 @@ impl Info {
     /// Reads a request line.
     pub fn of(method: &Method, path: &str, query: &Query) -> Info {
         let verb = method.as_str().to_ascii_lowercase();
-        let mut info = Info { verb, path: decode(path), ..Info::default() };
+        let mut info = Info {
+            verb,
+            path: decode(path),
+            ..Info::default()
+        };
         let parts: Vec<String> = path.trim_matches('/').split('/').map(decode).collect();
         let mut parts: &[String] = &parts;
         let skip = match parts.first().map(String::as_str) {
@@ -71,7 +75,9 @@ impl Info {
         if parts.first().is_some_and(|part| part == "namespaces") {
             if let Some(namespace) = parts.get(1) {
                 info.namespace.clone_from(namespace);
-                if parts.len() > 2 && !(parts.len() == 3 && matches!(parts[2].as_str(), "status" | "finalize")) {
+                if parts.len() > 2
+                    && !(parts.len() == 3 && matches!(parts[2].as_str(), "status" | "finalize"))
+                {
                     parts = &parts[2..];
                 }
             }
@@ -88,7 +94,9 @@ impl Info {
         if info.name.is_empty() && info.verb == "delete" {
             info.verb = "deletecollection".to_owned();
         }
-        if matches!(info.verb.as_str(), "list" | "watch" | "deletecollection") && info.name.is_empty() {
+        if matches!(info.verb.as_str(), "list" | "watch" | "deletecollection")
+            && info.name.is_empty()
+        {
             if let Some(name) = query.get("fieldSelector").and_then(named_by) {
                 info.name = name;
             }
@@ -99,7 +107,11 @@ impl Info {
     /// What authorizers see.
     pub fn attributes<'a>(&'a self, query: &'a Query) -> Attributes<'a> {
         if !self.is_resource {
-            return Attributes { verb: &self.verb, path: &self.path, ..Attributes::default() };
+            return Attributes {
+                verb: &self.verb,
+                path: &self.path,
+                ..Attributes::default()
+            };
         }
         let selects = matches!(self.verb.as_str(), "list" | "watch" | "deletecollection");
         Attributes {
@@ -111,8 +123,16 @@ impl Info {
             subresource: &self.subresource,
             name: &self.name,
             path: &self.path,
-            field_selector: if selects { query.get("fieldSelector").unwrap_or_default() } else { "" },
-            label_selector: if selects { query.get("labelSelector").unwrap_or_default() } else { "" },
+            field_selector: if selects {
+                query.get("fieldSelector").unwrap_or_default()
+            } else {
+                ""
+            },
+            label_selector: if selects {
+                query.get("labelSelector").unwrap_or_default()
+            } else {
+                ""
+            },
         }
     }
 }
@@ -135,7 +155,10 @@ pub fn decode(text: &str) -> String {
     let mut out = Vec::with_capacity(bytes.len());
     let mut i = 0;
     while i < bytes.len() {
-        let hex = (bytes[i] == b'%').then(|| text.get(i + 1..i + 3)).flatten().and_then(|hex| u8::from_str_radix(hex, 16).ok());
+        let hex = (bytes[i] == b'%')
+            .then(|| text.get(i + 1..i + 3))
+            .flatten()
+            .and_then(|hex| u8::from_str_radix(hex, 16).ok());
         match hex {
             Some(byte) => {
                 out.push(byte);
@@ -158,19 +181,106 @@ mod tests {
     fn paths_are_read_as_upstream_reads_them() {
         for (method, path, query, verb, namespace, resource, name, subresource) in [
             ("GET", "/api/v1/pods", "", "list", "", "pods", "", ""),
-            ("GET", "/api/v1/namespaces/a/pods", "watch", "watch", "a", "pods", "", ""),
-            ("GET", "/api/v1/namespaces/a/pods", "watch=false", "list", "a", "pods", "", ""),
-            ("GET", "/api/v1/namespaces/a", "", "get", "a", "namespaces", "a", ""),
-            ("PUT", "/api/v1/namespaces/a/finalize", "", "update", "a", "namespaces", "a", "finalize"),
-            ("POST", "/api/v1/namespaces", "", "create", "", "namespaces", "", ""),
-            ("PATCH", "/apis/apps/v1/namespaces/a/deployments/d/scale", "", "patch", "a", "deployments", "d", "scale"),
-            ("DELETE", "/apis/apps/v1/namespaces/a/deployments", "", "deletecollection", "a", "deployments", "", ""),
-            ("GET", "/api/v1/watch/namespaces/a/secrets/s", "", "watch", "a", "secrets", "s", ""),
-            ("GET", "/api/v1/secrets", "fieldSelector=metadata.name%3Ds", "list", "", "secrets", "s", ""),
+            (
+                "GET",
+                "/api/v1/namespaces/a/pods",
+                "watch",
+                "watch",
+                "a",
+                "pods",
+                "",
+                "",
+            ),
+            (
+                "GET",
+                "/api/v1/namespaces/a/pods",
+                "watch=false",
+                "list",
+                "a",
+                "pods",
+                "",
+                "",
+            ),
+            (
+                "GET",
+                "/api/v1/namespaces/a",
+                "",
+                "get",
+                "a",
+                "namespaces",
+                "a",
+                "",
+            ),
+            (
+                "PUT",
+                "/api/v1/namespaces/a/finalize",
+                "",
+                "update",
+                "a",
+                "namespaces",
+                "a",
+                "finalize",
+            ),
+            (
+                "POST",
+                "/api/v1/namespaces",
+                "",
+                "create",
+                "",
+                "namespaces",
+                "",
+                "",
+            ),
+            (
+                "PATCH",
+                "/apis/apps/v1/namespaces/a/deployments/d/scale",
+                "",
+                "patch",
+                "a",
+                "deployments",
+                "d",
+                "scale",
+            ),
+            (
+                "DELETE",
+                "/apis/apps/v1/namespaces/a/deployments",
+                "",
+                "deletecollection",
+                "a",
+                "deployments",
+                "",
+                "",
+            ),
+            (
+                "GET",
+                "/api/v1/watch/namespaces/a/secrets/s",
+                "",
+                "watch",
+                "a",
+                "secrets",
+                "s",
+                "",
+            ),
+            (
+                "GET",
+                "/api/v1/secrets",
+                "fieldSelector=metadata.name%3Ds",
+                "list",
+                "",
+                "secrets",
+                "s",
+                "",
+            ),
         ] {
             let info = Info::of(&method.parse().unwrap(), path, &Query::parse(query));
             assert_eq!(
-                (&*info.verb, &*info.namespace, &*info.resource, &*info.name, &*info.subresource),
+                (
+                    &*info.verb,
+                    &*info.namespace,
+                    &*info.resource,
+                    &*info.name,
+                    &*info.subresource
+                ),
                 (verb, namespace, resource, name, subresource),
                 "{method} {path}?{query}"
             );

@@ -49,7 +49,10 @@ pub struct Accepted {
 
 impl Accepted {
     /// Plain JSON.
-    pub const JSON: Accepted = Accepted { format: Format::Json, shape: Shape::Object };
+    pub const JSON: Accepted = Accepted {
+        format: Format::Json,
+        shape: Shape::Object,
+    };
 }
 
 /// One clause of an Accept header.
@@ -65,9 +68,20 @@ fn clauses(header: &str) -> Vec<Clause<'_>> {
         .filter_map(|clause| {
             let mut words = clause.split(';').map(str::trim);
             let media = words.next().filter(|media| !media.is_empty())?;
-            let params: Vec<(&str, &str)> = words.filter_map(|word| word.split_once('=')).map(|(k, v)| (k.trim(), v.trim().trim_matches('"'))).collect();
-            let quality = params.iter().find(|(k, _)| *k == "q").and_then(|(_, v)| v.parse().ok()).unwrap_or(1.0);
-            Some(Clause { media, params, quality })
+            let params: Vec<(&str, &str)> = words
+                .filter_map(|word| word.split_once('='))
+                .map(|(k, v)| (k.trim(), v.trim().trim_matches('"')))
+                .collect();
+            let quality = params
+                .iter()
+                .find(|(k, _)| *k == "q")
+                .and_then(|(_, v)| v.parse().ok())
+                .unwrap_or(1.0);
+            Some(Clause {
+                media,
+                params,
+                quality,
+            })
         })
         .collect();
     clauses.retain(|clause| clause.quality > 0.0);
@@ -97,7 +111,12 @@ const TYPES: &str = "application/json, application/yaml, application/vnd.kuberne
 /// # Errors
 /// 406, as upstream words it for media types and for their parameters.
 pub fn accept(headers: &HeaderMap, offer: Offer) -> Result<Accepted, Status> {
-    let header: String = headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok()).collect::<Vec<_>>().join(",");
+    let header: String = headers
+        .get_all(ACCEPT)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .collect::<Vec<_>>()
+        .join(",");
     if header.trim().is_empty() {
         return Ok(Accepted::JSON);
     }
@@ -119,22 +138,47 @@ pub fn accept(headers: &HeaderMap, offer: Offer) -> Result<Accepted, Status> {
             return Ok(Accepted { format, shape });
         }
     }
-    let types = if watch { "application/json;stream=watch, application/vnd.kubernetes.protobuf;stream=watch".to_owned() } else { TYPES.to_owned() };
+    let types = if watch {
+        "application/json;stream=watch, application/vnd.kubernetes.protobuf;stream=watch".to_owned()
+    } else {
+        TYPES.to_owned()
+    };
     if known_media || matches!(offer, Offer::Custom | Offer::CustomWatch) {
-        return Err(Status::failure(406, "NotAcceptable", format!("only the following media types are accepted: {types}")));
+        return Err(Status::failure(
+            406,
+            "NotAcceptable",
+            format!("only the following media types are accepted: {types}"),
+        ));
     }
-    let available = if watch { format!("{TYPES}, {types}") } else { types };
-    Err(Status::failure(406, "NotAcceptable", format!("406: Not Acceptable\n\nAvailable representations: {available}")).with_details(Object::new()))
+    let available = if watch {
+        format!("{TYPES}, {types}")
+    } else {
+        types
+    };
+    Err(Status::failure(
+        406,
+        "NotAcceptable",
+        format!("406: Not Acceptable\n\nAvailable representations: {available}"),
+    )
+    .with_details(Object::new()))
 }
 
 fn shape(clause: &Clause<'_>, offer: Offer) -> Option<Shape> {
-    let param = |name: &str| clause.params.iter().find(|(k, _)| *k == name).map(|(_, v)| *v);
+    let param = |name: &str| {
+        clause
+            .params
+            .iter()
+            .find(|(k, _)| *k == name)
+            .map(|(_, v)| *v)
+    };
     if let Some(stream) = param("stream") {
         if stream != "watch" {
             return None;
         }
     }
-    let Some(form) = param("as") else { return Some(Shape::Object) };
+    let Some(form) = param("as") else {
+        return Some(Shape::Object);
+    };
     if matches!(offer, Offer::Documents) {
         return None;
     }
@@ -153,7 +197,10 @@ fn shape(clause: &Clause<'_>, offer: Offer) -> Option<Shape> {
 
 /// How to write a refusal: as the client asked where that is possible, else JSON.
 pub fn accept_status(headers: &HeaderMap) -> Format {
-    let header = headers.get(ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let header = headers
+        .get(ACCEPT)
+        .and_then(|value| value.to_str().ok())
+        .unwrap_or_default();
     clauses(header)
         .iter()
         .find_map(|clause| match clause.media {
@@ -166,9 +213,16 @@ pub fn accept_status(headers: &HeaderMap) -> Format {
 
 /// The media type of a body, without parameters, in lower case; JSON where none is named.
 pub fn content_type(headers: &HeaderMap) -> String {
-    let text = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let text = headers
+        .get(CONTENT_TYPE)
+        .and_then(|value| value.to_str().ok())
+        .unwrap_or_default();
     let media = text.split(';').next().unwrap_or_default().trim();
-    if media.is_empty() { "application/json".to_owned() } else { media.to_ascii_lowercase() }
+    if media.is_empty() {
+        "application/json".to_owned()
+    } else {
+        media.to_ascii_lowercase()
+    }
 }
 
 /// How to read an object in a body.
@@ -182,7 +236,9 @@ pub fn body_format(headers: &HeaderMap) -> Result<Format, Status> {
         _ => Err(Status::failure(
             415,
             "UnsupportedMediaType",
-            format!("the body of the request was in an unknown format - accepted media types include: {TYPES}"),
+            format!(
+                "the body of the request was in an unknown format - accepted media types include: {TYPES}"
+            ),
         )),
     }
 }

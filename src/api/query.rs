@@ -26,17 +26,24 @@ impl Query {
 
     /// The first value of a parameter.
     pub fn get(&self, name: &str) -> Option<&str> {
-        self.0.iter().find(|(n, _)| n == name).map(|(_, value)| value.as_str())
+        self.0
+            .iter()
+            .find(|(n, _)| n == name)
+            .map(|(_, value)| value.as_str())
     }
 
     /// Every value of a parameter.
     pub fn all<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a str> + 'a {
-        self.0.iter().filter(move |(n, _)| n == name).map(|(_, value)| value.as_str())
+        self.0
+            .iter()
+            .filter(move |(n, _)| n == name)
+            .map(|(_, value)| value.as_str())
     }
 
     /// A boolean parameter: everything but `false`, `False` and `0` is true.
     pub fn bool(&self, name: &str) -> Option<bool> {
-        self.get(name).map(|value| !matches!(value, "false" | "False" | "0"))
+        self.get(name)
+            .map(|value| !matches!(value, "false" | "False" | "0"))
     }
 
     /// An integer parameter.
@@ -44,7 +51,9 @@ impl Query {
     /// # Errors
     /// 400 with the text of Go's strconv.
     pub fn int(&self, name: &str) -> Result<Option<i64>, Status> {
-        self.get(name).map(|value| parse_int(value).map_err(Status::bad_request)).transpose()
+        self.get(name)
+            .map(|value| parse_int(value).map_err(Status::bad_request))
+            .transpose()
     }
 
     /// Whether a list is asked for as a watch.
@@ -59,8 +68,17 @@ impl Query {
 /// `strconv.ParseInt: parsing "abc": invalid syntax`
 pub fn parse_int(text: &str) -> Result<i64, String> {
     let digits = text.strip_prefix(['-', '+']).unwrap_or(text);
-    let why = if digits.is_empty() || !digits.bytes().all(|b| b.is_ascii_digit()) { "invalid syntax" } else { "value out of range" };
-    text.parse().map_err(|_| format!("strconv.ParseInt: parsing {}: {why}", crate::meta::errors::quoted(text)))
+    let why = if digits.is_empty() || !digits.bytes().all(|b| b.is_ascii_digit()) {
+        "invalid syntax"
+    } else {
+        "value out of range"
+    };
+    text.parse().map_err(|_| {
+        format!(
+            "strconv.ParseInt: parsing {}: {why}",
+            crate::meta::errors::quoted(text)
+        )
+    })
 }
 
 /// A `uint64` as Go's strconv.ParseUint reads it.
@@ -68,9 +86,22 @@ pub fn parse_int(text: &str) -> Result<i64, String> {
 /// # Errors
 /// `strconv.ParseUint: parsing "abc": invalid syntax`
 pub fn parse_uint(text: &str) -> Result<u64, String> {
-    let why = if text.is_empty() || !text.bytes().all(|b| b.is_ascii_digit()) { "invalid syntax" } else { "value out of range" };
-    let plain = if text.starts_with('+') { None } else { text.parse().ok() };
-    plain.ok_or_else(|| format!("strconv.ParseUint: parsing {}: {why}", crate::meta::errors::quoted(text)))
+    let why = if text.is_empty() || !text.bytes().all(|b| b.is_ascii_digit()) {
+        "invalid syntax"
+    } else {
+        "value out of range"
+    };
+    let plain = if text.starts_with('+') {
+        None
+    } else {
+        text.parse().ok()
+    };
+    plain.ok_or_else(|| {
+        format!(
+            "strconv.ParseUint: parsing {}: {why}",
+            crate::meta::errors::quoted(text)
+        )
+    })
 }
 
 /// What a write says besides its body.
@@ -103,15 +134,26 @@ impl WriteOptions {
     ///
     /// # Errors
     /// 422 for values that upstream refuses.
-    pub fn read(query: &Query, kind: &str, user_agent: &str, apply: bool) -> Result<WriteOptions, Status> {
+    pub fn read(
+        query: &Query,
+        kind: &str,
+        user_agent: &str,
+        apply: bool,
+    ) -> Result<WriteOptions, Status> {
         let mut errors = Errors::default();
         let dry: Vec<&str> = query.all("dryRun").collect();
         let manager = query.get("fieldManager").unwrap_or_default();
         if apply && manager.is_empty() {
-            errors.required(Path::ROOT.field("fieldManager"), "is required for apply patch");
+            errors.required(
+                Path::ROOT.field("fieldManager"),
+                "is required for apply patch",
+            );
         }
         if kind == "PatchOptions" && !apply && query.get("force").is_some() {
-            errors.forbidden(Path::ROOT.field("force"), "may not be specified for non-apply patch");
+            errors.forbidden(
+                Path::ROOT.field("force"),
+                "may not be specified for non-apply patch",
+            );
         }
         validate_manager(manager, &mut errors);
         validate_dry_run(&dry, &mut errors);
@@ -120,16 +162,31 @@ impl WriteOptions {
             "Strict" => FieldValidation::Strict,
             "" | "Warn" => FieldValidation::Warn,
             other => {
-                errors.not_supported(Path::ROOT.field("fieldValidation"), other, &["", "Ignore", "Strict", "Warn"]);
+                errors.not_supported(
+                    Path::ROOT.field("fieldValidation"),
+                    other,
+                    &["", "Ignore", "Strict", "Warn"],
+                );
                 FieldValidation::Warn
             }
         };
         if !errors.is_empty() {
-            return Err(Status::invalid(About { group: "meta.k8s.io", kind, name: "" }, &errors));
+            return Err(Status::invalid(
+                About {
+                    group: "meta.k8s.io",
+                    kind,
+                    name: "",
+                },
+                &errors,
+            ));
         }
         Ok(WriteOptions {
             dry_run: !dry.is_empty(),
-            manager: if manager.is_empty() { default_manager(user_agent) } else { manager.to_owned() },
+            manager: if manager.is_empty() {
+                default_manager(user_agent)
+            } else {
+                manager.to_owned()
+            },
             validation,
             force: query.bool("force").unwrap_or(false),
         })
@@ -148,8 +205,19 @@ fn validate_manager(manager: &str, errors: &mut Errors) {
     if manager.len() > 128 {
         errors.too_long(Path::ROOT.field("fieldManager"), 128);
     }
-    if let Some((position, c)) = manager.chars().enumerate().find(|(_, c)| c.is_control() || (c.is_whitespace() && *c != ' ')) {
-        errors.invalid(Path::ROOT.field("fieldManager"), manager, format!("invalid character U+{:04X} (at position {position})", c as u32));
+    if let Some((position, c)) = manager
+        .chars()
+        .enumerate()
+        .find(|(_, c)| c.is_control() || (c.is_whitespace() && *c != ' '))
+    {
+        errors.invalid(
+            Path::ROOT.field("fieldManager"),
+            manager,
+            format!(
+                "invalid character U+{:04X} (at position {position})",
+                c as u32
+            ),
+        );
     }
 }
 

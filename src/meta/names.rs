@@ -470,6 +470,15 @@ pub fn without_trailing_dash(prefix: &str) -> String {
     }
 }
 
+/// What most names must be: a DNS subdomain; of a prefix (`generateName`) only what can be judged.
+pub fn subdomain_name(name: &str, prefix: bool) -> Wrong {
+    if prefix {
+        dns1123_subdomain(&without_trailing_dash(name))
+    } else {
+        dns1123_subdomain(name)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -541,7 +550,4 @@ mod tests {
         assert_eq!(without_trailing_dash("a--"), "aa".replace("aa", "aa"));
         assert_eq!(without_trailing_dash("-"), "-");
     }
-}
-pub fn subdomain_name(_n: &str, _p: bool) -> Vec<String> {
-    vec![]
 }

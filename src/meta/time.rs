@@ -1,9 +1,143 @@
-pub fn canonical(t: &str) -> Result<String, String> {
-    Ok(t.into())
+//! Times as the API writes them. Follows k8s.io/apimachinery/pkg/apis/meta/v1/{time,micro_time}.go.
+
+use jiff::Timestamp;
+
+use super::errors::quoted;
+
+const SECONDS: &str = "2006-01-02T15:04:05Z07:00";
+const MICROS: &str = "2006-01-02T15:04:05.000000Z07:00";
+
+/// Now, in whole seconds since 1970.
+pub fn now() -> i64 {
+    Timestamp::now().as_second()
 }
-pub fn canonical_micro(t: &str) -> Result<String, String> {
-    Ok(t.into())
+
+/// Seconds since 1970 as RFC 3339 in UTC.
+pub fn print(seconds: i64) -> String {
+    Timestamp::from_second(seconds).map_or_else(
+        |_| String::new(),
+        |time| time.strftime("%Y-%m-%dT%H:%M:%SZ").to_string(),
+    )
 }
-pub fn parse(_t: &str) -> Result<i64, String> {
-    Ok(0)
+
+/// An RFC 3339 time in seconds since 1970, fractions cut off.
+///
+/// # Errors
+/// The text of Go's time.Parse.
+pub fn parse(text: &str) -> Result<i64, String> {
+    read(text, SECONDS).map(|time| time.as_second())
+}
+
+/// An RFC 3339 time in the form in which it is written back: UTC, whole seconds.
+///
+/// # Errors
+/// The text of Go's time.Parse.
+pub fn canonical(text: &str) -> Result<String, String> {
+    parse(text).map(print)
+}
+
+/// A time with exactly six digits of a second, in UTC.
+///
+/// # Errors
+/// The text of Go's time.Parse.
+pub fn canonical_micro(text: &str) -> Result<String, String> {
+    let rest = text.get(19..).unwrap_or_default();
+    let digits = rest
+        .strip_prefix('.')
+        .map(|tail| tail.bytes().take_while(u8::is_ascii_digit).count());
+    match digits {
+        Some(6) => Ok(read(text, MICROS)?
+            .strftime("%Y-%m-%dT%H:%M:%S.%6fZ")
+            .to_string()),
+        _ if read(text, MICROS).is_ok() => Err(refusal(text, MICROS, rest, ".000000")),
+        _ => Err(read(text, MICROS).err().unwrap_or_default()),
+    }
+}
+
+fn refusal(text: &str, layout: &str, rest: &str, wanted: &str) -> String {
+    format!(
+        "parsing time {} as {}: cannot parse {} as {}",
+        quoted(text),
+        quoted(layout),
+        quoted(rest),
+        quoted(wanted)
+    )
+}
+
+/// Go reads element by element, and names the first that does not fit together with what is left of the text.
+fn read(text: &str, layout: &str) -> Result<Timestamp, String> {
+    let mut rest = text;
+    for (element, digits) in [
+        ("2006", 4),
+        ("-", 0),
+        ("01", 2),
+        ("-", 0),
+        ("02", 2),
+        ("T", 0),
+        ("15", 2),
+        (":", 0),
+        ("04", 2),
+        (":", 0),
+        ("05", 2),
+    ] {
+        let fits = if digits == 0 {
+            rest.starts_with(element)
+        } else {
+            rest.len() >= digits && rest.bytes().take(digits).all(|b| b.is_ascii_digit())
+        };
+        if !fits {
+            return Err(refusal(text, layout, rest, element));
+        }
+        rest = rest
+            .get(if digits == 0 { 1 } else { digits }..)
+            .unwrap_or_default();
+    }
+    if let Some(fraction) = rest.strip_prefix('.') {
+        let digits = fraction.bytes().take_while(u8::is_ascii_digit).count();
+        rest = fraction.get(digits..).unwrap_or_default();
+    }
+    let zone = rest == "Z"
+        || (rest.len() == 6
+            && rest.starts_with(['+', '-'])
+            && rest.bytes().enumerate().skip(1).all(|(i, b)| {
+                if i == 3 {
+                    b == b':'
+                } else {
+                    b.is_ascii_digit()
+                }
+            }));
+    if !zone {
+        return Err(refusal(text, layout, rest, "Z07:00"));
+    }
+    text.parse::<Timestamp>()
+        .map_err(|_| format!("parsing time {}: day out of range", quoted(text)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_written_back_in_utc() {
+        assert_eq!(
+            canonical("2020-01-01T02:00:00.9+01:00").unwrap(),
+            "2020-01-01T01:00:00Z"
+        );
+        assert_eq!(
+            canonical_micro("2020-01-01T02:00:00.000009+01:00").unwrap(),
+            "2020-01-01T01:00:00.000009Z"
+        );
+    }
+
+    #[test]
+    fn what_does_not_fit_is_told_as_go_tells_it() {
+        assert_eq!(
+            canonical("yesterday").unwrap_err(),
+            r#"parsing time "yesterday" as "2006-01-02T15:04:05Z07:00": cannot parse "yesterday" as "2006""#
+        );
+        assert_eq!(
+            canonical_micro("2020-01-01T01:00:00Z").unwrap_err(),
+            r#"parsing time "2020-01-01T01:00:00Z" as "2006-01-02T15:04:05.000000Z07:00": cannot parse "Z" as ".000000""#
+        );
+    }
 }

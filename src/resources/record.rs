@@ -33,7 +33,10 @@ pub fn encode(resource: &Resource, object: &Value) -> Record {
     }
     rv_at = rv_at.max(out.len());
     let rest = out.len();
-    for (key, value) in object.entries("metadata").filter(|(key, _)| !BEFORE.contains(&key.as_str()) && *key != "resourceVersion") {
+    for (key, value) in object
+        .entries("metadata")
+        .filter(|(key, _)| !BEFORE.contains(&key.as_str()) && *key != "resourceVersion")
+    {
         member(&mut out, key, value, rest);
     }
     if out.len() == rest && out.ends_with(',') {
@@ -74,14 +77,23 @@ fn member(out: &mut String, key: &str, value: &Value, first_at: usize) {
 
 /// `metadata.labels`, sorted.
 pub fn labels(object: &Value) -> Pairs {
-    let mut pairs: Vec<_> = object.at("metadata").entries("labels").filter_map(|(key, value)| Some((key.clone(), value.as_str()?.into()))).collect();
+    let mut pairs: Vec<_> = object
+        .at("metadata")
+        .entries("labels")
+        .filter_map(|(key, value)| Some((key.clone(), value.as_str()?.into())))
+        .collect();
     pairs.sort();
     pairs.into()
 }
 
 /// The selectable fields of a built-in object.
 pub fn fields(resource: &Resource, object: &Value) -> Pairs {
-    let mut pairs: Vec<_> = resource.rules.selectable.iter().map(|field| (field.name.into(), (field.value)(object).into())).collect();
+    let mut pairs: Vec<_> = resource
+        .rules
+        .selectable
+        .iter()
+        .map(|field| (field.name.into(), (field.value)(object).into()))
+        .collect();
     pairs.sort();
     pairs.into()
 }
@@ -91,7 +103,11 @@ pub fn write_body(entry: &Entry, rev: u64, typed: bool, out: &mut Vec<u8>) {
     let record = &entry.record;
     let body = &record.body[..];
     let rv_at = (record.rv_at as usize).min(body.len());
-    let from = if typed { 0 } else { (record.type_len as usize).min(rv_at) };
+    let from = if typed {
+        0
+    } else {
+        (record.type_len as usize).min(rv_at)
+    };
     if !typed {
         out.push(b'{');
     }
@@ -118,7 +134,12 @@ mod tests {
         let resource = Registry::builtin().get("", "configmaps").unwrap();
         let object = json::parse(text.as_bytes()).unwrap().value;
         let record = encode(resource, &object);
-        let entry = Entry { key: "k".into(), rev: 7, record, expires: None };
+        let entry = Entry {
+            key: "k".into(),
+            rev: 7,
+            record,
+            expires: None,
+        };
         let mut out = Vec::new();
         write_body(&entry, 7, typed, &mut out);
         String::from_utf8(out).unwrap()
@@ -131,9 +152,19 @@ mod tests {
             written(text, true),
             r#"{"kind":"ConfigMap","apiVersion":"v1","metadata":{"name":"c","uid":"u","resourceVersion":"7","labels":{"a":"b"}},"data":{"k":"v"}}"#
         );
-        assert_eq!(written(text, false), r#"{"metadata":{"name":"c","uid":"u","resourceVersion":"7","labels":{"a":"b"}},"data":{"k":"v"}}"#);
-        for bare in [r#"{"kind":"A","apiVersion":"v1","metadata":{"name":"c"}}"#, r#"{"kind":"A","apiVersion":"v1","metadata":{}}"#] {
-            assert!(json::parse(written(bare, true).as_bytes()).is_ok(), "{}", written(bare, true));
+        assert_eq!(
+            written(text, false),
+            r#"{"metadata":{"name":"c","uid":"u","resourceVersion":"7","labels":{"a":"b"}},"data":{"k":"v"}}"#
+        );
+        for bare in [
+            r#"{"kind":"A","apiVersion":"v1","metadata":{"name":"c"}}"#,
+            r#"{"kind":"A","apiVersion":"v1","metadata":{}}"#,
+        ] {
+            assert!(
+                json::parse(written(bare, true).as_bytes()).is_ok(),
+                "{}",
+                written(bare, true)
+            );
         }
     }
 }

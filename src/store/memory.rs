@@ -9,7 +9,10 @@ use futures::future::BoxFuture;
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
-use super::{Batch, Change, Committed, Cursor, Entry, Event, Expect, Interest, Range, ResourcePrefix, Revision, Store, StoreError, World};
+use super::{
+    Batch, Change, Committed, Cursor, Entry, Event, Expect, Interest, Range, ResourcePrefix,
+    Revision, Store, StoreError, World,
+};
 
 /// How many bytes of bodies the history of replaced and deleted entries may hold before the oldest is compacted.
 const HISTORY_BYTES: usize = 64 << 20;
@@ -52,15 +55,33 @@ impl Memory {
     }
 
     /// A store that begins with what a log holds.
-    pub(super) fn restored(rev: Revision, entries: Vec<(ResourcePrefix, Arc<Entry>)>, log: Option<Box<dyn Log>>) -> Arc<Memory> {
-        let mut world = World { rev, ..World::default() };
+    pub(super) fn restored(
+        rev: Revision,
+        entries: Vec<(ResourcePrefix, Arc<Entry>)>,
+        log: Option<Box<dyn Log>>,
+    ) -> Arc<Memory> {
+        let mut world = World {
+            rev,
+            ..World::default()
+        };
         let mut heads = HashMap::with_capacity(entries.len());
         for (resource, entry) in entries {
             heads.insert(entry.key.clone(), entry.clone());
-            world.resources.entry(resource).or_default().insert(entry.key.clone(), entry);
+            world
+                .resources
+                .entry(resource)
+                .or_default()
+                .insert(entry.key.clone(), entry);
         }
         Arc::new(Memory {
-            state: Mutex::new(State { rev, heads, history: VecDeque::new(), history_bytes: 0, compacted: rev, closed: false }),
+            state: Mutex::new(State {
+                rev,
+                heads,
+                history: VecDeque::new(),
+                history_bytes: 0,
+                compacted: rev,
+                closed: false,
+            }),
             world: ArcSwap::from_pointee(world),
             published: watch::Sender::new(rev),
             log,
@@ -79,18 +100,33 @@ impl Memory {
                 Expect::Revision(rev) => current.is_some_and(|entry| entry.rev == rev),
             };
             if !holds {
-                return Err(StoreError::Conflict { key: change.key.clone(), current: current.cloned() });
+                return Err(StoreError::Conflict {
+                    key: change.key.clone(),
+                    current: current.cloned(),
+                });
             }
         }
         let rev = state.rev + 1;
-        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |d| d.as_secs());
+        let now = std::time::SystemTime::now()
+            .duration_since(std::time::UNIX_EPOCH)
+            .map_or(0, |d| d.as_secs());
         let written: Vec<(Change, Arc<Entry>)> = changes
             .into_iter()
             .map(|change| {
                 let entry = match &change.put {
-                    Some(record) => Arc::new(Entry { key: change.key.clone(), rev, record: record.clone(), expires: change.ttl.map(|ttl| now + ttl) }),
+                    Some(record) => Arc::new(Entry {
+                        key: change.key.clone(),
+                        rev,
+                        record: record.clone(),
+                        expires: change.ttl.map(|ttl| now + ttl),
+                    }),
                     None => state.heads.get(&change.key).cloned().unwrap_or_else(|| {
-                        Arc::new(Entry { key: change.key.clone(), rev, record: super::Record::default(), expires: None })
+                        Arc::new(Entry {
+                            key: change.key.clone(),
+                            rev,
+                            record: super::Record::default(),
+                            expires: None,
+                        })
                     }),
                 };
                 (change, entry)
@@ -121,13 +157,23 @@ impl Memory {
                 }
             }
             state.history_bytes += old.as_ref().map_or(0, |old| old.record.body.len()) + 64;
-            state.history.push_back(Logged { resource: change.resource, event: Event { rev, old, new } });
+            state.history.push_back(Logged {
+                resource: change.resource,
+                event: Event { rev, old, new },
+            });
             entries.push(entry);
         }
         while state.history_bytes > HISTORY_BYTES {
-            let Some(first) = state.history.pop_front() else { break };
+            let Some(first) = state.history.pop_front() else {
+                break;
+            };
             state.compacted = first.event.rev;
-            state.history_bytes -= first.event.old.as_ref().map_or(0, |old| old.record.body.len()) + 64;
+            state.history_bytes -= first
+                .event
+                .old
+                .as_ref()
+                .map_or(0, |old| old.record.body.len())
+                + 64;
         }
         self.world.store(Arc::new(world));
         drop(state);
@@ -135,18 +181,36 @@ impl Memory {
         Ok(Committed { rev, entries })
     }
 
-    fn range_now(&self, resource: &ResourcePrefix, keys: &str, from: &str, limit: usize, at: Revision) -> Result<Range, StoreError> {
+    fn range_now(
+        &self,
+        resource: &ResourcePrefix,
+        keys: &str,
+        from: &str,
+        limit: usize,
+        at: Revision,
+    ) -> Result<Range, StoreError> {
         let state = self.state.lock();
         let world = self.world.load_full();
         if at > world.rev {
-            return Err(StoreError::Future { asked: at, current: world.rev });
+            return Err(StoreError::Future {
+                asked: at,
+                current: world.rev,
+            });
         }
         if at < state.compacted {
-            return Err(StoreError::Compacted { asked: at, oldest: state.compacted });
+            return Err(StoreError::Compacted {
+                asked: at,
+                oldest: state.compacted,
+            });
         }
         let mut map = world.resources.get(resource).cloned().unwrap_or_default();
         // Undo what happened after `at`, the newest first.
-        for logged in state.history.iter().rev().take_while(|logged| logged.event.rev > at) {
+        for logged in state
+            .history
+            .iter()
+            .rev()
+            .take_while(|logged| logged.event.rev > at)
+        {
             if logged.resource == *resource {
                 match (&logged.event.old, &logged.event.new) {
                     (Some(old), _) => {
@@ -166,38 +230,80 @@ impl Memory {
             .map(|(_, entry)| entry)
             .take_while(|entry| entry.key.starts_with(keys))
             .cloned();
-        let entries: Vec<_> = if limit == 0 { rest.by_ref().collect() } else { rest.by_ref().take(limit).collect() };
+        let entries: Vec<_> = if limit == 0 {
+            rest.by_ref().collect()
+        } else {
+            rest.by_ref().take(limit).collect()
+        };
         let more = rest.next().is_some();
-        Ok(Range { rev: at, entries, more })
+        Ok(Range {
+            rev: at,
+            entries,
+            more,
+        })
     }
 
-    fn events_after(&self, interest: &Interest, after: Revision, max: usize) -> Result<Batch, StoreError> {
+    fn events_after(
+        &self,
+        interest: &Interest,
+        after: Revision,
+        max: usize,
+    ) -> Result<Batch, StoreError> {
         let state = self.state.lock();
         if after < state.compacted {
-            return Err(StoreError::Compacted { asked: after, oldest: state.compacted });
+            return Err(StoreError::Compacted {
+                asked: after,
+                oldest: state.compacted,
+            });
         }
-        let start = state.history.partition_point(|logged| logged.event.rev <= after);
+        let start = state
+            .history
+            .partition_point(|logged| logged.event.rev <= after);
         let mut events = Vec::new();
         for logged in state.history.range(start..) {
-            if events.len() >= max && events.last().is_some_and(|last: &Event| last.rev < logged.event.rev) {
+            if events.len() >= max
+                && events
+                    .last()
+                    .is_some_and(|last: &Event| last.rev < logged.event.rev)
+            {
                 let rev = events.last().map_or(after, |last: &Event| last.rev);
-                return Ok(Batch { events, rev, more: true });
+                return Ok(Batch {
+                    events,
+                    rev,
+                    more: true,
+                });
             }
             if logged.resource == interest.resource && concerns(interest, &logged.event) {
                 events.push(logged.event.clone());
             }
         }
-        Ok(Batch { events, rev: state.rev.max(after), more: false })
+        Ok(Batch {
+            events,
+            rev: state.rev.max(after),
+            more: false,
+        })
     }
 }
 
 /// Whether an event can matter to a watch.
 fn concerns(interest: &Interest, event: &Event) -> bool {
     let sides = [event.old.as_ref(), event.new.as_ref()];
-    let Some(key) = sides.iter().flatten().next().map(|entry| &entry.key) else { return false };
-    let keys = if interest.exact { **key == *interest.keys } else { key.starts_with(&*interest.keys) };
+    let Some(key) = sides.iter().flatten().next().map(|entry| &entry.key) else {
+        return false;
+    };
+    let keys = if interest.exact {
+        **key == *interest.keys
+    } else {
+        key.starts_with(&*interest.keys)
+    };
     keys && interest.field.as_ref().is_none_or(|(name, value)| {
-        sides.iter().flatten().any(|entry| entry.record.fields.iter().any(|(n, v)| n == name && v == value))
+        sides.iter().flatten().any(|entry| {
+            entry
+                .record
+                .fields
+                .iter()
+                .any(|(n, v)| n == name && v == value)
+        })
     })
 }
 
@@ -212,7 +318,11 @@ impl Store for Memory {
 
     fn commit(&self, changes: Vec<Change>) -> BoxFuture<'_, Result<Committed, StoreError>> {
         Box::pin(async move {
-            if self.log.is_some() { tokio::task::block_in_place(|| self.commit_now(changes)) } else { self.commit_now(changes) }
+            if self.log.is_some() {
+                tokio::task::block_in_place(|| self.commit_now(changes))
+            } else {
+                self.commit_now(changes)
+            }
         })
     }
 
@@ -227,21 +337,42 @@ impl Store for Memory {
         Box::pin(async move { self.range_now(resource, keys, from, limit, at) })
     }
 
-    fn watch(self: Arc<Self>, interest: Interest, after: Revision) -> Result<Box<dyn Cursor>, StoreError> {
+    fn watch(
+        self: Arc<Self>,
+        interest: Interest,
+        after: Revision,
+    ) -> Result<Box<dyn Cursor>, StoreError> {
         let compacted = self.state.lock().compacted;
         if after < compacted {
-            return Err(StoreError::Compacted { asked: after, oldest: compacted });
+            return Err(StoreError::Compacted {
+                asked: after,
+                oldest: compacted,
+            });
         }
         let published = self.published.subscribe();
-        Ok(Box::new(MemoryCursor { store: self, interest, after, published }))
+        Ok(Box::new(MemoryCursor {
+            store: self,
+            interest,
+            after,
+            published,
+        }))
     }
 
     fn compact(&self, rev: Revision) -> BoxFuture<'_, Result<(), StoreError>> {
         Box::pin(async move {
             let mut state = self.state.lock();
-            while state.history.front().is_some_and(|first| first.event.rev <= rev) {
+            while state
+                .history
+                .front()
+                .is_some_and(|first| first.event.rev <= rev)
+            {
                 if let Some(first) = state.history.pop_front() {
-                    state.history_bytes -= first.event.old.as_ref().map_or(0, |old| old.record.body.len()) + 64;
+                    state.history_bytes -= first
+                        .event
+                        .old
+                        .as_ref()
+                        .map_or(0, |old| old.record.body.len())
+                        + 64;
                 }
             }
             state.compacted = state.compacted.max(rev.min(state.rev));

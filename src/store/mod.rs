@@ -175,7 +175,11 @@ pub trait Store: Send + Sync + 'static {
     /// # Errors
     /// [`StoreError::Compacted`] when history after `after` is incomplete. A revision of the future is allowed:
     /// nothing is told until it has passed.
-    fn watch(self: Arc<Self>, interest: Interest, after: Revision) -> Result<Box<dyn Cursor>, StoreError>;
+    fn watch(
+        self: Arc<Self>,
+        interest: Interest,
+        after: Revision,
+    ) -> Result<Box<dyn Cursor>, StoreError>;
 
     /// Forgets history up to `rev`: what was replaced or deleted before it can no longer be read.
     fn compact(&self, rev: Revision) -> BoxFuture<'_, Result<(), StoreError>>;

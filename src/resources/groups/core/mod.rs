@@ -3,10 +3,8 @@
 use crate::resources::Rules;
 
 /// The rules of a resource of this group.
-pub(super) fn rules(plural: &str) -> Rules {
-    match plural {
-        _ => Rules::DEFAULT,
-    }
+pub(super) fn rules(_plural: &str) -> Rules {
+    Rules::DEFAULT
 }
 
 /// `events.k8s.io/v1` to and from core `v1`.

@@ -3,8 +3,6 @@
 use crate::resources::Rules;
 
 /// The rules of a resource of this group.
-pub(super) fn rules(plural: &str) -> Rules {
-    match plural {
-        _ => Rules::DEFAULT,
-    }
+pub(super) fn rules(_plural: &str) -> Rules {
+    Rules::DEFAULT
 }

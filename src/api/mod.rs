@@ -1,0 +1,5 @@
+//! The HTTP side: requests to verbs, objects and refusals to bytes. Knows no kind by name.
+
+pub mod info;
+pub mod negotiate;
+pub mod query;
