@@ -72,14 +72,14 @@ impl Info {
             info.verb.clone_from(&parts[0]);
             parts = &parts[1..];
         }
-        if parts.first().is_some_and(|part| part == "namespaces") {
-            if let Some(namespace) = parts.get(1) {
-                info.namespace.clone_from(namespace);
-                if parts.len() > 2
-                    && !(parts.len() == 3 && matches!(parts[2].as_str(), "status" | "finalize"))
-                {
-                    parts = &parts[2..];
-                }
+        if parts.first().is_some_and(|part| part == "namespaces")
+            && let Some(namespace) = parts.get(1)
+        {
+            info.namespace.clone_from(namespace);
+            if parts.len() > 2
+                && !(parts.len() == 3 && matches!(parts[2].as_str(), "status" | "finalize"))
+            {
+                parts = &parts[2..];
             }
         }
         let part = |i: usize| parts.get(i).cloned().unwrap_or_default();
@@ -96,10 +96,9 @@ impl Info {
         }
         if matches!(info.verb.as_str(), "list" | "watch" | "deletecollection")
             && info.name.is_empty()
+            && let Some(name) = query.get("fieldSelector").and_then(named_by)
         {
-            if let Some(name) = query.get("fieldSelector").and_then(named_by) {
-                info.name = name;
-            }
+            info.name = name;
         }
         info
     }

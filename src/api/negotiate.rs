@@ -171,10 +171,10 @@ fn shape(clause: &Clause<'_>, offer: Offer) -> Option<Shape> {
             .find(|(k, _)| *k == name)
             .map(|(_, v)| *v)
     };
-    if let Some(stream) = param("stream") {
-        if stream != "watch" {
-            return None;
-        }
+    if let Some(stream) = param("stream")
+        && stream != "watch"
+    {
+        return None;
     }
     let Some(form) = param("as") else {
         return Some(Shape::Object);

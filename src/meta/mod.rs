@@ -1,5 +1,6 @@
 //! Terms of every object: names, quantities, selectors, times, field errors, `Status`. Pure functions of values.
 
+pub mod addresses;
 pub mod errors;
 pub mod names;
 pub mod quantity;

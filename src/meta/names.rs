@@ -454,26 +454,20 @@ pub fn http_path(value: &str) -> Wrong {
     }
 }
 
-/// The same checks on a name and on a `generateName`, from which the trailing dash is taken first, as upstream's
-/// NameIsDNSSubdomain and its like do.
-pub fn without_trailing_dash(prefix: &str) -> String {
-    match prefix.as_bytes() {
-        [rest @ .., b'-'] if prefix.len() > 1 => {
-            let mut masked = String::from_utf8_lossy(rest).into_owned();
-            if rest.last() == Some(&b'-') {
-                masked.pop();
-                masked.push('a');
-            }
-            masked
-        }
-        _ => prefix.to_owned(),
+/// A `generateName` as its checks see it: the last character of the part before a trailing dash and the dash make
+/// way for an `a`, as upstream's maskTrailingDash has it.
+pub fn mask_trailing_dash(prefix: &str) -> String {
+    if prefix.len() < 2 || !prefix.ends_with('-') {
+        return prefix.to_owned();
     }
+    let kept = &prefix.as_bytes()[..prefix.len() - 2];
+    format!("{}a", String::from_utf8_lossy(kept))
 }
 
 /// What most names must be: a DNS subdomain; of a prefix (`generateName`) only what can be judged.
-pub fn subdomain_name(name: &str, prefix: bool) -> Wrong {
+pub fn subdomain_name(name: &str, prefix: bool) -> Vec<String> {
     if prefix {
-        dns1123_subdomain(&without_trailing_dash(name))
+        dns1123_subdomain(&mask_trailing_dash(name))
     } else {
         dns1123_subdomain(name)
     }
@@ -546,8 +540,9 @@ mod tests {
 
     #[test]
     fn a_prefix_may_end_in_a_dash() {
-        assert_eq!(without_trailing_dash("a-"), "a");
-        assert_eq!(without_trailing_dash("a--"), "aa".replace("aa", "aa"));
-        assert_eq!(without_trailing_dash("-"), "-");
+        assert_eq!(mask_trailing_dash("a-"), "a");
+        assert_eq!(mask_trailing_dash("ab--"), "aba");
+        assert_eq!(mask_trailing_dash("-"), "-");
+        assert_eq!(mask_trailing_dash("ab"), "ab");
     }
 }

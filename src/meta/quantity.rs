@@ -1,3 +1,370 @@
-pub fn canonical(t: &str) -> Result<String, String> {
-    Ok(t.into())
+//! Resource quantities: exact decimals with an SI or binary suffix. Follows
+//! k8s.io/apimachinery/pkg/api/resource/quantity.go.
+//!
+//! A quantity is held in nano-units (the finest that upstream keeps; finer ones are rounded up), so sums and
+//! comparisons are plain integers.
+
+use std::fmt;
+
+/// The text of every refusal.
+const MALFORMED: &str =
+    "quantities must match the regular expression '^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$'";
+const NANO: i128 = 1_000_000_000;
+/// The largest magnitude upstream keeps exactly, in units.
+const LARGEST: i128 = (1 << 63) - 1;
+
+/// Why a text is no quantity.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{MALFORMED}")]
+pub struct Malformed;
+
+/// How a quantity is printed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Form {
+    /// `Ki`, `Mi`, ...
+    Binary,
+    /// `m`, `k`, `M`, ...
+    #[default]
+    Decimal,
+    /// `1e3`
+    Exponent,
+}
+
+/// A quantity. Compared and added by value; the form is only for printing.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Quantity {
+    nanos: i128,
+    /// How it is printed.
+    pub form: Form,
+}
+
+impl PartialEq for Quantity {
+    fn eq(&self, other: &Self) -> bool {
+        self.nanos == other.nanos
+    }
+}
+
+impl Eq for Quantity {}
+
+impl PartialOrd for Quantity {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Quantity {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        self.nanos.cmp(&other.nanos)
+    }
+}
+
+impl std::ops::Add for Quantity {
+    type Output = Quantity;
+    /// The sum, printed like the first that is not zero, as upstream does.
+    fn add(self, other: Quantity) -> Quantity {
+        let form = if self.nanos == 0 {
+            other.form
+        } else {
+            self.form
+        };
+        Quantity {
+            nanos: self.nanos.saturating_add(other.nanos),
+            form,
+        }
+    }
+}
+
+impl std::ops::Sub for Quantity {
+    type Output = Quantity;
+    fn sub(self, other: Quantity) -> Quantity {
+        let form = if self.nanos == 0 {
+            other.form
+        } else {
+            self.form
+        };
+        Quantity {
+            nanos: self.nanos.saturating_sub(other.nanos),
+            form,
+        }
+    }
+}
+
+impl Quantity {
+    /// A number of units.
+    pub fn units(units: i64, form: Form) -> Quantity {
+        Quantity {
+            nanos: i128::from(units) * NANO,
+            form,
+        }
+    }
+
+    /// A number of thousandths.
+    pub fn milli(milli: i64, form: Form) -> Quantity {
+        Quantity {
+            nanos: i128::from(milli) * (NANO / 1000),
+            form,
+        }
+    }
+
+    /// Reads `1.5Gi`, `250m`, `1e3`.
+    ///
+    /// # Errors
+    /// [`Malformed`]
+    pub fn parse(text: &str) -> Result<Quantity, Malformed> {
+        let (negative, unsigned) = match text.strip_prefix('-') {
+            Some(rest) => (true, rest),
+            None => (false, text.strip_prefix('+').unwrap_or(text)),
+        };
+        let digits = unsigned
+            .find(|c: char| !c.is_ascii_digit() && c != '.')
+            .unwrap_or(unsigned.len());
+        let (number, suffix) = unsigned.split_at(digits);
+        let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
+        if (whole.is_empty() && fraction.is_empty()) || fraction.contains('.') {
+            return Err(Malformed);
+        }
+        let (form, scale) = scale(suffix)?;
+        let nanos = magnitude(whole, fraction, scale);
+        Ok(Quantity {
+            nanos: if negative { -nanos } else { nanos },
+            form,
+        })
+    }
+
+    /// In units, rounded up (away from zero).
+    pub fn value(&self) -> i64 {
+        clamp(divide_up(self.nanos, NANO))
+    }
+
+    /// In thousandths, rounded up (away from zero).
+    pub fn milli_value(&self) -> i64 {
+        clamp(divide_up(self.nanos, NANO / 1000))
+    }
+
+    /// -1, 0 or 1.
+    pub fn sign(&self) -> i32 {
+        self.nanos.signum() as i32
+    }
+
+    /// Whether there is a part below one unit.
+    pub fn is_fractional(&self) -> bool {
+        self.nanos % NANO != 0
+    }
+}
+
+/// By what a suffix multiplies: powers of 1024, or of ten.
+enum Scale {
+    Binary(u32),
+    Decimal(i32),
+}
+
+fn scale(suffix: &str) -> Result<(Form, Scale), Malformed> {
+    if let Some(power) = ["Ki", "Mi", "Gi", "Ti", "Pi", "Ei"]
+        .iter()
+        .position(|s| *s == suffix)
+    {
+        return Ok((Form::Binary, Scale::Binary(power as u32 + 1)));
+    }
+    let decimal = match suffix {
+        "n" => -9,
+        "u" => -6,
+        "m" => -3,
+        "" => 0,
+        "k" => 3,
+        "M" => 6,
+        "G" => 9,
+        "T" => 12,
+        "P" => 15,
+        "E" => 18,
+        _ => {
+            let exponent = suffix.strip_prefix(['e', 'E']).ok_or(Malformed)?;
+            let digits = exponent.strip_prefix(['-', '+']).unwrap_or(exponent);
+            if digits.is_empty() || !digits.bytes().all(|b| b.is_ascii_digit()) {
+                return Err(Malformed);
+            }
+            let exponent: i32 = exponent.parse().map_err(|_| Malformed)?;
+            return Ok((Form::Exponent, Scale::Decimal(exponent)));
+        }
+    };
+    Ok((Form::Decimal, Scale::Decimal(decimal)))
+}
+
+/// The nano-units of a positive number, rounded up, at most [`LARGEST`] units.
+fn magnitude(whole: &str, fraction: &str, scale: Scale) -> i128 {
+    let whole = whole.trim_start_matches('0');
+    let limit = LARGEST * NANO;
+    // More digits than these are beyond the limit, or below what is kept.
+    let mut digits: Vec<u8> = whole
+        .bytes()
+        .chain(fraction.bytes())
+        .map(|b| b - b'0')
+        .collect();
+    let mut point = i64::try_from(whole.len()).unwrap_or(i64::MAX);
+    let (binary, decimal) = match scale {
+        Scale::Binary(power) => (1_i128 << (10 * power), 0),
+        Scale::Decimal(power) => (1, i64::from(power)),
+    };
+    point = point.saturating_add(decimal).saturating_add(9);
+    if digits.iter().all(|d| *d == 0) {
+        return 0;
+    }
+    let leading = digits.iter().take_while(|d| **d == 0).count();
+    digits.drain(..leading);
+    point -= leading as i64;
+    if point > 30 {
+        return limit;
+    }
+    // Keep nine digits more than needed, so that a binary factor does not lose any, then round up.
+    let extra = 12;
+    let wanted = point + extra;
+    if wanted < 0 {
+        return 1;
+    }
+    let wanted = wanted as usize;
+    let lost = digits.iter().skip(wanted).any(|d| *d != 0);
+    digits.resize(wanted, 0);
+    let value = digits.iter().try_fold(0_i128, |sum, d| {
+        sum.checked_mul(10)?.checked_add(i128::from(*d))
+    });
+    let Some(value) = value.and_then(|value| value.checked_mul(binary)) else {
+        return limit;
+    };
+    let divisor = 10_i128.pow(extra as u32);
+    let rounded = value / divisor + i128::from(value % divisor != 0 || lost);
+    rounded.min(limit)
+}
+
+fn divide_up(value: i128, by: i128) -> i128 {
+    let quotient = value / by;
+    if value % by == 0 {
+        quotient
+    } else {
+        quotient + value.signum()
+    }
+}
+
+fn clamp(value: i128) -> i64 {
+    i64::try_from(value).unwrap_or(if value < 0 { i64::MIN } else { i64::MAX })
+}
+
+impl fmt::Display for Quantity {
+    /// The canonical form: no fraction, the largest suffix for which that holds.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.nanos == 0 {
+            return f.write_str("0");
+        }
+        let sign = if self.nanos < 0 { "-" } else { "" };
+        let size = self.nanos.abs();
+        if self.form == Form::Binary && size % NANO == 0 && size >= 1024 * NANO {
+            let mut units = size / NANO;
+            let mut power = 0;
+            while units % 1024 == 0 && power < 6 {
+                units /= 1024;
+                power += 1;
+            }
+            return write!(
+                f,
+                "{sign}{units}{}",
+                ["", "Ki", "Mi", "Gi", "Ti", "Pi", "Ei"][power]
+            );
+        }
+        let mut mantissa = size;
+        let mut exponent = -9;
+        while mantissa % 1000 == 0 && exponent < 18 {
+            mantissa /= 1000;
+            exponent += 3;
+        }
+        if self.form == Form::Exponent {
+            return if exponent == 0 {
+                write!(f, "{sign}{mantissa}")
+            } else {
+                write!(f, "{sign}{mantissa}e{exponent}")
+            };
+        }
+        let suffix = match exponent {
+            -9 => "n",
+            -6 => "u",
+            -3 => "m",
+            3 => "k",
+            6 => "M",
+            9 => "G",
+            12 => "T",
+            15 => "P",
+            18 => "E",
+            _ => "",
+        };
+        write!(f, "{sign}{mantissa}{suffix}")
+    }
+}
+
+/// A quantity as it is written back after decoding: as given where that is short and canonical enough for
+/// upstream's decoder to keep it, else in canonical form.
+///
+/// # Errors
+/// [`Malformed`]
+pub fn canonical(text: &str) -> Result<String, Malformed> {
+    let quantity = Quantity::parse(text)?;
+    let digits = text.strip_prefix(['-', '+']).unwrap_or(text);
+    let number = digits.trim_end_matches(|c: char| !c.is_ascii_digit() && c != '.');
+    let number = number.split(['e', 'E']).next().unwrap_or(number);
+    // Upstream keeps the text of a whole decimal number with few digits (its fast path).
+    let kept = quantity.form != Form::Binary
+        && !number.contains('.')
+        && number.len() <= 18
+        && !text.is_empty();
+    Ok(if kept {
+        text.to_owned()
+    } else {
+        quantity.to_string()
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn quantities_are_printed_in_canonical_form() {
+        for (text, printed) in [
+            ("1024Mi", "1Gi"),
+            ("1.5Gi", "1536Mi"),
+            ("0.5", "500m"),
+            ("1000m", "1"),
+            ("1e3", "1e3"),
+            ("0", "0"),
+            ("-1Gi", "-1Gi"),
+            ("100Mi", "100Mi"),
+            ("1.0001", "1000100u"),
+            ("0.5Ki", "512"),
+            ("1n", "1n"),
+            ("0.1n", "1n"),
+            ("12E", "9223372036854775807"),
+        ] {
+            assert_eq!(
+                Quantity::parse(text).unwrap().to_string(),
+                printed,
+                "{text}"
+            );
+        }
+    }
+
+    #[test]
+    fn what_is_no_quantity_is_refused() {
+        for text in [
+            "", "x", "1x", "1.2.3", "--1", "1 Gi", "e3", "1e", "1Kii", ".",
+        ] {
+            assert_eq!(Quantity::parse(text), Err(Malformed), "{text}");
+        }
+    }
+
+    #[test]
+    fn values_round_away_from_zero() {
+        let quantity = Quantity::parse("1.0001").unwrap();
+        assert_eq!((quantity.value(), quantity.milli_value()), (2, 1001));
+        assert!(Quantity::parse("1Gi").unwrap() > Quantity::parse("1G").unwrap());
+        assert_eq!(
+            (Quantity::parse("1").unwrap() + Quantity::parse("500m").unwrap()).to_string(),
+            "1500m"
+        );
+    }
 }

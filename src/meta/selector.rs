@@ -312,14 +312,14 @@ impl Parser {
         } else {
             vec![self.exact()?]
         };
-        if matches!(op, Op::Greater | Op::Less) {
-            if let Some(value) = values.iter().find(|value| value.parse::<i64>().is_err()) {
-                return Err(bad(
-                    "values[0]",
-                    value,
-                    vec!["for 'Gt', 'Lt' operators, the value must be an integer".to_owned()],
-                ));
-            }
+        if matches!(op, Op::Greater | Op::Less)
+            && let Some(value) = values.iter().find(|value| value.parse::<i64>().is_err())
+        {
+            return Err(bad(
+                "values[0]",
+                value,
+                vec!["for 'Gt', 'Lt' operators, the value must be an integer".to_owned()],
+            ));
         }
         values.sort();
         values.dedup();

@@ -169,21 +169,20 @@ fn members_of(
     let properties = schema.at("properties");
     // kind and apiVersion come from Go's embedded TypeMeta, before everything else.
     for name in ["kind", "apiVersion"] {
-        if fields.is_empty() || fields.len() == 1 {
-            if let Some(property) = properties.get(name) {
-                if !members.iter().any(|line| line.name == name) {
-                    let line = Line {
-                        name,
-                        flags: "?",
-                        proto: "0",
-                        go_name: if name == "kind" { "Kind" } else { "APIVersion" },
-                        go_type: "string",
-                    };
-                    fields
-                        .entry(Key::from(name))
-                        .or_insert_with(|| field(&line, place(property)));
-                }
-            }
+        if (fields.is_empty() || fields.len() == 1)
+            && let Some(property) = properties.get(name)
+            && !members.iter().any(|line| line.name == name)
+        {
+            let line = Line {
+                name,
+                flags: "?",
+                proto: "0",
+                go_name: if name == "kind" { "Kind" } else { "APIVersion" },
+                go_type: "string",
+            };
+            fields
+                .entry(Key::from(name))
+                .or_insert_with(|| field(&line, place(property)));
         }
     }
     for line in members {

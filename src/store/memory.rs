@@ -24,10 +24,13 @@ struct Logged {
     event: Event,
 }
 
+/// A commit at its revision, for the log.
+pub(super) type Commit = (Revision, Vec<(Change, Arc<Entry>)>);
+
 /// Where durable engines write a commit before it is published.
 pub(super) trait Log: Send + Sync {
     /// Writes commits at their revisions; returns when they are on disk.
-    fn append(&self, entries: &[(Revision, Vec<(Change, Arc<Entry>)>)]) -> Result<(), StoreError>;
+    fn append(&self, commits: &[Commit]) -> Result<(), StoreError>;
 }
 
 struct State {

@@ -415,8 +415,8 @@ impl<'a> Session<'a> {
                 break;
             }
             i += 1;
-            let mut letters = arg[1..].char_indices();
-            while let Some((at, letter)) = letters.next() {
+            let letters = arg[1..].char_indices();
+            for (at, letter) in letters {
                 if with_value.contains(letter) {
                     let tail = &arg[1 + at + letter.len_utf8()..];
                     let value = if tail.is_empty() {

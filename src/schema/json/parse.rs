@@ -373,8 +373,9 @@ fn plain(bytes: &[u8]) -> usize {
     {
         let word = u64::from_le_bytes(chunk);
         let control = word.wrapping_sub(ONES * 0x20) & !word & HIGH;
-        let found =
-            zero(word ^ ONES * u64::from(b'"')) | zero(word ^ ONES * u64::from(b'\\')) | control;
+        let found = zero(word ^ (ONES * u64::from(b'"')))
+            | zero(word ^ (ONES * u64::from(b'\\')))
+            | control;
         if found != 0 {
             return at + (found.trailing_zeros() / 8) as usize;
         }
