@@ -2,6 +2,7 @@
 
 pub mod builtin;
 pub mod decode;
+pub mod internal;
 pub mod json;
 pub mod rules;
 pub mod types;
