@@ -1,0 +1,254 @@
+//! Validation of object metadata, the same for every kind. Follows k8s.io/apimachinery/pkg/api/validation/objectmeta.go
+//! and pkg/apis/meta/v1/validation.
+
+use std::collections::BTreeSet;
+
+use crate::meta::errors::{Path, Reason, quoted};
+use crate::meta::{At, Errors, names};
+use crate::schema::Value;
+
+/// The most that the keys and values of all annotations may hold, in bytes.
+pub const ANNOTATIONS_MAX: usize = 256 << 10;
+
+const ORPHAN: &str = "orphan";
+const FOREGROUND: &str = "foregroundDeletion";
+const MANAGER_MAX: usize = 128;
+const SUBRESOURCE_MAX: usize = 256;
+
+/// Judges the metadata of an object to be created, as ValidateObjectMeta does; `name` judges its name, and with `true`
+/// a prefix of one. The name must have been generated.
+pub fn validate(
+    meta: At<'_>,
+    namespaced: bool,
+    name: fn(&str, bool) -> Vec<String>,
+    errors: &mut Errors,
+) {
+    let prefix = meta.field("generateName");
+    if !prefix.str().is_empty() {
+        prefix.invalid_each(name(prefix.str(), true), errors);
+    }
+    let own = meta.field("name");
+    if own.str().is_empty() {
+        errors.required(own.path, "name or generateName is required");
+    } else {
+        own.invalid_each(name(own.str(), false), errors);
+    }
+    namespace(meta, namespaced, errors);
+    meta.field("generation").non_negative(errors);
+    labels(meta.field("labels"), errors);
+    annotations(meta.field("annotations"), errors);
+    owners(meta.field("ownerReferences"), errors);
+    finalizers(meta.field("finalizers"), errors);
+    managed_fields(meta.field("managedFields"), errors);
+}
+
+/// Judges the metadata of an object that takes the place of `old`, as ValidateObjectMetaUpdate does. The caller has
+/// refused an update that needs a resourceVersion and has none.
+pub fn validate_update(new: At<'_>, old: At<'_>, errors: &mut Errors) {
+    let listed = new.field("finalizers");
+    if !old.field("deletionTimestamp").is_absent() {
+        no_new_finalizers(listed, old.field("finalizers"), errors);
+    }
+    let generation = new.field("generation");
+    generation.non_negative(errors);
+    let now = generation.int().unwrap_or(0);
+    if now < old.value.int("generation") {
+        errors.invalid(generation.path, now, "must not be decremented");
+    }
+    for field in [
+        "name",
+        "namespace",
+        "uid",
+        "creationTimestamp",
+        "deletionTimestamp",
+        "deletionGracePeriodSeconds",
+    ] {
+        let (new, old) = (new.field(field), old.value.at(field));
+        // Text of Go is empty where it is absent.
+        if new.value != old && !(new.value.is_empty() && old.is_empty() && new.int().is_none()) {
+            let absent_text = new.is_absent() && matches!(field, "name" | "namespace" | "uid");
+            let shown = if absent_text {
+                Value::from("")
+            } else {
+                new.value.clone()
+            };
+            errors.invalid(new.path, shown, "field is immutable");
+        }
+    }
+    labels(new.field("labels"), errors);
+    annotations(new.field("annotations"), errors);
+    owners(new.field("ownerReferences"), errors);
+    managed_fields(new.field("managedFields"), errors);
+}
+
+fn namespace(meta: At<'_>, namespaced: bool, errors: &mut Errors) {
+    let namespace = meta.field("namespace");
+    match (namespaced, namespace.str().is_empty()) {
+        (true, true) => errors.required(namespace.path, ""),
+        (true, false) => {
+            namespace.invalid_each(names::dns1123_label(namespace.str()), errors);
+        }
+        (false, false) => errors.forbidden(namespace.path, "not allowed on this type"),
+        (false, true) => {}
+    }
+}
+
+/// Judges a map of labels, as ValidateLabels does: every error is about the whole map.
+pub fn labels(labels: At<'_>, errors: &mut Errors) {
+    for (key, value) in labels.entries() {
+        for wrong in names::qualified_name(key) {
+            errors.invalid(labels.path, key, wrong);
+        }
+        for wrong in names::label_value(value.str()) {
+            errors.invalid(labels.path, value.str(), wrong);
+        }
+    }
+}
+
+/// Judges a map of annotations, as ValidateAnnotations does. Case does not matter to their keys.
+pub fn annotations(annotations: At<'_>, errors: &mut Errors) {
+    let mut size = 0;
+    for (key, value) in annotations.entries() {
+        size += key.len() + value.str().len();
+        for wrong in names::qualified_name(&key.to_lowercase()) {
+            errors.invalid(annotations.path, key, wrong);
+        }
+    }
+    if size > ANNOTATIONS_MAX {
+        errors.too_long(annotations.path, ANNOTATIONS_MAX);
+    }
+}
+
+fn owners(owners: At<'_>, errors: &mut Errors) {
+    let mut controller: Option<String> = None;
+    for owner in owners.items() {
+        owned_by(owner, errors);
+        if !owner.value.bool("controller") {
+            continue;
+        }
+        let this = format!("{}/{}", owner.value.str("kind"), owner.value.str("name"));
+        match &controller {
+            None => controller = Some(this),
+            Some(first) => errors.invalid(
+                owners.path,
+                owners.value,
+                format!(
+                    "Only one reference can have Controller set to true. Found \"true\" in references for {first} and {this}"
+                ),
+            ),
+        }
+    }
+}
+
+fn owned_by(owner: At<'_>, errors: &mut Errors) {
+    let api_version = owner.field("apiVersion");
+    let parts: Vec<&str> = api_version.str().split('/').collect();
+    let (group, version) = match parts[..] {
+        [version] => ("", version),
+        [group, version] => (group, version),
+        _ => ("", ""),
+    };
+    if api_version.str().is_empty() {
+        errors.required(api_version.path, "must not be empty");
+    } else if version.is_empty() {
+        errors.invalid(
+            api_version.path,
+            api_version.str(),
+            "must be <group>/<version> or <version>",
+        );
+    }
+    for field in ["kind", "name", "uid"] {
+        owner.field(field).required("must not be empty", errors);
+    }
+    if group.is_empty() && version == "v1" && owner.value.str("kind") == "Event" {
+        errors.invalid(
+            owner.path,
+            owner.value,
+            "/v1, Kind=Event is disallowed from being an owner",
+        );
+    }
+}
+
+/// Judges a list of finalizers, as ValidateFinalizers does.
+pub fn finalizers(finalizers: At<'_>, errors: &mut Errors) {
+    for finalizer in finalizers.items() {
+        for wrong in names::qualified_name(finalizer.str()) {
+            errors.invalid(finalizers.path, finalizer.str(), wrong);
+        }
+    }
+    let has = |name: &str| finalizers.list().iter().any(|f| f.as_str() == Some(name));
+    if has(ORPHAN) && has(FOREGROUND) {
+        errors.invalid(
+            finalizers.path,
+            finalizers.value,
+            format!("finalizer {ORPHAN} and {FOREGROUND} cannot be both set"),
+        );
+    }
+}
+
+fn no_new_finalizers(new: At<'_>, old: At<'_>, errors: &mut Errors) {
+    let texts = |at: At<'_>| -> BTreeSet<String> {
+        at.list()
+            .iter()
+            .filter_map(|f| f.as_str().map(str::to_owned))
+            .collect()
+    };
+    let old = texts(old);
+    let extra: Vec<String> = texts(new)
+        .difference(&old)
+        .map(|name| quoted(name))
+        .collect();
+    if !extra.is_empty() {
+        errors.forbidden(
+            new.path,
+            format!(
+                "no new finalizers can be added if the object is being deleted, found new finalizers []string{{{}}}",
+                extra.join(", ")
+            ),
+        );
+    }
+}
+
+fn managed_fields(entries: At<'_>, errors: &mut Errors) {
+    for entry in entries.items() {
+        let operation = entry.field("operation");
+        if operation.str().is_empty() {
+            errors.required(operation.path, "must not be empty");
+        } else {
+            operation.one_of(&["Apply", "Update"], errors);
+        }
+        let kind = entry.field("fieldsType");
+        if !matches!(kind.str(), "" | "FieldsV1") {
+            errors.invalid(kind.path, kind.str(), "must be `FieldsV1`");
+        }
+        let manager = entry.field("manager");
+        field_manager(manager.str(), manager.path, errors);
+        let subresource = entry.field("subresource");
+        if subresource.str().len() > SUBRESOURCE_MAX {
+            errors.too_long(subresource.path, SUBRESOURCE_MAX);
+        }
+    }
+}
+
+/// Judges the name of a field manager, as ValidateFieldManager does: not too long, and printable.
+pub fn field_manager(name: &str, path: Path<'_>, errors: &mut Errors) {
+    if name.len() > MANAGER_MAX {
+        errors.too_long(path, MANAGER_MAX);
+    }
+    for (at, c) in name.char_indices() {
+        if c.is_control() || (c != ' ' && c.is_whitespace()) || c == '\u{ad}' {
+            errors.push(
+                Reason::Invalid,
+                path,
+                format!(
+                    "Invalid value: {}: invalid character U+{:04X} (at position {at})",
+                    quoted(name),
+                    c as u32
+                ),
+            );
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
