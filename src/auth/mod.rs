@@ -1,5 +1,8 @@
 //! Who asks, and whether they may: authentication, impersonation, authorization.
 
+pub mod kubeconfig;
+pub mod pki;
+
 use compact_str::CompactString;
 
 /// Who a request is from.

@@ -1,0 +1,119 @@
+//! Files that hold keys: read whole, written whole or not at all, for the owner alone.
+
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
+
+use rcgen::KeyPair;
+
+use super::PkiError;
+
+/// Where the files of a server are.
+pub(super) struct Paths(PathBuf);
+
+impl Paths {
+    /// Makes `dir/pki`, for the owner alone.
+    pub(super) fn new(dir: &Path) -> Result<Self, PkiError> {
+        let dir = dir.join("pki");
+        let mut builder = DirBuilder::new();
+        builder.recursive(true);
+        #[cfg(unix)]
+        std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+        builder.create(&dir).map_err(failed("make", &dir))?;
+        Ok(Paths(dir))
+    }
+
+    pub(super) fn certificate(&self, name: &str) -> PathBuf {
+        self.0.join(format!("{name}.crt"))
+    }
+
+    pub(super) fn key(&self, name: &str) -> PathBuf {
+        self.0.join(format!("{name}.key"))
+    }
+
+    /// Keeps other processes out until the file is dropped, so that two that start at once agree on one authority.
+    pub(super) fn lock(&self) -> Result<File, PkiError> {
+        let path = self.0.join(".lock");
+        let file = private()
+            .create(true)
+            .truncate(false)
+            .open(&path)
+            .map_err(failed("open", &path))?;
+        file.lock().map_err(failed("lock", &path))?;
+        Ok(file)
+    }
+}
+
+fn private() -> OpenOptions {
+    let mut options = OpenOptions::new();
+    options.write(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    options
+}
+
+pub(super) fn failed(attempted: &'static str, path: &Path) -> impl FnOnce(io::Error) -> PkiError {
+    let path = path.to_owned();
+    move |cause| PkiError::File {
+        attempted,
+        path,
+        cause,
+    }
+}
+
+/// The text of a file; none where it is not there.
+pub(super) fn read(path: &Path) -> Result<Option<String>, PkiError> {
+    match fs::read_to_string(path) {
+        Ok(text) => Ok(Some(text)),
+        Err(cause) if cause.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(cause) => Err(failed("read", path)(cause)),
+    }
+}
+
+/// Writes a file for the owner alone: whoever reads it sees the old content or the new, even after a crash.
+pub(crate) fn write(path: &Path, content: &[u8]) -> Result<(), PkiError> {
+    let mut name = path.file_name().unwrap_or_default().to_owned();
+    name.push(format!(".new.{}", std::process::id()));
+    let temporary = path.with_file_name(name);
+    // A leftover of a crashed process with this id: its content was never used.
+    match fs::remove_file(&temporary) {
+        Err(cause) if cause.kind() != io::ErrorKind::NotFound => {
+            return Err(failed("remove", &temporary)(cause));
+        }
+        _ => {}
+    }
+    let written = private()
+        .create_new(true)
+        .open(&temporary)
+        .and_then(|mut file| {
+            file.write_all(content)?;
+            file.sync_all()
+        })
+        .map_err(failed("write", &temporary))
+        .and_then(|()| fs::rename(&temporary, path).map_err(failed("replace", path)));
+    if let Err(error) = written {
+        let _ = fs::remove_file(&temporary);
+        return Err(error);
+    }
+    let dir = path.parent().unwrap_or(Path::new("."));
+    File::open(dir)
+        .and_then(|dir| dir.sync_all())
+        .map_err(failed("write", dir))
+}
+
+/// The private key in a file, or a new one written there.
+pub(super) fn key_or_new(path: &Path) -> Result<KeyPair, PkiError> {
+    if let Some(pem) = read(path)? {
+        return KeyPair::from_pem(&pem).map_err(|cause| PkiError::Unusable {
+            what: "private key",
+            path: path.to_owned(),
+            cause: cause.to_string(),
+        });
+    }
+    let key = KeyPair::generate().map_err(|cause| PkiError::Issue {
+        what: format!("the key {}", path.display()),
+        cause: cause.to_string(),
+    })?;
+    write(path, key.serialize_pem().as_bytes())?;
+    Ok(key)
+}

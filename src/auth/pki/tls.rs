@@ -1,0 +1,156 @@
+//! TLS of the listener, and whom a client certificate is of.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use compact_str::CompactString;
+use rustls::client::danger::HandshakeSignatureValid;
+use rustls::crypto::CryptoProvider;
+use rustls::pki_types::{CertificateDer, UnixTime};
+use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
+use rustls::server::{ClientHello, ResolvesServerCert, WebPkiClientVerifier};
+use rustls::sign::CertifiedKey;
+use rustls::{
+    DigitallySignedStruct, DistinguishedName, RootCertStore, ServerConfig, SignatureScheme,
+};
+
+use super::PkiError;
+
+/// The cryptography of this process.
+pub(super) fn provider() -> Arc<CryptoProvider> {
+    Arc::new(rustls::crypto::ring::default_provider())
+}
+
+pub(super) fn server_config(
+    serving: Arc<Serving>,
+    clients: &Arc<ClientCertificates>,
+) -> Result<ServerConfig, PkiError> {
+    let mut config = ServerConfig::builder_with_provider(provider())
+        .with_safe_default_protocol_versions()?
+        .with_client_cert_verifier(clients.clone())
+        .with_cert_resolver(serving);
+    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    Ok(config)
+}
+
+/// The serving certificate of the moment: a renewed one serves the next connection.
+#[derive(Debug)]
+pub(super) struct Serving(ArcSwap<CertifiedKey>);
+
+impl Serving {
+    pub(super) fn new(key: CertifiedKey) -> Self {
+        Serving(ArcSwap::from_pointee(key))
+    }
+
+    /// Serves another certificate. Returns whether it is another.
+    pub(super) fn replace(&self, key: CertifiedKey) -> bool {
+        let other = self.0.load().cert != key.cert;
+        if other {
+            self.0.store(Arc::new(key));
+        }
+        other
+    }
+}
+
+impl ResolvesServerCert for Serving {
+    fn resolve(&self, _hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        Some(self.0.load_full())
+    }
+}
+
+/// Judges client certificates against the authorities that the server trusts.
+///
+/// In the handshake any certificate is taken whose key the client proves to have. Whether the certificate is valid
+/// is asked by [`ClientCertificates::judge`] once a connection, and the answer is a 401 of every request, as
+/// upstream's, where the bearer token of a request may still authenticate it.
+#[derive(Debug)]
+pub struct ClientCertificates {
+    chain: Arc<dyn ClientCertVerifier>,
+    subjects: Vec<DistinguishedName>,
+}
+
+impl ClientCertificates {
+    /// Trusts `authorities`, which are in the file `path` (named in errors).
+    ///
+    /// # Errors
+    /// [`PkiError::Verifier`].
+    pub fn new(authorities: &[CertificateDer<'static>], path: &Path) -> Result<Self, PkiError> {
+        let unusable = |cause: String| PkiError::Verifier {
+            path: path.to_owned(),
+            cause,
+        };
+        let mut roots = RootCertStore::empty();
+        for authority in authorities {
+            roots
+                .add(authority.clone())
+                .map_err(|cause| unusable(cause.to_string()))?;
+        }
+        let subjects = roots.subjects();
+        let chain = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider())
+            .build()
+            .map_err(|cause| unusable(cause.to_string()))?;
+        Ok(ClientCertificates { chain, subjects })
+    }
+
+    /// Judges the certificates that a client presented (its own first) at `now`, in seconds since 1970.
+    ///
+    /// # Errors
+    /// Why they are not to be trusted, for the log.
+    pub fn judge(&self, presented: &[CertificateDer<'_>], now: i64) -> Result<(), CompactString> {
+        let Some((own, intermediates)) = presented.split_first() else {
+            return Err("no certificate was presented".into());
+        };
+        let now = UnixTime::since_unix_epoch(std::time::Duration::from_secs(
+            u64::try_from(now).unwrap_or(0),
+        ));
+        self.chain
+            .verify_client_cert(own, intermediates, now)
+            .map(|_| ())
+            .map_err(|cause| cause.to_string().into())
+    }
+}
+
+impl ClientCertVerifier for ClientCertificates {
+    fn client_auth_mandatory(&self) -> bool {
+        false
+    }
+
+    fn root_hint_subjects(&self) -> &[DistinguishedName] {
+        &self.subjects
+    }
+
+    fn verify_client_cert(
+        &self,
+        _end_entity: &CertificateDer<'_>,
+        _intermediates: &[CertificateDer<'_>],
+        _now: UnixTime,
+    ) -> Result<ClientCertVerified, rustls::Error> {
+        // Judged per request, see above. That the client has the key is proved by the signatures below.
+        Ok(ClientCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.chain
+            .verify_tls12_signature(message, certificate, signature)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.chain
+            .verify_tls13_signature(message, certificate, signature)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.chain.supported_verify_schemes()
+    }
+}
