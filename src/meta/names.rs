@@ -473,6 +473,15 @@ pub fn subdomain_name(name: &str, prefix: bool) -> Vec<String> {
     }
 }
 
+/// Names that must be a DNS label: upstream's NameIsDNSLabel.
+pub fn label_name(name: &str, prefix: bool) -> Vec<String> {
+    if prefix {
+        dns1123_label(&mask_trailing_dash(name))
+    } else {
+        dns1123_label(name)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

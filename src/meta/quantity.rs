@@ -141,6 +141,15 @@ impl Quantity {
         clamp(divide_up(self.nanos, NANO / 1000))
     }
 
+    /// Rounded up (away from zero) to thousandths; none where nothing finer is there.
+    pub fn rounded_to_milli(&self) -> Option<Quantity> {
+        let step = NANO / 1000;
+        (self.nanos % step != 0).then(|| Quantity {
+            nanos: divide_up(self.nanos, step) * step,
+            form: self.form,
+        })
+    }
+
     /// -1, 0 or 1.
     pub fn sign(&self) -> i32 {
         self.nanos.signum() as i32

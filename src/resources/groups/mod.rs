@@ -18,6 +18,8 @@ mod rbac;
 mod resource;
 mod scheduling;
 mod storage;
+#[cfg(test)]
+mod trial;
 
 /// The rules of a built-in resource.
 pub(super) fn rules(group: &str, plural: &str) -> Rules {

@@ -1,8 +1,23 @@
 //! Kinds of the group `apps`.
 
+mod daemonsets;
+mod deployments;
+mod replicasets;
+mod revisions;
+mod statefulsets;
+#[cfg(test)]
+mod tests;
+
 use crate::resources::Rules;
 
 /// The rules of a resource of this group.
-pub(super) fn rules(_plural: &str) -> Rules {
-    Rules::DEFAULT
+pub(super) fn rules(plural: &str) -> Rules {
+    match plural {
+        "controllerrevisions" => revisions::RULES,
+        "daemonsets" => daemonsets::RULES,
+        "deployments" => deployments::RULES,
+        "replicasets" => replicasets::RULES,
+        "statefulsets" => statefulsets::RULES,
+        _ => Rules::DEFAULT,
+    }
 }

@@ -1,8 +1,17 @@
 //! Kinds of the group `batch`.
 
+mod cronjobs;
+mod jobs;
+#[cfg(test)]
+mod tests;
+
 use crate::resources::Rules;
 
 /// The rules of a resource of this group.
-pub(super) fn rules(_plural: &str) -> Rules {
-    Rules::DEFAULT
+pub(super) fn rules(plural: &str) -> Rules {
+    match plural {
+        "cronjobs" => cronjobs::RULES,
+        "jobs" => jobs::RULES,
+        _ => Rules::DEFAULT,
+    }
 }

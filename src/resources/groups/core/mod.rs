@@ -1,10 +1,17 @@
 //! Kinds of the group `core`.
 
+pub(in crate::resources::groups) mod pods;
+
 use crate::resources::Rules;
 
 /// The rules of a resource of this group.
-pub(super) fn rules(_plural: &str) -> Rules {
-    Rules::DEFAULT
+pub(super) fn rules(plural: &str) -> Rules {
+    match plural {
+        "pods" => pods::PODS,
+        "podtemplates" => pods::templates::PODTEMPLATES,
+        "replicationcontrollers" => pods::controllers::REPLICATIONCONTROLLERS,
+        _ => Rules::DEFAULT,
+    }
 }
 
 /// `events.k8s.io/v1` to and from core `v1`.

@@ -1,0 +1,67 @@
+use crate::resources::groups::trial::Trial;
+use crate::schema::json;
+
+/// What a pod spec in a template becomes.
+const TEMPLATE: &str = r#""template":{"metadata":{"labels":{"app":"x"}},"spec":{"containers":[{"name":"c","image":"i:1","resources":{},"terminationMessagePath":"/dev/termination-log","terminationMessagePolicy":"File","imagePullPolicy":"IfNotPresent"}],"restartPolicy":"Always","terminationGracePeriodSeconds":30,"dnsPolicy":"ClusterFirst","securityContext":{},"schedulerName":"default-scheduler"}}"#;
+
+const MINIMAL: &str = r#"{"metadata":{"name":"w"},"spec":{"selector":{"matchLabels":{"app":"x"}},"template":{"metadata":{"labels":{"app":"x"}},"spec":{"containers":[{"name":"c","image":"i:1"}]}}}}"#;
+
+#[test]
+fn minimal_workloads_get_every_default() {
+    const SELECTOR: &str = r#""selector":{"matchLabels":{"app":"x"}}"#;
+    for (plural, before, after) in [
+        (
+            "deployments",
+            r#""replicas":1,"#,
+            r#","strategy":{"type":"RollingUpdate","rollingUpdate":{"maxUnavailable":"25%","maxSurge":"25%"}},"revisionHistoryLimit":10,"progressDeadlineSeconds":600"#,
+        ),
+        ("replicasets", r#""replicas":1,"#, ""),
+        (
+            "daemonsets",
+            "",
+            r#","updateStrategy":{"type":"RollingUpdate","rollingUpdate":{"maxUnavailable":1,"maxSurge":0}},"revisionHistoryLimit":10"#,
+        ),
+        (
+            "statefulsets",
+            r#""replicas":1,"#,
+            r#","serviceName":"","podManagementPolicy":"OrderedReady","updateStrategy":{"type":"RollingUpdate","rollingUpdate":{"partition":0,"maxUnavailable":1}},"revisionHistoryLimit":10,"persistentVolumeClaimRetentionPolicy":{"whenDeleted":"Retain","whenScaled":"Retain"}"#,
+        ),
+    ] {
+        let made = Trial::of("apps", plural).defaulted(MINIMAL);
+        assert_eq!(
+            json::to_string(made.at("spec")),
+            format!("{{{before}{SELECTOR},{TEMPLATE}{after}}}"),
+            "{plural}"
+        );
+    }
+}
+
+#[test]
+fn other_strategies_get_no_settings() {
+    let body = MINIMAL.replace(
+        r#""spec":{"selector""#,
+        r#""spec":{"updateStrategy":{"type":"OnDelete"},"strategy":{"type":"Recreate"},"selector""#,
+    );
+    for (plural, field) in [
+        ("deployments", "strategy"),
+        ("daemonsets", "updateStrategy"),
+        ("statefulsets", "updateStrategy"),
+    ] {
+        let made = Trial::of("apps", plural).defaulted(&body);
+        let strategy = made.at("spec").at(field);
+        assert!(strategy.get("rollingUpdate").is_none(), "{plural}");
+    }
+}
+
+#[test]
+fn a_stateful_sets_name_is_a_label() {
+    let named = |name: &str| {
+        let body = MINIMAL.replace(r#""name":"w""#, &format!(r#""name":"{name}""#));
+        Trial::of("apps", "statefulsets").refusals(&body)
+    };
+    assert_eq!(named("w"), Vec::<String>::new());
+    assert_eq!(
+        named("a.b"),
+        [r#"metadata.name: Invalid value: "a.b": must not contain dots"#]
+    );
+}

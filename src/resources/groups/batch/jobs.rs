@@ -1,0 +1,121 @@
+//! Jobs. Follows k8s.io/kubernetes/pkg/registry/batch/job/strategy.go and pkg/apis/batch.
+
+use crate::meta::{table, time};
+use crate::resources::groups::core::pods::{cells, defaults};
+use crate::resources::{Generation, Rules, Selectable};
+use crate::schema::{Object, Value};
+
+/// The rules of jobs.
+pub(super) const RULES: Rules = Rules {
+    defaults: |object, _| set_defaults(object),
+    cells,
+    selectable: &[Selectable {
+        name: "status.successful",
+        value: |object| object.at("status").int("succeeded").to_string(),
+    }],
+    own_selector_error: true,
+    generation: Generation::Spec,
+    orphans_by_default: true,
+    internal: "batch.Job",
+    ..Rules::DEFAULT
+};
+
+fn set_defaults(object: &mut Value) {
+    let labels = object
+        .path(&["spec", "template", "metadata", "labels"])
+        .clone();
+    if !labels.is_empty() && object.path(&["metadata", "labels"]).is_empty() {
+        let meta = object.object_mut().object_mut("metadata");
+        meta.insert("labels", labels);
+    }
+    let spec = object.object_mut().entry("spec", || Object::new().into());
+    if spec.get("completions").is_none() && spec.get("parallelism").is_none() {
+        spec.set("completions", 1);
+    }
+    defaults::absent(spec, "parallelism", 1);
+    let per_index = spec.get("backoffLimitPerIndex").is_some();
+    let limit = if per_index { i32::MAX } else { 6 };
+    defaults::absent(spec, "backoffLimit", limit);
+    defaults::absent(spec, "completionMode", "NonIndexed");
+    defaults::absent(spec, "suspend", false);
+    let replacement = match spec.get("podFailurePolicy") {
+        Some(_) => "Failed",
+        None => "TerminatingOrFailed",
+    };
+    defaults::absent(spec, "podReplacementPolicy", replacement);
+    defaults::absent(spec, "manualSelector", false);
+    nested_defaults(spec);
+}
+
+/// Defaults of what is in a job's spec, which hold in the templates of cron jobs too.
+pub(super) fn nested_defaults(spec: &mut Value) {
+    defaults::template(spec, "template");
+    let Some(policy) = spec.get_mut("podFailurePolicy") else {
+        return;
+    };
+    for rule in defaults::items(policy, "rules") {
+        for condition in defaults::items(rule, "onPodConditions") {
+            defaults::text(condition, "status", "True");
+        }
+    }
+}
+
+fn cells(object: &Value, now: i64) -> Vec<Value> {
+    let (spec, status) = (object.at("spec"), object.at("status"));
+    let [names, images] = cells::containers(spec.at("template").at("spec"));
+    vec![
+        object.at("metadata").str("name").into(),
+        state(object).into(),
+        completions(spec, status).into(),
+        duration(status, now).into(),
+        table::age(object, now),
+        names,
+        images,
+        cells::selector(spec.at("selector")),
+    ]
+}
+
+fn state(object: &Value) -> &'static str {
+    let holds = |kind: &str| {
+        object
+            .at("status")
+            .list("conditions")
+            .iter()
+            .find(|condition| condition.str("type") == kind)
+            .is_some_and(|condition| condition.str("status") == "True")
+    };
+    if holds("Complete") {
+        "Complete"
+    } else if holds("Failed") {
+        "Failed"
+    } else if object.at("metadata").get("deletionTimestamp").is_some() {
+        "Terminating"
+    } else if holds("Suspended") {
+        "Suspended"
+    } else if holds("FailureTarget") {
+        "FailureTarget"
+    } else if holds("SuccessCriteriaMet") {
+        "SuccessCriteriaMet"
+    } else {
+        "Running"
+    }
+}
+
+fn completions(spec: &Value, status: &Value) -> String {
+    let done = status.int("succeeded");
+    match (spec.get("completions"), spec.int("parallelism")) {
+        (Some(all), _) => format!("{done}/{}", all.as_int().unwrap_or(0)),
+        (None, workers) if workers > 1 => format!("{done}/1 of {workers}"),
+        _ => format!("{done}/1"),
+    }
+}
+
+fn duration(status: &Value, now: i64) -> String {
+    let seconds = |key: &str| {
+        let text = status.at(key).as_str()?;
+        time::parse(text).ok()
+    };
+    seconds("startTime").map_or_else(String::new, |start| {
+        table::human_duration(seconds("completionTime").unwrap_or(now) - start)
+    })
+}

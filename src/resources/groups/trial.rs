@@ -1,0 +1,129 @@
+//! For tests of rules: writes of objects through the steps of the pipeline that concern a kind's rules.
+
+use std::sync::Arc;
+
+use super::Rules;
+use crate::meta::{At, Errors};
+use crate::resources::cluster::{Cluster, Settings};
+use crate::resources::{Cx, Registry, Resource, metadata};
+use crate::schema::{Value, decode, json};
+
+/// A kind and a cluster without objects.
+pub(super) struct Trial {
+    cluster: Cluster,
+    resource: Arc<Resource>,
+}
+
+impl Trial {
+    /// A trial of a resource.
+    pub fn of(group: &str, plural: &str) -> Trial {
+        Trial {
+            cluster: Cluster::new(crate::store::memory(), Settings::default()),
+            resource: Registry::builtin()
+                .get(group, plural)
+                .expect("a built-in resource")
+                .clone(),
+        }
+    }
+
+    fn rules(&self) -> &Rules {
+        &self.resource.rules
+    }
+
+    fn cx<'a>(&'a self, subresource: &'a str) -> Cx<'a> {
+        Cx {
+            namespace: "default",
+            version: &self.resource.storage_version,
+            subresource,
+            now: 1_000_000,
+            cluster: &self.cluster,
+        }
+    }
+
+    fn tidy(&self, object: &mut Value) {
+        let storage = self.resource.storage().expect("a storage version");
+        decode::tidy(object, &storage.schema);
+    }
+
+    /// What a body decodes to, with its defaults.
+    pub fn defaulted(&self, body: &str) -> Value {
+        let parsed = json::parse(body.as_bytes()).expect("JSON").value;
+        let storage = self.resource.storage().expect("a storage version");
+        let decoded = decode::decode(parsed, &storage.schema, "v1.Object").expect("a typed body");
+        let mut object = decoded.value;
+        (self.rules().defaults)(&mut object, &self.cx(""));
+        self.tidy(&mut object);
+        object
+    }
+
+    /// The object that a body makes, and its refusals.
+    pub fn create(&self, body: &str) -> (Value, Vec<String>) {
+        let mut object = self.defaulted(body);
+        object.remove("status");
+        let meta = object.object_mut().object_mut("metadata");
+        meta.insert("namespace", "default");
+        meta.insert("uid", "UID");
+        (self.rules().prepare_create)(&mut object, &self.cx(""));
+        self.tidy(&mut object);
+        let mut errors = Errors::default();
+        let at = At::root(&object);
+        metadata::validate(at.field("metadata"), true, self.rules().name, &mut errors);
+        (self.rules().validate)(at, None, &self.cx(""), &mut errors);
+        let told = told(&errors);
+        (object, told)
+    }
+
+    /// The refusals of a body.
+    pub fn refusals(&self, body: &str) -> Vec<String> {
+        self.create(body).1
+    }
+
+    /// The warnings of a body.
+    #[allow(dead_code)]
+    pub fn warnings(&self, body: &str) -> Vec<String> {
+        let (object, _) = self.create(body);
+        (self.rules().warnings)(&object, None, &self.cx(""))
+    }
+
+    #[allow(dead_code)]
+    /// The object that takes the place of `old` once `change` was made to it, and its refusals.
+    pub fn update(
+        &self,
+        subresource: &str,
+        old: &Value,
+        change: impl FnOnce(&mut Value),
+    ) -> (Value, Vec<String>) {
+        let mut new = old.clone();
+        change(&mut new);
+        (self.rules().defaults)(&mut new, &self.cx(subresource));
+        let cx = self.cx(subresource);
+        let mut errors = Errors::default();
+        let carried = if subresource.is_empty() {
+            "status"
+        } else {
+            "spec"
+        };
+        if matches!(subresource, "" | "status") {
+            new.set(carried, old.at(carried));
+        }
+        if subresource.is_empty() {
+            (self.rules().prepare_update)(&mut new, old, &cx);
+        } else {
+            (self.rules().prepare_status)(&mut new, old, &cx);
+        }
+        self.tidy(&mut new);
+        let (at, was) = (At::root(&new), At::root(old));
+        metadata::validate_update(at.field("metadata"), was.field("metadata"), &mut errors);
+        if subresource.is_empty() {
+            (self.rules().validate)(at, Some(was), &cx, &mut errors);
+        } else {
+            (self.rules().validate_status)(at, was, &cx, &mut errors);
+        }
+        let told = told(&errors);
+        (new, told)
+    }
+}
+
+fn told(errors: &Errors) -> Vec<String> {
+    errors.0.iter().map(ToString::to_string).collect()
+}
