@@ -3,3 +3,6 @@
 pub mod info;
 pub mod negotiate;
 pub mod query;
+pub mod read;
+pub mod reply;
+pub mod table;

@@ -4,7 +4,7 @@
 
 pub mod metadata;
 pub mod record;
-mod registry;
+pub mod registry;
 mod rules;
 
 pub mod cluster;

@@ -1,0 +1,248 @@
+//! Bodies to objects: which kind a body says it is, and its typed decoding, with upstream's refusals.
+
+use super::negotiate::Format;
+use super::query::{FieldValidation, WriteOptions};
+use crate::meta::Status;
+use crate::meta::errors::quoted;
+use crate::resources::{Resource, gvk_type, registry};
+use crate::schema::{Object, Value, builtin, decode, json, yaml};
+
+/// The largest body that is read, in bytes.
+pub const MAX_BODY: usize = 3 << 20;
+
+/// The kind a body must be.
+#[derive(Clone, Copy, Debug)]
+pub struct Expected<'a> {
+    /// Empty for core.
+    pub group: &'a str,
+    /// `v1`
+    pub version: &'a str,
+    /// `Pod`
+    pub kind: &'a str,
+}
+
+impl<'a> Expected<'a> {
+    /// The kind of a resource in one of its versions.
+    pub fn of(resource: &'a Resource, version: &'a str) -> Self {
+        Expected {
+            group: &resource.group,
+            version,
+            kind: &resource.kind,
+        }
+    }
+
+    /// `apps/v1`
+    pub fn api_version(&self) -> String {
+        registry::api_version(self.group, self.version).into()
+    }
+}
+
+/// A body as a value.
+pub struct Body {
+    /// The value; null for an empty YAML document.
+    pub value: Value,
+    /// Texts for members given twice: whole for YAML, `duplicate field "x"` for JSON.
+    pub duplicates: Vec<String>,
+}
+
+/// Reads bytes as JSON or YAML.
+///
+/// # Errors
+/// 400 in upstream's words, with the beginning of the body.
+pub fn parse(bytes: &[u8], format: Format, kind: &str) -> Result<Body, Status> {
+    let unrecognized = |cause: String| {
+        let shown = match bytes.len() {
+            0 => "<empty>".to_owned(),
+            _ => {
+                let head = &bytes[..bytes.len().min(30)];
+                let text = if bytes.starts_with(b"{") {
+                    String::from_utf8_lossy(head).into_owned()
+                } else {
+                    head.iter().map(|b| format!("{b:02x}")).collect()
+                };
+                if bytes.len() > 30 {
+                    format!("{text} ...")
+                } else {
+                    text
+                }
+            }
+        };
+        Status::bad_request(format!(
+            "the object provided is unrecognized (must be of type {kind}): {cause} ({shown})"
+        ))
+    };
+    match format {
+        Format::Json => {
+            let parsed = json::parse(bytes).map_err(|error| {
+                unrecognized(format!(
+                    "couldn't get version/kind; json parse error: {error}"
+                ))
+            })?;
+            Ok(Body {
+                value: parsed.value,
+                duplicates: parsed
+                    .duplicates
+                    .iter()
+                    .map(|path| format!("duplicate field {}", quoted(path)))
+                    .collect(),
+            })
+        }
+        Format::Yaml => {
+            let parsed = yaml::parse(bytes).map_err(unrecognized)?;
+            Ok(Body {
+                value: parsed.value,
+                duplicates: parsed.duplicates,
+            })
+        }
+    }
+}
+
+/// Decodes a body as a built-in kind, by what it says of itself.
+///
+/// # Errors
+/// 400 for another kind or version, for members of a wrong type, and (strictly) for unknown or duplicate ones.
+pub fn object(
+    body: Body,
+    expected: Expected<'_>,
+    options: &WriteOptions,
+    warnings: &mut Vec<String>,
+) -> Result<Value, Status> {
+    let Body {
+        mut value,
+        duplicates,
+    } = body;
+    if value.is_null() {
+        value = Value::Object(Object::new());
+    }
+    if value.as_object().is_none() {
+        let shape = r#"struct { APIVersion string "json:\"apiVersion,omitempty\""; Kind string "json:\"kind,omitempty\"" }"#;
+        return Err(Status::bad_request(format!(
+            "couldn't get version/kind; json parse error: json: cannot unmarshal {} into Go value of type {shape}",
+            value.type_name()
+        )));
+    }
+    let said = (
+        value.str("apiVersion").to_owned(),
+        value.str("kind").to_owned(),
+    );
+    let (group, version) = match said.0.split_once('/') {
+        Some((group, version)) => (group, version),
+        None if said.0.is_empty() => (expected.group, expected.version),
+        None => ("", said.0.as_str()),
+    };
+    let kind = if said.1.is_empty() {
+        expected.kind
+    } else {
+        &said.1
+    };
+    if (group, version, kind) != (expected.group, expected.version, expected.kind) {
+        return Err(foreign(group, version, kind, expected));
+    }
+    let type_name = gvk_type(group, version, kind).unwrap_or_default();
+    typed(
+        value,
+        duplicates,
+        type_name,
+        expected,
+        options.validation,
+        warnings,
+    )
+}
+
+/// Decodes a value as a named type.
+///
+/// # Errors
+/// As [`object`], once the kind is known to be right.
+pub fn typed(
+    value: Value,
+    duplicates: Vec<String>,
+    type_name: &str,
+    expected: Expected<'_>,
+    validation: FieldValidation,
+    warnings: &mut Vec<String>,
+) -> Result<Value, Status> {
+    let cannot = |cause: String| {
+        Status::bad_request(format!(
+            "{kind} in version {} cannot be handled as a {kind}: {cause}",
+            quoted(expected.version),
+            kind = expected.kind
+        ))
+    };
+    let go_type = format!("{}.{}", expected.version, expected.kind);
+    let decoded = decode::decode(value, builtin::named(type_name), &go_type).map_err(cannot)?;
+    let told: Vec<String> = duplicates
+        .into_iter()
+        .chain(
+            decoded
+                .unknown
+                .iter()
+                .map(|path| format!("unknown field {}", quoted(path))),
+        )
+        .collect();
+    match validation {
+        FieldValidation::Strict if !told.is_empty() => {
+            return Err(cannot(format!(
+                "strict decoding error: {}",
+                told.join(", ")
+            )));
+        }
+        FieldValidation::Warn => warnings.extend(told),
+        _ => {}
+    }
+    let mut value = decoded.value;
+    let object = value.object_mut();
+    object.remove("kind");
+    object.remove("apiVersion");
+    object.insert_first("apiVersion", expected.api_version());
+    object.insert_first("kind", expected.kind);
+    Ok(value)
+}
+
+/// The refusal of a body of another kind or version.
+fn foreign(group: &str, version: &str, kind: &str, expected: Expected<'_>) -> Status {
+    let said = registry::api_version(group, version);
+    let known = gvk_type(group, version, kind).is_some();
+    if kind == expected.kind && (known || is_past_version(group, version)) {
+        return Status::bad_request(format!(
+            "the API version in the data ({said}) does not match the expected API version ({})",
+            expected.api_version()
+        ));
+    }
+    let cause = if known {
+        let package = if expected.group.is_empty() {
+            "core"
+        } else {
+            expected.group.split('.').next().unwrap_or_default()
+        };
+        format!(
+            "converting ({version}.{kind}) to ({package}.{}): unknown conversion",
+            expected.kind
+        )
+    } else {
+        format!(
+            "no kind {} is registered for version {} in scheme \"pkg/runtime/scheme.go:111\"",
+            quoted(kind),
+            quoted(&said)
+        )
+    };
+    if known || kind != expected.kind {
+        return Status::bad_request(format!(
+            "{kind} in version {} cannot be handled as a {}: {cause}",
+            quoted(version),
+            expected.kind
+        ));
+    }
+    Status::bad_request(cause)
+}
+
+/// Versions that upstream still decodes, though it serves none of them.
+fn is_past_version(group: &str, version: &str) -> bool {
+    matches!(
+        (group, version),
+        ("apps", "v1beta1" | "v1beta2")
+            | ("extensions", "v1beta1")
+            | ("policy", "v1beta1")
+            | ("batch", "v1beta1")
+            | ("networking.k8s.io", "v1beta1")
+    )
+}

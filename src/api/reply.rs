@@ -1,0 +1,345 @@
+//! Replies to bytes: stored objects as slices where that is what the client asked for, else in the version, form and
+//! format that it accepts.
+
+use std::io::Write as _;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
+use http_body_util::{BodyExt as _, Full, combinators::BoxBody};
+
+use super::negotiate::{Accepted, Format, Shape};
+use super::table;
+use crate::meta::Status;
+use crate::resources::cluster;
+use crate::resources::record::write_body;
+use crate::resources::{Resource, Version};
+use crate::schema::{Object, Value, json, yaml};
+use crate::store::{Entry, Revision};
+
+/// The body of a response.
+pub type Body = BoxBody<Bytes, std::convert::Infallible>;
+
+/// Answers larger than this are compressed where the client takes gzip.
+const GZIP_FROM: usize = 128 << 10;
+
+/// What a verb answers with.
+pub enum Reply {
+    /// A stored object, with the HTTP status code.
+    Entry(u16, Arc<Entry>),
+    /// An object in the request's version.
+    Object(u16, Value),
+    /// A list.
+    List(List),
+    /// A success without an object.
+    Status(Status),
+    /// A stream of its own.
+    Stream(Response<Body>),
+}
+
+/// A page of a list.
+pub struct List {
+    /// The list's resourceVersion.
+    pub rev: Revision,
+    /// In key order.
+    pub entries: Vec<Arc<Entry>>,
+    /// Goes on behind this page; empty for no more.
+    pub next: String,
+    /// How many follow, where that is known.
+    pub remaining: Option<usize>,
+}
+
+/// A stored entry in a served version, as a value.
+pub fn versioned(entry: &Entry, rev: Revision, resource: &Resource, version: &Version) -> Value {
+    let mut value = cluster::object(entry);
+    if let Some(meta) = value.get_mut("metadata") {
+        meta.set("resourceVersion", rev.to_string());
+    }
+    convert_from_storage(value, resource, version)
+}
+
+/// An object of the storage version in another served one.
+pub fn convert_from_storage(value: Value, resource: &Resource, version: &Version) -> Value {
+    let mut value = match version.conversion {
+        Some(conversion) => (conversion.from_storage)(value),
+        None => value,
+    };
+    if version.name != resource.storage_version || version.conversion.is_some() {
+        value.set("apiVersion", resource.api_version(&version.name));
+    }
+    value
+}
+
+/// Whether stored bytes are what a version shows.
+pub fn is_stored_form(resource: &Resource, version: &Version) -> bool {
+    version.conversion.is_none() && version.name == resource.storage_version
+}
+
+/// `kind` and `metadata` of an object, as PartialObjectMetadata.
+pub fn partial(object: &Value, beta: bool) -> Value {
+    let mut out = Object::with_capacity(3);
+    out.insert("kind", "PartialObjectMetadata");
+    out.insert(
+        "apiVersion",
+        if beta {
+            "meta.k8s.io/v1beta1"
+        } else {
+            "meta.k8s.io/v1"
+        },
+    );
+    out.insert("metadata", object.at("metadata"));
+    Value::Object(out)
+}
+
+/// Writes one stored object.
+///
+/// # Errors
+/// 406 where a list form is asked for.
+pub fn one(
+    object: Value,
+    accepted: Accepted,
+    resource: &Resource,
+    version: &Version,
+    include: table::Include,
+) -> Result<Value, Status> {
+    match accepted.shape {
+        Shape::Object => Ok(object),
+        Shape::Partial { beta } => Ok(partial(&object, beta)),
+        Shape::Table { beta } => Ok(table::of(&[object], resource, version, beta, include, true)),
+        Shape::PartialList { .. } => Err(Status::failure(
+            406,
+            "NotAcceptable",
+            format!(
+                "you requested PartialObjectMetadataList, but the requested object is not a list ({})",
+                go_type(resource, false)
+            ),
+        )),
+    }
+}
+
+/// The Go type that some refusals name.
+pub fn go_type(resource: &Resource, list: bool) -> String {
+    let package = if resource.is_custom() {
+        "unstructured"
+    } else if resource.group.is_empty() {
+        "core"
+    } else {
+        resource.group.split('.').next().unwrap_or_default()
+    };
+    let kind = match (resource.is_custom(), list) {
+        (true, true) => "UnstructuredList",
+        (true, false) => "Unstructured",
+        (false, true) => &resource.list_kind,
+        (false, false) => &resource.kind,
+    };
+    format!("*{package}.{kind}")
+}
+
+/// Writes a list.
+///
+/// # Errors
+/// 406 where the form of one object is asked for.
+pub fn list(
+    page: List,
+    accepted: Accepted,
+    resource: &Resource,
+    version: &Version,
+    include: table::Include,
+) -> Result<Vec<u8>, Status> {
+    let mut meta = Object::new();
+    if resource.is_custom() || !page.next.is_empty() {
+        meta.insert("continue", page.next.as_str());
+    }
+    if let Some(remaining) = page.remaining {
+        meta.insert("remainingItemCount", remaining as i64);
+    }
+    meta.insert("resourceVersion", page.rev.to_string());
+    let objects = |page: &List| -> Vec<Value> {
+        page.entries
+            .iter()
+            .map(|entry| versioned(entry, entry.rev, resource, version))
+            .collect()
+    };
+    let (kind, api_version, items) = match accepted.shape {
+        Shape::Object if accepted.format == Format::Json && is_stored_form(resource, version) => {
+            return Ok(list_of_slices(&page, &meta, resource, version));
+        }
+        Shape::Object => {
+            let mut items = objects(&page);
+            if !resource.is_custom() {
+                for item in &mut items {
+                    item.remove("kind");
+                    item.remove("apiVersion");
+                }
+            }
+            (
+                resource.list_kind.to_string(),
+                resource.api_version(&version.name).to_string(),
+                Value::Array(items),
+            )
+        }
+        Shape::Table { beta } => {
+            let mut value = table::of(&objects(&page), resource, version, beta, include, true);
+            value.set("metadata", meta);
+            return Ok(bytes_of(&value, accepted.format));
+        }
+        Shape::PartialList { beta } => {
+            let items: Vec<Value> = objects(&page)
+                .iter()
+                .map(|object| partial(object, beta))
+                .collect();
+            let items = if items.is_empty() {
+                Value::Null
+            } else {
+                Value::Array(items)
+            };
+            (
+                "PartialObjectMetadataList".to_owned(),
+                if beta {
+                    "meta.k8s.io/v1beta1"
+                } else {
+                    "meta.k8s.io/v1"
+                }
+                .to_owned(),
+                items,
+            )
+        }
+        Shape::Partial { .. } => {
+            return Err(Status::failure(
+                406,
+                "NotAcceptable",
+                format!(
+                    "you requested PartialObjectMetadata, but the requested object is a list ({})",
+                    go_type(resource, true)
+                ),
+            ));
+        }
+    };
+    let mut out = Object::with_capacity(4);
+    out.insert("kind", kind);
+    out.insert("apiVersion", api_version);
+    out.insert("metadata", meta);
+    out.insert("items", items);
+    Ok(bytes_of(&Value::Object(out), accepted.format))
+}
+
+fn list_of_slices(page: &List, meta: &Object, resource: &Resource, version: &Version) -> Vec<u8> {
+    let size: usize = page
+        .entries
+        .iter()
+        .map(|entry| entry.record.body.len() + 48)
+        .sum();
+    let mut head = String::new();
+    let mut top = Object::with_capacity(3);
+    top.insert("kind", &resource.list_kind);
+    top.insert("apiVersion", resource.api_version(&version.name));
+    top.insert("metadata", meta.clone());
+    json::write_object(&top, &mut head);
+    head.pop();
+    head.push_str(",\"items\":[");
+    let mut out = Vec::with_capacity(size + head.len() + 8);
+    out.extend_from_slice(head.as_bytes());
+    for (i, entry) in page.entries.iter().enumerate() {
+        if i > 0 {
+            out.push(b',');
+        }
+        write_body(entry, entry.rev, resource.is_custom(), &mut out);
+    }
+    out.extend_from_slice(b"]}\n");
+    out
+}
+
+/// A value in a format, as upstream ends it.
+pub fn bytes_of(value: &Value, format: Format) -> Vec<u8> {
+    match format {
+        Format::Json => {
+            let mut text = json::to_string(value);
+            text.push('\n');
+            text.into_bytes()
+        }
+        Format::Yaml => yaml::write(value).into_bytes(),
+    }
+}
+
+/// A response of bytes, compressed where the client takes that and it pays.
+pub fn response(
+    code: u16,
+    content_type: &str,
+    bytes: Vec<u8>,
+    request: &HeaderMap,
+) -> Response<Body> {
+    let takes_gzip = request
+        .get(header::ACCEPT_ENCODING)
+        .and_then(|value| value.to_str().ok())
+        .is_some_and(|value| {
+            value
+                .split(',')
+                .any(|part| part.trim().split(';').next() == Some("gzip"))
+        });
+    let mut response = Response::new(());
+    *response.status_mut() =
+        StatusCode::from_u16(code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    let headers = response.headers_mut();
+    headers.insert(
+        header::CACHE_CONTROL,
+        HeaderValue::from_static("no-cache, private"),
+    );
+    if !content_type.is_empty() {
+        if let Ok(value) = HeaderValue::from_str(content_type) {
+            headers.insert(header::CONTENT_TYPE, value);
+        }
+    }
+    let bytes = if takes_gzip && bytes.len() > GZIP_FROM {
+        let mut encoder = flate2::write::GzEncoder::new(
+            Vec::with_capacity(bytes.len() / 4),
+            flate2::Compression::new(4),
+        );
+        match encoder.write_all(&bytes).and_then(|()| encoder.finish()) {
+            Ok(packed) => {
+                headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+                headers.insert(header::VARY, HeaderValue::from_static("Accept-Encoding"));
+                packed
+            }
+            Err(_) => bytes,
+        }
+    } else {
+        bytes
+    };
+    response.map(|()| Full::new(Bytes::from(bytes)).boxed())
+}
+
+/// A refusal or success without an object.
+pub fn status(status: &Status, request: &HeaderMap) -> Response<Body> {
+    let format = super::negotiate::accept_status(request);
+    let mut response = response(
+        status.code,
+        format.content_type(),
+        bytes_of(&status.to_value(), format),
+        request,
+    );
+    let retry = status
+        .details
+        .as_ref()
+        .and_then(|details| details.at("retryAfterSeconds").as_int());
+    if let Some(seconds) = retry.filter(|_| matches!(status.code, 429 | 503 | 504)) {
+        response
+            .headers_mut()
+            .insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+    }
+    response
+}
+
+/// Adds a `Warning` header for each text.
+pub fn warn(response: &mut Response<Body>, warnings: &[String]) {
+    let mut told: Vec<&String> = Vec::new();
+    for text in warnings {
+        if told.contains(&text) {
+            continue;
+        }
+        told.push(text);
+        let quoted = text.replace('\\', "\\\\").replace('"', "\\\"");
+        if let Ok(value) = HeaderValue::from_bytes(format!("299 - \"{quoted}\"").as_bytes()) {
+            response.headers_mut().append(header::WARNING, value);
+        }
+    }
+}

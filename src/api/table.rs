@@ -1,0 +1,106 @@
+//! Tables: what `kubectl get` shows.
+
+use crate::meta::{Status, time};
+use crate::resources::{Resource, Version};
+use crate::schema::{Object, Value};
+
+use super::query::Query;
+
+/// What a row holds besides its cells.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Include {
+    /// PartialObjectMetadata.
+    #[default]
+    Metadata,
+    /// The object.
+    Object,
+    /// Nothing.
+    None,
+}
+
+impl Include {
+    /// Reads `includeObject`.
+    ///
+    /// # Errors
+    /// 400 for another value.
+    pub fn read(query: &Query) -> Result<Include, Status> {
+        match query.get("includeObject").unwrap_or_default() {
+            "" | "Metadata" => Ok(Include::Metadata),
+            "Object" => Ok(Include::Object),
+            "None" => Ok(Include::None),
+            other => Err(Status::bad_request(format!(
+                "Unable to convert to Table as requested: includeObject: Invalid value: {}: must be 'Metadata', 'Object', 'None', or empty",
+                crate::meta::errors::quoted(other)
+            ))),
+        }
+    }
+}
+
+/// The table of some objects (in the request's version); `columns` writes the headings.
+pub fn of(
+    objects: &[Value],
+    resource: &Resource,
+    version: &Version,
+    beta: bool,
+    include: Include,
+    columns: bool,
+) -> Value {
+    let now = time::now();
+    let rows: Vec<Value> = objects
+        .iter()
+        .map(|object| {
+            let mut row = Object::with_capacity(2);
+            row.insert("cells", (resource.rules.cells)(object, now));
+            row.insert(
+                "object",
+                match include {
+                    Include::Metadata => super::reply::partial(object, beta),
+                    Include::Object => object.clone(),
+                    Include::None => Value::Null,
+                },
+            );
+            Value::Object(row)
+        })
+        .collect();
+    let mut meta = Object::new();
+    if let [one] = objects {
+        meta.insert("resourceVersion", one.at("metadata").at("resourceVersion"));
+    }
+    let mut table = Object::with_capacity(5);
+    table.insert("kind", "Table");
+    table.insert(
+        "apiVersion",
+        if beta {
+            "meta.k8s.io/v1beta1"
+        } else {
+            "meta.k8s.io/v1"
+        },
+    );
+    table.insert("metadata", meta);
+    table.insert(
+        "columnDefinitions",
+        if columns {
+            Value::Array(headings(version))
+        } else {
+            Value::Null
+        },
+    );
+    table.insert("rows", rows);
+    Value::Object(table)
+}
+
+fn headings(version: &Version) -> Vec<Value> {
+    version
+        .columns
+        .iter()
+        .map(|column| {
+            let mut heading = Object::with_capacity(5);
+            heading.insert("name", &column.name);
+            heading.insert("type", &column.kind);
+            heading.insert("format", &column.format);
+            heading.insert("description", &column.description);
+            heading.insert("priority", column.priority);
+            Value::Object(heading)
+        })
+        .collect()
+}
