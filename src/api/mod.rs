@@ -6,3 +6,4 @@ pub mod query;
 pub mod read;
 pub mod reply;
 pub mod table;
+pub mod verbs;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
-use http_body_util::{BodyExt as _, Full, combinators::BoxBody};
+use http_body_util::{BodyExt as _, Full, combinators::UnsyncBoxBody};
 
 use super::negotiate::{Accepted, Format, Shape};
 use super::table;
@@ -18,7 +18,7 @@ use crate::schema::{Object, Value, json, yaml};
 use crate::store::{Entry, Revision};
 
 /// The body of a response.
-pub type Body = BoxBody<Bytes, std::convert::Infallible>;
+pub type Body = UnsyncBoxBody<Bytes, std::convert::Infallible>;
 
 /// Answers larger than this are compressed where the client takes gzip.
 const GZIP_FROM: usize = 128 << 10;
@@ -305,7 +305,7 @@ pub fn response(
     } else {
         bytes
     };
-    response.map(|()| Full::new(Bytes::from(bytes)).boxed())
+    response.map(|()| Full::new(Bytes::from(bytes)).boxed_unsync())
 }
 
 /// A refusal or success without an object.

@@ -17,6 +17,8 @@ pub struct Status {
     pub message: String,
     /// `details`; `None` leaves it out.
     pub details: Option<Value>,
+    /// `metadata.continue`: where a list that expired goes on.
+    pub next: String,
 }
 
 /// Which resource a refusal is about.
@@ -63,7 +65,14 @@ impl Status {
             reason,
             message: message.into(),
             details: None,
+            next: String::new(),
         }
+    }
+
+    /// The same with `metadata.continue`.
+    pub fn continuing(mut self, token: String) -> Self {
+        self.next = token;
+        self
     }
 
     /// The same with details.
@@ -217,6 +226,7 @@ impl Status {
             reason: "",
             message: String::new(),
             details,
+            next: String::new(),
         }
     }
 
@@ -225,7 +235,11 @@ impl Status {
         let mut body = Object::with_capacity(8);
         body.insert("kind", "Status");
         body.insert("apiVersion", "v1");
-        body.insert("metadata", Object::new());
+        let mut meta = Object::new();
+        if !self.next.is_empty() {
+            meta.insert("continue", self.next.as_str());
+        }
+        body.insert("metadata", meta);
         body.insert("status", if self.success { "Success" } else { "Failure" });
         for (key, text) in [("message", self.message.as_str()), ("reason", self.reason)] {
             if !text.is_empty() {

@@ -107,6 +107,11 @@ pub struct Rules {
     pub deletion: Deletion,
     /// The propagation policy of a DELETE that says none is Orphan instead of Background.
     pub orphans_by_default: bool,
+    /// How many seconds an object may take to end, from what the client asked for; none for kinds that end at once
+    /// (all but pods). What is left of a graceful kind is answered as it was marked, of others as it was stored.
+    pub grace: fn(&Value, Option<i64>) -> Option<i64>,
+    /// What deletion changes besides metadata (a namespace's phase).
+    pub prepare_delete: fn(&mut Value, &Cx<'_>),
     /// Which metadata a status write takes over.
     pub meta_on_status: MetaOnStatus,
     /// Paths that apply and managedFields ignore in a write of the object itself, besides status.
@@ -143,6 +148,8 @@ impl Rules {
         unconditional_update: true,
         deletion: Deletion::Status,
         orphans_by_default: false,
+        grace: |_, _| None,
+        prepare_delete: |_, _| {},
         meta_on_status: MetaOnStatus::Taken,
         reset_fields: &[],
         ttl: None,

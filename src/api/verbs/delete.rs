@@ -1,0 +1,335 @@
+//! DELETE of one object and of a collection: preconditions, finalizers, propagation.
+
+use super::store_failure;
+use super::write::Write;
+use crate::admission::Operation;
+use crate::api::query::{Query, validate_dry_run};
+use crate::api::reply::{List, Reply, versioned};
+use crate::meta::status::About;
+use crate::meta::{Errors, Path, Status, time};
+use crate::resources::{Deletion, record};
+use crate::schema::{Object, Value};
+use crate::store::{Change, Entry, Expect, StoreError};
+use std::sync::Arc;
+
+const ORPHAN: &str = "orphan";
+const FOREGROUND: &str = "foregroundDeletion";
+
+/// What a DELETE says.
+#[derive(Clone, Debug, Default)]
+pub struct DeleteOptions {
+    /// Seconds; none for the kind's default.
+    pub grace: Option<i64>,
+    /// `preconditions.uid`
+    pub uid: Option<String>,
+    /// `preconditions.resourceVersion`
+    pub resource_version: Option<String>,
+    /// `propagationPolicy`
+    pub propagation: Option<String>,
+    /// `orphanDependents`, its forerunner.
+    pub orphan: Option<bool>,
+    /// Nothing is to be written.
+    pub dry_run: bool,
+}
+
+impl DeleteOptions {
+    /// Reads the options off a body (canonical DeleteOptions), or off the query where there is none.
+    ///
+    /// # Errors
+    /// 400 for numbers, 422 for what does not go together.
+    pub fn read(body: Option<&Value>, query: &Query) -> Result<DeleteOptions, Status> {
+        let mut options = DeleteOptions::default();
+        let dry: Vec<String> = match body {
+            Some(body) => {
+                options.grace = body.at("gracePeriodSeconds").as_int();
+                let text = |key: &str| body.at("preconditions").at(key).as_str().map(str::to_owned);
+                options.uid = text("uid");
+                options.resource_version = text("resourceVersion");
+                options.propagation = body.at("propagationPolicy").as_str().map(str::to_owned);
+                options.orphan = body.at("orphanDependents").as_bool();
+                body.list("dryRun")
+                    .iter()
+                    .filter_map(Value::as_str)
+                    .map(str::to_owned)
+                    .collect()
+            }
+            None => {
+                options.grace = query.int("gracePeriodSeconds")?;
+                options.propagation = query.get("propagationPolicy").map(str::to_owned);
+                options.orphan = query.bool("orphanDependents");
+                query.all("dryRun").map(str::to_owned).collect()
+            }
+        };
+        let mut errors = Errors::default();
+        if options.orphan.is_some() && options.propagation.is_some() {
+            errors.invalid(
+                Path::ROOT.field("propagationPolicy"),
+                options.propagation.as_deref(),
+                "orphanDependents and deletionPropagation cannot be both set",
+            );
+        }
+        if let Some(policy) = options.propagation.as_deref() {
+            if !matches!(policy, "Foreground" | "Background" | "Orphan") {
+                errors.not_supported(
+                    Path::ROOT.field("propagationPolicy"),
+                    policy,
+                    &["Foreground", "Background", "Orphan", "nil"],
+                );
+            }
+        }
+        validate_dry_run(
+            &dry.iter().map(String::as_str).collect::<Vec<_>>(),
+            &mut errors,
+        );
+        options.dry_run = !dry.is_empty();
+        if errors.is_empty() {
+            Ok(options)
+        } else {
+            Err(Status::invalid(
+                About {
+                    group: "meta.k8s.io",
+                    kind: "DeleteOptions",
+                    name: "",
+                },
+                &errors,
+            ))
+        }
+    }
+}
+
+/// Whether a write of this object is its end: it is being deleted and nothing holds it any more.
+pub fn ends_by(object: &Value) -> bool {
+    let meta = object.at("metadata");
+    meta.get("deletionTimestamp").is_some()
+        && meta.list("finalizers").is_empty()
+        && object.at("spec").list("finalizers").is_empty()
+        && meta
+            .at("deletionGracePeriodSeconds")
+            .as_int()
+            .is_none_or(|grace| grace == 0)
+}
+
+/// The finalizers an object has once it is deleted under a policy.
+fn finalizers(old: &Value, options: &DeleteOptions, orphans_by_default: bool) -> Vec<Value> {
+    let had = old.at("metadata").list("finalizers");
+    let has = |name: &str| had.iter().any(|finalizer| finalizer.as_str() == Some(name));
+    let (orphan, foreground) = match (options.orphan, options.propagation.as_deref()) {
+        (Some(orphan), _) => (orphan, false),
+        (None, Some("Orphan")) => (true, false),
+        (None, Some("Foreground")) => (false, true),
+        (None, Some(_)) => (false, false),
+        (None, None) if has(ORPHAN) || has(FOREGROUND) => (has(ORPHAN), has(FOREGROUND)),
+        (None, None) => (orphans_by_default, false),
+    };
+    let mut out: Vec<Value> = had
+        .iter()
+        .filter(|finalizer| !matches!(finalizer.as_str(), Some(ORPHAN | FOREGROUND)))
+        .cloned()
+        .collect();
+    if orphan {
+        out.push(ORPHAN.into());
+    }
+    if foreground {
+        out.push(FOREGROUND.into());
+    }
+    out
+}
+
+impl Write<'_> {
+    /// Deletes the named object.
+    ///
+    /// # Errors
+    /// 404, 409 for preconditions, and what admission refuses.
+    pub async fn delete(&mut self, options: &DeleteOptions) -> Result<Reply, Status> {
+        let target = self.target;
+        let name = target.info.name.clone();
+        let key = target.resource.key(target.namespace(), &name);
+        loop {
+            let Some(entry) = target.cluster.store.head(&key) else {
+                return Err(Status::not_found(target.about(&name)));
+            };
+            if let Some(done) = self.try_delete(&entry, &name, options).await? {
+                return Ok(self.answer(done, &name));
+            }
+        }
+    }
+
+    fn answer(&self, done: Deleted, name: &str) -> Reply {
+        let target = self.target;
+        match done {
+            Deleted::Stays(object) => Reply::Object(200, object),
+            Deleted::Gone(object) if target.resource.rules.deletion == Deletion::Object => {
+                Reply::Object(200, object)
+            }
+            Deleted::Gone(object) => {
+                let mut details = Object::new();
+                details.insert("name", name);
+                if !target.resource.group.is_empty() {
+                    details.insert("group", &target.resource.group);
+                }
+                details.insert("kind", &target.resource.plural);
+                details.insert("uid", object.at("metadata").str("uid"));
+                Reply::Status(Status::success(Some(details.into())))
+            }
+        }
+    }
+
+    /// One attempt; `None` is a lost race.
+    async fn try_delete(
+        &mut self,
+        entry: &Arc<Entry>,
+        name: &str,
+        options: &DeleteOptions,
+    ) -> Result<Option<Deleted>, Status> {
+        let target = self.target;
+        let (resource, rules) = (&target.resource, &target.resource.rules);
+        let old = crate::resources::cluster::object(entry);
+        let uid = old.at("metadata").str("uid");
+        let about = About {
+            group: "",
+            kind: &resource.kind,
+            name,
+        };
+        if let Some(asked) = options.uid.as_deref().filter(|asked| *asked != uid) {
+            return Err(Status::conflict(
+                about,
+                &format!(
+                    "the UID in the precondition ({asked}) does not match the UID in record ({uid}). The object might have been deleted and then recreated"
+                ),
+            ));
+        }
+        if let Some(asked) = options
+            .resource_version
+            .as_deref()
+            .filter(|asked| *asked != entry.rev.to_string())
+        {
+            return Err(Status::conflict(
+                about,
+                &format!(
+                    "the ResourceVersion in the precondition ({asked}) does not match the ResourceVersion in record ({}). The object might have been modified",
+                    entry.rev
+                ),
+            ));
+        }
+        let (_, effects) = self.validate_deletion(&old, name)?;
+        let finalizers = finalizers(&old, options, rules.orphans_by_default);
+        let mut new = old.clone();
+        let deleting = old.at("metadata").get("deletionTimestamp").is_some();
+        let grace = (rules.grace)(&old, options.grace);
+        let meta = new.object_mut().object_mut("metadata");
+        if finalizers.is_empty() {
+            meta.remove("finalizers");
+        } else {
+            meta.insert("finalizers", finalizers);
+        }
+        let before = meta
+            .get("deletionGracePeriodSeconds")
+            .and_then(Value::as_int);
+        if !deleting {
+            let held = grace.unwrap_or(0);
+            meta.insert("deletionTimestamp", time::print(target.now + held));
+            meta.insert("deletionGracePeriodSeconds", held);
+            if let Some(generation) = meta
+                .get("generation")
+                .and_then(Value::as_int)
+                .filter(|generation| *generation > 0)
+            {
+                meta.insert("generation", generation + 1);
+            }
+        } else if let (Some(before), Some(grace)) = (before, grace) {
+            if grace < before {
+                meta.insert("deletionGracePeriodSeconds", grace);
+                meta.insert("deletionTimestamp", time::print(target.now + grace));
+            }
+        }
+        (rules.prepare_delete)(&mut new, &target.cx());
+        if let Some(storage) = resource.storage() {
+            crate::schema::decode::tidy(&mut new, &storage.schema);
+        }
+        let ends = ends_by(&new);
+        if options.dry_run || self.options.dry_run {
+            let shown = super::super::reply::convert_from_storage(new, resource, target.version());
+            return Ok(Some(if ends {
+                Deleted::Gone(shown)
+            } else {
+                Deleted::Stays(shown)
+            }));
+        }
+        if !ends && new == old {
+            return Ok(Some(Deleted::Stays(versioned(
+                entry,
+                entry.rev,
+                resource,
+                target.version(),
+            ))));
+        }
+        let put = (!ends).then(|| record::encode(resource, &new));
+        let mut changes = vec![Change {
+            resource: resource.prefix.clone(),
+            key: entry.key.clone(),
+            expect: Expect::Revision(entry.rev),
+            put,
+            ttl: None,
+        }];
+        changes.extend(effects);
+        match target.cluster.store.commit(changes).await {
+            Ok(committed) => {
+                let mut shown = if ends && grace.is_none() { old } else { new };
+                shown
+                    .object_mut()
+                    .object_mut("metadata")
+                    .insert("resourceVersion", committed.rev.to_string());
+                let shown =
+                    super::super::reply::convert_from_storage(shown, resource, target.version());
+                Ok(Some(if ends {
+                    Deleted::Gone(shown)
+                } else {
+                    Deleted::Stays(shown)
+                }))
+            }
+            Err(StoreError::Conflict { .. }) => Ok(None),
+            Err(error) => Err(store_failure(&error)),
+        }
+    }
+
+    fn validate_deletion(
+        &mut self,
+        old: &Value,
+        name: &str,
+    ) -> Result<(Value, Vec<Change>), Status> {
+        self.run_validation(Operation::Delete, Value::Null, Some(old), name)
+    }
+
+    /// Deletes every object that the selectors name, one by one in key order, and answers what was deleted.
+    ///
+    /// # Errors
+    /// As lists, and as the deletion of each object.
+    pub async fn delete_collection(&mut self, options: &DeleteOptions) -> Result<Reply, Status> {
+        let Reply::List(page) = super::list::list(self.target).await? else {
+            return Err(Status::internal("a list answered something else"));
+        };
+        for entry in &page.entries {
+            let name = self.target.resource.split_key(&entry.key).1.to_owned();
+            loop {
+                let Some(current) = self.target.cluster.store.head(&entry.key) else {
+                    break;
+                };
+                if self.try_delete(&current, &name, options).await?.is_some() {
+                    break;
+                }
+            }
+        }
+        Ok(Reply::List(List {
+            remaining: page.remaining,
+            ..page
+        }))
+    }
+}
+
+/// What became of an object.
+enum Deleted {
+    /// It is gone; this is what it was.
+    Gone(Value),
+    /// Something holds it: it is only marked.
+    Stays(Value),
+}

@@ -1,0 +1,441 @@
+//! Lists: selectors, pages that show one moment, resourceVersionMatch.
+
+use std::time::Duration;
+
+use base64::Engine as _;
+
+use super::{Target, store_failure, too_large};
+use crate::api::query::{Query, parse_uint};
+use crate::api::reply::{List, Reply};
+use crate::meta::selector::{Op, Selector, parse_fields};
+use crate::meta::status::About;
+use crate::meta::{Errors, Path, Status, errors::quoted};
+use crate::resources::Resource;
+use crate::schema::{Value, json};
+use crate::store::{Entry, Interest, Revision};
+
+/// How long upstream waits for a resourceVersion of the future.
+const PATIENCE: Duration = Duration::from_secs(3);
+
+/// What a list or watch selects.
+#[derive(Clone, Debug, Default)]
+pub struct Selection {
+    /// By labels.
+    pub labels: Selector,
+    /// By fields, but for name and namespace.
+    pub fields: Selector,
+    /// `metadata.name` terms.
+    pub names: Selector,
+    /// Whether any field selector was given.
+    pub by_field: bool,
+}
+
+impl Selection {
+    /// Reads both selectors.
+    ///
+    /// # Errors
+    /// 400 with upstream's text for what does not parse or is not selectable.
+    pub fn read(query: &Query, resource: &Resource) -> Result<Selection, Status> {
+        let labels = Selector::parse(query.get("labelSelector").unwrap_or_default())
+            .map_err(Status::bad_request)?;
+        let all = parse_fields(query.get("fieldSelector").unwrap_or_default())
+            .map_err(Status::bad_request)?;
+        let by_field = !all.is_empty();
+        let (mut fields, mut names) = (Vec::new(), Vec::new());
+        for term in all.0 {
+            match term.key.as_str() {
+                "metadata.name" => names.push(term),
+                "metadata.namespace" if selects_namespace(resource) => names.push(term),
+                key if resource
+                    .rules
+                    .selectable
+                    .iter()
+                    .any(|field| field.name == key) =>
+                {
+                    fields.push(term)
+                }
+                key => return Err(Status::bad_request(unknown_field(resource, key))),
+            }
+        }
+        Ok(Selection {
+            labels,
+            fields: Selector(fields),
+            names: Selector(names),
+            by_field,
+        })
+    }
+
+    /// Whether an entry is selected.
+    pub fn matches(&self, resource: &Resource, entry: &Entry) -> bool {
+        if !self.names.is_empty() {
+            let (namespace, name) = resource.split_key(&entry.key);
+            if !self.names.matches(|key| {
+                Some(if key == "metadata.name" {
+                    name
+                } else {
+                    namespace
+                })
+            }) {
+                return false;
+            }
+        }
+        self.labels.matches_pairs(&entry.record.labels)
+            && self.fields.matches_pairs(&entry.record.fields)
+    }
+
+    /// Whether everything is selected.
+    pub fn is_everything(&self) -> bool {
+        self.labels.is_empty() && !self.by_field
+    }
+
+    /// The one name that is selected, where that is so.
+    pub fn name(&self) -> Option<&str> {
+        self.names
+            .0
+            .iter()
+            .find(|term| term.key == "metadata.name" && term.op == Op::Equals)
+            .and_then(|term| term.values.first())
+            .map(|name| name.as_str())
+    }
+}
+
+fn selects_namespace(resource: &Resource) -> bool {
+    resource.namespaced || (resource.rules.selects_namespace && !resource.is_custom())
+}
+
+fn unknown_field(resource: &Resource, key: &str) -> String {
+    if resource.rules.own_selector_error
+        || !resource.rules.selectable.is_empty()
+        || resource.is_custom()
+    {
+        return if (&*resource.group, &*resource.plural) == ("batch", "jobs") {
+            format!("field label {} not supported for Job", quoted(key))
+        } else {
+            format!("field label not supported: {key}")
+        };
+    }
+    format!(
+        "{} is not a known field selector: only \"metadata.name\", \"metadata.namespace\"",
+        quoted(key)
+    )
+}
+
+/// Waits until a revision has happened, at most three seconds; answers the newest otherwise.
+pub async fn until(target: &Target, asked: Revision) -> Result<(), Revision> {
+    let store = &target.cluster.store;
+    if store.world().rev() >= asked {
+        return Ok(());
+    }
+    let interest = Interest {
+        resource: target.resource.prefix.clone(),
+        keys: target.resource.prefix.clone(),
+        exact: false,
+        field: None,
+    };
+    let wait = async {
+        let mut cursor = store.clone().watch(interest, store.world().rev()).ok()?;
+        while store.world().rev() < asked {
+            cursor.changed().await;
+            let _ = cursor.next(1).await;
+        }
+        Some(())
+    };
+    match tokio::time::timeout(PATIENCE, wait).await {
+        Ok(Some(())) => Ok(()),
+        _ => Err(store.world().rev()),
+    }
+}
+
+/// A page token: where the next page begins, and the moment that all pages show (-1 for the newest).
+struct Token {
+    rev: i64,
+    start: String,
+}
+
+impl Token {
+    fn write(&self) -> String {
+        let mut start = self.start.clone();
+        start.push('\0');
+        let text = format!(
+            "{{\"v\":\"meta.k8s.io/v1\",\"rv\":{},\"start\":{}}}",
+            self.rev,
+            json::to_string(&Value::from(start))
+        );
+        base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(text)
+    }
+
+    fn read(text: &str) -> Result<Token, Status> {
+        let bad = |why: String| {
+            Status::bad_request(format!(
+                "invalid continue token: continue key is not valid: {why}"
+            ))
+        };
+        let bytes = base64::engine::general_purpose::URL_SAFE_NO_PAD
+            .decode(text.trim_end_matches('='))
+            .map_err(|error| match error {
+                base64::DecodeError::InvalidByte(at, _)
+                | base64::DecodeError::InvalidLastSymbol(at, _) => {
+                    bad(format!("illegal base64 data at input byte {at}"))
+                }
+                _ => bad(format!("illegal base64 data at input byte {}", text.len())),
+            })?;
+        let value = json::parse(&bytes)
+            .map_err(|error| bad(error.to_string()))?
+            .value;
+        if value.str("v") != "meta.k8s.io/v1" {
+            return Err(bad(format!(
+                "server does not recognize this encoded version {}",
+                value.str("v")
+            )));
+        }
+        let (rev, start) = (value.int("rv"), value.str("start"));
+        if rev == 0 {
+            return Err(bad(
+                "incorrect encoded start resourceVersion (version meta.k8s.io/v1)".to_owned(),
+            ));
+        }
+        if start.is_empty() {
+            return Err(bad("no start key".to_owned()));
+        }
+        if start.split('/').any(|part| part == ".." || part == ".") {
+            return Err(bad(start.to_owned()));
+        }
+        Ok(Token {
+            rev,
+            start: start.trim_end_matches('\0').to_owned(),
+        })
+    }
+}
+
+/// How a list reads time.
+enum Moment {
+    Newest,
+    NotOlderThan(Revision),
+    Exact(Revision),
+}
+
+/// Refuses options that do not go together.
+pub fn validate(query: &Query, watch: bool) -> Result<(), Status> {
+    let mut errors = Errors::default();
+    let matching = query.get("resourceVersionMatch").unwrap_or_default();
+    let version = query.get("resourceVersion").unwrap_or_default();
+    let path = Path::ROOT.field("resourceVersionMatch");
+    if watch {
+        let initial = query
+            .get("sendInitialEvents")
+            .filter(|value| !value.is_empty());
+        if initial.is_some() && matching.is_empty() {
+            errors.forbidden(
+                path,
+                "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan",
+            );
+        }
+        if initial.is_none() && !matching.is_empty() {
+            errors.forbidden(
+                path,
+                "resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided",
+            );
+        }
+        if initial.is_some() && !matching.is_empty() && matching != "NotOlderThan" {
+            errors.forbidden(
+                path,
+                "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan",
+            );
+            errors.not_supported(path, matching, &["NotOlderThan"]);
+        }
+        if query.get("continue").is_some_and(|token| !token.is_empty()) {
+            errors.forbidden(
+                path,
+                "resourceVersionMatch is forbidden when continue is provided",
+            );
+        }
+    } else {
+        if !matching.is_empty() {
+            if version.is_empty() {
+                errors.forbidden(
+                    path,
+                    "resourceVersionMatch is forbidden unless resourceVersion is provided",
+                );
+            }
+            if query.get("continue").is_some_and(|token| !token.is_empty()) {
+                errors.forbidden(
+                    path,
+                    "resourceVersionMatch is forbidden when continue is provided",
+                );
+            }
+            if !matches!(matching, "Exact" | "NotOlderThan") {
+                errors.not_supported(path, matching, &["Exact", "NotOlderThan", ""]);
+            }
+            if matching == "Exact" && version == "0" {
+                errors.forbidden(
+                    path,
+                    "resourceVersionMatch \"exact\" is forbidden for resourceVersion \"0\"",
+                );
+            }
+        }
+        if query
+            .get("sendInitialEvents")
+            .is_some_and(|value| !value.is_empty())
+        {
+            errors.forbidden(
+                Path::ROOT.field("sendInitialEvents"),
+                "sendInitialEvents is forbidden for list",
+            );
+        }
+    }
+    if errors.is_empty() {
+        Ok(())
+    } else {
+        Err(Status::invalid(
+            About {
+                group: "meta.k8s.io",
+                kind: "ListOptions",
+                name: "",
+            },
+            &errors,
+        ))
+    }
+}
+
+/// Lists what the request asks for.
+///
+/// # Errors
+/// 400 and 422 for options, 410 for a moment that is gone, 504 for one that has not come.
+pub async fn list(target: &Target) -> Result<Reply, Status> {
+    let query = &target.query;
+    let limit = query.int("limit")?.unwrap_or(0).max(0);
+    query.int("timeoutSeconds")?;
+    let selection = Selection::read(query, &target.resource)?;
+    validate(query, false)?;
+    let version = query.get("resourceVersion").unwrap_or_default();
+    let number = if version.is_empty() {
+        0
+    } else {
+        parse_uint(version).map_err(|error| {
+            Status::bad_request(format!(
+                "invalid resource version: resourceVersion: Invalid value: {}: {error}",
+                quoted(version)
+            ))
+        })?
+    };
+    let token = query
+        .get("continue")
+        .filter(|token| !token.is_empty())
+        .map(Token::read)
+        .transpose()?;
+    if token.is_some() && number != 0 {
+        return Err(Status::bad_request(
+            "specifying resource version is not allowed when using continue",
+        ));
+    }
+    let mut limit = usize::try_from(limit).unwrap_or(0);
+    let moment = match (
+        &token,
+        query.get("resourceVersionMatch").unwrap_or_default(),
+    ) {
+        (Some(token), _) => Revision::try_from(token.rev).map_or(Moment::Newest, Moment::Exact),
+        (None, "Exact") => Moment::Exact(number),
+        (None, "NotOlderThan") => Moment::NotOlderThan(number),
+        (None, _) if version.is_empty() => Moment::Newest,
+        (None, _) if number == 0 => {
+            limit = 0;
+            Moment::Newest
+        }
+        (None, _) if limit > 0 => Moment::Exact(number),
+        (None, _) => Moment::NotOlderThan(number),
+    };
+    let keys = target.resource.keys(target.namespace());
+    let from = token
+        .as_ref()
+        .map(|token| format!("{keys}{}\0", token.start))
+        .unwrap_or_default();
+    let store = &target.cluster.store;
+    let asked = match moment {
+        Moment::Exact(rev) | Moment::NotOlderThan(rev) => rev,
+        Moment::Newest => 0,
+    };
+    until(target, asked)
+        .await
+        .map_err(|current| too_large(asked, current))?;
+    let matches =
+        |entry: &Entry| selection.is_everything() || selection.matches(&target.resource, entry);
+    let world = store.world();
+    let exact = match moment {
+        Moment::Exact(rev) if rev != world.rev() => Some(rev),
+        _ => None,
+    };
+    let (rev, found) = match exact {
+        None => {
+            // One more than the page tells whether there is a next one.
+            let wanted = if limit == 0 { usize::MAX } else { limit + 1 };
+            (
+                world.rev(),
+                world
+                    .range(&target.resource.prefix, &keys, &from)
+                    .filter(|entry| matches(entry))
+                    .take(wanted)
+                    .cloned()
+                    .collect::<Vec<_>>(),
+            )
+        }
+        Some(rev) => {
+            let range = store
+                .range_at(&target.resource.prefix, &keys, &from, 0, rev)
+                .await
+                .map_err(|error| match &token {
+                    Some(token) => expired(token),
+                    None => store_failure(&error),
+                })?;
+            (
+                rev,
+                range
+                    .entries
+                    .into_iter()
+                    .filter(|entry| matches(entry))
+                    .collect(),
+            )
+        }
+    };
+    let mut entries = found;
+    let (mut next, mut remaining) = (String::new(), None);
+    if limit > 0 && entries.len() > limit {
+        let total = if exact.is_none() {
+            world.range(&target.resource.prefix, &keys, &from).count()
+        } else {
+            entries.len()
+        };
+        entries.truncate(limit);
+        let last = entries
+            .last()
+            .map(|entry| {
+                entry
+                    .key
+                    .strip_prefix(&*keys)
+                    .unwrap_or(&entry.key)
+                    .to_owned()
+            })
+            .unwrap_or_default();
+        next = Token {
+            rev: i64::try_from(rev).unwrap_or(i64::MAX),
+            start: last,
+        }
+        .write();
+        remaining = selection.is_everything().then_some(total - limit);
+    }
+    Ok(Reply::List(List {
+        rev,
+        entries,
+        next,
+        remaining,
+    }))
+}
+
+/// 410 for a page whose moment is gone, with a token that goes on at the newest state.
+fn expired(token: &Token) -> Status {
+    Status::failure(
+        410,
+        "Expired",
+        "The provided continue parameter is too old to display a consistent list result. You can start a new list without the continue parameter, or use the continue token in this response to retrieve the remainder of the results. Continuing with the provided token results in an inconsistent list - objects that were created, modified, or deleted between the time the first chunk was returned and now may show up in the list.",
+    )
+    .continuing(Token { rev: -1, start: token.start.clone() }.write())
+}

@@ -1,0 +1,111 @@
+//! The verbs, each over one target and one pipeline for all kinds.
+
+pub mod delete;
+pub mod get;
+pub mod list;
+pub mod watch;
+pub mod write;
+
+use std::sync::Arc;
+
+use super::info::Info;
+use super::query::Query;
+use crate::auth::User;
+use crate::meta::Status;
+use crate::meta::status::About;
+use crate::resources::cluster::Cluster;
+use crate::resources::{Cx, Resource, Version};
+use crate::store::StoreError;
+
+/// What a verb acts on.
+#[derive(Clone)]
+pub struct Target {
+    /// The store, the registry, the settings.
+    pub cluster: Arc<Cluster>,
+    /// The resource.
+    pub resource: Arc<Resource>,
+    /// Which of its versions the request speaks.
+    pub version: usize,
+    /// The request.
+    pub info: Arc<Info>,
+    /// Its query.
+    pub query: Arc<Query>,
+    /// Who asks.
+    pub user: Arc<User>,
+    /// Now, in seconds since 1970.
+    pub now: i64,
+}
+
+impl Target {
+    /// The version that the request speaks.
+    pub fn version(&self) -> &Version {
+        &self.resource.versions[self.version]
+    }
+
+    /// The namespace for keys: empty for cluster-scoped resources.
+    pub fn namespace(&self) -> &str {
+        if self.resource.namespaced {
+            &self.info.namespace
+        } else {
+            ""
+        }
+    }
+
+    /// What rules may know.
+    pub fn cx(&self) -> Cx<'_> {
+        Cx {
+            namespace: self.namespace(),
+            version: &self.version().name,
+            subresource: &self.info.subresource,
+            now: self.now,
+            cluster: &self.cluster,
+        }
+    }
+
+    /// The resource and a name, for refusals that name the resource.
+    pub fn about<'a>(&'a self, name: &'a str) -> About<'a> {
+        About {
+            group: &self.resource.group,
+            kind: &self.resource.plural,
+            name,
+        }
+    }
+
+    /// The kind and a name, for refusals that name the kind.
+    pub fn about_kind<'a>(&'a self, name: &'a str) -> About<'a> {
+        About {
+            group: &self.resource.group,
+            kind: &self.resource.kind,
+            name,
+        }
+    }
+}
+
+/// A failure of the store that is no answer to the request.
+pub fn store_failure(error: &StoreError) -> Status {
+    match error {
+        StoreError::Compacted { .. } => Status::failure(
+            410,
+            "Expired",
+            "The resourceVersion for the provided list is too old.",
+        ),
+        StoreError::Closed => {
+            Status::failure(503, "ServiceUnavailable", "the server is shutting down")
+                .with_details(crate::schema::Object::new())
+                .retry_after(1)
+        }
+        other => Status::internal(&other.to_string()),
+    }
+}
+
+/// A resourceVersion that has not happened yet: upstream waits three seconds, then says so.
+pub fn too_large(asked: u64, current: u64) -> Status {
+    let cause = crate::value!({"reason": "ResourceVersionTooLarge", "message": "Too large resource version"});
+    Status::failure(
+        504,
+        "Timeout",
+        format!("Timeout: Too large resource version: {asked}, current: {current}"),
+    )
+    .with_details(crate::value!({"causes": [cause]}))
+    .retry_after(1)
+}

@@ -1,0 +1,395 @@
+//! Watches: what is there, then every change, each once and in order, as one JSON object a line.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{HeaderValue, Response, header};
+use http_body::Frame;
+use http_body_util::StreamBody;
+use http_body_util::combinators::UnsyncBoxBody as BoxBody;
+use tokio::time::Instant;
+
+use super::list::{Selection, validate};
+use super::{Target, too_large};
+use crate::api::negotiate::{Accepted, Shape};
+use crate::api::query::parse_uint;
+use crate::api::reply::{Body, Reply, is_stored_form, partial, versioned};
+use crate::api::table::{self, Include};
+use crate::meta::{Status, errors::quoted};
+use crate::resources::record::write_body;
+use crate::schema::{Object, Value, json};
+use crate::store::{Cursor, Entry, Event, Interest, Revision, StoreError};
+
+/// How often a bookmark is sent to those who want them.
+const BOOKMARK_EVERY: Duration = Duration::from_secs(60);
+/// How long before its end a watch is told where it stands.
+const LAST_BOOKMARK: Duration = Duration::from_secs(2);
+/// How many events are written in one piece.
+const CHUNK: usize = 256;
+/// The annotation of the bookmark behind what was there.
+const INITIAL_END: &str = "k8s.io/initial-events-end";
+
+/// Begins the watch that the request asks for.
+///
+/// # Errors
+/// 400, 422 and 500 for its options. What goes wrong later is told as an ERROR event.
+pub async fn watch(target: &Target, accepted: Accepted) -> Result<Reply, Status> {
+    let query = &target.query;
+    query.int("limit")?;
+    let timeout = query.int("timeoutSeconds")?;
+    let mut selection = Selection::read(query, &target.resource)?;
+    if target.info.old_watch && !target.info.path_name.is_empty() {
+        selection.names.0.push(crate::meta::selector::Term {
+            key: "metadata.name".into(),
+            op: crate::meta::selector::Op::Equals,
+            values: vec![target.info.path_name.as_str().into()],
+        });
+        selection.by_field = true;
+    }
+    validate(query, true)?;
+    let text = query.get("resourceVersion").unwrap_or_default();
+    let asked = if text.is_empty() {
+        0
+    } else {
+        parse_uint(text).map_err(|error| {
+            Status::unclassified(format!(
+                "resourceVersion: Invalid value: {}: {error}",
+                quoted(text)
+            ))
+        })?
+    };
+    let include = Include::read(query)?;
+    let bookmarks = query.bool("allowWatchBookmarks").unwrap_or(false);
+    let initial = query
+        .get("sendInitialEvents")
+        .filter(|value| !value.is_empty())
+        .map(|_| query.bool("sendInitialEvents").unwrap_or(true));
+    let seconds = timeout
+        .filter(|seconds| *seconds != 0)
+        .unwrap_or_else(|| 1800 + i64::from(crate::api::verbs::write::new_uid().as_bytes()[0]) * 7);
+    let watcher = Watcher {
+        target: target.clone(),
+        selection,
+        accepted,
+        include,
+        bookmarks,
+        told_columns: false,
+        out: Vec::new(),
+        cursor: None,
+        at: asked,
+        bookmarked: asked,
+        plan: match initial {
+            Some(true) => Plan::Initial { asked, mark: true },
+            Some(false) if asked == 0 => Plan::From(target.cluster.store.world().rev()),
+            None if asked == 0 => Plan::Initial {
+                asked: 0,
+                mark: true,
+            },
+            _ => Plan::From(asked),
+        },
+        ends: Instant::now() + Duration::from_secs(u64::try_from(seconds).unwrap_or(0)),
+        next_bookmark: Instant::now() + BOOKMARK_EVERY,
+        negative: seconds < 0,
+    };
+    let stream = futures::stream::unfold(Some(watcher), |watcher| async move {
+        let mut watcher = watcher?;
+        let goes_on = watcher.step().await;
+        let bytes = Bytes::from(std::mem::take(&mut watcher.out));
+        Some((
+            Ok::<_, std::convert::Infallible>(Frame::data(bytes)),
+            goes_on.then_some(watcher),
+        ))
+    });
+    let mut response: Response<Body> = Response::new(BoxBody::new(StreamBody::new(stream)));
+    response.headers_mut().insert(
+        header::CONTENT_TYPE,
+        HeaderValue::from_static("application/json"),
+    );
+    response.headers_mut().insert(
+        header::CACHE_CONTROL,
+        HeaderValue::from_static("no-cache, private"),
+    );
+    Ok(Reply::Stream(response))
+}
+
+/// How a watch begins.
+enum Plan {
+    /// With everything there is, once `asked` has happened.
+    Initial { asked: Revision, mark: bool },
+    /// Behind a revision.
+    From(Revision),
+    /// It has begun.
+    Live,
+}
+
+struct Watcher {
+    target: Target,
+    selection: Selection,
+    accepted: Accepted,
+    include: Include,
+    bookmarks: bool,
+    told_columns: bool,
+    out: Vec<u8>,
+    cursor: Option<Box<dyn Cursor>>,
+    at: Revision,
+    bookmarked: Revision,
+    plan: Plan,
+    ends: Instant,
+    next_bookmark: Instant,
+    negative: bool,
+}
+
+impl Watcher {
+    /// Writes what comes next into `out`; false at the end.
+    async fn step(&mut self) -> bool {
+        if self.negative {
+            self.error(&Status::internal("context deadline exceeded"));
+            return false;
+        }
+        match std::mem::replace(&mut self.plan, Plan::Live) {
+            Plan::Initial { asked, mark } => return self.initial(asked, mark).await,
+            Plan::From(after) => return self.open(after),
+            Plan::Live => {}
+        }
+        loop {
+            let Some(cursor) = self.cursor.as_mut() else {
+                return false;
+            };
+            match cursor.next(CHUNK).await {
+                Ok(batch) => {
+                    self.at = self.at.max(batch.rev);
+                    for event in &batch.events {
+                        self.event(event);
+                    }
+                    if !self.out.is_empty() {
+                        return true;
+                    }
+                    if batch.more {
+                        continue;
+                    }
+                }
+                Err(error) => {
+                    self.gone(&error);
+                    return false;
+                }
+            }
+            let last = self.ends.checked_sub(LAST_BOOKMARK).filter(|last| {
+                self.bookmarks
+                    && *last > Instant::now()
+                    && self.bookmarked < self.at.max(self.target.cluster.store.world().rev())
+            });
+            let wake = last.map_or(self.ends, |last| last.min(self.ends));
+            let wake = if self.bookmarks {
+                wake.min(self.next_bookmark)
+            } else {
+                wake
+            };
+            let Some(cursor) = self.cursor.as_mut() else {
+                return false;
+            };
+            tokio::select! {
+                // Cancel-safe by the cursor's contract: what was not taken is told by the next call.
+                () = cursor.changed() => {}
+                () = tokio::time::sleep_until(wake) => {
+                    let now = Instant::now();
+                    if now >= self.ends {
+                        return false;
+                    }
+                    self.next_bookmark = now + BOOKMARK_EVERY;
+                    if self.at > self.bookmarked {
+                        self.bookmark(false);
+                        return true;
+                    }
+                    if last.is_some() {
+                        // Nothing new to tell: only the end is awaited.
+                        self.bookmarked = self.bookmarked.max(self.at);
+                    }
+                }
+            }
+        }
+    }
+
+    fn open(&mut self, after: Revision) -> bool {
+        let target = &self.target;
+        let keys = target.resource.keys(target.namespace());
+        let interest = match self.selection.name() {
+            Some(name) if !target.resource.namespaced || !target.namespace().is_empty() => {
+                Interest {
+                    resource: target.resource.prefix.clone(),
+                    keys: target.resource.key(target.namespace(), name),
+                    exact: true,
+                    field: None,
+                }
+            }
+            _ => {
+                let field = target.resource.rules.trigger.and_then(|trigger| {
+                    let term = self.selection.fields.0.iter().find(|term| {
+                        term.key == trigger && term.op == crate::meta::selector::Op::Equals
+                    })?;
+                    Some((term.key.clone(), term.values.first()?.clone()))
+                });
+                Interest {
+                    resource: target.resource.prefix.clone(),
+                    keys,
+                    exact: false,
+                    field,
+                }
+            }
+        };
+        self.at = self.at.max(after);
+        match target.cluster.store.clone().watch(interest, after) {
+            Ok(cursor) => {
+                self.cursor = Some(cursor);
+                true
+            }
+            Err(error) => {
+                self.gone(&error);
+                false
+            }
+        }
+    }
+
+    /// Tells everything there is, and where it stands.
+    async fn initial(&mut self, asked: Revision, mark: bool) -> bool {
+        if let Err(current) = super::list::until(&self.target, asked).await {
+            self.error(&too_large(asked, current));
+            return false;
+        }
+        let world = self.target.cluster.store.world();
+        let keys = self.target.resource.keys(self.target.namespace());
+        for entry in world.range(&self.target.resource.prefix, &keys, "") {
+            if self.selection.is_everything()
+                || self.selection.matches(&self.target.resource, entry)
+            {
+                self.write("ADDED", entry, entry.rev);
+            }
+        }
+        self.at = world.rev();
+        if mark && self.bookmarks {
+            self.bookmark(true);
+        }
+        self.open(world.rev())
+    }
+
+    fn event(&mut self, event: &Event) {
+        let selected = |entry: &Option<Arc<Entry>>| {
+            entry
+                .as_ref()
+                .filter(|entry| {
+                    self.selection.is_everything()
+                        || self.selection.matches(&self.target.resource, entry)
+                })
+                .cloned()
+        };
+        match (selected(&event.old), selected(&event.new)) {
+            (None, Some(new)) => self.write("ADDED", &new, event.rev),
+            (Some(_), Some(new)) => self.write("MODIFIED", &new, event.rev),
+            (Some(old), None) => self.write("DELETED", &old, event.rev),
+            (None, None) => {}
+        }
+    }
+
+    fn write(&mut self, kind: &str, entry: &Entry, rev: Revision) {
+        let (resource, version) = (self.target.resource.clone(), self.target.version().clone());
+        if self.accepted.shape == Shape::Object && is_stored_form(&resource, &version) {
+            self.out.extend_from_slice(b"{\"type\":\"");
+            self.out.extend_from_slice(kind.as_bytes());
+            self.out.extend_from_slice(b"\",\"object\":");
+            write_body(entry, rev, true, &mut self.out);
+            self.out.extend_from_slice(b"}\n");
+            return;
+        }
+        let object = versioned(entry, rev, &resource, &version);
+        let shown = self.shaped(object);
+        self.line(kind, &shown);
+    }
+
+    fn shaped(&mut self, object: Value) -> Value {
+        match self.accepted.shape {
+            Shape::Object | Shape::PartialList { .. } => object,
+            Shape::Partial { beta } => partial(&object, beta),
+            Shape::Table { beta } => {
+                let columns = !std::mem::replace(&mut self.told_columns, true);
+                table::of(
+                    &[object],
+                    &self.target.resource,
+                    self.target.version(),
+                    beta,
+                    self.include,
+                    columns,
+                )
+            }
+        }
+    }
+
+    fn bookmark(&mut self, initial: bool) {
+        self.bookmarked = self.at;
+        let target = &self.target;
+        let mut meta = Object::new();
+        meta.insert("resourceVersion", self.at.to_string());
+        if initial {
+            let mut annotations = Object::new();
+            annotations.insert(INITIAL_END, "true");
+            meta.insert("annotations", annotations);
+        }
+        let mut object = Object::new();
+        object.insert("kind", &target.resource.kind);
+        object.insert(
+            "apiVersion",
+            target.resource.api_version(&target.version().name),
+        );
+        object.insert("metadata", meta);
+        let shown = match self.accepted.shape {
+            Shape::Table { beta } => {
+                let cells = vec![Value::from(""); target.version().columns.len()];
+                let columns = !std::mem::replace(&mut self.told_columns, true);
+                let object = Value::Object(object);
+                let mut value = table::of(
+                    std::slice::from_ref(&object),
+                    &self.target.resource,
+                    self.target.version(),
+                    beta,
+                    Include::Metadata,
+                    columns,
+                );
+                if let Some(row) = value
+                    .get_mut("rows")
+                    .and_then(Value::as_array_mut)
+                    .and_then(|rows| rows.first_mut())
+                {
+                    row.set("cells", cells);
+                }
+                value
+            }
+            Shape::Partial { beta } => partial(&Value::Object(object), beta),
+            _ => Value::Object(object),
+        };
+        self.line("BOOKMARK", &shown);
+    }
+
+    fn gone(&mut self, error: &StoreError) {
+        let status = match error {
+            StoreError::Compacted { asked, oldest } => Status::failure(
+                410,
+                "Expired",
+                format!("too old resource version: {asked} ({oldest})"),
+            ),
+            other => super::store_failure(other),
+        };
+        self.error(&status);
+    }
+
+    fn error(&mut self, status: &Status) {
+        self.line("ERROR", &status.to_value());
+    }
+
+    fn line(&mut self, kind: &str, object: &Value) {
+        self.out.extend_from_slice(b"{\"type\":\"");
+        self.out.extend_from_slice(kind.as_bytes());
+        self.out.extend_from_slice(b"\",\"object\":");
+        self.out
+            .extend_from_slice(json::to_string(object).as_bytes());
+        self.out.extend_from_slice(b"}\n");
+    }
+}
