@@ -9,6 +9,7 @@ pub mod auth;
 #[doc(hidden)]
 pub mod fakehost;
 pub mod meta;
+pub mod patch;
 pub mod resources;
 pub mod schema;
 pub mod store;

@@ -1,9 +1,12 @@
 //! The HTTP side: requests to verbs, objects and refusals to bytes. Knows no kind by name.
 
+pub mod discovery;
+pub mod health;
 pub mod info;
 pub mod negotiate;
 pub mod query;
 pub mod read;
 pub mod reply;
+pub mod server;
 pub mod table;
 pub mod verbs;
