@@ -3,13 +3,16 @@
 //! The semantics are etcd's, so that etcd can stand behind [`Store`] as a second engine: a commit is
 //! compare-and-write over a few keys at one new revision, history is kept until it is compacted, a watch
 //! from any revision that is not compacted tells every later change once and in order. The embedded engine
-//! is redb; [`memory`] keeps the same semantics without a file.
+//! is redb; [`memory()`] keeps the same semantics without a file.
 //!
 //! Readers never wait for a disk: they take the newest durable [`World`], an immutable snapshot of every
 //! resource at one revision. Writers who read, change and write take [`Store::head`], which may be ahead of
 //! the disk, so that several changes of one object share one fsync.
 
-mod memory;
+mod engine;
+mod redb;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 
@@ -264,5 +267,7 @@ impl World {
 
 /// A store in memory: the semantics of the durable one, and nothing left when the process ends.
 pub fn memory() -> Arc<dyn Store> {
-    memory::Memory::new(None)
+    engine::Engine::memory()
 }
+
+pub use redb::{OpenError, open};

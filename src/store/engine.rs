@@ -1,0 +1,582 @@
+//! The core of the engines: heads, history and snapshots under one short lock, published as immutable worlds.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use futures::future::BoxFuture;
+use parking_lot::{Condvar, Mutex};
+use tokio::sync::{Semaphore, oneshot, watch};
+
+use super::{
+    Batch, Change, Committed, Cursor, Entry, Event, Expect, Interest, Range, ResourcePrefix,
+    Revision, Store, StoreError, World,
+};
+
+/// How many bytes of bodies the history of replaced and deleted entries may hold before the oldest is compacted.
+const HISTORY_BYTES: usize = 64 << 20;
+
+/// How many commits may wait for the disk; others wait for a place.
+const IN_FLIGHT: usize = 4096;
+
+/// One change in the order of revisions.
+#[derive(Clone)]
+struct Logged {
+    resource: ResourcePrefix,
+    event: Event,
+}
+
+/// Where a durable engine keeps commits.
+pub(super) trait Log: Send + 'static {
+    /// Writes commits, each at its revision, in one durable transaction: all are on disk when it returns, or none.
+    fn append(&mut self, commits: &[Accepted]) -> Result<(), StoreError>;
+
+    /// Forgets rows that nobody can read any more.
+    fn forget(
+        &mut self,
+        rows: &[(Revision, Arc<str>)],
+        compacted: Revision,
+    ) -> Result<(), StoreError>;
+}
+
+/// One key's part of an accepted commit.
+pub(super) struct Step {
+    pub(super) resource: ResourcePrefix,
+    pub(super) old: Option<Arc<Entry>>,
+    pub(super) new: Option<Arc<Entry>>,
+}
+
+/// A commit whose conditions held, not yet published.
+pub(super) struct Accepted {
+    pub(super) rev: Revision,
+    pub(super) steps: Vec<Step>,
+    ack: Option<oneshot::Sender<Result<Committed, StoreError>>>,
+}
+
+struct State {
+    /// The revision of the newest accepted commit.
+    rev: Revision,
+    /// The newest accepted entry of every key.
+    heads: HashMap<Arc<str>, Arc<Entry>>,
+    /// Accepted commits that wait for the disk.
+    pending: Vec<Accepted>,
+    /// Published changes, the oldest first.
+    history: VecDeque<Logged>,
+    history_bytes: usize,
+    /// Everything after this revision is in `history`.
+    compacted: Revision,
+    /// Rows of the log that compaction left without readers.
+    forgotten: Vec<(Revision, Arc<str>)>,
+    closed: bool,
+}
+
+/// The core of both engines: conditions, heads, history and snapshots under one short lock. With a log, one thread
+/// takes everything that waits, writes it in one transaction, publishes it and acknowledges; without, a commit is
+/// published at once.
+pub struct Engine {
+    state: Mutex<State>,
+    work: Condvar,
+    durable: bool,
+    world: ArcSwap<World>,
+    published: watch::Sender<Revision>,
+    places: Semaphore,
+}
+
+impl Engine {
+    /// An empty store in memory.
+    pub(super) fn memory() -> Arc<Engine> {
+        Self::restored(1, 1, Vec::new(), None)
+    }
+
+    /// A store that begins with what a log holds: every change after `compacted` and, of older ones, the live entries,
+    /// in order of revision.
+    pub(super) fn restored(
+        rev: Revision,
+        compacted: Revision,
+        steps: Vec<(ResourcePrefix, Revision, Arc<str>, Option<Arc<Entry>>)>,
+        log: Option<Box<dyn Log>>,
+    ) -> Arc<Engine> {
+        let mut world = World {
+            rev,
+            ..World::default()
+        };
+        let mut heads: HashMap<Arc<str>, Arc<Entry>> = HashMap::with_capacity(steps.len());
+        let mut history = VecDeque::new();
+        for (resource, rev, key, new) in steps {
+            let old = match &new {
+                Some(new) => heads.insert(key.clone(), new.clone()),
+                None => heads.remove(&key),
+            };
+            let map = world.resources.entry(resource.clone()).or_default();
+            match &new {
+                Some(new) => drop(map.insert(key, new.clone())),
+                None => drop(map.remove(&*key)),
+            }
+            if rev > compacted && (old.is_some() || new.is_some()) {
+                history.push_back(Logged {
+                    resource,
+                    event: Event { rev, old, new },
+                });
+            }
+        }
+        let history_bytes = history.iter().map(weight).sum();
+        let state = State {
+            rev,
+            heads,
+            pending: Vec::new(),
+            history,
+            history_bytes,
+            compacted,
+            forgotten: Vec::new(),
+            closed: false,
+        };
+        let engine = Arc::new(Engine {
+            state: Mutex::new(state),
+            work: Condvar::new(),
+            durable: log.is_some(),
+            world: ArcSwap::from_pointee(world),
+            published: watch::Sender::new(rev),
+            places: Semaphore::new(IN_FLIGHT),
+        });
+        if let Some(log) = log {
+            let engine = engine.clone();
+            // The thread ends with `close`; until then it holds the engine, as the file is held.
+            let spawned = std::thread::Builder::new()
+                .name("store".to_owned())
+                .spawn(move || engine.write_behind(log));
+            debug_assert!(spawned.is_ok(), "the system refuses a thread");
+        }
+        engine
+    }
+
+    /// Checks the conditions and takes the changes as the newest accepted.
+    fn accept(&self, state: &mut State, changes: Vec<Change>) -> Result<Accepted, StoreError> {
+        if state.closed {
+            return Err(StoreError::Closed);
+        }
+        for change in &changes {
+            let current = state.heads.get(&change.key);
+            let holds = match change.expect {
+                Expect::Absent => current.is_none(),
+                Expect::Revision(rev) => current.is_some_and(|entry| entry.rev == rev),
+            };
+            if !holds {
+                return Err(StoreError::Conflict {
+                    key: change.key.clone(),
+                    current: current.cloned(),
+                });
+            }
+        }
+        let rev = state.rev + 1;
+        state.rev = rev;
+        let now = std::time::SystemTime::now()
+            .duration_since(std::time::UNIX_EPOCH)
+            .map_or(0, |d| d.as_secs());
+        let steps = changes
+            .into_iter()
+            .map(|change| {
+                let expires = change.ttl.map(|ttl| now + ttl);
+                let new = change.put.map(|record| {
+                    Arc::new(Entry {
+                        key: change.key.clone(),
+                        rev,
+                        record,
+                        expires,
+                    })
+                });
+                let old = match &new {
+                    Some(new) => state.heads.insert(change.key, new.clone()),
+                    None => state.heads.remove(&change.key),
+                };
+                Step {
+                    resource: change.resource,
+                    old,
+                    new,
+                }
+            })
+            .collect();
+        Ok(Accepted {
+            rev,
+            steps,
+            ack: None,
+        })
+    }
+
+    /// Makes accepted commits visible, in order.
+    fn publish(&self, state: &mut State, commits: Vec<Accepted>) {
+        let mut world = World::clone(&self.world.load());
+        let mut done = Vec::with_capacity(commits.len());
+        for commit in commits {
+            world.rev = commit.rev;
+            let mut entries = Vec::with_capacity(commit.steps.len());
+            for Step { resource, old, new } in commit.steps {
+                let map = world.resources.entry(resource.clone()).or_default();
+                match (&new, &old) {
+                    (Some(new), _) => drop(map.insert(new.key.clone(), new.clone())),
+                    (None, Some(old)) => drop(map.remove(&*old.key)),
+                    (None, None) => {}
+                }
+                entries.extend(new.as_ref().or(old.as_ref()).cloned());
+                let logged = Logged {
+                    resource,
+                    event: Event {
+                        rev: commit.rev,
+                        old,
+                        new,
+                    },
+                };
+                state.history_bytes += weight(&logged);
+                state.history.push_back(logged);
+            }
+            done.push((
+                commit.ack,
+                Committed {
+                    rev: commit.rev,
+                    entries,
+                },
+            ));
+        }
+        while state.history_bytes > HISTORY_BYTES {
+            state.forget_oldest();
+        }
+        let rev = world.rev;
+        self.world.store(Arc::new(world));
+        self.published.send_replace(rev);
+        for (ack, committed) in done {
+            if let Some(ack) = ack {
+                // A client that went away does not hear of its write.
+                let _ = ack.send(Ok(committed));
+            }
+        }
+    }
+
+    /// The writer thread: everything that waits goes into one transaction.
+    fn write_behind(&self, mut log: Box<dyn Log>) {
+        loop {
+            let mut state = self.state.lock();
+            while state.pending.is_empty() && state.forgotten.is_empty() && !state.closed {
+                self.work.wait(&mut state);
+            }
+            if state.pending.is_empty() && state.closed {
+                return;
+            }
+            let commits = std::mem::take(&mut state.pending);
+            let forgotten = std::mem::take(&mut state.forgotten);
+            let compacted = state.compacted;
+            drop(state);
+            if !forgotten.is_empty() {
+                // What cannot be forgotten now only takes room: it is found again when the log is next opened.
+                if let Err(error) = log.forget(&forgotten, compacted) {
+                    tracing::warn!(%error, "the store keeps history that it wanted to forget");
+                }
+            }
+            if commits.is_empty() {
+                continue;
+            }
+            let result = log.append(&commits);
+            let mut state = self.state.lock();
+            match result {
+                Ok(()) => self.publish(&mut state, commits),
+                Err(error) => self.fail(&mut state, commits, &error),
+            }
+        }
+    }
+
+    /// Nothing of a failed batch is on disk, nor of what was accepted on top of it: all of it fails.
+    fn fail(&self, state: &mut State, commits: Vec<Accepted>, error: &StoreError) {
+        let world = self.world.load();
+        state.heads = world
+            .resources
+            .values()
+            .flat_map(|map| map.iter().map(|(key, entry)| (key.clone(), entry.clone())))
+            .collect();
+        // Revisions are not given twice: a reader may have seen them in an answer that failed.
+        for commit in commits
+            .into_iter()
+            .chain(std::mem::take(&mut state.pending))
+        {
+            if let Some(ack) = commit.ack {
+                let _ = ack.send(Err(StoreError::Engine {
+                    attempted: "write",
+                    cause: error.to_string(),
+                }));
+            }
+        }
+    }
+
+    fn range_now(
+        &self,
+        resource: &ResourcePrefix,
+        keys: &str,
+        from: &str,
+        limit: usize,
+        at: Revision,
+    ) -> Result<Range, StoreError> {
+        let state = self.state.lock();
+        let world = self.world.load_full();
+        if at > world.rev {
+            return Err(StoreError::Future {
+                asked: at,
+                current: world.rev,
+            });
+        }
+        if at < state.compacted {
+            return Err(StoreError::Compacted {
+                asked: at,
+                oldest: state.compacted,
+            });
+        }
+        let mut map = world.resources.get(resource).cloned().unwrap_or_default();
+        // Undo what happened after `at`, the newest first.
+        for logged in state
+            .history
+            .iter()
+            .rev()
+            .take_while(|logged| logged.event.rev > at)
+        {
+            if logged.resource == *resource {
+                match (&logged.event.old, &logged.event.new) {
+                    (Some(old), _) => {
+                        map.insert(old.key.clone(), old.clone());
+                    }
+                    (None, Some(new)) => {
+                        map.remove(&*new.key);
+                    }
+                    (None, None) => {}
+                }
+            }
+        }
+        drop(state);
+        let start = if from > keys { from } else { keys };
+        let mut rest = map
+            .range::<_, str>((std::ops::Bound::Included(start), std::ops::Bound::Unbounded))
+            .map(|(_, entry)| entry)
+            .take_while(|entry| entry.key.starts_with(keys))
+            .cloned();
+        let entries: Vec<_> = if limit == 0 {
+            rest.by_ref().collect()
+        } else {
+            rest.by_ref().take(limit).collect()
+        };
+        let more = rest.next().is_some();
+        Ok(Range {
+            rev: at,
+            entries,
+            more,
+        })
+    }
+
+    fn events_after(
+        &self,
+        interest: &Interest,
+        after: Revision,
+        max: usize,
+    ) -> Result<Batch, StoreError> {
+        let state = self.state.lock();
+        if after < state.compacted {
+            return Err(StoreError::Compacted {
+                asked: after,
+                oldest: state.compacted,
+            });
+        }
+        let start = state
+            .history
+            .partition_point(|logged| logged.event.rev <= after);
+        let mut events = Vec::new();
+        for logged in state.history.range(start..) {
+            if events.len() >= max
+                && events
+                    .last()
+                    .is_some_and(|last: &Event| last.rev < logged.event.rev)
+            {
+                let rev = events.last().map_or(after, |last: &Event| last.rev);
+                return Ok(Batch {
+                    events,
+                    rev,
+                    more: true,
+                });
+            }
+            if logged.resource == interest.resource && concerns(interest, &logged.event) {
+                events.push(logged.event.clone());
+            }
+        }
+        Ok(Batch {
+            events,
+            rev: self.world.load().rev.max(after),
+            more: false,
+        })
+    }
+}
+
+/// Whether an event can matter to a watch.
+fn concerns(interest: &Interest, event: &Event) -> bool {
+    let sides = [event.old.as_ref(), event.new.as_ref()];
+    let Some(key) = sides.iter().flatten().next().map(|entry| &entry.key) else {
+        return false;
+    };
+    let keys = if interest.exact {
+        **key == *interest.keys
+    } else {
+        key.starts_with(&*interest.keys)
+    };
+    keys && interest.field.as_ref().is_none_or(|(name, value)| {
+        sides.iter().flatten().any(|entry| {
+            entry
+                .record
+                .fields
+                .iter()
+                .any(|(n, v)| n == name && v == value)
+        })
+    })
+}
+
+/// What a change weighs in memory, in bytes, beside what is live.
+fn weight(logged: &Logged) -> usize {
+    logged
+        .event
+        .old
+        .as_ref()
+        .map_or(0, |old| old.record.body.len())
+        + 64
+}
+
+impl State {
+    /// Compacts the oldest change: what it replaced can no longer be read.
+    fn forget_oldest(&mut self) {
+        let Some(first) = self.history.pop_front() else {
+            return;
+        };
+        self.history_bytes -= weight(&first);
+        self.compacted = first.event.rev;
+        if let Some(old) = &first.event.old {
+            self.forgotten.push((old.rev, old.key.clone()));
+        }
+        if let (None, Some(old)) = (&first.event.new, &first.event.old) {
+            self.forgotten.push((first.event.rev, old.key.clone()));
+        }
+    }
+}
+
+impl Store for Engine {
+    fn world(&self) -> Arc<World> {
+        self.world.load_full()
+    }
+
+    fn head(&self, key: &str) -> Option<Arc<Entry>> {
+        self.state.lock().heads.get(key).cloned()
+    }
+
+    fn commit(&self, changes: Vec<Change>) -> BoxFuture<'_, Result<Committed, StoreError>> {
+        Box::pin(async move {
+            if !self.durable {
+                let (ack, answer) = oneshot::channel();
+                {
+                    let mut state = self.state.lock();
+                    let mut commit = self.accept(&mut state, changes)?;
+                    commit.ack = Some(ack);
+                    self.publish(&mut state, vec![commit]);
+                }
+                return answer.await.unwrap_or(Err(StoreError::Closed));
+            }
+            let _place = self
+                .places
+                .acquire()
+                .await
+                .map_err(|_| StoreError::Closed)?;
+            let (ack, answer) = oneshot::channel();
+            {
+                let mut state = self.state.lock();
+                let mut commit = self.accept(&mut state, changes)?;
+                commit.ack = Some(ack);
+                state.pending.push(commit);
+                self.work.notify_one();
+            }
+            answer.await.unwrap_or(Err(StoreError::Closed))
+        })
+    }
+
+    fn range_at<'a>(
+        &'a self,
+        resource: &'a ResourcePrefix,
+        keys: &'a str,
+        from: &'a str,
+        limit: usize,
+        at: Revision,
+    ) -> BoxFuture<'a, Result<Range, StoreError>> {
+        Box::pin(async move { self.range_now(resource, keys, from, limit, at) })
+    }
+
+    fn watch(
+        self: Arc<Self>,
+        interest: Interest,
+        after: Revision,
+    ) -> Result<Box<dyn Cursor>, StoreError> {
+        let compacted = self.state.lock().compacted;
+        if after < compacted {
+            return Err(StoreError::Compacted {
+                asked: after,
+                oldest: compacted,
+            });
+        }
+        let published = self.published.subscribe();
+        Ok(Box::new(EngineCursor {
+            store: self,
+            interest,
+            after,
+            published,
+        }))
+    }
+
+    fn compact(&self, rev: Revision) -> BoxFuture<'_, Result<(), StoreError>> {
+        Box::pin(async move {
+            let mut state = self.state.lock();
+            while state
+                .history
+                .front()
+                .is_some_and(|first| first.event.rev <= rev)
+            {
+                state.forget_oldest();
+            }
+            state.compacted = state.compacted.max(rev.min(self.world.load().rev));
+            self.work.notify_one();
+            Ok(())
+        })
+    }
+
+    fn close(&self) -> BoxFuture<'_, ()> {
+        Box::pin(async move {
+            self.state.lock().closed = true;
+            self.work.notify_one();
+            // What waits is written by the thread before it ends; when all places are free, it has been answered.
+            let _ = self
+                .places
+                .acquire_many(u32::try_from(IN_FLIGHT).unwrap_or(u32::MAX))
+                .await;
+        })
+    }
+}
+
+struct EngineCursor {
+    store: Arc<Engine>,
+    interest: Interest,
+    after: Revision,
+    published: watch::Receiver<Revision>,
+}
+
+impl Cursor for EngineCursor {
+    fn next<'a>(&'a mut self, max: usize) -> BoxFuture<'a, Result<Batch, StoreError>> {
+        Box::pin(async move {
+            self.published.borrow_and_update();
+            let batch = self.store.events_after(&self.interest, self.after, max)?;
+            self.after = batch.rev;
+            Ok(batch)
+        })
+    }
+
+    fn changed(&mut self) -> BoxFuture<'_, ()> {
+        Box::pin(async move {
+            // The sender lives in the store that this cursor holds: an error cannot happen.
+            let _ = self.published.changed().await;
+        })
+    }
+}

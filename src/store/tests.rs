@@ -1,0 +1,268 @@
+//! Both engines against a plain model, and the durable one over restarts.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use proptest::prelude::*;
+
+use super::{Change, Expect, Interest, Record, Revision, Store, StoreError};
+
+const PREFIX: &str = "/registry/things/";
+
+fn key(name: u8) -> Arc<str> {
+    format!("{PREFIX}ns/{name}").into()
+}
+
+fn change(name: u8, expect: Expect, body: Option<u8>) -> Change {
+    let record = |body: u8| Record {
+        body: vec![body].into(),
+        labels: [("l".into(), "v".into())].into(),
+        ..Record::default()
+    };
+    Change {
+        resource: PREFIX.into(),
+        key: key(name),
+        expect,
+        put: body.map(record),
+        ttl: None,
+    }
+}
+
+fn everything() -> Interest {
+    Interest {
+        resource: PREFIX.into(),
+        keys: PREFIX.into(),
+        exact: false,
+        field: None,
+    }
+}
+
+/// What the store must hold at each revision.
+#[derive(Default)]
+struct Model {
+    now: BTreeMap<Arc<str>, (Revision, u8)>,
+    at: BTreeMap<Revision, BTreeMap<Arc<str>, (Revision, u8)>>,
+    events: Vec<(Revision, Arc<str>, Option<u8>)>,
+}
+
+#[derive(Clone, Debug)]
+enum Op {
+    Put(u8, u8),
+    Delete(u8),
+    Stale(u8),
+    Reopen,
+}
+
+fn op() -> impl Strategy<Value = Op> {
+    prop_oneof![
+        6 => (0..6u8, any::<u8>()).prop_map(|(name, body)| Op::Put(name, body)),
+        2 => (0..6u8).prop_map(Op::Delete),
+        1 => (0..6u8).prop_map(Op::Stale),
+        1 => Just(Op::Reopen),
+    ]
+}
+
+async fn run(ops: Vec<Op>, dir: Option<&std::path::Path>) {
+    let open = || dir.map_or_else(super::memory, |dir| super::open(dir).unwrap());
+    let mut store: Arc<dyn Store> = open();
+    let mut model = Model::default();
+    model.at.insert(store.world().rev(), BTreeMap::new());
+    let begin = store.world().rev();
+    for op in ops {
+        match op {
+            Op::Put(name, body) => {
+                let expect = model
+                    .now
+                    .get(&key(name))
+                    .map_or(Expect::Absent, |(rev, _)| Expect::Revision(*rev));
+                let done = store
+                    .commit(vec![change(name, expect, Some(body))])
+                    .await
+                    .unwrap();
+                model.now.insert(key(name), (done.rev, body));
+                model.at.insert(done.rev, model.now.clone());
+                model.events.push((done.rev, key(name), Some(body)));
+            }
+            Op::Delete(name) => {
+                let Some((rev, _)) = model.now.remove(&key(name)) else {
+                    continue;
+                };
+                let done = store
+                    .commit(vec![change(name, Expect::Revision(rev), None)])
+                    .await
+                    .unwrap();
+                model.at.insert(done.rev, model.now.clone());
+                model.events.push((done.rev, key(name), None));
+            }
+            Op::Stale(name) => {
+                let before = store.world().rev();
+                let refused = store
+                    .commit(vec![change(name, Expect::Revision(1_000_000), Some(0))])
+                    .await;
+                assert!(matches!(refused, Err(StoreError::Conflict { .. })));
+                assert_eq!(store.world().rev(), before);
+            }
+            Op::Reopen => {
+                if dir.is_some() {
+                    store.close().await;
+                    drop(store);
+                    store = open_again(dir.unwrap());
+                }
+            }
+        }
+    }
+    for (rev, want) in &model.at {
+        let range = store
+            .range_at(&PREFIX.into(), PREFIX, "", 0, *rev)
+            .await
+            .unwrap();
+        let got: BTreeMap<_, _> = range
+            .entries
+            .iter()
+            .map(|entry| (entry.key.clone(), (entry.rev, entry.record.body[0])))
+            .collect();
+        assert_eq!(&got, want, "at {rev}");
+    }
+    for after in model.at.keys().copied().chain([begin]) {
+        let mut cursor = store.clone().watch(everything(), after).unwrap();
+        let batch = cursor.next(usize::MAX).await.unwrap();
+        let got: Vec<_> = batch
+            .events
+            .iter()
+            .map(|event| {
+                (
+                    event.rev,
+                    event
+                        .new
+                        .as_ref()
+                        .or(event.old.as_ref())
+                        .unwrap()
+                        .key
+                        .clone(),
+                    event.new.as_ref().map(|new| new.record.body[0]),
+                )
+            })
+            .collect();
+        let want: Vec<_> = model
+            .events
+            .iter()
+            .filter(|(rev, _, _)| *rev > after)
+            .cloned()
+            .collect();
+        assert_eq!(got, want, "after {after}");
+    }
+    store.close().await;
+}
+
+/// The writer thread lets go of the file a moment after `close` answers.
+fn open_again(dir: &std::path::Path) -> Arc<dyn Store> {
+    for _ in 0..10_000 {
+        match super::open(dir) {
+            Ok(store) => return store,
+            Err(super::OpenError::InUse { .. }) => std::thread::yield_now(),
+            Err(error) => panic!("{error}"),
+        }
+    }
+    panic!("the file is still held")
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 48, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn the_engine_in_memory_agrees_with_the_model(ops in prop::collection::vec(op(), 1..60)) {
+        tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(run(ops, None));
+    }
+
+    #[test]
+    fn the_durable_engine_agrees_with_the_model_over_restarts(ops in prop::collection::vec(op(), 1..40)) {
+        let dir = tempfile::tempdir().unwrap();
+        tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(run(ops, Some(dir.path())));
+    }
+}
+
+#[tokio::test]
+async fn compacted_history_is_refused_and_what_is_live_stays() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = super::open(dir.path()).unwrap();
+    let first = store
+        .commit(vec![change(1, Expect::Absent, Some(1))])
+        .await
+        .unwrap()
+        .rev;
+    let second = store
+        .commit(vec![change(1, Expect::Revision(first), Some(2))])
+        .await
+        .unwrap()
+        .rev;
+    store.compact(second).await.unwrap();
+    assert!(matches!(
+        store.range_at(&PREFIX.into(), PREFIX, "", 0, first).await,
+        Err(StoreError::Compacted { .. })
+    ));
+    assert!(matches!(
+        store.clone().watch(everything(), first).map(drop),
+        Err(StoreError::Compacted { .. })
+    ));
+    store.close().await;
+    drop(store);
+    let store = open_again(dir.path());
+    assert_eq!(store.head(&key(1)).unwrap().record.body[..], [2]);
+    assert!(matches!(
+        store.clone().watch(everything(), first).map(drop),
+        Err(StoreError::Compacted { .. })
+    ));
+}
+
+#[tokio::test]
+async fn a_second_process_and_a_foreign_file_are_told_apart_and_left_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = super::open(dir.path()).unwrap();
+    assert!(matches!(
+        super::open(dir.path()),
+        Err(super::OpenError::InUse { .. })
+    ));
+    store.close().await;
+    let other = tempfile::tempdir().unwrap();
+    let path = other.path().join("store.redb");
+    std::fs::write(&path, b"not a store, whatever its name says").unwrap();
+    let error = super::open(other.path()).map(drop).unwrap_err();
+    assert!(matches!(error, super::OpenError::Damaged { .. }), "{error}");
+    assert_eq!(
+        std::fs::read(&path).unwrap(),
+        b"not a store, whatever its name says"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn concurrent_writers_of_one_key_lose_no_update() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = super::open(dir.path()).unwrap();
+    store
+        .commit(vec![change(1, Expect::Absent, Some(0))])
+        .await
+        .unwrap();
+    let tasks: Vec<_> = (0..8)
+        .map(|_| {
+            let store = store.clone();
+            tokio::spawn(async move {
+                let mut done = 0;
+                while done < 5 {
+                    let head = store.head(&key(1)).unwrap();
+                    let next = change(1, Expect::Revision(head.rev), Some(head.record.body[0] + 1));
+                    match store.commit(vec![next]).await {
+                        Ok(_) => done += 1,
+                        Err(StoreError::Conflict { .. }) => {}
+                        Err(error) => panic!("{error}"),
+                    }
+                }
+            })
+        })
+        .collect();
+    for task in tasks {
+        task.await.unwrap();
+    }
+    let world = store.world();
+    assert_eq!(world.get(PREFIX, &key(1)).unwrap().record.body[0], 40);
+    store.close().await;
+}
