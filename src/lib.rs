@@ -7,6 +7,7 @@ pub mod admission;
 pub mod api;
 pub mod auth;
 #[doc(hidden)]
+pub mod cli;
 pub mod fakehost;
 pub mod meta;
 pub mod patch;

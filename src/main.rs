@@ -1,1 +1,5 @@
-fn main() {}
+//! The `reddwarf` program.
+
+fn main() -> std::process::ExitCode {
+    reddwarf::cli::run()
+}

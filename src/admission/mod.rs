@@ -1,5 +1,7 @@
 //! Admission: the built-in plugins, each a synchronous decision over the request and snapshots of other objects.
 
+mod namespaces;
+
 use crate::auth::User;
 use crate::meta::Status;
 use crate::resources::Resource;
@@ -72,4 +74,9 @@ pub trait Plugin: Send + Sync {
     fn validate(&self, _request: &mut Attributes<'_>) -> Result<(), Status> {
         Ok(())
     }
+}
+
+/// The plugins that are on by default, in order.
+pub fn default_plugins() -> Vec<Box<dyn Plugin>> {
+    vec![Box::new(namespaces::NamespaceLifecycle)]
 }

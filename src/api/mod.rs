@@ -1,8 +1,11 @@
 //! The HTTP side: requests to verbs, objects and refusals to bytes. Knows no kind by name.
 
+pub mod authenticate;
+pub mod bootstrap;
 pub mod discovery;
 pub mod health;
 pub mod info;
+pub mod listen;
 pub mod negotiate;
 pub mod query;
 pub mod read;

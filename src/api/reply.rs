@@ -284,10 +284,10 @@ pub fn response(
         header::CACHE_CONTROL,
         HeaderValue::from_static("no-cache, private"),
     );
-    if !content_type.is_empty() {
-        if let Ok(value) = HeaderValue::from_str(content_type) {
-            headers.insert(header::CONTENT_TYPE, value);
-        }
+    if !content_type.is_empty()
+        && let Ok(value) = HeaderValue::from_str(content_type)
+    {
+        headers.insert(header::CONTENT_TYPE, value);
     }
     let bytes = if takes_gzip && bytes.len() > GZIP_FROM {
         let mut encoder = flate2::write::GzEncoder::new(

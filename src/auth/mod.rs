@@ -1,6 +1,7 @@
 //! Who asks, and whether they may: authentication, impersonation, authorization.
 
 pub mod kubeconfig;
+pub mod masters;
 pub mod pki;
 
 use compact_str::CompactString;

@@ -68,14 +68,14 @@ impl DeleteOptions {
                 "orphanDependents and deletionPropagation cannot be both set",
             );
         }
-        if let Some(policy) = options.propagation.as_deref() {
-            if !matches!(policy, "Foreground" | "Background" | "Orphan") {
-                errors.not_supported(
-                    Path::ROOT.field("propagationPolicy"),
-                    policy,
-                    &["Foreground", "Background", "Orphan", "nil"],
-                );
-            }
+        if let Some(policy) = options.propagation.as_deref()
+            && !matches!(policy, "Foreground" | "Background" | "Orphan")
+        {
+            errors.not_supported(
+                Path::ROOT.field("propagationPolicy"),
+                policy,
+                &["Foreground", "Background", "Orphan", "nil"],
+            );
         }
         validate_dry_run(
             &dry.iter().map(String::as_str).collect::<Vec<_>>(),
@@ -236,11 +236,11 @@ impl Write<'_> {
             {
                 meta.insert("generation", generation + 1);
             }
-        } else if let (Some(before), Some(grace)) = (before, grace) {
-            if grace < before {
-                meta.insert("deletionGracePeriodSeconds", grace);
-                meta.insert("deletionTimestamp", time::print(target.now + grace));
-            }
+        } else if let (Some(before), Some(grace)) = (before, grace)
+            && grace < before
+        {
+            meta.insert("deletionGracePeriodSeconds", grace);
+            meta.insert("deletionTimestamp", time::print(target.now + grace));
         }
         (rules.prepare_delete)(&mut new, &target.cx());
         if let Some(storage) = resource.storage() {

@@ -428,10 +428,10 @@ impl Write<'_> {
             };
         }
         for key in ["deletionTimestamp", "deletionGracePeriodSeconds"] {
-            if meta.get(key).is_none_or(Value::is_null) {
-                if let Some(value) = old_meta.get(key) {
-                    meta.insert(key, value.clone());
-                }
+            if meta.get(key).is_none_or(Value::is_null)
+                && let Some(value) = old_meta.get(key)
+            {
+                meta.insert(key, value.clone());
             }
         }
         if target.info.subresource.is_empty() {

@@ -1,0 +1,40 @@
+//! The command line: one file a subcommand.
+
+mod serve;
+
+use clap::{Parser, Subcommand};
+
+/// The Kubernetes API for a host of illumos zones.
+#[derive(Parser)]
+#[command(name = "reddwarf", version)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Serve the Kubernetes API.
+    Serve(serve::Arguments),
+}
+
+/// Runs the command line; the result is the process's exit code.
+pub fn run() -> std::process::ExitCode {
+    let filter = tracing_subscriber::EnvFilter::try_from_env("REDDWARF_LOG")
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_target(false)
+        .init();
+    let result = match Arguments::parse().command {
+        Command::Serve(arguments) => serve::run(arguments),
+    };
+    match result {
+        Ok(()) => std::process::ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("reddwarf: {error}");
+            std::process::ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,182 @@
+//! `reddwarf serve`: the API server over its store.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+use crate::api::authenticate::Authentication;
+use crate::api::listen;
+use crate::api::server::Server;
+use crate::auth::kubeconfig;
+use crate::auth::masters::Masters;
+use crate::auth::pki::{Pki, PkiError};
+use crate::resources::cluster::{Cluster, Settings};
+use crate::store::{self, OpenError};
+
+/// What `serve` takes. Names and meanings are kube-apiserver's where it has them.
+#[derive(clap::Args)]
+pub struct Arguments {
+    /// The directory that holds everything: the store, keys and certificates, the administrator's kubeconfig.
+    #[arg(long, default_value = "reddwarf-data")]
+    data_dir: PathBuf,
+    /// The address to listen on.
+    #[arg(long, default_value = "127.0.0.1")]
+    bind_address: IpAddr,
+    /// The port to serve HTTPS on; 0 takes a free one.
+    #[arg(long, default_value_t = 6443)]
+    secure_port: u16,
+    /// Keep objects in memory only: nothing of them is left when the process ends.
+    #[arg(long)]
+    in_memory: bool,
+}
+
+/// Why the server cannot run. Each says on what, and what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// The store.
+    #[error(transparent)]
+    Store(#[from] OpenError),
+    /// Keys and certificates.
+    #[error(transparent)]
+    Pki(#[from] PkiError),
+    /// The listener.
+    #[error(
+        "cannot listen on {address}: {cause}; stop what uses it, or choose another --secure-port"
+    )]
+    Listen {
+        address: SocketAddr,
+        cause: std::io::Error,
+    },
+    /// The system refuses threads or signals.
+    #[error("cannot {attempted}: {cause}")]
+    System {
+        attempted: &'static str,
+        cause: std::io::Error,
+    },
+}
+
+/// Serves until SIGTERM or SIGINT.
+///
+/// # Errors
+/// [`ServeError`] before anything was served.
+pub fn run(arguments: Arguments) -> Result<(), ServeError> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .thread_stack_size(crate::schema::STACK)
+        .build()
+        .map_err(|cause| ServeError::System {
+            attempted: "start threads",
+            cause,
+        })?;
+    runtime.block_on(async {
+        tokio::spawn(serve(arguments))
+            .await
+            .unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))
+    })
+}
+
+async fn serve(arguments: Arguments) -> Result<(), ServeError> {
+    let address = SocketAddr::new(arguments.bind_address, arguments.secure_port);
+    let listener = TcpListener::bind(address)
+        .await
+        .map_err(|cause| ServeError::Listen { address, cause })?;
+    let port = listener
+        .local_addr()
+        .map_or(arguments.secure_port, |address| address.port());
+    let store = if arguments.in_memory {
+        store::memory()
+    } else {
+        store::open(&arguments.data_dir)?
+    };
+    let pki = Pki::open(&arguments.data_dir, [arguments.bind_address.to_string()])?;
+    let host = if arguments.bind_address.is_unspecified() {
+        IpAddr::V4(Ipv4Addr::LOCALHOST)
+    } else {
+        arguments.bind_address
+    };
+    let url = format!("https://{}", SocketAddr::new(host, port));
+    let path = arguments.data_dir.join("kubeconfig");
+    kubeconfig::write_admin(&path, &url, &pki)?;
+
+    let settings = Settings {
+        secure_port: port,
+        ..Settings::default()
+    };
+    let cluster = Arc::new(Cluster::new(store.clone(), settings));
+    let server = Arc::new(Server {
+        cluster,
+        authorizer: Arc::new(Masters),
+        plugins: crate::admission::default_plugins(),
+        version: version(),
+    });
+    crate::api::bootstrap::namespaces(&server).await;
+    let authentication = Arc::new(Authentication {
+        clients: pki.clients().clone(),
+    });
+    let ends = CancellationToken::new();
+    announce(&url, &path);
+    let serving = tokio::spawn(listen::serve(
+        listener,
+        pki.server_config()?,
+        server,
+        authentication,
+        ends.clone(),
+    ));
+    ended().await?;
+    tracing::info!("ending: no new connections, requests under way may finish");
+    ends.cancel();
+    let _ = serving.await;
+    store.close().await;
+    Ok(())
+}
+
+/// Says where the server is, and what to type next.
+fn announce(url: &str, kubeconfig: &Path) {
+    let path = std::path::absolute(kubeconfig).unwrap_or_else(|_| kubeconfig.to_owned());
+    println!(
+        "reddwarf serves {url}; now type:\n  export KUBECONFIG={}; kubectl get namespaces",
+        path.display()
+    );
+}
+
+/// Resolves at SIGTERM or SIGINT.
+async fn ended() -> Result<(), ServeError> {
+    let handle = |kind| {
+        signal(kind).map_err(|cause| ServeError::System {
+            attempted: "handle signals",
+            cause,
+        })
+    };
+    let (mut term, mut interrupt) = (
+        handle(SignalKind::terminate())?,
+        handle(SignalKind::interrupt())?,
+    );
+    tokio::select! {
+        _ = term.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    Ok(())
+}
+
+/// What `/version` says: upstream's version, since clients decide by it what they may ask for.
+fn version() -> crate::schema::Value {
+    crate::value!({
+        "major": "1",
+        "minor": "37",
+        "emulationMajor": "1",
+        "emulationMinor": "37",
+        "minCompatibilityMajor": "1",
+        "minCompatibilityMinor": "36",
+        "gitVersion": "v1.37.2",
+        "gitCommit": "",
+        "gitTreeState": "clean",
+        "buildDate": "1970-01-01T00:00:00Z",
+        "goVersion": "go1.26.8",
+        "compiler": "gc",
+        "platform": "linux/amd64"
+    })
+}
