@@ -16,7 +16,7 @@ pub struct Status {
     /// For people.
     pub message: String,
     /// `details`; `None` leaves it out.
-    pub details: Option<Value>,
+    pub details: Option<Box<Value>>,
     /// `metadata.continue`: where a list that expired goes on.
     pub next: String,
 }
@@ -77,14 +77,14 @@ impl Status {
 
     /// The same with details.
     pub fn with_details(mut self, details: impl Into<Value>) -> Self {
-        self.details = Some(details.into());
+        self.details = Some(Box::new(details.into()));
         self
     }
 
     /// The same with `details.retryAfterSeconds`.
     pub fn retry_after(mut self, seconds: i64) -> Self {
         self.details
-            .get_or_insert_with(|| Object::new().into())
+            .get_or_insert_with(|| Box::new(Object::new().into()))
             .set("retryAfterSeconds", seconds);
         self
     }
@@ -225,7 +225,7 @@ impl Status {
             success: true,
             reason: "",
             message: String::new(),
-            details,
+            details: details.map(Box::new),
             next: String::new(),
         }
     }
@@ -247,7 +247,7 @@ impl Status {
             }
         }
         if let Some(details) = &self.details {
-            body.insert("details", details);
+            body.insert("details", &**details);
         }
         if self.code != 200 {
             body.insert("code", i64::from(self.code));

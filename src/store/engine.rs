@@ -39,6 +39,14 @@ pub(super) trait Log: Send + 'static {
     ) -> Result<(), StoreError>;
 }
 
+/// A change as a log holds it; no entry for a deletion.
+pub(super) struct Row {
+    pub(super) resource: ResourcePrefix,
+    pub(super) rev: Revision,
+    pub(super) key: Arc<str>,
+    pub(super) new: Option<Arc<Entry>>,
+}
+
 /// One key's part of an accepted commit.
 pub(super) struct Step {
     pub(super) resource: ResourcePrefix,
@@ -93,16 +101,22 @@ impl Engine {
     pub(super) fn restored(
         rev: Revision,
         compacted: Revision,
-        steps: Vec<(ResourcePrefix, Revision, Arc<str>, Option<Arc<Entry>>)>,
+        rows: Vec<Row>,
         log: Option<Box<dyn Log>>,
     ) -> Arc<Engine> {
         let mut world = World {
             rev,
             ..World::default()
         };
-        let mut heads: HashMap<Arc<str>, Arc<Entry>> = HashMap::with_capacity(steps.len());
+        let mut heads: HashMap<Arc<str>, Arc<Entry>> = HashMap::with_capacity(rows.len());
         let mut history = VecDeque::new();
-        for (resource, rev, key, new) in steps {
+        for Row {
+            resource,
+            rev,
+            key,
+            new,
+        } in rows
+        {
             let old = match &new {
                 Some(new) => heads.insert(key.clone(), new.clone()),
                 None => heads.remove(&key),

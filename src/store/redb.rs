@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use redb::{Builder, Database, ReadableDatabase as _, ReadableTable as _, TableDefinition};
 
-use super::engine::{Accepted, Engine, Log};
+use super::engine::{Accepted, Engine, Log, Row};
 use super::{Entry, Pairs, Record, ResourcePrefix, Revision, Store, StoreError};
 
 const LOG: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("log");
@@ -81,7 +81,7 @@ fn restore(database: Database, path: &Path) -> Result<Arc<dyn Store>, OpenError>
         path: path.to_owned(),
         cause,
     };
-    let (rev, compacted, steps) = read(&database).map_err(|error| match error {
+    let (rev, compacted, rows) = read(&database).map_err(|error| match error {
         ReadError::Newer(found) => OpenError::Newer {
             path: path.to_owned(),
             found,
@@ -91,7 +91,7 @@ fn restore(database: Database, path: &Path) -> Result<Arc<dyn Store>, OpenError>
     Ok(Engine::restored(
         rev,
         compacted,
-        steps,
+        rows,
         Some(Box::new(File { database })),
     ))
 }
@@ -107,9 +107,7 @@ impl<E: std::error::Error> From<E> for ReadError {
     }
 }
 
-type Steps = Vec<(ResourcePrefix, Revision, Arc<str>, Option<Arc<Entry>>)>;
-
-fn read(database: &Database) -> Result<(Revision, Revision, Steps), ReadError> {
+fn read(database: &Database) -> Result<(Revision, Revision, Vec<Row>), ReadError> {
     let begin = database.begin_write()?;
     {
         let mut meta = begin.open_table(META)?;
@@ -130,7 +128,7 @@ fn read(database: &Database) -> Result<(Revision, Revision, Steps), ReadError> {
     };
     let compacted = number("compacted")?;
     let mut rev = number("revision")?;
-    let mut steps = Steps::new();
+    let mut rows = Vec::new();
     let mut prefixes: Vec<ResourcePrefix> = Vec::new();
     for row in transaction.open_table(LOG)?.iter()? {
         let (key, value) = row?;
@@ -151,9 +149,14 @@ fn read(database: &Database) -> Result<(Revision, Revision, Steps), ReadError> {
         let key = entry
             .as_ref()
             .map_or_else(|| Arc::from(key), |entry| entry.key.clone());
-        steps.push((resource, at, key, entry));
+        rows.push(Row {
+            resource,
+            rev: at,
+            key,
+            new: entry,
+        });
     }
-    Ok((rev, compacted, steps))
+    Ok((rev, compacted, rows))
 }
 
 struct File {

@@ -103,10 +103,10 @@ async fn run(ops: Vec<Op>, dir: Option<&std::path::Path>) {
                 assert_eq!(store.world().rev(), before);
             }
             Op::Reopen => {
-                if dir.is_some() {
+                if let Some(dir) = dir {
                     store.close().await;
                     drop(store);
-                    store = open_again(dir.unwrap());
+                    store = open_again(dir);
                 }
             }
         }

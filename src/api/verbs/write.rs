@@ -144,7 +144,7 @@ impl Write<'_> {
             meta.remove("generation");
         }
         (rules.defaults)(&mut object, &target.cx());
-        let mut object = self.to_storage(object);
+        let mut object = self.stored(object);
         let name = object.at("metadata").str("name").to_owned();
         object = self.mutate(Operation::Create, object, None, &name)?;
         if version.has_status() {
@@ -194,7 +194,7 @@ impl Write<'_> {
         if self.options.dry_run {
             return Ok(match target.cluster.store.head(&key) {
                 Some(_) => Err(name),
-                None => Ok(Reply::Object(201, self.from_storage(object))),
+                None => Ok(Reply::Object(201, self.shown(object))),
             });
         }
         let ttl = rules.ttl.map(|_| target.cluster.settings.event_ttl);
@@ -342,7 +342,7 @@ impl Write<'_> {
         if rev != 0 && rev != entry.rev {
             return Err(Status::modified(target.about(name)));
         }
-        let mut new = self.to_storage(new);
+        let mut new = self.stored(new);
         self.carry_over(&mut new, &old);
         new = self.mutate(Operation::Update, new, Some(&old), name)?;
         if main {
@@ -380,7 +380,7 @@ impl Write<'_> {
                 .object_mut()
                 .object_mut("metadata")
                 .insert("resourceVersion", entry.rev.to_string());
-            return Ok(Some(Reply::Object(code, self.from_storage(shown))));
+            return Ok(Some(Reply::Object(code, self.shown(shown))));
         }
         let put = (!ends).then(|| record::encode(resource, &new));
         let ttl = rules.ttl.map(|_| target.cluster.settings.event_ttl);
@@ -399,7 +399,7 @@ impl Write<'_> {
                     .object_mut()
                     .object_mut("metadata")
                     .insert("resourceVersion", entry.rev.to_string());
-                Ok(Some(Reply::Object(code, self.from_storage(shown))))
+                Ok(Some(Reply::Object(code, self.shown(shown))))
             }
             Ok(committed) => Ok(Some(Reply::Entry(code, committed.entries[0].clone()))),
             Err(StoreError::Conflict { .. }) => Ok(None),
@@ -480,7 +480,7 @@ impl Write<'_> {
         }
     }
 
-    fn to_storage(&self, object: Value) -> Value {
+    fn stored(&self, object: Value) -> Value {
         let target = self.target;
         let mut object = match target.version().conversion {
             Some(conversion) => (conversion.to_storage)(object),
@@ -496,7 +496,7 @@ impl Write<'_> {
         object
     }
 
-    fn from_storage(&self, object: Value) -> Value {
+    fn shown(&self, object: Value) -> Value {
         convert_from_storage(object, &self.target.resource, self.target.version())
     }
 

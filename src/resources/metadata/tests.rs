@@ -40,9 +40,9 @@ fn a_name_is_needed_and_a_bad_prefix_is_told_before_the_name_made_of_it() {
         created(r#"{"namespace":"n"}"#),
         ["metadata.name: Required value: name or generateName is required"]
     );
-    let told = created(r#"{"namespace":"n","generateName":"A-","name":"A-bcdfg"}"#);
-    assert!(told[0].starts_with("metadata.generateName: Invalid value: \"A-\""));
-    assert!(told[1].starts_with("metadata.name: Invalid value: \"A-bcdfg\""));
+    let told = created(r#"{"namespace":"n","generateName":"AB-","name":"AB-bcdfg"}"#);
+    assert!(told[0].starts_with("metadata.generateName: Invalid value: \"AB-\""));
+    assert!(told[1].starts_with("metadata.name: Invalid value: \"AB-bcdfg\""));
     assert_eq!(told.len(), 2);
 }
 
