@@ -1,0 +1,300 @@
+//! JSON patch, as gopkg.in/evanphx/json-patch.v4 does it: RFC 6902 with its liberties (negative indexes, `replace`
+//! and `copy` of missing members, paths without a leading slash).
+
+use std::collections::HashSet;
+
+use super::PatchError;
+use crate::schema::{Value, json};
+
+/// How many operations one patch may have.
+pub const MAX_OPERATIONS: usize = 10_000;
+/// How many bytes of JSON the `copy` operations of one patch may add together.
+const MAX_COPIED: usize = 3 << 20;
+
+/// What strict decoding of the operations refuses: members given twice and members that no operation has.
+///
+/// # Errors
+/// Go's text for a body that is no list of operations.
+pub fn check(body: &Value, duplicates: &[String]) -> Result<Vec<String>, String> {
+    const LIST: &str = "[]handlers.jsonPatchOp";
+    let items = match body {
+        Value::Null => return Ok(Vec::new()),
+        Value::Array(items) => items,
+        other => return Err(unfit(other, &format!("Go value of type {LIST}"))),
+    };
+    let mut strict: Vec<String> = duplicates
+        .iter()
+        .map(|path| format!("json patch duplicate field \"{path}\""))
+        .collect();
+    let mut error = None;
+    for (index, item) in items.iter().enumerate() {
+        match item {
+            Value::Null => {}
+            Value::Object(operation) => {
+                for (name, value) in operation.iter() {
+                    match name.as_str() {
+                        "value" => {}
+                        "op" | "path" | "from" => {
+                            if !matches!(value, Value::String(_) | Value::Null) {
+                                error.get_or_insert_with(|| {
+                                    let field = format!(
+                                        "Go struct field jsonPatchOp.{name} of type string"
+                                    );
+                                    unfit(value, &field)
+                                });
+                            }
+                        }
+                        name => {
+                            strict.push(format!("json patch unknown field \"[{index}].{name}\""))
+                        }
+                    }
+                }
+            }
+            other => {
+                error.get_or_insert_with(|| unfit(other, "Go value of type handlers.jsonPatchOp"));
+            }
+        }
+    }
+    error.map_or(Ok(strict), Err)
+}
+
+fn unfit(value: &Value, into: &str) -> String {
+    format!("json: cannot unmarshal {} into {into}", value.type_name())
+}
+
+/// The document that the operations make of `live`, all or none.
+///
+/// # Errors
+/// [`PatchError::Inapplicable`] at the first operation that does not apply, [`PatchError::TooManyOperations`], and
+/// [`PatchError::Malformed`] for a body that is no list of objects.
+pub fn apply(live: &Value, body: &Value) -> Result<Value, PatchError> {
+    let operations = match body {
+        Value::Null => &[],
+        Value::Array(operations) => operations.as_slice(),
+        other => {
+            return Err(PatchError::Malformed(unfit(
+                other,
+                "Go value of type jsonpatch.Patch",
+            )));
+        }
+    };
+    if let Some(other) = operations
+        .iter()
+        .find(|operation| !matches!(operation, Value::Object(_) | Value::Null))
+    {
+        return Err(PatchError::Malformed(unfit(
+            other,
+            "Go value of type jsonpatch.Operation",
+        )));
+    }
+    if operations.len() > MAX_OPERATIONS {
+        return Err(PatchError::TooManyOperations(operations.len()));
+    }
+    let mut document = live.clone();
+    let mut copied = 0;
+    for (index, operation) in operations.iter().enumerate() {
+        operate(&mut document, operation, &mut copied)
+            .map_err(|why| PatchError::Inapplicable(format!("operation {index}: {why}")))?;
+    }
+    Ok(document)
+}
+
+fn operate(document: &mut Value, operation: &Value, copied: &mut usize) -> Result<(), String> {
+    let text = |name: &str| {
+        operation
+            .at(name)
+            .as_str()
+            .ok_or_else(|| format!("operation missing {name} field"))
+    };
+    let value = || operation.at("value").clone();
+    match operation.str("op") {
+        "add" => {
+            let path = text("path")?;
+            let (container, key) = parent(document, path)?;
+            add(container, &key, value())
+        }
+        "remove" => {
+            let (container, key) = parent(document, text("path")?)?;
+            remove(container, &key).map(drop)
+        }
+        "replace" => {
+            let path = text("path")?;
+            if path.is_empty() {
+                let value = value();
+                if !matches!(value, Value::Object(_) | Value::Array(_)) {
+                    return Err("replace operation value must be object or array".to_owned());
+                }
+                *document = value;
+                return Ok(());
+            }
+            let (container, key) = parent(document, path)?;
+            match container {
+                Value::Array(items) => {
+                    let index = index_of(&key, items.len())?;
+                    if let Some(item) = items.get_mut(index) {
+                        *item = value();
+                    }
+                }
+                Value::Object(object) => {
+                    object.insert(key, value());
+                }
+                _ => return Err(missing(path)),
+            }
+            Ok(())
+        }
+        "move" => {
+            let (container, key) = parent(document, text("from")?)?;
+            let value = remove(container, &key)?;
+            let (container, key) = parent(document, text("path")?)?;
+            add(container, &key, value)
+        }
+        "copy" => {
+            let (container, key) = parent(document, text("from")?)?;
+            let value = get(container, &key)?.cloned().unwrap_or_default();
+            *copied += json::to_string(&value).len();
+            let (container, key) = parent(document, text("path")?)?;
+            if *copied > MAX_COPIED {
+                return Err(format!("copies add more than {MAX_COPIED} bytes"));
+            }
+            add(container, &key, value)
+        }
+        "test" => {
+            let path = text("path")?;
+            let failed = || format!("testing value {path} failed");
+            if path.is_empty() {
+                return match operation.get("value") {
+                    Some(value) if value == document => Ok(()),
+                    _ => Err(failed()),
+                };
+            }
+            let (container, key) = parent(document, path)?;
+            let found = get(container, &key)?.filter(|found| !found.is_null());
+            // An absent value and null are one, and so are an absent member and null.
+            if found == operation.get("value") {
+                Ok(())
+            } else {
+                Err(failed())
+            }
+        }
+        other => Err(format!("unexpected kind: {other}")),
+    }
+}
+
+fn missing(path: &str) -> String {
+    format!("document is missing path {path:?}")
+}
+
+/// The steps of a path; what stands before the first slash does not count.
+fn steps(path: &str) -> Vec<String> {
+    path.split('/')
+        .skip(1)
+        .map(|step| step.replace("~1", "/").replace("~0", "~"))
+        .collect()
+}
+
+/// Sorts the members of the objects on the way of the operations by name. Upstream writes them so, and leaves what
+/// no operation looked into in its order; refusals show that.
+pub fn sort_touched(document: &mut Value, body: &Value) {
+    if let Value::Object(object) = document {
+        object.sort();
+    }
+    let mut sorted: HashSet<Vec<String>> = HashSet::new();
+    let operations = body.as_array().unwrap_or_default();
+    for path in operations
+        .iter()
+        .flat_map(|operation| [operation.str("path"), operation.str("from")])
+    {
+        let mut way = steps(path);
+        way.pop();
+        while !way.is_empty() && sorted.insert(way.clone()) {
+            let found = way
+                .iter()
+                .try_fold(&mut *document, |value, step| match value {
+                    Value::Object(object) => object.get_mut(step),
+                    Value::Array(items) => index_of(step, items.len())
+                        .ok()
+                        .and_then(|i| items.get_mut(i)),
+                    _ => None,
+                });
+            if let Some(Value::Object(object)) = found {
+                object.sort();
+            }
+            way.pop();
+        }
+    }
+}
+
+/// The container that the last step of a path is in, and that step.
+fn parent<'a>(document: &'a mut Value, path: &str) -> Result<(&'a mut Value, String), String> {
+    let mut steps = steps(path);
+    let Some(key) = steps.pop() else {
+        return Err(missing(path));
+    };
+    let mut container = document;
+    for step in steps {
+        container = match container {
+            Value::Object(object) => object.get_mut(&step),
+            Value::Array(items) => {
+                let index = index_of(&step, items.len())?;
+                items.get_mut(index)
+            }
+            _ => None,
+        }
+        .ok_or_else(|| missing(path))?;
+    }
+    if !matches!(container, Value::Object(_) | Value::Array(_)) {
+        return Err(missing(path));
+    }
+    Ok((container, key))
+}
+
+fn add(container: &mut Value, key: &str, value: Value) -> Result<(), String> {
+    match container {
+        Value::Object(object) => {
+            object.insert(key, value);
+        }
+        Value::Array(items) if key == "-" => items.push(value),
+        Value::Array(items) => {
+            let index = index_of(key, items.len() + 1)?;
+            items.insert(index, value);
+        }
+        _ => return Err(format!("nothing can be added at {key:?}")),
+    }
+    Ok(())
+}
+
+fn remove(container: &mut Value, key: &str) -> Result<Value, String> {
+    match container {
+        Value::Object(object) => object
+            .remove(key)
+            .ok_or_else(|| format!("unable to remove nonexistent key {key:?}")),
+        Value::Array(items) => {
+            let index = index_of(key, items.len())?;
+            Ok(items.remove(index))
+        }
+        _ => Err(format!("nothing can be removed at {key:?}")),
+    }
+}
+
+/// The member or item; none where an object has no such member.
+fn get<'a>(container: &'a Value, key: &str) -> Result<Option<&'a Value>, String> {
+    match container {
+        Value::Object(object) => Ok(object.get(key)),
+        Value::Array(items) => Ok(items.get(index_of(key, items.len())?)),
+        _ => Ok(None),
+    }
+}
+
+/// An index below `size`; negative ones count from the end.
+fn index_of(key: &str, size: usize) -> Result<usize, String> {
+    let wrong = || format!("invalid index {key:?} of {size}");
+    let index: i64 = key.parse().map_err(|_| wrong())?;
+    let index = if index < 0 {
+        usize::try_from(index.unsigned_abs())
+            .ok()
+            .and_then(|back| size.checked_sub(back))
+    } else {
+        usize::try_from(index).ok()
+    };
+    index.filter(|index| *index < size).ok_or_else(wrong)
+}

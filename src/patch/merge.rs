@@ -1,0 +1,61 @@
+//! JSON merge patch, as gopkg.in/evanphx/json-patch.v4 does it: RFC 7386, but for null members of what is inside
+//! lists.
+
+use super::PatchError;
+use crate::schema::{Object, Value};
+
+/// The document that `patch` makes of `live`. Members of objects that the patch touched are sorted by name, as
+/// upstream writes them; refusals show that.
+///
+/// # Errors
+/// [`PatchError::Malformed`] for a patch that is neither object nor array.
+pub fn apply(live: &Value, patch: &Value) -> Result<Value, PatchError> {
+    match patch {
+        Value::Object(patch) => {
+            let mut document = match live {
+                Value::Object(live) => live.clone(),
+                _ => Object::new(),
+            };
+            merge(&mut document, patch);
+            Ok(Value::Object(document))
+        }
+        Value::Array(_) => Ok(pruned(patch)),
+        _ => Err(PatchError::Malformed("Invalid JSON Patch".to_owned())),
+    }
+}
+
+fn merge(document: &mut Object, patch: &Object) {
+    for (key, value) in patch.iter() {
+        if value.is_null() {
+            document.remove(key);
+            continue;
+        }
+        match (document.get_mut(key), value) {
+            (Some(Value::Object(current)), Value::Object(patch)) => merge(current, patch),
+            // An object that gives way to a list or a scalar takes it as it is.
+            (Some(current @ Value::Object(_)), value) => *current = value.clone(),
+            (Some(current), value) => *current = pruned(value),
+            (None, value) => {
+                document.insert(key.clone(), pruned(value));
+            }
+        }
+    }
+    document.sort();
+}
+
+/// Without null members, at any depth; null items of lists stay.
+fn pruned(value: &Value) -> Value {
+    match value {
+        Value::Object(object) => {
+            let mut kept: Object = object
+                .iter()
+                .filter(|(_, member)| !member.is_null())
+                .map(|(key, member)| (key.clone(), pruned(member)))
+                .collect();
+            kept.sort();
+            Value::Object(kept)
+        }
+        Value::Array(items) => Value::Array(items.iter().map(pruned).collect()),
+        scalar => scalar.clone(),
+    }
+}

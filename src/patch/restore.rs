@@ -1,0 +1,155 @@
+//! Typed objects from untyped ones, as strategic merge patches and apply make them. Upstream does not decode JSON
+//! there but fills the Go struct from a map, with other texts and a few other rules: integers are cut to size, whole
+//! floats are integers. Follows FromUnstructured in k8s.io/apimachinery/pkg/runtime/converter.go.
+
+use super::go::{kind_of, type_of};
+use crate::schema::decode::{self, Decoded};
+use crate::schema::types::{Schema, Shape, Struct};
+use crate::schema::{Object, Value};
+
+/// Brings `value` into canonical form. Paths of unknown members are told if `report`, in order, without the keys of
+/// maps on the way.
+///
+/// # Errors
+/// Upstream's text for the first member of a wrong type: `cannot convert float64 to int32`.
+pub fn restore(mut value: Value, schema: &Schema, report: bool) -> Result<Decoded, String> {
+    let mut restorer = Restorer {
+        report,
+        path: String::new(),
+        unknown: Vec::new(),
+    };
+    restorer.value(&mut value, schema, "")?;
+    let mut unknown = restorer.unknown;
+    unknown.sort();
+    decode::tidy(&mut value, schema);
+    Ok(Decoded { value, unknown })
+}
+
+struct Restorer {
+    report: bool,
+    path: String,
+    unknown: Vec<String>,
+}
+
+impl Restorer {
+    fn value(&mut self, value: &mut Value, schema: &Schema, go_type: &str) -> Result<(), String> {
+        if value.is_null() {
+            return Ok(());
+        }
+        match (&schema.shape, &mut *value) {
+            (Shape::Struct(fields), Value::Object(object)) => self.structure(object, fields),
+            (Shape::Struct(_), other) => {
+                Err(format!("cannot restore struct from: {}", kind_of(other)))
+            }
+            (Shape::Map(values), Value::Object(object)) => {
+                let go_type = go_type.split_once(']').map_or("", |(_, element)| element);
+                object
+                    .iter_mut()
+                    .try_for_each(|(_, member)| self.value(member, values, go_type))
+            }
+            (Shape::Map(_), other) => Err(format!("cannot restore map from {}", kind_of(other))),
+            (Shape::List(items), Value::Array(array)) => {
+                let go_type = go_type.strip_prefix("[]").unwrap_or_default();
+                let length = self.path.len();
+                for (index, item) in array.iter_mut().enumerate() {
+                    self.path.push_str(&format!("[{index}]"));
+                    self.value(item, items, go_type)?;
+                    self.path.truncate(length);
+                }
+                Ok(())
+            }
+            (Shape::Bytes, Value::String(text)) if text.is_empty() => Ok(()),
+            (Shape::Bytes, Value::String(_)) => unmarshal(value, schema, go_type)
+                .map_err(|error| format!("error decoding from json: {error}")),
+            (Shape::List(_) | Shape::Bytes, other) => {
+                Err(format!("cannot restore slice from {}", kind_of(other)))
+            }
+            (Shape::String, Value::String(_)) | (Shape::Boolean, Value::Bool(_)) => Ok(()),
+            (Shape::String, Value::Int(_)) => Err(format!(
+                "cannot convert int64 to {}",
+                named(go_type, "string")
+            )),
+            (Shape::String, _) => Err("unrecognized type: string".to_owned()),
+            (Shape::Boolean, _) => Err("unrecognized type: bool".to_owned()),
+            (Shape::Integer(bits), Value::Int(number)) => {
+                *number = cut(*number, *bits);
+                Ok(())
+            }
+            (Shape::Integer(bits), Value::Float(number)) if number.fract() == 0.0 => {
+                *value = Value::Int(cut(*number as i64, *bits));
+                Ok(())
+            }
+            (Shape::Integer(bits), other) => {
+                let kind = if *bits == 32 { "int32" } else { "int64" };
+                Err(match other {
+                    Value::Float(_) => {
+                        format!("cannot convert float64 to {}", named(go_type, kind))
+                    }
+                    _ => format!("unrecognized type: {kind}"),
+                })
+            }
+            (Shape::Number, Value::Int(_) | Value::Float(_)) => Ok(()),
+            (Shape::Number, _) => Err("unrecognized type: float64".to_owned()),
+            // These types decode themselves from JSON.
+            (
+                Shape::Any
+                | Shape::IntOrString
+                | Shape::Quantity
+                | Shape::Time
+                | Shape::MicroTime
+                | Shape::OneOf(_),
+                other,
+            ) => unmarshal(other, schema, go_type),
+        }
+    }
+
+    fn structure(&mut self, object: &mut Object, fields: &Struct) -> Result<(), String> {
+        let length = self.path.len();
+        // In the order of the struct, so that the same of several mistakes is told.
+        for (name, field) in &fields.fields {
+            if let Some(member) = object.get_mut(name) {
+                self.step(name);
+                self.value(member, &field.schema, &field.go_type)?;
+                self.path.truncate(length);
+            }
+        }
+        if self.report {
+            for name in object.keys() {
+                if !fields.fields.contains_key(name.as_str()) {
+                    self.step(name);
+                    self.unknown.push(self.path.clone());
+                    self.path.truncate(length);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn step(&mut self, name: &str) {
+        if !self.path.is_empty() {
+            self.path.push('.');
+        }
+        self.path.push_str(name);
+    }
+}
+
+/// The Go type, or its kind where it is not known.
+fn named<'a>(go_type: &'a str, kind: &'a str) -> &'a str {
+    if go_type.is_empty() { kind } else { go_type }
+}
+
+/// Go's conversion keeps the low bits.
+fn cut(number: i64, bits: u8) -> i64 {
+    if bits == 32 {
+        i64::from(number as i32)
+    } else {
+        number
+    }
+}
+
+fn unmarshal(value: &mut Value, schema: &Schema, go_type: &str) -> Result<(), String> {
+    if matches!(schema.shape, Shape::Any) {
+        return Ok(());
+    }
+    decode::decode(value.clone(), schema, named(go_type, type_of(value))).map(drop)
+}

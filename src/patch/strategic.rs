@@ -1,0 +1,326 @@
+//! Strategic merge patch: a merge patch that knows from the schema which lists merge, and by which key. Follows
+//! k8s.io/apimachinery/pkg/util/strategicpatch.
+
+mod lists;
+
+use super::PatchError;
+use super::go::{kind_of, printed, printed_as_text, type_of};
+use crate::meta::errors::quoted;
+use crate::schema::types::{Merge, Schema, Shape};
+use crate::schema::{Object, Value};
+
+const DIRECTIVE: &str = "$patch";
+const RETAIN_KEYS: &str = "$retainKeys";
+const DELETE_FROM: &str = "$deleteFromPrimitiveList";
+const ELEMENT_ORDER: &str = "$setElementOrder";
+
+/// The object that `patch` makes of `live`, not yet in canonical form. `patch` is left as upstream leaves it, which
+/// refusals of the outcome show.
+///
+/// # Errors
+/// [`PatchError::Malformed`] and [`PatchError::Unclassified`] for a directive that makes no sense here.
+pub fn merge(live: &Value, patch: &mut Value, schema: &Schema) -> Result<Value, PatchError> {
+    let mut merged = match live {
+        Value::Object(live) => live.clone(),
+        _ => Object::new(),
+    };
+    if let Value::Object(patch) = patch {
+        let root = Type {
+            schema,
+            go_type: "",
+        };
+        maps(&mut merged, patch, root)?;
+    }
+    Ok(Value::Object(merged))
+}
+
+fn odd(message: impl Into<String>) -> PatchError {
+    PatchError::Unclassified(message.into())
+}
+
+fn malformed(what: &str) -> PatchError {
+    PatchError::Malformed(format!("invalid patch format of {what}"))
+}
+
+fn bad_type(expected: &str, received: &Value) -> PatchError {
+    odd(format!(
+        "expected a {expected}, but received a {}",
+        type_of(received)
+    ))
+}
+
+fn no_merge_key(item: &Value, key: &str) -> PatchError {
+    odd(format!(
+        "map: {} does not contain declared merge key: {key}",
+        printed(item)
+    ))
+}
+
+fn bad_directive(directive: &Value, patch: &Object) -> PatchError {
+    odd(format!(
+        "unknown patch type: {} in map: {}",
+        printed_as_text(directive),
+        printed(&Value::Object(patch.clone()))
+    ))
+}
+
+/// A Go type: what merges how is looked up in it.
+#[derive(Clone, Copy)]
+struct Type<'a> {
+    schema: &'a Schema,
+    go_type: &'a str,
+}
+
+impl<'a> Type<'a> {
+    /// The type of a member and how it merges.
+    fn member(self, key: &str) -> Result<(Type<'a>, &'a Merge), PatchError> {
+        let unknown = |structure: &str| {
+            odd(format!(
+                "unable to find api field in struct {structure} for the json field {}",
+                quoted(key)
+            ))
+        };
+        match &self.schema.shape {
+            Shape::Struct(fields) => {
+                let field = fields
+                    .fields
+                    .get(key)
+                    .or_else(|| {
+                        let mut fields = fields.fields.iter();
+                        fields
+                            .find(|(name, _)| name.eq_ignore_ascii_case(key))
+                            .map(|(_, field)| field)
+                    })
+                    .ok_or_else(|| unknown(&fields.go_name))?;
+                let member = Type {
+                    schema: &field.schema,
+                    go_type: &field.go_type,
+                };
+                Ok((member, &field.schema.merge))
+            }
+            Shape::Any | Shape::OneOf(_) => Err(unknown(
+                self.go_type
+                    .rsplit('.')
+                    .next()
+                    .filter(|name| !name.is_empty())
+                    .unwrap_or("RawExtension"),
+            )),
+            _ => Err(odd(format!(
+                "merging an object in json but data type is not struct, instead is: {}",
+                self.kind()
+            ))),
+        }
+    }
+
+    /// The type of the items of a member that is a list, and how it merges.
+    fn list_member(self, key: &str) -> Result<(Type<'a>, &'a Merge), PatchError> {
+        let (member, merge) = self.member(key)?;
+        match &member.schema.shape {
+            Shape::List(items) => {
+                let items = Type {
+                    schema: items,
+                    go_type: member.go_type.strip_prefix("[]").unwrap_or_default(),
+                };
+                Ok((items, merge))
+            }
+            Shape::Bytes => Ok((member, merge)),
+            _ => Err(odd(format!(
+                "expected slice or array type, but got: {}",
+                self.kind()
+            ))),
+        }
+    }
+
+    /// What `reflect` calls the kind of this.
+    fn kind(self) -> &'static str {
+        match self.schema.shape {
+            Shape::Map(_) => "map",
+            Shape::List(_) | Shape::Bytes => "slice",
+            Shape::String => "string",
+            Shape::Boolean => "bool",
+            Shape::Integer(32) => "int32",
+            Shape::Integer(_) => "int64",
+            Shape::Number => "float64",
+            _ => "struct",
+        }
+    }
+}
+
+fn maps(original: &mut Object, patch: &mut Object, of: Type<'_>) -> Result<(), PatchError> {
+    if let Some(directive) = patch.get(DIRECTIVE) {
+        match directive.as_str() {
+            Some("replace") => {
+                patch.remove(DIRECTIVE);
+                *original = patch.clone();
+            }
+            Some("delete") => *original = Object::new(),
+            _ => return Err(bad_directive(directive, patch)),
+        }
+        return Ok(());
+    }
+    retain_keys(original, patch)?;
+    order_lists(original, patch, of)?;
+    for (name, value) in patch.iter_mut() {
+        let (name, deletes) = match name.strip_prefix(DELETE_FROM) {
+            Some(rest) => (
+                rest.strip_prefix('/')
+                    .ok_or_else(|| malformed("primitive list"))?,
+                true,
+            ),
+            None => (name.as_str(), false),
+        };
+        if value.is_null() {
+            original.remove(name);
+            continue;
+        }
+        match (original.get_mut(name), &mut *value) {
+            (Some(Value::Object(current)), Value::Object(patch)) => {
+                let (member, merge) = of.member(name)?;
+                if merge.replace {
+                    *current = patch.clone();
+                } else {
+                    maps(current, patch, member)?;
+                }
+            }
+            (Some(Value::Array(current)), Value::Array(patch)) => {
+                let (items, merge) = of.list_member(name)?;
+                let how = lists::How {
+                    merge,
+                    items,
+                    deletes,
+                };
+                *current = lists::merge(std::mem::take(current), patch, how)?;
+            }
+            (Some(current), value)
+                if type_of(current) == type_of(value)
+                    && !matches!(value, Value::Array(_) | Value::Object(_)) =>
+            {
+                *current = value.clone();
+            }
+            _ if deletes => {}
+            _ => {
+                drop_nulls(value);
+                if drop_directives(value) {
+                    original.insert(name, value.clone());
+                } else {
+                    original.remove(name);
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+/// `$retainKeys`: what it does not name goes.
+fn retain_keys(original: &mut Object, patch: &mut Object) -> Result<(), PatchError> {
+    let Some(retained) = patch.remove(RETAIN_KEYS) else {
+        return Ok(());
+    };
+    let Value::Array(retained) = retained else {
+        return Err(malformed("retainKeys"));
+    };
+    let retains = |name: &str| retained.iter().any(|kept| kept.as_str() == Some(name));
+    let strays = patch.iter().any(|(name, value)| {
+        !value.is_null()
+            && !name.starts_with(DELETE_FROM)
+            && !name.starts_with(ELEMENT_ORDER)
+            && !retains(name)
+    });
+    if strays {
+        return Err(malformed("retainKeys"));
+    }
+    original.retain(|name, _| retains(name));
+    Ok(())
+}
+
+/// `$setElementOrder/x`: merges the list `x` and orders it. What it has dealt with is taken out of the patch.
+fn order_lists(original: &mut Object, patch: &mut Object, of: Type<'_>) -> Result<(), PatchError> {
+    let names: Vec<_> = patch
+        .keys()
+        .filter(|name| name.starts_with(ELEMENT_ORDER))
+        .cloned()
+        .collect();
+    for directive in names {
+        let order = match patch.remove(&directive) {
+            Some(Value::Array(order)) => order,
+            other => return Err(bad_type("[]interface {}", &other.unwrap_or_default())),
+        };
+        let name = directive
+            .strip_prefix(ELEMENT_ORDER)
+            .and_then(|rest| rest.strip_prefix('/'))
+            .ok_or_else(|| malformed("setElementOrder list"))?;
+        for value in [original.get(name), patch.get(name)].into_iter().flatten() {
+            if !matches!(value, Value::Array(_)) {
+                return Err(bad_type("[]interface {}", value));
+            }
+        }
+        let (items, merge) = of.list_member(name)?;
+        let key = merge.key.as_deref().unwrap_or_default();
+        if let Some(Value::Array(patch)) = patch.get(name) {
+            lists::check_order(patch, &order, key)?;
+        }
+        let how = lists::How {
+            merge,
+            items,
+            deletes: false,
+        };
+        let live = original.get(name).and_then(Value::as_array);
+        let ordered = match (live, patch.get_mut(name)) {
+            (None, None) => continue,
+            (Some(live), None) => lists::order(live.to_vec(), &order, live, &[], key)?,
+            (None, Some(patch)) => {
+                let given = patch.as_array().unwrap_or_default().to_vec();
+                drop_directives(patch);
+                let kept = patch.as_array().unwrap_or_default().to_vec();
+                lists::order(kept, &order, &[], &given, key)?
+            }
+            (Some(live), Some(patch)) => {
+                let mut changed = patch.clone();
+                let merged = match changed.as_array_mut() {
+                    Some(changed) => lists::merge(live.to_vec(), changed, how)?,
+                    None => live.to_vec(),
+                };
+                lists::order(
+                    merged,
+                    &order,
+                    live,
+                    patch.as_array().unwrap_or_default(),
+                    key,
+                )?
+            }
+        };
+        original.insert(name, ordered);
+        patch.remove(name);
+    }
+    Ok(())
+}
+
+/// Takes null members out of maps, at any depth.
+fn drop_nulls(value: &mut Value) {
+    match value {
+        Value::Object(object) => {
+            object.retain(|_, member| !member.is_null());
+            object.iter_mut().for_each(|(_, member)| drop_nulls(member));
+        }
+        Value::Array(items) => items.iter_mut().for_each(drop_nulls),
+        _ => {}
+    }
+}
+
+/// Takes maps with a `$patch` out, at any depth. Returns false if this is one itself.
+fn drop_directives(value: &mut Value) -> bool {
+    match value {
+        Value::Object(object) => {
+            if object.contains(DIRECTIVE) {
+                return false;
+            }
+            object.retain(|_, member| drop_directives(member));
+            true
+        }
+        Value::Array(items) => {
+            items.retain_mut(drop_directives);
+            true
+        }
+        _ => true,
+    }
+}
