@@ -321,7 +321,7 @@ impl Server {
                 result
             }
             "patch" => {
-                let kind = verbs::patch::Kind::of(&parts.headers)?;
+                let kind = verbs::patch::kind(&parts.headers)?;
                 let bytes = collect(body).await?;
                 let options = WriteOptions::read(&target.query, "PatchOptions", agent, false)?;
                 let mut write = self.write(target, &options);

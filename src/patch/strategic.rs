@@ -275,18 +275,9 @@ fn order_lists(original: &mut Object, patch: &mut Object, of: Type<'_>) -> Resul
                 lists::order(kept, &order, &[], &given, key)?
             }
             (Some(live), Some(patch)) => {
-                let mut changed = patch.clone();
-                let merged = match changed.as_array_mut() {
-                    Some(changed) => lists::merge(live.to_vec(), changed, how)?,
-                    None => live.to_vec(),
-                };
-                lists::order(
-                    merged,
-                    &order,
-                    live,
-                    patch.as_array().unwrap_or_default(),
-                    key,
-                )?
+                let patch = patch.as_array().unwrap_or_default();
+                let merged = lists::merge(live.to_vec(), patch, how)?;
+                lists::order(merged, &order, live, patch, key)?
             }
         };
         original.insert(name, ordered);

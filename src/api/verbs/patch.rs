@@ -5,32 +5,20 @@ use http::HeaderMap;
 use super::write::Write;
 use crate::api::negotiate::content_type;
 use crate::api::query::FieldValidation;
-use crate::api::read::{self, Expected};
 use crate::api::reply::Reply;
 use crate::meta::Status;
-use crate::schema::json;
+use crate::patch::{Kind, Patch};
+use crate::schema::{Value, decode};
 
-/// A kind of patch.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
-    /// `application/merge-patch+json`, RFC 7386
-    Merge,
-}
-
-impl Kind {
-    /// Reads the content type.
-    ///
-    /// # Errors
-    /// 415 for a type that is not served.
-    pub fn of(headers: &HeaderMap) -> Result<Kind, Status> {
-        match content_type(headers).as_str() {
-            "application/merge-patch+json" => Ok(Kind::Merge),
-            _ => Err(
-                Status::failure(415, "UnsupportedMediaType", "415: Unsupported Media Type")
-                    .with_details(crate::schema::Object::new()),
-            ),
-        }
-    }
+/// Reads the kind of a patch off the content type.
+///
+/// # Errors
+/// 415 for a type that is not served.
+pub fn kind(headers: &HeaderMap) -> Result<Kind, Status> {
+    Kind::of(&content_type(headers)).ok_or_else(|| {
+        Status::failure(415, "UnsupportedMediaType", "415: Unsupported Media Type")
+            .with_details(crate::schema::Object::new())
+    })
 }
 
 /// Patches the named object.
@@ -38,35 +26,57 @@ impl Kind {
 /// # Errors
 /// 400 for a patch that is none, 404, 409, and 422 for what it makes.
 pub async fn patch(write: &mut Write<'_>, kind: Kind, bytes: &[u8]) -> Result<Reply, Status> {
-    let Kind::Merge = kind;
-    let patch = json::parse(bytes)
-        .map_err(|_| Status::bad_request("invalid JSON patch"))?
-        .value;
-    if patch.as_object().is_none() {
-        return Err(Status::bad_request(format!(
-            "error decoding patch: json: cannot unmarshal {} into Go value of type map[string]interface {{}}",
-            patch.type_name()
-        )));
-    }
+    let patch = Patch::read(kind, bytes)?;
     let target = write.target;
-    let expected = Expected::of(&target.resource, &target.version().name);
-    let type_name = target.version().type_name.clone();
+    let version = target.version();
+    let schema = &**version.schema;
+    let go_type = format!("{}.{}", version.name, target.resource.kind);
+    let validation = write.options.validation;
     let mut warnings = Vec::new();
     let result = write
         .update(200, |old| {
-            warnings.clear();
-            let mut new = old.clone();
-            crate::patch::merge(&mut new, &patch);
-            read::typed(
-                new,
-                Vec::new(),
-                &type_name,
-                expected,
-                FieldValidation::Warn,
-                &mut warnings,
-            )
+            let patched = patch.apply(
+                old,
+                schema,
+                |outcome| decode::decode(outcome, schema, &go_type),
+                validation != FieldValidation::Ignore,
+            )?;
+            if validation == FieldValidation::Strict && !patched.strict.is_empty() {
+                let why = format!("strict decoding error: {}", patched.strict.join(", "));
+                return Err(patch.refused(old, schema, why).into());
+            }
+            warnings = patched.strict;
+            let mut new = patched.value;
+            let object = new.object_mut();
+            object.remove("kind");
+            object.remove("apiVersion");
+            object.insert_first("apiVersion", target.resource.api_version(&version.name));
+            object.insert_first("kind", &target.resource.kind);
+            (target.resource.rules.defaults)(&mut new, &target.cx());
+            belongs(&new, &target.info.name, target.namespace())?;
+            Ok(new)
         })
         .await;
     write.warnings.append(&mut warnings);
     result
+}
+
+/// Refuses an object of another name or namespace than the request's.
+fn belongs(object: &Value, name: &str, namespace: &str) -> Result<(), Status> {
+    let meta = object.at("metadata");
+    let said = meta.str("namespace");
+    if !said.is_empty() && !namespace.is_empty() && said != namespace {
+        return Err(Status::bad_request(
+            "the namespace of the provided object does not match the namespace sent on the request",
+        ));
+    }
+    match meta.str("name") {
+        "" => Err(Status::bad_request(format!(
+            "the name of the object ({name} based on URL) was undeterminable: name must be provided"
+        ))),
+        said if said != name => Err(Status::bad_request(format!(
+            "the name of the object ({said}) does not match the name on the URL ({name})"
+        ))),
+        _ => Ok(()),
+    }
 }

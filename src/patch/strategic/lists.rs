@@ -64,7 +64,7 @@ pub(super) fn merge(
     how: How<'_>,
 ) -> Result<Vec<Value>, PatchError> {
     if !how.merge.merge && !how.deletes {
-        return Ok(patch.clone());
+        return Ok(patch.to_vec());
     }
     if live.is_empty() && patch.is_empty() {
         return Ok(live);
