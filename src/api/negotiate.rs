@@ -13,6 +13,8 @@ pub enum Format {
     Json,
     /// `application/yaml`
     Yaml,
+    /// `application/vnd.kubernetes.protobuf`
+    Protobuf,
 }
 
 impl Format {
@@ -21,6 +23,7 @@ impl Format {
         match self {
             Format::Json => "application/json",
             Format::Yaml => "application/yaml",
+            Format::Protobuf => PROTOBUF,
         }
     }
 }
@@ -104,6 +107,7 @@ pub enum Offer {
     CustomWatch,
 }
 
+const PROTOBUF: &str = "application/vnd.kubernetes.protobuf";
 const TYPES: &str = "application/json, application/yaml, application/vnd.kubernetes.protobuf";
 
 /// Chooses how to answer.
@@ -126,7 +130,8 @@ pub fn accept(headers: &HeaderMap, offer: Offer) -> Result<Accepted, Status> {
         let format = match clause.media {
             "application/json" | "*/*" => Format::Json,
             "application/yaml" if !watch => Format::Yaml,
-            "application/yaml" | "application/vnd.kubernetes.protobuf" => {
+            PROTOBUF if matches!(offer, Offer::Objects) => Format::Protobuf,
+            "application/yaml" | PROTOBUF => {
                 known_media = true;
                 continue;
             }
@@ -134,7 +139,9 @@ pub fn accept(headers: &HeaderMap, offer: Offer) -> Result<Accepted, Status> {
             _ => continue,
         };
         known_media = true;
-        if let Some(shape) = shape(&clause, offer) {
+        if let Some(shape) = shape(&clause, offer)
+            .filter(|shape| format != Format::Protobuf || *shape == Shape::Object)
+        {
             return Ok(Accepted { format, shape });
         }
     }
@@ -206,6 +213,7 @@ pub fn accept_status(headers: &HeaderMap) -> Format {
         .find_map(|clause| match clause.media {
             "application/json" | "*/*" => Some(Format::Json),
             "application/yaml" => Some(Format::Yaml),
+            PROTOBUF => Some(Format::Protobuf),
             _ => None,
         })
         .unwrap_or(Format::Json)
@@ -233,6 +241,7 @@ pub fn body_format(headers: &HeaderMap) -> Result<Format, Status> {
     match content_type(headers).as_str() {
         "application/json" => Ok(Format::Json),
         "application/yaml" => Ok(Format::Yaml),
+        PROTOBUF => Ok(Format::Protobuf),
         _ => Err(Status::failure(
             415,
             "UnsupportedMediaType",

@@ -5,7 +5,7 @@ use super::query::{FieldValidation, WriteOptions};
 use crate::meta::Status;
 use crate::meta::errors::quoted;
 use crate::resources::{Resource, gvk_type, registry};
-use crate::schema::{Object, Value, builtin, decode, json, yaml};
+use crate::schema::{Object, Value, builtin, decode, json, proto, yaml};
 
 /// The largest body that is read, in bytes.
 pub const MAX_BODY: usize = 3 << 20;
@@ -92,6 +92,24 @@ pub fn parse(bytes: &[u8], format: Format, kind: &str) -> Result<Body, Status> {
             Ok(Body {
                 value: parsed.value,
                 duplicates: parsed.duplicates,
+            })
+        }
+        Format::Protobuf => {
+            let envelope = proto::open(bytes).map_err(|error| unrecognized(error.to_string()))?;
+            let (group, version) = envelope
+                .api_version
+                .split_once('/')
+                .unwrap_or(("", &envelope.api_version));
+            let schema =
+                builtin::named(gvk_type(group, version, &envelope.kind).unwrap_or_default());
+            let mut value = proto::read(envelope.raw, schema)
+                .map_err(|error| unrecognized(error.to_string()))?;
+            let object = value.object_mut();
+            object.insert("apiVersion", envelope.api_version);
+            object.insert("kind", envelope.kind);
+            Ok(Body {
+                value,
+                duplicates: Vec::new(),
             })
         }
     }

@@ -13,8 +13,8 @@ use super::table;
 use crate::meta::Status;
 use crate::resources::cluster;
 use crate::resources::record::write_body;
-use crate::resources::{Resource, Version};
-use crate::schema::{Object, Value, json, yaml};
+use crate::resources::{Resource, Version, gvk_type};
+use crate::schema::{Object, Value, builtin, json, proto, yaml};
 use crate::store::{Entry, Revision};
 
 /// The body of a response.
@@ -258,6 +258,12 @@ pub fn bytes_of(value: &Value, format: Format) -> Vec<u8> {
             text.into_bytes()
         }
         Format::Yaml => yaml::write(value).into_bytes(),
+        Format::Protobuf => {
+            let (api_version, kind) = (value.str("apiVersion"), value.str("kind"));
+            let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));
+            let schema = builtin::named(gvk_type(group, version, kind).unwrap_or_default());
+            proto::seal(api_version, kind, &proto::write(value, schema))
+        }
     }
 }
 

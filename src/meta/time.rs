@@ -20,6 +20,22 @@ pub fn print(seconds: i64) -> String {
     )
 }
 
+/// Seconds since 1970 and nanoseconds as a time with six digits of a second, in UTC.
+pub fn print_micro(seconds: i64, nanos: i64) -> String {
+    i32::try_from(nanos)
+        .ok()
+        .and_then(|nanos| Timestamp::new(seconds, nanos).ok())
+        .map_or_else(String::new, |time| {
+            time.strftime("%Y-%m-%dT%H:%M:%S.%6fZ").to_string()
+        })
+}
+
+/// A time as seconds since 1970 and nanoseconds; `None` where it is none.
+pub fn parts(text: &str) -> Option<(i64, i64)> {
+    let time = text.parse::<Timestamp>().ok()?;
+    Some((time.as_second(), i64::from(time.subsec_nanosecond())))
+}
+
 /// An RFC 3339 time in seconds since 1970, fractions cut off.
 ///
 /// # Errors

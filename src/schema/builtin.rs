@@ -149,6 +149,7 @@ fn read(name: &str, schema: &'static Value, lines: &HashMap<&'static str, Vec<Li
         return place(schema);
     };
     let mut fields = IndexMap::default();
+    let embedded = embedded(members, lines);
     members_of(members, schema, lines, &mut fields);
     let go_name = name.rsplit('.').next().unwrap_or(name);
     Schema {
@@ -156,8 +157,34 @@ fn read(name: &str, schema: &'static Value, lines: &HashMap<&'static str, Vec<Li
         ..Schema::of(Shape::Struct(Struct {
             go_name: go_name.into(),
             fields,
+            embedded,
         }))
     }
+}
+
+/// What a struct embeds: protobuf numbers and the names of the members behind each. Only one level is known upstream.
+fn embedded(members: &[Line], lines: &HashMap<&'static str, Vec<Line>>) -> Vec<(u32, Vec<Key>)> {
+    members
+        .iter()
+        .filter(|line| line.name == "^")
+        .filter_map(|line| {
+            Some((
+                proto(line.proto).0,
+                lines
+                    .get(line.go_type)?
+                    .iter()
+                    .map(|inner| Key::from(inner.name))
+                    .collect(),
+            ))
+        })
+        .collect()
+}
+
+/// A protobuf number and wire type: `3v`, `2br`.
+fn proto(text: &'static str) -> (u32, &'static str) {
+    let digits = text.len() - text.trim_start_matches(|c: char| c.is_ascii_digit()).len();
+    let (number, wire) = text.split_at(digits);
+    (number.parse().unwrap_or(0), wire)
 }
 
 fn members_of(
@@ -197,7 +224,7 @@ fn members_of(
 }
 
 fn field(line: &Line, schema: impl Into<SchemaRef>) -> Field {
-    let digits = line.proto.trim_end_matches(|c: char| !c.is_ascii_digit());
+    let (number, wire) = proto(line.proto);
     Field {
         schema: schema.into(),
         required: false,
@@ -206,10 +233,7 @@ fn field(line: &Line, schema: impl Into<SchemaRef>) -> Field {
         pointer: line.flags.contains('*'),
         go_name: line.go_name.into(),
         go_type: line.go_type.into(),
-        proto: (
-            digits.parse().unwrap_or(0),
-            line.proto[digits.len()..].into(),
-        ),
+        proto: (number, wire.into()),
     }
 }
 

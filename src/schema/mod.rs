@@ -4,6 +4,7 @@ pub mod builtin;
 pub mod decode;
 pub mod internal;
 pub mod json;
+pub mod proto;
 pub mod rules;
 pub mod types;
 mod value;

@@ -71,6 +71,8 @@ pub struct Struct {
     pub go_name: Box<str>,
     /// Members by name.
     pub fields: IndexMap<Key, Field, foldhash::fast::RandomState>,
+    /// Fields that Go embeds under a protobuf number of their own, flat in JSON: the number and their names.
+    pub embedded: Vec<(u32, Vec<Key>)>,
 }
 
 /// One member of an object.
