@@ -306,13 +306,12 @@ fn structure(
 ) -> Result<(), Malformed> {
     for field in Fields(bytes) {
         let (number, wire) = field?;
-        if only.is_none() {
-            if let (Some((_, names)), Wire::Bytes(inner)) =
+        if only.is_none()
+            && let (Some((_, names)), Wire::Bytes(inner)) =
                 (fields.embedded.iter().find(|(n, _)| *n == number), wire)
-            {
-                structure(inner, fields, Some(names), out, depth + 1)?;
-                continue;
-            }
+        {
+            structure(inner, fields, Some(names), out, depth + 1)?;
+            continue;
         }
         let embedded = |name: &Key| {
             fields
