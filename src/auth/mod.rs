@@ -1,10 +1,23 @@
 //! Who asks, and whether they may: authentication, impersonation, authorization.
 
+pub mod authorize;
+pub mod bootstrap;
 pub mod kubeconfig;
 pub mod masters;
+pub mod node;
 pub mod pki;
+pub mod rbac;
 
 use compact_str::CompactString;
+
+/// The group that may do everything.
+pub const MASTERS: &str = "system:masters";
+/// The group of everybody who is authenticated.
+pub const AUTHENTICATED: &str = "system:authenticated";
+/// The group of everybody who is not.
+pub const UNAUTHENTICATED: &str = "system:unauthenticated";
+/// The user who is nobody known.
+pub const ANONYMOUS: &str = "system:anonymous";
 
 /// Who a request is from.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -20,6 +33,34 @@ pub struct User {
 }
 
 impl User {
+    /// A user of some groups, with nothing else known.
+    pub fn new(name: &str, groups: &[&str]) -> User {
+        User {
+            name: name.into(),
+            groups: groups.iter().map(|group| (*group).into()).collect(),
+            ..User::default()
+        }
+    }
+
+    /// The values of an extra fact.
+    pub fn extra(&self, key: &str) -> &[CompactString] {
+        self.extra
+            .iter()
+            .find(|(known, _)| known == key)
+            .map_or(&[], |(_, values)| values)
+    }
+
+    /// Sets an extra fact, in its place in the order of keys.
+    pub fn set_extra(&mut self, key: &str, values: Vec<CompactString>) {
+        match self
+            .extra
+            .binary_search_by(|(known, _)| known.as_str().cmp(key))
+        {
+            Ok(at) => self.extra[at].1 = values,
+            Err(at) => self.extra.insert(at, (key.into(), values)),
+        }
+    }
+
     /// Whether the user is in a group.
     pub fn in_group(&self, group: &str) -> bool {
         self.groups.iter().any(|g| g == group)
@@ -51,6 +92,13 @@ pub struct Attributes<'a> {
     pub label_selector: &'a str,
 }
 
+impl Attributes<'_> {
+    /// Whether this is about a resource and not about a path alone.
+    pub fn is_resource(&self) -> bool {
+        !self.resource.is_empty() || self.path.is_empty()
+    }
+}
+
 /// What an authorizer says.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Decision {
@@ -66,4 +114,18 @@ pub enum Decision {
 pub trait Authorizer: Send + Sync {
     /// The decision about `user` doing `attributes`.
     fn authorize(&self, user: &User, attributes: &Attributes<'_>) -> Decision;
+}
+
+/// Texts as Go's aggregate error prints them: one bare, several in brackets, repeated ones once.
+pub(crate) fn aggregate(texts: &[String]) -> String {
+    let mut once: Vec<&str> = Vec::with_capacity(texts.len());
+    for text in texts {
+        if !once.contains(&text.as_str()) {
+            once.push(text);
+        }
+    }
+    match once.as_slice() {
+        [one] => (*one).to_owned(),
+        several => format!("[{}]", several.join(", ")),
+    }
 }

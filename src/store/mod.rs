@@ -13,6 +13,7 @@ mod engine;
 mod redb;
 #[cfg(test)]
 mod tests;
+pub mod view;
 
 use std::sync::Arc;
 
@@ -257,6 +258,11 @@ impl World {
             .flatten()
             .map(|(_, entry)| entry)
             .take_while(move |entry| entry.key.starts_with(keys))
+    }
+
+    /// The objects of a resource by key; none where it never had any.
+    pub fn objects(&self, resource: &str) -> Option<&imbl::OrdMap<Arc<str>, Arc<Entry>>> {
+        self.resources.get(resource)
     }
 
     /// How many objects a resource has.

@@ -1,0 +1,165 @@
+//! May they? The authorizers one after the other, and the refusal in upstream's words. Follows k8s.io/apiserver
+//! pkg/authorization/union and pkg/endpoints/handlers/responsewriters/errors.go.
+
+use std::sync::Arc;
+
+use super::node::Nodes;
+use super::rbac::Rbac;
+use super::{Attributes, Authorizer, Decision, MASTERS, User};
+use crate::meta::Status;
+use crate::meta::errors::quoted;
+use crate::meta::status::About;
+use crate::store::{Store, World};
+
+/// Which authorizers decide: `--authorization-mode`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// Nodes, by what their pods need.
+    Node,
+    /// Everybody, by roles.
+    Rbac,
+    /// Everybody may do everything.
+    AlwaysAllow,
+    /// Nobody may do anything.
+    AlwaysDeny,
+}
+
+impl Mode {
+    /// The mode called `name` (`Node`, `RBAC`, ...).
+    pub fn named(name: &str) -> Option<Mode> {
+        Some(match name {
+            "Node" => Mode::Node,
+            "RBAC" => Mode::Rbac,
+            "AlwaysAllow" => Mode::AlwaysAllow,
+            "AlwaysDeny" => Mode::AlwaysDeny,
+            _ => return None,
+        })
+    }
+}
+
+/// The authorizers of a server. Members of system:masters may do everything; for others the first that has an
+/// opinion decides.
+pub struct Authorizers {
+    store: Arc<dyn Store>,
+    modes: Vec<Mode>,
+    /// Roles and bindings.
+    pub rbac: Rbac,
+    /// What each node's pods need.
+    pub nodes: Nodes,
+}
+
+impl Authorizers {
+    /// Authorizers over what is in `store`.
+    pub fn new(store: Arc<dyn Store>, modes: Vec<Mode>) -> Self {
+        Authorizers {
+            store,
+            modes,
+            rbac: Rbac::default(),
+            nodes: Nodes::default(),
+        }
+    }
+
+    /// The durable state that decisions are made by.
+    pub fn world(&self) -> Arc<World> {
+        self.store.world()
+    }
+
+    /// Which authorizers decide, in order.
+    pub fn modes(&self) -> &[Mode] {
+        &self.modes
+    }
+}
+
+impl Authorizer for Authorizers {
+    fn authorize(&self, user: &User, wants: &Attributes<'_>) -> Decision {
+        if user.in_group(MASTERS) {
+            return Decision::Allow(String::new());
+        }
+        let world = self.store.world();
+        let mut reasons = Vec::new();
+        for mode in &self.modes {
+            let (name, decision) = match mode {
+                Mode::Node => ("node", self.nodes.decide(&world, user, wants)),
+                Mode::Rbac => ("rbac", self.rbac.policy(&world).decide(user, wants)),
+                Mode::AlwaysAllow => ("alwaysallow", Decision::Allow(String::new())),
+                Mode::AlwaysDeny => (
+                    "alwaysdeny",
+                    Decision::NoOpinion("Everything is forbidden.".into()),
+                ),
+            };
+            match decision {
+                Decision::NoOpinion(reason) if reason.is_empty() => {}
+                Decision::NoOpinion(reason) => reasons.push(format!("{name}: {reason}")),
+                decided => return decided,
+            }
+        }
+        Decision::NoOpinion(reasons.join("\n"))
+    }
+}
+
+/// The 403 of a request that is not allowed, for this reason (may be empty).
+pub fn forbidden(user: &User, wants: &Attributes<'_>, reason: &str) -> Status {
+    let who = quoted(&user.name);
+    let verb = wants.verb;
+    let mut message = if wants.is_resource() {
+        let mut resource = wants.resource.to_owned();
+        if !wants.subresource.is_empty() {
+            resource.push('/');
+            resource.push_str(wants.subresource);
+        }
+        let place = if wants.namespace.is_empty() {
+            "at the cluster scope".to_owned()
+        } else {
+            format!("in the namespace {}", quoted(wants.namespace))
+        };
+        format!(
+            "User {who} cannot {verb} resource {} in API group {} {place}",
+            quoted(&resource),
+            quoted(wants.group)
+        )
+    } else {
+        format!("User {who} cannot {verb} path {}", quoted(wants.path))
+    };
+    // So that no browser takes a refusal for a page.
+    if message.contains(['&', '<', '>']) {
+        message = message
+            .replace('&', "&amp;")
+            .replace('<', "&lt;")
+            .replace('>', "&gt;");
+    }
+    if !reason.is_empty() {
+        message.push_str(": ");
+        message.push_str(reason);
+    }
+    let about = if wants.is_resource() {
+        About {
+            group: wants.group,
+            kind: wants.resource,
+            name: wants.name,
+        }
+    } else {
+        About {
+            group: "",
+            kind: "",
+            name: "",
+        }
+    };
+    Status::forbidden(about, &message)
+}
+
+/// Judges a request.
+///
+/// # Errors
+/// 403 in upstream's words.
+pub fn check(
+    authorizer: &dyn Authorizer,
+    user: &User,
+    wants: &Attributes<'_>,
+) -> Result<(), Status> {
+    match authorizer.authorize(user, wants) {
+        Decision::Allow(_) => Ok(()),
+        Decision::NoOpinion(reason) | Decision::Deny(reason) => {
+            Err(forbidden(user, wants, &reason))
+        }
+    }
+}

@@ -1,0 +1,45 @@
+//! Cluster roles that gather the rules of others. Follows k8s.io/kubernetes pkg/controller/clusterroleaggregation.
+
+use super::Rule;
+use crate::meta::selector::Selector;
+use crate::schema::Value;
+
+/// Whether a cluster role gathers the rules of others.
+pub fn is_aggregated(role: &Value) -> bool {
+    !role
+        .at("aggregationRule")
+        .list("clusterRoleSelectors")
+        .is_empty()
+}
+
+/// The rules that `role` is to have, given all cluster roles: those of the roles that each of its selectors selects,
+/// selector by selector and in order of the roles' names, none twice. None where the role gathers nothing.
+///
+/// # Errors
+/// What is wrong with a selector.
+pub fn aggregated(role: &Value, all: &[Value]) -> Result<Option<Vec<Rule>>, String> {
+    let Some(aggregation) = role.get("aggregationRule") else {
+        return Ok(None);
+    };
+    let name = role.at("metadata").str("name");
+    let mut others: Vec<&Value> = all
+        .iter()
+        .filter(|other| other.at("metadata").str("name") != name)
+        .collect();
+    others.sort_by_key(|other| other.at("metadata").str("name"));
+    let mut rules: Vec<Rule> = Vec::new();
+    for selector in aggregation.list("clusterRoleSelectors") {
+        let selector = Selector::from_object(selector)?;
+        for other in &others {
+            let labels = other.at("metadata").at("labels");
+            if selector.matches(|label| labels.at(label).as_str()) {
+                for rule in Rule::all(other) {
+                    if !rules.contains(&rule) {
+                        rules.push(rule);
+                    }
+                }
+            }
+        }
+    }
+    Ok(Some(rules))
+}

@@ -1,0 +1,159 @@
+//! Nobody gives rights away that they do not have: the checks of writes to roles and bindings. Follows
+//! k8s.io/kubernetes pkg/registry/rbac/{escalation_check.go,validation/rule.go} and the policybased storages.
+
+use super::rule::{Rule, describe, go_list, missing};
+use super::{GROUP, Policy};
+use crate::auth::{Attributes, Authorizer, Decision, MASTERS, User};
+use crate::meta::Status;
+use crate::meta::errors::quoted;
+use crate::meta::status::About;
+use crate::schema::Value;
+
+/// A write to a role or binding, as its request says.
+pub struct Grant<'a> {
+    /// Who writes.
+    pub user: &'a User,
+    /// Who says what else the user may do.
+    pub authorizer: &'a dyn Authorizer,
+    /// What rights there are now.
+    pub policy: &'a Policy,
+    /// `roles`, `clusterroles`, `rolebindings`, `clusterrolebindings`
+    pub resource: &'a str,
+    /// The namespace in the path; empty for cluster-scoped kinds.
+    pub namespace: &'a str,
+    /// The name in the path; empty for creations.
+    pub name: &'a str,
+}
+
+impl Grant<'_> {
+    fn is_master(&self) -> bool {
+        self.user.in_group(MASTERS)
+    }
+
+    fn may(&self, verb: &str, group: &str, resource: &str, name: &str) -> bool {
+        let wants = Attributes {
+            verb,
+            namespace: self.namespace,
+            group,
+            version: "*",
+            resource,
+            name,
+            ..Attributes::default()
+        };
+        matches!(
+            self.authorizer.authorize(self.user, &wants),
+            Decision::Allow(_)
+        )
+    }
+
+    /// Refuses what the user does not hold, in the words of a 403.
+    fn holds(&self, rules: &[Rule]) -> Result<(), String> {
+        let (held, errors) = self.policy.rules(self.user, self.namespace);
+        let missing = missing(&held, rules);
+        if missing.is_empty() {
+            return Ok(());
+        }
+        let mut message = format!(
+            "user {} (groups={}) is attempting to grant RBAC permissions not currently held:\n{}",
+            quoted(&self.user.name),
+            go_list(&self.user.groups),
+            describe(missing).join("\n")
+        );
+        if !errors.is_empty() {
+            let errors = super::aggregate(&errors);
+            message.push_str(&format!("; resolution errors: [{errors}]"));
+        }
+        Err(message)
+    }
+
+    fn forbidden(&self, object: &Value, why: &str) -> Status {
+        let about = About {
+            group: GROUP,
+            kind: self.resource,
+            name: object.at("metadata").str("name"),
+        };
+        Status::forbidden(about, why)
+    }
+}
+
+/// Whether a write changes nothing but what garbage collection and managedFields need.
+fn changes_nothing_else(new: &Value, old: &Value) -> bool {
+    let mut new = new.clone();
+    for key in ["ownerReferences", "finalizers", "selfLink", "managedFields"] {
+        match old.at("metadata").get(key) {
+            Some(value) => new.object_mut().object_mut("metadata").insert(key, value),
+            None => new.object_mut().object_mut("metadata").remove(key),
+        };
+    }
+    new == *old
+}
+
+/// Judges a write of `new` (a Role or ClusterRole in canonical form, defaulted, not yet validated) over `old`, after
+/// mutating admission. `new` has the resourceVersion that the request gave, as `old` has the stored one.
+///
+/// # Errors
+/// 403 that lists the rights that the user lacks.
+pub fn check_role(grant: &Grant<'_>, new: &Value, old: Option<&Value>) -> Result<(), Status> {
+    if grant.is_master() || grant.may("escalate", GROUP, grant.resource, grant.name) {
+        return Ok(());
+    }
+    if old.is_some_and(|old| changes_nothing_else(new, old)) {
+        return Ok(());
+    }
+    grant
+        .holds(&Rule::all(new))
+        .map_err(|why| grant.forbidden(new, &why))?;
+    if super::is_aggregated(new) || old.is_some_and(super::is_aggregated) {
+        let everything = [
+            Rule::new(&["*"], &["*"], &["*"]),
+            Rule {
+                urls: vec!["*".into()],
+                ..Rule::new(&["*"], &[], &[])
+            },
+        ];
+        if grant.holds(&everything).is_err() {
+            return Err(grant.forbidden(
+                new,
+                "must have cluster-admin privileges to use the aggregationRule",
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// Judges a write of `new` (a RoleBinding or ClusterRoleBinding) over `old`, as [`check_role`].
+///
+/// # Errors
+/// 403 that lists the rights that the user lacks; 404 of a role that is not there.
+pub fn check_binding(grant: &Grant<'_>, new: &Value, old: Option<&Value>) -> Result<(), Status> {
+    if grant.is_master() || old.is_some_and(|old| changes_nothing_else(new, old)) {
+        return Ok(());
+    }
+    let role = new.at("roleRef");
+    let (kind, name) = (role.str("kind"), role.str("name"));
+    let resource = match kind {
+        "ClusterRole" => "clusterroles",
+        "Role" => "roles",
+        _ => "",
+    };
+    if !resource.is_empty() && grant.may("bind", role.str("apiGroup"), resource, name) {
+        return Ok(());
+    }
+    let rules = grant
+        .policy
+        .role(kind, grant.namespace, name)
+        .map_err(|why| {
+            if resource.is_empty() {
+                return Status::unclassified(why);
+            }
+            // The registry names the resource of the request, not the role's.
+            Status::not_found(About {
+                group: GROUP,
+                kind: grant.resource,
+                name,
+            })
+        })?;
+    grant
+        .holds(&rules)
+        .map_err(|why| grant.forbidden(new, &why))
+}

@@ -1,0 +1,371 @@
+//! One rule of a role: what it allows, what it covers of another. Follows k8s.io/kubernetes
+//! pkg/apis/rbac/v1/evaluation_helpers.go and k8s.io/component-helpers/auth/rbac/validation.
+
+use compact_str::CompactString;
+
+use crate::auth::Attributes;
+use crate::meta::errors::quoted;
+use crate::schema::{Object, Value};
+
+type Texts = Vec<CompactString>;
+
+/// A PolicyRule.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Rule {
+    /// `get`; `*` for all.
+    pub verbs: Texts,
+    /// Empty text for core; `*` for all.
+    pub groups: Texts,
+    /// `pods`, `pods/log`, `*/scale`; `*` for all.
+    pub resources: Texts,
+    /// Empty for all objects.
+    pub names: Texts,
+    /// `/healthz`, `/logs/*`; `*` for all.
+    pub urls: Texts,
+}
+
+const ALL: &str = "*";
+
+impl Rule {
+    /// Reads a rule in canonical form.
+    pub fn of(rule: &Value) -> Rule {
+        let texts = |key: &str| {
+            rule.list(key)
+                .iter()
+                .filter_map(Value::as_str)
+                .map(CompactString::from)
+                .collect()
+        };
+        Rule {
+            verbs: texts("verbs"),
+            groups: texts("apiGroups"),
+            resources: texts("resources"),
+            names: texts("resourceNames"),
+            urls: texts("nonResourceURLs"),
+        }
+    }
+
+    /// The rules of a role in canonical form.
+    pub fn all(role: &Value) -> Vec<Rule> {
+        role.list("rules").iter().map(Rule::of).collect()
+    }
+
+    /// A rule that allows `verbs` on `resources` of `groups`.
+    pub fn new(verbs: &[&str], groups: &[&str], resources: &[&str]) -> Rule {
+        let texts = |texts: &[&str]| {
+            texts
+                .iter()
+                .map(|text| CompactString::from(*text))
+                .collect()
+        };
+        Rule {
+            verbs: texts(verbs),
+            groups: texts(groups),
+            resources: texts(resources),
+            ..Rule::default()
+        }
+    }
+
+    /// Whether the rule allows what a request wants to do.
+    pub fn allows(&self, wants: &Attributes<'_>) -> bool {
+        if !has_or_all(&self.verbs, wants.verb) {
+            return false;
+        }
+        if !wants.is_resource() {
+            return self.urls.iter().any(|url| {
+                url == ALL
+                    || url == wants.path
+                    || prefix(url).is_some_and(|p| wants.path.starts_with(p))
+            });
+        }
+        has_or_all(&self.groups, wants.group)
+            && self
+                .resources
+                .iter()
+                .any(|resource| names_resource(resource, wants.resource, wants.subresource))
+            && (self.names.is_empty() || has(&self.names, wants.name))
+    }
+
+    /// This rule as rules of one verb, one group and one resource (and at most one name), or one verb and one URL.
+    pub fn break_down(&self) -> Vec<Rule> {
+        let mut parts = Vec::new();
+        let one = |text: &CompactString| vec![text.clone()];
+        for group in &self.groups {
+            for resource in &self.resources {
+                for verb in &self.verbs {
+                    let part = Rule {
+                        verbs: one(verb),
+                        groups: one(group),
+                        resources: one(resource),
+                        ..Rule::default()
+                    };
+                    if self.names.is_empty() {
+                        parts.push(part);
+                        continue;
+                    }
+                    parts.extend(self.names.iter().map(|name| Rule {
+                        names: one(name),
+                        ..part.clone()
+                    }));
+                }
+            }
+        }
+        for url in &self.urls {
+            parts.extend(self.verbs.iter().map(|verb| Rule {
+                verbs: one(verb),
+                urls: one(url),
+                ..Rule::default()
+            }));
+        }
+        parts
+    }
+
+    /// Whether whoever has this rule may do all that `part` (one of [`Rule::break_down`]) allows.
+    fn covers(&self, part: &Rule) -> bool {
+        let all =
+            |own: &Texts, wanted: &Texts| has(own, ALL) || wanted.iter().all(|text| has(own, text));
+        let resource = |wanted: &CompactString| {
+            has(&self.resources, wanted)
+                || wanted.split_once('/').is_some_and(|(_, subresource)| {
+                    self.resources
+                        .iter()
+                        .any(|own| own.strip_prefix("*/") == Some(subresource))
+                })
+        };
+        let url = |wanted: &CompactString| {
+            self.urls
+                .iter()
+                .any(|own| own == wanted || prefix(own).is_some_and(|p| wanted.starts_with(p)))
+        };
+        all(&self.verbs, &part.verbs)
+            && all(&self.groups, &part.groups)
+            && (has(&self.resources, ALL) || part.resources.iter().all(resource))
+            && (self.names.is_empty()
+                || (!part.names.is_empty() && part.names.iter().all(|name| has(&self.names, name))))
+            && part.urls.iter().all(url)
+    }
+
+    /// The rule in one line, as refusals show it.
+    pub fn compact(&self) -> String {
+        let parts: Vec<String> = [
+            ("APIGroups", &self.groups),
+            ("Resources", &self.resources),
+            ("NonResourceURLs", &self.urls),
+            ("ResourceNames", &self.names),
+            ("Verbs", &self.verbs),
+        ]
+        .into_iter()
+        .filter(|(_, texts)| !texts.is_empty())
+        .map(|(name, texts)| format!("{name}:{}", go_list(texts)))
+        .collect();
+        format!("{{{}}}", parts.join(", "))
+    }
+
+    /// The rule as an object's member.
+    pub fn to_value(&self) -> Value {
+        let mut rule = Object::new();
+        let list = |texts: &Texts| texts.iter().map(Value::from).collect::<Vec<_>>();
+        rule.insert("verbs", list(&self.verbs));
+        for (key, texts) in [
+            ("apiGroups", &self.groups),
+            ("resources", &self.resources),
+            ("resourceNames", &self.names),
+            ("nonResourceURLs", &self.urls),
+        ] {
+            if !texts.is_empty() {
+                rule.insert(key, list(texts));
+            }
+        }
+        Value::Object(rule)
+    }
+}
+
+/// What `wanted` allows beyond `held`, broken down.
+pub fn missing(held: &[Rule], wanted: &[Rule]) -> Vec<Rule> {
+    wanted
+        .iter()
+        .flat_map(Rule::break_down)
+        .filter(|part| !held.iter().any(|own| own.covers(part)))
+        .collect()
+}
+
+/// Missing rights as refusals list them: verbs of the same resource joined, one line each, sorted, none twice.
+pub fn describe(missing: Vec<Rule>) -> Vec<String> {
+    let mut joined: Vec<Rule> = Vec::new();
+    for rule in missing {
+        let same = |other: &&mut Rule| {
+            rule.urls.is_empty()
+                && other.urls.is_empty()
+                && other.groups == rule.groups
+                && other.resources == rule.resources
+                && other.names == rule.names
+        };
+        match joined.iter_mut().find(same) {
+            Some(other) => other.verbs.extend(rule.verbs),
+            None => joined.push(rule),
+        }
+    }
+    let mut lines: Vec<String> = joined.iter().map(Rule::compact).collect();
+    lines.sort();
+    lines.dedup();
+    lines
+}
+
+/// A list of texts as Go's `%q` prints it: `["a" "b"]`.
+pub fn go_list<T: AsRef<str>>(texts: &[T]) -> String {
+    let quoted: Vec<String> = texts.iter().map(|text| quoted(text.as_ref())).collect();
+    format!("[{}]", quoted.join(" "))
+}
+
+fn has(texts: &Texts, wanted: &str) -> bool {
+    texts.iter().any(|text| text == wanted)
+}
+
+fn has_or_all(texts: &Texts, wanted: &str) -> bool {
+    texts.iter().any(|text| text == ALL || text == wanted)
+}
+
+/// What a URL that ends in stars stands for.
+fn prefix(url: &str) -> Option<&str> {
+    url.ends_with('*').then(|| url.trim_end_matches('*'))
+}
+
+/// Whether a rule's resource (`pods/log`, `*/scale`, `*`) is what a request is about.
+fn names_resource(rule: &str, resource: &str, subresource: &str) -> bool {
+    if rule == ALL {
+        return true;
+    }
+    if subresource.is_empty() {
+        return rule == resource;
+    }
+    match rule.split_once('/') {
+        Some((ALL, wanted)) if wanted == subresource => true,
+        Some((of, wanted)) => of == resource && wanted == subresource,
+        None => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rule(text: &str) -> Rule {
+        Rule::of(&crate::schema::json::parse(text.as_bytes()).unwrap().value)
+    }
+
+    fn resource<'a>(verb: &'a str, group: &'a str, resource: &'a str) -> Attributes<'a> {
+        let (resource, subresource) = resource.split_once('/').unwrap_or((resource, ""));
+        Attributes {
+            verb,
+            group,
+            resource,
+            subresource,
+            ..Attributes::default()
+        }
+    }
+
+    #[test]
+    fn a_resource_is_allowed_by_name_by_star_and_by_any_resource_of_a_subresource() {
+        for (resources, wanted, allowed) in [
+            (r#"["pods"]"#, "pods", true),
+            (r#"["pods"]"#, "pods/log", false),
+            (r#"["pods/log"]"#, "pods/log", true),
+            (r#"["pods/log"]"#, "pods", false),
+            (r#"["pods/*"]"#, "pods/log", false),
+            (r#"["*/scale"]"#, "deployments/scale", true),
+            (r#"["*/scale"]"#, "deployments", false),
+            (r#"["*"]"#, "pods/log", true),
+            (r#"["secrets", "pods"]"#, "pods", true),
+            (r#"[]"#, "pods", false),
+        ] {
+            let rule = rule(&format!(
+                r#"{{"verbs":["get"],"apiGroups":[""],"resources":{resources}}}"#
+            ));
+            assert_eq!(
+                rule.allows(&resource("get", "", wanted)),
+                allowed,
+                "{resources} {wanted}"
+            );
+            assert!(!rule.allows(&resource("list", "", wanted)));
+            assert!(!rule.allows(&resource("get", "apps", wanted)));
+        }
+    }
+
+    #[test]
+    fn names_limit_a_rule_to_requests_that_have_one() {
+        let rule = rule(
+            r#"{"verbs":["*"],"apiGroups":["*"],"resources":["pods"],"resourceNames":["a","b"]}"#,
+        );
+        let of = |name| Attributes {
+            name,
+            ..resource("get", "", "pods")
+        };
+        assert!(rule.allows(&of("b")));
+        assert!(!rule.allows(&of("c")));
+        assert!(!rule.allows(&of("")));
+    }
+
+    #[test]
+    fn urls_are_allowed_whole_or_by_prefix() {
+        for (url, path, allowed) in [
+            ("/logs", "/logs", true),
+            ("/logs", "/logs/a", false),
+            ("/logs/*", "/logs/a/b", true),
+            ("/logs/*", "/logs", false),
+            ("/lo*", "/logs", true),
+            ("*", "/anything", true),
+        ] {
+            let rule = rule(&format!(
+                r#"{{"verbs":["get"],"nonResourceURLs":["{url}"]}}"#
+            ));
+            let wants = Attributes {
+                verb: "get",
+                path,
+                ..Attributes::default()
+            };
+            assert_eq!(rule.allows(&wants), allowed, "{url} {path}");
+        }
+    }
+
+    #[test]
+    fn missing_rights_are_listed_by_resource_with_their_verbs_joined() {
+        let held = [rule(
+            r#"{"verbs":["get"],"apiGroups":["","apps"],"resources":["pods","*/scale"]}"#,
+        )];
+        let wanted = [
+            rule(
+                r#"{"verbs":["get","list"],"apiGroups":[""],"resources":["secrets","pods","pods/scale","pods/log"]}"#,
+            ),
+            rule(
+                r#"{"verbs":["get"],"apiGroups":["apps"],"resources":["deployments"],"resourceNames":["a","b"]}"#,
+            ),
+            rule(r#"{"verbs":["get","post"],"nonResourceURLs":["/metrics"]}"#),
+        ];
+        assert_eq!(
+            describe(missing(&held, &wanted)),
+            [
+                r#"{APIGroups:[""], Resources:["pods"], Verbs:["list"]}"#,
+                r#"{APIGroups:[""], Resources:["pods/log"], Verbs:["get" "list"]}"#,
+                r#"{APIGroups:[""], Resources:["pods/scale"], Verbs:["list"]}"#,
+                r#"{APIGroups:[""], Resources:["secrets"], Verbs:["get" "list"]}"#,
+                r#"{APIGroups:["apps"], Resources:["deployments"], ResourceNames:["a"], Verbs:["get"]}"#,
+                r#"{APIGroups:["apps"], Resources:["deployments"], ResourceNames:["b"], Verbs:["get"]}"#,
+                r#"{NonResourceURLs:["/metrics"], Verbs:["get"]}"#,
+                r#"{NonResourceURLs:["/metrics"], Verbs:["post"]}"#,
+            ]
+        );
+    }
+
+    #[test]
+    fn what_is_held_for_some_names_does_not_cover_all_names() {
+        let named = [rule(
+            r#"{"verbs":["get"],"apiGroups":[""],"resources":["pods"],"resourceNames":["a"]}"#,
+        )];
+        let all = [rule(
+            r#"{"verbs":["get"],"apiGroups":[""],"resources":["pods"]}"#,
+        )];
+        assert_eq!(missing(&named, &all).len(), 1);
+        assert_eq!(missing(&all, &named), []);
+        assert_eq!(missing(&named, &named), []);
+    }
+}
