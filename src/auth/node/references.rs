@@ -128,7 +128,11 @@ pub(super) fn volume_references(volume: &Value) -> Option<(CompactString, Vec<Co
     };
     // Old volumes name a secret of the claim's namespace.
     let or_claim = |namespace| {
-        if str::is_empty(namespace) { of_claim } else { namespace }
+        if str::is_empty(namespace) {
+            of_claim
+        } else {
+            namespace
+        }
     };
     let azure = spec.at("azureFile");
     add(
