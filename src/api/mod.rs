@@ -1,5 +1,6 @@
 //! The HTTP side: requests to verbs, objects and refusals to bytes. Knows no kind by name.
 
+pub mod actions;
 pub mod authenticate;
 pub mod bootstrap;
 pub mod discovery;

@@ -29,6 +29,8 @@ pub enum Reply {
     Entry(u16, Arc<Entry>),
     /// An object in the request's version.
     Object(u16, Value),
+    /// An object of another kind than the resource's (a subresource's own).
+    Other(u16, Value),
     /// A list.
     List(List),
     /// A success without an object.

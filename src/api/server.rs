@@ -16,7 +16,7 @@ use super::table::Include;
 use super::verbs::delete::DeleteOptions;
 use super::verbs::write::Write;
 use super::verbs::{self, Target};
-use super::{discovery, health};
+use super::{actions, discovery, health};
 use crate::admission::Plugin;
 use crate::auth::{Authorizer, Decision, User};
 use crate::meta::errors::quoted;
@@ -44,7 +44,7 @@ impl Server {
         B: http_body::Body<Data = Bytes> + Send,
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
-        let (parts, body) = request.into_parts();
+        let (mut parts, body) = request.into_parts();
         let query = Arc::new(Query::parse(parts.uri.query().unwrap_or_default()));
         let info = Arc::new(Info::of(&parts.method, parts.uri.path(), &query));
         if let Err(status) = self.authorize(&user, &info, &query) {
@@ -55,7 +55,7 @@ impl Server {
         }
         let mut warnings = Vec::new();
         let result = self
-            .resource(&parts, body, info, query, user, &mut warnings)
+            .resource(&mut parts, body, info, query, user, &mut warnings)
             .await;
         let mut response = result.unwrap_or_else(|status| reply::status(&status, &parts.headers));
         reply::warn(&mut response, &warnings);
@@ -164,7 +164,7 @@ impl Server {
 
     async fn resource<B>(
         &self,
-        parts: &Parts,
+        parts: &mut Parts,
         body: B,
         info: Arc<Info>,
         query: Arc<Query>,
@@ -218,7 +218,23 @@ impl Server {
             (false, false) => Offer::Objects,
         };
         let accepted = negotiate::accept(&parts.headers, offer)?;
-        let answer = self.verb(&target, parts, body, accepted, warnings).await?;
+        let (resource, info) = (&target.resource, &target.info);
+        let action = actions::find(&resource.group, &resource.plural, &info.subresource);
+        let answer = match action {
+            Some(action) => {
+                let body = collect(body).await?;
+                let call = actions::Call {
+                    server: self,
+                    target: &target,
+                    parts,
+                    accepted,
+                    body,
+                    warnings,
+                };
+                action(call).await?
+            }
+            None => self.verb(&target, parts, body, accepted, warnings).await?,
+        };
         self.render(answer, &target, accepted, parts)
     }
 
@@ -349,7 +365,8 @@ impl Server {
         }
     }
 
-    fn write<'a>(&'a self, target: &'a Target, options: &'a WriteOptions) -> Write<'a> {
+    /// The pipeline of writes over a target.
+    pub(super) fn write<'a>(&'a self, target: &'a Target, options: &'a WriteOptions) -> Write<'a> {
         static NULL: Value = Value::Null;
         Write {
             target,
@@ -439,6 +456,12 @@ impl Server {
                     &parts.headers,
                 ))
             }
+            Reply::Other(code, value) => Ok(reply::response(
+                code,
+                accepted.format.content_type(),
+                reply::bytes_of(&value, accepted.format),
+                &parts.headers,
+            )),
             Reply::Status(status) => Ok(reply::status(&status, &parts.headers)),
             Reply::Stream(response) => Ok(response),
         }

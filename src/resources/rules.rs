@@ -78,7 +78,9 @@ pub struct Rules {
     /// Validation of a creation (`old` is none) or an update, after object metadata was judged.
     pub validate: fn(At<'_>, Option<At<'_>>, &Cx<'_>, &mut Errors),
     /// PrepareForUpdate of the status subresource: `(new, old)`. The pipeline has already carried everything but
-    /// status (and metadata as [`Rules::meta_on_status`] says) over from `old`.
+    /// status (and metadata as [`Rules::meta_on_status`] says) over from `old`. Also of the other subresources that
+    /// write the kind itself (`cx.subresource`: finalize, approval, resize, ephemeralcontainers): there `new` is what
+    /// was sent, and this takes over from `old` whatever that subresource may not change.
     pub prepare_status: fn(&mut Value, &Value, &Cx<'_>),
     /// Validation of a write to the status subresource: `(new, old)`.
     pub validate_status: fn(At<'_>, At<'_>, &Cx<'_>, &mut Errors),

@@ -441,7 +441,7 @@ impl Write<'_> {
                     None => drop(new.remove("status")),
                 }
             }
-        } else {
+        } else if target.info.subresource == "status" {
             let status = new.remove("status");
             let said = new.remove("metadata").unwrap_or_default();
             *new = old.clone();

@@ -1,0 +1,95 @@
+//! What is asked of a resource beside reading and writing its objects: reviews, bindings, evictions, tokens, logs.
+//!
+//! The pipeline of verbs knows no kind. An [`Action`] is the exception: one subresource (or one resource that is
+//! never stored), in a file of its own, found here by its name.
+
+use bytes::Bytes;
+use futures::future::BoxFuture;
+use http::request::Parts;
+
+use super::negotiate::{self, Accepted};
+use super::query::WriteOptions;
+use super::read::{self, Expected};
+use super::reply::Reply;
+use super::server::Server;
+use super::verbs::Target;
+use super::verbs::write::Write;
+use crate::meta::Status;
+use crate::schema::Value;
+
+/// Answers a request for a subresource, or a resource that is never stored.
+pub type Action = for<'a> fn(Call<'a>) -> BoxFuture<'a, Result<Reply, Status>>;
+
+/// Every action: group, plural, subresource (empty for the resource itself).
+const ACTIONS: &[(&str, &str, &str, Action)] = &[];
+
+/// The action of a resource (`subresource` empty) or subresource, if it is not served by the verbs.
+pub fn find(group: &str, plural: &str, subresource: &str) -> Option<Action> {
+    ACTIONS
+        .iter()
+        .find(|(g, p, s, _)| (*g, *p, *s) == (group, plural, subresource))
+        .map(|(.., action)| *action)
+}
+
+/// One request for an action. The user is allowed to make it, and the method is one that discovery names.
+pub struct Call<'a> {
+    /// The server.
+    pub server: &'a Server,
+    /// The resource, the request, the user.
+    pub target: &'a Target,
+    /// Method, path, headers.
+    pub parts: &'a mut Parts,
+    /// What the client accepts.
+    pub accepted: Accepted,
+    /// The whole body; empty for reads and connections.
+    pub body: Bytes,
+    /// Texts for `Warning` headers.
+    pub warnings: &'a mut Vec<String>,
+}
+
+impl Call<'_> {
+    /// The kind that bodies have, from discovery.
+    pub fn expected(&self) -> Expected<'_> {
+        let version = self.target.version();
+        match version.subresource(&self.target.info.subresource) {
+            Some(sub) => Expected {
+                group: &sub.group,
+                version: &sub.version,
+                kind: &sub.kind,
+            },
+            None => Expected::of(&self.target.resource, &version.name),
+        }
+    }
+
+    /// The options of a write.
+    ///
+    /// # Errors
+    /// 400 and 422 as any write refuses its query.
+    pub fn options(&self, kind: &str) -> Result<WriteOptions, Status> {
+        let agent = self
+            .parts
+            .headers
+            .get(http::header::USER_AGENT)
+            .and_then(|value| value.to_str().ok())
+            .unwrap_or_default();
+        WriteOptions::read(&self.target.query, kind, agent, false)
+    }
+
+    /// The body as an object of the kind that is expected here.
+    ///
+    /// # Errors
+    /// 400, 415 as any write refuses its body.
+    pub fn object(&mut self, options: &WriteOptions) -> Result<Value, Status> {
+        let format = negotiate::body_format(&self.parts.headers)?;
+        let body = read::parse(&self.body, format, self.expected().kind)?;
+        let mut warnings = Vec::new();
+        let object = read::object(body, self.expected(), options, &mut warnings);
+        self.warnings.append(&mut warnings);
+        object
+    }
+
+    /// The pipeline of writes over the resource, for actions that change an object of it.
+    pub fn write<'b>(&'b self, options: &'b WriteOptions) -> Write<'b> {
+        self.server.write(self.target, options)
+    }
+}
