@@ -1,0 +1,398 @@
+//! The pool of pod addresses, kept in a redb file so that nothing is given twice or lost by a crash.
+//!
+//! An owner has at most one lease. Asking again answers what was given; releasing twice is no error. The network's own
+//! address, the broadcast address and the first host address (the gateway) are never given. Addresses go round: one
+//! that was released is given again only when the others were, so that late packets of a dead pod do not reach the
+//! next one.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::Ipv4Addr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use redb::{Builder, Database, ReadableDatabase as _, ReadableTable as _, TableDefinition};
+
+use super::{link_name, mac_address};
+
+/// Owner to address.
+const LEASES: TableDefinition<'_, &str, u32> = TableDefinition::new("leases");
+/// `last`: the address given last.
+const META: TableDefinition<'_, &str, u32> = TableDefinition::new("meta");
+
+/// What an owner was given.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Lease {
+    /// The address.
+    pub address: Ipv4Addr,
+    /// Bits of the pool's prefix.
+    pub prefix: u8,
+    /// The default route: the pool's first address.
+    pub gateway: Ipv4Addr,
+    /// A hardware address that no other lease has.
+    pub mac: String,
+    /// A link name that no other lease has: a legal VNIC and interface name.
+    pub link: String,
+}
+
+/// Why an address cannot be had or given back.
+#[derive(Debug, thiserror::Error)]
+pub enum IpamError {
+    /// The range is no usable pool.
+    #[error(
+        "{given:?} is not a usable --pod-cidr: {reason}; give an IPv4 range such as 10.244.0.0/24"
+    )]
+    Range {
+        /// As given.
+        given: String,
+        /// What is wrong.
+        reason: &'static str,
+    },
+    /// Every address is given.
+    #[error(
+        "IpamPoolExhausted: all {size} addresses of the pod address pool {pool} are in use; delete pods, or start the agent with a larger --pod-cidr"
+    )]
+    IpamPoolExhausted {
+        /// The range.
+        pool: String,
+        /// How many addresses it can give.
+        size: u32,
+    },
+    /// The file cannot be read or written.
+    #[error("cannot {attempted} the address pool's file {}: {cause}; check that its directory exists, has room and belongs to you, and that no other agent uses it", path.display())]
+    File {
+        /// What was attempted.
+        attempted: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// What the system says.
+        cause: String,
+    },
+}
+
+/// The pool. Clones share it.
+#[derive(Clone)]
+pub struct Ipam(Arc<Mutex<Pool>>);
+
+struct Pool {
+    database: Database,
+    path: PathBuf,
+    network: u32,
+    prefix: u8,
+    leases: BTreeMap<String, u32>,
+    taken: BTreeSet<u32>,
+    last: u32,
+}
+
+/// Network and prefix of a range as text.
+fn range(given: &str) -> Result<(u32, u8), IpamError> {
+    let wrong = |reason| IpamError::Range {
+        given: given.to_owned(),
+        reason,
+    };
+    let (address, prefix) = given
+        .split_once('/')
+        .ok_or_else(|| wrong("it has no prefix length"))?;
+    let address: Ipv4Addr = address
+        .parse()
+        .map_err(|_| wrong("it is not an IPv4 range"))?;
+    let prefix: u8 = prefix
+        .parse()
+        .map_err(|_| wrong("its prefix length is not a number"))?;
+    if !(8..=29).contains(&prefix) {
+        return Err(wrong("its prefix length must be between 8 and 29"));
+    }
+    let mask = u32::MAX << (32 - prefix);
+    if u32::from(address) & !mask != 0 {
+        return Err(wrong("it has bits set beyond its prefix"));
+    }
+    Ok((u32::from(address), prefix))
+}
+
+impl Ipam {
+    /// Opens the pool of `cidr` in the file `path`, made where there is none.
+    ///
+    /// # Errors
+    /// [`IpamError::Range`] and [`IpamError::File`].
+    pub fn open(path: &Path, cidr: &str) -> Result<Self, IpamError> {
+        let database = Builder::new()
+            .set_cache_size(1 << 20)
+            .create(path)
+            .map_err(|error| file("open", path, error))?;
+        Self::restore(database, path.to_owned(), cidr)
+    }
+
+    /// A pool of `cidr` that nothing is left of when the process ends.
+    ///
+    /// # Errors
+    /// [`IpamError::Range`].
+    pub fn in_memory(cidr: &str) -> Result<Self, IpamError> {
+        let database = Builder::new()
+            .set_cache_size(1 << 16)
+            .create_with_backend(redb::backends::InMemoryBackend::new())
+            .map_err(|error| file("open", Path::new("(memory)"), error))?;
+        Self::restore(database, "(memory)".into(), cidr)
+    }
+
+    fn restore(database: Database, path: PathBuf, cidr: &str) -> Result<Self, IpamError> {
+        let (network, prefix) = range(cidr)?;
+        let mut pool = Pool {
+            database,
+            path,
+            network,
+            prefix,
+            leases: BTreeMap::new(),
+            taken: BTreeSet::new(),
+            last: network + 1,
+        };
+        pool.load()
+            .map_err(|error| file("read", &pool.path, error))?;
+        Ok(Ipam(Arc::new(Mutex::new(pool))))
+    }
+
+    /// The lease of `owner`, given now if it has none.
+    ///
+    /// # Errors
+    /// [`IpamError::IpamPoolExhausted`], [`IpamError::File`].
+    pub fn allocate(&self, owner: &str) -> Result<Lease, IpamError> {
+        let mut pool = self.0.lock();
+        if let Some(&address) = pool.leases.get(owner) {
+            return Ok(pool.lease(address));
+        }
+        let address = pool.free().ok_or_else(|| IpamError::IpamPoolExhausted {
+            pool: pool.cidr(),
+            size: pool.size(),
+        })?;
+        pool.note(owner, address)
+            .map_err(|error| file("write", &pool.path, error))?;
+        pool.leases.insert(owner.to_owned(), address);
+        pool.taken.insert(address);
+        pool.last = address;
+        Ok(pool.lease(address))
+    }
+
+    /// The lease that `owner` has.
+    pub fn lease(&self, owner: &str) -> Option<Lease> {
+        let pool = self.0.lock();
+        pool.leases.get(owner).map(|&address| pool.lease(address))
+    }
+
+    /// Gives back what `owner` has; nothing happens if it has nothing.
+    ///
+    /// # Errors
+    /// [`IpamError::File`]: the lease is kept.
+    pub fn release(&self, owner: &str) -> Result<(), IpamError> {
+        let mut pool = self.0.lock();
+        let Some(&address) = pool.leases.get(owner) else {
+            return Ok(());
+        };
+        pool.erase(owner)
+            .map_err(|error| file("write", &pool.path, error))?;
+        pool.leases.remove(owner);
+        pool.taken.remove(&address);
+        Ok(())
+    }
+
+    /// Everybody who has a lease.
+    pub fn owners(&self) -> Vec<String> {
+        self.0.lock().leases.keys().cloned().collect()
+    }
+
+    /// The first address of the pool, with the prefix: the host's own on the pods' network.
+    pub fn gateway(&self) -> (Ipv4Addr, u8) {
+        let pool = self.0.lock();
+        (Ipv4Addr::from(pool.network + 1), pool.prefix)
+    }
+
+    /// The range, as text.
+    pub fn cidr(&self) -> String {
+        self.0.lock().cidr()
+    }
+}
+
+fn file(attempted: &'static str, path: &Path, cause: impl std::fmt::Display) -> IpamError {
+    IpamError::File {
+        attempted,
+        path: path.to_owned(),
+        cause: cause.to_string(),
+    }
+}
+
+impl Pool {
+    fn cidr(&self) -> String {
+        format!("{}/{}", Ipv4Addr::from(self.network), self.prefix)
+    }
+    /// How many addresses can be given: all but the network's, the gateway's and the broadcast's.
+    fn size(&self) -> u32 {
+        (1 << (32 - self.prefix)) - 3
+    }
+    fn first(&self) -> u32 {
+        self.network + 2
+    }
+    fn end(&self) -> u32 {
+        self.first() + self.size()
+    }
+    fn lease(&self, address: u32) -> Lease {
+        Lease {
+            address: Ipv4Addr::from(address),
+            prefix: self.prefix,
+            gateway: Ipv4Addr::from(self.network + 1),
+            mac: mac_address(Ipv4Addr::from(address)),
+            link: link_name(address),
+        }
+    }
+    /// The next free address after the last that was given.
+    fn free(&self) -> Option<u32> {
+        let start = (self.last + 1).clamp(self.first(), self.end());
+        (start..self.end())
+            .chain(self.first()..start)
+            .find(|address| !self.taken.contains(address))
+    }
+    fn load(&mut self) -> Result<(), redb::Error> {
+        let write = self.database.begin_write()?;
+        {
+            let leases = write.open_table(LEASES)?;
+            for row in leases.iter()? {
+                let (owner, address) = row?;
+                // A lease of an earlier range is kept for as long as its owner lives: its zone has that address.
+                self.leases
+                    .insert(owner.value().to_owned(), address.value());
+                self.taken.insert(address.value());
+            }
+            let meta = write.open_table(META)?;
+            if let Some(last) = meta.get("last")? {
+                self.last = last.value();
+            }
+        }
+        write.commit()?;
+        let read = self.database.begin_read()?;
+        read.open_table(LEASES)?;
+        Ok(())
+    }
+    fn note(&self, owner: &str, address: u32) -> Result<(), redb::Error> {
+        let write = self.database.begin_write()?;
+        {
+            write.open_table(LEASES)?.insert(owner, address)?;
+            write.open_table(META)?.insert("last", address)?;
+        }
+        write.commit()?;
+        Ok(())
+    }
+    fn erase(&self, owner: &str) -> Result<(), redb::Error> {
+        let write = self.database.begin_write()?;
+        write.open_table(LEASES)?.remove(owner)?;
+        write.commit()?;
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn ranges_that_are_no_pool_are_refused_with_the_flag() {
+        for (given, reason) in [
+            ("10.0.0.0", "it has no prefix length"),
+            ("fd00::/64", "it is not an IPv4 range"),
+            ("10.0.0.0/x", "its prefix length is not a number"),
+            ("10.0.0.0/30", "its prefix length must be between 8 and 29"),
+            ("10.0.0.0/4", "its prefix length must be between 8 and 29"),
+            ("10.0.0.1/24", "it has bits set beyond its prefix"),
+        ] {
+            let error = Ipam::in_memory(given).err().expect("refused").to_string();
+            assert!(
+                error.contains(reason) && error.contains("--pod-cidr"),
+                "{error}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_full_pool_names_itself_its_size_and_the_flag() {
+        let ipam = Ipam::in_memory("10.9.0.0/29").expect("a pool");
+        for number in 0..5 {
+            ipam.allocate(&number.to_string()).expect("room");
+        }
+        assert_eq!(
+            ipam.allocate("late").expect_err("full").to_string(),
+            "IpamPoolExhausted: all 5 addresses of the pod address pool 10.9.0.0/29 are in use; delete pods, or start the agent with a larger --pod-cidr"
+        );
+        ipam.release("3").expect("released");
+        assert_eq!(
+            ipam.allocate("late").expect("room").address,
+            Ipv4Addr::new(10, 9, 0, 5)
+        );
+    }
+
+    #[test]
+    fn links_are_legal_names_and_all_different() {
+        let ipam = Ipam::in_memory("10.9.0.0/22").expect("a pool");
+        let mut links = BTreeSet::new();
+        for number in 0..1000 {
+            let lease = ipam.allocate(&number.to_string()).expect("room");
+            assert!(lease.link.len() <= 15 && lease.link.ends_with("n0"));
+            assert!(lease.link.starts_with(|c: char| c.is_ascii_lowercase()));
+            assert!(links.insert((lease.link, lease.mac)));
+        }
+    }
+
+    #[derive(Debug, Clone)]
+    enum Step {
+        Allocate(u8),
+        Release(u8),
+        Reopen,
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(40))]
+        /// Against a map: idempotent, never twice, exact after being opened again without having been closed.
+        #[test]
+        fn behaves_as_a_map_of_owners(steps in proptest::collection::vec(
+            prop_oneof![
+                6 => (0u8..12).prop_map(Step::Allocate),
+                4 => (0u8..12).prop_map(Step::Release),
+                1 => Just(Step::Reopen),
+            ], 1..60)
+        ) {
+            let directory = tempfile::tempdir().expect("a directory");
+            let path = directory.path().join("ipam.redb");
+            let mut ipam = Ipam::open(&path, "10.9.0.0/28").expect("opens");
+            let mut model: BTreeMap<String, Lease> = BTreeMap::new();
+            for step in steps {
+                match step {
+                    Step::Allocate(owner) => {
+                        let owner = owner.to_string();
+                        let known = model.get(&owner).cloned();
+                        match ipam.allocate(&owner) {
+                            Ok(lease) => {
+                                match known {
+                                    Some(known) => prop_assert_eq!(&known, &lease),
+                                    None => prop_assert!(model.values().all(|other| other.address != lease.address)),
+                                }
+                                model.insert(owner, lease);
+                            }
+                            Err(_) => prop_assert!(known.is_none() && model.len() == 13),
+                        }
+                    }
+                    Step::Release(owner) => {
+                        ipam.release(&owner.to_string()).expect("released");
+                        model.remove(&owner.to_string());
+                    }
+                    Step::Reopen => {
+                        drop(ipam);
+                        ipam = Ipam::open(&path, "10.9.0.0/28").expect("opens again");
+                    }
+                }
+                prop_assert_eq!(ipam.owners(), model.keys().cloned().collect::<Vec<_>>());
+                for (owner, lease) in &model {
+                    prop_assert_eq!(ipam.lease(owner), Some(lease.clone()));
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,7 @@
+//! Addresses of pods. Knows no Kubernetes types: who holds an address is a text.
+
+mod ipam;
+mod names;
+
+pub use ipam::{Ipam, IpamError, Lease};
+pub use names::{link_name, mac_address};

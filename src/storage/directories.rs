@@ -1,0 +1,442 @@
+//! Plain directories: a layer is a directory, a root is an overlay of layers that its process mounts for itself.
+//!
+//! ```text
+//! IMAGES/layers/HEX/          a sealed layer            IMAGES/layers/.HEX   one being unpacked
+//! ZONES/roots/OWNER/NAME/{upper,work}                   VOLUMES/NAME/        a volume
+//! ```
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use futures::FutureExt as _;
+
+use super::{
+    Answer, Capacity, LayerDirectory, StorageEngine, StorageError, StoragePoolConfig, Volume,
+    Whiteouts,
+};
+use crate::zone::Root;
+
+/// The engine of plain directories.
+pub struct Directories {
+    zones: PathBuf,
+    images: PathBuf,
+    volumes: PathBuf,
+}
+
+impl Directories {
+    /// An engine in the directories of `config`; nothing is made before [`StorageEngine::prepare`].
+    pub fn new(config: &StoragePoolConfig) -> Self {
+        let [zones, images, volumes] = config.directories();
+        Directories {
+            zones,
+            images,
+            volumes,
+        }
+    }
+
+    fn layer(&self, chain: &str) -> PathBuf {
+        self.images.join("layers").join(hex(chain))
+    }
+    fn unfinished(&self, chain: &str) -> PathBuf {
+        self.images.join("layers").join(format!(".{}", hex(chain)))
+    }
+    fn root(&self, name: &str) -> PathBuf {
+        self.zones.join("roots").join(name)
+    }
+    fn volume(&self, name: &str) -> PathBuf {
+        self.volumes.join(name)
+    }
+}
+
+/// A digest without its algorithm: short, so that many layers fit the options of a mount.
+fn hex(chain: &str) -> &str {
+    let digits = chain.rsplit(':').next().unwrap_or(chain);
+    digits.get(..40).unwrap_or(digits)
+}
+
+/// A name of one or more plain parts: it can never lead out of its directory.
+fn plain(operation: &'static str, name: &str) -> Result<(), StorageError> {
+    let fine = !name.is_empty()
+        && name
+            .split('/')
+            .all(|part| !part.is_empty() && part != "." && part != ".." && !part.contains('\0'));
+    match fine {
+        true => Ok(()),
+        false => Err(StorageError::Refused {
+            operation,
+            what: format!("{name:?}"),
+            reason: "it is not a plain name".into(),
+        }),
+    }
+}
+
+fn failed(operation: &'static str, what: impl std::fmt::Display, cause: io::Error) -> StorageError {
+    StorageError::Failed {
+        operation,
+        what: what.to_string(),
+        cause: cause.to_string(),
+    }
+}
+
+/// Removes a tree; one that is not there is removed.
+pub(crate) fn remove_tree(path: &Path) -> io::Result<()> {
+    match fs::remove_dir_all(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        other => other,
+    }
+}
+
+fn names(directory: &Path) -> io::Result<Vec<String>> {
+    match fs::read_dir(directory) {
+        Ok(entries) => entries
+            .map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned()))
+            .collect(),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+        Err(error) => Err(error),
+    }
+}
+
+/// Bytes that the files of a tree take on disk.
+pub(crate) fn tree_size(path: &Path) -> u64 {
+    use std::os::unix::fs::MetadataExt as _;
+    let mut total = 0;
+    let mut left = vec![path.to_owned()];
+    while let Some(path) = left.pop() {
+        let Ok(metadata) = fs::symlink_metadata(&path) else {
+            continue;
+        };
+        total += metadata.blocks() * 512;
+        if metadata.is_dir()
+            && let Ok(entries) = fs::read_dir(&path)
+        {
+            left.extend(entries.flatten().map(|entry| entry.path()));
+        }
+    }
+    total
+}
+
+/// File work away from the threads that answer requests.
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, StorageError> + Send + 'static,
+) -> Result<T, StorageError> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(result) => result,
+        Err(error) => Err(StorageError::Failed {
+            operation: "finish",
+            what: "file work".into(),
+            cause: error.to_string(),
+        }),
+    }
+}
+
+impl StorageEngine for Directories {
+    fn prepare(&self) -> Answer<'_, ()> {
+        let wanted = [
+            self.zones.join("roots"),
+            self.images.join("layers"),
+            self.volumes.clone(),
+        ];
+        blocking(move || {
+            for path in wanted {
+                fs::create_dir_all(&path)
+                    .map_err(|error| failed("make the directory", path.display(), error))?;
+            }
+            Ok(())
+        })
+        .boxed()
+    }
+
+    fn layers(&self) -> Answer<'_, Vec<String>> {
+        let directory = self.images.join("layers");
+        blocking(move || {
+            let mut found =
+                names(&directory).map_err(|error| failed("read", directory.display(), error))?;
+            found.retain(|name| !name.starts_with('.'));
+            found.sort();
+            Ok(found)
+        })
+        .boxed()
+    }
+
+    fn begin_layer<'a>(
+        &'a self,
+        _parent: Option<&'a str>,
+        chain: &'a str,
+    ) -> Answer<'a, LayerDirectory> {
+        let path = self.unfinished(chain);
+        let checked = plain("unpack", hex(chain));
+        blocking(move || {
+            checked?;
+            remove_tree(&path)
+                .and_then(|()| fs::create_dir(&path))
+                .map_err(|error| failed("make the layer", path.display(), error))?;
+            Ok(LayerDirectory {
+                path,
+                whiteouts: Whiteouts::Overlay,
+            })
+        })
+        .boxed()
+    }
+
+    fn seal_layer<'a>(&'a self, chain: &'a str) -> Answer<'a, ()> {
+        let (from, to) = (self.unfinished(chain), self.layer(chain));
+        blocking(move || {
+            if to.exists() {
+                return Ok(());
+            }
+            fs::rename(&from, &to)
+                .map_err(|error| failed("complete the layer", to.display(), error))
+        })
+        .boxed()
+    }
+
+    fn remove_layer<'a>(&'a self, chain: &'a str) -> Answer<'a, ()> {
+        let (from, doomed) = (self.layer(chain), self.unfinished(chain));
+        blocking(move || {
+            // Renamed first, so that a half removed layer is never taken for a whole one.
+            match fs::rename(&from, &doomed) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    return Err(failed("remove the layer", from.display(), error));
+                }
+                _ => {}
+            }
+            remove_tree(&doomed).map_err(|error| failed("remove the layer", from.display(), error))
+        })
+        .boxed()
+    }
+
+    fn make_root<'a>(&'a self, name: &'a str, chains: &'a [String]) -> Answer<'a, Root> {
+        let root = self.root(name);
+        let checked = plain("make the root", name);
+        let lower: Vec<PathBuf> = chains.iter().rev().map(|chain| self.layer(chain)).collect();
+        blocking(move || {
+            checked?;
+            if let Some(missing) = lower.iter().find(|path| !path.is_dir()) {
+                return Err(StorageError::NotFound {
+                    operation: "make a root of the layer",
+                    what: missing.display().to_string(),
+                });
+            }
+            let (upper, work) = (root.join("upper"), root.join("work"));
+            for path in [&upper, &work] {
+                fs::create_dir_all(path)
+                    .map_err(|error| failed("make the root", path.display(), error))?;
+            }
+            Ok(Root::Overlay { lower, upper, work })
+        })
+        .boxed()
+    }
+
+    fn remove_root<'a>(&'a self, name: &'a str) -> Answer<'a, ()> {
+        let root = self.root(name);
+        let checked = plain("remove the root", name);
+        blocking(move || {
+            checked?;
+            remove_tree(&root).map_err(|error| failed("remove the root", root.display(), error))?;
+            if let Some(owner) = root.parent()
+                && owner.file_name().is_some_and(|part| part != "roots")
+            {
+                // The last root of its owner takes the owner's directory with it.
+                let _ = fs::remove_dir(owner);
+            }
+            Ok(())
+        })
+        .boxed()
+    }
+
+    fn roots(&self) -> Answer<'_, Vec<String>> {
+        let directory = self.zones.join("roots");
+        blocking(move || {
+            let mut found = Vec::new();
+            let read =
+                |path: &Path| names(path).map_err(|error| failed("read", path.display(), error));
+            for owner in read(&directory)? {
+                for name in read(&directory.join(&owner))? {
+                    found.push(format!("{owner}/{name}"));
+                }
+            }
+            found.sort();
+            Ok(found)
+        })
+        .boxed()
+    }
+
+    fn root_usage<'a>(&'a self, name: &'a str) -> Answer<'a, u64> {
+        let root = self.root(name).join("upper");
+        blocking(move || Ok(tree_size(&root))).boxed()
+    }
+
+    fn make_volume<'a>(
+        &'a self,
+        name: &'a str,
+        quota: Option<u64>,
+        source: Option<&'a str>,
+    ) -> Answer<'a, Volume> {
+        let path = self.volume(name);
+        let checked = plain("make the volume", name);
+        let copied = source.map(|source| self.volume(source));
+        let name = name.to_owned();
+        blocking(move || {
+            checked?;
+            let volume = Volume {
+                name,
+                path: path.clone(),
+                quota,
+            };
+            if path.is_dir() {
+                return Ok(volume);
+            }
+            match copied {
+                None => fs::create_dir_all(&path)
+                    .map_err(|error| failed("make the volume", path.display(), error))?,
+                Some(source) => {
+                    // A copy appears whole or not at all.
+                    let partial = path.with_file_name(format!(".{}", volume.name));
+                    let done = std::process::Command::new("cp")
+                        .args(["-a", "--reflink=auto", "--"])
+                        .arg(&source)
+                        .arg(&partial)
+                        .output()
+                        .map_err(|error| failed("copy the volume", source.display(), error))?;
+                    if !done.status.success() {
+                        let _ = remove_tree(&partial);
+                        return Err(StorageError::Failed {
+                            operation: "copy the volume",
+                            what: source.display().to_string(),
+                            cause: String::from_utf8_lossy(&done.stderr).trim().to_owned(),
+                        });
+                    }
+                    fs::rename(&partial, &path)
+                        .map_err(|error| failed("make the volume", path.display(), error))?;
+                }
+            }
+            Ok(volume)
+        })
+        .boxed()
+    }
+
+    fn resize_volume<'a>(&'a self, name: &'a str, quota: u64) -> Answer<'a, Volume> {
+        let path = self.volume(name);
+        let name = name.to_owned();
+        blocking(move || match path.is_dir() {
+            true => Ok(Volume {
+                name,
+                path,
+                quota: Some(quota),
+            }),
+            false => Err(StorageError::NotFound {
+                operation: "resize the volume",
+                what: name,
+            }),
+        })
+        .boxed()
+    }
+
+    fn remove_volume<'a>(&'a self, name: &'a str) -> Answer<'a, ()> {
+        let path = self.volume(name);
+        let checked = plain("remove the volume", name);
+        blocking(move || {
+            checked?;
+            remove_tree(&path).map_err(|error| failed("remove the volume", path.display(), error))
+        })
+        .boxed()
+    }
+
+    fn volumes(&self) -> Answer<'_, Vec<Volume>> {
+        let directory = self.volumes.clone();
+        blocking(move || {
+            let mut found =
+                names(&directory).map_err(|error| failed("read", directory.display(), error))?;
+            found.retain(|name| !name.starts_with('.'));
+            found.sort();
+            Ok(found
+                .into_iter()
+                .map(|name| Volume {
+                    path: directory.join(&name),
+                    name,
+                    quota: None,
+                })
+                .collect())
+        })
+        .boxed()
+    }
+
+    fn capacity(&self) -> Answer<'_, Capacity> {
+        let path = self.zones.clone();
+        blocking(move || {
+            let found = rustix::fs::statvfs(&path)
+                .map_err(|error| failed("measure", path.display(), error.into()))?;
+            Ok(Capacity {
+                total: found.f_blocks * found.f_frsize,
+                available: found.f_bavail * found.f_frsize,
+                inodes: (found.f_files, found.f_favail),
+            })
+        })
+        .boxed()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn layers_roots_and_volumes_are_made_once_and_removed_whole() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let pool = directory.path().display().to_string();
+        let config = StoragePoolConfig::derive(&pool, None, None, None).expect("a pool");
+        let engine = Directories::new(&config);
+        engine.prepare().await.expect("prepared");
+        engine.prepare().await.expect("prepared again");
+        let chain =
+            "sha256:00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff".to_owned();
+        assert!(
+            engine
+                .make_root("u/web-0", std::slice::from_ref(&chain))
+                .await
+                .is_err()
+        );
+        let layer = engine.begin_layer(None, &chain).await.expect("begun");
+        fs::write(layer.path.join("half"), "x").expect("written");
+        assert!(
+            engine.layers().await.expect("read").is_empty(),
+            "not sealed"
+        );
+        let layer = engine.begin_layer(None, &chain).await.expect("begun anew");
+        assert!(!layer.path.join("half").exists());
+        engine.seal_layer(&chain).await.expect("sealed");
+        engine.seal_layer(&chain).await.expect("sealed again");
+        assert_eq!(engine.layers().await.expect("read"), [hex(&chain)]);
+        for _ in 0..2 {
+            engine
+                .make_root("u/web-0", std::slice::from_ref(&chain))
+                .await
+                .expect("a root");
+        }
+        for name in ["../x", "", "a//b", "a/.."] {
+            assert!(engine.make_root(name, &[]).await.is_err(), "{name:?}");
+            assert!(engine.remove_root(name).await.is_err(), "{name:?}");
+        }
+        assert_eq!(engine.roots().await.expect("read"), ["u/web-0"]);
+        engine.remove_root("u/web-0").await.expect("removed");
+        engine.remove_root("u/web-0").await.expect("removed again");
+        assert!(engine.roots().await.expect("read").is_empty());
+        let volume = engine
+            .make_volume("pv1", Some(1), None)
+            .await
+            .expect("a volume");
+        fs::write(volume.path.join("data"), "x").expect("written");
+        let copy = engine
+            .make_volume("pv2", None, Some("pv1"))
+            .await
+            .expect("a copy");
+        assert_eq!(
+            fs::read_to_string(copy.path.join("data")).expect("there"),
+            "x"
+        );
+        engine.remove_volume("pv1").await.expect("removed");
+        assert_eq!(engine.volumes().await.expect("read").len(), 1);
+        assert!(engine.capacity().await.expect("measured").total > 0);
+    }
+}
