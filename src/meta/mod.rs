@@ -4,10 +4,12 @@ pub mod addresses;
 pub mod errors;
 pub mod names;
 pub mod quantity;
+pub mod regexp;
 pub mod selector;
 pub mod status;
 pub mod table;
 pub mod time;
+pub mod url;
 pub mod version;
 
 pub use errors::{At, Errors, FieldError, Path};

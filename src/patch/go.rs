@@ -64,21 +64,7 @@ fn write_scalar(value: &Value, out: &mut String) {
     };
 }
 
-/// A float as `%v` prints it: shortest digits, an exponent of two digits below 1e-4 and from 1e21 on.
-pub fn float(number: f64) -> String {
-    let size = number.abs();
-    if size == 0.0 || (1e-4..1e21).contains(&size) {
-        return number.to_string();
-    }
-    let text = format!("{number:e}");
-    match text.split_once('e') {
-        Some((digits, exponent)) => match exponent.strip_prefix('-') {
-            Some(exponent) => format!("{digits}e-{exponent:0>2}"),
-            None => format!("{digits}e+{exponent:0>2}"),
-        },
-        None => text,
-    }
-}
+pub use crate::schema::json::go_float as float;
 
 /// The Go type of what was decoded into an `interface{}`.
 pub fn type_of(value: &Value) -> &'static str {
@@ -117,8 +103,9 @@ mod tests {
             "map[a:map[x:text] b:[%!s(int64=1) %!s(float64=2.5) %!s(<nil>) %!s(bool=true)]]"
         );
         for (number, text) in [
-            (1e6, "1000000"),
-            (1e20, "100000000000000000000"),
+            (123456.0, "123456"),
+            (1e6, "1e+06"),
+            (1234567.5, "1.2345675e+06"),
             (1e21, "1e+21"),
             (0.0001, "0.0001"),
             (0.00001, "1e-05"),

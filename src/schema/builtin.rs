@@ -25,7 +25,7 @@ static ANY: Schema = Schema {
         replace: false,
         key: None,
     },
-    rules: None,
+    open: false,
 };
 
 /// The OpenAPI schemas as a document: component name to schema.
@@ -227,7 +227,6 @@ fn field(line: &Line, schema: impl Into<SchemaRef>) -> Field {
     let (number, wire) = proto(line.proto);
     Field {
         schema: schema.into(),
-        required: false,
         omit_empty: line.flags.contains('?'),
         omit_zero: line.flags.contains('z'),
         pointer: line.flags.contains('*'),

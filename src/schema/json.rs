@@ -57,6 +57,18 @@ pub fn write_object(object: &Object, out: &mut String) {
     out.push('}');
 }
 
+/// A float as Go's `%v` prints it: shortest digits, an exponent below 1e-4 and from seven digits before the point on.
+pub fn go_float(number: f64) -> String {
+    let text = format!("{number:e}");
+    let (digits, exponent) = text.split_once('e').unwrap_or((&text, "0"));
+    let exponent: i32 = exponent.parse().unwrap_or(0);
+    if number == 0.0 || !number.is_finite() || (-4..6).contains(&exponent) {
+        return number.to_string();
+    }
+    let sign = if exponent < 0 { '-' } else { '+' };
+    format!("{digits}e{sign}{:02}", exponent.abs())
+}
+
 /// A value as JSON indented by `indent`, as Go's `json.MarshalIndent` prints it.
 pub fn pretty(value: &Value, indent: &str) -> String {
     fn go(value: &Value, indent: &str, depth: usize, out: &mut String) {

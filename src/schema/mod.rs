@@ -1,11 +1,12 @@
 //! Values, how they are decoded, and the schemas that say what they may be.
 
 pub mod builtin;
+pub mod check;
 pub mod decode;
 pub mod internal;
 pub mod json;
 pub mod proto;
-pub mod rules;
+pub mod structural;
 pub mod types;
 mod value;
 pub mod yaml;

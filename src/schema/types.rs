@@ -26,8 +26,8 @@ pub struct Schema {
     pub atomic_map: bool,
     /// How a strategic merge patch merges this.
     pub merge: Merge,
-    /// What else must hold of a value (custom resources).
-    pub rules: Option<Box<super::rules::Rules>>,
+    /// Members that no schema knows are kept, though not what is in them (`additionalProperties: true`).
+    pub open: bool,
 }
 
 /// The JSON a schema takes.
@@ -80,8 +80,6 @@ pub struct Struct {
 pub struct Field {
     /// What it may be.
     pub schema: SchemaRef,
-    /// Must be there (custom resources).
-    pub required: bool,
     /// An empty value is not written.
     pub omit_empty: bool,
     /// A zero value of a struct type is not written either.

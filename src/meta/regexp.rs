@@ -1,0 +1,474 @@
+//! Regular expressions in Go's syntax: refused with Go's texts, matched with Go's meaning. Follows Go's regexp/syntax.
+
+use regex::{Regex, RegexBuilder};
+
+/// The most that a counted repetition may ask for.
+const MAX_REPEAT: i64 = 1000;
+
+/// Compiles an expression.
+///
+/// # Errors
+/// Go's text: ``error parsing regexp: missing closing ): `(a` ``.
+pub fn compile(expression: &str) -> Result<Regex, String> {
+    let translated = Translator::new(expression)
+        .run()
+        .map_err(|(code, at)| format!("error parsing regexp: {code}: `{at}`"))?;
+    RegexBuilder::new(&translated)
+        .size_limit(32 << 20)
+        .build()
+        .map_err(|error| match error {
+            regex::Error::CompiledTooBig(_) => {
+                format!("error parsing regexp: expression too large: `{expression}`")
+            }
+            _ => format!("error parsing regexp: invalid character class range: `{expression}`"),
+        })
+}
+
+/// Classes of characters that `[:name:]` knows.
+const POSIX: [&str; 14] = [
+    "alnum", "alpha", "ascii", "blank", "cntrl", "digit", "graph", "lower", "print", "punct",
+    "space", "upper", "word", "xdigit",
+];
+
+/// What is wrong and the part of the expression that is.
+type Wrong<'a> = (&'static str, &'a str);
+
+/// Walks an expression as Go's parser does, and writes it as this crate's engine reads it.
+struct Translator<'a> {
+    whole: &'a str,
+    rest: &'a str,
+    out: String,
+    /// For each open group and the whole: whether there is something that can be repeated.
+    groups: Vec<bool>,
+}
+
+impl<'a> Translator<'a> {
+    fn new(whole: &'a str) -> Self {
+        Translator {
+            whole,
+            rest: whole,
+            out: String::with_capacity(whole.len() + 16),
+            groups: vec![false],
+        }
+    }
+
+    fn run(mut self) -> Result<String, Wrong<'a>> {
+        let mut last_repeat: Option<&'a str> = None;
+        while let Some(c) = self.rest.chars().next() {
+            let before = self.rest;
+            let mut repeated = None;
+            match c {
+                '(' if self.rest.starts_with("(?") => self.group_flags()?,
+                '(' => {
+                    self.take(1, "(");
+                    self.groups.push(false);
+                }
+                '|' => {
+                    self.take(1, "|");
+                    self.operand(false);
+                }
+                ')' => {
+                    if self.groups.len() == 1 {
+                        return Err(("unexpected )", self.whole));
+                    }
+                    self.groups.pop();
+                    self.take(1, ")");
+                    self.operand(true);
+                }
+                '[' => self.class()?,
+                '*' | '+' | '?' => {
+                    self.repeat(before, 1, last_repeat)?;
+                    repeated = Some(before);
+                }
+                '{' => match self.counts() {
+                    Some((min, max, length)) => {
+                        let bad = min > MAX_REPEAT
+                            || max.is_some_and(|max| max > MAX_REPEAT || min > max);
+                        if bad {
+                            return Err(("invalid repeat count", &before[..length]));
+                        }
+                        self.repeat(before, length, last_repeat)?;
+                        repeated = Some(before);
+                    }
+                    None => {
+                        self.take(1, "\\{");
+                        self.operand(true);
+                    }
+                },
+                '\\' => self.escape_outside()?,
+                '}' | ']' => {
+                    self.out.push('\\');
+                    self.take(1, &before[..1]);
+                    self.operand(true);
+                }
+                c => {
+                    self.take(c.len_utf8(), &before[..c.len_utf8()]);
+                    self.operand(true);
+                }
+            }
+            last_repeat = repeated;
+        }
+        if self.groups.len() != 1 {
+            return Err(("missing closing )", self.whole));
+        }
+        Ok(self.out)
+    }
+
+    /// Goes on behind `length` bytes, having written `text` for them.
+    fn take(&mut self, length: usize, text: &str) {
+        self.rest = &self.rest[length..];
+        self.out.push_str(text);
+    }
+
+    fn operand(&mut self, there: bool) {
+        if let Some(last) = self.groups.last_mut() {
+            *last = there;
+        }
+    }
+
+    fn repeat(
+        &mut self,
+        before: &'a str,
+        length: usize,
+        last: Option<&'a str>,
+    ) -> Result<(), Wrong<'a>> {
+        let lazy = before[length..].starts_with('?');
+        let length = length + usize::from(lazy);
+        let after = &before[length..];
+        if let Some(last) = last {
+            return Err((
+                "invalid nested repetition operator",
+                &last[..last.len() - after.len()],
+            ));
+        }
+        if self.groups.last() != Some(&true) {
+            return Err(("missing argument to repetition operator", &before[..length]));
+        }
+        self.take(length, &before[..length]);
+        Ok(())
+    }
+
+    /// `{2}`, `{2,}`, `{2,3}`: the counts and the length in bytes.
+    fn counts(&self) -> Option<(i64, Option<i64>, usize)> {
+        let end = self.rest.find('}')?;
+        let inner = &self.rest[1..end];
+        let number = |text: &str| {
+            let plain = !text.is_empty()
+                && text.bytes().all(|b| b.is_ascii_digit())
+                && (text.len() == 1 || !text.starts_with('0'));
+            plain.then(|| text.parse().unwrap_or(i64::MAX))
+        };
+        let (min, max) = match inner.split_once(',') {
+            None => (number(inner)?, Some(number(inner)?)),
+            Some((min, "")) => (number(min)?, None),
+            Some((min, max)) => (number(min)?, Some(number(max)?)),
+        };
+        Some((min, max, end + 1))
+    }
+
+    /// `(?i)`, `(?:`, `(?P<name>`, `(?<name>`.
+    fn group_flags(&mut self) -> Result<(), Wrong<'a>> {
+        let s = self.rest;
+        let named =
+            (s.len() > 4 && s[2..].starts_with("P<")) || (s.len() > 3 && s[2..].starts_with('<'));
+        if named {
+            let Some(end) = s.find('>') else {
+                return Err(("invalid named capture", s));
+            };
+            let name = s[..end].rsplit('<').next().unwrap_or_default();
+            if name.is_empty() || !name.chars().all(|c| c == '_' || c.is_alphanumeric()) {
+                return Err(("invalid named capture", &s[..=end]));
+            }
+            // Names say nothing about what is matched, and the engines differ in which they take.
+            self.take(end + 1, "(");
+            self.groups.push(false);
+            return Ok(());
+        }
+        let mut negative = false;
+        let mut seen = false;
+        for (at, c) in s.char_indices().skip(2) {
+            match c {
+                'i' | 'm' | 's' | 'U' => seen = true,
+                '-' if !negative => (negative, seen) = (true, false),
+                ':' | ')' if !negative || seen => {
+                    let text = &s[..=at];
+                    if text == "(?)" {
+                        self.rest = &s[3..];
+                        return Ok(());
+                    }
+                    self.take(text.len(), text);
+                    if c == ':' {
+                        self.groups.push(false);
+                    }
+                    return Ok(());
+                }
+                c => {
+                    return Err((
+                        "invalid or unsupported Perl syntax",
+                        &s[..at + c.len_utf8()],
+                    ));
+                }
+            }
+        }
+        Err(("missing closing )", self.whole))
+    }
+
+    fn escape_outside(&mut self) -> Result<(), Wrong<'a>> {
+        let s = self.rest;
+        let next = s.chars().nth(1);
+        let replaced = match next {
+            Some('A') => "\\A",
+            Some('z') => "\\z",
+            Some('b') => "(?-u:\\b)",
+            Some('B') => "(?-u:\\B)",
+            Some('d') => "[0-9]",
+            Some('D') => "[^0-9]",
+            Some('s') => "[\\t\\n\\x0C\\r ]",
+            Some('S') => "[^\\t\\n\\x0C\\r ]",
+            Some('w') => "[0-9A-Za-z_]",
+            Some('W') => "[^0-9A-Za-z_]",
+            Some('C') => return Err(("invalid escape sequence", &s[..2])),
+            Some('Q') => {
+                let inner = &s[2..];
+                let end = inner.find("\\E").unwrap_or(inner.len());
+                self.out.push_str(&regex::escape(&inner[..end]));
+                if end > 0 {
+                    self.operand(true);
+                }
+                self.rest = inner[end..].strip_prefix("\\E").unwrap_or("");
+                return Ok(());
+            }
+            Some('p' | 'P') => return self.unicode_class(),
+            _ => {
+                let c = self.escaped()?;
+                self.literal(c);
+                self.operand(true);
+                return Ok(());
+            }
+        };
+        self.take(2, replaced);
+        self.operand(true);
+        Ok(())
+    }
+
+    /// `\pL`, `\p{Greek}`, `\p{^Greek}`.
+    fn unicode_class(&mut self) -> Result<(), Wrong<'a>> {
+        let s = self.rest;
+        let mut negative = s.as_bytes()[1] == b'P';
+        let (name, length) = match s[2..].chars().next() {
+            None => return Err(("invalid character class range", s)),
+            Some('{') => match s.find('}') {
+                None => return Err(("invalid character class range", s)),
+                Some(end) => (&s[3..end], end + 1),
+            },
+            Some(c) => (&s[2..2 + c.len_utf8()], 2 + c.len_utf8()),
+        };
+        let plain = name.strip_prefix('^').inspect(|_| negative = !negative);
+        let name = plain.unwrap_or(name);
+        let known = name == "Any" || Regex::new(&format!("\\p{{{name}}}")).is_ok();
+        if !known || name.contains(['=', ':']) {
+            return Err(("invalid character class range", &s[..length]));
+        }
+        let letter = if negative { 'P' } else { 'p' };
+        self.rest = &s[length..];
+        self.out.push_str(&format!("\\{letter}{{{name}}}"));
+        self.operand(true);
+        Ok(())
+    }
+
+    /// The character that an escape sequence stands for.
+    fn escaped(&mut self) -> Result<char, Wrong<'a>> {
+        let s = self.rest;
+        let mut chars = s[1..].char_indices();
+        let Some((_, c)) = chars.next() else {
+            return Err(("trailing backslash at end of expression", ""));
+        };
+        let digits = |text: &str, most: usize, radix: u32| {
+            text.chars()
+                .take(most)
+                .take_while(|c| c.is_digit(radix))
+                .count()
+        };
+        let wrong = |length: usize| {
+            let end = (length..=s.len())
+                .find(|end| s.is_char_boundary(*end))
+                .unwrap_or(s.len());
+            ("invalid escape sequence", &s[..end])
+        };
+        let (value, length) = match c {
+            '1'..='7' if !s[2..].starts_with(|c: char| c.is_digit(8)) => return Err(wrong(2)),
+            '0'..='7' => {
+                let n = digits(&s[1..], 3, 8);
+                (u32::from_str_radix(&s[1..=n], 8).ok(), 1 + n)
+            }
+            'x' if s[2..].starts_with('{') => {
+                let end = s.find('}').ok_or_else(|| wrong(s.len()))?;
+                (u32::from_str_radix(&s[3..end], 16).ok(), end + 1)
+            }
+            'x' => {
+                if digits(&s[2..], 2, 16) != 2 {
+                    return Err(wrong(3 + digits(&s[2..], 2, 16)));
+                }
+                (u32::from_str_radix(&s[2..4], 16).ok(), 4)
+            }
+            'a' => (Some(7), 2),
+            'f' => (Some(12), 2),
+            'n' => (Some(10), 2),
+            'r' => (Some(13), 2),
+            't' => (Some(9), 2),
+            'v' => (Some(11), 2),
+            c if c.is_ascii() && !c.is_ascii_alphanumeric() => (Some(c as u32), 2),
+            c => return Err(wrong(1 + c.len_utf8())),
+        };
+        let found = value
+            .and_then(char::from_u32)
+            .ok_or_else(|| wrong(length))?;
+        self.rest = &s[length..];
+        Ok(found)
+    }
+
+    fn literal(&mut self, c: char) {
+        if c.is_ascii_alphanumeric() || !c.is_ascii() {
+            self.out.push(c);
+        } else {
+            self.out.push_str(&format!("\\x{{{:x}}}", c as u32));
+        }
+    }
+
+    /// `[a-z\d[:alpha:]]`
+    fn class(&mut self) -> Result<(), Wrong<'a>> {
+        let whole = self.rest;
+        self.take(1, "[");
+        if self.rest.starts_with('^') {
+            self.take(1, "^");
+        }
+        let mut first = true;
+        while first || !self.rest.starts_with(']') {
+            first = false;
+            let s = self.rest;
+            if s.is_empty() {
+                return Err(("missing closing ]", whole));
+            }
+            if s.starts_with("[:")
+                && let Some(end) = s[2..].find(":]")
+            {
+                let name = &s[..end + 4];
+                let class = name[2..name.len() - 2].trim_start_matches('^');
+                if !POSIX.contains(&class) {
+                    return Err(("invalid character class range", name));
+                }
+                self.take(name.len(), name);
+                continue;
+            }
+            let perl = match s.get(..2) {
+                Some("\\d") => "0-9",
+                Some("\\D") => "[^0-9]",
+                Some("\\s") => "\\t\\n\\x0C\\r\\x20",
+                Some("\\S") => "[^\\t\\n\\x0C\\r ]",
+                Some("\\w") => "0-9A-Za-z_",
+                Some("\\W") => "[^0-9A-Za-z_]",
+                Some("\\p" | "\\P") => {
+                    self.unicode_class()?;
+                    continue;
+                }
+                _ => "",
+            };
+            if !perl.is_empty() {
+                self.take(2, perl);
+                continue;
+            }
+            let low = self.class_char(whole)?;
+            let mut high = low;
+            if self.rest.starts_with('-') && self.rest.len() > 1 && !self.rest.starts_with("-]") {
+                self.rest = &self.rest[1..];
+                high = self.class_char(whole)?;
+                if high < low {
+                    let range = &s[..s.len() - self.rest.len()];
+                    return Err(("invalid character class range", range));
+                }
+            }
+            self.literal(low);
+            if high != low {
+                self.out.push('-');
+                self.literal(high);
+            }
+        }
+        self.take(1, "]");
+        self.operand(true);
+        Ok(())
+    }
+
+    fn class_char(&mut self, whole: &'a str) -> Result<char, Wrong<'a>> {
+        match self.rest.chars().next() {
+            None => Err(("missing closing ]", whole)),
+            Some('\\') => self.escaped(),
+            Some(c) => {
+                self.rest = &self.rest[c.len_utf8()..];
+                Ok(c)
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn expressions_are_refused_as_go_refuses_them() {
+        for (expression, wrong) in [
+            ("(", "missing closing ): `(`"),
+            ("a)", "unexpected ): `a)`"),
+            ("[a", "missing closing ]: `[a`"),
+            ("*", "missing argument to repetition operator: `*`"),
+            ("a|*", "missing argument to repetition operator: `*`"),
+            ("a**", "invalid nested repetition operator: `**`"),
+            ("a+?{2}", "invalid nested repetition operator: `+?{2}`"),
+            ("a{1001}", "invalid repeat count: `{1001}`"),
+            ("a{3,2}", "invalid repeat count: `{3,2}`"),
+            ("[z-a]", "invalid character class range: `z-a`"),
+            ("[[:foo:]]", "invalid character class range: `[:foo:]`"),
+            ("(?=a)", "invalid or unsupported Perl syntax: `(?=`"),
+            ("(?<=a)b", "invalid named capture: `(?<=a)b`"),
+            ("(?P<n", "invalid named capture: `(?P<n`"),
+            (r"\y", r"invalid escape sequence: `\y`"),
+            (r"\1", r"invalid escape sequence: `\1`"),
+            (r"a\", "trailing backslash at end of expression: ``"),
+            (r"\p{Nope}", r"invalid character class range: `\p{Nope}`"),
+        ] {
+            assert_eq!(
+                compile(expression).unwrap_err(),
+                format!("error parsing regexp: {wrong}"),
+                "{expression}"
+            );
+        }
+    }
+
+    #[test]
+    fn expressions_match_as_in_go() {
+        for (expression, text, matches) in [
+            (r"^\d+$", "12", true),
+            (r"^\d+$", "\u{0661}", false),
+            (r"^[\d\s]+$", "1 2", true),
+            (r"^\w+$", "\u{e9}", false),
+            (r"^[[a]$", "[", true),
+            (r"^[a&&b]+$", "a&b", true),
+            (r"^a{,2}$", "a{,2}", true),
+            (r"^x{2}$", "xx", true),
+            (r"^\Qa.b\E$", "a.b", true),
+            (r"^\Qa.b\E$", "axb", false),
+            (r"^[^\D]$", "7", true),
+            (r"^(?i)AB$", "ab", true),
+            (r"^(?P<n>a)(?<m>b)$", "ab", true),
+            (r"^\p{Greek}+$", "\u{3b1}\u{3b2}", true),
+            (r"^[a-]$", "-", true),
+            (r"^[]a]$", "]", true),
+            (r"^a]}$", "a]}", true),
+            (r"^\x41\101$", "AA", true),
+            ("a$", "a\n", false),
+        ] {
+            let compiled = compile(expression).unwrap();
+            assert_eq!(compiled.is_match(text), matches, "{expression} on {text:?}");
+        }
+    }
+}

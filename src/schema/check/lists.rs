@@ -1,0 +1,110 @@
+//! Lists of type set and map, whose items may not stand twice. Follows
+//! k8s.io/apiextensions-apiserver/pkg/apiserver/schema/listtype.
+
+use super::super::types::ListType;
+use super::super::{Object, Value, json};
+use super::Check;
+use crate::meta::Errors;
+use crate::meta::errors::{Path, Reason};
+
+/// Refuses items that stand twice in any list below `value`.
+pub fn validate(check: &Check, value: &Value, path: Path<'_>, errors: &mut Errors) {
+    match value {
+        Value::Object(members) => {
+            for (key, member) in members.iter() {
+                if let Some(field) = check.fields.get(key) {
+                    validate(field, member, path.field(key), errors);
+                } else if let Some(values) = &check.values {
+                    validate(values, member, path.key(key), errors);
+                }
+            }
+        }
+        Value::Array(items) => {
+            match &check.list {
+                ListType::Atomic => {}
+                ListType::Set => {
+                    for i in doubles(items.iter()) {
+                        duplicate(path.index(i), &items[i], errors);
+                    }
+                }
+                ListType::Map(keys) => map(keys, items, path, errors),
+            }
+            if let Some(each) = &check.items {
+                for (i, item) in items.iter().enumerate() {
+                    validate(each, item, path.index(i), errors);
+                }
+            }
+        }
+        _ => {}
+    }
+}
+
+fn duplicate(path: Path<'_>, value: &Value, errors: &mut Errors) {
+    let shown = match value {
+        Value::Float(number) => json::go_float(*number),
+        other => crate::meta::errors::shown(other),
+    };
+    errors.push(Reason::Duplicate, path, format!("Duplicate value: {shown}"));
+}
+
+fn map(keys: &[super::Key], items: &[Value], path: Path<'_>, errors: &mut Errors) {
+    let is_item = |item: &Value| matches!(item, Value::Null | Value::Object(_));
+    if let Some((i, item)) = items.iter().enumerate().find(|(_, item)| !is_item(item)) {
+        errors.invalid(
+            path.index(i),
+            item,
+            "must be an object for an array of list-type map",
+        );
+        return;
+    }
+    let names: Vec<Value> = items
+        .iter()
+        .map(|item| {
+            keys.iter()
+                .filter_map(|key| Some((key.clone(), item.as_object()?.get(key)?.clone())))
+                .collect::<Object>()
+                .into()
+        })
+        .collect();
+    for i in doubles(names.iter()) {
+        duplicate(path.index(i), &names[i], errors);
+    }
+}
+
+/// Where a value stands for the second time. Long lists are compared by their JSON, so that the time stays linear.
+fn doubles<'a>(values: impl ExactSizeIterator<Item = &'a Value> + Clone) -> Vec<usize> {
+    if values.len() < 2 {
+        return Vec::new();
+    }
+    let mut seen = std::collections::HashMap::with_capacity(values.len());
+    let mut found = Vec::new();
+    for (i, value) in values.enumerate() {
+        let text = match value {
+            // An integer and a float are different values, even where they are written alike.
+            Value::Float(number) => format!("f{number}"),
+            other => {
+                let mut sorted = other.clone();
+                sort(&mut sorted);
+                json::to_string(&sorted)
+            }
+        };
+        let times = seen.entry(text).or_insert(0usize);
+        *times += 1;
+        if *times == 2 {
+            found.push(i);
+        }
+    }
+    found
+}
+
+/// Orders members everywhere below a value.
+fn sort(value: &mut Value) {
+    match value {
+        Value::Object(members) => {
+            members.sort();
+            members.iter_mut().for_each(|(_, member)| sort(member));
+        }
+        Value::Array(items) => items.iter_mut().for_each(sort),
+        _ => {}
+    }
+}

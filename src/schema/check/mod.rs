@@ -1,0 +1,141 @@
+//! What a custom resource's schema demands of values: a tree of checks, compiled once for each version of a
+//! definition. Follows k8s.io/kube-openapi/pkg/validation/validate for what is refused, in which words and order.
+
+pub mod formats;
+pub mod lists;
+mod validate;
+
+use indexmap::IndexMap;
+use regex::Regex;
+
+pub use validate::{Fault, validate};
+
+use super::{Key, Value};
+
+/// The checks of one place in a schema. The same tree serves what stands below `allOf`, `anyOf`, `oneOf` and `not`.
+#[derive(Debug, Default)]
+pub struct Check {
+    /// Types that are taken, as upstream names them; any where there are none.
+    pub types: Vec<&'static str>,
+    /// `null` is taken too.
+    pub nullable: bool,
+    /// The format as declared, and what it means where that is known; none where it says nothing of the type.
+    pub format: Option<(Box<str>, Option<formats::Format>)>,
+    /// Values that are taken; any where there are none.
+    pub choices: Vec<Value>,
+    /// The least number, and whether it is excluded.
+    pub minimum: Option<(f64, bool)>,
+    /// The greatest number, and whether it is excluded.
+    pub maximum: Option<(f64, bool)>,
+    /// Numbers must be a multiple of this.
+    pub multiple_of: Option<f64>,
+    /// The least number of characters.
+    pub min_length: Option<i64>,
+    /// The greatest number of characters.
+    pub max_length: Option<i64>,
+    /// An expression that must be found in text, as declared and compiled (or why it cannot be).
+    pub pattern: Option<(Box<str>, Result<Regex, String>)>,
+    /// The least number of items.
+    pub min_items: Option<i64>,
+    /// The greatest number of items.
+    pub max_items: Option<i64>,
+    /// No item may be there twice.
+    pub unique_items: bool,
+    /// The least number of members.
+    pub min_properties: Option<i64>,
+    /// The greatest number of members.
+    pub max_properties: Option<i64>,
+    /// Members that must be there.
+    pub required: Vec<Key>,
+    /// `additionalProperties: false`: no member but those in `fields`.
+    pub closed: bool,
+    /// All of these must hold.
+    pub all_of: Vec<Check>,
+    /// At least one of these must hold.
+    pub any_of: Vec<Check>,
+    /// Exactly one of these must hold.
+    pub one_of: Vec<Check>,
+    /// This must not hold.
+    pub not: Option<Box<Check>>,
+    /// Checks of members, by name.
+    pub fields: IndexMap<Key, Check, foldhash::fast::RandomState>,
+    /// Checks of other members.
+    pub values: Option<Box<Check>>,
+    /// Checks of items.
+    pub items: Option<Box<Check>>,
+    /// How items of the new and the old list belong together, and which may not stand twice.
+    pub list: super::types::ListType,
+}
+
+impl Check {
+    /// Compiles a JSON schema as a definition holds it. What no structural schema may hold is ignored.
+    pub fn compile(schema: &Value) -> Check {
+        let children = |key: &str| schema.list(key).iter().map(Check::compile).collect();
+        let boxed = |value: &Value| Some(Box::new(Check::compile(value)));
+        let types = types(schema);
+        Check {
+            nullable: schema.bool("nullable"),
+            format: format(schema, &types),
+            choices: schema.list("enum").to_vec(),
+            minimum: number(schema, "minimum").map(|n| (n, schema.bool("exclusiveMinimum"))),
+            maximum: number(schema, "maximum").map(|n| (n, schema.bool("exclusiveMaximum"))),
+            multiple_of: number(schema, "multipleOf"),
+            min_length: schema.at("minLength").as_int(),
+            max_length: schema.at("maxLength").as_int(),
+            pattern: Some(schema.str("pattern"))
+                .filter(|pattern| !pattern.is_empty())
+                .map(|pattern| (pattern.into(), crate::meta::regexp::compile(pattern))),
+            min_items: schema.at("minItems").as_int(),
+            max_items: schema.at("maxItems").as_int(),
+            unique_items: schema.bool("uniqueItems"),
+            min_properties: schema.at("minProperties").as_int(),
+            max_properties: schema.at("maxProperties").as_int(),
+            required: super::structural::keys(schema.at("required")),
+            closed: schema.at("additionalProperties") == &Value::Bool(false),
+            all_of: children("allOf"),
+            any_of: children("anyOf"),
+            one_of: children("oneOf"),
+            not: schema.get("not").and_then(boxed),
+            fields: schema
+                .entries("properties")
+                .map(|(name, property)| (name.clone(), Check::compile(property)))
+                .collect(),
+            values: schema
+                .get("additionalProperties")
+                .filter(|value| value.as_object().is_some())
+                .and_then(boxed),
+            items: schema.get("items").and_then(boxed),
+            list: super::structural::list_type(schema),
+            types,
+        }
+    }
+}
+
+/// The names of the types that a schema takes.
+fn types(schema: &Value) -> Vec<&'static str> {
+    if schema.bool("x-kubernetes-int-or-string") {
+        return vec!["integer", "string"];
+    }
+    const KNOWN: [&str; 6] = ["array", "boolean", "integer", "number", "object", "string"];
+    KNOWN
+        .into_iter()
+        .filter(|known| *known == schema.str("type"))
+        .collect()
+}
+
+/// The format, unless it is unknown for the type: those are not checked.
+fn format(schema: &Value, types: &[&'static str]) -> Option<(Box<str>, Option<formats::Format>)> {
+    let name = schema.str("format");
+    if name.is_empty() || !formats::recognized(name, types) {
+        return None;
+    }
+    Some((name.into(), formats::Format::named(name)))
+}
+
+fn number(schema: &Value, key: &str) -> Option<f64> {
+    match schema.at(key) {
+        Value::Int(number) => Some(*number as f64),
+        Value::Float(number) => Some(*number),
+        _ => None,
+    }
+}

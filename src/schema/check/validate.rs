@@ -1,0 +1,693 @@
+//! Checks against values. An unchanged part of an update is not refused for what it was before ("ratcheting").
+
+use std::fmt;
+
+use super::super::types::ListType;
+use super::super::{Value, json};
+use super::Check;
+use crate::meta::Errors;
+use crate::meta::errors::{FieldError, Path, Reason, quoted};
+
+/// One refusal.
+#[derive(Debug)]
+pub struct Fault {
+    /// What upstream's validator says: of two refusals that say the same, one is told.
+    text: String,
+    /// Path below the base; none for refusals that are told of the base itself.
+    field: Option<String>,
+    reason: Reason,
+    /// What is told behind the path.
+    message: String,
+}
+
+/// What became of checking one value.
+#[derive(Default)]
+struct Outcome {
+    faults: Vec<Fault>,
+    /// How many checks were passed: of several alternatives that failed, the one with the most is told.
+    passed: usize,
+}
+
+impl Outcome {
+    fn add(&mut self, fault: Fault) {
+        if !self.faults.iter().any(|told| told.text == fault.text) {
+            self.faults.push(fault);
+        }
+    }
+
+    fn merge(&mut self, other: Outcome) {
+        self.passed += other.passed;
+        for fault in other.faults {
+            self.add(fault);
+        }
+    }
+
+    fn is_valid(&self) -> bool {
+        self.faults.is_empty()
+    }
+}
+
+/// The way to a value, as a chain on the stack.
+#[derive(Clone, Copy)]
+enum Place<'a> {
+    Root,
+    /// A named member.
+    Field(&'a Place<'a>, &'a str),
+    /// A member that only `additionalProperties` knows.
+    Key(&'a Place<'a>, &'a str),
+    Index(&'a Place<'a>, usize),
+}
+
+impl fmt::Display for Place<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Place::Root => Ok(()),
+            Place::Field(Place::Root, name) => f.write_str(name),
+            Place::Field(parent, name) | Place::Key(parent, name) => write!(f, "{parent}.{name}"),
+            Place::Index(parent, index) => write!(f, "{parent}[{index}]"),
+        }
+    }
+}
+
+/// The old value of a place, and the checks that say how its parts belong to those of the new one.
+#[derive(Clone, Copy)]
+struct Old<'a> {
+    value: &'a Value,
+    check: &'a Check,
+}
+
+/// Checks `new`; faults of what is the same in `old` are forgiven. Paths begin with `base`.
+pub fn validate(
+    check: &Check,
+    new: &Value,
+    old: Option<&Value>,
+    base: Path<'_>,
+    errors: &mut Errors,
+) {
+    let old = old.map(|value| Old { value, check });
+    let outcome = ratcheted(check, new, old, Place::Root);
+    for fault in outcome.faults {
+        let field = match fault
+            .field
+            .as_deref()
+            .map(|name| name.trim_start_matches('.'))
+        {
+            None | Some("") => base.to_string(),
+            Some(name) => base.field(name).to_string(),
+        };
+        errors.0.push(FieldError {
+            reason: fault.reason,
+            field,
+            message: fault.message,
+        });
+    }
+}
+
+fn ratcheted(check: &Check, new: &Value, old: Option<Old<'_>>, place: Place<'_>) -> Outcome {
+    let mut outcome = run(check, new, old, place);
+    if !outcome.is_valid() && old.is_some_and(|old| unchanged(new, old)) {
+        outcome.faults.clear();
+    }
+    outcome
+}
+
+/// Whether a value is what it was. Lists of type map are compared by their keys, and what no schema knows counts as
+/// changed, as upstream has it.
+fn unchanged(new: &Value, old: Old<'_>) -> bool {
+    match (new, old.value) {
+        (Value::Array(items), Value::Array(before)) => {
+            if items.len() != before.len() {
+                return false;
+            }
+            if !matches!(old.check.list, ListType::Map(_)) || before.is_empty() {
+                return items == before;
+            }
+            items
+                .iter()
+                .all(|item| item_of(old, item).is_some_and(|old| unchanged(item, old)))
+        }
+        (Value::Object(members), Value::Object(before)) => {
+            members.len() == before.len()
+                && members.iter().all(|(key, member)| {
+                    member_of(old, key).is_some_and(|old| unchanged(member, old))
+                })
+        }
+        (new, old) => new == old,
+    }
+}
+
+fn member_of<'a>(old: Old<'a>, key: &str) -> Option<Old<'a>> {
+    let value = old.value.as_object()?.get(key)?;
+    let check = old.check.fields.get(key).or(old.check.values.as_deref())?;
+    Some(Old { value, check })
+}
+
+/// The old item with the keys of the new one.
+fn item_of<'a>(old: Old<'a>, item: &Value) -> Option<Old<'a>> {
+    let ListType::Map(keys) = &old.check.list else {
+        return None;
+    };
+    let check = old.check.items.as_deref()?;
+    let scalar = |value: &Value| !matches!(value, Value::Null | Value::Array(_) | Value::Object(_));
+    let value = old.value.as_array()?.iter().find(|before| {
+        keys.iter()
+            .all(|key| scalar(item.at(key)) && before.at(key) == item.at(key))
+    })?;
+    Some(Old { value, check })
+}
+
+fn run(check: &Check, value: &Value, old: Option<Old<'_>>, place: Place<'_>) -> Outcome {
+    let mut out = Outcome::default();
+    if value.is_null() {
+        out.merge(kind(check, value, place));
+        out.merge(choices(check, value, place));
+        return out;
+    }
+    if !check.types.is_empty() || check.format.is_some() {
+        out.merge(kind(check, value, place));
+        out.passed += 1;
+    }
+    out.merge(junctors(check, value, place));
+    out.passed += 1;
+    match value {
+        Value::String(text) => {
+            out.merge(string(check, text, place));
+            out.passed += 1;
+            if let Some((name, Some(format))) = &check.format {
+                if !format.takes(text) {
+                    let message =
+                        format!("{place} in body must be of type {name}: {}", quoted(text));
+                    out.add(fault(Reason::TypeInvalid, place, value, message));
+                }
+                out.passed += 1;
+            }
+        }
+        Value::Int(_) | Value::Float(_) => {
+            out.merge(number(check, value, place));
+            out.passed += 1;
+        }
+        Value::Array(items) => {
+            out.merge(list(check, items, old, place));
+            out.passed += 1;
+        }
+        _ => {}
+    }
+    out.merge(choices(check, value, place));
+    out.passed += 1;
+    if let Value::Object(members) = value {
+        out.merge(object(check, members, old, place));
+        out.passed += 1;
+    }
+    out.passed += 1;
+    out
+}
+
+/// `FIELD: Invalid value: V: MESSAGE`
+fn fault(reason: Reason, place: Place<'_>, value: &Value, message: String) -> Fault {
+    let shown = match value {
+        Value::Float(number) => json::go_float(*number),
+        other => crate::meta::errors::shown(other),
+    };
+    Fault {
+        message: format!("Invalid value: {shown}: {message}"),
+        text: message,
+        field: Some(place.to_string()),
+        reason,
+    }
+}
+
+/// A refusal that is told of the whole.
+fn plain(message: String) -> Fault {
+    Fault {
+        message: format!("Invalid value: \"\": {message}"),
+        text: message,
+        field: None,
+        reason: Reason::Invalid,
+    }
+}
+
+fn type_of(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "null",
+        Value::Bool(_) => "boolean",
+        Value::Int(_) => "integer",
+        Value::Float(_) => "number",
+        Value::String(_) => "string",
+        Value::Array(_) => "array",
+        Value::Object(_) => "object",
+    }
+}
+
+fn kind(check: &Check, value: &Value, place: Place<'_>) -> Outcome {
+    let types = &check.types;
+    let is = type_of(value);
+    let refused = |wanted: &str, found: &str| {
+        let message = format!(
+            "{place} in body must be of type {wanted}: {}",
+            quoted(found)
+        );
+        Outcome {
+            faults: vec![fault(
+                Reason::TypeInvalid,
+                place,
+                &Value::from(found),
+                message,
+            )],
+            passed: 0,
+        }
+    };
+    let passed = Outcome {
+        faults: Vec::new(),
+        passed: 1,
+    };
+    if value.is_null() {
+        return if types.is_empty() || check.nullable {
+            passed
+        } else {
+            refused(&types.join(","), is)
+        };
+    }
+    let whole =
+        matches!(value, Value::Float(number) if is_whole(*number)) && types.contains(&"integer");
+    let fits = types.contains(&is)
+        || whole
+        || (matches!(value, Value::Int(_)) && types.contains(&"number"));
+    let texty = matches!(value, Value::String(_) | Value::Array(_));
+    if let Some((format, _)) = &check.format {
+        let found = match value {
+            Value::Int(_) => "int64",
+            Value::Float(_) => "float64",
+            _ => "",
+        };
+        if !texty && !fits && **format != *found {
+            return refused(format, found);
+        }
+        if texty && !types.contains(&"number") && !types.contains(&"integer") {
+            return passed;
+        }
+    }
+    if fits {
+        passed
+    } else {
+        refused(&types.join(","), is)
+    }
+}
+
+/// Whether a float is an integer, as far as JSON numbers go.
+fn is_whole(number: f64) -> bool {
+    const MOST: f64 = 9_007_199_254_740_991.0;
+    if !number.is_finite() || number.abs() > MOST {
+        return false;
+    }
+    let cut = number.trunc();
+    number == cut || (number - cut).abs() / (number.abs() + cut.abs()) < 1e-9
+}
+
+fn junctors(check: &Check, value: &Value, place: Place<'_>) -> Outcome {
+    let mut out = Outcome::default();
+    let shown = || quoted(&place.to_string());
+    if !check.any_of.is_empty() {
+        let mut best: Option<Outcome> = None;
+        let mut succeeded = None;
+        for branch in &check.any_of {
+            let outcome = run(branch, value, None, place);
+            if outcome.is_valid() {
+                succeeded = Some(outcome);
+                break;
+            }
+            keep_best(&mut best, outcome);
+        }
+        match succeeded {
+            Some(outcome) => out.merge(outcome),
+            None => {
+                out.add(plain(format!(
+                    "{} must validate at least one schema (anyOf)",
+                    shown()
+                )));
+                best.into_iter().for_each(|best| out.merge(best));
+            }
+        }
+    }
+    if !check.one_of.is_empty() {
+        let mut best: Option<Outcome> = None;
+        let mut first = None;
+        let mut valid = 0;
+        for branch in &check.one_of {
+            let outcome = run(branch, value, None, place);
+            if outcome.is_valid() {
+                valid += 1;
+                first = first.or(Some(outcome));
+                best = None;
+            } else if valid == 0 {
+                keep_best(&mut best, outcome);
+            }
+        }
+        if valid == 1 {
+            first.into_iter().for_each(|first| out.merge(first));
+        } else {
+            let found = match valid {
+                0 => "Found none valid".to_owned(),
+                n => format!("Found {n} valid alternatives"),
+            };
+            out.add(plain(format!(
+                "{} must validate one and only one schema (oneOf). {found}",
+                shown()
+            )));
+            best.into_iter().for_each(|best| out.merge(best));
+        }
+    }
+    if !check.all_of.is_empty() {
+        let mut valid = 0;
+        for branch in &check.all_of {
+            let outcome = run(branch, value, None, place);
+            valid += usize::from(outcome.is_valid());
+            out.merge(outcome);
+        }
+        if valid != check.all_of.len() {
+            let none = if valid == 0 { ". None validated" } else { "" };
+            out.add(plain(format!(
+                "{} must validate all the schemas (allOf){none}",
+                shown()
+            )));
+        }
+    }
+    if let Some(not) = &check.not
+        && run(not, value, None, place).is_valid()
+    {
+        out.add(plain(format!(
+            "{} must not validate the schema (not)",
+            shown()
+        )));
+    }
+    out.passed += 1;
+    out
+}
+
+fn keep_best(best: &mut Option<Outcome>, outcome: Outcome) {
+    if best
+        .as_ref()
+        .is_none_or(|best| outcome.passed > best.passed)
+    {
+        *best = Some(outcome);
+    }
+}
+
+fn string(check: &Check, text: &str, place: Place<'_>) -> Outcome {
+    let length = || text.chars().count() as i64;
+    let mut out = Outcome::default();
+    let value = || Value::from(text);
+    if let Some(most) = check.max_length.filter(|most| length() > *most) {
+        out.add(Fault {
+            text: format!("{place} in body should be at most {most} chars long"),
+            field: Some(place.to_string()),
+            reason: Reason::TooLong,
+            message: format!(
+                "Too long: may not be more than {most} {}",
+                if most == 1 { "byte" } else { "bytes" }
+            ),
+        });
+    } else if let Some(least) = check.min_length.filter(|least| length() < *least) {
+        let message = format!("{place} in body should be at least {least} chars long");
+        out.add(fault(Reason::Invalid, place, &value(), message));
+    } else if let Some((pattern, regex)) = &check.pattern {
+        let message = match regex {
+            Ok(regex) if regex.is_match(text) => return out,
+            Ok(_) => format!("{place} in body should match '{pattern}'"),
+            Err(why) => {
+                format!("{place} in body should match '{pattern}, but pattern is invalid: {why}'")
+            }
+        };
+        out.add(fault(Reason::Invalid, place, &value(), message));
+    }
+    out
+}
+
+/// Whether a number can be of the declared type, as upstream words it where not.
+fn in_range(check: &Check, value: &Value, prefix: &str, place: Place<'_>) -> Result<(), Fault> {
+    let ([name], format) = (check.types.as_slice(), &check.format) else {
+        return Ok(());
+    };
+    let format = format.as_ref().map_or("", |(format, _)| &**format);
+    let fits = match (*name, format, value) {
+        ("integer", "int32", Value::Int(number)) => i32::try_from(*number).is_ok(),
+        ("integer", _, Value::Int(_)) => true,
+        ("integer", format, Value::Float(number)) => {
+            let most = if format == "int32" {
+                f64::from(i32::MAX) + 1.0
+            } else {
+                9_223_372_036_854_775_808.0
+            };
+            number.fract() == 0.0 && *number < most && *number >= -most
+        }
+        ("number", "float", Value::Float(number)) => (*number as f32).is_finite(),
+        _ => true,
+    };
+    if fits {
+        return Ok(());
+    }
+    let kind = if format.is_empty() {
+        format!("{name} (default format)")
+    } else {
+        format!("{name} with format {format}")
+    };
+    Err(plain(format!(
+        "{prefix} value must be of type {kind} in {place}"
+    )))
+}
+
+fn number(check: &Check, value: &Value, place: Place<'_>) -> Outcome {
+    let mut out = Outcome::default();
+    let float = match value {
+        Value::Int(number) => *number as f64,
+        Value::Float(number) => *number,
+        _ => return out,
+    };
+    // An integer is compared as one, unless the bound does not fit the declared type.
+    let int = |fits: bool| value.as_int().filter(|_| fits);
+    if let Err(fault) = in_range(check, value, "Checked", place) {
+        out.add(fault);
+    }
+    if let Some(factor) = check.multiple_of {
+        let mut part = Outcome::default();
+        let range = in_range(check, &Value::Float(factor), "MultipleOf", place);
+        let int = int(range.is_ok());
+        part.faults.extend(range.err());
+        let (positive, holds, shown) = match int {
+            Some(number) => {
+                let factor = factor as i64;
+                let holds = factor > 0 && number % factor == 0;
+                (factor > 0, holds, factor.to_string())
+            }
+            None => {
+                let times = if factor < 1.0 {
+                    1.0 / factor * float
+                } else {
+                    float / factor
+                };
+                (factor > 0.0, is_whole(times), json::go_float(factor))
+            }
+        };
+        if !positive {
+            let message =
+                format!("factor MultipleOf declared for {place} must be positive: {shown}");
+            let factor = match int {
+                Some(_) => Value::Int(factor as i64),
+                None => Value::Float(factor),
+            };
+            part.add(fault(Reason::Invalid, place, &factor, message));
+        } else if !holds {
+            let message = format!("{place} in body should be a multiple of {shown}");
+            let value = int.map_or(Value::Float(float), Value::Int);
+            part.add(fault(Reason::Invalid, place, &value, message));
+        }
+        out.merge(part);
+    }
+    let mut bound = |bound: Option<(f64, bool)>, greatest: bool| {
+        let Some((limit, excluded)) = bound else {
+            return;
+        };
+        let mut part = Outcome::default();
+        let name = if greatest {
+            "Maximum boundary"
+        } else {
+            "Minimum boundary"
+        };
+        let range = in_range(check, &Value::Float(limit), name, place);
+        let int = int(range.is_ok());
+        part.faults.extend(range.err());
+        let order = match int {
+            Some(number) => number.cmp(&(limit as i64)),
+            None => float
+                .partial_cmp(&limit)
+                .unwrap_or(std::cmp::Ordering::Equal),
+        };
+        let beyond = if greatest {
+            order.is_gt()
+        } else {
+            order.is_lt()
+        };
+        if beyond || (excluded && order.is_eq()) {
+            let word = match (greatest, excluded) {
+                (true, false) => "less than or equal to",
+                (true, true) => "less than",
+                (false, false) => "greater than or equal to",
+                (false, true) => "greater than",
+            };
+            let shown = match int {
+                Some(_) => (limit as i64).to_string(),
+                None => json::go_float(limit),
+            };
+            let message = format!("{place} in body should be {word} {shown}");
+            let value = int.map_or(Value::Float(float), Value::Int);
+            part.add(fault(Reason::Invalid, place, &value, message));
+        }
+        out.merge(part);
+    };
+    // Told in the order multipleOf, minimum, maximum.
+    bound(check.minimum, false);
+    bound(check.maximum, true);
+    out.passed += 1;
+    out
+}
+
+fn list(check: &Check, items: &[Value], old: Option<Old<'_>>, place: Place<'_>) -> Outcome {
+    let mut out = Outcome::default();
+    if let Some(each) = &check.items {
+        for (i, item) in items.iter().enumerate() {
+            let before = old.and_then(|old| item_of(old, item));
+            out.merge(ratcheted(each, item, before, Place::Index(&place, i)));
+        }
+    }
+    let size = items.len() as i64;
+    if let Some(least) = check.min_items.filter(|least| size < *least) {
+        let message = format!("{place} in body should have at least {least} items");
+        out.add(fault(Reason::Invalid, place, &Value::Int(size), message));
+    }
+    if let Some(most) = check.max_items.filter(|most| size > *most) {
+        let text = format!("{place} in body should have at most {most} items");
+        out.add(too_many(text, place, size, most));
+    }
+    if check.unique_items
+        && items
+            .iter()
+            .enumerate()
+            .any(|(i, item)| items[..i].contains(item))
+    {
+        let message = format!("{place} in body shouldn't contain duplicates");
+        out.add(fault(Reason::Invalid, place, &Value::from(""), message));
+    }
+    out.passed += 1;
+    out
+}
+
+fn too_many(text: String, place: Place<'_>, actual: i64, most: i64) -> Fault {
+    let unit = if most == 1 { "item" } else { "items" };
+    Fault {
+        text,
+        field: Some(place.to_string()),
+        reason: Reason::TooMany,
+        message: format!("Too many: {actual}: must have at most {most} {unit}"),
+    }
+}
+
+fn choices(check: &Check, value: &Value, place: Place<'_>) -> Outcome {
+    let mut out = Outcome::default();
+    if check.choices.is_empty() || check.choices.iter().any(|choice| chosen(value, choice)) {
+        return out;
+    }
+    let choices: Vec<String> = check
+        .choices
+        .iter()
+        .map(|choice| match choice {
+            Value::String(text) => quoted(text),
+            other => quoted(&json::to_string(other)),
+        })
+        .collect();
+    let shown = match value {
+        Value::Float(number) => json::go_float(*number),
+        other => crate::meta::errors::shown(other),
+    };
+    let list = choices.join(", ");
+    out.add(Fault {
+        text: format!("{place} in body should be one of [{list}]"),
+        field: Some(place.to_string()),
+        reason: Reason::NotSupported,
+        message: format!("Unsupported value: {shown}: supported values: {list}"),
+    });
+    out
+}
+
+/// Whether a value is a choice, once it was converted to the choice's type as Go converts numbers.
+fn chosen(value: &Value, choice: &Value) -> bool {
+    match (value, choice) {
+        (_, Value::Null) => false,
+        (Value::Float(number), Value::Int(choice)) => *number as i64 == *choice,
+        (Value::Int(number), Value::Float(choice)) => *number as f64 == *choice,
+        (Value::Int(number), Value::String(choice)) => {
+            let c = u32::try_from(*number).ok().and_then(char::from_u32);
+            choice
+                .chars()
+                .eq([c.unwrap_or(char::REPLACEMENT_CHARACTER)])
+        }
+        (value, choice) => value == choice,
+    }
+}
+
+fn object(
+    check: &Check,
+    members: &super::super::Object,
+    old: Option<Old<'_>>,
+    place: Place<'_>,
+) -> Outcome {
+    let mut out = Outcome::default();
+    let size = members.len() as i64;
+    if let Some(least) = check.min_properties.filter(|least| size < *least) {
+        let message = format!("{place} in body should have at least {least} properties");
+        out.add(fault(Reason::Invalid, place, &Value::Int(size), message));
+    }
+    if let Some(most) = check.max_properties.filter(|most| size > *most) {
+        let text = format!("{place} in body should have at most {most} properties");
+        out.add(too_many(text, place, size, most));
+    }
+    // What tells a type cannot be compared with what it was: both were converted.
+    let before = |key: &str| {
+        let typed = matches!(place, Place::Root) && matches!(key, "kind" | "apiVersion");
+        old.filter(|_| !typed).and_then(|old| member_of(old, key))
+    };
+    if check.closed || check.values.is_some() {
+        for (key, value) in members
+            .iter()
+            .filter(|(key, _)| !check.fields.contains_key(*key))
+        {
+            match &check.values {
+                Some(each) => {
+                    let inner = Place::Key(&place, key);
+                    out.merge(ratcheted(each, value, before(key), inner));
+                }
+                None => {
+                    let message = format!("{place}.{key} in body is a forbidden property");
+                    out.add(fault(Reason::Invalid, place, &Value::from(key), message));
+                }
+            }
+        }
+    }
+    for (name, field) in &check.fields {
+        if let Some(value) = members.get(name) {
+            let inner = Place::Field(&place, name);
+            out.merge(ratcheted(field, value, before(name), inner));
+        }
+    }
+    for name in check.required.iter().filter(|name| !members.contains(name)) {
+        let inner = Place::Key(&place, name);
+        out.add(Fault {
+            text: format!("{inner} in body is required"),
+            field: Some(inner.to_string()),
+            reason: Reason::Required,
+            message: "Required value".to_owned(),
+        });
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests;
