@@ -272,10 +272,11 @@ impl Decoder {
                     return;
                 }
                 for (i, item) in items.iter_mut().enumerate() {
-                    if item.is_null() && !each.nullable {
-                        if let Some(default) = &each.default {
-                            *item = default.clone();
-                        }
+                    if item.is_null()
+                        && !each.nullable
+                        && let Some(default) = &each.default
+                    {
+                        *item = default.clone();
                     }
                     self.path.push(Step::Index(i));
                     self.node(

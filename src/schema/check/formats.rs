@@ -9,8 +9,10 @@ use regex::Regex;
 /// A format that is checked.
 #[derive(Clone, Copy)]
 pub struct Format {
-    takes: fn(&str) -> bool,
+    takes: Takes,
 }
+
+type Takes = fn(&str) -> bool;
 
 impl std::fmt::Debug for Format {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -19,7 +21,7 @@ impl std::fmt::Debug for Format {
 }
 
 /// Formats of text by their names without dashes.
-const FORMATS: &[(&str, fn(&str) -> bool)] = &[
+const FORMATS: &[(&str, Takes)] = &[
     ("bsonobjectid", |text| {
         text.len() == 24 && text.bytes().all(|b| b.is_ascii_hexdigit())
     }),
@@ -230,7 +232,7 @@ fn isbn10(text: &str) -> bool {
         && (last == 'X' || last.is_ascii_digit());
     let last = if last == 'X' { 10 } else { digit(last) };
     let sum: u32 = (1..).zip(head.chars()).map(|(i, c)| i * digit(c)).sum();
-    shaped && (sum + 10 * last) % 11 == 0
+    shaped && (sum + 10 * last).is_multiple_of(11)
 }
 
 fn isbn13(text: &str) -> bool {
