@@ -8,6 +8,7 @@ pub mod api;
 pub mod auth;
 #[doc(hidden)]
 pub mod cli;
+pub mod controllers;
 pub mod fakehost;
 pub mod meta;
 pub mod net;

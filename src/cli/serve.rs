@@ -14,6 +14,9 @@ use crate::api::server::Server;
 use crate::auth::kubeconfig;
 use crate::auth::masters::Masters;
 use crate::auth::pki::{Pki, PkiError};
+use crate::controllers::client::Transport;
+use crate::controllers::manager::Manager;
+use crate::controllers::{self};
 use crate::resources::cluster::{Cluster, Settings};
 use crate::store::{self, OpenError};
 
@@ -32,6 +35,14 @@ pub struct Arguments {
     /// Keep objects in memory only: nothing of them is left when the process ends.
     #[arg(long)]
     in_memory: bool,
+    /// Controllers to run: `*` for all that are on by default, NAME for one, -NAME for all but one, -* for none.
+    #[arg(
+        long,
+        default_value = "*",
+        value_delimiter = ',',
+        allow_hyphen_values = true
+    )]
+    controllers: Vec<String>,
 }
 
 /// Why the server cannot run. Each says on what, and what to do.
@@ -43,6 +54,9 @@ pub enum ServeError {
     /// Keys and certificates.
     #[error(transparent)]
     Pki(#[from] PkiError),
+    /// The command line.
+    #[error(transparent)]
+    Controllers(#[from] controllers::UnknownController),
     /// The listener.
     #[error(
         "cannot listen on {address}: {cause}; stop what uses it, or choose another --secure-port"
@@ -80,6 +94,7 @@ pub fn run(arguments: Arguments) -> Result<(), ServeError> {
 }
 
 async fn serve(arguments: Arguments) -> Result<(), ServeError> {
+    let chosen = controllers::select(&arguments.controllers)?;
     let address = SocketAddr::new(arguments.bind_address, arguments.secure_port);
     let listener = TcpListener::bind(address)
         .await
@@ -117,6 +132,16 @@ async fn serve(arguments: Arguments) -> Result<(), ServeError> {
     let authentication = Arc::new(Authentication {
         clients: pki.clients().clone(),
     });
+    let api = server.clone();
+    let transport = Transport::new(move |request, user| api.clone().handle(request, user));
+    let manager = Manager::start(
+        &chosen,
+        &transport,
+        controllers::Settings {
+            root_ca: pki.ca_pem().to_owned(),
+        },
+        CancellationToken::new(),
+    );
     let ends = CancellationToken::new();
     announce(&url, &path);
     let serving = tokio::spawn(listen::serve(
@@ -128,6 +153,7 @@ async fn serve(arguments: Arguments) -> Result<(), ServeError> {
     ));
     ended().await?;
     tracing::info!("ending: no new connections, requests under way may finish");
+    manager.stop().await;
     ends.cancel();
     let _ = serving.await;
     store.close().await;

@@ -1,0 +1,129 @@
+//! root-ca-certificate-publisher-controller: every namespace has the certificates to trust, as a ConfigMap.
+//! Follows k8s.io/kubernetes/pkg/controller/certificates/rootcacertpublisher.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use compact_str::CompactString;
+use k8s_openapi::api::core::v1;
+use kube::api::{Api, ObjectMeta, PostParams};
+
+use super::Context;
+use super::errors::{is_not_found, is_terminating};
+use super::informer::Cached;
+use super::kinds::Namespace;
+use super::queue::{Next, Queue};
+
+/// The ConfigMap.
+const NAME: &str = "kube-root-ca.crt";
+/// Its key that holds the certificates.
+const KEY: &str = "ca.crt";
+const DESCRIPTION: &str = "kubernetes.io/description";
+/// What upstream writes into that annotation.
+const TEXT: &str = "Contains a CA bundle that can be used to verify the kube-apiserver when using internal endpoints such as the internal service IP or kubernetes.default.svc. No other usage is guaranteed across distributions of Kubernetes clusters.";
+
+impl Cached for v1::ConfigMap {
+    fn slim(&mut self) {
+        self.metadata.managed_fields = None;
+        // The publisher alone looks at what a ConfigMap holds, and only at its own.
+        if self.metadata.name.as_deref() != Some(NAME) {
+            self.data = None;
+            self.binary_data = None;
+        }
+    }
+}
+
+/// What `found` has to become; none where it is as it should be.
+fn wanted(found: Option<&v1::ConfigMap>, root_ca: &str) -> Option<v1::ConfigMap> {
+    let data = BTreeMap::from([(KEY.to_owned(), root_ca.to_owned())]);
+    let described = |map: &v1::ConfigMap| {
+        let annotations = map.metadata.annotations.as_ref();
+        annotations
+            .and_then(|annotations| annotations.get(DESCRIPTION))
+            .is_some_and(|text| !text.is_empty())
+    };
+    if found.is_some_and(|found| found.data.as_ref() == Some(&data) && described(found)) {
+        return None;
+    }
+    let mut map = found.cloned().unwrap_or_else(|| v1::ConfigMap {
+        metadata: ObjectMeta {
+            name: Some(NAME.to_owned()),
+            ..ObjectMeta::default()
+        },
+        ..v1::ConfigMap::default()
+    });
+    map.data = Some(data);
+    map.metadata
+        .annotations
+        .get_or_insert_default()
+        .insert(DESCRIPTION.to_owned(), TEXT.to_owned());
+    Some(map)
+}
+
+/// Runs the controller.
+pub async fn run(context: Context) {
+    let queue = Arc::new(Queue::<CompactString>::new());
+    let maps = context.informers.of::<v1::ConfigMap>();
+    let namespaces = context.informers.of::<Namespace>();
+    let adds = queue.clone();
+    maps.subscribe(move |change| {
+        if change.key.name == NAME && (change.old.is_some() || change.new.is_none()) {
+            adds.add(change.key.namespace.clone());
+        }
+    });
+    let adds = queue.clone();
+    namespaces.subscribe(move |change| {
+        let active = change.new.is_some_and(|new| new.is_active());
+        if active || (change.old.is_none() && change.new.is_some()) {
+            adds.add(change.key.name.clone());
+        }
+    });
+    maps.synced().await;
+    namespaces.synced().await;
+    let look = |namespace: CompactString| {
+        let found = maps.get(&namespace, NAME);
+        let map = wanted(found.as_deref(), &context.settings.root_ca);
+        let api: Api<v1::ConfigMap> = Api::namespaced(context.client.clone(), &namespace);
+        async move {
+            let Some(map) = map else {
+                return Ok(Next::Done);
+            };
+            if found.is_some() {
+                return api
+                    .replace(NAME, &PostParams::default(), &map)
+                    .await
+                    .map(|_| Next::Done);
+            }
+            match api.create(&PostParams::default(), &map).await {
+                Err(error) if !is_not_found(&error) && !is_terminating(&error) => Err(error),
+                _ => Ok(Next::Done),
+            }
+        }
+    };
+    queue.work(1, &context.ends, look).await;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_map_is_made_and_what_matters_in_it_put_back() {
+        let made = wanted(None, "PEM").unwrap();
+        assert_eq!(made.metadata.name.as_deref(), Some(NAME));
+        assert_eq!(wanted(Some(&made), "PEM"), None);
+        assert_eq!(
+            wanted(Some(&made), "NEW").unwrap().data.unwrap()[KEY],
+            "NEW"
+        );
+        let mut own = made.clone();
+        let annotations = own.metadata.annotations.get_or_insert_default();
+        annotations.insert(DESCRIPTION.to_owned(), "mine".to_owned());
+        assert_eq!(wanted(Some(&own), "PEM"), None, "any description will do");
+        own.metadata.annotations = None;
+        own.metadata.labels = Some(BTreeMap::from([("a".to_owned(), "b".to_owned())]));
+        let put_back = wanted(Some(&own), "PEM").unwrap();
+        assert_eq!(put_back.metadata.annotations, made.metadata.annotations);
+        assert_eq!(put_back.metadata.labels, own.metadata.labels);
+    }
+}

@@ -1,0 +1,44 @@
+//! Clients whose transport is the API itself: a request reaches the router as a value, with an identity that only
+//! this transport can give.
+
+use std::convert::Infallible;
+use std::future::Future;
+use std::sync::Arc;
+
+use futures::future::{BoxFuture, FutureExt as _};
+use http::{HeaderValue, Request, Response, header};
+use kube::client::Body;
+
+use crate::auth::User;
+
+type Answer = http_body_util::combinators::UnsyncBoxBody<bytes::Bytes, Infallible>;
+type Handle = dyn Fn(Request<Body>, User) -> BoxFuture<'static, Response<Answer>> + Send + Sync;
+
+/// Makes clients of the API in this process.
+#[derive(Clone)]
+pub struct Transport(Arc<Handle>);
+
+impl Transport {
+    /// A transport over what answers the requests of a user.
+    pub fn new<F>(handle: impl Fn(Request<Body>, User) -> F + Send + Sync + 'static) -> Self
+    where
+        F: Future<Output = Response<Answer>> + Send + 'static,
+    {
+        Transport(Arc::new(move |request, user| handle(request, user).boxed()))
+    }
+
+    /// A client that is `user` to the API, and calls itself `agent` (the manager of the fields that it sets).
+    ///
+    /// Must be called on a runtime.
+    pub fn client(&self, user: User, agent: &'static str) -> kube::Client {
+        let handle = self.0.clone();
+        let service = tower::service_fn(move |mut request: Request<Body>| {
+            request
+                .headers_mut()
+                .insert(header::USER_AGENT, HeaderValue::from_static(agent));
+            let answer = handle(request, user.clone());
+            async move { Ok::<_, Infallible>(answer.await) }
+        });
+        kube::Client::new(service, "default")
+    }
+}

@@ -1,0 +1,331 @@
+//! Shared caches: one watch a kind, what controllers need of each object, and notice of what changes.
+//! Follows k8s.io/client-go/tools/cache (shared informers and listers).
+
+use std::any::{Any, TypeId};
+use std::collections::{BTreeMap, HashMap};
+use std::fmt::Debug;
+use std::ops::Bound;
+use std::pin::pin;
+use std::sync::Arc;
+
+use compact_str::CompactString;
+use futures::StreamExt as _;
+use kube::runtime::WatchStreamExt as _;
+use kube::runtime::watcher::{self, Event, watcher};
+use kube::{Api, Client, Resource, ResourceExt as _};
+use parking_lot::{Mutex, RwLock};
+use serde::de::DeserializeOwned;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+/// Namespace (empty for cluster-scoped objects) and name.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Key {
+    /// Empty for cluster-scoped objects.
+    pub namespace: CompactString,
+    /// The name.
+    pub name: CompactString,
+}
+
+impl Key {
+    /// The key of an object in a namespace, or of a cluster-scoped one where that is empty.
+    pub fn new(namespace: &str, name: &str) -> Key {
+        Key {
+            namespace: namespace.into(),
+            name: name.into(),
+        }
+    }
+}
+
+/// A kind as controllers cache it: the kind itself, or a type that reads only some parts of it (see [`crate::slim!`]).
+pub trait Cached:
+    Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + Sync + 'static
+{
+    /// Drops what no controller looks at. There is one of each object in memory.
+    fn slim(&mut self) {
+        self.meta_mut().managed_fields = None;
+    }
+}
+
+/// Declares a type that reads only some parts of the objects of a kind.
+///
+/// `slim!(/// doc
+/// Pod of k8s_openapi::api::core::v1::Pod { spec: PodSpec });`
+#[macro_export]
+macro_rules! slim {
+    ($(#[$doc:meta])* $name:ident of $kind:ty { $($(#[$field_doc:meta])* $field:ident: $type:ty),* $(,)? }) => {
+        $(#[$doc])*
+        #[derive(Clone, Debug, Default, serde::Deserialize)]
+        #[serde(rename_all = "camelCase")]
+        pub struct $name {
+            /// Who it is.
+            #[serde(default)]
+            pub metadata: k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta,
+            $($(#[$field_doc])* #[serde(default)] pub $field: $type,)*
+        }
+
+        impl kube::Resource for $name {
+            type DynamicType = ();
+            type Scope = <$kind as kube::Resource>::Scope;
+            fn kind(_: &()) -> std::borrow::Cow<'_, str> {
+                <$kind as kube::Resource>::kind(&())
+            }
+            fn group(_: &()) -> std::borrow::Cow<'_, str> {
+                <$kind as kube::Resource>::group(&())
+            }
+            fn version(_: &()) -> std::borrow::Cow<'_, str> {
+                <$kind as kube::Resource>::version(&())
+            }
+            fn plural(_: &()) -> std::borrow::Cow<'_, str> {
+                <$kind as kube::Resource>::plural(&())
+            }
+            fn meta(&self) -> &k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta {
+                &self.metadata
+            }
+            fn meta_mut(&mut self) -> &mut k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta {
+                &mut self.metadata
+            }
+        }
+
+        impl $crate::controllers::informer::Cached for $name {}
+    };
+}
+
+/// A change of an object as handlers see it. One of `old` and `new` is always there.
+pub struct Change<'a, P> {
+    /// Which object.
+    pub key: &'a Key,
+    /// What it was; none for a new one.
+    pub old: Option<&'a Arc<P>>,
+    /// What it is; none for a deleted one.
+    pub new: Option<&'a Arc<P>>,
+}
+
+type Handler<P> = Box<dyn Fn(Change<'_, P>) + Send + Sync>;
+
+/// The cache of a kind. Cheap to clone.
+pub struct Informer<P> {
+    shared: Arc<Shared<P>>,
+}
+
+impl<P> Clone for Informer<P> {
+    fn clone(&self) -> Self {
+        Informer {
+            shared: self.shared.clone(),
+        }
+    }
+}
+
+struct Shared<P> {
+    objects: RwLock<BTreeMap<Key, Item<P>>>,
+    /// Called in the order of changes, one change at a time: the lock is held meanwhile.
+    handlers: Mutex<Vec<Handler<P>>>,
+    synced: watch::Sender<bool>,
+}
+
+struct Item<P> {
+    version: CompactString,
+    value: Arc<P>,
+}
+
+impl<P: Cached> Informer<P> {
+    fn new() -> Self {
+        Informer {
+            shared: Arc::new(Shared {
+                objects: RwLock::new(BTreeMap::new()),
+                handlers: Mutex::new(Vec::new()),
+                synced: watch::Sender::new(false),
+            }),
+        }
+    }
+
+    /// What is kept of one object.
+    pub fn get(&self, namespace: &str, name: &str) -> Option<Arc<P>> {
+        let objects = self.shared.objects.read();
+        objects
+            .get(&Key::new(namespace, name))
+            .map(|item| item.value.clone())
+    }
+
+    /// What is kept of the objects of a namespace, ordered by name.
+    pub fn list(&self, namespace: &str) -> Vec<(Key, Arc<P>)> {
+        let objects = self.shared.objects.read();
+        let from = Key::new(namespace, "");
+        objects
+            .range((Bound::Included(from), Bound::Unbounded))
+            .take_while(|(key, _)| key.namespace == namespace)
+            .map(|(key, item)| (key.clone(), item.value.clone()))
+            .collect()
+    }
+
+    /// What is kept of all objects, ordered by namespace and name.
+    pub fn all(&self) -> Vec<(Key, Arc<P>)> {
+        let objects = self.shared.objects.read();
+        objects
+            .iter()
+            .map(|(key, item)| (key.clone(), item.value.clone()))
+            .collect()
+    }
+
+    /// Calls `handler` with each object that is there, as new, and then with every change. It must be quick: it is
+    /// to put keys into queues.
+    pub fn subscribe(&self, handler: impl Fn(Change<'_, P>) + Send + Sync + 'static) {
+        let mut handlers = self.shared.handlers.lock();
+        for (key, value) in self.all() {
+            handler(Change {
+                key: &key,
+                old: None,
+                new: Some(&value),
+            });
+        }
+        handlers.push(Box::new(handler));
+    }
+
+    /// Resolves when everything that was there at the start is known, and was told to handlers.
+    pub async fn synced(&self) {
+        let mut synced = self.shared.synced.subscribe();
+        // The sender lives as long as `self`.
+        let _ = synced.wait_for(|synced| *synced).await;
+    }
+
+    /// Takes in one object (or its end), and tells the handlers.
+    fn take(&self, key: Key, item: Option<Item<P>>) {
+        let handlers = self.shared.handlers.lock();
+        let (old, new) = {
+            let mut objects = self.shared.objects.write();
+            match item {
+                Some(item) => {
+                    let value = item.value.clone();
+                    let old = objects.get(&key);
+                    if old.is_some_and(|old| old.version == item.version) {
+                        return;
+                    }
+                    (objects.insert(key.clone(), item), Some(value))
+                }
+                None => (objects.remove(&key), None),
+            }
+        };
+        let old = old.map(|item| item.value);
+        if old.is_none() && new.is_none() {
+            return;
+        }
+        for handler in handlers.iter() {
+            handler(Change {
+                key: &key,
+                old: old.as_ref(),
+                new: new.as_ref(),
+            });
+        }
+    }
+
+    /// Forgets what is not among `names`.
+    fn keep(&self, names: &BTreeMap<Key, ()>) {
+        let gone: Vec<Key> = {
+            let objects = self.shared.objects.read();
+            objects
+                .keys()
+                .filter(|key| !names.contains_key(key))
+                .cloned()
+                .collect()
+        };
+        for key in gone {
+            self.take(key, None);
+        }
+    }
+
+    /// Follows the events of a watch until it ends.
+    async fn follow(&self, events: impl futures::Stream<Item = Result<Event<P>, watcher::Error>>) {
+        let mut events = pin!(events);
+        let mut listed = BTreeMap::new();
+        let kind = P::kind(&());
+        while let Some(event) = events.next().await {
+            match event {
+                Ok(Event::Init) => listed.clear(),
+                Ok(Event::InitApply(object)) => {
+                    let key = key_of(&object);
+                    listed.insert(key.clone(), ());
+                    self.take(key, Some(item(object)));
+                }
+                Ok(Event::InitDone) => {
+                    self.keep(&std::mem::take(&mut listed));
+                    self.shared.synced.send_replace(true);
+                }
+                Ok(Event::Apply(object)) => {
+                    self.take(key_of(&object), Some(item(object)));
+                }
+                Ok(Event::Delete(object)) => self.take(key_of(&object), None),
+                Err(error) => {
+                    tracing::debug!(%kind, %error, "a watch broke and is begun again");
+                }
+            }
+        }
+    }
+}
+
+fn key_of<K: Resource>(object: &K) -> Key {
+    Key::new(
+        object.meta().namespace.as_deref().unwrap_or_default(),
+        object.meta().name.as_deref().unwrap_or_default(),
+    )
+}
+
+fn item<P: Cached>(mut object: P) -> Item<P> {
+    object.slim();
+    Item {
+        version: object.resource_version().unwrap_or_default().into(),
+        value: Arc::new(object),
+    }
+}
+
+/// The caches that controllers share. A kind is watched from the first moment that somebody asks for it.
+pub struct Informers {
+    client: Client,
+    ends: CancellationToken,
+    tasks: TaskTracker,
+    known: Mutex<HashMap<TypeId, Box<dyn Any + Send>>>,
+}
+
+impl Informers {
+    /// Caches that `client` fills until `ends` is cancelled.
+    pub fn new(client: Client, ends: CancellationToken) -> Self {
+        Informers {
+            client,
+            ends,
+            tasks: TaskTracker::new(),
+            known: Mutex::new(HashMap::new()),
+        }
+    }
+
+    /// The cache of a kind.
+    pub fn of<P: Cached>(&self) -> Informer<P> {
+        let mut known = self.known.lock();
+        let informer = known
+            .entry(TypeId::of::<P>())
+            .or_insert_with(|| Box::new(self.start::<P>()));
+        match informer.downcast_ref::<Informer<P>>() {
+            Some(informer) => informer.clone(),
+            None => unreachable!("an informer is kept under the type that it holds"),
+        }
+    }
+
+    fn start<P: Cached>(&self) -> Informer<P> {
+        let informer = Informer::<P>::new();
+        let (filled, ends) = (informer.clone(), self.ends.clone());
+        let api = Api::<P>::all(self.client.clone());
+        self.tasks.spawn(async move {
+            let events = watcher(api, watcher::Config::default().streaming_lists());
+            tokio::select! {
+                () = filled.follow(events.default_backoff()) => {}
+                () = ends.cancelled() => {}
+            }
+        });
+        informer
+    }
+
+    /// Resolves when all watches have ended.
+    pub async fn ended(&self) {
+        self.tasks.close();
+        self.tasks.wait().await;
+    }
+}

@@ -1,0 +1,58 @@
+//! Controllers: programs that bring the cluster to what its objects ask for. Each reaches the API only through a
+//! [`kube::Client`], as an identity of its own, and would run the same over HTTPS.
+//!
+//! A controller is a file: a `run` that fills a [`queue::Queue`] from shared [`informer::Informers`], and pure
+//! functions that decide what is to be done about one key.
+
+pub mod client;
+pub mod informer;
+pub mod manager;
+mod names;
+pub mod queue;
+
+mod ca_publisher;
+pub mod errors;
+pub mod kinds;
+mod service_accounts;
+
+use std::sync::Arc;
+
+use futures::future::BoxFuture;
+use tokio_util::sync::CancellationToken;
+
+pub use names::{CONTROLLERS, UnknownController, select};
+
+/// What a controller works with.
+#[derive(Clone)]
+pub struct Context {
+    /// The API, as this controller.
+    pub client: kube::Client,
+    /// The caches that controllers share.
+    pub informers: Arc<informer::Informers>,
+    /// Facts about the cluster.
+    pub settings: Arc<Settings>,
+    /// When to end.
+    pub ends: CancellationToken,
+}
+
+/// Facts about the cluster that controllers need.
+#[derive(Clone, Debug, Default)]
+pub struct Settings {
+    /// The certificates that clients in the cluster trust, in PEM.
+    pub root_ca: String,
+}
+
+/// A controller by its upstream name.
+pub struct Controller {
+    /// `deployment-controller`
+    pub name: &'static str,
+    /// Older names that `--controllers` takes too; separated by spaces.
+    pub aliases: &'static str,
+    /// Whether `*` means it too.
+    pub default: bool,
+    /// Its service account in kube-system, and the program; none for a controller that is not in this server.
+    pub program: Option<(&'static str, Program)>,
+}
+
+/// Runs until its context ends.
+pub type Program = fn(Context) -> BoxFuture<'static, ()>;

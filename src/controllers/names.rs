@@ -1,0 +1,224 @@
+//! Which controllers there are, and which of them `--controllers` names. Follows
+//! k8s.io/kubernetes/cmd/kube-controller-manager/names and k8s.io/controller-manager/options.
+
+use futures::FutureExt as _;
+
+use super::{Controller, ca_publisher, service_accounts};
+
+const fn absent(name: &'static str, aliases: &'static str) -> Controller {
+    Controller {
+        name,
+        aliases,
+        default: true,
+        program: None,
+    }
+}
+
+const fn off(controller: Controller) -> Controller {
+    Controller {
+        default: false,
+        ..controller
+    }
+}
+
+macro_rules! controller {
+    ($name:literal, $aliases:literal, $account:literal, $run:path) => {
+        Controller {
+            name: $name,
+            aliases: $aliases,
+            default: true,
+            program: Some(($account, |context| $run(context).boxed())),
+        }
+    };
+}
+
+/// Every controller of upstream, in the order in which upstream starts them.
+pub static CONTROLLERS: &[Controller] = &[
+    absent("serviceaccount-token-controller", "serviceaccount-token"),
+    absent("endpoints-controller", "endpoint"),
+    absent("endpointslice-controller", "endpointslice"),
+    absent(
+        "endpointslice-mirroring-controller",
+        "endpointslicemirroring",
+    ),
+    absent("replicationcontroller-controller", "replicationcontroller"),
+    absent("pod-garbage-collector-controller", "podgc"),
+    absent("resourcequota-controller", "resourcequota"),
+    absent("namespace-controller", "namespace"),
+    controller!(
+        "serviceaccount-controller",
+        "serviceaccount",
+        "service-account-controller",
+        service_accounts::run
+    ),
+    absent("garbage-collector-controller", "garbagecollector"),
+    absent("daemonset-controller", "daemonset"),
+    absent("job-controller", "job"),
+    absent("podgroup-protection-controller", ""),
+    absent("deployment-controller", "deployment"),
+    absent("replicaset-controller", "replicaset"),
+    absent(
+        "horizontal-pod-autoscaler-controller",
+        "horizontalpodautoscaling",
+    ),
+    absent("disruption-controller", "disruption"),
+    absent("statefulset-controller", "statefulset"),
+    absent("cronjob-controller", "cronjob"),
+    absent("certificatesigningrequest-signing-controller", "csrsigning"),
+    absent(
+        "certificatesigningrequest-approving-controller",
+        "csrapproving",
+    ),
+    absent("certificatesigningrequest-cleaner-controller", "csrcleaner"),
+    absent("podcertificaterequest-cleaner-controller", ""),
+    absent("ttl-controller", "ttl"),
+    off(absent("bootstrap-signer-controller", "bootstrapsigner")),
+    off(absent("token-cleaner-controller", "tokencleaner")),
+    absent("node-ipam-controller", "nodeipam"),
+    absent("node-lifecycle-controller", "nodelifecycle"),
+    absent(
+        "persistentvolume-binder-controller",
+        "persistentvolume-binder",
+    ),
+    absent("persistentvolume-attach-detach-controller", "attachdetach"),
+    absent(
+        "persistentvolume-expander-controller",
+        "persistentvolume-expander",
+    ),
+    absent(
+        "clusterrole-aggregation-controller",
+        "clusterrole-aggregation",
+    ),
+    absent(
+        "persistentvolumeclaim-protection-controller",
+        "pvc-protection",
+    ),
+    absent("persistentvolume-protection-controller", "pv-protection"),
+    absent("volumeattributesclass-protection-controller", ""),
+    absent("ttl-after-finished-controller", "ttl-after-finished"),
+    controller!(
+        "root-ca-certificate-publisher-controller",
+        "root-ca-cert-publisher",
+        "root-ca-cert-publisher",
+        ca_publisher::run
+    ),
+    absent(
+        "kube-apiserver-serving-clustertrustbundle-publisher-controller",
+        "",
+    ),
+    absent("ephemeral-volume-controller", "ephemeral-volume"),
+    absent(
+        "storageversion-garbage-collector-controller",
+        "storage-version-gc",
+    ),
+    absent("resourceclaim-controller", "resource-claim-controller"),
+    absent("resourcepoolstatusrequest-controller", ""),
+    absent("device-taint-eviction-controller", ""),
+    absent(
+        "legacy-serviceaccount-token-cleaner-controller",
+        "legacy-service-account-token-cleaner",
+    ),
+    absent("validatingadmissionpolicy-status-controller", ""),
+    absent("taint-eviction-controller", ""),
+    absent("service-cidr-controller", ""),
+    absent("storage-version-migrator-controller", "svm"),
+    off(absent("selinux-warning-controller", "")),
+];
+
+/// A name that `--controllers` cannot take.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub enum UnknownController {
+    /// Upstream has none of that name.
+    #[error(
+        "--controllers: {0:?} is not in the list of known controllers; take names of `*`, NAME, -NAME, such as `*,-garbage-collector-controller`"
+    )]
+    Unknown(String),
+    /// Upstream has it, this server does not.
+    #[error("--controllers: {0:?} is not implemented; leave it out")]
+    Absent(&'static str),
+}
+
+/// The controllers that the values of `--controllers` ask for: `*` for all that are on by default, `NAME` for one,
+/// `-NAME` for all but one, `-*` for none. What is said of a controller by name wins over `*`, and what is said first
+/// over what is said later.
+///
+/// # Errors
+/// For a name that is not known, or asks for a controller that is not in this server.
+pub fn select(said: &[String]) -> Result<Vec<&'static Controller>, UnknownController> {
+    let mut chosen: Vec<(&'static Controller, bool)> = Vec::new();
+    let mut star = false;
+    for word in said.iter().map(|word| word.trim()) {
+        let (name, on) = match word.strip_prefix('-') {
+            Some(name) => (name, false),
+            None => (word, true),
+        };
+        if name == "*" {
+            star |= on;
+            continue;
+        }
+        let controller = CONTROLLERS
+            .iter()
+            .find(|known| known.name == name || known.aliases.split(' ').any(|alias| alias == name))
+            .filter(|_| !name.is_empty())
+            .ok_or_else(|| UnknownController::Unknown(name.to_owned()))?;
+        if on && controller.program.is_none() {
+            return Err(UnknownController::Absent(controller.name));
+        }
+        chosen.push((controller, on));
+    }
+    let wanted = |controller: &&'static Controller| {
+        chosen
+            .iter()
+            .find(|(said, _)| said.name == controller.name)
+            .map_or(star && controller.default, |(_, on)| *on)
+    };
+    Ok(CONTROLLERS
+        .iter()
+        .filter(|controller| controller.program.is_some())
+        .filter(wanted)
+        .collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_choose_as_upstream_reads_them() {
+        let names = |said: &str| -> Result<Vec<&str>, String> {
+            let said: Vec<String> = said.split(',').map(str::to_owned).collect();
+            select(&said)
+                .map(|chosen| chosen.iter().map(|controller| controller.name).collect())
+                .map_err(|error| error.to_string())
+        };
+        let (accounts, ca) = (
+            "serviceaccount-controller",
+            "root-ca-certificate-publisher-controller",
+        );
+        let all = names("*").unwrap();
+        assert!(all.contains(&accounts) && all.contains(&ca));
+        assert_eq!(names("-*").unwrap(), [""; 0]);
+        assert_eq!(names("serviceaccount").unwrap(), [accounts]);
+        assert_eq!(
+            names(&format!("{ca},{accounts}")).unwrap(),
+            [accounts, ca],
+            "in upstream's order"
+        );
+        assert!(!names("*,-serviceaccount").unwrap().contains(&accounts));
+        assert!(names("*,-selinux-warning-controller").is_ok());
+        assert_eq!(
+            names("serviceaccount,-serviceaccount-controller").unwrap(),
+            [accounts],
+            "the first word counts"
+        );
+        for (said, why) in [
+            ("*,red-controller", "\"red-controller\" is not in the list"),
+            ("-grey", "\"grey\" is not in the list"),
+            ("", "\"\" is not in the list"),
+            ("selinux-warning-controller", "is not implemented"),
+        ] {
+            let refused = names(said).unwrap_err();
+            assert!(refused.contains(why), "{said}: {refused}");
+        }
+    }
+}

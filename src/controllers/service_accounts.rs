@@ -1,0 +1,67 @@
+//! serviceaccount-controller: every namespace has a service account called `default`.
+//! Follows k8s.io/kubernetes/pkg/controller/serviceaccount.
+
+use std::sync::Arc;
+
+use compact_str::CompactString;
+use k8s_openapi::api::core::v1;
+use kube::Api;
+use kube::api::{ObjectMeta, PostParams};
+
+use super::Context;
+use super::errors::{is_already_exists, is_terminating};
+use super::kinds::Namespace;
+use super::queue::{Next, Queue};
+
+crate::slim!(
+    /// That there is such a service account.
+    ServiceAccount of v1::ServiceAccount {}
+);
+
+/// The service accounts that every namespace has.
+const ENSURED: &str = "default";
+
+/// Runs the controller.
+pub async fn run(context: Context) {
+    let queue = Arc::new(Queue::<CompactString>::new());
+    let accounts = context.informers.of::<ServiceAccount>();
+    let namespaces = context.informers.of::<Namespace>();
+    let adds = queue.clone();
+    accounts.subscribe(move |change| {
+        if change.new.is_none() {
+            adds.add(change.key.namespace.clone());
+        }
+    });
+    let adds = queue.clone();
+    namespaces.subscribe(move |change| {
+        if change.new.is_some() {
+            adds.add(change.key.name.clone());
+        }
+    });
+    accounts.synced().await;
+    namespaces.synced().await;
+    let look = |namespace: CompactString| {
+        let found = namespaces.get("", &namespace);
+        let wanted = found.is_some_and(|found| found.is_active())
+            && accounts.get(&namespace, ENSURED).is_none();
+        let client = context.client.clone();
+        async move {
+            if !wanted {
+                return Ok(Next::Done);
+            }
+            let account = v1::ServiceAccount {
+                metadata: ObjectMeta {
+                    name: Some(ENSURED.to_owned()),
+                    ..ObjectMeta::default()
+                },
+                ..v1::ServiceAccount::default()
+            };
+            let api: Api<v1::ServiceAccount> = Api::namespaced(client, &namespace);
+            match api.create(&PostParams::default(), &account).await {
+                Err(error) if !is_already_exists(&error) && !is_terminating(&error) => Err(error),
+                _ => Ok(Next::Done),
+            }
+        }
+    };
+    queue.work(1, &context.ends, look).await;
+}
