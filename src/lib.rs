@@ -12,6 +12,7 @@ pub mod controllers;
 pub mod fakehost;
 pub mod meta;
 pub mod net;
+pub mod node;
 pub mod patch;
 pub mod resources;
 pub mod schema;

@@ -1,0 +1,81 @@
+//! How long to wait before a container that ended is started again.
+
+use jiff::{SignedDuration, Timestamp};
+
+/// The first wait.
+const INITIAL: SignedDuration = SignedDuration::from_secs(10);
+/// The longest.
+const MAXIMUM: SignedDuration = SignedDuration::from_secs(300);
+
+/// Waits that double: the first restart is immediate, the next ones wait 10 s, 20 s, ... 300 s after the end. A
+/// container that did well for ten minutes begins anew.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Backoff {
+    wait: SignedDuration,
+    updated: Timestamp,
+}
+
+impl Backoff {
+    /// How long is left of the wait for something that ended at `ended`, or nothing if it may start at `now`.
+    pub fn left(entry: Option<&Self>, ended: Timestamp, now: Timestamp) -> Option<SignedDuration> {
+        let entry = entry?;
+        if entry.expired(ended) {
+            return None;
+        }
+        let left = entry.wait - now.duration_since(ended);
+        (left > SignedDuration::ZERO).then_some(left)
+    }
+    /// The wait, for messages.
+    pub fn wait(&self) -> SignedDuration {
+        self.wait
+    }
+    /// The entry after a start at `now` of something that ended at `ended`.
+    pub fn next(entry: Option<&Self>, ended: Timestamp, now: Timestamp) -> Self {
+        let wait = match entry {
+            Some(entry) if !entry.expired(ended) => (entry.wait * 2).min(MAXIMUM),
+            _ => INITIAL,
+        };
+        Backoff { wait, updated: now }
+    }
+    fn expired(&self, ended: Timestamp) -> bool {
+        ended.duration_since(self.updated) > MAXIMUM * 2
+    }
+}
+
+/// A wait as Go prints it: `10s`, `2m40s`, `5m0s`.
+pub fn go_duration(wait: SignedDuration) -> String {
+    let seconds = wait.as_secs();
+    match (seconds / 60, seconds % 60) {
+        (0, seconds) => format!("{seconds}s"),
+        (minutes, seconds) => format!("{minutes}m{seconds}s"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn waits_double_to_five_minutes_and_begin_anew() {
+        let at = |second| Timestamp::from_second(second).expect("a time");
+        let mut entry = None;
+        let mut now = 0;
+        let mut waits = Vec::new();
+        for _ in 0..8 {
+            let ended = at(now);
+            let left = Backoff::left(entry.as_ref(), ended, ended).map_or(0, |left| left.as_secs());
+            waits.push(left);
+            now += left;
+            entry = Some(Backoff::next(entry.as_ref(), ended, at(now)));
+        }
+        assert_eq!(waits, [0, 10, 20, 40, 80, 160, 300, 300]);
+        assert_eq!(go_duration(entry.expect("one").wait()), "5m0s");
+        let ended = at(now + 601);
+        assert_eq!(
+            Backoff::left(entry.as_ref(), ended, ended),
+            None,
+            "it did well"
+        );
+        assert_eq!(Backoff::next(entry.as_ref(), ended, ended).wait(), INITIAL);
+    }
+}

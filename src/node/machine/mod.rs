@@ -1,0 +1,270 @@
+//! What is to be done for a pod: a function of what is wanted (the pod), what is (its zone), what this agent
+//! remembers, and the clock. Nothing here does anything, waits or asks; a worker carries the actions out and asks
+//! again. Nothing depends on having seen an event: the same answer comes after a restart of the agent.
+//!
+//! The rules are those of upstream's kubelet (`pkg/kubelet/kuberuntime`, `kubelet_pods.go`, `status/generate.go`).
+
+mod backoff;
+mod decide;
+mod status;
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{Container, Pod, PodSpec, PodStatus, Probe};
+
+use crate::zone::{ProcessId, Signal};
+
+pub use backoff::Backoff;
+pub use decide::decide;
+
+/// The label of a zone that holds the pod's uid.
+pub const POD_UID: &str = "io.kubernetes.pod.uid";
+/// The label of a zone that holds the pod's name.
+pub const POD_NAME: &str = "io.kubernetes.pod.name";
+/// The label of a zone that holds the pod's namespace.
+pub const POD_NAMESPACE: &str = "io.kubernetes.pod.namespace";
+/// The label of a process that holds the name of its image.
+pub const IMAGE: &str = "image";
+/// The label of a process that holds the digest of its image.
+pub const IMAGE_ID: &str = "image-id";
+/// The label of a process that holds its container's hash.
+pub const HASH: &str = "hash";
+/// The label of a process whose log file is elsewhere than its id tells.
+pub const LOG: &str = "log";
+
+/// How a container of a pod is treated.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Kind {
+    /// Runs to its end before the next one.
+    Init,
+    /// An init container that goes on beside the others (`restartPolicy: Always`).
+    Sidecar,
+    /// An ordinary one.
+    Regular,
+    /// Added later for debugging; never restarted.
+    Ephemeral,
+}
+
+/// The containers of a pod in the order in which they start, with their kinds.
+pub fn containers(spec: &PodSpec) -> Vec<(Kind, std::borrow::Cow<'_, Container>)> {
+    use std::borrow::Cow;
+    let init = spec.init_containers.iter().flatten().map(|container| {
+        let kind = match container.restart_policy.as_deref() {
+            Some("Always") => Kind::Sidecar,
+            _ => Kind::Init,
+        };
+        (kind, Cow::Borrowed(container))
+    });
+    let regular = spec
+        .containers
+        .iter()
+        .map(|container| (Kind::Regular, Cow::Borrowed(container)));
+    let ephemeral = spec
+        .ephemeral_containers
+        .iter()
+        .flatten()
+        .map(|container| (Kind::Ephemeral, Cow::Owned(from_ephemeral(container))));
+    init.chain(regular).chain(ephemeral).collect()
+}
+
+fn from_ephemeral(of: &k8s_openapi::api::core::v1::EphemeralContainer) -> Container {
+    let of = of.clone();
+    Container {
+        args: of.args,
+        command: of.command,
+        env: of.env,
+        env_from: of.env_from,
+        image: of.image,
+        image_pull_policy: of.image_pull_policy,
+        name: of.name,
+        resources: of.resources,
+        security_context: of.security_context,
+        stdin: of.stdin,
+        stdin_once: of.stdin_once,
+        termination_message_path: of.termination_message_path,
+        termination_message_policy: of.termination_message_policy,
+        tty: of.tty,
+        volume_mounts: of.volume_mounts,
+        working_dir: of.working_dir,
+        ..Container::default()
+    }
+}
+
+/// What a probe is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum ProbeKind {
+    /// Others wait until it succeeds once.
+    Startup,
+    /// Its failure restarts the container.
+    Liveness,
+    /// Its failure takes the pod out of services.
+    Readiness,
+}
+
+impl ProbeKind {
+    /// All of them.
+    pub const ALL: [ProbeKind; 3] = [
+        ProbeKind::Startup,
+        ProbeKind::Liveness,
+        ProbeKind::Readiness,
+    ];
+    /// The probe of this kind that a container has.
+    pub fn of(self, container: &Container) -> Option<&Probe> {
+        match self {
+            ProbeKind::Startup => container.startup_probe.as_ref(),
+            ProbeKind::Liveness => container.liveness_probe.as_ref(),
+            ProbeKind::Readiness => container.readiness_probe.as_ref(),
+        }
+    }
+    /// As events spell it.
+    pub fn name(self) -> &'static str {
+        match self {
+            ProbeKind::Startup => "Startup",
+            ProbeKind::Liveness => "Liveness",
+            ProbeKind::Readiness => "Readiness",
+        }
+    }
+}
+
+/// Where the image of a container stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ImageState {
+    /// Being fetched.
+    Pulling,
+    /// Usable.
+    Ready,
+    /// Not to be had now; asked again at `again`.
+    Failed {
+        /// `ErrImagePull`, `ImagePullBackOff`, `ErrImageNeverPull`, `InvalidImageName`.
+        reason: String,
+        /// For people.
+        message: String,
+        /// When to ask again.
+        again: Timestamp,
+    },
+}
+
+/// Why a container cannot be started for now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Blocked {
+    /// `CreateContainerConfigError`, `CreateContainerError`, ...
+    pub reason: String,
+    /// For people.
+    pub message: String,
+    /// When to try again.
+    pub again: Timestamp,
+}
+
+/// A hook that runs beside the machine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Hook {
+    /// Under way.
+    Running,
+    /// Over.
+    Done,
+}
+
+/// A container that is being ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Stop {
+    /// Since when.
+    pub begun: Timestamp,
+    /// How long it may take, in seconds.
+    pub grace: i64,
+    /// Its preStop hook, once it was begun.
+    pub hook: Option<Hook>,
+    /// When it was asked to end.
+    pub asked: Option<Timestamp>,
+    /// Whether it was ended by force.
+    pub killed: bool,
+}
+
+/// What the agent remembers of a pod. All of it can be lost: what matters is in the pod's status and its zone.
+#[derive(Debug, Clone, Default)]
+pub struct Memory {
+    /// The status as it was reported last; at first what the API server holds.
+    pub last: PodStatus,
+    /// Restarts of containers that ended.
+    pub backoffs: BTreeMap<String, Backoff>,
+    /// Images by container.
+    pub images: BTreeMap<String, ImageState>,
+    /// Containers that cannot be started.
+    pub blocked: BTreeMap<String, Blocked>,
+    /// postStart hooks.
+    pub hooks: BTreeMap<ProcessId, Hook>,
+    /// Containers that are being ended.
+    pub stops: BTreeMap<ProcessId, Stop>,
+    /// The newest results of probes.
+    pub probes: BTreeMap<(ProcessId, ProbeKind), bool>,
+    /// Termination messages of processes that ended.
+    pub messages: BTreeMap<ProcessId, String>,
+    /// The zone could not be made; tried again then.
+    pub zone_again: Option<Timestamp>,
+    /// A zone of this pod was running.
+    pub had_zone: bool,
+    /// The pod is to fail, with a reason and message: its deadline passed, or the node needs the room.
+    pub fail: Option<(String, String)>,
+    /// Since when the pod is being ended.
+    pub ending: Option<Timestamp>,
+    /// This host's addresses.
+    pub host_ips: Vec<String>,
+}
+
+/// Something to be done.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Action {
+    /// Make volumes, take an address, make and boot the zone.
+    Prepare,
+    /// Fetch the image of a container.
+    Pull(String),
+    /// Start a container.
+    Start(ProcessId),
+    /// Run the preStop hook of a container, which may take so many seconds.
+    PreStop(ProcessId, i64),
+    /// Send a signal to a container.
+    Signal(ProcessId, Signal),
+    /// Forget a generation that is no longer shown.
+    Forget(ProcessId),
+    /// End the zone and remove it with its address; logs and volumes stay.
+    Halt,
+    /// Remove everything that was made for the pod, then the pod.
+    Remove,
+    /// Say something about the pod, or a container of it.
+    Event {
+        /// A warning, not a normal event.
+        warning: bool,
+        /// Upstream's reason.
+        reason: &'static str,
+        /// The container.
+        container: Option<String>,
+        /// For people.
+        message: String,
+    },
+}
+
+/// What to do now, what to report, and when to ask again at the latest.
+#[derive(Debug, Clone, Default)]
+pub struct Decision {
+    /// In this order.
+    pub actions: Vec<Action>,
+    /// The pod's status.
+    pub status: PodStatus,
+    /// When something is due by the clock alone.
+    pub wake: Option<Timestamp>,
+}
+
+/// The id under which the API knows a container's process: 64 hexadecimal digits, as of other runtimes.
+pub fn container_id(pod: &Pod, process: &ProcessId) -> String {
+    let uid = pod.metadata.uid.as_deref().unwrap_or_default();
+    let digest = ring::digest::digest(&ring::digest::SHA256, format!("{uid}/{process}").as_bytes());
+    let hex: String = digest
+        .as_ref()
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect();
+    format!("reddwarf://{hex}")
+}

@@ -1,0 +1,556 @@
+//! Pods driven through their lives by hand: the machine decides, the test plays the host and the clock.
+
+use std::collections::BTreeMap;
+
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::api::core::v1::{ContainerStatus, Pod};
+use serde_json::json;
+
+use super::*;
+use crate::zone::{
+    Ending, HostPort, Limits, Process, Zone, ZoneName, ZoneNetwork, ZoneSpec, ZoneState,
+};
+
+/// A host of one pod whose images are always there.
+struct Host {
+    pod: Pod,
+    zone: Option<Zone>,
+    memory: Memory,
+    now: Timestamp,
+    events: Vec<String>,
+    removed: bool,
+}
+
+impl Host {
+    fn new(spec: serde_json::Value) -> Self {
+        let pod: Pod = serde_json::from_value(json!({
+            "metadata": {"name": "p", "namespace": "default", "uid": "u1", "generation": 1},
+            "spec": spec,
+        }))
+        .expect("a pod");
+        Host {
+            pod,
+            zone: None,
+            memory: Memory {
+                host_ips: vec!["192.0.2.1".into()],
+                ..Memory::default()
+            },
+            now: Timestamp::from_second(1_000_000).expect("a time"),
+            events: Vec::new(),
+            removed: false,
+        }
+    }
+
+    /// Decides and carries out until nothing more is to be done now.
+    fn settle(&mut self) -> Option<Timestamp> {
+        for _ in 0..50 {
+            let decision = decide(&self.pod, self.zone.as_ref(), &mut self.memory, self.now);
+            self.memory.last = decision.status.clone();
+            let idle = decision
+                .actions
+                .iter()
+                .all(|action| matches!(action, Action::Event { .. }));
+            for action in decision.actions {
+                self.act(action);
+            }
+            if idle && decision.wake.is_none_or(|at| at > self.now) {
+                return decision.wake;
+            }
+            if self.removed {
+                return None;
+            }
+        }
+        panic!("the machine does not come to rest");
+    }
+
+    fn act(&mut self, action: Action) {
+        let now = self.now;
+        match action {
+            Action::Prepare => {
+                self.zone = Some(Zone {
+                    spec: ZoneSpec {
+                        name: ZoneName::new("rd-u1").expect("legal"),
+                        labels: BTreeMap::new(),
+                        hostname: "p".into(),
+                        network: ZoneNetwork::Own {
+                            address: [10, 0, 0, 5].into(),
+                            prefix: 24,
+                            gateway: [10, 0, 0, 1].into(),
+                            mac: String::new(),
+                            link: String::new(),
+                            ports: Vec::<HostPort>::new(),
+                        },
+                        host_processes: false,
+                        host_ipc: false,
+                        shared_processes: false,
+                        sysctls: BTreeMap::new(),
+                        memory_directories: BTreeMap::new(),
+                        limits: Limits::default(),
+                    },
+                    state: ZoneState::Running,
+                    boot: Some("b1".into()),
+                    created: now,
+                    processes: Vec::new(),
+                });
+            }
+            Action::Pull(name) => {
+                self.memory.images.insert(name, ImageState::Ready);
+            }
+            Action::Start(id) => {
+                let zone = self.zone.as_mut().expect("a zone");
+                assert!(
+                    zone.processes.iter().all(|process| process.id != id),
+                    "{id} twice"
+                );
+                zone.processes.push(Process {
+                    id,
+                    labels: BTreeMap::new(),
+                    started: now,
+                    ended: None,
+                });
+            }
+            Action::Signal(id, signal) => {
+                self.events.push(format!("signal {} {}", id, signal.0));
+            }
+            Action::PreStop(id, grace) => self.events.push(format!("preStop {id} {grace}")),
+            Action::Forget(id) => {
+                let zone = self.zone.as_mut().expect("a zone");
+                zone.processes.retain(|process| process.id != id);
+            }
+            Action::Halt => self.zone = None,
+            Action::Remove => self.removed = true,
+            Action::Event {
+                reason, message, ..
+            } => self.events.push(format!("{reason}: {message}")),
+        }
+    }
+
+    fn exit(&mut self, name: &str, code: i32) {
+        let now = self.now;
+        let process = self
+            .zone
+            .iter_mut()
+            .flat_map(|zone| &mut zone.processes)
+            .rfind(|process| process.id.name == name && process.ended.is_none())
+            .expect("it runs");
+        process.ended = Some(Ending::exited(code, now));
+    }
+    fn pass(&mut self, seconds: i64) {
+        self.now += SignedDuration::from_secs(seconds);
+    }
+    fn running(&self) -> Vec<String> {
+        self.zone
+            .iter()
+            .flat_map(|zone| &zone.processes)
+            .filter(|process| process.ended.is_none())
+            .map(|process| process.id.to_string())
+            .collect()
+    }
+    fn phase(&self) -> &str {
+        self.memory.last.phase.as_deref().unwrap_or_default()
+    }
+    fn condition(&self, type_: &str) -> String {
+        let condition = self
+            .memory
+            .last
+            .conditions
+            .iter()
+            .flatten()
+            .find(|condition| condition.type_ == type_)
+            .expect("the condition");
+        let mut text = condition.status.clone();
+        for more in [&condition.reason, &condition.message]
+            .into_iter()
+            .flatten()
+        {
+            text = format!("{text} {more}");
+        }
+        text
+    }
+    fn container(&self, name: &str) -> &ContainerStatus {
+        let last = &self.memory.last;
+        last.container_statuses
+            .iter()
+            .chain(&last.init_container_statuses)
+            .flatten()
+            .find(|status| status.name == name)
+            .expect("the container")
+    }
+    fn waiting(&self, name: &str) -> String {
+        let state = self.container(name).state.clone().unwrap_or_default();
+        state
+            .waiting
+            .and_then(|waiting| waiting.reason)
+            .unwrap_or_default()
+    }
+    fn delete(&mut self, grace: i64) {
+        self.pod.metadata.deletion_timestamp = Some(status::time(self.now));
+        self.pod.metadata.deletion_grace_period_seconds = Some(grace);
+    }
+    fn take_events(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.events)
+    }
+}
+
+fn one(policy: &str) -> serde_json::Value {
+    json!({"restartPolicy": policy, "containers": [{"name": "a", "image": "i"}]})
+}
+
+#[test]
+fn a_pod_comes_up_runs_and_is_removed_with_grace() {
+    let mut host = Host::new(one("Always"));
+    assert_eq!(host.settle(), None);
+    assert_eq!(host.phase(), "Running");
+    assert_eq!(host.memory.last.pod_ip.as_deref(), Some("10.0.0.5"));
+    for condition in [
+        "PodReadyToStartContainers",
+        "Initialized",
+        "Ready",
+        "ContainersReady",
+        "PodScheduled",
+    ] {
+        assert_eq!(host.condition(condition), "True", "{condition}");
+    }
+    host.delete(30);
+    let wake = host.settle().expect("the end of grace");
+    assert_eq!(
+        host.take_events(),
+        ["Killing: Stopping container a", "signal a/0 15"]
+    );
+    assert_eq!(wake.duration_since(host.now).as_secs(), 30);
+    host.pass(30);
+    host.settle();
+    assert_eq!(host.take_events(), ["signal a/0 9"]);
+    host.exit("a", 137);
+    host.settle();
+    assert!(host.removed && host.zone.is_none());
+    assert_eq!(
+        host.phase(),
+        "Failed",
+        "what ended with an error is never started again"
+    );
+    assert_eq!(host.condition("Ready"), "False PodFailed");
+}
+
+#[test]
+fn grace_of_zero_kills_and_a_shorter_grace_counts() {
+    let mut host = Host::new(one("Always"));
+    host.settle();
+    host.delete(60);
+    host.settle();
+    host.delete(0);
+    host.settle();
+    assert_eq!(
+        host.take_events(),
+        [
+            "Killing: Stopping container a",
+            "signal a/0 15",
+            "signal a/0 9"
+        ]
+    );
+}
+
+#[test]
+fn phases_follow_the_restart_policy() {
+    for (policy, code, phase, again) in [
+        ("Always", 0, "Running", true),
+        ("Always", 1, "Running", true),
+        ("OnFailure", 0, "Succeeded", false),
+        ("OnFailure", 1, "Running", true),
+        ("Never", 0, "Succeeded", false),
+        ("Never", 1, "Failed", false),
+    ] {
+        let mut host = Host::new(one(policy));
+        host.settle();
+        host.exit("a", code);
+        host.settle();
+        assert_eq!(host.phase(), phase, "{policy} {code}");
+        assert_eq!(
+            host.running(),
+            if again { vec!["a/1"] } else { vec![] },
+            "{policy} {code}"
+        );
+        assert_eq!(
+            host.zone.is_some(),
+            again,
+            "a zone only where something runs"
+        );
+        let ready = match phase {
+            "Succeeded" => "False PodCompleted",
+            "Failed" => "False PodFailed",
+            _ => "True",
+        };
+        assert_eq!(host.condition("Ready"), ready, "{policy} {code}");
+    }
+}
+
+#[test]
+fn crash_loops_wait_longer_each_time_and_say_so() {
+    let mut host = Host::new(one("Always"));
+    host.settle();
+    for (generation, wait) in [(1, 0), (2, 10), (3, 20), (4, 40)] {
+        host.exit("a", 1);
+        let wake = host.settle();
+        if wait > 0 {
+            assert_eq!(
+                wake.map(|at| at.duration_since(host.now).as_secs()),
+                Some(wait)
+            );
+            assert_eq!(host.waiting("a"), "CrashLoopBackOff");
+            assert_eq!(host.phase(), "Running");
+            assert_eq!(
+                host.condition("Ready"),
+                "False ContainersNotReady containers with unready status: [a]"
+            );
+            let last = host.container("a").last_state.clone().unwrap_or_default();
+            assert_eq!(last.terminated.map(|ended| ended.exit_code), Some(1));
+            assert_eq!(
+                host.take_events(),
+                ["BackOff: Back-off restarting failed container a in pod p_default(u1)"]
+            );
+            host.pass(wait);
+            host.settle();
+        }
+        assert_eq!(host.running(), [format!("a/{generation}")]);
+        assert_eq!(host.container("a").restart_count, generation);
+    }
+    let known = host.zone.as_ref().map_or(0, |zone| zone.processes.len());
+    assert_eq!(known, 2, "only the last end is kept");
+}
+
+#[test]
+fn init_containers_run_one_by_one_and_sidecars_go_on() {
+    let mut host = Host::new(json!({
+        "restartPolicy": "OnFailure",
+        "initContainers": [
+            {"name": "i1", "image": "i"},
+            {"name": "side", "image": "i", "restartPolicy": "Always",
+             "startupProbe": {"tcpSocket": {"port": 1}}},
+            {"name": "i2", "image": "i"}],
+        "containers": [{"name": "a", "image": "i"}, {"name": "b", "image": "i"}],
+    }));
+    host.settle();
+    assert_eq!(host.running(), ["i1/0"]);
+    assert_eq!(host.phase(), "Pending");
+    assert_eq!(host.waiting("a"), "PodInitializing");
+    assert_eq!(
+        host.condition("Initialized"),
+        "False ContainersNotInitialized containers with incomplete status: [i1 side i2]"
+    );
+    host.exit("i1", 1);
+    host.settle();
+    assert_eq!(
+        host.running(),
+        ["i1/1"],
+        "failed init containers are repeated"
+    );
+    host.exit("i1", 0);
+    host.settle();
+    assert_eq!(
+        host.running(),
+        ["side/0"],
+        "until it has started, nothing follows"
+    );
+    let side = ProcessId {
+        name: "side".into(),
+        generation: 0,
+    };
+    host.memory
+        .probes
+        .insert((side.clone(), ProbeKind::Startup), true);
+    host.settle();
+    assert_eq!(host.running(), ["side/0", "i2/0"]);
+    host.exit("i2", 0);
+    host.settle();
+    assert_eq!(host.running(), ["side/0", "a/0", "b/0"]);
+    assert_eq!(
+        (host.phase(), host.condition("Initialized").as_str()),
+        ("Running", "True")
+    );
+    host.exit("side", 1);
+    host.settle();
+    assert_eq!(host.running(), ["a/0", "b/0", "side/1"]);
+    host.take_events();
+    host.exit("a", 0);
+    host.settle();
+    host.exit("b", 0);
+    host.settle();
+    assert_eq!(host.phase(), "Running", "a sidecar still runs");
+    assert_eq!(
+        host.take_events(),
+        ["Killing: Stopping container side", "signal side/1 15"]
+    );
+    host.exit("side", 1);
+    host.settle();
+    assert_eq!(host.phase(), "Succeeded", "whatever the sidecar's status");
+    assert!(host.zone.is_none());
+    assert_eq!(host.condition("Initialized"), "True PodCompleted");
+}
+
+#[test]
+fn an_init_container_that_fails_for_good_fails_the_pod() {
+    let mut host = Host::new(json!({
+        "restartPolicy": "Never",
+        "initContainers": [{"name": "i1", "image": "i"}],
+        "containers": [{"name": "a", "image": "i"}],
+    }));
+    host.settle();
+    host.exit("i1", 2);
+    host.settle();
+    assert_eq!(host.phase(), "Failed");
+    assert!(host.zone.is_none());
+}
+
+#[test]
+fn probes_decide_about_readiness_and_restarts() {
+    let mut host = Host::new(json!({
+        "restartPolicy": "Always",
+        "terminationGracePeriodSeconds": 7,
+        "containers": [{"name": "a", "image": "i",
+            "startupProbe": {"tcpSocket": {"port": 1}},
+            "livenessProbe": {"tcpSocket": {"port": 1}, "terminationGracePeriodSeconds": 3},
+            "readinessProbe": {"tcpSocket": {"port": 1}}}],
+    }));
+    host.settle();
+    let id = ProcessId {
+        name: "a".into(),
+        generation: 0,
+    };
+    let flags = |host: &Host| (host.container("a").started, host.container("a").ready);
+    assert_eq!(flags(&host), (Some(false), false));
+    host.memory
+        .probes
+        .insert((id.clone(), ProbeKind::Startup), true);
+    host.settle();
+    assert_eq!(flags(&host), (Some(true), false));
+    host.memory
+        .probes
+        .insert((id.clone(), ProbeKind::Readiness), true);
+    host.settle();
+    assert_eq!(
+        (flags(&host), host.condition("Ready").as_str()),
+        ((Some(true), true), "True")
+    );
+    host.memory
+        .probes
+        .insert((id.clone(), ProbeKind::Liveness), false);
+    let wake = host.settle().expect("the end of grace");
+    assert_eq!(
+        wake.duration_since(host.now).as_secs(),
+        3,
+        "the probe's own grace"
+    );
+    assert_eq!(
+        host.take_events(),
+        [
+            "Killing: Container a failed liveness probe, will be restarted",
+            "signal a/0 15"
+        ]
+    );
+    host.exit("a", 143);
+    host.settle();
+    assert_eq!(host.running(), ["a/1"]);
+    assert_eq!(flags(&host), (Some(false), false));
+}
+
+#[test]
+fn a_pre_stop_hook_uses_up_grace_but_not_the_last_two_seconds() {
+    let mut host = Host::new(json!({
+        "restartPolicy": "Always",
+        "containers": [{"name": "a", "image": "i", "lifecycle": {"preStop": {"exec": {"command": ["x"]}}}}],
+    }));
+    host.settle();
+    host.delete(5);
+    host.settle();
+    assert_eq!(
+        host.take_events(),
+        ["Killing: Stopping container a", "preStop a/0 5"]
+    );
+    host.pass(5);
+    let wake = host.settle().expect("two seconds");
+    assert_eq!(wake.duration_since(host.now).as_secs(), 2);
+    assert_eq!(host.take_events(), ["signal a/0 15"]);
+}
+
+#[test]
+fn a_deadline_fails_the_pod() {
+    let mut host = Host::new(json!({
+        "restartPolicy": "Always", "activeDeadlineSeconds": 10,
+        "containers": [{"name": "a", "image": "i"}],
+    }));
+    let wake = host.settle().expect("the deadline");
+    assert_eq!(wake.duration_since(host.now).as_secs(), 10);
+    host.pass(10);
+    host.settle();
+    assert_eq!(
+        (host.phase(), host.memory.last.reason.as_deref()),
+        ("Failed", Some("DeadlineExceeded"))
+    );
+    host.exit("a", 0);
+    host.settle();
+    assert_eq!(host.phase(), "Failed");
+    assert!(host.zone.is_none());
+}
+
+#[test]
+fn a_lost_zone_restarts_what_restarts_and_ends_what_does_not() {
+    for (policy, phase) in [
+        ("Always", "Running"),
+        ("OnFailure", "Running"),
+        ("Never", "Failed"),
+    ] {
+        let mut host = Host::new(one(policy));
+        host.settle();
+        host.zone = None;
+        host.settle();
+        assert_eq!(host.phase(), phase, "{policy}");
+        let expected: &[&str] = if phase == "Running" { &["a/1"] } else { &[] };
+        assert_eq!(host.running(), expected, "{policy}");
+        let state = host.container("a").state.clone().unwrap_or_default();
+        let reason = state.terminated.and_then(|ended| ended.reason);
+        assert_eq!(reason.is_some(), phase == "Failed");
+        assert!(reason.is_none_or(|reason| reason == "ContainerStatusUnknown"));
+    }
+}
+
+#[test]
+fn an_agent_that_starts_again_adopts_what_runs() {
+    let mut host = Host::new(one("Always"));
+    host.settle();
+    host.exit("a", 1);
+    host.settle();
+    let reported = host.memory.last.clone();
+    host.memory = Memory {
+        last: reported.clone(),
+        host_ips: host.memory.host_ips.clone(),
+        ..Memory::default()
+    };
+    host.settle();
+    assert_eq!(host.running(), ["a/1"]);
+    assert_eq!(
+        host.memory.last, reported,
+        "nothing changed, so nothing is reported"
+    );
+}
+
+#[test]
+fn images_that_cannot_be_had_are_waited_for() {
+    let mut host = Host::new(one("Always"));
+    host.zone = None;
+    host.settle();
+    host.exit("a", 0);
+    let again = host.now + SignedDuration::from_secs(20);
+    host.memory.images.insert(
+        "a".into(),
+        ImageState::Failed {
+            reason: "ImagePullBackOff".into(),
+            message: "Back-off pulling image \"i\"".into(),
+            again,
+        },
+    );
+    assert_eq!(host.settle(), Some(again));
+    assert_eq!(host.waiting("a"), "ImagePullBackOff");
+    host.pass(20);
+    host.settle();
+    assert_eq!(host.running(), ["a/1"]);
+}

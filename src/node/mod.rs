@@ -1,0 +1,3 @@
+//! The node agent: a kubelet whose pods are zones.
+
+pub mod machine;
