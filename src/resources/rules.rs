@@ -1,7 +1,8 @@
 //! What one kind does differently from all others.
 
-use crate::meta::{At, Errors};
+use crate::meta::{At, Errors, Status};
 use crate::schema::Value;
+use crate::store::Change;
 
 /// What the rules of a kind may know besides the objects themselves.
 #[derive(Clone, Copy)]
@@ -14,6 +15,8 @@ pub struct Cx<'a> {
     pub subresource: &'a str,
     /// Now, in whole seconds since 1970.
     pub now: i64,
+    /// Nothing will be written.
+    pub dry_run: bool,
     /// Settings of the server and other objects that rules may look at.
     pub cluster: &'a super::cluster::Cluster,
 }
@@ -61,6 +64,9 @@ pub struct Selectable {
     pub value: fn(&Value) -> String,
 }
 
+/// The type of [`Rules::effects`]: `(new, old)`. An error is the refusal of the whole write.
+pub type Effects = fn(Option<&mut Value>, Option<&Value>, &Cx<'_>) -> Result<Vec<Change>, Status>;
+
 /// What one kind does differently. Every function gets values in canonical form (see [`crate::schema::decode`]);
 /// those that change an object need not care for empty members left behind: the pipeline tidies up.
 ///
@@ -70,6 +76,11 @@ pub struct Rules {
     /// Upstream's SetDefaults of the object as the request's version has it (`cx.version`); also run on what is
     /// nested in it, such as pod templates. Runs after decoding, and again after mutating admission.
     pub defaults: fn(&mut Value, &Cx<'_>),
+    /// What a write takes and gives back elsewhere in the store (a service's addresses and ports), as changes for the
+    /// same commit: of the object to be written, whose fields it fills, and the stored one. The first is none where
+    /// the object ends, the second where it begins. Runs before the kind's preparation and validation, as upstream's
+    /// BeginCreate and BeginUpdate, and again after a lost race; dry runs and refusals drop the changes.
+    pub effects: Effects,
     /// Upstream's strategy.PrepareForCreate: what a client may not set is reset (status, for one: the pipeline has
     /// already dropped it where the kind has a status subresource).
     pub prepare_create: fn(&mut Value, &Cx<'_>),
@@ -101,6 +112,8 @@ pub struct Rules {
     pub name: fn(name: &str, prefix: bool) -> Vec<String>,
     /// When `metadata.generation` rises.
     pub generation: Generation,
+    /// A creation keeps the status it brings (nodes).
+    pub status_at_creation: bool,
     /// A PUT of a missing object creates it (AllowCreateOnUpdate).
     pub create_on_update: bool,
     /// A PUT without resourceVersion is allowed (AllowUnconditionalUpdate).
@@ -128,6 +141,7 @@ impl Rules {
     /// A kind without rules of its own: ConfigMap without validation.
     pub const DEFAULT: Rules = Rules {
         defaults: |_, _| {},
+        effects: |_, _, _| Ok(Vec::new()),
         prepare_create: |_, _| {},
         prepare_update: |_, _, _| {},
         validate: |_, _, _, _| {},
@@ -146,6 +160,7 @@ impl Rules {
         trigger: None,
         name: crate::meta::names::subdomain_name,
         generation: Generation::None,
+        status_at_creation: false,
         create_on_update: false,
         unconditional_update: true,
         deletion: Deletion::Status,

@@ -271,6 +271,9 @@ impl Write<'_> {
             put,
             ttl: None,
         }];
+        if ends {
+            changes.extend((rules.effects)(None, Some(&old), &self.cx())?);
+        }
         changes.extend(effects);
         match target.cluster.store.commit(changes).await {
             Ok(committed) => {

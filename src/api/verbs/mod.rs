@@ -59,6 +59,7 @@ impl Target {
             version: &self.version().name,
             subresource: &self.info.subresource,
             now: self.now,
+            dry_run: false,
             cluster: &self.cluster,
         }
     }

@@ -11,7 +11,7 @@ use crate::api::query::{WriteOptions, parse_uint};
 use crate::api::reply::{Reply, convert_from_storage, versioned};
 use crate::meta::status::About;
 use crate::meta::{At, Errors, Path, Status, time};
-use crate::resources::{Generation, MetaOnStatus, record};
+use crate::resources::{Cx, Generation, MetaOnStatus, record};
 use crate::schema::{Object, Value, decode};
 use crate::store::{Change, Entry, Expect, StoreError};
 use std::sync::Arc;
@@ -31,6 +31,16 @@ pub struct Write<'a> {
     pub options_object: &'a Value,
     /// Texts for `Warning` headers.
     pub warnings: Vec<String>,
+}
+
+/// What became of an attempt to create an object.
+enum Attempt {
+    /// It is there.
+    Made(Box<Reply>),
+    /// The name is another object's.
+    Taken(String),
+    /// What goes along with it was changed meanwhile. The name.
+    Lost(String),
 }
 
 /// Characters of generated names: no vowels, so that no words come out.
@@ -83,17 +93,28 @@ impl Write<'_> {
         let target = self.target;
         let mut object = object;
         self.place(&mut object)?;
-        let mut tries = 0;
+        let warned = self.warnings.len();
+        let (mut names, mut races) = (0, 0);
         loop {
+            self.warnings.truncate(warned);
             match self.try_create(object.clone()).await? {
-                Ok(reply) => return Ok(reply),
+                Attempt::Made(reply) => return Ok(*reply),
                 // A generated name that was taken is made again, as upstream does.
-                Err(name) if object.at("metadata").str("name").is_empty() && tries < 8 => {
-                    let _ = name;
-                    tries += 1;
+                Attempt::Taken(_) if object.at("metadata").str("name").is_empty() && names < 8 => {
+                    names += 1;
                 }
-                Err(name) => return Err(Status::already_exists(target.about(&name))),
+                Attempt::Taken(name) => return Err(Status::already_exists(target.about(&name))),
+                Attempt::Lost(_) if races < TRIES => races += 1,
+                Attempt::Lost(name) => return Err(Status::modified(target.about(&name))),
             }
+        }
+    }
+
+    /// What rules may know of this write.
+    pub(super) fn cx(&self) -> Cx<'_> {
+        Cx {
+            dry_run: self.options.dry_run,
+            ..self.target.cx()
         }
     }
 
@@ -123,7 +144,7 @@ impl Write<'_> {
         Ok(())
     }
 
-    async fn try_create(&mut self, mut object: Value) -> Result<Result<Reply, String>, Status> {
+    async fn try_create(&mut self, mut object: Value) -> Result<Attempt, Status> {
         let target = self.target;
         let (resource, version) = (&target.resource, target.version());
         let rules = &resource.rules;
@@ -147,10 +168,6 @@ impl Write<'_> {
         let mut object = self.stored(object);
         let name = object.at("metadata").str("name").to_owned();
         object = self.mutate(Operation::Create, object, None, &name)?;
-        if version.has_status() {
-            object.remove("status");
-        }
-        (rules.prepare_create)(&mut object, &target.cx());
         let meta = object.object_mut().object_mut("metadata");
         meta.insert("uid", new_uid());
         meta.insert("creationTimestamp", time::print(target.now));
@@ -168,6 +185,11 @@ impl Write<'_> {
         if name.is_empty() && !prefix.is_empty() {
             meta.insert("name", generated(&prefix));
         }
+        let along = (rules.effects)(Some(&mut object), None, &self.cx())?;
+        if version.has_status() && !rules.status_at_creation {
+            object.remove("status");
+        }
+        (rules.prepare_create)(&mut object, &self.cx());
         self.tidy(&mut object);
         let name = object.at("metadata").str("name").to_owned();
         let mut errors = Errors::default();
@@ -179,11 +201,11 @@ impl Write<'_> {
             &mut errors,
         );
         (rules.validate)(at, None, &target.cx(), &mut errors);
-        self.warnings
-            .extend((rules.warnings)(&object, None, &target.cx()));
         if !errors.is_empty() {
             return Err(Status::invalid(target.about_kind(&name), &errors));
         }
+        self.warnings
+            .extend((rules.warnings)(&object, None, &target.cx()));
         let (object, effects) = self.run_validation(Operation::Create, object, None, &name)?;
         if asked_version.parse::<u64>().is_ok_and(|rev| rev != 0) {
             return Err(Status::unclassified(
@@ -193,8 +215,8 @@ impl Write<'_> {
         let key = resource.key(target.namespace(), &name);
         if self.options.dry_run {
             return Ok(match target.cluster.store.head(&key) {
-                Some(_) => Err(name),
-                None => Ok(Reply::Object(201, self.shown(object))),
+                Some(_) => Attempt::Taken(name),
+                None => Attempt::Made(Box::new(Reply::Object(201, self.shown(object)))),
             });
         }
         let ttl = rules.ttl.map(|_| target.cluster.settings.event_ttl);
@@ -205,12 +227,16 @@ impl Write<'_> {
             put: Some(record::encode(resource, &object)),
             ttl,
         }];
+        changes.extend(along);
         changes.extend(effects);
         match target.cluster.store.commit(changes).await {
-            Ok(committed) => Ok(Ok(Reply::Entry(201, committed.entries[0].clone()))),
-            Err(StoreError::Conflict { key: lost, .. }) if lost == key => Ok(Err(name)),
+            Ok(committed) => {
+                let reply = Reply::Entry(201, committed.entries[0].clone());
+                Ok(Attempt::Made(Box::new(reply)))
+            }
+            Err(StoreError::Conflict { key: lost, .. }) if lost == key => Ok(Attempt::Taken(name)),
             // Somebody else's change of what goes along with ours: decide again.
-            Err(StoreError::Conflict { .. }) => Err(Status::modified(target.about(&name))),
+            Err(StoreError::Conflict { .. }) => Ok(Attempt::Lost(name)),
             Err(error) => Err(store_failure(&error)),
         }
     }
@@ -345,7 +371,9 @@ impl Write<'_> {
         let mut new = self.stored(new);
         self.carry_over(&mut new, &old);
         new = self.mutate(Operation::Update, new, Some(&old), name)?;
+        let mut along = Vec::new();
         if main {
+            along = (rules.effects)(Some(&mut new), Some(&old), &self.cx())?;
             (rules.prepare_update)(&mut new, &old, &target.cx());
         } else {
             (rules.prepare_status)(&mut new, &old, &target.cx());
@@ -361,13 +389,15 @@ impl Write<'_> {
         );
         if main {
             (rules.validate)(at, Some(was), &target.cx(), &mut errors);
-            self.warnings
-                .extend((rules.warnings)(&new, Some(&old), &target.cx()));
         } else {
             (rules.validate_status)(at, was, &target.cx(), &mut errors);
         }
         if !errors.is_empty() {
             return Err(Status::invalid(target.about_kind(name), &errors));
+        }
+        if main {
+            self.warnings
+                .extend((rules.warnings)(&new, Some(&old), &target.cx()));
         }
         let (new, effects) = self.run_validation(Operation::Update, new, Some(&old), name)?;
         let ends = super::delete::ends_by(&new);
@@ -391,6 +421,10 @@ impl Write<'_> {
             put,
             ttl,
         }];
+        if ends {
+            along = (rules.effects)(None, Some(&old), &self.cx())?;
+        }
+        changes.extend(along);
         changes.extend(effects);
         match target.cluster.store.commit(changes).await {
             Ok(_) if ends => {

@@ -36,6 +36,7 @@ impl Trial {
             version: &self.resource.storage_version,
             subresource,
             now: 1_000_000,
+            dry_run: false,
             cluster: &self.cluster,
         }
     }
