@@ -1,5 +1,6 @@
 //! The command line: one file a subcommand.
 
+mod agent;
 mod serve;
 
 use clap::{Parser, Subcommand};
@@ -16,6 +17,9 @@ struct Arguments {
 enum Command {
     /// Serve the Kubernetes API.
     Serve(serve::Arguments),
+    /// Run this host as a node, with the API server in the same process.
+    #[command(alias = "node")]
+    Agent(Box<agent::Arguments>),
 }
 
 /// Runs the command line; the result is the process's exit code.
@@ -28,7 +32,8 @@ pub fn run() -> std::process::ExitCode {
         .with_target(false)
         .init();
     let result = match Arguments::parse().command {
-        Command::Serve(arguments) => serve::run(arguments),
+        Command::Serve(arguments) => serve::run(arguments).map_err(|error| error.to_string()),
+        Command::Agent(arguments) => agent::run(*arguments).map_err(|error| error.to_string()),
     };
     match result {
         Ok(()) => std::process::ExitCode::SUCCESS,

@@ -25,7 +25,7 @@ use crate::store::{self, OpenError};
 pub struct Arguments {
     /// The directory that holds everything: the store, keys and certificates, the administrator's kubeconfig.
     #[arg(long, default_value = "reddwarf-data")]
-    data_dir: PathBuf,
+    pub(super) data_dir: PathBuf,
     /// The address to listen on.
     #[arg(long, default_value = "127.0.0.1")]
     bind_address: IpAddr,
@@ -78,6 +78,16 @@ pub enum ServeError {
 /// # Errors
 /// [`ServeError`] before anything was served.
 pub fn run(arguments: Arguments) -> Result<(), ServeError> {
+    blocking(serve(arguments, |_, _| async {}))?
+}
+
+/// Runs a program on threads that may handle objects.
+///
+/// # Errors
+/// [`ServeError::System`]: no threads.
+pub(super) fn blocking<T: Send + 'static>(
+    program: impl Future<Output = T> + Send + 'static,
+) -> Result<T, ServeError> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .thread_stack_size(crate::schema::STACK)
@@ -86,14 +96,29 @@ pub fn run(arguments: Arguments) -> Result<(), ServeError> {
             attempted: "start threads",
             cause,
         })?;
-    runtime.block_on(async {
-        tokio::spawn(serve(arguments))
+    Ok(runtime.block_on(async {
+        tokio::spawn(program)
             .await
             .unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))
-    })
+    }))
 }
 
-async fn serve(arguments: Arguments) -> Result<(), ServeError> {
+/// A server that is up, for what runs beside it in the same process.
+pub(super) struct Served {
+    /// Clients of it.
+    pub transport: Transport,
+    /// The administrator's kubeconfig.
+    pub kubeconfig: PathBuf,
+}
+
+/// Serves until SIGTERM or SIGINT, and `beside` with it: that is told to end first.
+pub(super) async fn serve<F>(
+    arguments: Arguments,
+    beside: impl FnOnce(Served, CancellationToken) -> F,
+) -> Result<(), ServeError>
+where
+    F: Future<Output = ()> + Send + 'static,
+{
     let chosen = controllers::select(&arguments.controllers)?;
     let address = SocketAddr::new(arguments.bind_address, arguments.secure_port);
     let listener = TcpListener::bind(address)
@@ -151,7 +176,17 @@ async fn serve(arguments: Arguments) -> Result<(), ServeError> {
         authentication,
         ends.clone(),
     ));
+    let beside_ends = CancellationToken::new();
+    let beside = tokio::spawn(beside(
+        Served {
+            transport: transport.clone(),
+            kubeconfig: std::path::absolute(&path).unwrap_or(path),
+        },
+        beside_ends.clone(),
+    ));
     ended().await?;
+    beside_ends.cancel();
+    let _ = beside.await;
     tracing::info!("ending: no new connections, requests under way may finish");
     manager.stop().await;
     ends.cancel();
@@ -170,7 +205,7 @@ fn announce(url: &str, kubeconfig: &Path) {
 }
 
 /// Resolves at SIGTERM or SIGINT.
-async fn ended() -> Result<(), ServeError> {
+pub(super) async fn ended() -> Result<(), ServeError> {
     let handle = |kind| {
         signal(kind).map_err(|cause| ServeError::System {
             attempted: "handle signals",

@@ -20,6 +20,7 @@ use crate::zone::{ProcessId, Signal};
 
 pub use backoff::Backoff;
 pub use decide::decide;
+pub use status::time as status_time;
 
 /// The label of a zone that holds the pod's uid.
 pub const POD_UID: &str = "io.kubernetes.pod.uid";
@@ -95,7 +96,7 @@ fn from_ephemeral(of: &k8s_openapi::api::core::v1::EphemeralContainer) -> Contai
 }
 
 /// What a probe is for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum ProbeKind {
     /// Others wait until it succeeds once.
     Startup,

@@ -1,0 +1,333 @@
+//! `reddwarf agent`: a node, with the API server in the same process or joined to another.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::FutureExt as _;
+use futures::future::BoxFuture;
+use tokio_util::sync::CancellationToken;
+
+use super::serve::{self, ServeError, Served};
+use crate::auth::{AUTHENTICATED, MASTERS, User};
+use crate::controllers::client::Transport;
+use crate::net::{Ipam, IpamError};
+use crate::node::agent::{self, Pods, Setup};
+use crate::node::register::{Registration, host_info};
+use crate::node::simulated::SimulatedSupplies;
+use crate::storage::{ConfigError, StoragePoolConfig};
+use crate::zone::simulated::{Delays, Simulated};
+
+/// How nodes run their pods.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum RuntimeName {
+    /// Namespaces, cgroups and overlay mounts of this Linux.
+    Linux,
+    /// Zones of this illumos.
+    Illumos,
+    /// Nothing real: pods run through their lives without processes.
+    Simulated,
+}
+
+/// What `agent` takes.
+#[derive(clap::Args)]
+#[group(skip)]
+pub struct Arguments {
+    #[command(flatten)]
+    serve: serve::Arguments,
+    /// Join the API server of this kubeconfig instead of running one.
+    #[arg(long)]
+    kubeconfig: Option<PathBuf>,
+    /// How pods are run; by default what this host can: `linux` for root on Linux, else `simulated`.
+    #[arg(long)]
+    runtime: Option<RuntimeName>,
+    /// Run this many simulated nodes instead of this host.
+    #[arg(long, default_value_t = 0)]
+    simulated_nodes: u32,
+    /// How long simulated operations take, in milliseconds: making a zone, booting it, starting a container, removing.
+    #[arg(long, value_delimiter = ',', num_args = 1..=4, default_values_t = [0u64])]
+    simulated_delays: Vec<u64>,
+    /// The name of this node; by default the host's name.
+    #[arg(long)]
+    node_name: Option<String>,
+    /// The ZFS pool or dataset (illumos) or directory (Linux) for images, zones and volumes; by default in --data-dir.
+    #[arg(long)]
+    storage_pool: Option<String>,
+    /// The dataset of zones; by default POOL/zones.
+    #[arg(long)]
+    zones_dataset: Option<String>,
+    /// The dataset of images; by default POOL/images.
+    #[arg(long)]
+    images_dataset: Option<String>,
+    /// The dataset of volumes; by default POOL/volumes.
+    #[arg(long)]
+    volumes_dataset: Option<String>,
+    /// The range that pods of this node get addresses from.
+    #[arg(long, default_value = "10.244.0.0/24")]
+    pod_cidr: String,
+    /// The etherstub (illumos) or bridge (Linux) of the pods' network.
+    #[arg(long, default_value = "reddwarf0")]
+    etherstub_name: String,
+    /// The link that leads out of the host; by default the one of the default route.
+    #[arg(long)]
+    physical_nic: Option<String>,
+}
+
+/// Why the agent cannot run.
+#[derive(Debug, thiserror::Error)]
+pub enum AgentError {
+    /// The API server in this process.
+    #[error(transparent)]
+    Serve(#[from] ServeError),
+    /// Addresses.
+    #[error(transparent)]
+    Ipam(#[from] IpamError),
+    /// Places.
+    #[error(transparent)]
+    Storage(#[from] ConfigError),
+    /// The kubeconfig.
+    #[error("cannot use the kubeconfig {}: {cause}", path.display())]
+    Kubeconfig {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        cause: String,
+    },
+    /// Something this host cannot do.
+    #[error("{0}")]
+    Host(String),
+}
+
+/// The nodes of this process and what they need.
+struct Plan {
+    runtime: RuntimeName,
+    names: Vec<String>,
+    arguments: Arguments,
+    #[expect(dead_code, reason = "read by the runtimes of real hosts")]
+    storage: StoragePoolConfig,
+}
+
+/// Runs nodes until SIGTERM or SIGINT; their pods go on.
+///
+/// # Errors
+/// [`AgentError`] before any node was registered.
+pub fn run(arguments: Arguments) -> Result<(), AgentError> {
+    let plan = plan(arguments)?;
+    let nodes = Nodes::prepare(&plan)?;
+    match plan.arguments.kubeconfig.clone() {
+        None => {
+            let work = serve::serve(
+                plan.arguments.serve,
+                move |served: Served, ends| async move {
+                    let clients = Clients::InProcess(served.transport);
+                    println!("{}", nodes.next_line(&served.kubeconfig));
+                    nodes.run(clients, ends).await;
+                },
+            );
+            Ok(serve::blocking(work)??)
+        }
+        Some(path) => serve::blocking(async move {
+            let wrong = |cause: String| AgentError::Kubeconfig {
+                path: path.clone(),
+                cause,
+            };
+            let config = kube::config::Kubeconfig::read_from(&path)
+                .map_err(|error| wrong(error.to_string()))?;
+            let config = kube::Config::from_custom_kubeconfig(config, &Default::default())
+                .await
+                .map_err(|error| wrong(error.to_string()))?;
+            let client =
+                kube::Client::try_from(config).map_err(|error| wrong(error.to_string()))?;
+            println!("{}", nodes.next_line(&path));
+            let ends = CancellationToken::new();
+            let running = tokio::spawn(nodes.run(Clients::Remote(client), ends.clone()));
+            serve::ended().await?;
+            ends.cancel();
+            let _ = running.await;
+            Ok(())
+        })?,
+    }
+}
+
+fn plan(arguments: Arguments) -> Result<Plan, AgentError> {
+    let root = rustix::process::geteuid().is_root();
+    let simulated = arguments.simulated_nodes > 0;
+    let runtime = match (arguments.runtime, simulated) {
+        (Some(RuntimeName::Linux | RuntimeName::Illumos), true) => {
+            return Err(AgentError::Host(
+                "--simulated-nodes runs no real pods; leave --runtime away, or give --runtime simulated".into(),
+            ));
+        }
+        (_, true) => RuntimeName::Simulated,
+        (Some(named), _) => named,
+        (None, _) if cfg!(target_os = "linux") && root => RuntimeName::Linux,
+        (None, _) => {
+            eprintln!(
+                "reddwarf: this host's pods are simulated: zones need root on {}; say --runtime to decide yourself",
+                std::env::consts::OS
+            );
+            RuntimeName::Simulated
+        }
+    };
+    let name = match &arguments.node_name {
+        Some(name) => name.clone(),
+        None => rustix::system::uname()
+            .nodename()
+            .to_string_lossy()
+            .to_lowercase(),
+    };
+    let names = match arguments.simulated_nodes {
+        0 => vec![name],
+        count => (0..count)
+            .map(|number| format!("simulated-{number}"))
+            .collect(),
+    };
+    let data = std::path::absolute(&arguments.serve.data_dir)
+        .unwrap_or_else(|_| arguments.serve.data_dir.clone());
+    let pool = match &arguments.storage_pool {
+        Some(pool) => pool.clone(),
+        None => data.join("storage").display().to_string(),
+    };
+    let storage = StoragePoolConfig::derive(
+        &pool,
+        arguments.zones_dataset.as_deref(),
+        arguments.images_dataset.as_deref(),
+        arguments.volumes_dataset.as_deref(),
+    )?;
+    Ok(Plan {
+        runtime,
+        names,
+        arguments,
+        storage,
+    })
+}
+
+/// Where clients come from.
+enum Clients {
+    InProcess(Transport),
+    Remote(kube::Client),
+}
+
+impl Clients {
+    fn of(&self, node: &str) -> kube::Client {
+        match self {
+            Clients::InProcess(transport) => transport.client(
+                User::new(
+                    &format!("system:node:{node}"),
+                    &["system:nodes", AUTHENTICATED, MASTERS],
+                ),
+                "kubelet",
+            ),
+            Clients::Remote(client) => client.clone(),
+        }
+    }
+}
+
+/// How one node is made, once there is a client.
+type Maker = Box<dyn FnOnce(kube::Client) -> BoxFuture<'static, Setup> + Send>;
+
+struct Nodes {
+    nodes: Vec<(String, Maker)>,
+}
+
+impl Nodes {
+    fn prepare(plan: &Plan) -> Result<Self, AgentError> {
+        match plan.runtime {
+            RuntimeName::Simulated => Self::simulated(plan),
+            RuntimeName::Linux => Err(AgentError::Host(
+                "the linux runtime is not there yet; say --runtime simulated".into(),
+            )),
+            RuntimeName::Illumos => Err(AgentError::Host(format!(
+                "--runtime illumos needs an illumos host, and this is {}",
+                std::env::consts::OS
+            ))),
+        }
+    }
+
+    fn simulated(plan: &Plan) -> Result<Self, AgentError> {
+        let ipam = Ipam::in_memory(match plan.names.len() {
+            1 => &plan.arguments.pod_cidr,
+            // Many nodes want many addresses.
+            _ if plan.arguments.pod_cidr == "10.244.0.0/24" => "10.244.0.0/14",
+            _ => &plan.arguments.pod_cidr,
+        })?;
+        let delay = |index: usize| {
+            Duration::from_millis(
+                plan.arguments
+                    .simulated_delays
+                    .get(index)
+                    .copied()
+                    .unwrap_or(0),
+            )
+        };
+        let delays = Delays {
+            create: delay(0),
+            boot: delay(1),
+            start: delay(2),
+            remove: delay(3),
+        };
+        let info = host_info("simulated");
+        let capacity = BTreeMap::from([
+            ("cpu".to_owned(), "32".to_owned()),
+            ("memory".to_owned(), "256Gi".to_owned()),
+            ("pods".to_owned(), "110".to_owned()),
+            ("ephemeral-storage".to_owned(), "1Ti".to_owned()),
+        ]);
+        let nodes = plan
+            .names
+            .iter()
+            .enumerate()
+            .map(|(number, name)| {
+                let registration = Registration {
+                    name: name.clone(),
+                    addresses: vec![format!("192.0.2.{}", number % 254 + 1)],
+                    labels: BTreeMap::from([("type".into(), "simulated".into())]),
+                    taints: Vec::new(),
+                    capacity: capacity.clone(),
+                    port: None,
+                    info: info.clone(),
+                };
+                let (ipam, delays) = (ipam.clone(), delays.clone());
+                let maker: Maker = Box::new(move |client| {
+                    async move {
+                        Setup {
+                            client,
+                            registration,
+                            runtime: Arc::new(Simulated::new(delays)),
+                            supplies: Arc::new(SimulatedSupplies { ipam }),
+                        }
+                    }
+                    .boxed()
+                });
+                (name.clone(), maker)
+            })
+            .collect();
+        Ok(Nodes { nodes })
+    }
+
+    /// What an operator types next.
+    fn next_line(&self, kubeconfig: &std::path::Path) -> String {
+        let what = match self.nodes.as_slice() {
+            [(name, _)] => format!("node {name}"),
+            many => format!("{} simulated nodes", many.len()),
+        };
+        format!(
+            "reddwarf runs {what}; now type:\n  export KUBECONFIG={}; kubectl apply -f examples/web.yaml; kubectl get pods -o wide --watch",
+            kubeconfig.display()
+        )
+    }
+
+    async fn run(self, clients: Clients, ends: CancellationToken) {
+        let mut running = tokio::task::JoinSet::new();
+        for (name, maker) in self.nodes {
+            let client = clients.of(&name);
+            let ends = ends.clone();
+            running.spawn(async move {
+                let setup = maker(client).await;
+                agent::run(setup, Pods::default(), ends).await;
+            });
+        }
+        while running.join_next().await.is_some() {}
+    }
+}

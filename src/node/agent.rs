@@ -1,0 +1,240 @@
+//! The agent of one node: registers it, watches its pods, and keeps a worker for each.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use futures::StreamExt as _;
+use k8s_openapi::api::core::v1::{Pod, PodStatus};
+use kube::api::Api;
+use kube::runtime::watcher::{self, Event, watcher};
+use parking_lot::Mutex;
+use tokio::sync::broadcast::error::RecvError;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use super::events::Recorder;
+use super::machine::POD_UID;
+use super::register::{self, Registration};
+use super::supplies::Supplies;
+use super::worker::{self, Handle, Shared, Wanted};
+use super::zone_name;
+use crate::zone::{ZoneName, ZoneRuntime};
+
+/// What an agent needs.
+pub struct Setup {
+    /// The API, as `system:node:NAME`.
+    pub client: kube::Client,
+    /// Who the node is.
+    pub registration: Registration,
+    /// The runtime of its zones.
+    pub runtime: Arc<dyn ZoneRuntime>,
+    /// The host's side of pods.
+    pub supplies: Arc<dyn Supplies>,
+}
+
+/// The pods that an agent has, for its own API. Clones are the same.
+#[derive(Clone, Default)]
+pub struct Pods(Arc<Mutex<HashMap<String, Handle>>>);
+
+impl Pods {
+    /// Every pod with its status as decided last.
+    pub fn list(&self) -> Vec<(Arc<Pod>, Option<PodStatus>)> {
+        let map = self.0.lock();
+        map.values()
+            .map(|handle| {
+                let pod = handle.wanted.borrow().pod.clone();
+                (pod, handle.status.borrow().clone())
+            })
+            .collect()
+    }
+    /// One pod.
+    pub fn find(&self, namespace: &str, name: &str) -> Option<(Arc<Pod>, Option<PodStatus>)> {
+        self.list().into_iter().find(|(pod, _)| {
+            pod.metadata.namespace.as_deref() == Some(namespace)
+                && pod.metadata.name.as_deref() == Some(name)
+        })
+    }
+}
+
+/// Runs an agent until `ends` is cancelled; pods go on then.
+pub async fn run(setup: Setup, pods: Pods, ends: CancellationToken) {
+    let node = setup.registration.name.clone();
+    let recorder = Recorder::start(setup.client.clone(), "kubelet", node.clone());
+    let shared = Arc::new(Shared {
+        client: setup.client.clone(),
+        runtime: setup.runtime.clone(),
+        supplies: setup.supplies.clone(),
+        recorder: recorder.clone(),
+        host_ips: setup.registration.addresses.clone(),
+    });
+    let registered = tokio::spawn(register::keep(
+        setup.client.clone(),
+        setup.registration,
+        setup.runtime.clone(),
+        setup.supplies.clone(),
+        recorder,
+        ends.clone(),
+    ));
+    let zones = tokio::spawn(wake(setup.runtime.clone(), pods.clone(), ends.clone()));
+    let mut agent = Agent {
+        shared,
+        pods,
+        known: Vec::new(),
+        listed: false,
+    };
+    agent.watch(&node, ends).await;
+    let _ = registered.await;
+    let _ = zones.await;
+}
+
+/// Wakes the workers of zones in which something changed.
+async fn wake(runtime: Arc<dyn ZoneRuntime>, pods: Pods, ends: CancellationToken) {
+    let mut changes = runtime.changes();
+    loop {
+        let changed = tokio::select! {
+            // Cancel-safe: a change that was not taken stays in the channel.
+            changed = changes.recv() => changed,
+            () = ends.cancelled() => return,
+        };
+        match changed {
+            Ok(zone) => {
+                let uid = zone.as_str().strip_prefix("rd-").unwrap_or_default();
+                if let Some(handle) = pods.0.lock().get(uid) {
+                    handle.changed.notify_one();
+                }
+            }
+            Err(RecvError::Lagged(_)) => {
+                for handle in pods.0.lock().values() {
+                    handle.changed.notify_one();
+                }
+            }
+            Err(RecvError::Closed) => return,
+        }
+    }
+}
+
+struct Agent {
+    shared: Arc<Shared>,
+    pods: Pods,
+    /// Uids of the list that is under way.
+    known: Vec<String>,
+    listed: bool,
+}
+
+impl Agent {
+    async fn watch(&mut self, node: &str, ends: CancellationToken) {
+        let api: Api<Pod> = Api::all(self.shared.client.clone());
+        let config = watcher::Config::default().fields(&format!("spec.nodeName={node}"));
+        let mut events = watcher(api, config).boxed();
+        let (ended, mut over) = mpsc::channel(64);
+        let mut failures = 0u32;
+        loop {
+            tokio::select! {
+                event = events.next() => match event {
+                    Some(Ok(event)) => {
+                        failures = 0;
+                        self.take(event, &ended).await;
+                    }
+                    Some(Err(error)) => {
+                        failures += 1;
+                        tracing::debug!(%error, node, "the watch of pods broke; it begins again");
+                        let wait = std::time::Duration::from_millis(50 << failures.min(6));
+                        tokio::time::sleep(wait).await;
+                    }
+                    None => return,
+                },
+                uid = over.recv() => {
+                    if let Some(uid) = uid {
+                        self.pods.0.lock().remove(&uid);
+                    }
+                }
+                () = ends.cancelled() => {
+                    // Workers see their channels close; zones go on.
+                    self.pods.0.lock().clear();
+                    return;
+                }
+            }
+        }
+    }
+
+    async fn take(&mut self, event: Event<Pod>, ended: &mpsc::Sender<String>) {
+        match event {
+            Event::Init => self.known.clear(),
+            Event::InitApply(pod) => {
+                self.known
+                    .push(pod.metadata.uid.clone().unwrap_or_default());
+                self.apply(pod, false, ended);
+            }
+            Event::InitDone => {
+                let known = std::mem::take(&mut self.known);
+                self.pods.0.lock().retain(|uid, handle| {
+                    if !known.contains(uid) {
+                        handle.wanted.send_modify(|wanted| wanted.gone = true);
+                    }
+                    true
+                });
+                if !self.listed {
+                    self.listed = true;
+                    self.orphans(&known).await;
+                }
+            }
+            Event::Apply(pod) => self.apply(pod, false, ended),
+            Event::Delete(pod) => self.apply(pod, true, ended),
+        }
+    }
+
+    fn apply(&mut self, pod: Pod, gone: bool, ended: &mpsc::Sender<String>) {
+        let uid = pod.metadata.uid.clone().unwrap_or_default();
+        let pod = Arc::new(pod);
+        let mut map = self.pods.0.lock();
+        match map.get(&uid) {
+            Some(handle) => {
+                handle.wanted.send_replace(Wanted { pod, gone });
+            }
+            None if gone => {}
+            None => {
+                let handle = worker::start(self.shared.clone(), pod, ended.clone());
+                map.insert(uid, handle);
+            }
+        }
+    }
+
+    /// Removes what is left on the host of pods that the API does not know any more.
+    async fn orphans(&self, known: &[String]) {
+        let runtime = &self.shared.runtime;
+        let mut gone: Vec<String> = Vec::new();
+        match runtime.list().await {
+            Ok(zones) => gone.extend(
+                zones
+                    .into_iter()
+                    .filter_map(|zone| zone.spec.labels.get(POD_UID).cloned()),
+            ),
+            Err(error) => tracing::warn!(%error, "zones cannot be listed"),
+        }
+        match self.shared.supplies.keeps().await {
+            Ok(uids) => gone.extend(uids),
+            Err(lack) => tracing::warn!(
+                error = lack.message,
+                "what is kept of pods cannot be listed"
+            ),
+        }
+        gone.retain(|uid| !known.contains(uid));
+        gone.sort();
+        gone.dedup();
+        for uid in gone {
+            let zone: ZoneName = zone_name(&uid);
+            tracing::info!(%zone, "removing what is left of a pod that was deleted while no agent ran");
+            let removed = async {
+                let text = |error: crate::zone::ZoneError| error.to_string();
+                runtime.halt(&zone).await.map_err(text)?;
+                runtime.delete(&zone).await.map_err(text)?;
+                let supplies = &self.shared.supplies;
+                supplies.release(&uid).await.map_err(|lack| lack.message)?;
+                supplies.remove(&uid).await.map_err(|lack| lack.message)
+            };
+            if let Err(error) = removed.await {
+                tracing::warn!(%zone, error, "it cannot be removed");
+            }
+        }
+    }
+}

@@ -1,0 +1,94 @@
+//! Probes of one container: asked at their period, told when enough answers in a row agree.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::{Container, Pod};
+use tokio::sync::mpsc;
+
+use super::machine::ProbeKind;
+use super::supplies::{Outcome, Supplies};
+use super::worker::Told;
+use crate::zone::{ProcessId, ZoneSpec};
+
+/// What a probe task works on.
+pub struct Probing {
+    /// The host's side.
+    pub supplies: Arc<dyn Supplies>,
+    /// The pod as it was when the container was started.
+    pub pod: Arc<Pod>,
+    /// Its zone.
+    pub zone: ZoneSpec,
+    /// The container.
+    pub container: Container,
+    /// Its process.
+    pub id: ProcessId,
+    /// Which of its probes.
+    pub kind: ProbeKind,
+    /// How long the process has been running.
+    pub age: Duration,
+    /// Who is told.
+    pub told: mpsc::Sender<Told>,
+}
+
+fn seconds(value: Option<i32>, default: u64) -> Duration {
+    Duration::from_secs(value.map_or(default, |value| u64::try_from(value).unwrap_or(default)))
+}
+
+/// Asks until the worker drops it.
+pub async fn run(work: Probing) {
+    let Some(probe) = work.kind.of(&work.container).cloned() else {
+        return;
+    };
+    let delay = seconds(probe.initial_delay_seconds, 0).saturating_sub(work.age);
+    let period = seconds(probe.period_seconds, 10).max(Duration::from_secs(1));
+    let timeout = seconds(probe.timeout_seconds, 1).max(Duration::from_secs(1));
+    let enough = |value: Option<i32>, default: i32| value.unwrap_or(default).max(1);
+    let (to_fail, to_succeed) = (
+        enough(probe.failure_threshold, 3),
+        enough(probe.success_threshold, 1),
+    );
+    tokio::time::sleep(delay).await;
+    let mut run = 0;
+    let mut last = None;
+    loop {
+        let asked = work
+            .supplies
+            .probe(&work.pod, &work.container, &work.id, &work.zone, &probe);
+        let outcome = match tokio::time::timeout(timeout + Duration::from_millis(500), asked).await
+        {
+            Ok(outcome) => outcome,
+            Err(_) => Outcome::Failure(format!("command timed out after {}s", timeout.as_secs())),
+        };
+        let good = outcome == Outcome::Success;
+        if let Outcome::Failure(output) | Outcome::Error(output) = &outcome {
+            let message = match &outcome {
+                Outcome::Error(_) => format!(
+                    "{} probe errored and resulted in unknown state: {output}",
+                    work.kind.name()
+                ),
+                _ => format!("{} probe failed: {output}", work.kind.name()),
+            };
+            let event = Told::Unhealthy(work.id.clone(), message);
+            if work.told.send(event).await.is_err() {
+                return;
+            }
+        }
+        if !matches!(outcome, Outcome::Error(_)) {
+            run = if last == Some(good) { run + 1 } else { 1 };
+            last = Some(good);
+            let threshold = if good { to_succeed } else { to_fail };
+            if run == threshold {
+                let told = Told::Probe(work.id.clone(), work.kind, good);
+                if work.told.send(told).await.is_err() {
+                    return;
+                }
+                // A startup probe has said all it has to say; a container that is to be restarted likewise.
+                if work.kind == ProbeKind::Startup || (work.kind == ProbeKind::Liveness && !good) {
+                    return;
+                }
+            }
+        }
+        tokio::time::sleep(period).await;
+    }
+}

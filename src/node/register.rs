@@ -1,0 +1,383 @@
+//! The node as the API sees it: registered once, its status when it changes, a lease that says it lives.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
+use k8s_openapi::api::core::v1::{
+    DaemonEndpoint, Node, NodeAddress, NodeCondition, NodeDaemonEndpoints, NodeSpec, NodeStatus,
+    NodeSystemInfo, ObjectReference, Taint,
+};
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta, OwnerReference};
+use kube::api::{Api, Patch, PatchParams, PostParams};
+use tokio_util::sync::CancellationToken;
+
+use super::events::Recorder;
+use super::machine::status_time;
+use super::supplies::Supplies;
+use crate::zone::ZoneRuntime;
+
+/// How often the node is looked at, and its lease renewed.
+const HEARTBEAT: Duration = Duration::from_secs(10);
+/// How often a status that did not change is reported.
+const REPORT: Duration = Duration::from_secs(300);
+/// How long a lease counts.
+const LEASE_SECONDS: i32 = 40;
+
+/// Who a node is.
+#[derive(Debug, Clone)]
+pub struct Registration {
+    /// Its name.
+    pub name: String,
+    /// Its addresses.
+    pub addresses: Vec<String>,
+    /// Labels beside those that every node has.
+    pub labels: BTreeMap<String, String>,
+    /// Taints it is born with.
+    pub taints: Vec<Taint>,
+    /// What it has: `cpu`, `memory`, `pods`, `ephemeral-storage`.
+    pub capacity: BTreeMap<String, String>,
+    /// The port of its own API, if it serves one.
+    pub port: Option<u16>,
+    /// What it is.
+    pub info: NodeSystemInfo,
+}
+
+/// What this host is, as the node's `nodeInfo`.
+pub fn host_info(brand: &str) -> NodeSystemInfo {
+    let read = |path: &str| {
+        std::fs::read_to_string(path)
+            .map(|text| text.trim().to_owned())
+            .unwrap_or_default()
+    };
+    let uname = rustix::system::uname();
+    let machine = uname.machine().to_string_lossy().into_owned();
+    let image = read("/etc/os-release")
+        .lines()
+        .find_map(|line| line.strip_prefix("PRETTY_NAME="))
+        .map(|name| name.trim_matches('"').to_owned())
+        .unwrap_or_else(|| uname.sysname().to_string_lossy().into_owned());
+    NodeSystemInfo {
+        architecture: match machine.as_str() {
+            "x86_64" | "i86pc" => "amd64".into(),
+            "aarch64" => "arm64".into(),
+            other => other.into(),
+        },
+        boot_id: read("/proc/sys/kernel/random/boot_id"),
+        container_runtime_version: format!("reddwarf-{brand}://{}", env!("CARGO_PKG_VERSION")),
+        kernel_version: uname.release().to_string_lossy().into_owned(),
+        kube_proxy_version: String::new(),
+        kubelet_version: "v1.37.2".into(),
+        machine_id: read("/etc/machine-id"),
+        operating_system: "linux".into(),
+        os_image: image,
+        system_uuid: read("/sys/class/dmi/id/product_uuid"),
+        ..NodeSystemInfo::default()
+    }
+}
+
+/// What this host has.
+pub fn host_capacity(disk: &std::path::Path) -> BTreeMap<String, String> {
+    let cpus = std::thread::available_parallelism().map_or(1, usize::from);
+    let memory = std::fs::read_to_string("/proc/meminfo")
+        .ok()
+        .and_then(|text| {
+            let line = text
+                .lines()
+                .find(|line| line.starts_with("MemTotal:"))?
+                .to_owned();
+            line.split_whitespace().nth(1)?.parse::<u64>().ok()
+        })
+        .unwrap_or(1 << 20);
+    let storage =
+        rustix::fs::statvfs(disk).map_or(0, |found| found.f_blocks * found.f_frsize / 1024);
+    BTreeMap::from([
+        ("cpu".into(), cpus.to_string()),
+        ("memory".into(), format!("{memory}Ki")),
+        ("pods".into(), "250".into()),
+        ("ephemeral-storage".into(), format!("{storage}Ki")),
+    ])
+}
+
+fn quantities(map: &BTreeMap<String, String>) -> BTreeMap<String, Quantity> {
+    map.iter()
+        .map(|(key, value)| (key.clone(), Quantity(value.clone())))
+        .collect()
+}
+
+impl Registration {
+    fn labels(&self) -> BTreeMap<String, String> {
+        let mut labels = self.labels.clone();
+        for (key, value) in [
+            ("beta.kubernetes.io/arch", &self.info.architecture),
+            ("beta.kubernetes.io/os", &self.info.operating_system),
+            ("kubernetes.io/arch", &self.info.architecture),
+            ("kubernetes.io/hostname", &self.name),
+            ("kubernetes.io/os", &self.info.operating_system),
+        ] {
+            labels.insert(key.into(), value.clone());
+        }
+        labels
+    }
+
+    fn node(&self) -> Node {
+        Node {
+            metadata: ObjectMeta {
+                name: Some(self.name.clone()),
+                labels: Some(self.labels()),
+                ..ObjectMeta::default()
+            },
+            spec: Some(NodeSpec {
+                taints: (!self.taints.is_empty()).then(|| self.taints.clone()),
+                ..NodeSpec::default()
+            }),
+            status: None,
+        }
+    }
+
+    /// The status at `now`; what did not change keeps the time of its last transition.
+    fn status(&self, old: &NodeStatus, lacks: &[String], now: Timestamp) -> NodeStatus {
+        let told = [
+            (
+                "MemoryPressure",
+                false,
+                "KubeletHasSufficientMemory",
+                "kubelet has sufficient memory available".to_owned(),
+            ),
+            (
+                "DiskPressure",
+                false,
+                "KubeletHasNoDiskPressure",
+                "kubelet has no disk pressure".to_owned(),
+            ),
+            (
+                "PIDPressure",
+                false,
+                "KubeletHasSufficientPID",
+                "kubelet has sufficient PID available".to_owned(),
+            ),
+            match lacks.is_empty() {
+                true => (
+                    "Ready",
+                    true,
+                    "KubeletReady",
+                    "kubelet is posting ready status".to_owned(),
+                ),
+                false => ("Ready", false, "KubeletNotReady", lacks.join("; ")),
+            },
+        ];
+        let conditions = told
+            .into_iter()
+            .map(|(type_, holds, reason, message)| {
+                let status = if holds { "True" } else { "False" };
+                let before = old
+                    .conditions
+                    .iter()
+                    .flatten()
+                    .find(|before| before.type_ == type_ && before.status == status);
+                NodeCondition {
+                    type_: type_.into(),
+                    status: status.into(),
+                    reason: Some(reason.into()),
+                    message: Some(message),
+                    last_heartbeat_time: Some(status_time(now)),
+                    last_transition_time: before
+                        .and_then(|before| before.last_transition_time.clone())
+                        .or_else(|| Some(status_time(now))),
+                }
+            })
+            .collect();
+        let mut addresses: Vec<NodeAddress> = self
+            .addresses
+            .iter()
+            .map(|address| NodeAddress {
+                address: address.clone(),
+                type_: "InternalIP".into(),
+            })
+            .collect();
+        addresses.push(NodeAddress {
+            address: self.name.clone(),
+            type_: "Hostname".into(),
+        });
+        NodeStatus {
+            addresses: Some(addresses),
+            allocatable: Some(quantities(&self.capacity)),
+            capacity: Some(quantities(&self.capacity)),
+            conditions: Some(conditions),
+            daemon_endpoints: Some(NodeDaemonEndpoints {
+                kubelet_endpoint: self.port.map(|port| DaemonEndpoint {
+                    port: i32::from(port),
+                }),
+            }),
+            node_info: Some(self.info.clone()),
+            ..NodeStatus::default()
+        }
+    }
+}
+
+/// Registers the node and keeps its status and lease until `ends` is cancelled.
+pub async fn keep(
+    client: kube::Client,
+    registration: Registration,
+    runtime: Arc<dyn ZoneRuntime>,
+    _supplies: Arc<dyn Supplies>,
+    recorder: Recorder,
+    ends: CancellationToken,
+) {
+    let nodes: Api<Node> = Api::all(client.clone());
+    let leases: Api<Lease> = Api::namespaced(client, "kube-node-lease");
+    let name = registration.name.clone();
+    let mut wait = Duration::from_millis(50);
+    let mut node = loop {
+        match register(&nodes, &registration).await {
+            Ok(node) => break node,
+            Err(error) => {
+                tracing::warn!(%error, node = name, "the node cannot be registered; it is tried again");
+                tokio::select! {
+                    () = tokio::time::sleep(wait) => {}
+                    () = ends.cancelled() => return,
+                }
+                wait = (wait * 2).min(Duration::from_secs(7));
+            }
+        }
+    };
+    let about = ObjectReference {
+        kind: Some("Node".into()),
+        name: Some(name.clone()),
+        uid: node.metadata.uid.clone(),
+        ..ObjectReference::default()
+    };
+    recorder.event(about.clone(), false, "Starting", "Starting kubelet.");
+    let mut reported: Option<(NodeStatus, std::time::Instant)> = None;
+    loop {
+        let lacks = match runtime.lacks().await {
+            Ok(lacks) => lacks,
+            Err(error) => vec![error.to_string()],
+        };
+        let old = node.status.clone().unwrap_or_default();
+        let status = registration.status(&old, &lacks, Timestamp::now());
+        let same = reported
+            .as_ref()
+            .is_some_and(|(last, at)| alike(last, &status) && at.elapsed() < REPORT);
+        if !same {
+            let patch = serde_json::json!({"status": status});
+            match nodes
+                .patch_status(&name, &PatchParams::default(), &Patch::Strategic(patch))
+                .await
+            {
+                Ok(now) => {
+                    if ready(&node) != ready(&now) && ready(&now) {
+                        let message = format!("Node {name} status is now: NodeReady");
+                        recorder.event(about.clone(), false, "NodeReady", &message);
+                    }
+                    node = now;
+                    reported = Some((status, std::time::Instant::now()));
+                }
+                Err(kube::Error::Api(error)) if error.code == 404 => {
+                    // Deleted by somebody: it registers again, as upstream's does.
+                    if let Ok(made) = register(&nodes, &registration).await {
+                        node = made;
+                    }
+                    reported = None;
+                }
+                Err(error) => {
+                    tracing::debug!(%error, node = name, "the node's status is not taken")
+                }
+            }
+        }
+        if let Err(error) = renew(&leases, &node, &name).await {
+            tracing::debug!(%error, node = name, "the node's lease is not renewed");
+        }
+        // Until the first report was taken there is no reason to wait long.
+        let pause = match reported.is_some() {
+            true => HEARTBEAT,
+            false => Duration::from_millis(200),
+        };
+        tokio::select! {
+            () = tokio::time::sleep(pause) => {}
+            () = ends.cancelled() => return,
+        }
+    }
+}
+
+fn ready(node: &Node) -> bool {
+    node.status
+        .iter()
+        .flat_map(|status| status.conditions.iter().flatten())
+        .any(|condition| condition.type_ == "Ready" && condition.status == "True")
+}
+
+/// Whether two statuses differ in nothing but the times of their heartbeats.
+fn alike(one: &NodeStatus, other: &NodeStatus) -> bool {
+    let plain = |status: &NodeStatus| {
+        let mut status = status.clone();
+        for condition in status.conditions.iter_mut().flatten() {
+            condition.last_heartbeat_time = None;
+            condition.last_transition_time = None;
+        }
+        status
+    };
+    plain(one) == plain(other)
+}
+
+async fn register(nodes: &Api<Node>, registration: &Registration) -> kube::Result<Node> {
+    match nodes
+        .create(&PostParams::default(), &registration.node())
+        .await
+    {
+        Ok(node) => Ok(node),
+        Err(kube::Error::Api(status)) if status.reason == "AlreadyExists" => {
+            let patch = serde_json::json!({"metadata": {"labels": registration.labels()}});
+            nodes
+                .patch(
+                    &registration.name,
+                    &PatchParams::default(),
+                    &Patch::Strategic(patch),
+                )
+                .await
+        }
+        Err(error) => Err(error),
+    }
+}
+
+async fn renew(leases: &Api<Lease>, node: &Node, name: &str) -> kube::Result<()> {
+    let spec = LeaseSpec {
+        holder_identity: Some(name.to_owned()),
+        lease_duration_seconds: Some(LEASE_SECONDS),
+        renew_time: Some(MicroTime(Timestamp::now())),
+        ..LeaseSpec::default()
+    };
+    let patch = serde_json::json!({"spec": spec});
+    match leases
+        .patch(name, &PatchParams::default(), &Patch::Merge(patch))
+        .await
+    {
+        Err(kube::Error::Api(status)) if status.code == 404 => {}
+        other => return other.map(drop),
+    }
+    let lease = Lease {
+        metadata: ObjectMeta {
+            name: Some(name.to_owned()),
+            namespace: Some("kube-node-lease".into()),
+            owner_references: node.metadata.uid.clone().map(|uid| {
+                vec![OwnerReference {
+                    api_version: "v1".into(),
+                    kind: "Node".into(),
+                    name: name.to_owned(),
+                    uid,
+                    ..OwnerReference::default()
+                }]
+            }),
+            ..ObjectMeta::default()
+        },
+        spec: Some(spec),
+        ..Lease::default()
+    };
+    leases
+        .create(&PostParams::default(), &lease)
+        .await
+        .map(drop)
+}

@@ -1,0 +1,84 @@
+//! Reporting a pod's status: only what is ours, and only if it changed.
+
+use k8s_openapi::api::core::v1::{Pod, PodStatus};
+use kube::api::{Api, DeleteParams, Patch, PatchParams, Preconditions};
+use serde_json::{Value, json};
+
+/// The strategic merge patch that makes a pod's status `new`. Lists that merge by key are replaced where they are
+/// ours alone; conditions merge by type, so that those of others stay.
+pub fn patch(uid: &str, new: &PodStatus) -> Value {
+    let mut status = serde_json::to_value(new).unwrap_or_else(|_| json!({}));
+    if let Some(map) = status.as_object_mut() {
+        for key in ["reason", "message", "podIP", "hostIP", "nominatedNodeName"] {
+            map.entry(key).or_insert(Value::Null);
+        }
+        map.remove("qosClass");
+        if map["nominatedNodeName"].is_null() {
+            map.remove("nominatedNodeName");
+        }
+        for key in ["podIPs", "hostIPs"] {
+            let mut list = vec![json!({"$patch": "replace"})];
+            match map.get(key).and_then(Value::as_array) {
+                Some(own) => list.extend(own.iter().cloned()),
+                None => continue,
+            }
+            map.insert(key.to_owned(), Value::Array(list));
+        }
+        for condition in map
+            .get_mut("conditions")
+            .and_then(Value::as_array_mut)
+            .into_iter()
+            .flatten()
+            .filter_map(Value::as_object_mut)
+        {
+            for key in ["reason", "message"] {
+                condition.entry(key).or_insert(Value::Null);
+            }
+        }
+    }
+    json!({"metadata": {"uid": uid}, "status": status})
+}
+
+/// Writes the status. `Ok(None)`: the pod is not there any more.
+///
+/// # Errors
+/// What the API answers; asking again later may succeed.
+pub async fn report(api: &Api<Pod>, pod: &Pod, status: &PodStatus) -> kube::Result<Option<Pod>> {
+    let name = pod.metadata.name.as_deref().unwrap_or_default();
+    let uid = pod.metadata.uid.as_deref().unwrap_or_default();
+    let patch = Patch::Strategic(patch(uid, status));
+    match api
+        .patch_status(name, &PatchParams::default(), &patch)
+        .await
+    {
+        Ok(pod) => Ok(Some(pod)),
+        Err(kube::Error::Api(status)) if status.code == 404 || is_other(&status) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// Whether a conflict says that another pod has the name now.
+fn is_other(status: &kube::core::Status) -> bool {
+    status.code == 409 && status.message.contains("uid")
+}
+
+/// Ends a pod in the API: nothing of it is left on this node.
+///
+/// # Errors
+/// What the API answers; a pod that is not there is no error.
+pub async fn finish(api: &Api<Pod>, pod: &Pod) -> kube::Result<()> {
+    let name = pod.metadata.name.as_deref().unwrap_or_default();
+    let parameters = DeleteParams {
+        grace_period_seconds: Some(0),
+        preconditions: Some(Preconditions {
+            uid: pod.metadata.uid.clone(),
+            resource_version: None,
+        }),
+        ..DeleteParams::default()
+    };
+    match api.delete(name, &parameters).await {
+        Ok(_) => Ok(()),
+        Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => Ok(()),
+        Err(error) => Err(error),
+    }
+}

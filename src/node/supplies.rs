@@ -1,0 +1,118 @@
+//! What a pod machine needs from a host beside its zones: volumes, images, process descriptions, probes, hooks.
+
+use futures::future::BoxFuture;
+use k8s_openapi::api::core::v1::{Container, LifecycleHandler, Pod, Probe};
+
+use crate::zone::{ProcessId, ProcessSpec, ZoneSpec};
+
+/// Something a pod cannot have for now, as its status or an event tells it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Lack {
+    /// Upstream's reason: `FailedMount`, `ErrImagePull`, `CreateContainerConfigError`, ...
+    pub reason: &'static str,
+    /// For people.
+    pub message: String,
+}
+
+impl Lack {
+    /// A lack.
+    pub fn new(reason: &'static str, message: impl Into<String>) -> Self {
+        Lack {
+            reason,
+            message: message.into(),
+        }
+    }
+}
+
+/// How a probe went.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outcome {
+    /// Well.
+    Success,
+    /// Not, with what it said.
+    Failure(String),
+    /// It could not be asked at all.
+    Error(String),
+}
+
+/// What an image pull did, for events.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Pulled {
+    /// The image was there.
+    Present,
+    /// It was fetched, with a message of how.
+    Fetched(String),
+}
+
+/// The host's side of pods. One real, one for simulated nodes.
+pub trait Supplies: Send + Sync + 'static {
+    /// Makes the directories and volumes of a pod and says what its zone is to be. May be repeated.
+    fn prepare<'a>(&'a self, pod: &'a Pod) -> BoxFuture<'a, Result<ZoneSpec, Lack>>;
+
+    /// Brings volumes up to date with what they are made of.
+    fn refresh<'a>(&'a self, pod: &'a Pod) -> BoxFuture<'a, Result<(), Lack>>;
+
+    /// Whether `fetch` would have to be asked; if not, the image is there and may be used as its policy says.
+    fn present<'a>(
+        &'a self,
+        pod: &'a Pod,
+        container: &'a Container,
+    ) -> BoxFuture<'a, Result<bool, Lack>>;
+
+    /// Fetches the image of a container.
+    fn fetch<'a>(
+        &'a self,
+        pod: &'a Pod,
+        container: &'a Container,
+    ) -> BoxFuture<'a, Result<Pulled, Lack>>;
+
+    /// Describes a container's process; its root is made.
+    fn process<'a>(
+        &'a self,
+        pod: &'a Pod,
+        container: &'a Container,
+        id: &'a ProcessId,
+        zone: &'a ZoneSpec,
+    ) -> BoxFuture<'a, Result<ProcessSpec, Lack>>;
+
+    /// The termination message that a process left.
+    fn message<'a>(
+        &'a self,
+        pod: &'a Pod,
+        container: &'a Container,
+        id: &'a ProcessId,
+        failed: bool,
+    ) -> BoxFuture<'a, String>;
+
+    /// Removes what was made for a process.
+    fn forget<'a>(&'a self, uid: &'a str, id: &'a ProcessId) -> BoxFuture<'a, Result<(), Lack>>;
+
+    /// Gives back what a halted zone needed: its address and the roots of its processes. Logs and volumes stay.
+    fn release<'a>(&'a self, uid: &'a str) -> BoxFuture<'a, Result<(), Lack>>;
+
+    /// Removes everything of a pod.
+    fn remove<'a>(&'a self, uid: &'a str) -> BoxFuture<'a, Result<(), Lack>>;
+
+    /// Uids of pods that something is kept for.
+    fn keeps(&self) -> BoxFuture<'_, Result<Vec<String>, Lack>>;
+
+    /// Asks a probe once.
+    fn probe<'a>(
+        &'a self,
+        pod: &'a Pod,
+        container: &'a Container,
+        id: &'a ProcessId,
+        zone: &'a ZoneSpec,
+        probe: &'a Probe,
+    ) -> BoxFuture<'a, Outcome>;
+
+    /// Runs a hook to its end.
+    fn hook<'a>(
+        &'a self,
+        pod: &'a Pod,
+        container: &'a Container,
+        id: &'a ProcessId,
+        zone: &'a ZoneSpec,
+        hook: &'a LifecycleHandler,
+    ) -> BoxFuture<'a, Result<(), String>>;
+}

@@ -1,0 +1,740 @@
+//! The worker of one pod: looks, lets the machine decide, carries out, reports, and waits for a reason to look again.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::api::core::v1::{Container, ObjectReference, Pod, PodStatus};
+use kube::api::Api;
+use tokio::sync::{Notify, mpsc, watch};
+use tokio::task::AbortHandle;
+
+use super::events::Recorder;
+use super::machine::{Action, Blocked, Hook, ImageState, Memory, ProbeKind, containers, decide};
+use super::supplies::{Lack, Pulled, Supplies};
+use super::{probes, report, zone_name};
+use crate::zone::{ProcessId, Zone, ZoneError, ZoneName, ZoneRuntime, ZoneState};
+
+/// Answers of tasks that wait for the worker.
+const ANSWERS: usize = 64;
+/// How long volumes may lag behind what they are made of.
+const REFRESH: Duration = Duration::from_secs(60);
+/// The first wait after a failure.
+const RETRY: SignedDuration = SignedDuration::from_secs(1);
+/// The longest wait for an image.
+const PULL_WAIT: i64 = 300;
+
+/// What the workers of a node share.
+pub struct Shared {
+    /// The API, as this node.
+    pub client: kube::Client,
+    /// The runtime of its zones.
+    pub runtime: Arc<dyn ZoneRuntime>,
+    /// The host's side of pods.
+    pub supplies: Arc<dyn Supplies>,
+    /// Where events go.
+    pub recorder: Recorder,
+    /// This host's addresses.
+    pub host_ips: Vec<String>,
+}
+
+/// What a task of the worker has to tell.
+#[derive(Debug)]
+pub enum Told {
+    /// An image was fetched, or not.
+    Pulled(String, Result<Pulled, Lack>),
+    /// A probe reached its threshold.
+    Probe(ProcessId, ProbeKind, bool),
+    /// A probe failed once.
+    Unhealthy(ProcessId, String),
+    /// A hook ended.
+    Hook(ProcessId, bool, Result<(), String>),
+}
+
+/// What a worker is told about its pod.
+#[derive(Debug, Clone)]
+pub struct Wanted {
+    /// The pod as the API has it.
+    pub pod: Arc<Pod>,
+    /// The API does not have it any more.
+    pub gone: bool,
+}
+
+/// A running worker.
+pub struct Handle {
+    /// The newest pod.
+    pub wanted: watch::Sender<Wanted>,
+    /// Something changed in its zone.
+    pub changed: Arc<Notify>,
+    /// The status as decided last.
+    pub status: watch::Receiver<Option<PodStatus>>,
+}
+
+struct Worker {
+    shared: Arc<Shared>,
+    api: Api<Pod>,
+    zone_name: ZoneName,
+    uid: String,
+    wanted: watch::Receiver<Wanted>,
+    changed: Arc<Notify>,
+    memory: Memory,
+    told: mpsc::Sender<Told>,
+    answers: mpsc::Receiver<Told>,
+    probing: HashMap<(ProcessId, ProbeKind), AbortHandle>,
+    pulling: HashMap<String, i64>,
+    tasks: tokio::task::JoinSet<()>,
+    reported: Option<PodStatus>,
+    publish: watch::Sender<Option<PodStatus>>,
+    retry: Option<Timestamp>,
+    failures: u32,
+    refreshed: Timestamp,
+}
+
+/// Starts the worker of a pod; `ended` is told its uid when nothing of the pod is left.
+pub fn start(shared: Arc<Shared>, pod: Arc<Pod>, ended: mpsc::Sender<String>) -> Handle {
+    let uid = pod.metadata.uid.clone().unwrap_or_default();
+    let namespace = pod.metadata.namespace.clone().unwrap_or_default();
+    let last = pod.status.clone().unwrap_or_default();
+    let (wanted, receiver) = watch::channel(Wanted { pod, gone: false });
+    let changed = Arc::new(Notify::new());
+    let (told, answers) = mpsc::channel(ANSWERS);
+    let (publish, status) = watch::channel(None);
+    let worker = Worker {
+        api: Api::namespaced(shared.client.clone(), &namespace),
+        zone_name: zone_name(&uid),
+        uid: uid.clone(),
+        wanted: receiver,
+        changed: changed.clone(),
+        memory: Memory {
+            last,
+            host_ips: shared.host_ips.clone(),
+            ..Memory::default()
+        },
+        told,
+        answers,
+        probing: HashMap::new(),
+        pulling: HashMap::new(),
+        tasks: tokio::task::JoinSet::new(),
+        reported: None,
+        publish,
+        retry: None,
+        failures: 0,
+        refreshed: Timestamp::now(),
+        shared,
+    };
+    tokio::spawn(async move {
+        worker.run().await;
+        let _ = ended.send(uid).await;
+    });
+    Handle {
+        wanted,
+        changed,
+        status,
+    }
+}
+
+impl Worker {
+    async fn run(mut self) {
+        loop {
+            while self.tasks.try_join_next().is_some() {}
+            let changed = self.changed.clone();
+            let wake = match self.look().await {
+                Look::Removed => return,
+                Look::Again => continue,
+                Look::Wait(wake) => wake,
+            };
+            let wait = wake.map_or(REFRESH, |at| {
+                Duration::try_from(at.duration_since(Timestamp::now())).unwrap_or(Duration::ZERO)
+            });
+            tokio::select! {
+                // Cancel-safe, all of them: a change stays marked, an answer stays queued.
+                result = self.wanted.changed() => {
+                    if result.is_err() {
+                        // The agent ends: pods go on.
+                        return;
+                    }
+                }
+                () = changed.notified() => {}
+                told = self.answers.recv() => {
+                    if let Some(told) = told {
+                        self.hear(told);
+                    }
+                }
+                () = tokio::time::sleep(wait.min(REFRESH)) => {}
+            }
+            while let Ok(told) = self.answers.try_recv() {
+                self.hear(told);
+            }
+        }
+    }
+
+    fn container(&self, pod: &Pod, name: &str) -> Option<Container> {
+        let spec = pod.spec.as_ref()?;
+        containers(spec)
+            .into_iter()
+            .find(|(_, container)| container.name == name)
+            .map(|(_, container)| container.into_owned())
+    }
+
+    fn event(
+        &self,
+        pod: &Pod,
+        warning: bool,
+        reason: &str,
+        container: Option<&str>,
+        message: &str,
+    ) {
+        let path = container.map(|name| {
+            let spec = pod.spec.as_ref();
+            let among = |list: Option<&Vec<Container>>| {
+                list.into_iter().flatten().any(|one| one.name == name)
+            };
+            match spec {
+                Some(spec) if among(spec.init_containers.as_ref()) => {
+                    format!("spec.initContainers{{{name}}}")
+                }
+                Some(spec) if among(Some(&spec.containers)) => format!("spec.containers{{{name}}}"),
+                _ => format!("spec.ephemeralContainers{{{name}}}"),
+            }
+        });
+        let about = ObjectReference {
+            api_version: Some("v1".into()),
+            kind: Some("Pod".into()),
+            name: pod.metadata.name.clone(),
+            namespace: pod.metadata.namespace.clone(),
+            uid: pod.metadata.uid.clone(),
+            resource_version: pod.metadata.resource_version.clone(),
+            field_path: path,
+        };
+        self.shared.recorder.event(about, warning, reason, message);
+    }
+
+    fn hear(&mut self, told: Told) {
+        let pod = self.wanted.borrow().pod.clone();
+        match told {
+            Told::Probe(id, kind, good) => {
+                self.memory.probes.insert((id, kind), good);
+            }
+            Told::Unhealthy(id, message) => {
+                self.event(&pod, true, "Unhealthy", Some(&id.name), &message);
+            }
+            Told::Pulled(name, Ok(pulled)) => {
+                if let Pulled::Fetched(message) = pulled {
+                    self.event(&pod, false, "Pulled", Some(&name), &message);
+                }
+                self.pulling.remove(&name);
+                self.memory.images.insert(name, ImageState::Ready);
+            }
+            Told::Pulled(name, Err(lack)) => self.not_pulled(&pod, name, lack),
+            Told::Hook(id, post_start, result) => {
+                if let Err(error) = result {
+                    let (reason, message) = match post_start {
+                        true => (
+                            "FailedPostStartHook",
+                            format!("PostStartHook failed: {error}"),
+                        ),
+                        false => ("FailedPreStopHook", format!("PreStopHook failed: {error}")),
+                    };
+                    self.event(&pod, true, reason, Some(&id.name), &message);
+                    if post_start {
+                        // A container whose hook fails is restarted as one that fails its startup probe.
+                        self.memory
+                            .probes
+                            .insert((id.clone(), ProbeKind::Startup), false);
+                    }
+                }
+                if post_start {
+                    self.memory.hooks.insert(id, Hook::Done);
+                } else if let Some(stop) = self.memory.stops.get_mut(&id) {
+                    stop.hook = Some(Hook::Done);
+                }
+            }
+        }
+    }
+
+    fn not_pulled(&mut self, pod: &Pod, name: String, lack: Lack) {
+        let image = self
+            .container(pod, &name)
+            .and_then(|container| container.image)
+            .unwrap_or_default();
+        self.event(pod, true, "Failed", Some(&name), &lack.message);
+        self.event(
+            pod,
+            true,
+            "Failed",
+            Some(&name),
+            &format!("Error: {}", lack.reason),
+        );
+        let wait = self
+            .pulling
+            .get(&name)
+            .map_or(10, |wait| (wait * 2).min(PULL_WAIT));
+        self.pulling.insert(name.clone(), wait);
+        let again = Timestamp::now() + SignedDuration::from_secs(wait);
+        let (reason, message) = match lack.reason {
+            "ErrImagePull" => {
+                let message = format!(
+                    "Back-off pulling image {image:?}: ErrImagePull: {}",
+                    lack.message
+                );
+                let told = format!("Back-off pulling image {image:?}");
+                self.event(pod, false, "BackOff", Some(&name), &told);
+                ("ImagePullBackOff", message)
+            }
+            other => (other, lack.message),
+        };
+        self.memory.images.insert(
+            name,
+            ImageState::Failed {
+                reason: reason.into(),
+                message,
+                again,
+            },
+        );
+    }
+
+    async fn look(&mut self) -> Look {
+        let Wanted { pod, gone } = self.wanted.borrow_and_update().clone();
+        let now = Timestamp::now();
+        if let Some(at) = self.retry
+            && at > now
+        {
+            return Look::Wait(Some(at));
+        }
+        let zone = match self.shared.runtime.get(&self.zone_name).await {
+            Ok(zone) => zone,
+            Err(error) => return self.failed(&error.to_string()),
+        };
+        let pod = match gone && pod.metadata.deletion_timestamp.is_none() {
+            // Removed by force: what runs of it is ended as if it had been deleted.
+            true => {
+                let mut own = Pod::clone(&pod);
+                own.metadata.deletion_timestamp = Some(super::machine::status_time(now));
+                own.metadata.deletion_grace_period_seconds = own
+                    .spec
+                    .as_ref()
+                    .and_then(|spec| spec.termination_grace_period_seconds);
+                Arc::new(own)
+            }
+            false => pod,
+        };
+        self.messages(&pod, zone.as_ref()).await;
+        self.ask_probes(&pod, zone.as_ref());
+        if zone.is_some()
+            && pod.metadata.deletion_timestamp.is_none()
+            && now.duration_since(self.refreshed).unsigned_abs() >= REFRESH
+        {
+            self.refreshed = now;
+            if let Err(lack) = self.shared.supplies.refresh(&pod).await {
+                self.event(&pod, true, lack.reason, None, &lack.message);
+            }
+        }
+        let decision = decide(&pod, zone.as_ref(), &mut self.memory, now);
+        let unchanged = self.reported.as_ref() == Some(&decision.status);
+        self.memory.last = decision.status.clone();
+        self.publish.send_replace(Some(decision.status.clone()));
+        if !unchanged && !gone {
+            match report::report(&self.api, &pod, &decision.status).await {
+                Ok(Some(_)) => self.reported = Some(decision.status.clone()),
+                Ok(None) => {}
+                Err(error) => {
+                    // Pods go on without the API; the newest status is told when it is back.
+                    tracing::debug!(%error, pod = self.uid, "a status is not taken");
+                    self.reported = None;
+                    let again = now + RETRY;
+                    if decision.actions.contains(&Action::Remove) {
+                        return Look::Wait(Some(again));
+                    }
+                    return self
+                        .carry_out(&pod, zone.as_ref(), decision.actions, Some(again), gone)
+                        .await;
+                }
+            }
+        }
+        self.carry_out(&pod, zone.as_ref(), decision.actions, decision.wake, gone)
+            .await
+    }
+
+    async fn carry_out(
+        &mut self,
+        pod: &Arc<Pod>,
+        zone: Option<&Zone>,
+        actions: Vec<Action>,
+        wake: Option<Timestamp>,
+        gone: bool,
+    ) -> Look {
+        let mut did = false;
+        for action in actions {
+            did |= !matches!(
+                action,
+                Action::Event { .. } | Action::Pull(_) | Action::PreStop(..)
+            );
+            if action == Action::Remove {
+                return self.remove(pod, gone).await;
+            }
+            if let Err(error) = self.act(pod, zone, action).await {
+                return self.failed(&error);
+            }
+        }
+        self.failures = 0;
+        self.retry = None;
+        match did || wake.is_some_and(|at| at <= Timestamp::now()) {
+            true => Look::Again,
+            false => Look::Wait(wake),
+        }
+    }
+
+    /// Waits longer after each failure in a row.
+    fn failed(&mut self, error: &str) -> Look {
+        self.failures += 1;
+        let wait = RETRY * (1 << self.failures.min(5)).min(20);
+        tracing::warn!(
+            pod = self.uid,
+            error,
+            "a step of a pod failed; it is repeated"
+        );
+        let at = Timestamp::now() + wait;
+        self.retry = Some(at);
+        Look::Wait(Some(at))
+    }
+
+    async fn remove(&mut self, pod: &Pod, gone: bool) -> Look {
+        if let Err(lack) = self.shared.supplies.remove(&self.uid).await {
+            self.event(
+                pod,
+                true,
+                "FailedKillPod",
+                None,
+                &format!("error killing pod: {}", lack.message),
+            );
+            return self.failed(&lack.message);
+        }
+        if !gone && let Err(error) = report::finish(&self.api, pod).await {
+            return self.failed(&error.to_string());
+        }
+        Look::Removed
+    }
+
+    async fn act(
+        &mut self,
+        pod: &Arc<Pod>,
+        zone: Option<&Zone>,
+        action: Action,
+    ) -> Result<(), String> {
+        let shared = self.shared.clone();
+        match action {
+            Action::Event {
+                warning,
+                reason,
+                container,
+                message,
+            } => {
+                self.event(pod, warning, reason, container.as_deref(), &message);
+                Ok(())
+            }
+            Action::Prepare => {
+                self.prepare(pod).await;
+                Ok(())
+            }
+            Action::Pull(name) => self.pull(pod, name).await,
+            Action::Start(id) => self.start(pod, zone, id).await,
+            Action::PreStop(id, grace) => {
+                let Some((container, zone)) = self.container(pod, &id.name).zip(zone.cloned())
+                else {
+                    return Ok(());
+                };
+                let Some(hook) = container
+                    .lifecycle
+                    .clone()
+                    .and_then(|lifecycle| lifecycle.pre_stop)
+                else {
+                    return Ok(());
+                };
+                let (pod, told) = (pod.clone(), self.told.clone());
+                self.tasks.spawn(async move {
+                    let run = shared
+                        .supplies
+                        .hook(&pod, &container, &id, &zone.spec, &hook);
+                    let grace = Duration::from_secs(u64::try_from(grace).unwrap_or(0));
+                    let result = match tokio::time::timeout(grace, run).await {
+                        Ok(result) => result,
+                        Err(_) => Err("it did not end within the grace period".into()),
+                    };
+                    let _ = told.send(Told::Hook(id, false, result)).await;
+                });
+                Ok(())
+            }
+            Action::Signal(id, signal) => {
+                ok_if_gone(shared.runtime.signal(&self.zone_name, &id, signal).await)
+            }
+            Action::Forget(id) => {
+                ok_if_gone(shared.runtime.forget(&self.zone_name, &id).await)?;
+                self.memory.messages.remove(&id);
+                shared
+                    .supplies
+                    .forget(&self.uid, &id)
+                    .await
+                    .map_err(|lack| lack.message)
+            }
+            Action::Halt => {
+                ok_if_gone(shared.runtime.halt(&self.zone_name).await)?;
+                ok_if_gone(shared.runtime.delete(&self.zone_name).await)?;
+                shared
+                    .supplies
+                    .release(&self.uid)
+                    .await
+                    .map_err(|lack| lack.message)
+            }
+            Action::Remove => Ok(()),
+        }
+    }
+
+    async fn prepare(&mut self, pod: &Arc<Pod>) {
+        let shared = self.shared.clone();
+        let made = async {
+            let spec = shared.supplies.prepare(pod).await?;
+            let sandbox = |error: ZoneError| {
+                Lack::new(
+                    "FailedCreatePodSandBox",
+                    format!("Failed to create pod sandbox: {error}"),
+                )
+            };
+            shared.runtime.create(&spec).await.map_err(sandbox)?;
+            shared.runtime.boot(&spec.name).await.map_err(sandbox)
+        };
+        match made.await {
+            Ok(()) => {
+                self.memory.zone_again = None;
+                self.refreshed = Timestamp::now();
+            }
+            Err(lack) => {
+                self.event(pod, true, lack.reason, None, &lack.message);
+                self.failures += 1;
+                let wait = RETRY * (1 << self.failures.min(5)).min(20);
+                self.memory.zone_again = Some(Timestamp::now() + wait);
+            }
+        }
+    }
+
+    async fn pull(&mut self, pod: &Arc<Pod>, name: String) -> Result<(), String> {
+        let shared = self.shared.clone();
+        let Some(container) = self.container(pod, &name) else {
+            return Ok(());
+        };
+        match shared.supplies.present(pod, &container).await {
+            Ok(true) => {
+                self.memory.images.insert(name.clone(), ImageState::Ready);
+                let image = container.image.unwrap_or_default();
+                let message = format!(
+                    "Container image {image:?} already present on machine and can be accessed by the pod"
+                );
+                self.event(pod, false, "Pulled", Some(&name), &message);
+                self.changed.notify_one();
+            }
+            Ok(false) => {
+                let image = container.image.clone().unwrap_or_default();
+                self.event(
+                    pod,
+                    false,
+                    "Pulling",
+                    Some(&name),
+                    &format!("Pulling image {image:?}"),
+                );
+                let (pod, told) = (pod.clone(), self.told.clone());
+                self.tasks.spawn(async move {
+                    let result = shared.supplies.fetch(&pod, &container).await;
+                    let _ = told.send(Told::Pulled(name, result)).await;
+                });
+            }
+            Err(lack) => self.not_pulled(pod, name, lack),
+        }
+        Ok(())
+    }
+
+    async fn start(
+        &mut self,
+        pod: &Arc<Pod>,
+        zone: Option<&Zone>,
+        id: ProcessId,
+    ) -> Result<(), String> {
+        let shared = self.shared.clone();
+        let Some((container, zone)) = self.container(pod, &id.name).zip(zone) else {
+            return Ok(());
+        };
+        let block = |worker: &mut Self, lack: Lack| {
+            worker.event(
+                pod,
+                true,
+                "Failed",
+                Some(&id.name),
+                &format!("Error: {}", lack.message),
+            );
+            let again = Timestamp::now() + SignedDuration::from_secs(10);
+            worker
+                .memory
+                .images
+                .insert(id.name.clone(), ImageState::Ready);
+            worker.memory.blocked.insert(
+                id.name.clone(),
+                Blocked {
+                    reason: lack.reason.into(),
+                    message: lack.message,
+                    again,
+                },
+            );
+        };
+        let process = match shared
+            .supplies
+            .process(pod, &container, &id, &zone.spec)
+            .await
+        {
+            Ok(process) => process,
+            Err(lack) => {
+                block(self, lack);
+                return Ok(());
+            }
+        };
+        match shared.runtime.start(&self.zone_name, &process).await {
+            Ok(()) => {
+                self.memory.blocked.remove(&id.name);
+                self.event(pod, false, "Created", Some(&id.name), "Container created");
+                self.event(pod, false, "Started", Some(&id.name), "Container started");
+                if let Some(hook) = container
+                    .lifecycle
+                    .clone()
+                    .and_then(|lifecycle| lifecycle.post_start)
+                {
+                    self.memory.hooks.insert(id.clone(), Hook::Running);
+                    let (pod, told, zone) = (pod.clone(), self.told.clone(), zone.spec.clone());
+                    self.tasks.spawn(async move {
+                        let result = shared
+                            .supplies
+                            .hook(&pod, &container, &id, &zone, &hook)
+                            .await;
+                        let _ = told.send(Told::Hook(id, true, result)).await;
+                    });
+                }
+            }
+            Err(ZoneError::Start { reason }) => {
+                // Noted by the runtime as a generation that ended at once.
+                self.event(pod, false, "Created", Some(&id.name), "Container created");
+                self.event(
+                    pod,
+                    true,
+                    "Failed",
+                    Some(&id.name),
+                    &format!("Error: {reason}"),
+                );
+            }
+            Err(error) if error.is_final() => {
+                block(self, Lack::new("CreateContainerError", error.to_string()));
+            }
+            Err(error) => return Err(error.to_string()),
+        }
+        Ok(())
+    }
+
+    /// Reads the termination messages of processes that ended, once each.
+    async fn messages(&mut self, pod: &Pod, zone: Option<&Zone>) {
+        for process in zone.into_iter().flat_map(|zone| &zone.processes) {
+            let Some(ending) = &process.ended else {
+                continue;
+            };
+            if self.memory.messages.contains_key(&process.id) {
+                continue;
+            }
+            let Some(container) = self.container(pod, &process.id.name) else {
+                continue;
+            };
+            let message = self
+                .shared
+                .supplies
+                .message(pod, &container, &process.id, ending.code != 0)
+                .await;
+            self.memory.messages.insert(process.id.clone(), message);
+        }
+    }
+
+    /// Keeps a task for each probe that is to be asked now.
+    fn ask_probes(&mut self, pod: &Arc<Pod>, zone: Option<&Zone>) {
+        let Some(zone) = zone.filter(|zone| zone.state == ZoneState::Running) else {
+            for (_, task) in self.probing.drain() {
+                task.abort();
+            }
+            return;
+        };
+        let mut wanted = Vec::new();
+        let ending = pod.metadata.deletion_timestamp.is_some();
+        for process in zone
+            .processes
+            .iter()
+            .filter(|process| process.ended.is_none())
+        {
+            let Some(container) = self.container(pod, &process.id.name) else {
+                continue;
+            };
+            let started = container.startup_probe.is_none()
+                || self
+                    .memory
+                    .probes
+                    .get(&(process.id.clone(), ProbeKind::Startup))
+                    == Some(&true);
+            for kind in ProbeKind::ALL {
+                let due = match kind {
+                    ProbeKind::Startup => !started && !ending,
+                    ProbeKind::Liveness => started && !ending,
+                    ProbeKind::Readiness => started,
+                };
+                if due && kind.of(&container).is_some() {
+                    wanted.push((process, container.clone(), kind));
+                }
+            }
+        }
+        self.probing.retain(|(id, kind), task| {
+            let keep = wanted
+                .iter()
+                .any(|(process, _, other)| process.id == *id && other == kind);
+            if !keep {
+                task.abort();
+            }
+            keep
+        });
+        for (process, container, kind) in wanted {
+            let key = (process.id.clone(), kind);
+            if self.probing.contains_key(&key) {
+                continue;
+            }
+            let age = Timestamp::now().duration_since(process.started);
+            let task = self.tasks.spawn(probes::run(probes::Probing {
+                supplies: self.shared.supplies.clone(),
+                pod: pod.clone(),
+                zone: zone.spec.clone(),
+                container,
+                id: process.id.clone(),
+                kind,
+                age: Duration::try_from(age).unwrap_or(Duration::ZERO),
+                told: self.told.clone(),
+            }));
+            self.probing.insert(key, task);
+        }
+    }
+}
+
+/// What a look led to.
+enum Look {
+    /// Nothing of the pod is left.
+    Removed,
+    /// Something was done: look again at once.
+    Again,
+    /// Nothing to do until something changes, or then.
+    Wait(Option<Timestamp>),
+}
+
+/// Asking for the end of something that is not there has succeeded.
+fn ok_if_gone(result: Result<(), ZoneError>) -> Result<(), String> {
+    match result {
+        Err(error) if !error.is_not_found() => Err(error.to_string()),
+        _ => Ok(()),
+    }
+}
