@@ -373,6 +373,8 @@ impl Server {
             options,
             plugins: &self.plugins,
             options_object: &NULL,
+            authorizer: &*self.authorizer,
+            done: Vec::new(),
             warnings: Vec::new(),
         }
     }

@@ -211,7 +211,9 @@ impl Write<'_> {
                 ),
             ));
         }
-        let (_, effects) = self.validate_deletion(&old, name)?;
+        self.mutate(Operation::Delete, Value::Null, Some(&old), name)
+            .await?;
+        let (_, effects) = self.run_validation(Operation::Delete, Value::Null, Some(&old), name)?;
         let finalizers = finalizers(&old, options, rules.orphans_by_default);
         let mut new = old.clone();
         let deleting = old.at("metadata").get("deletionTimestamp").is_some();
@@ -274,8 +276,7 @@ impl Write<'_> {
         if ends {
             changes.extend((rules.effects)(None, Some(&old), &self.cx())?);
         }
-        changes.extend(effects);
-        match target.cluster.store.commit(changes).await {
+        match self.commit(changes, effects).await {
             Ok(committed) => {
                 let mut shown = if ends && grace.is_none() { old } else { new };
                 shown
@@ -293,14 +294,6 @@ impl Write<'_> {
             Err(StoreError::Conflict { .. }) => Ok(None),
             Err(error) => Err(store_failure(&error)),
         }
-    }
-
-    fn validate_deletion(
-        &mut self,
-        old: &Value,
-        name: &str,
-    ) -> Result<(Value, Vec<Change>), Status> {
-        self.run_validation(Operation::Delete, Value::Null, Some(old), name)
     }
 
     /// Deletes every object that the selectors name, one by one in key order, and answers what was deleted.

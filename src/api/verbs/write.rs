@@ -3,17 +3,16 @@
 //! decode, default, reset what clients may not set, mutating admission, the kind's preparation, validation of
 //! (new, old), validating admission, commit.
 
-use ring::rand::SecureRandom as _;
-
 use super::{Target, store_failure};
 use crate::admission::{Attributes, Operation, Plugin};
 use crate::api::query::{WriteOptions, parse_uint};
 use crate::api::reply::{Reply, convert_from_storage, versioned};
+use crate::auth::Authorizer;
 use crate::meta::status::About;
-use crate::meta::{At, Errors, Path, Status, time};
+use crate::meta::{At, Errors, Path, Status, names, time};
 use crate::resources::{Cx, Generation, MetaOnStatus, record};
 use crate::schema::{Object, Value, decode};
-use crate::store::{Change, Entry, Expect, StoreError};
+use crate::store::{Change, Committed, Entry, Expect, StoreError};
 use std::sync::Arc;
 
 /// How often a lost race is run again before the client is told.
@@ -29,6 +28,10 @@ pub struct Write<'a> {
     pub plugins: &'a [Box<dyn Plugin>],
     /// The options object, for admission.
     pub options_object: &'a Value,
+    /// Decides what users may do, for admission.
+    pub authorizer: &'a dyn Authorizer,
+    /// Keys of effects of admission that are committed already.
+    pub done: Vec<Arc<str>>,
     /// Texts for `Warning` headers.
     pub warnings: Vec<String>,
 }
@@ -43,19 +46,10 @@ enum Attempt {
     Lost(String),
 }
 
-/// Characters of generated names: no vowels, so that no words come out.
-const SUFFIX: &[u8; 27] = b"bcdfghjklmnpqrstvwxz2456789";
-
-/// Random bytes of the operating system.
-fn random(bytes: &mut [u8]) {
-    // The system's generator fails only where there is none; names and uids then stay unique by the store's check.
-    let _ = ring::rand::SystemRandom::new().fill(bytes);
-}
-
 /// A new uid.
 pub fn new_uid() -> String {
     let mut b = [0u8; 16];
-    random(&mut b);
+    names::random(&mut b);
     b[6] = (b[6] & 0x0f) | 0x40;
     b[8] = (b[8] & 0x3f) | 0x80;
     let hex: String = b.iter().map(|byte| format!("{byte:02x}")).collect();
@@ -69,21 +63,6 @@ pub fn new_uid() -> String {
     )
 }
 
-/// A name made from a prefix: cut so that five characters fit behind it.
-fn generated(prefix: &str) -> String {
-    let mut bytes = [0u8; 5];
-    random(&mut bytes);
-    let mut end = prefix.len().min(58);
-    while !prefix.is_char_boundary(end) {
-        end -= 1;
-    }
-    let suffix: String = bytes
-        .iter()
-        .map(|byte| char::from(SUFFIX[usize::from(*byte) % SUFFIX.len()]))
-        .collect();
-    format!("{}{suffix}", &prefix[..end])
-}
-
 impl Write<'_> {
     /// Makes an object of what the body said (in the request's version).
     ///
@@ -94,14 +73,14 @@ impl Write<'_> {
         let mut object = object;
         self.place(&mut object)?;
         let warned = self.warnings.len();
-        let (mut names, mut races) = (0, 0);
+        let (mut taken, mut races) = (0, 0);
         loop {
             self.warnings.truncate(warned);
             match self.try_create(object.clone()).await? {
                 Attempt::Made(reply) => return Ok(*reply),
                 // A generated name that was taken is made again, as upstream does.
-                Attempt::Taken(_) if object.at("metadata").str("name").is_empty() && names < 8 => {
-                    names += 1;
+                Attempt::Taken(_) if object.at("metadata").str("name").is_empty() && taken < 8 => {
+                    taken += 1;
                 }
                 Attempt::Taken(name) => return Err(Status::already_exists(target.about(&name))),
                 Attempt::Lost(_) if races < TRIES => races += 1,
@@ -167,7 +146,7 @@ impl Write<'_> {
         (rules.defaults)(&mut object, &target.cx());
         let mut object = self.stored(object);
         let name = object.at("metadata").str("name").to_owned();
-        object = self.mutate(Operation::Create, object, None, &name)?;
+        object = self.mutate(Operation::Create, object, None, &name).await?;
         let meta = object.object_mut().object_mut("metadata");
         meta.insert("uid", new_uid());
         meta.insert("creationTimestamp", time::print(target.now));
@@ -183,7 +162,7 @@ impl Write<'_> {
             .unwrap_or_default()
             .to_owned();
         if name.is_empty() && !prefix.is_empty() {
-            meta.insert("name", generated(&prefix));
+            meta.insert("name", names::generated(&prefix));
         }
         let along = (rules.effects)(Some(&mut object), None, &self.cx())?;
         if version.has_status() && !rules.status_at_creation {
@@ -228,8 +207,7 @@ impl Write<'_> {
             ttl,
         }];
         changes.extend(along);
-        changes.extend(effects);
-        match target.cluster.store.commit(changes).await {
+        match self.commit(changes, effects).await {
             Ok(committed) => {
                 let reply = Reply::Entry(201, committed.entries[0].clone());
                 Ok(Attempt::Made(Box::new(reply)))
@@ -370,7 +348,9 @@ impl Write<'_> {
         }
         let mut new = self.stored(new);
         self.carry_over(&mut new, &old);
-        new = self.mutate(Operation::Update, new, Some(&old), name)?;
+        new = self
+            .mutate(Operation::Update, new, Some(&old), name)
+            .await?;
         let mut along = Vec::new();
         if main {
             along = (rules.effects)(Some(&mut new), Some(&old), &self.cx())?;
@@ -425,8 +405,7 @@ impl Write<'_> {
             along = (rules.effects)(None, Some(&old), &self.cx())?;
         }
         changes.extend(along);
-        changes.extend(effects);
-        match target.cluster.store.commit(changes).await {
+        match self.commit(changes, effects).await {
             Ok(_) if ends => {
                 let mut shown = new;
                 shown
@@ -563,10 +542,12 @@ impl Write<'_> {
             now: target.now,
             warnings: Vec::new(),
             effects: Vec::new(),
+            done: &self.done,
+            authorizer: self.authorizer,
         }
     }
 
-    fn mutate(
+    pub(super) async fn mutate(
         &mut self,
         operation: Operation,
         object: Value,
@@ -575,11 +556,37 @@ impl Write<'_> {
     ) -> Result<Value, Status> {
         let mut attributes = self.attributes(operation, object, old, name);
         for plugin in self.plugins {
+            if let Some(wait) = plugin.before(&attributes) {
+                wait.await;
+            }
             plugin.mutate(&mut attributes)?;
         }
         let (object, warnings) = (attributes.object, attributes.warnings);
         self.warnings.extend(warnings);
         Ok(object)
+    }
+
+    /// Commits changes with what admission wants to go along with them. One commit never holds two keys of one watched
+    /// resource, so that a watch can go on from any revision: effects that would make it so are committed before.
+    pub(super) async fn commit(
+        &mut self,
+        mut changes: Vec<Change>,
+        effects: Vec<Change>,
+    ) -> Result<Committed, StoreError> {
+        let store = &self.target.cluster.store;
+        for effect in effects {
+            if changes
+                .iter()
+                .all(|other| other.resource != effect.resource)
+            {
+                changes.push(effect);
+                continue;
+            }
+            let key = effect.key.clone();
+            store.commit(vec![effect]).await?;
+            self.done.push(key);
+        }
+        store.commit(changes).await
     }
 
     /// Runs validating admission; answers the object and what goes into the same commit.
