@@ -50,7 +50,7 @@ pub fn of(
         .iter()
         .map(|object| {
             let mut row = Object::with_capacity(2);
-            row.insert("cells", (resource.rules.cells)(object, now));
+            row.insert("cells", resource.cells(version, object, now));
             row.insert(
                 "object",
                 match include {

@@ -192,6 +192,7 @@ where
         CancellationToken::new(),
     );
     let ends = CancellationToken::new();
+    let definitions = tokio::spawn(crate::api::definitions::run(server.clone(), ends.clone()));
     announce(&url, &path);
     let serving = tokio::spawn(listen::serve(
         listener,
@@ -215,6 +216,7 @@ where
     manager.stop().await;
     ends.cancel();
     let _ = serving.await;
+    let _ = definitions.await;
     store.close().await;
     Ok(())
 }

@@ -4,6 +4,7 @@ pub mod addresses;
 pub mod amounts;
 pub mod checks;
 pub mod errors;
+pub mod jsonpath;
 pub mod names;
 pub mod quantity;
 pub mod regexp;

@@ -17,6 +17,8 @@ pub struct Cx<'a> {
     pub now: i64,
     /// Nothing will be written.
     pub dry_run: bool,
+    /// The resource.
+    pub resource: &'a super::Resource,
     /// Settings of the server and other objects that rules may look at.
     pub cluster: &'a super::cluster::Cluster,
 }

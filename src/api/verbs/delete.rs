@@ -4,10 +4,10 @@ use super::store_failure;
 use super::write::Write;
 use crate::admission::Operation;
 use crate::api::query::{Query, validate_dry_run};
-use crate::api::reply::{List, Reply, versioned};
+use crate::api::reply::{List, Reply};
 use crate::meta::status::About;
 use crate::meta::{Errors, Path, Status, time};
-use crate::resources::{Deletion, record};
+use crate::resources::{Deletion, forms, record};
 use crate::schema::{Object, Value};
 use crate::store::{Change, Entry, Expect, StoreError};
 use std::sync::Arc;
@@ -183,7 +183,7 @@ impl Write<'_> {
     ) -> Result<Option<Deleted>, Status> {
         let target = self.target;
         let (resource, rules) = (&target.resource, &target.resource.rules);
-        let old = crate::resources::cluster::object(entry);
+        let old = forms::working(entry, resource, target.version());
         let uid = old.at("metadata").str("uid");
         let about = About {
             group: "",
@@ -245,12 +245,10 @@ impl Write<'_> {
             meta.insert("deletionTimestamp", time::print(target.now + grace));
         }
         (rules.prepare_delete)(&mut new, &target.cx());
-        if let Some(storage) = resource.storage() {
-            crate::schema::decode::tidy(&mut new, &storage.schema);
-        }
+        forms::tidy(&mut new, resource);
         let ends = ends_by(&new);
         if options.dry_run || self.options.dry_run {
-            let shown = super::super::reply::convert_from_storage(new, resource, target.version());
+            let shown = forms::from_working(new, resource, target.version());
             return Ok(Some(if ends {
                 Deleted::Gone(shown)
             } else {
@@ -258,7 +256,7 @@ impl Write<'_> {
             }));
         }
         if !ends && new == old {
-            return Ok(Some(Deleted::Stays(versioned(
+            return Ok(Some(Deleted::Stays(forms::versioned(
                 entry,
                 entry.rev,
                 resource,
@@ -283,8 +281,7 @@ impl Write<'_> {
                     .object_mut()
                     .object_mut("metadata")
                     .insert("resourceVersion", committed.rev.to_string());
-                let shown =
-                    super::super::reply::convert_from_storage(shown, resource, target.version());
+                let shown = forms::from_working(shown, resource, target.version());
                 Ok(Some(if ends {
                     Deleted::Gone(shown)
                 } else {

@@ -60,6 +60,7 @@ impl Target {
             subresource: &self.info.subresource,
             now: self.now,
             dry_run: false,
+            resource: &self.resource,
             cluster: &self.cluster,
         }
     }

@@ -5,13 +5,14 @@
 
 use super::{Target, store_failure};
 use crate::admission::{Attributes, Operation, Plugin};
+use crate::api::custom;
 use crate::api::query::{WriteOptions, parse_uint};
-use crate::api::reply::{Reply, convert_from_storage, versioned};
+use crate::api::reply::Reply;
 use crate::auth::Authorizer;
 use crate::meta::status::About;
 use crate::meta::{At, Errors, Path, Status, names, time};
-use crate::resources::{Cx, Generation, MetaOnStatus, record};
-use crate::schema::{Object, Value, decode};
+use crate::resources::{Cx, Generation, MetaOnStatus, forms, record};
+use crate::schema::{Object, Value};
 use crate::store::{Change, Committed, Entry, Expect, StoreError};
 use std::sync::Arc;
 
@@ -72,6 +73,10 @@ impl Write<'_> {
         let target = self.target;
         let mut object = object;
         self.place(&mut object)?;
+        let said = object.at("metadata").str("name");
+        if let Some(refusal) = custom::forbid_creation(target, said) {
+            return Err(refusal);
+        }
         let warned = self.warnings.len();
         let (mut taken, mut races) = (0, 0);
         loop {
@@ -236,7 +241,7 @@ impl Write<'_> {
             let Some(entry) = target.cluster.store.head(&key) else {
                 return Err(Status::not_found(target.about(&target.info.name)));
             };
-            let old = versioned(&entry, entry.rev, &target.resource, target.version());
+            let old = forms::versioned(&entry, entry.rev, &target.resource, target.version());
             let new = change(&old)?;
             let conditional = !matches!(new.at("metadata").str("resourceVersion"), "" | "0");
             match self.try_update(code, &entry, new).await? {
@@ -320,7 +325,7 @@ impl Write<'_> {
         let target = self.target;
         let (resource, rules) = (&target.resource, &target.resource.rules);
         let name = target.info.name.as_str();
-        let old = crate::resources::cluster::object(entry);
+        let old = forms::working(entry, &target.resource, target.version());
         let said = new.at("metadata").str("resourceVersion").to_owned();
         let uid = new.at("metadata").str("uid").to_owned();
         let old_uid = old.at("metadata").str("uid").to_owned();
@@ -334,7 +339,7 @@ impl Write<'_> {
             parse_uint(&said).map_err(Status::unclassified)?
         };
         let main = target.info.subresource.is_empty();
-        if rev == 0 && main && !rules.unconditional_update && !patching {
+        if rev == 0 && !rules.unconditional_update && !patching {
             let mut errors = Errors::default();
             errors.invalid(
                 Path::ROOT.field("metadata.resourceVersion"),
@@ -494,29 +499,15 @@ impl Write<'_> {
     }
 
     fn stored(&self, object: Value) -> Value {
-        let target = self.target;
-        let mut object = match target.version().conversion {
-            Some(conversion) => (conversion.to_storage)(object),
-            None => object,
-        };
-        object.set(
-            "apiVersion",
-            target
-                .resource
-                .api_version(&target.resource.storage_version),
-        );
-        self.tidy(&mut object);
-        object
+        forms::to_working(object, &self.target.resource, self.target.version())
     }
 
     fn shown(&self, object: Value) -> Value {
-        convert_from_storage(object, &self.target.resource, self.target.version())
+        forms::from_working(object, &self.target.resource, self.target.version())
     }
 
     fn tidy(&self, object: &mut Value) {
-        if let Some(storage) = self.target.resource.storage() {
-            decode::tidy(object, &storage.schema);
-        }
+        forms::tidy(object, &self.target.resource);
     }
 
     fn attributes<'b>(
