@@ -81,6 +81,8 @@ pub fn one(
     match accepted.shape {
         Shape::Object => Ok(object),
         Shape::Partial { beta } => Ok(partial(&object, beta)),
+        // Some subresources have tables of their own.
+        Shape::Table { .. } if object.str("kind") == "Table" => Ok(object),
         Shape::Table { beta } => Ok(table::of(&[object], resource, version, beta, include, true)),
         Shape::PartialList { .. } => Err(Status::failure(
             406,
@@ -123,7 +125,8 @@ pub fn list(
     include: table::Include,
 ) -> Result<Vec<u8>, Status> {
     let mut meta = Object::new();
-    if resource.is_custom() || !page.next.is_empty() {
+    let unstructured = resource.is_custom() && accepted.shape == Shape::Object;
+    if unstructured || !page.next.is_empty() {
         meta.insert("continue", page.next.as_str());
     }
     if let Some(remaining) = page.remaining {

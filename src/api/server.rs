@@ -227,12 +227,12 @@ impl Server {
         let offer = match (target.info.verb == "watch", target.resource.is_custom()) {
             (true, true) => Offer::CustomWatch,
             (true, false) => Offer::Watch,
-            (false, true) => Offer::Custom,
-            (false, false) => Offer::Objects,
+            (false, true) if target.info.subresource != "scale" => Offer::Custom,
+            (false, _) => Offer::Objects,
         };
         let accepted = negotiate::accept(&parts.headers, offer)?;
         let (resource, info) = (&target.resource, &target.info);
-        let action = actions::find(&resource.group, &resource.plural, &info.subresource);
+        let action = actions::find(resource, &info.subresource);
         let answer = match action {
             Some(action) => {
                 let body = collect(body).await?;
@@ -464,7 +464,9 @@ impl Server {
             Reply::Entry(code, entry) => {
                 object(code, forms::versioned(&entry, entry.rev, resource, version))
             }
-            Reply::Object(code, value) if resource.is_custom() => {
+            Reply::Object(code, value)
+                if resource.is_custom() && value.str("kind") == resource.kind =>
+            {
                 object(code, custom::sorted(value))
             }
             Reply::Object(code, value) => object(code, value),

@@ -186,7 +186,7 @@ impl Write<'_> {
         let old = forms::working(entry, resource, target.version());
         let uid = old.at("metadata").str("uid");
         let about = About {
-            group: "",
+            group: &resource.group,
             kind: &resource.kind,
             name,
         };

@@ -3,7 +3,7 @@
 use super::{Served, embedded};
 use crate::meta::errors::{Path, Reason, quoted};
 use crate::meta::{At, Errors, names};
-use crate::resources::{Cx, Generation, MetaOnStatus, Rules};
+use crate::resources::{Cx, Generation, MetaOnStatus, Rules, metadata};
 use crate::schema::check::{lists, validate as checked};
 use crate::schema::{Object, Value};
 
@@ -54,6 +54,7 @@ fn prepare_update(new: &mut Value, old: &Value, _: &Cx<'_>) {
 fn validate(new: At<'_>, old: Option<At<'_>>, cx: &Cx<'_>, errors: &mut Errors) {
     let Some(served) = served(cx) else { return };
     let before = old.map(|old| old.value);
+    judge_metadata(new, old, errors);
     checked(&served.check, new.value, before, Path::ROOT, errors);
     if let Some(scale) = &served.scale {
         scale.validate_spec(new.value, errors);
@@ -70,6 +71,7 @@ fn validate(new: At<'_>, old: Option<At<'_>>, cx: &Cx<'_>, errors: &mut Errors) 
 
 fn validate_status(new: At<'_>, old: At<'_>, cx: &Cx<'_>, errors: &mut Errors) {
     let Some(served) = served(cx) else { return };
+    judge_metadata(new, Some(old), errors);
     let status = new
         .value
         .as_object()
@@ -87,6 +89,13 @@ fn validate_status(new: At<'_>, old: At<'_>, cx: &Cx<'_>, errors: &mut Errors) {
     }
     lists_once(served, new.value, Some(old.value), errors);
     expressions(served, errors);
+}
+
+/// Metadata of an update is judged a second time, as upstream does: the same causes stand twice.
+fn judge_metadata(new: At<'_>, old: Option<At<'_>>, errors: &mut Errors) {
+    if let Some(old) = old {
+        metadata::validate_update(new.field("metadata"), old.field("metadata"), errors);
+    }
 }
 
 /// Refuses what stands twice in a set or a list map, unless the old object had such a list too.
