@@ -413,7 +413,7 @@ fn step<'a>(input: Vec<&'a Value>, node: &'a Node) -> Result<Vec<&'a Value>, Str
     }
 }
 
-fn recursive<'a>(input: Vec<&'a Value>) -> Vec<&'a Value> {
+fn recursive(input: Vec<&Value>) -> Vec<&Value> {
     let mut out = Vec::new();
     for value in input {
         let below = children(value);
