@@ -2,7 +2,8 @@
 //! Follows k8s.io/kubernetes/pkg/kubeapiserver/options/plugins.go and k8s.io/apiserver/pkg/server/options/admission.go.
 
 use super::{
-    Plugin, defaults, limit_ranges, namespaces, priority, resize, runtime_class, service_accounts,
+    Plugin, defaults, limit_ranges, namespaces, pod_security, priority, resize, runtime_class,
+    service_accounts,
 };
 
 /// Settings of plugins.
@@ -78,7 +79,7 @@ pub static PLUGINS: &[Known] = &[
     }),
     absent("AlwaysPullImages", false),
     absent("ImagePolicyWebhook", false),
-    absent("PodSecurity", true),
+    on("PodSecurity", |_| Box::new(pod_security::PodSecurity)),
     absent("PodNodeSelector", false),
     on("Priority", |_| Box::new(priority::Priority)),
     on("DefaultTolerationSeconds", |settings| {

@@ -4,6 +4,7 @@ mod chain;
 mod defaults;
 mod limit_ranges;
 mod namespaces;
+mod pod_security;
 mod priority;
 mod resize;
 mod runtime_class;
