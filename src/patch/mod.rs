@@ -3,6 +3,7 @@
 
 pub(crate) mod go;
 pub mod json_patch;
+pub mod managed;
 pub mod merge;
 pub mod restore;
 pub mod strategic;

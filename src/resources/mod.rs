@@ -6,6 +6,7 @@ pub mod forms;
 pub mod metadata;
 pub mod record;
 pub mod registry;
+pub mod reset;
 mod rules;
 
 pub mod cluster;

@@ -101,7 +101,7 @@ fn place(schema: &Value) -> Schema {
         default: schema.get("default").cloned(),
         open: additional.as_bool().is_some(),
         list: list_type(schema),
-        atomic_map: schema.str("x-kubernetes-map-type") == "atomic" || matches!(shape, Shape::Any),
+        atomic_map: schema.str("x-kubernetes-map-type") == "atomic",
         ..Schema::of(shape)
     };
     if embedded {

@@ -3,6 +3,7 @@
 pub mod delete;
 pub mod get;
 pub mod list;
+pub mod owners;
 pub mod patch;
 pub mod watch;
 pub mod write;

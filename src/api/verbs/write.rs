@@ -3,7 +3,7 @@
 //! decode, default, reset what clients may not set, mutating admission, the kind's preparation, validation of
 //! (new, old), validating admission, commit.
 
-use super::{Target, store_failure};
+use super::{Target, owners, store_failure};
 use crate::admission::{Attributes, Operation, Plugin};
 use crate::api::custom;
 use crate::api::query::{WriteOptions, parse_uint};
@@ -149,6 +149,10 @@ impl Write<'_> {
             meta.remove("generation");
         }
         (rules.defaults)(&mut object, &target.cx());
+        if !resource.is_custom() {
+            crate::schema::decode::tidy(&mut object, &version.schema);
+        }
+        owners::track(self, None, &mut object);
         let mut object = self.stored(object);
         let name = object.at("metadata").str("name").to_owned();
         object = self.mutate(Operation::Create, object, None, &name).await?;
@@ -242,7 +246,8 @@ impl Write<'_> {
                 return Err(Status::not_found(target.about(&target.info.name)));
             };
             let old = forms::versioned(&entry, entry.rev, &target.resource, target.version());
-            let new = change(&old)?;
+            let mut new = change(&old)?;
+            owners::track(self, Some(old), &mut new);
             let conditional = !matches!(new.at("metadata").str("resourceVersion"), "" | "0");
             match self.try_update(code, &entry, new).await? {
                 Some(reply) => return Ok(reply),
@@ -356,6 +361,7 @@ impl Write<'_> {
         new = self
             .mutate(Operation::Update, new, Some(&old), name)
             .await?;
+        let owned = new.path(&["metadata", "managedFields"]).clone();
         let mut along = Vec::new();
         if main {
             along = (rules.effects)(Some(&mut new), Some(&old), &self.cx())?;
@@ -363,8 +369,11 @@ impl Write<'_> {
         } else {
             (rules.prepare_status)(&mut new, &old, &target.cx());
         }
+        owners::take(&mut new);
+        owners::put(&mut new, owned);
         self.raise_generation(&mut new, &old);
         self.tidy(&mut new);
+        owners::keep_times(&mut new, &old);
         let mut errors = Errors::default();
         let (at, was) = (At::root(&new), At::root(&old));
         crate::resources::metadata::validate_update(
@@ -467,8 +476,12 @@ impl Write<'_> {
                 Some(status) => new.set("status", status),
                 None => drop(new.remove("status")),
             }
-            if target.resource.rules.meta_on_status == MetaOnStatus::Taken {
-                new.set("metadata", said);
+            match target.resource.rules.meta_on_status {
+                MetaOnStatus::Taken => new.set("metadata", said),
+                MetaOnStatus::Kept => {
+                    owners::take(new);
+                    owners::put(new, said.at("managedFields").clone());
+                }
             }
         }
     }
