@@ -2,8 +2,8 @@
 //! Follows k8s.io/kubernetes/pkg/kubeapiserver/options/plugins.go and k8s.io/apiserver/pkg/server/options/admission.go.
 
 use super::{
-    Plugin, defaults, limit_ranges, namespaces, pod_security, priority, resize, runtime_class,
-    service_accounts,
+    Plugin, defaults, limit_ranges, namespaces, pod_security, priority, quota, resize,
+    runtime_class, service_accounts,
 };
 
 /// Settings of plugins.
@@ -122,7 +122,7 @@ pub static PLUGINS: &[Known] = &[
     absent("MutatingAdmissionWebhook", true),
     absent("ValidatingAdmissionPolicy", true),
     absent("ValidatingAdmissionWebhook", true),
-    absent("ResourceQuota", true),
+    on("ResourceQuota", |_| Box::new(quota::ResourceQuota)),
     absent("AlwaysDeny", false),
 ];
 

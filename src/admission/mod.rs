@@ -6,6 +6,7 @@ mod limit_ranges;
 mod namespaces;
 mod pod_security;
 mod priority;
+pub mod quota;
 mod resize;
 mod runtime_class;
 mod service_accounts;

@@ -87,13 +87,87 @@ impl Amounts {
     /// What a pod needs or may use at most while it runs, without its overhead: the sum of its containers and of init
     /// containers that go on, or more where starting takes more; what the pod says as a whole wins.
     pub fn pod(spec: &Value, side: Side) -> Amounts {
+        let mut sum = Amounts::sum(spec, |container| Amounts::container(container, side));
+        for (name, amount) in Amounts::container(spec, side).0 {
+            if is_pod_level(&name) {
+                sum.0.insert(name, amount);
+            }
+        }
+        sum
+    }
+
+    /// What a pod asks for, has been given, or uses, whatever is the most, with its overhead: while it is resized,
+    /// these differ.
+    pub fn pod_at_most(pod: &Value, side: Side) -> Amounts {
+        let (spec, status) = (pod.at("spec"), pod.at("status"));
+        let resize = status
+            .list("conditions")
+            .iter()
+            .find(|condition| condition.str("type") == "PodResizePending");
+        let infeasible = resize.is_some_and(|condition| condition.str("reason") == "Infeasible");
+        let of_status = |container: &Value| -> Option<&Value> {
+            let name = container.str("name");
+            ["containerStatuses", "initContainerStatuses"]
+                .iter()
+                .flat_map(|list| status.list(list))
+                .find(|known| known.str("name") == name)
+        };
+        let asked = |container: &Value| {
+            if infeasible {
+                Amounts::default()
+            } else {
+                Amounts::container(container, side)
+            }
+        };
+        let given = |container: &Value| match of_status(container) {
+            Some(known) if side == Side::Requests && known.get("allocatedResources").is_some() => {
+                Amounts::read(known.at("allocatedResources"))
+            }
+            _ => asked(container),
+        };
+        let in_use = |container: &Value| match of_status(container) {
+            Some(known) if known.at("resources").get(side.key()).is_some() => {
+                Amounts::container(known, side)
+            }
+            _ => given(container),
+        };
+        let mut most = Amounts::sum(spec, in_use);
+        most.max(&Amounts::sum(spec, given));
+        if !infeasible {
+            most.max(&Amounts::sum(spec, asked));
+        }
+        let mut whole = Amounts::default();
+        if !infeasible {
+            whole.max(&Amounts::container(spec, side));
+        }
+        if !spec.at("resources").is_empty() {
+            whole.max(&Amounts::container(status, side));
+            if side == Side::Requests {
+                whole.max(&Amounts::read(status.at("allocatedResources")));
+            }
+            for (name, amount) in whole.0 {
+                if is_pod_level(&name) {
+                    most.0.insert(name, amount);
+                }
+            }
+        }
+        let mut overhead = Amounts::read(spec.at("overhead"));
+        if side == Side::Limits {
+            overhead.0.retain(|name, _| most.get(name).sign() != 0);
+        }
+        most.add(&overhead);
+        most
+    }
+
+    /// What the containers of a pod need together at any time.
+    fn sum(spec: &Value, of: impl Fn(&Value) -> Amounts) -> Amounts {
         let mut sum = Amounts::default();
         for container in spec.list("containers") {
-            sum.add(&Amounts::container(container, side));
+            sum.add(&of(container));
         }
         let (mut going_on, mut starting) = (Amounts::default(), Amounts::default());
         for container in spec.list("initContainers") {
-            let mut own = Amounts::container(container, side);
+            let mut own = of(container);
             if container.str("restartPolicy") == "Always" {
                 sum.add(&own);
                 going_on.add(&own);
@@ -104,11 +178,6 @@ impl Amounts {
             }
         }
         sum.max(&starting);
-        for (name, amount) in Amounts::container(spec, side).0 {
-            if is_pod_level(&name) {
-                sum.0.insert(name, amount);
-            }
-        }
         sum
     }
 }
