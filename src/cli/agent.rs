@@ -14,9 +14,10 @@ use crate::auth::{AUTHENTICATED, MASTERS, User};
 use crate::controllers::client::Transport;
 use crate::net::{Ipam, IpamError};
 use crate::node::agent::{self, Pods, Setup};
-use crate::node::register::{Registration, host_info};
+use crate::node::register::{Registration, host_addresses, host_capacity, host_info};
 use crate::node::simulated::SimulatedSupplies;
 use crate::storage::{ConfigError, StoragePoolConfig};
+use crate::zone::ZoneRuntime;
 use crate::zone::simulated::{Delays, Simulated};
 
 /// How nodes run their pods.
@@ -104,7 +105,6 @@ struct Plan {
     runtime: RuntimeName,
     names: Vec<String>,
     arguments: Arguments,
-    #[expect(dead_code, reason = "read by the runtimes of real hosts")]
     storage: StoragePoolConfig,
 }
 
@@ -225,7 +225,7 @@ impl Clients {
 }
 
 /// How one node is made, once there is a client.
-type Maker = Box<dyn FnOnce(kube::Client) -> BoxFuture<'static, Setup> + Send>;
+type Maker = Box<dyn FnOnce(kube::Client) -> BoxFuture<'static, Result<Setup, AgentError>> + Send>;
 
 struct Nodes {
     nodes: Vec<(String, Maker)>,
@@ -235,9 +235,7 @@ impl Nodes {
     fn prepare(plan: &Plan) -> Result<Self, AgentError> {
         match plan.runtime {
             RuntimeName::Simulated => Self::simulated(plan),
-            RuntimeName::Linux => Err(AgentError::Host(
-                "the linux runtime is not there yet; say --runtime simulated".into(),
-            )),
+            RuntimeName::Linux => Self::linux(plan),
             RuntimeName::Illumos => Err(AgentError::Host(format!(
                 "--runtime illumos needs an illumos host, and this is {}",
                 std::env::consts::OS
@@ -291,12 +289,12 @@ impl Nodes {
                 let (ipam, delays) = (ipam.clone(), delays.clone());
                 let maker: Maker = Box::new(move |client| {
                     async move {
-                        Setup {
+                        Ok(Setup {
                             client,
                             registration,
                             runtime: Arc::new(Simulated::new(delays)),
                             supplies: Arc::new(SimulatedSupplies { ipam }),
-                        }
+                        })
                     }
                     .boxed()
                 });
@@ -304,6 +302,95 @@ impl Nodes {
             })
             .collect();
         Ok(Nodes { nodes })
+    }
+
+    #[cfg(not(target_os = "linux"))]
+    fn linux(_: &Plan) -> Result<Self, AgentError> {
+        Err(AgentError::Host(format!(
+            "--runtime linux needs Linux, and this is {}",
+            std::env::consts::OS
+        )))
+    }
+
+    #[cfg(target_os = "linux")]
+    fn linux(plan: &Plan) -> Result<Self, AgentError> {
+        use crate::node::host::Host;
+        use crate::node::images::Images;
+        use crate::storage::{Directories, StorageEngine};
+        use crate::zone::linux::{Groups, Linux, Network};
+
+        if !rustix::process::geteuid().is_root() {
+            return Err(AgentError::Host(
+                "--runtime linux needs root: run the agent as root, or say --runtime simulated"
+                    .into(),
+            ));
+        }
+        let data = std::path::absolute(&plan.arguments.serve.data_dir)
+            .unwrap_or_else(|_| plan.arguments.serve.data_dir.clone());
+        std::fs::create_dir_all(&data).map_err(|error| {
+            AgentError::Host(format!("cannot make {}: {error}", data.display()))
+        })?;
+        let ipam = Ipam::open(&data.join("ipam.redb"), &plan.arguments.pod_cidr)?;
+        let (gateway, prefix) = ipam.gateway();
+        let network = Network {
+            bridge: plan.arguments.etherstub_name.clone(),
+            gateway,
+            prefix,
+            cidr: ipam.cidr(),
+        };
+        // Agents of one host have groups of their own, as they have bridges.
+        let groups = Groups::find(&format!("reddwarf-{}", plan.arguments.etherstub_name))
+            .map_err(AgentError::Host)?;
+        let storage = plan.storage.clone();
+        let name = plan.names.first().cloned().unwrap_or_default();
+        let addresses = host_addresses();
+        let registration = Registration {
+            name: name.clone(),
+            addresses: addresses.clone(),
+            labels: BTreeMap::new(),
+            taints: Vec::new(),
+            capacity: host_capacity(&data),
+            port: None,
+            info: host_info("linux"),
+        };
+        let maker: Maker = Box::new(move |client| {
+            async move {
+                let runtime =
+                    Linux::open(&data.join("zones"), groups, network).map_err(AgentError::Host)?;
+                let engine: Arc<dyn StorageEngine> = Arc::new(Directories::new(&storage));
+                engine
+                    .prepare()
+                    .await
+                    .map_err(|error| AgentError::Host(error.to_string()))?;
+                let images = Images::new(
+                    &PathBuf::from(&storage.images).join("records"),
+                    engine.clone(),
+                );
+                let runtime: Arc<dyn ZoneRuntime> = Arc::new(runtime);
+                let supplies = Host {
+                    client: client.clone(),
+                    logs: data.join("logs"),
+                    data,
+                    ipam,
+                    storage: engine,
+                    images,
+                    runtime: runtime.clone(),
+                    host_ips: addresses,
+                    cluster_dns: None,
+                    cluster_domain: "cluster.local".into(),
+                };
+                Ok(Setup {
+                    client,
+                    registration,
+                    runtime,
+                    supplies: Arc::new(supplies),
+                })
+            }
+            .boxed()
+        });
+        Ok(Nodes {
+            nodes: vec![(name, maker)],
+        })
     }
 
     /// What an operator types next.
@@ -324,8 +411,10 @@ impl Nodes {
             let client = clients.of(&name);
             let ends = ends.clone();
             running.spawn(async move {
-                let setup = maker(client).await;
-                agent::run(setup, Pods::default(), ends).await;
+                match maker(client).await {
+                    Ok(setup) => agent::run(setup, Pods::default(), ends).await,
+                    Err(error) => tracing::error!(node = name, "the node does not run: {error}"),
+                }
             });
         }
         while running.join_next().await.is_some() {}

@@ -1,6 +1,9 @@
 //! The command line: one file a subcommand.
 
 mod agent;
+#[cfg(target_os = "linux")]
+mod image;
+mod init;
 mod serve;
 
 use clap::{Parser, Subcommand};
@@ -20,6 +23,12 @@ enum Command {
     /// Run this host as a node, with the API server in the same process.
     #[command(alias = "node")]
     Agent(Box<agent::Arguments>),
+    /// Load, list and remove the images of this host.
+    #[cfg(target_os = "linux")]
+    Image(image::Arguments),
+    /// Supervise a zone from within; the agent starts it.
+    #[command(hide = true)]
+    Init(init::Arguments),
 }
 
 /// Runs the command line; the result is the process's exit code.
@@ -33,6 +42,9 @@ pub fn run() -> std::process::ExitCode {
         .init();
     let result = match Arguments::parse().command {
         Command::Serve(arguments) => serve::run(arguments).map_err(|error| error.to_string()),
+        Command::Init(arguments) => return init::run(&arguments),
+        #[cfg(target_os = "linux")]
+        Command::Image(arguments) => image::run(arguments),
         Command::Agent(arguments) => agent::run(*arguments).map_err(|error| error.to_string()),
     };
     match result {

@@ -9,6 +9,10 @@
 
 pub mod agent;
 pub mod events;
+#[cfg(target_os = "linux")]
+pub mod host;
+#[cfg(target_os = "linux")]
+pub mod images;
 pub mod machine;
 mod probes;
 pub mod register;

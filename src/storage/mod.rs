@@ -3,6 +3,8 @@
 //! [`StorageEngine`] is what the node agent asks of a platform: layers of images are unpacked once, roots are made
 //! from them at no cost, volumes have a size. Engines: plain directories with overlay mounts (Linux), ZFS (illumos).
 
+#[cfg(target_os = "linux")]
+pub mod beneath;
 mod config;
 mod directories;
 
@@ -14,6 +16,7 @@ use crate::zone::Root;
 
 pub use config::{ConfigError, StoragePoolConfig};
 pub use directories::Directories;
+pub(crate) use directories::remove_tree;
 
 /// What an operation resolves to.
 pub type Answer<'a, T> = BoxFuture<'a, Result<T, StorageError>>;

@@ -1,0 +1,104 @@
+//! `reddwarf image`: the images of this host.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use crate::node::images::Images;
+use crate::storage::{Directories, StorageEngine as _, StoragePoolConfig};
+
+/// What `image` takes.
+#[derive(clap::Args)]
+pub struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+    /// The data directory of the agent.
+    #[arg(long, global = true, default_value = "reddwarf-data")]
+    data_dir: PathBuf,
+    /// The directory for images, zones and volumes; by default in --data-dir.
+    #[arg(long, global = true)]
+    storage_pool: Option<String>,
+    /// The directory of images; by default POOL/images.
+    #[arg(long, global = true)]
+    images_dataset: Option<String>,
+}
+
+#[derive(clap::Subcommand)]
+enum Command {
+    /// Load images from an OCI layout or docker archive: a directory or a tar file.
+    Load {
+        /// The directory or file.
+        path: PathBuf,
+        /// The name to give the image, whatever it calls itself.
+        #[arg(long)]
+        name: Option<String>,
+    },
+    /// List images.
+    List,
+    /// Remove images by name or id.
+    Rm {
+        /// Names.
+        #[arg(required = true)]
+        names: Vec<String>,
+    },
+}
+
+/// Runs the command.
+///
+/// # Errors
+/// A text that says what cannot be done, and why.
+pub fn run(arguments: Arguments) -> Result<(), String> {
+    let runtime = tokio::runtime::Runtime::new().map_err(|error| error.to_string())?;
+    runtime.block_on(work(arguments))
+}
+
+async fn work(arguments: Arguments) -> Result<(), String> {
+    let data = std::path::absolute(&arguments.data_dir).map_err(|error| error.to_string())?;
+    let pool = match arguments.storage_pool {
+        Some(pool) => pool,
+        None => data.join("storage").display().to_string(),
+    };
+    let images = arguments.images_dataset.as_deref();
+    let config =
+        StoragePoolConfig::derive(&pool, None, images, None).map_err(|error| error.to_string())?;
+    let engine = Arc::new(Directories::new(&config));
+    engine.prepare().await.map_err(|error| error.to_string())?;
+    let images = Images::new(&PathBuf::from(&config.images).join("records"), engine);
+    match arguments.command {
+        Command::Load { path, name } => {
+            for image in images
+                .load(&path, name.as_deref())
+                .await
+                .map_err(|error| error.to_string())?
+            {
+                println!("loaded {} ({})", image.names.join(", "), short(&image.id));
+            }
+        }
+        Command::List => {
+            println!("{:<60} {:<14} {:>10}", "IMAGE", "ID", "SIZE");
+            for image in images.list().map_err(|error| error.to_string())? {
+                for name in &image.names {
+                    println!(
+                        "{name:<60} {:<14} {:>8}kB",
+                        short(&image.id),
+                        image.size / 1000
+                    );
+                }
+            }
+        }
+        Command::Rm { names } => {
+            for name in names {
+                let image = images
+                    .remove(&name)
+                    .await
+                    .map_err(|error| error.to_string())?;
+                println!("removed {} ({})", image.names.join(", "), short(&image.id));
+            }
+        }
+    }
+    Ok(())
+}
+
+fn short(id: &str) -> &str {
+    let hex = id.strip_prefix("sha256:").unwrap_or(id);
+    hex.get(..12).unwrap_or(hex)
+}

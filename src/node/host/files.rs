@@ -1,0 +1,211 @@
+//! Files that every container of a pod sees: `/etc/hosts`, `/etc/resolv.conf`, `/etc/hostname`; and where logs are.
+
+use std::fmt::Write as _;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use k8s_openapi::api::core::v1::{Container, Pod};
+
+use super::{Host, text, uid};
+use crate::zone::{ProcessId, ZoneNetwork, ZoneSpec};
+
+/// The longest termination message, in bytes.
+const MESSAGE: usize = 4096;
+/// Lines and bytes of a log that stand in for a message (`FallbackToLogsOnError`).
+const FALLBACK: (usize, usize) = (80, 2048);
+
+/// The log of a process: as kubelet lays them out, so that tools that collect logs find them.
+pub fn log_path(logs: &Path, namespace: &str, name: &str, uid: &str, id: &ProcessId) -> PathBuf {
+    logs.join(format!("{namespace}_{name}_{uid}"))
+        .join(&id.name)
+        .join(format!("{}.log", id.generation))
+}
+
+/// The host name of a pod: what it asks for, else its name.
+pub fn hostname(pod: &Pod) -> String {
+    let spec = pod.spec.as_ref();
+    let asked = spec.and_then(|spec| {
+        spec.hostname_override
+            .clone()
+            .or_else(|| spec.hostname.clone())
+    });
+    let name = asked
+        .filter(|name| !name.is_empty())
+        .unwrap_or_else(|| text(pod.metadata.name.as_ref()).to_owned());
+    let mut short: String = name.chars().take(63).collect();
+    while short.ends_with(['-', '.']) {
+        short.pop();
+    }
+    short
+}
+
+impl Host {
+    /// Writes the pod's files.
+    pub(super) fn write_files(&self, pod: &Pod, zone: &ZoneSpec) -> io::Result<()> {
+        let etc = self.pod_directory(uid(pod)).join("etc");
+        std::fs::create_dir_all(&etc)?;
+        std::fs::write(etc.join("hosts"), self.hosts(pod, zone))?;
+        std::fs::write(etc.join("resolv.conf"), self.resolv(pod))?;
+        std::fs::write(etc.join("hostname"), format!("{}\n", zone.hostname))
+    }
+
+    fn hosts(&self, pod: &Pod, zone: &ZoneSpec) -> String {
+        let spec = pod.spec.clone().unwrap_or_default();
+        let mut hosts = match &zone.network {
+            ZoneNetwork::Host => {
+                let own = std::fs::read_to_string("/etc/hosts").unwrap_or_default();
+                format!("# Kubernetes-managed hosts file (host network).\n{own}")
+            }
+            ZoneNetwork::Own { address, .. } => {
+                let mut hosts = "# Kubernetes-managed hosts file.\n127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\nfe00::0\tip6-localnet\nfe00::0\tip6-mcastprefix\nfe00::1\tip6-allnodes\nfe00::2\tip6-allrouters\n".to_owned();
+                let _ = match spec.subdomain.as_deref().filter(|name| !name.is_empty()) {
+                    Some(subdomain) => writeln!(
+                        hosts,
+                        "{address}\t{}.{subdomain}.{}.svc.{}\t{}",
+                        zone.hostname,
+                        text(pod.metadata.namespace.as_ref()),
+                        self.cluster_domain,
+                        zone.hostname
+                    ),
+                    None => writeln!(hosts, "{address}\t{}", zone.hostname),
+                };
+                hosts
+            }
+        };
+        let aliases: Vec<_> = spec.host_aliases.into_iter().flatten().collect();
+        if !aliases.is_empty() {
+            hosts.push_str("\n# Entries added by HostAliases.\n");
+            for alias in aliases {
+                let names = alias.hostnames.unwrap_or_default().join("\t");
+                let _ = writeln!(hosts, "{}\t{names}", alias.ip);
+            }
+        }
+        hosts
+    }
+
+    fn resolv(&self, pod: &Pod) -> String {
+        let spec = pod.spec.clone().unwrap_or_default();
+        let own = std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
+        let (mut servers, mut searches, mut options) = (Vec::new(), Vec::new(), Vec::new());
+        let policy = spec.dns_policy.as_deref().unwrap_or("ClusterFirst");
+        let host_network = spec.host_network == Some(true);
+        let cluster = match policy {
+            "ClusterFirst" => !host_network,
+            "ClusterFirstWithHostNet" => true,
+            _ => false,
+        };
+        if policy != "None" {
+            for line in own.lines() {
+                let mut words = line.split_whitespace().map(str::to_owned);
+                match words.next().as_deref() {
+                    Some("nameserver") => servers.extend(words.next()),
+                    Some("search") => searches = words.collect(),
+                    Some("options") => options.extend(words),
+                    _ => {}
+                }
+            }
+            if let Some(dns) = self.cluster_dns.clone().filter(|_| cluster) {
+                servers = vec![dns];
+                let namespace = text(pod.metadata.namespace.as_ref());
+                let domain = &self.cluster_domain;
+                let mut own = vec![
+                    format!("{namespace}.svc.{domain}"),
+                    format!("svc.{domain}"),
+                    domain.clone(),
+                ];
+                own.append(&mut searches);
+                searches = own;
+                options = vec!["ndots:5".to_owned()];
+            }
+        }
+        if let Some(config) = spec.dns_config {
+            servers.extend(config.nameservers.unwrap_or_default());
+            searches.extend(config.searches.unwrap_or_default());
+            for option in config.options.unwrap_or_default() {
+                let name = option.name.unwrap_or_default();
+                let whole = match option.value {
+                    Some(value) => format!("{name}:{value}"),
+                    None => name.clone(),
+                };
+                options.retain(|other| other.split(':').next() != Some(&name));
+                options.push(whole);
+            }
+        }
+        let mut seen = std::collections::BTreeSet::new();
+        searches.retain(|search| seen.insert(search.clone()));
+        let mut whole = String::new();
+        if !searches.is_empty() {
+            let _ = writeln!(whole, "search {}", searches.join(" "));
+        }
+        for server in servers {
+            let _ = writeln!(whole, "nameserver {server}");
+        }
+        if !options.is_empty() {
+            let _ = writeln!(whole, "options {}", options.join(" "));
+        }
+        whole
+    }
+
+    /// Where a process leaves its termination message.
+    pub(super) fn message_path(&self, uid: &str, id: &ProcessId) -> PathBuf {
+        self.pod_directory(uid)
+            .join("messages")
+            .join(format!("{}-{}", id.name, id.generation))
+    }
+
+    pub(super) fn termination_message(
+        &self,
+        pod: &Pod,
+        container: &Container,
+        id: &ProcessId,
+        failed: bool,
+    ) -> String {
+        let cut = |bytes: &[u8], most: usize| {
+            let start = bytes.len().saturating_sub(most);
+            String::from_utf8_lossy(&bytes[start..]).into_owned()
+        };
+        let left = read_plain(&self.message_path(uid(pod), id), MESSAGE * 2);
+        let left = String::from_utf8_lossy(&left[..left.len().min(MESSAGE)]).into_owned();
+        let fallback =
+            container.termination_message_policy.as_deref() == Some("FallbackToLogsOnError");
+        if !left.is_empty() || !failed || !fallback {
+            return left;
+        }
+        let path = log_path(
+            &self.logs,
+            text(pod.metadata.namespace.as_ref()),
+            text(pod.metadata.name.as_ref()),
+            uid(pod),
+            id,
+        );
+        let log = read_plain(&path, 1 << 20);
+        let log = String::from_utf8_lossy(&log).into_owned();
+        let lines: Vec<&str> = log
+            .lines()
+            .filter_map(|line| line.splitn(4, ' ').nth(3))
+            .collect();
+        let start = lines.len().saturating_sub(FALLBACK.0);
+        let mut whole = lines[start..].join("\n");
+        if !whole.is_empty() {
+            whole.push('\n');
+        }
+        cut(whole.as_bytes(), FALLBACK.1)
+    }
+}
+
+/// The content of a plain file that a container may have had its hands on.
+fn read_plain(path: &Path, most: usize) -> Vec<u8> {
+    use rustix::fs::{Mode, OFlags};
+    use std::io::Read as _;
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let Ok(file) = rustix::fs::open(path, flags, Mode::empty()) else {
+        return Vec::new();
+    };
+    let file = std::fs::File::from(file);
+    if !file.metadata().is_ok_and(|found| found.is_file()) {
+        return Vec::new();
+    }
+    let mut text = Vec::new();
+    let _ = file.take(most as u64).read_to_end(&mut text);
+    text
+}

@@ -1,0 +1,401 @@
+//! `reddwarf image load`: OCI layouts and docker archives, as directories or tar files.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+
+use jiff::Timestamp;
+use serde::Deserialize;
+
+use super::{Image, ImageError, Images, Reference, RunConfig, unpack};
+
+/// A digest and where to find its content.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Descriptor {
+    /// `sha256:...`
+    pub digest: String,
+    /// Notes of who made it.
+    #[serde(default)]
+    pub annotations: std::collections::BTreeMap<String, String>,
+    /// Which machine it is for.
+    #[serde(default)]
+    pub platform: Option<Platform>,
+}
+
+/// A machine.
+#[derive(Debug, Clone, Default, Deserialize)]
+pub struct Platform {
+    /// `amd64`
+    pub architecture: String,
+    /// `linux`
+    pub os: String,
+}
+
+/// An index or a manifest.
+#[derive(Debug, Clone, Deserialize)]
+pub struct Manifest {
+    /// Manifests of an index.
+    #[serde(default)]
+    pub manifests: Vec<Descriptor>,
+    /// The configuration.
+    #[serde(default)]
+    pub config: Option<Descriptor>,
+    /// Layers, lowest first.
+    #[serde(default)]
+    pub layers: Vec<Descriptor>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Configuration {
+    #[serde(default)]
+    config: Option<RunConfig>,
+    rootfs: RootFs,
+}
+
+#[derive(Debug, Deserialize)]
+struct RootFs {
+    #[serde(default)]
+    diff_ids: Vec<String>,
+}
+
+/// One member of `manifest.json` of a docker archive.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct DockerImage {
+    config: String,
+    #[serde(default)]
+    repo_tags: Option<Vec<String>>,
+    layers: Vec<String>,
+}
+
+fn wrong(text: impl Into<String>) -> ImageError {
+    ImageError::Content(text.into())
+}
+
+fn file(attempted: &'static str, path: &Path) -> impl FnOnce(io::Error) -> ImageError {
+    let path = path.to_owned();
+    move |cause| ImageError::File {
+        attempted,
+        path,
+        cause,
+    }
+}
+
+/// The file of a blob; a digest that is none never becomes a path.
+fn blob(directory: &Path, digest: &str) -> Result<PathBuf, ImageError> {
+    match digest.strip_prefix("sha256:") {
+        Some(hex) if hex.len() == 64 && hex.bytes().all(|byte| byte.is_ascii_hexdigit()) => {
+            Ok(directory.join("blobs/sha256").join(hex))
+        }
+        _ => Err(wrong(format!("{digest:?} is not a digest that is known"))),
+    }
+}
+
+/// The content of a small blob, which is what its digest says.
+fn read_blob(directory: &Path, digest: &str) -> Result<Vec<u8>, ImageError> {
+    let path = blob(directory, digest)?;
+    let mut text = Vec::new();
+    File::open(&path)
+        .and_then(|file| file.take(16 << 20).read_to_end(&mut text))
+        .map_err(file("read", &path))?;
+    match unpack::digest(&text) == digest {
+        true => Ok(text),
+        false => Err(wrong(format!("the content of {digest} has another digest"))),
+    }
+}
+
+fn parse<T: serde::de::DeserializeOwned>(text: &[u8], what: &str) -> Result<T, ImageError> {
+    serde_json::from_slice(text).map_err(|error| wrong(format!("{what}: {error}")))
+}
+
+/// Which of the manifests of an index is for this machine.
+pub fn choose(list: &[Descriptor]) -> Option<&Descriptor> {
+    let own = match std::env::consts::ARCH {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        other => other,
+    };
+    list.iter()
+        .find(|one| {
+            one.platform
+                .as_ref()
+                .is_some_and(|platform| platform.os == "linux" && platform.architecture == own)
+        })
+        .or_else(|| list.iter().find(|one| one.platform.is_none()))
+}
+
+/// Where the bytes of a layer come from.
+pub type LayerSource<'a> =
+    Box<dyn Fn(usize) -> io::Result<Box<dyn Read + Send>> + Send + Sync + 'a>;
+
+impl Images {
+    /// Loads every image of an OCI layout or docker archive, under the names that it gives them, or under `name`.
+    ///
+    /// # Errors
+    /// [`ImageError::Content`] if it is not what its digests say; nothing is recorded then.
+    pub async fn load(&self, path: &Path, name: Option<&str>) -> Result<Vec<Image>, ImageError> {
+        if path.is_dir() {
+            return self.load_directory(path, name).await;
+        }
+        let scratch = self.records.join(format!(".load-{}", std::process::id()));
+        let _ = std::fs::remove_dir_all(&scratch);
+        let (from, to) = (path.to_owned(), scratch.clone());
+        let extracted = tokio::task::spawn_blocking(move || extract(&from, &to))
+            .await
+            .map_err(|error| wrong(error.to_string()))?;
+        let result = match extracted {
+            Ok(()) => self.load_directory(&scratch, name).await,
+            Err(error) => Err(error),
+        };
+        let _ = std::fs::remove_dir_all(&scratch);
+        result
+    }
+
+    async fn load_directory(
+        &self,
+        path: &Path,
+        name: Option<&str>,
+    ) -> Result<Vec<Image>, ImageError> {
+        if path.join("index.json").exists() {
+            return self.load_layout(path, name).await;
+        }
+        let manifest = path.join("manifest.json");
+        if manifest.exists() {
+            return self.load_docker(path, name).await;
+        }
+        Err(wrong(format!(
+            "{} is neither an OCI layout (index.json) nor a docker archive (manifest.json)",
+            path.display()
+        )))
+    }
+
+    async fn load_layout(&self, path: &Path, name: Option<&str>) -> Result<Vec<Image>, ImageError> {
+        let index = path.join("index.json");
+        let text = std::fs::read(&index).map_err(file("read", &index))?;
+        let index: Manifest = parse(&text, "index.json")?;
+        let mut loaded = Vec::new();
+        for descriptor in &index.manifests {
+            let given = descriptor
+                .annotations
+                .get("io.containerd.image.name")
+                .or_else(|| {
+                    descriptor
+                        .annotations
+                        .get("org.opencontainers.image.ref.name")
+                });
+            let name = match (name, given) {
+                (Some(name), _) => name.to_owned(),
+                (None, Some(given)) => given.clone(),
+                (None, None) => {
+                    return Err(wrong(
+                        "the layout does not name its image; give a name with --name",
+                    ));
+                }
+            };
+            let mut digest = descriptor.digest.clone();
+            let mut manifest: Manifest = parse(&read_blob(path, &digest)?, "the manifest")?;
+            if manifest.config.is_none() {
+                let chosen = choose(&manifest.manifests)
+                    .ok_or_else(|| wrong("no image of the index is for this machine"))?;
+                digest = chosen.digest.clone();
+                manifest = parse(&read_blob(path, &digest)?, "the manifest")?;
+            }
+            let config = manifest
+                .config
+                .ok_or_else(|| wrong("the manifest has no configuration"))?;
+            let text = read_blob(path, &config.digest)?;
+            let layers: Vec<PathBuf> = manifest
+                .layers
+                .iter()
+                .map(|layer| blob(path, &layer.digest))
+                .collect::<Result<_, _>>()?;
+            let expected: Vec<Option<String>> = manifest
+                .layers
+                .iter()
+                .map(|layer| Some(layer.digest.clone()))
+                .collect();
+            let source: LayerSource<'_> =
+                Box::new(move |index: usize| Ok(Box::new(File::open(&layers[index])?) as _));
+            loaded.push(
+                self.install(
+                    &name,
+                    Some(&digest),
+                    &config.digest,
+                    &text,
+                    &expected,
+                    source,
+                )
+                .await?,
+            );
+        }
+        match loaded.is_empty() {
+            true => Err(wrong("the layout has no image")),
+            false => Ok(loaded),
+        }
+    }
+
+    async fn load_docker(&self, path: &Path, name: Option<&str>) -> Result<Vec<Image>, ImageError> {
+        let manifest = path.join("manifest.json");
+        let text = std::fs::read(&manifest).map_err(file("read", &manifest))?;
+        let list: Vec<DockerImage> = parse(&text, "manifest.json")?;
+        let inside = |name: &str| -> Result<PathBuf, ImageError> {
+            let relative = Path::new(name);
+            let fine = relative
+                .components()
+                .all(|part| matches!(part, std::path::Component::Normal(_)));
+            match fine {
+                true => Ok(path.join(relative)),
+                false => Err(wrong(format!("{name:?} leads out of the archive"))),
+            }
+        };
+        let mut loaded = Vec::new();
+        for one in list {
+            let names: Vec<String> = match name {
+                Some(name) => vec![name.to_owned()],
+                None => one.repo_tags.clone().unwrap_or_default(),
+            };
+            if names.is_empty() {
+                return Err(wrong(
+                    "the archive does not name its image; give a name with --name",
+                ));
+            }
+            let at = inside(&one.config)?;
+            let text = std::fs::read(&at).map_err(file("read", &at))?;
+            let id = unpack::digest(&text);
+            let paths: Vec<PathBuf> = one
+                .layers
+                .iter()
+                .map(|layer| inside(layer))
+                .collect::<Result<_, _>>()?;
+            let expected = vec![None; paths.len()];
+            for name in &names {
+                let paths = paths.clone();
+                let source: LayerSource<'_> =
+                    Box::new(move |index: usize| Ok(Box::new(File::open(&paths[index])?) as _));
+                loaded.push(
+                    self.install(name, None, &id, &text, &expected, source)
+                        .await?,
+                );
+            }
+        }
+        Ok(loaded)
+    }
+
+    /// Unpacks the layers that are missing, and records the image under `name`.
+    ///
+    /// # Errors
+    /// [`ImageError::Content`] if a layer is not what `expected` and the configuration say.
+    pub async fn install(
+        &self,
+        name: &str,
+        manifest: Option<&str>,
+        id: &str,
+        configuration: &[u8],
+        expected: &[Option<String>],
+        source: LayerSource<'_>,
+    ) -> Result<Image, ImageError> {
+        let reference = Reference::parse(name)?;
+        let parsed: Configuration = parse(configuration, "the configuration")?;
+        let diffs = parsed.rootfs.diff_ids;
+        if diffs.len() != expected.len() {
+            return Err(wrong(format!(
+                "it has {} layers, and its configuration names {}",
+                expected.len(),
+                diffs.len()
+            )));
+        }
+        let known = self.engine.layers().await?;
+        let mut chains: Vec<String> = Vec::new();
+        let mut size = 0;
+        for (index, (diff, expected)) in diffs.iter().zip(expected).enumerate() {
+            let parent = chains.last().cloned();
+            let chain = match &parent {
+                None => diff.clone(),
+                Some(parent) => unpack::digest(format!("{parent} {diff}").as_bytes()),
+            };
+            // Digests become names of directories.
+            blob(Path::new(""), &chain)?;
+            if !known.iter().any(|known| {
+                chain.ends_with(known.as_str()) || chain[7..].starts_with(known.as_str())
+            }) {
+                let to = self.engine.begin_layer(parent.as_deref(), &chain).await?;
+                let from =
+                    source(index).map_err(|error| wrong(format!("layer {index}: {error}")))?;
+                let unpacked = tokio::task::spawn_blocking(move || unpack::layer(from, &to))
+                    .await
+                    .map_err(|error| wrong(error.to_string()))?;
+                let (own, inner, bytes) =
+                    unpacked.map_err(|error| wrong(format!("layer {index}: {error}")))?;
+                if expected.as_ref().is_some_and(|expected| *expected != own) {
+                    return Err(wrong(format!(
+                        "layer {index} has digest {own}, and the manifest says {}",
+                        expected.as_deref().unwrap_or_default()
+                    )));
+                }
+                if inner != *diff {
+                    return Err(wrong(format!(
+                        "layer {index} unpacks to {inner}, and the configuration says {diff}"
+                    )));
+                }
+                size += bytes;
+                self.engine.seal_layer(&chain).await?;
+            }
+            chains.push(chain);
+        }
+        let digests = manifest
+            .map(|digest| format!("{}@{digest}", reference.name()))
+            .into_iter()
+            .chain(reference.by_digest())
+            .collect::<std::collections::BTreeSet<_>>();
+        self.save(Image {
+            id: id.to_owned(),
+            names: match reference.tag {
+                Some(_) => vec![format!(
+                    "{}:{}",
+                    reference.name(),
+                    reference.tag.as_deref().unwrap_or_default()
+                )],
+                None => Vec::new(),
+            },
+            digests: digests.into_iter().collect(),
+            config: parsed.config.unwrap_or_default(),
+            chains,
+            size,
+            loaded: Timestamp::now(),
+        })
+    }
+}
+
+/// Puts the plain files of a tar file into a directory.
+fn extract(from: &Path, to: &Path) -> Result<(), ImageError> {
+    let archive = File::open(from).map_err(file("read", from))?;
+    std::fs::create_dir_all(to).map_err(file("make", to))?;
+    let mut reader = io::BufReader::new(archive);
+    let gzip = io::BufRead::fill_buf(&mut reader)
+        .map_err(file("read", from))?
+        .starts_with(&[0x1f, 0x8b]);
+    let reader: Box<dyn Read> = match gzip {
+        true => Box::new(flate2::read::MultiGzDecoder::new(reader)),
+        false => Box::new(reader),
+    };
+    let mut archive = tar::Archive::new(reader);
+    archive.set_preserve_permissions(false);
+    let whole = || -> io::Result<()> {
+        for entry in archive.entries()? {
+            let mut entry = entry?;
+            let kind = entry.header().entry_type();
+            if kind.is_file() || kind.is_dir() {
+                // Refuses names that lead out.
+                entry.unpack_in(to)?;
+            } else if kind.is_symlink() || kind.is_hard_link() {
+                return Err(io::Error::other(
+                    "links are not expected in an image archive",
+                ));
+            }
+        }
+        Ok(())
+    };
+    let mut whole = whole;
+    whole().map_err(|error| wrong(format!("{}: {error}", from.display())))
+}

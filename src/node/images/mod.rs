@@ -1,0 +1,242 @@
+//! Images on this host: what is known of each, and its layers in the storage engine.
+//!
+//! A record a file, written whole: the command line and a running agent see the same images without talking.
+
+mod load;
+mod reference;
+mod unpack;
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::storage::{StorageEngine, StorageError};
+
+pub use reference::Reference;
+
+/// What an image says about running it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, rename_all = "PascalCase")]
+pub struct RunConfig {
+    /// Who, as `USER[:GROUP]`.
+    pub user: String,
+    /// `NAME=value`.
+    pub env: Option<Vec<String>>,
+    /// The program.
+    pub entrypoint: Option<Vec<String>>,
+    /// Its arguments.
+    pub cmd: Option<Vec<String>>,
+    /// Where.
+    pub working_dir: String,
+    /// The signal that asks it to end.
+    pub stop_signal: Option<String>,
+}
+
+/// An image that is here.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Image {
+    /// The digest of its configuration.
+    pub id: String,
+    /// `docker.io/library/busybox:latest`, ...
+    pub names: Vec<String>,
+    /// `docker.io/library/busybox@sha256:...`, ...
+    pub digests: Vec<String>,
+    /// How to run it.
+    pub config: RunConfig,
+    /// Its layers, lowest first.
+    pub chains: Vec<String>,
+    /// Bytes that its layers take.
+    pub size: u64,
+    /// When it came.
+    pub loaded: Timestamp,
+}
+
+/// Why something cannot be done with an image.
+#[derive(Debug, thiserror::Error)]
+pub enum ImageError {
+    /// A name that is none.
+    #[error("couldn't parse image name {name:?}: invalid reference format")]
+    Name {
+        /// As given.
+        name: String,
+    },
+    /// It is not here.
+    #[error("image {0} is not on this host")]
+    Absent(String),
+    /// Its content is not what it says.
+    #[error("the image is not sound: {0}")]
+    Content(String),
+    /// The storage engine failed.
+    #[error(transparent)]
+    Storage(#[from] StorageError),
+    /// A file could not be used.
+    #[error("cannot {attempted} {}: {cause}", path.display())]
+    File {
+        /// What was attempted.
+        attempted: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// What the system says.
+        cause: io::Error,
+    },
+}
+
+/// The images of a host. Clones are the same.
+#[derive(Clone)]
+pub struct Images {
+    records: PathBuf,
+    engine: Arc<dyn StorageEngine>,
+}
+
+impl Images {
+    /// The images recorded in `directory` whose layers are in `engine`.
+    pub fn new(directory: &Path, engine: Arc<dyn StorageEngine>) -> Self {
+        Images {
+            records: directory.to_owned(),
+            engine,
+        }
+    }
+
+    /// Every image, newest last.
+    ///
+    /// # Errors
+    /// [`ImageError::File`].
+    pub fn list(&self) -> Result<Vec<Image>, ImageError> {
+        let wrong = |path: &Path, cause| ImageError::File {
+            attempted: "read",
+            path: path.to_owned(),
+            cause,
+        };
+        let entries = match std::fs::read_dir(&self.records) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            other => other.map_err(|error| wrong(&self.records, error))?,
+        };
+        let mut list = Vec::new();
+        for entry in entries.flatten() {
+            let path = entry.path();
+            if path.extension().is_none_or(|extension| extension != "json") {
+                continue;
+            }
+            match std::fs::read(&path) {
+                // Removed meanwhile.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                other => {
+                    let text = other.map_err(|error| wrong(&path, error))?;
+                    list.push(
+                        serde_json::from_slice::<Image>(&text)
+                            .map_err(|error| wrong(&path, error.into()))?,
+                    );
+                }
+            }
+        }
+        list.sort_by(|a, b| (a.loaded, &a.id).cmp(&(b.loaded, &b.id)));
+        Ok(list)
+    }
+
+    /// The image of this name, digest or id.
+    ///
+    /// # Errors
+    /// [`ImageError::Name`], [`ImageError::File`].
+    pub fn find(&self, name: &str) -> Result<Option<Image>, ImageError> {
+        let reference = Reference::parse(name);
+        let list = self.list()?;
+        let by_id = |image: &&Image| {
+            image.id == name
+                || image
+                    .id
+                    .strip_prefix("sha256:")
+                    .is_some_and(|id| name.len() >= 12 && id.starts_with(name))
+        };
+        match reference {
+            Ok(reference) => {
+                let full = reference.to_string();
+                let digest = reference.by_digest();
+                Ok(list
+                    .iter()
+                    .find(|image| match &digest {
+                        Some(digest) => image.digests.contains(digest),
+                        None => image.names.contains(&full),
+                    })
+                    .or_else(|| list.iter().find(by_id))
+                    .cloned())
+            }
+            Err(error) => match list.iter().find(by_id) {
+                Some(image) => Ok(Some(image.clone())),
+                None => Err(error),
+            },
+        }
+    }
+
+    fn record(&self, image: &Image) -> PathBuf {
+        let hex = image.id.strip_prefix("sha256:").unwrap_or(&image.id);
+        self.records.join(format!("{hex}.json"))
+    }
+
+    /// Records an image; names that it takes are taken from others.
+    fn save(&self, mut image: Image) -> Result<Image, ImageError> {
+        for mut other in self.list()? {
+            if other.id == image.id {
+                for name in other.names {
+                    if !image.names.contains(&name) {
+                        image.names.push(name);
+                    }
+                }
+                for digest in other.digests {
+                    if !image.digests.contains(&digest) {
+                        image.digests.push(digest);
+                    }
+                }
+            } else if other.names.iter().any(|name| image.names.contains(name)) {
+                other.names.retain(|name| !image.names.contains(name));
+                self.write(&other)?;
+            }
+        }
+        self.write(&image)?;
+        Ok(image)
+    }
+
+    fn write(&self, image: &Image) -> Result<(), ImageError> {
+        let path = self.record(image);
+        let partial = path.with_extension("new");
+        let written = std::fs::create_dir_all(&self.records)
+            .and_then(|()| std::fs::write(&partial, serde_json::to_vec(image)?))
+            .and_then(|()| std::fs::rename(&partial, &path));
+        written.map_err(|cause| ImageError::File {
+            attempted: "write",
+            path,
+            cause,
+        })
+    }
+
+    /// Removes an image and the layers that no other has. Running containers keep what they mounted.
+    ///
+    /// # Errors
+    /// [`ImageError::Absent`] and what storage says.
+    pub async fn remove(&self, name: &str) -> Result<Image, ImageError> {
+        let image = self
+            .find(name)?
+            .ok_or_else(|| ImageError::Absent(name.to_owned()))?;
+        let path = self.record(&image);
+        std::fs::remove_file(&path).map_err(|cause| ImageError::File {
+            attempted: "remove",
+            path,
+            cause,
+        })?;
+        let mut uses: BTreeMap<String, u32> = BTreeMap::new();
+        for other in self.list()? {
+            for chain in other.chains {
+                *uses.entry(chain).or_default() += 1;
+            }
+        }
+        for chain in image.chains.iter().rev() {
+            if !uses.contains_key(chain) {
+                self.engine.remove_layer(chain).await?;
+            }
+        }
+        Ok(image)
+    }
+}

@@ -1,0 +1,406 @@
+//! Layers: verified while they are read, and unpacked so that nothing in them can reach out of their directory.
+
+use std::ffi::OsStr;
+use std::io::{self, Read};
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::{Component, Path, PathBuf};
+
+use ring::digest::{Context, SHA256};
+use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Timespec, Timestamps, Uid, XattrFlags};
+use rustix::io::Errno;
+
+use crate::storage::beneath::{ensure, open_as, open_in, root, through};
+use crate::storage::{LayerDirectory, Whiteouts};
+
+/// What a layer may unpack to, in bytes: a bomb is stopped here, not by a full disk.
+const LARGEST: u64 = 64 << 30;
+
+/// Reads on, and knows the digest of what was read.
+pub struct Hashing<R> {
+    from: R,
+    context: Context,
+    count: u64,
+}
+
+impl<R: Read> Hashing<R> {
+    /// Hashes what is read of `from`.
+    pub fn new(from: R) -> Self {
+        Hashing {
+            from,
+            context: Context::new(&SHA256),
+            count: 0,
+        }
+    }
+    /// Reads what is left, and gives the digest of everything and its length.
+    pub fn finish(mut self) -> io::Result<(String, u64)> {
+        io::copy(&mut self, &mut io::sink())?;
+        Ok((text(self.context.finish().as_ref()), self.count))
+    }
+}
+
+impl<R: Read> Read for Hashing<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = self.from.read(buffer)?;
+        self.context.update(&buffer[..count]);
+        self.count += count as u64;
+        if self.count > LARGEST {
+            return Err(io::Error::other("it is larger than 64 GiB"));
+        }
+        Ok(count)
+    }
+}
+
+fn text(digest: &[u8]) -> String {
+    use std::fmt::Write as _;
+    digest.iter().fold("sha256:".to_owned(), |mut text, byte| {
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
+}
+
+/// The digest of bytes.
+pub fn digest(bytes: &[u8]) -> String {
+    text(ring::digest::digest(&SHA256, bytes).as_ref())
+}
+
+/// Unpacks a layer, compressed or not. Returns the digests of the bytes as they are and uncompressed, and the size of
+/// the latter.
+///
+/// # Errors
+/// What is wrong with it, or with the file system.
+pub fn layer<R: Read>(from: R, to: &LayerDirectory) -> io::Result<(String, String, u64)> {
+    let mut outer = io::BufReader::with_capacity(1 << 16, Hashing::new(from));
+    let start = io::BufRead::fill_buf(&mut outer)?;
+    let (gzip, zstd) = (
+        start.starts_with(&[0x1f, 0x8b]),
+        start.starts_with(&[0x28, 0xb5, 0x2f, 0xfd]),
+    );
+    if zstd {
+        return Err(io::Error::other(
+            "layers compressed by zstd are not read yet; push the image with gzip",
+        ));
+    }
+    let (inner, size) = match gzip {
+        true => {
+            let mut inner = Hashing::new(flate2::read::MultiGzDecoder::new(&mut outer));
+            entries(&mut inner, to)?;
+            inner.finish()?
+        }
+        false => {
+            let mut inner = Hashing::new(&mut outer);
+            entries(&mut inner, to)?;
+            inner.finish()?
+        }
+    };
+    io::copy(&mut outer, &mut io::sink())?;
+    let (own, _) = outer.into_inner().finish()?;
+    Ok((own, inner, size))
+}
+
+/// A path of an archive without what would lead out: nothing for the root itself.
+fn plain(path: &Path) -> io::Result<Option<PathBuf>> {
+    let mut whole = PathBuf::new();
+    for part in path.components() {
+        match part {
+            Component::Normal(name) => whole.push(name),
+            Component::CurDir | Component::RootDir => {}
+            _ => {
+                return Err(io::Error::other(format!(
+                    "the entry {path:?} leads out of the image"
+                )));
+            }
+        }
+    }
+    Ok((!whole.as_os_str().is_empty()).then_some(whole))
+}
+
+fn entries<R: Read>(from: R, to: &LayerDirectory) -> io::Result<()> {
+    let top = root(&to.path)?;
+    let mut archive = tar::Archive::new(from);
+    let mut directories: Vec<(PathBuf, i64)> = Vec::new();
+    for entry in archive.entries()? {
+        let mut entry = entry?;
+        let given = entry.path()?.into_owned();
+        let Some(path) = plain(&given)? else {
+            continue;
+        };
+        let explain = |error: io::Error| {
+            io::Error::new(error.kind(), format!("{}: {error}", given.display()))
+        };
+        one(&top, &path, &mut entry, to.whiteouts, &mut directories).map_err(explain)?;
+    }
+    // The times of directories change with what is put into them.
+    for (path, time) in directories.into_iter().rev() {
+        if let (Some(parent), Some(name)) = (path.parent(), path.file_name())
+            && let Ok(parent) = open_in(&top, parent)
+        {
+            set_time(&parent, name, time);
+        }
+    }
+    Ok(())
+}
+
+fn set_time(parent: &OwnedFd, name: &OsStr, time: i64) {
+    let at = Timespec {
+        tv_sec: time,
+        tv_nsec: 0,
+    };
+    let times = Timestamps {
+        last_access: at,
+        last_modification: at,
+    };
+    let _ = rustix::fs::utimensat(parent, name, &times, AtFlags::SYMLINK_NOFOLLOW);
+}
+
+/// Removes what is at `name`, a tree if it is one.
+fn clear(parent: &OwnedFd, name: &OsStr) -> io::Result<()> {
+    match rustix::fs::unlinkat(parent, name, AtFlags::empty()) {
+        Ok(()) | Err(Errno::NOENT) => Ok(()),
+        Err(Errno::ISDIR | Errno::PERM) => {
+            let path = Path::new(&through(parent)).join(name);
+            std::fs::remove_dir_all(path)
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn one<R: Read>(
+    top: &OwnedFd,
+    path: &Path,
+    entry: &mut tar::Entry<'_, R>,
+    whiteouts: Whiteouts,
+    directories: &mut Vec<(PathBuf, i64)>,
+) -> io::Result<()> {
+    let header = entry.header().clone();
+    let name = path.file_name().unwrap_or_default();
+    let parent_path = path.parent().unwrap_or(Path::new(""));
+    let parent = ensure(top, parent_path, true)?;
+    if let Some(gone) = name.as_bytes().strip_prefix(b".wh.") {
+        return whiteout(&parent, OsStr::from_bytes(gone), whiteouts);
+    }
+    let mode = Mode::from_raw_mode(header.mode()? & 0o7777);
+    let kind = header.entry_type();
+    let there = rustix::fs::statat(&parent, name, AtFlags::SYMLINK_NOFOLLOW)
+        .map(|found| FileType::from_raw_mode(found.st_mode));
+    let keeps = kind.is_dir() && matches!(there, Ok(FileType::Directory));
+    if there.is_ok() && !keeps {
+        clear(&parent, name)?;
+    }
+    let number = || -> io::Result<u64> {
+        let (major, minor) = (header.device_major()?, header.device_minor()?);
+        Ok(rustix::fs::makedev(major.unwrap_or(0), minor.unwrap_or(0)))
+    };
+    if kind.is_dir() {
+        if !keeps {
+            rustix::fs::mkdirat(&parent, name, mode)?;
+        }
+        directories.push((path.to_owned(), header.mtime()? as i64));
+    } else if kind.is_symlink() {
+        let target = entry
+            .link_name()?
+            .ok_or_else(|| io::Error::other("a link without target"))?;
+        rustix::fs::symlinkat(target.as_ref(), &parent, name)?;
+    } else if kind.is_hard_link() {
+        let target = entry
+            .link_name()?
+            .ok_or_else(|| io::Error::other("a link without target"))?;
+        let target = plain(&target)?.ok_or_else(|| io::Error::other("a link to the root"))?;
+        let from = open_in(top, target.parent().unwrap_or(Path::new("")))?;
+        let old = target.file_name().unwrap_or_default();
+        rustix::fs::linkat(&from, old, &parent, name, AtFlags::empty())?;
+        return Ok(());
+    } else if kind.is_character_special() {
+        rustix::fs::mknodat(&parent, name, FileType::CharacterDevice, mode, number()?)?;
+    } else if kind.is_block_special() {
+        rustix::fs::mknodat(&parent, name, FileType::BlockDevice, mode, number()?)?;
+    } else if kind.is_fifo() {
+        rustix::fs::mknodat(&parent, name, FileType::Fifo, mode, 0)?;
+    } else if kind.is_file() || kind.is_contiguous() || kind.is_gnu_sparse() {
+        let flags =
+            OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let file = rustix::fs::openat(&parent, name, flags, mode)?;
+        io::copy(entry, &mut std::fs::File::from(file))?;
+    } else {
+        // Extended headers of the whole archive and the like are no files.
+        return Ok(());
+    }
+    let (uid, gid) = (header.uid()? as u32, header.gid()? as u32);
+    rustix::fs::chownat(
+        &parent,
+        name,
+        Some(Uid::from_raw(uid)),
+        Some(Gid::from_raw(gid)),
+        AtFlags::SYMLINK_NOFOLLOW,
+    )?;
+    if !kind.is_symlink() {
+        // After the owner: changing that takes set-id bits away. The umask took others.
+        rustix::fs::chmodat(&parent, name, mode, AtFlags::empty())?;
+        attributes(&parent, name, entry)?;
+    }
+    if !kind.is_dir() {
+        set_time(&parent, name, header.mtime()? as i64);
+    }
+    Ok(())
+}
+
+/// Extended attributes that images carry: capabilities of programs and users' own.
+fn attributes<R: Read>(
+    parent: &OwnedFd,
+    name: &OsStr,
+    entry: &mut tar::Entry<'_, R>,
+) -> io::Result<()> {
+    let Some(extensions) = entry.pax_extensions()? else {
+        return Ok(());
+    };
+    let path = Path::new(&through(parent)).join(name);
+    for extension in extensions.flatten() {
+        let Some(key) = extension.key_bytes().strip_prefix(b"SCHILY.xattr.") else {
+            continue;
+        };
+        // Others would let a layer pretend to be overlayfs' own marks, or carry labels of another system.
+        if key == b"security.capability" || key.starts_with(b"user.") {
+            let key = OsStr::from_bytes(key);
+            let set =
+                rustix::fs::lsetxattr(&path, key, extension.value_bytes(), XattrFlags::empty());
+            if !matches!(set, Ok(()) | Err(Errno::OPNOTSUPP)) {
+                set?;
+            }
+        }
+    }
+    Ok(())
+}
+
+fn whiteout(parent: &OwnedFd, gone: &OsStr, how: Whiteouts) -> io::Result<()> {
+    let opaque = gone.as_bytes() == b".wh..opq";
+    if !opaque && (gone.is_empty() || gone == "." || gone == "..") {
+        return Err(io::Error::other("a whiteout of nothing"));
+    }
+    match (how, opaque) {
+        (Whiteouts::Overlay, true) => {
+            let flags = XattrFlags::empty();
+            Ok(rustix::fs::setxattr(
+                through(parent),
+                "trusted.overlay.opaque",
+                b"y",
+                flags,
+            )?)
+        }
+        (Whiteouts::Overlay, false) => {
+            clear(parent, gone)?;
+            let kind = FileType::CharacterDevice;
+            Ok(rustix::fs::mknodat(parent, gone, kind, Mode::empty(), 0)?)
+        }
+        (Whiteouts::Apply, true) => {
+            let inside = open_as(parent, Path::new("."), OFlags::RDONLY | OFlags::DIRECTORY)?;
+            for entry in std::fs::read_dir(through(&inside))?.flatten() {
+                clear(parent, &entry.file_name())?;
+            }
+            Ok(())
+        }
+        (Whiteouts::Apply, false) => clear(parent, gone),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn archive(entries: &[(&str, tar::EntryType, &str)]) -> Vec<u8> {
+        let mut builder = tar::Builder::new(Vec::new());
+        for (path, kind, content) in entries {
+            let mut header = tar::Header::new_gnu();
+            header.set_entry_type(*kind);
+            header.set_mode(0o755);
+            header.set_uid(0);
+            header.set_gid(0);
+            header.set_mtime(1);
+            // As an attacker writes it: the library itself refuses such names.
+            header.as_old_mut().name[..path.len()].copy_from_slice(path.as_bytes());
+            let data: &[u8] = if kind.is_file() {
+                content.as_bytes()
+            } else {
+                b""
+            };
+            header.set_size(data.len() as u64);
+            if !kind.is_file() && !content.is_empty() {
+                header.as_old_mut().linkname[..content.len()].copy_from_slice(content.as_bytes());
+            }
+            header.set_cksum();
+            builder.append(&header, data).expect("appended");
+        }
+        builder.into_inner().expect("finished")
+    }
+
+    #[test]
+    fn nothing_of_a_layer_is_written_outside_its_directory() {
+        if !rustix::process::geteuid().is_root() {
+            return;
+        }
+        use tar::EntryType;
+        let file = EntryType::Regular;
+        let link = EntryType::Symlink;
+        for entries in [
+            vec![("../evil", file, "x")],
+            vec![("a/../../evil", file, "x")],
+            vec![("a", link, "../.."), ("a/evil", file, "x")],
+            vec![("a", link, "/"), ("a/evil", file, "x")],
+            vec![("evil", EntryType::Link, "../victim")],
+            vec![("a", link, ".."), ("evil", EntryType::Link, "a/victim")],
+            vec![("a", link, "../victim"), ("a", file, "changed")],
+            vec![(".wh...", file, "")],
+        ] {
+            let directory = tempfile::tempdir().expect("a directory");
+            let top = directory.path().join("layer");
+            std::fs::create_dir(&top).expect("made");
+            std::fs::write(directory.path().join("victim"), "whole").expect("written");
+            let to = LayerDirectory {
+                path: top,
+                whiteouts: Whiteouts::Apply,
+            };
+            let _ = layer(archive(&entries).as_slice(), &to);
+            let names: Vec<_> = std::fs::read_dir(directory.path())
+                .expect("read")
+                .flatten()
+                .collect();
+            assert_eq!(names.len(), 2, "{entries:?}");
+            let victim = std::fs::read_to_string(directory.path().join("victim"));
+            assert_eq!(victim.expect("read"), "whole", "{entries:?}");
+            assert!(!Path::new("/evil").exists());
+        }
+    }
+
+    #[test]
+    fn whiteouts_take_away_what_is_below() {
+        if !rustix::process::geteuid().is_root() {
+            return;
+        }
+        use tar::EntryType;
+        let directory = tempfile::tempdir().expect("a directory");
+        let to = LayerDirectory {
+            path: directory.path().to_owned(),
+            whiteouts: Whiteouts::Apply,
+        };
+        let below = archive(&[
+            ("d", EntryType::Directory, ""),
+            ("d/a", EntryType::Regular, "1"),
+            ("d/b", EntryType::Regular, "2"),
+            ("e", EntryType::Directory, ""),
+            ("e/f", EntryType::Regular, "3"),
+        ]);
+        let (own, inner, _) = layer(below.as_slice(), &to).expect("unpacked");
+        assert_eq!(own, inner, "not compressed");
+        assert_eq!(own, digest(&below));
+        let above = archive(&[
+            ("d/.wh.a", EntryType::Regular, ""),
+            ("e/.wh..wh..opq", EntryType::Regular, ""),
+            ("e/g", EntryType::Regular, "4"),
+        ]);
+        layer(above.as_slice(), &to).expect("unpacked");
+        let there = |path: &str| directory.path().join(path).exists();
+        assert_eq!(
+            (there("d/a"), there("d/b"), there("e/f"), there("e/g")),
+            (false, true, false, true)
+        );
+    }
+}

@@ -1,0 +1,222 @@
+//! Control groups, of version 1 (a hierarchy a controller) or 2 (one).
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use crate::zone::{Limits, Usage};
+
+/// Where the system mounts control groups.
+const ROOT: &str = "/sys/fs/cgroup";
+/// The length of a period of processor time, in microseconds.
+const PERIOD: u64 = 100_000;
+
+/// The hierarchies of this host in which we keep groups.
+#[derive(Debug, Clone)]
+pub struct Groups {
+    unified: bool,
+    /// Our directory in each hierarchy.
+    ours: Vec<PathBuf>,
+}
+
+impl Groups {
+    /// The hierarchies of this host, with our groups under `name`.
+    ///
+    /// # Errors
+    /// What is missing, and how to have it.
+    pub fn find(name: &str) -> Result<Self, String> {
+        let root = Path::new(ROOT);
+        if root.join("cgroup.controllers").exists() {
+            return Ok(Groups {
+                unified: true,
+                ours: vec![root.join(name)],
+            });
+        }
+        let mut ours: Vec<PathBuf> = Vec::new();
+        for controller in ["cpu", "cpuacct", "memory", "pids"] {
+            let Ok(path) = fs::canonicalize(root.join(controller)) else {
+                continue;
+            };
+            let own = path.join(name);
+            if path.join("cgroup.procs").exists() && !ours.contains(&own) {
+                ours.push(own);
+            }
+        }
+        match ours.is_empty() {
+            true => Err(format!(
+                "no control groups are mounted under {ROOT}: mount -t cgroup2 none {ROOT}"
+            )),
+            false => Ok(Groups {
+                unified: false,
+                ours,
+            }),
+        }
+    }
+
+    /// The groups of a zone, one a hierarchy.
+    pub fn zone(&self, zone: &str) -> Vec<PathBuf> {
+        self.ours.iter().map(|own| own.join(zone)).collect()
+    }
+
+    /// Makes the groups of a zone and one in them, with limits on the zone.
+    pub fn make_zone(&self, zone: &str, limits: &Limits) -> io::Result<()> {
+        for own in self.zone(zone) {
+            if self.unified {
+                let mut above: Vec<&Path> = own
+                    .ancestors()
+                    .take_while(|path| *path != Path::new("/sys/fs"))
+                    .collect();
+                above.reverse();
+                for path in above {
+                    fs::create_dir_all(path)?;
+                    for controller in ["+cpu", "+memory", "+pids"] {
+                        // One that this host does not offer is missed by its limit, and said there.
+                        let _ = fs::write(path.join("cgroup.subtree_control"), controller);
+                    }
+                }
+            }
+            fs::create_dir_all(own.join("init"))?;
+        }
+        self.limit(zone, limits)
+    }
+
+    /// Makes a group in a zone's, with limits.
+    pub fn make(&self, zone: &str, name: &str, limits: &Limits) -> io::Result<()> {
+        for own in self.zone(zone) {
+            fs::create_dir_all(own.join(name))?;
+        }
+        self.limit(&format!("{zone}/{name}"), limits)
+    }
+
+    /// Sets limits.
+    pub fn limit(&self, group: &str, limits: &Limits) -> io::Result<()> {
+        let set = |file: &str, value: String| -> io::Result<()> {
+            for own in &self.ours {
+                let path = own.join(group).join(file);
+                if path.exists() {
+                    return fs::write(&path, &value).map_err(|error| {
+                        io::Error::new(error.kind(), format!("{}: {error}", path.display()))
+                    });
+                }
+            }
+            Ok(())
+        };
+        if let Some(shares) = limits.cpu_shares {
+            match self.unified {
+                true => {
+                    let weight = 1 + (shares.clamp(2, 262_144) - 2) * 9999 / 262_142;
+                    set("cpu.weight", weight.to_string())?;
+                }
+                false => set("cpu.shares", shares.max(2).to_string())?,
+            }
+        }
+        if let Some(millis) = limits.cpu_millis {
+            let quota = (millis * PERIOD / 1000).max(1000);
+            match self.unified {
+                true => set("cpu.max", format!("{quota} {PERIOD}"))?,
+                false => {
+                    set("cpu.cfs_period_us", PERIOD.to_string())?;
+                    set("cpu.cfs_quota_us", quota.to_string())?;
+                }
+            }
+        }
+        if let Some(memory) = limits.memory {
+            match self.unified {
+                true => set("memory.max", memory.to_string())?,
+                false => set("memory.limit_in_bytes", memory.to_string())?,
+            }
+        }
+        if let Some(pids) = limits.pids {
+            set("pids.max", pids.to_string())?;
+        }
+        Ok(())
+    }
+
+    /// What a group and all in it use.
+    pub fn usage(&self, group: &str) -> Usage {
+        let read = |file: &str| {
+            self.ours
+                .iter()
+                .find_map(|own| fs::read_to_string(own.join(group).join(file)).ok())
+        };
+        let number = |file: &str| read(file).and_then(|text| text.trim().parse::<u64>().ok());
+        let field = |file: &str, key: &str| {
+            read(file)?.lines().find_map(|line| {
+                let (name, value) = line.split_once(' ')?;
+                (name == key).then(|| value.trim().parse::<u64>().ok())?
+            })
+        };
+        let (cpu, memory, inactive) = match self.unified {
+            true => (
+                field("cpu.stat", "usage_usec").map(|micros| micros * 1000),
+                number("memory.current"),
+                field("memory.stat", "inactive_file"),
+            ),
+            false => (
+                number("cpuacct.usage"),
+                number("memory.usage_in_bytes"),
+                field("memory.stat", "total_inactive_file"),
+            ),
+        };
+        let memory = memory.unwrap_or(0);
+        Usage {
+            cpu: cpu.unwrap_or(0),
+            memory,
+            working_set: memory.saturating_sub(inactive.unwrap_or(0)),
+            pids: number("pids.current").unwrap_or(0),
+        }
+    }
+
+    /// Ids of the processes in a zone's groups.
+    pub fn processes(&self, zone: &str) -> Vec<i32> {
+        let mut found = Vec::new();
+        let mut left = self.zone(zone);
+        while let Some(path) = left.pop() {
+            let text = fs::read_to_string(path.join("cgroup.procs")).unwrap_or_default();
+            found.extend(text.lines().filter_map(|line| line.parse::<i32>().ok()));
+            left.extend(children(&path));
+        }
+        found.sort_unstable();
+        found.dedup();
+        found.retain(|pid| *pid > 0);
+        found
+    }
+
+    /// Removes the group of a process.
+    pub fn remove(&self, zone: &str, name: &str) -> io::Result<()> {
+        self.zone(zone)
+            .iter()
+            .try_for_each(|own| remove_group(&own.join(name)))
+    }
+
+    /// Removes a zone's groups; there must be no process in them.
+    pub fn remove_zone(&self, zone: &str) -> io::Result<()> {
+        for own in self.zone(zone) {
+            for child in children(&own) {
+                for inner in children(&child) {
+                    remove_group(&inner)?;
+                }
+                remove_group(&child)?;
+            }
+            remove_group(&own)?;
+        }
+        Ok(())
+    }
+}
+
+fn children(path: &Path) -> Vec<PathBuf> {
+    fs::read_dir(path)
+        .into_iter()
+        .flatten()
+        .flatten()
+        .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()))
+        .map(|entry| entry.path())
+        .collect()
+}
+
+fn remove_group(path: &Path) -> io::Result<()> {
+    match fs::remove_dir(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        other => other,
+    }
+}

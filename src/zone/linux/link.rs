@@ -1,0 +1,357 @@
+//! The agent's side of a supervisor: asks, answers, and sessions.
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use serde::de::DeserializeOwned;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::AbortHandle;
+
+use crate::zone::supervisor::{
+    Ask, Hello, Refusal, Reply, SOCKET, SessionEnd, What, kind, read_frame, write_frame,
+};
+use crate::zone::{Process, ProcessId, Session, ZoneError};
+
+/// How long a supervisor may take to answer.
+const ANSWER: Duration = Duration::from_secs(120);
+
+/// What is known from a supervisor.
+#[derive(Default)]
+struct Known {
+    processes: BTreeMap<ProcessId, Process>,
+    control: Option<mpsc::Sender<(u8, Vec<u8>)>>,
+    asks: HashMap<u64, oneshot::Sender<Result<(), Refusal>>>,
+    sessions: HashMap<u64, oneshot::Sender<Result<UnixStream, String>>>,
+}
+
+/// The connection to one supervisor.
+pub struct Link {
+    name: String,
+    known: Mutex<Known>,
+    /// The boot that is connected.
+    boot: watch::Sender<Option<String>>,
+    next: AtomicU64,
+    listening: Mutex<Option<AbortHandle>>,
+    changed: Box<dyn Fn() + Send + Sync>,
+}
+
+impl Link {
+    /// A link that is not listening yet; `changed` is called when something is learnt.
+    pub fn new(name: String, changed: impl Fn() + Send + Sync + 'static) -> Arc<Self> {
+        Arc::new(Link {
+            name,
+            known: Mutex::default(),
+            boot: watch::channel(None).0,
+            next: AtomicU64::new(1),
+            listening: Mutex::new(None),
+            changed: Box::new(changed),
+        })
+    }
+
+    /// Listens in the control directory.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn listen(self: &Arc<Self>, directory: &Path) -> std::io::Result<()> {
+        use std::os::fd::AsRawFd as _;
+        let mut listening = self.listening.lock();
+        if listening.is_some() {
+            return Ok(());
+        }
+        match std::fs::remove_file(directory.join(SOCKET)) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        // Names of sockets are short, and directories may be deep.
+        let handle = std::fs::File::open(directory)?;
+        let short = format!("/proc/self/fd/{}/{SOCKET}", handle.as_raw_fd());
+        let listener = UnixListener::bind(short)?;
+        let link = self.clone();
+        let task = tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                let link = link.clone();
+                tokio::spawn(async move { link.take(stream).await });
+            }
+        });
+        *listening = Some(task.abort_handle());
+        Ok(())
+    }
+
+    /// Stops listening; the supervisor is gone.
+    pub fn close(&self) {
+        if let Some(task) = self.listening.lock().take() {
+            task.abort();
+        }
+        let mut known = self.known.lock();
+        known.processes.clear();
+        known.control = None;
+        self.boot.send_replace(None);
+    }
+
+    /// The boot that is connected.
+    pub fn boot(&self) -> Option<String> {
+        self.boot.borrow().clone()
+    }
+
+    /// Waits for a supervisor to say hello.
+    pub async fn hello(&self, patience: Duration) -> bool {
+        let mut boot = self.boot.subscribe();
+        let said = boot.wait_for(Option::is_some);
+        tokio::time::timeout(patience, said)
+            .await
+            .is_ok_and(|said| said.is_ok())
+    }
+
+    /// The processes as told last.
+    pub fn processes(&self) -> Vec<Process> {
+        self.known.lock().processes.values().cloned().collect()
+    }
+
+    async fn take(self: Arc<Self>, mut stream: UnixStream) {
+        let Ok(Some((kind::HELLO, payload))) = read_frame(&mut stream).await else {
+            return;
+        };
+        match serde_json::from_slice(&payload) {
+            Ok(Hello::Control { boot, processes }) => self.control(stream, boot, processes).await,
+            Ok(Hello::Session { number, refused }) => {
+                let waiting = self.known.lock().sessions.remove(&number);
+                if let Some(waiting) = waiting {
+                    let _ = waiting.send(match refused {
+                        None => Ok(stream),
+                        Some(reason) => Err(reason),
+                    });
+                }
+            }
+            Err(error) => {
+                tracing::warn!(zone = self.name, %error, "a supervisor is not understood")
+            }
+        }
+    }
+
+    async fn control(self: Arc<Self>, stream: UnixStream, boot: String, processes: Vec<Process>) {
+        let (mut from, mut to) = stream.into_split();
+        let (sender, mut queue) = mpsc::channel::<(u8, Vec<u8>)>(256);
+        {
+            let mut known = self.known.lock();
+            known.processes = processes
+                .into_iter()
+                .map(|process| (process.id.clone(), process))
+                .collect();
+            known.control = Some(sender.clone());
+        }
+        self.boot.send_replace(Some(boot));
+        (self.changed)();
+        let writer = tokio::spawn(async move {
+            while let Some((kind, payload)) = queue.recv().await {
+                if write_frame(&mut to, kind, &payload).await.is_err() {
+                    return;
+                }
+            }
+        });
+        while let Ok(Some((kind, payload))) = read_frame(&mut from).await {
+            fn parse<T: DeserializeOwned>(payload: &[u8]) -> Option<T> {
+                serde_json::from_slice(payload).ok()
+            }
+            match kind {
+                kind::CHANGED => {
+                    if let Some(process) = parse::<Process>(&payload) {
+                        self.known
+                            .lock()
+                            .processes
+                            .insert(process.id.clone(), process);
+                        (self.changed)();
+                    }
+                }
+                kind::REPLY => {
+                    if let Some(reply) = parse::<Reply>(&payload)
+                        && let Some(waiting) = self.known.lock().asks.remove(&reply.number)
+                    {
+                        let _ = waiting.send(reply.result);
+                    }
+                }
+                _ => {}
+            }
+        }
+        writer.abort();
+        {
+            let mut known = self.known.lock();
+            if known
+                .control
+                .as_ref()
+                .is_some_and(|own| own.same_channel(&sender))
+            {
+                known.control = None;
+                known.asks.clear();
+                known.sessions.clear();
+                self.boot.send_replace(None);
+            }
+        }
+        (self.changed)();
+    }
+
+    async fn send(
+        &self,
+        operation: &'static str,
+        number: u64,
+        what: What,
+    ) -> Result<(), ZoneError> {
+        let zone = || format!("zone {}", self.name);
+        let unreachable = || ZoneError::State {
+            operation,
+            what: zone(),
+            state: "unreachable".into(),
+        };
+        let (tell, told) = oneshot::channel();
+        let control = {
+            let mut known = self.known.lock();
+            known.asks.insert(number, tell);
+            known.control.clone()
+        };
+        let control = control.ok_or_else(unreachable)?;
+        let payload = serde_json::to_vec(&Ask { number, what })
+            .map_err(|error| ZoneError::failed(operation, zone(), error))?;
+        control
+            .send((kind::ASK, payload))
+            .await
+            .map_err(|_| unreachable())?;
+        let result = tokio::time::timeout(ANSWER, told)
+            .await
+            .map_err(|_| ZoneError::failed(operation, zone(), "its supervisor does not answer"))?
+            .map_err(|_| unreachable())?;
+        result.map_err(|refusal| match refusal {
+            Refusal::NotFound => ZoneError::NotFound {
+                operation,
+                what: format!("a process of {}", zone()),
+            },
+            Refusal::State(state) => ZoneError::State {
+                operation,
+                what: format!("a process of {}", zone()),
+                state,
+            },
+            Refusal::Start(reason) => ZoneError::Start { reason },
+            Refusal::Failed(cause) => ZoneError::failed(operation, zone(), cause),
+        })
+    }
+
+    /// Asks for something and waits for the answer.
+    ///
+    /// # Errors
+    /// As the supervisor refuses it.
+    pub async fn ask(&self, operation: &'static str, what: What) -> Result<(), ZoneError> {
+        let number = self.next.fetch_add(1, Ordering::Relaxed);
+        self.send(operation, number, what).await
+    }
+
+    /// Takes a process off the table.
+    pub fn forget(&self, id: &ProcessId) {
+        self.known.lock().processes.remove(id);
+    }
+
+    /// Asks for a session and waits for its connection.
+    ///
+    /// # Errors
+    /// As the supervisor refuses it.
+    pub async fn open(&self, operation: &'static str, what: What) -> Result<UnixStream, ZoneError> {
+        let number = self.next.fetch_add(1, Ordering::Relaxed);
+        let (tell, told) = oneshot::channel();
+        self.known.lock().sessions.insert(number, tell);
+        if let Err(error) = self.send(operation, number, what).await {
+            self.known.lock().sessions.remove(&number);
+            return Err(error);
+        }
+        match tokio::time::timeout(ANSWER, told).await {
+            Ok(Ok(Ok(stream))) => Ok(stream),
+            Ok(Ok(Err(reason))) => Err(ZoneError::Start { reason }),
+            _ => Err(ZoneError::failed(
+                operation,
+                format!("zone {}", self.name),
+                "the connection broke",
+            )),
+        }
+    }
+}
+
+/// Makes a session of a connection that carries frames.
+pub fn session(stream: UnixStream, stdin: bool) -> Session {
+    let (mut from, to) = stream.into_split();
+    let to = Arc::new(tokio::sync::Mutex::new(to));
+    let (input, mut fed) = tokio::io::duplex(64 * 1024);
+    let (mut out, stdout) = tokio::io::duplex(64 * 1024);
+    let (mut err, stderr) = tokio::io::duplex(64 * 1024);
+    let (resize, mut sizes) = mpsc::channel::<(u16, u16)>(4);
+    let (mut tell, ended) = oneshot::channel();
+    let resizing = to.clone();
+    let sizing = tokio::spawn(async move {
+        while let Some((columns, rows)) = sizes.recv().await {
+            let payload = [columns.to_be_bytes(), rows.to_be_bytes()].concat();
+            if write_frame(&mut *resizing.lock().await, kind::RESIZE, &payload)
+                .await
+                .is_err()
+            {
+                return;
+            }
+        }
+    });
+    let feeding = tokio::spawn(async move {
+        if !stdin {
+            return;
+        }
+        let mut buffer = vec![0; 32 * 1024];
+        loop {
+            match fed.read(&mut buffer).await {
+                Ok(0) | Err(_) => break,
+                Ok(count) => {
+                    let mut to = to.lock().await;
+                    if write_frame(&mut *to, kind::STDIN, &buffer[..count])
+                        .await
+                        .is_err()
+                    {
+                        return;
+                    }
+                }
+            }
+        }
+        let _ = write_frame(&mut *to.lock().await, kind::STDIN_END, &[]).await;
+    });
+    tokio::spawn(async move {
+        let result = loop {
+            let frame = tokio::select! {
+                // Not cancel-safe, and need not be: when the other is taken, the connection is dropped.
+                frame = read_frame(&mut from) => frame,
+                () = tell.closed() => break Err("nobody listens".to_owned()),
+            };
+            match frame {
+                Ok(Some((kind::STDOUT, bytes))) => {
+                    let _ = out.write_all(&bytes).await;
+                }
+                Ok(Some((kind::STDERR, bytes))) => {
+                    let _ = err.write_all(&bytes).await;
+                }
+                Ok(Some((kind::ENDED, payload))) => {
+                    break serde_json::from_slice::<SessionEnd>(&payload)
+                        .unwrap_or_else(|error| Err(error.to_string()));
+                }
+                Ok(Some(_)) => {}
+                Ok(None) => break Err("the connection to the supervisor ended".to_owned()),
+                Err(error) => break Err(error.to_string()),
+            }
+        };
+        feeding.abort();
+        sizing.abort();
+        drop((out, err));
+        let _ = tell.send(result.map_err(|cause| ZoneError::failed("follow", "a process", cause)));
+    });
+    Session {
+        stdin: stdin.then(|| Box::new(input) as _),
+        stdout: Some(Box::new(stdout)),
+        stderr: Some(Box::new(stderr)),
+        resize,
+        ended,
+    }
+}

@@ -1,0 +1,221 @@
+//! The network of pods: a bridge, a pair of links a pod, address translation towards the world.
+//!
+//! Links are made by ip(8) and rules by nft(8), a batch a step: both are on every host that runs containers, and what
+//! they are told can be read in a log and typed by hand.
+
+use std::io::Write as _;
+use std::net::Ipv4Addr;
+use std::process::{Command, Stdio};
+
+use rustix::thread::LinkNameSpaceType;
+
+use crate::zone::{HostPort, ZoneNetwork, ZoneSpec};
+
+/// What marks a bridge as ours.
+const ALIAS: &str = "reddwarf";
+
+/// The pods' network of an agent.
+#[derive(Debug, Clone)]
+pub struct Network {
+    /// The bridge; rules are in a table of the same name.
+    pub bridge: String,
+    /// The host's own address on it.
+    pub gateway: Ipv4Addr,
+    /// Bits of its prefix.
+    pub prefix: u8,
+    /// The range of pods.
+    pub cidr: String,
+}
+
+/// Runs a tool with input; its complaints are the error.
+fn tool(program: &str, arguments: &[&str], input: &str) -> Result<String, String> {
+    let missing = |error: std::io::Error| match error.kind() {
+        std::io::ErrorKind::NotFound => format!("{program} is not installed"),
+        _ => format!("{program}: {error}"),
+    };
+    let mut child = Command::new(program)
+        .args(arguments)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .map_err(missing)?;
+    if let Some(mut stdin) = child.stdin.take() {
+        // Inputs are small; a tool that ends early says why on its error stream.
+        let _ = stdin.write_all(input.as_bytes());
+    }
+    let done = child.wait_with_output().map_err(missing)?;
+    match done.status.success() {
+        true => Ok(String::from_utf8_lossy(&done.stdout).into_owned()),
+        false => Err(format!(
+            "{program} {}: {}",
+            arguments.join(" "),
+            String::from_utf8_lossy(&done.stderr)
+                .trim()
+                .replace('\n', "; ")
+        )),
+    }
+}
+
+impl Network {
+    /// Makes bridge and rules, or finds them as they were.
+    ///
+    /// # Errors
+    /// A bridge of this name that is not ours, a missing tool or right.
+    pub fn prepare(&self) -> Result<(), String> {
+        let bridge = &self.bridge;
+        match std::fs::read_to_string(format!("/sys/class/net/{bridge}/ifalias")) {
+            Ok(alias) if alias.trim() == ALIAS => {}
+            Ok(_) => {
+                return Err(format!(
+                    "there is a link {bridge} that reddwarf did not make; choose another --etherstub-name"
+                ));
+            }
+            Err(_) => {
+                tool(
+                    "ip",
+                    &["-batch", "-"],
+                    &format!("link add {bridge} type bridge\nlink set {bridge} alias {ALIAS}\n"),
+                )?;
+            }
+        }
+        tool(
+            "ip",
+            &["-batch", "-"],
+            &format!(
+                "addr replace {}/{} dev {bridge}\nlink set {bridge} up\n",
+                self.gateway, self.prefix
+            ),
+        )?;
+        std::fs::write("/proc/sys/net/ipv4/ip_forward", "1")
+            .map_err(|error| format!("cannot turn on forwarding of packets: {error}"))?;
+        let cidr = &self.cidr;
+        let table = format!("ip {bridge}");
+        // Elements (host ports of running pods) survive; chains are made anew.
+        tool(
+            "nft",
+            &["-f", "-"],
+            &format!(
+                "add table {table}
+add map {table} tcp_ports {{ type inet_service : ipv4_addr . inet_service; }}
+add map {table} udp_ports {{ type inet_service : ipv4_addr . inet_service; }}
+add chain {table} prerouting {{ type nat hook prerouting priority -100; }}
+add chain {table} output {{ type nat hook output priority -100; }}
+add chain {table} postrouting {{ type nat hook postrouting priority 100; }}
+flush chain {table} prerouting
+flush chain {table} output
+flush chain {table} postrouting
+add rule {table} prerouting fib daddr type local dnat ip to tcp dport map @tcp_ports
+add rule {table} prerouting fib daddr type local dnat ip to udp dport map @udp_ports
+add rule {table} output fib daddr type local dnat ip to tcp dport map @tcp_ports
+add rule {table} output fib daddr type local dnat ip to udp dport map @udp_ports
+add rule {table} postrouting ip saddr {cidr} ip daddr != {cidr} masquerade
+add rule {table} postrouting ip saddr {cidr} ip daddr {cidr} ct status dnat masquerade
+"
+            ),
+        )
+        .map(drop)
+    }
+
+    /// Removes bridge and rules.
+    ///
+    /// # Errors
+    /// What the tools say.
+    pub fn remove(&self) -> Result<(), String> {
+        tool("ip", &["link", "del", &self.bridge], "")?;
+        tool("nft", &["delete", "table", "ip", &self.bridge], "").map(drop)
+    }
+
+    /// Connects the network namespace of process `pid`.
+    ///
+    /// # Errors
+    /// What the tools say.
+    pub fn connect(&self, spec: &ZoneSpec, pid: u32) -> Result<(), String> {
+        let ZoneNetwork::Own {
+            address,
+            prefix,
+            gateway,
+            mac,
+            link,
+            ports,
+        } = &spec.network
+        else {
+            return Ok(());
+        };
+        if std::path::Path::new("/sys/class/net").join(link).exists() {
+            // Left by a boot that did not come to its end.
+            tool("ip", &["link", "del", link], "")?;
+        }
+        let bridge = &self.bridge;
+        tool(
+            "ip",
+            &["-batch", "-"],
+            &format!(
+                "link add name {link} type veth peer name eth0 address {mac} netns {pid}\nlink set {link} master {bridge} up\n"
+            ),
+        )?;
+        let inside = format!(
+            "link set lo up\naddr add {address}/{prefix} dev eth0\nlink set eth0 up\nroute add default via {gateway}\n"
+        );
+        // The tool is born in the namespace that its thread joined; the thread ends with that.
+        std::thread::spawn(move || {
+            use std::os::fd::AsFd as _;
+            let path = format!("/proc/{pid}/ns/net");
+            let file = std::fs::File::open(&path).map_err(|error| format!("{path}: {error}"))?;
+            rustix::thread::move_into_link_name_space(
+                file.as_fd(),
+                Some(LinkNameSpaceType::Network),
+            )
+            .map_err(|error| format!("{path}: {error}"))?;
+            tool("ip", &["-batch", "-"], &inside).map(drop)
+        })
+        .join()
+        .map_err(|_| "a thread broke".to_owned())??;
+        self.ports("add", ports, &address.to_string())
+    }
+
+    /// Undoes what [`Network::connect`] did; the zone's processes are gone.
+    ///
+    /// # Errors
+    /// What the tools say.
+    pub fn disconnect(&self, spec: &ZoneSpec) -> Result<(), String> {
+        let ZoneNetwork::Own {
+            address,
+            link,
+            ports,
+            ..
+        } = &spec.network
+        else {
+            return Ok(());
+        };
+        self.ports("delete", ports, &address.to_string())?;
+        if std::path::Path::new("/sys/class/net").join(link).exists() {
+            // It goes with its other end; whoever is first, it is gone.
+            let _ = tool("ip", &["link", "del", link], "");
+        }
+        Ok(())
+    }
+
+    fn ports(&self, verb: &str, ports: &[HostPort], address: &str) -> Result<(), String> {
+        for port in ports {
+            let map = port.protocol.to_lowercase();
+            if !matches!(map.as_str(), "tcp" | "udp") {
+                return Err(format!(
+                    "host ports of protocol {} are not offered",
+                    port.protocol
+                ));
+            }
+            let element = match verb {
+                "add" => format!("{} : {address} . {}", port.host, port.zone),
+                _ => format!("{}", port.host),
+            };
+            let line = format!("{verb} element ip {} {map}_ports {{ {element} }}\n", self.bridge);
+            match tool("nft", &["-f", "-"], &line) {
+                Ok(_) => {}
+                Err(_) if verb == "delete" => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,195 @@
+//! Logs in the format of the container runtime interface: `TIME STREAM F|P LINE`, rotated by size.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
+
+use jiff::Timestamp;
+
+/// A log file is rotated when it is larger, in bytes: kubelet's containerLogMaxSize.
+const MAXIMUM: u64 = 10 << 20;
+/// Rotated files that are kept beside the one being written: kubelet's containerLogMaxFiles less one.
+const KEPT: usize = 4;
+/// Longer lines are written in parts, in bytes.
+const LINE: usize = 16 * 1024;
+
+/// The log of one process: both of its streams, in the order in which they were read.
+pub struct Log {
+    path: PathBuf,
+    file: File,
+    size: u64,
+}
+
+impl Log {
+    /// Opens a log to append to.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn open(path: &Path) -> io::Result<Self> {
+        if let Some(directory) = path.parent() {
+            std::fs::create_dir_all(directory)?;
+        }
+        let file = OpenOptions::new().create(true).append(true).open(path)?;
+        let size = file.metadata()?.len();
+        Ok(Log {
+            path: path.to_owned(),
+            file,
+            size,
+        })
+    }
+
+    fn write(&mut self, text: &[u8]) {
+        if self.size >= MAXIMUM {
+            self.rotate();
+        }
+        // A full disk loses log lines; the container goes on.
+        if self.file.write_all(text).is_ok() {
+            self.size += text.len() as u64;
+        }
+    }
+
+    fn rotate(&mut self) {
+        let stamp = Timestamp::now().strftime("%Y%m%d-%H%M%S%6f").to_string();
+        let name = self
+            .path
+            .file_name()
+            .unwrap_or_default()
+            .to_string_lossy()
+            .into_owned();
+        let rotated = self.path.with_file_name(format!("{name}.{stamp}"));
+        if std::fs::rename(&self.path, &rotated).is_err() {
+            return;
+        }
+        if let Ok(file) = OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(&self.path)
+        {
+            self.file = file;
+            self.size = 0;
+        }
+        let Some(directory) = self.path.parent() else {
+            return;
+        };
+        let prefix = format!("{name}.");
+        let mut older: Vec<PathBuf> = std::fs::read_dir(directory)
+            .into_iter()
+            .flatten()
+            .flatten()
+            .filter(|entry| entry.file_name().to_string_lossy().starts_with(&prefix))
+            .map(|entry| entry.path())
+            .collect();
+        older.sort();
+        for path in older.iter().rev().skip(KEPT) {
+            let _ = std::fs::remove_file(path);
+        }
+    }
+}
+
+/// Cuts one stream of a process into log lines.
+pub struct Lines {
+    stream: &'static str,
+    left: Vec<u8>,
+}
+
+impl Lines {
+    /// Lines of `stdout` or `stderr`.
+    pub fn new(stream: &'static str) -> Self {
+        Lines {
+            stream,
+            left: Vec::new(),
+        }
+    }
+
+    /// Takes what was read.
+    pub fn take(&mut self, mut bytes: &[u8], log: &mut Log) {
+        let mut text = Vec::with_capacity(bytes.len() + 64);
+        let now = Timestamp::now()
+            .strftime("%Y-%m-%dT%H:%M:%S.%9fZ")
+            .to_string();
+        while let Some(end) = bytes.iter().position(|byte| *byte == b'\n') {
+            self.left.extend_from_slice(&bytes[..end]);
+            bytes = &bytes[end + 1..];
+            self.cut(&now, &mut text);
+            self.line(&now, 'F', &mut text);
+        }
+        self.left.extend_from_slice(bytes);
+        self.cut(&now, &mut text);
+        if !text.is_empty() {
+            log.write(&text);
+        }
+    }
+
+    /// The stream ended: what is left of a line is written as one.
+    pub fn end(&mut self, log: &mut Log) {
+        if self.left.is_empty() {
+            return;
+        }
+        let now = Timestamp::now()
+            .strftime("%Y-%m-%dT%H:%M:%S.%9fZ")
+            .to_string();
+        let mut text = Vec::new();
+        self.line(&now, 'P', &mut text);
+        log.write(&text);
+    }
+
+    fn cut(&mut self, now: &str, text: &mut Vec<u8>) {
+        while self.left.len() > LINE {
+            let rest = self.left.split_off(LINE);
+            self.line(now, 'P', text);
+            self.left = rest;
+        }
+    }
+
+    fn line(&mut self, now: &str, tag: char, text: &mut Vec<u8>) {
+        text.extend_from_slice(format!("{now} {} {tag} ", self.stream).as_bytes());
+        text.append(&mut self.left);
+        text.push(b'\n');
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_are_whole_partial_and_rotated() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("0.log");
+        let mut log = Log::open(&path).expect("a log");
+        let mut lines = Lines::new("stdout");
+        lines.take(b"one\ntw", &mut log);
+        lines.take(b"o\n", &mut log);
+        lines.take(&vec![b'x'; LINE + 1], &mut log);
+        lines.end(&mut log);
+        let text = std::fs::read_to_string(&path).expect("read");
+        let told: Vec<(&str, &str, usize)> = text
+            .lines()
+            .map(|line| {
+                let mut parts = line.splitn(4, ' ');
+                let stamp = parts.next().expect("a time");
+                assert_eq!(stamp.len(), "2016-10-06T00:17:09.669794202Z".len());
+                let stream = parts.next().expect("a stream");
+                let tag = parts.next().expect("a tag");
+                (stream, tag, parts.next().expect("a text").len())
+            })
+            .collect();
+        assert_eq!(
+            told,
+            [
+                ("stdout", "F", 3),
+                ("stdout", "F", 3),
+                ("stdout", "P", LINE),
+                ("stdout", "P", 1)
+            ]
+        );
+        for _ in 0..6 {
+            log.size = MAXIMUM;
+            lines.take(b"more\n", &mut log);
+        }
+        assert_eq!(
+            std::fs::read_dir(directory.path()).expect("read").count(),
+            1 + KEPT
+        );
+    }
+}
