@@ -1,9 +1,26 @@
 //! Admission: the built-in plugins, each a synchronous decision over the request and snapshots of other objects.
 
+mod chain;
+mod defaults;
+mod limit_ranges;
 mod namespaces;
+mod pod_security;
+mod priority;
+pub mod quota;
+mod resize;
+mod runtime_class;
+mod service_accounts;
+pub mod tolerations;
 
-use crate::auth::User;
+pub use chain::{ChainError, PLUGINS, Settings, chain};
+
+use std::sync::Arc;
+
+use futures::future::BoxFuture;
+
+use crate::auth::{Authorizer, User};
 use crate::meta::Status;
+use crate::meta::status::About;
 use crate::resources::Resource;
 use crate::resources::cluster::Cluster;
 use crate::schema::Value;
@@ -50,14 +67,49 @@ pub struct Attributes<'a> {
     pub now: i64,
     /// Texts for `Warning` headers, in order.
     pub warnings: Vec<String>,
-    /// Changes of other objects that go into the same commit (quota charges). Dropped on dry run and refusal.
+    /// Changes of other objects that go along with the write (quota charges). Dropped on dry run and refusal.
     pub effects: Vec<Change>,
+    /// Keys of effects that an attempt before this one has committed already, because what they go along with lost a
+    /// race later.
+    pub done: &'a [Arc<str>],
+    /// Decides what users may do.
+    pub authorizer: &'a dyn Authorizer,
+}
+
+impl Attributes<'_> {
+    /// Whether the request is about a resource itself (not a subresource of it).
+    pub fn is_of(&self, group: &str, plural: &str) -> bool {
+        self.subresource.is_empty() && self.is_about(group, plural)
+    }
+
+    /// Whether the request is about a resource or one of its subresources.
+    pub fn is_about(&self, group: &str, plural: &str) -> bool {
+        self.resource.group == group && self.resource.plural == plural
+    }
+
+    /// The refusal of this request, as plugins word it: 403 `RES "name" is forbidden: WHY`.
+    pub fn forbidden(&self, why: &str) -> Status {
+        let meta = self.object.at("metadata");
+        let names = [self.name, meta.str("name"), meta.str("generateName")];
+        let name = names.into_iter().find(|name| !name.is_empty());
+        let about = About {
+            group: &self.resource.group,
+            kind: &self.resource.plural,
+            name: name.unwrap_or("Unknown"),
+        };
+        Status::forbidden(about, why)
+    }
 }
 
 /// A built-in admission plugin.
 pub trait Plugin: Send + Sync {
     /// Its name in `--enable-admission-plugins`.
     fn name(&self) -> &'static str;
+
+    /// Something to wait for before [`Plugin::mutate`]: an object that somebody else is about to make.
+    fn before<'a>(&'a self, _request: &'a Attributes<'_>) -> Option<BoxFuture<'a, ()>> {
+        None
+    }
 
     /// May change the object, or refuse.
     ///
@@ -74,9 +126,4 @@ pub trait Plugin: Send + Sync {
     fn validate(&self, _request: &mut Attributes<'_>) -> Result<(), Status> {
         Ok(())
     }
-}
-
-/// The plugins that are on by default, in order.
-pub fn default_plugins() -> Vec<Box<dyn Plugin>> {
-    vec![Box::new(namespaces::NamespaceLifecycle)]
 }

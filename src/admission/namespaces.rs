@@ -17,61 +17,73 @@ impl Plugin for NamespaceLifecycle {
     }
 
     fn mutate(&self, request: &mut Attributes<'_>) -> Result<(), Status> {
+        let about_namespaces = request.is_about("", "namespaces");
+        if request.operation == Operation::Delete
+            && about_namespaces
+            && IMMORTAL.contains(&request.name)
+        {
+            return Err(Status::forbidden(
+                namespace(request.name),
+                "this namespace may not be deleted",
+            ));
+        }
+        // Whether a namespace exists is not for everybody to know who may ask what he may do.
         if request.operation != Operation::Create
-            || !request.resource.namespaced
-            || !request.subresource.is_empty()
+            || request.namespace.is_empty()
+            || about_namespaces
+            || request.is_about("authorization.k8s.io", "localsubjectaccessreviews")
         {
             return Ok(());
         }
-        let namespace = request.namespace;
-        let Some(found) = request.cluster.get("", "namespaces", "", namespace) else {
-            return Err(Status::not_found(About {
-                group: "",
-                kind: "namespaces",
-                name: namespace,
-            }));
+        let Some(found) = request.cluster.get("", "namespaces", "", request.namespace) else {
+            return Err(Status::not_found(namespace(request.namespace)));
         };
-        if found.at("metadata").get("deletionTimestamp").is_none()
-            && found.at("status").str("phase") != "Terminating"
-        {
+        if found.at("status").str("phase") != "Terminating" {
             return Ok(());
         }
-        let about = About {
-            group: &request.resource.group,
-            kind: &request.resource.plural,
-            name: request.name,
-        };
-        let why = format!(
-            "unable to create new content in namespace {namespace} because it is being terminated"
-        );
+        let name = request.namespace;
+        let mut status = request.forbidden(&format!(
+            "unable to create new content in namespace {name} because it is being terminated"
+        ));
         let cause = crate::value!({
             "reason": "NamespaceTerminating",
-            "message": (format!("namespace {namespace} is being terminated")),
+            "message": (format!("namespace {name} is being terminated")),
             "field": "metadata.namespace"
         });
-        let mut status = Status::forbidden(about, &why);
         if let Some(details) = &mut status.details {
             details.set("causes", vec![cause]);
         }
         Err(status)
     }
+}
+
+fn namespace(name: &str) -> About<'_> {
+    About {
+        group: "",
+        kind: "namespaces",
+        name,
+    }
+}
+
+/// NamespaceExists: nothing is written or deleted where there is no namespace.
+pub struct NamespaceExists;
+
+impl Plugin for NamespaceExists {
+    fn name(&self) -> &'static str {
+        "NamespaceExists"
+    }
 
     fn validate(&self, request: &mut Attributes<'_>) -> Result<(), Status> {
-        let about = About {
-            group: "",
-            kind: "namespaces",
-            name: request.name,
-        };
-        if request.operation == Operation::Delete
-            && &*request.resource.plural == "namespaces"
-            && request.resource.group.is_empty()
-            && IMMORTAL.contains(&request.name)
+        if request.operation == Operation::Connect
+            || request.namespace.is_empty()
+            || request.is_about("", "namespaces")
+            || request
+                .cluster
+                .get("", "namespaces", "", request.namespace)
+                .is_some()
         {
-            return Err(Status::forbidden(
-                about,
-                "this namespace may not be deleted",
-            ));
+            return Ok(());
         }
-        Ok(())
+        Err(Status::not_found(namespace(request.namespace)))
     }
 }

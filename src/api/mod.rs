@@ -3,6 +3,8 @@
 pub mod actions;
 pub mod authenticate;
 pub mod bootstrap;
+pub mod custom;
+pub mod definitions;
 pub mod discovery;
 pub mod health;
 pub mod info;

@@ -45,32 +45,35 @@ pub struct Body {
     pub duplicates: Vec<String>,
 }
 
+/// The refusal of a body of which nobody can say what it is, with its beginning.
+pub fn unrecognized(bytes: &[u8], kind: &str, cause: &str) -> Status {
+    let shown = match bytes.len() {
+        0 => "<empty>".to_owned(),
+        _ => {
+            let head = &bytes[..bytes.len().min(30)];
+            let text = if bytes.starts_with(b"{") {
+                String::from_utf8_lossy(head).into_owned()
+            } else {
+                head.iter().map(|b| format!("{b:02x}")).collect()
+            };
+            if bytes.len() > 30 {
+                format!("{text} ...")
+            } else {
+                text
+            }
+        }
+    };
+    Status::bad_request(format!(
+        "the object provided is unrecognized (must be of type {kind}): {cause} ({shown})"
+    ))
+}
+
 /// Reads bytes as JSON or YAML.
 ///
 /// # Errors
 /// 400 in upstream's words, with the beginning of the body.
 pub fn parse(bytes: &[u8], format: Format, kind: &str) -> Result<Body, Status> {
-    let unrecognized = |cause: String| {
-        let shown = match bytes.len() {
-            0 => "<empty>".to_owned(),
-            _ => {
-                let head = &bytes[..bytes.len().min(30)];
-                let text = if bytes.starts_with(b"{") {
-                    String::from_utf8_lossy(head).into_owned()
-                } else {
-                    head.iter().map(|b| format!("{b:02x}")).collect()
-                };
-                if bytes.len() > 30 {
-                    format!("{text} ...")
-                } else {
-                    text
-                }
-            }
-        };
-        Status::bad_request(format!(
-            "the object provided is unrecognized (must be of type {kind}): {cause} ({shown})"
-        ))
-    };
+    let unrecognized = |cause: String| unrecognized(bytes, kind, &cause);
     match format {
         Format::Json => {
             let parsed = json::parse(bytes).map_err(|error| {

@@ -9,7 +9,7 @@ use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
 use http_body_util::{BodyExt as _, Full, combinators::UnsyncBoxBody};
 
 use super::negotiate::{Accepted, Format, Shape};
-use super::table;
+use super::{custom, table};
 use crate::meta::Status;
 use crate::resources::cluster;
 use crate::resources::record::write_body;
@@ -43,38 +43,12 @@ pub enum Reply {
 pub struct List {
     /// The list's resourceVersion.
     pub rev: Revision,
-    /// In key order.
+    /// In key order, as the version of the request shows them.
     pub entries: Vec<Arc<Entry>>,
     /// Goes on behind this page; empty for no more.
     pub next: String,
     /// How many follow, where that is known.
     pub remaining: Option<usize>,
-}
-
-/// A stored entry in a served version, as a value.
-pub fn versioned(entry: &Entry, rev: Revision, resource: &Resource, version: &Version) -> Value {
-    let mut value = cluster::object(entry);
-    if let Some(meta) = value.get_mut("metadata") {
-        meta.set("resourceVersion", rev.to_string());
-    }
-    convert_from_storage(value, resource, version)
-}
-
-/// An object of the storage version in another served one.
-pub fn convert_from_storage(value: Value, resource: &Resource, version: &Version) -> Value {
-    let mut value = match version.conversion {
-        Some(conversion) => (conversion.from_storage)(value),
-        None => value,
-    };
-    if version.name != resource.storage_version || version.conversion.is_some() {
-        value.set("apiVersion", resource.api_version(&version.name));
-    }
-    value
-}
-
-/// Whether stored bytes are what a version shows.
-pub fn is_stored_form(resource: &Resource, version: &Version) -> bool {
-    version.conversion.is_none() && version.name == resource.storage_version
 }
 
 /// `kind` and `metadata` of an object, as PartialObjectMetadata.
@@ -107,6 +81,8 @@ pub fn one(
     match accepted.shape {
         Shape::Object => Ok(object),
         Shape::Partial { beta } => Ok(partial(&object, beta)),
+        // Some subresources have tables of their own.
+        Shape::Table { .. } if object.str("kind") == "Table" => Ok(object),
         Shape::Table { beta } => Ok(table::of(&[object], resource, version, beta, include, true)),
         Shape::PartialList { .. } => Err(Status::failure(
             406,
@@ -149,7 +125,8 @@ pub fn list(
     include: table::Include,
 ) -> Result<Vec<u8>, Status> {
     let mut meta = Object::new();
-    if resource.is_custom() || !page.next.is_empty() {
+    let unstructured = resource.is_custom() && accepted.shape == Shape::Object;
+    if unstructured || !page.next.is_empty() {
         meta.insert("continue", page.next.as_str());
     }
     if let Some(remaining) = page.remaining {
@@ -159,11 +136,11 @@ pub fn list(
     let objects = |page: &List| -> Vec<Value> {
         page.entries
             .iter()
-            .map(|entry| versioned(entry, entry.rev, resource, version))
+            .map(|entry| cluster::object(entry))
             .collect()
     };
     let (kind, api_version, items) = match accepted.shape {
-        Shape::Object if accepted.format == Format::Json && is_stored_form(resource, version) => {
+        Shape::Object if accepted.format == Format::Json => {
             return Ok(list_of_slices(&page, &meta, resource, version));
         }
         Shape::Object => {
@@ -226,6 +203,13 @@ pub fn list(
 }
 
 fn list_of_slices(page: &List, meta: &Object, resource: &Resource, version: &Version) -> Vec<u8> {
+    let frame = resource.is_custom().then(|| {
+        custom::list_frame(
+            resource,
+            &resource.api_version(&version.name),
+            meta.clone().into(),
+        )
+    });
     let size: usize = page
         .entries
         .iter()
@@ -239,7 +223,9 @@ fn list_of_slices(page: &List, meta: &Object, resource: &Resource, version: &Ver
     json::write_object(&top, &mut head);
     head.pop();
     head.push_str(",\"items\":[");
-    let mut out = Vec::with_capacity(size + head.len() + 8);
+    let tail = frame.as_ref().map_or("]}\n", |(_, tail)| tail);
+    let head = frame.as_ref().map_or(&head, |(head, _)| head);
+    let mut out = Vec::with_capacity(size + head.len() + tail.len());
     out.extend_from_slice(head.as_bytes());
     for (i, entry) in page.entries.iter().enumerate() {
         if i > 0 {
@@ -247,7 +233,7 @@ fn list_of_slices(page: &List, meta: &Object, resource: &Resource, version: &Ver
         }
         write_body(entry, entry.rev, resource.is_custom(), &mut out);
     }
-    out.extend_from_slice(b"]}\n");
+    out.extend_from_slice(tail.as_bytes());
     out
 }
 

@@ -16,13 +16,14 @@ use super::table::Include;
 use super::verbs::delete::DeleteOptions;
 use super::verbs::write::Write;
 use super::verbs::{self, Target};
-use super::{actions, discovery, health};
+use super::{actions, custom, discovery, health};
 use crate::admission::Plugin;
 use crate::auth::{Authorizer, Decision, User};
 use crate::meta::errors::quoted;
 use crate::meta::status::About;
 use crate::meta::{Status, time};
 use crate::resources::cluster::Cluster;
+use crate::resources::forms;
 use crate::schema::Value;
 
 /// The API over a cluster.
@@ -179,6 +180,7 @@ impl Server {
         let Some(group) = registry.group(&info.group) else {
             return Ok(not_found(&parts.headers));
         };
+        let made = group.custom;
         let served = group.versions.contains(&info.version.as_str().into());
         let Some((resource, version)) = registry
             .get(&info.group, &info.resource)
@@ -192,13 +194,20 @@ impl Server {
                         .position(|version| version.name == info.version)?,
                 ))
             })
-            .filter(|(resource, _)| {
-                resource.namespaced
-                    || info.namespace.is_empty()
-                    || &*resource.plural == "namespaces"
+            .filter(|(resource, _)| match resource.is_custom() {
+                true => custom::in_scope(resource, &info),
+                false => {
+                    resource.namespaced
+                        || info.namespace.is_empty()
+                        || &*resource.plural == "namespaces"
+                }
             })
         else {
-            return Err(Status::no_such_resource());
+            return if made {
+                Ok(not_found(&parts.headers))
+            } else {
+                Err(Status::no_such_resource())
+            };
         };
         let target = Target {
             cluster: self.cluster.clone(),
@@ -210,16 +219,20 @@ impl Server {
             now: time::now(),
         };
         warnings.extend(target.version().deprecation.iter().map(ToString::to_string));
-        self.check_verb(&target, parts)?;
+        if target.resource.is_custom() {
+            custom::check_verb(&target, &parts.method)?;
+        } else {
+            self.check_verb(&target, parts)?;
+        }
         let offer = match (target.info.verb == "watch", target.resource.is_custom()) {
             (true, true) => Offer::CustomWatch,
             (true, false) => Offer::Watch,
-            (false, true) => Offer::Custom,
-            (false, false) => Offer::Objects,
+            (false, true) if target.info.subresource != "scale" => Offer::Custom,
+            (false, _) => Offer::Objects,
         };
         let accepted = negotiate::accept(&parts.headers, offer)?;
         let (resource, info) = (&target.resource, &target.info);
-        let action = actions::find(&resource.group, &resource.plural, &info.subresource);
+        let action = actions::find(resource, &info.subresource);
         let answer = match action {
             Some(action) => {
                 let body = collect(body).await?;
@@ -320,13 +333,17 @@ impl Server {
                     agent,
                     false,
                 )?;
-                let expected = Expected::of(&target.resource, &target.version().name);
-                let object = read::object(
-                    read::parse(&bytes, format, expected.kind)?,
-                    expected,
-                    &options,
-                    warnings,
-                )?;
+                let object = if target.resource.is_custom() {
+                    custom::object(&bytes, format, target, &options, warnings)?
+                } else {
+                    let expected = Expected::of(&target.resource, &target.version().name);
+                    read::object(
+                        read::parse(&bytes, format, expected.kind)?,
+                        expected,
+                        &options,
+                        warnings,
+                    )?
+                };
                 let mut write = self.write(target, &options);
                 let result = if verb == "create" {
                     write.create(object).await
@@ -337,7 +354,7 @@ impl Server {
                 result
             }
             "patch" => {
-                let kind = verbs::patch::kind(&parts.headers)?;
+                let kind = verbs::patch::kind(&parts.headers, &target.resource)?;
                 let bytes = collect(body).await?;
                 let options = WriteOptions::read(&target.query, "PatchOptions", agent, false)?;
                 let mut write = self.write(target, &options);
@@ -373,6 +390,8 @@ impl Server {
             options,
             plugins: &self.plugins,
             options_object: &NULL,
+            authorizer: &*self.authorizer,
+            done: Vec::new(),
             warnings: Vec::new(),
         }
     }
@@ -430,9 +449,8 @@ impl Server {
             ))
         };
         match answer {
-            Reply::Entry(code, entry)
-                if accepted == Accepted::JSON && reply::is_stored_form(resource, version) =>
-            {
+            Reply::Entry(code, entry) if accepted == Accepted::JSON => {
+                let entry = forms::shown(resource, version, &entry);
                 let mut bytes = Vec::with_capacity(entry.record.body.len() + 48);
                 crate::resources::record::write_body(&entry, entry.rev, true, &mut bytes);
                 bytes.push(b'\n');
@@ -444,7 +462,12 @@ impl Server {
                 ))
             }
             Reply::Entry(code, entry) => {
-                object(code, reply::versioned(&entry, entry.rev, resource, version))
+                object(code, forms::versioned(&entry, entry.rev, resource, version))
+            }
+            Reply::Object(code, value)
+                if resource.is_custom() && value.str("kind") == resource.kind =>
+            {
+                object(code, custom::sorted(value))
             }
             Reply::Object(code, value) => object(code, value),
             Reply::List(list) => {

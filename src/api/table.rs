@@ -50,7 +50,7 @@ pub fn of(
         .iter()
         .map(|object| {
             let mut row = Object::with_capacity(2);
-            row.insert("cells", (resource.rules.cells)(object, now));
+            row.insert("cells", resource.cells(version, object, now));
             row.insert(
                 "object",
                 match include {
@@ -87,6 +87,38 @@ pub fn of(
     );
     table.insert("rows", rows);
     Value::Object(table)
+}
+
+/// The table of one object that has columns of its own: name, type and format of each.
+pub fn single(
+    object: &Value,
+    columns: &[(&str, &str, &str)],
+    cells: Vec<Value>,
+    beta: bool,
+) -> Value {
+    let heading = |(name, kind, format): &(&str, &str, &str)| {
+        crate::value!({
+            "name": (*name),
+            "type": (*kind),
+            "format": (*format),
+            "description": (*name),
+            "priority": 0i64
+        })
+    };
+    let mut meta = Object::new();
+    meta.insert(
+        "resourceVersion",
+        object.at("metadata").at("resourceVersion"),
+    );
+    let headings: Vec<Value> = columns.iter().map(heading).collect();
+    let row = crate::value!({"cells": cells, "object": (super::reply::partial(object, beta))});
+    crate::value!({
+        "kind": "Table",
+        "apiVersion": (if beta { "meta.k8s.io/v1beta1" } else { "meta.k8s.io/v1" }),
+        "metadata": meta,
+        "columnDefinitions": headings,
+        "rows": [row]
+    })
 }
 
 fn headings(version: &Version) -> Vec<Value> {

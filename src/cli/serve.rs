@@ -8,6 +8,7 @@ use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
+use crate::admission;
 use crate::api::authenticate::Authentication;
 use crate::api::listen;
 use crate::api::server::Server;
@@ -43,6 +44,18 @@ pub struct Arguments {
         allow_hyphen_values = true
     )]
     controllers: Vec<String>,
+    /// Admission plugins to run besides those that are on by default.
+    #[arg(long, value_delimiter = ',')]
+    enable_admission_plugins: Vec<String>,
+    /// Admission plugins that are on by default and are not to run.
+    #[arg(long, value_delimiter = ',')]
+    disable_admission_plugins: Vec<String>,
+    /// For how many seconds pods stay on a node that is not ready, unless they say something else.
+    #[arg(long, default_value_t = 300)]
+    default_not_ready_toleration_seconds: i64,
+    /// For how many seconds pods stay on a node that cannot be reached, unless they say something else.
+    #[arg(long, default_value_t = 300)]
+    default_unreachable_toleration_seconds: i64,
 }
 
 /// Why the server cannot run. Each says on what, and what to do.
@@ -57,6 +70,9 @@ pub enum ServeError {
     /// The command line.
     #[error(transparent)]
     Controllers(#[from] controllers::UnknownController),
+    /// The command line.
+    #[error(transparent)]
+    Admission(#[from] admission::ChainError),
     /// The listener.
     #[error(
         "cannot listen on {address}: {cause}; stop what uses it, or choose another --secure-port"
@@ -120,6 +136,14 @@ where
     F: Future<Output = ()> + Send + 'static,
 {
     let chosen = controllers::select(&arguments.controllers)?;
+    let plugins = admission::chain(
+        &arguments.enable_admission_plugins,
+        &arguments.disable_admission_plugins,
+        &admission::Settings {
+            not_ready_seconds: arguments.default_not_ready_toleration_seconds,
+            unreachable_seconds: arguments.default_unreachable_toleration_seconds,
+        },
+    )?;
     let address = SocketAddr::new(arguments.bind_address, arguments.secure_port);
     let listener = TcpListener::bind(address)
         .await
@@ -150,7 +174,7 @@ where
     let server = Arc::new(Server {
         cluster,
         authorizer: Arc::new(Masters),
-        plugins: crate::admission::default_plugins(),
+        plugins,
         version: version(),
     });
     crate::api::bootstrap::namespaces(&server).await;
@@ -168,6 +192,7 @@ where
         CancellationToken::new(),
     );
     let ends = CancellationToken::new();
+    let definitions = tokio::spawn(crate::api::definitions::run(server.clone(), ends.clone()));
     announce(&url, &path);
     let serving = tokio::spawn(listen::serve(
         listener,
@@ -191,6 +216,7 @@ where
     manager.stop().await;
     ends.cancel();
     let _ = serving.await;
+    let _ = definitions.await;
     store.close().await;
     Ok(())
 }

@@ -1,7 +1,10 @@
 //! Terms of every object: names, quantities, selectors, times, field errors, `Status`. Pure functions of values.
 
 pub mod addresses;
+pub mod amounts;
+pub mod checks;
 pub mod errors;
+pub mod jsonpath;
 pub mod names;
 pub mod quantity;
 pub mod regexp;

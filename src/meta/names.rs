@@ -482,6 +482,31 @@ pub fn label_name(name: &str, prefix: bool) -> Vec<String> {
     }
 }
 
+/// Characters of generated names: no vowels, so that no words come out.
+const SUFFIX: &[u8; 27] = b"bcdfghjklmnpqrstvwxz2456789";
+
+/// Random bytes of the operating system.
+pub fn random(bytes: &mut [u8]) {
+    use ring::rand::SecureRandom as _;
+    // The system's generator fails only where there is none; names and uids then stay unique by the store's check.
+    let _ = ring::rand::SystemRandom::new().fill(bytes);
+}
+
+/// A name made from a prefix (cut so that five characters fit behind it).
+pub fn generated(prefix: &str) -> String {
+    let mut bytes = [0u8; 5];
+    random(&mut bytes);
+    let mut end = prefix.len().min(58);
+    while !prefix.is_char_boundary(end) {
+        end -= 1;
+    }
+    let suffix: String = bytes
+        .iter()
+        .map(|byte| char::from(SUFFIX[usize::from(*byte) % SUFFIX.len()]))
+        .collect();
+    format!("{}{suffix}", &prefix[..end])
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -1,8 +1,9 @@
 //! The kinds of patch: JSON patch, merge patch, strategic merge patch, and server-side apply. All are pure functions
 //! of values. Follows k8s.io/apiserver/pkg/endpoints/handlers/patch.go for order and texts of refusals.
 
-mod go;
+pub(crate) mod go;
 pub mod json_patch;
+pub mod managed;
 pub mod merge;
 pub mod restore;
 pub mod strategic;

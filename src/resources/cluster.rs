@@ -6,8 +6,10 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 
+use super::custom::definition::{self, Definitions};
 use super::registry::{Registry, Resource};
 use crate::schema::{Value, json};
+use crate::store::view::View;
 use crate::store::{Entry, Store};
 
 /// Settings of the server that rules and admission need.
@@ -46,7 +48,14 @@ pub struct Cluster {
     pub store: Arc<dyn Store>,
     /// The settings.
     pub settings: Settings,
-    registry: ArcSwap<Registry>,
+    definitions: View<Definitions>,
+    registry: ArcSwap<Served>,
+}
+
+/// What is served, and the definitions that it was made of.
+struct Served {
+    definitions: Arc<Definitions>,
+    registry: Arc<Registry>,
 }
 
 impl Cluster {
@@ -55,23 +64,37 @@ impl Cluster {
         Cluster {
             store,
             settings,
-            registry: ArcSwap::from_pointee(Registry::builtin().clone()),
+            definitions: View::new(vec![definition::PREFIX.into()]),
+            registry: ArcSwap::from_pointee(Served {
+                definitions: Arc::default(),
+                registry: Arc::new(Registry::builtin().clone()),
+            }),
         }
     }
 
-    /// What is served now.
-    pub fn registry(&self) -> Arc<Registry> {
-        self.registry.load_full()
+    /// The definitions of custom resources, as the store has them now.
+    pub fn definitions(&self) -> Arc<Definitions> {
+        self.definitions.of(&self.store.world())
     }
 
-    /// Puts another registry in place.
-    pub fn publish(&self, registry: Registry) {
-        self.registry.store(Arc::new(registry));
+    /// What is served now: what is built in, and what the definitions in the store make.
+    pub fn registry(&self) -> Arc<Registry> {
+        let definitions = self.definitions();
+        let served = self.registry.load();
+        if served.definitions.resources.ptr_eq(&definitions.resources) {
+            return served.registry.clone();
+        }
+        let registry = Arc::new(Registry::with_custom(definitions.resources.values()));
+        self.registry.store(Arc::new(Served {
+            definitions,
+            registry: registry.clone(),
+        }));
+        registry
     }
 
     /// The newest accepted object, in its storage version, resourceVersion included.
     pub fn get(&self, group: &str, plural: &str, namespace: &str, name: &str) -> Option<Value> {
-        let registry = self.registry.load();
+        let registry = self.registry();
         let resource = registry.get(group, plural)?;
         self.store
             .head(&resource.key(namespace, name))
@@ -80,7 +103,7 @@ impl Cluster {
 
     /// The durable objects of a resource in a namespace (all where it is empty), in key order, in the storage version.
     pub fn list(&self, group: &str, plural: &str, namespace: &str) -> Vec<Value> {
-        let registry = self.registry.load();
+        let registry = self.registry();
         let Some(resource) = registry.get(group, plural) else {
             return Vec::new();
         };
@@ -94,15 +117,20 @@ impl Cluster {
 
     /// The resource `plural` of `group`, if it is served.
     pub fn resource(&self, group: &str, plural: &str) -> Option<Arc<Resource>> {
-        self.registry.load().get(group, plural).cloned()
+        self.registry().get(group, plural).cloned()
     }
+}
+
+/// A stored entry as an object, without its resourceVersion.
+pub fn stored(entry: &Entry) -> Value {
+    json::parse(&entry.record.body)
+        .map(|parsed| parsed.value)
+        .unwrap_or_default()
 }
 
 /// A stored entry as an object of the storage version, its resourceVersion in place.
 pub fn object(entry: &Entry) -> Value {
-    let mut value = json::parse(&entry.record.body)
-        .map(|parsed| parsed.value)
-        .unwrap_or_default();
+    let mut value = stored(entry);
     if let Some(meta) = value.get_mut("metadata") {
         meta.set("resourceVersion", entry.rev.to_string());
     }

@@ -35,7 +35,7 @@ pub fn validate(
     }
     namespace(meta, namespaced, errors);
     meta.field("generation").non_negative(errors);
-    labels(meta.field("labels"), errors);
+    meta.field("labels").labels(errors);
     annotations(meta.field("annotations"), errors);
     owners(meta.field("ownerReferences"), errors);
     finalizers(meta.field("finalizers"), errors);
@@ -75,7 +75,7 @@ pub fn validate_update(new: At<'_>, old: At<'_>, errors: &mut Errors) {
             errors.invalid(new.path, shown, "field is immutable");
         }
     }
-    labels(new.field("labels"), errors);
+    new.field("labels").labels(errors);
     annotations(new.field("annotations"), errors);
     owners(new.field("ownerReferences"), errors);
     managed_fields(new.field("managedFields"), errors);
@@ -90,18 +90,6 @@ fn namespace(meta: At<'_>, namespaced: bool, errors: &mut Errors) {
         }
         (false, false) => errors.forbidden(namespace.path, "not allowed on this type"),
         (false, true) => {}
-    }
-}
-
-/// Judges a map of labels, as ValidateLabels does: every error is about the whole map.
-pub fn labels(labels: At<'_>, errors: &mut Errors) {
-    for (key, value) in labels.entries() {
-        for wrong in names::qualified_name(key) {
-            errors.invalid(labels.path, key, wrong);
-        }
-        for wrong in names::label_value(value.str()) {
-            errors.invalid(labels.path, value.str(), wrong);
-        }
     }
 }
 

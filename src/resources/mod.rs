@@ -2,9 +2,11 @@
 //! and, where its kind must differ, [`Rules`]: pure functions of values, in one file a kind under its group.
 //! Custom resources are descriptors made at run time.
 
+pub mod forms;
 pub mod metadata;
 pub mod record;
 pub mod registry;
+pub mod reset;
 mod rules;
 
 pub mod cluster;

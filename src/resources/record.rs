@@ -6,11 +6,30 @@ use std::fmt::Write as _;
 use bytes::Bytes;
 
 use super::registry::Resource;
+use super::{custom, forms};
 use crate::schema::{Value, json};
 use crate::store::{Entry, Pairs, Record};
 
-/// Encodes an object of the storage version in canonical form.
+/// Encodes an object that rules and admission worked on, in canonical form, as it is stored.
 pub fn encode(resource: &Resource, object: &Value) -> Record {
+    match &resource.custom {
+        None => encode_shown(resource, object),
+        Some(custom) => {
+            let object = forms::to_storage(object, resource);
+            Record {
+                epoch: custom.epoch,
+                fields: custom::fields(&custom.selectable, &object),
+                ..encode_custom(object)
+            }
+        }
+    }
+}
+
+/// Encodes an object in the form that a version shows.
+pub fn encode_shown(resource: &Resource, object: &Value) -> Record {
+    if resource.is_custom() {
+        return encode_custom(object.clone());
+    }
     let mut out = String::with_capacity(1024);
     out.push('{');
     let (mut type_len, mut rv_at) = (1, 0);
@@ -60,6 +79,59 @@ pub fn encode(resource: &Resource, object: &Value) -> Record {
         epoch: 0,
         labels: labels(object),
         fields: fields(resource, object),
+    }
+}
+
+/// Encodes a custom resource: members are sorted by name everywhere, as Go writes maps.
+fn encode_custom(mut object: Value) -> Record {
+    object.sort();
+    let labels = labels(&object);
+    let mut out = String::with_capacity(1024);
+    let mut rv_at = 0;
+    out.push('{');
+    for (i, (key, value)) in object.entries_of().enumerate() {
+        if i > 0 {
+            out.push(',');
+        }
+        json::write_text(key, &mut out);
+        out.push(':');
+        if key != "metadata" {
+            json::write(value, &mut out);
+            continue;
+        }
+        out.push('{');
+        let members: Vec<_> = value
+            .entries_of()
+            .filter(|(key, _)| *key != "resourceVersion")
+            .collect();
+        let before = members
+            .iter()
+            .take_while(|(key, _)| key.as_str() < "resourceVersion")
+            .count();
+        for (i, (key, value)) in members.iter().enumerate() {
+            if i > 0 {
+                out.push(',');
+            }
+            if i == before {
+                rv_at = out.len();
+            }
+            json::write_text(key, &mut out);
+            out.push(':');
+            json::write(value, &mut out);
+        }
+        if before == members.len() {
+            rv_at = out.len();
+        }
+        out.push('}');
+    }
+    out.push('}');
+    Record {
+        body: Bytes::from(out),
+        rv_at: u32::try_from(rv_at).unwrap_or(u32::MAX),
+        type_len: 1,
+        epoch: 0,
+        labels,
+        fields: Pairs::default(),
     }
 }
 

@@ -62,6 +62,10 @@ pub struct Version {
     pub deprecation: Option<CompactString>,
     /// To and from the storage version; none where nothing but apiVersion differs.
     pub conversion: Option<Conversion>,
+    /// What a custom resource demands and shows in this version.
+    pub custom: Option<Arc<super::custom::Served>>,
+    /// Stored objects in the form that this version shows.
+    pub forms: Arc<super::forms::Forms>,
 }
 
 /// How a version's objects become the storage version's and back.
@@ -120,6 +124,8 @@ pub struct Group {
     pub name: Key,
     /// Versions, the preferred first.
     pub versions: Vec<Key>,
+    /// Only definitions made it.
+    pub custom: bool,
 }
 
 impl Resource {
@@ -166,6 +172,14 @@ impl Resource {
         }
     }
 
+    /// The cells of a table row of an object in a version.
+    pub fn cells(&self, version: &Version, object: &Value, now: i64) -> Vec<Value> {
+        match &version.custom {
+            Some(served) => super::custom::cells(version, served, object, now),
+            None => (self.rules.cells)(object, now),
+        }
+    }
+
     /// Whether this was made by a CustomResourceDefinition.
     pub fn is_custom(&self) -> bool {
         self.custom.is_some()
@@ -176,6 +190,18 @@ impl Version {
     /// The served subresource called `name`.
     pub fn subresource(&self, name: &str) -> Option<&Subresource> {
         self.subresources.iter().find(|sub| sub.name == name)
+    }
+
+    /// Whether selectors may name a field, metadata apart.
+    pub fn selects(&self, resource: &Resource, field: &str) -> bool {
+        match &self.custom {
+            Some(served) => served.selectable.iter().any(|(name, _)| name == field),
+            None => resource
+                .rules
+                .selectable
+                .iter()
+                .any(|selectable| selectable.name == field),
+        }
     }
 
     /// Whether the version has a status subresource.
@@ -227,10 +253,9 @@ impl Registry {
         self.groups.iter().find(|group| group.name == name)
     }
 
-    /// This registry with the resources of definitions put in place of all custom ones.
-    pub fn with_custom(&self, custom: Vec<Resource>) -> Registry {
-        let builtin = Self::builtin();
-        let mut registry = builtin.clone();
+    /// What is built in, and the resources that definitions make.
+    pub fn with_custom<'a>(custom: impl Iterator<Item = &'a Arc<Resource>>) -> Registry {
+        let mut registry = Self::builtin().clone();
         let mut names: Vec<Key> = Vec::new();
         for resource in custom {
             if !names.contains(&resource.group) {
@@ -238,7 +263,7 @@ impl Registry {
             }
             registry.resources.insert(
                 (resource.group.clone(), resource.plural.clone()),
-                Arc::new(resource),
+                resource.clone(),
             );
         }
         names.sort();
@@ -256,7 +281,11 @@ impl Registry {
                 }
             }
             versions.sort_by(|a, b| crate::meta::version::compare(b, a));
-            registry.groups.push(Group { name, versions });
+            registry.groups.push(Group {
+                name,
+                versions,
+                custom: true,
+            });
         }
         registry
     }
@@ -324,6 +353,7 @@ fn load() -> Registry {
     let mut groups = vec![Group {
         name: Key::default(),
         versions: vec![Key::from("v1")],
+        custom: false,
     }];
     for item in aggregated.list("items") {
         groups.push(Group {
@@ -333,6 +363,7 @@ fn load() -> Registry {
                 .iter()
                 .map(|version| Key::from(version.str("version")))
                 .collect(),
+            custom: false,
         });
     }
     let mut resources: HashMap<(Key, Key), Resource> = HashMap::new();
@@ -447,5 +478,7 @@ fn read_version(
             _ => None,
         },
         conversion: super::groups::conversion(group, plural, version),
+        custom: None,
+        forms: Arc::default(),
     }
 }

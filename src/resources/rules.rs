@@ -17,6 +17,8 @@ pub struct Cx<'a> {
     pub now: i64,
     /// Nothing will be written.
     pub dry_run: bool,
+    /// The resource.
+    pub resource: &'a super::Resource,
     /// Settings of the server and other objects that rules may look at.
     pub cluster: &'a super::cluster::Cluster,
 }
@@ -129,8 +131,6 @@ pub struct Rules {
     pub prepare_delete: fn(&mut Value, &Cx<'_>),
     /// Which metadata a status write takes over.
     pub meta_on_status: MetaOnStatus,
-    /// Paths that apply and managedFields ignore in a write of the object itself, besides status.
-    pub reset_fields: &'static [&'static [&'static str]],
     /// Seconds after which an object deletes itself (events).
     pub ttl: Option<u64>,
     /// Upstream's internal type, for refusals that show it (`core.Pod`).
@@ -168,7 +168,6 @@ impl Rules {
         grace: |_, _| None,
         prepare_delete: |_, _| {},
         meta_on_status: MetaOnStatus::Taken,
-        reset_fields: &[],
         ttl: None,
         internal: "",
     };

@@ -18,7 +18,7 @@ static ANY: Schema = Schema {
     embedded: false,
     default: None,
     list: ListType::Atomic,
-    atomic_map: true,
+    atomic_map: false,
     merge: Merge {
         merge: false,
         retain_keys: false,
@@ -140,7 +140,8 @@ fn read(name: &str, schema: &'static Value, lines: &HashMap<&'static str, Vec<Li
     if let Some(shape) = special(name) {
         return Schema {
             preserve_unknown: matches!(shape, Shape::Any),
-            atomic_map: matches!(shape, Shape::Any),
+            // Of what takes anything, only this is owned as a whole.
+            atomic_map: name == "io.k8s.apimachinery.pkg.runtime.RawExtension",
             shape,
             ..Schema::default()
         };
@@ -245,10 +246,16 @@ fn reference(schema: &'static Value) -> SchemaRef {
             .and_then(|all| all.at("$ref").as_str())
     });
     match name.and_then(|name| name.rsplit('/').next()) {
-        Some(name) => match merge_of(schema) {
-            merge if merge == Merge::default() => SchemaRef::named(name),
-            merge => SchemaRef::Place(name, std::sync::OnceLock::new(), merge),
-        },
+        Some(name) => {
+            let atomic = match schema.str("x-kubernetes-map-type") {
+                "" => None,
+                kind => Some(kind == "atomic"),
+            };
+            match merge_of(schema) {
+                merge if merge == Merge::default() && atomic.is_none() => SchemaRef::named(name),
+                merge => SchemaRef::Place(name, std::sync::OnceLock::new(), merge, atomic),
+            }
+        }
         None => place(schema).into(),
     }
 }
@@ -295,8 +302,13 @@ fn place(schema: &'static Value) -> Schema {
             ),
             _ => ListType::Atomic,
         },
-        atomic_map: schema.str("x-kubernetes-map-type") == "atomic" || matches!(shape, Shape::Any),
+        atomic_map: schema.str("x-kubernetes-map-type") == "atomic",
         preserve_unknown: matches!(shape, Shape::Any),
+        // Not for defaulting, which is code: items of lists without a key have its default for one.
+        default: schema
+            .get("default")
+            .filter(|default| !matches!(default, Value::Object(_) | Value::Array(_)))
+            .cloned(),
         merge: merge_of(schema),
         ..Schema::of(shape)
     }

@@ -101,7 +101,7 @@ fn place(schema: &Value) -> Schema {
         default: schema.get("default").cloned(),
         open: additional.as_bool().is_some(),
         list: list_type(schema),
-        atomic_map: schema.str("x-kubernetes-map-type") == "atomic" || matches!(shape, Shape::Any),
+        atomic_map: schema.str("x-kubernetes-map-type") == "atomic",
         ..Schema::of(shape)
     };
     if embedded {
@@ -117,6 +117,8 @@ pub struct Options {
     pub report: bool,
     /// Leave out metadata of a wrong type instead of refusing it (objects that were stored long ago).
     pub lenient: bool,
+    /// Set no defaults.
+    pub prune_only: bool,
 }
 
 /// A decoded object.
@@ -331,7 +333,8 @@ impl Decoder {
             };
             if value.is_null() && !known.nullable {
                 match &known.default {
-                    Some(default) => *value = default.clone(),
+                    Some(default) if !self.options.prune_only => *value = default.clone(),
+                    Some(_) => {}
                     None => {
                         gone.push(name.clone());
                         continue;
@@ -348,7 +351,8 @@ impl Decoder {
         } else {
             gone.iter().for_each(|name| drop(members.remove(name)));
         }
-        for (name, field) in fields.into_iter().flatten() {
+        let defaulted = fields.filter(|_| !self.options.prune_only);
+        for (name, field) in defaulted.into_iter().flatten() {
             if let Some(default) = &field.schema.default
                 && !members.contains(name)
             {
@@ -461,7 +465,7 @@ mod tests {
         let value = json::parse(object.as_bytes()).unwrap().value;
         let options = Options {
             report: true,
-            lenient: false,
+            ..Options::default()
         };
         let decoded = decode(value, &schema(properties), options).unwrap();
         (json::to_string(&decoded.value), decoded.unknown)

@@ -126,8 +126,8 @@ pub enum SchemaRef {
     Inline(Box<Schema>),
     /// A named type, found at the first use (types refer to one another in circles).
     Named(&'static str, OnceLock<&'static Schema>),
-    /// A named type whose place has merge and list rules of its own.
-    Place(&'static str, OnceLock<Box<Schema>>, Merge),
+    /// A named type whose place has rules of its own of how it merges, and whether apply owns it as a whole.
+    Place(&'static str, OnceLock<Box<Schema>>, Merge, Option<bool>),
 }
 
 impl SchemaRef {
@@ -150,10 +150,12 @@ impl std::ops::Deref for SchemaRef {
         match self {
             SchemaRef::Inline(schema) => schema,
             SchemaRef::Named(name, found) => found.get_or_init(|| builtin::named(name)),
-            SchemaRef::Place(name, made, merge) => made.get_or_init(|| {
+            SchemaRef::Place(name, made, merge, atomic) => made.get_or_init(|| {
+                let named = builtin::named(name);
                 Box::new(Schema {
                     merge: merge.clone(),
-                    ..builtin::named(name).clone()
+                    atomic_map: atomic.unwrap_or(named.atomic_map),
+                    ..named.clone()
                 })
             }),
         }
@@ -165,7 +167,7 @@ impl fmt::Debug for SchemaRef {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             SchemaRef::Inline(schema) => schema.fmt(f),
-            SchemaRef::Named(name, _) | SchemaRef::Place(name, _, _) => f.write_str(name),
+            SchemaRef::Named(name, _) | SchemaRef::Place(name, ..) => f.write_str(name),
         }
     }
 }

@@ -309,6 +309,23 @@ impl Value {
         self.at(key).as_object().into_iter().flat_map(Object::iter)
     }
 
+    /// The members of this, in order; none where it is no object.
+    pub fn entries_of(&self) -> impl DoubleEndedIterator<Item = (&Key, &Value)> {
+        self.as_object().into_iter().flat_map(Object::iter)
+    }
+
+    /// Orders members by name, everywhere below this.
+    pub fn sort(&mut self) {
+        match self {
+            Value::Object(members) => {
+                members.sort();
+                members.iter_mut().for_each(|(_, member)| member.sort());
+            }
+            Value::Array(items) => items.iter_mut().for_each(Value::sort),
+            _ => {}
+        }
+    }
+
     /// This as an object, made one where it is something else.
     pub fn object_mut(&mut self) -> &mut Object {
         if !matches!(self, Value::Object(_)) {

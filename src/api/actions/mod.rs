@@ -3,6 +3,8 @@
 //! The pipeline of verbs knows no kind. An [`Action`] is the exception: one subresource (or one resource that is
 //! never stored), in a file of its own, found here by its name.
 
+pub mod scale;
+
 use bytes::Bytes;
 use futures::future::BoxFuture;
 use http::request::Parts;
@@ -15,6 +17,7 @@ use super::server::Server;
 use super::verbs::Target;
 use super::verbs::write::Write;
 use crate::meta::Status;
+use crate::resources::Resource;
 use crate::schema::Value;
 
 /// Answers a request for a subresource, or a resource that is never stored.
@@ -24,7 +27,11 @@ pub type Action = for<'a> fn(Call<'a>) -> BoxFuture<'a, Result<Reply, Status>>;
 const ACTIONS: &[(&str, &str, &str, Action)] = &[];
 
 /// The action of a resource (`subresource` empty) or subresource, if it is not served by the verbs.
-pub fn find(group: &str, plural: &str, subresource: &str) -> Option<Action> {
+pub fn find(resource: &Resource, subresource: &str) -> Option<Action> {
+    if resource.is_custom() {
+        return (subresource == "scale").then_some(scale::answer);
+    }
+    let (group, plural) = (&*resource.group, &*resource.plural);
     ACTIONS
         .iter()
         .find(|(g, p, s, _)| (*g, *p, *s) == (group, plural, subresource))

@@ -4,10 +4,10 @@ use super::store_failure;
 use super::write::Write;
 use crate::admission::Operation;
 use crate::api::query::{Query, validate_dry_run};
-use crate::api::reply::{List, Reply, versioned};
+use crate::api::reply::{List, Reply};
 use crate::meta::status::About;
 use crate::meta::{Errors, Path, Status, time};
-use crate::resources::{Deletion, record};
+use crate::resources::{Deletion, forms, record};
 use crate::schema::{Object, Value};
 use crate::store::{Change, Entry, Expect, StoreError};
 use std::sync::Arc;
@@ -183,10 +183,10 @@ impl Write<'_> {
     ) -> Result<Option<Deleted>, Status> {
         let target = self.target;
         let (resource, rules) = (&target.resource, &target.resource.rules);
-        let old = crate::resources::cluster::object(entry);
+        let old = forms::working(entry, resource, target.version());
         let uid = old.at("metadata").str("uid");
         let about = About {
-            group: "",
+            group: &resource.group,
             kind: &resource.kind,
             name,
         };
@@ -211,7 +211,9 @@ impl Write<'_> {
                 ),
             ));
         }
-        let (_, effects) = self.validate_deletion(&old, name)?;
+        self.mutate(Operation::Delete, Value::Null, Some(&old), name)
+            .await?;
+        let (_, effects) = self.run_validation(Operation::Delete, Value::Null, Some(&old), name)?;
         let finalizers = finalizers(&old, options, rules.orphans_by_default);
         let mut new = old.clone();
         let deleting = old.at("metadata").get("deletionTimestamp").is_some();
@@ -243,12 +245,10 @@ impl Write<'_> {
             meta.insert("deletionTimestamp", time::print(target.now + grace));
         }
         (rules.prepare_delete)(&mut new, &target.cx());
-        if let Some(storage) = resource.storage() {
-            crate::schema::decode::tidy(&mut new, &storage.schema);
-        }
+        forms::tidy(&mut new, resource);
         let ends = ends_by(&new);
         if options.dry_run || self.options.dry_run {
-            let shown = super::super::reply::convert_from_storage(new, resource, target.version());
+            let shown = forms::from_working(new, resource, target.version());
             return Ok(Some(if ends {
                 Deleted::Gone(shown)
             } else {
@@ -256,7 +256,7 @@ impl Write<'_> {
             }));
         }
         if !ends && new == old {
-            return Ok(Some(Deleted::Stays(versioned(
+            return Ok(Some(Deleted::Stays(forms::versioned(
                 entry,
                 entry.rev,
                 resource,
@@ -274,16 +274,14 @@ impl Write<'_> {
         if ends {
             changes.extend((rules.effects)(None, Some(&old), &self.cx())?);
         }
-        changes.extend(effects);
-        match target.cluster.store.commit(changes).await {
+        match self.commit(changes, effects).await {
             Ok(committed) => {
                 let mut shown = if ends && grace.is_none() { old } else { new };
                 shown
                     .object_mut()
                     .object_mut("metadata")
                     .insert("resourceVersion", committed.rev.to_string());
-                let shown =
-                    super::super::reply::convert_from_storage(shown, resource, target.version());
+                let shown = forms::from_working(shown, resource, target.version());
                 Ok(Some(if ends {
                     Deleted::Gone(shown)
                 } else {
@@ -293,14 +291,6 @@ impl Write<'_> {
             Err(StoreError::Conflict { .. }) => Ok(None),
             Err(error) => Err(store_failure(&error)),
         }
-    }
-
-    fn validate_deletion(
-        &mut self,
-        old: &Value,
-        name: &str,
-    ) -> Result<(Value, Vec<Change>), Status> {
-        self.run_validation(Operation::Delete, Value::Null, Some(old), name)
     }
 
     /// Deletes every object that the selectors name, one by one in key order, and answers what was deleted.

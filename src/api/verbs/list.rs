@@ -1,5 +1,6 @@
 //! Lists: selectors, pages that show one moment, resourceVersionMatch.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use base64::Engine as _;
@@ -10,7 +11,7 @@ use crate::api::reply::{List, Reply};
 use crate::meta::selector::{Op, Selector, parse_fields};
 use crate::meta::status::About;
 use crate::meta::{Errors, Path, Status, errors::quoted};
-use crate::resources::Resource;
+use crate::resources::{Resource, Version, forms};
 use crate::schema::{Value, json};
 use crate::store::{Entry, Interest, Revision};
 
@@ -35,7 +36,11 @@ impl Selection {
     ///
     /// # Errors
     /// 400 with upstream's text for what does not parse or is not selectable.
-    pub fn read(query: &Query, resource: &Resource) -> Result<Selection, Status> {
+    pub fn read(
+        query: &Query,
+        resource: &Resource,
+        version: &Version,
+    ) -> Result<Selection, Status> {
         let labels = Selector::parse(query.get("labelSelector").unwrap_or_default())
             .map_err(Status::bad_request)?;
         let all = parse_fields(query.get("fieldSelector").unwrap_or_default())
@@ -46,14 +51,7 @@ impl Selection {
             match term.key.as_str() {
                 "metadata.name" => names.push(term),
                 "metadata.namespace" if selects_namespace(resource) => names.push(term),
-                key if resource
-                    .rules
-                    .selectable
-                    .iter()
-                    .any(|field| field.name == key) =>
-                {
-                    fields.push(term)
-                }
+                key if version.selects(resource, key) => fields.push(term),
                 key => return Err(Status::bad_request(unknown_field(resource, key))),
             }
         }
@@ -305,7 +303,7 @@ pub async fn list(target: &Target) -> Result<Reply, Status> {
     let query = &target.query;
     let limit = query.int("limit")?.unwrap_or(0).max(0);
     query.int("timeoutSeconds")?;
-    let selection = Selection::read(query, &target.resource)?;
+    let selection = Selection::read(query, &target.resource, target.version())?;
     validate(query, false)?;
     let version = query.get("resourceVersion").unwrap_or_default();
     let number = if version.is_empty() {
@@ -357,6 +355,7 @@ pub async fn list(target: &Target) -> Result<Reply, Status> {
     until(target, asked)
         .await
         .map_err(|current| too_large(asked, current))?;
+    let shown = |entry: &Arc<Entry>| forms::shown(&target.resource, target.version(), entry);
     let matches =
         |entry: &Entry| selection.is_everything() || selection.matches(&target.resource, entry);
     let world = store.world();
@@ -372,9 +371,9 @@ pub async fn list(target: &Target) -> Result<Reply, Status> {
                 world.rev(),
                 world
                     .range(&target.resource.prefix, &keys, &from)
+                    .map(shown)
                     .filter(|entry| matches(entry))
                     .take(wanted)
-                    .cloned()
                     .collect::<Vec<_>>(),
             )
         }
@@ -390,7 +389,8 @@ pub async fn list(target: &Target) -> Result<Reply, Status> {
                 rev,
                 range
                     .entries
-                    .into_iter()
+                    .iter()
+                    .map(shown)
                     .filter(|entry| matches(entry))
                     .collect(),
             )

@@ -3,6 +3,7 @@
 pub mod delete;
 pub mod get;
 pub mod list;
+pub mod owners;
 pub mod patch;
 pub mod watch;
 pub mod write;
@@ -60,6 +61,7 @@ impl Target {
             subresource: &self.info.subresource,
             now: self.now,
             dry_run: false,
+            resource: &self.resource,
             cluster: &self.cluster,
         }
     }

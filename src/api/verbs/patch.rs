@@ -3,19 +3,27 @@
 use http::HeaderMap;
 
 use super::write::Write;
+use crate::api::custom;
 use crate::api::negotiate::content_type;
 use crate::api::query::FieldValidation;
 use crate::api::reply::Reply;
 use crate::meta::Status;
 use crate::patch::{Kind, Patch};
+use crate::resources::Resource;
 use crate::schema::{Value, decode};
 
 /// Reads the kind of a patch off the content type.
 ///
 /// # Errors
 /// 415 for a type that is not served.
-pub fn kind(headers: &HeaderMap) -> Result<Kind, Status> {
-    Kind::of(&content_type(headers)).ok_or_else(|| {
+pub fn kind(headers: &HeaderMap, resource: &Resource) -> Result<Kind, Status> {
+    let kind = Kind::of(&content_type(headers));
+    if resource.is_custom() {
+        return kind
+            .filter(|kind| *kind != Kind::Strategic)
+            .ok_or_else(custom::refuse_patch);
+    }
+    kind.ok_or_else(|| {
         Status::failure(415, "UnsupportedMediaType", "415: Unsupported Media Type")
             .with_details(crate::schema::Object::new())
     })
@@ -32,14 +40,18 @@ pub async fn patch(write: &mut Write<'_>, kind: Kind, bytes: &[u8]) -> Result<Re
     let schema = &**version.schema;
     let go_type = format!("{}.{}", version.name, target.resource.kind);
     let validation = write.options.validation;
+    let checked = validation != FieldValidation::Ignore;
     let mut warnings = Vec::new();
     let result = write
         .update(200, |old| {
             let patched = patch.apply(
                 old,
                 schema,
-                |outcome| decode::decode(outcome, schema, &go_type),
-                validation != FieldValidation::Ignore,
+                |outcome| match target.resource.is_custom() {
+                    true => custom::decode(outcome, target, checked),
+                    false => decode::decode(outcome, schema, &go_type),
+                },
+                checked,
             )?;
             if validation == FieldValidation::Strict && !patched.strict.is_empty() {
                 let why = format!("strict decoding error: {}", patched.strict.join(", "));
@@ -47,6 +59,11 @@ pub async fn patch(write: &mut Write<'_>, kind: Kind, bytes: &[u8]) -> Result<Re
             }
             warnings = patched.strict;
             let mut new = patched.value;
+            if target.resource.is_custom() {
+                custom::check_type(&new, target)?;
+                belongs(&new, &target.info.name, target.namespace())?;
+                return Ok(new);
+            }
             let object = new.object_mut();
             object.remove("kind");
             object.remove("apiVersion");

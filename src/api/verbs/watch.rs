@@ -14,9 +14,10 @@ use super::list::{Selection, validate};
 use super::{Target, too_large};
 use crate::api::negotiate::{Accepted, Shape};
 use crate::api::query::parse_uint;
-use crate::api::reply::{Body, Reply, is_stored_form, partial, versioned};
+use crate::api::reply::{Body, Reply, partial};
 use crate::api::table::{self, Include};
 use crate::meta::{Status, errors::quoted};
+use crate::resources::forms;
 use crate::resources::record::write_body;
 use crate::schema::{Object, Value, json};
 use crate::store::{Cursor, Entry, Event, Interest, Revision, StoreError};
@@ -38,7 +39,7 @@ pub async fn watch(target: &Target, accepted: Accepted) -> Result<Reply, Status>
     let query = &target.query;
     query.int("limit")?;
     let timeout = query.int("timeoutSeconds")?;
-    let mut selection = Selection::read(query, &target.resource)?;
+    let mut selection = Selection::read(query, &target.resource, target.version())?;
     if target.info.old_watch && !target.info.path_name.is_empty() {
         selection.names.0.push(crate::meta::selector::Term {
             key: "metadata.name".into(),
@@ -259,10 +260,8 @@ impl Watcher {
         let world = self.target.cluster.store.world();
         let keys = self.target.resource.keys(self.target.namespace());
         for entry in world.range(&self.target.resource.prefix, &keys, "") {
-            if self.selection.is_everything()
-                || self.selection.matches(&self.target.resource, entry)
-            {
-                self.write("ADDED", entry, entry.rev);
+            if let Some(entry) = self.selected(Some(entry)) {
+                self.write("ADDED", &entry, entry.rev);
             }
         }
         self.at = world.rev();
@@ -272,17 +271,20 @@ impl Watcher {
         self.open(world.rev())
     }
 
+    /// The entry as the version of the watch shows it, if it is selected.
+    fn selected(&self, entry: Option<&Arc<Entry>>) -> Option<Arc<Entry>> {
+        let target = &self.target;
+        let shown = forms::shown(&target.resource, target.version(), entry?);
+        let selected =
+            self.selection.is_everything() || self.selection.matches(&target.resource, &shown);
+        selected.then_some(shown)
+    }
+
     fn event(&mut self, event: &Event) {
-        let selected = |entry: &Option<Arc<Entry>>| {
-            entry
-                .as_ref()
-                .filter(|entry| {
-                    self.selection.is_everything()
-                        || self.selection.matches(&self.target.resource, entry)
-                })
-                .cloned()
-        };
-        match (selected(&event.old), selected(&event.new)) {
+        match (
+            self.selected(event.old.as_ref()),
+            self.selected(event.new.as_ref()),
+        ) {
             (None, Some(new)) => self.write("ADDED", &new, event.rev),
             (Some(_), Some(new)) => self.write("MODIFIED", &new, event.rev),
             (Some(old), None) => self.write("DELETED", &old, event.rev),
@@ -291,8 +293,7 @@ impl Watcher {
     }
 
     fn write(&mut self, kind: &str, entry: &Entry, rev: Revision) {
-        let (resource, version) = (self.target.resource.clone(), self.target.version().clone());
-        if self.accepted.shape == Shape::Object && is_stored_form(&resource, &version) {
+        if self.accepted.shape == Shape::Object {
             self.out.extend_from_slice(b"{\"type\":\"");
             self.out.extend_from_slice(kind.as_bytes());
             self.out.extend_from_slice(b"\",\"object\":");
@@ -300,7 +301,10 @@ impl Watcher {
             self.out.extend_from_slice(b"}\n");
             return;
         }
-        let object = versioned(entry, rev, &resource, &version);
+        let mut object = crate::resources::cluster::stored(entry);
+        if let Some(meta) = object.get_mut("metadata") {
+            meta.set("resourceVersion", rev.to_string());
+        }
         let shown = self.shaped(object);
         self.line(kind, &shown);
     }

@@ -3,17 +3,17 @@
 //! decode, default, reset what clients may not set, mutating admission, the kind's preparation, validation of
 //! (new, old), validating admission, commit.
 
-use ring::rand::SecureRandom as _;
-
-use super::{Target, store_failure};
+use super::{Target, owners, store_failure};
 use crate::admission::{Attributes, Operation, Plugin};
+use crate::api::custom;
 use crate::api::query::{WriteOptions, parse_uint};
-use crate::api::reply::{Reply, convert_from_storage, versioned};
+use crate::api::reply::Reply;
+use crate::auth::Authorizer;
 use crate::meta::status::About;
-use crate::meta::{At, Errors, Path, Status, time};
-use crate::resources::{Cx, Generation, MetaOnStatus, record};
-use crate::schema::{Object, Value, decode};
-use crate::store::{Change, Entry, Expect, StoreError};
+use crate::meta::{At, Errors, Path, Status, names, time};
+use crate::resources::{Cx, Generation, MetaOnStatus, forms, record};
+use crate::schema::{Object, Value};
+use crate::store::{Change, Committed, Entry, Expect, StoreError};
 use std::sync::Arc;
 
 /// How often a lost race is run again before the client is told.
@@ -29,6 +29,10 @@ pub struct Write<'a> {
     pub plugins: &'a [Box<dyn Plugin>],
     /// The options object, for admission.
     pub options_object: &'a Value,
+    /// Decides what users may do, for admission.
+    pub authorizer: &'a dyn Authorizer,
+    /// Keys of effects of admission that are committed already.
+    pub done: Vec<Arc<str>>,
     /// Texts for `Warning` headers.
     pub warnings: Vec<String>,
 }
@@ -43,19 +47,10 @@ enum Attempt {
     Lost(String),
 }
 
-/// Characters of generated names: no vowels, so that no words come out.
-const SUFFIX: &[u8; 27] = b"bcdfghjklmnpqrstvwxz2456789";
-
-/// Random bytes of the operating system.
-fn random(bytes: &mut [u8]) {
-    // The system's generator fails only where there is none; names and uids then stay unique by the store's check.
-    let _ = ring::rand::SystemRandom::new().fill(bytes);
-}
-
 /// A new uid.
 pub fn new_uid() -> String {
     let mut b = [0u8; 16];
-    random(&mut b);
+    names::random(&mut b);
     b[6] = (b[6] & 0x0f) | 0x40;
     b[8] = (b[8] & 0x3f) | 0x80;
     let hex: String = b.iter().map(|byte| format!("{byte:02x}")).collect();
@@ -69,21 +64,6 @@ pub fn new_uid() -> String {
     )
 }
 
-/// A name made from a prefix: cut so that five characters fit behind it.
-fn generated(prefix: &str) -> String {
-    let mut bytes = [0u8; 5];
-    random(&mut bytes);
-    let mut end = prefix.len().min(58);
-    while !prefix.is_char_boundary(end) {
-        end -= 1;
-    }
-    let suffix: String = bytes
-        .iter()
-        .map(|byte| char::from(SUFFIX[usize::from(*byte) % SUFFIX.len()]))
-        .collect();
-    format!("{}{suffix}", &prefix[..end])
-}
-
 impl Write<'_> {
     /// Makes an object of what the body said (in the request's version).
     ///
@@ -93,15 +73,19 @@ impl Write<'_> {
         let target = self.target;
         let mut object = object;
         self.place(&mut object)?;
+        let said = object.at("metadata").str("name");
+        if let Some(refusal) = custom::forbid_creation(target, said) {
+            return Err(refusal);
+        }
         let warned = self.warnings.len();
-        let (mut names, mut races) = (0, 0);
+        let (mut taken, mut races) = (0, 0);
         loop {
             self.warnings.truncate(warned);
             match self.try_create(object.clone()).await? {
                 Attempt::Made(reply) => return Ok(*reply),
                 // A generated name that was taken is made again, as upstream does.
-                Attempt::Taken(_) if object.at("metadata").str("name").is_empty() && names < 8 => {
-                    names += 1;
+                Attempt::Taken(_) if object.at("metadata").str("name").is_empty() && taken < 8 => {
+                    taken += 1;
                 }
                 Attempt::Taken(name) => return Err(Status::already_exists(target.about(&name))),
                 Attempt::Lost(_) if races < TRIES => races += 1,
@@ -165,9 +149,13 @@ impl Write<'_> {
             meta.remove("generation");
         }
         (rules.defaults)(&mut object, &target.cx());
+        if !resource.is_custom() {
+            crate::schema::decode::tidy(&mut object, &version.schema);
+        }
+        owners::track(self, None, &mut object);
         let mut object = self.stored(object);
         let name = object.at("metadata").str("name").to_owned();
-        object = self.mutate(Operation::Create, object, None, &name)?;
+        object = self.mutate(Operation::Create, object, None, &name).await?;
         let meta = object.object_mut().object_mut("metadata");
         meta.insert("uid", new_uid());
         meta.insert("creationTimestamp", time::print(target.now));
@@ -183,7 +171,7 @@ impl Write<'_> {
             .unwrap_or_default()
             .to_owned();
         if name.is_empty() && !prefix.is_empty() {
-            meta.insert("name", generated(&prefix));
+            meta.insert("name", names::generated(&prefix));
         }
         let along = (rules.effects)(Some(&mut object), None, &self.cx())?;
         if version.has_status() && !rules.status_at_creation {
@@ -228,8 +216,7 @@ impl Write<'_> {
             ttl,
         }];
         changes.extend(along);
-        changes.extend(effects);
-        match target.cluster.store.commit(changes).await {
+        match self.commit(changes, effects).await {
             Ok(committed) => {
                 let reply = Reply::Entry(201, committed.entries[0].clone());
                 Ok(Attempt::Made(Box::new(reply)))
@@ -258,8 +245,9 @@ impl Write<'_> {
             let Some(entry) = target.cluster.store.head(&key) else {
                 return Err(Status::not_found(target.about(&target.info.name)));
             };
-            let old = versioned(&entry, entry.rev, &target.resource, target.version());
-            let new = change(&old)?;
+            let old = forms::versioned(&entry, entry.rev, &target.resource, target.version());
+            let mut new = change(&old)?;
+            owners::track(self, Some(old), &mut new);
             let conditional = !matches!(new.at("metadata").str("resourceVersion"), "" | "0");
             match self.try_update(code, &entry, new).await? {
                 Some(reply) => return Ok(reply),
@@ -342,7 +330,7 @@ impl Write<'_> {
         let target = self.target;
         let (resource, rules) = (&target.resource, &target.resource.rules);
         let name = target.info.name.as_str();
-        let old = crate::resources::cluster::object(entry);
+        let old = forms::working(entry, &target.resource, target.version());
         let said = new.at("metadata").str("resourceVersion").to_owned();
         let uid = new.at("metadata").str("uid").to_owned();
         let old_uid = old.at("metadata").str("uid").to_owned();
@@ -356,7 +344,7 @@ impl Write<'_> {
             parse_uint(&said).map_err(Status::unclassified)?
         };
         let main = target.info.subresource.is_empty();
-        if rev == 0 && main && !rules.unconditional_update && !patching {
+        if rev == 0 && !rules.unconditional_update && !patching {
             let mut errors = Errors::default();
             errors.invalid(
                 Path::ROOT.field("metadata.resourceVersion"),
@@ -370,7 +358,10 @@ impl Write<'_> {
         }
         let mut new = self.stored(new);
         self.carry_over(&mut new, &old);
-        new = self.mutate(Operation::Update, new, Some(&old), name)?;
+        new = self
+            .mutate(Operation::Update, new, Some(&old), name)
+            .await?;
+        let owned = new.path(&["metadata", "managedFields"]).clone();
         let mut along = Vec::new();
         if main {
             along = (rules.effects)(Some(&mut new), Some(&old), &self.cx())?;
@@ -378,8 +369,11 @@ impl Write<'_> {
         } else {
             (rules.prepare_status)(&mut new, &old, &target.cx());
         }
+        owners::take(&mut new);
+        owners::put(&mut new, owned);
         self.raise_generation(&mut new, &old);
         self.tidy(&mut new);
+        owners::keep_times(&mut new, &old);
         let mut errors = Errors::default();
         let (at, was) = (At::root(&new), At::root(&old));
         crate::resources::metadata::validate_update(
@@ -425,8 +419,7 @@ impl Write<'_> {
             along = (rules.effects)(None, Some(&old), &self.cx())?;
         }
         changes.extend(along);
-        changes.extend(effects);
-        match target.cluster.store.commit(changes).await {
+        match self.commit(changes, effects).await {
             Ok(_) if ends => {
                 let mut shown = new;
                 shown
@@ -483,8 +476,12 @@ impl Write<'_> {
                 Some(status) => new.set("status", status),
                 None => drop(new.remove("status")),
             }
-            if target.resource.rules.meta_on_status == MetaOnStatus::Taken {
-                new.set("metadata", said);
+            match target.resource.rules.meta_on_status {
+                MetaOnStatus::Taken => new.set("metadata", said),
+                MetaOnStatus::Kept => {
+                    owners::take(new);
+                    owners::put(new, said.at("managedFields").clone());
+                }
             }
         }
     }
@@ -515,29 +512,15 @@ impl Write<'_> {
     }
 
     fn stored(&self, object: Value) -> Value {
-        let target = self.target;
-        let mut object = match target.version().conversion {
-            Some(conversion) => (conversion.to_storage)(object),
-            None => object,
-        };
-        object.set(
-            "apiVersion",
-            target
-                .resource
-                .api_version(&target.resource.storage_version),
-        );
-        self.tidy(&mut object);
-        object
+        forms::to_working(object, &self.target.resource, self.target.version())
     }
 
     fn shown(&self, object: Value) -> Value {
-        convert_from_storage(object, &self.target.resource, self.target.version())
+        forms::from_working(object, &self.target.resource, self.target.version())
     }
 
     fn tidy(&self, object: &mut Value) {
-        if let Some(storage) = self.target.resource.storage() {
-            decode::tidy(object, &storage.schema);
-        }
+        forms::tidy(object, &self.target.resource);
     }
 
     fn attributes<'b>(
@@ -563,10 +546,12 @@ impl Write<'_> {
             now: target.now,
             warnings: Vec::new(),
             effects: Vec::new(),
+            done: &self.done,
+            authorizer: self.authorizer,
         }
     }
 
-    fn mutate(
+    pub(super) async fn mutate(
         &mut self,
         operation: Operation,
         object: Value,
@@ -575,11 +560,37 @@ impl Write<'_> {
     ) -> Result<Value, Status> {
         let mut attributes = self.attributes(operation, object, old, name);
         for plugin in self.plugins {
+            if let Some(wait) = plugin.before(&attributes) {
+                wait.await;
+            }
             plugin.mutate(&mut attributes)?;
         }
         let (object, warnings) = (attributes.object, attributes.warnings);
         self.warnings.extend(warnings);
         Ok(object)
+    }
+
+    /// Commits changes with what admission wants to go along with them. One commit never holds two keys of one watched
+    /// resource, so that a watch can go on from any revision: effects that would make it so are committed before.
+    pub(super) async fn commit(
+        &mut self,
+        mut changes: Vec<Change>,
+        effects: Vec<Change>,
+    ) -> Result<Committed, StoreError> {
+        let store = &self.target.cluster.store;
+        for effect in effects {
+            if changes
+                .iter()
+                .all(|other| other.resource != effect.resource)
+            {
+                changes.push(effect);
+                continue;
+            }
+            let key = effect.key.clone();
+            store.commit(vec![effect]).await?;
+            self.done.push(key);
+        }
+        store.commit(changes).await
     }
 
     /// Runs validating admission; answers the object and what goes into the same commit.

@@ -84,7 +84,7 @@ fn doubles<'a>(values: impl ExactSizeIterator<Item = &'a Value> + Clone) -> Vec<
             Value::Float(number) => format!("f{number}"),
             other => {
                 let mut sorted = other.clone();
-                sort(&mut sorted);
+                sorted.sort();
                 json::to_string(&sorted)
             }
         };
@@ -95,16 +95,4 @@ fn doubles<'a>(values: impl ExactSizeIterator<Item = &'a Value> + Clone) -> Vec<
         }
     }
     found
-}
-
-/// Orders members everywhere below a value.
-fn sort(value: &mut Value) {
-    match value {
-        Value::Object(members) => {
-            members.sort();
-            members.iter_mut().for_each(|(_, member)| sort(member));
-        }
-        Value::Array(items) => items.iter_mut().for_each(sort),
-        _ => {}
-    }
 }

@@ -2,7 +2,12 @@
 
 use crate::resources::Rules;
 
+mod definitions;
+
 /// The rules of a resource of these groups.
-pub(super) fn rules(_group: &str, _plural: &str) -> Rules {
-    Rules::DEFAULT
+pub(super) fn rules(group: &str, plural: &str) -> Rules {
+    match (group, plural) {
+        ("apiextensions.k8s.io", "customresourcedefinitions") => definitions::RULES,
+        _ => Rules::DEFAULT,
+    }
 }

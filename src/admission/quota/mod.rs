@@ -1,0 +1,192 @@
+//! ResourceQuota: how much the objects of a namespace may ask for together. What a write asks for is charged in the
+//! commit that writes it. Follows k8s.io/apiserver/pkg/admission/plugin/resourcequota.
+
+#[cfg(test)]
+mod tests;
+pub mod usage;
+
+use std::collections::BTreeSet;
+
+use self::usage::{Evaluator, is_terminating};
+use super::{Attributes, Operation, Plugin};
+use crate::meta::Status;
+use crate::meta::amounts::Amounts;
+use crate::resources::{cluster, record};
+use crate::schema::{Key, Value};
+use crate::store::{Change, Expect};
+
+/// The plugin.
+pub struct ResourceQuota;
+
+impl Plugin for ResourceQuota {
+    fn name(&self) -> &'static str {
+        "ResourceQuota"
+    }
+
+    fn validate(&self, request: &mut Attributes<'_>) -> Result<(), Status> {
+        let namespaces = request.is_about("", "namespaces");
+        if request.namespace.is_empty() || (namespaces && request.operation == Operation::Create) {
+            return Ok(());
+        }
+        let resource = request.resource;
+        let Some(evaluator) = Evaluator::of(&resource.group, &resource.plural) else {
+            return Ok(());
+        };
+        if !counts(request) {
+            return Ok(());
+        }
+        let Some(quotas) = request.cluster.resource("", "resourcequotas") else {
+            return Ok(());
+        };
+        let store = &request.cluster.store;
+        let world = store.world();
+        let keys = quotas.keys(request.namespace);
+        // Which quotas there are is what the disk has; what is used of them may be newer.
+        let entries = world.range(&quotas.prefix, &keys, "");
+        let found: Vec<_> = entries.filter_map(|entry| store.head(&entry.key)).collect();
+        let charge = Charge {
+            evaluator: &evaluator,
+            object: &request.object,
+            old: request
+                .old
+                .filter(|_| request.operation == Operation::Update),
+            refuses: request.subresource != "status",
+            now: request.now,
+        };
+        let mut effects = Vec::new();
+        for entry in found
+            .iter()
+            .filter(|entry| !request.done.contains(&entry.key))
+        {
+            let mut quota = cluster::object(entry);
+            let used = match charge.on(&quota) {
+                Ok(Some(used)) => used,
+                Ok(None) => continue,
+                Err(why) => return Err(request.forbidden(&why)),
+            };
+            let status = quota.object_mut().object_mut("status");
+            status.insert("used", used.to_value());
+            effects.push(Change {
+                resource: quotas.prefix.clone(),
+                key: entry.key.clone(),
+                expect: Expect::Revision(entry.rev),
+                put: Some(record::encode(&quotas, &quota)),
+                ttl: None,
+            });
+        }
+        request.effects.extend(effects);
+        Ok(())
+    }
+}
+
+/// Whether a request can change what is used.
+fn counts(request: &Attributes<'_>) -> bool {
+    let create = request.operation == Operation::Create;
+    let update = request.operation == Operation::Update;
+    let main = request.subresource.is_empty();
+    match (&*request.resource.group, &*request.resource.plural) {
+        ("", "pods") => match request.subresource {
+            "" => {
+                create
+                    || (update
+                        && request.old.is_some_and(|old| {
+                            is_terminating(old) != is_terminating(&request.object)
+                        }))
+            }
+            "resize" => update,
+            _ => false,
+        },
+        ("", "persistentvolumeclaims") => {
+            (main && (create || update)) || (request.subresource == "status" && update)
+        }
+        ("", "services") | ("resource.k8s.io", "resourceclaims") => main && (create || update),
+        _ => main && create,
+    }
+}
+
+/// A write that quotas may count.
+struct Charge<'a> {
+    evaluator: &'a Evaluator,
+    object: &'a Value,
+    old: Option<&'a Value>,
+    refuses: bool,
+    now: i64,
+}
+
+impl Charge<'_> {
+    /// What is used of a quota once the write is done; none where that changes nothing.
+    ///
+    /// # Errors
+    /// Why the quota does not allow it.
+    fn on(&self, quota: &Value) -> Result<Option<Amounts>, String> {
+        let name = quota.at("metadata").str("name");
+        let status = quota.at("status");
+        let (hard, used) = (
+            Amounts::read(status.at("hard")),
+            Amounts::read(status.at("used")),
+        );
+        let names = self.evaluator.names(hard.0.keys().map(Key::as_str));
+        if names.is_empty() || !self.evaluator.in_scopes(quota, self.object) {
+            return Ok(None);
+        }
+        if let Some(why) = self.evaluator.unsaid(&names, self.object) {
+            return Err(format!("failed quota: {name}: {why}"));
+        }
+        if names.iter().any(|name| !used.0.contains_key(*name)) {
+            let names: Vec<&str> = names.iter().copied().collect();
+            return Err(format!(
+                "status unknown for quota: {name}, resources: {}",
+                names.join(",")
+            ));
+        }
+        let mut asked = self.evaluator.usage(self.object, self.now);
+        let negative: Vec<&str> = asked
+            .0
+            .iter()
+            .filter(|(_, amount)| amount.sign() < 0)
+            .map(|(name, _)| name.as_str())
+            .collect();
+        if !negative.is_empty() {
+            return Err(format!(
+                "quota usage is negative for resource(s): {}",
+                negative.join(",")
+            ));
+        }
+        if let Some(old) = self.old.filter(|old| self.evaluator.in_scopes(quota, old)) {
+            let before = self.evaluator.usage(old, self.now);
+            for (name, amount) in &mut asked.0 {
+                *amount = *amount - before.get(name);
+            }
+        }
+        asked
+            .0
+            .retain(|name, amount| amount.sign() > 0 && hard.0.contains_key(name));
+        if asked.0.is_empty() {
+            return Ok(None);
+        }
+        let mut sum = used.clone();
+        sum.add(&asked);
+        let exceeded: BTreeSet<&str> = asked
+            .0
+            .keys()
+            .map(Key::as_str)
+            .filter(|name| sum.get(name) > hard.get(name))
+            .collect();
+        if self.refuses && !exceeded.is_empty() {
+            let told = |amounts: &Amounts| {
+                let parts: Vec<String> = exceeded
+                    .iter()
+                    .filter_map(|name| Some(format!("{name}={}", amounts.0.get(*name)?)))
+                    .collect();
+                parts.join(",")
+            };
+            return Err(format!(
+                "exceeded quota: {name}, requested: {}, used: {}, limited: {}",
+                told(&asked),
+                told(&used),
+                told(&hard)
+            ));
+        }
+        Ok(Some(sum))
+    }
+}

@@ -1,0 +1,360 @@
+//! ServiceAccount: every pod runs as somebody, with a token for the API, and only with secrets that it may use.
+//! Follows k8s.io/kubernetes/plugin/pkg/admission/serviceaccount.
+
+use std::time::Duration;
+
+use futures::FutureExt as _;
+use futures::future::BoxFuture;
+
+use super::{Attributes, Operation, Plugin};
+use crate::meta::Status;
+use crate::schema::Value;
+use crate::store::Interest;
+use crate::value;
+
+/// The plugin.
+pub struct ServiceAccount;
+
+/// The account of pods that name none.
+const DEFAULT: &str = "default";
+/// Where containers find their token.
+const MOUNT: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
+/// What names of token volumes begin with.
+const VOLUME: &str = "kube-api-access-";
+/// Seconds for which a token is good.
+const TOKEN_SECONDS: i64 = 3607;
+/// How long a pod waits for the default account of a namespace that was just made.
+const PATIENCE: Duration = Duration::from_millis(1500);
+const MIRROR: &str = "kubernetes.io/config.mirror";
+
+impl Plugin for ServiceAccount {
+    fn name(&self) -> &'static str {
+        "ServiceAccount"
+    }
+
+    fn before<'a>(&'a self, request: &'a Attributes<'_>) -> Option<BoxFuture<'a, ()>> {
+        if request.operation != Operation::Create
+            || !request.is_of("", "pods")
+            || is_mirror(&request.object)
+            || !["", DEFAULT].contains(&request.object.at("spec").str("serviceAccountName"))
+            || account(request, DEFAULT).is_some()
+        {
+            return None;
+        }
+        Some(
+            tokio::time::timeout(PATIENCE, made(request, DEFAULT))
+                .map(|_| ())
+                .boxed(),
+        )
+    }
+
+    fn mutate(&self, request: &mut Attributes<'_>) -> Result<(), Status> {
+        if request.operation != Operation::Create || !request.is_of("", "pods") {
+            return Ok(());
+        }
+        if is_mirror(&request.object) {
+            return self.validate(request);
+        }
+        let spec = request.object.object_mut().object_mut("spec");
+        let name = match spec.get("serviceAccountName").and_then(Value::as_str) {
+            Some(name) if !name.is_empty() => name.to_owned(),
+            _ => {
+                spec.insert("serviceAccountName", DEFAULT);
+                spec.insert("serviceAccount", DEFAULT);
+                DEFAULT.to_owned()
+            }
+        };
+        let account = found(request, &name)?;
+        let spec = request.object.object_mut().object_mut("spec");
+        let wants = [
+            spec.get("automountServiceAccountToken"),
+            account.get("automountServiceAccountToken"),
+        ];
+        if wants
+            .into_iter()
+            .flatten()
+            .find_map(Value::as_bool)
+            .unwrap_or(true)
+        {
+            mount_token(spec);
+        }
+        if spec.get("imagePullSecrets").is_none_or(Value::is_empty) {
+            let secrets: Vec<Value> = account
+                .list("imagePullSecrets")
+                .iter()
+                .map(|secret| value!({"name": (secret.str("name"))}))
+                .collect();
+            spec.insert("imagePullSecrets", secrets);
+        }
+        self.validate(request)
+    }
+
+    fn validate(&self, request: &mut Attributes<'_>) -> Result<(), Status> {
+        if !request.is_about("", "pods") || request.object.is_null() {
+            return Ok(());
+        }
+        match (request.operation, request.subresource) {
+            (Operation::Update, "ephemeralcontainers") => {}
+            (Operation::Create, "" | "ephemeralcontainers") => {}
+            _ => return Ok(()),
+        }
+        let creating = request.operation == Operation::Create;
+        if creating && is_mirror(&request.object) {
+            return match mirror_breach(request.object.at("spec")) {
+                Some(why) => Err(request.forbidden(why)),
+                None => Ok(()),
+            };
+        }
+        let name = request.object.at("spec").str("serviceAccountName");
+        if name.is_empty() {
+            let why = format!(
+                "no service account specified for pod {}/{}",
+                request.namespace,
+                request.object.at("metadata").str("name")
+            );
+            return Err(request.forbidden(&why));
+        }
+        let account = found(request, name)?;
+        let annotations = account.at("metadata").at("annotations");
+        if !is_true(annotations.str("kubernetes.io/enforce-mountable-secrets")) {
+            return Ok(());
+        }
+        let spec = request.object.at("spec");
+        let breach = if creating {
+            volume_breach(&account, spec)
+                .or_else(|| env_breach(&account, spec, "initContainers", "init container"))
+                .or_else(|| env_breach(&account, spec, "containers", "container"))
+                .or_else(|| pull_breach(&account, spec))
+        } else {
+            env_breach(&account, spec, "ephemeralContainers", "ephemeral container")
+        };
+        match breach {
+            Some(why) if creating => Err(request.forbidden(&why)),
+            // Upstream does not class this one.
+            Some(why) => Err(Status::unclassified(why)),
+            None => Ok(()),
+        }
+    }
+}
+
+fn is_mirror(pod: &Value) -> bool {
+    let annotations = pod.at("metadata").at("annotations");
+    annotations.get(MIRROR).is_some()
+}
+
+/// What Go's strconv.ParseBool takes for true.
+fn is_true(text: &str) -> bool {
+    matches!(text, "1" | "t" | "T" | "TRUE" | "true" | "True")
+}
+
+fn account(request: &Attributes<'_>, name: &str) -> Option<Value> {
+    request
+        .cluster
+        .get("", "serviceaccounts", request.namespace, name)
+}
+
+fn found(request: &Attributes<'_>, name: &str) -> Result<Value, Status> {
+    account(request, name).ok_or_else(|| {
+        let why = format!(
+            "error looking up service account {}/{name}: serviceaccount \"{name}\" not found",
+            request.namespace
+        );
+        request.forbidden(&why)
+    })
+}
+
+/// Resolves when the account was made.
+async fn made(request: &Attributes<'_>, name: &str) {
+    let Some(accounts) = request.cluster.resource("", "serviceaccounts") else {
+        return;
+    };
+    let store = &request.cluster.store;
+    let interest = Interest {
+        resource: accounts.prefix.clone(),
+        keys: accounts.key(request.namespace, name),
+        exact: true,
+        field: None,
+    };
+    let Ok(mut cursor) = store.clone().watch(interest, store.world().rev()) else {
+        return;
+    };
+    while account(request, name).is_none() {
+        cursor.changed().await;
+        if cursor.next(1).await.is_err() {
+            return;
+        }
+    }
+}
+
+/// Adds a volume with the token, and mounts it where no container's own volume is.
+fn mount_token(spec: &mut crate::schema::Object) {
+    let known = spec
+        .get("volumes")
+        .and_then(Value::as_array)
+        .into_iter()
+        .flatten()
+        .map(|volume| volume.str("name"))
+        .find(|name| name.starts_with(VOLUME))
+        .map(str::to_owned);
+    let name = known
+        .clone()
+        .unwrap_or_else(|| crate::meta::names::generated(VOLUME));
+    let mut needed = false;
+    for list in ["initContainers", "containers"] {
+        let containers = spec.get_mut(list).and_then(Value::as_array_mut);
+        for container in containers.into_iter().flatten() {
+            let mounts = container.object_mut().array_mut("volumeMounts");
+            if !mounts.iter().any(|mount| mount.str("mountPath") == MOUNT) {
+                mounts
+                    .push(value!({"name": (name.as_str()), "readOnly": true, "mountPath": MOUNT}));
+                needed = true;
+            }
+        }
+    }
+    if known.is_none() && needed {
+        spec.array_mut("volumes").push(token_volume(&name));
+    }
+}
+
+fn token_volume(name: &str) -> Value {
+    value!({
+        "name": name,
+        "projected": {
+            "sources": [
+                {"serviceAccountToken": {"expirationSeconds": TOKEN_SECONDS, "path": "token"}},
+                {"configMap": {"name": "kube-root-ca.crt", "items": [{"key": "ca.crt", "path": "ca.crt"}]}},
+                {"downwardAPI": {"items": [
+                    {"path": "namespace", "fieldRef": {"apiVersion": "v1", "fieldPath": "metadata.namespace"}}
+                ]}}
+            ],
+            "defaultMode": 420i64
+        }
+    })
+}
+
+/// Why a pod that mirrors a static one may not be made.
+fn mirror_breach(spec: &Value) -> Option<&'static str> {
+    if !spec.str("serviceAccountName").is_empty() {
+        return Some("a mirror pod may not reference service accounts");
+    }
+    if names_secrets(spec) {
+        return Some("a mirror pod may not reference secrets");
+    }
+    let projected = spec
+        .list("volumes")
+        .iter()
+        .flat_map(|volume| volume.at("projected").list("sources"));
+    projected
+        .into_iter()
+        .any(|source| source.get("serviceAccountToken").is_some())
+        .then_some("a mirror pod may not use ServiceAccountToken volume projections")
+}
+
+/// Whether a pod spec names a secret anywhere.
+fn names_secrets(spec: &Value) -> bool {
+    let volume = |volume: &Value| {
+        volume.get("secret").is_some()
+            || volume
+                .at("projected")
+                .list("sources")
+                .iter()
+                .any(|source| source.get("secret").is_some())
+            || volume.at("azureFile").get("secretName").is_some()
+            || [
+                "cephfs",
+                "flexVolume",
+                "rbd",
+                "scaleIO",
+                "iscsi",
+                "storageos",
+            ]
+            .iter()
+            .any(|kind| volume.at(kind).get("secretRef").is_some())
+            || volume.at("cinder").get("secretRef").is_some()
+            || volume.at("csi").get("nodePublishSecretRef").is_some()
+    };
+    let container = |container: &Value| {
+        container
+            .list("envFrom")
+            .iter()
+            .any(|from| from.get("secretRef").is_some())
+            || container
+                .list("env")
+                .iter()
+                .any(|env| env.at("valueFrom").get("secretKeyRef").is_some())
+    };
+    !spec.list("imagePullSecrets").is_empty()
+        || ["containers", "initContainers", "ephemeralContainers"]
+            .iter()
+            .any(|list| spec.list(list).iter().any(container))
+        || spec.list("volumes").iter().any(volume)
+}
+
+fn has(account: &Value, list: &str, secret: &str) -> bool {
+    account
+        .list(list)
+        .iter()
+        .any(|known| known.str("name") == secret)
+}
+
+fn tail(account: &Value, what: &str) -> String {
+    format!(
+        "is not allowed because service account {} does not reference that {what}",
+        account.at("metadata").str("name")
+    )
+}
+
+fn volume_breach(account: &Value, spec: &Value) -> Option<String> {
+    let secrets = spec
+        .list("volumes")
+        .iter()
+        .filter_map(|volume| volume.get("secret"));
+    let name = secrets
+        .map(|secret| secret.str("secretName"))
+        .find(|name| !has(account, "secrets", name))?;
+    Some(format!(
+        "volume with secret.secretName=\"{name}\" {}",
+        tail(account, "secret")
+    ))
+}
+
+fn env_breach(account: &Value, spec: &Value, list: &str, kind: &str) -> Option<String> {
+    for container in spec.list(list) {
+        let who = container.str("name");
+        for env in container.list("env") {
+            if let Some(secret) = env.at("valueFrom").get("secretKeyRef")
+                && !has(account, "secrets", secret.str("name"))
+            {
+                return Some(format!(
+                    "{kind} {who} with envVar {} referencing secret.secretName=\"{}\" {}",
+                    env.str("name"),
+                    secret.str("name"),
+                    tail(account, "secret")
+                ));
+            }
+        }
+        for from in container.list("envFrom") {
+            if let Some(secret) = from.get("secretRef")
+                && !has(account, "secrets", secret.str("name"))
+            {
+                return Some(format!(
+                    "{kind} {who} with envFrom referencing secret.secretName=\"{}\" {}",
+                    secret.str("name"),
+                    tail(account, "secret")
+                ));
+            }
+        }
+    }
+    None
+}
+
+fn pull_breach(account: &Value, spec: &Value) -> Option<String> {
+    let secrets = spec.list("imagePullSecrets").iter().enumerate();
+    let (i, name) = secrets
+        .map(|(i, secret)| (i, secret.str("name")))
+        .find(|(_, name)| !has(account, "imagePullSecrets", name))?;
+    Some(format!(
+        "imagePullSecrets[{i}].name=\"{name}\" {}",
+        tail(account, "imagePullSecret")
+    ))
+}

@@ -1,0 +1,249 @@
+//! Requests for custom resources, where upstream serves them otherwise than built-in kinds: which paths and methods
+//! there are, and how bodies become objects. Follows
+//! k8s.io/apiextensions-apiserver/pkg/apiserver/customresource_handler.go.
+
+use http::Method;
+
+use super::negotiate::Format;
+use super::query::{FieldValidation, WriteOptions};
+use super::read::{self, Body, Expected};
+use super::verbs::Target;
+use crate::meta::errors::quoted;
+use crate::meta::status::About;
+use crate::meta::{Errors, Path, Status};
+use crate::resources::Resource;
+use crate::schema::decode::Decoded;
+use crate::schema::{Value, json, structural};
+
+use super::info::Info;
+
+/// Whether a request's path fits the scope of a custom resource; others are not found at all.
+pub fn in_scope(resource: &Resource, info: &Info) -> bool {
+    let somewhere = !info.namespace.is_empty();
+    let anywhere = matches!(info.verb.as_str(), "list" | "watch");
+    if resource.namespaced {
+        somewhere || anywhere
+    } else {
+        !somewhere
+    }
+}
+
+/// Whether the subresource and the method are served.
+///
+/// # Errors
+/// 404 for a subresource that the version lacks, 405 for a method, 400 for a missing name.
+pub fn check_verb(target: &Target, method: &Method) -> Result<(), Status> {
+    let info = &target.info;
+    if !info.subresource.is_empty() && target.version().subresource(&info.subresource).is_none() {
+        return Err(Status::not_found(target.about(&info.name)));
+    }
+    let verb = if method == Method::OPTIONS {
+        ""
+    } else {
+        info.verb.as_str()
+    };
+    let served: &[&str] = if info.subresource.is_empty() {
+        &[
+            "get",
+            "list",
+            "watch",
+            "create",
+            "update",
+            "patch",
+            "delete",
+            "deletecollection",
+        ]
+    } else {
+        &["get", "update", "patch"]
+    };
+    if !served.contains(&verb) {
+        return Err(Status::verb_not_supported(verb, target.about("")));
+    }
+    if matches!(verb, "update" | "patch") && info.name.is_empty() {
+        return Err(Status::bad_request("name must be provided"));
+    }
+    Ok(())
+}
+
+/// Decodes an object, pruned and with defaults, as bodies and patched objects are.
+///
+/// # Errors
+/// Upstream's text for metadata of a wrong type.
+pub fn decode(value: Value, target: &Target, report: bool) -> Result<Decoded, String> {
+    let options = structural::Options {
+        report,
+        ..structural::Options::default()
+    };
+    let decoded = structural::decode(value, &target.version().schema, options)?;
+    Ok(Decoded {
+        value: decoded.value,
+        unknown: decoded.unknown,
+    })
+}
+
+/// Decodes the body of a creation or an update.
+///
+/// # Errors
+/// 400 for another version and for metadata of a wrong type, 422 for another kind, and (strictly) 400 for unknown or
+/// duplicate members.
+pub fn object(
+    bytes: &[u8],
+    format: Format,
+    target: &Target,
+    options: &WriteOptions,
+    warnings: &mut Vec<String>,
+) -> Result<Value, Status> {
+    let expected = Expected::of(&target.resource, &target.version().name);
+    let Body { value, duplicates } = read::parse(bytes, format, expected.kind)?;
+    if let Some(status) = untyped(&value, bytes, expected) {
+        return Err(status);
+    }
+    let said = value.str("apiVersion").to_owned();
+    let kind = value.str("kind").to_owned();
+    let cannot = |cause: String| {
+        let version = said.rsplit('/').next().unwrap_or_default();
+        Status::bad_request(format!(
+            "{kind} in version {} cannot be handled as a {}: {cause}",
+            quoted(version),
+            expected.kind
+        ))
+    };
+    let report = options.validation != FieldValidation::Ignore;
+    // What is not of this kind is not decoded by its schema, and refused for its type below.
+    let ours = said.starts_with(&format!("{}/", expected.group)) && kind == expected.kind;
+    let decoded = if ours {
+        decode(value, target, report).map_err(cannot)?
+    } else {
+        Decoded {
+            value,
+            unknown: Vec::new(),
+        }
+    };
+    let told: Vec<String> = duplicates
+        .into_iter()
+        .chain(
+            decoded
+                .unknown
+                .iter()
+                .map(|path| format!("unknown field \"{path}\"")),
+        )
+        .collect();
+    if options.validation == FieldValidation::Strict && !told.is_empty() {
+        return Err(cannot(format!(
+            "strict decoding error: {}",
+            told.join(", ")
+        )));
+    }
+    if report {
+        warnings.extend(told);
+    }
+    if said != expected.api_version() {
+        return Err(Status::bad_request(format!(
+            "the API version in the data ({said}) does not match the expected API version ({})",
+            expected.api_version()
+        )));
+    }
+    check_type(&decoded.value, target)?;
+    Ok(decoded.value)
+}
+
+/// The refusal of a body that does not say what it is.
+fn untyped(value: &Value, bytes: &[u8], expected: Expected<'_>) -> Option<Status> {
+    let unrecognized = |cause: String| Some(read::unrecognized(bytes, expected.kind, &cause));
+    let shape = r#"struct { APIVersion string "json:\"apiVersion,omitempty\""; Kind string "json:\"kind,omitempty\"" }"#;
+    if !matches!(value, Value::Object(_) | Value::Null) {
+        return unrecognized(format!(
+            "couldn't get version/kind; json parse error: json: cannot unmarshal {} into Go value of type {shape}",
+            value.type_name()
+        ));
+    }
+    for name in ["apiVersion", "kind"] {
+        if !matches!(value.at(name), Value::String(_) | Value::Null) {
+            return unrecognized(format!(
+                "couldn't get version/kind; json parse error: json: cannot unmarshal {} into Go struct field .{name} of type string",
+                value.at(name).type_name()
+            ));
+        }
+    }
+    if value.str("kind").is_empty() {
+        let shown = String::from_utf8_lossy(bytes);
+        return unrecognized(format!("Object 'Kind' is missing in '{shown}'"));
+    }
+    None
+}
+
+/// Refuses an object of another kind or version: what it says of itself is a field like any other.
+///
+/// # Errors
+/// 422, about the kind that the object says it is.
+pub fn check_type(object: &Value, target: &Target) -> Result<(), Status> {
+    let expected = Expected::of(&target.resource, &target.version().name);
+    let mut errors = Errors::default();
+    let (kind, api_version) = (object.str("kind"), object.str("apiVersion"));
+    if kind != expected.kind {
+        errors.invalid(
+            Path::ROOT.field("kind"),
+            kind,
+            format!("must be {}", expected.kind),
+        );
+    }
+    let wanted = expected.api_version();
+    if api_version != wanted {
+        errors.invalid(
+            Path::ROOT.field("apiVersion"),
+            api_version,
+            format!("must be {wanted}"),
+        );
+    }
+    if errors.is_empty() {
+        return Ok(());
+    }
+    let about = About {
+        group: api_version.rsplit_once('/').map_or("", |(group, _)| group),
+        kind,
+        name: object.at("metadata").str("name"),
+    };
+    Err(Status::invalid(about, &errors))
+}
+
+/// The refusal of a new instance while its definition is being deleted.
+pub fn forbid_creation(target: &Target, name: &str) -> Option<Status> {
+    let custom = target.resource.custom.as_ref()?;
+    custom.terminating.then(|| {
+        Status::forbidden(
+            target.about(name),
+            "create not allowed while custom resource definition is terminating",
+        )
+    })
+}
+
+/// The media types of patches that are served.
+///
+/// # Errors
+/// 415 for all others.
+pub fn refuse_patch() -> Status {
+    Status::failure(
+        415,
+        "UnsupportedMediaType",
+        "the body of the request was in an unknown format - accepted media types include: application/json-patch+json, application/merge-patch+json, application/apply-patch+yaml",
+    )
+}
+
+/// A value as upstream writes it in answers: members sorted by name.
+pub fn sorted(mut value: Value) -> Value {
+    value.sort();
+    value
+}
+
+/// A list of custom resources around its items, which are written between the two parts.
+pub fn list_frame(resource: &Resource, api_version: &str, meta: Value) -> (String, String) {
+    let text = |value: &str| json::to_string(&Value::from(value));
+    (
+        format!("{{\"apiVersion\":{},\"items\":[", text(api_version)),
+        format!(
+            "],\"kind\":{},\"metadata\":{}}}\n",
+            text(&resource.list_kind),
+            json::to_string(&meta)
+        ),
+    )
+}

@@ -1,0 +1,160 @@
+//! Who owns what of an object after a write: `metadata.managedFields`. Follows
+//! k8s.io/apimachinery/pkg/util/managedfields/internal/fieldmanager.go.
+
+use super::Target;
+use super::write::Write;
+use crate::meta::time;
+use crate::patch::managed::typing::Type;
+use crate::patch::managed::validate::validate;
+use crate::patch::managed::{Managed, Versions, Writer};
+use crate::resources::{Resource, Version, reset};
+use crate::schema::{Object, Schema, Value, decode};
+
+/// The versions of a resource, by their apiVersion.
+pub struct Served<'a>(pub &'a Resource);
+
+impl Served<'_> {
+    fn version(&self, api_version: &str) -> Option<&Version> {
+        let (group, version) = api_version.rsplit_once('/').unwrap_or(("", api_version));
+        (group == self.0.group)
+            .then(|| self.0.version(version))
+            .flatten()
+    }
+}
+
+impl Versions for Served<'_> {
+    fn schema(&self, api_version: &str) -> Option<&Schema> {
+        self.version(api_version).map(|version| &**version.schema)
+    }
+
+    fn convert(&self, object: &Value, from: &str, to: &str) -> Result<Value, String> {
+        let lost = || {
+            format!(
+                "no kind \"{}\" is registered for version \"{to}\"",
+                self.0.kind
+            )
+        };
+        let (from, target) = (
+            self.version(from).ok_or_else(lost)?,
+            self.version(to).ok_or_else(lost)?,
+        );
+        let mut object = object.clone();
+        if let Some(conversion) = from.conversion {
+            object = (conversion.to_storage)(object);
+        }
+        if let Some(conversion) = target.conversion {
+            object = (conversion.from_storage)(object);
+        }
+        object.set("apiVersion", to);
+        if !self.0.is_custom() {
+            decode::tidy(&mut object, &target.schema);
+        }
+        Ok(object)
+    }
+}
+
+/// An object of a version that says nothing, as it is written.
+pub fn nothing(resource: &Resource, version: &Version) -> Value {
+    let mut object = Object::with_capacity(2);
+    object.insert("kind", &resource.kind);
+    object.insert("apiVersion", resource.api_version(&version.name));
+    let mut object = Value::Object(object);
+    if !resource.is_custom() {
+        decode::tidy(&mut object, &version.schema);
+    }
+    object
+}
+
+/// Calls `with` with the writer that a request is.
+pub fn writer<T>(write: &Write<'_>, with: impl FnOnce(&Writer<'_>) -> T) -> T {
+    let target = write.target;
+    let version = target.version();
+    let subresource = target.info.subresource.as_str();
+    with(&Writer {
+        versions: &Served(&target.resource),
+        api_version: &target.resource.api_version(&version.name),
+        schema: &version.schema,
+        filter: reset::filter(&target.resource, version, subresource),
+        manager: &write.options.manager,
+        subresource,
+        now: &time::print(target.now),
+    })
+}
+
+/// Takes the owners out of an object.
+pub fn take(object: &mut Value) -> Value {
+    object
+        .get_mut("metadata")
+        .and_then(|meta| meta.remove("managedFields"))
+        .unwrap_or_default()
+}
+
+/// Puts owners into an object.
+pub fn put(object: &mut Value, list: Value) {
+    if !list.is_null() {
+        object
+            .object_mut()
+            .object_mut("metadata")
+            .insert("managedFields", list);
+    }
+}
+
+/// Writes into `new` who owns what after a write other than an apply; `old` is what was there before. Both are of
+/// the request's version and in canonical form.
+pub fn track(write: &Write<'_>, old: Option<Value>, new: &mut Value) {
+    let target = write.target;
+    let said = take(new);
+    let created = old.is_none();
+    let mut old = old.unwrap_or_else(|| nothing(&target.resource, target.version()));
+    let live = take(&mut old);
+    if !fits(target, new) {
+        put(new, live);
+        return;
+    }
+    let known = |list: &Value| Managed::read(list).unwrap_or_default();
+    let managed = if !target.info.subresource.is_empty() {
+        known(&live)
+    } else if Managed::is_reset(&said) {
+        Managed::default()
+    } else {
+        match Managed::read(&said) {
+            Ok(managed) if !managed.entries.is_empty() => managed,
+            _ => known(&live),
+        }
+    };
+    let managed = writer(write, |writer| writer.update(&old, new, managed, created));
+    put(new, managed.write());
+}
+
+/// Whether owners can be told of an object: custom ones may hold lists whose items cannot be told apart.
+fn fits(target: &Target, object: &Value) -> bool {
+    !target.resource.is_custom()
+        || validate(object, Type::root(&target.version().schema), true).is_ok()
+}
+
+/// A write that changes nothing but the times of owners changes nothing: they keep their times.
+pub fn keep_times(new: &mut Value, old: &Value) {
+    let path = ["metadata", "managedFields"];
+    let (news, olds) = match (new.path(&path), old.path(&path)) {
+        (Value::Array(news), Value::Array(olds)) if news.len() == olds.len() => (news, olds),
+        _ => return,
+    };
+    let timeless = |entry: &Value| {
+        let mut entry = entry.clone();
+        entry.remove("time");
+        entry
+    };
+    let moved = |(a, b): (&Value, &Value)| a.at("time") != b.at("time");
+    if !news.iter().zip(olds).any(moved)
+        || !news
+            .iter()
+            .zip(olds)
+            .all(|(a, b)| timeless(a) == timeless(b))
+    {
+        return;
+    }
+    let list = take(new);
+    let mut rest = old.clone();
+    let before = take(&mut rest);
+    put(new, if *new == rest { before } else { list });
+}

@@ -1,0 +1,221 @@
+//! Checks that validations are made of, besides those beside [`At`]: each judges one field, and says in upstream's
+//! words what is wrong with it. A rule of a kind is then a line.
+
+use super::names::{self, Wrong};
+use super::quantity::Quantity;
+use super::selector::Selector;
+use super::{At, Errors};
+use crate::schema::Value;
+
+/// Who may name what: a check of [`super::names`].
+pub type Check = fn(&str) -> Wrong;
+
+impl At<'_> {
+    /// `Invalid value: V: DETAIL` of what is here; absent text is shown as null (a Go pointer), see
+    /// [`At::invalid_text`].
+    pub fn invalid(&self, detail: impl AsRef<str>, errors: &mut Errors) {
+        errors.invalid(self.path, self.value, detail);
+    }
+
+    /// `Invalid value: "V": DETAIL` of the text here, empty where there is none.
+    pub fn invalid_text(&self, detail: impl AsRef<str>, errors: &mut Errors) {
+        errors.invalid(self.path, self.str(), detail);
+    }
+
+    /// `Invalid value: V: DETAIL` with the value as upstream's internal type `go_type` prints it.
+    pub fn invalid_dump(&self, go_type: &str, detail: impl AsRef<str>, errors: &mut Errors) {
+        let shown = crate::schema::internal::shown(self.value, go_type);
+        errors.invalid_shown(self.path, &shown, detail);
+    }
+
+    /// Refuses text that `check` finds wrong, once for each thing that is wrong.
+    pub fn checked(&self, check: Check, errors: &mut Errors) {
+        for wrong in check(self.str()) {
+            errors.invalid(self.path, self.str(), wrong);
+        }
+    }
+
+    /// [`At::checked`] where the field is there at all (a Go pointer).
+    pub fn checked_if_there(&self, check: Check, errors: &mut Errors) {
+        if !self.is_absent() {
+            self.checked(check, errors);
+        }
+    }
+
+    /// [`At::checked`] where the text is not empty.
+    pub fn checked_if_said(&self, check: Check, errors: &mut Errors) {
+        if !self.str().is_empty() {
+            self.checked(check, errors);
+        }
+    }
+
+    /// Refuses the absence of text, or text that `check` finds wrong.
+    pub fn required_checked(&self, check: Check, errors: &mut Errors) {
+        if self.required("", errors) {
+            self.checked(check, errors);
+        }
+    }
+
+    /// Refuses an integer (a Go pointer) that `check` finds wrong.
+    pub fn checked_number(&self, check: fn(i64) -> Wrong, errors: &mut Errors) {
+        for wrong in self.int().map(check).unwrap_or_default() {
+            errors.invalid(self.path, self.value, wrong);
+        }
+    }
+
+    /// Refuses an integer outside of `low..=high`, with a detail.
+    pub fn within(&self, low: i64, high: i64, detail: &str, errors: &mut Errors) {
+        if self.int().is_some_and(|n| n < low || n > high) {
+            errors.invalid(self.path, self.value, detail);
+        }
+    }
+
+    /// Refuses text that is there but not one of `supported`.
+    pub fn one_of_if_there(&self, supported: &[&str], errors: &mut Errors) {
+        if !self.is_absent() {
+            self.one_of(supported, errors);
+        }
+    }
+
+    /// Refuses absent text, and text that is not one of `supported`.
+    pub fn required_one_of(&self, supported: &[&str], errors: &mut Errors) {
+        if self.required("", errors) {
+            self.one_of(supported, errors);
+        }
+    }
+
+    /// `Forbidden: DETAIL` of what is here, be it zero.
+    pub fn forbid(&self, detail: &str, errors: &mut Errors) {
+        if !self.is_absent() {
+            errors.forbidden(self.path, detail);
+        }
+    }
+
+    /// `Forbidden: DETAIL` of what is here, unless it is a zero value.
+    pub fn forbid_said(&self, detail: &str, errors: &mut Errors) {
+        if !self.value.is_empty() {
+            errors.forbidden(self.path, detail);
+        }
+    }
+
+    /// The quantity here; none where there is none.
+    pub fn quantity(&self) -> Option<Quantity> {
+        Quantity::parse(self.value.as_str()?).ok()
+    }
+
+    /// Judges a map of labels, as ValidateLabels.
+    pub fn labels(&self, errors: &mut Errors) {
+        for (key, value) in self.entries() {
+            for wrong in names::qualified_name(key) {
+                errors.invalid(self.path, key, wrong);
+            }
+            for wrong in names::label_value(value.str()) {
+                errors.invalid(self.path, value.str(), wrong);
+            }
+        }
+    }
+
+    /// Judges a LabelSelector, as ValidateLabelSelector; `any_value` lets values be what no label may be, for objects
+    /// that already had such.
+    pub fn label_selector(&self, any_value: bool, errors: &mut Errors) {
+        self.field("matchLabels").labels(errors);
+        for expression in self.field("matchExpressions").items() {
+            let values = expression.field("values");
+            let operator = expression.field("operator");
+            match operator.str() {
+                "In" | "NotIn" => {
+                    values.required(
+                        "must be specified when `operator` is 'In' or 'NotIn'",
+                        errors,
+                    );
+                }
+                "Exists" | "DoesNotExist" => values.forbid_said(
+                    "may not be specified when `operator` is 'Exists' or 'DoesNotExist'",
+                    errors,
+                ),
+                _ => operator.invalid_text("not a valid selector operator", errors),
+            }
+            expression
+                .field("key")
+                .checked(names::qualified_name, errors);
+            if !any_value {
+                values
+                    .items()
+                    .for_each(|value| value.checked(names::label_value, errors));
+            }
+        }
+    }
+
+    /// Whether a LabelSelector holds what [`At::label_selector`] refuses.
+    pub fn is_bad_selector(&self) -> bool {
+        let mut errors = Errors::default();
+        self.label_selector(false, &mut errors);
+        !errors.is_empty()
+    }
+}
+
+/// Whether a LabelSelector selects an object with these labels (a map); none where it is no selector.
+pub fn selects(selector: &Value, labels: &Value) -> Option<bool> {
+    let selector = match selector {
+        // Go's nil selector selects nothing.
+        Value::Null => return Some(false),
+        selector => Selector::from_object(selector).ok()?,
+    };
+    Some(selector.matches(|key| labels.get(key).and_then(Value::as_str)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::value;
+
+    fn refused(selector: &Value) -> Vec<String> {
+        let mut errors = Errors::default();
+        At::root(&value!({ "selector": selector }))
+            .field("selector")
+            .label_selector(false, &mut errors);
+        errors.0.iter().map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn selectors_are_judged_as_upstream_judges_them() {
+        assert_eq!(
+            refused(
+                &value!({"matchLabels": {"a": "b"}, "matchExpressions": [{"key": "k", "operator": "In", "values": ["v"]}]})
+            ),
+            Vec::<String>::new()
+        );
+        let told = refused(&value!({"matchLabels": {"a": "-"}, "matchExpressions": [
+            {"key": "k", "operator": "In"},
+            {"key": "k", "operator": "Exists", "values": ["v"]},
+            {"key": "k", "operator": "Like"},
+        ]}));
+        assert!(told[0].starts_with(r#"selector.matchLabels: Invalid value: "-": "#));
+        assert_eq!(
+            told[1..],
+            [
+                "selector.matchExpressions[0].values: Required value: must be specified when `operator` is 'In' or 'NotIn'",
+                "selector.matchExpressions[1].values: Forbidden: may not be specified when `operator` is 'Exists' or 'DoesNotExist'",
+                r#"selector.matchExpressions[2].operator: Invalid value: "Like": not a valid selector operator"#,
+            ]
+        );
+    }
+
+    #[test]
+    fn a_selector_that_is_not_there_selects_nothing_and_an_empty_one_everything() {
+        let labels = value!({"a": "b"});
+        assert_eq!(selects(&Value::Null, &labels), Some(false));
+        assert_eq!(selects(&value!({}), &labels), Some(true));
+        assert_eq!(
+            selects(&value!({"matchLabels": {"a": "c"}}), &labels),
+            Some(false)
+        );
+        assert_eq!(
+            selects(
+                &value!({"matchExpressions": [{"key": "a", "operator": "Like"}]}),
+                &labels
+            ),
+            None
+        );
+    }
+}

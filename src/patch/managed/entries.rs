@@ -1,0 +1,229 @@
+//! `metadata.managedFields`: who owns which fields, and since when. Follows
+//! k8s.io/apimachinery/pkg/util/managedfields/internal (managedfields.go, buildmanagerinfo.go).
+
+use super::fields;
+use super::set::Set;
+use crate::schema::{Key, Object, Value, json};
+
+/// What an owner did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Operation {
+    /// Server-side apply.
+    Apply,
+    /// Any other write.
+    Update,
+}
+
+impl Operation {
+    /// Its name in managedFields.
+    pub fn name(self) -> &'static str {
+        match self {
+            Operation::Apply => "Apply",
+            Operation::Update => "Update",
+        }
+    }
+}
+
+/// An owner: who, how, through what.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Manager {
+    /// Its name.
+    pub name: Key,
+    /// How it writes.
+    pub operation: Operation,
+    /// The version in which its fields are named. It tells updaters apart, but not appliers.
+    pub api_version: Key,
+    /// The subresource that it writes; empty for the object itself.
+    pub subresource: Key,
+}
+
+impl Manager {
+    /// Whether both are one owner.
+    pub fn is(&self, other: &Manager) -> bool {
+        self.name == other.name
+            && self.operation == other.operation
+            && self.subresource == other.subresource
+            && (self.operation == Operation::Apply || self.api_version == other.api_version)
+    }
+
+    /// The text by which owners are sorted where nothing else tells them apart.
+    pub fn identifier(&self) -> String {
+        let mut out = Object::new();
+        let version = match self.operation {
+            Operation::Apply => "",
+            Operation::Update => &self.api_version,
+        };
+        for (key, text) in [
+            ("manager", self.name.as_str()),
+            ("operation", self.operation.name()),
+            ("apiVersion", version),
+            ("subresource", &self.subresource),
+        ] {
+            if !text.is_empty() {
+                out.insert(key, text);
+            }
+        }
+        json::to_string(&out.into())
+    }
+
+    /// As conflicts name it: `"m" with subresource "status" using apps/v1`.
+    pub fn shown(&self) -> String {
+        use crate::meta::errors::quoted;
+        let mut out = quoted(&self.name);
+        if !self.subresource.is_empty() {
+            out.push_str(" with subresource ");
+            out.push_str(&quoted(&self.subresource));
+        }
+        if self.operation == Operation::Update {
+            out.push_str(" using ");
+            out.push_str(&self.api_version);
+        }
+        out
+    }
+}
+
+/// What one owner owns.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Entry {
+    /// The owner.
+    pub manager: Manager,
+    /// When it last changed something, as it is written; none where it never did.
+    pub time: Option<Key>,
+    /// Its fields.
+    pub set: Set,
+}
+
+/// All owners of an object, in no order.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Managed {
+    /// One entry an owner.
+    pub entries: Vec<Entry>,
+}
+
+impl Managed {
+    /// Reads `metadata.managedFields`. Of two entries of one owner the last counts.
+    ///
+    /// # Errors
+    /// An entry without a known operation, version or kind of fields, or with fields that cannot be read.
+    pub fn read(list: &Value) -> Result<Managed, String> {
+        let mut managed = Managed::default();
+        for (i, entry) in list.as_array().unwrap_or(&[]).iter().enumerate() {
+            let operation = match entry.str("operation") {
+                "Apply" => Operation::Apply,
+                "Update" => Operation::Update,
+                _ => return Err("operation must be `Apply` or `Update`".to_owned()),
+            };
+            if entry.str("apiVersion").is_empty() {
+                return Err("apiVersion must not be empty".to_owned());
+            }
+            match entry.str("fieldsType") {
+                "FieldsV1" => {}
+                "" => return Err(format!("missing fieldsType in managed fields entry {i}")),
+                other => {
+                    return Err(format!(
+                        "invalid fieldsType {} in managed fields entry {i}",
+                        crate::meta::errors::quoted(other)
+                    ));
+                }
+            }
+            let set = match entry.get("fieldsV1") {
+                Some(fields) => {
+                    fields::read(fields).map_err(|why| format!("error decoding set: {why}"))?
+                }
+                None => Set::default(),
+            };
+            managed.put(Entry {
+                manager: Manager {
+                    name: entry.str("manager").into(),
+                    operation,
+                    api_version: entry.str("apiVersion").into(),
+                    subresource: entry.str("subresource").into(),
+                },
+                time: entry.at("time").as_str().map(Key::from),
+                set,
+            });
+        }
+        Ok(managed)
+    }
+
+    /// Whether a client's list asks that nobody own anything any more: `[]` or `[{}]`.
+    pub fn is_reset(list: &Value) -> bool {
+        match list {
+            Value::Array(entries) => match entries.as_slice() {
+                [] => true,
+                [Value::Object(entry)] => entry.is_empty(),
+                _ => false,
+            },
+            _ => false,
+        }
+    }
+
+    /// The entry of an owner.
+    pub fn get(&self, manager: &Manager) -> Option<&Entry> {
+        self.entries.iter().find(|entry| entry.manager.is(manager))
+    }
+
+    /// Takes the entry of an owner out.
+    pub fn take(&mut self, manager: &Manager) -> Option<Entry> {
+        let at = self
+            .entries
+            .iter()
+            .position(|entry| entry.manager.is(manager))?;
+        Some(self.entries.swap_remove(at))
+    }
+
+    /// Puts an entry in the place of what its owner had.
+    pub fn put(&mut self, entry: Entry) {
+        match self
+            .entries
+            .iter_mut()
+            .find(|other| other.manager.is(&entry.manager))
+        {
+            Some(other) => *other = entry,
+            None => self.entries.push(entry),
+        }
+    }
+
+    /// Writes `metadata.managedFields`, appliers first, then by time, name, version and subresource; null where
+    /// nobody owns anything.
+    pub fn write(&self) -> Value {
+        if self.entries.is_empty() {
+            return Value::Null;
+        }
+        let mut sorted: Vec<&Entry> = self.entries.iter().collect();
+        sorted.sort_by(|a, b| {
+            let (x, y) = (&a.manager, &b.manager);
+            x.operation
+                .cmp(&y.operation)
+                .then_with(|| seconds(&a.time).cmp(seconds(&b.time)))
+                .then_with(|| x.name.cmp(&y.name))
+                .then_with(|| x.api_version.cmp(&y.api_version))
+                .then_with(|| x.subresource.cmp(&y.subresource))
+        });
+        Value::Array(sorted.into_iter().map(written).collect())
+    }
+}
+
+/// A time that sorts as its seconds do: no time is 1970.
+pub(super) fn seconds(time: &Option<Key>) -> &str {
+    time.as_deref().unwrap_or("1970-01-01T00:00:00Z")
+}
+
+fn written(entry: &Entry) -> Value {
+    let mut out = Object::with_capacity(7);
+    let manager = &entry.manager;
+    if !manager.name.is_empty() {
+        out.insert("manager", &manager.name);
+    }
+    out.insert("operation", manager.operation.name());
+    out.insert("apiVersion", &manager.api_version);
+    if let Some(time) = &entry.time {
+        out.insert("time", time);
+    }
+    out.insert("fieldsType", "FieldsV1");
+    out.insert("fieldsV1", fields::write(&entry.set));
+    if !manager.subresource.is_empty() {
+        out.insert("subresource", &manager.subresource);
+    }
+    Value::Object(out)
+}

@@ -1,0 +1,21 @@
+//! Server-side apply and managedFields: which manager owns which fields of an object, what an apply makes of it, and
+//! where it conflicts with others. Pure functions of values and schemas.
+
+pub mod conflict;
+pub mod element;
+pub mod entries;
+pub mod fields;
+pub mod merge;
+pub mod set;
+pub mod typing;
+pub mod update;
+pub mod validate;
+pub mod walk;
+
+pub use element::Element;
+pub use entries::{Entry, Managed, Manager, Operation};
+pub use set::Set;
+pub use update::{Filter, Refusal, Versions, Writer};
+
+#[cfg(test)]
+mod tests;

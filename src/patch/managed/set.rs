@@ -1,0 +1,275 @@
+//! Sets of fields as trees, and their algebra. Follows sigs.k8s.io/structured-merge-diff/v6/fieldpath/set.go.
+
+use std::cmp::Ordering;
+
+use super::element::Element;
+
+/// A set of paths to fields. Every level is sorted, and no node is there for nothing: it is a member, or has
+/// members below it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Set {
+    nodes: Vec<Node>,
+}
+
+/// An element at one level of a set.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Node {
+    /// The step.
+    pub element: Element,
+    /// Whether the path that ends here is in the set.
+    pub member: bool,
+    /// What is in the set below.
+    pub children: Set,
+}
+
+impl Set {
+    /// The set of nothing.
+    pub const EMPTY: Set = Set { nodes: Vec::new() };
+
+    /// The set of these paths of members of objects.
+    pub fn of_fields(paths: &[&[&str]]) -> Set {
+        let mut set = Set::default();
+        for path in paths {
+            set.insert_fields(path);
+        }
+        set
+    }
+
+    /// The elements at this level, sorted.
+    pub fn nodes(&self) -> &[Node] {
+        &self.nodes
+    }
+
+    /// Whether nothing is in it.
+    pub fn is_empty(&self) -> bool {
+        self.nodes.is_empty()
+    }
+
+    /// Adds the path through members of objects.
+    pub fn insert_fields(&mut self, path: &[&str]) {
+        let Some((first, rest)) = path.split_first() else {
+            return;
+        };
+        let node = self.entry(Element::field(first));
+        if rest.is_empty() {
+            node.member = true;
+        } else {
+            node.children.insert_fields(rest);
+        }
+    }
+
+    /// Whether the path through members of objects is in the set.
+    pub fn has_fields(&self, path: &[&str]) -> bool {
+        let Some((first, rest)) = path.split_first() else {
+            return false;
+        };
+        self.node(&Element::field(first)).is_some_and(|node| {
+            if rest.is_empty() {
+                node.member
+            } else {
+                node.children.has_fields(rest)
+            }
+        })
+    }
+
+    /// The node of an element at this level.
+    pub fn node(&self, element: &Element) -> Option<&Node> {
+        self.nodes
+            .binary_search_by(|node| node.element.cmp(element))
+            .ok()
+            .map(|at| &self.nodes[at])
+    }
+
+    /// The node of an element, made where it is missing. The caller sees to it that it is there for something.
+    pub fn entry(&mut self, element: Element) -> &mut Node {
+        let at = match self
+            .nodes
+            .binary_search_by(|node| node.element.cmp(&element))
+        {
+            Ok(at) => at,
+            Err(at) => {
+                self.nodes.insert(
+                    at,
+                    Node {
+                        element,
+                        member: false,
+                        children: Set::default(),
+                    },
+                );
+                at
+            }
+        };
+        &mut self.nodes[at]
+    }
+
+    /// Appends a node that is there for something; [`Set::seal`] puts the level in order.
+    pub fn push(&mut self, element: Element, member: bool, children: Set) {
+        if member || !children.is_empty() {
+            self.nodes.push(Node {
+                element,
+                member,
+                children,
+            });
+        }
+    }
+
+    /// Puts a level in order to which nodes of different elements were pushed.
+    pub fn seal(&mut self) {
+        if !self.nodes.is_sorted_by(|a, b| a.element < b.element) {
+            self.nodes.sort_by(|a, b| a.element.cmp(&b.element));
+        }
+    }
+
+    /// What is in either.
+    pub fn union(&self, other: &Set) -> Set {
+        if other.is_empty() {
+            return self.clone();
+        }
+        if self.is_empty() {
+            return other.clone();
+        }
+        let mut out = Set {
+            nodes: Vec::with_capacity(self.nodes.len().max(other.nodes.len())),
+        };
+        for (a, b) in zip(self, other) {
+            match (a, b) {
+                (Some(a), Some(b)) => out.push(
+                    a.element.clone(),
+                    a.member || b.member,
+                    a.children.union(&b.children),
+                ),
+                (Some(one), None) | (None, Some(one)) => out.nodes.push(one.clone()),
+                (None, None) => {}
+            }
+        }
+        out
+    }
+
+    /// What is in both.
+    pub fn intersection(&self, other: &Set) -> Set {
+        if self.is_empty() || other.is_empty() {
+            return Set::default();
+        }
+        let mut out = Set::default();
+        for (a, b) in zip(self, other) {
+            if let (Some(a), Some(b)) = (a, b) {
+                out.push(
+                    a.element.clone(),
+                    a.member && b.member,
+                    a.children.intersection(&b.children),
+                );
+            }
+        }
+        out
+    }
+
+    /// What is in this and not in the other. A path is not taken out by what is above it or below it.
+    pub fn difference(&self, other: &Set) -> Set {
+        self.without(other, false)
+    }
+
+    /// What is in this, and neither in the other nor below what is in the other.
+    pub fn recursive_difference(&self, other: &Set) -> Set {
+        self.without(other, true)
+    }
+
+    fn without(&self, other: &Set, recursive: bool) -> Set {
+        if self.is_empty() || other.is_empty() {
+            return self.clone();
+        }
+        let mut out = Set::default();
+        for (a, b) in zip(self, other) {
+            match (a, b) {
+                (Some(_), Some(b)) if recursive && b.member => {}
+                (Some(a), Some(b)) => out.push(
+                    a.element.clone(),
+                    a.member && !b.member,
+                    a.children.without(&b.children, recursive),
+                ),
+                (Some(a), None) => out.nodes.push(a.clone()),
+                (None, _) => {}
+            }
+        }
+        out
+    }
+
+    /// Whether everything in this is in the other.
+    pub fn is_subset(&self, other: &Set) -> bool {
+        self.nodes.iter().all(|a| {
+            other
+                .node(&a.element)
+                .is_some_and(|b| (b.member || !a.member) && a.children.is_subset(&b.children))
+        })
+    }
+
+    /// Keeps of the set what lies on or below one of `patterns`: `None` in a pattern is any element.
+    pub fn only(&self, patterns: &[Vec<Option<Element>>]) -> Set {
+        let refs: Vec<&[Option<Element>]> = patterns.iter().map(Vec::as_slice).collect();
+        self.only_below(&refs)
+    }
+
+    fn only_below(&self, patterns: &[&[Option<Element>]]) -> Set {
+        if patterns.iter().any(|pattern| pattern.is_empty()) {
+            return self.clone();
+        }
+        let mut out = Set::default();
+        for node in &self.nodes {
+            let deeper: Vec<&[Option<Element>]> = patterns
+                .iter()
+                .filter_map(|pattern| pattern.split_first())
+                .filter(|(first, _)| first.as_ref().is_none_or(|first| *first == node.element))
+                .map(|(_, rest)| rest)
+                .collect();
+            if !deeper.is_empty() {
+                out.push(
+                    node.element.clone(),
+                    node.member,
+                    node.children.only_below(&deeper),
+                );
+            }
+        }
+        out
+    }
+
+    /// Calls `visit` with every path in the set: at each level those that end there first, then those below.
+    pub fn each(&self, visit: &mut impl FnMut(&[&Element])) {
+        fn go<'a>(set: &'a Set, path: &mut Vec<&'a Element>, visit: &mut impl FnMut(&[&Element])) {
+            for node in set.nodes.iter().filter(|node| node.member) {
+                path.push(&node.element);
+                visit(path);
+                path.pop();
+            }
+            for node in &set.nodes {
+                path.push(&node.element);
+                go(&node.children, path, visit);
+                path.pop();
+            }
+        }
+        go(self, &mut Vec::new(), visit);
+    }
+
+    /// Every path in the set as people read it: `.spec.containers[name="c"].image`.
+    pub fn paths(&self) -> Vec<String> {
+        let mut out = Vec::new();
+        self.each(&mut |path| out.push(path.iter().map(ToString::to_string).collect()));
+        out
+    }
+}
+
+/// Walks two levels side by side.
+fn zip<'a>(
+    a: &'a Set,
+    b: &'a Set,
+) -> impl Iterator<Item = (Option<&'a Node>, Option<&'a Node>)> + 'a {
+    let (mut a, mut b) = (a.nodes.iter().peekable(), b.nodes.iter().peekable());
+    std::iter::from_fn(move || match (a.peek(), b.peek()) {
+        (None, None) => None,
+        (Some(_), None) => Some((a.next(), None)),
+        (None, Some(_)) => Some((None, b.next())),
+        (Some(x), Some(y)) => Some(match x.element.cmp(&y.element) {
+            Ordering::Less => (a.next(), None),
+            Ordering::Greater => (None, b.next()),
+            Ordering::Equal => (a.next(), b.next()),
+        }),
+    })
+}

@@ -1,0 +1,64 @@
+//! CustomResourceDefinitions as the store has them, and what is asked of them in more than one place.
+
+use std::sync::Arc;
+
+use imbl::OrdMap;
+
+use super::super::cluster;
+use super::super::registry::Resource;
+use crate::schema::{Key, Value};
+use crate::store::Entry;
+use crate::store::view::Derived;
+
+/// Where definitions are in the store.
+pub const PREFIX: &str = "/registry/apiextensions.k8s.io/customresourcedefinitions/";
+
+/// Every definition, and the resources that those that are established make.
+#[derive(Clone, Default)]
+pub struct Definitions {
+    /// Objects by name, their resourceVersion in place.
+    pub objects: OrdMap<Key, Arc<Value>>,
+    /// Resources by the name of their definition.
+    pub resources: OrdMap<Key, Arc<Resource>>,
+}
+
+impl Derived for Definitions {
+    fn apply(&mut self, _: usize, old: Option<&Entry>, new: Option<&Entry>) {
+        let Some(entry) = new.or(old) else { return };
+        let name = Key::from(entry.key.strip_prefix(PREFIX).unwrap_or_default());
+        let Some(entry) = new else {
+            self.objects.remove(&name);
+            self.resources.remove(&name);
+            return;
+        };
+        let object = Arc::new(cluster::object(entry));
+        match super::resource(&object) {
+            Some(resource) => {
+                self.resources.insert(name.clone(), Arc::new(resource));
+            }
+            None => {
+                self.resources.remove(&name);
+            }
+        }
+        self.objects.insert(name, object);
+    }
+}
+
+/// Whether `wanted` holds of a JSON schema or of any schema within it.
+pub fn any(schema: &Value, wanted: &dyn Fn(&Value) -> bool) -> bool {
+    if schema.as_object().is_none() {
+        return false;
+    }
+    let each = |key: &str| schema.list(key).iter().any(|inner| any(inner, wanted));
+    wanted(schema)
+        || any(schema.at("items"), wanted)
+        || each("items")
+        || each("allOf")
+        || each("anyOf")
+        || each("oneOf")
+        || any(schema.at("not"), wanted)
+        || schema
+            .entries("properties")
+            .any(|(_, inner)| any(inner, wanted))
+        || any(schema.at("additionalProperties"), wanted)
+}

@@ -1,0 +1,216 @@
+//! The forms of an object: as it is stored, as rules and admission work on it, and as a version shows it.
+//!
+//! Built-in kinds are worked on in their storage version, custom resources in the version that a request speaks. What
+//! a version shows is bytes: the stored ones where they are in that form already, else bytes made when they are first
+//! asked for and kept for a while.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+
+use super::custom::{self, Custom};
+use super::registry::{Resource, Version};
+use super::{cluster, record};
+use crate::schema::{Value, builtin, decode, structural};
+use crate::store::{Entry, Revision};
+
+/// How many bytes of made forms a version keeps.
+const BUDGET: usize = 16 << 20;
+
+/// Entries in the form that one version shows, by revision (one commit writes one object of a resource).
+#[derive(Debug, Default)]
+pub struct Forms(Mutex<Made>);
+
+#[derive(Debug, Default)]
+struct Made {
+    entries: HashMap<Revision, Arc<Entry>>,
+    bytes: usize,
+}
+
+impl Forms {
+    fn get(&self, entry: &Entry) -> Option<Arc<Entry>> {
+        let made = self.0.lock();
+        made.entries
+            .get(&entry.rev)
+            .filter(|form| form.key == entry.key)
+            .cloned()
+    }
+
+    fn keep(&self, form: &Arc<Entry>) {
+        let mut made = self.0.lock();
+        let size = form.record.body.len() + 256;
+        if made.bytes + size > BUDGET {
+            *made = Made::default();
+        }
+        made.bytes += size;
+        made.entries.insert(form.rev, form.clone());
+    }
+}
+
+/// Whether stored bytes are what a version shows.
+fn is_stored_form(resource: &Resource, version: &Version, entry: &Entry) -> bool {
+    version.name == resource.storage_version
+        && match &resource.custom {
+            Some(custom) => entry.record.epoch == custom.epoch,
+            None => version.conversion.is_none(),
+        }
+}
+
+/// The entry as a version shows it: its body, and its selectable fields.
+pub fn shown(resource: &Resource, version: &Version, entry: &Arc<Entry>) -> Arc<Entry> {
+    if is_stored_form(resource, version, entry) {
+        return entry.clone();
+    }
+    if let Some(form) = version.forms.get(entry) {
+        return form;
+    }
+    let object = match &resource.custom {
+        Some(custom) => custom_form(resource, custom, version, entry),
+        None => from_storage(cluster::stored(entry), resource, version),
+    };
+    let mut record = record::encode_shown(resource, &object);
+    record.fields = match &version.custom {
+        Some(served) => custom::fields(&served.selectable, &object),
+        None => entry.record.fields.clone(),
+    };
+    let form = Arc::new(Entry {
+        key: entry.key.clone(),
+        rev: entry.rev,
+        record,
+        expires: entry.expires,
+    });
+    version.forms.keep(&form);
+    form
+}
+
+/// A custom resource as it would be stored now: decoded by the schema of the version it was stored in, where that has
+/// changed since.
+pub fn restored(resource: &Resource, custom: &Custom, entry: &Entry) -> Value {
+    let mut object = cluster::stored(entry);
+    if entry.record.epoch != custom.epoch {
+        let stored_in = object
+            .str("apiVersion")
+            .rsplit('/')
+            .next()
+            .unwrap_or_default();
+        let schema = custom
+            .schemas
+            .get(stored_in)
+            .or_else(|| custom.schemas.get(&resource.storage_version));
+        if let Some(schema) = schema {
+            object = lenient(object, schema, false);
+        }
+    }
+    object
+}
+
+/// A custom resource as a version shows it: pruned by its schema, unless it is the version that is stored.
+fn custom_form(resource: &Resource, custom: &Custom, version: &Version, entry: &Entry) -> Value {
+    let mut object = restored(resource, custom, entry);
+    if object.str("apiVersion") != resource.api_version(&version.name) {
+        object = lenient(object, &version.schema, true);
+        object.set("apiVersion", resource.api_version(&version.name));
+    }
+    object
+}
+
+/// Decodes what was accepted before: nothing is refused.
+fn lenient(object: Value, schema: &crate::schema::Schema, prune_only: bool) -> Value {
+    let options = structural::Options {
+        lenient: true,
+        prune_only,
+        ..structural::Options::default()
+    };
+    structural::decode(object, schema, options)
+        .map(|decoded| decoded.value)
+        .unwrap_or_default()
+}
+
+/// An object of a built-in kind's storage version in another version.
+pub fn from_storage(value: Value, resource: &Resource, version: &Version) -> Value {
+    let mut value = match version.conversion {
+        Some(conversion) => (conversion.from_storage)(value),
+        None => value,
+    };
+    if version.name != resource.storage_version || version.conversion.is_some() {
+        value.set("apiVersion", resource.api_version(&version.name));
+    }
+    value
+}
+
+/// An entry as a version shows it, as a value; its resourceVersion is `rev`.
+pub fn versioned(
+    entry: &Arc<Entry>,
+    rev: Revision,
+    resource: &Resource,
+    version: &Version,
+) -> Value {
+    let form = shown(resource, version, entry);
+    let mut value = cluster::stored(&form);
+    if let Some(meta) = value.get_mut("metadata") {
+        meta.set("resourceVersion", rev.to_string());
+    }
+    value
+}
+
+/// An entry as rules and admission work on it in a request that speaks `version`.
+pub fn working(entry: &Arc<Entry>, resource: &Resource, version: &Version) -> Value {
+    if resource.is_custom() {
+        versioned(entry, entry.rev, resource, version)
+    } else {
+        cluster::object(entry)
+    }
+}
+
+/// What a version shows, as rules and admission work on it.
+pub fn to_working(object: Value, resource: &Resource, version: &Version) -> Value {
+    if resource.is_custom() {
+        return object;
+    }
+    let mut object = match version.conversion {
+        Some(conversion) => (conversion.to_storage)(object),
+        None => object,
+    };
+    object.set(
+        "apiVersion",
+        resource.api_version(&resource.storage_version),
+    );
+    tidy(&mut object, resource);
+    object
+}
+
+/// What rules and admission worked on, as a version shows it.
+pub fn from_working(object: Value, resource: &Resource, version: &Version) -> Value {
+    if resource.is_custom() {
+        return object;
+    }
+    from_storage(object, resource, version)
+}
+
+/// Brings an object that rules or admission have changed back into canonical form.
+pub fn tidy(object: &mut Value, resource: &Resource) {
+    if resource.is_custom() {
+        if let Some(meta) = object.get_mut("metadata") {
+            decode::tidy(meta, builtin::object_meta());
+        }
+    } else if let Some(storage) = resource.storage() {
+        decode::tidy(object, &storage.schema);
+    }
+}
+
+/// What rules and admission worked on, as it is stored.
+pub fn to_storage(object: &Value, resource: &Resource) -> Value {
+    let mut object = object.clone();
+    let Some(custom) = &resource.custom else {
+        return object;
+    };
+    let api_version = resource.api_version(&resource.storage_version);
+    if object.str("apiVersion") != api_version {
+        object.set("apiVersion", api_version);
+        if let Some(schema) = custom.schemas.get(&resource.storage_version) {
+            object = lenient(object, schema, false);
+        }
+    }
+    object
+}

@@ -1,0 +1,77 @@
+//! What a write to a resource or one of its subresources resets, and so nobody owns by it: upstream's
+//! GetResetFields and GetResetFieldsFilter. A write of the object itself resets its status, one of the status
+//! resets the spec; `documents/reset-fields.txt` holds who resets something else (`-` is the object itself).
+
+use std::collections::HashMap;
+use std::sync::LazyLock;
+
+use super::registry::{Resource, Version};
+use crate::patch::managed::{Element, Filter, Set};
+
+static STATUS: LazyLock<Filter> = LazyLock::new(|| except(&["status"]));
+static SPEC: LazyLock<Filter> = LazyLock::new(|| except(&["spec"]));
+static METADATA_AND_SPEC: LazyLock<Filter> = LazyLock::new(|| except(&["metadata", "spec"]));
+static ALL: Filter = Filter::All;
+
+/// By resource and subresource.
+static TABLE: LazyLock<HashMap<String, Filter>> = LazyLock::new(|| {
+    let mut table: HashMap<_, _> = include_str!("documents/reset-fields.txt")
+        .lines()
+        .filter_map(|line| {
+            let mut words = line.split(' ');
+            let place = format!("{} {}", words.next()?, words.next()?);
+            let fields: Vec<&str> = words.collect();
+            Some((place, except(&fields)))
+        })
+        .collect();
+    let path = |parts: &[&str]| -> Vec<Option<Element>> {
+        parts
+            .iter()
+            .map(|part| (*part != "*").then(|| Element::field(part)))
+            .collect()
+    };
+    table.insert(
+        "pods ephemeralcontainers".to_owned(),
+        Filter::Only(vec![path(&["spec", "ephemeralContainers"])]),
+    );
+    table.insert(
+        "pods resize".to_owned(),
+        Filter::Only(vec![
+            path(&["spec", "containers", "*", "resources"]),
+            path(&["spec", "containers", "*", "resizePolicy"]),
+            path(&["spec", "initContainers", "*", "resources"]),
+            path(&["spec", "initContainers", "*", "resizePolicy"]),
+        ]),
+    );
+    table
+});
+
+fn except(paths: &[&str]) -> Filter {
+    let mut set = Set::default();
+    for path in paths {
+        set.insert_fields(&path.split('.').collect::<Vec<_>>());
+    }
+    Filter::Except(set)
+}
+
+/// Which fields of a write count; `subresource` is empty for the object itself.
+pub fn filter(resource: &Resource, version: &Version, subresource: &str) -> &'static Filter {
+    if !resource.is_custom() {
+        let dot = if resource.group.is_empty() { "" } else { "." };
+        let sub = if subresource.is_empty() {
+            "-"
+        } else {
+            subresource
+        };
+        let place = format!("{}{dot}{} {sub}", resource.plural, resource.group);
+        if let Some(filter) = TABLE.get(place.as_str()) {
+            return filter;
+        }
+    }
+    match subresource {
+        "" if version.has_status() => &STATUS,
+        "status" if resource.is_custom() => &METADATA_AND_SPEC,
+        "status" => &SPEC,
+        _ => &ALL,
+    }
+}
