@@ -34,3 +34,16 @@ pub fn is_terminating(error: &kube::Error) -> bool {
         _ => false,
     }
 }
+
+/// The API does not do this with the resource, or does not know it.
+pub fn is_unsupported(error: &kube::Error) -> bool {
+    matches!(reason(error), "MethodNotAllowed" | "NotFound")
+}
+
+/// What a failure says, as the API words it.
+pub fn text(error: &kube::Error) -> String {
+    match error {
+        kube::Error::Api(status) => status.message.clone(),
+        other => other.to_string(),
+    }
+}

@@ -60,7 +60,7 @@ macro_rules! slim {
         #[serde(rename_all = "camelCase")]
         pub struct $name {
             /// Who it is.
-            #[serde(default)]
+            #[serde(default, deserialize_with = "crate::controllers::discovery::lean")]
             pub metadata: k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta,
             $($(#[$field_doc])* #[serde(default)] pub $field: $type,)*
         }

@@ -11,8 +11,10 @@ mod names;
 pub mod queue;
 
 mod ca_publisher;
+pub mod discovery;
 pub mod errors;
 pub mod kinds;
+mod namespaces;
 mod service_accounts;
 
 use std::sync::Arc;

@@ -3,7 +3,7 @@
 
 use futures::FutureExt as _;
 
-use super::{Controller, ca_publisher, service_accounts};
+use super::{Controller, ca_publisher, namespaces, service_accounts};
 
 const fn absent(name: &'static str, aliases: &'static str) -> Controller {
     Controller {
@@ -44,7 +44,12 @@ pub static CONTROLLERS: &[Controller] = &[
     absent("replicationcontroller-controller", "replicationcontroller"),
     absent("pod-garbage-collector-controller", "podgc"),
     absent("resourcequota-controller", "resourcequota"),
-    absent("namespace-controller", "namespace"),
+    controller!(
+        "namespace-controller",
+        "namespace",
+        "namespace-controller",
+        namespaces::run
+    ),
     controller!(
         "serviceaccount-controller",
         "serviceaccount",

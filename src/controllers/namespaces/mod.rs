@@ -1,0 +1,291 @@
+//! namespace-controller: takes the contents of a namespace away that is being deleted, and then the namespace.
+//! Follows k8s.io/kubernetes/pkg/controller/namespace.
+
+mod conditions;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use compact_str::CompactString;
+use k8s_openapi::api::core::v1;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use kube::api::{Api, DeleteParams, ListParams, PostParams, PropagationPolicy};
+
+use self::conditions::Findings;
+use super::Context;
+use super::discovery::{self, Served};
+use super::errors::{is_conflict, is_not_found, is_unsupported, text};
+use super::kinds::Namespace;
+use super::queue::{Next, Queue};
+
+/// How long contents are left alone after a namespace was deleted, so that writes under way can end. Upstream, whose
+/// servers may see deletions late, waits five seconds.
+const PAUSE: Duration = Duration::from_secs(1);
+/// The finalizer that this controller stands for.
+const FINALIZER: &str = "kubernetes";
+/// After how many seconds objects that finalizers hold are looked at again (half of it, and one).
+const FINALIZER_SECONDS: i64 = 15;
+const WORKERS: usize = 5;
+
+/// Runs the controller.
+pub async fn run(context: Context) {
+    let queue = Arc::new(Queue::<CompactString>::new());
+    let namespaces = context.informers.of::<Namespace>();
+    let adds = queue.clone();
+    namespaces.subscribe(move |change| {
+        if change
+            .new
+            .is_some_and(|new| new.metadata.deletion_timestamp.is_some())
+        {
+            adds.add_after(change.key.name.clone(), PAUSE);
+        }
+    });
+    namespaces.synced().await;
+    let look = |name: CompactString| {
+        let context = context.clone();
+        async move { end(&context, &name).await }
+    };
+    queue.work(WORKERS, &context.ends, look).await;
+}
+
+/// Why a namespace is not gone yet.
+#[derive(Debug, thiserror::Error)]
+enum Unfinished {
+    #[error("the namespace cannot be changed: {}", text(.0))]
+    Namespace(#[from] kube::Error),
+    #[error("its contents cannot be deleted: {0}")]
+    Contents(String),
+}
+
+/// Goes one step on with a namespace that may be ending.
+async fn end(context: &Context, name: &str) -> Result<Next, Unfinished> {
+    let api: Api<v1::Namespace> = Api::all(context.client.clone());
+    let Some(mut namespace) = api.get_opt(name).await? else {
+        return Ok(Next::Done);
+    };
+    let spec = namespace.spec.clone().unwrap_or_default();
+    let finalizers = spec.finalizers.unwrap_or_default();
+    if namespace.metadata.deletion_timestamp.is_none() || finalizers.is_empty() {
+        return Ok(Next::Done);
+    }
+    let status = namespace.status.get_or_insert_default();
+    if status.phase.as_deref() != Some("Terminating") {
+        status.phase = Some("Terminating".to_owned());
+        match api
+            .replace_status(name, &PostParams::default(), &namespace)
+            .await
+        {
+            Ok(changed) => namespace = changed,
+            Err(error) if is_not_found(&error) => return Ok(Next::Done),
+            Err(error) if is_conflict(&error) => return Ok(Next::Retry),
+            Err(error) => return Err(error.into()),
+        }
+    }
+    let (findings, estimate) = empty(context, &namespace).await;
+    let now = Time(k8s_openapi::jiff::Timestamp::now());
+    if findings.apply(namespace.status.get_or_insert_default(), &now) {
+        match api
+            .replace_status(name, &PostParams::default(), &namespace)
+            .await
+        {
+            Ok(changed) => namespace = changed,
+            // Conditions are for people: that they cannot be told holds nothing up.
+            Err(error) => tracing::debug!(name, %error, "conditions of a namespace are not told"),
+        }
+    }
+    let failures = findings.discovery.iter().chain(&findings.failures);
+    let failures: Vec<&str> = failures.map(String::as_str).collect();
+    if !failures.is_empty() {
+        return Err(Unfinished::Contents(failures.join(", ")));
+    }
+    if estimate > 0 {
+        let seconds = u64::try_from(estimate / 2 + 1).unwrap_or(1);
+        return Ok(Next::After(Duration::from_secs(seconds)));
+    }
+    let kept = finalizers
+        .into_iter()
+        .filter(|finalizer| finalizer != FINALIZER);
+    namespace.spec.get_or_insert_default().finalizers = Some(kept.collect());
+    match api
+        .replace_subresource("finalize", name, &PostParams::default(), &namespace)
+        .await
+    {
+        Ok(_) => Ok(Next::Done),
+        Err(error) if is_not_found(&error) => Ok(Next::Done),
+        Err(error) if is_conflict(&error) => Ok(Next::Retry),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Deletes what is in a namespace, pods first. Returns what was found, and in about how many seconds what remains may
+/// be gone; 0 when nothing remains.
+async fn empty(context: &Context, namespace: &v1::Namespace) -> (Findings, i64) {
+    let mut findings = Findings::default();
+    let mut estimate = 0;
+    let mut served = match discovery::resources(&context.client).await {
+        Ok(served) => served,
+        Err(error) => {
+            findings.discovery = Some(text(&error));
+            return (findings, estimate);
+        }
+    };
+    served.retain(|served| served.namespaced && served.can(&["delete"]));
+    let is_pods =
+        |served: &Served| served.resource.group.is_empty() && served.resource.plural == "pods";
+    served.sort_by_key(|served| !is_pods(served));
+    let mut remaining = std::collections::BTreeMap::new();
+    for served in &served {
+        let pods = is_pods(served);
+        let left = match delete_all(context, served, namespace, pods).await {
+            Ok(left) => left,
+            Err(failure) => {
+                findings.failures.push(if pods {
+                    let name = namespace.metadata.name.as_deref().unwrap_or_default();
+                    format!("failed to delete pods for namespace: {name}, err: {failure}")
+                } else {
+                    failure
+                });
+                continue;
+            }
+        };
+        estimate = estimate.max(left.estimate);
+        if left.count == 0 {
+            continue;
+        }
+        for (finalizer, count) in left.finalizers {
+            *findings.finalizers.entry(finalizer).or_insert(0) += count;
+        }
+        remaining.insert(
+            format!("{}.{}", served.resource.plural, served.resource.group),
+            left.count,
+        );
+        if pods {
+            // What pods use stays while there are pods.
+            return (findings, estimate);
+        }
+    }
+    findings.remaining = Some(remaining);
+    (findings, estimate)
+}
+
+/// What remains of one resource.
+#[derive(Default)]
+struct Left {
+    count: usize,
+    finalizers: std::collections::BTreeMap<String, usize>,
+    estimate: i64,
+}
+
+/// Deletes the objects of a resource in a namespace.
+async fn delete_all(
+    context: &Context,
+    served: &Served,
+    namespace: &v1::Namespace,
+    pods: bool,
+) -> Result<Left, String> {
+    let name = namespace.metadata.name.as_deref().unwrap_or_default();
+    let mut left = Left::default();
+    if pods {
+        left.estimate = grace(context, namespace)
+            .await
+            .map_err(|error| text(&error))?;
+    }
+    let api = served.api(&context.client, name);
+    let background = DeleteParams {
+        propagation_policy: Some(PropagationPolicy::Background),
+        ..DeleteParams::default()
+    };
+    let all = ListParams::default();
+    let mut at_once = served.can(&["deletecollection"]);
+    if at_once {
+        match api.delete_collection(&background, &all).await {
+            Err(error) if is_unsupported(&error) => at_once = false,
+            Err(error) => return Err(text(&error)),
+            Ok(_) => {}
+        }
+    }
+    if !served.can(&["list"]) {
+        return Ok(left);
+    }
+    let list = || async {
+        match api.list(&all).await {
+            Err(error) if is_unsupported(&error) => Ok(Vec::new()),
+            other => other.map(|list| list.items).map_err(|error| text(&error)),
+        }
+    };
+    let mut items = list().await?;
+    if !at_once && !items.is_empty() {
+        for item in &items {
+            let name = item.metadata.name.as_deref().unwrap_or_default();
+            match api.delete(name, &background).await {
+                Err(error) if !is_unsupported(&error) => return Err(text(&error)),
+                _ => {}
+            }
+        }
+        items = list().await?;
+    }
+    left.count = items.len();
+    if items.is_empty() {
+        left.estimate = 0;
+        return Ok(left);
+    }
+    for finalizer in items
+        .iter()
+        .flat_map(|item| item.metadata.finalizers.iter().flatten())
+    {
+        *left.finalizers.entry(finalizer.clone()).or_insert(0) += 1;
+    }
+    if left.estimate == 0 {
+        if left.finalizers.is_empty() {
+            let resource = &served.resource;
+            return Err(format!(
+                "unexpected items still remain in namespace: {name} for gvr: {}/{}, Resource={}",
+                resource.group, resource.version, resource.plural
+            ));
+        }
+        left.estimate = FINALIZER_SECONDS;
+    }
+    Ok(left)
+}
+
+/// The longest that a pod of the namespace may take to end, in seconds; 0 once that is over.
+async fn grace(context: &Context, namespace: &v1::Namespace) -> Result<i64, kube::Error> {
+    let name = namespace.metadata.name.as_deref().unwrap_or_default();
+    let api: Api<Ending> = Api::namespaced(context.client.clone(), name);
+    let pods = api.list(&ListParams::default()).await?;
+    let longest = pods
+        .items
+        .iter()
+        .filter(|pod| !matches!(pod.status.phase.as_deref(), Some("Succeeded" | "Failed")))
+        .filter_map(|pod| pod.spec.termination_grace_period_seconds)
+        .max()
+        .unwrap_or(0);
+    let deleted = namespace.metadata.deletion_timestamp.as_ref();
+    let since = deleted.map_or(0, |deleted| {
+        k8s_openapi::jiff::Timestamp::now().as_second() - deleted.0.as_second()
+    });
+    Ok(if since >= longest { 0 } else { longest })
+}
+
+/// The grace period of a pod.
+#[derive(Clone, Debug, Default, serde::Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct EndingSpec {
+    termination_grace_period_seconds: Option<i64>,
+}
+
+/// The phase of a pod.
+#[derive(Clone, Debug, Default, serde::Deserialize)]
+pub struct EndingStatus {
+    phase: Option<String>,
+}
+
+crate::slim!(
+    /// How long a pod takes to end.
+    Ending of v1::Pod {
+        /// Its grace period.
+        spec: EndingSpec,
+        /// Its phase.
+        status: EndingStatus,
+    }
+);
