@@ -105,7 +105,7 @@ impl Server {
             ["apis", group] => discovery::group(&registry, group),
             ["apis", group, version] => match discovery::resources(&registry, group, version) {
                 Some(value) => Some(value),
-                None if registry.group(group).is_some() => {
+                None if registry.group(group).is_some_and(|group| !group.custom) => {
                     return reply::status(&Status::no_such_resource(), &parts.headers);
                 }
                 None => None,

@@ -280,6 +280,9 @@ impl Registry {
                     }
                 }
             }
+            if versions.is_empty() {
+                continue;
+            }
             versions.sort_by(|a, b| crate::meta::version::compare(b, a));
             registry.groups.push(Group {
                 name,

@@ -110,6 +110,77 @@ fn place(schema: &Value) -> Schema {
     compiled
 }
 
+/// Compiles a part of a schema.
+pub fn part(schema: &Value) -> Schema {
+    place(schema)
+}
+
+/// Compiles a part of a schema that is a resource of its own.
+pub fn resource_part(schema: &Value) -> Schema {
+    let mut compiled = compile(schema);
+    compiled.embedded = true;
+    compiled
+}
+
+/// A value without what its schema does not know; nulls, and what embedded objects say of themselves, stay.
+pub fn pruned(mut value: Value, schema: &Schema) -> Value {
+    let mut decoder = Decoder {
+        options: Options {
+            prune_only: true,
+            keep: true,
+            ..Options::default()
+        },
+        ..Decoder::default()
+    };
+    decoder.node(&mut value, schema, Mode::default());
+    value
+}
+
+/// A value with the metadata of what is embedded in it brought into its form; nothing else is changed.
+///
+/// # Errors
+/// For types and metadata of a wrong type.
+pub fn coerced(mut value: Value, schema: &Schema) -> Result<Value, FieldError> {
+    fn each(decoder: &mut Decoder, value: &mut Value, schema: &Schema) {
+        match value {
+            Value::Object(members) => {
+                if schema.embedded {
+                    decoder.embedded(members);
+                }
+                for (name, member) in members.iter_mut() {
+                    let (step, known) = match &schema.shape {
+                        Shape::Struct(structure) => match structure.fields.get(name) {
+                            Some(field) => (Step::Field(name.clone()), &*field.schema),
+                            None => continue,
+                        },
+                        Shape::Map(values) => (Step::Key(name.clone()), &***values),
+                        _ => continue,
+                    };
+                    decoder.path.push(step);
+                    each(decoder, member, known);
+                    decoder.path.pop();
+                }
+            }
+            Value::Array(items) => {
+                for (i, item) in items.iter_mut().enumerate() {
+                    if let Some(known) = schema.items() {
+                        decoder.path.push(Step::Index(i));
+                        each(decoder, item, known);
+                        decoder.path.pop();
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+    let mut decoder = Decoder::default();
+    each(&mut decoder, &mut value, schema);
+    match decoder.error {
+        Some(error) => Err(error),
+        None => Ok(value),
+    }
+}
+
 /// What [`decode`] is to do beside decoding.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Options {
@@ -119,6 +190,8 @@ pub struct Options {
     pub lenient: bool,
     /// Set no defaults.
     pub prune_only: bool,
+    /// Keep nulls, and embedded objects as they are.
+    pub keep: bool,
 }
 
 /// A decoded object.
@@ -303,7 +376,7 @@ impl Decoder {
             Shape::Struct(structure) => Some(&structure.fields),
             _ => None,
         };
-        if schema.embedded {
+        if schema.embedded && !self.options.keep {
             self.embedded(members);
         }
         let mut gone: Vec<Key> = Vec::new();
@@ -331,7 +404,7 @@ impl Decoder {
                     continue;
                 }
             };
-            if value.is_null() && !known.nullable {
+            if value.is_null() && !known.nullable && !self.options.keep {
                 match &known.default {
                     Some(default) if !self.options.prune_only => *value = default.clone(),
                     Some(_) => {}

@@ -2,7 +2,7 @@
 
 pub mod conditions;
 pub mod definition;
-mod embedded;
+pub mod embedded;
 mod rules;
 pub mod scale;
 

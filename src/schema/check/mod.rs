@@ -70,9 +70,19 @@ pub struct Check {
 impl Check {
     /// Compiles a JSON schema as a definition holds it. What no structural schema may hold is ignored.
     pub fn compile(schema: &Value) -> Check {
-        let children = |key: &str| schema.list(key).iter().map(Check::compile).collect();
-        let boxed = |value: &Value| Some(Box::new(Check::compile(value)));
-        let types = types(schema);
+        Check::build(schema, true)
+    }
+
+    /// The same, but an integer or text may be anything: so upstream judges defaults.
+    pub fn compile_single(schema: &Value) -> Check {
+        Check::build(schema, false)
+    }
+
+    fn build(schema: &Value, unions: bool) -> Check {
+        let build = |schema: &Value| Check::build(schema, unions);
+        let children = |key: &str| schema.list(key).iter().map(build).collect();
+        let boxed = |value: &Value| Some(Box::new(build(value)));
+        let types = types(schema, unions);
         Check {
             nullable: schema.bool("nullable"),
             format: format(schema, &types),
@@ -98,7 +108,7 @@ impl Check {
             not: schema.get("not").and_then(boxed),
             fields: schema
                 .entries("properties")
-                .map(|(name, property)| (name.clone(), Check::compile(property)))
+                .map(|(name, property)| (name.clone(), build(property)))
                 .collect(),
             values: schema
                 .get("additionalProperties")
@@ -112,8 +122,8 @@ impl Check {
 }
 
 /// The names of the types that a schema takes.
-fn types(schema: &Value) -> Vec<&'static str> {
-    if schema.bool("x-kubernetes-int-or-string") {
+fn types(schema: &Value, unions: bool) -> Vec<&'static str> {
+    if unions && schema.bool("x-kubernetes-int-or-string") {
         return vec!["integer", "string"];
     }
     const KNOWN: [&str; 6] = ["array", "boolean", "integer", "number", "object", "string"];

@@ -1,6 +1,15 @@
 //! CustomResourceDefinitions. Follows k8s.io/apiextensions-apiserver/pkg/registry/customresourcedefinition and
 //! pkg/apis/apiextensions.
 
+mod default;
+mod fieldpath;
+mod lifted;
+mod schema;
+mod spec;
+mod structural;
+#[cfg(test)]
+mod tests;
+
 use crate::meta::time;
 use crate::resources::custom::{condition, conditions, storage_version};
 use crate::resources::{Cx, Deletion, Generation, Rules};
@@ -28,6 +37,9 @@ pub(super) const RULES: Rules = Rules {
         }
     },
     prepare_delete,
+    validate: spec::validate,
+    validate_status: spec::validate_status,
+    warnings,
     cells,
     generation: Generation::Spec,
     unconditional_update: false,
@@ -81,6 +93,17 @@ fn prepare_delete(object: &mut Value, cx: &Cx<'_>) {
         meta.remove("deletionGracePeriodSeconds");
         meta.insert("generation", generation - 1);
     }
+}
+
+fn warnings(new: &Value, old: Option<&Value>, _: &Cx<'_>) -> Vec<String> {
+    let (mut formats, mut sets) = schema::warnings(new.at("spec"));
+    if let Some(old) = old {
+        let (old_formats, old_sets) = schema::warnings(old.at("spec"));
+        formats.retain(|told| !old_formats.contains(told));
+        sets.retain(|told| !old_sets.contains(told));
+    }
+    formats.append(&mut sets);
+    formats
 }
 
 fn cells(object: &Value, _: i64) -> Vec<Value> {
