@@ -209,7 +209,10 @@ add rule {table} postrouting ip saddr {cidr} ip daddr {cidr} ct status dnat masq
                 "add" => format!("{} : {address} . {}", port.host, port.zone),
                 _ => format!("{}", port.host),
             };
-            let line = format!("{verb} element ip {} {map}_ports {{ {element} }}\n", self.bridge);
+            let line = format!(
+                "{verb} element ip {} {map}_ports {{ {element} }}\n",
+                self.bridge
+            );
             match tool("nft", &["-f", "-"], &line) {
                 Ok(_) => {}
                 Err(_) if verb == "delete" => {}

@@ -17,9 +17,7 @@ pub(super) fn unsupported(schema: &Value) -> Option<String> {
         ("additionalItems", "additionalItems"),
         ("definitions", "definitions"),
     ];
-    if schema.as_object().is_none() {
-        return None;
-    }
+    schema.as_object()?;
     let there = |key: &str| match schema.get(key) {
         None => false,
         Some(value) => !value.is_empty() || key == "additionalItems",
