@@ -354,11 +354,19 @@ impl Server {
                 result
             }
             "patch" => {
-                let kind = verbs::patch::kind(&parts.headers, &target.resource)?;
+                let applies = negotiate::content_type(&parts.headers) == verbs::apply::MEDIA_TYPE;
+                let kind = if applies {
+                    None
+                } else {
+                    Some(verbs::patch::kind(&parts.headers, &target.resource)?)
+                };
                 let bytes = collect(body).await?;
-                let options = WriteOptions::read(&target.query, "PatchOptions", agent, false)?;
+                let options = WriteOptions::read(&target.query, "PatchOptions", agent, applies)?;
                 let mut write = self.write(target, &options);
-                let result = verbs::patch::patch(&mut write, kind, &bytes).await;
+                let result = match kind {
+                    Some(kind) => verbs::patch::patch(&mut write, kind, &bytes).await,
+                    None => verbs::apply::apply(&mut write, &bytes).await,
+                };
                 warnings.append(&mut write.warnings);
                 result
             }

@@ -1,5 +1,6 @@
 //! The verbs, each over one target and one pipeline for all kinds.
 
+pub mod apply;
 pub mod delete;
 pub mod get;
 pub mod list;

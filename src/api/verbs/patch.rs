@@ -79,7 +79,7 @@ pub async fn patch(write: &mut Write<'_>, kind: Kind, bytes: &[u8]) -> Result<Re
 }
 
 /// Refuses an object of another name or namespace than the request's.
-fn belongs(object: &Value, name: &str, namespace: &str) -> Result<(), Status> {
+pub(super) fn belongs(object: &Value, name: &str, namespace: &str) -> Result<(), Status> {
     let meta = object.at("metadata");
     let said = meta.str("namespace");
     if !said.is_empty() && !namespace.is_empty() && said != namespace {

@@ -8,7 +8,7 @@ use crate::admission::{Attributes, Operation, Plugin};
 use crate::api::custom;
 use crate::api::query::{WriteOptions, parse_uint};
 use crate::api::reply::Reply;
-use crate::auth::Authorizer;
+use crate::auth::{Authorizer, Decision};
 use crate::meta::status::About;
 use crate::meta::{At, Errors, Path, Status, names, time};
 use crate::resources::{Cx, Generation, MetaOnStatus, forms, record};
@@ -17,7 +17,7 @@ use crate::store::{Change, Committed, Entry, Expect, StoreError};
 use std::sync::Arc;
 
 /// How often a lost race is run again before the client is told.
-const TRIES: usize = 20;
+pub(super) const TRIES: usize = 100;
 
 /// What a write needs besides its target.
 pub struct Write<'a> {
@@ -38,7 +38,7 @@ pub struct Write<'a> {
 }
 
 /// What became of an attempt to create an object.
-enum Attempt {
+pub(super) enum Attempt {
     /// It is there.
     Made(Box<Reply>),
     /// The name is another object's.
@@ -81,7 +81,7 @@ impl Write<'_> {
         let (mut taken, mut races) = (0, 0);
         loop {
             self.warnings.truncate(warned);
-            match self.try_create(object.clone()).await? {
+            match self.try_create(object.clone(), false).await? {
                 Attempt::Made(reply) => return Ok(*reply),
                 // A generated name that was taken is made again, as upstream does.
                 Attempt::Taken(_) if object.at("metadata").str("name").is_empty() && taken < 8 => {
@@ -103,7 +103,7 @@ impl Write<'_> {
     }
 
     /// Puts the object into the request's namespace, or refuses another one.
-    fn place(&self, object: &mut Value) -> Result<(), Status> {
+    pub(super) fn place(&self, object: &mut Value) -> Result<(), Status> {
         let target = self.target;
         let meta = object.object_mut().object_mut("metadata");
         if target.resource.namespaced {
@@ -128,7 +128,12 @@ impl Write<'_> {
         Ok(())
     }
 
-    async fn try_create(&mut self, mut object: Value) -> Result<Attempt, Status> {
+    /// One attempt to make an object; `owned` where it says already who owns what.
+    pub(super) async fn try_create(
+        &mut self,
+        mut object: Value,
+        owned: bool,
+    ) -> Result<Attempt, Status> {
         let target = self.target;
         let (resource, version) = (&target.resource, target.version());
         let rules = &resource.rules;
@@ -140,10 +145,12 @@ impl Write<'_> {
             "deletionTimestamp",
             "deletionGracePeriodSeconds",
             "selfLink",
-            "managedFields",
             "resourceVersion",
         ] {
             meta.remove(key);
+        }
+        if !owned {
+            meta.remove("managedFields");
         }
         if rules.generation != Generation::None {
             meta.remove("generation");
@@ -152,7 +159,9 @@ impl Write<'_> {
         if !resource.is_custom() {
             crate::schema::decode::tidy(&mut object, &version.schema);
         }
-        owners::track(self, None, &mut object);
+        if !owned {
+            owners::track(self, None, &mut object);
+        }
         let mut object = self.stored(object);
         let name = object.at("metadata").str("name").to_owned();
         object = self.mutate(Operation::Create, object, None, &name).await?;
@@ -194,6 +203,7 @@ impl Write<'_> {
         }
         self.warnings
             .extend((rules.warnings)(&object, None, &target.cx()));
+        self.may_create()?;
         let (object, effects) = self.run_validation(Operation::Create, object, None, &name)?;
         if asked_version.parse::<u64>().is_ok_and(|rev| rev != 0) {
             return Err(Status::unclassified(
@@ -228,7 +238,26 @@ impl Write<'_> {
         }
     }
 
-    /// Changes the named object into what `change` makes of it (both in the request's version).
+    /// Who makes an object by an update or an apply must be allowed to create it, too.
+    fn may_create(&self) -> Result<(), Status> {
+        let target = self.target;
+        if target.info.verb == "create" {
+            return Ok(());
+        }
+        let attributes = crate::auth::Attributes {
+            verb: "create",
+            ..target.info.attributes(&target.query)
+        };
+        match self.authorizer.authorize(&target.user, &attributes) {
+            Decision::Allow(_) => Ok(()),
+            Decision::NoOpinion(reason) | Decision::Deny(reason) => Err(
+                crate::api::server::forbidden(&target.user, &attributes, &reason),
+            ),
+        }
+    }
+
+    /// Changes the named object into what `change` makes of it (both in the request's version), and writes down who
+    /// owns what then.
     ///
     /// # Errors
     /// 404, 409, 422 as upstream, and what `change` refuses.
@@ -236,6 +265,23 @@ impl Write<'_> {
         &mut self,
         code: u16,
         mut change: impl FnMut(&Value) -> Result<Value, Status>,
+    ) -> Result<Reply, Status> {
+        self.rewrite(code, |write, old| {
+            let mut new = change(&old)?;
+            owners::track(write, Some(old), &mut new);
+            Ok(new)
+        })
+        .await
+    }
+
+    /// Changes the named object into what `change` makes of it, owners and all.
+    ///
+    /// # Errors
+    /// As [`Write::update`].
+    pub(super) async fn rewrite(
+        &mut self,
+        code: u16,
+        mut change: impl FnMut(&Self, Value) -> Result<Value, Status>,
     ) -> Result<Reply, Status> {
         let target = self.target;
         let key = target.resource.key(target.namespace(), &target.info.name);
@@ -246,27 +292,12 @@ impl Write<'_> {
                 return Err(Status::not_found(target.about(&target.info.name)));
             };
             let old = forms::versioned(&entry, entry.rev, &target.resource, target.version());
-            let mut new = change(&old)?;
-            owners::track(self, Some(old), &mut new);
-            let conditional = !matches!(new.at("metadata").str("resourceVersion"), "" | "0");
-            match self.try_update(code, &entry, new).await? {
-                Some(reply) => return Ok(reply),
-                None if conditional && code != 0 && self.said_version(&entry) => {
-                    return Err(Status::modified(target.about(&target.info.name)));
-                }
-                None => {}
+            let new = change(self, old)?;
+            if let Some(reply) = self.try_update(code, &entry, new).await? {
+                return Ok(reply);
             }
         }
         Err(Status::modified(target.about(&target.info.name)))
-    }
-
-    /// Whether the object was changed since `entry` was read.
-    fn said_version(&self, entry: &Entry) -> bool {
-        self.target
-            .cluster
-            .store
-            .head(&entry.key)
-            .is_none_or(|now| now.rev != entry.rev)
     }
 
     /// A PUT: the body is the new object, or makes a missing one where the kind allows that.

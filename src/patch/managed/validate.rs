@@ -75,7 +75,6 @@ impl Judge {
                 "expected string, got &value.valueUnstructured{{Value:{}}}",
                 syntax(value)
             ),
-            // Bodies of applies have no integers: all their numbers are of one type.
             Scalar::Numeric => format!(
                 "expected numeric (int or float), got {}",
                 go::type_of(value)
@@ -136,7 +135,21 @@ impl Judge {
 
 /// As Go's `%v` prints a pointer to a wrapped value.
 fn wrapped(value: &Value) -> String {
-    format!("&{{{}}}", go::printed(value))
+    format!("&{{{}}}", go::printed(&floats(value)))
+}
+
+/// Bodies of applies have no integers: all their numbers are floats.
+fn floats(value: &Value) -> Value {
+    match value {
+        Value::Int(number) => Value::Float(*number as f64),
+        Value::Array(items) => Value::Array(items.iter().map(floats).collect()),
+        Value::Object(members) => members
+            .iter()
+            .map(|(name, member)| (name.clone(), floats(member)))
+            .collect::<crate::schema::Object>()
+            .into(),
+        other => other.clone(),
+    }
 }
 
 /// As Go's `%#v` prints a value.
@@ -158,6 +171,6 @@ fn syntax(value: &Value) -> String {
             members.sort();
             format!("map[string]interface {{}}{{{}}}", members.join(", "))
         }
-        scalar => go::printed(scalar),
+        scalar => go::printed(&floats(scalar)),
     }
 }

@@ -1,0 +1,352 @@
+//! Server-side apply: what a client says of an object becomes part of it, and its own. Follows
+//! k8s.io/apiserver/pkg/endpoints/handlers/patch.go (applyPatcher) and
+//! k8s.io/apimachinery/pkg/util/managedfields/internal.
+
+use super::Target;
+use super::owners;
+use super::patch::belongs;
+use super::write::{Attempt, TRIES, Write};
+use crate::api::custom;
+use crate::api::query::FieldValidation;
+use crate::api::reply::Reply;
+use crate::meta::Status;
+use crate::patch::managed::conflict::{self, Conflict};
+use crate::patch::managed::typing::Type;
+use crate::patch::managed::validate::validate;
+use crate::patch::managed::{Managed, Refusal, Set, Writer, walk};
+use crate::patch::restore;
+use crate::schema::{Object, Value, json, yaml};
+
+/// The media type of an apply.
+pub const MEDIA_TYPE: &str = "application/apply-patch+yaml";
+
+/// Where kubectl keeps what it applied last on the client's side.
+const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
+
+/// The most that all annotations may hold, in bytes.
+const ANNOTATIONS_MAX: usize = crate::resources::metadata::ANNOTATIONS_MAX;
+
+/// What a client applies.
+struct Applied {
+    object: Value,
+    /// Members given twice.
+    duplicates: Vec<String>,
+}
+
+/// Applies a body to the named object, or makes it.
+///
+/// # Errors
+/// 400 for a body that is not of the kind, 409 with every conflict, 500 for what the schema does not take, and what
+/// any write refuses.
+pub async fn apply(write: &mut Write<'_>, bytes: &[u8]) -> Result<Reply, Status> {
+    let parsed = yaml::parse(bytes)
+        .map_err(|why| Status::bad_request(format!("error encoding patch: {why}")))?;
+    let mut object = parsed.value;
+    round(&mut object);
+    let applied = Applied {
+        object,
+        duplicates: parsed.duplicates,
+    };
+    let target = write.target;
+    let main = target.info.subresource.is_empty();
+    let key = target.resource.key(target.namespace(), &target.info.name);
+    let missing = || main && target.cluster.store.head(&key).is_none();
+    let mut warned = Vec::new();
+    let mut result = Err(Status::modified(target.about(&target.info.name)));
+    for _ in 0..TRIES {
+        if missing() {
+            let object = applied.made(write, None, &mut warned)?;
+            match write.try_create(object, true).await {
+                Ok(Attempt::Made(reply)) => result = Ok(*reply),
+                Ok(Attempt::Taken(_) | Attempt::Lost(_)) => continue,
+                Err(status) => result = Err(status),
+            }
+        } else {
+            result = write
+                .rewrite(200, |write, old| {
+                    applied.made(write, Some(old), &mut warned)
+                })
+                .await;
+            if matches!(&result, Err(status) if status.code == 404) && missing() {
+                continue;
+            }
+        }
+        break;
+    }
+    write.warnings.append(&mut warned);
+    result
+}
+
+/// Upstream reads all numbers of an apply as floats: integers of more than 53 bits are not kept.
+fn round(value: &mut Value) {
+    match value {
+        Value::Int(number) if number.unsigned_abs() > 1 << 53 => *number = *number as f64 as i64,
+        Value::Array(items) => items.iter_mut().for_each(round),
+        Value::Object(members) => members.iter_mut().for_each(|(_, member)| round(member)),
+        _ => {}
+    }
+}
+
+impl Applied {
+    /// The object that this makes of the one that is there, with its owners, in the request's version.
+    fn made(
+        &self,
+        write: &Write<'_>,
+        old: Option<Value>,
+        warned: &mut Vec<String>,
+    ) -> Result<Value, Status> {
+        let target = write.target;
+        let nothing = Object::new().into();
+        let said = match &self.object {
+            Value::Null => &nothing,
+            said @ Value::Object(_) => said,
+            other => {
+                return Err(Status::bad_request(format!(
+                    "error decoding patch: error unmarshaling JSON: while decoding JSON: json: cannot unmarshal {} into Go value of type map[string]interface {{}}",
+                    other.type_name()
+                )));
+            }
+        };
+        check_kind(said, target)?;
+        let creates = old.is_none();
+        let mut new = owners::writer(write, |writer| merged(write, writer, said, old))?;
+        self.check_duplicates(write.options.validation, warned)?;
+        let meta = new.at("metadata");
+        if creates && !meta.str("uid").is_empty() {
+            let why = format!(
+                "uid mismatch: the provided object specified uid {}, and no existing object was found",
+                meta.str("uid")
+            );
+            return Err(Status::conflict(target.about(&target.info.name), &why));
+        }
+        if creates {
+            write.place(&mut new)?;
+        }
+        belongs(&new, &target.info.name, target.namespace())?;
+        Ok(new)
+    }
+
+    /// Refuses or tells members that were given twice.
+    fn check_duplicates(
+        &self,
+        validation: FieldValidation,
+        warned: &mut Vec<String>,
+    ) -> Result<(), Status> {
+        match validation {
+            FieldValidation::Strict if !self.duplicates.is_empty() => {
+                Err(Status::bad_request(format!(
+                    "error strict decoding patch: error converting YAML to JSON: yaml: unmarshal errors:\n  {}",
+                    self.duplicates.join("\n  ")
+                )))
+            }
+            FieldValidation::Warn => {
+                warned.clone_from(&self.duplicates);
+                Ok(())
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Refuses a body of another kind or version than the request's.
+fn check_kind(said: &Value, target: &Target) -> Result<(), Status> {
+    let expected = target.resource.api_version(&target.version().name);
+    if said.str("apiVersion") == expected && said.str("kind") == target.resource.kind {
+        return Ok(());
+    }
+    Err(Status::bad_request(format!(
+        "invalid object type: {}",
+        shown_kind(said)
+    )))
+}
+
+/// The kind that an object says it is, as Go prints it.
+fn shown_kind(object: &Value) -> String {
+    let said = object.str("apiVersion");
+    if said.matches('/').count() > 1 {
+        return "/, Kind=".to_owned();
+    }
+    let (group, version) = said.split_once('/').unwrap_or(("", said));
+    format!("{group}/{version}, Kind={}", object.str("kind"))
+}
+
+/// An object in a refusal: `NAMESPACE/NAME; GROUP/VERSION, Kind=KIND`.
+fn shown(object: &Value) -> String {
+    let meta = object.at("metadata");
+    format!(
+        "{}/{}; {}",
+        meta.str("namespace"),
+        meta.str("name"),
+        shown_kind(object)
+    )
+}
+
+/// What is said laid over what is there, decoded and with defaults, and with its owners.
+fn merged(
+    write: &Write<'_>,
+    writer: &Writer<'_>,
+    said: &Value,
+    old: Option<Value>,
+) -> Result<Value, Status> {
+    let target = write.target;
+    let root = Type::root(writer.schema);
+    let creates = old.is_none();
+    let nothing = || owners::nothing(&target.resource, target.version());
+    let mut live = old.unwrap_or_else(nothing);
+    let list = owners::take(&mut live);
+    let mut managed = Managed::read(&list)
+        .map_err(|why| Status::unclassified(format!("failed to decode managed fields: {why}")))?;
+    if managed.entries.is_empty() && !creates {
+        managed = writer.begin(&live, &nothing()).map_err(|why| {
+            Status::unclassified(format!(
+                "failed to create manager for existing fields: failed to convert new object ({}) to smd typed: {why}",
+                shown(&live)
+            ))
+        })?;
+    }
+    if said
+        .path(&["metadata", "managedFields"])
+        .as_array()
+        .is_some()
+    {
+        return Err(Status::bad_request("metadata.managedFields must be nil"));
+    }
+    validate(said, root, false).map_err(|why| {
+        Status::unclassified(format!(
+            "failed to create typed patch object ({}): {why}",
+            shown(said)
+        ))
+    })?;
+    if target.resource.is_custom() {
+        validate(&live, root, true).map_err(|why| {
+            Status::unclassified(format!(
+                "failed to create typed live object ({}): {why}",
+                shown(&live)
+            ))
+        })?;
+    }
+    let by_kubectl = write.options.manager == "kubectl";
+    let force = write.options.force;
+    let outcome = match writer.apply(&live, said, managed.clone(), force) {
+        Err(Refusal::Conflicts(conflicts)) if by_kubectl => {
+            match unsettled(writer, &live, conflicts.clone()) {
+                None => Err(Refusal::Conflicts(conflicts)),
+                Some(rest) if rest.is_empty() => writer.apply(&live, said, managed, true),
+                Some(rest) => Err(Refusal::Conflicts(rest)),
+            }
+        }
+        outcome => outcome,
+    };
+    let (new, managed) = outcome.map_err(|refusal| match refusal {
+        Refusal::Conflicts(conflicts) => conflict::refusal(conflicts),
+        Refusal::Other(why) => Status::unclassified(why),
+    })?;
+    let mut new = match new {
+        Some(new) => decoded(new, target, said)?,
+        None => live,
+    };
+    if by_kubectl {
+        remember(&mut new, said);
+    }
+    owners::put(&mut new, managed.write());
+    Ok(new)
+}
+
+/// The merged object as one of its kind, with defaults.
+fn decoded(new: Value, target: &Target, said: &Value) -> Result<Value, Status> {
+    let version = target.version();
+    let refuse = |why: String| {
+        Status::unclassified(format!(
+            "failed to convert new object ({}) to proper version: {why}",
+            shown(said)
+        ))
+    };
+    if target.resource.is_custom() {
+        let decoded = custom::decode(new, target, false).map_err(refuse)?;
+        return Ok(decoded.value);
+    }
+    let decoded = restore::restore(new, &version.schema, false).map_err(|why| {
+        refuse(format!(
+            "unable to convert unstructured object to {}: {why}",
+            shown_kind(said)
+        ))
+    })?;
+    let mut new = decoded.value;
+    (target.resource.rules.defaults)(&mut new, &target.cx());
+    Ok(new)
+}
+
+/// The annotation of what kubectl applied last on the client's side; none where it has not.
+fn last_applied(object: &Value) -> Option<&str> {
+    object
+        .path(&["metadata", "annotations"])
+        .at(LAST_APPLIED)
+        .as_str()
+        .filter(|text| !text.is_empty())
+}
+
+/// The conflicts that are left when kubectl takes over what it applied on the client's side: what the annotation holds
+/// and is still so. None where there is no such annotation.
+fn unsettled(writer: &Writer<'_>, live: &Value, conflicts: Vec<Conflict>) -> Option<Vec<Conflict>> {
+    let root = Type::root(writer.schema);
+    let last = json::parse(last_applied(live)?.as_bytes()).ok()?.value;
+    if last.str("apiVersion") != writer.api_version {
+        return None;
+    }
+    validate(live, root, false).ok()?;
+    validate(&last, root, false).ok()?;
+    let changes = walk::compare(&last, live, root);
+    let allowed: Set = walk::fields_of(&last, root)
+        .difference(&changes.modified)
+        .difference(&changes.added)
+        .difference(&changes.removed);
+    let rest = conflicts
+        .into_iter()
+        .map(|conflict| Conflict {
+            fields: conflict.fields.difference(&allowed),
+            ..conflict
+        })
+        .filter(|conflict| !conflict.fields.is_empty())
+        .collect();
+    Some(rest)
+}
+
+/// Keeps kubectl's annotation, where there is one, as if it had applied on the client's side.
+fn remember(new: &mut Value, said: &Value) {
+    if last_applied(new).is_none() {
+        return;
+    }
+    let mut said = said.clone();
+    if let Some(annotations) = said
+        .get_mut("metadata")
+        .and_then(|meta| meta.get_mut("annotations"))
+    {
+        annotations.remove(LAST_APPLIED);
+    }
+    sort(&mut said);
+    let text = json::to_string(&said) + "\n";
+    let annotations = new
+        .object_mut()
+        .object_mut("metadata")
+        .object_mut("annotations");
+    annotations.insert(LAST_APPLIED, text);
+    let size: usize = annotations
+        .iter()
+        .map(|(key, value)| key.len() + value.as_str().map_or(0, str::len))
+        .sum();
+    if size > ANNOTATIONS_MAX {
+        annotations.remove(LAST_APPLIED);
+    }
+}
+
+/// Orders members as Go writes maps.
+fn sort(value: &mut Value) {
+    match value {
+        Value::Array(items) => items.iter_mut().for_each(sort),
+        Value::Object(members) => {
+            members.iter_mut().for_each(|(_, member)| sort(member));
+            members.sort();
+        }
+        _ => {}
+    }
+}
