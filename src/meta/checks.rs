@@ -70,6 +70,21 @@ impl At<'_> {
         }
     }
 
+    /// Refuses a change of what `old` was, as validate.Immutable of upstream's declared rules words it: the value is
+    /// not shown.
+    pub fn frozen(&self, old: &Value, errors: &mut Errors) {
+        if self.value != old {
+            errors.invalid(self.path, Value::Null, "field is immutable");
+        }
+    }
+
+    /// Refuses a quantity below zero, as ValidateNonnegativeQuantity.
+    pub fn non_negative_quantity(&self, errors: &mut Errors) {
+        if self.quantity().is_some_and(|quantity| quantity.sign() < 0) {
+            errors.invalid(self.path, self.value, "must be greater than or equal to 0");
+        }
+    }
+
     /// Refuses text that is there but not one of `supported`.
     pub fn one_of_if_there(&self, supported: &[&str], errors: &mut Errors) {
         if !self.is_absent() {

@@ -8,6 +8,11 @@ pub fn age(object: &Value, now: i64) -> Value {
     since(object.at("metadata").at("creationTimestamp"), now)
 }
 
+/// When the object was created, as the tables of kinds without a row of their own show it.
+pub fn created(object: &Value) -> Value {
+    object.at("metadata").at("creationTimestamp").clone()
+}
+
 /// How long ago a timestamp was: `<unknown>` where there is none.
 pub fn since(timestamp: &Value, now: i64) -> Value {
     match timestamp.as_str().and_then(|text| time::parse(text).ok()) {

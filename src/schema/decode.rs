@@ -200,6 +200,12 @@ impl Decoder {
         let mut out = Object::with_capacity(fields.fields.len().min(16));
         for ((name, field), slot) in fields.fields.iter().zip(slots) {
             match slot {
+                // Storage knows no empty lists: they come back as ones that were never set.
+                Some(Value::Array(items)) if items.is_empty() && !self.report => {
+                    if let Some(value) = zero(field) {
+                        out.insert(name.clone(), value);
+                    }
+                }
                 Some(value) if written(&value, field) => {
                     out.insert(name.clone(), value);
                 }

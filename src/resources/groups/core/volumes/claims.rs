@@ -1,0 +1,361 @@
+//! Persistent volume claims. Follows k8s.io/kubernetes/pkg/registry/core/persistentvolumeclaim/strategy.go,
+//! pkg/apis/core/validation and pkg/api/persistentvolumeclaim.
+
+use super::{
+    CLASS_ANNOTATION, MODES, access_modes, basic_quantity, class, positive_quantity, shown_modes,
+    subdomain,
+};
+use crate::meta::quantity::Quantity;
+use crate::meta::{At, Errors, names, table};
+use crate::resources::groups::core::pods::defaults;
+use crate::resources::{Deletion, Rules};
+use crate::schema::{Object, Value, internal};
+use crate::value;
+
+/// The rules of persistent volume claims.
+pub(in crate::resources::groups::core) const RULES: Rules = Rules {
+    defaults: |object, _| {
+        let status = object.object_mut().entry("status", || Object::new().into());
+        defaults::text(status, "phase", "Pending");
+        for list in ["capacity", "allocatedResources"] {
+            if let Some(list) = status.get_mut(list) {
+                defaults::round_up(list);
+            }
+        }
+        let spec = object.object_mut().entry("spec", || Object::new().into());
+        defaults::claim_spec(spec);
+    },
+    prepare_create: |object, _| {
+        object.set("status", value!({"phase": "Pending"}));
+        data_sources(object, None);
+    },
+    prepare_update: |new, old, _| data_sources(new, Some(old)),
+    validate: |object, old, _, errors| {
+        let before = old.map(|old| old.value.at("spec"));
+        spec(object.field("spec"), before, errors);
+        if let Some(old) = old {
+            update(object, old.value, errors);
+        }
+    },
+    // A gate that is off: only a health that was there already is kept.
+    prepare_status: |new, old, _| {
+        if old.at("status").get("healthStatus").is_none()
+            && let Some(status) = new.get_mut("status")
+        {
+            status.remove("healthStatus");
+        }
+    },
+    validate_status: |object, _, _, errors| status(object, errors),
+    warnings: |object, _, _| warnings(object),
+    cells,
+    deletion: Deletion::Object,
+    internal: "core.PersistentVolumeClaim",
+    ..Rules::DEFAULT
+};
+
+/// dataSource and dataSourceRef say the same; what dataSource may not name is dropped.
+fn data_sources(object: &mut Value, old: Option<&Value>) {
+    let before = old.map(|old| old.at("spec"));
+    let had = |key: &str| before.is_some_and(|before| before.get(key).is_some());
+    let Some(spec) = object.get_mut("spec") else {
+        return;
+    };
+    // References to other namespaces are behind a gate that is off.
+    let elsewhere = !spec.at("dataSourceRef").str("namespace").is_empty();
+    if elsewhere && !had("dataSourceRef") {
+        spec.remove("dataSourceRef");
+    }
+    let reference = spec.get("dataSourceRef").cloned();
+    let source = spec.get("dataSource").cloned();
+    match (source, reference) {
+        (Some(source), None) => {
+            let known = matches!(
+                (source.str("apiGroup"), source.str("kind")),
+                ("", "PersistentVolumeClaim") | ("snapshot.storage.k8s.io", "VolumeSnapshot")
+            );
+            if known || had("dataSource") || had("dataSourceRef") {
+                spec.set("dataSourceRef", source);
+            } else {
+                spec.remove("dataSource");
+            }
+        }
+        (None, Some(mut reference)) if reference.str("namespace").is_empty() => {
+            reference.remove("namespace");
+            spec.set("dataSource", reference);
+        }
+        _ => {}
+    }
+}
+
+/// Judges the spec of a claim, or of a template of claims, as ValidatePersistentVolumeClaimSpec; `before` is the spec
+/// that it takes the place of, for what was let pass then.
+pub(in crate::resources::groups) fn spec(
+    spec: At<'_>,
+    before: Option<&Value>,
+    errors: &mut Errors,
+) {
+    let modes = spec.field("accessModes");
+    modes.required("at least 1 access mode is required", errors);
+    let lax = before.is_some_and(|before| At::root(before.at("selector")).is_bad_selector());
+    spec.field("selector").label_selector(lax, errors);
+    access_modes(modes, errors);
+    let resources = spec.field("resources");
+    let asked = At {
+        value: resources.value.at("requests").at("storage"),
+        path: resources.path.key("storage"),
+    };
+    if asked.is_absent() {
+        errors.required(asked.path, "");
+    } else {
+        positive_quantity(asked, errors);
+    }
+    spec.field("storageClassName")
+        .checked_if_said(subdomain, errors);
+    spec.field("volumeMode").one_of_if_there(&MODES, errors);
+    // Once a group was let pass it may be anything.
+    let any_group = ["dataSource", "dataSourceRef"]
+        .iter()
+        .any(|key| before.is_some_and(|before| before.at(key).get("apiGroup").is_some()));
+    let (source, reference) = (spec.field("dataSource"), spec.field("dataSourceRef"));
+    for at in [source, reference] {
+        data_source(at, any_group, errors);
+    }
+    let named = reference.field("namespace");
+    if !source.is_absent() && !named.str().is_empty() {
+        errors.invalid(
+            spec.path,
+            Object::new(),
+            "may not be specified when dataSourceRef.namespace is specified",
+        );
+    } else if !source.is_absent()
+        && !reference.is_absent()
+        && ["apiGroup", "kind", "name"]
+            .iter()
+            .any(|key| source.value.at(key) != reference.value.at(key))
+    {
+        errors.invalid(spec.path, Object::new(), "must match dataSourceRef");
+    }
+    spec.field("volumeAttributesClassName")
+        .checked_if_said(subdomain, errors);
+}
+
+fn data_source(at: At<'_>, any_group: bool, errors: &mut Errors) {
+    if at.is_absent() {
+        return;
+    }
+    let (kind, group) = (at.field("kind"), at.field("apiGroup"));
+    at.field("name").required("", errors);
+    kind.required("", errors);
+    if group.str().is_empty() && kind.str() != "PersistentVolumeClaim" {
+        errors.invalid(
+            at.path,
+            kind.str(),
+            "must be 'PersistentVolumeClaim' when referencing the default apiGroup",
+        );
+    }
+    if !any_group {
+        group.checked_if_said(names::dns1123_subdomain, errors);
+    }
+    at.field("namespace")
+        .checked_if_said(names::dns1123_label, errors);
+}
+
+fn update(object: At<'_>, old: &Value, errors: &mut Errors) {
+    let (spec, before) = (object.field("spec"), old.at("spec"));
+    let bound = object.value.at("status").str("phase") == "Bound";
+    let (mut now, mut was) = (spec.value.clone(), before.clone());
+    if was.str("volumeName").is_empty() {
+        was.set("volumeName", now.at("volumeName"));
+    }
+    storage_class(object, old, &mut now, errors);
+    let requests = now
+        .get_mut("resources")
+        .and_then(|resources| resources.get_mut("requests"))
+        .filter(|_| bound);
+    if let Some(requests) = requests {
+        requests.set(
+            "storage",
+            before.path(&["resources", "requests", "storage"]),
+        );
+    }
+    if bound {
+        now.set(
+            "volumeAttributesClassName",
+            was.at("volumeAttributesClassName"),
+        );
+    }
+    for side in [&mut now, &mut was] {
+        side.object_mut()
+            .retain(|_, value| !value.is_null() && value.as_str() != Some(""));
+    }
+    if now != was {
+        let diff = internal::diff(&was, &now, "core.PersistentVolumeClaimSpec");
+        errors.forbidden(spec.path, format!("spec is immutable after creation except resources.requests and volumeAttributesClassName for bound claims\n{diff}"));
+    }
+    let amount = |value: &Value| {
+        let text = value.as_str().unwrap_or_default();
+        Quantity::parse(text).unwrap_or_default()
+    };
+    let size = |spec: &Value| amount(spec.path(&["resources", "requests", "storage"]));
+    let held = amount(old.path(&["status", "capacity", "storage"]));
+    if size(spec.value) < size(before) && size(spec.value) <= held {
+        let path = spec.path.field("resources.requests.storage");
+        errors.forbidden(path, "field can not be less than status.capacity");
+    }
+    let mode = spec.field("volumeMode");
+    if mode.value != before.at("volumeMode") {
+        let path = object.path.field("volumeMode");
+        errors.invalid(path, mode.value, "field is immutable");
+    }
+    let class = spec.field("volumeAttributesClassName");
+    let current = old.at("status").get("currentVolumeAttributesClassName");
+    if class.value != before.at("volumeAttributesClassName") && current.is_some() {
+        let to = match class.value.as_str() {
+            None => "nil",
+            Some("") => "empty string",
+            Some(_) => return,
+        };
+        errors.forbidden(class.path, format!("update to {to} is forbidden when status.currentVolumeAttributesClassName is not nil"));
+    }
+}
+
+/// The class may be said once, in the field, where only the annotation said it or nobody did.
+fn storage_class(object: At<'_>, old: &Value, now: &mut Value, errors: &mut Errors) {
+    let annotation = |object: &Value| -> Option<String> {
+        let annotations = object.at("metadata").at("annotations");
+        annotations.at(CLASS_ANNOTATION).as_str().map(str::to_owned)
+    };
+    let (said, before) = (annotation(object.value), annotation(old));
+    let class = object.value.at("spec").at("storageClassName").as_str();
+    let had = old.at("spec").at("storageClassName").as_str();
+    let moves = had.is_none()
+        && before.is_some()
+        && class == before.as_deref()
+        && (said.is_none() || said == before);
+    if moves {
+        now.remove("storageClassName");
+        return;
+    }
+    if said.as_deref().unwrap_or_default() != before.as_deref().unwrap_or_default() {
+        let meta = object.field("metadata");
+        let annotations = meta.field("annotations");
+        errors.invalid(
+            annotations.path.field(CLASS_ANNOTATION),
+            said.unwrap_or_default(),
+            "field is immutable",
+        );
+    }
+    if had.is_none() && class.is_some() && (before.is_none() || class == before.as_deref()) {
+        now.remove("storageClassName");
+    }
+}
+
+fn status(object: At<'_>, errors: &mut Errors) {
+    const STATUSES: [&str; 5] = [
+        "ControllerResizeInProgress",
+        "ControllerResizeInfeasible",
+        "NodeResizeInProgress",
+        "NodeResizeInfeasible",
+        "NodeResizePending",
+    ];
+    if object.value.at("spec").list("accessModes").is_empty() {
+        errors.required(object.path.field("Spec.accessModes"), "");
+    }
+    let status = object.field("status");
+    for (_, amount) in status.field("capacity").entries() {
+        basic_quantity(amount, errors);
+    }
+    let statuses = status.field("allocatedResourceStatuses");
+    for (key, state) in statuses.entries() {
+        resource_key(key, statuses, errors);
+        if !STATUSES.contains(&state.str()) {
+            errors.not_supported(statuses.path, key, &STATUSES);
+        }
+    }
+    let allocated = status.field("allocatedResources");
+    for (key, amount) in allocated.entries() {
+        if resource_key(key, allocated, errors) {
+            if amount.quantity().is_some_and(|amount| amount.value() < 0) {
+                basic_quantity(amount, errors);
+            } else {
+                amount.non_negative_quantity(errors);
+            }
+        }
+    }
+}
+
+/// validatePersistentVolumeClaimResourceKey: `storage`, or a name of somebody else's. Whether it is one.
+fn resource_key(key: &str, at: At<'_>, errors: &mut Errors) -> bool {
+    let wrong = names::qualified_name(key);
+    if wrong.is_empty() {
+        let native = !key.contains('/') || key.contains("kubernetes.io/");
+        if native && key != "storage" {
+            errors.not_supported(at.path, key, &["storage"]);
+            return false;
+        }
+        return true;
+    }
+    for wrong in wrong {
+        errors.invalid(at.path, key, wrong);
+    }
+    false
+}
+
+fn warnings(object: &Value) -> Vec<String> {
+    let mut warnings = Vec::new();
+    let annotations = object.at("metadata").at("annotations");
+    if annotations.get(CLASS_ANNOTATION).is_some() {
+        warnings.push(format!("metadata.annotations[{CLASS_ANNOTATION}]: deprecated since v1.8; use \"storageClassName\" attribute instead"));
+    }
+    warnings.extend(spec_warnings(object.at("spec"), "spec"));
+    warnings
+}
+
+/// Warnings of the spec of a claim at `path`, as GetWarningsForPersistentVolumeClaimSpec.
+pub(in crate::resources::groups) fn spec_warnings(spec: &Value, path: &str) -> Vec<String> {
+    ["requests", "limits"]
+        .iter()
+        .filter_map(|side| {
+            let text = spec.at("resources").at(side).str("storage");
+            let amount = Quantity::parse(text).ok()?;
+            amount.is_fractional().then(|| {
+                format!("{path}.resources.{side}[storage]: fractional byte value \"{text}\" is invalid, must be an integer")
+            })
+        })
+        .collect()
+}
+
+fn cells(object: &Value, now: i64) -> Vec<Value> {
+    let (meta, spec, status) = (
+        object.at("metadata"),
+        object.at("spec"),
+        object.at("status"),
+    );
+    let phase = if meta.get("deletionTimestamp").is_some() {
+        "Terminating"
+    } else {
+        status.str("phase")
+    };
+    let bound = !spec.str("volumeName").is_empty();
+    let (capacity, modes) = if bound {
+        let capacity = status.at("capacity").at("storage").as_str();
+        (
+            capacity.unwrap_or("0"),
+            shown_modes(status.list("accessModes")),
+        )
+    } else {
+        ("", String::new())
+    };
+    let or_unset = |key: &str| Value::from(spec.at(key).as_str().unwrap_or("<unset>"));
+    vec![
+        meta.str("name").into(),
+        phase.into(),
+        spec.str("volumeName").into(),
+        capacity.into(),
+        modes.into(),
+        class(object).into(),
+        or_unset("volumeAttributesClassName"),
+        table::age(object, now),
+        or_unset("volumeMode"),
+    ]
+}

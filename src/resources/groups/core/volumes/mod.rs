@@ -1,0 +1,126 @@
+//! Persistent volumes and their claims, and what other kinds share of them.
+
+pub(super) mod claims;
+pub(super) mod persistent;
+mod sources;
+
+#[cfg(test)]
+mod tests;
+
+use crate::meta::{At, Errors, names};
+use crate::resources::groups::core::pods::defaults;
+use crate::schema::Value;
+
+pub(in crate::resources::groups) use persistent::inline_spec;
+
+const MODES: [&str; 2] = ["Block", "Filesystem"];
+/// Access modes and how tables show them, in the order in which they show them.
+const ACCESS_MODES: [(&str, &str); 4] = [
+    ("ReadWriteOnce", "RWO"),
+    ("ReadOnlyMany", "ROX"),
+    ("ReadWriteMany", "RWX"),
+    ("ReadWriteOncePod", "RWOP"),
+];
+/// The annotation that named a storage class before there was a field.
+const CLASS_ANNOTATION: &str = "volume.beta.kubernetes.io/storage-class";
+
+/// Judges the name of a CSI driver, as ValidateCSIDriverName.
+pub(in crate::resources::groups) fn csi_driver_name(name: At<'_>, errors: &mut Errors) {
+    if !name.required("", errors) {
+        return;
+    }
+    if name.str().len() > 63 {
+        errors.too_long(name.path, 63);
+    }
+    for wrong in names::dns1123_subdomain(&name.str().to_lowercase()) {
+        errors.invalid(name.path, name.str(), wrong);
+    }
+}
+
+/// The defaults of a volume's sources and capacity.
+pub(in crate::resources::groups) fn source_defaults(spec: &mut Value) {
+    for (kind, source) in spec
+        .as_object_mut()
+        .into_iter()
+        .flat_map(crate::schema::Object::iter_mut)
+        .filter(|(_, source)| source.as_object().is_some())
+    {
+        match kind.as_str() {
+            "capacity" => defaults::round_up(source),
+            "hostPath" => defaults::absent(source, "type", ""),
+            _ => defaults::shared_source(kind, source),
+        }
+    }
+}
+
+/// Judges the access modes of a volume or claim; that there are some is asked elsewhere.
+fn access_modes(modes: At<'_>, errors: &mut Errors) {
+    // Upstream lists them sorted.
+    const SUPPORTED: [&str; 4] = [
+        "ReadOnlyMany",
+        "ReadWriteMany",
+        "ReadWriteOnce",
+        "ReadWriteOncePod",
+    ];
+    let (mut alone, mut others) = (false, false);
+    for mode in modes.list() {
+        let mode = mode.as_str().unwrap_or_default();
+        if !SUPPORTED.contains(&mode) {
+            errors.not_supported(modes.path, mode, &SUPPORTED);
+        } else if mode == "ReadWriteOncePod" {
+            alone = true;
+        } else {
+            others = true;
+        }
+    }
+    if alone && others {
+        errors.forbidden(
+            modes.path,
+            "may not use ReadWriteOncePod with other access modes",
+        );
+    }
+}
+
+/// `RWO,ROX`
+fn shown_modes(modes: &[Value]) -> String {
+    let has = |mode: &str| modes.iter().any(|m| m.as_str() == Some(mode));
+    ACCESS_MODES
+        .iter()
+        .filter(|(mode, _)| has(mode))
+        .map(|(_, short)| *short)
+        .collect::<Vec<_>>()
+        .join(",")
+}
+
+/// The class of a volume or claim: the annotation wins over the field.
+fn class(object: &Value) -> &str {
+    match object
+        .at("metadata")
+        .at("annotations")
+        .at(CLASS_ANNOTATION)
+        .as_str()
+    {
+        Some(class) => class,
+        None => object.at("spec").str("storageClassName"),
+    }
+}
+
+/// Judges a quantity that must be whole and above zero, in the two ways upstream judges it.
+fn positive_quantity(amount: At<'_>, errors: &mut Errors) {
+    if amount.quantity().is_some_and(|amount| amount.sign() <= 0) {
+        errors.invalid(amount.path, amount.value, "must be greater than zero");
+    }
+}
+
+/// validateBasicResource
+fn basic_quantity(amount: At<'_>, errors: &mut Errors) {
+    let units = amount.quantity().map_or(0, |amount| amount.value());
+    if units < 0 {
+        errors.invalid(amount.path, units, "must be a valid resource quantity");
+    }
+}
+
+/// The class names and other names that are subdomains.
+fn subdomain(name: &str) -> Vec<String> {
+    names::subdomain_name(name, false)
+}

@@ -1,0 +1,88 @@
+//! CSI nodes. Follows k8s.io/kubernetes/pkg/registry/storage/csinode/strategy.go and pkg/apis/storage/validation.
+
+use std::collections::BTreeSet;
+
+use crate::meta::{At, Errors, names, table};
+use crate::resources::groups::core::volumes::csi_driver_name;
+use crate::resources::{Deletion, MetaOnStatus, Rules};
+use crate::schema::Value;
+
+/// The longest identity of a node, in bytes.
+const NODE_ID_SIZE: usize = 256;
+
+/// The rules of CSI nodes.
+pub(super) const RULES: Rules = Rules {
+    // A gate that is off: nothing but the name of a node's health is kept.
+    prepare_status: |new, old, _| {
+        if old.at("status").list("storageHealth").is_empty()
+            && let Some(status) = new.get_mut("status")
+        {
+            status.remove("storageHealth");
+        }
+    },
+    validate: |node, old, _, errors| {
+        let drivers = node.field("spec");
+        let drivers = drivers.field("drivers");
+        self::drivers(drivers, errors);
+        let before = old.map_or(&[][..], |old| old.value.at("spec").list("drivers"));
+        for was in before {
+            for now in drivers.list() {
+                let (now, was) = (fixed(now), fixed(was));
+                if now.str("name") == was.str("name") && now != was {
+                    let shown = crate::schema::internal::shown(&now, "storage.CSINodeDriver");
+                    errors.invalid_shown(drivers.path, &shown, "field is immutable");
+                }
+            }
+        }
+    },
+    cells: |node, now| {
+        let drivers = node.at("spec").list("drivers").len();
+        vec![
+            node.at("metadata").str("name").into(),
+            Value::Int(i64::try_from(drivers).unwrap_or(i64::MAX)),
+            table::age(node, now),
+        ]
+    },
+    unconditional_update: false,
+    deletion: Deletion::Object,
+    meta_on_status: MetaOnStatus::Kept,
+    internal: "storage.CSINode",
+    ..Rules::DEFAULT
+};
+
+/// A driver without what may change.
+fn fixed(driver: &Value) -> Value {
+    let mut driver = driver.clone();
+    driver.remove("allocatable");
+    driver
+}
+
+fn drivers(drivers: At<'_>, errors: &mut Errors) {
+    let mut seen = BTreeSet::new();
+    for driver in drivers.items() {
+        let name = driver.field("name");
+        csi_driver_name(name, errors);
+        let id = driver.field("nodeID");
+        id.required("", errors);
+        if id.str().len() > NODE_ID_SIZE {
+            id.invalid(format!("must be {NODE_ID_SIZE} characters or less"), errors);
+        }
+        let allocatable = driver.field("allocatable");
+        allocatable.field("count").non_negative(errors);
+        if !seen.insert(driver.value.str("name")) {
+            errors.duplicate(name.path, name.str());
+        }
+        let mut keys = BTreeSet::new();
+        for key in driver.field("topologyKeys").items() {
+            if key.str().is_empty() {
+                errors.required(driver.path, "");
+            }
+            if !keys.insert(key.str()) {
+                errors.duplicate(driver.path, key.str());
+            }
+            for wrong in names::qualified_name(key.str()) {
+                errors.invalid(driver.path, key.str(), wrong);
+            }
+        }
+    }
+}
