@@ -1,6 +1,7 @@
 //! Every resource that the API serves, and objects of any of them by their metadata alone.
 
 use std::borrow::Cow;
+use std::collections::HashSet;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference, Time};
 use kube::core::discovery::v2::APIGroupDiscoveryList;
@@ -42,6 +43,20 @@ impl Served {
 /// # Errors
 /// When discovery cannot be asked.
 pub async fn resources(client: &Client) -> Result<Vec<Served>, kube::Error> {
+    let mut known = HashSet::new();
+    let mut out = all(client).await?;
+    out.retain(|served| {
+        let resource = &served.resource;
+        known.insert((resource.group.clone(), resource.plural.clone()))
+    });
+    Ok(out)
+}
+
+/// Every resource in every version, preferred versions first.
+///
+/// # Errors
+/// When discovery cannot be asked.
+pub async fn all(client: &Client) -> Result<Vec<Served>, kube::Error> {
     let core = client.list_core_api_versions_aggregated().await?;
     let groups = client.list_api_groups_aggregated().await?;
     let mut out = Vec::new();

@@ -19,3 +19,8 @@ impl Namespace {
             && self.metadata.deletion_timestamp.is_none()
     }
 }
+
+crate::slim!(
+    /// That there is such a definition.
+    CustomResourceDefinition of k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition {}
+);

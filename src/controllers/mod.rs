@@ -13,6 +13,7 @@ pub mod queue;
 mod ca_publisher;
 pub mod discovery;
 pub mod errors;
+mod garbage;
 pub mod kinds;
 mod namespaces;
 mod service_accounts;

@@ -3,7 +3,7 @@
 
 use futures::FutureExt as _;
 
-use super::{Controller, ca_publisher, namespaces, service_accounts};
+use super::{Controller, ca_publisher, garbage, namespaces, service_accounts};
 
 const fn absent(name: &'static str, aliases: &'static str) -> Controller {
     Controller {
@@ -56,7 +56,12 @@ pub static CONTROLLERS: &[Controller] = &[
         "service-account-controller",
         service_accounts::run
     ),
-    absent("garbage-collector-controller", "garbagecollector"),
+    controller!(
+        "garbage-collector-controller",
+        "garbagecollector",
+        "generic-garbage-collector",
+        garbage::run
+    ),
     absent("daemonset-controller", "daemonset"),
     absent("job-controller", "job"),
     absent("podgroup-protection-controller", ""),

@@ -1,0 +1,193 @@
+//! The watches that fill the graph: one of each resource whose objects can be listed, watched and deleted.
+
+use std::collections::{HashMap, HashSet};
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::StreamExt as _;
+use kube::discovery::ApiResource;
+use kube::runtime::WatchStreamExt as _;
+use kube::runtime::watcher::{Config, Event, watcher};
+use parking_lot::Mutex;
+use tokio::sync::{Notify, watch};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::Shared;
+use super::graph::Seen;
+use crate::controllers::discovery::{self, Served};
+use crate::controllers::kinds::CustomResourceDefinition;
+
+/// Resources whose objects nobody owns: they come and go by themselves.
+const IGNORED: [(&str, &str); 2] = [("", "events"), ("events.k8s.io", "events")];
+/// How long to wait before discovery is asked again after it failed.
+const AGAIN: Duration = Duration::from_secs(5);
+/// How long changes of what is served are collected before discovery is asked.
+const SETTLE: Duration = Duration::from_millis(100);
+
+/// Which resource a kind in an owner reference is.
+#[derive(Default)]
+pub struct Kinds(Mutex<HashMap<(String, String), Served>>);
+
+impl Kinds {
+    /// The resource of a kind in a version.
+    pub fn get(&self, api_version: &str, kind: &str) -> Option<Served> {
+        let kinds = self.0.lock();
+        kinds
+            .get(&(api_version.to_owned(), kind.to_owned()))
+            .cloned()
+    }
+
+    fn set(&self, served: &[Served]) {
+        let mut kinds = HashMap::new();
+        for served in served {
+            let resource = &served.resource;
+            kinds
+                .entry((resource.api_version.clone(), resource.kind.clone()))
+                .or_insert_with(|| served.clone());
+        }
+        *self.0.lock() = kinds;
+    }
+}
+
+/// A watch that runs.
+struct Monitor {
+    ends: CancellationToken,
+    synced: watch::Receiver<bool>,
+}
+
+/// Keeps a watch of every resource, also of those that come later, until the controller ends.
+pub async fn keep(shared: &Arc<Shared>) {
+    let tasks = TaskTracker::new();
+    let changed = Arc::new(Notify::new());
+    let wakes = changed.clone();
+    let definitions = shared.context.informers.of::<CustomResourceDefinition>();
+    definitions.subscribe(move |_| wakes.notify_one());
+    let ends = &shared.context.ends;
+    let mut monitors: HashMap<ApiResource, Monitor> = HashMap::new();
+    loop {
+        let pause = match discovery::all(&shared.context.client).await {
+            Ok(served) => {
+                shared.kinds.set(&served);
+                update(shared, &served, &mut monitors, &tasks);
+                let complete = async {
+                    for monitor in monitors.values() {
+                        let mut synced = monitor.synced.clone();
+                        // A watch that ended before it was complete has nothing to tell.
+                        let _ = synced.wait_for(|synced| *synced).await;
+                    }
+                };
+                tokio::select! {
+                    () = complete => {}
+                    () = ends.cancelled() => break,
+                }
+                shared.complete.send_replace(true);
+                None
+            }
+            Err(error) => {
+                tracing::warn!(%error, "resources cannot be discovered for garbage collection");
+                Some(AGAIN)
+            }
+        };
+        let wait = async {
+            match pause {
+                Some(pause) => tokio::time::sleep(pause).await,
+                None => changed.notified().await,
+            }
+            tokio::time::sleep(SETTLE).await;
+        };
+        tokio::select! {
+            () = wait => {}
+            () = ends.cancelled() => break,
+        }
+    }
+    for monitor in monitors.values() {
+        monitor.ends.cancel();
+    }
+    tasks.close();
+    tasks.wait().await;
+}
+
+/// Begins watches of what is new, and ends those of what is no longer served.
+fn update(
+    shared: &Arc<Shared>,
+    served: &[Served],
+    monitors: &mut HashMap<ApiResource, Monitor>,
+    tasks: &TaskTracker,
+) {
+    let mut known = HashSet::new();
+    let wanted: Vec<&Served> = served
+        .iter()
+        .filter(|served| served.can(&["delete", "list", "watch"]))
+        .filter(|served| {
+            let name = (&*served.resource.group, &*served.resource.plural);
+            // The preferred version comes first.
+            !IGNORED.contains(&name) && known.insert(name)
+        })
+        .collect();
+    monitors.retain(|resource, monitor| {
+        let keep = wanted.iter().any(|served| served.resource == *resource);
+        if !keep {
+            monitor.ends.cancel();
+        }
+        keep
+    });
+    for served in wanted {
+        if monitors.contains_key(&served.resource) {
+            continue;
+        }
+        shared.complete.send_replace(false);
+        let (tell, synced) = watch::channel(false);
+        let ends = CancellationToken::new();
+        let monitor = Monitor {
+            ends: ends.clone(),
+            synced,
+        };
+        monitors.insert(served.resource.clone(), monitor);
+        let (shared, served) = (shared.clone(), served.clone());
+        tasks.spawn(async move {
+            tokio::select! {
+                () = follow(&shared, &served, &tell) => {}
+                () = ends.cancelled() => {}
+            }
+        });
+    }
+}
+
+/// Brings what a watch tells into the graph.
+async fn follow(shared: &Shared, served: &Served, synced: &watch::Sender<bool>) {
+    let (version, kind) = (&*served.resource.api_version, &*served.resource.kind);
+    let api = served.api(&shared.context.client, "");
+    let events = watcher(api, Config::default().streaming_lists()).default_backoff();
+    let mut events = pin!(events);
+    let mut listed: HashSet<String> = HashSet::new();
+    while let Some(event) = events.next().await {
+        let work = match event {
+            Ok(Event::Init) => {
+                listed.clear();
+                continue;
+            }
+            Ok(Event::InitApply(object)) => {
+                listed.extend(object.metadata.uid.clone());
+                shared.graph.lock().saw(Seen::of(&object, version, kind))
+            }
+            Ok(Event::InitDone) => {
+                let listed = std::mem::take(&mut listed);
+                synced.send_replace(true);
+                let mut graph = shared.graph.lock();
+                graph.listed(version, kind, |uid| listed.contains(uid))
+            }
+            Ok(Event::Apply(object)) => shared.graph.lock().saw(Seen::of(&object, version, kind)),
+            Ok(Event::Delete(object)) => {
+                let uid = object.metadata.uid.unwrap_or_default();
+                shared.graph.lock().gone(&uid)
+            }
+            Err(error) => {
+                tracing::debug!(kind, %error, "a watch broke and is begun again");
+                continue;
+            }
+        };
+        shared.add(work);
+    }
+}

@@ -1,0 +1,348 @@
+//! What is to be done about one object of the graph. Everything is judged by what the API says now; the graph only
+//! tells where to look.
+
+use kube::api::{DeleteParams, Patch, PatchParams, Preconditions, PropagationPolicy};
+use serde_json::json;
+
+use super::Shared;
+use super::graph::{FOREGROUND, Identity, Item, ORPHAN, Owner, Seen};
+use crate::controllers::discovery::{Bare, Served};
+use crate::controllers::errors::{is_conflict, is_not_found, text};
+use crate::controllers::queue::Next;
+
+/// Why an object has to be looked at again.
+#[derive(Debug, thiserror::Error)]
+pub enum GarbageError {
+    /// The kind of an owner is not served (any more, or yet).
+    #[error("{api_version} {kind} is not served")]
+    Unknown {
+        /// The version in the reference.
+        api_version: String,
+        /// The kind in the reference.
+        kind: String,
+    },
+    /// The API refused something.
+    #[error("{attempted} {kind} {namespace}/{name}: {}", text(.cause))]
+    Api {
+        /// What was attempted.
+        attempted: &'static str,
+        /// On which kind.
+        kind: String,
+        /// Its namespace.
+        namespace: String,
+        /// Its name.
+        name: String,
+        /// Why not.
+        cause: kube::Error,
+    },
+}
+
+fn api_error<'a>(
+    attempted: &'static str,
+    identity: &'a Identity,
+) -> impl FnOnce(kube::Error) -> GarbageError + 'a {
+    move |cause| GarbageError::Api {
+        attempted,
+        kind: identity.kind.to_string(),
+        namespace: identity.namespace.to_string(),
+        name: identity.name.to_string(),
+        cause,
+    }
+}
+
+/// Finds out whether an object is to be deleted, and deletes it; lets go of an object that waited for its dependents.
+pub async fn delete(shared: &Shared, uid: &str) -> Result<Next, GarbageError> {
+    let Some(item) = shared.graph.lock().item(uid) else {
+        return Ok(Next::Done);
+    };
+    if item.deleting && !item.waiting {
+        return Ok(Next::Done);
+    }
+    let served = resource(shared, &item.identity.api_version, &item.identity.kind)?;
+    let Some(latest) = get(shared, &served, &item.identity).await? else {
+        let work = shared.graph.lock().missing(&item.identity);
+        shared.add(work);
+        return Ok(Next::Done);
+    };
+    let resource = &served.resource;
+    let seen = Seen::of(&latest, &resource.api_version, &resource.kind);
+    if !item.observed {
+        let work = shared.graph.lock().confirm(seen.clone(), item.serial);
+        shared.add(work);
+    }
+    if item.waiting {
+        return release(shared, &served, &item, &latest).await;
+    }
+    if seen.owners.is_empty() {
+        return Ok(Next::Done);
+    }
+    let owners = classify(shared, &item.identity, &seen.owners).await?;
+    if owners.solid > 0 {
+        let lost: Vec<&str> = owners
+            .dangling
+            .iter()
+            .chain(&owners.waiting)
+            .map(|uid| &**uid)
+            .collect();
+        if !lost.is_empty() {
+            drop_owners(shared, &served, &latest, &item.identity, &lost).await?;
+        }
+        return Ok(Next::Done);
+    }
+    let policy = if !owners.waiting.is_empty() && !item.dependents.is_empty() {
+        if item.dependent_waits {
+            // What is above it and what is below it both wait: a circle, unless it stops blocking.
+            unblock(shared, &served, &latest, &item.identity).await?;
+        }
+        PropagationPolicy::Foreground
+    } else if seen.orphans {
+        PropagationPolicy::Orphan
+    } else if seen.waits {
+        PropagationPolicy::Foreground
+    } else {
+        PropagationPolicy::Background
+    };
+    let params = DeleteParams {
+        propagation_policy: Some(policy),
+        preconditions: Some(Preconditions {
+            uid: latest.metadata.uid.clone(),
+            resource_version: latest.metadata.resource_version.clone(),
+        }),
+        ..DeleteParams::default()
+    };
+    let api = served.api(&shared.context.client, &item.identity.namespace);
+    match api.delete(&item.identity.name, &params).await {
+        Ok(_) => Ok(Next::Done),
+        Err(error) if is_not_found(&error) => {
+            let work = shared.graph.lock().missing(&item.identity);
+            shared.add(work);
+            Ok(Next::Done)
+        }
+        Err(error) if is_conflict(&error) => Ok(Next::Retry),
+        Err(error) => Err(api_error("cannot delete", &item.identity)(error)),
+    }
+}
+
+/// Lets go of the dependents of an object, and then of the object.
+pub async fn orphan(shared: &Shared, uid: &str) -> Result<Next, GarbageError> {
+    let Some(item) = shared.graph.lock().item(uid) else {
+        return Ok(Next::Done);
+    };
+    for dependent in &item.dependents {
+        let served = resource(shared, &dependent.api_version, &dependent.kind)?;
+        if let Some(latest) = get(shared, &served, dependent).await? {
+            drop_owners(shared, &served, &latest, dependent, &[uid]).await?;
+        }
+    }
+    let served = resource(shared, &item.identity.api_version, &item.identity.kind)?;
+    match get(shared, &served, &item.identity).await? {
+        Some(latest) => remove_finalizer(shared, &served, &latest, &item.identity, ORPHAN).await,
+        None => Ok(Next::Done),
+    }
+}
+
+fn resource(shared: &Shared, api_version: &str, kind: &str) -> Result<Served, GarbageError> {
+    shared
+        .kinds
+        .get(api_version, kind)
+        .ok_or_else(|| GarbageError::Unknown {
+            api_version: api_version.to_owned(),
+            kind: kind.to_owned(),
+        })
+}
+
+/// The object, if it is there and is still this one.
+async fn get(
+    shared: &Shared,
+    served: &Served,
+    identity: &Identity,
+) -> Result<Option<Bare>, GarbageError> {
+    let api = served.api(&shared.context.client, &identity.namespace);
+    let found = api
+        .get_opt(&identity.name)
+        .await
+        .map_err(api_error("cannot read", identity))?;
+    Ok(found.filter(|found| found.metadata.uid.as_deref() == Some(&*identity.uid)))
+}
+
+/// The owners of an object, by what has become of them.
+#[derive(Default)]
+struct Owners<'a> {
+    /// How many are there (or cannot be judged).
+    solid: usize,
+    /// Those that are gone.
+    dangling: Vec<&'a str>,
+    /// Those that wait for their dependents.
+    waiting: Vec<&'a str>,
+}
+
+async fn classify<'a>(
+    shared: &Shared,
+    item: &Identity,
+    owners: &'a [Owner],
+) -> Result<Owners<'a>, GarbageError> {
+    let mut out = Owners::default();
+    for owner in owners {
+        let absent = {
+            let graph = shared.graph.lock();
+            graph.is_absent(&owner.identity(""))
+                || graph.is_absent(&owner.identity(&item.namespace))
+        };
+        if absent {
+            out.dangling.push(&owner.uid);
+            continue;
+        }
+        let served = resource(shared, &owner.api_version, &owner.kind)?;
+        if served.namespaced && item.namespace.is_empty() {
+            // Nothing that is in a namespace can own what is in none; what such a reference means cannot be told.
+            out.solid += 1;
+            continue;
+        }
+        let namespace = if served.namespaced {
+            &*item.namespace
+        } else {
+            ""
+        };
+        let identity = owner.identity(namespace);
+        match get(shared, &served, &identity).await? {
+            None => {
+                shared.graph.lock().remember_absent(identity);
+                out.dangling.push(&owner.uid);
+            }
+            Some(found) => {
+                let found = Seen::of(&found, &owner.api_version, &owner.kind);
+                if found.deleting && found.waits {
+                    out.waiting.push(&owner.uid);
+                } else {
+                    out.solid += 1;
+                }
+            }
+        }
+    }
+    Ok(out)
+}
+
+/// Lets an object go that waits for its dependents, once none of them blocks it.
+async fn release(
+    shared: &Shared,
+    served: &Served,
+    item: &Item,
+    latest: &Bare,
+) -> Result<Next, GarbageError> {
+    if item.blocking.is_empty() {
+        return remove_finalizer(shared, served, latest, &item.identity, FOREGROUND).await;
+    }
+    for (dependent, waits) in &item.blocking {
+        if !waits {
+            shared.delete.add(dependent.clone());
+        }
+    }
+    Ok(Next::Done)
+}
+
+async fn patch(
+    shared: &Shared,
+    served: &Served,
+    latest: &Bare,
+    identity: &Identity,
+    mut metadata: serde_json::Value,
+) -> Result<bool, GarbageError> {
+    metadata["uid"] = json!(latest.metadata.uid);
+    metadata["resourceVersion"] = json!(latest.metadata.resource_version);
+    let body = json!({"metadata": metadata});
+    let api = served.api(&shared.context.client, &identity.namespace);
+    match api
+        .patch(&identity.name, &PatchParams::default(), &Patch::Merge(body))
+        .await
+    {
+        Ok(_) => Ok(true),
+        Err(error) if is_not_found(&error) => Ok(true),
+        Err(error) if is_conflict(&error) => Ok(false),
+        Err(error) => Err(api_error("cannot change", identity)(error)),
+    }
+}
+
+async fn remove_finalizer(
+    shared: &Shared,
+    served: &Served,
+    latest: &Bare,
+    identity: &Identity,
+    finalizer: &str,
+) -> Result<Next, GarbageError> {
+    let had = latest.metadata.finalizers.clone().unwrap_or_default();
+    let kept: Vec<&String> = had.iter().filter(|known| *known != finalizer).collect();
+    if kept.len() == had.len() {
+        return Ok(Next::Done);
+    }
+    let done = patch(
+        shared,
+        served,
+        latest,
+        identity,
+        json!({"finalizers": kept}),
+    )
+    .await?;
+    Ok(if done { Next::Done } else { Next::Retry })
+}
+
+/// Takes references to owners out of an object. Tries again when somebody else changes it meanwhile.
+async fn drop_owners(
+    shared: &Shared,
+    served: &Served,
+    latest: &Bare,
+    identity: &Identity,
+    lost: &[&str],
+) -> Result<(), GarbageError> {
+    change_owners(shared, served, latest, identity, |owners| {
+        owners.retain(|owner| !lost.contains(&owner.uid.as_str()));
+    })
+    .await
+}
+
+/// Makes an object block the deletion of none of its owners.
+async fn unblock(
+    shared: &Shared,
+    served: &Served,
+    latest: &Bare,
+    identity: &Identity,
+) -> Result<(), GarbageError> {
+    change_owners(shared, served, latest, identity, |owners| {
+        for owner in owners.iter_mut() {
+            if owner.block_owner_deletion == Some(true) {
+                owner.block_owner_deletion = Some(false);
+            }
+        }
+    })
+    .await
+}
+
+async fn change_owners(
+    shared: &Shared,
+    served: &Served,
+    latest: &Bare,
+    identity: &Identity,
+    change: impl Fn(&mut Vec<k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference>),
+) -> Result<(), GarbageError> {
+    const TRIES: usize = 5;
+    let mut latest = latest.clone();
+    for _ in 0..TRIES {
+        let had = latest.metadata.owner_references.clone().unwrap_or_default();
+        let mut owners = had.clone();
+        change(&mut owners);
+        if owners == had {
+            return Ok(());
+        }
+        let metadata = json!({"ownerReferences": owners});
+        if patch(shared, served, &latest, identity, metadata).await? {
+            return Ok(());
+        }
+        match get(shared, served, identity).await? {
+            Some(newer) => latest = newer,
+            None => return Ok(()),
+        }
+    }
+    let conflict = kube::core::Status::failure("it changes all the time", "Conflict").boxed();
+    Err(api_error("cannot change", identity)(kube::Error::Api(
+        conflict,
+    )))
+}
