@@ -11,11 +11,13 @@ mod names;
 pub mod queue;
 
 mod ca_publisher;
+mod cluster_roles;
 pub mod discovery;
 pub mod errors;
 mod garbage;
 pub mod kinds;
 mod namespaces;
+pub mod selector;
 mod service_accounts;
 
 use std::sync::Arc;

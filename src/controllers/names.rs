@@ -3,7 +3,7 @@
 
 use futures::FutureExt as _;
 
-use super::{Controller, ca_publisher, garbage, namespaces, service_accounts};
+use super::{Controller, ca_publisher, cluster_roles, garbage, namespaces, service_accounts};
 
 const fn absent(name: &'static str, aliases: &'static str) -> Controller {
     Controller {
@@ -95,9 +95,11 @@ pub static CONTROLLERS: &[Controller] = &[
         "persistentvolume-expander-controller",
         "persistentvolume-expander",
     ),
-    absent(
+    controller!(
         "clusterrole-aggregation-controller",
         "clusterrole-aggregation",
+        "clusterrole-aggregation-controller",
+        cluster_roles::run
     ),
     absent(
         "persistentvolumeclaim-protection-controller",

@@ -33,7 +33,7 @@ pub enum GarbageError {
         /// Its name.
         name: String,
         /// Why not.
-        cause: kube::Error,
+        cause: Box<kube::Error>,
     },
 }
 
@@ -46,7 +46,7 @@ fn api_error<'a>(
         kind: identity.kind.to_string(),
         namespace: identity.namespace.to_string(),
         name: identity.name.to_string(),
-        cause,
+        cause: Box::new(cause),
     }
 }
 
