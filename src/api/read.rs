@@ -4,6 +4,7 @@ use super::negotiate::Format;
 use super::query::{FieldValidation, WriteOptions};
 use crate::meta::Status;
 use crate::meta::errors::quoted;
+use crate::patch::managed::keep_reset;
 use crate::resources::{Resource, gvk_type, registry};
 use crate::schema::{Object, Value, builtin, decode, json, proto, yaml};
 
@@ -73,6 +74,12 @@ pub fn unrecognized(bytes: &[u8], kind: &str, cause: &str) -> Status {
 /// # Errors
 /// 400 in upstream's words, with the beginning of the body.
 pub fn parse(bytes: &[u8], format: Format, kind: &str) -> Result<Body, Status> {
+    let mut body = parsed(bytes, format, kind)?;
+    keep_reset(&mut body.value);
+    Ok(body)
+}
+
+fn parsed(bytes: &[u8], format: Format, kind: &str) -> Result<Body, Status> {
     let unrecognized = |cause: String| unrecognized(bytes, kind, &cause);
     match format {
         Format::Json => {

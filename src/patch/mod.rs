@@ -162,13 +162,18 @@ impl Patch {
         let (decoded, shown) = match self.kind {
             Kind::Strategic => {
                 let mut patch = self.body.clone();
-                let patched = strategic::merge(live, &mut patch, schema)?;
+                let mut patched = strategic::merge(live, &mut patch, schema)?;
+                managed::keep_reset(&mut patched);
                 (
                     restore::restore(patched, schema, checked),
                     Shown::Patch(patch),
                 )
             }
-            _ => (decode(self.document(live)?), Shown::Outcome),
+            _ => {
+                let mut patched = self.document(live)?;
+                managed::keep_reset(&mut patched);
+                (decode(patched), Shown::Outcome)
+            }
         };
         match decoded {
             Ok(decoded) => {

@@ -82,6 +82,18 @@ impl Manager {
     }
 }
 
+/// Makes a client's `managedFields: []` of an object `[{}]`, which asks for the same and is not lost in decoding.
+pub fn keep_reset(object: &mut Value) {
+    let list = object
+        .get_mut("metadata")
+        .and_then(|meta| meta.get_mut("managedFields"));
+    if let Some(Value::Array(entries)) = list
+        && entries.is_empty()
+    {
+        entries.push(Object::new().into());
+    }
+}
+
 /// What one owner owns.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Entry {

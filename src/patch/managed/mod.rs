@@ -13,7 +13,7 @@ pub mod validate;
 pub mod walk;
 
 pub use element::Element;
-pub use entries::{Entry, Managed, Manager, Operation};
+pub use entries::{Entry, Managed, Manager, Operation, keep_reset};
 pub use set::Set;
 pub use update::{Filter, Refusal, Versions, Writer};
 
