@@ -306,26 +306,54 @@ impl fmt::Display for Quantity {
     }
 }
 
-/// A quantity as it is written back after decoding: as given where that is short and canonical enough for
-/// upstream's decoder to keep it, else in canonical form.
+/// A quantity as it is written back after decoding: as given where upstream's decoder takes the text for canonical,
+/// else in canonical form.
 ///
 /// # Errors
 /// [`Malformed`]
 pub fn canonical(text: &str) -> Result<String, Malformed> {
     let quantity = Quantity::parse(text)?;
-    let digits = text.strip_prefix(['-', '+']).unwrap_or(text);
-    let number = digits.trim_end_matches(|c: char| !c.is_ascii_digit() && c != '.');
-    let number = number.split(['e', 'E']).next().unwrap_or(number);
-    // Upstream keeps the text of a whole decimal number with few digits (its fast path).
-    let kept = quantity.form != Form::Binary
-        && !number.contains('.')
-        && number.len() <= 18
-        && !text.is_empty();
-    Ok(if kept {
+    Ok(if is_kept(text) {
         text.to_owned()
     } else {
         quantity.to_string()
     })
+}
+
+/// Whether ParseQuantity's way for short numbers keeps the text. `0100m`, `+5` and `1.500` are kept, `1000m` is not.
+fn is_kept(text: &str) -> bool {
+    let unsigned = text.strip_prefix(['-', '+']).unwrap_or(text);
+    let digits = unsigned
+        .find(|c: char| !c.is_ascii_digit() && c != '.')
+        .unwrap_or(unsigned.len());
+    let (number, suffix) = unsigned.split_at(digits);
+    let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
+    let whole = match whole.trim_start_matches('0') {
+        "" => "0",
+        whole => whole,
+    };
+    if text == "0" {
+        return true;
+    }
+    let shifted = format!("{whole}{fraction}");
+    match scale(suffix) {
+        Ok((_, Scale::Decimal(exponent))) => {
+            let scale = i64::from(exponent) - fraction.len() as i64;
+            shifted.len() <= 18
+                && scale >= -9
+                && scale % 3 == 0
+                && !shifted.ends_with("000")
+                && !shifted.starts_with('0')
+        }
+        Ok((_, Scale::Binary(power))) => {
+            let value: i64 = whole.parse().unwrap_or(0);
+            fraction.is_empty()
+                && whole.len() + power as usize * 3 < 15
+                && value & 7 != 0
+                && value.checked_mul(1 << (10 * power)).is_some()
+        }
+        Err(Malformed) => false,
+    }
 }
 
 #[cfg(test)]
@@ -354,6 +382,37 @@ mod tests {
                 printed,
                 "{text}"
             );
+        }
+    }
+
+    #[test]
+    fn texts_that_are_canonical_enough_are_kept() {
+        for (text, kept) in [
+            ("1000m", "1"),
+            ("1e3", "1e3"),
+            ("2000m", "2"),
+            ("100m", "100m"),
+            ("1000M", "1G"),
+            ("0100m", "0100m"),
+            ("+5", "+5"),
+            ("2e0", "2e0"),
+            ("1000000u", "1"),
+            ("1.500", "1.500"),
+            ("0.5", "500m"),
+            ("05Gi", "05Gi"),
+            ("1024Mi", "1Gi"),
+            ("100M", "100M"),
+            ("0", "0"),
+            ("00", "0"),
+            ("-0", "0"),
+            ("16Mi", "16Mi"),
+            ("12e-2", "120e-3"),
+            ("2E5", "200e3"),
+            ("1.5k", "1500"),
+            ("0.001", "1m"),
+            ("7Ei", "7Ei"),
+        ] {
+            assert_eq!(canonical(text).as_deref(), Ok(kept), "{text}");
         }
     }
 

@@ -99,6 +99,8 @@ pub struct Rules {
     pub validate_status: fn(At<'_>, At<'_>, &Cx<'_>, &mut Errors),
     /// Warnings of a creation (`old` is none) or an update, in upstream's order.
     pub warnings: fn(&Value, Option<&Value>, &Cx<'_>) -> Vec<String>,
+    /// Warnings of an object to be created, as it is before its preparation; they come even if it is refused.
+    pub early_warnings: fn(&Value, &Cx<'_>) -> Vec<String>,
     /// The cells of a table row, in the order of the columns in `columns.json`, the name first.
     /// `now` is in seconds since 1970.
     pub cells: fn(&Value, now: i64) -> Vec<Value>,
@@ -148,6 +150,7 @@ impl Rules {
         prepare_status: |_, _, _| {},
         validate_status: |_, _, _, _| {},
         warnings: |_, _, _| Vec::new(),
+        early_warnings: |_, _| Vec::new(),
         cells: |object, now| {
             vec![
                 object.at("metadata").str("name").into(),

@@ -45,7 +45,12 @@ static TYPES: LazyLock<HashMap<&'static str, Vec<Member>>> = LazyLock::new(|| {
 /// A canonical value as upstream's internal type prints it. `go_type` is a Go type such as `core.PodSpec` or
 /// `[]core.Container`; values of types that are served as they are come back unchanged.
 pub fn dump(value: &Value, go_type: &str) -> Value {
-    convert(value, go_type, served(go_type))
+    match (go_type.strip_prefix("[]"), value) {
+        (Some(item), Value::Array(items)) => {
+            Value::Array(items.iter().map(|value| dump(value, item)).collect())
+        }
+        _ => convert(value, go_type, served(go_type)),
+    }
 }
 
 /// [`dump`] as compact JSON: what stands behind `Invalid value: `.
@@ -224,6 +229,10 @@ mod tests {
                 "core.SeccompProfile"
             ),
             r#"{"Type":"RuntimeDefault","LocalhostProfile":"x"}"#
+        );
+        assert_eq!(
+            shown(&value!([{"ip": "10.0.0.1"}]), "[]core.PodIP"),
+            r#"[{"IP":"10.0.0.1"}]"#
         );
         assert_eq!(
             shown(&value!({"name": "a"}), "core.PodResourceClaim"),

@@ -186,6 +186,8 @@ impl Write<'_> {
         if version.has_status() && !rules.status_at_creation {
             object.remove("status");
         }
+        self.warnings
+            .extend((rules.early_warnings)(&object, &target.cx()));
         (rules.prepare_create)(&mut object, &self.cx());
         self.tidy(&mut object);
         let name = object.at("metadata").str("name").to_owned();

@@ -4,8 +4,14 @@
 pub(in crate::resources::groups) mod cells;
 pub(in crate::resources::groups) mod controllers;
 pub(in crate::resources::groups) mod defaults;
+pub(in crate::resources::groups) mod disabled;
 mod image;
+mod prepare;
+mod qos;
+pub(in crate::resources::groups) mod semantic;
 pub(in crate::resources::groups) mod templates;
+pub(in crate::resources::groups) mod validate;
+pub(in crate::resources::groups) mod warnings;
 
 #[cfg(test)]
 mod tests;
@@ -17,6 +23,25 @@ use crate::schema::Value;
 /// The rules of pods.
 pub(super) const PODS: Rules = Rules {
     defaults: |pod, _| defaults::pod(pod),
+    prepare_create: prepare::create,
+    prepare_update: prepare::update,
+    prepare_status: prepare::subresource,
+    validate: |pod, old, _, errors| match old {
+        None => validate::create(pod, errors),
+        Some(old) => validate::update(pod, old, errors),
+    },
+    validate_status: |pod, old, cx, errors| match cx.subresource {
+        "ephemeralcontainers" => validate::ephemeral_containers(pod, old, errors),
+        "resize" => validate::resize(pod, old, errors),
+        _ => validate::status(pod, old, errors),
+    },
+    warnings: |pod, old, _| match old {
+        None => on_creation(pod),
+        // People do not change pods by hand.
+        Some(_) => Vec::new(),
+    },
+    early_warnings: |pod, _| prepare::app_armor_warnings(pod),
+    grace,
     cells: cells::pod,
     selectable: &[
         spec_field("spec.nodeName", |pod| text(pod, "nodeName")),
@@ -60,4 +85,29 @@ const fn spec_field(name: &'static str, value: fn(&Value) -> String) -> Selectab
 
 fn text(pod: &Value, key: &str) -> String {
     pod.at("spec").str(key).to_owned()
+}
+
+fn on_creation(pod: &Value) -> Vec<String> {
+    let mut told = Vec::new();
+    let wrong = names::dns1123_label(pod.at("metadata").str("name"));
+    if !wrong.is_empty() {
+        told.push(format!(
+            "metadata.name: this is used in the Pod's hostname, which can result in surprising behavior; a DNS label is recommended: [{}]",
+            wrong.join(" ")
+        ));
+    }
+    told.extend(warnings::pod(pod));
+    told
+}
+
+/// How many seconds a pod gets to end: CheckGracefulDelete.
+fn grace(pod: &Value, asked: Option<i64>) -> Option<i64> {
+    let own = pod.at("spec").at("terminationGracePeriodSeconds").as_int();
+    let ended = matches!(pod.at("status").str("phase"), "Failed" | "Succeeded");
+    let seconds = asked.or(own).unwrap_or(0);
+    Some(match seconds {
+        _ if ended || pod.at("spec").str("nodeName").is_empty() => 0,
+        n if n < 0 => 1,
+        n => n,
+    })
 }

@@ -1,0 +1,195 @@
+//! Claims: those of resources that a pod names, and those of storage that templates hold.
+
+use std::collections::BTreeSet;
+
+use super::resources;
+use crate::meta::{At, Errors, names};
+use crate::schema::Value;
+
+const ACCESS_MODES: &[&str] = &[
+    "ReadOnlyMany",
+    "ReadWriteMany",
+    "ReadWriteOnce",
+    "ReadWriteOncePod",
+];
+/// What marks the image of a pod that a kubelet made from a file.
+pub(super) const MIRROR: &str = "kubernetes.io/config.mirror";
+
+/// A pod's resource claims: validatePodResourceClaims.
+pub(super) fn pod_claims(list: At<'_>, meta: &Value, errors: &mut Errors) {
+    let is_mirror = meta.at("annotations").get(MIRROR).is_some();
+    let mut known = BTreeSet::new();
+    for claim in list.items() {
+        if is_mirror {
+            errors.forbidden(
+                crate::meta::Path::ROOT.key(""),
+                "static pods do not support resource claims",
+            );
+            continue;
+        }
+        let name = claim.field("name");
+        if name.required("", errors) {
+            if known.insert(claim.value.str("name")) {
+                name.checked(names::dns1123_label, errors);
+            } else {
+                errors.duplicate(name.path, name.str());
+            }
+        }
+        let (own, template) = (
+            claim.field("resourceClaimName"),
+            claim.field("resourceClaimTemplateName"),
+        );
+        let wrong = match (own.is_absent(), template.is_absent()) {
+            (false, false) => {
+                "at most one of `resourceClaimName` or `resourceClaimTemplateName` may be specified"
+            }
+            (true, true) => "must specify one of: `resourceClaimName`, `resourceClaimTemplateName`",
+            _ => "",
+        };
+        if !wrong.is_empty() {
+            claim.invalid_dump("core.PodResourceClaim", wrong, errors);
+        }
+        own.checked_if_there(names::dns1123_subdomain, errors);
+        template.checked_if_there(names::dns1123_subdomain, errors);
+    }
+}
+
+/// The template of a claim made with a pod: ValidatePersistentVolumeClaimTemplate.
+pub(super) fn claim_template(template: At<'_>, errors: &mut Errors) {
+    if template.is_absent() {
+        return errors.required(template.path, "");
+    }
+    let meta = template.field("metadata");
+    crate::resources::metadata::annotations(meta.field("annotations"), errors);
+    meta.field("labels").labels(errors);
+    // In the order of the Go struct.
+    for field in [
+        "name",
+        "generateName",
+        "namespace",
+        "selfLink",
+        "uid",
+        "resourceVersion",
+        "generation",
+        "creationTimestamp",
+        "deletionTimestamp",
+        "deletionGracePeriodSeconds",
+        "ownerReferences",
+        "finalizers",
+        "managedFields",
+    ] {
+        let shown = match field {
+            "uid" => "uID",
+            other => other,
+        };
+        if meta.value.get(field).is_some_and(|value| !value.is_empty()) {
+            errors.forbidden(meta.path.field(shown), "cannot be set");
+        }
+    }
+    claim_spec(template.field("spec"), None, errors);
+}
+
+/// The spec of a PersistentVolumeClaim; `old` is what it takes the place of: ValidatePersistentVolumeClaimSpec.
+pub(in crate::resources::groups) fn claim_spec(
+    spec: At<'_>,
+    old: Option<&Value>,
+    errors: &mut Errors,
+) {
+    let modes = spec.field("accessModes");
+    modes.required("at least 1 access mode is required", errors);
+    let any_value = old.is_some_and(|old| At::root(old.at("selector")).is_bad_selector());
+    spec.field("selector").label_selector(any_value, errors);
+    access_modes(modes, errors);
+    storage(spec, errors);
+    spec.field("storageClassName")
+        .checked_if_said(names::dns1123_subdomain, errors);
+    spec.field("volumeMode")
+        .one_of_if_there(&["Block", "Filesystem"], errors);
+    data_sources(spec, old, errors);
+    spec.field("volumeAttributesClassName")
+        .checked_if_said(names::dns1123_subdomain, errors);
+}
+
+fn access_modes(modes: At<'_>, errors: &mut Errors) {
+    let (mut alone, mut others) = (false, false);
+    for mode in modes.list() {
+        let mode = mode.as_str().unwrap_or_default();
+        if !ACCESS_MODES.contains(&mode) {
+            errors.not_supported(modes.path, mode, ACCESS_MODES);
+        } else if mode == "ReadWriteOncePod" {
+            alone = true;
+        } else {
+            others = true;
+        }
+    }
+    if alone && others {
+        errors.forbidden(
+            modes.path,
+            "may not use ReadWriteOncePod with other access modes",
+        );
+    }
+}
+
+fn storage(spec: At<'_>, errors: &mut Errors) {
+    let resources = spec.field("resources");
+    let storage = At {
+        value: resources.value.at("requests").at("storage"),
+        path: resources.path.key("storage"),
+    };
+    match storage.quantity() {
+        None => errors.required(storage.path, ""),
+        Some(quantity) if quantity.sign() <= 0 => {
+            storage.invalid("must be greater than zero", errors);
+        }
+        Some(_) => resources::quantity("storage", storage, errors),
+    }
+}
+
+fn data_sources(spec: At<'_>, old: Option<&Value>, errors: &mut Errors) {
+    let any_group = old.is_some_and(|old| {
+        ["dataSource", "dataSourceRef"]
+            .iter()
+            .any(|key| old.at(key).get("apiGroup").is_some())
+    });
+    let (source, reference) = (spec.field("dataSource"), spec.field("dataSourceRef"));
+    for at in [source, reference] {
+        if !at.is_absent() {
+            data_source(at, any_group, errors);
+        }
+    }
+    if source.is_absent() || reference.is_absent() {
+        return;
+    }
+    let wrong = if !reference.value.str("namespace").is_empty() {
+        "may not be specified when dataSourceRef.namespace is specified"
+    } else if ["apiGroup", "kind", "name"]
+        .iter()
+        .any(|key| source.value.at(key) != reference.value.at(key))
+    {
+        "must match dataSourceRef"
+    } else {
+        return;
+    };
+    // The value that upstream shows is a path, which has nothing to show.
+    errors.invalid_shown(spec.path, "{}", wrong);
+}
+
+fn data_source(source: At<'_>, any_group: bool, errors: &mut Errors) {
+    source.field("name").required("", errors);
+    let kind = source.field("kind");
+    kind.required("", errors);
+    let group = source.field("apiGroup");
+    if group.str().is_empty() && kind.str() != "PersistentVolumeClaim" {
+        errors.invalid(
+            source.path,
+            kind.str(),
+            "must be 'PersistentVolumeClaim' when referencing the default apiGroup",
+        );
+    }
+    if !any_group {
+        group.checked_if_said(names::dns1123_subdomain, errors);
+    }
+    source
+        .field("namespace")
+        .checked_if_said(names::dns1123_label, errors);
+}

@@ -1,0 +1,82 @@
+//! Validation of pods and of the pod specs in templates, in upstream's order and words, a file a topic. Follows
+//! k8s.io/kubernetes/pkg/apis/core/validation/validation.go.
+
+mod affinity;
+mod annotations;
+mod before;
+mod claims;
+mod containers;
+mod dns;
+mod env;
+mod mounts;
+mod pod;
+mod probes;
+mod projected;
+mod resize;
+mod resources;
+mod scheduling;
+mod security;
+mod sources;
+mod spec;
+mod status;
+mod systems;
+mod volumes;
+mod windows;
+
+pub(in crate::resources::groups::core) use annotations::{APP_ARMOR, CONTAINER_SECCOMP, SECCOMP};
+pub(in crate::resources::groups) use before::Before;
+pub(in crate::resources::groups::core) use pod::{create, ephemeral_containers, update};
+pub(in crate::resources::groups::core) use resize::resize;
+pub(in crate::resources::groups::core) use resources::{aggregate, is_for_pods, overcommits};
+pub(in crate::resources::groups::core) use security::app_armor;
+pub(in crate::resources::groups) use spec::template;
+pub(in crate::resources::groups::core) use status::status;
+
+use std::collections::BTreeSet;
+
+use crate::schema::Value;
+
+/// What the checks of the parts of a pod spec know of the whole.
+pub(super) struct Scope<'a> {
+    /// The pod spec.
+    spec: &'a Value,
+    /// What it was, for rules that let be what was there already.
+    before: Before<'a>,
+    /// Sound volumes by their names: only they may be mounted.
+    volumes: Vec<(&'a str, &'a Value)>,
+    /// Names of the pod's resource claims.
+    claims: BTreeSet<&'a str>,
+}
+
+impl<'a> Scope<'a> {
+    fn volume(&self, name: &str) -> Option<&'a Value> {
+        self.volumes
+            .iter()
+            .find(|(known, _)| *known == name)
+            .map(|(_, volume)| *volume)
+    }
+
+    /// How long the pod may take to end, in seconds.
+    fn grace(&self) -> Option<i64> {
+        self.spec.at("terminationGracePeriodSeconds").as_int()
+    }
+
+    /// Whether the pod shares the users of the host.
+    fn host_users(&self) -> bool {
+        self.spec.at("hostUsers").as_bool().unwrap_or(true)
+    }
+}
+
+/// The lists of containers in the order in which upstream visits them.
+pub(in crate::resources::groups::core) const CONTAINERS: [&str; 3] =
+    ["initContainers", "containers", "ephemeralContainers"];
+
+/// All containers of a pod spec, in the order of [`CONTAINERS`].
+pub(in crate::resources::groups::core) fn containers(spec: &Value) -> impl Iterator<Item = &Value> {
+    CONTAINERS.iter().flat_map(|list| spec.list(list))
+}
+
+/// A sidecar: an init container that runs along.
+pub(in crate::resources::groups::core) fn is_sidecar(container: &Value) -> bool {
+    container.str("restartPolicy") == "Always"
+}

@@ -1,0 +1,149 @@
+//! Where containers see volumes: mounts, and block devices.
+
+use std::collections::BTreeSet;
+
+use super::{Scope, volumes};
+use crate::meta::{At, Errors};
+use crate::schema::Value;
+
+/// The paths of a list of mounts or devices by the names of volumes; the last of a name counts.
+fn paths<'a>(list: &'a [Value], key: &str) -> Vec<(&'a str, &'a str)> {
+    let mut paths: Vec<(&str, &str)> = Vec::with_capacity(list.len());
+    for item in list {
+        let (name, path) = (item.str("name"), item.str(key));
+        match paths.iter_mut().find(|(known, _)| *known == name) {
+            Some(known) => known.1 = path,
+            None => paths.push((name, path)),
+        }
+    }
+    paths
+}
+
+/// Mounts: ValidateVolumeMounts. Paths of some refusals are the list's.
+pub(super) fn mounts(container: At<'_>, scope: &Scope<'_>, errors: &mut Errors) {
+    let list = container.field("volumeMounts");
+    let devices = paths(container.value.list("volumeDevices"), "devicePath");
+    let mut taken = BTreeSet::new();
+    for mount in list.items() {
+        let (name, path) = (mount.field("name"), mount.field("mountPath"));
+        name.required("", errors);
+        if scope.volume(name.str()).is_none() {
+            errors.not_found(name.path, name.str());
+        }
+        path.required("", errors);
+        if !taken.insert(mount.value.str("mountPath")) {
+            path.invalid_text("must be unique", errors);
+        }
+        if devices.iter().any(|(known, _)| *known == name.str()) {
+            name.invalid_text("must not already exist in volumeDevices", errors);
+        }
+        if devices.iter().any(|(_, known)| *known == path.str()) {
+            path.invalid_text("must not already exist as a path in volumeDevices", errors);
+        }
+        sub_paths(mount, list, errors);
+        propagation(mount, container.value, list, errors);
+        recursive_read_only(mount, list, errors);
+    }
+}
+
+fn sub_paths(mount: At<'_>, list: At<'_>, errors: &mut Errors) {
+    let (path, expression) = (mount.field("subPath"), mount.field("subPathExpr"));
+    let in_list = |name, value| At {
+        value,
+        path: list.path.field(name),
+    };
+    if !path.str().is_empty() {
+        let at = in_list("subPath", path.value);
+        volumes::relative_path(at, errors);
+    }
+    if !expression.str().is_empty() {
+        if !path.str().is_empty() {
+            expression.invalid("subPathExpr and subPath are mutually exclusive", errors);
+        }
+        let at = in_list("subPathExpr", expression.value);
+        volumes::relative_path(at, errors);
+    }
+}
+
+fn propagation(mount: At<'_>, container: &Value, list: At<'_>, errors: &mut Errors) {
+    let at = At {
+        value: mount.value.at("mountPropagation"),
+        path: list.path.field("mountPropagation"),
+    };
+    at.one_of_if_there(&["Bidirectional", "HostToContainer", "None"], errors);
+    if at.str() == "Bidirectional" && !container.at("securityContext").bool("privileged") {
+        errors.forbidden(
+            at.path,
+            "Bidirectional mount propagation is available only to privileged containers",
+        );
+    }
+}
+
+fn recursive_read_only(mount: At<'_>, list: At<'_>, errors: &mut Errors) {
+    let at = At {
+        value: mount.value.at("recursiveReadOnly"),
+        path: list.path.field("recursiveReadOnly"),
+    };
+    at.one_of_if_there(&["Disabled", "Enabled", "IfPossible"], errors);
+    if !matches!(at.str(), "Enabled" | "IfPossible") {
+        return;
+    }
+    if !mount.value.bool("readOnly") {
+        errors.forbidden(at.path, "may only be specified when readOnly is true");
+    }
+    let propagation = mount.value.at("mountPropagation").as_str();
+    if propagation.is_some_and(|mode| mode != "None") {
+        errors.forbidden(
+            at.path,
+            "may only be specified when mountPropagation is None or not specified",
+        );
+    }
+}
+
+/// Block devices: ValidateVolumeDevices.
+pub(super) fn devices(container: At<'_>, scope: &Scope<'_>, errors: &mut Errors) {
+    let list = container.field("volumeDevices");
+    if list.list().is_empty() {
+        return;
+    }
+    let mounts = paths(container.value.list("volumeMounts"), "mountPath");
+    let (mut taken, mut known) = (BTreeSet::new(), BTreeSet::new());
+    for device in list.items() {
+        let (name, path) = (device.field("name"), device.field("devicePath"));
+        name.required("", errors);
+        if known.contains(name.str()) {
+            name.invalid_text("must be unique", errors);
+        }
+        match scope.volume(name.str()) {
+            None => errors.not_found(name.path, name.str()),
+            Some(volume)
+                if volume.get("persistentVolumeClaim").is_none()
+                    && volume.get("ephemeral").is_none() =>
+            {
+                name.invalid_text(
+                    "can only use volume source type of PersistentVolumeClaim or Ephemeral for block mode",
+                    errors,
+                );
+            }
+            Some(_) => {}
+        }
+        path.required("", errors);
+        if taken.contains(path.str()) {
+            path.invalid_text("must be unique", errors);
+        }
+        if path.str().split('/').any(|part| part == "..") {
+            path.invalid_text("can not contain backsteps ('..')", errors);
+        } else {
+            taken.insert(device.value.str("devicePath"));
+        }
+        if mounts.iter().any(|(known, _)| *known == name.str()) {
+            name.invalid_text("must not already exist in volumeMounts", errors);
+        }
+        if mounts.iter().any(|(_, known)| *known == path.str()) {
+            path.invalid_text("must not already exist as a path in volumeMounts", errors);
+        }
+        if !name.str().is_empty() {
+            known.insert(device.value.str("name"));
+        }
+    }
+}
