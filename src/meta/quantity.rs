@@ -223,8 +223,8 @@ fn magnitude(whole: &str, fraction: &str, scale: Scale) -> i128 {
     if point > 30 {
         return limit;
     }
-    // Keep nine digits more than needed, so that a binary factor does not lose any, then round up.
-    let extra = 12;
+    // Keep some digits more than needed, so that a binary factor does not lose any, then round up.
+    let extra = (digits.len() as i64 - point).clamp(0, 12);
     let wanted = point + extra;
     if wanted < 0 {
         return 1;
