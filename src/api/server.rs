@@ -36,6 +36,8 @@ pub struct Server {
     pub plugins: Vec<Box<dyn Plugin>>,
     /// What `/version` says.
     pub version: Value,
+    /// Connects to the agents of nodes; none where there are none to connect to.
+    pub kubelets: Option<actions::kubelet::Kubelets>,
 }
 
 impl Server {

@@ -13,6 +13,7 @@ use super::serve::{self, ServeError, Served};
 use crate::auth::{AUTHENTICATED, MASTERS, User};
 use crate::controllers::client::Transport;
 use crate::net::{Ipam, IpamError};
+use crate::node::Allowed;
 use crate::node::agent::{self, Pods, Setup};
 use crate::node::register::{Registration, host_addresses, host_capacity, host_info};
 use crate::node::simulated::SimulatedSupplies;
@@ -70,6 +71,9 @@ pub struct Arguments {
     /// The etherstub (illumos) or bridge (Linux) of the pods' network.
     #[arg(long, default_value = "reddwarf0")]
     etherstub_name: String,
+    /// The port of the node's own API; 0 takes a free one.
+    #[arg(long, default_value_t = 10250)]
+    kubelet_port: u16,
     /// The link that leads out of the host; by default the one of the default route.
     #[arg(long)]
     physical_nic: Option<String>,
@@ -120,9 +124,23 @@ pub fn run(arguments: Arguments) -> Result<(), AgentError> {
             let work = serve::serve(
                 plan.arguments.serve,
                 move |served: Served, ends| async move {
-                    let clients = Clients::InProcess(served.transport);
                     println!("{}", nodes.next_line(&served.kubeconfig));
-                    nodes.run(clients, ends).await;
+                    let Served {
+                        transport,
+                        tls,
+                        authentication,
+                        ..
+                    } = served;
+                    let allowed: Allowed = Arc::new(move |headers, shown| {
+                        match authentication.authenticate(headers, shown) {
+                            Err(_) => Err(401),
+                            Ok(user) if user.in_group(MASTERS) => Ok(()),
+                            Ok(_) => Err(403),
+                        }
+                    });
+                    nodes
+                        .run(Clients::InProcess(transport), Some((tls, allowed)), ends)
+                        .await;
                 },
             );
             Ok(serve::blocking(work)??)
@@ -141,7 +159,7 @@ pub fn run(arguments: Arguments) -> Result<(), AgentError> {
                 kube::Client::try_from(config).map_err(|error| wrong(error.to_string()))?;
             println!("{}", nodes.next_line(&path));
             let ends = CancellationToken::new();
-            let running = tokio::spawn(nodes.run(Clients::Remote(client), ends.clone()));
+            let running = tokio::spawn(nodes.run(Clients::Remote(client), None, ends.clone()));
             serve::ended().await?;
             ends.cancel();
             let _ = running.await;
@@ -229,7 +247,12 @@ type Maker = Box<dyn FnOnce(kube::Client) -> BoxFuture<'static, Result<Setup, Ag
 
 struct Nodes {
     nodes: Vec<(String, Maker)>,
+    #[cfg_attr(not(target_os = "linux"), expect(dead_code))]
+    kubelet_port: u16,
 }
+
+/// TLS of the nodes' own API, and who may ask there.
+type NodeApi = (rustls::ServerConfig, Allowed);
 
 impl Nodes {
     fn prepare(plan: &Plan) -> Result<Self, AgentError> {
@@ -294,6 +317,7 @@ impl Nodes {
                             registration,
                             runtime: Arc::new(Simulated::new(delays)),
                             supplies: Arc::new(SimulatedSupplies { ipam }),
+                            logs: None,
                         })
                     }
                     .boxed()
@@ -301,7 +325,10 @@ impl Nodes {
                 (name.clone(), maker)
             })
             .collect();
-        Ok(Nodes { nodes })
+        Ok(Nodes {
+            nodes,
+            kubelet_port: plan.arguments.kubelet_port,
+        })
     }
 
     #[cfg(not(target_os = "linux"))]
@@ -367,9 +394,10 @@ impl Nodes {
                     engine.clone(),
                 );
                 let runtime: Arc<dyn ZoneRuntime> = Arc::new(runtime);
+                let logs = data.join("logs");
                 let supplies = Host {
                     client: client.clone(),
-                    logs: data.join("logs"),
+                    logs: logs.clone(),
                     data,
                     ipam,
                     storage: engine,
@@ -384,12 +412,14 @@ impl Nodes {
                     registration,
                     runtime,
                     supplies: Arc::new(supplies),
+                    logs: Some(logs),
                 })
             }
             .boxed()
         });
         Ok(Nodes {
             nodes: vec![(name, maker)],
+            kubelet_port: plan.arguments.kubelet_port,
         })
     }
 
@@ -405,14 +435,45 @@ impl Nodes {
         )
     }
 
-    async fn run(self, clients: Clients, ends: CancellationToken) {
+    async fn run(
+        self,
+        clients: Clients,
+        #[cfg_attr(not(target_os = "linux"), expect(unused))] api: Option<NodeApi>,
+        ends: CancellationToken,
+    ) {
         let mut running = tokio::task::JoinSet::new();
         for (name, maker) in self.nodes {
             let client = clients.of(&name);
             let ends = ends.clone();
+            #[cfg(target_os = "linux")]
+            let (api, port) = (api.clone(), self.kubelet_port);
             running.spawn(async move {
                 match maker(client).await {
-                    Ok(setup) => agent::run(setup, Pods::default(), ends).await,
+                    #[cfg_attr(not(target_os = "linux"), expect(unused_mut))]
+                    Ok(mut setup) => {
+                        let pods = Pods::default();
+                        #[cfg(target_os = "linux")]
+                        if let (Some((tls, allowed)), Some(logs)) = (api, setup.logs.clone()) {
+                            match tokio::net::TcpListener::bind(("0.0.0.0", port)).await {
+                                Ok(listener) => {
+                                    setup.registration.port = listener.local_addr().ok().map(|at| at.port());
+                                    let kubelet = crate::node::kubelet::Kubelet {
+                                        pods: pods.clone(),
+                                        runtime: setup.runtime.clone(),
+                                        logs,
+                                        node: name.clone(),
+                                        allowed,
+                                    };
+                                    tokio::spawn(crate::node::kubelet::serve(listener, tls, kubelet, ends.clone()));
+                                }
+                                Err(error) => tracing::error!(
+                                    %error, port,
+                                    "logs, exec and port-forward are not served: stop what uses the port, or choose another --kubelet-port"
+                                ),
+                            }
+                        }
+                        agent::run(setup, pods, ends).await;
+                    }
                     Err(error) => tracing::error!(node = name, "the node does not run: {error}"),
                 }
             });

@@ -9,6 +9,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use crate::admission;
+use crate::api::actions::kubelet::Kubelets;
 use crate::api::authenticate::Authentication;
 use crate::api::listen;
 use crate::api::server::Server;
@@ -125,6 +126,10 @@ pub(super) struct Served {
     pub transport: Transport,
     /// The administrator's kubeconfig.
     pub kubeconfig: PathBuf,
+    /// TLS of what is served beside it in this process.
+    pub tls: rustls::ServerConfig,
+    /// Who asks there.
+    pub authentication: Arc<Authentication>,
 }
 
 /// Serves until SIGTERM or SIGINT, and `beside` with it: that is told to end first.
@@ -171,11 +176,18 @@ where
         ..Settings::default()
     };
     let cluster = Arc::new(Cluster::new(store.clone(), settings));
+    // Renewed with every start; an agent asks for it on each connection.
+    let identity = pki.issue_client("kube-apiserver-kubelet-client", "system:masters", 365)?;
+    let kubelets = Kubelets::new(&identity).map_err(|cause| PkiError::Issue {
+        what: "the identity towards nodes".into(),
+        cause,
+    })?;
     let server = Arc::new(Server {
         cluster,
         authorizer: Arc::new(Masters),
         plugins,
         version: version(),
+        kubelets: Some(kubelets),
     });
     crate::api::bootstrap::namespaces(&server).await;
     let authentication = Arc::new(Authentication {
@@ -198,7 +210,7 @@ where
         listener,
         pki.server_config()?,
         server,
-        authentication,
+        authentication.clone(),
         ends.clone(),
     ));
     let beside_ends = CancellationToken::new();
@@ -206,6 +218,8 @@ where
         Served {
             transport: transport.clone(),
             kubeconfig: std::path::absolute(&path).unwrap_or(path),
+            tls: pki.server_config()?,
+            authentication: authentication.clone(),
         },
         beside_ends.clone(),
     ));

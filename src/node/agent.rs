@@ -30,6 +30,8 @@ pub struct Setup {
     pub runtime: Arc<dyn ZoneRuntime>,
     /// The host's side of pods.
     pub supplies: Arc<dyn Supplies>,
+    /// Where logs are kept, if they are.
+    pub logs: Option<std::path::PathBuf>,
 }
 
 /// The pods that an agent has, for its own API. Clones are the same.

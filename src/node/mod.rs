@@ -13,6 +13,8 @@ pub mod events;
 pub mod host;
 #[cfg(target_os = "linux")]
 pub mod images;
+#[cfg(target_os = "linux")]
+pub mod kubelet;
 pub mod machine;
 mod probes;
 pub mod register;
@@ -21,7 +23,16 @@ pub mod simulated;
 pub mod supplies;
 mod worker;
 
+use std::sync::Arc;
+
 use crate::zone::ZoneName;
+
+/// Who may ask the node's own API: a judge of headers and client certificates, who refuses with 401 or 403.
+pub type Allowed = Arc<
+    dyn Fn(&http::HeaderMap, &[rustls::pki_types::CertificateDer<'static>]) -> Result<(), u16>
+        + Send
+        + Sync,
+>;
 
 /// The name of a pod's zone: `rd-` and its uid.
 pub fn zone_name(uid: &str) -> ZoneName {

@@ -3,6 +3,7 @@
 //! The pipeline of verbs knows no kind. An [`Action`] is the exception: one subresource (or one resource that is
 //! never stored), in a file of its own, found here by its name.
 
+pub mod kubelet;
 pub mod scale;
 
 use bytes::Bytes;
@@ -24,7 +25,13 @@ use crate::schema::Value;
 pub type Action = for<'a> fn(Call<'a>) -> BoxFuture<'a, Result<Reply, Status>>;
 
 /// Every action: group, plural, subresource (empty for the resource itself).
-const ACTIONS: &[(&str, &str, &str, Action)] = &[];
+const ACTIONS: &[(&str, &str, &str, Action)] = &[
+    ("", "nodes", "proxy", kubelet::proxy),
+    ("", "pods", "attach", kubelet::attach),
+    ("", "pods", "exec", kubelet::exec),
+    ("", "pods", "log", kubelet::log),
+    ("", "pods", "portforward", kubelet::port_forward),
+];
 
 /// The action of a resource (`subresource` empty) or subresource, if it is not served by the verbs.
 pub fn find(resource: &Resource, subresource: &str) -> Option<Action> {

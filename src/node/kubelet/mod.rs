@@ -1,0 +1,305 @@
+//! The node's own API: logs, exec, attach and port-forward for the API server, pods and usage for those who look.
+//! Follows pkg/kubelet/server/server.go and k8s.io/cri-streaming.
+
+mod converse;
+mod logs;
+mod portforward;
+mod spdy;
+mod stats;
+mod websocket;
+
+use std::convert::Infallible;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::{Method, Request, Response, StatusCode, header};
+use http_body_util::combinators::UnsyncBoxBody;
+use http_body_util::{BodyExt as _, Full};
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+use k8s_openapi::api::core::v1::Pod;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+use super::agent::Pods;
+use super::{Allowed, zone_name};
+use crate::zone::{ExecSpec, ProcessId, ZoneRuntime};
+
+/// The body of an answer.
+type Body = UnsyncBoxBody<Bytes, Infallible>;
+
+/// What the API of a node answers from.
+#[derive(Clone)]
+pub struct Kubelet {
+    /// The pods of the node.
+    pub pods: Pods,
+    /// The runtime of their zones.
+    pub runtime: Arc<dyn ZoneRuntime>,
+    /// Where logs are.
+    pub logs: PathBuf,
+    /// The node's name.
+    pub node: String,
+    /// Who may ask.
+    pub allowed: Allowed,
+}
+
+/// Serves until `ends` is cancelled.
+pub async fn serve(
+    listener: TcpListener,
+    tls: rustls::ServerConfig,
+    kubelet: Kubelet,
+    ends: CancellationToken,
+) {
+    let mut tls = tls;
+    // Upgraded connections are of HTTP/1.1.
+    tls.alpn_protocols = vec![b"http/1.1".to_vec()];
+    let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(tls));
+    loop {
+        let accepted = tokio::select! {
+            // Cancel-safe: a connection that was not taken stays in the queue.
+            accepted = listener.accept() => accepted,
+            () = ends.cancelled() => return,
+        };
+        let Ok((stream, _)) = accepted else {
+            tokio::task::yield_now().await;
+            continue;
+        };
+        let (acceptor, kubelet) = (acceptor.clone(), kubelet.clone());
+        tokio::spawn(async move {
+            let _ = stream.set_nodelay(true);
+            let Ok(stream) = acceptor.accept(stream).await else {
+                return;
+            };
+            let shown: Vec<_> = stream
+                .get_ref()
+                .1
+                .peer_certificates()
+                .unwrap_or_default()
+                .iter()
+                .map(|der| der.clone().into_owned())
+                .collect();
+            let service = service_fn(move |request| {
+                let (kubelet, shown) = (kubelet.clone(), shown.clone());
+                async move {
+                    let answer = match (kubelet.allowed)(request.headers(), &shown) {
+                        _ if request.uri().path() == "/healthz" => text(200, "ok"),
+                        Err(401) => text(401, "Unauthorized"),
+                        Err(code) => text(code, "Forbidden"),
+                        Ok(()) => kubelet
+                            .answer(request)
+                            .await
+                            .unwrap_or_else(|(code, why)| text(code, why)),
+                    };
+                    Ok::<_, Infallible>(answer)
+                }
+            });
+            let connection = hyper::server::conn::http1::Builder::new()
+                .serve_connection(TokioIo::new(stream), service)
+                .with_upgrades();
+            let _ = connection.await;
+        });
+    }
+}
+
+fn text(code: u16, body: impl Into<Bytes>) -> Response<Body> {
+    let mut response = Response::new(Full::new(body.into()).boxed_unsync());
+    *response.status_mut() =
+        StatusCode::from_u16(code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    let kind = header::HeaderValue::from_static("text/plain; charset=utf-8");
+    response.headers_mut().insert(header::CONTENT_TYPE, kind);
+    response
+}
+
+fn json<T: serde::Serialize>(value: &T) -> Response<Body> {
+    let mut response = text(200, serde_json::to_vec(value).unwrap_or_default());
+    let kind = header::HeaderValue::from_static("application/json");
+    response.headers_mut().insert(header::CONTENT_TYPE, kind);
+    response
+}
+
+/// A refusal: a code and why.
+type Refusal = (u16, String);
+
+/// The values of a query, decoded.
+struct Query(Vec<(String, String)>);
+
+impl Query {
+    fn of(request: &Request<Incoming>) -> Self {
+        let text = request.uri().query().unwrap_or_default();
+        Query(
+            text.split('&')
+                .filter(|pair| !pair.is_empty())
+                .map(|pair| {
+                    let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
+                    (decoded(key), decoded(value))
+                })
+                .collect(),
+        )
+    }
+    fn get(&self, key: &str) -> Option<&str> {
+        self.0
+            .iter()
+            .find(|(name, _)| name == key)
+            .map(|(_, value)| value.as_str())
+    }
+    fn all(&self, key: &str) -> Vec<String> {
+        self.0
+            .iter()
+            .filter(|(name, _)| name == key)
+            .map(|(_, value)| value.clone())
+            .collect()
+    }
+    /// Whether one of the names is there and true; clients of agents say `input=1`, those of the API `stdin=true`.
+    fn on(&self, names: &[&str]) -> bool {
+        names
+            .iter()
+            .any(|name| matches!(self.get(name), Some("1" | "true")))
+    }
+}
+
+fn decoded(text: &str) -> String {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.bytes();
+    while let Some(byte) = rest.next() {
+        match byte {
+            b'+' => bytes.push(b' '),
+            b'%' => {
+                let pair: Vec<u8> = rest.by_ref().take(2).collect();
+                let value = std::str::from_utf8(&pair)
+                    .ok()
+                    .and_then(|pair| u8::from_str_radix(pair, 16).ok());
+                bytes.extend(value);
+            }
+            other => bytes.push(other),
+        }
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+impl Kubelet {
+    async fn answer(&self, request: Request<Incoming>) -> Result<Response<Body>, Refusal> {
+        let path: Vec<String> = request
+            .uri()
+            .path()
+            .trim_matches('/')
+            .split('/')
+            .map(decoded)
+            .collect();
+        let path: Vec<&str> = path.iter().map(String::as_str).collect();
+        let query = Query::of(&request);
+        match path.as_slice() {
+            ["pods"] => Ok(json(&self.list())),
+            ["stats", "summary"] => Ok(json(&self.summary().await)),
+            ["metrics", "resource"] => Ok(text(200, self.resource_metrics().await)),
+            ["containerLogs", namespace, name, container] if request.method() == Method::GET => {
+                self.container_log(namespace, name, container, &query)
+            }
+            ["exec", namespace, name, container] | ["exec", namespace, name, _, container] => {
+                let exec = ExecSpec {
+                    command: query.all("command"),
+                    stdin: query.on(&["stdin", "input"]),
+                    stdout: query.on(&["stdout", "output"]),
+                    stderr: query.on(&["stderr", "error"]) && !query.on(&["tty"]),
+                    tty: query.on(&["tty"]),
+                };
+                if exec.command.is_empty() {
+                    return Err((
+                        400,
+                        "you must specify at least 1 of stdin, stdout, stderr and a command".into(),
+                    ));
+                }
+                self.stream(request, namespace, name, container, Some(exec), &query)
+                    .await
+            }
+            ["attach", namespace, name, container] | ["attach", namespace, name, _, container] => {
+                self.stream(request, namespace, name, container, None, &query)
+                    .await
+            }
+            ["portForward", namespace, name] | ["portForward", namespace, name, _] => {
+                let pod = self.pod(namespace, name)?;
+                let uid = pod.metadata.uid.clone().unwrap_or_default();
+                portforward::answer(self.runtime.clone(), zone_name(&uid), request)
+            }
+            _ => Err((404, "404 page not found".into())),
+        }
+    }
+
+    fn list(&self) -> serde_json::Value {
+        let items: Vec<Pod> = self
+            .pods
+            .list()
+            .into_iter()
+            .map(|(pod, status)| {
+                let mut pod = Pod::clone(&pod);
+                pod.status = status.or(pod.status);
+                pod
+            })
+            .collect();
+        serde_json::json!({"kind": "PodList", "apiVersion": "v1", "metadata": {}, "items": items})
+    }
+
+    fn pod(&self, namespace: &str, name: &str) -> Result<Arc<Pod>, Refusal> {
+        self.pods
+            .find(namespace, name)
+            .map(|(pod, _)| pod)
+            .ok_or_else(|| {
+                (
+                    404,
+                    format!("pod \"{name}\" not found in namespace \"{namespace}\""),
+                )
+            })
+    }
+
+    /// The process of a container that runs.
+    async fn running(&self, pod: &Pod, container: &str) -> Result<ProcessId, String> {
+        let uid = pod.metadata.uid.as_deref().unwrap_or_default();
+        let zone = self
+            .runtime
+            .get(&zone_name(uid))
+            .await
+            .map_err(|error| error.to_string())?;
+        zone.into_iter()
+            .flat_map(|zone| zone.processes)
+            .filter(|process| process.id.name == container && process.ended.is_none())
+            .map(|process| process.id)
+            .max()
+            .ok_or_else(|| format!("container not found ({container:?})"))
+    }
+
+    async fn stream(
+        &self,
+        request: Request<Incoming>,
+        namespace: &str,
+        name: &str,
+        container: &str,
+        exec: Option<ExecSpec>,
+        query: &Query,
+    ) -> Result<Response<Body>, Refusal> {
+        let pod = self.pod(namespace, name)?;
+        let id = self
+            .running(&pod, container)
+            .await
+            .map_err(|why| (500, why))?;
+        let uid = pod.metadata.uid.clone().unwrap_or_default();
+        let tty = match &exec {
+            Some(exec) => exec.tty,
+            None => query.on(&["tty"]),
+        };
+        let work = converse::Work {
+            runtime: self.runtime.clone(),
+            zone: zone_name(&uid),
+            id,
+            stdin: query.on(&["stdin", "input"]),
+            stdout: query.on(&["stdout", "output"]),
+            stderr: query.on(&["stderr", "error"]) && !tty,
+            tty,
+            exec,
+        };
+        match websocket::asked(request.headers()) {
+            true => websocket::answer(request, work),
+            false => spdy::answer(request, work),
+        }
+    }
+}

@@ -1,0 +1,187 @@
+//! Conversations over WebSockets: `v5.channel.k8s.io` and its elders. The first byte of a message is its channel.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
+use futures::{SinkExt as _, StreamExt as _};
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, header};
+use hyper::body::Incoming;
+use hyper::upgrade::Upgraded;
+use hyper_util::rt::TokioIo;
+use tokio::sync::mpsc;
+use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::tungstenite::protocol::Role;
+use tokio_tungstenite::tungstenite::protocol::frame::CloseFrame;
+use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
+
+use super::converse::{self, Channel, Work};
+use super::{Body, Refusal, text};
+
+/// The byte that closes the channel named behind it (version 5).
+const CLOSE: u8 = 255;
+/// What the accepting side adds to a key (RFC 6455).
+const GUID: &str = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
+
+/// Whether a client asks for a WebSocket.
+pub fn asked(headers: &HeaderMap) -> bool {
+    headers
+        .get(header::UPGRADE)
+        .and_then(|value| value.to_str().ok())
+        .is_some_and(|value| value.eq_ignore_ascii_case("websocket"))
+}
+
+/// The protocols that a client offers.
+pub fn offered(headers: &HeaderMap) -> Vec<String> {
+    headers
+        .get_all(header::SEC_WEBSOCKET_PROTOCOL)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .map(|protocol| protocol.trim().to_owned())
+        .collect()
+}
+
+/// Accepts a WebSocket of one protocol and hands it over once it is there.
+///
+/// # Errors
+/// 400 for a request that is none.
+pub fn accept<F>(
+    mut request: Request<Incoming>,
+    protocol: Option<&str>,
+    work: impl FnOnce(WebSocketStream<TokioIo<Upgraded>>) -> F + Send + 'static,
+) -> Result<Response<Body>, Refusal>
+where
+    F: Future<Output = ()> + Send + 'static,
+{
+    let key = request
+        .headers()
+        .get(header::SEC_WEBSOCKET_KEY)
+        .ok_or((400, "missing Sec-WebSocket-Key".to_owned()))?;
+    let mut joined = key.as_bytes().to_vec();
+    joined.extend_from_slice(GUID.as_bytes());
+    let digest = ring::digest::digest(&ring::digest::SHA1_FOR_LEGACY_USE_ONLY, &joined);
+    let mut response = text(101, "");
+    *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+    let headers = response.headers_mut();
+    headers.clear();
+    let wrong = |error: header::InvalidHeaderValue| (400, error.to_string());
+    headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
+    headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
+    let answer = HeaderValue::from_str(&STANDARD.encode(digest.as_ref())).map_err(wrong)?;
+    headers.insert(header::SEC_WEBSOCKET_ACCEPT, answer);
+    if let Some(protocol) = protocol {
+        let protocol = HeaderValue::from_str(protocol).map_err(wrong)?;
+        headers.insert(header::SEC_WEBSOCKET_PROTOCOL, protocol);
+    }
+    let upgraded = hyper::upgrade::on(&mut request);
+    tokio::spawn(async move {
+        if let Ok(upgraded) = upgraded.await {
+            let stream = TokioIo::new(upgraded);
+            work(WebSocketStream::from_raw_socket(stream, Role::Server, None).await).await;
+        }
+    });
+    Ok(response)
+}
+
+/// Answers a request for exec or attach.
+///
+/// # Errors
+/// 403 where no protocol is known.
+pub fn answer(request: Request<Incoming>, work: Work) -> Result<Response<Body>, Refusal> {
+    const KNOWN: [&str; 5] = [
+        "v5.channel.k8s.io",
+        "v4.channel.k8s.io",
+        "v4.base64.channel.k8s.io",
+        "channel.k8s.io",
+        "base64.channel.k8s.io",
+    ];
+    let offered = offered(request.headers());
+    let chosen = match offered.is_empty() {
+        true => Some("channel.k8s.io"),
+        false => KNOWN
+            .into_iter()
+            .find(|known| offered.iter().any(|one| one == known)),
+    };
+    let chosen = chosen.ok_or_else(|| {
+        (
+            400,
+            format!("requested protocols {offered:?} are not supported: {KNOWN:?}"),
+        )
+    })?;
+    let shown = (!offered.is_empty()).then_some(chosen);
+    accept(request, shown, move |socket| talk(socket, work, chosen))
+}
+
+async fn talk(socket: WebSocketStream<TokioIo<Upgraded>>, work: Work, protocol: &'static str) {
+    let base64 = protocol.contains("base64");
+    let plain_errors = !protocol.starts_with('v');
+    let (mut sink, mut source) = socket.split();
+    let (to_process, incoming) = mpsc::channel::<(Channel, Option<Bytes>)>(16);
+    let (outgoing, mut from_process) = mpsc::channel::<(Channel, Bytes)>(16);
+    let conversation = tokio::spawn(converse::run(work, incoming, outgoing));
+    let reader = tokio::spawn(async move {
+        while let Some(Ok(message)) = source.next().await {
+            let bytes: Bytes = match message {
+                Message::Binary(bytes) => bytes,
+                Message::Text(text) => Bytes::copy_from_slice(text.as_bytes()),
+                Message::Close(_) => return,
+                _ => continue,
+            };
+            let Some((&first, rest)) = bytes.split_first() else {
+                continue;
+            };
+            if first == CLOSE && !base64 {
+                if let Some(channel) = rest.first().copied().and_then(Channel::of)
+                    && to_process.send((channel, None)).await.is_err()
+                {
+                    return;
+                }
+                continue;
+            }
+            let number = if base64 {
+                first.wrapping_sub(b'0')
+            } else {
+                first
+            };
+            let Some(channel) = Channel::of(number) else {
+                continue;
+            };
+            let payload = match base64 {
+                true => STANDARD.decode(rest).map(Bytes::from).unwrap_or_default(),
+                false => bytes.slice(1..),
+            };
+            if to_process.send((channel, Some(payload))).await.is_err() {
+                return;
+            }
+        }
+    });
+    while let Some((channel, bytes)) = from_process.recv().await {
+        if channel == Channel::Error
+            && plain_errors
+            && bytes.as_ref() == br#"{"metadata":{},"status":"Success"}"#
+        {
+            continue;
+        }
+        let message = match base64 {
+            true => Message::text(format!("{}{}", channel as u8, STANDARD.encode(&bytes))),
+            false => {
+                let mut whole = Vec::with_capacity(bytes.len() + 1);
+                whole.push(channel as u8);
+                whole.extend_from_slice(&bytes);
+                Message::binary(whole)
+            }
+        };
+        if sink.send(message).await.is_err() {
+            break;
+        }
+    }
+    let close = CloseFrame {
+        code: CloseCode::Normal,
+        reason: "".into(),
+    };
+    let _ = sink.send(Message::Close(Some(close))).await;
+    let _ = sink.close().await;
+    reader.abort();
+    conversation.abort();
+}
