@@ -6,7 +6,8 @@ use crate::meta::Status;
 use crate::meta::errors::quoted;
 use crate::patch::managed::keep_reset;
 use crate::resources::{Resource, gvk_type, registry};
-use crate::schema::{Object, Value, builtin, decode, json, proto, yaml};
+use crate::schema::decode::{self, Decoded};
+use crate::schema::{Object, Value, builtin, json, proto, yaml};
 
 /// The largest body that is read, in bytes.
 pub const MAX_BODY: usize = 3 << 20;
@@ -236,23 +237,7 @@ fn foreign(group: &str, version: &str, kind: &str, expected: Expected<'_>) -> St
             expected.api_version()
         ));
     }
-    let cause = if known {
-        let package = if expected.group.is_empty() {
-            "core"
-        } else {
-            expected.group.split('.').next().unwrap_or_default()
-        };
-        format!(
-            "converting ({version}.{kind}) to ({package}.{}): unknown conversion",
-            expected.kind
-        )
-    } else {
-        format!(
-            "no kind {} is registered for version {} in scheme \"pkg/runtime/scheme.go:111\"",
-            quoted(kind),
-            quoted(&said)
-        )
-    };
+    let cause = not_of_kind(group, version, kind, expected);
     if known || kind != expected.kind {
         return Status::bad_request(format!(
             "{kind} in version {} cannot be handled as a {}: {cause}",
@@ -261,6 +246,46 @@ fn foreign(group: &str, version: &str, kind: &str, expected: Expected<'_>) -> St
         ));
     }
     Status::bad_request(cause)
+}
+
+/// Why an object of another kind cannot be of the one that is expected.
+fn not_of_kind(group: &str, version: &str, kind: &str, expected: Expected<'_>) -> String {
+    if gvk_type(group, version, kind).is_none() {
+        return format!(
+            "no kind {} is registered for version {} in scheme \"pkg/runtime/scheme.go:111\"",
+            quoted(kind),
+            quoted(&registry::api_version(group, version))
+        );
+    }
+    let package = if expected.group.is_empty() {
+        "core"
+    } else {
+        expected.group.split('.').next().unwrap_or_default()
+    };
+    format!(
+        "converting ({version}.{kind}) to ({package}.{}): unknown conversion",
+        expected.kind
+    )
+}
+
+/// Decodes a patched object as the kind that it says it is, which must be the expected one.
+///
+/// # Errors
+/// What is wrong with it as one of its kind, or that its kind is another.
+pub fn patched(value: Value, expected: Expected<'_>) -> Result<Decoded, String> {
+    let or = |said: &str, expected: &str| match said {
+        "" => expected.to_owned(),
+        said => said.to_owned(),
+    };
+    let api_version = or(value.str("apiVersion"), &expected.api_version());
+    let kind = or(value.str("kind"), expected.kind);
+    let (group, version) = api_version.split_once('/').unwrap_or(("", &api_version));
+    let ours = (group, version, kind.as_str()) == (expected.group, expected.version, expected.kind);
+    let refusal = || not_of_kind(group, version, &kind, expected);
+    let type_name = gvk_type(group, version, &kind).ok_or_else(refusal)?;
+    let go_type = format!("{version}.{kind}");
+    let decoded = decode::decode(value, builtin::named(type_name), &go_type)?;
+    if ours { Ok(decoded) } else { Err(refusal()) }
 }
 
 /// Versions that upstream still decodes, though it serves none of them.

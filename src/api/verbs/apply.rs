@@ -122,7 +122,7 @@ impl Applied {
         if creates {
             write.place(&mut new)?;
         }
-        belongs(&new, &target.info.name, target.namespace())?;
+        belongs(&mut new, &target.info.name, target.namespace())?;
         Ok(new)
     }
 

@@ -6,11 +6,12 @@ use super::write::Write;
 use crate::api::custom;
 use crate::api::negotiate::content_type;
 use crate::api::query::FieldValidation;
+use crate::api::read::{self, Expected};
 use crate::api::reply::Reply;
 use crate::meta::Status;
 use crate::patch::{Kind, Patch};
 use crate::resources::Resource;
-use crate::schema::{Value, decode};
+use crate::schema::Value;
 
 /// Reads the kind of a patch off the content type.
 ///
@@ -38,7 +39,7 @@ pub async fn patch(write: &mut Write<'_>, kind: Kind, bytes: &[u8]) -> Result<Re
     let target = write.target;
     let version = target.version();
     let schema = &**version.schema;
-    let go_type = format!("{}.{}", version.name, target.resource.kind);
+    let expected = Expected::of(&target.resource, &version.name);
     let validation = write.options.validation;
     let checked = validation != FieldValidation::Ignore;
     let mut warnings = Vec::new();
@@ -49,7 +50,7 @@ pub async fn patch(write: &mut Write<'_>, kind: Kind, bytes: &[u8]) -> Result<Re
                 schema,
                 |outcome| match target.resource.is_custom() {
                     true => custom::decode(outcome, target, checked),
-                    false => decode::decode(outcome, schema, &go_type),
+                    false => read::patched(outcome, expected),
                 },
                 checked,
             )?;
@@ -61,7 +62,7 @@ pub async fn patch(write: &mut Write<'_>, kind: Kind, bytes: &[u8]) -> Result<Re
             let mut new = patched.value;
             if target.resource.is_custom() {
                 custom::check_type(&new, target)?;
-                belongs(&new, &target.info.name, target.namespace())?;
+                belongs(&mut new, &target.info.name, target.namespace())?;
                 return Ok(new);
             }
             let object = new.object_mut();
@@ -70,7 +71,7 @@ pub async fn patch(write: &mut Write<'_>, kind: Kind, bytes: &[u8]) -> Result<Re
             object.insert_first("apiVersion", target.resource.api_version(&version.name));
             object.insert_first("kind", &target.resource.kind);
             (target.resource.rules.defaults)(&mut new, &target.cx());
-            belongs(&new, &target.info.name, target.namespace())?;
+            belongs(&mut new, &target.info.name, target.namespace())?;
             Ok(new)
         })
         .await;
@@ -78,16 +79,21 @@ pub async fn patch(write: &mut Write<'_>, kind: Kind, bytes: &[u8]) -> Result<Re
     result
 }
 
-/// Refuses an object of another name or namespace than the request's.
-pub(super) fn belongs(object: &Value, name: &str, namespace: &str) -> Result<(), Status> {
-    let meta = object.at("metadata");
-    let said = meta.str("namespace");
-    if !said.is_empty() && !namespace.is_empty() && said != namespace {
-        return Err(Status::bad_request(
-            "the namespace of the provided object does not match the namespace sent on the request",
-        ));
+/// Refuses an object of another name or namespace than the request's; one that says no namespace is put there.
+pub(super) fn belongs(object: &mut Value, name: &str, namespace: &str) -> Result<(), Status> {
+    let meta = object.object_mut().object_mut("metadata");
+    match meta.get("namespace").and_then(Value::as_str) {
+        None | Some("") if !namespace.is_empty() => {
+            meta.insert("namespace", namespace);
+        }
+        Some(said) if !namespace.is_empty() && said != namespace => {
+            return Err(Status::bad_request(
+                "the namespace of the provided object does not match the namespace sent on the request",
+            ));
+        }
+        _ => {}
     }
-    match meta.str("name") {
+    match meta.get("name").and_then(Value::as_str).unwrap_or_default() {
         "" => Err(Status::bad_request(format!(
             "the name of the object ({name} based on URL) was undeterminable: name must be provided"
         ))),
