@@ -2,8 +2,8 @@
 //! Follows k8s.io/kubernetes/pkg/kubeapiserver/options/plugins.go and k8s.io/apiserver/pkg/server/options/admission.go.
 
 use super::{
-    Plugin, defaults, limit_ranges, namespaces, pod_security, priority, quota, resize,
-    runtime_class, service_accounts,
+    Plugin, defaults, extras, limit_ranges, namespaces, owner_references, pod_security, priority,
+    quota, resize, runtime_class, service_accounts,
 };
 
 /// Settings of plugins.
@@ -62,13 +62,15 @@ const fn absent(name: &'static str, default: bool) -> Known {
 
 /// Every plugin of upstream, in the order in which they run.
 pub static PLUGINS: &[Known] = &[
-    absent("AlwaysAdmit", false),
+    off("AlwaysAdmit", |_| Box::new(extras::AlwaysAdmit)),
     absent("NamespaceAutoProvision", false),
     on("NamespaceLifecycle", |_| {
         Box::new(namespaces::NamespaceLifecycle)
     }),
     off("NamespaceExists", |_| Box::new(namespaces::NamespaceExists)),
-    absent("LimitPodHardAntiAffinityTopology", false),
+    off("LimitPodHardAntiAffinityTopology", |_| {
+        Box::new(extras::LimitPodHardAntiAffinityTopology)
+    }),
     on("LimitRanger", |_| Box::new(limit_ranges::LimitRanger)),
     on("ServiceAccount", |_| {
         Box::new(service_accounts::ServiceAccount)
@@ -77,10 +79,10 @@ pub static PLUGINS: &[Known] = &[
     on("TaintNodesByCondition", |_| {
         Box::new(defaults::TaintNodesByCondition)
     }),
-    absent("AlwaysPullImages", false),
+    off("AlwaysPullImages", |_| Box::new(extras::AlwaysPullImages)),
     absent("ImagePolicyWebhook", false),
     on("PodSecurity", |_| Box::new(pod_security::PodSecurity)),
-    absent("PodNodeSelector", false),
+    off("PodNodeSelector", |_| Box::new(extras::PodNodeSelector)),
     on("Priority", |_| Box::new(priority::Priority)),
     on("DefaultTolerationSeconds", |settings| {
         Box::new(defaults::DefaultTolerationSeconds {
@@ -88,9 +90,13 @@ pub static PLUGINS: &[Known] = &[
             unreachable: settings.unreachable_seconds,
         })
     }),
-    absent("PodTolerationRestriction", false),
+    off("PodTolerationRestriction", |_| {
+        Box::new(extras::PodTolerationRestriction)
+    }),
     absent("EventRateLimit", false),
-    absent("ExtendedResourceToleration", false),
+    off("ExtendedResourceToleration", |_| {
+        Box::new(extras::ExtendedResourceToleration)
+    }),
     on("DefaultStorageClass", |_| {
         Box::new(defaults::DefaultStorageClass)
     }),
@@ -98,7 +104,9 @@ pub static PLUGINS: &[Known] = &[
         Box::new(defaults::StorageObjectInUseProtection)
     }),
     absent("PodGroupProtection", true),
-    absent("OwnerReferencesPermissionEnforcement", false),
+    off("OwnerReferencesPermissionEnforcement", |_| {
+        Box::new(owner_references::OwnerReferencesPermissionEnforcement)
+    }),
     on("PersistentVolumeClaimResize", |_| {
         Box::new(resize::PersistentVolumeClaimResize)
     }),
@@ -110,7 +118,9 @@ pub static PLUGINS: &[Known] = &[
     on("DefaultIngressClass", |_| {
         Box::new(defaults::DefaultIngressClass)
     }),
-    absent("DenyServiceExternalIPs", false),
+    off("DenyServiceExternalIPs", |_| {
+        Box::new(extras::DenyServiceExternalIps)
+    }),
     on("PodTopologyLabels", |_| {
         Box::new(defaults::PodTopologyLabels)
     }),
@@ -123,7 +133,7 @@ pub static PLUGINS: &[Known] = &[
     absent("ValidatingAdmissionPolicy", true),
     absent("ValidatingAdmissionWebhook", true),
     on("ResourceQuota", |_| Box::new(quota::ResourceQuota)),
-    absent("AlwaysDeny", false),
+    off("AlwaysDeny", |_| Box::new(extras::AlwaysDeny)),
 ];
 
 /// Why the flags choose no chain of plugins.

@@ -2,8 +2,10 @@
 
 mod chain;
 mod defaults;
+mod extras;
 mod limit_ranges;
 mod namespaces;
+mod owner_references;
 mod pod_security;
 mod priority;
 pub mod quota;
@@ -11,6 +13,8 @@ mod resize;
 mod runtime_class;
 mod service_accounts;
 pub mod tolerations;
+#[cfg(test)]
+mod trial;
 
 pub use chain::{ChainError, PLUGINS, Settings, chain};
 

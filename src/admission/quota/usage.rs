@@ -386,7 +386,8 @@ fn compute(requests: &Amounts, limits: &Amounts) -> Amounts {
     out
 }
 
-fn is_best_effort(pod: &Value) -> bool {
+/// Whether a pod asks for no cpu and no memory at all.
+pub fn is_best_effort(pod: &Value) -> bool {
     let class = pod.at("status").str("qosClass");
     if !class.is_empty() {
         return class == "BestEffort";
