@@ -174,6 +174,7 @@ pub fn selects(selector: &Value, labels: &Value) -> Option<bool> {
     let selector = match selector {
         // Go's nil selector selects nothing.
         Value::Null => return Some(false),
+        selector if At::root(selector).is_bad_selector() => return None,
         selector => Selector::from_object(selector).ok()?,
     };
     Some(selector.matches(|key| labels.get(key).and_then(Value::as_str)))

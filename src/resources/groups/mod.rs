@@ -20,6 +20,7 @@ mod scheduling;
 mod storage;
 #[cfg(test)]
 mod trial;
+mod workloads;
 
 /// The rules of a built-in resource.
 pub(super) fn rules(group: &str, plural: &str) -> Rules {

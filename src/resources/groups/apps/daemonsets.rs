@@ -1,13 +1,48 @@
 //! Daemon sets. Follows k8s.io/kubernetes/pkg/registry/apps/daemonset/strategy.go and pkg/apis/apps.
 
-use crate::meta::table;
+use crate::meta::{At, Errors, table};
+use crate::resources::groups::core::pods::semantic::same;
 use crate::resources::groups::core::pods::{cells, defaults};
-use crate::resources::{Generation, Rules};
+use crate::resources::groups::workloads::{self, TEMPLATE};
+use crate::resources::{Cx, Generation, Rules};
 use crate::schema::{Object, Value};
+
+/// Where v1 shows how often the template was changed.
+const TEMPLATES: &str = "deprecated.daemonset.template.generation";
+/// Counts in the status.
+const STATUS: &[&str] = &[
+    "currentNumberScheduled",
+    "numberMisscheduled",
+    "desiredNumberScheduled",
+    "numberReady",
+    "observedGeneration",
+    "updatedNumberScheduled",
+    "numberAvailable",
+    "numberUnavailable",
+    "collisionCount",
+];
 
 /// The rules of daemon sets.
 pub(super) const RULES: Rules = Rules {
     defaults: |object, _| set_defaults(object),
+    prepare_create: |object, _| {
+        workloads::drop_disabled(object, &Value::Null, TEMPLATE);
+        let templates = template_generation(object).max(1);
+        set_generations(object, 1, templates);
+    },
+    prepare_update,
+    validate,
+    validate_status: |object, old, _, errors| {
+        let status = object.field("status");
+        workloads::counts(status, STATUS, errors);
+        workloads::collisions(status, old.value.at("status"), errors);
+    },
+    warnings: |object, old, _| {
+        if old.is_some_and(|old| template_generation(old) == template_generation(object)) {
+            return Vec::new();
+        }
+        workloads::template_warnings(object, None, TEMPLATE)
+    },
     cells,
     generation: Generation::Own,
     internal: "apps.DaemonSet",
@@ -27,6 +62,79 @@ fn set_defaults(object: &mut Value) {
     }
     defaults::absent(spec, "revisionHistoryLimit", 10);
     defaults::template(spec, "template");
+}
+
+fn template_generation(object: &Value) -> i64 {
+    let annotations = object.at("metadata").at("annotations");
+    annotations.str(TEMPLATES).parse().unwrap_or(0)
+}
+
+fn set_generations(object: &mut Value, generation: i64, templates: i64) {
+    let meta = object.object_mut().object_mut("metadata");
+    meta.insert("generation", generation);
+    meta.object_mut("annotations")
+        .insert(TEMPLATES, templates.to_string());
+}
+
+fn prepare_update(object: &mut Value, old: &Value, _: &Cx<'_>) {
+    workloads::drop_disabled(object, old, TEMPLATE);
+    let (mut generation, mut templates) = (
+        old.at("metadata").int("generation"),
+        template_generation(old),
+    );
+    let template = object.path(TEMPLATE);
+    templates += i64::from(!same(template, old.path(TEMPLATE)));
+    generation += i64::from(!same(object.at("spec"), old.at("spec")));
+    set_generations(object, generation, templates);
+}
+
+fn validate(object: At<'_>, old: Option<At<'_>>, _: &Cx<'_>, errors: &mut Errors) {
+    let spec = object.field("spec");
+    let selector = spec.field("selector");
+    if let Some(old) = old {
+        let was = old.value.at("spec").at("selector");
+        workloads::immutable(selector, was, "", errors);
+    }
+    selector.label_selector(false, errors);
+    workloads::matches(spec, errors);
+    workloads::not_empty(selector, "daemonset", errors);
+    let template = spec.field("template");
+    workloads::template(template, "DaemonSet", workloads::before(old), errors);
+    workloads::counts(spec, &["minReadySeconds"], errors);
+    strategy(spec.field("updateStrategy"), errors);
+    workloads::counts(spec, &["revisionHistoryLimit"], errors);
+}
+
+fn strategy(strategy: At<'_>, errors: &mut Errors) {
+    match strategy.value.str("type") {
+        "OnDelete" => {}
+        "RollingUpdate" => rolling(strategy.field("rollingUpdate"), errors),
+        _ => workloads::unsupported(
+            strategy,
+            "apps.DaemonSetUpdateStrategy",
+            &["RollingUpdate", "OnDelete"],
+            errors,
+        ),
+    }
+}
+
+fn rolling(rolling: At<'_>, errors: &mut Errors) {
+    if rolling.is_absent() {
+        return errors.required(rolling.path, "");
+    }
+    let (unavailable, surge) = (rolling.field("maxUnavailable"), rolling.field("maxSurge"));
+    for at in [unavailable, surge] {
+        workloads::int_or_percent(at, errors);
+    }
+    for at in [unavailable, surge] {
+        workloads::at_most_all(at, errors);
+    }
+    let is_some = |at: At<'_>| workloads::number(at.value) != 0;
+    match (is_some(unavailable), is_some(surge)) {
+        (true, true) => surge.invalid("may not be set when maxUnavailable is non-zero", errors),
+        (false, false) => errors.required(unavailable.path, "cannot be 0 when maxSurge is 0"),
+        _ => {}
+    }
 }
 
 fn cells(object: &Value, now: i64) -> Vec<Value> {

@@ -1,14 +1,52 @@
 //! Deployments. Follows k8s.io/kubernetes/pkg/registry/apps/deployment/strategy.go and pkg/apis/apps.
 
+use super::replicasets::select_and_template;
 use crate::meta::selector::Selector;
-use crate::meta::table;
+use crate::meta::{At, Errors, table};
+use crate::resources::groups::core::pods::semantic::same;
 use crate::resources::groups::core::pods::{cells, defaults};
-use crate::resources::{Generation, Rules};
+use crate::resources::groups::workloads::{self, TEMPLATE};
+use crate::resources::{Cx, Generation, Rules};
 use crate::schema::{Object, Value};
+
+/// Counts in the status.
+const STATUS: &[&str] = &[
+    "observedGeneration",
+    "replicas",
+    "updatedReplicas",
+    "readyReplicas",
+    "availableReplicas",
+    "unavailableReplicas",
+    "terminatingReplicas",
+    "collisionCount",
+];
 
 /// The rules of deployments.
 pub(super) const RULES: Rules = Rules {
     defaults: |object, _| set_defaults(object),
+    prepare_create: |object, _| {
+        workloads::drop_disabled(object, &Value::Null, TEMPLATE);
+        object
+            .object_mut()
+            .object_mut("metadata")
+            .insert("generation", 1);
+    },
+    prepare_update,
+    validate,
+    prepare_status: |object, old, _| {
+        // Labels stay, other metadata is taken.
+        let labels = old.at("metadata").at("labels");
+        object
+            .object_mut()
+            .object_mut("metadata")
+            .insert("labels", labels);
+    },
+    validate_status: |object, old, _, errors| {
+        let status = object.field("status");
+        workloads::replica_status(status, STATUS, errors);
+        workloads::collisions(status, old.value.at("status"), errors);
+    },
+    warnings: |object, old, _| workloads::warnings(object, old, TEMPLATE),
     cells,
     generation: Generation::Own,
     internal: "apps.Deployment",
@@ -28,6 +66,69 @@ fn set_defaults(object: &mut Value) {
     defaults::absent(spec, "revisionHistoryLimit", 10);
     defaults::absent(spec, "progressDeadlineSeconds", 600);
     defaults::template(spec, "template");
+}
+
+/// Annotations count too: they are copied to replica sets.
+fn prepare_update(object: &mut Value, old: &Value, _: &Cx<'_>) {
+    workloads::drop_disabled(object, old, TEMPLATE);
+    let annotations = |object: &Value| object.at("metadata").at("annotations").clone();
+    if !same(object.at("spec"), old.at("spec")) || annotations(object) != annotations(old) {
+        let generation = old.at("metadata").int("generation");
+        object
+            .object_mut()
+            .object_mut("metadata")
+            .insert("generation", generation + 1);
+    }
+}
+
+fn validate(object: At<'_>, old: Option<At<'_>>, _: &Cx<'_>, errors: &mut Errors) {
+    let spec = object.field("spec");
+    workloads::counts(spec, &["replicas"], errors);
+    select_and_template(spec, "deployment", old, errors);
+    strategy(spec.field("strategy"), errors);
+    workloads::counts(
+        spec,
+        &[
+            "minReadySeconds",
+            "revisionHistoryLimit",
+            "progressDeadlineSeconds",
+        ],
+        errors,
+    );
+    let deadline = spec.field("progressDeadlineSeconds");
+    let ready = spec.value.int("minReadySeconds");
+    if deadline.int().is_some_and(|seconds| seconds <= ready) {
+        deadline.invalid("must be greater than minReadySeconds", errors);
+    }
+    if let Some(old) = old {
+        let was = old.value.at("spec").at("selector");
+        workloads::immutable(spec.field("selector"), was, "", errors);
+    }
+}
+
+fn strategy(strategy: At<'_>, errors: &mut Errors) {
+    let rolling = strategy.field("rollingUpdate");
+    match strategy.value.str("type") {
+        "Recreate" => rolling.forbid(
+            "may not be specified when strategy `type` is 'Recreate'",
+            errors,
+        ),
+        "RollingUpdate" => {
+            let (unavailable, surge) = (rolling.field("maxUnavailable"), rolling.field("maxSurge"));
+            workloads::int_or_percent(unavailable, errors);
+            workloads::int_or_percent(surge, errors);
+            if workloads::number(unavailable.value) == 0 && workloads::number(surge.value) == 0 {
+                unavailable.invalid("may not be 0 when `maxSurge` is 0", errors);
+            }
+            workloads::at_most_all(unavailable, errors);
+        }
+        _ => workloads::unsupported(
+            strategy,
+            "apps.DeploymentStrategy",
+            &["Recreate", "RollingUpdate"],
+            errors,
+        ),
+    }
 }
 
 fn cells(object: &Value, now: i64) -> Vec<Value> {

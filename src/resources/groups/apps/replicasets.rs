@@ -1,8 +1,20 @@
 //! Replica sets. Follows k8s.io/kubernetes/pkg/registry/apps/replicaset/strategy.go and pkg/apis/apps.
 
+use crate::meta::{At, Errors};
 use crate::resources::groups::core::pods::{cells, controllers, defaults};
-use crate::resources::{Generation, Rules};
-use crate::schema::Object;
+use crate::resources::groups::workloads::{self, TEMPLATE};
+use crate::resources::{Cx, Generation, Rules};
+use crate::schema::{Object, Value};
+
+/// Counts in the status.
+const STATUS: &[&str] = &[
+    "replicas",
+    "fullyLabeledReplicas",
+    "readyReplicas",
+    "availableReplicas",
+    "observedGeneration",
+    "terminatingReplicas",
+];
 
 /// The rules of replica sets.
 pub(super) const RULES: Rules = Rules {
@@ -11,6 +23,13 @@ pub(super) const RULES: Rules = Rules {
         defaults::absent(spec, "replicas", 1);
         defaults::template(spec, "template");
     },
+    prepare_create: |object, _| workloads::drop_disabled(object, &Value::Null, TEMPLATE),
+    prepare_update: |object, old, _| workloads::drop_disabled(object, old, TEMPLATE),
+    validate,
+    validate_status: |object, _, _, errors| {
+        workloads::replica_status(object.field("status"), STATUS, errors);
+    },
+    warnings: |object, old, _| workloads::warnings(object, old, TEMPLATE),
     cells: |object, now| {
         let mut cells = controllers::replicas(object, now);
         let spec = object.at("spec");
@@ -22,3 +41,31 @@ pub(super) const RULES: Rules = Rules {
     internal: "apps.ReplicaSet",
     ..Rules::DEFAULT
 };
+
+fn validate(object: At<'_>, old: Option<At<'_>>, _: &Cx<'_>, errors: &mut Errors) {
+    let spec = object.field("spec");
+    workloads::counts(spec, &["replicas", "minReadySeconds"], errors);
+    // Upstream calls it so.
+    select_and_template(spec, "deployment", old, errors);
+    if let Some(old) = old {
+        let was = old.value.at("spec").at("selector");
+        workloads::immutable(spec.field("selector"), was, "", errors);
+    }
+}
+
+/// The selector and the template of a ReplicaSet, or of a Deployment.
+pub(super) fn select_and_template(
+    spec: At<'_>,
+    kind: &str,
+    old: Option<At<'_>>,
+    errors: &mut Errors,
+) {
+    workloads::selector(spec, kind, errors);
+    if workloads::matches(spec, errors) {
+        let template = spec.field("template");
+        workloads::template(template, "ReplicaSet", workloads::before(old), errors);
+    } else {
+        spec.field("selector")
+            .invalid("invalid label selector", errors);
+    }
+}

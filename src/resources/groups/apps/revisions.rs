@@ -1,15 +1,30 @@
 //! Controller revisions. Follows k8s.io/kubernetes/pkg/registry/apps/controllerrevision/strategy.go.
 
-use crate::meta::table;
-use crate::resources::Rules;
+use crate::meta::{At, Errors, table};
+use crate::resources::groups::workloads;
+use crate::resources::{Cx, Rules};
 use crate::schema::Value;
 
 /// The rules of controller revisions.
 pub(super) const RULES: Rules = Rules {
+    validate,
     cells,
     internal: "apps.ControllerRevision",
     ..Rules::DEFAULT
 };
+
+fn validate(object: At<'_>, old: Option<At<'_>>, _: &Cx<'_>, errors: &mut Errors) {
+    object.field("revision").non_negative(errors);
+    let data = object.field("data");
+    match old {
+        Some(old) => workloads::immutable(data, old.value.at("data"), "", errors),
+        None if data.is_absent() => errors.required(data.path, "data is mandatory"),
+        None if data.value.as_object().is_none() => {
+            errors.required(data.path, "data must be a valid JSON object");
+        }
+        None => {}
+    }
+}
 
 fn cells(object: &Value, now: i64) -> Vec<Value> {
     let meta = object.at("metadata");

@@ -1,13 +1,39 @@
 //! Replication controllers. Follows k8s.io/kubernetes/pkg/registry/core/replicationcontroller/strategy.go.
 
 use super::{cells, defaults};
-use crate::meta::table;
-use crate::resources::{Generation, Rules, Selectable};
+use crate::meta::{At, Errors, names, table};
+use crate::resources::groups::workloads::{self, TEMPLATE};
+use crate::resources::{Cx, Generation, Rules, Selectable};
 use crate::schema::Value;
+
+/// Counts in the status.
+const STATUS: &[&str] = &[
+    "replicas",
+    "fullyLabeledReplicas",
+    "readyReplicas",
+    "availableReplicas",
+    "observedGeneration",
+];
 
 /// The rules of replication controllers.
 pub(in crate::resources::groups) const REPLICATIONCONTROLLERS: Rules = Rules {
     defaults: |object, _| set_defaults(object),
+    prepare_create: |object, _| workloads::drop_disabled(object, &Value::Null, TEMPLATE),
+    prepare_update: |object, old, _| workloads::drop_disabled(object, old, TEMPLATE),
+    validate,
+    validate_status: |object, _, _, errors| {
+        workloads::replica_status(object.field("status"), STATUS, errors);
+    },
+    warnings: |object, old, _| match old {
+        None => workloads::warnings(object, None, TEMPLATE),
+        // Upstream looks at the template that was.
+        Some(old) => workloads::template_warnings(old, Some(object), TEMPLATE),
+    },
+    // The name itself is judged last, as upstream's declarative rules are.
+    name: |name, prefix| match prefix {
+        true => names::long_name(&names::mask_trailing_dash(name)),
+        false => Vec::new(),
+    },
     cells: |object, now| {
         let mut cells = replicas(object, now);
         let spec = object.at("spec");
@@ -25,6 +51,38 @@ pub(in crate::resources::groups) const REPLICATIONCONTROLLERS: Rules = Rules {
     internal: "core.ReplicationController",
     ..Rules::DEFAULT
 };
+
+fn validate(object: At<'_>, old: Option<At<'_>>, _: &Cx<'_>, errors: &mut Errors) {
+    let spec = object.field("spec");
+    let selector = spec.field("selector");
+    let template = spec.field("template");
+    selector.required("", errors);
+    if template.required("", errors) {
+        let meta = template.field("metadata");
+        let labels = meta.field("labels");
+        let selected = selector
+            .entries()
+            .all(|(key, value)| labels.value.get(key) == Some(value.value));
+        if !selected {
+            labels.invalid("`selector` does not match template `labels`", errors);
+        }
+        workloads::template(
+            template,
+            "ReplicationController",
+            workloads::before(old),
+            errors,
+        );
+    }
+    if old.is_none() {
+        let meta = object.field("metadata");
+        meta.field("name").checked_if_said(names::long_name, errors);
+    }
+    let replicas = spec.field("replicas");
+    if replicas.is_absent() {
+        errors.required(replicas.path, "");
+    }
+    workloads::counts(spec, &["replicas", "minReadySeconds"], errors);
+}
 
 /// The first cells of a ReplicationController or ReplicaSet: name, desired, current and ready replicas, age.
 pub(in crate::resources::groups) fn replicas(object: &Value, now: i64) -> Vec<Value> {

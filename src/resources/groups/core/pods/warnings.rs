@@ -254,6 +254,13 @@ fn old_volume(volume: At<'_>, told: &mut Told) {
     }
 }
 
+/// Warnings of the spec of a PersistentVolumeClaim.
+pub(in crate::resources::groups) fn claim_spec(spec: At<'_>) -> Vec<String> {
+    let mut told = Told::default();
+    claim(spec, &mut told);
+    told.0
+}
+
 fn claim(spec: At<'_>, told: &mut Told) {
     let resources = spec.field("resources");
     for list in ["requests", "limits"] {

@@ -25,11 +25,12 @@ mod windows;
 
 pub(in crate::resources::groups::core) use annotations::{APP_ARMOR, CONTAINER_SECCOMP, SECCOMP};
 pub(in crate::resources::groups) use before::Before;
+pub(in crate::resources::groups) use claims::claim_spec;
 pub(in crate::resources::groups::core) use pod::{create, ephemeral_containers, update};
 pub(in crate::resources::groups::core) use resize::resize;
 pub(in crate::resources::groups::core) use resources::{aggregate, is_for_pods, overcommits};
 pub(in crate::resources::groups::core) use security::app_armor;
-pub(in crate::resources::groups) use spec::template;
+pub(in crate::resources::groups) use spec::{template, template_metadata};
 pub(in crate::resources::groups::core) use status::status;
 
 use std::collections::BTreeSet;

@@ -138,6 +138,20 @@ pub(in crate::resources::groups) fn template(
     before: Before<'_>,
     errors: &mut Errors,
 ) {
+    template_metadata(template, before, errors);
+    let pod = template.field("spec");
+    spec(pod, &Value::Null, before, errors);
+    annotations::match_fields(template.value.at("metadata"), pod, errors);
+    let ephemeral = pod.field("ephemeralContainers");
+    ephemeral.forbid_said("ephemeral containers not allowed in pod template", errors);
+}
+
+/// The part of [`template`] that is about labels and annotations.
+pub(in crate::resources::groups) fn template_metadata(
+    template: At<'_>,
+    before: Before<'_>,
+    errors: &mut Errors,
+) {
     let meta = template.field("metadata");
     let labels = meta.value.at("labels");
     At {
@@ -150,10 +164,5 @@ pub(in crate::resources::groups) fn template(
         path: template.path.field("annotations"),
     };
     crate::resources::metadata::annotations(noted, errors);
-    let pod = template.field("spec");
-    annotations::of_pod(noted, pod.value, before, errors);
-    spec(pod, &Value::Null, before, errors);
-    annotations::match_fields(meta.value, pod, errors);
-    let ephemeral = pod.field("ephemeralContainers");
-    ephemeral.forbid_said("ephemeral containers not allowed in pod template", errors);
+    annotations::of_pod(noted, template.value.at("spec"), before, errors);
 }

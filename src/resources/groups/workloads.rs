@@ -1,0 +1,225 @@
+//! What workloads have in common: a template of pods, a selector that must match it, and counts in their status.
+//! Follows k8s.io/kubernetes/pkg/apis/apps/validation and the strategies in pkg/registry/apps.
+
+use super::core::pods::disabled;
+use super::core::pods::validate::{self, Before};
+use super::core::pods::warnings;
+use crate::meta::checks::selects;
+use crate::meta::errors::Reason;
+use crate::meta::{At, Errors, Path, names};
+use crate::schema::{Value, internal};
+
+/// Where most workloads keep their template.
+pub(super) const TEMPLATE: &[&str] = &["spec", "template"];
+
+/// Drops fields of features that are off from the template at `path`; `old` is what the object takes the place of
+/// (null for none).
+pub(super) fn drop_disabled(object: &mut Value, old: &Value, path: &[&str]) {
+    let template = path
+        .iter()
+        .try_fold(object, |value, step| value.get_mut(step));
+    if let Some(template) = template.filter(|template| !template.is_null()) {
+        disabled::drop_disabled(template, old.path(path));
+    }
+}
+
+/// The template of an object at `path`, of which `text` is the path as text.
+fn template_of<'a>(object: &'a Value, root: &'a Path<'a>, text: &'a str, path: &[&str]) -> At<'a> {
+    At {
+        value: object.path(path),
+        path: root.field(text),
+    }
+}
+
+/// Warnings of the template at `path`, where the object's generation rose.
+pub(super) fn template_warnings(object: &Value, old: Option<&Value>, path: &[&str]) -> Vec<String> {
+    let generation = |object: &Value| object.at("metadata").int("generation");
+    if old.is_some_and(|old| generation(old) == generation(object)) {
+        return Vec::new();
+    }
+    let text = path.join(".");
+    warnings::template(template_of(object, &Path::ROOT, &text, path))
+}
+
+/// The same behind what a name that is no DNS label brings with it.
+pub(super) fn warnings(object: &Value, old: Option<&Value>, path: &[&str]) -> Vec<String> {
+    let mut told = Vec::new();
+    if old.is_none() {
+        let wrong = names::dns1123_label(object.at("metadata").str("name"));
+        if !wrong.is_empty() {
+            told.push(format!(
+                "metadata.name: this is used in Pod names and hostnames, which can result in surprising behavior; a DNS label is recommended: [{}]",
+                wrong.join(" ")
+            ));
+        }
+    }
+    told.extend(template_warnings(object, old, path));
+    told
+}
+
+/// What the template of an old object lets be.
+pub(super) fn before(old: Option<At<'_>>) -> Before<'_> {
+    old.map_or_else(Before::default, |old| {
+        Before::template(old.value.path(TEMPLATE))
+    })
+}
+
+/// Judges the selector of a spec: it must be there and select something. `kind` is how upstream calls the workload.
+pub(super) fn selector(spec: At<'_>, kind: &str, errors: &mut Errors) {
+    let selector = spec.field("selector");
+    if selector.is_absent() {
+        return errors.required(selector.path, "");
+    }
+    selector.label_selector(false, errors);
+    not_empty(selector, kind, errors);
+}
+
+/// Refuses a selector that selects everything.
+pub(super) fn not_empty(selector: At<'_>, kind: &str, errors: &mut Errors) {
+    if !selector.is_absent() && selector.value.is_empty() {
+        selector.invalid(format!("empty selector is invalid for {kind}"), errors);
+    }
+}
+
+/// Refuses a template whose labels the selector does not select. Answers false where the selector is none.
+pub(super) fn matches(spec: At<'_>, errors: &mut Errors) -> bool {
+    let labels = spec.value.path(&["template", "metadata", "labels"]);
+    match selects(spec.value.at("selector"), labels) {
+        None => return false,
+        Some(true) => {}
+        Some(false) => errors.invalid(
+            spec.path.field("template.metadata.labels"),
+            labels,
+            "`selector` does not match template `labels`",
+        ),
+    }
+    true
+}
+
+/// Judges the template of a workload that runs forever. `kind` is how upstream calls it.
+pub(super) fn template(template: At<'_>, kind: &str, before: Before<'_>, errors: &mut Errors) {
+    validate::template(template, before, errors);
+    runs_forever(template.field("spec"), kind, errors);
+}
+
+/// Its pods are always started again, and have no deadline.
+pub(super) fn runs_forever(pod: At<'_>, kind: &str, errors: &mut Errors) {
+    pod.field("restartPolicy").one_of(&["Always"], errors);
+    pod.field("activeDeadlineSeconds").forbid(
+        &format!("activeDeadlineSeconds in {kind} is not Supported"),
+        errors,
+    );
+}
+
+/// Refuses numbers below zero.
+pub(super) fn counts(owner: At<'_>, fields: &[&str], errors: &mut Errors) {
+    for field in fields {
+        owner.field(field).non_negative(errors);
+    }
+}
+
+/// Refuses a count that is above another: `(count, other, how upstream calls the other)`.
+pub(super) fn at_most(status: At<'_>, pairs: &[(&str, &str, &str)], errors: &mut Errors) {
+    for (count, other, shown) in pairs {
+        let n = status.value.int(count);
+        if n > status.value.int(other) {
+            errors.invalid(
+                status.path.field(count),
+                n,
+                format!("cannot be greater than {shown}"),
+            );
+        }
+    }
+}
+
+/// The status of what keeps replicas.
+pub(super) fn replica_status(status: At<'_>, fields: &[&str], errors: &mut Errors) {
+    counts(status, fields, errors);
+    for count in [
+        "fullyLabeledReplicas",
+        "updatedReplicas",
+        "readyReplicas",
+        "availableReplicas",
+    ] {
+        if fields.contains(&count) {
+            at_most(status, &[(count, "replicas", "status.replicas")], errors);
+        }
+    }
+    at_most(
+        status,
+        &[("availableReplicas", "readyReplicas", "readyReplicas")],
+        errors,
+    );
+}
+
+/// A collision count never falls: IsDecremented.
+pub(super) fn collisions(status: At<'_>, old: &Value, errors: &mut Errors) {
+    let (now, was) = (
+        status.value.at("collisionCount").as_int(),
+        old.at("collisionCount").as_int(),
+    );
+    if was.is_some_and(|was| now.is_none_or(|now| now < was)) {
+        errors.invalid(
+            status.path.field("collisionCount"),
+            now.unwrap_or(0),
+            "cannot be decremented",
+        );
+    }
+}
+
+/// Refuses a change, showing the new value as upstream's internal type prints it (`""` for types that are served as
+/// they are).
+pub(super) fn immutable(new: At<'_>, old: &Value, go_type: &str, errors: &mut Errors) {
+    if super::core::pods::semantic::same(new.value, old) {
+        return;
+    }
+    match go_type {
+        "" => new.invalid("field is immutable", errors),
+        go_type => new.invalid_dump(go_type, "field is immutable", errors),
+    }
+}
+
+/// `Unsupported value: DUMP: supported values: ...` of a struct.
+pub(super) fn unsupported(at: At<'_>, go_type: &str, supported: &[&str], errors: &mut Errors) {
+    let list: Vec<String> = supported.iter().map(|s| format!("\"{s}\"")).collect();
+    errors.push(
+        Reason::NotSupported,
+        at.path,
+        format!(
+            "Unsupported value: {}: supported values: {}",
+            internal::shown(at.value, go_type),
+            list.join(", ")
+        ),
+    );
+}
+
+/// An integer or a percentage, neither below zero: ValidatePositiveIntOrPercent.
+pub(super) fn int_or_percent(at: At<'_>, errors: &mut Errors) {
+    match at.value {
+        Value::String(text) => at.invalid_each(names::percent(text), errors),
+        _ => at.non_negative(errors),
+    }
+}
+
+fn percent(value: &Value) -> Option<i64> {
+    let text = value.as_str()?;
+    if !names::percent(text).is_empty() {
+        return None;
+    }
+    text.strip_suffix('%')?.parse().ok()
+}
+
+/// The number of an integer or percentage: getIntOrPercentValue.
+pub(super) fn number(value: &Value) -> i64 {
+    percent(value)
+        .or_else(|| value.as_int())
+        .or_else(|| value.as_str()?.parse().ok())
+        .unwrap_or(0)
+}
+
+/// Refuses a percentage above 100.
+pub(super) fn at_most_all(at: At<'_>, errors: &mut Errors) {
+    if percent(at.value).is_some_and(|n| n > 100) {
+        at.invalid("must not be greater than 100%", errors);
+    }
+}
