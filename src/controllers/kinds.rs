@@ -24,3 +24,118 @@ crate::slim!(
     /// That there is such a definition.
     CustomResourceDefinition of k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition {}
 );
+
+crate::slim!(
+    /// A pod, without what only its node needs.
+    Pod of v1::Pod {
+        /// What it is to be.
+        spec: PodSpec,
+        /// What it is.
+        status: PodStatus,
+    }
+);
+
+/// What controllers look at in the spec of a pod.
+#[derive(Clone, Debug, Default, PartialEq, serde::Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct PodSpec {
+    /// Where it runs; none while it is not placed.
+    pub node_name: Option<String>,
+    /// `Always`, `OnFailure`, `Never`
+    pub restart_policy: Option<String>,
+    /// Seconds that it may take to end.
+    pub termination_grace_period_seconds: Option<i64>,
+    /// What taints of nodes it bears, and for how long.
+    pub tolerations: Vec<v1::Toleration>,
+    /// Its host name in the domain of a service.
+    pub hostname: Option<String>,
+    /// The service that gives it a name.
+    pub subdomain: Option<String>,
+    /// Named ports of its containers.
+    pub containers: Vec<PodContainer>,
+    /// Containers that run before the others, or beside them.
+    pub init_containers: Vec<PodContainer>,
+    /// Its claims.
+    pub volumes: Vec<PodVolume>,
+}
+
+/// What controllers look at in a container.
+#[derive(Clone, Debug, Default, PartialEq, serde::Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct PodContainer {
+    /// Its name.
+    pub name: String,
+    /// `Always` for an init container that goes on.
+    pub restart_policy: Option<String>,
+    /// Its ports.
+    pub ports: Vec<v1::ContainerPort>,
+    /// What it asks for.
+    pub resources: Option<v1::ResourceRequirements>,
+}
+
+/// What controllers look at in a volume.
+#[derive(Clone, Debug, Default, PartialEq, serde::Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct PodVolume {
+    /// Its name.
+    pub name: String,
+    /// The claim that it is.
+    pub persistent_volume_claim: Option<v1::PersistentVolumeClaimVolumeSource>,
+    /// The claim that is made for it.
+    pub ephemeral: Option<v1::EphemeralVolumeSource>,
+}
+
+/// What controllers look at in the status of a pod.
+#[derive(Clone, Debug, Default, PartialEq, serde::Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct PodStatus {
+    /// `Pending`, `Running`, `Succeeded`, `Failed`
+    pub phase: Option<String>,
+    /// Why it failed.
+    pub reason: Option<String>,
+    /// Its first address.
+    #[serde(rename = "podIP")]
+    pub pod_ip: Option<String>,
+    /// All its addresses.
+    #[serde(rename = "podIPs")]
+    pub pod_ips: Vec<v1::PodIP>,
+    /// Its conditions.
+    pub conditions: Vec<v1::PodCondition>,
+    /// When its node saw it first.
+    pub start_time: Option<k8s_openapi::apimachinery::pkg::apis::meta::v1::Time>,
+    /// Its containers.
+    pub container_statuses: Vec<v1::ContainerStatus>,
+    /// Its init containers.
+    pub init_container_statuses: Vec<v1::ContainerStatus>,
+}
+
+impl Pod {
+    /// Its phase; empty while it has none.
+    pub fn phase(&self) -> &str {
+        self.status.phase.as_deref().unwrap_or_default()
+    }
+
+    /// The state of a condition; empty where it has none of that kind.
+    pub fn condition(&self, kind: &str) -> &str {
+        self.status
+            .conditions
+            .iter()
+            .find(|condition| condition.type_ == kind)
+            .map_or("", |condition| condition.status.as_str())
+    }
+
+    /// Whether it takes requests.
+    pub fn is_ready(&self) -> bool {
+        self.condition("Ready") == "True"
+    }
+
+    /// Whether it has ended for good.
+    pub fn is_terminal(&self) -> bool {
+        matches!(self.phase(), "Succeeded" | "Failed")
+    }
+
+    /// Whether it is being deleted.
+    pub fn is_deleting(&self) -> bool {
+        self.metadata.deletion_timestamp.is_some()
+    }
+}

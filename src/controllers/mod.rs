@@ -17,6 +17,7 @@ pub mod errors;
 mod garbage;
 pub mod kinds;
 mod namespaces;
+mod quotas;
 pub mod selector;
 mod service_accounts;
 

@@ -3,7 +3,9 @@
 
 use futures::FutureExt as _;
 
-use super::{Controller, ca_publisher, cluster_roles, garbage, namespaces, service_accounts};
+use super::{
+    Controller, ca_publisher, cluster_roles, garbage, namespaces, quotas, service_accounts,
+};
 
 const fn absent(name: &'static str, aliases: &'static str) -> Controller {
     Controller {
@@ -43,7 +45,12 @@ pub static CONTROLLERS: &[Controller] = &[
     ),
     absent("replicationcontroller-controller", "replicationcontroller"),
     absent("pod-garbage-collector-controller", "podgc"),
-    absent("resourcequota-controller", "resourcequota"),
+    controller!(
+        "resourcequota-controller",
+        "resourcequota",
+        "resourcequota-controller",
+        quotas::run
+    ),
     controller!(
         "namespace-controller",
         "namespace",

@@ -1,0 +1,355 @@
+//! resourcequota-controller: what is used of quotas, counted anew when a quota changes or something it counts goes.
+//! Follows k8s.io/kubernetes/pkg/controller/resourcequota.
+//!
+//! What is made is charged by admission; this looks at what admission does not see. Only resources that some quota
+//! names are watched.
+
+use std::collections::{BTreeMap, HashMap};
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::StreamExt as _;
+use k8s_openapi::api::core::v1;
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
+use kube::api::{Api, PostParams};
+use kube::runtime::WatchStreamExt as _;
+use kube::runtime::watcher::{Config, Event, watcher};
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::Context;
+use super::discovery::{self, Served};
+use super::errors::{is_conflict, is_not_found, is_unsupported};
+use super::informer::{Informer, Key};
+use super::kinds::Pod;
+use super::queue::{Next, Queue};
+use crate::admission::quota::usage::Evaluator;
+use crate::meta::amounts::Amounts;
+use crate::schema::{Value, json};
+
+const WORKERS: usize = 5;
+/// How long changes of what quotas count are collected before it is counted again.
+const SETTLE: Duration = Duration::from_millis(100);
+/// The same for changes that most often change nothing.
+const SETTLE_UPDATES: Duration = Duration::from_secs(1);
+/// How long to wait before discovery is asked again after it failed.
+const AGAIN: Duration = Duration::from_secs(5);
+
+crate::slim!(
+    /// What a quota limits.
+    Quota of v1::ResourceQuota {
+        /// Its limits.
+        spec: v1::ResourceQuotaSpec,
+        /// What is used.
+        status: v1::ResourceQuotaStatus,
+    }
+);
+
+impl Quota {
+    fn names(&self) -> impl Iterator<Item = &str> {
+        let hard = self.spec.hard.iter().flatten();
+        hard.map(|(name, _)| name.as_str())
+    }
+
+    /// Whether nothing has been counted since the limits changed.
+    fn is_uncounted(&self) -> bool {
+        let used = self.status.used.as_ref();
+        self.spec.hard != self.status.hard
+            || self
+                .names()
+                .any(|name| used.is_none_or(|used| !used.contains_key(name)))
+    }
+}
+
+/// Runs the controller.
+pub async fn run(context: Context) {
+    let queue = Arc::new(Queue::<Key>::new());
+    let quotas = context.informers.of::<Quota>();
+    let changed = Arc::new(Notify::new());
+    let (adds, wakes) = (queue.clone(), changed.clone());
+    quotas.subscribe(move |change| {
+        let names = |quota: Option<&Arc<Quota>>| -> Vec<String> {
+            quota
+                .iter()
+                .flat_map(|quota| quota.names())
+                .map(str::to_owned)
+                .collect()
+        };
+        if names(change.old) != names(change.new) {
+            wakes.notify_one();
+        }
+        match (change.old, change.new) {
+            (Some(old), Some(new)) if old.spec.hard == new.spec.hard && !new.is_uncounted() => {}
+            (_, Some(_)) => adds.add(change.key.clone()),
+            (_, None) => {}
+        }
+    });
+    quotas.synced().await;
+    let look = |key: Key| {
+        let client = context.client.clone();
+        async move { count(&client, &key).await }
+    };
+    let work = queue.work(WORKERS, &context.ends, look);
+    tokio::join!(work, watch(&context, &quotas, &queue, &changed));
+}
+
+/// Counts what is used of one quota.
+async fn count(client: &kube::Client, key: &Key) -> Result<Next, kube::Error> {
+    let api: Api<v1::ResourceQuota> = Api::namespaced(client.clone(), &key.namespace);
+    let Some(mut quota) = api.get_opt(&key.name).await? else {
+        return Ok(Next::Done);
+    };
+    let spec = quota.spec.clone().unwrap_or_default();
+    let hard = spec.hard.clone().unwrap_or_default();
+    let scoped = scopes(&spec);
+    let had = quota.status.take().unwrap_or_default();
+    let mut used = had.used.clone().unwrap_or_default();
+    used.retain(|name, _| hard.contains_key(name));
+    let now = crate::meta::time::now();
+    let mut served = None;
+    for evaluator in Evaluator::for_names(hard.keys().map(String::as_str)) {
+        let names = evaluator.names(hard.keys().map(String::as_str));
+        let Some(items) = list(client, &evaluator, &key.namespace, &mut served).await? else {
+            continue;
+        };
+        let mut sum = Amounts::default();
+        let counted = items
+            .iter()
+            .filter(|item| evaluator.in_scopes(&scoped, item));
+        for item in counted {
+            sum.add(&evaluator.usage(item, now));
+        }
+        for name in names {
+            used.insert(name.to_owned(), Quantity(sum.get(name).to_string()));
+        }
+    }
+    let status = v1::ResourceQuotaStatus {
+        hard: Some(hard),
+        used: Some(used),
+    };
+    if same(&status, &had) {
+        return Ok(Next::Done);
+    }
+    quota.status = Some(status);
+    match api
+        .replace_status(&key.name, &PostParams::default(), &quota)
+        .await
+    {
+        Ok(_) => Ok(Next::Done),
+        Err(error) if is_not_found(&error) => Ok(Next::Done),
+        Err(error) if is_conflict(&error) => Ok(Next::Retry),
+        Err(error) => Err(error),
+    }
+}
+
+/// Whether two statuses say the same amounts.
+fn same(a: &v1::ResourceQuotaStatus, b: &v1::ResourceQuotaStatus) -> bool {
+    let amounts = |list: &Option<BTreeMap<String, Quantity>>| {
+        list.as_ref().map(|list| {
+            let amounts = list.iter().map(|(name, amount)| {
+                let amount = crate::meta::quantity::Quantity::parse(&amount.0);
+                (name.clone(), amount.ok())
+            });
+            amounts.collect::<BTreeMap<_, _>>()
+        })
+    };
+    a.hard == b.hard && amounts(&a.used) == amounts(&b.used)
+}
+
+/// A quota of which only the scopes matter.
+fn scopes(spec: &v1::ResourceQuotaSpec) -> Value {
+    let only = v1::ResourceQuota {
+        spec: Some(v1::ResourceQuotaSpec {
+            hard: None,
+            ..spec.clone()
+        }),
+        ..v1::ResourceQuota::default()
+    };
+    let text = serde_json::to_vec(&only).unwrap_or_default();
+    json::parse(&text)
+        .map(|parsed| parsed.value)
+        .unwrap_or_default()
+}
+
+/// The objects of a resource in a namespace; none where it is not served.
+async fn list(
+    client: &kube::Client,
+    evaluator: &Evaluator,
+    namespace: &str,
+    served: &mut Option<Vec<Served>>,
+) -> Result<Option<Vec<Value>>, kube::Error> {
+    let (group, plural) = (&*evaluator.group, &*evaluator.plural);
+    let path = if group.is_empty() {
+        format!("/api/v1/namespaces/{namespace}/{plural}")
+    } else {
+        if served.is_none() {
+            *served = Some(discovery::resources(client).await?);
+        }
+        let known = served.iter().flatten().find(|served| {
+            served.namespaced && served.resource.group == group && served.resource.plural == plural
+        });
+        let Some(known) = known else { return Ok(None) };
+        let version = &known.resource.api_version;
+        format!("/apis/{version}/namespaces/{namespace}/{plural}")
+    };
+    let request = http::Request::get(path)
+        .body(Vec::new())
+        .map_err(kube::Error::HttpError)?;
+    match client.request_text(request).await {
+        Ok(text) => {
+            let mut list = json::parse(text.as_bytes())
+                .map(|parsed| parsed.value)
+                .unwrap_or_default();
+            Ok(match list.remove("items") {
+                Some(Value::Array(items)) => Some(items),
+                _ => Some(Vec::new()),
+            })
+        }
+        Err(error) if is_unsupported(&error) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// Puts the quotas of a namespace that count a resource into the queue.
+fn add_quotas(
+    quotas: &Informer<Quota>,
+    queue: &Queue<Key>,
+    evaluator: &Evaluator,
+    namespace: &str,
+    delay: Duration,
+) {
+    for (key, quota) in quotas.list(namespace) {
+        if !evaluator.names(quota.names()).is_empty() {
+            queue.add_after(key, delay);
+        }
+    }
+}
+
+/// Watches every resource that some quota counts.
+async fn watch(
+    context: &Context,
+    quotas: &Informer<Quota>,
+    queue: &Arc<Queue<Key>>,
+    changed: &Notify,
+) {
+    let tasks = TaskTracker::new();
+    let mut watched: HashMap<(String, String), CancellationToken> = HashMap::new();
+    let mut pods_watched = false;
+    loop {
+        let all = quotas.all();
+        let names = all.iter().flat_map(|(_, quota)| quota.names());
+        let wanted = Evaluator::for_names(names);
+        let mut failed = false;
+        let is_wanted = |(group, plural): &(String, String)| {
+            wanted
+                .iter()
+                .any(|evaluator| evaluator.group == *group && evaluator.plural == *plural)
+        };
+        watched.retain(|resource, ends| {
+            let keep = is_wanted(resource);
+            if !keep {
+                ends.cancel();
+            }
+            keep
+        });
+        let mut served = None;
+        for evaluator in wanted {
+            if evaluator.group.is_empty() && evaluator.plural == "pods" {
+                if !pods_watched {
+                    pods_watched = true;
+                    watch_pods(context, quotas, queue, evaluator);
+                }
+                continue;
+            }
+            let resource = (evaluator.group.to_string(), evaluator.plural.to_string());
+            if watched.contains_key(&resource) {
+                continue;
+            }
+            if served.is_none() {
+                match discovery::resources(&context.client).await {
+                    Ok(found) => served = Some(found),
+                    Err(error) => {
+                        tracing::warn!(%error, "resources cannot be discovered for quotas");
+                        failed = true;
+                        break;
+                    }
+                }
+            }
+            let found = served.iter().flatten().find(|served| {
+                served.resource.group == resource.0 && served.resource.plural == resource.1
+            });
+            let Some(found) = found.filter(|found| found.can(&["list", "watch"])).cloned() else {
+                continue;
+            };
+            let ends = context.ends.child_token();
+            watched.insert(resource, ends.clone());
+            let (client, quotas, queue) = (context.client.clone(), quotas.clone(), queue.clone());
+            tasks.spawn(async move {
+                tokio::select! {
+                    () = follow(&client, &found, &evaluator, &quotas, &queue) => {}
+                    () = ends.cancelled() => {}
+                }
+            });
+        }
+        let wait = async {
+            if failed {
+                tokio::time::sleep(AGAIN).await;
+            } else {
+                changed.notified().await;
+            }
+        };
+        tokio::select! {
+            () = wait => {}
+            () = context.ends.cancelled() => break,
+        }
+    }
+    tasks.close();
+    tasks.wait().await;
+}
+
+/// Pods count until they have ended.
+fn watch_pods(
+    context: &Context,
+    quotas: &Informer<Quota>,
+    queue: &Arc<Queue<Key>>,
+    evaluator: Evaluator,
+) {
+    let (quotas, queue) = (quotas.clone(), queue.clone());
+    context.informers.of::<Pod>().subscribe(move |change| {
+        let ended = |pod: &Arc<Pod>| matches!(pod.phase(), "Succeeded" | "Failed");
+        let frees = match (change.old, change.new) {
+            (Some(_), None) => true,
+            (Some(old), Some(new)) => ended(new) && !ended(old),
+            _ => false,
+        };
+        if frees {
+            add_quotas(&quotas, &queue, &evaluator, &change.key.namespace, SETTLE);
+        }
+    });
+}
+
+async fn follow(
+    client: &kube::Client,
+    served: &Served,
+    evaluator: &Evaluator,
+    quotas: &Informer<Quota>,
+    queue: &Queue<Key>,
+) {
+    let api = served.api(client, "");
+    let events = watcher(api, Config::default().streaming_lists()).default_backoff();
+    let mut events = pin!(events);
+    // What these use may change while they are there.
+    let changes = evaluator.group.is_empty()
+        && ["services", "persistentvolumeclaims"].contains(&evaluator.plural.as_str());
+    while let Some(event) = events.next().await {
+        let (object, delay) = match event {
+            Ok(Event::Delete(object)) => (object, SETTLE),
+            Ok(Event::Apply(object)) if changes => (object, SETTLE_UPDATES),
+            _ => continue,
+        };
+        let namespace = object.metadata.namespace.unwrap_or_default();
+        add_quotas(quotas, queue, evaluator, &namespace, delay);
+    }
+}
