@@ -220,12 +220,12 @@ impl Server {
             user: Arc::new(user),
             now: time::now(),
         };
-        warnings.extend(target.version().deprecation.iter().map(ToString::to_string));
         if target.resource.is_custom() {
             custom::check_verb(&target, &parts.method)?;
         } else {
             self.check_verb(&target, parts)?;
         }
+        warnings.extend(target.version().deprecation.iter().map(ToString::to_string));
         let offer = match (target.info.verb == "watch", target.resource.is_custom()) {
             (true, true) => Offer::CustomWatch,
             (true, false) => Offer::Watch,

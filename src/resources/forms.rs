@@ -172,10 +172,7 @@ pub fn to_working(object: Value, resource: &Resource, version: &Version) -> Valu
         Some(conversion) => (conversion.to_storage)(object),
         None => object,
     };
-    object.set(
-        "apiVersion",
-        resource.api_version(&resource.storage_version),
-    );
+    object.set("apiVersion", resource.stored_api_version());
     tidy(&mut object, resource);
     object
 }
@@ -194,8 +191,8 @@ pub fn tidy(object: &mut Value, resource: &Resource) {
         if let Some(meta) = object.get_mut("metadata") {
             decode::tidy(meta, builtin::object_meta());
         }
-    } else if let Some(storage) = resource.storage() {
-        decode::tidy(object, &storage.schema);
+    } else if let Some(schema) = resource.stored_schema() {
+        decode::tidy(object, schema);
     }
 }
 

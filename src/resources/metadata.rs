@@ -174,6 +174,35 @@ pub fn finalizers(finalizers: At<'_>, errors: &mut Errors) {
     }
 }
 
+/// Judges that finalizers are standard or somebody's own, as the validation of most built-in kinds does.
+pub fn own_finalizers(meta: At<'_>, resource: &super::Resource, errors: &mut Errors) {
+    const WITHOUT: [&str; 6] = [
+        "admissionregistration.k8s.io",
+        "apiextensions.k8s.io",
+        "apiregistration.k8s.io",
+        "coordination.k8s.io",
+        "node.k8s.io",
+        "policy",
+    ];
+    if !resource.is_custom() && !WITHOUT.contains(&resource.group.as_str()) {
+        let finalizers = meta.field("finalizers");
+        finalizers
+            .items()
+            .for_each(|name| own_finalizer(name, errors));
+    }
+}
+
+/// Judges that a finalizer is standard or somebody's own, as validateKubeFinalizerName.
+pub fn own_finalizer(name: At<'_>, errors: &mut Errors) {
+    if !name.str().contains('/') && !matches!(name.str(), "kubernetes" | ORPHAN | FOREGROUND) {
+        errors.invalid(
+            name.path,
+            name.str(),
+            "name is neither a standard finalizer name nor is it fully qualified",
+        );
+    }
+}
+
 fn no_new_finalizers(new: At<'_>, old: At<'_>, errors: &mut Errors) {
     let texts = |at: At<'_>| -> BTreeSet<String> {
         at.list()

@@ -33,6 +33,8 @@ pub struct Resource {
     pub prefix: ResourcePrefix,
     /// The version in which objects are stored.
     pub storage_version: Key,
+    /// apiVersion and schema of stored objects, where they are another group's (events).
+    pub stored_as: Option<(CompactString, Arc<SchemaRef>)>,
     /// Served versions, the most preferred first.
     pub versions: Vec<Version>,
     /// What the kind does differently.
@@ -144,6 +146,30 @@ impl Resource {
         self.version(&self.storage_version)
     }
 
+    /// `group/version` of stored objects, on which rules and admission work.
+    pub fn stored_api_version(&self) -> CompactString {
+        match &self.stored_as {
+            Some((api_version, _)) => api_version.clone(),
+            None => self.api_version(&self.storage_version),
+        }
+    }
+
+    /// The schema of stored objects.
+    pub fn stored_schema(&self) -> Option<&Arc<SchemaRef>> {
+        match &self.stored_as {
+            Some((_, schema)) => Some(schema),
+            None => self.storage().map(|version| &version.schema),
+        }
+    }
+
+    /// The group in which refusals name the kind: that of the internal type.
+    pub fn kind_group(&self) -> &str {
+        match &self.stored_as {
+            Some((api_version, _)) => api_version.split_once('/').map_or("", |(group, _)| group),
+            None => &self.group,
+        }
+    }
+
     /// The key of an object.
     pub fn key(&self, namespace: &str, name: &str) -> Arc<str> {
         if self.namespaced {
@@ -196,11 +222,7 @@ impl Version {
     pub fn selects(&self, resource: &Resource, field: &str) -> bool {
         match &self.custom {
             Some(served) => served.selectable.iter().any(|(name, _)| name == field),
-            None => resource
-                .rules
-                .selectable
-                .iter()
-                .any(|selectable| selectable.name == field),
+            None => resource.rules.field_called(field).is_some(),
         }
     }
 
@@ -412,6 +434,9 @@ fn read_resource(group: &Key, version: &Key, item: &Value) -> Resource {
         namespaced: item.bool("namespaced"),
         prefix: prefix(group, plural).into(),
         storage_version: version.clone(),
+        stored_as: super::groups::stored_as(group, plural).map(|(api_version, type_name)| {
+            (api_version.into(), Arc::new(SchemaRef::named(type_name)))
+        }),
         versions: Vec::new(),
         rules: super::groups::rules(group, plural),
         custom: None,

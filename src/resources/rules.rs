@@ -106,6 +106,9 @@ pub struct Rules {
     pub cells: fn(&Value, now: i64) -> Vec<Value>,
     /// Selectable fields of its own.
     pub selectable: &'static [Selectable],
+    /// What selectors call the selectable fields, where that is not their names: `(called, name)`. Fields that are
+    /// not here can then not be selected.
+    pub field_names: &'static [(&'static str, &'static str)],
     /// Whether selectors may name metadata.namespace (a few cluster-scoped kinds refuse it).
     pub selects_namespace: bool,
     /// How an unknown field selector is refused: `true` for `field label not supported: X`.
@@ -129,6 +132,8 @@ pub struct Rules {
     /// How many seconds an object may take to end, from what the client asked for; none for kinds that end at once
     /// (all but pods). What is left of a graceful kind is answered as it was marked, of others as it was stored.
     pub grace: fn(&Value, Option<i64>) -> Option<i64>,
+    /// The first DELETE only marks an object, though nothing holds it: what is in it ends before (namespaces).
+    pub marked_first: bool,
     /// What deletion changes besides metadata (a namespace's phase).
     pub prepare_delete: fn(&mut Value, &Cx<'_>),
     /// Which metadata a status write takes over.
@@ -140,6 +145,18 @@ pub struct Rules {
 }
 
 impl Rules {
+    /// The name of the selectable field that selectors call `called`; none where there is no such field.
+    pub fn field_called(&self, called: &str) -> Option<&'static str> {
+        if self.field_names.is_empty() {
+            let mut fields = self.selectable.iter();
+            return fields
+                .find(|field| field.name == called)
+                .map(|field| field.name);
+        }
+        let mut names = self.field_names.iter();
+        names.find(|names| names.0 == called).map(|names| names.1)
+    }
+
     /// A kind without rules of its own: ConfigMap without validation.
     pub const DEFAULT: Rules = Rules {
         defaults: |_, _| {},
@@ -158,6 +175,7 @@ impl Rules {
             ]
         },
         selectable: &[],
+        field_names: &[],
         selects_namespace: true,
         own_selector_error: false,
         trigger: None,
@@ -169,6 +187,7 @@ impl Rules {
         deletion: Deletion::Status,
         orphans_by_default: false,
         grace: |_, _| None,
+        marked_first: false,
         prepare_delete: |_, _| {},
         meta_on_status: MetaOnStatus::Taken,
         ttl: None,

@@ -3,7 +3,8 @@
 //! The pipeline of verbs knows no kind. An [`Action`] is the exception: one subresource (or one resource that is
 //! never stored), in a file of its own, found here by its name.
 
-pub mod kubelet;
+pub mod components;
+mod kubelet;
 pub mod scale;
 
 use bytes::Bytes;
@@ -26,6 +27,7 @@ pub type Action = for<'a> fn(Call<'a>) -> BoxFuture<'a, Result<Reply, Status>>;
 
 /// Every action: group, plural, subresource (empty for the resource itself).
 const ACTIONS: &[(&str, &str, &str, Action)] = &[
+    ("", "componentstatuses", "", components::answer),
     ("", "nodes", "proxy", kubelet::proxy),
     ("", "pods", "attach", kubelet::attach),
     ("", "pods", "exec", kubelet::exec),

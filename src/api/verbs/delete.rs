@@ -191,6 +191,12 @@ impl Write<'_> {
             name,
         };
         if let Some(asked) = options.uid.as_deref().filter(|asked| *asked != uid) {
+            if rules.marked_first {
+                let why = format!(
+                    "Precondition failed: UID in precondition: {asked}, UID in object meta: {uid}"
+                );
+                return Err(Status::conflict(target.about(name), &why));
+            }
             return Err(Status::conflict(
                 about,
                 &format!(
@@ -203,6 +209,13 @@ impl Write<'_> {
             .as_deref()
             .filter(|asked| *asked != entry.rev.to_string())
         {
+            if rules.marked_first {
+                let why = format!(
+                    "Precondition failed: ResourceVersion in precondition: {asked}, ResourceVersion in object meta: {}",
+                    entry.rev
+                );
+                return Err(Status::conflict(target.about(name), &why));
+            }
             return Err(Status::conflict(
                 about,
                 &format!(
@@ -246,7 +259,7 @@ impl Write<'_> {
         }
         (rules.prepare_delete)(&mut new, &target.cx());
         forms::tidy(&mut new, resource);
-        let ends = ends_by(&new);
+        let ends = ends_by(&new) && (deleting || !rules.marked_first);
         if options.dry_run || self.options.dry_run {
             let shown = forms::from_working(new, resource, target.version());
             return Ok(Some(if ends {

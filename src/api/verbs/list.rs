@@ -47,11 +47,16 @@ impl Selection {
             .map_err(Status::bad_request)?;
         let by_field = !all.is_empty();
         let (mut fields, mut names) = (Vec::new(), Vec::new());
-        for term in all.0 {
+        for mut term in all.0 {
             match term.key.as_str() {
                 "metadata.name" => names.push(term),
                 "metadata.namespace" if selects_namespace(resource) => names.push(term),
-                key if version.selects(resource, key) => fields.push(term),
+                key if version.selects(resource, key) => {
+                    if let Some(name) = resource.rules.field_called(key) {
+                        term.key = name.into();
+                    }
+                    fields.push(term);
+                }
                 key => return Err(Status::bad_request(unknown_field(resource, key))),
             }
         }

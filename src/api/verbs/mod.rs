@@ -79,7 +79,7 @@ impl Target {
     /// The kind and a name, for refusals that name the kind.
     pub fn about_kind<'a>(&'a self, name: &'a str) -> About<'a> {
         About {
-            group: &self.resource.group,
+            group: self.resource.kind_group(),
             kind: &self.resource.kind,
             name,
         }

@@ -199,6 +199,7 @@ impl Write<'_> {
             rules.name,
             &mut errors,
         );
+        crate::resources::metadata::own_finalizers(at.field("metadata"), resource, &mut errors);
         (rules.validate)(at, None, &target.cx(), &mut errors);
         if !errors.is_empty() {
             return Err(Status::invalid(target.about_kind(&name), &errors));
@@ -414,6 +415,7 @@ impl Write<'_> {
             was.field("metadata"),
             &mut errors,
         );
+        crate::resources::metadata::own_finalizers(at.field("metadata"), resource, &mut errors);
         if main {
             (rules.validate)(at, Some(was), &target.cx(), &mut errors);
         } else {

@@ -132,6 +132,7 @@ pub fn resource(definition: &Value) -> Option<Resource> {
         namespaced: spec.str("scope") == "Namespaced",
         prefix: format!("/registry/{group}/{plural}/").into(),
         storage_version: storage.into(),
+        stored_as: None,
         versions: served,
         rules: rules::RULES,
         custom: Some(Arc::new(custom)),

@@ -36,7 +36,7 @@ pub(super) fn rules(group: &str, plural: &str) -> Rules {
         | "apiextensions.k8s.io"
         | "apiregistration.k8s.io" => extensions::rules(group, plural),
         "discovery.k8s.io" => discovery::rules(plural),
-        "events.k8s.io" => core::rules(plural),
+        "events.k8s.io" => core::events::EVENTS,
         "flowcontrol.apiserver.k8s.io" => flowcontrol::rules(plural),
         "networking.k8s.io" => networking::rules(plural),
         "node.k8s.io" => node::rules(plural),
@@ -53,7 +53,15 @@ pub(super) fn rules(group: &str, plural: &str) -> Rules {
 pub(super) fn conversion(group: &str, plural: &str, version: &str) -> Option<Conversion> {
     match (group, plural, version) {
         ("autoscaling", "horizontalpodautoscalers", "v1") => autoscaling::v1_conversion(),
-        ("events.k8s.io", "events", _) => core::events_conversion(),
+        ("events.k8s.io", "events", _) => Some(core::events::conversion()),
+        _ => None,
+    }
+}
+
+/// apiVersion and type of stored objects, where they are another group's.
+pub(super) fn stored_as(group: &str, plural: &str) -> Option<(&'static str, &'static str)> {
+    match (group, plural) {
+        ("events.k8s.io", "events") => Some(("v1", "io.k8s.api.core.v1.Event")),
         _ => None,
     }
 }

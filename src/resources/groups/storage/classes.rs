@@ -4,8 +4,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::meta::{At, Errors, names, table};
-use crate::resources::groups::core::nodes::deprecated_label;
 use crate::resources::groups::core::pods::defaults;
+use crate::resources::groups::core::pods::warnings::old_label;
 use crate::resources::{Deletion, Rules};
 
 /// The most parameters that a class may have.
@@ -24,7 +24,7 @@ pub(super) const STORAGE: Rules = Rules {
         let mut warnings = Vec::new();
         for (i, topology) in class.list("allowedTopologies").iter().enumerate() {
             for (j, expression) in topology.list("matchLabelExpressions").iter().enumerate() {
-                if let Some(why) = deprecated_label(expression.str("key")) {
+                if let Some(why) = old_label(expression.str("key")) {
                     warnings.push(format!(
                         "allowedTopologies[{i}].matchLabelExpressions[{j}].key: {why}"
                     ));

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use crate::meta::{At, Errors, names, table};
-use crate::resources::groups::core::volumes::csi_driver_name;
+use crate::resources::groups::core::pods::validate::sources::driver_name;
 use crate::resources::{Deletion, MetaOnStatus, Rules};
 use crate::schema::Value;
 
@@ -61,7 +61,7 @@ fn drivers(drivers: At<'_>, errors: &mut Errors) {
     let mut seen = BTreeSet::new();
     for driver in drivers.items() {
         let name = driver.field("name");
-        csi_driver_name(name, errors);
+        driver_name(name, errors);
         let id = driver.field("nodeID");
         id.required("", errors);
         if id.str().len() > NODE_ID_SIZE {

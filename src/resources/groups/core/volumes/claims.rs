@@ -1,13 +1,11 @@
 //! Persistent volume claims. Follows k8s.io/kubernetes/pkg/registry/core/persistentvolumeclaim/strategy.go,
 //! pkg/apis/core/validation and pkg/api/persistentvolumeclaim.
 
-use super::{
-    CLASS_ANNOTATION, MODES, access_modes, basic_quantity, class, positive_quantity, shown_modes,
-    subdomain,
-};
+use super::{CLASS_ANNOTATION, basic_quantity, class, shown_modes};
 use crate::meta::quantity::Quantity;
 use crate::meta::{At, Errors, names, table};
-use crate::resources::groups::core::pods::defaults;
+use crate::resources::groups::core::pods::validate::claim_spec;
+use crate::resources::groups::core::pods::{defaults, warnings};
 use crate::resources::{Deletion, Rules};
 use crate::schema::{Object, Value, internal};
 use crate::value;
@@ -32,7 +30,7 @@ pub(in crate::resources::groups::core) const RULES: Rules = Rules {
     prepare_update: |new, old, _| data_sources(new, Some(old)),
     validate: |object, old, _, errors| {
         let before = old.map(|old| old.value.at("spec"));
-        spec(object.field("spec"), before, errors);
+        claim_spec(object.field("spec"), before, errors);
         if let Some(old) = old {
             update(object, old.value, errors);
         }
@@ -46,7 +44,7 @@ pub(in crate::resources::groups::core) const RULES: Rules = Rules {
         }
     },
     validate_status: |object, _, _, errors| status(object, errors),
-    warnings: |object, _, _| warnings(object),
+    warnings: |object, _, _| told(object),
     cells,
     deletion: Deletion::Object,
     internal: "core.PersistentVolumeClaim",
@@ -85,79 +83,6 @@ fn data_sources(object: &mut Value, old: Option<&Value>) {
         }
         _ => {}
     }
-}
-
-/// Judges the spec of a claim, or of a template of claims, as ValidatePersistentVolumeClaimSpec; `before` is the spec
-/// that it takes the place of, for what was let pass then.
-pub(in crate::resources::groups) fn spec(
-    spec: At<'_>,
-    before: Option<&Value>,
-    errors: &mut Errors,
-) {
-    let modes = spec.field("accessModes");
-    modes.required("at least 1 access mode is required", errors);
-    let lax = before.is_some_and(|before| At::root(before.at("selector")).is_bad_selector());
-    spec.field("selector").label_selector(lax, errors);
-    access_modes(modes, errors);
-    let resources = spec.field("resources");
-    let asked = At {
-        value: resources.value.at("requests").at("storage"),
-        path: resources.path.key("storage"),
-    };
-    if asked.is_absent() {
-        errors.required(asked.path, "");
-    } else {
-        positive_quantity(asked, errors);
-    }
-    spec.field("storageClassName")
-        .checked_if_said(subdomain, errors);
-    spec.field("volumeMode").one_of_if_there(&MODES, errors);
-    // Once a group was let pass it may be anything.
-    let any_group = ["dataSource", "dataSourceRef"]
-        .iter()
-        .any(|key| before.is_some_and(|before| before.at(key).get("apiGroup").is_some()));
-    let (source, reference) = (spec.field("dataSource"), spec.field("dataSourceRef"));
-    for at in [source, reference] {
-        data_source(at, any_group, errors);
-    }
-    let named = reference.field("namespace");
-    if !source.is_absent() && !named.str().is_empty() {
-        errors.invalid(
-            spec.path,
-            Object::new(),
-            "may not be specified when dataSourceRef.namespace is specified",
-        );
-    } else if !source.is_absent()
-        && !reference.is_absent()
-        && ["apiGroup", "kind", "name"]
-            .iter()
-            .any(|key| source.value.at(key) != reference.value.at(key))
-    {
-        errors.invalid(spec.path, Object::new(), "must match dataSourceRef");
-    }
-    spec.field("volumeAttributesClassName")
-        .checked_if_said(subdomain, errors);
-}
-
-fn data_source(at: At<'_>, any_group: bool, errors: &mut Errors) {
-    if at.is_absent() {
-        return;
-    }
-    let (kind, group) = (at.field("kind"), at.field("apiGroup"));
-    at.field("name").required("", errors);
-    kind.required("", errors);
-    if group.str().is_empty() && kind.str() != "PersistentVolumeClaim" {
-        errors.invalid(
-            at.path,
-            kind.str(),
-            "must be 'PersistentVolumeClaim' when referencing the default apiGroup",
-        );
-    }
-    if !any_group {
-        group.checked_if_said(names::dns1123_subdomain, errors);
-    }
-    at.field("namespace")
-        .checked_if_said(names::dns1123_label, errors);
 }
 
 fn update(object: At<'_>, old: &Value, errors: &mut Errors) {
@@ -301,28 +226,14 @@ fn resource_key(key: &str, at: At<'_>, errors: &mut Errors) -> bool {
     false
 }
 
-fn warnings(object: &Value) -> Vec<String> {
-    let mut warnings = Vec::new();
+fn told(object: &Value) -> Vec<String> {
+    let mut told = Vec::new();
     let annotations = object.at("metadata").at("annotations");
     if annotations.get(CLASS_ANNOTATION).is_some() {
-        warnings.push(format!("metadata.annotations[{CLASS_ANNOTATION}]: deprecated since v1.8; use \"storageClassName\" attribute instead"));
+        told.push(format!("metadata.annotations[{CLASS_ANNOTATION}]: deprecated since v1.8; use \"storageClassName\" attribute instead"));
     }
-    warnings.extend(spec_warnings(object.at("spec"), "spec"));
-    warnings
-}
-
-/// Warnings of the spec of a claim at `path`, as GetWarningsForPersistentVolumeClaimSpec.
-pub(in crate::resources::groups) fn spec_warnings(spec: &Value, path: &str) -> Vec<String> {
-    ["requests", "limits"]
-        .iter()
-        .filter_map(|side| {
-            let text = spec.at("resources").at(side).str("storage");
-            let amount = Quantity::parse(text).ok()?;
-            amount.is_fractional().then(|| {
-                format!("{path}.resources.{side}[storage]: fractional byte value \"{text}\" is invalid, must be an integer")
-            })
-        })
-        .collect()
+    told.extend(warnings::claim_spec(At::root(object).field("spec")));
+    told
 }
 
 fn cells(object: &Value, now: i64) -> Vec<Value> {

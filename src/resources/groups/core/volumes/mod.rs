@@ -24,19 +24,6 @@ const ACCESS_MODES: [(&str, &str); 4] = [
 /// The annotation that named a storage class before there was a field.
 const CLASS_ANNOTATION: &str = "volume.beta.kubernetes.io/storage-class";
 
-/// Judges the name of a CSI driver, as ValidateCSIDriverName.
-pub(in crate::resources::groups) fn csi_driver_name(name: At<'_>, errors: &mut Errors) {
-    if !name.required("", errors) {
-        return;
-    }
-    if name.str().len() > 63 {
-        errors.too_long(name.path, 63);
-    }
-    for wrong in names::dns1123_subdomain(&name.str().to_lowercase()) {
-        errors.invalid(name.path, name.str(), wrong);
-    }
-}
-
 /// The defaults of a volume's sources and capacity.
 pub(in crate::resources::groups) fn source_defaults(spec: &mut Value) {
     for (kind, source) in spec
@@ -50,34 +37,6 @@ pub(in crate::resources::groups) fn source_defaults(spec: &mut Value) {
             "hostPath" => defaults::absent(source, "type", ""),
             _ => defaults::shared_source(kind, source),
         }
-    }
-}
-
-/// Judges the access modes of a volume or claim; that there are some is asked elsewhere.
-fn access_modes(modes: At<'_>, errors: &mut Errors) {
-    // Upstream lists them sorted.
-    const SUPPORTED: [&str; 4] = [
-        "ReadOnlyMany",
-        "ReadWriteMany",
-        "ReadWriteOnce",
-        "ReadWriteOncePod",
-    ];
-    let (mut alone, mut others) = (false, false);
-    for mode in modes.list() {
-        let mode = mode.as_str().unwrap_or_default();
-        if !SUPPORTED.contains(&mode) {
-            errors.not_supported(modes.path, mode, &SUPPORTED);
-        } else if mode == "ReadWriteOncePod" {
-            alone = true;
-        } else {
-            others = true;
-        }
-    }
-    if alone && others {
-        errors.forbidden(
-            modes.path,
-            "may not use ReadWriteOncePod with other access modes",
-        );
     }
 }
 

@@ -2,12 +2,13 @@
 //! pkg/apis/core/validation and pkg/volume/validation.
 
 use super::{
-    CLASS_ANNOTATION, MODES, access_modes, basic_quantity, class, positive_quantity, shown_modes,
+    CLASS_ANNOTATION, MODES, basic_quantity, class, positive_quantity, shown_modes,
     source_defaults, sources, subdomain,
 };
 use crate::meta::{At, Errors, table, time};
 use crate::resources::groups::core::nodes;
 use crate::resources::groups::core::pods::defaults;
+use crate::resources::groups::core::pods::validate::{access_modes, node_selector};
 use crate::resources::{Deletion, Rules};
 use crate::schema::{Object, Value, internal};
 use crate::value;
@@ -89,7 +90,7 @@ fn volume(object: At<'_>, old: Option<At<'_>>, errors: &mut Errors) {
         if required.is_absent() {
             errors.required(required.path, "must specify required node constraints");
         } else {
-            nodes::selector(required, lax, errors);
+            node_selector(required, || lax, errors);
         }
     }
     sources::sources(spec, name, !affinity.is_absent(), errors);

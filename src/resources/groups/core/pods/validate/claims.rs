@@ -110,7 +110,8 @@ pub(in crate::resources::groups) fn claim_spec(
         .checked_if_said(names::dns1123_subdomain, errors);
 }
 
-fn access_modes(modes: At<'_>, errors: &mut Errors) {
+/// The access modes of a volume or claim; that there are some is asked elsewhere.
+pub(in crate::resources::groups::core) fn access_modes(modes: At<'_>, errors: &mut Errors) {
     let (mut alone, mut others) = (false, false);
     for mode in modes.list() {
         let mode = mode.as_str().unwrap_or_default();

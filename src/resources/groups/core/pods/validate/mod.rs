@@ -16,19 +16,23 @@ mod resize;
 mod resources;
 mod scheduling;
 mod security;
-mod sources;
+pub(in crate::resources::groups) mod sources;
 mod spec;
 mod status;
 mod systems;
-mod volumes;
+pub(in crate::resources::groups::core) mod volumes;
 mod windows;
 
+pub(in crate::resources::groups) use affinity::node_selector;
 pub(in crate::resources::groups::core) use annotations::{APP_ARMOR, CONTAINER_SECCOMP, SECCOMP};
 pub(in crate::resources::groups) use before::Before;
+pub(in crate::resources::groups::core) use claims::access_modes;
 pub(in crate::resources::groups) use claims::claim_spec;
 pub(in crate::resources::groups::core) use pod::{create, ephemeral_containers, update};
 pub(in crate::resources::groups::core) use resize::resize;
-pub(in crate::resources::groups::core) use resources::{aggregate, is_for_pods, overcommits};
+pub(in crate::resources::groups::core) use resources::{
+    aggregate, container_resource_name, is_for_pods, overcommits, quantity, resource_name,
+};
 pub(in crate::resources::groups::core) use security::app_armor;
 pub(in crate::resources::groups) use spec::{template, template_metadata};
 pub(in crate::resources::groups::core) use status::status;

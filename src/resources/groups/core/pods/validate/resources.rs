@@ -76,7 +76,11 @@ pub(in crate::resources::groups::core) fn is_for_pods(name: &str) -> bool {
 }
 
 /// A qualified name, which without a domain is a standard resource: validateResourceName. Answers whether it is.
-fn resource_name(name: &str, at: At<'_>, errors: &mut Errors) -> bool {
+pub(in crate::resources::groups::core) fn resource_name(
+    name: &str,
+    at: At<'_>,
+    errors: &mut Errors,
+) -> bool {
     let wrong = names::qualified_name(name);
     let ok = wrong.is_empty();
     for wrong in wrong {

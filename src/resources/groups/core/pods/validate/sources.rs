@@ -9,28 +9,32 @@ use crate::meta::{At, Errors, names};
 const HOST_PORT: &str = "must be a host:port pair or multiple pairs separated by commas";
 
 /// Refuses the absence of any of these fields.
-pub(super) fn need(source: At<'_>, fields: &[&str], errors: &mut Errors) {
+pub(in crate::resources::groups::core) fn need(
+    source: At<'_>,
+    fields: &[&str],
+    errors: &mut Errors,
+) {
     for field in fields {
         source.field(field).required("", errors);
     }
 }
 
 /// A reference to a secret, if there is one, must have a name.
-pub(super) fn secret_name(reference: At<'_>, errors: &mut Errors) {
+pub(in crate::resources::groups::core) fn secret_name(reference: At<'_>, errors: &mut Errors) {
     if !reference.is_absent() {
         reference.field("name").required("", errors);
     }
 }
 
 /// A disk of a cloud, named by the field `name`.
-pub(super) fn disk(disk: At<'_>, name: &str, errors: &mut Errors) {
+pub(in crate::resources::groups::core) fn disk(disk: At<'_>, name: &str, errors: &mut Errors) {
     disk.field(name).required("", errors);
     disk.field("partition")
         .within(0, 255, &names::range_error(1, 255), errors);
 }
 
 /// NFS.
-pub(super) fn nfs(nfs: At<'_>, errors: &mut Errors) {
+pub(in crate::resources::groups::core) fn nfs(nfs: At<'_>, errors: &mut Errors) {
     need(nfs, &["server", "path"], errors);
     let path = nfs.field("path");
     if !path.str().starts_with('/') {
@@ -51,7 +55,7 @@ static INITIATORS: LazyLock<[(&str, Option<Regex>); 3]> = LazyLock::new(|| {
 });
 
 /// The known prefix of a name, and whether the rest fits it.
-fn initiator(name: &str) -> Option<bool> {
+pub(in crate::resources::groups::core) fn initiator(name: &str) -> Option<bool> {
     INITIATORS
         .iter()
         .find(|(prefix, _)| name.starts_with(prefix))
@@ -59,7 +63,7 @@ fn initiator(name: &str) -> Option<bool> {
 }
 
 /// iSCSI of a pod.
-pub(super) fn iscsi(iscsi: At<'_>, errors: &mut Errors) {
+pub(in crate::resources::groups::core) fn iscsi(iscsi: At<'_>, errors: &mut Errors) {
     const PREFIX: &str = "must be valid format starting with iqn, eui, or naa";
     const FORM: &str = "must be valid format";
     iscsi.field("targetPortal").required("", errors);
@@ -91,7 +95,7 @@ pub(super) fn iscsi(iscsi: At<'_>, errors: &mut Errors) {
 }
 
 /// Fibre channel.
-pub(super) fn fibre_channel(fc: At<'_>, errors: &mut Errors) {
+pub(in crate::resources::groups::core) fn fibre_channel(fc: At<'_>, errors: &mut Errors) {
     let (targets, ids) = (fc.field("targetWWNs"), fc.field("wwids"));
     let lun = fc.field("lun");
     match (targets.list().is_empty(), ids.list().is_empty()) {
@@ -115,7 +119,7 @@ pub(super) fn fibre_channel(fc: At<'_>, errors: &mut Errors) {
 }
 
 /// Quobyte. A tenant that is too long is upstream's `Required value`.
-pub(super) fn quobyte(quobyte: At<'_>, errors: &mut Errors) {
+pub(in crate::resources::groups::core) fn quobyte(quobyte: At<'_>, errors: &mut Errors) {
     let registry = quobyte.field("registry");
     let tenant = quobyte.field("tenant");
     if registry.required(HOST_PORT, errors) {
@@ -149,7 +153,7 @@ fn is_host_port(text: &str) -> bool {
 }
 
 /// Flocker.
-pub(super) fn flocker(flocker: At<'_>, errors: &mut Errors) {
+pub(in crate::resources::groups::core) fn flocker(flocker: At<'_>, errors: &mut Errors) {
     let name = flocker.field("datasetName");
     let uuid = flocker.value.str("datasetUUID");
     match (name.str().is_empty(), uuid.is_empty()) {
@@ -170,7 +174,7 @@ pub(super) fn flocker(flocker: At<'_>, errors: &mut Errors) {
 }
 
 /// Flex: its options may not be Kubernetes' own.
-pub(super) fn flex(flex: At<'_>, errors: &mut Errors) {
+pub(in crate::resources::groups::core) fn flex(flex: At<'_>, errors: &mut Errors) {
     flex.field("driver").required("", errors);
     for (key, option) in flex.field("options").entries() {
         let namespace = key.split_once('/').map_or(key, |(namespace, _)| namespace);
@@ -186,7 +190,7 @@ pub(super) fn flex(flex: At<'_>, errors: &mut Errors) {
 }
 
 /// A disk of Azure.
-pub(super) fn azure_disk(disk: At<'_>, errors: &mut Errors) {
+pub(in crate::resources::groups::core) fn azure_disk(disk: At<'_>, errors: &mut Errors) {
     need(disk, &["diskName", "diskURI"], errors);
     disk.field("cachingMode")
         .one_of_if_there(&["None", "ReadOnly", "ReadWrite"], errors);
@@ -209,7 +213,7 @@ pub(super) fn azure_disk(disk: At<'_>, errors: &mut Errors) {
 }
 
 /// StorageOS, but for its secret.
-pub(super) fn storage_os(volume: At<'_>, errors: &mut Errors) {
+pub(in crate::resources::groups::core) fn storage_os(volume: At<'_>, errors: &mut Errors) {
     volume
         .field("volumeName")
         .required_checked(names::dns1123_label, errors);
@@ -219,7 +223,7 @@ pub(super) fn storage_os(volume: At<'_>, errors: &mut Errors) {
 }
 
 /// The name of a CSI driver: ValidateCSIDriverName.
-pub(super) fn driver_name(name: At<'_>, errors: &mut Errors) {
+pub(in crate::resources::groups) fn driver_name(name: At<'_>, errors: &mut Errors) {
     if !name.required("", errors) {
         return;
     }

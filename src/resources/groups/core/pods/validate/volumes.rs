@@ -225,7 +225,7 @@ fn empty_dir(dir: At<'_>, errors: &mut Errors) {
     }
 }
 
-fn host_path(host: At<'_>, errors: &mut Errors) {
+pub(in crate::resources::groups::core) fn host_path(host: At<'_>, errors: &mut Errors) {
     let path = host.field("path");
     if path.required("", errors) {
         no_backsteps(path, errors);
@@ -311,7 +311,7 @@ fn image(image: At<'_>, before: Before<'_>, errors: &mut Errors) {
 }
 
 /// A path without `..`: validatePathNoBacksteps.
-pub(super) fn no_backsteps(path: At<'_>, errors: &mut Errors) {
+pub(in crate::resources::groups::core) fn no_backsteps(path: At<'_>, errors: &mut Errors) {
     if path.str().split('/').any(|part| part == "..") {
         path.invalid("must not contain '..'", errors);
     }

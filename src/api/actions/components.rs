@@ -1,0 +1,60 @@
+//! Component statuses, which are never stored: upstream asks its components at each request. The one part that this
+//! server can speak for is its store, which upstream calls etcd-0. Follows
+//! k8s.io/kubernetes/pkg/registry/core/componentstatus.
+
+use futures::FutureExt as _;
+use futures::future::BoxFuture;
+
+use super::Call;
+use crate::api::negotiate::Shape;
+use crate::api::reply::Reply;
+use crate::api::table::{self, Include};
+use crate::meta::Status;
+use crate::meta::status::About;
+use crate::schema::Value;
+use crate::value;
+
+const STORE: &str = "etcd-0";
+
+/// Answers GET of one or all.
+pub(super) fn answer(call: Call<'_>) -> BoxFuture<'_, Result<Reply, Status>> {
+    async move {
+        let target = call.target;
+        // The store has answered when there is something to read it by.
+        target.cluster.store.world();
+        let mut store = value!({
+            "kind": "ComponentStatus",
+            "apiVersion": "v1",
+            "metadata": {"name": STORE},
+            "conditions": [{"type": "Healthy", "status": "True", "message": "ok"}]
+        });
+        match target.info.name.as_str() {
+            "" => {}
+            STORE => return Ok(Reply::Object(200, store)),
+            name => {
+                return Err(Status::not_found(About {
+                    group: "",
+                    kind: "componentstatus",
+                    name,
+                }));
+            }
+        }
+        if let Shape::Table { beta } = call.accepted.shape {
+            let include = Include::read(&target.query)?;
+            let version = target.version();
+            let table = table::of(&[store], &target.resource, version, beta, include, true);
+            return Ok(Reply::Object(200, table));
+        }
+        for key in ["kind", "apiVersion"] {
+            store.remove(key);
+        }
+        let list = value!({
+            "kind": "ComponentStatusList",
+            "apiVersion": "v1",
+            "metadata": {},
+            "items": (Value::Array(vec![store]))
+        });
+        Ok(Reply::Other(200, list))
+    }
+    .boxed()
+}

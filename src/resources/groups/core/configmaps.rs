@@ -1,0 +1,78 @@
+//! Config maps. Follows k8s.io/kubernetes/pkg/registry/core/configmap/strategy.go and pkg/apis/core/validation.
+
+use crate::meta::{At, Errors, names, table};
+use crate::resources::Rules;
+use crate::schema::Value;
+
+/// The most that the values of a config map or secret may hold, in bytes.
+pub(super) const MAX_SIZE: usize = 1 << 20;
+const FROZEN: &str = "field is immutable when `immutable` is set";
+
+/// The rules of config maps.
+pub(super) const RULES: Rules = Rules {
+    validate: |object, old, _, errors| {
+        if let Some(old) = old {
+            frozen(object, old.value, &["data", "binaryData"], errors);
+        }
+        let (data, binary) = (object.field("data"), object.field("binaryData"));
+        let mut size = 0;
+        for (key, value) in data.entries() {
+            value_key(key, value, errors);
+            if binary.value.get(key).is_some() {
+                errors.invalid(value.path, key, "duplicate of key present in binaryData");
+            }
+            size += value.str().len();
+        }
+        for (key, value) in binary.entries() {
+            value_key(key, value, errors);
+            size += decoded_len(value.str());
+        }
+        if size > MAX_SIZE {
+            errors.too_long(object.path.field("[]"), MAX_SIZE);
+        }
+    },
+    cells: |object, now| {
+        let entries = ["data", "binaryData"].map(|key| object.entries(key).count());
+        vec![
+            object.at("metadata").str("name").into(),
+            count(entries.iter().sum()),
+            table::age(object, now),
+        ]
+    },
+    internal: "core.ConfigMap",
+    ..Rules::DEFAULT
+};
+
+/// A number of things as a cell shows it.
+pub(super) fn count(n: usize) -> Value {
+    Value::Int(i64::try_from(n).unwrap_or(i64::MAX))
+}
+
+/// Judges the key of a value.
+pub(super) fn value_key(key: &str, value: At<'_>, errors: &mut Errors) {
+    for wrong in names::config_map_key(key) {
+        errors.invalid(value.path, key, wrong);
+    }
+}
+
+/// How many bytes base64 text stands for.
+pub(super) fn decoded_len(text: &str) -> usize {
+    (text.len() / 4 * 3).saturating_sub(text.bytes().rev().take_while(|b| *b == b'=').count())
+}
+
+/// Refuses changes of an object that was made immutable.
+pub(super) fn frozen(object: At<'_>, old: &Value, fields: &[&str], errors: &mut Errors) {
+    if !old.bool("immutable") {
+        return;
+    }
+    let immutable = object.field("immutable");
+    if !immutable.bool() {
+        errors.forbidden(immutable.path, FROZEN);
+    }
+    for field in fields {
+        let field = object.field(field);
+        if field.value != old.at(&field.path.to_string()) {
+            errors.forbidden(field.path, FROZEN);
+        }
+    }
+}
