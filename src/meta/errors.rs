@@ -147,10 +147,12 @@ impl fmt::Display for FieldError {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Errors(pub Vec<FieldError>);
 
-/// How a refused value is shown: text quoted, numbers and booleans bare, null as `null`, the rest as JSON.
+/// How a refused value is shown: text quoted, numbers as Go prints them, booleans bare, null as `null`, the rest as
+/// JSON.
 pub fn shown(value: &Value) -> String {
     match value {
         Value::String(text) => quoted(text),
+        Value::Float(number) => json::go_float(*number),
         other => json::to_string(other),
     }
 }

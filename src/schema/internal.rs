@@ -127,6 +127,7 @@ fn convert(value: &Value, go_type: &str, schema: Option<&Schema>) -> Value {
             Value::Object(object.iter().map(convert).collect())
         }
         (_, Some(_), _) | (_, _, Some(_)) => Value::Null,
+        _ if go_type.starts_with("apiextensions.JSONSchemaPropsOr") => either(value, go_type),
         _ => match TYPES.get(go_type) {
             Some(members) => {
                 let mut out = Object::with_capacity(members.len());
@@ -137,6 +138,32 @@ fn convert(value: &Value, go_type: &str, schema: Option<&Schema>) -> Value {
             None => value.clone(),
         },
     }
+}
+
+/// A schema or something else, which is one value when it is served and two fields inside the server.
+fn either(value: &Value, go_type: &str) -> Value {
+    let schema = |value: &Value| dump(value, "*apiextensions.JSONSchemaProps");
+    let own = value.as_object().map_or(Value::Null, |_| schema(value));
+    let list = |convert: &dyn Fn(&Value) -> Value| match value.as_array() {
+        Some(items) => Value::Array(items.iter().map(convert).collect()),
+        None => Value::Null,
+    };
+    let mut out = Object::with_capacity(2);
+    match go_type.rsplit("Or").next() {
+        Some("Bool") => {
+            out.insert("Allows", value.as_bool().unwrap_or(true));
+            out.insert("Schema", own);
+        }
+        Some("StringArray") => {
+            out.insert("Schema", own);
+            out.insert("Property", list(&Value::clone));
+        }
+        _ => {
+            out.insert("Schema", own);
+            out.insert("JSONSchemas", list(&schema));
+        }
+    }
+    out.into()
 }
 
 /// The schema of the items of a list or the values of a map.

@@ -44,6 +44,18 @@ pub fn next<'a>(
     if let Some(next) = ending(definition, instances, now) {
         return next;
     }
+    // Upstream's controllers race for this one; it mostly comes first.
+    if let Some((status, reason, message)) = approval(definition) {
+        let wanted = Wanted {
+            kind: "KubernetesAPIApprovalPolicyConformant",
+            status,
+            reason,
+            message: &message,
+        };
+        if !says(definition, &wanted) {
+            return Next::Write(with(definition, &wanted, now));
+        }
+    }
     if let Some(changed) = names(definition, others, now) {
         return Next::Write(changed);
     }
@@ -55,23 +67,7 @@ pub fn next<'a>(
             return Next::Write(with(definition, &wanted, now));
         }
     }
-    match approval(definition) {
-        Some(changed) => {
-            let (status, reason, message) = changed;
-            let wanted = Wanted {
-                kind: "KubernetesAPIApprovalPolicyConformant",
-                status,
-                reason,
-                message: &message,
-            };
-            if says(definition, &wanted) {
-                Next::Rest
-            } else {
-                Next::Write(with(definition, &wanted, now))
-            }
-        }
-        None => Next::Rest,
-    }
+    Next::Rest
 }
 
 /// Whether a definition has a condition that says the same.

@@ -218,7 +218,7 @@ fn served(
 
 /// Upstream's StorageVersionHash: the beginning of a digest of what names the storage version.
 fn hash(group: &str, version: &str, kind: &str) -> CompactString {
-    let text = format!("{group}/{version}, Kind={kind}");
+    let text = format!("{group}/{version}/{kind}");
     let digest = ring::digest::digest(&ring::digest::SHA256, text.as_bytes());
     base64::engine::general_purpose::STANDARD
         .encode(&digest.as_ref()[..8])

@@ -40,10 +40,7 @@ pub fn validate(check: &Check, value: &Value, path: Path<'_>, errors: &mut Error
 }
 
 fn duplicate(path: Path<'_>, value: &Value, errors: &mut Errors) {
-    let shown = match value {
-        Value::Float(number) => json::go_float(*number),
-        other => crate::meta::errors::shown(other),
-    };
+    let shown = crate::meta::errors::shown(value);
     errors.push(Reason::Duplicate, path, format!("Duplicate value: {shown}"));
 }
 

@@ -73,7 +73,8 @@ impl Check {
         Check::build(schema, true)
     }
 
-    /// The same, but an integer or text may be anything: so upstream judges defaults.
+    /// The same, but an integer or text may be anything, and formats count as they are written: so upstream judges
+    /// defaults.
     pub fn compile_single(schema: &Value) -> Check {
         Check::build(schema, false)
     }
@@ -85,7 +86,7 @@ impl Check {
         let types = types(schema, unions);
         Check {
             nullable: schema.bool("nullable"),
-            format: format(schema, &types),
+            format: format(schema, &types, unions),
             choices: schema.list("enum").to_vec(),
             minimum: number(schema, "minimum").map(|n| (n, schema.bool("exclusiveMinimum"))),
             maximum: number(schema, "maximum").map(|n| (n, schema.bool("exclusiveMaximum"))),
@@ -133,10 +134,14 @@ fn types(schema: &Value, unions: bool) -> Vec<&'static str> {
         .collect()
 }
 
-/// The format, unless it is unknown for the type: those are not checked.
-fn format(schema: &Value, types: &[&'static str]) -> Option<(Box<str>, Option<formats::Format>)> {
+/// The format, unless (where only those count that are `recognized`) it is unknown for the type.
+fn format(
+    schema: &Value,
+    types: &[&str],
+    recognized: bool,
+) -> Option<(Box<str>, Option<formats::Format>)> {
     let name = schema.str("format");
-    if name.is_empty() || !formats::recognized(name, types) {
+    if name.is_empty() || (recognized && !formats::recognized(name, types)) {
         return None;
     }
     Some((name.into(), formats::Format::named(name)))

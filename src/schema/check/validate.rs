@@ -204,10 +204,7 @@ fn run(check: &Check, value: &Value, old: Option<Old<'_>>, place: Place<'_>) -> 
 
 /// `FIELD: Invalid value: V: MESSAGE`
 fn fault(reason: Reason, place: Place<'_>, value: &Value, message: String) -> Fault {
-    let shown = match value {
-        Value::Float(number) => json::go_float(*number),
-        other => crate::meta::errors::shown(other),
-    };
+    let shown = crate::meta::errors::shown(value);
     Fault {
         message: format!("Invalid value: {shown}: {message}"),
         text: message,
@@ -427,7 +424,11 @@ fn in_range(check: &Check, value: &Value, prefix: &str, place: Place<'_>) -> Res
     let ([name], format) = (check.types.as_slice(), &check.format) else {
         return Ok(());
     };
-    let format = format.as_ref().map_or("", |(format, _)| &**format);
+    let format = format
+        .as_ref()
+        .map(|(format, _)| &**format)
+        .filter(|format| super::formats::recognized(format, &[name]))
+        .unwrap_or_default();
     let fits = match (*name, format, value) {
         ("integer", "int32", Value::Int(number)) => i32::try_from(*number).is_ok(),
         ("integer", _, Value::Int(_)) => true,
@@ -603,10 +604,7 @@ fn choices(check: &Check, value: &Value, place: Place<'_>) -> Outcome {
             other => quoted(&json::to_string(other)),
         })
         .collect();
-    let shown = match value {
-        Value::Float(number) => json::go_float(*number),
-        other => crate::meta::errors::shown(other),
-    };
+    let shown = crate::meta::errors::shown(value);
     let list = choices.join(", ");
     out.add(Fault {
         text: format!("{place} in body should be one of [{list}]"),

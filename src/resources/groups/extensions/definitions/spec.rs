@@ -2,7 +2,7 @@
 //! k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/validation/validation.go.
 
 use super::lifted::Lifted;
-use super::{fieldpath, schema};
+use super::{fieldpath, schema, structural};
 use crate::meta::errors::{Path, shown};
 use crate::meta::{At, Errors, names, url};
 use crate::resources::Cx;
@@ -190,7 +190,11 @@ fn validate_spec(spec: At<'_>, options: &Options<'_>, errors: &mut Errors) {
                 "may only be set when validations.schema is included",
             );
         } else {
-            selectable_fields(selectable, lifted.schema(), "", options, errors);
+            let schema = At {
+                value: lifted.schema(),
+                path: spec.path.field("schema"),
+            };
+            selectable_fields(selectable, schema, "", options, errors);
         }
     }
     conversion(spec.field("conversion"), options, errors);
@@ -225,8 +229,8 @@ fn validate_version(version: At<'_>, status: bool, options: &Options<'_>, errors
     if selectable.list().is_empty() {
         return;
     }
-    let schema = version.value.at("schema");
-    if schema.get("openAPIV3Schema").is_none() {
+    let schema = version.field("schema");
+    if schema.value.get("openAPIV3Schema").is_none() {
         errors.invalid(
             selectable.path,
             "",
@@ -417,18 +421,22 @@ fn subresources(at: At<'_>, errors: &mut Errors) {
 
 fn selectable_fields(
     fields: At<'_>,
-    schema: &Value,
+    schema: At<'_>,
     version: &str,
     options: &Options<'_>,
     errors: &mut Errors,
 ) {
     let mut seen: Vec<String> = Vec::new();
+    let schema = schema.field("openAPIV3Schema");
+    if let Some(why) = structural::unsupported(schema.value) {
+        errors.invalid(schema.path, "", why);
+    }
     for field in fields.items() {
         let path = field.field("jsonPath");
         if !path.required("", errors) {
             continue;
         }
-        match fieldpath::find(path.str(), schema.at("openAPIV3Schema"), false) {
+        match fieldpath::find(path.str(), schema.value, false) {
             Err(why) => {
                 errors.invalid(path.path, path.str(), format!("is an invalid path: {why}"));
             }
