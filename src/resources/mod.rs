@@ -8,6 +8,7 @@ pub mod record;
 pub mod registry;
 pub mod reset;
 mod rules;
+pub mod scale;
 
 pub mod cluster;
 pub mod custom;

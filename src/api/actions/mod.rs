@@ -37,8 +37,11 @@ const ACTIONS: &[(&str, &str, &str, Action)] = &[
 
 /// The action of a resource (`subresource` empty) or subresource, if it is not served by the verbs.
 pub fn find(resource: &Resource, subresource: &str) -> Option<Action> {
+    if subresource == "scale" {
+        return Some(scale::answer);
+    }
     if resource.is_custom() {
-        return (subresource == "scale").then_some(scale::answer);
+        return None;
     }
     let (group, plural) = (&*resource.group, &*resource.plural);
     ACTIONS
@@ -82,13 +85,23 @@ impl Call<'_> {
     /// # Errors
     /// 400 and 422 as any write refuses its query.
     pub fn options(&self, kind: &str) -> Result<WriteOptions, Status> {
-        let agent = self
-            .parts
+        WriteOptions::read(&self.target.query, kind, self.agent(), false)
+    }
+
+    fn agent(&self) -> &str {
+        self.parts
             .headers
             .get(http::header::USER_AGENT)
             .and_then(|value| value.to_str().ok())
-            .unwrap_or_default();
-        WriteOptions::read(&self.target.query, kind, agent, false)
+            .unwrap_or_default()
+    }
+
+    /// The options of a patch.
+    ///
+    /// # Errors
+    /// As [`Call::options`].
+    pub fn patch_options(&self, applies: bool) -> Result<WriteOptions, Status> {
+        WriteOptions::read(&self.target.query, "PatchOptions", self.agent(), applies)
     }
 
     /// The body as an object of the kind that is expected here.

@@ -1,5 +1,6 @@
-//! The scale subresource of custom resources: a Scale that shows, and changes, what the definition's paths lead to.
-//! Follows k8s.io/apiextensions-apiserver/pkg/registry/customresource/etcd.go.
+//! The scale subresource: a Scale that shows, and changes, how many of something there are. Who owns the number is
+//! kept in managedFields of what is scaled. Follows pkg/registry/apps/deployment/storage/storage.go and
+//! k8s.io/apiextensions-apiserver/pkg/registry/customresource/etcd.go.
 
 use std::sync::Arc;
 
@@ -8,77 +9,37 @@ use futures::future::BoxFuture;
 
 use super::Call;
 use crate::api::info::Info;
-use crate::api::negotiate::Shape;
-use crate::api::query::FieldValidation;
+use crate::api::negotiate::{Shape, content_type};
+use crate::api::query::{FieldValidation, WriteOptions};
 use crate::api::reply::Reply;
 use crate::api::table;
-use crate::api::verbs::{Target, get, patch};
-use crate::meta::Status;
-use crate::patch::Patch;
-use crate::resources::custom::scale::Scale;
-use crate::resources::forms;
-use crate::schema::{Value, builtin, decode};
+use crate::api::verbs::apply::{self, Applied, Ground};
+use crate::api::verbs::{Target, get, owners, patch};
+use crate::meta::status::About;
+use crate::meta::{At, Errors, Status, time};
+use crate::patch::managed::scale::{SCALE_VERSION, to_parent, to_scale};
+use crate::patch::managed::{Filter, Managed, Versions, Writer};
+use crate::patch::{Patch, restore};
+use crate::resources::scale::Scale;
+use crate::resources::{Resource, forms};
+use crate::schema::{Schema, Value, builtin, decode};
 
 /// Stands for replicas that are not there yet: nobody can ask for so few.
 const ABSENT: i64 = i32::MIN as i64;
 const SCALE: &str = "io.k8s.api.autoscaling.v1.Scale";
 
-/// Answers a request for `/scale` of a custom resource.
+/// Answers a request for `/scale`.
 pub fn answer(call: Call<'_>) -> BoxFuture<'_, Result<Reply, Status>> {
     run(call).boxed()
 }
 
 async fn run(mut call: Call<'_>) -> Result<Reply, Status> {
-    let scale = call
-        .target
-        .version()
-        .custom
-        .as_ref()
-        .and_then(|served| served.scale.clone())
-        .ok_or_else(Status::no_such_resource)?;
+    let scale = Scale::served(call.target.version()).ok_or_else(Status::no_such_resource)?;
     let shape = call.accepted.shape;
     let shown = match call.target.info.verb.as_str() {
         "get" => read(&call, &scale).await?,
-        "update" => {
-            let options = call.options("UpdateOptions")?;
-            let wanted = call.object(&options)?;
-            let name = &call.target.info.name;
-            match wanted.at("metadata").str("name") {
-                said if said == name => {}
-                said => {
-                    return Err(Status::bad_request(format!(
-                        "the name of the object ({said}) does not match the name on the URL ({name})"
-                    )));
-                }
-            }
-            change(&mut call, &scale, &options, |_| Ok(wanted.clone())).await?
-        }
-        _ => {
-            let kind = patch::kind(&call.parts.headers, &call.target.resource)?;
-            let options = call.options("PatchOptions")?;
-            let patch = Patch::read(kind, &call.body)?;
-            let schema = builtin::named(SCALE);
-            let checked = options.validation != FieldValidation::Ignore;
-            let strict = options.validation == FieldValidation::Strict;
-            let mut told = Vec::new();
-            let shown = change(&mut call, &scale, &options, |old| {
-                let patched = patch.apply(
-                    old,
-                    schema,
-                    |outcome| decode::decode(outcome, schema, "v1.Scale"),
-                    checked,
-                )?;
-                if strict && !patched.strict.is_empty() {
-                    let why = format!("strict decoding error: {}", patched.strict.join(", "));
-                    return Err(patch.refused(old, schema, why).into());
-                }
-                told = patched.strict;
-                Ok(patched.value)
-            })
-            .await?;
-            call.warnings.extend(told);
-            shown
-        }
+        "update" => update(&mut call, &scale).await?,
+        _ => change_by_patch(&mut call, &scale).await?,
     };
     Ok(match shape {
         Shape::Table { beta } => Reply::Object(200, as_table(&shown, beta)),
@@ -94,6 +55,7 @@ async fn read(call: &Call<'_>, scale: &Scale) -> Result<Value, Status> {
     let object = forms::versioned(&entry, entry.rev, &target.resource, target.version());
     match of(scale, &object)? {
         (shown, true) => Ok(shown),
+        (_, false) if !target.resource.is_custom() => of(scale, &object).map(|(shown, _)| shown),
         (_, false) => Err(Status::internal(&format!(
             "the spec replicas field \"{}\" does not exist",
             scale.spec_replicas.text
@@ -108,12 +70,145 @@ fn of(scale: &Scale, object: &Value) -> Result<(Value, bool), Status> {
     Ok((shown, there))
 }
 
-/// Changes the object so that its Scale is what `wanted` makes of the old one.
+async fn update(call: &mut Call<'_>, scale: &Scale) -> Result<Value, Status> {
+    let options = call.options("UpdateOptions")?;
+    let mut wanted = call.object(&options)?;
+    let target = call.target;
+    patch::belongs(&mut wanted, &target.info.name, target.namespace())?;
+    change(call, scale, &options, |old, managed, by| {
+        Ok(by.updated(&old, wanted.clone(), managed))
+    })
+    .await
+}
+
+async fn change_by_patch(call: &mut Call<'_>, scale: &Scale) -> Result<Value, Status> {
+    let applies = content_type(&call.parts.headers) == apply::MEDIA_TYPE;
+    let kind = match applies {
+        true => None,
+        false => Some(patch::kind(&call.parts.headers, &call.target.resource)?),
+    };
+    let options = call.patch_options(applies)?;
+    let Some(kind) = kind else {
+        let applied = Applied::read(&call.body)?;
+        let mut told = Vec::new();
+        let custom = call.target.resource.is_custom();
+        let shown = change(call, scale, &options, |old, managed, by| {
+            let said = applied.object(SCALE_VERSION, "Scale")?;
+            let outcome = by.applied(old, managed, said, custom)?;
+            applied.check_duplicates(options.validation, &mut told)?;
+            Ok(outcome)
+        })
+        .await;
+        call.warnings.extend(told);
+        return shown;
+    };
+    let patch = Patch::read(kind, &call.body)?;
+    let schema = builtin::named(SCALE);
+    let checked = options.validation != FieldValidation::Ignore;
+    let strict = options.validation == FieldValidation::Strict;
+    let mut told = Vec::new();
+    let shown = change(call, scale, &options, |old, managed, by| {
+        let patched = patch.apply(
+            &old,
+            schema,
+            |outcome| decode::decode(outcome, schema, "v1.Scale"),
+            checked,
+        )?;
+        if strict && !patched.strict.is_empty() {
+            let why = format!("strict decoding error: {}", patched.strict.join(", "));
+            return Err(patch.refused(&old, schema, why).into());
+        }
+        told = patched.strict;
+        Ok(by.updated(&old, patched.value, managed))
+    })
+    .await?;
+    call.warnings.extend(told);
+    Ok(shown)
+}
+
+/// The versions of a Scale: one.
+struct Only;
+
+impl Versions for Only {
+    fn schema(&self, api_version: &str) -> Option<&Schema> {
+        (api_version == SCALE_VERSION).then(|| builtin::named(SCALE))
+    }
+
+    fn convert(&self, object: &Value, _: &str, _: &str) -> Result<Value, String> {
+        Ok(object.clone())
+    }
+}
+
+/// Who writes a Scale.
+struct By<'a> {
+    options: &'a WriteOptions,
+    now: String,
+}
+
+impl By<'_> {
+    fn writer(&self) -> Writer<'_> {
+        Writer {
+            versions: &Only,
+            api_version: SCALE_VERSION,
+            schema: builtin::named(SCALE),
+            filter: &Filter::All,
+            manager: &self.options.manager,
+            subresource: "scale",
+            now: &self.now,
+        }
+    }
+
+    /// The new Scale and its owners after a write that is no apply.
+    fn updated(&self, old: &Value, mut new: Value, managed: Managed) -> (Value, Managed) {
+        owners::take(&mut new);
+        let managed = self.writer().update(old, &new, managed, false);
+        (new, managed)
+    }
+
+    /// The new Scale and its owners after an apply.
+    fn applied(
+        &self,
+        old: Value,
+        managed: Managed,
+        said: &Value,
+        custom: bool,
+    ) -> Result<(Value, Managed), Status> {
+        let schema = builtin::named(SCALE);
+        let nothing = || {
+            let mut scale = crate::value!({"kind": "Scale", "apiVersion": SCALE_VERSION});
+            decode::tidy(&mut scale, schema);
+            scale
+        };
+        let decode = |new: Value| {
+            if custom {
+                return Err(format!(
+                    "request to convert CR to an invalid group/version: {SCALE_VERSION}"
+                ));
+            }
+            restore::restore(new, schema, false)
+                .map(|restored| restored.value)
+                .map_err(|why| {
+                    format!(
+                        "unable to convert unstructured object to {SCALE_VERSION}, Kind=Scale: {why}"
+                    )
+                })
+        };
+        let ground = Ground {
+            nothing: &nothing,
+            decode: &decode,
+            custom: false,
+            force: self.options.force,
+        };
+        apply::lay(&self.writer(), &ground, said, old, managed, false)
+    }
+}
+
+/// Changes the object so that its Scale, and who owns it, is what `wanted` makes of the old one.
 async fn change(
     call: &mut Call<'_>,
     scale: &Scale,
-    options: &crate::api::query::WriteOptions,
-    mut wanted: impl FnMut(&Value) -> Result<Value, Status>,
+    options: &WriteOptions,
+    mut wanted: impl FnMut(Value, Managed, &By<'_>) -> Result<(Value, Managed), Status>,
 ) -> Result<Value, Status> {
     // The write is one of the object itself, by the rules of the object itself.
     let target = Target {
@@ -123,34 +218,58 @@ async fn change(
         }),
         ..call.target.clone()
     };
+    let by = By {
+        options,
+        now: time::print(target.now),
+    };
+    let api_version = target.resource.api_version(&target.version().name);
+    let places = |said: &str| place(&target.resource, said, scale);
     let mut write = call.server.write(&target, options);
     let reply = write
-        .update(200, |old| {
-            let (mut live, there) = of(scale, old)?;
-            if !there {
+        .rewrite(200, |write, mut object| {
+            let parent = apply::read_managed(&owners::take(&mut object))?;
+            let (mut live, there) = of(scale, &object)?;
+            if !there && target.resource.is_custom() {
                 live.object_mut()
                     .object_mut("spec")
                     .insert("replicas", ABSENT);
             }
-            let new = wanted(&live)?;
+            let (mut new, managed) = wanted(live, to_scale(&parent, &places), &by)?;
+            patch::belongs(&mut new, &target.info.name, target.namespace())?;
             let replicas = new.at("spec").int("replicas");
-            if replicas == ABSENT {
-                return Err(Status::bad_request(format!(
-                    "the spec replicas field \"{}\" cannot be empty",
-                    scale.spec_replicas.text
-                )));
+            if target.resource.is_custom() {
+                if replicas == ABSENT {
+                    return Err(Status::bad_request(format!(
+                        "the spec replicas field \"{}\" cannot be empty",
+                        scale.spec_replicas.text
+                    )));
+                }
+            } else {
+                judge(&new, &target)?;
+                let uid = new.at("metadata").str("uid");
+                let found = object.at("metadata").str("uid");
+                if !uid.is_empty() && uid != found {
+                    return Err(if target.info.verb == "update" {
+                        write.wrong_uid(uid, found)
+                    } else {
+                        other_uid(&target, uid, found)
+                    });
+                }
             }
-            let mut object = old.clone();
             scale
                 .spec_replicas
                 .set(&mut object, replicas)
                 .map_err(Status::unclassified)?;
-            if let Some(version) = new.at("metadata").get("resourceVersion") {
-                object
-                    .object_mut()
-                    .object_mut("metadata")
-                    .insert("resourceVersion", version);
+            let meta = object.object_mut().object_mut("metadata");
+            match new.at("metadata").get("resourceVersion") {
+                Some(version) => drop(meta.insert("resourceVersion", version)),
+                None if target.resource.is_custom() => {}
+                None => drop(meta.remove("resourceVersion")),
             }
+            owners::put(
+                &mut object,
+                to_parent(&parent, managed, &api_version, &places),
+            );
             Ok(object)
         })
         .await;
@@ -166,6 +285,51 @@ async fn change(
     of(scale, &object)
         .map(|(shown, _)| shown)
         .map_err(|status| Status::bad_request(status.message))
+}
+
+/// Where the replicas are in a version of the resource.
+fn place<'a>(resource: &'a Resource, api_version: &str, asked: &'a Scale) -> Option<Vec<&'a str>> {
+    let (group, name) = api_version.rsplit_once('/').unwrap_or(("", api_version));
+    let version = resource.version(name).filter(|_| group == resource.group)?;
+    Some(match &version.custom {
+        None => asked.spec_replicas.path(),
+        Some(served) => served
+            .scale
+            .as_ref()
+            .map(|scale| scale.spec_replicas.path())
+            .unwrap_or_default(),
+    })
+}
+
+/// Judges the Scale of a built-in kind.
+fn judge(scale: &Value, target: &Target) -> Result<(), Status> {
+    let mut errors = Errors::default();
+    let spec = At::root(scale);
+    let spec = spec.field("spec");
+    spec.field("replicas").non_negative(&mut errors);
+    if errors.is_empty() {
+        return Ok(());
+    }
+    let about = About {
+        group: "autoscaling",
+        kind: "Scale",
+        name: &target.info.name,
+    };
+    Err(Status::invalid(about, &errors))
+}
+
+/// The refusal of a patch that says another uid than the object has.
+fn other_uid(target: &Target, asked: &str, found: &str) -> Status {
+    let kind = format!("{}/scale", target.resource.plural);
+    let about = About {
+        group: &target.resource.group,
+        kind: &kind,
+        name: &target.info.name,
+    };
+    Status::conflict(
+        about,
+        &format!("Precondition failed: UID in precondition: {asked}, UID in object meta: {found}"),
+    )
 }
 
 /// The table of a Scale.

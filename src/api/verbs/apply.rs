@@ -15,7 +15,7 @@ use crate::patch::managed::typing::Type;
 use crate::patch::managed::validate::validate;
 use crate::patch::managed::{Managed, Refusal, Set, Writer, walk};
 use crate::patch::restore;
-use crate::schema::{Object, Value, json, yaml};
+use crate::schema::{Value, json, yaml};
 
 /// The media type of an apply.
 pub const MEDIA_TYPE: &str = "application/apply-patch+yaml";
@@ -27,7 +27,7 @@ const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
 const ANNOTATIONS_MAX: usize = crate::resources::metadata::ANNOTATIONS_MAX;
 
 /// What a client applies.
-struct Applied {
+pub struct Applied {
     object: Value,
     /// Members given twice.
     duplicates: Vec<String>,
@@ -39,14 +39,7 @@ struct Applied {
 /// 400 for a body that is not of the kind, 409 with every conflict, 500 for what the schema does not take, and what
 /// any write refuses.
 pub async fn apply(write: &mut Write<'_>, bytes: &[u8]) -> Result<Reply, Status> {
-    let parsed = yaml::parse(bytes)
-        .map_err(|why| Status::bad_request(format!("error encoding patch: {why}")))?;
-    let mut object = parsed.value;
-    round(&mut object);
-    let applied = Applied {
-        object,
-        duplicates: parsed.duplicates,
-    };
+    let applied = Applied::read(bytes)?;
     let target = write.target;
     let main = target.info.subresource.is_empty();
     let key = target.resource.key(target.namespace(), &target.info.name);
@@ -88,17 +81,29 @@ fn round(value: &mut Value) {
 }
 
 impl Applied {
-    /// The object that this makes of the one that is there, with its owners, in the request's version.
-    fn made(
-        &self,
-        write: &Write<'_>,
-        old: Option<Value>,
-        warned: &mut Vec<String>,
-    ) -> Result<Value, Status> {
-        let target = write.target;
-        let nothing = Object::new().into();
+    /// Reads a body.
+    ///
+    /// # Errors
+    /// 400 `error encoding patch: yaml: line 1: did not find expected node content`.
+    pub fn read(bytes: &[u8]) -> Result<Applied, Status> {
+        let parsed = yaml::parse(bytes)
+            .map_err(|why| Status::bad_request(format!("error encoding patch: {why}")))?;
+        let mut object = parsed.value;
+        round(&mut object);
+        Ok(Applied {
+            object,
+            duplicates: parsed.duplicates,
+        })
+    }
+
+    /// The body as an object of a kind.
+    ///
+    /// # Errors
+    /// 400 for a body that is no object, or of another kind.
+    pub fn object(&self, api_version: &str, kind: &str) -> Result<&Value, Status> {
+        static NOTHING: Value = Value::Null;
         let said = match &self.object {
-            Value::Null => &nothing,
+            Value::Null => &NOTHING,
             said @ Value::Object(_) => said,
             other => {
                 return Err(Status::bad_request(format!(
@@ -107,9 +112,43 @@ impl Applied {
                 )));
             }
         };
-        check_kind(said, target)?;
+        if said.str("apiVersion") == api_version && said.str("kind") == kind {
+            return Ok(said);
+        }
+        Err(Status::bad_request(format!(
+            "invalid object type: {}",
+            shown_kind(said)
+        )))
+    }
+
+    /// The object that this makes of the one that is there, with its owners, in the request's version.
+    fn made(
+        &self,
+        write: &Write<'_>,
+        old: Option<Value>,
+        warned: &mut Vec<String>,
+    ) -> Result<Value, Status> {
+        let target = write.target;
+        let resource = &target.resource;
+        let said = self.object(
+            &resource.api_version(&target.version().name),
+            &resource.kind,
+        )?;
         let creates = old.is_none();
-        let mut new = owners::writer(write, |writer| merged(write, writer, said, old))?;
+        let nothing = || owners::nothing(resource, target.version());
+        let ground = Ground {
+            nothing: &nothing,
+            decode: &|new| decoded(new, target, said),
+            custom: resource.is_custom(),
+            force: write.options.force,
+        };
+        let mut live = old.unwrap_or_else(nothing);
+        let list = owners::take(&mut live);
+        let managed = read_managed(&list)?;
+        let (mut new, managed) = owners::writer(write, |writer| {
+            lay(writer, &ground, said, live, managed, creates)
+        })?;
+        owners::put(&mut new, managed.write());
         self.check_duplicates(write.options.validation, warned)?;
         let meta = new.at("metadata");
         if creates && !meta.str("uid").is_empty() {
@@ -127,7 +166,10 @@ impl Applied {
     }
 
     /// Refuses or tells members that were given twice.
-    fn check_duplicates(
+    ///
+    /// # Errors
+    /// 400, where validation is strict.
+    pub fn check_duplicates(
         &self,
         validation: FieldValidation,
         warned: &mut Vec<String>,
@@ -146,18 +188,6 @@ impl Applied {
             _ => Ok(()),
         }
     }
-}
-
-/// Refuses a body of another kind or version than the request's.
-fn check_kind(said: &Value, target: &Target) -> Result<(), Status> {
-    let expected = target.resource.api_version(&target.version().name);
-    if said.str("apiVersion") == expected && said.str("kind") == target.resource.kind {
-        return Ok(());
-    }
-    Err(Status::bad_request(format!(
-        "invalid object type: {}",
-        shown_kind(said)
-    )))
 }
 
 /// The kind that an object says it is, as Go prints it.
@@ -181,27 +211,50 @@ fn shown(object: &Value) -> String {
     )
 }
 
-/// What is said laid over what is there, decoded and with defaults, and with its owners.
-fn merged(
-    write: &Write<'_>,
+/// Reads the owners of a stored object.
+///
+/// # Errors
+/// 500 for what no server has written.
+pub fn read_managed(list: &Value) -> Result<Managed, Status> {
+    Managed::read(list)
+        .map_err(|why| Status::unclassified(format!("failed to decode managed fields: {why}")))
+}
+
+/// What an apply needs to know of a kind.
+pub struct Ground<'a> {
+    /// An object that says nothing.
+    pub nothing: &'a dyn Fn() -> Value,
+    /// The merged object as one of the kind, with defaults; the error is why it cannot be.
+    pub decode: &'a dyn Fn(Value) -> Result<Value, String>,
+    /// Whether stored objects may break the schema.
+    pub custom: bool,
+    /// Whether conflicts are overridden.
+    pub force: bool,
+}
+
+/// What is said laid over what is there, as one of its kind, and who owns what then.
+///
+/// # Errors
+/// 409 with every conflict; 400 and 500 for what cannot be applied.
+pub fn lay(
     writer: &Writer<'_>,
+    ground: &Ground<'_>,
     said: &Value,
-    old: Option<Value>,
-) -> Result<Value, Status> {
-    let target = write.target;
+    live: Value,
+    mut managed: Managed,
+    creates: bool,
+) -> Result<(Value, Managed), Status> {
     let root = Type::root(writer.schema);
-    let creates = old.is_none();
-    let nothing = || owners::nothing(&target.resource, target.version());
-    let mut live = old.unwrap_or_else(nothing);
-    let list = owners::take(&mut live);
-    let mut managed = Managed::read(&list)
-        .map_err(|why| Status::unclassified(format!("failed to decode managed fields: {why}")))?;
+    let refuse = |what: &str, object: &Value, why: String| {
+        Status::unclassified(format!("failed to {what} ({}){why}", shown(object)))
+    };
     if managed.entries.is_empty() && !creates {
-        managed = writer.begin(&live, &nothing()).map_err(|why| {
-            Status::unclassified(format!(
-                "failed to create manager for existing fields: failed to convert new object ({}) to smd typed: {why}",
-                shown(&live)
-            ))
+        managed = writer.begin(&live, &(ground.nothing)()).map_err(|why| {
+            refuse(
+                "create manager for existing fields: failed to convert new object",
+                &live,
+                format!(" to smd typed: {why}"),
+            )
         })?;
     }
     if said
@@ -211,23 +264,14 @@ fn merged(
     {
         return Err(Status::bad_request("metadata.managedFields must be nil"));
     }
-    validate(said, root, false).map_err(|why| {
-        Status::unclassified(format!(
-            "failed to create typed patch object ({}): {why}",
-            shown(said)
-        ))
-    })?;
-    if target.resource.is_custom() {
-        validate(&live, root, true).map_err(|why| {
-            Status::unclassified(format!(
-                "failed to create typed live object ({}): {why}",
-                shown(&live)
-            ))
-        })?;
+    validate(said, root, false)
+        .map_err(|why| refuse("create typed patch object", said, format!(": {why}")))?;
+    if ground.custom {
+        validate(&live, root, true)
+            .map_err(|why| refuse("create typed live object", &live, format!(": {why}")))?;
     }
-    let by_kubectl = write.options.manager == "kubectl";
-    let force = write.options.force;
-    let outcome = match writer.apply(&live, said, managed.clone(), force) {
+    let by_kubectl = writer.manager == "kubectl";
+    let outcome = match writer.apply(&live, said, managed.clone(), ground.force) {
         Err(Refusal::Conflicts(conflicts)) if by_kubectl => {
             match unsettled(writer, &live, conflicts.clone()) {
                 None => Err(Refusal::Conflicts(conflicts)),
@@ -242,34 +286,32 @@ fn merged(
         Refusal::Other(why) => Status::unclassified(why),
     })?;
     let mut new = match new {
-        Some(new) => decoded(new, target, said)?,
+        Some(new) => (ground.decode)(new).map_err(|why| {
+            refuse(
+                "convert new object",
+                said,
+                format!(" to proper version: {why}"),
+            )
+        })?,
         None => live,
     };
     if by_kubectl {
         remember(&mut new, said);
     }
-    owners::put(&mut new, managed.write());
-    Ok(new)
+    Ok((new, managed))
 }
 
 /// The merged object as one of its kind, with defaults.
-fn decoded(new: Value, target: &Target, said: &Value) -> Result<Value, Status> {
+fn decoded(new: Value, target: &Target, said: &Value) -> Result<Value, String> {
     let version = target.version();
-    let refuse = |why: String| {
-        Status::unclassified(format!(
-            "failed to convert new object ({}) to proper version: {why}",
-            shown(said)
-        ))
-    };
     if target.resource.is_custom() {
-        let decoded = custom::decode(new, target, false).map_err(refuse)?;
-        return Ok(decoded.value);
+        return custom::decode(new, target, false).map(|decoded| decoded.value);
     }
     let decoded = restore::restore(new, &version.schema, false).map_err(|why| {
-        refuse(format!(
+        format!(
             "unable to convert unstructured object to {}: {why}",
             shown_kind(said)
-        ))
+        )
     })?;
     let mut new = decoded.value;
     (target.resource.rules.defaults)(&mut new, &target.cx());

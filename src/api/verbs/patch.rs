@@ -80,7 +80,10 @@ pub async fn patch(write: &mut Write<'_>, kind: Kind, bytes: &[u8]) -> Result<Re
 }
 
 /// Refuses an object of another name or namespace than the request's; one that says no namespace is put there.
-pub(super) fn belongs(object: &mut Value, name: &str, namespace: &str) -> Result<(), Status> {
+///
+/// # Errors
+/// 400.
+pub fn belongs(object: &mut Value, name: &str, namespace: &str) -> Result<(), Status> {
     let meta = object.object_mut().object_mut("metadata");
     match meta.get("namespace").and_then(Value::as_str) {
         None | Some("") if !namespace.is_empty() => {

@@ -281,7 +281,7 @@ impl Write<'_> {
     ///
     /// # Errors
     /// As [`Write::update`].
-    pub(super) async fn rewrite(
+    pub(in crate::api) async fn rewrite(
         &mut self,
         code: u16,
         mut change: impl FnMut(&Self, Value) -> Result<Value, Status>,
@@ -343,7 +343,7 @@ impl Write<'_> {
         self.update(200, move |_| Ok(object.clone())).await
     }
 
-    fn wrong_uid(&self, asked: &str, found: &str) -> Status {
+    pub(in crate::api) fn wrong_uid(&self, asked: &str, found: &str) -> Status {
         let target = self.target;
         let key = target.resource.key(target.namespace(), &target.info.name);
         Status::conflict(

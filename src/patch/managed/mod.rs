@@ -6,6 +6,7 @@ pub mod element;
 pub mod entries;
 pub mod fields;
 pub mod merge;
+pub mod scale;
 pub mod set;
 pub mod typing;
 pub mod update;

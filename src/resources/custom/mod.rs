@@ -4,7 +4,6 @@ pub mod conditions;
 pub mod definition;
 pub mod embedded;
 mod rules;
-pub mod scale;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -13,6 +12,7 @@ use base64::Engine as _;
 use compact_str::{CompactString, format_compact};
 
 use super::registry::{Column, Resource, Subresource, Version};
+use super::scale::Scale;
 use crate::meta::jsonpath::JsonPath;
 use crate::meta::table::since;
 use crate::meta::{time, version};
@@ -50,7 +50,7 @@ pub struct Served {
     /// Its selectable fields.
     pub selectable: Vec<(Key, JsonPath)>,
     /// The scale subresource.
-    pub scale: Option<scale::Scale>,
+    pub scale: Option<Scale>,
 }
 
 /// The value of the condition `kind` of a definition.
@@ -210,7 +210,7 @@ fn served(
             }),
             cells,
             selectable: selectable_of(version).collect(),
-            scale: subresources.get("scale").map(scale::Scale::new),
+            scale: subresources.get("scale").map(Scale::new),
         })),
         forms: Arc::default(),
     }

@@ -1,6 +1,9 @@
-//! The scale subresource of custom resources: where replicas and selector are, and what may stand there. Follows
-//! k8s.io/apiextensions-apiserver/pkg/registry/customresource (etcd.go, validator.go).
+//! The scale subresource: where replicas and selector are, and what may stand there. Follows
+//! k8s.io/apiextensions-apiserver/pkg/registry/customresource (etcd.go, validator.go) and, for built-in kinds,
+//! pkg/registry/apps/deployment/storage/storage.go.
 
+use super::registry::Version;
+use crate::meta::selector;
 use crate::meta::{Errors, Path};
 use crate::schema::{Key, Value, structural};
 
@@ -12,15 +15,28 @@ pub struct Dotted {
     steps: Vec<Key>,
 }
 
-/// Where a custom resource keeps what a Scale shows.
+/// Where the selector of what is scaled is.
+#[derive(Clone, Debug)]
+pub enum Selector {
+    /// Nowhere.
+    None,
+    /// Text at a path.
+    Text(Dotted),
+    /// A LabelSelector at `spec.selector`.
+    Labels,
+    /// A map of labels at `spec.selector`.
+    Map,
+}
+
+/// Where an object keeps what a Scale shows.
 #[derive(Clone, Debug)]
 pub struct Scale {
     /// The wanted number.
     pub spec_replicas: Dotted,
     /// The observed number.
     pub status_replicas: Dotted,
-    /// The selector as text.
-    pub selector: Option<Dotted>,
+    /// The selector.
+    pub selector: Selector,
 }
 
 impl Dotted {
@@ -34,6 +50,11 @@ impl Dotted {
                 .map(Key::from)
                 .collect(),
         }
+    }
+
+    /// The member names.
+    pub fn path(&self) -> Vec<&str> {
+        self.steps.iter().map(Key::as_str).collect()
     }
 
     /// The value here, if there is one.
@@ -126,10 +147,29 @@ impl Scale {
         Scale {
             spec_replicas: Dotted::new(declared.str("specReplicasPath")),
             status_replicas: Dotted::new(declared.str("statusReplicasPath")),
-            selector: Some(declared.str("labelSelectorPath"))
-                .filter(|path| !path.is_empty())
-                .map(Dotted::new),
+            selector: match declared.str("labelSelectorPath") {
+                "" => Selector::None,
+                path => Selector::Text(Dotted::new(path)),
+            },
         }
+    }
+
+    /// How a kind is scaled in a version, if that has a Scale.
+    pub fn served(version: &Version) -> Option<Scale> {
+        if let Some(custom) = &version.custom {
+            return custom.scale.clone();
+        }
+        version.subresource("scale")?;
+        let by_map = version.type_name.ends_with(".ReplicationController");
+        Some(Scale {
+            spec_replicas: Dotted::new(".spec.replicas"),
+            status_replicas: Dotted::new(".status.replicas"),
+            selector: if by_map {
+                Selector::Map
+            } else {
+                Selector::Labels
+            },
+        })
     }
 
     /// Judges the wanted number.
@@ -140,7 +180,7 @@ impl Scale {
     /// Judges the observed number and the selector.
     pub fn validate_status(&self, object: &Value, errors: &mut Errors) {
         replicas(&self.status_replicas, object, errors);
-        if let Some(selector) = &self.selector
+        if let Selector::Text(selector) = &self.selector
             && let Err(why) = selector.text(object)
         {
             errors.invalid(Path::ROOT.field(&selector.text), "", why);
@@ -154,9 +194,15 @@ impl Scale {
     pub fn of(&self, object: &Value) -> Result<(Value, bool), String> {
         let wanted = self.spec_replicas.int(object)?;
         let observed = self.status_replicas.int(object)?.unwrap_or(0);
+        let declared = object.path(&["spec", "selector"]);
         let selector = match &self.selector {
-            Some(path) => path.text(object)?.unwrap_or_default(),
-            None => String::new(),
+            Selector::Text(path) => path.text(object)?.unwrap_or_default(),
+            Selector::None => String::new(),
+            Selector::Labels => selector::Selector::from_object(declared)?.to_string(),
+            Selector::Map => {
+                let labels = crate::value!({"matchLabels": declared});
+                selector::Selector::from_object(&labels)?.to_string()
+            }
         };
         let meta = object.at("metadata");
         let mut shown = crate::schema::Object::new();
