@@ -4,7 +4,7 @@
 //! never stored), in a file of its own, found here by its name.
 
 pub mod components;
-mod kubelet;
+pub mod kubelet;
 pub mod scale;
 
 use bytes::Bytes;
