@@ -3,7 +3,7 @@
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::{Component, Path, PathBuf};
 
-use rustix::fs::{CWD, FileType, Mode, OFlags, ResolveFlags};
+use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags};
 use rustix::io::{Errno, Result};
 
 /// Opens a directory to look things up in.
@@ -34,6 +34,11 @@ pub fn open_as<F: AsFd>(root: F, path: &Path, flags: OFlags) -> Result<OwnedFd> 
 
 /// Finds a path below `root`; what is missing of it is made, as a directory or an empty file.
 pub fn ensure<F: AsFd>(root: F, path: &Path, directory: bool) -> Result<OwnedFd> {
+    ensure_with(root, path, directory, 0o755)
+}
+
+/// As [`ensure`]; directories that are made get `mode`, whatever the umask is.
+pub fn ensure_with<F: AsFd>(root: F, path: &Path, directory: bool, mode: u32) -> Result<OwnedFd> {
     let root = root.as_fd();
     match open_in(root, path) {
         Err(Errno::NOENT) => {}
@@ -52,7 +57,9 @@ pub fn ensure<F: AsFd>(root: F, path: &Path, directory: bool) -> Result<OwnedFd>
         }
         let name = part.as_os_str();
         let made = if index + 1 < parts.len() || directory {
-            rustix::fs::mkdirat(&parent, name, Mode::from_raw_mode(0o755))
+            let mode = Mode::from_raw_mode(mode);
+            rustix::fs::mkdirat(&parent, name, mode)
+                .and_then(|()| rustix::fs::chmodat(&parent, name, mode, AtFlags::empty()))
         } else {
             let mode = Mode::from_raw_mode(0o644);
             rustix::fs::mknodat(&parent, name, FileType::RegularFile, mode, 0)

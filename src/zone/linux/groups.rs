@@ -182,6 +182,22 @@ impl Groups {
         found
     }
 
+    /// Removes groups of zones that there are not any more, where nothing runs in them.
+    pub fn sweep(&self, known: &dyn Fn(&str) -> bool) {
+        for own in &self.ours {
+            for child in children(own) {
+                let name = child
+                    .file_name()
+                    .unwrap_or_default()
+                    .to_string_lossy()
+                    .into_owned();
+                if !known(&name) && self.processes(&name).is_empty() {
+                    let _ = self.remove_zone(&name);
+                }
+            }
+        }
+    }
+
     /// Removes the group of a process.
     pub fn remove(&self, zone: &str, name: &str) -> io::Result<()> {
         self.zone(zone)

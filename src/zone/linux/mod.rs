@@ -133,6 +133,12 @@ impl Linux {
             }
             inner.zones.lock().insert(name, home);
         }
+        {
+            let zones = inner.zones.lock();
+            inner
+                .groups
+                .sweep(&|name| zones.keys().any(|zone| zone.as_str() == name));
+        }
         Ok(Linux(inner))
     }
 

@@ -57,6 +57,14 @@ fn tool(program: &str, arguments: &[&str], input: &str) -> Result<String, String
     }
 }
 
+/// Whether this network namespace has a link. `/sys` may be another one's.
+fn exists(link: &str) -> bool {
+    std::fs::read_to_string("/proc/thread-self/net/dev").is_ok_and(|text| {
+        text.lines()
+            .any(|line| line.trim_start().starts_with(&format!("{link}:")))
+    })
+}
+
 impl Network {
     /// Makes bridge and rules, or finds them as they were.
     ///
@@ -64,14 +72,18 @@ impl Network {
     /// A bridge of this name that is not ours, a missing tool or right.
     pub fn prepare(&self) -> Result<(), String> {
         let bridge = &self.bridge;
-        match std::fs::read_to_string(format!("/sys/class/net/{bridge}/ifalias")) {
-            Ok(alias) if alias.trim() == ALIAS => {}
-            Ok(_) => {
+        let shown = match exists(bridge) {
+            true => Some(tool("ip", &["-o", "link", "show", "dev", bridge], "")?),
+            false => None,
+        };
+        match shown {
+            Some(shown) if shown.contains(&format!("alias {ALIAS}")) => {}
+            Some(_) => {
                 return Err(format!(
                     "there is a link {bridge} that reddwarf did not make; choose another --etherstub-name"
                 ));
             }
-            Err(_) => {
+            None => {
                 tool(
                     "ip",
                     &["-batch", "-"],
@@ -142,7 +154,7 @@ add rule {table} postrouting ip saddr {cidr} ip daddr {cidr} ct status dnat masq
         else {
             return Ok(());
         };
-        if std::path::Path::new("/sys/class/net").join(link).exists() {
+        if exists(link) {
             // Left by a boot that did not come to its end.
             tool("ip", &["link", "del", link], "")?;
         }
@@ -189,7 +201,7 @@ add rule {table} postrouting ip saddr {cidr} ip daddr {cidr} ct status dnat masq
             return Ok(());
         };
         self.ports("delete", ports, &address.to_string())?;
-        if std::path::Path::new("/sys/class/net").join(link).exists() {
+        if exists(link) {
             // It goes with its other end; whoever is first, it is gone.
             let _ = tool("ip", &["link", "del", link], "");
         }

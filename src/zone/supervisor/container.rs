@@ -18,7 +18,7 @@ use rustix::mount::{MountFlags, MountPropagationFlags, UnmountFlags};
 use rustix::thread::{CapabilitySet, LinkNameSpaceType, UnshareFlags};
 use serde::{Deserialize, Serialize};
 
-use crate::storage::beneath::{ensure, open_in, through};
+use crate::storage::beneath::{ensure, ensure_with, open_in, through};
 use crate::zone::{Mount, ProcessSpec, Propagation, Rights, Root};
 
 /// What such a process is to do.
@@ -399,7 +399,11 @@ fn bind(root: &OwnedFd, of: &Mount) -> Result<(), Failure> {
     let source = match &of.inside {
         None => source,
         // A volume's content is its user's: a link in it must not lead out of it.
-        Some(inside) => at(inside.display(), ensure(&source, inside, true))?,
+        Some(inside) => {
+            let volume = at(of.source.display(), rustix::fs::fstat(&source))?;
+            let mode = volume.st_mode & 0o7777;
+            at(inside.display(), ensure_with(&source, inside, true, mode))?
+        }
     };
     let found = at(of.source.display(), rustix::fs::fstat(&source))?;
     let directory = FileType::from_raw_mode(found.st_mode) == FileType::Directory;

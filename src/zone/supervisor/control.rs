@@ -621,7 +621,8 @@ impl Supervisor {
         for pump in pumps {
             let _ = tokio::time::timeout(LAST_WORDS, pump).await;
         }
-        let out_of_memory = signal == 9 && self.killed_for_memory(id);
+        // A child that was ended for it ends its parent with an ordinary status.
+        let out_of_memory = code != 0 && self.killed_for_memory(id);
         let process = {
             let mut state = self.state.lock();
             let Some(entry) = state.entries.get_mut(id) else {
