@@ -131,7 +131,7 @@ pub fn object(
     if options.validation == FieldValidation::Strict && !told.is_empty() {
         return Err(cannot(format!(
             "strict decoding error: {}",
-            told.join(", ")
+            read::strict(&told)
         )));
     }
     if report {
@@ -150,21 +150,6 @@ pub fn object(
 /// The refusal of a body that does not say what it is.
 fn untyped(value: &Value, bytes: &[u8], expected: Expected<'_>) -> Option<Status> {
     let unrecognized = |cause: String| Some(read::unrecognized(bytes, expected.kind, &cause));
-    let shape = r#"struct { APIVersion string "json:\"apiVersion,omitempty\""; Kind string "json:\"kind,omitempty\"" }"#;
-    if !matches!(value, Value::Object(_) | Value::Null) {
-        return unrecognized(format!(
-            "couldn't get version/kind; json parse error: json: cannot unmarshal {} into Go value of type {shape}",
-            value.type_name()
-        ));
-    }
-    for name in ["apiVersion", "kind"] {
-        if !matches!(value.at(name), Value::String(_) | Value::Null) {
-            return unrecognized(format!(
-                "couldn't get version/kind; json parse error: json: cannot unmarshal {} into Go struct field .{name} of type string",
-                value.at(name).type_name()
-            ));
-        }
-    }
     if value.str("kind").is_empty() {
         let shown = String::from_utf8_lossy(bytes);
         return unrecognized(format!("Object 'Kind' is missing in '{shown}'"));

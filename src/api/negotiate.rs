@@ -101,6 +101,8 @@ pub enum Offer {
     Watch,
     /// Documents and refusals: themselves only.
     Documents,
+    /// Documents that there are in JSON only.
+    Json,
     /// Custom resources: no protobuf, other refusals.
     Custom,
     /// A watch of custom resources.
@@ -129,10 +131,10 @@ pub fn accept(headers: &HeaderMap, offer: Offer) -> Result<Accepted, Status> {
     for clause in clauses(&header) {
         let format = match clause.media {
             "application/json" | "*/*" => Format::Json,
-            "application/yaml" if !watch => Format::Yaml,
-            PROTOBUF if matches!(offer, Offer::Objects) => Format::Protobuf,
+            "application/yaml" if !watch && offer != Offer::Json => Format::Yaml,
+            PROTOBUF if matches!(offer, Offer::Objects | Offer::Documents) => Format::Protobuf,
             "application/yaml" | PROTOBUF => {
-                known_media = true;
+                known_media = offer != Offer::Json;
                 continue;
             }
             "application/*" if matches!(offer, Offer::Documents) => Format::Json,
@@ -147,6 +149,8 @@ pub fn accept(headers: &HeaderMap, offer: Offer) -> Result<Accepted, Status> {
     }
     let types = if watch {
         "application/json;stream=watch, application/vnd.kubernetes.protobuf;stream=watch".to_owned()
+    } else if offer == Offer::Json {
+        "application/json".to_owned()
     } else {
         TYPES.to_owned()
     };
@@ -186,7 +190,7 @@ fn shape(clause: &Clause<'_>, offer: Offer) -> Option<Shape> {
     let Some(form) = param("as") else {
         return Some(Shape::Object);
     };
-    if matches!(offer, Offer::Documents) {
+    if matches!(offer, Offer::Documents | Offer::Json) {
         return None;
     }
     let beta = match (param("g"), param("v")) {
@@ -199,6 +203,30 @@ fn shape(clause: &Clause<'_>, offer: Offer) -> Option<Shape> {
         "PartialObjectMetadata" => Some(Shape::Partial { beta }),
         "PartialObjectMetadataList" => Some(Shape::PartialList { beta }),
         _ => None,
+    }
+}
+
+/// Whether an OpenAPI 2.0 document is asked for as protobuf.
+///
+/// # Errors
+/// 406 where neither that nor JSON is accepted.
+pub fn accept_openapi(headers: &HeaderMap) -> Result<bool, Status> {
+    let header = headers
+        .get(ACCEPT)
+        .and_then(|value| value.to_str().ok())
+        .unwrap_or_default();
+    let known = clauses(header)
+        .iter()
+        .find_map(|clause| match clause.media {
+            "application/json" | "*/*" | "application/*" => Some(false),
+            "application/com.github.proto-openapi.spec.v2@v1.0+protobuf"
+            | "application/com.github.proto-openapi.spec.v2.v1.0+protobuf" => Some(true),
+            _ => None,
+        });
+    match known {
+        Some(protobuf) => Ok(protobuf),
+        None if header.trim().is_empty() => Ok(false),
+        None => Err(super::openapi::not_acceptable()),
     }
 }
 

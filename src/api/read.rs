@@ -49,46 +49,70 @@ pub struct Body {
 
 /// The refusal of a body of which nobody can say what it is, with its beginning.
 pub fn unrecognized(bytes: &[u8], kind: &str, cause: &str) -> Status {
-    let shown = match bytes.len() {
-        0 => "<empty>".to_owned(),
-        _ => {
-            let head = &bytes[..bytes.len().min(30)];
-            let text = if bytes.starts_with(b"{") {
-                String::from_utf8_lossy(head).into_owned()
-            } else {
-                head.iter().map(|b| format!("{b:02x}")).collect()
-            };
-            if bytes.len() > 30 {
-                format!("{text} ...")
-            } else {
-                text
-            }
-        }
+    let head = &bytes[..bytes.len().min(30)];
+    let shown = match bytes.first() {
+        None => "<empty>".to_owned(),
+        Some(b'{') => String::from_utf8_lossy(head).into_owned(),
+        Some(_) => head.iter().map(|b| format!("{b:02x}")).collect(),
     };
+    let more = if bytes.len() > 30 { " ..." } else { "" };
     Status::bad_request(format!(
-        "the object provided is unrecognized (must be of type {kind}): {cause} ({shown})"
+        "the object provided is unrecognized (must be of type {kind}): {cause} ({shown}{more})"
     ))
 }
 
-/// Reads bytes as JSON or YAML.
+/// What upstream decodes first to see what a body is.
+const TYPE_META: &str = r#"struct { APIVersion string "json:\"apiVersion,omitempty\""; Kind string "json:\"kind,omitempty\"" }"#;
+
+/// Reads the bytes of a body that is to be of a built-in kind.
 ///
 /// # Errors
 /// 400 in upstream's words, with the beginning of the body.
 pub fn parse(bytes: &[u8], format: Format, kind: &str) -> Result<Body, Status> {
-    let mut body = parsed(bytes, format, kind)?;
+    let mut body = value(bytes, format).map_err(|cause| unrecognized(bytes, kind, &cause))?;
     keep_reset(&mut body.value);
     Ok(body)
 }
 
-fn parsed(bytes: &[u8], format: Format, kind: &str) -> Result<Body, Status> {
-    let unrecognized = |cause: String| unrecognized(bytes, kind, &cause);
+/// Reads the bytes of a body: an object with `kind` and `apiVersion` that are texts if they are there, or null.
+///
+/// # Errors
+/// What is wrong, in upstream's words.
+pub fn value(bytes: &[u8], format: Format) -> Result<Body, String> {
+    let body = syntax(bytes, format)?;
+    let cannot = |value: &Value, into: &str| {
+        Err(format!(
+            "couldn't get version/kind; json parse error: json: cannot unmarshal {} into Go {into}",
+            value.type_name()
+        ))
+    };
+    let Some(object) = body.value.as_object() else {
+        return if body.value.is_null() {
+            Ok(body)
+        } else {
+            cannot(&body.value, &format!("value of type {TYPE_META}"))
+        };
+    };
+    let wrong = object.iter().find(|(key, value)| {
+        matches!(key.as_str(), "kind" | "apiVersion")
+            && !value.is_null()
+            && value.as_str().is_none()
+    });
+    match wrong {
+        Some((key, value)) => cannot(value, &format!("struct field .{key} of type string")),
+        None => Ok(body),
+    }
+}
+
+/// Reads the bytes of a body, whatever it is.
+///
+/// # Errors
+/// The parser's text.
+pub fn syntax(bytes: &[u8], format: Format) -> Result<Body, String> {
     match format {
         Format::Json => {
-            let parsed = json::parse(bytes).map_err(|error| {
-                unrecognized(format!(
-                    "couldn't get version/kind; json parse error: {error}"
-                ))
-            })?;
+            let parsed = json::parse(bytes)
+                .map_err(|error| format!("couldn't get version/kind; json parse error: {error}"))?;
             Ok(Body {
                 value: parsed.value,
                 duplicates: parsed
@@ -99,22 +123,21 @@ fn parsed(bytes: &[u8], format: Format, kind: &str) -> Result<Body, Status> {
             })
         }
         Format::Yaml => {
-            let parsed = yaml::parse(bytes).map_err(unrecognized)?;
+            let parsed = yaml::parse(bytes)?;
             Ok(Body {
                 value: parsed.value,
                 duplicates: parsed.duplicates,
             })
         }
         Format::Protobuf => {
-            let envelope = proto::open(bytes).map_err(|error| unrecognized(error.to_string()))?;
+            let envelope = proto::open(bytes).map_err(|error| error.to_string())?;
             let (group, version) = envelope
                 .api_version
                 .split_once('/')
                 .unwrap_or(("", &envelope.api_version));
             let schema =
                 builtin::named(gvk_type(group, version, &envelope.kind).unwrap_or_default());
-            let mut value = proto::read(envelope.raw, schema)
-                .map_err(|error| unrecognized(error.to_string()))?;
+            let mut value = proto::read(envelope.raw, schema).map_err(|error| error.to_string())?;
             let object = value.object_mut();
             object.insert("apiVersion", envelope.api_version);
             object.insert("kind", envelope.kind);
@@ -142,13 +165,6 @@ pub fn object(
     } = body;
     if value.is_null() {
         value = Value::Object(Object::new());
-    }
-    if value.as_object().is_none() {
-        let shape = r#"struct { APIVersion string "json:\"apiVersion,omitempty\""; Kind string "json:\"kind,omitempty\"" }"#;
-        return Err(Status::bad_request(format!(
-            "couldn't get version/kind; json parse error: json: cannot unmarshal {} into Go value of type {shape}",
-            value.type_name()
-        )));
     }
     let said = (
         value.str("apiVersion").to_owned(),
@@ -210,10 +226,7 @@ pub fn typed(
         .collect();
     match validation {
         FieldValidation::Strict if !told.is_empty() => {
-            return Err(cannot(format!(
-                "strict decoding error: {}",
-                told.join(", ")
-            )));
+            return Err(cannot(format!("strict decoding error: {}", strict(&told))));
         }
         FieldValidation::Warn => warnings.extend(told),
         _ => {}
@@ -227,6 +240,18 @@ pub fn typed(
     Ok(value)
 }
 
+/// What strict decoding refuses, in one text: what YAML holds twice comes as one error of many lines.
+pub fn strict(told: &[String]) -> String {
+    let twice = told.iter().take_while(|text| text.starts_with("line "));
+    let twice: Vec<&str> = twice.map(String::as_str).collect();
+    let mut texts = Vec::with_capacity(told.len());
+    if !twice.is_empty() {
+        texts.push(format!("yaml: unmarshal errors:\n  {}", twice.join("\n  ")));
+    }
+    texts.extend_from_slice(&told[twice.len()..]);
+    texts.join(", ")
+}
+
 /// The refusal of a body of another kind or version.
 fn foreign(group: &str, version: &str, kind: &str, expected: Expected<'_>) -> Status {
     let said = registry::api_version(group, version);
@@ -238,14 +263,11 @@ fn foreign(group: &str, version: &str, kind: &str, expected: Expected<'_>) -> St
         ));
     }
     let cause = not_of_kind(group, version, kind, expected);
-    if known || kind != expected.kind {
-        return Status::bad_request(format!(
-            "{kind} in version {} cannot be handled as a {}: {cause}",
-            quoted(version),
-            expected.kind
-        ));
-    }
-    Status::bad_request(cause)
+    Status::bad_request(format!(
+        "{kind} in version {} cannot be handled as a {}: {cause}",
+        quoted(version),
+        expected.kind
+    ))
 }
 
 /// Why an object of another kind cannot be of the one that is expected.

@@ -8,7 +8,8 @@ use http::{Method, Request, Response, header};
 use http_body_util::{BodyExt as _, Limited};
 
 use super::info::Info;
-use super::negotiate::{self, Accepted, Format, Offer};
+use super::negotiate::{self, Accepted, Offer};
+use super::openapi::OpenApi;
 use super::query::{Query, WriteOptions};
 use super::read::{self, Expected, MAX_BODY};
 use super::reply::{self, Body, Reply};
@@ -16,7 +17,7 @@ use super::table::Include;
 use super::verbs::delete::DeleteOptions;
 use super::verbs::write::Write;
 use super::verbs::{self, Target};
-use super::{actions, custom, discovery, health};
+use super::{actions, custom};
 use crate::admission::Plugin;
 use crate::auth::{Authorizer, Decision, User};
 use crate::meta::errors::quoted;
@@ -24,7 +25,7 @@ use crate::meta::status::About;
 use crate::meta::{Status, time};
 use crate::resources::cluster::Cluster;
 use crate::resources::forms;
-use crate::schema::Value;
+use crate::schema::{Value, builtin, decode};
 
 /// The API over a cluster.
 pub struct Server {
@@ -38,6 +39,8 @@ pub struct Server {
     pub version: Value,
     /// Connects to the agents of nodes; none where there are none to connect to.
     pub kubelets: Option<actions::kubelet::Kubelets>,
+    /// OpenAPI documents.
+    pub openapi: OpenApi,
 }
 
 impl Server {
@@ -54,7 +57,7 @@ impl Server {
             return reply::status(&status, &parts.headers);
         }
         if !info.is_resource {
-            return self.document(&parts, &info).await;
+            return self.document(&parts, &info);
         }
         let mut warnings = Vec::new();
         let result = self
@@ -75,94 +78,6 @@ impl Server {
             Decision::NoOpinion(reason) | Decision::Deny(reason) => reason,
         };
         Err(forbidden(user, &attributes, &reason))
-    }
-
-    /// Paths that are no resources.
-    async fn document(&self, parts: &Parts, info: &Info) -> Response<Body> {
-        let path = info.path.as_str();
-        let trimmed = path
-            .strip_suffix('/')
-            .filter(|trimmed| !trimmed.is_empty())
-            .unwrap_or(path);
-        if let Some(answer) = health::answer(
-            path,
-            &Query::parse(parts.uri.query().unwrap_or_default()),
-            &parts.headers,
-        ) {
-            return answer;
-        }
-        let registry = self.cluster.registry();
-        let segments: Vec<&str> = trimmed.trim_start_matches('/').split('/').collect();
-        let wants_aggregated = || aggregated_wanted(&parts.headers);
-        let value = match segments.as_slice() {
-            ["version"] => Some(self.version.clone()),
-            ["api"] if wants_aggregated() => return self.aggregated(parts, true),
-            ["apis"] if wants_aggregated() => return self.aggregated(parts, false),
-            ["api"] => Some(discovery::core_versions(&self.address())),
-            ["apis"] => Some(discovery::groups(&registry)),
-            ["api", version] => match discovery::resources(&registry, "", version) {
-                Some(value) => Some(value),
-                None => return reply::status(&Status::no_such_resource(), &parts.headers),
-            },
-            ["apis", group] => discovery::group(&registry, group),
-            ["apis", group, version] => match discovery::resources(&registry, group, version) {
-                Some(value) => Some(value),
-                None if registry.group(group).is_some_and(|group| !group.custom) => {
-                    return reply::status(&Status::no_such_resource(), &parts.headers);
-                }
-                None => None,
-            },
-            [""] => Some(root(&registry)),
-            _ => None,
-        };
-        let Some(value) = value else {
-            return not_found(&parts.headers);
-        };
-        if !matches!(parts.method, Method::GET | Method::POST)
-            || (parts.method == Method::POST && segments.first() == Some(&"version"))
-        {
-            return reply::status(&Status::method_not_allowed(), &parts.headers);
-        }
-        match negotiate::accept(&parts.headers, Offer::Documents) {
-            Ok(accepted) => reply::response(
-                200,
-                accepted.format.content_type(),
-                reply::bytes_of(&value, accepted.format),
-                &parts.headers,
-            ),
-            Err(status) => reply::status(&status, &parts.headers),
-        }
-    }
-
-    fn aggregated(&self, parts: &Parts, core: bool) -> Response<Body> {
-        let value = discovery::aggregated(&self.cluster.registry(), core);
-        let bytes = reply::bytes_of(&value, Format::Json);
-        let tag = ring::digest::digest(&ring::digest::SHA512, &bytes);
-        let tag: String = tag
-            .as_ref()
-            .iter()
-            .map(|byte| format!("{byte:02X}"))
-            .collect();
-        let mut response = reply::response(
-            200,
-            "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList",
-            bytes,
-            &parts.headers,
-        );
-        if let Ok(value) = format!("\"{tag}\"").parse() {
-            response.headers_mut().insert(header::ETAG, value);
-        }
-        response
-            .headers_mut()
-            .append(header::VARY, http::HeaderValue::from_static("Accept"));
-        response
-    }
-
-    fn address(&self) -> String {
-        format!(
-            "{}:{}",
-            self.cluster.settings.advertise_address, self.cluster.settings.secure_port
-        )
     }
 
     async fn resource<B>(
@@ -416,28 +331,21 @@ impl Server {
             return DeleteOptions::read(None, &target.query);
         }
         let format = negotiate::body_format(&parts.headers)?;
-        let body = read::parse(bytes, format, "DeleteOptions")?;
+        let body = read::value(bytes, format).map_err(Status::bad_request)?;
         let kind = body.value.str("kind").to_owned();
         if !matches!(kind.as_str(), "" | "DeleteOptions") {
             return Err(Status::bad_request(format!(
                 "converting (v1.{kind}) to (v1.DeleteOptions): unknown conversion"
             )));
         }
-        let expected = Expected {
-            group: "",
-            version: "v1",
-            kind: "DeleteOptions",
+        let schema = builtin::named("io.k8s.apimachinery.pkg.apis.meta.v1.DeleteOptions");
+        let body = match body.value {
+            Value::Null => crate::schema::Object::new().into(),
+            value => value,
         };
-        let ignore = super::query::FieldValidation::Ignore;
-        let options = read::typed(
-            body.value,
-            Vec::new(),
-            "io.k8s.apimachinery.pkg.apis.meta.v1.DeleteOptions",
-            expected,
-            ignore,
-            &mut Vec::new(),
-        )?;
-        DeleteOptions::read(Some(&options), &target.query)
+        let options =
+            decode::decode(body, schema, "v1.DeleteOptions").map_err(Status::bad_request)?;
+        DeleteOptions::read(Some(&options.value), &target.query)
     }
 
     fn render(
@@ -501,66 +409,8 @@ impl Server {
     }
 }
 
-/// The paths of the root document: what is served, sorted.
-fn root(registry: &crate::resources::Registry) -> Value {
-    let mut paths: Vec<String> = vec![
-        "/api".into(),
-        "/api/v1".into(),
-        "/apis".into(),
-        "/apis/".into(),
-        "/healthz".into(),
-        "/livez".into(),
-        "/readyz".into(),
-        "/version".into(),
-    ];
-    for group in registry
-        .groups()
-        .iter()
-        .filter(|group| !group.name.is_empty())
-    {
-        paths.push(format!("/apis/{}", group.name));
-        paths.extend(
-            group
-                .versions
-                .iter()
-                .map(|version| format!("/apis/{}/{version}", group.name)),
-        );
-    }
-    paths.sort();
-    let paths: Vec<Value> = paths.into_iter().map(Value::from).collect();
-    let mut out = crate::schema::Object::new();
-    out.insert("paths", paths);
-    Value::Object(out)
-}
-
-/// Whether the first type that discovery can serve is the aggregated one.
-fn aggregated_wanted(headers: &http::HeaderMap) -> bool {
-    let header = headers
-        .get(header::ACCEPT)
-        .and_then(|value| value.to_str().ok())
-        .unwrap_or_default();
-    for clause in header.split(',').map(|clause| clause.replace(' ', "")) {
-        let mut words = clause.split(';');
-        match words.next() {
-            Some("application/json" | "*/*") => {}
-            _ => continue,
-        }
-        let params: Vec<&str> = words.collect();
-        if !params.iter().any(|param| param.starts_with("as=")) {
-            return false;
-        }
-        if ["as=APIGroupDiscoveryList", "v=v2", "g=apidiscovery.k8s.io"]
-            .iter()
-            .all(|wanted| params.contains(wanted))
-        {
-            return true;
-        }
-    }
-    false
-}
-
 /// What upstream answers for a path it does not know at all.
-fn not_found(request: &http::HeaderMap) -> Response<Body> {
+pub(super) fn not_found(request: &http::HeaderMap) -> Response<Body> {
     reply::response(
         404,
         "text/plain; charset=utf-8",

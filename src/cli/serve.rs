@@ -188,6 +188,7 @@ where
         plugins,
         version: version(),
         kubelets: Some(kubelets),
+        openapi: crate::api::openapi::OpenApi::default(),
     });
     crate::api::bootstrap::namespaces(&server).await;
     let authentication = Arc::new(Authentication {

@@ -140,10 +140,10 @@ impl Decoder {
                 Value::Int(number)
             }
             (Shape::Bytes, Value::String(text)) => self.bytes(&text),
-            (Shape::IntOrString, value) => self.int_or_string(value),
+            (Shape::IntOrString, value) => self.int_or_string(value, place),
             (Shape::Quantity, value) => self.quantity(value),
-            (Shape::Time, value) => self.time(value, time::canonical),
-            (Shape::MicroTime, value) => self.time(value, time::canonical_micro),
+            (Shape::Time, value) => self.time(value, time::canonical, place),
+            (Shape::MicroTime, value) => self.time(value, time::canonical_micro, place),
             (Shape::OneOf(shapes), value) => match shapes.iter().find(|shape| takes(shape, &value))
             {
                 Some(shape) => self.value(value, shape, place),
@@ -273,18 +273,13 @@ impl Decoder {
         }
     }
 
-    fn int_or_string(&mut self, value: Value) -> Value {
+    fn int_or_string(&mut self, value: Value, place: Place<'_>) -> Value {
         match value {
-            Value::String(_) => value,
+            Value::String(_) | Value::Null => value,
             Value::Int(number) if i32::try_from(number).is_ok() => value,
-            Value::Null => Value::Null,
             other => {
-                self.fail(|| {
-                    format!(
-                        "json: cannot unmarshal {} into Go value of type int32",
-                        described(&other)
-                    )
-                });
+                let go_type = "int32";
+                self.mismatch(&other, Place { go_type, ..place });
                 Value::Null
             }
         }
@@ -305,7 +300,12 @@ impl Decoder {
         }
     }
 
-    fn time(&mut self, value: Value, canonical: fn(&str) -> Result<String, String>) -> Value {
+    fn time(
+        &mut self,
+        value: Value,
+        canonical: fn(&str) -> Result<String, String>,
+        place: Place<'_>,
+    ) -> Value {
         match &value {
             Value::String(text) => match canonical(text) {
                 Ok(text) => Value::from(text),
@@ -315,12 +315,8 @@ impl Decoder {
                 }
             },
             other => {
-                self.fail(|| {
-                    format!(
-                        "json: cannot unmarshal {} into Go value of type string",
-                        other.type_name()
-                    )
-                });
+                let go_type = "string";
+                self.mismatch(other, Place { go_type, ..place });
                 Value::Null
             }
         }

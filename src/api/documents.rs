@@ -1,0 +1,181 @@
+//! Paths that are no resources: discovery, OpenAPI, health, the version.
+
+use http::request::Parts;
+use http::{Method, Response, header};
+
+use super::info::Info;
+use super::negotiate::{self, Format, Offer};
+use super::query::Query;
+use super::reply::{self, Body};
+use super::server::{Server, not_found};
+use super::{discovery, health};
+use crate::meta::Status;
+use crate::resources::Registry;
+use crate::schema::Value;
+
+impl Server {
+    /// Paths that are no resources.
+    pub(super) fn document(&self, parts: &Parts, info: &Info) -> Response<Body> {
+        let path = info.path.as_str();
+        let trimmed = path
+            .strip_suffix('/')
+            .filter(|trimmed| !trimmed.is_empty())
+            .unwrap_or(path);
+        if let Some(answer) = health::answer(
+            path,
+            &Query::parse(parts.uri.query().unwrap_or_default()),
+            &parts.headers,
+        ) {
+            return answer;
+        }
+        let registry = self.cluster.registry();
+        let segments: Vec<&str> = trimmed[1..].split('/').collect();
+        if let ["openapi", document @ ..] = segments.as_slice()
+            && parts.method == Method::GET
+        {
+            return self
+                .openapi
+                .answer(document, parts, &registry)
+                .unwrap_or_else(|| not_found(&parts.headers));
+        }
+        let wants_aggregated = || aggregated_wanted(&parts.headers);
+        let value = match segments.as_slice() {
+            ["version"] => Some(self.version.clone()),
+            ["api"] if wants_aggregated() => return self.aggregated(parts, true),
+            ["apis"] if wants_aggregated() => return self.aggregated(parts, false),
+            ["api"] => Some(discovery::core_versions(&self.address())),
+            ["apis"] => Some(discovery::groups(&registry)),
+            ["api", version] => match discovery::resources(&registry, "", version) {
+                Some(value) => Some(value),
+                None => return reply::status(&Status::no_such_resource(), &parts.headers),
+            },
+            ["apis", group] => discovery::group(&registry, group),
+            ["apis", group, version] => match discovery::resources(&registry, group, version) {
+                Some(value) => Some(value),
+                None if registry.group(group).is_some_and(|group| !group.custom) => {
+                    return reply::status(&Status::no_such_resource(), &parts.headers);
+                }
+                None => None,
+            },
+            [""] => Some(root(&registry)),
+            _ => None,
+        };
+        let Some(value) = value else {
+            return not_found(&parts.headers);
+        };
+        if !matches!(parts.method, Method::GET | Method::POST)
+            || (parts.method == Method::POST && segments.first() == Some(&"version"))
+        {
+            return reply::status(&Status::method_not_allowed(), &parts.headers);
+        }
+        let offer = match segments.as_slice() {
+            ["version"] => Offer::Json,
+            _ => Offer::Documents,
+        };
+        match negotiate::accept(&parts.headers, offer) {
+            Ok(accepted) => reply::response(
+                200,
+                accepted.format.content_type(),
+                reply::bytes_of(&value, accepted.format),
+                &parts.headers,
+            ),
+            Err(status) => reply::status(&status, &parts.headers),
+        }
+    }
+
+    fn aggregated(&self, parts: &Parts, core: bool) -> Response<Body> {
+        let value = discovery::aggregated(&self.cluster.registry(), core);
+        let bytes = reply::bytes_of(&value, Format::Json);
+        let tag = hash(&bytes);
+        let mut response = reply::response(
+            200,
+            "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList",
+            bytes,
+            &parts.headers,
+        );
+        if let Ok(value) = format!("\"{tag}\"").parse() {
+            response.headers_mut().insert(header::ETAG, value);
+        }
+        response
+            .headers_mut()
+            .append(header::VARY, http::HeaderValue::from_static("Accept"));
+        response
+    }
+
+    fn address(&self) -> String {
+        format!(
+            "{}:{}",
+            self.cluster.settings.advertise_address, self.cluster.settings.secure_port
+        )
+    }
+}
+
+/// SHA-512 as upper-case hexadecimal, as upstream tags its documents.
+pub(super) fn hash(bytes: &[u8]) -> String {
+    let digest = ring::digest::digest(&ring::digest::SHA512, bytes);
+    digest
+        .as_ref()
+        .iter()
+        .map(|byte| format!("{byte:02X}"))
+        .collect()
+}
+
+/// The paths of the root document: what is served, sorted.
+fn root(registry: &Registry) -> Value {
+    let mut paths: Vec<String> = vec![
+        "/api".into(),
+        "/api/v1".into(),
+        "/apis".into(),
+        "/apis/".into(),
+        "/healthz".into(),
+        "/livez".into(),
+        "/openapi/v2".into(),
+        "/openapi/v3".into(),
+        "/readyz".into(),
+        "/version".into(),
+    ];
+    for group in registry
+        .groups()
+        .iter()
+        .filter(|group| !group.name.is_empty())
+    {
+        paths.push(format!("/apis/{}", group.name));
+        paths.extend(
+            group
+                .versions
+                .iter()
+                .map(|version| format!("/apis/{}/{version}", group.name)),
+        );
+    }
+    paths.sort();
+    let paths: Vec<Value> = paths.into_iter().map(Value::from).collect();
+    let mut out = crate::schema::Object::new();
+    out.insert("paths", paths);
+    Value::Object(out)
+}
+
+/// Whether the first type that discovery can serve is the aggregated one.
+fn aggregated_wanted(headers: &http::HeaderMap) -> bool {
+    let header = headers
+        .get(header::ACCEPT)
+        .and_then(|value| value.to_str().ok())
+        .unwrap_or_default();
+    for clause in header.split(',').map(|clause| clause.replace(' ', "")) {
+        let mut words = clause.split(';');
+        match words.next() {
+            Some("application/json" | "*/*") => {}
+            _ => continue,
+        }
+        let params: Vec<&str> = words.collect();
+        if !params.iter().any(|param| param.starts_with("as=")) {
+            return false;
+        }
+        if ["as=APIGroupDiscoveryList", "v=v2", "g=apidiscovery.k8s.io"]
+            .iter()
+            .all(|wanted| params.contains(wanted))
+        {
+            return true;
+        }
+    }
+    false
+}

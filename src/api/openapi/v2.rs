@@ -1,0 +1,185 @@
+//! OpenAPI 2.0 (Swagger): one document of everything, for clients from before version 3.
+
+use super::operations::{Operation, PATCH_TYPE, Parameter, PathItem, group_name};
+use super::v3::closure;
+use crate::schema::{Object, Value, builtin};
+use crate::value;
+
+const PRODUCES: [&str; 3] = [
+    "application/json",
+    "application/yaml",
+    "application/vnd.kubernetes.protobuf",
+];
+const PATCHES: [&str; 4] = [
+    "application/json-patch+json",
+    "application/merge-patch+json",
+    "application/strategic-merge-patch+json",
+    "application/apply-patch+yaml",
+];
+
+/// The paths of one group and version.
+pub struct Part<'a> {
+    /// Empty for core.
+    pub group: &'a str,
+    /// `v1`
+    pub version: &'a str,
+    /// Its paths.
+    pub items: Vec<PathItem>,
+}
+
+/// The document.
+pub fn document(parts: &[Part<'_>]) -> Value {
+    let mut names: Vec<String> = Vec::new();
+    let mut paths = Object::new();
+    for part in parts {
+        let tag = format!("{}_{}", group_name(part.group), part.version);
+        for item in &part.items {
+            let mut operations = Object::new();
+            for operation in &item.operations {
+                names.extend(operation.body.clone());
+                names.extend(operation.responses.iter().map(|(.., name)| name.clone()));
+                operations.insert(operation.method, self::operation(operation, &tag));
+            }
+            let parameters: Vec<Value> = item.parameters.iter().map(parameter).collect();
+            operations.insert("parameters", parameters);
+            paths.insert(item.path.as_str(), operations);
+        }
+    }
+    let document = &*builtin::DOCUMENT;
+    let mut definitions = Object::new();
+    for name in closure(names, |name| document.get(name)) {
+        if let Some(schema) = document.get(&name) {
+            definitions.insert(name, self::schema(schema));
+        }
+    }
+    let bearer = vec![value!({"BearerToken": []})];
+    value!({
+        "swagger": "2.0",
+        "info": {"title": "Kubernetes", "version": "1.37"},
+        "paths": (Value::Object(paths)),
+        "definitions": (Value::Object(definitions)),
+        "securityDefinitions": {
+            "BearerToken": {
+                "description": "Bearer Token authentication",
+                "type": "apiKey",
+                "name": "authorization",
+                "in": "header"
+            }
+        },
+        "security": bearer
+    })
+}
+
+/// A schema of version 3 as version 2 says it: references alone, no defaults, no alternatives.
+fn schema(schema: &Value) -> Value {
+    let Some(object) = schema.as_object() else {
+        return schema.clone();
+    };
+    if object.get("x-kubernetes-int-or-string").is_some() || schema.str("format") == "int-or-string"
+    {
+        return value!({"type": "string", "format": "int-or-string"});
+    }
+    let mut out = Object::new();
+    for (key, value) in object.iter() {
+        match key.as_str() {
+            "default" | "nullable" | "oneOf" | "anyOf" | "not" => {}
+            "$ref" => {
+                let name = value.as_str().unwrap_or_default();
+                out.insert(
+                    "$ref",
+                    name.replace("#/components/schemas/", "#/definitions/"),
+                );
+            }
+            "allOf" => {
+                if let Some((_, reference)) = value
+                    .as_array()
+                    .and_then(|all| all.first())
+                    .map(self::schema)
+                    .as_ref()
+                    .and_then(Value::as_object)
+                    .and_then(|object| object.iter().next())
+                {
+                    out.insert("$ref", reference.clone());
+                }
+            }
+            "properties" => {
+                let mut properties = Object::new();
+                for (name, value) in value.as_object().into_iter().flat_map(Object::iter) {
+                    properties.insert(name.clone(), self::schema(value));
+                }
+                out.insert("properties", properties);
+            }
+            "items" | "additionalProperties" => {
+                out.insert(key.clone(), self::schema(value));
+            }
+            _ => {
+                out.insert(key.clone(), value.clone());
+            }
+        }
+    }
+    if out.get("type").is_none() && out.get("$ref").is_none() && object.get("oneOf").is_some() {
+        out.insert("type", "string");
+    }
+    Value::Object(out)
+}
+
+fn reference(name: &str) -> Value {
+    value!({"$ref": (format!("#/definitions/{name}"))})
+}
+
+fn parameter(parameter: &Parameter) -> Value {
+    let mut out = Object::new();
+    out.insert("uniqueItems", true);
+    out.insert("type", parameter.kind);
+    out.insert("name", parameter.name);
+    out.insert("in", if parameter.in_path { "path" } else { "query" });
+    if parameter.in_path {
+        out.insert("required", true);
+    }
+    Value::Object(out)
+}
+
+fn operation(operation: &Operation, tag: &str) -> Value {
+    let texts =
+        |texts: &[&str]| -> Vec<Value> { texts.iter().map(|text| (*text).into()).collect() };
+    let mut out = Object::new();
+    out.insert("description", operation.description.as_str());
+    let patches = operation.body.as_deref() == Some(PATCH_TYPE);
+    out.insert("consumes", texts(if patches { &PATCHES } else { &["*/*"] }));
+    out.insert("produces", texts(&PRODUCES));
+    out.insert("schemes", texts(&["https"]));
+    out.insert("tags", texts(&[tag]));
+    out.insert("operationId", operation.id.as_str());
+    let mut parameters: Vec<Value> = Vec::new();
+    if let Some(name) = &operation.body {
+        let mut body = Object::new();
+        body.insert("name", "body");
+        body.insert("in", "body");
+        if !operation.body_optional {
+            body.insert("required", true);
+        }
+        body.insert("schema", reference(name));
+        parameters.push(Value::Object(body));
+    }
+    parameters.extend(operation.parameters.iter().map(parameter));
+    if !parameters.is_empty() {
+        out.insert("parameters", parameters);
+    }
+    let mut responses = Object::new();
+    for (code, description, name) in &operation.responses {
+        let schema = reference(name);
+        responses.insert(
+            code.to_string(),
+            value!({"description": (*description), "schema": schema}),
+        );
+    }
+    responses.insert("401", value!({"description": "Unauthorized"}));
+    out.insert("responses", responses);
+    out.insert("x-kubernetes-action", operation.action);
+    let (group, version, kind) = &operation.gvk;
+    out.insert(
+        "x-kubernetes-group-version-kind",
+        value!({"group": (group.as_str()), "kind": (kind.as_str()), "version": (version.as_str())}),
+    );
+    Value::Object(out)
+}
