@@ -206,6 +206,7 @@ where
     );
     let ends = CancellationToken::new();
     let definitions = tokio::spawn(crate::api::definitions::run(server.clone(), ends.clone()));
+    let upkeep = tokio::spawn(store::upkeep::keep(store.clone(), ends.clone()));
     announce(&url, &path);
     let serving = tokio::spawn(listen::serve(
         listener,
@@ -232,6 +233,7 @@ where
     ends.cancel();
     let _ = serving.await;
     let _ = definitions.await;
+    let _ = upkeep.await;
     store.close().await;
     Ok(())
 }

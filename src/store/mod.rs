@@ -13,6 +13,7 @@ mod engine;
 mod redb;
 #[cfg(test)]
 mod tests;
+pub mod upkeep;
 pub mod view;
 
 use std::sync::Arc;
