@@ -3,7 +3,7 @@
 //! The pipeline of verbs knows no kind. An [`Action`] is the exception: one subresource (or one resource that is
 //! never stored), in a file of its own, found here by its name.
 
-pub mod components;
+mod components;
 pub mod kubelet;
 pub mod scale;
 
