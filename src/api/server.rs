@@ -19,9 +19,9 @@ use super::verbs::write::Write;
 use super::verbs::{self, Target};
 use super::{actions, custom};
 use crate::admission::Plugin;
-use crate::auth::{Authorizer, Decision, User};
-use crate::meta::errors::quoted;
-use crate::meta::status::About;
+use crate::auth::User;
+use crate::auth::authorize::{Authorizers, check};
+use crate::auth::impersonate::{self, Impersonation};
 use crate::meta::{Status, time};
 use crate::resources::cluster::Cluster;
 use crate::resources::forms;
@@ -32,7 +32,9 @@ pub struct Server {
     /// The store, the registry, the settings.
     pub cluster: Arc<Cluster>,
     /// Who may do what.
-    pub authorizer: Arc<dyn Authorizer>,
+    pub authorizer: Arc<Authorizers>,
+    /// Who may act as whom.
+    pub impersonation: Impersonation,
     /// Admission plugins, in order.
     pub plugins: Vec<Box<dyn Plugin>>,
     /// What `/version` says.
@@ -53,9 +55,10 @@ impl Server {
         let (mut parts, body) = request.into_parts();
         let query = Arc::new(Query::parse(parts.uri.query().unwrap_or_default()));
         let info = Arc::new(Info::of(&parts.method, parts.uri.path(), &query));
-        if let Err(status) = self.authorize(&user, &info, &query) {
-            return reply::status(&status, &parts.headers);
-        }
+        let user = match self.authorize(user, &info, &query, &mut parts.headers) {
+            Ok(user) => user,
+            Err(status) => return reply::status(&status, &parts.headers),
+        };
         if !info.is_resource {
             return self.document(&parts, &info);
         }
@@ -71,13 +74,23 @@ impl Server {
         response
     }
 
-    fn authorize(&self, user: &User, info: &Info, query: &Query) -> Result<(), Status> {
-        let attributes = info.attributes(query);
-        let reason = match self.authorizer.authorize(user, &attributes) {
-            Decision::Allow(_) => return Ok(()),
-            Decision::NoOpinion(reason) | Decision::Deny(reason) => reason,
-        };
-        Err(forbidden(user, &attributes, &reason))
+    /// Who the request is to be answered as, if it may be made.
+    fn authorize(
+        &self,
+        mut user: User,
+        info: &Info,
+        query: &Query,
+        headers: &mut http::HeaderMap,
+    ) -> Result<User, Status> {
+        let wants = info.attributes(query);
+        let authorizer = &*self.authorizer;
+        if let Some(wanted) = impersonate::wanted(headers)? {
+            user = self
+                .impersonation
+                .become_user(authorizer, &user, &wants, &wanted)?;
+        }
+        check(authorizer, &user, &wants)?;
+        Ok(user)
     }
 
     async fn resource<B>(
@@ -443,53 +456,4 @@ where
                 Status::bad_request(format!("unable to read the body of the request: {error}"))
             }
         })
-}
-
-/// The refusal of what a user may not do.
-pub fn forbidden(user: &User, attributes: &crate::auth::Attributes<'_>, reason: &str) -> Status {
-    let name = quoted(&user.name);
-    let tail = if reason.is_empty() {
-        String::new()
-    } else {
-        format!(": {reason}")
-    };
-    if attributes.resource.is_empty() {
-        let why = format!(
-            "User {name} cannot {} path {}{tail}",
-            attributes.verb,
-            quoted(attributes.path)
-        );
-        return Status::forbidden(
-            About {
-                group: "",
-                kind: "",
-                name: "",
-            },
-            &why,
-        );
-    }
-    let resource = if attributes.subresource.is_empty() {
-        attributes.resource.to_owned()
-    } else {
-        format!("{}/{}", attributes.resource, attributes.subresource)
-    };
-    let place = if attributes.namespace.is_empty() {
-        "at the cluster scope".to_owned()
-    } else {
-        format!("in the namespace {}", quoted(attributes.namespace))
-    };
-    let why = format!(
-        "User {name} cannot {} resource {} in API group {} {place}{tail}",
-        attributes.verb,
-        quoted(&resource),
-        quoted(attributes.group)
-    );
-    Status::forbidden(
-        About {
-            group: attributes.group,
-            kind: attributes.resource,
-            name: attributes.name,
-        },
-        &why,
-    )
 }

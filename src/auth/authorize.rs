@@ -24,15 +24,38 @@ pub enum Mode {
     AlwaysDeny,
 }
 
-impl Mode {
-    /// The mode called `name` (`Node`, `RBAC`, ...).
-    pub fn named(name: &str) -> Option<Mode> {
-        Some(match name {
+impl std::fmt::Display for Mode {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Mode::Node => "Node",
+            Mode::Rbac => "RBAC",
+            Mode::AlwaysAllow => "AlwaysAllow",
+            Mode::AlwaysDeny => "AlwaysDeny",
+        })
+    }
+}
+
+impl std::str::FromStr for Mode {
+    type Err = String;
+
+    /// The mode called `name`, as `--authorization-mode` has it.
+    fn from_str(name: &str) -> Result<Mode, String> {
+        Ok(match name {
             "Node" => Mode::Node,
             "RBAC" => Mode::Rbac,
             "AlwaysAllow" => Mode::AlwaysAllow,
             "AlwaysDeny" => Mode::AlwaysDeny,
-            _ => return None,
+            "ABAC" | "Webhook" => {
+                return Err(format!(
+                    "authorization by {name} is not implemented; use Node, RBAC, AlwaysAllow or AlwaysDeny"
+                ));
+            }
+            _ => {
+                return Err(format!(
+                    "{} is not a valid mode; use Node, RBAC, AlwaysAllow or AlwaysDeny",
+                    quoted(name)
+                ));
+            }
         })
     }
 }

@@ -1,9 +1,10 @@
 //! Who asks, and whether they may: authentication, impersonation, authorization.
 
+pub mod accounts;
 pub mod authorize;
 pub mod bootstrap;
+pub mod impersonate;
 pub mod kubeconfig;
-pub mod masters;
 pub mod node;
 pub mod pki;
 pub mod rbac;

@@ -14,7 +14,8 @@ use crate::api::authenticate::Authentication;
 use crate::api::listen;
 use crate::api::server::Server;
 use crate::auth::kubeconfig;
-use crate::auth::masters::Masters;
+use crate::auth::authorize::{Authorizers, Mode};
+use crate::auth::impersonate::Impersonation;
 use crate::auth::pki::{Pki, PkiError};
 use crate::controllers::client::Transport;
 use crate::controllers::manager::Manager;
@@ -34,6 +35,9 @@ pub struct Arguments {
     /// The port to serve HTTPS on; 0 takes a free one.
     #[arg(long, default_value_t = 6443)]
     secure_port: u16,
+    /// Which authorizers decide, in this order.
+    #[arg(long, value_delimiter = ',', default_values_t = [Mode::Node, Mode::Rbac])]
+    authorization_mode: Vec<Mode>,
     /// Keep objects in memory only: nothing of them is left when the process ends.
     #[arg(long)]
     in_memory: bool,
@@ -184,13 +188,14 @@ where
     })?;
     let server = Arc::new(Server {
         cluster,
-        authorizer: Arc::new(Masters),
+        authorizer: Arc::new(Authorizers::new(store.clone(), arguments.authorization_mode)),
+        impersonation: Impersonation::default(),
         plugins,
         version: version(),
         kubelets: Some(kubelets),
         openapi: crate::api::openapi::OpenApi::default(),
     });
-    crate::api::bootstrap::namespaces(&server).await;
+    crate::api::bootstrap::objects_of_a_new_cluster(&server).await;
     let authentication = Arc::new(Authentication {
         clients: pki.clients().clone(),
     });

@@ -18,7 +18,7 @@ pub use relations::Relations;
 /// The group of all nodes.
 pub const NODES: &str = "system:nodes";
 /// What the names of nodes' users begin with.
-const PREFIX: &str = "system:node:";
+pub const PREFIX: &str = "system:node:";
 /// Where nodes keep their leases.
 const LEASES: &str = "kube-node-lease";
 

@@ -1,0 +1,439 @@
+//! Acting as somebody else: `Impersonate-User`, `-Group`, `-Uid` and `-Extra-KEY`. The narrow ways are tried before the
+//! old one: as the node that a pod's service account runs on, as any node, as a service account, as another user,
+//! each of which needs two rights (to be somebody, and to do this act as such a one). Follows
+//! k8s.io/apiserver/pkg/endpoints/filters/impersonation.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, PoisonError};
+
+use compact_str::CompactString;
+use http::HeaderMap;
+
+use super::authorize::forbidden;
+use super::{
+    ANONYMOUS, AUTHENTICATED, Attributes, Authorizer, Decision, MASTERS, UNAUTHENTICATED, User,
+    accounts, node,
+};
+use crate::meta::errors::quoted;
+use crate::meta::status::aggregate;
+use crate::meta::{Errors, Path, Status, names};
+
+const GROUP: &str = "authentication.k8s.io";
+const EXTRA: &str = "impersonate-extra-";
+/// From so many values on, the right to all of them is asked for first.
+const MANY: usize = 4;
+/// Impersonators whose last way is remembered.
+const REMEMBERED: usize = 10_000;
+
+/// Who the headers say a request is to be answered as, exactly as they say it; none where they say nothing. Takes the
+/// headers away.
+///
+/// # Errors
+/// 400 for groups, a uid or extra facts of nobody.
+pub fn wanted(headers: &mut HeaderMap) -> Result<Option<User>, Status> {
+    if !headers
+        .keys()
+        .any(|name| name.as_str().starts_with("impersonate-"))
+    {
+        return Ok(None);
+    }
+    let text = |value: &http::HeaderValue| CompactString::from(String::from_utf8_lossy(value.as_bytes()));
+    let first = |name| headers.get(name).map(text).unwrap_or_default();
+    let mut user = User {
+        name: first("impersonate-user"),
+        uid: first("impersonate-uid"),
+        groups: headers.get_all("impersonate-group").iter().map(text).collect(),
+        ..User::default()
+    };
+    for name in headers.keys() {
+        let Some(key) = name.as_str().strip_prefix(EXTRA) else {
+            continue;
+        };
+        let key = unescaped(key);
+        let mut values = user.extra(&key).to_vec();
+        values.extend(headers.get_all(name).iter().map(text));
+        user.set_extra(&key, values);
+    }
+    if user.name.is_empty() {
+        if user == User::default() {
+            return Ok(None);
+        }
+        return Err(Status::bad_request(format!(
+            "requested {} without impersonating a user name",
+            shown(&user)
+        )));
+    }
+    let names: Vec<_> = headers
+        .keys()
+        .filter(|name| {
+            matches!(name.as_str(), "impersonate-user" | "impersonate-uid" | "impersonate-group")
+                || name.as_str().starts_with(EXTRA)
+        })
+        .cloned()
+        .collect();
+    for name in names {
+        headers.remove(name);
+    }
+    Ok(Some(user))
+}
+
+/// A key with its percent encoding undone; as it is where that is malformed.
+fn unescaped(key: &str) -> String {
+    let mut bytes = key.bytes();
+    let mut out = Vec::with_capacity(key.len());
+    while let Some(byte) = bytes.next() {
+        if byte != b'%' {
+            out.push(byte);
+            continue;
+        }
+        let mut digit = || char::from(bytes.next()?).to_digit(16);
+        match (digit(), digit()) {
+            (Some(high), Some(low)) => out.extend(u8::try_from(high * 16 + low)),
+            _ => return key.to_owned(),
+        }
+    }
+    String::from_utf8_lossy(&out).into_owned()
+}
+
+/// A user as Go's `%#v` prints its struct.
+fn shown(user: &User) -> String {
+    let list = |values: &[CompactString]| {
+        let values: Vec<String> = values.iter().map(|value| quoted(value)).collect();
+        format!("[]string{{{}}}", values.join(", "))
+    };
+    let groups = if user.groups.is_empty() {
+        "[]string(nil)".to_owned()
+    } else {
+        list(&user.groups)
+    };
+    let extra = if user.extra.is_empty() {
+        "map[string][]string(nil)".to_owned()
+    } else {
+        let members: Vec<String> = user
+            .extra
+            .iter()
+            .map(|(key, values)| format!("{}:{}", quoted(key), list(values)))
+            .collect();
+        format!("map[string][]string{{{}}}", members.join(", "))
+    };
+    format!(
+        "&user.DefaultInfo{{Name:{}, UID:{}, Groups:{groups}, Extra:{extra}}}",
+        quoted(&user.name),
+        quoted(&user.uid)
+    )
+}
+
+/// A way to act as somebody else.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Way {
+    AssociatedNode,
+    AnyNode,
+    ServiceAccount,
+    UserInfo,
+    Old,
+}
+
+const WAYS: [Way; 5] = [
+    Way::AssociatedNode,
+    Way::AnyNode,
+    Way::ServiceAccount,
+    Way::UserInfo,
+    Way::Old,
+];
+
+impl Way {
+    fn mode(self) -> &'static str {
+        match self {
+            Way::AssociatedNode => "associated-node",
+            Way::AnyNode => "arbitrary-node",
+            Way::ServiceAccount => "serviceaccount",
+            Way::UserInfo => "user-info",
+            Way::Old => "",
+        }
+    }
+
+    /// Whether the way leads to such a user at all.
+    fn leads_to(self, wanted: &User, asking: &User) -> bool {
+        let name_alone =
+            wanted.uid.is_empty() && wanted.groups.is_empty() && wanted.extra.is_empty();
+        let node = node_name(&wanted.name);
+        match self {
+            Way::AssociatedNode => {
+                name_alone
+                    && node.is_some_and(|node| {
+                        accounts::split(&asking.name).is_some()
+                            && asking.extra(accounts::NODE_NAME) == [CompactString::from(node)]
+                    })
+            }
+            Way::AnyNode => name_alone && node.is_some(),
+            Way::ServiceAccount => name_alone && accounts::split(&wanted.name).is_some(),
+            Way::UserInfo => node.is_none() && accounts::split(&wanted.name).is_none(),
+            Way::Old => true,
+        }
+    }
+}
+
+/// The node that a user name is of.
+fn node_name(user: &str) -> Option<&str> {
+    user.strip_prefix(node::PREFIX)
+        .filter(|name| names::subdomain_name(name, false).is_empty())
+}
+
+/// Judges impersonations.
+#[derive(Default)]
+pub struct Impersonation {
+    /// The way that last worked for whom: it is tried first, so that its refusals are the ones told.
+    last: Mutex<HashMap<CompactString, Way>>,
+}
+
+impl Impersonation {
+    /// Who `asking` is when it does `wants` as `wanted`.
+    ///
+    /// # Errors
+    /// 403: what it may not do, in the words of the first way that was tried.
+    pub fn become_user(
+        &self,
+        authorizer: &dyn Authorizer,
+        asking: &User,
+        wants: &Attributes<'_>,
+        wanted: &User,
+    ) -> Result<User, Status> {
+        let last = {
+            let last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+            last.get(&asking.name).copied()
+        };
+        let mut refusal = None;
+        let others = WAYS.into_iter().filter(|way| Some(*way) != last);
+        for way in last.into_iter().chain(others) {
+            if !way.leads_to(wanted, asking) {
+                continue;
+            }
+            let attempt = Attempt {
+                authorizer,
+                asking,
+                way,
+            };
+            match attempt.run(wants, wanted) {
+                Ok(user) => {
+                    if Some(way) != last {
+                        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+                        if last.len() >= REMEMBERED {
+                            last.clear();
+                        }
+                        last.insert(asking.name.clone(), way);
+                    }
+                    return Ok(user);
+                }
+                Err(status) => drop(refusal.get_or_insert(status)),
+            }
+        }
+        Err(refusal.unwrap_or_else(|| Status::internal("all impersonation modes failed")))
+    }
+}
+
+struct Attempt<'a> {
+    authorizer: &'a dyn Authorizer,
+    asking: &'a User,
+    way: Way,
+}
+
+impl Attempt<'_> {
+    fn narrow(&self) -> bool {
+        self.way != Way::Old
+    }
+
+    fn verb(&self) -> String {
+        match self.way {
+            Way::Old => "impersonate".into(),
+            way => format!("impersonate:{}", way.mode()),
+        }
+    }
+
+    fn check(&self, wants: &Attributes<'_>) -> Result<(), Status> {
+        // Which node it is was judged already: the right is to any node one runs on.
+        let decision = if self.way == Way::AssociatedNode {
+            let keys = self.asking.extra.iter().map(|(key, _)| key.clone()).collect();
+            let asking = User {
+                extra: vec![("authentication.kubernetes.io/associated-node-keys".into(), keys)],
+                ..self.asking.clone()
+            };
+            self.authorizer.authorize(&asking, wants)
+        } else {
+            self.authorizer.authorize(self.asking, wants)
+        };
+        match decision {
+            Decision::Allow(_) => Ok(()),
+            Decision::NoOpinion(reason) | Decision::Deny(reason) => {
+                Err(forbidden(self.asking, wants, &reason))
+            }
+        }
+    }
+
+    fn run(&self, wants: &Attributes<'_>, wanted: &User) -> Result<User, Status> {
+        if self.narrow() {
+            let verb = format!("impersonate-on:{}:{}", self.way.mode(), wants.verb);
+            self.check(&Attributes {
+                verb: &verb,
+                ..wants.clone()
+            })?;
+        }
+        let verb = self.verb();
+        let mut user = wanted.clone();
+        self.name(&verb, wanted, &mut user)?;
+        if !wanted.uid.is_empty() {
+            self.check(&part(&verb, GROUP, "uids", &wanted.uid))?;
+        }
+        self.groups(&verb, &wanted.groups)?;
+        self.extra(&verb, &wanted.extra)?;
+        let add = if user.name == ANONYMOUS {
+            Some(UNAUTHENTICATED)
+        } else {
+            (!user.in_group(UNAUTHENTICATED)).then_some(AUTHENTICATED)
+        };
+        if let Some(group) = add.filter(|group| !user.in_group(group)) {
+            user.groups.push(group.into());
+        }
+        Ok(user)
+    }
+
+    fn group(&self) -> &'static str {
+        if self.narrow() { GROUP } else { "" }
+    }
+
+    fn name(&self, verb: &str, wanted: &User, user: &mut User) -> Result<(), Status> {
+        let mut wants = part(verb, self.group(), "users", &wanted.name);
+        if self.narrow()
+            && let Some(node) = node_name(&wanted.name)
+        {
+            wants.resource = "nodes";
+            wants.name = if self.way == Way::AssociatedNode { "*" } else { node };
+            user.groups = vec![node::NODES.into()];
+        }
+        if let Some((namespace, name)) = accounts::split(&wanted.name) {
+            wants.resource = "serviceaccounts";
+            wants.namespace = namespace;
+            wants.name = name;
+            if wanted.groups.is_empty() {
+                user.groups = accounts::groups(namespace).to_vec();
+            }
+        }
+        self.check(&wants)
+    }
+
+    fn groups(&self, verb: &str, groups: &[CompactString]) -> Result<(), Status> {
+        let mut wants = part(verb, self.group(), "groups", "");
+        if self.narrow() {
+            let refuse = |wants: &Attributes<'_>, why| Err(forbidden(self.asking, wants, why));
+            if groups.iter().any(|group| group.is_empty()) {
+                return refuse(&wants, "impersonating the empty string group is not allowed");
+            }
+            if groups.iter().any(|group| group == MASTERS) {
+                wants.name = MASTERS;
+                return refuse(
+                    &wants,
+                    "impersonating the system:masters group is not allowed",
+                );
+            }
+            if groups.len() >= MANY {
+                wants.name = "*";
+                if self.check(&wants).is_ok() {
+                    return Ok(());
+                }
+            }
+        }
+        groups.iter().try_for_each(|group| {
+            self.check(&Attributes {
+                name: group,
+                ..wants.clone()
+            })
+        })
+    }
+
+    fn extra(
+        &self,
+        verb: &str,
+        extra: &[(CompactString, Vec<CompactString>)],
+    ) -> Result<(), Status> {
+        let wants = part(verb, GROUP, "userextras", "");
+        if self.narrow() {
+            if let Some(why) = extra.iter().find_map(|(key, values)| bad_extra(key, values)) {
+                return Err(forbidden(self.asking, &wants, &why));
+            }
+            let count: usize = extra.iter().map(|(_, values)| values.len()).sum();
+            if extra.len().max(count) >= MANY {
+                let all = Attributes {
+                    subresource: "*",
+                    name: "*",
+                    ..wants.clone()
+                };
+                if self.check(&all).is_ok() {
+                    return Ok(());
+                }
+            }
+        }
+        for (key, values) in extra {
+            for value in values {
+                self.check(&Attributes {
+                    subresource: key,
+                    name: value,
+                    ..wants.clone()
+                })?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What is wrong with an extra fact, for the narrow ways.
+fn bad_extra(key: &str, values: &[CompactString]) -> Option<String> {
+    let what = if key.is_empty() {
+        "the empty string key in extra is not allowed".into()
+    } else if let Some(why) = not_a_domain_prefixed_path(key) {
+        format!("an invalid key in extra is not allowed: {why}")
+    } else if key.to_lowercase() != key {
+        format!("a non-lowercase key in extra is not allowed: {}", quoted(key))
+    } else if values.is_empty() {
+        "empty values in extra is not allowed".into()
+    } else if values.iter().any(|value| value.is_empty()) {
+        "the empty string value in extra is not allowed".into()
+    } else {
+        return None;
+    };
+    Some(format!("impersonating {what}"))
+}
+
+fn part<'a>(verb: &'a str, group: &'a str, resource: &'a str, name: &'a str) -> Attributes<'a> {
+    Attributes {
+        verb,
+        group,
+        version: "v1",
+        resource,
+        name,
+        ..Attributes::default()
+    }
+}
+
+/// What is wrong with a path that should begin with a domain (`example.com/project`).
+fn not_a_domain_prefixed_path(key: &str) -> Option<String> {
+    let mut errors = Errors::default();
+    let at = Path::ROOT.field("extra.key");
+    match key.split_once('/') {
+        Some((host, path)) if !host.is_empty() && !path.is_empty() => {
+            for why in names::dns1123_subdomain(host) {
+                errors.invalid(at, host, why);
+            }
+            for why in names::http_path(path) {
+                errors.invalid(at, path, why);
+            }
+        }
+        _ => errors.invalid(
+            at,
+            key,
+            "must be a domain-prefixed path (such as \"acme.io/foo\")",
+        ),
+    }
+    (!errors.is_empty()).then(|| aggregate(&errors.0))
+}
+
+#[cfg(test)]
+mod tests;
