@@ -22,8 +22,9 @@ pub const CREDENTIAL_ID: &str = "authentication.kubernetes.io/credential-id";
 /// Namespace and name of the service account that a user is.
 pub fn split(user: &str) -> Option<(&str, &str)> {
     let (namespace, name) = user.strip_prefix(PREFIX)?.split_once(':')?;
-    (names::label_name(namespace, false).is_empty() && names::subdomain_name(name, false).is_empty())
-        .then_some((namespace, name))
+    (names::label_name(namespace, false).is_empty()
+        && names::subdomain_name(name, false).is_empty())
+    .then_some((namespace, name))
 }
 
 /// The user name of a service account.

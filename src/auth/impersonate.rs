@@ -37,12 +37,17 @@ pub fn wanted(headers: &mut HeaderMap) -> Result<Option<User>, Status> {
     {
         return Ok(None);
     }
-    let text = |value: &http::HeaderValue| CompactString::from(String::from_utf8_lossy(value.as_bytes()));
+    let text =
+        |value: &http::HeaderValue| CompactString::from(String::from_utf8_lossy(value.as_bytes()));
     let first = |name| headers.get(name).map(text).unwrap_or_default();
     let mut user = User {
         name: first("impersonate-user"),
         uid: first("impersonate-uid"),
-        groups: headers.get_all("impersonate-group").iter().map(text).collect(),
+        groups: headers
+            .get_all("impersonate-group")
+            .iter()
+            .map(text)
+            .collect(),
         ..User::default()
     };
     for name in headers.keys() {
@@ -66,8 +71,10 @@ pub fn wanted(headers: &mut HeaderMap) -> Result<Option<User>, Status> {
     let names: Vec<_> = headers
         .keys()
         .filter(|name| {
-            matches!(name.as_str(), "impersonate-user" | "impersonate-uid" | "impersonate-group")
-                || name.as_str().starts_with(EXTRA)
+            matches!(
+                name.as_str(),
+                "impersonate-user" | "impersonate-uid" | "impersonate-group"
+            ) || name.as_str().starts_with(EXTRA)
         })
         .cloned()
         .collect();
@@ -252,9 +259,17 @@ impl Attempt<'_> {
     fn check(&self, wants: &Attributes<'_>) -> Result<(), Status> {
         // Which node it is was judged already: the right is to any node one runs on.
         let decision = if self.way == Way::AssociatedNode {
-            let keys = self.asking.extra.iter().map(|(key, _)| key.clone()).collect();
+            let keys = self
+                .asking
+                .extra
+                .iter()
+                .map(|(key, _)| key.clone())
+                .collect();
             let asking = User {
-                extra: vec![("authentication.kubernetes.io/associated-node-keys".into(), keys)],
+                extra: vec![(
+                    "authentication.kubernetes.io/associated-node-keys".into(),
+                    keys,
+                )],
                 ..self.asking.clone()
             };
             self.authorizer.authorize(&asking, wants)
@@ -306,7 +321,11 @@ impl Attempt<'_> {
             && let Some(node) = node_name(&wanted.name)
         {
             wants.resource = "nodes";
-            wants.name = if self.way == Way::AssociatedNode { "*" } else { node };
+            wants.name = if self.way == Way::AssociatedNode {
+                "*"
+            } else {
+                node
+            };
             user.groups = vec![node::NODES.into()];
         }
         if let Some((namespace, name)) = accounts::split(&wanted.name) {
@@ -325,7 +344,10 @@ impl Attempt<'_> {
         if self.narrow() {
             let refuse = |wants: &Attributes<'_>, why| Err(forbidden(self.asking, wants, why));
             if groups.iter().any(|group| group.is_empty()) {
-                return refuse(&wants, "impersonating the empty string group is not allowed");
+                return refuse(
+                    &wants,
+                    "impersonating the empty string group is not allowed",
+                );
             }
             if groups.iter().any(|group| group == MASTERS) {
                 wants.name = MASTERS;
@@ -356,7 +378,10 @@ impl Attempt<'_> {
     ) -> Result<(), Status> {
         let wants = part(verb, GROUP, "userextras", "");
         if self.narrow() {
-            if let Some(why) = extra.iter().find_map(|(key, values)| bad_extra(key, values)) {
+            if let Some(why) = extra
+                .iter()
+                .find_map(|(key, values)| bad_extra(key, values))
+            {
                 return Err(forbidden(self.asking, &wants, &why));
             }
             let count: usize = extra.iter().map(|(_, values)| values.len()).sum();
@@ -391,7 +416,10 @@ fn bad_extra(key: &str, values: &[CompactString]) -> Option<String> {
     } else if let Some(why) = not_a_domain_prefixed_path(key) {
         format!("an invalid key in extra is not allowed: {why}")
     } else if key.to_lowercase() != key {
-        format!("a non-lowercase key in extra is not allowed: {}", quoted(key))
+        format!(
+            "a non-lowercase key in extra is not allowed: {}",
+            quoted(key)
+        )
     } else if values.is_empty() {
         "empty values in extra is not allowed".into()
     } else if values.iter().any(|value| value.is_empty()) {

@@ -13,9 +13,9 @@ use crate::api::actions::kubelet::Kubelets;
 use crate::api::authenticate::Authentication;
 use crate::api::listen;
 use crate::api::server::Server;
-use crate::auth::kubeconfig;
 use crate::auth::authorize::{Authorizers, Mode};
 use crate::auth::impersonate::Impersonation;
+use crate::auth::kubeconfig;
 use crate::auth::pki::{Pki, PkiError};
 use crate::controllers::client::Transport;
 use crate::controllers::manager::Manager;
@@ -188,7 +188,10 @@ where
     })?;
     let server = Arc::new(Server {
         cluster,
-        authorizer: Arc::new(Authorizers::new(store.clone(), arguments.authorization_mode)),
+        authorizer: Arc::new(Authorizers::new(
+            store.clone(),
+            arguments.authorization_mode,
+        )),
         impersonation: Impersonation::default(),
         plugins,
         version: version(),

@@ -44,7 +44,10 @@ fn run(allowed: &'static [&'static str], asked: &[(&'static str, &'static str)])
     let wanted = wanted(&mut headers(asked)).unwrap().unwrap();
     let asking = User::new("imp", &["g"]);
     match Impersonation::default().become_user(&Only(allowed), &asking, &list_pods(), &wanted) {
-        Ok(user) => format!("{} {:?} {} {:?}", user.name, user.groups, user.uid, user.extra),
+        Ok(user) => format!(
+            "{} {:?} {} {:?}",
+            user.name, user.groups, user.uid, user.extra
+        ),
         Err(status) => status.message,
     }
 }
@@ -123,12 +126,18 @@ fn each_part_needs_its_right() {
                 "impersonate:user-info users.authentication.k8s.io jane",
                 "impersonate:user-info groups.authentication.k8s.io *",
             ],
-            &[("impersonate-user", "jane"), ("impersonate-group", "system:masters")],
+            &[
+                ("impersonate-user", "jane"),
+                ("impersonate-group", "system:masters"),
+            ],
             r#"groups.authentication.k8s.io "system:masters" is forbidden: User "imp" cannot impersonate:user-info resource "groups" in API group "authentication.k8s.io" at the cluster scope: impersonating the system:masters group is not allowed"#,
         ),
         (
             &["impersonate users *", "impersonate groups *"],
-            &[("impersonate-user", "jane"), ("impersonate-group", "system:masters")],
+            &[
+                ("impersonate-user", "jane"),
+                ("impersonate-group", "system:masters"),
+            ],
             r#"jane ["system:masters", "system:authenticated"]  []"#,
         ),
         (
@@ -159,7 +168,10 @@ fn each_part_needs_its_right() {
         ),
         (
             &["impersonate users *", "impersonate groups *"],
-            &[("impersonate-user", "u"), ("impersonate-group", "system:unauthenticated")],
+            &[
+                ("impersonate-user", "u"),
+                ("impersonate-group", "system:unauthenticated"),
+            ],
             r#"u ["system:unauthenticated"]  []"#,
         ),
     ] {
@@ -179,7 +191,10 @@ fn a_service_account_may_be_the_node_it_runs_on_and_no_other() {
         let wanted = User::new(name, &[]);
         Impersonation::default().become_user(&allowed, &asking, &list_pods(), &wanted)
     };
-    assert_eq!(become_node("system:node:n1").unwrap().groups, [node::NODES, AUTHENTICATED]);
+    assert_eq!(
+        become_node("system:node:n1").unwrap().groups,
+        [node::NODES, AUTHENTICATED]
+    );
     assert!(become_node("system:node:n2").is_err());
 }
 
@@ -196,7 +211,9 @@ fn the_way_that_worked_is_tried_first_from_then_on() {
     };
     assert!(refused("kim").contains("impersonate-on:user-info:list"));
     let jane = User::new("jane", &[]);
-    impersonation.become_user(&allowed, &asking, &list_pods(), &jane).unwrap();
+    impersonation
+        .become_user(&allowed, &asking, &list_pods(), &jane)
+        .unwrap();
     assert_eq!(
         refused("kim"),
         r#"users "kim" is forbidden: User "imp" cannot impersonate resource "users" in API group "" at the cluster scope"#
