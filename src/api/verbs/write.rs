@@ -8,7 +8,7 @@ use crate::admission::{Attributes, Operation, Plugin};
 use crate::api::custom;
 use crate::api::query::{WriteOptions, parse_uint};
 use crate::api::reply::Reply;
-use crate::auth::{Authorizer, Decision};
+use crate::auth::Authorizer;
 use crate::meta::status::About;
 use crate::meta::{At, Errors, Path, Status, names, time};
 use crate::resources::{Cx, Generation, MetaOnStatus, forms, record};
@@ -251,12 +251,7 @@ impl Write<'_> {
             verb: "create",
             ..target.info.attributes(&target.query)
         };
-        match self.authorizer.authorize(&target.user, &attributes) {
-            Decision::Allow(_) => Ok(()),
-            Decision::NoOpinion(reason) | Decision::Deny(reason) => Err(
-                crate::api::server::forbidden(&target.user, &attributes, &reason),
-            ),
-        }
+        crate::auth::authorize::check(self.authorizer, &target.user, &attributes)
     }
 
     /// Changes the named object into what `change` makes of it (both in the request's version), and writes down who
