@@ -81,6 +81,18 @@ pub fn decode(value: Value, target: &Target, report: bool) -> Result<Decoded, St
     })
 }
 
+/// An object as an apply makes it: with defaults, and with the nulls that it left.
+///
+/// # Errors
+/// Upstream's text for metadata of a wrong type.
+pub fn applied(value: Value, target: &Target) -> Result<Value, String> {
+    let options = structural::Options {
+        keep_nulls: true,
+        ..structural::Options::default()
+    };
+    structural::decode(value, &target.version().schema, options).map(|decoded| decoded.value)
+}
+
 /// Decodes the body of a creation or an update.
 ///
 /// # Errors

@@ -69,9 +69,7 @@ const TYPE_META: &str = r#"struct { APIVersion string "json:\"apiVersion,omitemp
 /// # Errors
 /// 400 in upstream's words, with the beginning of the body.
 pub fn parse(bytes: &[u8], format: Format, kind: &str) -> Result<Body, Status> {
-    let mut body = value(bytes, format).map_err(|cause| unrecognized(bytes, kind, &cause))?;
-    keep_reset(&mut body.value);
-    Ok(body)
+    value(bytes, format).map_err(|cause| unrecognized(bytes, kind, &cause))
 }
 
 /// Reads the bytes of a body: an object with `kind` and `apiVersion` that are texts if they are there, or null.
@@ -184,6 +182,7 @@ pub fn object(
         return Err(foreign(group, version, kind, expected));
     }
     let type_name = gvk_type(group, version, kind).unwrap_or_default();
+    keep_reset(&mut value);
     typed(
         value,
         duplicates,
@@ -294,7 +293,8 @@ fn not_of_kind(group: &str, version: &str, kind: &str, expected: Expected<'_>) -
 ///
 /// # Errors
 /// What is wrong with it as one of its kind, or that its kind is another.
-pub fn patched(value: Value, expected: Expected<'_>) -> Result<Decoded, String> {
+pub fn patched(mut value: Value, expected: Expected<'_>) -> Result<Decoded, String> {
+    keep_reset(&mut value);
     let or = |said: &str, expected: &str| match said {
         "" => expected.to_owned(),
         said => said.to_owned(),

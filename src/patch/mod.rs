@@ -169,11 +169,7 @@ impl Patch {
                     Shown::Patch(patch),
                 )
             }
-            _ => {
-                let mut patched = self.document(live)?;
-                managed::keep_reset(&mut patched);
-                (decode(patched), Shown::Outcome)
-            }
+            _ => (decode(self.document(live)?), Shown::Outcome),
         };
         match decoded {
             Ok(decoded) => {

@@ -196,6 +196,21 @@ pub fn tidy(object: &mut Value, resource: &Resource) {
     }
 }
 
+/// A custom resource as it is read back: an apply can leave nulls, which are judged with it but not kept.
+pub fn settle(object: &mut Value, resource: &Resource, version: &Version) {
+    fn has_null(value: &Value) -> bool {
+        match value {
+            Value::Null => true,
+            Value::Array(items) => items.iter().any(has_null),
+            Value::Object(members) => members.values().any(has_null),
+            _ => false,
+        }
+    }
+    if resource.is_custom() && has_null(object) {
+        *object = lenient(std::mem::take(object), &version.schema, false);
+    }
+}
+
 /// What rules and admission worked on, as it is stored.
 pub fn to_storage(object: &Value, resource: &Resource) -> Value {
     let mut object = object.clone();

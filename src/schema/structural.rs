@@ -192,6 +192,8 @@ pub struct Options {
     pub prune_only: bool,
     /// Keep nulls, and embedded objects as they are.
     pub keep: bool,
+    /// Keep nulls for which there is no default.
+    pub keep_nulls: bool,
 }
 
 /// A decoded object.
@@ -408,6 +410,7 @@ impl Decoder {
                 match &known.default {
                     Some(default) if !self.options.prune_only => *value = default.clone(),
                     Some(_) => {}
+                    None if self.options.keep_nulls => {}
                     None => {
                         gone.push(name.clone());
                         continue;

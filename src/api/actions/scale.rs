@@ -152,6 +152,7 @@ impl By<'_> {
             api_version: SCALE_VERSION,
             schema: builtin::named(SCALE),
             filter: &Filter::All,
+            filter_elsewhere: &Filter::All,
             manager: &self.options.manager,
             subresource: "scale",
             now: &self.now,

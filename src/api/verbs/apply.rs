@@ -305,7 +305,7 @@ pub fn lay(
 fn decoded(new: Value, target: &Target, said: &Value) -> Result<Value, String> {
     let version = target.version();
     if target.resource.is_custom() {
-        return custom::decode(new, target, false).map(|decoded| decoded.value);
+        return custom::applied(new, target);
     }
     let decoded = restore::restore(new, &version.schema, false).map_err(|why| {
         format!(

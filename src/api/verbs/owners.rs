@@ -6,7 +6,7 @@ use super::write::Write;
 use crate::meta::time;
 use crate::patch::managed::typing::Type;
 use crate::patch::managed::validate::validate;
-use crate::patch::managed::{Managed, Versions, Writer};
+use crate::patch::managed::{Filter, Managed, Versions, Writer};
 use crate::resources::{Resource, Version, reset};
 use crate::schema::{Object, Schema, Value, decode};
 
@@ -70,11 +70,18 @@ pub fn writer<T>(write: &Write<'_>, with: impl FnOnce(&Writer<'_>) -> T) -> T {
     let target = write.target;
     let version = target.version();
     let subresource = target.info.subresource.as_str();
+    let filter = reset::filter(&target.resource, version, subresource);
     with(&Writer {
         versions: &Served(&target.resource),
         api_version: &target.resource.api_version(&version.name),
         schema: &version.schema,
-        filter: reset::filter(&target.resource, version, subresource),
+        filter,
+        // A version of a custom resource knows only its own fields that a write to the object resets.
+        filter_elsewhere: if target.resource.is_custom() && subresource.is_empty() {
+            &Filter::All
+        } else {
+            filter
+        },
         manager: &write.options.manager,
         subresource,
         now: &time::print(target.now),

@@ -207,7 +207,8 @@ impl Write<'_> {
         self.warnings
             .extend((rules.warnings)(&object, None, &target.cx()));
         self.may_create()?;
-        let (object, effects) = self.run_validation(Operation::Create, object, None, &name)?;
+        let (mut object, effects) = self.run_validation(Operation::Create, object, None, &name)?;
+        forms::settle(&mut object, resource, version);
         if asked_version.parse::<u64>().is_ok_and(|rev| rev != 0) {
             return Err(Status::unclassified(
                 "resourceVersion should not be set on objects to be created",
@@ -423,7 +424,8 @@ impl Write<'_> {
             self.warnings
                 .extend((rules.warnings)(&new, Some(&old), &target.cx()));
         }
-        let (new, effects) = self.run_validation(Operation::Update, new, Some(&old), name)?;
+        let (mut new, effects) = self.run_validation(Operation::Update, new, Some(&old), name)?;
+        forms::settle(&mut new, resource, target.version());
         let ends = super::delete::ends_by(&new);
         if same(&new, &old) && !ends {
             return Ok(Some(Reply::Entry(code, entry.clone())));

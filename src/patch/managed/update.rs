@@ -86,6 +86,8 @@ pub struct Writer<'a> {
     pub schema: &'a Schema,
     /// Which fields of it count.
     pub filter: &'a Filter,
+    /// The same for what it changes as other versions see it.
+    pub filter_elsewhere: &'a Filter,
     /// The name of the writer.
     pub manager: &'a str,
     /// The subresource that is written; empty for the object itself.
@@ -242,7 +244,7 @@ impl Writer<'_> {
         };
         let (old, new) = (convert(old)?, convert(new)?);
         let changes = walk::compare(&old, &new, Type::root(schema));
-        Some(changes.filtered(|set| self.filter.keep(set)))
+        Some(changes.filtered(|set| self.filter_elsewhere.keep(set)))
     }
 
     /// The entries as the schemas are now.
