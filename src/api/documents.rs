@@ -30,6 +30,14 @@ impl Server {
         }
         let registry = self.cluster.registry();
         let segments: Vec<&str> = trimmed[1..].split('/').collect();
+        if segments == ["metrics"] && parts.method == Method::GET {
+            return reply::response(
+                200,
+                "text/plain; version=0.0.4; charset=utf-8; escaping=underscores",
+                self.metrics.text(&self.cluster).into_bytes(),
+                &parts.headers,
+            );
+        }
         if let ["openapi", document @ ..] = segments.as_slice()
             && parts.method == Method::GET
         {
@@ -129,6 +137,7 @@ fn root(registry: &Registry) -> Value {
         "/apis/".into(),
         "/healthz".into(),
         "/livez".into(),
+        "/metrics".into(),
         "/openapi/v2".into(),
         "/openapi/v3".into(),
         "/readyz".into(),

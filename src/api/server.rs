@@ -1,6 +1,7 @@
 //! One request from its first byte to its answer: subject, user, permission, verb, bytes.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use bytes::Bytes;
 use http::request::Parts;
@@ -8,6 +9,7 @@ use http::{Method, Request, Response, header};
 use http_body_util::{BodyExt as _, Limited};
 
 use super::info::Info;
+use super::metrics::{Labels, Metrics};
 use super::negotiate::{self, Accepted, Offer};
 use super::openapi::OpenApi;
 use super::query::{Query, WriteOptions};
@@ -43,6 +45,8 @@ pub struct Server {
     pub kubelets: Option<actions::kubelet::Kubelets>,
     /// OpenAPI documents.
     pub openapi: OpenApi,
+    /// What is counted.
+    pub metrics: Arc<Metrics>,
 }
 
 impl Server {
@@ -55,16 +59,38 @@ impl Server {
         let (mut parts, body) = request.into_parts();
         let query = Arc::new(Query::parse(parts.uri.query().unwrap_or_default()));
         let info = Arc::new(Info::of(&parts.method, parts.uri.path(), &query));
+        let applies =
+            negotiate::content_type(&parts.headers).starts_with("application/apply-patch");
+        let labels = Labels::of(&info, &query, applies);
+        let started = Instant::now();
+        let underway = self.metrics.begin(&info);
+        let response = self.answer(&mut parts, body, info, query, user).await;
+        drop(underway);
+        self.metrics.end(labels, started.elapsed(), response)
+    }
+
+    async fn answer<B>(
+        &self,
+        parts: &mut Parts,
+        body: B,
+        info: Arc<Info>,
+        query: Arc<Query>,
+        user: User,
+    ) -> Response<Body>
+    where
+        B: http_body::Body<Data = Bytes> + Send,
+        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    {
         let user = match self.authorize(user, &info, &query, &mut parts.headers) {
             Ok(user) => user,
             Err(status) => return reply::status(&status, &parts.headers),
         };
         if !info.is_resource {
-            return self.document(&parts, &info);
+            return self.document(parts, &info);
         }
         let mut warnings = Vec::new();
         let result = self
-            .resource(&mut parts, body, info, query, user, &mut warnings)
+            .resource(parts, body, info, query, user, &mut warnings)
             .await;
         let mut response = result.unwrap_or_else(|status| reply::status(&status, &parts.headers));
         reply::warn(&mut response, &warnings);

@@ -197,6 +197,7 @@ where
         version: version(),
         kubelets: Some(kubelets),
         openapi: crate::api::openapi::OpenApi::default(),
+        metrics: Arc::default(),
     });
     crate::api::bootstrap::objects_of_a_new_cluster(&server).await;
     let authentication = Arc::new(Authentication {

@@ -1,0 +1,439 @@
+//! `/metrics`: what the server counts, under upstream's names (k8s.io/apiserver/pkg/endpoints/metrics).
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::task::{Context, Poll};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use bytes::Bytes;
+use compact_str::{CompactString, ToCompactString as _};
+use http::Response;
+use http_body::Frame;
+use http_body_util::BodyExt as _;
+use parking_lot::Mutex;
+
+use super::info::Info;
+use super::query::Query;
+use super::reply::Body;
+use crate::resources::cluster::Cluster;
+
+/// Upper bounds of the buckets of `apiserver_request_duration_seconds`.
+const BUCKETS: [f64; 23] = [
+    0.005, 0.025, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 1.0, 1.25, 1.5, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0,
+    10.0, 15.0, 20.0, 30.0, 45.0, 60.0,
+];
+
+/// What a request was for, as labels.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Labels {
+    verb: CompactString,
+    dry_run: CompactString,
+    group: CompactString,
+    version: CompactString,
+    resource: CompactString,
+    subresource: CompactString,
+    scope: &'static str,
+}
+
+impl Labels {
+    /// The labels of a request.
+    pub fn of(info: &Info, query: &Query, applies: bool) -> Labels {
+        let scope = match info.verb.as_str() {
+            _ if !info.is_resource => "",
+            "list" | "watch" | "deletecollection" if info.namespace.is_empty() => "cluster",
+            "list" | "watch" | "deletecollection" => "namespace",
+            _ => "resource",
+        };
+        let verb = match info.verb.as_str() {
+            "create" => "POST".into(),
+            "update" => "PUT".into(),
+            "patch" if applies => "APPLY".into(),
+            verb => verb.to_uppercase().into(),
+        };
+        Labels {
+            verb,
+            dry_run: query.get("dryRun").unwrap_or_default().into(),
+            group: info.group.as_str().into(),
+            version: info.version.as_str().into(),
+            resource: info.resource.as_str().into(),
+            subresource: if info.is_resource {
+                info.subresource.as_str().into()
+            } else {
+                info.path.as_str().into()
+            },
+            scope,
+        }
+    }
+
+    fn text(&self, dry_run: bool) -> String {
+        let dry_run = if dry_run {
+            format!("dry_run={:?},", self.dry_run)
+        } else {
+            String::new()
+        };
+        format!(
+            "component=\"apiserver\",{dry_run}group={:?},resource={:?},scope={:?},subresource={:?},verb={:?},version={:?}",
+            self.group, self.resource, self.scope, self.subresource, self.verb, self.version
+        )
+    }
+
+    /// Series are made only for what the server knows, so that clients cannot make it hold any number of them.
+    fn known(mut self, code: u16) -> Labels {
+        if code == 404 || code == 405 {
+            self.resource = CompactString::default();
+            self.subresource = CompactString::default();
+            self.group = CompactString::default();
+            self.version = CompactString::default();
+        }
+        if !matches!(self.dry_run.as_str(), "" | "All") {
+            self.dry_run = "invalid".into();
+        }
+        self
+    }
+}
+
+#[derive(Default)]
+struct Histogram {
+    buckets: [u64; BUCKETS.len()],
+    sum: f64,
+    count: u64,
+}
+
+/// Counters of one server.
+pub struct Metrics {
+    started: f64,
+    requests: Mutex<BTreeMap<(Labels, u16), u64>>,
+    durations: Mutex<BTreeMap<Labels, Histogram>>,
+    running: Mutex<BTreeMap<Labels, i64>>,
+    reading: AtomicI64,
+    changing: AtomicI64,
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Metrics {
+            started: SystemTime::now()
+                .duration_since(UNIX_EPOCH)
+                .map_or(0.0, |passed| passed.as_secs_f64()),
+            requests: Mutex::default(),
+            durations: Mutex::default(),
+            running: Mutex::default(),
+            reading: AtomicI64::new(0),
+            changing: AtomicI64::new(0),
+        }
+    }
+}
+
+/// A request under way; it is counted as such until this is dropped.
+pub struct Underway<'a> {
+    gauge: &'a AtomicI64,
+}
+
+impl Drop for Underway<'_> {
+    fn drop(&mut self) {
+        self.gauge.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Metrics {
+    /// Counts a request as under way.
+    pub fn begin(&self, info: &Info) -> Underway<'_> {
+        let reads = matches!(info.verb.as_str(), "get" | "list" | "watch");
+        let gauge = if reads { &self.reading } else { &self.changing };
+        gauge.fetch_add(1, Ordering::Relaxed);
+        Underway { gauge }
+    }
+
+    /// Counts a request that was answered with `code` after `took`. A watch is counted as running until its stream
+    /// ends, and its length is no duration of a request.
+    pub fn end(
+        self: &Arc<Self>,
+        labels: Labels,
+        took: Duration,
+        response: Response<Body>,
+    ) -> Response<Body> {
+        let code = response.status().as_u16();
+        let labels = labels.known(code);
+        *self
+            .requests
+            .lock()
+            .entry((labels.clone(), code))
+            .or_default() += 1;
+        if labels.verb == "WATCH" && code == 200 {
+            *self.running.lock().entry(labels.clone()).or_default() += 1;
+            let running = Running {
+                metrics: self.clone(),
+                labels,
+            };
+            return response.map(|body| {
+                Counted {
+                    body,
+                    _running: running,
+                }
+                .boxed_unsync()
+            });
+        }
+        let seconds = took.as_secs_f64();
+        let mut durations = self.durations.lock();
+        let histogram = durations.entry(labels).or_default();
+        let first = BUCKETS.partition_point(|bound| *bound < seconds);
+        if let Some(bucket) = histogram.buckets.get_mut(first) {
+            *bucket += 1;
+        }
+        histogram.sum += seconds;
+        histogram.count += 1;
+        drop(durations);
+        response
+    }
+
+    /// Everything in Prometheus' text format.
+    pub fn text(&self, cluster: &Cluster) -> String {
+        let mut out = String::new();
+        let mut family = |name: &str, kind: &str, help: &str, lines: &[String]| {
+            let _ = writeln!(out, "# HELP {name} {help}\n# TYPE {name} {kind}");
+            for line in lines {
+                let _ = writeln!(out, "{name}{line}");
+            }
+        };
+        let inflight =
+            [("mutating", &self.changing), ("readOnly", &self.reading)].map(|(kind, gauge)| {
+                format!(
+                    "{{request_kind=\"{kind}\"}} {}",
+                    gauge.load(Ordering::Relaxed)
+                )
+            });
+        family(
+            "apiserver_current_inflight_requests",
+            "gauge",
+            "Requests that are being answered, by whether they change anything.",
+            &inflight,
+        );
+        let running: Vec<String> = self
+            .running
+            .lock()
+            .iter()
+            .map(|(labels, count)| format!("{{{}}} {count}", labels.text(false)))
+            .collect();
+        family(
+            "apiserver_longrunning_requests",
+            "gauge",
+            "Watches that are open.",
+            &running,
+        );
+        let mut lines = Vec::new();
+        for (labels, histogram) in &*self.durations.lock() {
+            let labels = labels.text(true);
+            let mut so_far = 0;
+            for (bound, count) in BUCKETS.iter().zip(histogram.buckets) {
+                so_far += count;
+                lines.push(format!("_bucket{{{labels},le=\"{bound}\"}} {so_far}"));
+            }
+            lines.push(format!(
+                "_bucket{{{labels},le=\"+Inf\"}} {}",
+                histogram.count
+            ));
+            lines.push(format!("_sum{{{labels}}} {}", histogram.sum));
+            lines.push(format!("_count{{{labels}}} {}", histogram.count));
+        }
+        family(
+            "apiserver_request_duration_seconds",
+            "histogram",
+            "How long requests took, in seconds; watches are left out.",
+            &lines,
+        );
+        let requests: Vec<String> = self
+            .requests
+            .lock()
+            .iter()
+            .map(|((labels, code), count)| {
+                format!("{{code=\"{code}\",{}}} {count}", labels.text(true))
+            })
+            .collect();
+        family(
+            "apiserver_request_total",
+            "counter",
+            "Requests answered, by what they were for and the HTTP status code.",
+            &requests,
+        );
+        let world = cluster.store.world();
+        let mut objects: Vec<String> = cluster
+            .registry()
+            .resources()
+            .map(|resource| {
+                format!(
+                    "{{group={:?},resource={:?}}} {}",
+                    resource.group,
+                    resource.plural,
+                    world.count(&resource.prefix)
+                )
+            })
+            .collect();
+        objects.sort();
+        family(
+            "apiserver_resource_objects",
+            "gauge",
+            "Stored objects by resource.",
+            &objects,
+        );
+        family(
+            "kubernetes_build_info",
+            "gauge",
+            "The version of the API that is served.",
+            &[format!(
+                "{{git_version=\"v1.37.2\",major=\"1\",minor=\"37\",platform=\"{}/{}\"}} 1",
+                std::env::consts::OS,
+                std::env::consts::ARCH
+            )],
+        );
+        for (name, kind, help, value) in process() {
+            family(name, kind, help, &[format!(" {value}")]);
+        }
+        family(
+            "process_start_time_seconds",
+            "gauge",
+            "When the process began, in seconds since 1970.",
+            &[format!(" {}", self.started)],
+        );
+        out
+    }
+}
+
+/// What the system says of this process, where it has a `/proc` like Linux's.
+fn process() -> Vec<(&'static str, &'static str, &'static str, CompactString)> {
+    let mut out = Vec::new();
+    let Ok(stat) = std::fs::read_to_string("/proc/self/stat") else {
+        return out;
+    };
+    // Fields are counted behind the command, which may hold blanks; see proc_pid_stat(5).
+    let fields: Vec<&str> = stat
+        .rsplit_once(')')
+        .map_or(Vec::new(), |(_, rest)| rest.split_whitespace().collect());
+    let number = |at: usize| {
+        fields
+            .get(at)
+            .and_then(|text| text.parse::<u64>().ok())
+            .unwrap_or(0)
+    };
+    let ticks = rustix::param::clock_ticks_per_second().max(1);
+    #[allow(clippy::cast_precision_loss)]
+    let cpu = (number(11) + number(12)) as f64 / ticks as f64;
+    let pages = rustix::param::page_size() as u64;
+    out.push((
+        "process_cpu_seconds_total",
+        "counter",
+        "CPU time of the process in seconds.",
+        cpu.to_compact_string(),
+    ));
+    out.push((
+        "process_resident_memory_bytes",
+        "gauge",
+        "Memory of the process that is in RAM.",
+        (number(21) * pages).to_compact_string(),
+    ));
+    out.push((
+        "process_virtual_memory_bytes",
+        "gauge",
+        "Address space of the process.",
+        number(20).to_compact_string(),
+    ));
+    if let Ok(open) = std::fs::read_dir("/proc/self/fd") {
+        out.push((
+            "process_open_fds",
+            "gauge",
+            "Open file descriptors.",
+            open.count().to_compact_string(),
+        ));
+    }
+    out
+}
+
+/// Counts a watch as running until it is dropped.
+struct Running {
+    metrics: Arc<Metrics>,
+    labels: Labels,
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        if let Some(count) = self.metrics.running.lock().get_mut(&self.labels) {
+            *count -= 1;
+        }
+    }
+}
+
+/// The stream of a watch.
+struct Counted {
+    body: Body,
+    _running: Running,
+}
+
+impl http_body::Body for Counted {
+    type Data = Bytes;
+    type Error = std::convert::Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+        Pin::new(&mut self.body).poll_frame(context)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::resources::cluster::Settings;
+
+    #[test]
+    fn requests_are_counted_by_what_they_were_for() {
+        let metrics = Arc::new(Metrics::default());
+        let query = Query::parse("");
+        let answer = |code: u16| {
+            let mut response = Response::new(http_body_util::Empty::new().boxed_unsync());
+            *response.status_mut() = http::StatusCode::from_u16(code).expect("a code");
+            response
+        };
+        for (method, path, query_text, code, millis) in [
+            (http::Method::GET, "/api/v1/pods", "", 200, 1),
+            (http::Method::GET, "/api/v1/pods", "", 200, 30),
+            (http::Method::POST, "/api/v1/namespaces/a/pods", "", 409, 1),
+            (http::Method::GET, "/api/v1/nonsense-17", "", 404, 1),
+        ] {
+            let query = Query::parse(query_text);
+            let info = Info::of(&method, path, &query);
+            let labels = Labels::of(&info, &query, false);
+            metrics.end(labels, Duration::from_millis(millis), answer(code));
+        }
+        let info = Info::of(&http::Method::GET, "/api/v1/pods", &Query::parse("watch=1"));
+        let watch = metrics.end(
+            Labels::of(&info, &query, false),
+            Duration::ZERO,
+            answer(200),
+        );
+        let cluster = Cluster::new(crate::store::memory(), Settings::default());
+        let text = metrics.text(&cluster);
+        let pods = "component=\"apiserver\",dry_run=\"\",group=\"\",resource=\"pods\",scope=\"cluster\",subresource=\"\",verb=\"LIST\",version=\"v1\"";
+        for line in [
+            format!("apiserver_request_total{{code=\"200\",{pods}}} 2"),
+            format!("apiserver_request_duration_seconds_bucket{{{pods},le=\"0.005\"}} 1"),
+            format!("apiserver_request_duration_seconds_bucket{{{pods},le=\"0.05\"}} 2"),
+            "apiserver_longrunning_requests{component=\"apiserver\",group=\"\",resource=\"pods\",scope=\"cluster\",subresource=\"\",verb=\"WATCH\",version=\"v1\"} 1".to_owned(),
+        ] {
+            assert!(text.lines().any(|known| known == line), "{line} is not in\n{text}");
+        }
+        assert!(!text.contains("nonsense"), "clients cannot make series");
+        drop(watch);
+        assert!(
+            metrics
+                .text(&cluster)
+                .contains("verb=\"WATCH\",version=\"v1\"} 0")
+        );
+    }
+}
