@@ -71,6 +71,9 @@ pub struct Arguments {
     /// The etherstub (illumos) or bridge (Linux) of the pods' network.
     #[arg(long, default_value = "reddwarf0")]
     etherstub_name: String,
+    /// Registries (HOST:PORT) that are asked by plain HTTP.
+    #[arg(long, value_delimiter = ',')]
+    insecure_registry: Vec<String>,
     /// The port of the node's own API; 0 takes a free one.
     #[arg(long, default_value_t = 10250)]
     kubelet_port: u16,
@@ -369,6 +372,9 @@ impl Nodes {
         let groups = Groups::find(&format!("reddwarf-{}", plan.arguments.etherstub_name))
             .map_err(AgentError::Host)?;
         let storage = plan.storage.clone();
+        let registries =
+            crate::node::images::Registries::new(plan.arguments.insecure_registry.clone())
+                .map_err(AgentError::Host)?;
         let name = plan.names.first().cloned().unwrap_or_default();
         let addresses = host_addresses();
         let registration = Registration {
@@ -402,6 +408,7 @@ impl Nodes {
                     ipam,
                     storage: engine,
                     images,
+                    registries,
                     runtime: runtime.clone(),
                     host_ips: addresses,
                     cluster_dns: None,

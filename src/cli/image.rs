@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use crate::node::images::Images;
+use crate::node::images::{Images, Registries};
 use crate::storage::{Directories, StorageEngine as _, StoragePoolConfig};
 
 /// What `image` takes.
@@ -31,6 +31,15 @@ enum Command {
         /// The name to give the image, whatever it calls itself.
         #[arg(long)]
         name: Option<String>,
+    },
+    /// Pull images from their registries.
+    Pull {
+        /// Names.
+        #[arg(required = true)]
+        names: Vec<String>,
+        /// Registries (HOST:PORT) that are asked by plain HTTP.
+        #[arg(long, value_delimiter = ',')]
+        insecure_registry: Vec<String>,
     },
     /// List images.
     List,
@@ -71,6 +80,19 @@ async fn work(arguments: Arguments) -> Result<(), String> {
                 .map_err(|error| error.to_string())?
             {
                 println!("loaded {} ({})", image.names.join(", "), short(&image.id));
+            }
+        }
+        Command::Pull {
+            names,
+            insecure_registry,
+        } => {
+            let registries = Registries::new(insecure_registry)?;
+            for name in names {
+                let image = images
+                    .pull(&registries, &name, &Default::default())
+                    .await
+                    .map_err(|error| error.to_string())?;
+                println!("pulled {} ({})", image.names.join(", "), short(&image.id));
             }
         }
         Command::List => {

@@ -21,7 +21,7 @@ use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use k8s_openapi::api::core::v1::{Container, LifecycleHandler, Pod, Probe};
 
-use super::images::{Image, ImageError, Images, Reference};
+use super::images::{Credentials, Image, ImageError, Images, Reference, Registries, credentials};
 use super::machine::{POD_NAME, POD_NAMESPACE, POD_UID, containers};
 use super::supplies::{Lack, Outcome, Pulled, Supplies};
 use super::zone_name;
@@ -45,6 +45,8 @@ pub struct Host {
     pub storage: Arc<dyn StorageEngine>,
     /// Images by name.
     pub images: Images,
+    /// Where images are pulled from.
+    pub registries: Registries,
     /// The runtime, for probes and hooks.
     pub runtime: Arc<dyn ZoneRuntime>,
     /// This host's addresses.
@@ -143,6 +145,29 @@ impl Host {
         })
     }
 
+    /// Credentials of the pod's imagePullSecrets; secrets that are not there give none.
+    async fn pull_secrets(&self, pod: &Pod) -> BTreeMap<String, Credentials> {
+        use k8s_openapi::api::core::v1::Secret;
+        let namespace = text(pod.metadata.namespace.as_ref());
+        let api: kube::Api<Secret> = kube::Api::namespaced(self.client.clone(), namespace);
+        let mut all = BTreeMap::new();
+        let named = pod
+            .spec
+            .iter()
+            .flat_map(|spec| spec.image_pull_secrets.iter().flatten());
+        for reference in named {
+            if let Ok(Some(secret)) = api.get_opt(&reference.name).await {
+                let data = secret.data.unwrap_or_default();
+                for key in [".dockerconfigjson", ".dockercfg"] {
+                    if let Some(text) = data.get(key) {
+                        all.extend(credentials(&text.0));
+                    }
+                }
+            }
+        }
+        all
+    }
+
     /// The image of a container that is here.
     fn image(&self, container: &Container) -> Result<Option<Image>, Lack> {
         let name = text(container.image.as_ref());
@@ -186,15 +211,16 @@ impl Supplies for Host {
         container: &'a Container,
     ) -> BoxFuture<'a, Result<bool, Lack>> {
         async move {
-            let here = self.image(container)?.is_some();
+            let here = self.image(container)?;
             let name = text(container.image.as_ref());
             match container.image_pull_policy.as_deref() {
-                Some("Never") if !here => Err(Lack::new(
+                Some("Never") if here.is_none() => Err(Lack::new(
                     "ErrImageNeverPull",
                     format!("Container image {name:?} is not present with pull policy of Never"),
                 )),
-                // An image that was loaded by hand is of no registry: what is here is used, whatever the policy says.
-                _ => Ok(here),
+                // An image that was loaded by hand is of no registry: it is used, whatever the policy says.
+                Some("Always") => Ok(here.is_some_and(|image| !image.pulled)),
+                _ => Ok(here.is_some()),
             }
         }
         .boxed()
@@ -202,16 +228,27 @@ impl Supplies for Host {
 
     fn fetch<'a>(
         &'a self,
-        _: &'a Pod,
+        pod: &'a Pod,
         container: &'a Container,
     ) -> BoxFuture<'a, Result<Pulled, Lack>> {
         async move {
             let name = text(container.image.as_ref());
             let whole = Reference::parse(name).map_or_else(|_| name.to_owned(), |whole| whole.to_string());
-            Err(Lack::new(
-                "ErrImagePull",
-                format!("failed to pull and unpack image {whole:?}: this host pulls no images; load it with `reddwarf image load`"),
-            ))
+            let secrets = self.pull_secrets(pod).await;
+            let begun = std::time::Instant::now();
+            match self.images.pull(&self.registries, name, &secrets).await {
+                Ok(image) => {
+                    let took = format!("{}ms", begun.elapsed().as_millis());
+                    Ok(Pulled::Fetched(format!(
+                        "Successfully pulled image {name:?} in {took} ({took} including waiting). Image size: {} bytes.",
+                        image.size
+                    )))
+                }
+                Err(error) => Err(Lack::new(
+                    "ErrImagePull",
+                    format!("failed to pull and unpack image {whole:?}: {error}"),
+                )),
+            }
         }
         .boxed()
     }

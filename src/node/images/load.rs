@@ -125,6 +125,25 @@ pub fn choose(list: &[Descriptor]) -> Option<&Descriptor> {
         .or_else(|| list.iter().find(|one| one.platform.is_none()))
 }
 
+/// The chains of the layers that a configuration names: each the digest of a layer and all below it.
+///
+/// # Errors
+/// [`ImageError::Content`].
+pub fn chains_of(configuration: &[u8]) -> Result<Vec<String>, ImageError> {
+    let parsed: Configuration = parse(configuration, "the configuration")?;
+    let mut chains: Vec<String> = Vec::new();
+    for diff in parsed.rootfs.diff_ids {
+        let chain = match chains.last() {
+            None => diff,
+            Some(parent) => unpack::digest(format!("{parent} {diff}").as_bytes()),
+        };
+        // Digests become names of directories.
+        blob(Path::new(""), &chain)?;
+        chains.push(chain);
+    }
+    Ok(chains)
+}
+
 /// Where the bytes of a layer come from.
 pub type LayerSource<'a> =
     Box<dyn Fn(usize) -> io::Result<Box<dyn Read + Send>> + Send + Sync + 'a>;
@@ -306,20 +325,15 @@ impl Images {
             )));
         }
         let known = self.engine.layers().await?;
-        let mut chains: Vec<String> = Vec::new();
+        let chains = chains_of(configuration)?;
         let mut size = 0;
         for (index, (diff, expected)) in diffs.iter().zip(expected).enumerate() {
-            let parent = chains.last().cloned();
-            let chain = match &parent {
-                None => diff.clone(),
-                Some(parent) => unpack::digest(format!("{parent} {diff}").as_bytes()),
-            };
-            // Digests become names of directories.
-            blob(Path::new(""), &chain)?;
+            let parent = index.checked_sub(1).map(|below| chains[below].clone());
+            let chain = &chains[index];
             if !known.iter().any(|known| {
                 chain.ends_with(known.as_str()) || chain[7..].starts_with(known.as_str())
             }) {
-                let to = self.engine.begin_layer(parent.as_deref(), &chain).await?;
+                let to = self.engine.begin_layer(parent.as_deref(), chain).await?;
                 let from =
                     source(index).map_err(|error| wrong(format!("layer {index}: {error}")))?;
                 let unpacked = tokio::task::spawn_blocking(move || unpack::layer(from, &to))
@@ -339,9 +353,8 @@ impl Images {
                     )));
                 }
                 size += bytes;
-                self.engine.seal_layer(&chain).await?;
+                self.engine.seal_layer(chain).await?;
             }
-            chains.push(chain);
         }
         let digests = manifest
             .map(|digest| format!("{}@{digest}", reference.name()))
@@ -363,6 +376,7 @@ impl Images {
             chains,
             size,
             loaded: Timestamp::now(),
+            pulled: false,
         })
     }
 }

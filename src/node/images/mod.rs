@@ -3,6 +3,7 @@
 //! A record a file, written whole: the command line and a running agent see the same images without talking.
 
 mod load;
+mod pull;
 mod reference;
 mod unpack;
 
@@ -16,6 +17,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::storage::{StorageEngine, StorageError};
 
+pub use pull::{Credentials, Registries, credentials};
 pub use reference::Reference;
 
 /// What an image says about running it.
@@ -53,6 +55,9 @@ pub struct Image {
     pub size: u64,
     /// When it came.
     pub loaded: Timestamp,
+    /// It came from its registry, and can be asked for there again; else it was loaded by hand.
+    #[serde(default)]
+    pub pulled: bool,
 }
 
 /// Why something cannot be done with an image.
@@ -70,6 +75,9 @@ pub enum ImageError {
     /// Its content is not what it says.
     #[error("the image is not sound: {0}")]
     Content(String),
+    /// The registry does not give it.
+    #[error("{0}")]
+    Registry(String),
     /// The storage engine failed.
     #[error(transparent)]
     Storage(#[from] StorageError),

@@ -1,0 +1,457 @@
+//! Images from registries: the distribution API (OCI distribution-spec 1.1) over HTTPS, or HTTP where configured.
+//!
+//! A client of our own over hyper: three kinds of request, redirects and one way to get a token. Everything that
+//! comes is verified by its digest, so that nothing but a name has to be believed.
+
+use std::collections::BTreeMap;
+use std::io::Write as _;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
+use http::{HeaderValue, Request, Response, StatusCode, Uri, header};
+use http_body_util::{BodyExt as _, Empty, Limited};
+use hyper::body::Incoming;
+use hyper::client::conn::http1;
+use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
+
+use super::load::{LayerSource, Manifest, chains_of, choose};
+use super::{Image, ImageError, Images, Reference, unpack};
+
+/// What manifests are asked for as.
+const MANIFESTS: &str = "application/vnd.oci.image.index.v1+json, application/vnd.oci.image.manifest.v1+json, application/vnd.docker.distribution.manifest.list.v2+json, application/vnd.docker.distribution.manifest.v2+json";
+/// The largest manifest or configuration, in bytes.
+const SMALL: usize = 8 << 20;
+/// How long a registry may be silent.
+const SILENCE: Duration = Duration::from_secs(60);
+/// Redirects that are followed.
+const REDIRECTS: usize = 5;
+
+/// Who asks a registry.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Credentials {
+    /// The user's name.
+    pub user: String,
+    /// The password or token.
+    pub password: String,
+}
+
+/// Reads `.dockerconfigjson`: credentials by registry.
+pub fn credentials(text: &[u8]) -> BTreeMap<String, Credentials> {
+    let parsed: serde_json::Value = serde_json::from_slice(text).unwrap_or_default();
+    let listed = parsed.get("auths").unwrap_or(&parsed);
+    let mut result = BTreeMap::new();
+    for (key, value) in listed.as_object().into_iter().flatten() {
+        let plain = key
+            .trim_start_matches("https://")
+            .trim_start_matches("http://");
+        let host = plain.split('/').next().unwrap_or_default();
+        let host = match host {
+            "index.docker.io" | "registry-1.docker.io" => "docker.io",
+            other => other,
+        };
+        let text = |name: &str| value[name].as_str().unwrap_or_default().to_owned();
+        let joined = STANDARD
+            .decode(text("auth"))
+            .ok()
+            .and_then(|bytes| String::from_utf8(bytes).ok());
+        let pair = match joined.as_deref().and_then(|joined| joined.split_once(':')) {
+            Some((user, password)) => (user.to_owned(), password.to_owned()),
+            None => (text("username"), text("password")),
+        };
+        if !pair.0.is_empty() {
+            let (user, password) = pair;
+            result.insert(host.to_owned(), Credentials { user, password });
+        }
+    }
+    result
+}
+
+/// Connects to registries. Clones are the same.
+#[derive(Clone)]
+pub struct Registries {
+    tls: tokio_rustls::TlsConnector,
+    plain: Vec<String>,
+}
+
+impl Registries {
+    /// Registries by HTTPS, trusted by this host's authorities; those of `plain` (`HOST:PORT`) by HTTP.
+    ///
+    /// # Errors
+    /// What TLS says.
+    pub fn new(plain: Vec<String>) -> Result<Self, String> {
+        let mut roots = rustls::RootCertStore::empty();
+        roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let config = rustls::ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .map_err(|error| error.to_string())?
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        Ok(Registries {
+            tls: tokio_rustls::TlsConnector::from(Arc::new(config)),
+            plain,
+        })
+    }
+
+    async fn send(
+        &self,
+        uri: &Uri,
+        accept: &str,
+        authorization: Option<&HeaderValue>,
+    ) -> Result<Response<Incoming>, String> {
+        let wrong = |error: &dyn std::fmt::Display| format!("Get \"{uri}\": {error}");
+        let host = uri.host().ok_or_else(|| wrong(&"it names no host"))?;
+        let https = uri.scheme_str() == Some("https");
+        let port = uri.port_u16().unwrap_or(if https { 443 } else { 80 });
+        let address = host.trim_matches(['[', ']']);
+        let stream = tokio::time::timeout(SILENCE, TcpStream::connect((address, port)))
+            .await
+            .map_err(|_| wrong(&format!("dial tcp {host}:{port}: i/o timeout")))?
+            .map_err(|error| wrong(&format!("dial tcp {host}:{port}: {error}")))?;
+        let stream: Box<dyn Both> = match https {
+            true => {
+                let name = rustls::pki_types::ServerName::try_from(address.to_owned())
+                    .map_err(|error| wrong(&error))?;
+                Box::new(
+                    self.tls
+                        .connect(name, stream)
+                        .await
+                        .map_err(|error| wrong(&error))?,
+                )
+            }
+            false => Box::new(stream),
+        };
+        let (mut sender, connection) = http1::handshake(TokioIo::new(stream))
+            .await
+            .map_err(|error| wrong(&error))?;
+        tokio::spawn(connection);
+        let mut request = Request::get(uri.path_and_query().map_or("/", |path| path.as_str()))
+            .header(
+                header::HOST,
+                uri.authority().map_or(host, |authority| authority.as_str()),
+            )
+            .header(
+                header::USER_AGENT,
+                concat!("reddwarf/", env!("CARGO_PKG_VERSION")),
+            )
+            .header(header::ACCEPT, accept);
+        if let Some(authorization) = authorization {
+            request = request.header(header::AUTHORIZATION, authorization);
+        }
+        let request = request
+            .body(Empty::<Bytes>::new())
+            .map_err(|error| wrong(&error))?;
+        tokio::time::timeout(SILENCE, sender.send_request(request))
+            .await
+            .map_err(|_| wrong(&"i/o timeout"))?
+            .map_err(|error| wrong(&error))
+    }
+}
+
+trait Both: AsyncRead + AsyncWrite + Send + Unpin {}
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Both for T {}
+
+/// One pull: what is known about how to ask.
+struct Pull<'a> {
+    registries: &'a Registries,
+    reference: &'a Reference,
+    credentials: Option<&'a Credentials>,
+    authorization: Option<HeaderValue>,
+}
+
+impl Pull<'_> {
+    fn base(&self) -> String {
+        let registry = &self.reference.registry;
+        let scheme = match self.registries.plain.contains(registry) {
+            true => "http",
+            false => "https",
+        };
+        let host = match registry.as_str() {
+            "docker.io" => "registry-1.docker.io",
+            other => other,
+        };
+        format!("{scheme}://{host}")
+    }
+
+    async fn get(&mut self, path: &str, accept: &str) -> Result<Response<Incoming>, String> {
+        let first = format!("{}/v2/{}/{path}", self.base(), self.reference.repository);
+        let mut uri: Uri = first.parse().map_err(|error| format!("{first}: {error}"))?;
+        let mut own = true;
+        let mut asked = false;
+        for _ in 0..REDIRECTS {
+            // Elsewhere nobody is told who we are here.
+            let authorization = self.authorization.as_ref().filter(|_| own);
+            let answer = self.registries.send(&uri, accept, authorization).await?;
+            match answer.status() {
+                StatusCode::OK => return Ok(answer),
+                StatusCode::UNAUTHORIZED if own && !asked => {
+                    asked = true;
+                    self.authorize(&answer).await?;
+                }
+                status if status.is_redirection() => {
+                    let to = answer
+                        .headers()
+                        .get(header::LOCATION)
+                        .and_then(|location| location.to_str().ok())
+                        .ok_or_else(|| format!("{uri} redirects to nowhere"))?;
+                    let whole = match to.starts_with('/') {
+                        true => format!(
+                            "{}://{}{to}",
+                            uri.scheme_str().unwrap_or("https"),
+                            uri.authority().map_or("", |a| a.as_str())
+                        ),
+                        false => to.to_owned(),
+                    };
+                    let next: Uri = whole.parse().map_err(|error| format!("{whole}: {error}"))?;
+                    if uri.scheme_str() == Some("https") && next.scheme_str() != Some("https") {
+                        return Err(format!("{uri} redirects to {next}, which is not protected"));
+                    }
+                    own = next.authority() == uri.authority();
+                    uri = next;
+                }
+                StatusCode::NOT_FOUND => return Err(format!("{}: not found", self.reference)),
+                StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
+                    return Err("pull access denied, repository does not exist or may require authorization: server message: insufficient_scope: authorization failed".into());
+                }
+                status => {
+                    return Err(format!(
+                        "unexpected status from GET request to {uri}: {status}"
+                    ));
+                }
+            }
+        }
+        Err(format!("{first}: too many redirects"))
+    }
+
+    /// Does what a registry asks for: a token of somebody else's, or a password.
+    async fn authorize(&mut self, answer: &Response<Incoming>) -> Result<(), String> {
+        let challenge = answer
+            .headers()
+            .get(header::WWW_AUTHENTICATE)
+            .and_then(|value| value.to_str().ok())
+            .unwrap_or_default()
+            .to_owned();
+        let basic = self.credentials.map(|own| {
+            format!(
+                "Basic {}",
+                STANDARD.encode(format!("{}:{}", own.user, own.password))
+            )
+        });
+        let value = |text: String| HeaderValue::from_str(&text).map_err(|error| error.to_string());
+        let Some(parameters) = challenge.strip_prefix("Bearer ") else {
+            self.authorization = match basic {
+                Some(basic) => Some(value(basic)?),
+                None => {
+                    return Err(
+                        "the registry asks for a user: give the pod an imagePullSecret".into(),
+                    );
+                }
+            };
+            return Ok(());
+        };
+        let parameter = |name: &str| {
+            let start = parameters.find(&format!("{name}=\""))? + name.len() + 2;
+            let end = parameters[start..].find('"')?;
+            Some(parameters[start..start + end].to_owned())
+        };
+        let realm = parameter("realm").ok_or("the registry asks for a token of nobody")?;
+        let scope = parameter("scope")
+            .unwrap_or_else(|| format!("repository:{}:pull", self.reference.repository));
+        let service = parameter("service").unwrap_or_default();
+        let joint = if realm.contains('?') { '&' } else { '?' };
+        let whole = format!("{realm}{joint}service={service}&scope={scope}").replace(' ', "%20");
+        let uri: Uri = whole.parse().map_err(|error| format!("{whole}: {error}"))?;
+        let basic = basic.map(value).transpose()?;
+        let answer = self
+            .registries
+            .send(&uri, "application/json", basic.as_ref())
+            .await?;
+        if answer.status() != StatusCode::OK {
+            return Err(format!(
+                "failed to authorize: failed to fetch token: unexpected status: {}",
+                answer.status()
+            ));
+        }
+        let text = small(answer).await?;
+        let parsed: serde_json::Value =
+            serde_json::from_slice(&text).map_err(|error| error.to_string())?;
+        let token = ["token", "access_token"]
+            .into_iter()
+            .find_map(|name| parsed[name].as_str());
+        let token = token.ok_or("failed to authorize: the answer has no token")?;
+        self.authorization = Some(value(format!("Bearer {token}"))?);
+        Ok(())
+    }
+
+    /// A small content that is what its digest says.
+    async fn verified(
+        &mut self,
+        path: &str,
+        accept: &str,
+        digest: Option<&str>,
+    ) -> Result<(Vec<u8>, String), String> {
+        let text = small(self.get(path, accept).await?).await?;
+        let found = unpack::digest(&text);
+        match digest {
+            Some(digest) if digest != found => Err(format!(
+                "failed to verify {digest}: the content has digest {found}"
+            )),
+            _ => Ok((text, found)),
+        }
+    }
+}
+
+async fn small(answer: Response<Incoming>) -> Result<Vec<u8>, String> {
+    let body = Limited::new(answer.into_body(), SMALL);
+    let collected = tokio::time::timeout(SILENCE, body.collect())
+        .await
+        .map_err(|_| "i/o timeout".to_owned())?;
+    Ok(collected
+        .map_err(|error| error.to_string())?
+        .to_bytes()
+        .to_vec())
+}
+
+impl Images {
+    /// Pulls an image and records it under its name.
+    ///
+    /// # Errors
+    /// [`ImageError::Registry`] with the words of the registry, or of what is wrong with its content.
+    pub async fn pull(
+        &self,
+        registries: &Registries,
+        name: &str,
+        credentials: &BTreeMap<String, Credentials>,
+    ) -> Result<Image, ImageError> {
+        let reference = Reference::parse(name)?;
+        let mut pull = Pull {
+            registries,
+            reference: &reference,
+            credentials: credentials.get(&reference.registry),
+            authorization: None,
+        };
+        let wrong = ImageError::Registry;
+        let version = match (&reference.digest, &reference.tag) {
+            (Some(digest), _) => digest.clone(),
+            (None, tag) => tag.clone().unwrap_or_default(),
+        };
+        let path = format!("manifests/{version}");
+        let (mut text, top) = pull
+            .verified(&path, MANIFESTS, reference.digest.as_deref())
+            .await
+            .map_err(wrong)?;
+        let parse = |text: &[u8]| {
+            serde_json::from_slice::<Manifest>(text)
+                .map_err(|error| wrong(format!("the manifest: {error}")))
+        };
+        let mut manifest = parse(&text)?;
+        if manifest.config.is_none() {
+            let chosen = choose(&manifest.manifests)
+                .ok_or_else(|| wrong("no match for platform in manifest: not found".into()))?;
+            let path = format!("manifests/{}", chosen.digest);
+            let digest = chosen.digest.clone();
+            (text, _) = pull
+                .verified(&path, MANIFESTS, Some(&digest))
+                .await
+                .map_err(wrong)?;
+            manifest = parse(&text)?;
+        }
+        let config = manifest
+            .config
+            .ok_or_else(|| wrong("the manifest has no configuration".into()))?;
+        let path = format!("blobs/{}", config.digest);
+        let (configuration, _) = pull
+            .verified(&path, "*/*", Some(&config.digest))
+            .await
+            .map_err(wrong)?;
+        let known = self.engine.layers().await?;
+        let chains = chains_of(&configuration)?;
+        let scratch = self
+            .records
+            .join(format!(".pull-{}", top.trim_start_matches("sha256:")));
+        let _ = std::fs::remove_dir_all(&scratch);
+        std::fs::create_dir_all(&scratch).map_err(|error| wrong(error.to_string()))?;
+        let fetched = async {
+            for (index, layer) in manifest.layers.iter().enumerate() {
+                let there = chains.get(index).is_some_and(|chain| {
+                    known
+                        .iter()
+                        .any(|known| chain[7..].starts_with(known.as_str()))
+                });
+                if !there {
+                    let answer = pull
+                        .get(&format!("blobs/{}", layer.digest), "*/*")
+                        .await
+                        .map_err(wrong)?;
+                    save(answer, &scratch.join(index.to_string()))
+                        .await
+                        .map_err(wrong)?;
+                }
+            }
+            let expected: Vec<Option<String>> = manifest
+                .layers
+                .iter()
+                .map(|layer| Some(layer.digest.clone()))
+                .collect();
+            let from = scratch.clone();
+            let source: LayerSource<'_> = Box::new(move |index: usize| {
+                Ok(Box::new(std::fs::File::open(from.join(index.to_string()))?) as _)
+            });
+            self.install(
+                name,
+                Some(&top),
+                &config.digest,
+                &configuration,
+                &expected,
+                source,
+            )
+            .await
+        };
+        let result = fetched.await;
+        let _ = std::fs::remove_dir_all(&scratch);
+        let mut image = result?;
+        image.pulled = true;
+        self.write(&image)?;
+        Ok(image)
+    }
+}
+
+async fn save(answer: Response<Incoming>, path: &Path) -> Result<(), String> {
+    let text = |error: std::io::Error| format!("{}: {error}", path.display());
+    let mut file = std::fs::File::create(path).map_err(text)?;
+    let mut body = answer.into_body();
+    while let Some(frame) = tokio::time::timeout(SILENCE, body.frame())
+        .await
+        .map_err(|_| "i/o timeout".to_owned())?
+    {
+        let frame = frame.map_err(|error| error.to_string())?;
+        if let Ok(bytes) = frame.into_data() {
+            file.write_all(&bytes).map_err(text)?;
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pull_secrets_name_registries_in_many_ways() {
+        let auth = STANDARD.encode("me:se:cret");
+        let text = format!(
+            r#"{{"auths": {{"https://index.docker.io/v1/": {{"auth": "{auth}"}}, "localhost:5000": {{"username": "u", "password": "p"}}, "empty": {{}}}}}}"#
+        );
+        let found = credentials(text.as_bytes());
+        assert_eq!(found.len(), 2);
+        assert_eq!(found["docker.io"].password, "se:cret");
+        assert_eq!(found["localhost:5000"].user, "u");
+        assert!(credentials(b"nonsense").is_empty());
+    }
+}
