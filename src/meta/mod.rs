@@ -3,6 +3,7 @@
 pub mod addresses;
 pub mod amounts;
 pub mod checks;
+pub mod cron;
 pub mod errors;
 pub mod jsonpath;
 pub mod names;

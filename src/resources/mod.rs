@@ -15,4 +15,4 @@ pub mod custom;
 mod groups;
 
 pub use registry::{Column, Registry, Resource, Subresource, Version, gvk_type};
-pub use rules::{Age, Cx, Deletion, Effects, Generation, MetaOnStatus, Rules, Selectable};
+pub use rules::{Age, Cx, Deletion, Effects, Generation, MetaOnStatus, NOTHING, Rules, Selectable};

@@ -17,11 +17,16 @@ pub struct Cx<'a> {
     pub now: i64,
     /// Nothing will be written.
     pub dry_run: bool,
+    /// The metadata that the client sent, before anything was added; null outside of a creation's preparation.
+    pub sent: &'a Value,
     /// The resource.
     pub resource: &'a super::Resource,
     /// Settings of the server and other objects that rules may look at.
     pub cluster: &'a super::cluster::Cluster,
 }
+
+/// For [`Cx::sent`] where there is nothing.
+pub static NOTHING: Value = Value::Null;
 
 /// When `metadata.generation` rises.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

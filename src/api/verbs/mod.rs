@@ -62,6 +62,7 @@ impl Target {
             subresource: &self.info.subresource,
             now: self.now,
             dry_run: false,
+            sent: &crate::resources::NOTHING,
             resource: &self.resource,
             cluster: &self.cluster,
         }

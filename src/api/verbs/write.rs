@@ -138,6 +138,7 @@ impl Write<'_> {
         let (resource, version) = (&target.resource, target.version());
         let rules = &resource.rules;
         let asked_version = object.at("metadata").str("resourceVersion").to_owned();
+        let sent = object.at("metadata").clone();
         let meta = object.object_mut().object_mut("metadata");
         for key in [
             "uid",
@@ -188,7 +189,11 @@ impl Write<'_> {
         }
         self.warnings
             .extend((rules.early_warnings)(&object, &target.cx()));
-        (rules.prepare_create)(&mut object, &self.cx());
+        let cx = Cx {
+            sent: &sent,
+            ..self.cx()
+        };
+        (rules.prepare_create)(&mut object, &cx);
         self.tidy(&mut object);
         let name = object.at("metadata").str("name").to_owned();
         let mut errors = Errors::default();

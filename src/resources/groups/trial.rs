@@ -37,6 +37,7 @@ impl Trial {
             subresource,
             now: 1_000_000,
             dry_run: false,
+            sent: &crate::resources::NOTHING,
             resource: &self.resource,
             cluster: &self.cluster,
         }

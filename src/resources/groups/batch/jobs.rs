@@ -1,13 +1,30 @@
 //! Jobs. Follows k8s.io/kubernetes/pkg/registry/batch/job/strategy.go and pkg/apis/batch.
 
+use super::validate::{self, NAME, UID, is_indexed};
 use crate::meta::{table, time};
 use crate::resources::groups::core::pods::{cells, defaults};
-use crate::resources::{Generation, Rules, Selectable};
+use crate::resources::groups::workloads::{self, TEMPLATE};
+use crate::resources::{Cx, Generation, Rules, Selectable};
 use crate::schema::{Object, Value};
 
 /// The rules of jobs.
 pub(super) const RULES: Rules = Rules {
     defaults: |object, _| set_defaults(object),
+    prepare_create,
+    prepare_update: |job, old, _| {
+        drop_scheduling(job.object_mut().object_mut("spec"), old.at("spec"));
+        workloads::drop_disabled(job, old, TEMPLATE);
+    },
+    validate: |job, old, _, errors| match old {
+        None => validate::create(job, errors),
+        Some(old) => validate::update(job, old, errors),
+    },
+    validate_status: |job, old, _, errors| validate::status(job, old, errors),
+    warnings: |job, old, _| {
+        let mut told = workloads::warnings(job, old, TEMPLATE);
+        warn_of_indexes(job.at("spec"), "spec", job, old, &mut told);
+        told
+    },
     cells,
     selectable: &[Selectable {
         name: "status.successful",
@@ -57,6 +74,78 @@ pub(super) fn nested_defaults(spec: &mut Value) {
         for condition in defaults::items(rule, "onPodConditions") {
             defaults::text(condition, "status", "True");
         }
+    }
+}
+
+/// The scheduling of a job as a whole is a feature that is off.
+pub(super) fn drop_scheduling(spec: &mut Object, old: &Value) {
+    if old.get("scheduling").is_none() {
+        spec.remove("scheduling");
+    }
+}
+
+/// Labels and a selector by which the job's pods are its own.
+fn prepare_create(job: &mut Value, cx: &Cx<'_>) {
+    drop_scheduling(job.object_mut().object_mut("spec"), &Value::Null);
+    workloads::drop_disabled(job, &Value::Null, TEMPLATE);
+    if job.at("spec").bool("manualSelector") {
+        return;
+    }
+    let meta = job.at("metadata");
+    let (name, uid) = (meta.str("name").to_owned(), meta.str("uid").to_owned());
+    let own: Vec<(&str, &str)> = NAME
+        .iter()
+        .map(|key| (*key, name.as_str()))
+        .chain(UID.iter().map(|key| (*key, uid.as_str())))
+        .collect();
+    let spec = job.object_mut().object_mut("spec");
+    let template = spec.object_mut("template");
+    add(template.object_mut("metadata"), "labels", &own);
+    add(
+        spec.object_mut("selector"),
+        "matchLabels",
+        &[(UID[1], &uid)],
+    );
+    // A job that came without labels has its template's.
+    if cx.sent.at("labels").is_empty() {
+        let labels = job
+            .path(&["spec", "template", "metadata", "labels"])
+            .clone();
+        job.object_mut()
+            .object_mut("metadata")
+            .insert("labels", labels);
+    }
+}
+
+fn add(owner: &mut Object, map: &str, entries: &[(&str, &str)]) {
+    let map = owner.object_mut(map);
+    for (key, value) in entries {
+        map.set_default(key, *value);
+    }
+    map.sort();
+}
+
+/// Many indexes are hard to track: WarningsForJobSpec. It comes before what is told of the template.
+pub(super) fn warn_of_indexes(
+    spec: &Value,
+    path: &str,
+    object: &Value,
+    old: Option<&Value>,
+    told: &mut Vec<String>,
+) {
+    let generation = |object: &Value| object.at("metadata").int("generation");
+    let changed = old.is_none_or(|old| generation(old) != generation(object));
+    let many = spec.int("completions") > 100_000 && spec.int("parallelism") > 10_000;
+    if changed && is_indexed(spec) && many {
+        let own = told
+            .first()
+            .is_some_and(|text| text.starts_with("metadata.name: "));
+        told.insert(
+            usize::from(own),
+            format!(
+                "{path}: In Indexed Jobs with a number of completions higher than 10^5 and a parallelism higher than 10^4, Kubernetes might not be able to track completedIndexes when a big number of indexes fail"
+            ),
+        );
     }
 }
 

@@ -4,6 +4,7 @@ mod cronjobs;
 mod jobs;
 #[cfg(test)]
 mod tests;
+mod validate;
 
 use crate::resources::Rules;
 

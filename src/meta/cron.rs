@@ -1,0 +1,316 @@
+//! Schedules of cron jobs. Follows github.com/robfig/cron/v3 (ParseStandard), whose words refusals are in.
+
+use jiff::tz::TimeZone;
+
+use super::errors::quoted;
+use crate::schema::check::formats::go_duration;
+
+/// When something is due.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Schedule {
+    /// At these minutes, hours, days of the month, months and days of the week (0 is Sunday): a bit each.
+    Times(Times),
+    /// Every so many nanoseconds.
+    Every(i64),
+}
+
+/// The bits of a schedule. A day must fit both kinds of days, or either of them where both are restricted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Times {
+    /// 0 to 59.
+    pub minutes: u64,
+    /// 0 to 23.
+    pub hours: u64,
+    /// 1 to 31.
+    pub days: u64,
+    /// 1 to 12.
+    pub months: u64,
+    /// 0 to 6.
+    pub weekdays: u64,
+    /// The days of the month were left open.
+    pub any_day: bool,
+    /// The days of the week were left open.
+    pub any_weekday: bool,
+}
+
+/// What a field may hold: least, most, and names that count from the least.
+struct Bounds(u32, u32, &'static [&'static str]);
+
+const MONTHS: &[&str] = &[
+    "jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec",
+];
+const WEEKDAYS: &[&str] = &["sun", "mon", "tue", "wed", "thu", "fri", "sat"];
+const FIELDS: [Bounds; 5] = [
+    Bounds(0, 59, &[]),
+    Bounds(0, 23, &[]),
+    Bounds(1, 31, &[]),
+    Bounds(1, 12, MONTHS),
+    Bounds(0, 6, WEEKDAYS),
+];
+
+/// Reads `*/5 * * * *`, `@daily` or `@every 1h30m`, with `TZ=` or `CRON_TZ=` and a zone in front.
+///
+/// # Errors
+/// The parser's text.
+pub fn parse(text: &str) -> Result<Schedule, String> {
+    if text.is_empty() {
+        return Err("empty spec string".to_owned());
+    }
+    let mut spec = text;
+    if let Some(rest) = ["TZ=", "CRON_TZ="]
+        .iter()
+        .find_map(|prefix| text.strip_prefix(prefix))
+    {
+        // Upstream's parser panics, and the panic is told.
+        let (zone, rest) = rest
+            .split_once(' ')
+            .ok_or("invalid schedule format: runtime error: slice bounds out of range [:-1]")?;
+        time_zone(zone).map_err(|why| format!("provided bad location {zone}: {why}"))?;
+        spec = rest.trim();
+    }
+    if spec.starts_with('@') {
+        return descriptor(spec);
+    }
+    let fields: Vec<&str> = spec.split_whitespace().collect();
+    let &[minutes, hours, days, months, weekdays] = fields.as_slice() else {
+        return Err(format!(
+            "expected exactly 5 fields, found {}: [{}]",
+            fields.len(),
+            fields.join(" ")
+        ));
+    };
+    let mut sets = [(0, false); 5];
+    for ((set, text), bounds) in sets
+        .iter_mut()
+        .zip([minutes, hours, days, months, weekdays])
+        .zip(&FIELDS)
+    {
+        *set = field(text, bounds)?;
+    }
+    let [minutes, hours, days, months, weekdays] = sets;
+    Ok(Schedule::Times(Times {
+        minutes: minutes.0,
+        hours: hours.0,
+        days: days.0,
+        months: months.0,
+        weekdays: weekdays.0,
+        any_day: days.1,
+        any_weekday: weekdays.1,
+    }))
+}
+
+/// The zone of a name, case and all.
+///
+/// # Errors
+/// `unknown time zone X`
+pub fn time_zone(name: &str) -> Result<TimeZone, String> {
+    if matches!(name, "" | "UTC") {
+        return Ok(TimeZone::UTC);
+    }
+    TimeZone::get(name)
+        .ok()
+        .filter(|zone| zone.iana_name().is_none_or(|known| known == name))
+        .ok_or_else(|| format!("unknown time zone {name}"))
+}
+
+fn descriptor(text: &str) -> Result<Schedule, String> {
+    let standard = match text {
+        "@yearly" | "@annually" => "0 0 1 1 *",
+        "@monthly" => "0 0 1 * *",
+        "@weekly" => "0 0 * * 0",
+        "@daily" | "@midnight" => "0 0 * * *",
+        "@hourly" => "0 * * * *",
+        other => {
+            let wait = other
+                .strip_prefix("@every ")
+                .ok_or_else(|| format!("unrecognized descriptor: {other}"))?;
+            return go_duration(wait).map(Schedule::Every).ok_or_else(|| {
+                format!("failed to parse duration {other}: {}", wrong_duration(wait))
+            });
+        }
+    };
+    parse(standard)
+}
+
+/// Why Go's time.ParseDuration refuses a text.
+fn wrong_duration(text: &str) -> String {
+    let whole = quoted(text);
+    let mut rest = text.strip_prefix(['-', '+']).unwrap_or(text);
+    while !rest.is_empty() {
+        let number = |c: char| c.is_ascii_digit() || c == '.';
+        let digits = rest.find(|c| !number(c)).unwrap_or(rest.len());
+        if digits == 0 || rest[..digits].matches('.').count() > 1 || &rest[..digits] == "." {
+            break;
+        }
+        rest = &rest[digits..];
+        let end = rest.find(number).unwrap_or(rest.len());
+        let unit = &rest[..end];
+        if unit.is_empty() {
+            return format!("time: missing unit in duration {whole}");
+        }
+        if go_duration(&format!("0{unit}")).is_none() {
+            return format!("time: unknown unit {} in duration {whole}", quoted(unit));
+        }
+        rest = &rest[end..];
+    }
+    format!("time: invalid duration {whole}")
+}
+
+/// The bits of a field, and whether it is open.
+fn field(text: &str, bounds: &Bounds) -> Result<(u64, bool), String> {
+    let (mut bits, mut open) = (0, false);
+    for range in text.split(',').filter(|range| !range.is_empty()) {
+        let (more, star) = self::range(range, bounds)?;
+        bits |= more;
+        open |= star;
+    }
+    Ok((bits, open))
+}
+
+fn range(text: &str, Bounds(least, most, names): &Bounds) -> Result<(u64, bool), String> {
+    let parts: Vec<&str> = text.split('/').collect();
+    let ends: Vec<&str> = parts[0].split('-').collect();
+    let star = matches!(ends[0], "*" | "?");
+    let named = |text: &str| -> Result<u32, String> {
+        let lower = text.to_lowercase();
+        match names.iter().position(|name| *name == lower) {
+            Some(at) => Ok(least + at as u32),
+            None => number(text),
+        }
+    };
+    let (start, mut end) = match ends.as_slice() {
+        _ if star => (*least, *most),
+        [one] => {
+            let one = named(one)?;
+            (one, one)
+        }
+        [start, end] => (named(start)?, named(end)?),
+        _ => return Err(format!("too many hyphens: {text}")),
+    };
+    let step = match parts.as_slice() {
+        [_] => 1,
+        [_, step] => {
+            let step = number(step)?;
+            // `N/step` is `N-most/step`.
+            if ends.len() == 1 {
+                end = *most;
+            }
+            step
+        }
+        _ => return Err(format!("too many slashes: {text}")),
+    };
+    if start < *least {
+        return Err(format!(
+            "beginning of range ({start}) below minimum ({least}): {text}"
+        ));
+    }
+    if end > *most {
+        return Err(format!(
+            "end of range ({end}) above maximum ({most}): {text}"
+        ));
+    }
+    if start > end {
+        return Err(format!(
+            "beginning of range ({start}) beyond end of range ({end}): {text}"
+        ));
+    }
+    if step == 0 {
+        return Err(format!("step of range should be a positive number: {text}"));
+    }
+    let bits = (start..=end)
+        .step_by(step as usize)
+        .fold(0, |bits, n| bits | 1 << n);
+    Ok((bits, star && step == 1))
+}
+
+fn number(text: &str) -> Result<u32, String> {
+    let digits = text.strip_prefix(['-', '+']).unwrap_or(text);
+    if digits.is_empty() || !digits.bytes().all(|b| b.is_ascii_digit()) {
+        return Err(format!(
+            "failed to parse int from {text}: strconv.Atoi: parsing {}: invalid syntax",
+            quoted(text)
+        ));
+    }
+    let number: i64 = text.parse().map_err(|_| {
+        format!(
+            "failed to parse int from {text}: strconv.Atoi: parsing {}: value out of range",
+            quoted(text)
+        )
+    })?;
+    if number < 0 {
+        return Err(format!("negative number ({number}) not allowed: {text}"));
+    }
+    // What is beyond any bound is told as it is up to here, and as the largest number above.
+    Ok(u32::try_from(number).unwrap_or(u32::MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fields_become_bits() {
+        let Ok(Schedule::Times(times)) = parse("*/20 9-17/4 1,15 jan-MAR ?") else {
+            panic!("a schedule");
+        };
+        assert_eq!(times.minutes, 1 | 1 << 20 | 1 << 40);
+        assert_eq!(times.hours, 1 << 9 | 1 << 13 | 1 << 17);
+        assert_eq!(times.days, 1 << 1 | 1 << 15);
+        assert_eq!(times.months, 0b1110);
+        assert_eq!(times.weekdays, 0b111_1111);
+        assert!(!times.any_day && times.any_weekday);
+        assert_eq!(parse("@every 90s"), Ok(Schedule::Every(90_000_000_000)));
+        assert_eq!(parse("@weekly"), parse("0 0 * * sun"));
+        assert_eq!(parse("CRON_TZ=Europe/Rome 5 4 * * *"), parse("5 4 * * *"));
+    }
+
+    #[test]
+    fn what_is_no_schedule_is_refused_in_the_parsers_words() {
+        for (text, wrong) in [
+            ("", "empty spec string"),
+            ("* * * *", "expected exactly 5 fields, found 4: [* * * *]"),
+            ("60 * * * *", "end of range (60) above maximum (59): 60"),
+            ("* * 0 * *", "beginning of range (0) below minimum (1): 0"),
+            (
+                "5-3 * * * *",
+                "beginning of range (5) beyond end of range (3): 5-3",
+            ),
+            (
+                "*/0 * * * *",
+                "step of range should be a positive number: */0",
+            ),
+            ("1-2-3 * * * *", "too many hyphens: 1-2-3"),
+            ("1/2/3 * * * *", "too many slashes: 1/2/3"),
+            (
+                "x * * * *",
+                r#"failed to parse int from x: strconv.Atoi: parsing "x": invalid syntax"#,
+            ),
+            ("@never", "unrecognized descriptor: @never"),
+            (
+                "@every 5",
+                r#"failed to parse duration @every 5: time: missing unit in duration "5""#,
+            ),
+            (
+                "@every 5x",
+                r#"failed to parse duration @every 5x: time: unknown unit "x" in duration "5x""#,
+            ),
+            (
+                "TZ=Nowhere 0 0 * * *",
+                "provided bad location Nowhere: unknown time zone Nowhere",
+            ),
+            (
+                "TZ=UTC",
+                "invalid schedule format: runtime error: slice bounds out of range [:-1]",
+            ),
+        ] {
+            assert_eq!(parse(text), Err(wrong.to_owned()), "{text}");
+        }
+    }
+
+    #[test]
+    fn zones_are_known_by_their_exact_names() {
+        assert!(time_zone("Europe/Rome").is_ok());
+        assert!(time_zone("europe/rome").is_err());
+        assert!(time_zone("Nowhere").is_err());
+    }
+}
