@@ -7,6 +7,7 @@ use std::fmt::Debug;
 use std::ops::Bound;
 use std::pin::pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use compact_str::CompactString;
 use futures::StreamExt as _;
@@ -102,6 +103,9 @@ pub struct Change<'a, P> {
     pub new: Option<&'a Arc<P>>,
 }
 
+/// How long a cache may take to show a write.
+const PATIENCE: Duration = Duration::from_secs(5);
+
 type Handler<P> = Box<dyn Fn(Change<'_, P>) + Send + Sync>;
 
 /// The cache of a kind. Cheap to clone.
@@ -122,6 +126,8 @@ struct Shared<P> {
     /// Called in the order of changes, one change at a time: the lock is held meanwhile.
     handlers: Mutex<Vec<Handler<P>>>,
     synced: watch::Sender<bool>,
+    /// The newest resourceVersion that was shown.
+    shown: watch::Sender<u64>,
 }
 
 struct Item<P> {
@@ -136,6 +142,7 @@ impl<P: Cached> Informer<P> {
                 objects: RwLock::new(BTreeMap::new()),
                 handlers: Mutex::new(Vec::new()),
                 synced: watch::Sender::new(false),
+                shown: watch::Sender::new(0),
             }),
         }
     }
@@ -187,6 +194,27 @@ impl<P: Cached> Informer<P> {
         let mut synced = self.shared.synced.subscribe();
         // The sender lives as long as `self`.
         let _ = synced.wait_for(|synced| *synced).await;
+    }
+
+    /// Resolves when the cache shows a write that made this resourceVersion, and handlers were told; after a while also
+    /// when it does not. Whoever writes and then looks at the cache waits so for its own writes.
+    pub async fn reach(&self, version: Option<&str>) {
+        let Some(version) = version.and_then(|version| version.parse::<u64>().ok()) else {
+            return;
+        };
+        let mut shown = self.shared.shown.subscribe();
+        let reached = shown.wait_for(|shown| *shown >= version);
+        // A watch that takes longer is broken; what is decided on an old cache is put right later.
+        let _ = tokio::time::timeout(PATIENCE, reached).await;
+    }
+
+    fn show(&self, version: &str) {
+        let version = version.parse::<u64>().unwrap_or(0);
+        self.shared.shown.send_if_modified(|shown| {
+            let newer = version > *shown;
+            *shown = (*shown).max(version);
+            newer
+        });
     }
 
     /// Takes in one object (or its end), and tells the handlers.
@@ -245,16 +273,26 @@ impl<P: Cached> Informer<P> {
                 Ok(Event::InitApply(object)) => {
                     let key = key_of(&object);
                     listed.insert(key.clone(), ());
-                    self.take(key, Some(item(object)));
+                    let item = item(object);
+                    let version = item.version.clone();
+                    self.take(key, Some(item));
+                    self.show(&version);
                 }
                 Ok(Event::InitDone) => {
                     self.keep(&std::mem::take(&mut listed));
                     self.shared.synced.send_replace(true);
                 }
                 Ok(Event::Apply(object)) => {
-                    self.take(key_of(&object), Some(item(object)));
+                    let key = key_of(&object);
+                    let item = item(object);
+                    let version = item.version.clone();
+                    self.take(key, Some(item));
+                    self.show(&version);
                 }
-                Ok(Event::Delete(object)) => self.take(key_of(&object), None),
+                Ok(Event::Delete(object)) => {
+                    self.take(key_of(&object), None);
+                    self.show(&object.resource_version().unwrap_or_default());
+                }
                 Err(error) => {
                     tracing::debug!(%kind, %error, "a watch broke and is begun again");
                 }
@@ -321,6 +359,29 @@ impl Informers {
             }
         });
         informer
+    }
+
+    /// Something that is made of caches, once for all controllers.
+    pub fn shared<T: Clone + Send + 'static>(&self, make: impl FnOnce(&Self) -> T) -> T {
+        let key = TypeId::of::<T>();
+        let found = |known: &HashMap<TypeId, Box<dyn Any + Send>>| {
+            known
+                .get(&key)
+                .and_then(|found| found.downcast_ref::<T>())
+                .cloned()
+        };
+        if let Some(found) = found(&self.known.lock()) {
+            return found;
+        }
+        let made = make(self);
+        let mut known = self.known.lock();
+        match found(&known) {
+            Some(found) => found,
+            None => {
+                known.insert(key, Box::new(made.clone()));
+                made
+            }
+        }
     }
 
     /// Resolves when all watches have ended.

@@ -7,6 +7,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::client::Transport;
+use super::events;
 use super::informer::Informers;
 use super::{Context, Controller, Program, Settings};
 use crate::auth::{AUTHENTICATED, MASTERS, User};
@@ -34,6 +35,7 @@ impl Manager {
         let shared = transport.client(informer_user(), AGENT);
         let informers = Arc::new(Informers::new(shared, ends.clone()));
         let settings = Arc::new(settings);
+        let events = events::start(ends.clone());
         let tasks = TaskTracker::new();
         for controller in controllers {
             let Some((account, program)) = controller.program else {
@@ -41,6 +43,7 @@ impl Manager {
             };
             let context = Context {
                 client: transport.client(account_user(account), AGENT),
+                events: events.clone(),
                 informers: informers.clone(),
                 settings: settings.clone(),
                 ends: ends.clone(),

@@ -12,12 +12,17 @@ pub mod queue;
 
 mod ca_publisher;
 mod cluster_roles;
+mod deployments;
 pub mod discovery;
 pub mod errors;
+pub mod events;
 mod garbage;
 pub mod kinds;
 mod namespaces;
+pub mod owners;
+pub mod pods;
 mod quotas;
+mod replicas;
 pub mod selector;
 mod service_accounts;
 
@@ -35,6 +40,8 @@ pub struct Context {
     pub client: kube::Client,
     /// The caches that controllers share.
     pub informers: Arc<informer::Informers>,
+    /// The way in for events.
+    pub events: events::Events,
     /// Facts about the cluster.
     pub settings: Arc<Settings>,
     /// When to end.

@@ -4,7 +4,8 @@
 use futures::FutureExt as _;
 
 use super::{
-    Controller, ca_publisher, cluster_roles, garbage, namespaces, quotas, service_accounts,
+    Controller, ca_publisher, cluster_roles, deployments, garbage, namespaces, quotas, replicas,
+    service_accounts,
 };
 
 const fn absent(name: &'static str, aliases: &'static str) -> Controller {
@@ -43,7 +44,12 @@ pub static CONTROLLERS: &[Controller] = &[
         "endpointslice-mirroring-controller",
         "endpointslicemirroring",
     ),
-    absent("replicationcontroller-controller", "replicationcontroller"),
+    controller!(
+        "replicationcontroller-controller",
+        "replicationcontroller",
+        "replication-controller",
+        replicas::replication_controllers
+    ),
     absent("pod-garbage-collector-controller", "podgc"),
     controller!(
         "resourcequota-controller",
@@ -72,8 +78,18 @@ pub static CONTROLLERS: &[Controller] = &[
     absent("daemonset-controller", "daemonset"),
     absent("job-controller", "job"),
     absent("podgroup-protection-controller", ""),
-    absent("deployment-controller", "deployment"),
-    absent("replicaset-controller", "replicaset"),
+    controller!(
+        "deployment-controller",
+        "deployment",
+        "deployment-controller",
+        deployments::run
+    ),
+    controller!(
+        "replicaset-controller",
+        "replicaset",
+        "replicaset-controller",
+        replicas::replica_sets
+    ),
     absent(
         "horizontal-pod-autoscaler-controller",
         "horizontalpodautoscaling",

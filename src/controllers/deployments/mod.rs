@@ -1,0 +1,336 @@
+//! deployment-controller: replica sets that follow one another. Follows k8s.io/kubernetes/pkg/controller/deployment.
+
+mod annotations;
+mod plan;
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
+use k8s_openapi::jiff::Timestamp;
+use kube::ResourceExt as _;
+use kube::api::{Api, DeleteParams, PostParams};
+
+use self::plan::{Facts, Plan, is_current, is_recreate};
+use super::Context;
+use super::errors::{is_already_exists, is_conflict, is_not_found, is_terminating, text};
+use super::events::{Recorder, Tone};
+use super::informer::{Cached, Informer, Key};
+use super::kinds::Pod;
+use super::owners::{Claim, Claims, claim, controller_of, is_controlled_by};
+use super::pods::Pods;
+use super::queue::{Next, Queue};
+use super::selector::selects;
+
+const WORKERS: usize = 5;
+
+impl Cached for Deployment {}
+
+struct Controller {
+    context: Context,
+    deployments: Informer<Deployment>,
+    sets: Informer<ReplicaSet>,
+    pods: Pods,
+    recorder: Recorder,
+}
+
+/// Runs the controller.
+pub async fn run(context: Context) {
+    let queue = Arc::new(Queue::<Key>::new());
+    let recorder = context
+        .events
+        .recorder(context.client.clone(), "deployment-controller");
+    let controller = Controller {
+        deployments: context.informers.of::<Deployment>(),
+        sets: context.informers.of::<ReplicaSet>(),
+        pods: Pods::of(&context.informers),
+        recorder,
+        context,
+    };
+    let adds = queue.clone();
+    controller
+        .deployments
+        .subscribe(move |change| adds.add(change.key.clone()));
+    controller.wake_by_sets(&queue);
+    controller.wake_by_pods(&queue);
+    controller.deployments.synced().await;
+    controller.sets.synced().await;
+    controller.pods.cache.synced().await;
+    let look = |key: Key| {
+        let controller = &controller;
+        async move { controller.sync(&key).await }
+    };
+    queue.work(WORKERS, &controller.context.ends, look).await;
+}
+
+/// The deployment that manages a set.
+fn owner(set: Option<&Arc<ReplicaSet>>) -> Option<Key> {
+    let set = set?;
+    let owner = controller_of(&set.metadata).filter(|owner| owner.kind == "Deployment")?;
+    let namespace = set.metadata.namespace.as_deref().unwrap_or_default();
+    Some(Key::new(namespace, &owner.name))
+}
+
+fn fits(deployment: &Deployment, set: &ReplicaSet) -> bool {
+    let selector = &deployment.spec.selector;
+    *selector != LabelSelector::default()
+        && selects(selector, set.metadata.labels.as_ref()).unwrap_or(false)
+}
+
+impl Controller {
+    fn wake_by_sets(&self, queue: &Arc<Queue<Key>>) {
+        let (queue, deployments) = (queue.clone(), self.deployments.clone());
+        self.sets.subscribe(move |change| {
+            let (before, after) = (owner(change.old), owner(change.new));
+            if let Some(key) = before.filter(|key| after.as_ref() != Some(key)) {
+                queue.add(key);
+            }
+            if let Some(key) = after {
+                return queue.add(key);
+            }
+            let orphan = change
+                .new
+                .filter(|set| controller_of(&set.metadata).is_none());
+            if let Some(set) = orphan {
+                for (key, deployment) in deployments.list(&change.key.namespace) {
+                    if fits(&deployment, set) {
+                        queue.add(key);
+                    }
+                }
+            }
+        });
+    }
+
+    /// A deployment that ends all pods before it makes new ones waits for pods to be gone.
+    fn wake_by_pods(&self, queue: &Arc<Queue<Key>>) {
+        let (queue, sets, deployments) =
+            (queue.clone(), self.sets.clone(), self.deployments.clone());
+        self.pods.cache.subscribe(move |change| {
+            let ended = |pod: Option<&Arc<Pod>>| pod.is_none_or(|pod| pod.is_terminal());
+            if !ended(change.new) || (change.new.is_some() && ended(change.old)) {
+                return;
+            }
+            let Some(pod) = change.old else { return };
+            let namespace = &change.key.namespace;
+            let set = controller_of(&pod.metadata)
+                .filter(|owner| owner.kind == "ReplicaSet")
+                .and_then(|owner| sets.get(namespace, &owner.name));
+            let Some(key) = owner(set.as_ref()) else {
+                return;
+            };
+            let deployment = deployments.get(namespace, &key.name);
+            if deployment.is_some_and(|deployment| is_recreate(&deployment)) {
+                queue.add(key);
+            }
+        });
+    }
+
+    async fn sync(&self, key: &Key) -> Result<Next, kube::Error> {
+        let Some(deployment) = self.deployments.get(&key.namespace, &key.name) else {
+            return Ok(Next::Done);
+        };
+        if deployment.spec.selector == LabelSelector::default() {
+            self.recorder.tell(
+                &*deployment,
+                Tone::Warning,
+                "SelectingAll",
+                "This deployment is selecting all pods. A non-empty selector is required.",
+            );
+            return Ok(Next::Done);
+        }
+        let mut sets = self.claimed(&deployment, key).await?;
+        sets.sort_by_cached_key(|set| {
+            let created = set.metadata.creation_timestamp.as_ref().map(|time| time.0);
+            (created, set.name_any())
+        });
+        let old_pods_run = is_recreate(&deployment)
+            && sets
+                .iter()
+                .filter(|set| !is_current(&deployment, set))
+                .any(|set| {
+                    let mut pods = self.pods.owned(&set.metadata).into_iter();
+                    pods.any(|pod| !pod.is_terminal())
+                });
+        let facts = Facts {
+            deployment: &deployment,
+            sets: &sets,
+            old_pods_run,
+            now: Timestamp::now(),
+        };
+        let plan = plan::plan(&facts);
+        self.carry_out(&deployment, key, plan).await
+    }
+
+    /// The replica sets of a deployment; those that fit and are nobody's become its own.
+    async fn claimed(
+        &self,
+        deployment: &Deployment,
+        key: &Key,
+    ) -> Result<Vec<ReplicaSet>, kube::Error> {
+        let claims = Claims {
+            objects: Api::<ReplicaSet>::namespaced(self.context.client.clone(), &key.namespace),
+            owners: Api::<Deployment>::namespaced(self.context.client.clone(), &key.namespace),
+            owner: deployment,
+        };
+        let mut own = Vec::new();
+        for (_, set) in self.sets.list(&key.namespace) {
+            let claim = claim(&set.metadata, &deployment.metadata, fits(deployment, &set));
+            if claim != Claim::Foreign && claims.carry_out(claim, &set.metadata).await? {
+                own.push((*set).clone());
+            }
+        }
+        Ok(own)
+    }
+
+    async fn carry_out(
+        &self,
+        deployment: &Deployment,
+        key: &Key,
+        plan: Plan,
+    ) -> Result<Next, kube::Error> {
+        let client = || self.context.client.clone();
+        let params = PostParams::default();
+        let sets: Api<ReplicaSet> = Api::namespaced(client(), &key.namespace);
+        let api: Api<Deployment> = Api::namespaced(client(), &key.namespace);
+        let mut version = None;
+        for set in &plan.update {
+            match sets.replace(&set.name_any(), &params, set).await {
+                Ok(written) => version = written.resource_version().or(version),
+                Err(error) if is_conflict(&error) || is_not_found(&error) => {
+                    return Ok(Next::Retry);
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        if let Some(set) = &plan.create {
+            match sets.create(&params, set).await {
+                Ok(made) => version = made.resource_version().or(version),
+                Err(error) if is_terminating(&error) => return Ok(Next::Done),
+                Err(error) => return self.not_created(deployment, &api, &sets, set, error).await,
+            }
+        }
+        for name in &plan.delete {
+            match sets.delete(name, &DeleteParams::default()).await {
+                Err(error) if !is_not_found(&error) => return Err(error),
+                _ => {}
+            }
+        }
+        for (tone, reason, message) in &plan.events {
+            self.recorder
+                .tell(deployment, *tone, reason, message.as_str());
+        }
+        let written = if let Some(back) = &plan.rollback {
+            Some(api.replace(&key.name, &params, back).await)
+        } else if let Some(new) = plan
+            .status
+            .as_ref()
+            .filter(|new| !says_same(new, deployment))
+        {
+            Some(api.replace_status(&key.name, &params, new).await)
+        } else {
+            None
+        };
+        match written {
+            None => {}
+            Some(Ok(written)) => {
+                self.deployments
+                    .reach(written.resource_version().as_deref())
+                    .await;
+            }
+            Some(Err(error)) if is_not_found(&error) => return Ok(Next::Done),
+            Some(Err(error)) if is_conflict(&error) => return Ok(Next::Retry),
+            Some(Err(error)) => return Err(error),
+        }
+        self.sets.reach(version.as_deref()).await;
+        Ok(
+            match plan.again.and_then(|millis| u64::try_from(millis).ok()) {
+                Some(millis) => Next::After(Duration::from_millis(millis)),
+                None => Next::Done,
+            },
+        )
+    }
+
+    /// What follows when the set of the current template cannot be made.
+    async fn not_created(
+        &self,
+        deployment: &Deployment,
+        api: &Api<Deployment>,
+        sets: &Api<ReplicaSet>,
+        set: &ReplicaSet,
+        error: kube::Error,
+    ) -> Result<Next, kube::Error> {
+        let name = set.name_any();
+        let mut new = deployment.clone();
+        let status = new.status.get_or_insert_default();
+        if is_already_exists(&error) {
+            let found = sets.get_opt(&name).await?;
+            let own = found.is_some_and(|found| {
+                is_controlled_by(&found.metadata, &deployment.metadata)
+                    && is_current(deployment, &found)
+            });
+            if own {
+                // The cache is behind: it will show the set.
+                return Ok(Next::Retry);
+            }
+            // Another template has the same hash: the next try makes another one.
+            status.collision_count = Some(status.collision_count.unwrap_or(0) + 1);
+        } else {
+            let message = format!(
+                "Failed to create new replica set \"{name}\": {}",
+                text(&error)
+            );
+            let deadline = deployment.spec.progress_deadline_seconds;
+            if deadline.is_some_and(|seconds| seconds != i32::MAX) {
+                let now = Timestamp::now();
+                let reason = "ReplicaSetCreateError";
+                let condition =
+                    plan::new_condition("Progressing", "False", reason, message.clone(), now);
+                plan::set_condition(status, condition);
+            }
+            self.recorder
+                .tell(deployment, Tone::Warning, "ReplicaSetCreateError", message);
+        }
+        let name = deployment.name_any();
+        match api
+            .replace_status(&name, &PostParams::default(), &new)
+            .await
+        {
+            Ok(written) => {
+                self.deployments
+                    .reach(written.resource_version().as_deref())
+                    .await;
+            }
+            Err(problem) => {
+                tracing::debug!(name, %problem, "the status of a deployment is not written")
+            }
+        }
+        Err(error)
+    }
+}
+
+/// Whether two deployments say the same of themselves; what is absent is zero.
+fn says_same(a: &Deployment, b: &Deployment) -> bool {
+    let numbers = |deployment: &Deployment| {
+        let status = deployment.status.clone().unwrap_or_default();
+        let counts = [
+            status.replicas,
+            status.updated_replicas,
+            status.ready_replicas,
+            status.available_replicas,
+            status.unavailable_replicas,
+        ];
+        (
+            counts.map(|count| count.unwrap_or(0)),
+            status.terminating_replicas,
+            status.collision_count,
+            status.observed_generation.unwrap_or(0),
+            status.conditions.unwrap_or_default(),
+        )
+    };
+    numbers(a) == numbers(b)
+        && a.metadata.annotations.clone().unwrap_or_default()
+            == b.metadata.annotations.clone().unwrap_or_default()
+}

@@ -1,0 +1,171 @@
+//! Who controls whom, and the claiming of what fits a selector.
+//! Follows k8s.io/kubernetes/pkg/controller/controller_ref_manager.go.
+
+use std::fmt::Debug;
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
+use kube::api::{Patch, PatchParams};
+use kube::{Api, Resource};
+use serde::de::DeserializeOwned;
+use serde_json::json;
+
+use super::errors::{is_not_found, reason};
+
+/// The owner that manages an object.
+pub fn controller_of(meta: &ObjectMeta) -> Option<&OwnerReference> {
+    meta.owner_references
+        .iter()
+        .flatten()
+        .find(|owner| owner.controller == Some(true))
+}
+
+/// Whether `owner` manages an object.
+pub fn is_controlled_by(meta: &ObjectMeta, owner: &ObjectMeta) -> bool {
+    controller_of(meta).is_some_and(|found| Some(&found.uid) == owner.uid.as_ref())
+}
+
+/// The reference that makes an object the manager of another.
+pub fn controller_reference<K: Resource<DynamicType = ()>>(owner: &K) -> OwnerReference {
+    let meta = owner.meta();
+    OwnerReference {
+        api_version: K::api_version(&()).into_owned(),
+        kind: K::kind(&()).into_owned(),
+        name: meta.name.clone().unwrap_or_default(),
+        uid: meta.uid.clone().unwrap_or_default(),
+        controller: Some(true),
+        block_owner_deletion: Some(true),
+    }
+}
+
+/// What an object is to a controller that may claim it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Claim {
+    /// It is the controller's already.
+    Owned,
+    /// Nobody's, and it fits: to be taken.
+    Adopt,
+    /// The controller's, and it no longer fits: to be let go.
+    Release,
+    /// Not the controller's business.
+    Foreign,
+}
+
+/// What an object is to `owner`; `fits` says whether its selector selects it.
+pub fn claim(object: &ObjectMeta, owner: &ObjectMeta, fits: bool) -> Claim {
+    let owner_ends = owner.deletion_timestamp.is_some();
+    match controller_of(object) {
+        Some(found) if Some(&found.uid) != owner.uid.as_ref() => Claim::Foreign,
+        Some(_) if fits => Claim::Owned,
+        Some(_) if owner_ends => Claim::Foreign,
+        Some(_) => Claim::Release,
+        None if owner_ends || !fits || object.deletion_timestamp.is_some() => Claim::Foreign,
+        None if object.namespace != owner.namespace => Claim::Foreign,
+        None => Claim::Adopt,
+    }
+}
+
+/// Carries out claims on objects of one kind in one namespace.
+pub struct Claims<'a, O, K> {
+    /// The objects that may be claimed.
+    pub objects: Api<K>,
+    /// The owner's kind.
+    pub owners: Api<O>,
+    /// The owner.
+    pub owner: &'a O,
+}
+
+impl<O, K> Claims<'_, O, K>
+where
+    O: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug,
+    K: Clone + DeserializeOwned + Debug,
+{
+    /// Whether the owner is still there, as the API has it now, and may take something.
+    async fn may_adopt(&self) -> Result<bool, kube::Error> {
+        let name = self.owner.meta().name.as_deref().unwrap_or_default();
+        let found = self.owners.get_metadata_opt(name).await?;
+        Ok(found.is_some_and(|found| {
+            found.metadata.uid == self.owner.meta().uid
+                && found.metadata.deletion_timestamp.is_none()
+        }))
+    }
+
+    /// Makes the claim true. Returns whether the object is the owner's, and the version of the object that this made.
+    ///
+    /// # Errors
+    /// When the API refuses for another reason than that the object is gone.
+    pub async fn carry_out(&self, claim: Claim, object: &ObjectMeta) -> Result<bool, kube::Error> {
+        let name = object.name.as_deref().unwrap_or_default();
+        let owner = controller_reference(self.owner);
+        let patch = match claim {
+            Claim::Owned => return Ok(true),
+            Claim::Foreign => return Ok(false),
+            Claim::Adopt => {
+                if !self.may_adopt().await? {
+                    return Ok(false);
+                }
+                json!({"metadata": {"ownerReferences": [owner], "uid": object.uid}})
+            }
+            Claim::Release => {
+                let gone = json!({"$patch": "delete", "uid": owner.uid});
+                json!({"metadata": {"ownerReferences": [gone], "uid": object.uid}})
+            }
+        };
+        let params = PatchParams::default();
+        match self
+            .objects
+            .patch(name, &params, &Patch::Strategic(patch))
+            .await
+        {
+            Ok(_) => Ok(claim == Claim::Adopt),
+            Err(error) if is_not_found(&error) => Ok(false),
+            // It has another uid by now, or no such owner any more.
+            Err(error) if claim == Claim::Release && reason(&error) == "Invalid" => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+
+    #[test]
+    fn objects_are_claimed_by_reference_and_selector() {
+        let owner = |ends: bool| ObjectMeta {
+            uid: Some("me".to_owned()),
+            namespace: Some("n".to_owned()),
+            deletion_timestamp: ends.then(|| Time(k8s_openapi::jiff::Timestamp::UNIX_EPOCH)),
+            ..ObjectMeta::default()
+        };
+        let object = |uid: &str, ends: bool| ObjectMeta {
+            owner_references: (!uid.is_empty()).then(|| {
+                vec![OwnerReference {
+                    uid: uid.to_owned(),
+                    controller: Some(true),
+                    ..OwnerReference::default()
+                }]
+            }),
+            ..owner(ends)
+        };
+        for (uid, ends, owner_ends, fits, wanted) in [
+            ("me", false, false, true, Claim::Owned),
+            ("me", true, true, true, Claim::Owned),
+            ("me", false, false, false, Claim::Release),
+            ("me", false, true, false, Claim::Foreign),
+            ("other", false, false, true, Claim::Foreign),
+            ("", false, false, true, Claim::Adopt),
+            ("", false, false, false, Claim::Foreign),
+            ("", true, false, true, Claim::Foreign),
+            ("", false, true, true, Claim::Foreign),
+        ] {
+            let found = claim(&object(uid, ends), &owner(owner_ends), fits);
+            assert_eq!(found, wanted, "{uid} {ends} {owner_ends} {fits}");
+        }
+        let elsewhere = ObjectMeta {
+            namespace: Some("m".to_owned()),
+            ..object("", false)
+        };
+        assert_eq!(claim(&elsewhere, &owner(false), true), Claim::Foreign);
+    }
+}

@@ -1,0 +1,413 @@
+//! Pods as workload controllers handle them: found by owner, made of templates, deleted, ranked, counted.
+//! Follows k8s.io/kubernetes/pkg/controller/controller_utils.go.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
+
+use compact_str::{CompactString, format_compact};
+use futures::future::join_all;
+use k8s_openapi::api::core::v1;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
+use k8s_openapi::jiff::Timestamp;
+use kube::api::{Api, DeleteParams, PostParams};
+use kube::{Client, Resource, ResourceExt as _};
+use parking_lot::RwLock;
+
+use super::errors::{is_not_found, is_terminating, text};
+use super::events::{Recorder, Tone};
+use super::informer::{Informer, Informers, Key};
+use super::kinds::Pod;
+use super::owners::controller_of;
+
+/// The cache of pods, and where those of each controller are.
+#[derive(Clone)]
+pub struct Pods {
+    /// The cache.
+    pub cache: Informer<Pod>,
+    by_owner: Arc<RwLock<HashMap<CompactString, BTreeSet<Key>>>>,
+}
+
+/// Under what the pods of a controller, or those of a namespace that have none, are found.
+fn owner_key(meta: &ObjectMeta) -> CompactString {
+    match controller_of(meta) {
+        Some(owner) => owner.uid.as_str().into(),
+        None => orphans(meta.namespace.as_deref().unwrap_or_default()),
+    }
+}
+
+fn orphans(namespace: &str) -> CompactString {
+    format_compact!("/{namespace}")
+}
+
+impl Pods {
+    /// The pods that all controllers share.
+    pub fn of(informers: &Informers) -> Pods {
+        informers.shared(|informers| {
+            let pods = Pods {
+                cache: informers.of::<Pod>(),
+                by_owner: Arc::default(),
+            };
+            let by_owner = pods.by_owner.clone();
+            pods.cache.subscribe(move |change| {
+                let before = change.old.map(|pod| owner_key(&pod.metadata));
+                let after = change.new.map(|pod| owner_key(&pod.metadata));
+                if before == after {
+                    return;
+                }
+                let mut index = by_owner.write();
+                if let Some(before) = before
+                    && let Some(keys) = index.get_mut(&before)
+                {
+                    keys.remove(change.key);
+                    if keys.is_empty() {
+                        index.remove(&before);
+                    }
+                }
+                if let Some(after) = after {
+                    index.entry(after).or_default().insert(change.key.clone());
+                }
+            });
+            pods
+        })
+    }
+
+    fn under(&self, key: &str) -> Vec<Arc<Pod>> {
+        let keys: Vec<Key> = {
+            let index = self.by_owner.read();
+            index.get(key).into_iter().flatten().cloned().collect()
+        };
+        keys.iter()
+            .filter_map(|key| self.cache.get(&key.namespace, &key.name))
+            .collect()
+    }
+
+    /// The pods that an owner controls, ordered by name.
+    pub fn owned(&self, owner: &ObjectMeta) -> Vec<Arc<Pod>> {
+        self.under(owner.uid.as_deref().unwrap_or_default())
+    }
+
+    /// The pods of a namespace that nobody controls, ordered by name.
+    pub fn orphans(&self, namespace: &str) -> Vec<Arc<Pod>> {
+        self.under(&orphans(namespace))
+    }
+}
+
+/// Whether a pod counts as one that runs, or will.
+pub fn is_active(pod: &Pod) -> bool {
+    !pod.is_terminal() && !pod.is_deleting()
+}
+
+/// Whether a pod has been ready for `seconds` at `now`.
+pub fn is_available(pod: &Pod, seconds: i32, now: Timestamp) -> bool {
+    pod.is_ready() && millis_until_available(pod, seconds, now) == Some(0)
+}
+
+/// In how many milliseconds a pod will have been ready for `seconds`; 0 when it has. None while it is not ready.
+pub fn millis_until_available(pod: &Pod, seconds: i32, now: Timestamp) -> Option<i64> {
+    if !pod.is_ready() {
+        return None;
+    }
+    if seconds == 0 {
+        return Some(0);
+    }
+    let since = ready_since(pod)?;
+    let due = since.as_millisecond() + i64::from(seconds) * 1000;
+    Some((due - now.as_millisecond()).max(0))
+}
+
+/// Since when a pod is ready.
+fn ready_since(pod: &Pod) -> Option<Timestamp> {
+    pod.status
+        .conditions
+        .iter()
+        .find(|condition| condition.type_ == "Ready" && condition.status == "True")
+        .and_then(|condition| condition.last_transition_time.as_ref())
+        .map(|time| time.0)
+}
+
+/// The pod that a template makes for a controller: named after it where `name` is none.
+pub fn from_template(
+    template: &v1::PodTemplateSpec,
+    owner_name: &str,
+    owner: OwnerReference,
+    name: Option<String>,
+) -> v1::Pod {
+    let meta = template.metadata.clone().unwrap_or_default();
+    // A name that would be too long for a prefix is left to be cut by the API.
+    let generate_name = name.is_none().then(|| format!("{owner_name}-"));
+    v1::Pod {
+        metadata: ObjectMeta {
+            name,
+            generate_name,
+            labels: meta.labels,
+            annotations: meta.annotations,
+            finalizers: meta.finalizers,
+            owner_references: Some(vec![owner]),
+            ..ObjectMeta::default()
+        },
+        spec: template.spec.clone(),
+        status: None,
+    }
+}
+
+/// Makes and deletes the pods of one owner, and tells of it.
+pub struct PodControl<'a, O> {
+    /// The API.
+    pub client: &'a Client,
+    /// Tells of the owner.
+    pub recorder: &'a Recorder,
+    /// The owner.
+    pub owner: &'a O,
+}
+
+impl<O: Resource<DynamicType = ()>> PodControl<'_, O> {
+    fn api(&self) -> Api<v1::Pod> {
+        let namespace = self.owner.meta().namespace.as_deref().unwrap_or_default();
+        Api::namespaced(self.client.clone(), namespace)
+    }
+
+    /// Makes a pod. Returns the resourceVersion that this made; none where the namespace ends.
+    ///
+    /// # Errors
+    /// Why the API refused, in its words.
+    pub async fn create(&self, pod: &v1::Pod) -> Result<Option<String>, String> {
+        match self.api().create(&PostParams::default(), pod).await {
+            Ok(made) => {
+                let message = format!("Created pod: {}", made.name_any());
+                self.recorder
+                    .tell(self.owner, Tone::Normal, "SuccessfulCreate", message);
+                Ok(made.resource_version())
+            }
+            Err(error) if is_terminating(&error) => Ok(None),
+            Err(error) => {
+                let message = format!("Error creating: {}", text(&error));
+                self.recorder
+                    .tell(self.owner, Tone::Warning, "FailedCreate", message);
+                Err(text(&error))
+            }
+        }
+    }
+
+    /// Deletes a pod. Returns the resourceVersion that this made; none where it was gone.
+    ///
+    /// # Errors
+    /// Why the API refused, in its words.
+    pub async fn delete(&self, name: &str) -> Result<Option<String>, String> {
+        match self.api().delete(name, &DeleteParams::default()).await {
+            Ok(deleted) => {
+                let message = format!("Deleted pod: {name}");
+                self.recorder
+                    .tell(self.owner, Tone::Normal, "SuccessfulDelete", message);
+                Ok(deleted.left().and_then(|pod| pod.resource_version()))
+            }
+            Err(error) if is_not_found(&error) => Ok(None),
+            Err(error) => {
+                let message = format!("Error deleting: {}", text(&error));
+                self.recorder
+                    .tell(self.owner, Tone::Warning, "FailedDelete", message);
+                Err(format!("unable to delete pods: {}", text(&error)))
+            }
+        }
+    }
+
+    /// Makes pods in batches that double, so that what can never work is not tried often. Returns the newest
+    /// resourceVersion and the first refusal.
+    pub async fn create_slowly(&self, pods: &[v1::Pod]) -> (Option<String>, Option<String>) {
+        let mut versions = Versions::default();
+        let (mut from, mut size) = (0, 1);
+        while from < pods.len() {
+            let to = (from + size).min(pods.len());
+            let results = join_all(pods[from..to].iter().map(|pod| self.create(pod))).await;
+            let mut failure = None;
+            for result in results {
+                match result {
+                    Ok(version) => versions.add(version),
+                    Err(why) => failure = failure.or(Some(why)),
+                }
+            }
+            if failure.is_some() {
+                return (versions.newest(), failure);
+            }
+            (from, size) = (to, size * 2);
+        }
+        (versions.newest(), None)
+    }
+
+    /// Deletes pods at once. Returns the newest resourceVersion and the first refusal.
+    pub async fn delete_all(&self, names: &[String]) -> (Option<String>, Option<String>) {
+        let mut versions = Versions::default();
+        let mut failure = None;
+        for result in join_all(names.iter().map(|name| self.delete(name))).await {
+            match result {
+                Ok(version) => versions.add(version),
+                Err(why) => failure = failure.or(Some(why)),
+            }
+        }
+        (versions.newest(), failure)
+    }
+}
+
+/// The newest of some resourceVersions.
+#[derive(Default)]
+pub struct Versions(u64);
+
+impl Versions {
+    /// Takes one in.
+    pub fn add(&mut self, version: Option<String>) {
+        let version = version.and_then(|version| version.parse().ok());
+        self.0 = self.0.max(version.unwrap_or(0));
+    }
+
+    /// The newest; none where there was none.
+    pub fn newest(&self) -> Option<String> {
+        (self.0 > 0).then(|| self.0.to_string())
+    }
+}
+
+/// Orders pods so that those whose loss costs least come first: not placed, pending, not ready, cheap by annotation, on
+/// nodes with many pods alike (`together` counts them), ready for a short time, often restarted, young. Of times only
+/// the magnitude counts, so that it is not always the newest that go.
+pub fn rank_for_deletion(pods: &mut [Arc<Pod>], together: &HashMap<String, usize>, now: Timestamp) {
+    let magnitude = |time: Option<Timestamp>| {
+        let age = time.map_or(0, |time| now.as_nanosecond() - time.as_nanosecond());
+        if age > 0 { i64::from(age.ilog2()) } else { -1 }
+    };
+    pods.sort_by_cached_key(|pod| {
+        let node = pod.spec.node_name.as_deref().unwrap_or_default();
+        let phase = match pod.phase() {
+            "Pending" => 0,
+            "Running" => 2,
+            _ => 1,
+        };
+        let cost: i32 = pod
+            .annotations()
+            .get("controller.kubernetes.io/pod-deletion-cost")
+            .and_then(|cost| cost.parse().ok())
+            .unwrap_or(0);
+        let crowd = together.get(node).copied().unwrap_or(0);
+        let created = pod.metadata.creation_timestamp.as_ref().map(|time| time.0);
+        (
+            (
+                !node.is_empty(),
+                phase,
+                pod.is_ready(),
+                cost,
+                Reverse(crowd),
+            ),
+            magnitude(ready_since(pod)),
+            Reverse(restarts(pod)),
+            magnitude(created),
+            pod.metadata.uid.clone(),
+        )
+    });
+}
+
+/// How often the container that was restarted most was, and the same of those that go on beside the others.
+fn restarts(pod: &Pod) -> (i32, i32) {
+    let goes_on = |name: &str| {
+        let mut init = pod.spec.init_containers.iter();
+        init.any(|container| {
+            container.name == name && container.restart_policy.as_deref() == Some("Always")
+        })
+    };
+    let most = |statuses: &mut dyn Iterator<Item = &v1::ContainerStatus>| {
+        statuses
+            .map(|status| status.restart_count)
+            .max()
+            .unwrap_or(0)
+    };
+    let status = &pod.status;
+    (
+        most(&mut status.container_statuses.iter()),
+        most(
+            &mut status
+                .init_container_statuses
+                .iter()
+                .filter(|status| goes_on(&status.name)),
+        ),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pod(text: &str) -> Arc<Pod> {
+        Arc::new(serde_json::from_str(text).unwrap())
+    }
+
+    #[test]
+    fn the_pods_whose_loss_costs_least_go_first() {
+        let now: Timestamp = "2026-01-01T12:00:00Z".parse().unwrap();
+        let made = |name: &str, rest: &str, annotations: &str| {
+            pod(&format!(
+                r#"{{"metadata":{{"name":"{name}","uid":"{name}","creationTimestamp":"2026-01-01T00:00:00Z","annotations":{{{annotations}}}}},{rest}}}"#
+            ))
+        };
+        let ready = |since: &str| {
+            format!(
+                r#""conditions":[{{"type":"Ready","status":"True","lastTransitionTime":"{since}"}}]"#
+            )
+        };
+        let running = |node: &str, rest: &str| {
+            format!(r#""spec":{{"nodeName":"{node}"}},"status":{{"phase":"Running",{rest}}}"#)
+        };
+        let old = ready("2026-01-01T01:00:00Z");
+        let mut pods = vec![
+            made("z-old", &running("n", &old), ""),
+            made("y-young", &running("n", &ready("2026-01-01T11:59:00Z")), ""),
+            made(
+                "x-restarted",
+                &running(
+                    "n",
+                    &format!(
+                        r#"{old},"containerStatuses":[{{"name":"c","restartCount":3,"ready":true,"image":"","imageID":""}}]"#
+                    ),
+                ),
+                "",
+            ),
+            made("w-crowd", &running("m", &old), ""),
+            made(
+                "v-cheap",
+                &running("n", &old),
+                r#""controller.kubernetes.io/pod-deletion-cost":"-5""#,
+            ),
+            made("u-unready", &running("n", r#""conditions":[]"#), ""),
+            made(
+                "t-pending",
+                r#""spec":{"nodeName":"n"},"status":{"phase":"Pending"}"#,
+                "",
+            ),
+            made("s-nowhere", r#""spec":{},"status":{"phase":"Pending"}"#, ""),
+        ];
+        let together = HashMap::from([("m".to_owned(), 2), ("n".to_owned(), 1)]);
+        rank_for_deletion(&mut pods, &together, now);
+        let names: Vec<String> = pods.iter().map(|pod| pod.name_any()).collect();
+        assert_eq!(
+            names,
+            [
+                "s-nowhere",
+                "t-pending",
+                "u-unready",
+                "v-cheap",
+                "w-crowd",
+                "y-young",
+                "x-restarted",
+                "z-old"
+            ]
+        );
+    }
+
+    #[test]
+    fn a_pod_is_available_after_a_while_of_readiness() {
+        let now: Timestamp = "2026-01-01T00:00:10Z".parse().unwrap();
+        let pod = pod(
+            r#"{"status":{"conditions":[{"type":"Ready","status":"True","lastTransitionTime":"2026-01-01T00:00:05Z"}]}}"#,
+        );
+        assert!(is_available(&pod, 0, now) && is_available(&pod, 5, now));
+        assert!(!is_available(&pod, 6, now));
+        assert_eq!(millis_until_available(&pod, 6, now), Some(1000));
+        assert!(!is_available(&Pod::default(), 0, now));
+    }
+}

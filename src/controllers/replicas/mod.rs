@@ -1,0 +1,381 @@
+//! replicaset-controller and replicationcontroller-controller: as many pods as somebody wants.
+//! Follows k8s.io/kubernetes/pkg/controller/replicaset.
+
+mod kind;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use k8s_openapi::api::apps::v1::{ReplicaSet, ReplicaSetCondition, ReplicaSetStatus};
+use k8s_openapi::api::core::v1;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
+use k8s_openapi::jiff::Timestamp;
+use kube::api::{Api, PostParams};
+use kube::core::NamespaceResourceScope;
+use kube::{Resource, ResourceExt as _};
+
+pub use self::kind::Replicas;
+use super::Context;
+use super::errors::{is_conflict, is_not_found, text};
+use super::events::Recorder;
+use super::informer::{Informer, Key};
+use super::kinds::Pod;
+use super::owners::{Claim, Claims, claim, controller_of, controller_reference};
+use super::pods::{
+    PodControl, Pods, from_template, is_active, is_available, millis_until_available,
+    rank_for_deletion,
+};
+use super::queue::{Next, Queue};
+use super::selector::selects;
+
+/// The most pods that are made or deleted in one go.
+const BURST: usize = 500;
+const WORKERS: usize = 5;
+
+/// Runs the controller of replica sets.
+pub async fn replica_sets(context: Context) {
+    run::<ReplicaSet>(context).await;
+}
+
+/// Runs the controller of replication controllers.
+pub async fn replication_controllers(context: Context) {
+    run::<v1::ReplicationController>(context).await;
+}
+
+/// Why a set has to be looked at again.
+#[derive(Debug, thiserror::Error)]
+enum Unfinished {
+    #[error("{}", text(.0))]
+    Api(#[from] kube::Error),
+    #[error("{0}")]
+    Pods(String),
+}
+
+async fn run<K: Replicas + Resource<Scope = NamespaceResourceScope>>(context: Context) {
+    let queue = Arc::new(Queue::<Key>::new());
+    let pods = Pods::of(&context.informers);
+    let sets = context.informers.of::<K>();
+    let adds = queue.clone();
+    sets.subscribe(move |change| adds.add(change.key.clone()));
+    wake_by_pods(&pods, &sets, &queue);
+    sets.synced().await;
+    pods.cache.synced().await;
+    let recorder = context
+        .events
+        .recorder(context.client.clone(), K::COMPONENT);
+    let look = |key: Key| {
+        let (context, pods, sets, recorder) = (&context, &pods, &sets, &recorder);
+        async move { sync::<K>(context, pods, sets, recorder, &key).await }
+    };
+    queue.work(WORKERS, &context.ends, look).await;
+}
+
+/// Puts the set of a pod into the queue when the pod changes, and every set that may take an orphan.
+fn wake_by_pods<K: Replicas>(pods: &Pods, sets: &Informer<K>, queue: &Arc<Queue<Key>>) {
+    let (sets, queue) = (sets.clone(), queue.clone());
+    pods.cache.subscribe(move |change| {
+        let namespace = &change.key.namespace;
+        let owner = |pod: Option<&Arc<Pod>>| {
+            let owner = controller_of(&pod?.metadata)?;
+            (owner.kind == K::kind(&())).then(|| Key::new(namespace, &owner.name))
+        };
+        let (before, after) = (owner(change.old), owner(change.new));
+        if let Some(key) = before.filter(|key| after.as_ref() != Some(key)) {
+            queue.add(key);
+        }
+        if let Some(key) = after {
+            return queue.add(key);
+        }
+        let Some(orphan) = change
+            .new
+            .filter(|pod| controller_of(&pod.metadata).is_none() && !pod.is_deleting())
+        else {
+            return;
+        };
+        let known = change.old.is_some_and(|old| {
+            controller_of(&old.metadata).is_none() && old.metadata.labels == orphan.metadata.labels
+        });
+        if known {
+            return;
+        }
+        for (key, set) in sets.list(namespace) {
+            if fits(&*set, &orphan.metadata) {
+                queue.add(key);
+            }
+        }
+    });
+}
+
+fn fits<K: Replicas>(set: &K, pod: &ObjectMeta) -> bool {
+    selects(&set.selector(), pod.labels.as_ref()).unwrap_or(false)
+}
+
+/// Brings one set closer to what it should be.
+async fn sync<K: Replicas + Resource<Scope = NamespaceResourceScope>>(
+    context: &Context,
+    pods: &Pods,
+    sets: &Informer<K>,
+    recorder: &Recorder,
+    key: &Key,
+) -> Result<Next, Unfinished> {
+    let Some(set) = sets.get(&key.namespace, &key.name) else {
+        return Ok(Next::Done);
+    };
+    let own = pods.owned(set.meta());
+    let claims = Claims {
+        objects: Api::<v1::Pod>::namespaced(context.client.clone(), &key.namespace),
+        owners: Api::<K>::namespaced(context.client.clone(), &key.namespace),
+        owner: &*set,
+    };
+    let mut active = Vec::new();
+    for pod in own.iter().chain(&pods.orphans(&key.namespace)) {
+        if !is_active(pod) {
+            continue;
+        }
+        let claim = claim(&pod.metadata, set.meta(), fits(&*set, &pod.metadata));
+        if claim != Claim::Foreign && claims.carry_out(claim, &pod.metadata).await? {
+            active.push(pod.clone());
+        }
+    }
+    let ending = own
+        .iter()
+        .filter(|pod| pod.is_deleting() && !pod.is_terminal() && fits(&*set, &pod.metadata))
+        .count();
+    let mut failure = None;
+    if set.meta().deletion_timestamp.is_none() {
+        let control = PodControl {
+            client: &context.client,
+            recorder,
+            owner: &*set,
+        };
+        let related = related(&*set, sets, pods);
+        let (version, refused) = manage(&control, &*set, &mut active.clone(), &related).await;
+        pods.cache.reach(version.as_deref()).await;
+        failure = refused;
+    }
+    let now = Timestamp::now();
+    let status = status(&*set, &active, ending, failure.as_deref(), now);
+    write_status(context, sets, &*set, status).await?;
+    if let Some(failure) = failure {
+        return Err(Unfinished::Pods(failure));
+    }
+    let seconds = set.min_ready_seconds();
+    let due = active
+        .iter()
+        .filter_map(|pod| millis_until_available(pod, seconds, now))
+        .filter(|due| *due > 0)
+        .min();
+    Ok(match due.and_then(|due| u64::try_from(due).ok()) {
+        Some(millis) => Next::After(Duration::from_millis(millis)),
+        None => Next::Done,
+    })
+}
+
+/// Makes pods that are missing, or deletes those that are too many. Returns the newest resourceVersion that this made
+/// and the first refusal.
+async fn manage<K: Replicas>(
+    control: &PodControl<'_, K>,
+    set: &K,
+    active: &mut [Arc<Pod>],
+    related: &HashMap<String, usize>,
+) -> (Option<String>, Option<String>) {
+    let wanted = usize::try_from(set.wanted()).unwrap_or(0);
+    if active.len() < wanted {
+        let Some(template) = set.template() else {
+            return (None, None);
+        };
+        let count = (wanted - active.len()).min(BURST);
+        let pod = from_template(template, &set.name_any(), controller_reference(set), None);
+        return control.create_slowly(&vec![pod; count]).await;
+    }
+    let surplus = (active.len() - wanted).min(BURST);
+    if surplus == 0 {
+        return (None, None);
+    }
+    if surplus < active.len() {
+        rank_for_deletion(active, related, Timestamp::now());
+    }
+    let names: Vec<String> = active[..surplus].iter().map(|pod| pod.name_any()).collect();
+    control.delete_all(&names).await
+}
+
+/// How many active pods of the sets that the same owner manages are on each node.
+fn related<K: Replicas>(set: &K, sets: &Informer<K>, pods: &Pods) -> HashMap<String, usize> {
+    let owner = controller_of(set.meta()).map(|owner| owner.uid.clone());
+    let namespace = set.meta().namespace.as_deref().unwrap_or_default();
+    let mut together = HashMap::new();
+    for (_, other) in sets.list(namespace) {
+        let same = kind::uid(other.meta()) == kind::uid(set.meta())
+            || (owner.is_some()
+                && controller_of(other.meta()).map(|owner| &owner.uid) == owner.as_ref());
+        if !same {
+            continue;
+        }
+        for pod in pods.owned(other.meta()).iter().filter(|pod| is_active(pod)) {
+            let node = pod.spec.node_name.clone().unwrap_or_default();
+            *together.entry(node).or_insert(0) += 1;
+        }
+    }
+    together
+}
+
+/// What a set says of its pods.
+fn status<K: Replicas>(
+    set: &K,
+    active: &[Arc<Pod>],
+    ending: usize,
+    failure: Option<&str>,
+    now: Timestamp,
+) -> ReplicaSetStatus {
+    let count = |is: &dyn Fn(&Pod) -> bool| {
+        i32::try_from(active.iter().filter(|pod| is(pod)).count()).unwrap_or(i32::MAX)
+    };
+    let labels = set
+        .template()
+        .and_then(|template| template.metadata.as_ref()?.labels.clone())
+        .unwrap_or_default();
+    let is_labeled = |pod: &Pod| {
+        let own = pod.labels();
+        labels
+            .iter()
+            .all(|(key, value)| own.get(key) == Some(value))
+    };
+    let had = set.status();
+    let mut conditions = had.conditions.clone().unwrap_or_default();
+    let failed =
+        |condition: &ReplicaSetCondition| condition.type_.as_deref() == Some("ReplicaFailure");
+    match failure {
+        None => conditions.retain(|condition| !failed(condition)),
+        Some(message) if !conditions.iter().any(failed) => {
+            let reason = if i32::try_from(active.len()).unwrap_or(i32::MAX) < set.wanted() {
+                "FailedCreate"
+            } else {
+                "FailedDelete"
+            };
+            conditions.push(ReplicaSetCondition {
+                type_: Some("ReplicaFailure".to_owned()),
+                status: Some("True".to_owned()),
+                reason: Some(reason.to_owned()),
+                message: Some(message.to_owned()),
+                last_transition_time: Some(Time(now)),
+            });
+        }
+        Some(_) => {}
+    }
+    let seconds = set.min_ready_seconds();
+    ReplicaSetStatus {
+        replicas: count(&|_| true),
+        fully_labeled_replicas: Some(count(&is_labeled)),
+        ready_replicas: Some(count(&|pod| pod.is_ready())),
+        available_replicas: Some(count(&|pod| is_available(pod, seconds, now))),
+        terminating_replicas: K::COUNTS_TERMINATING
+            .then(|| i32::try_from(ending).unwrap_or(i32::MAX)),
+        observed_generation: set.meta().generation,
+        conditions: (!conditions.is_empty()).then_some(conditions),
+    }
+}
+
+/// Whether two statuses say the same; what is absent is zero.
+fn same(a: &ReplicaSetStatus, b: &ReplicaSetStatus) -> bool {
+    let numbers = |status: &ReplicaSetStatus| {
+        (
+            status.replicas,
+            status.fully_labeled_replicas.unwrap_or(0),
+            status.ready_replicas.unwrap_or(0),
+            status.available_replicas.unwrap_or(0),
+            status.terminating_replicas,
+            status.observed_generation.unwrap_or(0),
+        )
+    };
+    numbers(a) == numbers(b)
+        && a.conditions.as_deref().unwrap_or_default()
+            == b.conditions.as_deref().unwrap_or_default()
+}
+
+async fn write_status<K: Replicas + Resource<Scope = NamespaceResourceScope>>(
+    context: &Context,
+    sets: &Informer<K>,
+    set: &K,
+    status: ReplicaSetStatus,
+) -> Result<(), Unfinished> {
+    if same(&status, &set.status()) {
+        return Ok(());
+    }
+    let namespace = set.meta().namespace.as_deref().unwrap_or_default();
+    let api: Api<K> = Api::namespaced(context.client.clone(), namespace);
+    let name = set.name_any();
+    let mut new = set.with_status(status.clone());
+    for last in [false, true] {
+        match api
+            .replace_status(&name, &PostParams::default(), &new)
+            .await
+        {
+            Ok(written) => {
+                sets.reach(written.resource_version().as_deref()).await;
+                return Ok(());
+            }
+            Err(error) if is_not_found(&error) => return Ok(()),
+            // What else changed does not matter for the status, but for the generation that it speaks of.
+            Err(error) if is_conflict(&error) && !last => match api.get_opt(&name).await? {
+                Some(newer) if newer.meta().uid == set.meta().uid => {
+                    new = newer.with_status(status.clone());
+                }
+                _ => return Ok(()),
+            },
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_status_counts_what_pods_are() {
+        let set: ReplicaSet = serde_json::from_str(
+            r#"{"metadata":{"name":"s","generation":3},"spec":{"replicas":3,"minReadySeconds":10,"selector":{"matchLabels":{"a":"b"}},"template":{"metadata":{"labels":{"a":"b","c":"d"}}}}}"#,
+        )
+        .unwrap();
+        let pod = |labels: &str, since: &str| -> Arc<Pod> {
+            let ready =
+                format!(r#"[{{"type":"Ready","status":"True","lastTransitionTime":"{since}"}}]"#);
+            let conditions = if since.is_empty() {
+                "[]".to_owned()
+            } else {
+                ready
+            };
+            let text = format!(
+                r#"{{"metadata":{{"labels":{{{labels}}}}},"status":{{"phase":"Running","conditions":{conditions}}}}}"#
+            );
+            Arc::new(serde_json::from_str(&text).unwrap())
+        };
+        let active = [
+            pod(r#""a":"b","c":"d""#, "2026-01-01T00:00:00Z"),
+            pod(r#""a":"b""#, "2026-01-01T00:00:25Z"),
+        ];
+        let now: Timestamp = "2026-01-01T00:00:30Z".parse().unwrap();
+        let made = status(&set, &active, 1, Some("no"), now);
+        assert_eq!(
+            (
+                made.replicas,
+                made.fully_labeled_replicas,
+                made.ready_replicas,
+                made.available_replicas,
+                made.terminating_replicas,
+                made.observed_generation
+            ),
+            (2, Some(1), Some(2), Some(1), Some(1), Some(3))
+        );
+        let condition = &made.conditions.as_ref().unwrap()[0];
+        assert_eq!(condition.reason.as_deref(), Some("FailedCreate"));
+        let failed = set.with_status(made.clone());
+        assert!(same(
+            &status(&failed, &active, 1, Some("still no"), now),
+            &made
+        ));
+        assert_eq!(status(&failed, &active, 1, None, now).conditions, None);
+    }
+}
