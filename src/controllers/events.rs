@@ -340,7 +340,7 @@ mod tests {
     #[test]
     fn equal_events_are_counted_alike_ones_joined_and_floods_held_back() {
         let mut book = Book::default();
-        let mut told = |book: &mut Book, message: &str, now: i64| -> Option<(String, i32)> {
+        let told = |book: &mut Book, message: &str, now: i64| -> Option<(String, i32)> {
             let entry = book.take(note("a", message), now)?;
             let name = entry.known.map_or_else(|| "e".to_owned(), |(name, _)| name);
             book.remember(&entry.note, name, Timestamp::UNIX_EPOCH, entry.count);

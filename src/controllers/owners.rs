@@ -135,7 +135,7 @@ mod tests {
         let owner = |ends: bool| ObjectMeta {
             uid: Some("me".to_owned()),
             namespace: Some("n".to_owned()),
-            deletion_timestamp: ends.then(|| Time(k8s_openapi::jiff::Timestamp::UNIX_EPOCH)),
+            deletion_timestamp: ends.then_some(Time(k8s_openapi::jiff::Timestamp::UNIX_EPOCH)),
             ..ObjectMeta::default()
         };
         let object = |uid: &str, ends: bool| ObjectMeta {
