@@ -162,7 +162,11 @@ impl By<'_> {
     /// The new Scale and its owners after a write that is no apply.
     fn updated(&self, old: &Value, mut new: Value, managed: Managed) -> (Value, Managed) {
         owners::take(&mut new);
-        let managed = self.writer().update(old, &new, managed, false);
+        // One version, always of its schema: this does not fail.
+        let managed = self
+            .writer()
+            .update(old, &new, managed.clone(), false)
+            .unwrap_or(managed);
         (new, managed)
     }
 

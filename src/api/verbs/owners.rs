@@ -129,8 +129,10 @@ pub fn track(write: &Write<'_>, old: Option<Value>, new: &mut Value) {
             _ => known(&live),
         }
     };
-    let managed = writer(write, |writer| writer.update(&old, new, managed, created));
-    put(new, managed.write());
+    match writer(write, |writer| writer.update(&old, new, managed, created)) {
+        Ok(managed) => put(new, managed.write()),
+        Err(_) => put(new, live),
+    }
 }
 
 /// Whether owners can be told of an object: custom ones may hold lists whose items cannot be told apart.

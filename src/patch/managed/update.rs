@@ -128,17 +128,33 @@ impl Writer<'_> {
     /// Who owns what after a write that made `old` `new` (both of the writer's version, neither with managedFields).
     /// `created` is whether there was no object before: then its owners are known from the beginning; else an object
     /// without owners stays without.
-    pub fn update(&self, old: &Value, new: &Value, managed: Managed, created: bool) -> Managed {
+    ///
+    /// # Errors
+    /// An object that does not become one of another owner's version.
+    pub fn update(
+        &self,
+        old: &Value,
+        new: &Value,
+        managed: Managed,
+        created: bool,
+    ) -> Result<Managed, String> {
         if managed.entries.is_empty() && !created {
-            return managed;
+            return Ok(managed);
         }
         self.updated(old, new, managed, self.manager)
     }
 
-    fn updated(&self, old: &Value, new: &Value, managed: Managed, name: &str) -> Managed {
-        let mut managed = self.reconciled(managed);
+    fn updated(
+        &self,
+        old: &Value,
+        new: &Value,
+        managed: Managed,
+        name: &str,
+    ) -> Result<Managed, String> {
+        let mut managed = self.reconciled(managed, old)?;
         let changes = self.changes(old, new);
-        self.yield_to(&mut managed, &changes, old, new, None);
+        let lost = self.overlaps(&managed, &changes, old, new, None)?;
+        yield_to(&mut managed, lost);
         let set = changes.modified.union(&changes.added);
         let set = self.filter.keep(set).difference(&NOBODYS);
         if !set.is_empty() {
@@ -154,45 +170,14 @@ impl Writer<'_> {
             });
         }
         cap(&mut managed);
-        managed
+        Ok(managed)
     }
 
     fn changes(&self, old: &Value, new: &Value) -> Changes {
         walk::compare(old, new, self.root()).filtered(|set| self.filter.keep(set))
     }
 
-    /// Takes from everybody but `own` what changed, and drops who is left with nothing. What changed is found in
-    /// each owner's version; owners in versions that are no longer served are dropped.
-    fn yield_to(
-        &self,
-        managed: &mut Managed,
-        changes: &Changes,
-        old: &Value,
-        new: &Value,
-        own: Option<&Manager>,
-    ) {
-        let mut lost = self.overlaps(managed, changes, old, new, own);
-        let mut at = 0;
-        managed.entries.retain_mut(|entry| {
-            let overlap = lost.get_mut(at).map(std::mem::take);
-            at += 1;
-            match overlap {
-                Some(Overlap::Gone) => return false,
-                Some(Overlap::Fields { taken, removed }) => {
-                    if !taken.is_empty() {
-                        entry.set = entry.set.difference(&taken);
-                    }
-                    if let Some(removed) = removed {
-                        entry.set = entry.set.difference(&removed);
-                    }
-                }
-                Some(Overlap::None) | None => {}
-            }
-            !entry.set.is_empty()
-        });
-    }
-
-    /// For each entry, what of it a change concerns.
+    /// For each entry, what of it a change concerns. What changed is found in each owner's version; `own` is left out.
     fn overlaps(
         &self,
         managed: &Managed,
@@ -200,65 +185,91 @@ impl Writer<'_> {
         old: &Value,
         new: &Value,
         own: Option<&Manager>,
-    ) -> Vec<Overlap> {
+    ) -> Result<Vec<Overlap>, String> {
         let mut elsewhere: BTreeMap<&str, Option<Changes>> = BTreeMap::new();
-        managed
-            .entries
-            .iter()
-            .map(|entry| {
-                if own.is_some_and(|own| own.is(&entry.manager)) {
-                    return Overlap::None;
+        let mut out = Vec::with_capacity(managed.entries.len());
+        for entry in &managed.entries {
+            if own.is_some_and(|own| own.is(&entry.manager)) {
+                out.push(Overlap::None);
+                continue;
+            }
+            let version = entry.manager.api_version.as_str();
+            let changes = if version == self.api_version {
+                Some(changes)
+            } else {
+                if !elsewhere.contains_key(version) {
+                    elsewhere.insert(version, self.changes_in(version, old, new)?);
                 }
-                let version = entry.manager.api_version.as_str();
-                let changes = if version == self.api_version {
-                    Some(changes)
-                } else {
-                    elsewhere
-                        .entry(version)
-                        .or_insert_with(|| self.changes_in(version, old, new))
-                        .as_ref()
-                };
-                let Some(changes) = changes else {
-                    return Overlap::Gone;
-                };
-                if changes.is_empty() {
-                    return Overlap::None;
-                }
-                let taken = entry
-                    .set
-                    .intersection(&changes.modified)
-                    .union(&entry.set.intersection(&changes.added));
-                let removed = (!changes.removed.is_empty()).then(|| changes.removed.clone());
-                Overlap::Fields { taken, removed }
-            })
-            .collect()
+                elsewhere.get(version).and_then(Option::as_ref)
+            };
+            out.push(match changes {
+                None => Overlap::Gone,
+                Some(changes) if changes.is_empty() => Overlap::None,
+                Some(changes) => Overlap::Fields {
+                    taken: entry
+                        .set
+                        .intersection(&changes.modified)
+                        .union(&entry.set.intersection(&changes.added)),
+                    removed: (!changes.removed.is_empty()).then(|| changes.removed.clone()),
+                },
+            });
+        }
+        Ok(out)
     }
 
     /// The changes in another version; none where that is not served.
-    fn changes_in(&self, version: &str, old: &Value, new: &Value) -> Option<Changes> {
-        let schema = self.versions.schema(version)?;
-        let convert = |object| {
-            self.versions
-                .convert(object, self.api_version, version)
-                .ok()
+    fn changes_in(
+        &self,
+        version: &str,
+        old: &Value,
+        new: &Value,
+    ) -> Result<Option<Changes>, String> {
+        let Some(schema) = self.versions.schema(version) else {
+            return Ok(None);
         };
-        let (old, new) = (convert(old)?, convert(new)?);
+        let there = |object: &Value, which: &str| {
+            self.translated(object, self.api_version, version, schema)
+                .map_err(|why| format!("failed to convert {which} object: {why}"))
+        };
+        let (old, new) = (there(old, "old")?, there(new, "new")?);
         let changes = walk::compare(&old, &new, Type::root(schema));
-        Some(changes.filtered(|set| self.filter_elsewhere.keep(set)))
+        Ok(Some(
+            changes.filtered(|set| self.filter_elsewhere.keep(set)),
+        ))
     }
 
-    /// The entries as the schemas are now.
-    fn reconciled(&self, mut managed: Managed) -> Managed {
-        managed.entries.retain_mut(|entry| {
-            let Some(schema) = self.schema_of(&entry.manager.api_version) else {
-                return false;
+    /// An object in another version, judged by its schema.
+    fn translated(
+        &self,
+        object: &Value,
+        from: &str,
+        to: &str,
+        schema: &Schema,
+    ) -> Result<Value, String> {
+        let object = self.versions.convert(object, from, to)?;
+        validate(&object, Type::root(schema), false)?;
+        Ok(object)
+    }
+
+    /// The entries as the schemas are now; those of versions that are no longer served are dropped.
+    fn reconciled(&self, managed: Managed, live: &Value) -> Result<Managed, String> {
+        let mut out = Managed::default();
+        let mut judged: Vec<Key> = Vec::new();
+        for mut entry in managed.entries {
+            let version = &entry.manager.api_version;
+            let Some(schema) = self.schema_of(version) else {
+                continue;
             };
+            if *version != self.api_version && !judged.contains(version) {
+                self.translated(live, self.api_version, version, schema)?;
+                judged.push(version.clone());
+            }
             if let Some(set) = walk::reconciled(&entry.set, Type::root(schema)) {
                 entry.set = set;
             }
-            true
-        });
-        managed
+            out.entries.push(entry);
+        }
+        Ok(out)
     }
 
     fn schema_of(&self, api_version: &str) -> Option<&Schema> {
@@ -280,7 +291,7 @@ impl Writer<'_> {
         managed: Managed,
         force: bool,
     ) -> Result<(Option<Value>, Managed), Refusal> {
-        let mut managed = self.reconciled(managed);
+        let mut managed = self.reconciled(managed, live)?;
         let own = self.by(self.manager, Operation::Apply);
         let mut merged = merge(live, applied, self.root());
         let said = walk::fields_of(applied, self.root());
@@ -292,16 +303,19 @@ impl Writer<'_> {
             set,
         });
         if let Some(last) = &last {
-            merged = self.pruned(merged, &managed, &own, last)?;
+            merged = self
+                .pruned(merged, &managed, &own, last)
+                .map_err(|why| format!("failed to prune fields: {why}"))?;
         }
         let changes = self.changes(live, &merged);
+        let lost = self.overlaps(&managed, &changes, live, &merged, Some(&own))?;
         if !force {
-            let conflicts = self.conflicts(&managed, &changes, live, &merged, &own);
+            let conflicts = conflicts(&managed, &lost);
             if !conflicts.is_empty() {
                 return Err(Refusal::Conflicts(conflicts));
             }
         }
-        self.yield_to(&mut managed, &changes, live, &merged, Some(&own));
+        yield_to(&mut managed, lost);
         let changed = !same(live, &merged);
         if let Some(mut entry) = managed.take(&own) {
             entry.set = entry.set.difference(&NOBODYS);
@@ -315,36 +329,13 @@ impl Writer<'_> {
         Ok((changed.then_some(merged), managed))
     }
 
-    fn conflicts(
-        &self,
-        managed: &Managed,
-        changes: &Changes,
-        live: &Value,
-        merged: &Value,
-        own: &Manager,
-    ) -> Vec<Conflict> {
-        let overlaps = self.overlaps(managed, changes, live, merged, Some(own));
-        managed
-            .entries
-            .iter()
-            .zip(overlaps)
-            .filter_map(|(entry, overlap)| match overlap {
-                Overlap::Fields { taken, .. } if !taken.is_empty() => Some(Conflict {
-                    manager: entry.manager.clone(),
-                    fields: taken,
-                }),
-                _ => None,
-            })
-            .collect()
-    }
-
     /// Owners of an object that had none: one that owns everything.
     ///
     /// # Errors
     /// The object is not of the schema.
     pub fn begin(&self, live: &Value, nothing: &Value) -> Result<Managed, String> {
         validate(live, self.root(), true)?;
-        Ok(self.updated(nothing, live, Managed::default(), BEFORE))
+        self.updated(nothing, live, Managed::default(), BEFORE)
     }
 
     /// The merged object without what its applier said last time, does not say now, and nobody else owns.
@@ -382,10 +373,10 @@ impl Writer<'_> {
     }
 
     fn converted(&self, object: Value, from: &str, to: &str) -> Result<Value, String> {
-        if from == to {
-            return Ok(object);
+        match self.schema_of(to) {
+            Some(schema) if from != to => self.translated(&object, from, to, schema),
+            _ => Ok(object),
         }
-        self.versions.convert(&object, from, to)
     }
 
     /// The pruned object with what somebody owns, version by version; and the version in which it is then.
@@ -432,6 +423,42 @@ enum Overlap {
     Gone,
     /// Fields that others take over, and fields that are no longer there.
     Fields { taken: Set, removed: Option<Set> },
+}
+
+/// Takes from everybody what they lose, and drops who is left with nothing.
+fn yield_to(managed: &mut Managed, lost: Vec<Overlap>) {
+    let mut lost = lost.into_iter();
+    managed.entries.retain_mut(|entry| {
+        match lost.next().unwrap_or_default() {
+            Overlap::Gone => return false,
+            Overlap::Fields { taken, removed } => {
+                if !taken.is_empty() {
+                    entry.set = entry.set.difference(&taken);
+                }
+                if let Some(removed) = removed {
+                    entry.set = entry.set.difference(&removed);
+                }
+            }
+            Overlap::None => {}
+        }
+        !entry.set.is_empty()
+    });
+}
+
+/// Who would lose what.
+fn conflicts(managed: &Managed, lost: &[Overlap]) -> Vec<Conflict> {
+    managed
+        .entries
+        .iter()
+        .zip(lost)
+        .filter_map(|(entry, overlap)| match overlap {
+            Overlap::Fields { taken, .. } if !taken.is_empty() => Some(Conflict {
+                manager: entry.manager.clone(),
+                fields: taken.clone(),
+            }),
+            _ => None,
+        })
+        .collect()
 }
 
 /// Merges the oldest updaters of a version until there are not too many.
