@@ -660,7 +660,10 @@ impl Supervisor {
         (!ends).then_some(stream)
     }
 
-    async fn exec(self: Rc<Self>, number: u64, spec: ProcessSpec, pid: i32, exec: ExecSpec) {
+    async fn exec(self: Rc<Self>, number: u64, mut spec: ProcessSpec, pid: i32, exec: ExecSpec) {
+        if exec.tty && !spec.environment.iter().any(|one| one.starts_with("TERM=")) {
+            spec.environment.push("TERM=xterm".into());
+        }
         let stage = self.stage(spec, exec.tty, Some((pid, exec.command.clone())));
         let child = match self.spawn(&stage, exec.stdin, Some(pid)).await {
             Ok(child) => child,
