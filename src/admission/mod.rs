@@ -3,6 +3,7 @@
 mod chain;
 mod defaults;
 mod extras;
+pub mod grants;
 mod limit_ranges;
 mod namespaces;
 mod owner_references;

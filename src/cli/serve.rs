@@ -145,7 +145,7 @@ where
     F: Future<Output = ()> + Send + 'static,
 {
     let chosen = controllers::select(&arguments.controllers)?;
-    let plugins = admission::chain(
+    let mut plugins = admission::chain(
         &arguments.enable_admission_plugins,
         &arguments.disable_admission_plugins,
         &admission::Settings {
@@ -186,12 +186,14 @@ where
         what: "the identity towards nodes".into(),
         cause,
     })?;
+    let authorizer = Arc::new(Authorizers::new(
+        store.clone(),
+        arguments.authorization_mode,
+    ));
+    plugins.push(Box::new(admission::grants::Grants(authorizer.clone())));
     let server = Arc::new(Server {
         cluster,
-        authorizer: Arc::new(Authorizers::new(
-            store.clone(),
-            arguments.authorization_mode,
-        )),
+        authorizer,
         impersonation: Impersonation::default(),
         plugins,
         version: version(),
