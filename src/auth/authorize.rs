@@ -3,9 +3,9 @@
 
 use std::sync::Arc;
 
-use super::node::Nodes;
-use super::rbac::Rbac;
-use super::{Attributes, Authorizer, Decision, MASTERS, User};
+use super::node::{Nodes, identity};
+use super::rbac::{Rbac, Rule};
+use super::{Attributes, Authorizer, Decision, MASTERS, User, aggregate};
 use crate::meta::Status;
 use crate::meta::errors::quoted;
 use crate::meta::status::About;
@@ -90,6 +90,52 @@ impl Authorizers {
     /// Which authorizers decide, in order.
     pub fn modes(&self) -> &[Mode] {
         &self.modes
+    }
+}
+
+/// The rules that a user has in a namespace.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Rules {
+    /// In the order in which bindings give them.
+    pub rules: Vec<Rule>,
+    /// The user may do more than the rules say.
+    pub incomplete: bool,
+    /// What could not be found out; empty for nothing.
+    pub error: String,
+}
+
+impl Authorizers {
+    /// Which rules let `user` do what in `namespace`.
+    pub fn rules(&self, user: &User, namespace: &str) -> Rules {
+        let mut found = Rules::default();
+        let mut errors = Vec::new();
+        for mode in &self.modes {
+            match mode {
+                Mode::Node => {
+                    if identity(user).is_some_and(|node| !node.is_empty()) {
+                        found.incomplete = true;
+                        errors.push("node authorizer does not support user rule resolution".into());
+                    }
+                }
+                Mode::Rbac => {
+                    let (rules, missing) = self.rbac.policy(&self.world()).rules(user, namespace);
+                    found.rules.extend(rules);
+                    errors.extend(missing);
+                }
+                Mode::AlwaysAllow => {
+                    found.rules.push(Rule::new(&["*"], &["*"], &["*"]));
+                    found.rules.push(Rule {
+                        urls: vec!["*".into()],
+                        ..Rule::new(&["*"], &[], &[])
+                    });
+                }
+                Mode::AlwaysDeny => {}
+            }
+        }
+        if !errors.is_empty() {
+            found.error = aggregate(&errors);
+        }
+        found
     }
 }
 

@@ -8,6 +8,7 @@ pub mod kubeconfig;
 pub mod node;
 pub mod pki;
 pub mod rbac;
+pub mod review;
 
 use compact_str::CompactString;
 

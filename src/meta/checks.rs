@@ -135,29 +135,38 @@ impl At<'_> {
     pub fn label_selector(&self, any_value: bool, errors: &mut Errors) {
         self.field("matchLabels").labels(errors);
         for expression in self.field("matchExpressions").items() {
-            let values = expression.field("values");
-            let operator = expression.field("operator");
-            match operator.str() {
-                "In" | "NotIn" => {
-                    values.required(
-                        "must be specified when `operator` is 'In' or 'NotIn'",
-                        errors,
-                    );
-                }
-                "Exists" | "DoesNotExist" => values.forbid_said(
-                    "may not be specified when `operator` is 'Exists' or 'DoesNotExist'",
+            expression.label_requirement(any_value, false, errors);
+        }
+    }
+
+    /// Judges one expression of a LabelSelector; `any_operator` lets operators be that this server does not know.
+    pub fn label_requirement(&self, any_value: bool, any_operator: bool, errors: &mut Errors) {
+        self.requirement_operator(any_operator, errors);
+        self.field("key").checked(names::qualified_name, errors);
+        if !any_value {
+            self.field("values")
+                .items()
+                .for_each(|value| value.checked(names::label_value, errors));
+        }
+    }
+
+    /// Judges the operator of a requirement, and whether it has values if it needs some.
+    pub fn requirement_operator(&self, any_operator: bool, errors: &mut Errors) {
+        let values = self.field("values");
+        let operator = self.field("operator");
+        match operator.str() {
+            "In" | "NotIn" => {
+                values.required(
+                    "must be specified when `operator` is 'In' or 'NotIn'",
                     errors,
-                ),
-                _ => operator.invalid_text("not a valid selector operator", errors),
+                );
             }
-            expression
-                .field("key")
-                .checked(names::qualified_name, errors);
-            if !any_value {
-                values
-                    .items()
-                    .for_each(|value| value.checked(names::label_value, errors));
-            }
+            "Exists" | "DoesNotExist" => values.forbid_said(
+                "may not be specified when `operator` is 'Exists' or 'DoesNotExist'",
+                errors,
+            ),
+            _ if any_operator => {}
+            _ => operator.invalid_text("not a valid selector operator", errors),
         }
     }
 

@@ -5,7 +5,9 @@
 
 mod components;
 pub mod kubelet;
+mod reviews;
 pub mod scale;
+mod unstored;
 
 use bytes::Bytes;
 use futures::future::BoxFuture;
@@ -25,6 +27,9 @@ use crate::schema::Value;
 /// Answers a request for a subresource, or a resource that is never stored.
 pub type Action = for<'a> fn(Call<'a>) -> BoxFuture<'a, Result<Reply, Status>>;
 
+const AUTHENTICATION: &str = "authentication.k8s.io";
+const AUTHORIZATION: &str = "authorization.k8s.io";
+
 /// Every action: group, plural, subresource (empty for the resource itself).
 const ACTIONS: &[(&str, &str, &str, Action)] = &[
     ("", "componentstatuses", "", components::answer),
@@ -33,6 +38,31 @@ const ACTIONS: &[(&str, &str, &str, Action)] = &[
     ("", "pods", "exec", kubelet::exec),
     ("", "pods", "log", kubelet::log),
     ("", "pods", "portforward", kubelet::port_forward),
+    (
+        AUTHENTICATION,
+        "selfsubjectreviews",
+        "",
+        reviews::own_identity,
+    ),
+    (
+        AUTHORIZATION,
+        "localsubjectaccessreviews",
+        "",
+        reviews::local_access,
+    ),
+    (
+        AUTHORIZATION,
+        "selfsubjectaccessreviews",
+        "",
+        reviews::own_access,
+    ),
+    (
+        AUTHORIZATION,
+        "selfsubjectrulesreviews",
+        "",
+        reviews::own_rules,
+    ),
+    (AUTHORIZATION, "subjectaccessreviews", "", reviews::access),
 ];
 
 /// The action of a resource (`subresource` empty) or subresource, if it is not served by the verbs.

@@ -103,7 +103,7 @@ impl Write<'_> {
     }
 
     /// Puts the object into the request's namespace, or refuses another one.
-    pub(super) fn place(&self, object: &mut Value) -> Result<(), Status> {
+    pub(in crate::api) fn place(&self, object: &mut Value) -> Result<(), Status> {
         let target = self.target;
         let meta = object.object_mut().object_mut("metadata");
         if target.resource.namespaced {
@@ -588,7 +588,7 @@ impl Write<'_> {
         }
     }
 
-    pub(super) async fn mutate(
+    pub(in crate::api) async fn mutate(
         &mut self,
         operation: Operation,
         object: Value,
@@ -631,7 +631,7 @@ impl Write<'_> {
     }
 
     /// Runs validating admission; answers the object and what goes into the same commit.
-    pub(super) fn run_validation(
+    pub(in crate::api) fn run_validation(
         &mut self,
         operation: Operation,
         object: Value,
