@@ -6,7 +6,7 @@ use crate::admission::Operation;
 use crate::api::query::WriteOptions;
 use crate::api::verbs::owners;
 use crate::meta::{Status, time};
-use crate::patch::managed::{Managed, Versions, Writer};
+use crate::patch::managed::{Filter, Managed, Versions, Writer};
 use crate::resources::gvk_type;
 use crate::schema::{Object, Schema, Value, builtin, decode};
 
@@ -80,7 +80,8 @@ impl Call<'_> {
             versions: &Only(&api_version, schema),
             api_version: &api_version,
             schema,
-            filter: &crate::patch::managed::Filter::All,
+            filter: &Filter::All,
+            filter_elsewhere: &Filter::All,
             manager: &options.manager,
             subresource: &self.target.info.subresource,
             now: &time::print(self.target.now),
