@@ -1,6 +1,7 @@
 //! Checks that validations are made of, besides those beside [`At`]: each judges one field, and says in upstream's
 //! words what is wrong with it. A rule of a kind is then a line.
 
+use super::errors::Reason;
 use super::names::{self, Wrong};
 use super::quantity::Quantity;
 use super::selector::Selector;
@@ -26,6 +27,16 @@ impl At<'_> {
     pub fn invalid_dump(&self, go_type: &str, detail: impl AsRef<str>, errors: &mut Errors) {
         let shown = crate::schema::internal::shown(self.value, go_type);
         errors.invalid_shown(self.path, &shown, detail);
+    }
+
+    /// `Duplicate value: V` with the value as upstream's internal type `go_type` prints it.
+    pub fn duplicate_dump(&self, go_type: &str, errors: &mut Errors) {
+        let shown = crate::schema::internal::shown(self.value, go_type);
+        errors.push(
+            Reason::Duplicate,
+            self.path,
+            format!("Duplicate value: {shown}"),
+        );
     }
 
     /// Refuses text that `check` finds wrong, once for each thing that is wrong.
@@ -82,6 +93,22 @@ impl At<'_> {
     pub fn non_negative_quantity(&self, errors: &mut Errors) {
         if self.quantity().is_some_and(|quantity| quantity.sign() < 0) {
             errors.invalid(self.path, self.value, "must be greater than or equal to 0");
+        }
+    }
+
+    /// Refuses what is neither a number from zero on nor a percentage, as ValidatePositiveIntOrPercent.
+    pub fn int_or_percent(&self, errors: &mut Errors) {
+        match self.value {
+            Value::String(_) => self.checked(names::percent, errors),
+            _ => self.non_negative(errors),
+        }
+    }
+
+    /// Refuses a percentage above 100, as IsNotMoreThan100Percent.
+    pub fn at_most_all(&self, errors: &mut Errors) {
+        let percent = self.str().strip_suffix('%');
+        if percent.is_some_and(|digits| digits.parse::<i64>().is_ok_and(|n| n > 100)) {
+            self.invalid("must not be greater than 100%", errors);
         }
     }
 

@@ -3,6 +3,7 @@
 pub mod addresses;
 pub mod amounts;
 pub mod checks;
+pub mod conditions;
 pub mod cron;
 pub mod errors;
 pub mod jsonpath;

@@ -13,6 +13,15 @@ pub fn created(object: &Value) -> Value {
     object.at("metadata").at("creationTimestamp").clone()
 }
 
+/// Name and time of creation: the cells of kinds that upstream has no columns for.
+pub fn name_and_creation(object: &Value) -> Vec<Value> {
+    let meta = object.at("metadata");
+    vec![
+        meta.str("name").into(),
+        meta.str("creationTimestamp").into(),
+    ]
+}
+
 /// How long ago a timestamp was: `<unknown>` where there is none.
 pub fn since(timestamp: &Value, now: i64) -> Value {
     match timestamp.as_str().and_then(|text| time::parse(text).ok()) {

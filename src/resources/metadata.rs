@@ -42,6 +42,29 @@ pub fn validate(
     managed_fields(meta.field("managedFields"), errors);
 }
 
+/// Judges what all kinds have in common of an object that takes the place of `old`: what a creation may say first.
+pub fn validate_any_update(
+    new: At<'_>,
+    old: At<'_>,
+    resource: &super::Resource,
+    errors: &mut Errors,
+) {
+    // Upstream judges the name as a segment of a path here; it cannot have changed.
+    validate(new, resource.namespaced, |_, _| Vec::new(), errors);
+    validate_update(new, old, errors);
+    own_finalizers(new, resource, errors);
+}
+
+/// Judges the metadata of an object whose kind judges an update as it judges a creation, too. What was told already is
+/// told once.
+pub fn again(object: At<'_>, old: Option<At<'_>>, cx: &super::Cx<'_>, errors: &mut Errors) {
+    if old.is_some() {
+        let resource = cx.resource;
+        let meta = object.field("metadata");
+        validate(meta, resource.namespaced, resource.rules.name, errors);
+    }
+}
+
 /// Judges the metadata of an object that takes the place of `old`, as ValidateObjectMetaUpdate does. The caller has
 /// refused an update that needs a resourceVersion and has none.
 pub fn validate_update(new: At<'_>, old: At<'_>, errors: &mut Errors) {

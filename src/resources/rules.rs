@@ -122,6 +122,8 @@ pub struct Rules {
     pub trigger: Option<&'static str>,
     /// Judges `metadata.name` (or, when `prefix`, `generateName`): upstream's ValidateXName.
     pub name: fn(name: &str, prefix: bool) -> Vec<String>,
+    /// A creation's metadata is judged only where nothing else is refused (kinds whose own validation leaves it out).
+    pub metadata_last: bool,
     /// When `metadata.generation` rises.
     pub generation: Generation,
     /// A creation keeps the status it brings (nodes).
@@ -185,6 +187,7 @@ impl Rules {
         own_selector_error: false,
         trigger: None,
         name: crate::meta::names::subdomain_name,
+        metadata_last: false,
         generation: Generation::None,
         status_at_creation: false,
         create_on_update: false,

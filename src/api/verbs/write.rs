@@ -198,14 +198,18 @@ impl Write<'_> {
         let name = object.at("metadata").str("name").to_owned();
         let mut errors = Errors::default();
         let at = At::root(&object);
-        crate::resources::metadata::validate(
-            at.field("metadata"),
-            resource.namespaced,
-            rules.name,
-            &mut errors,
-        );
-        crate::resources::metadata::own_finalizers(at.field("metadata"), resource, &mut errors);
+        let metadata = |errors: &mut Errors| {
+            let meta = at.field("metadata");
+            crate::resources::metadata::validate(meta, resource.namespaced, rules.name, errors);
+            crate::resources::metadata::own_finalizers(meta, resource, errors);
+        };
+        if !rules.metadata_last {
+            metadata(&mut errors);
+        }
         (rules.validate)(at, None, &target.cx(), &mut errors);
+        if rules.metadata_last && errors.is_empty() {
+            metadata(&mut errors);
+        }
         if !errors.is_empty() {
             return Err(Status::invalid(target.about_kind(&name), &errors));
         }
@@ -411,12 +415,12 @@ impl Write<'_> {
         owners::keep_times(&mut new, &old);
         let mut errors = Errors::default();
         let (at, was) = (At::root(&new), At::root(&old));
-        crate::resources::metadata::validate_update(
+        crate::resources::metadata::validate_any_update(
             at.field("metadata"),
             was.field("metadata"),
+            resource,
             &mut errors,
         );
-        crate::resources::metadata::own_finalizers(at.field("metadata"), resource, &mut errors);
         if main {
             (rules.validate)(at, Some(was), &target.cx(), &mut errors);
         } else {

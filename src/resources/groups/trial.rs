@@ -64,13 +64,20 @@ impl Trial {
         let mut object = self.defaulted(body);
         object.remove("status");
         let meta = object.object_mut().object_mut("metadata");
-        meta.insert("namespace", "default");
+        if self.resource.namespaced {
+            meta.insert("namespace", "default");
+        }
         meta.insert("uid", "UID");
         (self.rules().prepare_create)(&mut object, &self.cx(""));
         self.tidy(&mut object);
         let mut errors = Errors::default();
         let at = At::root(&object);
-        metadata::validate(at.field("metadata"), true, self.rules().name, &mut errors);
+        metadata::validate(
+            at.field("metadata"),
+            self.resource.namespaced,
+            self.rules().name,
+            &mut errors,
+        );
         (self.rules().validate)(at, None, &self.cx(""), &mut errors);
         let told = told(&errors);
         (object, told)
@@ -116,7 +123,12 @@ impl Trial {
         }
         self.tidy(&mut new);
         let (at, was) = (At::root(&new), At::root(old));
-        metadata::validate_update(at.field("metadata"), was.field("metadata"), &mut errors);
+        metadata::validate_any_update(
+            at.field("metadata"),
+            was.field("metadata"),
+            &self.resource,
+            &mut errors,
+        );
         if subresource.is_empty() {
             (self.rules().validate)(at, Some(was), &cx, &mut errors);
         } else {

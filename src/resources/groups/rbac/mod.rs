@@ -1,19 +1,30 @@
-//! Kinds of the group `rbac.authorization.k8s.io`. Follows k8s.io/kubernetes pkg/apis/rbac.
+//! Roles and their bindings. Follows k8s.io/kubernetes/pkg/registry/rbac and pkg/apis/rbac.
+
+mod bindings;
+mod roles;
+#[cfg(test)]
+mod tests;
 
 use crate::meta::names;
 use crate::resources::Rules;
 
+/// The group's name, which role references and subjects name too.
+const GROUP: &str = "rbac.authorization.k8s.io";
+
+/// What all four kinds have in common.
+const COMMON: Rules = Rules {
+    name: |name, _| names::path_segment(name),
+    create_on_update: true,
+    ..Rules::DEFAULT
+};
+
 /// The rules of a resource of this group.
-pub(super) fn rules(_plural: &str) -> Rules {
-    Rules {
-        name: |name, prefix| {
-            if prefix {
-                names::path_segment_prefix(name)
-            } else {
-                names::path_segment(name)
-            }
-        },
-        create_on_update: true,
-        ..Rules::DEFAULT
+pub(super) fn rules(plural: &str) -> Rules {
+    match plural {
+        "roles" => roles::ROLES,
+        "clusterroles" => roles::CLUSTER_ROLES,
+        "rolebindings" => bindings::ROLE_BINDINGS,
+        "clusterrolebindings" => bindings::CLUSTER_ROLE_BINDINGS,
+        _ => Rules::DEFAULT,
     }
 }

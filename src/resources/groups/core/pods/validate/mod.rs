@@ -33,13 +33,26 @@ pub(in crate::resources::groups::core) use resize::resize;
 pub(in crate::resources::groups::core) use resources::{
     aggregate, container_resource_name, is_for_pods, overcommits, quantity, resource_name,
 };
+pub(in crate::resources::groups) use scheduling::tolerations;
 pub(in crate::resources::groups::core) use security::app_armor;
 pub(in crate::resources::groups) use spec::{template, template_metadata};
 pub(in crate::resources::groups::core) use status::status;
 
 use std::collections::BTreeSet;
 
+use crate::meta::{At, Errors};
 use crate::schema::Value;
+
+/// What a runtime class adds to each pod, judged as limits of a container.
+pub(in crate::resources::groups) fn class_overhead(overhead: At<'_>, errors: &mut Errors) {
+    let scope = Scope {
+        spec: &Value::Null,
+        before: Before::default(),
+        volumes: Vec::new(),
+        claims: BTreeSet::new(),
+    };
+    resources::overhead(overhead, &scope, errors);
+}
 
 /// What the checks of the parts of a pod spec know of the whole.
 pub(super) struct Scope<'a> {
