@@ -206,7 +206,10 @@ impl Decoder {
                         out.insert(name.clone(), value);
                     }
                 }
-                Some(value) if written(&value, field) => {
+                Some(value)
+                    if written(&value, field)
+                        || (self.report && emptied(fields, name) && value.is_empty()) =>
+                {
                     out.insert(name.clone(), value);
                 }
                 _ => {
@@ -414,6 +417,11 @@ fn zero_of(schema: &Schema) -> Value {
 }
 
 /// Whether Go writes this value of the field, once it was set.
+/// Whether a list that is there but empty says something to the defaults of its kind: all others ask for its length.
+fn emptied(fields: &Struct, name: &str) -> bool {
+    name == "policies" && &*fields.go_name == "HPAScalingRules"
+}
+
 fn written(value: &Value, field: &Field) -> bool {
     if value.is_null() {
         return false;

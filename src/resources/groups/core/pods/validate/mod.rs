@@ -30,8 +30,9 @@ pub(in crate::resources::groups::core) use claims::access_modes;
 pub(in crate::resources::groups) use claims::claim_spec;
 pub(in crate::resources::groups::core) use pod::{create, ephemeral_containers, update};
 pub(in crate::resources::groups::core) use resize::resize;
+pub(in crate::resources::groups) use resources::container_resource_name;
 pub(in crate::resources::groups::core) use resources::{
-    aggregate, container_resource_name, is_for_pods, overcommits, quantity, resource_name,
+    aggregate, is_for_pods, overcommits, quantity, resource_name,
 };
 pub(in crate::resources::groups) use scheduling::tolerations;
 pub(in crate::resources::groups::core) use security::app_armor;
