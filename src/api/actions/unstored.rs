@@ -86,7 +86,8 @@ impl Call<'_> {
             subresource: &self.target.info.subresource,
             now: &time::print(self.target.now),
         }
-        .update(&nothing, &object, Managed::default(), true);
+        .update(&nothing, &object, Managed::default(), true)
+        .map_err(Status::unclassified)?;
         owners::put(&mut object, managed.write());
         let name = match self.target.info.name.as_str() {
             "" => object.at("metadata").str("name").to_owned(),
