@@ -5,12 +5,13 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use tracing::Instrument as _;
 
 use super::client::Transport;
 use super::events;
 use super::informer::Informers;
 use super::{Context, Controller, Program, Settings};
-use crate::auth::{AUTHENTICATED, MASTERS, User};
+use crate::auth::{AUTHENTICATED, User};
 
 /// What the API takes as the name of who sets fields.
 const AGENT: &str = "kube-controller-manager";
@@ -69,7 +70,8 @@ impl Manager {
 /// Runs a controller, and again should it break before it is to end.
 async fn keep_running(name: &'static str, program: Program, context: Context) {
     loop {
-        let run = tokio::spawn(program(context.clone())).await;
+        let span = tracing::info_span!("controller", name);
+        let run = tokio::spawn(program(context.clone()).instrument(span)).await;
         if context.ends.is_cancelled() {
             return;
         }
@@ -88,7 +90,7 @@ async fn keep_running(name: &'static str, program: Program, context: Context) {
 
 /// Who reads what controllers share.
 fn informer_user() -> User {
-    User::new("system:kube-controller-manager", &[AUTHENTICATED, MASTERS])
+    User::new("system:kube-controller-manager", &[AUTHENTICATED])
 }
 
 /// A service account of kube-system.
@@ -99,7 +101,6 @@ fn account_user(account: &str) -> User {
             "system:serviceaccounts",
             "system:serviceaccounts:kube-system",
             AUTHENTICATED,
-            MASTERS,
         ],
     )
 }

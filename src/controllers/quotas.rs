@@ -88,23 +88,25 @@ pub async fn run(context: Context) {
     });
     quotas.synced().await;
     let look = |key: Key| {
-        let client = context.client.clone();
-        async move { count(&client, &key).await }
+        let (client, quotas) = (&context.client, &quotas);
+        async move { count(client, quotas, &key).await }
     };
     let work = queue.work(WORKERS, &context.ends, look);
     tokio::join!(work, watch(&context, &quotas, &queue, &changed));
 }
 
 /// Counts what is used of one quota.
-async fn count(client: &kube::Client, key: &Key) -> Result<Next, kube::Error> {
-    let api: Api<v1::ResourceQuota> = Api::namespaced(client.clone(), &key.namespace);
-    let Some(mut quota) = api.get_opt(&key.name).await? else {
+async fn count(
+    client: &kube::Client,
+    quotas: &Informer<Quota>,
+    key: &Key,
+) -> Result<Next, kube::Error> {
+    let Some(quota) = quotas.get(&key.namespace, &key.name) else {
         return Ok(Next::Done);
     };
-    let spec = quota.spec.clone().unwrap_or_default();
+    let (spec, had) = (&quota.spec, &quota.status);
     let hard = spec.hard.clone().unwrap_or_default();
-    let scoped = scopes(&spec);
-    let had = quota.status.take().unwrap_or_default();
+    let scoped = scopes(spec);
     let mut used = had.used.clone().unwrap_or_default();
     used.retain(|name, _| hard.contains_key(name));
     let now = crate::meta::time::now();
@@ -129,15 +131,25 @@ async fn count(client: &kube::Client, key: &Key) -> Result<Next, kube::Error> {
         hard: Some(hard),
         used: Some(used),
     };
-    if same(&status, &had) {
+    if same(&status, had) {
         return Ok(Next::Done);
     }
-    quota.status = Some(status);
+    let api: Api<v1::ResourceQuota> = Api::namespaced(client.clone(), &key.namespace);
+    let new = v1::ResourceQuota {
+        metadata: quota.metadata.clone(),
+        spec: Some(spec.clone()),
+        status: Some(status),
+    };
     match api
-        .replace_status(&key.name, &PostParams::default(), &quota)
+        .replace_status(&key.name, &PostParams::default(), &new)
         .await
     {
-        Ok(_) => Ok(Next::Done),
+        Ok(written) => {
+            quotas
+                .reach(written.metadata.resource_version.as_deref())
+                .await;
+            Ok(Next::Done)
+        }
         Err(error) if is_not_found(&error) => Ok(Next::Done),
         Err(error) if is_conflict(&error) => Ok(Next::Retry),
         Err(error) => Err(error),
