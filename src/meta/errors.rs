@@ -223,6 +223,17 @@ impl Errors {
         );
     }
 
+    /// Leaves one of errors that are the same.
+    pub fn once(&mut self) {
+        let mut seen = Vec::with_capacity(self.0.len());
+        for error in std::mem::take(&mut self.0) {
+            if !seen.contains(&error) {
+                seen.push(error);
+            }
+        }
+        self.0 = seen;
+    }
+
     /// `Invalid value: V: DETAIL` with the value as the caller prints it.
     pub fn invalid_shown(&mut self, path: Path<'_>, shown: &str, detail: impl AsRef<str>) {
         self.push(

@@ -204,13 +204,7 @@ impl Status {
     /// 422 `KIND "name" is invalid: CAUSES`. `about.kind` is the Kind, or the resource where upstream says so.
     pub fn invalid(about: About<'_>, errors: &Errors) -> Self {
         let mut details = about.details();
-        // Checks that run twice tell what they find once, as upstream's filter of handwritten errors does.
-        let told = |i: usize| errors.0[..i].contains(&errors.0[i]);
-        let causes = (0..errors.0.len()).filter(|i| !told(*i));
-        details.insert(
-            "causes",
-            causes.map(|i| cause(&errors.0[i])).collect::<Vec<_>>(),
-        );
+        details.insert("causes", errors.0.iter().map(cause).collect::<Vec<_>>());
         Self::failure(
             422,
             "Invalid",

@@ -192,7 +192,11 @@ pub fn tidy(object: &mut Value, resource: &Resource) {
             decode::tidy(meta, builtin::object_meta());
         }
     } else if let Some(schema) = resource.stored_schema() {
-        decode::tidy(object, schema);
+        match resource.group.as_str() {
+            // Upstream stores these in JSON.
+            "apiextensions.k8s.io" | "apiregistration.k8s.io" => decode::tidy_json(object, schema),
+            _ => decode::tidy(object, schema),
+        }
     }
 }
 

@@ -118,6 +118,8 @@ pub struct Rules {
     pub selects_namespace: bool,
     /// How an unknown field selector is refused: `true` for `field label not supported: X`.
     pub own_selector_error: bool,
+    /// Causes that are found twice are told twice: kinds without declarative validation, whose filter drops the copies.
+    pub repeats_causes: bool,
     /// The values of this field wake only the watches that select on them.
     pub trigger: Option<&'static str>,
     /// Judges `metadata.name` (or, when `prefix`, `generateName`): upstream's ValidateXName.
@@ -185,6 +187,7 @@ impl Rules {
         field_names: &[],
         selects_namespace: true,
         own_selector_error: false,
+        repeats_causes: false,
         trigger: None,
         name: crate::meta::names::subdomain_name,
         metadata_last: false,

@@ -15,7 +15,7 @@ static ANY: Schema = Schema {
     shape: Shape::Any,
     nullable: false,
     preserve_unknown: true,
-    embedded: false,
+    embedded: None,
     default: None,
     list: ListType::Atomic,
     atomic_map: false,

@@ -46,9 +46,21 @@ pub fn decode(value: Value, schema: &Schema, go_type: &str) -> Result<Decoded, S
     }
 }
 
-/// Brings an object that code has changed back into canonical form.
+/// Brings an object that code has changed back into canonical form, as it comes back from storage in protobuf.
 pub fn tidy(value: &mut Value, schema: &Schema) {
-    let mut decoder = Decoder::default();
+    tidied(value, schema, true);
+}
+
+/// Brings an object that code has changed back into canonical form, as it comes back from storage in JSON.
+pub fn tidy_json(value: &mut Value, schema: &Schema) {
+    tidied(value, schema, false);
+}
+
+fn tidied(value: &mut Value, schema: &Schema, stored: bool) {
+    let mut decoder = Decoder {
+        stored,
+        ..Decoder::default()
+    };
     *value = decoder.value(
         std::mem::take(value),
         schema,
@@ -114,6 +126,8 @@ enum Step {
 #[derive(Default)]
 struct Decoder {
     report: bool,
+    /// Lists that are empty were never set: storage in protobuf does not tell them apart.
+    stored: bool,
     path: Vec<Step>,
     unknown: Vec<String>,
     error: Option<String>,
@@ -200,8 +214,11 @@ impl Decoder {
         let mut out = Object::with_capacity(fields.fields.len().min(16));
         for ((name, field), slot) in fields.fields.iter().zip(slots) {
             match slot {
-                // Storage knows no empty lists: they come back as ones that were never set.
-                Some(Value::Array(items)) if items.is_empty() && !self.report => {
+                Some(Value::Array(items))
+                    if items.is_empty()
+                        && self.stored
+                        && matches!(field.schema.shape, Shape::List(_)) =>
+                {
                     if let Some(value) = zero(field) {
                         out.insert(name.clone(), value);
                     }

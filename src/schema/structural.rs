@@ -4,7 +4,7 @@
 
 use std::fmt;
 
-use super::types::{Field, ListType, Schema, SchemaRef, Shape, Struct};
+use super::types::{Embedded, Field, ListType, Schema, SchemaRef, Shape, Struct};
 use super::{Key, Object, Value, builtin, decode};
 use crate::meta::errors::{FieldError, Reason, shown};
 
@@ -97,7 +97,7 @@ fn place(schema: &Value) -> Schema {
     let mut compiled = Schema {
         nullable: schema.bool("nullable"),
         preserve_unknown: preserve,
-        embedded,
+        embedded: embedded.then(|| Box::new(declared(schema))),
         default: schema.get("default").cloned(),
         open: additional.as_bool().is_some(),
         list: list_type(schema),
@@ -110,6 +110,18 @@ fn place(schema: &Value) -> Schema {
     compiled
 }
 
+/// What the schema of an embedded object says of the members that all such objects have.
+fn declared(schema: &Value) -> Embedded {
+    let own = |name: &str| matches!(name, "apiVersion" | "kind" | "metadata");
+    Embedded {
+        declared: schema
+            .entries("properties")
+            .filter(|(name, _)| own(name))
+            .map(|(name, property)| (name.clone(), place(property)))
+            .collect(),
+    }
+}
+
 /// Compiles a part of a schema.
 pub fn part(schema: &Value) -> Schema {
     place(schema)
@@ -118,7 +130,7 @@ pub fn part(schema: &Value) -> Schema {
 /// Compiles a part of a schema that is a resource of its own.
 pub fn resource_part(schema: &Value) -> Schema {
     let mut compiled = compile(schema);
-    compiled.embedded = true;
+    compiled.embedded = Some(Box::default());
     compiled
 }
 
@@ -144,7 +156,7 @@ pub fn coerced(mut value: Value, schema: &Schema) -> Result<Value, FieldError> {
     fn each(decoder: &mut Decoder, value: &mut Value, schema: &Schema) {
         match value {
             Value::Object(members) => {
-                if schema.embedded {
+                if schema.embedded.is_some() {
                     decoder.embedded(members);
                 }
                 for (name, member) in members.iter_mut() {
@@ -275,6 +287,11 @@ pub fn go_type(value: &Value) -> &'static str {
 /// Decodes metadata; leniently, members of a wrong type are left out one by one.
 fn metadata(meta: Value, lenient: bool) -> Result<decode::Decoded, String> {
     let schema = builtin::object_meta();
+    let meta = if meta.is_null() {
+        Value::Object(Object::new())
+    } else {
+        meta
+    };
     if !lenient {
         return decode::decode(meta, schema, "v1.ObjectMeta");
     }
@@ -324,7 +341,7 @@ static NOTHING: Schema = Schema {
     shape: Shape::Any,
     nullable: true,
     preserve_unknown: false,
-    embedded: false,
+    embedded: None,
     default: None,
     open: false,
     list: ListType::Atomic,
@@ -373,12 +390,23 @@ impl Decoder {
 
     fn object(&mut self, members: &mut Object, schema: &Schema, mode: Mode) {
         let keeping = mode.keeping || schema.preserve_unknown;
-        let resource = mode.root || schema.embedded;
+        let resource = mode.root || schema.embedded.is_some();
         let fields = match &schema.shape {
             Shape::Struct(structure) => Some(&structure.fields),
             _ => None,
         };
-        if schema.embedded && !self.options.keep {
+        if let Some(embedded) = schema.embedded.as_ref().filter(|_| !self.options.keep) {
+            for (name, known) in &embedded.declared {
+                if members.get(name).is_some_and(Value::is_null) && !known.nullable {
+                    match &known.default {
+                        Some(default) if !self.options.prune_only => {
+                            members.insert(name.clone(), default.clone());
+                        }
+                        Some(_) => {}
+                        None => drop(members.remove(name)),
+                    }
+                }
+            }
             self.embedded(members);
         }
         let mut gone: Vec<Key> = Vec::new();
@@ -435,6 +463,19 @@ impl Decoder {
                 let mut value = default.clone();
                 self.node(&mut value, &field.schema, Mode::default());
                 members.insert(name.clone(), value);
+            }
+        }
+        if let Some(embedded) = schema
+            .embedded
+            .as_ref()
+            .filter(|_| !self.options.prune_only)
+        {
+            for (name, known) in &embedded.declared {
+                if let Some(default) = &known.default
+                    && !members.contains(name)
+                {
+                    members.insert(name.clone(), default.clone());
+                }
             }
         }
     }

@@ -17,7 +17,7 @@ pub struct Schema {
     /// Unknown members stay (`x-kubernetes-preserve-unknown-fields`).
     pub preserve_unknown: bool,
     /// A whole object with apiVersion, kind and metadata (`x-kubernetes-embedded-resource`).
-    pub embedded: bool,
+    pub embedded: Option<Box<Embedded>>,
     /// What an absent value becomes (custom resources; built-in kinds default in code, as upstream).
     pub default: Option<Value>,
     /// How apply owns and merges a list.
@@ -28,6 +28,14 @@ pub struct Schema {
     pub merge: Merge,
     /// Members that no schema knows are kept, though not what is in them (`additionalProperties: true`).
     pub open: bool,
+}
+
+/// What a definition says of apiVersion, kind and metadata of an embedded object: whether they may be null, and what
+/// they are if absent. Their form is the same for all.
+#[derive(Clone, Debug, Default)]
+pub struct Embedded {
+    /// The declared ones of the three.
+    pub declared: Vec<(Key, Schema)>,
 }
 
 /// The JSON a schema takes.

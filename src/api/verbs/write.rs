@@ -158,7 +158,7 @@ impl Write<'_> {
         }
         (rules.defaults)(&mut object, &target.cx());
         if !resource.is_custom() {
-            crate::schema::decode::tidy(&mut object, &version.schema);
+            crate::schema::decode::tidy_json(&mut object, &version.schema);
         }
         if !owned {
             owners::track(self, None, &mut object);
@@ -209,6 +209,9 @@ impl Write<'_> {
         (rules.validate)(at, None, &target.cx(), &mut errors);
         if rules.metadata_last && errors.is_empty() {
             metadata(&mut errors);
+        }
+        if !rules.repeats_causes {
+            errors.once();
         }
         if !errors.is_empty() {
             return Err(Status::invalid(target.about_kind(&name), &errors));
@@ -425,6 +428,9 @@ impl Write<'_> {
             (rules.validate)(at, Some(was), &target.cx(), &mut errors);
         } else {
             (rules.validate_status)(at, was, &target.cx(), &mut errors);
+        }
+        if !rules.repeats_causes {
+            errors.once();
         }
         if !errors.is_empty() {
             return Err(Status::invalid(target.about_kind(name), &errors));

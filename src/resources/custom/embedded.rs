@@ -9,7 +9,7 @@ use crate::schema::{Schema, Shape, Value};
 pub fn validate(at: At<'_>, schema: &Schema, errors: &mut Errors) {
     match at.value {
         Value::Object(members) => {
-            if schema.embedded {
+            if schema.embedded.is_some() {
                 resource(at, errors);
             }
             for (name, value) in members.iter() {

@@ -21,6 +21,7 @@ pub const RULES: Rules = Rules {
     warnings,
     selects_namespace: false,
     own_selector_error: true,
+    repeats_causes: true,
     generation: Generation::Own,
     unconditional_update: false,
     meta_on_status: MetaOnStatus::Kept,

@@ -17,6 +17,7 @@ use crate::schema::Value;
 
 /// The rules of definitions.
 pub(super) const RULES: Rules = Rules {
+    repeats_causes: true,
     defaults,
     prepare_create: |object, _| {
         let storage = storage_version(object).to_owned();
