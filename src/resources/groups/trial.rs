@@ -113,7 +113,11 @@ impl Trial {
         } else {
             "spec"
         };
-        if matches!(subresource, "" | "status") {
+        let has_status = self
+            .resource
+            .storage()
+            .is_some_and(|version| version.has_status());
+        if matches!(subresource, "" | "status") && has_status {
             new.set(carried, old.at(carried));
         }
         if subresource.is_empty() {

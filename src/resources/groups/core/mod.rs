@@ -3,6 +3,7 @@
 mod accounts;
 mod components;
 mod configmaps;
+pub(in crate::resources::groups) mod endpoints;
 pub(in crate::resources::groups) mod events;
 mod limits;
 mod namespaces;
@@ -22,6 +23,7 @@ pub(super) fn rules(plural: &str) -> Rules {
     match plural {
         "componentstatuses" => components::RULES,
         "configmaps" => configmaps::RULES,
+        "endpoints" => endpoints::RULES,
         "events" => events::CORE,
         "limitranges" => limits::RULES,
         "namespaces" => namespaces::RULES,

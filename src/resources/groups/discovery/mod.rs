@@ -1,8 +1,13 @@
 //! Kinds of the group `discovery`.
 
+mod slices;
+
 use crate::resources::Rules;
 
 /// The rules of a resource of this group.
-pub(super) fn rules(_plural: &str) -> Rules {
-    Rules::DEFAULT
+pub(super) fn rules(plural: &str) -> Rules {
+    match plural {
+        "endpointslices" => slices::RULES,
+        _ => Rules::DEFAULT,
+    }
 }

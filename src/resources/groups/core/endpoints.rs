@@ -1,0 +1,177 @@
+//! Endpoints, the older form of endpoint slices. Follows k8s.io/kubernetes/pkg/registry/core/endpoint/strategy.go and
+//! pkg/apis/core/validation.
+
+use std::net::IpAddr;
+
+use crate::meta::{At, Errors, addresses, names, table};
+use crate::resources::Rules;
+use crate::resources::groups::core::pods::defaults;
+use crate::schema::Value;
+
+const MANAGED_BY: &str = "endpoints.kubernetes.io/managed-by";
+const PROTOCOLS: [&str; 3] = ["SCTP", "TCP", "UDP"];
+/// How many addresses a row shows.
+const SHOWN: usize = 3;
+
+/// The rules of endpoints.
+pub(super) const RULES: Rules = Rules {
+    defaults: |object, _| {
+        for subset in defaults::items(object, "subsets") {
+            for port in defaults::items(subset, "ports") {
+                defaults::text(port, "protocol", "TCP");
+            }
+        }
+    },
+    validate: |object, old, _, errors| {
+        let subsets = object.field("subsets");
+        // What older servers let pass may stay.
+        if old.is_none_or(|old| old.value.at("subsets") != subsets.value) {
+            subsets.items().for_each(|at| subset(at, errors));
+        }
+    },
+    warnings: |object, _, _| {
+        let mut warnings = Vec::new();
+        let labels = object.at("metadata").at("labels");
+        if labels.str(MANAGED_BY) != "endpoint-controller" {
+            for (i, subset) in object.list("subsets").iter().enumerate() {
+                for list in ["addresses", "notReadyAddresses"] {
+                    let path = format!("subsets[{i}].{list}");
+                    ip_warnings(&path, "ip", subset.list(list), &mut warnings);
+                }
+            }
+        }
+        warnings
+    },
+    cells: |object, now| {
+        vec![
+            object.at("metadata").str("name").into(),
+            shown(object.list("subsets")).into(),
+            table::age(object, now),
+        ]
+    },
+    create_on_update: true,
+    internal: "core.Endpoints",
+    ..Rules::DEFAULT
+};
+
+/// Warnings of addresses at `path`, each in the member `field`, or text itself where that is empty.
+pub(in crate::resources::groups) fn ip_warnings(
+    path: &str,
+    field: &str,
+    items: &[Value],
+    warnings: &mut Vec<String>,
+) {
+    for (i, item) in items.iter().enumerate() {
+        let (ip, dot) = match field {
+            "" => (item.as_str().unwrap_or_default(), ""),
+            field => (item.str(field), "."),
+        };
+        if let Some(told) = addresses::ip_warning(ip) {
+            warnings.push(format!("{path}[{i}]{dot}{field}: {told}"));
+        }
+    }
+}
+
+/// Judges the address of an endpoint, as ValidateEndpointIP.
+pub(in crate::resources::groups) fn endpoint_ip(at: At<'_>, errors: &mut Errors) {
+    let text = at.str();
+    let Some(ip) = addresses::parse_ip(text) else {
+        return errors.invalid(at.path, text, "must be a valid IP address");
+    };
+    if ip.is_unspecified() {
+        let why = format!("may not be unspecified ({text})");
+        errors.invalid(at.path, text, why);
+    }
+    if ip.is_loopback() {
+        let why = "may not be in the loopback range (127.0.0.0/8, ::1/128)";
+        errors.invalid(at.path, text, why);
+    }
+    let (unicast, multicast) = match ip {
+        IpAddr::V4(ip) => (ip.is_link_local(), ip.octets()[..3] == [224, 0, 0]),
+        IpAddr::V6(ip) => (
+            ip.is_unicast_link_local(),
+            ip.segments()[0] & 0xff0f == 0xff02,
+        ),
+    };
+    if unicast {
+        let why = "may not be in the link-local range (169.254.0.0/16, fe80::/10)";
+        errors.invalid(at.path, text, why);
+    }
+    if multicast {
+        let why = "may not be in the link-local multicast range (224.0.0.0/24, ff02::/10)";
+        errors.invalid(at.path, text, why);
+    }
+}
+
+fn subset(subset: At<'_>, errors: &mut Errors) {
+    let lists = ["addresses", "notReadyAddresses"];
+    if lists.iter().all(|list| subset.value.list(list).is_empty()) {
+        errors.required(
+            subset.path,
+            "must specify `addresses` or `notReadyAddresses`",
+        );
+    }
+    for list in lists {
+        for address in subset.field(list).items() {
+            let ip = address.field("ip");
+            for wrong in addresses::ip_legacy(ip.str()) {
+                errors.invalid(ip.path, ip.str(), wrong);
+            }
+            address
+                .field("hostname")
+                .checked_if_said(names::dns1123_label, errors);
+            address
+                .field("nodeName")
+                .checked_if_there(|name| names::subdomain_name(name, false), errors);
+            endpoint_ip(ip, errors);
+        }
+    }
+    let ports = subset.field("ports");
+    for port in ports.items() {
+        let name = port.field("name");
+        if ports.list().len() > 1 {
+            name.required_checked(names::dns1123_label, errors);
+        } else {
+            name.checked_if_said(names::dns1123_label, errors);
+        }
+        let number = port.field("port");
+        number.checked_number(names::port_number, errors);
+        port.field("protocol").required_one_of(&PROTOCOLS, errors);
+        port.field("appProtocol")
+            .checked_if_there(names::qualified_name, errors);
+    }
+}
+
+/// `10.0.0.1:80,10.0.0.2:80 + 3 more...`
+fn shown(subsets: &[Value]) -> String {
+    if subsets.is_empty() {
+        return "<none>".to_owned();
+    }
+    let mut all = Vec::new();
+    for subset in subsets {
+        let ips = || {
+            subset
+                .list("addresses")
+                .iter()
+                .map(|address| address.str("ip"))
+        };
+        if subset.list("ports").is_empty() {
+            all.extend(ips().map(str::to_owned));
+        }
+        for port in subset.list("ports") {
+            let port = port.int("port");
+            all.extend(ips().map(|ip| {
+                if ip.contains(':') {
+                    format!("[{ip}]:{port}")
+                } else {
+                    format!("{ip}:{port}")
+                }
+            }));
+        }
+    }
+    if all.len() <= SHOWN {
+        all.join(",")
+    } else {
+        format!("{} + {} more...", all[..SHOWN].join(","), all.len() - SHOWN)
+    }
+}
