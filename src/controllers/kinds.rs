@@ -139,3 +139,21 @@ impl Pod {
         self.metadata.deletion_timestamp.is_some()
     }
 }
+
+crate::slim!(
+    /// A node, without the images that it has.
+    Node of v1::Node {
+        /// What it is to be.
+        spec: v1::NodeSpec,
+        /// What it is.
+        status: NodeStatus,
+    }
+);
+
+/// What controllers look at in the status of a node.
+#[derive(Clone, Debug, Default, PartialEq, serde::Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct NodeStatus {
+    /// Its conditions.
+    pub conditions: Vec<v1::NodeCondition>,
+}

@@ -14,6 +14,7 @@ mod ca_publisher;
 mod cluster_roles;
 mod deployments;
 pub mod discovery;
+mod endpoints;
 pub mod errors;
 pub mod events;
 mod garbage;

@@ -4,8 +4,8 @@
 use futures::FutureExt as _;
 
 use super::{
-    Controller, ca_publisher, cluster_roles, deployments, garbage, namespaces, quotas, replicas,
-    service_accounts,
+    Controller, ca_publisher, cluster_roles, deployments, endpoints, garbage, namespaces, quotas,
+    replicas, service_accounts,
 };
 
 const fn absent(name: &'static str, aliases: &'static str) -> Controller {
@@ -38,8 +38,18 @@ macro_rules! controller {
 /// Every controller of upstream, in the order in which upstream starts them.
 pub static CONTROLLERS: &[Controller] = &[
     absent("serviceaccount-token-controller", "serviceaccount-token"),
-    absent("endpoints-controller", "endpoint"),
-    absent("endpointslice-controller", "endpointslice"),
+    controller!(
+        "endpoints-controller",
+        "endpoint",
+        "endpoint-controller",
+        endpoints::endpoints
+    ),
+    controller!(
+        "endpointslice-controller",
+        "endpointslice",
+        "endpointslice-controller",
+        endpoints::endpoint_slices
+    ),
     absent(
         "endpointslice-mirroring-controller",
         "endpointslicemirroring",

@@ -1,0 +1,204 @@
+//! endpointslice-controller and endpoints-controller: where the pods of a service are.
+//! Follows k8s.io/endpointslice and k8s.io/kubernetes/pkg/controller/{endpointslice,endpoint}.
+
+mod legacy;
+mod slices;
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use k8s_openapi::api::core::v1;
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+use k8s_openapi::jiff::Timestamp;
+use kube::ResourceExt as _;
+use parking_lot::Mutex;
+
+pub use self::legacy::run as endpoints;
+pub use self::slices::run as endpoint_slices;
+use super::informer::{Informer, Key};
+use super::kinds::{Pod, PodContainer};
+use super::pods::Pods;
+use super::queue::Queue;
+
+/// The annotation that says when what led to a change happened.
+const TRIGGER: &str = "endpoints.kubernetes.io/last-change-trigger-time";
+/// The label of what belongs to a service without an address of its own.
+const HEADLESS: &str = "service.kubernetes.io/headless";
+
+crate::slim!(
+    /// A service and what it selects.
+    Service of v1::Service {
+        /// What it is to be.
+        spec: v1::ServiceSpec,
+    }
+);
+
+impl Service {
+    /// Whether somebody else says where its traffic goes.
+    fn is_foreign(&self) -> bool {
+        self.spec.selector.is_none() || self.spec.type_.as_deref() == Some("ExternalName")
+    }
+
+    fn selects(&self, labels: Option<&BTreeMap<String, String>>) -> bool {
+        let selector = self.spec.selector.as_ref();
+        selector.is_some_and(|selector| {
+            selector
+                .iter()
+                .all(|(key, value)| labels.and_then(|labels| labels.get(key)) == Some(value))
+        })
+    }
+
+    fn is_headless(&self) -> bool {
+        matches!(self.spec.cluster_ip.as_deref(), None | Some("" | "None"))
+    }
+
+    fn publishes_all(&self) -> bool {
+        self.spec.publish_not_ready_addresses == Some(true)
+    }
+
+    fn ports(&self) -> &[v1::ServicePort] {
+        self.spec.ports.as_deref().unwrap_or_default()
+    }
+}
+
+/// The pods that a service selects, ordered by name.
+fn selected(pods: &Pods, service: &Service) -> Vec<Arc<Pod>> {
+    let namespace = service.metadata.namespace.as_deref().unwrap_or_default();
+    pods.cache
+        .list(namespace)
+        .into_iter()
+        .map(|(_, pod)| pod)
+        .filter(|pod| service.selects(pod.metadata.labels.as_ref()))
+        .collect()
+}
+
+/// Puts services into the queue when they change, and when something of their pods changes that matters to them.
+fn wake(queue: &Arc<Queue<Key>>, services: &Informer<Service>, pods: &Pods) {
+    let adds = queue.clone();
+    services.subscribe(move |change| adds.add(change.key.clone()));
+    let (adds, services) = (queue.clone(), services.clone());
+    pods.cache.subscribe(move |change| {
+        let (old, new) = (change.old, change.new);
+        let same =
+            |is: &dyn Fn(&Pod, &Pod) -> bool| old.zip(new).is_some_and(|(old, new)| is(old, new));
+        if same(&|old, new| looks_same(old, new)) {
+            return;
+        }
+        for (key, service) in services.list(&change.key.namespace) {
+            let selects = |pod: Option<&Arc<Pod>>| {
+                pod.is_some_and(|pod| service.selects(pod.metadata.labels.as_ref()))
+            };
+            if selects(old) || selects(new) {
+                adds.add(key);
+            }
+        }
+    });
+}
+
+/// Whether two states of a pod make the same endpoint.
+fn looks_same(old: &Pod, new: &Pod) -> bool {
+    old.metadata.labels == new.metadata.labels
+        && old.metadata.deletion_timestamp == new.metadata.deletion_timestamp
+        && old.spec.hostname == new.spec.hostname
+        && old.spec.subdomain == new.spec.subdomain
+        && old.spec.node_name == new.spec.node_name
+        && old.is_ready() == new.is_ready()
+        && old.is_terminal() == new.is_terminal()
+        && old.status.pod_ip == new.status.pod_ip
+        && old.status.pod_ips == new.status.pod_ips
+}
+
+/// Whether a pod has an address that somebody may be sent to.
+fn is_reachable(pod: &Pod) -> bool {
+    !pod.is_terminal() && (pod.status.pod_ip.is_some() || !pod.status.pod_ips.is_empty())
+}
+
+/// The name that a pod has in the domain of a service.
+fn hostname(pod: &Pod, service: &Service) -> Option<String> {
+    let named = pod.spec.subdomain.as_deref() == service.metadata.name.as_deref();
+    pod.spec
+        .hostname
+        .clone()
+        .filter(|name| named && !name.is_empty())
+}
+
+/// The port of a pod that a port of a service means.
+fn find_port(pod: &Pod, port: &v1::ServicePort) -> Option<i32> {
+    let name = match port.target_port.as_ref()? {
+        IntOrString::Int(number) => return Some(*number),
+        IntOrString::String(name) => name,
+    };
+    let goes_on = |container: &&PodContainer| container.restart_policy.as_deref() == Some("Always");
+    let beside = pod.spec.init_containers.iter().filter(goes_on);
+    let protocol = |protocol: &Option<String>| protocol.clone().unwrap_or_else(|| "TCP".to_owned());
+    pod.spec
+        .containers
+        .iter()
+        .chain(beside)
+        .flat_map(|container| &container.ports)
+        .find(|own| {
+            own.name.as_ref() == Some(name) && protocol(&own.protocol) == protocol(&port.protocol)
+        })
+        .map(|own| own.container_port)
+}
+
+fn reference(pod: &Pod) -> v1::ObjectReference {
+    v1::ObjectReference {
+        kind: Some("Pod".to_owned()),
+        namespace: pod.metadata.namespace.clone(),
+        name: pod.metadata.name.clone(),
+        uid: pod.metadata.uid.clone(),
+        ..v1::ObjectReference::default()
+    }
+}
+
+/// When what led to changes happened.
+#[derive(Default)]
+struct Triggers(Mutex<HashMap<Key, Known>>);
+
+#[derive(Default)]
+struct Known {
+    service: Option<Timestamp>,
+    pods: HashMap<String, Timestamp>,
+}
+
+impl Triggers {
+    fn forget(&self, key: &Key) {
+        self.0.lock().remove(key);
+    }
+
+    /// The earliest moment of what is new since the last call.
+    fn earliest(&self, key: &Key, service: &Service, pods: &[Arc<Pod>]) -> Option<Timestamp> {
+        let mut all = self.0.lock();
+        let known = all.entry(key.clone()).or_default();
+        let ready = |pod: &Pod| {
+            let mut conditions = pod.status.conditions.iter();
+            let condition = conditions.find(|condition| condition.type_ == "Ready")?;
+            condition.last_transition_time.as_ref().map(|time| time.0)
+        };
+        let now: HashMap<String, Timestamp> = pods
+            .iter()
+            .filter_map(|pod| Some((pod.name_any(), ready(pod)?)))
+            .collect();
+        let created = service
+            .metadata
+            .creation_timestamp
+            .as_ref()
+            .map(|time| time.0);
+        let new_pods = now
+            .iter()
+            .filter(|(name, time)| known.pods.get(*name).is_none_or(|before| *time > before));
+        let new_service = created.filter(|time| known.service.is_none_or(|before| *time > before));
+        let earliest = new_pods.map(|(_, time)| *time).chain(new_service).min();
+        *known = Known {
+            service: created,
+            pods: now,
+        };
+        earliest
+    }
+}
+
+/// A moment as Go prints it.
+fn printed(time: Timestamp) -> String {
+    time.to_string()
+}
