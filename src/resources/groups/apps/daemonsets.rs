@@ -31,6 +31,10 @@ pub(super) const RULES: Rules = Rules {
         set_generations(object, 1, templates);
     },
     prepare_update,
+    prepare_status: |object, old, _| {
+        let generation = old.at("metadata").int("generation");
+        set_generations(object, generation, template_generation(old));
+    },
     validate,
     validate_status: |object, old, _, errors| {
         let status = object.field("status");
@@ -50,6 +54,9 @@ pub(super) const RULES: Rules = Rules {
 };
 
 fn set_defaults(object: &mut Value) {
+    // A field of upstream's internal type, which v1 always shows.
+    let meta = object.object_mut().object_mut("metadata");
+    meta.object_mut("annotations").set_default(TEMPLATES, "0");
     let spec = object.object_mut().entry("spec", || Object::new().into());
     let strategy = spec
         .object_mut()
