@@ -199,6 +199,7 @@ impl Server {
                     accepted,
                     body,
                     warnings,
+                    also: "",
                 };
                 action(call).await?
             }

@@ -2,6 +2,7 @@
 //! and, where its kind must differ, [`Rules`]: pure functions of values, in one file a kind under its group.
 //! Custom resources are descriptors made at run time.
 
+pub mod disruption;
 pub mod forms;
 pub mod metadata;
 pub mod record;

@@ -3,7 +3,9 @@
 //! The pipeline of verbs knows no kind. An [`Action`] is the exception: one subresource (or one resource that is
 //! never stored), in a file of its own, found here by its name.
 
+mod binding;
 mod components;
+mod eviction;
 pub mod kubelet;
 mod reviews;
 pub mod scale;
@@ -32,9 +34,12 @@ const AUTHORIZATION: &str = "authorization.k8s.io";
 
 /// Every action: group, plural, subresource (empty for the resource itself).
 const ACTIONS: &[(&str, &str, &str, Action)] = &[
+    ("", "bindings", "", binding::bind),
     ("", "componentstatuses", "", components::answer),
     ("", "nodes", "proxy", kubelet::proxy),
     ("", "pods", "attach", kubelet::attach),
+    ("", "pods", "binding", binding::bind),
+    ("", "pods", "eviction", eviction::evict),
     ("", "pods", "exec", kubelet::exec),
     ("", "pods", "log", kubelet::log),
     ("", "pods", "portforward", kubelet::port_forward),
@@ -94,6 +99,8 @@ pub struct Call<'a> {
     pub body: Bytes,
     /// Texts for `Warning` headers.
     pub warnings: &'a mut Vec<String>,
+    /// A version whose bodies are taken for those of the expected one.
+    pub also: &'static str,
 }
 
 impl Call<'_> {
@@ -140,7 +147,11 @@ impl Call<'_> {
     /// 400, 415 as any write refuses its body.
     pub fn object(&mut self, options: &WriteOptions) -> Result<Value, Status> {
         let format = negotiate::body_format(&self.parts.headers)?;
-        let body = read::parse(&self.body, format, self.expected().kind)?;
+        let mut body = read::parse(&self.body, format, self.expected().kind)?;
+        if !self.also.is_empty() && body.value.str("apiVersion") == self.also {
+            let api_version = self.expected().api_version();
+            body.value.set("apiVersion", api_version);
+        }
         let mut warnings = Vec::new();
         let object = read::object(body, self.expected(), options, &mut warnings);
         self.warnings.append(&mut warnings);

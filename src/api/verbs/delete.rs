@@ -1,7 +1,7 @@
 //! DELETE of one object and of a collection: preconditions, finalizers, propagation.
 
-use super::store_failure;
 use super::write::Write;
+use super::{Target, store_failure};
 use crate::admission::Operation;
 use crate::api::query::{Query, validate_dry_run};
 use crate::api::reply::{List, Reply};
@@ -97,6 +97,47 @@ impl DeleteOptions {
     }
 }
 
+impl DeleteOptions {
+    /// Judges the preconditions against what is stored.
+    ///
+    /// # Errors
+    /// 409 for another uid or revision.
+    pub(in crate::api) fn check(
+        &self,
+        target: &Target,
+        entry: &Entry,
+        uid: &str,
+    ) -> Result<(), Status> {
+        let resource = &target.resource;
+        let name = resource.split_key(&entry.key).1;
+        let rev = entry.rev.to_string();
+        for (asked, found, what, ended) in [
+            (&self.uid, uid, "UID", "deleted and then recreated"),
+            (&self.resource_version, &*rev, "ResourceVersion", "modified"),
+        ] {
+            let Some(asked) = asked.as_deref().filter(|asked| *asked != found) else {
+                continue;
+            };
+            if resource.rules.marked_first {
+                let why = format!(
+                    "Precondition failed: {what} in precondition: {asked}, {what} in object meta: {found}"
+                );
+                return Err(Status::conflict(target.about(name), &why));
+            }
+            let about = About {
+                group: &resource.group,
+                kind: &resource.kind,
+                name,
+            };
+            let why = format!(
+                "the {what} in the precondition ({asked}) does not match the {what} in record ({found}). The object might have been {ended}"
+            );
+            return Err(Status::conflict(about, &why));
+        }
+        Ok(())
+    }
+}
+
 /// Whether a write of this object is its end: it is being deleted and nothing holds it any more.
 pub fn ends_by(object: &Value) -> bool {
     let meta = object.at("metadata");
@@ -184,46 +225,7 @@ impl Write<'_> {
         let target = self.target;
         let (resource, rules) = (&target.resource, &target.resource.rules);
         let old = forms::working(entry, resource, target.version());
-        let uid = old.at("metadata").str("uid");
-        let about = About {
-            group: &resource.group,
-            kind: &resource.kind,
-            name,
-        };
-        if let Some(asked) = options.uid.as_deref().filter(|asked| *asked != uid) {
-            if rules.marked_first {
-                let why = format!(
-                    "Precondition failed: UID in precondition: {asked}, UID in object meta: {uid}"
-                );
-                return Err(Status::conflict(target.about(name), &why));
-            }
-            return Err(Status::conflict(
-                about,
-                &format!(
-                    "the UID in the precondition ({asked}) does not match the UID in record ({uid}). The object might have been deleted and then recreated"
-                ),
-            ));
-        }
-        if let Some(asked) = options
-            .resource_version
-            .as_deref()
-            .filter(|asked| *asked != entry.rev.to_string())
-        {
-            if rules.marked_first {
-                let why = format!(
-                    "Precondition failed: ResourceVersion in precondition: {asked}, ResourceVersion in object meta: {}",
-                    entry.rev
-                );
-                return Err(Status::conflict(target.about(name), &why));
-            }
-            return Err(Status::conflict(
-                about,
-                &format!(
-                    "the ResourceVersion in the precondition ({asked}) does not match the ResourceVersion in record ({}). The object might have been modified",
-                    entry.rev
-                ),
-            ));
-        }
+        options.check(target, entry, old.at("metadata").str("uid"))?;
         self.mutate(Operation::Delete, Value::Null, Some(&old), name)
             .await?;
         let (_, effects) = self.run_validation(Operation::Delete, Value::Null, Some(&old), name)?;

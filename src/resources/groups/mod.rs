@@ -22,6 +22,8 @@ mod storage;
 mod trial;
 mod workloads;
 
+pub(super) use core::pods::disabled::drop_old_annotations;
+
 /// The rules of a built-in resource.
 pub(super) fn rules(group: &str, plural: &str) -> Rules {
     match group {

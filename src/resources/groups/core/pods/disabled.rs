@@ -2,7 +2,7 @@
 //! k8s.io/kubernetes/pkg/api/pod/util.go.
 
 use super::validate::CONTAINERS;
-use crate::schema::Value;
+use crate::schema::{Object, Value};
 
 /// One feature: the paths of its fields in a pod spec. `*` is every item, `C` every container of every kind.
 type Feature = &'static [&'static str];
@@ -79,10 +79,14 @@ pub(in crate::resources::groups) fn drop_disabled(pod: &mut Value, old: &Value) 
     if let Some(spec) = pod.get_mut("spec") {
         sweep(spec, old.at("spec"), OFF);
     }
-    let annotations = pod
-        .get_mut("metadata")
-        .and_then(|meta| meta.get_mut("annotations"));
-    if let Some(annotations) = annotations {
+    if let Some(Value::Object(meta)) = pod.get_mut("metadata") {
+        drop_old_annotations(meta);
+    }
+}
+
+/// Drops what earlier versions told of init containers from the metadata of a pod.
+pub(in crate::resources) fn drop_old_annotations(meta: &mut Object) {
+    if let Some(annotations) = meta.get_mut("annotations") {
         for key in ANNOTATIONS {
             annotations.remove(key);
         }
