@@ -6,7 +6,7 @@ use super::write::Write;
 use crate::meta::time;
 use crate::patch::managed::typing::Type;
 use crate::patch::managed::validate::validate;
-use crate::patch::managed::{Filter, Managed, Versions, Writer};
+use crate::patch::managed::{Filter, Managed, Set, Versions, Writer};
 use crate::resources::{Resource, Version, reset};
 use crate::schema::{Object, Schema, Value, decode};
 
@@ -125,7 +125,7 @@ pub fn track(write: &Write<'_>, old: Option<Value>, new: &mut Value) {
         Managed::default()
     } else {
         match Managed::read(&said) {
-            Ok(managed) if !managed.entries.is_empty() => managed,
+            Ok(managed) if !managed.entries.is_empty() => no_owners_of_owners(managed, &live),
             _ => known(&live),
         }
     };
@@ -133,6 +133,20 @@ pub fn track(write: &Write<'_>, old: Option<Value>, new: &mut Value) {
         Ok(managed) => put(new, managed.write()),
         Err(_) => put(new, live),
     }
+}
+
+/// The owners that a client says, but for the list of owners itself: that is taken out for the while of a write, and so
+/// from whoever owns it.
+fn no_owners_of_owners(mut managed: Managed, live: &Value) -> Managed {
+    if live.is_null() {
+        return managed;
+    }
+    let list = Set::of_fields(&[&["metadata", "managedFields"]]);
+    managed.entries.retain_mut(|entry| {
+        entry.set = entry.set.difference(&list);
+        !entry.set.is_empty()
+    });
+    managed
 }
 
 /// Whether owners can be told of an object: custom ones may hold lists whose items cannot be told apart.
