@@ -130,8 +130,8 @@ async fn change_by_patch(call: &mut Call<'_>, scale: &Scale) -> Result<Value, St
 struct Only;
 
 impl Versions for Only {
-    fn schema(&self, api_version: &str) -> Option<&Schema> {
-        (api_version == SCALE_VERSION).then(|| builtin::named(SCALE))
+    fn schema(&self, api_version: &str) -> Result<Option<&Schema>, String> {
+        Ok((api_version == SCALE_VERSION).then(|| builtin::named(SCALE)))
     }
 
     fn convert(&self, object: &Value, _: &str, _: &str) -> Result<Value, String> {
@@ -179,6 +179,13 @@ impl By<'_> {
         custom: bool,
     ) -> Result<(Value, Managed), Status> {
         let schema = builtin::named(SCALE);
+        // Upstream converts what applies make, by the versions of the custom resource.
+        let refusal = format!("request to convert CR to an invalid group/version: {SCALE_VERSION}");
+        if custom && managed.entries.is_empty() {
+            return Err(Status::unclassified(format!(
+                "failed to create manager for existing fields: failed to convert live object (/; {SCALE_VERSION}, Kind=Scale) to proper version: {refusal}"
+            )));
+        }
         let nothing = || {
             let mut scale = crate::value!({"kind": "Scale", "apiVersion": SCALE_VERSION});
             decode::tidy(&mut scale, schema);
@@ -186,9 +193,7 @@ impl By<'_> {
         };
         let decode = |new: Value| {
             if custom {
-                return Err(format!(
-                    "request to convert CR to an invalid group/version: {SCALE_VERSION}"
-                ));
+                return Err(refusal.clone());
             }
             restore::restore(new, schema, false)
                 .map(|restored| restored.value)

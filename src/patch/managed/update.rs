@@ -43,8 +43,11 @@ static NOBODYS: LazyLock<Set> = LazyLock::new(|| {
 
 /// The versions of a kind: what their objects may be, and how one becomes another.
 pub trait Versions {
-    /// The schema of a version; `None` where it is not served.
-    fn schema(&self, api_version: &str) -> Option<&Schema>;
+    /// The schema of a version; `None` where it is not known, so that who owns something in it is forgotten.
+    ///
+    /// # Errors
+    /// A version is not known that must be.
+    fn schema(&self, api_version: &str) -> Result<Option<&Schema>, String>;
 
     /// An object of one version in another; both are served.
     ///
@@ -224,7 +227,7 @@ impl Writer<'_> {
         old: &Value,
         new: &Value,
     ) -> Result<Option<Changes>, String> {
-        let Some(schema) = self.versions.schema(version) else {
+        let Some(schema) = self.versions.schema(version)? else {
             return Ok(None);
         };
         let there = |object: &Value, which: &str| {
@@ -257,7 +260,7 @@ impl Writer<'_> {
         let mut judged: Vec<Key> = Vec::new();
         for mut entry in managed.entries {
             let version = &entry.manager.api_version;
-            let Some(schema) = self.schema_of(version) else {
+            let Some(schema) = self.schema_of(version)? else {
                 continue;
             };
             if *version != self.api_version && !judged.contains(version) {
@@ -272,9 +275,9 @@ impl Writer<'_> {
         Ok(out)
     }
 
-    fn schema_of(&self, api_version: &str) -> Option<&Schema> {
+    fn schema_of(&self, api_version: &str) -> Result<Option<&Schema>, String> {
         if api_version == self.api_version {
-            return Some(self.schema);
+            return Ok(Some(self.schema));
         }
         self.versions.schema(api_version)
     }
@@ -355,7 +358,7 @@ impl Writer<'_> {
         if version == self.api_version && own.is_some_and(|own| last.set.is_subset(&own.set)) {
             return Ok(merged);
         }
-        let Some(schema) = self.schema_of(version) else {
+        let Some(schema) = self.schema_of(version)? else {
             return Ok(merged);
         };
         let root = Type::root(schema);
@@ -373,7 +376,7 @@ impl Writer<'_> {
     }
 
     fn converted(&self, object: Value, from: &str, to: &str) -> Result<Value, String> {
-        match self.schema_of(to) {
+        match self.schema_of(to)? {
             Some(schema) if from != to => self.translated(&object, from, to, schema),
             _ => Ok(object),
         }
@@ -397,7 +400,7 @@ impl Writer<'_> {
         let mut pruned = pruned;
         let mut at = version.to_owned();
         for (version, set) in first.into_iter().chain(owned) {
-            let Some(schema) = self.schema_of(version) else {
+            let Some(schema) = self.schema_of(version)? else {
                 continue;
             };
             let root = Type::root(schema);
