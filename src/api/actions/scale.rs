@@ -18,11 +18,11 @@ use crate::api::verbs::{Target, get, owners, patch};
 use crate::meta::status::About;
 use crate::meta::{At, Errors, Status, time};
 use crate::patch::managed::scale::{SCALE_VERSION, to_parent, to_scale};
-use crate::patch::managed::{Filter, Managed, Versions, Writer};
+use crate::patch::managed::{Filter, Managed, OneVersion, Writer};
 use crate::patch::{Patch, restore};
 use crate::resources::scale::Scale;
 use crate::resources::{Resource, forms};
-use crate::schema::{Schema, Value, builtin, decode};
+use crate::schema::{Value, builtin, decode};
 
 /// Stands for replicas that are not there yet: nobody can ask for so few.
 const ABSENT: i64 = i32::MIN as i64;
@@ -126,29 +126,17 @@ async fn change_by_patch(call: &mut Call<'_>, scale: &Scale) -> Result<Value, St
     Ok(shown)
 }
 
-/// The versions of a Scale: one.
-struct Only;
-
-impl Versions for Only {
-    fn schema(&self, api_version: &str) -> Result<Option<&Schema>, String> {
-        Ok((api_version == SCALE_VERSION).then(|| builtin::named(SCALE)))
-    }
-
-    fn convert(&self, object: &Value, _: &str, _: &str) -> Result<Value, String> {
-        Ok(object.clone())
-    }
-}
-
 /// Who writes a Scale.
 struct By<'a> {
     options: &'a WriteOptions,
+    versions: OneVersion<'a>,
     now: String,
 }
 
 impl By<'_> {
     fn writer(&self) -> Writer<'_> {
         Writer {
-            versions: &Only,
+            versions: &self.versions,
             api_version: SCALE_VERSION,
             schema: builtin::named(SCALE),
             filter: &Filter::All,
@@ -230,6 +218,7 @@ async fn change(
     };
     let by = By {
         options,
+        versions: OneVersion(SCALE_VERSION, builtin::named(SCALE)),
         now: time::print(target.now),
     };
     let api_version = target.resource.api_version(&target.version().name);

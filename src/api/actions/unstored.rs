@@ -6,7 +6,7 @@ use crate::admission::Operation;
 use crate::api::query::WriteOptions;
 use crate::api::verbs::owners;
 use crate::meta::{Status, time};
-use crate::patch::managed::{Filter, Managed, Versions, Writer};
+use crate::patch::managed::{Filter, Managed, OneVersion, Writer};
 use crate::resources::gvk_type;
 use crate::schema::{Object, Schema, Value, builtin, decode};
 
@@ -24,19 +24,6 @@ impl Asked {
     pub fn answer(mut self) -> Value {
         decode::tidy(&mut self.object, self.schema);
         self.object
-    }
-}
-
-/// A kind of one version.
-struct Only<'a>(&'a str, &'a Schema);
-
-impl Versions for Only<'_> {
-    fn schema(&self, api_version: &str) -> Option<&Schema> {
-        (api_version == self.0).then_some(self.1)
-    }
-
-    fn convert(&self, object: &Value, _: &str, _: &str) -> Result<Value, String> {
-        Ok(object.clone())
     }
 }
 
@@ -77,7 +64,7 @@ impl Call<'_> {
         let mut nothing = Value::Object(nothing);
         decode::tidy(&mut nothing, schema);
         let managed = Writer {
-            versions: &Only(&api_version, schema),
+            versions: &OneVersion(&api_version, schema),
             api_version: &api_version,
             schema,
             filter: &Filter::All,

@@ -150,10 +150,9 @@ fn no_owners_of_owners(mut managed: Managed, live: &Value) -> Managed {
         return managed;
     }
     let list = Set::of_fields(&[&["metadata", "managedFields"]]);
-    managed.entries.retain_mut(|entry| {
+    for entry in &mut managed.entries {
         entry.set = entry.set.difference(&list);
-        !entry.set.is_empty()
-    });
+    }
     managed
 }
 

@@ -386,7 +386,7 @@ impl Write<'_> {
             parse_uint(&said).map_err(Status::unclassified)?
         };
         let main = target.info.subresource.is_empty();
-        if rev == 0 && !rules.unconditional_update && !patching {
+        if rev == 0 && !rules.unconditional_update {
             let mut errors = Errors::default();
             errors.invalid(
                 Path::ROOT.field("metadata.resourceVersion"),

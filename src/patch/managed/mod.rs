@@ -16,7 +16,7 @@ pub mod walk;
 pub use element::Element;
 pub use entries::{Entry, Managed, Manager, Operation, keep_reset};
 pub use set::Set;
-pub use update::{Filter, Refusal, Versions, Writer};
+pub use update::{Filter, OneVersion, Refusal, Versions, Writer};
 
 #[cfg(test)]
 mod tests;

@@ -56,6 +56,19 @@ pub trait Versions {
     fn convert(&self, object: &Value, from: &str, to: &str) -> Result<Value, String>;
 }
 
+/// A kind of one version: its apiVersion and schema.
+pub struct OneVersion<'a>(pub &'a str, pub &'a Schema);
+
+impl Versions for OneVersion<'_> {
+    fn schema(&self, api_version: &str) -> Result<Option<&Schema>, String> {
+        Ok((api_version == self.0).then_some(self.1))
+    }
+
+    fn convert(&self, object: &Value, _: &str, _: &str) -> Result<Value, String> {
+        Ok(object.clone())
+    }
+}
+
 /// Which fields of a write count.
 #[derive(Clone, Debug, Default)]
 pub enum Filter {
