@@ -1,9 +1,15 @@
 //! Sets and their algebra against a plain model, and what objects say, become and share.
 
-use super::*;
-use crate::schema::{builtin, json};
+use std::collections::BTreeSet;
+use std::sync::LazyLock;
 
-fn value(text: &str) -> crate::schema::Value {
+use proptest::prelude::*;
+
+use super::*;
+use crate::schema::{Object, Schema, Value, builtin, json, structural};
+use crate::value;
+
+fn value(text: &str) -> Value {
     json::parse(text.as_bytes()).unwrap().value
 }
 
@@ -64,4 +70,284 @@ fn an_object_says_its_leaves_and_its_items() {
             ".spec.containers[name=\"c\"].resources.limits.cpu",
         ]
     );
+}
+
+/// A set, and the same as a plain set of paths.
+type Pair = (Set, BTreeSet<Vec<String>>);
+
+fn sets() -> impl Strategy<Value = Pair> {
+    let path = proptest::collection::vec("[abc]", 1..4);
+    proptest::collection::btree_set(path, 0..8).prop_map(|paths| {
+        let mut set = Set::default();
+        for path in &paths {
+            set.insert_fields(&path.iter().map(String::as_str).collect::<Vec<_>>());
+        }
+        (set, paths)
+    })
+}
+
+fn paths(set: &Set) -> BTreeSet<Vec<String>> {
+    let mut out = BTreeSet::new();
+    set.each(&mut |path| {
+        out.insert(
+            path.iter()
+                .map(|step| step.to_string()[1..].to_owned())
+                .collect(),
+        );
+    });
+    out
+}
+
+proptest! {
+    #[test]
+    fn sets_behave_as_plain_sets_of_paths((a, x) in sets(), (b, y) in sets()) {
+        prop_assert_eq!(&paths(&a), &x);
+        prop_assert_eq!(paths(&a.union(&b)), x.union(&y).cloned().collect());
+        prop_assert_eq!(paths(&a.intersection(&b)), x.intersection(&y).cloned().collect());
+        prop_assert_eq!(paths(&a.difference(&b)), x.difference(&y).cloned().collect());
+        let below = |path: &Vec<String>| y.iter().any(|other| path.starts_with(other));
+        prop_assert_eq!(
+            paths(&a.recursive_difference(&b)),
+            x.iter().filter(|path| !below(path)).cloned().collect()
+        );
+        prop_assert_eq!(a.is_subset(&b), x.is_subset(&y));
+        prop_assert_eq!(a.is_empty(), x.is_empty());
+        prop_assert_eq!(fields::read(&fields::write(&a)).unwrap(), a);
+    }
+}
+
+/// An object with every way of owning something in it.
+const SCHEMA: &str = r#"{"type": "object", "properties": {"spec": {"type": "object", "properties": {
+    "map": {"type": "object", "additionalProperties": {"type": "string"}},
+    "whole": {"type": "object", "x-kubernetes-map-type": "atomic", "additionalProperties": {"type": "string"}},
+    "list": {"type": "array", "items": {"type": "string"}},
+    "set": {"type": "array", "x-kubernetes-list-type": "set", "items": {"type": "string"}},
+    "keyed": {"type": "array", "x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["k", "p"], "items": {"type": "object", "properties": {
+        "k": {"type": "string"}, "p": {"type": "string", "default": "TCP"}, "v": {"type": "string"}}}},
+    "free": {"type": "object", "x-kubernetes-preserve-unknown-fields": true},
+    "deep": {"type": "object", "properties": {"a": {"type": "object", "properties": {"b": {"type": "string"}, "c": {"type": "integer"}}}}}
+}}}}"#;
+
+static THING: LazyLock<Schema> = LazyLock::new(|| structural::compile(&value(SCHEMA)));
+
+/// Without empty sets and keyed lists: who applies one owns nothing by it, and upstream loses what stands beside it.
+fn things() -> impl Strategy<Value = Value> {
+    fn word() -> impl Strategy<Value = Value> {
+        "[ab]".prop_map(Value::from)
+    }
+    fn object(value: impl Strategy<Value = Value>) -> impl Strategy<Value = Value> {
+        proptest::collection::btree_map("[xyz]", value, 0..3)
+            .prop_map(|members| Value::Object(members.into_iter().collect()))
+    }
+    fn list(item: impl Strategy<Value = Value>) -> impl Strategy<Value = Value> {
+        proptest::collection::vec(item, 0..3).prop_map(Value::Array)
+    }
+    let set = proptest::sample::subsequence(vec!["r", "s", "t"], 1..4)
+        .prop_shuffle()
+        .prop_map(|items| Value::Array(items.into_iter().map(Value::from).collect()));
+    let keyed = proptest::sample::subsequence(vec![("k", "TCP"), ("k", "UDP"), ("l", "")], 1..4)
+        .prop_shuffle()
+        .prop_flat_map(|keys| {
+            let items: Vec<_> = keys
+                .into_iter()
+                .map(|(k, p)| {
+                    proptest::option::of("[ab]").prop_map(move |v| {
+                        let mut item = Object::new();
+                        item.insert("k", k);
+                        if !p.is_empty() {
+                            item.insert("p", p);
+                        }
+                        if let Some(v) = v {
+                            item.insert("v", v);
+                        }
+                        Value::Object(item)
+                    })
+                })
+                .collect();
+            items.prop_map(Value::Array)
+        });
+    let deep = (proptest::option::of(word()), proptest::option::of(0..3i64)).prop_map(|(b, c)| {
+        let mut a = Object::new();
+        b.map(|b| a.insert("b", b));
+        c.map(|c| a.insert("c", c));
+        value!({"a": a})
+    });
+    let members: Vec<(&str, BoxedStrategy<Value>)> = vec![
+        ("map", object(word()).boxed()),
+        ("whole", object(word()).boxed()),
+        ("list", list(word()).boxed()),
+        ("set", set.boxed()),
+        ("keyed", keyed.boxed()),
+        ("free", object(object(list(word()))).boxed()),
+        ("deep", deep.boxed()),
+    ];
+    members
+        .into_iter()
+        .map(|(name, value)| proptest::option::of(value).prop_map(move |value| (name, value)))
+        .collect::<Vec<_>>()
+        .prop_map(|members| {
+            let spec: Object = members
+                .into_iter()
+                .filter_map(|(name, value)| Some((name, value?)))
+                .collect();
+            value!({"spec": spec})
+        })
+}
+
+fn writer<'a>(manager: &'a str, versions: &'a OneVersion<'a>) -> Writer<'a> {
+    Writer {
+        versions,
+        api_version: "x/v1",
+        schema: &THING,
+        filter: &Filter::All,
+        filter_elsewhere: &Filter::All,
+        manager,
+        subresource: "",
+        now: "2026-01-01T00:00:00Z",
+    }
+}
+
+fn root() -> typing::Type<'static> {
+    typing::Type::root(&THING)
+}
+
+proptest! {
+    #[test]
+    fn an_object_differs_in_nothing_from_itself_and_in_all_it_says_from_nothing(a in things(), b in things()) {
+        prop_assert!(walk::compare(&a, &a, root()).is_empty());
+        let (there, back) = (walk::compare(&a, &b, root()), walk::compare(&b, &a, root()));
+        prop_assert_eq!(&there.added, &back.removed);
+        prop_assert_eq!(&there.modified, &back.modified);
+        prop_assert!(there.added.intersection(&there.modified).is_empty());
+        prop_assert!(there.added.intersection(&there.removed).is_empty());
+        prop_assert_eq!(there.is_empty(), element::same(&a, &b) || same_but_for_order(&a, &b));
+    }
+
+    #[test]
+    fn what_is_applied_is_there_and_owned_and_applying_it_again_changes_nothing(live in things(), said in things()) {
+        let versions = OneVersion("x/v1", &THING);
+        let writer = writer("a", &versions);
+        let (new, managed) = writer.apply(&live, &said, Managed::default(), false).unwrap();
+        let new = new.unwrap_or_else(|| live.clone());
+        // Only what the applier does not say can differ from what it says.
+        let differs = walk::compare(&said, &new, root());
+        prop_assert!(differs.modified.is_empty(), "{:?}", differs.modified.paths());
+        prop_assert!(differs.removed.is_empty(), "{:?}", differs.removed.paths());
+        let own = managed.entries.first().map(|entry| entry.set.clone()).unwrap_or_default();
+        prop_assert_eq!(own, walk::fields_of(&said, root()));
+        let (again, still) = writer.apply(&new, &said, managed.clone(), false).unwrap();
+        prop_assert_eq!(again, None);
+        prop_assert_eq!(still, managed);
+    }
+
+    #[test]
+    fn what_its_only_applier_leaves_out_goes_and_what_others_own_stays(live in things(), first in things(), second in things()) {
+        let versions = OneVersion("x/v1", &THING);
+        let managed = writer("b", &versions).update(&value!({}), &live, Managed::default(), true).unwrap();
+        let set = |managed: &Managed, name: &str| managed.entries.iter().find(|entry| entry.manager.name == name)
+            .map(|entry| entry.set.clone()).unwrap_or_default();
+        let a = writer("a", &versions);
+        let (new, managed) = a.apply(&live, &first, managed, true).unwrap();
+        let before = new.unwrap_or_else(|| live.clone());
+        let (last, theirs) = (set(&managed, "a"), set(&managed, "b"));
+        let (new, managed) = a.apply(&before, &second, managed, true).unwrap();
+        let after = new.unwrap_or_else(|| before.clone());
+        let (said, left) = (walk::fields_of(&second, root()), walk::fields_of(&after, root()));
+        // A container that was given up may hold what others left there; a leaf is gone.
+        let gone = leaves(&last.difference(&said).difference(&theirs));
+        prop_assert!(left.intersection(&gone).is_empty(), "{:?}", left.intersection(&gone).paths());
+        let lost = nowhere_in(&leaves(&theirs).difference(&said), &left);
+        let lost: Vec<String> = lost.paths().into_iter().filter(|path| !is_there(&after, path)).collect();
+        prop_assert!(lost.is_empty(), "{lost:?}");
+        prop_assert_eq!(set(&managed, "a"), said);
+    }
+
+    #[test]
+    fn conflicts_are_what_others_own_and_force_takes_it(first in things(), second in things()) {
+        let versions = OneVersion("x/v1", &THING);
+        let nothing = value!({});
+        let (new, managed) = writer("a", &versions).apply(&nothing, &first, Managed::default(), false).unwrap();
+        let live = new.unwrap_or(nothing);
+        let theirs = managed.entries.first().map(|entry| entry.set.clone()).unwrap_or_default();
+        let b = writer("b", &versions);
+        let refused = b.apply(&live, &second, managed.clone(), false);
+        let (new, forced) = b.apply(&live, &second, managed.clone(), true).unwrap();
+        match refused {
+            Ok((calm, owners)) => {
+                prop_assert_eq!(calm, new);
+                prop_assert_eq!(owners, forced);
+            }
+            Err(Refusal::Conflicts(conflicts)) => {
+                prop_assert_eq!(conflicts.len(), 1);
+                prop_assert!(conflicts[0].fields.is_subset(&theirs));
+                let kept = forced.entries.iter().find(|entry| entry.manager.name == "a");
+                let kept = kept.map(|entry| entry.set.clone()).unwrap_or_default();
+                prop_assert_eq!(kept, theirs.difference(&conflicts[0].fields));
+            }
+            Err(Refusal::Other(why)) => prop_assert!(false, "{}", why),
+        }
+    }
+
+    #[test]
+    fn an_update_owns_what_it_changes_and_takes_it_from_all(first in things(), second in things()) {
+        let versions = OneVersion("x/v1", &THING);
+        let nothing = value!({});
+        let managed = writer("a", &versions).update(&nothing, &first, Managed::default(), true).unwrap();
+        let managed = writer("b", &versions).update(&first, &second, managed, false).unwrap();
+        let changes = walk::compare(&first, &second, root());
+        let set = |name: &str| managed.entries.iter().find(|entry| entry.manager.name == name)
+            .map(|entry| entry.set.clone()).unwrap_or_default();
+        let anyone = !walk::compare(&nothing, &first, root()).is_empty();
+        if anyone {
+            prop_assert_eq!(set("b"), changes.modified.union(&changes.added));
+        }
+        prop_assert!(set("a").intersection(&set("b")).is_empty());
+        prop_assert!(set("a").intersection(&changes.removed).is_empty());
+    }
+}
+
+/// Whether two objects differ only in the order of sets and keyed lists, and in defaulted keys.
+fn same_but_for_order(a: &Value, b: &Value) -> bool {
+    let sorted = |object: &Value| {
+        let mut object = object.clone();
+        for name in ["set", "keyed"] {
+            if let Some(Value::Array(items)) =
+                object.get_mut("spec").and_then(|spec| spec.get_mut(name))
+            {
+                items.sort_by(element::order);
+            }
+        }
+        object
+    };
+    element::same(&sorted(a), &sorted(b))
+}
+
+/// What is in a set with nothing below it.
+fn leaves(set: &Set) -> Set {
+    let mut out = Set::default();
+    for node in set.nodes() {
+        let member = node.member && node.children.is_empty();
+        out.push(node.element.clone(), member, leaves(&node.children));
+    }
+    out
+}
+
+/// What of a set is not in another, nor on the way to something in it.
+fn nowhere_in(set: &Set, other: &Set) -> Set {
+    let mut out = Set::default();
+    for node in set.nodes() {
+        let there = other.node(&node.element);
+        let below = match there {
+            Some(there) => nowhere_in(&node.children, &there.children),
+            None => node.children.clone(),
+        };
+        out.push(node.element.clone(), node.member && there.is_none(), below);
+    }
+    out
+}
+
+/// Whether members of objects lead along a path, be it to something empty that no set tells of.
+fn is_there(object: &Value, path: &str) -> bool {
+    let steps: Vec<&str> = path.split('.').skip(1).collect();
+    !object.path(&steps).is_null()
 }
