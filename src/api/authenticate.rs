@@ -1,67 +1,420 @@
-//! Who sent a request: the client certificate of the connection, or nobody in particular.
+//! Who sent a request: a front proxy's word, the client certificate of the connection, a bearer token, or nobody in
+//! particular; the first that is good counts. Follows k8s.io/apiserver/pkg/authentication/request.
 
-use http::HeaderMap;
+use std::sync::Arc;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD as BASE64;
+use compact_str::{CompactString, format_compact};
+use http::{HeaderMap, HeaderName, header};
+use parking_lot::Mutex;
 use rustls::pki_types::CertificateDer;
 
-use crate::auth::User;
 use crate::auth::pki::ClientCertificates;
-use crate::meta::Status;
+use crate::auth::tokens::{Authenticated, Tokens};
+use crate::auth::{ANONYMOUS, AUTHENTICATED, UNAUTHENTICATED, User, accounts, impersonate};
+use crate::meta::{Status, time};
 
 /// How requests are authenticated.
 pub struct Authentication {
     /// Judges client certificates.
-    pub clients: std::sync::Arc<ClientCertificates>,
+    pub clients: Arc<ClientCertificates>,
+    /// Proxies that authenticate others, if there are any.
+    pub front_proxy: Option<FrontProxy>,
+    /// Judges bearer tokens.
+    pub tokens: Arc<Tokens>,
+    /// Whether requests without credentials are taken.
+    pub anonymous: bool,
 }
 
+/// A proxy that says who a request is from, in headers that are believed for its client certificate.
+pub struct FrontProxy {
+    /// Judges the proxy's certificate.
+    pub clients: ClientCertificates,
+    /// Common names that it may have; empty for any.
+    pub allowed_names: Vec<String>,
+    /// Headers that may hold the user's name; the first that does counts.
+    pub user_headers: Vec<HeaderName>,
+    /// Headers that may hold the user's uid.
+    pub uid_headers: Vec<HeaderName>,
+    /// Headers that hold groups.
+    pub group_headers: Vec<HeaderName>,
+    /// What the names of headers with extra facts begin with, in small letters.
+    pub extra_prefixes: Vec<String>,
+}
+
+/// The client of a connection.
+pub struct Peer {
+    certificates: Vec<CertificateDer<'static>>,
+    /// When the certificates were judged, and whose they are: judging costs more than most requests.
+    judged: Mutex<Option<(i64, Judged)>>,
+}
+
+#[derive(Clone)]
+struct Judged {
+    /// By the authorities of clients; `None` where the certificate names nobody.
+    user: Result<Option<User>, ()>,
+    /// Whether it is the front proxy's.
+    proxy: bool,
+}
+
+/// How long, in seconds, a judgement about certificates holds.
+const HOLDS: i64 = 30;
+
+impl Peer {
+    /// A client that presented these certificates, its own first.
+    pub fn new(certificates: Vec<CertificateDer<'static>>) -> Peer {
+        Peer {
+            certificates,
+            judged: Mutex::new(None),
+        }
+    }
+}
+
+/// What an `Authorization` header says.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Bearer<'a> {
+    /// Nothing about a bearer token.
+    None,
+    /// A token behind too many spaces, which counts as none.
+    Spaced,
+    /// A token.
+    Token(&'a str),
+}
+
+impl<'a> Bearer<'a> {
+    /// Reads the text of the header.
+    pub fn of(header: &'a str) -> Bearer<'a> {
+        let mut words = header.trim().splitn(3, ' ');
+        let scheme = words.next().unwrap_or_default();
+        match words.next() {
+            Some(token) if scheme.eq_ignore_ascii_case("bearer") => {
+                match (token.is_empty(), words.next()) {
+                    (false, _) => Bearer::Token(token),
+                    (true, Some(_)) => Bearer::Spaced,
+                    (true, None) => Bearer::None,
+                }
+            }
+            _ => Bearer::None,
+        }
+    }
+}
+
+const SPACED: &str = "the provided Authorization header contains extra space before the bearer token, and is ignored";
+/// What precedes a token among the protocols of a WebSocket.
+const SOCKET: &str = "base64url.bearer.authorization.k8s.io.";
+
 impl Authentication {
-    /// The user of a request.
+    /// The user of a request, and texts for `Warning` headers. Takes away the headers that it went by.
     ///
     /// # Errors
     /// 401 for credentials that are no good.
     pub fn authenticate(
         &self,
-        headers: &HeaderMap,
-        certificates: &[CertificateDer<'static>],
-    ) -> Result<User, Status> {
-        let unauthorized = || Status::failure(401, "Unauthorized", "Unauthorized");
-        if !certificates.is_empty() {
-            return self.certified(certificates).ok_or_else(unauthorized);
+        headers: &mut HeaderMap,
+        peer: &Peer,
+    ) -> Result<(User, Vec<String>), Status> {
+        let now = time::now();
+        let mut warnings = Vec::new();
+        let mut bad = false;
+        let judged = (!peer.certificates.is_empty()).then(|| self.judge(peer, now));
+        if let Some(judged) = judged {
+            if judged.proxy
+                && let Some(proxy) = &self.front_proxy
+                && let Some(user) = proxy.user(headers)
+            {
+                return Ok((authenticated(user), warnings));
+            }
+            match judged.user {
+                Ok(Some(user)) => return Ok((authenticated(user), warnings)),
+                Ok(None) => {}
+                Err(()) => bad = true,
+            }
         }
-        let bearer = headers
-            .get(http::header::AUTHORIZATION)
-            .and_then(|value| value.to_str().ok())
-            .and_then(|value| value.split_once(' '));
-        if bearer.is_some_and(|(scheme, token)| {
-            scheme.eq_ignore_ascii_case("bearer") && !token.trim().is_empty()
-        }) {
-            // No kind of token is known yet: none can be good.
-            return Err(unauthorized());
+        let text = headers
+            .get(header::AUTHORIZATION)
+            .map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned())
+            .unwrap_or_default();
+        match Bearer::of(&text) {
+            Bearer::None => {}
+            Bearer::Spaced => warnings.push(SPACED.to_owned()),
+            Bearer::Token(token) => match self.token(token, now, &mut warnings) {
+                Some(user) => {
+                    headers.remove(header::AUTHORIZATION);
+                    return Ok((user, warnings));
+                }
+                None => bad = true,
+            },
         }
-        Ok(User {
-            name: "system:anonymous".into(),
-            groups: vec!["system:unauthenticated".into()],
-            ..User::default()
+        match socket_token(headers) {
+            Ok(None) => {}
+            Ok(Some((token, protocols))) => match self.token(&token, now, &mut warnings) {
+                Some(user) => {
+                    if let Ok(value) = protocols.join(",").parse() {
+                        headers.insert(header::SEC_WEBSOCKET_PROTOCOL, value);
+                    }
+                    return Ok((user, warnings));
+                }
+                None => bad = true,
+            },
+            Err(why) => {
+                tracing::debug!(why, "a WebSocket's token cannot be read");
+                bad = true;
+            }
+        }
+        if bad || !self.anonymous {
+            return Err(Status::failure(401, "Unauthorized", "Unauthorized"));
+        }
+        Ok((anonymous(), warnings))
+    }
+
+    fn token(&self, token: &str, now: i64, warnings: &mut Vec<String>) -> Option<User> {
+        let audiences = &self.tokens.settings.audiences;
+        match self.tokens.authenticate(token, audiences, now, warnings) {
+            Ok(found) => Some(authenticated(found.user)),
+            Err(why) => {
+                tracing::debug!(?why, "a bearer token is not taken");
+                None
+            }
+        }
+    }
+
+    /// What a TokenReview answers about what stands behind `Bearer ` in a header: who it is and for which audiences,
+    /// or what is wrong, in texts of which none is told twice.
+    ///
+    /// # Errors
+    /// What is wrong.
+    pub fn review(
+        &self,
+        token: &str,
+        audiences: &[String],
+        warnings: &mut Vec<String>,
+    ) -> Result<Authenticated, Vec<String>> {
+        let header = format!("Bearer {token}");
+        let invalid = || vec!["invalid bearer token".to_owned()];
+        match Bearer::of(&header) {
+            Bearer::Token(token) => self
+                .tokens
+                .authenticate(token, audiences, time::now(), warnings)
+                .map(|found| Authenticated {
+                    user: authenticated(found.user),
+                    ..found
+                })
+                .map_err(|more| {
+                    let mut all = invalid();
+                    all.extend(more);
+                    all
+                }),
+            spaced => {
+                if spaced == Bearer::Spaced {
+                    warnings.push(SPACED.to_owned());
+                }
+                if !self.anonymous {
+                    return Err(Vec::new());
+                }
+                Ok(Authenticated {
+                    user: anonymous(),
+                    audiences: audiences.to_vec(),
+                })
+            }
+        }
+    }
+
+    fn judge(&self, peer: &Peer, now: i64) -> Judged {
+        let mut kept = peer.judged.lock();
+        if let Some((at, judged)) = &*kept
+            && (0..HOLDS).contains(&(now - at))
+        {
+            return judged.clone();
+        }
+        let subject = Subject::of(&peer.certificates);
+        let judged = Judged {
+            user: match (self.clients.judge(&peer.certificates, now), &subject) {
+                (Ok(()), Some(subject)) => subject.user(),
+                (Err(why), _) => {
+                    tracing::debug!(%why, "a client certificate is not taken");
+                    Err(())
+                }
+                (Ok(()), None) => Err(()),
+            },
+            proxy: self.front_proxy.as_ref().is_some_and(|proxy| {
+                proxy.clients.judge(&peer.certificates, now).is_ok()
+                    && subject
+                        .as_ref()
+                        .is_some_and(|subject| proxy.takes(&subject.name))
+            }),
+        };
+        *kept = Some((now, judged.clone()));
+        judged
+    }
+}
+
+/// Somebody who is not known.
+fn anonymous() -> User {
+    User::new(ANONYMOUS, &[UNAUTHENTICATED])
+}
+
+/// A user who has shown good credentials is in the group of all such.
+fn authenticated(mut user: User) -> User {
+    if user.name != ANONYMOUS && !user.in_group(AUTHENTICATED) && !user.in_group(UNAUTHENTICATED) {
+        user.groups.push(AUTHENTICATED.into());
+    }
+    user
+}
+
+/// Whom a certificate is of.
+struct Subject {
+    name: CompactString,
+    groups: Vec<CompactString>,
+    uids: Vec<CompactString>,
+    fingerprint: CompactString,
+}
+
+impl Subject {
+    fn of(certificates: &[CertificateDer<'static>]) -> Option<Subject> {
+        let own = certificates.first()?;
+        let (_, certificate) = x509_parser::parse_x509_certificate(own).ok()?;
+        let subject = certificate.subject();
+        let uid = x509_parser::der_parser::oid!(1.3.6.1.4.1.57683.2);
+        let fingerprint = ring::digest::digest(&ring::digest::SHA256, own);
+        let hex: String = fingerprint
+            .as_ref()
+            .iter()
+            .map(|byte| format!("{byte:02x}"))
+            .collect();
+        Some(Subject {
+            // Of several the last counts, as in Go.
+            name: subject
+                .iter_common_name()
+                .last()
+                .and_then(|name| name.as_str().ok())
+                .unwrap_or_default()
+                .into(),
+            groups: subject
+                .iter_organization()
+                .filter_map(|group| group.as_str().ok())
+                .map(Into::into)
+                .collect(),
+            uids: subject
+                .iter_by_oid(&uid)
+                .filter_map(|uid| uid.as_str().ok())
+                .map(Into::into)
+                .collect(),
+            fingerprint: format_compact!("X509SHA256={hex}"),
         })
     }
 
-    /// Common name and organizations of a certificate that the authority vouches for.
-    fn certified(&self, certificates: &[CertificateDer<'static>]) -> Option<User> {
-        self.clients
-            .judge(certificates, crate::meta::time::now())
-            .ok()?;
-        let (_, certificate) = x509_parser::parse_x509_certificate(certificates.first()?).ok()?;
-        let subject = certificate.subject();
-        let name = subject.iter_common_name().next()?.as_str().ok()?;
-        let mut groups: Vec<_> = subject
-            .iter_organization()
-            .filter_map(|group| group.as_str().ok())
-            .map(Into::into)
-            .collect();
-        groups.push("system:authenticated".into());
-        Some(User {
-            name: name.into(),
-            groups,
+    /// The user; none for a certificate without a name.
+    fn user(&self) -> Result<Option<User>, ()> {
+        if self.name.is_empty() {
+            return Ok(None);
+        }
+        if self.uids.len() > 1 {
+            return Err(());
+        }
+        let mut user = User {
+            name: self.name.clone(),
+            uid: self.uids.first().cloned().unwrap_or_default(),
+            groups: self.groups.clone(),
             ..User::default()
-        })
+        };
+        user.set_extra(accounts::CREDENTIAL_ID, vec![self.fingerprint.clone()]);
+        Ok(Some(user))
     }
 }
+
+impl FrontProxy {
+    fn takes(&self, name: &str) -> bool {
+        self.allowed_names.is_empty() || self.allowed_names.iter().any(|allowed| allowed == name)
+    }
+
+    /// Whom the headers name; takes them away.
+    fn user(&self, headers: &mut HeaderMap) -> Option<User> {
+        let first = |names: &[HeaderName]| {
+            names
+                .iter()
+                .filter_map(|name| headers.get(name)?.to_str().ok())
+                .find(|value| !value.is_empty())
+                .map(CompactString::from)
+        };
+        let mut user = User {
+            name: first(&self.user_headers)?,
+            uid: first(&self.uid_headers).unwrap_or_default(),
+            ..User::default()
+        };
+        for name in &self.group_headers {
+            let groups = headers.get_all(name).iter();
+            user.groups.extend(
+                groups
+                    .filter_map(|group| group.to_str().ok())
+                    .filter(|group| !group.is_empty())
+                    .map(CompactString::from),
+            );
+        }
+        let mut gone: Vec<HeaderName> = Vec::new();
+        for prefix in &self.extra_prefixes {
+            for name in headers.keys() {
+                let Some(key) = name.as_str().strip_prefix(prefix.as_str()) else {
+                    continue;
+                };
+                let key = impersonate::unescaped(key);
+                let mut values = user.extra(&key).to_vec();
+                let more = headers.get_all(name).iter();
+                values.extend(more.filter_map(|value| value.to_str().ok()).map(Into::into));
+                user.set_extra(&key, values);
+                gone.push(name.clone());
+            }
+        }
+        let named = [&self.user_headers, &self.uid_headers, &self.group_headers];
+        for name in named.into_iter().flatten().chain(&gone) {
+            headers.remove(name);
+        }
+        Some(user)
+    }
+}
+
+/// The token among the protocols of a WebSocket, and the other protocols.
+fn socket_token(headers: &HeaderMap) -> Result<Option<(String, Vec<String>)>, &'static str> {
+    let has = |name: HeaderName, word: &str| {
+        headers.get_all(name).iter().any(|value| {
+            value
+                .to_str()
+                .is_ok_and(|value| value.to_ascii_lowercase().contains(word))
+        })
+    };
+    if !has(header::CONNECTION, "upgrade") || !has(header::UPGRADE, "websocket") {
+        return Ok(None);
+    }
+    let (mut token, mut others) = (None, Vec::new());
+    for value in headers.get_all(header::SEC_WEBSOCKET_PROTOCOL) {
+        for protocol in value.to_str().unwrap_or_default().split(',') {
+            let protocol = protocol.trim();
+            let Some(encoded) = protocol.strip_prefix(SOCKET) else {
+                others.push(protocol.to_owned());
+                continue;
+            };
+            if token.is_some() {
+                return Err("multiple base64.bearer.authorization tokens specified");
+            }
+            let decoded = BASE64
+                .decode(encoded)
+                .map_err(|_| "invalid base64.bearer.authorization token encoding")?;
+            token = Some(
+                String::from_utf8(decoded)
+                    .map_err(|_| "invalid base64.bearer.authorization token")?,
+            );
+        }
+    }
+    match token {
+        Some(token) if !token.is_empty() => {
+            if others.is_empty() {
+                return Err("missing additional subprotocol");
+            }
+            Ok(Some((token, others)))
+        }
+        _ => Ok(None),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -46,6 +46,20 @@ impl Server {
                 .answer(document, parts, &registry)
                 .unwrap_or_else(|| not_found(&parts.headers));
         }
+        if parts.method == Method::GET {
+            let document = match segments.as_slice() {
+                [".well-known", "openid-configuration"] => {
+                    Some((self.tokens.configuration(), "application/json"))
+                }
+                ["openid", "v1", "jwks"] => {
+                    Some((self.tokens.key_set(), "application/jwk-set+json"))
+                }
+                _ => None,
+            };
+            if let Some((document, media)) = document {
+                return issuer_document(document, media, &parts.headers);
+            }
+        }
         let wants_aggregated = || aggregated_wanted(&parts.headers);
         let value = match segments.as_slice() {
             ["version"] => Some(self.version.clone()),
@@ -187,4 +201,31 @@ fn aggregated_wanted(headers: &http::HeaderMap) -> bool {
         }
     }
     false
+}
+
+/// A document about the issuer of tokens, in the one form that there is.
+fn issuer_document(
+    document: Result<Value, String>,
+    media: &'static str,
+    request: &http::HeaderMap,
+) -> Response<Body> {
+    if !negotiate::takes(request, media) {
+        let status = Status::failure(
+            406,
+            "NotAcceptable",
+            format!("406: Not Acceptable\n\nAvailable representations: {media}"),
+        );
+        return reply::status(&status.with_details(crate::schema::Object::new()), request);
+    }
+    let document = match document {
+        Ok(document) => document,
+        Err(why) => return reply::status(&Status::internal(&why), request),
+    };
+    let text = crate::schema::json::to_string(&document);
+    let mut response = reply::response(200, media, text.into_bytes(), request);
+    response.headers_mut().insert(
+        header::CACHE_CONTROL,
+        http::HeaderValue::from_static("public, max-age=3600"),
+    );
+    response
 }

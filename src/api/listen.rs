@@ -13,7 +13,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::authenticate::Authentication;
+use super::authenticate::{Authentication, Peer};
 use super::reply;
 use super::server::Server;
 
@@ -70,23 +70,21 @@ pub async fn serve(
                 Ok(Err(error)) => return tracing::debug!(%error, "a TLS handshake failed"),
                 Err(_) => return tracing::debug!("a TLS handshake took too long"),
             };
-            let certificates: Arc<[_]> = stream
-                .get_ref()
-                .1
-                .peer_certificates()
-                .unwrap_or_default()
-                .iter()
-                .map(|der| der.clone().into_owned())
-                .collect();
-            let service = service_fn(move |request: http::Request<hyper::body::Incoming>| {
-                let (server, authentication, certificates) =
-                    (server.clone(), authentication.clone(), certificates.clone());
+            let certificates = stream.get_ref().1.peer_certificates().unwrap_or_default();
+            let certificates = certificates.iter().map(|der| der.clone().into_owned());
+            let peer = Arc::new(Peer::new(certificates.collect()));
+            let service = service_fn(move |mut request: http::Request<hyper::body::Incoming>| {
+                let (server, authentication, peer) =
+                    (server.clone(), authentication.clone(), peer.clone());
                 async move {
-                    let response =
-                        match authentication.authenticate(request.headers(), &certificates) {
-                            Ok(user) => server.handle(request, user).await,
-                            Err(status) => reply::status(&status, request.headers()),
-                        };
+                    let response = match authentication.authenticate(request.headers_mut(), &peer) {
+                        Ok((user, warnings)) => {
+                            let mut response = server.handle(request, user).await;
+                            reply::warn(&mut response, &warnings);
+                            response
+                        }
+                        Err(status) => reply::status(&status, request.headers()),
+                    };
                     Ok::<_, Infallible>(response)
                 }
             });

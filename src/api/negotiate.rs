@@ -230,6 +230,20 @@ pub fn accept_openapi(headers: &HeaderMap) -> Result<bool, Status> {
     }
 }
 
+/// Whether a document that there is in one form only is accepted in it.
+pub fn takes(headers: &HeaderMap, media: &str) -> bool {
+    let header: Vec<&str> = headers
+        .get_all(ACCEPT)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .filter(|value| !value.trim().is_empty())
+        .collect();
+    header.is_empty()
+        || clauses(&header.join(","))
+            .iter()
+            .any(|clause| clause.media == "*/*" || clause.media == media)
+}
+
 /// How to write a refusal: as the client asked where that is possible, else JSON.
 pub fn accept_status(headers: &HeaderMap) -> Format {
     let header = headers

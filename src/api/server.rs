@@ -8,6 +8,7 @@ use http::request::Parts;
 use http::{Method, Request, Response, header};
 use http_body_util::{BodyExt as _, Limited};
 
+use super::authenticate::Authentication;
 use super::info::Info;
 use super::metrics::{Labels, Metrics};
 use super::negotiate::{self, Accepted, Offer};
@@ -24,6 +25,7 @@ use crate::admission::Plugin;
 use crate::auth::User;
 use crate::auth::authorize::{Authorizers, check};
 use crate::auth::impersonate::{self, Impersonation};
+use crate::auth::tokens::Tokens;
 use crate::meta::{Status, time};
 use crate::resources::cluster::Cluster;
 use crate::resources::forms;
@@ -37,6 +39,10 @@ pub struct Server {
     pub authorizer: Arc<Authorizers>,
     /// Who may act as whom.
     pub impersonation: Impersonation,
+    /// Judges and makes tokens.
+    pub tokens: Arc<Tokens>,
+    /// Judges credentials, for reviews of them.
+    pub authentication: Arc<Authentication>,
     /// Admission plugins, in order.
     pub plugins: Vec<Box<dyn Plugin>>,
     /// What `/version` says.

@@ -85,7 +85,7 @@ pub fn wanted(headers: &mut HeaderMap) -> Result<Option<User>, Status> {
 }
 
 /// A key with its percent encoding undone; as it is where that is malformed.
-fn unescaped(key: &str) -> String {
+pub(crate) fn unescaped(key: &str) -> String {
     let mut bytes = key.bytes();
     let mut out = Vec::with_capacity(key.len());
     while let Some(byte) = bytes.next() {

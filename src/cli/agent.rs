@@ -10,6 +10,7 @@ use futures::future::BoxFuture;
 use tokio_util::sync::CancellationToken;
 
 use super::serve::{self, ServeError, Served};
+use crate::api::authenticate::Peer;
 use crate::auth::{AUTHENTICATED, MASTERS, User};
 use crate::controllers::client::Transport;
 use crate::net::{Ipam, IpamError};
@@ -135,9 +136,10 @@ pub fn run(arguments: Arguments) -> Result<(), AgentError> {
                         ..
                     } = served;
                     let allowed: Allowed = Arc::new(move |headers, shown| {
-                        match authentication.authenticate(headers, shown) {
+                        let peer = Peer::new(shown.to_vec());
+                        match authentication.authenticate(&mut headers.clone(), &peer) {
                             Err(_) => Err(401),
-                            Ok(user) if user.in_group(MASTERS) => Ok(()),
+                            Ok((user, _)) if user.in_group(MASTERS) => Ok(()),
                             Ok(_) => Err(403),
                         }
                     });

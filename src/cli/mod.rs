@@ -1,6 +1,7 @@
 //! The command line: one file a subcommand.
 
 mod agent;
+mod identity;
 #[cfg(target_os = "linux")]
 mod image;
 mod init;
@@ -19,7 +20,7 @@ struct Arguments {
 #[derive(Subcommand)]
 enum Command {
     /// Serve the Kubernetes API.
-    Serve(serve::Arguments),
+    Serve(Box<serve::Arguments>),
     /// Run this host as a node, with the API server in the same process.
     #[command(alias = "node")]
     Agent(Box<agent::Arguments>),
@@ -41,7 +42,7 @@ pub fn run() -> std::process::ExitCode {
         .with_target(false)
         .init();
     let result = match Arguments::parse().command {
-        Command::Serve(arguments) => serve::run(arguments).map_err(|error| error.to_string()),
+        Command::Serve(arguments) => serve::run(*arguments).map_err(|error| error.to_string()),
         Command::Init(arguments) => return init::run(&arguments),
         #[cfg(target_os = "linux")]
         Command::Image(arguments) => image::run(arguments),

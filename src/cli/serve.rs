@@ -8,6 +8,7 @@ use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
+use super::identity;
 use crate::admission;
 use crate::api::actions::kubelet::Kubelets;
 use crate::api::authenticate::Authentication;
@@ -38,6 +39,8 @@ pub struct Arguments {
     /// Which authorizers decide, in this order.
     #[arg(long, value_delimiter = ',', default_values_t = [Mode::Node, Mode::Rbac])]
     authorization_mode: Vec<Mode>,
+    #[command(flatten)]
+    identity: identity::Arguments,
     /// Keep objects in memory only: nothing of them is left when the process ends.
     #[arg(long)]
     in_memory: bool,
@@ -75,6 +78,9 @@ pub enum ServeError {
     /// The command line.
     #[error(transparent)]
     Controllers(#[from] controllers::UnknownController),
+    /// Keys, certificates and tokens that the command line names.
+    #[error(transparent)]
+    Identity(#[from] identity::IdentityError),
     /// The command line.
     #[error(transparent)]
     Admission(#[from] admission::ChainError),
@@ -165,7 +171,7 @@ where
     } else {
         store::open(&arguments.data_dir)?
     };
-    let pki = Pki::open(&arguments.data_dir, [arguments.bind_address.to_string()])?;
+    let mut pki = Pki::open(&arguments.data_dir, [arguments.bind_address.to_string()])?;
     let host = if arguments.bind_address.is_unspecified() {
         IpAddr::V4(Ipv4Addr::LOCALHOST)
     } else {
@@ -177,6 +183,7 @@ where
 
     let settings = Settings {
         secure_port: port,
+        issuer: arguments.identity.issuer(),
         ..Settings::default()
     };
     let cluster = Arc::new(Cluster::new(store.clone(), settings));
@@ -191,10 +198,30 @@ where
         arguments.authorization_mode,
     ));
     plugins.push(Box::new(admission::grants::Grants(authorizer.clone())));
+    let settings = &cluster.settings;
+    let external = format!("{}:{port}", settings.advertise_address);
+    let tokens = Arc::new(arguments.identity.tokens(
+        store.clone(),
+        &arguments.data_dir,
+        &external,
+    )?);
+    let authentication = Arc::new(
+        arguments
+            .identity
+            .authentication(&mut pki, tokens.clone())?,
+    );
+    let tls = pki.server_config(
+        authentication
+            .front_proxy
+            .as_ref()
+            .map(|proxy| &proxy.clients),
+    )?;
     let server = Arc::new(Server {
         cluster,
         authorizer,
         impersonation: Impersonation::default(),
+        tokens,
+        authentication: authentication.clone(),
         plugins,
         version: version(),
         kubelets: Some(kubelets),
@@ -202,9 +229,6 @@ where
         metrics: Arc::default(),
     });
     crate::api::bootstrap::objects_of_a_new_cluster(&server).await;
-    let authentication = Arc::new(Authentication {
-        clients: pki.clients().clone(),
-    });
     let api = server.clone();
     let transport = Transport::new(move |request, user| api.clone().handle(request, user));
     let manager = Manager::start(
@@ -221,7 +245,7 @@ where
     announce(&url, &path);
     let serving = tokio::spawn(listen::serve(
         listener,
-        pki.server_config()?,
+        tls.clone(),
         server,
         authentication.clone(),
         ends.clone(),
@@ -231,7 +255,7 @@ where
         Served {
             transport: transport.clone(),
             kubeconfig: std::path::absolute(&path).unwrap_or(path),
-            tls: pki.server_config()?,
+            tls,
             authentication: authentication.clone(),
         },
         beside_ends.clone(),

@@ -9,6 +9,7 @@ mod eviction;
 pub mod kubelet;
 mod reviews;
 pub mod scale;
+mod tokens;
 mod unstored;
 
 use bytes::Bytes;
@@ -43,6 +44,8 @@ const ACTIONS: &[(&str, &str, &str, Action)] = &[
     ("", "pods", "exec", kubelet::exec),
     ("", "pods", "log", kubelet::log),
     ("", "pods", "portforward", kubelet::port_forward),
+    ("", "serviceaccounts", "token", tokens::request),
+    (AUTHENTICATION, "tokenreviews", "", tokens::review),
     (
         AUTHENTICATION,
         "selfsubjectreviews",

@@ -115,7 +115,6 @@ pub struct Pki {
     serving: Arc<tls::Serving>,
     clients: Arc<ClientCertificates>,
     admin: ArcSwap<Issued>,
-    service_accounts: Vec<u8>,
 }
 
 impl Pki {
@@ -149,7 +148,6 @@ impl Pki {
         let authority = Authority::open(&paths, now)?;
         let serving = leaf(&paths, &authority, &Leaf::serving(&all), now)?;
         let admin = leaf(&paths, &authority, &Leaf::admin(), now)?;
-        let service_accounts = files::key_or_new(&paths.key("sa"))?.serialize_der();
         drop(lock);
         let clients = Arc::new(ClientCertificates::new(
             std::slice::from_ref(authority.certificate()),
@@ -162,7 +160,6 @@ impl Pki {
             names: all,
             authority,
             paths,
-            service_accounts,
         })
     }
 
@@ -192,14 +189,36 @@ impl Pki {
         Ok(renewed)
     }
 
-    /// The TLS settings of the listener: HTTP/2 before HTTP/1.1, and a client certificate asked for but not needed.
+    /// The TLS settings of the listener: HTTP/2 before HTTP/1.1, and a client certificate asked for but not needed: of
+    /// an authority that [`Pki::clients`] trusts, or of `others` whom somebody else judges.
     /// Whom a client certificate is of, and whether it is valid, is judged by [`Pki::clients`]: a bad one makes a
     /// 401, as upstream's, and no broken handshake.
     ///
     /// # Errors
     /// [`PkiError::Tls`].
-    pub fn server_config(&self) -> Result<rustls::ServerConfig, PkiError> {
-        tls::server_config(self.serving.clone(), &self.clients)
+    pub fn server_config(
+        &self,
+        others: Option<&ClientCertificates>,
+    ) -> Result<rustls::ServerConfig, PkiError> {
+        tls::server_config(self.serving.clone(), &self.clients, others)
+    }
+
+    /// Takes client certificates of other authorities too: those in the PEM files `paths`. Before
+    /// [`Pki::server_config`].
+    ///
+    /// # Errors
+    /// A file that cannot be read or holds no usable certificate.
+    pub fn trust_clients_of(&mut self, paths: &[PathBuf]) -> Result<(), PkiError> {
+        if paths.is_empty() {
+            return Ok(());
+        }
+        let mut all = vec![self.authority.certificate().clone()];
+        for path in paths {
+            all.extend(authorities(path)?);
+        }
+        let named = paths.first().map_or(Path::new(""), PathBuf::as_path);
+        self.clients = Arc::new(ClientCertificates::new(&all, named)?);
+        Ok(())
     }
 
     /// What judges client certificates.
@@ -217,11 +236,6 @@ impl Pki {
         self.admin.load_full()
     }
 
-    /// The private key that signs service account tokens: P-256, PKCS#8 DER.
-    pub fn service_account_key(&self) -> &[u8] {
-        &self.service_accounts
-    }
-
     /// A certificate and key for a client: `name` of `group`, valid for `days`.
     ///
     /// # Errors
@@ -235,6 +249,27 @@ impl Pki {
         self.authority
             .issue(&leaf, &key, crate::meta::time::now(), days)
     }
+}
+
+/// The certificates of authorities in a PEM file.
+///
+/// # Errors
+/// [`PkiError::File`], [`PkiError::Unusable`].
+pub fn authorities(path: &Path) -> Result<Vec<CertificateDer<'static>>, PkiError> {
+    use rustls::pki_types::pem::PemObject as _;
+    let pem = std::fs::read(path).map_err(files::failed("read", path))?;
+    let unusable = |cause: String| PkiError::Unusable {
+        what: "certificate",
+        path: path.to_owned(),
+        cause,
+    };
+    let found = CertificateDer::pem_slice_iter(&pem)
+        .collect::<Result<Vec<_>, _>>()
+        .map_err(|e| unusable(e.to_string()))?;
+    if found.is_empty() {
+        return Err(unusable("there is none in it".into()));
+    }
+    Ok(found)
 }
 
 /// A name as certificates and comparisons have it: addresses in their shortest form.
@@ -276,6 +311,31 @@ fn certified(issued: &Issued) -> Result<CertifiedKey, PkiError> {
         .map_err(unreadable)?;
     let key = PrivateKeyDer::from_pem_slice(issued.key.as_bytes()).map_err(unreadable)?;
     Ok(CertifiedKey::from_der(chain, key, &tls::provider())?)
+}
+
+/// The private key in `dir/pki/sa.key` that signs service account tokens, PEM; made where it is missing, which takes a
+/// good part of a second.
+///
+/// # Errors
+/// [`PkiError::File`], [`PkiError::Issue`].
+pub fn account_key(dir: &Path) -> Result<String, PkiError> {
+    let paths = Paths::new(dir)?;
+    let _lock = paths.lock()?;
+    let path = paths.key("sa");
+    if let Some(pem) = files::read(&path)? {
+        return Ok(pem);
+    }
+    let pem = super::tokens::keys::new_rsa().map_err(|cause| PkiError::Issue {
+        what: format!("the key {}", path.display()),
+        cause,
+    })?;
+    files::write(&path, pem.as_bytes())?;
+    Ok(pem)
+}
+
+/// Whether `dir/pki/sa.key` is there.
+pub fn has_account_key(dir: &Path) -> bool {
+    dir.join("pki").join("sa.key").exists()
 }
 
 /// Writes a file for the owner alone (0600): whoever reads it sees the old content or the new, even after a crash.

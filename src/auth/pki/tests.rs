@@ -26,6 +26,9 @@ fn content(dir: &Path) -> Vec<(String, String)> {
 fn opening_again_changes_nothing() {
     let dir = tempfile::tempdir().unwrap();
     Pki::open_at(dir.path(), ["10.1.2.3", "Host.Example"], NOW).unwrap();
+    assert!(!has_account_key(dir.path()));
+    let key = account_key(dir.path()).unwrap();
+    assert!(has_account_key(dir.path()));
     let first = content(dir.path());
     let names: Vec<_> = first.iter().map(|(name, _)| name.as_str()).collect();
     assert_eq!(
@@ -43,6 +46,7 @@ fn opening_again_changes_nothing() {
     );
     Pki::open_at(dir.path(), ["host.example", "10.1.2.3"], NOW + DAY).unwrap();
     Pki::open_at(dir.path(), ["10.1.2.3"], NOW + DAY).unwrap();
+    assert_eq!(account_key(dir.path()).unwrap(), key);
     assert_eq!(content(dir.path()), first);
 }
 
@@ -136,7 +140,7 @@ fn what_cannot_be_used_is_refused_and_left_alone() {
         PkiError::Unusable { what: "private key", path, .. } if path == file("ca.key")
     ));
     assert_eq!(content(dir.path()), before);
-    std::fs::copy(file("sa.key"), file("ca.key")).unwrap();
+    std::fs::copy(file("admin.key"), file("ca.key")).unwrap();
     assert!(matches!(
         refusal(dir.path()),
         PkiError::Unusable { what: "certificate", cause, .. } if cause.contains("does not belong")
@@ -161,7 +165,7 @@ fn handshake(
 ) -> Result<(Option<Vec<CertificateDer<'static>>>, Vec<u8>), String> {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
-    let config = Arc::new(pki.server_config().unwrap());
+    let config = Arc::new(pki.server_config(None).unwrap());
     let accepting = std::thread::spawn(move || {
         let (mut socket, _) = listener.accept().unwrap();
         let mut connection = ServerConnection::new(config).unwrap();

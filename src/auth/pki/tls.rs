@@ -25,10 +25,15 @@ pub(super) fn provider() -> Arc<CryptoProvider> {
 pub(super) fn server_config(
     serving: Arc<Serving>,
     clients: &Arc<ClientCertificates>,
+    others: Option<&ClientCertificates>,
 ) -> Result<ServerConfig, PkiError> {
+    let mut verifier = ClientCertificates::clone(clients);
+    if let Some(others) = others {
+        verifier.subjects.extend(others.subjects.iter().cloned());
+    }
     let mut config = ServerConfig::builder_with_provider(provider())
         .with_safe_default_protocol_versions()?
-        .with_client_cert_verifier(clients.clone())
+        .with_client_cert_verifier(Arc::new(verifier))
         .with_cert_resolver(serving);
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     Ok(config)
@@ -64,7 +69,7 @@ impl ResolvesServerCert for Serving {
 /// In the handshake any certificate is taken whose key the client proves to have. Whether the certificate is valid
 /// is asked by [`ClientCertificates::judge`] once a connection, and the answer is a 401 of every request, as
 /// upstream's, where the bearer token of a request may still authenticate it.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct ClientCertificates {
     chain: Arc<dyn ClientCertVerifier>,
     subjects: Vec<DistinguishedName>,

@@ -1,0 +1,503 @@
+//! Keys that sign tokens and judge their signatures: RSA (RS256) and the curves P-256 and P-384 (ES256, ES384), from
+//! PEM files as upstream reads them. Follows k8s.io/kubernetes pkg/serviceaccount/{jwt,openidmetadata}.go.
+
+use std::path::Path;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD as BASE64;
+use ring::rand::SystemRandom;
+use ring::signature::{self, EcdsaKeyPair, KeyPair as _, RsaKeyPair};
+use rustls::pki_types::pem::{PemObject as _, SectionKind};
+use x509_parser::prelude::FromDer as _;
+use x509_parser::x509::SubjectPublicKeyInfo;
+
+use crate::schema::{Object, Value};
+
+/// Why a file holds no keys for tokens.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot take {what} from {}: {cause}", path.display())]
+pub struct KeyError {
+    what: &'static str,
+    path: std::path::PathBuf,
+    cause: String,
+}
+
+/// What signs tokens.
+pub struct Signer {
+    /// The public half.
+    pub public: PublicKey,
+    pair: Pair,
+    random: SystemRandom,
+}
+
+enum Pair {
+    Rsa(Box<RsaKeyPair>),
+    Curve(Box<EcdsaKeyPair>),
+}
+
+/// What judges signatures.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PublicKey {
+    /// Which key it is: the digest of its DER form.
+    pub id: String,
+    kind: Kind,
+    /// Of RSA keys the modulus and the exponent, of others the two coordinates; big-endian.
+    parts: [Vec<u8>; 2],
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Rsa,
+    P256,
+    P384,
+}
+
+impl Kind {
+    fn algorithm(self) -> &'static str {
+        match self {
+            Kind::Rsa => "RS256",
+            Kind::P256 => "ES256",
+            Kind::P384 => "ES384",
+        }
+    }
+
+    /// The length of a coordinate, in bytes.
+    fn coordinate(self) -> usize {
+        match self {
+            Kind::Rsa => 0,
+            Kind::P256 => 32,
+            Kind::P384 => 48,
+        }
+    }
+}
+
+impl PublicKey {
+    /// Reads a SubjectPublicKeyInfo.
+    fn from_spki(der: &[u8]) -> Result<PublicKey, String> {
+        let (_, info) = SubjectPublicKeyInfo::from_der(der).map_err(|e| e.to_string())?;
+        let digest = ring::digest::digest(&ring::digest::SHA256, der);
+        let trimmed = |bytes: &[u8]| {
+            let zeros = bytes.iter().take_while(|byte| **byte == 0).count();
+            bytes[zeros..].to_vec()
+        };
+        let (kind, parts) = match info.parsed().map_err(|e| e.to_string())? {
+            x509_parser::public_key::PublicKey::RSA(key) => {
+                (Kind::Rsa, [trimmed(key.modulus), trimmed(key.exponent)])
+            }
+            x509_parser::public_key::PublicKey::EC(point) => {
+                let data = point.data();
+                let kind = match data.len() {
+                    65 => Kind::P256,
+                    97 => Kind::P384,
+                    _ => return Err("only the curves P-256 and P-384 are known".into()),
+                };
+                let (x, y) = data[1..].split_at(kind.coordinate());
+                (kind, [x.to_vec(), y.to_vec()])
+            }
+            _ => return Err("it is neither an RSA key nor one of an elliptic curve".into()),
+        };
+        Ok(PublicKey {
+            id: BASE64.encode(digest),
+            kind,
+            parts,
+        })
+    }
+
+    /// `RS256`, `ES256` or `ES384`.
+    pub fn algorithm(&self) -> &'static str {
+        self.kind.algorithm()
+    }
+
+    /// Whether `signature` by the algorithm `algorithm` is this key's of `message`.
+    pub fn verifies(&self, algorithm: &str, message: &[u8], signature: &[u8]) -> bool {
+        if algorithm != self.algorithm() {
+            return false;
+        }
+        let [a, b] = &self.parts;
+        match self.kind {
+            Kind::Rsa => signature::RsaPublicKeyComponents { n: a, e: b }
+                .verify(&signature::RSA_PKCS1_2048_8192_SHA256, message, signature)
+                .is_ok(),
+            kind => {
+                let algorithm = match kind {
+                    Kind::P384 => &signature::ECDSA_P384_SHA384_FIXED,
+                    _ => &signature::ECDSA_P256_SHA256_FIXED,
+                };
+                let point = [&[4], a.as_slice(), b].concat();
+                signature::UnparsedPublicKey::new(algorithm, point)
+                    .verify(message, signature)
+                    .is_ok()
+            }
+        }
+    }
+
+    /// The key as a JSON Web Key.
+    pub fn jwk(&self) -> Value {
+        let mut key = Object::new();
+        key.insert("use", "sig");
+        key.insert("kty", if self.kind == Kind::Rsa { "RSA" } else { "EC" });
+        key.insert("kid", self.id.as_str());
+        match self.kind {
+            Kind::Rsa => None,
+            Kind::P256 => key.insert("crv", "P-256"),
+            Kind::P384 => key.insert("crv", "P-384"),
+        };
+        key.insert("alg", self.algorithm());
+        let names = match self.kind {
+            Kind::Rsa => ["n", "e"],
+            _ => ["x", "y"],
+        };
+        for (name, part) in names.into_iter().zip(&self.parts) {
+            key.insert(name, BASE64.encode(part));
+        }
+        Value::Object(key)
+    }
+}
+
+impl Signer {
+    /// The private key in `pem`: PKCS#1, PKCS#8 or SEC1.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub fn from_pem(pem: &str) -> Result<Signer, String> {
+        sections(pem)?
+            .into_iter()
+            .find_map(|(kind, der)| Signer::from_section(kind, &der))
+            .unwrap_or_else(|| Err("there is no private key in it".into()))
+    }
+
+    /// The private key of a PEM section; none where the section is something else.
+    fn from_section(kind: SectionKind, der: &[u8]) -> Option<Result<Signer, String>> {
+        match kind {
+            SectionKind::RsaPrivateKey => Some(
+                RsaKeyPair::from_der(der)
+                    .map_err(|e| e.to_string())
+                    .and_then(Signer::rsa),
+            ),
+            SectionKind::EcPrivateKey => Some(
+                pkcs8_of_sec1(der)
+                    .ok_or_else(|| "the curve is not known".to_owned())
+                    .and_then(|der| Signer::pkcs8(&der)),
+            ),
+            SectionKind::PrivateKey => Some(Signer::pkcs8(der)),
+            _ => None,
+        }
+    }
+
+    fn pkcs8(der: &[u8]) -> Result<Signer, String> {
+        let curves = [
+            (Kind::P256, &signature::ECDSA_P256_SHA256_FIXED_SIGNING),
+            (Kind::P384, &signature::ECDSA_P384_SHA384_FIXED_SIGNING),
+        ];
+        let random = SystemRandom::new();
+        for (kind, algorithm) in curves {
+            if let Ok(pair) = EcdsaKeyPair::from_pkcs8(algorithm, der, &random) {
+                return Signer::curve(kind, pair);
+            }
+        }
+        RsaKeyPair::from_pkcs8(der)
+            .map_err(|e| e.to_string())
+            .and_then(Signer::rsa)
+    }
+
+    fn curve(kind: Kind, pair: EcdsaKeyPair) -> Result<Signer, String> {
+        let oid: &[u8] = match kind {
+            Kind::P384 => OID_P384,
+            _ => OID_P256,
+        };
+        let spki = der::sequence(&[
+            der::sequence(&[der::value(6, OID_EC), der::value(6, oid)]),
+            der::bits(pair.public_key().as_ref()),
+        ]);
+        Ok(Signer {
+            public: PublicKey::from_spki(&spki)?,
+            pair: Pair::Curve(Box::new(pair)),
+            random: SystemRandom::new(),
+        })
+    }
+
+    fn rsa(pair: RsaKeyPair) -> Result<Signer, String> {
+        let spki = der::sequence(&[
+            der::sequence(&[der::value(6, OID_RSA), der::value(5, &[])]),
+            der::bits(pair.public_key().as_ref()),
+        ]);
+        Ok(Signer {
+            public: PublicKey::from_spki(&spki)?,
+            pair: Pair::Rsa(Box::new(pair)),
+            random: SystemRandom::new(),
+        })
+    }
+
+    /// The signature of `message`.
+    ///
+    /// # Errors
+    /// The system gives no random numbers.
+    pub fn sign(&self, message: &[u8]) -> Result<Vec<u8>, String> {
+        match &self.pair {
+            Pair::Rsa(pair) => {
+                let mut out = vec![0; pair.public().modulus_len()];
+                pair.sign(
+                    &signature::RSA_PKCS1_SHA256,
+                    &self.random,
+                    message,
+                    &mut out,
+                )
+                .map_err(|e| e.to_string())?;
+                Ok(out)
+            }
+            Pair::Curve(pair) => pair
+                .sign(&self.random, message)
+                .map(|signature| signature.as_ref().to_vec())
+                .map_err(|e| e.to_string()),
+        }
+    }
+}
+
+impl std::fmt::Debug for Signer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Signer")
+            .field("public", &self.public)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The private key in a file.
+///
+/// # Errors
+/// [`KeyError`].
+pub fn signer(path: &Path) -> Result<Signer, KeyError> {
+    let failed = |cause| KeyError {
+        what: "the key that signs service account tokens",
+        path: path.to_owned(),
+        cause,
+    };
+    let pem = std::fs::read_to_string(path).map_err(|e| failed(e.to_string()))?;
+    Signer::from_pem(&pem).map_err(failed)
+}
+
+/// The public keys in a file: public keys, certificates, and the public halves of private keys.
+///
+/// # Errors
+/// [`KeyError`], also where there are none.
+pub fn public_keys(path: &Path) -> Result<Vec<PublicKey>, KeyError> {
+    let failed = |cause| KeyError {
+        what: "keys that judge service account tokens",
+        path: path.to_owned(),
+        cause,
+    };
+    let pem = std::fs::read_to_string(path).map_err(|e| failed(e.to_string()))?;
+    public_keys_of_pem(&pem).map_err(failed)
+}
+
+fn public_keys_of_pem(pem: &str) -> Result<Vec<PublicKey>, String> {
+    let mut keys = Vec::new();
+    for (kind, der) in sections(pem)? {
+        match kind {
+            SectionKind::PublicKey => keys.push(PublicKey::from_spki(&der)?),
+            SectionKind::Certificate => {
+                let (_, certificate) =
+                    x509_parser::parse_x509_certificate(&der).map_err(|e| e.to_string())?;
+                keys.push(PublicKey::from_spki(certificate.public_key().raw)?);
+            }
+            kind => {
+                if let Some(signer) = Signer::from_section(kind, &der) {
+                    keys.push(signer?.public);
+                }
+            }
+        }
+    }
+    if keys.is_empty() {
+        return Err("data does not contain any valid RSA or ECDSA public keys".into());
+    }
+    Ok(keys)
+}
+
+fn sections(pem: &str) -> Result<Vec<(SectionKind, Vec<u8>)>, String> {
+    <(SectionKind, Vec<u8>)>::pem_slice_iter(pem.as_bytes())
+        .collect::<Result<_, _>>()
+        .map_err(|e| e.to_string())
+}
+
+/// A new RSA key, PKCS#8 PEM. Takes a good part of a second.
+///
+/// RSA, since OpenID Connect makes RS256 the one algorithm that everybody who trusts an issuer knows.
+///
+/// # Errors
+/// The system gives no random numbers.
+pub fn new_rsa() -> Result<String, String> {
+    use rsa::pkcs8::EncodePrivateKey as _;
+    let key =
+        rsa::PrivateKey::new(&mut System(SystemRandom::new()), 2048).map_err(|e| e.to_string())?;
+    let pem = key
+        .to_pkcs8_pem(rsa::pkcs8::LineEnding::LF)
+        .map_err(|e| e.to_string())?;
+    Ok(pem.to_string())
+}
+
+/// The system's random numbers, as the RSA library takes them.
+struct System(SystemRandom);
+
+impl System {
+    fn take<const N: usize>(&self) -> Result<[u8; N], NoRandom> {
+        let mut bytes = [0; N];
+        ring::rand::SecureRandom::fill(&self.0, &mut bytes).map_err(|_| NoRandom)?;
+        Ok(bytes)
+    }
+}
+
+/// The system gives no random numbers.
+#[derive(Debug, thiserror::Error)]
+#[error("the system gives no random numbers")]
+struct NoRandom;
+
+impl rsa::rand_core::TryRng for System {
+    type Error = NoRandom;
+
+    fn try_next_u32(&mut self) -> Result<u32, NoRandom> {
+        self.take().map(u32::from_le_bytes)
+    }
+
+    fn try_next_u64(&mut self) -> Result<u64, NoRandom> {
+        self.take().map(u64::from_le_bytes)
+    }
+
+    fn try_fill_bytes(&mut self, bytes: &mut [u8]) -> Result<(), NoRandom> {
+        ring::rand::SecureRandom::fill(&self.0, bytes).map_err(|_| NoRandom)
+    }
+}
+
+impl rsa::rand_core::TryCryptoRng for System {}
+
+const OID_RSA: &[u8] = &[0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 1, 1, 1];
+const OID_EC: &[u8] = &[0x2a, 0x86, 0x48, 0xce, 0x3d, 2, 1];
+const OID_P256: &[u8] = &[0x2a, 0x86, 0x48, 0xce, 0x3d, 3, 1, 7];
+const OID_P384: &[u8] = &[0x2b, 0x81, 4, 0, 0x22];
+
+/// An elliptic curve's private key as SEC1 has it, in a PKCS#8 envelope.
+fn pkcs8_of_sec1(sec1: &[u8]) -> Option<Vec<u8>> {
+    let names = |oid: &[u8]| sec1.windows(oid.len()).any(|window| window == oid);
+    let curve = [OID_P256, OID_P384].into_iter().find(|oid| names(oid))?;
+    Some(der::sequence(&[
+        der::value(2, &[0]),
+        der::sequence(&[der::value(6, OID_EC), der::value(6, curve)]),
+        der::value(4, sec1),
+    ]))
+}
+
+/// As much of DER as keys need.
+mod der {
+    /// A value with its tag and length.
+    pub(super) fn value(tag: u8, content: &[u8]) -> Vec<u8> {
+        let mut out = vec![tag];
+        let length = content.len().to_be_bytes();
+        let skip = length.iter().take_while(|byte| **byte == 0).count();
+        match content.len() {
+            short @ 0..128 => out.push(short as u8),
+            _ => {
+                out.push(0x80 | (length.len() - skip) as u8);
+                out.extend_from_slice(&length[skip..]);
+            }
+        }
+        out.extend_from_slice(content);
+        out
+    }
+
+    /// A sequence of values.
+    pub(super) fn sequence(parts: &[Vec<u8>]) -> Vec<u8> {
+        value(0x30, &parts.concat())
+    }
+
+    /// A string of whole bytes of bits.
+    pub(super) fn bits(content: &[u8]) -> Vec<u8> {
+        value(3, &[&[0], content].concat())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn openssl(arguments: &[&str], input: &str) -> Option<String> {
+        use std::io::Write as _;
+        use std::process::{Command, Stdio};
+        let mut child = Command::new("openssl")
+            .args(arguments)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .ok()?;
+        child.stdin.take()?.write_all(input.as_bytes()).ok()?;
+        let output = child.wait_with_output().ok()?;
+        assert!(output.status.success(), "openssl {arguments:?}");
+        String::from_utf8(output.stdout).ok()
+    }
+
+    fn proves(pem: &str, algorithm: &str) -> Signer {
+        let signer = Signer::from_pem(pem).unwrap();
+        assert_eq!(signer.public.algorithm(), algorithm);
+        let signature = signer.sign(b"message").unwrap();
+        let public = &signer.public;
+        assert!(public.verifies(algorithm, b"message", &signature));
+        assert!(!public.verifies(algorithm, b"massage", &signature));
+        for other in ["none", "HS256", "RS256", "ES256", "ES384"] {
+            assert_eq!(
+                public.verifies(other, b"message", &signature),
+                other == algorithm
+            );
+        }
+        assert_eq!(
+            public_keys_of_pem(pem).unwrap(),
+            std::slice::from_ref(public)
+        );
+        signer
+    }
+
+    #[test]
+    fn a_new_key_signs_and_judges() {
+        let signer = proves(&new_rsa().unwrap(), "RS256");
+        let jwk = signer.public.jwk();
+        let names: Vec<&str> = jwk
+            .as_object()
+            .unwrap()
+            .keys()
+            .map(|key| key.as_str())
+            .collect();
+        assert_eq!(names, ["use", "kty", "kid", "alg", "n", "e"]);
+        assert_eq!(jwk.str("e"), "AQAB");
+        assert_eq!(BASE64.decode(jwk.str("n")).unwrap().len(), 256);
+        let curve = rcgen::KeyPair::generate().unwrap().serialize_pem();
+        let jwk = proves(&curve, "ES256").public.jwk();
+        assert_eq!((jwk.str("kty"), jwk.str("crv")), ("EC", "P-256"));
+    }
+
+    #[test]
+    fn keys_of_openssl_are_read_in_all_forms() {
+        let Some(version) = openssl(&["version"], "") else {
+            return;
+        };
+        assert!(version.contains("SSL"));
+        let rsa = openssl(&["genrsa", "2048"], "").unwrap();
+        let old = openssl(&["rsa", "-traditional"], &rsa).unwrap();
+        assert!(old.contains("BEGIN RSA PRIVATE KEY"));
+        let id = proves(&rsa, "RS256").public.id;
+        assert_eq!(proves(&old, "RS256").public.id, id);
+        let public = openssl(&["rsa", "-pubout"], &rsa).unwrap();
+        assert_eq!(public_keys_of_pem(&public).unwrap()[0].id, id);
+        assert!(Signer::from_pem(&public).is_err());
+        for (curve, algorithm) in [("prime256v1", "ES256"), ("secp384r1", "ES384")] {
+            let sec1 = openssl(&["ecparam", "-genkey", "-noout", "-name", curve], "").unwrap();
+            assert!(sec1.contains("BEGIN EC PRIVATE KEY"));
+            let pkcs8 = openssl(&["pkcs8", "-topk8", "-nocrypt"], &sec1).unwrap();
+            let id = proves(&sec1, algorithm).public.id;
+            assert_eq!(proves(&pkcs8, algorithm).public.id, id);
+            let public = openssl(&["ec", "-pubout"], &sec1).unwrap();
+            let both = format!("{public}{rsa}");
+            assert_eq!(public_keys_of_pem(&both).unwrap().len(), 2);
+            assert_eq!(public_keys_of_pem(&both).unwrap()[0].id, id);
+        }
+        let curve = openssl(&["ecparam", "-genkey", "-noout", "-name", "secp521r1"], "").unwrap();
+        assert!(Signer::from_pem(&curve).is_err());
+        assert!(public_keys_of_pem("").is_err());
+    }
+}
