@@ -16,6 +16,7 @@ use crate::store::Store;
 
 /// The flags.
 #[derive(clap::Args)]
+#[group(skip)]
 pub struct Arguments {
     /// Whether requests without credentials are taken, as of system:anonymous.
     #[arg(long, default_value_t = true, action = ArgAction::Set, num_args = 0..=1, default_missing_value = "true", require_equals = true)]
