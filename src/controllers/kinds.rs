@@ -157,3 +157,13 @@ pub struct NodeStatus {
     /// Its conditions.
     pub conditions: Vec<v1::NodeCondition>,
 }
+
+crate::slim!(
+    /// A claim to a volume.
+    Claim of v1::PersistentVolumeClaim {
+        /// What it asks for.
+        spec: v1::PersistentVolumeClaimSpec,
+        /// What it got.
+        status: v1::PersistentVolumeClaimStatus,
+    }
+);

@@ -18,6 +18,7 @@ mod endpoints;
 pub mod errors;
 pub mod events;
 mod garbage;
+pub mod history;
 pub mod kinds;
 mod namespaces;
 pub mod owners;
@@ -26,6 +27,7 @@ mod quotas;
 mod replicas;
 pub mod selector;
 mod service_accounts;
+mod stateful_sets;
 
 use std::sync::Arc;
 

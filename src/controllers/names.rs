@@ -5,7 +5,7 @@ use futures::FutureExt as _;
 
 use super::{
     Controller, ca_publisher, cluster_roles, deployments, endpoints, garbage, namespaces, quotas,
-    replicas, service_accounts,
+    replicas, service_accounts, stateful_sets,
 };
 
 const fn absent(name: &'static str, aliases: &'static str) -> Controller {
@@ -105,7 +105,12 @@ pub static CONTROLLERS: &[Controller] = &[
         "horizontalpodautoscaling",
     ),
     absent("disruption-controller", "disruption"),
-    absent("statefulset-controller", "statefulset"),
+    controller!(
+        "statefulset-controller",
+        "statefulset",
+        "statefulset-controller",
+        stateful_sets::run
+    ),
     absent("cronjob-controller", "cronjob"),
     absent("certificatesigningrequest-signing-controller", "csrsigning"),
     absent(

@@ -14,6 +14,7 @@ use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt as _;
 use kube::api::{Api, DeleteParams, PostParams};
 
+pub(super) use self::plan::scaled;
 use self::plan::{Facts, Plan, is_current, is_recreate};
 use super::Context;
 use super::errors::{is_already_exists, is_conflict, is_not_found, is_terminating, text};

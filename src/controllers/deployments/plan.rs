@@ -67,7 +67,7 @@ pub(super) fn is_recreate(deployment: &Deployment) -> bool {
 }
 
 /// A number or a share of `total`, rounded up or down.
-pub(super) fn scaled(value: Option<&IntOrString>, total: i32, up: bool) -> i32 {
+pub(in crate::controllers) fn scaled(value: Option<&IntOrString>, total: i32, up: bool) -> i32 {
     match value {
         None => 0,
         Some(IntOrString::Int(number)) => *number,

@@ -1,0 +1,304 @@
+//! The revisions that stateful sets and daemon sets had: which is the newest, which are no longer needed.
+//! Follows k8s.io/kubernetes/pkg/controller/history.
+
+use std::collections::BTreeSet;
+use std::fmt::Debug;
+use std::sync::Arc;
+
+use k8s_openapi::api::apps::v1::ControllerRevision;
+use k8s_openapi::api::core::v1::PodTemplateSpec;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta};
+use k8s_openapi::apimachinery::pkg::runtime::RawExtension;
+use kube::api::{Api, DeleteParams, PostParams};
+use kube::core::NamespaceResourceScope;
+use kube::{Client, Resource, ResourceExt as _};
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+
+use super::errors::{is_already_exists, is_not_found};
+use super::informer::{Cached, Informer};
+use super::owners::{Claim, Claims, claim, controller_reference};
+use super::selector::selects;
+
+/// The label that says by its hash which revision something is of.
+pub const HASH: &str = "controller.kubernetes.io/hash";
+/// The same on pods.
+pub const POD_HASH: &str = "controller-revision-hash";
+
+impl Cached for ControllerRevision {}
+
+/// The owner's part of a history.
+pub struct Past<'a, O> {
+    /// The API.
+    pub client: &'a Client,
+    /// The cache.
+    pub cache: &'a Informer<ControllerRevision>,
+    /// Whose history it is.
+    pub owner: &'a O,
+    /// Which revisions it may adopt.
+    pub selector: &'a LabelSelector,
+}
+
+/// The characters of a hash.
+const SAFE: &[u8; 27] = b"bcdfghjklmnpqrstvwxz2456789";
+
+fn hash(data: &Value, collisions: i32) -> String {
+    let mut hash: u32 = 0x811c_9dc5;
+    let text = format!("{data}{collisions}");
+    for byte in text.bytes() {
+        hash = hash.wrapping_mul(0x0100_0193) ^ u32::from(byte);
+    }
+    let digits = hash.to_string();
+    digits
+        .bytes()
+        .map(|digit| char::from(SAFE[usize::from(digit) % SAFE.len()]))
+        .collect()
+}
+
+/// What a revision holds: a patch that brings a template back.
+pub fn data(template: &PodTemplateSpec) -> Value {
+    let mut template = serde_json::to_value(template).unwrap_or_default();
+    if let Value::Object(members) = &mut template {
+        members.insert("$patch".to_owned(), "replace".into());
+    }
+    json!({"spec": {"template": template}})
+}
+
+/// The template that a revision holds.
+pub fn template(revision: &ControllerRevision) -> Option<PodTemplateSpec> {
+    let template = revision.data.0.get("spec")?.get("template")?;
+    serde_json::from_value(template.clone()).ok()
+}
+
+/// The number of a revision.
+pub fn number(revision: &ControllerRevision) -> i64 {
+    revision.revision.unwrap_or(0)
+}
+
+/// Which revision is to be the newest.
+#[derive(Debug, PartialEq)]
+enum Newest {
+    /// It is.
+    Is(usize),
+    /// This older one, with a new number.
+    Again(usize, i64),
+    /// A new one, with this number.
+    New(i64),
+}
+
+/// Which of the revisions, ordered by number, is the one of a template.
+fn newest(revisions: &[ControllerRevision], data: &Value, template: &PodTemplateSpec) -> Newest {
+    let next = revisions.last().map_or(1, |last| number(last) + 1);
+    // A template may be written otherwise by another version and still be the same.
+    let same = |revision: &ControllerRevision| {
+        revision.data.0 == *data || self::template(revision).as_ref() == Some(template)
+    };
+    match revisions.iter().rposition(same) {
+        Some(found) if found + 1 == revisions.len() => Newest::Is(found),
+        Some(found) => Newest::Again(found, next),
+        None => Newest::New(next),
+    }
+}
+
+impl<O> Past<'_, O>
+where
+    O: Resource<DynamicType = (), Scope = NamespaceResourceScope>
+        + Clone
+        + DeserializeOwned
+        + Debug,
+{
+    fn namespace(&self) -> &str {
+        self.owner.meta().namespace.as_deref().unwrap_or_default()
+    }
+
+    fn api(&self) -> Api<ControllerRevision> {
+        Api::namespaced(self.client.clone(), self.namespace())
+    }
+
+    /// The revisions of the owner, ordered by number; those that fit and are nobody's become its own.
+    ///
+    /// # Errors
+    /// When the API refuses.
+    pub async fn revisions(&self) -> Result<Vec<ControllerRevision>, kube::Error> {
+        let claims = Claims {
+            objects: self.api(),
+            owners: Api::<O>::namespaced(self.client.clone(), self.namespace()),
+            owner: self.owner,
+        };
+        let mut own = Vec::new();
+        for (_, revision) in self.cache.list(self.namespace()) {
+            let fits = selects(self.selector, revision.metadata.labels.as_ref()).unwrap_or(false);
+            let claim = claim(&revision.metadata, self.owner.meta(), fits);
+            let taken = match claim {
+                Claim::Owned | Claim::Adopt => claims.carry_out(claim, &revision.metadata).await?,
+                Claim::Release | Claim::Foreign => false,
+            };
+            if taken {
+                own.push((*revision).clone());
+            }
+        }
+        own.sort_by_cached_key(|revision| {
+            let created = revision
+                .metadata
+                .creation_timestamp
+                .as_ref()
+                .map(|time| time.0);
+            (number(revision), created, revision.name_any())
+        });
+        Ok(own)
+    }
+
+    /// The revision of the owner's template, made or renumbered where it has to be; it is the last of `revisions` then.
+    /// `collisions` rises where another template has the same hash.
+    ///
+    /// # Errors
+    /// When the API refuses.
+    pub async fn update(
+        &self,
+        revisions: &mut Vec<ControllerRevision>,
+        template: &PodTemplateSpec,
+        collisions: &mut i32,
+    ) -> Result<ControllerRevision, kube::Error> {
+        let data = data(template);
+        let params = PostParams::default();
+        let written = match newest(revisions, &data, template) {
+            Newest::Is(found) => return Ok(revisions[found].clone()),
+            Newest::Again(found, number) => {
+                let mut again = revisions.remove(found);
+                again.revision = Some(number);
+                self.api()
+                    .replace(&again.name_any(), &params, &again)
+                    .await?
+            }
+            Newest::New(number) => loop {
+                let new = self.make(template, &data, number, *collisions);
+                match self.api().create(&params, &new).await {
+                    Ok(made) => break made,
+                    Err(error) if is_already_exists(&error) => {
+                        let found = self.api().get(&new.name_any()).await?;
+                        if found.data.0 == data {
+                            break found;
+                        }
+                        *collisions += 1;
+                    }
+                    Err(error) => return Err(error),
+                }
+            },
+        };
+        self.cache
+            .reach(written.resource_version().as_deref())
+            .await;
+        revisions.push(written.clone());
+        Ok(written)
+    }
+
+    fn make(
+        &self,
+        template: &PodTemplateSpec,
+        data: &Value,
+        number: i64,
+        collisions: i32,
+    ) -> ControllerRevision {
+        let hash = hash(data, collisions);
+        let name = self.owner.name_any();
+        let labels = template
+            .metadata
+            .as_ref()
+            .and_then(|meta| meta.labels.clone());
+        let mut labels = labels.unwrap_or_default();
+        labels.insert(HASH.to_owned(), hash.clone());
+        ControllerRevision {
+            metadata: ObjectMeta {
+                name: Some(format!("{}-{hash}", &name[..name.len().min(223)])),
+                namespace: self.owner.namespace(),
+                labels: Some(labels),
+                annotations: self.owner.meta().annotations.clone(),
+                owner_references: Some(vec![controller_reference(self.owner)]),
+                ..ObjectMeta::default()
+            },
+            data: RawExtension(data.clone()),
+            revision: Some(number),
+        }
+    }
+
+    /// Deletes the oldest revisions that are not `live`, all but `limit`.
+    ///
+    /// # Errors
+    /// When the API refuses.
+    pub async fn truncate(
+        &self,
+        revisions: &[ControllerRevision],
+        live: &BTreeSet<String>,
+        limit: i32,
+    ) -> Result<(), kube::Error> {
+        let old: Vec<String> = revisions
+            .iter()
+            .map(|revision| revision.name_any())
+            .filter(|name| !live.contains(name))
+            .collect();
+        let surplus = old
+            .len()
+            .saturating_sub(usize::try_from(limit).unwrap_or(usize::MAX));
+        for name in &old[..surplus] {
+            match self.api().delete(name, &DeleteParams::default()).await {
+                Err(error) if !is_not_found(&error) => return Err(error),
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Puts owners of changed revisions into a queue: what they say is gone has to be made again.
+pub fn wake<K>(
+    cache: &Informer<ControllerRevision>,
+    kind: &'static str,
+    add: impl Fn(K) + Send + Sync + 'static,
+    key: impl Fn(&str, &str) -> K + Send + Sync + 'static,
+) {
+    cache.subscribe(move |change| {
+        let gone = change.new.is_none();
+        let owner = |revision: &Arc<ControllerRevision>| {
+            super::owners::controller_of(&revision.metadata)
+                .filter(|owner| owner.kind == kind)
+                .map(|owner| owner.name.clone())
+        };
+        if let Some(name) = change.old.filter(|_| gone).and_then(owner) {
+            add(key(&change.key.namespace, &name));
+        }
+    });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_template_is_found_among_its_revisions() {
+        let template = |image: &str| -> PodTemplateSpec {
+            serde_json::from_str(&format!(
+                r#"{{"metadata":{{"labels":{{"a":"b"}}}},"spec":{{"containers":[{{"name":"c","image":"{image}"}}]}}}}"#
+            ))
+            .unwrap()
+        };
+        let revision = |image: &str, number: i64| ControllerRevision {
+            data: RawExtension(data(&template(image))),
+            revision: Some(number),
+            ..ControllerRevision::default()
+        };
+        let revisions = [revision("a", 1), revision("b", 4)];
+        let found = |image: &str| newest(&revisions, &data(&template(image)), &template(image));
+        assert_eq!(found("b"), Newest::Is(1));
+        assert_eq!(found("a"), Newest::Again(0, 5));
+        assert_eq!(found("c"), Newest::New(5));
+        assert_eq!(
+            newest(&[], &data(&template("a")), &template("a")),
+            Newest::New(1)
+        );
+        assert_eq!(super::template(&revisions[0]), Some(template("a")));
+        assert_ne!(
+            hash(&data(&template("a")), 0),
+            hash(&data(&template("a")), 1)
+        );
+    }
+}

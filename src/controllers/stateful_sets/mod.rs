@@ -1,0 +1,557 @@
+//! statefulset-controller: pods with names, in order, each with claims of its own.
+//! Follows k8s.io/kubernetes/pkg/controller/statefulset.
+
+mod claims;
+mod plan;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::future::join_all;
+use k8s_openapi::api::apps::v1::{ControllerRevision, StatefulSet, StatefulSetStatus};
+use k8s_openapi::api::core::v1;
+use k8s_openapi::api::core::v1::PodTemplateSpec;
+use k8s_openapi::jiff::Timestamp;
+use kube::ResourceExt as _;
+use kube::api::{Api, DeleteParams, Patch, PatchParams, PostParams};
+use serde_json::json;
+
+use self::claims::{made, pod_name};
+use self::plan::{Facts, POD_NAME, Plan, split};
+use super::Context;
+use super::errors::{is_already_exists, is_conflict, is_not_found, is_terminating, text};
+use super::events::{Recorder, Tone};
+use super::history::{self, POD_HASH, Past};
+use super::informer::{Cached, Informer, Key};
+use super::kinds::{Claim, Pod};
+use super::owners::{Claim as Fit, Claims, claim, controller_of, controller_reference};
+use super::pods::{Pods, Versions, from_template, millis_until_available};
+use super::queue::{Next, Queue};
+use super::selector::selects;
+
+const WORKERS: usize = 5;
+
+impl Cached for StatefulSet {}
+
+/// Why a set has to be looked at again.
+#[derive(Debug, thiserror::Error)]
+enum Unfinished {
+    #[error("{}", text(.0))]
+    Api(#[from] kube::Error),
+    #[error("{0}")]
+    Pods(String),
+}
+
+struct Controller {
+    context: Context,
+    sets: Informer<StatefulSet>,
+    revisions: Informer<ControllerRevision>,
+    claims: Informer<Claim>,
+    pods: Pods,
+    recorder: Recorder,
+}
+
+/// Runs the controller.
+pub async fn run(context: Context) {
+    let queue = Arc::new(Queue::<Key>::new());
+    let recorder = context
+        .events
+        .recorder(context.client.clone(), "statefulset-controller");
+    let controller = Controller {
+        sets: context.informers.of::<StatefulSet>(),
+        revisions: context.informers.of::<ControllerRevision>(),
+        claims: context.informers.of::<Claim>(),
+        pods: Pods::of(&context.informers),
+        recorder,
+        context,
+    };
+    let adds = queue.clone();
+    controller
+        .sets
+        .subscribe(move |change| adds.add(change.key.clone()));
+    let adds = queue.clone();
+    history::wake(
+        &controller.revisions,
+        "StatefulSet",
+        move |key| adds.add(key),
+        Key::new,
+    );
+    controller.wake_by_pods(&queue);
+    controller.sets.synced().await;
+    controller.revisions.synced().await;
+    controller.claims.synced().await;
+    controller.pods.cache.synced().await;
+    let look = |key: Key| {
+        let controller = &controller;
+        async move { controller.sync(&key).await }
+    };
+    queue.work(WORKERS, &controller.context.ends, look).await;
+}
+
+/// Whether a set's selector and name fit a pod.
+fn fits(set: &StatefulSet, pod: &Pod) -> bool {
+    split(&pod.name_any()).is_some_and(|(parent, _)| parent == set.name_any())
+        && selects(&set.spec.selector, pod.metadata.labels.as_ref()).unwrap_or(false)
+}
+
+impl Controller {
+    fn wake_by_pods(&self, queue: &Arc<Queue<Key>>) {
+        let (queue, sets) = (queue.clone(), self.sets.clone());
+        self.pods.cache.subscribe(move |change| {
+            let owner = |pod: Option<&Arc<Pod>>| {
+                let owner = controller_of(&pod?.metadata)?;
+                (owner.kind == "StatefulSet").then(|| Key::new(&change.key.namespace, &owner.name))
+            };
+            let (before, after) = (owner(change.old), owner(change.new));
+            if let Some(key) = before.filter(|key| after.as_ref() != Some(key)) {
+                queue.add(key);
+            }
+            if let Some(key) = after {
+                return queue.add(key);
+            }
+            let orphan = change
+                .new
+                .filter(|pod| controller_of(&pod.metadata).is_none());
+            if let Some((parent, _)) = orphan.and_then(|_| split(&change.key.name)) {
+                let key = Key::new(&change.key.namespace, parent);
+                let set = sets.get(&key.namespace, &key.name);
+                if set.zip(orphan).is_some_and(|(set, pod)| fits(&set, pod)) {
+                    queue.add(key);
+                }
+            }
+        });
+    }
+
+    async fn sync(&self, key: &Key) -> Result<Next, Unfinished> {
+        let Some(set) = self.sets.get(&key.namespace, &key.name) else {
+            return Ok(Next::Done);
+        };
+        let past = Past {
+            client: &self.context.client,
+            cache: &self.revisions,
+            owner: &*set,
+            selector: &set.spec.selector,
+        };
+        let mut revisions = past.revisions().await?;
+        let pods = self.claimed(&set, key).await?;
+        let status = set.status.as_ref();
+        let mut collisions = status
+            .and_then(|status| status.collision_count)
+            .unwrap_or(0);
+        let update = match past
+            .update(&mut revisions, &set.spec.template, &mut collisions)
+            .await
+        {
+            Ok(update) => update,
+            Err(error) if is_terminating(&error) => return Ok(Next::Done),
+            Err(error) if is_conflict(&error) => return Ok(Next::Retry),
+            Err(error) => return Err(error.into()),
+        };
+        let named = status.and_then(|status| status.current_revision.as_deref());
+        let current = revisions
+            .iter()
+            .find(|revision| revision.metadata.name.as_deref() == named);
+        let current = current.unwrap_or(&update);
+        let (current_name, update_name) = (current.name_any(), update.name_any());
+        let now = Timestamp::now();
+        let plan = plan::plan(&Facts {
+            set: &set,
+            pods: &pods,
+            current: &current_name,
+            update: &update_name,
+            collisions,
+            claims: &self.claims,
+            now,
+        });
+        let templates = (history::template(current), &set.spec.template);
+        let failure = self
+            .carry_out(&set, &pods, &plan, &templates, &current_name, &update_name)
+            .await;
+        self.write_status(&set, plan.status).await?;
+        let live = pods
+            .iter()
+            .filter_map(|pod| pod.labels().get(POD_HASH).cloned());
+        let live: BTreeSet<String> = live.chain([current_name.clone(), update_name]).collect();
+        let limit = set.spec.revision_history_limit.unwrap_or(10);
+        past.truncate(&revisions, &live, limit).await?;
+        if let Some(failure) = failure {
+            return Err(Unfinished::Pods(failure));
+        }
+        let seconds = set.spec.min_ready_seconds.unwrap_or(0);
+        let due = pods
+            .iter()
+            .filter_map(|pod| millis_until_available(pod, seconds, now));
+        let due = due.filter(|due| *due > 0).min();
+        Ok(match due.and_then(|due| u64::try_from(due).ok()) {
+            Some(millis) => Next::After(Duration::from_millis(millis)),
+            None => Next::Done,
+        })
+    }
+
+    /// The pods of a set; those that fit and are nobody's become its own.
+    async fn claimed(&self, set: &StatefulSet, key: &Key) -> Result<Vec<Arc<Pod>>, kube::Error> {
+        let claims = Claims {
+            objects: Api::<v1::Pod>::namespaced(self.context.client.clone(), &key.namespace),
+            owners: Api::<StatefulSet>::namespaced(self.context.client.clone(), &key.namespace),
+            owner: set,
+        };
+        let mut own = Vec::new();
+        let candidates = self.pods.owned(&set.metadata);
+        for pod in candidates
+            .into_iter()
+            .chain(self.pods.orphans(&key.namespace))
+        {
+            let fit = claim(&pod.metadata, &set.metadata, fits(set, &pod));
+            if fit != Fit::Foreign && claims.carry_out(fit, &pod.metadata).await? {
+                own.push(pod);
+            }
+        }
+        Ok(own)
+    }
+
+    /// Does what was decided. Returns the first refusal.
+    async fn carry_out(
+        &self,
+        set: &StatefulSet,
+        pods: &[Arc<Pod>],
+        plan: &Plan,
+        templates: &(Option<PodTemplateSpec>, &PodTemplateSpec),
+        current: &str,
+        update: &str,
+    ) -> Option<String> {
+        let mut versions = Versions::default();
+        let mut failure = None;
+        let mut take = |result: Result<Option<String>, String>| match result {
+            Ok(version) => versions.add(version),
+            Err(why) => failure = failure.take().or(Some(why)),
+        };
+        let (mut from, mut size) = (0, 1);
+        while from < plan.create.len() {
+            // In batches that double, so that what can never work is not tried often.
+            let to = (from + size).min(plan.create.len());
+            let each = plan.create[from..to].iter().map(|(ordinal, newer)| {
+                let (template, revision) = match (&templates.0, newer) {
+                    (Some(older), false) => (older, current),
+                    _ => (templates.1, update),
+                };
+                self.create(set, *ordinal, template, revision)
+            });
+            let results = join_all(each).await;
+            let failed = results.iter().any(Result::is_err);
+            results.into_iter().for_each(&mut take);
+            if failed {
+                break;
+            }
+            (from, size) = (to, size * 2);
+        }
+        let pod_at = |ordinal: i32| {
+            let name = pod_name(set, ordinal);
+            pods.iter().find(|pod| pod.name_any() == name)
+        };
+        for ordinal in &plan.claims {
+            take(self.ensure_claims(set, *ordinal).await.map(|()| None));
+        }
+        for ordinal in plan.repair.iter().chain(&plan.claims) {
+            if let Some(pod) = pod_at(*ordinal) {
+                take(self.repair(set, pod, *ordinal).await);
+            }
+        }
+        let deletions = join_all(plan.delete.iter().map(|name| self.delete(set, name))).await;
+        deletions.into_iter().for_each(&mut take);
+        self.pods.cache.reach(versions.newest().as_deref()).await;
+        failure
+    }
+
+    fn tell(&self, set: &StatefulSet, verb: &str, what: &str, failure: Option<&str>) {
+        let name = set.name_any();
+        match failure {
+            None => self.recorder.tell(
+                set,
+                Tone::Normal,
+                &format!("Successful{verb}"),
+                format!("{verb} {what} in StatefulSet {name} successful"),
+            ),
+            Some(why) => self.recorder.tell(
+                set,
+                Tone::Warning,
+                &format!("Failed{verb}"),
+                format!("{verb} {what} in StatefulSet {name} failed error: {why}"),
+            ),
+        }
+    }
+
+    async fn create(
+        &self,
+        set: &StatefulSet,
+        ordinal: i32,
+        template: &PodTemplateSpec,
+        revision: &str,
+    ) -> Result<Option<String>, String> {
+        let name = pod_name(set, ordinal);
+        let what = format!("Pod {name}");
+        if let Err(why) = self.ensure_claims(set, ordinal).await {
+            self.tell(set, "Create", &what, Some(&why));
+            return Err(why);
+        }
+        let pod = make_pod(set, ordinal, template, revision);
+        let api = self.api(set);
+        match api.create(&PostParams::default(), &pod).await {
+            Ok(made) => {
+                self.tell(set, "Create", &what, None);
+                Ok(made.resource_version())
+            }
+            Err(error) if is_terminating(&error) => Ok(None),
+            Err(error) => {
+                // What is there already is not this set's, or not in the cache yet.
+                if !is_already_exists(&error) {
+                    self.tell(set, "Create", &what, Some(&text(&error)));
+                }
+                Err(text(&error))
+            }
+        }
+    }
+
+    async fn delete(&self, set: &StatefulSet, name: &str) -> Result<Option<String>, String> {
+        let what = format!("Pod {name}");
+        match self.api(set).delete(name, &DeleteParams::default()).await {
+            Ok(deleted) => {
+                self.tell(set, "Delete", &what, None);
+                Ok(deleted.left().and_then(|pod| pod.resource_version()))
+            }
+            Err(error) if is_not_found(&error) => Ok(None),
+            Err(error) => {
+                self.tell(set, "Delete", &what, Some(&text(&error)));
+                Err(text(&error))
+            }
+        }
+    }
+
+    fn api(&self, set: &StatefulSet) -> Api<v1::Pod> {
+        let namespace = set.metadata.namespace.as_deref().unwrap_or_default();
+        Api::namespaced(self.context.client.clone(), namespace)
+    }
+
+    fn claim_api(&self, set: &StatefulSet) -> Api<v1::PersistentVolumeClaim> {
+        let namespace = set.metadata.namespace.as_deref().unwrap_or_default();
+        Api::namespaced(self.context.client.clone(), namespace)
+    }
+
+    /// Makes the claims of a pod that are missing.
+    async fn ensure_claims(&self, set: &StatefulSet, ordinal: i32) -> Result<(), String> {
+        let namespace = set.metadata.namespace.as_deref().unwrap_or_default();
+        let mut failures = Vec::new();
+        let mut versions = Versions::default();
+        for (_, claim) in made(set, ordinal) {
+            let name = claim.name_any();
+            match claims::Claims::get(&self.claims, namespace, &name) {
+                Some(found) if found.metadata.deletion_timestamp.is_some() => {
+                    failures.push(format!("pvc {name} is being deleted"));
+                }
+                Some(_) => {}
+                None => {
+                    let what = format!("Claim {name} Pod {}", pod_name(set, ordinal));
+                    match self
+                        .claim_api(set)
+                        .create(&PostParams::default(), &claim)
+                        .await
+                    {
+                        Ok(made) => {
+                            versions.add(made.resource_version());
+                            self.recorder.tell(
+                                set,
+                                Tone::Normal,
+                                "SuccessfulCreate",
+                                format!("Create {what} in StatefulSet {} success", set.name_any()),
+                            );
+                        }
+                        Err(error) if is_already_exists(&error) => {}
+                        Err(error) => {
+                            let why = text(&error);
+                            failures.push(format!("failed to create PVC {name}: {why}"));
+                            let message = format!(
+                                "Create Claim {name} for Pod {} in StatefulSet {} failed error: {why}",
+                                pod_name(set, ordinal),
+                                set.name_any()
+                            );
+                            self.recorder
+                                .tell(set, Tone::Warning, "FailedCreate", message);
+                        }
+                    }
+                }
+            }
+        }
+        self.claims.reach(versions.newest().as_deref()).await;
+        if failures.is_empty() {
+            Ok(())
+        } else {
+            Err(failures.join(", "))
+        }
+    }
+
+    /// Puts right the labels of a pod, and the owners of its claims.
+    async fn repair(
+        &self,
+        set: &StatefulSet,
+        pod: &Pod,
+        ordinal: i32,
+    ) -> Result<Option<String>, String> {
+        let namespace = set.metadata.namespace.as_deref().unwrap_or_default();
+        let mut versions = Versions::default();
+        for (_, claim) in made(set, ordinal) {
+            let name = claim.name_any();
+            let Some(found) = claims::Claims::get(&self.claims, namespace, &name) else {
+                continue;
+            };
+            let pod_name = pod_name(set, ordinal);
+            if claims::is_managed(&found.metadata, set, Some(pod), &pod_name) {
+                let message = format!(
+                    "PersistentVolumeClaim {name} has a conflicting OwnerReference that acts as a manging controller, the retention policy is ignored for this claim"
+                );
+                self.recorder
+                    .tell(set, Tone::Warning, "ConflictingController", message);
+            }
+            let Some(owners) = claims::owners(&found.metadata, set, Some(pod), ordinal) else {
+                continue;
+            };
+            let patch = json!({"metadata": {
+                "ownerReferences": owners,
+                "resourceVersion": found.metadata.resource_version
+            }});
+            let params = PatchParams::default();
+            let written = self
+                .claim_api(set)
+                .patch(&name, &params, &Patch::Merge(patch))
+                .await;
+            let written = written.map_err(|error| text(&error))?;
+            versions.add(written.resource_version());
+        }
+        self.claims.reach(versions.newest().as_deref()).await;
+        let name = pod.name_any();
+        if pod.labels().get(POD_NAME) == Some(&name) {
+            return Ok(None);
+        }
+        let labels = json!({POD_NAME: name, "apps.kubernetes.io/pod-index": ordinal.to_string()});
+        let patch = json!({"metadata": {"labels": labels, "uid": pod.metadata.uid}});
+        let what = format!("Pod {name}");
+        match self
+            .api(set)
+            .patch(&name, &PatchParams::default(), &Patch::Merge(patch))
+            .await
+        {
+            Ok(written) => {
+                self.tell(set, "Update", &what, None);
+                Ok(written.resource_version())
+            }
+            Err(error) => {
+                self.tell(set, "Update", &what, Some(&text(&error)));
+                Err(text(&error))
+            }
+        }
+    }
+
+    async fn write_status(
+        &self,
+        set: &StatefulSet,
+        status: StatefulSetStatus,
+    ) -> Result<(), kube::Error> {
+        if set.status.as_ref().is_some_and(|had| same(&status, had)) {
+            return Ok(());
+        }
+        let namespace = set.metadata.namespace.as_deref().unwrap_or_default();
+        let api: Api<StatefulSet> = Api::namespaced(self.context.client.clone(), namespace);
+        let name = set.name_any();
+        let mut new = StatefulSet {
+            status: Some(status.clone()),
+            ..set.clone()
+        };
+        for last in [false, true] {
+            match api
+                .replace_status(&name, &PostParams::default(), &new)
+                .await
+            {
+                Ok(written) => {
+                    self.sets.reach(written.resource_version().as_deref()).await;
+                    return Ok(());
+                }
+                Err(error) if is_not_found(&error) => return Ok(()),
+                Err(error) if is_conflict(&error) && !last => match api.get_opt(&name).await? {
+                    Some(newer) if newer.metadata.uid == set.metadata.uid => {
+                        new = StatefulSet {
+                            status: Some(status.clone()),
+                            ..newer
+                        };
+                    }
+                    _ => return Ok(()),
+                },
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Whether two statuses say the same; what is absent is zero.
+fn same(a: &StatefulSetStatus, b: &StatefulSetStatus) -> bool {
+    let numbers = |status: &StatefulSetStatus| {
+        let counts = [
+            status.ready_replicas,
+            status.available_replicas,
+            status.current_replicas,
+            status.updated_replicas,
+            status.collision_count,
+        ];
+        (
+            status.replicas,
+            counts.map(|count| count.unwrap_or(0)),
+            status.observed_generation.unwrap_or(0),
+            status.current_revision.clone().unwrap_or_default(),
+            status.update_revision.clone().unwrap_or_default(),
+            status.conditions.clone().unwrap_or_default(),
+        )
+    };
+    numbers(a) == numbers(b)
+}
+
+/// The pod of a place.
+fn make_pod(
+    set: &StatefulSet,
+    ordinal: i32,
+    template: &PodTemplateSpec,
+    revision: &str,
+) -> v1::Pod {
+    let name = pod_name(set, ordinal);
+    let owner = controller_reference(set);
+    let mut pod = from_template(template, &set.name_any(), owner, Some(name.clone()));
+    let labels = pod.metadata.labels.get_or_insert_default();
+    labels.insert(POD_NAME.to_owned(), name.clone());
+    labels.insert(
+        "apps.kubernetes.io/pod-index".to_owned(),
+        ordinal.to_string(),
+    );
+    labels.insert(POD_HASH.to_owned(), revision.to_owned());
+    let spec = pod.spec.get_or_insert_default();
+    spec.hostname = Some(name);
+    spec.subdomain.clone_from(&set.spec.service_name);
+    let claims = made(set, ordinal);
+    let own = spec.volumes.take().unwrap_or_default();
+    let others = own
+        .into_iter()
+        .filter(|volume| !claims.iter().any(|(name, _)| *name == volume.name));
+    let volumes: Vec<v1::Volume> = claims
+        .iter()
+        .map(|(name, claim)| v1::Volume {
+            name: name.clone(),
+            persistent_volume_claim: Some(v1::PersistentVolumeClaimVolumeSource {
+                claim_name: claim.name_any(),
+                read_only: None,
+            }),
+            ..v1::Volume::default()
+        })
+        .chain(others)
+        .collect();
+    spec.volumes = (!volumes.is_empty()).then_some(volumes);
+    pod
+}

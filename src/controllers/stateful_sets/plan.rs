@@ -1,0 +1,346 @@
+//! What a stateful set does next, decided from what it is, its pods, its claims and the time.
+//! Follows k8s.io/kubernetes/pkg/controller/statefulset/stateful_set_control.go.
+
+use std::sync::Arc;
+
+use k8s_openapi::api::apps::v1::{StatefulSet, StatefulSetStatus};
+use k8s_openapi::jiff::Timestamp;
+use kube::ResourceExt as _;
+
+use super::claims::Claims;
+use crate::controllers::deployments::scaled;
+use crate::controllers::history::POD_HASH;
+use crate::controllers::kinds::Pod;
+use crate::controllers::pods::is_available;
+
+/// The label with a pod's own name.
+pub(super) const POD_NAME: &str = "statefulset.kubernetes.io/pod-name";
+
+/// What is to be done, in this order.
+#[derive(Debug, Default, PartialEq)]
+pub(super) struct Plan {
+    /// Pods to be made: ordinal, and whether of the newer revision.
+    pub create: Vec<(i32, bool)>,
+    /// Pods whose claims are to be made where they are missing.
+    pub claims: Vec<i32>,
+    /// Pods whose labels or claims are not as they should be.
+    pub repair: Vec<i32>,
+    /// Pods to be deleted.
+    pub delete: Vec<String>,
+    /// What the set says of itself.
+    pub status: StatefulSetStatus,
+}
+
+/// Everything a decision is made of.
+pub(super) struct Facts<'a> {
+    pub set: &'a StatefulSet,
+    /// The pods of the set.
+    pub pods: &'a [Arc<Pod>],
+    /// The names of the revisions that pods have, and are to have.
+    pub current: &'a str,
+    pub update: &'a str,
+    pub collisions: i32,
+    pub claims: &'a dyn Claims,
+    pub now: Timestamp,
+}
+
+pub(super) fn replicas(set: &StatefulSet) -> i32 {
+    set.spec.replicas.unwrap_or(1)
+}
+
+pub(super) fn start(set: &StatefulSet) -> i32 {
+    let ordinals = set.spec.ordinals.as_ref();
+    ordinals.and_then(|ordinals| ordinals.start).unwrap_or(0)
+}
+
+/// Name of the parent, and ordinal, of a pod by its name.
+pub(super) fn split(name: &str) -> Option<(&str, i32)> {
+    let (parent, ordinal) = name.rsplit_once('-')?;
+    let digits = !ordinal.is_empty() && ordinal.bytes().all(|byte| byte.is_ascii_digit());
+    Some((parent, ordinal.parse().ok().filter(|_| digits)?))
+}
+
+pub(super) fn is_parallel(set: &StatefulSet) -> bool {
+    set.spec.pod_management_policy.as_deref() == Some("Parallel")
+}
+
+fn revision(pod: &Pod) -> &str {
+    pod.labels().get(POD_HASH).map_or("", String::as_str)
+}
+
+/// A place for a pod: what is there, if anything.
+#[derive(Clone)]
+struct Place {
+    ordinal: i32,
+    pod: Option<Arc<Pod>>,
+}
+
+/// Whether to stop here for this time.
+type Stop = bool;
+
+struct Work<'a> {
+    facts: &'a Facts<'a>,
+    places: Vec<Place>,
+    /// Pods beyond the wanted ones, the highest first.
+    condemned: Vec<Place>,
+    plan: Plan,
+}
+
+/// Decides.
+pub(super) fn plan(facts: &Facts<'_>) -> Plan {
+    let set = facts.set;
+    let (first, count) = (start(set), replicas(set));
+    let mut places: Vec<Place> = (first..first + count)
+        .map(|ordinal| Place { ordinal, pod: None })
+        .collect();
+    let mut condemned = Vec::new();
+    for pod in facts.pods {
+        let name = pod.name_any();
+        let Some((_, ordinal)) = split(&name) else {
+            continue;
+        };
+        let place = usize::try_from(ordinal - first).ok();
+        match place.and_then(|place| places.get_mut(place)) {
+            Some(place) => place.pod = Some(pod.clone()),
+            None => condemned.push(Place {
+                ordinal,
+                pod: Some(pod.clone()),
+            }),
+        }
+    }
+    condemned.sort_by_key(|place| std::cmp::Reverse(place.ordinal));
+    let mut work = Work {
+        facts,
+        places,
+        condemned,
+        plan: Plan::default(),
+    };
+    work.count();
+    if set.metadata.deletion_timestamp.is_none() {
+        work.decide();
+    }
+    work.complete();
+    work.plan
+}
+
+impl Work<'_> {
+    fn seconds(&self) -> i32 {
+        self.facts.set.spec.min_ready_seconds.unwrap_or(0)
+    }
+
+    fn is_available(&self, place: &Place) -> bool {
+        let pod = place.pod.as_ref();
+        pod.is_some_and(|pod| is_available(pod, self.seconds(), self.facts.now))
+    }
+
+    fn is_unavailable(&self, place: &Place) -> bool {
+        !self.is_available(place) || place.pod.as_ref().is_some_and(|pod| pod.is_deleting())
+    }
+
+    fn count(&mut self) {
+        let facts = self.facts;
+        let pods = || facts.pods.iter().filter(|pod| !pod.phase().is_empty());
+        let number = |count: usize| i32::try_from(count).unwrap_or(i32::MAX);
+        let is_ready = |pod: &&Arc<Pod>| pod.phase() == "Running" && pod.is_ready();
+        let of = |revision_name: &str| {
+            let pods = pods().filter(|pod| !pod.is_deleting() && revision(pod) == revision_name);
+            Some(number(pods.count()))
+        };
+        let available =
+            pods().filter(|pod| is_ready(pod) && is_available(pod, self.seconds(), facts.now));
+        let had = facts.set.status.as_ref();
+        self.plan.status = StatefulSetStatus {
+            observed_generation: facts.set.metadata.generation,
+            replicas: number(pods().count()),
+            ready_replicas: Some(number(pods().filter(is_ready).count())),
+            available_replicas: Some(number(available.count())),
+            current_replicas: of(facts.current),
+            updated_replicas: of(facts.update),
+            current_revision: Some(facts.current.to_owned()),
+            update_revision: Some(facts.update.to_owned()),
+            collision_count: Some(facts.collisions),
+            conditions: had.and_then(|status| status.conditions.clone()),
+        };
+    }
+
+    fn decide(&mut self) {
+        let ordered = !is_parallel(self.facts.set);
+        let first_unavailable = self
+            .places
+            .iter()
+            .chain(self.condemned.iter().rev())
+            .find(|place| self.is_unavailable(place))
+            .map(|place| place.ordinal);
+        for place in self.places.clone() {
+            if self.keep(&place, ordered) && ordered {
+                return;
+            }
+        }
+        for place in self.condemned.clone() {
+            if let Some(pod) = &place.pod
+                && !self
+                    .facts
+                    .claims
+                    .are_owned(self.facts.set, pod, place.ordinal)
+            {
+                self.plan.repair.push(place.ordinal);
+            }
+        }
+        for place in self.condemned.clone() {
+            if self.condemn(&place, ordered, first_unavailable) && ordered {
+                return;
+            }
+        }
+        self.update();
+    }
+
+    /// Brings one wanted pod closer to what it should be.
+    fn keep(&mut self, place: &Place, ordered: bool) -> Stop {
+        let set = self.facts.set;
+        let Some(pod) = &place.pod else {
+            if self.facts.claims.are_stale(set, place.ordinal) {
+                return true;
+            }
+            self.plan
+                .create
+                .push((place.ordinal, self.is_newer(place.ordinal)));
+            return true;
+        };
+        if pod.is_terminal() {
+            if !pod.is_deleting() {
+                self.plan.delete.push(pod.name_any());
+            }
+            return true;
+        }
+        if pod.phase() == "Pending" {
+            self.plan.claims.push(place.ordinal);
+        }
+        let is_ready = pod.phase() == "Running" && pod.is_ready();
+        if ordered && (pod.is_deleting() || !is_ready || !self.is_available(place)) {
+            return true;
+        }
+        let named = pod.labels().get(POD_NAME) == Some(&pod.name_any());
+        if !named || !self.facts.claims.are_owned(set, pod, place.ordinal) {
+            self.plan.repair.push(place.ordinal);
+        }
+        false
+    }
+
+    /// Whether a new pod is of the newer revision.
+    fn is_newer(&self, ordinal: i32) -> bool {
+        let set = self.facts.set;
+        let strategy = set.spec.update_strategy.as_ref();
+        let rolling = strategy.and_then(|strategy| strategy.rolling_update.as_ref());
+        let older = match rolling {
+            Some(rolling) => rolling.partition.unwrap_or(0),
+            None if strategy.and_then(|strategy| strategy.type_.as_deref())
+                == Some("RollingUpdate") =>
+            {
+                let status = set.status.as_ref();
+                status
+                    .and_then(|status| status.current_replicas)
+                    .unwrap_or(0)
+            }
+            None => 0,
+        };
+        ordinal >= start(set) + older
+    }
+
+    /// Ends one pod that is too many.
+    fn condemn(&mut self, place: &Place, ordered: bool, first_unavailable: Option<i32>) -> Stop {
+        let Some(pod) = &place.pod else { return false };
+        if pod.is_deleting() {
+            return ordered;
+        }
+        let is_ready = pod.phase() == "Running" && pod.is_ready();
+        let holds_up = !is_ready || !self.is_available(place);
+        if ordered && holds_up && first_unavailable != Some(place.ordinal) {
+            return true;
+        }
+        self.plan.delete.push(pod.name_any());
+        true
+    }
+
+    /// Ends pods of the older revision, as many as may be unavailable.
+    fn update(&mut self) {
+        let set = self.facts.set;
+        let strategy = set.spec.update_strategy.as_ref();
+        if strategy.and_then(|strategy| strategy.type_.as_deref()) == Some("OnDelete") {
+            return;
+        }
+        let rolling = strategy.and_then(|strategy| strategy.rolling_update.as_ref());
+        let partition = rolling.and_then(|rolling| rolling.partition).unwrap_or(0);
+        let most = match rolling.and_then(|rolling| rolling.max_unavailable.as_ref()) {
+            Some(value) => scaled(Some(value), replicas(set), false).max(1),
+            None => 1,
+        };
+        let most = usize::try_from(most).unwrap_or(1);
+        let parallel = is_parallel(set);
+        let is_old = |place: &Place| {
+            let pod = place.pod.as_ref();
+            pod.is_none_or(|pod| revision(pod) != self.facts.update)
+        };
+        let is_deleting = |place: &Place| place.pod.as_ref().is_some_and(|pod| pod.is_deleting());
+        let down: Vec<&Place> = self
+            .places
+            .iter()
+            .filter(|place| self.is_unavailable(place))
+            .collect();
+        let waiting = parallel
+            && down
+                .iter()
+                .any(|place| is_old(place) && !is_deleting(place));
+        if down.len() >= most && !waiting {
+            return;
+        }
+        let mut left = most.saturating_sub(down.len());
+        let from = usize::try_from(partition).unwrap_or(0);
+        let candidates: Vec<&Place> = self
+            .places
+            .iter()
+            .enumerate()
+            .rev()
+            .filter(|(i, place)| {
+                *i >= from && is_old(place) && !is_deleting(place) && place.pod.is_some()
+            })
+            .map(|(_, place)| place)
+            .collect();
+        let mut delete = Vec::new();
+        if parallel {
+            // What does not work is replaced whatever the limit: it cannot get worse.
+            delete.extend(candidates.iter().filter(|place| !self.is_available(place)));
+        }
+        for place in candidates {
+            if left == 0 {
+                break;
+            }
+            if parallel && self.is_unavailable(place) {
+                continue;
+            }
+            delete.push(place);
+            left -= 1;
+        }
+        let names: Vec<String> = delete
+            .iter()
+            .filter_map(|place| place.pod.as_ref())
+            .map(|pod| pod.name_any())
+            .collect();
+        if let Some(current) = self.plan.status.current_replicas.as_mut() {
+            *current -= i32::try_from(names.len()).unwrap_or(0);
+        }
+        self.plan.delete.extend(names);
+    }
+
+    /// An update that is done makes the newer revision the current one.
+    fn complete(&mut self) {
+        let wanted = replicas(self.facts.set);
+        let status = &mut self.plan.status;
+        if status.updated_replicas == Some(wanted)
+            && status.ready_replicas == Some(wanted)
+            && status.replicas == wanted
+        {
+            status.current_replicas = status.updated_replicas;
+            status.current_revision.clone_from(&status.update_revision);
+        }
+    }
+}
