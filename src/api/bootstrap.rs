@@ -97,9 +97,32 @@ fn path(resource: &Resource, version: &str, namespace: &str) -> String {
     path
 }
 
-async fn send(
+/// Asks the API as the server itself; answers the code, and the message of a refusal.
+pub(super) async fn send(
     server: &Arc<Server>,
     method: Method,
+    path: &str,
+    manager: &str,
+    object: Option<&Value>,
+) -> (StatusCode, String) {
+    ask(server, method, "application/json", path, manager, object).await
+}
+
+/// Applies an object as the server itself.
+pub(super) async fn apply(
+    server: &Arc<Server>,
+    path: &str,
+    manager: &str,
+    object: &Value,
+) -> (StatusCode, String) {
+    const APPLY: &str = "application/apply-patch+yaml";
+    ask(server, Method::PATCH, APPLY, path, manager, Some(object)).await
+}
+
+async fn ask(
+    server: &Arc<Server>,
+    method: Method,
+    content_type: &str,
     path: &str,
     manager: &str,
     object: Option<&Value>,
@@ -109,12 +132,13 @@ async fn send(
     let uri = if method == Method::DELETE {
         path.to_owned()
     } else {
-        format!("{path}?fieldManager={manager}")
+        let mark = if path.contains('?') { '&' } else { '?' };
+        format!("{path}{mark}fieldManager={manager}")
     };
     let request = match Request::builder()
         .method(method)
         .uri(uri)
-        .header(http::header::CONTENT_TYPE, "application/json")
+        .header(http::header::CONTENT_TYPE, content_type)
         .body(Full::new(Bytes::from(body)))
     {
         Ok(request) => request,

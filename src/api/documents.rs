@@ -125,10 +125,8 @@ impl Server {
     }
 
     fn address(&self) -> String {
-        format!(
-            "{}:{}",
-            self.cluster.settings.advertise_address, self.cluster.settings.secure_port
-        )
+        let settings = &self.cluster.settings;
+        std::net::SocketAddr::new(settings.advertise_address, settings.secure_port).to_string()
     }
 }
 

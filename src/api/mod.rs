@@ -13,6 +13,7 @@ pub mod listen;
 pub mod metrics;
 pub mod negotiate;
 pub mod openapi;
+pub mod own_service;
 pub mod query;
 pub mod read;
 pub mod reply;

@@ -21,6 +21,7 @@ use crate::auth::pki::{Pki, PkiError};
 use crate::controllers::client::Transport;
 use crate::controllers::manager::Manager;
 use crate::controllers::{self};
+use crate::meta::addresses::{Network, parse_cidr};
 use crate::resources::cluster::{Cluster, Settings};
 use crate::store::{self, OpenError};
 
@@ -41,6 +42,15 @@ pub struct Arguments {
     authorization_mode: Vec<Mode>,
     #[command(flatten)]
     identity: identity::Arguments,
+    /// The address by which others reach this server; the address it listens on, or this machine's, if not given.
+    #[arg(long)]
+    advertise_address: Option<IpAddr>,
+    /// The range of addresses for services, or one of IPv4 and one of IPv6, the default one first.
+    #[arg(long, value_delimiter = ',', value_parser = range, default_value = "10.96.0.0/16")]
+    service_cluster_ip_range: Vec<Network>,
+    /// Ports of nodes that services may have: FIRST-LAST.
+    #[arg(long, value_parser = port_range, default_value = "30000-32767")]
+    service_node_port_range: (u16, u16),
     /// Keep objects in memory only: nothing of them is left when the process ends.
     #[arg(long)]
     in_memory: bool,
@@ -84,6 +94,14 @@ pub enum ServeError {
     /// The command line.
     #[error(transparent)]
     Admission(#[from] admission::ChainError),
+    /// The command line.
+    #[error(
+        "--service-cluster-ip-range takes one range, or one of IPv4 and one of IPv6; {asked} were given"
+    )]
+    ServiceRanges {
+        /// How many.
+        asked: usize,
+    },
     /// The listener.
     #[error(
         "cannot listen on {address}: {cause}; stop what uses it, or choose another --secure-port"
@@ -184,6 +202,11 @@ where
     let settings = Settings {
         secure_port: port,
         issuer: arguments.identity.issuer(),
+        service_ranges: both_versions(arguments.service_cluster_ip_range)?,
+        node_ports: arguments.service_node_port_range,
+        advertise_address: arguments
+            .advertise_address
+            .unwrap_or_else(|| advertised(arguments.bind_address)),
         ..Settings::default()
     };
     let cluster = Arc::new(Cluster::new(store.clone(), settings));
@@ -229,6 +252,7 @@ where
         metrics: Arc::default(),
     });
     crate::api::bootstrap::objects_of_a_new_cluster(&server).await;
+    crate::api::own_service::ensure(&server).await;
     let api = server.clone();
     let transport = Transport::new(move |request, user| api.clone().handle(request, user));
     let manager = Manager::start(
@@ -241,6 +265,7 @@ where
     );
     let ends = CancellationToken::new();
     let definitions = tokio::spawn(crate::api::definitions::run(server.clone(), ends.clone()));
+    let own_service = tokio::spawn(crate::api::own_service::keep(server.clone(), ends.clone()));
     let upkeep = tokio::spawn(store::upkeep::keep(store.clone(), ends.clone()));
     announce(&url, &path);
     let serving = tokio::spawn(listen::serve(
@@ -268,9 +293,56 @@ where
     ends.cancel();
     let _ = serving.await;
     let _ = definitions.await;
+    let _ = own_service.await;
     let _ = upkeep.await;
     store.close().await;
     Ok(())
+}
+
+/// Reads a range of addresses for services.
+fn range(text: &str) -> Result<Network, String> {
+    let (_, network) = parse_cidr(text).ok_or("it must be a range such as 10.96.0.0/16")?;
+    let bits = if network.address.is_ipv4() { 32 } else { 128 } - network.prefix;
+    match bits {
+        0..=1 => Err("it must hold at least two addresses besides its own".to_owned()),
+        65.. => Err("an IPv6 range may be at most a /64".to_owned()),
+        _ => Ok(network),
+    }
+}
+
+/// Reads `30000-32767`.
+fn port_range(text: &str) -> Result<(u16, u16), String> {
+    let ends = text.split_once('-').and_then(|(first, last)| {
+        let (first, last) = (first.parse().ok()?, last.parse().ok()?);
+        (first <= last && first > 0).then_some((first, last))
+    });
+    ends.ok_or_else(|| "it must be FIRST-LAST, ports in order".to_owned())
+}
+
+/// Ranges that services can have together.
+fn both_versions(ranges: Vec<Network>) -> Result<Vec<Network>, ServeError> {
+    match &ranges[..] {
+        [_] => Ok(ranges),
+        [one, other] if one.address.is_ipv4() != other.address.is_ipv4() => Ok(ranges),
+        _ => Err(ServeError::ServiceRanges {
+            asked: ranges.len(),
+        }),
+    }
+}
+
+/// The address to tell others: the one that is listened on, or, where that is all of them, the one by which this
+/// machine would reach another.
+fn advertised(bound: IpAddr) -> IpAddr {
+    if !bound.is_unspecified() {
+        return bound;
+    }
+    // Nothing is sent: a connected socket only knows its own side.
+    let own = || {
+        let socket = std::net::UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).ok()?;
+        socket.connect((Ipv4Addr::new(192, 0, 2, 1), 9)).ok()?;
+        Some(socket.local_addr().ok()?.ip())
+    };
+    own().unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST))
 }
 
 /// Says where the server is, and what to type next.

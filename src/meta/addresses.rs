@@ -15,6 +15,14 @@ pub struct Network {
 }
 
 impl Network {
+    /// The first address that a host can have.
+    pub fn first_host(&self) -> IpAddr {
+        match self.address {
+            IpAddr::V4(ip) => Ipv4Addr::from(u32::from(ip).wrapping_add(1)).into(),
+            IpAddr::V6(ip) => Ipv6Addr::from(u128::from(ip).wrapping_add(1)).into(),
+        }
+    }
+
     /// Whether `address` is one of the network's.
     pub fn contains(&self, address: IpAddr) -> bool {
         match (self.address, address) {

@@ -492,6 +492,23 @@ pub fn random(bytes: &mut [u8]) {
     let _ = ring::rand::SystemRandom::new().fill(bytes);
 }
 
+/// A new uid: a random UUID.
+pub fn new_uid() -> String {
+    let mut b = [0u8; 16];
+    random(&mut b);
+    b[6] = (b[6] & 0x0f) | 0x40;
+    b[8] = (b[8] & 0x3f) | 0x80;
+    let hex: String = b.iter().map(|byte| format!("{byte:02x}")).collect();
+    format!(
+        "{}-{}-{}-{}-{}",
+        &hex[..8],
+        &hex[8..12],
+        &hex[12..16],
+        &hex[16..20],
+        &hex[20..]
+    )
+}
+
 /// A name made from a prefix (cut so that five characters fit behind it).
 pub fn generated(prefix: &str) -> String {
     let mut bytes = [0u8; 5];

@@ -1,13 +1,14 @@
 //! What the server knows: the store, what is served, and its settings. Rules, admission and verbs read other
 //! objects through it.
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 
 use super::custom::definition::{self, Definitions};
 use super::registry::{Registry, Resource};
+use crate::meta::addresses::Network;
 use crate::schema::{Value, json};
 use crate::store::view::View;
 use crate::store::{Entry, Store};
@@ -15,14 +16,14 @@ use crate::store::{Entry, Store};
 /// Settings of the server that rules and admission need.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// `--service-cluster-ip-range`: network address and prefix length.
-    pub service_cidr: (Ipv4Addr, u8),
+    /// `--service-cluster-ip-range`: one range, or one of each IP version, the default one first.
+    pub service_ranges: Vec<Network>,
     /// `--service-node-port-range`, both ends included.
     pub node_ports: (u16, u16),
     /// The port on which the API is served.
     pub secure_port: u16,
-    /// The address that the service `kubernetes` leads to.
-    pub advertise_address: Ipv4Addr,
+    /// The address that the service `kubernetes` leads to; a loopback address leads nowhere.
+    pub advertise_address: IpAddr,
     /// `--service-account-issuer`
     pub issuer: String,
     /// `--event-ttl` in seconds.
@@ -32,10 +33,13 @@ pub struct Settings {
 impl Default for Settings {
     fn default() -> Self {
         Settings {
-            service_cidr: (Ipv4Addr::new(10, 96, 0, 0), 16),
+            service_ranges: vec![Network {
+                address: Ipv4Addr::new(10, 96, 0, 0).into(),
+                prefix: 16,
+            }],
             node_ports: (30000, 32767),
             secure_port: 6443,
-            advertise_address: Ipv4Addr::LOCALHOST,
+            advertise_address: Ipv4Addr::LOCALHOST.into(),
             issuer: "https://kubernetes.default.svc.cluster.local".to_owned(),
             event_ttl: 3600,
         }

@@ -14,6 +14,7 @@ pub mod scale;
 pub mod cluster;
 pub mod custom;
 mod groups;
+pub mod upkeep;
 
 pub use registry::{Column, Registry, Resource, Subresource, Version, gvk_type};
 pub use rules::{Age, Cx, Deletion, Effects, Generation, MetaOnStatus, NOTHING, Rules, Selectable};

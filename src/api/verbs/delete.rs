@@ -279,17 +279,18 @@ impl Write<'_> {
             ))));
         }
         let put = (!ends).then(|| record::encode(resource, &new));
-        let mut changes = vec![Change {
+        let changes = vec![Change {
             resource: resource.prefix.clone(),
             key: entry.key.clone(),
             expect: Expect::Revision(entry.rev),
             put,
             ttl: None,
         }];
+        let mut along = effects;
         if ends {
-            changes.extend((rules.effects)(None, Some(&old), &self.cx())?);
+            along.extend((rules.effects)(None, Some(&old), &self.cx())?);
         }
-        match self.commit(changes, effects).await {
+        match self.commit(changes, along).await {
             Ok(committed) => {
                 let mut shown = if ends && grace.is_none() { old } else { new };
                 shown

@@ -47,22 +47,7 @@ pub(super) enum Attempt {
     Lost(String),
 }
 
-/// A new uid.
-pub fn new_uid() -> String {
-    let mut b = [0u8; 16];
-    names::random(&mut b);
-    b[6] = (b[6] & 0x0f) | 0x40;
-    b[8] = (b[8] & 0x3f) | 0x80;
-    let hex: String = b.iter().map(|byte| format!("{byte:02x}")).collect();
-    format!(
-        "{}-{}-{}-{}-{}",
-        &hex[..8],
-        &hex[8..12],
-        &hex[12..16],
-        &hex[16..20],
-        &hex[20..]
-    )
-}
+pub use names::new_uid;
 
 impl Write<'_> {
     /// Makes an object of what the body said (in the request's version).
@@ -234,15 +219,15 @@ impl Write<'_> {
             });
         }
         let ttl = rules.ttl.map(|_| target.cluster.settings.event_ttl);
-        let mut changes = vec![Change {
+        let changes = vec![Change {
             resource: resource.prefix.clone(),
             key: key.clone(),
             expect: Expect::Absent,
             put: Some(record::encode(resource, &object)),
             ttl,
         }];
-        changes.extend(along);
-        match self.commit(changes, effects).await {
+        let along = along.into_iter().chain(effects).collect();
+        match self.commit(changes, along).await {
             Ok(committed) => {
                 let reply = Reply::Entry(201, committed.entries[0].clone());
                 Ok(Attempt::Made(Box::new(reply)))
@@ -455,7 +440,7 @@ impl Write<'_> {
         }
         let put = (!ends).then(|| record::encode(resource, &new));
         let ttl = rules.ttl.map(|_| target.cluster.settings.event_ttl);
-        let mut changes = vec![Change {
+        let changes = vec![Change {
             resource: resource.prefix.clone(),
             key: entry.key.clone(),
             expect: Expect::Revision(entry.rev),
@@ -465,8 +450,8 @@ impl Write<'_> {
         if ends {
             along = (rules.effects)(None, Some(&old), &self.cx())?;
         }
-        changes.extend(along);
-        match self.commit(changes, effects).await {
+        let along = along.into_iter().chain(effects).collect();
+        match self.commit(changes, along).await {
             Ok(_) if ends => {
                 let mut shown = new;
                 shown

@@ -24,6 +24,8 @@ mod workloads;
 
 pub(super) use core::pods::disabled::drop_old_annotations;
 
+pub(super) use core::services;
+
 /// The rules of a built-in resource.
 pub(super) fn rules(group: &str, plural: &str) -> Rules {
     match group {

@@ -12,6 +12,7 @@ pub(in crate::resources::groups) mod pods;
 mod quotas;
 mod resources;
 mod secrets;
+pub(in crate::resources) mod services;
 #[cfg(test)]
 mod tests;
 pub(in crate::resources::groups) mod volumes;
@@ -36,6 +37,7 @@ pub(super) fn rules(plural: &str) -> Rules {
         "resourcequotas" => quotas::RULES,
         "secrets" => secrets::RULES,
         "serviceaccounts" => accounts::RULES,
+        "services" => services::RULES,
         _ => Rules::DEFAULT,
     }
 }

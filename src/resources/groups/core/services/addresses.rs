@@ -1,0 +1,351 @@
+//! Cluster addresses: each that a service has is an IPAddress object, written in the commit that writes the service.
+//! Follows k8s.io/kubernetes/pkg/registry/core/service/ipallocator.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::sync::Arc;
+
+use crate::meta::addresses::{Network, parse_cidr, parse_ip};
+use crate::meta::{names, time};
+use crate::resources::cluster::Cluster;
+use crate::resources::{Cx, record};
+use crate::schema::Value;
+use crate::store::{Change, Entry, Expect};
+use crate::value;
+
+const GROUP: &str = "networking.k8s.io";
+const PLURAL: &str = "ipaddresses";
+const FAMILY_LABEL: &str = "ipaddress.kubernetes.io/ip-family";
+const MANAGER_LABEL: &str = "ipaddress.kubernetes.io/managed-by";
+const MANAGER: &str = "ipallocator.k8s.io";
+/// How many addresses of a range are tried before it counts as full.
+const SEARCHED: u128 = 1 << 20;
+
+/// For how many seconds an address may be without its service.
+const YOUNG: i64 = 60;
+
+pub(super) const FULL: &str = "range is full";
+
+/// A range of addresses that services take theirs from.
+#[derive(Clone, Copy)]
+struct Range {
+    network: Network,
+    ready: bool,
+}
+
+impl Range {
+    fn bits(&self) -> u32 {
+        let all = if self.network.address.is_ipv4() {
+            32
+        } else {
+            128
+        };
+        all - u32::from(self.network.prefix)
+    }
+
+    fn start(&self) -> u128 {
+        number(self.network.address)
+    }
+
+    /// The first and last address that may be given: not the network's own, nor the broadcast address of IPv4.
+    fn ends(&self) -> (u128, u128) {
+        let (v4, start) = (self.network.address.is_ipv4(), self.start());
+        let size = 1u128.checked_shl(self.bits()).unwrap_or(u128::MAX);
+        let last = start.saturating_add(size - 1);
+        (start + 1, if v4 { last.saturating_sub(1) } else { last })
+    }
+
+    fn holds(&self, ip: IpAddr) -> bool {
+        let (first, last) = self.ends();
+        self.network.address.is_ipv4() == ip.is_ipv4() && (first..=last).contains(&number(ip))
+    }
+
+    fn address(&self, number: u128) -> IpAddr {
+        if self.network.address.is_ipv4() {
+            Ipv4Addr::from(u32::try_from(number).unwrap_or(u32::MAX)).into()
+        } else {
+            Ipv6Addr::from(number).into()
+        }
+    }
+
+    /// How many of the first addresses are left for those who ask for one.
+    fn reserved(&self) -> u128 {
+        match 1u128.checked_shl(self.bits()).unwrap_or(u128::MAX) {
+            0..=16 => 0,
+            size => (size / 16).clamp(16, 256),
+        }
+    }
+}
+
+fn number(ip: IpAddr) -> u128 {
+    match ip {
+        IpAddr::V4(ip) => u32::from(ip).into(),
+        IpAddr::V6(ip) => ip.into(),
+    }
+}
+
+/// The ranges of a cluster, the default one first.
+fn ranges(cluster: &Cluster) -> Vec<Range> {
+    let mut objects = cluster.list(GROUP, "servicecidrs", "");
+    objects.sort_by_key(|object| object.at("metadata").str("name") != "kubernetes");
+    objects
+        .iter()
+        .flat_map(|object| {
+            let ready =
+                object.at("metadata").get("deletionTimestamp").is_none() && is_ready(object);
+            object
+                .at("spec")
+                .list("cidrs")
+                .iter()
+                .filter_map(move |range| {
+                    let (_, network) = parse_cidr(range.as_str()?)?;
+                    Some(Range { network, ready })
+                })
+        })
+        .collect()
+}
+
+/// A range of which nobody says whether it is ready is.
+fn is_ready(range: &Value) -> bool {
+    let mut conditions = range.at("status").list("conditions").iter();
+    conditions
+        .find(|condition| condition.str("type") == "Ready")
+        .is_none_or(|condition| condition.str("status") == "True")
+}
+
+/// Takes addresses for a service.
+pub(super) struct Pool<'a> {
+    cx: &'a Cx<'a>,
+    /// Name of the service.
+    name: &'a str,
+    ranges: Vec<Range>,
+}
+
+impl<'a> Pool<'a> {
+    /// The addresses of a cluster, for a service of this name in the request's namespace.
+    pub(super) fn new(cx: &'a Cx<'a>, name: &'a str) -> Self {
+        Pool {
+            cx,
+            name,
+            ranges: ranges(cx.cluster),
+        }
+    }
+
+    /// Takes an address; answers what to write along, which is nothing where the service has the address already.
+    ///
+    /// # Errors
+    /// It is in no range, or taken.
+    pub(super) fn take(&self, ip: IpAddr) -> Result<Option<Change>, String> {
+        if self.cx.dry_run {
+            return self.try_out(ip).map(|()| None);
+        }
+        if !self
+            .ranges
+            .iter()
+            .any(|range| range.ready && range.holds(ip))
+        {
+            return Err("the provided network does not match the current range".to_owned());
+        }
+        match self.holder(ip) {
+            None => Ok(self.write(ip)),
+            // Left over by a write of this very service that went wrong.
+            Some(holder) if self.is_own(&holder) => Ok(None),
+            Some(_) => Err("provided IP is already allocated".to_owned()),
+        }
+    }
+
+    /// A dry run asks one range only, and does not look whether the address is taken, as upstream.
+    fn try_out(&self, ip: IpAddr) -> Result<(), String> {
+        let fits = |range: &&Range| range.network.address.is_ipv4() == ip.is_ipv4();
+        let mut ranges = self.ranges.iter().filter(fits);
+        let range = ranges
+            .clone()
+            .find(|range| range.holds(ip))
+            .or_else(|| ranges.next());
+        match range {
+            Some(range) if !range.ready => Err("allocator not ready".to_owned()),
+            Some(range) if !range.holds(ip) => Err(format!(
+                "the provided IP ({ip}) is not in the valid range. The range of valid IPs is {}",
+                range.network
+            )),
+            Some(_) => Ok(()),
+            None => Err("allocator not ready".to_owned()),
+        }
+    }
+
+    /// Takes any address of a family: one of the upper part of a range as long as there is one.
+    ///
+    /// # Errors
+    /// No range has one left.
+    pub(super) fn take_any(&self, v4: bool) -> Result<(IpAddr, Option<Change>), String> {
+        let mut ranges = self
+            .ranges
+            .iter()
+            .filter(|range| range.network.address.is_ipv4() == v4);
+        if self.cx.dry_run {
+            // Not a real one, as upstream.
+            let range = ranges.next().ok_or(FULL)?;
+            return Ok((range.network.address, None));
+        }
+        let found = ranges.filter(|range| range.ready).find_map(|range| {
+            let (first, last) = range.ends();
+            let dynamic = first.saturating_add(range.reserved());
+            self.free_in(range, dynamic, last)
+                .or_else(|| self.free_in(range, first, dynamic.saturating_sub(1)))
+        });
+        let ip = found.ok_or(FULL)?;
+        Ok((ip, self.write(ip)))
+    }
+
+    fn free_in(&self, range: &Range, first: u128, last: u128) -> Option<IpAddr> {
+        let size = last.checked_sub(first)?.saturating_add(1);
+        let mut bytes = [0; 16];
+        names::random(&mut bytes);
+        let start = u128::from_le_bytes(bytes) % size;
+        (0..size.min(SEARCHED))
+            .map(|i| range.address(first + start.wrapping_add(i) % size))
+            .find(|ip| self.holder(*ip).is_none())
+    }
+
+    fn holder(&self, ip: IpAddr) -> Option<Value> {
+        self.cx.cluster.get(GROUP, PLURAL, "", &ip.to_string())
+    }
+
+    fn is_own(&self, holder: &Value) -> bool {
+        holder.at("spec").at("parentRef") == &parent(self.cx.namespace, self.name)
+    }
+
+    fn write(&self, ip: IpAddr) -> Option<Change> {
+        write(
+            self.cx.cluster,
+            self.cx.now,
+            ip,
+            self.cx.namespace,
+            self.name,
+        )
+    }
+}
+
+fn parent(namespace: &str, name: &str) -> Value {
+    value!({"resource": "services", "namespace": namespace, "name": name})
+}
+
+/// The object that holds an address for a service.
+fn write(cluster: &Cluster, now: i64, ip: IpAddr, namespace: &str, name: &str) -> Option<Change> {
+    let resource = cluster.resource(GROUP, PLURAL)?;
+    let family = if ip.is_ipv4() { "IPv4" } else { "IPv6" };
+    let ip = ip.to_string();
+    let mut object = value!({
+        "kind": "IPAddress",
+        "apiVersion": "networking.k8s.io/v1",
+        "metadata": {
+            "name": (ip.as_str()),
+            "uid": (names::new_uid()),
+            "creationTimestamp": (time::print(now)),
+            "managedFields": [{
+                "manager": "kube-apiserver",
+                "operation": "Update",
+                "apiVersion": "networking.k8s.io/v1",
+                "time": (time::print(now)),
+                "fieldsType": "FieldsV1",
+                "fieldsV1": {
+                    "f:metadata": {"f:labels": {
+                        ".": {},
+                        "f:ipaddress.kubernetes.io/ip-family": {},
+                        "f:ipaddress.kubernetes.io/managed-by": {}
+                    }},
+                    "f:spec": {"f:parentRef": {
+                        ".": {}, "f:name": {}, "f:namespace": {}, "f:resource": {}
+                    }}
+                }
+            }]
+        },
+        "spec": {"parentRef": (parent(namespace, name))}
+    });
+    let labels = object
+        .object_mut()
+        .object_mut("metadata")
+        .object_mut("labels");
+    labels.insert(FAMILY_LABEL, family);
+    labels.insert(MANAGER_LABEL, MANAGER);
+    crate::resources::forms::tidy(&mut object, &resource);
+    Some(Change {
+        resource: resource.prefix.clone(),
+        key: resource.key("", &ip),
+        expect: Expect::Absent,
+        put: Some(record::encode(&resource, &object)),
+        ttl: None,
+    })
+}
+
+/// Gives an address back; nothing where no object holds it.
+pub(super) fn give_back(cluster: &Cluster, ip: &str) -> Option<Change> {
+    let ip = parse_ip(ip)?.to_string();
+    let resource = cluster.resource(GROUP, PLURAL)?;
+    let key = resource.key("", &ip);
+    let entry = cluster.store.head(&key)?;
+    Some(Change {
+        resource: resource.prefix.clone(),
+        key,
+        expect: Expect::Revision(entry.rev),
+        put: None,
+        ttl: None,
+    })
+}
+
+/// Changes, each for a commit of its own, that let go of addresses whose services do not have them, and hold those
+/// that services have. Service and address are written in one commit, but for the second address of a service with
+/// two, which is written just before: what is young is left alone.
+pub(super) fn repairs(cluster: &Cluster) -> Vec<Change> {
+    let now = time::now();
+    let (Some(services), Some(addresses)) = (
+        cluster.resource("", "services"),
+        cluster.resource(GROUP, PLURAL),
+    ) else {
+        return Vec::new();
+    };
+    let world = cluster.store.world();
+    let all = |prefix: &str| -> Vec<(Arc<Entry>, Value)> {
+        let entries = world.range(prefix, prefix, "");
+        entries
+            .map(|entry| (entry.clone(), crate::resources::cluster::object(entry)))
+            .collect()
+    };
+    let mut had: BTreeMap<String, Value> = BTreeMap::new();
+    for (_, service) in all(&services.prefix) {
+        let meta = service.at("metadata");
+        for ip in super::allocate::addresses_of(service.at("spec")) {
+            if let Some(ip) = parse_ip(&ip) {
+                had.insert(
+                    ip.to_string(),
+                    parent(meta.str("namespace"), meta.str("name")),
+                );
+            }
+        }
+    }
+    let mut changes = Vec::new();
+    let mut held = BTreeSet::new();
+    for (entry, address) in all(&addresses.prefix) {
+        let meta = address.at("metadata");
+        let name = meta.str("name").to_owned();
+        let is_ours = meta.at("labels").str(MANAGER_LABEL) == MANAGER;
+        let born = time::parse(meta.str("creationTimestamp")).unwrap_or(0);
+        let matches = had.get(&name) == Some(address.at("spec").at("parentRef"));
+        if is_ours && !matches && now - born > YOUNG {
+            changes.push(Change {
+                resource: addresses.prefix.clone(),
+                key: entry.key.clone(),
+                expect: Expect::Revision(entry.rev),
+                put: None,
+                ttl: None,
+            });
+        }
+        held.insert(name);
+    }
+    for (ip, parent) in had.iter().filter(|(ip, _)| !held.contains(*ip)) {
+        let (namespace, name) = (parent.str("namespace"), parent.str("name"));
+        let made = parse_ip(ip).and_then(|ip| write(cluster, now, ip, namespace, name));
+        changes.extend(made);
+    }
+    changes
+}
