@@ -2,8 +2,8 @@
 //! Follows k8s.io/kubernetes/pkg/kubeapiserver/options/plugins.go and k8s.io/apiserver/pkg/server/options/admission.go.
 
 use super::{
-    Plugin, defaults, extras, limit_ranges, namespaces, owner_references, pod_security, priority,
-    quota, resize, runtime_class, service_accounts,
+    Plugin, certificates, defaults, extras, limit_ranges, namespaces, owner_references,
+    pod_security, priority, quota, resize, runtime_class, service_accounts,
 };
 
 /// Settings of plugins.
@@ -111,10 +111,18 @@ pub static PLUGINS: &[Known] = &[
         Box::new(resize::PersistentVolumeClaimResize)
     }),
     on("RuntimeClass", |_| Box::new(runtime_class::RuntimeClass)),
-    absent("CertificateApproval", true),
-    absent("CertificateSigning", true),
-    absent("ClusterTrustBundleAttest", true),
-    absent("CertificateSubjectRestriction", true),
+    on("CertificateApproval", |_| {
+        Box::new(certificates::CertificateApproval)
+    }),
+    on("CertificateSigning", |_| {
+        Box::new(certificates::CertificateSigning)
+    }),
+    on("ClusterTrustBundleAttest", |_| {
+        Box::new(certificates::ClusterTrustBundleAttest)
+    }),
+    on("CertificateSubjectRestriction", |_| {
+        Box::new(certificates::CertificateSubjectRestriction)
+    }),
     on("DefaultIngressClass", |_| {
         Box::new(defaults::DefaultIngressClass)
     }),

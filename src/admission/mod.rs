@@ -1,5 +1,6 @@
 //! Admission: the built-in plugins, each a synchronous decision over the request and snapshots of other objects.
 
+mod certificates;
 mod chain;
 mod defaults;
 mod extras;

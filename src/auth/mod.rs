@@ -9,6 +9,7 @@ pub mod node;
 pub mod pki;
 pub mod rbac;
 pub mod review;
+pub mod signers;
 pub mod tokens;
 
 use compact_str::CompactString;

@@ -243,6 +243,11 @@ impl Errors {
         );
     }
 
+    /// `Invalid value: DETAIL`, the value left out.
+    pub fn invalid_omitted(&mut self, path: Path<'_>, detail: &str) {
+        self.push(Reason::Invalid, path, format!("Invalid value: {detail}"));
+    }
+
     /// `Unsupported value: V: supported values: "A", "B"`, in the order given.
     pub fn not_supported(&mut self, path: Path<'_>, value: impl Into<Value>, supported: &[&str]) {
         let value = value.into();

@@ -8,6 +8,7 @@ pub mod cron;
 pub mod errors;
 pub mod jsonpath;
 pub mod names;
+pub mod pem;
 pub mod quantity;
 pub mod regexp;
 pub mod selector;

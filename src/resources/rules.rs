@@ -1,5 +1,6 @@
 //! What one kind does differently from all others.
 
+use crate::auth::{Authorizer, User};
 use crate::meta::{At, Errors, Status};
 use crate::schema::Value;
 use crate::store::Change;
@@ -19,6 +20,10 @@ pub struct Cx<'a> {
     pub dry_run: bool,
     /// The metadata that the client sent, before anything was added; null outside of a creation's preparation.
     pub sent: &'a Value,
+    /// Who asks.
+    pub user: &'a User,
+    /// Who judges what else the asker may do; none where nothing is written.
+    pub authorizer: Option<&'a dyn Authorizer>,
     /// The resource.
     pub resource: &'a super::Resource,
     /// Settings of the server and other objects that rules may look at.

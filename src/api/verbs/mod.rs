@@ -62,6 +62,8 @@ impl Target {
             subresource: &self.info.subresource,
             now: self.now,
             dry_run: false,
+            user: &self.user,
+            authorizer: None,
             sent: &crate::resources::NOTHING,
             resource: &self.resource,
             cluster: &self.cluster,

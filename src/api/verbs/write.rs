@@ -83,6 +83,7 @@ impl Write<'_> {
     pub(super) fn cx(&self) -> Cx<'_> {
         Cx {
             dry_run: self.options.dry_run,
+            authorizer: Some(self.authorizer),
             ..self.target.cx()
         }
     }
@@ -191,7 +192,7 @@ impl Write<'_> {
         if !rules.metadata_last {
             metadata(&mut errors);
         }
-        (rules.validate)(at, None, &target.cx(), &mut errors);
+        (rules.validate)(at, None, &self.cx(), &mut errors);
         if rules.metadata_last && errors.is_empty() {
             metadata(&mut errors);
         }
@@ -394,7 +395,7 @@ impl Write<'_> {
             along = (rules.effects)(Some(&mut new), Some(&old), &self.cx())?;
             (rules.prepare_update)(&mut new, &old, &target.cx());
         } else {
-            (rules.prepare_status)(&mut new, &old, &target.cx());
+            (rules.prepare_status)(&mut new, &old, &self.cx());
         }
         owners::take(&mut new);
         owners::put(&mut new, owned);
@@ -410,9 +411,9 @@ impl Write<'_> {
             &mut errors,
         );
         if main {
-            (rules.validate)(at, Some(was), &target.cx(), &mut errors);
+            (rules.validate)(at, Some(was), &self.cx(), &mut errors);
         } else {
-            (rules.validate_status)(at, was, &target.cx(), &mut errors);
+            (rules.validate_status)(at, was, &self.cx(), &mut errors);
         }
         if !rules.repeats_causes {
             errors.once();

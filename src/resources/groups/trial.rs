@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::Rules;
+use crate::auth::User;
 use crate::meta::{At, Errors};
 use crate::resources::cluster::{Cluster, Settings};
 use crate::resources::{Cx, Registry, Resource, metadata};
@@ -11,6 +12,7 @@ use crate::schema::{Value, decode, json};
 /// A kind and a cluster without objects.
 pub(super) struct Trial {
     cluster: Cluster,
+    user: User,
     resource: Arc<Resource>,
 }
 
@@ -19,6 +21,7 @@ impl Trial {
     pub fn of(group: &str, plural: &str) -> Trial {
         Trial {
             cluster: Cluster::new(crate::store::memory(), Settings::default()),
+            user: User::new("jane", &["devs"]),
             resource: Registry::builtin()
                 .get(group, plural)
                 .expect("a built-in resource")
@@ -37,6 +40,8 @@ impl Trial {
             subresource,
             now: 1_000_000,
             dry_run: false,
+            user: &self.user,
+            authorizer: None,
             sent: &crate::resources::NOTHING,
             resource: &self.resource,
             cluster: &self.cluster,

@@ -29,6 +29,7 @@ pub(in crate::resources::groups) use before::Before;
 pub(in crate::resources::groups::core) use claims::access_modes;
 pub(in crate::resources::groups) use claims::claim_spec;
 pub(in crate::resources::groups::core) use pod::{create, ephemeral_containers, update};
+pub(in crate::resources::groups) use projected::{signer_name, user_annotations};
 pub(in crate::resources::groups::core) use resize::resize;
 pub(in crate::resources::groups) use resources::container_resource_name;
 pub(in crate::resources::groups::core) use resources::{

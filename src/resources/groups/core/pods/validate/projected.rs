@@ -212,7 +212,7 @@ fn certificate(certificate: At<'_>, paths: &mut Paths<'_>, errors: &mut Errors) 
 }
 
 /// ValidateUserAnnotations
-fn user_annotations(annotations: At<'_>, errors: &mut Errors) {
+pub(in crate::resources::groups) fn user_annotations(annotations: At<'_>, errors: &mut Errors) {
     let mut size = 0;
     for (key, value) in annotations.entries() {
         size += key.len() + value.str().len();

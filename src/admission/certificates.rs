@@ -1,0 +1,158 @@
+//! CertificateApproval, CertificateSigning, ClusterTrustBundleAttest and CertificateSubjectRestriction: certificates are
+//! approved, signed and vouched for by those who may do so for the signer, and nobody asks for one that makes him master
+//! of the cluster. Follows k8s.io/kubernetes/plugin/pkg/admission/certificates.
+
+use x509_parser::certification_request::X509CertificationRequest;
+use x509_parser::prelude::FromDer as _;
+
+use super::{Attributes, Operation, Plugin};
+use crate::auth::signers;
+use crate::meta::{Status, pem};
+use crate::schema::Value;
+
+const GROUP: &str = "certificates.k8s.io";
+const REQUESTS: &str = "certificatesigningrequests";
+/// The signer of certificates by which clients are known to the server.
+const CLIENT_SIGNER: &str = "kubernetes.io/kube-apiserver-client";
+
+/// The group that may do everything.
+const MASTERS: &str = "system:masters";
+
+/// Approvals need the right to approve for the signer.
+pub struct CertificateApproval;
+/// Certificates and conditions need the right to sign for the signer.
+pub struct CertificateSigning;
+/// Bundles of a signer need the right to attest for it.
+pub struct ClusterTrustBundleAttest;
+/// Nobody asks for a certificate of the group of masters.
+pub struct CertificateSubjectRestriction;
+
+fn signer(object: &Value) -> &str {
+    object.at("spec").str("signerName")
+}
+
+fn may(request: &Attributes<'_>, verb: &str, signer: &str) -> bool {
+    signers::may(request.authorizer, request.user, verb, signer)
+}
+
+impl Plugin for CertificateApproval {
+    fn name(&self) -> &'static str {
+        "CertificateApproval"
+    }
+
+    fn validate(&self, request: &mut Attributes<'_>) -> Result<(), Status> {
+        let Some(old) = request.old else {
+            return Ok(());
+        };
+        let approval = request.operation == Operation::Update && request.subresource == "approval";
+        if !approval || !request.is_about(GROUP, REQUESTS) || may(request, "approve", signer(old)) {
+            return Ok(());
+        }
+        let name = crate::meta::errors::quoted(signer(old));
+        Err(request.forbidden(&format!(
+            "user not permitted to approve requests with signerName {name}"
+        )))
+    }
+}
+
+impl Plugin for CertificateSigning {
+    fn name(&self) -> &'static str {
+        "CertificateSigning"
+    }
+
+    fn validate(&self, request: &mut Attributes<'_>) -> Result<(), Status> {
+        let Some(old) = request.old else {
+            return Ok(());
+        };
+        let status = request.operation == Operation::Update && request.subresource == "status";
+        let changed = |key: &str| request.object.at("status").at(key) != old.at("status").at(key);
+        if !status
+            || !request.is_about(GROUP, REQUESTS)
+            || !["certificate", "conditions"].into_iter().any(changed)
+            || may(request, "sign", signer(old))
+        {
+            return Ok(());
+        }
+        let name = crate::meta::errors::quoted(signer(old));
+        Err(request.forbidden(&format!(
+            "user not permitted to sign requests with signerName {name}"
+        )))
+    }
+}
+
+impl Plugin for ClusterTrustBundleAttest {
+    fn name(&self) -> &'static str {
+        "ClusterTrustBundleAttest"
+    }
+
+    fn validate(&self, request: &mut Attributes<'_>) -> Result<(), Status> {
+        let asked = signer(&request.object);
+        if !matches!(request.operation, Operation::Create | Operation::Update)
+            || !request.is_about(GROUP, "clustertrustbundles")
+            || asked.is_empty()
+            || request
+                .old
+                .is_some_and(|old| only_for_collection(&request.object, old))
+            || may(request, "attest", asked)
+        {
+            return Ok(());
+        }
+        let name = crate::meta::errors::quoted(asked);
+        Err(request.forbidden(&format!(
+            "user not permitted to attest for signerName {name}"
+        )))
+    }
+}
+
+/// Whether nothing changes but what garbage collection is about: IsOnlyMutatingGCFields.
+fn only_for_collection(new: &Value, old: &Value) -> bool {
+    let rest = |object: &Value| {
+        let mut object = object.clone();
+        let meta = object.object_mut().object_mut("metadata");
+        for key in ["ownerReferences", "finalizers", "managedFields"] {
+            meta.remove(key);
+        }
+        object
+    };
+    rest(new) == rest(old)
+}
+
+impl Plugin for CertificateSubjectRestriction {
+    fn name(&self) -> &'static str {
+        "CertificateSubjectRestriction"
+    }
+
+    fn validate(&self, request: &mut Attributes<'_>) -> Result<(), Status> {
+        if request.operation != Operation::Create
+            || !request.is_of(GROUP, REQUESTS)
+            || signer(&request.object) != CLIENT_SIGNER
+        {
+            return Ok(());
+        }
+        let asked = request.object.at("spec").str("request");
+        if organizations(asked).iter().any(|group| group == MASTERS) {
+            return Err(request.forbidden(&format!(
+                "use of {CLIENT_SIGNER} signer with {MASTERS} group is not allowed"
+            )));
+        }
+        Ok(())
+    }
+}
+
+/// The organizations in the subject of a request (base64 of PEM): the groups that its certificate would put a client
+/// into.
+fn organizations(request: &str) -> Vec<String> {
+    use base64::Engine as _;
+    let engine = &base64::engine::general_purpose::STANDARD;
+    let text = engine.decode(request).unwrap_or_default();
+    let blocks = pem::blocks(&String::from_utf8_lossy(&text));
+    let der = blocks.first().map_or(&[][..], |block| &block.bytes);
+    let Ok((_, parsed)) = X509CertificationRequest::from_der(der) else {
+        return Vec::new();
+    };
+    let subject = &parsed.certification_request_info.subject;
+    subject
+        .iter_organization()
+        .filter_map(|name| name.as_str().ok().map(str::to_owned))
+        .collect()
+}
