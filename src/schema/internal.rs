@@ -126,6 +126,8 @@ fn convert(value: &Value, go_type: &str, schema: Option<&Schema>) -> Value {
             };
             Value::Object(object.iter().map(convert).collect())
         }
+        // Bytes are written in base64, as they are served.
+        (Value::String(_), Some("byte" | "uint8"), _) => value.clone(),
         (_, Some(_), _) | (_, _, Some(_)) => Value::Null,
         _ if go_type.starts_with("apiextensions.JSONSchemaPropsOr") => either(value, go_type),
         _ => match TYPES.get(go_type) {

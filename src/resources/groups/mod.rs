@@ -3,6 +3,7 @@
 use super::Rules;
 use super::registry::Conversion;
 
+mod admissionregistration;
 mod apps;
 mod autoscaling;
 mod batch;
@@ -20,6 +21,7 @@ mod scheduling;
 mod storage;
 #[cfg(test)]
 mod trial;
+mod webhooks;
 mod workloads;
 
 pub(super) use core::pods::disabled::drop_old_annotations;
@@ -34,9 +36,9 @@ pub(super) fn rules(group: &str, plural: &str) -> Rules {
         "autoscaling" => autoscaling::rules(plural),
         "batch" => batch::rules(plural),
         "certificates.k8s.io" => certificates::rules(plural),
+        "admissionregistration.k8s.io" => admissionregistration::rules(plural),
         "coordination.k8s.io"
         | "storagemigration.k8s.io"
-        | "admissionregistration.k8s.io"
         | "apiextensions.k8s.io"
         | "apiregistration.k8s.io" => extensions::rules(group, plural),
         "discovery.k8s.io" => discovery::rules(plural),

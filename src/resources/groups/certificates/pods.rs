@@ -1,23 +1,20 @@
 //! Requests of kubelets for certificates of their pods.
 
-use ring::signature;
-use x509_parser::certification_request::X509CertificationRequest;
 use x509_parser::extensions::{GeneralName, ParsedExtension};
-use x509_parser::prelude::{FromDer as _, X509Certificate};
-use x509_parser::x509::SubjectPublicKeyInfo;
+use x509_parser::prelude::X509Certificate;
 
 use super::SIGNER;
 use super::x509::{self, Key};
 use crate::auth::signers;
 use crate::meta::{At, Errors, conditions, names, pem, time};
-use crate::resources::groups::core::pods::cells;
 use crate::resources::groups::core::pods::validate::{signer_name, user_annotations};
+use crate::resources::groups::core::pods::{cells, defaults};
 use crate::resources::{Cx, MetaOnStatus, Rules, Selectable};
-use crate::schema::Value;
+use crate::schema::{Object, Value};
 
 const DAY: i64 = 86_400;
 const HOUR: i64 = 3_600;
-/// The largest keys, proofs and stub requests, in bytes.
+/// The largest request of a key, in bytes.
 const SIZE: usize = 10 << 10;
 /// The longest chain, in bytes.
 const CHAIN_SIZE: usize = 100 << 10;
@@ -26,6 +23,10 @@ const ENDS: [&str; 3] = ["Issued", "Denied", "Failed"];
 
 /// The rules of pod certificate requests.
 pub(super) const RULES: Rules = Rules {
+    defaults: |request, _| {
+        let spec = request.object_mut().entry("spec", || Object::new().into());
+        defaults::absent(spec, "maxExpirationSeconds", DAY);
+    },
     validate: |request, old, _, errors| {
         let spec = request.field("spec");
         match old {
@@ -109,46 +110,41 @@ fn spec(spec: At<'_>, errors: &mut Errors) {
     key(spec, errors);
 }
 
-/// The key is told by an empty request, or by itself and a proof.
+/// The key is told by an empty request that it signed.
 fn key(spec: At<'_>, errors: &mut Errors) {
     let stub = spec.field("stubPKCS10Request");
-    let (key, proof) = (spec.field("pkixPublicKey"), spec.field("proofOfPossession"));
-    let said = [stub, key, proof].map(|field| !field.str().is_empty());
-    let judged = match said {
-        [true, false, false] => stub_request(stub),
-        [false, true, true] => public_key(key, proof, spec.value.str("podUID")),
-        _ => {
-            let why = "exactly one of (stubPKCS10Request) or (pkixPublicKey, proofOfPossession) must be set";
-            return errors.invalid_omitted(spec.path, why);
-        }
-    };
-    let Err((field, wrong)) = judged else { return };
-    let field = match field {
-        Part::Stub => stub,
-        Part::Key => key,
-        Part::Proof => proof,
-    };
-    match wrong {
-        Wrong::TooLong => errors.too_long(field.path, SIZE),
-        Wrong::Omitted(why) => errors.invalid_omitted(field.path, &why),
-        Wrong::Whole(why) => field.invalid(why, errors),
-        Wrong::Shown(what, why) => errors.invalid(field.path, what, why),
+    if stub.str().is_empty() {
+        let why =
+            "exactly one of (stubPKCS10Request) or (pkixPublicKey, proofOfPossession) must be set";
+        return errors.invalid_omitted(spec.path, why);
     }
-}
-
-/// The field that is wrong.
-enum Part {
-    Stub,
-    Key,
-    Proof,
-}
-
-/// What is wrong, and how it is shown.
-enum Wrong {
-    TooLong,
-    Omitted(String),
-    Whole(String),
-    Shown(String, String),
+    let der = bytes(stub);
+    if der.len() > SIZE {
+        return errors.too_long(stub.path, SIZE);
+    }
+    let Ok(request) = x509::request(&der) else {
+        return errors.invalid_omitted(stub.path, "must be a valid PKCS#10 CSR");
+    };
+    match x509::key_of(&request.certification_request_info.subject_pki) {
+        Key::Curve(bits) if !matches!(bits, 256 | 384 | 521) => errors.invalid(
+            stub.path,
+            format!("curve P-{bits}"),
+            "elliptic public keys must use curve P256, P384, or P521",
+        ),
+        Key::Rsa(bits) if !matches!(bits, 3072 | 4096) => errors.invalid(
+            stub.path,
+            format!("{bits}-bit modulus"),
+            "RSA keys must have modulus size 3072 or 4096",
+        ),
+        Key::Other => errors.invalid_omitted(
+            stub.path,
+            "unknown public key type; supported types are Ed25519, ECDSA, and RSA",
+        ),
+        _ if x509::check_signature(&request).is_err() => {
+            errors.invalid_omitted(stub.path, "invalid signature");
+        }
+        _ => {}
+    }
 }
 
 /// The bytes that base64 stands for.
@@ -156,77 +152,6 @@ fn bytes(field: At<'_>) -> Vec<u8> {
     use base64::Engine as _;
     let engine = &base64::engine::general_purpose::STANDARD;
     engine.decode(field.str()).unwrap_or_default()
-}
-
-/// Refuses keys that are too weak or unknown: what to show, and why.
-fn weakness(key: Key, curves: &str) -> Option<(Option<String>, String)> {
-    match key {
-        Key::Edwards | Key::Curve(256 | 384 | 521) | Key::Rsa(3072 | 4096) => None,
-        Key::Curve(bits) => Some((
-            Some(format!("curve P-{bits}")),
-            format!("elliptic public keys must use curve {curves}"),
-        )),
-        Key::Rsa(bits) => Some((
-            Some(format!("{bits}-bit modulus")),
-            "RSA keys must have modulus size 3072 or 4096".to_owned(),
-        )),
-        Key::Other => Some((
-            None,
-            "unknown public key type; supported types are Ed25519, ECDSA, and RSA".to_owned(),
-        )),
-    }
-}
-
-fn stub_request(stub: At<'_>) -> Result<(), (Part, Wrong)> {
-    let der = bytes(stub);
-    let refuse = |wrong| Err((Part::Stub, wrong));
-    if der.len() > SIZE {
-        return refuse(Wrong::TooLong);
-    }
-    let Ok(request) = x509::request(&der) else {
-        return refuse(Wrong::Omitted("must be a valid PKCS#10 CSR".to_owned()));
-    };
-    let key = x509::key_of(&request.certification_request_info.subject_pki);
-    match weakness(key, "P256, P384, or P521") {
-        Some((Some(shown), why)) => refuse(Wrong::Shown(shown, why)),
-        Some((None, why)) => refuse(Wrong::Omitted(why)),
-        None if x509::check_signature(&request).is_err() => {
-            refuse(Wrong::Omitted("invalid signature".to_owned()))
-        }
-        None => Ok(()),
-    }
-}
-
-fn public_key(key: At<'_>, proof: At<'_>, pod: &str) -> Result<(), (Part, Wrong)> {
-    let (der, signature) = (bytes(key), bytes(proof));
-    if der.len() > SIZE {
-        return Err((Part::Key, Wrong::TooLong));
-    }
-    if signature.len() > SIZE {
-        return Err((Part::Proof, Wrong::TooLong));
-    }
-    let Ok(([], info)) = SubjectPublicKeyInfo::from_der(&der) else {
-        let why = "must be a valid PKIX-serialized public key".to_owned();
-        return Err((Part::Key, Wrong::Whole(why)));
-    };
-    let kind = x509::key_of(&info);
-    match weakness(kind, "P256 or P384") {
-        Some((Some(shown), why)) => return Err((Part::Key, Wrong::Shown(shown, why))),
-        Some((None, why)) => return Err((Part::Key, Wrong::Whole(why))),
-        None => {}
-    }
-    let algorithm: &dyn signature::VerificationAlgorithm = match kind {
-        Key::Edwards => &signature::ED25519,
-        Key::Rsa(_) => &signature::RSA_PSS_2048_8192_SHA256,
-        Key::Curve(384) => &signature::ECDSA_P384_SHA256_ASN1,
-        _ => &signature::ECDSA_P256_SHA256_ASN1,
-    };
-    signature::UnparsedPublicKey::new(algorithm, &info.subject_public_key.data)
-        .verify(pod.as_bytes(), &signature)
-        .map_err(|_| {
-            let why = "could not verify proof-of-possession signature".to_owned();
-            (Part::Proof, Wrong::Omitted(why))
-        })
 }
 
 /// The end that a status has come to; empty for none.
@@ -336,11 +261,11 @@ fn issued(request: At<'_>, now: i64, errors: &mut Errors) {
     };
     names_of(&leaf, chain, errors);
     let stub = bytes(spec.field("stubPKCS10Request"));
-    let key = match X509CertificationRequest::from_der(&stub) {
-        Ok((_, request)) => request.certification_request_info.subject_pki.raw.to_vec(),
-        Err(_) => bytes(spec.field("pkixPublicKey")),
-    };
-    if leaf.public_key().raw != key {
+    let request = x509::request(&stub);
+    let key = request
+        .as_ref()
+        .map(|request| request.certification_request_info.subject_pki.raw);
+    if key != Ok(leaf.public_key().raw) {
         return refuse(
             "leaf certificate was not issued to the requested public key",
             errors,
