@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use std::sync::LazyLock;
 
 use super::registry::{Resource, Version};
-use crate::patch::managed::{Element, Filter, Set};
+use crate::patch::managed::{Filter, Set};
 
 static STATUS: LazyLock<Filter> = LazyLock::new(|| except(&["status"]));
 static SPEC: LazyLock<Filter> = LazyLock::new(|| except(&["spec"]));
@@ -15,7 +15,7 @@ static ALL: Filter = Filter::All;
 
 /// By resource and subresource.
 static TABLE: LazyLock<HashMap<String, Filter>> = LazyLock::new(|| {
-    let mut table: HashMap<_, _> = include_str!("documents/reset-fields.txt")
+    include_str!("documents/reset-fields.txt")
         .lines()
         .filter_map(|line| {
             let mut words = line.split(' ');
@@ -23,27 +23,7 @@ static TABLE: LazyLock<HashMap<String, Filter>> = LazyLock::new(|| {
             let fields: Vec<&str> = words.collect();
             Some((place, except(&fields)))
         })
-        .collect();
-    let path = |parts: &[&str]| -> Vec<Option<Element>> {
-        parts
-            .iter()
-            .map(|part| (*part != "*").then(|| Element::field(part)))
-            .collect()
-    };
-    table.insert(
-        "pods ephemeralcontainers".to_owned(),
-        Filter::Only(vec![path(&["spec", "ephemeralContainers"])]),
-    );
-    table.insert(
-        "pods resize".to_owned(),
-        Filter::Only(vec![
-            path(&["spec", "containers", "*", "resources"]),
-            path(&["spec", "containers", "*", "resizePolicy"]),
-            path(&["spec", "initContainers", "*", "resources"]),
-            path(&["spec", "initContainers", "*", "resizePolicy"]),
-        ]),
-    );
-    table
+        .collect()
 });
 
 fn except(paths: &[&str]) -> Filter {

@@ -202,35 +202,6 @@ impl Set {
         })
     }
 
-    /// Keeps of the set what lies on or below one of `patterns`: `None` in a pattern is any element.
-    pub fn only(&self, patterns: &[Vec<Option<Element>>]) -> Set {
-        let refs: Vec<&[Option<Element>]> = patterns.iter().map(Vec::as_slice).collect();
-        self.only_below(&refs)
-    }
-
-    fn only_below(&self, patterns: &[&[Option<Element>]]) -> Set {
-        if patterns.iter().any(|pattern| pattern.is_empty()) {
-            return self.clone();
-        }
-        let mut out = Set::default();
-        for node in &self.nodes {
-            let deeper: Vec<&[Option<Element>]> = patterns
-                .iter()
-                .filter_map(|pattern| pattern.split_first())
-                .filter(|(first, _)| first.as_ref().is_none_or(|first| *first == node.element))
-                .map(|(_, rest)| rest)
-                .collect();
-            if !deeper.is_empty() {
-                out.push(
-                    node.element.clone(),
-                    node.member,
-                    node.children.only_below(&deeper),
-                );
-            }
-        }
-        out
-    }
-
     /// Calls `visit` with every path in the set: at each level those that end there first, then those below.
     pub fn each(&self, visit: &mut impl FnMut(&[&Element])) {
         fn go<'a>(set: &'a Set, path: &mut Vec<&'a Element>, visit: &mut impl FnMut(&[&Element])) {

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::LazyLock;
 
 use super::conflict::Conflict;
-use super::element::{Element, same};
+use super::element::same;
 use super::entries::{Entry, Managed, Manager, Operation, seconds};
 use super::merge::merge;
 use super::set::Set;
@@ -77,17 +77,14 @@ pub enum Filter {
     All,
     /// All but these and what is below them: the write resets them.
     Except(Set),
-    /// Only what lies on and below these.
-    Only(Vec<Vec<Option<Element>>>),
 }
 
 impl Filter {
     fn keep(&self, set: Set) -> Set {
         match self {
             Filter::All => set,
-            Filter::Except(_) | Filter::Only(_) if set.is_empty() => set,
+            Filter::Except(_) if set.is_empty() => set,
             Filter::Except(reset) => set.recursive_difference(reset),
-            Filter::Only(patterns) => set.only(patterns),
         }
     }
 }
