@@ -20,8 +20,6 @@ mod trial;
 
 pub use chain::{ChainError, PLUGINS, Settings, chain};
 
-use std::sync::Arc;
-
 use futures::future::BoxFuture;
 
 use crate::auth::{Authorizer, User};
@@ -75,9 +73,6 @@ pub struct Attributes<'a> {
     pub warnings: Vec<String>,
     /// Changes of other objects that go along with the write (quota charges). Dropped on dry run and refusal.
     pub effects: Vec<Change>,
-    /// Keys of effects that an attempt before this one has committed already, because what they go along with lost a
-    /// race later.
-    pub done: &'a [Arc<str>],
     /// Decides what users may do.
     pub authorizer: &'a dyn Authorizer,
 }

@@ -76,7 +76,6 @@ impl Trial {
             now: 1_000_000,
             warnings: Vec::new(),
             effects: Vec::new(),
-            done: &[],
             authorizer: &nobody,
         };
         let result = plugin

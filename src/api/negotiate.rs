@@ -132,7 +132,14 @@ pub fn accept(headers: &HeaderMap, offer: Offer) -> Result<Accepted, Status> {
         let format = match clause.media {
             "application/json" | "*/*" => Format::Json,
             "application/yaml" if !watch && offer != Offer::Json => Format::Yaml,
-            PROTOBUF if matches!(offer, Offer::Objects | Offer::Documents) => Format::Protobuf,
+            PROTOBUF if !matches!(offer, Offer::Custom | Offer::CustomWatch | Offer::Json) => {
+                Format::Protobuf
+            }
+            // There are objects in YAML, but no streams of them: the first choice decides.
+            "application/yaml" if offer == Offer::Watch && shape(&clause, offer).is_some() => {
+                known_media = true;
+                break;
+            }
             "application/yaml" | PROTOBUF => {
                 known_media = offer != Offer::Json;
                 continue;
@@ -252,6 +259,8 @@ pub fn accept_status(headers: &HeaderMap) -> Format {
         .unwrap_or_default();
     clauses(header)
         .iter()
+        // A refusal has no other form than its own.
+        .filter(|clause| clause.params.iter().all(|(key, _)| *key != "as"))
         .find_map(|clause| match clause.media {
             "application/json" | "*/*" => Some(Format::Json),
             "application/yaml" => Some(Format::Yaml),

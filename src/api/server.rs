@@ -26,6 +26,7 @@ use crate::auth::User;
 use crate::auth::authorize::{Authorizers, check};
 use crate::auth::impersonate::{self, Impersonation};
 use crate::auth::tokens::Tokens;
+use crate::meta::errors::quoted;
 use crate::meta::{Status, time};
 use crate::resources::cluster::Cluster;
 use crate::resources::forms;
@@ -183,8 +184,9 @@ impl Server {
         if target.resource.is_custom() {
             custom::check_verb(&target, &parts.method)?;
         } else {
-            self.check_verb(&target, parts)?;
+            self.check_verb(&target, parts, warnings)?;
         }
+        check_name(&target)?;
         warnings.extend(target.version().deprecation.iter().map(ToString::to_string));
         let offer = match (target.info.verb == "watch", target.resource.is_custom()) {
             (true, true) => Offer::CustomWatch,
@@ -215,7 +217,12 @@ impl Server {
     }
 
     /// Whether the path, with its method, is served.
-    fn check_verb(&self, target: &Target, parts: &Parts) -> Result<(), Status> {
+    fn check_verb(
+        &self,
+        target: &Target,
+        parts: &Parts,
+        warnings: &mut Vec<String>,
+    ) -> Result<(), Status> {
         let info = &target.info;
         let version = target.version();
         let verbs = if info.subresource.is_empty() {
@@ -229,10 +236,18 @@ impl Server {
         if parts.method == Method::HEAD || parts.method == Method::OPTIONS {
             return Err(Status::method_not_allowed());
         }
+        // Only proxies have paths behind them.
+        if !info.rest.is_empty() && info.subresource != "proxy" {
+            return Err(Status::no_such_resource());
+        }
         if info.verb == "watch"
             && !verbs.iter().any(|verb| verb == "watch")
             && verbs.iter().any(|verb| verb == "list")
         {
+            if info.old_watch {
+                return Err(Status::no_such_resource());
+            }
+            warnings.extend(version.deprecation.iter().map(ToString::to_string));
             return Err(Status::verb_not_supported("watch", target.about("")));
         }
         if !verbs.iter().any(|verb| *verb == info.verb.as_str()) {
@@ -241,6 +256,7 @@ impl Server {
         // Objects are made in a collection, and changed by their names.
         let needs_name = matches!(info.verb.as_str(), "get" | "update" | "patch" | "delete");
         if info.subresource.is_empty()
+            && !info.old_watch
             && (needs_name == info.path_name.is_empty()
                 || (info.verb == "create") != info.path_name.is_empty() && info.verb == "create")
         {
@@ -362,7 +378,6 @@ impl Server {
             plugins: &self.plugins,
             options_object: &NULL,
             authorizer: &*self.authorizer,
-            done: Vec::new(),
             warnings: Vec::new(),
         }
     }
@@ -489,4 +504,29 @@ where
                 Status::bad_request(format!("unable to read the body of the request: {error}"))
             }
         })
+}
+
+/// Refuses names that no object can have, and options that are served no more.
+fn check_name(target: &Target) -> Result<(), Status> {
+    let info = &target.info;
+    let name = info.path_name.as_str();
+    if name.is_empty() && !info.subresource.is_empty() {
+        return Err(Status::bad_request("name must be provided"));
+    }
+    // The router of upstream splits such a path otherwise, and knows no such route.
+    if name.contains('/') {
+        return Err(Status::no_such_resource());
+    }
+    if name.contains('%') {
+        return Err(Status::bad_request(format!(
+            "Name parameter invalid: {}: may not contain '%'",
+            quoted(name)
+        )));
+    }
+    if info.verb == "get" && target.query.bool("export") == Some(true) {
+        return Err(Status::bad_request(
+            "the export parameter, deprecated since v1.14, is no longer supported",
+        ));
+    }
+    Ok(())
 }

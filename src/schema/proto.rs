@@ -84,6 +84,19 @@ pub fn seal(api_version: &str, kind: &str, raw: &[u8]) -> Vec<u8> {
     out
 }
 
+/// Writes an event of a watch as a frame of a stream: its length in four bytes, the greatest first, then a message
+/// `WatchEvent` that holds the object in its envelope.
+pub fn event(kind: &str, object: &[u8], out: &mut Vec<u8>) {
+    let mut raw = Vec::with_capacity(object.len() + 8);
+    put_bytes(&mut raw, 1, object);
+    let mut message = Vec::with_capacity(raw.len() + 24);
+    put_bytes(&mut message, 1, kind.as_bytes());
+    put_bytes(&mut message, 2, &raw);
+    let length = u32::try_from(message.len()).unwrap_or(u32::MAX);
+    out.extend_from_slice(&length.to_be_bytes());
+    out.append(&mut message);
+}
+
 /// A value on the wire.
 #[derive(Clone, Copy)]
 enum Wire<'a> {

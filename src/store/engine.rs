@@ -28,7 +28,7 @@ struct Logged {
 
 /// Where a durable engine keeps commits.
 pub(super) trait Log: Send + 'static {
-    /// Writes commits, each at its revision, in one durable transaction: all are on disk when it returns, or none.
+    /// Writes commits, each change at its revision, in one durable transaction: all are on disk when it returns, or none.
     fn append(&mut self, commits: &[Accepted]) -> Result<(), StoreError>;
 
     /// Forgets rows that nobody can read any more.
@@ -49,6 +49,7 @@ pub(super) struct Row {
 
 /// One key's part of an accepted commit.
 pub(super) struct Step {
+    pub(super) rev: Revision,
     pub(super) resource: ResourcePrefix,
     pub(super) old: Option<Arc<Entry>>,
     pub(super) new: Option<Arc<Entry>>,
@@ -56,13 +57,12 @@ pub(super) struct Step {
 
 /// A commit whose conditions held, not yet published.
 pub(super) struct Accepted {
-    pub(super) rev: Revision,
     pub(super) steps: Vec<Step>,
     ack: Option<oneshot::Sender<Result<Committed, StoreError>>>,
 }
 
 struct State {
-    /// The revision of the newest accepted commit.
+    /// The revision of the newest accepted change.
     rev: Revision,
     /// The newest accepted entry of every key.
     heads: HashMap<Arc<str>, Arc<Entry>>,
@@ -181,14 +181,14 @@ impl Engine {
                 });
             }
         }
-        let rev = state.rev + 1;
-        state.rev = rev;
         let now = std::time::SystemTime::now()
             .duration_since(std::time::UNIX_EPOCH)
             .map_or(0, |d| d.as_secs());
         let steps = changes
             .into_iter()
             .map(|change| {
+                state.rev += 1;
+                let rev = state.rev;
                 let expires = change.ttl.map(|ttl| now + ttl);
                 let new = change.put.map(|record| {
                     Arc::new(Entry {
@@ -203,17 +203,14 @@ impl Engine {
                     None => state.heads.remove(&change.key),
                 };
                 Step {
+                    rev,
                     resource: change.resource,
                     old,
                     new,
                 }
             })
             .collect();
-        Ok(Accepted {
-            rev,
-            steps,
-            ack: None,
-        })
+        Ok(Accepted { steps, ack: None })
     }
 
     /// Makes accepted commits visible, in order.
@@ -221,9 +218,15 @@ impl Engine {
         let mut world = World::clone(&self.world.load());
         let mut done = Vec::with_capacity(commits.len());
         for commit in commits {
-            world.rev = commit.rev;
             let mut entries = Vec::with_capacity(commit.steps.len());
-            for Step { resource, old, new } in commit.steps {
+            for Step {
+                rev,
+                resource,
+                old,
+                new,
+            } in commit.steps
+            {
+                world.rev = rev;
                 let map = world.resources.entry(resource.clone()).or_default();
                 match (&new, &old) {
                     (Some(new), _) => drop(map.insert(new.key.clone(), new.clone())),
@@ -233,11 +236,7 @@ impl Engine {
                 entries.extend(new.as_ref().or(old.as_ref()).cloned());
                 let logged = Logged {
                     resource,
-                    event: Event {
-                        rev: commit.rev,
-                        old,
-                        new,
-                    },
+                    event: Event { rev, old, new },
                 };
                 state.history_bytes += weight(&logged);
                 state.history.push_back(logged);
@@ -245,7 +244,7 @@ impl Engine {
             done.push((
                 commit.ack,
                 Committed {
-                    rev: commit.rev,
+                    rev: world.rev,
                     entries,
                 },
             ));

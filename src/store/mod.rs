@@ -1,7 +1,7 @@
 //! The store: one global revision, every object a key with a history, and watches over both.
 //!
 //! The semantics are etcd's, so that etcd can stand behind [`Store`] as a second engine: a commit is
-//! compare-and-write over a few keys at one new revision, history is kept until it is compacted, a watch
+//! compare-and-write over a few keys at new revisions, history is kept until it is compacted, a watch
 //! from any revision that is not compacted tells every later change once and in order. The embedded engine
 //! is redb; [`memory()`] keeps the same semantics without a file.
 //!
@@ -53,7 +53,7 @@ pub struct Record {
 pub struct Entry {
     /// The whole key: `/registry/pods/default/web`.
     pub key: Arc<str>,
-    /// The revision of the commit that wrote this entry.
+    /// The revision of the change that wrote this entry.
     pub rev: Revision,
     /// What was written.
     pub record: Record,
@@ -154,8 +154,8 @@ pub trait Store: Send + Sync + 'static {
     /// The newest accepted entry of `key`, durable or not yet: what read-modify-write begins with.
     fn head(&self, key: &str) -> Option<Arc<Entry>>;
 
-    /// Writes all of `changes` at one new revision, or nothing. Resolves when it is durable, with the new
-    /// revision and, for each change, the entry written or (for a deletion) the entry deleted.
+    /// Writes all of `changes`, each at a new revision of its own and in their order, or nothing. Resolves when it is
+    /// durable, with the last revision and, for each change, the entry written or (for a deletion) the entry deleted.
     ///
     /// # Errors
     /// [`StoreError::Conflict`] when a condition does not hold; an engine failure writes nothing.
@@ -196,7 +196,7 @@ pub trait Store: Send + Sync + 'static {
 /// A durable commit.
 #[derive(Debug)]
 pub struct Committed {
-    /// The revision it made.
+    /// The revision of its last change.
     pub rev: Revision,
     /// For each change, in order, the entry written, or the entry that was deleted.
     pub entries: Vec<Arc<Entry>>,

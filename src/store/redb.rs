@@ -191,12 +191,12 @@ impl Log for File {
                         continue;
                     };
                     log.insert(
-                        &*row_key(commit.rev, key),
+                        &*row_key(step.rev, key),
                         &*encode(&step.resource, step.new.as_deref()),
                     )?;
                 }
             }
-            if let Some(last) = commits.last() {
+            if let Some(last) = commits.iter().flat_map(|commit| &commit.steps).last() {
                 transaction.open_table(META)?.insert("revision", last.rev)?;
             }
             Ok(())

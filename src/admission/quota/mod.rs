@@ -54,10 +54,7 @@ impl Plugin for ResourceQuota {
             now: request.now,
         };
         let mut effects = Vec::new();
-        for entry in found
-            .iter()
-            .filter(|entry| !request.done.contains(&entry.key))
-        {
+        for entry in &found {
             let mut quota = cluster::object(entry);
             let used = match charge.on(&quota) {
                 Ok(Some(used)) => used,

@@ -53,12 +53,13 @@ impl Kubelets {
         Ok(Kubelets(tokio_rustls::TlsConnector::from(Arc::new(config))))
     }
 
-    /// Sends a request to the agent at `address` and gives its answer; the connection lives on behind it.
+    /// Sends a request to `backend` and gives its answer; the connection lives on behind it.
     async fn send(
         &self,
-        address: SocketAddr,
+        backend: Backend,
         request: Request<Full<bytes::Bytes>>,
     ) -> Result<Response<Incoming>, String> {
+        let address = backend.address;
         let dialled = |error: &dyn std::fmt::Display| format!("dial tcp {address}: {error}");
         let stream = tokio::time::timeout(CONNECT, TcpStream::connect(address))
             .await
@@ -68,20 +69,54 @@ impl Kubelets {
                 _ => dialled(&error),
             })?;
         let _ = stream.set_nodelay(true);
+        if !backend.tls {
+            return ask(stream, request).await;
+        }
         let stream = self
             .0
             .connect(ServerName::from(address.ip()), stream)
             .await
             .map_err(|error| dialled(&error))?;
-        let (mut sender, connection) = http1::handshake(TokioIo::new(stream))
-            .await
-            .map_err(|error| error.to_string())?;
-        tokio::spawn(connection.with_upgrades());
-        sender
-            .send_request(request)
-            .await
-            .map_err(|error| error.to_string())
+        ask(stream, request).await
     }
+}
+
+/// Sends one request over a connection of its own.
+async fn ask<S>(
+    stream: S,
+    request: Request<Full<bytes::Bytes>>,
+) -> Result<Response<Incoming>, String>
+where
+    S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Send + Unpin + 'static,
+{
+    let (mut sender, connection) = http1::handshake(TokioIo::new(stream))
+        .await
+        .map_err(|error| error.to_string())?;
+    tokio::spawn(connection.with_upgrades());
+    sender
+        .send_request(request)
+        .await
+        .map_err(|error| error.to_string())
+}
+
+/// Where a request is passed on to.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Backend {
+    /// Its address.
+    pub address: SocketAddr,
+    /// It speaks HTTPS.
+    pub tls: bool,
+}
+
+/// What is passed on, and how answers are told.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum How {
+    /// A question of this API: refusals are told in its form.
+    Logs,
+    /// A connection of this API.
+    Connect,
+    /// Whatever the client says, and whatever is answered.
+    Proxy,
 }
 
 /// Takes any serving certificate: as upstream unless --kubelet-certificate-authority is given. The agent still asks
@@ -171,40 +206,27 @@ fn container(pod: &Value, asked: &str) -> Result<String, Status> {
     }
     match regular.as_slice() {
         [only] => Ok(only.clone()),
-        many => {
-            let mut text = format!(
+        _ => {
+            let all: Vec<String> = [init, regular, ephemeral].concat();
+            Err(Status::bad_request(format!(
                 "a container name must be specified for pod {name}, choose one of: [{}]",
-                many.join(" ")
-            );
-            if !init.is_empty() {
-                text.push_str(&format!(
-                    " or one of the init containers: [{}]",
-                    init.join(" ")
-                ));
-            }
-            if !ephemeral.is_empty() {
-                text.push_str(&format!(
-                    " or one of the ephemeral containers: [{}]",
-                    ephemeral.join(" ")
-                ));
-            }
-            Err(Status::bad_request(text))
+                all.join(" ")
+            )))
         }
     }
 }
 
 /// Where the agent of a node listens.
-fn endpoint(call: &Call<'_>, node: &str) -> Result<SocketAddr, Status> {
+fn endpoint(call: &Call<'_>, node: &str) -> Result<Backend, Status> {
     let found = call.target.cluster.get("", "nodes", "", node);
-    let found = found
-        .ok_or_else(|| Status::failure(404, "NotFound", format!("nodes {node:?} not found")))?;
+    let found = found.ok_or_else(|| Status::not_found(call.target.about(node)))?;
     let status = found.at("status");
     let addresses = status.list("addresses");
     let address = addresses
         .iter()
         .find(|address| address.str("type") == "InternalIP")
         .and_then(|address| address.str("address").parse().ok())
-        .ok_or_else(|| Status::internal("no preferred addresses found; known addresses: []"))?;
+        .ok_or_else(|| Status::unclassified("no preferred addresses found; known addresses: []"))?;
     let port = status
         .at("daemonEndpoints")
         .at("kubeletEndpoint")
@@ -217,7 +239,8 @@ fn endpoint(call: &Call<'_>, node: &str) -> Result<SocketAddr, Status> {
                 "the agent of node {node} serves no logs and no connections: its pods are simulated"
             ))
         })?;
-    Ok(SocketAddr::new(address, port))
+    let address = SocketAddr::new(address, port);
+    Ok(Backend { address, tls: true })
 }
 
 async fn pass(call: Call<'_>, what: &str) -> Result<Reply, Status> {
@@ -234,35 +257,42 @@ async fn pass(call: Call<'_>, what: &str) -> Result<Reply, Status> {
     let node = pod.at("spec").str("nodeName").to_owned();
     if node.is_empty() {
         return match what {
-            "containerLogs" => Ok(Reply::Stream(plain(200, ""))),
+            "containerLogs" => Ok(Reply::Stream(plain(204, ""))),
             _ => Err(Status::bad_request(format!(
                 "pod {name} does not have a host assigned"
             ))),
         };
     }
-    forward(call, &node, path, what == "containerLogs").await
+    let backend = endpoint(&call, &node)?;
+    let how = match what {
+        "containerLogs" => How::Logs,
+        _ => How::Connect,
+    };
+    forward(call, backend, path, how).await
 }
 
 /// Answers `nodes/proxy`: what stands behind it in the path is asked of the agent.
 pub fn proxy(call: Call<'_>) -> BoxFuture<'_, Result<Reply, Status>> {
     async move {
-        let node = call.target.info.name.clone();
+        let asked = super::proxy::Asked::read("node", &call.target.info.name)?;
         let path = format!("/{}", call.target.info.rest);
-        // By convention the port may stand behind the name.
-        let node = node.split(':').next().unwrap_or_default().to_owned();
-        forward(call, &node, path, false).await
+        let mut backend = endpoint(&call, asked.name)?;
+        if let Ok(port) = asked.port.parse() {
+            backend.address.set_port(port);
+        }
+        forward(call, backend, path, How::Proxy).await
     }
     .boxed()
 }
 
-/// Passes a request on to the agent of `node`.
-async fn forward(
+/// Passes a request on.
+pub(super) async fn forward(
     call: Call<'_>,
-    node: &str,
+    backend: Backend,
     mut path: String,
-    plain_get: bool,
+    how: How,
 ) -> Result<Reply, Status> {
-    let address = endpoint(&call, node)?;
+    let address = backend.address;
     let kubelets = call
         .server
         .kubelets
@@ -275,22 +305,31 @@ async fn forward(
         .method(call.parts.method.clone())
         .uri(&path);
     if let Some(headers) = request.headers_mut() {
-        *headers = forwarded(&call.parts.headers);
+        *headers = forwarded(&call.parts.headers, how);
         let host = HeaderValue::from_str(&address.to_string());
         headers.insert(
             header::HOST,
             host.map_err(|error| Status::internal(&error.to_string()))?,
         );
     }
+    let body = match how {
+        How::Proxy => call.body.clone(),
+        _ => bytes::Bytes::new(),
+    };
     let request = request
-        .body(Full::new(bytes::Bytes::new()))
+        .body(Full::new(body))
         .map_err(|error| Status::internal(&error.to_string()))?;
     let mut answer = kubelets
-        .send(address, request)
+        .send(backend, request)
         .await
-        .map_err(|error| match plain_get {
-            true => Status::internal(&format!("Get \"https://{address}{path}\": {error}")),
-            false => Status::internal(&format!("error dialing backend: {error}")),
+        .map_err(|error| match how {
+            How::Logs => Status::internal(&format!("Get \"https://{address}{path}\": {error}")),
+            How::Connect => Status::internal(&format!("error dialing backend: {error}")),
+            How::Proxy => Status::failure(
+                503,
+                "ServiceUnavailable",
+                format!("error trying to reach service: {error}"),
+            ),
         })?;
     if answer.status() == http::StatusCode::SWITCHING_PROTOCOLS {
         if let Some(client) = call.parts.extensions.remove::<OnUpgrade>() {
@@ -309,7 +348,7 @@ async fn forward(
         return Ok(Reply::Stream(response));
     }
     let code = answer.status().as_u16();
-    if code >= 400 {
+    if code >= 400 && how != How::Proxy {
         // The agent's words, in the form of this API.
         let text = answer
             .into_body()
@@ -332,22 +371,40 @@ async fn forward(
     });
     let mut response = Response::new(http_body_util::StreamBody::new(frames).boxed_unsync());
     *response.status_mut() = parts.status;
-    if let Some(kind) = parts.headers.get(header::CONTENT_TYPE) {
-        response
-            .headers_mut()
-            .insert(header::CONTENT_TYPE, kind.clone());
+    for (name, value) in &parts.headers {
+        if *name == header::CONTENT_TYPE || (how == How::Proxy && !of_connection(name)) {
+            response.headers_mut().append(name.clone(), value.clone());
+        }
     }
     Ok(Reply::Stream(response))
 }
 
-/// The headers that an agent is to see: nothing of who asked.
-fn forwarded(headers: &HeaderMap) -> HeaderMap {
+/// Headers that belong to one connection.
+fn of_connection(name: &header::HeaderName) -> bool {
+    matches!(
+        *name,
+        header::CONNECTION
+            | header::UPGRADE
+            | header::TRANSFER_ENCODING
+            | header::CONTENT_LENGTH
+            | header::TE
+            | header::TRAILER
+    ) || name.as_str() == "keep-alive"
+}
+
+/// The headers that a backend is to see: nothing of who asked.
+fn forwarded(headers: &HeaderMap, how: How) -> HeaderMap {
     let mut kept = HeaderMap::new();
     for (name, value) in headers {
         let upgrade = matches!(*name, header::CONNECTION | header::UPGRADE)
             || name.as_str().starts_with("sec-websocket-")
             || name.as_str().starts_with("x-stream-protocol-version");
-        if upgrade {
+        let theirs = how == How::Proxy
+            && !of_connection(name)
+            && *name != header::AUTHORIZATION
+            && *name != header::HOST
+            && !name.as_str().starts_with("impersonate-");
+        if upgrade || theirs {
             kept.append(name.clone(), value.clone());
         }
     }

@@ -7,6 +7,7 @@ mod binding;
 mod components;
 mod eviction;
 pub mod kubelet;
+mod proxy;
 mod reviews;
 pub mod scale;
 mod tokens;
@@ -44,6 +45,8 @@ const ACTIONS: &[(&str, &str, &str, Action)] = &[
     ("", "pods", "exec", kubelet::exec),
     ("", "pods", "log", kubelet::log),
     ("", "pods", "portforward", kubelet::port_forward),
+    ("", "pods", "proxy", proxy::pod),
+    ("", "services", "proxy", proxy::service),
     ("", "serviceaccounts", "token", tokens::request),
     (AUTHENTICATION, "tokenreviews", "", tokens::review),
     (

@@ -263,7 +263,8 @@ impl Write<'_> {
         forms::tidy(&mut new, resource);
         let ends = ends_by(&new) && (deleting || !rules.marked_first);
         if options.dry_run || self.options.dry_run {
-            let shown = forms::from_working(new, resource, target.version());
+            let shown = if ends && grace.is_none() { old } else { new };
+            let shown = forms::from_working(shown, resource, target.version());
             return Ok(Some(if ends {
                 Deleted::Gone(shown)
             } else {
@@ -278,25 +279,35 @@ impl Write<'_> {
                 target.version(),
             ))));
         }
-        let put = (!ends).then(|| record::encode(resource, &new));
-        let changes = vec![Change {
+        let change = |rev, put| Change {
             resource: resource.prefix.clone(),
             key: entry.key.clone(),
-            expect: Expect::Revision(entry.rev),
+            expect: Expect::Revision(rev),
             put,
             ttl: None,
-        }];
+        };
+        let mut rev = entry.rev;
+        if ends && grace.is_some() && new != old {
+            // What may take time to end is marked before it is gone, so that watches tell how long it was given.
+            let mark = change(rev, Some(record::encode(resource, &new)));
+            match self.commit(mark, Vec::new()).await {
+                Ok((marked, _)) => rev = marked,
+                Err(StoreError::Conflict { .. }) => return Ok(None),
+                Err(error) => return Err(store_failure(&error)),
+            }
+        }
+        let change = change(rev, (!ends).then(|| record::encode(resource, &new)));
         let mut along = effects;
         if ends {
             along.extend((rules.effects)(None, Some(&old), &self.cx())?);
         }
-        match self.commit(changes, along).await {
-            Ok(committed) => {
+        match self.commit(change, along).await {
+            Ok((rev, _)) => {
                 let mut shown = if ends && grace.is_none() { old } else { new };
                 shown
                     .object_mut()
                     .object_mut("metadata")
-                    .insert("resourceVersion", committed.rev.to_string());
+                    .insert("resourceVersion", rev.to_string());
                 let shown = forms::from_working(shown, resource, target.version());
                 Ok(Some(if ends {
                     Deleted::Gone(shown)

@@ -238,6 +238,9 @@ pub fn validate(query: &Query, watch: bool) -> Result<(), Status> {
                 path,
                 "resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided",
             );
+            if matching != "NotOlderThan" {
+                errors.not_supported(path, matching, &["NotOlderThan"]);
+            }
         }
         if initial.is_some() && !matching.is_empty() && matching != "NotOlderThan" {
             errors.forbidden(
@@ -338,6 +341,10 @@ pub async fn list(target: &Target) -> Result<Reply, Status> {
     ) {
         (Some(token), _) => Revision::try_from(token.rev).map_or(Moment::Newest, Moment::Exact),
         (None, "Exact") => Moment::Exact(number),
+        (None, "NotOlderThan") if number == 0 => {
+            limit = 0;
+            Moment::Newest
+        }
         (None, "NotOlderThan") => Moment::NotOlderThan(number),
         (None, _) if version.is_empty() => Moment::Newest,
         (None, _) if number == 0 => {

@@ -12,14 +12,14 @@ use tokio::time::Instant;
 
 use super::list::{Selection, validate};
 use super::{Target, too_large};
-use crate::api::negotiate::{Accepted, Shape};
+use crate::api::negotiate::{Accepted, Format, Shape};
 use crate::api::query::parse_uint;
-use crate::api::reply::{Body, Reply, partial};
+use crate::api::reply::{Body, Reply, bytes_of, partial};
 use crate::api::table::{self, Include};
 use crate::meta::{Status, errors::quoted};
 use crate::resources::forms;
 use crate::resources::record::write_body;
-use crate::schema::{Object, Value, json};
+use crate::schema::{Object, Value, decode, json, proto};
 use crate::store::{Cursor, Entry, Event, Interest, Revision, StoreError};
 
 /// How often a bookmark is sent to those who want them.
@@ -105,7 +105,10 @@ pub async fn watch(target: &Target, accepted: Accepted) -> Result<Reply, Status>
     let mut response: Response<Body> = Response::new(BoxBody::new(StreamBody::new(stream)));
     response.headers_mut().insert(
         header::CONTENT_TYPE,
-        HeaderValue::from_static("application/json"),
+        HeaderValue::from_static(match accepted.format {
+            Format::Protobuf => "application/vnd.kubernetes.protobuf;stream=watch",
+            _ => "application/json",
+        }),
     );
     response.headers_mut().insert(
         header::CACHE_CONTROL,
@@ -293,7 +296,7 @@ impl Watcher {
     }
 
     fn write(&mut self, kind: &str, entry: &Entry, rev: Revision) {
-        if self.accepted.shape == Shape::Object {
+        if self.accepted == Accepted::JSON {
             self.out.extend_from_slice(b"{\"type\":\"");
             self.out.extend_from_slice(kind.as_bytes());
             self.out.extend_from_slice(b"\",\"object\":");
@@ -344,11 +347,11 @@ impl Watcher {
             target.resource.api_version(&target.version().name),
         );
         object.insert("metadata", meta);
+        let object = self.zeroed(object);
         let shown = match self.accepted.shape {
             Shape::Table { beta } => {
                 let cells = vec![Value::from(""); target.version().columns.len()];
                 let columns = !std::mem::replace(&mut self.told_columns, true);
-                let object = Value::Object(object);
                 let mut value = table::of(
                     std::slice::from_ref(&object),
                     &self.target.resource,
@@ -366,10 +369,29 @@ impl Watcher {
                 }
                 value
             }
-            Shape::Partial { beta } => partial(&Value::Object(object), beta),
-            _ => Value::Object(object),
+            Shape::Partial { beta } => partial(&object, beta),
+            _ => object,
         };
         self.line("BOOKMARK", &shown);
+    }
+
+    /// An object of a built-in kind with the members that are shown even where they are zero.
+    fn zeroed(&self, object: Object) -> Value {
+        let version = self.target.version();
+        let object = Value::Object(object);
+        if self.target.resource.is_custom() {
+            return object;
+        }
+        let Ok(decoded) = decode::decode(object.clone(), &version.schema, "") else {
+            return object;
+        };
+        let mut whole = object;
+        for (key, value) in decoded.value.as_object().into_iter().flat_map(Object::iter) {
+            if whole.get(key).is_none() {
+                whole.set(key.as_str(), value.clone());
+            }
+        }
+        whole
     }
 
     fn gone(&mut self, error: &StoreError) {
@@ -389,6 +411,11 @@ impl Watcher {
     }
 
     fn line(&mut self, kind: &str, object: &Value) {
+        if self.accepted.format == Format::Protobuf {
+            let object = bytes_of(object, Format::Protobuf);
+            proto::event(kind, &object, &mut self.out);
+            return;
+        }
         self.out.extend_from_slice(b"{\"type\":\"");
         self.out.extend_from_slice(kind.as_bytes());
         self.out.extend_from_slice(b"\",\"object\":");

@@ -13,7 +13,7 @@ use crate::meta::status::About;
 use crate::meta::{At, Errors, Path, Status, names, time};
 use crate::resources::{Cx, Generation, MetaOnStatus, forms, record};
 use crate::schema::{Object, Value};
-use crate::store::{Change, Committed, Entry, Expect, StoreError};
+use crate::store::{Change, Entry, Expect, Revision, StoreError};
 use std::sync::Arc;
 
 /// How often a lost race is run again before the client is told.
@@ -31,8 +31,6 @@ pub struct Write<'a> {
     pub options_object: &'a Value,
     /// Decides what users may do, for admission.
     pub authorizer: &'a dyn Authorizer,
-    /// Keys of effects of admission that are committed already.
-    pub done: Vec<Arc<str>>,
     /// Texts for `Warning` headers.
     pub warnings: Vec<String>,
 }
@@ -220,19 +218,16 @@ impl Write<'_> {
             });
         }
         let ttl = rules.ttl.map(|_| target.cluster.settings.event_ttl);
-        let changes = vec![Change {
+        let change = Change {
             resource: resource.prefix.clone(),
             key: key.clone(),
             expect: Expect::Absent,
             put: Some(record::encode(resource, &object)),
             ttl,
-        }];
+        };
         let along = along.into_iter().chain(effects).collect();
-        match self.commit(changes, along).await {
-            Ok(committed) => {
-                let reply = Reply::Entry(201, committed.entries[0].clone());
-                Ok(Attempt::Made(Box::new(reply)))
-            }
+        match self.commit(change, along).await {
+            Ok((_, made)) => Ok(Attempt::Made(Box::new(Reply::Entry(201, made)))),
             Err(StoreError::Conflict { key: lost, .. }) if lost == key => Ok(Attempt::Taken(name)),
             // Somebody else's change of what goes along with ours: decide again.
             Err(StoreError::Conflict { .. }) => Ok(Attempt::Lost(name)),
@@ -441,18 +436,18 @@ impl Write<'_> {
         }
         let put = (!ends).then(|| record::encode(resource, &new));
         let ttl = rules.ttl.map(|_| target.cluster.settings.event_ttl);
-        let changes = vec![Change {
+        let change = Change {
             resource: resource.prefix.clone(),
             key: entry.key.clone(),
             expect: Expect::Revision(entry.rev),
             put,
             ttl,
-        }];
+        };
         if ends {
             along = (rules.effects)(None, Some(&old), &self.cx())?;
         }
         let along = along.into_iter().chain(effects).collect();
-        match self.commit(changes, along).await {
+        match self.commit(change, along).await {
             Ok(_) if ends => {
                 let mut shown = new;
                 shown
@@ -461,7 +456,7 @@ impl Write<'_> {
                     .insert("resourceVersion", entry.rev.to_string());
                 Ok(Some(Reply::Object(code, self.shown(shown))))
             }
-            Ok(committed) => Ok(Some(Reply::Entry(code, committed.entries[0].clone()))),
+            Ok((_, written)) => Ok(Some(Reply::Entry(code, written))),
             Err(StoreError::Conflict { .. }) => Ok(None),
             Err(error) => Err(store_failure(&error)),
         }
@@ -579,7 +574,6 @@ impl Write<'_> {
             now: target.now,
             warnings: Vec::new(),
             effects: Vec::new(),
-            done: &self.done,
             authorizer: self.authorizer,
         }
     }
@@ -603,27 +597,19 @@ impl Write<'_> {
         Ok(object)
     }
 
-    /// Commits changes with what admission wants to go along with them. One commit never holds two keys of one watched
-    /// resource, so that a watch can go on from any revision: effects that would make it so are committed before.
+    /// Commits a change with what goes along with it, which comes before it as upstream writes it. Answers the
+    /// revision of the change, and the entry it wrote or deleted.
     pub(super) async fn commit(
-        &mut self,
-        mut changes: Vec<Change>,
-        effects: Vec<Change>,
-    ) -> Result<Committed, StoreError> {
-        let store = &self.target.cluster.store;
-        for effect in effects {
-            if changes
-                .iter()
-                .all(|other| other.resource != effect.resource)
-            {
-                changes.push(effect);
-                continue;
-            }
-            let key = effect.key.clone();
-            store.commit(vec![effect]).await?;
-            self.done.push(key);
+        &self,
+        change: Change,
+        mut along: Vec<Change>,
+    ) -> Result<(Revision, Arc<Entry>), StoreError> {
+        along.push(change);
+        let mut committed = self.target.cluster.store.commit(along).await?;
+        match committed.entries.pop() {
+            Some(entry) => Ok((committed.rev, entry)),
+            None => Err(StoreError::Closed),
         }
-        store.commit(changes).await
     }
 
     /// Runs validating admission; answers the object and what goes into the same commit.

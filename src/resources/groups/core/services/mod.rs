@@ -26,7 +26,11 @@ const TOPOLOGY_MODE: &str = "service.kubernetes.io/topology-mode";
 pub(super) const RULES: Rules = Rules {
     defaults: |object, _| set_defaults(object),
     effects: allocate::effects,
-    prepare_update: |new, old, _| drop_what_goes_with_the_type(new, old),
+    prepare_create: |object, _| no_policy_of_names(object),
+    prepare_update: |new, old, _| {
+        drop_what_goes_with_the_type(new, old);
+        no_policy_of_names(new);
+    },
     validate: |object, old, _, errors| validate::service(object, old, errors),
     validate_status: |object, old, _, errors| validate::status(object, old.value, errors),
     warnings: |object, _, _| warnings(object),
@@ -178,6 +182,17 @@ fn drop_what_goes_with_the_type(new: &mut Value, old: &Value) {
         && let Some(status) = new.get_mut("status")
     {
         status.set("loadBalancer", Object::new());
+    }
+}
+
+/// A service that is another name has no traffic to have a policy for. Upstream stores one that is valid, and never
+/// shows it: defaultOnReadInternalTrafficPolicy.
+fn no_policy_of_names(object: &mut Value) {
+    if let Some(spec) = object.get_mut("spec")
+        && is_named(spec)
+        && matches!(spec.str("internalTrafficPolicy"), "Cluster" | "Local")
+    {
+        spec.remove("internalTrafficPolicy");
     }
 }
 

@@ -1,0 +1,209 @@
+//! `pods/proxy` and `services/proxy`: HTTP to what runs in the cluster, through this server. Follows
+//! pkg/registry/core/{pod,service}/... ResourceLocation for what is asked of whom.
+
+use std::net::{IpAddr, SocketAddr};
+
+use futures::FutureExt as _;
+use futures::future::BoxFuture;
+
+use super::Call;
+use super::kubelet::{Backend, How, forward};
+use crate::api::reply::Reply;
+use crate::meta::Status;
+use crate::schema::Value;
+
+/// What `scheme:name:port` asks for.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Asked<'a> {
+    /// `https`, `http` or nothing.
+    pub scheme: &'a str,
+    /// The name of the pod, service or node.
+    pub name: &'a str,
+    /// A number or a name; empty for the first there is.
+    pub port: &'a str,
+}
+
+impl<'a> Asked<'a> {
+    /// Reads the name in the path of a `what`.
+    ///
+    /// # Errors
+    /// 400 for more parts, another scheme or no name.
+    pub fn read(what: &str, text: &'a str) -> Result<Self, Status> {
+        let parts: Vec<&str> = text.split(':').collect();
+        let asked = match *parts.as_slice() {
+            [name] => Some(Asked {
+                scheme: "",
+                name,
+                port: "",
+            }),
+            [name, port] => Some(Asked {
+                scheme: "",
+                name,
+                port,
+            }),
+            [scheme, name, port] => Some(Asked { scheme, name, port }),
+            _ => None,
+        };
+        asked
+            .filter(|asked| matches!(asked.scheme, "" | "http" | "https") && !asked.name.is_empty())
+            .ok_or_else(|| Status::bad_request(format!("invalid {what} request {text:?}")))
+    }
+}
+
+/// Answers `pods/proxy`.
+pub fn pod(call: Call<'_>) -> BoxFuture<'_, Result<Reply, Status>> {
+    async move {
+        let asked = Asked::read("pod", &call.target.info.name)?;
+        let namespace = call.target.namespace();
+        let pod = call.target.cluster.get("", "pods", namespace, asked.name);
+        let pod = pod.ok_or_else(|| Status::not_found(call.target.about(asked.name)))?;
+        let address = proxyable(pod.at("status").str("podIP"))?;
+        let port = match asked.port {
+            "" => first_port(&pod).unwrap_or(80),
+            port => number(port)?,
+        };
+        let backend = Backend {
+            address: SocketAddr::new(address, port),
+            tls: asked.scheme == "https",
+        };
+        let path = format!("/{}", call.target.info.rest);
+        forward(call, backend, path, How::Proxy).await
+    }
+    .boxed()
+}
+
+/// The first port that a container of a pod names.
+fn first_port(pod: &Value) -> Option<u16> {
+    let ports = pod.at("spec").list("containers").iter();
+    ports
+        .flat_map(|container| container.list("ports"))
+        .find_map(|port| u16::try_from(port.int("containerPort")).ok())
+}
+
+fn number(port: &str) -> Result<u16, Status> {
+    port.parse().map_err(|_| {
+        let why =
+            format!("error trying to reach service: dial tcp: lookup tcp/{port}: unknown port");
+        Status::failure(503, "ServiceUnavailable", why)
+    })
+}
+
+/// An address that may be asked: never one of this host or its links.
+fn proxyable(text: &str) -> Result<IpAddr, Status> {
+    text.parse::<IpAddr>()
+        .ok()
+        .filter(|address| {
+            let local = match address {
+                IpAddr::V4(address) => address.is_link_local() || address.is_broadcast(),
+                IpAddr::V6(address) => address.is_unicast_link_local(),
+            };
+            !local && !address.is_loopback() && !address.is_unspecified() && !address.is_multicast()
+        })
+        .ok_or_else(|| Status::bad_request("address not allowed"))
+}
+
+/// Answers `services/proxy`.
+pub fn service(call: Call<'_>) -> BoxFuture<'_, Result<Reply, Status>> {
+    async move {
+        let asked = Asked::read("service", &call.target.info.name)?;
+        let (address, port) = endpoint(&call, &asked)?;
+        let backend = Backend {
+            address: SocketAddr::new(proxyable(&address)?, port),
+            tls: asked.scheme == "https",
+        };
+        let path = format!("/{}", call.target.info.rest);
+        forward(call, backend, path, How::Proxy).await
+    }
+    .boxed()
+}
+
+fn unavailable(why: String) -> Status {
+    Status::failure(503, "ServiceUnavailable", why)
+}
+
+/// An address and a port behind a service.
+fn endpoint(call: &Call<'_>, asked: &Asked<'_>) -> Result<(String, u16), Status> {
+    let (cluster, namespace) = (&call.target.cluster, call.target.namespace());
+    let mut port_name = asked.port.to_owned();
+    if let Ok(number) = asked.port.parse::<u16>() {
+        let service = cluster.get("", "services", namespace, asked.name);
+        let service = service.ok_or_else(|| Status::not_found(call.target.about(asked.name)))?;
+        let ports = service.at("spec").list("ports").iter();
+        let found = ports
+            .clone()
+            .find(|port| port.int("port") == i64::from(number));
+        port_name = found
+            .map(|port| port.str("name").to_owned())
+            .ok_or_else(|| {
+                unavailable(format!(
+                    "no service port {number} found for service {:?}",
+                    asked.name
+                ))
+            })?;
+    }
+    let slices = cluster.list("discovery.k8s.io", "endpointslices", namespace);
+    slices
+        .iter()
+        .filter(|slice| {
+            let labels = slice.at("metadata").at("labels");
+            labels.str("kubernetes.io/service-name") == asked.name
+        })
+        .find_map(|slice| {
+            let ports = slice.list("ports").iter();
+            let port = ports
+                .clone()
+                .find(|port| asked.port.is_empty() || port.str("name") == port_name)?;
+            let ready = slice.list("endpoints").iter().find(|endpoint| {
+                let conditions = endpoint.at("conditions");
+                conditions
+                    .get("ready")
+                    .is_none_or(|ready| ready.as_bool() != Some(false))
+            })?;
+            let address = ready.list("addresses").first()?.as_str()?.to_owned();
+            Some((address, u16::try_from(port.int("port")).ok()?))
+        })
+        .ok_or_else(|| {
+            unavailable(format!(
+                "no endpoints available for service {:?}",
+                asked.name
+            ))
+        })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_asked_is_scheme_name_and_port() {
+        for (text, scheme, name, port) in [
+            ("a", "", "a", ""),
+            ("a:http", "", "a", "http"),
+            ("https:a:443", "https", "a", "443"),
+            ("https:a:", "https", "a", ""),
+        ] {
+            let asked = Asked { scheme, name, port };
+            assert_eq!(Asked::read("service", text), Ok(asked), "{text}");
+        }
+        for text in ["a:b:c:d", "ftp:a:21", ":80", ""] {
+            let refused = Asked::read("service", text).expect_err("no request");
+            assert_eq!(refused.message, format!("invalid service request {text:?}"));
+        }
+    }
+
+    #[test]
+    fn this_host_is_never_asked() {
+        for text in [
+            "",
+            "127.0.0.1",
+            "::1",
+            "169.254.169.254",
+            "fe80::1",
+            "0.0.0.0",
+            "224.0.0.1",
+        ] {
+            assert!(proxyable(text).is_err(), "{text}");
+        }
+        assert!(proxyable("10.0.0.1").is_ok());
+    }
+}
