@@ -139,20 +139,44 @@ impl Plugin for CertificateSubjectRestriction {
     }
 }
 
-/// The organizations in the subject of a request (base64 of PEM): the groups that its certificate would put a client
-/// into.
-fn organizations(request: &str) -> Vec<String> {
+/// The request in base64 of PEM, read by `read`.
+fn requested<T>(
+    request: &str,
+    read: impl FnOnce(&X509CertificationRequest<'_>) -> T,
+) -> Result<T, String> {
     use base64::Engine as _;
     let engine = &base64::engine::general_purpose::STANDARD;
     let text = engine.decode(request).unwrap_or_default();
     let blocks = pem::blocks(&String::from_utf8_lossy(&text));
     let der = blocks.first().map_or(&[][..], |block| &block.bytes);
-    let Ok((_, parsed)) = X509CertificationRequest::from_der(der) else {
-        return Vec::new();
-    };
-    let subject = &parsed.certification_request_info.subject;
-    subject
-        .iter_organization()
-        .filter_map(|name| name.as_str().ok().map(str::to_owned))
-        .collect()
+    match X509CertificationRequest::from_der(der) {
+        Ok((_, parsed)) => Ok(read(&parsed)),
+        Err(_) => Err("PEM block type must be CERTIFICATE REQUEST".to_owned()),
+    }
+}
+
+/// The organizations in the subject of a request (base64 of PEM): the groups that its certificate would put a client
+/// into.
+fn organizations(request: &str) -> Vec<String> {
+    let names = requested(request, |parsed| {
+        let subject = &parsed.certification_request_info.subject;
+        subject
+            .iter_organization()
+            .filter_map(|name| name.as_str().ok().map(str::to_owned))
+            .collect()
+    });
+    names.unwrap_or_default()
+}
+
+/// The common name in the subject of a request (base64 of PEM); empty for none.
+///
+/// # Errors
+/// What is there is no request.
+pub(super) fn common_name(request: &str) -> Result<String, String> {
+    requested(request, |parsed| {
+        let subject = &parsed.certification_request_info.subject;
+        let mut names = subject.iter_common_name();
+        let name = names.next().and_then(|name| name.as_str().ok());
+        name.unwrap_or_default().to_owned()
+    })
 }

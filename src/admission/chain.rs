@@ -2,8 +2,8 @@
 //! Follows k8s.io/kubernetes/pkg/kubeapiserver/options/plugins.go and k8s.io/apiserver/pkg/server/options/admission.go.
 
 use super::{
-    Plugin, certificates, defaults, extras, limit_ranges, namespaces, owner_references,
-    pod_security, priority, quota, resize, runtime_class, service_accounts,
+    Plugin, certificates, defaults, extras, limit_ranges, namespaces, node_restriction,
+    owner_references, pod_security, priority, quota, resize, runtime_class, service_accounts,
 };
 
 /// Settings of plugins.
@@ -75,7 +75,9 @@ pub static PLUGINS: &[Known] = &[
     on("ServiceAccount", |_| {
         Box::new(service_accounts::ServiceAccount)
     }),
-    absent("NodeRestriction", false),
+    on("NodeRestriction", |_| {
+        Box::new(node_restriction::NodeRestriction)
+    }),
     on("TaintNodesByCondition", |_| {
         Box::new(defaults::TaintNodesByCondition)
     }),

@@ -236,6 +236,18 @@ impl Server {
         if parts.method == Method::HEAD || parts.method == Method::OPTIONS {
             return Err(Status::method_not_allowed());
         }
+        // What is only made has no paths of its own.
+        let named = |verb: &&str| matches!(*verb, "get" | "update" | "patch" | "delete");
+        if info.subresource.is_empty()
+            && !info.path_name.is_empty()
+            && !version
+                .verbs
+                .iter()
+                .map(|verb| &**verb)
+                .any(|verb| named(&verb))
+        {
+            return Err(Status::no_such_resource());
+        }
         // Only proxies have paths behind them.
         if !info.rest.is_empty() && info.subresource != "proxy" {
             return Err(Status::no_such_resource());

@@ -17,4 +17,6 @@ mod groups;
 pub mod upkeep;
 
 pub use registry::{Column, Registry, Resource, Subresource, Version, gvk_type};
-pub use rules::{Age, Cx, Deletion, Effects, Generation, MetaOnStatus, NOTHING, Rules, Selectable};
+pub use rules::{
+    Age, Cx, Deletion, Effects, Generation, MetaOnStatus, NOTHING, Rules, Selectable, SelectorError,
+};

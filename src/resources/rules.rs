@@ -46,6 +46,19 @@ pub enum Generation {
     Own,
 }
 
+/// How an unknown field selector is refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SelectorError {
+    /// `"X" is not a known field selector: only "metadata.name", "metadata.namespace"`
+    Usual,
+    /// `field label not supported: X`
+    Own,
+    /// `field label "X" not supported for KIND`
+    NotForKind,
+    /// `field label not supported for GROUP/VERSION, Kind=KIND: X`
+    WithKind,
+}
+
 /// What a successful DELETE answers with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Deletion {
@@ -121,8 +134,8 @@ pub struct Rules {
     pub field_names: &'static [(&'static str, &'static str)],
     /// Whether selectors may name metadata.namespace (a few cluster-scoped kinds refuse it).
     pub selects_namespace: bool,
-    /// How an unknown field selector is refused: `true` for `field label not supported: X`.
-    pub own_selector_error: bool,
+    /// How an unknown field selector is refused.
+    pub selector_error: SelectorError,
     /// Causes that are found twice are told twice: kinds without declarative validation, whose filter drops the copies.
     pub repeats_causes: bool,
     /// The values of this field wake only the watches that select on them.
@@ -191,7 +204,7 @@ impl Rules {
         selectable: &[],
         field_names: &[],
         selects_namespace: true,
-        own_selector_error: false,
+        selector_error: SelectorError::Usual,
         repeats_causes: false,
         trigger: None,
         name: crate::meta::names::subdomain_name,

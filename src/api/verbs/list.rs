@@ -11,7 +11,7 @@ use crate::api::reply::{List, Reply};
 use crate::meta::selector::{Op, Selector, parse_fields};
 use crate::meta::status::About;
 use crate::meta::{Errors, Path, Status, errors::quoted};
-use crate::resources::{Resource, Version, forms};
+use crate::resources::{Resource, SelectorError, Version, forms};
 use crate::schema::{Value, json};
 use crate::store::{Entry, Interest, Revision};
 
@@ -57,7 +57,7 @@ impl Selection {
                     }
                     fields.push(term);
                 }
-                key => return Err(Status::bad_request(unknown_field(resource, key))),
+                key => return Err(Status::bad_request(unknown_field(resource, version, key))),
             }
         }
         Ok(Selection {
@@ -106,21 +106,28 @@ fn selects_namespace(resource: &Resource) -> bool {
     resource.namespaced || (resource.rules.selects_namespace && !resource.is_custom())
 }
 
-fn unknown_field(resource: &Resource, key: &str) -> String {
-    if resource.rules.own_selector_error
-        || !resource.rules.selectable.is_empty()
-        || resource.is_custom()
-    {
-        return if (&*resource.group, &*resource.plural) == ("batch", "jobs") {
-            format!("field label {} not supported for Job", quoted(key))
-        } else {
-            format!("field label not supported: {key}")
-        };
+fn unknown_field(resource: &Resource, version: &Version, key: &str) -> String {
+    let rules = &resource.rules;
+    let own = !rules.selectable.is_empty() || resource.is_custom();
+    match rules.selector_error {
+        SelectorError::WithKind => format!(
+            "field label not supported for {}, Kind={}: {key}",
+            resource.api_version(&version.name),
+            resource.kind
+        ),
+        SelectorError::NotForKind => {
+            format!(
+                "field label {} not supported for {}",
+                quoted(key),
+                resource.kind
+            )
+        }
+        SelectorError::Usual if !own => format!(
+            "{} is not a known field selector: only \"metadata.name\", \"metadata.namespace\"",
+            quoted(key)
+        ),
+        _ => format!("field label not supported: {key}"),
     }
-    format!(
-        "{} is not a known field selector: only \"metadata.name\", \"metadata.namespace\"",
-        quoted(key)
-    )
 }
 
 /// Waits until a revision has happened, at most three seconds; answers the newest otherwise.

@@ -56,6 +56,7 @@ impl Write<'_> {
         let target = self.target;
         let mut object = object;
         self.place(&mut object)?;
+        self.once_each_owner(&mut object);
         let said = object.at("metadata").str("name");
         if let Some(refusal) = custom::forbid_creation(target, said) {
             return Err(refusal);
@@ -84,6 +85,31 @@ impl Write<'_> {
             authorizer: Some(self.authorizer),
             ..self.target.cx()
         }
+    }
+
+    /// Drops owners that are told twice, and warns of them.
+    fn once_each_owner(&mut self, object: &mut Value) {
+        let owners = object.at("metadata").list("ownerReferences");
+        let mut kept: Vec<Value> = Vec::with_capacity(owners.len());
+        let mut twice: Vec<&str> = Vec::new();
+        for owner in owners {
+            if kept.contains(owner) {
+                twice.push(owner.str("uid"));
+            } else {
+                kept.push(owner.clone());
+            }
+        }
+        if twice.is_empty() {
+            return;
+        }
+        self.warnings.push(format!(
+            ".metadata.ownerReferences contains duplicate entries; API server dedups owner references in 1.20+, and may reject such requests as early as 1.24; please fix your requests; duplicate UID(s) observed: {}",
+            twice.join(", ")
+        ));
+        object
+            .object_mut()
+            .object_mut("metadata")
+            .insert("ownerReferences", kept);
     }
 
     /// Puts the object into the request's namespace, or refuses another one.

@@ -3,7 +3,7 @@
 use super::{Served, embedded};
 use crate::meta::errors::{Path, Reason, quoted};
 use crate::meta::{At, Errors, names};
-use crate::resources::{Cx, Generation, MetaOnStatus, Rules, metadata};
+use crate::resources::{Cx, Generation, MetaOnStatus, Rules, SelectorError, metadata};
 use crate::schema::check::{lists, validate as checked};
 use crate::schema::{Object, Value};
 
@@ -20,7 +20,7 @@ pub const RULES: Rules = Rules {
     validate_status,
     warnings,
     selects_namespace: false,
-    own_selector_error: true,
+    selector_error: SelectorError::Own,
     repeats_causes: true,
     generation: Generation::Own,
     unconditional_update: false,

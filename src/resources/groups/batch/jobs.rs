@@ -4,7 +4,7 @@ use super::validate::{self, NAME, UID, is_indexed};
 use crate::meta::{table, time};
 use crate::resources::groups::core::pods::{cells, defaults};
 use crate::resources::groups::workloads::{self, TEMPLATE};
-use crate::resources::{Cx, Generation, Rules, Selectable};
+use crate::resources::{Cx, Generation, Rules, Selectable, SelectorError};
 use crate::schema::{Object, Value};
 
 /// The rules of jobs.
@@ -30,7 +30,7 @@ pub(super) const RULES: Rules = Rules {
         name: "status.successful",
         value: |object| object.at("status").int("succeeded").to_string(),
     }],
-    own_selector_error: true,
+    selector_error: SelectorError::NotForKind,
     generation: Generation::Spec,
     orphans_by_default: true,
     internal: "batch.Job",

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::{SIGNER, x509};
 use crate::meta::{At, Errors, names, pem};
 use crate::resources::groups::core::pods::validate::signer_name;
-use crate::resources::{Rules, metadata};
+use crate::resources::{Rules, SelectorError, metadata};
 
 /// The largest bundle, in bytes.
 const SIZE: usize = 1 << 20;
@@ -37,7 +37,7 @@ pub(super) const RULES: Rules = Rules {
     },
     selectable: &[SIGNER],
     selects_namespace: false,
-    own_selector_error: true,
+    selector_error: SelectorError::Own,
     name: |_, _| Vec::new(),
     unconditional_update: false,
     internal: "certificates.ClusterTrustBundle",

@@ -9,7 +9,7 @@ use crate::auth::signers;
 use crate::meta::{At, Errors, conditions, names, pem, time};
 use crate::resources::groups::core::pods::validate::{signer_name, user_annotations};
 use crate::resources::groups::core::pods::{cells, defaults};
-use crate::resources::{Cx, MetaOnStatus, Rules, Selectable};
+use crate::resources::{Cx, MetaOnStatus, Rules, Selectable, SelectorError};
 use crate::schema::{Object, Value};
 
 const DAY: i64 = 86_400;
@@ -69,7 +69,7 @@ pub(super) const RULES: Rules = Rules {
         },
     ],
     selects_namespace: false,
-    own_selector_error: true,
+    selector_error: SelectorError::Own,
     unconditional_update: false,
     meta_on_status: MetaOnStatus::Kept,
     internal: "certificates.PodCertificateRequest",

@@ -6,7 +6,7 @@ use super::{SIGNER, x509};
 use crate::meta::{At, Errors, table, time};
 use crate::resources::groups::core::pods::defaults;
 use crate::resources::groups::core::pods::validate::signer_name;
-use crate::resources::{Cx, Rules, metadata};
+use crate::resources::{Cx, Rules, SelectorError, metadata};
 use crate::schema::{Object, Value};
 
 /// The signer of a time before signers had names.
@@ -56,7 +56,7 @@ pub(super) const RULES: Rules = Rules {
     cells,
     selectable: &[SIGNER],
     selects_namespace: false,
-    own_selector_error: true,
+    selector_error: SelectorError::Own,
     name: |_, _| Vec::new(),
     internal: "certificates.CertificateSigningRequest",
     ..Rules::DEFAULT

@@ -1,7 +1,7 @@
 //! Namespaces. Follows k8s.io/kubernetes/pkg/registry/core/namespace and pkg/apis/core/validation.
 
 use crate::meta::{At, Errors, names, table};
-use crate::resources::{Deletion, Rules, Selectable, metadata};
+use crate::resources::{Deletion, Rules, Selectable, SelectorError, metadata};
 use crate::schema::Value;
 use crate::value;
 
@@ -77,7 +77,7 @@ pub(super) const RULES: Rules = Rules {
         value: |object| object.at("status").str("phase").to_owned(),
     }],
     selects_namespace: false,
-    own_selector_error: true,
+    selector_error: SelectorError::Own,
     name: names::label_name,
     deletion: Deletion::Object,
     marked_first: true,

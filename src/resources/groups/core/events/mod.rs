@@ -5,7 +5,7 @@ mod cells;
 mod forms;
 
 use crate::meta::{At, Errors, names};
-use crate::resources::{Rules, Selectable};
+use crate::resources::{Rules, Selectable, SelectorError};
 use crate::schema::{Value, internal};
 
 pub(in crate::resources::groups) use forms::conversion;
@@ -18,7 +18,7 @@ pub(super) const CORE: Rules = Rules {
     validate: |event, _, _, errors| common(event, "reportingComponent", errors),
     cells: cells::event,
     selectable: &FIELDS,
-    own_selector_error: true,
+    selector_error: SelectorError::Own,
     // Core never judged their names.
     name: |name, prefix| {
         if prefix {

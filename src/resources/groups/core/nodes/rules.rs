@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use crate::meta::{At, Errors, addresses, names, table};
 use crate::resources::groups::core::pods::{defaults, validate};
-use crate::resources::{Rules, Selectable};
+use crate::resources::{Rules, Selectable, SelectorError};
 use crate::schema::{Value, internal};
 
 /// The rules of nodes.
@@ -85,7 +85,7 @@ pub(in crate::resources::groups::core) const RULES: Rules = Rules {
         value: |node| node.at("spec").bool("unschedulable").to_string(),
     }],
     selects_namespace: false,
-    own_selector_error: true,
+    selector_error: SelectorError::Own,
     status_at_creation: true,
     internal: "core.Node",
     ..Rules::DEFAULT

@@ -3,7 +3,7 @@
 use super::{cells, defaults};
 use crate::meta::{At, Errors, names, table};
 use crate::resources::groups::workloads::{self, TEMPLATE};
-use crate::resources::{Cx, Generation, Rules, Selectable};
+use crate::resources::{Cx, Generation, Rules, Selectable, SelectorError};
 use crate::schema::Value;
 
 /// Counts in the status.
@@ -45,7 +45,7 @@ pub(in crate::resources::groups) const REPLICATIONCONTROLLERS: Rules = Rules {
         name: "status.replicas",
         value: |object| object.at("status").int("replicas").to_string(),
     }],
-    own_selector_error: true,
+    selector_error: SelectorError::Own,
     generation: Generation::Spec,
     orphans_by_default: true,
     internal: "core.ReplicationController",

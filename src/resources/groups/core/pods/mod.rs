@@ -17,7 +17,7 @@ pub(in crate::resources::groups) mod warnings;
 mod tests;
 
 use crate::meta::names;
-use crate::resources::{Deletion, Generation, Rules, Selectable};
+use crate::resources::{Deletion, Generation, Rules, Selectable, SelectorError};
 use crate::schema::Value;
 
 /// The rules of pods.
@@ -70,7 +70,7 @@ pub(super) const PODS: Rules = Rules {
             pod.at("status").str("nominatedNodeName").to_owned()
         }),
     ],
-    own_selector_error: true,
+    selector_error: SelectorError::Own,
     trigger: Some("spec.nodeName"),
     name: names::subdomain_name,
     generation: Generation::Own,

@@ -8,7 +8,7 @@ use base64::engine::general_purpose::STANDARD;
 use super::configmaps::{MAX_SIZE, count, decoded_len, frozen, value_key};
 use crate::meta::{At, Errors, table};
 use crate::resources::groups::core::pods::defaults;
-use crate::resources::{Rules, Selectable};
+use crate::resources::{Rules, Selectable, SelectorError};
 use crate::schema::{Value, json};
 
 const ACCOUNT_NAME: &str = "kubernetes.io/service-account.name";
@@ -56,7 +56,7 @@ pub(super) const RULES: Rules = Rules {
         name: "type",
         value: |object| object.str("type").to_owned(),
     }],
-    own_selector_error: true,
+    selector_error: SelectorError::Own,
     internal: "core.Secret",
     ..Rules::DEFAULT
 };

@@ -13,7 +13,7 @@ use crate::meta::{addresses as ips, names, table};
 use crate::resources::cluster::Cluster;
 use crate::resources::groups::core::pods::{cells, defaults};
 use crate::resources::groups::networking::ingresses::balancers;
-use crate::resources::{Deletion, Rules, Selectable};
+use crate::resources::{Deletion, Rules, Selectable, SelectorError};
 use crate::schema::{Object, Value};
 use crate::store::Change;
 
@@ -45,7 +45,7 @@ pub(super) const RULES: Rules = Rules {
             value: |object| object.at("spec").str("type").to_owned(),
         },
     ],
-    own_selector_error: true,
+    selector_error: SelectorError::Own,
     name: names::label_name,
     create_on_update: true,
     deletion: Deletion::Object,

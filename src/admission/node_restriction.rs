@@ -1,0 +1,615 @@
+//! NodeRestriction: a node writes its own objects only, and of these nothing that would draw work or secrets to it.
+//! Follows k8s.io/kubernetes plugin/pkg/admission/noderestriction.
+
+use std::collections::BTreeSet;
+
+use super::{Attributes, Operation, Plugin};
+use crate::auth::node;
+use crate::meta::Status;
+use crate::meta::status::About;
+use crate::schema::{Object, Value};
+
+const MIRROR: &str = "kubernetes.io/config.mirror";
+const LEASES: &str = "kube-node-lease";
+
+/// Labels under kubernetes.io and k8s.io that a node may give itself.
+const OWN_LABELS: [&str; 11] = [
+    "beta.kubernetes.io/arch",
+    "beta.kubernetes.io/instance-type",
+    "beta.kubernetes.io/os",
+    "failure-domain.beta.kubernetes.io/region",
+    "failure-domain.beta.kubernetes.io/zone",
+    "kubernetes.io/arch",
+    "kubernetes.io/hostname",
+    "kubernetes.io/os",
+    "node.kubernetes.io/instance-type",
+    "topology.kubernetes.io/region",
+    "topology.kubernetes.io/zone",
+];
+
+/// The plugin.
+pub struct NodeRestriction;
+
+impl Plugin for NodeRestriction {
+    fn name(&self) -> &'static str {
+        "NodeRestriction"
+    }
+
+    fn mutate(&self, request: &mut Attributes<'_>) -> Result<(), Status> {
+        let Some(node) = node::identity(request.user) else {
+            return Ok(());
+        };
+        let verdict = if node.is_empty() {
+            refuse(format!(
+                "could not determine node from user {:?}",
+                request.user.name.as_str()
+            ))
+        } else {
+            judge(node, request)
+        };
+        verdict.map_err(|refusal| match refusal {
+            Refusal::Forbidden(why) => request.forbidden(&why),
+            Refusal::Missing(kind, name) => Status::not_found(About {
+                group: "",
+                kind,
+                name: &name,
+            }),
+        })
+    }
+}
+
+/// Why a node may not.
+#[derive(Debug, PartialEq, Eq)]
+enum Refusal {
+    Forbidden(String),
+    /// What it speaks of is not there: resource and name.
+    Missing(&'static str, String),
+}
+
+type Verdict = Result<(), Refusal>;
+
+fn refuse(why: impl Into<String>) -> Verdict {
+    Err(Refusal::Forbidden(why.into()))
+}
+
+fn judge(node: &str, request: &Attributes<'_>) -> Verdict {
+    let resource = request.resource;
+    match (&*resource.group, &*resource.plural, request.subresource) {
+        ("", "pods", "") => pod(node, request),
+        ("", "pods", "status") => pod_status(node, request),
+        ("", "pods", "eviction") => {
+            if find(request, "pods", request.name)?
+                .at("spec")
+                .str("nodeName")
+                == node
+            {
+                return Ok(());
+            }
+            refuse(format!(
+                "node {node} can only evict pods with spec.nodeName set to itself"
+            ))
+        }
+        ("", "pods", other) => refuse(format!(
+            "unexpected pod subresource {other:?}, only 'status' and 'eviction' are allowed"
+        )),
+        ("", "nodes", _) => own_node(node, request),
+        ("", "persistentvolumeclaims", "status") => claim_status(node, request),
+        ("", "persistentvolumeclaims", _) => refuse("may only update PVC status"),
+        ("", "serviceaccounts", "token") if request.operation == Operation::Create => {
+            token(node, request)
+        }
+        ("coordination.k8s.io", "leases", _) => {
+            if request.namespace != LEASES {
+                return refuse(format!(
+                    "can only access leases in the {LEASES:?} system namespace"
+                ));
+            }
+            named_so(node, request, "node lease")
+        }
+        ("storage.k8s.io", "csinodes", _) => named_so(node, request, "CSINode"),
+        ("resource.k8s.io", "resourceslices", _) => slice(node, request),
+        ("certificates.k8s.io", "certificatesigningrequests", "") => signing(node, request),
+        _ => Ok(()),
+    }
+}
+
+/// An object that the request speaks of.
+fn find(request: &Attributes<'_>, plural: &'static str, name: &str) -> Result<Value, Refusal> {
+    request
+        .cluster
+        .get("", plural, request.namespace, name)
+        .ok_or_else(|| Refusal::Missing(plural, name.to_owned()))
+}
+
+fn pod(node: &str, request: &Attributes<'_>) -> Verdict {
+    match request.operation {
+        Operation::Create => mirror(node, request),
+        Operation::Delete => {
+            if find(request, "pods", request.name)?
+                .at("spec")
+                .str("nodeName")
+                == node
+            {
+                return Ok(());
+            }
+            refuse(format!(
+                "node {node:?} can only delete pods with spec.nodeName set to itself"
+            ))
+        }
+        _ => refuse(format!(
+            "unexpected operation \"UPDATE\", node {node:?} can only create and delete mirror pods"
+        )),
+    }
+}
+
+/// A pod that a node shows of what it runs by itself.
+fn mirror(node: &str, request: &Attributes<'_>) -> Verdict {
+    let (meta, spec) = (request.object.at("metadata"), request.object.at("spec"));
+    if meta.at("annotations").get(MIRROR).is_none() {
+        return refuse(format!(
+            "pod does not have {MIRROR:?} annotation, node {node:?} can only create mirror pods"
+        ));
+    }
+    if spec.str("nodeName") != node {
+        return refuse(format!(
+            "node {node:?} can only create pods with spec.nodeName set to itself"
+        ));
+    }
+    let [owner] = meta.list("ownerReferences") else {
+        let which = match meta.list("ownerReferences").len() {
+            0 => "an owner",
+            _ => "a single owner",
+        };
+        return refuse(format!(
+            "node {node:?} can only create pods with {which} reference set to itself"
+        ));
+    };
+    if (
+        owner.str("apiVersion"),
+        owner.str("kind"),
+        owner.str("name"),
+    ) != ("v1", "Node", node)
+    {
+        return refuse(format!(
+            "node {node:?} can only create pods with an owner reference set to itself"
+        ));
+    }
+    if !owner.bool("controller") {
+        return refuse(format!(
+            "node {node:?} can only create pods with a controller owner reference set to itself"
+        ));
+    }
+    if owner.bool("blockOwnerDeletion") {
+        return refuse(format!(
+            "node {node:?} must not set blockOwnerDeletion on an owner reference"
+        ));
+    }
+    let found = request.cluster.get("", "nodes", "", node);
+    let found = found.ok_or_else(|| Refusal::Missing("nodes", node.to_owned()))?;
+    let (expected, got) = (owner.str("uid"), found.at("metadata").str("uid"));
+    if expected != got {
+        return refuse(format!(
+            "node {node} UID mismatch: expected {expected} got {got}"
+        ));
+    }
+    match api_reference(&request.object) {
+        Some(what) => refuse(format!(
+            "node {node:?} can not create pods that reference {what}"
+        )),
+        None => Ok(()),
+    }
+}
+
+/// What of the API a pod refers to, in the words of the refusal.
+fn api_reference(pod: &Value) -> Option<&'static str> {
+    let referred = node::pod_references(pod);
+    let spec = pod.at("spec");
+    let volumes = spec.list("volumes");
+    // Volumes have words of their own; what is left is named by containers and the pod itself.
+    let of_volumes: BTreeSet<_> = {
+        let mut bare = Object::new();
+        let mut only = Object::new();
+        only.insert("volumes", volumes.to_vec());
+        bare.insert("spec", only);
+        node::pod_references(&bare.into()).into_iter().collect()
+    };
+    let has = |kind| {
+        let mut referred = referred.iter();
+        referred.any(|one| one.0 == kind && !of_volumes.contains(one))
+    };
+    if has(node::Reference::ServiceAccount) {
+        return Some("serviceaccounts");
+    }
+    if has(node::Reference::Secret) {
+        return Some("secrets");
+    }
+    if has(node::Reference::ConfigMap) {
+        return Some("configmaps");
+    }
+    if !spec.list("resourceClaims").is_empty() {
+        return Some("resourceclaims");
+    }
+    volumes.iter().find_map(|volume| {
+        const WORDS: [(&str, &str); 7] = [
+            ("configMap", "configmaps (via configmap volumes)"),
+            ("secret", "secrets (via secret volumes)"),
+            ("csi", "csidrivers (via CSI volumes)"),
+            ("glusterfs", "endpoints (via glusterFS volumes)"),
+            ("persistentVolumeClaim", "persistentvolumeclaims"),
+            (
+                "ephemeral",
+                "persistentvolumeclaims (via ephemeral volumes)",
+            ),
+            ("azureFile", "secrets (via azureFile volumes)"),
+        ];
+        const PROJECTED: [(&str, &str); 5] = [
+            ("configMap", "configmaps (via projected volumes)"),
+            ("secret", "secrets (via projected volumes)"),
+            (
+                "serviceAccountToken",
+                "serviceaccounts (via projected volumes)",
+            ),
+            ("clusterTrustBundle", "clustertrustbundles"),
+            ("podCertificate", "podcertificates"),
+        ];
+        let named = |value: &Value, words: &[(&str, &'static str)]| {
+            let found = words.iter().find(|(key, _)| value.get(key).is_some());
+            found.map(|(_, words)| *words)
+        };
+        named(volume, &WORDS).or_else(|| {
+            let mut sources = volume.at("projected").list("sources").iter();
+            sources.find_map(|source| named(source, &PROJECTED))
+        })
+    })
+}
+
+fn pod_status(node: &str, request: &Attributes<'_>) -> Verdict {
+    let Some(old) = request
+        .old
+        .filter(|_| request.operation == Operation::Update)
+    else {
+        return refuse("unexpected operation \"CREATE\"");
+    };
+    if old.at("spec").str("nodeName") != node {
+        return refuse(format!(
+            "node {node:?} can only update pod status for pods with spec.nodeName set to itself"
+        ));
+    }
+    let new = &request.object;
+    if old.at("metadata").at("labels") != new.at("metadata").at("labels") {
+        return refuse(format!(
+            "node {node:?} cannot update labels through pod status"
+        ));
+    }
+    for (key, what) in [
+        ("resourceClaimStatuses", "resource claim statues"),
+        (
+            "extendedResourceClaimStatus",
+            "extended resource claim status",
+        ),
+        (
+            "nodeAllocatableResourceClaimStatuses",
+            "node allocatable resource claim statuses",
+        ),
+    ] {
+        if old.at("status").at(key) != new.at("status").at(key) {
+            return refuse(format!("node {node:?} cannot update {what}"));
+        }
+    }
+    Ok(())
+}
+
+fn claim_status(node: &str, request: &Attributes<'_>) -> Verdict {
+    let Some(old) = request
+        .old
+        .filter(|_| request.operation == Operation::Update)
+    else {
+        return refuse("unexpected operation \"CREATE\"");
+    };
+    let rest = |claim: &Value| {
+        let mut claim = claim.clone();
+        if let Some(meta) = claim.get_mut("metadata") {
+            meta.remove("resourceVersion");
+            meta.remove("managedFields");
+        }
+        if let Some(status) = claim.get_mut("status") {
+            for key in [
+                "capacity",
+                "conditions",
+                "allocatedResources",
+                "allocatedResourceStatuses",
+            ] {
+                status.remove(key);
+            }
+        }
+        claim
+    };
+    if rest(old) == rest(&request.object) {
+        return Ok(());
+    }
+    refuse(format!(
+        "node {node:?} is not allowed to update fields other than status.quantity and status.conditions"
+    ))
+}
+
+fn own_node(node: &str, request: &Attributes<'_>) -> Verdict {
+    let named = request.object.at("metadata").str("name");
+    let name = match request.name {
+        "" => named,
+        name => name,
+    };
+    if name != node {
+        return refuse(format!(
+            "node {node:?} is not allowed to modify node {name:?}"
+        ));
+    }
+    let source = |object: &Value| object.at("spec").at("configSource").clone();
+    match (request.operation, request.old) {
+        (Operation::Create, _) => {
+            if !source(&request.object).is_null() {
+                return refuse(format!(
+                    "node {node:?} is not allowed to create pods with a non-nil configSource"
+                ));
+            }
+            let forbidden = forbidden_labels(&request.object, &Value::Null);
+            if forbidden.is_empty() {
+                return Ok(());
+            }
+            refuse(format!(
+                "node {node:?} is not allowed to set the following labels: {}",
+                forbidden.join(", ")
+            ))
+        }
+        (Operation::Update, Some(old)) => {
+            let new = &request.object;
+            if !source(new).is_null() && source(new) != source(old) {
+                return refuse(format!(
+                    "node {node:?} is not allowed to update configSource to a new non-nil configSource"
+                ));
+            }
+            let taints = |node: &Value| node.at("spec").list("taints").to_vec();
+            let owners = |node: &Value| node.at("metadata").list("ownerReferences").to_vec();
+            if taints(new) != taints(old) {
+                return refuse(format!("node {node:?} is not allowed to modify taints"));
+            }
+            if owners(new) != owners(old) {
+                return refuse(format!(
+                    "node {node:?} is not allowed to modify ownerReferences"
+                ));
+            }
+            let forbidden = forbidden_labels(new, old);
+            if forbidden.is_empty() {
+                return Ok(());
+            }
+            refuse(format!(
+                "is not allowed to modify labels: {}",
+                forbidden.join(", ")
+            ))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// The labels that differ between two objects and that a node may not set, sorted.
+fn forbidden_labels(new: &Value, old: &Value) -> Vec<String> {
+    let labels = |object: &Value| -> Object {
+        let labels = object.at("metadata").at("labels").as_object();
+        labels.cloned().unwrap_or_default()
+    };
+    let (new, old) = (labels(new), labels(old));
+    let changed: BTreeSet<&str> = new
+        .iter()
+        .chain(old.iter())
+        .filter(|(key, _)| new.get(key.as_str()) != old.get(key.as_str()))
+        .map(|(key, _)| key.as_str())
+        .collect();
+    changed
+        .into_iter()
+        .filter(|label| !may_be_set(label))
+        .map(str::to_owned)
+        .collect()
+}
+
+fn may_be_set(label: &str) -> bool {
+    let Some((domain, _)) = label.split_once('/') else {
+        return true;
+    };
+    let within = |suffix: &str| {
+        let front = domain.strip_suffix(suffix);
+        front.is_some_and(|front| front.is_empty() || front.ends_with('.'))
+    };
+    if within("node-restriction.kubernetes.io") {
+        return false;
+    }
+    if !within("kubernetes.io") && !within("k8s.io") {
+        return true;
+    }
+    OWN_LABELS.contains(&label) || within("kubelet.kubernetes.io") || within("node.kubernetes.io")
+}
+
+fn token(node: &str, request: &Attributes<'_>) -> Verdict {
+    let spec = request.object.at("spec");
+    let bound = spec.at("boundObjectRef");
+    let (api, kind, name) = (
+        bound.str("apiVersion"),
+        bound.str("kind"),
+        bound.str("name"),
+    );
+    if (api, kind) != ("v1", "Pod") || name.is_empty() {
+        return refuse("node requested token not bound to a pod");
+    }
+    let uid = bound.str("uid");
+    if uid.is_empty() {
+        return refuse("node requested token with a pod binding without a uid");
+    }
+    let pod = find(request, "pods", name)?;
+    if pod.at("metadata").str("uid") != uid {
+        return refuse(format!(
+            "the UID in the bound object reference ({uid}) does not match the UID in record. The object might have been deleted and then recreated"
+        ));
+    }
+    if pod.at("spec").str("nodeName") != node {
+        return refuse("node requested token bound to a pod scheduled on a different node");
+    }
+    audience(request, &pod)
+}
+
+/// A node asks for tokens of audiences that a volume of the pod names, or that it was allowed to ask for.
+fn audience(request: &Attributes<'_>, pod: &Value) -> Verdict {
+    let audience = match request.object.at("spec").list("audiences") {
+        [] => "",
+        [one] => one.as_str().unwrap_or_default(),
+        _ => return refuse("node may only request 0 or 1 audiences"),
+    };
+    let volumes = pod.at("spec").list("volumes");
+    let projected = volumes
+        .iter()
+        .flat_map(|volume| volume.at("projected").list("sources"))
+        .filter_map(|source| source.get("serviceAccountToken"))
+        .any(|token| token.str("audience") == audience);
+    let by_driver = || {
+        volumes
+            .iter()
+            .any(|volume| driver_asks(request, pod, volume, audience))
+    };
+    if projected || by_driver() {
+        return Ok(());
+    }
+    let wants = crate::auth::Attributes {
+        verb: "request-serviceaccounts-token-audience",
+        namespace: request.namespace,
+        version: "v1",
+        resource: audience,
+        name: request.name,
+        ..crate::auth::Attributes::default()
+    };
+    match request.authorizer.authorize(request.user, &wants) {
+        crate::auth::Decision::Allow(_) => Ok(()),
+        _ => refuse(format!(
+            "{} is not authorized to request tokens for audience {audience:?}",
+            request.user.name
+        )),
+    }
+}
+
+/// Whether the CSI driver behind a volume has tokens of an audience made for it.
+fn driver_asks(request: &Attributes<'_>, pod: &Value, volume: &Value, audience: &str) -> bool {
+    let claim = match volume.get("ephemeral") {
+        Some(_) => format!("{}-{}", pod.at("metadata").str("name"), volume.str("name")),
+        None => volume
+            .at("persistentVolumeClaim")
+            .str("claimName")
+            .to_owned(),
+    };
+    let cluster = request.cluster;
+    let driver = match volume.at("csi").str("driver") {
+        "" => cluster
+            .get("", "persistentvolumeclaims", request.namespace, &claim)
+            .and_then(|claim| {
+                let volume = claim.at("spec").str("volumeName").to_owned();
+                cluster.get("", "persistentvolumes", "", &volume)
+            })
+            .map(|volume| volume.at("spec").at("csi").str("driver").to_owned())
+            .unwrap_or_default(),
+        driver => driver.to_owned(),
+    };
+    let driver = cluster.get("storage.k8s.io", "csidrivers", "", &driver);
+    driver.is_some_and(|driver| {
+        let mut wanted = driver.at("spec").list("tokenRequests").iter();
+        wanted.any(|wanted| wanted.str("audience") == audience)
+    })
+}
+
+fn named_so(node: &str, request: &Attributes<'_>, what: &str) -> Verdict {
+    let name = match request.operation {
+        Operation::Create => request.object.at("metadata").str("name"),
+        _ => request.name,
+    };
+    if name == node {
+        return Ok(());
+    }
+    refuse(format!(
+        "can only access {what} with the same name as the requesting node"
+    ))
+}
+
+fn slice(node: &str, request: &Attributes<'_>) -> Verdict {
+    let (slice, verb) = match (request.operation, request.old) {
+        (Operation::Create, _) => (&request.object, "create"),
+        (Operation::Delete, Some(old)) => (old, "delete"),
+        _ => return Ok(()),
+    };
+    if slice.at("spec").str("nodeName") == node {
+        return Ok(());
+    }
+    refuse(format!(
+        "can only {verb} ResourceSlice with the same NodeName as the requesting node"
+    ))
+}
+
+fn signing(node: &str, request: &Attributes<'_>) -> Verdict {
+    let spec = request.object.at("spec");
+    let concerns = matches!(
+        spec.str("signerName"),
+        "kubernetes.io/kubelet-serving" | "kubernetes.io/kube-apiserver-client-kubelet"
+    );
+    if request.operation != Operation::Create || !concerns {
+        return Ok(());
+    }
+    let wanted = format!("{}{node}", node::PREFIX);
+    match super::certificates::common_name(spec.str("request")) {
+        Err(why) => refuse(format!("unable to parse csr: {why}")),
+        Ok(name) if name == wanted => Ok(()),
+        Ok(_) => refuse(format!("can only create a node CSR with CN={wanted}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::schema::json;
+
+    #[test]
+    fn a_node_labels_itself_with_what_describes_it_only() {
+        for (label, may) in [
+            ("a", true),
+            ("example.com/a", true),
+            ("kubernetes.io/hostname", true),
+            ("kubelet.kubernetes.io/a", true),
+            ("sub.node.kubernetes.io/a", true),
+            ("node-role.kubernetes.io/worker", false),
+            ("node-restriction.kubernetes.io/a", false),
+            ("x.node-restriction.kubernetes.io/a", false),
+            ("k8s.io/a", false),
+            ("notk8s.io/a", true),
+        ] {
+            assert_eq!(may_be_set(label), may, "{label}");
+        }
+    }
+
+    #[test]
+    fn what_a_mirror_pod_refers_to_is_named() {
+        for (spec, what) in [
+            (r#"{"containers": []}"#, None),
+            (r#"{"serviceAccountName": "a"}"#, Some("serviceaccounts")),
+            (
+                r#"{"containers": [{"envFrom": [{"secretRef": {"name": "s"}}]}]}"#,
+                Some("secrets"),
+            ),
+            (
+                r#"{"volumes": [{"name": "v", "secret": {"secretName": "s"}}]}"#,
+                Some("secrets (via secret volumes)"),
+            ),
+            (
+                r#"{"volumes": [{"projected": {"sources": [{"serviceAccountToken": {"path": "t"}}]}}]}"#,
+                Some("serviceaccounts (via projected volumes)"),
+            ),
+            (r#"{"volumes": [{"emptyDir": {}}]}"#, None),
+        ] {
+            let spec = json::parse(spec.as_bytes()).expect("JSON").value;
+            let mut pod = Object::new();
+            pod.insert("spec", spec);
+            assert_eq!(api_reference(&pod.into()), what);
+        }
+    }
+}
