@@ -80,6 +80,11 @@ pub async fn keep(shared: &Arc<Shared>) {
                 };
                 tokio::select! {
                     () = complete => {}
+                    // What is waited for may be served no more: its watch would never tell what there is.
+                    () = changed.notified() => {
+                        tokio::time::sleep(SETTLE).await;
+                        continue;
+                    }
                     () = ends.cancelled() => break,
                 }
                 shared.complete.send_replace(true);
