@@ -4,6 +4,8 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
+use http_body::Body as _;
+use http_body_util::{BodyExt as _, StreamBody};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto::Builder;
@@ -14,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::authenticate::{Authentication, Peer};
-use super::reply;
+use super::reply::{self, Body};
 use super::server::Server;
 
 /// How long a client may take for its handshake.
@@ -25,6 +27,22 @@ const HEADER: Duration = Duration::from_secs(30);
 const DRAIN: Duration = Duration::from_secs(10);
 /// Connections served at once; more wait in the listener's queue.
 const CONNECTIONS: usize = 20_000;
+
+/// A body that, if it is a stream of unknown length such as a watch, ends when the server is to end.
+fn until(body: Body, ends: CancellationToken) -> Body {
+    if body.size_hint().exact().is_some() {
+        return body;
+    }
+    let frames = futures::stream::unfold((body, ends), |(mut body, ends)| async move {
+        let frame = tokio::select! {
+            biased;
+            frame = body.frame() => frame?,
+            () = ends.cancelled() => return None,
+        };
+        Some((frame, (body, ends)))
+    });
+    StreamBody::new(frames).boxed_unsync()
+}
 
 /// Serves until `ends` is cancelled, then lets what is under way finish.
 pub async fn serve(
@@ -56,6 +74,7 @@ pub async fn serve(
                 continue;
             }
         };
+        let streams_end = ends.clone();
         let (acceptor, server, authentication, ends) = (
             acceptor.clone(),
             server.clone(),
@@ -76,6 +95,7 @@ pub async fn serve(
             let service = service_fn(move |mut request: http::Request<hyper::body::Incoming>| {
                 let (server, authentication, peer) =
                     (server.clone(), authentication.clone(), peer.clone());
+                let ends = streams_end.clone();
                 async move {
                     let response = match authentication.authenticate(request.headers_mut(), &peer) {
                         Ok((user, warnings)) => {
@@ -85,7 +105,7 @@ pub async fn serve(
                         }
                         Err(status) => reply::status(&status, request.headers()),
                     };
-                    Ok::<_, Infallible>(response)
+                    Ok::<_, Infallible>(response.map(|body| until(body, ends)))
                 }
             });
             let mut builder = Builder::new(TokioExecutor::new());

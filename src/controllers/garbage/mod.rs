@@ -14,7 +14,7 @@ use tokio::sync::watch;
 
 use self::graph::{Graph, Uid, Work};
 use super::Context;
-use super::queue::Queue;
+use super::queue::{self, Queue};
 
 const WORKERS: usize = 10;
 
@@ -39,11 +39,13 @@ impl Shared {
         }
     }
 
-    /// Resolves when the graph is complete.
-    async fn completed(&self) {
+    /// Waits until the graph is complete; false where the controller ends before that.
+    async fn completed(&self) -> bool {
         let mut complete = self.complete.subscribe();
-        // The sender lives as long as `self`.
-        let _ = complete.wait_for(|complete| *complete).await;
+        tokio::select! {
+            complete = complete.wait_for(|complete| *complete) => complete.is_ok(),
+            () = self.context.ends.cancelled() => false,
+        }
     }
 }
 
@@ -61,15 +63,19 @@ pub async fn run(context: Context) {
     let delete = shared.delete.work(WORKERS, &ends, |uid| {
         let shared = shared.clone();
         async move {
-            shared.completed().await;
-            worker::delete(&shared, &uid).await
+            match shared.completed().await {
+                true => worker::delete(&shared, &uid).await,
+                false => Ok(queue::Next::Done),
+            }
         }
     });
     let orphan = shared.orphan.work(WORKERS, &ends, |uid| {
         let shared = shared.clone();
         async move {
-            shared.completed().await;
-            worker::orphan(&shared, &uid).await
+            match shared.completed().await {
+                true => worker::orphan(&shared, &uid).await,
+                false => Ok(queue::Next::Done),
+            }
         }
     });
     tokio::join!(monitors::keep(&shared), delete, orphan);
