@@ -8,7 +8,7 @@ use std::sync::Arc;
 use crate::meta::addresses::{Network, parse_cidr, parse_ip};
 use crate::meta::{names, time};
 use crate::resources::cluster::Cluster;
-use crate::resources::{Cx, record};
+use crate::resources::{Cx, Resource, record};
 use crate::schema::Value;
 use crate::store::{Change, Entry, Expect};
 use crate::value;
@@ -119,6 +119,8 @@ pub(super) struct Pool<'a> {
     /// Name of the service.
     name: &'a str,
     ranges: Vec<Range>,
+    /// The objects that hold addresses.
+    held: Option<Arc<Resource>>,
 }
 
 impl<'a> Pool<'a> {
@@ -128,6 +130,7 @@ impl<'a> Pool<'a> {
             cx,
             name,
             ranges: ranges(cx.cluster),
+            held: cx.cluster.resource(GROUP, PLURAL),
         }
     }
 
@@ -207,22 +210,26 @@ impl<'a> Pool<'a> {
             .find(|ip| self.holder(*ip).is_none())
     }
 
-    fn holder(&self, ip: IpAddr) -> Option<Value> {
-        self.cx.cluster.get(GROUP, PLURAL, "", &ip.to_string())
+    /// The stored object that holds an address.
+    fn holder(&self, ip: IpAddr) -> Option<Arc<Entry>> {
+        let key = self.held.as_ref()?.key("", &ip.to_string());
+        self.cx.cluster.store.head(&key)
     }
 
-    fn is_own(&self, holder: &Value) -> bool {
+    fn is_own(&self, holder: &Entry) -> bool {
+        let holder = crate::resources::cluster::stored(holder);
         holder.at("spec").at("parentRef") == &parent(self.cx.namespace, self.name)
     }
 
     fn write(&self, ip: IpAddr) -> Option<Change> {
-        write(
-            self.cx.cluster,
+        let resource = self.held.as_ref()?;
+        Some(write(
+            resource,
             self.cx.now,
             ip,
             self.cx.namespace,
             self.name,
-        )
+        ))
     }
 }
 
@@ -231,8 +238,7 @@ fn parent(namespace: &str, name: &str) -> Value {
 }
 
 /// The object that holds an address for a service.
-fn write(cluster: &Cluster, now: i64, ip: IpAddr, namespace: &str, name: &str) -> Option<Change> {
-    let resource = cluster.resource(GROUP, PLURAL)?;
+fn write(resource: &Resource, now: i64, ip: IpAddr, namespace: &str, name: &str) -> Change {
     let family = if ip.is_ipv4() { "IPv4" } else { "IPv6" };
     let ip = ip.to_string();
     let mut object = value!({
@@ -268,14 +274,14 @@ fn write(cluster: &Cluster, now: i64, ip: IpAddr, namespace: &str, name: &str) -
         .object_mut("labels");
     labels.insert(FAMILY_LABEL, family);
     labels.insert(MANAGER_LABEL, MANAGER);
-    crate::resources::forms::tidy(&mut object, &resource);
-    Some(Change {
+    crate::resources::forms::tidy(&mut object, resource);
+    Change {
         resource: resource.prefix.clone(),
         key: resource.key("", &ip),
         expect: Expect::Absent,
-        put: Some(record::encode(&resource, &object)),
+        put: Some(record::encode(resource, &object)),
         ttl: None,
-    })
+    }
 }
 
 /// Gives an address back; nothing where no object holds it.
@@ -294,8 +300,8 @@ pub(super) fn give_back(cluster: &Cluster, ip: &str) -> Option<Change> {
 }
 
 /// Changes, each for a commit of its own, that let go of addresses whose services do not have them, and hold those
-/// that services have. Service and address are written in one commit, but for the second address of a service with
-/// two, which is written just before: what is young is left alone.
+/// that services have. Service and addresses are written in one commit, so only what others wrote can differ; as
+/// upstream, what is young is left alone.
 pub(super) fn repairs(cluster: &Cluster) -> Vec<Change> {
     let now = time::now();
     let (Some(services), Some(addresses)) = (
@@ -344,7 +350,7 @@ pub(super) fn repairs(cluster: &Cluster) -> Vec<Change> {
     }
     for (ip, parent) in had.iter().filter(|(ip, _)| !held.contains(*ip)) {
         let (namespace, name) = (parent.str("namespace"), parent.str("name"));
-        let made = parse_ip(ip).and_then(|ip| write(cluster, now, ip, namespace, name));
+        let made = parse_ip(ip).map(|ip| write(&addresses, now, ip, namespace, name));
         changes.extend(made);
     }
     changes

@@ -119,16 +119,16 @@ impl Allocation<'_> {
             return Ok(Vec::new());
         }
         let families = texts(spec, "ipFamilies");
-        let asked = texts(spec, "clusterIPs");
-        let wanted: Vec<(String, String)> = families
-            .into_iter()
-            .enumerate()
-            .map(|(i, family)| (family, asked.get(i).cloned().unwrap_or_default()))
-            .collect();
+        let mut ips = texts(spec, "clusterIPs");
+        if ips.len() < families.len() {
+            ips.resize(families.len(), String::new());
+        }
+        // Refusals show the room made for the ones to come.
+        set_texts(spec, "clusterIPs", &ips);
+        let pool = Pool::new(self.cx, self.name);
         let mut changes = Vec::new();
-        let mut ips = Vec::with_capacity(wanted.len());
-        for (family, ip) in &wanted {
-            ips.push(self.take_address(spec, family, ip, &mut changes)?);
+        for (ip, family) in ips.iter_mut().zip(&families) {
+            *ip = self.take_address(&pool, spec, family, ip, &mut changes)?;
         }
         if let Some(first) = ips.first() {
             spec.set("clusterIP", first);
@@ -139,17 +139,15 @@ impl Allocation<'_> {
 
     fn take_address(
         &self,
+        pool: &Pool<'_>,
         spec: &Value,
         family: &str,
         ip: &str,
         changes: &mut Vec<Change>,
     ) -> Result<String, Status> {
-        let pool = Pool::new(self.cx, self.name);
-        let path = Path::ROOT.field("spec.clusterIPs");
-        // Upstream has made room for the ones to come.
-        let shown = || match spec.at("clusterIPs") {
-            Value::Null => Value::Array(vec!["".into()]),
-            ips => ips.clone(),
+        let refused = |why: &str| {
+            let path = Path::ROOT.field("spec.clusterIPs");
+            self.refused(path, spec.at("clusterIPs"), why)
         };
         if ip.is_empty() {
             return match pool.take_any(family == "IPv4") {
@@ -161,10 +159,7 @@ impl Allocation<'_> {
                     "failed to allocate a serviceIP for Service \"{}\": {why}",
                     self.name
                 ))),
-                Err(why) => {
-                    let why = format!("failed to allocate IP: {why}");
-                    Err(self.refused(path, shown(), &why))
-                }
+                Err(why) => Err(refused(&format!("failed to allocate IP: {why}"))),
             };
         }
         let Some(parsed) = parse_ip(ip) else {
@@ -176,10 +171,7 @@ impl Allocation<'_> {
                 changes.extend(change);
                 Ok(ip.to_owned())
             }
-            Err(why) => {
-                let why = format!("failed to allocate IP {ip}: {why}");
-                Err(self.refused(path, shown(), &why))
-            }
+            Err(why) => Err(refused(&format!("failed to allocate IP {ip}: {why}"))),
         }
     }
 
@@ -206,11 +198,11 @@ impl Allocation<'_> {
         match (before.list("ipFamilies").len(), families.len()) {
             (1, 2) => {
                 let mut ips = texts(spec, "clusterIPs");
-                let second = ips.get(1).cloned().unwrap_or_default();
+                ips.resize(2, String::new());
+                set_texts(spec, "clusterIPs", &ips);
+                let pool = Pool::new(self.cx, self.name);
                 let mut changes = Vec::new();
-                let ip = self.take_address(spec, &families[1], &second, &mut changes)?;
-                ips.truncate(1);
-                ips.push(ip);
+                ips[1] = self.take_address(&pool, spec, &families[1], &ips[1], &mut changes)?;
                 set_texts(spec, "clusterIPs", &ips);
                 Ok(changes)
             }

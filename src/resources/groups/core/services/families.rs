@@ -2,7 +2,7 @@
 //! ValidateServiceClusterIPsRelatedFields and initIPFamilyFields of k8s.io/kubernetes.
 
 use super::{HEADLESS, is_named};
-use crate::meta::{At, Errors, addresses};
+use crate::meta::{At, Errors, Path, addresses};
 use crate::schema::Value;
 
 const POLICIES: [&str; 3] = ["PreferDualStack", "RequireDualStack", "SingleStack"];
@@ -163,8 +163,11 @@ pub(super) fn fill_in(
         spec.set("ipFamilyPolicy", had.unwrap_or_else(|| default.into()));
     }
     let mut errors = Errors::default();
-    let whole = crate::value!({ "spec": (&*spec) });
-    related(At::root(&whole).field("spec"), before, &mut errors);
+    let at = At {
+        value: spec,
+        path: Path::ROOT.field("spec"),
+    };
+    related(at, before, &mut errors);
     refused(errors)?;
     let mut errors = Errors::default();
     let policy = spec.str("ipFamilyPolicy").to_owned();
@@ -219,7 +222,7 @@ fn reduce(spec: &mut Value, before: &Value, single: bool, errors: &mut Errors) {
 }
 
 fn policy_is_wrong(spec: &Value, why: impl AsRef<str>, errors: &mut Errors) {
-    let path = crate::meta::Path::ROOT.field("spec.ipFamilyPolicy");
+    let path = Path::ROOT.field("spec.ipFamilyPolicy");
     errors.invalid(path, spec.at("ipFamilyPolicy"), why);
 }
 
@@ -246,7 +249,7 @@ fn infer(spec: &mut Value, single: bool, configured: &[&'static str], errors: &m
         if configured.contains(&family) {
             families.push(family.to_owned());
         } else {
-            let path = crate::meta::Path::ROOT.field("spec.clusterIPs");
+            let path = Path::ROOT.field("spec.clusterIPs");
             let why = format!("{family} is not configured on this cluster");
             errors.invalid(path.index(i), spec.at("clusterIPs"), why);
         }
@@ -264,7 +267,7 @@ fn meet(spec: &mut Value, policy: &str, configured: &[&'static str]) -> Result<(
     let mut families = texts(spec, "ipFamilies");
     for (i, family) in families.iter().enumerate() {
         if !configured.contains(&family.as_str()) {
-            let path = crate::meta::Path::ROOT.field("spec.ipFamilies");
+            let path = Path::ROOT.field("spec.ipFamilies");
             errors.invalid(path.index(i), family, "not configured on this cluster");
         }
     }

@@ -171,15 +171,17 @@ fn read(cluster: &Cluster) -> Stored {
         },
         // Nothing is stored, or another range: services tell what is taken.
         None => Stored {
-            used: used_by_services(&cluster.list("", "services", "")),
+            used: used_by_services(cluster, &cluster.list("", "services", "")),
             entry,
             stale: true,
         },
     }
 }
 
-/// Every node port that services have.
-fn used_by_services(services: &[Value]) -> BTreeSet<i64> {
+/// Every node port of the range that services have. Those of a range that was before are nobody's to keep.
+fn used_by_services(cluster: &Cluster, services: &[Value]) -> BTreeSet<i64> {
+    let (first, last) = cluster.settings.node_ports;
+    let range = i64::from(first)..=i64::from(last);
     services
         .iter()
         .flat_map(|service| {
@@ -187,6 +189,7 @@ fn used_by_services(services: &[Value]) -> BTreeSet<i64> {
             let health = spec.int("healthCheckNodePort");
             super::node_ports(spec).chain((health != 0).then_some(health))
         })
+        .filter(|port| range.contains(port))
         .collect()
 }
 
@@ -242,10 +245,16 @@ pub(super) fn repair(cluster: &Cluster) -> Option<Change> {
         .range(&resource.prefix, &resource.prefix, "")
         .map(|entry| crate::resources::cluster::object(entry))
         .collect();
-    let used = used_by_services(&services);
+    let used = used_by_services(cluster, &services);
     let stored = read(cluster);
     let same =
         entry.as_ref().map(|entry| entry.rev) == stored.entry.as_ref().map(|entry| entry.rev);
     (same && (stored.stale || stored.used != used))
         .then(|| write(cluster, &Stored { used, ..stored }))
+}
+
+/// The ports that are stored as taken.
+#[cfg(test)]
+pub(super) fn taken(cluster: &Cluster) -> BTreeSet<i64> {
+    read(cluster).used
 }
