@@ -8,10 +8,26 @@ use super::negotiate::{self, Format, Offer};
 use super::query::Query;
 use super::reply::{self, Body};
 use super::server::{Server, not_found};
-use super::{discovery, health};
+use super::{discovery, health, openapi};
 use crate::meta::Status;
 use crate::resources::Registry;
 use crate::schema::Value;
+
+/// The first parts of the paths that there are beside those of resources.
+pub(super) const PATHS: [&str; 10] = [
+    ".well-known",
+    "api",
+    "apis",
+    "healthz",
+    "livez",
+    "metrics",
+    "openapi",
+    "openid",
+    "readyz",
+    "version",
+];
+
+const AGGREGATED: &str = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList";
 
 impl Server {
     /// Paths that are no resources.
@@ -22,6 +38,7 @@ impl Server {
             .filter(|trimmed| !trimmed.is_empty())
             .unwrap_or(path);
         if let Some(answer) = health::answer(
+            self,
             path,
             &Query::parse(parts.uri.query().unwrap_or_default()),
             &parts.headers,
@@ -41,9 +58,7 @@ impl Server {
         if let ["openapi", document @ ..] = segments.as_slice()
             && parts.method == Method::GET
         {
-            return self
-                .openapi
-                .answer(document, parts, &registry)
+            return openapi::answer(&self.documents, document, parts, &registry)
                 .unwrap_or_else(|| not_found(&parts.headers));
         }
         if parts.method == Method::GET {
@@ -106,22 +121,17 @@ impl Server {
     }
 
     fn aggregated(&self, parts: &Parts, core: bool) -> Response<Body> {
-        let value = discovery::aggregated(&self.cluster.registry(), core);
-        let bytes = reply::bytes_of(&value, Format::Json);
-        let tag = hash(&bytes);
-        let mut response = reply::response(
-            200,
-            "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList",
-            bytes,
-            &parts.headers,
-        );
-        if let Ok(value) = format!("\"{tag}\"").parse() {
-            response.headers_mut().insert(header::ETAG, value);
-        }
-        response
-            .headers_mut()
-            .append(header::VARY, http::HeaderValue::from_static("Accept"));
-        response
+        let name = if core {
+            "discovery/api"
+        } else {
+            "discovery/apis"
+        };
+        let document = self
+            .documents
+            .get(name, &self.cluster.registry(), |registry| {
+                reply::bytes_of(&discovery::aggregated(registry, core), Format::Json)
+            });
+        document.send(AGGREGATED, "public", parts)
     }
 
     fn address(&self) -> String {
@@ -130,31 +140,23 @@ impl Server {
     }
 }
 
-/// SHA-512 as upper-case hexadecimal, as upstream tags its documents.
-pub(super) fn hash(bytes: &[u8]) -> String {
-    let digest = ring::digest::digest(&ring::digest::SHA512, bytes);
-    digest
-        .as_ref()
-        .iter()
-        .map(|byte| format!("{byte:02X}"))
-        .collect()
-}
-
 /// The paths of the root document: what is served, sorted.
 fn root(registry: &Registry) -> Value {
-    let mut paths: Vec<String> = vec![
-        "/api".into(),
-        "/api/v1".into(),
-        "/apis".into(),
-        "/apis/".into(),
-        "/healthz".into(),
-        "/livez".into(),
-        "/metrics".into(),
-        "/openapi/v2".into(),
-        "/openapi/v3".into(),
-        "/readyz".into(),
-        "/version".into(),
-    ];
+    let mut paths: Vec<String> = [
+        "/.well-known/openid-configuration",
+        "/api",
+        "/api/v1",
+        "/apis",
+        "/apis/",
+        "/metrics",
+        "/openapi/v2",
+        "/openapi/v3",
+        "/openid/v1/jwks",
+        "/version",
+    ]
+    .map(str::to_owned)
+    .into();
+    paths.extend(health::paths());
     for group in registry
         .groups()
         .iter()

@@ -9,15 +9,17 @@ use std::task::{Context, Poll};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
-use compact_str::{CompactString, ToCompactString as _};
+use compact_str::{CompactString, ToCompactString as _, format_compact};
 use http::Response;
 use http_body::Frame;
 use http_body_util::BodyExt as _;
 use parking_lot::Mutex;
 
+use super::documents::PATHS;
 use super::info::Info;
 use super::query::Query;
 use super::reply::Body;
+use crate::resources::Registry;
 use crate::resources::cluster::Cluster;
 
 /// Upper bounds of the buckets of `apiserver_request_duration_seconds`.
@@ -26,11 +28,12 @@ const BUCKETS: [f64; 23] = [
     10.0, 15.0, 20.0, 30.0, 45.0, 60.0,
 ];
 
-/// What a request was for, as labels.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+/// What a request was for, as labels. Only names that the server knows become labels, so that nobody can make it hold
+/// any number of series.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Labels {
     verb: CompactString,
-    dry_run: CompactString,
+    dry_run: &'static str,
     group: CompactString,
     version: CompactString,
     resource: CompactString,
@@ -38,34 +41,58 @@ pub struct Labels {
     scope: &'static str,
 }
 
+/// The verbs of requests that are about no resource: HTTP's methods.
+const METHODS: [&str; 7] = ["get", "head", "post", "put", "patch", "delete", "options"];
+
 impl Labels {
-    /// The labels of a request.
-    pub fn of(info: &Info, query: &Query, applies: bool) -> Labels {
-        let scope = match info.verb.as_str() {
-            _ if !info.is_resource => "",
+    /// The labels of a request; `applies` says that it is a server-side apply.
+    pub fn of(info: &Info, query: &Query, applies: bool, registry: &Registry) -> Labels {
+        let mut labels = Labels {
+            dry_run: match query.get("dryRun") {
+                None | Some("") => "",
+                Some("All") => "All",
+                Some(_) => "invalid",
+            },
+            ..Labels::default()
+        };
+        if !info.is_resource {
+            let known = METHODS.contains(&info.verb.as_str());
+            labels.verb = if known {
+                info.verb.to_uppercase().into()
+            } else {
+                "other".into()
+            };
+            let first = info.path.split('/').nth(1).unwrap_or_default();
+            if PATHS.contains(&first) {
+                labels.subresource = format_compact!("/{first}");
+            }
+            return labels;
+        }
+        labels.verb = match info.verb.as_str() {
+            "create" => "POST".into(),
+            "update" => "PUT".into(),
+            "patch" if applies => "APPLY".into(),
+            "" => "other".into(),
+            verb => verb.to_uppercase().into(),
+        };
+        labels.scope = match info.verb.as_str() {
             "list" | "watch" | "deletecollection" if info.namespace.is_empty() => "cluster",
             "list" | "watch" | "deletecollection" => "namespace",
             _ => "resource",
         };
-        let verb = match info.verb.as_str() {
-            "create" => "POST".into(),
-            "update" => "PUT".into(),
-            "patch" if applies => "APPLY".into(),
-            verb => verb.to_uppercase().into(),
+        let Some(version) = registry
+            .get(&info.group, &info.resource)
+            .and_then(|resource| resource.version(&info.version))
+        else {
+            return labels;
         };
-        Labels {
-            verb,
-            dry_run: query.get("dryRun").unwrap_or_default().into(),
-            group: info.group.as_str().into(),
-            version: info.version.as_str().into(),
-            resource: info.resource.as_str().into(),
-            subresource: if info.is_resource {
-                info.subresource.as_str().into()
-            } else {
-                info.path.as_str().into()
-            },
-            scope,
+        labels.group = info.group.as_str().into();
+        labels.version = info.version.as_str().into();
+        labels.resource = info.resource.as_str().into();
+        if version.subresource(&info.subresource).is_some() {
+            labels.subresource = info.subresource.as_str().into();
         }
+        labels
     }
 
     fn text(&self, dry_run: bool) -> String {
@@ -79,20 +106,17 @@ impl Labels {
             self.group, self.resource, self.scope, self.subresource, self.verb, self.version
         )
     }
+}
 
-    /// Series are made only for what the server knows, so that clients cannot make it hold any number of them.
-    fn known(mut self, code: u16) -> Labels {
-        if code == 404 || code == 405 {
-            self.resource = CompactString::default();
-            self.subresource = CompactString::default();
-            self.group = CompactString::default();
-            self.version = CompactString::default();
-        }
-        if !matches!(self.dry_run.as_str(), "" | "All") {
-            self.dry_run = "invalid".into();
-        }
-        self
-    }
+/// What was counted of requests with the same labels.
+#[derive(Default)]
+struct Series {
+    /// Answers by HTTP status code.
+    codes: BTreeMap<u16, u64>,
+    /// How long they took; none for watches.
+    durations: Histogram,
+    /// Streams that are open.
+    running: i64,
 }
 
 #[derive(Default)]
@@ -102,25 +126,46 @@ struct Histogram {
     count: u64,
 }
 
+impl Histogram {
+    fn add(&mut self, seconds: f64) {
+        let first = BUCKETS.partition_point(|bound| *bound < seconds);
+        if let Some(bucket) = self.buckets.get_mut(first) {
+            *bucket += 1;
+        }
+        self.sum += seconds;
+        self.count += 1;
+    }
+
+    /// The lines of a histogram with these labels; none where nothing was counted.
+    fn lines(&self, labels: &str, out: &mut Vec<String>) {
+        if self.count == 0 {
+            return;
+        }
+        let mut so_far = 0;
+        for (bound, count) in BUCKETS.iter().zip(self.buckets) {
+            so_far += count;
+            out.push(format!("_bucket{{{labels},le=\"{bound}\"}} {so_far}"));
+        }
+        out.push(format!("_bucket{{{labels},le=\"+Inf\"}} {}", self.count));
+        out.push(format!("_sum{{{labels}}} {}", self.sum));
+        out.push(format!("_count{{{labels}}} {}", self.count));
+    }
+}
+
 /// Counters of one server.
 pub struct Metrics {
     started: f64,
-    requests: Mutex<BTreeMap<(Labels, u16), u64>>,
-    durations: Mutex<BTreeMap<Labels, Histogram>>,
-    running: Mutex<BTreeMap<Labels, i64>>,
+    series: Mutex<BTreeMap<Labels, Series>>,
     reading: AtomicI64,
     changing: AtomicI64,
 }
 
 impl Default for Metrics {
     fn default() -> Self {
+        let since = SystemTime::now().duration_since(UNIX_EPOCH);
         Metrics {
-            started: SystemTime::now()
-                .duration_since(UNIX_EPOCH)
-                .map_or(0.0, |passed| passed.as_secs_f64()),
-            requests: Mutex::default(),
-            durations: Mutex::default(),
-            running: Mutex::default(),
+            started: since.map_or(0.0, |passed| passed.as_secs_f64()),
+            series: Mutex::default(),
             reading: AtomicI64::new(0),
             changing: AtomicI64::new(0),
         }
@@ -156,37 +201,27 @@ impl Metrics {
         response: Response<Body>,
     ) -> Response<Body> {
         let code = response.status().as_u16();
-        let labels = labels.known(code);
-        *self
-            .requests
-            .lock()
-            .entry((labels.clone(), code))
-            .or_default() += 1;
-        if labels.verb == "WATCH" && code == 200 {
-            *self.running.lock().entry(labels.clone()).or_default() += 1;
-            let running = Running {
-                metrics: self.clone(),
-                labels,
-            };
-            return response.map(|body| {
-                Counted {
-                    body,
-                    _running: running,
-                }
-                .boxed_unsync()
-            });
+        let streams = labels.verb == "WATCH" && code == 200;
+        let mut all = self.series.lock();
+        let series = all.entry(labels.clone()).or_default();
+        *series.codes.entry(code).or_default() += 1;
+        if !streams {
+            series.durations.add(took.as_secs_f64());
+            return response;
         }
-        let seconds = took.as_secs_f64();
-        let mut durations = self.durations.lock();
-        let histogram = durations.entry(labels).or_default();
-        let first = BUCKETS.partition_point(|bound| *bound < seconds);
-        if let Some(bucket) = histogram.buckets.get_mut(first) {
-            *bucket += 1;
-        }
-        histogram.sum += seconds;
-        histogram.count += 1;
-        drop(durations);
-        response
+        series.running += 1;
+        drop(all);
+        let running = Running {
+            metrics: self.clone(),
+            labels,
+        };
+        response.map(|body| {
+            Counted {
+                body,
+                _running: running,
+            }
+            .boxed_unsync()
+        })
     }
 
     /// Everything in Prometheus' text format.
@@ -211,47 +246,29 @@ impl Metrics {
             "Requests that are being answered, by whether they change anything.",
             &inflight,
         );
-        let running: Vec<String> = self
-            .running
-            .lock()
-            .iter()
-            .map(|(labels, count)| format!("{{{}}} {count}", labels.text(false)))
-            .collect();
+        let (mut running, mut durations, mut requests) = (Vec::new(), Vec::new(), Vec::new());
+        for (labels, series) in &*self.series.lock() {
+            if labels.verb == "WATCH" {
+                running.push(format!("{{{}}} {}", labels.text(false), series.running));
+            }
+            let labels = labels.text(true);
+            for (code, count) in &series.codes {
+                requests.push(format!("{{code=\"{code}\",{labels}}} {count}"));
+            }
+            series.durations.lines(&labels, &mut durations);
+        }
         family(
             "apiserver_longrunning_requests",
             "gauge",
             "Watches that are open.",
             &running,
         );
-        let mut lines = Vec::new();
-        for (labels, histogram) in &*self.durations.lock() {
-            let labels = labels.text(true);
-            let mut so_far = 0;
-            for (bound, count) in BUCKETS.iter().zip(histogram.buckets) {
-                so_far += count;
-                lines.push(format!("_bucket{{{labels},le=\"{bound}\"}} {so_far}"));
-            }
-            lines.push(format!(
-                "_bucket{{{labels},le=\"+Inf\"}} {}",
-                histogram.count
-            ));
-            lines.push(format!("_sum{{{labels}}} {}", histogram.sum));
-            lines.push(format!("_count{{{labels}}} {}", histogram.count));
-        }
         family(
             "apiserver_request_duration_seconds",
             "histogram",
             "How long requests took, in seconds; watches are left out.",
-            &lines,
+            &durations,
         );
-        let requests: Vec<String> = self
-            .requests
-            .lock()
-            .iter()
-            .map(|((labels, code), count)| {
-                format!("{{code=\"{code}\",{}}} {count}", labels.text(true))
-            })
-            .collect();
         family(
             "apiserver_request_total",
             "counter",
@@ -358,8 +375,8 @@ struct Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        if let Some(count) = self.metrics.running.lock().get_mut(&self.labels) {
-            *count -= 1;
+        if let Some(series) = self.metrics.series.lock().get_mut(&self.labels) {
+            series.running -= 1;
         }
     }
 }
@@ -405,15 +422,24 @@ mod tests {
             (http::Method::GET, "/api/v1/pods", "", 200, 30),
             (http::Method::POST, "/api/v1/namespaces/a/pods", "", 409, 1),
             (http::Method::GET, "/api/v1/nonsense-17", "", 404, 1),
+            (http::Method::GET, "/apis/nonsense-18/v1/a", "", 403, 1),
+            (http::Method::GET, "/nonsense-19", "", 403, 1),
+            (
+                http::Method::GET,
+                "/api/v1/pods",
+                "dryRun=nonsense-20",
+                200,
+                1,
+            ),
         ] {
             let query = Query::parse(query_text);
             let info = Info::of(&method, path, &query);
-            let labels = Labels::of(&info, &query, false);
+            let labels = Labels::of(&info, &query, false, Registry::builtin());
             metrics.end(labels, Duration::from_millis(millis), answer(code));
         }
         let info = Info::of(&http::Method::GET, "/api/v1/pods", &Query::parse("watch=1"));
         let watch = metrics.end(
-            Labels::of(&info, &query, false),
+            Labels::of(&info, &query, false, Registry::builtin()),
             Duration::ZERO,
             answer(200),
         );

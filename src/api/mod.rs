@@ -10,6 +10,7 @@ pub mod documents;
 pub mod health;
 pub mod info;
 pub mod listen;
+pub mod made;
 pub mod metrics;
 pub mod negotiate;
 pub mod openapi;

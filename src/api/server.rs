@@ -7,12 +7,13 @@ use bytes::Bytes;
 use http::request::Parts;
 use http::{Method, Request, Response, header};
 use http_body_util::{BodyExt as _, Limited};
+use tokio_util::sync::CancellationToken;
 
 use super::authenticate::Authentication;
 use super::info::Info;
+use super::made::Documents;
 use super::metrics::{Labels, Metrics};
 use super::negotiate::{self, Accepted, Offer};
-use super::openapi::OpenApi;
 use super::query::{Query, WriteOptions};
 use super::read::{self, Expected, MAX_BODY};
 use super::reply::{self, Body, Reply};
@@ -50,10 +51,12 @@ pub struct Server {
     pub version: Value,
     /// Connects to the agents of nodes; none where there are none to connect to.
     pub kubelets: Option<actions::kubelet::Kubelets>,
-    /// OpenAPI documents.
-    pub openapi: OpenApi,
+    /// Documents about what is served.
+    pub documents: Documents,
     /// What is counted.
     pub metrics: Arc<Metrics>,
+    /// Cancelled when the server is to end.
+    pub ends: CancellationToken,
 }
 
 impl Server {
@@ -66,9 +69,8 @@ impl Server {
         let (mut parts, body) = request.into_parts();
         let query = Arc::new(Query::parse(parts.uri.query().unwrap_or_default()));
         let info = Arc::new(Info::of(&parts.method, parts.uri.path(), &query));
-        let applies =
-            negotiate::content_type(&parts.headers).starts_with("application/apply-patch");
-        let labels = Labels::of(&info, &query, applies);
+        let applies = info.verb == "patch" && verbs::apply::is(&parts.headers);
+        let labels = Labels::of(&info, &query, applies, &self.cluster.registry());
         let started = Instant::now();
         let underway = self.metrics.begin(&info);
         let response = self.answer(&mut parts, body, info, query, user).await;
@@ -236,15 +238,14 @@ impl Server {
         if parts.method == Method::HEAD || parts.method == Method::OPTIONS {
             return Err(Status::method_not_allowed());
         }
+        let of_one = |verb: &str| matches!(verb, "get" | "update" | "patch" | "delete");
+        if !info.subresource.is_empty() && info.path_name.is_empty() {
+            return Err(Status::bad_request("name must be provided"));
+        }
         // What is only made has no paths of its own.
-        let named = |verb: &&str| matches!(*verb, "get" | "update" | "patch" | "delete");
         if info.subresource.is_empty()
             && !info.path_name.is_empty()
-            && !version
-                .verbs
-                .iter()
-                .map(|verb| &**verb)
-                .any(|verb| named(&verb))
+            && !version.verbs.iter().any(|verb| of_one(verb))
         {
             return Err(Status::no_such_resource());
         }
@@ -266,11 +267,9 @@ impl Server {
             return Err(Status::method_not_allowed());
         }
         // Objects are made in a collection, and changed by their names.
-        let needs_name = matches!(info.verb.as_str(), "get" | "update" | "patch" | "delete");
         if info.subresource.is_empty()
             && !info.old_watch
-            && (needs_name == info.path_name.is_empty()
-                || (info.verb == "create") != info.path_name.is_empty() && info.verb == "create")
+            && of_one(&info.verb) == info.path_name.is_empty()
         {
             return Err(Status::method_not_allowed());
         }
@@ -345,14 +344,10 @@ impl Server {
                 result
             }
             "patch" => {
-                let applies = negotiate::content_type(&parts.headers) == verbs::apply::MEDIA_TYPE;
-                let kind = if applies {
-                    None
-                } else {
-                    Some(verbs::patch::kind(&parts.headers, &target.resource)?)
-                };
+                let kind = verbs::patch::kind(&parts.headers, &target.resource)?;
                 let bytes = collect(body).await?;
-                let options = WriteOptions::read(&target.query, "PatchOptions", agent, applies)?;
+                let options =
+                    WriteOptions::read(&target.query, "PatchOptions", agent, kind.is_none())?;
                 let mut write = self.write(target, &options);
                 let result = match kind {
                     Some(kind) => verbs::patch::patch(&mut write, kind, &bytes).await,
@@ -522,9 +517,6 @@ where
 fn check_name(target: &Target) -> Result<(), Status> {
     let info = &target.info;
     let name = info.path_name.as_str();
-    if name.is_empty() && !info.subresource.is_empty() {
-        return Err(Status::bad_request("name must be provided"));
-    }
     // The router of upstream splits such a path otherwise, and knows no such route.
     if name.contains('/') {
         return Err(Status::no_such_resource());

@@ -239,6 +239,7 @@ where
             .as_ref()
             .map(|proxy| &proxy.clients),
     )?;
+    let ends = CancellationToken::new();
     let server = Arc::new(Server {
         cluster,
         authorizer,
@@ -248,8 +249,9 @@ where
         plugins,
         version: version(),
         kubelets: Some(kubelets),
-        openapi: crate::api::openapi::OpenApi::default(),
+        documents: Default::default(),
         metrics: Arc::default(),
+        ends: ends.clone(),
     });
     crate::api::bootstrap::objects_of_a_new_cluster(&server).await;
     crate::api::own_service::ensure(&server).await;
@@ -263,7 +265,6 @@ where
         },
         CancellationToken::new(),
     );
-    let ends = CancellationToken::new();
     let definitions = tokio::spawn(crate::api::definitions::run(server.clone(), ends.clone()));
     let own_service = tokio::spawn(crate::api::own_service::keep(server.clone(), ends.clone()));
     let upkeep = tokio::spawn(store::upkeep::keep(store.clone(), ends.clone()));

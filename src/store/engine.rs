@@ -76,6 +76,8 @@ struct State {
     /// Rows of the log that compaction left without readers.
     forgotten: Vec<(Revision, Arc<str>)>,
     closed: bool,
+    /// Why the newest batch is not on disk; none while batches succeed.
+    broken: Option<StoreError>,
 }
 
 /// The core of both engines: conditions, heads, history and snapshots under one short lock. With a log, one thread
@@ -143,6 +145,7 @@ impl Engine {
             compacted,
             forgotten: Vec::new(),
             closed: false,
+            broken: None,
         };
         let engine = Arc::new(Engine {
             state: Mutex::new(state),
@@ -289,8 +292,14 @@ impl Engine {
             let result = log.append(&commits);
             let mut state = self.state.lock();
             match result {
-                Ok(()) => self.publish(&mut state, commits),
-                Err(error) => self.fail(&mut state, commits, &error),
+                Ok(()) => {
+                    state.broken = None;
+                    self.publish(&mut state, commits);
+                }
+                Err(error) => {
+                    self.fail(&mut state, commits, &error);
+                    state.broken = Some(error);
+                }
             }
         }
     }
@@ -554,6 +563,15 @@ impl Store for Engine {
             self.work.notify_one();
             Ok(())
         })
+    }
+
+    fn health(&self) -> Result<(), StoreError> {
+        let state = self.state.lock();
+        match &state.broken {
+            _ if state.closed => Err(StoreError::Closed),
+            Some(error) => Err(error.clone()),
+            None => Ok(()),
+        }
     }
 
     fn close(&self) -> BoxFuture<'_, ()> {

@@ -86,7 +86,7 @@ pub struct Change {
 }
 
 /// Why a store refused or failed.
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, Debug, thiserror::Error)]
 pub enum StoreError {
     /// A condition did not hold. `current` is the key's accepted entry, to try again from.
     #[error("{key} is not as expected")]
@@ -188,6 +188,12 @@ pub trait Store: Send + Sync + 'static {
 
     /// Forgets history up to `rev`: what was replaced or deleted before it can no longer be read.
     fn compact(&self, rev: Revision) -> BoxFuture<'_, Result<(), StoreError>>;
+
+    /// Whether commits can be expected to succeed.
+    ///
+    /// # Errors
+    /// [`StoreError::Closed`], or why the last commits failed.
+    fn health(&self) -> Result<(), StoreError>;
 
     /// Accepts no more commits, makes what was accepted durable, and lets go of the file.
     fn close(&self) -> BoxFuture<'_, ()>;

@@ -50,6 +50,8 @@ enum Op {
     Put(u8, u8),
     Delete(u8),
     Stale(u8),
+    /// Two keys in one commit; the second fails it where it is stale.
+    Both(u8, u8, u8, bool),
     Reopen,
 }
 
@@ -58,6 +60,8 @@ fn op() -> impl Strategy<Value = Op> {
         6 => (0..6u8, any::<u8>()).prop_map(|(name, body)| Op::Put(name, body)),
         2 => (0..6u8).prop_map(Op::Delete),
         1 => (0..6u8).prop_map(Op::Stale),
+        2 => (0..6u8, 0..6u8, any::<u8>(), any::<bool>())
+            .prop_map(|(a, b, body, stale)| Op::Both(a, b, body, stale)),
         1 => Just(Op::Reopen),
     ]
 }
@@ -101,6 +105,39 @@ async fn run(ops: Vec<Op>, dir: Option<&std::path::Path>) {
                     .await;
                 assert!(matches!(refused, Err(StoreError::Conflict { .. })));
                 assert_eq!(store.world().rev(), before);
+            }
+            Op::Both(a, b, body, stale) => {
+                if a == b {
+                    continue;
+                }
+                let expect = |name| {
+                    let known = model.now.get(&key(name));
+                    known.map_or(Expect::Absent, |(rev, _)| Expect::Revision(*rev))
+                };
+                let second = if stale {
+                    Expect::Revision(1_000_000)
+                } else {
+                    expect(b)
+                };
+                let changes = vec![
+                    change(a, expect(a), Some(body)),
+                    change(b, second, Some(body)),
+                ];
+                let before = store.world().rev();
+                let done = store.commit(changes).await;
+                if stale {
+                    assert!(matches!(done, Err(StoreError::Conflict { .. })));
+                    assert_eq!(store.world().rev(), before);
+                    continue;
+                }
+                let done = done.unwrap();
+                let revs: Vec<_> = done.entries.iter().map(|entry| entry.rev).collect();
+                assert_eq!(revs, [done.rev - 1, done.rev], "a revision for each change");
+                for (name, rev) in [(a, done.rev - 1), (b, done.rev)] {
+                    model.now.insert(key(name), (rev, body));
+                    model.at.insert(rev, model.now.clone());
+                    model.events.push((rev, key(name), Some(body)));
+                }
             }
             Op::Reopen => {
                 if let Some(dir) = dir {
@@ -265,4 +302,43 @@ async fn concurrent_writers_of_one_key_lose_no_update() {
     let world = store.world();
     assert_eq!(world.get(PREFIX, &key(1)).unwrap().record.body[0], 40);
     store.close().await;
+}
+
+/// A log on a disk that is full for a while.
+struct Full(Arc<std::sync::atomic::AtomicBool>);
+
+impl super::engine::Log for Full {
+    fn append(&mut self, _: &[super::engine::Accepted]) -> Result<(), StoreError> {
+        if self.0.load(std::sync::atomic::Ordering::SeqCst) {
+            return Err(StoreError::Engine {
+                attempted: "write",
+                cause: "no space left on device".to_owned(),
+            });
+        }
+        Ok(())
+    }
+
+    fn forget(&mut self, _: &[(Revision, Arc<str>)], _: Revision) -> Result<(), StoreError> {
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn what_a_full_disk_refused_was_never_there() {
+    let full = Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let log = Box::new(Full(full.clone()));
+    let store: Arc<dyn Store> = super::engine::Engine::restored(1, 1, Vec::new(), Some(log));
+    let put = |name| store.commit(vec![change(name, Expect::Absent, Some(1))]);
+    put(1).await.unwrap();
+    assert!(store.health().is_ok());
+    full.store(true, std::sync::atomic::Ordering::SeqCst);
+    assert!(matches!(put(2).await, Err(StoreError::Engine { .. })));
+    assert!(matches!(store.health(), Err(StoreError::Engine { .. })));
+    assert!(store.head(&key(2)).is_none());
+    full.store(false, std::sync::atomic::Ordering::SeqCst);
+    put(2).await.unwrap();
+    assert!(store.health().is_ok());
+    assert!(store.head(&key(1)).is_some());
+    store.close().await;
+    assert!(matches!(store.health(), Err(StoreError::Closed)));
 }

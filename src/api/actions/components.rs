@@ -20,13 +20,15 @@ const STORE: &str = "etcd-0";
 pub(super) fn answer(call: Call<'_>) -> BoxFuture<'_, Result<Reply, Status>> {
     async move {
         let target = call.target;
-        // The store has answered when there is something to read it by.
-        target.cluster.store.world();
+        let (status, message) = match target.cluster.store.health() {
+            Ok(()) => ("True", "ok".to_owned()),
+            Err(error) => ("False", error.to_string()),
+        };
         let mut store = value!({
             "kind": "ComponentStatus",
             "apiVersion": "v1",
             "metadata": {"name": STORE},
-            "conditions": [{"type": "Healthy", "status": "True", "message": "ok"}]
+            "conditions": [{"type": "Healthy", "status": status, "message": message}]
         });
         match target.info.name.as_str() {
             "" => {}

@@ -9,7 +9,7 @@ use futures::future::BoxFuture;
 
 use super::Call;
 use crate::api::info::Info;
-use crate::api::negotiate::{Shape, content_type};
+use crate::api::negotiate::Shape;
 use crate::api::query::{FieldValidation, WriteOptions};
 use crate::api::reply::Reply;
 use crate::api::table;
@@ -53,14 +53,14 @@ async fn read(call: &Call<'_>, scale: &Scale) -> Result<Value, Status> {
         return Err(Status::internal("a read answered something else"));
     };
     let object = forms::versioned(&entry, entry.rev, &target.resource, target.version());
-    match of(scale, &object)? {
-        (shown, true) => Ok(shown),
-        (_, false) if !target.resource.is_custom() => of(scale, &object).map(|(shown, _)| shown),
-        (_, false) => Err(Status::internal(&format!(
-            "the spec replicas field \"{}\" does not exist",
-            scale.spec_replicas.text
-        ))),
+    let (shown, there) = of(scale, &object)?;
+    if there || !target.resource.is_custom() {
+        return Ok(shown);
     }
+    Err(Status::internal(&format!(
+        "the spec replicas field \"{}\" does not exist",
+        scale.spec_replicas.text
+    )))
 }
 
 /// The Scale of an object, and whether it says how many replicas are wanted.
@@ -82,12 +82,8 @@ async fn update(call: &mut Call<'_>, scale: &Scale) -> Result<Value, Status> {
 }
 
 async fn change_by_patch(call: &mut Call<'_>, scale: &Scale) -> Result<Value, Status> {
-    let applies = content_type(&call.parts.headers) == apply::MEDIA_TYPE;
-    let kind = match applies {
-        true => None,
-        false => Some(patch::kind(&call.parts.headers, &call.target.resource)?),
-    };
-    let options = call.patch_options(applies)?;
+    let kind = patch::kind(&call.parts.headers, &call.target.resource)?;
+    let options = call.patch_options(kind.is_none())?;
     let Some(kind) = kind else {
         let applied = Applied::read(&call.body)?;
         let mut told = Vec::new();

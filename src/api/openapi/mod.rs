@@ -1,18 +1,16 @@
-//! OpenAPI documents, made when first asked for and kept while what is served stays the same.
+//! OpenAPI documents of the built-in resources.
 
 mod gnostic;
 mod operations;
 mod v2;
 mod v3;
 
-use std::collections::HashMap;
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
 
-use bytes::Bytes;
+use http::Response;
 use http::request::Parts;
-use http::{Response, header};
-use parking_lot::Mutex;
 
+use super::made::{Document, Documents};
 use super::negotiate;
 use super::reply::{self, Body};
 use crate::meta::Status;
@@ -21,170 +19,92 @@ use crate::schema::{Object, Value, json};
 use crate::value;
 
 const PROTOBUF_V2: &str = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf";
+/// Caches ask each time whether a document is still the same.
+const ASK: &str = "no-cache, private";
+/// A document asked for by its hash never changes.
+const KEEP: &str = "public, immutable";
 
-/// A document as it is sent.
-#[derive(Clone)]
-struct Document {
-    bytes: Bytes,
-    /// SHA-512 of the JSON form, in upper-case hexadecimal.
-    hash: Arc<str>,
-}
-
-impl Document {
-    fn of(bytes: Vec<u8>) -> Document {
-        let hash = super::documents::hash(&bytes).into();
-        let bytes = bytes.into();
-        Document { bytes, hash }
-    }
-}
-
-/// The documents of one registry.
-#[derive(Default)]
-pub struct OpenApi {
-    made: Mutex<(Weak<Registry>, HashMap<String, Document>)>,
-}
-
-impl OpenApi {
-    /// Answers a path below `/openapi`; `None` for paths that are none of ours.
-    pub fn answer(
-        &self,
-        path: &[&str],
-        parts: &Parts,
-        registry: &Arc<Registry>,
-    ) -> Option<Response<Body>> {
-        match path {
-            ["v2"] => Some(self.v2(parts, registry)),
-            ["v3"] => {
-                let root = self.document("v3", registry, |registry| self.root(registry));
-                Some(send(&root, "text/plain; charset=utf-8", parts))
-            }
-            ["v3", "api", version] => self.v3("", version, parts, registry),
-            ["v3", "apis", group, version] => self.v3(group, version, parts, registry),
-            _ => None,
+/// Answers a path below `/openapi`; `None` for paths that are none of ours.
+pub fn answer(
+    documents: &Documents,
+    path: &[&str],
+    parts: &Parts,
+    registry: &Arc<Registry>,
+) -> Option<Response<Body>> {
+    match path {
+        ["v2"] => Some(version_2(documents, parts, registry)),
+        ["v3"] => {
+            let root = documents.get("v3", registry, |registry| root(documents, registry));
+            Some(root.send("text/plain; charset=utf-8", ASK, parts))
         }
-    }
-
-    /// Takes a document from those that are made, or makes it.
-    fn document(
-        &self,
-        name: &str,
-        registry: &Arc<Registry>,
-        make: impl FnOnce(&Arc<Registry>) -> Vec<u8>,
-    ) -> Document {
-        {
-            let mut made = self.made.lock();
-            if made.0.as_ptr() != Arc::as_ptr(registry) {
-                *made = (Arc::downgrade(registry), HashMap::new());
-            }
-            if let Some(document) = made.1.get(name) {
-                return document.clone();
-            }
-        }
-        let document = Document::of(make(registry));
-        let mut made = self.made.lock();
-        if made.0.as_ptr() == Arc::as_ptr(registry) {
-            made.1.insert(name.to_owned(), document.clone());
-        }
-        document
-    }
-
-    fn group_version(&self, group: &str, version: &str, registry: &Arc<Registry>) -> Document {
-        self.document(&format!("v3/{group}/{version}"), registry, |registry| {
-            let paths = operations::paths(registry, group, version);
-            json::to_string(&v3::document(group, version, &paths)).into_bytes()
-        })
-    }
-
-    fn root(&self, registry: &Arc<Registry>) -> Vec<u8> {
-        let mut paths = Object::new();
-        for group in registry.groups() {
-            for version in &group.versions {
-                let hash = self.group_version(&group.name, version, registry).hash;
-                let path = match &*group.name {
-                    "" => format!("api/{version}"),
-                    group => format!("apis/{group}/{version}"),
-                };
-                let url = format!("/openapi/v3/{path}?hash={hash}");
-                paths.insert(path, value!({"serverRelativeURL": url}));
-            }
-        }
-        json::to_string(&value!({"paths": (Value::Object(paths))})).into_bytes()
-    }
-
-    fn v3(
-        &self,
-        group: &str,
-        version: &str,
-        parts: &Parts,
-        registry: &Arc<Registry>,
-    ) -> Option<Response<Body>> {
-        let served = registry.group(group)?.versions.iter();
-        served.clone().find(|served| ***served == *version)?;
-        let document = self.group_version(group, version, registry);
-        let query = parts.uri.query().unwrap_or_default();
-        let mut response = send(&document, "application/json", parts);
-        // A document asked for by its hash never changes.
-        if query.contains(&*document.hash) {
-            response.headers_mut().insert(
-                header::CACHE_CONTROL,
-                http::HeaderValue::from_static("public, immutable"),
-            );
-        }
-        Some(response)
-    }
-
-    fn v2(&self, parts: &Parts, registry: &Arc<Registry>) -> Response<Body> {
-        let protobuf = match negotiate::accept_openapi(&parts.headers) {
-            Ok(protobuf) => protobuf,
-            Err(status) => return reply::status(&status, &parts.headers),
-        };
-        let whole = |registry: &Arc<Registry>| {
-            let mut all = Vec::new();
-            for group in registry.groups() {
-                for version in &group.versions {
-                    all.push(v2::Part {
-                        group: &group.name,
-                        version,
-                        items: operations::paths(registry, &group.name, version),
-                    });
-                }
-            }
-            v2::document(&all)
-        };
-        if protobuf {
-            let document = self.document("v2/protobuf", registry, |registry| {
-                gnostic::document(&whole(registry))
-            });
-            send(&document, PROTOBUF_V2, parts)
-        } else {
-            let document = self.document("v2", registry, |registry| {
-                json::to_string(&whole(registry)).into_bytes()
-            });
-            send(&document, "application/json", parts)
-        }
+        ["v3", "api", version] => version_3(documents, "", version, parts, registry),
+        ["v3", "apis", group, version] => version_3(documents, group, version, parts, registry),
+        _ => None,
     }
 }
 
-/// Sends a document, or 304 to who has it already.
-fn send(document: &Document, content_type: &str, parts: &Parts) -> Response<Body> {
-    let tag = format!("\"{}\"", document.hash);
-    let known = parts
-        .headers
-        .get(header::IF_NONE_MATCH)
-        .is_some_and(|value| value.as_bytes() == tag.as_bytes());
-    let (code, bytes) = if known {
-        (304, Vec::new())
-    } else {
-        (200, document.bytes.to_vec())
+fn group_version(
+    documents: &Documents,
+    group: &str,
+    version: &str,
+    registry: &Arc<Registry>,
+) -> Document {
+    documents.get(&format!("v3/{group}/{version}"), registry, |registry| {
+        let paths = operations::paths(registry, group, version);
+        json::to_string(&v3::document(group, version, &paths)).into_bytes()
+    })
+}
+
+fn root(documents: &Documents, registry: &Arc<Registry>) -> Vec<u8> {
+    let mut paths = Object::new();
+    for group in registry.groups() {
+        for version in &group.versions {
+            let hash = group_version(documents, &group.name, version, registry).hash;
+            let path = match &*group.name {
+                "" => format!("api/{version}"),
+                group => format!("apis/{group}/{version}"),
+            };
+            let url = format!("/openapi/v3/{path}?hash={hash}");
+            paths.insert(path, value!({"serverRelativeURL": url}));
+        }
+    }
+    json::to_string(&value!({"paths": (Value::Object(paths))})).into_bytes()
+}
+
+fn version_3(
+    documents: &Documents,
+    group: &str,
+    version: &str,
+    parts: &Parts,
+    registry: &Arc<Registry>,
+) -> Option<Response<Body>> {
+    let mut served = registry.group(group)?.versions.iter();
+    served.find(|served| ***served == *version)?;
+    let document = group_version(documents, group, version, registry);
+    let query = parts.uri.query().unwrap_or_default();
+    let cache = match query.contains(&*document.hash) {
+        true => KEEP,
+        false => ASK,
     };
-    let mut response = reply::response(code, content_type, bytes, &parts.headers);
-    if let Ok(value) = tag.parse() {
-        response.headers_mut().insert(header::ETAG, value);
+    Some(document.send("application/json", cache, parts))
+}
+
+fn version_2(documents: &Documents, parts: &Parts, registry: &Arc<Registry>) -> Response<Body> {
+    let protobuf = match negotiate::accept_openapi(&parts.headers) {
+        Ok(protobuf) => protobuf,
+        Err(status) => return reply::status(&status, &parts.headers),
+    };
+    if protobuf {
+        let made = documents.get("v2/protobuf", registry, |registry| {
+            gnostic::document(&v2::document(registry))
+        });
+        made.send(PROTOBUF_V2, ASK, parts)
+    } else {
+        let made = documents.get("v2", registry, |registry| {
+            json::to_string(&v2::document(registry)).into_bytes()
+        });
+        made.send("application/json", ASK, parts)
     }
-    response
-        .headers_mut()
-        .append(header::VARY, http::HeaderValue::from_static("Accept"));
-    response
 }
 
 /// The refusal of media types in which there is no OpenAPI document.
@@ -194,4 +114,73 @@ pub(super) fn not_acceptable() -> Status {
         "NotAcceptable",
         "only the following media types are accepted: application/json, application/com.github.proto-openapi.spec.v2@v1.0+protobuf",
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Everything that is referred to below a prefix.
+    fn referred<'a>(value: &'a Value, prefix: &str, out: &mut Vec<&'a str>) {
+        match value {
+            Value::Object(object) => {
+                for (key, value) in object.iter() {
+                    match value.as_str() {
+                        Some(name) if key == "$ref" => {
+                            out.push(name.strip_prefix(prefix).unwrap_or(name));
+                        }
+                        _ => referred(value, prefix, out),
+                    }
+                }
+            }
+            Value::Array(items) => items.iter().for_each(|item| referred(item, prefix, out)),
+            _ => {}
+        }
+    }
+
+    fn check(document: &Value, prefix: &str, schemas: &Value) {
+        let mut names = Vec::new();
+        referred(document, prefix, &mut names);
+        assert!(!names.is_empty());
+        for name in names {
+            assert!(schemas.get(name).is_some(), "{name} is not there");
+        }
+    }
+
+    #[test]
+    fn documents_hold_all_that_they_refer_to() {
+        let registry = Registry::builtin();
+        for group in registry.groups() {
+            for version in &group.versions {
+                let paths = operations::paths(registry, &group.name, version);
+                let document = v3::document(&group.name, version, &paths);
+                let schemas = document.at("components").at("schemas");
+                check(&document, operations::REFERENCE, schemas);
+            }
+        }
+        let document = v2::document(registry);
+        check(&document, "#/definitions/", document.at("definitions"));
+    }
+
+    #[test]
+    fn clients_find_what_they_look_for() {
+        let document = v2::document(Registry::builtin());
+        let path = document
+            .at("paths")
+            .at("/apis/apps/v1/namespaces/{namespace}/deployments/{name}");
+        // kubectl asks whether a PATCH of the kind can validate fields.
+        let mut parameters = path.at("patch").list("parameters").iter();
+        assert!(parameters.any(|parameter| parameter.str("name") == "fieldValidation"));
+        let kind = path.at("get").at("x-kubernetes-group-version-kind");
+        assert_eq!(kind.str("kind"), "Deployment");
+        let id = path.at("get").str("operationId");
+        assert_eq!(id, "readAppsV1NamespacedDeployment");
+        let all = document.at("paths").at("/apis/apps/v1/deployments");
+        let id = all.at("get").str("operationId");
+        assert_eq!(id, "listAppsV1DeploymentForAllNamespaces");
+        // Strategic merges look up by which key lists merge.
+        let spec = document.at("definitions").at("io.k8s.api.core.v1.PodSpec");
+        let containers = spec.at("properties").at("containers");
+        assert_eq!(containers.str("x-kubernetes-patch-merge-key"), "name");
+    }
 }

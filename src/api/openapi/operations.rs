@@ -1,6 +1,9 @@
 //! What can be done on which path, read off the registry: the part that both OpenAPI versions share.
 
+use std::collections::BTreeMap;
+
 use crate::resources::{Registry, Resource, Version, gvk_type};
+use crate::schema::{Key, Object, Value, builtin};
 
 /// A member of a path template or of the query.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -99,6 +102,98 @@ pub struct PathItem {
     pub parameters: Vec<Parameter>,
 }
 
+/// A type that an operation takes or answers with.
+#[derive(Clone, Copy)]
+enum Type {
+    /// The resource's, or the subresource's.
+    One,
+    /// The list of the resource's.
+    List,
+    /// A component by its name.
+    Named(&'static str),
+}
+
+/// What is the same in all operations of a verb.
+struct Verb {
+    name: &'static str,
+    method: &'static str,
+    action: &'static str,
+    /// What identifiers begin with.
+    prefix: &'static str,
+    /// What they have before the kind.
+    collection: &'static str,
+    /// What descriptions begin with.
+    words: &'static str,
+    parameters: &'static [Parameter],
+    body: Option<Type>,
+    answer: Type,
+    answers: &'static [(u16, &'static str)],
+}
+
+const DONE: &[(u16, &str)] = &[(200, "OK")];
+const WRITTEN: &[(u16, &str)] = &[(200, "OK"), (201, "Created")];
+
+const fn verb(name: &'static str, method: &'static str, prefix: &'static str) -> Verb {
+    Verb {
+        name,
+        method,
+        action: method,
+        prefix,
+        collection: "",
+        words: prefix,
+        parameters: &[],
+        body: None,
+        answer: Type::One,
+        answers: DONE,
+    }
+}
+
+const VERBS: [Verb; 7] = [
+    Verb {
+        action: "list",
+        words: "list or watch objects of kind",
+        parameters: LIST,
+        answer: Type::List,
+        ..verb("list", "get", "list")
+    },
+    Verb {
+        parameters: WRITE,
+        body: Some(Type::One),
+        answers: &[(200, "OK"), (201, "Created"), (202, "Accepted")],
+        ..verb("create", "post", "create")
+    },
+    Verb {
+        action: "deletecollection",
+        collection: "Collection",
+        words: "delete collection of",
+        parameters: DELETE,
+        body: Some(Type::Named(DELETE_OPTIONS)),
+        answer: Type::Named(STATUS),
+        ..verb("deletecollection", "delete", "delete")
+    },
+    verb("get", "get", "read"),
+    Verb {
+        parameters: WRITE,
+        body: Some(Type::One),
+        answers: WRITTEN,
+        ..verb("update", "put", "replace")
+    },
+    Verb {
+        words: "partially update",
+        parameters: PATCH,
+        body: Some(Type::Named(PATCH_TYPE)),
+        answers: WRITTEN,
+        ..verb("patch", "patch", "patch")
+    },
+    Verb {
+        parameters: DELETE,
+        body: Some(Type::Named(DELETE_OPTIONS)),
+        answer: Type::Named(STATUS),
+        answers: &[(200, "OK"), (202, "Accepted")],
+        ..verb("delete", "delete", "delete")
+    },
+];
+
 /// The component name of the type of patches.
 pub const PATCH_TYPE: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.Patch";
 const STATUS: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.Status";
@@ -145,6 +240,72 @@ pub fn paths(registry: &Registry, group: &str, version: &str) -> Vec<PathItem> {
     out.retain(|item| !item.operations.is_empty());
     out.sort_by(|a: &PathItem, b| a.path.cmp(&b.path));
     out
+}
+
+/// How a version of OpenAPI writes what is done on a path.
+pub struct Form {
+    /// An operation under a tag.
+    pub operation: fn(&Operation, &str) -> Value,
+    /// A parameter.
+    pub parameter: fn(&Parameter) -> Value,
+}
+
+/// Writes the paths of a group in one version into `paths`, and the types that they speak of into `names`.
+pub fn write(
+    (group, version): (&str, &str),
+    items: &[PathItem],
+    form: &Form,
+    paths: &mut Object,
+    names: &mut Vec<String>,
+) {
+    let tag = format!("{}_{version}", group_name(group));
+    for item in items {
+        let mut operations = Object::new();
+        for operation in &item.operations {
+            names.extend(operation.body.clone());
+            names.extend(operation.responses.iter().map(|(.., name)| name.clone()));
+            operations.insert(operation.method, (form.operation)(operation, &tag));
+        }
+        let parameters: Vec<Value> = item.parameters.iter().map(form.parameter).collect();
+        operations.insert("parameters", parameters);
+        paths.insert(item.path.as_str(), operations);
+    }
+}
+
+/// The schemas called `names` and all that they refer to, each as `form` writes it, in order of their names.
+pub fn schemas(mut names: Vec<String>, form: fn(&Value) -> Value) -> Object {
+    let document = &*builtin::DOCUMENT;
+    let mut known = BTreeMap::new();
+    while let Some(name) = names.pop() {
+        if let Some(schema) = document.get(&name).filter(|_| !known.contains_key(&name)) {
+            references(schema, &mut names);
+            known.insert(name, schema);
+        }
+    }
+    let schemas = known.into_iter();
+    schemas
+        .map(|(name, schema)| (Key::from(name), form(schema)))
+        .collect()
+}
+
+/// What refers to a schema of version 3 begins so.
+pub const REFERENCE: &str = "#/components/schemas/";
+
+fn references(value: &Value, out: &mut Vec<String>) {
+    match value {
+        Value::Object(object) => {
+            for (key, value) in object.iter() {
+                match (key.as_str(), value.as_str()) {
+                    ("$ref", Some(name)) => {
+                        out.extend(name.strip_prefix(REFERENCE).map(str::to_owned));
+                    }
+                    _ => references(value, out),
+                }
+            }
+        }
+        Value::Array(items) => items.iter().for_each(|item| references(item, out)),
+        _ => {}
+    }
 }
 
 struct Of<'a> {
@@ -226,157 +387,56 @@ impl Of<'_> {
 
     fn operation(&self, sub: &str, verb: &str, scope: &str) -> Option<Operation> {
         let (resource, version) = (self.resource, self.version);
-        let gvk = match version.subresource(sub) {
+        let verb = VERBS.iter().find(|known| known.name == verb)?;
+        let named = |kind: &str| {
+            let found = gvk_type(&resource.group, &version.name, kind);
+            found.unwrap_or_default().to_owned()
+        };
+        let (gvk, one) = match version.subresource(sub) {
             Some(sub) => (
-                sub.group.to_string(),
-                sub.version.to_string(),
-                sub.kind.to_string(),
+                (&sub.group, &sub.version, &sub.kind),
+                gvk_type(&sub.group, &sub.version, &sub.kind)?.to_owned(),
             ),
             None => (
-                resource.group.to_string(),
-                version.name.to_string(),
-                resource.kind.to_string(),
+                (&resource.group, &version.name, &resource.kind),
+                named(&resource.kind),
             ),
         };
-        let of = gvk_type(&gvk.0, &gvk.1, &gvk.2)
-            .unwrap_or_default()
-            .to_owned();
-        let list = gvk_type(&resource.group, &version.name, &resource.list_kind)
-            .unwrap_or_default()
-            .to_owned();
+        let name = |what: Type| match what {
+            Type::One => one.clone(),
+            Type::List => named(&resource.list_kind),
+            Type::Named(name) => name.to_owned(),
+        };
         let kind = &resource.kind;
-        let what = if sub.is_empty() {
-            kind.to_string()
-        } else {
-            format!("{sub} of the specified {kind}")
+        let of_kind = match sub {
+            "" => kind.to_string(),
+            sub => format!("{sub} of the specified {kind}"),
         };
-        let ok = |name: &str| vec![(200, "OK", name.to_owned())];
-        let written = |name: &str| {
-            vec![
-                (200, "OK", name.to_owned()),
-                (201, "Created", name.to_owned()),
-            ]
-        };
-        let (method, action, prefix, parameters, body, responses, description) = match verb {
-            "list" => (
-                "get",
-                "list",
-                "list",
-                LIST,
-                None,
-                ok(&list),
-                format!("list or watch objects of kind {kind}"),
-            ),
-            "create" => {
-                let mut codes = written(&of);
-                codes.push((202, "Accepted", of.clone()));
-                (
-                    "post",
-                    "post",
-                    "create",
-                    WRITE,
-                    Some(of.clone()),
-                    codes,
-                    if sub.is_empty() {
-                        format!("create a {kind}")
-                    } else {
-                        format!("create {what}")
-                    },
-                )
-            }
-            "deletecollection" => (
-                "delete",
-                "deletecollection",
-                "delete",
-                DELETE,
-                Some(DELETE_OPTIONS.to_owned()),
-                ok(STATUS),
-                format!("delete collection of {kind}"),
-            ),
-            "get" => (
-                "get",
-                "get",
-                "read",
-                &[][..],
-                None,
-                ok(&of),
-                if sub.is_empty() {
-                    format!("read the specified {kind}")
-                } else {
-                    format!("read {what}")
-                },
-            ),
-            "update" => (
-                "put",
-                "put",
-                "replace",
-                WRITE,
-                Some(of.clone()),
-                written(&of),
-                if sub.is_empty() {
-                    format!("replace the specified {kind}")
-                } else {
-                    format!("replace {what}")
-                },
-            ),
-            "patch" => (
-                "patch",
-                "patch",
-                "patch",
-                PATCH,
-                Some(PATCH_TYPE.to_owned()),
-                written(&of),
-                if sub.is_empty() {
-                    format!("partially update the specified {kind}")
-                } else {
-                    format!("partially update {what}")
-                },
-            ),
-            "delete" => (
-                "delete",
-                "delete",
-                "delete",
-                DELETE,
-                Some(DELETE_OPTIONS.to_owned()),
-                vec![
-                    (200, "OK", STATUS.to_owned()),
-                    (202, "Accepted", STATUS.to_owned()),
-                ],
-                format!("delete a {kind}"),
-            ),
-            _ => return None,
-        };
-        let group = capital(&group_name(&resource.group));
-        let collection = if verb == "deletecollection" {
-            "Collection"
-        } else {
-            ""
-        };
-        let before = if resource.namespaced && scope == "Namespaced" {
-            "Namespaced"
-        } else {
-            ""
-        };
-        let behind = if scope == "ForAllNamespaces" {
-            scope
-        } else {
-            ""
-        };
-        let id = format!(
-            "{prefix}{group}{}{collection}{before}{kind}{}{behind}",
-            capital(&version.name),
-            capital(sub)
-        );
+        let namespaced = resource.namespaced && scope == "Namespaced";
+        let id = [
+            verb.prefix,
+            &capital(&group_name(&resource.group)),
+            &capital(&version.name),
+            verb.collection,
+            if namespaced { scope } else { "" },
+            kind,
+            &capital(sub),
+            if scope == "Namespaced" { "" } else { scope },
+        ];
+        let responses = verb
+            .answers
+            .iter()
+            .map(|(code, words)| (*code, *words, name(verb.answer)));
         Some(Operation {
-            method,
-            action,
-            id,
-            description,
-            parameters: parameters.to_vec(),
-            body_optional: action.starts_with("delete"),
-            body,
-            responses,
-            gvk,
+            method: verb.method,
+            action: verb.action,
+            id: id.concat(),
+            description: format!("{} {of_kind}", verb.words),
+            parameters: verb.parameters.to_vec(),
+            body: verb.body.map(name),
+            body_optional: verb.method == "delete",
+            responses: responses.collect(),
+            gvk: (gvk.0.to_string(), gvk.1.to_string(), gvk.2.to_string()),
         })
     }
 }

@@ -1,8 +1,8 @@
 //! OpenAPI 2.0 (Swagger): one document of everything, for clients from before version 3.
 
-use super::operations::{Operation, PATCH_TYPE, Parameter, PathItem, group_name};
-use super::v3::closure;
-use crate::schema::{Object, Value, builtin};
+use super::operations::{self, Form, Operation, PATCH_TYPE, Parameter, REFERENCE};
+use crate::resources::Registry;
+use crate::schema::{Object, Value};
 use crate::value;
 
 const PRODUCES: [&str; 3] = [
@@ -17,41 +17,22 @@ const PATCHES: [&str; 4] = [
     "application/apply-patch+yaml",
 ];
 
-/// The paths of one group and version.
-pub struct Part<'a> {
-    /// Empty for core.
-    pub group: &'a str,
-    /// `v1`
-    pub version: &'a str,
-    /// Its paths.
-    pub items: Vec<PathItem>,
-}
+const FORM: Form = Form {
+    operation,
+    parameter,
+};
 
-/// The document.
-pub fn document(parts: &[Part<'_>]) -> Value {
-    let mut names: Vec<String> = Vec::new();
-    let mut paths = Object::new();
-    for part in parts {
-        let tag = format!("{}_{}", group_name(part.group), part.version);
-        for item in &part.items {
-            let mut operations = Object::new();
-            for operation in &item.operations {
-                names.extend(operation.body.clone());
-                names.extend(operation.responses.iter().map(|(.., name)| name.clone()));
-                operations.insert(operation.method, self::operation(operation, &tag));
-            }
-            let parameters: Vec<Value> = item.parameters.iter().map(parameter).collect();
-            operations.insert("parameters", parameters);
-            paths.insert(item.path.as_str(), operations);
+/// The document of everything that is built in.
+pub fn document(registry: &Registry) -> Value {
+    let (mut paths, mut names) = (Object::new(), Vec::new());
+    for group in registry.groups() {
+        for version in &group.versions {
+            let items = operations::paths(registry, &group.name, version);
+            let place = (&*group.name, &**version);
+            operations::write(place, &items, &FORM, &mut paths, &mut names);
         }
     }
-    let document = &*builtin::DOCUMENT;
-    let mut definitions = Object::new();
-    for name in closure(names, |name| document.get(name)) {
-        if let Some(schema) = document.get(&name) {
-            definitions.insert(name, self::schema(schema));
-        }
-    }
+    let definitions = operations::schemas(names, schema);
     let bearer = vec![value!({"BearerToken": []})];
     value!({
         "swagger": "2.0",
@@ -85,10 +66,7 @@ fn schema(schema: &Value) -> Value {
             "default" | "nullable" | "oneOf" | "anyOf" | "not" => {}
             "$ref" => {
                 let name = value.as_str().unwrap_or_default();
-                out.insert(
-                    "$ref",
-                    name.replace("#/components/schemas/", "#/definitions/"),
-                );
+                out.insert("$ref", name.replace(REFERENCE, "#/definitions/"));
             }
             "allOf" => {
                 if let Some((_, reference)) = value

@@ -1,7 +1,7 @@
 //! OpenAPI 3.0: a document for each group and version.
 
-use super::operations::{Operation, PATCH_TYPE, Parameter, PathItem, group_name};
-use crate::schema::{Object, Value, builtin};
+use super::operations::{self, Form, Operation, PATCH_TYPE, Parameter, PathItem, REFERENCE};
+use crate::schema::{Object, Value};
 use crate::value;
 
 const MEDIA: [&str; 3] = [
@@ -15,31 +15,16 @@ const PATCH_MEDIA: [&str; 4] = [
     "application/merge-patch+json",
     "application/strategic-merge-patch+json",
 ];
-const REFERENCE: &str = "#/components/schemas/";
+const FORM: Form = Form {
+    operation,
+    parameter,
+};
 
 /// The document of paths and every schema that they lead to.
 pub fn document(group: &str, version: &str, items: &[PathItem]) -> Value {
-    let tag = format!("{}_{version}", group_name(group));
-    let mut names: Vec<String> = Vec::new();
-    let mut paths = Object::new();
-    for item in items {
-        let mut operations = Object::new();
-        for operation in &item.operations {
-            names.extend(operation.body.clone());
-            names.extend(operation.responses.iter().map(|(.., name)| name.clone()));
-            operations.insert(operation.method, self::operation(operation, &tag));
-        }
-        let parameters: Vec<Value> = item.parameters.iter().map(parameter).collect();
-        operations.insert("parameters", parameters);
-        paths.insert(item.path.as_str(), operations);
-    }
-    let document = &*builtin::DOCUMENT;
-    let mut schemas = Object::new();
-    for name in closure(names, |name| document.get(name)) {
-        if let Some(schema) = document.get(&name) {
-            schemas.insert(name, schema.clone());
-        }
-    }
+    let (mut paths, mut names) = (Object::new(), Vec::new());
+    operations::write((group, version), items, &FORM, &mut paths, &mut names);
+    let schemas = operations::schemas(names, Value::clone);
     value!({
         "openapi": "3.0.0",
         "info": {"title": "Kubernetes", "version": "1.37"},
@@ -56,39 +41,6 @@ pub fn document(group: &str, version: &str, items: &[PathItem]) -> Value {
             }
         }
     })
-}
-
-/// The names and all that they refer to, sorted.
-pub fn closure<'a>(
-    mut open: Vec<String>,
-    schema: impl Fn(&str) -> Option<&'a Value>,
-) -> Vec<String> {
-    let mut known = std::collections::BTreeSet::new();
-    while let Some(name) = open.pop() {
-        if known.insert(name.clone())
-            && let Some(schema) = schema(&name)
-        {
-            references(schema, &mut open);
-        }
-    }
-    known.into_iter().collect()
-}
-
-fn references(value: &Value, out: &mut Vec<String>) {
-    match value {
-        Value::Object(object) => {
-            for (key, value) in object.iter() {
-                match (key.as_str(), value.as_str()) {
-                    ("$ref", Some(name)) => {
-                        out.extend(name.strip_prefix(REFERENCE).map(str::to_owned));
-                    }
-                    _ => references(value, out),
-                }
-            }
-        }
-        Value::Array(items) => items.iter().for_each(|item| references(item, out)),
-        _ => {}
-    }
 }
 
 fn content(name: &str, media: &[&str]) -> Value {

@@ -7,6 +7,7 @@ use super::owners;
 use super::patch::belongs;
 use super::write::{Attempt, TRIES, Write};
 use crate::api::custom;
+use crate::api::negotiate::content_type;
 use crate::api::query::FieldValidation;
 use crate::api::reply::Reply;
 use crate::meta::Status;
@@ -18,7 +19,12 @@ use crate::patch::restore;
 use crate::schema::{Value, json, yaml};
 
 /// The media type of an apply.
-pub const MEDIA_TYPE: &str = "application/apply-patch+yaml";
+const MEDIA_TYPE: &str = "application/apply-patch+yaml";
+
+/// Whether a PATCH is an apply.
+pub fn is(headers: &http::HeaderMap) -> bool {
+    content_type(headers) == MEDIA_TYPE
+}
 
 /// Where kubectl keeps what it applied last on the client's side.
 const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";

@@ -2,6 +2,7 @@
 
 use http::HeaderMap;
 
+use super::apply;
 use super::write::Write;
 use crate::api::custom;
 use crate::api::negotiate::content_type;
@@ -13,18 +14,22 @@ use crate::patch::{Kind, Patch};
 use crate::resources::Resource;
 use crate::schema::Value;
 
-/// Reads the kind of a patch off the content type.
+/// Reads the kind of a patch off the content type; none for an apply.
 ///
 /// # Errors
 /// 415 for a type that is not served.
-pub fn kind(headers: &HeaderMap, resource: &Resource) -> Result<Kind, Status> {
+pub fn kind(headers: &HeaderMap, resource: &Resource) -> Result<Option<Kind>, Status> {
+    if apply::is(headers) {
+        return Ok(None);
+    }
     let kind = Kind::of(&content_type(headers));
     if resource.is_custom() {
         return kind
             .filter(|kind| *kind != Kind::Strategic)
+            .map(Some)
             .ok_or_else(custom::refuse_patch);
     }
-    kind.ok_or_else(|| {
+    kind.map(Some).ok_or_else(|| {
         Status::failure(415, "UnsupportedMediaType", "415: Unsupported Media Type")
             .with_details(crate::schema::Object::new())
     })

@@ -9,11 +9,11 @@ use crate::api::custom;
 use crate::api::query::{WriteOptions, parse_uint};
 use crate::api::reply::Reply;
 use crate::auth::Authorizer;
-use crate::meta::status::About;
 use crate::meta::{At, Errors, Path, Status, names, time};
 use crate::resources::{Cx, Generation, MetaOnStatus, forms, record};
 use crate::schema::{Object, Value};
 use crate::store::{Change, Entry, Expect, Revision, StoreError};
+use std::collections::HashMap;
 use std::sync::Arc;
 
 /// How often a lost race is run again before the client is told.
@@ -56,7 +56,7 @@ impl Write<'_> {
         let target = self.target;
         let mut object = object;
         self.place(&mut object)?;
-        self.once_each_owner(&mut object);
+        self.warnings.extend(once_each_owner(&mut object));
         let said = object.at("metadata").str("name");
         if let Some(refusal) = custom::forbid_creation(target, said) {
             return Err(refusal);
@@ -85,31 +85,6 @@ impl Write<'_> {
             authorizer: Some(self.authorizer),
             ..self.target.cx()
         }
-    }
-
-    /// Drops owners that are told twice, and warns of them.
-    fn once_each_owner(&mut self, object: &mut Value) {
-        let owners = object.at("metadata").list("ownerReferences");
-        let mut kept: Vec<Value> = Vec::with_capacity(owners.len());
-        let mut twice: Vec<&str> = Vec::new();
-        for owner in owners {
-            if kept.contains(owner) {
-                twice.push(owner.str("uid"));
-            } else {
-                kept.push(owner.clone());
-            }
-        }
-        if twice.is_empty() {
-            return;
-        }
-        self.warnings.push(format!(
-            ".metadata.ownerReferences contains duplicate entries; API server dedups owner references in 1.20+, and may reject such requests as early as 1.24; please fix your requests; duplicate UID(s) observed: {}",
-            twice.join(", ")
-        ));
-        object
-            .object_mut()
-            .object_mut("metadata")
-            .insert("ownerReferences", kept);
     }
 
     /// Puts the object into the request's namespace, or refuses another one.
@@ -284,12 +259,17 @@ impl Write<'_> {
         code: u16,
         mut change: impl FnMut(&Value) -> Result<Value, Status>,
     ) -> Result<Reply, Status> {
-        self.rewrite(code, |write, old| {
-            let mut new = change(&old)?;
-            owners::track(write, Some(old), &mut new);
-            Ok(new)
-        })
-        .await
+        let mut twice = None;
+        let reply = self
+            .rewrite(code, |write, old| {
+                let mut new = change(&old)?;
+                twice = once_each_owner(&mut new);
+                owners::track(write, Some(old), &mut new);
+                Ok(new)
+            })
+            .await;
+        self.warnings.extend(twice);
+        reply
     }
 
     /// Changes the named object into what `change` makes of it, owners and all.
@@ -309,9 +289,9 @@ impl Write<'_> {
             let Some(entry) = target.cluster.store.head(&key) else {
                 return Err(Status::not_found(target.about(&target.info.name)));
             };
-            let old = forms::versioned(&entry, entry.rev, &target.resource, target.version());
-            let new = change(self, old)?;
-            if let Some(reply) = self.try_update(code, &entry, new).await? {
+            let old = forms::working(&entry, &target.resource, target.version());
+            let new = change(self, self.shown(old.clone()))?;
+            if let Some(reply) = self.try_update(code, &entry, old, new).await? {
                 return Ok(reply);
             }
         }
@@ -374,12 +354,12 @@ impl Write<'_> {
         &mut self,
         code: u16,
         entry: &Arc<Entry>,
+        old: Value,
         new: Value,
     ) -> Result<Option<Reply>, Status> {
         let target = self.target;
         let (resource, rules) = (&target.resource, &target.resource.rules);
         let name = target.info.name.as_str();
-        let old = forms::working(entry, &target.resource, target.version());
         let said = new.at("metadata").str("resourceVersion").to_owned();
         let uid = new.at("metadata").str("uid").to_owned();
         let old_uid = old.at("metadata").str("uid").to_owned();
@@ -449,7 +429,7 @@ impl Write<'_> {
         let (mut new, effects) = self.run_validation(Operation::Update, new, Some(&old), name)?;
         forms::settle(&mut new, resource, target.version());
         let ends = super::delete::ends_by(&new);
-        if same(&new, &old) && !ends {
+        if new == old && !ends {
             return Ok(Some(Reply::Entry(code, entry.clone())));
         }
         if self.options.dry_run {
@@ -657,15 +637,28 @@ impl Write<'_> {
     }
 }
 
-/// Whether two objects differ in nothing (resourceVersion aside).
-fn same(new: &Value, old: &Value) -> bool {
-    new == old
-}
-
-/// The refusal of a body that names no object.
-pub fn nameless(about: About<'_>) -> Status {
-    Status::bad_request(format!(
-        "the name of the object ({} based on URL) was undeterminable: name must be provided",
-        about.name
-    ))
+/// Drops owners that are told twice; returns a warning of them.
+fn once_each_owner(object: &mut Value) -> Option<String> {
+    let owners = object.at("metadata").list("ownerReferences");
+    let mut known: HashMap<&str, Vec<&Value>> = HashMap::new();
+    let mut again = |at: &usize| {
+        let of_uid = known.entry(owners[*at].str("uid")).or_default();
+        let again = of_uid.contains(&&owners[*at]);
+        of_uid.push(&owners[*at]);
+        again
+    };
+    let twice: Vec<usize> = (0..owners.len()).filter(&mut again).collect();
+    if twice.is_empty() {
+        return None;
+    }
+    let uids: Vec<&str> = twice.iter().map(|at| owners[*at].str("uid")).collect();
+    let warning = format!(
+        ".metadata.ownerReferences contains duplicate entries; API server dedups owner references in 1.20+, and may reject such requests as early as 1.24; please fix your requests; duplicate UID(s) observed: {}",
+        uids.join(", ")
+    );
+    let once = (0..owners.len()).filter(|at| !twice.contains(at));
+    let once: Vec<Value> = once.map(|at| owners[at].clone()).collect();
+    let meta = object.object_mut().object_mut("metadata");
+    meta.insert("ownerReferences", once);
+    Some(warning)
 }

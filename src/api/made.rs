@@ -1,0 +1,84 @@
+//! Documents about what is served: made when first asked for, kept while that stays the same, and not sent again to who
+//! has them.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Weak};
+
+use bytes::Bytes;
+use http::request::Parts;
+use http::{HeaderValue, Response, header};
+use parking_lot::Mutex;
+
+use super::reply::{self, Body};
+use crate::resources::Registry;
+
+/// A document as it is sent.
+#[derive(Clone)]
+pub struct Document {
+    bytes: Bytes,
+    /// SHA-512 of the bytes, in upper-case hexadecimal, as upstream tags its documents.
+    pub hash: Arc<str>,
+}
+
+impl Document {
+    fn of(bytes: Vec<u8>) -> Document {
+        let digest = ring::digest::digest(&ring::digest::SHA512, &bytes);
+        let digest = digest.as_ref().iter();
+        let hash: String = digest.map(|byte| format!("{byte:02X}")).collect();
+        Document {
+            bytes: bytes.into(),
+            hash: hash.into(),
+        }
+    }
+
+    /// Sends it, or 304 to who has it already.
+    pub fn send(&self, content_type: &str, cache: &'static str, parts: &Parts) -> Response<Body> {
+        let tag = format!("\"{}\"", self.hash);
+        let known = parts.headers.get(header::IF_NONE_MATCH);
+        let (code, content_type, bytes) = match known {
+            Some(known) if known.as_bytes() == tag.as_bytes() => (304, "", Vec::new()),
+            _ => (200, content_type, self.bytes.to_vec()),
+        };
+        let mut response = reply::response(code, content_type, bytes, &parts.headers);
+        let headers = response.headers_mut();
+        if let Ok(value) = tag.parse() {
+            headers.insert(header::ETAG, value);
+        }
+        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static(cache));
+        headers.append(header::VARY, HeaderValue::from_static("Accept"));
+        response
+    }
+}
+
+/// The documents of one registry, by their names.
+#[derive(Default)]
+pub struct Documents {
+    made: Mutex<(Weak<Registry>, HashMap<String, Document>)>,
+}
+
+impl Documents {
+    /// Takes a document from those that are made, or makes it.
+    pub fn get(
+        &self,
+        name: &str,
+        registry: &Arc<Registry>,
+        make: impl FnOnce(&Arc<Registry>) -> Vec<u8>,
+    ) -> Document {
+        {
+            let mut made = self.made.lock();
+            // The weak pointer holds the place, so that no other registry can be there.
+            if made.0.as_ptr() != Arc::as_ptr(registry) {
+                *made = (Arc::downgrade(registry), HashMap::new());
+            }
+            if let Some(document) = made.1.get(name) {
+                return document.clone();
+            }
+        }
+        let document = Document::of(make(registry));
+        let mut made = self.made.lock();
+        if made.0.as_ptr() == Arc::as_ptr(registry) {
+            made.1.insert(name.to_owned(), document.clone());
+        }
+        document
+    }
+}
