@@ -56,7 +56,7 @@ impl Write<'_> {
         let target = self.target;
         let mut object = object;
         self.place(&mut object)?;
-        self.warnings.extend(once_each_owner(&mut object));
+        self.warnings.extend(once_each_owner(&mut object, ""));
         let said = object.at("metadata").str("name");
         if let Some(refusal) = custom::forbid_creation(target, said) {
             return Err(refusal);
@@ -263,7 +263,12 @@ impl Write<'_> {
         let reply = self
             .rewrite(code, |write, old| {
                 let mut new = change(&old)?;
-                twice = once_each_owner(&mut new);
+                // Upstream looks at patched objects only once admission has changed them.
+                let when = match write.target.info.verb.as_str() {
+                    "patch" => " after mutating admission happens",
+                    _ => "",
+                };
+                twice = once_each_owner(&mut new, when);
                 owners::track(write, Some(old), &mut new);
                 Ok(new)
             })
@@ -637,8 +642,8 @@ impl Write<'_> {
     }
 }
 
-/// Drops owners that are told twice; returns a warning of them.
-fn once_each_owner(object: &mut Value) -> Option<String> {
+/// Drops owners that are told twice; returns a warning of them, which says when they were seen.
+fn once_each_owner(object: &mut Value, when: &str) -> Option<String> {
     let owners = object.at("metadata").list("ownerReferences");
     let mut known: HashMap<&str, Vec<&Value>> = HashMap::new();
     let mut again = |at: &usize| {
@@ -653,7 +658,7 @@ fn once_each_owner(object: &mut Value) -> Option<String> {
     }
     let uids: Vec<&str> = twice.iter().map(|at| owners[*at].str("uid")).collect();
     let warning = format!(
-        ".metadata.ownerReferences contains duplicate entries; API server dedups owner references in 1.20+, and may reject such requests as early as 1.24; please fix your requests; duplicate UID(s) observed: {}",
+        ".metadata.ownerReferences contains duplicate entries{when}; API server dedups owner references in 1.20+, and may reject such requests as early as 1.24; please fix your requests; duplicate UID(s) observed: {}",
         uids.join(", ")
     );
     let once = (0..owners.len()).filter(|at| !twice.contains(at));
