@@ -84,10 +84,15 @@ impl Amounts {
         Amounts::read(container.at("resources").at(side.key()))
     }
 
+    /// What the containers of a pod need together at any time.
+    pub fn containers(spec: &Value, side: Side) -> Amounts {
+        Amounts::sum(spec, |container| Amounts::container(container, side))
+    }
+
     /// What a pod needs or may use at most while it runs, without its overhead: the sum of its containers and of init
     /// containers that go on, or more where starting takes more; what the pod says as a whole wins.
     pub fn pod(spec: &Value, side: Side) -> Amounts {
-        let mut sum = Amounts::sum(spec, |container| Amounts::container(container, side));
+        let mut sum = Amounts::containers(spec, side);
         for (name, amount) in Amounts::container(spec, side).0 {
             if is_pod_level(&name) {
                 sum.0.insert(name, amount);
@@ -159,7 +164,7 @@ impl Amounts {
         most
     }
 
-    /// What the containers of a pod need together at any time.
+    /// [`Amounts::containers`] of what `of` says that each needs.
     fn sum(spec: &Value, of: impl Fn(&Value) -> Amounts) -> Amounts {
         let mut sum = Amounts::default();
         for container in spec.list("containers") {

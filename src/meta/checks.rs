@@ -107,7 +107,8 @@ impl At<'_> {
     /// Refuses a percentage above 100, as IsNotMoreThan100Percent.
     pub fn at_most_all(&self, errors: &mut Errors) {
         let percent = self.str().strip_suffix('%');
-        if percent.is_some_and(|digits| digits.parse::<i64>().is_ok_and(|n| n > 100)) {
+        let above = percent.is_some_and(|digits| digits.parse::<i64>().is_ok_and(|n| n > 100));
+        if above && names::percent(self.str()).is_empty() {
             self.invalid("must not be greater than 100%", errors);
         }
     }

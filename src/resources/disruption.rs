@@ -4,7 +4,7 @@
 use super::cluster::Cluster;
 use crate::meta::checks::selects;
 use crate::meta::status::About;
-use crate::meta::{Status, time};
+use crate::meta::{Status, conditions, time};
 use crate::schema::{Object, Value};
 use crate::value;
 
@@ -114,11 +114,7 @@ pub fn budgets(cluster: &Cluster, namespace: &str, pod: &Value) -> Vec<Value> {
 
 /// Whether a budget lets an unready pod go without counting it.
 pub fn spares(budget: &Value, pod: &Value) -> bool {
-    let ready = pod
-        .at("status")
-        .list("conditions")
-        .iter()
-        .any(|condition| condition.str("type") == "Ready" && condition.str("status") == "True");
+    let ready = conditions::holds(pod.at("status").list("conditions"), "Ready");
     let status = budget.at("status");
     let desired = status.int("desiredHealthy");
     !ready

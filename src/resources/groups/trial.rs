@@ -94,13 +94,11 @@ impl Trial {
     }
 
     /// The warnings of a body.
-    #[allow(dead_code)]
     pub fn warnings(&self, body: &str) -> Vec<String> {
         let (object, _) = self.create(body);
         (self.rules().warnings)(&object, None, &self.cx(""))
     }
 
-    #[allow(dead_code)]
     /// The object that takes the place of `old` once `change` was made to it, and its refusals.
     pub fn update(
         &self,

@@ -193,14 +193,6 @@ pub(super) fn unsupported(at: At<'_>, go_type: &str, supported: &[&str], errors:
     );
 }
 
-/// An integer or a percentage, neither below zero: ValidatePositiveIntOrPercent.
-pub(super) fn int_or_percent(at: At<'_>, errors: &mut Errors) {
-    match at.value {
-        Value::String(text) => at.invalid_each(names::percent(text), errors),
-        _ => at.non_negative(errors),
-    }
-}
-
 fn percent(value: &Value) -> Option<i64> {
     let text = value.as_str()?;
     if !names::percent(text).is_empty() {
@@ -215,11 +207,4 @@ pub(super) fn number(value: &Value) -> i64 {
         .or_else(|| value.as_int())
         .or_else(|| value.as_str()?.parse().ok())
         .unwrap_or(0)
-}
-
-/// Refuses a percentage above 100.
-pub(super) fn at_most_all(at: At<'_>, errors: &mut Errors) {
-    if percent(at.value).is_some_and(|n| n > 100) {
-        at.invalid("must not be greater than 100%", errors);
-    }
 }

@@ -131,10 +131,10 @@ fn rolling(rolling: At<'_>, errors: &mut Errors) {
     }
     let (unavailable, surge) = (rolling.field("maxUnavailable"), rolling.field("maxSurge"));
     for at in [unavailable, surge] {
-        workloads::int_or_percent(at, errors);
+        at.int_or_percent(errors);
     }
     for at in [unavailable, surge] {
-        workloads::at_most_all(at, errors);
+        at.at_most_all(errors);
     }
     let is_some = |at: At<'_>| workloads::number(at.value) != 0;
     match (is_some(unavailable), is_some(surge)) {

@@ -71,8 +71,9 @@ fn set_defaults(object: &mut Value) {
 /// Annotations count too: they are copied to replica sets.
 fn prepare_update(object: &mut Value, old: &Value, _: &Cx<'_>) {
     workloads::drop_disabled(object, old, TEMPLATE);
-    let annotations = |object: &Value| object.at("metadata").at("annotations").clone();
-    if !same(object.at("spec"), old.at("spec")) || annotations(object) != annotations(old) {
+    const ANNOTATIONS: &[&str] = &["metadata", "annotations"];
+    if !same(object.at("spec"), old.at("spec")) || object.path(ANNOTATIONS) != old.path(ANNOTATIONS)
+    {
         let generation = old.at("metadata").int("generation");
         object
             .object_mut()
@@ -115,12 +116,12 @@ fn strategy(strategy: At<'_>, errors: &mut Errors) {
         ),
         "RollingUpdate" => {
             let (unavailable, surge) = (rolling.field("maxUnavailable"), rolling.field("maxSurge"));
-            workloads::int_or_percent(unavailable, errors);
-            workloads::int_or_percent(surge, errors);
+            unavailable.int_or_percent(errors);
+            surge.int_or_percent(errors);
             if workloads::number(unavailable.value) == 0 && workloads::number(surge.value) == 0 {
                 unavailable.invalid("may not be 0 when `maxSurge` is 0", errors);
             }
-            workloads::at_most_all(unavailable, errors);
+            unavailable.at_most_all(errors);
         }
         _ => workloads::unsupported(
             strategy,

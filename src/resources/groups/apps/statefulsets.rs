@@ -75,11 +75,18 @@ fn validate(object: At<'_>, old: Option<At<'_>>, _: &Cx<'_>, errors: &mut Errors
         of_update: true,
         lax_template: false,
     };
-    // A template that was refused today may stay.
-    let mut refused = Errors::default();
-    self::spec(was, &checks, before, &mut refused);
-    checks.lax_template = !refused.is_empty();
+    let refused = errors.0.len();
     self::spec(spec, &checks, before, errors);
+    if errors.0.len() > refused {
+        // What would be refused today lets the template be.
+        let mut today = Errors::default();
+        self::spec(was, &checks, before, &mut today);
+        if !today.is_empty() {
+            checks.lax_template = true;
+            errors.0.truncate(refused);
+            self::spec(spec, &checks, before, errors);
+        }
+    }
     for (field, go_type) in [
         ("selector", ""),
         ("volumeClaimTemplates", "[]core.PersistentVolumeClaim"),
@@ -158,11 +165,11 @@ fn strategy(strategy: At<'_>, errors: &mut Errors) {
             if unavailable.is_absent() {
                 return;
             }
-            workloads::int_or_percent(unavailable, errors);
+            unavailable.int_or_percent(errors);
             if workloads::number(unavailable.value) == 0 {
                 unavailable.invalid("cannot be 0", errors);
             }
-            workloads::at_most_all(unavailable, errors);
+            unavailable.at_most_all(errors);
         }
         _ => strategy.invalid_dump(
             "apps.StatefulSetUpdateStrategy",

@@ -1,7 +1,7 @@
 //! Jobs. Follows k8s.io/kubernetes/pkg/registry/batch/job/strategy.go and pkg/apis/batch.
 
 use super::validate::{self, NAME, UID, is_indexed};
-use crate::meta::{table, time};
+use crate::meta::{conditions, table, time};
 use crate::resources::groups::core::pods::{cells, defaults};
 use crate::resources::groups::workloads::{self, TEMPLATE};
 use crate::resources::{Cx, Generation, Rules, Selectable, SelectorError};
@@ -165,14 +165,8 @@ fn cells(object: &Value, now: i64) -> Vec<Value> {
 }
 
 fn state(object: &Value) -> &'static str {
-    let holds = |kind: &str| {
-        object
-            .at("status")
-            .list("conditions")
-            .iter()
-            .find(|condition| condition.str("type") == kind)
-            .is_some_and(|condition| condition.str("status") == "True")
-    };
+    let conditions = object.at("status").list("conditions");
+    let holds = |kind: &str| conditions::holds(conditions, kind);
     if holds("Complete") {
         "Complete"
     } else if holds("Failed") {

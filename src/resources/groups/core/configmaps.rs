@@ -69,9 +69,9 @@ pub(super) fn frozen(object: At<'_>, old: &Value, fields: &[&str], errors: &mut 
     if !immutable.bool() {
         errors.forbidden(immutable.path, FROZEN);
     }
-    for field in fields {
-        let field = object.field(field);
-        if field.value != old.at(&field.path.to_string()) {
+    for name in fields {
+        let field = object.field(name);
+        if field.value != old.at(name) {
             errors.forbidden(field.path, FROZEN);
         }
     }

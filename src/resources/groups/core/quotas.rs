@@ -3,6 +3,7 @@
 
 use std::collections::BTreeSet;
 
+use super::pods::validate::is_standard_quota;
 use super::resources;
 use crate::meta::quantity::Quantity;
 use crate::meta::{At, Errors, table};
@@ -101,7 +102,7 @@ fn applies(scope: &str, resource: &str) -> bool {
 /// How many of the resources of a quota a scope cannot tell.
 fn misapplied(spec: &Value, scope: &str) -> usize {
     spec.entries("hard")
-        .filter(|(name, _)| resources::is_standard_quota(name) && !applies(scope, name))
+        .filter(|(name, _)| is_standard_quota(name) && !applies(scope, name))
         .count()
 }
 

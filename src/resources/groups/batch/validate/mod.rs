@@ -11,8 +11,7 @@ pub(super) use status::status;
 pub(super) use update::update;
 
 use crate::meta::checks::selects;
-use crate::meta::errors::Reason;
-use crate::meta::{At, Errors, Path, names};
+use crate::meta::{At, Errors, names};
 use crate::resources::groups::core::pods::validate::{self, Before};
 use crate::resources::groups::workloads;
 use crate::schema::{Object, Value};
@@ -26,11 +25,6 @@ pub(super) const UID: [&str; 2] = ["controller-uid", "batch.kubernetes.io/contro
 const MANY: i64 = 100_000;
 const MANY_LIMIT: i64 = 10_000;
 const MANAGED_BY_MAX: usize = 63;
-
-/// `Invalid value: DETAIL`, without the value.
-fn invalid_whole(path: Path<'_>, detail: &str, errors: &mut Errors) {
-    errors.push(Reason::Invalid, path, format!("Invalid value: {detail}"));
-}
 
 pub(super) fn is_indexed(spec: &Value) -> bool {
     spec.str("completionMode") == "Indexed"

@@ -1,6 +1,6 @@
 //! When a job fails and when it succeeds: its policies.
 
-use super::{indexes, invalid_whole, is_indexed};
+use super::{indexes, is_indexed};
 use crate::meta::{At, Errors, names};
 use crate::schema::Value;
 
@@ -80,15 +80,13 @@ fn failure_rule(rule: At<'_>, spec: &Value, errors: &mut Errors) {
         }
     }
     match (codes.is_absent(), conditions.list().is_empty()) {
-        (false, false) => invalid_whole(
+        (false, false) => errors.invalid_omitted(
             rule.path,
             "specifying both OnExitCodes and OnPodConditions is not supported",
-            errors,
         ),
-        (true, true) => invalid_whole(
+        (true, true) => errors.invalid_omitted(
             rule.path,
             "specifying one of OnExitCodes and OnPodConditions is required",
-            errors,
         ),
         _ => {}
     }

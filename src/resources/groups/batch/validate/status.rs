@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use super::{indexes, invalid_whole, is_indexed};
+use super::{indexes, is_indexed};
 use crate::meta::{At, Errors, time};
 use crate::resources::groups::workloads;
 use crate::schema::Value;
@@ -15,7 +15,8 @@ fn holds(status: &Value, kind: &str, value: &str) -> bool {
         .any(|c| c.str("type") == kind && c.str("status") == value)
 }
 
-fn is(status: &Value, kind: &str) -> bool {
+/// Whether a condition of a job's status is true.
+pub(super) fn is(status: &Value, kind: &str) -> bool {
     holds(status, kind, "True")
 }
 
@@ -97,14 +98,14 @@ impl Look<'_> {
         let is_complete = is(now, "Complete");
         if (complete || self.condition_changed("Failed")) && is_complete && is(now, "Failed") {
             let text = "cannot set Complete=True and Failed=true conditions";
-            invalid_whole(conditions, text, errors);
+            errors.invalid_omitted(conditions, text);
         }
         if (complete || self.condition_changed("FailureTarget"))
             && is_complete
             && is(now, "FailureTarget")
         {
             let text = "cannot set Complete=True and FailureTarget=true conditions";
-            invalid_whole(conditions, text, errors);
+            errors.invalid_omitted(conditions, text);
         }
         let end = status.field("completionTime");
         if complete || self.field_changed("completionTime") {
@@ -130,7 +131,7 @@ impl Look<'_> {
             && !is(now, "FailureTarget")
         {
             let text = "cannot set Failed=True condition without the FailureTarget=true condition";
-            invalid_whole(conditions, text, errors);
+            errors.invalid_omitted(conditions, text);
         }
         if (complete || self.condition_changed("SuccessCriteriaMet"))
             && is_complete
@@ -138,7 +139,7 @@ impl Look<'_> {
         {
             let text =
                 "cannot set Complete=True condition without the SuccessCriteriaMet=true condition";
-            invalid_whole(conditions, text, errors);
+            errors.invalid_omitted(conditions, text);
         }
     }
 
@@ -239,12 +240,12 @@ impl Look<'_> {
             ),
         ] {
             if met && is(self.now, other) {
-                invalid_whole(conditions, text, errors);
+                errors.invalid_omitted(conditions, text);
             }
         }
         if self.spec.get("successPolicy").is_some() && !met && is(self.now, "Complete") {
             let text = "cannot set Complete=True for Job with SuccessPolicy unless SuccessCriteriaMet=True";
-            invalid_whole(conditions, text, errors);
+            errors.invalid_omitted(conditions, text);
         }
     }
 
@@ -255,7 +256,7 @@ impl Look<'_> {
         for kind in ["Failed", "Complete", "FailureTarget"] {
             if is(was, kind) && !is(now, kind) {
                 let text = format!("cannot disable the terminal {kind}=True condition");
-                invalid_whole(conditions, &text, errors);
+                errors.invalid_omitted(conditions, &text);
             }
         }
         // Indexed jobs of as many pods at a time as completions may be made smaller.
@@ -287,12 +288,12 @@ impl Look<'_> {
         let met = |status| is(status, "SuccessCriteriaMet");
         if met(was) && !met(now) {
             let text = "cannot disable the SuccessCriteriaMet=True condition";
-            invalid_whole(conditions, text, errors);
+            errors.invalid_omitted(conditions, text);
         }
         if is(was, "Complete") && !met(was) && met(now) {
             let text =
                 "cannot set SuccessCriteriaMet=True for Job already has Complete=true conditions";
-            invalid_whole(conditions, text, errors);
+            errors.invalid_omitted(conditions, text);
         }
     }
 }

@@ -1,5 +1,6 @@
 //! What may change of a job. Follows ValidateJobUpdate.
 
+use super::status::is;
 use super::{is_indexed, job_spec};
 use crate::meta::{At, Errors};
 use crate::resources::groups::core::pods::validate::Before;
@@ -47,26 +48,18 @@ fn completions(spec: At<'_>, was: &Value, errors: &mut Errors) {
     }
 }
 
-fn condition(job: &Value, kind: &str) -> bool {
-    job.at("status")
-        .list("conditions")
-        .iter()
-        .any(|c| c.str("type") == kind && c.str("status") == "True")
-}
-
 /// A job's template is fixed, but for where its pods go and what they need while it is suspended and nothing runs.
 fn template(spec: At<'_>, old: &Value, errors: &mut Errors) {
     let template = spec.field("template");
-    let mut was = old.at("spec").at("template").clone();
     let suspended = old.at("spec").bool("suspend");
-    let idle = old.at("status").get("startTime").is_none() || condition(old, "Suspended");
+    let idle = old.at("status").get("startTime").is_none() || is(old.at("status"), "Suspended");
     let free = suspended && idle && old.at("status").int("active") == 0;
-    if free {
-        take_scheduling(&mut was, template.value);
-    }
+    let was = old.at("spec").at("template");
     if !free {
-        return immutable(template, &was, "core.PodTemplateSpec", errors);
+        return immutable(template, was, "core.PodTemplateSpec", errors);
     }
+    let mut was = was.clone();
+    take_scheduling(&mut was, template.value);
     take_resources(&mut was, template.value);
     // Upstream writes the path in one.
     let pod = At {

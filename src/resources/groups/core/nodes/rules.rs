@@ -167,7 +167,7 @@ fn taints(node: At<'_>, spec: &Value, errors: &mut Errors) {
             value.invalid_text(wrong.join(";"), errors);
         }
         let effect = taint.field("effect");
-        effect.required_one_of(&["NoSchedule", "PreferNoSchedule", "NoExecute"], errors);
+        effect.required_one_of(validate::EFFECTS, errors);
         if !seen.insert((effect.str().to_owned(), key.str().to_owned())) {
             let shown = internal::shown(taint.value, "core.Taint");
             errors.push(
@@ -236,18 +236,10 @@ fn update(node: At<'_>, old: &Value, errors: &mut Errors) {
     let (spec, before) = (node.field("spec"), old.at("spec"));
     let status = node.field("status");
     let mut seen: Vec<&Value> = Vec::new();
-    for (address, raw) in status
-        .field("addresses")
-        .items()
-        .zip(status.value.list("addresses"))
-    {
+    let addresses = status.field("addresses");
+    for (address, raw) in addresses.items().zip(addresses.list()) {
         if seen.contains(&raw) {
-            let shown = internal::shown(raw, "core.NodeAddress");
-            errors.push(
-                crate::meta::errors::Reason::Duplicate,
-                address.path,
-                format!("Duplicate value: {shown}"),
-            );
+            address.duplicate_dump("core.NodeAddress", errors);
         }
         seen.push(raw);
     }

@@ -4,7 +4,8 @@
 use super::disabled::{drop_disabled, drop_from_status};
 use super::qos;
 use super::semantic::same;
-use super::validate::{APP_ARMOR, CONTAINERS, aggregate, app_armor, is_for_pods, overcommits};
+use super::validate::{APP_ARMOR, CONTAINERS, app_armor, overcommits};
+use crate::meta::amounts::{Amounts, Side, is_pod_level};
 use crate::meta::{At, Errors, time};
 use crate::resources::Cx;
 use crate::schema::Value;
@@ -203,10 +204,11 @@ fn pod_level(pod: &mut Value) {
     if !said("requests") && !said("limits") {
         return;
     }
-    let (requests, limits) = (aggregate(spec, "requests"), aggregate(spec, "limits"));
+    let requests = Amounts::containers(spec, Side::Requests).0;
+    let limits = Amounts::containers(spec, Side::Limits).0;
     let mut own = spec.at("resources").clone();
     for (name, amount) in &limits {
-        let huge = is_for_pods(name) && !overcommits(name);
+        let huge = is_pod_level(name) && !overcommits(name);
         if huge && own.at("requests").get(name).is_none() {
             let list = own.object_mut().object_mut("limits");
             list.set_default(name, amount.to_string());
@@ -214,7 +216,7 @@ fn pod_level(pod: &mut Value) {
     }
     let list = own.object_mut().object_mut("requests");
     for (name, amount) in &requests {
-        if is_for_pods(name) && overcommits(name) {
+        if is_pod_level(name) && overcommits(name) {
             list.set_default(name, amount.to_string());
         }
     }
@@ -225,7 +227,7 @@ fn pod_level(pod: &mut Value) {
         .into_iter()
         .flat_map(|o| o.iter())
     {
-        if is_for_pods(name) {
+        if is_pod_level(name) {
             let list = own.object_mut().object_mut("requests");
             list.set_default(name, limit);
         }
@@ -247,7 +249,7 @@ fn pod_level(pod: &mut Value) {
         let Some(sum) = limits.get(name.as_str()) else {
             continue;
         };
-        if !is_for_pods(name) || own.at("limits").get(name).is_some() || !all_limited(name) {
+        if !is_pod_level(name) || own.at("limits").get(name).is_some() || !all_limited(name) {
             continue;
         }
         let request = request

@@ -1,6 +1,6 @@
 //! The class of service of a pod. Follows k8s.io/kubernetes/pkg/apis/core/helper/qos.
 
-use super::validate::is_for_pods;
+use crate::meta::amounts::is_pod_level;
 use crate::meta::quantity::Quantity;
 use crate::schema::Value;
 
@@ -13,7 +13,7 @@ pub(super) fn class(spec: &Value) -> &'static str {
     let own = spec.at("resources");
     let has_own = ["requests", "limits"]
         .iter()
-        .any(|list| own.entries(list).any(|(name, _)| is_for_pods(name)));
+        .any(|list| own.entries(list).any(|(name, _)| is_pod_level(name)));
     if has_own {
         return of(own);
     }

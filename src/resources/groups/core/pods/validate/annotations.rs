@@ -6,7 +6,8 @@ use crate::meta::{At, Errors};
 use crate::schema::{Value, json};
 
 const TOLERATIONS: &str = "scheduler.alpha.kubernetes.io/tolerations";
-const DELETION_COST: &str = "controller.kubernetes.io/pod-deletion-cost";
+/// What it costs to delete a pod, compared with others of its owner.
+pub(super) const DELETION_COST: &str = "controller.kubernetes.io/pod-deletion-cost";
 /// A pod's seccomp profile, before there was a field.
 pub(in crate::resources::groups::core) const SECCOMP: &str =
     "seccomp.security.alpha.kubernetes.io/pod";

@@ -1,9 +1,10 @@
 //! Rules that came after objects which break them let those be: what a pod spec had already it may keep. Follows
 //! GetValidationOptionsFromPodSpecAndMeta of k8s.io/kubernetes/pkg/api/pod/util.go.
 
+use super::annotations::DELETION_COST;
 use super::{containers, is_sidecar, resources, systems};
-use crate::meta::names;
 use crate::meta::{At, Errors};
+use crate::resources::groups::core::nodes::has_bad_label_values;
 use crate::schema::Value;
 
 /// The pod or template that is replaced, if there is one. Each question is asked only where a rule is broken.
@@ -56,14 +57,7 @@ impl<'a> Before<'a> {
                 "nodeAffinity",
                 "requiredDuringSchedulingIgnoredDuringExecution",
             ]);
-            required.list("nodeSelectorTerms").iter().any(|term| {
-                term.list("matchExpressions").iter().any(|expression| {
-                    expression
-                        .list("values")
-                        .iter()
-                        .any(|v| !names::label_value(v.as_str().unwrap_or_default()).is_empty())
-                })
-            })
+            has_bad_label_values(required)
         })
     }
 
@@ -188,10 +182,7 @@ impl<'a> Before<'a> {
 
 /// Whether an annotation pod-deletion-cost, if there is one, is a 32-bit integer as Go writes it.
 pub(super) fn deletion_cost(annotations: &Value) -> bool {
-    let Some(cost) = annotations
-        .get("controller.kubernetes.io/pod-deletion-cost")
-        .and_then(Value::as_str)
-    else {
+    let Some(cost) = annotations.get(DELETION_COST).and_then(Value::as_str) else {
         return true;
     };
     let plain = !cost.starts_with('+') && (cost == "0" || !cost.starts_with('0'));

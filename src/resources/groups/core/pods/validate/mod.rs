@@ -33,8 +33,9 @@ pub(in crate::resources::groups) use projected::{signer_name, user_annotations};
 pub(in crate::resources::groups::core) use resize::resize;
 pub(in crate::resources::groups) use resources::container_resource_name;
 pub(in crate::resources::groups::core) use resources::{
-    aggregate, is_for_pods, overcommits, quantity, resource_name,
+    is_standard_quota, overcommits, quantity, resource_name,
 };
+pub(in crate::resources::groups::core) use scheduling::EFFECTS;
 pub(in crate::resources::groups) use scheduling::tolerations;
 pub(in crate::resources::groups::core) use security::app_armor;
 pub(in crate::resources::groups) use spec::{template, template_metadata};

@@ -1,8 +1,9 @@
 //! Amounts of resources that containers and pods ask for.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
-use super::{Scope, is_sidecar};
+use super::Scope;
+use crate::meta::amounts::{Amounts, Side, is_pod_level};
 use crate::meta::quantity::Quantity;
 use crate::meta::{At, Errors, names};
 use crate::schema::Value;
@@ -70,9 +71,14 @@ pub(in crate::resources::groups::core) fn overcommits(name: &str) -> bool {
     is_native(name) && !is_huge_page(name)
 }
 
-/// Resources that pods as a whole may ask for.
-pub(in crate::resources::groups::core) fn is_for_pods(name: &str) -> bool {
-    matches!(name, "cpu" | "memory") || is_huge_page(name)
+/// Whether a resource may be limited by a quota under this plain name.
+pub(in crate::resources::groups::core) fn is_standard_quota(name: &str) -> bool {
+    (STANDARD.contains(&name) && name != "storage") || is_huge_page_or_quota(name)
+}
+
+/// Huge pages, or what a quota calls them.
+fn is_huge_page_or_quota(name: &str) -> bool {
+    is_huge_page(name.strip_prefix(REQUESTS).unwrap_or(name))
 }
 
 /// A qualified name, which without a domain is a standard resource: validateResourceName. Answers whether it is.
@@ -86,8 +92,8 @@ pub(in crate::resources::groups::core) fn resource_name(
     for wrong in wrong {
         errors.invalid(at.path, name, wrong);
     }
-    let quota = is_huge_page(name) || name.starts_with("requests.hugepages-");
-    if ok && !name.contains('/') && !STANDARD.contains(&name) && !quota {
+    let standard = STANDARD.contains(&name) || is_huge_page_or_quota(name);
+    if ok && !name.contains('/') && !standard {
         errors.invalid(
             at.path,
             name,
@@ -119,7 +125,7 @@ pub(in crate::resources::groups) fn container_resource_name(
 }
 
 fn pod_resource_name(name: &str, at: At<'_>, errors: &mut Errors) {
-    if resource_name(name, at, errors) && !is_for_pods(name) {
+    if resource_name(name, at, errors) && !is_pod_level(name) {
         errors.not_supported(at.path, name, &["cpu", HUGE_PAGES, "memory"]);
     }
 }
@@ -308,10 +314,11 @@ pub(super) fn pod_resources(spec: At<'_>, scope: &Scope<'_>, errors: &mut Errors
 
 /// validatePodResourceConsistency
 fn consistent(spec: &Value, resources: At<'_>, errors: &mut Errors) {
-    for (list, of) in [("requests", "requests"), ("limits", "limits")] {
-        let whole = resources.field(list);
-        for (name, sum) in aggregate(spec, list) {
-            if list == "limits" && !is_huge_page(&name) {
+    for side in [Side::Requests, Side::Limits] {
+        let of = side.key();
+        let whole = resources.field(of);
+        for (name, sum) in Amounts::containers(spec, side).0 {
+            if side == Side::Limits && !is_huge_page(&name) {
                 continue;
             }
             let Some(said) = whole.value.get(&name) else {
@@ -348,59 +355,4 @@ fn consistent(spec: &Value, resources: At<'_>, errors: &mut Errors) {
             }
         }
     }
-}
-
-/// The amounts of `list` (`requests` or `limits`) that all containers of a pod need together, at any time of its
-/// life: AggregateContainerRequests of k8s.io/component-helpers/resource.
-pub(in crate::resources::groups::core) fn aggregate(
-    spec: &Value,
-    list: &str,
-) -> BTreeMap<String, Quantity> {
-    type Amounts = BTreeMap<String, Quantity>;
-    let own = |container: &Value| -> Amounts {
-        container
-            .at("resources")
-            .entries(list)
-            .filter_map(|(name, amount)| {
-                Some((name.to_string(), Quantity::parse(amount.as_str()?).ok()?))
-            })
-            .collect()
-    };
-    let add = |sum: &mut Amounts, more: &Amounts| {
-        for (name, amount) in more {
-            match sum.get_mut(name) {
-                Some(known) => *known = *known + *amount,
-                None => {
-                    sum.insert(name.clone(), *amount);
-                }
-            }
-        }
-    };
-    let most = |sum: &mut Amounts, other: &Amounts| {
-        for (name, amount) in other {
-            match sum.get_mut(name) {
-                Some(known) if *known >= *amount => {}
-                _ => {
-                    sum.insert(name.clone(), *amount);
-                }
-            }
-        }
-    };
-    let mut running = Amounts::new();
-    for container in spec.list("containers") {
-        add(&mut running, &own(container));
-    }
-    let (mut sidecars, mut starting) = (Amounts::new(), Amounts::new());
-    for container in spec.list("initContainers") {
-        let needs = own(container);
-        let mut now = sidecars.clone();
-        add(&mut now, &needs);
-        if is_sidecar(container) {
-            add(&mut running, &needs);
-            sidecars.clone_from(&now);
-        }
-        most(&mut starting, &now);
-    }
-    most(&mut running, &starting);
-    running
 }

@@ -7,7 +7,7 @@ use crate::meta::errors::quoted;
 use crate::meta::{At, Errors, names};
 
 /// The effects of taints.
-pub(in crate::resources::groups) const EFFECTS: &[&str] =
+pub(in crate::resources::groups::core) const EFFECTS: &[&str] =
     &["NoSchedule", "PreferNoSchedule", "NoExecute"];
 
 /// Gates: validateSchedulingGates.
@@ -60,8 +60,13 @@ pub(in crate::resources::groups) fn tolerations(
                 "value must be empty when `operator` is 'Exists'",
             ),
             "Lt" | "Gt" if before.compares_taints() => number(value, errors),
-            "Lt" | "Gt" => operator.not_one_of(&["Equal", "Exists", "Lt", "Gt"], errors),
-            _ => operator.not_one_of(&["Equal", "Exists"], errors),
+            // Told as upstream does, though they are named.
+            "Lt" | "Gt" => errors.not_supported(
+                operator.path,
+                operator.str(),
+                &["Equal", "Exists", "Lt", "Gt"],
+            ),
+            _ => operator.one_of(&["Equal", "Exists"], errors),
         }
         if !effect.str().is_empty() {
             effect.one_of(EFFECTS, errors);
@@ -83,12 +88,5 @@ fn number(value: At<'_>, errors: &mut Errors) {
             format!("strconv.ParseInt: parsing {}: {why}", quoted(text)),
             errors,
         );
-    }
-}
-
-impl At<'_> {
-    /// Refuses the text here as one of none.
-    fn not_one_of(&self, supported: &[&str], errors: &mut Errors) {
-        errors.not_supported(self.path, self.str(), supported);
     }
 }
