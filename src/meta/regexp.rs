@@ -2,8 +2,11 @@
 
 use regex::{Regex, RegexBuilder};
 
-/// The most that a counted repetition may ask for.
+/// The most that a counted repetition may ask for, those within it counted in.
 const MAX_REPEAT: i64 = 1000;
+
+/// How deep an expression may nest.
+const MAX_NESTING: u32 = 1000;
 
 /// Compiles an expression.
 ///
@@ -15,12 +18,15 @@ pub fn compile(expression: &str) -> Result<Regex, String> {
         .map_err(|(code, at)| format!("error parsing regexp: {code}: `{at}`"))?;
     RegexBuilder::new(&translated)
         .size_limit(32 << 20)
+        .nest_limit(MAX_NESTING)
         .build()
-        .map_err(|error| match error {
-            regex::Error::CompiledTooBig(_) => {
-                format!("error parsing regexp: expression too large: `{expression}`")
-            }
-            _ => format!("error parsing regexp: invalid character class range: `{expression}`"),
+        .map_err(|error| {
+            let code = match error {
+                regex::Error::CompiledTooBig(_) => "expression too large",
+                // Nothing else is known that Go takes and the engine does not.
+                _ => "expression nests too deeply",
+            };
+            format!("error parsing regexp: {code}: `{expression}`")
         })
 }
 
@@ -38,8 +44,17 @@ struct Translator<'a> {
     whole: &'a str,
     rest: &'a str,
     out: String,
-    /// For each open group and the whole: whether there is something that can be repeated.
-    groups: Vec<bool>,
+    /// Each open group, behind the whole.
+    groups: Vec<Group>,
+}
+
+/// How far the contents of a group have been read.
+#[derive(Clone, Copy, Default)]
+struct Group {
+    /// How many copies of something the last operand comes to; none where there is nothing to be repeated.
+    last: Option<i64>,
+    /// The same of the operands before it, the most of them.
+    most: i64,
 }
 
 impl<'a> Translator<'a> {
@@ -48,7 +63,7 @@ impl<'a> Translator<'a> {
             whole,
             rest: whole,
             out: String::with_capacity(whole.len() + 16),
-            groups: vec![false],
+            groups: vec![Group::default()],
         }
     }
 
@@ -61,23 +76,22 @@ impl<'a> Translator<'a> {
                 '(' if self.rest.starts_with("(?") => self.group_flags()?,
                 '(' => {
                     self.take(1, "(");
-                    self.groups.push(false);
+                    self.groups.push(Group::default());
                 }
                 '|' => {
                     self.take(1, "|");
-                    self.operand(false);
+                    self.operand(None);
                 }
                 ')' => {
-                    if self.groups.len() == 1 {
+                    let Some(inner) = self.groups.pop().filter(|_| !self.groups.is_empty()) else {
                         return Err(("unexpected )", self.whole));
-                    }
-                    self.groups.pop();
+                    };
                     self.take(1, ")");
-                    self.operand(true);
+                    self.operand(Some(inner.most.max(inner.last.unwrap_or(1))));
                 }
                 '[' => self.class()?,
                 '*' | '+' | '?' => {
-                    self.repeat(before, 1, last_repeat)?;
+                    self.repeat(before, 1, None, last_repeat)?;
                     repeated = Some(before);
                 }
                 '{' => match self.counts() {
@@ -87,23 +101,23 @@ impl<'a> Translator<'a> {
                         if bad {
                             return Err(("invalid repeat count", &before[..length]));
                         }
-                        self.repeat(before, length, last_repeat)?;
+                        self.repeat(before, length, Some((min, max)), last_repeat)?;
                         repeated = Some(before);
                     }
                     None => {
                         self.take(1, "\\{");
-                        self.operand(true);
+                        self.operand(Some(1));
                     }
                 },
                 '\\' => self.escape_outside()?,
                 '}' | ']' => {
                     self.out.push('\\');
                     self.take(1, &before[..1]);
-                    self.operand(true);
+                    self.operand(Some(1));
                 }
                 c => {
                     self.take(c.len_utf8(), &before[..c.len_utf8()]);
-                    self.operand(true);
+                    self.operand(Some(1));
                 }
             }
             last_repeat = repeated;
@@ -120,9 +134,10 @@ impl<'a> Translator<'a> {
         self.out.push_str(text);
     }
 
-    fn operand(&mut self, there: bool) {
-        if let Some(last) = self.groups.last_mut() {
-            *last = there;
+    fn operand(&mut self, copies: Option<i64>) {
+        if let Some(group) = self.groups.last_mut() {
+            group.most = group.most.max(group.last.unwrap_or(1));
+            group.last = copies;
         }
     }
 
@@ -130,6 +145,7 @@ impl<'a> Translator<'a> {
         &mut self,
         before: &'a str,
         length: usize,
+        counts: Option<(i64, Option<i64>)>,
         last: Option<&'a str>,
     ) -> Result<(), Wrong<'a>> {
         let lazy = before[length..].starts_with('?');
@@ -141,8 +157,17 @@ impl<'a> Translator<'a> {
                 &last[..last.len() - after.len()],
             ));
         }
-        if self.groups.last() != Some(&true) {
-            return Err(("missing argument to repetition operator", &before[..length]));
+        let missing = ("missing argument to repetition operator", &before[..length]);
+        let operand = self.groups.last_mut().and_then(|group| group.last.as_mut());
+        let copies = operand.ok_or(missing)?;
+        if let Some((min, max)) = counts {
+            *copies = match max.unwrap_or(min) {
+                0 => 1,
+                times => times * *copies,
+            };
+            if max.unwrap_or(min) >= 2 && *copies > MAX_REPEAT {
+                return Err(("invalid repeat count", &before[..length]));
+            }
         }
         self.take(length, &before[..length]);
         Ok(())
@@ -150,8 +175,10 @@ impl<'a> Translator<'a> {
 
     /// `{2}`, `{2,}`, `{2,3}`: the counts and the length in bytes.
     fn counts(&self) -> Option<(i64, Option<i64>, usize)> {
-        let end = self.rest.find('}')?;
-        let inner = &self.rest[1..end];
+        let inner = &self.rest[1..];
+        let end = inner.find(|c: char| c != ',' && !c.is_ascii_digit())?;
+        inner[end..].strip_prefix('}')?;
+        let inner = &inner[..end];
         let number = |text: &str| {
             let plain = !text.is_empty()
                 && text.bytes().all(|b| b.is_ascii_digit())
@@ -163,43 +190,50 @@ impl<'a> Translator<'a> {
             Some((min, "")) => (number(min)?, None),
             Some((min, max)) => (number(min)?, Some(number(max)?)),
         };
-        Some((min, max, end + 1))
+        Some((min, max, end + 2))
     }
 
     /// `(?i)`, `(?:`, `(?P<name>`, `(?<name>`.
     fn group_flags(&mut self) -> Result<(), Wrong<'a>> {
         let s = self.rest;
-        let named =
-            (s.len() > 4 && s[2..].starts_with("P<")) || (s.len() > 3 && s[2..].starts_with('<'));
-        if named {
+        let named = ["(?P<", "(?<"]
+            .iter()
+            .find(|start| s.len() > start.len() && s.starts_with(**start));
+        if let Some(start) = named {
             let Some(end) = s.find('>') else {
                 return Err(("invalid named capture", s));
             };
-            let name = s[..end].rsplit('<').next().unwrap_or_default();
-            if name.is_empty() || !name.chars().all(|c| c == '_' || c.is_alphanumeric()) {
+            let name = &s[start.len()..end];
+            if name.is_empty() || !name.bytes().all(|b| b == b'_' || b.is_ascii_alphanumeric()) {
                 return Err(("invalid named capture", &s[..=end]));
             }
             // Names say nothing about what is matched, and the engines differ in which they take.
             self.take(end + 1, "(");
-            self.groups.push(false);
+            self.groups.push(Group::default());
             return Ok(());
         }
+        // Flags that are on, and those that are off: of a flag that is given twice the last counts.
+        let mut flags = [String::new(), String::new()];
         let mut negative = false;
         let mut seen = false;
         for (at, c) in s.char_indices().skip(2) {
             match c {
-                'i' | 'm' | 's' | 'U' => seen = true,
+                'i' | 'm' | 's' | 'U' => {
+                    flags.iter_mut().for_each(|set| set.retain(|had| had != c));
+                    flags[usize::from(negative)].push(c);
+                    seen = true;
+                }
                 '-' if !negative => (negative, seen) = (true, false),
                 ':' | ')' if !negative || seen => {
-                    let text = &s[..=at];
-                    if text == "(?)" {
-                        self.rest = &s[3..];
+                    let [on, off] = flags;
+                    let dash = if off.is_empty() { "" } else { "-" };
+                    self.rest = &s[at + 1..];
+                    if c == ':' {
+                        self.groups.push(Group::default());
+                    } else if !seen {
                         return Ok(());
                     }
-                    self.take(text.len(), text);
-                    if c == ':' {
-                        self.groups.push(false);
-                    }
+                    self.out.push_str(&format!("(?{on}{dash}{off}{c}"));
                     return Ok(());
                 }
                 c => {
@@ -233,7 +267,7 @@ impl<'a> Translator<'a> {
                 let end = inner.find("\\E").unwrap_or(inner.len());
                 self.out.push_str(&regex::escape(&inner[..end]));
                 if end > 0 {
-                    self.operand(true);
+                    self.operand(Some(1));
                 }
                 self.rest = inner[end..].strip_prefix("\\E").unwrap_or("");
                 return Ok(());
@@ -242,12 +276,12 @@ impl<'a> Translator<'a> {
             _ => {
                 let c = self.escaped()?;
                 self.literal(c);
-                self.operand(true);
+                self.operand(Some(1));
                 return Ok(());
             }
         };
         self.take(2, replaced);
-        self.operand(true);
+        self.operand(Some(1));
         Ok(())
     }
 
@@ -272,7 +306,7 @@ impl<'a> Translator<'a> {
         let letter = if negative { 'P' } else { 'p' };
         self.rest = &s[length..];
         self.out.push_str(&format!("\\{letter}{{{name}}}"));
-        self.operand(true);
+        self.operand(Some(1));
         Ok(())
     }
 
@@ -394,7 +428,7 @@ impl<'a> Translator<'a> {
             }
         }
         self.take(1, "]");
-        self.operand(true);
+        self.operand(Some(1));
         Ok(())
     }
 
@@ -470,5 +504,24 @@ mod tests {
             let compiled = compile(expression).unwrap();
             assert_eq!(compiled.is_match(text), matches, "{expression} on {text:?}");
         }
+    }
+}
+#[cfg(test)]
+mod fuzz {
+    #[test]
+    fn r2fuzz() {
+        let texts = ["","a","b","ab","aab","A","1","a1","é","É","\n","a\n","a-b","[","]","{","a{,2}","&","~","K","ſ","  ","_"];
+        let all = std::fs::read_to_string("/tmp/r2fuzz/cases.jsonl").unwrap();
+        let mut bad = String::new();
+        for line in all.lines() {
+            let v = crate::schema::json::parse(line.as_bytes()).unwrap().value;
+            let e = v.str("e");
+            let (kind, got, want) = match super::compile(e) {
+                Err(why) => ("err", why, v.str("err").to_owned()),
+                Ok(re) => ("m", texts.iter().map(|t| if re.is_match(t) {'1'} else {'0'}).collect(), v.str("m").to_owned()),
+            };
+            if got != want { bad += &format!("{e:?}\n   ours {kind} {got}\n   go   {} {}\n", v.str("err"), v.str("m")); }
+        }
+        std::fs::write("/tmp/r2fuzz/out.txt", bad).unwrap();
     }
 }

@@ -68,24 +68,29 @@ fn map(keys: &[super::Key], items: &[Value], path: Path<'_>, errors: &mut Errors
     }
 }
 
-/// Where a value stands for the second time. Long lists are compared by their JSON, so that the time stays linear.
-fn doubles<'a>(values: impl ExactSizeIterator<Item = &'a Value> + Clone) -> Vec<usize> {
+/// A text that equal values, and no others, have: by it lists are judged in linear time.
+pub(super) fn identity(value: &Value) -> String {
+    match value {
+        // An integer and a float are different values, even where they are written alike.
+        Value::Float(number) => format!("f{number}"),
+        Value::Array(_) | Value::Object(_) => {
+            let mut sorted = value.clone();
+            sorted.sort();
+            json::to_string(&sorted)
+        }
+        scalar => json::to_string(scalar),
+    }
+}
+
+/// Where a value stands for the second time.
+pub(super) fn doubles<'a>(values: impl ExactSizeIterator<Item = &'a Value>) -> Vec<usize> {
     if values.len() < 2 {
         return Vec::new();
     }
     let mut seen = std::collections::HashMap::with_capacity(values.len());
     let mut found = Vec::new();
     for (i, value) in values.enumerate() {
-        let text = match value {
-            // An integer and a float are different values, even where they are written alike.
-            Value::Float(number) => format!("f{number}"),
-            other => {
-                let mut sorted = other.clone();
-                sorted.sort();
-                json::to_string(&sorted)
-            }
-        };
-        let times = seen.entry(text).or_insert(0usize);
+        let times = seen.entry(identity(value)).or_insert(0usize);
         *times += 1;
         if *times == 2 {
             found.push(i);

@@ -5,10 +5,12 @@ pub mod formats;
 pub mod lists;
 mod validate;
 
+use std::sync::OnceLock;
+
 use indexmap::IndexMap;
 use regex::Regex;
 
-pub use validate::{Fault, validate};
+pub use validate::validate;
 
 use super::{Key, Value};
 
@@ -33,8 +35,8 @@ pub struct Check {
     pub min_length: Option<i64>,
     /// The greatest number of characters.
     pub max_length: Option<i64>,
-    /// An expression that must be found in text, as declared and compiled (or why it cannot be).
-    pub pattern: Option<(Box<str>, Result<Regex, String>)>,
+    /// An expression that must be found in text.
+    pub pattern: Option<Pattern>,
     /// The least number of items.
     pub min_items: Option<i64>,
     /// The greatest number of items.
@@ -95,7 +97,10 @@ impl Check {
             max_length: schema.at("maxLength").as_int(),
             pattern: Some(schema.str("pattern"))
                 .filter(|pattern| !pattern.is_empty())
-                .map(|pattern| (pattern.into(), crate::meta::regexp::compile(pattern))),
+                .map(|pattern| Pattern {
+                    text: pattern.into(),
+                    compiled: OnceLock::new(),
+                }),
             min_items: schema.at("minItems").as_int(),
             max_items: schema.at("maxItems").as_int(),
             unique_items: schema.bool("uniqueItems"),
@@ -118,6 +123,29 @@ impl Check {
             items: schema.get("items").and_then(boxed),
             list: super::structural::list_type(schema),
             types,
+        }
+    }
+}
+
+/// An expression, compiled when it is first asked: of most definitions there are few objects or none, and what is
+/// compiled is large.
+#[derive(Debug)]
+pub struct Pattern {
+    /// As declared.
+    pub text: Box<str>,
+    compiled: OnceLock<Result<Regex, String>>,
+}
+
+impl Pattern {
+    /// Whether the expression is found in `text`.
+    ///
+    /// # Errors
+    /// Why it cannot be compiled.
+    pub fn is_found(&self, text: &str) -> Result<bool, &str> {
+        let compile = || crate::meta::regexp::compile(&self.text);
+        match self.compiled.get_or_init(compile) {
+            Ok(regex) => Ok(regex.is_match(text)),
+            Err(why) => Err(why),
         }
     }
 }

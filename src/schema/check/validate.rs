@@ -1,18 +1,18 @@
 //! Checks against values. An unchanged part of an update is not refused for what it was before ("ratcheting").
 
+use std::collections::HashMap;
 use std::fmt;
 
+use indexmap::IndexMap;
+
 use super::super::types::ListType;
-use super::super::{Value, json};
-use super::Check;
+use super::super::{Key, Value, json};
+use super::{Check, lists};
 use crate::meta::Errors;
 use crate::meta::errors::{FieldError, Path, Reason, quoted};
 
 /// One refusal.
-#[derive(Debug)]
-pub struct Fault {
-    /// What upstream's validator says: of two refusals that say the same, one is told.
-    text: String,
+struct Fault {
     /// Path below the base; none for refusals that are told of the base itself.
     field: Option<String>,
     reason: Reason,
@@ -20,26 +20,29 @@ pub struct Fault {
     message: String,
 }
 
+/// A refusal behind what upstream's validator says: of two that say the same, one is told.
+type Told = (String, Fault);
+
 /// What became of checking one value.
 #[derive(Default)]
 struct Outcome {
-    faults: Vec<Fault>,
+    faults: IndexMap<String, Fault, foldhash::fast::RandomState>,
     /// How many checks were passed: of several alternatives that failed, the one with the most is told.
     passed: usize,
 }
 
 impl Outcome {
-    fn add(&mut self, fault: Fault) {
-        if !self.faults.iter().any(|told| told.text == fault.text) {
-            self.faults.push(fault);
-        }
+    fn add(&mut self, (text, fault): Told) {
+        self.faults.entry(text).or_insert(fault);
     }
 
     fn merge(&mut self, other: Outcome) {
         self.passed += other.passed;
-        for fault in other.faults {
-            self.add(fault);
+        if self.faults.is_empty() {
+            self.faults = other.faults;
+            return;
         }
+        other.faults.into_iter().for_each(|told| self.add(told));
     }
 
     fn is_valid(&self) -> bool {
@@ -84,9 +87,14 @@ pub fn validate(
     base: Path<'_>,
     errors: &mut Errors,
 ) {
-    let old = old.map(|value| Old { value, check });
-    let outcome = ratcheted(check, new, old, Place::Root);
-    for fault in outcome.faults {
+    // What was there before can only forgive: mostly there is nothing to be forgiven.
+    let mut outcome = run(check, new, None, Place::Root);
+    if !outcome.is_valid()
+        && let Some(value) = old
+    {
+        outcome = ratcheted(check, new, Some(Old { value, check }), Place::Root);
+    }
+    for fault in outcome.faults.into_values() {
         let field = match fault
             .field
             .as_deref()
@@ -122,9 +130,10 @@ fn unchanged(new: &Value, old: Old<'_>) -> bool {
             if !matches!(old.check.list, ListType::Map(_)) || before.is_empty() {
                 return items == before;
             }
+            let before = items_of(old);
             items
                 .iter()
-                .all(|item| item_of(old, item).is_some_and(|old| unchanged(item, old)))
+                .all(|item| before.of(item).is_some_and(|old| unchanged(item, old)))
         }
         (Value::Object(members), Value::Object(before)) => {
             members.len() == before.len()
@@ -142,18 +151,44 @@ fn member_of<'a>(old: Old<'a>, key: &str) -> Option<Old<'a>> {
     Some(Old { value, check })
 }
 
-/// The old item with the keys of the new one.
-fn item_of<'a>(old: Old<'a>, item: &Value) -> Option<Old<'a>> {
-    let ListType::Map(keys) = &old.check.list else {
-        return None;
+/// The items of an old list of type map, by their keys.
+#[derive(Default)]
+struct OldItems<'a> {
+    keys: &'a [Key],
+    items: HashMap<Vec<String>, Old<'a>>,
+}
+
+impl<'a> OldItems<'a> {
+    /// The old item with the keys of the new one.
+    fn of(&self, item: &Value) -> Option<Old<'a>> {
+        if self.items.is_empty() {
+            return None;
+        }
+        self.items.get(&name_of(item, self.keys)?).copied()
+    }
+}
+
+fn items_of(old: Old<'_>) -> OldItems<'_> {
+    let (ListType::Map(keys), Some(check), Value::Array(before)) =
+        (&old.check.list, old.check.items.as_deref(), old.value)
+    else {
+        return OldItems::default();
     };
-    let check = old.check.items.as_deref()?;
-    let scalar = |value: &Value| !matches!(value, Value::Null | Value::Array(_) | Value::Object(_));
-    let value = old.value.as_array()?.iter().find(|before| {
-        keys.iter()
-            .all(|key| scalar(item.at(key)) && before.at(key) == item.at(key))
-    })?;
-    Some(Old { value, check })
+    let mut items = HashMap::with_capacity(before.len());
+    for value in before {
+        if let Some(name) = name_of(value, keys) {
+            items.entry(name).or_insert(Old { value, check });
+        }
+    }
+    OldItems { keys, items }
+}
+
+/// What tells an item of a list of type map apart; none where a key is missing or no scalar.
+fn name_of(item: &Value, keys: &[Key]) -> Option<Vec<String>> {
+    let scalar = |value: &&Value| !matches!(value, Value::Null | Value::Array(_) | Value::Object(_));
+    keys.iter()
+        .map(|key| Some(item.at(key)).filter(scalar).map(lists::identity))
+        .collect()
 }
 
 fn run(check: &Check, value: &Value, old: Option<Old<'_>>, place: Place<'_>) -> Outcome {
@@ -203,24 +238,24 @@ fn run(check: &Check, value: &Value, old: Option<Old<'_>>, place: Place<'_>) -> 
 }
 
 /// `FIELD: Invalid value: V: MESSAGE`
-fn fault(reason: Reason, place: Place<'_>, value: &Value, message: String) -> Fault {
+fn fault(reason: Reason, place: Place<'_>, value: &Value, message: String) -> Told {
     let shown = crate::meta::errors::shown(value);
-    Fault {
+    let fault = Fault {
         message: format!("Invalid value: {shown}: {message}"),
-        text: message,
         field: Some(place.to_string()),
         reason,
-    }
+    };
+    (message, fault)
 }
 
 /// A refusal that is told of the whole.
-fn plain(message: String) -> Fault {
-    Fault {
+fn plain(message: String) -> Told {
+    let fault = Fault {
         message: format!("Invalid value: \"\": {message}"),
-        text: message,
         field: None,
         reason: Reason::Invalid,
-    }
+    };
+    (message, fault)
 }
 
 fn type_of(value: &Value) -> &'static str {
@@ -243,19 +278,14 @@ fn kind(check: &Check, value: &Value, place: Place<'_>) -> Outcome {
             "{place} in body must be of type {wanted}: {}",
             quoted(found)
         );
-        Outcome {
-            faults: vec![fault(
-                Reason::TypeInvalid,
-                place,
-                &Value::from(found),
-                message,
-            )],
-            passed: 0,
-        }
+        let mut out = Outcome::default();
+        let found = Value::from(found);
+        out.add(fault(Reason::TypeInvalid, place, &found, message));
+        out
     };
     let passed = Outcome {
-        faults: Vec::new(),
         passed: 1,
+        ..Outcome::default()
     };
     if value.is_null() {
         return if types.is_empty() || check.nullable {
@@ -394,22 +424,24 @@ fn string(check: &Check, text: &str, place: Place<'_>) -> Outcome {
     let mut out = Outcome::default();
     let value = || Value::from(text);
     if let Some(most) = check.max_length.filter(|most| length() > *most) {
-        out.add(Fault {
-            text: format!("{place} in body should be at most {most} chars long"),
+        let fault = Fault {
             field: Some(place.to_string()),
             reason: Reason::TooLong,
             message: format!(
                 "Too long: may not be more than {most} {}",
                 if most == 1 { "byte" } else { "bytes" }
             ),
-        });
+        };
+        let text = format!("{place} in body should be at most {most} chars long");
+        out.add((text, fault));
     } else if let Some(least) = check.min_length.filter(|least| length() < *least) {
         let message = format!("{place} in body should be at least {least} chars long");
         out.add(fault(Reason::Invalid, place, &value(), message));
-    } else if let Some((pattern, regex)) = &check.pattern {
-        let message = match regex {
-            Ok(regex) if regex.is_match(text) => return out,
-            Ok(_) => format!("{place} in body should match '{pattern}'"),
+    } else if let Some(declared) = &check.pattern {
+        let pattern = &declared.text;
+        let message = match declared.is_found(text) {
+            Ok(true) => return out,
+            Ok(false) => format!("{place} in body should match '{pattern}'"),
             Err(why) => {
                 format!("{place} in body should match '{pattern}, but pattern is invalid: {why}'")
             }
@@ -420,7 +452,7 @@ fn string(check: &Check, text: &str, place: Place<'_>) -> Outcome {
 }
 
 /// Whether a number can be of the declared type, as upstream words it where not.
-fn in_range(check: &Check, value: &Value, prefix: &str, place: Place<'_>) -> Result<(), Fault> {
+fn in_range(check: &Check, value: &Value, prefix: &str, place: Place<'_>) -> Result<(), Told> {
     let ([name], format) = (check.types.as_slice(), &check.format) else {
         return Ok(());
     };
@@ -554,9 +586,9 @@ fn number(check: &Check, value: &Value, place: Place<'_>) -> Outcome {
 fn list(check: &Check, items: &[Value], old: Option<Old<'_>>, place: Place<'_>) -> Outcome {
     let mut out = Outcome::default();
     if let Some(each) = &check.items {
+        let before = old.map(items_of).unwrap_or_default();
         for (i, item) in items.iter().enumerate() {
-            let before = old.and_then(|old| item_of(old, item));
-            out.merge(ratcheted(each, item, before, Place::Index(&place, i)));
+            out.merge(ratcheted(each, item, before.of(item), Place::Index(&place, i)));
         }
     }
     let size = items.len() as i64;
@@ -568,12 +600,7 @@ fn list(check: &Check, items: &[Value], old: Option<Old<'_>>, place: Place<'_>) 
         let text = format!("{place} in body should have at most {most} items");
         out.add(too_many(text, place, size, most));
     }
-    if check.unique_items
-        && items
-            .iter()
-            .enumerate()
-            .any(|(i, item)| items[..i].contains(item))
-    {
+    if check.unique_items && !lists::doubles(items.iter()).is_empty() {
         let message = format!("{place} in body shouldn't contain duplicates");
         out.add(fault(Reason::Invalid, place, &Value::from(""), message));
     }
@@ -581,14 +608,14 @@ fn list(check: &Check, items: &[Value], old: Option<Old<'_>>, place: Place<'_>) 
     out
 }
 
-fn too_many(text: String, place: Place<'_>, actual: i64, most: i64) -> Fault {
+fn too_many(text: String, place: Place<'_>, actual: i64, most: i64) -> Told {
     let unit = if most == 1 { "item" } else { "items" };
-    Fault {
-        text,
+    let fault = Fault {
         field: Some(place.to_string()),
         reason: Reason::TooMany,
         message: format!("Too many: {actual}: must have at most {most} {unit}"),
-    }
+    };
+    (text, fault)
 }
 
 fn choices(check: &Check, value: &Value, place: Place<'_>) -> Outcome {
@@ -606,12 +633,12 @@ fn choices(check: &Check, value: &Value, place: Place<'_>) -> Outcome {
         .collect();
     let shown = crate::meta::errors::shown(value);
     let list = choices.join(", ");
-    out.add(Fault {
-        text: format!("{place} in body should be one of [{list}]"),
+    let fault = Fault {
         field: Some(place.to_string()),
         reason: Reason::NotSupported,
         message: format!("Unsupported value: {shown}: supported values: {list}"),
-    });
+    };
+    out.add((format!("{place} in body should be one of [{list}]"), fault));
     out
 }
 
@@ -677,12 +704,12 @@ fn object(
     }
     for name in check.required.iter().filter(|name| !members.contains(name)) {
         let inner = Place::Key(&place, name);
-        out.add(Fault {
-            text: format!("{inner} in body is required"),
+        let fault = Fault {
             field: Some(inner.to_string()),
             reason: Reason::Required,
             message: "Required value".to_owned(),
-        });
+        };
+        out.add((format!("{inner} in body is required"), fault));
     }
     out
 }

@@ -191,3 +191,25 @@ fn what_is_unchanged_is_not_refused_in_an_update() {
         assert_eq!(refusals(schema, new, Some(old)).len(), told, "{old} {new}");
     }
 }
+
+/// As many items as a body can have: whoever compared each with all would not come to an end.
+#[test]
+fn long_lists_are_judged_by_the_keys_of_their_items() {
+    const ITEMS: usize = 50_000;
+    let schema = r#"{"type": "object", "properties": {"m": {"type": "array",
+        "x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["k"],
+        "items": {"type": "object", "properties": {"k": {"type": "integer"}, "v": {"type": "boolean"}}}}}}"#;
+    let object = |items: &mut dyn Iterator<Item = usize>| {
+        let items: Vec<String> = items.map(|k| format!(r#"{{"k":{k},"v":{k}}}"#)).collect();
+        format!(r#"{{"m":[{}]}}"#, items.join(","))
+    };
+    let old = object(&mut (0..ITEMS));
+    assert_eq!(refusals(schema, &old, None).len(), ITEMS);
+    let new = object(&mut (0..=ITEMS).rev());
+    assert_eq!(
+        refusals(schema, &new, Some(&old)),
+        [format!(
+            r#"m[0].v: Invalid value: "integer": m[0].v in body must be of type boolean: "integer""#
+        )]
+    );
+}
