@@ -6,7 +6,9 @@ use x509_parser::certification_request::X509CertificationRequest;
 use x509_parser::prelude::FromDer as _;
 
 use super::{Attributes, Operation, Plugin};
-use crate::auth::signers;
+use crate::auth::pki::Subject;
+use crate::auth::rbac::changes_nothing_else;
+use crate::auth::{MASTERS, signers};
 use crate::meta::{Status, pem};
 use crate::schema::Value;
 
@@ -14,9 +16,6 @@ const GROUP: &str = "certificates.k8s.io";
 const REQUESTS: &str = "certificatesigningrequests";
 /// The signer of certificates by which clients are known to the server.
 const CLIENT_SIGNER: &str = "kubernetes.io/kube-apiserver-client";
-
-/// The group that may do everything.
-const MASTERS: &str = "system:masters";
 
 /// Approvals need the right to approve for the signer.
 pub struct CertificateApproval;
@@ -92,7 +91,7 @@ impl Plugin for ClusterTrustBundleAttest {
             || asked.is_empty()
             || request
                 .old
-                .is_some_and(|old| only_for_collection(&request.object, old))
+                .is_some_and(|old| changes_nothing_else(&request.object, old))
             || may(request, "attest", asked)
         {
             return Ok(());
@@ -102,19 +101,6 @@ impl Plugin for ClusterTrustBundleAttest {
             "user not permitted to attest for signerName {name}"
         )))
     }
-}
-
-/// Whether nothing changes but what garbage collection is about: IsOnlyMutatingGCFields.
-fn only_for_collection(new: &Value, old: &Value) -> bool {
-    let rest = |object: &Value| {
-        let mut object = object.clone();
-        let meta = object.object_mut().object_mut("metadata");
-        for key in ["ownerReferences", "finalizers", "managedFields"] {
-            meta.remove(key);
-        }
-        object
-    };
-    rest(new) == rest(old)
 }
 
 impl Plugin for CertificateSubjectRestriction {
@@ -130,53 +116,31 @@ impl Plugin for CertificateSubjectRestriction {
             return Ok(());
         }
         let asked = request.object.at("spec").str("request");
-        if organizations(asked).iter().any(|group| group == MASTERS) {
-            return Err(request.forbidden(&format!(
-                "use of {CLIENT_SIGNER} signer with {MASTERS} group is not allowed"
-            )));
+        match subject(asked) {
+            Err(why) => Err(request.forbidden(&format!("failed to parse CSR: {why}"))),
+            Ok(subject) if subject.groups.iter().any(|group| group == MASTERS) => {
+                Err(request.forbidden(&format!(
+                    "use of {CLIENT_SIGNER} signer with {MASTERS} group is not allowed"
+                )))
+            }
+            Ok(_) => Ok(()),
         }
-        Ok(())
     }
 }
 
-/// The request in base64 of PEM, read by `read`.
-fn requested<T>(
-    request: &str,
-    read: impl FnOnce(&X509CertificationRequest<'_>) -> T,
-) -> Result<T, String> {
+/// Whom a request (base64 of PEM) is to certify.
+///
+/// # Errors
+/// What is there is no request.
+pub(super) fn subject(request: &str) -> Result<Subject, String> {
     use base64::Engine as _;
     let engine = &base64::engine::general_purpose::STANDARD;
     let text = engine.decode(request).unwrap_or_default();
     let blocks = pem::blocks(&String::from_utf8_lossy(&text));
-    let der = blocks.first().map_or(&[][..], |block| &block.bytes);
-    match X509CertificationRequest::from_der(der) {
-        Ok((_, parsed)) => Ok(read(&parsed)),
-        Err(_) => Err("PEM block type must be CERTIFICATE REQUEST".to_owned()),
-    }
-}
-
-/// The organizations in the subject of a request (base64 of PEM): the groups that its certificate would put a client
-/// into.
-fn organizations(request: &str) -> Vec<String> {
-    let names = requested(request, |parsed| {
-        let subject = &parsed.certification_request_info.subject;
-        subject
-            .iter_organization()
-            .filter_map(|name| name.as_str().ok().map(str::to_owned))
-            .collect()
-    });
-    names.unwrap_or_default()
-}
-
-/// The common name in the subject of a request (base64 of PEM); empty for none.
-///
-/// # Errors
-/// What is there is no request.
-pub(super) fn common_name(request: &str) -> Result<String, String> {
-    requested(request, |parsed| {
-        let subject = &parsed.certification_request_info.subject;
-        let mut names = subject.iter_common_name();
-        let name = names.next().and_then(|name| name.as_str().ok());
-        name.unwrap_or_default().to_owned()
-    })
+    let der = match blocks.first() {
+        Some(block) if block.label == "CERTIFICATE REQUEST" => &block.bytes,
+        _ => return Err("PEM block type must be CERTIFICATE REQUEST".to_owned()),
+    };
+    let (_, parsed) = X509CertificationRequest::from_der(der).map_err(|e| e.to_string())?;
+    Ok(Subject::of(&parsed.certification_request_info.subject))
 }

@@ -6,8 +6,8 @@ use std::collections::BTreeSet;
 
 use super::quota::usage::is_best_effort;
 use super::{Attributes, Operation, Plugin, tolerations};
-use crate::auth::aggregate;
 use crate::meta::amounts::{Amounts, Side};
+use crate::meta::status::aggregate;
 use crate::meta::{At, Errors, Status, names};
 use crate::schema::{Object, Value, json};
 use crate::value;

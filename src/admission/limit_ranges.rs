@@ -2,10 +2,10 @@
 //! Follows k8s.io/kubernetes/plugin/pkg/admission/limitranger.
 
 use super::{Attributes, Operation, Plugin};
-use crate::auth::aggregate;
 use crate::meta::Status;
 use crate::meta::amounts::{Amounts, Side};
 use crate::meta::quantity::Quantity;
+use crate::meta::status::aggregate;
 use crate::schema::Value;
 
 /// The plugin.

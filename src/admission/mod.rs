@@ -40,8 +40,6 @@ pub enum Operation {
     Update,
     /// Deletes it.
     Delete,
-    /// Opens a connection to it.
-    Connect,
 }
 
 /// A request as plugins see it. Objects are in the storage version, in canonical form.
@@ -60,7 +58,7 @@ pub struct Attributes<'a> {
     pub namespace: &'a str,
     /// The name in the request; empty where it is yet to be generated.
     pub name: &'a str,
-    /// The object to be written (null for deletions; the options for connects).
+    /// The object to be written (null for deletions).
     pub object: Value,
     /// The object as it is stored (for updates and deletions).
     pub old: Option<&'a Value>,

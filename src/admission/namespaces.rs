@@ -74,8 +74,7 @@ impl Plugin for NamespaceExists {
     }
 
     fn validate(&self, request: &mut Attributes<'_>) -> Result<(), Status> {
-        if request.operation == Operation::Connect
-            || request.namespace.is_empty()
+        if request.namespace.is_empty()
             || request.is_about("", "namespaces")
             || request
                 .cluster

@@ -4,13 +4,11 @@
 use std::collections::BTreeSet;
 
 use super::{Attributes, Operation, Plugin};
-use crate::auth::node;
+use crate::auth::node::{self, LEASES, MIRROR};
 use crate::meta::Status;
 use crate::meta::status::About;
 use crate::schema::{Object, Value};
 
-const MIRROR: &str = "kubernetes.io/config.mirror";
-const LEASES: &str = "kube-node-lease";
 
 /// Labels under kubernetes.io and k8s.io that a node may give itself.
 const OWN_LABELS: [&str; 11] = [
@@ -145,7 +143,7 @@ fn pod(node: &str, request: &Attributes<'_>) -> Verdict {
 /// A pod that a node shows of what it runs by itself.
 fn mirror(node: &str, request: &Attributes<'_>) -> Verdict {
     let (meta, spec) = (request.object.at("metadata"), request.object.at("spec"));
-    if meta.at("annotations").get(MIRROR).is_none() {
+    if !node::is_mirror(&request.object) {
         return refuse(format!(
             "pod does not have {MIRROR:?} annotation, node {node:?} can only create mirror pods"
         ));
@@ -202,34 +200,22 @@ fn mirror(node: &str, request: &Attributes<'_>) -> Verdict {
 
 /// What of the API a pod refers to, in the words of the refusal.
 fn api_reference(pod: &Value) -> Option<&'static str> {
+    const NAMED: [(node::Reference, &str); 3] = [
+        (node::Reference::ServiceAccount, "serviceaccounts"),
+        (node::Reference::Secret, "secrets"),
+        (node::Reference::ConfigMap, "configmaps"),
+    ];
     let referred = node::pod_references(pod);
+    let mut named = NAMED.iter();
+    if let Some((_, what)) = named.find(|(kind, _)| referred.iter().any(|one| one.0 == *kind)) {
+        return Some(what);
+    }
     let spec = pod.at("spec");
-    let volumes = spec.list("volumes");
-    // Volumes have words of their own; what is left is named by containers and the pod itself.
-    let of_volumes: BTreeSet<_> = {
-        let mut bare = Object::new();
-        let mut only = Object::new();
-        only.insert("volumes", volumes.to_vec());
-        bare.insert("spec", only);
-        node::pod_references(&bare.into()).into_iter().collect()
-    };
-    let has = |kind| {
-        let mut referred = referred.iter();
-        referred.any(|one| one.0 == kind && !of_volumes.contains(one))
-    };
-    if has(node::Reference::ServiceAccount) {
-        return Some("serviceaccounts");
-    }
-    if has(node::Reference::Secret) {
-        return Some("secrets");
-    }
-    if has(node::Reference::ConfigMap) {
-        return Some("configmaps");
-    }
     if !spec.list("resourceClaims").is_empty() {
         return Some("resourceclaims");
     }
-    volumes.iter().find_map(|volume| {
+    // Volumes that name nothing yet refer to something all the same.
+    spec.list("volumes").iter().find_map(|volume| {
         const WORDS: [(&str, &str); 7] = [
             ("configMap", "configmaps (via configmap volumes)"),
             ("secret", "secrets (via secret volumes)"),
@@ -557,9 +543,9 @@ fn signing(node: &str, request: &Attributes<'_>) -> Verdict {
         return Ok(());
     }
     let wanted = format!("{}{node}", node::PREFIX);
-    match super::certificates::common_name(spec.str("request")) {
+    match super::certificates::subject(spec.str("request")) {
         Err(why) => refuse(format!("unable to parse csr: {why}")),
-        Ok(name) if name == wanted => Ok(()),
+        Ok(subject) if subject.name == wanted => Ok(()),
         Ok(_) => refuse(format!("can only create a node CSR with CN={wanted}")),
     }
 }
@@ -598,7 +584,19 @@ mod tests {
             ),
             (
                 r#"{"volumes": [{"name": "v", "secret": {"secretName": "s"}}]}"#,
+                Some("secrets"),
+            ),
+            (
+                r#"{"volumes": [{"name": "v", "secret": {}}]}"#,
                 Some("secrets (via secret volumes)"),
+            ),
+            (
+                r#"{"volumes": [{"projected": {"sources": [{"configMap": {"name": "c"}}]}}]}"#,
+                Some("configmaps"),
+            ),
+            (
+                r#"{"volumes": [{"csi": {"driver": "d"}}]}"#,
+                Some("csidrivers (via CSI volumes)"),
             ),
             (
                 r#"{"volumes": [{"projected": {"sources": [{"serviceAccountToken": {"path": "t"}}]}}]}"#,

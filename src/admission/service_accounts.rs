@@ -7,6 +7,7 @@ use futures::FutureExt as _;
 use futures::future::BoxFuture;
 
 use super::{Attributes, Operation, Plugin};
+use crate::auth::node;
 use crate::meta::Status;
 use crate::schema::Value;
 use crate::store::Interest;
@@ -25,7 +26,6 @@ const VOLUME: &str = "kube-api-access-";
 const TOKEN_SECONDS: i64 = 3607;
 /// How long a pod waits for the default account of a namespace that was just made.
 const PATIENCE: Duration = Duration::from_millis(1500);
-const MIRROR: &str = "kubernetes.io/config.mirror";
 
 impl Plugin for ServiceAccount {
     fn name(&self) -> &'static str {
@@ -35,7 +35,7 @@ impl Plugin for ServiceAccount {
     fn before<'a>(&'a self, request: &'a Attributes<'_>) -> Option<BoxFuture<'a, ()>> {
         if request.operation != Operation::Create
             || !request.is_of("", "pods")
-            || is_mirror(&request.object)
+            || node::is_mirror(&request.object)
             || !["", DEFAULT].contains(&request.object.at("spec").str("serviceAccountName"))
             || account(request, DEFAULT).is_some()
         {
@@ -52,7 +52,7 @@ impl Plugin for ServiceAccount {
         if request.operation != Operation::Create || !request.is_of("", "pods") {
             return Ok(());
         }
-        if is_mirror(&request.object) {
+        if node::is_mirror(&request.object) {
             return self.validate(request);
         }
         let spec = request.object.object_mut().object_mut("spec");
@@ -99,8 +99,8 @@ impl Plugin for ServiceAccount {
             _ => return Ok(()),
         }
         let creating = request.operation == Operation::Create;
-        if creating && is_mirror(&request.object) {
-            return match mirror_breach(request.object.at("spec")) {
+        if creating && node::is_mirror(&request.object) {
+            return match mirror_breach(&request.object) {
                 Some(why) => Err(request.forbidden(why)),
                 None => Ok(()),
             };
@@ -135,11 +135,6 @@ impl Plugin for ServiceAccount {
             None => Ok(()),
         }
     }
-}
-
-fn is_mirror(pod: &Value) -> bool {
-    let annotations = pod.at("metadata").at("annotations");
-    annotations.get(MIRROR).is_some()
 }
 
 /// What Go's strconv.ParseBool takes for true.
@@ -233,11 +228,13 @@ fn token_volume(name: &str) -> Value {
 }
 
 /// Why a pod that mirrors a static one may not be made.
-fn mirror_breach(spec: &Value) -> Option<&'static str> {
+fn mirror_breach(pod: &Value) -> Option<&'static str> {
+    let spec = pod.at("spec");
     if !spec.str("serviceAccountName").is_empty() {
         return Some("a mirror pod may not reference service accounts");
     }
-    if names_secrets(spec) {
+    let mut referred = node::pod_references(pod).into_iter();
+    if referred.any(|(kind, _)| kind == node::Reference::Secret) {
         return Some("a mirror pod may not reference secrets");
     }
     let projected = spec
@@ -248,46 +245,6 @@ fn mirror_breach(spec: &Value) -> Option<&'static str> {
         .into_iter()
         .any(|source| source.get("serviceAccountToken").is_some())
         .then_some("a mirror pod may not use ServiceAccountToken volume projections")
-}
-
-/// Whether a pod spec names a secret anywhere.
-fn names_secrets(spec: &Value) -> bool {
-    let volume = |volume: &Value| {
-        volume.get("secret").is_some()
-            || volume
-                .at("projected")
-                .list("sources")
-                .iter()
-                .any(|source| source.get("secret").is_some())
-            || volume.at("azureFile").get("secretName").is_some()
-            || [
-                "cephfs",
-                "flexVolume",
-                "rbd",
-                "scaleIO",
-                "iscsi",
-                "storageos",
-            ]
-            .iter()
-            .any(|kind| volume.at(kind).get("secretRef").is_some())
-            || volume.at("cinder").get("secretRef").is_some()
-            || volume.at("csi").get("nodePublishSecretRef").is_some()
-    };
-    let container = |container: &Value| {
-        container
-            .list("envFrom")
-            .iter()
-            .any(|from| from.get("secretRef").is_some())
-            || container
-                .list("env")
-                .iter()
-                .any(|env| env.at("valueFrom").get("secretKeyRef").is_some())
-    };
-    !spec.list("imagePullSecrets").is_empty()
-        || ["containers", "initContainers", "ephemeralContainers"]
-            .iter()
-            .any(|list| spec.list(list).iter().any(container))
-        || spec.list("volumes").iter().any(volume)
 }
 
 fn has(account: &Value, list: &str, secret: &str) -> bool {

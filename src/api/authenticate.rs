@@ -10,7 +10,7 @@ use http::{HeaderMap, HeaderName, header};
 use parking_lot::Mutex;
 use rustls::pki_types::CertificateDer;
 
-use crate::auth::pki::ClientCertificates;
+use crate::auth::pki::{ClientCertificates, Subject};
 use crate::auth::tokens::{Authenticated, Tokens};
 use crate::auth::{ANONYMOUS, AUTHENTICATED, UNAUTHENTICATED, User, accounts, impersonate};
 use crate::meta::{Status, time};
@@ -105,7 +105,8 @@ const SPACED: &str = "the provided Authorization header contains extra space bef
 const SOCKET: &str = "base64url.bearer.authorization.k8s.io.";
 
 impl Authentication {
-    /// The user of a request, and texts for `Warning` headers. Takes away the headers that it went by.
+    /// The user of a request, and texts for `Warning` headers. Takes away the headers that say who asks: nobody behind
+    /// the server is to see or to believe them.
     ///
     /// # Errors
     /// 401 for credentials that are no good.
@@ -114,8 +115,34 @@ impl Authentication {
         headers: &mut HeaderMap,
         peer: &Peer,
     ) -> Result<(User, Vec<String>), Status> {
-        let now = time::now();
         let mut warnings = Vec::new();
+        let user = self.who(headers, peer, &mut warnings)?;
+        let tells = |name: &&HeaderName| {
+            let prefixed = |prefix: &str| name.as_str().starts_with(prefix);
+            **name == header::AUTHORIZATION
+                || prefixed("x-remote-extra-")
+                || ["x-remote-user", "x-remote-uid", "x-remote-group"].contains(&name.as_str())
+                || self.front_proxy.as_ref().is_some_and(|proxy| {
+                    [&proxy.user_headers, &proxy.uid_headers, &proxy.group_headers]
+                        .into_iter()
+                        .any(|names| names.contains(name))
+                        || proxy.extra_prefixes.iter().any(|prefix| prefixed(prefix))
+                })
+        };
+        let gone: Vec<HeaderName> = headers.keys().filter(tells).cloned().collect();
+        for name in gone {
+            headers.remove(name);
+        }
+        Ok((user, warnings))
+    }
+
+    fn who(
+        &self,
+        headers: &mut HeaderMap,
+        peer: &Peer,
+        warnings: &mut Vec<String>,
+    ) -> Result<User, Status> {
+        let now = time::now();
         let mut bad = false;
         let judged = (!peer.certificates.is_empty()).then(|| self.judge(peer, now));
         if let Some(judged) = judged {
@@ -123,37 +150,34 @@ impl Authentication {
                 && let Some(proxy) = &self.front_proxy
                 && let Some(user) = proxy.user(headers)
             {
-                return Ok((authenticated(user), warnings));
+                return Ok(authenticated(user));
             }
             match judged.user {
-                Ok(Some(user)) => return Ok((authenticated(user), warnings)),
+                Ok(Some(user)) => return Ok(authenticated(user)),
                 Ok(None) => {}
                 Err(()) => bad = true,
             }
         }
         let text = headers
             .get(header::AUTHORIZATION)
-            .map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned())
+            .map(|value| String::from_utf8_lossy(value.as_bytes()))
             .unwrap_or_default();
         match Bearer::of(&text) {
             Bearer::None => {}
             Bearer::Spaced => warnings.push(SPACED.to_owned()),
-            Bearer::Token(token) => match self.token(token, now, &mut warnings) {
-                Some(user) => {
-                    headers.remove(header::AUTHORIZATION);
-                    return Ok((user, warnings));
-                }
+            Bearer::Token(token) => match self.token(token, now, warnings) {
+                Some(user) => return Ok(user),
                 None => bad = true,
             },
         }
         match socket_token(headers) {
             Ok(None) => {}
-            Ok(Some((token, protocols))) => match self.token(&token, now, &mut warnings) {
+            Ok(Some((token, protocols))) => match self.token(&token, now, warnings) {
                 Some(user) => {
                     if let Ok(value) = protocols.join(",").parse() {
                         headers.insert(header::SEC_WEBSOCKET_PROTOCOL, value);
                     }
-                    return Ok((user, warnings));
+                    return Ok(user);
                 }
                 None => bad = true,
             },
@@ -165,7 +189,7 @@ impl Authentication {
         if bad || !self.anonymous {
             return Err(Status::failure(401, "Unauthorized", "Unauthorized"));
         }
-        Ok((anonymous(), warnings))
+        Ok(anonymous())
     }
 
     fn token(&self, token: &str, now: i64, warnings: &mut Vec<String>) -> Option<User> {
@@ -227,10 +251,10 @@ impl Authentication {
         {
             return judged.clone();
         }
-        let subject = Subject::of(&peer.certificates);
+        let certificate = Certificate::of(&peer.certificates);
         let judged = Judged {
-            user: match (self.clients.judge(&peer.certificates, now), &subject) {
-                (Ok(()), Some(subject)) => subject.user(),
+            user: match (self.clients.judge(&peer.certificates, now), &certificate) {
+                (Ok(()), Some(certificate)) => certificate.user(),
                 (Err(why), _) => {
                     tracing::debug!(%why, "a client certificate is not taken");
                     Err(())
@@ -239,9 +263,9 @@ impl Authentication {
             },
             proxy: self.front_proxy.as_ref().is_some_and(|proxy| {
                 proxy.clients.judge(&peer.certificates, now).is_ok()
-                    && subject
+                    && certificate
                         .as_ref()
-                        .is_some_and(|subject| proxy.takes(&subject.name))
+                        .is_some_and(|certificate| proxy.takes(&certificate.of.name))
             }),
         };
         *kept = Some((now, judged.clone()));
@@ -263,15 +287,14 @@ fn authenticated(mut user: User) -> User {
 }
 
 /// Whom a certificate is of.
-struct Subject {
-    name: CompactString,
-    groups: Vec<CompactString>,
+struct Certificate {
+    of: Subject,
     uids: Vec<CompactString>,
     fingerprint: CompactString,
 }
 
-impl Subject {
-    fn of(certificates: &[CertificateDer<'static>]) -> Option<Subject> {
+impl Certificate {
+    fn of(certificates: &[CertificateDer<'static>]) -> Option<Certificate> {
         let own = certificates.first()?;
         let (_, certificate) = x509_parser::parse_x509_certificate(own).ok()?;
         let subject = certificate.subject();
@@ -282,19 +305,8 @@ impl Subject {
             .iter()
             .map(|byte| format!("{byte:02x}"))
             .collect();
-        Some(Subject {
-            // Of several the last counts, as in Go.
-            name: subject
-                .iter_common_name()
-                .last()
-                .and_then(|name| name.as_str().ok())
-                .unwrap_or_default()
-                .into(),
-            groups: subject
-                .iter_organization()
-                .filter_map(|group| group.as_str().ok())
-                .map(Into::into)
-                .collect(),
+        Some(Certificate {
+            of: Subject::of(subject),
             uids: subject
                 .iter_by_oid(&uid)
                 .filter_map(|uid| uid.as_str().ok())
@@ -306,16 +318,16 @@ impl Subject {
 
     /// The user; none for a certificate without a name.
     fn user(&self) -> Result<Option<User>, ()> {
-        if self.name.is_empty() {
+        if self.of.name.is_empty() {
             return Ok(None);
         }
         if self.uids.len() > 1 {
             return Err(());
         }
         let mut user = User {
-            name: self.name.clone(),
+            name: self.of.name.clone(),
             uid: self.uids.first().cloned().unwrap_or_default(),
-            groups: self.groups.clone(),
+            groups: self.of.groups.clone(),
             ..User::default()
         };
         user.set_extra(accounts::CREDENTIAL_ID, vec![self.fingerprint.clone()]);
@@ -328,8 +340,8 @@ impl FrontProxy {
         self.allowed_names.is_empty() || self.allowed_names.iter().any(|allowed| allowed == name)
     }
 
-    /// Whom the headers name; takes them away.
-    fn user(&self, headers: &mut HeaderMap) -> Option<User> {
+    /// Whom the headers name.
+    fn user(&self, headers: &HeaderMap) -> Option<User> {
         let first = |names: &[HeaderName]| {
             names
                 .iter()
@@ -351,7 +363,6 @@ impl FrontProxy {
                     .map(CompactString::from),
             );
         }
-        let mut gone: Vec<HeaderName> = Vec::new();
         for prefix in &self.extra_prefixes {
             for name in headers.keys() {
                 let Some(key) = name.as_str().strip_prefix(prefix.as_str()) else {
@@ -362,12 +373,7 @@ impl FrontProxy {
                 let more = headers.get_all(name).iter();
                 values.extend(more.filter_map(|value| value.to_str().ok()).map(Into::into));
                 user.set_extra(&key, values);
-                gone.push(name.clone());
             }
-        }
-        let named = [&self.user_headers, &self.uid_headers, &self.group_headers];
-        for name in named.into_iter().flatten().chain(&gone) {
-            headers.remove(name);
         }
         Some(user)
     }

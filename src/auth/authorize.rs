@@ -5,10 +5,10 @@ use std::sync::Arc;
 
 use super::node::{Nodes, identity};
 use super::rbac::{Rbac, Rule};
-use super::{Attributes, Authorizer, Decision, MASTERS, User, aggregate};
+use super::{Attributes, Authorizer, Decision, MASTERS, User};
 use crate::meta::Status;
 use crate::meta::errors::quoted;
-use crate::meta::status::About;
+use crate::meta::status::{About, aggregate};
 use crate::store::{Store, World};
 
 /// Which authorizers decide: `--authorization-mode`.

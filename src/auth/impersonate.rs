@@ -4,10 +4,10 @@
 //! k8s.io/apiserver/pkg/endpoints/filters/impersonation.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError};
 
 use compact_str::CompactString;
 use http::HeaderMap;
+use parking_lot::Mutex;
 
 use super::authorize::forbidden;
 use super::{
@@ -205,10 +205,7 @@ impl Impersonation {
         wants: &Attributes<'_>,
         wanted: &User,
     ) -> Result<User, Status> {
-        let last = {
-            let last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
-            last.get(&asking.name).copied()
-        };
+        let last = self.last.lock().get(&asking.name).copied();
         let mut refusal = None;
         let others = WAYS.into_iter().filter(|way| Some(*way) != last);
         for way in last.into_iter().chain(others) {
@@ -223,7 +220,7 @@ impl Impersonation {
             match attempt.run(wants, wanted) {
                 Ok(user) => {
                     if Some(way) != last {
-                        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+                        let mut last = self.last.lock();
                         if last.len() >= REMEMBERED {
                             last.clear();
                         }

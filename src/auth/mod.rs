@@ -119,17 +119,3 @@ pub trait Authorizer: Send + Sync {
     /// The decision about `user` doing `attributes`.
     fn authorize(&self, user: &User, attributes: &Attributes<'_>) -> Decision;
 }
-
-/// Texts as Go's aggregate error prints them: one bare, several in brackets, repeated ones once.
-pub(crate) fn aggregate(texts: &[String]) -> String {
-    let mut once: Vec<&str> = Vec::with_capacity(texts.len());
-    for text in texts {
-        if !once.contains(&text.as_str()) {
-            once.push(text);
-        }
-    }
-    match once.as_slice() {
-        [one] => (*one).to_owned(),
-        several => format!("[{}]", several.join(", ")),
-    }
-}

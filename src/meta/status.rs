@@ -272,7 +272,7 @@ fn cause(error: &FieldError) -> Value {
 }
 
 /// Errors as Go's aggregate prints them: one bare, several in brackets, repeated texts once.
-pub fn aggregate(errors: &[FieldError]) -> String {
+pub fn aggregate(errors: &[impl std::fmt::Display]) -> String {
     let mut texts: Vec<String> = Vec::with_capacity(errors.len());
     for error in errors {
         let text = error.to_string();

@@ -7,10 +7,9 @@ use futures::future::BoxFuture;
 use super::Call;
 use crate::api::reply::Reply;
 use crate::api::verbs::write::new_uid;
-use crate::auth::aggregate;
 use crate::auth::review::user_info;
 use crate::auth::tokens::claims::{Bound, Reference, Wanted};
-use crate::meta::status::About;
+use crate::meta::status::{About, aggregate};
 use crate::meta::{At, Errors, Status, time};
 use crate::schema::{Object, Value};
 

@@ -12,7 +12,7 @@ use crate::meta::selector::{Op, parse_fields};
 use crate::store::World;
 use crate::store::view::View;
 
-pub use references::{Reference, pod_references};
+pub use references::{MIRROR, Reference, is_mirror, pod_references};
 pub use relations::Relations;
 
 /// The group of all nodes.
@@ -20,7 +20,7 @@ pub const NODES: &str = "system:nodes";
 /// What the names of nodes' users begin with.
 pub const PREFIX: &str = "system:node:";
 /// Where nodes keep their leases.
-const LEASES: &str = "kube-node-lease";
+pub const LEASES: &str = "kube-node-lease";
 
 /// The node that a user is; none for everybody else. Empty for a node without a name.
 pub fn identity(user: &User) -> Option<&str> {

@@ -30,6 +30,15 @@ pub enum Reference {
     CertificateRequest,
 }
 
+/// The annotation of a pod by which a node shows what it runs by itself.
+pub const MIRROR: &str = "kubernetes.io/config.mirror";
+
+/// Whether a pod is one by which a node shows what it runs by itself.
+pub fn is_mirror(pod: &Value) -> bool {
+    let annotations = pod.at("metadata").at("annotations");
+    annotations.get(MIRROR).is_some()
+}
+
 /// Volume sources with a secret in the pod's namespace: where they name it.
 const VOLUME_SECRETS: [(&str, &[&str]); 10] = [
     ("azureFile", &["secretName"]),

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use compact_str::{CompactString, format_compact};
 use imbl::{HashMap, OrdMap, OrdSet};
 
-use super::references::{Reference, pod_references, volume_references};
+use super::references::{Reference, is_mirror, pod_references, volume_references};
 use crate::resources::cluster::object;
 use crate::schema::Value;
 use crate::store::Entry;
@@ -19,8 +19,6 @@ pub(super) const RESOURCES: [&str; 5] = [
     "/registry/resourceslices/",
     "/registry/podcertificaterequests/",
 ];
-
-const MIRROR: &str = "kubernetes.io/config.mirror";
 
 /// An object: its kind and `namespace/name`.
 type Object = (Reference, CompactString);
@@ -58,11 +56,7 @@ impl Tie {
         );
         let mut objects = vec![own];
         // A node makes its mirror pods itself: they give it nothing.
-        if !meta
-            .at("annotations")
-            .as_object()
-            .is_some_and(|annotations| annotations.contains(MIRROR))
-        {
+        if !is_mirror(pod) {
             objects.extend(
                 pod_references(pod)
                     .into_iter()

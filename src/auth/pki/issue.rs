@@ -14,7 +14,7 @@ use x509_parser::extensions::{GeneralName, ParsedExtension};
 use x509_parser::prelude::{FromDer as _, X509Certificate};
 
 use super::files::{self, Paths};
-use super::{CA_DAYS, DAY, PkiError, RENEW_BEFORE};
+use super::{CA_DAYS, DAY, PkiError, RENEW_BEFORE, Subject};
 
 /// A certificate and its key, both PEM.
 #[derive(Clone, PartialEq, Eq)]
@@ -189,16 +189,10 @@ impl Authority {
         let der = CertificateDer::from_pem_slice(pem.as_bytes()).ok()?;
         let certificate = parse(&der).ok()?;
         let authority = parse(&self.certificate).ok()?;
-        let common_name = certificate
-            .subject()
-            .iter_common_name()
-            .next()
-            .and_then(|name| name.as_str().ok());
-        let organizations: Vec<&str> = certificate
-            .subject()
-            .iter_organization()
-            .filter_map(|name| name.as_str().ok())
-            .collect();
+        let subject = Subject {
+            name: leaf.common_name.as_str().into(),
+            groups: leaf.organization.iter().map(Into::into).collect(),
+        };
         let names = names(&certificate);
         let serves = certificate.issuer().as_raw() == authority.subject().as_raw()
             && authority_key(&certificate).is_some()
@@ -206,8 +200,7 @@ impl Authority {
             && certificate.public_key().subject_public_key.data.as_ref() == key.der_bytes()
             && certificate.validity().not_before.timestamp() <= now
             && certificate.validity().not_after.timestamp() - now > RENEW_BEFORE
-            && common_name == Some(&leaf.common_name)
-            && organizations == leaf.organization.iter().collect::<Vec<_>>()
+            && Subject::of(certificate.subject()) == subject
             && leaf.names.iter().all(|name| names.contains(name));
         serves.then(|| Issued {
             certificate: pem.to_owned(),

@@ -8,6 +8,7 @@
 
 mod files;
 mod issue;
+mod subject;
 mod tls;
 
 use std::net::IpAddr;
@@ -23,6 +24,7 @@ use files::Paths;
 use issue::Authority;
 pub use issue::Issued;
 use issue::Leaf;
+pub use subject::Subject;
 pub use tls::ClientCertificates;
 
 /// Why keys and certificates cannot be had. Each names the file and what to do.

@@ -6,7 +6,7 @@ use super::{GROUP, Policy};
 use crate::auth::{Attributes, Authorizer, Decision, MASTERS, User};
 use crate::meta::Status;
 use crate::meta::errors::quoted;
-use crate::meta::status::About;
+use crate::meta::status::{About, aggregate};
 use crate::schema::Value;
 
 /// A write to a role or binding, as its request says.
@@ -60,7 +60,7 @@ impl Grant<'_> {
             describe(missing).join("\n")
         );
         if !errors.is_empty() {
-            let errors = super::aggregate(&errors);
+            let errors = aggregate(&errors);
             message.push_str(&format!("; resolution errors: [{errors}]"));
         }
         Err(message)
@@ -76,8 +76,8 @@ impl Grant<'_> {
     }
 }
 
-/// Whether a write changes nothing but what garbage collection and managedFields need.
-fn changes_nothing_else(new: &Value, old: &Value) -> bool {
+/// Whether a write changes nothing but what garbage collection and managedFields need: IsOnlyMutatingGCFields.
+pub fn changes_nothing_else(new: &Value, old: &Value) -> bool {
     let mut new = new.clone();
     for key in ["ownerReferences", "finalizers", "selfLink", "managedFields"] {
         match old.at("metadata").get(key) {

@@ -11,15 +11,16 @@ use std::sync::Arc;
 
 use compact_str::{CompactString, format_compact};
 
-use super::{Attributes, Decision, User, aggregate};
+use super::{Attributes, Decision, User};
 use crate::meta::errors::quoted;
+use crate::meta::status::aggregate;
 use crate::resources::cluster::object;
 use crate::schema::Value;
 use crate::store::view::{Derived, View};
 use crate::store::{Entry, World};
 
 pub use aggregation::{aggregated, is_aggregated};
-pub use escalation::{Grant, check_binding, check_role};
+pub use escalation::{Grant, changes_nothing_else, check_binding, check_role};
 pub use rule::{Rule, go_list, missing};
 
 /// The API group of roles and bindings.
