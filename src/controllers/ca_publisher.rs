@@ -9,7 +9,7 @@ use k8s_openapi::api::core::v1;
 use kube::api::{Api, ObjectMeta, PostParams};
 
 use super::Context;
-use super::errors::{is_not_found, is_terminating};
+use super::errors::{is_conflict, is_not_found, is_terminating};
 use super::informer::Cached;
 use super::kinds::Namespace;
 use super::queue::{Next, Queue};
@@ -23,14 +23,8 @@ const DESCRIPTION: &str = "kubernetes.io/description";
 const TEXT: &str = "Contains a CA bundle that can be used to verify the kube-apiserver when using internal endpoints such as the internal service IP or kubernetes.default.svc. No other usage is guaranteed across distributions of Kubernetes clusters.";
 
 impl Cached for v1::ConfigMap {
-    fn slim(&mut self) {
-        self.metadata.managed_fields = None;
-        // The publisher alone looks at what a ConfigMap holds, and only at its own.
-        if self.metadata.name.as_deref() != Some(NAME) {
-            self.data = None;
-            self.binary_data = None;
-        }
-    }
+    // The publisher alone looks at ConfigMaps, and only at its own: those of others can be many and large.
+    const FIELDS: &'static str = "metadata.name=kube-root-ca.crt";
 }
 
 /// What `found` has to become; none where it is as it should be.
@@ -89,10 +83,11 @@ pub async fn run(context: Context) {
                 return Ok(Next::Done);
             };
             if found.is_some() {
-                return api
-                    .replace(NAME, &PostParams::default(), &map)
-                    .await
-                    .map(|_| Next::Done);
+                return match api.replace(NAME, &PostParams::default(), &map).await {
+                    Ok(_) => Ok(Next::Done),
+                    Err(error) if is_conflict(&error) || is_not_found(&error) => Ok(Next::Retry),
+                    Err(error) => Err(error),
+                };
             }
             match api.create(&PostParams::default(), &map).await {
                 Err(error) if !is_not_found(&error) && !is_terminating(&error) => Err(error),

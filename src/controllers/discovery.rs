@@ -76,10 +76,7 @@ fn read(list: &APIGroupDiscoveryList, out: &mut Vec<Served>) {
             let version_name = version.version.as_deref().unwrap_or_default();
             for resource in &version.resources {
                 let plural = resource.resource.as_deref().unwrap_or_default();
-                let known = out.iter().any(|known| {
-                    known.resource.group == group_name && known.resource.plural == plural
-                });
-                let Some(kind) = resource.response_kind.as_ref().filter(|_| !known) else {
+                let Some(kind) = resource.response_kind.as_ref() else {
                     continue;
                 };
                 out.push(Served {

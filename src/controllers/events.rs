@@ -19,7 +19,7 @@ use super::errors::is_not_found;
 
 /// Events under way at most.
 const MOST_UNDER_WAY: usize = 256;
-/// How many events are remembered, to be counted.
+/// How many events are remembered, to be counted, joined or held back.
 const MOST_KNOWN: usize = 1024;
 /// How many events that differ only in their text are told one by one.
 const ALIKE: usize = 10;
@@ -159,10 +159,43 @@ struct Entry {
 /// What was told before.
 #[derive(Default)]
 struct Book {
-    known: HashMap<Note, (String, Timestamp, i32)>,
+    known: Recent<(String, Timestamp, i32)>,
+    alike: Recent<(HashSet<String>, i64)>,
+    buckets: Recent<(f64, i64)>,
+}
+
+/// Values by notes, of which the newest [`MOST_KNOWN`] are kept.
+struct Recent<V> {
+    values: HashMap<Note, V>,
     order: VecDeque<Note>,
-    alike: HashMap<Note, (HashSet<String>, i64)>,
-    buckets: HashMap<Note, (f64, i64)>,
+}
+
+impl<V> Default for Recent<V> {
+    fn default() -> Self {
+        Recent {
+            values: HashMap::new(),
+            order: VecDeque::new(),
+        }
+    }
+}
+
+impl<V> Recent<V> {
+    fn get(&self, key: &Note) -> Option<&V> {
+        self.values.get(key)
+    }
+
+    /// The value of a note; a new one has `first`, and takes the place of the oldest.
+    fn entry(&mut self, key: Note, first: V) -> &mut V {
+        if !self.values.contains_key(&key) {
+            self.order.push_back(key.clone());
+            if self.order.len() > MOST_KNOWN
+                && let Some(oldest) = self.order.pop_front()
+            {
+                self.values.remove(&oldest);
+            }
+        }
+        self.values.entry(key).or_insert(first)
+    }
 }
 
 impl Book {
@@ -192,11 +225,7 @@ impl Book {
             tone: Tone::Normal,
             ..note.clone()
         };
-        if self.buckets.len() >= MOST_KNOWN && !self.buckets.contains_key(&key) {
-            self.buckets
-                .retain(|_, (tokens, since)| *tokens + (now - *since) as f64 * RATE < BURST);
-        }
-        let (tokens, since) = self.buckets.entry(key).or_insert((BURST, now));
+        let (tokens, since) = self.buckets.entry(key, (BURST, now));
         *tokens = (*tokens + (now - *since) as f64 * RATE).min(BURST);
         *since = now;
         if *tokens < 1.0 {
@@ -213,11 +242,7 @@ impl Book {
             resource_version: String::new(),
             ..note.clone()
         };
-        if self.alike.len() >= MOST_KNOWN {
-            self.alike
-                .retain(|_, (_, since)| now - *since < ALIKE_SECONDS);
-        }
-        let (texts, since) = self.alike.entry(key).or_default();
+        let (texts, since) = self.alike.entry(key, (HashSet::new(), now));
         if now - *since >= ALIKE_SECONDS {
             texts.clear();
         }
@@ -242,18 +267,7 @@ impl Book {
             resource_version: String::new(),
             ..note.clone()
         };
-        if self
-            .known
-            .insert(key.clone(), (name, first, count))
-            .is_none()
-        {
-            self.order.push_back(key);
-        }
-        while self.order.len() > MOST_KNOWN {
-            if let Some(oldest) = self.order.pop_front() {
-                self.known.remove(&oldest);
-            }
-        }
+        *self.known.entry(key, (String::new(), first, 0)) = (name, first, count);
     }
 }
 
@@ -370,5 +384,12 @@ mod tests {
             book.take(note("b", "m"), 303).is_some(),
             "others are not held back"
         );
+        for object in 0..2 * MOST_KNOWN {
+            let entry = book.take(note(&format!("o{object}"), "m"), 303).unwrap();
+            book.remember(&entry.note, "e".to_owned(), Timestamp::UNIX_EPOCH, 1);
+        }
+        let sizes = (book.known.values.len(), book.alike.values.len());
+        assert_eq!(sizes, (MOST_KNOWN, MOST_KNOWN));
+        assert_eq!(book.buckets.values.len(), MOST_KNOWN);
     }
 }

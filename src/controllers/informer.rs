@@ -2,7 +2,7 @@
 //! Follows k8s.io/client-go/tools/cache (shared informers and listers).
 
 use std::any::{Any, TypeId};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt::Debug;
 use std::ops::Bound;
 use std::pin::pin;
@@ -19,6 +19,8 @@ use serde::de::DeserializeOwned;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+
+use super::errors::is_not_found;
 
 /// Namespace (empty for cluster-scoped objects) and name.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -43,10 +45,8 @@ impl Key {
 pub trait Cached:
     Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + Sync + 'static
 {
-    /// Drops what no controller looks at. There is one of each object in memory.
-    fn slim(&mut self) {
-        self.meta_mut().managed_fields = None;
-    }
+    /// Which objects controllers look at, as a field selector; all where it is empty.
+    const FIELDS: &'static str = "";
 }
 
 /// Declares a type that reads only some parts of the objects of a kind.
@@ -128,6 +128,7 @@ struct Shared<P> {
     synced: watch::Sender<bool>,
     /// The newest resourceVersion that was shown.
     shown: watch::Sender<u64>,
+    ends: CancellationToken,
 }
 
 struct Item<P> {
@@ -136,13 +137,14 @@ struct Item<P> {
 }
 
 impl<P: Cached> Informer<P> {
-    fn new() -> Self {
+    fn new(ends: CancellationToken) -> Self {
         Informer {
             shared: Arc::new(Shared {
                 objects: RwLock::new(BTreeMap::new()),
                 handlers: Mutex::new(Vec::new()),
                 synced: watch::Sender::new(false),
                 shown: watch::Sender::new(0),
+                ends,
             }),
         }
     }
@@ -189,11 +191,15 @@ impl<P: Cached> Informer<P> {
         handlers.push(Box::new(handler));
     }
 
-    /// Resolves when everything that was there at the start is known, and was told to handlers.
+    /// Resolves when everything that was there at the start is known, and was told to handlers; also when caches end,
+    /// for then it never will be.
     pub async fn synced(&self) {
         let mut synced = self.shared.synced.subscribe();
-        // The sender lives as long as `self`.
-        let _ = synced.wait_for(|synced| *synced).await;
+        tokio::select! {
+            // The sender lives as long as `self`.
+            _ = synced.wait_for(|synced| *synced) => {}
+            () = self.shared.ends.cancelled() => {}
+        }
     }
 
     /// Resolves when the cache shows a write that made this resourceVersion, and handlers were told; after a while also
@@ -208,8 +214,7 @@ impl<P: Cached> Informer<P> {
         let _ = tokio::time::timeout(PATIENCE, reached).await;
     }
 
-    fn show(&self, version: &str) {
-        let version = version.parse::<u64>().unwrap_or(0);
+    fn show(&self, version: u64) {
         self.shared.shown.send_if_modified(|shown| {
             let newer = version > *shown;
             *shown = (*shown).max(version);
@@ -248,12 +253,12 @@ impl<P: Cached> Informer<P> {
     }
 
     /// Forgets what is not among `names`.
-    fn keep(&self, names: &BTreeMap<Key, ()>) {
+    fn keep(&self, names: &HashSet<Key>) {
         let gone: Vec<Key> = {
             let objects = self.shared.objects.read();
             objects
                 .keys()
-                .filter(|key| !names.contains_key(key))
+                .filter(|key| !names.contains(key))
                 .cloned()
                 .collect()
         };
@@ -265,39 +270,48 @@ impl<P: Cached> Informer<P> {
     /// Follows the events of a watch until it ends.
     async fn follow(&self, events: impl futures::Stream<Item = Result<Event<P>, watcher::Error>>) {
         let mut events = pin!(events);
-        let mut listed = BTreeMap::new();
-        let kind = P::kind(&());
+        let (mut listed, mut newest) = (HashSet::new(), 0);
         while let Some(event) = events.next().await {
             match event {
                 Ok(Event::Init) => listed.clear(),
                 Ok(Event::InitApply(object)) => {
-                    let key = key_of(&object);
-                    listed.insert(key.clone(), ());
-                    let item = item(object);
-                    let version = item.version.clone();
-                    self.take(key, Some(item));
-                    self.show(&version);
+                    newest = newest.max(version_of(&object));
+                    listed.insert(key_of(&object));
+                    self.take(key_of(&object), Some(item(object)));
                 }
                 Ok(Event::InitDone) => {
                     self.keep(&std::mem::take(&mut listed));
+                    // A list is not in the order of changes: only all of it shows what its newest object tells.
+                    self.show(std::mem::take(&mut newest));
                     self.shared.synced.send_replace(true);
                 }
                 Ok(Event::Apply(object)) => {
-                    let key = key_of(&object);
-                    let item = item(object);
-                    let version = item.version.clone();
-                    self.take(key, Some(item));
-                    self.show(&version);
+                    let version = version_of(&object);
+                    self.take(key_of(&object), Some(item(object)));
+                    self.show(version);
                 }
                 Ok(Event::Delete(object)) => {
                     self.take(key_of(&object), None);
-                    self.show(&object.resource_version().unwrap_or_default());
+                    self.show(version_of(&object));
                 }
-                Err(error) => {
-                    tracing::debug!(%kind, %error, "a watch broke and is begun again");
-                }
+                Err(error) => note_broken(&P::kind(&()), &error),
             }
         }
+    }
+}
+
+/// Says that a watch broke and is begun again: aloud, for those who wait for it do nothing meanwhile, unless it was
+/// only too far behind, or its definition is gone.
+pub(super) fn note_broken(kind: &str, error: &watcher::Error) {
+    let is_usual = match error {
+        watcher::Error::WatchError(status) => matches!(status.code, 404 | 410),
+        watcher::Error::WatchStartFailed(cause) => is_not_found(cause),
+        _ => false,
+    };
+    if is_usual {
+        tracing::debug!(kind, %error, "a watch broke and is begun again");
+    } else {
+        tracing::warn!(kind, %error, "a watch broke and is begun again");
     }
 }
 
@@ -308,8 +322,15 @@ fn key_of<K: Resource>(object: &K) -> Key {
     )
 }
 
+/// The resourceVersion of an object; 0 where it has none.
+fn version_of<K: Resource>(object: &K) -> u64 {
+    let version = object.meta().resource_version.as_deref();
+    version.and_then(|version| version.parse().ok()).unwrap_or(0)
+}
+
 fn item<P: Cached>(mut object: P) -> Item<P> {
-    object.slim();
+    // No controller looks at them.
+    object.meta_mut().managed_fields = None;
     Item {
         version: object.resource_version().unwrap_or_default().into(),
         value: Arc::new(object),
@@ -348,14 +369,17 @@ impl Informers {
     }
 
     fn start<P: Cached>(&self) -> Informer<P> {
-        let informer = Informer::<P>::new();
-        let (filled, ends) = (informer.clone(), self.ends.clone());
+        let informer = Informer::<P>::new(self.ends.clone());
+        let filled = informer.clone();
         let api = Api::<P>::all(self.client.clone());
+        let config = watcher::Config {
+            field_selector: (!P::FIELDS.is_empty()).then(|| P::FIELDS.to_owned()),
+            ..watcher::Config::default().streaming_lists()
+        };
         self.tasks.spawn(async move {
-            let events = watcher(api, watcher::Config::default().streaming_lists());
             tokio::select! {
-                () = filled.follow(events.default_backoff()) => {}
-                () = ends.cancelled() => {}
+                () = filled.follow(watcher(api, config).default_backoff()) => {}
+                () = filled.shared.ends.cancelled() => {}
             }
         });
         informer

@@ -89,7 +89,7 @@ where
         }))
     }
 
-    /// Makes the claim true. Returns whether the object is the owner's, and the version of the object that this made.
+    /// Makes the claim true. Returns whether the object is the owner's then.
     ///
     /// # Errors
     /// When the API refuses for another reason than that the object is gone.

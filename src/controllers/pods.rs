@@ -20,6 +20,9 @@ use super::informer::{Informer, Informers, Key};
 use super::kinds::Pod;
 use super::owners::controller_of;
 
+/// The most pods of one owner that are made or deleted in one go.
+pub const BURST: usize = 500;
+
 /// The cache of pods, and where those of each controller are.
 #[derive(Clone)]
 pub struct Pods {
@@ -210,42 +213,63 @@ impl<O: Resource<DynamicType = ()>> PodControl<'_, O> {
             }
         }
     }
+}
 
-    /// Makes pods in batches that double, so that what can never work is not tried often. Returns the newest
-    /// resourceVersion and the first refusal.
-    pub async fn create_slowly(&self, pods: &[v1::Pod]) -> (Option<String>, Option<String>) {
-        let mut versions = Versions::default();
-        let (mut from, mut size) = (0, 1);
-        while from < pods.len() {
-            let to = (from + size).min(pods.len());
-            let results = join_all(pods[from..to].iter().map(|pod| self.create(pod))).await;
-            let mut failure = None;
-            for result in results {
-                match result {
-                    Ok(version) => versions.add(version),
-                    Err(why) => failure = failure.or(Some(why)),
-                }
-            }
-            if failure.is_some() {
-                return (versions.newest(), failure);
-            }
-            (from, size) = (to, size * 2);
+/// What came of some writes.
+#[derive(Default)]
+pub struct Outcome {
+    versions: Versions,
+    /// The first refusal.
+    pub refusal: Option<String>,
+}
+
+impl Outcome {
+    /// Takes in one write: the resourceVersion that it made, or why it was refused.
+    pub fn take(&mut self, result: Result<Option<String>, String>) {
+        match result {
+            Ok(version) => self.versions.add(version),
+            Err(why) => self.refusal = self.refusal.take().or(Some(why)),
         }
-        (versions.newest(), None)
     }
 
-    /// Deletes pods at once. Returns the newest resourceVersion and the first refusal.
-    pub async fn delete_all(&self, names: &[String]) -> (Option<String>, Option<String>) {
-        let mut versions = Versions::default();
-        let mut failure = None;
-        for result in join_all(names.iter().map(|name| self.delete(name))).await {
-            match result {
-                Ok(version) => versions.add(version),
-                Err(why) => failure = failure.or(Some(why)),
-            }
+    /// Takes in what came of later writes.
+    pub fn add(&mut self, later: Outcome) {
+        self.take(Ok(later.newest()));
+        if let Some(why) = later.refusal {
+            self.take(Err(why));
         }
-        (versions.newest(), failure)
     }
+
+    /// The newest resourceVersion; none where there was none.
+    pub fn newest(&self) -> Option<String> {
+        self.versions.newest()
+    }
+}
+
+/// Writes `count` times, in batches that double, so that what can never work is not tried often.
+pub async fn slowly<F: Future<Output = Result<Option<String>, String>>>(
+    count: usize,
+    write: impl Fn(usize) -> F,
+) -> Outcome {
+    let mut outcome = Outcome::default();
+    let (mut from, mut size) = (0, 1);
+    while from < count && outcome.refusal.is_none() {
+        let to = (from + size).min(count);
+        outcome.add(together((from..to).map(&write)).await);
+        (from, size) = (to, size * 2);
+    }
+    outcome
+}
+
+/// Writes all at once.
+pub async fn together<F: Future<Output = Result<Option<String>, String>>>(
+    writes: impl IntoIterator<Item = F>,
+) -> Outcome {
+    let mut outcome = Outcome::default();
+    for result in join_all(writes).await {
+        outcome.take(result);
+    }
+    outcome
 }
 
 /// The newest of some resourceVersions.

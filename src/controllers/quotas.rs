@@ -13,6 +13,7 @@ use futures::StreamExt as _;
 use k8s_openapi::api::core::v1;
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use kube::api::{Api, PostParams};
+use kube::discovery::ApiResource;
 use kube::runtime::WatchStreamExt as _;
 use kube::runtime::watcher::{Config, Event, watcher};
 use tokio::sync::Notify;
@@ -22,8 +23,8 @@ use tokio_util::task::TaskTracker;
 use super::Context;
 use super::discovery::{self, Served};
 use super::errors::{is_conflict, is_not_found, is_unsupported};
-use super::informer::{Informer, Key};
-use super::kinds::Pod;
+use super::informer::{Informer, Key, note_broken};
+use super::kinds::{CustomResourceDefinition, Pod};
 use super::queue::{Next, Queue};
 use crate::admission::quota::usage::Evaluator;
 use crate::meta::amounts::Amounts;
@@ -86,6 +87,9 @@ pub async fn run(context: Context) {
             (_, None) => {}
         }
     });
+    let definitions = context.informers.of::<CustomResourceDefinition>();
+    let wakes = changed.clone();
+    definitions.subscribe(move |_| wakes.notify_one());
     quotas.synced().await;
     let look = |key: Key| {
         let (client, quotas) = (&context.client, &quotas);
@@ -199,10 +203,10 @@ async fn list(
         if served.is_none() {
             *served = Some(discovery::resources(client).await?);
         }
-        let known = served.iter().flatten().find(|served| {
-            served.namespaced && served.resource.group == group && served.resource.plural == plural
-        });
-        let Some(known) = known else { return Ok(None) };
+        let known = find(served.as_deref().unwrap_or_default(), evaluator);
+        let Some(known) = known.filter(|known| known.namespaced) else {
+            return Ok(None);
+        };
         let version = &known.resource.api_version;
         format!("/apis/{version}/namespaces/{namespace}/{plural}")
     };
@@ -239,7 +243,7 @@ fn add_quotas(
     }
 }
 
-/// Watches every resource that some quota counts.
+/// Watches every resource that some quota counts, also those that are defined later.
 async fn watch(
     context: &Context,
     quotas: &Informer<Quota>,
@@ -247,69 +251,67 @@ async fn watch(
     changed: &Notify,
 ) {
     let tasks = TaskTracker::new();
-    let mut watched: HashMap<(String, String), CancellationToken> = HashMap::new();
+    let mut watched: HashMap<ApiResource, CancellationToken> = HashMap::new();
     let mut pods_watched = false;
     loop {
         let all = quotas.all();
         let names = all.iter().flat_map(|(_, quota)| quota.names());
-        let wanted = Evaluator::for_names(names);
-        let mut failed = false;
-        let is_wanted = |(group, plural): &(String, String)| {
-            wanted
-                .iter()
-                .any(|evaluator| evaluator.group == *group && evaluator.plural == *plural)
+        let (pods, others): (Vec<_>, Vec<_>) = Evaluator::for_names(names)
+            .into_iter()
+            .partition(|evaluator| evaluator.group.is_empty() && evaluator.plural == "pods");
+        if let Some(evaluator) = pods.into_iter().next().filter(|_| !pods_watched) {
+            pods_watched = true;
+            watch_pods(context, quotas, queue, evaluator);
+        }
+        let served = match others.is_empty() {
+            true => Ok(Vec::new()),
+            false => discovery::resources(&context.client).await,
         };
-        watched.retain(|resource, ends| {
-            let keep = is_wanted(resource);
-            if !keep {
-                ends.cancel();
-            }
-            keep
-        });
-        let mut served = None;
-        for evaluator in wanted {
-            if evaluator.group.is_empty() && evaluator.plural == "pods" {
-                if !pods_watched {
-                    pods_watched = true;
-                    watch_pods(context, quotas, queue, evaluator);
-                }
-                continue;
-            }
-            let resource = (evaluator.group.to_string(), evaluator.plural.to_string());
-            if watched.contains_key(&resource) {
-                continue;
-            }
-            if served.is_none() {
-                match discovery::resources(&context.client).await {
-                    Ok(found) => served = Some(found),
-                    Err(error) => {
-                        tracing::warn!(%error, "resources cannot be discovered for quotas");
-                        failed = true;
-                        break;
+        let failed = served.is_err();
+        match served {
+            Ok(served) => {
+                let wanted: Vec<(&Served, Evaluator)> = others
+                    .into_iter()
+                    .filter_map(|evaluator| Some((find(&served, &evaluator)?, evaluator)))
+                    .filter(|(served, _)| served.can(&["list", "watch"]))
+                    .collect();
+                watched.retain(|resource, ends| {
+                    let keep = wanted.iter().any(|(served, _)| served.resource == *resource);
+                    if !keep {
+                        ends.cancel();
                     }
+                    keep
+                });
+                for (served, evaluator) in wanted {
+                    if watched.contains_key(&served.resource) {
+                        continue;
+                    }
+                    let ends = context.ends.child_token();
+                    watched.insert(served.resource.clone(), ends.clone());
+                    // A definition that came after the quota: nobody has counted its objects.
+                    for (key, quota) in &all {
+                        if !evaluator.names(quota.names()).is_empty() {
+                            queue.add(key.clone());
+                        }
+                    }
+                    let (client, served) = (context.client.clone(), served.clone());
+                    let (quotas, queue) = (quotas.clone(), queue.clone());
+                    tasks.spawn(async move {
+                        tokio::select! {
+                            () = follow(&client, &served, &evaluator, &quotas, &queue) => {}
+                            () = ends.cancelled() => {}
+                        }
+                    });
                 }
             }
-            let found = served.iter().flatten().find(|served| {
-                served.resource.group == resource.0 && served.resource.plural == resource.1
-            });
-            let Some(found) = found.filter(|found| found.can(&["list", "watch"])).cloned() else {
-                continue;
-            };
-            let ends = context.ends.child_token();
-            watched.insert(resource, ends.clone());
-            let (client, quotas, queue) = (context.client.clone(), quotas.clone(), queue.clone());
-            tasks.spawn(async move {
-                tokio::select! {
-                    () = follow(&client, &found, &evaluator, &quotas, &queue) => {}
-                    () = ends.cancelled() => {}
-                }
-            });
+            Err(error) => tracing::warn!(%error, "resources cannot be discovered for quotas"),
         }
         let wait = async {
             if failed {
                 tokio::time::sleep(AGAIN).await;
             } else {
                 changed.notified().await;
+                tokio::time::sleep(SETTLE).await;
             }
         };
         tokio::select! {
@@ -319,6 +321,13 @@ async fn watch(
     }
     tasks.close();
     tasks.wait().await;
+}
+
+/// The resource that is counted, where it is served.
+fn find<'a>(served: &'a [Served], evaluator: &Evaluator) -> Option<&'a Served> {
+    served.iter().find(|served| {
+        served.resource.group == evaluator.group && served.resource.plural == evaluator.plural
+    })
 }
 
 /// Pods count until they have ended.
@@ -359,7 +368,11 @@ async fn follow(
         let (object, delay) = match event {
             Ok(Event::Delete(object)) => (object, SETTLE),
             Ok(Event::Apply(object)) if changes => (object, SETTLE_UPDATES),
-            _ => continue,
+            Ok(_) => continue,
+            Err(error) => {
+                note_broken(&served.resource.kind, &error);
+                continue;
+            }
         };
         let namespace = object.metadata.namespace.unwrap_or_default();
         add_quotas(quotas, queue, evaluator, &namespace, delay);

@@ -25,7 +25,7 @@ struct Shared {
     delete: Queue<Uid>,
     orphan: Queue<Uid>,
     kinds: monitors::Kinds,
-    /// Whether every watch has told what there is.
+    /// Whether every watch has told what there is, or has had time enough.
     complete: watch::Sender<bool>,
 }
 
@@ -64,7 +64,7 @@ pub async fn run(context: Context) {
         let shared = shared.clone();
         async move {
             match shared.completed().await {
-                true => worker::delete(&shared, &uid).await,
+                true => worker::patient(worker::delete(&shared, &uid).await),
                 false => Ok(queue::Next::Done),
             }
         }
@@ -73,7 +73,7 @@ pub async fn run(context: Context) {
         let shared = shared.clone();
         async move {
             match shared.completed().await {
-                true => worker::orphan(&shared, &uid).await,
+                true => worker::patient(worker::orphan(&shared, &uid).await),
                 false => Ok(queue::Next::Done),
             }
         }

@@ -17,12 +17,16 @@ use tokio_util::task::TaskTracker;
 use super::Shared;
 use super::graph::Seen;
 use crate::controllers::discovery::{self, Served};
+use crate::controllers::informer::note_broken;
 use crate::controllers::kinds::CustomResourceDefinition;
 
 /// Resources whose objects nobody owns: they come and go by themselves.
 const IGNORED: [(&str, &str); 2] = [("", "events"), ("events.k8s.io", "events")];
 /// How long to wait before discovery is asked again after it failed.
 const AGAIN: Duration = Duration::from_secs(5);
+/// How long the first reading of all resources may take before it is no longer waited for: upstream's
+/// initialSyncTimeout.
+const PATIENCE: Duration = Duration::from_secs(30);
 /// How long changes of what is served are collected before discovery is asked.
 const SETTLE: Duration = Duration::from_millis(100);
 
@@ -80,6 +84,10 @@ pub async fn keep(shared: &Arc<Shared>) {
                 };
                 tokio::select! {
                     () = complete => {}
+                    () = tokio::time::sleep(PATIENCE) => {
+                        // One that can never be watched must not keep all others from being deleted.
+                        tracing::warn!("garbage collection begins before all resources were read");
+                    }
                     // What is waited for may be served no more: its watch would never tell what there is.
                     () = changed.notified() => {
                         tokio::time::sleep(SETTLE).await;
@@ -175,7 +183,8 @@ async fn follow(shared: &Shared, served: &Served, synced: &watch::Sender<bool>) 
             }
             Ok(Event::InitApply(object)) => {
                 listed.extend(object.metadata.uid.clone());
-                shared.graph.lock().saw(Seen::of(&object, version, kind))
+                let seen = Seen::of(&object, version, kind);
+                shared.graph.lock().saw(seen)
             }
             Ok(Event::InitDone) => {
                 let listed = std::mem::take(&mut listed);
@@ -183,13 +192,16 @@ async fn follow(shared: &Shared, served: &Served, synced: &watch::Sender<bool>) 
                 let mut graph = shared.graph.lock();
                 graph.listed(version, kind, |uid| listed.contains(uid))
             }
-            Ok(Event::Apply(object)) => shared.graph.lock().saw(Seen::of(&object, version, kind)),
+            Ok(Event::Apply(object)) => {
+                let seen = Seen::of(&object, version, kind);
+                shared.graph.lock().saw(seen)
+            }
             Ok(Event::Delete(object)) => {
                 let uid = object.metadata.uid.unwrap_or_default();
                 shared.graph.lock().gone(&uid)
             }
             Err(error) => {
-                tracing::debug!(kind, %error, "a watch broke and is begun again");
+                note_broken(kind, &error);
                 continue;
             }
         };

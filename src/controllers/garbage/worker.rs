@@ -50,6 +50,18 @@ fn api_error<'a>(
     }
 }
 
+/// A kind that is not served may come yet, and whoever names it cannot be told apart from who names nothing that ever
+/// was: that is tried again without being said aloud.
+pub fn patient(result: Result<Next, GarbageError>) -> Result<Next, GarbageError> {
+    match result {
+        Err(error @ GarbageError::Unknown { .. }) => {
+            tracing::debug!(%error, "an object cannot be judged yet");
+            Ok(Next::Retry)
+        }
+        other => other,
+    }
+}
+
 /// Finds out whether an object is to be deleted, and deletes it; lets go of an object that waited for its dependents.
 pub async fn delete(shared: &Shared, uid: &str) -> Result<Next, GarbageError> {
     let Some(item) = shared.graph.lock().item(uid) else {

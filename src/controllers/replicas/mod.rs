@@ -23,14 +23,12 @@ use super::informer::{Informer, Key};
 use super::kinds::Pod;
 use super::owners::{Claim, Claims, claim, controller_of, controller_reference};
 use super::pods::{
-    PodControl, Pods, from_template, is_active, is_available, millis_until_available,
-    rank_for_deletion,
+    BURST,     Outcome, PodControl, Pods, from_template, is_active, is_available, millis_until_available,
+    rank_for_deletion, slowly, together,
 };
 use super::queue::{Next, Queue};
 use super::selector::selects;
 
-/// The most pods that are made or deleted in one go.
-const BURST: usize = 500;
 const WORKERS: usize = 5;
 
 /// Runs the controller of replica sets.
@@ -149,10 +147,10 @@ async fn sync<K: Replicas + Resource<Scope = NamespaceResourceScope>>(
             recorder,
             owner: &*set,
         };
-        let related = related(&*set, sets, pods);
-        let (version, refused) = manage(&control, &*set, &mut active.clone(), &related).await;
-        pods.cache.reach(version.as_deref()).await;
-        failure = refused;
+        let crowds = || related(&*set, sets, pods);
+        let outcome = manage(&control, &*set, &mut active.clone(), crowds).await;
+        pods.cache.reach(outcome.newest().as_deref()).await;
+        failure = outcome.refusal;
     }
     let now = Timestamp::now();
     let status = status(&*set, &active, ending, failure.as_deref(), now);
@@ -172,32 +170,31 @@ async fn sync<K: Replicas + Resource<Scope = NamespaceResourceScope>>(
     })
 }
 
-/// Makes pods that are missing, or deletes those that are too many. Returns the newest resourceVersion that this made
-/// and the first refusal.
+/// Makes pods that are missing, or deletes those that are too many; `crowds` counts the related pods of each node.
 async fn manage<K: Replicas>(
     control: &PodControl<'_, K>,
     set: &K,
     active: &mut [Arc<Pod>],
-    related: &HashMap<String, usize>,
-) -> (Option<String>, Option<String>) {
+    crowds: impl Fn() -> HashMap<String, usize>,
+) -> Outcome {
     let wanted = usize::try_from(set.wanted()).unwrap_or(0);
     if active.len() < wanted {
         let Some(template) = set.template() else {
-            return (None, None);
+            return Outcome::default();
         };
         let count = (wanted - active.len()).min(BURST);
         let pod = from_template(template, &set.name_any(), controller_reference(set), None);
-        return control.create_slowly(&vec![pod; count]).await;
+        return slowly(count, |_| control.create(&pod)).await;
     }
     let surplus = (active.len() - wanted).min(BURST);
     if surplus == 0 {
-        return (None, None);
+        return Outcome::default();
     }
     if surplus < active.len() {
-        rank_for_deletion(active, related, Timestamp::now());
+        rank_for_deletion(active, &crowds(), Timestamp::now());
     }
     let names: Vec<String> = active[..surplus].iter().map(|pod| pod.name_any()).collect();
-    control.delete_all(&names).await
+    together(names.iter().map(|name| control.delete(name))).await
 }
 
 /// How many active pods of the sets that the same owner manages are on each node.
@@ -206,7 +203,7 @@ fn related<K: Replicas>(set: &K, sets: &Informer<K>, pods: &Pods) -> HashMap<Str
     let namespace = set.meta().namespace.as_deref().unwrap_or_default();
     let mut together = HashMap::new();
     for (_, other) in sets.list(namespace) {
-        let same = kind::uid(other.meta()) == kind::uid(set.meta())
+        let same = other.meta().uid == set.meta().uid
             || (owner.is_some()
                 && controller_of(other.meta()).map(|owner| &owner.uid) == owner.as_ref());
         if !same {

@@ -8,7 +8,7 @@ use k8s_openapi::api::core::v1::PersistentVolumeClaim;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 use kube::ResourceExt as _;
 
-use super::plan::{replicas, start};
+use super::plan::ordinals;
 use crate::controllers::informer::Informer;
 use crate::controllers::kinds::{Claim, Pod};
 use crate::controllers::owners::controller_reference;
@@ -154,7 +154,7 @@ pub(super) fn owners(
         .collect();
     if !managed {
         let (deleted, scaled) = policy(set);
-        let beyond = ordinal < start(set) || ordinal >= start(set) + replicas(set);
+        let beyond = !ordinals(set).contains(&ordinal);
         let (by_set, by_pod) = match (deleted, scaled) {
             (false, false) => (false, false),
             (true, false) => (true, false),

@@ -10,7 +10,6 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::future::join_all;
 use k8s_openapi::api::apps::v1::{ControllerRevision, StatefulSet, StatefulSetStatus};
 use k8s_openapi::api::core::v1;
 use k8s_openapi::api::core::v1::PodTemplateSpec;
@@ -28,7 +27,9 @@ use super::history::{self, POD_HASH, Past};
 use super::informer::{Cached, Informer, Key};
 use super::kinds::{Claim, Pod};
 use super::owners::{Claim as Fit, Claims, claim, controller_of, controller_reference};
-use super::pods::{Pods, Versions, from_template, millis_until_available};
+use super::pods::{
+    Pods, Versions, from_template, millis_until_available, slowly, together,
+};
 use super::queue::{Next, Queue};
 use super::selector::selects;
 
@@ -222,47 +223,31 @@ impl Controller {
         current: &str,
         update: &str,
     ) -> Option<String> {
-        let mut versions = Versions::default();
-        let mut failure = None;
-        let mut take = |result: Result<Option<String>, String>| match result {
-            Ok(version) => versions.add(version),
-            Err(why) => failure = failure.take().or(Some(why)),
-        };
-        let (mut from, mut size) = (0, 1);
-        while from < plan.create.len() {
-            // In batches that double, so that what can never work is not tried often.
-            let to = (from + size).min(plan.create.len());
-            let each = plan.create[from..to].iter().map(|(ordinal, newer)| {
-                let (template, revision) = match (&templates.0, newer) {
-                    (Some(older), false) => (older, current),
-                    _ => (templates.1, update),
-                };
-                self.create(set, *ordinal, template, revision)
-            });
-            let results = join_all(each).await;
-            let failed = results.iter().any(Result::is_err);
-            results.into_iter().for_each(&mut take);
-            if failed {
-                break;
-            }
-            (from, size) = (to, size * 2);
-        }
+        let mut outcome = slowly(plan.create.len(), |i| {
+            let (ordinal, newer) = plan.create[i];
+            let (template, revision) = match (&templates.0, newer) {
+                (Some(older), false) => (older, current),
+                _ => (templates.1, update),
+            };
+            self.create(set, ordinal, template, revision)
+        })
+        .await;
         let pod_at = |ordinal: i32| {
             let name = pod_name(set, ordinal);
             pods.iter().find(|pod| pod.name_any() == name)
         };
         for ordinal in &plan.claims {
-            take(self.ensure_claims(set, *ordinal).await.map(|()| None));
+            outcome.take(self.ensure_claims(set, *ordinal).await.map(|()| None));
         }
         for ordinal in plan.repair.iter().chain(&plan.claims) {
             if let Some(pod) = pod_at(*ordinal) {
-                take(self.repair(set, pod, *ordinal).await);
+                outcome.take(self.repair(set, pod, *ordinal).await);
             }
         }
-        let deletions = join_all(plan.delete.iter().map(|name| self.delete(set, name))).await;
-        deletions.into_iter().for_each(&mut take);
-        self.pods.cache.reach(versions.newest().as_deref()).await;
-        failure
+        let deletions = plan.delete.iter().map(|name| self.delete(set, name));
+        outcome.add(together(deletions).await);
+        self.pods.cache.reach(outcome.newest().as_deref()).await;
+        outcome.refusal
     }
 
     fn tell(&self, set: &StatefulSet, verb: &str, what: &str, failure: Option<&str>) {
@@ -368,6 +353,7 @@ impl Controller {
                             );
                         }
                         Err(error) if is_already_exists(&error) => {}
+                        Err(error) if is_terminating(&error) => return Ok(()),
                         Err(error) => {
                             let why = text(&error);
                             failures.push(format!("failed to create PVC {name}: {why}"));
@@ -413,18 +399,19 @@ impl Controller {
                 self.recorder
                     .tell(set, Tone::Warning, "ConflictingController", message);
             }
-            let Some(owners) = claims::owners(&found.metadata, set, Some(pod), ordinal) else {
+            if claims::owners(&found.metadata, set, Some(pod), ordinal).is_none() {
                 continue;
-            };
-            let patch = json!({"metadata": {
-                "ownerReferences": owners,
-                "resourceVersion": found.metadata.resource_version
-            }});
-            let params = PatchParams::default();
-            let written = self
-                .claim_api(set)
-                .patch(&name, &params, &Patch::Merge(patch))
-                .await;
+            }
+            // The cache has only parts of a claim, and this controller may not patch claims.
+            let api = self.claim_api(set);
+            let whole = api.get_opt(&name).await.map_err(|error| text(&error))?;
+            let Some(mut whole) = whole else { continue };
+            let owners = claims::owners(&whole.metadata, set, Some(pod), ordinal);
+            if owners.is_none() {
+                continue;
+            }
+            whole.metadata.owner_references = owners;
+            let written = api.replace(&name, &PostParams::default(), &whole).await;
             let written = written.map_err(|error| text(&error))?;
             versions.add(written.resource_version());
         }

@@ -1,6 +1,8 @@
 //! What a stateful set does next, decided from what it is, its pods, its claims and the time.
 //! Follows k8s.io/kubernetes/pkg/controller/statefulset/stateful_set_control.go.
 
+use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::Arc;
 
 use k8s_openapi::api::apps::v1::{StatefulSet, StatefulSetStatus};
@@ -11,7 +13,7 @@ use super::claims::Claims;
 use crate::controllers::deployments::scaled;
 use crate::controllers::history::POD_HASH;
 use crate::controllers::kinds::Pod;
-use crate::controllers::pods::is_available;
+use crate::controllers::pods::{BURST, is_available};
 
 /// The label with a pod's own name.
 pub(super) const POD_NAME: &str = "statefulset.kubernetes.io/pod-name";
@@ -48,6 +50,11 @@ pub(super) fn replicas(set: &StatefulSet) -> i32 {
     set.spec.replicas.unwrap_or(1)
 }
 
+/// The ordinals that pods of the set are to have.
+pub(super) fn ordinals(set: &StatefulSet) -> Range<i32> {
+    start(set)..start(set).saturating_add(replicas(set))
+}
+
 pub(super) fn start(set: &StatefulSet) -> i32 {
     let ordinals = set.spec.ordinals.as_ref();
     ordinals.and_then(|ordinals| ordinals.start).unwrap_or(0)
@@ -80,7 +87,10 @@ type Stop = bool;
 
 struct Work<'a> {
     facts: &'a Facts<'a>,
+    /// Those that are wanted, in order.
     places: Vec<Place>,
+    /// How many more are wanted, without a pod.
+    unseen: usize,
     /// Pods beyond the wanted ones, the highest first.
     condemned: Vec<Place>,
     plan: Plan,
@@ -89,29 +99,39 @@ struct Work<'a> {
 /// Decides.
 pub(super) fn plan(facts: &Facts<'_>) -> Plan {
     let set = facts.set;
-    let (first, count) = (start(set), replicas(set));
-    let mut places: Vec<Place> = (first..first + count)
-        .map(|ordinal| Place { ordinal, pod: None })
-        .collect();
+    let wanted = ordinals(set);
+    let mut places = BTreeMap::new();
     let mut condemned = Vec::new();
     for pod in facts.pods {
         let name = pod.name_any();
         let Some((_, ordinal)) = split(&name) else {
             continue;
         };
-        let place = usize::try_from(ordinal - first).ok();
-        match place.and_then(|place| places.get_mut(place)) {
-            Some(place) => place.pod = Some(pod.clone()),
-            None => condemned.push(Place {
-                ordinal,
-                pod: Some(pod.clone()),
-            }),
+        let place = Place {
+            ordinal,
+            pod: Some(pod.clone()),
+        };
+        if wanted.contains(&ordinal) {
+            places.insert(ordinal, place);
+        } else {
+            condemned.push(place);
         }
     }
+    // Of the places without a pod only as many are looked at as can be filled in one go: the number that is wanted may
+    // be anything.
+    let missing = wanted.len() - places.len();
+    let gaps: Vec<i32> = wanted
+        .filter(|ordinal| !places.contains_key(ordinal))
+        .take(BURST)
+        .collect();
+    let unseen = missing - gaps.len();
+    places.extend(gaps.into_iter().map(|ordinal| (ordinal, Place { ordinal, pod: None })));
+    let places = places.into_values().collect();
     condemned.sort_by_key(|place| std::cmp::Reverse(place.ordinal));
     let mut work = Work {
         facts,
         places,
+        unseen,
         condemned,
         plan: Plan::default(),
     };
@@ -243,7 +263,7 @@ impl Work<'_> {
             }
             None => 0,
         };
-        ordinal >= start(set) + older
+        ordinal >= start(set).saturating_add(older)
     }
 
     /// Ends one pod that is too many.
@@ -290,20 +310,22 @@ impl Work<'_> {
             && down
                 .iter()
                 .any(|place| is_old(place) && !is_deleting(place));
-        if down.len() >= most && !waiting {
+        let down = down.len() + self.unseen;
+        if down >= most && !waiting {
             return;
         }
-        let mut left = most.saturating_sub(down.len());
-        let from = usize::try_from(partition).unwrap_or(0);
+        let mut left = most.saturating_sub(down);
+        let from = start(set).saturating_add(partition);
         let candidates: Vec<&Place> = self
             .places
             .iter()
-            .enumerate()
             .rev()
-            .filter(|(i, place)| {
-                *i >= from && is_old(place) && !is_deleting(place) && place.pod.is_some()
+            .filter(|place| {
+                place.ordinal >= from
+                    && is_old(place)
+                    && !is_deleting(place)
+                    && place.pod.is_some()
             })
-            .map(|(_, place)| place)
             .collect();
         let mut delete = Vec::new();
         if parallel {
