@@ -11,10 +11,11 @@ use tokio_util::sync::CancellationToken;
 
 use super::serve::{self, ServeError, Served};
 use crate::api::authenticate::Peer;
-use crate::auth::{AUTHENTICATED, MASTERS, User};
+use crate::auth::node::{NODES, PREFIX};
+use crate::auth::{AUTHENTICATED, Authorizer, User};
 use crate::controllers::client::Transport;
 use crate::net::{Ipam, IpamError};
-use crate::node::Allowed;
+use crate::node::Authenticate;
 use crate::node::agent::{self, Pods, Setup};
 use crate::node::register::{Registration, host_addresses, host_capacity, host_info};
 use crate::node::simulated::SimulatedSupplies;
@@ -133,18 +134,23 @@ pub fn run(arguments: Arguments) -> Result<(), AgentError> {
                         transport,
                         tls,
                         authentication,
+                        authorizer,
                         ..
                     } = served;
-                    let allowed: Allowed = Arc::new(move |headers, shown| {
-                        let peer = Peer::new(shown.to_vec());
-                        match authentication.authenticate(&mut headers.clone(), &peer) {
-                            Err(_) => Err(401),
-                            Ok((user, _)) if user.in_group(MASTERS) => Ok(()),
-                            Ok(_) => Err(403),
-                        }
+                    let authenticate: Authenticate = Arc::new(move |shown| {
+                        let (authentication, peer) = (authentication.clone(), Peer::new(shown));
+                        Box::new(move |headers| {
+                            let known = authentication.authenticate(&mut headers.clone(), &peer);
+                            known.ok().map(|(user, _)| user)
+                        })
                     });
+                    let api = NodeApi {
+                        tls,
+                        authenticate,
+                        authorizer,
+                    };
                     nodes
-                        .run(Clients::InProcess(transport), Some((tls, allowed)), ends)
+                        .run(Clients::InProcess(transport), Some(api), ends)
                         .await;
                 },
             );
@@ -236,10 +242,7 @@ impl Clients {
     fn of(&self, node: &str) -> kube::Client {
         match self {
             Clients::InProcess(transport) => transport.client(
-                User::new(
-                    &format!("system:node:{node}"),
-                    &["system:nodes", AUTHENTICATED, MASTERS],
-                ),
+                User::new(&format!("{PREFIX}{node}"), &[NODES, AUTHENTICATED]),
                 "kubelet",
             ),
             Clients::Remote(client) => client.clone(),
@@ -256,8 +259,14 @@ struct Nodes {
     kubelet_port: u16,
 }
 
-/// TLS of the nodes' own API, and who may ask there.
-type NodeApi = (rustls::ServerConfig, Allowed);
+/// What the nodes' own API is served with.
+#[derive(Clone)]
+#[cfg_attr(not(target_os = "linux"), expect(dead_code))]
+struct NodeApi {
+    tls: rustls::ServerConfig,
+    authenticate: Authenticate,
+    authorizer: Arc<dyn Authorizer>,
+}
 
 impl Nodes {
     fn prepare(plan: &Plan) -> Result<Self, AgentError> {
@@ -462,7 +471,7 @@ impl Nodes {
                     Ok(mut setup) => {
                         let pods = Pods::default();
                         #[cfg(target_os = "linux")]
-                        if let (Some((tls, allowed)), Some(logs)) = (api, setup.logs.clone()) {
+                        if let (Some(api), Some(logs)) = (api, setup.logs.clone()) {
                             match tokio::net::TcpListener::bind(("0.0.0.0", port)).await {
                                 Ok(listener) => {
                                     setup.registration.port = listener.local_addr().ok().map(|at| at.port());
@@ -471,9 +480,10 @@ impl Nodes {
                                         runtime: setup.runtime.clone(),
                                         logs,
                                         node: name.clone(),
-                                        allowed,
+                                        authenticate: api.authenticate,
+                                        authorizer: api.authorizer,
                                     };
-                                    tokio::spawn(crate::node::kubelet::serve(listener, tls, kubelet, ends.clone()));
+                                    tokio::spawn(crate::node::kubelet::serve(listener, api.tls, kubelet, ends.clone()));
                                 }
                                 Err(error) => tracing::error!(
                                     %error, port,

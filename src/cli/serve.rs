@@ -158,6 +158,8 @@ pub(super) struct Served {
     pub tls: rustls::ServerConfig,
     /// Who asks there.
     pub authentication: Arc<Authentication>,
+    /// Who may do what.
+    pub authorizer: Arc<Authorizers>,
 }
 
 /// Serves until SIGTERM or SIGINT, and `beside` with it: that is told to end first.
@@ -187,7 +189,7 @@ where
     let store = if arguments.in_memory {
         store::memory()
     } else {
-        store::open(&arguments.data_dir)?
+        open_store(&arguments.data_dir).await?
     };
     let mut pki = Pki::open(&arguments.data_dir, [arguments.bind_address.to_string()])?;
     let host = if arguments.bind_address.is_unspecified() {
@@ -242,7 +244,7 @@ where
     let ends = CancellationToken::new();
     let server = Arc::new(Server {
         cluster,
-        authorizer,
+        authorizer: authorizer.clone(),
         impersonation: Impersonation::default(),
         tokens,
         authentication: authentication.clone(),
@@ -283,6 +285,7 @@ where
             kubeconfig: std::path::absolute(&path).unwrap_or(path),
             tls,
             authentication: authentication.clone(),
+            authorizer,
         },
         beside_ends.clone(),
     ));
@@ -298,6 +301,23 @@ where
     let _ = upkeep.await;
     store.close().await;
     Ok(())
+}
+
+/// How long a store is waited for that another process has.
+const PATIENCE: std::time::Duration = std::time::Duration::from_secs(5);
+
+/// Opens the store. A process that was killed holds it for a moment longer than it is seen.
+async fn open_store(directory: &Path) -> Result<Arc<dyn store::Store>, OpenError> {
+    let begun = std::time::Instant::now();
+    loop {
+        match store::open(directory) {
+            Err(error @ OpenError::InUse { .. }) if begun.elapsed() < PATIENCE => {
+                tracing::debug!(%error, "waiting for it");
+                tokio::time::sleep(PATIENCE / 50).await;
+            }
+            other => return other,
+        }
+    }
 }
 
 /// Reads a range of addresses for services.

@@ -9,11 +9,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use redb::{Builder, Database, ReadableDatabase as _, ReadableTable as _, TableDefinition};
 
 use super::{link_name, mac_address};
+
+/// How long a file is waited for that another process has: one that was killed holds it for a moment longer.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Owner to address.
 const LEASES: TableDefinition<'_, &str, u32> = TableDefinition::new("leases");
@@ -110,15 +114,21 @@ fn range(given: &str) -> Result<(u32, u8), IpamError> {
 }
 
 impl Ipam {
-    /// Opens the pool of `cidr` in the file `path`, made where there is none.
+    /// Opens the pool of `cidr` in the file `path`, made where there is none. Waits five
+    /// seconds for another process that has it.
     ///
     /// # Errors
     /// [`IpamError::Range`] and [`IpamError::File`].
     pub fn open(path: &Path, cidr: &str) -> Result<Self, IpamError> {
-        let database = Builder::new()
-            .set_cache_size(1 << 20)
-            .create(path)
-            .map_err(|error| file("open", path, error))?;
+        let begun = std::time::Instant::now();
+        let database = loop {
+            match Builder::new().set_cache_size(1 << 20).create(path) {
+                Err(redb::DatabaseError::DatabaseAlreadyOpen) if begun.elapsed() < PATIENCE => {
+                    std::thread::sleep(PATIENCE / 50);
+                }
+                other => break other.map_err(|error| file("open", path, error))?,
+            }
+        };
         Self::restore(database, path.to_owned(), cidr)
     }
 
@@ -310,6 +320,21 @@ mod tests {
                 "{error}"
             );
         }
+    }
+
+    #[test]
+    fn a_pool_is_waited_for_until_its_holder_is_gone() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("ipam.redb");
+        let held = Ipam::open(&path, "10.9.0.0/29").expect("opens");
+        let (tell, told) = std::sync::mpsc::channel();
+        let other = std::thread::spawn(move || {
+            tell.send(()).expect("heard");
+            Ipam::open(&path, "10.9.0.0/29").map(drop)
+        });
+        told.recv().expect("told");
+        drop(held);
+        other.join().expect("no panic").expect("opens after all");
     }
 
     #[test]

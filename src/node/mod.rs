@@ -25,14 +25,14 @@ mod worker;
 
 use std::sync::Arc;
 
+use crate::auth::User;
 use crate::zone::ZoneName;
 
-/// Who may ask the node's own API: a judge of headers and client certificates, who refuses with 401 or 403.
-pub type Allowed = Arc<
-    dyn Fn(&http::HeaderMap, &[rustls::pki_types::CertificateDer<'static>]) -> Result<(), u16>
-        + Send
-        + Sync,
->;
+/// Who sends a request, by its headers; nobody if its credentials are no good.
+pub type Who = Box<dyn Fn(&http::HeaderMap) -> Option<User> + Send + Sync>;
+/// Who sends the requests of a connection, by its client certificates.
+pub type Authenticate =
+    Arc<dyn Fn(Vec<rustls::pki_types::CertificateDer<'static>>) -> Who + Send + Sync>;
 
 /// The name of a pod's zone: `rd-` and its uid.
 pub fn zone_name(uid: &str) -> ZoneName {

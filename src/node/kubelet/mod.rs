@@ -1,6 +1,7 @@
 //! The node's own API: logs, exec, attach and port-forward for the API server, pods and usage for those who look.
 //! Follows pkg/kubelet/server/server.go and k8s.io/cri-streaming.
 
+mod access;
 mod converse;
 mod logs;
 mod portforward;
@@ -24,7 +25,8 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use super::agent::Pods;
-use super::{Allowed, zone_name};
+use super::{Authenticate, Who, zone_name};
+use crate::auth::Authorizer;
 use crate::zone::{ExecSpec, ProcessId, ZoneRuntime};
 
 /// The body of an answer.
@@ -41,8 +43,10 @@ pub struct Kubelet {
     pub logs: PathBuf,
     /// The node's name.
     pub node: String,
-    /// Who may ask.
-    pub allowed: Allowed,
+    /// Who asks.
+    pub authenticate: Authenticate,
+    /// Who may ask for what.
+    pub authorizer: Arc<dyn Authorizer>,
 }
 
 /// Serves until `ends` is cancelled.
@@ -63,7 +67,8 @@ pub async fn serve(
             () = ends.cancelled() => return,
         };
         let Ok((stream, _)) = accepted else {
-            tokio::task::yield_now().await;
+            // Most likely there are too many open files: asking again at once does not help.
+            tokio::time::sleep(std::time::Duration::from_millis(100)).await;
             continue;
         };
         let (acceptor, kubelet) = (acceptor.clone(), kubelet.clone());
@@ -80,18 +85,12 @@ pub async fn serve(
                 .iter()
                 .map(|der| der.clone().into_owned())
                 .collect();
+            let who = Arc::new((kubelet.authenticate)(shown));
             let service = service_fn(move |request| {
-                let (kubelet, shown) = (kubelet.clone(), shown.clone());
+                let (kubelet, who) = (kubelet.clone(), who.clone());
                 async move {
-                    let answer = match (kubelet.allowed)(request.headers(), &shown) {
-                        _ if request.uri().path() == "/healthz" => text(200, "ok"),
-                        Err(401) => text(401, "Unauthorized"),
-                        Err(code) => text(code, "Forbidden"),
-                        Ok(()) => kubelet
-                            .answer(request)
-                            .await
-                            .unwrap_or_else(|(code, why)| text(code, why)),
-                    };
+                    let answer = kubelet.answer(request, who.as_ref()).await;
+                    let answer = answer.unwrap_or_else(|(code, why)| text(code, why));
                     Ok::<_, Infallible>(answer)
                 }
             });
@@ -179,7 +178,18 @@ fn decoded(text: &str) -> String {
 }
 
 impl Kubelet {
-    async fn answer(&self, request: Request<Incoming>) -> Result<Response<Body>, Refusal> {
+    async fn answer(
+        &self,
+        request: Request<Incoming>,
+        who: &Who,
+    ) -> Result<Response<Body>, Refusal> {
+        access::check(
+            self.authorizer.as_ref(),
+            &self.node,
+            who(request.headers()).as_ref(),
+            request.method(),
+            request.uri().path(),
+        )?;
         let path: Vec<String> = request
             .uri()
             .path()
@@ -190,6 +200,7 @@ impl Kubelet {
         let path: Vec<&str> = path.iter().map(String::as_str).collect();
         let query = Query::of(&request);
         match path.as_slice() {
+            ["healthz"] => Ok(text(200, "ok")),
             ["pods"] => Ok(json(&self.list())),
             ["stats", "summary"] => Ok(json(&self.summary().await)),
             ["metrics", "resource"] => Ok(text(200, self.resource_metrics().await)),

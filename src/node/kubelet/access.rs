@@ -1,0 +1,138 @@
+//! Who may ask the node's own API for what. Follows pkg/kubelet/server/auth.go.
+
+use http::Method;
+
+use crate::auth::{ANONYMOUS, Attributes, Authorizer, Decision, User};
+
+/// What may be asked for under a path is a part of the node: any of these parts is enough.
+fn parts(path: &str) -> Vec<&'static str> {
+    let below = |top: &str| {
+        path.strip_prefix(top)
+            .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+    };
+    for (top, part, alone) in [
+        ("/pods", "pods", false),
+        ("/runningpods", "pods", false),
+        ("/healthz", "healthz", false),
+        ("/configz", "configz", false),
+        ("/stats", "stats", true),
+        ("/metrics", "metrics", true),
+        ("/logs", "log", true),
+        ("/checkpoint", "checkpoint", true),
+    ] {
+        if below(top) {
+            return if alone { vec![part] } else { vec![part, "proxy"] };
+        }
+    }
+    vec!["proxy"]
+}
+
+fn verb(method: &Method) -> &'static str {
+    match *method {
+        Method::GET => "get",
+        Method::POST => "create",
+        Method::PUT => "update",
+        Method::PATCH => "patch",
+        Method::DELETE => "delete",
+        _ => "",
+    }
+}
+
+/// Judges a request of `user` (nobody: the credentials are no good).
+///
+/// # Errors
+/// 401 for who is not known, 403 for who may not.
+pub fn check(
+    authorizer: &dyn Authorizer,
+    node: &str,
+    user: Option<&User>,
+    method: &Method,
+    path: &str,
+) -> Result<(), super::Refusal> {
+    let Some(user) = user.filter(|user| user.name != ANONYMOUS) else {
+        return Err((401, "Unauthorized".into()));
+    };
+    let (parts, verb) = (parts(path), verb(method));
+    let allowed = parts.iter().any(|part| {
+        let wants = Attributes {
+            verb,
+            version: "v1",
+            resource: "nodes",
+            subresource: part,
+            name: node,
+            path,
+            ..Attributes::default()
+        };
+        matches!(authorizer.authorize(user, &wants), Decision::Allow(_))
+    });
+    match allowed {
+        true => Ok(()),
+        false => Err((
+            403,
+            format!(
+                "Forbidden (user={}, verb={verb}, resource=nodes, subresource(s)=[{}])\n",
+                user.name,
+                parts.join(" ")
+            ),
+        )),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Lets who has `VERB PART` as a group.
+    struct Groups;
+
+    impl Authorizer for Groups {
+        fn authorize(&self, user: &User, wants: &Attributes<'_>) -> Decision {
+            assert_eq!((wants.resource, wants.name), ("nodes", "n1"));
+            match user.in_group(&format!("{} {}", wants.verb, wants.subresource)) {
+                true => Decision::Allow(String::new()),
+                false => Decision::NoOpinion(String::new()),
+            }
+        }
+    }
+
+    #[test]
+    fn a_path_asks_for_a_part_of_the_node() {
+        let exec = "/exec/default/web/c";
+        for (method, path, enough) in [
+            (Method::GET, "/pods", &["get pods", "get proxy"][..]),
+            (Method::GET, "/pods/x", &["get pods", "get proxy"]),
+            (Method::GET, "/podsx", &["get proxy"]),
+            (Method::GET, "/healthz", &["get healthz", "get proxy"]),
+            (Method::GET, "/stats/summary", &["get stats"]),
+            (Method::GET, "/metrics/resource", &["get metrics"]),
+            (Method::GET, "/containerLogs/default/web/c", &["get proxy"]),
+            (Method::GET, exec, &["get proxy"]),
+            (Method::POST, exec, &["create proxy"]),
+        ] {
+            for group in [
+                "get pods",
+                "get healthz",
+                "get stats",
+                "get metrics",
+                "get log",
+                "get proxy",
+                "create proxy",
+            ] {
+                let user = User::new("u", &[group]);
+                let told = check(&Groups, "n1", Some(&user), &method, path);
+                assert_eq!(told.is_ok(), enough.contains(&group), "{method} {path} {group}");
+            }
+        }
+        let code = |user: Option<&User>| check(&Groups, "n1", user, &Method::GET, exec);
+        let anonymous = User::new(ANONYMOUS, &["get proxy"]);
+        assert_eq!(code(None), Err((401, "Unauthorized".into())));
+        assert_eq!(code(Some(&anonymous)), Err((401, "Unauthorized".into())));
+        assert_eq!(
+            code(Some(&User::new("u", &[]))),
+            Err((
+                403,
+                "Forbidden (user=u, verb=get, resource=nodes, subresource(s)=[proxy])\n".into()
+            ))
+        );
+    }
+}
