@@ -118,11 +118,10 @@ impl Plugin for CertificateSubjectRestriction {
         let asked = request.object.at("spec").str("request");
         match subject(asked) {
             Err(why) => Err(request.forbidden(&format!("failed to parse CSR: {why}"))),
-            Ok(subject) if subject.groups.iter().any(|group| group == MASTERS) => {
-                Err(request.forbidden(&format!(
+            Ok(subject) if subject.groups.iter().any(|group| group == MASTERS) => Err(request
+                .forbidden(&format!(
                     "use of {CLIENT_SIGNER} signer with {MASTERS} group is not allowed"
-                )))
-            }
+                ))),
             Ok(_) => Ok(()),
         }
     }

@@ -9,7 +9,6 @@ use crate::meta::Status;
 use crate::meta::status::About;
 use crate::schema::{Object, Value};
 
-
 /// Labels under kubernetes.io and k8s.io that a node may give itself.
 const OWN_LABELS: [&str; 11] = [
     "beta.kubernetes.io/arch",

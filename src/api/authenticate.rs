@@ -123,9 +123,13 @@ impl Authentication {
                 || prefixed("x-remote-extra-")
                 || ["x-remote-user", "x-remote-uid", "x-remote-group"].contains(&name.as_str())
                 || self.front_proxy.as_ref().is_some_and(|proxy| {
-                    [&proxy.user_headers, &proxy.uid_headers, &proxy.group_headers]
-                        .into_iter()
-                        .any(|names| names.contains(name))
+                    [
+                        &proxy.user_headers,
+                        &proxy.uid_headers,
+                        &proxy.group_headers,
+                    ]
+                    .into_iter()
+                    .any(|names| names.contains(name))
                         || proxy.extra_prefixes.iter().any(|prefix| prefixed(prefix))
                 })
         };

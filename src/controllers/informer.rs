@@ -325,7 +325,9 @@ fn key_of<K: Resource>(object: &K) -> Key {
 /// The resourceVersion of an object; 0 where it has none.
 fn version_of<K: Resource>(object: &K) -> u64 {
     let version = object.meta().resource_version.as_deref();
-    version.and_then(|version| version.parse().ok()).unwrap_or(0)
+    version
+        .and_then(|version| version.parse().ok())
+        .unwrap_or(0)
 }
 
 fn item<P: Cached>(mut object: P) -> Item<P> {

@@ -276,7 +276,9 @@ async fn watch(
                     .filter(|(served, _)| served.can(&["list", "watch"]))
                     .collect();
                 watched.retain(|resource, ends| {
-                    let keep = wanted.iter().any(|(served, _)| served.resource == *resource);
+                    let keep = wanted
+                        .iter()
+                        .any(|(served, _)| served.resource == *resource);
                     if !keep {
                         ends.cancel();
                     }

@@ -37,7 +37,10 @@ fn text(attribute: &AttributeTypeAndValue<'_>) -> Option<CompactString> {
         Tag::BmpString => {
             let units: Vec<u16> = bytes
                 .chunks(2)
-                .map(|pair| pair.iter().fold(0, |unit, byte| unit << 8 | u16::from(*byte)))
+                .map(|pair| {
+                    pair.iter()
+                        .fold(0, |unit, byte| unit << 8 | u16::from(*byte))
+                })
                 .collect();
             let text = String::from_utf16(&units).ok()?;
             Some(text.strip_suffix('\0').unwrap_or(&text).into())

@@ -23,8 +23,8 @@ use super::informer::{Informer, Key};
 use super::kinds::Pod;
 use super::owners::{Claim, Claims, claim, controller_of, controller_reference};
 use super::pods::{
-    BURST,     Outcome, PodControl, Pods, from_template, is_active, is_available, millis_until_available,
-    rank_for_deletion, slowly, together,
+    BURST, Outcome, PodControl, Pods, from_template, is_active, is_available,
+    millis_until_available, rank_for_deletion, slowly, together,
 };
 use super::queue::{Next, Queue};
 use super::selector::selects;

@@ -27,9 +27,7 @@ use super::history::{self, POD_HASH, Past};
 use super::informer::{Cached, Informer, Key};
 use super::kinds::{Claim, Pod};
 use super::owners::{Claim as Fit, Claims, claim, controller_of, controller_reference};
-use super::pods::{
-    Pods, Versions, from_template, millis_until_available, slowly, together,
-};
+use super::pods::{Pods, Versions, from_template, millis_until_available, slowly, together};
 use super::queue::{Next, Queue};
 use super::selector::selects;
 

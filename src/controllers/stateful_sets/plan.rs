@@ -125,7 +125,10 @@ pub(super) fn plan(facts: &Facts<'_>) -> Plan {
         .take(BURST)
         .collect();
     let unseen = missing - gaps.len();
-    places.extend(gaps.into_iter().map(|ordinal| (ordinal, Place { ordinal, pod: None })));
+    places.extend(
+        gaps.into_iter()
+            .map(|ordinal| (ordinal, Place { ordinal, pod: None })),
+    );
     let places = places.into_values().collect();
     condemned.sort_by_key(|place| std::cmp::Reverse(place.ordinal));
     let mut work = Work {
@@ -321,10 +324,7 @@ impl Work<'_> {
             .iter()
             .rev()
             .filter(|place| {
-                place.ordinal >= from
-                    && is_old(place)
-                    && !is_deleting(place)
-                    && place.pod.is_some()
+                place.ordinal >= from && is_old(place) && !is_deleting(place) && place.pod.is_some()
             })
             .collect();
         let mut delete = Vec::new();

@@ -21,7 +21,11 @@ fn parts(path: &str) -> Vec<&'static str> {
         ("/checkpoint", "checkpoint", true),
     ] {
         if below(top) {
-            return if alone { vec![part] } else { vec![part, "proxy"] };
+            return if alone {
+                vec![part]
+            } else {
+                vec![part, "proxy"]
+            };
         }
     }
     vec!["proxy"]
@@ -120,7 +124,11 @@ mod tests {
             ] {
                 let user = User::new("u", &[group]);
                 let told = check(&Groups, "n1", Some(&user), &method, path);
-                assert_eq!(told.is_ok(), enough.contains(&group), "{method} {path} {group}");
+                assert_eq!(
+                    told.is_ok(),
+                    enough.contains(&group),
+                    "{method} {path} {group}"
+                );
             }
         }
         let code = |user: Option<&User>| check(&Groups, "n1", user, &Method::GET, exec);

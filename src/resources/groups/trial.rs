@@ -93,12 +93,6 @@ impl Trial {
         self.create(body).1
     }
 
-    /// The warnings of a body.
-    pub fn warnings(&self, body: &str) -> Vec<String> {
-        let (object, _) = self.create(body);
-        (self.rules().warnings)(&object, None, &self.cx(""))
-    }
-
     /// The object that takes the place of `old` once `change` was made to it, and its refusals.
     pub fn update(
         &self,

@@ -185,7 +185,8 @@ fn items_of(old: Old<'_>) -> OldItems<'_> {
 
 /// What tells an item of a list of type map apart; none where a key is missing or no scalar.
 fn name_of(item: &Value, keys: &[Key]) -> Option<Vec<String>> {
-    let scalar = |value: &&Value| !matches!(value, Value::Null | Value::Array(_) | Value::Object(_));
+    let scalar =
+        |value: &&Value| !matches!(value, Value::Null | Value::Array(_) | Value::Object(_));
     keys.iter()
         .map(|key| Some(item.at(key)).filter(scalar).map(lists::identity))
         .collect()
@@ -588,7 +589,12 @@ fn list(check: &Check, items: &[Value], old: Option<Old<'_>>, place: Place<'_>) 
     if let Some(each) = &check.items {
         let before = old.map(items_of).unwrap_or_default();
         for (i, item) in items.iter().enumerate() {
-            out.merge(ratcheted(each, item, before.of(item), Place::Index(&place, i)));
+            out.merge(ratcheted(
+                each,
+                item,
+                before.of(item),
+                Place::Index(&place, i),
+            ));
         }
     }
     let size = items.len() as i64;
