@@ -16,8 +16,9 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use super::errors::{is_already_exists, is_not_found};
-use super::informer::{Cached, Informer};
-use super::owners::{Claim, Claims, claim, controller_reference};
+use super::informer::{Cached, Informer, Key};
+use super::owners::{Claim, Claims, claim, controller_of, controller_reference};
+use super::queue::Queue;
 use super::selector::selects;
 
 /// The label that says by its hash which revision something is of.
@@ -249,22 +250,17 @@ where
     }
 }
 
-/// Puts owners of changed revisions into a queue: what they say is gone has to be made again.
-pub fn wake<K>(
+/// Puts owners of a kind into a queue when one of their revisions is gone: it may have to be made again.
+pub fn wake<O: Resource<DynamicType = ()>>(
     cache: &Informer<ControllerRevision>,
-    kind: &'static str,
-    add: impl Fn(K) + Send + Sync + 'static,
-    key: impl Fn(&str, &str) -> K + Send + Sync + 'static,
+    queue: &Arc<Queue<Key>>,
 ) {
+    let queue = queue.clone();
     cache.subscribe(move |change| {
-        let gone = change.new.is_none();
-        let owner = |revision: &Arc<ControllerRevision>| {
-            super::owners::controller_of(&revision.metadata)
-                .filter(|owner| owner.kind == kind)
-                .map(|owner| owner.name.clone())
-        };
-        if let Some(name) = change.old.filter(|_| gone).and_then(owner) {
-            add(key(&change.key.namespace, &name));
+        let gone = change.old.filter(|_| change.new.is_none());
+        let owner = gone.and_then(|revision| controller_of(&revision.metadata));
+        if let Some(owner) = owner.filter(|owner| owner.kind == O::kind(&())) {
+            queue.add(Key::new(&change.key.namespace, &owner.name));
         }
     });
 }

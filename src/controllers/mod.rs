@@ -28,6 +28,7 @@ mod replicas;
 pub mod selector;
 mod service_accounts;
 mod stateful_sets;
+mod workload;
 
 use std::sync::Arc;
 

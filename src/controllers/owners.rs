@@ -2,6 +2,7 @@
 //! Follows k8s.io/kubernetes/pkg/controller/controller_ref_manager.go.
 
 use std::fmt::Debug;
+use std::sync::Arc;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 use kube::api::{Patch, PatchParams};
@@ -87,6 +88,26 @@ where
             found.metadata.uid == self.owner.meta().uid
                 && found.metadata.deletion_timestamp.is_none()
         }))
+    }
+
+    /// Those of `candidates` that are the owner's, after those that fit and are nobody's were taken, and its own that no
+    /// longer fit let go.
+    ///
+    /// # Errors
+    /// When the API refuses for another reason than that an object is gone.
+    pub async fn take<C: Resource<DynamicType = ()>>(
+        &self,
+        candidates: Vec<Arc<C>>,
+        fits: impl Fn(&C) -> bool,
+    ) -> Result<Vec<Arc<C>>, kube::Error> {
+        let mut own = Vec::new();
+        for object in candidates {
+            let claim = claim(object.meta(), self.owner.meta(), fits(&object));
+            if claim != Claim::Foreign && self.carry_out(claim, object.meta()).await? {
+                own.push(object);
+            }
+        }
+        Ok(own)
     }
 
     /// Makes the claim true. Returns whether the object is the owner's then.

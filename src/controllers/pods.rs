@@ -94,6 +94,13 @@ impl Pods {
     pub fn orphans(&self, namespace: &str) -> Vec<Arc<Pod>> {
         self.under(&orphans(namespace))
     }
+
+    /// The pods that an owner controls, and those of its namespace that nobody does.
+    pub fn candidates(&self, owner: &ObjectMeta) -> Vec<Arc<Pod>> {
+        let mut pods = self.owned(owner);
+        pods.extend(self.orphans(owner.namespace.as_deref().unwrap_or_default()));
+        pods
+    }
 }
 
 /// Whether a pod counts as one that runs, or will.
@@ -107,7 +114,7 @@ pub fn is_available(pod: &Pod, seconds: i32, now: Timestamp) -> bool {
 }
 
 /// In how many milliseconds a pod will have been ready for `seconds`; 0 when it has. None while it is not ready.
-pub fn millis_until_available(pod: &Pod, seconds: i32, now: Timestamp) -> Option<i64> {
+fn millis_until_available(pod: &Pod, seconds: i32, now: Timestamp) -> Option<i64> {
     if !pod.is_ready() {
         return None;
     }
@@ -117,6 +124,14 @@ pub fn millis_until_available(pod: &Pod, seconds: i32, now: Timestamp) -> Option
     let since = ready_since(pod)?;
     let due = since.as_millisecond() + i64::from(seconds) * 1000;
     Some((due - now.as_millisecond()).max(0))
+}
+
+/// In how many milliseconds the next of some pods will have been ready for `seconds`; none where none will be yet.
+pub fn millis_until_next(pods: &[Arc<Pod>], seconds: i32, now: Timestamp) -> Option<i64> {
+    let due = pods
+        .iter()
+        .filter_map(|pod| millis_until_available(pod, seconds, now));
+    due.filter(|due| *due > 0).min()
 }
 
 /// Since when a pod is ready.

@@ -2,11 +2,11 @@
 
 mod annotations;
 mod plan;
+mod sets;
 #[cfg(test)]
 mod tests;
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
@@ -14,17 +14,18 @@ use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt as _;
 use kube::api::{Api, DeleteParams, PostParams};
 
-pub(super) use self::plan::scaled;
-use self::plan::{Facts, Plan, is_current, is_recreate};
+use self::plan::{Facts, Plan};
+use self::sets::{is_current, is_recreate};
 use super::Context;
 use super::errors::{is_already_exists, is_conflict, is_not_found, is_terminating, text};
 use super::events::{Recorder, Tone};
 use super::informer::{Cached, Informer, Key};
 use super::kinds::Pod;
-use super::owners::{Claim, Claims, claim, controller_of, is_controlled_by};
+use super::owners::{Claims, controller_of, is_controlled_by};
 use super::pods::Pods;
 use super::queue::{Next, Queue};
 use super::selector::selects;
+use super::workload::{after_millis, queue_of, wake_owners};
 
 const WORKERS: usize = 5;
 
@@ -40,7 +41,6 @@ struct Controller {
 
 /// Runs the controller.
 pub async fn run(context: Context) {
-    let queue = Arc::new(Queue::<Key>::new());
     let recorder = context
         .events
         .recorder(context.client.clone(), "deployment-controller");
@@ -51,11 +51,8 @@ pub async fn run(context: Context) {
         recorder,
         context,
     };
-    let adds = queue.clone();
-    controller
-        .deployments
-        .subscribe(move |change| adds.add(change.key.clone()));
-    controller.wake_by_sets(&queue);
+    let queue = queue_of(&controller.deployments);
+    wake_owners(&controller.sets, &controller.deployments, &queue, fits);
     controller.wake_by_pods(&queue);
     controller.deployments.synced().await;
     controller.sets.synced().await;
@@ -82,29 +79,6 @@ fn fits(deployment: &Deployment, set: &ReplicaSet) -> bool {
 }
 
 impl Controller {
-    fn wake_by_sets(&self, queue: &Arc<Queue<Key>>) {
-        let (queue, deployments) = (queue.clone(), self.deployments.clone());
-        self.sets.subscribe(move |change| {
-            let (before, after) = (owner(change.old), owner(change.new));
-            if let Some(key) = before.filter(|key| after.as_ref() != Some(key)) {
-                queue.add(key);
-            }
-            if let Some(key) = after {
-                return queue.add(key);
-            }
-            let orphan = change
-                .new
-                .filter(|set| controller_of(&set.metadata).is_none());
-            if let Some(set) = orphan {
-                for (key, deployment) in deployments.list(&change.key.namespace) {
-                    if fits(&deployment, set) {
-                        queue.add(key);
-                    }
-                }
-            }
-        });
-    }
-
     /// A deployment that ends all pods before it makes new ones waits for pods to be gone.
     fn wake_by_pods(&self, queue: &Arc<Queue<Key>>) {
         let (queue, sets, deployments) =
@@ -176,14 +150,10 @@ impl Controller {
             owners: Api::<Deployment>::namespaced(self.context.client.clone(), &key.namespace),
             owner: deployment,
         };
-        let mut own = Vec::new();
-        for (_, set) in self.sets.list(&key.namespace) {
-            let claim = claim(&set.metadata, &deployment.metadata, fits(deployment, &set));
-            if claim != Claim::Foreign && claims.carry_out(claim, &set.metadata).await? {
-                own.push((*set).clone());
-            }
-        }
-        Ok(own)
+        let sets = self.sets.list(&key.namespace).into_iter();
+        let sets = sets.map(|(_, set)| set).collect();
+        let own = claims.take(sets, |set| fits(deployment, set)).await?;
+        Ok(own.iter().map(|set| (**set).clone()).collect())
     }
 
     async fn carry_out(
@@ -246,12 +216,7 @@ impl Controller {
             Some(Err(error)) => return Err(error),
         }
         self.sets.reach(version.as_deref()).await;
-        Ok(
-            match plan.again.and_then(|millis| u64::try_from(millis).ok()) {
-                Some(millis) => Next::After(Duration::from_millis(millis)),
-                None => Next::Done,
-            },
-        )
+        Ok(after_millis(plan.again))
     }
 
     /// What follows when the set of the current template cannot be made.

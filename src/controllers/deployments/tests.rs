@@ -1,7 +1,8 @@
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
 use kube::ResourceExt as _;
 
-use super::plan::{Facts, Plan, fenceposts, plan};
+use super::plan::{Facts, Plan, plan};
+use super::sets::fenceposts;
 
 const NOW: &str = "2026-01-01T00:10:00Z";
 

@@ -5,29 +5,28 @@ mod kind;
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Duration;
 
 use k8s_openapi::api::apps::v1::{ReplicaSet, ReplicaSetCondition, ReplicaSetStatus};
 use k8s_openapi::api::core::v1;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::Timestamp;
-use kube::api::{Api, PostParams};
+use kube::api::Api;
 use kube::core::NamespaceResourceScope;
 use kube::{Resource, ResourceExt as _};
 
 pub use self::kind::Replicas;
 use super::Context;
-use super::errors::{is_conflict, is_not_found, text};
 use super::events::Recorder;
 use super::informer::{Informer, Key};
 use super::kinds::Pod;
-use super::owners::{Claim, Claims, claim, controller_of, controller_reference};
+use super::owners::{Claims, controller_of, controller_reference};
 use super::pods::{
-    BURST, Outcome, PodControl, Pods, from_template, is_active, is_available,
-    millis_until_available, rank_for_deletion, slowly, together,
+    BURST, Outcome, PodControl, Pods, from_template, is_active, is_available, millis_until_next,
+    rank_for_deletion, slowly, together,
 };
-use super::queue::{Next, Queue};
+use super::queue::Next;
 use super::selector::selects;
+use super::workload::{Unfinished, after_millis, queue_of, wake_owners, write_status};
 
 const WORKERS: usize = 5;
 
@@ -41,22 +40,11 @@ pub async fn replication_controllers(context: Context) {
     run::<v1::ReplicationController>(context).await;
 }
 
-/// Why a set has to be looked at again.
-#[derive(Debug, thiserror::Error)]
-enum Unfinished {
-    #[error("{}", text(.0))]
-    Api(#[from] kube::Error),
-    #[error("{0}")]
-    Pods(String),
-}
-
 async fn run<K: Replicas + Resource<Scope = NamespaceResourceScope>>(context: Context) {
-    let queue = Arc::new(Queue::<Key>::new());
     let pods = Pods::of(&context.informers);
     let sets = context.informers.of::<K>();
-    let adds = queue.clone();
-    sets.subscribe(move |change| adds.add(change.key.clone()));
-    wake_by_pods(&pods, &sets, &queue);
+    let queue = queue_of(&sets);
+    wake_owners(&pods.cache, &sets, &queue, fits::<K>);
     sets.synced().await;
     pods.cache.synced().await;
     let recorder = context
@@ -69,44 +57,8 @@ async fn run<K: Replicas + Resource<Scope = NamespaceResourceScope>>(context: Co
     queue.work(WORKERS, &context.ends, look).await;
 }
 
-/// Puts the set of a pod into the queue when the pod changes, and every set that may take an orphan.
-fn wake_by_pods<K: Replicas>(pods: &Pods, sets: &Informer<K>, queue: &Arc<Queue<Key>>) {
-    let (sets, queue) = (sets.clone(), queue.clone());
-    pods.cache.subscribe(move |change| {
-        let namespace = &change.key.namespace;
-        let owner = |pod: Option<&Arc<Pod>>| {
-            let owner = controller_of(&pod?.metadata)?;
-            (owner.kind == K::kind(&())).then(|| Key::new(namespace, &owner.name))
-        };
-        let (before, after) = (owner(change.old), owner(change.new));
-        if let Some(key) = before.filter(|key| after.as_ref() != Some(key)) {
-            queue.add(key);
-        }
-        if let Some(key) = after {
-            return queue.add(key);
-        }
-        let Some(orphan) = change
-            .new
-            .filter(|pod| controller_of(&pod.metadata).is_none() && !pod.is_deleting())
-        else {
-            return;
-        };
-        let known = change.old.is_some_and(|old| {
-            controller_of(&old.metadata).is_none() && old.metadata.labels == orphan.metadata.labels
-        });
-        if known {
-            return;
-        }
-        for (key, set) in sets.list(namespace) {
-            if fits(&*set, &orphan.metadata) {
-                queue.add(key);
-            }
-        }
-    });
-}
-
-fn fits<K: Replicas>(set: &K, pod: &ObjectMeta) -> bool {
-    selects(&set.selector(), pod.labels.as_ref()).unwrap_or(false)
+fn fits<K: Replicas>(set: &K, pod: &Pod) -> bool {
+    selects(&set.selector(), pod.metadata.labels.as_ref()).unwrap_or(false)
 }
 
 /// Brings one set closer to what it should be.
@@ -122,23 +74,16 @@ async fn sync<K: Replicas + Resource<Scope = NamespaceResourceScope>>(
     };
     let own = pods.owned(set.meta());
     let claims = Claims {
-        objects: Api::<v1::Pod>::namespaced(context.client.clone(), &key.namespace),
+        objects: Api::<Pod>::namespaced(context.client.clone(), &key.namespace),
         owners: Api::<K>::namespaced(context.client.clone(), &key.namespace),
         owner: &*set,
     };
-    let mut active = Vec::new();
-    for pod in own.iter().chain(&pods.orphans(&key.namespace)) {
-        if !is_active(pod) {
-            continue;
-        }
-        let claim = claim(&pod.metadata, set.meta(), fits(&*set, &pod.metadata));
-        if claim != Claim::Foreign && claims.carry_out(claim, &pod.metadata).await? {
-            active.push(pod.clone());
-        }
-    }
+    let mut candidates = pods.candidates(set.meta());
+    candidates.retain(|pod| is_active(pod));
+    let active = claims.take(candidates, |pod| fits(&*set, pod)).await?;
     let ending = own
         .iter()
-        .filter(|pod| pod.is_deleting() && !pod.is_terminal() && fits(&*set, &pod.metadata))
+        .filter(|pod| pod.is_deleting() && !pod.is_terminal() && fits(&*set, pod))
         .count();
     let mut failure = None;
     if set.meta().deletion_timestamp.is_none() {
@@ -154,20 +99,17 @@ async fn sync<K: Replicas + Resource<Scope = NamespaceResourceScope>>(
     }
     let now = Timestamp::now();
     let status = status(&*set, &active, ending, failure.as_deref(), now);
-    write_status(context, sets, &*set, status).await?;
-    if let Some(failure) = failure {
-        return Err(Unfinished::Pods(failure));
+    if !same(&status, &set.status()) {
+        write_status(&context.client, sets, &*set, |set| {
+            set.with_status(status.clone())
+        })
+        .await?;
     }
-    let seconds = set.min_ready_seconds();
-    let due = active
-        .iter()
-        .filter_map(|pod| millis_until_available(pod, seconds, now))
-        .filter(|due| *due > 0)
-        .min();
-    Ok(match due.and_then(|due| u64::try_from(due).ok()) {
-        Some(millis) => Next::After(Duration::from_millis(millis)),
-        None => Next::Done,
-    })
+    if let Some(failure) = failure {
+        return Err(Unfinished::Refused(failure));
+    }
+    let due = millis_until_next(&active, set.min_ready_seconds(), now);
+    Ok(after_millis(due))
 }
 
 /// Makes pods that are missing, or deletes those that are too many; `crowds` counts the related pods of each node.
@@ -288,42 +230,6 @@ fn same(a: &ReplicaSetStatus, b: &ReplicaSetStatus) -> bool {
     numbers(a) == numbers(b)
         && a.conditions.as_deref().unwrap_or_default()
             == b.conditions.as_deref().unwrap_or_default()
-}
-
-async fn write_status<K: Replicas + Resource<Scope = NamespaceResourceScope>>(
-    context: &Context,
-    sets: &Informer<K>,
-    set: &K,
-    status: ReplicaSetStatus,
-) -> Result<(), Unfinished> {
-    if same(&status, &set.status()) {
-        return Ok(());
-    }
-    let namespace = set.meta().namespace.as_deref().unwrap_or_default();
-    let api: Api<K> = Api::namespaced(context.client.clone(), namespace);
-    let name = set.name_any();
-    let mut new = set.with_status(status.clone());
-    for last in [false, true] {
-        match api
-            .replace_status(&name, &PostParams::default(), &new)
-            .await
-        {
-            Ok(written) => {
-                sets.reach(written.resource_version().as_deref()).await;
-                return Ok(());
-            }
-            Err(error) if is_not_found(&error) => return Ok(()),
-            // What else changed does not matter for the status, but for the generation that it speaks of.
-            Err(error) if is_conflict(&error) && !last => match api.get_opt(&name).await? {
-                Some(newer) if newer.meta().uid == set.meta().uid => {
-                    new = newer.with_status(status.clone());
-                }
-                _ => return Ok(()),
-            },
-            Err(error) => return Err(error.into()),
-        }
-    }
-    Ok(())
 }
 
 #[cfg(test)]

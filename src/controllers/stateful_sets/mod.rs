@@ -8,7 +8,6 @@ mod tests;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::time::Duration;
 
 use k8s_openapi::api::apps::v1::{ControllerRevision, StatefulSet, StatefulSetStatus};
 use k8s_openapi::api::core::v1;
@@ -26,23 +25,15 @@ use super::events::{Recorder, Tone};
 use super::history::{self, POD_HASH, Past};
 use super::informer::{Cached, Informer, Key};
 use super::kinds::{Claim, Pod};
-use super::owners::{Claim as Fit, Claims, claim, controller_of, controller_reference};
-use super::pods::{Pods, Versions, from_template, millis_until_available, slowly, together};
-use super::queue::{Next, Queue};
+use super::owners::{Claims, controller_reference};
+use super::pods::{Pods, Versions, from_template, millis_until_next, slowly, together};
+use super::queue::Next;
 use super::selector::selects;
+use super::workload::{Unfinished, after_millis, queue_of, wake_owners, write_status};
 
 const WORKERS: usize = 5;
 
 impl Cached for StatefulSet {}
-
-/// Why a set has to be looked at again.
-#[derive(Debug, thiserror::Error)]
-enum Unfinished {
-    #[error("{}", text(.0))]
-    Api(#[from] kube::Error),
-    #[error("{0}")]
-    Pods(String),
-}
 
 struct Controller {
     context: Context,
@@ -55,7 +46,6 @@ struct Controller {
 
 /// Runs the controller.
 pub async fn run(context: Context) {
-    let queue = Arc::new(Queue::<Key>::new());
     let recorder = context
         .events
         .recorder(context.client.clone(), "statefulset-controller");
@@ -67,18 +57,9 @@ pub async fn run(context: Context) {
         recorder,
         context,
     };
-    let adds = queue.clone();
-    controller
-        .sets
-        .subscribe(move |change| adds.add(change.key.clone()));
-    let adds = queue.clone();
-    history::wake(
-        &controller.revisions,
-        "StatefulSet",
-        move |key| adds.add(key),
-        Key::new,
-    );
-    controller.wake_by_pods(&queue);
+    let queue = queue_of(&controller.sets);
+    history::wake::<StatefulSet>(&controller.revisions, &queue);
+    wake_owners(&controller.pods.cache, &controller.sets, &queue, fits);
     controller.sets.synced().await;
     controller.revisions.synced().await;
     controller.claims.synced().await;
@@ -97,33 +78,6 @@ fn fits(set: &StatefulSet, pod: &Pod) -> bool {
 }
 
 impl Controller {
-    fn wake_by_pods(&self, queue: &Arc<Queue<Key>>) {
-        let (queue, sets) = (queue.clone(), self.sets.clone());
-        self.pods.cache.subscribe(move |change| {
-            let owner = |pod: Option<&Arc<Pod>>| {
-                let owner = controller_of(&pod?.metadata)?;
-                (owner.kind == "StatefulSet").then(|| Key::new(&change.key.namespace, &owner.name))
-            };
-            let (before, after) = (owner(change.old), owner(change.new));
-            if let Some(key) = before.filter(|key| after.as_ref() != Some(key)) {
-                queue.add(key);
-            }
-            if let Some(key) = after {
-                return queue.add(key);
-            }
-            let orphan = change
-                .new
-                .filter(|pod| controller_of(&pod.metadata).is_none());
-            if let Some((parent, _)) = orphan.and_then(|_| split(&change.key.name)) {
-                let key = Key::new(&change.key.namespace, parent);
-                let set = sets.get(&key.namespace, &key.name);
-                if set.zip(orphan).is_some_and(|(set, pod)| fits(&set, pod)) {
-                    queue.add(key);
-                }
-            }
-        });
-    }
-
     async fn sync(&self, key: &Key) -> Result<Next, Unfinished> {
         let Some(set) = self.sets.get(&key.namespace, &key.name) else {
             return Ok(Next::Done);
@@ -169,7 +123,14 @@ impl Controller {
         let failure = self
             .carry_out(&set, &pods, &plan, &templates, &current_name, &update_name)
             .await;
-        self.write_status(&set, plan.status).await?;
+        let had = set.status.as_ref();
+        if !had.is_some_and(|had| same(&plan.status, had)) {
+            write_status(&self.context.client, &self.sets, &set, |set| StatefulSet {
+                status: Some(plan.status.clone()),
+                ..set.clone()
+            })
+            .await?;
+        }
         let live = pods
             .iter()
             .filter_map(|pod| pod.labels().get(POD_HASH).cloned());
@@ -177,38 +138,21 @@ impl Controller {
         let limit = set.spec.revision_history_limit.unwrap_or(10);
         past.truncate(&revisions, &live, limit).await?;
         if let Some(failure) = failure {
-            return Err(Unfinished::Pods(failure));
+            return Err(Unfinished::Refused(failure));
         }
         let seconds = set.spec.min_ready_seconds.unwrap_or(0);
-        let due = pods
-            .iter()
-            .filter_map(|pod| millis_until_available(pod, seconds, now));
-        let due = due.filter(|due| *due > 0).min();
-        Ok(match due.and_then(|due| u64::try_from(due).ok()) {
-            Some(millis) => Next::After(Duration::from_millis(millis)),
-            None => Next::Done,
-        })
+        Ok(after_millis(millis_until_next(&pods, seconds, now)))
     }
 
     /// The pods of a set; those that fit and are nobody's become its own.
     async fn claimed(&self, set: &StatefulSet, key: &Key) -> Result<Vec<Arc<Pod>>, kube::Error> {
         let claims = Claims {
-            objects: Api::<v1::Pod>::namespaced(self.context.client.clone(), &key.namespace),
+            objects: Api::<Pod>::namespaced(self.context.client.clone(), &key.namespace),
             owners: Api::<StatefulSet>::namespaced(self.context.client.clone(), &key.namespace),
             owner: set,
         };
-        let mut own = Vec::new();
-        let candidates = self.pods.owned(&set.metadata);
-        for pod in candidates
-            .into_iter()
-            .chain(self.pods.orphans(&key.namespace))
-        {
-            let fit = claim(&pod.metadata, &set.metadata, fits(set, &pod));
-            if fit != Fit::Foreign && claims.carry_out(fit, &pod.metadata).await? {
-                own.push(pod);
-            }
-        }
-        Ok(own)
+        let candidates = self.pods.candidates(&set.metadata);
+        claims.take(candidates, |pod| fits(set, pod)).await
     }
 
     /// Does what was decided. Returns the first refusal.
@@ -435,46 +379,6 @@ impl Controller {
                 Err(text(&error))
             }
         }
-    }
-
-    async fn write_status(
-        &self,
-        set: &StatefulSet,
-        status: StatefulSetStatus,
-    ) -> Result<(), kube::Error> {
-        if set.status.as_ref().is_some_and(|had| same(&status, had)) {
-            return Ok(());
-        }
-        let namespace = set.metadata.namespace.as_deref().unwrap_or_default();
-        let api: Api<StatefulSet> = Api::namespaced(self.context.client.clone(), namespace);
-        let name = set.name_any();
-        let mut new = StatefulSet {
-            status: Some(status.clone()),
-            ..set.clone()
-        };
-        for last in [false, true] {
-            match api
-                .replace_status(&name, &PostParams::default(), &new)
-                .await
-            {
-                Ok(written) => {
-                    self.sets.reach(written.resource_version().as_deref()).await;
-                    return Ok(());
-                }
-                Err(error) if is_not_found(&error) => return Ok(()),
-                Err(error) if is_conflict(&error) && !last => match api.get_opt(&name).await? {
-                    Some(newer) if newer.metadata.uid == set.metadata.uid => {
-                        new = StatefulSet {
-                            status: Some(status.clone()),
-                            ..newer
-                        };
-                    }
-                    _ => return Ok(()),
-                },
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(())
     }
 }
 

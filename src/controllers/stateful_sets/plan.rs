@@ -10,10 +10,10 @@ use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt as _;
 
 use super::claims::Claims;
-use crate::controllers::deployments::scaled;
 use crate::controllers::history::POD_HASH;
 use crate::controllers::kinds::Pod;
 use crate::controllers::pods::{BURST, is_available};
+use crate::controllers::workload::scaled;
 
 /// The label with a pod's own name.
 pub(super) const POD_NAME: &str = "statefulset.kubernetes.io/pod-name";

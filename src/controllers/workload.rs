@@ -1,0 +1,140 @@
+//! What controllers of objects that own others have in common: whom a change wakes, how an object says what was found.
+//! Follows k8s.io/kubernetes/pkg/controller/controller_utils.go.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+use kube::api::{Api, PostParams};
+use kube::core::NamespaceResourceScope;
+use kube::{Client, Resource, ResourceExt as _};
+use serde::Serialize;
+
+use super::errors::{is_conflict, is_not_found, text};
+use super::informer::{Cached, Informer, Key};
+use super::owners::controller_of;
+use super::queue::{Next, Queue};
+
+/// Why an object has to be looked at again.
+#[derive(Debug, thiserror::Error)]
+pub enum Unfinished {
+    /// The API refused to tell or to write something.
+    #[error("{}", text(.0))]
+    Api(#[from] kube::Error),
+    /// Something was not made or deleted; the words are the API's.
+    #[error("{0}")]
+    Refused(String),
+}
+
+/// A queue into which every change of an object puts its key.
+pub fn queue_of<K: Cached>(objects: &Informer<K>) -> Arc<Queue<Key>> {
+    let queue = Arc::new(Queue::new());
+    let adds = queue.clone();
+    objects.subscribe(move |change| adds.add(change.key.clone()));
+    queue
+}
+
+/// Puts the owner of what changes into the queue, and for what nobody owns those owners that it `fits`.
+pub fn wake_owners<K: Cached, C: Cached>(
+    owned: &Informer<C>,
+    owners: &Informer<K>,
+    queue: &Arc<Queue<Key>>,
+    fits: fn(&K, &C) -> bool,
+) {
+    let (owners, queue) = (owners.clone(), queue.clone());
+    owned.subscribe(move |change| {
+        let namespace = &change.key.namespace;
+        let owner = |object: Option<&Arc<C>>| {
+            let owner = controller_of(object?.meta())?;
+            (owner.kind == K::kind(&())).then(|| Key::new(namespace, &owner.name))
+        };
+        let (before, after) = (owner(change.old), owner(change.new));
+        if let Some(key) = before.filter(|key| after.as_ref() != Some(key)) {
+            queue.add(key);
+        }
+        if let Some(key) = after {
+            return queue.add(key);
+        }
+        let Some(orphan) = change.new.filter(|object| {
+            controller_of(object.meta()).is_none() && object.meta().deletion_timestamp.is_none()
+        }) else {
+            return;
+        };
+        let known = change.old.is_some_and(|old| {
+            controller_of(old.meta()).is_none() && old.meta().labels == orphan.meta().labels
+        });
+        if known {
+            return;
+        }
+        for (key, owner) in owners.list(namespace) {
+            if fits(&*owner, orphan) {
+                queue.add(key);
+            }
+        }
+    });
+}
+
+/// Writes the status of an object as `with` makes it, and waits until the cache shows it. Where the object changed
+/// meanwhile, the status is written onto what it is now: what else changed does not matter for it, but for the
+/// generation that it speaks of. An object that is gone is none to write to.
+///
+/// # Errors
+/// When the API refuses.
+pub async fn write_status<K>(
+    client: &Client,
+    cache: &Informer<K>,
+    object: &K,
+    with: impl Fn(&K) -> K,
+) -> Result<(), kube::Error>
+where
+    K: Cached + Serialize + Resource<Scope = NamespaceResourceScope>,
+{
+    let namespace = object.meta().namespace.as_deref().unwrap_or_default();
+    let api: Api<K> = Api::namespaced(client.clone(), namespace);
+    let name = object.name_any();
+    let mut new = with(object);
+    for last in [false, true] {
+        match api
+            .replace_status(&name, &PostParams::default(), &new)
+            .await
+        {
+            Ok(written) => {
+                cache.reach(written.resource_version().as_deref()).await;
+                return Ok(());
+            }
+            Err(error) if is_not_found(&error) => return Ok(()),
+            Err(error) if is_conflict(&error) && !last => match api.get_opt(&name).await? {
+                Some(newer) if newer.meta().uid == object.meta().uid => new = with(&newer),
+                _ => return Ok(()),
+            },
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+/// To look again in so many milliseconds, if any.
+pub fn after_millis(millis: Option<i64>) -> Next {
+    match millis.and_then(|millis| u64::try_from(millis).ok()) {
+        Some(millis) => Next::After(Duration::from_millis(millis)),
+        None => Next::Done,
+    }
+}
+
+/// A number or a share of `total`, rounded up or down.
+pub fn scaled(value: Option<&IntOrString>, total: i32, up: bool) -> i32 {
+    match value {
+        None => 0,
+        Some(IntOrString::Int(number)) => *number,
+        Some(IntOrString::String(text)) => {
+            let percent: i64 = text.trim_end_matches('%').parse().unwrap_or(0);
+            let product = percent * i64::from(total);
+            let share = if up {
+                (product + 99).div_euclid(100)
+            } else {
+                product.div_euclid(100)
+            };
+            i32::try_from(share).unwrap_or(i32::MAX)
+        }
+    }
+}
