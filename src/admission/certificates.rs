@@ -2,14 +2,11 @@
 //! approved, signed and vouched for by those who may do so for the signer, and nobody asks for one that makes him master
 //! of the cluster. Follows k8s.io/kubernetes/plugin/pkg/admission/certificates.
 
-use x509_parser::certification_request::X509CertificationRequest;
-use x509_parser::prelude::FromDer as _;
-
 use super::{Attributes, Operation, Plugin};
-use crate::auth::pki::Subject;
+use crate::auth::pki::{Request, Subject};
 use crate::auth::rbac::changes_nothing_else;
 use crate::auth::{MASTERS, signers};
-use crate::meta::{Status, pem};
+use crate::meta::Status;
 use crate::schema::Value;
 
 const GROUP: &str = "certificates.k8s.io";
@@ -135,11 +132,5 @@ pub(super) fn subject(request: &str) -> Result<Subject, String> {
     use base64::Engine as _;
     let engine = &base64::engine::general_purpose::STANDARD;
     let text = engine.decode(request).unwrap_or_default();
-    let blocks = pem::blocks(&String::from_utf8_lossy(&text));
-    let der = match blocks.first() {
-        Some(block) if block.label == "CERTIFICATE REQUEST" => &block.bytes,
-        _ => return Err("PEM block type must be CERTIFICATE REQUEST".to_owned()),
-    };
-    let (_, parsed) = X509CertificationRequest::from_der(der).map_err(|e| e.to_string())?;
-    Ok(Subject::of(&parsed.certification_request_info.subject))
+    Request::parse(&String::from_utf8_lossy(&text)).map(|request| request.subject)
 }

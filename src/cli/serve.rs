@@ -264,6 +264,7 @@ where
         &transport,
         controllers::Settings {
             root_ca: pki.ca_pem().to_owned(),
+            pki: Some(Arc::new(pki)),
         },
         CancellationToken::new(),
     );

@@ -11,6 +11,7 @@ mod names;
 pub mod queue;
 
 mod ca_publisher;
+mod certificates;
 mod cluster_roles;
 mod deployments;
 pub mod discovery;
@@ -53,10 +54,12 @@ pub struct Context {
 }
 
 /// Facts about the cluster that controllers need.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Default)]
 pub struct Settings {
     /// The certificates that clients in the cluster trust, in PEM.
     pub root_ca: String,
+    /// Who signs certificates; none where nobody does.
+    pub pki: Option<Arc<crate::auth::pki::Pki>>,
 }
 
 /// A controller by its upstream name.

@@ -4,8 +4,8 @@
 use futures::FutureExt as _;
 
 use super::{
-    Controller, ca_publisher, cluster_roles, deployments, endpoints, garbage, namespaces, quotas,
-    replicas, service_accounts, stateful_sets,
+    Controller, ca_publisher, certificates, cluster_roles, deployments, endpoints, garbage,
+    namespaces, quotas, replicas, service_accounts, stateful_sets,
 };
 
 const fn absent(name: &'static str, aliases: &'static str) -> Controller {
@@ -112,13 +112,30 @@ pub static CONTROLLERS: &[Controller] = &[
         stateful_sets::run
     ),
     absent("cronjob-controller", "cronjob"),
-    absent("certificatesigningrequest-signing-controller", "csrsigning"),
-    absent(
+    controller!(
+        "certificatesigningrequest-signing-controller",
+        "csrsigning",
+        "certificate-controller",
+        certificates::signing
+    ),
+    controller!(
         "certificatesigningrequest-approving-controller",
         "csrapproving",
+        "certificate-controller",
+        certificates::approving
     ),
-    absent("certificatesigningrequest-cleaner-controller", "csrcleaner"),
-    absent("podcertificaterequest-cleaner-controller", ""),
+    controller!(
+        "certificatesigningrequest-cleaner-controller",
+        "csrcleaner",
+        "certificate-controller",
+        certificates::cleaning
+    ),
+    controller!(
+        "podcertificaterequest-cleaner-controller",
+        "",
+        "podcertificaterequestcleaner",
+        certificates::cleaning_pods
+    ),
     absent("ttl-controller", "ttl"),
     off(absent("bootstrap-signer-controller", "bootstrapsigner")),
     off(absent("token-cleaner-controller", "tokencleaner")),
@@ -152,9 +169,11 @@ pub static CONTROLLERS: &[Controller] = &[
         "root-ca-cert-publisher",
         ca_publisher::run
     ),
-    absent(
+    controller!(
         "kube-apiserver-serving-clustertrustbundle-publisher-controller",
         "",
+        "kube-apiserver-serving-clustertrustbundle-publisher",
+        certificates::trust_bundles
     ),
     absent("ephemeral-volume-controller", "ephemeral-volume"),
     absent(

@@ -1,6 +1,5 @@
 //! The certificate authority and what it issues.
 
-use std::net::IpAddr;
 use std::time::Duration;
 
 use rcgen::{
@@ -14,6 +13,7 @@ use x509_parser::extensions::{GeneralName, ParsedExtension};
 use x509_parser::prelude::{FromDer as _, X509Certificate};
 
 use super::files::{self, Paths};
+use super::request::address;
 use super::{CA_DAYS, DAY, PkiError, RENEW_BEFORE, Subject};
 
 /// A certificate and its key, both PEM.
@@ -149,6 +149,22 @@ impl Authority {
         &self.certificate
     }
 
+    pub(super) fn key(&self) -> &KeyPair {
+        self.issuer.key()
+    }
+
+    /// Its name, DER, and the id of its key where it has one.
+    pub(super) fn identity(&self) -> Result<(Vec<u8>, Option<Vec<u8>>), String> {
+        let parsed = parse(&self.certificate)?;
+        let name = parsed.subject().as_raw().to_vec();
+        Ok((name, own_key(&parsed).map(<[u8]>::to_vec)))
+    }
+
+    /// Until when it can vouch for anything, in seconds since 1970.
+    pub(super) fn expires(&self) -> i64 {
+        parse(&self.certificate).map_or(0, |parsed| parsed.validity().not_after.timestamp())
+    }
+
     /// Issues a certificate for `key`, valid for `days` from five minutes ago on (clocks differ).
     pub(super) fn issue(
         &self,
@@ -227,7 +243,12 @@ fn params(
     };
     params.not_before = at(now - 300);
     params.not_after = at(now + days * DAY);
-    // Random, so that a certificate issued again for the same key has another number.
+    params.serial_number = Some(SerialNumber::from_slice(&serial(common_name)?));
+    Ok(params)
+}
+
+/// The number of a certificate: random, so that one issued again for the same key has another.
+pub(super) fn serial(common_name: &str) -> Result<[u8; 16], PkiError> {
     let mut serial = [0; 16];
     SystemRandom::new()
         .fill(&mut serial)
@@ -236,8 +257,7 @@ fn params(
             cause: "the system has no random numbers".into(),
         })?;
     serial[0] = serial[0] & 0x7f | 0x40;
-    params.serial_number = Some(SerialNumber::from_slice(&serial));
-    Ok(params)
+    Ok(serial)
 }
 
 fn cannot(what: &str) -> impl FnOnce(rcgen::Error) -> PkiError {
@@ -258,13 +278,6 @@ fn parse<'a>(der: &'a CertificateDer<'_>) -> Result<X509Certificate<'a>, String>
 fn names(certificate: &X509Certificate<'_>) -> Vec<String> {
     let Ok(Some(extension)) = certificate.subject_alternative_name() else {
         return Vec::new();
-    };
-    let address = |bytes: &[u8]| -> Option<IpAddr> {
-        match bytes.len() {
-            4 => Some(<[u8; 4]>::try_from(bytes).ok()?.into()),
-            16 => Some(<[u8; 16]>::try_from(bytes).ok()?.into()),
-            _ => None,
-        }
     };
     extension
         .value

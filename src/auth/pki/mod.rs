@@ -6,8 +6,10 @@
 //! nothing and an operator may put files of an own authority in place. What is there but cannot be read is refused:
 //! overwriting somebody's authority would cut off every client.
 
+mod der;
 mod files;
 mod issue;
+mod request;
 mod subject;
 mod tls;
 
@@ -24,6 +26,7 @@ use files::Paths;
 use issue::Authority;
 pub use issue::Issued;
 use issue::Leaf;
+pub use request::{Request, Terms};
 pub use subject::Subject;
 pub use tls::ClientCertificates;
 
@@ -236,6 +239,19 @@ impl Pki {
     /// The administrator's certificate (`kubernetes-admin` of `system:masters`) and key.
     pub fn admin(&self) -> Arc<Issued> {
         self.admin.load_full()
+    }
+
+    /// Until when the authority can vouch for anything, in seconds since 1970.
+    pub fn expires(&self) -> i64 {
+        self.authority.expires()
+    }
+
+    /// A certificate for what a request asks for, PEM.
+    ///
+    /// # Errors
+    /// [`PkiError::Issue`].
+    pub fn certify(&self, request: &Request, terms: &Terms) -> Result<String, PkiError> {
+        self.authority.certify(request, terms)
     }
 
     /// A certificate and key for a client: `name` of `group`, valid for `days`.

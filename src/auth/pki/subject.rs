@@ -5,6 +5,31 @@ use compact_str::CompactString;
 use x509_parser::der_parser::asn1_rs::Tag;
 use x509_parser::x509::{AttributeTypeAndValue, X509Name};
 
+use super::der;
+
+/// The attributes that a certificate takes over, by the last arc of 2.5.4, in the order in which they are written. Of the
+/// first ones there may be several, of the others the last counts.
+const SEVERAL: [u8; 7] = [6, 10, 11, 7, 8, 9, 17];
+const ONE: [u8; 2] = [3, 5];
+
+/// A subject as Go writes it again, DER: what it does not know is left out, so that nobody is certified to be what was not
+/// looked at.
+pub(super) fn rewritten(subject: &X509Name<'_>) -> Vec<u8> {
+    let values = |arc: u8| -> Vec<Vec<u8>> {
+        let own = [0x55, 0x04, arc];
+        subject
+            .iter_attributes()
+            .filter(|attribute| attribute.attr_type().as_bytes() == own)
+            .filter_map(text)
+            .map(|value| der::sequence(&[der::oid(&own), der::text(&value)]))
+            .collect()
+    };
+    let several = SEVERAL.into_iter().map(values);
+    let one = ONE.into_iter().map(|arc| Vec::from_iter(values(arc).pop()));
+    let all = several.chain(one).filter(|values| !values.is_empty());
+    der::sequence(&all.map(der::set).collect::<Vec<_>>())
+}
+
 /// The user that a subject stands for.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Subject {

@@ -274,3 +274,76 @@ fn a_renewed_certificate_serves_the_next_connection() {
     // Not yet valid now: the client sees the new certificate.
     assert!(handshake(&pki, &pki, "localhost", None).is_err());
 }
+
+#[test]
+fn requests_are_certified_for_what_they_ask() {
+    use rcgen::{CertificateParams, DnType, KeyPair};
+    use x509_parser::prelude::{FromDer as _, X509Certificate};
+    let dir = tempfile::tempdir().unwrap();
+    let pki = Pki::open_at(dir.path(), [""; 0], NOW).unwrap();
+    let key = KeyPair::generate().unwrap();
+    let mut params =
+        CertificateParams::new(vec!["n.example".to_owned(), "10.1.2.3".to_owned()]).unwrap();
+    let name = &mut params.distinguished_name;
+    name.push(DnType::CommonName, "system:node:ü");
+    name.push(DnType::OrganizationName, "system:nodes");
+    // Such as the uid of a user: nobody looks at it, so it is not certified.
+    name.push(DnType::CustomDnType(vec![1, 3, 6, 1, 4, 1, 57683, 2]), "1");
+    let pem = params.serialize_request(&key).unwrap().pem().unwrap();
+    let request = Request::parse(&pem).unwrap();
+    assert_eq!(request.subject.name, "system:node:ü");
+    assert_eq!(request.dns, ["n.example"]);
+    assert_eq!(request.addresses, ["10.1.2.3".parse::<IpAddr>().unwrap()]);
+    let terms = |usages: &[&str]| Terms {
+        usages: usages.iter().map(|usage| (*usage).to_owned()).collect(),
+        not_before: NOW,
+        not_after: NOW + DAY,
+    };
+    let usages = [
+        "client auth",
+        "signing",
+        "any",
+        "s/mime",
+        "email protection",
+    ];
+    let pem = pki.certify(&request, &terms(&usages)).unwrap();
+    let der = CertificateDer::from_pem_slice(pem.as_bytes()).unwrap();
+    let (rest, certificate) = X509Certificate::from_der(&der).unwrap();
+    assert!(rest.is_empty());
+    let ca = CertificateDer::from_pem_slice(pki.ca_pem().as_bytes()).unwrap();
+    let (_, ca) = X509Certificate::from_der(&ca).unwrap();
+    certificate.verify_signature(Some(ca.public_key())).unwrap();
+    assert_eq!(certificate.issuer().as_raw(), ca.subject().as_raw());
+    assert_eq!(
+        certificate.subject().to_string(),
+        "O=system:nodes, CN=system:node:ü"
+    );
+    assert_eq!(certificate.validity().not_before.timestamp(), NOW);
+    assert_eq!(certificate.validity().not_after.timestamp(), NOW + DAY);
+    assert!(!certificate.is_ca());
+    let usage = certificate.key_usage().unwrap().unwrap().value;
+    assert_eq!(usage.flags, 1);
+    let purposes = certificate.extended_key_usage().unwrap().unwrap().value;
+    assert!(purposes.any && purposes.client_auth && purposes.email_protection);
+    assert!(!purposes.server_auth && purposes.other.is_empty());
+    let names = certificate.subject_alternative_name().unwrap().unwrap();
+    assert_eq!(names.value.general_names.len(), 2);
+    assert!(pki.certify(&request, &terms(&["dancing"])).is_err());
+
+    // Signed by another key than its own.
+    let other = KeyPair::generate().unwrap().serialize_pem();
+    assert!(Request::parse(&other).is_err());
+    let forged = pem_with_last_byte_changed(&params, &key);
+    assert!(pki.certify(&forged, &terms(&[])).is_err());
+}
+
+fn pem_with_last_byte_changed(params: &rcgen::CertificateParams, key: &rcgen::KeyPair) -> Request {
+    use base64::Engine as _;
+    let mut der = params.serialize_request(key).unwrap().der().to_vec();
+    *der.last_mut().unwrap() ^= 1;
+    let text = base64::engine::general_purpose::STANDARD.encode(der);
+    Request::parse(&format!(
+        "-----BEGIN CERTIFICATE REQUEST-----\n{text}\n-----END CERTIFICATE REQUEST-----\n"
+    ))
+    .unwrap()
+}

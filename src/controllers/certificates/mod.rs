@@ -1,0 +1,260 @@
+//! certificatesigningrequest-signing-controller, -approving-controller and -cleaner-controller, and the cleaner of pods'
+//! requests. Follows k8s.io/kubernetes/pkg/controller/certificates.
+
+mod bundles;
+mod plan;
+
+use std::fmt::Display;
+use std::sync::Arc;
+use std::time::Duration;
+
+use compact_str::CompactString;
+use k8s_openapi::ByteString;
+use k8s_openapi::api::authorization::v1::{
+    ResourceAttributes, SubjectAccessReview, SubjectAccessReviewSpec,
+};
+use k8s_openapi::api::certificates::v1::{
+    CertificateSigningRequest, CertificateSigningRequestCondition, PodCertificateRequest,
+};
+use k8s_openapi::jiff::Timestamp;
+use kube::ResourceExt as _;
+use kube::api::{Api, DeleteParams, PostParams, Preconditions};
+
+pub use self::bundles::run as trust_bundles;
+use super::Context;
+use super::errors::{is_conflict, is_not_found};
+use super::informer::{Cached, Informer};
+use super::queue::{Next, Queue};
+use crate::auth::pki::Request;
+
+const WORKERS: usize = 5;
+/// How often requests are looked through for old ones.
+const SWEEP: Duration = Duration::from_secs(60 * 60);
+/// The same for those of pods.
+const SWEEP_PODS: Duration = Duration::from_secs(5 * 60);
+/// How old those of pods get, in seconds.
+const MOST_POD_SECONDS: i64 = 15 * 60;
+
+impl Cached for CertificateSigningRequest {}
+
+crate::slim!(
+    /// That a pod asked for a certificate.
+    PodRequest of PodCertificateRequest {}
+);
+
+/// Why a request has to be looked at again.
+#[derive(Debug, thiserror::Error)]
+enum Unfinished {
+    #[error("{}", super::errors::text(.0))]
+    Api(#[from] kube::Error),
+    #[error("unable to parse csr {name:?}: {why}")]
+    Unreadable { name: String, why: String },
+    #[error("error auto signing csr: {0}")]
+    Unsigned(#[from] crate::auth::pki::PkiError),
+    #[error("error auto signing csr: {0}")]
+    Refused(String),
+}
+
+/// Looks at every request that has no certificate yet, and again whenever it changes.
+async fn each<F, E>(context: &Context, look: impl Fn(Arc<CertificateSigningRequest>) -> F + Sync)
+where
+    F: Future<Output = Result<Next, E>>,
+    E: Display,
+{
+    let queue = Arc::new(Queue::<CompactString>::new());
+    let requests: Informer<CertificateSigningRequest> = context.informers.of();
+    let adds = queue.clone();
+    requests.subscribe(move |change| adds.add(change.key.name.clone()));
+    requests.synced().await;
+    let look = |name: CompactString| {
+        let request = requests
+            .get("", &name)
+            .filter(|request| !plan::is_issued(request));
+        let looked = request.map(&look);
+        async move {
+            match looked {
+                Some(looked) => looked.await,
+                None => Ok(Next::Done),
+            }
+        }
+    };
+    queue.work(WORKERS, &context.ends, look).await;
+}
+
+fn parsed(request: &CertificateSigningRequest) -> Result<Request, Unfinished> {
+    let text = String::from_utf8_lossy(&request.spec.request.0);
+    Request::parse(&text).map_err(|why| Unfinished::Unreadable {
+        name: request.name_any(),
+        why,
+    })
+}
+
+/// What a write of a request that may have changed meanwhile came to.
+fn written<T>(result: Result<T, kube::Error>) -> Result<Next, Unfinished> {
+    match result {
+        Ok(_) => Ok(Next::Done),
+        Err(error) if is_conflict(&error) || is_not_found(&error) => Ok(Next::Retry),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Runs the signing controller.
+pub async fn signing(context: Context) {
+    let Some(pki) = context.settings.pki.clone() else {
+        tracing::info!("nobody signs requests for certificates: there is no authority");
+        return context.ends.cancelled().await;
+    };
+    let api: Api<CertificateSigningRequest> = Api::all(context.client.clone());
+    let sign = |request: Arc<CertificateSigningRequest>| {
+        let (api, pki) = (&api, &pki);
+        async move {
+            if !plan::is_to_be_signed(&request) {
+                return Ok(Next::Done);
+            }
+            let asked = parsed(&request)?;
+            let mut signed = (*request).clone();
+            let status = signed.status.get_or_insert_default();
+            match plan::check(&request.spec, &asked) {
+                None => return Ok(Next::Done),
+                Some(Err(why)) => status
+                    .conditions
+                    .get_or_insert_default()
+                    .push(plan::condition("Failed", "SignerValidationFailure", why)),
+                Some(Ok(())) => {
+                    let now = crate::meta::time::now();
+                    let terms = plan::terms(&request.spec, now, pki.expires())
+                        .map_err(Unfinished::Refused)?;
+                    let certificate = pki.certify(&asked, &terms)?;
+                    status.certificate = Some(ByteString(certificate.into_bytes()));
+                }
+            }
+            let name = request.name_any();
+            written(
+                api.replace_status(&name, &PostParams::default(), &signed)
+                    .await,
+            )
+        }
+    };
+    each(&context, sign).await;
+}
+
+/// Runs the approving controller.
+pub async fn approving(context: Context) {
+    let api: Api<CertificateSigningRequest> = Api::all(context.client.clone());
+    let reviews: Api<SubjectAccessReview> = Api::all(context.client.clone());
+    let approve = |request: Arc<CertificateSigningRequest>| {
+        let (api, reviews) = (&api, &reviews);
+        async move {
+            if plan::is_judged(&request) {
+                return Ok(Next::Done);
+            }
+            let mut tried = false;
+            for (right, message) in plan::approvals(&request, &parsed(&request)?) {
+                tried = true;
+                let asked = reviews
+                    .create(&PostParams::default(), &review(&request, right))
+                    .await?;
+                if !asked.status.is_some_and(|status| status.allowed) {
+                    continue;
+                }
+                let mut approved = (*request).clone();
+                let status = approved.status.get_or_insert_default();
+                status
+                    .conditions
+                    .get_or_insert_default()
+                    .push(plan::condition(
+                        "Approved",
+                        "AutoApproved",
+                        message.to_owned(),
+                    ));
+                let name = request.name_any();
+                return written(
+                    api.replace_subresource("approval", &name, &PostParams::default(), &approved)
+                        .await,
+                );
+            }
+            // Who may not now may be allowed to later.
+            Ok(if tried { Next::Retry } else { Next::Done })
+        }
+    };
+    each(&context, approve).await;
+}
+
+/// Asks whether who wants a certificate may have it without anybody's word.
+fn review(request: &CertificateSigningRequest, right: &str) -> SubjectAccessReview {
+    let spec = &request.spec;
+    SubjectAccessReview {
+        spec: SubjectAccessReviewSpec {
+            user: spec.username.clone(),
+            uid: spec.uid.clone(),
+            groups: spec.groups.clone(),
+            extra: spec.extra.clone(),
+            resource_attributes: Some(ResourceAttributes {
+                group: Some("certificates.k8s.io".to_owned()),
+                version: Some("*".to_owned()),
+                resource: Some("certificatesigningrequests".to_owned()),
+                subresource: Some(right.to_owned()),
+                verb: Some("create".to_owned()),
+                ..ResourceAttributes::default()
+            }),
+            ..SubjectAccessReviewSpec::default()
+        },
+        ..SubjectAccessReview::default()
+    }
+}
+
+/// Runs the cleaner.
+pub async fn cleaning(context: Context) {
+    let requests: Informer<CertificateSigningRequest> = context.informers.of();
+    let api: Api<CertificateSigningRequest> = Api::all(context.client.clone());
+    sweep(&context, SWEEP, requests, |_| api.clone(), plan::is_old).await;
+}
+
+/// Runs the cleaner of pods' requests.
+pub async fn cleaning_pods(context: Context) {
+    let requests: Informer<PodRequest> = context.informers.of();
+    let api = |namespace: &str| {
+        Api::<PodCertificateRequest>::namespaced(context.client.clone(), namespace)
+    };
+    sweep(&context, SWEEP_PODS, requests, api, |request, now| {
+        let made = request.metadata.creation_timestamp.as_ref();
+        made.is_some_and(|made| now.as_second() - made.0.as_second() >= MOST_POD_SECONDS)
+    })
+    .await;
+}
+
+/// Deletes what is old, now and then.
+async fn sweep<P: Cached, K>(
+    context: &Context,
+    every: Duration,
+    cache: Informer<P>,
+    api: impl Fn(&str) -> Api<K>,
+    is_old: impl Fn(&P, Timestamp) -> bool,
+) where
+    K: Clone + serde::de::DeserializeOwned + std::fmt::Debug,
+{
+    cache.synced().await;
+    loop {
+        let now = Timestamp::now();
+        let all = cache.all();
+        for (key, object) in all.iter().filter(|(_, object)| is_old(object, now)) {
+            let params = DeleteParams {
+                preconditions: Some(Preconditions {
+                    uid: object.uid(),
+                    resource_version: None,
+                }),
+                ..DeleteParams::default()
+            };
+            match api(&key.namespace).delete(&key.name, &params).await {
+                Err(error) if !is_not_found(&error) && !is_conflict(&error) => {
+                    tracing::warn!(name = %key.name, %error, "an old request for a certificate cannot be deleted");
+                }
+                _ => {}
+            }
+        }
+        tokio::select! {
+            () = tokio::time::sleep(every) => {}
+            () = context.ends.cancelled() => return,
+        }
+    }
+}

@@ -1,0 +1,435 @@
+//! What is to be done about a request for a certificate.
+
+use std::collections::BTreeSet;
+
+use k8s_openapi::api::certificates::v1::CertificateSigningRequestSpec;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use k8s_openapi::jiff::Timestamp;
+use x509_parser::prelude::{FromDer as _, X509Certificate};
+
+use super::{CertificateSigningRequest, CertificateSigningRequestCondition, Request};
+use crate::auth::pki::Terms;
+use crate::meta::pem;
+
+const MINUTE: i64 = 60;
+const HOUR: i64 = 60 * MINUTE;
+/// How long certificates are valid that ask for nothing else, and at most, in seconds.
+const LONGEST: i64 = 365 * 24 * HOUR;
+const SHORTEST: i64 = 10 * MINUTE;
+/// By how much certificates begin before now, for clocks differ.
+const BACKDATE: i64 = 5 * MINUTE;
+/// What is shorter than this loses nothing at its end for that.
+const SHORT: i64 = 8 * HOUR;
+/// How long requests are kept that were answered,
+const ANSWERED: i64 = HOUR;
+/// and others.
+const PENDING: i64 = 24 * HOUR;
+
+/// The signer of certificates by which clients are known to the server,
+const CLIENT: &str = "kubernetes.io/kube-apiserver-client";
+/// the same for nodes,
+const KUBELET_CLIENT: &str = "kubernetes.io/kube-apiserver-client-kubelet";
+/// that of certificates by which nodes are known to the server when it asks them,
+const KUBELET_SERVING: &str = "kubernetes.io/kubelet-serving";
+/// and that of requests from before there were signers.
+const LEGACY: &str = "kubernetes.io/legacy-unknown";
+
+fn conditions(
+    request: &CertificateSigningRequest,
+) -> impl Iterator<Item = &CertificateSigningRequestCondition> {
+    let status = request.status.as_ref();
+    status
+        .into_iter()
+        .flat_map(|status| status.conditions.iter().flatten())
+}
+
+fn has(request: &CertificateSigningRequest, kind: &str) -> bool {
+    conditions(request).any(|condition| condition.type_ == kind)
+}
+
+fn usages(spec: &CertificateSigningRequestSpec) -> &[String] {
+    spec.usages.as_deref().unwrap_or_default()
+}
+
+/// Whether it has its certificate.
+pub(super) fn is_issued(request: &CertificateSigningRequest) -> bool {
+    let status = request.status.as_ref();
+    status
+        .and_then(|status| status.certificate.as_ref())
+        .is_some_and(|certificate| !certificate.0.is_empty())
+}
+
+/// Whether somebody said yes or no to it.
+pub(super) fn is_judged(request: &CertificateSigningRequest) -> bool {
+    has(request, "Approved") || has(request, "Denied")
+}
+
+/// Whether it is approved, and nothing is wrong with it.
+pub(super) fn is_to_be_signed(request: &CertificateSigningRequest) -> bool {
+    let failed = conditions(request)
+        .any(|condition| condition.type_ == "Failed" && condition.status == "True");
+    has(request, "Approved") && !has(request, "Denied") && !failed
+}
+
+/// A condition that is true.
+pub(super) fn condition(
+    kind: &str,
+    reason: &str,
+    message: String,
+) -> CertificateSigningRequestCondition {
+    CertificateSigningRequestCondition {
+        type_: kind.to_owned(),
+        status: "True".to_owned(),
+        reason: Some(reason.to_owned()),
+        message: Some(message),
+        ..CertificateSigningRequestCondition::default()
+    }
+}
+
+/// Whether the signer may sign a request; none for a signer that is not of this server.
+///
+/// # Errors
+/// What the signer does not take, in upstream's words.
+pub(super) fn check(
+    spec: &CertificateSigningRequestSpec,
+    request: &Request,
+) -> Option<Result<(), String>> {
+    let usages = usages(spec);
+    Some(match spec.signer_name.as_str() {
+        CLIENT => client_usages(usages),
+        KUBELET_CLIENT => kubelet(request, usages, false),
+        KUBELET_SERVING => kubelet(request, usages, true),
+        LEGACY => Ok(()),
+        _ => return None,
+    })
+}
+
+fn client_usages(usages: &[String]) -> Result<(), String> {
+    const CLIENT_AUTH: &str = "client auth";
+    let known = ["digital signature", "key encipherment", CLIENT_AUTH];
+    if let Some(other) = usages.iter().find(|usage| !known.contains(&usage.as_str())) {
+        return Err(format!("invalid usage for client certificate: {other}"));
+    }
+    if !usages.iter().any(|usage| usage == CLIENT_AUTH) {
+        return Err(format!(
+            "missing required usage for client certificate: {CLIENT_AUTH}"
+        ));
+    }
+    Ok(())
+}
+
+/// Whether a request is one that a node makes: to serve, or to be known as a client.
+fn kubelet(request: &Request, usages: &[String], serving: bool) -> Result<(), String> {
+    if request.subject.groups != ["system:nodes"] {
+        return Err("subject organization is not system:nodes".to_owned());
+    }
+    let named = [
+        ("DNS", !request.dns.is_empty()),
+        ("Email", !request.emails.is_empty()),
+        ("IP", !request.addresses.is_empty()),
+        ("URI", !request.uris.is_empty()),
+    ];
+    if serving && request.dns.is_empty() && request.addresses.is_empty() {
+        return Err("DNS or IP subjectAltName is required".to_owned());
+    }
+    let refused = named
+        .iter()
+        .find(|(what, there)| *there && !(serving && matches!(*what, "DNS" | "IP")));
+    if let Some((what, _)) = refused {
+        return Err(format!("{what} subjectAltNames are not allowed"));
+    }
+    let purpose = if serving {
+        "server auth"
+    } else {
+        "client auth"
+    };
+    let usages: BTreeSet<&str> = usages.iter().map(String::as_str).collect();
+    let all = BTreeSet::from(["digital signature", "key encipherment", purpose]);
+    // Keys that are not RSA encipher nothing.
+    let others = BTreeSet::from(["digital signature", purpose]);
+    if usages != all && usages != others {
+        let listed: Vec<&str> = all.into_iter().collect();
+        return Err(format!("usages did not match [{}]", listed.join(" ")));
+    }
+    if !request.subject.name.starts_with("system:node:") {
+        return Err("subject common name does not begin with system:node:".to_owned());
+    }
+    Ok(())
+}
+
+/// What a certificate is issued for at `now`, by an authority that expires then (seconds since 1970).
+///
+/// # Errors
+/// The authority has expired.
+pub(super) fn terms(
+    spec: &CertificateSigningRequestSpec,
+    now: i64,
+    authority_expires: i64,
+) -> Result<Terms, String> {
+    let asked = spec.expiration_seconds.map_or(LONGEST, i64::from);
+    let seconds = asked.clamp(SHORTEST, LONGEST);
+    let end = now + seconds - if seconds < SHORT { 0 } else { BACKDATE };
+    if now >= authority_expires {
+        let at = crate::meta::time::print(authority_expires);
+        return Err(format!("the signer has expired: NotAfter={at}"));
+    }
+    Ok(Terms {
+        usages: usages(spec).to_vec(),
+        not_before: now - BACKDATE,
+        not_after: end.min(authority_expires),
+    })
+}
+
+/// The rights by which a request is approved without anybody's word, and what is then said.
+pub(super) fn approvals(
+    request: &CertificateSigningRequest,
+    asked: &Request,
+) -> Vec<(&'static str, &'static str)> {
+    let spec = &request.spec;
+    if spec.signer_name != KUBELET_CLIENT || kubelet(asked, usages(spec), false).is_err() {
+        return Vec::new();
+    }
+    let own = spec.username.as_deref() == Some(&asked.subject.name);
+    let own = own.then_some((
+        "selfnodeclient",
+        "Auto approving self kubelet client certificate after SubjectAccessReview.",
+    ));
+    let any = (
+        "nodeclient",
+        "Auto approving kubelet client certificate after SubjectAccessReview.",
+    );
+    own.into_iter().chain([any]).collect()
+}
+
+/// Whether nobody needs a request any more.
+pub(super) fn is_old(request: &CertificateSigningRequest, now: Timestamp) -> bool {
+    let older = |time: Option<&Time>, seconds: i64| {
+        time.is_some_and(|time| now.as_second() - time.0.as_second() > seconds)
+    };
+    let issued = is_issued(request);
+    if conditions(request).next().is_none() {
+        return older(request.metadata.creation_timestamp.as_ref(), PENDING);
+    }
+    conditions(request).any(|condition| {
+        let since = condition.last_update_time.as_ref();
+        match condition.type_.as_str() {
+            "Denied" | "Failed" => older(since, ANSWERED),
+            "Approved" if issued => older(since, ANSWERED) || has_expired(request, now),
+            "Approved" => older(since, PENDING),
+            _ => false,
+        }
+    })
+}
+
+/// Whether the certificate that was issued is valid no longer.
+fn has_expired(request: &CertificateSigningRequest, now: Timestamp) -> bool {
+    let status = request.status.as_ref();
+    let bytes = status.and_then(|status| status.certificate.as_ref());
+    let text = String::from_utf8_lossy(bytes.map_or(&[], |bytes| &bytes.0));
+    let blocks = pem::blocks(&text);
+    let first = blocks
+        .first()
+        .and_then(|block| X509Certificate::from_der(&block.bytes).ok());
+    first.is_some_and(|(_, first)| now.as_second() > first.validity().not_after.timestamp())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn asked(name: &str, groups: &[&str]) -> Request {
+        let mut request = Request::parse(include_str!("request.pem")).unwrap();
+        request.subject.name = name.into();
+        request.subject.groups = groups.iter().map(|group| (*group).into()).collect();
+        request
+    }
+
+    fn words(text: &str) -> Vec<String> {
+        text.split(',').map(str::to_owned).collect()
+    }
+
+    #[test]
+    fn signers_take_what_they_are_for() {
+        let nodes = &["system:nodes"][..];
+        let node = || asked("system:node:n", nodes);
+        let with_dns = || {
+            let mut request = node();
+            request.dns.push("n".to_owned());
+            request
+        };
+        let with_mail = || {
+            let mut request = with_dns();
+            request.emails.push("a@b".to_owned());
+            request
+        };
+        let client = "digital signature,client auth";
+        let serving = "server auth,key encipherment,digital signature";
+        for (signer, request, usages, wanted) in [
+            (CLIENT, asked("a", &["b"]), "client auth", "ok"),
+            (
+                CLIENT,
+                asked("a", &[]),
+                "client auth,server auth",
+                "invalid usage for client certificate: server auth",
+            ),
+            (
+                CLIENT,
+                asked("a", &[]),
+                "digital signature",
+                "missing required usage for client certificate: client auth",
+            ),
+            (KUBELET_CLIENT, node(), client, "ok"),
+            (
+                KUBELET_CLIENT,
+                asked("system:node:n", &["system:nodes", "x"]),
+                client,
+                "subject organization is not system:nodes",
+            ),
+            (
+                KUBELET_CLIENT,
+                with_dns(),
+                client,
+                "DNS subjectAltNames are not allowed",
+            ),
+            (
+                KUBELET_CLIENT,
+                node(),
+                "client auth",
+                "usages did not match [client auth digital signature key encipherment]",
+            ),
+            (
+                KUBELET_CLIENT,
+                asked("n", nodes),
+                client,
+                "subject common name does not begin with system:node:",
+            ),
+            (KUBELET_SERVING, with_dns(), serving, "ok"),
+            (
+                KUBELET_SERVING,
+                node(),
+                serving,
+                "DNS or IP subjectAltName is required",
+            ),
+            (
+                KUBELET_SERVING,
+                with_mail(),
+                serving,
+                "Email subjectAltNames are not allowed",
+            ),
+            (
+                KUBELET_SERVING,
+                with_dns(),
+                client,
+                "usages did not match [digital signature key encipherment server auth]",
+            ),
+            (LEGACY, asked("", &[]), "any", "ok"),
+            ("example.com/own", asked("", &[]), "any", "not ours"),
+        ] {
+            let spec = CertificateSigningRequestSpec {
+                signer_name: signer.to_owned(),
+                usages: Some(words(usages)),
+                ..CertificateSigningRequestSpec::default()
+            };
+            let found = match check(&spec, &request) {
+                None => "not ours".to_owned(),
+                Some(Ok(())) => "ok".to_owned(),
+                Some(Err(why)) => why,
+            };
+            assert_eq!(found, wanted, "{signer} {usages}");
+        }
+    }
+
+    #[test]
+    fn certificates_last_as_long_as_asked_for_within_bounds() {
+        const NOW: i64 = 1_000_000_000;
+        let until = |seconds: Option<i32>, expires: i64| {
+            let spec = CertificateSigningRequestSpec {
+                expiration_seconds: seconds,
+                ..CertificateSigningRequestSpec::default()
+            };
+            terms(&spec, NOW, NOW + expires).map(|terms| {
+                assert_eq!(terms.not_before, NOW - 300);
+                terms.not_after - NOW
+            })
+        };
+        let far = 100 * LONGEST;
+        assert_eq!(until(None, far), Ok(LONGEST - 300));
+        assert_eq!(until(Some(i32::MAX), far), Ok(LONGEST - 300));
+        assert_eq!(until(Some(1), far), Ok(600));
+        assert_eq!(until(Some(3600), far), Ok(3600), "short ones end as asked");
+        assert_eq!(until(Some(8 * 3600), far), Ok(8 * 3600 - 300));
+        assert_eq!(until(None, 77), Ok(77), "none outlives its authority");
+        assert!(
+            until(None, 0)
+                .unwrap_err()
+                .starts_with("the signer has expired")
+        );
+    }
+
+    #[test]
+    fn nodes_are_approved_by_their_rights() {
+        let request = |user: &str, signer: &str| CertificateSigningRequest {
+            spec: CertificateSigningRequestSpec {
+                username: Some(user.to_owned()),
+                signer_name: signer.to_owned(),
+                usages: Some(words("digital signature,client auth")),
+                ..CertificateSigningRequestSpec::default()
+            },
+            ..CertificateSigningRequest::default()
+        };
+        let rights = |request: &CertificateSigningRequest, asked: &Request| -> Vec<&str> {
+            let approvals = approvals(request, asked);
+            approvals.into_iter().map(|(right, _)| right).collect()
+        };
+        let node = asked("system:node:n", &["system:nodes"]);
+        let (own, other) = ("system:node:n", "system:bootstrap:a");
+        assert_eq!(
+            rights(&request(own, KUBELET_CLIENT), &node),
+            ["selfnodeclient", "nodeclient"]
+        );
+        assert_eq!(
+            rights(&request(other, KUBELET_CLIENT), &node),
+            ["nodeclient"]
+        );
+        assert_eq!(rights(&request(own, KUBELET_SERVING), &node), [""; 0]);
+        let master = asked("system:node:n", &["system:masters"]);
+        assert_eq!(rights(&request(own, KUBELET_CLIENT), &master), [""; 0]);
+    }
+
+    #[test]
+    fn old_requests_go() {
+        let now: Timestamp = "2026-01-03T00:00:00Z".parse().unwrap();
+        let old = |status: &str, seconds: i64| {
+            let at = crate::meta::time::print(now.as_second() - seconds);
+            let text = format!(
+                r#"{{"metadata":{{"creationTimestamp":"{at}"}},"spec":{{"request":"","signerName":"","usages":[]}},"status":{}}}"#,
+                status.replace("AT", &at)
+            );
+            is_old(&serde_json::from_str(&text).unwrap(), now)
+        };
+        let with = |kind: &str, rest: &str| {
+            format!(
+                r#"{{"conditions":[{{"type":"{kind}","status":"True","lastUpdateTime":"AT"}}]{rest}}}"#
+            )
+        };
+        for (status, after) in [
+            ("{}".to_owned(), PENDING),
+            (with("Approved", ""), PENDING),
+            (with("Approved", r#","certificate":"YQ==""#), ANSWERED),
+            (with("Denied", ""), ANSWERED),
+            (with("Failed", ""), ANSWERED),
+        ] {
+            assert!(!old(&status, after), "{status}");
+            assert!(old(&status, after + 1), "{status}");
+        }
+        let signed = |kind: &str| {
+            serde_json::from_str(&format!(
+                r#"{{"spec":{{"request":"","signerName":"","usages":[]}},"status":{}}}"#,
+                with(kind, "").replace("AT", "2026-01-03T00:00:00Z")
+            ))
+            .unwrap()
+        };
+        assert!(is_to_be_signed(&signed("Approved")));
+        assert!(!is_to_be_signed(&signed("Denied")) && is_judged(&signed("Denied")));
+    }
+}
