@@ -1,7 +1,7 @@
 //! reddwarf: the Kubernetes API for a host of zones, in one binary.
 //!
 //! Arrows point down this list and never up: `cli → {api, controllers, scheduler, node} →
-//! {resources, auth, admission, patch, schema, meta} → store`, and `node → {zone, storage, net}`.
+//! {resources, auth, admission, patch, schema, meta} → store`, and `node → {zone, storage, net} → illumos`.
 
 pub mod admission;
 pub mod api;
@@ -10,6 +10,7 @@ pub mod auth;
 pub mod cli;
 pub mod controllers;
 pub mod fakehost;
+pub mod illumos;
 pub mod meta;
 pub mod net;
 pub mod node;

@@ -3,6 +3,7 @@
 //! ```text
 //! IMAGES/layers/HEX/          a sealed layer            IMAGES/layers/.HEX   one being unpacked
 //! ZONES/roots/OWNER/NAME/{upper,work}                   VOLUMES/NAME/        a volume
+//! ZONES/homes/OWNER/          what processes write beside their roots
 //! ```
 
 use std::fs;
@@ -43,6 +44,9 @@ impl Directories {
     }
     fn root(&self, name: &str) -> PathBuf {
         self.zones.join("roots").join(name)
+    }
+    fn home(&self, owner: &str) -> PathBuf {
+        self.zones.join("homes").join(owner)
     }
     fn volume(&self, name: &str) -> PathBuf {
         self.volumes.join(name)
@@ -202,6 +206,40 @@ impl StorageEngine for Directories {
                 _ => {}
             }
             remove_tree(&doomed).map_err(|error| failed("remove the layer", from.display(), error))
+        })
+        .boxed()
+    }
+
+    fn make_home<'a>(&'a self, owner: &'a str, _: Option<u64>) -> Answer<'a, PathBuf> {
+        let home = self.home(owner);
+        let checked = plain("make the home", owner);
+        blocking(move || {
+            checked?;
+            fs::create_dir_all(&home)
+                .map_err(|error| failed("make the home", home.display(), error))?;
+            Ok(home)
+        })
+        .boxed()
+    }
+
+    fn remove_home<'a>(&'a self, owner: &'a str) -> Answer<'a, ()> {
+        let (home, roots) = (self.home(owner), self.root(owner));
+        let checked = plain("remove the home", owner);
+        blocking(move || {
+            checked?;
+            for path in [roots, home] {
+                remove_tree(&path)
+                    .map_err(|error| failed("remove the home", path.display(), error))?;
+            }
+            Ok(())
+        })
+        .boxed()
+    }
+
+    fn homes(&self) -> Answer<'_, Vec<String>> {
+        let directory = self.zones.join("homes");
+        blocking(move || {
+            names(&directory).map_err(|error| failed("read", directory.display(), error))
         })
         .boxed()
     }

@@ -7,6 +7,7 @@
 pub mod beneath;
 mod config;
 mod directories;
+pub mod zfs;
 
 use std::path::PathBuf;
 
@@ -17,6 +18,7 @@ use crate::zone::Root;
 pub use config::{ConfigError, StoragePoolConfig};
 pub use directories::Directories;
 pub(crate) use directories::remove_tree;
+pub use zfs::ZfsStorageEngine;
 
 /// What an operation resolves to.
 pub type Answer<'a, T> = BoxFuture<'a, Result<T, StorageError>>;
@@ -117,6 +119,16 @@ pub trait StorageEngine: Send + Sync + 'static {
 
     /// Removes a layer that no root and no other layer uses.
     fn remove_layer<'a>(&'a self, chain: &'a str) -> Answer<'a, ()>;
+
+    /// A directory that the processes of `owner` may write, beside their roots, made if it is missing; with `quota`,
+    /// all that they write is limited to so many bytes where the engine can do that.
+    fn make_home<'a>(&'a self, owner: &'a str, quota: Option<u64>) -> Answer<'a, PathBuf>;
+
+    /// Removes the directory of `owner` with everything in it, and its roots.
+    fn remove_home<'a>(&'a self, owner: &'a str) -> Answer<'a, ()>;
+
+    /// Everybody who has such a directory.
+    fn homes(&self) -> Answer<'_, Vec<String>>;
 
     /// A writable root named `name` (`OWNER/NAME-GENERATION`) made of the layers `chains`, lowest first.
     fn make_root<'a>(&'a self, name: &'a str, chains: &'a [String]) -> Answer<'a, Root>;

@@ -1,0 +1,209 @@
+//! Tools of this host, as processes.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::FutureExt as _;
+use futures::future::BoxFuture;
+use parking_lot::Mutex;
+use rustix::process::{Pid, Signal};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::task::JoinHandle;
+
+use super::{Class, Command, Failure, Output, Tools};
+
+/// How much a tool may print; the rest is read and thrown away.
+const MOST: usize = 8 << 20;
+/// How long output may lag behind the end of a tool that left somebody behind who holds it open.
+const LAST_WORDS: Duration = Duration::from_millis(500);
+/// How long what was killed may take to be gone: a process in the kernel ends when its call returns.
+const GONE: Duration = Duration::from_secs(60);
+/// How often it is looked whether it is gone; nobody tells who is not its parent.
+const LOOK: Duration = Duration::from_millis(50);
+
+/// Becomes a command after leaving word of its process id, so that there is no moment at which it runs unknown.
+const NOTED: &str = "echo $$ >\"$1.new\" && mv \"$1.new\" \"$1\" && shift && exec \"$@\"";
+
+/// Tools as processes: each in a group of its own, in `/`, with no environment but the search path and the C locale.
+pub struct HostTools {
+    /// Where tools are, if not where illumos has them.
+    directory: Option<PathBuf>,
+    /// Process ids of commands that may leave something running, a file an owner.
+    notes: PathBuf,
+}
+
+impl HostTools {
+    /// The tools of this host, or those of `directory`, which get this process's environment too. `notes` is a
+    /// directory that does not outlive a reboot of the host; it is made.
+    ///
+    /// # Errors
+    /// `notes` cannot be made.
+    pub fn new(directory: Option<&Path>, notes: &Path) -> io::Result<Self> {
+        std::fs::create_dir_all(notes)?;
+        Ok(HostTools {
+            directory: directory.map(Path::to_owned),
+            notes: notes.to_owned(),
+        })
+    }
+
+    fn path(&self, command: &Command) -> PathBuf {
+        match &self.directory {
+            Some(directory) => directory.join(command.tool.name()),
+            None => command.tool.path().into(),
+        }
+    }
+
+    fn note(&self, owner: &str) -> PathBuf {
+        self.notes.join(owner)
+    }
+
+    fn process(&self, command: &Command) -> tokio::process::Command {
+        let path = self.path(command);
+        let mut process = match &command.owner {
+            None => tokio::process::Command::new(path),
+            Some(owner) => {
+                let mut shell = tokio::process::Command::new("/bin/sh");
+                shell
+                    .args(["-c", NOTED, "sh"])
+                    .arg(self.note(owner))
+                    .arg(path);
+                shell
+            }
+        };
+        process
+            .args(&command.arguments)
+            .current_dir("/")
+            .process_group(0)
+            .stdin(match command.input {
+                Some(_) => Stdio::piped(),
+                None => Stdio::null(),
+            })
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        if self.directory.is_none() {
+            process.env_clear();
+            process.env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin");
+        }
+        process.env("LC_ALL", "C");
+        process
+    }
+
+    async fn carry_out(&self, command: &Command) -> Result<Output, Failure> {
+        let failed = |class, said: String| Failure {
+            class,
+            command: command.to_string(),
+            said,
+        };
+        let broken = |error: io::Error| failed(Class::Other, error.to_string());
+        let path = self.path(command);
+        if !path.exists() {
+            let said = format!("{} is not there", path.display());
+            return Err(failed(Class::NoTool, said));
+        }
+        let mut child = self.process(command).spawn().map_err(broken)?;
+        let group = child.id().and_then(|id| Pid::from_raw(id as i32));
+        if let (Some(input), Some(mut stdin)) = (&command.input, child.stdin.take()) {
+            let input = input.clone().into_bytes();
+            tokio::spawn(async move {
+                // A tool that does not read is told by its own exit status.
+                let _ = stdin.write_all(&input).await;
+            });
+        }
+        let stdout = gather(child.stdout.take());
+        let stderr = gather(child.stderr.take());
+        let status = match tokio::time::timeout(command.limit, child.wait()).await {
+            Ok(status) => status.map_err(broken)?,
+            Err(_) => {
+                if let Some(group) = group {
+                    let _ = rustix::process::kill_process_group(group, Signal::KILL);
+                }
+                let _ = tokio::time::timeout(GONE, child.wait()).await;
+                let limit = command.limit.as_secs();
+                let said = format!("it did not end within {limit} s and was killed");
+                return Err(failed(Class::TimedOut, said));
+            }
+        };
+        let (stdout, stderr) = (stdout.words().await, stderr.words().await);
+        if let Some(owner) = &command.owner {
+            let _ = std::fs::remove_file(self.note(owner));
+        }
+        match status.code() {
+            Some(0) => Ok(Output { stdout, stderr }),
+            Some(code) => Err(Failure::of(command, code, &stdout, &stderr)),
+            None => Err(failed(Class::Killed, "it was killed".into())),
+        }
+    }
+}
+
+/// What a tool printed so far, and the task that reads on.
+struct Gathered {
+    kept: Arc<Mutex<Vec<u8>>>,
+    reading: JoinHandle<()>,
+}
+
+fn gather<R: AsyncRead + Send + Unpin + 'static>(from: Option<R>) -> Gathered {
+    let kept: Arc<Mutex<Vec<u8>>> = Arc::default();
+    let keep = kept.clone();
+    let reading = tokio::spawn(async move {
+        let Some(mut from) = from else { return };
+        let mut buffer = vec![0; 16 << 10];
+        while let Ok(count @ 1..) = from.read(&mut buffer).await {
+            let mut kept = keep.lock();
+            let room = MOST.saturating_sub(kept.len()).min(count);
+            kept.extend_from_slice(&buffer[..room]);
+        }
+    });
+    Gathered { kept, reading }
+}
+
+impl Gathered {
+    async fn words(mut self) -> String {
+        if tokio::time::timeout(LAST_WORDS, &mut self.reading)
+            .await
+            .is_err()
+        {
+            // zoneadmd(8) may have been started meanwhile and hold it open: what was said is said.
+            self.reading.abort();
+        }
+        String::from_utf8_lossy(&self.kept.lock()).into_owned()
+    }
+}
+
+impl Tools for HostTools {
+    fn run<'a>(&'a self, command: &'a Command) -> BoxFuture<'a, Result<Output, Failure>> {
+        self.carry_out(command).boxed()
+    }
+
+    fn settle<'a>(&'a self, owner: &'a str) -> BoxFuture<'a, Result<(), Failure>> {
+        async move {
+            let note = self.note(owner);
+            let Ok(text) = std::fs::read_to_string(&note) else {
+                return Ok(());
+            };
+            if let Some(group) = text.trim().parse().ok().and_then(Pid::from_raw) {
+                let begun = std::time::Instant::now();
+                // The group is the command's for as long as one of its processes lives: ids of groups in use are
+                // not given out again, and notes do not outlive a boot of the host.
+                while rustix::process::test_kill_process_group(group).is_ok() {
+                    let _ = rustix::process::kill_process_group(group, Signal::KILL);
+                    if begun.elapsed() > GONE {
+                        return Err(Failure {
+                            class: Class::TimedOut,
+                            command: format!("kill -9 -{}", group.as_raw_nonzero()),
+                            said: format!(
+                                "a command of {owner} that an earlier agent began does not end"
+                            ),
+                        });
+                    }
+                    tokio::time::sleep(LOOK).await;
+                }
+            }
+            let _ = std::fs::remove_file(&note);
+            Ok(())
+        }
+        .boxed()
+    }
+}

@@ -1,0 +1,774 @@
+//! ZFS: layers, roots and volumes are datasets; a root is a clone of its topmost layer's snapshot.
+//!
+//! ```text
+//! IMAGES/layer-HEX@ready            a complete layer: `root/` in it is everything up to it. A clone of the one below
+//! IMAGES/sandbox-HEX@ready          what zones are installed from
+//! ZONES/NAME                        a zone's own (zoneadm makes it): nothing of ours is below
+//! ZONES/pods/OWNER                  a home: read-only but for what is mounted in it
+//! ZONES/pods/OWNER/rw               what its processes write beside their roots, at OWNER/rw
+//! ZONES/pods/OWNER/NAME-GENERATION  a root, at OWNER/c/NUMBER
+//! VOLUMES/NAME                      a volume
+//! ```
+//! Each dataset that the engine makes has the property `reddwarf:is`; what has such a name without it is refused and
+//! left alone. What is listed is believed, nothing is remembered.
+
+pub mod names;
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::HashMap;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::FutureExt as _;
+use parking_lot::Mutex;
+
+use super::{
+    Answer, Capacity, LayerDirectory, StorageEngine, StorageError, StoragePoolConfig, Volume,
+    Whiteouts,
+};
+use crate::illumos::{Class, Command, Failure, Tools};
+use crate::zone::Root;
+use names::{HomeDirectories, Names, Row};
+
+/// How often something that is busy is asked again, and the wait between: unmounts of a zone that ends take a moment.
+const BUSY: (u32, Duration) = (20, Duration::from_millis(250));
+
+/// The engine of ZFS.
+pub struct ZfsStorageEngine {
+    tools: Arc<dyn Tools>,
+    names: Names,
+    /// Reserve what volumes are promised.
+    reserve: bool,
+    /// One change a home at a time.
+    homes: Mutex<HashMap<String, Arc<tokio::sync::Mutex<()>>>>,
+}
+
+impl ZfsStorageEngine {
+    /// An engine on the datasets of `config`; nothing is made before [`StorageEngine::prepare`]. With `reserve`,
+    /// volumes have the room that they are promised from the beginning.
+    ///
+    /// # Errors
+    /// A name that cannot be a dataset's.
+    pub fn new(
+        tools: Arc<dyn Tools>,
+        config: StoragePoolConfig,
+        reserve: bool,
+    ) -> Result<Self, super::ConfigError> {
+        names::check(&config)?;
+        Ok(ZfsStorageEngine {
+            tools,
+            names: Names(config),
+            reserve,
+            homes: Mutex::default(),
+        })
+    }
+
+    /// The names of its datasets.
+    pub fn names(&self) -> &Names {
+        &self.names
+    }
+
+    async fn run(&self, operation: &'static str, command: Command) -> Result<String, StorageError> {
+        match self.tools.run(&command).await {
+            Ok(output) => Ok(output.stdout),
+            Err(failure) => Err(failed(operation, &command, failure)),
+        }
+    }
+
+    /// A file system, and what is directly below it: nothing if it is not there.
+    async fn rows(
+        &self,
+        operation: &'static str,
+        dataset: &str,
+        below: bool,
+    ) -> Result<Vec<Row>, StorageError> {
+        let command = names::list(dataset, below);
+        match self.tools.run(&command).await {
+            Ok(output) => Ok(names::rows(&output.stdout)),
+            Err(failure) if failure.not_found() => Ok(Vec::new()),
+            Err(failure) => Err(failed(operation, &command, failure)),
+        }
+    }
+
+    async fn row(
+        &self,
+        operation: &'static str,
+        dataset: &str,
+    ) -> Result<Option<Row>, StorageError> {
+        Ok(self
+            .rows(operation, dataset, false)
+            .await?
+            .into_iter()
+            .next())
+    }
+
+    /// Where a file system is mounted; it is mounted if it was not.
+    async fn at(&self, operation: &'static str, row: &Row) -> Result<PathBuf, StorageError> {
+        let Some(path) = row.mountpoint.clone() else {
+            return Err(StorageError::Refused {
+                operation,
+                what: row.name.clone(),
+                reason: format!(
+                    "its mountpoint is none or legacy; give it one (zfs set mountpoint=/PATH {})",
+                    row.name
+                ),
+            });
+        };
+        if !row.mounted {
+            self.run(operation, names::mount(&row.name)).await?;
+        }
+        Ok(path)
+    }
+
+    /// Makes a file system or clone unless it is there; what is there must have the mark and the origin.
+    async fn ensure(
+        &self,
+        operation: &'static str,
+        dataset: &str,
+        mark: &str,
+        origin: Option<&str>,
+        make: Command,
+    ) -> Result<PathBuf, StorageError> {
+        for _ in 0..2 {
+            if let Some(row) = self.row(operation, dataset).await? {
+                if row.mark.as_deref() != Some(mark) || row.origin.as_deref() != origin {
+                    return Err(foreign(operation, dataset));
+                }
+                return self.at(operation, &row).await;
+            }
+            match self.tools.run(&make).await {
+                Ok(_) => {}
+                // Made by somebody else meanwhile, or left unmounted: looking tells.
+                Err(failure) if matches!(failure.class, Class::Exists | Class::NotMounted) => {}
+                Err(failure) => return Err(failed(operation, &make, failure)),
+            }
+        }
+        Err(StorageError::Failed {
+            operation,
+            what: dataset.to_owned(),
+            cause: "it was made and is gone again".into(),
+        })
+    }
+
+    /// Ends a dataset of ours; one that is not there is ended.
+    async fn end(
+        &self,
+        operation: &'static str,
+        dataset: &str,
+        mark: &str,
+        all: bool,
+    ) -> Result<(), StorageError> {
+        let Some(row) = self.row(operation, dataset).await? else {
+            return Ok(());
+        };
+        if row.mark.as_deref() != Some(mark) {
+            return Err(foreign(operation, dataset));
+        }
+        let command = names::destroy(dataset, all);
+        let mut left = BUSY.0;
+        loop {
+            match self.tools.run(&command).await {
+                Ok(_) => return Ok(()),
+                Err(failure) if failure.not_found() => return Ok(()),
+                Err(failure) if failure.class == Class::Busy && left > 0 => {
+                    left -= 1;
+                    tokio::time::sleep(BUSY.1).await;
+                }
+                Err(failure) => return Err(failed(operation, &command, failure)),
+            }
+        }
+    }
+
+    fn lock(&self, owner: &str) -> Arc<tokio::sync::Mutex<()>> {
+        let mut homes = self.homes.lock();
+        homes.retain(|_, lock| Arc::strong_count(lock) > 1);
+        homes.entry(owner.to_owned()).or_default().clone()
+    }
+
+    /// The home of an owner with its roots. Its lock is held by the caller.
+    async fn open_home(
+        &self,
+        owner: &str,
+        quota: Option<u64>,
+    ) -> Result<(HomeDirectories, Vec<Row>), StorageError> {
+        const OPERATION: &str = "make the home";
+        let home = self.names.home(owner);
+        let rows = self.rows(OPERATION, &home, true).await?;
+        let own = rows.iter().find(|row| row.name == home);
+        let whole = own.is_some_and(|row| row.readonly && row.mark.as_deref() == Some("home"));
+        let ([first], after) = names::make_home(&self.names, owner, quota);
+        let at = match own {
+            Some(own) if whole => self.at(OPERATION, own).await?,
+            _ => self.ensure(OPERATION, &home, "home", None, first).await?,
+        };
+        let directories = HomeDirectories::of(&at);
+        if !whole {
+            let made = directories.clone();
+            blocking(OPERATION, &home, move || {
+                for number in 0..names::SLOTS {
+                    std::fs::create_dir_all(made.slot(number))?;
+                }
+                std::fs::create_dir_all(&made.data)
+            })
+            .await?;
+            let [data, seal] = after;
+            self.ensure(OPERATION, &self.names.data(owner), "data", None, data)
+                .await?;
+            self.run(OPERATION, seal).await?;
+            return Ok((directories, Vec::new()));
+        }
+        for row in &rows {
+            // After a boot of the host, what is mounted decides.
+            self.at(OPERATION, row).await?;
+        }
+        Ok((directories, rows))
+    }
+
+    /// What volume datasets are clones of `volume`, by the snapshot of it that they are of.
+    async fn copies(&self, volume: &str) -> Result<Vec<(String, Vec<String>)>, StorageError> {
+        let command = names::zfs([
+            "list",
+            "-Hp",
+            "-r",
+            "-d",
+            "1",
+            "-t",
+            "snapshot",
+            "-o",
+            "name,clones",
+            volume,
+        ]);
+        let text = self.run("look at the copies of", command).await?;
+        let copies = text.lines().filter_map(|line| {
+            let (name, clones) = line.split_once('\t')?;
+            let clones = clones
+                .split(',')
+                .filter(|one| !one.is_empty() && *one != "-");
+            Some((name.to_owned(), clones.map(str::to_owned).collect()))
+        });
+        Ok(copies.collect())
+    }
+
+    /// Takes a snapshot of a volume. One that is there stays as it is.
+    ///
+    /// # Errors
+    /// [`StorageError`].
+    pub async fn snapshot_volume(&self, volume: &str, name: &str) -> Result<(), StorageError> {
+        const OPERATION: &str = "take a snapshot of the volume";
+        checked(OPERATION, volume)?;
+        checked(OPERATION, name)?;
+        let command = names::snapshot(&format!("{}@{name}", self.names.volume(volume)));
+        match self.tools.run(&command).await {
+            Err(failure) if !failure.exists() => Err(failed(OPERATION, &command, failure)),
+            _ => Ok(()),
+        }
+    }
+
+    /// Removes a snapshot of a volume that no volume is a copy of.
+    ///
+    /// # Errors
+    /// [`StorageError::Refused`] if one is.
+    pub async fn remove_snapshot(&self, volume: &str, name: &str) -> Result<(), StorageError> {
+        const OPERATION: &str = "remove a snapshot of the volume";
+        checked(OPERATION, volume)?;
+        checked(OPERATION, name)?;
+        let command = names::destroy(&format!("{}@{name}", self.names.volume(volume)), false);
+        match self.tools.run(&command).await {
+            Err(failure) if !failure.not_found() => Err(failed(OPERATION, &command, failure)),
+            _ => Ok(()),
+        }
+    }
+}
+
+fn foreign(operation: &'static str, dataset: &str) -> StorageError {
+    StorageError::Refused {
+        operation,
+        what: dataset.to_owned(),
+        reason: "there is a dataset of this name that is not ours; rename it, or choose other --zones-dataset, --images-dataset, --volumes-dataset".into(),
+    }
+}
+
+fn failed(operation: &'static str, command: &Command, failure: Failure) -> StorageError {
+    let what = command.arguments.last().cloned().unwrap_or_default();
+    match failure.class {
+        Class::NotFound => StorageError::NotFound { operation, what },
+        Class::Dependents => StorageError::Refused {
+            operation,
+            what,
+            reason: "others are made of it; remove them first".into(),
+        },
+        _ => StorageError::Failed {
+            operation,
+            what,
+            cause: failure.to_string(),
+        },
+    }
+}
+
+/// Refuses what cannot be part of a dataset's name.
+fn checked(operation: &'static str, part: &str) -> Result<(), StorageError> {
+    match names::plain(part) {
+        true => Ok(()),
+        false => Err(StorageError::Refused {
+            operation,
+            what: format!("{part:?}"),
+            reason: "it is not a plain name".into(),
+        }),
+    }
+}
+
+/// File work away from the threads that answer requests.
+async fn blocking(
+    operation: &'static str,
+    what: &str,
+    work: impl FnOnce() -> io::Result<()> + Send + 'static,
+) -> Result<(), StorageError> {
+    let failed = |cause: String| StorageError::Failed {
+        operation,
+        what: what.to_owned(),
+        cause,
+    };
+    tokio::task::spawn_blocking(work)
+        .await
+        .map_err(|error| failed(error.to_string()))?
+        .map_err(|error| failed(error.to_string()))
+}
+
+impl StorageEngine for ZfsStorageEngine {
+    fn prepare(&self) -> Answer<'_, ()> {
+        const OPERATION: &str = "prepare the dataset";
+        async move {
+            let config = &self.names.0;
+            let mut wanted = vec![config.pool.clone()];
+            wanted.extend([&config.zones, &config.images, &config.volumes].map(Clone::clone));
+            wanted.push(self.names.homes());
+            for dataset in wanted {
+                let (pool, rest) = dataset.split_once('/').unwrap_or((&dataset, ""));
+                let mut name = pool.to_owned();
+                if self.row(OPERATION, pool).await?.is_none() {
+                    return Err(StorageError::Failed {
+                        operation: OPERATION,
+                        what: dataset.clone(),
+                        cause: format!(
+                            "there is no pool {pool}: import it (zpool import {pool}), make it, or name another with --storage-pool"
+                        ),
+                    });
+                }
+                for part in rest.split('/').filter(|part| !part.is_empty()) {
+                    name = format!("{name}/{part}");
+                    if self.row(OPERATION, &name).await?.is_none() {
+                        let make = names::create(&name, "base", &[]);
+                        match self.tools.run(&make).await {
+                            Err(failure)
+                                if !matches!(failure.class, Class::Exists | Class::NotMounted) =>
+                            {
+                                return Err(failed(OPERATION, &make, failure));
+                            }
+                            _ => {}
+                        }
+                    }
+                }
+                let row = self.row(OPERATION, &name).await?;
+                let row = row.ok_or_else(|| StorageError::NotFound {
+                    operation: OPERATION,
+                    what: name.clone(),
+                })?;
+                let at = match dataset == config.pool {
+                    // Nothing is put into the pool's own: it need not be mounted.
+                    true => continue,
+                    false => self.at(OPERATION, &row).await?,
+                };
+                let shell = |byte: u8| byte.is_ascii_alphanumeric() || b"_./@-".contains(&byte);
+                if !at.display().to_string().bytes().all(shell) {
+                    return Err(StorageError::Refused {
+                        operation: OPERATION,
+                        what: name,
+                        reason: format!(
+                            "its mountpoint {} has characters that zoneadm(8) would hand to a shell; use letters, digits, `_`, `-`, `.`",
+                            at.display()
+                        ),
+                    });
+                }
+            }
+            Ok(())
+        }
+        .boxed()
+    }
+
+    fn layers(&self) -> Answer<'_, Vec<String>> {
+        async move {
+            let command = names::zfs([
+                "list",
+                "-Hp",
+                "-r",
+                "-d",
+                "2",
+                "-t",
+                "snapshot",
+                "-o",
+                "name",
+                &self.names.0.images,
+            ]);
+            let text = self.run("list the layers in", command).await?;
+            let start = format!("{}/layer-", self.names.0.images);
+            let mut found: Vec<String> = text
+                .lines()
+                .filter_map(|line| line.strip_prefix(&start)?.strip_suffix("@ready"))
+                .map(str::to_owned)
+                .collect();
+            found.sort();
+            Ok(found)
+        }
+        .boxed()
+    }
+
+    fn begin_layer<'a>(
+        &'a self,
+        parent: Option<&'a str>,
+        chain: &'a str,
+    ) -> Answer<'a, LayerDirectory> {
+        const OPERATION: &str = "begin the layer";
+        async move {
+            checked(OPERATION, names::hex(chain))?;
+            let dataset = self.names.layer(chain);
+            // An earlier one that was not finished; one that is finished has a snapshot, which its clones hold.
+            self.end(OPERATION, &dataset, "layer", true).await?;
+            let origin = parent.map(|parent| self.names.ready(parent));
+            let make = match &origin {
+                Some(origin) => names::clone(origin, &dataset, "layer", &[]),
+                None => names::create(&dataset, "layer", &[]),
+            };
+            let at = self
+                .ensure(OPERATION, &dataset, "layer", origin.as_deref(), make)
+                .await?;
+            let path = at.join("root");
+            let root = path.clone();
+            blocking(OPERATION, &dataset, move || std::fs::create_dir_all(root)).await?;
+            Ok(LayerDirectory {
+                path,
+                whiteouts: Whiteouts::Apply,
+            })
+        }
+        .boxed()
+    }
+
+    fn seal_layer<'a>(&'a self, chain: &'a str) -> Answer<'a, ()> {
+        async move {
+            let command = names::snapshot(&self.names.ready(chain));
+            match self.tools.run(&command).await {
+                Err(failure) if !failure.exists() => {
+                    Err(failed("complete the layer", &command, failure))
+                }
+                _ => Ok(()),
+            }
+        }
+        .boxed()
+    }
+
+    fn remove_layer<'a>(&'a self, chain: &'a str) -> Answer<'a, ()> {
+        async move {
+            let dataset = self.names.layer(chain);
+            self.end("remove the layer", &dataset, "layer", true).await
+        }
+        .boxed()
+    }
+
+    fn make_home<'a>(&'a self, owner: &'a str, quota: Option<u64>) -> Answer<'a, PathBuf> {
+        async move {
+            checked("make the home", owner)?;
+            let lock = self.lock(owner);
+            let _held = lock.lock().await;
+            let (directories, _) = self.open_home(owner, quota).await?;
+            Ok(directories.data)
+        }
+        .boxed()
+    }
+
+    fn remove_home<'a>(&'a self, owner: &'a str) -> Answer<'a, ()> {
+        async move {
+            checked("remove the home", owner)?;
+            let lock = self.lock(owner);
+            let _held = lock.lock().await;
+            let home = self.names.home(owner);
+            self.end("remove the home", &home, "home", true).await
+        }
+        .boxed()
+    }
+
+    fn homes(&self) -> Answer<'_, Vec<String>> {
+        async move {
+            let above = self.names.homes();
+            let rows = self.rows("list the homes in", &above, true).await?;
+            let names = rows
+                .iter()
+                .filter(|row| row.mark.as_deref() == Some("home"));
+            let names = names.filter_map(|row| row.name.strip_prefix(&above)?.strip_prefix('/'));
+            Ok(names.map(str::to_owned).collect())
+        }
+        .boxed()
+    }
+
+    fn make_root<'a>(&'a self, name: &'a str, chains: &'a [String]) -> Answer<'a, Root> {
+        const OPERATION: &str = "make the root";
+        async move {
+            let (owner, own) = name.split_once('/').unwrap_or((name, ""));
+            checked(OPERATION, owner)?;
+            checked(OPERATION, own)?;
+            let lock = self.lock(owner);
+            let _held = lock.lock().await;
+            let (directories, rows) = self.open_home(owner, None).await?;
+            let dataset = self.names.root(name);
+            let chain = chains.last().map(String::as_str);
+            let origin = chain.map(|chain| self.names.ready(chain));
+            let there = rows.iter().find(|row| row.name == dataset);
+            let at = match there.and_then(|row| row.mountpoint.clone()) {
+                Some(at) => at,
+                None => {
+                    let free = (0..names::SLOTS)
+                        .map(|number| directories.slot(number))
+                        .find(|slot| {
+                            !rows
+                                .iter()
+                                .any(|row| row.mountpoint.as_deref() == Some(slot))
+                        });
+                    free.ok_or_else(|| StorageError::Refused {
+                        operation: OPERATION,
+                        what: name.to_owned(),
+                        reason: format!("a pod has at most {} roots at a time", names::SLOTS),
+                    })?
+                }
+            };
+            let make = names::make_root(&self.names, name, chain, &at);
+            let at = self
+                .ensure(OPERATION, &dataset, "root", origin.as_deref(), make)
+                .await?;
+            let root = at.join("root");
+            if chain.is_none() {
+                let root = root.clone();
+                blocking(OPERATION, &dataset, move || std::fs::create_dir_all(root)).await?;
+            }
+            Ok(Root::Directory(root))
+        }
+        .boxed()
+    }
+
+    fn remove_root<'a>(&'a self, name: &'a str) -> Answer<'a, ()> {
+        const OPERATION: &str = "remove the root";
+        async move {
+            let (owner, own) = name.split_once('/').unwrap_or((name, ""));
+            checked(OPERATION, owner)?;
+            checked(OPERATION, own)?;
+            let lock = self.lock(owner);
+            let _held = lock.lock().await;
+            let dataset = self.names.root(name);
+            self.end(OPERATION, &dataset, "root", false).await
+        }
+        .boxed()
+    }
+
+    fn roots(&self) -> Answer<'_, Vec<String>> {
+        async move {
+            let above = self.names.homes();
+            let command = names::zfs([
+                "list",
+                "-Hp",
+                "-r",
+                "-d",
+                "2",
+                "-t",
+                "filesystem",
+                "-o",
+                "name,reddwarf:is",
+                &above,
+            ]);
+            let text = match self.tools.run(&command).await {
+                Ok(output) => output.stdout,
+                Err(failure) if failure.not_found() => return Ok(Vec::new()),
+                Err(failure) => return Err(failed("list the roots in", &command, failure)),
+            };
+            let start = format!("{above}/");
+            let names = text.lines().filter_map(|line| {
+                let (name, mark) = line.split_once('\t')?;
+                (mark == "root").then(|| name.strip_prefix(&start))?
+            });
+            Ok(names.map(str::to_owned).collect())
+        }
+        .boxed()
+    }
+
+    fn root_usage<'a>(&'a self, name: &'a str) -> Answer<'a, u64> {
+        async move {
+            let dataset = self.names.root(name);
+            let command = names::zfs(["get", "-Hp", "-o", "value", "used", &dataset]);
+            let text = self.run("measure the root", command).await?;
+            Ok(text.trim().parse().unwrap_or(0))
+        }
+        .boxed()
+    }
+
+    fn make_volume<'a>(
+        &'a self,
+        name: &'a str,
+        quota: Option<u64>,
+        source: Option<&'a str>,
+    ) -> Answer<'a, Volume> {
+        const OPERATION: &str = "make the volume";
+        async move {
+            checked(OPERATION, name)?;
+            let dataset = self.names.volume(name);
+            let mut properties = Vec::new();
+            if let Some(bytes) = quota {
+                properties.push(("refquota", bytes.to_string()));
+                if self.reserve {
+                    properties.push(("refreservation", bytes.to_string()));
+                }
+            }
+            let there = self.row(OPERATION, &dataset).await?;
+            let (origin, make) = match (source, there) {
+                (_, Some(there)) => (there.origin, names::create(&dataset, "volume", &properties)),
+                (None, None) => (None, names::create(&dataset, "volume", &properties)),
+                (Some(source), None) => {
+                    let (volume, snapshot) = match source.split_once('@') {
+                        Some((volume, snapshot)) => (volume, snapshot.to_owned()),
+                        None => (source, format!("for-{name}")),
+                    };
+                    self.snapshot_volume(volume, &snapshot).await?;
+                    let origin = format!("{}@{snapshot}", self.names.volume(volume));
+                    let make = names::clone(&origin, &dataset, "volume", &properties);
+                    (Some(origin), make)
+                }
+            };
+            let path = self
+                .ensure(OPERATION, &dataset, "volume", origin.as_deref(), make)
+                .await?;
+            Ok(Volume {
+                name: name.to_owned(),
+                path,
+                quota,
+            })
+        }
+        .boxed()
+    }
+
+    fn resize_volume<'a>(&'a self, name: &'a str, quota: u64) -> Answer<'a, Volume> {
+        const OPERATION: &str = "resize the volume";
+        async move {
+            checked(OPERATION, name)?;
+            let dataset = self.names.volume(name);
+            let Some(row) = self.row(OPERATION, &dataset).await? else {
+                return Err(StorageError::NotFound {
+                    operation: OPERATION,
+                    what: dataset,
+                });
+            };
+            if row.mark.as_deref() != Some("volume") {
+                return Err(foreign(OPERATION, &dataset));
+            }
+            let bytes = quota.to_string();
+            if row.refquota != Some(quota) {
+                self.run(OPERATION, names::set(&dataset, "refquota", &bytes))
+                    .await?;
+            }
+            if self.reserve {
+                self.run(OPERATION, names::set(&dataset, "refreservation", &bytes))
+                    .await?;
+            }
+            Ok(Volume {
+                name: name.to_owned(),
+                path: self.at(OPERATION, &row).await?,
+                quota: Some(quota),
+            })
+        }
+        .boxed()
+    }
+
+    fn remove_volume<'a>(&'a self, name: &'a str) -> Answer<'a, ()> {
+        const OPERATION: &str = "remove the volume";
+        async move {
+            checked(OPERATION, name)?;
+            let dataset = self.names.volume(name);
+            if self.row(OPERATION, &dataset).await?.is_none() {
+                return Ok(());
+            }
+            // Copies of it live on: each takes over the snapshots that it is made of.
+            for _ in 0..64 {
+                let copies = self.copies(&dataset).await?;
+                let Some(copy) = copies.iter().rev().find_map(|(_, clones)| clones.first()) else {
+                    return self.end(OPERATION, &dataset, "volume", true).await;
+                };
+                self.run(OPERATION, names::zfs(["promote", copy])).await?;
+            }
+            Err(StorageError::Refused {
+                operation: OPERATION,
+                what: dataset,
+                reason: "too many volumes are copies of it".into(),
+            })
+        }
+        .boxed()
+    }
+
+    fn volumes(&self) -> Answer<'_, Vec<Volume>> {
+        async move {
+            let above = &self.names.0.volumes;
+            let rows = self.rows("list the volumes in", above, true).await?;
+            let start = format!("{above}/");
+            let own = rows
+                .into_iter()
+                .filter(|row| row.mark.as_deref() == Some("volume"));
+            Ok(own
+                .filter_map(|row| {
+                    Some(Volume {
+                        name: row.name.strip_prefix(&start)?.to_owned(),
+                        path: row.mountpoint?,
+                        quota: row.refquota,
+                    })
+                })
+                .collect())
+        }
+        .boxed()
+    }
+
+    fn capacity(&self) -> Answer<'_, Capacity> {
+        async move {
+            let pool = &self.names.0.pool;
+            let command = names::zfs(["get", "-Hp", "-o", "value", "used,available", pool]);
+            let text = self.run("measure the pool", command).await?;
+            let mut numbers = text
+                .lines()
+                .filter_map(|line| line.trim().parse::<u64>().ok());
+            let (used, available) = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
+            Ok(Capacity {
+                total: used + available,
+                available,
+                inodes: (0, 0),
+            })
+        }
+        .boxed()
+    }
+}
+
+/// Installs a sandbox image unless it is there; `write` fills the root. Returns the snapshot to install zones from.
+///
+/// # Errors
+/// [`StorageError`].
+pub async fn sandbox(
+    engine: &ZfsStorageEngine,
+    name: &str,
+    write: impl FnOnce(&Path) -> io::Result<()> + Send + 'static,
+) -> Result<String, StorageError> {
+    let snapshot = engine.names.ready(name);
+    let command = names::zfs(["list", "-H", "-t", "snapshot", "-o", "name", &snapshot]);
+    match engine.tools.run(&command).await {
+        Ok(_) => return Ok(snapshot),
+        Err(failure) if failure.not_found() => {}
+        Err(failure) => return Err(failed("look for the sandbox", &command, failure)),
+    }
+    let directory = engine.begin_layer(None, name).await?;
+    blocking("write the sandbox", name, move || write(&directory.path)).await?;
+    engine.seal_layer(name).await?;
+    Ok(snapshot)
+}

@@ -1,0 +1,259 @@
+//! Names of datasets, and the commands that make and end them: pure, so that plans print what the engine runs.
+
+use std::path::{Path, PathBuf};
+
+use crate::illumos::{Command, Tool};
+use crate::storage::{ConfigError, StoragePoolConfig};
+
+/// The property that says what a dataset of ours is: it is set on each, and what lacks it is not ours.
+pub const MARK: &str = "reddwarf:is";
+/// The snapshot of a layer that is complete.
+pub const READY: &str = "ready";
+/// Directories of a home that roots are mounted on: as many as roots of one pod can be there at a time.
+pub const SLOTS: usize = 64;
+/// The longest name of a dataset with its snapshot (zfs_namecheck.c).
+const LONGEST: usize = 255;
+
+/// Whether this is one part of a dataset's name that needs no care anywhere: zoneadm(8) pastes names into a shell.
+pub fn plain(part: &str) -> bool {
+    !part.is_empty()
+        && part.len() <= 128
+        && part.as_bytes()[0].is_ascii_alphanumeric()
+        && part
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || b"_.-".contains(&byte))
+}
+
+/// Checks the names of base datasets: legal, and short enough for everything that will be below them.
+///
+/// # Errors
+/// [`ConfigError::Name`], naming the flag.
+pub fn check(config: &StoragePoolConfig) -> Result<(), ConfigError> {
+    for (flag, value) in [
+        ("--storage-pool", &config.pool),
+        ("--zones-dataset", &config.zones),
+        ("--images-dataset", &config.images),
+        ("--volumes-dataset", &config.volumes),
+    ] {
+        let wrong = |reason| ConfigError::Name {
+            flag,
+            value: value.clone(),
+            reason,
+        };
+        if !value.split('/').all(plain) {
+            return Err(wrong(
+                "it is not the name of a dataset such as tank/reddwarf: letters, digits, `_`, `-`, `.`, and `/` between parts",
+            ));
+        }
+        if !value.as_bytes()[0].is_ascii_alphabetic() {
+            return Err(wrong("the name of a pool begins with a letter"));
+        }
+        // `/pods/UID/CONTAINER-GENERATION` is the longest that comes below.
+        if value.len() > LONGEST - 6 - 37 - 76 {
+            return Err(wrong(
+                "it is too long: names of containers must fit below it",
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// The names of an engine's datasets.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Names(pub StoragePoolConfig);
+
+impl Names {
+    /// Above all homes.
+    pub fn homes(&self) -> String {
+        format!("{}/pods", self.0.zones)
+    }
+    /// What belongs to one owner.
+    pub fn home(&self, owner: &str) -> String {
+        format!("{}/{owner}", self.homes())
+    }
+    /// What the processes of an owner may write.
+    pub fn data(&self, owner: &str) -> String {
+        format!("{}/rw", self.home(owner))
+    }
+    /// A root named `OWNER/NAME-GENERATION`.
+    pub fn root(&self, name: &str) -> String {
+        format!("{}/{name}", self.homes())
+    }
+    /// A layer. Sandboxes have names of their own.
+    pub fn layer(&self, chain: &str) -> String {
+        let part = match chain.starts_with("sandbox-") {
+            true => chain.to_owned(),
+            false => format!("layer-{}", hex(chain)),
+        };
+        format!("{}/{part}", self.0.images)
+    }
+    /// The snapshot of a layer that roots are clones of.
+    pub fn ready(&self, chain: &str) -> String {
+        format!("{}@{READY}", self.layer(chain))
+    }
+    /// A volume.
+    pub fn volume(&self, name: &str) -> String {
+        format!("{}/{name}", self.0.volumes)
+    }
+}
+
+/// A digest without its algorithm: a colon is legal in a dataset's name and nowhere else.
+pub fn hex(chain: &str) -> &str {
+    let digits = chain.rsplit(':').next().unwrap_or(chain);
+    digits.get(..40).unwrap_or(digits)
+}
+
+/// A zfs(8) command that has a minute: it may wait for the pool's next transaction group.
+pub fn zfs<S: Into<String>>(words: impl IntoIterator<Item = S>) -> Command {
+    Command::new(Tool::Zfs, words).within(60)
+}
+
+/// Makes a file system with properties and the mark.
+pub fn create(dataset: &str, mark: &str, properties: &[(&str, String)]) -> Command {
+    let mut words = vec!["create".to_owned()];
+    options(&mut words, mark, properties);
+    words.push(dataset.to_owned());
+    zfs(words)
+}
+
+/// Makes a clone with properties and the mark.
+pub fn clone(snapshot: &str, dataset: &str, mark: &str, properties: &[(&str, String)]) -> Command {
+    let mut words = vec!["clone".to_owned()];
+    options(&mut words, mark, properties);
+    words.extend([snapshot.to_owned(), dataset.to_owned()]);
+    zfs(words)
+}
+
+fn options(words: &mut Vec<String>, mark: &str, properties: &[(&str, String)]) {
+    words.extend(["-o".to_owned(), format!("{MARK}={mark}")]);
+    for (name, value) in properties {
+        words.extend(["-o".to_owned(), format!("{name}={value}")]);
+    }
+}
+
+/// Makes a snapshot.
+pub fn snapshot(name: &str) -> Command {
+    zfs(["snapshot", name])
+}
+
+/// Sets a property.
+pub fn set(dataset: &str, name: &str, value: &str) -> Command {
+    zfs(["set", &format!("{name}={value}"), dataset])
+}
+
+/// Mounts a file system.
+pub fn mount(dataset: &str) -> Command {
+    zfs(["mount", dataset])
+}
+
+/// Ends a file system, with all below it if `all`. Never with its clones: they are somebody's roots.
+pub fn destroy(dataset: &str, all: bool) -> Command {
+    let mut words = vec!["destroy"];
+    words.extend(all.then_some("-r"));
+    words.push(dataset);
+    zfs(words).within(120)
+}
+
+/// Lists a file system, and what is directly below it if `below`.
+pub fn list(dataset: &str, below: bool) -> Command {
+    let mut words = vec!["list", "-Hp", "-t", "filesystem", "-o", COLUMNS];
+    if below {
+        words.extend(["-r", "-d", "1"]);
+    }
+    words.push(dataset);
+    zfs(words)
+}
+
+/// The columns of [`list`], as [`Row`] reads them.
+const COLUMNS: &str = "name,mountpoint,mounted,origin,readonly,refquota,reddwarf:is";
+
+/// A file system as it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Row {
+    /// Its name.
+    pub name: String,
+    /// Where it is mounted if it is; nothing for `none` and `legacy`.
+    pub mountpoint: Option<PathBuf>,
+    /// Whether it is mounted.
+    pub mounted: bool,
+    /// The snapshot that it is a clone of.
+    pub origin: Option<String>,
+    /// Nobody writes to it.
+    pub readonly: bool,
+    /// Its quota without snapshots, in bytes.
+    pub refquota: Option<u64>,
+    /// Its mark, or that of the nearest above it that has one.
+    pub mark: Option<String>,
+}
+
+/// Reads what [`list`] prints.
+pub fn rows(text: &str) -> Vec<Row> {
+    text.lines()
+        .filter_map(|line| {
+            let columns = crate::illumos::parse::columns(line);
+            let &[name, mountpoint, mounted, origin, readonly, refquota, mark] = &columns[..]
+            else {
+                return None;
+            };
+            Some(Row {
+                name: name?.to_owned(),
+                mountpoint: mountpoint
+                    .filter(|path| path.starts_with('/'))
+                    .map(PathBuf::from),
+                mounted: mounted == Some("yes"),
+                origin: origin.map(str::to_owned),
+                readonly: readonly == Some("on"),
+                refquota: refquota
+                    .and_then(|bytes| bytes.parse().ok())
+                    .filter(|bytes| *bytes > 0),
+                mark: mark.map(str::to_owned),
+            })
+        })
+        .collect()
+}
+
+/// The directories of a home that is mounted at `at`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HomeDirectories {
+    /// The home itself: read-only, so that what runs in a zone can put no link where something will be mounted.
+    pub home: PathBuf,
+    /// What the owner's processes may write.
+    pub data: PathBuf,
+}
+
+impl HomeDirectories {
+    /// Those of the home that is mounted at `at`.
+    pub fn of(at: &Path) -> Self {
+        HomeDirectories {
+            home: at.to_owned(),
+            data: at.join("rw"),
+        }
+    }
+    /// Where a root is mounted.
+    pub fn slot(&self, number: usize) -> PathBuf {
+        self.home.join("c").join(number.to_string())
+    }
+}
+
+/// What makes the home of `owner`: the commands before and after its directories ([`HomeDirectories`]: every slot,
+/// and `rw`) are made.
+pub fn make_home(names: &Names, owner: &str, quota: Option<u64>) -> ([Command; 1], [Command; 2]) {
+    let home = names.home(owner);
+    let quota = quota.map(|bytes| ("quota", bytes.to_string()));
+    let first = create(&home, "home", quota.as_slice());
+    let data = create(&names.data(owner), "data", &[("readonly", "off".into())]);
+    ([first], [data, set(&home, "readonly", "on")])
+}
+
+/// What makes a root of the layer `chain`, mounted at `at`.
+pub fn make_root(names: &Names, name: &str, chain: Option<&str>, at: &Path) -> Command {
+    let properties = [
+        ("readonly", "off".to_owned()),
+        ("devices", "off".to_owned()),
+        ("mountpoint", at.display().to_string()),
+    ];
+    match chain {
+        Some(chain) => clone(&names.ready(chain), &names.root(name), "root", &properties),
+        None => create(&names.root(name), "root", &properties),
+    }
+}
