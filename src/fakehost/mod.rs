@@ -1,4 +1,15 @@
 //! A host that answers as an illumos host does, for tests on any platform.
+//!
+//! [`Machine`] is a directory that holds such a host: its state as one value ([`Host`]), its zone configurations as
+//! zonecfg(8) keeps them, and the files of its datasets at their mountpoints. Every tool is a grammar and a transition
+//! of that value; [`Run`] is what a tool sees while it runs: the value under the host's lock, and the points between
+//! two steps at which it can be killed, stalled or overtaken, as the real one.
+//!
+//! ```text
+//! ROOT/etc/zones            configurations and the index        ROOT/var/fakehost/host.json    everything else
+//! ROOT/usr/lib/brand        brands                              ROOT/var/fakehost/data/ID      datasets that are not mounted, snapshots
+//! ROOT/tank/...             datasets that are mounted           ROOT/var/fakehost/log          a line a command: what ran and how it ended
+//! ```
 
 /// Exit statuses of the zone tools.
 pub mod exit {
@@ -8,19 +19,40 @@ pub mod exit {
     pub const ERROR: i32 = 1;
     /// A wrong command line.
     pub const USAGE: i32 = 2;
+    /// The real tool knows this; the fake host does not play it.
+    pub const NOT_PLAYED: i32 = 70;
 }
 
+mod control;
+mod disk;
+mod faults;
+mod getopt;
+mod host;
+mod machine;
+mod run;
 pub mod store;
+mod tools;
 pub mod xml;
+mod zfs;
 pub mod zonecfg;
+
+pub use control::init;
+pub use disk::Disk;
+pub use faults::{Action, Fault, When};
+pub use host::*;
+pub use machine::{Layout, Machine};
+pub use run::{Run, Stop};
+pub use tools::{TOOLS, reads_stdin};
 
 /// What a tool printed and how it ended.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Reply {
-    /// Exit status.
+    /// Exit status; of no meaning if it was killed.
     pub code: i32,
     /// Standard output.
     pub stdout: Vec<u8>,
     /// Standard error.
     pub stderr: Vec<u8>,
+    /// It died by `SIGKILL` in the middle.
+    pub killed: bool,
 }

@@ -82,6 +82,7 @@ pub fn run(
         code: code.unwrap_or(exit::ERROR),
         stdout: session.out.into_bytes(),
         stderr: session.err.into_bytes(),
+        ..Reply::default()
     }
 }
 

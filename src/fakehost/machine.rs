@@ -1,0 +1,310 @@
+//! A host in a directory, and how tools run on it: in this process or in processes of their own.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+
+use parking_lot::{Condvar, Mutex};
+
+use super::disk::Disk;
+use super::host::{Dataset, Health, Host, Inits, Link, LinkClass, Pool};
+use super::run::{self, Run};
+use super::store::ConfigStore;
+use super::zonecfg::Flavour;
+use super::{Reply, exit, tools};
+
+/// What a new host has.
+#[derive(Debug, Clone)]
+pub struct Layout {
+    /// Which distribution it is.
+    pub flavour: Flavour,
+    /// What happens when a zone boots.
+    pub inits: Inits,
+    /// Its pool's name.
+    pub pool: String,
+    /// Where the pool's file system is mounted: `/POOL` if nothing is said.
+    pub mountpoint: Option<String>,
+    /// The pool's size in bytes.
+    pub size: u64,
+    /// Physical NICs.
+    pub nics: Vec<String>,
+    /// Brands that are installed.
+    pub brands: Vec<String>,
+}
+
+impl Default for Layout {
+    fn default() -> Self {
+        Layout {
+            flavour: Flavour::Omnios,
+            inits: Inits::Simulated,
+            pool: "tank".to_owned(),
+            mountpoint: None,
+            size: 64 << 30,
+            nics: vec!["e1000g0".to_owned()],
+            brands: ["lx", "ipkg", "lipkg", "sparse", "bhyve"]
+                .map(str::to_owned)
+                .to_vec(),
+        }
+    }
+}
+
+/// A host in a directory. Clones are the same.
+#[derive(Debug, Clone)]
+pub struct Machine(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    disk: Disk,
+    program: Option<PathBuf>,
+    busy: Mutex<usize>,
+    idle: Condvar,
+}
+
+/// A command that runs.
+#[derive(Debug)]
+pub struct Running {
+    answer: Receiver<Reply>,
+    kill: Arc<AtomicBool>,
+}
+
+impl Running {
+    /// Waits for its end.
+    pub fn wait(self) -> Reply {
+        self.answer.recv().unwrap_or(Reply {
+            killed: true,
+            ..Reply::default()
+        })
+    }
+
+    /// Kills it at its next step; what others do for it goes on.
+    pub fn kill(&self) {
+        self.kill.store(true, Ordering::SeqCst);
+    }
+}
+
+const BRAND: &str = "<?xml version=\"1.0\"?>
+<!DOCTYPE brand PUBLIC \"-//Sun Microsystems Inc//DTD Brands//EN\" \"file:///usr/share/lib/xml/dtd/brand.dtd.1\">
+<brand name=\"NAME\"/>
+";
+
+impl Machine {
+    /// The host in `root`, with tools that run in this process.
+    pub fn open(root: &Path) -> io::Result<Self> {
+        Self::with(root, None)
+    }
+
+    /// The host in `root`, for a tool that is a process: what others do for it become processes of `program` too.
+    pub fn of_processes(root: &Path, program: PathBuf) -> io::Result<Self> {
+        Self::with(root, Some(program))
+    }
+
+    fn with(root: &Path, program: Option<PathBuf>) -> io::Result<Self> {
+        let root = root.canonicalize()?;
+        Ok(Machine(Arc::new(Inner {
+            disk: Disk::new(&root),
+            program,
+            busy: Mutex::new(0),
+            idle: Condvar::new(),
+        })))
+    }
+
+    /// Makes a host in `root`.
+    ///
+    /// # Errors
+    /// One is there already, or the directory cannot be written.
+    pub fn create(root: &Path, layout: &Layout) -> io::Result<Self> {
+        fs::create_dir_all(root.join("var/fakehost/data"))?;
+        let machine = Self::open(root)?;
+        let file = machine.state_file();
+        if file.exists() {
+            return Err(io::Error::new(
+                io::ErrorKind::AlreadyExists,
+                format!("{} is a host already", root.display()),
+            ));
+        }
+        let brands = root.join("usr/lib/brand");
+        for brand in &layout.brands {
+            fs::create_dir_all(brands.join(brand))?;
+            fs::write(
+                brands.join(brand).join("config.xml"),
+                BRAND.replace("NAME", brand),
+            )?;
+        }
+        if layout.brands.iter().any(|b| b == "lx") {
+            for distribution in ["alpine", "debian", "redhat", "suse", "ubuntu", "void"] {
+                fs::write(
+                    brands
+                        .join("lx")
+                        .join(format!("lx_boot_zone_{distribution}")),
+                    "",
+                )?;
+            }
+        }
+        for directory in ["etc", "tmp", "dev", "var/run/zones"] {
+            fs::create_dir_all(root.join(directory))?;
+        }
+        ConfigStore::open(root)?;
+        let host = machine.first(layout);
+        machine.store(&host)?;
+        run::locked(&machine, super::zfs::import)?;
+        Ok(machine)
+    }
+
+    fn first(&self, layout: &Layout) -> Host {
+        let mut host = Host::new(layout.flavour, layout.inits);
+        let pool = Pool {
+            size: layout.size,
+            taken: 0,
+            health: Health::Online,
+            imported: true,
+            late: false,
+        };
+        host.pools.insert(layout.pool.clone(), pool);
+        let mut top = Dataset::new(host.number(), run::now());
+        if let Some(mountpoint) = &layout.mountpoint {
+            top.properties
+                .insert("mountpoint".to_owned(), mountpoint.clone());
+        }
+        host.pending.push(super::disk::DiskOp::Fresh { id: top.id });
+        host.datasets.insert(layout.pool.clone(), top);
+        for nic in &layout.nics {
+            let mac = host.mac();
+            host.links
+                .insert(nic.clone(), Link::new(LinkClass::Phys, None, mac));
+        }
+        host
+    }
+
+    /// Its files.
+    pub fn disk(&self) -> &Disk {
+        &self.0.disk
+    }
+
+    /// Its zone configurations.
+    pub fn configurations(&self) -> io::Result<ConfigStore> {
+        ConfigStore::open(self.0.disk.root())
+    }
+
+    pub(super) fn own(&self) -> PathBuf {
+        self.0.disk.root().join("var/fakehost")
+    }
+
+    fn state_file(&self) -> PathBuf {
+        self.own().join("host.json")
+    }
+
+    /// The lock of the host's state, once it is had.
+    pub(super) fn lock(&self) -> io::Result<File> {
+        let file = OpenOptions::new()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .open(self.own().join("lock"))?;
+        file.lock()?;
+        Ok(file)
+    }
+
+    /// The host's state as written; to be read under the lock if it is to be written again.
+    pub fn state(&self) -> io::Result<Host> {
+        let file = self.state_file();
+        let text = fs::read(&file).map_err(|error| {
+            io::Error::new(
+                error.kind(),
+                format!("no host in {}: {error}", self.0.disk.root().display()),
+            )
+        })?;
+        serde_json::from_slice(&text).map_err(io::Error::from)
+    }
+
+    /// Writes the host's state.
+    pub(super) fn store(&self, host: &Host) -> io::Result<()> {
+        let file = self.state_file();
+        let partial = file.with_extension("new");
+        fs::write(&partial, serde_json::to_vec(host)?)?;
+        fs::rename(partial, file)
+    }
+
+    /// Changes the host under its lock, as nothing on a real host does: for tests.
+    pub fn change<T>(&self, change: impl FnOnce(&mut Host, &Disk) -> T) -> io::Result<T> {
+        run::locked(self, change)
+    }
+
+    pub(super) fn log(&self, line: &serde_json::Value) {
+        let file = OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(self.own().join("log"));
+        if let Ok(mut file) = file {
+            let _ = file.write_all(format!("{line}\n").as_bytes());
+        }
+    }
+
+    /// Starts a tool in this process.
+    pub fn start(&self, tool: &str, args: &[String], stdin: &[u8]) -> Running {
+        let (sender, answer) = sync_channel(2);
+        let kill = Arc::new(AtomicBool::new(false));
+        let (machine, killed) = (self.clone(), kill.clone());
+        let (tool, args, stdin) = (tool.to_owned(), args.to_vec(), stdin.to_vec());
+        *self.0.busy.lock() += 1;
+        std::thread::spawn(move || {
+            let reply = machine.run_here(&tool, &args, &stdin, killed, Some(sender.clone()));
+            let _ = sender.try_send(reply);
+            *machine.0.busy.lock() -= 1;
+            machine.0.idle.notify_all();
+        });
+        Running { answer, kill }
+    }
+
+    /// Runs a tool in this process and waits for it.
+    pub fn run(&self, tool: &str, args: &[String], stdin: &[u8]) -> Reply {
+        self.start(tool, args, stdin).wait()
+    }
+
+    /// Waits until nothing runs any more that was started here, orphans too.
+    pub fn idle(&self) {
+        let mut busy = self.0.busy.lock();
+        while *busy > 0 {
+            self.0.idle.wait(&mut busy);
+        }
+    }
+
+    /// Runs a tool on this thread.
+    pub fn run_here(
+        &self,
+        tool: &str,
+        args: &[String],
+        stdin: &[u8],
+        kill: Arc<AtomicBool>,
+        caller: Option<SyncSender<Reply>>,
+    ) -> Reply {
+        let name = tool.rsplit('/').next().unwrap_or(tool);
+        let Some(function) = tools::find(name) else {
+            return Reply {
+                code: exit::NOT_PLAYED,
+                stderr: format!("fakehost: {name} is not a tool of this host\n").into_bytes(),
+                ..Reply::default()
+            };
+        };
+        Run::new(self, name, kill, caller).all(function, args, stdin)
+    }
+
+    /// Whether tools are processes of their own.
+    pub(super) fn has_processes(&self) -> bool {
+        self.0.program.is_some()
+    }
+
+    /// The lines of the log: a line when a command begins, and one when it ends.
+    pub fn log_lines(&self) -> io::Result<Vec<serde_json::Value>> {
+        let text = match fs::read_to_string(self.own().join("log")) {
+            Ok(text) => text,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
+            Err(error) => return Err(error),
+        };
+        text.lines()
+            .map(|line| serde_json::from_str(line).map_err(io::Error::from))
+            .collect()
+    }
+}

@@ -1,0 +1,126 @@
+//! The tools by name.
+
+use std::io;
+use std::path::Path;
+
+use super::host::{Host, ZoneStatus};
+use super::run::{Run, Step};
+use super::store::ConfigStore;
+use super::xml::Element;
+use super::{Disk, control, zfs, zonecfg};
+
+/// What a tool is: it gets its arguments and its standard input, and tells its exit status.
+pub type Tool = fn(&mut Run, &[String], &[u8]) -> Step<i32>;
+
+/// Every tool that can be called by its name. `ctl` is no tool of illumos: it tells the host what happens to it.
+pub const TOOLS: &[(&str, Tool)] = &[
+    ("ctl", control::control),
+    ("zfs", zfs::zfs),
+    ("zonecfg", zonecfg),
+    ("zpool", zfs::zpool),
+];
+
+/// The tool of a name.
+pub fn find(name: &str) -> Option<Tool> {
+    TOOLS
+        .iter()
+        .find(|(tool, _)| *tool == name)
+        .map(|(_, function)| *function)
+}
+
+/// Whether a command line makes a tool read its standard input.
+pub fn reads_stdin(tool: &str, args: &[String]) -> bool {
+    let has = |word: &str| args.iter().any(|arg| arg == word);
+    match tool {
+        "zonecfg" => args.len() == 2 || (has("-f") && has("-")),
+        "ipnat" | "ipf" => has("-"),
+        "zlogin" => !has("-n"),
+        _ => false,
+    }
+}
+
+/// What zonecfg sees of a host.
+struct Seen<'a> {
+    host: &'a Host,
+    disk: &'a Disk,
+}
+
+/// Whether a brand is installed.
+pub fn has_brand(disk: &Disk, brand: &str) -> bool {
+    !brand.is_empty() && disk.exists(&format!("/usr/lib/brand/{brand}/config.xml"))
+}
+
+impl zonecfg::Host for Seen<'_> {
+    fn kernel_state(&self, zone: &str) -> Option<&'static str> {
+        self.host
+            .zones
+            .get(zone)
+            .map(|z| ZoneStatus::word(z.status))
+    }
+
+    fn has_brand(&self, brand: &str) -> bool {
+        has_brand(self.disk, brand)
+    }
+
+    /// The checks of the brand `lx` (`lx_support verify`).
+    fn verify_brand(&self, document: &Element) -> Result<(), String> {
+        if document.attr_or_empty("brand") != "lx" {
+            return Ok(());
+        }
+        if document.attr_or_empty("ip-type") != "exclusive" {
+            return Err("lx zones require an exclusive IP stack.".to_owned());
+        }
+        if !document.attr_or_empty("hostid").is_empty() {
+            return Err("lx zones do not support hostid emulation.".to_owned());
+        }
+        for attr in document.named("attr") {
+            let version = attr.attr_or_empty("value");
+            if attr.attr("name") != Some("kernel-version") {
+                continue;
+            }
+            let major: Option<u32> = version.split('.').next().and_then(|m| m.parse().ok());
+            if major.is_none_or(|major| major < 2) {
+                return Err(format!("invalid value for kernel-version: {version}"));
+            }
+        }
+        Ok(())
+    }
+
+    fn read_file(&self, path: &Path) -> io::Result<Vec<u8>> {
+        let text = path.to_string_lossy();
+        let inside = self.disk.real(&text);
+        let real = if inside.exists() {
+            inside.as_path()
+        } else {
+            path
+        };
+        if !std::fs::metadata(real)?.is_file() {
+            return Err(io::ErrorKind::InvalidInput.into());
+        }
+        std::fs::read(real)
+    }
+}
+
+fn zonecfg(run: &mut Run, args: &[String], stdin: &[u8]) -> Step<i32> {
+    let store = run.machine.configurations()?;
+    let (host, disk) = run.view();
+    let flavour = host.flavour;
+    let reply = zonecfg::run(&Seen { host, disk }, &store, flavour, args, stdin);
+    debug_ids(host, &store)?;
+    run.out.push_str(&String::from_utf8_lossy(&reply.stdout));
+    run.err.push_str(&String::from_utf8_lossy(&reply.stderr));
+    Ok(reply.code)
+}
+
+/// Every configured zone has a number; OmniOS tells it.
+fn debug_ids(host: &mut Host, store: &ConfigStore) -> Step {
+    let names: Vec<String> = store.index()?.into_iter().map(|e| e.name).collect();
+    host.debug_ids.retain(|name, _| names.contains(name));
+    for name in names {
+        if !host.debug_ids.contains_key(&name) {
+            let number = host.number();
+            host.debug_ids.insert(name, number);
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,202 @@
+//! Mounting file systems in the global zone, and what keeps them busy.
+
+use super::names;
+use super::properties::Source;
+use super::space;
+use crate::fakehost::disk::{Disk, DiskOp, Kind};
+use crate::fakehost::host::{Health, Host};
+
+/// Whether a path is a directory or below it.
+pub fn path_is_below(path: &str, top: &str) -> bool {
+    path.strip_prefix(top.trim_end_matches('/'))
+        .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+}
+
+impl Host {
+    /// Where a file system can be mounted, if at all: not with `canmount=off`, no path, or zoned.
+    pub fn mountable(&self, dataset: &str) -> Option<String> {
+        let (mountpoint, _) = self.mountpoint(dataset);
+        let possible = mountpoint.starts_with('/')
+            && self
+                .property(dataset, "canmount")
+                .is_some_and(|(v, _)| v != "off")
+            && !self.is_on(dataset, "zoned");
+        possible.then_some(mountpoint)
+    }
+
+    /// Whether it is mounted without being asked for.
+    pub fn mounts_itself(&self, dataset: &str) -> bool {
+        self.property(dataset, "canmount")
+            .is_some_and(|(v, _)| v == "on")
+    }
+
+    /// Why files at and below a path in the global zone are in use.
+    pub fn busy(&self, path: &str, disk: &Disk, force: bool) -> bool {
+        let used_by_zone = self.zones.values().any(|zone| {
+            path_is_below(&zone.path, path)
+                || zone.mounts.iter().any(|m| path_is_below(&m.special, path))
+        });
+        let held = |name: &str| {
+            self.datasets
+                .values()
+                .any(|d| d.held_open && d.mounted.as_deref() == Some(name))
+        };
+        used_by_zone
+            || self
+                .datasets
+                .values()
+                .filter_map(|d| d.mounted.as_deref())
+                .any(|at| at != path && path_is_below(at, path))
+            || (!force && (held(path) || space::open_files(self, disk, path)))
+    }
+
+    /// Mounts a file system; nothing happens to one that cannot be mounted or is.
+    ///
+    /// # Errors
+    /// The text of `cannot mount`.
+    pub fn mount(&mut self, dataset: &str, disk: &Disk) -> Result<(), String> {
+        let Some(at) = self.mountable(dataset) else {
+            return Ok(());
+        };
+        if self.datasets[dataset].mounted.is_some() {
+            return Ok(());
+        }
+        let taken = self
+            .datasets
+            .values()
+            .any(|d| d.mounted.as_deref() == Some(&at));
+        if taken || !disk.is_empty(&at) {
+            return Err(format!("cannot mount '{at}': directory is not empty"));
+        }
+        if disk.kind(&at).is_some_and(|kind| kind != Kind::Directory) {
+            return Err(format!(
+                "cannot mount '{at}': failed to create mountpoint: Not a directory"
+            ));
+        }
+        let id = self.datasets[dataset].id;
+        self.pending.push(DiskOp::Mount { id, at: at.clone() });
+        if let Some(d) = self.datasets.get_mut(dataset) {
+            d.mounted = Some(at);
+        }
+        Ok(())
+    }
+
+    /// Unmounts a file system that is mounted.
+    ///
+    /// # Errors
+    /// The text of `cannot unmount`.
+    pub fn unmount(&mut self, dataset: &str, disk: &Disk, force: bool) -> Result<(), String> {
+        let Some(at) = self.datasets.get(dataset).and_then(|d| d.mounted.clone()) else {
+            return Ok(());
+        };
+        if self.busy(&at, disk, force) {
+            return Err(format!("cannot unmount '{at}': Device busy"));
+        }
+        if let Some(d) = self.datasets.get_mut(dataset) {
+            d.mounted = None;
+            d.held_open = false;
+            self.pending.push(DiskOp::Unmount { id: d.id, at });
+        }
+        Ok(())
+    }
+
+    /// Removes the directory that an unmounted file system would be at, as libzfs does for mountpoints that nobody
+    /// chose.
+    pub fn remove_mountpoint(&mut self, dataset: &str) {
+        let (at, source) = self.mountpoint(dataset);
+        if source != Source::Local && self.mountable(dataset).is_some() {
+            self.pending.push(DiskOp::RemoveDirectory { at });
+        }
+    }
+
+    /// Does something with file systems unmounted: all below `top`, those below first. Afterwards those that were
+    /// mounted are mounted where they belong then; `renamed` tells the new name of a dataset.
+    ///
+    /// # Errors
+    /// What cannot be unmounted (nothing was done then), or cannot be mounted again (everything was done).
+    pub fn remounting(
+        &mut self,
+        top: &str,
+        disk: &Disk,
+        change: impl FnOnce(&mut Host),
+        renamed: impl Fn(&str) -> String,
+    ) -> Result<(), Remount> {
+        let mounted: Vec<String> = self
+            .tree(top)
+            .into_iter()
+            .filter(|name| self.datasets[name].mounted.is_some())
+            .collect();
+        let (before, pending) = (self.datasets.clone(), self.pending.clone());
+        for name in mounted.iter().rev() {
+            if let Err(text) = self.unmount(name, disk, false) {
+                self.datasets = before;
+                self.pending = pending;
+                return Err(Remount::Unmount(text));
+            }
+            self.remove_mountpoint(name);
+        }
+        change(self);
+        let mut wrong = Vec::new();
+        for name in &mounted {
+            // What is unmounted in this very step is still seen on disk at its old place.
+            let name = renamed(name);
+            let moved = self
+                .mountable(&name)
+                .is_some_and(|at| before.values().any(|d| d.mounted.as_deref() == Some(&at)));
+            let result = match moved {
+                true => self.mount_unseen(&name),
+                false => self.mount(&name, disk),
+            };
+            if let Err(text) = result {
+                wrong.push(text);
+            }
+        }
+        match wrong.is_empty() {
+            true => Ok(()),
+            false => Err(Remount::Mount(wrong.join("\n"))),
+        }
+    }
+
+    /// Mounts at a place that was taken by a mount of this same step.
+    fn mount_unseen(&mut self, dataset: &str) -> Result<(), String> {
+        let Some(at) = self.mountable(dataset) else {
+            return Ok(());
+        };
+        if let Some(d) = self.datasets.get_mut(dataset) {
+            self.pending.push(DiskOp::Mount {
+                id: d.id,
+                at: at.clone(),
+            });
+            d.mounted = Some(at);
+        }
+        Ok(())
+    }
+}
+
+/// What went wrong when file systems had to move.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Remount {
+    /// One is busy: nothing was done.
+    Unmount(String),
+    /// One cannot be mounted again: everything else was done.
+    Mount(String),
+}
+
+/// Mounts what mounts itself, as at boot and at import; what cannot be mounted stays unmounted.
+pub fn import(host: &mut Host, disk: &Disk) {
+    let mut names: Vec<(String, String)> = host
+        .datasets
+        .keys()
+        .filter(|name| host.has_pool(names::pool(name)) && host.mounts_itself(name))
+        .filter(|name| {
+            host.pools
+                .get(names::pool(name))
+                .is_some_and(|p| p.health != Health::Suspended)
+        })
+        .filter_map(|name| Some((host.mountable(name)?, name.clone())))
+        .collect();
+    names.sort_by(|a, b| a.0.split('/').cmp(b.0.split('/')));
+    for (_, name) in names {
+        let _ = host.mount(&name, disk);
+    }
+}

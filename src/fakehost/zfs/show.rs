@@ -1,0 +1,487 @@
+//! `zfs list`, `zfs get`, `zfs holds`.
+
+use super::properties::{self, PROPERTIES, Property, Shape, Source};
+use super::{exit, fail, options, usage};
+use crate::fakehost::disk::Disk;
+use crate::fakehost::host::Host;
+use crate::fakehost::run::{Run, Step};
+
+/// A value and where it comes from; nothing if the property does not belong to the dataset.
+fn value(
+    host: &Host,
+    disk: &Disk,
+    name: &str,
+    property: &str,
+    exact: bool,
+) -> Option<(String, Source)> {
+    let Some(native) = properties::find(property) else {
+        return host.property(name, property);
+    };
+    let bytes = |n: u64| match exact {
+        true => n.to_string(),
+        false => properties::nice(n),
+    };
+    if native.shape == Shape::ReadOnly {
+        return computed(host, disk, name, native, exact).map(|text| (text, Source::None));
+    }
+    if native.name == "mountpoint" {
+        return (!name.contains('@')).then(|| host.mountpoint(name));
+    }
+    let (value, source) = host.property(name, native.name)?;
+    Some(match native.shape {
+        Shape::Limit | Shape::Number => {
+            let n = value.parse().unwrap_or(0);
+            let text = match n {
+                0 if !exact => "none".to_owned(),
+                n => bytes(n),
+            };
+            (text, source)
+        }
+        _ => (value, source),
+    })
+}
+
+fn computed(
+    host: &Host,
+    disk: &Disk,
+    name: &str,
+    native: &Property,
+    exact: bool,
+) -> Option<String> {
+    let bytes = |n: u64| match exact {
+        true => n.to_string(),
+        false => properties::nice(n),
+    };
+    let (dataset, snapshot) = match name.split_once('@') {
+        Some((dataset, snapshot)) => (dataset, Some(snapshot)),
+        None => (name, None),
+    };
+    let d = host.datasets.get(dataset)?;
+    let snapshot = match snapshot {
+        Some(s) => Some(d.snapshots.iter().find(|one| one.name == s)?),
+        None => None,
+    };
+    let date = |seconds: u64| match exact {
+        true => seconds.to_string(),
+        false => jiff::Timestamp::from_second(seconds as i64)
+            .map(|t| t.strftime("%a %b %e %H:%M %Y").to_string())
+            .unwrap_or_default(),
+    };
+    if let Some(s) = snapshot {
+        return Some(match native.name {
+            "type" => "snapshot".to_owned(),
+            "creation" => date(s.created),
+            "used" => bytes(0),
+            "referenced" | "logicalreferenced" => bytes(host.referenced(name, disk)),
+            "compressratio" | "refcompressratio" => "1.00x".to_owned(),
+            "clones" => host.clones(name).join(","),
+            "defer_destroy" => if s.deferred { "on" } else { "off" }.to_owned(),
+            "userrefs" => s.holds.len().to_string(),
+            "guid" => s.id.to_string(),
+            "written" => bytes(0),
+            _ => return None,
+        });
+    }
+    let usage = || host.usage(name, disk);
+    Some(match native.name {
+        "type" => "filesystem".to_owned(),
+        "creation" => date(d.created),
+        "used" => bytes(usage().used),
+        "available" => bytes(usage().available),
+        "referenced" | "logicalreferenced" => bytes(host.referenced(name, disk)),
+        "compressratio" | "refcompressratio" => match exact {
+            true => "1.00".to_owned(),
+            false => "1.00x".to_owned(),
+        },
+        "mounted" => if d.mounted.is_some() { "yes" } else { "no" }.to_owned(),
+        "origin" => d.origin.clone()?,
+        "version" => "5".to_owned(),
+        "guid" => d.id.to_string(),
+        "usedbysnapshots" => bytes(usage().snapshots),
+        "usedbydataset" => {
+            let u = usage();
+            bytes(u.used - u.children - u.snapshots - u.reserved)
+        }
+        "usedbychildren" => bytes(usage().children),
+        "usedbyrefreservation" => bytes(usage().reserved),
+        "written" => bytes(host.referenced(name, disk)),
+        "logicalused" => bytes(usage().used),
+        _ => return None,
+    })
+}
+
+/// Which datasets a command is about.
+struct Pick {
+    filesystems: bool,
+    snapshots: bool,
+    depth: Option<usize>,
+}
+
+/// Which kinds are meant by `-t`.
+fn kinds(run: &mut Run, command: &str, text: Option<&str>) -> Result<Option<(bool, bool)>, i32> {
+    let Some(text) = text else { return Ok(None) };
+    let (mut filesystems, mut snapshots) = (false, false);
+    for word in text.split(',') {
+        match word {
+            "filesystem" | "fs" => filesystems = true,
+            "snapshot" | "snap" => snapshots = true,
+            "volume" | "vol" | "bookmark" => {}
+            "all" => (filesystems, snapshots) = (true, true),
+            other => {
+                let wrong = format!("invalid type '{other}'");
+                return Err(usage(run, command, &wrong));
+            }
+        }
+    }
+    Ok(Some((filesystems, snapshots)))
+}
+
+/// The datasets below one, at most so deep, each before what is below it.
+fn walk(host: &Host, top: &str, pick: &Pick) -> Vec<String> {
+    if top.contains('@') {
+        return vec![top.to_owned()];
+    }
+    let level = |name: &str| name.split('/').count();
+    let mut all = Vec::new();
+    for name in host.tree(top) {
+        let depth = level(&name) - level(top);
+        if pick.depth.is_some_and(|most| depth > most) {
+            continue;
+        }
+        if pick.filesystems {
+            all.push(name.clone());
+        }
+        if pick.snapshots && pick.depth.is_none_or(|most| depth < most) {
+            all.extend(
+                host.datasets[&name]
+                    .snapshots
+                    .iter()
+                    .map(|s| format!("{name}@{}", s.name)),
+            );
+        }
+    }
+    all
+}
+
+/// The datasets that the arguments name; what is not there is complained about.
+fn targets(run: &mut Run, words: &[String], pick: &Pick, recursive: bool) -> (Vec<String>, i32) {
+    let host = run.host();
+    if words.is_empty() {
+        let pools: Vec<String> = host
+            .pools
+            .keys()
+            .filter(|p| host.has_pool(p))
+            .cloned()
+            .collect();
+        let all = pools
+            .iter()
+            .flat_map(|pool| walk(host, pool, pick))
+            .collect();
+        return (all, exit::OK);
+    }
+    let (mut all, mut wrong) = (Vec::new(), Vec::new());
+    for word in words {
+        if let Err(text) = host.open_zfs(word, word.contains('@')) {
+            wrong.push(text);
+            continue;
+        }
+        let found = match recursive || pick.depth.is_some() {
+            true => walk(host, word, pick),
+            false => vec![word.clone()],
+        };
+        for name in found {
+            if !all.contains(&name) {
+                all.push(name);
+            }
+        }
+    }
+    let code = if wrong.is_empty() {
+        exit::OK
+    } else {
+        exit::ERROR
+    };
+    wrong.iter().for_each(|text| run.complain(text));
+    (all, code)
+}
+
+fn depth(run: &mut Run, command: &str, text: Option<&str>) -> Result<Option<usize>, i32> {
+    match text {
+        None => Ok(None),
+        Some(text) => match text.parse() {
+            Ok(depth) => Ok(Some(depth)),
+            Err(_) => {
+                let wrong = format!("{text} is not an integer");
+                Err(usage(run, command, &wrong))
+            }
+        },
+    }
+}
+
+/// Rows as a table for people, or with tabs.
+fn table(run: &mut Run, header: &[String], rows: &[Vec<String>], plain: bool) {
+    if plain {
+        rows.iter().for_each(|row| run.say(&row.join("\t")));
+        return;
+    }
+    let widths: Vec<usize> = (0..header.len())
+        .map(|at| {
+            rows.iter()
+                .map(|row| row[at].len())
+                .chain([header[at].len()])
+                .max()
+                .unwrap_or(0)
+        })
+        .collect();
+    let line = |row: &[String]| {
+        let cells: Vec<String> = row
+            .iter()
+            .zip(&widths)
+            .map(|(cell, width)| format!("{cell:<width$}"))
+            .collect();
+        cells.join("  ").trim_end().to_owned()
+    };
+    run.say(&line(header));
+    rows.iter().for_each(|row| run.say(&line(row)));
+}
+
+pub(super) fn list(run: &mut Run, args: &[String]) -> Step<i32> {
+    let parsed = match options(run, "list", args, "HS:d:o:prs:t:") {
+        Ok(parsed) => parsed,
+        Err(code) => return Ok(code),
+    };
+    let columns: Vec<String> = match parsed.value('o') {
+        None => ["name", "used", "available", "referenced", "mountpoint"]
+            .map(str::to_owned)
+            .to_vec(),
+        Some(text) => text
+            .split(',')
+            .flat_map(|c| match c {
+                "space" => vec![
+                    "name",
+                    "avail",
+                    "used",
+                    "usedsnap",
+                    "usedds",
+                    "usedrefreserv",
+                    "usedchild",
+                ],
+                c => vec![c],
+            })
+            .map(str::to_owned)
+            .collect(),
+    };
+    if let Some(unknown) = columns
+        .iter()
+        .find(|c| *c != "name" && properties::find(c).is_none() && !properties::is_user(c))
+    {
+        let wrong = format!("bad property list: invalid property '{unknown}'");
+        return Ok(usage(run, "list", &wrong));
+    }
+    let depth = match depth(run, "list", parsed.value('d')) {
+        Ok(depth) => depth,
+        Err(code) => return Ok(code),
+    };
+    let kinds = match kinds(run, "list", parsed.value('t')) {
+        Ok(kinds) => kinds,
+        Err(code) => return Ok(code),
+    };
+    let (filesystems, snapshots) = kinds.unwrap_or((true, false));
+    // Snapshots alone are looked for below the datasets that are named.
+    let depth = depth.or((kinds.is_some() && !parsed.has('r') && snapshots).then_some(1));
+    let pick = Pick {
+        filesystems,
+        snapshots,
+        depth,
+    };
+    let (mut names, code) = targets(run, &parsed.rest, &pick, parsed.has('r'));
+    names.retain(|name| match name.contains('@') {
+        true => snapshots || parsed.rest.contains(name),
+        false => filesystems,
+    });
+    if names.is_empty() {
+        if code == exit::OK && !parsed.has('H') {
+            run.complain("no datasets available");
+        }
+        return Ok(code);
+    }
+    let exact = parsed.has('p');
+    let (host, disk) = run.view();
+    let rows: Vec<Vec<String>> = names
+        .iter()
+        .map(|name| {
+            columns
+                .iter()
+                .map(|column| match column.as_str() {
+                    "name" => name.clone(),
+                    column => value(host, disk, name, column, exact)
+                        .map_or("-".to_owned(), |(text, _)| text),
+                })
+                .collect()
+        })
+        .collect();
+    let header: Vec<String> = columns
+        .iter()
+        .map(|c| {
+            properties::find(c)
+                .map_or(c.as_str(), |p| p.column)
+                .to_ascii_uppercase()
+        })
+        .collect();
+    table(run, &header, &rows, parsed.has('H'));
+    Ok(code)
+}
+
+pub(super) fn get(run: &mut Run, args: &[String]) -> Step<i32> {
+    let parsed = match options(run, "get", args, "d:o:s:rt:Hp") {
+        Ok(parsed) => parsed,
+        Err(code) => return Ok(code),
+    };
+    let fields: Vec<String> = match parsed.value('o') {
+        None | Some("all") => ["name", "property", "value", "source"]
+            .map(str::to_owned)
+            .to_vec(),
+        Some(text) => text.split(',').map(str::to_owned).collect(),
+    };
+    if let Some(unknown) = fields
+        .iter()
+        .find(|f| !["name", "property", "value", "source", "received"].contains(&f.as_str()))
+    {
+        let wrong = format!("invalid column name '{unknown}'");
+        return Ok(usage(run, "get", &wrong));
+    }
+    let sources: Option<Vec<String>> = parsed
+        .value('s')
+        .map(|text| text.split(',').map(str::to_owned).collect());
+    let Some((list, words)) = parsed.rest.split_first() else {
+        return Ok(usage(run, "get", "missing property argument"));
+    };
+    let asked: Option<Vec<String>> = match list.as_str() {
+        "all" => None,
+        list => Some(list.split(',').map(str::to_owned).collect()),
+    };
+    if let Some(unknown) = asked
+        .iter()
+        .flatten()
+        .find(|c| *c != "name" && properties::find(c).is_none() && !properties::is_user(c))
+    {
+        let wrong = format!("bad property list: invalid property '{unknown}'");
+        return Ok(usage(run, "get", &wrong));
+    }
+    let depth = match depth(run, "get", parsed.value('d')) {
+        Ok(depth) => depth,
+        Err(code) => return Ok(code),
+    };
+    let kinds = match kinds(run, "get", parsed.value('t')) {
+        Ok(kinds) => kinds,
+        Err(code) => return Ok(code),
+    };
+    let (filesystems, snapshots) = kinds.unwrap_or((true, true));
+    let pick = Pick {
+        filesystems,
+        snapshots,
+        depth,
+    };
+    let (names, code) = targets(run, words, &pick, parsed.has('r'));
+    let exact = parsed.has('p');
+    let mut rows = Vec::new();
+    let (host, disk) = run.view();
+    for name in &names {
+        let mut properties: Vec<String> = match &asked {
+            Some(asked) => asked.clone(),
+            None => PROPERTIES.iter().map(|p| p.name.to_owned()).collect(),
+        };
+        if asked.is_none() {
+            let mut above = Some(name.split('@').next().unwrap_or(name));
+            while let Some(at) = above {
+                let user = host
+                    .datasets
+                    .get(at)
+                    .into_iter()
+                    .flat_map(|d| d.properties.keys());
+                properties.extend(user.filter(|p| p.contains(':')).cloned());
+                above = super::names::parent(at);
+            }
+            properties.sort_by_key(|p| p.contains(':'));
+            properties.dedup();
+        }
+        for property in properties {
+            let found = value(host, disk, name, &property, exact);
+            let (text, source) = match found {
+                Some(found) => found,
+                None if asked.is_none() => continue,
+                None => ("-".to_owned(), Source::None),
+            };
+            let kind = match &source {
+                Source::Local => "local",
+                Source::Default => "default",
+                Source::Inherited(_) => "inherited",
+                Source::None => "none",
+            };
+            if sources
+                .as_ref()
+                .is_some_and(|s| !s.iter().any(|s| s == kind))
+            {
+                continue;
+            }
+            let full = properties::find(&property).map_or(property.as_str(), |p| p.name);
+            rows.push(
+                fields
+                    .iter()
+                    .map(|field| match field.as_str() {
+                        "name" => name.clone(),
+                        "property" => full.to_owned(),
+                        "value" => text.clone(),
+                        "received" => "-".to_owned(),
+                        _ => source.to_string(),
+                    })
+                    .collect::<Vec<String>>(),
+            );
+        }
+    }
+    let header: Vec<String> = fields.iter().map(|f| f.to_ascii_uppercase()).collect();
+    if !rows.is_empty() {
+        table(run, &header, &rows, parsed.has('H'));
+    }
+    Ok(code)
+}
+
+pub(super) fn holds(run: &mut Run, args: &[String]) -> Step<i32> {
+    let parsed = match options(run, "holds", args, "rHp") {
+        Ok(parsed) => parsed,
+        Err(code) => return Ok(code),
+    };
+    if parsed.rest.is_empty() {
+        return Ok(usage(run, "holds", "missing snapshot argument"));
+    }
+    let mut rows = Vec::new();
+    for full in &parsed.rest {
+        let Some((dataset, name)) = full.split_once('@') else {
+            return fail(run, &format!("'{full}' is not a snapshot"));
+        };
+        let host = run.host();
+        if let Err(text) = host.open_zfs(full, true) {
+            return fail(run, &text);
+        }
+        let Some(snapshot) = host.datasets[dataset]
+            .snapshots
+            .iter()
+            .find(|s| s.name == name)
+        else {
+            continue;
+        };
+        for (tag, time) in &snapshot.holds {
+            let date = match parsed.has('p') {
+                true => time.to_string(),
+                false => jiff::Timestamp::from_second(*time as i64)
+                    .map(|t| t.strftime("%a %b %e %H:%M %Y").to_string())
+                    .unwrap_or_default(),
+            };
+            rows.push(vec![full.clone(), tag.clone(), date]);
+        }
+    }
+    let header = ["NAME", "TAG", "TIMESTAMP"].map(str::to_owned);
+    if !rows.is_empty() {
+        table(run, &header, &rows, parsed.has('H'));
+    }
+    Ok(exit::OK)
+}
