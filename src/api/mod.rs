@@ -13,6 +13,7 @@ pub mod listen;
 pub mod made;
 pub mod metrics;
 pub mod negotiate;
+pub mod node_metrics;
 pub mod openapi;
 pub mod own_service;
 pub mod query;

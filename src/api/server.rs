@@ -14,6 +14,7 @@ use super::info::Info;
 use super::made::Documents;
 use super::metrics::{Labels, Metrics};
 use super::negotiate::{self, Accepted, Offer};
+use super::node_metrics::NodeMetrics;
 use super::query::{Query, WriteOptions};
 use super::read::{self, Expected, MAX_BODY};
 use super::reply::{self, Body, Reply};
@@ -51,6 +52,8 @@ pub struct Server {
     pub version: Value,
     /// Connects to the agents of nodes; none where there are none to connect to.
     pub kubelets: Option<actions::kubelet::Kubelets>,
+    /// What nodes use, where `metrics.k8s.io` is served.
+    pub node_metrics: Option<NodeMetrics>,
     /// Documents about what is served.
     pub documents: Documents,
     /// What is counted.

@@ -10,6 +10,7 @@ use futures::future::BoxFuture;
 use tokio_util::sync::CancellationToken;
 
 use super::serve::{self, ServeError, Served};
+use crate::api::actions::kubelet::Agents;
 use crate::api::authenticate::Peer;
 use crate::auth::node::{NODES, PREFIX};
 use crate::auth::{AUTHENTICATED, Authorizer, User};
@@ -121,7 +122,8 @@ struct Plan {
 ///
 /// # Errors
 /// [`AgentError`] before any node was registered.
-pub fn run(arguments: Arguments) -> Result<(), AgentError> {
+pub fn run(mut arguments: Arguments) -> Result<(), AgentError> {
+    arguments.serve.node_metrics = true;
     let plan = plan(arguments)?;
     let nodes = Nodes::prepare(&plan)?;
     match plan.arguments.kubeconfig.clone() {
@@ -132,6 +134,7 @@ pub fn run(arguments: Arguments) -> Result<(), AgentError> {
                     println!("{}", nodes.next_line(&served.kubeconfig));
                     let Served {
                         transport,
+                        agents,
                         tls,
                         authentication,
                         authorizer,
@@ -145,6 +148,7 @@ pub fn run(arguments: Arguments) -> Result<(), AgentError> {
                         })
                     });
                     let api = NodeApi {
+                        agents,
                         tls,
                         authenticate,
                         authorizer,
@@ -263,9 +267,50 @@ struct Nodes {
 #[derive(Clone)]
 #[cfg_attr(not(target_os = "linux"), expect(dead_code))]
 struct NodeApi {
+    /// Where nodes without a port are found.
+    agents: Arc<Agents>,
     tls: rustls::ServerConfig,
     authenticate: Authenticate,
     authorizer: Arc<dyn Authorizer>,
+}
+
+#[cfg(target_os = "linux")]
+impl NodeApi {
+    /// Serves the API of a node: on a port if it is a real one, else within this process.
+    async fn serve(
+        self,
+        name: &str,
+        port: u16,
+        setup: &mut Setup,
+        pods: &Pods,
+        ends: &CancellationToken,
+    ) {
+        let kubelet = crate::node::kubelet::Kubelet {
+            pods: pods.clone(),
+            runtime: setup.runtime.clone(),
+            supplies: setup.supplies.clone(),
+            logs: setup.logs.clone(),
+            node: name.to_owned(),
+            authenticate: self.authenticate,
+            authorizer: self.authorizer,
+        };
+        if kubelet.logs.is_none() {
+            self.agents.add(name, Box::new(move || kubelet.dial()));
+            return;
+        }
+        match tokio::net::TcpListener::bind(("0.0.0.0", port)).await {
+            Ok(listener) => {
+                setup.registration.port = listener.local_addr().ok().map(|at| at.port());
+                let serving =
+                    crate::node::kubelet::serve(listener, self.tls, kubelet, ends.clone());
+                tokio::spawn(serving);
+            }
+            Err(error) => tracing::error!(
+                %error, port,
+                "logs, exec and port-forward are not served: stop what uses the port, or choose another --kubelet-port"
+            ),
+        }
+    }
 }
 
 impl Nodes {
@@ -330,7 +375,7 @@ impl Nodes {
                             client,
                             registration,
                             runtime: Arc::new(Simulated::new(delays)),
-                            supplies: Arc::new(SimulatedSupplies { ipam }),
+                            supplies: Arc::new(SimulatedSupplies::new(ipam)),
                             logs: None,
                         })
                     }
@@ -471,25 +516,8 @@ impl Nodes {
                     Ok(mut setup) => {
                         let pods = Pods::default();
                         #[cfg(target_os = "linux")]
-                        if let (Some(api), Some(logs)) = (api, setup.logs.clone()) {
-                            match tokio::net::TcpListener::bind(("0.0.0.0", port)).await {
-                                Ok(listener) => {
-                                    setup.registration.port = listener.local_addr().ok().map(|at| at.port());
-                                    let kubelet = crate::node::kubelet::Kubelet {
-                                        pods: pods.clone(),
-                                        runtime: setup.runtime.clone(),
-                                        logs,
-                                        node: name.clone(),
-                                        authenticate: api.authenticate,
-                                        authorizer: api.authorizer,
-                                    };
-                                    tokio::spawn(crate::node::kubelet::serve(listener, api.tls, kubelet, ends.clone()));
-                                }
-                                Err(error) => tracing::error!(
-                                    %error, port,
-                                    "logs, exec and port-forward are not served: stop what uses the port, or choose another --kubelet-port"
-                                ),
-                            }
+                        if let Some(api) = api {
+                            api.serve(&name, port, &mut setup, &pods, &ends).await;
                         }
                         agent::run(setup, pods, ends).await;
                     }

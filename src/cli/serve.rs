@@ -10,9 +10,10 @@ use tokio_util::sync::CancellationToken;
 
 use super::identity;
 use crate::admission;
-use crate::api::actions::kubelet::Kubelets;
+use crate::api::actions::kubelet::{Agents, Kubelets};
 use crate::api::authenticate::Authentication;
 use crate::api::listen;
+use crate::api::node_metrics::{self, NodeMetrics};
 use crate::api::server::Server;
 use crate::auth::authorize::{Authorizers, Mode};
 use crate::auth::impersonate::Impersonation;
@@ -51,6 +52,9 @@ pub struct Arguments {
     /// Ports of nodes that services may have: FIRST-LAST.
     #[arg(long, value_parser = port_range, default_value = "30000-32767")]
     service_node_port_range: (u16, u16),
+    /// Serve what nodes and pods use as metrics.k8s.io, as metrics-server does; an agent does in any case.
+    #[arg(long)]
+    pub(super) node_metrics: bool,
     /// Keep objects in memory only: nothing of them is left when the process ends.
     #[arg(long)]
     in_memory: bool,
@@ -154,6 +158,8 @@ pub(super) struct Served {
     pub transport: Transport,
     /// The administrator's kubeconfig.
     pub kubeconfig: PathBuf,
+    /// Agents in this process that have no port.
+    pub agents: Arc<Agents>,
     /// TLS of what is served beside it in this process.
     pub tls: rustls::ServerConfig,
     /// Who asks there.
@@ -209,12 +215,14 @@ where
         advertise_address: arguments
             .advertise_address
             .unwrap_or_else(|| advertised(arguments.bind_address)),
+        node_metrics: arguments.node_metrics,
         ..Settings::default()
     };
     let cluster = Arc::new(Cluster::new(store.clone(), settings));
     // Renewed with every start; an agent asks for it on each connection.
     let identity = pki.issue_client("kube-apiserver-kubelet-client", "system:masters", 365)?;
-    let kubelets = Kubelets::new(&identity).map_err(|cause| PkiError::Issue {
+    let agents = Arc::new(Agents::default());
+    let kubelets = Kubelets::new(&identity, agents.clone()).map_err(|cause| PkiError::Issue {
         what: "the identity towards nodes".into(),
         cause,
     })?;
@@ -251,12 +259,16 @@ where
         plugins,
         version: version(),
         kubelets: Some(kubelets),
+        node_metrics: arguments.node_metrics.then(NodeMetrics::default),
         documents: Default::default(),
         metrics: Arc::default(),
         ends: ends.clone(),
     });
     crate::api::bootstrap::objects_of_a_new_cluster(&server).await;
     crate::api::own_service::ensure(&server).await;
+    if server.node_metrics.is_some() {
+        node_metrics::ensure(&server).await;
+    }
     let api = server.clone();
     let transport = Transport::new(move |request, user| api.clone().handle(request, user));
     let manager = Manager::start(
@@ -283,6 +295,7 @@ where
     let beside = tokio::spawn(beside(
         Served {
             transport: transport.clone(),
+            agents,
             kubeconfig: std::path::absolute(&path).unwrap_or(path),
             tls,
             authentication: authentication.clone(),

@@ -20,6 +20,32 @@ pub fn print(seconds: i64) -> String {
     )
 }
 
+/// A span of time as Go prints it: `2m40s`, `15.3s`, `20ms`, `0s`.
+pub fn go_duration(nanos: i64) -> String {
+    let (sign, size) = (if nanos < 0 { "-" } else { "" }, nanos.unsigned_abs());
+    let fraction = |size: u64, unit: u64, digits: usize| {
+        let text = format!("{}.{:0digits$}", size / unit, size % unit);
+        let text = text.trim_end_matches('0').trim_end_matches('.');
+        text.to_owned()
+    };
+    let shown = match size {
+        0 => "0s".to_owned(),
+        1..1_000 => format!("{size}ns"),
+        1_000..1_000_000 => format!("{}µs", fraction(size, 1_000, 3)),
+        1_000_000..1_000_000_000 => format!("{}ms", fraction(size, 1_000_000, 6)),
+        _ => {
+            let minutes = size / 60_000_000_000;
+            let seconds = fraction(size % 60_000_000_000, 1_000_000_000, 9);
+            match (minutes / 60, minutes % 60) {
+                (0, 0) => format!("{seconds}s"),
+                (0, minutes) => format!("{minutes}m{seconds}s"),
+                (hours, minutes) => format!("{hours}h{minutes}m{seconds}s"),
+            }
+        }
+    };
+    format!("{sign}{shown}")
+}
+
 /// Seconds since 1970 and nanoseconds as a time with six digits of a second, in UTC.
 pub fn print_micro(seconds: i64, nanos: i64) -> String {
     i32::try_from(nanos)
@@ -132,6 +158,23 @@ fn read(text: &str, layout: &str) -> Result<Timestamp, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn spans_are_printed_as_go_does() {
+        for (nanos, shown) in [
+            (0, "0s"),
+            (5, "5ns"),
+            (1_500, "1.5µs"),
+            (20_000_000, "20ms"),
+            (1_000_000_000, "1s"),
+            (15_300_000_000, "15.3s"),
+            (160_000_000_000, "2m40s"),
+            (3_600_000_000_001, "1h0m0.000000001s"),
+            (-10_000_000_000, "-10s"),
+        ] {
+            assert_eq!(go_duration(nanos), shown);
+        }
+    }
 
     #[test]
     fn times_are_written_back_in_utc() {

@@ -3,28 +3,78 @@
 //! What containers do can be told by the pod's annotation `reddwarf.io/simulate`: `exit CODE after MILLISECONDS`,
 //! `stubborn`, or both; see [`crate::zone::simulated`]. Without it init containers, and all containers of pods that
 //! are not to be restarted, end with 0, and others run.
+//!
+//! What its containers use is told by [`USAGE_CPU`] and [`USAGE_MEMORY`], or kwok's annotations of the same meaning, and
+//! may be changed while they run.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
+use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Container, LifecycleHandler, Pod, Probe};
+use parking_lot::Mutex;
 
 use super::machine::{IMAGE, IMAGE_ID, Kind, POD_NAME, POD_NAMESPACE, POD_UID, containers};
 use super::supplies::{Lack, Outcome, Pulled, Supplies};
 use super::zone_name;
+use crate::meta::quantity::Quantity;
 use crate::net::Ipam;
 use crate::zone::simulated::BEHAVIOUR;
-use crate::zone::{Limits, ProcessId, ProcessSpec, Rights, Root, ZoneNetwork, ZoneSpec};
+use crate::zone::{
+    Limits, ProcessId, ProcessSpec, Rights, Root, Usage, ZoneNetwork, ZoneSpec, ZoneUsage,
+};
 
 /// The annotation of a pod that tells what its containers do.
 pub const SIMULATE: &str = "reddwarf.io/simulate";
 
+/// The annotation of a pod that tells what each of its containers uses of processors: a quantity, `1m` without it.
+pub const USAGE_CPU: &str = "reddwarf.io/usage-cpu";
+/// The annotation of a pod that tells what each of its containers uses of memory: a quantity, `1Mi` without it.
+pub const USAGE_MEMORY: &str = "reddwarf.io/usage-memory";
+/// What kwok calls the same.
+const USAGE_OF_KWOK: [&str; 2] = ["kwok.x-k8s.io/usage-cpu", "kwok.x-k8s.io/usage-memory"];
+
+/// Nanoseconds of processor time, used until a moment.
+type Spent = (Timestamp, u64);
+
 /// Supplies without a host.
 pub struct SimulatedSupplies {
-    /// Where pods get addresses.
-    pub ipam: Ipam,
+    ipam: Ipam,
+    /// Processor time that containers used until some moment, by the pod's uid.
+    spent: Mutex<HashMap<String, BTreeMap<ProcessId, Spent>>>,
+}
+
+impl SimulatedSupplies {
+    /// Supplies whose pods get addresses from `ipam`.
+    pub fn new(ipam: Ipam) -> Self {
+        SimulatedSupplies {
+            ipam,
+            spent: Mutex::default(),
+        }
+    }
+}
+
+/// What annotations say that a container uses: thousandths of a processor, and bytes. What cannot be read counts as not
+/// said.
+fn told_usage(pod: &Pod) -> (u64, u64) {
+    let annotations = pod.metadata.annotations.as_ref();
+    let told = |own: &str, kwok: &str| {
+        let text = annotations.and_then(|all| all.get(own).or_else(|| all.get(kwok)))?;
+        Quantity::parse(text).ok()
+    };
+    let cpu = told(USAGE_CPU, USAGE_OF_KWOK[0]).map_or(1, |cpu| cpu.milli_value());
+    let memory = told(USAGE_MEMORY, USAGE_OF_KWOK[1]).map_or(1 << 20, |memory| memory.value());
+    let positive = |value: i64| u64::try_from(value).unwrap_or(0);
+    (positive(cpu), positive(memory))
+}
+
+/// Processor time in nanoseconds, after `millis` thousandths of a processor were used since `before`.
+fn spend(before: Spent, millis: u64, now: Timestamp) -> u64 {
+    let passed = u64::try_from(now.duration_since(before.0).as_micros()).unwrap_or(0);
+    // A microsecond of a thousandth of a processor is a nanosecond.
+    before.1.saturating_add(passed.saturating_mul(millis))
 }
 
 impl Supplies for SimulatedSupplies {
@@ -148,8 +198,36 @@ impl Supplies for SimulatedSupplies {
         async { Ok(()) }.boxed()
     }
 
+    fn usage(&self, pod: &Pod, mut measured: ZoneUsage) -> ZoneUsage {
+        let (millis, memory) = told_usage(pod);
+        // Metrics tell whole milliseconds: what is used between two of them then is what was told.
+        let at = measured.at.as_millisecond();
+        measured.at = Timestamp::from_millisecond(at).unwrap_or(measured.at);
+        let uid = pod.metadata.uid.clone().unwrap_or_default();
+        let mut spent = self.spent.lock();
+        let spent = spent.entry(uid).or_default();
+        spent.retain(|id, _| measured.processes.contains_key(id));
+        measured.total = Usage::default();
+        for (id, usage) in &mut measured.processes {
+            let before = spent.entry(id.clone()).or_insert((measured.at, 0));
+            *before = (measured.at, spend(*before, millis, measured.at));
+            *usage = Usage {
+                cpu: before.1,
+                memory,
+                working_set: memory,
+                pids: 1,
+            };
+            measured.total.cpu += usage.cpu;
+            measured.total.memory += memory;
+            measured.total.working_set += memory;
+            measured.total.pids += 1;
+        }
+        measured
+    }
+
     fn release<'a>(&'a self, uid: &'a str) -> BoxFuture<'a, Result<(), Lack>> {
         async move {
+            self.spent.lock().remove(uid);
             self.ipam
                 .release(uid)
                 .map_err(|error| Lack::new("FailedKillPod", error.to_string()))
@@ -186,5 +264,69 @@ impl Supplies for SimulatedSupplies {
         _: &'a LifecycleHandler,
     ) -> BoxFuture<'a, Result<(), String>> {
         async { Ok(()) }.boxed()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn containers_use_what_their_pod_says() {
+        let pod = |annotations: &[(&str, &str)]| {
+            let mut pod = Pod::default();
+            let named = |(key, value): &(&str, &str)| ((*key).into(), (*value).into());
+            pod.metadata.annotations = Some(annotations.iter().map(named).collect());
+            pod
+        };
+        for (annotations, cpu, memory) in [
+            (&[][..], 1, 1 << 20),
+            (
+                &[(USAGE_CPU, "1500m"), (USAGE_MEMORY, "2Gi")],
+                1500,
+                2 << 30,
+            ),
+            (&[(USAGE_OF_KWOK[0], "2")], 2000, 1 << 20),
+            (
+                &[(USAGE_CPU, "250m"), (USAGE_OF_KWOK[0], "2")],
+                250,
+                1 << 20,
+            ),
+            (&[(USAGE_CPU, "much"), (USAGE_MEMORY, "-1")], 1, 0),
+        ] {
+            assert_eq!(
+                told_usage(&pod(annotations)),
+                (cpu, memory),
+                "{annotations:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn time_is_spent_at_the_rate_of_the_moment() {
+        let supplies = SimulatedSupplies::new(Ipam::in_memory("10.0.0.0/24").expect("a pool"));
+        let id = ProcessId {
+            name: "c".into(),
+            generation: 0,
+        };
+        let at = |second| Timestamp::from_second(second).expect("a time");
+        let mut pod = Pod::default();
+        let mut look = |cpu: &str, second| {
+            let annotations = [(USAGE_CPU.to_owned(), cpu.to_owned())];
+            pod.metadata.annotations = Some(annotations.into());
+            let measured = ZoneUsage {
+                at: at(second),
+                total: Usage::default(),
+                processes: [(id.clone(), Usage::default())].into(),
+                network: (0, 0),
+            };
+            let usage = supplies.usage(&pod, measured);
+            assert_eq!(usage.total, usage.processes[&id]);
+            usage.total.cpu
+        };
+        assert_eq!(look("2", 100), 0);
+        assert_eq!(look("2", 110), 20_000_000_000);
+        assert_eq!(look("500m", 114), 22_000_000_000);
+        assert_eq!(look("500m", 114), 22_000_000_000);
     }
 }

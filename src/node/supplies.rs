@@ -3,7 +3,7 @@
 use futures::future::BoxFuture;
 use k8s_openapi::api::core::v1::{Container, LifecycleHandler, Pod, Probe};
 
-use crate::zone::{ProcessId, ProcessSpec, ZoneSpec};
+use crate::zone::{ProcessId, ProcessSpec, ZoneSpec, ZoneUsage};
 
 /// Something a pod cannot have for now, as its status or an event tells it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -42,6 +42,32 @@ pub enum Pulled {
     Present,
     /// It was fetched, with a message of how.
     Fetched(String),
+}
+
+/// Something that a host has so much of.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Amount {
+    /// All of it.
+    pub capacity: u64,
+    /// What is left.
+    pub available: u64,
+}
+
+/// What a host has and what of it is in use, at a moment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HostUsage {
+    /// When it was measured.
+    pub at: jiff::Timestamp,
+    /// Processor time since the boot, in nanoseconds.
+    pub cpu: u64,
+    /// Bytes of memory; what could be taken back is available.
+    pub memory: Amount,
+    /// Bytes where pods, images and logs are kept.
+    pub disk: Amount,
+    /// Files there.
+    pub inodes: Amount,
+    /// Processes and threads.
+    pub pids: Amount,
 }
 
 /// The host's side of pods. One real, one for simulated nodes.
@@ -95,6 +121,17 @@ pub trait Supplies: Send + Sync + 'static {
 
     /// Uids of pods that something is kept for.
     fn keeps(&self) -> BoxFuture<'_, Result<Vec<String>, Lack>>;
+
+    /// What the host has and uses; nothing where there is no real host.
+    fn host(&self) -> Option<HostUsage> {
+        None
+    }
+
+    /// What a pod uses, by what was measured of its zone.
+    fn usage(&self, pod: &Pod, measured: ZoneUsage) -> ZoneUsage {
+        let _ = pod;
+        measured
+    }
 
     /// Asks a probe once.
     fn probe<'a>(

@@ -28,6 +28,8 @@ pub struct Settings {
     pub issuer: String,
     /// `--event-ttl` in seconds.
     pub event_ttl: u64,
+    /// What nodes and pods use is served as `metrics.k8s.io`.
+    pub node_metrics: bool,
 }
 
 impl Default for Settings {
@@ -42,6 +44,7 @@ impl Default for Settings {
             advertise_address: Ipv4Addr::LOCALHOST.into(),
             issuer: "https://kubernetes.default.svc.cluster.local".to_owned(),
             event_ttl: 3600,
+            node_metrics: false,
         }
     }
 }
@@ -65,13 +68,14 @@ struct Served {
 impl Cluster {
     /// A cluster over a store, serving what is built in.
     pub fn new(store: Arc<dyn Store>, settings: Settings) -> Self {
+        let registry = Registry::serving(std::iter::empty(), settings.node_metrics);
         Cluster {
             store,
             settings,
             definitions: View::new(vec![definition::PREFIX.into()]),
             registry: ArcSwap::from_pointee(Served {
                 definitions: Arc::default(),
-                registry: Arc::new(Registry::builtin().clone()),
+                registry: Arc::new(registry),
             }),
         }
     }
@@ -88,7 +92,8 @@ impl Cluster {
         if served.definitions.resources.ptr_eq(&definitions.resources) {
             return served.registry.clone();
         }
-        let registry = Arc::new(Registry::with_custom(definitions.resources.values()));
+        let custom = definitions.resources.values();
+        let registry = Arc::new(Registry::serving(custom, self.settings.node_metrics));
         self.registry.store(Arc::new(Served {
             definitions,
             registry: registry.clone(),

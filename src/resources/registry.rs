@@ -241,6 +241,9 @@ pub fn api_version(group: &str, version: &str) -> CompactString {
     }
 }
 
+/// The group of what nodes and pods use.
+pub const METRICS: &str = "metrics.k8s.io";
+
 impl Registry {
     /// What is built in. Cheap to call again.
     pub fn builtin() -> &'static Registry {
@@ -275,8 +278,8 @@ impl Registry {
         self.groups.iter().find(|group| group.name == name)
     }
 
-    /// What is built in, and the resources that definitions make.
-    pub fn with_custom<'a>(custom: impl Iterator<Item = &'a Arc<Resource>>) -> Registry {
+    /// What is built in, the resources that definitions make, and, if `metrics`, what nodes and pods use.
+    pub fn serving<'a>(custom: impl Iterator<Item = &'a Arc<Resource>>, metrics: bool) -> Registry {
         let mut registry = Self::builtin().clone();
         let mut names: Vec<Key> = Vec::new();
         for resource in custom {
@@ -312,7 +315,38 @@ impl Registry {
                 custom: true,
             });
         }
+        if metrics {
+            registry.add_metrics();
+        }
         registry
+    }
+
+    /// Serves `metrics.k8s.io` behind all other groups, where upstream's priorities of groups have it.
+    fn add_metrics(&mut self) {
+        let (group, version) = (Key::from(METRICS), Key::from("v1beta1"));
+        for (plural, kind, namespaced) in [
+            ("nodes", "NodeMetrics", false),
+            ("pods", "PodMetrics", true),
+        ] {
+            let item = crate::value!({
+                "name": plural,
+                "singularName": "",
+                "namespaced": namespaced,
+                "kind": kind,
+                "verbs": ["get", "list"]
+            });
+            let mut resource = read_resource(&group, &version, &item);
+            let served = read_version(&group, &version, &item, &[], &Value::Null);
+            resource.versions.push(served);
+            let place = (group.clone(), resource.plural.clone());
+            self.resources.insert(place, Arc::new(resource));
+        }
+        self.groups.retain(|other| other.name != group);
+        self.groups.push(Group {
+            name: group,
+            versions: vec![version],
+            custom: false,
+        });
     }
 }
 
@@ -358,7 +392,7 @@ fn prefix(group: &str, plural: &str) -> String {
         ("", "replicationcontrollers") => "/registry/controllers/".into(),
         ("networking.k8s.io", "ingresses") => "/registry/ingress/".into(),
         ("events.k8s.io", "events") => "/registry/events/".into(),
-        ("apiextensions.k8s.io" | "apiregistration.k8s.io", _) => {
+        ("apiextensions.k8s.io" | "apiregistration.k8s.io" | METRICS, _) => {
             format!("/registry/{group}/{plural}/")
         }
         _ => format!("/registry/{plural}/"),

@@ -1,7 +1,8 @@
 //! What only the node of a pod can answer: logs, exec, attach and port-forward are passed to its agent, answers and
 //! upgraded connections passed back. Follows pkg/registry/core/pod/rest/subresources.go.
 
-use std::net::SocketAddr;
+use std::collections::HashMap;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,8 +14,10 @@ use hyper::body::Incoming;
 use hyper::client::conn::http1;
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
+use parking_lot::Mutex;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use tokio::io::DuplexStream;
 use tokio::net::TcpStream;
 
 use super::Call;
@@ -28,15 +31,36 @@ use crate::schema::Value;
 /// How long an agent may take to accept a connection.
 const CONNECT: Duration = Duration::from_secs(10);
 
+/// Opens a connection to an agent in this process.
+pub type Dial = Box<dyn Fn() -> DuplexStream + Send + Sync>;
+
+/// Agents in this process that have no port: they are reached without a network. By node.
+#[derive(Default)]
+pub struct Agents(Mutex<HashMap<String, Dial>>);
+
+impl Agents {
+    /// The agent of `node` is reached by `dial` from now on.
+    pub fn add(&self, node: &str, dial: Dial) {
+        self.0.lock().insert(node.to_owned(), dial);
+    }
+
+    fn dial(&self, node: &str) -> Option<DuplexStream> {
+        self.0.lock().get(node).map(|dial| dial())
+    }
+}
+
 /// Connects to agents, as this server.
-pub struct Kubelets(tokio_rustls::TlsConnector);
+pub struct Kubelets {
+    tls: tokio_rustls::TlsConnector,
+    agents: Arc<Agents>,
+}
 
 impl Kubelets {
-    /// Connections that show `identity`.
+    /// Connections that show `identity`, and those to `agents` of this process.
     ///
     /// # Errors
     /// A certificate or key that TLS does not take.
-    pub fn new(identity: &Issued) -> Result<Self, String> {
+    pub fn new(identity: &Issued, agents: Arc<Agents>) -> Result<Self, String> {
         let text = |error: &dyn std::fmt::Display| error.to_string();
         let certificate = CertificateDer::from_pem_slice(identity.certificate.as_bytes())
             .map_err(|error| text(&error))?;
@@ -50,16 +74,22 @@ impl Kubelets {
             .with_custom_certificate_verifier(Arc::new(Unverified))
             .with_client_auth_cert(vec![certificate], key)
             .map_err(|error| text(&error))?;
-        Ok(Kubelets(tokio_rustls::TlsConnector::from(Arc::new(config))))
+        Ok(Kubelets {
+            tls: tokio_rustls::TlsConnector::from(Arc::new(config)),
+            agents,
+        })
     }
 
     /// Sends a request to `backend` and gives its answer; the connection lives on behind it.
-    async fn send(
+    pub(in crate::api) async fn send(
         &self,
         backend: Backend,
         request: Request<Full<bytes::Bytes>>,
     ) -> Result<Response<Incoming>, String> {
         let address = backend.address;
+        if let Some(stream) = backend.within {
+            return ask(stream, request).await;
+        }
         let dialled = |error: &dyn std::fmt::Display| format!("dial tcp {address}: {error}");
         let stream = tokio::time::timeout(CONNECT, TcpStream::connect(address))
             .await
@@ -73,7 +103,7 @@ impl Kubelets {
             return ask(stream, request).await;
         }
         let stream = self
-            .0
+            .tls
             .connect(ServerName::from(address.ip()), stream)
             .await
             .map_err(|error| dialled(&error))?;
@@ -100,12 +130,14 @@ where
 }
 
 /// Where a request is passed on to.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Backend {
+#[derive(Debug)]
+pub(in crate::api) struct Backend {
     /// Its address.
     pub address: SocketAddr,
     /// It speaks HTTPS.
     pub tls: bool,
+    /// A connection to it within this process, which is used instead.
+    pub within: Option<DuplexStream>,
 }
 
 /// What is passed on, and how answers are told.
@@ -216,31 +248,55 @@ fn container(pod: &Value, asked: &str) -> Result<String, Status> {
     }
 }
 
+impl Kubelets {
+    /// Where the agent of a node is asked.
+    ///
+    /// # Errors
+    /// Upstream's text for a node without address; none of its agent's for one that serves nothing.
+    pub(in crate::api) fn backend(&self, node: &Value) -> Result<Backend, Status> {
+        let status = node.at("status");
+        let address = status
+            .list("addresses")
+            .iter()
+            .find(|address| address.str("type") == "InternalIP")
+            .and_then(|address| address.str("address").parse().ok());
+        let endpoint = status.at("daemonEndpoints").at("kubeletEndpoint");
+        let port = endpoint.at("Port").as_int();
+        let port = port.and_then(|port| u16::try_from(port).ok());
+        let name = node.at("metadata").str("name");
+        if let Some(port) = port.filter(|port| *port > 0) {
+            let address = address.ok_or_else(|| {
+                Status::unclassified("no preferred addresses found; known addresses: []")
+            })?;
+            return Ok(Backend {
+                address: SocketAddr::new(address, port),
+                tls: true,
+                within: None,
+            });
+        }
+        let within = self.agents.dial(name).ok_or_else(|| {
+            Status::internal(&format!(
+                "the agent of node {name} serves no logs and no connections"
+            ))
+        })?;
+        Ok(Backend {
+            address: SocketAddr::new(address.unwrap_or(Ipv4Addr::LOCALHOST.into()), 0),
+            tls: false,
+            within: Some(within),
+        })
+    }
+}
+
 /// Where the agent of a node listens.
 fn endpoint(call: &Call<'_>, node: &str) -> Result<Backend, Status> {
     let found = call.target.cluster.get("", "nodes", "", node);
     let found = found.ok_or_else(|| Status::not_found(call.target.about(node)))?;
-    let status = found.at("status");
-    let addresses = status.list("addresses");
-    let address = addresses
-        .iter()
-        .find(|address| address.str("type") == "InternalIP")
-        .and_then(|address| address.str("address").parse().ok())
-        .ok_or_else(|| Status::unclassified("no preferred addresses found; known addresses: []"))?;
-    let port = status
-        .at("daemonEndpoints")
-        .at("kubeletEndpoint")
-        .at("Port")
-        .as_int()
-        .and_then(|port| u16::try_from(port).ok())
-        .filter(|port| *port > 0)
-        .ok_or_else(|| {
-            Status::internal(&format!(
-                "the agent of node {node} serves no logs and no connections: its pods are simulated"
-            ))
-        })?;
-    let address = SocketAddr::new(address, port);
-    Ok(Backend { address, tls: true })
+    connector(call)?.backend(&found)
+}
+
+fn connector<'a>(call: &Call<'a>) -> Result<&'a Kubelets, Status> {
+    let kubelets = call.server.kubelets.as_ref();
+    kubelets.ok_or_else(|| Status::internal("this server does not connect to nodes"))
 }
 
 async fn pass(call: Call<'_>, what: &str) -> Result<Reply, Status> {
@@ -279,6 +335,7 @@ pub fn proxy(call: Call<'_>) -> BoxFuture<'_, Result<Reply, Status>> {
         let mut backend = endpoint(&call, asked.name)?;
         if let Ok(port) = asked.port.parse() {
             backend.address.set_port(port);
+            (backend.tls, backend.within) = (true, None);
         }
         forward(call, backend, path, How::Proxy).await
     }
@@ -293,11 +350,7 @@ pub(super) async fn forward(
     how: How,
 ) -> Result<Reply, Status> {
     let address = backend.address;
-    let kubelets = call
-        .server
-        .kubelets
-        .as_ref()
-        .ok_or_else(|| Status::internal("this server does not connect to nodes"))?;
+    let kubelets = connector(&call)?;
     if let Some(query) = call.parts.uri.query() {
         path = format!("{path}?{query}");
     }

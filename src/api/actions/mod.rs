@@ -12,6 +12,7 @@ mod reviews;
 pub mod scale;
 mod tokens;
 mod unstored;
+mod usage;
 
 use bytes::Bytes;
 use futures::future::BoxFuture;
@@ -26,6 +27,7 @@ use super::verbs::Target;
 use super::verbs::write::Write;
 use crate::meta::Status;
 use crate::resources::Resource;
+use crate::resources::registry::METRICS;
 use crate::schema::Value;
 
 /// Answers a request for a subresource, or a resource that is never stored.
@@ -74,6 +76,8 @@ const ACTIONS: &[(&str, &str, &str, Action)] = &[
         reviews::own_rules,
     ),
     (AUTHORIZATION, "subjectaccessreviews", "", reviews::access),
+    (METRICS, "nodes", "", usage::nodes),
+    (METRICS, "pods", "", usage::pods),
 ];
 
 /// The action of a resource (`subresource` empty) or subresource, if it is not served by the verbs.

@@ -65,6 +65,7 @@ pub fn pod(call: Call<'_>) -> BoxFuture<'_, Result<Reply, Status>> {
         let backend = Backend {
             address: SocketAddr::new(address, port),
             tls: asked.scheme == "https",
+            within: None,
         };
         let path = format!("/{}", call.target.info.rest);
         forward(call, backend, path, How::Proxy).await
@@ -110,6 +111,7 @@ pub fn service(call: Call<'_>) -> BoxFuture<'_, Result<Reply, Status>> {
         let backend = Backend {
             address: SocketAddr::new(proxyable(&address)?, port),
             tls: asked.scheme == "https",
+            within: None,
         };
         let path = format!("/{}", call.target.info.rest);
         forward(call, backend, path, How::Proxy).await

@@ -230,6 +230,7 @@ pub fn paths(registry: &Registry, group: &str, version: &str) -> Vec<PathItem> {
         .resources()
         .filter(|resource| *resource.group == *group && !resource.is_custom())
         .filter_map(|resource| Some((&**resource, resource.version(version)?)))
+        .filter(|(_, version)| !version.type_name.is_empty())
         .collect();
     resources.sort_by(|a, b| a.0.plural.cmp(&b.0.plural));
     let mut out = Vec::new();

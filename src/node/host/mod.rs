@@ -9,6 +9,7 @@ mod environment;
 mod files;
 mod probe;
 mod process;
+pub mod usage;
 mod volumes;
 
 use std::collections::BTreeMap;
@@ -23,7 +24,7 @@ use k8s_openapi::api::core::v1::{Container, LifecycleHandler, Pod, Probe};
 
 use super::images::{Credentials, Image, ImageError, Images, Reference, Registries, credentials};
 use super::machine::{POD_NAME, POD_NAMESPACE, POD_UID, containers};
-use super::supplies::{Lack, Outcome, Pulled, Supplies};
+use super::supplies::{HostUsage, Lack, Outcome, Pulled, Supplies};
 use super::zone_name;
 use crate::net::Ipam;
 use crate::storage::StorageEngine;
@@ -360,6 +361,10 @@ impl Supplies for Host {
             Ok(uids)
         }
         .boxed()
+    }
+
+    fn host(&self) -> Option<HostUsage> {
+        Some(usage::measure(&self.data))
     }
 
     fn probe<'a>(

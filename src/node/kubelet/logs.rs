@@ -238,10 +238,12 @@ impl Kubelet {
             name: container.to_owned(),
             generation,
         };
-        let path = log_path(&self.logs, namespace, name, &uid, &id);
-        let reader = match Reader::open(&path) {
-            Ok(reader) => reader,
-            Err(_) => return Ok(text(200, "")),
+        let path = self
+            .logs
+            .as_ref()
+            .map(|logs| log_path(logs, namespace, name, &uid, &id));
+        let Some(reader) = path.and_then(|path| Reader::open(&path).ok()) else {
+            return Ok(text(200, ""));
         };
         let (sender, receiver) = mpsc::channel::<Bytes>(16);
         let kubelet = self.clone();

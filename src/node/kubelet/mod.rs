@@ -21,12 +21,14 @@ use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use k8s_openapi::api::core::v1::Pod;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use super::agent::Pods;
+use super::supplies::Supplies;
 use super::{Authenticate, Who, zone_name};
-use crate::auth::Authorizer;
+use crate::auth::{AUTHENTICATED, Authorizer, MASTERS, User};
 use crate::zone::{ExecSpec, ProcessId, ZoneRuntime};
 
 /// The body of an answer.
@@ -39,8 +41,10 @@ pub struct Kubelet {
     pub pods: Pods,
     /// The runtime of their zones.
     pub runtime: Arc<dyn ZoneRuntime>,
-    /// Where logs are.
-    pub logs: PathBuf,
+    /// The host's side of pods.
+    pub supplies: Arc<dyn Supplies>,
+    /// Where logs are; nothing where containers say nothing.
+    pub logs: Option<PathBuf>,
     /// The node's name.
     pub node: String,
     /// Who asks.
@@ -85,20 +89,46 @@ pub async fn serve(
                 .iter()
                 .map(|der| der.clone().into_owned())
                 .collect();
-            let who = Arc::new((kubelet.authenticate)(shown));
-            let service = service_fn(move |request| {
-                let (kubelet, who) = (kubelet.clone(), who.clone());
-                async move {
-                    let answer = kubelet.answer(request, who.as_ref()).await;
-                    let answer = answer.unwrap_or_else(|(code, why)| text(code, why));
-                    Ok::<_, Infallible>(answer)
-                }
-            });
-            let connection = hyper::server::conn::http1::Builder::new()
-                .serve_connection(TokioIo::new(stream), service)
-                .with_upgrades();
-            let _ = connection.await;
+            let who = (kubelet.authenticate)(shown);
+            kubelet.converse(stream, who).await;
         });
+    }
+}
+
+/// What a connection within this process holds of bytes that were not read yet.
+const BUFFER: usize = 64 * 1024;
+
+impl Kubelet {
+    /// A connection to this API within the process, whose requests are those of the API server.
+    ///
+    /// Must be called on a runtime.
+    pub fn dial(&self) -> tokio::io::DuplexStream {
+        let (own, other) = tokio::io::duplex(BUFFER);
+        let kubelet = self.clone();
+        let server = User::new("kube-apiserver-kubelet-client", &[MASTERS, AUTHENTICATED]);
+        let who: Who = Box::new(move |_| Some(server.clone()));
+        tokio::spawn(async move { kubelet.converse(other, who).await });
+        own
+    }
+
+    async fn converse<S>(&self, stream: S, who: Who)
+    where
+        S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    {
+        let who = Arc::new(who);
+        let service = service_fn(move |request| {
+            let (kubelet, who) = (self.clone(), who.clone());
+            async move {
+                let answer = kubelet.answer(request, who.as_ref()).await;
+                let answer = answer.unwrap_or_else(|(code, why)| text(code, why));
+                Ok::<_, Infallible>(answer)
+            }
+        });
+        let connection = hyper::server::conn::http1::Builder::new()
+            .serve_connection(TokioIo::new(stream), service)
+            .with_upgrades();
+        // A client that leaves is no matter of ours.
+        let _ = connection.await;
     }
 }
 

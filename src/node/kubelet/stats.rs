@@ -1,103 +1,299 @@
-//! What pods use: `stats/summary` and `metrics/resource`.
+//! What the node and its pods use: `stats/summary` and `metrics/resource`. Follows
+//! pkg/kubelet/metrics/collectors/resource_metrics.go and k8s.io/kubelet/pkg/apis/stats/v1alpha1.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
+use std::sync::Arc;
 
+use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
 use serde_json::{Value, json};
 
 use super::{Kubelet, zone_name};
-use crate::zone::ZoneUsage;
+use crate::node::supplies::{Amount, HostUsage};
+use crate::zone::{ProcessId, Usage, ZoneUsage};
+
+/// A pod and what it uses.
+struct Used {
+    pod: Arc<Pod>,
+    usage: ZoneUsage,
+    started: BTreeMap<ProcessId, Timestamp>,
+}
+
+fn print(at: Timestamp) -> String {
+    at.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
+}
 
 impl Kubelet {
-    async fn usages(&self) -> Vec<(Pod, ZoneUsage)> {
+    async fn usages(&self) -> Vec<Used> {
         let mut all = Vec::new();
         for (pod, _) in self.pods.list() {
-            let uid = pod.metadata.uid.clone().unwrap_or_default();
-            if let Ok(usage) = self.runtime.usage(&zone_name(&uid)).await {
-                all.push((Pod::clone(&pod), usage));
-            }
+            let name = zone_name(pod.metadata.uid.as_deref().unwrap_or_default());
+            let Ok(usage) = self.runtime.usage(&name).await else {
+                continue;
+            };
+            let zone = self.runtime.get(&name).await.ok().flatten();
+            let started = zone.into_iter().flat_map(|zone| zone.processes);
+            let started = started.map(|process| (process.id, process.started));
+            all.push(Used {
+                usage: self.supplies.usage(&pod, usage),
+                started: started.collect(),
+                pod,
+            });
         }
+        all.sort_by(|a, b| {
+            let key = |used: &Used| {
+                let metadata = &used.pod.metadata;
+                (metadata.namespace.clone(), metadata.name.clone())
+            };
+            key(a).cmp(&key(b))
+        });
         all
     }
 
+    /// The node's own use: the host's, or what its pods use together where there is none.
+    fn node_usage(&self, pods: &[Used]) -> (Timestamp, Usage, Option<HostUsage>) {
+        match self.supplies.host() {
+            Some(host) => {
+                let used = host.memory.capacity.saturating_sub(host.memory.available);
+                let usage = Usage {
+                    cpu: host.cpu,
+                    memory: used,
+                    working_set: used,
+                    pids: host.pids.capacity.saturating_sub(host.pids.available),
+                };
+                (host.at, usage, Some(host))
+            }
+            None => {
+                let mut sum = Usage::default();
+                for used in pods {
+                    sum.cpu += used.usage.total.cpu;
+                    sum.memory += used.usage.total.memory;
+                    sum.working_set += used.usage.total.working_set;
+                    sum.pids += used.usage.total.pids;
+                }
+                (Timestamp::now(), sum, None)
+            }
+        }
+    }
+
     pub(super) async fn summary(&self) -> Value {
-        let now = jiff::Timestamp::now()
-            .strftime("%Y-%m-%dT%H:%M:%SZ")
-            .to_string();
-        let shown = |usage: &crate::zone::Usage, time: &str| {
+        let used = self.usages().await;
+        let (at, node, host) = self.node_usage(&used);
+        let shown = |usage: &Usage, at: Timestamp| {
+            let time = print(at);
             (
                 json!({"time": time, "usageCoreNanoSeconds": usage.cpu}),
                 json!({"time": time, "usageBytes": usage.memory, "workingSetBytes": usage.working_set}),
             )
         };
-        let (mut pods, mut cpu, mut memory) = (Vec::new(), 0, 0);
-        for (pod, usage) in self.usages().await {
-            cpu += usage.total.cpu;
-            memory += usage.total.working_set;
-            let containers: Vec<Value> = usage
-                .processes
-                .iter()
-                .map(|(id, usage)| {
-                    let (cpu, memory) = shown(usage, &now);
-                    json!({"name": id.name, "startTime": now, "cpu": cpu, "memory": memory})
+        let pods: Vec<Value> = used
+            .iter()
+            .map(|Used { pod, usage, started }| {
+                let containers: Vec<Value> = usage
+                    .processes
+                    .iter()
+                    .map(|(id, own)| {
+                        let (cpu, memory) = shown(own, usage.at);
+                        let started = started.get(id).copied().map(print);
+                        json!({"name": id.name, "startTime": started, "cpu": cpu, "memory": memory})
+                    })
+                    .collect();
+                let (cpu, memory) = shown(&usage.total, usage.at);
+                json!({
+                    "podRef": {"name": pod.metadata.name, "namespace": pod.metadata.namespace, "uid": pod.metadata.uid},
+                    "startTime": pod.metadata.creation_timestamp,
+                    "containers": containers,
+                    "cpu": cpu, "memory": memory,
+                    "network": {"time": print(usage.at), "name": "eth0", "rxBytes": usage.network.0, "txBytes": usage.network.1},
+                    "process_stats": {"process_count": usage.total.pids},
                 })
-                .collect();
-            let (own_cpu, own_memory) = shown(&usage.total, &now);
-            pods.push(json!({
-                "podRef": {"name": pod.metadata.name, "namespace": pod.metadata.namespace, "uid": pod.metadata.uid},
-                "startTime": pod.metadata.creation_timestamp,
-                "containers": containers,
-                "cpu": own_cpu, "memory": own_memory,
-                "network": {"time": now, "name": "eth0", "rxBytes": usage.network.0, "txBytes": usage.network.1},
-                "process_stats": {"process_count": usage.total.pids},
-            }));
+            })
+            .collect();
+        let (cpu, memory) = shown(&node, at);
+        let mut whole = json!({"nodeName": self.node, "cpu": cpu, "memory": memory});
+        if let Some(host) = host {
+            let time = print(host.at);
+            let used = |of: Amount| of.capacity.saturating_sub(of.available);
+            whole["memory"]["availableBytes"] = json!(host.memory.available);
+            let disk = json!({
+                "time": time,
+                "availableBytes": host.disk.available, "capacityBytes": host.disk.capacity,
+                "usedBytes": used(host.disk),
+                "inodesFree": host.inodes.available, "inodes": host.inodes.capacity,
+                "inodesUsed": used(host.inodes),
+            });
+            whole["fs"] = disk.clone();
+            whole["runtime"] = json!({"imageFs": disk.clone(), "containerFs": disk});
+            whole["rlimit"] =
+                json!({"time": time, "maxpid": host.pids.capacity, "curproc": used(host.pids)});
         }
-        json!({
-            "node": {
-                "nodeName": self.node,
-                "cpu": {"time": now, "usageCoreNanoSeconds": cpu},
-                "memory": {"time": now, "workingSetBytes": memory},
-            },
-            "pods": pods,
-        })
+        json!({"node": whole, "pods": pods})
     }
 
     pub(super) async fn resource_metrics(&self) -> String {
-        let mut text = String::new();
-        let usages = self.usages().await;
-        let at = jiff::Timestamp::now().as_millisecond();
-        for (name, help, kind) in [
-            (
-                "container_cpu_usage_seconds_total",
-                "Cumulative cpu time consumed by the container in core-seconds",
-                "counter",
-            ),
-            (
-                "container_memory_working_set_bytes",
-                "Current working set of the container in bytes",
-                "gauge",
-            ),
-        ] {
-            let _ = writeln!(text, "# HELP {name} [STABLE] {help}\n# TYPE {name} {kind}");
-            for (pod, usage) in &usages {
-                let (namespace, pod) = (&pod.metadata.namespace, &pod.metadata.name);
-                let (namespace, pod) = (
-                    namespace.as_deref().unwrap_or_default(),
-                    pod.as_deref().unwrap_or_default(),
-                );
-                for (id, usage) in &usage.processes {
-                    let labels = format!(
-                        "container=\"{}\",namespace=\"{namespace}\",pod=\"{pod}\"",
-                        id.name
-                    );
-                    let value = match kind {
-                        "counter" => format!("{}", usage.cpu as f64 / 1e9),
-                        _ => usage.working_set.to_string(),
-                    };
-                    let _ = writeln!(text, "{name}{{{labels}}} {value} {at}");
+        let used = self.usages().await;
+        let (at, node, _) = self.node_usage(&used);
+        text(at, &node, &used)
+    }
+}
+
+/// A value, and when it was measured.
+type Sample = (String, Option<Timestamp>);
+
+/// One metric: its name, what it tells, its type, and its lines.
+type Metric<'a> = (
+    &'static str,
+    &'static str,
+    &'static str,
+    Vec<(String, String, Option<Timestamp>)>,
+);
+
+/// The metrics in Prometheus' text form, in the order of their names.
+fn text(at: Timestamp, node: &Usage, pods: &[Used]) -> String {
+    let seconds = |nanos: u64| format!("{}", nanos as f64 / 1e9);
+    let of_pod = |used: &Used| {
+        let metadata = &used.pod.metadata;
+        format!(
+            "namespace=\"{}\",pod=\"{}\"",
+            metadata.namespace.as_deref().unwrap_or_default(),
+            metadata.name.as_deref().unwrap_or_default()
+        )
+    };
+    let containers = |value: &dyn Fn(&Used, &ProcessId, &Usage) -> Option<Sample>| {
+        let mut lines = Vec::new();
+        for used in pods {
+            for (id, usage) in &used.usage.processes {
+                if let Some((value, at)) = value(used, id, usage) {
+                    let labels = format!("container=\"{}\",{}", id.name, of_pod(used));
+                    lines.push((labels, value, at));
                 }
             }
         }
-        text
+        lines
+    };
+    let per_pod = |value: &dyn Fn(&Usage) -> String| {
+        let line = |used: &Used| (of_pod(used), value(&used.usage.total), Some(used.usage.at));
+        pods.iter().map(line).collect::<Vec<_>>()
+    };
+    let started = |used: &Used, id: &ProcessId, _: &Usage| {
+        let at = used.started.get(id)?;
+        Some((format!("{}", at.as_microsecond() as f64 / 1e6), None))
+    };
+    let metrics: [Metric<'_>; 8] = [
+        (
+            "container_cpu_usage_seconds_total",
+            "[STABLE] Cumulative cpu time consumed by the container in core-seconds",
+            "counter",
+            containers(&|used, _, usage| Some((seconds(usage.cpu), Some(used.usage.at)))),
+        ),
+        (
+            "container_memory_working_set_bytes",
+            "[STABLE] Current working set of the container in bytes",
+            "gauge",
+            containers(&|used, _, usage| {
+                Some((usage.working_set.to_string(), Some(used.usage.at)))
+            }),
+        ),
+        (
+            "container_start_time_seconds",
+            "[STABLE] Start time of the container since unix epoch in seconds",
+            "gauge",
+            containers(&started),
+        ),
+        (
+            "node_cpu_usage_seconds_total",
+            "[STABLE] Cumulative cpu time consumed by the node in core-seconds",
+            "counter",
+            vec![(String::new(), seconds(node.cpu), Some(at))],
+        ),
+        (
+            "node_memory_working_set_bytes",
+            "[STABLE] Current working set of the node in bytes",
+            "gauge",
+            vec![(String::new(), node.working_set.to_string(), Some(at))],
+        ),
+        (
+            "pod_cpu_usage_seconds_total",
+            "[STABLE] Cumulative cpu time consumed by the pod in core-seconds",
+            "counter",
+            per_pod(&|usage| seconds(usage.cpu)),
+        ),
+        (
+            "pod_memory_working_set_bytes",
+            "[STABLE] Current working set of the pod in bytes",
+            "gauge",
+            per_pod(&|usage| usage.working_set.to_string()),
+        ),
+        (
+            "resource_scrape_error",
+            "[STABLE] 1 if there was an error while getting container metrics, 0 otherwise",
+            "gauge",
+            vec![(String::new(), "0".into(), None)],
+        ),
+    ];
+    let mut text = String::new();
+    for (name, help, kind, lines) in metrics {
+        if lines.is_empty() {
+            continue;
+        }
+        let _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} {kind}");
+        for (labels, value, at) in lines {
+            text.push_str(name);
+            if !labels.is_empty() {
+                let _ = write!(text, "{{{labels}}}");
+            }
+            let _ = write!(text, " {value}");
+            if let Some(at) = at {
+                let _ = write!(text, " {}", at.as_millisecond());
+            }
+            text.push('\n');
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn metrics_are_told_as_scrapers_read_them() {
+        let mut pod = Pod::default();
+        pod.metadata.name = Some("p".into());
+        pod.metadata.namespace = Some("ns".into());
+        let at = |second| Timestamp::from_second(second).expect("a time");
+        let id = ProcessId {
+            name: "c".into(),
+            generation: 3,
+        };
+        let usage = Usage {
+            cpu: 1_500_000_000,
+            memory: 9,
+            working_set: 7,
+            pids: 1,
+        };
+        let used = Used {
+            pod: Arc::new(pod),
+            usage: ZoneUsage {
+                at: at(20),
+                total: usage.clone(),
+                processes: [(id.clone(), usage.clone())].into(),
+                network: (0, 0),
+            },
+            started: [(id, at(10))].into(),
+        };
+        let text = text(at(21), &usage, &[used]);
+        for line in [
+            "# TYPE container_cpu_usage_seconds_total counter",
+            "container_cpu_usage_seconds_total{container=\"c\",namespace=\"ns\",pod=\"p\"} 1.5 20000",
+            "container_memory_working_set_bytes{container=\"c\",namespace=\"ns\",pod=\"p\"} 7 20000",
+            "container_start_time_seconds{container=\"c\",namespace=\"ns\",pod=\"p\"} 10",
+            "node_cpu_usage_seconds_total 1.5 21000",
+            "pod_memory_working_set_bytes{namespace=\"ns\",pod=\"p\"} 7 20000",
+            "resource_scrape_error 0",
+        ] {
+            assert!(text.lines().any(|own| own == line), "{line} in {text}");
+        }
     }
 }

@@ -42,15 +42,6 @@ impl Backoff {
     }
 }
 
-/// A wait as Go prints it: `10s`, `2m40s`, `5m0s`.
-pub fn go_duration(wait: SignedDuration) -> String {
-    let seconds = wait.as_secs();
-    match (seconds / 60, seconds % 60) {
-        (0, seconds) => format!("{seconds}s"),
-        (minutes, seconds) => format!("{minutes}m{seconds}s"),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -69,7 +60,7 @@ mod tests {
             entry = Some(Backoff::next(entry.as_ref(), ended, at(now)));
         }
         assert_eq!(waits, [0, 10, 20, 40, 80, 160, 300, 300]);
-        assert_eq!(go_duration(entry.expect("one").wait()), "5m0s");
+        assert_eq!(entry.expect("one").wait(), MAXIMUM);
         let ended = at(now + 601);
         assert_eq!(
             Backoff::left(entry.as_ref(), ended, ended),

@@ -5,11 +5,11 @@ use std::borrow::Cow;
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{Container, ContainerState, Pod, PodSpec};
 
-use super::backoff::go_duration;
 use super::status::{self, Waiting, old_status, restarts};
 use super::{
     Action, Backoff, Decision, Hook, ImageState, Kind, Memory, ProbeKind, Stop, containers,
 };
+use crate::meta::time::go_duration;
 use crate::zone::{Process, ProcessId, Signal, Zone, ZoneState};
 
 /// The least that a container gets to end in, once its hook used up its time, in seconds.
@@ -492,7 +492,7 @@ impl<'a> Look<'a> {
                 let metadata = &self.pod.metadata;
                 let message = format!(
                     "back-off {} restarting failed container={} pod={}_{}({})",
-                    go_duration(wait),
+                    go_duration(wait.as_secs().saturating_mul(1_000_000_000)),
                     name,
                     metadata.name.as_deref().unwrap_or_default(),
                     metadata.namespace.as_deref().unwrap_or_default(),

@@ -1,0 +1,103 @@
+//! What the host has and uses, as `/proc` and its file system tell.
+
+use std::path::Path;
+
+use jiff::Timestamp;
+
+use crate::node::supplies::{Amount, HostUsage};
+
+/// The length of the kernel's tick, in nanoseconds: USER_HZ is 100 everywhere.
+const TICK: u64 = 10_000_000;
+
+/// Measures this host; `data` is where pods, images and logs are kept.
+pub fn measure(data: &Path) -> HostUsage {
+    let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
+    let (disk, inodes) = disk(data);
+    HostUsage {
+        at: Timestamp::now(),
+        cpu: busy(&read("/proc/stat")),
+        memory: memory(&read("/proc/meminfo")),
+        disk,
+        inodes,
+        pids: Amount {
+            capacity: read("/proc/sys/kernel/pid_max").trim().parse().unwrap_or(0),
+            available: 0,
+        }
+        .less(threads(&read("/proc/loadavg"))),
+    }
+}
+
+/// Bytes and files of the file system of a path; nothing where it cannot be asked.
+pub fn disk(path: &Path) -> (Amount, Amount) {
+    let Ok(found) = rustix::fs::statvfs(path) else {
+        return Default::default();
+    };
+    let bytes = Amount {
+        capacity: found.f_blocks * found.f_frsize,
+        available: found.f_bavail * found.f_frsize,
+    };
+    let files = Amount {
+        capacity: found.f_files,
+        available: found.f_favail,
+    };
+    (bytes, files)
+}
+
+impl Amount {
+    /// What is left when `used` of all is in use.
+    fn less(self, used: u64) -> Self {
+        Amount {
+            available: self.capacity.saturating_sub(used),
+            ..self
+        }
+    }
+}
+
+/// Nanoseconds that processors were not idle, by `/proc/stat`.
+fn busy(stat: &str) -> u64 {
+    let line = stat.lines().find_map(|line| line.strip_prefix("cpu "));
+    let ticks = line.into_iter().flat_map(str::split_whitespace);
+    // user nice system idle iowait irq softirq steal; time of guests is in the first two.
+    let busy = ticks.take(8).enumerate();
+    let busy = busy.filter(|(place, _)| !matches!(place, 3 | 4));
+    busy.filter_map(|(_, ticks)| ticks.parse::<u64>().ok())
+        .sum::<u64>()
+        * TICK
+}
+
+/// Memory by `/proc/meminfo`: files that were not used lately could be taken back.
+fn memory(meminfo: &str) -> Amount {
+    let field = |name: &str| {
+        let line = meminfo.lines().find(|line| line.starts_with(name));
+        let kibi = line.and_then(|line| line.split_whitespace().nth(1)?.parse::<u64>().ok());
+        kibi.unwrap_or(0) * 1024
+    };
+    Amount {
+        capacity: field("MemTotal:"),
+        available: field("MemFree:") + field("Inactive(file):"),
+    }
+}
+
+/// Processes and threads, by `/proc/loadavg`.
+fn threads(loadavg: &str) -> u64 {
+    let part = loadavg.split_whitespace().nth(3);
+    let all = part.and_then(|part| part.split_once('/')?.1.parse().ok());
+    all.unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn proc_is_read() {
+        let stat = "cpu  10 1 5 1000 50 2 3 4 7 0\ncpu0 1 1 1 1 1 1 1 1 1 1\n";
+        assert_eq!(busy(stat), 25 * TICK);
+        let meminfo =
+            "MemTotal: 1000 kB\nMemFree: 300 kB\nInactive: 900 kB\nInactive(file): 200 kB\n";
+        let memory = memory(meminfo);
+        assert_eq!((memory.capacity, memory.available), (1000 << 10, 500 << 10));
+        assert_eq!(threads("0.20 0.18 0.12 1/80 11206"), 80);
+        assert_eq!((busy(""), threads("")), (0, 0));
+    }
+}
