@@ -18,6 +18,8 @@ pub struct Served {
     pub namespaced: bool,
     /// What can be done with it.
     pub verbs: Vec<String>,
+    /// Its subresources.
+    pub subresources: Vec<String>,
 }
 
 impl Served {
@@ -26,6 +28,11 @@ impl Served {
         verbs
             .iter()
             .all(|verb| self.verbs.iter().any(|known| known == verb))
+    }
+
+    /// Whether it has a subresource.
+    pub fn has(&self, subresource: &str) -> bool {
+        self.subresources.iter().any(|known| known == subresource)
     }
 
     /// The API of its objects' metadata, in a namespace (all where it is empty).
@@ -93,6 +100,11 @@ fn read(list: &APIGroupDiscoveryList, out: &mut Vec<Served>) {
                     },
                     namespaced: resource.scope.as_deref() == Some("Namespaced"),
                     verbs: resource.verbs.clone(),
+                    subresources: resource
+                        .subresources
+                        .iter()
+                        .filter_map(|subresource| subresource.subresource.clone())
+                        .collect(),
                 });
             }
         }

@@ -15,6 +15,7 @@ mod certificates;
 mod cluster_roles;
 mod deployments;
 pub mod discovery;
+mod disruption;
 mod endpoints;
 pub mod errors;
 pub mod events;

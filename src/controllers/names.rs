@@ -4,8 +4,8 @@
 use futures::FutureExt as _;
 
 use super::{
-    Controller, ca_publisher, certificates, cluster_roles, deployments, endpoints, garbage,
-    namespaces, quotas, replicas, service_accounts, stateful_sets,
+    Controller, ca_publisher, certificates, cluster_roles, deployments, disruption, endpoints,
+    garbage, namespaces, quotas, replicas, service_accounts, stateful_sets,
 };
 
 const fn absent(name: &'static str, aliases: &'static str) -> Controller {
@@ -104,7 +104,12 @@ pub static CONTROLLERS: &[Controller] = &[
         "horizontal-pod-autoscaler-controller",
         "horizontalpodautoscaling",
     ),
-    absent("disruption-controller", "disruption"),
+    controller!(
+        "disruption-controller",
+        "disruption",
+        "disruption-controller",
+        disruption::run
+    ),
     controller!(
         "statefulset-controller",
         "statefulset",

@@ -1,0 +1,379 @@
+//! disruption-controller: how many pods of a budget may go. Follows k8s.io/kubernetes/pkg/controller/disruption.
+
+mod plan;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+
+use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet, StatefulSet};
+use k8s_openapi::api::core::v1;
+use k8s_openapi::api::policy::v1::{PodDisruptionBudget, PodDisruptionBudgetStatus};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
+use k8s_openapi::jiff::Timestamp;
+use kube::api::{Api, Patch, PatchParams, PostParams};
+use kube::{Resource, ResourceExt as _};
+use parking_lot::Mutex;
+use serde_json::json;
+
+use super::Context;
+use super::discovery::{self, Served};
+use super::errors::{is_conflict, is_not_found, text};
+use super::events::{Recorder, Tone};
+use super::informer::{Cached, Informer, Key};
+use super::kinds::Pod;
+use super::owners::controller_of;
+use super::queue::{Next, Queue};
+use super::workload::{Unfinished, queue_of};
+
+const WORKERS: usize = 1;
+
+impl Cached for PodDisruptionBudget {}
+
+struct Controller {
+    context: Context,
+    budgets: Informer<PodDisruptionBudget>,
+    pods: Informer<Pod>,
+    sets: Informer<ReplicaSet>,
+    deployments: Informer<Deployment>,
+    stateful_sets: Informer<StatefulSet>,
+    replication_controllers: Informer<v1::ReplicationController>,
+    recorder: Recorder,
+    /// Resources, as they were when an owner of a kind that was not known came up.
+    served: Mutex<Arc<Vec<Served>>>,
+}
+
+/// Runs the controller.
+pub async fn run(context: Context) {
+    let recorder = context
+        .events
+        .recorder(context.client.clone(), "controllermanager");
+    let informers = &context.informers;
+    let controller = Controller {
+        budgets: informers.of(),
+        pods: informers.of(),
+        sets: informers.of(),
+        deployments: informers.of(),
+        stateful_sets: informers.of(),
+        replication_controllers: informers.of(),
+        recorder,
+        served: Mutex::default(),
+        context,
+    };
+    let queue = queue_of(&controller.budgets);
+    let doubtful = Arc::new(Queue::<Key>::new());
+    controller.wake(&queue, &doubtful);
+    controller.budgets.synced().await;
+    controller.pods.synced().await;
+    controller.sets.synced().await;
+    controller.deployments.synced().await;
+    controller.stateful_sets.synced().await;
+    controller.replication_controllers.synced().await;
+    let ends = &controller.context.ends;
+    let look = |key: Key| controller.sync(key);
+    let doubt = |key: Key| controller.take_back(key);
+    tokio::join!(
+        queue.work(WORKERS, ends, look),
+        doubtful.work(WORKERS, ends, doubt)
+    );
+}
+
+/// Whether two states of a pod are one to budgets.
+fn looks_same(old: &Pod, new: &Pod) -> bool {
+    old.metadata.labels == new.metadata.labels
+        && old.metadata.owner_references == new.metadata.owner_references
+        && old.is_deleting() == new.is_deleting()
+        && old.is_ready() == new.is_ready()
+}
+
+impl Controller {
+    /// Puts the budgets of pods that change into the queue, and pods into `doubtful` that somebody wanted gone.
+    fn wake(&self, queue: &Arc<Queue<Key>>, doubtful: &Arc<Queue<Key>>) {
+        let (queue, doubtful) = (queue.clone(), doubtful.clone());
+        let (budgets, recorder) = (self.budgets.clone(), self.recorder.clone());
+        self.pods.subscribe(move |change| {
+            if let Some(left) = change
+                .new
+                .and_then(|pod| plan::stale_after(pod, Timestamp::now()))
+            {
+                doubtful.add_after(change.key.clone(), left);
+            }
+            if let (Some(old), Some(new)) = (change.old, change.new)
+                && looks_same(old, new)
+            {
+                return;
+            }
+            let mut own = Vec::new();
+            for (key, budget) in budgets.list(&change.key.namespace) {
+                let covers = |pod: Option<&Arc<Pod>>| {
+                    pod.is_some_and(|pod| plan::covers(&budget, pod.metadata.labels.as_ref()))
+                };
+                if covers(change.new) {
+                    own.push(key.name.clone());
+                }
+                if covers(change.old) || covers(change.new) {
+                    queue.add(key);
+                }
+            }
+            if let (Some(pod), [first, _, ..]) = (change.new, &own[..]) {
+                let message = format!(
+                    "Pod {:?}/{:?} matches multiple PodDisruptionBudgets.  Chose {first:?} arbitrarily.",
+                    change.key.namespace, change.key.name
+                );
+                recorder.tell(&**pod, Tone::Warning, "MultiplePodDisruptionBudgets", message);
+            }
+        });
+    }
+
+    async fn sync(&self, key: Key) -> Result<Next, Unfinished> {
+        let Some(budget) = self.budgets.get(&key.namespace, &key.name) else {
+            return Ok(Next::Done);
+        };
+        let now = Timestamp::now();
+        let pods: Vec<Arc<Pod>> = self
+            .pods
+            .list(&key.namespace)
+            .into_iter()
+            .map(|(_, pod)| pod)
+            .filter(|pod| plan::covers(&budget, pod.metadata.labels.as_ref()))
+            .collect();
+        let tell = |tone, reason, message: &str| {
+            self.recorder.tell(&*budget, tone, reason, message);
+        };
+        if pods.is_empty() {
+            tell(Tone::Normal, "NoPods", "No matching pods found");
+        }
+        let spec = budget.spec.clone().unwrap_or_default();
+        let scale = match plan::needs_scale(&spec) {
+            true => self.scale(&pods).await,
+            false => Ok((0, false)),
+        };
+        let (scale, unmanaged) = match scale {
+            Ok(found) => found,
+            Err(why) => {
+                let message = format!("Failed to calculate the number of expected pods: {why}");
+                tell(Tone::Warning, "CalculateExpectedPodCountFailed", &message);
+                return self.write(&budget, plan::failed(&budget, &why, now)).await;
+            }
+        };
+        if unmanaged {
+            let selector = plan::printed(spec.selector.as_ref());
+            let message = format!(
+                "Pods selected by this PodDisruptionBudget (selector: {selector}) were found to be unmanaged. As a result, the status of the PDB cannot be calculated correctly, which may result in undefined behavior. To account for these pods please set \".spec.minAvailable\" field of the PDB to an integer value."
+            );
+            tell(Tone::Warning, "UnmanagedPods", &message);
+        }
+        let demand = plan::demand(&spec, pods.len(), scale);
+        let found = plan::findings(&budget, &pods, &demand, now);
+        for pod in &found.spared {
+            let message = format!(
+                "Pod was expected by PDB {}/{} to be deleted but it wasn't",
+                key.namespace, key.name
+            );
+            self.recorder
+                .tell(&**pod, Tone::Warning, "NotDeleted", message);
+        }
+        let again = found.again.map_or(Next::Done, Next::After);
+        match self.write(&budget, found.status).await? {
+            Next::Done => Ok(again),
+            other => Ok(other),
+        }
+    }
+
+    /// Writes what a budget says, if that is new.
+    async fn write(
+        &self,
+        budget: &PodDisruptionBudget,
+        status: PodDisruptionBudgetStatus,
+    ) -> Result<Next, Unfinished> {
+        if budget.status.as_ref() == Some(&status) {
+            return Ok(Next::Done);
+        }
+        let namespace = budget.namespace().unwrap_or_default();
+        let api: Api<PodDisruptionBudget> =
+            Api::namespaced(self.context.client.clone(), &namespace);
+        let new = PodDisruptionBudget {
+            status: Some(status),
+            ..budget.clone()
+        };
+        // Not written over what changed meanwhile: an eviction counts there, too.
+        match api
+            .replace_status(&budget.name_any(), &PostParams::default(), &new)
+            .await
+        {
+            Ok(written) => {
+                let version = written.resource_version();
+                self.budgets.reach(version.as_deref()).await;
+                Ok(Next::Done)
+            }
+            Err(error) if is_not_found(&error) => Ok(Next::Done),
+            Err(error) if is_conflict(&error) => Ok(Next::Retry),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// How many pods the owners of some pods want together, and whether some have none.
+    ///
+    /// # Errors
+    /// Why that cannot be found out, in upstream's words.
+    async fn scale(&self, pods: &[Arc<Pod>]) -> Result<(i32, bool), String> {
+        let mut scales: HashMap<String, i32> = HashMap::new();
+        let mut asked = HashSet::new();
+        let mut unmanaged = false;
+        for pod in pods {
+            let Some(owner) = controller_of(&pod.metadata) else {
+                unmanaged = true;
+                continue;
+            };
+            if !asked.insert(&owner.uid) {
+                continue;
+            }
+            let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
+            let found = match self.known_scale(owner, namespace) {
+                Some(found) => Some(found),
+                None => self.asked_scale(owner, namespace).await?,
+            };
+            let (uid, scale) = found
+                .ok_or_else(|| format!("found no controllers for pod {:?}", pod.name_any()))?;
+            scales.insert(uid, scale);
+        }
+        Ok((scales.into_values().sum(), unmanaged))
+    }
+
+    /// The owner that counts (a replica set's deployment) and its scale, where it is in a cache.
+    fn known_scale(&self, owner: &OwnerReference, namespace: &str) -> Option<(String, i32)> {
+        let group = owner
+            .api_version
+            .split_once('/')
+            .map_or("", |(group, _)| group);
+        match (group, owner.kind.as_str()) {
+            ("", "ReplicationController") => {
+                let found = same(&self.replication_controllers, owner, namespace)?;
+                Some((
+                    uid(&found.metadata),
+                    found.spec.as_ref()?.replicas.unwrap_or(1),
+                ))
+            }
+            ("apps", "StatefulSet") => {
+                let found = same(&self.stateful_sets, owner, namespace)?;
+                Some((uid(&found.metadata), found.spec.replicas.unwrap_or(1)))
+            }
+            ("apps" | "extensions", "ReplicaSet") => {
+                let set = same(&self.sets, owner, namespace)?;
+                match controller_of(&set.metadata) {
+                    Some(above) if above.kind == "Deployment" => {
+                        let found = same(&self.deployments, above, namespace)?;
+                        Some((uid(&found.metadata), found.spec.replicas.unwrap_or(1)))
+                    }
+                    _ => Some((uid(&set.metadata), set.spec.replicas.unwrap_or(1))),
+                }
+            }
+            _ => None,
+        }
+    }
+
+    /// An owner and its scale, as the API tells it; none where it is gone.
+    async fn asked_scale(
+        &self,
+        owner: &OwnerReference,
+        namespace: &str,
+    ) -> Result<Option<(String, i32)>, String> {
+        let client = &self.context.client;
+        let served = self.served(owner).await.map_err(|error| text(&error))?;
+        let Some(served) = served else {
+            return Err(format!(
+                "no matches for kind {:?} in version {:?}",
+                owner.kind, owner.api_version
+            ));
+        };
+        match served.api(client, namespace).get_scale(&owner.name).await {
+            Ok(scale) if scale.metadata.uid.as_deref() == Some(&owner.uid) => {
+                let wanted = scale.spec.and_then(|spec| spec.replicas);
+                Ok(Some((owner.uid.clone(), wanted.unwrap_or(0))))
+            }
+            Ok(_) => Ok(None),
+            Err(error) if is_not_found(&error) && served.has("scale") => Ok(None),
+            Err(error) if is_not_found(&error) => {
+                let (plural, group) = (&served.resource.plural, &served.resource.group);
+                let dot = if group.is_empty() { "" } else { "." };
+                Err(format!(
+                    "{plural}{dot}{group} does not implement the scale subresource"
+                ))
+            }
+            Err(error) => Err(text(&error)),
+        }
+    }
+
+    /// The resource of an owner: in the version that it was named by, or in another.
+    async fn served(&self, owner: &OwnerReference) -> Result<Option<Served>, kube::Error> {
+        let group = owner
+            .api_version
+            .split_once('/')
+            .map_or("", |(group, _)| group);
+        let find = |all: &[Served]| {
+            let mut fits = all.iter().filter(|served| {
+                served.resource.kind == owner.kind && served.resource.group == group
+            });
+            let first = fits.clone().next();
+            let same = fits.find(|served| served.resource.api_version == owner.api_version);
+            same.or(first).cloned()
+        };
+        let known = self.served.lock().clone();
+        if let Some(found) = find(&known) {
+            return Ok(Some(found));
+        }
+        let all = Arc::new(discovery::all(&self.context.client).await?);
+        *self.served.lock() = all.clone();
+        Ok(find(&all))
+    }
+
+    /// Says of a pod that nobody wants it gone any more, if nobody deleted it for long enough.
+    async fn take_back(&self, key: Key) -> Result<Next, Unfinished> {
+        let Some(pod) = self.pods.get(&key.namespace, &key.name) else {
+            return Ok(Next::Done);
+        };
+        let now = Timestamp::now();
+        match plan::stale_after(&pod, now) {
+            None => return Ok(Next::Done),
+            Some(left) if !left.is_zero() => return Ok(Next::After(left)),
+            Some(_) => {}
+        }
+        let condition = json!({
+            "type": plan::TARGET,
+            "status": "False",
+            "reason": null,
+            "message": null,
+            "lastTransitionTime": now,
+            "observedGeneration": pod.metadata.generation,
+        });
+        let patch = json!({
+            "metadata": {"uid": pod.metadata.uid, "resourceVersion": pod.metadata.resource_version},
+            "status": {"conditions": [condition]},
+        });
+        let api: Api<v1::Pod> = Api::namespaced(self.context.client.clone(), &key.namespace);
+        match api
+            .patch_status(&key.name, &PatchParams::default(), &Patch::Strategic(patch))
+            .await
+        {
+            Ok(_) => Ok(Next::Done),
+            Err(error) if is_not_found(&error) => Ok(Next::Done),
+            Err(error) if is_conflict(&error) => Ok(Next::Retry),
+            Err(error) => Err(error.into()),
+        }
+    }
+}
+
+fn uid(meta: &ObjectMeta) -> String {
+    meta.uid.clone().unwrap_or_default()
+}
+
+/// The object that a reference means, where it is that one still.
+fn same<K: Cached + Resource>(
+    cache: &Informer<K>,
+    owner: &OwnerReference,
+    namespace: &str,
+) -> Option<Arc<K>> {
+    let found = cache.get(namespace, &owner.name)?;
+    (found.meta().uid.as_deref() == Some(&owner.uid)).then_some(found)
+}

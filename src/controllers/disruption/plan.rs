@@ -1,0 +1,214 @@
+//! What a budget says of its pods.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use k8s_openapi::api::policy::v1::{
+    PodDisruptionBudget, PodDisruptionBudgetSpec, PodDisruptionBudgetStatus,
+};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, LabelSelector, Time};
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+use k8s_openapi::jiff::Timestamp;
+use kube::ResourceExt as _;
+
+use crate::controllers::kinds::Pod;
+use crate::controllers::{selector, workload};
+
+/// For how many seconds a pod that was evicted may look as if it were not.
+const EXPECTED: i64 = 120;
+const CONDITION: &str = "DisruptionAllowed";
+/// The condition of a pod that somebody wants gone.
+pub(super) const TARGET: &str = "DisruptionTarget";
+
+/// Whether a budget is for what has these labels. A budget without a selector is for nothing.
+pub(super) fn covers(
+    budget: &PodDisruptionBudget,
+    labels: Option<&BTreeMap<String, String>>,
+) -> bool {
+    let chosen = budget.spec.as_ref().and_then(|spec| spec.selector.as_ref());
+    chosen.is_some_and(|chosen| selector::selects(chosen, labels).unwrap_or(false))
+}
+
+/// What a budget demands.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Demand {
+    /// How many pods there should be.
+    pub(super) expected: i32,
+    /// How many of them have to be healthy.
+    pub(super) healthy: i32,
+}
+
+/// Whether what a budget demands depends on how many pods their owners want.
+pub(super) fn needs_scale(spec: &PodDisruptionBudgetSpec) -> bool {
+    spec.max_unavailable.is_some() || matches!(spec.min_available, Some(IntOrString::String(_)))
+}
+
+/// What a budget demands of so many pods, of which their owners want `scale` together.
+pub(super) fn demand(spec: &PodDisruptionBudgetSpec, pods: usize, scale: i32) -> Demand {
+    match (&spec.max_unavailable, &spec.min_available) {
+        (Some(most), _) => Demand {
+            expected: scale,
+            healthy: (scale - workload::scaled(Some(most), scale, true)).max(0),
+        },
+        (None, Some(IntOrString::Int(least))) => Demand {
+            expected: i32::try_from(pods).unwrap_or(i32::MAX),
+            healthy: *least,
+        },
+        (None, Some(least)) => Demand {
+            expected: scale,
+            healthy: workload::scaled(Some(least), scale, true),
+        },
+        (None, None) => Demand {
+            expected: 0,
+            healthy: 0,
+        },
+    }
+}
+
+/// What is found about the pods of a budget.
+pub(super) struct Findings {
+    /// What the budget is to say.
+    pub(super) status: PodDisruptionBudgetStatus,
+    /// The pods that were to be deleted, and were not.
+    pub(super) spared: Vec<Arc<Pod>>,
+    /// When some of them will be among those.
+    pub(super) again: Option<Duration>,
+}
+
+/// What a budget says of its pods at `now`.
+pub(super) fn findings(
+    budget: &PodDisruptionBudget,
+    pods: &[Arc<Pod>],
+    demand: &Demand,
+    now: Timestamp,
+) -> Findings {
+    let had = budget.status.clone().unwrap_or_default();
+    let mut disrupted = BTreeMap::new();
+    let (mut spared, mut again) = (Vec::new(), None);
+    let mut healthy = 0;
+    for pod in pods.iter().filter(|pod| !pod.is_deleting()) {
+        let name = pod.name_any();
+        let evicted = had.disrupted_pods.as_ref().and_then(|pods| pods.get(&name));
+        match evicted.map(|at| at.0.as_millisecond() + EXPECTED * 1000 - now.as_millisecond()) {
+            Some(left) if left >= 0 => {
+                let left = Duration::from_millis(left.unsigned_abs());
+                again = Some(again.map_or(left, |known: Duration| known.min(left)));
+                disrupted.extend(evicted.map(|at| (name, at.clone())));
+                continue;
+            }
+            Some(_) => spared.push(pod.clone()),
+            None => {}
+        }
+        healthy += i32::from(pod.is_ready());
+    }
+    let allowed = match demand.expected {
+        ..=0 => 0,
+        _ => (healthy - demand.healthy).max(0),
+    };
+    let generation = budget.metadata.generation;
+    let mut conditions = had.conditions.unwrap_or_default();
+    let (state, reason) = if allowed > 0 {
+        ("True", "SufficientPods")
+    } else {
+        ("False", "InsufficientPods")
+    };
+    let up_to_date = had.observed_generation == generation
+        && conditions.iter().any(|condition| {
+            condition.type_ == CONDITION && condition.status == state && condition.reason == reason
+        });
+    if !up_to_date {
+        set_condition(&mut conditions, state, reason, "", generation, now);
+    }
+    Findings {
+        status: PodDisruptionBudgetStatus {
+            current_healthy: Some(healthy),
+            desired_healthy: Some(demand.healthy),
+            expected_pods: Some(demand.expected),
+            disruptions_allowed: Some(allowed),
+            disrupted_pods: (!disrupted.is_empty()).then_some(disrupted),
+            observed_generation: generation,
+            conditions: Some(conditions),
+        },
+        spared,
+        again,
+    }
+}
+
+/// What a budget says whose pods could not be counted: nothing may be disrupted.
+pub(super) fn failed(
+    budget: &PodDisruptionBudget,
+    why: &str,
+    now: Timestamp,
+) -> PodDisruptionBudgetStatus {
+    let mut status = budget.status.clone().unwrap_or_default();
+    status.disruptions_allowed = Some(0);
+    let generation = status.observed_generation;
+    let conditions = status.conditions.get_or_insert_default();
+    set_condition(conditions, "False", "SyncFailed", why, generation, now);
+    status
+}
+
+fn set_condition(
+    conditions: &mut Vec<Condition>,
+    state: &str,
+    reason: &str,
+    message: &str,
+    generation: Option<i64>,
+    now: Timestamp,
+) {
+    let known = conditions.iter().position(|known| known.type_ == CONDITION);
+    let unchanged = known
+        .map(|at| &conditions[at])
+        .filter(|known| known.status == state)
+        .map(|known| known.last_transition_time.clone());
+    let condition = Condition {
+        type_: CONDITION.to_owned(),
+        status: state.to_owned(),
+        reason: reason.to_owned(),
+        message: message.to_owned(),
+        observed_generation: generation,
+        last_transition_time: unchanged.unwrap_or(Time(now)),
+    };
+    match known {
+        Some(at) => conditions[at] = condition,
+        None => conditions.push(condition),
+    }
+}
+
+/// After how long nobody will delete a pod any more of which it was said that somebody will. None where that was not
+/// said, or may take any time.
+pub(super) fn stale_after(pod: &Pod, now: Timestamp) -> Option<Duration> {
+    if pod.is_deleting() || pod.is_terminal() {
+        return None;
+    }
+    let mut conditions = pod.status.conditions.iter();
+    let condition = conditions.find(|condition| condition.type_ == TARGET)?;
+    if condition.status != "True" || condition.reason.as_deref() == Some("TerminationByKubelet") {
+        return None;
+    }
+    let since = condition.last_transition_time.as_ref();
+    let since = since.map_or(Timestamp::UNIX_EPOCH, |since| since.0);
+    let left = since.as_millisecond() + EXPECTED * 1000 - now.as_millisecond();
+    Some(Duration::from_millis(u64::try_from(left).unwrap_or(0)))
+}
+
+/// A selector as Go prints it.
+pub(super) fn printed(selector: Option<&LabelSelector>) -> String {
+    let Some(selector) = selector else {
+        return "nil".to_owned();
+    };
+    let labels = selector.match_labels.iter().flatten();
+    let labels: String = labels
+        .map(|(key, value)| format!("{key}: {value},"))
+        .collect();
+    let expressions = selector.match_expressions.iter().flatten().map(|wanted| {
+        let values = wanted.values.as_deref().unwrap_or_default().join(" ");
+        let (key, operator) = (&wanted.key, &wanted.operator);
+        format!("LabelSelectorRequirement{{Key:{key},Operator:{operator},Values:[{values}],}},")
+    });
+    let expressions: String = expressions.collect();
+    format!(
+        "&LabelSelector{{MatchLabels:map[string]string{{{labels}}},MatchExpressions:[]LabelSelectorRequirement{{{expressions}}},}}"
+    )
+}
