@@ -19,10 +19,8 @@ use super::authenticate::{Authentication, Peer};
 use super::reply::{self, Body};
 use super::server::Server;
 
-/// How long a client may take for its handshake.
-const HANDSHAKE: Duration = Duration::from_secs(10);
-/// How long a client may take to send the head of a request.
-const HEADER: Duration = Duration::from_secs(30);
+/// How long a client may take for its handshake, and then to send the head of a request: as upstream's.
+const HEADER: Duration = Duration::from_secs(32);
 /// How long requests may go on after the server was told to end.
 const DRAIN: Duration = Duration::from_secs(10);
 /// Connections served at once; more wait in the listener's queue.
@@ -84,7 +82,7 @@ pub async fn serve(
         connections.spawn(async move {
             let _place = place;
             let _ = stream.set_nodelay(true);
-            let stream = match tokio::time::timeout(HANDSHAKE, acceptor.accept(stream)).await {
+            let stream = match tokio::time::timeout(HEADER, acceptor.accept(stream)).await {
                 Ok(Ok(stream)) => stream,
                 Ok(Err(error)) => return tracing::debug!(%error, "a TLS handshake failed"),
                 Err(_) => return tracing::debug!("a TLS handshake took too long"),

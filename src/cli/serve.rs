@@ -382,8 +382,11 @@ fn advertised(bound: IpAddr) -> IpAddr {
 
 /// Says where the server is, and what to type next.
 fn announce(url: &str, kubeconfig: &Path) {
+    use std::io::Write as _;
     let path = std::path::absolute(kubeconfig).unwrap_or_else(|_| kubeconfig.to_owned());
-    println!(
+    // Whoever started the server may have stopped reading: it serves all the same.
+    let _ = writeln!(
+        std::io::stdout(),
         "reddwarf serves {url}; now type:\n  export KUBECONFIG={}; kubectl get namespaces",
         path.display()
     );

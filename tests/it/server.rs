@@ -1,0 +1,82 @@
+//! A `reddwarf serve` of a test's own: the real binary, on a free port, with a directory that goes when it ends.
+
+use std::io::{BufRead as _, BufReader};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+
+use tempfile::TempDir;
+
+use crate::wire::Login;
+
+/// The program under test.
+pub const BINARY: &str = env!("CARGO_BIN_EXE_reddwarf");
+
+/// A running server. It is killed when it goes out of scope.
+pub struct Server {
+    child: Child,
+    dir: TempDir,
+    address: String,
+}
+
+impl Server {
+    /// Starts one that keeps its objects in memory, with more `arguments` of `serve`, and waits until it serves.
+    pub fn in_memory(arguments: &[&str]) -> Server {
+        let mut all = vec!["--in-memory"];
+        all.extend(arguments);
+        Self::start(tempfile::tempdir().expect("a directory"), &all)
+    }
+
+    /// Starts one over the store in `dir`.
+    pub fn start(dir: TempDir, arguments: &[&str]) -> Server {
+        let log = std::fs::File::create(dir.path().join("log")).expect("a log");
+        let mut child = Command::new(BINARY)
+            .args(["serve", "--secure-port=0", "--data-dir"])
+            .arg(dir.path())
+            .args(arguments)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(log)
+            .spawn()
+            .expect("the program starts");
+        let mut line = String::new();
+        let mut out = BufReader::new(child.stdout.take().expect("a pipe"));
+        out.read_line(&mut line).expect("the program speaks");
+        let Some(address) = line
+            .split_once("https://")
+            .and_then(|(_, rest)| Some(rest.split_once(';')?.0.to_owned()))
+        else {
+            let _ = child.kill();
+            let _ = child.wait();
+            panic!("no server: {line:?} {}", log_of(dir.path()));
+        };
+        Server {
+            child,
+            dir,
+            address,
+        }
+    }
+
+    /// The administrator, by certificate.
+    pub fn admin(&self) -> Login {
+        Login::of(&self.address, &self.dir.path().join("pki"), None)
+    }
+
+    /// Whoever has a token.
+    pub fn bearer(&self, token: &str) -> Login {
+        Login::of(&self.address, &self.dir.path().join("pki"), Some(token))
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        if std::thread::panicking() {
+            eprintln!("--- the server's log\n{}", log_of(self.dir.path()));
+        }
+    }
+}
+
+fn log_of(dir: &Path) -> String {
+    std::fs::read_to_string(dir.join("log")).unwrap_or_default()
+}
