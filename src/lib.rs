@@ -16,6 +16,7 @@ pub mod net;
 pub mod node;
 pub mod patch;
 pub mod resources;
+pub mod scheduler;
 pub mod schema;
 pub mod storage;
 pub mod store;

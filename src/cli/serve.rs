@@ -58,7 +58,8 @@ pub struct Arguments {
     /// Keep objects in memory only: nothing of them is left when the process ends.
     #[arg(long)]
     in_memory: bool,
-    /// Controllers to run: `*` for all that are on by default, NAME for one, -NAME for all but one, -* for none.
+    /// Controllers to run, of which `scheduler` is one: `*` for all that are on by default, NAME for one, -NAME for all
+    /// but one, -* for none.
     #[arg(
         long,
         default_value = "*",

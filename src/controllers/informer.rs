@@ -66,6 +66,15 @@ macro_rules! slim {
             $($(#[$field_doc])* #[serde(default)] pub $field: $type,)*
         }
 
+        $crate::kind_of!($name of $kind);
+        impl $crate::controllers::informer::Cached for $name {}
+    };
+}
+
+/// Makes a type with `metadata` one that is read as the objects of a kind: `kind_of!(Pod of v1::Pod);`
+#[macro_export]
+macro_rules! kind_of {
+    ($name:ident of $kind:ty) => {
         impl kube::Resource for $name {
             type DynamicType = ();
             type Scope = <$kind as kube::Resource>::Scope;
@@ -84,12 +93,12 @@ macro_rules! slim {
             fn meta(&self) -> &k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta {
                 &self.metadata
             }
-            fn meta_mut(&mut self) -> &mut k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta {
+            fn meta_mut(
+                &mut self,
+            ) -> &mut k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta {
                 &mut self.metadata
             }
         }
-
-        impl $crate::controllers::informer::Cached for $name {}
     };
 }
 

@@ -10,7 +10,7 @@ use tracing::Instrument as _;
 use super::client::Transport;
 use super::events;
 use super::informer::Informers;
-use super::{Context, Controller, Program, Settings};
+use super::{Context, Controller, Identity, Program, Settings};
 use crate::auth::{AUTHENTICATED, User};
 
 /// What the API takes as the name of who sets fields.
@@ -39,11 +39,18 @@ impl Manager {
         let events = events::start(ends.clone());
         let tasks = TaskTracker::new();
         for controller in controllers {
-            let Some((account, program)) = controller.program else {
+            let Some((identity, program)) = controller.program else {
                 continue;
             };
+            let client = match identity {
+                Identity::Account(account) => transport.client(account_user(account), AGENT),
+                Identity::User(name) => {
+                    let user = User::new(&format!("system:{name}"), &[AUTHENTICATED]);
+                    transport.client(user, name)
+                }
+            };
             let context = Context {
-                client: transport.client(account_user(account), AGENT),
+                client,
                 events: events.clone(),
                 informers: informers.clone(),
                 settings: settings.clone(),

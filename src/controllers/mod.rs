@@ -23,6 +23,7 @@ mod garbage;
 pub mod history;
 pub mod kinds;
 mod namespaces;
+mod node_lifecycle;
 pub mod owners;
 pub mod pods;
 mod quotas;
@@ -71,8 +72,17 @@ pub struct Controller {
     pub aliases: &'static str,
     /// Whether `*` means it too.
     pub default: bool,
-    /// Its service account in kube-system, and the program; none for a controller that is not in this server.
-    pub program: Option<(&'static str, Program)>,
+    /// Who it is, and the program; none for a controller that is not in this server.
+    pub program: Option<(Identity, Program)>,
+}
+
+/// Who a controller is to the API.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Identity {
+    /// A service account in kube-system.
+    Account(&'static str),
+    /// A user `system:NAME`; NAME is also what it is called as a manager of fields.
+    User(&'static str),
 }
 
 /// Runs until its context ends.

@@ -4,8 +4,9 @@
 use futures::FutureExt as _;
 
 use super::{
-    Controller, ca_publisher, certificates, cluster_roles, deployments, disruption, endpoints,
-    garbage, namespaces, quotas, replicas, service_accounts, stateful_sets,
+    Controller, Identity, ca_publisher, certificates, cluster_roles, deployments, disruption,
+    endpoints, garbage, namespaces, node_lifecycle, quotas, replicas, service_accounts,
+    stateful_sets,
 };
 
 const fn absent(name: &'static str, aliases: &'static str) -> Controller {
@@ -30,12 +31,12 @@ macro_rules! controller {
             name: $name,
             aliases: $aliases,
             default: true,
-            program: Some(($account, |context| $run(context).boxed())),
+            program: Some((Identity::Account($account), |context| $run(context).boxed())),
         }
     };
 }
 
-/// Every controller of upstream, in the order in which upstream starts them.
+/// Every controller of upstream, in the order in which upstream starts them, and the scheduler.
 pub static CONTROLLERS: &[Controller] = &[
     absent("serviceaccount-token-controller", "serviceaccount-token"),
     controller!(
@@ -145,7 +146,12 @@ pub static CONTROLLERS: &[Controller] = &[
     off(absent("bootstrap-signer-controller", "bootstrapsigner")),
     off(absent("token-cleaner-controller", "tokencleaner")),
     absent("node-ipam-controller", "nodeipam"),
-    absent("node-lifecycle-controller", "nodelifecycle"),
+    controller!(
+        "node-lifecycle-controller",
+        "nodelifecycle",
+        "node-controller",
+        node_lifecycle::run
+    ),
     absent(
         "persistentvolume-binder-controller",
         "persistentvolume-binder",
@@ -197,6 +203,15 @@ pub static CONTROLLERS: &[Controller] = &[
     absent("service-cidr-controller", ""),
     absent("storage-version-migrator-controller", "svm"),
     off(absent("selinux-warning-controller", "")),
+    // Upstream's scheduler is a process of its own.
+    Controller {
+        name: "scheduler",
+        aliases: "kube-scheduler",
+        default: true,
+        program: Some((Identity::User("kube-scheduler"), |context| {
+            crate::scheduler::run(context).boxed()
+        })),
+    },
 ];
 
 /// A name that `--controllers` cannot take.

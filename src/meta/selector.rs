@@ -8,7 +8,7 @@ use super::names;
 use crate::schema::Value;
 
 /// How a term compares.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Op {
     /// `=`, `==`
     Equals,
@@ -29,7 +29,7 @@ pub enum Op {
 }
 
 /// One term of a selector.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Term {
     /// What is compared.
     pub key: CompactString,
@@ -40,7 +40,7 @@ pub struct Term {
 }
 
 /// A conjunction of terms; none selects everything.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Selector(pub Vec<Term>);
 
 impl Selector {

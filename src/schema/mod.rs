@@ -6,6 +6,7 @@ pub mod decode;
 pub mod internal;
 pub mod json;
 pub mod proto;
+mod serde;
 pub mod structural;
 pub mod types;
 mod value;

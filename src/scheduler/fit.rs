@@ -1,0 +1,161 @@
+//! NodeResourcesFit, NodeResourcesBalancedAllocation and ImageLocality: what a node has left, and what it has already.
+//! Follows k8s.io/kubernetes/pkg/scheduler/framework/plugins/{noderesources,imagelocality}.
+
+use super::cycle::Overlay;
+use super::node::Node;
+use super::plugin::{Plugin, Reason, Rejection};
+use super::pod::{Pod, Resources};
+use super::snapshot::{Site, Slot, Snapshot};
+
+/// The highest score that a rule gives.
+pub const MOST: i64 = 100;
+/// Images that weigh less than this together make no difference; in bytes.
+const SMALL_IMAGE: i64 = 23 << 20;
+/// An image counts for no more than this; in bytes.
+const LARGE_IMAGE: i64 = 1000 << 20;
+
+/// Whether a node has what a pod asks for.
+pub fn check(pod: &Pod, node: &Node, site: &Site, overlay: &Overlay<'_>) -> Result<(), Rejection> {
+    let pods = site.pods.len() + overlay.added.len() - overlay.removed.len();
+    let room = |used: &Resources, others: i64| -> Result<(), Rejection> {
+        let lacks = lacking(&pod.requests, others, used, node);
+        if lacks.is_empty() {
+            return Ok(());
+        }
+        Err(Rejection {
+            plugin: Plugin::NodeResourcesFit,
+            is_resolvable: lacks.iter().all(|(_, can_be)| *can_be),
+            reasons: lacks.into_iter().map(|(reason, _)| reason).collect(),
+        })
+    };
+    if overlay.is_empty() {
+        return room(&site.used, pods as i64);
+    }
+    let mut used = site.used.clone();
+    overlay
+        .added
+        .iter()
+        .for_each(|pod| used.add(&pod.requests, 1));
+    overlay
+        .removed
+        .iter()
+        .for_each(|pod| used.add(&pod.requests, -1));
+    room(&used, pods as i64)
+}
+
+/// Whether an empty node would have what a pod asks for.
+pub fn could_fit(pod: &Pod, node: &Node) -> bool {
+    lacking(&pod.requests, 0, &Resources::default(), node).is_empty()
+}
+
+/// What a node lacks, each with whether it would have it without other pods.
+fn lacking(wants: &Resources, pods: i64, used: &Resources, node: &Node) -> Vec<(Reason, bool)> {
+    let mut lacks = Vec::new();
+    if pods + 1 > node.pods {
+        lacks.push(("Too many pods".into(), true));
+    }
+    let has = &node.allocatable;
+    for (wanted, used, has, reason) in [
+        (wants.cpu, used.cpu, has.cpu, "Insufficient cpu"),
+        (wants.memory, used.memory, has.memory, "Insufficient memory"),
+        (
+            wants.storage,
+            used.storage,
+            has.storage,
+            "Insufficient ephemeral-storage",
+        ),
+    ] {
+        if wanted > 0 && wanted > has - used {
+            lacks.push((reason.into(), wanted <= has));
+        }
+    }
+    for (name, wanted) in &wants.scalars {
+        let (used, has) = (used.scalar(name), has.scalar(name));
+        if *wanted > 0 && *wanted > has - used {
+            lacks.push((format!("Insufficient {name}").into(), *wanted <= has));
+        }
+    }
+    lacks
+}
+
+/// LeastAllocated: the more a node has left, the better.
+pub fn least_allocated(pod: &Pod, node: &Node, site: &Site) -> i64 {
+    let left = |used: i64, wanted: i64, has: i64| {
+        let used = used + wanted;
+        if used > has {
+            0
+        } else {
+            (has - used) * MOST / has
+        }
+    };
+    let has = &node.allocatable;
+    let (used, wanted) = (site.weight, pod.weight);
+    match (has.cpu > 0, has.memory > 0) {
+        (true, true) => (left(used.0, wanted.0, has.cpu) + left(used.1, wanted.1, has.memory)) / 2,
+        (true, false) => left(used.0, wanted.0, has.cpu),
+        (false, true) => left(used.1, wanted.1, has.memory),
+        (false, false) => 0,
+    }
+}
+
+/// BalancedAllocation: better where processor and memory are used up more evenly with the pod than without. None for
+/// a pod that asks for neither.
+pub fn balanced(pod: &Pod, node: &Node, site: &Site) -> Option<i64> {
+    let wants = &pod.requests;
+    if wants.cpu == 0 && wants.memory == 0 {
+        return None;
+    }
+    let has = &node.allocatable;
+    let evenness = |cpu: i64, memory: i64| -> i64 {
+        let share = |used: i64, has: i64| (used as f64 / has as f64).min(1.0);
+        let uneven = match has.cpu > 0 && has.memory > 0 {
+            true => ((share(cpu, has.cpu) - share(memory, has.memory)) / 2.0).abs(),
+            false => 0.0,
+        };
+        ((1.0 - uneven) * MOST as f64) as i64
+    };
+    let used = &site.used;
+    let with = evenness(used.cpu + wants.cpu, used.memory + wants.memory);
+    let without = evenness(used.cpu, used.memory);
+    Some(MOST / 2 + (MOST / 2 + with - without) / 2)
+}
+
+/// ImageLocality: what the images of a pod that are on a node count for, by node. None where no node has any.
+pub struct Images<'a> {
+    /// Bytes that an image counts for, and where it is.
+    known: Vec<(
+        i64,
+        &'a indexmap::IndexMap<Slot, i64, super::snapshot::Quick>,
+    )>,
+    count: i64,
+    nodes: f64,
+}
+
+impl<'a> Images<'a> {
+    /// Of a pod.
+    pub fn of(pod: &Pod, snapshot: &'a Snapshot) -> Option<Images<'a>> {
+        let known: Vec<_> = pod
+            .images
+            .iter()
+            .filter_map(|image| snapshot.image(image))
+            .map(|nodes| (nodes.len() as i64, nodes))
+            .collect();
+        (!known.is_empty()).then(|| Images {
+            known,
+            count: pod.images.len() as i64,
+            nodes: snapshot.order().len() as f64,
+        })
+    }
+
+    /// The score of a node.
+    pub fn score(&self, slot: Slot) -> i64 {
+        let there = self.known.iter().filter_map(|(nodes, at)| {
+            let size = at.get(&slot)?;
+            let spread = *nodes as f64 / self.nodes;
+            Some((*size as f64 * spread) as i64)
+        });
+        let most = LARGE_IMAGE * self.count;
+        let sum = there.sum::<i64>().clamp(SMALL_IMAGE, most);
+        MOST * (sum - SMALL_IMAGE) / (most - SMALL_IMAGE)
+    }
+}

@@ -1,0 +1,287 @@
+//! What happens in the cluster, and which waiting pods it can help. Follows the EventsToRegister of upstream's plugins
+//! and k8s.io/kubernetes/pkg/scheduler/framework/events.go.
+
+use super::cycle::{brand, makes};
+use super::fit;
+use super::node::Node;
+use super::plugin::{Plugin, Plugins};
+use super::pod::Pod;
+use super::snapshot::Snapshot;
+use super::terms::{AffinityTerm, Labels, Spread, bear};
+
+/// Something that happened.
+pub enum Event<'a> {
+    /// A node came.
+    NodeCame(&'a Node),
+    /// A node is otherwise.
+    NodeChanged { old: &'a Node, new: &'a Node },
+    /// A node is gone.
+    NodeGone(&'a Node),
+    /// A pod has a place.
+    PodCame(&'a Pod),
+    /// A pod that has a place is otherwise.
+    PodChanged { old: &'a Pod, new: &'a Pod },
+    /// A pod that had a place, or room that was kept for it, has it no longer.
+    PodGone(&'a Pod),
+    /// The waiting pod itself is otherwise.
+    Own { old: &'a Pod, new: &'a Pod },
+    /// Volumes, claims or what is said of them are otherwise.
+    Storage,
+    /// Runtime classes are otherwise.
+    Handlers,
+}
+
+impl Event<'_> {
+    /// Rules that might say something else after it.
+    pub fn interests(&self) -> Plugins {
+        use Plugin::*;
+        let plugins: &[Plugin] = match self {
+            Event::NodeCame(_) => &Plugin::ALL,
+            Event::NodeChanged { old, new } => return changes_of_node(old, new),
+            Event::NodeGone(_) => &[PodTopologySpread],
+            Event::PodCame(_) => &[PodTopologySpread, InterPodAffinity],
+            Event::PodChanged { old, new } => {
+                let mut plugins = Plugins::default();
+                if old.labels != new.labels {
+                    plugins.add(PodTopologySpread);
+                    plugins.add(InterPodAffinity);
+                }
+                if is_smaller(old, new) {
+                    plugins.add(NodeResourcesFit);
+                }
+                return plugins;
+            }
+            Event::PodGone(_) => &[
+                NodePorts,
+                NodeResourcesFit,
+                VolumeRestrictions,
+                NodeVolumeLimits,
+                PodTopologySpread,
+                InterPodAffinity,
+            ],
+            Event::Own { .. } => &Plugin::ALL,
+            Event::Storage => &[
+                VolumeRestrictions,
+                NodeVolumeLimits,
+                VolumeBinding,
+                VolumeZone,
+            ],
+            Event::Handlers => &[ZoneBrand],
+        };
+        plugins.iter().copied().collect()
+    }
+
+    /// Whether it can help a pod that these rules said no to.
+    pub fn helps(&self, rejected: Plugins, pod: &Pod, snapshot: &Snapshot) -> bool {
+        let mut plugins = rejected.and(self.interests()).iter();
+        plugins.any(|plugin| self.helps_with(plugin, pod, snapshot))
+    }
+
+    fn helps_with(&self, plugin: Plugin, pod: &Pod, snapshot: &Snapshot) -> bool {
+        match self {
+            Event::NodeCame(new) => node_helps(plugin, None, new, pod, snapshot),
+            Event::NodeChanged { old, new } => node_helps(plugin, Some(old), new, pod, snapshot),
+            Event::NodeGone(old) => hard(pod).all(|spread| has(&old.labels, spread)),
+            Event::PodCame(other) => match plugin {
+                Plugin::PodTopologySpread => is_counted(pod, other),
+                _ => is_near_enough(pod, other, snapshot),
+            },
+            Event::PodChanged { old, new } => match plugin {
+                Plugin::NodeResourcesFit => frees(pod, old, new),
+                Plugin::PodTopologySpread => hard(pod).any(|spread| {
+                    new.key.namespace == pod.key.namespace
+                        && spread.counts(&old.labels) != spread.counts(&new.labels)
+                }),
+                _ => {
+                    let is_hated = |other: &Pod| {
+                        let mut far = terms(pod, |affinity| &affinity.anti_required);
+                        far.any(|term| means(term, other, snapshot))
+                    };
+                    (!is_near_enough(pod, old, snapshot) && is_near_enough(pod, new, snapshot))
+                        || (is_hated(old) && !is_hated(new))
+                }
+            },
+            Event::PodGone(other) => match plugin {
+                Plugin::NodePorts => other
+                    .ports
+                    .iter()
+                    .any(|port| pod.ports.iter().any(|wanted| wanted.conflicts(port))),
+                Plugin::PodTopologySpread => is_counted(pod, other),
+                Plugin::InterPodAffinity => {
+                    let mut far = terms(pod, |affinity| &affinity.anti_required);
+                    let mut theirs = terms(other, |affinity| &affinity.anti_required);
+                    far.any(|term| means(term, other, snapshot))
+                        || theirs.any(|term| means(term, pod, snapshot))
+                }
+                Plugin::VolumeRestrictions | Plugin::NodeVolumeLimits => !other.volumes.is_empty(),
+                _ => true,
+            },
+            Event::Own { old, new } => own_helps(plugin, old, new),
+            Event::Storage => !pod.volumes.is_empty(),
+            Event::Handlers => !pod.runtime_class.is_empty(),
+        }
+    }
+}
+
+/// Rules that judge what is otherwise about a node.
+fn changes_of_node(old: &Node, new: &Node) -> Plugins {
+    use Plugin::*;
+    let mut plugins = Plugins::default();
+    let mut add = |more: &[Plugin]| more.iter().for_each(|plugin| plugins.add(*plugin));
+    if old.labels != new.labels {
+        add(&[
+            NodeAffinity,
+            PodTopologySpread,
+            InterPodAffinity,
+            VolumeBinding,
+            VolumeZone,
+        ]);
+    }
+    if old.taints != new.taints || (old.is_unschedulable && !new.is_unschedulable) {
+        add(&[NodeUnschedulable, TaintToleration, PodTopologySpread]);
+    }
+    if old.allocatable != new.allocatable || old.pods != new.pods {
+        add(&[NodeResourcesFit]);
+    }
+    if old.handlers != new.handlers {
+        add(&[ZoneBrand]);
+    }
+    plugins
+}
+
+fn node_helps(
+    plugin: Plugin,
+    old: Option<&Node>,
+    new: &Node,
+    pod: &Pod,
+    snapshot: &Snapshot,
+) -> bool {
+    // Whether it did not do before and does now.
+    let becomes = |does: &dyn Fn(&Node) -> bool| does(new) && !old.is_some_and(does);
+    match plugin {
+        Plugin::NodeUnschedulable => becomes(&|node| !node.is_unschedulable),
+        Plugin::TaintToleration => becomes(&|node| {
+            let mut repelling = node.taints.iter().filter(|taint| taint.repels());
+            repelling.all(|taint| bear(&pod.tolerations, taint))
+        }),
+        Plugin::NodeAffinity => becomes(&|node| pod.nodes.allows(&node.name, &node.labels)),
+        Plugin::NodeResourcesFit => {
+            fit::could_fit(pod, new) && old.is_none_or(|old| has_more(pod, old, new))
+        }
+        Plugin::PodTopologySpread => {
+            let matches = |node: &Node| hard(pod).all(|spread| has(&node.labels, spread));
+            match old {
+                None => matches(new),
+                Some(old) if matches(old) != matches(new) => true,
+                Some(old) => {
+                    let moved = |spread: &Spread| {
+                        old.labels.get(&spread.topology) != new.labels.get(&spread.topology)
+                    };
+                    matches(new) && (hard(pod).any(moved) || old.taints != new.taints)
+                }
+            }
+        }
+        Plugin::InterPodAffinity => {
+            let place = |node: Option<&Node>, term: &AffinityTerm| {
+                node.and_then(|node| node.labels.get(&term.topology))
+                    .map(str::to_owned)
+            };
+            let mut near = terms(pod, |affinity| &affinity.required);
+            let mut far = terms(pod, |affinity| &affinity.anti_required);
+            near.any(|term| {
+                let now = place(Some(new), term);
+                now.is_some() && now != place(old, term)
+            }) || far.any(|term| {
+                let before = place(old, term);
+                old.is_none() || (before.is_some() && before != place(Some(new), term))
+            }) || (old.is_none() && pod.affinity.is_none())
+        }
+        Plugin::ZoneBrand => {
+            brand(snapshot, pod).is_none_or(|brand| becomes(&|node| makes(node, brand)))
+        }
+        _ => true,
+    }
+}
+
+/// Whether a node has more than it had of what a pod asks for.
+fn has_more(pod: &Pod, old: &Node, new: &Node) -> bool {
+    let (was, is, wants) = (&old.allocatable, &new.allocatable, &pod.requests);
+    new.pods > old.pods
+        || (wants.cpu > 0 && is.cpu > was.cpu)
+        || (wants.memory > 0 && is.memory > was.memory)
+        || (wants.storage > 0 && is.storage > was.storage)
+        || wants
+            .scalars
+            .iter()
+            .any(|(name, wanted)| *wanted > 0 && is.scalar(name) > was.scalar(name))
+}
+
+fn is_smaller(old: &Pod, new: &Pod) -> bool {
+    let (was, is) = (&old.requests, &new.requests);
+    is.cpu < was.cpu
+        || is.memory < was.memory
+        || is.storage < was.storage
+        || was
+            .scalars
+            .iter()
+            .any(|(name, amount)| is.scalar(name) < *amount)
+}
+
+/// Whether a pod that asks for less now leaves something that another asks for.
+fn frees(pod: &Pod, old: &Pod, new: &Pod) -> bool {
+    let (was, is, wants) = (&old.requests, &new.requests, &pod.requests);
+    (wants.cpu > 0 && is.cpu < was.cpu)
+        || (wants.memory > 0 && is.memory < was.memory)
+        || (wants.storage > 0 && is.storage < was.storage)
+        || wants
+            .scalars
+            .iter()
+            .any(|(name, wanted)| *wanted > 0 && is.scalar(name) < was.scalar(name))
+}
+
+fn own_helps(plugin: Plugin, old: &Pod, new: &Pod) -> bool {
+    let bears_more = old.tolerations != new.tolerations;
+    match plugin {
+        Plugin::NodeUnschedulable => bears_more && bear(&new.tolerations, &Node::cordon()),
+        Plugin::TaintToleration => bears_more,
+        Plugin::NodeResourcesFit => is_smaller(old, new),
+        Plugin::PodTopologySpread => {
+            (bears_more && hard(new).any(|spread| spread.honors_taints))
+                || hard(new).any(|spread| spread.counts(&old.labels) != spread.counts(&new.labels))
+        }
+        Plugin::InterPodAffinity => old.labels != new.labels,
+        Plugin::ZoneBrand => old.brand != new.brand,
+        _ => false,
+    }
+}
+
+fn hard(pod: &Pod) -> impl Iterator<Item = &Spread> {
+    pod.spread.iter().filter(|spread| spread.is_hard)
+}
+
+fn has(labels: &Labels, spread: &Spread) -> bool {
+    labels.get(&spread.topology).is_some()
+}
+
+/// Whether a pod counts for what another must keep even.
+fn is_counted(pod: &Pod, other: &Pod) -> bool {
+    other.key.namespace == pod.key.namespace && hard(pod).any(|spread| spread.counts(&other.labels))
+}
+
+fn terms<'a>(
+    pod: &'a Pod,
+    of: impl Fn(&'a super::terms::PodAffinity) -> &'a Vec<AffinityTerm>,
+) -> impl Iterator<Item = &'a AffinityTerm> {
+    pod.affinity.as_deref().into_iter().flat_map(of)
+}
+
+fn means(term: &AffinityTerm, pod: &Pod, snapshot: &Snapshot) -> bool {
+    let namespace = &pod.key.namespace;
+    term.means_labels(&pod.labels)
+        && term.means_namespace(namespace, &snapshot.namespace(namespace))
+}
+
+/// Whether a pod is one that another must have near.
+fn is_near_enough(pod: &Pod, other: &Pod, snapshot: &Snapshot) -> bool {
+    terms(pod, |affinity| &affinity.required).all(|term| means(term, other, snapshot))
+}

@@ -1,0 +1,91 @@
+//! The scheduler: gives pods that ask for `default-scheduler` a node. Follows k8s.io/kubernetes/pkg/scheduler.
+//!
+//! ```text
+//! informers ──► State { snapshot, queue } ──► decide (pure) ──► assume, bind      ──► the API
+//!                  ▲                             └────────────► preempt, report  ──► the API
+//!                  └──────────────── what the API refuses is forgotten and tried again
+//! ```
+//! The state is behind one short lock: informers change it as things happen, and a decision reads it where it is, so
+//! nothing is copied for a decision and nothing happens during one. What the API is asked for runs beside it.
+
+mod affinity;
+mod cycle;
+pub mod decide;
+mod fit;
+mod hints;
+pub mod node;
+pub mod plugin;
+pub mod pod;
+pub mod queue;
+mod requests;
+pub mod snapshot;
+mod spread;
+mod state;
+mod storage;
+pub mod terms;
+#[cfg(test)]
+mod tests;
+pub mod topology;
+mod watch;
+pub mod workloads;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::Semaphore;
+use tokio::time::Instant;
+use tokio_util::task::TaskTracker;
+
+use self::requests::Requests;
+use self::state::{Scheduler, Step};
+use crate::controllers::Context;
+
+/// Brands of zones that runtime classes can name.
+const BRANDS: &[&str] = &["lx", "reddwarf", "linux", "simulated"];
+/// Requests to the API under way at most.
+const UNDER_WAY: usize = 256;
+/// How often what has waited for very long is looked at.
+const FLUSH: Duration = Duration::from_secs(30);
+
+/// Runs the scheduler.
+pub async fn run(context: Context) {
+    let requests = Requests::new(&context);
+    let scheduler = Arc::new(Scheduler::new(requests));
+    // Ends the watches also where this breaks and is begun again.
+    let watches = context.ends.child_token();
+    let _ending = watches.clone().drop_guard();
+    watch::begin(&scheduler, &context, watches).await;
+    let tasks = TaskTracker::new();
+    let free = Arc::new(Semaphore::new(UNDER_WAY));
+    let mut flush = tokio::time::interval(FLUSH);
+    while !context.ends.is_cancelled() {
+        // Never closed.
+        let Ok(permit) = free.clone().acquire_owned().await else {
+            break;
+        };
+        match scheduler.step() {
+            Step::Work(work) => {
+                let scheduler = scheduler.clone();
+                tasks.spawn(async move {
+                    let _permit = permit;
+                    scheduler.carry_out(work).await;
+                });
+                // A long queue is not to hold up everything else on this thread.
+                tokio::task::yield_now().await;
+            }
+            Step::Nothing => {}
+            Step::Wait(until) => {
+                drop(permit);
+                let until = until.unwrap_or_else(|| Instant::now() + FLUSH);
+                tokio::select! {
+                    () = scheduler.changed.notified() => {}
+                    () = tokio::time::sleep_until(until) => {}
+                    _ = flush.tick() => scheduler.flush(),
+                    () = context.ends.cancelled() => {}
+                }
+            }
+        }
+    }
+    tasks.close();
+    tasks.wait().await;
+}

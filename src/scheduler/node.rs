@@ -1,0 +1,115 @@
+//! A node as the scheduler sees it.
+
+use compact_str::CompactString;
+use k8s_openapi::api::core::v1;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+
+use super::pod::Resources;
+use super::terms::{Effect, Labels, Taint};
+use crate::controllers::informer::Cached;
+use crate::meta::amounts::Amounts;
+use crate::schema::Value;
+
+/// A node.
+#[derive(Clone, Debug, serde::Deserialize)]
+#[serde(from = "Raw")]
+pub struct Node {
+    /// Who it is; labels and annotations are not here.
+    pub metadata: ObjectMeta,
+    /// Its name.
+    pub name: CompactString,
+    /// Its labels.
+    pub labels: Labels,
+    /// What keeps pods away.
+    pub taints: Vec<Taint>,
+    /// Whether it was cordoned.
+    pub is_unschedulable: bool,
+    /// What it has for pods.
+    pub allocatable: Resources,
+    /// How many pods it takes.
+    pub pods: i64,
+    /// The images that are there, by each of their names, with their sizes in bytes.
+    pub images: Vec<(CompactString, i64)>,
+    /// The handlers of runtime classes that it has; none where it does not say.
+    pub handlers: Vec<CompactString>,
+}
+
+#[derive(serde::Deserialize)]
+struct Raw {
+    #[serde(default, deserialize_with = "crate::controllers::discovery::lean")]
+    metadata: ObjectMeta,
+    #[serde(default)]
+    spec: Value,
+    #[serde(default)]
+    status: Value,
+}
+
+crate::kind_of!(Node of v1::Node);
+impl Cached for Node {}
+
+impl From<Raw> for Node {
+    fn from(raw: Raw) -> Node {
+        let Raw {
+            mut metadata,
+            spec,
+            status,
+        } = raw;
+        let labels = metadata.labels.take().unwrap_or_default();
+        metadata.annotations = None;
+        let allocatable = Amounts::read(status.at("allocatable"));
+        let images = status.list("images").iter().flat_map(|image| {
+            let size = image.int("sizeBytes");
+            let names = image.list("names").iter().filter_map(Value::as_str);
+            names.map(move |name| (name.into(), size))
+        });
+        Node {
+            name: metadata.name.as_deref().unwrap_or_default().into(),
+            labels: labels.into_iter().collect(),
+            taints: spec.list("taints").iter().filter_map(Taint::read).collect(),
+            is_unschedulable: spec.bool("unschedulable"),
+            pods: allocatable.get("pods").value(),
+            allocatable: Resources::of(&allocatable),
+            images: images.collect(),
+            handlers: status
+                .list("runtimeHandlers")
+                .iter()
+                .map(|handler| handler.str("name").into())
+                .collect(),
+            metadata,
+        }
+    }
+}
+
+impl Node {
+    /// Region and zone, by which nodes are visited in turn.
+    pub fn zone(&self) -> CompactString {
+        let label = |new: &str, old: &str| {
+            self.labels
+                .get(new)
+                .or_else(|| self.labels.get(old))
+                .unwrap_or_default()
+                .to_owned()
+        };
+        let region = label(
+            "topology.kubernetes.io/region",
+            "failure-domain.beta.kubernetes.io/region",
+        );
+        let zone = label(
+            "topology.kubernetes.io/zone",
+            "failure-domain.beta.kubernetes.io/zone",
+        );
+        if region.is_empty() && zone.is_empty() {
+            return CompactString::default();
+        }
+        format!("{region}:\0:{zone}").into()
+    }
+
+    /// The taint of a node that was cordoned.
+    pub fn cordon() -> Taint {
+        Taint {
+            key: "node.kubernetes.io/unschedulable".into(),
+            value: CompactString::default(),
+            effect: Effect::NoSchedule,
+        }
+    }
+}

@@ -1,0 +1,131 @@
+//! The rules that nodes are judged by, under upstream's names, and what they say of a node that will not do.
+
+use std::borrow::Cow;
+
+/// A rule.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Plugin {
+    /// The name that a pod gives, and whether there are nodes at all.
+    NodeName,
+    /// Cordoned nodes.
+    NodeUnschedulable,
+    /// Taints.
+    TaintToleration,
+    /// Node selectors.
+    NodeAffinity,
+    /// Ports of the host.
+    NodePorts,
+    /// Amounts.
+    NodeResourcesFit,
+    /// Volumes that not every two pods can have.
+    VolumeRestrictions,
+    /// How many volumes a node can have.
+    NodeVolumeLimits,
+    /// Claims, and the volumes for them.
+    VolumeBinding,
+    /// The zones of volumes.
+    VolumeZone,
+    /// How evenly pods are spread.
+    PodTopologySpread,
+    /// What pods want of other pods.
+    InterPodAffinity,
+    /// Devices; there is no driver for them.
+    DynamicResources,
+    /// The brand of zones that a node makes.
+    ZoneBrand,
+}
+
+impl Plugin {
+    /// Every rule.
+    pub const ALL: [Plugin; 14] = [
+        Plugin::NodeName,
+        Plugin::NodeUnschedulable,
+        Plugin::TaintToleration,
+        Plugin::NodeAffinity,
+        Plugin::NodePorts,
+        Plugin::NodeResourcesFit,
+        Plugin::VolumeRestrictions,
+        Plugin::NodeVolumeLimits,
+        Plugin::VolumeBinding,
+        Plugin::VolumeZone,
+        Plugin::PodTopologySpread,
+        Plugin::InterPodAffinity,
+        Plugin::DynamicResources,
+        Plugin::ZoneBrand,
+    ];
+}
+
+/// A set of rules.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Plugins(u32);
+
+impl Plugins {
+    /// Adds a rule.
+    pub fn add(&mut self, plugin: Plugin) {
+        self.0 |= 1 << plugin as u32;
+    }
+
+    /// Whether it has a rule.
+    pub fn has(self, plugin: Plugin) -> bool {
+        self.0 & (1 << plugin as u32) != 0
+    }
+
+    /// Whether it has none.
+    pub fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+
+    /// What both have.
+    pub fn and(self, other: Plugins) -> Plugins {
+        Plugins(self.0 & other.0)
+    }
+
+    /// The rules.
+    pub fn iter(self) -> impl Iterator<Item = Plugin> {
+        Plugin::ALL
+            .into_iter()
+            .filter(move |plugin| self.has(*plugin))
+    }
+}
+
+impl FromIterator<Plugin> for Plugins {
+    fn from_iter<I: IntoIterator<Item = Plugin>>(plugins: I) -> Plugins {
+        let mut out = Plugins::default();
+        plugins.into_iter().for_each(|plugin| out.add(plugin));
+        out
+    }
+}
+
+/// Why, in upstream's words.
+pub type Reason = Cow<'static, str>;
+
+/// Why a node will not do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rejection {
+    /// The first rule that it breaks.
+    pub plugin: Plugin,
+    /// In what ways.
+    pub reasons: Vec<Reason>,
+    /// Whether it could do once others have ended there.
+    pub is_resolvable: bool,
+}
+
+impl Rejection {
+    /// A node that cannot do, whoever ends there.
+    pub fn never(plugin: Plugin, reason: impl Into<Reason>) -> Rejection {
+        Rejection {
+            plugin,
+            reasons: vec![reason.into()],
+            is_resolvable: false,
+        }
+    }
+
+    /// A node that cannot do now.
+    pub fn now(plugin: Plugin, reason: impl Into<Reason>) -> Rejection {
+        Rejection {
+            is_resolvable: true,
+            ..Rejection::never(plugin, reason)
+        }
+    }
+}

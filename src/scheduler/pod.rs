@@ -1,0 +1,410 @@
+//! A pod as the scheduler sees it: what it asks for, computed once when it comes in.
+
+use std::sync::Arc;
+
+use compact_str::{CompactString, format_compact};
+use k8s_openapi::api::core::v1;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+
+use super::terms::{HostPort, Labels, NodeAffinity, PodAffinity, Spread, Toleration, texts};
+use crate::controllers::informer::{Cached, Key};
+use crate::controllers::owners::controller_of;
+use crate::meta::amounts::{Amounts, Side};
+use crate::meta::quantity::{Form, Quantity};
+use crate::schema::{Object, Value};
+
+/// The name by which pods ask for this scheduler.
+pub const SCHEDULER: &str = "default-scheduler";
+/// The annotation that names the brand of a pod's zone.
+pub const BRAND: &str = "reddwarf.io/zone-brand";
+/// What a container that asks for no processor counts as when nodes are compared, in thousandths.
+const ASSUMED_CPU: i64 = 100;
+/// The same of memory, in bytes.
+const ASSUMED_MEMORY: i64 = 200 << 20;
+
+/// Amounts of what a node has and pods ask for.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Resources {
+    /// Thousandths of a processor.
+    pub cpu: i64,
+    /// Bytes.
+    pub memory: i64,
+    /// Bytes of local disk.
+    pub storage: i64,
+    /// Everything else, by name.
+    pub scalars: Vec<(CompactString, i64)>,
+}
+
+impl Resources {
+    /// From a list of amounts.
+    pub fn of(amounts: &Amounts) -> Resources {
+        let mut out = Resources::default();
+        for (name, amount) in &amounts.0 {
+            match name.as_str() {
+                "cpu" => out.cpu = amount.milli_value(),
+                "memory" => out.memory = amount.value(),
+                "ephemeral-storage" => out.storage = amount.value(),
+                "pods" => {}
+                _ => out.scalars.push((name.clone(), amount.value())),
+            }
+        }
+        out
+    }
+
+    /// The amount of one of the others.
+    pub fn scalar(&self, name: &str) -> i64 {
+        let found = self.scalars.iter().find(|(known, _)| known == name);
+        found.map_or(0, |(_, amount)| *amount)
+    }
+
+    /// Adds (or with `sign` -1 takes away) what a pod asks for.
+    pub fn add(&mut self, other: &Resources, sign: i64) {
+        self.cpu += sign * other.cpu;
+        self.memory += sign * other.memory;
+        self.storage += sign * other.storage;
+        for (name, amount) in &other.scalars {
+            let amount = sign * amount;
+            match self.scalars.iter_mut().find(|(known, _)| known == name) {
+                Some((_, sum)) => *sum += amount,
+                None => self.scalars.push((name.clone(), amount)),
+            }
+        }
+        if sign < 0 {
+            self.scalars.retain(|(_, amount)| *amount != 0);
+        }
+    }
+
+    /// Whether nothing is asked for.
+    pub fn is_empty(&self) -> bool {
+        self.cpu == 0 && self.memory == 0 && self.storage == 0 && self.scalars.is_empty()
+    }
+}
+
+/// Who made a pod.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Owner {
+    /// `apps/v1/ReplicaSet`
+    pub kind: CompactString,
+    /// Its name, in the pod's namespace.
+    pub name: CompactString,
+}
+
+/// A volume that matters to where a pod can be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Volume {
+    /// A claim, and whether it is one that is made for the pod.
+    Claim(CompactString, bool),
+    /// A disk that not every two pods of a node can have: its kind and identity, and whether it is only read.
+    Disk(CompactString, bool),
+    /// A volume of a CSI driver that lives as long as the pod.
+    Inline(CompactString),
+}
+
+/// A condition of a pod.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Condition {
+    /// `True`, `False`, `Unknown`
+    pub status: CompactString,
+    /// Why, as a word.
+    pub reason: CompactString,
+    /// Why, in a sentence.
+    pub message: CompactString,
+    /// Since when.
+    pub since: CompactString,
+}
+
+/// A pod.
+#[derive(Clone, Debug, serde::Deserialize)]
+#[serde(from = "Raw")]
+pub struct Pod {
+    /// Who it is; labels and annotations are not here.
+    pub metadata: ObjectMeta,
+    /// Where it is found.
+    pub key: Key,
+    /// Its labels.
+    pub labels: Labels,
+    /// How much it matters.
+    pub priority: i32,
+    /// Whether others may be ended for it.
+    pub may_preempt: bool,
+    /// Whether it asks for this scheduler.
+    pub is_ours: bool,
+    /// Where it is; empty while it is not placed.
+    pub node: CompactString,
+    /// Where it will be once others have ended; empty for nowhere.
+    pub nominated: CompactString,
+    /// What it asks for.
+    pub requests: Resources,
+    /// The processor and memory that it counts for when nodes are compared.
+    pub weight: (i64, i64),
+    /// What taints it bears.
+    pub tolerations: Vec<Toleration>,
+    /// What nodes it may be on.
+    pub nodes: NodeAffinity,
+    /// What it wants of other pods.
+    pub affinity: Option<Arc<PodAffinity>>,
+    /// How it is to be spread.
+    pub spread: Vec<Spread>,
+    /// The ports of the host that it takes.
+    pub ports: Vec<HostPort>,
+    /// What it waits for before it may be placed.
+    pub gates: Vec<CompactString>,
+    /// Its volumes.
+    pub volumes: Vec<Volume>,
+    /// Its claims to devices.
+    pub device_claims: Vec<CompactString>,
+    /// The images of its containers.
+    pub images: Vec<CompactString>,
+    /// The brand that it asks for; empty for any.
+    pub brand: CompactString,
+    /// Its runtime class; empty for none.
+    pub runtime_class: CompactString,
+    /// Who made it.
+    pub owner: Option<Owner>,
+    /// Whether it is being deleted.
+    pub is_deleting: bool,
+    /// Whether it is ended for the sake of another.
+    pub is_preempted: bool,
+    /// When its node began with it; RFC 3339, empty before.
+    pub started: CompactString,
+    /// Whether it is placed, as its status says.
+    pub scheduled: Option<Condition>,
+    /// Whether it is to be disrupted, as its status says.
+    pub disrupted: Option<Condition>,
+}
+
+/// A pod as the API tells it.
+#[derive(serde::Deserialize)]
+struct Raw {
+    #[serde(default, deserialize_with = "crate::controllers::discovery::lean")]
+    metadata: ObjectMeta,
+    #[serde(default)]
+    spec: Value,
+    #[serde(default)]
+    status: Value,
+}
+
+crate::kind_of!(Pod of v1::Pod);
+
+impl Cached for Pod {
+    const FIELDS: &'static str = "status.phase!=Succeeded,status.phase!=Failed";
+}
+
+impl From<Raw> for Pod {
+    fn from(raw: Raw) -> Pod {
+        let Raw {
+            mut metadata,
+            spec,
+            status,
+        } = raw;
+        let labels: Labels = metadata
+            .labels
+            .take()
+            .unwrap_or_default()
+            .into_iter()
+            .collect();
+        let annotations = metadata.annotations.take().unwrap_or_default();
+        let namespace = metadata.namespace.clone().unwrap_or_default();
+        let name = metadata.name.clone().unwrap_or_default();
+        let owner = controller_of(&metadata).map(|owner| Owner {
+            kind: format_compact!("{}/{}", owner.api_version, owner.kind),
+            name: owner.name.as_str().into(),
+        });
+        metadata.owner_references = None;
+        metadata.finalizers = None;
+        let mut pod = Pod {
+            key: Key::new(&namespace, &name),
+            priority: i32::try_from(spec.int("priority")).unwrap_or_default(),
+            may_preempt: spec.str("preemptionPolicy") != "Never",
+            is_ours: spec.str("schedulerName") == SCHEDULER,
+            node: spec.str("nodeName").into(),
+            nominated: status.str("nominatedNodeName").into(),
+            requests: Resources::default(),
+            weight: (0, 0),
+            tolerations: spec
+                .list("tolerations")
+                .iter()
+                .map(Toleration::read)
+                .collect(),
+            nodes: NodeAffinity::read(&spec),
+            affinity: PodAffinity::read(&spec, &namespace),
+            spread: spec
+                .list("topologySpreadConstraints")
+                .iter()
+                .map(|constraint| Spread::read(constraint, &labels))
+                .collect(),
+            ports: host_ports(&spec),
+            gates: names(spec.list("schedulingGates")),
+            volumes: volumes(&spec, &name),
+            device_claims: names(spec.list("resourceClaims")),
+            images: images(&spec),
+            brand: annotations.get(BRAND).map(Into::into).unwrap_or_default(),
+            runtime_class: spec.str("runtimeClassName").into(),
+            owner,
+            is_deleting: metadata.deletion_timestamp.is_some(),
+            is_preempted: false,
+            started: status.str("startTime").into(),
+            scheduled: condition(&status, "PodScheduled"),
+            disrupted: condition(&status, "DisruptionTarget"),
+            labels,
+            metadata,
+        };
+        pod.is_preempted = pod.is_deleting
+            && pod.disrupted.as_ref().is_some_and(|disrupted| {
+                disrupted.status == "True" && disrupted.reason == "PreemptionByScheduler"
+            });
+        (pod.requests, pod.weight) = requests(spec, status);
+        pod
+    }
+}
+
+impl Pod {
+    /// Tells it apart from another of the same name.
+    pub fn uid(&self) -> &str {
+        self.metadata.uid.as_deref().unwrap_or_default()
+    }
+
+    /// Whether it has a place.
+    pub fn is_placed(&self) -> bool {
+        !self.node.is_empty()
+    }
+
+    /// The claims that it uses.
+    pub fn claims(&self) -> impl Iterator<Item = Key> {
+        self.volumes.iter().filter_map(|volume| match volume {
+            Volume::Claim(name, _) => Some(Key::new(&self.key.namespace, name)),
+            _ => None,
+        })
+    }
+
+    /// The same pod at a place.
+    pub fn placed_on(&self, node: &str) -> Pod {
+        Pod {
+            node: node.into(),
+            ..self.clone()
+        }
+    }
+}
+
+/// What a pod asks for, and what it counts for where it asks for nothing.
+fn requests(mut spec: Value, status: Value) -> (Resources, (i64, i64)) {
+    let whole = !spec.at("resources").at("requests").is_empty();
+    let mut pod = Object::with_capacity(2);
+    pod.insert("spec", std::mem::take(&mut spec));
+    pod.insert("status", status);
+    let mut pod = Value::Object(pod);
+    let amounts = Amounts::pod_at_most(&pod, Side::Requests);
+    let requests = Resources::of(&amounts);
+    // A pod that says what it wants as a whole is taken at its word, but for what it does not say.
+    let wanted = |name: &str| !whole || !amounts.0.contains_key(name);
+    let assumed = [
+        ("cpu", Quantity::milli(ASSUMED_CPU, Form::Decimal)),
+        ("memory", Quantity::units(ASSUMED_MEMORY, Form::Decimal)),
+    ];
+    let mut is_changed = false;
+    for list in ["containers", "initContainers"] {
+        let Some(Value::Array(containers)) =
+            pod.get_mut("spec").and_then(|spec| spec.get_mut(list))
+        else {
+            continue;
+        };
+        for container in containers {
+            for (name, amount) in assumed.iter().filter(|(name, _)| wanted(name)) {
+                if container
+                    .path(&["resources", "requests"])
+                    .get(name)
+                    .is_none()
+                {
+                    let resources = container.object_mut().object_mut("resources");
+                    resources
+                        .object_mut("requests")
+                        .insert(*name, amount.to_string());
+                    is_changed = true;
+                }
+            }
+        }
+    }
+    if !is_changed {
+        return (requests.clone(), (requests.cpu, requests.memory));
+    }
+    let assumed = Resources::of(&Amounts::pod_at_most(&pod, Side::Requests));
+    (requests, (assumed.cpu, assumed.memory))
+}
+
+fn names(list: &[Value]) -> Vec<CompactString> {
+    list.iter().map(|item| item.str("name").into()).collect()
+}
+
+fn host_ports(spec: &Value) -> Vec<HostPort> {
+    let going_on = spec
+        .list("initContainers")
+        .iter()
+        .filter(|container| container.str("restartPolicy") == "Always");
+    going_on
+        .chain(spec.list("containers"))
+        .flat_map(|container| container.list("ports"))
+        .filter_map(HostPort::read)
+        .collect()
+}
+
+/// The images that a pod needs, each with a tag or digest.
+fn images(spec: &Value) -> Vec<CompactString> {
+    let containers = ["initContainers", "containers"].into_iter();
+    let of_containers = containers
+        .flat_map(|list| spec.list(list))
+        .map(|container| container.str("image"));
+    let of_volumes = spec
+        .list("volumes")
+        .iter()
+        .filter_map(|volume| volume.get("image"))
+        .map(|image| image.str("reference"));
+    of_containers.chain(of_volumes).map(with_tag).collect()
+}
+
+fn with_tag(image: &str) -> CompactString {
+    if image.rfind(':') <= image.rfind('/') {
+        format_compact!("{image}:latest")
+    } else {
+        image.into()
+    }
+}
+
+fn volumes(spec: &Value, pod: &str) -> Vec<Volume> {
+    let mut out = Vec::new();
+    for volume in spec.list("volumes") {
+        if let Some(claim) = volume.get("persistentVolumeClaim") {
+            out.push(Volume::Claim(claim.str("claimName").into(), false));
+        } else if volume.get("ephemeral").is_some() {
+            let name = format_compact!("{pod}-{}", volume.str("name"));
+            out.push(Volume::Claim(name, true));
+        } else if let Some(csi) = volume.get("csi") {
+            out.push(Volume::Inline(csi.str("driver").into()));
+        } else if let Some(disk) = volume.get("gcePersistentDisk") {
+            let identity = format_compact!("gce {}", disk.str("pdName"));
+            out.push(Volume::Disk(identity, disk.bool("readOnly")));
+        } else if let Some(disk) = volume.get("awsElasticBlockStore") {
+            let identity = format_compact!("aws {}", disk.str("volumeID"));
+            out.push(Volume::Disk(identity, false));
+        } else if let Some(disk) = volume.get("iscsi") {
+            let identity = format_compact!("iscsi {}", disk.str("iqn"));
+            out.push(Volume::Disk(identity, disk.bool("readOnly")));
+        } else if let Some(disk) = volume.get("rbd") {
+            let (pool, image) = (disk.str("pool"), disk.str("image"));
+            for monitor in texts(disk.list("monitors")) {
+                let identity = format_compact!("rbd {monitor} {pool} {image}");
+                out.push(Volume::Disk(identity, disk.bool("readOnly")));
+            }
+        }
+    }
+    out
+}
+
+fn condition(status: &Value, kind: &str) -> Option<Condition> {
+    let found = crate::meta::conditions::find(status.list("conditions"), kind);
+    (!found.is_null()).then(|| Condition {
+        status: found.str("status").into(),
+        reason: found.str("reason").into(),
+        message: found.str("message").into(),
+        since: found.str("lastTransitionTime").into(),
+    })
+}

@@ -1,0 +1,307 @@
+//! Pods that wait for a place. Follows k8s.io/kubernetes/pkg/scheduler/backend/queue.
+//!
+//! A pod is ready (and comes by priority, then by age), backs off for a while after it failed, or waits for something
+//! that can help it to happen. When nothing is ready, pods that back off come at once, unless it was an error.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::hints::Event;
+use super::plugin::Plugins;
+use super::pod::Pod;
+use super::snapshot::{Quick, Snapshot};
+use crate::controllers::informer::Key;
+
+/// How long a pod backs off after it failed once.
+const FIRST_BACKOFF: Duration = Duration::from_secs(1);
+/// The longest that a pod backs off.
+const LONGEST_BACKOFF: Duration = Duration::from_secs(10);
+/// The longest that a pod waits for something to happen.
+const PATIENCE: Duration = Duration::from_secs(300);
+
+/// The order of pods: what matters more first, then what has waited longer.
+type Rank = (Reverse<i32>, u64, Key);
+
+/// Pods that wait.
+#[derive(Default)]
+pub struct Queue {
+    entries: HashMap<Key, Entry, Quick>,
+    ready: BTreeSet<Rank>,
+    backing_off: BTreeSet<(Instant, Rank)>,
+    erring: BTreeSet<(Instant, Rank)>,
+    /// By what said no.
+    waiting: HashMap<Plugins, BTreeSet<Key>, Quick>,
+    serial: u64,
+}
+
+struct Entry {
+    pod: Arc<Pod>,
+    place: Place,
+    rank: Rank,
+    failures: u32,
+    errors: u32,
+    since: Instant,
+    rejected: Plugins,
+    /// Others are being ended for it: it waits until that is done.
+    is_preempting: bool,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Place {
+    Ready,
+    BackingOff(Instant),
+    Erring(Instant),
+    Waiting,
+    /// It has gates.
+    Gated,
+    /// It is being placed.
+    Busy,
+}
+
+impl Queue {
+    /// Takes in a pod without a place, new or changed.
+    pub fn set(&mut self, pod: Arc<Pod>, snapshot: &Snapshot, now: Instant) {
+        let key = pod.key.clone();
+        let is_other = |entry: &Entry| entry.pod.uid() != pod.uid();
+        if self.entries.get(&key).is_some_and(is_other) {
+            self.remove(&key);
+        }
+        let Some(entry) = self.entries.get_mut(&key) else {
+            return self.insert(pod, now);
+        };
+        let old = std::mem::replace(&mut entry.pod, pod.clone());
+        match entry.place {
+            Place::Gated if pod.gates.is_empty() => self.make_ready(&key),
+            Place::Waiting if !entry.is_preempting => {
+                let event = Event::Own {
+                    old: &old,
+                    new: &pod,
+                };
+                if event.helps(entry.rejected, &pod, snapshot) {
+                    self.wake(&key, now);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn insert(&mut self, pod: Arc<Pod>, now: Instant) {
+        self.serial += 1;
+        let key = pod.key.clone();
+        let entry = Entry {
+            rank: (Reverse(pod.priority), self.serial, key.clone()),
+            place: Place::Gated,
+            failures: 0,
+            errors: 0,
+            since: now,
+            rejected: Plugins::default(),
+            is_preempting: false,
+            pod,
+        };
+        let is_gated = !entry.pod.gates.is_empty();
+        self.entries.insert(key.clone(), entry);
+        if !is_gated {
+            self.make_ready(&key);
+        }
+    }
+
+    /// Forgets a pod.
+    pub fn remove(&mut self, key: &Key) {
+        self.take_out(key);
+        self.entries.remove(key);
+    }
+
+    /// A pod that waits, as it was last seen.
+    pub fn get(&self, key: &Key) -> Option<&Arc<Pod>> {
+        self.entries.get(key).map(|entry| &entry.pod)
+    }
+
+    /// The next pod to place, which is busy from now on; or when to ask again, if nothing happens before.
+    pub fn next(&mut self, now: Instant) -> Result<Arc<Pod>, Option<Instant>> {
+        self.fall_due(now);
+        let first = self.ready.first();
+        let rank = first.or_else(|| self.backing_off.first().map(|(_, rank)| rank));
+        let Some((_, _, key)) = rank.cloned() else {
+            return Err(self.erring.first().map(|(until, _)| *until));
+        };
+        self.take_out(&key);
+        match self.entries.get_mut(&key) {
+            Some(entry) => {
+                entry.place = Place::Busy;
+                Ok(entry.pod.clone())
+            }
+            None => unreachable!("what is ready has an entry"),
+        }
+    }
+
+    /// Gives back a busy pod that found no place; `rejected` says by what rules.
+    pub fn fail(&mut self, key: &Key, rejected: Plugins, now: Instant) {
+        let Some(entry) = self.entries.get_mut(key) else {
+            return;
+        };
+        entry.rejected = rejected;
+        entry.failures = entry.failures.saturating_add(1);
+        entry.errors = 0;
+        entry.since = now;
+        entry.place = Place::Waiting;
+        self.waiting
+            .entry(rejected)
+            .or_default()
+            .insert(key.clone());
+    }
+
+    /// Gives back a busy pod that could not be placed for some other reason: it is tried again after a while.
+    pub fn err(&mut self, key: &Key, now: Instant) {
+        let Some(entry) = self.entries.get_mut(key) else {
+            return;
+        };
+        entry.errors = entry.errors.saturating_add(1);
+        entry.since = now;
+        entry.rejected = Plugins::default();
+        let until = now + backoff(entry.errors);
+        entry.place = Place::Erring(until);
+        self.erring.insert((until, entry.rank.clone()));
+    }
+
+    /// Something happened: pods that it can help are tried again. `is_meant` says which others are not to be.
+    pub fn on(
+        &mut self,
+        event: &Event<'_>,
+        snapshot: &Snapshot,
+        now: Instant,
+        is_meant: impl Fn(&Pod) -> bool,
+    ) {
+        let interests = event.interests();
+        let mut helped = Vec::new();
+        for (rejected, keys) in &self.waiting {
+            let rejected = rejected.and(interests);
+            if rejected.is_empty() {
+                continue;
+            }
+            for key in keys {
+                let pod = self.entries.get(key).map(|entry| &entry.pod);
+                if pod.is_some_and(|pod| is_meant(pod) && event.helps(rejected, pod, snapshot)) {
+                    helped.push(key.clone());
+                }
+            }
+        }
+        helped.iter().for_each(|key| self.wake(key, now));
+    }
+
+    /// Others are being ended for a pod, which waits meanwhile; or that is done.
+    pub fn set_preempting(&mut self, key: &Key, is_preempting: bool, now: Instant) {
+        let Some(entry) = self.entries.get_mut(key) else {
+            return;
+        };
+        let was = std::mem::replace(&mut entry.is_preempting, is_preempting);
+        if was && !is_preempting && entry.place == Place::Waiting {
+            self.wake(key, now);
+        }
+    }
+
+    /// Tries again what has waited for very long, whether or not something happened.
+    pub fn flush(&mut self, now: Instant) {
+        let is_old = |entry: &&Entry| {
+            entry.place == Place::Waiting && now.duration_since(entry.since) > PATIENCE
+        };
+        let old: Vec<Key> = self
+            .entries
+            .values()
+            .filter(is_old)
+            .map(|entry| entry.pod.key.clone())
+            .collect();
+        old.iter().for_each(|key| self.wake(key, now));
+    }
+
+    /// How many pods wait.
+    pub fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Whether none does.
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// A waiting pod is to be tried again, when it has backed off.
+    fn wake(&mut self, key: &Key, now: Instant) {
+        let Some(entry) = self.entries.get(key) else {
+            return;
+        };
+        if entry.is_preempting {
+            return;
+        }
+        let until = entry.since + backoff(entry.failures);
+        let rank = entry.rank.clone();
+        if entry.failures == 0 || until <= now {
+            return self.make_ready(key);
+        }
+        self.take_out(key);
+        self.backing_off.insert((until, rank));
+        self.put(key, Place::BackingOff(until));
+    }
+
+    fn make_ready(&mut self, key: &Key) {
+        self.take_out(key);
+        if let Some(entry) = self.entries.get(key) {
+            let rank = entry.rank.clone();
+            self.ready.insert(rank);
+            self.put(key, Place::Ready);
+        }
+    }
+
+    fn put(&mut self, key: &Key, place: Place) {
+        if let Some(entry) = self.entries.get_mut(key) {
+            entry.place = place;
+        }
+    }
+
+    /// Takes a pod out of where it is.
+    fn take_out(&mut self, key: &Key) {
+        let Some(entry) = self.entries.get(key) else {
+            return;
+        };
+        let rank = entry.rank.clone();
+        match entry.place {
+            Place::Ready => {
+                self.ready.remove(&rank);
+            }
+            Place::BackingOff(until) => {
+                self.backing_off.remove(&(until, rank));
+            }
+            Place::Erring(until) => {
+                self.erring.remove(&(until, rank));
+            }
+            Place::Waiting => {
+                if let Some(keys) = self.waiting.get_mut(&entry.rejected) {
+                    keys.remove(key);
+                    if keys.is_empty() {
+                        self.waiting.remove(&entry.rejected);
+                    }
+                }
+            }
+            Place::Gated | Place::Busy => {}
+        }
+    }
+
+    fn fall_due(&mut self, now: Instant) {
+        for list in [
+            |queue: &Queue| queue.backing_off.first().cloned(),
+            |queue: &Queue| queue.erring.first().cloned(),
+        ] {
+            while let Some((_, (_, _, key))) = list(self).filter(|(until, _)| *until <= now) {
+                self.make_ready(&key);
+            }
+        }
+    }
+}
+
+/// How long a pod backs off after so many failures.
+fn backoff(failures: u32) -> Duration {
+    let doubled = FIRST_BACKOFF.saturating_mul(1 << failures.saturating_sub(1).min(16));
+    doubled.min(LONGEST_BACKOFF)
+}

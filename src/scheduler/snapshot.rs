@@ -1,0 +1,498 @@
+//! The cluster as decisions see it: what each node has left, kept up to date by every event. Follows
+//! k8s.io/kubernetes/pkg/scheduler/backend/cache.
+//!
+//! Pods that are alike to other pods (namespace, labels, what they want of others) are one class; how many of a class
+//! are on which node is all that spreading and affinity ask, so they never look at single pods.
+
+use std::borrow::Cow;
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use compact_str::CompactString;
+use indexmap::{IndexMap, IndexSet};
+
+use super::node::Node;
+use super::pod::{Pod, Resources};
+use super::spread::ZONE;
+use super::storage::Storage;
+use super::terms::{AffinityTerm, HOSTNAME, HostPort, Labels, PodAffinity};
+use super::topology::{Topologies, Topology};
+use super::workloads::Workloads;
+use crate::controllers::informer::Key;
+
+/// Where a node is kept: stays the same as long as it is there.
+pub type Slot = u32;
+/// A hasher that is quick for small keys.
+pub type Quick = foldhash::fast::RandomState;
+
+/// The cluster.
+#[derive(Default)]
+pub struct Snapshot {
+    slots: Vec<Site>,
+    free: Vec<Slot>,
+    by_name: HashMap<CompactString, Slot, Quick>,
+    /// Nodes in the order in which they are looked at: one of each zone in turn.
+    order: Vec<Slot>,
+    zones: IndexMap<CompactString, Vec<Slot>, Quick>,
+    placed: HashMap<Key, Placed, Quick>,
+    classes: Vec<Class>,
+    free_classes: Vec<u32>,
+    class_of: HashMap<ClassKey, u32, Quick>,
+    by_namespace: HashMap<CompactString, IndexSet<u32, Quick>, Quick>,
+    /// Classes that want something of others.
+    with_affinity: IndexSet<u32, Quick>,
+    nominations: HashMap<Key, Slot, Quick>,
+    images: HashMap<CompactString, IndexMap<Slot, i64, Quick>, Quick>,
+    /// How many placed pods use a claim.
+    claims: HashMap<Key, u32, Quick>,
+    /// Which nodes share the value of a label.
+    pub topologies: Topologies,
+    /// The labels of namespaces.
+    pub namespaces: HashMap<CompactString, Labels, Quick>,
+    /// Services and owners, which say what pods belong together.
+    pub workloads: Workloads,
+    /// Volumes and claims.
+    pub storage: Storage,
+    /// The handler of each runtime class.
+    pub handlers: HashMap<CompactString, CompactString, Quick>,
+}
+
+/// A node and what is on it.
+#[derive(Clone, Debug, Default)]
+pub struct Site {
+    /// The node; none where only pods say that there is one.
+    pub node: Option<Arc<Node>>,
+    name: CompactString,
+    /// What its pods ask for.
+    pub used: Resources,
+    /// What its pods count for when nodes are compared: processor and memory.
+    pub weight: (i64, i64),
+    /// Its pods.
+    pub pods: Vec<Arc<Pod>>,
+    /// The ports that its pods take.
+    pub ports: Vec<HostPort>,
+    /// Pods that are to come once others have ended.
+    pub nominated: Vec<Arc<Pod>>,
+}
+
+struct Placed {
+    pod: Arc<Pod>,
+    slot: Slot,
+    class: u32,
+    is_assumed: bool,
+}
+
+/// Pods that are alike to others.
+#[derive(Clone, Debug, Default)]
+pub struct Class {
+    key: ClassKey,
+    /// How many of them are on which node.
+    pub nodes: IndexMap<Slot, u32, Quick>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+struct ClassKey {
+    namespace: CompactString,
+    labels: Labels,
+    affinity: Option<Arc<PodAffinity>>,
+    is_deleting: bool,
+}
+
+impl Class {
+    /// Their namespace.
+    pub fn namespace(&self) -> &str {
+        &self.key.namespace
+    }
+
+    /// Their labels.
+    pub fn labels(&self) -> &Labels {
+        &self.key.labels
+    }
+
+    /// What they want of others.
+    pub fn affinity(&self) -> Option<&PodAffinity> {
+        self.key.affinity.as_deref()
+    }
+
+    /// Whether they are being deleted.
+    pub fn is_deleting(&self) -> bool {
+        self.key.is_deleting
+    }
+}
+
+impl Site {
+    /// Its name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn add(&mut self, pod: &Arc<Pod>) {
+        self.used.add(&pod.requests, 1);
+        self.weight.0 += pod.weight.0;
+        self.weight.1 += pod.weight.1;
+        self.ports.extend(pod.ports.iter().cloned());
+        self.pods.push(pod.clone());
+    }
+
+    fn remove(&mut self, pod: &Pod) {
+        self.used.add(&pod.requests, -1);
+        self.weight.0 -= pod.weight.0;
+        self.weight.1 -= pod.weight.1;
+        for port in &pod.ports {
+            if let Some(place) = self.ports.iter().position(|taken| taken == port) {
+                self.ports.swap_remove(place);
+            }
+        }
+        if let Some(place) = self.pods.iter().position(|known| known.key == pod.key) {
+            self.pods.swap_remove(place);
+        }
+    }
+}
+
+impl Snapshot {
+    /// The nodes, in the order in which they are looked at.
+    pub fn order(&self) -> &[Slot] {
+        &self.order
+    }
+
+    /// A node.
+    pub fn site(&self, slot: Slot) -> &Site {
+        &self.slots[slot as usize]
+    }
+
+    /// A node by its name; none for one that is not there.
+    pub fn find(&self, name: &str) -> Option<Slot> {
+        let slot = *self.by_name.get(name)?;
+        self.site(slot).node.is_some().then_some(slot)
+    }
+
+    /// How many slots there are.
+    pub fn width(&self) -> usize {
+        self.slots.len()
+    }
+
+    /// A pod that has a place, or is assumed to.
+    pub fn placed(&self, key: &Key) -> Option<&Arc<Pod>> {
+        self.placed.get(key).map(|placed| &placed.pod)
+    }
+
+    /// Whether a pod is assumed to have a place.
+    pub fn is_assumed(&self, key: &Key) -> bool {
+        self.placed.get(key).is_some_and(|placed| placed.is_assumed)
+    }
+
+    /// How many placed pods use a claim.
+    pub fn users_of(&self, claim: &Key) -> u32 {
+        self.claims.get(claim).copied().unwrap_or(0)
+    }
+
+    /// The nodes that have an image, with its size.
+    pub fn image(&self, name: &str) -> Option<&IndexMap<Slot, i64, Quick>> {
+        self.images.get(name)
+    }
+
+    /// The labels of a namespace; none where it is not known.
+    pub fn namespace(&self, name: &str) -> Labels {
+        self.namespaces.get(name).cloned().unwrap_or_default()
+    }
+
+    /// Which nodes share the value of a label.
+    pub fn topology(&self, key: &str) -> Cow<'_, Topology> {
+        match self.topologies.get(key) {
+            Some(topology) => Cow::Borrowed(topology),
+            None => Cow::Owned(self.number(key)),
+        }
+    }
+
+    fn number(&self, key: &str) -> Topology {
+        let nodes = self.order.iter().filter_map(|slot| {
+            let node = self.site(*slot).node.as_ref()?;
+            Some((*slot, &node.labels))
+        });
+        Topology::over(key, nodes)
+    }
+
+    /// Keeps the labels that a pod asks about, so that decisions need not number their values.
+    pub fn prepare(&mut self, pod: &Pod) {
+        let mut keys: Vec<&str> = vec![HOSTNAME, ZONE];
+        keys.extend(pod.spread.iter().map(|spread| spread.topology.as_str()));
+        if let Some(affinity) = &pod.affinity {
+            keys.extend(affinity.topologies());
+        }
+        for key in keys {
+            if !self.topologies.has(key) {
+                self.topologies.keep(key, self.number(key));
+            }
+        }
+    }
+
+    /// Drops what is no longer asked about.
+    pub fn tidy_up(&mut self) {
+        self.topologies.tidy(self.order.len());
+    }
+
+    /// Classes whose pods want something of others.
+    pub fn classes_with_affinity(&self) -> impl Iterator<Item = &Class> {
+        self.with_affinity
+            .iter()
+            .map(|class| &self.classes[*class as usize])
+    }
+
+    /// Classes of a namespace.
+    pub fn classes_in(&self, namespace: &str) -> impl Iterator<Item = &Class> {
+        let classes = self.by_namespace.get(namespace).into_iter().flatten();
+        classes.map(|class| &self.classes[*class as usize])
+    }
+
+    /// Classes that a term means.
+    pub fn classes_meant<'a>(&'a self, term: &'a AffinityTerm) -> impl Iterator<Item = &'a Class> {
+        let namespaces: Vec<&CompactString> = match term.only_namespaces() {
+            Some(names) => names.iter().collect(),
+            None => self
+                .by_namespace
+                .keys()
+                .filter(|name| term.means_namespace(name, &self.namespace(name)))
+                .collect(),
+        };
+        namespaces
+            .into_iter()
+            .flat_map(|name| self.classes_in(name))
+            .filter(|class| term.means_labels(class.labels()))
+    }
+
+    /// Takes in a node, new or changed.
+    pub fn set_node(&mut self, node: Arc<Node>) {
+        let slot = self.slot_of(&node.name);
+        let old = self.slots[slot as usize].node.replace(node.clone());
+        let zone = node.zone();
+        match &old {
+            Some(old) if old.zone() == zone => {}
+            Some(old) => {
+                self.leave_zone(&old.zone(), slot);
+                self.enter_zone(zone, slot);
+            }
+            None => self.enter_zone(zone, slot),
+        }
+        if old.as_ref().is_none_or(|old| old.images != node.images) {
+            self.forget_images(old.as_deref(), slot);
+            for (name, size) in &node.images {
+                self.images
+                    .entry(name.clone())
+                    .or_default()
+                    .insert(slot, *size);
+            }
+        }
+        if old.is_none_or(|old| old.labels != node.labels) {
+            self.topologies.set(slot, Some(&node.labels));
+        }
+    }
+
+    /// Forgets a node; pods that are said to be on it stay so.
+    pub fn remove_node(&mut self, name: &str) {
+        let Some(slot) = self.by_name.get(name).copied() else {
+            return;
+        };
+        let Some(old) = self.slots[slot as usize].node.take() else {
+            return;
+        };
+        self.leave_zone(&old.zone(), slot);
+        self.forget_images(Some(&old), slot);
+        self.topologies.set(slot, None);
+        self.tidy(slot);
+    }
+
+    fn forget_images(&mut self, node: Option<&Node>, slot: Slot) {
+        for (name, _) in node.iter().flat_map(|node| &node.images) {
+            if let Some(nodes) = self.images.get_mut(name) {
+                nodes.swap_remove(&slot);
+                if nodes.is_empty() {
+                    self.images.remove(name);
+                }
+            }
+        }
+    }
+
+    fn enter_zone(&mut self, zone: CompactString, slot: Slot) {
+        self.zones.entry(zone).or_default().push(slot);
+        self.reorder();
+    }
+
+    fn leave_zone(&mut self, zone: &str, slot: Slot) {
+        if let Some(nodes) = self.zones.get_mut(zone) {
+            nodes.retain(|known| *known != slot);
+            if nodes.is_empty() {
+                self.zones.shift_remove(zone);
+            }
+        }
+        self.reorder();
+    }
+
+    /// One node of each zone in turn.
+    fn reorder(&mut self) {
+        self.order.clear();
+        let longest = self.zones.values().map(Vec::len).max().unwrap_or(0);
+        for turn in 0..longest {
+            let nodes = self.zones.values().filter_map(|nodes| nodes.get(turn));
+            self.order.extend(nodes);
+        }
+    }
+
+    /// The slot of a node's name, made where there is none.
+    fn slot_of(&mut self, name: &str) -> Slot {
+        if let Some(slot) = self.by_name.get(name) {
+            return *slot;
+        }
+        let site = Site {
+            name: name.into(),
+            ..Site::default()
+        };
+        let slot = match self.free.pop() {
+            Some(slot) => {
+                self.slots[slot as usize] = site;
+                slot
+            }
+            None => {
+                self.slots.push(site);
+                (self.slots.len() - 1) as Slot
+            }
+        };
+        self.by_name.insert(name.into(), slot);
+        slot
+    }
+
+    /// Gives back a slot that nothing is in.
+    fn tidy(&mut self, slot: Slot) {
+        let site = &self.slots[slot as usize];
+        if site.node.is_none() && site.pods.is_empty() && site.nominated.is_empty() {
+            self.by_name.remove(&site.name);
+            self.slots[slot as usize] = Site::default();
+            self.free.push(slot);
+        }
+    }
+
+    /// Takes in a pod that has a place, new, changed or assumed before.
+    pub fn set_pod(&mut self, pod: Arc<Pod>) {
+        self.place(pod, false);
+    }
+
+    /// Assumes that a pod is on a node, until it is seen there or forgotten.
+    pub fn assume(&mut self, pod: &Pod, slot: Slot) -> Arc<Pod> {
+        let pod = Arc::new(pod.placed_on(self.site(slot).name()));
+        self.place(pod.clone(), true);
+        pod
+    }
+
+    fn place(&mut self, pod: Arc<Pod>, is_assumed: bool) {
+        self.remove_pod(&pod.key);
+        self.withdraw(&pod.key);
+        let slot = self.slot_of(&pod.node);
+        self.slots[slot as usize].add(&pod);
+        let class = self.class_for(&pod);
+        *self.classes[class as usize].nodes.entry(slot).or_insert(0) += 1;
+        for claim in pod.claims() {
+            *self.claims.entry(claim).or_insert(0) += 1;
+        }
+        let placed = Placed {
+            slot,
+            class,
+            is_assumed,
+            pod,
+        };
+        self.placed.insert(placed.pod.key.clone(), placed);
+    }
+
+    /// Forgets a pod that had a place, or was assumed to.
+    pub fn remove_pod(&mut self, key: &Key) -> Option<Arc<Pod>> {
+        let placed = self.placed.remove(key)?;
+        self.slots[placed.slot as usize].remove(&placed.pod);
+        for claim in placed.pod.claims() {
+            if let Some(users) = self.claims.get_mut(&claim) {
+                *users -= 1;
+                if *users == 0 {
+                    self.claims.remove(&claim);
+                }
+            }
+        }
+        let class = &mut self.classes[placed.class as usize];
+        if let Some(count) = class.nodes.get_mut(&placed.slot) {
+            *count -= 1;
+            if *count == 0 {
+                class.nodes.swap_remove(&placed.slot);
+            }
+        }
+        if class.nodes.is_empty() {
+            let class = std::mem::take(class);
+            self.class_of.remove(&class.key);
+            self.with_affinity.swap_remove(&placed.class);
+            if let Some(classes) = self.by_namespace.get_mut(&class.key.namespace) {
+                classes.swap_remove(&placed.class);
+                if classes.is_empty() {
+                    self.by_namespace.remove(&class.key.namespace);
+                }
+            }
+            self.free_classes.push(placed.class);
+        }
+        self.tidy(placed.slot);
+        Some(placed.pod)
+    }
+
+    fn class_for(&mut self, pod: &Pod) -> u32 {
+        let key = ClassKey {
+            namespace: pod.key.namespace.clone(),
+            labels: pod.labels.clone(),
+            affinity: pod.affinity.clone(),
+            is_deleting: pod.is_deleting,
+        };
+        if let Some(class) = self.class_of.get(&key) {
+            return *class;
+        }
+        let class = Class {
+            key: key.clone(),
+            nodes: IndexMap::default(),
+        };
+        let place = match self.free_classes.pop() {
+            Some(place) => {
+                self.classes[place as usize] = class;
+                place
+            }
+            None => {
+                self.classes.push(class);
+                (self.classes.len() - 1) as u32
+            }
+        };
+        if key.affinity.is_some() {
+            self.with_affinity.insert(place);
+        }
+        self.by_namespace
+            .entry(key.namespace.clone())
+            .or_default()
+            .insert(place);
+        self.class_of.insert(key, place);
+        place
+    }
+
+    /// Keeps room for a pod on a node, against pods that matter less; an empty name keeps none.
+    pub fn nominate(&mut self, pod: &Arc<Pod>, node: &str) {
+        self.withdraw(&pod.key);
+        if node.is_empty() || pod.is_placed() || self.is_assumed(&pod.key) {
+            return;
+        }
+        let slot = self.slot_of(node);
+        self.slots[slot as usize].nominated.push(pod.clone());
+        self.nominations.insert(pod.key.clone(), slot);
+    }
+
+    /// Keeps no room for a pod any longer.
+    pub fn withdraw(&mut self, key: &Key) {
+        if let Some(slot) = self.nominations.remove(key) {
+            let nominated = &mut self.slots[slot as usize].nominated;
+            nominated.retain(|pod| pod.key != *key);
+            self.tidy(slot);
+        }
+    }
+
+    /// The node that room is kept on for a pod.
+    pub fn nomination(&self, key: &Key) -> Option<Slot> {
+        self.nominations.get(key).copied()
+    }
+}

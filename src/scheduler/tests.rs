@@ -1,0 +1,1 @@
+//! What decisions and the state that they are made on must hold.
