@@ -15,6 +15,7 @@ pub mod metrics;
 pub mod negotiate;
 pub mod node_metrics;
 pub mod openapi;
+pub mod own_records;
 pub mod own_service;
 pub mod query;
 pub mod read;

@@ -12,6 +12,7 @@ use crate::auth::tokens::file::{TokenFile, TokenFileError};
 use crate::auth::tokens::keys::{self, KeyError, Signer};
 use crate::auth::tokens::{KeyRing, Keys, Settings, Tokens};
 use crate::schema::check::formats::go_duration;
+use crate::schema::{Object, Value, json};
 use crate::store::Store;
 
 /// The flags.
@@ -59,17 +60,22 @@ pub struct Arguments {
     #[arg(long, value_delimiter = ',')]
     requestheader_allowed_names: Vec<String>,
     /// Headers in which such a proxy tells the user (X-Remote-User).
-    #[arg(long, value_delimiter = ',')]
-    requestheader_username_headers: Vec<HeaderName>,
+    #[arg(long, value_delimiter = ',', value_parser = header)]
+    requestheader_username_headers: Vec<String>,
     /// Headers in which such a proxy tells the user's uid (X-Remote-Uid).
-    #[arg(long, value_delimiter = ',')]
-    requestheader_uid_headers: Vec<HeaderName>,
+    #[arg(long, value_delimiter = ',', value_parser = header)]
+    requestheader_uid_headers: Vec<String>,
     /// Headers in which such a proxy tells groups (X-Remote-Group).
-    #[arg(long, value_delimiter = ',')]
-    requestheader_group_headers: Vec<HeaderName>,
+    #[arg(long, value_delimiter = ',', value_parser = header)]
+    requestheader_group_headers: Vec<String>,
     /// What the names of headers begin with in which such a proxy tells extra facts (X-Remote-Extra-).
     #[arg(long, value_delimiter = ',')]
     requestheader_extra_headers_prefix: Vec<String>,
+}
+
+/// Takes what can be the name of a header, spelled as it is given.
+fn header(text: &str) -> Result<String, http::header::InvalidHeaderName> {
+    text.parse::<HeaderName>().map(|_| text.to_owned())
 }
 
 /// Why the flags cannot be followed.
@@ -184,14 +190,15 @@ impl Arguments {
         tokens: Arc<Tokens>,
     ) -> Result<Authentication, IdentityError> {
         pki.trust_clients_of(self.client_ca_file.as_slice())?;
+        let names = |given: &[String]| given.iter().filter_map(|name| name.parse().ok()).collect();
         let front_proxy = match &self.requestheader_client_ca_file {
             None => None,
             Some(path) => Some(FrontProxy {
                 clients: ClientCertificates::new(&pki::authorities(path)?, path)?,
                 allowed_names: self.requestheader_allowed_names.clone(),
-                user_headers: self.requestheader_username_headers.clone(),
-                uid_headers: self.requestheader_uid_headers.clone(),
-                group_headers: self.requestheader_group_headers.clone(),
+                user_headers: names(&self.requestheader_username_headers),
+                uid_headers: names(&self.requestheader_uid_headers),
+                group_headers: names(&self.requestheader_group_headers),
                 extra_prefixes: self
                     .requestheader_extra_headers_prefix
                     .iter()
@@ -205,5 +212,38 @@ impl Arguments {
             tokens,
             anonymous: self.anonymous_auth,
         })
+    }
+
+    /// What `extension-apiserver-authentication` tells of whose certificates are believed: its data.
+    ///
+    /// # Errors
+    /// [`IdentityError`].
+    pub(super) fn published(&self, pki: &Pki) -> Result<Object, IdentityError> {
+        let read = |path: &PathBuf| pki::authorities_pem(path);
+        let mut clients = pki.ca_pem().to_owned();
+        if let Some(path) = &self.client_ca_file {
+            clients.push_str(&read(path)?);
+        }
+        let mut data = Object::new();
+        data.insert("client-ca-file", clients);
+        if let Some(path) = &self.requestheader_client_ca_file {
+            data.insert("requestheader-client-ca-file", read(path)?);
+            for (key, list) in [
+                ("allowed-names", &self.requestheader_allowed_names),
+                ("username-headers", &self.requestheader_username_headers),
+                ("uid-headers", &self.requestheader_uid_headers),
+                ("group-headers", &self.requestheader_group_headers),
+                (
+                    "extra-headers-prefix",
+                    &self.requestheader_extra_headers_prefix,
+                ),
+            ] {
+                if key != "uid-headers" || !list.is_empty() {
+                    let list = Value::Array(list.iter().map(|one| one.as_str().into()).collect());
+                    data.insert(format!("requestheader-{key}"), json::to_string(&list));
+                }
+            }
+        }
+        Ok(data)
     }
 }

@@ -14,6 +14,7 @@ use crate::api::actions::kubelet::{Agents, Kubelets};
 use crate::api::authenticate::Authentication;
 use crate::api::listen;
 use crate::api::node_metrics::{self, NodeMetrics};
+use crate::api::own_records::Records;
 use crate::api::server::Server;
 use crate::auth::authorize::{Authorizers, Mode};
 use crate::auth::impersonate::Impersonation;
@@ -270,6 +271,12 @@ where
     if server.node_metrics.is_some() {
         node_metrics::ensure(&server).await;
     }
+    let host = rustix::system::uname();
+    let records = Records::new(
+        &host.nodename().to_string_lossy(),
+        arguments.identity.published(&pki)?,
+    );
+    records.ensure(&server).await;
     let api = server.clone();
     let transport = Transport::new(move |request, user| api.clone().handle(request, user));
     let manager = Manager::start(
@@ -283,6 +290,7 @@ where
     );
     let definitions = tokio::spawn(crate::api::definitions::run(server.clone(), ends.clone()));
     let own_service = tokio::spawn(crate::api::own_service::keep(server.clone(), ends.clone()));
+    let own_records = tokio::spawn(records.keep(server.clone(), ends.clone()));
     let upkeep = tokio::spawn(store::upkeep::keep(store.clone(), ends.clone()));
     announce(&url, &path);
     let serving = tokio::spawn(listen::serve(
@@ -313,6 +321,7 @@ where
     let _ = serving.await;
     let _ = definitions.await;
     let _ = own_service.await;
+    let _ = own_records.await;
     let _ = upkeep.await;
     store.close().await;
     Ok(())

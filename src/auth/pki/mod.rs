@@ -275,7 +275,7 @@ impl Pki {
 /// [`PkiError::File`], [`PkiError::Unusable`].
 pub fn authorities(path: &Path) -> Result<Vec<CertificateDer<'static>>, PkiError> {
     use rustls::pki_types::pem::PemObject as _;
-    let pem = std::fs::read(path).map_err(files::failed("read", path))?;
+    let pem = authorities_pem(path)?.into_bytes();
     let unusable = |cause: String| PkiError::Unusable {
         what: "certificate",
         path: path.to_owned(),
@@ -288,6 +288,14 @@ pub fn authorities(path: &Path) -> Result<Vec<CertificateDer<'static>>, PkiError
         return Err(unusable("there is none in it".into()));
     }
     Ok(found)
+}
+
+/// The file of [`authorities`] as it is.
+///
+/// # Errors
+/// [`PkiError::File`].
+pub fn authorities_pem(path: &Path) -> Result<String, PkiError> {
+    std::fs::read_to_string(path).map_err(files::failed("read", path))
 }
 
 /// A name as certificates and comparisons have it: addresses in their shortest form.

@@ -1,0 +1,280 @@
+//! What is asked of a server, and how often.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use http::Method;
+use http_body_util::BodyExt as _;
+use serde_json::json;
+use tokio::task::JoinSet;
+
+use super::target::{Ask, Failure, Target};
+
+/// Pods that are held while lists are asked for.
+pub const HELD: usize = 10_000;
+
+/// What a load came to.
+pub struct Measure {
+    /// Things done a second.
+    pub rate: f64,
+    /// CPU that the server used for each, in microseconds.
+    pub cpu: f64,
+}
+
+/// Lets `clients` ask `count` times, together; `ask` says what the i-th request is.
+async fn together(
+    target: &Target,
+    clients: usize,
+    count: usize,
+    ask: impl Fn(usize) -> Ask + Send + Sync + 'static,
+) -> Result<Measure, Failure> {
+    let mut connections = Vec::new();
+    for _ in 0..clients {
+        connections.push(target.client().await?);
+    }
+    let (next, ask) = (Arc::new(AtomicUsize::new(0)), Arc::new(ask));
+    let (begun, cpu) = (Instant::now(), target.cpu());
+    let mut tasks = JoinSet::new();
+    for mut client in connections {
+        let (next, ask) = (next.clone(), ask.clone());
+        tasks.spawn(async move {
+            loop {
+                let i = next.fetch_add(1, Ordering::Relaxed);
+                if i >= count {
+                    return Ok::<_, Failure>(());
+                }
+                client.must(ask(i)).await?;
+            }
+        });
+    }
+    while let Some(ended) = tasks.join_next().await {
+        ended??;
+    }
+    Ok(Measure {
+        rate: count as f64 / begun.elapsed().as_secs_f64(),
+        cpu: (target.cpu() - cpu) / count as f64,
+    })
+}
+
+fn pods(namespace: &str) -> String {
+    format!("/api/v1/namespaces/{namespace}/pods")
+}
+
+/// A pod as deployments make them: 3.5 KB once it is stored.
+fn pod(name: &str) -> String {
+    let environment: Vec<_> = (0..12)
+        .map(|i| json!({"name": format!("SETTING_{i}"), "value": format!("a value of some length, {i}")}))
+        .collect();
+    json!({
+        "apiVersion": "v1", "kind": "Pod",
+        "metadata": {
+            "name": name,
+            "labels": {"app": "web", "tier": "front", "pod-template-hash": "5d4f8c7b9"},
+            "annotations": {"example.com/checksum": "0123456789abcdef0123456789abcdef"},
+        },
+        "spec": {
+            "containers": [{
+                "name": "web", "image": "registry.example/web:1.2.3", "env": environment,
+                "ports": [{"name": "http", "containerPort": 8080}],
+                "resources": {"requests": {"cpu": "100m", "memory": "64Mi"}, "limits": {"memory": "128Mi"}},
+                "readinessProbe": {"httpGet": {"path": "/ready", "port": "http"}, "periodSeconds": 5},
+                "volumeMounts": [{"name": "config", "mountPath": "/etc/web"}],
+            }],
+            "volumes": [{"name": "config", "configMap": {"name": "web"}}],
+        }
+    })
+    .to_string()
+}
+
+fn deployment(name: &str) -> serde_json::Value {
+    json!({
+        "apiVersion": "apps/v1", "kind": "Deployment",
+        "metadata": {"name": name, "labels": {"app": "web"}},
+        "spec": {
+            "replicas": 2,
+            "selector": {"matchLabels": {"app": "web"}},
+            "template": {
+                "metadata": {"labels": {"app": "web"}},
+                "spec": {"containers": [{
+                    "name": "web", "image": "registry.example/web:1.2.3",
+                    "env": [{"name": "A", "value": "1"}, {"name": "B", "value": "2"}],
+                    "ports": [{"containerPort": 8080}],
+                }]}
+            }
+        }
+    })
+}
+
+/// Makes the namespaces that loads use.
+pub async fn prepare(target: &Target) -> Result<(), Failure> {
+    let mut client = target.client().await?;
+    for name in ["bench", "held", "watched"] {
+        let body = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}});
+        client
+            .must(Ask::write(
+                Method::POST,
+                "/api/v1/namespaces",
+                body.to_string(),
+            ))
+            .await?;
+        let body =
+            json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "default"}});
+        let path = format!("/api/v1/namespaces/{name}/serviceaccounts");
+        client
+            .must(Ask::write(Method::POST, path, body.to_string()))
+            .await?;
+    }
+    Ok(())
+}
+
+/// Makes `count` pods of names with `prefix`.
+pub async fn create(
+    target: &Target,
+    clients: usize,
+    count: usize,
+    namespace: &'static str,
+    prefix: &'static str,
+) -> Result<Measure, Failure> {
+    together(target, clients, count, move |i| {
+        Ask::write(Method::POST, pods(namespace), pod(&format!("{prefix}-{i}")))
+    })
+    .await
+}
+
+/// Reads single pods of those that are held.
+pub async fn get(target: &Target, clients: usize, count: usize) -> Result<Measure, Failure> {
+    together(target, clients, count, |i| {
+        Ask::get(format!("{}/held-{}", pods("held"), i % HELD))
+    })
+    .await
+}
+
+/// Lists all pods that are held.
+pub async fn list(target: &Target, gzip: bool, count: usize) -> Result<Measure, Failure> {
+    together(target, 1, count, move |_| Ask {
+        gzip,
+        ..Ask::get(pods("held"))
+    })
+    .await
+}
+
+/// Deployments are applied on the server's side, each time with another value.
+pub async fn apply(target: &Target, clients: usize, count: usize) -> Result<Measure, Failure> {
+    together(target, clients, count, |i| {
+        let name = format!("applied-{}", i % 64);
+        let mut body = deployment(&name);
+        body["spec"]["template"]["spec"]["containers"][0]["env"][0]["value"] = json!(i.to_string());
+        let path = format!(
+            "/apis/apps/v1/namespaces/bench/deployments/{name}?fieldManager=bench&force=true"
+        );
+        Ask {
+            content_type: "application/apply-patch+yaml",
+            ..Ask::write(Method::PATCH, path, body.to_string())
+        }
+    })
+    .await
+}
+
+/// Deployments are patched, each time with another value.
+pub async fn patch(target: &Target, clients: usize, count: usize) -> Result<Measure, Failure> {
+    together(target, clients, count, |i| {
+        let path = format!(
+            "/apis/apps/v1/namespaces/bench/deployments/applied-{}",
+            i % 64
+        );
+        let change = json!({"spec": {"template": {"spec": {"containers": [{
+            "name": "web", "env": [{"name": "B", "value": i.to_string()}]
+        }]}}}});
+        Ask {
+            content_type: "application/strategic-merge-patch+json",
+            ..Ask::write(Method::PATCH, path, change.to_string())
+        }
+    })
+    .await
+}
+
+/// How many bytes of events one watcher has got so far.
+async fn follow(target: Arc<Target>, got: Arc<AtomicUsize>) -> Result<(), Failure> {
+    let mut client = target.client().await?;
+    let path = "/api/v1/namespaces/watched/configmaps?watch=true&resourceVersion=0";
+    let (status, mut body) = client.begin(Ask::get(path)).await?;
+    if !status.is_success() {
+        return Err(format!("watch: {status}").into());
+    }
+    while let Some(frame) = body.frame().await {
+        if let Some(data) = frame?.data_ref() {
+            let events = data.iter().filter(|byte| **byte == b'\n').count();
+            got.fetch_add(events, Ordering::Relaxed);
+        }
+    }
+    Ok(())
+}
+
+/// `watchers` see `count` writes: one after another, or as fast as 16 clients can write. Counts delivered events.
+pub async fn watch(
+    target: &Arc<Target>,
+    watchers: usize,
+    writers: usize,
+    count: usize,
+    prefix: &'static str,
+) -> Result<Measure, Failure> {
+    let got = Arc::new(AtomicUsize::new(0));
+    let mut tasks = JoinSet::new();
+    for _ in 0..watchers {
+        tasks.spawn(follow(target.clone(), got.clone()));
+        if tasks.len() % 50 == 0 {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+    // Every watcher sees what is there: then all have begun.
+    let mut client = target.client().await?;
+    let path = "/api/v1/namespaces/watched/configmaps";
+    let map = |name: String| {
+        let data = "x".repeat(500);
+        json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name}, "data": {"a": data}}).to_string()
+    };
+    client
+        .must(Ask::write(
+            Method::POST,
+            path,
+            map(format!("{prefix}-first")),
+        ))
+        .await?;
+    settled(&got).await;
+    let before = got.load(Ordering::Relaxed);
+    let (begun, cpu) = (Instant::now(), target.cpu());
+    together(target, writers, count, move |i| {
+        Ask::write(Method::POST, path, map(format!("{prefix}-{i}")))
+    })
+    .await?;
+    let wanted = before + watchers * count;
+    while got.load(Ordering::Relaxed) < wanted {
+        if let Some(ended) = tasks.try_join_next() {
+            ended??;
+            return Err("a watch ended early".into());
+        }
+        if begun.elapsed() > Duration::from_secs(120) {
+            return Err(format!("{} events of {wanted}", got.load(Ordering::Relaxed)).into());
+        }
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+    let delivered = (watchers * count) as f64;
+    Ok(Measure {
+        rate: delivered / begun.elapsed().as_secs_f64(),
+        cpu: (target.cpu() - cpu) / delivered,
+    })
+}
+
+/// Waits until a count no longer changes.
+async fn settled(count: &AtomicUsize) {
+    let mut last = count.load(Ordering::Relaxed);
+    loop {
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        let now = count.load(Ordering::Relaxed);
+        if now == last && now > 0 {
+            return;
+        }
+        last = now;
+    }
+}
