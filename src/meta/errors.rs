@@ -157,6 +157,14 @@ pub fn shown(value: &Value) -> String {
     }
 }
 
+/// How a refused value is shown whose Go type is not plain text: as JSON that can stand in HTML.
+fn typed(value: &Value) -> String {
+    let text = json::to_string(value);
+    text.replace('<', "\\u003c")
+        .replace('>', "\\u003e")
+        .replace('&', "\\u0026")
+}
+
 /// Text quoted as Go's `%q` quotes it.
 pub fn quoted(text: &str) -> String {
     let mut out = String::with_capacity(text.len() + 2);
@@ -248,10 +256,11 @@ impl Errors {
         self.push(Reason::Invalid, path, format!("Invalid value: {detail}"));
     }
 
-    /// `Unsupported value: V: supported values: "A", "B"`, in the order given.
+    /// `Unsupported value: V: supported values: "A", "B"`, in the order given. What has supported values is a Go type of
+    /// its own, which upstream shows as JSON, not quoted as other text.
     pub fn not_supported(&mut self, path: Path<'_>, value: impl Into<Value>, supported: &[&str]) {
         let value = value.into();
-        let text = shown(&value);
+        let text = typed(&value);
         let list: Vec<String> = supported.iter().map(|s| quoted(s)).collect();
         let tail = if list.is_empty() {
             String::new()

@@ -151,7 +151,7 @@ fn read(name: &str, schema: &'static Value, lines: &HashMap<&'static str, Vec<Li
     };
     let mut fields = IndexMap::default();
     let embedded = embedded(members, lines);
-    members_of(members, schema, lines, &mut fields);
+    members_of(members, schema, lines, "", &mut fields);
     let go_name = name.rsplit('.').next().unwrap_or(name);
     Schema {
         atomic_map: schema.str("x-kubernetes-map-type") == "atomic",
@@ -192,6 +192,7 @@ fn members_of(
     members: &[Line],
     schema: &'static Value,
     lines: &HashMap<&'static str, Vec<Line>>,
+    through: &str,
     fields: &mut IndexMap<Key, Field, foldhash::fast::RandomState>,
 ) {
     let properties = schema.at("properties");
@@ -210,21 +211,23 @@ fn members_of(
             };
             fields
                 .entry(Key::from(name))
-                .or_insert_with(|| field(&line, place(property)));
+                .or_insert_with(|| field(&line, "TypeMeta.", place(property)));
         }
     }
     for line in members {
         if line.name == "^" {
             if let Some(inlined) = lines.get(line.go_type) {
-                members_of(inlined, schema, lines, fields);
+                let through = format!("{through}{}.", line.go_name);
+                members_of(inlined, schema, lines, &through, fields);
             }
         } else if let Some(property) = properties.get(line.name) {
-            fields.insert(Key::from(line.name), field(line, reference(property)));
+            let field = field(line, through, reference(property));
+            fields.insert(Key::from(line.name), field);
         }
     }
 }
 
-fn field(line: &Line, schema: impl Into<SchemaRef>) -> Field {
+fn field(line: &Line, through: &str, schema: impl Into<SchemaRef>) -> Field {
     let (number, wire) = proto(line.proto);
     Field {
         schema: schema.into(),
@@ -233,6 +236,7 @@ fn field(line: &Line, schema: impl Into<SchemaRef>) -> Field {
         pointer: line.flags.contains('*'),
         go_name: line.go_name.into(),
         go_type: line.go_type.into(),
+        through: through.into(),
         proto: (number, wire.into()),
     }
 }

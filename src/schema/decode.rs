@@ -34,7 +34,6 @@ pub fn decode(value: Value, schema: &Schema, go_type: &str) -> Result<Decoded, S
         Place {
             go_type,
             structure: "",
-            pointer: false,
         },
     );
     match decoder.error {
@@ -67,7 +66,6 @@ fn tidied(value: &mut Value, schema: &Schema, stored: bool) {
         Place {
             go_type: "",
             structure: "",
-            pointer: false,
         },
     );
 }
@@ -113,28 +111,28 @@ struct Place<'a> {
     go_type: &'a str,
     /// The Go struct whose field this is.
     structure: &'a str,
-    pointer: bool,
 }
 
 /// A step of the path to where the decoder is.
-enum Step {
-    Field(Key),
+enum Step<'s> {
+    /// A member, and the Go structs it is embedded through.
+    Field(Key, &'s str),
     Index(usize),
     Key(Key),
 }
 
 #[derive(Default)]
-struct Decoder {
+struct Decoder<'s> {
     report: bool,
     /// Lists that are empty were never set: storage in protobuf does not tell them apart.
     stored: bool,
-    path: Vec<Step>,
+    path: Vec<Step<'s>>,
     unknown: Vec<String>,
     error: Option<String>,
 }
 
-impl Decoder {
-    fn value(&mut self, value: Value, schema: &Schema, place: Place<'_>) -> Value {
+impl<'s> Decoder<'s> {
+    fn value(&mut self, value: Value, schema: &'s Schema, place: Place<'_>) -> Value {
         match (&schema.shape, value) {
             (Shape::Any, value) => value,
             (_, Value::Null) => Value::Null,
@@ -149,7 +147,7 @@ impl Decoder {
             (Shape::Number, Value::Float(number)) => number_of(number),
             (Shape::Integer(bits), Value::Int(number)) => {
                 if *bits == 32 && i32::try_from(number).is_err() {
-                    self.mismatch(&Value::Int(number), place);
+                    self.mismatch(&format!("number {number}"), place);
                 }
                 Value::Int(number)
             }
@@ -172,14 +170,18 @@ impl Decoder {
                     Value::Null
                 }
             },
+            (Shape::Integer(_) | Shape::Number, value) => {
+                self.mismatch(&described(&value), place);
+                Value::Null
+            }
             (_, value) => {
-                self.mismatch(&value, place);
+                self.mismatch(value.type_name(), place);
                 Value::Null
             }
         }
     }
 
-    fn structure(&mut self, object: Object, fields: &Struct) -> Object {
+    fn structure(&mut self, object: Object, fields: &'s Struct) -> Object {
         let mut slots: Vec<Option<Value>> = Vec::new();
         slots.resize_with(fields.fields.len(), || None);
         for (name, value) in object {
@@ -188,11 +190,10 @@ impl Decoder {
                     if value.is_null() {
                         continue;
                     }
-                    self.path.push(Step::Field(name));
+                    self.path.push(Step::Field(name, &field.through));
                     let place = Place {
                         go_type: &field.go_type,
                         structure: &fields.go_name,
-                        pointer: field.pointer,
                     };
                     let value = self.value(value, &field.schema, place);
                     self.path.pop();
@@ -201,7 +202,7 @@ impl Decoder {
                     }
                 }
                 None if self.report => {
-                    self.path.push(Step::Field(name));
+                    self.path.push(Step::Field(name, ""));
                     let path = self.indexed_path();
                     self.path.pop();
                     if !self.unknown.contains(&path) {
@@ -239,7 +240,7 @@ impl Decoder {
         out
     }
 
-    fn map(&mut self, object: Object, values: &Schema, place: Place<'_>) -> Value {
+    fn map(&mut self, object: Object, values: &'s Schema, place: Place<'_>) -> Value {
         let go_type = place
             .go_type
             .strip_prefix("map[")
@@ -260,7 +261,7 @@ impl Decoder {
         Value::Object(out)
     }
 
-    fn list(&mut self, array: Vec<Value>, items: &Schema, place: Place<'_>) -> Value {
+    fn list(&mut self, array: Vec<Value>, items: &'s Schema, place: Place<'_>) -> Value {
         let go_type = place.go_type.strip_prefix("[]").unwrap_or(place.go_type);
         let mut out = Vec::with_capacity(array.len());
         for (index, value) in array.into_iter().enumerate() {
@@ -299,7 +300,7 @@ impl Decoder {
             Value::Int(number) if i32::try_from(number).is_ok() => value,
             other => {
                 let go_type = "int32";
-                self.mismatch(&other, Place { go_type, ..place });
+                self.mismatch(&described(&other), Place { go_type, ..place });
                 Value::Null
             }
         }
@@ -336,20 +337,21 @@ impl Decoder {
             },
             other => {
                 let go_type = "string";
-                self.mismatch(other, Place { go_type, ..place });
+                self.mismatch(other.type_name(), Place { go_type, ..place });
                 Value::Null
             }
         }
     }
 
-    fn mismatch(&mut self, value: &Value, place: Place<'_>) {
+    fn mismatch(&mut self, shown: &str, place: Place<'_>) {
         if self.error.is_some() || !self.report {
             return;
         }
         let mut path = String::from(place.structure);
         for step in &self.path {
-            if let Step::Field(name) = step {
+            if let Step::Field(name, through) = step {
                 path.push('.');
+                path.push_str(through);
                 path.push_str(name);
             }
         }
@@ -358,16 +360,10 @@ impl Decoder {
         } else {
             format!("Go struct field {path}")
         };
-        let shown = if place.go_type.contains("int") || place.go_type.contains("float") {
-            described(value)
-        } else {
-            value.type_name().to_owned()
-        };
         self.error = Some(format!(
             "json: cannot unmarshal {shown} into {into} of type {}",
             place.go_type
         ));
-        let _ = place.pointer;
     }
 
     fn fail(&mut self, message: impl FnOnce() -> String) {
@@ -381,7 +377,7 @@ impl Decoder {
         let mut out = String::new();
         for step in &self.path {
             match step {
-                Step::Field(name) | Step::Key(name) => {
+                Step::Field(name, _) | Step::Key(name) => {
                     if !out.is_empty() {
                         out.push('.');
                     }
@@ -531,6 +527,16 @@ mod tests {
                 r#"{"spec": {"ports": [{"port": 1.5}]}}"#,
                 "Service",
                 "json: cannot unmarshal number 1.5 into Go struct field ServicePort.spec.ports.port of type int32",
+            ),
+            (
+                r#"{"spec": {"volumes": [{"configMap": {"name": []}}]}}"#,
+                "Pod",
+                "json: cannot unmarshal array into Go struct field ConfigMapVolumeSource.spec.volumes.VolumeSource.configMap.LocalObjectReference.name of type string",
+            ),
+            (
+                r#"{"spec": {"tolerations": [{"effect": 5}]}}"#,
+                "Pod",
+                "json: cannot unmarshal number into Go struct field Toleration.spec.tolerations.effect of type v1.TaintEffect",
             ),
             (
                 r#"{"metadata": {"labels": 7}}"#,

@@ -58,6 +58,7 @@ fn field(schema: SchemaRef) -> Field {
         pointer: true,
         go_name: "".into(),
         go_type: "".into(),
+        through: "".into(),
         proto: (0, "".into()),
     }
 }

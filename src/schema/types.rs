@@ -98,6 +98,8 @@ pub struct Field {
     pub go_name: Box<str>,
     /// The Go type, as decoding errors show it.
     pub go_type: Box<str>,
+    /// The Go structs it is embedded through, as decoding errors show them, each with a dot behind: `VolumeSource.`
+    pub through: Box<str>,
     /// The protobuf field number and wire type (`b`, `v`, `f`, `g`; `r` behind it for repeated); 0 for none.
     pub proto: (u32, Box<str>),
 }

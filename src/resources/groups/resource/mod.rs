@@ -1,27 +1,25 @@
-//! Kinds of the group `resource`.
+//! Kinds of the group `resource.k8s.io`: devices, and claims on them.
 
-use crate::resources::{Rules, Selectable, SelectorError};
+use crate::resources::Rules;
+
+mod checks;
+mod claims;
+mod classes;
+mod devices;
+mod requests;
+mod slices;
+mod status;
+#[cfg(test)]
+mod tests;
 
 /// The rules of a resource of this group.
 pub(super) fn rules(plural: &str) -> Rules {
     match plural {
-        "resourceslices" => RESOURCE_SLICES,
+        "deviceclasses" => classes::CLASSES,
+        "devicetaintrules" => classes::TAINT_RULES,
+        "resourceclaims" => claims::CLAIMS,
+        "resourceclaimtemplates" => claims::TEMPLATES,
+        "resourceslices" => slices::RULES,
         _ => Rules::DEFAULT,
     }
 }
-
-const RESOURCE_SLICES: Rules = Rules {
-    selects_namespace: false,
-    selector_error: SelectorError::WithKind,
-    selectable: &[
-        Selectable {
-            name: "spec.nodeName",
-            value: |slice| slice.at("spec").str("nodeName").to_owned(),
-        },
-        Selectable {
-            name: "spec.driver",
-            value: |slice| slice.at("spec").str("driver").to_owned(),
-        },
-    ],
-    ..Rules::DEFAULT
-};

@@ -1,0 +1,156 @@
+//! Claims on devices and templates of them. Follows k8s.io/kubernetes/pkg/registry/resource/resourceclaim and
+//! resourceclaimtemplate, and pkg/apis/resource/validation.
+
+use super::{requests, status};
+use crate::meta::errors::Path;
+use crate::meta::{At, Errors, table};
+use crate::resources::groups::core::pods::validate::{Before, template_metadata};
+use crate::resources::{Cx, MetaOnStatus, Rules, metadata};
+use crate::schema::Value;
+
+/// The label of a namespace in which claims may ask for administrative access.
+const ADMIN: &str = "resource.kubernetes.io/admin-access";
+
+/// The rules of resource claims.
+pub(super) const CLAIMS: Rules = Rules {
+    defaults: |claim, _| {
+        if let Some(devices) = devices(claim, &["spec"]) {
+            requests::set_defaults(devices);
+        }
+        status::set_defaults(claim);
+    },
+    prepare_create: |claim, _| {
+        if let Some(devices) = devices(claim, &["spec"]) {
+            requests::drop_disabled(devices);
+        }
+    },
+    prepare_update: |claim, _, _| {
+        if let Some(devices) = devices(claim, &["spec"]) {
+            requests::drop_disabled(devices);
+        }
+    },
+    validate: |claim, old, cx, errors| {
+        let spec = claim.field("spec");
+        match old {
+            None => {
+                let devices = spec.field("devices");
+                admin(devices, cx, errors);
+                requests::validate(devices, errors);
+                requests::declared(devices, errors);
+            }
+            Some(old) => {
+                metadata::again(claim, Some(old), cx, errors);
+                spec.frozen(old.value.at("spec"), errors);
+            }
+        }
+    },
+    prepare_status: |claim, old, _| status::prepare(claim, old),
+    validate_status: |claim, old, cx, errors| status::validate(claim, old, cx, errors),
+    cells: |claim, now| {
+        let (meta, status) = (claim.at("metadata"), claim.at("status"));
+        let deleted = meta.get("deletionTimestamp").is_some();
+        let allocated = status.get("allocation").is_some();
+        let states = [
+            (deleted, "deleted"),
+            (!allocated && !deleted, "pending"),
+            (allocated, "allocated"),
+            (
+                allocated && !status.list("reservedFor").is_empty(),
+                "reserved",
+            ),
+        ];
+        let states: Vec<&str> = states
+            .into_iter()
+            .filter(|state| state.0)
+            .map(|state| state.1)
+            .collect();
+        vec![
+            meta.str("name").into(),
+            states.join(",").into(),
+            table::age(claim, now),
+        ]
+    },
+    meta_on_status: MetaOnStatus::Kept,
+    internal: "resource.ResourceClaim",
+    ..Rules::DEFAULT
+};
+
+/// The rules of templates of resource claims.
+pub(super) const TEMPLATES: Rules = Rules {
+    defaults: |template, _| {
+        if let Some(devices) = devices(template, &["spec", "spec"]) {
+            requests::set_defaults(devices);
+        }
+    },
+    prepare_create: |template, _| {
+        if let Some(devices) = devices(template, &["spec", "spec"]) {
+            requests::drop_disabled(devices);
+        }
+    },
+    prepare_update: |template, _, _| {
+        if let Some(devices) = devices(template, &["spec", "spec"]) {
+            requests::drop_disabled(devices);
+        }
+    },
+    validate: |template, old, cx, errors| {
+        let spec = template.field("spec");
+        let inner = spec.field("spec");
+        let devices = inner.field("devices");
+        if old.is_none() {
+            admin(devices, cx, errors);
+        }
+        metadata::again(template, old, cx, errors);
+        template_metadata(spec, Before::default(), errors);
+        requests::validate(devices, errors);
+        let same = old.is_some_and(|old| old.value.at("spec") == spec.value);
+        if old.is_some() && !same {
+            spec.invalid_dump(
+                "resource.ResourceClaimTemplateSpec",
+                "field is immutable",
+                errors,
+            );
+        }
+        if !same {
+            requests::declared(devices, errors);
+        }
+    },
+    internal: "resource.ResourceClaimTemplate",
+    ..Rules::DEFAULT
+};
+
+/// The `devices` of the claim spec at `path`.
+fn devices<'a>(object: &'a mut Value, path: &[&str]) -> Option<&'a mut Value> {
+    let spec = path
+        .iter()
+        .try_fold(object, |value, name| value.get_mut(name))?;
+    spec.get_mut("devices")
+}
+
+/// Administrative access is for namespaces that say so.
+fn admin(devices: At<'_>, cx: &Cx<'_>, errors: &mut Errors) {
+    let requests = devices.value.list("requests");
+    let asks = requests
+        .iter()
+        .position(|request| request.at("exactly").bool("adminAccess"));
+    let Some(index) = asks else {
+        return;
+    };
+    // Upstream names this path for all, without `exactly`.
+    let root = Path::ROOT;
+    let list = root.field("spec.devices.requests");
+    may_have_admin(list.index(index).field("adminAccess"), cx, errors);
+}
+
+/// Refuses administrative access at `path` in a namespace that does not allow it.
+pub(super) fn may_have_admin(path: Path<'_>, cx: &Cx<'_>, errors: &mut Errors) {
+    let namespace = cx.cluster.get("", "namespaces", "", cx.namespace);
+    let allowed = namespace
+        .as_ref()
+        .is_some_and(|namespace| namespace.at("metadata").at("labels").str(ADMIN) == "true");
+    if !allowed {
+        let why = format!(
+            "admin access to devices requires the `{ADMIN}: true` label on the containing namespace"
+        );
+        errors.forbidden(path, why);
+    }
+}
