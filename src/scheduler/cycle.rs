@@ -7,6 +7,7 @@ use super::node::Node;
 use super::plugin::{Plugin, Rejection};
 use super::pod::Pod;
 use super::snapshot::{Slot, Snapshot};
+use super::storage::{Plan, Wanted};
 use super::terms::bear;
 use super::{affinity, fit, spread};
 
@@ -43,6 +44,7 @@ pub struct Cycle<'a> {
     spread: Option<spread::Hard<'a>>,
     affinity: Option<affinity::Required<'a>>,
     brand: Option<&'a str>,
+    volumes: Option<Wanted<'a>>,
 }
 
 impl<'a> Cycle<'a> {
@@ -66,8 +68,19 @@ impl<'a> Cycle<'a> {
                     .collect(),
             ),
         };
+        let volumes = Wanted::of(pod, snapshot)?;
+        if let Some(claim) = pod.device_claims.first() {
+            // Nothing here allocates devices; as where no driver has made them known.
+            return Err(Rejection::never(
+                Plugin::DynamicResources,
+                format!(
+                    "waiting for dynamic resource controller to create the resourceclaim for pod {claim:?}"
+                ),
+            ));
+        }
         Ok(Cycle {
             only,
+            volumes,
             spread: spread::Hard::of(pod, snapshot),
             affinity: affinity::Required::of(pod, snapshot),
             brand: brand(snapshot, pod),
@@ -122,6 +135,12 @@ impl<'a> Cycle<'a> {
             ));
         }
         fit::check(pod, node, site, overlay)?;
+        if let Some(volumes) = &self.volumes {
+            volumes.check_restrictions(slot, overlay)?;
+            volumes.check_limits(slot, node, overlay)?;
+            volumes.check_binding(node)?;
+            volumes.check_zone(node)?;
+        }
         if let Some(spread) = &self.spread {
             spread.check(slot, overlay)?;
         }
@@ -137,6 +156,15 @@ impl<'a> Cycle<'a> {
             ));
         }
         Ok(())
+    }
+
+    /// What is to be done about the pod's claims if it goes to a node that will do.
+    pub fn plan(&self, slot: Slot) -> Plan {
+        let node = self.snapshot.site(slot).node.as_ref();
+        match (&self.volumes, node) {
+            (Some(volumes), Some(node)) => volumes.plan(node).unwrap_or_default(),
+            _ => Plan::default(),
+        }
     }
 
     fn ports_are_taken(&self, slot: Slot, overlay: &Overlay<'_>) -> bool {

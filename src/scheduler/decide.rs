@@ -9,6 +9,7 @@ use super::fit::{self, MOST};
 use super::plugin::{Plugin, Plugins, Reason, Rejection};
 use super::pod::Pod;
 use super::snapshot::{Slot, Snapshot};
+use super::storage::Plan;
 use super::terms::bear;
 use super::{affinity, spread};
 
@@ -46,8 +47,8 @@ impl Turn {
 /// Where a pod goes.
 #[derive(Debug)]
 pub enum Decision {
-    /// To this node.
-    Node(Slot),
+    /// To this node, with what is to be done about its claims before.
+    Node(Slot, Plan),
     /// Nowhere.
     Nowhere(Box<Diagnosis>),
 }
@@ -143,7 +144,10 @@ pub fn decide(snapshot: &Snapshot, pod: &Pod, turn: &mut Turn) -> Decision {
         Err(rejection) => return Decision::Nowhere(Box::new(Diagnosis::all(all, rejection))),
     };
     match find(&cycle, turn) {
-        Ok(nodes) => Decision::Node(choose(&cycle, &nodes, turn)),
+        Ok(nodes) => {
+            let slot = choose(&cycle, &nodes, turn);
+            Decision::Node(slot, cycle.plan(slot))
+        }
         Err(diagnosis) => Decision::Nowhere(diagnosis),
     }
 }
@@ -151,7 +155,7 @@ pub fn decide(snapshot: &Snapshot, pod: &Pod, turn: &mut Turn) -> Decision {
 /// The nodes that will do, as many as are enough.
 fn find(cycle: &Cycle<'_>, turn: &mut Turn) -> Result<Vec<Slot>, Box<Diagnosis>> {
     let all = cycle.snapshot.order();
-    if let Some(slot) = cycle.snapshot.find(&cycle.pod.nominated)
+    if let Some(slot) = cycle.snapshot.nomination(cycle.pod)
         && cycle.check(slot).is_ok()
     {
         return Ok(vec![slot]);

@@ -16,16 +16,18 @@ mod hints;
 pub mod node;
 pub mod plugin;
 pub mod pod;
+pub mod preempt;
 pub mod queue;
 mod requests;
 pub mod snapshot;
 mod spread;
 mod state;
-mod storage;
+pub mod storage;
 pub mod terms;
 #[cfg(test)]
 mod tests;
 pub mod topology;
+pub mod volumes;
 mod watch;
 pub mod workloads;
 
@@ -66,10 +68,7 @@ pub async fn run(context: Context) {
         match scheduler.step() {
             Step::Work(work) => {
                 let scheduler = scheduler.clone();
-                tasks.spawn(async move {
-                    let _permit = permit;
-                    scheduler.carry_out(work).await;
-                });
+                tasks.spawn(async move { scheduler.carry_out(work, permit).await });
                 // A long queue is not to hold up everything else on this thread.
                 tokio::task::yield_now().await;
             }

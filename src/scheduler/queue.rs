@@ -48,6 +48,8 @@ struct Entry {
     rejected: Plugins,
     /// Others are being ended for it: it waits until that is done.
     is_preempting: bool,
+    /// Something that can help it happened meanwhile.
+    was_helped: bool,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -76,7 +78,7 @@ impl Queue {
         let old = std::mem::replace(&mut entry.pod, pod.clone());
         match entry.place {
             Place::Gated if pod.gates.is_empty() => self.make_ready(&key),
-            Place::Waiting if !entry.is_preempting => {
+            Place::Waiting => {
                 let event = Event::Own {
                     old: &old,
                     new: &pod,
@@ -100,6 +102,7 @@ impl Queue {
             since: now,
             rejected: Plugins::default(),
             is_preempting: false,
+            was_helped: false,
             pod,
         };
         let is_gated = !entry.pod.gates.is_empty();
@@ -192,13 +195,21 @@ impl Queue {
         helped.iter().for_each(|key| self.wake(key, now));
     }
 
-    /// Others are being ended for a pod, which waits meanwhile; or that is done.
-    pub fn set_preempting(&mut self, key: &Key, is_preempting: bool, now: Instant) {
+    /// Others are being ended for a pod, which waits meanwhile.
+    pub fn begin_preempting(&mut self, key: &Key) {
+        if let Some(entry) = self.entries.get_mut(key) {
+            entry.is_preempting = true;
+            entry.was_helped = false;
+        }
+    }
+
+    /// Others have been told to end for a pod, or that failed: then it is tried again in any case.
+    pub fn end_preempting(&mut self, key: &Key, has_failed: bool, now: Instant) {
         let Some(entry) = self.entries.get_mut(key) else {
             return;
         };
-        let was = std::mem::replace(&mut entry.is_preempting, is_preempting);
-        if was && !is_preempting && entry.place == Place::Waiting {
+        entry.is_preempting = false;
+        if entry.place == Place::Waiting && (has_failed || entry.was_helped) {
             self.wake(key, now);
         }
     }
@@ -229,10 +240,11 @@ impl Queue {
 
     /// A waiting pod is to be tried again, when it has backed off.
     fn wake(&mut self, key: &Key, now: Instant) {
-        let Some(entry) = self.entries.get(key) else {
+        let Some(entry) = self.entries.get_mut(key) else {
             return;
         };
         if entry.is_preempting {
+            entry.was_helped = true;
             return;
         }
         let until = entry.since + backoff(entry.failures);

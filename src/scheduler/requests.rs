@@ -2,16 +2,20 @@
 
 use std::sync::Arc;
 
+use compact_str::CompactString;
+use futures::future::join_all;
 use k8s_openapi::api::core::v1;
 use k8s_openapi::jiff::Timestamp;
 use kube::Api;
-use kube::api::{Patch, PatchParams};
+use kube::api::{DeleteParams, Patch, PatchParams, Preconditions};
 use serde_json::{Value, json};
 
 use super::pod::{Condition, Pod, SCHEDULER};
+use super::volumes::{Claim, SELECTED_NODE, Volume};
 use crate::controllers::Context;
-use crate::controllers::errors::{is_not_found, text};
+use crate::controllers::errors::{is_conflict, is_not_found, text};
 use crate::controllers::events::{Recorder, Tone};
+use crate::controllers::informer::Key;
 
 /// The longest note of an event, in bytes.
 const NOTE: usize = 1024;
@@ -22,12 +26,12 @@ pub struct Requests {
     recorder: Recorder,
 }
 
-/// What came of a request.
-pub enum Outcome {
-    /// It is so.
-    Done,
-    /// It is not.
-    Refused(String),
+/// What a pod's claims need before it is bound.
+pub struct Asked {
+    /// Volumes, each with the claim that gets it.
+    pub bind: Vec<(CompactString, Volume, Key, Claim)>,
+    /// Claims whose volumes are to be made.
+    pub provision: Vec<(Key, Claim)>,
 }
 
 impl Requests {
@@ -43,8 +47,49 @@ impl Requests {
         Api::namespaced(self.client.clone(), &pod.key.namespace)
     }
 
+    /// Says of volumes whose they are, of claims for which node theirs are made, and of the pod where it will be.
+    ///
+    /// # Errors
+    /// Why the API refused, in its words.
+    pub async fn prepare(&self, pod: &Pod, asked: Asked) -> Result<(), String> {
+        let will_be = serde_json::Map::from_iter([("nominatedNodeName".into(), json!(pod.node))]);
+        self.patch(pod, will_be).await;
+        let params = PatchParams::default();
+        let volumes: Api<v1::PersistentVolume> = Api::all(self.client.clone());
+        for (name, volume, key, claim) in asked.bind {
+            let mut metadata = json!({"resourceVersion": volume.version});
+            if volume.claim.is_none() {
+                metadata["annotations"] = json!({"pv.kubernetes.io/bound-by-controller": "yes"});
+            }
+            let reference = json!({
+                "kind": "PersistentVolumeClaim",
+                "apiVersion": "v1",
+                "namespace": key.namespace,
+                "name": key.name,
+                "uid": claim.uid,
+                "resourceVersion": claim.version,
+            });
+            let patch = json!({"metadata": metadata, "spec": {"claimRef": reference}});
+            let answer = volumes.patch(&name, &params, &Patch::Merge(patch)).await;
+            answer.map_err(|error| text(&error))?;
+        }
+        for (key, claim) in asked.provision {
+            let claims: Api<v1::PersistentVolumeClaim> =
+                Api::namespaced(self.client.clone(), &key.namespace);
+            let annotations = json!({SELECTED_NODE: pod.node});
+            let metadata = json!({"resourceVersion": claim.version, "annotations": annotations});
+            let patch = json!({"metadata": metadata});
+            let answer = claims.patch(&key.name, &params, &Patch::Merge(patch)).await;
+            answer.map_err(|error| text(&error))?;
+        }
+        Ok(())
+    }
+
     /// Gives a pod the place that it is assumed to have.
-    pub async fn bind(&self, pod: &Arc<Pod>) -> Outcome {
+    ///
+    /// # Errors
+    /// Why it has not got it, as upstream tells it.
+    pub async fn bind(&self, pod: &Arc<Pod>) -> Result<(), String> {
         let (namespace, name) = (&pod.key.namespace, &pod.key.name);
         let binding = json!({
             "apiVersion": "v1",
@@ -65,9 +110,9 @@ impl Requests {
             Ok(_) => {
                 let note = format!("Successfully assigned {namespace}/{name} to {}", pod.node);
                 self.recorder.tell(&**pod, Tone::Normal, "Scheduled", note);
-                Outcome::Done
+                Ok(())
             }
-            Err(error) => Outcome::Refused(format!(
+            Err(error) => Err(format!(
                 "running Bind plugin \"DefaultBinder\": {}",
                 text(&error)
             )),
@@ -109,9 +154,61 @@ impl Requests {
             .tell(pod, Tone::Warning, "FailedScheduling", note);
     }
 
-    async fn patch(&self, pod: &Pod, status: serde_json::Map<String, Value>) {
+    /// Ends pods so that another has room on a node, and says so. Whether all of them will end.
+    pub async fn end(
+        &self,
+        pod: &Pod,
+        node: &str,
+        victims: &[Arc<Pod>],
+        displaced: &[Arc<Pod>],
+    ) -> bool {
+        for other in displaced.iter().filter(|other| !other.nominated.is_empty()) {
+            let nowhere = serde_json::Map::from_iter([("nominatedNodeName".into(), Value::Null)]);
+            self.patch(other, nowhere).await;
+        }
+        let ends = victims.iter().map(|victim| self.end_one(pod, node, victim));
+        join_all(ends).await.into_iter().all(|is_done| is_done)
+    }
+
+    async fn end_one(&self, pod: &Pod, node: &str, victim: &Pod) -> bool {
+        let condition = Condition {
+            status: "True".into(),
+            reason: "PreemptionByScheduler".into(),
+            message: format!("{SCHEDULER}: preempting to accommodate a higher priority pod").into(),
+            since: Default::default(),
+        };
+        let had = victim.disrupted.as_ref();
+        if let Some(changed) = changed(victim, "DisruptionTarget", had, &condition) {
+            let status = serde_json::Map::from_iter([("conditions".into(), json!([changed]))]);
+            if !self.patch(victim, status).await {
+                return false;
+            }
+        }
+        let params = DeleteParams {
+            preconditions: Some(Preconditions {
+                uid: victim.metadata.uid.clone(),
+                resource_version: None,
+            }),
+            ..DeleteParams::default()
+        };
+        match self.pods(victim).delete(&victim.key.name, &params).await {
+            Ok(_) => {}
+            // It is gone, or another one is there.
+            Err(error) if is_not_found(&error) || is_conflict(&error) => return true,
+            Err(error) => {
+                tracing::warn!(pod = ?victim.key, %error, "cannot end it for one that matters more");
+                return false;
+            }
+        }
+        let note = format!("Preempted by pod {} on node {node}", pod.uid());
+        self.recorder.tell(victim, Tone::Normal, "Preempted", note);
+        true
+    }
+
+    /// Writes parts of a pod's status. Whether they are written, or the pod is gone.
+    async fn patch(&self, pod: &Pod, status: serde_json::Map<String, Value>) -> bool {
         if status.is_empty() {
-            return;
+            return true;
         }
         let patch = json!({"metadata": {"uid": pod.uid()}, "status": status});
         let params = PatchParams::default();
@@ -119,10 +216,12 @@ impl Requests {
             .pods(pod)
             .patch_status(&pod.key.name, &params, &Patch::Strategic(patch))
             .await;
-        if let Err(error) = answer.map(drop)
-            && !is_not_found(&error)
-        {
-            tracing::warn!(pod = ?pod.key, %error, "cannot write why it has no place");
+        match answer {
+            Err(error) if !is_not_found(&error) => {
+                tracing::warn!(pod = ?pod.key, %error, "cannot write its status");
+                false
+            }
+            _ => true,
         }
     }
 }

@@ -5,7 +5,7 @@
 //! are on which node is all that spreading and affinity ask, so they never look at single pods.
 
 use std::borrow::Cow;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use compact_str::CompactString;
@@ -13,6 +13,7 @@ use indexmap::{IndexMap, IndexSet};
 
 use super::node::Node;
 use super::pod::{Pod, Resources};
+use super::preempt::Budget;
 use super::spread::ZONE;
 use super::storage::Storage;
 use super::terms::{AffinityTerm, HOSTNAME, HostPort, Labels, PodAffinity};
@@ -45,6 +46,8 @@ pub struct Snapshot {
     images: HashMap<CompactString, IndexMap<Slot, i64, Quick>, Quick>,
     /// How many placed pods use a claim.
     claims: HashMap<Key, u32, Quick>,
+    /// How many placed pods have a priority.
+    priorities: BTreeMap<i32, u32>,
     /// Which nodes share the value of a label.
     pub topologies: Topologies,
     /// The labels of namespaces.
@@ -53,6 +56,8 @@ pub struct Snapshot {
     pub workloads: Workloads,
     /// Volumes and claims.
     pub storage: Storage,
+    /// How many pods may be ended.
+    pub budgets: HashMap<Key, Budget, Quick>,
     /// The handler of each runtime class.
     pub handlers: HashMap<CompactString, CompactString, Quick>,
 }
@@ -179,6 +184,11 @@ impl Snapshot {
     /// Whether a pod is assumed to have a place.
     pub fn is_assumed(&self, key: &Key) -> bool {
         self.placed.get(key).is_some_and(|placed| placed.is_assumed)
+    }
+
+    /// Whether a placed pod matters less than this.
+    pub fn has_less_than(&self, priority: i32) -> bool {
+        self.priorities.range(..priority).next().is_some()
     }
 
     /// How many placed pods use a claim.
@@ -392,6 +402,7 @@ impl Snapshot {
         for claim in pod.claims() {
             *self.claims.entry(claim).or_insert(0) += 1;
         }
+        *self.priorities.entry(pod.priority).or_insert(0) += 1;
         let placed = Placed {
             slot,
             class,
@@ -411,6 +422,12 @@ impl Snapshot {
                 if *users == 0 {
                     self.claims.remove(&claim);
                 }
+            }
+        }
+        if let Some(pods) = self.priorities.get_mut(&placed.pod.priority) {
+            *pods -= 1;
+            if *pods == 0 {
+                self.priorities.remove(&placed.pod.priority);
             }
         }
         let class = &mut self.classes[placed.class as usize];
@@ -492,7 +509,8 @@ impl Snapshot {
     }
 
     /// The node that room is kept on for a pod.
-    pub fn nomination(&self, key: &Key) -> Option<Slot> {
-        self.nominations.get(key).copied()
+    pub fn nomination(&self, pod: &Pod) -> Option<Slot> {
+        let slot = self.nominations.get(&pod.key).copied();
+        slot.filter(|slot| self.site(*slot).node.is_some())
     }
 }

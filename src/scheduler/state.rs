@@ -3,15 +3,18 @@
 use std::sync::Arc;
 
 use parking_lot::Mutex;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, OwnedSemaphorePermit, watch};
 use tokio::time::Instant;
 
 use super::decide::{Decision, Diagnosis, Turn, decide};
 use super::hints::Event;
 use super::pod::Pod;
+use super::preempt::{Outcome, preempt};
 use super::queue::Queue;
-use super::requests::{Outcome, Requests};
+use super::requests::{Asked, Requests};
 use super::snapshot::Snapshot;
+use super::storage::Plan;
+use crate::controllers::informer::Key;
 
 /// The scheduler.
 pub struct Scheduler {
@@ -19,6 +22,8 @@ pub struct Scheduler {
     pub state: Mutex<State>,
     /// Woken when there may be something to do.
     pub changed: Notify,
+    /// Changes when volumes or claims do.
+    pub stored: watch::Sender<()>,
     /// The way to the API.
     pub requests: Requests,
 }
@@ -44,8 +49,8 @@ pub enum Step {
 
 /// What is to be told to the API.
 pub enum Work {
-    /// A pod has this place.
-    Bind(Arc<Pod>),
+    /// A pod has this place, once its claims are seen to.
+    Bind(Arc<Pod>, Plan),
     /// A pod has none.
     Report {
         /// The pod.
@@ -54,6 +59,10 @@ pub enum Work {
         diagnosis: Box<Diagnosis>,
         /// The node that room is kept on; none to leave that as it is.
         nominated: Option<String>,
+        /// Pods to end, so that there is room.
+        victims: Vec<Arc<Pod>>,
+        /// Pods that matter less, for which no room is kept there any longer.
+        displaced: Vec<Arc<Pod>>,
     },
     /// A pod is being deleted and gets none.
     Skip(Arc<Pod>),
@@ -71,6 +80,7 @@ impl Scheduler {
                 turn: Turn::new(seed),
             }),
             changed: Notify::new(),
+            stored: watch::Sender::new(()),
             requests,
         }
     }
@@ -95,34 +105,92 @@ impl Scheduler {
         self.state.lock().step(Instant::now())
     }
 
-    /// Tells the API, and takes in what it says.
-    pub async fn carry_out(&self, work: Work) {
+    /// Tells the API, and takes in what it says. A permit is held while requests are under way.
+    pub async fn carry_out(self: Arc<Self>, work: Work, permit: OwnedSemaphorePermit) {
         match work {
-            Work::Bind(pod) => match self.requests.bind(&pod).await {
-                Outcome::Done => self.change(|state| state.queue.remove(&pod.key)),
-                Outcome::Refused(why) => {
-                    if let Some(waiting) = self.change(|state| state.give_up(&pod)) {
-                        let nominated = Some(String::new());
-                        self.requests
-                            .report(&waiting, "SchedulerError", &why, nominated)
-                            .await;
+            Work::Bind(pod, plan) => {
+                let mut permit = Some(permit);
+                let ready = match plan.is_empty() {
+                    true => Ok(()),
+                    false => self.see_to_claims(&pod, &plan, &mut permit).await,
+                };
+                let bound = match ready {
+                    Ok(()) => self.requests.bind(&pod).await,
+                    Err(why) => Err(why),
+                };
+                match bound {
+                    Ok(()) => self.change(|state| state.queue.remove(&pod.key)),
+                    Err(why) => {
+                        if let Some(waiting) = self.change(|state| state.give_up(&pod, &plan)) {
+                            let nominated = Some(String::new());
+                            self.requests
+                                .report(&waiting, "SchedulerError", &why, nominated)
+                                .await;
+                        }
                     }
                 }
-            },
+            }
             Work::Report {
                 pod,
                 diagnosis,
                 nominated,
+                victims,
+                displaced,
             } => {
                 let why = diagnosis.to_string();
-                self.requests
-                    .report(&pod, "Unschedulable", &why, nominated)
-                    .await;
+                let node = nominated.clone().unwrap_or_default();
+                let report = self.requests.report(&pod, "Unschedulable", &why, nominated);
+                let end = async {
+                    if victims.is_empty() {
+                        return;
+                    }
+                    let is_done = self.requests.end(&pod, &node, &victims, &displaced).await;
+                    let now = Instant::now();
+                    self.change(|state| state.queue.end_preempting(&pod.key, !is_done, now));
+                };
+                tokio::join!(report, end);
             }
             Work::Skip(pod) => self.requests.skip(&pod),
         }
     }
+
+    /// Tells who binds and makes volumes what the pod's claims are to get, and waits until they have it.
+    async fn see_to_claims(
+        &self,
+        pod: &Arc<Pod>,
+        plan: &Plan,
+        permit: &mut Option<OwnedSemaphorePermit>,
+    ) -> Result<(), String> {
+        let prefix = |why: String| format!("running PreBind plugin \"VolumeBinding\": {why}");
+        let asked = self.change(|state| state.claims_of(plan));
+        self.requests.prepare(pod, asked).await.map_err(prefix)?;
+        // Others are placed meanwhile.
+        permit.take();
+        let mut changes = self.stored.subscribe();
+        let are_bound = async {
+            loop {
+                changes.borrow_and_update();
+                match self.state.lock().are_bound(pod, plan) {
+                    Ok(true) => return Ok(()),
+                    Ok(false) => {}
+                    Err(why) => return Err(format!("binding volumes: {why}")),
+                }
+                if changes.changed().await.is_err() {
+                    return Err("binding volumes: context canceled".to_owned());
+                }
+            }
+        };
+        match tokio::time::timeout(BIND_PATIENCE, are_bound).await {
+            Ok(done) => done.map_err(prefix),
+            Err(_) => Err(prefix(
+                "binding volumes: context deadline exceeded".to_owned(),
+            )),
+        }
+    }
 }
+
+/// How long volumes are waited for.
+const BIND_PATIENCE: std::time::Duration = std::time::Duration::from_secs(600);
 
 impl State {
     fn step(&mut self, now: Instant) -> Step {
@@ -140,22 +208,63 @@ impl State {
         }
         self.snapshot.prepare(&pod);
         match decide(&self.snapshot, &pod, &mut self.turn) {
-            Decision::Node(slot) => Step::Work(Work::Bind(self.snapshot.assume(&pod, slot))),
+            Decision::Node(slot, plan) => {
+                let pod = self.snapshot.assume(&pod, slot);
+                self.snapshot.storage.promise(&plan, &pod.node);
+                Step::Work(Work::Bind(pod, plan))
+            }
             Decision::Nowhere(diagnosis) => {
                 self.queue.fail(&pod.key, diagnosis.plugins, now);
-                Step::Work(Work::Report {
-                    pod,
-                    diagnosis,
-                    nominated: None,
-                })
+                Step::Work(self.make_room(pod, diagnosis))
             }
+        }
+    }
+
+    /// What is to be told of a pod that no node will do for, and whom to end for it.
+    fn make_room(&mut self, pod: Arc<Pod>, mut diagnosis: Box<Diagnosis>) -> Work {
+        let (mut victims, mut displaced) = (Vec::new(), Vec::new());
+        let mut nominated = Some(String::new());
+        if diagnosis.nodes > 0 {
+            let outcome = preempt(&self.snapshot, &pod, &diagnosis, &mut self.turn);
+            diagnosis.preemption = outcome.note(&self.snapshot);
+            match outcome {
+                Outcome::Plan(plan) => {
+                    let site = self.snapshot.site(plan.node);
+                    nominated = Some(site.name().to_owned());
+                    let matters_less = |other: &&Arc<Pod>| other.priority < pod.priority;
+                    displaced = site
+                        .nominated
+                        .iter()
+                        .filter(matters_less)
+                        .cloned()
+                        .collect();
+                    victims = plan.victims;
+                    victims.retain(|victim| !victim.is_deleting);
+                }
+                Outcome::None(_) => {}
+                Outcome::NotNow(_) => nominated = None,
+            }
+        }
+        if let Some(node) = &nominated {
+            self.snapshot.nominate(&pod, node);
+        }
+        if !victims.is_empty() {
+            self.queue.begin_preempting(&pod.key);
+        }
+        Work::Report {
+            pod,
+            diagnosis,
+            nominated,
+            victims,
+            displaced,
         }
     }
 
     /// Forgets that a pod was assumed to have a place, and tries again. Gives the pod as it was last seen, if it still
     /// waits.
-    fn give_up(&mut self, assumed: &Arc<Pod>) -> Option<Arc<Pod>> {
+    fn give_up(&mut self, assumed: &Arc<Pod>, plan: &Plan) -> Option<Arc<Pod>> {
         let now = Instant::now();
+        self.snapshot.storage.release(plan);
         self.forget(assumed, now);
         let waiting = self.queue.get(&assumed.key)?.clone();
         if waiting.uid() != assumed.uid() {
@@ -163,6 +272,48 @@ impl State {
         }
         self.queue.err(&assumed.key, now);
         Some(waiting)
+    }
+
+    /// What the API is to be asked for of a plan: volumes with their claims, and claims.
+    fn claims_of(&self, plan: &Plan) -> Asked {
+        let storage = &self.snapshot.storage;
+        let claim = |key: &Key| Some((key.clone(), storage.claims.get(key)?.clone()));
+        let bind = plan.bind.iter().filter_map(|(name, key)| {
+            let volume = storage.volumes.get(name)?.clone();
+            let (key, claim) = claim(key)?;
+            Some((name.clone(), volume, key, claim))
+        });
+        Asked {
+            bind: bind.collect(),
+            provision: plan.provision.iter().filter_map(claim).collect(),
+        }
+    }
+
+    /// Whether the claims of a plan have their volumes.
+    fn are_bound(&self, pod: &Pod, plan: &Plan) -> Result<bool, String> {
+        if !self.snapshot.is_assumed(&pod.key) {
+            let name = &pod.key.name;
+            return Err(format!(
+                "pod does not exist any more: pod \"{name}\" not found"
+            ));
+        }
+        let storage = &self.snapshot.storage;
+        let mut all = true;
+        for key in plan.claims() {
+            let name = &key.name;
+            let Some(claim) = storage.claims.get(key) else {
+                return Err(format!(
+                    "failed to check binding: could not find pvc {}/{name}",
+                    key.namespace
+                ));
+            };
+            let is_made = plan.provision.contains(key);
+            if is_made && storage.is_rejected(key, claim, &pod.node) {
+                return Err(format!("provisioning failed for PVC {name:?}"));
+            }
+            all &= claim.is_bound;
+        }
+        Ok(all)
     }
 
     /// Forgets that a pod was assumed to have a place.

@@ -1,16 +1,25 @@
 //! What the scheduler watches, and what it makes of it. Follows k8s.io/kubernetes/pkg/scheduler/eventhandlers.go.
 
+use std::collections::HashMap;
+use std::hash::Hash;
 use std::sync::Arc;
 
-use k8s_openapi::api::{apps, core::v1, node::v1 as runtime};
+use k8s_openapi::api::{apps, core::v1, node::v1 as runtime, policy};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::hints::Event;
 use super::node::Node;
 use super::pod::Pod;
+use super::preempt::Budget;
+use super::snapshot::Quick;
 use super::state::{Scheduler, State};
+use super::storage::Storage;
 use super::terms::{Labels, equal_to, label_selector};
+use super::volumes::{
+    Capacity, Claim, Class, Driver, RawAttachment, RawCapacity, RawClaim, RawClass, RawDriver,
+    RawNode, RawVolume, Volume,
+};
 use crate::controllers::Context;
 use crate::controllers::informer::{Cached, Change, Informer, Informers};
 use crate::meta::selector::Selector;
@@ -61,23 +70,25 @@ crate::slim!(
     }
 );
 
+crate::slim!(
+    /// How many pods may be ended.
+    DisruptionBudget of policy::v1::PodDisruptionBudget {
+        /// Which pods.
+        spec: Value,
+        /// How many.
+        status: Value,
+    }
+);
+
 /// Begins to watch; resolves when everything that is there is known.
 pub async fn begin(scheduler: &Arc<Scheduler>, context: &Context, ends: CancellationToken) {
     let own = Informers::new(context.client.clone(), ends);
     let namespaces = follow::<Namespace>(&own, scheduler, |state, change| {
         let labels = change
             .new
-            .and_then(|namespace| namespace.metadata.labels.clone());
-        let name = change.key.name.clone();
-        match labels {
-            Some(labels) => {
-                let labels: Labels = labels.into_iter().collect();
-                state.snapshot.namespaces.insert(name, labels);
-            }
-            None => {
-                state.snapshot.namespaces.remove(&name);
-            }
-        }
+            .and_then(|namespace| namespace.metadata.labels.clone())
+            .map(|labels| labels.into_iter().collect::<Labels>());
+        keep(&mut state.snapshot.namespaces, &change.key.name, labels);
     });
     let services = follow::<Service>(&own, scheduler, |state, change| {
         let selector = change
@@ -97,16 +108,23 @@ pub async fn begin(scheduler: &Arc<Scheduler>, context: &Context, ends: Cancella
     });
     // Upstream's role of the scheduler does not let it read them.
     let classes = follow::<RuntimeClass>(&context.informers, scheduler, |state, change| {
-        let name = change.key.name.clone();
-        match change.new {
-            Some(class) => state
-                .snapshot
-                .handlers
-                .insert(name, class.handler.as_str().into()),
-            None => state.snapshot.handlers.remove(&name),
-        };
+        let handler = change.new.map(|class| class.handler.as_str().into());
+        keep(&mut state.snapshot.handlers, &change.key.name, handler);
         state.happened(&Event::Handlers, Instant::now(), |_| true);
     });
+    let budgets = follow::<DisruptionBudget>(&own, scheduler, |state, change| {
+        let budget = change.new.map(|new| Budget {
+            selector: label_selector(new.spec.at("selector")),
+            allowed: new.status.int("disruptionsAllowed"),
+            disrupted: new
+                .status
+                .entries("disruptedPods")
+                .map(|(name, _)| name.clone())
+                .collect(),
+        });
+        keep(&mut state.snapshot.budgets, change.key, budget);
+    });
+    let stored = follow_storage(&own, scheduler);
     let nodes = follow::<Node>(&own, scheduler, |state, change| node(state, &change));
     tokio::join!(
         namespaces.synced(),
@@ -115,6 +133,8 @@ pub async fn begin(scheduler: &Arc<Scheduler>, context: &Context, ends: Cancella
         replica_sets.synced(),
         stateful_sets.synced(),
         classes.synced(),
+        budgets.synced(),
+        stored,
         nodes.synced(),
     );
     let pods = follow::<Pod>(&own, scheduler, |state, change| pod(state, &change));
@@ -135,6 +155,80 @@ fn follow<P: Cached>(
         }
     });
     informer
+}
+
+/// Takes in volumes, claims and what is said of them; resolves when all that is there is known.
+fn follow_storage(own: &Informers, scheduler: &Arc<Scheduler>) -> impl Future<Output = ()> + use<> {
+    let claims = stored::<RawClaim>(own, scheduler, |storage, change| {
+        storage.set_claim(change.key, change.new.map(|new| Claim::from(&**new)));
+    });
+    let volumes = stored::<RawVolume>(own, scheduler, |storage, change| {
+        storage.set_volume(&change.key.name, change.new.map(|new| Volume::from(&**new)));
+    });
+    let classes = stored::<RawClass>(own, scheduler, |storage, change| {
+        let new = change.new.map(|new| Class::from(&**new));
+        keep(&mut storage.classes, &change.key.name, new);
+    });
+    let drivers = stored::<RawDriver>(own, scheduler, |storage, change| {
+        let new = change.new.map(|new| Driver::from(&**new));
+        keep(&mut storage.drivers, &change.key.name, new);
+    });
+    let nodes = stored::<RawNode>(own, scheduler, |storage, change| {
+        let new = change.new.map(|new| {
+            let drivers = new.spec.list("drivers").iter();
+            let limit = |driver: &Value| driver.at("allocatable").at("count").as_int();
+            drivers
+                .map(|driver| (driver.str("name").into(), limit(driver)))
+                .collect()
+        });
+        keep(&mut storage.nodes, &change.key.name, new);
+    });
+    let capacities = stored::<RawCapacity>(own, scheduler, |storage, change| {
+        let new = change.new.map(|new| Capacity::from(&**new));
+        keep(&mut storage.capacities, change.key, new);
+    });
+    let attachments = stored::<RawAttachment>(own, scheduler, |storage, change| {
+        let new = change.new.map(|new| {
+            let volume = new.spec.at("source").str("persistentVolumeName");
+            (new.spec.str("nodeName").into(), volume.into())
+        });
+        keep(&mut storage.attachments, &change.key.name, new);
+    });
+    async move {
+        tokio::join!(
+            claims.synced(),
+            volumes.synced(),
+            classes.synced(),
+            drivers.synced(),
+            nodes.synced(),
+            capacities.synced(),
+            attachments.synced(),
+        );
+    }
+}
+
+/// Takes in every change of a kind that says something of volumes.
+fn stored<P: Cached>(
+    informers: &Informers,
+    scheduler: &Arc<Scheduler>,
+    take: impl Fn(&mut Storage, Change<'_, P>) + Send + Sync + 'static,
+) -> Informer<P> {
+    let told = Arc::downgrade(scheduler);
+    follow::<P>(informers, scheduler, move |state, change| {
+        take(&mut state.snapshot.storage, change);
+        state.happened(&Event::Storage, Instant::now(), |_| true);
+        if let Some(scheduler) = told.upgrade() {
+            scheduler.stored.send_replace(());
+        }
+    })
+}
+
+/// Keeps something under its name, or forgets it.
+fn keep<K: Clone + Eq + Hash, V>(map: &mut HashMap<K, V, Quick>, key: &K, value: Option<V>) {
+    match value {
+        Some(value) => map.insert(key.clone(), value),
+        None => map.remove(key),
+    };
 }
 
 /// Takes in what owners of pods select.
@@ -211,7 +305,7 @@ fn came(state: &mut State, old: Option<&Arc<Pod>>, new: &Arc<Pod>) {
     match before {
         // What was decided since it was written counts.
         None if new.nominated.is_empty() => {
-            if let Some(slot) = state.snapshot.nomination(&new.key) {
+            if let Some(slot) = state.snapshot.nomination(new) {
                 let node = state.snapshot.site(slot).name().to_owned();
                 state.snapshot.nominate(new, &node);
             }
@@ -237,7 +331,7 @@ fn gone(state: &mut State, old: &Arc<Pod>) {
         return state.happened(&Event::PodGone(old), now, |_| true);
     }
     state.forget(old, now);
-    if state.snapshot.nomination(&old.key).is_some() {
+    if state.snapshot.nomination(old).is_some() {
         state.snapshot.withdraw(&old.key);
         let priority = old.priority;
         state.happened(&Event::PodGone(old), now, |other| {
