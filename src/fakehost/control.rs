@@ -3,10 +3,11 @@
 use std::io;
 use std::path::Path;
 
+use super::events;
 use super::exit;
 use super::faults::{Action, Fault, When};
 use super::getopt::getopt;
-use super::host::{Health, Inits};
+use super::host::{Health, Inits, ZoneStatus};
 use super::machine::{Layout, Machine};
 use super::run::{Run, Step};
 use super::zfs;
@@ -23,6 +24,11 @@ const HELP: &str = "fakehost --root DIR ctl ...
   pool POOL online|suspended|read-only|full|late
   fill DATASET BYTES                bytes that it holds beyond its files (0: none)
   open DATASET on|off               a process holds a file of it open
+  reboot                            the host reboots
+  zone-reboot ZONE                  its init exits: an lx zone boots again
+  zone-stuck ZONE shutting_down|down|no
+                                    a halt comes no further
+  zone-use ZONE CPU MEMORY          seconds of CPU time and bytes of memory that it has used
   log                               what ran
   state                             the host's state as JSON";
 
@@ -103,6 +109,32 @@ pub fn control(run: &mut Run, args: &[String], _: &[u8]) -> Step<i32> {
                 Ok(())
             }
             None => Err(format!("no dataset {dataset}")),
+        },
+        ["reboot"] => {
+            events::reboot_host(run)?;
+            Ok(())
+        }
+        ["zone-reboot", zone] => match events::reboot_zone(run, zone)? {
+            true => Ok(()),
+            false => Err(format!("zone {zone} does not run")),
+        },
+        ["zone-stuck", zone, at] => match run.host().zones.get_mut(*zone) {
+            Some(z) => {
+                z.stuck = [ZoneStatus::ShuttingDown, ZoneStatus::Down]
+                    .into_iter()
+                    .find(|s| s.word() == *at);
+                Ok(())
+            }
+            None => Err(format!("zone {zone} is not in the kernel")),
+        },
+        ["zone-use", zone, cpu, memory] => match run.host().zones.get_mut(*zone) {
+            Some(z) => {
+                let seconds: f64 = cpu.parse().unwrap_or(0.0);
+                z.cpu = ((seconds * 1e9) as u64, 0);
+                z.memory.0 = zfs::number(memory).unwrap_or(0);
+                Ok(())
+            }
+            None => Err(format!("zone {zone} is not in the kernel")),
         },
         ["log"] => {
             let lines = run.machine.log_lines()?;

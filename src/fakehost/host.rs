@@ -132,6 +132,8 @@ pub struct Link {
     pub vlan: u16,
     /// It ends with the next boot of the host.
     pub temporary: bool,
+    /// Whether it is there; one that is not comes back with the next boot of the host.
+    pub active: bool,
     /// Its properties that are in force.
     pub properties: BTreeMap<String, String>,
     /// Its properties after the next boot of the host.
@@ -165,6 +167,7 @@ impl Link {
             mac_kind: "fixed".to_owned(),
             vlan: 0,
             temporary: false,
+            active: true,
             properties: BTreeMap::new(),
             persistent: BTreeMap::new(),
             zone: None,

@@ -5,7 +5,7 @@ use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 
 use parking_lot::{Condvar, Mutex};
 
@@ -77,6 +77,26 @@ impl Running {
             killed: true,
             ..Reply::default()
         })
+    }
+
+    /// Waits for its end or until `killed` is set, which ends only the waiting.
+    pub(super) fn wait_unless(self, killed: &AtomicBool) -> Option<Reply> {
+        loop {
+            match self
+                .answer
+                .recv_timeout(std::time::Duration::from_millis(2))
+            {
+                Ok(reply) => return Some(reply),
+                Err(RecvTimeoutError::Disconnected) => {
+                    return Some(Reply {
+                        killed: true,
+                        ..Reply::default()
+                    });
+                }
+                Err(RecvTimeoutError::Timeout) if killed.load(Ordering::SeqCst) => return None,
+                Err(RecvTimeoutError::Timeout) => {}
+            }
+        }
     }
 
     /// Kills it at its next step; what others do for it goes on.
@@ -289,6 +309,47 @@ impl Machine {
             };
         };
         Run::new(self, name, kill, caller).all(function, args, stdin)
+    }
+
+    /// Starts what another does for a tool: zoneadmd in a group of its own, a hook in the tool's.
+    pub(super) fn helper(
+        &self,
+        tool: &str,
+        args: &[String],
+        own_group: bool,
+    ) -> io::Result<Running> {
+        use std::os::unix::process::CommandExt as _;
+        let Some(program) = &self.0.program else {
+            return Ok(self.start(tool, args, b""));
+        };
+        let mut command = std::process::Command::new(program);
+        command
+            .arg("--root")
+            .arg(self.0.disk.root())
+            .arg(tool)
+            .args(args)
+            .stdin(std::process::Stdio::null())
+            .stdout(std::process::Stdio::piped())
+            .stderr(std::process::Stdio::piped());
+        if own_group {
+            command.process_group(0);
+        }
+        let child = command.spawn()?;
+        let (sender, answer) = sync_channel(1);
+        std::thread::spawn(move || {
+            if let Ok(output) = child.wait_with_output() {
+                let _ = sender.send(Reply {
+                    code: output.status.code().unwrap_or_default(),
+                    stdout: output.stdout,
+                    stderr: output.stderr,
+                    killed: output.status.code().is_none(),
+                });
+            }
+        });
+        Ok(Running {
+            answer,
+            kill: Arc::new(AtomicBool::new(false)),
+        })
     }
 
     /// Whether tools are processes of their own.

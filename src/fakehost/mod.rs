@@ -25,15 +25,22 @@ pub mod exit {
 
 mod control;
 mod disk;
+mod dladm;
+mod events;
 mod faults;
 mod getopt;
 mod host;
+mod ipadm;
 mod machine;
+mod nat;
+mod ofmt;
+mod real;
 mod run;
 pub mod store;
 mod tools;
 pub mod xml;
 mod zfs;
+mod zoneadm;
 pub mod zonecfg;
 
 pub use control::init;

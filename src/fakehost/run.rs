@@ -204,6 +204,11 @@ impl<'m> Run<'m> {
         }
     }
 
+    /// Set once it is killed.
+    pub(super) fn killed(&self) -> Arc<AtomicBool> {
+        self.kill.clone()
+    }
+
     /// The files of the host.
     pub fn disk(&self) -> &Disk {
         self.machine.disk()

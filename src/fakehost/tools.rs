@@ -7,7 +7,7 @@ use super::host::{Host, ZoneStatus};
 use super::run::{Run, Step};
 use super::store::ConfigStore;
 use super::xml::Element;
-use super::{Disk, control, zfs, zonecfg};
+use super::{Disk, control, dladm, ipadm, nat, zfs, zoneadm, zonecfg};
 
 /// What a tool is: it gets its arguments and its standard input, and tells its exit status.
 pub type Tool = fn(&mut Run, &[String], &[u8]) -> Step<i32>;
@@ -15,15 +15,26 @@ pub type Tool = fn(&mut Run, &[String], &[u8]) -> Step<i32>;
 /// Every tool that can be called by its name. `ctl` is no tool of illumos: it tells the host what happens to it.
 pub const TOOLS: &[(&str, Tool)] = &[
     ("ctl", control::control),
+    ("dladm", dladm::dladm),
+    ("ipadm", ipadm::ipadm),
+    ("ipf", nat::ipf),
+    ("ipnat", nat::ipnat),
+    ("route", ipadm::route),
+    ("routeadm", ipadm::routeadm),
     ("zfs", zfs::zfs),
+    ("zoneadm", zoneadm::zoneadm),
     ("zonecfg", zonecfg),
     ("zpool", zfs::zpool),
 ];
 
-/// The tool of a name.
+/// What others do for a tool, in a process of its own.
+const HELPERS: &[(&str, Tool)] = &[("brand", zoneadm::brand), ("zoneadmd", zoneadm::zoneadmd)];
+
+/// The tool or helper of a name.
 pub fn find(name: &str) -> Option<Tool> {
     TOOLS
         .iter()
+        .chain(HELPERS)
         .find(|(tool, _)| *tool == name)
         .map(|(_, function)| *function)
 }

@@ -9,12 +9,12 @@ mod show;
 mod space;
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;
 
 pub use change::Made;
 pub use mount::import;
 pub use pools::zpool;
-pub use properties::number;
+pub use properties::{Source, number};
 
 use super::exit;
 use super::getopt::{Bad, Parsed, getopt};

@@ -1,0 +1,734 @@
+//! dladm(8): datalinks and their properties.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use super::exit;
+use super::getopt::{Parsed, getopt};
+use super::host::{Host, Link, LinkClass};
+use super::ofmt::{self, Table};
+use super::run::{Run, Step};
+use super::zonecfg::valid_link_name;
+
+const LONG: &[(&str, char)] = &[
+    ("temporary", 't'),
+    ("link", 'l'),
+    ("mac-address", 'm'),
+    ("vlan", 'v'),
+    ("prop", 'p'),
+    ("output", 'o'),
+    ("parsable", 'p'),
+    ("persistent", 'P'),
+    ("root-dir", 'R'),
+];
+
+/// Properties that can be set, with what each is when nothing is.
+const PROPERTIES: &[&str] = &[
+    "mtu",
+    "protection",
+    "allowed-ips",
+    "allowed-dhcp-cids",
+    "maxbw",
+    "cpus",
+    "priority",
+    "zone",
+    "autopush",
+    "promisc-filtered",
+    "dynamic-methods",
+];
+/// Properties that are only read.
+const READ_ONLY: &[&str] = &[
+    "rxrings-available",
+    "txrings-available",
+    "cpus-effective",
+    "state",
+];
+/// What `protection` can hold.
+const PROTECTIONS: &[&str] = &["mac-nospoof", "restricted", "ip-nospoof", "dhcp-nospoof"];
+
+/// Ends with the text of `die`.
+fn die(run: &mut Run, text: &str) -> Step<i32> {
+    run.complain(&format!("dladm: {text}"));
+    Ok(exit::ERROR)
+}
+
+fn usage(run: &mut Run) -> Step<i32> {
+    run.complain("usage:  dladm <subcommand> <args> ...");
+    Ok(exit::ERROR)
+}
+
+/// `dladm args...`
+pub fn dladm(run: &mut Run, args: &[String], _: &[u8]) -> Step<i32> {
+    let Some((command, args)) = args.split_first() else {
+        return show_link(run, &Parsed::default());
+    };
+    let known = match command.as_str() {
+        "create-vnic" => "tfR:l:m:n:p:r:v:V:A:H",
+        "create-etherstub" => "tR:",
+        "delete-vnic" | "delete-etherstub" => "R:t",
+        "show-vnic" | "show-etherstub" => "pPl:si:o:",
+        "show-link" => "pPsSi:o:",
+        "show-phys" => "pPo:mL",
+        "set-linkprop" | "reset-linkprop" => "p:R:t",
+        "show-linkprop" => "p:cPo:",
+        "show-aggr" | "show-vlan" | "show-bridge" | "show-ether" | "create-aggr"
+        | "create-vlan" | "delete-aggr" | "delete-vlan" | "rename-link" | "create-bridge"
+        | "create-simnet" | "create-overlay" | "up-vnic" | "init-phys" | "show-secobj"
+        | "create-iptun" => {
+            run.complain(&format!(
+                "fakehost: dladm {command} is not played by the fake host"
+            ));
+            return Ok(exit::NOT_PLAYED);
+        }
+        other => {
+            run.complain(&format!("dladm: unknown subcommand '{other}'"));
+            return usage(run);
+        }
+    };
+    let long: Vec<(&str, char)> = match command.starts_with("show-") {
+        true => LONG.to_vec(),
+        false => LONG
+            .iter()
+            .filter(|(name, _)| *name != "parsable")
+            .copied()
+            .collect(),
+    };
+    let parsed = match getopt(args, known, &long) {
+        Ok(parsed) => parsed,
+        Err(super::getopt::Bad::Unknown(letter)) => {
+            run.complain(&format!("dladm: unrecognized option '-{letter}'"));
+            return usage(run);
+        }
+        Err(super::getopt::Bad::Argument(letter)) => {
+            run.complain(&format!("dladm: option '-{letter}' requires a value"));
+            return usage(run);
+        }
+    };
+    match command.as_str() {
+        "create-vnic" => create_vnic(run, &parsed),
+        "create-etherstub" => create_etherstub(run, &parsed),
+        "delete-vnic" => delete(run, &parsed, false),
+        "delete-etherstub" => delete(run, &parsed, true),
+        "show-vnic" => show_vnic(run, &parsed),
+        "show-etherstub" => show_etherstub(run, &parsed),
+        "show-link" => show_link(run, &parsed),
+        "show-phys" => show_phys(run, &parsed),
+        "set-linkprop" => set_linkprop(run, &parsed),
+        "reset-linkprop" => reset_linkprop(run, &parsed),
+        _ => show_linkprop(run, &parsed),
+    }
+}
+
+impl Host {
+    /// A link that is there now.
+    fn link(&self, name: &str) -> Option<&Link> {
+        self.links.get(name).filter(|link| link.active)
+    }
+
+    /// Why a link cannot be deleted.
+    fn link_in_use(&self, name: &str) -> bool {
+        self.link(name).is_some_and(|link| link.zone.is_some())
+            || self.interfaces.contains_key(name)
+            || self
+                .links
+                .values()
+                .any(|link| link.active && link.over.as_deref() == Some(name))
+    }
+
+    /// The largest packet that a link could take.
+    fn mtu_limit(&self, link: &Link) -> u32 {
+        match (&link.over, link.class) {
+            (_, LinkClass::Etherstub) => 9000,
+            (Some(over), _) => match self.links.get(over) {
+                Some(below) if below.class == LinkClass::Etherstub => 9000,
+                Some(below) => self.link_property(below, "mtu").parse().unwrap_or(1500),
+                None => 1500,
+            },
+            (None, _) => 9000,
+        }
+    }
+
+    /// A property of a link that is in force.
+    pub fn link_property(&self, link: &Link, property: &str) -> String {
+        if let Some(value) = link.properties.get(property) {
+            return value.clone();
+        }
+        match property {
+            "mtu" => match (link.class, &link.over) {
+                (LinkClass::Etherstub, _) => "9000".to_owned(),
+                (_, Some(_)) => self.mtu_limit(link).to_string(),
+                _ => "1500".to_owned(),
+            },
+            "priority" => "high".to_owned(),
+            "zone" => link.zone.clone().unwrap_or_default(),
+            "promisc-filtered" => "on".to_owned(),
+            "state" => "up".to_owned(),
+            _ => String::new(),
+        }
+    }
+
+    /// What is kept of a property that is set.
+    fn check_link_property(
+        &self,
+        name: &str,
+        property: &str,
+        values: &[&str],
+    ) -> Result<String, &'static str> {
+        if READ_ONLY.contains(&property) {
+            return Err("read-only property");
+        }
+        if !PROPERTIES.contains(&property) {
+            return Err("unknown property");
+        }
+        let one = match values {
+            [one] => Some(*one),
+            _ => None,
+        };
+        let bad = "invalid value";
+        match property {
+            "mtu" => {
+                let mtu: u32 = one
+                    .ok_or("incorrect number of values")?
+                    .parse()
+                    .map_err(|_| bad)?;
+                let link = self.link(name).ok_or("object not found")?;
+                if mtu < 68 || mtu > self.mtu_limit(link) {
+                    return Err(bad);
+                }
+                if mtu.to_string() != self.link_property(link, "mtu")
+                    && self.interfaces.contains_key(name)
+                {
+                    return Err("link busy");
+                }
+            }
+            "protection" if !values.iter().all(|v| PROTECTIONS.contains(v)) => return Err(bad),
+            "allowed-ips" => {
+                let good = |text: &str| {
+                    let (address, prefix) = text
+                        .split_once('/')
+                        .map_or((text, None), |(a, p)| (a, Some(p)));
+                    let address: Result<IpAddr, _> = address.parse();
+                    address.is_ok_and(|a| {
+                        let most = if a.is_ipv4() { 32 } else { 128 };
+                        prefix.is_none_or(|p| p.parse::<u8>().is_ok_and(|p| p <= most))
+                    })
+                };
+                if !values.iter().all(|v| good(v)) {
+                    return Err(bad);
+                }
+            }
+            "maxbw" => {
+                let text = one.ok_or("incorrect number of values")?;
+                let (number, unit) = text.split_at(
+                    text.trim_end_matches(|c: char| c.is_ascii_alphabetic())
+                        .len(),
+                );
+                let number: f64 = number.parse().map_err(|_| bad)?;
+                let mega = match unit {
+                    "" | "M" | "m" => number,
+                    "K" | "k" => number / 1000.0,
+                    "G" | "g" => number * 1000.0,
+                    _ => return Err(bad),
+                };
+                if number != 0.0 && mega < 1.2 {
+                    return Err("minimum value for maxbw is 1200K");
+                }
+                return Ok(match mega.fract() {
+                    0.0 => format!("{mega:5.0}"),
+                    _ => format!("{mega:8.3}"),
+                });
+            }
+            "priority" if !matches!(one, Some("low" | "medium" | "high")) => return Err(bad),
+            _ => {}
+        }
+        Ok(values.join(","))
+    }
+}
+
+/// Splits `a=1,b=2,3` into properties with their values: a word without `=` belongs to the one before.
+fn pairs(text: &str) -> Option<Vec<(&str, Vec<&str>)>> {
+    let mut all: Vec<(&str, Vec<&str>)> = Vec::new();
+    for word in text.split(',').filter(|w| !w.is_empty()) {
+        match word.split_once('=') {
+            Some((name, value)) => all.push((name, vec![value])),
+            None => all.last_mut()?.1.push(word),
+        }
+    }
+    Some(all)
+}
+
+fn create_vnic(run: &mut Run, parsed: &Parsed) -> Step<i32> {
+    let vid = match parsed.value('v').map(str::parse::<u16>) {
+        None => 0,
+        Some(Ok(vid)) if (1..=4094).contains(&vid) => vid,
+        Some(_) => {
+            let text = format!(
+                "invalid VLAN identifier '{}'",
+                parsed.value('v').unwrap_or("")
+            );
+            return die(run, &text);
+        }
+    };
+    let mac = match parsed.value('m') {
+        None | Some("auto" | "random") => None,
+        Some("fixed") => return die(run, "'fixed' is not a valid MAC address"),
+        Some(text) => {
+            let bytes: Option<Vec<u8>> = text
+                .split(':')
+                .map(|b| u8::from_str_radix(b, 16).ok())
+                .collect();
+            match bytes.filter(|b| b.len() == 6) {
+                Some(bytes) => Some(bytes),
+                None => return die(run, "invalid MAC address"),
+            }
+        }
+    };
+    let (Some(over), [name]) = (parsed.value('l'), parsed.rest.as_slice()) else {
+        return usage(run);
+    };
+    if name.len() >= 32 {
+        return die(run, &format!("link name too long '{name}'"));
+    }
+    if !valid_link_name(name) {
+        return die(run, &format!("invalid link name '{name}'"));
+    }
+    let (host, _) = run.view();
+    let Some(below) = host.link(over).cloned() else {
+        return die(run, &format!("invalid link name '{over}'"));
+    };
+    let wanted: Vec<&str> = parsed.values('p').collect();
+    let list = wanted.join(",");
+    let Some(properties) = pairs(&list) else {
+        return die(run, "invalid vnic property");
+    };
+    let failed = |why: &str| format!("vnic creation over {over} failed: {why}");
+    if host.links.contains_key(name) {
+        return die(run, &failed("object already exists"));
+    }
+    let temporary = parsed.has('t');
+    if below.temporary && !temporary {
+        return die(
+            run,
+            &failed("can't create persistent object on top of temporary object"),
+        );
+    }
+    if below.class == LinkClass::Vnic {
+        return die(run, &failed("operation not supported"));
+    }
+    let mac = match mac {
+        // The lowest bit of the first byte is that of groups.
+        Some(bytes) if bytes[0] & 1 == 1 || bytes.iter().all(|b| *b == 0) => {
+            return die(run, &failed("invalid MAC address value"));
+        }
+        Some(bytes) => bytes
+            .iter()
+            .map(|b| format!("{b:x}"))
+            .collect::<Vec<_>>()
+            .join(":"),
+        None => host.mac(),
+    };
+    let taken = host
+        .links
+        .values()
+        .any(|l| l.active && l.over.as_deref() == Some(over) && l.mac == mac && l.vlan == vid);
+    if taken {
+        return die(run, &failed("MAC address is already in use"));
+    }
+    let mut link = Link::new(LinkClass::Vnic, Some(over.to_owned()), mac);
+    link.mac_kind = match parsed.value('m') {
+        None | Some("auto" | "random") => "random".to_owned(),
+        Some(_) => "fixed".to_owned(),
+    };
+    link.vlan = vid;
+    link.temporary = temporary;
+    host.links.insert(name.clone(), link);
+    for (property, values) in &properties {
+        match host.check_link_property(name, property, values) {
+            Ok(value) => set(host, name, property, &value, !temporary),
+            Err(why) => {
+                host.links.remove(name);
+                return die(run, &failed(why));
+            }
+        }
+    }
+    Ok(exit::OK)
+}
+
+fn set(host: &mut Host, name: &str, property: &str, value: &str, persistent: bool) {
+    if let Some(link) = host.links.get_mut(name) {
+        let put = |all: &mut BTreeMap<String, String>| match value {
+            "" => all.remove(property),
+            value => all.insert(property.to_owned(), value.to_owned()),
+        };
+        put(&mut link.properties);
+        if persistent {
+            put(&mut link.persistent);
+        }
+    }
+}
+
+fn create_etherstub(run: &mut Run, parsed: &Parsed) -> Step<i32> {
+    let [name] = parsed.rest.as_slice() else {
+        return usage(run);
+    };
+    if !valid_link_name(name) {
+        return die(run, &format!("invalid link name '{name}'"));
+    }
+    let host = run.host();
+    if host.links.contains_key(name) {
+        return die(run, "etherstub creation failed: object already exists");
+    }
+    let mac = host.mac();
+    let mut link = Link::new(LinkClass::Etherstub, None, mac);
+    link.temporary = parsed.has('t');
+    host.links.insert(name.clone(), link);
+    Ok(exit::OK)
+}
+
+fn delete(run: &mut Run, parsed: &Parsed, etherstub: bool) -> Step<i32> {
+    let [name] = parsed.rest.as_slice() else {
+        return usage(run);
+    };
+    let host = run.host();
+    let Some(link) = host.links.get(name).cloned() else {
+        return die(run, &format!("invalid link name '{name}'"));
+    };
+    match link.class {
+        LinkClass::Etherstub if !etherstub => {
+            return die(run, &format!("'{name}' is not a vnic"));
+        }
+        LinkClass::Vnic if etherstub => {
+            return die(run, &format!("'{name}' is not an etherstub"));
+        }
+        LinkClass::Vnic | LinkClass::Etherstub => {}
+        _ => return die(run, "vnic deletion failed: invalid argument"),
+    }
+    if host.link_in_use(name) {
+        return die(run, "vnic deletion failed: link busy");
+    }
+    match parsed.has('t') && !link.temporary {
+        // What was made to last comes back with the next boot of the host.
+        true => {
+            if let Some(link) = host.links.get_mut(name) {
+                link.active = false;
+            }
+        }
+        false => {
+            host.links.remove(name);
+        }
+    }
+    Ok(exit::OK)
+}
+
+/// The links that are shown: the one that is named, or all of a kind.
+fn chosen(host: &Host, parsed: &Parsed, wanted: impl Fn(&Link) -> bool) -> Vec<(String, Link)> {
+    host.links
+        .iter()
+        .filter(|(name, link)| match parsed.has('P') {
+            true => !link.temporary && parsed.rest.first().is_none_or(|n| n == *name),
+            false => link.active && parsed.rest.first().is_none_or(|n| n == *name),
+        })
+        .filter(|(_, link)| wanted(link))
+        .map(|(name, link)| (name.clone(), link.clone()))
+        .collect()
+}
+
+fn show_vnic(run: &mut Run, parsed: &Parsed) -> Step<i32> {
+    let host = run.host();
+    if let Some(name) = parsed.rest.first() {
+        match host.link(name).map(|link| link.class) {
+            None => {
+                return die(
+                    run,
+                    &format!("invalid vnic name '{name}': object not found"),
+                );
+            }
+            Some(LinkClass::Vnic) => {}
+            Some(class) => {
+                let text = format!(
+                    "datalink {name} is not a vnic: found class {}",
+                    class.word()
+                );
+                return die(run, &text);
+            }
+        }
+    }
+    if let Some(over) = parsed.value('l').filter(|over| host.link(over).is_none()) {
+        return die(
+            run,
+            &format!("invalid link name '{over}': object not found"),
+        );
+    }
+    let rows = chosen(host, parsed, |link| {
+        link.class == LinkClass::Vnic
+            && parsed
+                .value('l')
+                .is_none_or(|over| link.over.as_deref() == Some(over))
+    });
+    let rows = rows
+        .into_iter()
+        .map(|(name, link)| {
+            let zone = link.zone.clone().unwrap_or_default();
+            vec![
+                name,
+                link.over.unwrap_or_default(),
+                "1000".to_owned(),
+                link.mac,
+                link.mac_kind,
+                link.vlan.to_string(),
+                zone,
+            ]
+        })
+        .collect();
+    let mut columns = vec!["link", "over", "speed", "macaddress", "macaddrtype", "vid"];
+    let usual = columns.clone();
+    columns.push("zone");
+    let table = Table {
+        columns: &columns,
+        usual: &usual,
+        rows,
+    };
+    Ok(ofmt::print(
+        run,
+        "dladm",
+        &table,
+        parsed.has('p'),
+        parsed.value('o'),
+    ))
+}
+
+fn show_etherstub(run: &mut Run, parsed: &Parsed) -> Step<i32> {
+    let host = run.host();
+    if let Some(name) = parsed.rest.first() {
+        match host.link(name).map(|link| link.class) {
+            None => {
+                return die(
+                    run,
+                    &format!("invalid etherstub name '{name}': object not found"),
+                );
+            }
+            Some(LinkClass::Etherstub) => {}
+            Some(class) => {
+                let text = format!(
+                    "datalink {name} is not an etherstub: found class {}",
+                    class.word()
+                );
+                return die(run, &text);
+            }
+        }
+    }
+    let rows = chosen(host, parsed, |link| link.class == LinkClass::Etherstub);
+    let rows = rows.into_iter().map(|(name, _)| vec![name]).collect();
+    let table = Table {
+        columns: &["link"],
+        usual: &["link"],
+        rows,
+    };
+    Ok(ofmt::print(
+        run,
+        "dladm",
+        &table,
+        parsed.has('p'),
+        Some(parsed.value('o').unwrap_or("link")),
+    ))
+}
+
+fn show_link(run: &mut Run, parsed: &Parsed) -> Step<i32> {
+    let host = run.host();
+    if let Some(name) = parsed.rest.first().filter(|name| host.link(name).is_none()) {
+        return die(run, &format!("link {name} is not valid: object not found"));
+    }
+    let rows = chosen(host, parsed, |_| true)
+        .into_iter()
+        .map(|(name, link)| {
+            let mtu = host.link_property(&link, "mtu");
+            let zone = link.zone.clone().unwrap_or_default();
+            let state = match link.class {
+                LinkClass::Etherstub => "unknown",
+                _ => "up",
+            };
+            vec![
+                name,
+                zone,
+                link.class.word().to_owned(),
+                mtu,
+                state.to_owned(),
+                "--".to_owned(),
+                link.over.unwrap_or_else(|| "--".to_owned()),
+            ]
+        })
+        .collect();
+    let columns = ["link", "zone", "class", "mtu", "state", "bridge", "over"];
+    let usual = ["link", "class", "mtu", "state", "bridge", "over"];
+    let table = Table {
+        columns: &columns,
+        usual: &usual,
+        rows,
+    };
+    Ok(ofmt::print(
+        run,
+        "dladm",
+        &table,
+        parsed.has('p'),
+        parsed.value('o'),
+    ))
+}
+
+fn show_phys(run: &mut Run, parsed: &Parsed) -> Step<i32> {
+    let host = run.host();
+    if let Some(name) = parsed.rest.first().filter(|name| host.link(name).is_none()) {
+        return die(run, &format!("link {name} is not valid: object not found"));
+    }
+    let rows = chosen(host, parsed, |link| link.class == LinkClass::Phys)
+        .into_iter()
+        .map(|(name, _)| {
+            ["", "Ethernet", "up", "1000", "full", ""]
+                .iter()
+                .map(|c| match *c {
+                    "" => name.clone(),
+                    c => c.to_owned(),
+                })
+                .collect()
+        })
+        .collect();
+    let columns = ["link", "media", "state", "speed", "duplex", "device"];
+    let table = Table {
+        columns: &columns,
+        usual: &columns,
+        rows,
+    };
+    Ok(ofmt::print(
+        run,
+        "dladm",
+        &table,
+        parsed.has('p'),
+        parsed.value('o'),
+    ))
+}
+
+fn set_linkprop(run: &mut Run, parsed: &Parsed) -> Step<i32> {
+    let wanted: Vec<&str> = parsed.values('p').collect();
+    let list = wanted.join(",");
+    let [name] = parsed.rest.as_slice() else {
+        return usage(run);
+    };
+    let Some(all) = pairs(&list).filter(|all| !all.is_empty()) else {
+        return die(run, "link property must be specified");
+    };
+    let host = run.host();
+    let Some(link) = host.link(name) else {
+        return die(run, &format!("link {name} is not valid: object not found"));
+    };
+    let temporary = parsed.has('t');
+    if link.temporary && !temporary {
+        let text = format!(
+            "warning: cannot persist link property '{}' on '{name}': change cannot be persisted, specify -t/--temporary",
+            all[0].0
+        );
+        return die(run, &text);
+    }
+    let mut code = exit::OK;
+    for (property, values) in all {
+        let host = run.host();
+        match host.check_link_property(name, property, &values) {
+            Ok(value) => set(host, name, property, &value, !temporary),
+            Err(why) => {
+                run.complain(&format!(
+                    "dladm: warning: cannot set link property '{property}' on '{name}': {why}"
+                ));
+                code = exit::ERROR;
+            }
+        }
+        run.point("property")?;
+    }
+    Ok(code)
+}
+
+fn reset_linkprop(run: &mut Run, parsed: &Parsed) -> Step<i32> {
+    let [name] = parsed.rest.as_slice() else {
+        return usage(run);
+    };
+    let names: Vec<String> = match parsed.values('p').collect::<Vec<_>>().join(",") {
+        list if list.is_empty() => PROPERTIES.iter().map(|p| (*p).to_owned()).collect(),
+        list => list.split(',').map(str::to_owned).collect(),
+    };
+    let host = run.host();
+    if host.link(name).is_none() {
+        return die(run, &format!("link {name} is not valid: object not found"));
+    }
+    let mut code = exit::OK;
+    for property in names {
+        if !PROPERTIES.contains(&property.as_str()) {
+            run.complain(&format!("dladm: warning: cannot reset link property '{property}' on '{name}': unknown property"));
+            code = exit::ERROR;
+            continue;
+        }
+        set(run.host(), name, &property, "", !parsed.has('t'));
+    }
+    Ok(code)
+}
+
+fn show_linkprop(run: &mut Run, parsed: &Parsed) -> Step<i32> {
+    let host = run.host();
+    if let Some(name) = parsed.rest.first().filter(|name| host.link(name).is_none()) {
+        return die(run, &format!("link {name} is not valid: object not found"));
+    }
+    let asked: Vec<String> = match parsed.values('p').collect::<Vec<_>>().join(",") {
+        list if list.is_empty() => PROPERTIES
+            .iter()
+            .chain(READ_ONLY)
+            .map(|p| (*p).to_owned())
+            .collect(),
+        list => list.split(',').map(str::to_owned).collect(),
+    };
+    if let Some(unknown) = asked
+        .iter()
+        .find(|p| !PROPERTIES.contains(&p.as_str()) && !READ_ONLY.contains(&p.as_str()))
+    {
+        let text = format!("warning: invalid property '{unknown}'");
+        return die(run, &text);
+    }
+    let mut rows = Vec::new();
+    for (name, link) in chosen(host, parsed, |_| true) {
+        for property in &asked {
+            let value = match parsed.has('P') {
+                true => link.persistent.get(property).cloned().unwrap_or_default(),
+                false => host.link_property(&link, property),
+            };
+            let (default, possible) = match property.as_str() {
+                "mtu" => ("1500", ""),
+                "priority" => ("high", "low,medium,high"),
+                "protection" => ("", "mac-nospoof,restricted,ip-nospoof,dhcp-nospoof"),
+                _ => ("", ""),
+            };
+            let permission = if READ_ONLY.contains(&property.as_str()) {
+                "r-"
+            } else {
+                "rw"
+            };
+            let shown = match (value.as_str(), parsed.has('c')) {
+                ("", false) => "--",
+                (value, _) => value,
+            };
+            rows.push(
+                [&name, property, permission, shown, default, possible]
+                    .iter()
+                    .map(|c| (*c).to_owned().to_owned())
+                    .collect(),
+            );
+        }
+    }
+    let columns = ["link", "property", "perm", "value", "default", "possible"];
+    let table = Table {
+        columns: &columns,
+        usual: &columns,
+        rows,
+    };
+    Ok(ofmt::print(
+        run,
+        "dladm",
+        &table,
+        parsed.has('c'),
+        parsed.value('o'),
+    ))
+}

@@ -1,0 +1,492 @@
+//! ipadm(8), route(8), routeadm(8): the global zone's own addresses and routes.
+
+use std::net::IpAddr;
+
+use super::exit;
+use super::getopt::getopt;
+use super::host::{Address, Interface, Route};
+use super::ofmt::{self, Table};
+use super::run::{Run, Step};
+
+fn fail(run: &mut Run, text: &str) -> Step<i32> {
+    run.complain(&format!("ipadm: {text}"));
+    Ok(exit::ERROR)
+}
+
+/// Reads `ADDRESS[/PREFIX]`, with the prefix of its class if there is none.
+fn address(text: &str) -> Option<(IpAddr, u8)> {
+    let (address, prefix) = text
+        .split_once('/')
+        .map_or((text, None), |(a, p)| (a, Some(p)));
+    let address: IpAddr = address.parse().ok()?;
+    let most = if address.is_ipv4() { 32 } else { 128 };
+    let prefix = match (prefix, address) {
+        (Some(prefix), _) => prefix.parse().ok().filter(|p| *p <= most)?,
+        (None, IpAddr::V4(a)) => match a.octets()[0] {
+            0..=127 => 8,
+            128..=191 => 16,
+            _ => 24,
+        },
+        (None, IpAddr::V6(_)) => 64,
+    };
+    Some((address, prefix))
+}
+
+/// `ipadm args...`
+pub fn ipadm(run: &mut Run, args: &[String], _: &[u8]) -> Step<i32> {
+    let Some((command, args)) = args.split_first() else {
+        return show_addr(run, &[]);
+    };
+    match command.as_str() {
+        "create-if" => create_if(run, args),
+        "delete-if" => delete_if(run, args),
+        "show-if" => show_if(run, args),
+        "create-addr" => create_addr(run, args),
+        "delete-addr" => delete_addr(run, args),
+        "show-addr" => show_addr(run, args),
+        "enable-if" | "disable-if" | "up-addr" | "down-addr" | "refresh-addr" | "disable-addr"
+        | "enable-addr" | "set-prop" | "show-prop" | "reset-prop" | "set-ifprop"
+        | "show-ifprop" | "reset-ifprop" | "set-addrprop" | "show-addrprop" | "reset-addrprop" => {
+            run.complain(&format!(
+                "fakehost: ipadm {command} is not played by the fake host"
+            ));
+            Ok(exit::NOT_PLAYED)
+        }
+        other => {
+            run.complain(&format!(
+                "ipadm: unknown subcommand '{other}'\nusage:  ipadm <subcommand> <args> ..."
+            ));
+            Ok(exit::ERROR)
+        }
+    }
+}
+
+fn usage(run: &mut Run, command: &str) -> Step<i32> {
+    run.complain(&format!("usage:  ipadm {command} ..."));
+    Ok(exit::ERROR)
+}
+
+/// Whether an interface can be made on a link; says why not.
+fn plumb(run: &mut Run, name: &str, temporary: bool) -> Result<(), String> {
+    let host = run.host();
+    if host.interfaces.contains_key(name) {
+        return Err("Interface already exists".to_owned());
+    }
+    match host.links.get(name).filter(|l| l.active) {
+        None => Err("Interface does not exist".to_owned()),
+        Some(link) if link.zone.is_some() => Err("Interface does not exist".to_owned()),
+        Some(link) if link.class == super::LinkClass::Etherstub => {
+            Err("Operation not supported".to_owned())
+        }
+        Some(link) if link.temporary && !temporary => {
+            Err("Persistent operation on temporary object".to_owned())
+        }
+        Some(_) => {
+            let interface = Interface {
+                temporary,
+                ..Interface::default()
+            };
+            host.interfaces.insert(name.to_owned(), interface);
+            Ok(())
+        }
+    }
+}
+
+fn create_if(run: &mut Run, args: &[String]) -> Step<i32> {
+    let Ok(parsed) = getopt(args, "t", &[("temporary", 't')]) else {
+        return usage(run, "create-if");
+    };
+    let [name] = parsed.rest.as_slice() else {
+        return usage(run, "create-if");
+    };
+    match plumb(run, name, parsed.has('t')) {
+        Ok(()) => Ok(exit::OK),
+        Err(why) => fail(run, &format!("cannot create interface {name}: {why}")),
+    }
+}
+
+fn delete_if(run: &mut Run, args: &[String]) -> Step<i32> {
+    let [name] = args else {
+        return usage(run, "delete-if");
+    };
+    match run.host().interfaces.remove(name) {
+        Some(_) => Ok(exit::OK),
+        None => fail(
+            run,
+            &format!("cannot delete interface {name}: Interface does not exist"),
+        ),
+    }
+}
+
+fn create_addr(run: &mut Run, args: &[String]) -> Step<i32> {
+    let Ok(parsed) = getopt(
+        args,
+        "tT:a:di:p:w:1h:",
+        &[("temporary", 't'), ("type", 'T'), ("address", 'a')],
+    ) else {
+        return usage(run, "create-addr");
+    };
+    let (Some(kind), [object]) = (parsed.value('T'), parsed.rest.as_slice()) else {
+        return usage(run, "create-addr");
+    };
+    let cannot = |why: &str| format!("Could not create address: {why}");
+    let parts = object.split_once('/').filter(|(_, name)| {
+        name.len() < 32
+            && name.starts_with(|c: char| c.is_ascii_alphabetic())
+            && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')
+    });
+    let Some((interface, name)) = parts else {
+        return fail(
+            run,
+            &cannot(&format!("invalid address object name: {object}")),
+        );
+    };
+    let text = match (kind, parsed.value('a')) {
+        ("static", Some(text)) => {
+            let text = text
+                .strip_prefix("local=")
+                .unwrap_or(text)
+                .split(',')
+                .next()
+                .unwrap_or("");
+            match address(text) {
+                Some((address, prefix)) => format!("{address}/{prefix}"),
+                None => return fail(run, &format!("Invalid address {text}")),
+            }
+        }
+        ("dhcp" | "addrconf", None) => String::new(),
+        _ => return usage(run, "create-addr"),
+    };
+    let temporary = parsed.has('t');
+    let host = run.host();
+    match host.interfaces.get(interface) {
+        None => {
+            if let Err(why) = plumb(run, interface, temporary) {
+                return fail(run, &cannot(&why));
+            }
+            run.point("interface")?;
+        }
+        Some(i) if i.temporary && !temporary => {
+            return fail(run, &cannot("Persistent operation on temporary object"));
+        }
+        Some(_) => {}
+    }
+    let host = run.host();
+    let used = host
+        .interfaces
+        .values()
+        .flat_map(|i| i.addresses.values())
+        .any(|a| !text.is_empty() && a.address.split('/').next() == text.split('/').next());
+    let Some(found) = host.interfaces.get_mut(interface) else {
+        return fail(run, &cannot("Interface does not exist"));
+    };
+    if found.addresses.contains_key(name) {
+        return fail(run, &cannot("Address object already exists"));
+    }
+    if used {
+        return fail(run, &cannot("Address already in use"));
+    }
+    found.addresses.insert(
+        name.to_owned(),
+        Address {
+            kind: kind.to_owned(),
+            address: text,
+            temporary,
+            state: "ok".to_owned(),
+        },
+    );
+    Ok(exit::OK)
+}
+
+fn delete_addr(run: &mut Run, args: &[String]) -> Step<i32> {
+    let Ok(parsed) = getopt(args, "r", &[]) else {
+        return usage(run, "delete-addr");
+    };
+    let [object] = parsed.rest.as_slice() else {
+        return usage(run, "delete-addr");
+    };
+    let removed = object.split_once('/').and_then(|(interface, name)| {
+        run.host()
+            .interfaces
+            .get_mut(interface)?
+            .addresses
+            .remove(name)
+    });
+    match removed {
+        Some(_) => Ok(exit::OK),
+        None => fail(
+            run,
+            &format!("could not delete address {object}: Object not found"),
+        ),
+    }
+}
+
+fn show_addr(run: &mut Run, args: &[String]) -> Step<i32> {
+    let Ok(parsed) = getopt(args, "po:", &[("parsable", 'p'), ("output", 'o')]) else {
+        return usage(run, "show-addr");
+    };
+    let wanted = parsed.rest.first().cloned();
+    let mut rows: Vec<Vec<String>> = Vec::new();
+    for (interface, i) in &run.host().interfaces {
+        for (name, a) in &i.addresses {
+            let object = format!("{interface}/{name}");
+            let chosen = wanted.as_deref().is_none_or(|w| {
+                w == object || w.strip_suffix('/').is_some_and(|w| w == interface) || w == interface
+            });
+            if chosen {
+                let current = format!("U-{}", if a.temporary { "-" } else { "r" });
+                rows.push(vec![
+                    object,
+                    a.kind.clone(),
+                    a.state.clone(),
+                    current,
+                    a.address.clone(),
+                ]);
+            }
+        }
+    }
+    if rows.is_empty()
+        && let Some(object) = wanted
+    {
+        return fail(
+            run,
+            &format!("address object '{object}' not found: Object not found"),
+        );
+    }
+    let table = Table {
+        columns: &["addrobj", "type", "state", "current", "addr"],
+        usual: &["addrobj", "type", "state", "addr"],
+        rows,
+    };
+    Ok(ofmt::print(
+        run,
+        "ipadm",
+        &table,
+        parsed.has('p'),
+        parsed.value('o'),
+    ))
+}
+
+fn show_if(run: &mut Run, args: &[String]) -> Step<i32> {
+    let Ok(parsed) = getopt(args, "po:", &[("parsable", 'p'), ("output", 'o')]) else {
+        return usage(run, "show-if");
+    };
+    let wanted = parsed.rest.first();
+    let rows: Vec<Vec<String>> = run
+        .host()
+        .interfaces
+        .iter()
+        .filter(|(name, _)| wanted.is_none_or(|w| w == *name))
+        .map(|(name, i)| {
+            let persistent = if i.temporary { "---" } else { "46-" };
+            [name, "ok", "bm--------46", persistent]
+                .map(str::to_owned)
+                .to_vec()
+        })
+        .collect();
+    if let (true, Some(name)) = (rows.is_empty(), wanted) {
+        return fail(
+            run,
+            &format!("cannot get information for interface(s): {name}: Interface does not exist"),
+        );
+    }
+    let columns = ["ifname", "state", "current", "persistent"];
+    let table = Table {
+        columns: &columns,
+        usual: &columns,
+        rows,
+    };
+    Ok(ofmt::print(
+        run,
+        "ipadm",
+        &table,
+        parsed.has('p'),
+        parsed.value('o'),
+    ))
+}
+
+/// `route [-p] add|delete|get|show ...`
+pub fn route(run: &mut Run, args: &[String], _: &[u8]) -> Step<i32> {
+    let Ok(parsed) = getopt(args, "npqvfR:", &[]) else {
+        run.complain("usage: route [-fnpqv] [-R <root-dir>] cmd [[-<qualifers>] args]");
+        return Ok(exit::ERROR);
+    };
+    let words: Vec<&str> = parsed
+        .rest
+        .iter()
+        .map(String::as_str)
+        .filter(|w| !matches!(*w, "-n" | "-net" | "-inet" | "-host" | "-inet6"))
+        .collect();
+    match words.as_slice() {
+        ["add", destination, gateway] => {
+            if gateway.parse::<IpAddr>().is_err() {
+                run.complain(&format!("{gateway}: bad value"));
+                return Ok(exit::ERROR);
+            }
+            let same = run
+                .host()
+                .routes
+                .iter()
+                .any(|r| r.destination == *destination && r.gateway == *gateway);
+            let what = format!("add net {destination}: gateway {gateway}");
+            if same {
+                run.say(&format!("{what}: entry exists"));
+                return Ok(exit::ERROR);
+            }
+            let reachable = run
+                .host()
+                .interfaces
+                .values()
+                .flat_map(|i| i.addresses.values())
+                .any(|a| a.address.parse::<Cidr>().is_ok_and(|c| c.holds(gateway)));
+            if !reachable {
+                run.say(&format!("{what}: Network is unreachable"));
+                return Ok(exit::ERROR);
+            }
+            run.host().routes.push(Route {
+                destination: (*destination).to_owned(),
+                gateway: (*gateway).to_owned(),
+                persistent: parsed.has('p'),
+            });
+            run.say(&what);
+            Ok(exit::OK)
+        }
+        ["delete", destination, gateway] => {
+            let before = run.host().routes.len();
+            run.host()
+                .routes
+                .retain(|r| r.destination != *destination || r.gateway != *gateway);
+            let what = format!("delete net {destination}: gateway {gateway}");
+            if run.host().routes.len() == before {
+                run.say(&format!("{what}: not in table"));
+                return Ok(exit::ERROR);
+            }
+            run.say(&what);
+            Ok(exit::OK)
+        }
+        ["get", target] => {
+            let host = run.host();
+            let near = host.interfaces.iter().find(|(_, i)| {
+                i.addresses
+                    .values()
+                    .any(|a| a.address.parse::<Cidr>().is_ok_and(|c| c.holds(target)))
+            });
+            let text = match near {
+                Some((name, _)) => Some((name.clone(), None)),
+                None => host
+                    .routes
+                    .iter()
+                    .find(|r| r.destination == "default")
+                    .and_then(|r| {
+                        let out = host.interfaces.iter().find(|(_, i)| {
+                            i.addresses.values().any(|a| {
+                                a.address.parse::<Cidr>().is_ok_and(|c| c.holds(&r.gateway))
+                            })
+                        })?;
+                        Some((out.0.clone(), Some(r.gateway.clone())))
+                    }),
+            };
+            match text {
+                Some((interface, gateway)) => {
+                    run.say(&format!("   route to: {target}\ndestination: {target}"));
+                    if let Some(gateway) = gateway {
+                        run.say(&format!("    gateway: {gateway}"));
+                    }
+                    run.say(&format!("  interface: {interface}\n      flags: <UP,DONE>"));
+                    Ok(exit::OK)
+                }
+                None => {
+                    run.complain(&format!("{target}: not in table"));
+                    Ok(exit::ERROR)
+                }
+            }
+        }
+        ["show"] => {
+            let lines: Vec<String> = run
+                .host()
+                .routes
+                .iter()
+                .filter(|r| r.persistent)
+                .map(|r| format!("persistent: route add {} {}", r.destination, r.gateway))
+                .collect();
+            lines.iter().for_each(|line| run.say(line));
+            Ok(exit::OK)
+        }
+        _ => {
+            run.complain("usage: route [-fnpqv] [-R <root-dir>] cmd [[-<qualifers>] args]");
+            Ok(exit::ERROR)
+        }
+    }
+}
+
+/// An address with its network.
+struct Cidr(IpAddr, u8);
+
+impl std::str::FromStr for Cidr {
+    type Err = ();
+    fn from_str(text: &str) -> Result<Self, ()> {
+        address(text).map(|(a, p)| Cidr(a, p)).ok_or(())
+    }
+}
+
+impl Cidr {
+    fn holds(&self, other: &str) -> bool {
+        match (self.0, other.parse()) {
+            (IpAddr::V4(a), Ok(IpAddr::V4(b))) => {
+                let shift = 32 - u32::from(self.1);
+                shift == 32 || (a.to_bits() ^ b.to_bits()) >> shift == 0
+            }
+            (IpAddr::V6(a), Ok(IpAddr::V6(b))) => {
+                let shift = 128 - u32::from(self.1);
+                shift == 128 || (a.to_bits() ^ b.to_bits()) >> shift == 0
+            }
+            _ => false,
+        }
+    }
+}
+
+/// `routeadm [-e|-d NAME]... [-u]`
+pub fn routeadm(run: &mut Run, args: &[String], _: &[u8]) -> Step<i32> {
+    let Ok(parsed) = getopt(args, "e:d:up", &[]) else {
+        run.complain("usage: routeadm [-p [<option>]] [-R <root-dir>]");
+        return Ok(exit::USAGE);
+    };
+    for (letter, enabled) in [('e', true), ('d', false)] {
+        let names: Vec<String> = parsed.values(letter).map(str::to_owned).collect();
+        for name in names {
+            let service = format!("svc:/network/{name}:default");
+            match run.host().services.get_mut(&service) {
+                Some(service) => service.enabled = enabled,
+                None => {
+                    run.complain(&format!("routeadm: invalid option: {name}"));
+                    return Ok(exit::ERROR);
+                }
+            }
+        }
+    }
+    if parsed.has('u') {
+        for name in ["ipv4-forwarding", "ipv6-forwarding"] {
+            if let Some(s) = run
+                .host()
+                .services
+                .get_mut(&format!("svc:/network/{name}:default"))
+            {
+                s.state = if s.enabled { "online" } else { "disabled" }.to_owned();
+            }
+        }
+    }
+    if args.is_empty() || parsed.has('p') {
+        for name in ["ipv4-forwarding", "ipv6-forwarding"] {
+            let host = run.host();
+            let s = &host.services[&format!("svc:/network/{name}:default")];
+            let word = |on: bool| if on { "enabled" } else { "disabled" };
+            let line = format!(
+                "persistent={} default=disabled current={} {name}",
+                word(s.enabled),
+                word(s.state == "online")
+            );
+            run.say(&line);
+        }
+    }
+    Ok(exit::OK)
+}

@@ -1,0 +1,86 @@
+//! Tables of dladm(8) and ipadm(8) (libofmt): for people, or with `:` between fields that are asked for.
+
+use super::exit;
+use super::run::Run;
+
+/// A table: its columns, as named in lower case, and its rows.
+pub struct Table<'a> {
+    /// Every column there is.
+    pub columns: &'a [&'a str],
+    /// Those shown when nothing is asked for.
+    pub usual: &'a [&'a str],
+    /// A value for each of `columns`.
+    pub rows: Vec<Vec<String>>,
+}
+
+/// Prints a table; `parsable` is `-p` (or `-c`), `fields` is `-o`.
+pub fn print(
+    run: &mut Run,
+    tool: &str,
+    table: &Table,
+    parsable: bool,
+    fields: Option<&str>,
+) -> i32 {
+    let wanted: Vec<String> = match fields {
+        None if parsable => {
+            run.complain(&format!(
+                "{tool}: output fields must be specified in parsable mode"
+            ));
+            return exit::ERROR;
+        }
+        Some(all) if all.eq_ignore_ascii_case("all") && parsable => {
+            run.complain(&format!(
+                "{tool}: output field `all' invalid in parsable mode"
+            ));
+            return exit::ERROR;
+        }
+        None => table.usual.iter().map(|c| (*c).to_owned()).collect(),
+        Some(all) if all.eq_ignore_ascii_case("all") => {
+            table.columns.iter().map(|c| (*c).to_owned()).collect()
+        }
+        Some(list) => list.split(',').map(str::to_ascii_lowercase).collect(),
+    };
+    let mut places = Vec::new();
+    for field in &wanted {
+        match table.columns.iter().position(|c| c == field) {
+            Some(place) => places.push(place),
+            None if parsable => {
+                run.complain(&format!("{tool}: unknown output field `{field}'"));
+                return exit::ERROR;
+            }
+            None => run.complain(&format!("{tool}: warning: unknown output field `{field}'")),
+        }
+    }
+    if !parsable && !places.is_empty() {
+        let header: Vec<String> = places
+            .iter()
+            .map(|p| format!("{:<12}", table.columns[*p].to_ascii_uppercase()))
+            .collect();
+        run.say(header.concat().trim_end());
+    }
+    for row in &table.rows {
+        let line = match (parsable, places.as_slice()) {
+            // A field alone is printed as it is.
+            (true, [one]) => row[*one].clone(),
+            (true, places) => {
+                let cells: Vec<String> = places
+                    .iter()
+                    .map(|p| row[*p].replace('\\', "\\\\").replace(':', "\\:"))
+                    .collect();
+                cells.join(":")
+            }
+            (false, places) => {
+                let cells: Vec<String> = places
+                    .iter()
+                    .map(|p| match row[*p].as_str() {
+                        "" => format!("{:<12}", "--"),
+                        text => format!("{text:<12}"),
+                    })
+                    .collect();
+                cells.concat().trim_end().to_owned()
+            }
+        };
+        run.say(&line);
+    }
+    exit::OK
+}

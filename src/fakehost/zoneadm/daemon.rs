@@ -1,0 +1,553 @@
+//! zoneadmd(8): what makes zones ready, boots and halts them. It goes on when the zoneadm that asked is gone.
+
+use std::net::IpAddr;
+
+use super::check;
+use super::configured::Configured;
+use super::install::below;
+use crate::fakehost::disk::{Disk, Kind};
+use crate::fakehost::exit;
+use crate::fakehost::host::{Host, Inits, KernelZone, Link, LinkClass, ZoneMount, ZoneStatus};
+use crate::fakehost::run::{Run, Step, now};
+use crate::fakehost::store::IndexState;
+use crate::fakehost::zfs::Source;
+
+/// The longest path of an init, in bytes.
+const INIT_LONGEST: usize = 31;
+
+/// What marks a distribution to `lx_boot`, and the script that it runs then.
+const DISTRIBUTIONS: &[(&str, &str)] = &[
+    ("etc/redhat-release", "redhat"),
+    ("etc/lsb-release", "ubuntu"),
+    ("etc/debian_version", "debian"),
+    ("etc/alpine-release", "alpine"),
+    ("etc/SuSE-release", "suse"),
+    ("etc/void-release", "void"),
+];
+
+/// `zoneadmd -z ZONE COMMAND args...`
+pub fn zoneadmd(run: &mut Run, args: &[String], _: &[u8]) -> Step<i32> {
+    let [_, name, command, rest @ ..] = args else {
+        run.complain("usage: zoneadmd -z ZONE COMMAND");
+        return Ok(exit::USAGE);
+    };
+    let _lock = run.lock_file(&format!("{name}.zoneadmd.lock"))?;
+    let store = run.machine.configurations()?;
+    let (Some(entry), Ok(Some(document))) = (store.entry(name), store.load(name)) else {
+        run.complain(&format!("zone '{name}': No such zone configured"));
+        return Ok(exit::ERROR);
+    };
+    let zone = Configured::read(&document);
+    let docker = document
+        .named("attr")
+        .any(|a| a.attr("name") == Some("docker") && a.attr("value") == Some("true"));
+    let boot = Boot {
+        zone: &zone,
+        docker,
+        words: rest.to_vec(),
+    };
+    let status = run.host().zones.get(name).map(|z| z.status);
+    if status.is_none() && entry.state != IndexState::Installed {
+        say(
+            run,
+            name,
+            &format!("zone must be installed before {command}."),
+        );
+        return Ok(exit::ERROR);
+    }
+    use ZoneStatus::{Down, Ready, Running, ShuttingDown};
+    match (command.as_str(), status) {
+        ("ready", Some(Ready)) => {
+            say(run, name, "zone is already ready");
+            Ok(exit::OK)
+        }
+        ("ready", Some(_)) => {
+            let code = halt(run, &zone)?;
+            if code != exit::OK {
+                return Ok(code);
+            }
+            boot.ready(run)
+        }
+        ("ready", None) => boot.ready(run),
+        ("boot", None) => {
+            let code = boot.ready(run)?;
+            if code != exit::OK {
+                return Ok(code);
+            }
+            boot.boot(run)
+        }
+        ("boot", Some(Ready)) => boot.boot(run),
+        ("boot", Some(Running | ShuttingDown | Down)) => {
+            say(run, name, "zone is already booted");
+            Ok(exit::OK)
+        }
+        ("halt", None) => {
+            say(run, name, "zone is already halted");
+            Ok(exit::OK)
+        }
+        ("halt", Some(_)) => halt(run, &zone),
+        ("reboot", Some(Running)) => {
+            let code = halt(run, &zone)?;
+            if code != exit::OK {
+                return Ok(code);
+            }
+            let code = boot.ready(run)?;
+            if code != exit::OK {
+                return Ok(code);
+            }
+            boot.boot(run)
+        }
+        ("shutdown", Some(Running)) => {
+            // `/sbin/init 0` in the zone: a supervisor that never exits leaves it running, and the real zoneadm
+            // gives up after the stop timeout of svc:/system/zones.
+            say(run, name, "unable to shutdown zone");
+            Ok(exit::ERROR)
+        }
+        (command, _) => {
+            say(
+                run,
+                name,
+                &format!("{command} operation is invalid for the zone's state."),
+            );
+            Ok(exit::ERROR)
+        }
+    }
+}
+
+fn say(run: &mut Run, zone: &str, text: &str) {
+    run.complain(&format!("zone '{zone}': {text}"));
+}
+
+/// A zone that comes up.
+struct Boot<'a> {
+    zone: &'a Configured,
+    docker: bool,
+    words: Vec<String>,
+}
+
+impl Boot<'_> {
+    fn fail(&self, run: &mut Run, text: &str) -> Step<i32> {
+        say(run, &self.zone.name, text);
+        // What was made is taken down again, as by a halt.
+        teardown(run.host(), &self.zone.name);
+        Ok(exit::ERROR)
+    }
+
+    /// Makes the zone in the kernel, its mounts and its network.
+    fn ready(&self, run: &mut Run) -> Step<i32> {
+        let zone = self.zone;
+        let root = zone.root();
+        let mounted = below(run, &root);
+        if !mounted.is_empty() {
+            let text = format!(
+                "These file-systems are mounted on subdirectories of {root}:\n\t{}",
+                mounted.join("\n\t")
+            );
+            return self.fail(run, &text);
+        }
+        if run.disk().kind(&root) != Some(Kind::Directory) {
+            return self.fail(
+                run,
+                &format!("could not access {root}: No such file or directory"),
+            );
+        }
+        if let Some(text) = check::privileges(&zone.privileges) {
+            return self.fail(run, &text);
+        }
+        if let Err(text) = make_vnics(run.host(), zone) {
+            return self.fail(run, &text);
+        }
+        let id = run.host().zone_id();
+        let host = run.host();
+        host.zones.insert(
+            zone.name.clone(),
+            KernelZone {
+                id,
+                status: ZoneStatus::Ready,
+                brand: zone.brand.clone(),
+                path: zone.path.clone(),
+                booted: now(),
+                links: Vec::new(),
+                mounts: Vec::new(),
+                rctls: zone.rctls.clone(),
+                datasets: Vec::new(),
+                dead: None,
+                init: None,
+                stuck: None,
+                cpu: (0, 0),
+                memory: (0, 0),
+            },
+        );
+        run.point("created")?;
+        for mount in &zone.mounts {
+            let (host, disk) = run.view();
+            if let Err(text) = mount_in(host, disk, &root, mount) {
+                return self.fail(run, &text);
+            }
+            if let Some(z) = run.host().zones.get_mut(&zone.name) {
+                z.mounts.push(mount.clone());
+            }
+        }
+        run.point("mounted")?;
+        for dataset in &zone.datasets {
+            if let Err(text) = delegate(run, zone, dataset) {
+                return self.fail(run, &text);
+            }
+        }
+        if zone.exclusive {
+            for net in &zone.links {
+                if let Err(text) = give_link(run.host(), zone, &net.link) {
+                    return self.fail(run, &text);
+                }
+            }
+        }
+        run.point("ready")?;
+        Ok(exit::OK)
+    }
+
+    /// Runs the brand's boot hook and starts init.
+    fn boot(&self, run: &mut Run) -> Step<i32> {
+        let zone = self.zone;
+        let root = zone.root();
+        let mut words = self.words.clone();
+        if words.is_empty() {
+            words = zone
+                .bootargs
+                .split_whitespace()
+                .map(str::to_owned)
+                .collect();
+        }
+        let chosen = words
+            .iter()
+            .position(|w| w == "-i")
+            .and_then(|at| words.get(at + 1));
+        if let Some(init) = chosen {
+            if init.len() > INIT_LONGEST {
+                return self.fail(run, "could not set zone boot file");
+            }
+            if !run.disk().exists(&format!("{root}{init}")) {
+                return self.fail(
+                    run,
+                    &format!("could not boot zone: couldn't find {root}{init}"),
+                );
+            }
+        }
+        if zone.brand == "lx" {
+            if let Err(text) = distribution(run.disk(), &root, self.docker) {
+                let text = format!(
+                    "{text}\nzone '{}': could not boot zone: boot hook failed",
+                    zone.name
+                );
+                return self.fail(run, &text);
+            }
+        } else if zone.brand == "reddwarf" && chosen.is_none() {
+            let init = "/usr/lib/brand/reddwarf/init";
+            if !run.disk().exists(init) {
+                return self.fail(run, &format!("could not boot zone: couldn't find {init}"));
+            }
+        }
+        run.point("hooked")?;
+        let (host, disk) = run.view();
+        let dead = match zone.brand.as_str() {
+            "lx" => dead(host, disk, zone),
+            _ => None,
+        };
+        if let Some(z) = host.zones.get_mut(&zone.name) {
+            z.status = ZoneStatus::Running;
+            z.booted = now();
+            z.dead = dead;
+        }
+        if run.host().inits == Inits::Real {
+            super::super::real::start(run, zone)?;
+        }
+        run.point("booted")?;
+        Ok(exit::OK)
+    }
+}
+
+/// The VNICs of `global-nic`, made before the boot if they are not there.
+fn make_vnics(host: &mut Host, zone: &Configured) -> Result<(), String> {
+    for net in &zone.links {
+        let Some(over) = &net.global_nic else {
+            continue;
+        };
+        if host.links.contains_key(&net.link.name) {
+            continue;
+        }
+        if !host.links.get(over).is_some_and(|l| l.active) {
+            return Err(format!(
+                "dladm: invalid link name '{over}'\nfailed to create VNIC {}",
+                net.link.name
+            ));
+        }
+        let mac = net.mac.clone().unwrap_or_else(|| host.mac());
+        let mut link = Link::new(LinkClass::Vnic, Some(over.clone()), mac);
+        link.vlan = net
+            .vlan
+            .as_deref()
+            .and_then(|v| v.parse().ok())
+            .unwrap_or(0);
+        host.links.insert(net.link.name.clone(), link);
+    }
+    Ok(())
+}
+
+/// Mounts a file system of a zone: no part of the way may be a symbolic link, and what is missing becomes a directory.
+fn mount_in(host: &mut Host, disk: &Disk, root: &str, mount: &ZoneMount) -> Result<(), String> {
+    let parts: Vec<&str> = mount
+        .directory
+        .split('/')
+        .filter(|p| !p.is_empty())
+        .collect();
+    let mut at = root.to_owned();
+    for (n, part) in parts.iter().enumerate() {
+        at = format!("{at}/{part}");
+        match disk.kind(&at) {
+            Some(Kind::Symlink) => return Err(format!("{at} is a symlink")),
+            Some(Kind::Directory) => {}
+            Some(_) if n + 1 < parts.len() => return Err(format!("{at} is not a directory")),
+            Some(_) => {}
+            None => host.pending.push(crate::fakehost::disk::DiskOp::Directory {
+                at: at.clone(),
+                mode: 0o755,
+            }),
+        }
+    }
+    if mount.kind == "lofs" {
+        let (from, to) = (disk.kind(&mount.special), disk.kind(&at));
+        match from {
+            None => {
+                return Err(format!(
+                    "could not mount {}: {} does not exist",
+                    mount.directory, mount.special
+                ));
+            }
+            Some(Kind::File) if to != Some(Kind::File) => {
+                return Err(format!(
+                    "cannot mount {} on {at}: Not a directory",
+                    mount.special
+                ));
+            }
+            Some(Kind::Directory) if to == Some(Kind::File) => {
+                return Err(format!(
+                    "cannot mount {} on {at}: Not a directory",
+                    mount.special
+                ));
+            }
+            Some(_) => {}
+        }
+    }
+    Ok(())
+}
+
+/// Gives a dataset to a zone: from then on it is zoned.
+fn delegate(run: &mut Run, zone: &Configured, dataset: &str) -> Result<(), String> {
+    let (host, disk) = run.view();
+    if !host.has_dataset(dataset) {
+        return Err(format!(
+            "unable to set 'zoned' property: dataset {dataset} does not exist"
+        ));
+    }
+    if matches!(
+        host.mountpoint(dataset).1,
+        Source::Inherited(_) | Source::Default
+    ) {
+        return Err(format!(
+            "zfs dataset {dataset}: mountpoint cannot be inherited"
+        ));
+    }
+    if host
+        .zones
+        .values()
+        .any(|z| z.datasets.iter().any(|d| d == dataset))
+    {
+        return Err(format!("dataset {dataset} is in use by another zone"));
+    }
+    host.set_property(dataset, "zoned", Some("on"), disk)
+        .map_err(|(text, _)| text)?;
+    if let Some(z) = host.zones.get_mut(&zone.name) {
+        z.datasets.push(dataset.to_owned());
+    }
+    Ok(())
+}
+
+/// Gives a link to a zone, protected as its configuration says.
+fn give_link(
+    host: &mut Host,
+    zone: &Configured,
+    net: &crate::fakehost::host::ZoneLink,
+) -> Result<(), String> {
+    let again = host.zones[&zone.name]
+        .links
+        .iter()
+        .any(|l| l.name == net.name);
+    let plumbed = host.interfaces.contains_key(&net.name);
+    let failed = |why: &str| format!("failed to add network device '{}': {why}", net.name);
+    let Some(link) = host.links.get_mut(&net.name).filter(|l| l.active) else {
+        return Err(failed("object not found"));
+    };
+    if plumbed || link.zone.as_ref().is_some_and(|z| *z != zone.name) {
+        return Err(failed("link busy"));
+    }
+    if let Some(allowed) = &net.allowed {
+        if !again {
+            if link.properties.contains_key("protection") {
+                return Err(format!("Protection is already set on {}", net.name));
+            }
+            if link.properties.contains_key("allowed-ips") {
+                return Err(format!("allowed-ips is already set on {}", net.name));
+            }
+        }
+        let address = allowed.split('/').next().unwrap_or(allowed);
+        let ips = match link.properties.get("allowed-ips") {
+            Some(before) => format!("{before},{address}"),
+            None => address.to_owned(),
+        };
+        link.properties
+            .insert("protection".to_owned(), "ip-nospoof".to_owned());
+        link.properties.insert("allowed-ips".to_owned(), ips);
+    }
+    link.zone = Some(zone.name.clone());
+    if let Some(z) = host.zones.get_mut(&zone.name) {
+        z.links.push(net.clone());
+    }
+    Ok(())
+}
+
+/// What `lx_boot` finds out: which distribution the root is of, and that its script is there.
+fn distribution(disk: &Disk, root: &str, docker: bool) -> Result<(), String> {
+    let found = match docker {
+        true => Some("docker"),
+        false => DISTRIBUTIONS
+            .iter()
+            .find(|(marker, _)| disk.exists(&format!("{root}/{marker}")))
+            .map(|(_, name)| *name),
+    };
+    let Some(name) = found else {
+        return Err("Unsupported distribution!".to_owned());
+    };
+    let script = format!("/usr/lib/brand/lx/lx_boot_zone_{name}");
+    match disk.exists(&script) {
+        true => Ok(()),
+        false => Err(format!(
+            "/usr/lib/brand/lx/lx_boot[1]: .: {script}: cannot open [No such file or directory]"
+        )),
+    }
+}
+
+/// Why lxinit pauses for ever instead of starting init: the zone is `running` all the same.
+fn dead(host: &Host, disk: &Disk, zone: &Configured) -> Option<String> {
+    let links = &host.zones.get(&zone.name)?.links;
+    for (at, link) in links.iter().enumerate() {
+        if links[..at].iter().any(|l| l.name == link.name) {
+            return Some(format!(
+                "lxinit: ipadm_create_if({}): Interface already exists",
+                link.name
+            ));
+        }
+        if let (Some(allowed), Some(router)) = (&link.allowed, &link.router)
+            && !leads_out(allowed, router)
+        {
+            return Some(format!(
+                "lxinit: failed to add default route {router}: Network is unreachable"
+            ));
+        }
+    }
+    let init = format!("{}/sbin/init", zone.root());
+    // A link in the zone's root leads inside it: only that it is there is looked at.
+    match disk.kind(&init) {
+        None => Some("lxinit: execve(/sbin/init): No such file or directory".to_owned()),
+        Some(Kind::File) if disk.mode(&init).is_some_and(|mode| mode & 0o111 == 0) => {
+            Some("lxinit: execve(/sbin/init): Permission denied".to_owned())
+        }
+        Some(Kind::Directory) => Some("lxinit: execve(/sbin/init): Permission denied".to_owned()),
+        Some(_) => None,
+    }
+}
+
+/// Whether a router is a neighbour of an address with its prefix.
+fn leads_out(allowed: &str, router: &str) -> bool {
+    let (address, prefix) = allowed
+        .split_once('/')
+        .map_or((allowed, None), |(a, p)| (a, Some(p)));
+    let (Ok(address), Ok(router)) = (address.parse::<IpAddr>(), router.parse::<IpAddr>()) else {
+        return false;
+    };
+    let (a, r, bits) = match (address, router) {
+        (IpAddr::V4(a), IpAddr::V4(r)) => (
+            u128::from(a.to_bits()) << 96,
+            u128::from(r.to_bits()) << 96,
+            32,
+        ),
+        (IpAddr::V6(a), IpAddr::V6(r)) => (a.to_bits(), r.to_bits(), 128),
+        _ => return false,
+    };
+    // Without a prefix the class of the address decides.
+    let prefix: u32 = match (prefix.and_then(|p| p.parse().ok()), address) {
+        (Some(prefix), _) => prefix,
+        (None, IpAddr::V4(a)) => match a.octets()[0] {
+            0..=127 => 8,
+            128..=191 => 16,
+            _ => 24,
+        },
+        (None, IpAddr::V6(_)) => 64,
+    };
+    prefix < bits && (prefix == 0 || (a ^ r) >> (128 - prefix) == 0)
+}
+
+/// Takes a zone out of the kernel: its links lose every protection, its own or not, and are free.
+pub fn teardown(host: &mut Host, name: &str) {
+    host.zones.remove(name);
+    for link in host
+        .links
+        .values_mut()
+        .filter(|l| l.zone.as_deref() == Some(name))
+    {
+        link.zone = None;
+        link.properties.remove("protection");
+        link.properties.remove("allowed-ips");
+    }
+}
+
+/// Ends everything in a zone and takes it down.
+fn halt(run: &mut Run, zone: &Configured) -> Step<i32> {
+    let name = &zone.name;
+    let set = |run: &mut Run, status| {
+        if let Some(z) = run.host().zones.get_mut(name) {
+            z.status = status;
+        }
+    };
+    let stuck = |run: &mut Run, at| {
+        run.host()
+            .zones
+            .get(name)
+            .is_some_and(|z| z.stuck == Some(at))
+    };
+    set(run, ZoneStatus::ShuttingDown);
+    run.point("shutting_down")?;
+    // A process that cannot be ended: the call does not come back.
+    while stuck(run, ZoneStatus::ShuttingDown) {
+        run.away(|_| std::thread::sleep(std::time::Duration::from_millis(2)))?;
+    }
+    if run.host().inits == Inits::Real {
+        super::super::real::end(run, name)?;
+    }
+    set(run, ZoneStatus::Down);
+    run.point("down")?;
+    if stuck(run, ZoneStatus::Down) {
+        say(run, name, &format!("unable to unmount '{}'", zone.root()));
+        say(run, name, "unable to unmount file systems in zone");
+        say(run, name, "unable to destroy zone");
+        return Ok(exit::ERROR);
+    }
+    if let Some(z) = run.host().zones.get_mut(name) {
+        z.mounts.clear();
+    }
+    run.point("unmounted")?;
+    teardown(run.host(), name);
+    for net in zone.links.iter().filter(|n| n.global_nic.is_some()) {
+        run.host().links.remove(&net.link.name);
+    }
+    run.point("halted")?;
+    Ok(exit::OK)
+}

@@ -1,0 +1,409 @@
+//! zoneadm(8): states of zones and what leads from one to another.
+
+mod check;
+mod configured;
+mod daemon;
+mod hooks;
+mod install;
+
+#[cfg(test)]
+mod tests;
+
+pub use configured::Configured;
+pub use daemon::zoneadmd;
+pub use hooks::brand;
+
+use super::Reply;
+use super::exit;
+use super::getopt::{Parsed, getopt};
+use super::host::ZoneStatus;
+use super::machine::Running;
+use super::run::{Run, Step, Stop};
+use super::store::{ConfigStore, IndexEntry, IndexState};
+use super::xml::Element;
+use super::zonecfg::{Flavour, valid_zone_name};
+
+/// The subcommands with their usage.
+const COMMANDS: &[(&str, &str)] = &[
+    ("help", "help"),
+    ("boot", "boot [-- boot_arguments]"),
+    ("halt", "halt"),
+    ("ready", "ready"),
+    ("shutdown", "shutdown [-r [-- boot_arguments]]"),
+    ("reboot", "reboot [-- boot_arguments]"),
+    ("list", "list [-cinpv]"),
+    ("verify", "verify"),
+    ("install", "install [-x nodataset] [brand-specific args]"),
+    ("uninstall", "uninstall [-F] [brand-specific args]"),
+    (
+        "clone",
+        "clone [-m method] [-s <ZFS snapshot>] [brand-specific args] zonename",
+    ),
+    ("move", "move zonepath"),
+    ("detach", "detach [-n] [brand-specific args]"),
+    ("attach", "attach [-F] [-n <path>] [brand-specific args]"),
+    ("mark", "mark incomplete"),
+];
+
+/// What a zone is, in the kernel or in the index file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum State {
+    /// Not in the kernel.
+    Index(IndexState),
+    /// In the kernel.
+    Kernel(ZoneStatus),
+}
+
+impl State {
+    /// As listings have it.
+    pub fn word(self) -> &'static str {
+        match self {
+            State::Index(state) => state.word(),
+            State::Kernel(status) => status.word(),
+        }
+    }
+}
+
+/// A zone that a command is about.
+pub struct Target {
+    /// Its name.
+    pub name: String,
+    /// Its line in the index file.
+    pub entry: IndexEntry,
+    /// Its configuration as a document.
+    pub document: Element,
+    /// Its configuration.
+    pub configured: Configured,
+}
+
+fn usage(run: &mut Run, wrong: &str) -> Step<i32> {
+    if !wrong.is_empty() {
+        run.complain(&format!("zoneadm: {wrong}"));
+    }
+    run.complain("usage:\tzoneadm help\n\tzoneadm [-z <zone>] [-u <uuid-match>] list\n\tzoneadm {-z <zone>|-u <uuid-match>} <subcommand>");
+    Ok(exit::USAGE)
+}
+
+fn sub_usage(run: &mut Run, command: &str) -> Step<i32> {
+    let text = COMMANDS
+        .iter()
+        .find(|(name, _)| *name == command)
+        .map_or("", |(_, text)| text);
+    run.complain(&format!("usage:\t{text}"));
+    Ok(exit::USAGE)
+}
+
+/// Ends with `zoneadm: zone 'NAME': TEXT`.
+fn fail(run: &mut Run, zone: &str, text: &str) -> Step<i32> {
+    run.complain(&format!("zoneadm: zone '{zone}': {text}"));
+    Ok(exit::ERROR)
+}
+
+/// `zoneadm args...`
+pub fn zoneadm(run: &mut Run, args: &[String], _: &[u8]) -> Step<i32> {
+    let parsed = match getopt(args, "u:z:R:", &[]) {
+        Ok(parsed) => parsed,
+        Err(_) => return usage(run, ""),
+    };
+    let Some((command, args)) = parsed.rest.split_first() else {
+        return usage(run, "");
+    };
+    if command == "help" {
+        for (_, text) in COMMANDS {
+            run.say(text);
+        }
+        return Ok(exit::OK);
+    }
+    if !COMMANDS.iter().any(|(name, _)| name == command) {
+        return match command.as_str() {
+            "mount" | "unmount" | "apply" => {
+                run.complain(&format!(
+                    "fakehost: zoneadm {command} is not played by the fake host"
+                ));
+                Ok(exit::NOT_PLAYED)
+            }
+            other => usage(run, &format!("{other}: unknown subcommand")),
+        };
+    }
+    let store = run.machine.configurations()?;
+    let zone = match (parsed.value('z'), parsed.value('u')) {
+        (Some(name), _) => Some(name.to_owned()),
+        (None, Some(uuid)) => match store.index()?.into_iter().find(|e| e.uuid == uuid) {
+            Some(entry) => Some(entry.name),
+            None => {
+                run.complain(&format!("zoneadm: {uuid}: No such zone configured"));
+                return Ok(exit::ERROR);
+            }
+        },
+        (None, None) => None,
+    };
+    if command == "list" {
+        return list(run, &store, zone.as_deref(), args);
+    }
+    let Some(name) = zone else {
+        return usage(run, "a zone must be specified");
+    };
+    if name == "global" {
+        return fail(
+            run,
+            &name,
+            &format!("{command} operation is invalid for the global zone."),
+        );
+    }
+    let known = valid_zone_name(&name).then(|| store.entry(&name)).flatten();
+    let Some(entry) = known else {
+        run.complain(&format!("zoneadm: {name}: No such zone configured"));
+        return Ok(exit::ERROR);
+    };
+    let Ok(Some(document)) = store.load(&name) else {
+        return fail(run, &name, "Invalid document");
+    };
+    let target = Target {
+        configured: Configured::read(&document),
+        name,
+        entry,
+        document,
+    };
+    match command.as_str() {
+        "boot" | "halt" | "ready" | "reboot" | "shutdown" => {
+            transition(run, &target, command, args)
+        }
+        "verify" => verify(run, &target),
+        "mark" => mark(run, &store, &target, args),
+        "install" => install::install(run, &store, &target, args),
+        "uninstall" => install::uninstall(run, &store, &target, args),
+        "clone" => install::clone(run, &store, &target, args),
+        "move" => install::relocate(run, &store, &target, args),
+        "detach" => install::detach(run, &store, &target, args),
+        _ => install::attach(run, &store, &target, args),
+    }
+}
+
+impl Run<'_> {
+    /// The state of a zone whose line in the index is known.
+    pub(super) fn state_of(&mut self, entry: &IndexEntry) -> State {
+        match self.host().zones.get(&entry.name) {
+            Some(zone) => State::Kernel(zone.status),
+            None => State::Index(entry.state),
+        }
+    }
+
+    /// Waits for what another does; being killed meanwhile stops nobody else.
+    pub(super) fn wait_for(&mut self, other: Running) -> Step<Reply> {
+        let killed = self.killed();
+        self.away(|_| other.wait_unless(&killed))?
+            .ok_or(Stop::Killed)
+    }
+}
+
+/// Whether a command may be given in a state; says why not.
+fn allowed(run: &mut Run, target: &Target, command: &str) -> Result<(), i32> {
+    let state = run.state_of(&target.entry);
+    let mut refuse = |text: String| {
+        run.complain(&format!("zoneadm: zone '{}': {text}", target.name));
+        Err(exit::ERROR)
+    };
+    use IndexState::{Configured, Incomplete, Installed};
+    match (command, state) {
+        (
+            "install" | "uninstall" | "clone" | "move" | "detach" | "attach" | "mark",
+            State::Kernel(_),
+        ) => refuse(format!("{command} operation is invalid for running zones.")),
+        ("install" | "clone" | "attach", State::Index(Installed)) => {
+            refuse("is already installed.".to_owned())
+        }
+        ("install" | "clone" | "attach", State::Index(Incomplete)) => {
+            refuse("zone is incomplete; uninstall required.".to_owned())
+        }
+        ("uninstall", State::Index(Configured)) => {
+            refuse("is already in state 'configured'.".to_owned())
+        }
+        (
+            "boot" | "ready" | "halt" | "move" | "detach" | "mark",
+            State::Index(Configured | Incomplete),
+        ) => refuse(format!("must be installed before {command}.")),
+        ("reboot" | "shutdown", State::Index(_)) => refuse("not running".to_owned()),
+        ("reboot" | "shutdown", State::Kernel(status)) if status != ZoneStatus::Running => {
+            refuse(format!("must be running before {command}."))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// What zoneadmd does for zoneadm.
+fn transition(run: &mut Run, target: &Target, command: &str, args: &[String]) -> Step<i32> {
+    let known = if command == "shutdown" { "r" } else { "" };
+    let Ok(parsed) = getopt(args, known, &[]) else {
+        return sub_usage(run, command);
+    };
+    if !parsed.rest.is_empty() && matches!(command, "halt" | "ready") {
+        return sub_usage(run, command);
+    }
+    if let Err(code) = allowed(run, target, command) {
+        return Ok(code);
+    }
+    let halted = !run.host().zones.contains_key(&target.name);
+    if halted && matches!(command, "boot" | "ready") && !check::verify(run, target) {
+        return Ok(exit::ERROR);
+    }
+    run.point("verified")?;
+    let mut words = vec!["-z".to_owned(), target.name.clone(), command.to_owned()];
+    if parsed.has('r') {
+        words.push("-r".to_owned());
+    }
+    words.extend(parsed.rest.iter().cloned());
+    let daemon = run.machine.helper("zoneadmd", &words, true)?;
+    let reply = run.wait_for(daemon)?;
+    run.err.push_str(&String::from_utf8_lossy(&reply.stderr));
+    if reply.killed || reply.code != exit::OK {
+        return fail(run, &target.name, "call to zoneadmd failed");
+    }
+    Ok(exit::OK)
+}
+
+fn verify(run: &mut Run, target: &Target) -> Step<i32> {
+    Ok(match check::verify(run, target) {
+        true => exit::OK,
+        false => exit::ERROR,
+    })
+}
+
+fn mark(run: &mut Run, store: &ConfigStore, target: &Target, args: &[String]) -> Step<i32> {
+    if args != ["incomplete".to_owned()] {
+        return sub_usage(run, "mark");
+    }
+    if let Err(code) = allowed(run, target, "mark") {
+        return Ok(code);
+    }
+    store.set_state(&target.name, IndexState::Incomplete, None)?;
+    Ok(exit::OK)
+}
+
+/// A line of a listing.
+struct Line {
+    id: Option<u64>,
+    name: String,
+    state: &'static str,
+    path: String,
+    uuid: String,
+    brand: String,
+    ip: &'static str,
+    debug: Option<u64>,
+}
+
+fn line(run: &mut Run, store: &ConfigStore, entry: &IndexEntry) -> Line {
+    let state = run.state_of(entry);
+    let document = store.load(&entry.name).ok().flatten();
+    let configured = document.as_ref().map(Configured::read);
+    let host = run.host();
+    let zone = host.zones.get(&entry.name);
+    Line {
+        id: zone.map(|z| z.id),
+        name: entry.name.clone(),
+        state: state.word(),
+        path: zone.map_or(entry.path.clone(), |z| z.path.clone()),
+        uuid: entry.uuid.clone(),
+        brand: configured
+            .as_ref()
+            .map_or("???".to_owned(), |c| c.brand.clone()),
+        ip: match configured.is_some_and(|c| c.exclusive) {
+            true => "excl",
+            false => "shared",
+        },
+        debug: host.debug_ids.get(&entry.name).copied(),
+    }
+}
+
+fn list(run: &mut Run, store: &ConfigStore, zone: Option<&str>, args: &[String]) -> Step<i32> {
+    let known = match run.host().flavour {
+        Flavour::Omnios => "cinpv",
+        Flavour::Gate => "cinpv",
+    };
+    let parsed = match getopt(args, known, &[]) {
+        Ok(parsed) if parsed.rest.is_empty() => parsed,
+        _ => return sub_usage(run, "list"),
+    };
+    if zone.is_some() && (parsed.has('c') || parsed.has('i')) {
+        return sub_usage(run, "list");
+    }
+    if parsed.has('p') && parsed.has('v') {
+        run.complain("zoneadm: -p and -v are mutually exclusive");
+        return Ok(exit::ERROR);
+    }
+    let global = Line {
+        id: Some(0),
+        name: "global".to_owned(),
+        state: "running",
+        path: "/".to_owned(),
+        uuid: String::new(),
+        brand: "ipkg".to_owned(),
+        ip: "shared",
+        debug: Some(0),
+    };
+    let mut lines = Vec::new();
+    let index = store.index()?;
+    match zone {
+        Some("global") => lines.push(global),
+        Some(name) => match index.iter().find(|e| e.name == name) {
+            Some(entry) => lines.push(line(run, store, entry)),
+            None => {
+                run.complain(&format!("zoneadm: {name}: No such zone configured"));
+                return Ok(exit::ERROR);
+            }
+        },
+        None => {
+            if !parsed.has('n') {
+                lines.push(global);
+            }
+            let mut all: Vec<Line> = index.iter().map(|e| line(run, store, e)).collect();
+            all.retain(|l| match l.state {
+                "configured" | "incomplete" => parsed.has('c'),
+                "installed" => parsed.has('c') || parsed.has('i'),
+                "running" => true,
+                // Zones that are neither up nor down are told only with the others.
+                _ => parsed.has('c') || parsed.has('i') || l.id.is_some(),
+            });
+            // Zones in the kernel come first.
+            all.sort_by_key(|l| l.id.is_none());
+            lines.extend(all);
+        }
+    }
+    print(run, &lines, &parsed);
+    Ok(exit::OK)
+}
+
+fn print(run: &mut Run, lines: &[Line], parsed: &Parsed) {
+    let omnios = run.host().flavour == Flavour::Omnios;
+    if parsed.has('v') {
+        run.say(&format!(
+            "{:>4} {:<16} {:<10} {:<30} {:<8} {:<6}",
+            "ID", "NAME", "STATUS", "PATH", "BRAND", "IP"
+        ));
+    }
+    for l in lines {
+        let id = l.id.map_or("-".to_owned(), |id| id.to_string());
+        let text = if parsed.has('v') {
+            format!(
+                "{id:>4} {:<16} {:<10} {:<30} {:<8} {:<6}",
+                l.name, l.state, l.path, l.brand, l.ip
+            )
+        } else if parsed.has('p') {
+            let debug = match omnios {
+                true => format!(":{}", l.debug.map_or(String::new(), |d| d.to_string())),
+                false => String::new(),
+            };
+            format!(
+                "{id}:{}:{}:{}:{}:{}:{}{debug}",
+                l.name,
+                l.state,
+                l.path.replace(':', "\\:"),
+                l.uuid,
+                l.brand,
+                l.ip
+            )
+        } else {
+            l.name.clone()
+        };
+        run.say(&text);
+    }
+}

@@ -1,0 +1,509 @@
+use crate::fakehost::zfs::tests::Bench;
+use crate::fakehost::{Action, Fault, When, ZoneStatus};
+
+/// A configuration of an lx zone with one link.
+fn configuration(name: &str) -> String {
+    format!(
+        "create -b\nset brand=lx\nset zonepath=/tank/zones/{name}\nset ip-type=exclusive\nadd net\nset physical={name}n0\nset allowed-address=10.88.0.17/24\nset defrouter=10.88.0.1\nend\nadd fs\nset dir=/rd/ctl\nset special=/tank/ctl\nset type=lofs\nend\n"
+    )
+}
+
+/// A host with a sandbox image, an etherstub, and the zone `a` configured.
+fn bench() -> Bench {
+    let bench = Bench::new();
+    let disk = bench.machine.disk().clone();
+    bench.do_all(&[
+        "zfs create tank/zones",
+        "zfs create tank/ctl",
+        "zfs create tank/img",
+        "dladm create-etherstub -t rdstub0",
+    ]);
+    for directory in ["sbin", "etc"] {
+        std::fs::create_dir_all(disk.real(&format!("/tank/img/root/{directory}"))).unwrap();
+    }
+    std::fs::write(disk.real("/tank/img/root/etc/alpine-release"), "3").unwrap();
+    let init = disk.real("/tank/img/root/sbin/init");
+    std::fs::write(&init, "#!").unwrap();
+    use std::os::unix::fs::PermissionsExt as _;
+    std::fs::set_permissions(&init, std::fs::Permissions::from_mode(0o755)).unwrap();
+    bench.do_all(&["zfs snapshot tank/img@ready"]);
+    configure(&bench, "a");
+    bench
+}
+
+fn configure(bench: &Bench, name: &str) {
+    std::fs::write(bench.machine.disk().real("/tmp/cfg"), configuration(name)).unwrap();
+    bench.do_all(&[
+        &format!("zonecfg -z {name} -f /tmp/cfg"),
+        &format!("dladm create-vnic -t -l rdstub0 -p mtu=1500 {name}n0"),
+    ]);
+}
+
+fn state(bench: &Bench) -> String {
+    let (_, line) = bench.ask("zoneadm -z a list -p");
+    line.split(':').nth(2).unwrap_or("").to_owned()
+}
+
+#[test]
+fn states_and_what_leads_on_are_those_of_the_real_zoneadm() {
+    let bench = bench();
+    let install = "zoneadm -z a install -s tank/img@ready";
+    let uninstall = "zoneadm -z a uninstall -F";
+    for (line, code, part, after) in [
+        (
+            "zoneadm -z nope list -p",
+            1,
+            "zoneadm: nope: No such zone configured\n",
+            "configured",
+        ),
+        ("zoneadm -z a list -cp", 2, "usage", "configured"),
+        ("zoneadm list -pv", 1, "mutually exclusive", "configured"),
+        (
+            "zoneadm -z a boot",
+            1,
+            "zoneadm: zone 'a': must be installed before boot.\n",
+            "configured",
+        ),
+        (
+            "zoneadm -z a halt",
+            1,
+            "must be installed before halt.",
+            "configured",
+        ),
+        (
+            uninstall,
+            1,
+            "zoneadm: zone 'a': is already in state 'configured'.\n",
+            "configured",
+        ),
+        (
+            "zoneadm -z a install",
+            1,
+            "The installation source must be specified.",
+            "incomplete",
+        ),
+        (
+            install,
+            1,
+            "zoneadm: zone 'a': zone is incomplete; uninstall required.\n",
+            "incomplete",
+        ),
+        (
+            "zoneadm -z a boot",
+            1,
+            "must be installed before boot.",
+            "incomplete",
+        ),
+        (uninstall, 0, "", "configured"),
+        (
+            install,
+            0,
+            "rmdir: directory \"/tank/zones/a/cores\"",
+            "installed",
+        ),
+        (
+            install,
+            1,
+            "zoneadm: zone 'a': is already installed.\n",
+            "installed",
+        ),
+        (
+            "zoneadm -z a halt",
+            0,
+            "zone 'a': zone is already halted\n",
+            "installed",
+        ),
+        (
+            "zoneadm -z a reboot",
+            1,
+            "zoneadm: zone 'a': not running\n",
+            "installed",
+        ),
+        ("zoneadm -z a shutdown", 1, "not running", "installed"),
+        ("zoneadm -z a ready", 0, "", "ready"),
+        (
+            uninstall,
+            1,
+            "zoneadm: zone 'a': uninstall operation is invalid for running zones.\n",
+            "ready",
+        ),
+        ("zoneadm -z a boot", 0, "", "running"),
+        (
+            "zoneadm -z a boot",
+            0,
+            "zone 'a': zone is already booted\n",
+            "running",
+        ),
+        (
+            install,
+            1,
+            "install operation is invalid for running zones.",
+            "running",
+        ),
+        (
+            "dladm delete-vnic -t an0",
+            1,
+            "dladm: vnic deletion failed: link busy\n",
+            "running",
+        ),
+        (
+            "zfs destroy -r tank/zones/a",
+            1,
+            "cannot unmount '/tank/zones/a': Device busy\n",
+            "running",
+        ),
+        (
+            "zfs unmount tank/ctl",
+            1,
+            "cannot unmount '/tank/ctl': Device busy\n",
+            "running",
+        ),
+        (
+            "zoneadm -z a shutdown",
+            1,
+            "zone 'a': unable to shutdown zone\n",
+            "running",
+        ),
+        ("zoneadm -z a ready", 0, "", "ready"),
+        ("zoneadm -z a halt", 0, "", "installed"),
+        (
+            "zoneadm -z a uninstall",
+            1,
+            "Input not from terminal and -F not specified",
+            "installed",
+        ),
+        ("zoneadm -z a mark incomplete", 0, "", "incomplete"),
+        (uninstall, 0, "", "configured"),
+        (
+            "zfs list -Ho name tank/zones/a",
+            1,
+            "dataset does not exist",
+            "configured",
+        ),
+        ("dladm delete-vnic -t an0", 0, "", "configured"),
+        ("zonecfg -z a delete -F", 0, "", ""),
+    ] {
+        let (got, text) = bench.ask(line);
+        assert_eq!(got, code, "{line}: {text}");
+        assert!(text.contains(part), "{line}: {text}");
+        if !after.is_empty() {
+            assert_eq!(state(&bench), after, "after {line}");
+        }
+    }
+}
+
+#[test]
+fn listings_have_the_fields_of_omnios() {
+    let bench = bench();
+    bench.do_all(&[
+        "zoneadm -z a install -s tank/img@ready",
+        "zoneadm -z a boot",
+    ]);
+    let (_, text) = bench.ask("zoneadm list -cp");
+    let lines: Vec<&str> = text.lines().collect();
+    assert_eq!(lines[0], "0:global:running:/::ipkg:shared:0");
+    let fields: Vec<&str> = lines[1].split(':').collect();
+    assert_eq!(fields.len(), 8);
+    assert_ne!(fields[0], "-");
+    assert_eq!(
+        [fields[1], fields[2], fields[3], fields[5], fields[6]],
+        ["a", "running", "/tank/zones/a", "lx", "excl"]
+    );
+    bench.do_all(&["zoneadm -z a halt"]);
+    assert_eq!(
+        bench.ask("zoneadm list -p").1,
+        "0:global:running:/::ipkg:shared:0\n"
+    );
+    assert!(bench.ask("zoneadm list -ip").1.contains("\n-:a:installed:"));
+    assert_eq!(bench.ask("zoneadm list -cn").1, "a\n");
+}
+
+#[test]
+fn a_boot_is_refused_for_what_the_real_one_refuses() {
+    let bench = bench();
+    let disk = bench.machine.disk().clone();
+    bench.do_all(&["zoneadm -z a install -s tank/img@ready"]);
+    let refused = |part: &str| {
+        let (code, text) = bench.ask("zoneadm -z a boot");
+        assert!(code == 1 && text.contains(part), "{part}: {text}");
+        assert!(
+            text.ends_with("zoneadm: zone 'a': call to zoneadmd failed\n"),
+            "{text}"
+        );
+        assert_eq!(state(&bench), "installed");
+    };
+    bench.do_all(&["dladm set-linkprop -t -p protection=mac-nospoof an0"]);
+    refused("Protection is already set");
+    bench.do_all(&[
+        "dladm reset-linkprop -t -p protection an0",
+        "dladm set-linkprop -t -p allowed-ips=10.0.0.1 an0",
+    ]);
+    refused("allowed-ips is already set");
+    bench.do_all(&[
+        "dladm reset-linkprop -t -p allowed-ips an0",
+        "ipadm create-if -t an0",
+    ]);
+    refused("failed to add network device");
+    bench.do_all(&["ipadm delete-if an0", "dladm delete-vnic -t an0"]);
+    refused("failed to add network device");
+    bench.do_all(&[
+        "dladm create-vnic -t -l rdstub0 an0",
+        "zfs create -o mountpoint=/tank/zones/a/root/x tank/x",
+    ]);
+    refused("These file-systems are mounted on subdirectories");
+    bench.do_all(&["zfs destroy tank/x"]);
+    let marker = disk.real("/tank/zones/a/root/etc/alpine-release");
+    std::fs::remove_file(&marker).unwrap();
+    refused("Unsupported distribution!");
+    std::fs::write(&marker, "3").unwrap();
+    let lx = disk.real("/usr/lib/brand/lx/lx_boot_zone_alpine");
+    std::fs::rename(&lx, lx.with_extension("away")).unwrap();
+    refused("lx_boot_zone_alpine");
+    std::fs::rename(lx.with_extension("away"), &lx).unwrap();
+    std::fs::remove_dir_all(disk.real("/tank/zones/a/root/rd")).unwrap();
+    std::os::unix::fs::symlink("/etc", disk.real("/tank/zones/a/root/rd")).unwrap();
+    refused("is a symlink");
+    std::fs::remove_file(disk.real("/tank/zones/a/root/rd")).unwrap();
+    bench.do_all(&["zoneadm -z a boot"]);
+    assert!(disk.exists("/tank/zones/a/root/rd/ctl"));
+    assert_eq!(
+        bench
+            .ask("dladm show-linkprop -c -o value -p protection,allowed-ips an0")
+            .1,
+        "ip-nospoof\n10.88.0.17\n"
+    );
+    bench.do_all(&["zoneadm -z a halt"]);
+    assert_eq!(
+        bench
+            .ask("dladm show-linkprop -c -o value -p protection,allowed-ips an0")
+            .1,
+        "\n\n"
+    );
+    bench.do_all(&["zfs unmount tank/ctl", "zfs destroy tank/ctl"]);
+    let (code, text) = bench.ask("zoneadm -z a boot");
+    assert!(
+        code == 1 && text.contains("could not verify fs /rd/ctl: could not access /tank/ctl"),
+        "{text}"
+    );
+}
+
+#[test]
+fn running_is_not_alive() {
+    let bench = bench();
+    let disk = bench.machine.disk().clone();
+    bench.do_all(&["zoneadm -z a install -s tank/img@ready"]);
+    let dead = || bench.machine.state().unwrap().zones["a"].dead.clone();
+    let init = disk.real("/tank/zones/a/root/sbin/init");
+    std::fs::remove_file(&init).unwrap();
+    bench.do_all(&["zoneadm -z a boot"]);
+    assert!(dead().unwrap().contains("/sbin/init"));
+    bench.do_all(&["zoneadm -z a halt"]);
+    std::fs::copy(disk.real("/tank/img/root/sbin/init"), &init).unwrap();
+    bench.do_all(&["zoneadm -z a boot"]);
+    assert_eq!(dead(), None);
+    let id = || bench.machine.state().unwrap().zones["a"].id;
+    let before = id();
+    bench.do_all(&[
+        "dladm set-linkprop -t -p protection=mac-nospoof an0",
+        "ctl zone-reboot a",
+    ]);
+    assert_ne!(id(), before);
+    assert_eq!(
+        bench
+            .ask("dladm show-linkprop -c -o value -p protection an0")
+            .1,
+        "ip-nospoof\n"
+    );
+    bench.do_all(&["zoneadm -z a halt"]);
+    std::fs::write(
+        disk.real("/tmp/cfg"),
+        "select net physical=an0\nset defrouter=10.99.0.1\nend\n",
+    )
+    .unwrap();
+    bench.do_all(&["zonecfg -z a -f /tmp/cfg", "zoneadm -z a boot"]);
+    assert!(dead().unwrap().contains("default route"));
+}
+
+#[test]
+fn what_dies_half_way_leaves_what_the_real_one_leaves() {
+    let bench = bench();
+    let fault = |tool: &str, point: &str, action: Action| {
+        let fault = Fault {
+            id: 900,
+            tool: Some(tool.to_owned()),
+            contains: None,
+            nth: 1,
+            when: When::Halfway(Some(point.to_owned())),
+            action,
+        };
+        bench
+            .machine
+            .change(|host, _| host.faults.push(fault))
+            .unwrap();
+    };
+    let install = "zoneadm -z a install -s tank/img@ready";
+    for (tool, point, origin) in [
+        ("zoneadm", "incomplete", Some("-\n")),
+        ("brand", "destroyed", None),
+        ("brand", "cloned", Some("tank/img@ready\n")),
+    ] {
+        fault(tool, point, Action::Crash);
+        let reply = bench.run(install);
+        assert!(reply.killed || reply.code == 1, "{tool} {point}");
+        bench.machine.idle();
+        assert_eq!(state(&bench), "incomplete", "{tool} {point}");
+        let (code, text) = bench.ask("zfs list -Ho origin tank/zones/a");
+        assert_eq!(
+            (code == 0).then_some(text.as_str()),
+            origin,
+            "{tool} {point}"
+        );
+        if origin.is_none() {
+            // Only the directory is left: it is enough for the hook.
+            assert!(
+                bench.machine.disk().exists("/tank/zones/a") || {
+                    std::fs::create_dir(bench.machine.disk().real("/tank/zones/a")).unwrap();
+                    true
+                }
+            );
+        }
+        bench.do_all(&["zoneadm -z a uninstall -F"]);
+        assert_eq!(state(&bench), "configured");
+    }
+    bench.do_all(&[install]);
+    // The client of a boot dies; zoneadmd goes on.
+    fault("zoneadmd", "mounted", Action::Stall);
+    let boot = bench
+        .machine
+        .start("zoneadm", &["-z", "a", "boot"].map(str::to_owned), b"");
+    while state(&bench) != "ready" {
+        std::thread::yield_now();
+    }
+    boot.kill();
+    assert!(boot.wait().killed);
+    while bench.run("ctl release 900").code != 0 {
+        std::thread::yield_now();
+    }
+    bench.machine.idle();
+    assert_eq!(state(&bench), "running");
+    // The caller is killed, the tool is not.
+    fault("zoneadm", "verified", Action::Orphan);
+    assert!(bench.run("zoneadm -z a halt").killed);
+    bench.machine.idle();
+    assert_eq!(state(&bench), "installed");
+    // zoneadmd dies with the zone half down; the next halt takes it away.
+    bench.do_all(&["zoneadm -z a boot"]);
+    fault("zoneadmd", "down", Action::Crash);
+    assert_eq!(bench.run("zoneadm -z a halt").code, 1);
+    assert_eq!(state(&bench), "down");
+    assert_eq!(
+        bench.ask("zoneadm -z a boot"),
+        (0, "zone 'a': zone is already booted\n".to_owned())
+    );
+    bench.do_all(&["zoneadm -z a halt"]);
+    assert_eq!(state(&bench), "installed");
+}
+
+#[test]
+fn a_second_command_on_a_zone_waits_for_the_first() {
+    let bench = bench();
+    let stall = Fault {
+        id: 7,
+        tool: Some("brand".to_owned()),
+        contains: None,
+        nth: 1,
+        when: When::Before,
+        action: Action::Stall,
+    };
+    bench
+        .machine
+        .change(|host, _| host.faults.push(stall))
+        .unwrap();
+    let words = |line: &str| -> Vec<String> { line.split(' ').map(str::to_owned).collect() };
+    let first = bench
+        .machine
+        .start("zoneadm", &words("-z a install -s tank/img@ready"), b"");
+    while state(&bench) != "incomplete" {
+        std::thread::yield_now();
+    }
+    let second = bench
+        .machine
+        .start("zoneadm", &words("-z a uninstall -F"), b"");
+    // Other zones do not wait.
+    configure(&bench, "b");
+    bench.do_all(&["zoneadm -z b install -s tank/img@ready"]);
+    assert_eq!(state(&bench), "incomplete");
+    while bench.run("ctl release 7").code != 0 {
+        std::thread::yield_now();
+    }
+    assert_eq!(first.wait().code, 0);
+    assert_eq!(second.wait().code, 0);
+    assert_eq!(state(&bench), "configured");
+}
+
+#[test]
+fn a_halt_can_hang_or_stay_half_way() {
+    let bench = bench();
+    bench.do_all(&[
+        "zoneadm -z a install -s tank/img@ready",
+        "zoneadm -z a boot",
+        "ctl zone-stuck a down",
+    ]);
+    let (code, text) = bench.ask("zoneadm -z a halt");
+    assert!(code == 1 && text.contains("unable to unmount"), "{text}");
+    assert_eq!(state(&bench), "down");
+    bench.do_all(&["ctl zone-stuck a shutting_down"]);
+    let halt = bench
+        .machine
+        .start("zoneadm", &["-z", "a", "halt"].map(str::to_owned), b"");
+    while state(&bench) != "shutting_down" {
+        std::thread::yield_now();
+    }
+    bench.do_all(&["ctl zone-stuck a no"]);
+    assert_eq!(halt.wait().code, 0);
+    assert_eq!(state(&bench), "installed");
+}
+
+#[test]
+fn a_reboot_of_the_host_keeps_what_lasts() {
+    let bench = bench();
+    bench.do_all(&[
+        "zoneadm -z a install -s tank/img@ready",
+        "zoneadm -z a boot",
+        "dladm create-vnic -l e1000g0 keep0",
+        "dladm set-linkprop -p mtu=1400 keep0",
+        "dladm set-linkprop -t -p maxbw=50 keep0",
+        "ipadm create-addr -t -T static -a 10.88.0.1/24 keep0/v4",
+        "ctl reboot",
+    ]);
+    assert_eq!(state(&bench), "installed");
+    assert_eq!(
+        bench.ask("dladm show-link -p -o link").1,
+        "e1000g0\nkeep0\n"
+    );
+    assert_eq!(
+        bench
+            .ask("dladm show-linkprop -c -o value -p mtu,maxbw keep0")
+            .1,
+        "1400\n\n"
+    );
+    assert_eq!(
+        bench.ask("ipadm show-addr -p -o addrobj").1,
+        "lo0/v4\nlo0/v6\n"
+    );
+    assert_eq!(bench.ask("zfs list -Ho mounted tank/zones/a").1, "yes\n");
+    bench.do_all(&["ctl pool tank late", "ctl reboot"]);
+    assert_eq!(bench.ask("zfs list tank").0, 1);
+    let (code, text) = bench.ask("zoneadm -z a boot");
+    assert!(code == 1, "{text}");
+    bench.do_all(&[
+        "zpool import tank",
+        "dladm create-etherstub -t rdstub0",
+        "dladm create-vnic -t -l rdstub0 an0",
+        "zoneadm -z a boot",
+    ]);
+    assert_eq!(
+        bench.machine.state().unwrap().zones["a"].status,
+        ZoneStatus::Running
+    );
+}
