@@ -13,13 +13,13 @@ use super::serve::{self, ServeError, Served};
 use crate::api::actions::kubelet::Agents;
 use crate::api::authenticate::Peer;
 use crate::auth::node::{NODES, PREFIX};
-use crate::auth::{AUTHENTICATED, Authorizer, User};
+use crate::auth::{AUTHENTICATED, Authorizer as _, Decision, User};
 use crate::controllers::client::Transport;
 use crate::net::{Ipam, IpamError};
-use crate::node::Authenticate;
 use crate::node::agent::{self, Pods, Setup};
 use crate::node::register::{Registration, host_addresses, host_capacity, host_info};
 use crate::node::simulated::SimulatedSupplies;
+use crate::node::{Allow, Authenticate};
 use crate::storage::{ConfigError, StoragePoolConfig};
 use crate::zone::ZoneRuntime;
 use crate::zone::simulated::{Delays, Simulated};
@@ -77,6 +77,10 @@ pub struct Arguments {
     /// Registries (HOST:PORT) that are asked by plain HTTP.
     #[arg(long, value_delimiter = ',')]
     insecure_registry: Vec<String>,
+    /// With --kubeconfig: whose client certificates the node's own API takes, a PEM file; by default the authority in the
+    /// kubeconfig.
+    #[arg(long = "kubelet-client-ca-file")]
+    client_ca: Option<PathBuf>,
     /// The port of the node's own API; 0 takes a free one.
     #[arg(long, default_value_t = 10250)]
     kubelet_port: u16,
@@ -144,14 +148,18 @@ pub fn run(mut arguments: Arguments) -> Result<(), AgentError> {
                         let (authentication, peer) = (authentication.clone(), Peer::new(shown));
                         Box::new(move |headers| {
                             let known = authentication.authenticate(&mut headers.clone(), &peer);
-                            known.ok().map(|(user, _)| user)
+                            std::future::ready(known.ok().map(|(user, _)| user)).boxed()
                         })
                     });
+                    let allow: Allow = Arc::new(move |user, wants| {
+                        let decision = authorizer.authorize(user, wants);
+                        std::future::ready(matches!(decision, Decision::Allow(_))).boxed()
+                    });
                     let api = NodeApi {
-                        agents,
+                        agents: Some(agents),
                         tls,
                         authenticate,
-                        authorizer,
+                        allow,
                     };
                     nodes
                         .run(Clients::InProcess(transport), Some(api), ends)
@@ -161,6 +169,8 @@ pub fn run(mut arguments: Arguments) -> Result<(), AgentError> {
             Ok(serve::blocking(work)??)
         }
         Some(path) => serve::blocking(async move {
+            #[cfg(target_os = "linux")]
+            let client_ca = plan.arguments.client_ca.clone();
             let wrong = |cause: String| AgentError::Kubeconfig {
                 path: path.clone(),
                 cause,
@@ -170,11 +180,16 @@ pub fn run(mut arguments: Arguments) -> Result<(), AgentError> {
             let config = kube::Config::from_custom_kubeconfig(config, &Default::default())
                 .await
                 .map_err(|error| wrong(error.to_string()))?;
+            let authority = config.root_cert.clone().unwrap_or_default();
             let client =
                 kube::Client::try_from(config).map_err(|error| wrong(error.to_string()))?;
+            #[cfg(target_os = "linux")]
+            let api = Some(nodes.joined_api(&path, authority, client.clone(), client_ca)?);
+            #[cfg(not(target_os = "linux"))]
+            let api = None;
             println!("{}", nodes.next_line(&path));
             let ends = CancellationToken::new();
-            let running = tokio::spawn(nodes.run(Clients::Remote(client), None, ends.clone()));
+            let running = tokio::spawn(nodes.run(Clients::Remote(client), api, ends.clone()));
             serve::ended().await?;
             ends.cancel();
             let _ = running.await;
@@ -267,11 +282,11 @@ struct Nodes {
 #[derive(Clone)]
 #[cfg_attr(not(target_os = "linux"), expect(dead_code))]
 struct NodeApi {
-    /// Where nodes without a port are found.
-    agents: Arc<Agents>,
+    /// Where nodes without a port are found, if that is in this process.
+    agents: Option<Arc<Agents>>,
     tls: rustls::ServerConfig,
     authenticate: Authenticate,
-    authorizer: Arc<dyn Authorizer>,
+    allow: Allow,
 }
 
 #[cfg(target_os = "linux")]
@@ -292,10 +307,12 @@ impl NodeApi {
             logs: setup.logs.clone(),
             node: name.to_owned(),
             authenticate: self.authenticate,
-            authorizer: self.authorizer,
+            allow: self.allow,
         };
         if kubelet.logs.is_none() {
-            self.agents.add(name, Box::new(move || kubelet.dial()));
+            if let Some(agents) = self.agents {
+                agents.add(name, Box::new(move || kubelet.dial()));
+            }
             return;
         }
         match tokio::net::TcpListener::bind(("0.0.0.0", port)).await {
@@ -483,6 +500,40 @@ impl Nodes {
         Ok(Nodes {
             nodes: vec![(name, maker)],
             kubelet_port: plan.arguments.kubelet_port,
+        })
+    }
+
+    /// What the API of nodes that joined by `path` is served with: the API server there judges who asks.
+    #[cfg(target_os = "linux")]
+    fn joined_api(
+        &self,
+        path: &std::path::Path,
+        authority: Vec<Vec<u8>>,
+        client: kube::Client,
+        client_ca: Option<PathBuf>,
+    ) -> Result<NodeApi, AgentError> {
+        use crate::auth::pki::{ClientCertificates, authorities, of_node};
+        use crate::node::kubelet::reviews::Reviews;
+        let wrong = |error: &dyn std::fmt::Display| AgentError::Host(error.to_string());
+        let (named, trusted) = match client_ca {
+            Some(file) => (
+                file.clone(),
+                authorities(&file).map_err(|error| wrong(&error))?,
+            ),
+            None => {
+                let trusted = authority.into_iter().map(Into::into).collect();
+                (path.to_owned(), trusted)
+            }
+        };
+        let clients = ClientCertificates::new(&trusted, &named).map_err(|error| wrong(&error))?;
+        let names = self.nodes.iter().map(|(name, _)| name.clone());
+        let names: Vec<String> = names.chain(host_addresses()).collect();
+        let reviews = Reviews::new(client, clients.clone());
+        Ok(NodeApi {
+            agents: None,
+            tls: of_node(&names, &clients).map_err(|error| wrong(&error))?,
+            authenticate: reviews.authenticate(),
+            allow: reviews.allow(),
         })
     }
 

@@ -25,14 +25,18 @@ mod worker;
 
 use std::sync::Arc;
 
-use crate::auth::User;
+use futures::future::BoxFuture;
+
+use crate::auth::{Attributes, User};
 use crate::zone::ZoneName;
 
 /// Who sends a request, by its headers; nobody if its credentials are no good.
-pub type Who = Box<dyn Fn(&http::HeaderMap) -> Option<User> + Send + Sync>;
+pub type Who = Box<dyn Fn(&http::HeaderMap) -> BoxFuture<'static, Option<User>> + Send + Sync>;
 /// Who sends the requests of a connection, by its client certificates.
 pub type Authenticate =
     Arc<dyn Fn(Vec<rustls::pki_types::CertificateDer<'static>>) -> Who + Send + Sync>;
+/// Whether a user may do something.
+pub type Allow = Arc<dyn Fn(&User, &Attributes<'_>) -> BoxFuture<'static, bool> + Send + Sync>;
 
 /// The name of a pod's zone: `rd-` and its uid.
 pub fn zone_name(uid: &str) -> ZoneName {

@@ -168,6 +168,7 @@ impl Supplies for SimulatedSupplies {
                     (IMAGE_ID.to_owned(), image.clone()),
                     (IMAGE.to_owned(), image),
                 ]),
+                beside: None,
                 root: Root::Directory("/".into()),
                 command: vec![container.name.clone()],
                 environment: Vec::new(),

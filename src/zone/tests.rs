@@ -27,6 +27,7 @@ pub(crate) fn process(name: &str, generation: u32, behaviour: &str) -> ProcessSp
             generation,
         },
         labels: BTreeMap::from([(BEHAVIOUR.into(), behaviour.into())]),
+        beside: None,
         root: Root::Directory("/".into()),
         command: vec!["true".into()],
         environment: Vec::new(),

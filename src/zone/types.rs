@@ -287,6 +287,9 @@ pub struct ProcessSpec {
     pub id: ProcessId,
     /// What the caller wants to find again.
     pub labels: BTreeMap<String, String>,
+    /// It sees the processes of this one, which must run; nothing means what the zone says.
+    #[serde(default)]
+    pub beside: Option<String>,
     /// Its root.
     pub root: Root,
     /// The program and its arguments; never empty.

@@ -28,7 +28,7 @@ pub use issue::Issued;
 use issue::Leaf;
 pub use request::{Request, Terms};
 pub use subject::Subject;
-pub use tls::ClientCertificates;
+pub use tls::{ClientCertificates, of_node};
 
 /// Why keys and certificates cannot be had. Each names the file and what to do.
 #[derive(Debug, thiserror::Error)]

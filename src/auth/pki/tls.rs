@@ -39,6 +39,23 @@ pub(super) fn server_config(
     Ok(config)
 }
 
+/// TLS of a node that is reached under `names`: a certificate that only it vouches for, as of upstream's agents, and
+/// client certificates asked for and judged by whom `clients` is handed to.
+///
+/// # Errors
+/// [`PkiError::Issue`], [`PkiError::Tls`].
+pub fn of_node(names: &[String], clients: &ClientCertificates) -> Result<ServerConfig, PkiError> {
+    let issued = rcgen::generate_simple_self_signed(names).map_err(|cause| PkiError::Issue {
+        what: "the serving certificate of a node".into(),
+        cause: cause.to_string(),
+    })?;
+    let key = rustls::pki_types::PrivatePkcs8KeyDer::from(issued.signing_key.serialize_der());
+    Ok(ServerConfig::builder_with_provider(provider())
+        .with_safe_default_protocol_versions()?
+        .with_client_cert_verifier(Arc::new(clients.clone()))
+        .with_single_cert(vec![issued.cert.der().clone()], key.into())?)
+}
+
 /// The serving certificate of the moment: a renewed one serves the next connection.
 #[derive(Debug)]
 pub(super) struct Serving(ArcSwap<CertifiedKey>);

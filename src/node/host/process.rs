@@ -338,6 +338,13 @@ impl Host {
         Ok(ProcessSpec {
             id: process.clone(),
             labels: BTreeMap::from([(IMAGE.to_owned(), shown), (IMAGE_ID.to_owned(), digest)]),
+            beside: spec
+                .ephemeral_containers
+                .iter()
+                .flatten()
+                .find(|ephemeral| ephemeral.name == container.name)
+                .and_then(|ephemeral| ephemeral.target_container_name.clone())
+                .filter(|target| !target.is_empty()),
             root,
             command,
             environment: environment

@@ -2,7 +2,8 @@
 
 use http::Method;
 
-use crate::auth::{ANONYMOUS, Attributes, Authorizer, Decision, User};
+use crate::auth::{ANONYMOUS, Attributes, User};
+use crate::node::Allow;
 
 /// What may be asked for under a path is a part of the node: any of these parts is enough.
 fn parts(path: &str) -> Vec<&'static str> {
@@ -46,8 +47,8 @@ fn verb(method: &Method) -> &'static str {
 ///
 /// # Errors
 /// 401 for who is not known, 403 for who may not.
-pub fn check(
-    authorizer: &dyn Authorizer,
+pub async fn check(
+    allow: &Allow,
     node: &str,
     user: Option<&User>,
     method: &Method,
@@ -57,7 +58,7 @@ pub fn check(
         return Err((401, "Unauthorized".into()));
     };
     let (parts, verb) = (parts(path), verb(method));
-    let allowed = parts.iter().any(|part| {
+    for part in &parts {
         let wants = Attributes {
             verb,
             version: "v1",
@@ -67,19 +68,18 @@ pub fn check(
             path,
             ..Attributes::default()
         };
-        matches!(authorizer.authorize(user, &wants), Decision::Allow(_))
-    });
-    match allowed {
-        true => Ok(()),
-        false => Err((
-            403,
-            format!(
-                "Forbidden (user={}, verb={verb}, resource=nodes, subresource(s)=[{}])\n",
-                user.name,
-                parts.join(" ")
-            ),
-        )),
+        if allow(user, &wants).await {
+            return Ok(());
+        }
     }
+    Err((
+        403,
+        format!(
+            "Forbidden (user={}, verb={verb}, resource=nodes, subresource(s)=[{}])\n",
+            user.name,
+            parts.join(" ")
+        ),
+    ))
 }
 
 #[cfg(test)]
@@ -87,20 +87,16 @@ mod tests {
     use super::*;
 
     /// Lets who has `VERB PART` as a group.
-    struct Groups;
-
-    impl Authorizer for Groups {
-        fn authorize(&self, user: &User, wants: &Attributes<'_>) -> Decision {
+    fn groups() -> Allow {
+        std::sync::Arc::new(|user, wants| {
             assert_eq!((wants.resource, wants.name), ("nodes", "n1"));
-            match user.in_group(&format!("{} {}", wants.verb, wants.subresource)) {
-                true => Decision::Allow(String::new()),
-                false => Decision::NoOpinion(String::new()),
-            }
-        }
+            let allowed = user.in_group(&format!("{} {}", wants.verb, wants.subresource));
+            Box::pin(std::future::ready(allowed))
+        })
     }
 
-    #[test]
-    fn a_path_asks_for_a_part_of_the_node() {
+    #[tokio::test]
+    async fn a_path_asks_for_a_part_of_the_node() {
         let exec = "/exec/default/web/c";
         for (method, path, enough) in [
             (Method::GET, "/pods", &["get pods", "get proxy"][..]),
@@ -123,7 +119,7 @@ mod tests {
                 "create proxy",
             ] {
                 let user = User::new("u", &[group]);
-                let told = check(&Groups, "n1", Some(&user), &method, path);
+                let told = check(&groups(), "n1", Some(&user), &method, path).await;
                 assert_eq!(
                     told.is_ok(),
                     enough.contains(&group),
@@ -131,12 +127,16 @@ mod tests {
                 );
             }
         }
-        let code = |user: Option<&User>| check(&Groups, "n1", user, &Method::GET, exec);
+        let allow = groups();
+        let code = async |user: Option<&User>| check(&allow, "n1", user, &Method::GET, exec).await;
         let anonymous = User::new(ANONYMOUS, &["get proxy"]);
-        assert_eq!(code(None), Err((401, "Unauthorized".into())));
-        assert_eq!(code(Some(&anonymous)), Err((401, "Unauthorized".into())));
+        assert_eq!(code(None).await, Err((401, "Unauthorized".into())));
         assert_eq!(
-            code(Some(&User::new("u", &[]))),
+            code(Some(&anonymous)).await,
+            Err((401, "Unauthorized".into()))
+        );
+        assert_eq!(
+            code(Some(&User::new("u", &[]))).await,
             Err((
                 403,
                 "Forbidden (user=u, verb=get, resource=nodes, subresource(s)=[proxy])\n".into()

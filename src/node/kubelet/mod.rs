@@ -5,6 +5,7 @@ mod access;
 mod converse;
 mod logs;
 mod portforward;
+pub mod reviews;
 mod spdy;
 mod stats;
 mod websocket;
@@ -14,6 +15,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use futures::FutureExt as _;
 use http::{Method, Request, Response, StatusCode, header};
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt as _, Full};
@@ -27,8 +29,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::agent::Pods;
 use super::supplies::Supplies;
-use super::{Authenticate, Who, zone_name};
-use crate::auth::{AUTHENTICATED, Authorizer, MASTERS, User};
+use super::{Allow, Authenticate, Who, zone_name};
+use crate::auth::{AUTHENTICATED, MASTERS, User};
 use crate::zone::{ExecSpec, ProcessId, ZoneRuntime};
 
 /// The body of an answer.
@@ -50,7 +52,7 @@ pub struct Kubelet {
     /// Who asks.
     pub authenticate: Authenticate,
     /// Who may ask for what.
-    pub authorizer: Arc<dyn Authorizer>,
+    pub allow: Allow,
 }
 
 /// Serves until `ends` is cancelled.
@@ -106,7 +108,7 @@ impl Kubelet {
         let (own, other) = tokio::io::duplex(BUFFER);
         let kubelet = self.clone();
         let server = User::new("kube-apiserver-kubelet-client", &[MASTERS, AUTHENTICATED]);
-        let who: Who = Box::new(move |_| Some(server.clone()));
+        let who: Who = Box::new(move |_| std::future::ready(Some(server.clone())).boxed());
         tokio::spawn(async move { kubelet.converse(other, who).await });
         own
     }
@@ -213,13 +215,9 @@ impl Kubelet {
         request: Request<Incoming>,
         who: &Who,
     ) -> Result<Response<Body>, Refusal> {
-        access::check(
-            self.authorizer.as_ref(),
-            &self.node,
-            who(request.headers()).as_ref(),
-            request.method(),
-            request.uri().path(),
-        )?;
+        let user = who(request.headers()).await;
+        let (method, path) = (request.method(), request.uri().path());
+        access::check(&self.allow, &self.node, user.as_ref(), method, path).await?;
         let path: Vec<String> = request
             .uri()
             .path()

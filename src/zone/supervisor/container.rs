@@ -28,7 +28,7 @@ pub struct Stage {
     pub spec: ProcessSpec,
     /// Control groups to join.
     pub groups: Vec<PathBuf>,
-    /// It has a terminal on its standard input.
+    /// It gets a terminal of its own, whose other end it hands over.
     pub tty: bool,
     /// Join the surroundings of this process instead of building them, and run this command in them.
     pub join: Option<(i32, Vec<String>)>,
@@ -60,7 +60,7 @@ pub fn run(fd: i32) -> std::process::ExitCode {
         return 128.into();
     }
     let error = match stage(&mut socket) {
-        Ok(stage) => match become_program(&stage) {
+        Ok(stage) => match become_program(&stage, &socket) {
             Err(error) => error,
             Ok(never) => match never {},
         },
@@ -80,19 +80,12 @@ fn stage(socket: &mut UnixStream) -> io::Result<Stage> {
 
 enum Never {}
 
-fn become_program(stage: &Stage) -> Result<Never, Failure> {
+fn become_program(stage: &Stage, socket: &UnixStream) -> Result<Never, Failure> {
     for group in &stage.groups {
         let path = group.join("cgroup.procs");
         at(path.display(), fs::write(&path, "0"))?;
     }
     let _ = rustix::process::setsid();
-    if stage.tty {
-        let stdin = io::stdin();
-        at(
-            "take the terminal",
-            rustix::process::ioctl_tiocsctty(&stdin),
-        )?;
-    }
     if let Some(score) = stage.spec.limits.oom_score {
         // The score of pid 1 of a namespace may not be lowered below what it was without a capability.
         let _ = fs::write("/proc/self/oom_score_adj", score.to_string());
@@ -108,6 +101,12 @@ fn become_program(stage: &Stage) -> Result<Never, Failure> {
         }
     };
     let account = Account::find(&stage.spec.rights)?;
+    if stage.tty {
+        at(
+            "make a terminal",
+            terminal(socket, account.uid, stage.join.is_none()),
+        )?;
+    }
     let directory = &stage.spec.directory;
     if stage.join.is_none() && !directory.exists() {
         at(directory.display(), fs::create_dir_all(directory))?;
@@ -126,6 +125,79 @@ fn become_program(stage: &Stage) -> Result<Never, Failure> {
     )?;
     account.assume(&stage.spec.rights)?;
     execute(command, &stage.spec.environment, &account.home)
+}
+
+/// Makes a terminal of the container's own, puts it on the standard streams of this process, and hands its other end
+/// over. That of a container (`console`) is its `/dev/console` too.
+fn terminal(socket: &UnixStream, uid: u32, console: bool) -> io::Result<()> {
+    use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags};
+    use rustix::pty::OpenptFlags;
+    let flags = OFlags::RDWR | OFlags::NOCTTY | OFlags::CLOEXEC;
+    let master = rustix::fs::open("/dev/pts/ptmx", flags, Mode::empty())?;
+    rustix::pty::unlockpt(&master)?;
+    let name = rustix::pty::ptsname(&master, Vec::new())?;
+    let peer = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
+    let slave = rustix::pty::ioctl_tiocgptpeer(&master, peer)?;
+    rustix::fs::fchown(&slave, Some(rustix::fs::Uid::from_raw(uid)), None)?;
+    if console {
+        // A root that cannot be written has none, which hurts nobody.
+        let _ = fs::write("/dev/console", "")
+            .and_then(|()| Ok(rustix::mount::mount_bind(&name, c"/dev/console")?));
+    }
+    rustix::stdio::dup2_stdin(&slave)?;
+    rustix::stdio::dup2_stdout(&slave)?;
+    rustix::stdio::dup2_stderr(&slave)?;
+    rustix::process::ioctl_tiocsctty(&slave)?;
+    let mut space = [std::mem::MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut message = SendAncillaryBuffer::new(&mut space);
+    let handed = [std::os::fd::AsFd::as_fd(&master)];
+    message.push(SendAncillaryMessage::ScmRights(&handed));
+    let content = [io::IoSlice::new(&[TERMINAL])];
+    rustix::net::sendmsg(socket, &content, &mut message, SendFlags::empty())?;
+    Ok(())
+}
+
+/// The byte that comes with a terminal: no text of an error begins with it.
+const TERMINAL: u8 = 0;
+
+/// Takes what such a process tells: the other end of its terminal if it has one. Resolves when it executed its program.
+///
+/// # Errors
+/// Why it could not, in its words.
+pub async fn outcome(socket: tokio::net::UnixStream) -> Result<Option<OwnedFd>, String> {
+    use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags};
+    let mut terminal = None;
+    let mut error = Vec::new();
+    loop {
+        let mut bytes = [0; 4096];
+        let received = socket.async_io(tokio::io::Interest::READABLE, || {
+            let mut space = [std::mem::MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+            let mut message = RecvAncillaryBuffer::new(&mut space);
+            let mut content = [io::IoSliceMut::new(&mut bytes)];
+            let flags = RecvFlags::CMSG_CLOEXEC;
+            let received = rustix::net::recvmsg(&socket, &mut content, &mut message, flags)?;
+            let handed = message.drain().find_map(|message| match message {
+                RecvAncillaryMessage::ScmRights(mut handed) => handed.next(),
+                _ => None,
+            });
+            Ok((received.bytes, handed))
+        });
+        match received.await {
+            Ok((0, _)) | Err(_) => break,
+            Ok((count, handed)) => {
+                let told = &bytes[..count];
+                error.extend(match handed.is_some() {
+                    true => told.strip_prefix(&[TERMINAL]).unwrap_or(told),
+                    false => told,
+                });
+                terminal = handed.or(terminal);
+            }
+        }
+    }
+    match error.is_empty() {
+        true => Ok(terminal),
+        false => Err(String::from_utf8_lossy(&error).into_owned()),
+    }
 }
 
 /// Executes the program; its environment decides where it is looked for.

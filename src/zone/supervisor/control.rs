@@ -107,14 +107,6 @@ fn in_the_zone(directory: &Path) -> io::Result<()> {
     if !spec.host_processes {
         rustix::mount::mount("proc", "/proc", "proc", closed, c"")?;
     }
-    let pts = MountFlags::NOSUID | MountFlags::NOEXEC;
-    rustix::mount::mount(
-        "devpts",
-        "/dev/pts",
-        "devpts",
-        pts,
-        c"newinstance,ptmxmode=0666,mode=0620",
-    )?;
     let tmpfs = |path: &Path, size: Option<u64>| -> io::Result<()> {
         let size = size.map_or(String::new(), |size| format!(",size={size}"));
         let data = std::ffi::CString::new(format!("mode=1777{size}"))?;
@@ -228,8 +220,7 @@ struct Supervisor {
 /// A child that was started: its streams are ours.
 struct Child {
     pid: i32,
-    outputs: Vec<(OwnedFd, bool)>,
-    input: Input,
+    ends: Ends,
     ended: oneshot::Receiver<(i32, i32)>,
 }
 
@@ -238,29 +229,31 @@ struct Streams {
     stdin: Option<OwnedFd>,
     stdout: OwnedFd,
     stderr: OwnedFd,
+    ends: Ends,
+}
+
+/// Our ends of a child's streams: its output, and whether that is its error stream, and its input.
+struct Ends {
     outputs: Vec<(OwnedFd, bool)>,
     input: Input,
 }
 
-fn streams(stdin: bool, tty: bool) -> io::Result<Streams> {
-    if tty {
-        use rustix::pty::OpenptFlags;
-        let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
-        let master = rustix::pty::openpt(flags)?;
-        rustix::pty::unlockpt(&master)?;
-        let slave = rustix::pty::ioctl_tiocgptpeer(&master, flags)?;
-        let input = Input {
-            to: Arc::new(tokio::sync::Mutex::new(Some(Fd::new(master.try_clone()?)?))),
-            terminal: Some(Arc::new(master.try_clone()?)),
-        };
-        return Ok(Streams {
-            stdin: Some(slave.try_clone()?),
-            stdout: slave.try_clone()?,
-            stderr: slave,
-            outputs: vec![(master, false)],
-            input,
-        });
+impl Ends {
+    /// Those of a child whose streams are a terminal.
+    fn of_terminal(terminal: OwnedFd) -> io::Result<Self> {
+        Ok(Ends {
+            input: Input {
+                to: Arc::new(tokio::sync::Mutex::new(Some(Fd::new(
+                    terminal.try_clone()?,
+                )?))),
+                terminal: Some(Arc::new(terminal.try_clone()?)),
+            },
+            outputs: vec![(terminal, false)],
+        })
     }
+}
+
+fn streams(stdin: bool) -> io::Result<Streams> {
     let pipe = || rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC);
     let (out, stdout) = pipe()?;
     let (err, stderr) = pipe()?;
@@ -275,10 +268,12 @@ fn streams(stdin: bool, tty: bool) -> io::Result<Streams> {
         stdin: theirs,
         stdout,
         stderr,
-        outputs: vec![(out, false), (err, true)],
-        input: Input {
-            to: Arc::new(tokio::sync::Mutex::new(ours)),
-            terminal: None,
+        ends: Ends {
+            outputs: vec![(out, false), (err, true)],
+            input: Input {
+                to: Arc::new(tokio::sync::Mutex::new(ours)),
+                terminal: None,
+            },
         },
     })
 }
@@ -428,6 +423,15 @@ impl Supervisor {
         }
     }
 
+    /// The process of a name that runs.
+    fn newest(&self, name: &str) -> Option<i32> {
+        let state = self.state.lock();
+        let mut entries = state.entries.values().rev();
+        entries
+            .find(|entry| entry.process.id.name == name && entry.process.ended.is_none())
+            .map(|entry| entry.pid)
+    }
+
     /// Whether processes have namespaces of their own.
     fn own_processes(&self) -> bool {
         !self.configuration.spec.host_processes && !self.configuration.spec.shared_processes
@@ -470,7 +474,7 @@ impl Supervisor {
     /// Starts a process of ours and hands it its stage. The text of an error comes from it.
     async fn spawn(&self, stage: &Stage, stdin: bool, join: Option<i32>) -> Result<Child, Refusal> {
         let failed = |error: io::Error| Refusal::Failed(error.to_string());
-        let streams = streams(stdin, stage.tty).map_err(failed)?;
+        let streams = streams(stdin && !stage.tty).map_err(failed)?;
         let (ours, theirs) = std::os::unix::net::UnixStream::pair().map_err(failed)?;
         let theirs = OwnedFd::from(theirs);
         rustix::io::fcntl_setfd(&theirs, FdFlags::empty())
@@ -516,17 +520,15 @@ impl Supervisor {
         let length = u32::try_from(text.len()).unwrap_or(u32::MAX).to_be_bytes();
         let _ = socket.write_all(&length).await;
         let _ = socket.write_all(&text).await;
-        let mut error = String::new();
-        let _ = socket.read_to_string(&mut error).await;
-        match error.is_empty() {
-            true => Ok(Child {
-                pid,
-                outputs: streams.outputs,
-                input: streams.input,
-                ended,
-            }),
-            false => Err(Refusal::Start(error)),
-        }
+        let terminal = container::outcome(socket).await.map_err(Refusal::Start)?;
+        Ok(Child {
+            pid,
+            ends: match terminal {
+                Some(terminal) => Ends::of_terminal(terminal).map_err(failed)?,
+                None => streams.ends,
+            },
+            ended,
+        })
     }
 
     fn stage(&self, spec: ProcessSpec, tty: bool, join: Option<(i32, Vec<String>)>) -> Stage {
@@ -546,6 +548,14 @@ impl Supervisor {
         if self.state.lock().entries.contains_key(&id) {
             return Ok(());
         }
+        let beside = match &spec.beside {
+            None => None,
+            Some(name) => Some(self.newest(name).ok_or_else(|| {
+                Refusal::State(format!(
+                    "to see the processes of {name}, which does not run"
+                ))
+            })?),
+        };
         let log = Log::open(&spec.log)
             .map_err(|error| Refusal::Failed(format!("{}: {error}", spec.log.display())))?;
         let log = Arc::new(Mutex::new(log));
@@ -557,7 +567,7 @@ impl Supervisor {
             started: begun,
             ended: None,
         };
-        match self.spawn(&stage, spec.stdin, None).await {
+        match self.spawn(&stage, spec.stdin, beside).await {
             Ok(child) => {
                 let listeners = Listeners::default();
                 self.state.lock().entries.insert(
@@ -567,10 +577,11 @@ impl Supervisor {
                         spec,
                         pid: child.pid,
                         listeners: listeners.clone(),
-                        input: child.input,
+                        input: child.ends.input,
                     },
                 );
                 let pumps: Vec<_> = child
+                    .ends
                     .outputs
                     .into_iter()
                     .map(|(fd, stderr)| {
@@ -683,7 +694,7 @@ impl Supervisor {
         let (mut from, mut to) = stream.into_split();
         let (sender, mut queue) = mpsc::channel::<(u8, Vec<u8>)>(16);
         let mut pumps = Vec::new();
-        for (fd, stderr) in child.outputs {
+        for (fd, stderr) in child.ends.outputs {
             let sender = sender.clone();
             pumps.push(tokio::task::spawn_local(async move {
                 let Ok(mut from) = Fd::new(fd) else {
@@ -705,7 +716,7 @@ impl Supervisor {
                 }
             }
         });
-        let input = child.input;
+        let input = child.ends.input;
         let own = self.clone();
         let (id, exec_pid) = (stage.spec.id.clone(), child.pid);
         let own_processes = self.own_processes();
