@@ -7,20 +7,25 @@ use std::time::Duration;
 
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
+use k8s_openapi::api::storage::v1::StorageClass;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kube::api::{Api, PostParams};
 use tokio_util::sync::CancellationToken;
 
 use super::serve::{self, ServeError, Served};
 use crate::api::actions::kubelet::Agents;
 use crate::api::authenticate::Peer;
 use crate::auth::node::{NODES, PREFIX};
-use crate::auth::{AUTHENTICATED, Authorizer as _, Decision, User};
+use crate::auth::{AUTHENTICATED, Authorizer as _, Decision, MASTERS, User};
 use crate::controllers::client::Transport;
+use crate::controllers::manager::account_user;
 use crate::net::{Ipam, IpamError};
 use crate::node::agent::{self, Pods, Setup};
 use crate::node::register::{Registration, host_addresses, host_capacity, host_info};
 use crate::node::simulated::SimulatedSupplies;
+use crate::node::volumes::{DRIVER, Volumes};
 use crate::node::{Allow, Authenticate};
-use crate::storage::{ConfigError, StoragePoolConfig};
+use crate::storage::{ConfigError, StorageEngine, StoragePoolConfig};
 use crate::zone::ZoneRuntime;
 use crate::zone::simulated::{Delays, Simulated};
 
@@ -267,6 +272,57 @@ impl Clients {
             Clients::Remote(client) => client.clone(),
         }
     }
+
+    /// A client that may write volumes; a node that joined has only its own.
+    fn for_volumes(&self) -> kube::Client {
+        match self {
+            Clients::InProcess(transport) => {
+                transport.client(account_user("persistent-volume-binder"), "kubelet")
+            }
+            Clients::Remote(client) => client.clone(),
+        }
+    }
+
+    /// Makes the class of claims that name none, in a cluster that has no class of its name.
+    async fn make_class(&self) {
+        let Clients::InProcess(transport) = self else {
+            return;
+        };
+        let client = transport.client(
+            User::new("system:admin", &[MASTERS, AUTHENTICATED]),
+            "kubelet",
+        );
+        let classes: Api<StorageClass> = Api::all(client);
+        match classes
+            .create(&PostParams::default(), &default_class())
+            .await
+        {
+            Ok(_) => {}
+            Err(kube::Error::Api(status)) if status.reason == "AlreadyExists" => {}
+            Err(error) => {
+                tracing::warn!(%error, "the storage class of this host's volumes is not made")
+            }
+        }
+    }
+}
+
+/// The class of this host's volumes.
+fn default_class() -> StorageClass {
+    StorageClass {
+        metadata: ObjectMeta {
+            name: Some("reddwarf".to_owned()),
+            annotations: Some(BTreeMap::from([(
+                "storageclass.kubernetes.io/is-default-class".to_owned(),
+                "true".to_owned(),
+            )])),
+            ..ObjectMeta::default()
+        },
+        provisioner: DRIVER.to_owned(),
+        reclaim_policy: Some("Delete".to_owned()),
+        volume_binding_mode: Some("WaitForFirstConsumer".to_owned()),
+        allow_volume_expansion: Some(true),
+        ..StorageClass::default()
+    }
 }
 
 /// How one node is made, once there is a client.
@@ -274,6 +330,8 @@ type Maker = Box<dyn FnOnce(kube::Client) -> BoxFuture<'static, Result<Setup, Ag
 
 struct Nodes {
     nodes: Vec<(String, Maker)>,
+    /// Where their volumes are; none for simulated ones.
+    storage: Option<Arc<dyn StorageEngine>>,
     #[cfg_attr(not(target_os = "linux"), expect(dead_code))]
     kubelet_port: u16,
 }
@@ -403,6 +461,7 @@ impl Nodes {
             .collect();
         Ok(Nodes {
             nodes,
+            storage: None,
             kubelet_port: plan.arguments.kubelet_port,
         })
     }
@@ -419,7 +478,7 @@ impl Nodes {
     fn linux(plan: &Plan) -> Result<Self, AgentError> {
         use crate::node::host::Host;
         use crate::node::images::Images;
-        use crate::storage::{Directories, StorageEngine};
+        use crate::storage::Directories;
         use crate::zone::linux::{Groups, Linux, Network};
 
         if !rustix::process::geteuid().is_root() {
@@ -459,11 +518,12 @@ impl Nodes {
             port: None,
             info: host_info("linux"),
         };
+        let engine: Arc<dyn StorageEngine> = Arc::new(Directories::new(&storage));
+        let volumes = engine.clone();
         let maker: Maker = Box::new(move |client| {
             async move {
                 let runtime =
                     Linux::open(&data.join("zones"), groups, network).map_err(AgentError::Host)?;
-                let engine: Arc<dyn StorageEngine> = Arc::new(Directories::new(&storage));
                 engine
                     .prepare()
                     .await
@@ -499,6 +559,7 @@ impl Nodes {
         });
         Ok(Nodes {
             nodes: vec![(name, maker)],
+            storage: Some(volumes),
             kubelet_port: plan.arguments.kubelet_port,
         })
     }
@@ -555,7 +616,14 @@ impl Nodes {
         #[cfg_attr(not(target_os = "linux"), expect(unused))] api: Option<NodeApi>,
         ends: CancellationToken,
     ) {
+        clients.make_class().await;
         let mut running = tokio::task::JoinSet::new();
+        let volumes = Volumes {
+            client: clients.for_volumes(),
+            nodes: self.nodes.iter().map(|(name, _)| name.clone()).collect(),
+            storage: self.storage,
+        };
+        running.spawn(volumes.keep(ends.clone()));
         for (name, maker) in self.nodes {
             let client = clients.of(&name);
             let ends = ends.clone();

@@ -101,7 +101,7 @@ fn informer_user() -> User {
 }
 
 /// A service account of kube-system.
-fn account_user(account: &str) -> User {
+pub fn account_user(account: &str) -> User {
     User::new(
         &format!("system:serviceaccount:kube-system:{account}"),
         &[

@@ -31,6 +31,7 @@ mod replicas;
 pub mod selector;
 mod service_accounts;
 mod stateful_sets;
+mod volumes;
 mod workload;
 
 use std::sync::Arc;

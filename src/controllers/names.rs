@@ -6,7 +6,7 @@ use futures::FutureExt as _;
 use super::{
     Controller, Identity, ca_publisher, certificates, cluster_roles, deployments, disruption,
     endpoints, garbage, namespaces, node_lifecycle, quotas, replicas, service_accounts,
-    stateful_sets,
+    stateful_sets, volumes,
 };
 
 const fn absent(name: &'static str, aliases: &'static str) -> Controller {
@@ -152,14 +152,18 @@ pub static CONTROLLERS: &[Controller] = &[
         "node-controller",
         node_lifecycle::run
     ),
-    absent(
+    controller!(
         "persistentvolume-binder-controller",
         "persistentvolume-binder",
+        "persistent-volume-binder",
+        volumes::binder
     ),
     absent("persistentvolume-attach-detach-controller", "attachdetach"),
-    absent(
+    controller!(
         "persistentvolume-expander-controller",
         "persistentvolume-expander",
+        "expand-controller",
+        volumes::expander
     ),
     controller!(
         "clusterrole-aggregation-controller",
@@ -167,12 +171,24 @@ pub static CONTROLLERS: &[Controller] = &[
         "clusterrole-aggregation-controller",
         cluster_roles::run
     ),
-    absent(
+    controller!(
         "persistentvolumeclaim-protection-controller",
         "pvc-protection",
+        "pvc-protection-controller",
+        volumes::claim_protection
     ),
-    absent("persistentvolume-protection-controller", "pv-protection"),
-    absent("volumeattributesclass-protection-controller", ""),
+    controller!(
+        "persistentvolume-protection-controller",
+        "pv-protection",
+        "pv-protection-controller",
+        volumes::volume_protection
+    ),
+    controller!(
+        "volumeattributesclass-protection-controller",
+        "",
+        "volumeattributesclass-protection-controller",
+        volumes::attributes_protection
+    ),
     absent("ttl-after-finished-controller", "ttl-after-finished"),
     controller!(
         "root-ca-certificate-publisher-controller",
@@ -186,7 +202,12 @@ pub static CONTROLLERS: &[Controller] = &[
         "kube-apiserver-serving-clustertrustbundle-publisher",
         certificates::trust_bundles
     ),
-    absent("ephemeral-volume-controller", "ephemeral-volume"),
+    controller!(
+        "ephemeral-volume-controller",
+        "ephemeral-volume",
+        "ephemeral-volume-controller",
+        volumes::ephemeral_claims
+    ),
     absent(
         "storageversion-garbage-collector-controller",
         "storage-version-gc",

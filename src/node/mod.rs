@@ -21,6 +21,7 @@ pub mod register;
 mod report;
 pub mod simulated;
 pub mod supplies;
+pub mod volumes;
 mod worker;
 
 use std::sync::Arc;

@@ -20,6 +20,7 @@ use kube::api::{Api, PostParams};
 use super::{Host, text, uid};
 use crate::meta::quantity::Quantity;
 use crate::node::supplies::Lack;
+use crate::node::volumes::DRIVER;
 
 /// The content of a volume: files by path, each with its mode.
 type Files = BTreeMap<String, (Vec<u8>, u32)>;
@@ -475,7 +476,7 @@ impl Host {
         if let Some(of) = &spec.local {
             return Ok(PathBuf::from(&of.path));
         }
-        if let Some(of) = spec.csi.as_ref().filter(|of| of.driver == "reddwarf.io") {
+        if let Some(of) = spec.csi.as_ref().filter(|of| of.driver == DRIVER) {
             let quota = spec
                 .capacity
                 .as_ref()

@@ -1,0 +1,551 @@
+//! What is to be done about a claim, and about a volume. Follows pv_controller.go and
+//! k8s.io/component-helpers/storage/volume/pv_helpers.go.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use k8s_openapi::api::core::v1::{
+    ObjectReference, PersistentVolume, PersistentVolumeClaim, PersistentVolumeSpec,
+};
+use k8s_openapi::api::storage::v1::StorageClass;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kube::ResourceExt as _;
+
+use crate::controllers::kinds::{Claim, Pod};
+use crate::controllers::owners::controller_of;
+use crate::controllers::selector;
+use crate::meta::quantity::Quantity;
+
+pub(super) const BIND_COMPLETED: &str = "pv.kubernetes.io/bind-completed";
+pub(super) const BOUND_BY_CONTROLLER: &str = "pv.kubernetes.io/bound-by-controller";
+pub(super) const PROVISIONED_BY: &str = "pv.kubernetes.io/provisioned-by";
+pub(super) const SELECTED_NODE: &str = "volume.kubernetes.io/selected-node";
+const CLASS: &str = "volume.beta.kubernetes.io/storage-class";
+const DEFAULTS: [&str; 2] = [
+    "storageclass.kubernetes.io/is-default-class",
+    "storageclass.beta.kubernetes.io/is-default-class",
+];
+
+fn annotated(meta: &ObjectMeta, key: &str) -> bool {
+    let annotations = meta.annotations.as_ref();
+    annotations.is_some_and(|annotations| annotations.contains_key(key))
+}
+
+fn annotation<'a>(meta: &'a ObjectMeta, key: &str) -> Option<&'a str> {
+    Some(meta.annotations.as_ref()?.get(key)?.as_str())
+}
+
+/// The class that a claim names; empty for none.
+pub(super) fn class_of(claim: &Claim) -> &str {
+    let named = annotation(&claim.metadata, CLASS);
+    named.unwrap_or_else(|| claim.spec.storage_class_name.as_deref().unwrap_or_default())
+}
+
+fn volume_class(volume: &PersistentVolume) -> &str {
+    let named = annotation(&volume.metadata, CLASS);
+    let spec = volume.spec.as_ref();
+    let own = spec.and_then(|spec| spec.storage_class_name.as_deref());
+    named.or(own).unwrap_or_default()
+}
+
+/// The claim that a volume is for.
+pub(super) fn claim_ref(volume: &PersistentVolume) -> Option<&ObjectReference> {
+    volume.spec.as_ref()?.claim_ref.as_ref()
+}
+
+/// The node that is to have the volume of a claim, as the scheduler chose.
+pub(super) fn selected_node(claim: &Claim) -> Option<&str> {
+    annotation(&claim.metadata, SELECTED_NODE)
+}
+
+/// The volume that a claim names; empty for none.
+pub(super) fn volume_of(claim: &Claim) -> &str {
+    claim.spec.volume_name.as_deref().unwrap_or_default()
+}
+
+/// Whether nobody has bound a claim yet.
+pub(super) fn is_unbound(claim: &Claim) -> bool {
+    !annotated(&claim.metadata, BIND_COMPLETED)
+}
+
+/// The phase of a volume; empty for none.
+pub(super) fn phase(volume: &PersistentVolume) -> &str {
+    let status = volume.status.as_ref();
+    status
+        .and_then(|status| status.phase.as_deref())
+        .unwrap_or_default()
+}
+
+fn is_for(volume: &PersistentVolume, claim: &Claim) -> bool {
+    claim_ref(volume).is_some_and(|named| {
+        named.name == claim.metadata.name
+            && named.namespace == claim.metadata.namespace
+            && (named.uid.as_deref().is_none_or(str::is_empty) || named.uid == claim.metadata.uid)
+    })
+}
+
+fn amount(
+    list: Option<&BTreeMap<String, k8s_openapi::apimachinery::pkg::api::resource::Quantity>>,
+) -> Quantity {
+    let text = list.and_then(|list| list.get("storage"));
+    let zero = || Quantity::units(0, crate::meta::quantity::Form::Binary);
+    text.and_then(|text| Quantity::parse(&text.0).ok())
+        .unwrap_or_else(zero)
+}
+
+/// How much a claim asks for.
+pub(super) fn asked(claim: &Claim) -> Quantity {
+    let resources = claim.spec.resources.as_ref();
+    amount(resources.and_then(|resources| resources.requests.as_ref()))
+}
+
+/// How much a volume has.
+pub(super) fn capacity(volume: &PersistentVolume) -> Quantity {
+    amount(volume.spec.as_ref().and_then(|spec| spec.capacity.as_ref()))
+}
+
+fn mode(mode: Option<&String>) -> &str {
+    mode.map_or("Filesystem", String::as_str)
+}
+
+fn modes(list: Option<&Vec<String>>) -> BTreeSet<&str> {
+    list.into_iter().flatten().map(String::as_str).collect()
+}
+
+fn spec_of(volume: &PersistentVolume) -> PersistentVolumeSpec {
+    volume.spec.clone().unwrap_or_default()
+}
+
+/// What of a volume does not depend on its class.
+fn attributes_differ(spec: &PersistentVolumeSpec, claim: &Claim) -> bool {
+    let text = |class: &Option<String>| class.clone().unwrap_or_default();
+    text(&spec.volume_attributes_class_name) != text(&claim.spec.volume_attributes_class_name)
+}
+
+/// Why a volume that a claim names is not for it.
+pub(super) fn mismatch(volume: &PersistentVolume, claim: &Claim) -> Option<String> {
+    let spec = spec_of(volume);
+    let had = modes(spec.access_modes.as_ref());
+    let why = if volume.metadata.deletion_timestamp.is_some() {
+        return Some(format!(
+            "the volume is marked for deletion {:?}",
+            volume.name_any()
+        ));
+    } else if capacity(volume).value() < asked(claim).value() {
+        "requested PV is too small"
+    } else if volume_class(volume) != class_of(claim) {
+        "storageClassName does not match"
+    } else if attributes_differ(&spec, claim) {
+        "volumeAttributesClassName does not match"
+    } else if mode(spec.volume_mode.as_ref()) != mode(claim.spec.volume_mode.as_ref()) {
+        "incompatible volumeMode"
+    } else if !modes(claim.spec.access_modes.as_ref()).is_subset(&had) {
+        "incompatible accessMode"
+    } else {
+        return None;
+    };
+    Some(why.to_owned())
+}
+
+/// The volume for a claim: the one that is for it, or the smallest that does, of those with the fewest access modes. With
+/// `delayed` only the first kind counts: others are for the scheduler to choose.
+pub(super) fn best<'a>(
+    claim: &Claim,
+    volumes: &'a [Arc<PersistentVolume>],
+    delayed: bool,
+) -> Option<&'a Arc<PersistentVolume>> {
+    let wanted = modes(claim.spec.access_modes.as_ref());
+    let mut fitting: BTreeMap<(usize, BTreeSet<&str>), Vec<&'a Arc<PersistentVolume>>> =
+        BTreeMap::new();
+    for volume in volumes {
+        let spec = volume.spec.as_ref();
+        let had = modes(spec.and_then(|spec| spec.access_modes.as_ref()));
+        if wanted.is_subset(&had) {
+            fitting.entry((had.len(), had)).or_default().push(volume);
+        }
+    }
+    fitting
+        .into_values()
+        .find_map(|volumes| smallest(claim, &volumes, delayed))
+}
+
+fn smallest<'a>(
+    claim: &Claim,
+    volumes: &[&'a Arc<PersistentVolume>],
+    delayed: bool,
+) -> Option<&'a Arc<PersistentVolume>> {
+    let asked = asked(claim);
+    let mut best: Option<(Quantity, &'a Arc<PersistentVolume>)> = None;
+    for volume in volumes {
+        let spec = spec_of(volume);
+        let own = is_for(volume, claim);
+        let size = capacity(volume);
+        if (spec.claim_ref.is_some() && !own)
+            || size < asked
+            || mode(spec.volume_mode.as_ref()) != mode(claim.spec.volume_mode.as_ref())
+            || attributes_differ(&spec, claim)
+            || volume.metadata.deletion_timestamp.is_some()
+        {
+            continue;
+        }
+        if own {
+            return Some(volume);
+        }
+        let labels = volume.metadata.labels.as_ref();
+        let chosen = claim.spec.selector.as_ref();
+        if delayed
+            || phase(volume) != "Available"
+            || chosen.is_some_and(|chosen| !selector::selects(chosen, labels).unwrap_or(false))
+            || volume_class(volume) != class_of(claim)
+        {
+            continue;
+        }
+        if best.as_ref().is_none_or(|(least, _)| size < *least) {
+            best = Some((size, volume));
+        }
+    }
+    best.map(|(_, volume)| volume)
+}
+
+/// The class of claims that name none: the newest of those that say so.
+pub(super) fn default_class(classes: &[Arc<StorageClass>]) -> Option<&Arc<StorageClass>> {
+    classes
+        .iter()
+        .filter(|class| {
+            let marked = |key: &&str| annotation(&class.metadata, key) == Some("true");
+            DEFAULTS.iter().any(marked)
+        })
+        .min_by_key(|class| {
+            let made = class.metadata.creation_timestamp.as_ref();
+            (std::cmp::Reverse(made.map(|made| made.0)), class.name_any())
+        })
+}
+
+/// Whether volumes of a class are chosen when it is known where they are used.
+pub(super) fn is_delayed(class: Option<&StorageClass>) -> bool {
+    class.is_some_and(|class| class.volume_binding_mode.as_deref() == Some("WaitForFirstConsumer"))
+}
+
+/// What is told of a claim.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Told {
+    pub(super) warning: bool,
+    pub(super) reason: &'static str,
+    pub(super) message: String,
+}
+
+fn told(warning: bool, reason: &'static str, message: impl Into<String>) -> Told {
+    Told {
+        warning,
+        reason,
+        message: message.into(),
+    }
+}
+
+/// What is to be done about a claim.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum ClaimStep {
+    /// It gets the volume of this name.
+    Bind(String),
+    /// It waits, for this reason.
+    Wait(Option<Told>),
+    /// It is given the class that all get.
+    Assign(String),
+    /// A volume is made for it.
+    Provision,
+    /// Its volume is not there any more, or somebody else's.
+    Lose(Told),
+    /// Somebody else has the volume that it was given.
+    Misbound(Told),
+}
+
+/// What is known where a claim is looked at.
+pub(super) struct Around<'a> {
+    /// All volumes, ordered by name.
+    pub(super) volumes: &'a [Arc<PersistentVolume>],
+    /// All classes.
+    pub(super) classes: &'a [Arc<StorageClass>],
+    /// The pods that use the claim and are not placed yet.
+    pub(super) unplaced: &'a [String],
+    /// Whether it is known where the claim is used.
+    pub(super) placed: bool,
+}
+
+/// What is to be done about a claim.
+pub(super) fn claim_step(claim: &Claim, around: &Around<'_>) -> ClaimStep {
+    let named = volume_of(claim);
+    let found = around
+        .volumes
+        .iter()
+        .find(|volume| volume.name_any() == named);
+    if !is_unbound(claim) {
+        return match found {
+            Some(volume) => match claim_ref(volume) {
+                None => ClaimStep::Bind(named.to_owned()),
+                Some(owner) if owner.uid == claim.metadata.uid => ClaimStep::Bind(named.to_owned()),
+                Some(_) => ClaimStep::Lose(told(
+                    true,
+                    "ClaimMisbound",
+                    "Two claims are bound to the same volume, this one is bound incorrectly",
+                )),
+            },
+            None => ClaimStep::Lose(told(
+                true,
+                "ClaimLost",
+                if named.is_empty() {
+                    "Bound claim has lost reference to PersistentVolume. Data on the volume is lost!"
+                } else {
+                    "Bound claim has lost its PersistentVolume. Data on the volume is lost!"
+                },
+            )),
+        };
+    }
+    if named.is_empty() {
+        return unbound(claim, around);
+    }
+    let Some(volume) = found else {
+        return ClaimStep::Wait(None);
+    };
+    if claim_ref(volume).is_none() {
+        return match mismatch(volume, claim) {
+            None => ClaimStep::Bind(named.to_owned()),
+            Some(why) => ClaimStep::Wait(Some(told(
+                true,
+                "VolumeMismatch",
+                format!("Cannot bind to requested volume {named:?}: {why}"),
+            ))),
+        };
+    }
+    if is_for(volume, claim) {
+        return ClaimStep::Bind(named.to_owned());
+    }
+    let other = told(
+        true,
+        "FailedBinding",
+        format!("volume {named:?} already bound to a different claim."),
+    );
+    if annotated(&claim.metadata, BOUND_BY_CONTROLLER) {
+        ClaimStep::Misbound(other)
+    } else {
+        ClaimStep::Wait(Some(other))
+    }
+}
+
+fn unbound(claim: &Claim, around: &Around<'_>) -> ClaimStep {
+    let name = class_of(claim);
+    let class = around.classes.iter().find(|class| class.name_any() == name);
+    let delayed = is_delayed(class.map(|class| &**class));
+    if let Some(volume) = best(claim, around.volumes, delayed) {
+        return ClaimStep::Bind(volume.name_any());
+    }
+    let has_class = annotated(&claim.metadata, CLASS) || claim.spec.storage_class_name.is_some();
+    if let Some(class) = default_class(around.classes).filter(|_| !has_class) {
+        return ClaimStep::Assign(class.name_any());
+    }
+    if delayed && !around.placed {
+        let (reason, message) = match around.unplaced {
+            [] => (
+                "WaitForFirstConsumer",
+                "waiting for first consumer to be created before binding".to_owned(),
+            ),
+            [pod] => (
+                "WaitForPodScheduled",
+                format!("waiting for pod {pod} to be scheduled"),
+            ),
+            pods => (
+                "WaitForPodScheduled",
+                format!("waiting for pods {} to be scheduled", pods.join(",")),
+            ),
+        };
+        return ClaimStep::Wait(Some(told(false, reason, message)));
+    }
+    if !name.is_empty() {
+        return ClaimStep::Provision;
+    }
+    ClaimStep::Wait(Some(told(
+        false,
+        "FailedBinding",
+        "no persistent volumes available for this claim and no storage class is set",
+    )))
+}
+
+/// What is to be done about a volume.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum VolumeStep {
+    /// It is in this phase.
+    Phase(&'static str),
+    /// Its claim is gone: it is released, and what its policy says is done.
+    Reclaim,
+    /// Its claim has another volume: it is free again.
+    Unbind,
+    /// Its claim is to be looked at.
+    Wake,
+    /// It and its claim do not fit.
+    Mismatch,
+}
+
+/// What is to be done about a volume; `claim` is the one that it names, if that is there.
+pub(super) fn volume_step(volume: &PersistentVolume, claim: Option<&Claim>) -> VolumeStep {
+    let Some(named) = claim_ref(volume) else {
+        return VolumeStep::Phase("Available");
+    };
+    if named.uid.as_deref().is_none_or(str::is_empty) {
+        return VolumeStep::Phase("Available");
+    }
+    let Some(claim) = claim.filter(|claim| claim.metadata.uid == named.uid) else {
+        return VolumeStep::Reclaim;
+    };
+    let spec = spec_of(volume);
+    match volume_of(claim) {
+        "" if mode(spec.volume_mode.as_ref()) != mode(claim.spec.volume_mode.as_ref()) => {
+            VolumeStep::Mismatch
+        }
+        "" => VolumeStep::Wake,
+        name if name == volume.name_any() => VolumeStep::Phase("Bound"),
+        _ if annotated(&volume.metadata, PROVISIONED_BY) && policy(volume) == "Delete" => {
+            VolumeStep::Reclaim
+        }
+        _ => VolumeStep::Unbind,
+    }
+}
+
+/// What becomes of a volume that is released.
+pub(super) fn policy(volume: &PersistentVolume) -> &str {
+    let spec = volume.spec.as_ref();
+    let policy = spec.and_then(|spec| spec.persistent_volume_reclaim_policy.as_deref());
+    policy.unwrap_or("Retain")
+}
+
+/// Who made a volume, and deletes it; none for one that somebody made by hand.
+pub(super) fn provisioner(volume: &PersistentVolume) -> Option<&str> {
+    let named = annotation(&volume.metadata, PROVISIONED_BY).filter(|name| !name.is_empty());
+    let csi = volume.spec.as_ref().and_then(|spec| spec.csi.as_ref());
+    named.or(csi.map(|csi| csi.driver.as_str()))
+}
+
+/// A claim as the API takes it.
+pub(super) fn full(claim: &Claim) -> PersistentVolumeClaim {
+    PersistentVolumeClaim {
+        metadata: claim.metadata.clone(),
+        spec: Some(claim.spec.clone()),
+        status: Some(claim.status.clone()),
+    }
+}
+
+/// A reference to a claim.
+pub(super) fn reference(claim: &Claim) -> ObjectReference {
+    ObjectReference {
+        kind: Some("PersistentVolumeClaim".to_owned()),
+        api_version: Some("v1".to_owned()),
+        namespace: claim.metadata.namespace.clone(),
+        name: claim.metadata.name.clone(),
+        uid: claim.metadata.uid.clone(),
+        resource_version: claim.metadata.resource_version.clone(),
+        field_path: None,
+    }
+}
+
+/// The volume as it is for a claim; none where it is.
+pub(super) fn bound_volume(volume: &PersistentVolume, claim: &Claim) -> Option<PersistentVolume> {
+    let known = is_for(volume, claim);
+    let same = known && claim_ref(volume).is_some_and(|named| named.uid == claim.metadata.uid);
+    let marked = known || annotated(&volume.metadata, BOUND_BY_CONTROLLER);
+    if same && marked {
+        return None;
+    }
+    let mut new = volume.clone();
+    if !same {
+        new.spec.get_or_insert_default().claim_ref = Some(reference(claim));
+    }
+    if !marked {
+        mark(&mut new.metadata, BOUND_BY_CONTROLLER, "yes");
+    }
+    Some(new)
+}
+
+/// The claim as it has a volume; none where it is so.
+pub(super) fn bound_claim(claim: &Claim, volume: &str) -> Option<PersistentVolumeClaim> {
+    let named = volume_of(claim) == volume;
+    if named && !is_unbound(claim) {
+        return None;
+    }
+    let mut new = full(claim);
+    if !named {
+        new.spec.get_or_insert_default().volume_name = Some(volume.to_owned());
+        if !annotated(&new.metadata, BOUND_BY_CONTROLLER) {
+            mark(&mut new.metadata, BOUND_BY_CONTROLLER, "yes");
+        }
+    }
+    mark(&mut new.metadata, BIND_COMPLETED, "yes");
+    Some(new)
+}
+
+/// Sets an annotation.
+pub(super) fn mark(meta: &mut ObjectMeta, key: &str, value: &str) {
+    let annotations = meta.annotations.get_or_insert_default();
+    annotations.insert(key.to_owned(), value.to_owned());
+}
+
+/// The claim as it says that it is in a phase, with a volume or without; none where it says so.
+pub(super) fn claim_status(
+    claim: &Claim,
+    phase: &str,
+    volume: Option<&PersistentVolume>,
+) -> Option<PersistentVolumeClaim> {
+    let mut status = claim.status.clone();
+    let changes = status.phase.as_deref() != Some(phase);
+    let was_pending = status.phase.as_deref() == Some("Pending");
+    status.phase = Some(phase.to_owned());
+    match volume.and_then(|volume| volume.spec.as_ref()) {
+        None => {
+            status.access_modes = None;
+            status.capacity = None;
+            status.current_volume_attributes_class_name = None;
+        }
+        Some(spec) => {
+            status.access_modes = spec.access_modes.clone();
+            if changes {
+                status.capacity = spec.capacity.clone();
+            }
+            if was_pending && phase == "Bound" {
+                status.current_volume_attributes_class_name =
+                    spec.volume_attributes_class_name.clone();
+            }
+        }
+    }
+    (status != claim.status).then(|| PersistentVolumeClaim {
+        status: Some(status),
+        ..full(claim)
+    })
+}
+
+/// The volume as nobody's: its reference goes if it was made here, else it waits for a claim of that name.
+pub(super) fn unbound_volume(volume: &PersistentVolume) -> PersistentVolume {
+    let mut new = volume.clone();
+    let spec = new.spec.get_or_insert_default();
+    if annotated(&volume.metadata, BOUND_BY_CONTROLLER) {
+        spec.claim_ref = None;
+        if let Some(annotations) = &mut new.metadata.annotations {
+            annotations.remove(BOUND_BY_CONTROLLER);
+        }
+    } else if let Some(named) = &mut spec.claim_ref {
+        named.uid = None;
+    }
+    new
+}
+
+/// The names of the claims that a pod's volumes are, each with whether it is made for the pod.
+pub(super) fn claims_of(pod: &Pod) -> impl Iterator<Item = (String, bool)> + '_ {
+    pod.spec.volumes.iter().filter_map(|volume| {
+        if let Some(source) = &volume.persistent_volume_claim {
+            return Some((source.claim_name.clone(), false));
+        }
+        let made = volume.ephemeral.is_some();
+        made.then(|| (format!("{}-{}", pod.name_any(), volume.name), true))
+    })
+}
+
+/// Whether a claim was made for a pod.
+pub(super) fn is_made_for(claim: &ObjectMeta, pod: &Pod) -> bool {
+    controller_of(claim).is_some_and(|owner| Some(&owner.uid) == pod.metadata.uid.as_ref())
+}

@@ -1,0 +1,361 @@
+//! What is in use is not deleted: persistentvolumeclaim-protection-, persistentvolume-protection- and
+//! volumeattributesclass-protection-controller. Follows k8s.io/kubernetes/pkg/controller/volume/{pvc,pv,vac}protection.
+
+use std::sync::Arc;
+
+use k8s_openapi::api::core::v1::{
+    PersistentVolume, PersistentVolumeClaim, PersistentVolumeClaimCondition,
+};
+use k8s_openapi::api::storage::v1::VolumeAttributesClass;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use k8s_openapi::jiff::Timestamp;
+use kube::ResourceExt as _;
+use kube::api::{Api, ListParams, PostParams};
+use serde::Serialize;
+
+use super::plan::{self, claims_of, is_made_for};
+use crate::controllers::Context;
+use crate::controllers::errors::{is_conflict, is_not_found};
+use crate::controllers::informer::{Cached, Informer, Key};
+use crate::controllers::kinds::{Claim, Pod};
+use crate::controllers::queue::{Next, Queue};
+use crate::controllers::workload::queue_of;
+
+const UNUSED: &str = "Unused";
+
+impl Cached for VolumeAttributesClass {}
+
+/// What a write that may be too late came to.
+pub(super) fn written<T>(result: Result<T, kube::Error>) -> Result<Next, kube::Error> {
+    match result {
+        Ok(_) => Ok(Next::Done),
+        Err(error) if is_not_found(&error) => Ok(Next::Done),
+        Err(error) if is_conflict(&error) => Ok(Next::Retry),
+        Err(error) => Err(error),
+    }
+}
+
+/// The object with its finalizer where it lacks it, and without where it is to go and nobody uses it; none where it is as
+/// it should be.
+fn protected<K: kube::Resource + Clone>(object: &K, finalizer: &str, used: bool) -> Option<K> {
+    let ends = object.meta().deletion_timestamp.is_some();
+    let held = object.finalizers().iter().any(|held| held == finalizer);
+    let mut new = object.clone();
+    match (ends, held) {
+        (false, false) => new.finalizers_mut().push(finalizer.to_owned()),
+        (true, true) if !used => new.finalizers_mut().retain(|held| held != finalizer),
+        _ => return None,
+    }
+    Some(new)
+}
+
+/// Runs the controller of volumes.
+pub async fn volumes(context: Context) {
+    let volumes: Informer<PersistentVolume> = context.informers.of();
+    let queue = queue_of(&volumes);
+    let is_used = |volume: &PersistentVolume| plan::phase(volume) == "Bound";
+    protect(
+        &context,
+        &volumes,
+        &queue,
+        "kubernetes.io/pv-protection",
+        is_used,
+    )
+    .await;
+}
+
+/// Runs the controller of classes of attributes.
+pub async fn attributes(context: Context) {
+    let classes: Informer<VolumeAttributesClass> = context.informers.of();
+    let volumes: Informer<PersistentVolume> = context.informers.of();
+    let claims: Informer<Claim> = context.informers.of();
+    let queue = queue_of(&classes);
+    let adds = queue.clone();
+    volumes.subscribe(move |change| {
+        if let Some(name) = change.old.and_then(|old| volume_attributes(old)) {
+            adds.add(Key::new("", name));
+        }
+    });
+    let adds = queue.clone();
+    claims.subscribe(move |change| {
+        for name in change.old.into_iter().flat_map(|old| claim_attributes(old)) {
+            adds.add(Key::new("", name));
+        }
+    });
+    volumes.synced().await;
+    claims.synced().await;
+    let is_used = |class: &VolumeAttributesClass| {
+        let name = class.name_any();
+        let volumes = volumes.all();
+        let mut by_volumes = volumes
+            .iter()
+            .filter_map(|(_, volume)| volume_attributes(volume));
+        let claims = claims.all();
+        let mut by_claims = claims.iter().flat_map(|(_, claim)| claim_attributes(claim));
+        by_volumes.any(|used| used == name) || by_claims.any(|used| used == name)
+    };
+    protect(
+        &context,
+        &classes,
+        &queue,
+        "kubernetes.io/vac-protection",
+        is_used,
+    )
+    .await;
+}
+
+fn volume_attributes(volume: &PersistentVolume) -> Option<&str> {
+    volume
+        .spec
+        .as_ref()?
+        .volume_attributes_class_name
+        .as_deref()
+}
+
+fn claim_attributes(claim: &Claim) -> impl Iterator<Item = &str> {
+    let (spec, status) = (&claim.spec, &claim.status);
+    let modified = status.modify_volume_status.as_ref();
+    [
+        spec.volume_attributes_class_name.as_deref(),
+        status.current_volume_attributes_class_name.as_deref(),
+        modified.and_then(|modified| modified.target_volume_attributes_class_name.as_deref()),
+    ]
+    .into_iter()
+    .flatten()
+}
+
+/// Gives objects of a kind a finalizer, and takes it from those that are to go when nobody uses them.
+async fn protect<K>(
+    context: &Context,
+    cache: &Informer<K>,
+    queue: &Queue<Key>,
+    finalizer: &str,
+    is_used: impl Fn(&K) -> bool + Sync,
+) where
+    K: Cached + Serialize + kube::Resource<Scope = k8s_openapi::ClusterResourceScope>,
+{
+    cache.synced().await;
+    let api: Api<K> = Api::all(context.client.clone());
+    let look = |key: Key| {
+        let found = cache.get("", &key.name);
+        let new = found.and_then(|found| protected(&*found, finalizer, is_used(&found)));
+        let api = &api;
+        async move {
+            match new {
+                None => Ok(Next::Done),
+                Some(new) => written(api.replace(&key.name, &PostParams::default(), &new).await),
+            }
+        }
+    };
+    queue.work(1, &context.ends, look).await;
+}
+
+/// Runs the controller of claims.
+pub async fn claims(context: Context) {
+    let claims: Informer<Claim> = context.informers.of();
+    let pods: Informer<Pod> = context.informers.of();
+    let queue = queue_of(&claims);
+    let adds = queue.clone();
+    pods.subscribe(move |change| {
+        let same = |old: &Pod, new: &Pod| {
+            old.metadata.uid == new.metadata.uid
+                && old.is_terminal() == new.is_terminal()
+                && old.spec.node_name == new.spec.node_name
+                && old.is_deleting() == new.is_deleting()
+        };
+        if change
+            .old
+            .zip(change.new)
+            .is_some_and(|(old, new)| same(old, new))
+        {
+            return;
+        }
+        for pod in change.old.into_iter().chain(change.new) {
+            for (name, _) in claims_of(pod) {
+                adds.add(Key::new(&change.key.namespace, &name));
+            }
+        }
+    });
+    claims.synced().await;
+    pods.synced().await;
+    let look = |key: Key| {
+        let (context, claims, pods) = (&context, &claims, &pods);
+        async move { look_at_claim(context, claims, pods, &key).await }
+    };
+    queue.work(1, &context.ends, look).await;
+}
+
+async fn look_at_claim(
+    context: &Context,
+    claims: &Informer<Claim>,
+    pods: &Informer<Pod>,
+    key: &Key,
+) -> Result<Next, kube::Error> {
+    const FINALIZER: &str = "kubernetes.io/pvc-protection";
+    let Some(claim) = claims.get(&key.namespace, &key.name) else {
+        return Ok(Next::Done);
+    };
+    let api: Api<PersistentVolumeClaim> = Api::namespaced(context.client.clone(), &key.namespace);
+    let cached: Vec<Arc<Pod>> = pods
+        .list(&key.namespace)
+        .into_iter()
+        .map(|(_, pod)| pod)
+        .collect();
+    let params = PostParams::default();
+    if claim.metadata.deletion_timestamp.is_none() {
+        let used = cached.iter().any(|pod| refers(pod, &claim));
+        if let Some(new) = unused(&claim, used, Timestamp::now()) {
+            return written(api.replace_status(&key.name, &params, &new).await);
+        }
+    }
+    let mut used = cached.iter().any(|pod| holds(pod, &claim));
+    let Some(mut new) = protected(&*claim, FINALIZER, used) else {
+        return Ok(Next::Done);
+    };
+    if claim.metadata.deletion_timestamp.is_some() {
+        // The cache may be behind, and what is deleted is gone for good.
+        let live: Api<Pod> = Api::namespaced(context.client.clone(), &key.namespace);
+        let live = live.list(&ListParams::default()).await?;
+        used = live.items.iter().any(|pod| holds(pod, &claim));
+        match protected(&*claim, FINALIZER, used) {
+            Some(checked) => new = checked,
+            None => return Ok(Next::Done),
+        }
+    }
+    written(api.replace(&key.name, &params, &plan::full(&new)).await)
+}
+
+/// Whether a pod keeps a claim from being deleted: it is on a node and names it, or the claim was made for it.
+fn holds(pod: &Pod, claim: &Claim) -> bool {
+    let placed = pod
+        .spec
+        .node_name
+        .as_deref()
+        .is_some_and(|node| !node.is_empty());
+    let shut_down = pod.is_deleting() && pod.metadata.deletion_grace_period_seconds == Some(0);
+    placed
+        && claims_of(pod).any(|(name, made)| {
+            claim.metadata.name.as_ref() == Some(&name)
+                && (!made || (!shut_down && is_made_for(&claim.metadata, pod)))
+        })
+}
+
+/// Whether a pod that has not ended names a claim.
+fn refers(pod: &Pod, claim: &Claim) -> bool {
+    !pod.is_terminal()
+        && claims_of(pod).any(|(name, made)| {
+            claim.metadata.name.as_ref() == Some(&name)
+                && (!made || is_made_for(&claim.metadata, pod))
+        })
+}
+
+/// The claim as it says whether anybody uses it; none where it says so, or is not bound.
+fn unused(claim: &Claim, used: bool, now: Timestamp) -> Option<PersistentVolumeClaim> {
+    if claim.status.phase.as_deref() != Some("Bound") {
+        return None;
+    }
+    let (status, reason, message) = if used {
+        (
+            "False",
+            "PodUsingPVC",
+            "A pod is currently referencing this PVC",
+        )
+    } else {
+        (
+            "True",
+            "NoPodsUsingPVC",
+            "No pods are currently referencing this PVC",
+        )
+    };
+    let mut new = plan::full(claim);
+    let conditions = new
+        .status
+        .get_or_insert_default()
+        .conditions
+        .get_or_insert_default();
+    let condition = PersistentVolumeClaimCondition {
+        type_: UNUSED.to_owned(),
+        status: status.to_owned(),
+        reason: Some(reason.to_owned()),
+        message: Some(message.to_owned()),
+        last_transition_time: Some(Time(now)),
+        last_probe_time: None,
+    };
+    match conditions.iter_mut().find(|known| known.type_ == UNUSED) {
+        Some(known) if known.status == status => return None,
+        Some(known) => *known = condition,
+        None => conditions.push(condition),
+    }
+    Some(new)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn claim(rest: &str) -> Claim {
+        serde_json::from_str(&format!(
+            r#"{{"metadata":{{"name":"p-v","namespace":"n","ownerReferences":[{{"apiVersion":"v1","kind":"Pod","name":"p","uid":"u","controller":true}}]{rest}}},"status":{{"phase":"Bound"}}}}"#
+        ))
+        .unwrap()
+    }
+
+    #[test]
+    fn finalizers_come_and_go() {
+        let ends = r#","deletionTimestamp":"2026-01-01T00:00:00Z""#;
+        let held = r#","finalizers":["f"]"#;
+        let after = |rest: &str, used: bool| {
+            protected(&claim(rest), "f", used).map(|new| new.finalizers().len())
+        };
+        assert_eq!(after("", false), Some(1));
+        assert_eq!(after(held, false), None);
+        assert_eq!(after(ends, false), None, "too late");
+        assert_eq!(after(&format!("{ends}{held}"), false), Some(0));
+        assert_eq!(after(&format!("{ends}{held}"), true), None);
+    }
+
+    #[test]
+    fn claims_are_used_by_pods() {
+        let pod = |meta: &str, spec: &str, volume: &str, phase: &str| -> Pod {
+            serde_json::from_str(&format!(
+                r#"{{"metadata":{{"name":"p","uid":"u"{meta}}},"spec":{{"volumes":[{{"name":"v",{volume}}}]{spec}}},"status":{{"phase":"{phase}"}}}}"#
+            ))
+            .unwrap()
+        };
+        let placed = r#","nodeName":"n""#;
+        let named = r#""persistentVolumeClaim":{"claimName":"p-v"}"#;
+        let made = r#""ephemeral":{}"#;
+        let shut = r#","deletionTimestamp":"2026-01-01T00:00:00Z","deletionGracePeriodSeconds":0"#;
+        for (pod, held, referred) in [
+            (pod("", placed, named, "Running"), true, true),
+            (pod("", placed, named, "Succeeded"), true, false),
+            (pod("", "", named, "Pending"), false, true),
+            (pod("", placed, made, "Running"), true, true),
+            (pod(shut, placed, made, "Running"), false, true),
+            (pod(shut, placed, named, "Running"), true, true),
+            (pod("", placed, r#""emptyDir":{}"#, "Running"), false, false),
+        ] {
+            let found = (holds(&pod, &claim("")), refers(&pod, &claim("")));
+            assert_eq!(found, (held, referred), "{pod:?}");
+        }
+        let mut other = pod("", placed, made, "Running");
+        other.metadata.uid = Some("other".to_owned());
+        assert!(!holds(&other, &claim("")));
+
+        let now = Timestamp::UNIX_EPOCH;
+        let said = unused(&claim(""), true, now).unwrap();
+        let text = serde_json::to_string(&said).unwrap();
+        let again: Claim = serde_json::from_str(&text).unwrap();
+        assert_eq!(unused(&again, true, now), None);
+        let condition = &unused(&again, false, now)
+            .unwrap()
+            .status
+            .unwrap()
+            .conditions
+            .unwrap()[0];
+        assert_eq!(
+            (&*condition.status, condition.reason.as_deref()),
+            ("True", Some("NoPodsUsingPVC"))
+        );
+    }
+}

@@ -1,0 +1,281 @@
+//! Persistent volumes of this server's own, as the nodes that have them see them: what is released is removed, what its
+//! claim wants larger grows. They are made when a pod first uses them.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::StreamExt as _;
+use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
+use kube::ResourceExt as _;
+use kube::api::{Api, PostParams};
+use kube::runtime::WatchStreamExt as _;
+use kube::runtime::watcher::{self, Event, watcher};
+use tokio_util::sync::CancellationToken;
+
+use crate::meta::quantity::Quantity;
+use crate::storage::{StorageEngine, StorageError};
+
+/// The provisioner and the driver of these volumes.
+pub const DRIVER: &str = "reddwarf.io";
+/// What holds the object of a volume until its node has removed the volume.
+pub const FINALIZER: &str = "external-provisioner.volume.kubernetes.io/finalizer";
+/// The label by which a volume names its node.
+pub const HOSTNAME: &str = "kubernetes.io/hostname";
+/// How long what failed is left alone.
+const AGAIN: Duration = Duration::from_secs(10);
+/// What claims say that are to grow, as far as nodes end it.
+const GROWING: [&str; 2] = ["Resizing", "FileSystemResizePending"];
+
+/// The host name of the node that has a volume; none where it is not one of these.
+pub fn place(volume: &PersistentVolume) -> Option<&str> {
+    let spec = volume.spec.as_ref()?;
+    spec.csi.as_ref().filter(|csi| csi.driver == DRIVER)?;
+    let required = spec.node_affinity.as_ref()?.required.as_ref()?;
+    let [term] = &required.node_selector_terms[..] else {
+        return None;
+    };
+    let [chosen] = &term.match_expressions.as_ref()?[..] else {
+        return None;
+    };
+    match &chosen.values.as_ref()?[..] {
+        [host] if chosen.key == HOSTNAME => Some(host),
+        _ => None,
+    }
+}
+
+/// What a node is to do about a volume of its own.
+#[derive(Debug, PartialEq, Eq)]
+enum Step {
+    /// Nothing.
+    Leave,
+    /// To remove it, and let its object go.
+    Remove,
+    /// To let its object go: what is in it stays.
+    Release,
+    /// To see that it has so many bytes.
+    Grow(u64),
+}
+
+fn step(volume: &PersistentVolume) -> Step {
+    let spec = volume.spec.as_ref();
+    if volume.metadata.deletion_timestamp.is_none() {
+        let capacity = spec.and_then(|spec| spec.capacity.as_ref()?.get("storage"));
+        let size = capacity.and_then(|text| Quantity::parse(&text.0).ok());
+        return match size.and_then(|size| u64::try_from(size.value()).ok()) {
+            Some(size) => Step::Grow(size),
+            None => Step::Leave,
+        };
+    }
+    let phase = volume
+        .status
+        .as_ref()
+        .and_then(|status| status.phase.as_deref());
+    let policy = spec.and_then(|spec| spec.persistent_volume_reclaim_policy.as_deref());
+    let held = volume.finalizers().iter().any(|held| held == FINALIZER);
+    match (held, phase, policy) {
+        (false, ..) | (_, Some("Bound"), _) => Step::Leave,
+        // Only what was given back is anybody's to throw away.
+        (_, Some("Released" | "Failed"), Some("Delete")) => Step::Remove,
+        _ => Step::Release,
+    }
+}
+
+/// The claim as it says that it has grown to what its volume is; none where it waits for nothing.
+fn grown(
+    claim: &PersistentVolumeClaim,
+    volume: &PersistentVolume,
+) -> Option<PersistentVolumeClaim> {
+    let waits = |kind: &str| GROWING.contains(&kind);
+    let mut new = claim.clone();
+    let status = new.status.as_mut()?;
+    let conditions = status.conditions.as_mut()?;
+    conditions
+        .iter()
+        .find(|condition| waits(&condition.type_))?;
+    conditions.retain(|condition| !waits(&condition.type_));
+    status.capacity = volume.spec.as_ref()?.capacity.clone();
+    Some(new)
+}
+
+/// The volumes of the nodes of one process.
+pub struct Volumes {
+    /// The API, as somebody who may write volumes and the statuses of claims.
+    pub client: kube::Client,
+    /// The nodes.
+    pub nodes: BTreeSet<String>,
+    /// Where their volumes are; none for simulated nodes, which have nothing to remove.
+    pub storage: Option<Arc<dyn StorageEngine>>,
+}
+
+/// Why something is to be tried again.
+#[derive(Debug, thiserror::Error)]
+enum Failed {
+    #[error(transparent)]
+    Api(#[from] kube::Error),
+    #[error(transparent)]
+    Storage(#[from] StorageError),
+}
+
+impl Volumes {
+    /// Looks after the volumes until `ends` is cancelled.
+    pub async fn keep(self, ends: CancellationToken) {
+        let api: Api<PersistentVolume> = Api::all(self.client.clone());
+        let events = watcher(api, watcher::Config::default()).default_backoff();
+        let mut events = pin!(events);
+        let mut failed: BTreeMap<String, PersistentVolume> = BTreeMap::new();
+        let mut again = tokio::time::interval(AGAIN);
+        loop {
+            // Both are cancel-safe.
+            let event = tokio::select! {
+                event = events.next() => event,
+                _ = again.tick() => {
+                    for (name, volume) in std::mem::take(&mut failed) {
+                        self.try_look(name, volume, &mut failed).await;
+                    }
+                    continue;
+                }
+                () = ends.cancelled() => return,
+            };
+            match event {
+                Some(Ok(Event::InitApply(volume) | Event::Apply(volume))) => {
+                    if place(&volume).is_some_and(|host| self.nodes.contains(host)) {
+                        self.try_look(volume.name_any(), volume, &mut failed).await;
+                    }
+                }
+                Some(Ok(Event::Delete(volume))) => {
+                    failed.remove(&volume.name_any());
+                }
+                Some(Ok(_)) => {}
+                Some(Err(error)) => tracing::warn!(
+                    %error,
+                    "persistent volumes cannot be watched: none is removed or grows; bind this node's user to the cluster role system:controller:persistent-volume-binder"
+                ),
+                None => return,
+            }
+        }
+    }
+
+    /// Does what a volume needs; what fails is kept to be tried again.
+    async fn try_look(
+        &self,
+        name: String,
+        volume: PersistentVolume,
+        failed: &mut BTreeMap<String, PersistentVolume>,
+    ) {
+        failed.remove(&name);
+        if let Err(error) = self.look(&volume).await {
+            tracing::warn!(volume = name, %error, "what a persistent volume needs cannot be done");
+            failed.insert(name, volume);
+        }
+    }
+
+    async fn look(&self, volume: &PersistentVolume) -> Result<(), Failed> {
+        let csi = volume.spec.as_ref().and_then(|spec| spec.csi.as_ref());
+        let name = csi.map_or("", |csi| csi.volume_handle.as_str());
+        match step(volume) {
+            Step::Leave => Ok(()),
+            Step::Remove => {
+                if let Some(storage) = &self.storage {
+                    allow_missing(storage.remove_volume(name).await)?;
+                }
+                self.release(volume).await
+            }
+            Step::Release => self.release(volume).await,
+            Step::Grow(size) => self.grow(volume, name, size).await,
+        }
+    }
+
+    async fn release(&self, volume: &PersistentVolume) -> Result<(), Failed> {
+        let api: Api<PersistentVolume> = Api::all(self.client.clone());
+        let mut new = volume.clone();
+        new.finalizers_mut().retain(|held| held != FINALIZER);
+        let name = volume.name_any();
+        match api.replace(&name, &PostParams::default(), &new).await {
+            // It changed, and that change comes.
+            Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => Ok(()),
+            result => Ok(result.map(drop)?),
+        }
+    }
+
+    async fn grow(&self, volume: &PersistentVolume, name: &str, size: u64) -> Result<(), Failed> {
+        let spec = volume.spec.as_ref();
+        let Some(of) = spec.and_then(|spec| spec.claim_ref.as_ref()) else {
+            return Ok(());
+        };
+        let namespace = of.namespace.as_deref().unwrap_or_default();
+        let api: Api<PersistentVolumeClaim> = Api::namespaced(self.client.clone(), namespace);
+        let claim = api.get_opt(of.name.as_deref().unwrap_or_default()).await?;
+        let Some(new) = claim
+            .filter(|claim| claim.metadata.uid == of.uid)
+            .and_then(|claim| grown(&claim, volume))
+        else {
+            return Ok(());
+        };
+        if let Some(storage) = &self.storage {
+            // What no pod has used yet is made in its new size.
+            allow_missing(storage.resize_volume(name, size).await.map(drop))?;
+        }
+        api.replace_status(&new.name_any(), &PostParams::default(), &new)
+            .await?;
+        Ok(())
+    }
+}
+
+fn allow_missing(result: Result<(), StorageError>) -> Result<(), StorageError> {
+    match result {
+        Err(StorageError::NotFound { .. }) => Ok(()),
+        other => other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn volume(meta: &str, policy: &str, phase: &str) -> PersistentVolume {
+        serde_json::from_str(&format!(
+            r#"{{"metadata":{{"name":"a"{meta}}},"spec":{{"capacity":{{"storage":"1Ki"}},"persistentVolumeReclaimPolicy":"{policy}"}},"status":{{"phase":"{phase}"}}}}"#
+        ))
+        .unwrap()
+    }
+
+    #[test]
+    fn only_what_was_given_back_is_removed() {
+        let ends = r#","deletionTimestamp":"2026-01-01T00:00:00Z""#;
+        let held = format!(r#"{ends},"finalizers":["{FINALIZER}"]"#);
+        for (meta, policy, phase, wanted) in [
+            ("", "Delete", "Released", Step::Grow(1024)),
+            (ends, "Delete", "Released", Step::Leave),
+            (&*held, "Delete", "Released", Step::Remove),
+            (&*held, "Delete", "Failed", Step::Remove),
+            (&*held, "Delete", "Bound", Step::Leave),
+            (&*held, "Retain", "Released", Step::Release),
+            (&*held, "Delete", "Available", Step::Release),
+        ] {
+            assert_eq!(
+                step(&volume(meta, policy, phase)),
+                wanted,
+                "{meta} {policy} {phase}"
+            );
+        }
+    }
+
+    #[test]
+    fn claims_that_wait_have_grown() {
+        let claim = |conditions: &str| -> PersistentVolumeClaim {
+            serde_json::from_str(&format!(
+                r#"{{"metadata":{{}},"status":{{"conditions":[{conditions}]}}}}"#
+            ))
+            .unwrap()
+        };
+        let volume = volume("", "Delete", "Bound");
+        let other = r#"{"type":"Unused","status":"True"}"#;
+        assert_eq!(grown(&claim(other), &volume), None);
+        let waits = format!(r#"{other},{{"type":"FileSystemResizePending","status":"True"}}"#);
+        let status = grown(&claim(&waits), &volume).unwrap().status.unwrap();
+        assert_eq!(status.conditions.unwrap().len(), 1);
+        assert_eq!(status.capacity.unwrap()["storage"].0, "1Ki");
+    }
+}
