@@ -352,6 +352,11 @@ impl Machine {
         })
     }
 
+    /// The program that plays the tools, where they are processes of their own.
+    pub(super) fn program(&self) -> Option<&Path> {
+        self.0.program.as_deref()
+    }
+
     /// Whether tools are processes of their own.
     pub(super) fn has_processes(&self) -> bool {
         self.0.program.is_some()

@@ -36,10 +36,15 @@ mod nat;
 mod ofmt;
 mod real;
 mod run;
+mod smf;
+mod statistics;
 pub mod store;
+#[cfg(test)]
+mod tests;
 mod tools;
 pub mod xml;
 mod zfs;
+mod zlogin;
 mod zoneadm;
 pub mod zonecfg;
 

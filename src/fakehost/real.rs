@@ -1,14 +1,122 @@
-//! Zones whose init is a real process: namespaces of its own, the zone's root as its root.
+//! Zones whose init is a real process: the program at `/sbin/init` of the zone's root, in namespaces of its own, with
+//! the zone's root as its root and its mounts as binds. The network is the host's. Linux, as root.
+//!
+//! A shell stays outside and waits for the end of init: an lx zone boots again then, as its kernel makes it.
 
-use super::run::{Run, Step};
+use std::fs;
+use std::os::unix::process::CommandExt as _;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use super::run::{Run, Step, Stop};
 use super::zoneadm::Configured;
 
+/// What happens in the new namespaces before init: `$0` is the root, then the host name, then three words a mount.
+const ENTER: &str = r#"set -e
+root=$0; hostname "$1"; shift
+for d in proc dev native var/ld; do mkdir -p "$root/$d"; done
+mount -t proc proc "$root/proc"
+mount --rbind /dev "$root/dev"
+while [ $# -gt 0 ]; do
+  mount --rbind "$1" "$root$2"
+  if [ "$3" = ro ]; then mount -o remount,ro,bind "$root$2"; fi
+  shift 3
+done
+exec env -i container=zone chroot "$root" /sbin/init <&- >&-"#;
+
+/// When a process was started: with its id it names the process for good. Nothing for one that ended.
+fn started(pid: u32) -> Option<String> {
+    let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let mut fields = text.rsplit_once(')')?.1.split_whitespace();
+    let state = fields.next()?;
+    (state != "Z").then(|| fields.nth(18).map(str::to_owned))?
+}
+
+/// Whether a process has a directory as its root.
+fn inhabited(root: &Path) -> bool {
+    fs::read_dir("/proc")
+        .into_iter()
+        .flatten()
+        .flatten()
+        .any(|entry| fs::read_link(entry.path().join("root")).is_ok_and(|to| to == root))
+}
+
 /// Starts the init of a zone.
-pub fn start(_run: &mut Run, _zone: &Configured) -> Step {
+pub fn start(run: &mut Run, zone: &Configured) -> Step {
+    let root = run.disk().real(&zone.root());
+    let console = run.machine.own().join(format!("console.{}", zone.name));
+    let log = fs::OpenOptions::new()
+        .create(true)
+        .append(true)
+        .open(console)?;
+    // Without a program of tools nobody boots it again.
+    let again = match run.machine.program() {
+        Some(program) => format!(
+            "exec '{}' --root '{}' ctl zone-reboot '{}'",
+            program.display(),
+            run.disk().root().display(),
+            zone.name
+        ),
+        None => String::new(),
+    };
+    let script = format!(
+        "unshare --mount --pid --uts --ipc --propagation private --fork --kill-child sh -c \"$ENTER\" \"$@\"\n{again}"
+    );
+    let mut command = Command::new("/bin/sh");
+    command
+        .args(["-c", &script, "zone"])
+        .arg(&root)
+        .arg(&zone.name);
+    for mount in zone.mounts.iter().filter(|m| m.kind == "lofs") {
+        let read_only = mount.options.iter().any(|o| o == "ro");
+        command
+            .arg(run.disk().real(&mount.special))
+            .arg(&mount.directory)
+            .arg(if read_only { "ro" } else { "rw" });
+    }
+    let mut child = command
+        .env("ENTER", ENTER)
+        .current_dir("/")
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(log)
+        .process_group(0)
+        .spawn()?;
+    let pid = child.id();
+    let init = started(pid).map(|time| (pid, time));
+    std::thread::spawn(move || child.wait());
+    if let Some(z) = run.host().zones.get_mut(&zone.name) {
+        z.init = init;
+    }
     Ok(())
 }
 
-/// Ends every process of a zone.
-pub fn end(_run: &mut Run, _zone: &str) -> Step {
-    Ok(())
+/// Ends every process of a zone, and waits until none is left.
+pub fn end(run: &mut Run, zone: &str) -> Step {
+    let Some(z) = run.host().zones.get_mut(zone) else {
+        return Ok(());
+    };
+    let root = format!("{}/root", z.path);
+    let Some((pid, time)) = z.init.take() else {
+        return Ok(());
+    };
+    // Who asks may be the shell itself, which waited for init: it is not ended by its own question.
+    let own = rustix::process::getpid().as_raw_nonzero().get() as u32;
+    if own != pid
+        && started(pid) == Some(time)
+        && let Some(group) = rustix::process::Pid::from_raw(pid as i32)
+    {
+        let _ = rustix::process::kill_process_group(group, rustix::process::Signal::KILL);
+    }
+    let real = run.disk().real(&root);
+    run.away(|_| {
+        for _ in 0..2500 {
+            if !inhabited(&real) {
+                return Ok(());
+            }
+            std::thread::sleep(Duration::from_millis(4));
+        }
+        Err(Stop::Broken(format!("processes in {root} do not end")))
+    })?
 }

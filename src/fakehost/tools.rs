@@ -7,7 +7,7 @@ use super::host::{Host, ZoneStatus};
 use super::run::{Run, Step};
 use super::store::ConfigStore;
 use super::xml::Element;
-use super::{Disk, control, dladm, ipadm, nat, zfs, zoneadm, zonecfg};
+use super::{Disk, control, dladm, ipadm, nat, smf, statistics, zfs, zlogin, zoneadm, zonecfg};
 
 /// What a tool is: it gets its arguments and its standard input, and tells its exit status.
 pub type Tool = fn(&mut Run, &[String], &[u8]) -> Step<i32>;
@@ -19,11 +19,21 @@ pub const TOOLS: &[(&str, Tool)] = &[
     ("ipadm", ipadm::ipadm),
     ("ipf", nat::ipf),
     ("ipnat", nat::ipnat),
+    ("kstat", statistics::kstat),
+    ("pagesize", statistics::pagesize),
+    ("prctl", statistics::prctl),
+    ("psrinfo", statistics::psrinfo),
     ("route", ipadm::route),
     ("routeadm", ipadm::routeadm),
+    ("svcadm", smf::svcadm),
+    ("svccfg", smf::svccfg),
+    ("svcprop", smf::svcprop),
+    ("svcs", smf::svcs),
     ("zfs", zfs::zfs),
+    ("zlogin", zlogin::zlogin),
     ("zoneadm", zoneadm::zoneadm),
     ("zonecfg", zonecfg),
+    ("zonename", statistics::zonename),
     ("zpool", zfs::zpool),
 ];
 
