@@ -23,7 +23,8 @@ while [ $# -gt 0 ]; do
   if [ "$3" = ro ]; then mount -o remount,ro,bind "$root$2"; fi
   shift 3
 done
-exec env -i container=zone chroot "$root" /sbin/init <&- >&-"#;
+enter=$(command -v chroot)
+exec env -i container=zone "$enter" "$root" /sbin/init <&- >&-"#;
 
 /// When a process was started: with its id it names the process for good. Nothing for one that ended.
 fn started(pid: u32) -> Option<String> {
