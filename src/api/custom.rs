@@ -106,7 +106,10 @@ pub fn object(
     warnings: &mut Vec<String>,
 ) -> Result<Value, Status> {
     let expected = Expected::of(&target.resource, &target.version().name);
-    let Body { value, duplicates } = read::parse(bytes, format, expected.kind)?;
+    // Here what is given twice is told before what is unknown.
+    let Body {
+        value, duplicates, ..
+    } = read::parse(bytes, format, expected.kind)?;
     if let Some(status) = untyped(&value, bytes, expected) {
         return Err(status);
     }
@@ -131,24 +134,9 @@ pub fn object(
             unknown: Vec::new(),
         }
     };
-    let told: Vec<String> = duplicates
-        .into_iter()
-        .chain(
-            decoded
-                .unknown
-                .iter()
-                .map(|path| format!("unknown field \"{path}\"")),
-        )
-        .collect();
-    if options.validation == FieldValidation::Strict && !told.is_empty() {
-        return Err(cannot(format!(
-            "strict decoding error: {}",
-            read::strict(&told)
-        )));
-    }
-    if report {
-        warnings.extend(told);
-    }
+    let mut told = duplicates;
+    told.extend(read::unknown(&decoded.unknown));
+    read::judge(told, options.validation, warnings).map_err(cannot)?;
     if said != expected.api_version() {
         return Err(Status::bad_request(format!(
             "the API version in the data ({said}) does not match the expected API version ({})",

@@ -103,7 +103,7 @@ pub enum Offer {
     Documents,
     /// Documents that there are in JSON only.
     Json,
-    /// Custom resources: no protobuf, other refusals.
+    /// Custom resources: nothing but metadata in protobuf, other refusals.
     Custom,
     /// A watch of custom resources.
     CustomWatch,
@@ -132,9 +132,7 @@ pub fn accept(headers: &HeaderMap, offer: Offer) -> Result<Accepted, Status> {
         let format = match clause.media {
             "application/json" | "*/*" => Format::Json,
             "application/yaml" if !watch && offer != Offer::Json => Format::Yaml,
-            PROTOBUF if !matches!(offer, Offer::Custom | Offer::CustomWatch | Offer::Json) => {
-                Format::Protobuf
-            }
+            PROTOBUF if offer != Offer::Json => Format::Protobuf,
             // There are objects in YAML, but no streams of them: the first choice decides.
             "application/yaml" if offer == Offer::Watch && shape(&clause, offer).is_some() => {
                 known_media = true;
@@ -149,7 +147,7 @@ pub fn accept(headers: &HeaderMap, offer: Offer) -> Result<Accepted, Status> {
         };
         known_media = true;
         if let Some(shape) = shape(&clause, offer)
-            .filter(|shape| format != Format::Protobuf || *shape == Shape::Object)
+            .filter(|shape| format != Format::Protobuf || in_protobuf(*shape, offer))
         {
             return Ok(Accepted { format, shape });
         }
@@ -179,6 +177,15 @@ pub fn accept(headers: &HeaderMap, offer: Offer) -> Result<Accepted, Status> {
         format!("406: Not Acceptable\n\nAvailable representations: {available}"),
     )
     .with_details(Object::new()))
+}
+
+/// Whether upstream has a protobuf type of what is asked for: there is none of tables and custom resources.
+fn in_protobuf(shape: Shape, offer: Offer) -> bool {
+    match shape {
+        Shape::Object => !matches!(offer, Offer::Custom | Offer::CustomWatch),
+        Shape::Partial { .. } | Shape::PartialList { .. } => true,
+        Shape::Table { .. } => false,
+    }
 }
 
 fn shape(clause: &Clause<'_>, offer: Offer) -> Option<Shape> {

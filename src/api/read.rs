@@ -1,5 +1,7 @@
 //! Bodies to objects: which kind a body says it is, and its typed decoding, with upstream's refusals.
 
+use std::collections::HashMap;
+
 use super::negotiate::Format;
 use super::query::{FieldValidation, WriteOptions};
 use crate::meta::Status;
@@ -45,6 +47,8 @@ pub struct Body {
     pub value: Value,
     /// Texts for members given twice: whole for YAML, `duplicate field "x"` for JSON.
     pub duplicates: Vec<String>,
+    /// The paths of all members in their order, where JSON has some twice.
+    pub order: Vec<String>,
 }
 
 /// The refusal of a body of which nobody can say what it is, with its beginning.
@@ -111,6 +115,10 @@ pub fn syntax(bytes: &[u8], format: Format) -> Result<Body, String> {
         Format::Json => {
             let parsed = json::parse(bytes)
                 .map_err(|error| format!("couldn't get version/kind; json parse error: {error}"))?;
+            let order = match parsed.duplicates.is_empty() {
+                true => Vec::new(),
+                false => json::members(bytes),
+            };
             Ok(Body {
                 value: parsed.value,
                 duplicates: parsed
@@ -118,6 +126,7 @@ pub fn syntax(bytes: &[u8], format: Format) -> Result<Body, String> {
                     .iter()
                     .map(|path| format!("duplicate field {}", quoted(path)))
                     .collect(),
+                order,
             })
         }
         Format::Yaml => {
@@ -125,6 +134,7 @@ pub fn syntax(bytes: &[u8], format: Format) -> Result<Body, String> {
             Ok(Body {
                 value: parsed.value,
                 duplicates: parsed.duplicates,
+                order: Vec::new(),
             })
         }
         Format::Protobuf => {
@@ -142,6 +152,7 @@ pub fn syntax(bytes: &[u8], format: Format) -> Result<Body, String> {
             Ok(Body {
                 value,
                 duplicates: Vec::new(),
+                order: Vec::new(),
             })
         }
     }
@@ -160,6 +171,7 @@ pub fn object(
     let Body {
         mut value,
         duplicates,
+        order,
     } = body;
     if value.is_null() {
         value = Value::Object(Object::new());
@@ -185,7 +197,7 @@ pub fn object(
     keep_reset(&mut value);
     typed(
         value,
-        duplicates,
+        (duplicates, &order),
         type_name,
         expected,
         options.validation,
@@ -193,13 +205,13 @@ pub fn object(
     )
 }
 
-/// Decodes a value as a named type.
+/// Decodes a value as a named type. Members given twice come with the order of all members, where that is known.
 ///
 /// # Errors
 /// As [`object`], once the kind is known to be right.
 pub fn typed(
     value: Value,
-    duplicates: Vec<String>,
+    (duplicates, order): (Vec<String>, &[String]),
     type_name: &str,
     expected: Expected<'_>,
     validation: FieldValidation,
@@ -214,22 +226,10 @@ pub fn typed(
     };
     let go_type = format!("{}.{}", expected.version, expected.kind);
     let decoded = decode::decode(value, builtin::named(type_name), &go_type).map_err(cannot)?;
-    let told: Vec<String> = duplicates
-        .into_iter()
-        .chain(
-            decoded
-                .unknown
-                .iter()
-                .map(|path| format!("unknown field {}", quoted(path))),
-        )
-        .collect();
-    match validation {
-        FieldValidation::Strict if !told.is_empty() => {
-            return Err(cannot(format!("strict decoding error: {}", strict(&told))));
-        }
-        FieldValidation::Warn => warnings.extend(told),
-        _ => {}
-    }
+    let mut told = duplicates;
+    told.extend(unknown(&decoded.unknown));
+    in_order(&mut told, order);
+    judge(told, validation, warnings).map_err(cannot)?;
     let mut value = decoded.value;
     let object = value.object_mut();
     object.remove("kind");
@@ -239,8 +239,52 @@ pub fn typed(
     Ok(value)
 }
 
+/// Puts what is told of members into the order in which they are met: a duplicate is told where it comes again.
+fn in_order(told: &mut [String], order: &[String]) {
+    let mut met: HashMap<String, [usize; 2]> = HashMap::new();
+    for (index, member) in order.iter().enumerate() {
+        let place = met.entry(quoted(member)).or_insert([index, 0]);
+        if place[1] == 0 && place[0] != index {
+            place[1] = index;
+        }
+    }
+    told.sort_by_key(|text| {
+        let (nth, path) = match text.strip_prefix("duplicate field ") {
+            Some(path) => (1, path),
+            None => (0, text.strip_prefix("unknown field ").unwrap_or_default()),
+        };
+        met.get(path).map(|place| place[nth])
+    });
+}
+
+/// What is told of unknown members.
+pub fn unknown(paths: &[String]) -> impl Iterator<Item = String> {
+    paths
+        .iter()
+        .map(|path| format!("unknown field {}", quoted(path)))
+}
+
+/// Warns of what strict decoding refuses, refuses it, or lets it be.
+///
+/// # Errors
+/// All of it in one text, where validation is strict.
+pub fn judge(
+    told: Vec<String>,
+    validation: FieldValidation,
+    warnings: &mut Vec<String>,
+) -> Result<(), String> {
+    match validation {
+        FieldValidation::Strict if !told.is_empty() => {
+            return Err(format!("strict decoding error: {}", strict(&told)));
+        }
+        FieldValidation::Warn => warnings.extend(told),
+        _ => {}
+    }
+    Ok(())
+}
+
 /// What strict decoding refuses, in one text: what YAML holds twice comes as one error of many lines.
-pub fn strict(told: &[String]) -> String {
+fn strict(told: &[String]) -> String {
     let twice = told.iter().take_while(|text| text.starts_with("line "));
     let twice: Vec<&str> = twice.map(String::as_str).collect();
     let mut texts = Vec::with_capacity(told.len());

@@ -2,7 +2,7 @@
 //! format that it accepts.
 
 use std::io::Write as _;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
@@ -14,6 +14,7 @@ use crate::meta::Status;
 use crate::resources::cluster;
 use crate::resources::record::write_body;
 use crate::resources::{Resource, Version, gvk_type};
+use crate::schema::types::{Field, Schema, SchemaRef, Shape as Form, Struct};
 use crate::schema::{Object, Value, builtin, json, proto, yaml};
 use crate::store::{Entry, Revision};
 
@@ -49,6 +50,38 @@ pub struct List {
     pub next: String,
     /// How many follow, where that is known.
     pub remaining: Option<usize>,
+}
+
+/// The group of what is known of all objects.
+const META: &str = "meta.k8s.io";
+
+/// PartialObjectMetadata and its list, which no document describes, as protobuf has them.
+static PARTIAL: LazyLock<Schema> = LazyLock::new(|| {
+    let meta = SchemaRef::named("io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta");
+    message([("metadata", meta, 1, "b")])
+});
+static PARTIAL_LIST: LazyLock<Schema> = LazyLock::new(|| {
+    let meta = SchemaRef::named("io.k8s.apimachinery.pkg.apis.meta.v1.ListMeta");
+    let items = Schema::of(Form::List(Box::new(PARTIAL.clone().into())));
+    message([("metadata", meta, 1, "b"), ("items", items.into(), 2, "br")])
+});
+
+fn message<const N: usize>(fields: [(&str, SchemaRef, u32, &str); N]) -> Schema {
+    let mut message = Struct::default();
+    for (name, schema, number, wire) in fields {
+        let field = Field {
+            schema,
+            omit_empty: false,
+            omit_zero: false,
+            pointer: false,
+            go_name: name.into(),
+            go_type: "".into(),
+            through: "".into(),
+            proto: (number, wire.into()),
+        };
+        message.fields.insert(name.into(), field);
+    }
+    Schema::of(Form::Struct(message))
 }
 
 /// `kind` and `metadata` of an object, as PartialObjectMetadata.
@@ -249,7 +282,11 @@ pub fn bytes_of(value: &Value, format: Format) -> Vec<u8> {
         Format::Protobuf => {
             let (api_version, kind) = (value.str("apiVersion"), value.str("kind"));
             let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));
-            let schema = builtin::named(gvk_type(group, version, kind).unwrap_or_default());
+            let schema = match kind {
+                "PartialObjectMetadata" if group == META => &PARTIAL,
+                "PartialObjectMetadataList" if group == META => &PARTIAL_LIST,
+                _ => builtin::named(gvk_type(group, version, kind).unwrap_or_default()),
+            };
             proto::seal(api_version, kind, &proto::write(value, schema))
         }
     }

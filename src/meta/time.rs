@@ -83,7 +83,7 @@ pub fn canonical(text: &str) -> Result<String, String> {
 /// # Errors
 /// The text of Go's time.Parse.
 pub fn canonical_micro(text: &str) -> Result<String, String> {
-    let rest = text.get(19..).unwrap_or_default();
+    let rest = seconds(text, MICROS)?;
     let digits = rest
         .strip_prefix('.')
         .map(|tail| tail.bytes().take_while(u8::is_ascii_digit).count());
@@ -91,8 +91,9 @@ pub fn canonical_micro(text: &str) -> Result<String, String> {
         Some(6) => Ok(read(text, MICROS)?
             .strftime("%Y-%m-%dT%H:%M:%S.%6fZ")
             .to_string()),
-        _ if read(text, MICROS).is_ok() => Err(refusal(text, MICROS, rest, ".000000")),
-        _ => Err(read(text, MICROS).err().unwrap_or_default()),
+        // Six digits are read, and the zone is expected behind them.
+        Some(7..) => Err(refusal(text, MICROS, &rest[7..], "Z07:00")),
+        _ => Err(refusal(text, MICROS, rest, ".000000")),
     }
 }
 
@@ -106,8 +107,9 @@ fn refusal(text: &str, layout: &str, rest: &str, wanted: &str) -> String {
     )
 }
 
-/// Go reads element by element, and names the first that does not fit together with what is left of the text.
-fn read(text: &str, layout: &str) -> Result<Timestamp, String> {
+/// What is behind the seconds. Go reads element by element, and names the first that does not fit together with what
+/// is left of the text.
+fn seconds<'a>(text: &'a str, layout: &str) -> Result<&'a str, String> {
     let mut rest = text;
     for (element, digits) in [
         ("2006", 4),
@@ -134,6 +136,11 @@ fn read(text: &str, layout: &str) -> Result<Timestamp, String> {
             .get(if digits == 0 { 1 } else { digits }..)
             .unwrap_or_default();
     }
+    Ok(rest)
+}
+
+fn read(text: &str, layout: &str) -> Result<Timestamp, String> {
+    let mut rest = seconds(text, layout)?;
     if let Some(fraction) = rest.strip_prefix('.') {
         let digits = fraction.bytes().take_while(u8::is_ascii_digit).count();
         rest = fraction.get(digits..).unwrap_or_default();

@@ -18,7 +18,7 @@ use crate::store::{Entry, Revision};
 /// How many bytes of made forms a version keeps.
 const BUDGET: usize = 16 << 20;
 
-/// Entries in the form that one version shows, by revision (one commit writes one object of a resource).
+/// Entries in the form that one version shows, by revision.
 #[derive(Debug, Default)]
 pub struct Forms(Mutex<Made>);
 

@@ -127,6 +127,9 @@ pub struct Rules {
     /// The cells of a table row, in the order of the columns in `columns.json`, the name first.
     /// `now` is in seconds since 1970.
     pub cells: fn(&Value, now: i64) -> Vec<Value>,
+    /// What an object of nothing shows besides its zero values: what upstream's conversion from the internal type fills
+    /// in (bookmarks are such objects).
+    pub nothing: fn(&mut Value),
     /// Selectable fields of its own.
     pub selectable: &'static [Selectable],
     /// What selectors call the selectable fields, where that is not their names: `(called, name)`. Fields that are
@@ -201,6 +204,7 @@ impl Rules {
                 crate::meta::table::age(object, now),
             ]
         },
+        nothing: |_| {},
         selectable: &[],
         field_names: &[],
         selects_namespace: true,

@@ -6,7 +6,7 @@ mod parse;
 
 use super::{Object, Value};
 pub(crate) use parse::push_lossy;
-pub use parse::{Parsed, SyntaxError, parse};
+pub use parse::{Parsed, SyntaxError, members, parse};
 
 /// How deep arrays and objects may nest, as in Go's decoder.
 pub const MAX_DEPTH: usize = 10_000;

@@ -11,6 +11,7 @@ use super::Call;
 use crate::api::info::Info;
 use crate::api::negotiate::Shape;
 use crate::api::query::{FieldValidation, WriteOptions};
+use crate::api::read;
 use crate::api::reply::Reply;
 use crate::api::table;
 use crate::api::verbs::apply::{self, Applied, Ground};
@@ -101,7 +102,6 @@ async fn change_by_patch(call: &mut Call<'_>, scale: &Scale) -> Result<Value, St
     let patch = Patch::read(kind, &call.body)?;
     let schema = builtin::named(SCALE);
     let checked = options.validation != FieldValidation::Ignore;
-    let strict = options.validation == FieldValidation::Strict;
     let mut told = Vec::new();
     let shown = change(call, scale, &options, |old, managed, by| {
         let patched = patch.apply(
@@ -110,11 +110,9 @@ async fn change_by_patch(call: &mut Call<'_>, scale: &Scale) -> Result<Value, St
             |outcome| decode::decode(outcome, schema, "v1.Scale"),
             checked,
         )?;
-        if strict && !patched.strict.is_empty() {
-            let why = format!("strict decoding error: {}", patched.strict.join(", "));
-            return Err(patch.refused(&old, schema, why).into());
-        }
-        told = patched.strict;
+        told.clear();
+        read::judge(patched.strict, options.validation, &mut told)
+            .map_err(|why| patch.refused(&old, schema, why))?;
         Ok(by.updated(&old, patched.value, managed))
     })
     .await?;

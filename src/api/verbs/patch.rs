@@ -59,11 +59,9 @@ pub async fn patch(write: &mut Write<'_>, kind: Kind, bytes: &[u8]) -> Result<Re
                 },
                 checked,
             )?;
-            if validation == FieldValidation::Strict && !patched.strict.is_empty() {
-                let why = format!("strict decoding error: {}", patched.strict.join(", "));
-                return Err(patch.refused(old, schema, why).into());
-            }
-            warnings = patched.strict;
+            warnings.clear();
+            read::judge(patched.strict, validation, &mut warnings)
+                .map_err(|why| patch.refused(old, schema, why))?;
             let mut new = patched.value;
             if target.resource.is_custom() {
                 custom::check_type(&new, target)?;

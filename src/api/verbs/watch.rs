@@ -153,7 +153,7 @@ impl Watcher {
         }
         match std::mem::replace(&mut self.plan, Plan::Live) {
             Plan::Initial { asked, mark } => return self.initial(asked, mark).await,
-            Plan::From(after) => return self.open(after),
+            Plan::From(after) => return self.resume(after),
             Plan::Live => {}
         }
         loop {
@@ -211,6 +211,21 @@ impl Watcher {
                     }
                 }
             }
+        }
+    }
+
+    /// Begins behind a revision that the client names.
+    fn resume(&mut self, after: Revision) -> bool {
+        let custom = self.target.resource.custom.as_ref();
+        match custom.map(|custom| custom.since) {
+            Some(oldest) if after < oldest => {
+                self.gone(&StoreError::Compacted {
+                    asked: after,
+                    oldest,
+                });
+                false
+            }
+            _ => self.open(after),
         }
     }
 
@@ -391,6 +406,7 @@ impl Watcher {
                 whole.set(key.as_str(), value.clone());
             }
         }
+        (self.target.resource.rules.nothing)(&mut whole);
         whole
     }
 

@@ -32,7 +32,18 @@ impl Derived for Definitions {
             return;
         };
         let object = Arc::new(cluster::object(entry));
-        match super::resource(&object) {
+        // Upstream begins anew where the spec or the names change.
+        let same = |path: &[&str]| {
+            let before = self.objects.get(&name);
+            before.is_some_and(|before| before.path(path) == object.path(path))
+        };
+        let since = self
+            .resources
+            .get(&name)
+            .and_then(|resource| resource.custom.as_ref())
+            .filter(|_| same(&["spec"]) && same(&["status", "acceptedNames"]))
+            .map_or(entry.rev, |custom| custom.since);
+        match super::resource(&object, since) {
             Some(resource) => {
                 self.resources.insert(name.clone(), Arc::new(resource));
             }

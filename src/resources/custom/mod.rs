@@ -19,13 +19,15 @@ use crate::meta::{time, version};
 use crate::schema::check::Check;
 use crate::schema::types::SchemaRef;
 use crate::schema::{Key, Value, json, structural};
-use crate::store::Pairs;
+use crate::store::{Pairs, Revision};
 
 /// What the registry entry of a custom resource knows of its definition.
 #[derive(Debug)]
 pub struct Custom {
     /// The CustomResourceDefinition.
     pub definition: Value,
+    /// The revision from which on there is a history of instances: watches from before are too old.
+    pub since: Revision,
     /// No instances may be made any more.
     pub terminating: bool,
     /// Under which schema, defaults and selectable fields objects are stored now.
@@ -73,8 +75,9 @@ pub fn storage_version(definition: &Value) -> &str {
         .map_or("", |version| version.str("name"))
 }
 
-/// The registry entry that a definition makes; none before it is established.
-pub fn resource(definition: &Value) -> Option<Resource> {
+/// The registry entry that a definition makes, whose instances have a history since a revision; none before it is
+/// established.
+pub fn resource(definition: &Value, since: Revision) -> Option<Resource> {
     if condition(definition, "Established") != "True" {
         return None;
     }
@@ -106,6 +109,7 @@ pub fn resource(definition: &Value) -> Option<Resource> {
         schemas,
         selectable,
         definition: definition.clone(),
+        since,
     };
     let mut served: Vec<Version> = versions
         .iter()

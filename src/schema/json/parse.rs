@@ -4,6 +4,9 @@
 use super::MAX_DEPTH;
 use crate::schema::{Key, Object, Value};
 
+/// How many bytes of paths of members are kept.
+const MAX_MEMBERS: usize = 1 << 20;
+
 /// How many different duplicates are told, as in `sigs.k8s.io/json`.
 const MAX_DUPLICATES: usize = 100;
 
@@ -36,22 +39,8 @@ pub struct SyntaxError {
 /// [`SyntaxError`] tells the first byte that is wrong. A number too large for a `float64` is refused with the text
 /// of Go's type error, once the whole body was found to be well formed.
 pub fn parse(bytes: &[u8]) -> Result<Parsed, SyntaxError> {
-    let mut parser = Parser {
-        bytes,
-        text: std::str::from_utf8(bytes).ok(),
-        at: 0,
-        depth: 0,
-        duplicates: Vec::new(),
-        out_of_range: None,
-    };
-    let value = parser.value("looking for beginning of value")?;
-    parser.space();
-    if parser.at < bytes.len() {
-        return Err(parser.unexpected("after top-level value"));
-    }
-    if let Some(error) = parser.out_of_range {
-        return Err(error);
-    }
+    let mut parser = Parser::new(bytes);
+    let value = parser.whole()?;
     let mut duplicates = parser.duplicates;
     for path in &mut duplicates {
         if path.starts_with('.') {
@@ -59,6 +48,24 @@ pub fn parse(bytes: &[u8]) -> Result<Parsed, SyntaxError> {
         }
     }
     Ok(Parsed { value, duplicates })
+}
+
+/// The paths of all members of a JSON value in the order in which they are written, those that are given twice twice.
+/// Empty for what is no JSON; the first of very many.
+pub fn members(bytes: &[u8]) -> Vec<String> {
+    let mut parser = Parser::new(bytes);
+    parser.members = Some(Members::default());
+    let whole = parser.whole();
+    let members = parser.members.filter(|_| whole.is_ok());
+    members.map(|members| members.seen).unwrap_or_default()
+}
+
+/// The members that were met, and the way to where the parser is.
+#[derive(Default)]
+struct Members {
+    path: String,
+    seen: Vec<String>,
+    bytes: usize,
 }
 
 struct Parser<'a> {
@@ -69,7 +76,62 @@ struct Parser<'a> {
     depth: usize,
     /// Each as seen from the value being read, outer steps are put in front on the way out.
     duplicates: Vec<String>,
+    /// Kept where it is asked for.
+    members: Option<Members>,
     out_of_range: Option<SyntaxError>,
+}
+
+impl<'a> Parser<'a> {
+    fn new(bytes: &'a [u8]) -> Self {
+        Parser {
+            bytes,
+            text: std::str::from_utf8(bytes).ok(),
+            at: 0,
+            depth: 0,
+            duplicates: Vec::new(),
+            members: None,
+            out_of_range: None,
+        }
+    }
+
+    /// Reads one value that fills the bytes.
+    fn whole(&mut self) -> Result<Value, SyntaxError> {
+        let value = self.value("looking for beginning of value")?;
+        self.space();
+        if self.at < self.bytes.len() {
+            return Err(self.unexpected("after top-level value"));
+        }
+        match self.out_of_range.take() {
+            Some(error) => Err(error),
+            None => Ok(value),
+        }
+    }
+
+    /// Reads the value of a member or an item, noting the way to it where that is asked for.
+    fn within(&mut self, name: Option<&str>, index: usize) -> Result<Value, SyntaxError> {
+        let Some(members) = &mut self.members else {
+            return self.value("looking for beginning of value");
+        };
+        let outside = members.path.len();
+        match name {
+            Some(name) => {
+                if outside > 0 {
+                    members.path.push('.');
+                }
+                members.path.push_str(name);
+                if members.bytes < MAX_MEMBERS {
+                    members.bytes += members.path.len();
+                    members.seen.push(members.path.clone());
+                }
+            }
+            None => members.path.push_str(&format!("[{index}]")),
+        }
+        let value = self.value("looking for beginning of value");
+        if let Some(members) = &mut self.members {
+            members.path.truncate(outside);
+        }
+        value
+    }
 }
 
 impl Parser<'_> {
@@ -147,7 +209,7 @@ impl Parser<'_> {
                 self.duplicate(format!(".{key}"));
             }
             let known = self.duplicates.len();
-            let value = self.value("looking for beginning of value")?;
+            let value = self.within(Some(&key), 0)?;
             if self.duplicates.len() > known {
                 self.lead(known, &format!(".{key}"));
             }
@@ -173,7 +235,7 @@ impl Parser<'_> {
         }
         loop {
             let known = self.duplicates.len();
-            let value = self.value("looking for beginning of value")?;
+            let value = self.within(None, items.len())?;
             if self.duplicates.len() > known {
                 self.lead(known, &format!("[{}]", items.len()));
             }
@@ -512,6 +574,13 @@ mod tests {
                 );
             });
         run.unwrap().join().unwrap();
+    }
+
+    #[test]
+    fn members_are_listed_as_they_are_written() {
+        let found = members(br#"{"b":[{"c":1,"d":2,"c":3}],"a":{}}"#);
+        assert_eq!(found, ["b", "b[0].c", "b[0].d", "b[0].c", "a"]);
+        assert_eq!(members(b"{"), Vec::<String>::new());
     }
 
     #[test]

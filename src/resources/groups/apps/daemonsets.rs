@@ -47,6 +47,10 @@ pub(super) const RULES: Rules = Rules {
         }
         workloads::template_warnings(object, None, TEMPLATE)
     },
+    nothing: |object| {
+        let meta = object.object_mut().object_mut("metadata");
+        meta.object_mut("annotations").insert_first(TEMPLATES, "0");
+    },
     cells,
     generation: Generation::Own,
     internal: "apps.DaemonSet",

@@ -47,6 +47,7 @@ pub(super) const RULES: Rules = Rules {
         workloads::collisions(status, old.value.at("status"), errors);
     },
     warnings: |object, old, _| workloads::warnings(object, old, TEMPLATE),
+    nothing: super::NO_REPLICAS,
     cells,
     generation: Generation::Own,
     internal: "apps.Deployment",

@@ -9,6 +9,13 @@ mod statefulsets;
 mod tests;
 
 use crate::resources::Rules;
+use crate::schema::Value;
+
+/// A count of replicas is never absent in upstream's internal types.
+const NO_REPLICAS: fn(&mut Value) = |object| {
+    let spec = object.object_mut().object_mut("spec");
+    spec.insert_first("replicas", 0);
+};
 
 /// The rules of a resource of this group.
 pub(super) fn rules(plural: &str) -> Rules {

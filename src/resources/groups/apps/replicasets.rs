@@ -30,6 +30,7 @@ pub(super) const RULES: Rules = Rules {
         workloads::replica_status(object.field("status"), STATUS, errors);
     },
     warnings: |object, old, _| workloads::warnings(object, old, TEMPLATE),
+    nothing: super::NO_REPLICAS,
     cells: |object, now| {
         let mut cells = controllers::replicas(object, now);
         let spec = object.at("spec");

@@ -13,6 +13,7 @@ use crate::value;
 /// The rules of stateful sets.
 pub(super) const RULES: Rules = Rules {
     defaults: |object, _| set_defaults(object),
+    nothing: super::NO_REPLICAS,
     cells: |object, now| {
         let (spec, status) = (object.at("spec"), object.at("status"));
         let ready = format!("{}/{}", status.int("readyReplicas"), spec.int("replicas"));

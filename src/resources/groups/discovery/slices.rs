@@ -119,12 +119,9 @@ fn slice(object: At<'_>, old: Option<&Value>, errors: &mut Errors) {
     // Declared rules come last.
     let type_changed = old.is_none_or(|old| old.at("addressType") != kind.value);
     if type_changed {
-        if kind.str().is_empty() {
-            errors.required(kind.path, "");
-        } else if old.is_some() {
+        kind.required_one_of(&TYPES, errors);
+        if old.is_some() {
             errors.invalid(kind.path, Value::Null, "field is immutable");
-        } else {
-            kind.one_of(&TYPES, errors);
         }
     }
     if changed && list.list().len() <= ENDPOINTS {

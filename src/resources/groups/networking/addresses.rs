@@ -13,15 +13,14 @@ pub(super) const ADDRESSES: Rules = Rules {
         reference(parent, errors);
         // Declared rules come last.
         if parent.is_absent() {
-            return errors.required(parent.path, "");
+            errors.required(parent.path, "");
+        } else {
+            for field in ["resource", "name"] {
+                parent.field(field).required("", errors);
+            }
         }
-        if let Some(old) = old.map(|old| old.value.at("spec").at("parentRef"))
-            && old != parent.value
-        {
-            return parent.frozen(old, errors);
-        }
-        for field in ["resource", "name"] {
-            parent.field(field).required("", errors);
+        if let Some(old) = old {
+            parent.frozen(old.value.at("spec").at("parentRef"), errors);
         }
     },
     cells: |object, now| {

@@ -23,7 +23,10 @@ pub(super) const RULES: Rules = Rules {
         let spec = object.field("spec");
         let controller = spec.field("controller");
         if let Some(old) = old {
-            controller.immutable(old.value.at("spec").at("controller"), errors);
+            let before = old.value.at("spec").str("controller");
+            if controller.str() != before {
+                controller.invalid_text("field is immutable", errors);
+            }
         }
         if controller.str().len() > CONTROLLER_MAX {
             errors.too_long(controller.path, CONTROLLER_MAX);

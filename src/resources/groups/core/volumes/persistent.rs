@@ -217,6 +217,37 @@ fn made_of(spec: &Value) -> Value {
     )
 }
 
+/// Whether nodes are selected as before, but for labels that are called by their later names.
+fn same_nodes(before: &Value, now: &Value) -> bool {
+    const LATER: [(&str, &str); 5] = [
+        ("beta.kubernetes.io/arch", "kubernetes.io/arch"),
+        ("beta.kubernetes.io/os", "kubernetes.io/os"),
+        (
+            "failure-domain.beta.kubernetes.io/region",
+            "topology.kubernetes.io/region",
+        ),
+        (
+            "failure-domain.beta.kubernetes.io/zone",
+            "topology.kubernetes.io/zone",
+        ),
+        (
+            "beta.kubernetes.io/instance-type",
+            "node.kubernetes.io/instance-type",
+        ),
+    ];
+    let terms = |affinity: &Value| affinity.at("required").list("nodeSelectorTerms").to_vec();
+    let (was, mut is) = (terms(before), terms(now));
+    for (was, is) in was.iter().zip(&mut is) {
+        let expressions = defaults::items(is, "matchExpressions");
+        for (was, is) in was.list("matchExpressions").iter().zip(expressions) {
+            if LATER.contains(&(was.str("key"), is.str("key"))) {
+                is.set("key", was.at("key"));
+            }
+        }
+    }
+    was == is && before.at("required").is_null() == now.at("required").is_null()
+}
+
 fn update(object: At<'_>, old: At<'_>, errors: &mut Errors) {
     let (spec, before) = (object.field("spec"), old.value.at("spec"));
     let (mut now, was) = (made_of(spec.value), made_of(before));
@@ -237,6 +268,14 @@ fn update(object: At<'_>, old: At<'_>, errors: &mut Errors) {
     if mode.value != before.at("volumeMode") {
         let path = object.path.field("volumeMode");
         errors.invalid(path, mode.value, "field is immutable");
+    }
+    let affinity = spec.value.at("nodeAffinity");
+    let bound = before.at("nodeAffinity");
+    if !bound.is_null() && !same_nodes(bound, affinity) {
+        let path = object.path.field("nodeAffinity");
+        let shown = internal::shown(affinity, "core.VolumeNodeAffinity");
+        let why = "field is immutable, except for updating from beta label to GA";
+        errors.invalid_shown(path, &shown, why);
     }
     let class = spec.field("volumeAttributesClassName");
     if class.is_absent() && before.get("volumeAttributesClassName").is_some() {
