@@ -285,6 +285,7 @@ where
         controllers::Settings {
             root_ca: pki.ca_pem().to_owned(),
             pki: Some(Arc::new(pki)),
+            tokens: Some(server.tokens.clone()),
         },
         CancellationToken::new(),
     );

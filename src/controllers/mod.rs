@@ -10,6 +10,7 @@ pub mod manager;
 mod names;
 pub mod queue;
 
+mod account_tokens;
 mod ca_publisher;
 mod certificates;
 mod cluster_roles;
@@ -63,6 +64,8 @@ pub struct Settings {
     pub root_ca: String,
     /// Who signs certificates; none where nobody does.
     pub pki: Option<Arc<crate::auth::pki::Pki>>,
+    /// Who signs tokens of service accounts; none where nobody does.
+    pub tokens: Option<Arc<crate::auth::tokens::Tokens>>,
 }
 
 /// A controller by its upstream name.

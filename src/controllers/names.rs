@@ -4,8 +4,8 @@
 use futures::FutureExt as _;
 
 use super::{
-    Controller, Identity, ca_publisher, certificates, cluster_roles, deployments, disruption,
-    endpoints, garbage, namespaces, node_lifecycle, quotas, replicas, service_accounts,
+    Controller, Identity, account_tokens, ca_publisher, certificates, cluster_roles, deployments,
+    disruption, endpoints, garbage, namespaces, node_lifecycle, quotas, replicas, service_accounts,
     stateful_sets, volumes,
 };
 
@@ -38,7 +38,14 @@ macro_rules! controller {
 
 /// Every controller of upstream, in the order in which upstream starts them, and the scheduler.
 pub static CONTROLLERS: &[Controller] = &[
-    absent("serviceaccount-token-controller", "serviceaccount-token"),
+    Controller {
+        name: "serviceaccount-token-controller",
+        aliases: "serviceaccount-token",
+        default: true,
+        program: Some((Identity::User("kube-controller-manager"), |context| {
+            account_tokens::run(context).boxed()
+        })),
+    },
     controller!(
         "endpoints-controller",
         "endpoint",
@@ -51,9 +58,11 @@ pub static CONTROLLERS: &[Controller] = &[
         "endpointslice-controller",
         endpoints::endpoint_slices
     ),
-    absent(
+    controller!(
         "endpointslice-mirroring-controller",
         "endpointslicemirroring",
+        "endpointslicemirroring-controller",
+        endpoints::endpoint_slice_mirroring
     ),
     controller!(
         "replicationcontroller-controller",

@@ -27,7 +27,7 @@ const OVER_CAPACITY: &str = "endpoints.kubernetes.io/over-capacity";
 const MANAGED_BY: &str = "endpoints.kubernetes.io/managed-by";
 const MANAGER: &str = "endpoint-controller";
 /// Endpoints that hold a lock and belong to no service.
-const LOCK: &str = "control-plane.alpha.kubernetes.io/leader";
+pub(super) const LOCK: &str = "control-plane.alpha.kubernetes.io/leader";
 
 impl Cached for v1::Endpoints {}
 

@@ -2,6 +2,7 @@
 //! Follows k8s.io/endpointslice and k8s.io/kubernetes/pkg/controller/{endpointslice,endpoint}.
 
 mod legacy;
+mod mirror;
 mod slices;
 
 use std::collections::{BTreeMap, HashMap};
@@ -14,6 +15,7 @@ use kube::ResourceExt as _;
 use parking_lot::Mutex;
 
 pub use self::legacy::run as endpoints;
+pub use self::mirror::run as endpoint_slice_mirroring;
 pub use self::slices::run as endpoint_slices;
 use super::informer::{Informer, Key};
 use super::kinds::{Pod, PodContainer};

@@ -25,8 +25,8 @@ use crate::controllers::queue::{Next, Queue};
 const WORKERS: usize = 5;
 /// The most endpoints of one slice.
 const MOST: usize = 100;
-const SERVICE_NAME: &str = "kubernetes.io/service-name";
-const MANAGED_BY: &str = "endpointslice.kubernetes.io/managed-by";
+pub(super) const SERVICE_NAME: &str = "kubernetes.io/service-name";
+pub(super) const MANAGED_BY: &str = "endpointslice.kubernetes.io/managed-by";
 const MANAGER: &str = "endpointslice-controller.k8s.io";
 
 impl Cached for EndpointSlice {}
@@ -237,9 +237,9 @@ fn families(service: &Service) -> Vec<&'static str> {
 }
 
 /// Ports, so that equal sets of them are equal.
-type Ports = Vec<(String, Option<i32>, String, Option<String>)>;
+pub(super) type Ports = Vec<(String, Option<i32>, String, Option<String>)>;
 
-fn ports_key(ports: &[EndpointPort]) -> Ports {
+pub(super) fn ports_key(ports: &[EndpointPort]) -> Ports {
     let mut key: Ports = ports
         .iter()
         .map(|port| {
@@ -352,7 +352,7 @@ fn identity(endpoint: &Endpoint) -> (Vec<String>, Option<String>, Option<String>
 }
 
 /// Whether the same endpoint says the same, hints aside.
-fn says_same(a: &Endpoint, b: &Endpoint) -> bool {
+pub(super) fn says_same(a: &Endpoint, b: &Endpoint) -> bool {
     let plain = |endpoint: &Endpoint| {
         let mut endpoint = endpoint.clone();
         endpoint.hints = None;
