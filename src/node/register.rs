@@ -7,8 +7,8 @@ use std::time::Duration;
 use jiff::Timestamp;
 use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
 use k8s_openapi::api::core::v1::{
-    DaemonEndpoint, Node, NodeAddress, NodeCondition, NodeDaemonEndpoints, NodeSpec, NodeStatus,
-    NodeSystemInfo, ObjectReference, Taint,
+    DaemonEndpoint, Node, NodeAddress, NodeCondition, NodeDaemonEndpoints, NodeRuntimeHandler,
+    NodeSpec, NodeStatus, NodeSystemInfo, ObjectReference, Taint,
 };
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta, OwnerReference};
@@ -272,7 +272,12 @@ pub async fn keep(
             Err(error) => vec![error.to_string()],
         };
         let old = node.status.clone().unwrap_or_default();
-        let status = registration.status(&old, &lacks, Timestamp::now());
+        let mut status = registration.status(&old, &lacks, Timestamp::now());
+        // By these the scheduler knows what zones it makes.
+        status.runtime_handlers = Some(vec![NodeRuntimeHandler {
+            name: Some(runtime.brand().to_owned()),
+            features: None,
+        }]);
         let same = reported
             .as_ref()
             .is_some_and(|(last, at)| alike(last, &status) && at.elapsed() < REPORT);
