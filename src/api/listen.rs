@@ -114,6 +114,7 @@ pub async fn serve(
             builder
                 .http2()
                 .timer(hyper_util::rt::TokioTimer::new())
+                .keep_alive_interval(HEADER)
                 .max_concurrent_streams(1000);
             let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
             tokio::pin!(connection);

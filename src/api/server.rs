@@ -1,7 +1,7 @@
 //! One request from its first byte to its answer: subject, user, permission, verb, bytes.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::request::Parts;
@@ -490,15 +490,21 @@ pub(super) fn not_found(request: &http::HeaderMap) -> Response<Body> {
     )
 }
 
+/// How long a client may take to send a body: as long as upstream lets a whole request take.
+const BODY: Duration = Duration::from_secs(60);
+
 /// The body of a request.
 async fn collect<B>(body: B) -> Result<Bytes, Status>
 where
     B: http_body::Body<Data = Bytes> + Send,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
-    Limited::new(body, MAX_BODY)
-        .collect()
+    tokio::time::timeout(BODY, Limited::new(body, MAX_BODY).collect())
         .await
+        .map_err(|_| {
+            let message = "Timeout: request did not complete within the allotted timeout";
+            Status::failure(504, "Timeout", message)
+        })?
         .map(http_body_util::Collected::to_bytes)
         .map_err(|error| {
             if error
@@ -536,4 +542,16 @@ fn check_name(target: &Target) -> Result<(), Status> {
         ));
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_body_that_never_ends_is_given_up() {
+        let never = futures::stream::pending::<Result<http_body::Frame<Bytes>, std::io::Error>>();
+        let refused = collect(http_body_util::StreamBody::new(never)).await;
+        assert_eq!(refused.map_err(|status| status.code), Err(504));
+    }
 }

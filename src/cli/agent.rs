@@ -195,7 +195,7 @@ pub fn run(mut arguments: Arguments) -> Result<(), AgentError> {
             println!("{}", nodes.next_line(&path));
             let ends = CancellationToken::new();
             let running = tokio::spawn(nodes.run(Clients::Remote(client), api, ends.clone()));
-            serve::ended().await?;
+            serve::ended()?.await;
             ends.cancel();
             let _ = running.await;
             Ok(())

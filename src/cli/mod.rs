@@ -41,6 +41,12 @@ pub fn run() -> std::process::ExitCode {
         .with_writer(std::io::stderr)
         .with_target(false)
         .init();
+    let tell = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        if !crate::store::panics_are_errors() {
+            tell(panic);
+        }
+    }));
     let result = match Arguments::parse().command {
         Command::Serve(arguments) => serve::run(*arguments).map_err(|error| error.to_string()),
         Command::Init(arguments) => return init::run(&arguments),

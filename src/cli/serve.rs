@@ -293,6 +293,8 @@ where
     let own_service = tokio::spawn(crate::api::own_service::keep(server.clone(), ends.clone()));
     let own_records = tokio::spawn(records.keep(server.clone(), ends.clone()));
     let upkeep = tokio::spawn(store::upkeep::keep(store.clone(), ends.clone()));
+    // Whoever reads that it serves may tell it to end.
+    let ended = ended()?;
     announce(&url, &path);
     let serving = tokio::spawn(listen::serve(
         listener,
@@ -313,7 +315,7 @@ where
         },
         beside_ends.clone(),
     ));
-    ended().await?;
+    ended.await;
     beside_ends.cancel();
     let _ = beside.await;
     tracing::info!("ending: no new connections, requests under way may finish");
@@ -403,8 +405,8 @@ fn announce(url: &str, kubeconfig: &Path) {
     );
 }
 
-/// Resolves at SIGTERM or SIGINT.
-pub(super) async fn ended() -> Result<(), ServeError> {
+/// Resolves at the first SIGTERM or SIGINT after the call.
+pub(super) fn ended() -> Result<impl Future<Output = ()>, ServeError> {
     let handle = |kind| {
         signal(kind).map_err(|cause| ServeError::System {
             attempted: "handle signals",
@@ -415,11 +417,12 @@ pub(super) async fn ended() -> Result<(), ServeError> {
         handle(SignalKind::terminate())?,
         handle(SignalKind::interrupt())?,
     );
-    tokio::select! {
-        _ = term.recv() => {}
-        _ = interrupt.recv() => {}
-    }
-    Ok(())
+    Ok(async move {
+        tokio::select! {
+            _ = term.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+    })
 }
 
 /// What `/version` says: upstream's version, since clients decide by it what they may ask for.

@@ -9,6 +9,8 @@
 //! resource at one revision. Writers who read, change and write take [`Store::head`], which may be ahead of
 //! the disk, so that several changes of one object share one fsync.
 
+#[cfg(test)]
+mod crash;
 mod engine;
 mod redb;
 #[cfg(test)]
@@ -283,4 +285,4 @@ pub fn memory() -> Arc<dyn Store> {
     engine::Engine::memory()
 }
 
-pub use redb::{OpenError, open};
+pub use redb::{OpenError, open, panics_are_errors};

@@ -1,12 +1,17 @@
 //! The durable engine: a log in one redb file. A row is a change: the key is its revision and the object's key, the
 //! value an envelope. Opening reads the log once, in order; compaction removes the rows that nobody can read.
 //!
-//! An envelope is `[transform][format]`, then the fields of a record, each length in little-endian `u32`.
+//! An envelope is `[transform][format]`, then the fields of a record, each length in little-endian `u32`, and a CRC-32
+//! of it all.
 
+use std::cell::Cell;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use redb::{Builder, Database, ReadableDatabase as _, ReadableTable as _, TableDefinition};
+use redb::{
+    Builder, Database, DatabaseError, ReadableDatabase as _, ReadableTable as _, TableDefinition,
+    TableHandle as _,
+};
 
 use super::engine::{Accepted, Engine, Log, Row};
 use super::{Entry, Pairs, Record, ResourcePrefix, Revision, Store, StoreError};
@@ -17,8 +22,10 @@ const META: TableDefinition<'_, &str, u64> = TableDefinition::new("meta");
 const FORMAT: u64 = 1;
 /// How much of the file redb keeps in memory, in bytes: the worlds hold everything that is read often.
 const CACHE: usize = 8 << 20;
-/// No transformation between store and disk.
-const IDENTITY: u8 = 0;
+/// No transformation between store and disk, and no checksum: what earlier versions wrote.
+const BARE: u8 = 0;
+/// No transformation, and a checksum at the end.
+const CHECKED: u8 = 1;
 const PUT: u8 = 1;
 const DELETE: u8 = 2;
 
@@ -45,59 +52,136 @@ pub enum OpenError {
 /// [`OpenError`] names the file and what to do.
 pub fn open(dir: &Path) -> Result<Arc<dyn Store>, OpenError> {
     let path = dir.join("store.redb");
-    let unusable = |cause: String| OpenError::Unusable {
+    std::fs::create_dir_all(dir).map_err(|error| OpenError::Unusable {
         path: path.clone(),
-        cause,
-    };
-    std::fs::create_dir_all(dir).map_err(|error| unusable(error.to_string()))?;
-    let database =
-        Builder::new()
-            .set_cache_size(CACHE)
-            .create(&path)
-            .map_err(|error| match error {
-                redb::DatabaseError::DatabaseAlreadyOpen => OpenError::InUse { path: path.clone() },
-                redb::DatabaseError::Storage(redb::StorageError::Io(error))
-                    if error.kind() == std::io::ErrorKind::InvalidData =>
-                {
-                    OpenError::Damaged {
-                        path: path.clone(),
-                        cause: error.to_string(),
-                    }
-                }
-                redb::DatabaseError::Storage(redb::StorageError::Io(error)) => {
-                    unusable(error.to_string())
-                }
-                other => OpenError::Damaged {
-                    path: path.clone(),
-                    cause: other.to_string(),
-                },
-            })?;
-    restore(database, &path)
+        cause: error.to_string(),
+    })?;
+    let file = path.clone();
+    if !path.exists() {
+        make(&path)?;
+    }
+    restore(&path, move || {
+        Builder::new().set_cache_size(CACHE).create(&file)
+    })
 }
 
-/// Builds the engine from what a database holds.
-fn restore(database: Database, path: &Path) -> Result<Arc<dyn Store>, OpenError> {
-    let damaged = |cause: String| OpenError::Damaged {
+/// Makes an empty store. Under another name until it is whole: the half of one would be taken for a damaged store.
+fn make(path: &Path) -> Result<(), OpenError> {
+    let unusable = |error: std::io::Error| OpenError::Unusable {
+        path: path.to_owned(),
+        cause: error.to_string(),
+    };
+    let new = path.with_extension("redb.new");
+    match std::fs::remove_file(&new) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(unusable(error)),
+        _ => {}
+    }
+    let made = opened(path, &|| Builder::new().create(&new)).and_then(|database| {
+        prepare(&database).map_err(|error| unusable(std::io::Error::other(error.to_string())))
+    });
+    let moved = made.and_then(|()| std::fs::rename(&new, path).map_err(unusable));
+    if moved.is_err() {
+        let _ = std::fs::remove_file(&new);
+    }
+    moved?;
+    let dir = path.parent().unwrap_or(Path::new("."));
+    std::fs::File::open(dir)
+        .and_then(|dir| dir.sync_all())
+        .map_err(unusable)
+}
+
+/// Opens a database.
+fn opened(
+    path: &Path,
+    open: &impl Fn() -> Result<Database, DatabaseError>,
+) -> Result<Database, OpenError> {
+    let path = || path.to_owned();
+    let damaged = |cause| OpenError::Damaged {
+        path: path(),
+        cause,
+    };
+    unbroken(open)
+        .map_err(damaged)?
+        .map_err(|error| match error {
+            DatabaseError::DatabaseAlreadyOpen => OpenError::InUse { path: path() },
+            DatabaseError::Storage(redb::StorageError::Io(error))
+                if error.kind() != std::io::ErrorKind::InvalidData =>
+            {
+                OpenError::Unusable {
+                    path: path(),
+                    cause: error.to_string(),
+                }
+            }
+            other => damaged(other.to_string()),
+        })
+}
+
+/// Makes an empty store in a database that is open, for disks that are no files.
+#[cfg(test)]
+pub(super) fn prepared(database: Database) {
+    prepare(&database).expect("tables");
+}
+
+/// Builds the engine from what a database holds. `open` is called again after a write that failed.
+pub(super) fn restore(
+    path: &Path,
+    open: impl Fn() -> Result<Database, DatabaseError> + Send + 'static,
+) -> Result<Arc<dyn Store>, OpenError> {
+    let damaged = |cause| OpenError::Damaged {
         path: path.to_owned(),
         cause,
     };
-    let (rev, compacted, rows) = read(&database).map_err(|error| match error {
-        ReadError::Newer(found) => OpenError::Newer {
-            path: path.to_owned(),
-            found,
-        },
-        ReadError::Damaged(cause) => damaged(cause),
-    })?;
-    Ok(Engine::restored(
-        rev,
-        compacted,
-        rows,
-        Some(Box::new(File { database })),
-    ))
+    let database = opened(path, &open)?;
+    let found = unbroken(|| read(&database)).unwrap_or_else(|cause| Err(ReadError::Damaged(cause)));
+    let (rev, compacted, rows) = match found {
+        Ok(found) => found,
+        Err(ReadError::Newer(found)) => {
+            return Err(OpenError::Newer {
+                path: path.to_owned(),
+                found,
+            });
+        }
+        Err(ReadError::Foreign) => return Err(damaged("it has no table of ours".to_owned())),
+        Err(ReadError::Damaged(cause)) => {
+            // Closing it would write to what somebody may still want to mend.
+            std::mem::forget(database);
+            return Err(damaged(cause));
+        }
+    };
+    let file = File {
+        open: Box::new(open),
+        database: Some(database),
+        durable: rev,
+        doubtful: false,
+    };
+    Ok(Engine::restored(rev, compacted, rows, Some(Box::new(file))))
+}
+
+thread_local! {
+    static QUIET: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Whether a panic of this thread is about a damaged file, and is told as an error: no hook need tell of it.
+pub fn panics_are_errors() -> bool {
+    QUIET.get()
+}
+
+/// Calls into the database, which panics at some damage that it meets; says at what then.
+fn unbroken<T>(call: impl FnOnce() -> T) -> Result<T, String> {
+    QUIET.set(true);
+    let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(call));
+    QUIET.set(false);
+    result.map_err(|panic| {
+        let text = panic.downcast_ref::<String>().map(String::as_str);
+        let text = text.or_else(|| panic.downcast_ref::<&str>().copied());
+        text.unwrap_or("its pages make no sense").to_owned()
+    })
 }
 
 enum ReadError {
     Newer(u64),
+    /// A database of another program.
+    Foreign,
     Damaged(String),
 }
 
@@ -107,25 +191,32 @@ impl<E: std::error::Error> From<E> for ReadError {
     }
 }
 
-fn read(database: &Database) -> Result<(Revision, Revision, Vec<Row>), ReadError> {
+/// Makes the tables of a new store.
+fn prepare(database: &Database) -> Result<(), redb::Error> {
     let begin = database.begin_write()?;
-    {
-        let mut meta = begin.open_table(META)?;
-        let format = meta.get("format")?.map(|value| value.value());
-        match format {
-            Some(found) if found > FORMAT => return Err(ReadError::Newer(found)),
-            Some(_) => {}
-            None => drop(meta.insert("format", FORMAT)?),
-        }
-        begin.open_table(LOG)?;
-    }
+    begin.open_table(META)?.insert("format", FORMAT)?;
+    begin.open_table(LOG)?;
     begin.commit()?;
+    Ok(())
+}
+
+fn read(database: &Database) -> Result<(Revision, Revision, Vec<Row>), ReadError> {
     let transaction = database.begin_read()?;
+    if !transaction
+        .list_tables()?
+        .any(|table| table.name() == META.name())
+    {
+        return Err(ReadError::Foreign);
+    }
     let meta = transaction.open_table(META)?;
     let number = |name: &str| {
         meta.get(name)
             .map(|value| value.map_or(1, |value| value.value()))
     };
+    let format = number("format")?;
+    if format > FORMAT {
+        return Err(ReadError::Newer(format));
+    }
     let compacted = number("compacted")?;
     let mut rev = number("revision")?;
     let mut rows = Vec::new();
@@ -160,16 +251,48 @@ fn read(database: &Database) -> Result<(Revision, Revision, Vec<Row>), ReadError
 }
 
 struct File {
-    database: Database,
+    open: Box<dyn Fn() -> Result<Database, DatabaseError> + Send>,
+    /// None after a write failed: the database wants to be opened anew then.
+    database: Option<Database>,
+    /// The last revision of which somebody was told that it is on disk.
+    durable: Revision,
+    /// A write failed, so that what it wrote may be on disk after all.
+    doubtful: bool,
 }
 
 impl File {
     fn write(
-        &self,
+        &mut self,
         work: impl FnOnce(&redb::WriteTransaction) -> Result<(), redb::Error>,
     ) -> Result<(), redb::Error> {
-        let mut transaction = self.database.begin_write()?;
+        let result = self.attempt(work);
+        self.doubtful = result.is_err();
+        if self.doubtful {
+            self.database = None;
+        }
+        result
+    }
+
+    fn attempt(
+        &mut self,
+        work: impl FnOnce(&redb::WriteTransaction) -> Result<(), redb::Error>,
+    ) -> Result<(), redb::Error> {
+        let database = match &mut self.database {
+            Some(database) => database,
+            none => none.insert((self.open)()?),
+        };
+        let mut transaction = database.begin_write()?;
         transaction.set_quick_repair(true);
+        if self.doubtful {
+            // Those who wrote it were told that it failed.
+            let after = (self.durable + 1).to_be_bytes();
+            transaction
+                .open_table(LOG)?
+                .retain_in::<&[u8], _>(&after[..].., |_, _| false)?;
+            transaction
+                .open_table(META)?
+                .insert("revision", self.durable)?;
+        }
         work(&transaction)?;
         transaction.commit()?;
         Ok(())
@@ -178,6 +301,8 @@ impl File {
 
 impl Log for File {
     fn append(&mut self, commits: &[Accepted]) -> Result<(), StoreError> {
+        let last = commits.iter().flat_map(|commit| &commit.steps).last();
+        let last = last.map_or(self.durable, |step| step.rev);
         self.write(|transaction| {
             let mut log = transaction.open_table(LOG)?;
             for commit in commits {
@@ -196,15 +321,15 @@ impl Log for File {
                     )?;
                 }
             }
-            if let Some(last) = commits.iter().flat_map(|commit| &commit.steps).last() {
-                transaction.open_table(META)?.insert("revision", last.rev)?;
-            }
+            transaction.open_table(META)?.insert("revision", last)?;
             Ok(())
         })
         .map_err(|error| StoreError::Engine {
             attempted: "write",
             cause: error.to_string(),
-        })
+        })?;
+        self.durable = last;
+        Ok(())
     }
 
     fn forget(
@@ -260,7 +385,7 @@ fn put_pairs(out: &mut Vec<u8>, pairs: &Pairs) {
 
 fn encode(resource: &str, entry: Option<&Entry>) -> Vec<u8> {
     let mut out = Vec::with_capacity(entry.map_or(0, |entry| entry.record.body.len()) + 96);
-    out.push(IDENTITY);
+    out.push(CHECKED);
     out.push(if entry.is_some() { PUT } else { DELETE });
     put_bytes(&mut out, resource.as_bytes());
     if let Some(entry) = entry {
@@ -273,7 +398,15 @@ fn encode(resource: &str, entry: Option<&Entry>) -> Vec<u8> {
         put_pairs(&mut out, &record.fields);
         put_bytes(&mut out, &record.body);
     }
+    let sum = checksum(&out);
+    out.extend_from_slice(&sum.to_le_bytes());
     out
+}
+
+fn checksum(bytes: &[u8]) -> u32 {
+    let mut sum = flate2::Crc::new();
+    sum.update(bytes);
+    sum.sum()
 }
 
 /// Reads an envelope front to back.
@@ -311,10 +444,17 @@ impl<'a> Reader<'a> {
 }
 
 fn decode<'a>(value: &'a [u8], rev: Revision, key: &str) -> Option<(&'a str, Option<Entry>)> {
-    let mut reader = Reader(value);
-    if reader.chunk::<1>()? != [IDENTITY] {
-        return None;
-    }
+    let mut reader = match *value.first()? {
+        BARE => Reader(&value[1..]),
+        CHECKED => {
+            let (content, sum) = value.split_last_chunk::<4>()?;
+            if checksum(content) != u32::from_le_bytes(*sum) {
+                return None;
+            }
+            Reader(&content[1..])
+        }
+        _ => return None,
+    };
     let [kind] = reader.chunk::<1>()?;
     let resource = reader.text()?;
     if kind == DELETE {

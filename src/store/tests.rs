@@ -271,6 +271,19 @@ async fn a_second_process_and_a_foreign_file_are_told_apart_and_left_alone() {
     );
 }
 
+#[tokio::test]
+async fn a_store_that_was_being_made_when_the_power_went_is_made_again() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("store.redb.new"), b"half of one").unwrap();
+    let store = super::open(dir.path()).unwrap();
+    store.close().await;
+    let names: Vec<_> = std::fs::read_dir(dir.path())
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name())
+        .collect();
+    assert_eq!(names, ["store.redb"]);
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn concurrent_writers_of_one_key_lose_no_update() {
     let dir = tempfile::tempdir().unwrap();

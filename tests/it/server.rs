@@ -4,6 +4,7 @@ use std::io::{BufRead as _, BufReader};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
+use kube::config::Kubeconfig;
 use tempfile::TempDir;
 
 use crate::wire::Login;
@@ -14,7 +15,7 @@ pub const BINARY: &str = env!("CARGO_BIN_EXE_reddwarf");
 /// A running server. It is killed when it goes out of scope.
 pub struct Server {
     child: Child,
-    dir: TempDir,
+    dir: Option<TempDir>,
     address: String,
 }
 
@@ -51,19 +52,68 @@ impl Server {
         };
         Server {
             child,
-            dir,
+            dir: Some(dir),
             address,
         }
     }
 
+    fn dir(&self) -> &Path {
+        self.dir.as_ref().map_or(Path::new(""), TempDir::path)
+    }
+
+    /// Kills it, as a power cut does, and hands over its directory.
+    pub fn kill(mut self) -> TempDir {
+        self.child.kill().expect("it ran until now");
+        self.child.wait().expect("an exit code");
+        self.dir.take().expect("a directory")
+    }
+
+    /// Ends it as an operator does, and hands over its directory.
+    pub fn stop(mut self) -> TempDir {
+        let pid = rustix::process::Pid::from_child(&self.child);
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("it runs");
+        let code = self.child.wait().expect("an exit code");
+        assert!(code.success(), "{code}: {}", log_of(self.dir()));
+        self.dir.take().expect("a directory")
+    }
+
     /// The administrator, by certificate.
     pub fn admin(&self) -> Login {
-        Login::of(&self.address, &self.dir.path().join("pki"), None)
+        Login::of(&self.address, &self.dir().join("pki"), None)
+    }
+
+    /// Whether it has not ended by itself.
+    pub fn is_running(&mut self) -> bool {
+        matches!(self.child.try_wait(), Ok(None))
+    }
+
+    /// What it has logged.
+    pub fn log(&self) -> String {
+        log_of(self.dir())
+    }
+
+    /// The most memory that it has had, in KiB, where the system tells.
+    pub fn peak_memory(&self) -> Option<u64> {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).ok()?;
+        let line = status
+            .lines()
+            .find_map(|line| line.strip_prefix("VmHWM:"))?;
+        line.trim().trim_end_matches(" kB").parse().ok()
+    }
+
+    /// A kube-rs client: the administrator.
+    pub fn client(&self) -> impl Future<Output = kube::Client> + use<> {
+        let path = self.dir().join("kubeconfig");
+        async {
+            let file = Kubeconfig::read_from(path).expect("a kubeconfig");
+            let config = kube::Config::from_custom_kubeconfig(file, &Default::default()).await;
+            kube::Client::try_from(config.expect("a kubeconfig")).expect("a client")
+        }
     }
 
     /// Whoever has a token.
     pub fn bearer(&self, token: &str) -> Login {
-        Login::of(&self.address, &self.dir.path().join("pki"), Some(token))
+        Login::of(&self.address, &self.dir().join("pki"), Some(token))
     }
 }
 
@@ -72,7 +122,7 @@ impl Drop for Server {
         let _ = self.child.kill();
         let _ = self.child.wait();
         if std::thread::panicking() {
-            eprintln!("--- the server's log\n{}", log_of(self.dir.path()));
+            eprintln!("--- the server's log\n{}", log_of(self.dir()));
         }
     }
 }

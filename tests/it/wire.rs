@@ -70,6 +70,11 @@ impl Login {
         }
     }
 
+    /// `HOST:PORT`.
+    pub fn address(&self) -> &str {
+        &self.address
+    }
+
     /// A connection on which anything can be said.
     pub async fn stream(&self) -> Result<TlsStream<TcpStream>, Broken> {
         let host = self.address.rsplit_once(':').map_or("", |(host, _)| host);

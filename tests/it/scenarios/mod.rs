@@ -177,6 +177,44 @@ async fn by_token(server: &Server) -> Login {
     server.bearer(&token)
 }
 
+/// A request of some scenario, with words in place of its variables.
+pub struct Asked {
+    pub method: String,
+    pub path: String,
+    pub content_type: String,
+    pub body: String,
+}
+
+/// Everything that is asked by all scenarios.
+pub fn requests() -> Vec<Asked> {
+    let variable = Regex::new(r"\{([a-zA-Z_]\w*)\}").expect("an expression");
+    let fill = |text: &str| {
+        let text = text.replace("{ns}", "default").replace("{x}", "x");
+        variable.replace_all(&text, "1").into_owned()
+    };
+    let all = TOPICS
+        .iter()
+        .flat_map(|topic| scenarios(&topic.replace('_', "-")));
+    let steps = all.flat_map(|scenario| scenario.steps);
+    steps
+        .filter_map(|step| {
+            let What::Request(method, path) = &step.what else {
+                return None;
+            };
+            let mut headers = step.headers.iter();
+            let content_type = headers.find(|(name, _)| name.eq_ignore_ascii_case("content-type"));
+            Some(Asked {
+                method: method.clone(),
+                path: fill(path),
+                content_type: content_type
+                    .map_or("application/json", |(_, value)| value)
+                    .to_owned(),
+                body: fill(&step.body),
+            })
+        })
+        .collect()
+}
+
 fn directory() -> &'static Path {
     Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/scenarios"))
 }

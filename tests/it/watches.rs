@@ -1,0 +1,287 @@
+//! Watches under load, resumed at random, over a server that is killed and started again: every watcher is told
+//! every change once and in order, whatever happens in between.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Method, Request};
+use http_body_util::BodyExt as _;
+use serde_json::{Value, json};
+use tokio::sync::watch;
+
+use crate::random::Random;
+use crate::server::Server;
+use crate::wire::{Connection, Login};
+
+const MAPS: &str = "/api/v1/namespaces/default/configmaps";
+const WRITERS: u64 = 3;
+const WATCHERS: u64 = 4;
+/// Writes of each writer.
+const WRITES: usize = 120;
+/// Kills of the server, spread over the writes.
+const KILLS: usize = 3;
+
+/// What became of one key: its value, or nothing when it was deleted.
+type Change = Option<String>;
+
+/// A client of whichever server is there.
+struct Client {
+    login: watch::Receiver<Login>,
+    connection: Connection,
+}
+
+impl Client {
+    fn new(login: &watch::Receiver<Login>) -> Self {
+        let connection = login.borrow().connection();
+        Client {
+            login: login.clone(),
+            connection,
+        }
+    }
+
+    /// Asks once; none where the server went away, in which case nobody knows whether it did what was asked.
+    async fn ask(&mut self, method: Method, path: &str, body: &Value) -> Option<(u16, Value)> {
+        let body = if body.is_null() {
+            Bytes::new()
+        } else {
+            body.to_string().into()
+        };
+        let request = Request::builder()
+            .method(method)
+            .uri(path)
+            .header("content-type", "application/json")
+            .body(body)
+            .expect("a request");
+        match self.connection.ask(request).await {
+            Ok(answer) => Some((answer.status, serde_json::from_slice(&answer.body).ok()?)),
+            Err(_) => {
+                // Asked again too early, it fails again.
+                tokio::time::sleep(Duration::from_millis(20)).await;
+                self.connection = self.login.borrow_and_update().connection();
+                None
+            }
+        }
+    }
+
+    /// Asks what changes nothing until there is an answer.
+    async fn get(&mut self, path: &str) -> (u16, Value) {
+        loop {
+            if let Some(answer) = self.ask(Method::GET, path, &Value::Null).await {
+                return answer;
+            }
+        }
+    }
+}
+
+fn revision(object: &Value) -> u64 {
+    object["metadata"]["resourceVersion"]
+        .as_str()
+        .and_then(|text| text.parse().ok())
+        .unwrap_or_else(|| panic!("no revision: {object}"))
+}
+
+fn named(name: &str, value: &str) -> Value {
+    json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name, "labels": {"load": ""}},
+        "data": {"v": value}})
+}
+
+/// Writes objects of its own; returns what became of each in order, with the revision where an answer told it.
+async fn write(
+    number: u64,
+    login: watch::Receiver<Login>,
+    written: watch::Sender<usize>,
+) -> BTreeMap<String, Vec<(Change, Option<u64>)>> {
+    let mut random = Random(number + 1);
+    let mut client = Client::new(&login);
+    let mut log: BTreeMap<String, Vec<(Change, Option<u64>)>> = BTreeMap::new();
+    for turn in 0..WRITES {
+        let name = format!("w{number}-{}", random.below(4));
+        let path = format!("{MAPS}/{name}");
+        let value = format!("{number}-{turn}");
+        let there = log
+            .get(&name)
+            .and_then(|log| log.last())
+            .is_some_and(|(last, _)| last.is_some());
+        let deletes = there && random.below(3) == 0;
+        let body = named(&name, &value);
+        let answer = match (there, deletes) {
+            (false, _) => client.ask(Method::POST, MAPS, &body).await,
+            (true, false) => client.ask(Method::PUT, &path, &body).await,
+            (true, true) => client.ask(Method::DELETE, &path, &Value::Null).await,
+        };
+        let change = (!deletes).then_some(value);
+        match answer {
+            Some((200 | 201, object)) => {
+                let rev = (!deletes).then(|| revision(&object));
+                log.entry(name).or_default().push((change, rev));
+            }
+            Some((status, refusal)) => panic!("{path}: {status} {refusal}"),
+            None => {
+                // All of it happened, or nothing.
+                let (status, object) = client.get(&path).await;
+                let now = (status == 200)
+                    .then(|| object["data"]["v"].as_str().unwrap_or_default().to_owned());
+                if now == change {
+                    log.entry(name).or_default().push((change, None));
+                } else {
+                    let before = log
+                        .get(&name)
+                        .and_then(|log| log.last())
+                        .and_then(|(last, _)| last.clone());
+                    assert_eq!(
+                        now, before,
+                        "{name}: neither what it was nor what it was to be"
+                    );
+                }
+            }
+        }
+        written.send_modify(|count| *count += 1);
+    }
+    log
+}
+
+/// One event as a watcher was told it.
+#[derive(Debug, PartialEq, Eq, Clone)]
+struct Told {
+    kind: String,
+    name: String,
+    value: String,
+    rev: u64,
+}
+
+/// Watches from `after` on until it is told of `end`, stopping and going on at random.
+async fn watch_all(number: u64, login: watch::Receiver<Login>, mut after: u64) -> Vec<Told> {
+    let mut random = Random(number + 100);
+    let mut told: Vec<Told> = Vec::new();
+    loop {
+        let bookmarks = random.below(2) == 0;
+        let path = format!(
+            "{MAPS}?watch=true&labelSelector=load&allowWatchBookmarks={bookmarks}&resourceVersion={after}"
+        );
+        let request = Request::get(path).body(Bytes::new()).expect("a request");
+        let current = login.borrow().clone();
+        let Ok(answer) = current.send(request).await else {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            continue;
+        };
+        assert_eq!(answer.status(), 200);
+        let mut body = answer.into_body();
+        let mut rest = Vec::new();
+        let mut left = 1 + random.below(60);
+        while left > 0
+            && let Some(Ok(frame)) = body.frame().await
+        {
+            rest.extend_from_slice(frame.data_ref().map_or(&[][..], |data| data));
+            while left > 0
+                && let Some(end) = rest.iter().position(|byte| *byte == b'\n')
+            {
+                let line: Vec<u8> = rest.drain(..=end).collect();
+                let event: Value = serde_json::from_slice(&line).expect("an event a line");
+                let kind = event["type"].as_str().unwrap_or_default().to_owned();
+                let object = &event["object"];
+                assert_ne!(kind, "ERROR", "{event}");
+                let rev = revision(object);
+                if kind == "BOOKMARK" {
+                    assert!(rev >= after, "a bookmark at {rev} after {after}");
+                    after = rev;
+                    continue;
+                }
+                assert!(rev > after, "watcher {number} was at {after}: {event}");
+                after = rev;
+                left -= 1;
+                let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+                let name = text(&object["metadata"]["name"]);
+                let value = text(&object["data"]["v"]);
+                let last = name == "end";
+                told.push(Told {
+                    kind,
+                    name,
+                    value,
+                    rev,
+                });
+                if last {
+                    return told;
+                }
+            }
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_watcher_is_told_every_change_once_over_kills_of_the_server() {
+    let arguments = ["--controllers=-*"];
+    let mut server = Server::start(tempfile::tempdir().expect("a directory"), &arguments);
+    let (logins, login) = watch::channel(server.admin());
+    let mut client = Client::new(&login);
+    let begin = revision(&client.get(MAPS).await.1);
+    let (written, mut progress) = watch::channel(0);
+    let writers: Vec<_> = (0..WRITERS)
+        .map(|number| tokio::spawn(write(number, login.clone(), written.clone())))
+        .collect();
+    let watchers: Vec<_> = (0..WATCHERS)
+        .map(|number| tokio::spawn(watch_all(number, login.clone(), begin)))
+        .collect();
+    drop(written);
+    let all = WRITES * usize::try_from(WRITERS).expect("a count");
+    for kill in 1..=KILLS {
+        let due = all * kill / (KILLS + 1);
+        if progress.wait_for(|count| *count >= due).await.is_err() {
+            break;
+        }
+        server = Server::start(server.kill(), &arguments);
+        logins.send(server.admin()).expect("listeners");
+    }
+    let mut log = BTreeMap::new();
+    for writer in writers {
+        log.extend(writer.await.expect("a writer"));
+    }
+    while client
+        .ask(Method::POST, MAPS, &named("end", ""))
+        .await
+        .is_none()
+    {}
+    let mut streams = Vec::new();
+    for watcher in watchers {
+        let stream = tokio::time::timeout(Duration::from_secs(60), watcher).await;
+        streams.push(
+            stream
+                .expect("a watcher is told the end")
+                .expect("a watcher"),
+        );
+    }
+    for stream in &streams[1..] {
+        assert_eq!(
+            stream, &streams[0],
+            "two watchers were told different things"
+        );
+    }
+    let mut keys: BTreeMap<&str, Vec<&Told>> = BTreeMap::new();
+    for told in &streams[0] {
+        keys.entry(&told.name).or_default().push(told);
+    }
+    keys.remove("end");
+    let names: Vec<&str> = log.keys().map(String::as_str).collect();
+    assert_eq!(keys.keys().copied().collect::<Vec<_>>(), names);
+    for (name, told) in keys {
+        let done = &log[name];
+        assert_eq!(told.len(), done.len(), "{name}: {told:?} for {done:?}");
+        let mut there = false;
+        for (told, (change, rev)) in told.into_iter().zip(done) {
+            let kind = match (there, change) {
+                (false, _) => "ADDED",
+                (true, Some(_)) => "MODIFIED",
+                (true, None) => "DELETED",
+            };
+            assert_eq!(told.kind, kind, "{name}: {told:?}");
+            if let Some(value) = change {
+                assert_eq!(&told.value, value, "{name}: {told:?}");
+            }
+            assert!(
+                rev.is_none_or(|rev| rev == told.rev),
+                "{name}: {told:?}, acknowledged at {rev:?}"
+            );
+            there = change.is_some();
+        }
+    }
+}
