@@ -12,7 +12,9 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::api::{Api, PostParams};
 use tokio_util::sync::CancellationToken;
 
+use super::illumos::{self, IllumosFlags};
 use super::serve::{self, ServeError, Served};
+use super::zone::NetworkFlags;
 use crate::api::actions::kubelet::Agents;
 use crate::api::authenticate::Peer;
 use crate::auth::node::{NODES, PREFIX};
@@ -25,7 +27,7 @@ use crate::node::register::{Registration, host_addresses, host_capacity, host_in
 use crate::node::simulated::SimulatedSupplies;
 use crate::node::volumes::{DRIVER, Volumes};
 use crate::node::{Allow, Authenticate};
-use crate::storage::{ConfigError, StorageEngine, StoragePoolConfig};
+use crate::storage::{ConfigError, StorageEngine, StoragePoolConfig, ZfsStorageEngine};
 use crate::zone::ZoneRuntime;
 use crate::zone::simulated::{Delays, Simulated};
 
@@ -49,7 +51,7 @@ pub struct Arguments {
     /// Join the API server of this kubeconfig instead of running one.
     #[arg(long)]
     kubeconfig: Option<PathBuf>,
-    /// How pods are run; by default what this host can: `linux` for root on Linux, else `simulated`.
+    /// How pods are run; by default what this host can: `linux` or `illumos` for root there, else `simulated`.
     #[arg(long)]
     runtime: Option<RuntimeName>,
     /// Run this many simulated nodes instead of this host.
@@ -61,7 +63,7 @@ pub struct Arguments {
     /// The name of this node; by default the host's name.
     #[arg(long)]
     node_name: Option<String>,
-    /// The ZFS pool or dataset (illumos) or directory (Linux) for images, zones and volumes; by default in --data-dir.
+    /// The ZFS pool or dataset (illumos; by default rpool/reddwarf) or directory (Linux; by default in --data-dir) for images, zones and volumes.
     #[arg(long)]
     storage_pool: Option<String>,
     /// The dataset of zones; by default POOL/zones.
@@ -76,9 +78,10 @@ pub struct Arguments {
     /// The range that pods of this node get addresses from.
     #[arg(long, default_value = "10.244.0.0/24")]
     pod_cidr: String,
-    /// The etherstub (illumos) or bridge (Linux) of the pods' network.
-    #[arg(long, default_value = "reddwarf0")]
-    etherstub_name: String,
+    #[command(flatten)]
+    network: NetworkFlags,
+    #[command(flatten)]
+    illumos: IllumosFlags,
     /// Registries (HOST:PORT) that are asked by plain HTTP.
     #[arg(long, value_delimiter = ',')]
     insecure_registry: Vec<String>,
@@ -89,9 +92,6 @@ pub struct Arguments {
     /// The port of the node's own API; 0 takes a free one.
     #[arg(long, default_value_t = 10250)]
     kubelet_port: u16,
-    /// The link that leads out of the host; by default the one of the default route.
-    #[arg(long)]
-    physical_nic: Option<String>,
 }
 
 /// Why the agent cannot run.
@@ -215,6 +215,7 @@ fn plan(arguments: Arguments) -> Result<Plan, AgentError> {
         (_, true) => RuntimeName::Simulated,
         (Some(named), _) => named,
         (None, _) if cfg!(target_os = "linux") && root => RuntimeName::Linux,
+        (None, _) if cfg!(target_os = "illumos") && root => RuntimeName::Illumos,
         (None, _) => {
             eprintln!(
                 "reddwarf: this host's pods are simulated: zones need root on {}; say --runtime to decide yourself",
@@ -240,6 +241,7 @@ fn plan(arguments: Arguments) -> Result<Plan, AgentError> {
         .unwrap_or_else(|_| arguments.serve.data_dir.clone());
     let pool = match &arguments.storage_pool {
         Some(pool) => pool.clone(),
+        None if runtime == RuntimeName::Illumos => "rpool/reddwarf".into(),
         None => data.join("storage").display().to_string(),
     };
     let storage = StoragePoolConfig::derive(
@@ -332,13 +334,11 @@ struct Nodes {
     nodes: Vec<(String, Maker)>,
     /// Where their volumes are; none for simulated ones.
     storage: Option<Arc<dyn StorageEngine>>,
-    #[cfg_attr(not(target_os = "linux"), expect(dead_code))]
     kubelet_port: u16,
 }
 
 /// What the nodes' own API is served with.
 #[derive(Clone)]
-#[cfg_attr(not(target_os = "linux"), expect(dead_code))]
 struct NodeApi {
     /// Where nodes without a port are found, if that is in this process.
     agents: Option<Arc<Agents>>,
@@ -347,7 +347,6 @@ struct NodeApi {
     allow: Allow,
 }
 
-#[cfg(target_os = "linux")]
 impl NodeApi {
     /// Serves the API of a node: on a port if it is a real one, else within this process.
     async fn serve(
@@ -393,10 +392,7 @@ impl Nodes {
         match plan.runtime {
             RuntimeName::Simulated => Self::simulated(plan),
             RuntimeName::Linux => Self::linux(plan),
-            RuntimeName::Illumos => Err(AgentError::Host(format!(
-                "--runtime illumos needs an illumos host, and this is {}",
-                std::env::consts::OS
-            ))),
+            RuntimeName::Illumos => Self::illumos(plan),
         }
     }
 
@@ -466,6 +462,47 @@ impl Nodes {
         })
     }
 
+    fn illumos(plan: &Plan) -> Result<Self, AgentError> {
+        let arguments = &plan.arguments;
+        if arguments.illumos.tools_of_this_host() && !cfg!(target_os = "illumos") {
+            return Err(AgentError::Host(format!(
+                "--runtime illumos needs an illumos host, and this is {}; --illumos-tools names the tools of a fake one",
+                std::env::consts::OS
+            )));
+        }
+        let data = std::path::absolute(&arguments.serve.data_dir)
+            .unwrap_or_else(|_| arguments.serve.data_dir.clone());
+        std::fs::create_dir_all(&data).map_err(|error| {
+            AgentError::Host(format!("cannot make {}: {error}", data.display()))
+        })?;
+        let name = plan.names.first().cloned().unwrap_or_default();
+        let tools = arguments.illumos.tools(&data)?;
+        let engine = ZfsStorageEngine::new(
+            tools.clone(),
+            plan.storage.clone(),
+            arguments.illumos.reserves_volumes(),
+        )?;
+        let engine = Arc::new(engine);
+        let volumes: Arc<dyn StorageEngine> = engine.clone();
+        let host = illumos::Plan {
+            name: name.clone(),
+            ipam: Ipam::open(&data.join("ipam.redb"), &arguments.pod_cidr)?,
+            data,
+            tools,
+            engine,
+            storage: plan.storage.clone(),
+            network: arguments.network.clone(),
+            flags: arguments.illumos.clone(),
+            insecure: arguments.insecure_registry.clone(),
+        };
+        let maker: Maker = Box::new(move |client| host.setup(client).boxed());
+        Ok(Nodes {
+            nodes: vec![(name, maker)],
+            storage: Some(volumes),
+            kubelet_port: arguments.kubelet_port,
+        })
+    }
+
     #[cfg(not(target_os = "linux"))]
     fn linux(_: &Plan) -> Result<Self, AgentError> {
         Err(AgentError::Host(format!(
@@ -495,14 +532,17 @@ impl Nodes {
         let ipam = Ipam::open(&data.join("ipam.redb"), &plan.arguments.pod_cidr)?;
         let (gateway, prefix) = ipam.gateway();
         let network = Network {
-            bridge: plan.arguments.etherstub_name.clone(),
+            bridge: plan.arguments.network.etherstub_name.clone(),
             gateway,
             prefix,
             cidr: ipam.cidr(),
         };
         // Agents of one host have groups of their own, as they have bridges.
-        let groups = Groups::find(&format!("reddwarf-{}", plan.arguments.etherstub_name))
-            .map_err(AgentError::Host)?;
+        let groups = Groups::find(&format!(
+            "reddwarf-{}",
+            plan.arguments.network.etherstub_name
+        ))
+        .map_err(AgentError::Host)?;
         let storage = plan.storage.clone();
         let registries =
             crate::node::images::Registries::new(plan.arguments.insecure_registry.clone())
@@ -533,9 +573,10 @@ impl Nodes {
                     engine.clone(),
                 );
                 let runtime: Arc<dyn ZoneRuntime> = Arc::new(runtime);
-                let logs = data.join("logs");
+                let logs = crate::node::host::Logs::Together(data.join("logs"));
                 let supplies = Host {
                     client: client.clone(),
+                    homes: None,
                     logs: logs.clone(),
                     data,
                     ipam,
@@ -610,12 +651,7 @@ impl Nodes {
         )
     }
 
-    async fn run(
-        self,
-        clients: Clients,
-        #[cfg_attr(not(target_os = "linux"), expect(unused))] api: Option<NodeApi>,
-        ends: CancellationToken,
-    ) {
+    async fn run(self, clients: Clients, api: Option<NodeApi>, ends: CancellationToken) {
         clients.make_class().await;
         let mut running = tokio::task::JoinSet::new();
         let volumes = Volumes {
@@ -627,14 +663,11 @@ impl Nodes {
         for (name, maker) in self.nodes {
             let client = clients.of(&name);
             let ends = ends.clone();
-            #[cfg(target_os = "linux")]
             let (api, port) = (api.clone(), self.kubelet_port);
             running.spawn(async move {
                 match maker(client).await {
-                    #[cfg_attr(not(target_os = "linux"), expect(unused_mut))]
                     Ok(mut setup) => {
                         let pods = Pods::default();
-                        #[cfg(target_os = "linux")]
                         if let Some(api) = api {
                             api.serve(&name, port, &mut setup, &pods, &ends).await;
                         }

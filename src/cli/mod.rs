@@ -1,11 +1,13 @@
 //! The command line: one file a subcommand.
 
 mod agent;
+mod doctor;
 mod identity;
-#[cfg(target_os = "linux")]
+mod illumos;
 mod image;
 mod init;
 mod serve;
+mod zone;
 
 use clap::{Parser, Subcommand};
 
@@ -25,8 +27,11 @@ enum Command {
     #[command(alias = "node")]
     Agent(Box<agent::Arguments>),
     /// Load, list and remove the images of this host.
-    #[cfg(target_os = "linux")]
     Image(image::Arguments),
+    /// Check whether this illumos host can run pods, and say what to do where it cannot.
+    Doctor(Box<doctor::Arguments>),
+    /// Print what an illumos host would get for a pod.
+    Zone(zone::Arguments),
     /// Supervise a zone from within; the agent starts it.
     #[command(hide = true)]
     Init(init::Arguments),
@@ -50,7 +55,8 @@ pub fn run() -> std::process::ExitCode {
     let result = match Arguments::parse().command {
         Command::Serve(arguments) => serve::run(*arguments).map_err(|error| error.to_string()),
         Command::Init(arguments) => return init::run(&arguments),
-        #[cfg(target_os = "linux")]
+        Command::Doctor(arguments) => doctor::run(*arguments),
+        Command::Zone(arguments) => zone::run(arguments),
         Command::Image(arguments) => image::run(arguments),
         Command::Agent(arguments) => agent::run(*arguments).map_err(|error| error.to_string()),
     };

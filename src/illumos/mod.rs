@@ -5,6 +5,8 @@
 //! in [`class`] alone, what a tool prints is read in [`parse`] alone.
 
 mod class;
+#[cfg(test)]
+pub(crate) mod fake;
 mod host;
 pub mod parse;
 

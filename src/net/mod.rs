@@ -1,5 +1,6 @@
 //! Addresses of pods. Knows no Kubernetes types: who holds an address is a text.
 
+pub mod illumos;
 mod ipam;
 mod names;
 

@@ -31,7 +31,7 @@ pub struct Setup {
     /// The host's side of pods.
     pub supplies: Arc<dyn Supplies>,
     /// Where logs are kept, if they are.
-    pub logs: Option<std::path::PathBuf>,
+    pub logs: Option<super::host::Logs>,
 }
 
 /// The pods that an agent has, for its own API. Clones are the same.

@@ -8,12 +8,10 @@
 //! State reaches a worker through `watch` channels (the newest counts), results of its tasks through a bounded queue.
 
 pub mod agent;
+pub mod describe;
 pub mod events;
-#[cfg(target_os = "linux")]
 pub mod host;
-#[cfg(target_os = "linux")]
 pub mod images;
-#[cfg(target_os = "linux")]
 pub mod kubelet;
 pub mod machine;
 mod probes;

@@ -97,6 +97,7 @@ impl Supplies for SimulatedSupplies {
                         mac: lease.mac,
                         link: lease.link,
                         ports: Vec::new(),
+                        bandwidth: None,
                     }
                 }
             };
@@ -116,6 +117,7 @@ impl Supplies for SimulatedSupplies {
                 host_ipc: false,
                 shared_processes: false,
                 sysctls: BTreeMap::new(),
+                shares: Vec::new(),
                 memory_directories: BTreeMap::new(),
                 limits: Limits::default(),
             })

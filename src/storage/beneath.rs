@@ -1,20 +1,31 @@
 //! Paths that are looked up below a directory and never lead out of it, whatever links are in the way.
 
+use std::fs::File;
+use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::{Component, Path, PathBuf};
 
-use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags};
+use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags};
 use rustix::io::{Errno, Result};
+
+/// What a directory is opened with to look things up in it.
+#[cfg(target_os = "linux")]
+const LOOK: OFlags = OFlags::PATH;
+#[cfg(not(target_os = "linux"))]
+const LOOK: OFlags = OFlags::NONBLOCK;
+
+/// More links than any path that means well leads through.
+const LINKS: usize = 40;
 
 /// Opens a directory to look things up in.
 pub fn root(path: &Path) -> Result<OwnedFd> {
-    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let flags = LOOK | OFlags::DIRECTORY | OFlags::CLOEXEC;
     rustix::fs::openat(CWD, path, flags, Mode::empty())
 }
 
 /// Finds a path below `root`, as a process whose root that is would.
 pub fn open_in<F: AsFd>(root: F, path: &Path) -> Result<OwnedFd> {
-    open_as(root, path, OFlags::PATH)
+    open_as(root, path, LOOK)
 }
 
 /// Finds a path below `root` and opens it with `flags`.
@@ -23,13 +34,116 @@ pub fn open_as<F: AsFd>(root: F, path: &Path, flags: OFlags) -> Result<OwnedFd> 
         true => Path::new("."),
         false => path,
     };
-    rustix::fs::openat2(
-        root,
-        path,
-        flags | OFlags::CLOEXEC,
-        Mode::empty(),
-        ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS,
-    )
+    #[cfg(target_os = "linux")]
+    {
+        use rustix::fs::ResolveFlags;
+        let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
+        let opened = rustix::fs::openat2(
+            root.as_fd(),
+            path,
+            flags | OFlags::CLOEXEC,
+            Mode::empty(),
+            resolve,
+        );
+        // Linux on illumos has no such call.
+        if !matches!(opened, Err(Errno::NOSYS)) {
+            return opened;
+        }
+    }
+    walk(root, path, flags)
+}
+
+/// As [`open_as`], part by part.
+fn walk<F: AsFd>(root: F, path: &Path, flags: OFlags) -> Result<OwnedFd> {
+    let look = LOOK | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let open = |at: &OwnedFd, name: &std::ffi::OsStr, flags| {
+        rustix::fs::openat(at, name, flags | OFlags::CLOEXEC, Mode::empty())
+    };
+    let top = rustix::fs::openat(root.as_fd(), ".", look, Mode::empty())?;
+    let mut above = vec![top];
+    let mut left: Vec<std::ffi::OsString> = Vec::new();
+    let push = |left: &mut Vec<std::ffi::OsString>, path: &Path| {
+        let parts = path.components().rev().filter_map(|part| match part {
+            Component::Normal(name) => Some(name.to_owned()),
+            Component::ParentDir => Some("..".into()),
+            _ => None,
+        });
+        left.extend(parts);
+    };
+    push(&mut left, path);
+    let mut links = 0;
+    while let Some(name) = left.pop() {
+        let here = above.last().ok_or(Errno::NOENT)?;
+        if name == ".." {
+            if above.len() > 1 {
+                above.pop();
+            }
+            continue;
+        }
+        let found = rustix::fs::statat(here, &name, AtFlags::SYMLINK_NOFOLLOW)?;
+        if FileType::from_raw_mode(found.st_mode) == FileType::Symlink {
+            links += 1;
+            if links > LINKS {
+                return Err(Errno::LOOP);
+            }
+            use std::os::unix::ffi::OsStrExt as _;
+            let target = rustix::fs::readlinkat(here, &name, Vec::new())?;
+            let target = Path::new(std::ffi::OsStr::from_bytes(target.as_bytes()));
+            if target.is_absolute() {
+                above.truncate(1);
+            }
+            push(&mut left, target);
+            continue;
+        }
+        if left.is_empty() && FileType::from_raw_mode(found.st_mode) != FileType::Directory {
+            return open(here, &name, flags | OFlags::NOFOLLOW);
+        }
+        let next = open(here, &name, look)?;
+        above.push(next);
+    }
+    let last = above.last().ok_or(Errno::NOENT)?;
+    open(last, ".".as_ref(), flags)
+}
+
+/// Opens a plain file below a directory to read it: nothing else, and nothing that one waits for.
+///
+/// # Errors
+/// There is none, or it is something else.
+pub fn open_plain(above: &Path, below: &Path) -> io::Result<File> {
+    let file = open_as(root(above)?, below, OFlags::RDONLY | OFlags::NONBLOCK)?;
+    let file = File::from(file);
+    match file.metadata()?.is_file() {
+        true => Ok(file),
+        false => Err(io::ErrorKind::InvalidInput.into()),
+    }
+}
+
+/// Makes a directory below another, with those between, and gives it this mode.
+///
+/// # Errors
+/// What the system says, or something else is there.
+pub fn make_directory(above: &Path, below: &Path, mode: u32) -> io::Result<OwnedFd> {
+    let root = root(above)?;
+    ensure(&root, below, true)?;
+    let made = open_as(&root, below, OFlags::RDONLY | OFlags::DIRECTORY)?;
+    rustix::fs::fchmod(&made, Mode::from_raw_mode(mode))?;
+    Ok(made)
+}
+
+/// Makes a file below a directory, or empties it, and gives it this mode.
+///
+/// # Errors
+/// What the system says, or something else is there.
+pub fn make_file(above: &Path, below: &Path, mode: u32) -> io::Result<()> {
+    let root = root(above)?;
+    ensure(&root, below, false)?;
+    let file = File::from(open_as(&root, below, OFlags::WRONLY | OFlags::NONBLOCK)?);
+    if !file.metadata()?.is_file() {
+        return Err(io::ErrorKind::InvalidInput.into());
+    }
+    file.set_len(0)?;
+    rustix::fs::fchmod(&file, Mode::from_raw_mode(mode))?;
+    Ok(())
 }
 
 /// Finds a path below `root`; what is missing of it is made, as a directory or an empty file.
@@ -93,7 +207,21 @@ mod tests {
         let root = root(&inside).expect("opened");
         for path in ["absolute/x", "a/relative/y", "../z", "b/../../w"] {
             ensure(&root, Path::new(path), false).ok();
+            let both = [LOOK, OFlags::RDONLY].map(|flags| {
+                let walked = walk(&root, Path::new(path), flags).map(drop);
+                assert_eq!(
+                    walked,
+                    open_as(&root, Path::new(path), flags).map(drop),
+                    "{path}"
+                );
+            });
+            assert_eq!(both.len(), 2);
         }
+        std::os::unix::fs::symlink("loop", inside.join("loop")).expect("made");
+        assert_eq!(
+            walk(&root, Path::new("loop"), LOOK).map(drop),
+            Err(Errno::LOOP)
+        );
         assert_eq!(std::fs::read_dir(&outside).expect("read").count(), 0);
         assert!(inside.join("z").is_file(), "`..` at the top is the top");
         assert!(!directory.path().join("w").exists());

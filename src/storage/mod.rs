@@ -3,7 +3,6 @@
 //! [`StorageEngine`] is what the node agent asks of a platform: layers of images are unpacked once, roots are made
 //! from them at no cost, volumes have a size. Engines: plain directories with overlay mounts (Linux), ZFS (illumos).
 
-#[cfg(target_os = "linux")]
 pub mod beneath;
 mod config;
 mod directories;

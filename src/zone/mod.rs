@@ -15,10 +15,11 @@
 //! Every operation may be repeated: asking for what already holds succeeds and changes nothing. A runtime reports what
 //! it sees, never what it was told, so an agent that starts again learns everything from [`ZoneRuntime::list`].
 
+pub mod illumos;
+mod link;
 #[cfg(target_os = "linux")]
 pub mod linux;
 pub mod simulated;
-#[cfg(target_os = "linux")]
 pub mod supervisor;
 mod types;
 

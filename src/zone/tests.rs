@@ -15,6 +15,7 @@ pub(crate) fn zone(name: &str) -> ZoneSpec {
         host_ipc: false,
         shared_processes: false,
         sysctls: BTreeMap::new(),
+        shares: Vec::new(),
         memory_directories: BTreeMap::new(),
         limits: Limits::default(),
     }

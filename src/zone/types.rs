@@ -57,6 +57,9 @@ pub enum ZoneNetwork {
         link: String,
         /// Ports of the host that lead into the zone.
         ports: Vec<HostPort>,
+        /// The most that may pass the link, in bits a second, where the platform can limit that.
+        #[serde(default)]
+        bandwidth: Option<u64>,
     },
 }
 
@@ -92,6 +95,9 @@ pub struct ZoneSpec {
     pub shared_processes: bool,
     /// Kernel parameters of the zone's own, `net.ipv4.ip_forward = 1`.
     pub sysctls: BTreeMap<String, String>,
+    /// Directories and files of the host that processes of the zone will mount, beside those of the zone itself.
+    #[serde(default)]
+    pub shares: Vec<PathBuf>,
     /// Directories kept in memory for the life of a boot, by path on the host, each with its size limit in bytes.
     pub memory_directories: BTreeMap<PathBuf, Option<u64>>,
     /// Limits of all processes together.

@@ -14,29 +14,38 @@ const MESSAGE: usize = 4096;
 /// Lines and bytes of a log that stand in for a message (`FallbackToLogsOnError`).
 const FALLBACK: (usize, usize) = (80, 2048);
 
-/// The log of a process: as kubelet lays them out, so that tools that collect logs find them.
-pub fn log_path(logs: &Path, namespace: &str, name: &str, uid: &str, id: &ProcessId) -> PathBuf {
-    logs.join(format!("{namespace}_{name}_{uid}"))
-        .join(&id.name)
-        .join(format!("{}.log", id.generation))
+/// Where logs are kept.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Logs {
+    /// All of them in this directory, as kubelet lays them out, so that tools that collect logs find them.
+    Together(PathBuf),
+    /// Those of a pod in its home, below this directory: its zone writes them itself.
+    Homes(PathBuf),
 }
 
-/// The host name of a pod: what it asks for, else its name.
-pub fn hostname(pod: &Pod) -> String {
-    let spec = pod.spec.as_ref();
-    let asked = spec.and_then(|spec| {
-        spec.hostname_override
-            .clone()
-            .or_else(|| spec.hostname.clone())
-    });
-    let name = asked
-        .filter(|name| !name.is_empty())
-        .unwrap_or_else(|| text(pod.metadata.name.as_ref()).to_owned());
-    let mut short: String = name.chars().take(63).collect();
-    while short.ends_with(['-', '.']) {
-        short.pop();
+impl Logs {
+    /// The directory above a pod's logs that nobody in the pod can change, and the log of a process below it.
+    pub fn path(
+        &self,
+        namespace: &str,
+        name: &str,
+        uid: &str,
+        id: &ProcessId,
+    ) -> (PathBuf, PathBuf) {
+        let file = Path::new(&id.name).join(format!("{}.log", id.generation));
+        match self {
+            Logs::Together(all) => (
+                all.clone(),
+                Path::new(&format!("{namespace}_{name}_{uid}")).join(file),
+            ),
+            Logs::Homes(homes) => (homes.join(uid).join("rw"), Path::new("log").join(file)),
+        }
     }
-    short
+    /// The log of a process.
+    pub fn whole(&self, namespace: &str, name: &str, uid: &str, id: &ProcessId) -> PathBuf {
+        let (above, below) = self.path(namespace, name, uid, id);
+        above.join(below)
+    }
 }
 
 impl Host {
@@ -148,9 +157,12 @@ impl Host {
 
     /// Where a process leaves its termination message.
     pub(super) fn message_path(&self, uid: &str, id: &ProcessId) -> PathBuf {
-        self.pod_directory(uid)
-            .join("messages")
-            .join(format!("{}-{}", id.name, id.generation))
+        self.writable(uid).join(Self::message_name(id))
+    }
+
+    /// The same below what the pod may write.
+    pub(super) fn message_name(id: &ProcessId) -> PathBuf {
+        Path::new("messages").join(format!("{}-{}", id.name, id.generation))
     }
 
     pub(super) fn termination_message(
@@ -164,21 +176,24 @@ impl Host {
             let start = bytes.len().saturating_sub(most);
             String::from_utf8_lossy(&bytes[start..]).into_owned()
         };
-        let left = read_plain(&self.message_path(uid(pod), id), MESSAGE * 2);
+        let left = read_plain(
+            &self.writable(uid(pod)),
+            &Self::message_name(id),
+            MESSAGE * 2,
+        );
         let left = String::from_utf8_lossy(&left[..left.len().min(MESSAGE)]).into_owned();
         let fallback =
             container.termination_message_policy.as_deref() == Some("FallbackToLogsOnError");
         if !left.is_empty() || !failed || !fallback {
             return left;
         }
-        let path = log_path(
-            &self.logs,
+        let (above, below) = self.logs.path(
             text(pod.metadata.namespace.as_ref()),
             text(pod.metadata.name.as_ref()),
             uid(pod),
             id,
         );
-        let log = read_plain(&path, 1 << 20);
+        let log = read_plain(&above, &below, 1 << 20);
         let log = String::from_utf8_lossy(&log).into_owned();
         let lines: Vec<&str> = log
             .lines()
@@ -193,18 +208,12 @@ impl Host {
     }
 }
 
-/// The content of a plain file that a container may have had its hands on.
-fn read_plain(path: &Path, most: usize) -> Vec<u8> {
-    use rustix::fs::{Mode, OFlags};
+/// The content of a plain file below a directory; a container may have had its hands on both.
+fn read_plain(above: &Path, below: &Path, most: usize) -> Vec<u8> {
     use std::io::Read as _;
-    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-    let Ok(file) = rustix::fs::open(path, flags, Mode::empty()) else {
+    let Ok(file) = crate::storage::beneath::open_plain(above, below) else {
         return Vec::new();
     };
-    let file = std::fs::File::from(file);
-    if !file.metadata().is_ok_and(|found| found.is_file()) {
-        return Vec::new();
-    }
     let mut text = Vec::new();
     let _ = file.take(most as u64).read_to_end(&mut text);
     text

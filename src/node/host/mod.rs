@@ -14,23 +14,22 @@ mod volumes;
 
 use std::collections::BTreeMap;
 use std::io;
-use std::net::IpAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use k8s_openapi::api::core::v1::{Container, LifecycleHandler, Pod, Probe};
 
+use super::describe;
 use super::images::{Credentials, Image, ImageError, Images, Reference, Registries, credentials};
-use super::machine::{POD_NAME, POD_NAMESPACE, POD_UID, containers};
 use super::supplies::{HostUsage, Lack, Outcome, Pulled, Supplies};
 use super::zone_name;
 use crate::net::Ipam;
-use crate::storage::StorageEngine;
-use crate::zone::{HostPort, Limits, ProcessId, ProcessSpec, ZoneNetwork, ZoneRuntime, ZoneSpec};
+use crate::storage::{StorageEngine, beneath};
+use crate::zone::{ProcessId, ProcessSpec, ZoneNetwork, ZoneRuntime, ZoneSpec};
 
-pub use files::log_path;
+pub use files::Logs;
 
 /// A real host.
 pub struct Host {
@@ -38,8 +37,10 @@ pub struct Host {
     pub client: kube::Client,
     /// Where everything about pods is kept.
     pub data: PathBuf,
+    /// Homes of pods, where what they write is apart from what they read.
+    pub homes: Option<PathBuf>,
     /// Where logs are kept.
-    pub logs: PathBuf,
+    pub logs: Logs,
     /// Addresses of pods.
     pub ipam: Ipam,
     /// Images, roots, persistent volumes.
@@ -67,8 +68,17 @@ pub(super) fn uid(pod: &Pod) -> &str {
 }
 
 impl Host {
+    /// What comes from the agent: containers of zones only read it.
     fn pod_directory(&self, uid: &str) -> PathBuf {
         self.data.join("pods").join(uid)
+    }
+
+    /// What a pod's containers write beside their roots.
+    fn writable(&self, uid: &str) -> PathBuf {
+        match &self.homes {
+            Some(homes) => homes.join(uid).join("rw"),
+            None => self.pod_directory(uid),
+        }
     }
 
     fn failed(what: impl std::fmt::Display) -> impl FnOnce(io::Error) -> Lack {
@@ -76,12 +86,10 @@ impl Host {
         move |error| Lack::new("FailedMount", format!("{what}: {error}"))
     }
 
-    fn zone_spec(&self, pod: &Pod) -> Result<ZoneSpec, Lack> {
-        let metadata = &pod.metadata;
+    async fn zone_spec(&self, pod: &Pod) -> Result<ZoneSpec, Lack> {
         let spec = pod.spec.clone().unwrap_or_default();
         let uid = uid(pod);
-        let host_network = spec.host_network == Some(true);
-        let network = match host_network {
+        let network = match spec.host_network == Some(true) {
             true => ZoneNetwork::Host,
             false => {
                 let lease = self.ipam.allocate(uid).map_err(|error| {
@@ -90,60 +98,18 @@ impl Host {
                         format!("Failed to create pod sandbox: {error}"),
                     )
                 })?;
-                let ports = containers(&spec)
-                    .iter()
-                    .flat_map(|(_, container)| container.ports.clone().unwrap_or_default())
-                    .filter_map(|port| {
-                        let host = u16::try_from(port.host_port?)
-                            .ok()
-                            .filter(|port| *port > 0)?;
-                        Some(HostPort {
-                            protocol: port.protocol.unwrap_or_else(|| "TCP".into()),
-                            host_address: port.host_ip.and_then(|ip| ip.parse().ok()),
-                            host,
-                            zone: u16::try_from(port.container_port).ok()?,
-                        })
-                    })
-                    .collect();
-                ZoneNetwork::Own {
-                    address: IpAddr::V4(lease.address),
-                    prefix: lease.prefix,
-                    gateway: IpAddr::V4(lease.gateway),
-                    mac: lease.mac,
-                    link: lease.link,
-                    ports,
-                }
+                describe::network(pod, lease)
             }
         };
-        let memory = volumes::in_memory(&spec)
-            .into_iter()
-            .map(|(name, size)| (self.pod_directory(uid).join("volumes").join(name), size))
-            .collect();
-        let sysctls = spec
-            .security_context
-            .iter()
-            .flat_map(|context| context.sysctls.iter().flatten())
-            .map(|sysctl| (sysctl.name.clone(), sysctl.value.clone()))
-            .collect();
-        Ok(ZoneSpec {
-            name: zone_name(uid),
-            labels: BTreeMap::from([
-                (POD_UID.into(), uid.into()),
-                (POD_NAME.into(), text(metadata.name.as_ref()).into()),
-                (
-                    POD_NAMESPACE.into(),
-                    text(metadata.namespace.as_ref()).into(),
-                ),
-            ]),
-            hostname: files::hostname(pod),
-            network,
-            host_processes: spec.host_pid == Some(true),
-            host_ipc: spec.host_ipc == Some(true),
-            shared_processes: spec.share_process_namespace == Some(true),
-            sysctls,
-            memory_directories: memory,
-            limits: Limits::default(),
-        })
+        let mut shares = describe::host_paths(&spec);
+        shares.extend(self.claims(pod).await?);
+        let volumes = self.writable(uid).join("volumes");
+        let mut zone = describe::zone_spec(pod, network, &volumes, shares);
+        if self.homes.is_some() {
+            // Where a zone is the only limit there is; else every container has its own.
+            zone.limits = describe::limits(pod);
+        }
+        Ok(zone)
     }
 
     /// Credentials of the pod's imagePullSecrets; secrets that are not there give none.
@@ -188,13 +154,21 @@ impl Host {
 impl Supplies for Host {
     fn prepare<'a>(&'a self, pod: &'a Pod) -> BoxFuture<'a, Result<ZoneSpec, Lack>> {
         async move {
-            let directory = self.pod_directory(uid(pod));
-            for name in ["volumes", "etc", "messages"] {
-                let path = directory.join(name);
+            if self.homes.is_some() {
+                let room = describe::storage(pod);
+                let made = self.storage.make_home(uid(pod), room).await;
+                made.map_err(|error| Lack::new("FailedMount", error.to_string()))?;
+            }
+            let (own, writable) = (self.pod_directory(uid(pod)), self.writable(uid(pod)));
+            for path in [own.join("volumes"), own.join("etc")] {
                 std::fs::create_dir_all(&path).map_err(Self::failed(path.display()))?;
             }
+            for name in ["volumes", "messages"] {
+                beneath::make_directory(&writable, Path::new(name), 0o755)
+                    .map_err(Self::failed(writable.join(name).display()))?;
+            }
             self.write_volumes(pod, true).await?;
-            let spec = self.zone_spec(pod)?;
+            let spec = self.zone_spec(pod).await?;
             self.write_files(pod, &spec)
                 .map_err(Self::failed("the pod's files"))?;
             Ok(spec)
@@ -312,14 +286,19 @@ impl Supplies for Host {
     fn remove<'a>(&'a self, uid: &'a str) -> BoxFuture<'a, Result<(), Lack>> {
         async move {
             self.release(uid).await?;
-            let (directory, logs, own) = (
-                self.pod_directory(uid),
-                self.logs.clone(),
-                format!("_{uid}"),
-            );
+            if self.homes.is_some() {
+                let removed = self.storage.remove_home(uid).await;
+                removed.map_err(|error| Lack::new("FailedKillPod", error.to_string()))?;
+            }
+            let (directory, own) = (self.pod_directory(uid), format!("_{uid}"));
+            let logs = match &self.logs {
+                Logs::Together(logs) => Some(logs.clone()),
+                Logs::Homes(_) => None,
+            };
             let removed = tokio::task::spawn_blocking(move || {
                 crate::storage::remove_tree(&directory)?;
-                for entry in std::fs::read_dir(&logs).into_iter().flatten().flatten() {
+                let logs = logs.and_then(|logs| std::fs::read_dir(logs).ok());
+                for entry in logs.into_iter().flatten().flatten() {
                     if entry.file_name().to_string_lossy().ends_with(&own) {
                         crate::storage::remove_tree(&entry.path())?;
                     }
@@ -348,6 +327,8 @@ impl Supplies for Host {
                     .iter()
                     .filter_map(|root| Some(root.split_once('/')?.0.to_owned())),
             );
+            let homes = self.storage.homes().await;
+            uids.extend(homes.map_err(|error| Lack::new("FailedKillPod", error.to_string()))?);
             let entries = std::fs::read_dir(self.data.join("pods"));
             uids.extend(
                 entries

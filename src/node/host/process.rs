@@ -6,10 +6,11 @@ use std::path::PathBuf;
 use k8s_openapi::api::core::v1::{Capabilities, Container, Pod, PodSpec};
 
 use super::environment::expand;
-use super::{Host, files, text, uid};
+use super::{Host, text, uid};
 use crate::meta::quantity::Quantity;
 use crate::node::machine::{IMAGE, IMAGE_ID};
 use crate::node::supplies::Lack;
+use crate::storage::beneath;
 use crate::zone::{
     Limits, Mount, ProcessId, ProcessSpec, Propagation, Rights, Root, ZoneNetwork, ZoneSpec,
 };
@@ -358,8 +359,7 @@ impl Host {
             stdin: container.stdin == Some(true),
             stdin_once: container.stdin_once == Some(true),
             tty: container.tty == Some(true),
-            log: files::log_path(
-                &self.logs,
+            log: self.logs.whole(
                 text(pod.metadata.namespace.as_ref()),
                 text(pod.metadata.name.as_ref()),
                 uid(pod),
@@ -378,12 +378,11 @@ impl Host {
     ) -> std::io::Result<Vec<Mount>> {
         let directory = self.pod_directory(uid(pod));
         let message = self.message_path(uid(pod), process);
-        if let Some(parent) = message.parent() {
-            std::fs::create_dir_all(parent)?;
-        }
-        std::fs::write(&message, "")?;
-        let open = std::os::unix::fs::PermissionsExt::from_mode(0o666);
-        std::fs::set_permissions(&message, open)?;
+        beneath::make_file(
+            &self.writable(uid(pod)),
+            &Self::message_name(process),
+            0o666,
+        )?;
         let mount = |source: PathBuf, target: &str| Mount {
             source,
             inside: None,

@@ -21,31 +21,13 @@ use super::{Host, text, uid};
 use crate::meta::quantity::Quantity;
 use crate::node::supplies::Lack;
 use crate::node::volumes::DRIVER;
+use crate::storage::beneath;
 
 /// The content of a volume: files by path, each with its mode.
 type Files = BTreeMap<String, (Vec<u8>, u32)>;
 
 fn lack(message: impl Into<String>) -> Lack {
     Lack::new("FailedMount", message)
-}
-
-/// Volumes kept in memory, with their size limits.
-pub fn in_memory(spec: &PodSpec) -> Vec<(String, Option<u64>)> {
-    spec.volumes
-        .iter()
-        .flatten()
-        .filter_map(|volume| {
-            let empty = volume.empty_dir.as_ref()?;
-            (empty.medium.as_deref() == Some("Memory")).then(|| {
-                let limit = empty
-                    .size_limit
-                    .as_ref()
-                    .and_then(|limit| Quantity::parse(&limit.0).ok())
-                    .map(|limit| limit.value().max(0) as u64);
-                (volume.name.clone(), limit.filter(|limit| *limit > 0))
-            })
-        })
-        .collect()
 }
 
 /// A path in a volume, which never leads out of it.
@@ -197,8 +179,28 @@ fn of_secret(secret: Secret) -> BTreeMap<String, Vec<u8>> {
 }
 
 impl Host {
-    fn volume_directory(&self, pod: &Pod, name: &str) -> PathBuf {
-        self.pod_directory(uid(pod)).join("volumes").join(name)
+    /// Where a volume is: what comes from the API where it is only read.
+    fn volume_directory(&self, pod: &Pod, volume: &Volume) -> PathBuf {
+        let above = match volume.empty_dir {
+            Some(_) => self.writable(uid(pod)),
+            None => self.pod_directory(uid(pod)),
+        };
+        above.join("volumes").join(&volume.name)
+    }
+
+    /// Where the volumes that the pod claims are.
+    pub(super) async fn claims(&self, pod: &Pod) -> Result<Vec<PathBuf>, Lack> {
+        let mut paths = Vec::new();
+        for volume in pod
+            .spec
+            .iter()
+            .flat_map(|spec| spec.volumes.iter().flatten())
+        {
+            if volume.persistent_volume_claim.is_some() || volume.ephemeral.is_some() {
+                paths.push(self.claimed(pod, volume).await?);
+            }
+        }
+        Ok(paths)
     }
 
     /// Makes what is missing of the pod's volumes and writes what comes from the API.
@@ -207,7 +209,7 @@ impl Host {
         let context = spec.security_context.clone().unwrap_or_default();
         let group = context.fs_group.and_then(|group| u32::try_from(group).ok());
         for volume in spec.volumes.iter().flatten() {
-            let directory = self.volume_directory(pod, &volume.name);
+            let directory = self.volume_directory(pod, volume);
             let told = |error: String| {
                 lack(format!(
                     "MountVolume.SetUp failed for volume {:?} : {error}",
@@ -216,14 +218,18 @@ impl Host {
             };
             if volume.empty_dir.is_some() {
                 if first && !directory.exists() {
+                    let name = Path::new("volumes").join(&volume.name);
+                    let writable = self.writable(uid(pod));
+                    // Whoever runs in the pod may have put links there.
                     let made = || -> io::Result<()> {
-                        std::fs::create_dir_all(&directory)?;
-                        let mut mode = 0o777;
+                        let made = beneath::make_directory(&writable, &name, 0o777)?;
                         if let Some(group) = group {
-                            std::os::unix::fs::chown(&directory, None, Some(group))?;
-                            mode = 0o2777;
+                            let group = rustix::fs::Gid::from_raw(group);
+                            rustix::fs::fchown(&made, None, Some(group))?;
+                            let mode = rustix::fs::Mode::from_raw_mode(0o2777);
+                            rustix::fs::fchmod(&made, mode)?;
                         }
-                        std::fs::set_permissions(&directory, std::fs::Permissions::from_mode(mode))
+                        Ok(())
                     };
                     made().map_err(|error| told(error.to_string()))?;
                 }
@@ -394,7 +400,7 @@ impl Host {
         of: &ServiceAccountTokenProjection,
     ) -> Result<String, String> {
         let there = self
-            .volume_directory(pod, &volume.name)
+            .volume_directory(pod, volume)
             .join("..data")
             .join(&of.path);
         let life = of.expiration_seconds.unwrap_or(3600);
@@ -528,7 +534,7 @@ impl Host {
         if volume.persistent_volume_claim.is_some() || volume.ephemeral.is_some() {
             return self.claimed(pod, volume).await;
         }
-        Ok(self.volume_directory(pod, name))
+        Ok(self.volume_directory(pod, volume))
     }
 }
 

@@ -15,7 +15,7 @@ use jiff::{SignedDuration, Timestamp};
 use tokio::sync::mpsc;
 
 use super::{Body, Kubelet, Query, Refusal, text, zone_name};
-use crate::node::host::log_path;
+use crate::storage::beneath::open_plain;
 use crate::zone::ProcessId;
 
 /// How often a log that is followed is looked at.
@@ -106,17 +106,20 @@ impl Wanted {
 
 /// Reads a log by whole lines.
 struct Reader {
-    path: PathBuf,
+    above: PathBuf,
+    below: PathBuf,
     file: BufReader<File>,
     inode: u64,
     partial: Vec<u8>,
 }
 
 impl Reader {
-    fn open(path: &Path) -> io::Result<Self> {
-        let file = File::open(path)?;
+    /// The log `below` a directory that nobody in the pod can change.
+    fn open(above: &Path, below: &Path) -> io::Result<Self> {
+        let file = open_plain(above, below)?;
         Ok(Reader {
-            path: path.to_owned(),
+            above: above.to_owned(),
+            below: below.to_owned(),
             inode: file.metadata()?.ino(),
             file: BufReader::new(file),
             partial: Vec::new(),
@@ -131,9 +134,9 @@ impl Reader {
                 return Ok(Some(std::mem::take(&mut self.partial)));
             }
             // The end, unless the log was rotated away under us.
-            match std::fs::metadata(&self.path) {
+            match open_plain(&self.above, &self.below).and_then(|file| file.metadata()) {
                 Ok(found) if found.ino() != self.inode => {
-                    let next = Reader::open(&self.path)?;
+                    let next = Reader::open(&self.above, &self.below)?;
                     *self = next;
                 }
                 _ => return Ok(None),
@@ -241,8 +244,8 @@ impl Kubelet {
         let path = self
             .logs
             .as_ref()
-            .map(|logs| log_path(logs, namespace, name, &uid, &id));
-        let Some(reader) = path.and_then(|path| Reader::open(&path).ok()) else {
+            .map(|logs| logs.path(namespace, name, &uid, &id));
+        let Some(reader) = path.and_then(|(above, below)| Reader::open(&above, &below).ok()) else {
             return Ok(text(200, ""));
         };
         let (sender, receiver) = mpsc::channel::<Bytes>(16);

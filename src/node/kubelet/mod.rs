@@ -11,7 +11,6 @@ mod stats;
 mod websocket;
 
 use std::convert::Infallible;
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -28,6 +27,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use super::agent::Pods;
+use super::host::Logs;
 use super::supplies::Supplies;
 use super::{Allow, Authenticate, Who, zone_name};
 use crate::auth::{AUTHENTICATED, MASTERS, User};
@@ -46,7 +46,7 @@ pub struct Kubelet {
     /// The host's side of pods.
     pub supplies: Arc<dyn Supplies>,
     /// Where logs are; nothing where containers say nothing.
-    pub logs: Option<PathBuf>,
+    pub logs: Option<Logs>,
     /// The node's name.
     pub node: String,
     /// Who asks.

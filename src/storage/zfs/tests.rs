@@ -70,3 +70,275 @@ fn commands_are_what_zfs_takes_and_rows_what_it_prints() {
         ]
     );
 }
+
+struct Bench {
+    machine: crate::fakehost::Machine,
+    engine: ZfsStorageEngine,
+    root: tempfile::TempDir,
+}
+
+fn bench(reserve: bool) -> Bench {
+    use crate::fakehost::{Layout, Machine};
+    let root = tempfile::tempdir().expect("a directory");
+    let path = root.path().canonicalize().expect("there");
+    let layout = Layout {
+        mountpoint: Some(path.join("tank").display().to_string()),
+        ..Layout::default()
+    };
+    let machine = Machine::create(&path, &layout).expect("a host");
+    let tools = crate::illumos::fake::FakeTools::new(machine.clone());
+    let config = StoragePoolConfig::derive("tank/rd", None, None, None).expect("fine");
+    let engine = ZfsStorageEngine::new(tools, config, reserve).expect("fine");
+    Bench {
+        machine,
+        engine,
+        root,
+    }
+}
+
+impl Bench {
+    fn zfs(&self, line: &str) -> String {
+        let words: Vec<String> = line.split(' ').map(str::to_owned).collect();
+        let reply = self.machine.run("zfs", &words, b"");
+        assert_eq!(
+            reply.code,
+            0,
+            "{line}: {}",
+            String::from_utf8_lossy(&reply.stderr)
+        );
+        String::from_utf8_lossy(&reply.stdout).into_owned()
+    }
+    async fn layer(&self, parent: Option<&str>, chain: &str, file: &str) {
+        let layer = self.engine.begin_layer(parent, chain).await.expect("begun");
+        std::fs::write(layer.path.join(file), file).expect("written");
+        self.engine.seal_layer(chain).await.expect("sealed");
+    }
+}
+
+#[tokio::test]
+async fn layers_are_clones_of_those_below_and_roots_of_the_topmost() {
+    let bench = bench(false);
+    let engine = &bench.engine;
+    for _ in 0..2 {
+        engine.prepare().await.expect("prepared");
+    }
+    bench.layer(None, "sha256:aa", "a").await;
+    // One that was not finished is begun anew.
+    let unfinished = engine
+        .begin_layer(Some("sha256:aa"), "sha256:bb")
+        .await
+        .expect("begun");
+    std::fs::write(unfinished.path.join("rest"), "").expect("written");
+    bench.layer(Some("sha256:aa"), "sha256:bb", "b").await;
+    assert_eq!(engine.layers().await.expect("listed"), ["aa", "bb"]);
+    let chains = ["sha256:aa".to_owned(), "sha256:bb".to_owned()];
+    let data = engine.make_home("u1", Some(1 << 30)).await.expect("made");
+    std::fs::write(data.join("mine"), "").expect("writable");
+    let Root::Directory(root) = engine.make_root("u1/web-0", &chains).await.expect("made") else {
+        panic!("a directory");
+    };
+    let names = |path: &Path| {
+        let mut names: Vec<_> = std::fs::read_dir(path)
+            .expect("read")
+            .map(|entry| {
+                entry
+                    .expect("read")
+                    .file_name()
+                    .to_string_lossy()
+                    .into_owned()
+            })
+            .collect();
+        names.sort();
+        names
+    };
+    assert_eq!(names(&root), ["a", "b"]);
+    std::fs::write(root.join("c"), "").expect("writable");
+    let again = engine.make_root("u1/web-0", &chains).await.expect("there");
+    assert_eq!(again, Root::Directory(root.clone()));
+    let Root::Directory(other) = engine.make_root("u1/web-1", &chains).await.expect("made") else {
+        panic!("a directory");
+    };
+    assert_eq!(names(&other), ["a", "b"], "what another wrote is its own");
+    assert_eq!(
+        engine.roots().await.expect("listed"),
+        ["u1/web-0", "u1/web-1"]
+    );
+    assert_eq!(engine.homes().await.expect("listed"), ["u1"]);
+    assert_eq!(
+        bench.zfs("get -H -o value readonly,quota tank/rd/zones/pods/u1"),
+        "on\n1G\n",
+        "nobody in a zone can put a link where a root will be mounted"
+    );
+    let used = engine
+        .remove_layer("sha256:bb")
+        .await
+        .expect_err("roots are made of it");
+    assert!(used.to_string().contains("others are made of it"), "{used}");
+    for _ in 0..2 {
+        engine.remove_root("u1/web-0").await.expect("removed");
+        engine.remove_home("u1").await.expect("removed");
+    }
+    assert!(engine.roots().await.expect("listed").is_empty());
+    for chain in ["sha256:bb", "sha256:aa"] {
+        for _ in 0..2 {
+            engine.remove_layer(chain).await.expect("removed");
+        }
+    }
+    let left = bench.zfs("list -H -o name -r tank");
+    assert_eq!(
+        left.lines().collect::<Vec<_>>(),
+        [
+            "tank",
+            "tank/rd",
+            "tank/rd/images",
+            "tank/rd/volumes",
+            "tank/rd/zones",
+            "tank/rd/zones/pods"
+        ]
+    );
+    drop(bench.root);
+}
+
+#[tokio::test]
+async fn volumes_grow_are_copied_and_outlive_what_they_were_copied_from() {
+    let bench = bench(true);
+    let engine = &bench.engine;
+    engine.prepare().await.expect("prepared");
+    let one = engine
+        .make_volume("pvc-1", Some(1 << 20), None)
+        .await
+        .expect("made");
+    std::fs::write(one.path.join("x"), "x").expect("written");
+    let grown = engine.resize_volume("pvc-1", 2 << 20).await.expect("grown");
+    assert_eq!(grown.quota, Some(2 << 20));
+    engine
+        .snapshot_volume("pvc-1", "monday")
+        .await
+        .expect("taken");
+    let two = engine
+        .make_volume("pvc-2", Some(2 << 20), Some("pvc-1"))
+        .await
+        .expect("copied");
+    let three = engine
+        .make_volume("pvc-3", Some(2 << 20), Some("pvc-1@monday"))
+        .await
+        .expect("copied");
+    engine
+        .remove_snapshot("pvc-1", "monday")
+        .await
+        .expect_err("a volume is made of it");
+    engine.remove_volume("pvc-1").await.expect("removed");
+    engine
+        .remove_volume("pvc-1")
+        .await
+        .expect("removed already");
+    for volume in [&two, &three] {
+        assert_eq!(
+            std::fs::read_to_string(volume.path.join("x")).expect("there"),
+            "x"
+        );
+    }
+    let names = |volumes: Vec<Volume>| -> Vec<String> {
+        volumes.into_iter().map(|volume| volume.name).collect()
+    };
+    assert_eq!(
+        names(engine.volumes().await.expect("listed")),
+        ["pvc-2", "pvc-3"]
+    );
+    engine.remove_volume("pvc-3").await.expect("removed");
+    engine.remove_volume("pvc-2").await.expect("removed");
+    assert!(engine.volumes().await.expect("listed").is_empty());
+}
+
+#[tokio::test]
+async fn what_is_not_ours_or_cannot_be_is_refused_with_the_remedy() {
+    let bench = bench(false);
+    let engine = &bench.engine;
+    engine.prepare().await.expect("prepared");
+    bench.zfs("create tank/rd/volumes/pvc-1");
+    bench.zfs("create tank/rd/zones/pods/u1");
+    for error in [
+        engine.make_volume("pvc-1", None, None).await.map(drop),
+        engine.remove_volume("pvc-1").await,
+        engine.make_home("u1", None).await.map(drop),
+        engine.remove_home("u1").await,
+    ] {
+        let error = error.expect_err("not ours").to_string();
+        assert!(error.contains("not ours"), "{error}");
+    }
+    bench.zfs("list tank/rd/volumes/pvc-1 tank/rd/zones/pods/u1");
+    for name in ["../x", "a/b", "", "a b", "$(x)"] {
+        engine
+            .make_volume(name, None, None)
+            .await
+            .expect_err("no name");
+    }
+    let health = |health| {
+        let change = bench.machine.change(|host, _| {
+            host.pools.get_mut("tank").expect("there").health = health;
+        });
+        change.expect("changed");
+    };
+    use crate::fakehost::Health;
+    for (state, part) in [
+        (Health::Suspended, "zpool status -x"),
+        (Health::ReadOnly, "zpool import"),
+    ] {
+        health(state);
+        let error = engine
+            .make_volume("pvc-2", None, None)
+            .await
+            .expect_err("refused");
+        assert!(error.to_string().contains(part), "{error}");
+        health(Health::Online);
+    }
+    bench
+        .machine
+        .change(|host, _| host.pools.get_mut("tank").expect("there").taken = 64 << 30)
+        .expect("changed");
+    let full = engine
+        .make_volume("pvc-2", None, None)
+        .await
+        .expect_err("full");
+    assert!(full.to_string().contains("free space"), "{full}");
+}
+
+/// Against a real pool, where `REDDWARF_TEST_POOL` names a dataset that may be filled and emptied.
+#[tokio::test]
+async fn a_real_pool_answers_alike() {
+    let Ok(pool) = std::env::var("REDDWARF_TEST_POOL") else {
+        println!("skipped: REDDWARF_TEST_POOL names no dataset of a real pool");
+        return;
+    };
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = std::path::Path::new("/usr/sbin/zfs");
+    let tools = crate::illumos::HostTools::new(path.parent(), directory.path()).expect("made");
+    let config = StoragePoolConfig::derive(&pool, None, None, None).expect("a name");
+    let engine = ZfsStorageEngine::new(Arc::new(tools), config, true).expect("a name");
+    engine.prepare().await.expect("prepared");
+    let layer = engine.begin_layer(None, "sha256:aa").await.expect("begun");
+    std::fs::write(layer.path.join("a"), "a").expect("written");
+    engine.seal_layer("sha256:aa").await.expect("sealed");
+    let chains = ["sha256:aa".to_owned()];
+    let Root::Directory(root) = engine.make_root("u1/web-0", &chains).await.expect("made") else {
+        panic!("a directory");
+    };
+    assert_eq!(
+        std::fs::read_to_string(root.join("a")).expect("cloned"),
+        "a"
+    );
+    let link = std::os::unix::fs::symlink("/", root.join("../../0x"));
+    assert!(link.is_err(), "where roots are mounted nobody makes links");
+    engine
+        .make_volume("pvc-1", Some(64 << 20), None)
+        .await
+        .expect("made");
+    engine
+        .make_volume("pvc-2", Some(64 << 20), Some("pvc-1"))
+        .await
+        .expect("copied");
+    engine.remove_volume("pvc-1").await.expect("removed");
+    engine.remove_volume("pvc-2").await.expect("removed");
+    engine.remove_home("u1").await.expect("removed");
+    engine.remove_layer("sha256:aa").await.expect("removed");
+}

@@ -7,7 +7,6 @@
 //! Nothing is mounted on the host: mounts live in the namespaces of the zone and end with it.
 
 mod groups;
-mod link;
 mod network;
 
 use std::collections::BTreeMap;
@@ -23,12 +22,12 @@ use parking_lot::Mutex;
 use rustix::process::{Pid, PidfdFlags};
 use tokio::sync::broadcast;
 
+use super::link::{self, Link};
 use super::supervisor::{Configuration, PID, What, ZONE, group_of};
 use super::{
     Answer, Duplex, ExecSpec, Limits, ProcessId, ProcessSpec, Session, Signal, Zone, ZoneError,
     ZoneName, ZoneRuntime, ZoneSpec, ZoneState, ZoneUsage,
 };
-use link::Link;
 
 pub use groups::Groups;
 pub use network::Network;

@@ -150,6 +150,7 @@ add rule {table} postrouting ip saddr {cidr} ip daddr {cidr} ct status dnat masq
             mac,
             link,
             ports,
+            ..
         } = &spec.network
         else {
             return Ok(());

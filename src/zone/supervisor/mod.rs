@@ -8,10 +8,15 @@
 //!
 //! A frame is its length (4 bytes, big-endian, of what follows), a byte that says what it is, and its payload.
 
+#[cfg(target_os = "linux")]
 mod container;
+#[cfg(target_os = "linux")]
 mod control;
+#[cfg(target_os = "linux")]
 mod fd;
+#[cfg(target_os = "linux")]
 mod logs;
+#[cfg(target_os = "linux")]
 mod streams;
 
 use serde::{Deserialize, Serialize};
@@ -19,7 +24,9 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 use super::{Ending, ExecSpec, Process, ProcessId, ProcessSpec, Signal, ZoneSpec};
 
+#[cfg(target_os = "linux")]
 pub use container::run as run_stage;
+#[cfg(target_os = "linux")]
 pub use control::{group_of, run};
 
 /// The socket in the control directory.

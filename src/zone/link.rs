@@ -30,6 +30,19 @@ struct Known {
     sessions: HashMap<u64, oneshot::Sender<Result<UnixStream, String>>>,
 }
 
+/// Names of sockets are short, and directories may be deep: where a directory has a short name, that is used.
+#[cfg(target_os = "linux")]
+fn bind(directory: &Path) -> std::io::Result<UnixListener> {
+    use std::os::fd::AsRawFd as _;
+    let handle = std::fs::File::open(directory)?;
+    UnixListener::bind(format!("/proc/self/fd/{}/{SOCKET}", handle.as_raw_fd()))
+}
+
+#[cfg(not(target_os = "linux"))]
+fn bind(directory: &Path) -> std::io::Result<UnixListener> {
+    UnixListener::bind(directory.join(SOCKET))
+}
+
 /// The connection to one supervisor.
 pub struct Link {
     name: String,
@@ -59,7 +72,6 @@ impl Link {
     /// # Errors
     /// What the system says.
     pub fn listen(self: &Arc<Self>, directory: &Path) -> std::io::Result<()> {
-        use std::os::fd::AsRawFd as _;
         let mut listening = self.listening.lock();
         if listening.is_some() {
             return Ok(());
@@ -68,22 +80,22 @@ impl Link {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
             _ => {}
         }
-        // Names of sockets are short, and directories may be deep.
-        let handle = std::fs::File::open(directory)?;
-        let short = format!("/proc/self/fd/{}/{SOCKET}", handle.as_raw_fd());
-        let listener = UnixListener::bind(short)?;
+        let listener = bind(directory)?;
         let link = self.clone();
         let task = tokio::spawn(async move {
+            // Connections end with the listener.
+            let mut connections = tokio::task::JoinSet::new();
             while let Ok((stream, _)) = listener.accept().await {
+                while connections.try_join_next().is_some() {}
                 let link = link.clone();
-                tokio::spawn(async move { link.take(stream).await });
+                connections.spawn(async move { link.take(stream).await });
             }
         });
         *listening = Some(task.abort_handle());
         Ok(())
     }
 
-    /// Stops listening; the supervisor is gone.
+    /// Stops listening and ends connections.
     pub fn close(&self) {
         if let Some(task) = self.listening.lock().take() {
             task.abort();

@@ -1,0 +1,233 @@
+//! What an agent of an illumos host is made of.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::agent::AgentError;
+use super::zone::NetworkFlags;
+use crate::illumos::{Command, HostTools, Tool, Tools, parse};
+use crate::net::Ipam;
+use crate::net::illumos::{self as net, NetworkConfig};
+use crate::node::agent::Setup;
+use crate::node::host::{Host, Logs};
+use crate::node::images::{Images, Registries};
+use crate::node::register::{Registration, host_addresses, host_capacity, host_info};
+use crate::storage::{StorageEngine as _, StoragePoolConfig, ZfsStorageEngine, zfs};
+use crate::zone::ZoneRuntime;
+use crate::zone::illumos::{Brand, IllumosRuntime, Patience, Settings, sandbox};
+
+/// What `uname -r` says in lx zones.
+pub const KERNEL_VERSION: &str = "5.10.0";
+/// What the root of a zone itself may hold, in bytes: containers have roots of their own.
+pub const SANDBOX_QUOTA: u64 = 256 << 20;
+
+/// What is said of an illumos host.
+#[derive(clap::Args, Debug, Clone)]
+#[group(skip)]
+pub struct IllumosFlags {
+    /// The brand of zones (illumos).
+    #[arg(long, value_enum, default_value = "lx")]
+    brand: Brand,
+    /// A directory with zonecfg, zoneadm, dladm, zfs, ... instead of this host's (illumos): for a fake host.
+    #[arg(long, env = "REDDWARF_ILLUMOS_TOOLS")]
+    illumos_tools: Option<PathBuf>,
+    /// The static Linux program that supervises lx zones; by default `reddwarf.lx` beside this program.
+    #[arg(long)]
+    zone_init: Option<PathBuf>,
+    /// What `uname -r` says in lx zones.
+    #[arg(long, default_value = KERNEL_VERSION)]
+    lx_kernel_version: String,
+    /// Volumes have the room that they are promised from the beginning (illumos).
+    #[arg(long)]
+    reserve_volumes: bool,
+}
+
+/// An agent of an illumos host before it has a client.
+pub struct Plan {
+    /// The node's name.
+    pub name: String,
+    /// The agent's data directory, absolute.
+    pub data: PathBuf,
+    /// The host's tools.
+    pub tools: Arc<dyn Tools>,
+    /// Images, roots and volumes.
+    pub engine: Arc<ZfsStorageEngine>,
+    /// Where they are kept.
+    pub storage: StoragePoolConfig,
+    /// Addresses of pods.
+    pub ipam: Ipam,
+    /// How zones are connected.
+    pub network: NetworkFlags,
+    /// The rest.
+    pub flags: IllumosFlags,
+    /// Registries that are asked by plain HTTP.
+    pub insecure: Vec<String>,
+}
+
+fn host(error: impl std::fmt::Display) -> AgentError {
+    AgentError::Host(error.to_string())
+}
+
+impl IllumosFlags {
+    /// The host's tools; what they leave running is noted where a reboot of the host forgets it.
+    pub fn tools(&self, data: &Path) -> Result<Arc<dyn Tools>, AgentError> {
+        let notes = match cfg!(target_os = "illumos") {
+            true => PathBuf::from("/var/run/reddwarf"),
+            false => data.join("run"),
+        };
+        let tools = HostTools::new(self.illumos_tools.as_deref(), &notes);
+        let tools =
+            tools.map_err(|error| host(format!("cannot make {}: {error}", notes.display())))?;
+        Ok(Arc::new(tools))
+    }
+
+    /// Whether the tools are those of this host.
+    pub fn tools_of_this_host(&self) -> bool {
+        self.illumos_tools.is_none()
+    }
+
+    /// Whether volumes have their room from the beginning.
+    pub fn reserves_volumes(&self) -> bool {
+        self.reserve_volumes
+    }
+
+    /// The brand of zones.
+    pub fn brand(&self) -> Brand {
+        self.brand
+    }
+
+    /// The program that supervises lx zones.
+    pub fn supervisor_path(&self) -> Result<PathBuf, AgentError> {
+        match &self.zone_init {
+            Some(path) => Ok(path.clone()),
+            None => Ok(std::env::current_exe().map_err(host)?.with_extension("lx")),
+        }
+    }
+
+    fn supervisor(&self) -> Result<Vec<u8>, AgentError> {
+        if self.brand == Brand::Reddwarf {
+            return Err(host(
+                "zones of the brand reddwarf have no supervisor yet: what runs in a zone is built for Linux only; use --brand lx",
+            ));
+        }
+        let path = self.supervisor_path()?;
+        std::fs::read(&path).map_err(|error| {
+            host(format!(
+                "cannot read {}, the program that supervises lx zones: {error}; build it with hack/omnios-build, or name it with --zone-init",
+                path.display()
+            ))
+        })
+    }
+}
+
+impl Plan {
+    /// Makes the host's side of everything, and finds the zones that are there.
+    ///
+    /// # Errors
+    /// What this host lacks, with the remedy.
+    pub async fn setup(self, client: kube::Client) -> Result<Setup, AgentError> {
+        let (tools, engine) = (self.tools, self.engine);
+        let supervisor = self.flags.supervisor()?;
+        let brand = self.flags.brand;
+        engine.prepare().await.map_err(host)?;
+        let name = sandbox::name(brand, &supervisor);
+        let sandbox = zfs::sandbox(&engine, &name, move |root| {
+            sandbox::write(root, brand, &supervisor)
+        })
+        .await
+        .map_err(host)?;
+        let (gateway, prefix) = self.ipam.gateway();
+        let mut flags = self.network.clone();
+        if flags.physical_nic.is_none() {
+            let route = Command::new(Tool::Route, ["-n", "get", "default"]);
+            flags.physical_nic = match tools.run(&route).await {
+                Ok(output) => parse::default_link(&output.stdout),
+                Err(failure) => {
+                    tracing::warn!(%failure, "pods reach this host only: name the link that leads out with --physical-nic");
+                    None
+                }
+            };
+        }
+        let network = flags.network(self.ipam.cidr(), gateway, prefix);
+        network.check().map_err(host)?;
+        if let NetworkConfig::Etherstub(config) = &network {
+            net::prepare(tools.as_ref(), config).await.map_err(host)?;
+        }
+        let zones_directory = mountpoint(tools.as_ref(), &self.storage.zones).await?;
+        let homes = zones_directory.join("pods");
+        let settings = Settings {
+            brand,
+            zones_dataset: self.storage.zones.clone(),
+            zones_directory,
+            data: self.data.clone(),
+            sandbox,
+            network,
+            kernel_version: self.flags.lx_kernel_version.clone(),
+            sandbox_quota: SANDBOX_QUOTA,
+        };
+        let images = mountpoint(tools.as_ref(), &self.storage.images).await?;
+        let runtime = IllumosRuntime::open(settings, tools.clone(), Patience::default())
+            .await
+            .map_err(host)?;
+        let engine: Arc<dyn crate::storage::StorageEngine> = engine;
+        let images = Images::new(&images.join("records"), engine.clone());
+        let runtime: Arc<dyn ZoneRuntime> = Arc::new(runtime);
+        let addresses = host_addresses();
+        let logs = Logs::Homes(homes.clone());
+        let mut capacity = host_capacity(&self.data);
+        if let Some(memory) = memory(tools.as_ref()).await {
+            capacity.insert("memory".into(), format!("{}Ki", memory / 1024));
+        }
+        let registration = Registration {
+            name: self.name,
+            addresses: addresses.clone(),
+            labels: BTreeMap::new(),
+            taints: Vec::new(),
+            capacity,
+            port: None,
+            info: host_info(brand.name()),
+        };
+        let supplies = Host {
+            client: client.clone(),
+            homes: Some(homes),
+            logs: logs.clone(),
+            data: self.data,
+            ipam: self.ipam,
+            storage: engine,
+            images,
+            registries: Registries::new(self.insecure).map_err(host)?,
+            runtime: runtime.clone(),
+            host_ips: addresses,
+            cluster_dns: None,
+            cluster_domain: "cluster.local".into(),
+        };
+        Ok(Setup {
+            client,
+            registration,
+            runtime,
+            supplies: Arc::new(supplies),
+            logs: Some(logs),
+        })
+    }
+}
+
+/// Where a dataset is mounted.
+async fn mountpoint(tools: &dyn Tools, dataset: &str) -> Result<PathBuf, AgentError> {
+    let output = tools
+        .run(&zfs::names::list(dataset, false))
+        .await
+        .map_err(host)?;
+    let row = zfs::names::rows(&output.stdout).into_iter().next();
+    row.and_then(|row| row.mountpoint)
+        .ok_or_else(|| host(format!("{dataset} is not mounted anywhere")))
+}
+
+/// This host's memory in bytes.
+async fn memory(tools: &dyn Tools) -> Option<u64> {
+    let command = Command::new(Tool::Kstat, ["-p", "unix:0:system_pages:physmem"]);
+    let output = tools.run(&command).await.ok()?;
+    let stats = parse::kstats(&output.stdout);
+    let pages: u64 = stats.first()?.1.trim().parse().ok()?;
+    Some(pages * rustix::param::page_size() as u64)
+}

@@ -1,0 +1,253 @@
+//! `reddwarf zone`: what the agent would do on an illumos host, on any platform.
+
+use std::net::Ipv4Addr;
+use std::path::{Path, PathBuf};
+
+use k8s_openapi::api::core::v1::Pod;
+
+use crate::net::illumos::{DirectNicConfig, EtherstubConfig, NetworkConfig};
+use crate::node::{describe, machine};
+use crate::storage::StoragePoolConfig;
+use crate::zone::illumos::{Brand, Layout, Settings, life, sandbox};
+
+/// What `zone` takes.
+#[derive(clap::Args)]
+pub struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(clap::Subcommand)]
+enum Command {
+    /// Print every command, file and dataset that an illumos host would get for a pod. Nothing is run.
+    Plan(Box<Plan>),
+}
+
+/// The host of a plan.
+#[derive(clap::Args)]
+struct Plan {
+    /// The pod, as YAML or JSON.
+    #[arg(short, long)]
+    filename: PathBuf,
+    /// The brand of zones.
+    #[arg(long, value_enum, default_value = "lx")]
+    brand: Brand,
+    /// The pool or dataset for images, zones and volumes.
+    #[arg(long, default_value = "rpool/reddwarf")]
+    storage_pool: String,
+    /// The dataset of zones; by default POOL/zones.
+    #[arg(long)]
+    zones_dataset: Option<String>,
+    /// The dataset of images; by default POOL/images.
+    #[arg(long)]
+    images_dataset: Option<String>,
+    /// The dataset of volumes; by default POOL/volumes.
+    #[arg(long)]
+    volumes_dataset: Option<String>,
+    /// Where the dataset of zones is mounted; by default its name after a slash.
+    #[arg(long)]
+    zones_mountpoint: Option<PathBuf>,
+    /// The agent's data directory.
+    #[arg(long, default_value = "/var/lib/reddwarf")]
+    data_dir: PathBuf,
+    #[command(flatten)]
+    network: NetworkFlags,
+    /// The range that pods get addresses from.
+    #[arg(long, default_value = "10.244.0.0/24")]
+    pod_cidr: String,
+    /// The pod's address; by default the first of the range.
+    #[arg(long)]
+    address: Option<Ipv4Addr>,
+}
+
+/// How zones are connected.
+#[derive(clap::Args, Debug, Clone)]
+#[group(skip)]
+pub struct NetworkFlags {
+    /// The etherstub (illumos) or bridge (Linux) of the pods' network.
+    #[arg(long, default_value = "reddwarf0")]
+    pub etherstub_name: String,
+    /// The link that leads out of the host; by default the one of the default route.
+    #[arg(long)]
+    pub physical_nic: Option<String>,
+    /// Put pods on the network of --physical-nic itself (illumos): a NIC, an aggregation or a VLAN.
+    #[arg(long, requires = "physical_nic")]
+    pub direct_nic: bool,
+    /// The VLAN of pods on --direct-nic.
+    #[arg(long, requires = "direct_nic")]
+    pub vlan: Option<u16>,
+    /// The router of the network of --direct-nic; by default the first address of --pod-cidr.
+    #[arg(long, requires = "direct_nic")]
+    pub gateway: Option<Ipv4Addr>,
+}
+
+impl NetworkFlags {
+    /// The network that the flags describe, where pods get addresses of `cidr`, whose first is `gateway`.
+    pub fn network(&self, cidr: String, gateway: Ipv4Addr, prefix_len: u8) -> NetworkConfig {
+        match (self.direct_nic, &self.physical_nic) {
+            (true, Some(link)) => NetworkConfig::Direct(DirectNicConfig {
+                link: link.clone(),
+                vlan: self.vlan,
+                gateway: self.gateway.unwrap_or(gateway),
+                prefix_len,
+            }),
+            _ => NetworkConfig::Etherstub(EtherstubConfig {
+                etherstub: self.etherstub_name.clone(),
+                gateway,
+                prefix_len,
+                cidr,
+                external: self.physical_nic.clone(),
+            }),
+        }
+    }
+}
+
+/// Runs the command.
+///
+/// # Errors
+/// A text that says what cannot be done, and why.
+pub fn run(arguments: Arguments) -> Result<(), String> {
+    match arguments.command {
+        Command::Plan(plan) => {
+            print!("{}", plan.text()?);
+            Ok(())
+        }
+    }
+}
+
+/// A pod of a file; what the server would fill in and a zone needs is filled in.
+fn pod(path: &Path) -> Result<Pod, String> {
+    let wrong = |error: String| format!("cannot read the pod in {}: {error}", path.display());
+    let text = std::fs::read(path).map_err(|error| wrong(error.to_string()))?;
+    let value = crate::schema::yaml::parse(&text).map_err(wrong)?;
+    let mut json = String::new();
+    crate::schema::json::write(&value.value, &mut json);
+    let mut pod: Pod = serde_json::from_str(&json).map_err(|error| wrong(error.to_string()))?;
+    let metadata = &mut pod.metadata;
+    metadata.namespace.get_or_insert_with(|| "default".into());
+    metadata
+        .uid
+        .get_or_insert_with(|| "00000000-0000-0000-0000-000000000000".into());
+    Ok(pod)
+}
+
+impl Plan {
+    fn text(&self) -> Result<String, String> {
+        let pod = pod(&self.filename)?;
+        let storage = StoragePoolConfig::derive(
+            &self.storage_pool,
+            self.zones_dataset.as_deref(),
+            self.images_dataset.as_deref(),
+            self.volumes_dataset.as_deref(),
+        )
+        .map_err(|error| error.to_string())?;
+        crate::storage::zfs::names::check(&storage).map_err(|error| error.to_string())?;
+        let pool =
+            crate::net::Ipam::in_memory(&self.pod_cidr).map_err(|error| error.to_string())?;
+        let (gateway, prefix) = pool.gateway();
+        let network = self.network.network(pool.cidr(), gateway, prefix);
+        network.check()?;
+        let zones_directory = match &self.zones_mountpoint {
+            Some(path) => path.clone(),
+            None => Path::new("/").join(&storage.zones),
+        };
+        let sandbox = format!(
+            "{}/{}@ready",
+            storage.images,
+            sandbox::name(self.brand, b"")
+        );
+        let settings = Settings {
+            brand: self.brand,
+            zones_dataset: storage.zones.clone(),
+            zones_directory: zones_directory.clone(),
+            data: self.data_dir.clone(),
+            sandbox,
+            network,
+            kernel_version: super::illumos::KERNEL_VERSION.into(),
+            sandbox_quota: super::illumos::SANDBOX_QUOTA,
+        };
+        let uid = pod.metadata.uid.clone().unwrap_or_default();
+        let spec = pod.spec.clone().unwrap_or_default();
+        let network = match spec.host_network == Some(true) {
+            true => crate::zone::ZoneNetwork::Host,
+            false => describe::network(&pod, life::lease(&settings.network, self.address)),
+        };
+        let volumes = zones_directory.join("pods").join(uid).join("rw/volumes");
+        let mut shares = describe::host_paths(&spec);
+        let claims = spec.volumes.iter().flatten().filter(|volume| {
+            volume.persistent_volume_claim.is_some() || volume.ephemeral.is_some()
+        });
+        shares.extend(claims.map(|volume| {
+            // Which volume it is bound to is known on the day.
+            Path::new("/")
+                .join(&storage.volumes)
+                .join(format!("VOLUME-OF-{}", volume.name))
+        }));
+        let mut zone = describe::zone_spec(&pod, network, &volumes, shares);
+        zone.limits = describe::limits(&pod);
+        let layout = Layout::of(&zone, &settings, |_| false).map_err(|error| error.to_string())?;
+        let containers: Vec<life::Container> = machine::containers(&spec)
+            .into_iter()
+            .map(|(_, container)| life::Container {
+                name: container.name.clone(),
+                layer: "sha256:DIGEST-OF-THE-TOPMOST-LAYER".into(),
+            })
+            .collect();
+        life::print(&layout, &settings, &storage, &containers)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser as _;
+
+    use super::*;
+
+    #[derive(clap::Parser)]
+    struct Line {
+        #[command(flatten)]
+        plan: Plan,
+    }
+
+    /// Every `tests/illumos/plans/NAME.yaml` has its plan beside it; its first line holds the flags. With
+    /// `REDDWARF_UPDATE=1` plans are written anew.
+    #[test]
+    fn plans_are_those_that_were_reviewed() {
+        let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/illumos/plans");
+        let mut count = 0;
+        for entry in std::fs::read_dir(&directory).expect("read") {
+            let path = entry.expect("read").path();
+            if path.extension().is_none_or(|extension| extension != "yaml") {
+                continue;
+            }
+            count += 1;
+            let text = std::fs::read_to_string(&path).expect("read");
+            let flags = text
+                .lines()
+                .next()
+                .and_then(|line| line.strip_prefix("# flags:"));
+            let line = format!(
+                "plan -f {} {}",
+                path.display(),
+                flags.expect("a first line of flags")
+            );
+            let plan = Line::parse_from(line.split_whitespace()).plan;
+            let made = match plan.text() {
+                Ok(text) => text,
+                Err(error) => format!("refused: {error}\n"),
+            };
+            let golden = path.with_extension("plan");
+            if std::env::var_os("REDDWARF_UPDATE").is_some() {
+                std::fs::write(&golden, &made).expect("written");
+            }
+            let reviewed = std::fs::read_to_string(&golden).unwrap_or_default();
+            assert_eq!(
+                made,
+                reviewed,
+                "{}: REDDWARF_UPDATE=1 writes it anew",
+                path.display()
+            );
+        }
+        assert!(count >= 4, "only {count} plans");
+    }
+}

@@ -1,0 +1,118 @@
+//! Tools of a fake host, in this process.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::mpsc::sync_channel;
+use std::time::Duration;
+
+use futures::FutureExt as _;
+use futures::future::BoxFuture;
+use parking_lot::Mutex;
+use tokio::sync::watch;
+
+use super::{Class, Command, Failure, Output, Tools};
+use crate::fakehost::Machine;
+
+/// A command that was begun: how to kill it, and whether it is over.
+type Begun = (Arc<AtomicBool>, watch::Receiver<bool>);
+
+/// Tools of a [`Machine`].
+pub struct FakeTools {
+    machine: Machine,
+    /// Commands that may leave something, by owner.
+    owned: Mutex<HashMap<String, Vec<Begun>>>,
+    /// No command gets more time than this.
+    patience: Option<Duration>,
+    /// How many commands were run.
+    pub count: AtomicU64,
+}
+
+impl FakeTools {
+    pub fn new(machine: Machine) -> Arc<Self> {
+        Self::with(machine, None)
+    }
+
+    pub fn with(machine: Machine, patience: Option<Duration>) -> Arc<Self> {
+        Arc::new(FakeTools {
+            machine,
+            owned: Mutex::default(),
+            patience,
+            count: AtomicU64::new(0),
+        })
+    }
+}
+
+impl Tools for FakeTools {
+    fn run<'a>(&'a self, command: &'a Command) -> BoxFuture<'a, Result<Output, Failure>> {
+        async move {
+            self.count.fetch_add(1, Ordering::SeqCst);
+            let kill = Arc::new(AtomicBool::new(false));
+            let (over, is_over) = watch::channel(false);
+            if let Some(owner) = &command.owner {
+                let mut owned = self.owned.lock();
+                owned
+                    .entry(owner.clone())
+                    .or_default()
+                    .push((kill.clone(), is_over.clone()));
+            }
+            let (tell, mut told) = tokio::sync::mpsc::unbounded_channel();
+            let (machine, killed) = (self.machine.clone(), kill.clone());
+            let (tool, arguments) = (command.tool.name(), command.arguments.clone());
+            let input = command.input.clone().unwrap_or_default().into_bytes();
+            std::thread::spawn(move || {
+                let (caller, early) = sync_channel(2);
+                let tell_early = tell.clone();
+                // An orphan answers its caller and goes on.
+                let relay = std::thread::spawn(move || {
+                    if let Ok(reply) = early.recv() {
+                        let _ = tell_early.send(reply);
+                    }
+                });
+                let reply = machine.run_here(tool, &arguments, &input, killed, Some(caller));
+                let _ = relay.join();
+                let _ = tell.send(reply);
+                over.send_replace(true);
+            });
+            let limit = self
+                .patience
+                .map_or(command.limit, |most| most.min(command.limit));
+            let failed = |class, said: &str| Failure {
+                class,
+                command: command.to_string(),
+                said: said.to_owned(),
+            };
+            let Ok(reply) = tokio::time::timeout(limit, told.recv()).await else {
+                kill.store(true, Ordering::SeqCst);
+                return Err(failed(
+                    Class::TimedOut,
+                    "it did not end in time and was killed",
+                ));
+            };
+            let reply = reply.ok_or_else(|| failed(Class::Other, "the fake host broke"))?;
+            let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+            let (stdout, stderr) = (text(&reply.stdout), text(&reply.stderr));
+            match (reply.killed, reply.code) {
+                (true, _) => Err(failed(Class::Killed, "it was killed")),
+                (false, 0) => Ok(Output { stdout, stderr }),
+                (false, code) => Err(Failure::of(command, code, &stdout, &stderr)),
+            }
+        }
+        .boxed()
+    }
+
+    fn settle<'a>(&'a self, owner: &'a str) -> BoxFuture<'a, Result<(), Failure>> {
+        async move {
+            let begun = self.owned.lock().remove(owner).unwrap_or_default();
+            for (kill, mut over) in begun {
+                kill.store(true, Ordering::SeqCst);
+                let _ = over.wait_for(|over| *over).await;
+            }
+            // Hooks are of the tool's group: they are waited for with it.
+            let machine = self.machine.clone();
+            let _ = tokio::task::spawn_blocking(move || machine.idle()).await;
+            Ok(())
+        }
+        .boxed()
+    }
+}

@@ -1,0 +1,130 @@
+//! The command file that configures a zone: for `zonecfg -z ZONE -f FILE`, which stops at its first error.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::net::Ipv4Addr;
+
+use super::layout::{Brand, Layout, READABLE, SHARES, Settings, caps};
+use crate::zone::Limits;
+
+/// The attribute that says that a zone is ours: its value is whose it is.
+pub const MARK: &str = "rd-uid";
+/// Attributes that hold what the caller wants to find again.
+const LABEL: &str = "rd-label-";
+/// The longest value of an attribute, in bytes.
+const LONGEST: usize = 255;
+/// The least swap that a zone may have, in bytes.
+const LEAST_SWAP: u64 = 50 << 20;
+
+/// A value in quotes. There is no escape in the grammar: what cannot be written is refused.
+fn quoted(value: &str) -> Result<String, String> {
+    let bad = |c: char| c == '"' || c.is_control();
+    match !value.is_empty() && !value.contains(bad) {
+        true => Ok(format!("\"{value}\"")),
+        false => Err(format!(
+            "{value:?} cannot be written in a zone's configuration"
+        )),
+    }
+}
+
+/// The configuration, ending with a newline: without one the last line would not be read.
+///
+/// # Errors
+/// A value that cannot be written.
+pub fn write(
+    layout: &Layout,
+    settings: &Settings,
+    (address, prefix, gateway): (Ipv4Addr, u8, Ipv4Addr),
+    limits: &Limits,
+    labels: &BTreeMap<String, String>,
+) -> Result<String, String> {
+    let mut text = String::new();
+    let mut attributes = vec![(MARK.to_owned(), layout.owner.clone())];
+    let kept = labels
+        .iter()
+        .map(|(name, value)| format!("{name}={value}"))
+        .filter(|label| label.len() <= LONGEST);
+    attributes.extend(
+        kept.enumerate()
+            .map(|(number, label)| (format!("{LABEL}{number}"), label)),
+    );
+    if settings.brand == Brand::Lx {
+        attributes.push(("kernel-version".into(), settings.kernel_version.clone()));
+    }
+    // An error keeps what came before it: the mark comes first, so that what is left is known as ours.
+    let mut lines = vec!["create -F -b".to_owned()];
+    for (name, value) in attributes {
+        lines.extend([
+            "add attr".to_owned(),
+            format!("set name={name}"),
+            "set type=string".to_owned(),
+            format!("set value={}", quoted(&value)?),
+            "end".to_owned(),
+        ]);
+    }
+    // The brand decides whether a zone may have a network stack of its own.
+    lines.push(format!("set brand={}", settings.brand.name()));
+    let path = layout.path.display().to_string();
+    lines.push(format!("set zonepath={}", quoted(&path)?));
+    lines.push("set autoboot=false".into());
+    lines.push("set ip-type=exclusive".into());
+    for (name, value) in caps(limits) {
+        lines.push(format!("set {name}={value}"));
+    }
+    lines.extend([
+        "add net".to_owned(),
+        format!("set physical={}", layout.vnic.link),
+        format!("set allowed-address={address}/{prefix}"),
+        format!("set defrouter={gateway}"),
+        "end".to_owned(),
+    ]);
+    if let Some(millis) = limits.cpu_millis {
+        let hundredths = millis.div_ceil(10).max(1);
+        lines.extend([
+            "add capped-cpu".to_owned(),
+            format!("set ncpus={}.{:02}", hundredths / 100, hundredths % 100),
+            "end".to_owned(),
+        ]);
+    }
+    if let Some(bytes) = limits.memory {
+        lines.extend([
+            "add capped-memory".to_owned(),
+            format!("set physical={bytes}"),
+            format!("set swap={}", bytes.max(LEAST_SWAP)),
+            "end".to_owned(),
+        ]);
+    }
+    for (target, source) in &layout.mounts {
+        let target = target.display().to_string();
+        let options = match target.as_str() {
+            READABLE => "[ro,nodevices,nosetuid]",
+            // Programs of images may be set-user-id.
+            _ if !target.starts_with(SHARES) => "[nodevices]",
+            _ => "[nodevices,nosetuid]",
+        };
+        lines.extend([
+            "add fs".to_owned(),
+            format!("set dir={}", quoted(&target)?),
+            format!("set special={}", quoted(&source.display().to_string())?),
+            "set type=lofs".to_owned(),
+            format!("set options={options}"),
+            "end".to_owned(),
+        ]);
+    }
+    lines.push("commit".into());
+    for line in lines {
+        let _ = writeln!(text, "{line}");
+    }
+    Ok(text)
+}
+
+/// The labels in what `zonecfg info attr` prints.
+pub fn labels(text: &str) -> BTreeMap<String, String> {
+    (0..)
+        .map_while(|number| crate::illumos::parse::attribute(text, &format!("{LABEL}{number}")))
+        .filter_map(|label| {
+            let (name, value) = label.split_once('=')?;
+            Some((name.to_owned(), value.to_owned()))
+        })
+        .collect()
+}

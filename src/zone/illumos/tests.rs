@@ -1,0 +1,474 @@
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::atomic::Ordering;
+
+use tokio::net::UnixStream;
+
+use super::super::supervisor::{Ask, Hello, Reply, SOCKET, kind, read_frame, write_json};
+use super::*;
+use crate::fakehost::{self, Machine};
+use crate::illumos::fake::FakeTools;
+use crate::net::illumos::{EtherstubConfig, NetworkConfig};
+use crate::storage::{StorageEngine as _, StoragePoolConfig, ZfsStorageEngine};
+
+/// A host, and what a test knows of it.
+struct Bench {
+    machine: Machine,
+    tools: Arc<FakeTools>,
+    settings: Settings,
+    inside: tokio::task::JoinHandle<()>,
+    _root: tempfile::TempDir,
+}
+
+impl Drop for Bench {
+    fn drop(&mut self) {
+        self.inside.abort();
+    }
+}
+
+fn patience() -> Patience {
+    Patience {
+        hello: Duration::from_secs(5),
+        change: Duration::from_secs(10),
+        again: Duration::from_millis(5),
+        look: Duration::from_millis(20),
+    }
+}
+
+/// Plays what is in zones: dials the agent wherever a zone runs, and does what it says.
+async fn inside(machine: Machine) {
+    let mut serving: HashMap<u64, tokio::task::JoinHandle<()>> = HashMap::new();
+    loop {
+        if let Ok(host) = machine.state() {
+            let alive: BTreeMap<u64, PathBuf> = host
+                .zones
+                .values()
+                .filter(|zone| zone.status.word() == "running" && zone.dead.is_none())
+                .filter_map(|zone| {
+                    let control = zone
+                        .mounts
+                        .iter()
+                        .find(|mount| mount.directory == CONTROL)?;
+                    Some((zone.id, machine.disk().real(&control.special)))
+                })
+                .collect();
+            serving.retain(|id, task| {
+                let stays = alive.contains_key(id) && !task.is_finished();
+                if !stays {
+                    task.abort();
+                }
+                stays
+            });
+            for (id, directory) in alive {
+                serving
+                    .entry(id)
+                    .or_insert_with(|| tokio::spawn(serve(id, directory)));
+            }
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+async fn serve(id: u64, directory: PathBuf) {
+    let Ok(mut stream) = UnixStream::connect(directory.join(SOCKET)).await else {
+        return;
+    };
+    let hello = Hello::Control {
+        boot: id.to_string(),
+        processes: Vec::new(),
+    };
+    if write_json(&mut stream, kind::HELLO, &hello).await.is_err() {
+        return;
+    }
+    while let Ok(Some((kind::ASK, payload))) = read_frame(&mut stream).await {
+        let ask: Ask = serde_json::from_slice(&payload).expect("an ask");
+        let reply = Reply {
+            number: ask.number,
+            result: Ok(()),
+        };
+        if write_json(&mut stream, kind::REPLY, &reply).await.is_err() {
+            return;
+        }
+    }
+}
+
+impl Bench {
+    async fn new() -> Self {
+        let root = tempfile::tempdir().expect("a directory");
+        let path = root.path().canonicalize().expect("there");
+        let layout = fakehost::Layout {
+            mountpoint: Some(path.join("tank").display().to_string()),
+            ..fakehost::Layout::default()
+        };
+        let machine = Machine::create(&path, &layout).expect("a host");
+        machine
+            .change(|host, _| {
+                let filter = host
+                    .services
+                    .get_mut("svc:/network/ipfilter:default")
+                    .expect("there");
+                filter.state = "online".into();
+                filter.enabled = true;
+            })
+            .expect("changed");
+        let tools = FakeTools::with(machine.clone(), Some(Duration::from_secs(20)));
+        let settings = Settings {
+            brand: Brand::Lx,
+            zones_dataset: "tank/rd/zones".into(),
+            zones_directory: path.join("tank/rd/zones"),
+            data: path.join("data"),
+            sandbox: "tank/rd/images/sandbox-lx@ready".into(),
+            network: NetworkConfig::Etherstub(EtherstubConfig {
+                etherstub: "reddwarf0".into(),
+                gateway: std::net::Ipv4Addr::new(10, 88, 0, 1),
+                prefix_len: 24,
+                cidr: "10.88.0.0/24".into(),
+                external: Some("e1000g0".into()),
+            }),
+            kernel_version: "5.10.0".into(),
+            sandbox_quota: 64 << 20,
+        };
+        Bench {
+            inside: tokio::spawn(inside(machine.clone())),
+            machine,
+            tools,
+            settings,
+            _root: root,
+        }
+    }
+
+    fn engine(&self) -> ZfsStorageEngine {
+        let config = StoragePoolConfig::derive("tank/rd", None, None, None).expect("fine");
+        ZfsStorageEngine::new(self.tools.clone(), config, false).expect("fine")
+    }
+
+    /// An agent starts: the host's side, then the runtime.
+    async fn agent(&self) -> Result<IllumosRuntime, String> {
+        let engine = self.engine();
+        let text = |error: crate::storage::StorageError| error.to_string();
+        engine.prepare().await.map_err(text)?;
+        let write = |root: &Path| sandbox::write(root, Brand::Lx, b"init");
+        crate::storage::zfs::sandbox(&engine, "sandbox-lx", write)
+            .await
+            .map_err(text)?;
+        if let NetworkConfig::Etherstub(config) = &self.settings.network {
+            crate::net::illumos::prepare(self.tools.as_ref(), config).await?;
+        }
+        IllumosRuntime::open(self.settings.clone(), self.tools.clone(), patience()).await
+    }
+
+    /// What a pod's zone needs before it is made.
+    async fn home(&self, number: u8) -> Result<(), String> {
+        let owner = format!("u{number}");
+        fs::create_dir_all(self.settings.data.join("pods").join(&owner))
+            .map_err(|error| error.to_string())?;
+        let made = self.engine().make_home(&owner, None).await;
+        made.map(drop).map_err(|error| error.to_string())
+    }
+
+    fn ctl(&self, line: &str) {
+        let words: Vec<String> = line.split(' ').map(str::to_owned).collect();
+        let reply = self.machine.run("ctl", &words, b"");
+        assert_eq!(
+            reply.code,
+            0,
+            "{line}: {}",
+            String::from_utf8_lossy(&reply.stderr)
+        );
+    }
+
+    fn ask(&self, tool: &str, line: &str) -> String {
+        let words: Vec<String> = line.split(' ').map(str::to_owned).collect();
+        let reply = self.machine.run(tool, &words, b"");
+        assert_eq!(
+            reply.code,
+            0,
+            "{tool} {line}: {}",
+            String::from_utf8_lossy(&reply.stderr)
+        );
+        String::from_utf8_lossy(&reply.stdout).into_owned()
+    }
+}
+
+fn spec(number: u8) -> ZoneSpec {
+    let address = std::net::Ipv4Addr::new(10, 88, 0, 10 + number);
+    ZoneSpec {
+        network: ZoneNetwork::Own {
+            address: address.into(),
+            prefix: 24,
+            gateway: std::net::Ipv4Addr::new(10, 88, 0, 1).into(),
+            mac: crate::net::mac_address(address),
+            link: crate::net::link_name(address.into()),
+            ports: vec![crate::zone::HostPort {
+                protocol: "TCP".into(),
+                host_address: None,
+                host: 8000 + u16::from(number),
+                zone: 80,
+            }],
+            bandwidth: None,
+        },
+        ..crate::zone::tests::zone(&format!("rd-u{number}"))
+    }
+}
+
+async fn brought_up(bench: &Bench, agent: &IllumosRuntime, number: u8) -> Result<(), String> {
+    let spec = spec(number);
+    bench.home(number).await?;
+    agent
+        .create(&spec)
+        .await
+        .map_err(|error| error.to_string())?;
+    agent
+        .boot(&spec.name)
+        .await
+        .map_err(|error| error.to_string())
+}
+
+async fn taken_down(bench: &Bench, agent: &IllumosRuntime, number: u8) -> Result<(), String> {
+    let name = spec(number).name;
+    agent.halt(&name).await.map_err(|error| error.to_string())?;
+    agent
+        .delete(&name)
+        .await
+        .map_err(|error| error.to_string())?;
+    let removed = bench.engine().remove_home(&format!("u{number}")).await;
+    removed.map_err(|error| error.to_string())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_zone_lives_is_found_again_and_leaves_nothing() {
+    let bench = Bench::new().await;
+    let agent = bench.agent().await.expect("starts");
+    let before = bench.ask("zfs", "list -H -o name -r tank");
+    let first = bench.tools.count.load(Ordering::SeqCst);
+    for _ in 0..2 {
+        brought_up(&bench, &agent, 1).await.expect("runs");
+    }
+    let name = spec(1).name;
+    let seen = agent.get(&name).await.expect("seen").expect("there");
+    assert_eq!(seen.state, ZoneState::Running);
+    let link = crate::net::link_name(std::net::Ipv4Addr::new(10, 88, 0, 11).into());
+    let protection = bench.ask(
+        "dladm",
+        &format!("show-linkprop -c -o value -p protection {link}"),
+    );
+    for one in ["mac-nospoof", "ip-nospoof", "dhcp-nospoof", "restricted"] {
+        assert!(protection.contains(one), "{protection}");
+    }
+    assert!(
+        bench
+            .ask("ipnat", "-l")
+            .contains("port 8001 -> 10.88.0.11 port 80 tcp")
+    );
+    // Another agent finds it running and asks for nothing.
+    drop(agent);
+    let agent = bench.agent().await.expect("starts again");
+    agent.boot(&name).await.expect("runs already");
+    assert_eq!(
+        agent.get(&name).await.expect("seen").expect("there").spec,
+        spec(1)
+    );
+    for _ in 0..2 {
+        taken_down(&bench, &agent, 1).await.expect("gone");
+    }
+    println!(
+        "{} commands for a zone's life, twice asked, with a second agent's start",
+        bench.tools.count.load(Ordering::SeqCst) - first
+    );
+    assert!(agent.list().await.expect("listed").is_empty());
+    assert_eq!(
+        bench.ask("zoneadm", "list -cp").lines().count(),
+        1,
+        "the global one"
+    );
+    assert_eq!(bench.ask("zfs", "list -H -o name -r tank"), before);
+    assert_eq!(
+        bench.ask("dladm", "show-vnic -p -o link").trim(),
+        "reddwarfgw0"
+    );
+    assert!(!bench.ask("ipnat", "-l").contains("rdr"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn zones_that_are_not_ours_are_left_alone_and_reported() {
+    let bench = Bench::new().await;
+    let file = bench.settings.data.with_extension("theirs");
+    let path = bench.settings.zones_directory.join("rd-u1");
+    let text = format!(
+        "create -b\nset brand=lx\nset zonepath={}\nset ip-type=exclusive\n",
+        path.display()
+    );
+    fs::write(&file, text).expect("written");
+    bench.ask("zonecfg", &format!("-z rd-u1 -f {}", file.display()));
+    let agent = bench.agent().await.expect("starts");
+    assert!(agent.list().await.expect("listed").is_empty());
+    assert_eq!(agent.lacks().await.expect("asked").len(), 1);
+    let error = brought_up(&bench, &agent, 1).await.expect_err("not ours");
+    assert!(error.contains("not ours"), "{error}");
+    assert!(
+        bench
+            .ask("zoneadm", "-z rd-u1 list -p")
+            .contains("configured")
+    );
+}
+
+/// A small generator of its own: a seed is a sequence, on every platform.
+struct Dice(u64);
+
+impl Dice {
+    fn roll(&mut self, sides: u64) -> u64 {
+        self.0 = self
+            .0
+            .wrapping_mul(6364136223846793005)
+            .wrapping_add(1442695040888963407);
+        (self.0 >> 33) % sides
+    }
+}
+
+async fn sequence(seed: u64) {
+    let bench = Bench::new().await;
+    let mut dice = Dice(seed);
+    let mut wanted = [false; 3];
+    let mut agent = Some(bench.agent().await.expect("starts"));
+    for _ in 0..12 {
+        match dice.roll(8) {
+            0 => {
+                // A command fails, is killed, or loses who asked for it.
+                let tool = ["zoneadm", "zonecfg", "zfs", "dladm", "ipnat"][dice.roll(5) as usize];
+                let when = ["before", "halfway", "after"][dice.roll(3) as usize];
+                let what = ["fail broken 1", "crash", "orphan"][dice.roll(3) as usize];
+                let nth = dice.roll(4) + 1;
+                bench.ctl(&format!("fault -t {tool} -n {nth} -w {when} {what}"));
+            }
+            1 => {
+                // The agent is killed in the middle of something.
+                let number = dice.roll(3) as u8;
+                wanted[usize::from(number)] = true;
+                if let Some(agent) = agent.take() {
+                    let limit = Duration::from_millis(dice.roll(60));
+                    let _ = tokio::time::timeout(limit, brought_up(&bench, &agent, number)).await;
+                }
+            }
+            2 => {
+                let number = dice.roll(3) as u8;
+                wanted[usize::from(number)] = false;
+                if let Some(agent) = agent.take() {
+                    let limit = Duration::from_millis(dice.roll(60));
+                    let _ = tokio::time::timeout(limit, taken_down(&bench, &agent, number)).await;
+                }
+            }
+            3 => {
+                agent = None;
+                bench.machine.idle();
+                // File work of an agent that was dropped goes on, which it would not if the process were gone; nobody
+                // tells when it is over.
+                tokio::time::sleep(Duration::from_millis(100)).await;
+                bench.ctl("reboot");
+            }
+            _ => {
+                let number = dice.roll(3);
+                let up = dice.roll(2) == 0;
+                wanted[number as usize] = up;
+                if agent.is_none() {
+                    agent = bench.agent().await.ok();
+                }
+                if let Some(agent) = &agent {
+                    let _ = match up {
+                        true => brought_up(&bench, agent, number as u8).await,
+                        false => taken_down(&bench, agent, number as u8).await,
+                    };
+                }
+            }
+        }
+    }
+    bench.machine.idle();
+    bench.ctl("forget");
+    drop(agent);
+    let agent = bench
+        .agent()
+        .await
+        .unwrap_or_else(|error| panic!("seed {seed}: {error}"));
+    for (number, up) in wanted.iter().enumerate() {
+        // As the pod machine does: what is incomplete is removed and made again.
+        let number = number as u8;
+        let mut last = Ok(());
+        for _ in 0..3 {
+            let state = agent
+                .get(&spec(number).name)
+                .await
+                .expect("seen")
+                .map(|zone| zone.state);
+            if state == Some(ZoneState::Incomplete) || !up {
+                last = taken_down(&bench, &agent, number).await;
+            }
+            if *up && last.is_ok() {
+                last = brought_up(&bench, &agent, number).await;
+            }
+            if last.is_ok() {
+                break;
+            }
+        }
+        last.unwrap_or_else(|error| panic!("seed {seed}: zone {number}: {error}"));
+    }
+    let zones: Vec<String> = parse::zones(&bench.ask("zoneadm", "list -cp"))
+        .into_iter()
+        .map(|row| format!("{} {}", row.name, row.state.word()))
+        .collect();
+    let up = |line: fn(u8) -> String| -> Vec<String> {
+        let all = wanted.iter().enumerate().filter(|(_, up)| **up);
+        all.map(|(number, _)| line(number as u8)).collect()
+    };
+    let mut zones = zones;
+    zones.sort();
+    assert_eq!(
+        zones,
+        up(|number| format!("rd-u{number} running")),
+        "seed {seed}"
+    );
+    let mut links: Vec<String> = bench
+        .ask("dladm", "show-vnic -p -o link")
+        .lines()
+        .filter(|link| *link != "reddwarfgw0")
+        .map(str::to_owned)
+        .collect();
+    links.sort();
+    let link =
+        |number| crate::net::link_name(std::net::Ipv4Addr::new(10, 88, 0, 10 + number).into());
+    assert_eq!(links, up(link), "seed {seed}");
+    let rules = parse::nat_rules(&bench.ask("ipnat", "-l"));
+    let redirects = rules.iter().filter(|rule| rule.starts_with("rdr")).count();
+    assert_eq!(redirects, up(link).len(), "seed {seed}: {rules:?}");
+    let datasets = bench.ask("zfs", "list -H -o name -r tank/rd/zones");
+    // The base, the homes' base, and for each zone its root, its home and what it writes.
+    assert_eq!(
+        datasets.lines().count(),
+        2 + 3 * up(link).len(),
+        "seed {seed}: {datasets}"
+    );
+    for line in bench.machine.log_lines().expect("read") {
+        let code = line["code"].as_i64().unwrap_or(0);
+        assert!(
+            code != 2 && code != 70,
+            "seed {seed}: a wrong command line: {line}"
+        );
+    }
+}
+
+/// Sequences of pods that come and go, agents that are killed, commands that fail or are killed, and reboots of the
+/// host end as they should. `REDDWARF_SEED` replays one, `REDDWARF_SEQUENCES` says how many.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whatever_happens_the_host_becomes_what_is_wanted() {
+    let number = |name: &str| {
+        std::env::var(name)
+            .ok()
+            .and_then(|text| text.parse::<u64>().ok())
+    };
+    let seeds = match number("REDDWARF_SEED") {
+        Some(seed) => seed..seed + 1,
+        None => 0..number("REDDWARF_SEQUENCES").unwrap_or(8),
+    };
+    for seed in seeds {
+        println!("REDDWARF_SEED={seed}");
+        sequence(seed).await;
+    }
+}
