@@ -125,6 +125,7 @@ where
             objects: self.api(),
             owners: Api::<O>::namespaced(self.client.clone(), self.namespace()),
             owner: self.owner,
+            finalizer: None,
         };
         let mut own = Vec::new();
         for (_, revision) in self.cache.list(self.namespace()) {

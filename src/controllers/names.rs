@@ -4,9 +4,9 @@
 use futures::FutureExt as _;
 
 use super::{
-    Controller, Identity, account_tokens, ca_publisher, certificates, cluster_roles, deployments,
-    disruption, endpoints, garbage, namespaces, node_lifecycle, quotas, replicas, service_accounts,
-    stateful_sets, volumes,
+    Controller, Identity, account_tokens, ca_publisher, certificates, cluster_roles, cron_jobs,
+    deployments, disruption, endpoints, garbage, jobs, namespaces, node_lifecycle, quotas,
+    replicas, service_accounts, stateful_sets, volumes,
 };
 
 const fn absent(name: &'static str, aliases: &'static str) -> Controller {
@@ -96,7 +96,7 @@ pub static CONTROLLERS: &[Controller] = &[
         garbage::run
     ),
     absent("daemonset-controller", "daemonset"),
-    absent("job-controller", "job"),
+    controller!("job-controller", "job", "job-controller", jobs::run),
     absent("podgroup-protection-controller", ""),
     controller!(
         "deployment-controller",
@@ -126,7 +126,12 @@ pub static CONTROLLERS: &[Controller] = &[
         "statefulset-controller",
         stateful_sets::run
     ),
-    absent("cronjob-controller", "cronjob"),
+    controller!(
+        "cronjob-controller",
+        "cronjob",
+        "cronjob-controller",
+        cron_jobs::run
+    ),
     controller!(
         "certificatesigningrequest-signing-controller",
         "csrsigning",

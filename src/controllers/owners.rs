@@ -73,6 +73,8 @@ pub struct Claims<'a, O, K> {
     pub owners: Api<O>,
     /// The owner.
     pub owner: &'a O,
+    /// A finalizer that what is taken gets, and what is let go loses.
+    pub finalizer: Option<&'static str>,
 }
 
 impl<O, K> Claims<'_, O, K>
@@ -124,11 +126,19 @@ where
                 if !self.may_adopt().await? {
                     return Ok(false);
                 }
-                json!({"metadata": {"ownerReferences": [owner], "uid": object.uid}})
+                let mut meta = json!({"ownerReferences": [owner], "uid": object.uid});
+                if let Some(finalizer) = self.finalizer {
+                    meta["finalizers"] = json!([finalizer]);
+                }
+                json!({"metadata": meta})
             }
             Claim::Release => {
                 let gone = json!({"$patch": "delete", "uid": owner.uid});
-                json!({"metadata": {"ownerReferences": [gone], "uid": object.uid}})
+                let mut meta = json!({"ownerReferences": [gone], "uid": object.uid});
+                if let Some(finalizer) = self.finalizer {
+                    meta["$deleteFromPrimitiveList/finalizers"] = json!([finalizer]);
+                }
+                json!({"metadata": meta})
             }
         };
         let params = PatchParams::default();

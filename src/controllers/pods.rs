@@ -234,6 +234,8 @@ impl<O: Resource<DynamicType = ()>> PodControl<'_, O> {
 #[derive(Default)]
 pub struct Outcome {
     versions: Versions,
+    /// How many were not refused.
+    pub done: usize,
     /// The first refusal.
     pub refusal: Option<String>,
 }
@@ -242,17 +244,19 @@ impl Outcome {
     /// Takes in one write: the resourceVersion that it made, or why it was refused.
     pub fn take(&mut self, result: Result<Option<String>, String>) {
         match result {
-            Ok(version) => self.versions.add(version),
+            Ok(version) => {
+                self.versions.add(version);
+                self.done += 1;
+            }
             Err(why) => self.refusal = self.refusal.take().or(Some(why)),
         }
     }
 
     /// Takes in what came of later writes.
     pub fn add(&mut self, later: Outcome) {
-        self.take(Ok(later.newest()));
-        if let Some(why) = later.refusal {
-            self.take(Err(why));
-        }
+        self.versions.add(later.newest());
+        self.done += later.done;
+        self.refusal = self.refusal.take().or(later.refusal);
     }
 
     /// The newest resourceVersion; none where there was none.

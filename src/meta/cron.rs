@@ -1,5 +1,7 @@
 //! Schedules of cron jobs. Follows github.com/robfig/cron/v3 (ParseStandard), whose words refusals are in.
 
+use jiff::Timestamp;
+use jiff::civil::Date;
 use jiff::tz::TimeZone;
 
 use super::errors::quoted;
@@ -31,6 +33,51 @@ pub struct Times {
     pub any_day: bool,
     /// The days of the week were left open.
     pub any_weekday: bool,
+}
+
+impl Schedule {
+    /// The first moment after `after` that is due by the clocks of a zone; none in the next five years.
+    pub fn next(&self, after: Timestamp, zone: &TimeZone) -> Option<Timestamp> {
+        match self {
+            Schedule::Every(nanos) => {
+                let seconds = (nanos / 1_000_000_000).max(1);
+                Timestamp::from_second(after.as_second().checked_add(seconds)?).ok()
+            }
+            Schedule::Times(times) => times.next(after, zone),
+        }
+    }
+}
+
+impl Times {
+    fn next(&self, after: Timestamp, zone: &TimeZone) -> Option<Timestamp> {
+        let minute = after.as_second().div_euclid(60) + 1;
+        let mut at = Timestamp::from_second(minute.checked_mul(60)?).ok()?;
+        let last = at.as_second() + 5 * 366 * 86_400;
+        while at.as_second() <= last {
+            let there = zone.to_datetime(at);
+            let (hour, minute) = (u32::from(there.hour().unsigned_abs()), there.minute());
+            if !self.is_on(there.date()) {
+                let tomorrow = there.date().tomorrow().ok()?;
+                let start = tomorrow.to_zoned(zone.clone()).ok()?;
+                at = start.start_of_day().ok()?.timestamp();
+            } else if self.hours & 1 << hour == 0 {
+                let rest = 60 - i64::from(minute);
+                at = Timestamp::from_second(at.as_second() + rest * 60).ok()?;
+            } else if self.minutes & 1 << minute == 0 {
+                at = Timestamp::from_second(at.as_second() + 60).ok()?;
+            } else {
+                return Some(at);
+            }
+        }
+        None
+    }
+
+    fn is_on(&self, date: Date) -> bool {
+        let day = self.days & 1 << date.day() != 0;
+        let weekday = self.weekdays & 1 << date.weekday().to_sunday_zero_offset() != 0;
+        let both = self.any_day || self.any_weekday;
+        self.months & 1 << date.month() != 0 && if both { day && weekday } else { day || weekday }
+    }
 }
 
 /// What a field may hold: least, most, and names that count from the least.
@@ -312,5 +359,83 @@ mod tests {
         assert!(time_zone("Europe/Rome").is_ok());
         assert!(time_zone("europe/rome").is_err());
         assert!(time_zone("Nowhere").is_err());
+    }
+
+    #[test]
+    fn the_next_moment_is_found_by_the_clocks_of_a_zone() {
+        for (schedule, zone, after, wanted) in [
+            (
+                "* * * * *",
+                "UTC",
+                "2026-01-01T00:00:00Z",
+                "2026-01-01T00:01:00Z",
+            ),
+            (
+                "*/15 3 * * *",
+                "UTC",
+                "2026-01-01T03:45:01Z",
+                "2026-01-02T03:00:00Z",
+            ),
+            (
+                "0 0 29 2 *",
+                "UTC",
+                "2026-01-01T00:00:00Z",
+                "2028-02-29T00:00:00Z",
+            ),
+            // Either kind of day where both are restricted, else both.
+            (
+                "0 0 13 * 5",
+                "UTC",
+                "2026-02-02T00:00:00Z",
+                "2026-02-06T00:00:00Z",
+            ),
+            (
+                "0 0 * * 5",
+                "UTC",
+                "2026-02-06T00:00:00Z",
+                "2026-02-13T00:00:00Z",
+            ),
+            (
+                "0 9 * * *",
+                "Europe/Berlin",
+                "2026-07-01T00:00:00Z",
+                "2026-07-01T07:00:00Z",
+            ),
+            // What the clocks skip is skipped, and what they show twice is due twice.
+            (
+                "30 2 * * *",
+                "Europe/Berlin",
+                "2026-03-28T12:00:00Z",
+                "2026-03-30T00:30:00Z",
+            ),
+            (
+                "30 2 * * *",
+                "Europe/Berlin",
+                "2026-10-25T00:30:00Z",
+                "2026-10-25T01:30:00Z",
+            ),
+            (
+                "@every 90s",
+                "UTC",
+                "2026-01-01T00:00:00.7Z",
+                "2026-01-01T00:01:30Z",
+            ),
+            (
+                "@hourly",
+                "UTC",
+                "2026-01-01T00:00:00Z",
+                "2026-01-01T01:00:00Z",
+            ),
+        ] {
+            let parsed = parse(schedule).unwrap();
+            let next = parsed.next(after.parse().unwrap(), &time_zone(zone).unwrap());
+            assert_eq!(
+                next,
+                Some(wanted.parse().unwrap()),
+                "{schedule} {zone} {after}"
+            );
+        }
+        let never = parse("0 0 31 2 *").unwrap();
+        assert_eq!(never.next(Timestamp::UNIX_EPOCH, &TimeZone::UTC), None);
     }
 }

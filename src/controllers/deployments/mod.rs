@@ -149,6 +149,7 @@ impl Controller {
             objects: Api::<ReplicaSet>::namespaced(self.context.client.clone(), &key.namespace),
             owners: Api::<Deployment>::namespaced(self.context.client.clone(), &key.namespace),
             owner: deployment,
+            finalizer: None,
         };
         let sets = self.sets.list(&key.namespace).into_iter();
         let sets = sets.map(|(_, set)| set).collect();

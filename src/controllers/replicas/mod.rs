@@ -77,6 +77,7 @@ async fn sync<K: Replicas + Resource<Scope = NamespaceResourceScope>>(
         objects: Api::<Pod>::namespaced(context.client.clone(), &key.namespace),
         owners: Api::<K>::namespaced(context.client.clone(), &key.namespace),
         owner: &*set,
+        finalizer: None,
     };
     let mut candidates = pods.candidates(set.meta());
     candidates.retain(|pod| is_active(pod));

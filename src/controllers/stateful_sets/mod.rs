@@ -150,6 +150,7 @@ impl Controller {
             objects: Api::<Pod>::namespaced(self.context.client.clone(), &key.namespace),
             owners: Api::<StatefulSet>::namespaced(self.context.client.clone(), &key.namespace),
             owner: set,
+            finalizer: None,
         };
         let candidates = self.pods.candidates(&set.metadata);
         claims.take(candidates, |pod| fits(set, pod)).await
