@@ -23,11 +23,14 @@ use crate::controllers::client::Transport;
 use crate::controllers::manager::account_user;
 use crate::net::{Ipam, IpamError};
 use crate::node::agent::{self, Pods, Setup};
-use crate::node::register::{Registration, host_addresses, host_capacity, host_info};
+#[cfg(target_os = "linux")]
+use crate::node::register::host_capacity;
+use crate::node::register::{Registration, host_addresses, host_info};
 use crate::node::simulated::SimulatedSupplies;
 use crate::node::volumes::{DRIVER, Volumes};
 use crate::node::{Allow, Authenticate};
 use crate::storage::{ConfigError, StorageEngine, StoragePoolConfig, ZfsStorageEngine};
+#[cfg(target_os = "linux")]
 use crate::zone::ZoneRuntime;
 use crate::zone::simulated::{Delays, Simulated};
 
@@ -174,7 +177,6 @@ pub fn run(mut arguments: Arguments) -> Result<(), AgentError> {
             Ok(serve::blocking(work)??)
         }
         Some(path) => serve::blocking(async move {
-            #[cfg(target_os = "linux")]
             let client_ca = plan.arguments.client_ca.clone();
             let wrong = |cause: String| AgentError::Kubeconfig {
                 path: path.clone(),
@@ -188,10 +190,7 @@ pub fn run(mut arguments: Arguments) -> Result<(), AgentError> {
             let authority = config.root_cert.clone().unwrap_or_default();
             let client =
                 kube::Client::try_from(config).map_err(|error| wrong(error.to_string()))?;
-            #[cfg(target_os = "linux")]
             let api = Some(nodes.joined_api(&path, authority, client.clone(), client_ca)?);
-            #[cfg(not(target_os = "linux"))]
-            let api = None;
             println!("{}", nodes.next_line(&path));
             let ends = CancellationToken::new();
             let running = tokio::spawn(nodes.run(Clients::Remote(client), api, ends.clone()));
@@ -606,7 +605,6 @@ impl Nodes {
     }
 
     /// What the API of nodes that joined by `path` is served with: the API server there judges who asks.
-    #[cfg(target_os = "linux")]
     fn joined_api(
         &self,
         path: &std::path::Path,

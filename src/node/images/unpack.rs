@@ -7,7 +7,7 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Component, Path, PathBuf};
 
 use ring::digest::{Context, SHA256};
-use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Timespec, Timestamps, Uid, XattrFlags};
+use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Timespec, Timestamps, Uid};
 use rustix::io::Errno;
 
 use crate::storage::beneath::{ensure, open_as, open_in, root, through};
@@ -261,14 +261,38 @@ fn attributes<R: Read>(
         // Others would let a layer pretend to be overlayfs' own marks, or carry labels of another system.
         if key == b"security.capability" || key.starts_with(b"user.") {
             let key = OsStr::from_bytes(key);
-            let set =
-                rustix::fs::lsetxattr(&path, key, extension.value_bytes(), XattrFlags::empty());
-            if !matches!(set, Ok(()) | Err(Errno::OPNOTSUPP)) {
-                set?;
-            }
+            set_attribute(&path, key, extension.value_bytes())?;
         }
     }
     Ok(())
+}
+
+/// Sets an extended attribute of a file, where its file system has them.
+#[cfg(target_os = "linux")]
+fn set_attribute(path: &Path, key: &OsStr, value: &[u8]) -> rustix::io::Result<()> {
+    match rustix::fs::lsetxattr(path, key, value, rustix::fs::XattrFlags::empty()) {
+        Err(Errno::OPNOTSUPP) => Ok(()),
+        other => other,
+    }
+}
+
+/// What other systems have under this name is something else.
+#[cfg(not(target_os = "linux"))]
+fn set_attribute(_: &Path, _: &OsStr, _: &[u8]) -> rustix::io::Result<()> {
+    Ok(())
+}
+
+/// Says in overlayfs' way that a directory hides those of the layers below.
+#[cfg(target_os = "linux")]
+fn opaque_mark(directory: &OwnedFd) -> rustix::io::Result<()> {
+    let flags = rustix::fs::XattrFlags::empty();
+    rustix::fs::setxattr(through(directory), "trusted.overlay.opaque", b"y", flags)
+}
+
+/// There is no overlayfs elsewhere.
+#[cfg(not(target_os = "linux"))]
+fn opaque_mark(_: &OwnedFd) -> rustix::io::Result<()> {
+    Err(Errno::NOTSUP)
 }
 
 fn whiteout(parent: &OwnedFd, gone: &OsStr, how: Whiteouts) -> io::Result<()> {
@@ -277,15 +301,7 @@ fn whiteout(parent: &OwnedFd, gone: &OsStr, how: Whiteouts) -> io::Result<()> {
         return Err(io::Error::other("a whiteout of nothing"));
     }
     match (how, opaque) {
-        (Whiteouts::Overlay, true) => {
-            let flags = XattrFlags::empty();
-            Ok(rustix::fs::setxattr(
-                through(parent),
-                "trusted.overlay.opaque",
-                b"y",
-                flags,
-            )?)
-        }
+        (Whiteouts::Overlay, true) => Ok(opaque_mark(parent)?),
         (Whiteouts::Overlay, false) => {
             clear(parent, gone)?;
             let kind = FileType::CharacterDevice;
