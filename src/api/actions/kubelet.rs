@@ -264,20 +264,20 @@ impl Kubelets {
         let port = endpoint.at("Port").as_int();
         let port = port.and_then(|port| u16::try_from(port).ok());
         let name = node.at("metadata").str("name");
+        let nowhere = || Status::unclassified("no preferred addresses found; known addresses: []");
         if let Some(port) = port.filter(|port| *port > 0) {
-            let address = address.ok_or_else(|| {
-                Status::unclassified("no preferred addresses found; known addresses: []")
-            })?;
+            let address = address.ok_or_else(nowhere)?;
             return Ok(Backend {
                 address: SocketAddr::new(address, port),
                 tls: true,
                 within: None,
             });
         }
-        let within = self.agents.dial(name).ok_or_else(|| {
-            Status::internal(&format!(
+        let within = self.agents.dial(name).ok_or_else(|| match address {
+            None => nowhere(),
+            Some(_) => Status::internal(&format!(
                 "the agent of node {name} serves no logs and no connections"
-            ))
+            )),
         })?;
         Ok(Backend {
             address: SocketAddr::new(address.unwrap_or(Ipv4Addr::LOCALHOST.into()), 0),
