@@ -17,6 +17,7 @@ pub mod node_metrics;
 pub mod openapi;
 pub mod own_records;
 pub mod own_service;
+pub mod pieces;
 pub mod query;
 pub mod read;
 pub mod reply;

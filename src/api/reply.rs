@@ -1,18 +1,18 @@
 //! Replies to bytes: stored objects as slices where that is what the client asked for, else in the version, form and
 //! format that it accepts.
 
-use std::io::Write as _;
 use std::sync::{Arc, LazyLock};
 
 use bytes::Bytes;
+use flate2::Compression;
 use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
 use http_body_util::{BodyExt as _, Full, combinators::UnsyncBoxBody};
 
 use super::negotiate::{Accepted, Format, Shape};
+use super::pieces::{self, Slices};
 use super::{custom, table};
 use crate::meta::Status;
 use crate::resources::cluster;
-use crate::resources::record::write_body;
 use crate::resources::{Resource, Version, gvk_type};
 use crate::schema::types::{Field, Schema, SchemaRef, Shape as Form, Struct};
 use crate::schema::{Object, Value, builtin, json, proto, yaml};
@@ -21,8 +21,10 @@ use crate::store::{Entry, Revision};
 /// The body of a response.
 pub type Body = UnsyncBoxBody<Bytes, std::convert::Infallible>;
 
-/// Answers larger than this are compressed where the client takes gzip.
-const GZIP_FROM: usize = 128 << 10;
+/// Answers longer than this, in bytes, are compressed where the client takes gzip, and lists made while they are sent.
+const LONG: usize = 128 << 10;
+/// How hard to compress: as upstream.
+const LEVEL: Compression = Compression::new(1);
 
 /// What a verb answers with.
 pub enum Reply {
@@ -156,7 +158,9 @@ pub fn list(
     resource: &Resource,
     version: &Version,
     include: table::Include,
-) -> Result<Vec<u8>, Status> {
+    request: &HeaderMap,
+) -> Result<Response<Body>, Status> {
+    let whole = |bytes| response(200, accepted.format.content_type(), bytes, request);
     let mut meta = Object::new();
     let unstructured = resource.is_custom() && accepted.shape == Shape::Object;
     if unstructured || !page.next.is_empty() {
@@ -174,7 +178,17 @@ pub fn list(
     };
     let (kind, api_version, items) = match accepted.shape {
         Shape::Object if accepted.format == Format::Json => {
-            return Ok(list_of_slices(&page, &meta, resource, version));
+            let slices = slices(page, &meta, resource, version);
+            if slices.size() <= LONG {
+                return Ok(whole(slices.whole()));
+            }
+            let gzip = takes_gzip(request);
+            let mut response = head(200, accepted.format.content_type(), gzip);
+            *response.body_mut() = match gzip {
+                true => pieces::body(pieces::packed(slices.pieces(), LEVEL)),
+                false => pieces::body(slices.pieces()),
+            };
+            return Ok(response);
         }
         Shape::Object => {
             let mut items = objects(&page);
@@ -193,7 +207,7 @@ pub fn list(
         Shape::Table { beta } => {
             let mut value = table::of(&objects(&page), resource, version, beta, include, true);
             value.set("metadata", meta);
-            return Ok(bytes_of(&value, accepted.format));
+            return Ok(whole(bytes_of(&value, accepted.format)));
         }
         Shape::PartialList { beta } => {
             let items: Vec<Value> = objects(&page)
@@ -232,42 +246,31 @@ pub fn list(
     out.insert("apiVersion", api_version);
     out.insert("metadata", meta);
     out.insert("items", items);
-    Ok(bytes_of(&Value::Object(out), accepted.format))
+    Ok(whole(bytes_of(&Value::Object(out), accepted.format)))
 }
 
-fn list_of_slices(page: &List, meta: &Object, resource: &Resource, version: &Version) -> Vec<u8> {
-    let frame = resource.is_custom().then(|| {
-        custom::list_frame(
-            resource,
-            &resource.api_version(&version.name),
-            meta.clone().into(),
-        )
-    });
-    let size: usize = page
-        .entries
-        .iter()
-        .map(|entry| entry.record.body.len() + 48)
-        .sum();
-    let mut head = String::new();
-    let mut top = Object::with_capacity(3);
-    top.insert("kind", &resource.list_kind);
-    top.insert("apiVersion", resource.api_version(&version.name));
-    top.insert("metadata", meta.clone());
-    json::write_object(&top, &mut head);
-    head.pop();
-    head.push_str(",\"items\":[");
-    let tail = frame.as_ref().map_or("]}\n", |(_, tail)| tail);
-    let head = frame.as_ref().map_or(&head, |(head, _)| head);
-    let mut out = Vec::with_capacity(size + head.len() + tail.len());
-    out.extend_from_slice(head.as_bytes());
-    for (i, entry) in page.entries.iter().enumerate() {
-        if i > 0 {
-            out.push(b',');
-        }
-        write_body(entry, entry.rev, resource.is_custom(), &mut out);
+fn slices(page: List, meta: &Object, resource: &Resource, version: &Version) -> Slices {
+    let custom = resource.is_custom();
+    let (head, tail) = if custom {
+        let api_version = resource.api_version(&version.name);
+        custom::list_frame(resource, &api_version, meta.clone().into())
+    } else {
+        let mut head = String::new();
+        let mut top = Object::with_capacity(3);
+        top.insert("kind", &resource.list_kind);
+        top.insert("apiVersion", resource.api_version(&version.name));
+        top.insert("metadata", meta.clone());
+        json::write_object(&top, &mut head);
+        head.pop();
+        head.push_str(",\"items\":[");
+        (head, "]}\n".to_owned())
+    };
+    Slices {
+        head,
+        tail,
+        entries: page.entries,
+        typed: custom,
     }
-    out.extend_from_slice(tail.as_bytes());
-    out
 }
 
 /// A value in a format, as upstream ends it.
@@ -299,15 +302,30 @@ pub fn response(
     bytes: Vec<u8>,
     request: &HeaderMap,
 ) -> Response<Body> {
-    let takes_gzip = request
-        .get(header::ACCEPT_ENCODING)
+    let gzip = bytes.len() > LONG && takes_gzip(request);
+    let mut response = head(code, content_type, gzip);
+    let bytes = Bytes::from(bytes);
+    *response.body_mut() = match gzip {
+        true => pieces::body(pieces::packed(std::iter::once(bytes), LEVEL)),
+        false => Full::new(bytes).boxed_unsync(),
+    };
+    response
+}
+
+fn takes_gzip(request: &HeaderMap) -> bool {
+    let accepted = request.get(header::ACCEPT_ENCODING);
+    accepted
         .and_then(|value| value.to_str().ok())
         .is_some_and(|value| {
             value
                 .split(',')
                 .any(|part| part.trim().split(';').next() == Some("gzip"))
-        });
-    let mut response = Response::new(());
+        })
+}
+
+/// A response that is yet without a body.
+fn head(code: u16, content_type: &str, gzip: bool) -> Response<Body> {
+    let mut response = Response::new(Full::default().boxed_unsync());
     *response.status_mut() =
         StatusCode::from_u16(code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     let headers = response.headers_mut();
@@ -320,23 +338,11 @@ pub fn response(
     {
         headers.insert(header::CONTENT_TYPE, value);
     }
-    let bytes = if takes_gzip && bytes.len() > GZIP_FROM {
-        let mut encoder = flate2::write::GzEncoder::new(
-            Vec::with_capacity(bytes.len() / 4),
-            flate2::Compression::new(4),
-        );
-        match encoder.write_all(&bytes).and_then(|()| encoder.finish()) {
-            Ok(packed) => {
-                headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
-                headers.insert(header::VARY, HeaderValue::from_static("Accept-Encoding"));
-                packed
-            }
-            Err(_) => bytes,
-        }
-    } else {
-        bytes
-    };
-    response.map(|()| Full::new(Bytes::from(bytes)).boxed_unsync())
+    if gzip {
+        headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+        headers.insert(header::VARY, HeaderValue::from_static("Accept-Encoding"));
+    }
+    response
 }
 
 /// A refusal or success without an object.

@@ -460,13 +460,7 @@ impl Server {
             }
             Reply::Object(code, value) => object(code, value),
             Reply::List(list) => {
-                let bytes = reply::list(list, accepted, resource, version, include)?;
-                Ok(reply::response(
-                    200,
-                    accepted.format.content_type(),
-                    bytes,
-                    &parts.headers,
-                ))
+                reply::list(list, accepted, resource, version, include, &parts.headers)
             }
             Reply::Other(code, value) => Ok(reply::response(
                 code,

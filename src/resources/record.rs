@@ -198,20 +198,26 @@ pub fn write_body(entry: &Entry, rev: u64, typed: bool, out: &mut Vec<u8>) {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
+    use std::sync::Arc;
+
     use super::*;
     use crate::resources::Registry;
 
-    fn written(text: &str, typed: bool) -> String {
+    /// A stored config map.
+    pub(crate) fn entry(text: &str) -> Arc<Entry> {
         let resource = Registry::builtin().get("", "configmaps").unwrap();
         let object = json::parse(text.as_bytes()).unwrap().value;
-        let record = encode(resource, &object);
-        let entry = Entry {
+        Arc::new(Entry {
             key: "k".into(),
             rev: 7,
-            record,
+            record: encode(resource, &object),
             expires: None,
-        };
+        })
+    }
+
+    fn written(text: &str, typed: bool) -> String {
+        let entry = entry(text);
         let mut out = Vec::new();
         write_body(&entry, 7, typed, &mut out);
         String::from_utf8(out).unwrap()

@@ -350,6 +350,11 @@ impl Registry {
     }
 }
 
+/// The place of a kind that every group and version has, such as `DeleteOptions`.
+fn everywhere(kind: &str) -> (&'static str, &'static str, &str) {
+    ("", "", kind)
+}
+
 /// The component name of a kind: `io.k8s.api.apps.v1.Deployment`.
 pub fn gvk_type(group: &str, version: &str, kind: &str) -> Option<&'static str> {
     static INDEX: LazyLock<HashMap<(&'static str, &'static str, &'static str), &'static str>> =
@@ -361,7 +366,12 @@ pub fn gvk_type(group: &str, version: &str, kind: &str) -> Option<&'static str> 
                 .into_iter()
                 .flat_map(|object| object.iter())
             {
-                for gvk in schema.list("x-kubernetes-group-version-kind") {
+                const GVK: &str = "x-kubernetes-group-version-kind";
+                if schema.at(GVK).as_str().is_some() {
+                    let (_, kind) = name.rsplit_once('.').unwrap_or_default();
+                    index.insert(everywhere(kind), name.as_str());
+                }
+                for gvk in schema.list(GVK) {
                     index.insert(
                         (gvk.str("group"), gvk.str("version"), gvk.str("kind")),
                         name.as_str(),
@@ -370,7 +380,8 @@ pub fn gvk_type(group: &str, version: &str, kind: &str) -> Option<&'static str> 
             }
             index
         });
-    INDEX.get(&(group, version, kind)).copied()
+    let found = INDEX.get(&(group, version, kind));
+    found.or_else(|| INDEX.get(&everywhere(kind))).copied()
 }
 
 fn keys_of(value: &Value) -> Vec<Key> {

@@ -281,7 +281,11 @@ fn integer(wire: Wire<'_>) -> Value {
     }
 }
 
+/// A time; one that is not set is an empty message.
 fn timestamp(bytes: &[u8], micro: bool) -> Result<Value, Malformed> {
+    if bytes.is_empty() {
+        return Ok(Value::Null);
+    }
     let number = |field: u32| -> Result<i64, Malformed> {
         Ok(first(bytes, field)?
             .map(integer)
@@ -350,7 +354,7 @@ fn structure(
                 out.object_mut(name)
                     .insert(key.as_str().unwrap_or_default(), value);
             }
-            Shape::List(items) => {
+            Shape::List(items) if field.is_repeated() => {
                 let item = scalar(wire, items, depth)?;
                 out.array_mut(name).push(item);
             }
@@ -513,9 +517,10 @@ fn put_member(out: &mut Vec<u8>, value: &Value, field: &Field) {
                 put_bytes(out, number, &entry);
             }
         }
-        (Shape::List(items), Value::Array(list)) => list
+        (Shape::List(items), Value::Array(list)) if field.is_repeated() => list
             .iter()
             .for_each(|item| put_field(out, number, item, items)),
+        (Shape::Time | Shape::MicroTime, Value::Null) => put_bytes(out, number, b""),
         (_, value) => put_field(out, number, value, &field.schema),
     }
 }
@@ -544,6 +549,28 @@ mod tests {
             json::to_string(&object(read(envelope.raw, schema).unwrap())),
             json::to_string(&want)
         );
+    }
+
+    #[test]
+    fn lists_with_a_type_of_their_own_are_messages() {
+        let schema = builtin::named("io.k8s.apimachinery.pkg.apis.meta.v1.APIResource");
+        let value = json::parse(br#"{"kind":"K","verbs":["get","list"]}"#)
+            .unwrap()
+            .value;
+        let bytes = write(&value, schema);
+        assert_eq!(bytes, b"\x1a\x01K\x22\x0b\x0a\x03get\x0a\x04list");
+        assert_eq!(read(&bytes, schema).unwrap(), value);
+    }
+
+    #[test]
+    fn a_time_that_is_not_set_is_empty() {
+        let schema = builtin::named("io.k8s.apimachinery.pkg.apis.meta.v1.Condition");
+        let value = json::parse(br#"{"lastTransitionTime":null}"#)
+            .unwrap()
+            .value;
+        let bytes = write(&value, schema);
+        assert_eq!(bytes, b"\x22\x00");
+        assert_eq!(read(&bytes, schema).unwrap(), value);
     }
 
     #[test]

@@ -104,6 +104,13 @@ pub struct Field {
     pub proto: (u32, Box<str>),
 }
 
+impl Field {
+    /// Whether a list is written item by item; one whose Go type has a name of its own is a message with them.
+    pub fn is_repeated(&self) -> bool {
+        self.proto.1.ends_with('r')
+    }
+}
+
 /// How apply merges a list.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum ListType {
