@@ -23,6 +23,7 @@ use crate::controllers::client::Transport;
 use crate::controllers::manager::account_user;
 use crate::net::{Ipam, IpamError};
 use crate::node::agent::{self, Pods, Setup};
+use crate::node::pressure::Thresholds;
 #[cfg(target_os = "linux")]
 use crate::node::register::host_capacity;
 use crate::node::register::{Registration, host_addresses, host_info};
@@ -85,6 +86,10 @@ pub struct Arguments {
     network: NetworkFlags,
     #[command(flatten)]
     illumos: IllumosFlags,
+    /// When pods are evicted: SIGNAL<QUANTITY or SIGNAL<PERCENT%, of memory.available, nodefs.available,
+    /// nodefs.inodesFree, imagefs.available, imagefs.inodesFree and pid.available. Empty: never.
+    #[arg(long, default_value_t)]
+    eviction_hard: Thresholds,
     /// Registries (HOST:PORT) that are asked by plain HTTP.
     #[arg(long, value_delimiter = ',')]
     insecure_registry: Vec<String>,
@@ -447,6 +452,7 @@ impl Nodes {
                             runtime: Arc::new(Simulated::new(delays)),
                             supplies: Arc::new(SimulatedSupplies::new(ipam)),
                             logs: None,
+                            thresholds: Default::default(),
                         })
                     }
                     .boxed()
@@ -493,6 +499,7 @@ impl Nodes {
             network: arguments.network.clone(),
             flags: arguments.illumos.clone(),
             insecure: arguments.insecure_registry.clone(),
+            thresholds: arguments.eviction_hard.clone(),
         };
         let maker: Maker = Box::new(move |client| host.setup(client).boxed());
         Ok(Nodes {
@@ -543,6 +550,7 @@ impl Nodes {
         ))
         .map_err(AgentError::Host)?;
         let storage = plan.storage.clone();
+        let thresholds = plan.arguments.eviction_hard.clone();
         let registries =
             crate::node::images::Registries::new(plan.arguments.insecure_registry.clone())
                 .map_err(AgentError::Host)?;
@@ -593,6 +601,7 @@ impl Nodes {
                     runtime,
                     supplies: Arc::new(supplies),
                     logs: Some(logs),
+                    thresholds,
                 })
             }
             .boxed()

@@ -63,6 +63,8 @@ pub struct Plan {
     pub flags: IllumosFlags,
     /// Registries that are asked by plain HTTP.
     pub insecure: Vec<String>,
+    /// When pods are evicted.
+    pub thresholds: crate::node::pressure::Thresholds,
 }
 
 fn host(error: impl std::fmt::Display) -> AgentError {
@@ -208,6 +210,7 @@ impl Plan {
             runtime,
             supplies: Arc::new(supplies),
             logs: Some(logs),
+            thresholds: self.thresholds,
         })
     }
 }

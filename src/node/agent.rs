@@ -14,9 +14,10 @@ use tokio_util::sync::CancellationToken;
 
 use super::events::Recorder;
 use super::machine::POD_UID;
+use super::pressure::{self, Observed, Thresholds};
 use super::register::{self, Registration};
 use super::supplies::Supplies;
-use super::worker::{self, Handle, Shared, Wanted};
+use super::worker::{self, Handle, Shared, Told, Wanted};
 use super::zone_name;
 use crate::zone::{ZoneName, ZoneRuntime};
 
@@ -32,6 +33,8 @@ pub struct Setup {
     pub supplies: Arc<dyn Supplies>,
     /// Where logs are kept, if they are.
     pub logs: Option<super::host::Logs>,
+    /// When pods are evicted.
+    pub thresholds: Thresholds,
 }
 
 /// The pods that an agent has, for its own API. Clones are the same.
@@ -48,6 +51,25 @@ impl Pods {
                 (pod, handle.status.borrow().clone())
             })
             .collect()
+    }
+    /// Those that are not over.
+    pub fn active(&self) -> Vec<Arc<Pod>> {
+        let over = |status: &Option<PodStatus>| {
+            let phase = status.as_ref().and_then(|status| status.phase.as_deref());
+            matches!(phase, Some("Succeeded" | "Failed"))
+        };
+        let all = self.list().into_iter();
+        all.filter(|(pod, status)| !over(status) && !over(&pod.status))
+            .map(|(pod, _)| pod)
+            .collect()
+    }
+    /// Ends a pod for good, for a reason that lies with the node (`disrupts`) or with itself.
+    pub fn evict(&self, pod: &Pod, message: String, disrupts: bool) {
+        let uid = pod.metadata.uid.as_deref().unwrap_or_default();
+        if let Some(handle) = self.0.lock().get(uid) {
+            // A worker that has that much to hear is told the next time.
+            let _ = handle.told.try_send(Told::Evicted { message, disrupts });
+        }
     }
     /// One pod.
     pub fn find(&self, namespace: &str, name: &str) -> Option<(Arc<Pod>, Option<PodStatus>)> {
@@ -68,12 +90,20 @@ pub async fn run(setup: Setup, pods: Pods, ends: CancellationToken) {
         supplies: setup.supplies.clone(),
         recorder: recorder.clone(),
         host_ips: setup.registration.addresses.clone(),
+        observed: Arc::new(Observed::default()),
     });
+    let pressed = tokio::spawn(pressure::keep(
+        shared.clone(),
+        node.clone(),
+        pods.clone(),
+        setup.thresholds,
+        ends.clone(),
+    ));
     let registered = tokio::spawn(register::keep(
         setup.client.clone(),
         setup.registration,
         setup.runtime.clone(),
-        setup.supplies.clone(),
+        shared.observed.clone(),
         recorder,
         ends.clone(),
     ));
@@ -87,6 +117,7 @@ pub async fn run(setup: Setup, pods: Pods, ends: CancellationToken) {
     agent.watch(&node, ends).await;
     let _ = registered.await;
     let _ = zones.await;
+    let _ = pressed.await;
 }
 
 /// Wakes the workers of zones in which something changed.
@@ -195,7 +226,13 @@ impl Agent {
             }
             None if gone => {}
             None => {
-                let handle = worker::start(self.shared.clone(), pod, ended.clone());
+                let fresh = pod
+                    .status
+                    .as_ref()
+                    .is_none_or(|status| status.start_time.is_none());
+                let conditions = self.shared.observed.conditions();
+                let refused = pressure::refuses(&conditions, &pod).filter(|_| fresh);
+                let handle = worker::start(self.shared.clone(), pod, ended.clone(), refused);
                 map.insert(uid, handle);
             }
         }

@@ -14,6 +14,7 @@ pub mod host;
 pub mod images;
 pub mod kubelet;
 pub mod machine;
+pub mod pressure;
 mod probes;
 pub mod register;
 mod report;

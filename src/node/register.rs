@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::events::Recorder;
 use super::machine::status_time;
-use super::supplies::Supplies;
+use super::pressure::Observed;
 use crate::zone::ZoneRuntime;
 
 /// How often the node is looked at, and its lease renewed.
@@ -153,25 +153,45 @@ impl Registration {
     }
 
     /// The status at `now`; what did not change keeps the time of its last transition.
-    fn status(&self, old: &NodeStatus, lacks: &[String], now: Timestamp) -> NodeStatus {
+    fn status(
+        &self,
+        old: &NodeStatus,
+        lacks: &[String],
+        pressure: &[&str],
+        now: Timestamp,
+    ) -> NodeStatus {
+        let pressed = |condition: &'static str, bad: [&'static str; 2], good: [&'static str; 2]| {
+            let holds = pressure.contains(&condition);
+            let [reason, message] = if holds { bad } else { good };
+            (condition, holds, reason, message.to_owned())
+        };
         let told = [
-            (
+            pressed(
                 "MemoryPressure",
-                false,
-                "KubeletHasSufficientMemory",
-                "kubelet has sufficient memory available".to_owned(),
+                [
+                    "KubeletHasInsufficientMemory",
+                    "kubelet has insufficient memory available",
+                ],
+                [
+                    "KubeletHasSufficientMemory",
+                    "kubelet has sufficient memory available",
+                ],
             ),
-            (
+            pressed(
                 "DiskPressure",
-                false,
-                "KubeletHasNoDiskPressure",
-                "kubelet has no disk pressure".to_owned(),
+                ["KubeletHasDiskPressure", "kubelet has disk pressure"],
+                ["KubeletHasNoDiskPressure", "kubelet has no disk pressure"],
             ),
-            (
+            pressed(
                 "PIDPressure",
-                false,
-                "KubeletHasSufficientPID",
-                "kubelet has sufficient PID available".to_owned(),
+                [
+                    "KubeletHasInsufficientPID",
+                    "kubelet has insufficient PID available",
+                ],
+                [
+                    "KubeletHasSufficientPID",
+                    "kubelet has sufficient PID available",
+                ],
             ),
             match lacks.is_empty() {
                 true => (
@@ -237,7 +257,7 @@ pub async fn keep(
     client: kube::Client,
     registration: Registration,
     runtime: Arc<dyn ZoneRuntime>,
-    _supplies: Arc<dyn Supplies>,
+    observed: Arc<Observed>,
     recorder: Recorder,
     ends: CancellationToken,
 ) {
@@ -272,7 +292,8 @@ pub async fn keep(
             Err(error) => vec![error.to_string()],
         };
         let old = node.status.clone().unwrap_or_default();
-        let mut status = registration.status(&old, &lacks, Timestamp::now());
+        let mut status =
+            registration.status(&old, &lacks, &observed.conditions(), Timestamp::now());
         // By these the scheduler knows what zones it makes.
         status.runtime_handlers = Some(vec![NodeRuntimeHandler {
             name: Some(runtime.brand().to_owned()),

@@ -1,8 +1,11 @@
 //! What a pod machine needs from a host beside its zones: volumes, images, process descriptions, probes, hooks.
 
+use std::sync::Arc;
+
 use futures::future::BoxFuture;
 use k8s_openapi::api::core::v1::{Container, LifecycleHandler, Pod, Probe};
 
+use super::pressure::PodDisk;
 use crate::zone::{ProcessId, ProcessSpec, ZoneSpec, ZoneUsage};
 
 /// Something a pod cannot have for now, as its status or an event tells it.
@@ -131,6 +134,18 @@ pub trait Supplies: Send + Sync + 'static {
     fn usage(&self, pod: &Pod, measured: ZoneUsage) -> ZoneUsage {
         let _ = pod;
         measured
+    }
+
+    /// What a pod has on disk.
+    fn on_disk<'a>(&'a self, pod: &'a Pod) -> BoxFuture<'a, PodDisk> {
+        let _ = pod;
+        Box::pin(std::future::ready(PodDisk::default()))
+    }
+
+    /// Removes images that none of `pods` uses, if the disk is nearly full, or, if `all`, in any case.
+    fn collect<'a>(&'a self, pods: &'a [Arc<Pod>], all: bool) -> BoxFuture<'a, Result<(), Lack>> {
+        let _ = (pods, all);
+        Box::pin(std::future::ready(Ok(())))
     }
 
     /// Asks a probe once.

@@ -12,6 +12,7 @@ use tokio::task::AbortHandle;
 
 use super::events::Recorder;
 use super::machine::{Action, Blocked, Hook, ImageState, Memory, ProbeKind, containers, decide};
+use super::pressure::Observed;
 use super::supplies::{Lack, Pulled, Supplies};
 use super::{probes, report, zone_name};
 use crate::zone::{ProcessId, Zone, ZoneError, ZoneName, ZoneRuntime, ZoneState};
@@ -22,6 +23,8 @@ const ANSWERS: usize = 64;
 const REFRESH: Duration = Duration::from_secs(60);
 /// The first wait after a failure.
 const RETRY: SignedDuration = SignedDuration::from_secs(1);
+/// How long the containers of an evicted pod have to end, in seconds.
+const EVICTION_GRACE: i64 = 1;
 /// The longest wait for an image.
 const PULL_WAIT: i64 = 300;
 
@@ -37,6 +40,8 @@ pub struct Shared {
     pub recorder: Recorder,
     /// This host's addresses.
     pub host_ips: Vec<String>,
+    /// What the host runs out of.
+    pub observed: Arc<Observed>,
 }
 
 /// What a task of the worker has to tell.
@@ -50,6 +55,13 @@ pub enum Told {
     Unhealthy(ProcessId, String),
     /// A hook ended.
     Hook(ProcessId, bool, Result<(), String>),
+    /// The pod has to go.
+    Evicted {
+        /// For people.
+        message: String,
+        /// It is the node that needs the room.
+        disrupts: bool,
+    },
 }
 
 /// What a worker is told about its pod.
@@ -67,6 +79,8 @@ pub struct Handle {
     pub wanted: watch::Sender<Wanted>,
     /// Something changed in its zone.
     pub changed: Arc<Notify>,
+    /// What is to be heard.
+    pub told: mpsc::Sender<Told>,
     /// The status as decided last.
     pub status: watch::Receiver<Option<PodStatus>>,
 }
@@ -91,8 +105,13 @@ struct Worker {
     refreshed: Timestamp,
 }
 
-/// Starts the worker of a pod; `ended` is told its uid when nothing of the pod is left.
-pub fn start(shared: Arc<Shared>, pod: Arc<Pod>, ended: mpsc::Sender<String>) -> Handle {
+/// Starts the worker of a pod, which is not begun if it is `refused`; `ended` is told its uid when nothing of the pod is left.
+pub fn start(
+    shared: Arc<Shared>,
+    pod: Arc<Pod>,
+    ended: mpsc::Sender<String>,
+    refused: Option<String>,
+) -> Handle {
     let uid = pod.metadata.uid.clone().unwrap_or_default();
     let namespace = pod.metadata.namespace.clone().unwrap_or_default();
     let last = pod.status.clone().unwrap_or_default();
@@ -100,7 +119,7 @@ pub fn start(shared: Arc<Shared>, pod: Arc<Pod>, ended: mpsc::Sender<String>) ->
     let changed = Arc::new(Notify::new());
     let (told, answers) = mpsc::channel(ANSWERS);
     let (publish, status) = watch::channel(None);
-    let worker = Worker {
+    let mut worker = Worker {
         api: Api::namespaced(shared.client.clone(), &namespace),
         zone_name: zone_name(&uid),
         uid: uid.clone(),
@@ -111,7 +130,7 @@ pub fn start(shared: Arc<Shared>, pod: Arc<Pod>, ended: mpsc::Sender<String>) ->
             host_ips: shared.host_ips.clone(),
             ..Memory::default()
         },
-        told,
+        told: told.clone(),
         answers,
         probing: HashMap::new(),
         pulling: HashMap::new(),
@@ -123,6 +142,12 @@ pub fn start(shared: Arc<Shared>, pod: Arc<Pod>, ended: mpsc::Sender<String>) ->
         refreshed: Timestamp::now(),
         shared,
     };
+    if let Some(message) = refused {
+        worker.hear(Told::Evicted {
+            message,
+            disrupts: false,
+        });
+    }
     tokio::spawn(async move {
         worker.run().await;
         let _ = ended.send(uid).await;
@@ -130,6 +155,7 @@ pub fn start(shared: Arc<Shared>, pod: Arc<Pod>, ended: mpsc::Sender<String>) ->
     Handle {
         wanted,
         changed,
+        told,
         status,
     }
 }
@@ -227,6 +253,13 @@ impl Worker {
                 self.memory.images.insert(name, ImageState::Ready);
             }
             Told::Pulled(name, Err(lack)) => self.not_pulled(&pod, name, lack),
+            Told::Evicted { message, disrupts } if self.memory.fail.is_none() => {
+                self.event(&pod, true, "Evicted", None, &message);
+                self.memory.grace = Some(EVICTION_GRACE);
+                self.memory.disrupted = disrupts.then(|| message.clone());
+                self.memory.fail = Some(("Evicted".into(), message));
+            }
+            Told::Evicted { .. } => {}
             Told::Hook(id, post_start, result) => {
                 if let Err(error) = result {
                     let (reason, message) = match post_start {

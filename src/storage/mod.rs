@@ -16,7 +16,7 @@ use crate::zone::Root;
 
 pub use config::{ConfigError, StoragePoolConfig};
 pub use directories::Directories;
-pub(crate) use directories::remove_tree;
+pub(crate) use directories::{remove_tree, tree_size};
 pub use zfs::ZfsStorageEngine;
 
 /// What an operation resolves to.

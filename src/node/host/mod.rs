@@ -5,6 +5,7 @@
 //! DATA/pods/UID/messages/C-GEN    termination messages                LOGS/NS_POD_UID/CONTAINER/GEN.log
 //! ```
 
+mod collect;
 mod environment;
 mod files;
 mod probe;
@@ -23,6 +24,7 @@ use k8s_openapi::api::core::v1::{Container, LifecycleHandler, Pod, Probe};
 
 use super::describe;
 use super::images::{Credentials, Image, ImageError, Images, Reference, Registries, credentials};
+use super::pressure::PodDisk;
 use super::supplies::{HostUsage, Lack, Outcome, Pulled, Supplies};
 use super::zone_name;
 use crate::net::Ipam;
@@ -342,6 +344,14 @@ impl Supplies for Host {
             Ok(uids)
         }
         .boxed()
+    }
+
+    fn on_disk<'a>(&'a self, pod: &'a Pod) -> BoxFuture<'a, PodDisk> {
+        self.disk_of(pod).boxed()
+    }
+
+    fn collect<'a>(&'a self, pods: &'a [Arc<Pod>], all: bool) -> BoxFuture<'a, Result<(), Lack>> {
+        self.collect_images(pods, all).boxed()
     }
 
     fn host(&self) -> Option<HostUsage> {

@@ -185,6 +185,7 @@ impl<'a> Look<'a> {
                 .deletion_grace_period_seconds
                 .unwrap_or(grace);
         }
+        grace = self.memory.grace.map_or(grace, |own| own.min(grace));
         let running = self.running();
         let list = containers(&self.spec);
         let kind = |name: &str| {

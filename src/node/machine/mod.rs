@@ -209,6 +209,10 @@ pub struct Memory {
     pub had_zone: bool,
     /// The pod is to fail, with a reason and message: its deadline passed, or the node needs the room.
     pub fail: Option<(String, String)>,
+    /// How long its containers have to end then, in seconds, where that is not for the pod to say.
+    pub grace: Option<i64>,
+    /// Why the node needs the room that the pod takes.
+    pub disrupted: Option<String>,
     /// Since when the pod is being ended.
     pub ending: Option<Timestamp>,
     /// This host's addresses.

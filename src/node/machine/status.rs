@@ -514,6 +514,25 @@ fn conditions(
             last_probe_time: None,
         });
     }
+    if let Some(message) = &memory.disrupted {
+        let old = list
+            .iter()
+            .position(|known| known.type_ == "DisruptionTarget");
+        let since = old
+            .map(|at| list.remove(at))
+            .filter(|old| old.status == "True");
+        list.push(PodCondition {
+            type_: "DisruptionTarget".into(),
+            status: "True".into(),
+            reason: Some("TerminationByKubelet".into()),
+            message: Some(message.clone()),
+            observed_generation: pod.metadata.generation,
+            last_transition_time: since
+                .and_then(|old| old.last_transition_time)
+                .or_else(|| Some(time(now))),
+            last_probe_time: None,
+        });
+    }
     list
 }
 
