@@ -563,6 +563,16 @@ mod tests {
     }
 
     #[test]
+    fn slices_repeat_whatever_their_tags_say() {
+        let schema = builtin::named("io.k8s.api.batch.v1.SuccessPolicy");
+        let text = br#"{"rules":[{"succeededCount":1},{"succeededCount":2}]}"#;
+        let value = json::parse(text).unwrap().value;
+        let bytes = write(&value, schema);
+        assert_eq!(bytes, b"\x0a\x02\x10\x01\x0a\x02\x10\x02");
+        assert_eq!(read(&bytes, schema).unwrap(), value);
+    }
+
+    #[test]
     fn a_time_that_is_not_set_is_empty() {
         let schema = builtin::named("io.k8s.apimachinery.pkg.apis.meta.v1.Condition");
         let value = json::parse(br#"{"lastTransitionTime":null}"#)

@@ -105,9 +105,10 @@ pub struct Field {
 }
 
 impl Field {
-    /// Whether a list is written item by item; one whose Go type has a name of its own is a message with them.
+    /// Whether a list is written item by item; one whose Go type has a name of its own is a message with them. The
+    /// protobuf tags of some slices lack that they repeat.
     pub fn is_repeated(&self) -> bool {
-        self.proto.1.ends_with('r')
+        self.proto.1.ends_with('r') || self.go_type.starts_with("[]")
     }
 }
 
