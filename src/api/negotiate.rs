@@ -97,6 +97,8 @@ fn clauses(header: &str) -> Vec<Clause<'_>> {
 pub enum Offer {
     /// Objects: tables and metadata too.
     Objects,
+    /// Answers to what is asked and never stored: no tables.
+    Answers,
     /// A watch.
     Watch,
     /// Documents and refusals: themselves only.
@@ -213,6 +215,7 @@ fn shape(clause: &Clause<'_>, offer: Offer) -> Option<Shape> {
         _ => return None,
     };
     match form {
+        "Table" if offer == Offer::Answers => None,
         "Table" => Some(Shape::Table { beta }),
         "PartialObjectMetadata" => Some(Shape::Partial { beta }),
         "PartialObjectMetadataList" => Some(Shape::PartialList { beta }),
@@ -307,5 +310,28 @@ pub fn body_format(headers: &HeaderMap) -> Result<Format, Status> {
                 "the body of the request was in an unknown format - accepted media types include: {TYPES}"
             ),
         )),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn answers_that_are_never_stored_have_no_tables() {
+        const TABLE: &str = "application/json;as=Table;v=v1;g=meta.k8s.io";
+        const PARTIAL: &str = "application/json;as=PartialObjectMetadata;v=v1;g=meta.k8s.io";
+        for (accepts, offer, shape) in [
+            (TABLE, Offer::Objects, Ok(Shape::Table { beta: false })),
+            (TABLE, Offer::Answers, Err(406)),
+            (PARTIAL, Offer::Answers, Ok(Shape::Partial { beta: false })),
+            ("*/*", Offer::Answers, Ok(Shape::Object)),
+        ] {
+            let mut headers = HeaderMap::new();
+            headers.insert(ACCEPT, accepts.parse().unwrap());
+            let told = accept(&headers, offer);
+            let told = told.map(|it| it.shape).map_err(|status| status.code);
+            assert_eq!(told, shape, "{accepts} {offer:?}");
+        }
     }
 }

@@ -284,7 +284,11 @@ pub fn bytes_of(value: &Value, format: Format) -> Vec<u8> {
         Format::Yaml => yaml::write(value).into_bytes(),
         Format::Protobuf => {
             let (api_version, kind) = (value.str("apiVersion"), value.str("kind"));
-            let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));
+            let (group, version) = match api_version {
+                // The list of the core's own resources says none.
+                "" => ("", "v1"),
+                own => own.split_once('/').unwrap_or(("", own)),
+            };
             let schema = match kind {
                 "PartialObjectMetadata" if group == META => &PARTIAL,
                 "PartialObjectMetadataList" if group == META => &PARTIAL_LIST,

@@ -13,7 +13,7 @@ use super::authenticate::Authentication;
 use super::info::Info;
 use super::made::Documents;
 use super::metrics::{Labels, Metrics};
-use super::negotiate::{self, Accepted, Offer};
+use super::negotiate::{self, Accepted, Offer, Shape};
 use super::node_metrics::NodeMetrics;
 use super::query::{Query, WriteOptions};
 use super::read::{self, Expected, MAX_BODY};
@@ -197,6 +197,7 @@ impl Server {
             (true, true) => Offer::CustomWatch,
             (true, false) => Offer::Watch,
             (false, true) if target.info.subresource != "scale" => Offer::Custom,
+            (false, _) if target.is_only_made() => Offer::Answers,
             (false, _) => Offer::Objects,
         };
         let accepted = negotiate::accept(&parts.headers, offer)?;
@@ -462,12 +463,18 @@ impl Server {
             Reply::List(list) => {
                 reply::list(list, accepted, resource, version, include, &parts.headers)
             }
-            Reply::Other(code, value) => Ok(reply::response(
-                code,
-                accepted.format.content_type(),
-                reply::bytes_of(&value, accepted.format),
-                &parts.headers,
-            )),
+            Reply::Other(code, value) => {
+                let value = match accepted.shape {
+                    Shape::Partial { beta } => reply::partial(&value, beta),
+                    _ => value,
+                };
+                Ok(reply::response(
+                    code,
+                    accepted.format.content_type(),
+                    reply::bytes_of(&value, accepted.format),
+                    &parts.headers,
+                ))
+            }
             Reply::Status(status) => Ok(reply::status(&status, &parts.headers)),
             Reply::Stream(response) => Ok(response),
         }

@@ -45,6 +45,20 @@ impl Target {
         &self.resource.versions[self.version]
     }
 
+    /// Whether what is asked for can only be made, never read: reviews, bindings, evictions, tokens.
+    pub fn is_only_made(&self) -> bool {
+        let version = self.version();
+        let verbs = match &*self.info.subresource {
+            "" => Some(&version.verbs),
+            sub => {
+                let mut subs = version.subresources.iter();
+                subs.find(|served| served.name == sub)
+                    .map(|served| &served.verbs)
+            }
+        };
+        verbs.is_some_and(|verbs| verbs.iter().all(|verb| verb == "create"))
+    }
+
     /// The namespace for keys: empty for cluster-scoped resources.
     pub fn namespace(&self) -> &str {
         if self.resource.namespaced {
