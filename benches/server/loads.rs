@@ -6,13 +6,18 @@ use std::time::{Duration, Instant};
 
 use http::Method;
 use http_body_util::BodyExt as _;
+use hyper::body::Incoming;
 use serde_json::json;
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use super::target::{Ask, Failure, Target};
 
 /// Pods that are held while lists are asked for.
 pub const HELD: usize = 10_000;
+
+/// How long events are waited for.
+const PATIENCE: Duration = Duration::from_secs(120);
 
 /// What a load came to.
 pub struct Measure {
@@ -194,87 +199,67 @@ pub async fn patch(target: &Target, clients: usize, count: usize) -> Result<Meas
     .await
 }
 
-/// How many bytes of events one watcher has got so far.
-async fn follow(target: Arc<Target>, got: Arc<AtomicUsize>) -> Result<(), Failure> {
-    let mut client = target.client().await?;
-    let path = "/api/v1/namespaces/watched/configmaps?watch=true&resourceVersion=0";
-    let (status, mut body) = client.begin(Ask::get(path)).await?;
-    if !status.is_success() {
-        return Err(format!("watch: {status}").into());
-    }
+const WATCHED: &str = "/api/v1/namespaces/watched/configmaps";
+
+/// Counts the events of a watch until it ends.
+async fn count(mut body: Incoming, got: Arc<watch::Sender<usize>>) -> Result<(), Failure> {
     while let Some(frame) = body.frame().await {
         if let Some(data) = frame?.data_ref() {
             let events = data.iter().filter(|byte| **byte == b'\n').count();
-            got.fetch_add(events, Ordering::Relaxed);
+            got.send_modify(|got| *got += events);
         }
     }
-    Ok(())
+    Err("a watch ended early".into())
 }
 
-/// `watchers` see `count` writes: one after another, or as fast as 16 clients can write. Counts delivered events.
-pub async fn watch(
-    target: &Arc<Target>,
+/// `watchers` see `writes`: one after another, or as fast as 16 clients can write. Counts delivered events.
+pub async fn deliver(
+    target: &Target,
     watchers: usize,
     writers: usize,
-    count: usize,
+    writes: usize,
     prefix: &'static str,
 ) -> Result<Measure, Failure> {
-    let got = Arc::new(AtomicUsize::new(0));
-    let mut tasks = JoinSet::new();
-    for _ in 0..watchers {
-        tasks.spawn(follow(target.clone(), got.clone()));
-        if tasks.len() % 50 == 0 {
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
-    }
-    // Every watcher sees what is there: then all have begun.
     let mut client = target.client().await?;
-    let path = "/api/v1/namespaces/watched/configmaps";
-    let map = |name: String| {
-        let data = "x".repeat(500);
-        json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name}, "data": {"a": data}}).to_string()
-    };
-    client
-        .must(Ask::write(
-            Method::POST,
-            path,
-            map(format!("{prefix}-first")),
-        ))
+    let list = client
+        .object(Ask::get(format!("{WATCHED}?limit=1")))
         .await?;
-    settled(&got).await;
-    let before = got.load(Ordering::Relaxed);
+    let now = &list["metadata"]["resourceVersion"];
+    let now = now.as_str().ok_or("the list has no resourceVersion")?;
+    let got = Arc::new(watch::Sender::new(0));
+    let (mut tasks, mut clients) = (JoinSet::new(), Vec::new());
+    for _ in 0..watchers {
+        // Once there is a head, the watch has begun.
+        let mut client = target.client().await?;
+        let path = format!("{WATCHED}?watch=true&resourceVersion={now}");
+        let (status, body) = client.begin(Ask::get(path)).await?;
+        if !status.is_success() {
+            return Err(format!("watch: {status}").into());
+        }
+        clients.push(client);
+        tasks.spawn(count(body, got.clone()));
+    }
     let (begun, cpu) = (Instant::now(), target.cpu());
-    together(target, writers, count, move |i| {
-        Ask::write(Method::POST, path, map(format!("{prefix}-{i}")))
+    together(target, writers, writes, move |i| {
+        let map = json!({
+            "apiVersion": "v1", "kind": "ConfigMap",
+            "metadata": {"name": format!("{prefix}-{i}")},
+            "data": {"a": "x".repeat(500)},
+        });
+        Ask::write(Method::POST, WATCHED, map.to_string())
     })
     .await?;
-    let wanted = before + watchers * count;
-    while got.load(Ordering::Relaxed) < wanted {
-        if let Some(ended) = tasks.try_join_next() {
-            ended??;
-            return Err("a watch ended early".into());
+    let all = watchers * writes;
+    let mut told = got.subscribe();
+    tokio::select! {
+        told = told.wait_for(|got| *got >= all) => drop(told?),
+        Some(ended) = tasks.join_next() => ended??,
+        () = tokio::time::sleep(PATIENCE) => {
+            return Err(format!("{} events of {all}", *got.borrow()).into());
         }
-        if begun.elapsed() > Duration::from_secs(120) {
-            return Err(format!("{} events of {wanted}", got.load(Ordering::Relaxed)).into());
-        }
-        tokio::time::sleep(Duration::from_millis(2)).await;
     }
-    let delivered = (watchers * count) as f64;
     Ok(Measure {
-        rate: delivered / begun.elapsed().as_secs_f64(),
-        cpu: (target.cpu() - cpu) / delivered,
+        rate: all as f64 / begun.elapsed().as_secs_f64(),
+        cpu: (target.cpu() - cpu) / all as f64,
     })
-}
-
-/// Waits until a count no longer changes.
-async fn settled(count: &AtomicUsize) {
-    let mut last = count.load(Ordering::Relaxed);
-    loop {
-        tokio::time::sleep(Duration::from_millis(500)).await;
-        let now = count.load(Ordering::Relaxed);
-        if now == last && now > 0 {
-            return;
-        }
-        last = now;
-    }
 }

@@ -6,6 +6,7 @@ mod loads;
 mod target;
 
 use std::future::Future;
+use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
@@ -40,22 +41,19 @@ fn start(directory: &Path) -> Result<Child, Failure> {
             "--data-dir",
         ])
         .arg(directory)
-        .stdout(Stdio::null())
+        .stdout(Stdio::piped())
         .stderr(Stdio::null());
     Ok(command.spawn()?)
 }
 
 /// Waits for a server of ours that was just started; returns it and how many milliseconds it took.
-async fn opened(directory: &Path, pid: u32) -> Result<(Target, f64), Failure> {
+async fn opened(directory: &Path, child: &mut Child) -> Result<(Target, f64), Failure> {
     let begun = Instant::now();
+    // It says so once it listens and its kubeconfig is there.
+    let out = child.stdout.take().ok_or("the server's output is gone")?;
+    BufReader::new(out).read_line(&mut String::new())?;
     let kubeconfig = directory.join("kubeconfig");
-    while !kubeconfig.exists() {
-        tokio::time::sleep(std::time::Duration::from_millis(1)).await;
-        if begun.elapsed().as_secs() > 30 {
-            return Err("the server made no kubeconfig".into());
-        }
-    }
-    let target = Target::open("reddwarf", &kubeconfig, vec![pid]).await?;
+    let target = Target::open("reddwarf", &kubeconfig, vec![child.id()]).await?;
     target.ready().await?;
     Ok((target, begun.elapsed().as_secs_f64() * 1000.0))
 }
@@ -105,14 +103,16 @@ impl Table {
         }
         let mut measures = Vec::new();
         for target in &self.targets {
-            let measure = load(target.clone()).await;
-            measures.push(measure.map_err(|error| format!("{name} of {}: {error}", target.name))?);
+            measures.push(load(target.clone()).await);
         }
         print!("{name:<44}");
         for measure in &measures {
-            print!(" {:>10.0}/s {:>9.1} us", measure.rate, measure.cpu);
+            match measure {
+                Ok(measure) => print!(" {:>10.0}/s {:>9.1} us", measure.rate, measure.cpu),
+                Err(_) => print!(" {:>24}", "failed"),
+            }
         }
-        if let [ours, peer] = measures.as_slice() {
+        if let [Ok(ours), Ok(peer)] = measures.as_slice() {
             print!(
                 "   {:>6.2}x rate, 1/{:.1} CPU",
                 ours.rate / peer.rate,
@@ -120,7 +120,16 @@ impl Table {
             );
         }
         println!();
-        Ok(())
+        for (measure, target) in measures.iter().zip(&self.targets) {
+            if let Err(error) = measure {
+                println!("  {}: {error}", target.name);
+            }
+        }
+        match measures.into_iter().next() {
+            // What the peer cannot do is told; ours must do all.
+            Some(Err(error)) => Err(error),
+            _ => Ok(()),
+        }
     }
 
     fn memory(&self, when: &str) {
@@ -144,7 +153,7 @@ async fn run(arguments: Arguments) -> Result<(), Failure> {
     let child = start(directory.path())?;
     let mut ours = Ours { child, directory };
     let path = ours.directory.path().to_owned();
-    let (target, millis) = opened(&path, ours.child.id()).await?;
+    let (target, millis) = opened(&path, &mut ours.child).await?;
     println!("ready on an empty directory after {millis:.0} ms");
     let mut targets = vec![Arc::new(target)];
     if let Some((path, pids)) = arguments.peer {
@@ -212,13 +221,13 @@ async fn run(arguments: Arguments) -> Result<(), Failure> {
     table
         .row(
             "watch: events to 1000 watchers, one by one",
-            |target| async move { loads::watch(&target, 1_000, 1, 100, "alone").await },
+            |target| async move { loads::deliver(&target, 1_000, 1, 100, "alone").await },
         )
         .await?;
     table
         .row(
             "watch: events to 1000 watchers, 16 writers",
-            |target| async move { loads::watch(&target, 1_000, 16, 500, "burst").await },
+            |target| async move { loads::deliver(&target, 1_000, 16, 500, "burst").await },
         )
         .await?;
     table.memory("memory at the end");
@@ -230,7 +239,7 @@ async fn restart(ours: &mut Ours, path: &Path) -> Result<(), Failure> {
     ours.child.kill()?;
     ours.child.wait()?;
     ours.child = start(path)?;
-    let (target, millis) = opened(path, ours.child.id()).await?;
+    let (target, millis) = opened(path, &mut ours.child).await?;
     let mut client = target.client().await?;
     client
         .must(Ask::get("/api/v1/namespaces/held/pods/held-1"))

@@ -172,6 +172,12 @@ impl Client {
         Ok((status, length))
     }
 
+    /// Asks for an object.
+    pub async fn object(&mut self, ask: Ask) -> Result<serde_json::Value, Failure> {
+        let (_, body) = self.begin(ask).await?;
+        Ok(serde_json::from_slice(&body.collect().await?.to_bytes())?)
+    }
+
     /// Asks for what must succeed.
     pub async fn must(&mut self, ask: Ask) -> Result<usize, Failure> {
         let what = format!("{} {}", ask.method, ask.path);

@@ -36,8 +36,8 @@ impl Document {
         let tag = format!("\"{}\"", self.hash);
         let known = parts.headers.get(header::IF_NONE_MATCH);
         let (code, content_type, bytes) = match known {
-            Some(known) if known.as_bytes() == tag.as_bytes() => (304, "", Vec::new()),
-            _ => (200, content_type, self.bytes.to_vec()),
+            Some(known) if known.as_bytes() == tag.as_bytes() => (304, "", Bytes::new()),
+            _ => (200, content_type, self.bytes.clone()),
         };
         let mut response = reply::response(code, content_type, bytes, &parts.headers);
         let headers = response.headers_mut();

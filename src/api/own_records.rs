@@ -60,7 +60,7 @@ impl Records {
         self.clean(server).await;
     }
 
-    /// Renews the lease until `ends`, and gives it back then.
+    /// Renews the lease until `ends`.
     pub async fn keep(self, server: Arc<Server>, ends: CancellationToken) {
         let begin = tokio::time::Instant::now() + PERIOD;
         let mut periods = tokio::time::interval_at(begin, PERIOD);

@@ -75,6 +75,14 @@ impl Slices {
     }
 }
 
+/// Bytes that are there, in pieces: what is done with each is done while it is sent.
+pub fn cut(mut bytes: Bytes) -> impl Iterator<Item = Bytes> + Send {
+    std::iter::from_fn(move || {
+        let next = bytes.len().min(PIECE);
+        (next > 0).then(|| bytes.split_to(next))
+    })
+}
+
 /// Pieces in gzip.
 pub fn packed(
     pieces: impl Iterator<Item = Bytes> + Send,
@@ -121,6 +129,14 @@ mod tests {
         }
     }
 
+    fn unpacked(pieces: impl Iterator<Item = Bytes> + Send) -> String {
+        let packed: Vec<u8> = packed(pieces, Compression::fast()).flatten().collect();
+        let mut text = String::new();
+        let mut decoder = flate2::read::GzDecoder::new(&packed[..]);
+        decoder.read_to_string(&mut text).unwrap();
+        text
+    }
+
     #[test]
     fn pieces_are_the_list_and_none_is_long() {
         for (count, size) in [(0, 0), (1, 10), (3, PIECE), (1000, 500)] {
@@ -136,13 +152,9 @@ mod tests {
             for piece in slices(count, &text).pieces() {
                 assert!(piece.len() <= 2 * PIECE + 1000, "{}", piece.len());
             }
-            let packed: Vec<u8> = packed(slices(count, &text).pieces(), Compression::fast())
-                .flatten()
-                .collect();
-            let mut unpacked = String::new();
-            let mut decoder = flate2::read::GzDecoder::new(&packed[..]);
-            decoder.read_to_string(&mut unpacked).unwrap();
-            assert_eq!(unpacked, expected);
+            assert_eq!(unpacked(slices(count, &text).pieces()), expected);
+            let there = Bytes::from(expected.clone());
+            assert_eq!(unpacked(cut(there)), expected);
         }
     }
 }

@@ -160,7 +160,7 @@ pub fn list(
     include: table::Include,
     request: &HeaderMap,
 ) -> Result<Response<Body>, Status> {
-    let whole = |bytes| response(200, accepted.format.content_type(), bytes, request);
+    let whole = |bytes: Vec<u8>| response(200, accepted.format.content_type(), bytes, request);
     let mut meta = Object::new();
     let unstructured = resource.is_custom() && accepted.shape == Shape::Object;
     if unstructured || !page.next.is_empty() {
@@ -303,14 +303,14 @@ pub fn bytes_of(value: &Value, format: Format) -> Vec<u8> {
 pub fn response(
     code: u16,
     content_type: &str,
-    bytes: Vec<u8>,
+    bytes: impl Into<Bytes>,
     request: &HeaderMap,
 ) -> Response<Body> {
+    let bytes = bytes.into();
     let gzip = bytes.len() > LONG && takes_gzip(request);
     let mut response = head(code, content_type, gzip);
-    let bytes = Bytes::from(bytes);
     *response.body_mut() = match gzip {
-        true => pieces::body(pieces::packed(std::iter::once(bytes), LEVEL)),
+        true => pieces::body(pieces::packed(pieces::cut(bytes), LEVEL)),
         false => Full::new(bytes).boxed_unsync(),
     };
     response

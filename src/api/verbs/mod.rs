@@ -50,11 +50,7 @@ impl Target {
         let version = self.version();
         let verbs = match &*self.info.subresource {
             "" => Some(&version.verbs),
-            sub => {
-                let mut subs = version.subresources.iter();
-                subs.find(|served| served.name == sub)
-                    .map(|served| &served.verbs)
-            }
+            name => version.subresource(name).map(|served| &served.verbs),
         };
         verbs.is_some_and(|verbs| verbs.iter().all(|verb| verb == "create"))
     }
