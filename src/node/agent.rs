@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use futures::StreamExt as _;
 use k8s_openapi::api::core::v1::{Pod, PodStatus};
@@ -39,12 +40,15 @@ pub struct Setup {
 
 /// The pods that an agent has, for its own API. Clones are the same.
 #[derive(Clone, Default)]
-pub struct Pods(Arc<Mutex<HashMap<String, Handle>>>);
+pub struct Pods {
+    map: Arc<Mutex<HashMap<String, Handle>>>,
+    listed: Arc<AtomicBool>,
+}
 
 impl Pods {
     /// Every pod with its status as decided last.
     pub fn list(&self) -> Vec<(Arc<Pod>, Option<PodStatus>)> {
-        let map = self.0.lock();
+        let map = self.map.lock();
         map.values()
             .map(|handle| {
                 let pod = handle.wanted.borrow().pod.clone();
@@ -52,21 +56,23 @@ impl Pods {
             })
             .collect()
     }
-    /// Those that are not over.
-    pub fn active(&self) -> Vec<Arc<Pod>> {
+    /// Those that are not over; nothing before the API told of all.
+    pub fn active(&self) -> Option<Vec<Arc<Pod>>> {
+        if !self.listed.load(Ordering::Acquire) {
+            return None;
+        }
         let over = |status: &Option<PodStatus>| {
             let phase = status.as_ref().and_then(|status| status.phase.as_deref());
             matches!(phase, Some("Succeeded" | "Failed"))
         };
         let all = self.list().into_iter();
-        all.filter(|(pod, status)| !over(status) && !over(&pod.status))
-            .map(|(pod, _)| pod)
-            .collect()
+        let active = all.filter(|(pod, status)| !over(status) && !over(&pod.status));
+        Some(active.map(|(pod, _)| pod).collect())
     }
     /// Ends a pod for good, for a reason that lies with the node (`disrupts`) or with itself.
     pub fn evict(&self, pod: &Pod, message: String, disrupts: bool) {
         let uid = pod.metadata.uid.as_deref().unwrap_or_default();
-        if let Some(handle) = self.0.lock().get(uid) {
+        if let Some(handle) = self.map.lock().get(uid) {
             // A worker that has that much to hear is told the next time.
             let _ = handle.told.try_send(Told::Evicted { message, disrupts });
         }
@@ -112,7 +118,6 @@ pub async fn run(setup: Setup, pods: Pods, ends: CancellationToken) {
         shared,
         pods,
         known: Vec::new(),
-        listed: false,
     };
     agent.watch(&node, ends).await;
     let _ = registered.await;
@@ -132,12 +137,12 @@ async fn wake(runtime: Arc<dyn ZoneRuntime>, pods: Pods, ends: CancellationToken
         match changed {
             Ok(zone) => {
                 let uid = zone.as_str().strip_prefix("rd-").unwrap_or_default();
-                if let Some(handle) = pods.0.lock().get(uid) {
+                if let Some(handle) = pods.map.lock().get(uid) {
                     handle.changed.notify_one();
                 }
             }
             Err(RecvError::Lagged(_)) => {
-                for handle in pods.0.lock().values() {
+                for handle in pods.map.lock().values() {
                     handle.changed.notify_one();
                 }
             }
@@ -151,7 +156,6 @@ struct Agent {
     pods: Pods,
     /// Uids of the list that is under way.
     known: Vec<String>,
-    listed: bool,
 }
 
 impl Agent {
@@ -178,12 +182,12 @@ impl Agent {
                 },
                 uid = over.recv() => {
                     if let Some(uid) = uid {
-                        self.pods.0.lock().remove(&uid);
+                        self.pods.map.lock().remove(&uid);
                     }
                 }
                 () = ends.cancelled() => {
                     // Workers see their channels close; zones go on.
-                    self.pods.0.lock().clear();
+                    self.pods.map.lock().clear();
                     return;
                 }
             }
@@ -200,14 +204,13 @@ impl Agent {
             }
             Event::InitDone => {
                 let known = std::mem::take(&mut self.known);
-                self.pods.0.lock().retain(|uid, handle| {
+                self.pods.map.lock().retain(|uid, handle| {
                     if !known.contains(uid) {
                         handle.wanted.send_modify(|wanted| wanted.gone = true);
                     }
                     true
                 });
-                if !self.listed {
-                    self.listed = true;
+                if !self.pods.listed.swap(true, Ordering::AcqRel) {
                     self.orphans(&known).await;
                 }
             }
@@ -219,7 +222,7 @@ impl Agent {
     fn apply(&mut self, pod: Pod, gone: bool, ended: &mpsc::Sender<String>) {
         let uid = pod.metadata.uid.clone().unwrap_or_default();
         let pod = Arc::new(pod);
-        let mut map = self.pods.0.lock();
+        let mut map = self.pods.map.lock();
         match map.get(&uid) {
             Some(handle) => {
                 handle.wanted.send_replace(Wanted { pod, gone });

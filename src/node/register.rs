@@ -16,6 +16,7 @@ use kube::api::{Api, Patch, PatchParams, PostParams};
 use tokio_util::sync::CancellationToken;
 
 use super::events::Recorder;
+use super::host::usage;
 use super::machine::status_time;
 use super::pressure::Observed;
 use crate::zone::ZoneRuntime;
@@ -96,18 +97,11 @@ pub fn host_addresses() -> Vec<String> {
 /// What this host has.
 pub fn host_capacity(disk: &std::path::Path) -> BTreeMap<String, String> {
     let cpus = std::thread::available_parallelism().map_or(1, usize::from);
-    let memory = std::fs::read_to_string("/proc/meminfo")
-        .ok()
-        .and_then(|text| {
-            let line = text
-                .lines()
-                .find(|line| line.starts_with("MemTotal:"))?
-                .to_owned();
-            line.split_whitespace().nth(1)?.parse::<u64>().ok()
-        })
-        .unwrap_or(1 << 20);
-    let storage =
-        rustix::fs::statvfs(disk).map_or(0, |found| found.f_blocks * found.f_frsize / 1024);
+    let memory = match usage::memory().capacity / 1024 {
+        0 => 1 << 20,
+        memory => memory,
+    };
+    let storage = usage::disk(disk).0.capacity / 1024;
     BTreeMap::from([
         ("cpu".into(), cpus.to_string()),
         ("memory".into(), format!("{memory}Ki")),

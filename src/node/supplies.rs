@@ -56,6 +56,13 @@ pub struct Amount {
     pub available: u64,
 }
 
+impl Amount {
+    /// What is in use.
+    pub fn used(self) -> u64 {
+        self.capacity.saturating_sub(self.available)
+    }
+}
+
 /// What a host has and what of it is in use, at a moment.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HostUsage {

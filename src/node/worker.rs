@@ -143,10 +143,9 @@ pub fn start(
         shared,
     };
     if let Some(message) = refused {
-        worker.hear(Told::Evicted {
-            message,
-            disrupts: false,
-        });
+        let pod = worker.wanted.borrow().pod.clone();
+        worker.event(&pod, true, "Evicted", None, &message);
+        worker.memory.fail = Some(("Evicted".into(), format!("Pod was rejected: {message}")));
     }
     tokio::spawn(async move {
         worker.run().await;

@@ -8,11 +8,12 @@ use k8s_openapi::api::core::v1::Pod;
 
 use super::{Host, process, text, uid, usage};
 use crate::node::images::Image;
-use crate::node::machine::containers;
+use crate::node::machine::{IMAGE_ID, containers};
 use crate::node::pressure::PodDisk;
 use crate::node::supplies::{Amount, Lack};
 use crate::node::zone_name;
 use crate::storage::tree_size;
+use crate::zone::Zone;
 
 /// Images are removed when the disk is fuller than this, in hundredths,
 const HIGH: u64 = 85;
@@ -31,10 +32,31 @@ fn excess(disk: Amount) -> u64 {
     }
 }
 
-/// Images that may go, the oldest first. What was loaded by hand stays: no registry would give it again.
-fn unused<'i>(images: &'i [Image], used: &BTreeSet<String>, now: Timestamp) -> Vec<&'i Image> {
+/// Images that may go, the oldest first: none that a container of `zones` runs or ran last, and none that `pods` are
+/// to run. What was loaded by hand stays: no registry would give it again.
+fn unused<'i>(
+    images: &'i [Image],
+    pods: &[Arc<Pod>],
+    zones: &[Zone],
+    now: Timestamp,
+) -> Vec<&'i Image> {
+    let processes = zones.iter().flat_map(|zone| &zone.processes);
+    let labels: BTreeSet<&String> = processes
+        .filter_map(|process| process.labels.get(IMAGE_ID))
+        .collect();
+    let mut named = BTreeSet::new();
+    for spec in pods.iter().filter_map(|pod| pod.spec.as_ref()) {
+        for (_, container) in containers(spec) {
+            // A name that is none is of no image.
+            let found = Image::named(images, text(container.image.as_ref()));
+            named.extend(found.ok().flatten().map(|image| &image.id));
+        }
+    }
     let free = |image: &&Image| {
-        image.pulled && !used.contains(&image.id) && now.duration_since(image.loaded) >= MINIMUM_AGE
+        image.pulled
+            && !named.contains(&image.id)
+            && !labels.iter().any(|label| image.has_label(label))
+            && now.duration_since(image.loaded) >= MINIMUM_AGE
     };
     let mut free: Vec<&Image> = images.iter().filter(free).collect();
     free.sort_by_key(|image| image.loaded);
@@ -64,10 +86,7 @@ impl Host {
                 empty.medium.as_deref() != Some("Memory")
             };
             if volume.empty_dir.as_ref().is_some_and(on_disk) {
-                let path = self
-                    .pod_directory(uid(pod))
-                    .join("volumes")
-                    .join(&volume.name);
+                let path = self.volume_directory(pod, &volume);
                 let size = tokio::task::spawn_blocking(move || tree_size(&path)).await;
                 disk.volumes.insert(volume.name, size.unwrap_or(0));
             }
@@ -87,22 +106,24 @@ impl Host {
             .images
             .list()
             .map_err(|error| wrong(error.to_string()))?;
-        let mut used = BTreeSet::new();
-        for spec in pods.iter().filter_map(|pod| pod.spec.as_ref()) {
-            for (_, container) in containers(spec) {
-                used.extend(self.image(&container).ok().flatten().map(|image| image.id));
-            }
-        }
+        let zones = self.runtime.list().await;
+        let zones = zones.map_err(|error| wrong(error.to_string()))?;
         let before = disk.available;
         let mut freed = 0;
-        for image in unused(&images, &used, Timestamp::now()) {
+        let mut failures = Vec::new();
+        for image in unused(&images, pods, &zones, Timestamp::now()) {
             if freed >= wanted {
-                return Ok(());
+                break;
             }
             tracing::info!(image = image.id, "an image that nobody uses makes room");
-            let removed = self.images.remove(&image.id).await;
-            removed.map_err(|error| wrong(error.to_string()))?;
+            if let Err(error) = self.images.remove(&image.id).await {
+                // Others may go all the same.
+                failures.push(error.to_string());
+            }
             freed = usage::disk(&self.data).0.available.saturating_sub(before);
+        }
+        if !failures.is_empty() {
+            return Err(wrong(failures.join("; ")));
         }
         if all || freed >= wanted {
             return Ok(());
@@ -120,8 +141,11 @@ impl Host {
 
 /// A size as upstream tells it: `9.8 GiB`.
 fn shown(bytes: u64) -> String {
-    let mut size = bytes as f64;
-    for unit in ["B", "KiB", "MiB", "GiB"] {
+    if bytes < 1024 {
+        return format!("{bytes} B");
+    }
+    let mut size = bytes as f64 / 1024.0;
+    for unit in ["KiB", "MiB", "GiB"] {
         if size < 1024.0 {
             return format!("{size:.1} {unit}");
         }
@@ -132,7 +156,12 @@ fn shown(bytes: u64) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
+    use crate::node::describe;
+    use crate::node::images::RunConfig;
+    use crate::zone::{Ending, Process, ProcessId, ZoneNetwork, ZoneState};
 
     #[test]
     fn a_disk_is_emptied_from_85_to_80_hundredths() {
@@ -145,5 +174,79 @@ mod tests {
         }
         assert_eq!(excess(Amount::default()), 0);
         assert_eq!(shown(10 << 30), "10.0 GiB");
+        assert_eq!(shown(1000), "1000 B");
+    }
+
+    #[test]
+    fn images_that_somebody_needs_stay() {
+        let at = |second| Timestamp::from_second(second).expect("a time");
+        let image = |name: &str, names: &[&str], loaded, pulled| Image {
+            id: format!("sha256:{name}"),
+            names: names
+                .iter()
+                .map(|name| format!("docker.io/library/{name}"))
+                .collect(),
+            digests: vec![format!(
+                "docker.io/library/{name}@sha256:{}",
+                "0".repeat(64)
+            )],
+            config: RunConfig::default(),
+            chains: Vec::new(),
+            size: 1,
+            loaded: at(loaded),
+            pulled,
+        };
+        let images = [
+            image("free", &["free:1"], 20, true),
+            image("older", &["older:1"], 10, true),
+            image("young", &["young:1"], 81, true),
+            image("loaded", &["loaded:1"], 10, false),
+            image("starts", &["starts:1"], 10, true),
+            image("ended", &[], 10, true),
+        ];
+        // One pod is to run an image, beside one whose name is none; the container of another ended, and is to be
+        // started again when its image has long had another name.
+        let pod: Pod = serde_json::from_value(serde_json::json!({"spec": {
+            "containers": [{"name": "c", "image": "starts:1"}, {"name": "d", "image": "NONE::"}]}}))
+        .expect("a pod");
+        let mut zone = Zone {
+            spec: describe::zone_spec(&pod, ZoneNetwork::Host, Path::new("/"), Vec::new()),
+            state: ZoneState::Running,
+            boot: None,
+            created: at(0),
+            processes: Vec::new(),
+        };
+        zone.processes.push(Process {
+            id: ProcessId {
+                name: "c".into(),
+                generation: 0,
+            },
+            labels: [(IMAGE_ID.to_owned(), images[5].label().to_owned())].into(),
+            started: at(11),
+            ended: Some(Ending {
+                code: 1,
+                signal: 0,
+                out_of_memory: false,
+                at: at(12),
+                error: None,
+            }),
+        });
+        let free = |pods: &[Arc<Pod>], zones: &[Zone]| -> Vec<String> {
+            let free = unused(&images, pods, zones, at(200));
+            free.iter().map(|image| image.id.clone()).collect()
+        };
+        assert_eq!(
+            free(&[Arc::new(pod)], &[zone]),
+            ["sha256:older", "sha256:free"]
+        );
+        assert_eq!(
+            free(&[], &[]),
+            [
+                "sha256:older",
+                "sha256:starts",
+                "sha256:ended",
+                "sha256:free"
+            ]
+        );
     }
 }

@@ -191,11 +191,8 @@ pub(super) fn limits(pod: &Pod, container: &Container) -> Limits {
         Some("Guaranteed") => -997,
         Some("BestEffort") => 1000,
         _ => {
-            let total = crate::node::register::host_capacity(std::path::Path::new("/"))
-                .get("memory")
-                .and_then(|text| text.strip_suffix("Ki")?.parse::<i64>().ok())
-                .map_or(i64::MAX, |kibi| kibi * 1024);
-            let share = i128::from(memory.unwrap_or(0)) * 1000 / i128::from(total.max(1));
+            let total = super::usage::memory().capacity.max(1);
+            let share = i128::from(memory.unwrap_or(0)) * 1000 / i128::from(total);
             (1000 - share as i32).clamp(3, 999)
         }
     };
@@ -331,11 +328,7 @@ impl Host {
             .first()
             .cloned()
             .unwrap_or_else(|| text(container.image.as_ref()).to_owned());
-        let digest = image
-            .digests
-            .first()
-            .cloned()
-            .unwrap_or_else(|| image.id.clone());
+        let digest = image.label().to_owned();
         Ok(ProcessSpec {
             id: process.clone(),
             labels: BTreeMap::from([(IMAGE.to_owned(), shown), (IMAGE_ID.to_owned(), digest)]),

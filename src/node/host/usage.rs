@@ -16,15 +16,19 @@ pub fn measure(data: &Path) -> HostUsage {
     HostUsage {
         at: Timestamp::now(),
         cpu: busy(&read("/proc/stat")),
-        memory: memory(&read("/proc/meminfo")),
+        memory: memory(),
         disk,
         inodes,
-        pids: Amount {
-            capacity: read("/proc/sys/kernel/pid_max").trim().parse().unwrap_or(0),
-            available: 0,
-        }
-        .less(threads(&read("/proc/loadavg"))),
+        pids: pids(
+            &["pid_max", "threads-max"].map(|limit| read(&format!("/proc/sys/kernel/{limit}"))),
+            &read("/proc/loadavg"),
+        ),
     }
+}
+
+/// Bytes of memory; nothing where it cannot be asked.
+pub fn memory() -> Amount {
+    meminfo(&std::fs::read_to_string("/proc/meminfo").unwrap_or_default())
 }
 
 /// Bytes and files of the file system of a path; nothing where it cannot be asked.
@@ -43,16 +47,6 @@ pub fn disk(path: &Path) -> (Amount, Amount) {
     (bytes, files)
 }
 
-impl Amount {
-    /// What is left when `used` of all is in use.
-    fn less(self, used: u64) -> Self {
-        Amount {
-            available: self.capacity.saturating_sub(used),
-            ..self
-        }
-    }
-}
-
 /// Nanoseconds that processors were not idle, by `/proc/stat`.
 fn busy(stat: &str) -> u64 {
     let line = stat.lines().find_map(|line| line.strip_prefix("cpu "));
@@ -66,7 +60,7 @@ fn busy(stat: &str) -> u64 {
 }
 
 /// Memory by `/proc/meminfo`: files that were not used lately could be taken back.
-fn memory(meminfo: &str) -> Amount {
+fn meminfo(meminfo: &str) -> Amount {
     let field = |name: &str| {
         let line = meminfo.lines().find(|line| line.starts_with(name));
         let kibi = line.and_then(|line| line.split_whitespace().nth(1)?.parse::<u64>().ok());
@@ -78,11 +72,16 @@ fn memory(meminfo: &str) -> Amount {
     }
 }
 
-/// Processes and threads, by `/proc/loadavg`.
-fn threads(loadavg: &str) -> u64 {
+/// Processes and threads, by the least of the kernel's limits and `/proc/loadavg`.
+fn pids(limits: &[String], loadavg: &str) -> Amount {
+    let limits = limits.iter().filter_map(|limit| limit.trim().parse().ok());
+    let capacity: u64 = limits.min().unwrap_or(0);
     let part = loadavg.split_whitespace().nth(3);
-    let all = part.and_then(|part| part.split_once('/')?.1.parse().ok());
-    all.unwrap_or(0)
+    let used = part.and_then(|part| part.split_once('/')?.1.parse().ok());
+    Amount {
+        capacity,
+        available: capacity.saturating_sub(used.unwrap_or(0)),
+    }
 }
 
 #[cfg(test)]
@@ -95,9 +94,15 @@ mod tests {
         assert_eq!(busy(stat), 25 * TICK);
         let meminfo =
             "MemTotal: 1000 kB\nMemFree: 300 kB\nInactive: 900 kB\nInactive(file): 200 kB\n";
-        let memory = memory(meminfo);
+        let memory = super::meminfo(meminfo);
         assert_eq!((memory.capacity, memory.available), (1000 << 10, 500 << 10));
-        assert_eq!(threads("0.20 0.18 0.12 1/80 11206"), 80);
-        assert_eq!((busy(""), threads("")), (0, 0));
+        let pids = |limits: [&str; 2]| {
+            let limits = limits.map(str::to_owned);
+            let pids = super::pids(&limits, "0.20 0.18 0.12 1/80 11206");
+            (pids.capacity, pids.used())
+        };
+        assert_eq!(pids(["4000\n", "3000\n"]), (3000, 80));
+        assert_eq!(pids(["4000\n", ""]), (4000, 80));
+        assert_eq!((busy(""), pids(["", ""])), (0, (0, 0)));
     }
 }

@@ -180,7 +180,7 @@ fn of_secret(secret: Secret) -> BTreeMap<String, Vec<u8>> {
 
 impl Host {
     /// Where a volume is: what comes from the API where it is only read.
-    fn volume_directory(&self, pod: &Pod, volume: &Volume) -> PathBuf {
+    pub(super) fn volume_directory(&self, pod: &Pod, volume: &Volume) -> PathBuf {
         let above = match volume.empty_dir {
             Some(_) => self.writable(uid(pod)),
             None => self.pod_directory(uid(pod)),

@@ -60,6 +60,44 @@ pub struct Image {
     pub pulled: bool,
 }
 
+impl Image {
+    /// The one of `list` with this name, digest or id.
+    ///
+    /// # Errors
+    /// [`ImageError::Name`]
+    pub fn named<'i>(list: &'i [Image], name: &str) -> Result<Option<&'i Image>, ImageError> {
+        let by_id = |image: &&Image| {
+            image.id == name
+                || image
+                    .id
+                    .strip_prefix("sha256:")
+                    .is_some_and(|id| name.len() >= 12 && id.starts_with(name))
+        };
+        match Reference::parse(name) {
+            Ok(reference) => {
+                let full = reference.to_string();
+                let digest = reference.by_digest();
+                let named = list.iter().find(|image| match &digest {
+                    Some(digest) => image.digests.contains(digest),
+                    None => image.names.contains(&full),
+                });
+                Ok(named.or_else(|| list.iter().find(by_id)))
+            }
+            Err(error) => list.iter().find(by_id).map(Some).ok_or(error),
+        }
+    }
+
+    /// What containers that run it are labelled with, [`IMAGE_ID`](super::machine::IMAGE_ID).
+    pub fn label(&self) -> &str {
+        self.digests.first().unwrap_or(&self.id)
+    }
+
+    /// Whether this is what a container with such a label runs.
+    pub fn has_label(&self, label: &str) -> bool {
+        self.id == label || self.digests.iter().any(|digest| digest == label)
+    }
+}
+
 /// Why something cannot be done with an image.
 #[derive(Debug, thiserror::Error)]
 pub enum ImageError {
@@ -150,33 +188,7 @@ impl Images {
     /// # Errors
     /// [`ImageError::Name`], [`ImageError::File`].
     pub fn find(&self, name: &str) -> Result<Option<Image>, ImageError> {
-        let reference = Reference::parse(name);
-        let list = self.list()?;
-        let by_id = |image: &&Image| {
-            image.id == name
-                || image
-                    .id
-                    .strip_prefix("sha256:")
-                    .is_some_and(|id| name.len() >= 12 && id.starts_with(name))
-        };
-        match reference {
-            Ok(reference) => {
-                let full = reference.to_string();
-                let digest = reference.by_digest();
-                Ok(list
-                    .iter()
-                    .find(|image| match &digest {
-                        Some(digest) => image.digests.contains(digest),
-                        None => image.names.contains(&full),
-                    })
-                    .or_else(|| list.iter().find(by_id))
-                    .cloned())
-            }
-            Err(error) => match list.iter().find(by_id) {
-                Some(image) => Ok(Some(image.clone())),
-                None => Err(error),
-            },
-        }
+        Ok(Image::named(&self.list()?, name)?.cloned())
     }
 
     fn record(&self, image: &Image) -> PathBuf {
@@ -220,7 +232,8 @@ impl Images {
         })
     }
 
-    /// Removes an image and the layers that no other has. Running containers keep what they mounted.
+    /// Removes an image and the layers that no other has. It must not be one that a container still runs: layers in
+    /// directories are taken from under it.
     ///
     /// # Errors
     /// [`ImageError::Absent`] and what storage says.

@@ -10,7 +10,7 @@ use k8s_openapi::api::core::v1::Pod;
 use serde_json::{Value, json};
 
 use super::{Kubelet, zone_name};
-use crate::node::supplies::{Amount, HostUsage};
+use crate::node::supplies::HostUsage;
 use crate::zone::{ProcessId, Usage, ZoneUsage};
 
 /// A pod and what it uses.
@@ -51,20 +51,19 @@ impl Kubelet {
         all
     }
 
-    /// The node's own use: the host's, or what its pods use together where there is none.
+    /// The node's own use: the host's, or what its pods use together where there is none or it cannot be asked.
     fn node_usage(&self, pods: &[Used]) -> (Timestamp, Usage, Option<HostUsage>) {
         match self.supplies.host() {
-            Some(host) => {
-                let used = host.memory.capacity.saturating_sub(host.memory.available);
+            Some(host) if host.memory.capacity > 0 => {
                 let usage = Usage {
                     cpu: host.cpu,
-                    memory: used,
-                    working_set: used,
-                    pids: host.pids.capacity.saturating_sub(host.pids.available),
+                    memory: host.memory.used(),
+                    working_set: host.memory.used(),
+                    pids: host.pids.used(),
                 };
                 (host.at, usage, Some(host))
             }
-            None => {
+            host => {
                 let mut sum = Usage::default();
                 for used in pods {
                     sum.cpu += used.usage.total.cpu;
@@ -72,7 +71,7 @@ impl Kubelet {
                     sum.working_set += used.usage.total.working_set;
                     sum.pids += used.usage.total.pids;
                 }
-                (Timestamp::now(), sum, None)
+                (Timestamp::now(), sum, host)
             }
         }
     }
@@ -114,19 +113,21 @@ impl Kubelet {
         let mut whole = json!({"nodeName": self.node, "cpu": cpu, "memory": memory});
         if let Some(host) = host {
             let time = print(host.at);
-            let used = |of: Amount| of.capacity.saturating_sub(of.available);
-            whole["memory"]["availableBytes"] = json!(host.memory.available);
+            if host.memory.capacity > 0 {
+                whole["memory"]["availableBytes"] = json!(host.memory.available);
+            }
             let disk = json!({
                 "time": time,
                 "availableBytes": host.disk.available, "capacityBytes": host.disk.capacity,
-                "usedBytes": used(host.disk),
+                "usedBytes": host.disk.used(),
                 "inodesFree": host.inodes.available, "inodes": host.inodes.capacity,
-                "inodesUsed": used(host.inodes),
+                "inodesUsed": host.inodes.used(),
             });
             whole["fs"] = disk.clone();
             whole["runtime"] = json!({"imageFs": disk.clone(), "containerFs": disk});
-            whole["rlimit"] =
-                json!({"time": time, "maxpid": host.pids.capacity, "curproc": used(host.pids)});
+            if host.pids.capacity > 0 {
+                whole["rlimit"] = json!({"time": time, "maxpid": host.pids.capacity, "curproc": host.pids.used()});
+            }
         }
         json!({"node": whole, "pods": pods})
     }

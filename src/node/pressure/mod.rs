@@ -5,7 +5,7 @@ mod keep;
 #[cfg(test)]
 mod tests;
 
-use std::cmp::{Ordering, Reverse};
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
@@ -14,7 +14,9 @@ use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{Container, Pod};
 
 use super::supplies::{Amount, HostUsage};
+use crate::meta::amounts::{Amounts, Side};
 use crate::meta::quantity::{Form, Quantity};
+use crate::schema::json;
 
 pub use keep::{Observed, keep};
 
@@ -78,19 +80,23 @@ impl Signal {
         }
     }
 
-    fn shown(self, amount: u64) -> String {
-        let form = match self {
+    /// How what is left of it is told.
+    fn form(self) -> Form {
+        match self {
             Signal::Pids | Signal::Inodes | Signal::ImageInodes => Form::Decimal,
             _ => Form::Binary,
-        };
-        Quantity::units(i64::try_from(amount).unwrap_or(i64::MAX), form).to_string()
+        }
     }
+}
+
+fn units(amount: u64, form: Form) -> Quantity {
+    Quantity::units(i64::try_from(amount).unwrap_or(i64::MAX), form)
 }
 
 /// How little may be left.
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Limit {
-    Amount(u64),
+    Amount(Quantity),
     /// Hundredths of all.
     Percent(f64),
 }
@@ -102,7 +108,10 @@ pub struct Thresholds(Vec<(Signal, Limit)>);
 impl Default for Thresholds {
     fn default() -> Self {
         Thresholds(vec![
-            (Signal::Memory, Limit::Amount(100 << 20)),
+            (
+                Signal::Memory,
+                Limit::Amount(units(100 << 20, Form::Binary)),
+            ),
             (Signal::Disk, Limit::Percent(10.0)),
             (Signal::Inodes, Limit::Percent(5.0)),
             (Signal::ImageDisk, Limit::Percent(15.0)),
@@ -115,12 +124,16 @@ impl FromStr for Thresholds {
     type Err = String;
     fn from_str(text: &str) -> Result<Self, String> {
         let parts = text.split(',').filter(|part| !part.is_empty());
-        let one = |part: &str| {
+        let one = |part: &str| -> Result<Option<(Signal, Limit)>, String> {
             let (name, limit) = part
                 .split_once('<')
                 .ok_or_else(|| format!("{part:?} is not SIGNAL<QUANTITY or SIGNAL<PERCENT%"))?;
             let signal = Signal::ALL.into_iter().find(|(_, own)| *own == name);
             let (signal, _) = signal.ok_or_else(|| format!("there is no signal {name:?}"))?;
+            if matches!(limit, "0%" | "100%") {
+                // The words for no threshold.
+                return Ok(None);
+            }
             let limit = match limit.strip_suffix('%') {
                 Some(percent) => percent
                     .parse()
@@ -129,14 +142,14 @@ impl FromStr for Thresholds {
                     .map(Limit::Percent),
                 None => Quantity::parse(limit)
                     .ok()
-                    .and_then(|limit| u64::try_from(limit.value()).ok())
+                    .filter(|limit| limit.sign() >= 0)
                     .map(Limit::Amount),
             };
             let limit = limit.ok_or_else(|| format!("{part:?} names no amount"))?;
-            Ok((signal, limit))
+            Ok(Some((signal, limit)))
         };
         parts
-            .map(one)
+            .filter_map(|part| one(part).transpose())
             .collect::<Result<_, String>>()
             .map(Thresholds)
     }
@@ -150,7 +163,7 @@ impl fmt::Display for Thresholds {
             write!(f, "{comma}{}<", name.map_or("", |(_, name)| name))?;
             match limit {
                 Limit::Percent(percent) => write!(f, "{percent}%")?,
-                Limit::Amount(amount) => f.write_str(&signal.shown(*amount))?,
+                Limit::Amount(amount) => write!(f, "{amount}")?,
             }
         }
         Ok(())
@@ -163,9 +176,9 @@ pub struct Met {
     /// Of what.
     pub signal: Signal,
     /// How little may be left.
-    pub limit: u64,
+    pub limit: Quantity,
     /// How little is.
-    pub available: u64,
+    pub available: Quantity,
 }
 
 impl Thresholds {
@@ -178,12 +191,16 @@ impl Thresholds {
                 let amount = signal.of(host);
                 let limit = match limit {
                     Limit::Amount(amount) => *amount,
-                    Limit::Percent(percent) => (amount.capacity as f64 * percent / 100.0) as u64,
+                    Limit::Percent(percent) => {
+                        let part = amount.capacity as f64 * percent / 100.0;
+                        units(part as u64, Form::Binary)
+                    }
                 };
-                (amount.capacity > 0 && amount.available < limit).then_some(Met {
+                let available = units(amount.available, signal.form());
+                (amount.capacity > 0 && available < limit).then_some(Met {
                     signal: *signal,
                     limit,
-                    available: amount.available,
+                    available,
                 })
             })
             .collect();
@@ -214,7 +231,7 @@ pub struct PodUse {
     /// Processes.
     pub pids: u64,
     /// Memory of each container.
-    pub containers: Vec<(String, u64)>,
+    pub containers: BTreeMap<String, u64>,
     /// What is on disk.
     pub disk: PodDisk,
 }
@@ -246,61 +263,57 @@ fn critical(pod: &Pod) -> bool {
     priority(pod) >= CRITICAL
 }
 
-fn quantity(container: &Container, limits: bool, resource: &str) -> u64 {
-    let resources = container.resources.as_ref();
-    let map = resources.and_then(|own| match limits {
-        true => own.limits.as_ref(),
-        false => own.requests.as_ref(),
+/// What a container asks for (`Requests`) or may have (`Limits`) of a resource.
+fn quantity(container: &Container, side: Side, resource: &str) -> Option<Quantity> {
+    let resources = container.resources.as_ref()?;
+    let map = match side {
+        Side::Limits => resources.limits.as_ref(),
+        Side::Requests => resources.requests.as_ref(),
+    };
+    Quantity::parse(&map?.get(resource)?.0).ok()
+}
+
+/// What a pod asks for or may have of a resource altogether, with its overhead; nothing if it does not say.
+fn together(pod: &Pod, side: Side, resource: &str) -> Option<Quantity> {
+    let spec = serde_json::to_vec(pod.spec.as_ref()?).ok()?;
+    let spec = json::parse(&spec).ok()?.value;
+    let amount = *Amounts::pod(&spec, side).0.get(resource)?;
+    let overhead = match amount.sign() {
+        0 => Quantity::default(),
+        _ => Amounts::read(spec.at("overhead")).get(resource),
+    };
+    Some(amount + overhead)
+}
+
+/// By what the pods that go are chosen, the smallest first: who uses more than it asked for, of those the less
+/// important, of those who exceeds its request by most. A pod whose use is not known goes before its like. Of inodes
+/// nobody asks for any, and who has most on disk is taken to have most of them.
+fn rank(signal: Signal, (pod, used): (&Pod, Option<&PodUse>)) -> impl Ord + use<> {
+    let asked = |resource| {
+        let asked = together(pod, Side::Requests, resource);
+        i128::from(asked.map_or(0, |asked| asked.value()))
+    };
+    let over = used.map(|used| match signal {
+        Signal::Memory => i128::from(used.memory) - asked("memory"),
+        Signal::Pids => i128::from(used.pids),
+        Signal::Disk | Signal::ImageDisk => {
+            i128::from(used.disk.sum()) - asked("ephemeral-storage")
+        }
+        Signal::Inodes | Signal::ImageInodes => i128::from(used.disk.sum()),
     });
-    let text = map.and_then(|map| map.get(resource));
-    let value = text.and_then(|text| Quantity::parse(&text.0).ok());
-    value.map_or(0, |value| u64::try_from(value.value()).unwrap_or(0))
-}
-
-/// What a pod asks for: its containers and sidecars together, or the largest of its init containers.
-fn request(pod: &Pod, resource: &str) -> u64 {
-    let Some(spec) = &pod.spec else { return 0 };
-    let init = || spec.init_containers.iter().flatten();
-    let sidecar = |one: &&Container| one.restart_policy.as_deref() == Some("Always");
-    let of = |one: &Container| quantity(one, false, resource);
-    let together: u64 = spec
-        .containers
-        .iter()
-        .chain(init().filter(sidecar))
-        .map(of)
-        .sum();
-    let largest = init().filter(|one| !sidecar(one)).map(of).max();
-    together.max(largest.unwrap_or(0))
-}
-
-/// Who goes first when a resource is short: who uses more than it asked for, of those the less important, of those
-/// who exceeds its request by most. A pod whose use is not known goes before all others.
-fn order(signal: Signal, a: (&Pod, Option<&PodUse>), b: (&Pod, Option<&PodUse>)) -> Ordering {
-    let over = |(pod, used): (&Pod, Option<&PodUse>)| {
-        let (used, asked) = match signal {
-            Signal::Memory => (used?.memory, request(pod, "memory")),
-            Signal::Pids => (used?.pids, 0),
-            _ => (used?.disk.sum(), request(pod, "ephemeral-storage")),
-        };
-        Some(i128::from(used) - i128::from(asked))
+    let unknown = over.is_none();
+    let first = match signal {
+        Signal::Pids => (false, false),
+        _ => (unknown, over.is_some_and(|over| over > 0)),
     };
-    let key = |of: (&Pod, Option<&PodUse>)| {
-        let over = over(of);
-        let exceeds = signal != Signal::Pids && over.is_some_and(|over| over > 0);
-        let unknown = over.is_none();
-        (Reverse((unknown, exceeds)), priority(of.0), Reverse(over))
-    };
-    key(a).cmp(&key(b))
+    (Reverse(first), priority(pod), Reverse((unknown, over)))
 }
 
 /// Who has to go, and why: the place of the pod among `pods`.
 pub fn victim(met: &[Met], pods: &[(&Pod, Option<&PodUse>)]) -> Option<(usize, String)> {
     let first = met.first()?;
-    let mut candidates: Vec<usize> = (0..pods.len())
-        .filter(|at| !critical(pods[*at].0))
-        .collect();
-    candidates.sort_by(|a, b| order(first.signal, pods[*a], pods[*b]));
-    let chosen = *candidates.first()?;
+    let candidates = (0..pods.len()).filter(|at| !critical(pods[*at].0));
+    let chosen = candidates.min_by_key(|at| rank(first.signal, pods[*at]))?;
     Some((chosen, message(first, pods[chosen])))
 }
 
@@ -308,52 +321,45 @@ fn message(met: &Met, (pod, used): (&Pod, Option<&PodUse>)) -> String {
     let resource = met.signal.resource();
     let mut text = format!(
         "The node was low on resource: {resource}. Threshold quantity: {}, available: {}. ",
-        met.signal.shown(met.limit),
-        // Memory and disk are told as the kernel counts them, in kibibytes.
-        match met.signal.resource() {
-            "memory" | "ephemeral-storage" => format!("{}Ki", met.available / 1024),
-            _ => met.signal.shown(met.available),
-        }
+        met.limit, met.available
     );
-    let spec = pod.spec.clone().unwrap_or_default();
-    let init = spec.init_containers.unwrap_or_default();
-    let empty = PodUse::default();
-    let used = used.unwrap_or(&empty);
-    let amounts: Vec<(&String, u64)> = match resource {
-        "memory" => used
-            .containers
-            .iter()
-            .map(|(name, used)| (name, *used))
-            .collect(),
-        "ephemeral-storage" => used
-            .disk
-            .containers
-            .iter()
-            .map(|(name, used)| (name, *used))
-            .collect(),
-        _ => Vec::new(),
+    let (Some(spec), Some(used)) = (&pod.spec, used) else {
+        return text;
+    };
+    let mut larger = |what: &str, name: &str, amount: u64, asked: Option<Quantity>| {
+        text.push_str(&format!(
+            "{what} {name} was using {}, request is {}, has larger consumption of {resource}. ",
+            units(amount, Form::Binary),
+            asked.unwrap_or_default(),
+        ));
+    };
+    let whole = spec
+        .resources
+        .as_ref()
+        .and_then(|own| own.requests.as_ref());
+    if let Some(asked) = whole
+        .and_then(|map| map.get(resource))
+        .filter(|_| resource == "memory")
+    {
+        let name = pod.metadata.name.as_deref().unwrap_or_default();
+        larger("Pod", name, used.memory, Quantity::parse(&asked.0).ok());
+    }
+    let amounts = match resource {
+        "memory" => &used.containers,
+        "ephemeral-storage" => &used.disk.containers,
+        _ => return text,
     };
     for (name, amount) in amounts {
-        let Some(container) = spec
+        let mut containers = spec
             .containers
             .iter()
-            .chain(&init)
-            .find(|one| one.name == *name)
-        else {
+            .chain(spec.init_containers.iter().flatten());
+        let Some(container) = containers.find(|one| one.name == *name) else {
             continue;
         };
-        let asked = quantity(container, false, resource);
-        if amount > asked {
-            let given = container
-                .resources
-                .as_ref()
-                .and_then(|own| own.requests.as_ref());
-            let given = given.and_then(|map| map.get(resource));
-            text.push_str(&format!(
-                "Container {name} was using {}, request is {}, has larger consumption of {resource}. ",
-                Signal::Memory.shown(amount),
-                given.map_or("0", |given| given.0.as_str()),
-            ));
+        let asked = quantity(container, Side::Requests, resource);
+        if units(*amount, Form::Binary) > asked.unwrap_or_default() {
+            larger("Container", name, *amount, asked);
         }
     }
     text
@@ -368,7 +374,8 @@ pub fn limits_disk(pod: &Pod) -> bool {
         .containers
         .iter()
         .chain(spec.init_containers.iter().flatten());
-    sized.next().is_some() || containers.any(|one| quantity(one, true, "ephemeral-storage") > 0)
+    let limit = |one: &Container| quantity(one, Side::Limits, "ephemeral-storage");
+    sized.next().is_some() || containers.any(|one| limit(one).is_some())
 }
 
 /// Why a pod that has so much on disk has to go, if it does.
@@ -385,35 +392,32 @@ pub fn exceeds(pod: &Pod, disk: &PodDisk) -> Option<String> {
             .size_limit
             .as_ref()
             .filter(|_| empty.medium.as_deref() != Some("Memory"));
-        let Some(limit) = limit else { continue };
-        let most = Quantity::parse(&limit.0).map_or(0, |limit| limit.value());
+        let limit = limit.and_then(|limit| Quantity::parse(&limit.0).ok());
+        let Some(limit) = limit.filter(|limit| limit.sign() > 0) else {
+            continue;
+        };
         let used = disk.volumes.get(&volume.name).copied().unwrap_or(0);
-        if most > 0 && used > most as u64 {
+        if units(used, Form::Binary) > limit {
+            let name = &volume.name;
             return Some(format!(
-                "Usage of EmptyDir volume {:?} exceeds the limit {:?}. ",
-                volume.name, limit.0
+                "Usage of EmptyDir volume {name:?} exceeds the limit \"{limit}\". "
             ));
         }
     }
-    let limit = |one: &Container| quantity(one, true, "ephemeral-storage");
-    let total: u64 = spec.containers.iter().map(limit).sum();
-    let all = spec.containers.iter().all(|one| limit(one) > 0);
-    if all && total > 0 && disk.sum() > total {
+    let whole = together(pod, Side::Limits, "ephemeral-storage");
+    if let Some(limit) = whole.filter(|limit| units(disk.sum(), Form::Binary) > *limit) {
         return Some(format!(
-            "Pod ephemeral local storage usage exceeds the total limit of containers {}. ",
-            Signal::Disk.shown(total)
+            "Pod ephemeral local storage usage exceeds the total limit of containers {limit}. "
         ));
     }
     let sidecars = spec.init_containers.iter().flatten();
     let sidecars = sidecars.filter(|one| one.restart_policy.as_deref() == Some("Always"));
     spec.containers.iter().chain(sidecars).find_map(|one| {
-        let used = disk.containers.get(&one.name).copied().unwrap_or(0);
-        (limit(one) > 0 && used > limit(one)).then(|| {
-            format!(
-                "Container {} exceeded its local ephemeral storage limit {:?}. ",
-                one.name,
-                Signal::Disk.shown(limit(one))
-            )
+        let limit = quantity(one, Side::Limits, "ephemeral-storage")?;
+        let used = units(disk.containers.get(&one.name).copied()?, Form::Binary);
+        (limit.sign() > 0 && used > limit).then(|| {
+            let name = &one.name;
+            format!("Container {name} exceeded its local ephemeral storage limit \"{limit}\". ")
         })
     })
 }
@@ -435,8 +439,14 @@ pub fn refuses(conditions: &[&str], pod: &Pod) -> Option<String> {
         let tolerates = tolerations.any(|one| {
             let key = one.key.as_deref().unwrap_or_default();
             let effect = one.effect.as_deref().unwrap_or_default();
-            let all = key.is_empty() && one.operator.as_deref() == Some("Exists");
-            (all || key == "node.kubernetes.io/memory-pressure")
+            let value = one.value.as_deref().unwrap_or_default();
+            let bears = match one.operator.as_deref().unwrap_or_default() {
+                "Exists" => true,
+                "" | "Equal" => value.is_empty(),
+                _ => false,
+            };
+            bears
+                && matches!(key, "" | "node.kubernetes.io/memory-pressure")
                 && matches!(effect, "" | "NoSchedule")
         });
         if class != Some("BestEffort") || tolerates {

@@ -48,6 +48,23 @@ fn thresholds_are_read_and_met() {
     );
     let pids: Thresholds = "pid.available<10".parse().expect("thresholds");
     assert_eq!(pids.met(&host(1, 1, 9))[0].signal, Signal::Pids);
+    // By these words there is no threshold.
+    let none: Thresholds = "memory.available<100%,nodefs.available<0%"
+        .parse()
+        .expect("thresholds");
+    assert_eq!(none.met(&host(1, 1, 1)), []);
+    // What cannot be measured is not short of anything.
+    let unmeasured = HostUsage {
+        memory: Amount::default(),
+        disk: Amount::default(),
+        inodes: Amount::default(),
+        pids: Amount::default(),
+        ..host(0, 0, 0)
+    };
+    let all: Thresholds = "memory.available<1Ti,nodefs.available<99%,pid.available<9"
+        .parse()
+        .expect("thresholds");
+    assert_eq!(all.met(&unmeasured), []);
     let mut last = BTreeMap::new();
     let at = |second| Timestamp::from_second(second).expect("a time");
     let met = thresholds.met(&host(1, 500 << 20, 1));
@@ -70,7 +87,7 @@ fn who_exceeds_its_request_goes_first_and_is_told_why() {
     };
     let used = |memory: u64| PodUse {
         memory: memory << 20,
-        containers: vec![("c".into(), memory << 20)],
+        containers: [("c".into(), memory << 20)].into(),
         ..PodUse::default()
     };
     let pods = [
@@ -95,8 +112,35 @@ fn who_exceeds_its_request_goes_first_and_is_told_why() {
     assert_eq!(went, ["more", "over", "important", "within"]);
     assert_eq!(
         told[0],
-        "The node was low on resource: memory. Threshold quantity: 100Mi, available: 51200Ki. Container c was using 40Mi, request is 10Mi, has larger consumption of memory. "
+        "The node was low on resource: memory. Threshold quantity: 100Mi, available: 50Mi. Container c was using 40Mi, request is 10Mi, has larger consumption of memory. "
     );
+    // Of processes, who matters less goes first, whatever is known of it.
+    let pids: Thresholds = "pid.available<10".parse().expect("thresholds");
+    let met = pids.met(&host(1, 1, 9));
+    let used = |pids| {
+        Some(PodUse {
+            pids,
+            ..PodUse::default()
+        })
+    };
+    let (low, high) = (&pods[0].0, &pods[3].0);
+    for (uses, goes) in [
+        ([(low, used(1)), (high, None)], 0),
+        ([(low, used(1)), (low, None)], 1),
+        ([(low, used(1)), (low, used(2))], 1),
+    ] {
+        let uses: Vec<_> = uses
+            .iter()
+            .map(|(pod, used)| (*pod, used.as_ref()))
+            .collect();
+        let (at, message) = victim(&met, &uses).expect("one goes");
+        assert_eq!(at, goes);
+        assert_eq!(
+            message,
+            "The node was low on resource: pids. Threshold quantity: 10, available: 9. "
+        );
+    }
+    let met = Thresholds::default().met(&host(50 << 20, 500 << 20, 1));
     let unknown = [(&pods[2].0, pods[2].1.as_ref()), (&pods[0].0, None)];
     assert_eq!(victim(&met, &unknown).map(|(at, _)| at), Some(1));
 }
@@ -125,6 +169,32 @@ fn limits_on_disk_are_kept() {
         assert_eq!(exceeds(&pod, &disk).as_deref(), expected);
     }
     assert!(!limits_disk(&Pod::default()));
+    // A limit of one container is the pod's; an init container counts where it needs more.
+    let of = |init: &str| {
+        self::pod(serde_json::json!({"spec": {
+            "initContainers": [{"name": "i", "resources": {"limits": {"ephemeral-storage": init}}}],
+            "containers": [{"name": "c", "resources": {"limits": {"ephemeral-storage": "5M"}}}, {"name": "d"}]}}))
+    };
+    let disk = |c: u64, d: u64| PodDisk {
+        containers: [("c".to_owned(), c), ("d".to_owned(), d)].into(),
+        ..PodDisk::default()
+    };
+    for (init, disk, expected) in [
+        ("1", disk(5_000_000, 0), None),
+        (
+            "1",
+            disk(0, 5_000_001),
+            Some("Pod ephemeral local storage usage exceeds the total limit of containers 5M. "),
+        ),
+        ("7M", disk(0, 5_000_001), None),
+        (
+            "7M",
+            disk(5_000_001, 0),
+            Some("Container c exceeded its local ephemeral storage limit \"5M\". "),
+        ),
+    ] {
+        assert_eq!(exceeds(&of(init), &disk).as_deref(), expected, "{init}");
+    }
 }
 
 #[test]
@@ -145,6 +215,20 @@ fn a_node_under_pressure_takes_few() {
             false,
         ),
         (&["MemoryPressure"], of("BestEffort", 0, tolerates), true),
+        (
+            &["MemoryPressure"],
+            of(
+                "BestEffort",
+                0,
+                serde_json::json!([{"key": "node.kubernetes.io/memory-pressure", "value": "x"}]),
+            ),
+            false,
+        ),
+        (
+            &["MemoryPressure"],
+            of("BestEffort", 0, serde_json::json!([{"operator": "Exists"}])),
+            true,
+        ),
         (&["MemoryPressure"], of("Burstable", 0, none.clone()), true),
         (
             &["DiskPressure", "MemoryPressure"],
