@@ -603,10 +603,6 @@ impl Worker {
                 &format!("Error: {}", lack.message),
             );
             let again = Timestamp::now() + SignedDuration::from_secs(10);
-            worker
-                .memory
-                .images
-                .insert(id.name.clone(), ImageState::Ready);
             worker.memory.blocked.insert(
                 id.name.clone(),
                 Blocked {

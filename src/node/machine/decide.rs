@@ -516,6 +516,16 @@ impl<'a> Look<'a> {
                 return self.wake(self.now + left);
             }
         }
+        if let Some(blocked) = self.memory.blocked.get(name) {
+            let again = blocked.again;
+            self.waiting.insert(
+                name.clone(),
+                (blocked.reason.clone(), Some(blocked.message.clone())),
+            );
+            if again > self.now {
+                return self.wake(again);
+            }
+        }
         match self.memory.images.get(name) {
             Some(ImageState::Ready) => {}
             Some(ImageState::Pulling) => return,
@@ -536,16 +546,6 @@ impl<'a> Look<'a> {
             None => {
                 self.memory.images.insert(name.clone(), ImageState::Pulling);
                 return self.decision.actions.push(Action::Pull(name.clone()));
-            }
-        }
-        if let Some(blocked) = self.memory.blocked.get(name) {
-            let again = blocked.again;
-            self.waiting.insert(
-                name.clone(),
-                (blocked.reason.clone(), Some(blocked.message.clone())),
-            );
-            if again > self.now {
-                return self.wake(again);
             }
         }
         if let Standing::Ended(_, at) = standing {

@@ -556,3 +556,26 @@ fn images_that_cannot_be_had_are_waited_for() {
     host.settle();
     assert_eq!(host.running(), ["a/1"]);
 }
+
+#[test]
+fn what_cannot_be_started_asks_for_its_image_again() {
+    let mut host = Host::new(one("Always"));
+    host.settle();
+    host.exit("a", 0);
+    let again = host.now + SignedDuration::from_secs(10);
+    host.memory.blocked.insert(
+        "a".into(),
+        Blocked {
+            reason: "CreateContainerError".into(),
+            message: "image \"i\" is gone".into(),
+            again,
+        },
+    );
+    assert_eq!(host.settle(), Some(again));
+    assert_eq!(host.waiting("a"), "CreateContainerError");
+    host.pass(10);
+    let decision = decide(&host.pod, host.zone.as_ref(), &mut host.memory, host.now);
+    assert_eq!(decision.actions, [Action::Pull("a".into())]);
+    host.memory.last = decision.status;
+    assert_eq!(host.waiting("a"), "CreateContainerError");
+}
