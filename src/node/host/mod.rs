@@ -6,6 +6,7 @@
 //! ```
 
 mod collect;
+mod content;
 mod environment;
 mod files;
 mod probe;

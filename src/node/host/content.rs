@@ -1,0 +1,442 @@
+//! What volumes that come from the API (configMap, secret, projected, downwardAPI) hold.
+//!
+//! It changes all at once: files are links to `..data/FILE`, `..data` is a link to a directory of one version, and a new
+//! version is one rename.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::os::unix::fs::{PermissionsExt as _, symlink};
+use std::path::{Component, Path};
+
+use jiff::Timestamp;
+use k8s_openapi::NamespaceResourceScope;
+use k8s_openapi::api::authentication::v1::{BoundObjectReference, TokenRequest, TokenRequestSpec};
+use k8s_openapi::api::core::v1::{
+    ConfigMap, ConfigMapProjection, DownwardAPIProjection, DownwardAPIVolumeFile, KeyToPath, Pod,
+    Secret, SecretProjection, ServiceAccount, ServiceAccountTokenProjection, Volume,
+    VolumeProjection,
+};
+use kube::api::{Api, PostParams};
+
+use super::{Host, text};
+
+/// The content of a volume: files by path, each with its mode.
+pub(super) type Files = BTreeMap<String, (Vec<u8>, u32)>;
+
+/// A path in a volume, which never leads out of it.
+fn checked(path: &str) -> Result<&str, String> {
+    let fine = !path.is_empty()
+        && Path::new(path)
+            .components()
+            .all(|part| matches!(part, Component::Normal(_)))
+        && !path.starts_with("..");
+    match fine {
+        true => Ok(path),
+        false => Err(format!("invalid path: {path:?}")),
+    }
+}
+
+/// Replaces what a volume holds, if it is something else. `group` may read everything.
+pub(super) fn write(directory: &Path, files: &Files, group: Option<u32>) -> io::Result<()> {
+    std::fs::create_dir_all(directory)?;
+    let data = directory.join("..data");
+    if holds(&data, files) {
+        return Ok(());
+    }
+    let stamp = Timestamp::now()
+        .strftime("..%Y_%m_%d_%H_%M_%S.%f")
+        .to_string();
+    let version = directory.join(&stamp);
+    let _ = std::fs::remove_dir_all(&version);
+    std::fs::create_dir(&version)?;
+    std::fs::set_permissions(&version, std::fs::Permissions::from_mode(0o755))?;
+    let owner = |path: &Path| -> io::Result<()> {
+        match group {
+            Some(group) => std::os::unix::fs::chown(path, None, Some(group)),
+            None => Ok(()),
+        }
+    };
+    owner(&version)?;
+    for (path, (content, mode)) in files {
+        let whole = version.join(path);
+        if let Some(parent) = whole.parent() {
+            std::fs::create_dir_all(parent)?;
+        }
+        std::fs::write(&whole, content)?;
+        owner(&whole)?;
+        let mode = if group.is_some() { mode | 0o440 } else { *mode };
+        std::fs::set_permissions(&whole, std::fs::Permissions::from_mode(mode))?;
+    }
+    let before = std::fs::read_link(&data).ok();
+    let link = directory.join("..data_tmp");
+    let _ = std::fs::remove_file(&link);
+    symlink(&stamp, &link)?;
+    std::fs::rename(&link, &data)?;
+    let tops: std::collections::BTreeSet<&str> = files
+        .keys()
+        .filter_map(|path| path.split('/').next())
+        .collect();
+    for top in &tops {
+        let shown = directory.join(top);
+        if std::fs::symlink_metadata(&shown).is_err() {
+            symlink(Path::new("..data").join(top), shown)?;
+        }
+    }
+    for entry in std::fs::read_dir(directory)?.flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        if !name.starts_with("..") && !tops.contains(name.as_str()) {
+            std::fs::remove_file(entry.path())?;
+        }
+    }
+    if let Some(before) = before {
+        let _ = std::fs::remove_dir_all(directory.join(before));
+    }
+    Ok(())
+}
+
+/// Whether a version holds just these files.
+fn holds(data: &Path, files: &Files) -> bool {
+    if !data.exists() {
+        return false;
+    }
+    let mut count = 0;
+    let mut left = vec![data.to_owned()];
+    while let Some(path) = left.pop() {
+        for entry in std::fs::read_dir(path).into_iter().flatten().flatten() {
+            match entry.file_type() {
+                Ok(kind) if kind.is_dir() => left.push(entry.path()),
+                _ => count += 1,
+            }
+        }
+    }
+    count == files.len()
+        && files.iter().all(|(path, (content, _))| {
+            std::fs::read(data.join(path)).is_ok_and(|found| found == *content)
+        })
+}
+
+/// The keys that a volume shows, under the paths that it gives them.
+fn chosen(
+    values: BTreeMap<String, Vec<u8>>,
+    items: Option<&Vec<KeyToPath>>,
+    mode: i32,
+    optional: bool,
+    missing: &str,
+) -> Result<Files, String> {
+    let Some(items) = items.filter(|items| !items.is_empty()) else {
+        return values
+            .into_iter()
+            .map(|(key, value)| Ok((checked(&key)?.to_owned(), (value, mode as u32))))
+            .collect();
+    };
+    let mut files = Files::new();
+    for item in items {
+        match values.get(&item.key) {
+            Some(value) => {
+                let mode = item.mode.unwrap_or(mode) as u32;
+                files.insert(checked(&item.path)?.to_owned(), (value.clone(), mode));
+            }
+            None if optional => {}
+            None => return Err(format!("{missing}: {}", item.key)),
+        }
+    }
+    Ok(files)
+}
+
+fn of_map(map: ConfigMap) -> BTreeMap<String, Vec<u8>> {
+    let text = map
+        .data
+        .unwrap_or_default()
+        .into_iter()
+        .map(|(key, value)| (key, value.into_bytes()));
+    let binary = map
+        .binary_data
+        .unwrap_or_default()
+        .into_iter()
+        .map(|(key, value)| (key, value.0));
+    text.chain(binary).collect()
+}
+
+fn of_secret(secret: Secret) -> BTreeMap<String, Vec<u8>> {
+    secret
+        .data
+        .unwrap_or_default()
+        .into_iter()
+        .map(|(key, value)| (key, value.0))
+        .collect()
+}
+
+/// What a volume is made of, and the mode of files that say none: a volume of one object is a projection of it alone.
+/// Nothing if it does not come from the API.
+fn sources(volume: &Volume) -> Option<(i32, Vec<VolumeProjection>)> {
+    let (mode, sources) = if let Some(of) = volume.config_map.clone() {
+        let config_map = Some(ConfigMapProjection {
+            items: of.items,
+            name: of.name,
+            optional: of.optional,
+        });
+        let source = VolumeProjection {
+            config_map,
+            ..VolumeProjection::default()
+        };
+        (of.default_mode, vec![source])
+    } else if let Some(of) = volume.secret.clone() {
+        let secret = Some(SecretProjection {
+            items: of.items,
+            name: of.secret_name.unwrap_or_default(),
+            optional: of.optional,
+        });
+        let source = VolumeProjection {
+            secret,
+            ..VolumeProjection::default()
+        };
+        (of.default_mode, vec![source])
+    } else if let Some(of) = volume.downward_api.clone() {
+        let downward_api = Some(DownwardAPIProjection { items: of.items });
+        let source = VolumeProjection {
+            downward_api,
+            ..VolumeProjection::default()
+        };
+        (of.default_mode, vec![source])
+    } else {
+        let of = volume.projected.clone()?;
+        (of.default_mode, of.sources.unwrap_or_default())
+    };
+    Some((mode.unwrap_or(0o644), sources))
+}
+
+impl Host {
+    /// What an object of the pod's namespace holds; nothing if it is not there and need not be.
+    async fn values<K>(
+        &self,
+        pod: &Pod,
+        name: &str,
+        optional: bool,
+        of: fn(K) -> BTreeMap<String, Vec<u8>>,
+    ) -> Result<BTreeMap<String, Vec<u8>>, String>
+    where
+        K: kube::Resource<Scope = NamespaceResourceScope, DynamicType = ()>
+            + Clone
+            + std::fmt::Debug
+            + serde::de::DeserializeOwned,
+    {
+        let namespace = text(pod.metadata.namespace.as_ref());
+        let api: Api<K> = Api::namespaced(self.client.clone(), namespace);
+        match api.get_opt(name).await.map_err(|error| error.to_string())? {
+            None if !optional => {
+                let kind = K::kind(&()).to_lowercase();
+                Err(format!("{kind} {name:?} not found"))
+            }
+            found => Ok(found.map(of).unwrap_or_default()),
+        }
+    }
+
+    /// What a volume that comes from the API is to hold; nothing if it is of another kind.
+    pub(super) async fn content(
+        &self,
+        pod: &Pod,
+        volume: &Volume,
+    ) -> Result<Option<Files>, String> {
+        let Some((mode, sources)) = sources(volume) else {
+            return Ok(None);
+        };
+        let mut files = Files::new();
+        for source in sources {
+            if let Some(of) = source.config_map {
+                let optional = of.optional == Some(true);
+                let values = self.values(pod, &of.name, optional, of_map).await?;
+                let missing = "configmap references non-existent config key";
+                files.extend(chosen(values, of.items.as_ref(), mode, optional, missing)?);
+            }
+            if let Some(of) = source.secret {
+                let optional = of.optional == Some(true);
+                let values = self.values(pod, &of.name, optional, of_secret).await?;
+                let missing = "references non-existent secret key";
+                files.extend(chosen(values, of.items.as_ref(), mode, optional, missing)?);
+            }
+            if let Some(of) = source.downward_api {
+                let items = of.items.unwrap_or_default();
+                files.extend(self.downward(pod, &items, mode)?);
+            }
+            if let Some(of) = source.service_account_token {
+                let token = self.token(pod, volume, &of).await?;
+                // A token is its pod's alone, unless the pod shares its files with a group.
+                let own = pod
+                    .spec
+                    .as_ref()
+                    .and_then(|spec| spec.security_context.as_ref());
+                let group = own.is_some_and(|context| context.fs_group.is_some());
+                let mode = if group { 0o600 } else { mode as u32 };
+                files.insert(checked(&of.path)?.to_owned(), (token.into_bytes(), mode));
+            }
+            if source.cluster_trust_bundle.is_some() || source.pod_certificate.is_some() {
+                return Err("this node does not offer projections of this kind".into());
+            }
+        }
+        Ok(Some(files))
+    }
+
+    fn downward(
+        &self,
+        pod: &Pod,
+        items: &[DownwardAPIVolumeFile],
+        mode: i32,
+    ) -> Result<Files, String> {
+        let mut files = Files::new();
+        for item in items {
+            let value = match (&item.field_ref, &item.resource_field_ref) {
+                (Some(of), _) => self.field(pod, None, of)?,
+                (_, Some(of)) => self.resource(pod, None, of)?,
+                _ => String::new(),
+            };
+            let mode = item.mode.unwrap_or(mode) as u32;
+            files.insert(checked(&item.path)?.to_owned(), (value.into_bytes(), mode));
+        }
+        Ok(files)
+    }
+
+    /// A token bound to the pod; the one that is there until most of its life is over.
+    async fn token(
+        &self,
+        pod: &Pod,
+        volume: &Volume,
+        of: &ServiceAccountTokenProjection,
+    ) -> Result<String, String> {
+        let there = self
+            .volume_directory(pod, volume)
+            .join("..data")
+            .join(&of.path);
+        let life = of.expiration_seconds.unwrap_or(3600);
+        if let Ok(found) = there.metadata()
+            && let Ok(Ok(age)) = found.modified().map(|at| at.elapsed())
+            && (age.as_secs() as i64) < (life * 8 / 10).min(24 * 3600)
+            && let Ok(token) = std::fs::read_to_string(&there)
+        {
+            return Ok(token);
+        }
+        let namespace = text(pod.metadata.namespace.as_ref());
+        let account = pod
+            .spec
+            .as_ref()
+            .and_then(|spec| spec.service_account_name.clone())
+            .filter(|name| !name.is_empty())
+            .unwrap_or_else(|| "default".into());
+        let api: Api<ServiceAccount> = Api::namespaced(self.client.clone(), namespace);
+        let request = TokenRequest {
+            spec: Some(TokenRequestSpec {
+                audiences: of
+                    .audience
+                    .clone()
+                    .filter(|audience| !audience.is_empty())
+                    .map(|audience| vec![audience]),
+                expiration_seconds: Some(life),
+                bound_object_ref: Some(BoundObjectReference {
+                    api_version: Some("v1".into()),
+                    kind: Some("Pod".into()),
+                    name: pod.metadata.name.clone(),
+                    uid: pod.metadata.uid.clone(),
+                }),
+                ..TokenRequestSpec::default()
+            }),
+            ..TokenRequest::default()
+        };
+        let answer = api
+            .create_token_request(&account, &PostParams::default(), &request)
+            .await
+            .map_err(|error| format!("failed to fetch token: {error}"))?;
+        answer
+            .status
+            .and_then(|status| status.token)
+            .ok_or_else(|| "failed to fetch token: the answer has none".to_owned())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn volumes_change_all_at_once_and_keep_nothing_old() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path();
+        let files = |list: &[(&str, &str)]| -> Files {
+            list.iter()
+                .map(|(name, content)| ((*name).to_owned(), (content.as_bytes().to_vec(), 0o640)))
+                .collect()
+        };
+        let read = |name: &str| std::fs::read_to_string(path.join(name)).ok();
+        write(path, &files(&[("a", "1"), ("d/b", "2")]), None).expect("written");
+        assert_eq!(
+            (read("a"), read("d/b")),
+            (Some("1".into()), Some("2".into()))
+        );
+        let mode = std::fs::metadata(path.join("a"))
+            .expect("there")
+            .permissions()
+            .mode();
+        assert_eq!(mode & 0o777, 0o640);
+        let version = std::fs::read_link(path.join("..data")).expect("a link");
+        write(path, &files(&[("a", "1"), ("d/b", "2")]), None).expect("written");
+        assert_eq!(
+            std::fs::read_link(path.join("..data")).expect("a link"),
+            version,
+            "nothing to do"
+        );
+        write(path, &files(&[("a", "3"), ("c", "4")]), None).expect("written");
+        assert_eq!(
+            (read("a"), read("d/b"), read("c")),
+            (Some("3".into()), None, Some("4".into()))
+        );
+        let names: Vec<_> = std::fs::read_dir(path).expect("read").flatten().collect();
+        assert_eq!(names.len(), 4, "a, c, ..data and its version: {names:?}");
+    }
+
+    #[test]
+    fn paths_stay_inside() {
+        for (path, fine) in [
+            ("a", true),
+            ("a/b", true),
+            ("../a", false),
+            ("/a", false),
+            ("a/../b", false),
+            ("..a", false),
+            ("", false),
+        ] {
+            assert_eq!(checked(path).is_ok(), fine, "{path:?}");
+        }
+    }
+
+    #[test]
+    fn what_a_volume_shows_of_an_object_is_chosen() {
+        let values = || BTreeMap::from([("a".to_owned(), b"1".to_vec())]);
+        let item = |key: &str, mode| {
+            vec![KeyToPath {
+                key: key.into(),
+                mode,
+                path: format!("d/{key}"),
+            }]
+        };
+        let file = |path: &str, mode| Files::from([(path.to_owned(), (b"1".to_vec(), mode))]);
+        for (items, optional, expected) in [
+            (None, false, Ok(file("a", 0o644))),
+            (Some(vec![]), false, Ok(file("a", 0o644))),
+            (Some(item("a", None)), false, Ok(file("d/a", 0o644))),
+            (Some(item("a", Some(0o400))), false, Ok(file("d/a", 0o400))),
+            (Some(item("b", None)), true, Ok(Files::new())),
+            (Some(item("b", None)), false, Err("no key: b".to_owned())),
+        ] {
+            let found = chosen(values(), items.as_ref(), 0o644, optional, "no key");
+            assert_eq!(found, expected, "{items:?} {optional}");
+        }
+        let secret: Volume = serde_json::from_value(serde_json::json!({
+            "name": "v", "secret": {"secretName": "s", "defaultMode": 256, "optional": true}}))
+        .expect("a volume");
+        let (mode, all) = sources(&secret).expect("it comes from the API");
+        let of = all[0].secret.as_ref().expect("a secret");
+        assert_eq!(
+            (mode, all.len(), &*of.name, of.optional),
+            (256, 1, "s", Some(true))
+        );
+        assert!(sources(&Volume::default()).is_none());
+    }
+}
