@@ -414,6 +414,7 @@ mod tests {
                 key: key.into(),
                 mode,
                 path: format!("d/{key}"),
+                user: None,
             }]
         };
         let file = |path: &str, mode| Files::from([(path.to_owned(), (b"1".to_vec(), mode))]);

@@ -1,5 +1,7 @@
 //! The worker of one pod: looks, lets the machine decide, carries out, reports, and waits for a reason to look again.
 
+mod act;
+
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,11 +13,11 @@ use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::AbortHandle;
 
 use super::events::Recorder;
-use super::machine::{Action, Blocked, Hook, ImageState, Memory, ProbeKind, containers, decide};
+use super::machine::{Action, Hook, ImageState, Memory, ProbeKind, containers, decide};
 use super::pressure::Observed;
 use super::supplies::{Lack, Pulled, Supplies};
 use super::{probes, report, zone_name};
-use crate::zone::{ProcessId, Zone, ZoneError, ZoneName, ZoneRuntime, ZoneState};
+use crate::zone::{ProcessId, Zone, ZoneName, ZoneRuntime, ZoneState};
 
 /// Answers of tasks that wait for the worker.
 const ANSWERS: usize = 64;
@@ -25,8 +27,6 @@ const REFRESH: Duration = Duration::from_secs(60);
 const RETRY: SignedDuration = SignedDuration::from_secs(1);
 /// How long the containers of an evicted pod have to end, in seconds.
 const EVICTION_GRACE: i64 = 1;
-/// The longest wait for an image.
-const PULL_WAIT: i64 = 300;
 
 /// What the workers of a node share.
 pub struct Shared {
@@ -285,47 +285,6 @@ impl Worker {
         }
     }
 
-    fn not_pulled(&mut self, pod: &Pod, name: String, lack: Lack) {
-        let image = self
-            .container(pod, &name)
-            .and_then(|container| container.image)
-            .unwrap_or_default();
-        self.event(pod, true, "Failed", Some(&name), &lack.message);
-        self.event(
-            pod,
-            true,
-            "Failed",
-            Some(&name),
-            &format!("Error: {}", lack.reason),
-        );
-        let wait = self
-            .pulling
-            .get(&name)
-            .map_or(10, |wait| (wait * 2).min(PULL_WAIT));
-        self.pulling.insert(name.clone(), wait);
-        let again = Timestamp::now() + SignedDuration::from_secs(wait);
-        let (reason, message) = match lack.reason {
-            "ErrImagePull" => {
-                let message = format!(
-                    "Back-off pulling image {image:?}: ErrImagePull: {}",
-                    lack.message
-                );
-                let told = format!("Back-off pulling image {image:?}");
-                self.event(pod, false, "BackOff", Some(&name), &told);
-                ("ImagePullBackOff", message)
-            }
-            other => (other, lack.message),
-        };
-        self.memory.images.insert(
-            name,
-            ImageState::Failed {
-                reason: reason.into(),
-                message,
-                again,
-            },
-        );
-    }
-
     async fn look(&mut self) -> Look {
         let Wanted { pod, gone } = self.wanted.borrow_and_update().clone();
         let now = Timestamp::now();
@@ -386,281 +345,6 @@ impl Worker {
         }
         self.carry_out(&pod, zone.as_ref(), decision.actions, decision.wake, gone)
             .await
-    }
-
-    async fn carry_out(
-        &mut self,
-        pod: &Arc<Pod>,
-        zone: Option<&Zone>,
-        actions: Vec<Action>,
-        wake: Option<Timestamp>,
-        gone: bool,
-    ) -> Look {
-        let mut did = false;
-        for action in actions {
-            did |= !matches!(
-                action,
-                Action::Event { .. } | Action::Pull(_) | Action::PreStop(..)
-            );
-            if action == Action::Remove {
-                return self.remove(pod, gone).await;
-            }
-            if let Err(error) = self.act(pod, zone, action).await {
-                return self.failed(&error);
-            }
-        }
-        self.failures = 0;
-        self.retry = None;
-        match did || wake.is_some_and(|at| at <= Timestamp::now()) {
-            true => Look::Again,
-            false => Look::Wait(wake),
-        }
-    }
-
-    /// Waits longer after each failure in a row.
-    fn failed(&mut self, error: &str) -> Look {
-        self.failures += 1;
-        let wait = RETRY * (1 << self.failures.min(5)).min(20);
-        tracing::warn!(
-            pod = self.uid,
-            error,
-            "a step of a pod failed; it is repeated"
-        );
-        let at = Timestamp::now() + wait;
-        self.retry = Some(at);
-        Look::Wait(Some(at))
-    }
-
-    async fn remove(&mut self, pod: &Pod, gone: bool) -> Look {
-        if let Err(lack) = self.shared.supplies.remove(&self.uid).await {
-            self.event(
-                pod,
-                true,
-                "FailedKillPod",
-                None,
-                &format!("error killing pod: {}", lack.message),
-            );
-            return self.failed(&lack.message);
-        }
-        if !gone && let Err(error) = report::finish(&self.api, pod).await {
-            return self.failed(&error.to_string());
-        }
-        Look::Removed
-    }
-
-    async fn act(
-        &mut self,
-        pod: &Arc<Pod>,
-        zone: Option<&Zone>,
-        action: Action,
-    ) -> Result<(), String> {
-        let shared = self.shared.clone();
-        match action {
-            Action::Event {
-                warning,
-                reason,
-                container,
-                message,
-            } => {
-                self.event(pod, warning, reason, container.as_deref(), &message);
-                Ok(())
-            }
-            Action::Prepare => {
-                self.prepare(pod).await;
-                Ok(())
-            }
-            Action::Pull(name) => self.pull(pod, name).await,
-            Action::Start(id) => self.start(pod, zone, id).await,
-            Action::PreStop(id, grace) => {
-                let Some((container, zone)) = self.container(pod, &id.name).zip(zone.cloned())
-                else {
-                    return Ok(());
-                };
-                let Some(hook) = container
-                    .lifecycle
-                    .clone()
-                    .and_then(|lifecycle| lifecycle.pre_stop)
-                else {
-                    return Ok(());
-                };
-                let (pod, told) = (pod.clone(), self.told.clone());
-                self.tasks.spawn(async move {
-                    let run = shared
-                        .supplies
-                        .hook(&pod, &container, &id, &zone.spec, &hook);
-                    let grace = Duration::from_secs(u64::try_from(grace).unwrap_or(0));
-                    let result = match tokio::time::timeout(grace, run).await {
-                        Ok(result) => result,
-                        Err(_) => Err("it did not end within the grace period".into()),
-                    };
-                    let _ = told.send(Told::Hook(id, false, result)).await;
-                });
-                Ok(())
-            }
-            Action::Signal(id, signal) => {
-                ok_if_gone(shared.runtime.signal(&self.zone_name, &id, signal).await)
-            }
-            Action::Forget(id) => {
-                ok_if_gone(shared.runtime.forget(&self.zone_name, &id).await)?;
-                self.memory.messages.remove(&id);
-                shared
-                    .supplies
-                    .forget(&self.uid, &id)
-                    .await
-                    .map_err(|lack| lack.message)
-            }
-            Action::Halt => {
-                ok_if_gone(shared.runtime.halt(&self.zone_name).await)?;
-                ok_if_gone(shared.runtime.delete(&self.zone_name).await)?;
-                shared
-                    .supplies
-                    .release(&self.uid)
-                    .await
-                    .map_err(|lack| lack.message)
-            }
-            Action::Remove => Ok(()),
-        }
-    }
-
-    async fn prepare(&mut self, pod: &Arc<Pod>) {
-        let shared = self.shared.clone();
-        let made = async {
-            let spec = shared.supplies.prepare(pod).await?;
-            let sandbox = |error: ZoneError| {
-                Lack::new(
-                    "FailedCreatePodSandBox",
-                    format!("Failed to create pod sandbox: {error}"),
-                )
-            };
-            shared.runtime.create(&spec).await.map_err(sandbox)?;
-            shared.runtime.boot(&spec.name).await.map_err(sandbox)
-        };
-        match made.await {
-            Ok(()) => {
-                self.memory.zone_again = None;
-                self.refreshed = Timestamp::now();
-            }
-            Err(lack) => {
-                self.event(pod, true, lack.reason, None, &lack.message);
-                self.failures += 1;
-                let wait = RETRY * (1 << self.failures.min(5)).min(20);
-                self.memory.zone_again = Some(Timestamp::now() + wait);
-            }
-        }
-    }
-
-    async fn pull(&mut self, pod: &Arc<Pod>, name: String) -> Result<(), String> {
-        let shared = self.shared.clone();
-        let Some(container) = self.container(pod, &name) else {
-            return Ok(());
-        };
-        match shared.supplies.present(pod, &container).await {
-            Ok(true) => {
-                self.memory.images.insert(name.clone(), ImageState::Ready);
-                let image = container.image.unwrap_or_default();
-                let message = format!(
-                    "Container image {image:?} already present on machine and can be accessed by the pod"
-                );
-                self.event(pod, false, "Pulled", Some(&name), &message);
-                self.changed.notify_one();
-            }
-            Ok(false) => {
-                let image = container.image.clone().unwrap_or_default();
-                self.event(
-                    pod,
-                    false,
-                    "Pulling",
-                    Some(&name),
-                    &format!("Pulling image {image:?}"),
-                );
-                let (pod, told) = (pod.clone(), self.told.clone());
-                self.tasks.spawn(async move {
-                    let result = shared.supplies.fetch(&pod, &container).await;
-                    let _ = told.send(Told::Pulled(name, result)).await;
-                });
-            }
-            Err(lack) => self.not_pulled(pod, name, lack),
-        }
-        Ok(())
-    }
-
-    async fn start(
-        &mut self,
-        pod: &Arc<Pod>,
-        zone: Option<&Zone>,
-        id: ProcessId,
-    ) -> Result<(), String> {
-        let shared = self.shared.clone();
-        let Some((container, zone)) = self.container(pod, &id.name).zip(zone) else {
-            return Ok(());
-        };
-        let block = |worker: &mut Self, lack: Lack| {
-            worker.event(
-                pod,
-                true,
-                "Failed",
-                Some(&id.name),
-                &format!("Error: {}", lack.message),
-            );
-            let again = Timestamp::now() + SignedDuration::from_secs(10);
-            worker.memory.blocked.insert(
-                id.name.clone(),
-                Blocked {
-                    reason: lack.reason.into(),
-                    message: lack.message,
-                    again,
-                },
-            );
-        };
-        let process = match shared
-            .supplies
-            .process(pod, &container, &id, &zone.spec)
-            .await
-        {
-            Ok(process) => process,
-            Err(lack) => {
-                block(self, lack);
-                return Ok(());
-            }
-        };
-        match shared.runtime.start(&self.zone_name, &process).await {
-            Ok(()) => {
-                self.memory.blocked.remove(&id.name);
-                self.event(pod, false, "Created", Some(&id.name), "Container created");
-                self.event(pod, false, "Started", Some(&id.name), "Container started");
-                if let Some(hook) = container
-                    .lifecycle
-                    .clone()
-                    .and_then(|lifecycle| lifecycle.post_start)
-                {
-                    self.memory.hooks.insert(id.clone(), Hook::Running);
-                    let (pod, told, zone) = (pod.clone(), self.told.clone(), zone.spec.clone());
-                    self.tasks.spawn(async move {
-                        let result = shared
-                            .supplies
-                            .hook(&pod, &container, &id, &zone, &hook)
-                            .await;
-                        let _ = told.send(Told::Hook(id, true, result)).await;
-                    });
-                }
-            }
-            Err(ZoneError::Start { reason }) => {
-                // Noted by the runtime as a generation that ended at once.
-                self.event(pod, false, "Created", Some(&id.name), "Container created");
-                self.event(
-                    pod,
-                    true,
-                    "Failed",
-                    Some(&id.name),
-                    &format!("Error: {reason}"),
-                );
-            }
-            Err(error) if error.is_final() => {
-                block(self, Lack::new("CreateContainerError", error.to_string()));
-            }
-            Err(error) => return Err(error.to_string()),
-        }
-        Ok(())
     }
 
     /// Reads the termination messages of processes that ended, once each.
@@ -757,12 +441,4 @@ enum Look {
     Again,
     /// Nothing to do until something changes, or then.
     Wait(Option<Timestamp>),
-}
-
-/// Asking for the end of something that is not there has succeeded.
-fn ok_if_gone(result: Result<(), ZoneError>) -> Result<(), String> {
-    match result {
-        Err(error) if !error.is_not_found() => Err(error.to_string()),
-        _ => Ok(()),
-    }
 }
