@@ -130,12 +130,20 @@ async fn measure(server: &Server) -> Batch {
         let name = node.at("metadata").str("name").to_owned();
         Some((name, points(&text, Timestamp::now().as_millisecond())))
     };
-    stream::iter(server.cluster.list("", "nodes", ""))
+    let nodes = server.cluster.list("", "nodes", "");
+    stream::iter(nodes.into_iter().filter(|node| !is_silent(node)))
         .map(ask)
         .buffer_unordered(AT_ONCE)
         .filter_map(|told| async move { told })
         .collect()
         .await
+}
+
+/// Whether nothing was heard of a node for a while: asking it would hold up everybody else.
+fn is_silent(node: &Value) -> bool {
+    let conditions = node.at("status").list("conditions");
+    let ready = conditions.iter().find(|own| own.str("type") == "Ready");
+    ready.is_some_and(|ready| ready.str("status") == "Unknown")
 }
 
 /// Reads `metrics/resource`; what has no time was measured `now`.
@@ -329,6 +337,23 @@ container_cpu_usage_seconds_total{container=\"c\",namespace=\"n\",pod=\"half\"} 
 container_cpu_usage_seconds_total{container=\"d\",namespace=\"n\",pod=\"half\"} 1 20000
 container_start_time_seconds{container=\"d\",namespace=\"n\",pod=\"half\"} 18
 ";
+
+    #[test]
+    fn only_nodes_that_are_heard_of_are_asked() {
+        let node = |conditions: Value| value!({"status": {"conditions": conditions}});
+        for (node, silent) in [
+            (node(value!([])), false),
+            (node(value!([{"type": "Ready", "status": "True"}])), false),
+            (node(value!([{"type": "Ready", "status": "False"}])), false),
+            (
+                node(value!([{"type": "DiskPressure", "status": "Unknown"}])),
+                false,
+            ),
+            (node(value!([{"type": "Ready", "status": "Unknown"}])), true),
+        ] {
+            assert_eq!(is_silent(&node), silent, "{node:?}");
+        }
+    }
 
     #[test]
     fn use_is_what_two_measurements_tell() {
