@@ -176,7 +176,10 @@ impl Agent {
                         failures += 1;
                         tracing::debug!(%error, node, "the watch of pods broke; it begins again");
                         let wait = std::time::Duration::from_millis(50 << failures.min(6));
-                        tokio::time::sleep(wait).await;
+                        tokio::select! {
+                            () = tokio::time::sleep(wait) => {}
+                            () = ends.cancelled() => {}
+                        }
                     }
                     None => return,
                 },

@@ -42,8 +42,16 @@ type Spent = (Timestamp, u64);
 /// Supplies without a host.
 pub struct SimulatedSupplies {
     ipam: Ipam,
-    /// Processor time that containers used until some moment, by the pod's uid.
-    spent: Mutex<HashMap<String, BTreeMap<ProcessId, Spent>>>,
+    spent: Mutex<AllSpent>,
+}
+
+/// Processor time.
+#[derive(Default)]
+struct AllSpent {
+    /// What containers used until some moment, by the pod's uid.
+    pods: HashMap<String, BTreeMap<ProcessId, Spent>>,
+    /// What those used that ended, in nanoseconds.
+    ended: u64,
 }
 
 impl SimulatedSupplies {
@@ -208,8 +216,13 @@ impl Supplies for SimulatedSupplies {
         measured.at = Timestamp::from_millisecond(at).unwrap_or(measured.at);
         let uid = pod.metadata.uid.clone().unwrap_or_default();
         let mut spent = self.spent.lock();
-        let spent = spent.entry(uid).or_default();
-        spent.retain(|id, _| measured.processes.contains_key(id));
+        let AllSpent { pods, ended } = &mut *spent;
+        let spent = pods.entry(uid).or_default();
+        spent.retain(|id, (_, used)| {
+            let runs = measured.processes.contains_key(id);
+            *ended += if runs { 0 } else { *used };
+            runs
+        });
         measured.total = Usage::default();
         for (id, usage) in &mut measured.processes {
             let before = spent.entry(id.clone()).or_insert((measured.at, 0));
@@ -228,9 +241,16 @@ impl Supplies for SimulatedSupplies {
         measured
     }
 
+    fn spent(&self) -> u64 {
+        self.spent.lock().ended
+    }
+
     fn release<'a>(&'a self, uid: &'a str) -> BoxFuture<'a, Result<(), Lack>> {
         async move {
-            self.spent.lock().remove(uid);
+            let mut spent = self.spent.lock();
+            let gone = spent.pods.remove(uid).unwrap_or_default();
+            spent.ended += gone.values().map(|(_, used)| used).sum::<u64>();
+            drop(spent);
             self.ipam
                 .release(uid)
                 .map_err(|error| Lack::new("FailedKillPod", error.to_string()))
@@ -331,5 +351,10 @@ mod tests {
         assert_eq!(look("2", 110), 20_000_000_000);
         assert_eq!(look("500m", 114), 22_000_000_000);
         assert_eq!(look("500m", 114), 22_000_000_000);
+        // What a node used in all does not become less when a pod ends.
+        assert_eq!(supplies.spent(), 0);
+        let released = supplies.release("").now_or_never();
+        assert_eq!(released, Some(Ok(())));
+        assert_eq!(supplies.spent(), 22_000_000_000);
     }
 }

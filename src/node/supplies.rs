@@ -143,6 +143,11 @@ pub trait Supplies: Send + Sync + 'static {
         measured
     }
 
+    /// Nanoseconds of processor time that was used by what ended, where there is no real host that counts it.
+    fn spent(&self) -> u64 {
+        0
+    }
+
     /// What a pod has on disk.
     fn on_disk<'a>(&'a self, pod: &'a Pod) -> BoxFuture<'a, PodDisk> {
         let _ = pod;

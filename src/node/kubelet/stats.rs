@@ -64,7 +64,10 @@ impl Kubelet {
                 (host.at, usage, Some(host))
             }
             host => {
-                let mut sum = Usage::default();
+                let mut sum = Usage {
+                    cpu: self.supplies.spent(),
+                    ..Usage::default()
+                };
                 for used in pods {
                     sum.cpu += used.usage.total.cpu;
                     sum.memory += used.usage.total.memory;
