@@ -283,3 +283,16 @@ impl Agent {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nobody_knows_which_pods_are_active_before_all_are_told_of() {
+        let pods = Pods::default();
+        assert_eq!(pods.active(), None);
+        pods.listed.store(true, Ordering::Release);
+        assert_eq!(pods.active(), Some(Vec::new()));
+    }
+}

@@ -4,13 +4,14 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
-use k8s_openapi::api::core::v1::{Pod, PodSpec};
-use k8s_openapi::apimachinery::pkg::api::resource::Quantity as Amount;
+use k8s_openapi::api::core::v1::{Pod, PodSpec, ResourceRequirements};
 
-use super::machine::{Kind, POD_NAME, POD_NAMESPACE, POD_UID, containers};
+use super::machine::{POD_NAME, POD_NAMESPACE, POD_UID, containers};
 use super::zone_name;
+use crate::meta::amounts::{Amounts, Side};
 use crate::meta::quantity::Quantity;
 use crate::net::Lease;
+use crate::schema::json;
 use crate::zone::{HostPort, Limits, ZoneNetwork, ZoneSpec};
 
 /// Annotations that limit what passes a pod's link, in bits a second, as the bandwidth plugin of CNI has them.
@@ -102,46 +103,64 @@ pub fn network(pod: &Pod, lease: Lease) -> ZoneNetwork {
     }
 }
 
-/// An amount of all containers of a pod together, by kubelet's rules for a pod: the sum of those that run at the same
-/// time, or what one init container and the sidecars before it have if that is more. A limit only where every
-/// container has one. Processors are counted in thousandths.
-fn together(pod: &Pod, limit: bool, name: &str) -> Option<u64> {
-    let (mut running, mut sidecars, mut most) = (0, 0, 0);
-    for (kind, container) in containers(pod.spec.as_ref()?) {
-        let resources = container.resources.clone().unwrap_or_default();
-        let find = |map: Option<BTreeMap<String, Amount>>| {
-            let quantity = Quantity::parse(&map?.get(name)?.0).ok()?;
-            let value = match name {
-                "cpu" => quantity.milli_value(),
-                _ => quantity.value(),
-            };
-            u64::try_from(value).ok().filter(|value| *value > 0)
-        };
-        let asked = find(resources.requests).filter(|_| !limit);
-        let own = match asked.or_else(|| find(resources.limits)) {
-            Some(own) => own,
-            None if limit && kind != Kind::Ephemeral => return None,
-            None => 0,
-        };
-        match kind {
-            Kind::Init => most = most.max(sidecars + own),
-            Kind::Sidecar => {
-                sidecars += own;
-                most = most.max(sidecars);
-            }
-            Kind::Regular => running += own,
-            Kind::Ephemeral => {}
-        }
-    }
-    Some(most.max(sidecars + running))
+/// What a pod asks for or may have of a resource altogether, with its overhead, whether its containers say so or it
+/// itself; nothing if none does.
+pub fn together(pod: &Pod, side: Side, resource: &str) -> Option<Quantity> {
+    let spec = serde_json::to_vec(pod.spec.as_ref()?).ok()?;
+    let spec = json::parse(&spec).ok()?.value;
+    let amount = *Amounts::pod(&spec, side).0.get(resource)?;
+    let overhead = match amount.sign() {
+        0 => Quantity::default(),
+        _ => Amounts::read(spec.at("overhead")).get(resource),
+    };
+    Some(amount + overhead)
 }
 
-/// The limits of all containers of a pod together.
+/// The limit of a pod, where it has one itself or each of its containers has.
+fn bound(pod: &Pod, resource: &str) -> Option<Quantity> {
+    let spec = pod.spec.as_ref()?;
+    let has = |own: Option<&ResourceRequirements>| {
+        let limit = own.and_then(|own| own.limits.as_ref()?.get(resource));
+        limit.is_some_and(|limit| Quantity::parse(&limit.0).is_ok_and(|limit| limit.sign() > 0))
+    };
+    let each = spec
+        .containers
+        .iter()
+        .chain(spec.init_containers.iter().flatten());
+    let bounded =
+        has(spec.resources.as_ref()) || each.clone().all(|one| has(one.resources.as_ref()));
+    together(pod, Side::Limits, resource).filter(|_| bounded)
+}
+
+/// The pod, whose containers ask for the processors that they may have where they do not say: a server has seen to
+/// that, a file that is only planned for has not been to one.
+fn asking(pod: &Pod) -> Pod {
+    let mut pod = pod.clone();
+    let spec = pod.spec.get_or_insert_default();
+    let init = spec.init_containers.iter_mut().flatten();
+    for own in spec.containers.iter_mut().chain(init) {
+        let Some(own) = &mut own.resources else {
+            continue;
+        };
+        let limit = own.limits.as_ref().and_then(|limits| limits.get("cpu"));
+        if let Some(limit) = limit.cloned() {
+            let requests = own.requests.get_or_insert_default();
+            requests.entry("cpu".into()).or_insert(limit);
+        }
+    }
+    pod
+}
+
+/// The limits of all containers of a pod together, by kubelet's rules for a pod
+/// (`ResourceConfigForPod` in pkg/kubelet/cm/helpers_linux.go).
 pub fn limits(pod: &Pod) -> Limits {
+    let positive = |value: i64| u64::try_from(value).ok().filter(|value| *value > 0);
+    let asked = together(&asking(pod), Side::Requests, "cpu");
+    let shares = asked.and_then(|asked| positive(asked.milli_value()));
     Limits {
-        cpu_shares: together(pod, false, "cpu").map(|millis| (millis * 1024 / 1000).max(2)),
-        cpu_millis: together(pod, true, "cpu"),
-        memory: together(pod, true, "memory"),
+        cpu_shares: Some(shares.map_or(2, |millis| (millis * 1024 / 1000).max(2))),
+        cpu_millis: bound(pod, "cpu").and_then(|limit| positive(limit.milli_value())),
+        memory: bound(pod, "memory").and_then(|limit| positive(limit.value())),
         pids: None,
         oom_score: None,
     }
@@ -149,7 +168,7 @@ pub fn limits(pod: &Pod) -> Limits {
 
 /// The most that a pod may write, in bytes: the sum of its containers' limits, if each has one.
 pub fn storage(pod: &Pod) -> Option<u64> {
-    together(pod, true, "ephemeral-storage")
+    u64::try_from(bound(pod, "ephemeral-storage")?.value()).ok()
 }
 
 /// What a pod's zone is made of; `volumes` is the directory of its volumes that it may write.
@@ -191,5 +210,52 @@ pub fn zone_spec(
         shares,
         memory_directories: memory,
         limits: Limits::default(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pod_is_bounded_where_all_of_it_is() {
+        let limits = |spec: serde_json::Value| {
+            let pod = serde_json::json!({"spec": spec});
+            let limits = limits(&serde_json::from_value(pod).expect("a pod"));
+            (limits.cpu_shares, limits.cpu_millis, limits.memory)
+        };
+        let own = |cpu: &str, limits: serde_json::Value| serde_json::json!({"name": "c", "resources": {"requests": {"cpu": cpu}, "limits": limits}});
+        let (both, cpu) = (
+            own("250m", serde_json::json!({"cpu": "1", "memory": "10Mi"})),
+            own("500m", serde_json::json!({"cpu": "2"})),
+        );
+        for (spec, expected) in [
+            (
+                serde_json::json!({"containers": [{"name": "c"}]}),
+                (Some(2), None, None),
+            ),
+            (
+                serde_json::json!({"containers": [both, both]}),
+                (Some(512), Some(2000), Some(20 << 20)),
+            ),
+            (
+                serde_json::json!({"containers": [both, cpu]}),
+                (Some(768), Some(3000), None),
+            ),
+            (
+                serde_json::json!({"containers": [both], "initContainers": [{"name": "i"}]}),
+                (Some(256), None, None),
+            ),
+            (
+                serde_json::json!({"containers": [both], "initContainers": [cpu], "overhead": {"cpu": "1"}}),
+                (Some(1536), Some(3000), None),
+            ),
+            (
+                serde_json::json!({"containers": [cpu], "resources": {"requests": {"cpu": "4"}, "limits": {"cpu": "8", "memory": "1Gi"}}}),
+                (Some(4096), Some(8000), Some(1 << 30)),
+            ),
+        ] {
+            assert_eq!(limits(spec.clone()), expected, "{spec}");
+        }
     }
 }

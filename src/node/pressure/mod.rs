@@ -13,10 +13,10 @@ use std::str::FromStr;
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{Container, Pod};
 
+use super::describe::together;
 use super::supplies::{Amount, HostUsage};
-use crate::meta::amounts::{Amounts, Side};
+use crate::meta::amounts::Side;
 use crate::meta::quantity::{Form, Quantity};
-use crate::schema::json;
 
 pub use keep::{Observed, keep};
 
@@ -271,18 +271,6 @@ fn quantity(container: &Container, side: Side, resource: &str) -> Option<Quantit
         Side::Requests => resources.requests.as_ref(),
     };
     Quantity::parse(&map?.get(resource)?.0).ok()
-}
-
-/// What a pod asks for or may have of a resource altogether, with its overhead; nothing if it does not say.
-fn together(pod: &Pod, side: Side, resource: &str) -> Option<Quantity> {
-    let spec = serde_json::to_vec(pod.spec.as_ref()?).ok()?;
-    let spec = json::parse(&spec).ok()?.value;
-    let amount = *Amounts::pod(&spec, side).0.get(resource)?;
-    let overhead = match amount.sign() {
-        0 => Quantity::default(),
-        _ => Amounts::read(spec.at("overhead")).get(resource),
-    };
-    Some(amount + overhead)
 }
 
 /// By what the pods that go are chosen, the smallest first: who uses more than it asked for, of those the less
