@@ -274,7 +274,10 @@ impl Agent {
                 runtime.halt(&zone).await.map_err(text)?;
                 runtime.delete(&zone).await.map_err(text)?;
                 let supplies = &self.shared.supplies;
-                supplies.release(&uid).await.map_err(|lack| lack.message)?;
+                supplies
+                    .release(&uid, true)
+                    .await
+                    .map_err(|lack| lack.message)?;
                 supplies.remove(&uid).await.map_err(|lack| lack.message)
             };
             if let Err(error) = removed.await {

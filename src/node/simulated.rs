@@ -245,7 +245,7 @@ impl Supplies for SimulatedSupplies {
         self.spent.lock().ended
     }
 
-    fn release<'a>(&'a self, uid: &'a str) -> BoxFuture<'a, Result<(), Lack>> {
+    fn release<'a>(&'a self, uid: &'a str, _: bool) -> BoxFuture<'a, Result<(), Lack>> {
         async move {
             let mut spent = self.spent.lock();
             let gone = spent.pods.remove(uid).unwrap_or_default();
@@ -259,7 +259,7 @@ impl Supplies for SimulatedSupplies {
     }
 
     fn remove<'a>(&'a self, uid: &'a str) -> BoxFuture<'a, Result<(), Lack>> {
-        self.release(uid)
+        self.release(uid, true)
     }
 
     fn keeps(&self) -> BoxFuture<'_, Result<Vec<String>, Lack>> {
@@ -353,7 +353,7 @@ mod tests {
         assert_eq!(look("500m", 114), 22_000_000_000);
         // What a node used in all does not become less when a pod ends.
         assert_eq!(supplies.spent(), 0);
-        let released = supplies.release("").now_or_never();
+        let released = supplies.release("", true).now_or_never();
         assert_eq!(released, Some(Ok(())));
         assert_eq!(supplies.spent(), 22_000_000_000);
     }

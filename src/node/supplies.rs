@@ -123,8 +123,9 @@ pub trait Supplies: Send + Sync + 'static {
     /// Removes what was made for a process.
     fn forget<'a>(&'a self, uid: &'a str, id: &'a ProcessId) -> BoxFuture<'a, Result<(), Lack>>;
 
-    /// Gives back what a halted zone needed: its address and the roots of its processes. Logs and volumes stay.
-    fn release<'a>(&'a self, uid: &'a str) -> BoxFuture<'a, Result<(), Lack>>;
+    /// Gives back what a halted zone needed: its address and the roots of its processes; what its volumes hold, too,
+    /// if the pod is `over` and has no other zone. Logs stay.
+    fn release<'a>(&'a self, uid: &'a str, over: bool) -> BoxFuture<'a, Result<(), Lack>>;
 
     /// Removes everything of a pod.
     fn remove<'a>(&'a self, uid: &'a str) -> BoxFuture<'a, Result<(), Lack>>;

@@ -262,7 +262,7 @@ impl Supplies for Host {
         .boxed()
     }
 
-    fn release<'a>(&'a self, uid: &'a str) -> BoxFuture<'a, Result<(), Lack>> {
+    fn release<'a>(&'a self, uid: &'a str, over: bool) -> BoxFuture<'a, Result<(), Lack>> {
         async move {
             let wrong = |error: String| Lack::new("FailedKillPod", error);
             let own = format!("{uid}/");
@@ -281,14 +281,24 @@ impl Supplies for Host {
             }
             self.ipam
                 .release(uid)
-                .map_err(|error| wrong(error.to_string()))
+                .map_err(|error| wrong(error.to_string()))?;
+            if !over {
+                return Ok(());
+            }
+            let volumes = [self.pod_directory(uid), self.writable(uid)];
+            let removed = tokio::task::spawn_blocking(move || {
+                let mut volumes = volumes.iter().map(|above| above.join("volumes"));
+                volumes.try_for_each(|volumes| crate::storage::remove_tree(&volumes))
+            });
+            let removed = removed.await.map_err(|error| wrong(error.to_string()))?;
+            removed.map_err(|error| wrong(error.to_string()))
         }
         .boxed()
     }
 
     fn remove<'a>(&'a self, uid: &'a str) -> BoxFuture<'a, Result<(), Lack>> {
         async move {
-            self.release(uid).await?;
+            self.release(uid, false).await?;
             if self.homes.is_some() {
                 let removed = self.storage.remove_home(uid).await;
                 removed.map_err(|error| Lack::new("FailedKillPod", error.to_string()))?;

@@ -234,7 +234,7 @@ pub enum Action {
     Signal(ProcessId, Signal),
     /// Forget a generation that is no longer shown.
     Forget(ProcessId),
-    /// End the zone and remove it with its address; logs and volumes stay.
+    /// End the zone and remove it with its address; logs stay, and volumes unless the pod is over.
     Halt,
     /// Remove everything that was made for the pod, then the pod.
     Remove,

@@ -140,9 +140,11 @@ impl Worker {
             Action::Halt => {
                 ok_if_gone(shared.runtime.halt(&self.zone_name).await)?;
                 ok_if_gone(shared.runtime.delete(&self.zone_name).await)?;
+                let phase = self.memory.last.phase.as_deref();
+                let over = matches!(phase, Some("Succeeded" | "Failed"));
                 shared
                     .supplies
-                    .release(&self.uid)
+                    .release(&self.uid, over)
                     .await
                     .map_err(|lack| lack.message)
             }
