@@ -154,7 +154,7 @@ impl Machine {
             )?;
         }
         if layout.brands.iter().any(|b| b == "lx") {
-            for distribution in ["alpine", "debian", "redhat", "suse", "ubuntu", "void"] {
+            for distribution in ["busybox", "debian", "redhat", "suse", "ubuntu", "void"] {
                 fs::write(
                     brands
                         .join("lx")

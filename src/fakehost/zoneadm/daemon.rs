@@ -15,14 +15,14 @@ use crate::fakehost::zfs::Source;
 /// The longest path of an init, in bytes.
 const INIT_LONGEST: usize = 31;
 
-/// What marks a distribution to `lx_boot`, and the script that it runs then.
-const DISTRIBUTIONS: &[(&str, &str)] = &[
-    ("etc/redhat-release", "redhat"),
-    ("etc/lsb-release", "ubuntu"),
-    ("etc/debian_version", "debian"),
-    ("etc/alpine-release", "alpine"),
-    ("etc/SuSE-release", "suse"),
-    ("etc/void-release", "void"),
+/// What marks a distribution to `lx_boot`, with a word that must be in it, and the script that it runs then.
+const DISTRIBUTIONS: &[(&str, &str, &str)] = &[
+    ("etc/redhat-release", "", "redhat"),
+    ("etc/lsb-release", "Ubuntu", "ubuntu"),
+    ("etc/debian_version", "", "debian"),
+    ("etc/alpine-release", "", "busybox"),
+    ("etc/SuSE-release", "", "suse"),
+    ("etc/void-release", "", "void"),
 ];
 
 /// `zoneadmd -z ZONE COMMAND args...`
@@ -420,8 +420,11 @@ fn distribution(disk: &Disk, root: &str, docker: bool) -> Result<(), String> {
         true => Some("docker"),
         false => DISTRIBUTIONS
             .iter()
-            .find(|(marker, _)| disk.exists(&format!("{root}/{marker}")))
-            .map(|(_, name)| *name),
+            .find(|(marker, word, _)| {
+                std::fs::read(disk.real(&format!("{root}/{marker}")))
+                    .is_ok_and(|text| String::from_utf8_lossy(&text).contains(word))
+            })
+            .map(|(_, _, name)| *name),
     };
     let Some(name) = found else {
         return Err("Unsupported distribution!".to_owned());

@@ -255,10 +255,15 @@ fn a_boot_is_refused_for_what_the_real_one_refuses() {
     let marker = disk.real("/tank/zones/a/root/etc/alpine-release");
     std::fs::remove_file(&marker).unwrap();
     refused("Unsupported distribution!");
+    // Other distributions than Ubuntu have such a file too.
+    let lsb = disk.real("/tank/zones/a/root/etc/lsb-release");
+    std::fs::write(&lsb, "DISTRIB_ID=Mint").unwrap();
+    refused("Unsupported distribution!");
     std::fs::write(&marker, "3").unwrap();
-    let lx = disk.real("/usr/lib/brand/lx/lx_boot_zone_alpine");
+    // The marker of Alpine chooses the script of Busybox.
+    let lx = disk.real("/usr/lib/brand/lx/lx_boot_zone_busybox");
     std::fs::rename(&lx, lx.with_extension("away")).unwrap();
-    refused("lx_boot_zone_alpine");
+    refused("lx_boot_zone_busybox: cannot open");
     std::fs::rename(lx.with_extension("away"), &lx).unwrap();
     std::fs::remove_dir_all(disk.real("/tank/zones/a/root/rd")).unwrap();
     std::os::unix::fs::symlink("/etc", disk.real("/tank/zones/a/root/rd")).unwrap();
