@@ -1,11 +1,11 @@
 //! dladm(8): datalinks and their properties.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
 
 use super::exit;
 use super::getopt::{Parsed, getopt};
 use super::host::{Host, Link, LinkClass};
+use super::ipadm::cidr;
 use super::ofmt::{self, Table};
 use super::run::{Run, Step};
 use super::zonecfg::valid_link_name;
@@ -47,14 +47,37 @@ const READ_ONLY: &[&str] = &[
 const PROTECTIONS: &[&str] = &["mac-nospoof", "restricted", "ip-nospoof", "dhcp-nospoof"];
 
 /// Ends with the text of `die`.
-fn die(run: &mut Run, text: &str) -> Step<i32> {
-    run.complain(&format!("dladm: {text}"));
-    Ok(exit::ERROR)
+fn die<T>(run: &mut Run, text: &str) -> Step<T> {
+    run.end(exit::ERROR, &format!("dladm: {text}"))
 }
 
-fn usage(run: &mut Run) -> Step<i32> {
-    run.complain("usage:  dladm <subcommand> <args> ...");
-    Ok(exit::ERROR)
+fn usage<T>(run: &mut Run) -> Step<T> {
+    run.end(exit::ERROR, "usage:  dladm <subcommand> <args> ...")
+}
+
+/// Ends if there is no such link.
+fn must_exist(run: &mut Run, name: &str) -> Step {
+    match run.host().link(name) {
+        Some(_) => Ok(()),
+        None => die(run, &format!("link {name} is not valid: object not found")),
+    }
+}
+
+/// Ends if the link that is named is of another class.
+fn must_be(run: &mut Run, parsed: &Parsed, class: LinkClass, article: &str) -> Step {
+    let Some(name) = parsed.rest.first() else {
+        return Ok(());
+    };
+    let word = class.word();
+    let text = match run.host().link(name).map(|link| link.class) {
+        None => format!("invalid {word} name '{name}': object not found"),
+        Some(found) if found == class => return Ok(()),
+        Some(found) => format!(
+            "datalink {name} is not {article} {word}: found class {}",
+            found.word()
+        ),
+    };
+    die(run, &text)
 }
 
 /// `dladm args...`
@@ -75,10 +98,7 @@ pub fn dladm(run: &mut Run, args: &[String], _: &[u8]) -> Step<i32> {
         | "create-vlan" | "delete-aggr" | "delete-vlan" | "rename-link" | "create-bridge"
         | "create-simnet" | "create-overlay" | "up-vnic" | "init-phys" | "show-secobj"
         | "create-iptun" => {
-            run.complain(&format!(
-                "fakehost: dladm {command} is not played by the fake host"
-            ));
-            return Ok(exit::NOT_PLAYED);
+            return run.not_played(&format!("dladm {command}"));
         }
         other => {
             run.complain(&format!("dladm: unknown subcommand '{other}'"));
@@ -104,6 +124,13 @@ pub fn dladm(run: &mut Run, args: &[String], _: &[u8]) -> Step<i32> {
             return usage(run);
         }
     };
+    let unplayed = match command.as_str() {
+        "create-vnic" => "nrVAHR",
+        "show-link" | "show-vnic" | "show-etherstub" => "siS",
+        "show-phys" => "mL",
+        _ => "R",
+    };
+    run.without(&parsed, &format!("dladm {command}"), unplayed)?;
     match command.as_str() {
         "create-vnic" => create_vnic(run, &parsed),
         "create-etherstub" => create_etherstub(run, &parsed),
@@ -202,21 +229,7 @@ impl Host {
                 }
             }
             "protection" if !values.iter().all(|v| PROTECTIONS.contains(v)) => return Err(bad),
-            "allowed-ips" => {
-                let good = |text: &str| {
-                    let (address, prefix) = text
-                        .split_once('/')
-                        .map_or((text, None), |(a, p)| (a, Some(p)));
-                    let address: Result<IpAddr, _> = address.parse();
-                    address.is_ok_and(|a| {
-                        let most = if a.is_ipv4() { 32 } else { 128 };
-                        prefix.is_none_or(|p| p.parse::<u8>().is_ok_and(|p| p <= most))
-                    })
-                };
-                if !values.iter().all(|v| good(v)) {
-                    return Err(bad);
-                }
-            }
+            "allowed-ips" if !values.iter().all(|v| cidr(v).is_some()) => return Err(bad),
             "maxbw" => {
                 let text = one.ok_or("incorrect number of values")?;
                 let (number, unit) = text.split_at(
@@ -238,6 +251,7 @@ impl Host {
                     _ => format!("{mega:8.3}"),
                 });
             }
+            "zone" => return Err("not played by the fake host"),
             "priority" if !matches!(one, Some("low" | "medium" | "high")) => return Err(bad),
             _ => {}
         }
@@ -434,25 +448,8 @@ fn chosen(host: &Host, parsed: &Parsed, wanted: impl Fn(&Link) -> bool) -> Vec<(
 }
 
 fn show_vnic(run: &mut Run, parsed: &Parsed) -> Step<i32> {
+    must_be(run, parsed, LinkClass::Vnic, "a")?;
     let host = run.host();
-    if let Some(name) = parsed.rest.first() {
-        match host.link(name).map(|link| link.class) {
-            None => {
-                return die(
-                    run,
-                    &format!("invalid vnic name '{name}': object not found"),
-                );
-            }
-            Some(LinkClass::Vnic) => {}
-            Some(class) => {
-                let text = format!(
-                    "datalink {name} is not a vnic: found class {}",
-                    class.word()
-                );
-                return die(run, &text);
-            }
-        }
-    }
     if let Some(over) = parsed.value('l').filter(|over| host.link(over).is_none()) {
         return die(
             run,
@@ -488,35 +485,12 @@ fn show_vnic(run: &mut Run, parsed: &Parsed) -> Step<i32> {
         usual: &usual,
         rows,
     };
-    Ok(ofmt::print(
-        run,
-        "dladm",
-        &table,
-        parsed.has('p'),
-        parsed.value('o'),
-    ))
+    ofmt::print(run, "dladm", &table, parsed.has('p'), parsed.value('o'))
 }
 
 fn show_etherstub(run: &mut Run, parsed: &Parsed) -> Step<i32> {
+    must_be(run, parsed, LinkClass::Etherstub, "an")?;
     let host = run.host();
-    if let Some(name) = parsed.rest.first() {
-        match host.link(name).map(|link| link.class) {
-            None => {
-                return die(
-                    run,
-                    &format!("invalid etherstub name '{name}': object not found"),
-                );
-            }
-            Some(LinkClass::Etherstub) => {}
-            Some(class) => {
-                let text = format!(
-                    "datalink {name} is not an etherstub: found class {}",
-                    class.word()
-                );
-                return die(run, &text);
-            }
-        }
-    }
     let rows = chosen(host, parsed, |link| link.class == LinkClass::Etherstub);
     let rows = rows.into_iter().map(|(name, _)| vec![name]).collect();
     let table = Table {
@@ -524,20 +498,20 @@ fn show_etherstub(run: &mut Run, parsed: &Parsed) -> Step<i32> {
         usual: &["link"],
         rows,
     };
-    Ok(ofmt::print(
+    ofmt::print(
         run,
         "dladm",
         &table,
         parsed.has('p'),
         Some(parsed.value('o').unwrap_or("link")),
-    ))
+    )
 }
 
 fn show_link(run: &mut Run, parsed: &Parsed) -> Step<i32> {
-    let host = run.host();
-    if let Some(name) = parsed.rest.first().filter(|name| host.link(name).is_none()) {
-        return die(run, &format!("link {name} is not valid: object not found"));
+    if let Some(name) = parsed.rest.first() {
+        must_exist(run, name)?;
     }
+    let host = run.host();
     let rows = chosen(host, parsed, |_| true)
         .into_iter()
         .map(|(name, link)| {
@@ -565,20 +539,14 @@ fn show_link(run: &mut Run, parsed: &Parsed) -> Step<i32> {
         usual: &usual,
         rows,
     };
-    Ok(ofmt::print(
-        run,
-        "dladm",
-        &table,
-        parsed.has('p'),
-        parsed.value('o'),
-    ))
+    ofmt::print(run, "dladm", &table, parsed.has('p'), parsed.value('o'))
 }
 
 fn show_phys(run: &mut Run, parsed: &Parsed) -> Step<i32> {
-    let host = run.host();
-    if let Some(name) = parsed.rest.first().filter(|name| host.link(name).is_none()) {
-        return die(run, &format!("link {name} is not valid: object not found"));
+    if let Some(name) = parsed.rest.first() {
+        must_exist(run, name)?;
     }
+    let host = run.host();
     let rows = chosen(host, parsed, |link| link.class == LinkClass::Phys)
         .into_iter()
         .map(|(name, _)| {
@@ -597,13 +565,7 @@ fn show_phys(run: &mut Run, parsed: &Parsed) -> Step<i32> {
         usual: &columns,
         rows,
     };
-    Ok(ofmt::print(
-        run,
-        "dladm",
-        &table,
-        parsed.has('p'),
-        parsed.value('o'),
-    ))
+    ofmt::print(run, "dladm", &table, parsed.has('p'), parsed.value('o'))
 }
 
 fn set_linkprop(run: &mut Run, parsed: &Parsed) -> Step<i32> {
@@ -615,12 +577,9 @@ fn set_linkprop(run: &mut Run, parsed: &Parsed) -> Step<i32> {
     let Some(all) = pairs(&list).filter(|all| !all.is_empty()) else {
         return die(run, "link property must be specified");
     };
-    let host = run.host();
-    let Some(link) = host.link(name) else {
-        return die(run, &format!("link {name} is not valid: object not found"));
-    };
+    must_exist(run, name)?;
     let temporary = parsed.has('t');
-    if link.temporary && !temporary {
+    if !temporary && run.host().link(name).is_some_and(|link| link.temporary) {
         let text = format!(
             "warning: cannot persist link property '{}' on '{name}': change cannot be persisted, specify -t/--temporary",
             all[0].0
@@ -652,10 +611,7 @@ fn reset_linkprop(run: &mut Run, parsed: &Parsed) -> Step<i32> {
         list if list.is_empty() => PROPERTIES.iter().map(|p| (*p).to_owned()).collect(),
         list => list.split(',').map(str::to_owned).collect(),
     };
-    let host = run.host();
-    if host.link(name).is_none() {
-        return die(run, &format!("link {name} is not valid: object not found"));
-    }
+    must_exist(run, name)?;
     let mut code = exit::OK;
     for property in names {
         if !PROPERTIES.contains(&property.as_str()) {
@@ -669,10 +625,10 @@ fn reset_linkprop(run: &mut Run, parsed: &Parsed) -> Step<i32> {
 }
 
 fn show_linkprop(run: &mut Run, parsed: &Parsed) -> Step<i32> {
-    let host = run.host();
-    if let Some(name) = parsed.rest.first().filter(|name| host.link(name).is_none()) {
-        return die(run, &format!("link {name} is not valid: object not found"));
+    if let Some(name) = parsed.rest.first() {
+        must_exist(run, name)?;
     }
+    let host = run.host();
     let asked: Vec<String> = match parsed.values('p').collect::<Vec<_>>().join(",") {
         list if list.is_empty() => PROPERTIES
             .iter()
@@ -713,7 +669,7 @@ fn show_linkprop(run: &mut Run, parsed: &Parsed) -> Step<i32> {
             rows.push(
                 [&name, property, permission, shown, default, possible]
                     .iter()
-                    .map(|c| (*c).to_owned().to_owned())
+                    .map(|c| (*c).to_owned())
                     .collect(),
             );
         }
@@ -724,11 +680,5 @@ fn show_linkprop(run: &mut Run, parsed: &Parsed) -> Step<i32> {
         usual: &columns,
         rows,
     };
-    Ok(ofmt::print(
-        run,
-        "dladm",
-        &table,
-        parsed.has('c'),
-        parsed.value('o'),
-    ))
+    ofmt::print(run, "dladm", &table, parsed.has('c'), parsed.value('o'))
 }

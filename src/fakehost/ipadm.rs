@@ -7,29 +7,26 @@ use super::getopt::getopt;
 use super::host::{Address, Interface, Route};
 use super::ofmt::{self, Table};
 use super::run::{Run, Step};
+use crate::meta::addresses::{Network, parse_cidr};
 
-fn fail(run: &mut Run, text: &str) -> Step<i32> {
-    run.complain(&format!("ipadm: {text}"));
-    Ok(exit::ERROR)
+fn fail<T>(run: &mut Run, text: &str) -> Step<T> {
+    run.end(exit::ERROR, &format!("ipadm: {text}"))
 }
 
-/// Reads `ADDRESS[/PREFIX]`, with the prefix of its class if there is none.
-fn address(text: &str) -> Option<(IpAddr, u8)> {
-    let (address, prefix) = text
-        .split_once('/')
-        .map_or((text, None), |(a, p)| (a, Some(p)));
-    let address: IpAddr = address.parse().ok()?;
-    let most = if address.is_ipv4() { 32 } else { 128 };
-    let prefix = match (prefix, address) {
-        (Some(prefix), _) => prefix.parse().ok().filter(|p| *p <= most)?,
-        (None, IpAddr::V4(a)) => match a.octets()[0] {
+/// Reads `ADDRESS[/PREFIX]`, with the prefix of its class if there is none: the address and its network.
+pub fn cidr(text: &str) -> Option<(IpAddr, Network)> {
+    if text.contains('/') {
+        return parse_cidr(text);
+    }
+    let prefix = match text.parse().ok()? {
+        IpAddr::V4(a) => match a.octets()[0] {
             0..=127 => 8,
             128..=191 => 16,
             _ => 24,
         },
-        (None, IpAddr::V6(_)) => 64,
+        IpAddr::V6(_) => 64,
     };
-    Some((address, prefix))
+    parse_cidr(&format!("{text}/{prefix}"))
 }
 
 /// `ipadm args...`
@@ -47,10 +44,7 @@ pub fn ipadm(run: &mut Run, args: &[String], _: &[u8]) -> Step<i32> {
         "enable-if" | "disable-if" | "up-addr" | "down-addr" | "refresh-addr" | "disable-addr"
         | "enable-addr" | "set-prop" | "show-prop" | "reset-prop" | "set-ifprop"
         | "show-ifprop" | "reset-ifprop" | "set-addrprop" | "show-addrprop" | "reset-addrprop" => {
-            run.complain(&format!(
-                "fakehost: ipadm {command} is not played by the fake host"
-            ));
-            Ok(exit::NOT_PLAYED)
+            run.not_played(&format!("ipadm {command}"))
         }
         other => {
             run.complain(&format!(
@@ -61,9 +55,8 @@ pub fn ipadm(run: &mut Run, args: &[String], _: &[u8]) -> Step<i32> {
     }
 }
 
-fn usage(run: &mut Run, command: &str) -> Step<i32> {
-    run.complain(&format!("usage:  ipadm {command} ..."));
-    Ok(exit::ERROR)
+fn usage<T>(run: &mut Run, command: &str) -> Step<T> {
+    run.end(exit::ERROR, &format!("usage:  ipadm {command} ..."))
 }
 
 /// Whether an interface can be made on a link; says why not.
@@ -126,6 +119,7 @@ fn create_addr(run: &mut Run, args: &[String]) -> Step<i32> {
     ) else {
         return usage(run, "create-addr");
     };
+    run.without(&parsed, "ipadm create-addr", "dipw1h")?;
     let (Some(kind), [object]) = (parsed.value('T'), parsed.rest.as_slice()) else {
         return usage(run, "create-addr");
     };
@@ -149,12 +143,14 @@ fn create_addr(run: &mut Run, args: &[String]) -> Step<i32> {
                 .split(',')
                 .next()
                 .unwrap_or("");
-            match address(text) {
-                Some((address, prefix)) => format!("{address}/{prefix}"),
+            match cidr(text) {
+                Some((address, network)) => format!("{address}/{}", network.prefix),
                 None => return fail(run, &format!("Invalid address {text}")),
             }
         }
-        ("dhcp" | "addrconf", None) => String::new(),
+        ("dhcp" | "addrconf", None) => {
+            return run.not_played(&format!("ipadm create-addr -T {kind}"));
+        }
         _ => return usage(run, "create-addr"),
     };
     let temporary = parsed.has('t');
@@ -176,7 +172,7 @@ fn create_addr(run: &mut Run, args: &[String]) -> Step<i32> {
         .interfaces
         .values()
         .flat_map(|i| i.addresses.values())
-        .any(|a| !text.is_empty() && a.address.split('/').next() == text.split('/').next());
+        .any(|a| a.address.split('/').next() == text.split('/').next());
     let Some(found) = host.interfaces.get_mut(interface) else {
         return fail(run, &cannot("Interface does not exist"));
     };
@@ -258,13 +254,7 @@ fn show_addr(run: &mut Run, args: &[String]) -> Step<i32> {
         usual: &["addrobj", "type", "state", "addr"],
         rows,
     };
-    Ok(ofmt::print(
-        run,
-        "ipadm",
-        &table,
-        parsed.has('p'),
-        parsed.value('o'),
-    ))
+    ofmt::print(run, "ipadm", &table, parsed.has('p'), parsed.value('o'))
 }
 
 fn show_if(run: &mut Run, args: &[String]) -> Step<i32> {
@@ -296,13 +286,15 @@ fn show_if(run: &mut Run, args: &[String]) -> Step<i32> {
         usual: &columns,
         rows,
     };
-    Ok(ofmt::print(
-        run,
-        "ipadm",
-        &table,
-        parsed.has('p'),
-        parsed.value('o'),
-    ))
+    ofmt::print(run, "ipadm", &table, parsed.has('p'), parsed.value('o'))
+}
+
+/// Whether an address is in the network of an interface's own.
+fn is_near(own: &str, other: &str) -> bool {
+    match (cidr(own), other.parse()) {
+        (Some((_, network)), Ok(other)) => network.contains(other),
+        _ => false,
+    }
 }
 
 /// `route [-p] add|delete|get|show ...`
@@ -320,8 +312,10 @@ pub fn route(run: &mut Run, args: &[String], _: &[u8]) -> Step<i32> {
     match words.as_slice() {
         ["add", destination, gateway] => {
             if gateway.parse::<IpAddr>().is_err() {
-                run.complain(&format!("{gateway}: bad value"));
-                return Ok(exit::ERROR);
+                return run.end(exit::ERROR, &format!("{gateway}: bad value"));
+            }
+            if *destination != "default" && cidr(destination).is_none() {
+                return run.end(exit::ERROR, &format!("{destination}: bad value"));
             }
             let same = run
                 .host()
@@ -338,7 +332,7 @@ pub fn route(run: &mut Run, args: &[String], _: &[u8]) -> Step<i32> {
                 .interfaces
                 .values()
                 .flat_map(|i| i.addresses.values())
-                .any(|a| a.address.parse::<Cidr>().is_ok_and(|c| c.holds(gateway)));
+                .any(|a| is_near(&a.address, gateway));
             if !reachable {
                 run.say(&format!("{what}: Network is unreachable"));
                 return Ok(exit::ERROR);
@@ -366,11 +360,10 @@ pub fn route(run: &mut Run, args: &[String], _: &[u8]) -> Step<i32> {
         }
         ["get", target] => {
             let host = run.host();
-            let near = host.interfaces.iter().find(|(_, i)| {
-                i.addresses
-                    .values()
-                    .any(|a| a.address.parse::<Cidr>().is_ok_and(|c| c.holds(target)))
-            });
+            let near = host
+                .interfaces
+                .iter()
+                .find(|(_, i)| i.addresses.values().any(|a| is_near(&a.address, target)));
             let text = match near {
                 Some((name, _)) => Some((name.clone(), None)),
                 None => host
@@ -379,9 +372,9 @@ pub fn route(run: &mut Run, args: &[String], _: &[u8]) -> Step<i32> {
                     .find(|r| r.destination == "default")
                     .and_then(|r| {
                         let out = host.interfaces.iter().find(|(_, i)| {
-                            i.addresses.values().any(|a| {
-                                a.address.parse::<Cidr>().is_ok_and(|c| c.holds(&r.gateway))
-                            })
+                            i.addresses
+                                .values()
+                                .any(|a| is_near(&a.address, &r.gateway))
                         })?;
                         Some((out.0.clone(), Some(r.gateway.clone())))
                     }),
@@ -419,31 +412,8 @@ pub fn route(run: &mut Run, args: &[String], _: &[u8]) -> Step<i32> {
     }
 }
 
-/// An address with its network.
-struct Cidr(IpAddr, u8);
-
-impl std::str::FromStr for Cidr {
-    type Err = ();
-    fn from_str(text: &str) -> Result<Self, ()> {
-        address(text).map(|(a, p)| Cidr(a, p)).ok_or(())
-    }
-}
-
-impl Cidr {
-    fn holds(&self, other: &str) -> bool {
-        match (self.0, other.parse()) {
-            (IpAddr::V4(a), Ok(IpAddr::V4(b))) => {
-                let shift = 32 - u32::from(self.1);
-                shift == 32 || (a.to_bits() ^ b.to_bits()) >> shift == 0
-            }
-            (IpAddr::V6(a), Ok(IpAddr::V6(b))) => {
-                let shift = 128 - u32::from(self.1);
-                shift == 128 || (a.to_bits() ^ b.to_bits()) >> shift == 0
-            }
-            _ => false,
-        }
-    }
-}
+/// What routeadm switches.
+const FORWARDING: [&str; 2] = ["ipv4-forwarding", "ipv6-forwarding"];
 
 /// `routeadm [-e|-d NAME]... [-u]`
 pub fn routeadm(run: &mut Run, args: &[String], _: &[u8]) -> Step<i32> {
@@ -456,16 +426,13 @@ pub fn routeadm(run: &mut Run, args: &[String], _: &[u8]) -> Step<i32> {
         for name in names {
             let service = format!("svc:/network/{name}:default");
             match run.host().services.get_mut(&service) {
-                Some(service) => service.enabled = enabled,
-                None => {
-                    run.complain(&format!("routeadm: invalid option: {name}"));
-                    return Ok(exit::ERROR);
-                }
+                Some(service) if FORWARDING.contains(&name.as_str()) => service.enabled = enabled,
+                _ => return run.end(exit::ERROR, &format!("routeadm: invalid option: {name}")),
             }
         }
     }
     if parsed.has('u') {
-        for name in ["ipv4-forwarding", "ipv6-forwarding"] {
+        for name in FORWARDING {
             if let Some(s) = run
                 .host()
                 .services
@@ -476,7 +443,7 @@ pub fn routeadm(run: &mut Run, args: &[String], _: &[u8]) -> Step<i32> {
         }
     }
     if args.is_empty() || parsed.has('p') {
-        for name in ["ipv4-forwarding", "ipv6-forwarding"] {
+        for name in FORWARDING {
             let host = run.host();
             let s = &host.services[&format!("svc:/network/{name}:default")];
             let word = |on: bool| if on { "enabled" } else { "disabled" };

@@ -1,7 +1,7 @@
 //! Tables of dladm(8) and ipadm(8) (libofmt): for people, or with `:` between fields that are asked for.
 
 use super::exit;
-use super::run::Run;
+use super::run::{Run, Step};
 
 /// A table: its columns, as named in lower case, and its rows.
 pub struct Table<'a> {
@@ -20,19 +20,15 @@ pub fn print(
     table: &Table,
     parsable: bool,
     fields: Option<&str>,
-) -> i32 {
+) -> Step<i32> {
     let wanted: Vec<String> = match fields {
         None if parsable => {
-            run.complain(&format!(
-                "{tool}: output fields must be specified in parsable mode"
-            ));
-            return exit::ERROR;
+            let text = format!("{tool}: output fields must be specified in parsable mode");
+            return run.end(exit::ERROR, &text);
         }
         Some(all) if all.eq_ignore_ascii_case("all") && parsable => {
-            run.complain(&format!(
-                "{tool}: output field `all' invalid in parsable mode"
-            ));
-            return exit::ERROR;
+            let text = format!("{tool}: output field `all' invalid in parsable mode");
+            return run.end(exit::ERROR, &text);
         }
         None => table.usual.iter().map(|c| (*c).to_owned()).collect(),
         Some(all) if all.eq_ignore_ascii_case("all") => {
@@ -45,8 +41,8 @@ pub fn print(
         match table.columns.iter().position(|c| c == field) {
             Some(place) => places.push(place),
             None if parsable => {
-                run.complain(&format!("{tool}: unknown output field `{field}'"));
-                return exit::ERROR;
+                let text = format!("{tool}: unknown output field `{field}'");
+                return run.end(exit::ERROR, &text);
             }
             None => run.complain(&format!("{tool}: warning: unknown output field `{field}'")),
         }
@@ -82,5 +78,5 @@ pub fn print(
         };
         run.say(&line);
     }
-    exit::OK
+    Ok(exit::OK)
 }

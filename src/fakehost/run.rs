@@ -9,6 +9,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::disk::Disk;
 use super::faults::{self, Action, Fault, When};
+use super::getopt::Parsed;
 use super::host::Host;
 use super::machine::Machine;
 use super::tools::Tool;
@@ -19,6 +20,8 @@ use super::{Reply, exit};
 pub enum Stop {
     /// Killed.
     Killed,
+    /// Ends with a status; what it has to say is said.
+    Ended(i32),
     /// Failed with a status and a text, because it was told to.
     Failed(i32, String),
     /// The directory of the fake host cannot be read or written.
@@ -142,6 +145,7 @@ impl<'m> Run<'m> {
         let result = self.steps(tool, args, stdin);
         let (code, killed) = match result {
             Ok(code) => (code, false),
+            Err(Stop::Ended(code)) => (code, false),
             Err(Stop::Killed) => (0, true),
             Err(Stop::Failed(code, text)) => {
                 self.complain(&text);
@@ -186,7 +190,10 @@ impl<'m> Run<'m> {
         }
         self.held = Some(held);
         self.hit(|when| *when == When::Before)?;
-        let code = tool(self, args, stdin)?;
+        let code = match tool(self, args, stdin) {
+            Ok(code) | Err(Stop::Ended(code)) => code,
+            Err(other) => return Err(other),
+        };
         self.hit(|when| *when == When::After)?;
         Ok(code)
     }
@@ -224,6 +231,26 @@ impl<'m> Run<'m> {
     pub fn complain(&mut self, line: &str) {
         self.err.push_str(line);
         self.err.push('\n');
+    }
+
+    /// Ends the command with a status and a line on standard error.
+    pub fn end<T>(&mut self, code: i32, line: &str) -> Step<T> {
+        self.complain(line);
+        Err(Stop::Ended(code))
+    }
+
+    /// Ends the command: the real tool does this, the fake host does not.
+    pub fn not_played<T>(&mut self, what: &str) -> Step<T> {
+        let line = format!("fakehost: {what} is not played by the fake host");
+        self.end(exit::NOT_PLAYED, &line)
+    }
+
+    /// Ends the command if it has one of the options that the real tool heeds and the fake host does not.
+    pub fn without(&mut self, parsed: &Parsed, what: &str, letters: &str) -> Step {
+        match letters.chars().find(|letter| parsed.has(*letter)) {
+            Some(letter) => self.not_played(&format!("{what} -{letter}")),
+            None => Ok(()),
+        }
     }
 
     fn let_go(&mut self) -> io::Result<()> {

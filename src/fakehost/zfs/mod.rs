@@ -18,7 +18,7 @@ pub use properties::{Source, number};
 
 use super::exit;
 use super::getopt::{Bad, Parsed, getopt};
-use super::run::{Run, Step, now};
+use super::run::{Run, Step, Stop, now};
 
 /// The usage of each subcommand that is played.
 const USAGE: &[(&str, &str)] = &[
@@ -84,8 +84,8 @@ const NOT_PLAYED: &[&str] = &[
     "change-key",
 ];
 
-/// The usage of a subcommand after what is wrong with the command line.
-fn usage(run: &mut Run, command: &str, wrong: &str) -> i32 {
+/// Ends with the usage of a subcommand after what is wrong with the command line.
+fn usage<T>(run: &mut Run, command: &str, wrong: &str) -> Step<T> {
     let text = USAGE
         .iter()
         .find(|(name, _)| *name == command)
@@ -95,25 +95,44 @@ fn usage(run: &mut Run, command: &str, wrong: &str) -> i32 {
     }
     run.complain(&format!("usage:\n\t{text}\n"));
     run.complain("For the property list, run: zfs set|get");
-    run.complain("\nFor the delegated permission list, run: zfs allow|unallow");
-    exit::USAGE
+    run.end(
+        exit::USAGE,
+        "\nFor the delegated permission list, run: zfs allow|unallow",
+    )
 }
 
-fn options(run: &mut Run, command: &str, args: &[String], known: &str) -> Result<Parsed, i32> {
-    getopt(args, known, &[]).map_err(|bad| {
-        let wrong = match bad {
-            Bad::Unknown(letter) => format!("invalid option '{letter}'"),
-            Bad::Argument(letter) => format!("missing argument for '{letter}' option"),
-        };
-        usage(run, command, &wrong)
-    })
+fn options(run: &mut Run, command: &str, args: &[String], known: &str) -> Step<Parsed> {
+    let wrong = match getopt(args, known, &[]) {
+        Ok(parsed) => return Ok(parsed),
+        Err(Bad::Unknown(letter)) => format!("invalid option '{letter}'"),
+        Err(Bad::Argument(letter)) => format!("missing argument for '{letter}' option"),
+    };
+    usage(run, command, &wrong)
+}
+
+/// The one word that a subcommand takes.
+fn one<'a>(run: &mut Run, command: &str, parsed: &'a Parsed, what: &str) -> Step<&'a String> {
+    match parsed.rest.as_slice() {
+        [word] => Ok(word),
+        [] => usage(run, command, &format!("missing {what} argument")),
+        _ => usage(run, command, "too many arguments"),
+    }
+}
+
+/// The source and the target that a subcommand takes.
+fn two<'a>(run: &mut Run, command: &str, parsed: &'a Parsed) -> Step<(&'a String, &'a String)> {
+    match parsed.rest.as_slice() {
+        [from, to] => Ok((from, to)),
+        [] => usage(run, command, "missing source dataset argument"),
+        [_] => usage(run, command, "missing target dataset argument"),
+        _ => usage(run, command, "too many arguments"),
+    }
 }
 
 /// `zfs args...`
 pub fn zfs(run: &mut Run, args: &[String], _: &[u8]) -> Step<i32> {
     let Some(command) = args.first() else {
-        run.complain("missing command\nusage: zfs command args ...");
-        return Ok(exit::USAGE);
+        return run.end(exit::USAGE, "missing command\nusage: zfs command args ...");
     };
     let command = match command.as_str() {
         "snap" => "snapshot",
@@ -136,46 +155,48 @@ pub fn zfs(run: &mut Run, args: &[String], _: &[u8]) -> Step<i32> {
         "holds" => show::holds(run, args),
         "list" => show::list(run, args),
         "get" => show::get(run, args),
-        other if NOT_PLAYED.contains(&other) => {
-            run.complain(&format!(
-                "fakehost: zfs {other} is not played by the fake host"
-            ));
-            Ok(exit::NOT_PLAYED)
-        }
-        other => {
-            run.complain(&format!(
-                "unrecognized command '{other}'\nusage: zfs command args ..."
-            ));
-            Ok(exit::USAGE)
-        }
+        other if NOT_PLAYED.contains(&other) => run.not_played(&format!("zfs {other}")),
+        other => run.end(
+            exit::USAGE,
+            &format!("unrecognized command '{other}'\nusage: zfs command args ..."),
+        ),
     }
 }
 
-/// Prints why something failed.
-fn fail(run: &mut Run, text: &str) -> Step<i32> {
-    run.complain(text);
-    Ok(exit::ERROR)
+/// Ends with why something failed.
+fn fail<T>(run: &mut Run, text: &str) -> Step<T> {
+    run.end(exit::ERROR, text)
 }
 
 /// The `-o property=value` of a command line.
-fn settings(run: &mut Run, parsed: &Parsed) -> Result<Vec<(String, String)>, i32> {
+fn settings(run: &mut Run, parsed: &Parsed) -> Step<Vec<(String, String)>> {
     let mut settings: Vec<(String, String)> = Vec::new();
     for pair in parsed.values('o') {
         let Some((name, value)) = pair.split_once('=') else {
-            run.complain("missing '=' for -o option");
-            return Err(exit::ERROR);
+            return fail(run, "missing '=' for -o option");
         };
         if settings.iter().any(|(n, _)| n == name) {
-            run.complain(&format!("property '{name}' specified multiple times"));
-            return Err(exit::ERROR);
+            let text = format!("property '{name}' specified multiple times");
+            return fail(run, &text);
         }
         settings.push((name.to_owned(), value.to_owned()));
     }
     Ok(settings)
 }
 
-/// Makes what is missing above a dataset. The error is printed.
-fn ancestors(run: &mut Run, name: &str) -> Step<Result<(), i32>> {
+/// What `-p` asks for: makes what is missing above a dataset, and ends well if the dataset itself is there.
+fn ancestors(run: &mut Run, name: &str) -> Step {
+    if names::wrong(name, false).is_some() {
+        return Ok(());
+    }
+    if run.host().has_dataset(name) {
+        return Err(Stop::Ended(exit::OK));
+    }
+    make_above(run, name)
+}
+
+/// Makes what is missing above a dataset.
+fn make_above(run: &mut Run, name: &str) -> Step {
     let missing: Vec<String> = name
         .match_indices('/')
         .map(|(at, _)| name[..at].to_owned())
@@ -185,47 +206,24 @@ fn ancestors(run: &mut Run, name: &str) -> Step<Result<(), i32>> {
         let (host, disk) = run.view();
         match host.create_dataset(&above, None, &[], disk) {
             Ok(Made::Whole) => {}
-            Ok(Made::Unmounted(text)) | Err(text) => {
-                run.complain(&text);
-                return Ok(Err(exit::ERROR));
-            }
+            Ok(Made::Unmounted(text)) | Err(text) => return fail(run, &text),
         }
         run.point("ancestor")?;
     }
-    Ok(Ok(()))
+    Ok(())
 }
 
 fn create(run: &mut Run, args: &[String]) -> Step<i32> {
-    let parsed = match options(run, "create", args, "V:b:so:p") {
-        Ok(parsed) => parsed,
-        Err(code) => return Ok(code),
-    };
-    let settings = match settings(run, &parsed) {
-        Ok(settings) => settings,
-        Err(code) => return Ok(code),
-    };
-    if parsed.has('V') {
-        run.complain("fakehost: zfs create -V is not played by the fake host");
-        return Ok(exit::NOT_PLAYED);
-    }
+    let parsed = options(run, "create", args, "V:b:so:p")?;
+    let settings = settings(run, &parsed)?;
+    run.without(&parsed, "zfs create", "V")?;
     if parsed.has('s') || parsed.has('b') {
         let wrong = "'-s' and '-b' can only be used when creating a volume";
-        return Ok(usage(run, "create", wrong));
+        return usage(run, "create", wrong);
     }
-    let [name] = parsed.rest.as_slice() else {
-        let wrong = match parsed.rest.is_empty() {
-            true => "missing filesystem argument",
-            false => "too many arguments",
-        };
-        return Ok(usage(run, "create", wrong));
-    };
-    if parsed.has('p') && names::wrong(name, false).is_none() {
-        if run.host().has_dataset(name) {
-            return Ok(exit::OK);
-        }
-        if let Err(code) = ancestors(run, name)? {
-            return Ok(code);
-        }
+    let name = one(run, "create", &parsed, "filesystem")?;
+    if parsed.has('p') {
+        ancestors(run, name)?;
     }
     make(run, name, None, &settings)
 }
@@ -249,55 +247,31 @@ fn make(run: &mut Run, name: &str, origin: Option<&str>, set: &[(String, String)
 }
 
 fn clone(run: &mut Run, args: &[String]) -> Step<i32> {
-    let parsed = match options(run, "clone", args, "o:p") {
-        Ok(parsed) => parsed,
-        Err(code) => return Ok(code),
-    };
-    let settings = match settings(run, &parsed) {
-        Ok(settings) => settings,
-        Err(code) => return Ok(code),
-    };
-    let [snapshot, name] = parsed.rest.as_slice() else {
-        let wrong = match parsed.rest.len() {
-            0 => "missing source dataset argument",
-            1 => "missing target dataset argument",
-            _ => "too many arguments",
-        };
-        return Ok(usage(run, "clone", wrong));
-    };
+    let parsed = options(run, "clone", args, "o:p")?;
+    let settings = settings(run, &parsed)?;
+    let (snapshot, name) = two(run, "clone", &parsed)?;
     if let Err(text) = run.host().open_zfs(snapshot, true) {
         return fail(run, &text);
     }
-    if parsed.has('p') && names::wrong(name, false).is_none() {
-        if run.host().has_dataset(name) {
-            return Ok(exit::OK);
-        }
-        if let Err(code) = ancestors(run, name)? {
-            return Ok(code);
-        }
+    if parsed.has('p') {
+        ancestors(run, name)?;
     }
     make(run, name, Some(snapshot), &settings)
 }
 
 fn snapshot(run: &mut Run, args: &[String]) -> Step<i32> {
-    let parsed = match options(run, "snapshot", args, "ro:") {
-        Ok(parsed) => parsed,
-        Err(code) => return Ok(code),
-    };
-    let settings = match settings(run, &parsed) {
-        Ok(settings) => settings,
-        Err(code) => return Ok(code),
-    };
+    let parsed = options(run, "snapshot", args, "ro:")?;
+    let settings = settings(run, &parsed)?;
     if parsed.rest.is_empty() {
-        return Ok(usage(run, "snapshot", "missing snapshot argument"));
+        return usage(run, "snapshot", "missing snapshot argument");
     }
     for full in &parsed.rest {
         let Some((dataset, name)) = full.split_once('@') else {
-            return Ok(usage(run, "snapshot", ""));
+            return usage(run, "snapshot", "");
         };
         let (host, disk) = run.view();
         if let Err(text) = host.open_zfs(dataset, false) {
-            return Ok(usage(run, "snapshot", &text));
+            return usage(run, "snapshot", &text);
         }
         let datasets = match parsed.has('r') {
             true => host.tree(dataset),
@@ -314,23 +288,11 @@ fn snapshot(run: &mut Run, args: &[String]) -> Step<i32> {
 }
 
 fn destroy(run: &mut Run, args: &[String]) -> Step<i32> {
-    let parsed = match options(run, "destroy", args, "vpndfrR") {
-        Ok(parsed) => parsed,
-        Err(code) => return Ok(code),
-    };
-    let [name] = parsed.rest.as_slice() else {
-        let wrong = match parsed.rest.is_empty() {
-            true => "missing dataset argument",
-            false => "too many arguments",
-        };
-        return Ok(usage(run, "destroy", wrong));
-    };
+    let parsed = options(run, "destroy", args, "vpndfrR")?;
+    let name = one(run, "destroy", &parsed, "dataset")?;
     let clones = parsed.has('R');
     let (recursive, force) = (clones || parsed.has('r'), parsed.has('f'));
-    if parsed.has('n') {
-        run.complain("fakehost: zfs destroy -n is not played by the fake host");
-        return Ok(exit::NOT_PLAYED);
-    }
+    run.without(&parsed, "zfs destroy", "nvp")?;
     if let Some((dataset, list)) = name.split_once('@') {
         return destroy_snapshots(run, dataset, list, &parsed);
     }
@@ -453,10 +415,7 @@ fn destroy_snapshots(run: &mut Run, dataset: &str, list: &str, parsed: &Parsed) 
 }
 
 fn set(run: &mut Run, args: &[String]) -> Step<i32> {
-    let parsed = match options(run, "set", args, "") {
-        Ok(parsed) => parsed,
-        Err(code) => return Ok(code),
-    };
+    let parsed = options(run, "set", args, "")?;
     let pairs: Vec<&String> = parsed.rest.iter().take_while(|a| a.contains('=')).collect();
     let datasets = &parsed.rest[pairs.len()..];
     if parsed.rest.is_empty() || pairs.is_empty() {
@@ -464,10 +423,10 @@ fn set(run: &mut Run, args: &[String]) -> Step<i32> {
             true => "missing arguments",
             false => "missing property=value argument(s)",
         };
-        return Ok(usage(run, "set", wrong));
+        return usage(run, "set", wrong);
     }
     if datasets.is_empty() {
-        return Ok(usage(run, "set", "missing dataset name(s)"));
+        return usage(run, "set", "missing dataset name(s)");
     }
     let mut code = exit::OK;
     for name in datasets {
@@ -493,15 +452,12 @@ fn set(run: &mut Run, args: &[String]) -> Step<i32> {
 }
 
 fn inherit(run: &mut Run, args: &[String]) -> Step<i32> {
-    let parsed = match options(run, "inherit", args, "rS") {
-        Ok(parsed) => parsed,
-        Err(code) => return Ok(code),
-    };
+    let parsed = options(run, "inherit", args, "rS")?;
     let Some((property, datasets)) = parsed.rest.split_first() else {
-        return Ok(usage(run, "inherit", "missing property argument"));
+        return usage(run, "inherit", "missing property argument");
     };
     if datasets.is_empty() {
-        return Ok(usage(run, "inherit", "missing dataset argument"));
+        return usage(run, "inherit", "missing dataset argument");
     }
     match properties::find(property) {
         Some(native) if native.shape == properties::Shape::ReadOnly || native.fixed => {
@@ -518,11 +474,7 @@ fn inherit(run: &mut Run, args: &[String]) -> Step<i32> {
             return Ok(exit::ERROR);
         }
         None if !properties::is_user(property) => {
-            return Ok(usage(
-                run,
-                "inherit",
-                &format!("invalid property '{property}'"),
-            ));
+            return usage(run, "inherit", &format!("invalid property '{property}'"));
         }
         _ => {}
     }
@@ -549,32 +501,20 @@ fn inherit(run: &mut Run, args: &[String]) -> Step<i32> {
 }
 
 fn rename(run: &mut Run, args: &[String]) -> Step<i32> {
-    let parsed = match options(run, "rename", args, "prf") {
-        Ok(parsed) => parsed,
-        Err(code) => return Ok(code),
-    };
-    let [from, to] = parsed.rest.as_slice() else {
-        let wrong = match parsed.rest.len() {
-            0 => "missing source dataset argument",
-            1 => "missing target dataset argument",
-            _ => "too many arguments",
-        };
-        return Ok(usage(run, "rename", wrong));
-    };
+    let parsed = options(run, "rename", args, "prf")?;
+    let (from, to) = two(run, "rename", &parsed)?;
     if parsed.has('r') && !from.contains('@') {
-        return Ok(usage(
+        return usage(
             run,
             "rename",
             "source dataset for recursive rename must be a snapshot",
-        ));
+        );
     }
     if let Err(text) = run.host().open_zfs(from, from.contains('@')) {
         return fail(run, &text);
     }
-    if parsed.has('p')
-        && let Err(code) = ancestors(run, to)?
-    {
-        return Ok(code);
+    if parsed.has('p') {
+        make_above(run, to)?;
     }
     let mut sources = vec![from.clone()];
     if parsed.has('r')
@@ -603,17 +543,8 @@ fn rename(run: &mut Run, args: &[String]) -> Step<i32> {
 }
 
 fn promote(run: &mut Run, args: &[String]) -> Step<i32> {
-    let parsed = match options(run, "promote", args, "") {
-        Ok(parsed) => parsed,
-        Err(code) => return Ok(code),
-    };
-    let [name] = parsed.rest.as_slice() else {
-        let wrong = match parsed.rest.is_empty() {
-            true => "missing clone filesystem argument",
-            false => "too many arguments",
-        };
-        return Ok(usage(run, "promote", wrong));
-    };
+    let parsed = options(run, "promote", args, "")?;
+    let name = one(run, "promote", &parsed, "clone filesystem")?;
     let host = run.host();
     let result = host.open_zfs(name, false).and_then(|()| host.promote(name));
     match result {
@@ -623,18 +554,19 @@ fn promote(run: &mut Run, args: &[String]) -> Step<i32> {
 }
 
 fn mount_command(run: &mut Run, args: &[String]) -> Step<i32> {
-    let parsed = match options(run, "mount", args, "avo:O") {
-        Ok(parsed) => parsed,
-        Err(code) => return Ok(code),
-    };
+    let parsed = options(run, "mount", args, "avo:O")?;
+    run.without(&parsed, "zfs mount", "voO")?;
     if parsed.has('a') {
         let (host, disk) = run.view();
-        import(host, disk);
-        return Ok(exit::OK);
+        let wrong = import(host, disk);
+        return match wrong.is_empty() {
+            true => Ok(exit::OK),
+            false => fail(run, &wrong.join("\n")),
+        };
     }
     let [name] = parsed.rest.as_slice() else {
         if parsed.rest.len() > 1 {
-            return Ok(usage(run, "mount", "too many arguments"));
+            return usage(run, "mount", "too many arguments");
         }
         let mounted: Vec<String> = run
             .host()
@@ -680,17 +612,9 @@ fn mount_command(run: &mut Run, args: &[String]) -> Step<i32> {
 }
 
 fn unmount(run: &mut Run, args: &[String]) -> Step<i32> {
-    let parsed = match options(run, "unmount", args, "af") {
-        Ok(parsed) => parsed,
-        Err(code) => return Ok(code),
-    };
-    let [name] = parsed.rest.as_slice() else {
-        let wrong = match parsed.rest.is_empty() {
-            true => "missing filesystem argument",
-            false => "too many arguments",
-        };
-        return Ok(usage(run, "unmount", wrong));
-    };
+    let parsed = options(run, "unmount", args, "af")?;
+    run.without(&parsed, "zfs unmount", "a")?;
+    let name = one(run, "unmount", &parsed, "filesystem")?;
     let (host, disk) = run.view();
     let name = match name.starts_with('/') {
         true => {
@@ -732,12 +656,9 @@ fn unmount(run: &mut Run, args: &[String]) -> Step<i32> {
 }
 
 fn hold(run: &mut Run, command: &str, args: &[String]) -> Step<i32> {
-    let parsed = match options(run, command, args, "r") {
-        Ok(parsed) => parsed,
-        Err(code) => return Ok(code),
-    };
+    let parsed = options(run, command, args, "r")?;
     let Some((tag, snapshots)) = parsed.rest.split_first().filter(|(_, s)| !s.is_empty()) else {
-        return Ok(usage(run, command, "missing argument"));
+        return usage(run, command, "missing argument");
     };
     if command == "hold" && tag.starts_with('.') {
         return fail(run, &format!("'{tag}' may not start with '.'"));

@@ -182,8 +182,8 @@ pub enum Remount {
     Mount(String),
 }
 
-/// Mounts what mounts itself, as at boot and at import; what cannot be mounted stays unmounted.
-pub fn import(host: &mut Host, disk: &Disk) {
+/// Mounts what mounts itself, as at boot and at import. What cannot be mounted stays unmounted; returns why.
+pub fn import(host: &mut Host, disk: &Disk) -> Vec<String> {
     let mut names: Vec<(String, String)> = host
         .datasets
         .keys()
@@ -196,7 +196,8 @@ pub fn import(host: &mut Host, disk: &Disk) {
         .filter_map(|name| Some((host.mountable(name)?, name.clone())))
         .collect();
     names.sort_by(|a, b| a.0.split('/').cmp(b.0.split('/')));
-    for (_, name) in names {
-        let _ = host.mount(&name, disk);
-    }
+    names
+        .iter()
+        .filter_map(|(_, name)| host.mount(name, disk).err())
+        .collect()
 }

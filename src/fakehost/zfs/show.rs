@@ -118,7 +118,7 @@ struct Pick {
 }
 
 /// Which kinds are meant by `-t`.
-fn kinds(run: &mut Run, command: &str, text: Option<&str>) -> Result<Option<(bool, bool)>, i32> {
+fn kinds(run: &mut Run, command: &str, text: Option<&str>) -> Step<Option<(bool, bool)>> {
     let Some(text) = text else { return Ok(None) };
     let (mut filesystems, mut snapshots) = (false, false);
     for word in text.split(',') {
@@ -129,7 +129,7 @@ fn kinds(run: &mut Run, command: &str, text: Option<&str>) -> Result<Option<(boo
             "all" => (filesystems, snapshots) = (true, true),
             other => {
                 let wrong = format!("invalid type '{other}'");
-                return Err(usage(run, command, &wrong));
+                return usage(run, command, &wrong);
             }
         }
     }
@@ -204,14 +204,14 @@ fn targets(run: &mut Run, words: &[String], pick: &Pick, recursive: bool) -> (Ve
     (all, code)
 }
 
-fn depth(run: &mut Run, command: &str, text: Option<&str>) -> Result<Option<usize>, i32> {
+fn depth(run: &mut Run, command: &str, text: Option<&str>) -> Step<Option<usize>> {
     match text {
         None => Ok(None),
         Some(text) => match text.parse() {
             Ok(depth) => Ok(Some(depth)),
             Err(_) => {
                 let wrong = format!("{text} is not an integer");
-                Err(usage(run, command, &wrong))
+                usage(run, command, &wrong)
             }
         },
     }
@@ -245,10 +245,8 @@ fn table(run: &mut Run, header: &[String], rows: &[Vec<String>], plain: bool) {
 }
 
 pub(super) fn list(run: &mut Run, args: &[String]) -> Step<i32> {
-    let parsed = match options(run, "list", args, "HS:d:o:prs:t:") {
-        Ok(parsed) => parsed,
-        Err(code) => return Ok(code),
-    };
+    let parsed = options(run, "list", args, "HS:d:o:prs:t:")?;
+    run.without(&parsed, "zfs list", "sS")?;
     let columns: Vec<String> = match parsed.value('o') {
         None => ["name", "used", "available", "referenced", "mountpoint"]
             .map(str::to_owned)
@@ -275,16 +273,10 @@ pub(super) fn list(run: &mut Run, args: &[String]) -> Step<i32> {
         .find(|c| *c != "name" && properties::find(c).is_none() && !properties::is_user(c))
     {
         let wrong = format!("bad property list: invalid property '{unknown}'");
-        return Ok(usage(run, "list", &wrong));
+        return usage(run, "list", &wrong);
     }
-    let depth = match depth(run, "list", parsed.value('d')) {
-        Ok(depth) => depth,
-        Err(code) => return Ok(code),
-    };
-    let kinds = match kinds(run, "list", parsed.value('t')) {
-        Ok(kinds) => kinds,
-        Err(code) => return Ok(code),
-    };
+    let depth = depth(run, "list", parsed.value('d'))?;
+    let kinds = kinds(run, "list", parsed.value('t'))?;
     let (filesystems, snapshots) = kinds.unwrap_or((true, false));
     // Snapshots alone are looked for below the datasets that are named.
     let depth = depth.or((kinds.is_some() && !parsed.has('r') && snapshots).then_some(1));
@@ -332,10 +324,7 @@ pub(super) fn list(run: &mut Run, args: &[String]) -> Step<i32> {
 }
 
 pub(super) fn get(run: &mut Run, args: &[String]) -> Step<i32> {
-    let parsed = match options(run, "get", args, "d:o:s:rt:Hp") {
-        Ok(parsed) => parsed,
-        Err(code) => return Ok(code),
-    };
+    let parsed = options(run, "get", args, "d:o:s:rt:Hp")?;
     let fields: Vec<String> = match parsed.value('o') {
         None | Some("all") => ["name", "property", "value", "source"]
             .map(str::to_owned)
@@ -347,13 +336,13 @@ pub(super) fn get(run: &mut Run, args: &[String]) -> Step<i32> {
         .find(|f| !["name", "property", "value", "source", "received"].contains(&f.as_str()))
     {
         let wrong = format!("invalid column name '{unknown}'");
-        return Ok(usage(run, "get", &wrong));
+        return usage(run, "get", &wrong);
     }
     let sources: Option<Vec<String>> = parsed
         .value('s')
         .map(|text| text.split(',').map(str::to_owned).collect());
     let Some((list, words)) = parsed.rest.split_first() else {
-        return Ok(usage(run, "get", "missing property argument"));
+        return usage(run, "get", "missing property argument");
     };
     let asked: Option<Vec<String>> = match list.as_str() {
         "all" => None,
@@ -365,16 +354,10 @@ pub(super) fn get(run: &mut Run, args: &[String]) -> Step<i32> {
         .find(|c| *c != "name" && properties::find(c).is_none() && !properties::is_user(c))
     {
         let wrong = format!("bad property list: invalid property '{unknown}'");
-        return Ok(usage(run, "get", &wrong));
+        return usage(run, "get", &wrong);
     }
-    let depth = match depth(run, "get", parsed.value('d')) {
-        Ok(depth) => depth,
-        Err(code) => return Ok(code),
-    };
-    let kinds = match kinds(run, "get", parsed.value('t')) {
-        Ok(kinds) => kinds,
-        Err(code) => return Ok(code),
-    };
+    let depth = depth(run, "get", parsed.value('d'))?;
+    let kinds = kinds(run, "get", parsed.value('t'))?;
     let (filesystems, snapshots) = kinds.unwrap_or((true, true));
     let pick = Pick {
         filesystems,
@@ -446,12 +429,9 @@ pub(super) fn get(run: &mut Run, args: &[String]) -> Step<i32> {
 }
 
 pub(super) fn holds(run: &mut Run, args: &[String]) -> Step<i32> {
-    let parsed = match options(run, "holds", args, "rHp") {
-        Ok(parsed) => parsed,
-        Err(code) => return Ok(code),
-    };
+    let parsed = options(run, "holds", args, "rHp")?;
     if parsed.rest.is_empty() {
-        return Ok(usage(run, "holds", "missing snapshot argument"));
+        return usage(run, "holds", "missing snapshot argument");
     }
     let mut rows = Vec::new();
     for full in &parsed.rest {

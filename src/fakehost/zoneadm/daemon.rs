@@ -1,14 +1,13 @@
 //! zoneadmd(8): what makes zones ready, boots and halts them. It goes on when the zoneadm that asked is gone.
 
-use std::net::IpAddr;
-
 use super::check;
 use super::configured::Configured;
 use super::install::below;
 use crate::fakehost::disk::{Disk, Kind};
 use crate::fakehost::exit;
 use crate::fakehost::host::{Host, Inits, KernelZone, Link, LinkClass, ZoneMount, ZoneStatus};
-use crate::fakehost::run::{Run, Step, now};
+use crate::fakehost::ipadm::cidr;
+use crate::fakehost::run::{Run, Step, Stop, now};
 use crate::fakehost::store::IndexState;
 use crate::fakehost::zfs::Source;
 
@@ -62,18 +61,12 @@ pub fn zoneadmd(run: &mut Run, args: &[String], _: &[u8]) -> Step<i32> {
             Ok(exit::OK)
         }
         ("ready", Some(_)) => {
-            let code = halt(run, &zone)?;
-            if code != exit::OK {
-                return Ok(code);
-            }
+            halt(run, &zone)?;
             boot.ready(run)
         }
         ("ready", None) => boot.ready(run),
         ("boot", None) => {
-            let code = boot.ready(run)?;
-            if code != exit::OK {
-                return Ok(code);
-            }
+            boot.ready(run)?;
             boot.boot(run)
         }
         ("boot", Some(Ready)) => boot.boot(run),
@@ -87,14 +80,8 @@ pub fn zoneadmd(run: &mut Run, args: &[String], _: &[u8]) -> Step<i32> {
         }
         ("halt", Some(_)) => halt(run, &zone),
         ("reboot", Some(Running)) => {
-            let code = halt(run, &zone)?;
-            if code != exit::OK {
-                return Ok(code);
-            }
-            let code = boot.ready(run)?;
-            if code != exit::OK {
-                return Ok(code);
-            }
+            halt(run, &zone)?;
+            boot.ready(run)?;
             boot.boot(run)
         }
         ("shutdown", Some(Running)) => {
@@ -130,7 +117,7 @@ impl Boot<'_> {
         say(run, &self.zone.name, text);
         // What was made is taken down again, as by a halt.
         teardown(run.host(), &self.zone.name);
-        Ok(exit::ERROR)
+        Err(Stop::Ended(exit::ERROR))
     }
 
     /// Makes the zone in the kernel, its mounts and its network.
@@ -470,32 +457,10 @@ fn dead(host: &Host, disk: &Disk, zone: &Configured) -> Option<String> {
 
 /// Whether a router is a neighbour of an address with its prefix.
 fn leads_out(allowed: &str, router: &str) -> bool {
-    let (address, prefix) = allowed
-        .split_once('/')
-        .map_or((allowed, None), |(a, p)| (a, Some(p)));
-    let (Ok(address), Ok(router)) = (address.parse::<IpAddr>(), router.parse::<IpAddr>()) else {
-        return false;
-    };
-    let (a, r, bits) = match (address, router) {
-        (IpAddr::V4(a), IpAddr::V4(r)) => (
-            u128::from(a.to_bits()) << 96,
-            u128::from(r.to_bits()) << 96,
-            32,
-        ),
-        (IpAddr::V6(a), IpAddr::V6(r)) => (a.to_bits(), r.to_bits(), 128),
-        _ => return false,
-    };
-    // Without a prefix the class of the address decides.
-    let prefix: u32 = match (prefix.and_then(|p| p.parse().ok()), address) {
-        (Some(prefix), _) => prefix,
-        (None, IpAddr::V4(a)) => match a.octets()[0] {
-            0..=127 => 8,
-            128..=191 => 16,
-            _ => 24,
-        },
-        (None, IpAddr::V6(_)) => 64,
-    };
-    prefix < bits && (prefix == 0 || (a ^ r) >> (128 - prefix) == 0)
+    cidr(allowed).is_some_and(|(address, network)| {
+        let most = if address.is_ipv4() { 32 } else { 128 };
+        network.prefix < most && router.parse().is_ok_and(|r| network.contains(r))
+    })
 }
 
 /// Takes a zone out of the kernel: its links lose every protection, its own or not, and are free.
@@ -541,7 +506,7 @@ fn halt(run: &mut Run, zone: &Configured) -> Step<i32> {
         say(run, name, &format!("unable to unmount '{}'", zone.root()));
         say(run, name, "unable to unmount file systems in zone");
         say(run, name, "unable to destroy zone");
-        return Ok(exit::ERROR);
+        return Err(Stop::Ended(exit::ERROR));
     }
     if let Some(z) = run.host().zones.get_mut(name) {
         z.mounts.clear();

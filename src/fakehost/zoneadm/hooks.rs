@@ -26,9 +26,8 @@ pub fn brand(run: &mut Run, args: &[String], _: &[u8]) -> Step<i32> {
     }
 }
 
-fn give_up(run: &mut Run, text: &str) -> Step<i32> {
-    run.complain(text);
-    Ok(FATAL)
+fn give_up<T>(run: &mut Run, text: &str) -> Step<T> {
+    run.end(FATAL, text)
 }
 
 fn seed(run: &mut Run, path: &str, args: &[String]) -> Step<i32> {
@@ -47,19 +46,13 @@ fn seed(run: &mut Run, path: &str, args: &[String]) -> Step<i32> {
     };
     let dataset = dataset_at(run, path);
     if source.starts_with('/') {
-        let code = unpack(run, &source, path)?;
-        if code != exit::OK {
-            return Ok(code);
-        }
+        unpack(run, &source, path)?;
     } else {
         let Some(dataset) = dataset.clone() else {
             let text = format!("ERROR: {path} is not a ZFS dataset, cannot install from {source}");
             return give_up(run, &text);
         };
-        let code = replace(run, &source, &dataset)?;
-        if code != exit::OK {
-            return Ok(code);
-        }
+        replace(run, &source, &dataset)?;
     }
     run.point("cloned")?;
     let root = format!("{path}/root");
@@ -88,7 +81,7 @@ fn seed(run: &mut Run, path: &str, args: &[String]) -> Step<i32> {
 }
 
 /// `zfs destroy -fr` of the zonepath's dataset, and a clone in its place.
-fn replace(run: &mut Run, source: &str, dataset: &str) -> Step<i32> {
+fn replace(run: &mut Run, source: &str, dataset: &str) -> Step {
     let (host, disk) = run.view();
     let snapshot = match source.contains('@') {
         true => source.to_owned(),
@@ -135,13 +128,13 @@ fn replace(run: &mut Run, source: &str, dataset: &str) -> Step<i32> {
     run.point("destroyed")?;
     let (host, disk) = run.view();
     match host.create_dataset(dataset, Some(&snapshot), &[], disk) {
-        Ok(Made::Whole) => Ok(exit::OK),
+        Ok(Made::Whole) => Ok(()),
         Ok(Made::Unmounted(text)) | Err(text) => give_up(run, &text),
     }
 }
 
 /// A flattened root file system in an archive, into `root` below the zonepath.
-fn unpack(run: &mut Run, archive: &str, path: &str) -> Step<i32> {
+fn unpack(run: &mut Run, archive: &str, path: &str) -> Step {
     let real = run.disk().real(archive);
     let real = if real.exists() { real } else { archive.into() };
     let root = run.disk().real(path).join("root");
@@ -151,7 +144,7 @@ fn unpack(run: &mut Run, archive: &str, path: &str) -> Step<i32> {
         tar::Archive::new(file).unpack(&root)
     })?;
     match result {
-        Ok(()) => Ok(exit::OK),
+        Ok(()) => Ok(()),
         Err(error) => give_up(run, &format!("ERROR: {archive}: {error}")),
     }
 }

@@ -122,9 +122,7 @@ pub(super) fn install(
     if args.first().is_some_and(|a| a == "-?") {
         return sub_usage(run, "install");
     }
-    if let Err(code) = allowed(run, target, "install") {
-        return Ok(code);
-    }
+    allowed(run, target, "install")?;
     let _lock = run.lock_file(&lock_name(&target.name))?;
     if !check::verify(run, target) {
         return Ok(exit::ERROR);
@@ -163,9 +161,7 @@ pub(super) fn uninstall(
     if args.iter().any(|a| a == "-?") {
         return sub_usage(run, "uninstall");
     }
-    if let Err(code) = allowed(run, target, "uninstall") {
-        return Ok(code);
-    }
+    allowed(run, target, "uninstall")?;
     if !force {
         let text =
             "Input not from terminal and -F not specified:  uninstall command ignored, exiting.";
@@ -229,9 +225,7 @@ pub(super) fn clone(
         Ok(parsed) if parsed.rest.len() == 1 => parsed,
         _ => return sub_usage(run, "clone"),
     };
-    if let Err(code) = allowed(run, target, "clone") {
-        return Ok(code);
-    }
+    allowed(run, target, "clone")?;
     let source = &parsed.rest[0];
     let Some(entry) = store.entry(source) else {
         return fail(run, source, "No such zone configured");
@@ -254,8 +248,7 @@ pub(super) fn clone(
     let (parent, base) = path.rsplit_once('/').unwrap_or(("", &path));
     let (from, above) = (dataset_at(run, &entry.path), dataset_at(run, parent));
     let (Some(from), Some(above), None) = (from, above, parsed.value('m')) else {
-        run.complain("fakehost: zoneadm clone without ZFS is not played by the fake host");
-        return Ok(exit::NOT_PLAYED);
+        return run.not_played("zoneadm clone without ZFS");
     };
     let uuid = uuid(run);
     store.set_state(&target.name, IndexState::Incomplete, Some(&uuid))?;
@@ -297,9 +290,7 @@ pub(super) fn relocate(
     let [to] = args else {
         return sub_usage(run, "move");
     };
-    if let Err(code) = allowed(run, target, "move") {
-        return Ok(code);
-    }
+    allowed(run, target, "move")?;
     if !to.starts_with('/') {
         return fail(run, &target.name, &format!("{to} is not an absolute path."));
     }
@@ -313,8 +304,7 @@ pub(super) fn relocate(
         dataset_at(run, parent),
     );
     let (Some(from), Some(above)) = (from, above) else {
-        run.complain("fakehost: zoneadm move without ZFS is not played by the fake host");
-        return Ok(exit::NOT_PLAYED);
+        return run.not_played("zoneadm move without ZFS");
     };
     let (host, disk) = run.view();
     if let Err(text) = host.rename(&from, &format!("{above}/{base}"), disk) {
@@ -332,12 +322,11 @@ pub(super) fn detach(
     target: &Target,
     args: &[String],
 ) -> Step<i32> {
-    if getopt(args, "n", &[]).is_err() {
+    let Ok(parsed) = getopt(args, "n", &[]) else {
         return sub_usage(run, "detach");
-    }
-    if let Err(code) = allowed(run, target, "detach") {
-        return Ok(code);
-    }
+    };
+    run.without(&parsed, "zoneadm detach", "n")?;
+    allowed(run, target, "detach")?;
     let _lock = run.lock_file(&lock_name(&target.name))?;
     store.set_state(&target.name, IndexState::Configured, None)?;
     Ok(exit::OK)
@@ -349,12 +338,11 @@ pub(super) fn attach(
     target: &Target,
     args: &[String],
 ) -> Step<i32> {
-    if getopt(args, "Fn:u", &[]).is_err() {
+    let Ok(parsed) = getopt(args, "Fn:u", &[]) else {
         return sub_usage(run, "attach");
-    }
-    if let Err(code) = allowed(run, target, "attach") {
-        return Ok(code);
-    }
+    };
+    run.without(&parsed, "zoneadm attach", "nu")?;
+    allowed(run, target, "attach")?;
     let _lock = run.lock_file(&lock_name(&target.name))?;
     if run.disk().kind(&target.configured.root()) != Some(Kind::Directory) {
         return fail(run, &target.name, "the zonepath has no root directory");

@@ -94,9 +94,8 @@ fn sub_usage(run: &mut Run, command: &str) -> Step<i32> {
 }
 
 /// Ends with `zoneadm: zone 'NAME': TEXT`.
-fn fail(run: &mut Run, zone: &str, text: &str) -> Step<i32> {
-    run.complain(&format!("zoneadm: zone '{zone}': {text}"));
-    Ok(exit::ERROR)
+fn fail<T>(run: &mut Run, zone: &str, text: &str) -> Step<T> {
+    run.end(exit::ERROR, &format!("zoneadm: zone '{zone}': {text}"))
 }
 
 /// `zoneadm args...`
@@ -116,12 +115,7 @@ pub fn zoneadm(run: &mut Run, args: &[String], _: &[u8]) -> Step<i32> {
     }
     if !COMMANDS.iter().any(|(name, _)| name == command) {
         return match command.as_str() {
-            "mount" | "unmount" | "apply" => {
-                run.complain(&format!(
-                    "fakehost: zoneadm {command} is not played by the fake host"
-                ));
-                Ok(exit::NOT_PLAYED)
-            }
+            "mount" | "unmount" | "apply" => run.not_played(&format!("zoneadm {command}")),
             other => usage(run, &format!("{other}: unknown subcommand")),
         };
     }
@@ -196,13 +190,10 @@ impl Run<'_> {
     }
 }
 
-/// Whether a command may be given in a state; says why not.
-fn allowed(run: &mut Run, target: &Target, command: &str) -> Result<(), i32> {
+/// Ends a command that may not be given in a zone's state.
+fn allowed(run: &mut Run, target: &Target, command: &str) -> Step {
     let state = run.state_of(&target.entry);
-    let mut refuse = |text: String| {
-        run.complain(&format!("zoneadm: zone '{}': {text}", target.name));
-        Err(exit::ERROR)
-    };
+    let mut refuse = |text: String| fail(run, &target.name, &text);
     use IndexState::{Configured, Incomplete, Installed};
     match (command, state) {
         (
@@ -239,9 +230,7 @@ fn transition(run: &mut Run, target: &Target, command: &str, args: &[String]) ->
     if !parsed.rest.is_empty() && matches!(command, "halt" | "ready") {
         return sub_usage(run, command);
     }
-    if let Err(code) = allowed(run, target, command) {
-        return Ok(code);
-    }
+    allowed(run, target, command)?;
     let halted = !run.host().zones.contains_key(&target.name);
     if halted && matches!(command, "boot" | "ready") && !check::verify(run, target) {
         return Ok(exit::ERROR);
@@ -272,9 +261,7 @@ fn mark(run: &mut Run, store: &ConfigStore, target: &Target, args: &[String]) ->
     if args != ["incomplete".to_owned()] {
         return sub_usage(run, "mark");
     }
-    if let Err(code) = allowed(run, target, "mark") {
-        return Ok(code);
-    }
+    allowed(run, target, "mark")?;
     store.set_state(&target.name, IndexState::Incomplete, None)?;
     Ok(exit::OK)
 }
@@ -315,11 +302,7 @@ fn line(run: &mut Run, store: &ConfigStore, entry: &IndexEntry) -> Line {
 }
 
 fn list(run: &mut Run, store: &ConfigStore, zone: Option<&str>, args: &[String]) -> Step<i32> {
-    let known = match run.host().flavour {
-        Flavour::Omnios => "cinpv",
-        Flavour::Gate => "cinpv",
-    };
-    let parsed = match getopt(args, known, &[]) {
+    let parsed = match getopt(args, "cinpv", &[]) {
         Ok(parsed) if parsed.rest.is_empty() => parsed,
         _ => return sub_usage(run, "list"),
     };
@@ -359,9 +342,8 @@ fn list(run: &mut Run, store: &ConfigStore, zone: Option<&str>, args: &[String])
             all.retain(|l| match l.state {
                 "configured" | "incomplete" => parsed.has('c'),
                 "installed" => parsed.has('c') || parsed.has('i'),
-                "running" => true,
-                // Zones that are neither up nor down are told only with the others.
-                _ => parsed.has('c') || parsed.has('i') || l.id.is_some(),
+                // In the kernel.
+                _ => true,
             });
             // Zones in the kernel come first.
             all.sort_by_key(|l| l.id.is_none());
