@@ -60,14 +60,11 @@ fn tidied(value: &mut Value, schema: &Schema, stored: bool) {
         stored,
         ..Decoder::default()
     };
-    *value = decoder.value(
-        std::mem::take(value),
-        schema,
-        Place {
-            go_type: "",
-            structure: "",
-        },
-    );
+    let place = Place {
+        go_type: "",
+        structure: "",
+    };
+    decoder.settle(value, schema, place);
 }
 
 /// The value that Go writes for a field that was never set; `None` where it writes nothing.
@@ -96,6 +93,23 @@ pub fn zero(field: &Field) -> Option<Value> {
 /// Whether a field of any JSON is a Go struct by value, which `omitempty` does not leave out.
 fn is_struct_any(field: &Field) -> bool {
     &*field.go_type == "runtime.RawExtension"
+}
+
+/// Whether Go writes the field though it was never set: whether it has a [`zero`].
+fn has_zero(field: &Field) -> bool {
+    if field.pointer {
+        return !field.omit_empty;
+    }
+    !field.omit_zero
+        && match &field.schema.shape {
+            Shape::Struct(_)
+            | Shape::Time
+            | Shape::MicroTime
+            | Shape::Quantity
+            | Shape::IntOrString => true,
+            Shape::Any if is_struct_any(field) => true,
+            _ => !field.omit_empty,
+        }
 }
 
 fn zero_struct(fields: &Struct) -> Object {
@@ -132,6 +146,70 @@ struct Decoder<'s> {
 }
 
 impl<'s> Decoder<'s> {
+    /// Does to a value in its place what [`Decoder::value`] makes of it. Most of what code has changed is canonical
+    /// still: that is looked at, and stays where it is.
+    fn settle(&mut self, value: &mut Value, schema: &'s Schema, place: Place<'_>) {
+        match (&schema.shape, &mut *value) {
+            (Shape::Any, _)
+            | (Shape::String, Value::String(_))
+            | (Shape::Boolean, Value::Bool(_))
+            | (Shape::Integer(_), Value::Int(_)) => {}
+            (Shape::Struct(fields), Value::Object(object)) => {
+                if !in_order(object, fields) || !self.members(object, fields) {
+                    *object = self.structure(std::mem::take(object), fields);
+                }
+            }
+            (Shape::Map(values), Value::Object(object)) => {
+                let go_type = value_of(place.go_type);
+                for (_, value) in object.iter_mut() {
+                    if value.is_null() {
+                        *value = zero_of(values);
+                    } else {
+                        self.settle(value, values, Place { go_type, ..place });
+                    }
+                }
+                object.sort();
+            }
+            (Shape::List(items), Value::Array(array)) => {
+                let go_type = place.go_type.strip_prefix("[]").unwrap_or(place.go_type);
+                for value in array {
+                    if value.is_null() && !go_type.starts_with('*') {
+                        *value = zero_of(items);
+                    } else {
+                        self.settle(value, items, Place { go_type, ..place });
+                    }
+                }
+            }
+            (_, value) => *value = self.value(std::mem::take(value), schema, place),
+        }
+    }
+
+    /// Settles the members of an object that are [`in_order`]; false where one is not written then.
+    fn members(&mut self, object: &mut Object, fields: &'s Struct) -> bool {
+        let mut known = fields.fields.iter();
+        for (name, value) in object.iter_mut().filter(|(_, value)| !value.is_null()) {
+            let Some((_, field)) = known.find(|(field, _)| *field == name) else {
+                return false;
+            };
+            let place = Place {
+                go_type: &field.go_type,
+                structure: &fields.go_name,
+            };
+            self.settle(value, &field.schema, place);
+            if !written(value, field) || self.never_set(value, field) {
+                return false;
+            }
+        }
+        true
+    }
+
+    /// Whether storage forgets that the field was set.
+    fn never_set(&self, value: &Value, field: &Field) -> bool {
+        self.stored
+            && matches!(value, Value::Array(items) if items.is_empty())
+            && matches!(field.schema.shape, Shape::List(_))
+    }
+
     fn value(&mut self, value: Value, schema: &'s Schema, place: Place<'_>) -> Value {
         match (&schema.shape, value) {
             (Shape::Any, value) => value,
@@ -195,7 +273,12 @@ impl<'s> Decoder<'s> {
                         go_type: &field.go_type,
                         structure: &fields.go_name,
                     };
-                    let value = self.value(value, &field.schema, place);
+                    let mut value = value;
+                    if self.report {
+                        value = self.value(value, &field.schema, place);
+                    } else {
+                        self.settle(&mut value, &field.schema, place);
+                    }
                     self.path.pop();
                     if let Some(slot) = slots.get_mut(index) {
                         *slot = Some(value);
@@ -215,11 +298,7 @@ impl<'s> Decoder<'s> {
         let mut out = Object::with_capacity(fields.fields.len().min(16));
         for ((name, field), slot) in fields.fields.iter().zip(slots) {
             match slot {
-                Some(Value::Array(items))
-                    if items.is_empty()
-                        && self.stored
-                        && matches!(field.schema.shape, Shape::List(_)) =>
-                {
+                Some(value) if self.never_set(&value, field) => {
                     if let Some(value) = zero(field) {
                         out.insert(name.clone(), value);
                     }
@@ -241,11 +320,7 @@ impl<'s> Decoder<'s> {
     }
 
     fn map(&mut self, object: Object, values: &'s Schema, place: Place<'_>) -> Value {
-        let go_type = place
-            .go_type
-            .strip_prefix("map[")
-            .and_then(|rest| Some(rest.split_once(']')?.1))
-            .unwrap_or(element_of(place.go_type));
+        let go_type = value_of(place.go_type);
         let mut out = Object::with_capacity(object.len());
         for (key, value) in object {
             self.path.push(Step::Key(key.clone()));
@@ -410,12 +485,35 @@ fn number_of(number: f64) -> Value {
     }
 }
 
-fn element_of(go_type: &str) -> &str {
-    match go_type {
-        "v1.ResourceList" => "resource.Quantity",
-        "v1.ExtraValue" => "string",
-        _ => "string",
+/// The Go type of a map's values.
+fn value_of(go_type: &str) -> &str {
+    match go_type.strip_prefix("map[") {
+        Some(rest) => rest.split_once(']').map_or("string", |(_, values)| values),
+        None if go_type == "v1.ResourceList" => "resource.Quantity",
+        None => "string",
     }
+}
+
+/// Whether the members are those of a struct as they are written: in its order, none unknown, none missing that is
+/// written though it was never set, and null only where that says so. Their values were not looked at.
+fn in_order(object: &Object, fields: &Struct) -> bool {
+    let mut known = fields.fields.iter();
+    for (name, value) in object.iter() {
+        loop {
+            match known.next() {
+                None => return false,
+                Some((field, its)) if field == name => {
+                    if value.is_null() && zero(its) != Some(Value::Null) {
+                        return false;
+                    }
+                    break;
+                }
+                Some((_, its)) if has_zero(its) => return false,
+                Some(_) => {}
+            }
+        }
+    }
+    !known.any(|(_, field)| has_zero(field))
 }
 
 fn zero_of(schema: &Schema) -> Value {
@@ -429,12 +527,12 @@ fn zero_of(schema: &Schema) -> Value {
     }
 }
 
-/// Whether Go writes this value of the field, once it was set.
 /// Whether a list that is there but empty says something to the defaults of its kind: all others ask for its length.
 fn emptied(fields: &Struct, name: &str) -> bool {
     name == "policies" && &*fields.go_name == "HPAScalingRules"
 }
 
+/// Whether Go writes this value of the field, once it was set.
 fn written(value: &Value, field: &Field) -> bool {
     if value.is_null() {
         return false;
@@ -508,6 +606,107 @@ mod tests {
             r#"{"kind":"Service","metadata":{"labels":{"a":"x","b":""}},"spec":{"ports":[{"name":"a","port":0,"targetPort":0}]},"status":{"loadBalancer":{}}}"#
         );
         assert_eq!(unknown, ["spec.extra", "metadata.nome"]);
+    }
+
+    const POD: &str = r#"{"kind": "Pod", "metadata": {"name": "a", "labels": {"b": "", "a": "x"}, "ownerReferences": [{"apiVersion": "v1", "kind": "Node", "name": "n", "uid": "u"}]},
+        "spec": {"volumes": [{"name": "v", "emptyDir": {"sizeLimit": "1024Mi"}}], "containers": [{"name": "c", "image": "i", "command": [], "env": [{"name": "A", "value": ""}],
+        "ports": [{"containerPort": 80, "protocol": "TCP"}], "resources": {"limits": {"cpu": "1000m"}, "requests": {}}, "securityContext": {"capabilities": {"drop": ["ALL"]}},
+        "livenessProbe": {"httpGet": {"port": "http"}, "periodSeconds": 5}}], "nodeSelector": {}, "tolerations": [], "terminationGracePeriodSeconds": 0, "hostNetwork": false},
+        "status": {"phase": "", "startTime": "2026-01-01T00:00:00Z", "conditions": [{"type": "Ready", "status": "True", "lastTransitionTime": null}]}}"#;
+
+    /// Changes one member somewhere below, as a rule or a plugin might; `at` says where and how.
+    fn disturb(value: &mut Value, at: &mut u32) {
+        let Value::Object(members) = value else {
+            return;
+        };
+        let Some(name) = members
+            .keys()
+            .nth(*at as usize % members.len().max(1))
+            .cloned()
+        else {
+            members.insert("zz", "1");
+            return;
+        };
+        *at /= 7;
+        let how = *at % 6;
+        let Some(mut member) = members.remove(&name) else {
+            return;
+        };
+        let is_list = matches!(member, Value::Array(_));
+        match how {
+            0 => member = Value::Null,
+            1 => return,
+            2 if is_list => member = Value::Array(Vec::new()),
+            3 if matches!(member, Value::Object(_)) => member = Value::Object(Object::new()),
+            _ => {
+                *at /= 6;
+                match &mut member {
+                    Value::Array(items) => items.iter_mut().for_each(|item| disturb(item, at)),
+                    other => disturb(other, at),
+                }
+            }
+        }
+        if how.is_multiple_of(2) {
+            members.insert_first(name, member);
+        } else {
+            members.insert(name, member);
+        }
+    }
+
+    proptest::proptest! {
+        /// What is settled in its place is what decoding makes anew.
+        #[test]
+        fn settling_is_decoding_again(changes in proptest::collection::vec(proptest::prelude::any::<u32>(), 0..6)) {
+            let schema = builtin::named("io.k8s.api.core.v1.Pod");
+            let mut pod = json::parse(POD.as_bytes()).unwrap().value;
+            tidy_json(&mut pod, schema);
+            for mut at in changes {
+                disturb(&mut pod, &mut at);
+            }
+            let again = decode(pod.clone(), schema, "v1.Pod").unwrap().value;
+            tidy_json(&mut pod, schema);
+            proptest::prop_assert_eq!(json::to_string(&pod), json::to_string(&again));
+            let (mut stored, mut twice) = (pod.clone(), pod);
+            Decoder { stored: true, ..Decoder::default() }.settle(&mut stored, schema, Place { go_type: "", structure: "" });
+            let anew = Decoder { stored: true, report: true, ..Decoder::default() }.value(twice.clone(), schema, Place { go_type: "", structure: "" });
+            proptest::prop_assert_eq!(json::to_string(&stored), json::to_string(&anew));
+            tidy(&mut twice, schema);
+            tidy(&mut twice, schema);
+            proptest::prop_assert_eq!(json::to_string(&twice), json::to_string(&anew));
+        }
+    }
+
+    #[test]
+    fn whether_there_is_a_zero_is_known_without_making_it() {
+        fn check(schema: &Schema, seen: &mut Vec<String>) {
+            match &schema.shape {
+                Shape::Struct(fields) => {
+                    if seen.contains(&fields.go_name.to_string()) {
+                        return;
+                    }
+                    seen.push(fields.go_name.to_string());
+                    for (name, field) in &fields.fields {
+                        assert_eq!(
+                            has_zero(field),
+                            zero(field).is_some(),
+                            "{} {name}",
+                            fields.go_name
+                        );
+                        check(&field.schema, seen);
+                    }
+                }
+                Shape::Map(below) | Shape::List(below) => check(below, seen),
+                _ => {}
+            }
+        }
+        let mut seen = Vec::new();
+        for kind in ["Pod", "Service", "Node", "PersistentVolume", "Event"] {
+            check(
+                builtin::named(&format!("io.k8s.api.core.v1.{kind}")),
+                &mut seen,
+            );
+        }
+        assert!(seen.len() > 100, "{}", seen.len());
     }
 
     #[test]

@@ -5,6 +5,7 @@ pub mod check;
 pub mod decode;
 pub mod internal;
 pub mod json;
+mod object;
 pub mod proto;
 mod serde;
 pub mod structural;
@@ -12,8 +13,9 @@ pub mod types;
 mod value;
 pub mod yaml;
 
+pub use object::Object;
 pub use types::{Schema, Shape};
-pub use value::{Key, Object, Value};
+pub use value::{Key, Value};
 
 /// The stack of every thread that handles objects, in bytes: enough for the deepest object the decoder
 /// accepts, in any of the recursions over it. Only touched pages cost memory.

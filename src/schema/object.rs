@@ -1,0 +1,332 @@
+//! The members of an object, in order.
+//!
+//! Nearly every object of the API has a handful of members: they lie one after another, and are found by looking at
+//! each. An object of more than [`SCANNED`] has an index beside them (boxed: most have none), so that a body of a hundred thousand names is
+//! read in linear time. The hashes are keyed anew by each process, so that no body can be made to collide.
+
+use std::hash::BuildHasher;
+use std::sync::LazyLock;
+
+use foldhash::fast::RandomState;
+use hashbrown::HashTable;
+
+use super::value::{Key, Value};
+
+/// Up to how many members are found by looking at each.
+const SCANNED: usize = 16;
+
+static HASHER: LazyLock<RandomState> = LazyLock::new(RandomState::default);
+
+fn hash(key: &str) -> u64 {
+    HASHER.hash_one(key)
+}
+
+/// The members of an object, in order. No two have one name.
+#[derive(Clone, Debug, Default)]
+pub struct Object {
+    members: Vec<(Key, Value)>,
+    /// Where in `members` each name is; there if and only if there are more than [`SCANNED`].
+    index: Option<Box<HashTable<usize>>>,
+}
+
+impl PartialEq for Object {
+    /// Order does not count.
+    fn eq(&self, other: &Self) -> bool {
+        self.len() == other.len()
+            && self
+                .members
+                .iter()
+                .enumerate()
+                // Most often the order is the same.
+                .all(|(at, (key, value))| match other.members.get(at) {
+                    Some((name, there)) if name == key => there == value,
+                    _ => other.get(key) == Some(value),
+                })
+    }
+}
+
+impl Object {
+    /// An object without members.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Room for `n` members.
+    pub fn with_capacity(n: usize) -> Self {
+        Self {
+            members: Vec::with_capacity(n),
+            index: None,
+        }
+    }
+
+    fn position(&self, key: &str) -> Option<usize> {
+        match &self.index {
+            None => self.members.iter().position(|(name, _)| name == key),
+            Some(index) => index
+                .find(hash(key), |&at| self.members[at].0 == key)
+                .copied(),
+        }
+    }
+
+    /// Makes the index anew, after members came or moved other than at the end.
+    fn reindex(&mut self) {
+        self.index = (self.members.len() > SCANNED).then(|| {
+            let mut index = HashTable::with_capacity(self.members.len());
+            for (at, (key, _)) in self.members.iter().enumerate() {
+                index.insert_unique(hash(key), at, |&at| hash(&self.members[at].0));
+            }
+            Box::new(index)
+        });
+    }
+
+    /// Puts a member at the end whose name is not there yet.
+    fn push(&mut self, key: Key, value: Value) -> &mut Value {
+        let at = self.members.len();
+        self.members.push((key, value));
+        match &mut self.index {
+            Some(index) => {
+                let members = &self.members;
+                index.insert_unique(hash(&members[at].0), at, |&at| hash(&members[at].0));
+            }
+            None if at >= SCANNED => self.reindex(),
+            None => {}
+        }
+        &mut self.members[at].1
+    }
+
+    /// The member called `key`, put at the end as null where it is absent.
+    fn or_null(&mut self, key: &str) -> &mut Value {
+        match self.position(key) {
+            Some(at) => &mut self.members[at].1,
+            None => self.push(Key::from(key), Value::Null),
+        }
+    }
+
+    /// The member called `key`.
+    pub fn get(&self, key: &str) -> Option<&Value> {
+        self.position(key).map(|at| &self.members[at].1)
+    }
+
+    /// The member called `key`, to change.
+    pub fn get_mut(&mut self, key: &str) -> Option<&mut Value> {
+        self.position(key).map(|at| &mut self.members[at].1)
+    }
+
+    /// Whether there is a member called `key`, be it null.
+    pub fn contains(&self, key: &str) -> bool {
+        self.position(key).is_some()
+    }
+
+    /// Sets a member in its place, or at the end; returns what it was.
+    pub fn insert(&mut self, key: impl Into<Key>, value: impl Into<Value>) -> Option<Value> {
+        let (key, value) = (key.into(), value.into());
+        match self.position(&key) {
+            Some(at) => Some(std::mem::replace(&mut self.members[at].1, value)),
+            None => {
+                self.push(key, value);
+                None
+            }
+        }
+    }
+
+    /// Sets a member at the front.
+    pub fn insert_first(&mut self, key: impl Into<Key>, value: impl Into<Value>) {
+        let key = key.into();
+        if let Some(at) = self.position(&key) {
+            self.members.remove(at);
+        }
+        self.members.insert(0, (key, value.into()));
+        self.reindex();
+    }
+
+    /// Takes a member out; the order of the others stays.
+    pub fn remove(&mut self, key: &str) -> Option<Value> {
+        let at = self.position(key)?;
+        let (_, value) = self.members.remove(at);
+        if self.index.is_some() {
+            self.reindex();
+        }
+        Some(value)
+    }
+
+    /// The member called `key`, put there by `make` where it is absent or null.
+    pub fn entry(&mut self, key: &str, make: impl FnOnce() -> Value) -> &mut Value {
+        let value = self.or_null(key);
+        if value.is_null() {
+            *value = make();
+        }
+        value
+    }
+
+    /// The object member called `key`, made where it is absent or not an object.
+    pub fn object_mut(&mut self, key: &str) -> &mut Object {
+        self.or_null(key).object_mut()
+    }
+
+    /// The array member called `key`, made where it is absent or not an array.
+    pub fn array_mut(&mut self, key: &str) -> &mut Vec<Value> {
+        let value = self.or_null(key);
+        if !matches!(value, Value::Array(_)) {
+            *value = Value::Array(Vec::new());
+        }
+        match value {
+            Value::Array(items) => items,
+            _ => unreachable!("it was made an array above"),
+        }
+    }
+
+    /// Sets `key` where it is absent or null: a default.
+    pub fn set_default(&mut self, key: &str, value: impl Into<Value>) {
+        let member = self.or_null(key);
+        if member.is_null() {
+            *member = value.into();
+        }
+    }
+
+    /// How many members there are.
+    pub fn len(&self) -> usize {
+        self.members.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.members.is_empty()
+    }
+
+    /// Members in order.
+    pub fn iter(&self) -> impl DoubleEndedIterator<Item = (&Key, &Value)> + ExactSizeIterator {
+        self.members.iter().map(|(key, value)| (key, value))
+    }
+
+    /// Members in order, values to change.
+    pub fn iter_mut(
+        &mut self,
+    ) -> impl DoubleEndedIterator<Item = (&Key, &mut Value)> + ExactSizeIterator {
+        self.members.iter_mut().map(|(key, value)| (&*key, value))
+    }
+
+    /// Names in order.
+    pub fn keys(&self) -> impl DoubleEndedIterator<Item = &Key> + ExactSizeIterator {
+        self.members.iter().map(|(key, _)| key)
+    }
+
+    /// Values in order.
+    pub fn values(&self) -> impl DoubleEndedIterator<Item = &Value> + ExactSizeIterator {
+        self.members.iter().map(|(_, value)| value)
+    }
+
+    /// Keeps the members for which `keep` holds.
+    pub fn retain(&mut self, mut keep: impl FnMut(&Key, &mut Value) -> bool) {
+        let before = self.len();
+        self.members.retain_mut(|(key, value)| keep(key, value));
+        if self.index.is_some() && self.len() != before {
+            self.reindex();
+        }
+    }
+
+    /// Orders the members by name, as Go prints maps.
+    pub fn sort(&mut self) {
+        if !self.members.is_sorted_by(|(a, _), (b, _)| a <= b) {
+            self.members.sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
+            self.reindex();
+        }
+    }
+}
+
+impl IntoIterator for Object {
+    type Item = (Key, Value);
+    type IntoIter = std::vec::IntoIter<(Key, Value)>;
+    fn into_iter(self) -> Self::IntoIter {
+        self.members.into_iter()
+    }
+}
+
+impl<K: Into<Key>, V: Into<Value>> FromIterator<(K, V)> for Object {
+    fn from_iter<I: IntoIterator<Item = (K, V)>>(members: I) -> Self {
+        let members = members.into_iter();
+        let mut object = Self::with_capacity(members.size_hint().0);
+        for (key, value) in members {
+            object.insert(key, value);
+        }
+        object
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use indexmap::IndexMap;
+    use proptest::prelude::*;
+
+    #[derive(Clone, Debug)]
+    enum Step {
+        Insert(u8, i64),
+        First(u8, i64),
+        Remove(u8),
+        Default(u8, i64),
+        Retain(i64),
+        Sort,
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        prop_oneof![
+            8 => (0..40u8, any::<i64>()).prop_map(|(key, value)| Step::Insert(key, value)),
+            1 => (0..40u8, any::<i64>()).prop_map(|(key, value)| Step::First(key, value)),
+            3 => (0..40u8).prop_map(Step::Remove),
+            2 => (0..40u8, any::<i64>()).prop_map(|(key, value)| Step::Default(key, value)),
+            1 => (2..5i64).prop_map(Step::Retain),
+            1 => Just(Step::Sort),
+        ]
+    }
+
+    proptest! {
+        /// It behaves as an index map does, on both sides of the number from which there is an index.
+        #[test]
+        fn as_an_index_map(steps in proptest::collection::vec(step(), 0..120)) {
+            let (mut object, mut model) = (Object::new(), IndexMap::<String, i64>::new());
+            for step in steps {
+                match step {
+                    Step::Insert(key, value) => {
+                        let was = object.insert(format!("k{key}"), value);
+                        prop_assert_eq!(was, model.insert(format!("k{key}"), value).map(Value::Int));
+                    }
+                    Step::First(key, value) => {
+                        object.insert_first(format!("k{key}"), value);
+                        model.shift_insert(0, format!("k{key}"), value);
+                    }
+                    Step::Remove(key) => {
+                        let was = object.remove(&format!("k{key}"));
+                        prop_assert_eq!(was, model.shift_remove(&format!("k{key}")).map(Value::Int));
+                    }
+                    Step::Default(key, value) => {
+                        object.set_default(&format!("k{key}"), value);
+                        model.entry(format!("k{key}")).or_insert(value);
+                    }
+                    Step::Retain(by) => {
+                        object.retain(|_, value| value.as_int().is_some_and(|value| value % by != 0));
+                        model.retain(|_, value| *value % by != 0);
+                    }
+                    Step::Sort => {
+                        object.sort();
+                        model.sort_keys();
+                    }
+                }
+                prop_assert!(
+                    object
+                        .iter()
+                        .map(|(key, value)| (key.as_str(), value.as_int().unwrap_or(0)))
+                        .eq(model.iter().map(|(key, value)| (key.as_str(), *value)))
+                );
+                for key in 0..40u8 {
+                    let key = format!("k{key}");
+                    prop_assert_eq!(object.get(&key).and_then(Value::as_int), model.get(&key).copied());
+                }
+                prop_assert_eq!(object.index.is_some(), object.len() > SCANNED);
+            }
+            let mut turned: Object = object.iter().rev().map(|(key, value)| (key.clone(), value.clone())).collect();
+            prop_assert_eq!(&turned, &object);
+            turned.insert("another", true);
+            prop_assert_ne!(&turned, &object);
+        }
+    }
+}
