@@ -2,6 +2,8 @@
 //! Follows k8s.io/kubernetes/plugin/pkg/admission (nodetaint, defaulttolerationseconds, storage/storageclass/setdefault,
 //! storage/storageobjectinuseprotection, network/defaultingressclass, podtopologylabels).
 
+use std::sync::Arc;
+
 use super::{Attributes, Operation, Plugin};
 use crate::meta::{Status, time};
 use crate::schema::Value;
@@ -74,7 +76,7 @@ impl Plugin for DefaultTolerationSeconds {
 }
 
 /// The newest of the classes that an annotation marks as default; of equally old ones the first by name.
-fn default_class(classes: Vec<Value>, annotations: &[&str]) -> Option<String> {
+fn default_class(classes: Vec<Arc<Value>>, annotations: &[&str]) -> Option<String> {
     let created = |class: &Value| {
         time::parse(class.at("metadata").str("creationTimestamp")).unwrap_or(i64::MIN)
     };

@@ -1,6 +1,8 @@
 //! LimitRanger: what containers ask for by default, and how little or much pods, containers and claims may ask for.
 //! Follows k8s.io/kubernetes/plugin/pkg/admission/limitranger.
 
+use std::sync::Arc;
+
 use super::{Attributes, Operation, Plugin};
 use crate::meta::Status;
 use crate::meta::amounts::{Amounts, Side};
@@ -63,7 +65,7 @@ fn concerns(request: &Attributes<'_>) -> bool {
             .is_none_or(|old| old.at("metadata").get("deletionTimestamp").is_none())
 }
 
-fn ranges(request: &Attributes<'_>) -> Vec<Value> {
+fn ranges(request: &Attributes<'_>) -> Vec<Arc<Value>> {
     request.cluster.list("", "limitranges", request.namespace)
 }
 

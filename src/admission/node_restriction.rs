@@ -2,6 +2,7 @@
 //! Follows k8s.io/kubernetes plugin/pkg/admission/noderestriction.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use super::{Attributes, Operation, Plugin};
 use crate::auth::node::{self, LEASES, MIRROR};
@@ -111,7 +112,7 @@ fn judge(node: &str, request: &Attributes<'_>) -> Verdict {
 }
 
 /// An object that the request speaks of.
-fn find(request: &Attributes<'_>, plural: &'static str, name: &str) -> Result<Value, Refusal> {
+fn find(request: &Attributes<'_>, plural: &'static str, name: &str) -> Result<Arc<Value>, Refusal> {
     request
         .cluster
         .get("", plural, request.namespace, name)

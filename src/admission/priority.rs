@@ -1,6 +1,8 @@
 //! Priority: classes become numbers, and only one class is the default.
 //! Follows k8s.io/kubernetes/plugin/pkg/admission/priority.
 
+use std::sync::Arc;
+
 use super::{Attributes, Operation, Plugin};
 use crate::meta::Status;
 use crate::schema::Value;
@@ -57,7 +59,7 @@ impl Plugin for Priority {
 }
 
 /// The class that pods without one have: of several the one of the lowest value.
-fn default_class(request: &Attributes<'_>) -> Option<Value> {
+fn default_class(request: &Attributes<'_>) -> Option<Arc<Value>> {
     request
         .cluster
         .list("scheduling.k8s.io", "priorityclasses", "")

@@ -1,6 +1,8 @@
 //! RuntimeClass: what a class of sandboxes costs, and where it runs, becomes part of its pods.
 //! Follows k8s.io/kubernetes/plugin/pkg/admission/runtimeclass.
 
+use std::sync::Arc;
+
 use super::tolerations::merged;
 use super::{Attributes, Operation, Plugin};
 use crate::meta::Status;
@@ -79,7 +81,7 @@ fn concerns(request: &Attributes<'_>) -> bool {
 }
 
 /// The class of the pod to be made; none where it names none.
-fn class(request: &Attributes<'_>) -> Result<Option<Value>, Status> {
+fn class(request: &Attributes<'_>) -> Result<Option<Arc<Value>>, Status> {
     let name = request.object.at("spec").at("runtimeClassName");
     let Some(name) = name.as_str().filter(|_| concerns(request)) else {
         return Ok(None);

@@ -1,6 +1,7 @@
 //! ServiceAccount: every pod runs as somebody, with a token for the API, and only with secrets that it may use.
 //! Follows k8s.io/kubernetes/plugin/pkg/admission/serviceaccount.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures::FutureExt as _;
@@ -142,13 +143,13 @@ fn is_true(text: &str) -> bool {
     matches!(text, "1" | "t" | "T" | "TRUE" | "true" | "True")
 }
 
-fn account(request: &Attributes<'_>, name: &str) -> Option<Value> {
+fn account(request: &Attributes<'_>, name: &str) -> Option<Arc<Value>> {
     request
         .cluster
         .get("", "serviceaccounts", request.namespace, name)
 }
 
-fn found(request: &Attributes<'_>, name: &str) -> Result<Value, Status> {
+fn found(request: &Attributes<'_>, name: &str) -> Result<Arc<Value>, Status> {
     account(request, name).ok_or_else(|| {
         let why = format!(
             "error looking up service account {}/{name}: serviceaccount \"{name}\" not found",

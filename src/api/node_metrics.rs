@@ -113,7 +113,7 @@ async fn measure(server: &Server) -> Batch {
     let Some(kubelets) = &server.kubelets else {
         return Batch::new();
     };
-    let ask = |node: Value| async move {
+    let ask = |node: Arc<Value>| async move {
         let request = Request::builder()
             .method(Method::GET)
             .uri("/metrics/resource")
@@ -301,7 +301,7 @@ pub async fn ensure(server: &Arc<Server>) {
             "reason": "Passed",
             "message": "all checks passed"
         });
-        stored.set("status", value!({"conditions": [condition]}));
+        Arc::make_mut(&mut stored).set("status", value!({"conditions": [condition]}));
         let path = format!("{SERVICES}/{name}/status");
         tell(send(server, Method::PUT, &path, MANAGER, Some(&stored)).await);
     }

@@ -158,7 +158,7 @@ async fn put(
     server: &Arc<Server>,
     version: &str,
     plural: &str,
-    stored: Option<Value>,
+    stored: Option<Arc<Value>>,
     wanted: Value,
 ) {
     let name = wanted.at("metadata").str("name").to_owned();
@@ -168,7 +168,7 @@ async fn put(
         Some(mut stored) => {
             for key in ["data", "spec"] {
                 if wanted.get(key).is_some() {
-                    stored.set(key, wanted.at(key));
+                    Arc::make_mut(&mut stored).set(key, wanted.at(key));
                 }
             }
             let path = format!("{path}/{name}");

@@ -85,7 +85,7 @@ async fn range(server: &Arc<Server>) {
     if had != asked {
         // From one version of IP to both is a change that may be made; any other is told, and left to people.
         if had.len() == 1 && asked.len() == 2 && asked.first() == had.first() {
-            stored.set("spec", value!({"cidrs": ranges}));
+            Arc::make_mut(&mut stored).set("spec", value!({"cidrs": ranges}));
             write(server, Method::PUT, &format!("{RANGES}/{NAME}"), &stored).await;
         } else {
             tracing::warn!(
@@ -154,7 +154,7 @@ async fn service(server: &Arc<Server>) {
             if spec.at("ports") == &ports && spec.str("type") == "ClusterIP" {
                 return;
             }
-            if let Some(spec) = service.get_mut("spec") {
+            if let Some(spec) = Arc::make_mut(&mut service).get_mut("spec") {
                 spec.set("ports", ports);
                 spec.set("type", "ClusterIP");
             }
@@ -212,9 +212,8 @@ async fn endpoints(server: &Arc<Server>) {
             None => write(server, Method::POST, path, &wanted).await,
             Some(stored) if leads_here(&stored) => {}
             Some(mut stored) => {
-                members
-                    .iter()
-                    .for_each(|key| stored.set(key, wanted.at(key)));
+                let new = Arc::make_mut(&mut stored);
+                members.iter().for_each(|key| new.set(key, wanted.at(key)));
                 write(server, Method::PUT, &format!("{path}/{NAME}"), &stored).await;
             }
         }

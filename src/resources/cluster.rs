@@ -7,6 +7,7 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 
 use super::custom::definition::{self, Definitions};
+use super::decoded::Decoded;
 use super::registry::{Registry, Resource};
 use crate::meta::addresses::Network;
 use crate::schema::{Value, json};
@@ -57,6 +58,7 @@ pub struct Cluster {
     pub settings: Settings,
     definitions: View<Definitions>,
     registry: ArcSwap<Served>,
+    decoded: Decoded,
 }
 
 /// What is served, and the definitions that it was made of.
@@ -77,6 +79,7 @@ impl Cluster {
                 definitions: Arc::default(),
                 registry: Arc::new(registry),
             }),
+            decoded: Decoded::default(),
         }
     }
 
@@ -102,16 +105,22 @@ impl Cluster {
     }
 
     /// The newest accepted object, in its storage version, resourceVersion included.
-    pub fn get(&self, group: &str, plural: &str, namespace: &str, name: &str) -> Option<Value> {
+    pub fn get(
+        &self,
+        group: &str,
+        plural: &str,
+        namespace: &str,
+        name: &str,
+    ) -> Option<Arc<Value>> {
         let registry = self.registry();
         let resource = registry.get(group, plural)?;
         self.store
             .head(&resource.key(namespace, name))
-            .map(|entry| object(&entry))
+            .map(|entry| self.decoded.object(&entry))
     }
 
     /// The durable objects of a resource in a namespace (all where it is empty), in key order, in the storage version.
-    pub fn list(&self, group: &str, plural: &str, namespace: &str) -> Vec<Value> {
+    pub fn list(&self, group: &str, plural: &str, namespace: &str) -> Vec<Arc<Value>> {
         let registry = self.registry();
         let Some(resource) = registry.get(group, plural) else {
             return Vec::new();
@@ -120,7 +129,7 @@ impl Cluster {
         let keys = resource.keys(namespace);
         world
             .range(&resource.prefix, &keys, "")
-            .map(|entry| object(entry))
+            .map(|entry| self.decoded.object(entry))
             .collect()
     }
 

@@ -1,6 +1,8 @@
 //! What is done to a pod beside writing it: it is bound to a node, and evicted as far as budgets allow. Pure
 //! decisions. Follows pkg/registry/core/pod/storage/storage.go and eviction.go.
 
+use std::sync::Arc;
+
 use super::cluster::Cluster;
 use crate::meta::checks::selects;
 use crate::meta::status::About;
@@ -105,7 +107,7 @@ pub fn stage(pod: &Value) -> Stage {
 }
 
 /// The budgets that a pod is under.
-pub fn budgets(cluster: &Cluster, namespace: &str, pod: &Value) -> Vec<Value> {
+pub fn budgets(cluster: &Cluster, namespace: &str, pod: &Value) -> Vec<Arc<Value>> {
     let labels = pod.at("metadata").at("labels");
     let mut budgets = cluster.list("policy", "poddisruptionbudgets", namespace);
     budgets.retain(|budget| selects(budget.at("spec").at("selector"), labels) == Some(true));

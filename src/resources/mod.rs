@@ -13,6 +13,7 @@ pub mod scale;
 
 pub mod cluster;
 pub mod custom;
+mod decoded;
 mod groups;
 pub mod upkeep;
 

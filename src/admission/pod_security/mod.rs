@@ -95,11 +95,15 @@ fn judge_namespace(request: &mut Attributes<'_>) -> Result<(), Status> {
 }
 
 /// What is told of pods that are there when the level of their namespace rises: each kind of breach with one pod.
-fn warn_of_pods(namespace: &str, pods: &[Value], enforce: LevelVersion) -> Vec<String> {
+fn warn_of_pods(
+    namespace: &str,
+    pods: &[impl std::borrow::Borrow<Value>],
+    enforce: LevelVersion,
+) -> Vec<String> {
     // One pod of each controller first: the others of it are most likely like it.
     let mut seen = Vec::new();
     let (mut first, mut rest) = (Vec::new(), Vec::new());
-    for pod in pods {
+    for pod in pods.iter().map(std::borrow::Borrow::borrow) {
         let owners = pod.at("metadata").list("ownerReferences");
         match owners.iter().find(|owner| owner.bool("controller")) {
             Some(owner) if seen.contains(&owner.str("uid")) => rest.push(pod),

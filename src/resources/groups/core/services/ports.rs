@@ -2,6 +2,7 @@
 //! servers give one out twice. Follows k8s.io/kubernetes/pkg/registry/core/service/portallocator; the object is
 //! upstream's RangeAllocation.
 
+use std::borrow::Borrow;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
@@ -179,13 +180,13 @@ fn read(cluster: &Cluster) -> Stored {
 }
 
 /// Every node port of the range that services have. Those of a range that was before are nobody's to keep.
-fn used_by_services(cluster: &Cluster, services: &[Value]) -> BTreeSet<i64> {
+fn used_by_services(cluster: &Cluster, services: &[impl Borrow<Value>]) -> BTreeSet<i64> {
     let (first, last) = cluster.settings.node_ports;
     let range = i64::from(first)..=i64::from(last);
     services
         .iter()
         .flat_map(|service| {
-            let spec = service.at("spec");
+            let spec = service.borrow().at("spec");
             let health = spec.int("healthCheckNodePort");
             super::node_ports(spec).chain((health != 0).then_some(health))
         })

@@ -68,7 +68,7 @@ impl Server {
             let spec = json::parse(spec.as_bytes()).unwrap().value;
             value!({"metadata": {"name": name, "namespace": "default"}, "spec": spec})
         });
-        let mut changes = super::allocate::effects(new.as_mut(), was.as_ref(), &cx)?;
+        let mut changes = super::allocate::effects(new.as_mut(), was.as_deref(), &cx)?;
         changes.push(Change {
             resource: self.services.prefix.clone(),
             key,
