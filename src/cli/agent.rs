@@ -245,7 +245,7 @@ fn plan(arguments: Arguments) -> Result<Plan, AgentError> {
         .unwrap_or_else(|_| arguments.serve.data_dir.clone());
     let pool = match &arguments.storage_pool {
         Some(pool) => pool.clone(),
-        None if runtime == RuntimeName::Illumos => "rpool/reddwarf".into(),
+        None if runtime == RuntimeName::Illumos => illumos::POOL.into(),
         None => data.join("storage").display().to_string(),
     };
     let storage = StoragePoolConfig::derive(

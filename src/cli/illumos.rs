@@ -17,6 +17,8 @@ use crate::storage::{StorageEngine as _, StoragePoolConfig, ZfsStorageEngine, zf
 use crate::zone::ZoneRuntime;
 use crate::zone::illumos::{Brand, IllumosRuntime, Patience, Settings, sandbox};
 
+/// Where everything is kept unless it is said.
+pub const POOL: &str = "rpool/reddwarf";
 /// What `uname -r` says in lx zones.
 pub const KERNEL_VERSION: &str = "5.10.0";
 /// What the root of a zone itself may hold, in bytes: containers have roots of their own.
@@ -71,17 +73,22 @@ fn host(error: impl std::fmt::Display) -> AgentError {
     AgentError::Host(error.to_string())
 }
 
+/// The tools of this host, or those in a directory; what they leave running is noted where a reboot of the host forgets
+/// it.
+pub fn tools(directory: Option<&Path>, data: &Path) -> Result<Arc<dyn Tools>, AgentError> {
+    let notes = match cfg!(target_os = "illumos") {
+        true => PathBuf::from("/var/run/reddwarf"),
+        false => data.join("run"),
+    };
+    let tools = HostTools::new(directory, &notes);
+    let tools = tools.map_err(|error| host(format!("cannot make {}: {error}", notes.display())))?;
+    Ok(Arc::new(tools))
+}
+
 impl IllumosFlags {
-    /// The host's tools; what they leave running is noted where a reboot of the host forgets it.
+    /// The host's tools.
     pub fn tools(&self, data: &Path) -> Result<Arc<dyn Tools>, AgentError> {
-        let notes = match cfg!(target_os = "illumos") {
-            true => PathBuf::from("/var/run/reddwarf"),
-            false => data.join("run"),
-        };
-        let tools = HostTools::new(self.illumos_tools.as_deref(), &notes);
-        let tools =
-            tools.map_err(|error| host(format!("cannot make {}: {error}", notes.display())))?;
-        Ok(Arc::new(tools))
+        tools(self.illumos_tools.as_deref(), data)
     }
 
     /// Whether the tools are those of this host.
@@ -216,7 +223,10 @@ impl Plan {
 }
 
 /// Where a dataset is mounted.
-async fn mountpoint(tools: &dyn Tools, dataset: &str) -> Result<PathBuf, AgentError> {
+///
+/// # Errors
+/// It is nowhere.
+pub async fn mountpoint(tools: &dyn Tools, dataset: &str) -> Result<PathBuf, AgentError> {
     let output = tools
         .run(&zfs::names::list(dataset, false))
         .await

@@ -3,8 +3,9 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use super::illumos;
 use crate::node::images::{Images, Registries};
-use crate::storage::{Directories, StorageEngine as _, StoragePoolConfig};
+use crate::storage::{Directories, StorageEngine, StoragePoolConfig, ZfsStorageEngine};
 
 /// What `image` takes.
 #[derive(clap::Args)]
@@ -14,12 +15,16 @@ pub struct Arguments {
     /// The data directory of the agent.
     #[arg(long, global = true, default_value = "reddwarf-data")]
     data_dir: PathBuf,
-    /// The directory for images, zones and volumes; by default in --data-dir.
+    /// The ZFS pool or dataset (illumos; by default rpool/reddwarf) or directory (by default in --data-dir) for images,
+    /// zones and volumes.
     #[arg(long, global = true)]
     storage_pool: Option<String>,
-    /// The directory of images; by default POOL/images.
+    /// The dataset of images; by default POOL/images.
     #[arg(long, global = true)]
     images_dataset: Option<String>,
+    /// A directory with zfs, ... instead of this host's (illumos): for a fake host.
+    #[arg(long, env = "REDDWARF_ILLUMOS_TOOLS", global = true)]
+    illumos_tools: Option<PathBuf>,
 }
 
 #[derive(clap::Subcommand)]
@@ -62,16 +67,32 @@ pub fn run(arguments: Arguments) -> Result<(), String> {
 
 async fn work(arguments: Arguments) -> Result<(), String> {
     let data = std::path::absolute(&arguments.data_dir).map_err(|error| error.to_string())?;
+    let zfs = cfg!(target_os = "illumos") || arguments.illumos_tools.is_some();
     let pool = match arguments.storage_pool {
         Some(pool) => pool,
+        None if zfs => illumos::POOL.to_owned(),
         None => data.join("storage").display().to_string(),
     };
     let images = arguments.images_dataset.as_deref();
     let config =
         StoragePoolConfig::derive(&pool, None, images, None).map_err(|error| error.to_string())?;
-    let engine = Arc::new(Directories::new(&config));
-    engine.prepare().await.map_err(|error| error.to_string())?;
-    let images = Images::new(&PathBuf::from(&config.images).join("records"), engine);
+    let images = match zfs {
+        true => {
+            let tools = illumos::tools(arguments.illumos_tools.as_deref(), &data)
+                .map_err(|error| error.to_string())?;
+            let engine = ZfsStorageEngine::new(tools.clone(), config.clone(), false);
+            let engine = Arc::new(engine.map_err(|error| error.to_string())?);
+            engine.prepare().await.map_err(|error| error.to_string())?;
+            let at = illumos::mountpoint(tools.as_ref(), &config.images).await;
+            let at = at.map_err(|error| error.to_string())?;
+            Images::new(&at.join("records"), engine)
+        }
+        false => {
+            let engine = Arc::new(Directories::new(&config));
+            engine.prepare().await.map_err(|error| error.to_string())?;
+            Images::new(&PathBuf::from(&config.images).join("records"), engine)
+        }
+    };
     match arguments.command {
         Command::Load { path, name } => {
             for image in images

@@ -6,8 +6,9 @@ use std::process::ExitCode;
 /// What `init` takes.
 #[derive(clap::Args)]
 pub struct Arguments {
-    /// The control directory of the zone to supervise.
-    #[arg(long, required_unless_present = "stage")]
+    /// The control directory of the zone to make on this Linux and to supervise. Without it this is the init of a zone
+    /// of illumos.
+    #[arg(long)]
     zone: Option<PathBuf>,
     /// The namespaces of the zone are there already.
     #[arg(long)]
@@ -24,7 +25,7 @@ pub fn run(arguments: &Arguments) -> ExitCode {
     match (&arguments.zone, arguments.stage) {
         (_, Some(fd)) => supervisor::run_stage(fd),
         (Some(zone), None) => supervisor::run(zone, arguments.inside),
-        (None, None) => ExitCode::FAILURE,
+        (None, None) => supervisor::init(),
     }
 }
 
@@ -37,4 +38,19 @@ pub fn run(arguments: &Arguments) -> ExitCode {
         std::env::consts::OS
     );
     ExitCode::FAILURE
+}
+
+/// The program of a zone's first process, by whatever words it is started (an lx zone: `/sbin/init`, with the words of
+/// `zoneadm boot`), and of what that starts.
+pub fn program(words: impl Iterator<Item = String>) -> ExitCode {
+    let words: Vec<String> = words.collect();
+    let stage = match words.as_slice() {
+        [init, stage, fd] if init == "init" && stage == "--stage" => fd.parse().ok(),
+        _ => None,
+    };
+    run(&Arguments {
+        zone: None,
+        inside: false,
+        stage,
+    })
 }

@@ -37,6 +37,11 @@ enum Command {
     Init(init::Arguments),
 }
 
+/// Runs this program as the init of a zone: what `/sbin/init` there is. The result is the process's exit code.
+pub fn run_init() -> std::process::ExitCode {
+    init::program(std::env::args().skip(1))
+}
+
 /// Runs the command line; the result is the process's exit code.
 pub fn run() -> std::process::ExitCode {
     let filter = tracing_subscriber::EnvFilter::try_from_env("REDDWARF_LOG")

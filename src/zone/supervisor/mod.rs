@@ -9,6 +9,12 @@
 //! A frame is its length (4 bytes, big-endian, of what follows), a byte that says what it is, and its payload.
 
 #[cfg(target_os = "linux")]
+mod account;
+#[cfg(target_os = "linux")]
+mod boot;
+#[cfg(target_os = "linux")]
+mod child;
+#[cfg(target_os = "linux")]
 mod container;
 #[cfg(target_os = "linux")]
 mod control;
@@ -16,6 +22,14 @@ mod control;
 mod fd;
 #[cfg(target_os = "linux")]
 mod logs;
+#[cfg(target_os = "linux")]
+mod namespaces;
+#[cfg(target_os = "linux")]
+mod processes;
+#[cfg(target_os = "linux")]
+mod roots;
+#[cfg(target_os = "linux")]
+mod sessions;
 #[cfg(target_os = "linux")]
 mod streams;
 
@@ -25,9 +39,9 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use super::{Ending, ExecSpec, Process, ProcessId, ProcessSpec, Signal, ZoneSpec};
 
 #[cfg(target_os = "linux")]
-pub use container::run as run_stage;
+pub use boot::{init, run};
 #[cfg(target_os = "linux")]
-pub use control::{group_of, run};
+pub use container::run as run_stage;
 
 /// The socket in the control directory.
 pub const SOCKET: &str = "agent.sock";
@@ -72,6 +86,20 @@ pub struct Configuration {
     pub created: jiff::Timestamp,
     /// Directories of the control groups that its processes belong to, one a hierarchy.
     pub groups: Vec<std::path::PathBuf>,
+}
+
+/// What keeps the containers of a zone apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Walls {
+    /// Namespaces and control groups of Linux.
+    Namespaces,
+    /// Their roots alone, in a zone of illumos, which is the sandbox.
+    Roots,
+}
+
+/// The directory below each of the zone's control groups, or views of roots, that belongs to a process.
+pub fn group_of(id: &ProcessId) -> String {
+    format!("{}-{}", id.name, id.generation)
 }
 
 /// What a connection is for.

@@ -1,0 +1,224 @@
+//! Who a program runs as, and what it may do.
+
+use std::fs;
+
+use rustix::thread::CapabilitySet;
+
+use super::container::{Failure, at};
+use crate::zone::Rights;
+
+/// Who a program runs as.
+pub(super) struct Account {
+    pub(super) uid: u32,
+    pub(super) gid: u32,
+    groups: Vec<u32>,
+    pub(super) home: String,
+}
+
+impl Account {
+    /// Looks users and groups up in the root that we are in.
+    pub(super) fn find(rights: &Rights) -> Result<Self, Failure> {
+        let passwd = fs::read_to_string("/etc/passwd").unwrap_or_default();
+        let group = fs::read_to_string("/etc/group").unwrap_or_default();
+        Self::among(rights, &passwd, &group)
+    }
+
+    fn among(rights: &Rights, passwd: &str, group: &str) -> Result<Self, Failure> {
+        let (user, named_group) = match rights.user.split_once(':') {
+            Some((user, group)) => (user, Some(group)),
+            None => (rights.user.as_str(), None),
+        };
+        let entry = |matches: &dyn Fn(&[&str]) -> bool| {
+            passwd
+                .lines()
+                .map(|line| line.split(':').collect::<Vec<_>>())
+                .find(|parts| parts.len() >= 6 && matches(parts))
+                .map(|parts| {
+                    parts
+                        .iter()
+                        .map(|part| (*part).to_owned())
+                        .collect::<Vec<_>>()
+                })
+        };
+        let (uid, known) = match (rights.uid, user) {
+            (Some(uid), _) => (uid, entry(&|parts| parts[2].parse() == Ok(uid))),
+            (None, "") => (0, entry(&|parts| parts[2] == "0")),
+            (None, user) => match (user.parse::<u32>(), entry(&|parts| parts[0] == user)) {
+                (_, Some(known)) => {
+                    let uid = known[2]
+                        .parse()
+                        .map_err(|_| format!("bad uid of user {user}"))?;
+                    (uid, Some(known))
+                }
+                (Ok(uid), None) => (uid, entry(&|parts| parts[2].parse() == Ok(uid))),
+                (Err(_), None) => {
+                    return Err(format!(
+                        "unable to find user {user}: no matching entries in passwd file"
+                    ));
+                }
+            },
+        };
+        let by_name = |wanted: &str| {
+            group
+                .lines()
+                .map(|line| line.split(':').collect::<Vec<_>>())
+                .find(|parts| parts.len() >= 3 && parts[0] == wanted)
+                .and_then(|parts| parts[2].parse::<u32>().ok())
+        };
+        let gid = match (rights.gid, named_group.filter(|_| rights.uid.is_none())) {
+            (Some(gid), _) => gid,
+            (None, Some(name)) => by_name(name).or_else(|| name.parse().ok()).ok_or_else(|| {
+                format!("unable to find group {name}: no matching entries in group file")
+            })?,
+            (None, None) => known
+                .as_ref()
+                .and_then(|known| known[3].parse().ok())
+                .unwrap_or(0),
+        };
+        let mut groups = rights.groups.clone();
+        if let Some(known) = known.as_ref().filter(|_| !rights.strict_groups) {
+            for line in group.lines() {
+                let parts: Vec<&str> = line.split(':').collect();
+                if parts.len() >= 4
+                    && parts[3].split(',').any(|member| member == known[0])
+                    && let Ok(gid) = parts[2].parse()
+                {
+                    groups.push(gid);
+                }
+            }
+        }
+        groups.push(gid);
+        groups.sort_unstable();
+        groups.dedup();
+        let home = known.map_or("/".to_owned(), |known| known[5].clone());
+        Ok(Account {
+            uid,
+            gid,
+            groups,
+            home,
+        })
+    }
+
+    /// Takes the identity and gives up every right that it does not have.
+    pub(super) fn assume(&self, rights: &Rights) -> Result<(), Failure> {
+        use rustix::thread::{Gid, Uid};
+        if !rights.privileged {
+            for number in 0..=40u32 {
+                let wanted = rights
+                    .capabilities
+                    .iter()
+                    .any(|name| CAPABILITIES.get(number as usize) == Some(&name.as_str()));
+                if !wanted {
+                    let one = CapabilitySet::from_bits_retain(1 << number);
+                    // A capability that this kernel does not know cannot be had either.
+                    let _ = rustix::thread::remove_capability_from_bounding_set(one);
+                }
+            }
+        }
+        let groups: Vec<Gid> = self.groups.iter().map(|gid| Gid::from_raw(*gid)).collect();
+        at(
+            "take the groups",
+            rustix::thread::set_thread_groups(&groups),
+        )?;
+        let gid = Gid::from_raw(self.gid);
+        at(
+            "take the group",
+            rustix::thread::set_thread_res_gid(gid, gid, gid),
+        )?;
+        let uid = Uid::from_raw(self.uid);
+        at(
+            "take the user",
+            rustix::thread::set_thread_res_uid(uid, uid, uid),
+        )?;
+        Ok(())
+    }
+}
+
+/// Capabilities by their numbers.
+const CAPABILITIES: [&str; 41] = [
+    "CHOWN",
+    "DAC_OVERRIDE",
+    "DAC_READ_SEARCH",
+    "FOWNER",
+    "FSETID",
+    "KILL",
+    "SETGID",
+    "SETUID",
+    "SETPCAP",
+    "LINUX_IMMUTABLE",
+    "NET_BIND_SERVICE",
+    "NET_BROADCAST",
+    "NET_ADMIN",
+    "NET_RAW",
+    "IPC_LOCK",
+    "IPC_OWNER",
+    "SYS_MODULE",
+    "SYS_RAWIO",
+    "SYS_CHROOT",
+    "SYS_PTRACE",
+    "SYS_PACCT",
+    "SYS_ADMIN",
+    "SYS_BOOT",
+    "SYS_NICE",
+    "SYS_RESOURCE",
+    "SYS_TIME",
+    "SYS_TTY_CONFIG",
+    "MKNOD",
+    "LEASE",
+    "AUDIT_WRITE",
+    "AUDIT_CONTROL",
+    "SETFCAP",
+    "MAC_OVERRIDE",
+    "MAC_ADMIN",
+    "SYSLOG",
+    "WAKE_ALARM",
+    "BLOCK_SUSPEND",
+    "AUDIT_READ",
+    "PERFMON",
+    "BPF",
+    "CHECKPOINT_RESTORE",
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn accounts_are_found_as_images_and_pods_name_them() {
+        let passwd = "root:x:0:0:root:/root:/bin/sh\nweb:x:33:44::/var/www:/bin/sh\n";
+        let group = "root:x:0:\nstaff:x:50:web,x\nwww:x:44:\n";
+        let find = |uid: Option<u32>, gid: Option<u32>, user: &str| {
+            let rights = Rights {
+                uid,
+                gid,
+                user: user.into(),
+                groups: vec![7],
+                ..Rights::default()
+            };
+            Account::among(&rights, passwd, group)
+                .map(|found| (found.uid, found.gid, found.groups, found.home))
+        };
+        assert_eq!(find(None, None, ""), Ok((0, 0, vec![0, 7], "/root".into())));
+        assert_eq!(
+            find(None, None, "web"),
+            Ok((33, 44, vec![7, 44, 50], "/var/www".into()))
+        );
+        assert_eq!(
+            find(None, None, "web:staff"),
+            Ok((33, 50, vec![7, 50], "/var/www".into()))
+        );
+        assert_eq!(
+            find(None, None, "1000:1001"),
+            Ok((1000, 1001, vec![7, 1001], "/".into()))
+        );
+        assert_eq!(
+            find(Some(33), None, "root"),
+            Ok((33, 44, vec![7, 44, 50], "/var/www".into()))
+        );
+        assert_eq!(
+            find(Some(9), Some(8), "web:www"),
+            Ok((9, 8, vec![7, 8], "/".into()))
+        );
+        assert!(find(None, None, "nobody").is_err());
+    }
+}
