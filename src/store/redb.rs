@@ -7,10 +7,11 @@
 use std::cell::Cell;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::mpsc::{self, Receiver, SyncSender};
 
 use redb::{
-    Builder, Database, DatabaseError, ReadableDatabase as _, ReadableTable as _, TableDefinition,
-    TableHandle as _,
+    AccessGuard, Builder, Database, DatabaseError, ReadOnlyTable, ReadableDatabase as _,
+    TableDefinition, TableHandle as _,
 };
 
 use super::engine::{Accepted, Engine, Log, Row};
@@ -22,6 +23,10 @@ const META: TableDefinition<'_, &str, u64> = TableDefinition::new("meta");
 const FORMAT: u64 = 1;
 /// How much of the file redb keeps in memory, in bytes: the worlds hold everything that is read often.
 const CACHE: usize = 8 << 20;
+/// How many rows the reader of an opening store hands over at once.
+const BATCH: usize = 64;
+/// How many such batches may wait.
+const WAITING: usize = 16;
 /// No transformation between store and disk, and no checksum: what earlier versions wrote.
 const BARE: u8 = 0;
 /// No transformation, and a checksum at the end.
@@ -219,23 +224,69 @@ fn read(database: &Database) -> Result<(Revision, Revision, Vec<Row>), ReadError
     }
     let compacted = number("compacted")?;
     let mut rev = number("revision")?;
+    let log = transaction.open_table(LOG)?;
+    // Opening is bound by the processor: one thread finds the rows and another checks and copies them.
+    let (pages, rows) = std::thread::scope(|scope| {
+        let (hand, handed) = mpsc::sync_channel(WAITING);
+        let pages = scope.spawn(move || unbroken(|| hand_over(&log, &hand)));
+        let rows = decoded(handed);
+        let pages = pages
+            .join()
+            .unwrap_or_else(|_| Err("its reader ended".to_owned()));
+        (pages, rows)
+    });
+    pages.map_err(ReadError::Damaged)??;
+    let rows = rows?;
+    rev = rows.last().map_or(rev, |row| rev.max(row.rev));
+    Ok((rev, compacted, rows))
+}
+
+/// A row as it lies in its page.
+type Raw = (
+    AccessGuard<'static, &'static [u8]>,
+    AccessGuard<'static, &'static [u8]>,
+);
+
+/// Hands over the rows of the log, in order; until nobody takes them.
+fn hand_over(
+    log: &ReadOnlyTable<&'static [u8], &'static [u8]>,
+    hand: &SyncSender<Vec<Raw>>,
+) -> Result<(), ReadError> {
+    let mut batch = Vec::with_capacity(BATCH);
+    for row in log.range::<&[u8]>(..)? {
+        batch.push(row?);
+        if batch.len() == BATCH
+            && hand
+                .send(std::mem::replace(&mut batch, Vec::with_capacity(BATCH)))
+                .is_err()
+        {
+            return Ok(());
+        }
+    }
+    // Who takes them no more has a reason of its own, and tells it.
+    let _ = hand.send(batch);
+    Ok(())
+}
+
+/// The rows that are handed over.
+fn decoded(handed: Receiver<Vec<Raw>>) -> Result<Vec<Row>, ReadError> {
     let mut rows = Vec::new();
     let mut prefixes: Vec<ResourcePrefix> = Vec::new();
-    for row in transaction.open_table(LOG)?.iter()? {
-        let (key, value) = row?;
+    for (key, value) in handed.into_iter().flatten() {
         let (at, key) = split_key(key.value())
             .ok_or_else(|| ReadError::Damaged("a row's key is too short".to_owned()))?;
         let (resource, entry) = decode(value.value(), at, key).ok_or_else(|| {
             ReadError::Damaged(format!("the row of {key} at {at} cannot be read"))
         })?;
+        // One text for each, however many rows have it.
         let resource = match prefixes.iter().find(|prefix| ***prefix == *resource) {
             Some(prefix) => prefix.clone(),
             None => {
-                prefixes.push(resource.into());
-                resource.into()
+                let new = ResourcePrefix::from(resource);
+                prefixes.push(new.clone());
+                new
             }
         };
-        rev = rev.max(at);
         let entry = entry.map(Arc::new);
         let key = entry
             .as_ref()
@@ -247,7 +298,7 @@ fn read(database: &Database) -> Result<(Revision, Revision, Vec<Row>), ReadError
             new: entry,
         });
     }
-    Ok((rev, compacted, rows))
+    Ok(rows)
 }
 
 struct File {
@@ -435,11 +486,13 @@ impl<'a> Reader<'a> {
     }
 
     fn pairs(&mut self) -> Option<Pairs> {
-        let count = self.number()?;
-        (0..count)
-            .map(|_| Some((self.text()?.into(), self.text()?.into())))
-            .collect::<Option<Vec<_>>>()
-            .map(Into::into)
+        let count = self.number()? as usize;
+        // What the count says is believed only as far as there are bytes for it.
+        let mut pairs = Vec::with_capacity(count.min(self.0.len() / 8));
+        for _ in 0..count {
+            pairs.push((self.text()?.into(), self.text()?.into()));
+        }
+        Some(pairs.into())
     }
 }
 
