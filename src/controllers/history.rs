@@ -21,9 +21,9 @@ use super::owners::{Claim, Claims, claim, controller_of, controller_reference};
 use super::queue::Queue;
 use super::selector::selects;
 
-/// The label that says by its hash which revision something is of.
+/// The label with the hash of a stateful set's revision.
 pub const HASH: &str = "controller.kubernetes.io/hash";
-/// The same on pods.
+/// The label of pods that says which revision they are of; also that with the hash of a daemon set's revision.
 pub const POD_HASH: &str = "controller-revision-hash";
 
 impl Cached for ControllerRevision {}
@@ -38,6 +38,8 @@ pub struct Past<'a, O> {
     pub owner: &'a O,
     /// Which revisions it may adopt.
     pub selector: &'a LabelSelector,
+    /// The label of a revision that has its hash.
+    pub label: &'static str,
 }
 
 /// The characters of a hash.
@@ -99,6 +101,18 @@ fn newest(revisions: &[ControllerRevision], data: &Value, template: &PodTemplate
         Some(found) => Newest::Again(found, next),
         None => Newest::New(next),
     }
+}
+
+/// Takes out of revisions, of which the last is the newest, those that hold what that one holds.
+pub fn doubles(revisions: &mut Vec<ControllerRevision>) -> Vec<ControllerRevision> {
+    let Some(last) = revisions.pop() else {
+        return Vec::new();
+    };
+    let doubles = revisions
+        .extract_if(.., |revision| revision.data.0 == last.data.0)
+        .collect();
+    revisions.push(last);
+    doubles
 }
 
 impl<O> Past<'_, O>
@@ -208,7 +222,7 @@ where
             .as_ref()
             .and_then(|meta| meta.labels.clone());
         let mut labels = labels.unwrap_or_default();
-        labels.insert(HASH.to_owned(), hash.clone());
+        labels.insert(self.label.to_owned(), hash.clone());
         ControllerRevision {
             metadata: ObjectMeta {
                 name: Some(format!("{}-{hash}", &name[..name.len().min(223)])),

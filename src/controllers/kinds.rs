@@ -1,6 +1,10 @@
 //! What controllers keep of the objects of a kind, where more than one controller looks at it.
 
+use compact_str::CompactString;
 use k8s_openapi::api::core::v1;
+use serde::{Deserialize, Deserializer};
+
+use crate::meta::placement::{Taint, Toleration};
 
 crate::slim!(
     /// A namespace and whether it ends.
@@ -36,7 +40,7 @@ crate::slim!(
 );
 
 /// What controllers look at in the spec of a pod.
-#[derive(Clone, Debug, Default, PartialEq, serde::Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct PodSpec {
     /// Where it runs; none while it is not placed.
@@ -57,10 +61,38 @@ pub struct PodSpec {
     pub init_containers: Vec<PodContainer>,
     /// Its claims.
     pub volumes: Vec<PodVolume>,
+    /// The one node that its affinity names; none where it names none, or several.
+    #[serde(rename = "affinity", deserialize_with = "only_node")]
+    pub target: Option<CompactString>,
+}
+
+/// Reads of an affinity the node that it names first, and alone.
+fn only_node<'de, D: Deserializer<'de>>(affinity: D) -> Result<Option<CompactString>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Affinity {
+        node_affinity: Option<v1::NodeAffinity>,
+    }
+    let affinity = Option::<Affinity>::deserialize(affinity)?;
+    let required = affinity.and_then(|affinity| {
+        affinity
+            .node_affinity?
+            .required_during_scheduling_ignored_during_execution
+    });
+    let terms = required.map(|required| required.node_selector_terms);
+    let mut fields = terms
+        .iter()
+        .flatten()
+        .flat_map(|term| term.match_fields.iter().flatten());
+    let named = fields.find(|field| field.key == "metadata.name" && field.operator == "In");
+    Ok(named.and_then(|field| match field.values.as_deref() {
+        Some([name]) => Some(name.as_str().into()),
+        _ => None,
+    }))
 }
 
 /// What controllers look at in a container.
-#[derive(Clone, Debug, Default, PartialEq, serde::Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct PodContainer {
     /// Its name.
@@ -74,7 +106,7 @@ pub struct PodContainer {
 }
 
 /// What controllers look at in a volume.
-#[derive(Clone, Debug, Default, PartialEq, serde::Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct PodVolume {
     /// Its name.
@@ -86,7 +118,7 @@ pub struct PodVolume {
 }
 
 /// What controllers look at in the status of a pod.
-#[derive(Clone, Debug, Default, PartialEq, serde::Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct PodStatus {
     /// `Pending`, `Running`, `Succeeded`, `Failed`
@@ -150,8 +182,25 @@ crate::slim!(
     }
 );
 
+/// What matches of a taint.
+pub fn taint(taint: &v1::Taint) -> Option<Taint> {
+    let value = taint.value.as_deref().unwrap_or_default();
+    Taint::new(&taint.key, value, &taint.effect)
+}
+
+/// What matches of a toleration.
+pub fn toleration(toleration: &v1::Toleration) -> Toleration {
+    let text = |text: &Option<String>| text.clone().unwrap_or_default();
+    Toleration::new(
+        &text(&toleration.key),
+        &text(&toleration.operator),
+        &text(&toleration.value),
+        &text(&toleration.effect),
+    )
+}
+
 /// What controllers look at in the status of a node.
-#[derive(Clone, Debug, Default, PartialEq, serde::Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct NodeStatus {
     /// Its conditions.

@@ -15,6 +15,7 @@ mod ca_publisher;
 mod certificates;
 mod cluster_roles;
 mod cron_jobs;
+mod daemon_sets;
 mod deployments;
 pub mod discovery;
 mod disruption;

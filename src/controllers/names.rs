@@ -5,8 +5,8 @@ use futures::FutureExt as _;
 
 use super::{
     Controller, Identity, account_tokens, ca_publisher, certificates, cluster_roles, cron_jobs,
-    deployments, disruption, endpoints, garbage, jobs, namespaces, node_lifecycle, quotas,
-    replicas, service_accounts, stateful_sets, volumes,
+    daemon_sets, deployments, disruption, endpoints, garbage, jobs, namespaces, node_lifecycle,
+    quotas, replicas, service_accounts, stateful_sets, volumes,
 };
 
 const fn absent(name: &'static str, aliases: &'static str) -> Controller {
@@ -95,9 +95,14 @@ pub static CONTROLLERS: &[Controller] = &[
         "generic-garbage-collector",
         garbage::run
     ),
-    absent("daemonset-controller", "daemonset"),
+    controller!(
+        "daemonset-controller",
+        "daemonset",
+        "daemon-set-controller",
+        daemon_sets::run
+    ),
     controller!("job-controller", "job", "job-controller", jobs::run),
-    absent("podgroup-protection-controller", ""),
+    off(absent("podgroup-protection-controller", "")),
     controller!(
         "deployment-controller",
         "deployment",

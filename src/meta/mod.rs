@@ -9,6 +9,7 @@ pub mod errors;
 pub mod jsonpath;
 pub mod names;
 pub mod pem;
+pub mod placement;
 pub mod quantity;
 pub mod regexp;
 pub mod selector;

@@ -87,6 +87,7 @@ impl Controller {
             cache: &self.revisions,
             owner: &*set,
             selector: &set.spec.selector,
+            label: history::HASH,
         };
         let mut revisions = past.revisions().await?;
         let pods = self.claimed(&set, key).await?;
