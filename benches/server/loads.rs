@@ -4,14 +4,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use http::Method;
+use http::{Method, StatusCode};
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 use serde_json::json;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-use super::target::{Ask, Failure, Target};
+use super::target::{Ask, Client, Failure, Target};
 
 /// Pods that are held while lists are asked for.
 pub const HELD: usize = 10_000;
@@ -28,7 +28,7 @@ pub struct Measure {
 }
 
 /// Lets `clients` ask `count` times, together; `ask` says what the i-th request is.
-async fn together(
+pub async fn together(
     target: &Target,
     clients: usize,
     count: usize,
@@ -115,20 +115,28 @@ fn deployment(name: &str) -> serde_json::Value {
 pub async fn prepare(target: &Target) -> Result<(), Failure> {
     let mut client = target.client().await?;
     for name in ["bench", "held", "watched"] {
-        let body = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}});
-        client
-            .must(Ask::write(
-                Method::POST,
-                "/api/v1/namespaces",
-                body.to_string(),
-            ))
+        make_namespace(&mut client, name).await?;
+    }
+    Ok(())
+}
+
+/// Makes a namespace in which pods can be made; it may be there.
+pub async fn make_namespace(client: &mut Client, name: &str) -> Result<(), Failure> {
+    for (path, kind, name) in [
+        ("/api/v1/namespaces".to_owned(), "Namespace", name),
+        (
+            format!("/api/v1/namespaces/{name}/serviceaccounts"),
+            "ServiceAccount",
+            "default",
+        ),
+    ] {
+        let body = json!({"apiVersion": "v1", "kind": kind, "metadata": {"name": name}});
+        let (status, _) = client
+            .send(Ask::write(Method::POST, path, body.to_string()))
             .await?;
-        let body =
-            json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "default"}});
-        let path = format!("/api/v1/namespaces/{name}/serviceaccounts");
-        client
-            .must(Ask::write(Method::POST, path, body.to_string()))
-            .await?;
+        if !status.is_success() && status != StatusCode::CONFLICT {
+            return Err(format!("cannot make the {kind} {name}: {status}").into());
+        }
     }
     Ok(())
 }

@@ -1,7 +1,9 @@
 //! How fast the API server is and what it costs, beside a peer in the same run: `hack/bench` starts upstream's and
 //! passes it as `--peer KUBECONFIG --peer-pids PID,...`. Without one only ours is measured. `--only TEXT` keeps the
-//! loads whose names hold the text. CPU is that of the servers' processes alone, of both for upstream's two.
+//! loads whose names hold the text; `--cluster --peer-tools DIR` measures what a whole cluster does instead, upstream's
+//! with the programs of that directory. CPU is that of the servers' processes alone, of both for upstream's two.
 
+mod cluster;
 mod loads;
 mod target;
 
@@ -30,16 +32,28 @@ impl Drop for Ours {
 
 const PORT: &str = "17443";
 
-fn start(directory: &Path) -> Result<Child, Failure> {
+impl Ours {
+    /// Starts one with nothing in it.
+    fn start(arguments: &[&str]) -> Result<Self, Failure> {
+        let directory = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR"))?;
+        let child = spawn(directory.path(), arguments)?;
+        Ok(Ours { child, directory })
+    }
+
+    /// Kills it, and starts it again with what it has.
+    fn restart(&mut self, arguments: &[&str]) -> Result<(), Failure> {
+        self.child.kill()?;
+        self.child.wait()?;
+        self.child = spawn(self.directory.path(), arguments)?;
+        Ok(())
+    }
+}
+
+fn spawn(directory: &Path, arguments: &[&str]) -> Result<Child, Failure> {
     let mut command = Command::new(env!("CARGO_BIN_EXE_reddwarf"));
     command
-        .args([
-            "serve",
-            "--controllers=-*",
-            "--secure-port",
-            PORT,
-            "--data-dir",
-        ])
+        .args(arguments)
+        .args(["--secure-port", PORT, "--data-dir"])
         .arg(directory)
         .stdout(Stdio::piped())
         .stderr(Stdio::null());
@@ -47,30 +61,51 @@ fn start(directory: &Path) -> Result<Child, Failure> {
 }
 
 /// Waits for a server of ours that was just started; returns it and how many milliseconds it took.
-async fn opened(directory: &Path, child: &mut Child) -> Result<(Target, f64), Failure> {
+async fn opened(ours: &mut Ours) -> Result<(Target, f64), Failure> {
     let begun = Instant::now();
     // It says so once it listens and its kubeconfig is there.
-    let out = child.stdout.take().ok_or("the server's output is gone")?;
+    let out = ours
+        .child
+        .stdout
+        .take()
+        .ok_or("the server's output is gone")?;
     BufReader::new(out).read_line(&mut String::new())?;
-    let kubeconfig = directory.join("kubeconfig");
-    let target = Target::open("reddwarf", &kubeconfig, vec![child.id()]).await?;
+    let kubeconfig = ours.directory.path().join("kubeconfig");
+    let target = Target::open("reddwarf", &kubeconfig, vec![ours.child.id()]).await?;
     target.ready().await?;
     Ok((target, begun.elapsed().as_secs_f64() * 1000.0))
 }
 
+/// Upstream's server, and the programs that work with it.
+struct Peer {
+    kubeconfig: PathBuf,
+    pids: Vec<u32>,
+    tools: PathBuf,
+}
+
+impl Peer {
+    async fn open(&self) -> Result<Target, Failure> {
+        Target::open("upstream", &self.kubeconfig, self.pids.clone()).await
+    }
+}
+
 struct Arguments {
     only: Option<String>,
-    peer: Option<(PathBuf, Vec<u32>)>,
+    cluster: bool,
+    peer: Option<Peer>,
 }
 
 fn arguments() -> Result<Arguments, Failure> {
-    let (mut only, mut peer, mut pids) = (None, None, Vec::new());
+    let (mut only, mut cluster, mut peer) = (None, false, None);
+    let (mut pids, mut tools) = (Vec::new(), PathBuf::new());
     let mut given = std::env::args().skip(1);
     while let Some(flag) = given.next() {
         let mut value = || given.next().ok_or(format!("{flag} needs a value"));
         match flag.as_str() {
             "--bench" => {}
             "--only" => only = Some(value()?),
+            "--cluster" => cluster = true,
+            "--peer-tools" => tools = PathBuf::from(value()?),
             "--peer" => peer = Some(PathBuf::from(value()?)),
             "--peer-pids" => {
                 pids = value()?
@@ -83,7 +118,12 @@ fn arguments() -> Result<Arguments, Failure> {
     }
     Ok(Arguments {
         only,
-        peer: peer.map(|path| (path, pids)),
+        cluster,
+        peer: peer.map(|kubeconfig| Peer {
+            kubeconfig,
+            pids,
+            tools,
+        }),
     })
 }
 
@@ -98,13 +138,22 @@ impl Table {
     where
         F: Future<Output = Result<Measure, Failure>>,
     {
-        if self.only.as_ref().is_some_and(|only| !name.contains(only)) {
+        if !self.wants(name) {
             return Ok(());
         }
         let mut measures = Vec::new();
         for target in &self.targets {
             measures.push(load(target.clone()).await);
         }
+        self.print(name, measures)
+    }
+
+    fn wants(&self, name: &str) -> bool {
+        self.only.as_ref().is_none_or(|only| name.contains(only))
+    }
+
+    /// Prints what a load came to, for ours first.
+    fn print(&self, name: &str, measures: Vec<Result<Measure, Failure>>) -> Result<(), Failure> {
         print!("{name:<44}");
         for measure in &measures {
             match measure {
@@ -120,9 +169,9 @@ impl Table {
             );
         }
         println!();
-        for (measure, target) in measures.iter().zip(&self.targets) {
+        for (measure, name) in measures.iter().zip(["reddwarf", "upstream"]) {
             if let Err(error) = measure {
-                println!("  {}: {error}", target.name);
+                println!("  {name}: {error}");
             }
         }
         match measures.into_iter().next() {
@@ -149,15 +198,20 @@ fn main() -> Result<(), Failure> {
 }
 
 async fn run(arguments: Arguments) -> Result<(), Failure> {
-    let directory = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR"))?;
-    let child = start(directory.path())?;
-    let mut ours = Ours { child, directory };
-    let path = ours.directory.path().to_owned();
-    let (target, millis) = opened(&path, &mut ours.child).await?;
+    if arguments.cluster {
+        let table = Table {
+            only: arguments.only,
+            targets: Vec::new(),
+        };
+        return cluster::rows(&table, arguments.peer.as_ref()).await;
+    }
+    let plain = ["serve", "--controllers=-*"];
+    let mut ours = Ours::start(&plain)?;
+    let (target, millis) = opened(&mut ours).await?;
     println!("ready on an empty directory after {millis:.0} ms");
     let mut targets = vec![Arc::new(target)];
-    if let Some((path, pids)) = arguments.peer {
-        targets.push(Arc::new(Target::open("upstream", &path, pids).await?));
+    if let Some(peer) = &arguments.peer {
+        targets.push(Arc::new(peer.open().await?));
     }
     let table = Table {
         only: arguments.only,
@@ -231,15 +285,13 @@ async fn run(arguments: Arguments) -> Result<(), Failure> {
         )
         .await?;
     table.memory("memory at the end");
-    restart(&mut ours, &path).await
+    ours.restart(&plain)?;
+    serves_again(&mut ours).await
 }
 
 /// How soon a server answers that was killed while it held everything.
-async fn restart(ours: &mut Ours, path: &Path) -> Result<(), Failure> {
-    ours.child.kill()?;
-    ours.child.wait()?;
-    ours.child = start(path)?;
-    let (target, millis) = opened(path, &mut ours.child).await?;
+async fn serves_again(ours: &mut Ours) -> Result<(), Failure> {
+    let (target, millis) = opened(ours).await?;
     let mut client = target.client().await?;
     client
         .must(Ask::get("/api/v1/namespaces/held/pods/held-1"))

@@ -49,6 +49,12 @@ impl Target {
         })
     }
 
+    /// The same, with one more process that counts.
+    pub fn with(mut self, pid: u32) -> Self {
+        self.pids.push(pid);
+        self
+    }
+
     /// A client with a connection of its own.
     pub async fn client(&self) -> Result<Client, Failure> {
         let stream = TcpStream::connect(&self.address).await?;
