@@ -69,7 +69,10 @@ async fn opened(ours: &mut Ours) -> Result<(Target, f64), Failure> {
         .stdout
         .take()
         .ok_or("the server's output is gone")?;
-    BufReader::new(out).read_line(&mut String::new())?;
+    let mut out = BufReader::new(out);
+    out.read_line(&mut String::new())?;
+    // It may say more, to somebody who is there.
+    ours.child.stdout = Some(out.into_inner());
     let kubeconfig = ours.directory.path().join("kubeconfig");
     let target = Target::open("reddwarf", &kubeconfig, vec![ours.child.id()]).await?;
     target.ready().await?;

@@ -6,8 +6,9 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use futures::future::BoxFuture;
 use parking_lot::{Condvar, Mutex};
-use tokio::sync::{Semaphore, oneshot, watch};
+use tokio::sync::{Semaphore, oneshot};
 
+use super::watching::{Signal, Watching, concerns};
 use super::{
     Batch, Change, Committed, Cursor, Entry, Event, Expect, Interest, Range, ResourcePrefix,
     Revision, Store, StoreError, World,
@@ -71,6 +72,8 @@ struct State {
     /// Published changes, the oldest first.
     history: VecDeque<Logged>,
     history_bytes: usize,
+    /// Who is told of them.
+    watching: Watching,
     /// Everything after this revision is in `history`.
     compacted: Revision,
     /// Rows of the log that compaction left without readers.
@@ -88,7 +91,6 @@ pub struct Engine {
     work: Condvar,
     durable: bool,
     world: ArcSwap<World>,
-    published: watch::Sender<Revision>,
     places: Semaphore,
 }
 
@@ -142,6 +144,7 @@ impl Engine {
             pending: Vec::new(),
             history,
             history_bytes,
+            watching: Watching::default(),
             compacted,
             forgotten: Vec::new(),
             closed: false,
@@ -152,7 +155,6 @@ impl Engine {
             work: Condvar::new(),
             durable: log.is_some(),
             world: ArcSwap::from_pointee(world),
-            published: watch::Sender::new(rev),
             places: Semaphore::new(IN_FLIGHT),
         });
         if let Some(log) = log {
@@ -241,6 +243,8 @@ impl Engine {
                     resource,
                     event: Event { rev, old, new },
                 };
+                // Who looks at once waits for the lock, and so for the world.
+                state.watching.tell(&logged.resource, &logged.event);
                 state.history_bytes += weight(&logged);
                 state.history.push_back(logged);
             }
@@ -255,9 +259,7 @@ impl Engine {
         while state.history_bytes > HISTORY_BYTES {
             state.forget_oldest();
         }
-        let rev = world.rev;
         self.world.store(Arc::new(world));
-        self.published.send_replace(rev);
         for (ack, committed) in done {
             if let Some(ack) = ack {
                 // A client that went away does not hear of its write.
@@ -390,12 +392,23 @@ impl Engine {
 
     fn events_after(
         &self,
-        interest: &Interest,
+        signal: &Signal,
         after: Revision,
         max: usize,
     ) -> Result<Batch, StoreError> {
+        let interest = signal.interest();
         let state = self.state.lock();
-        if after < state.compacted {
+        let mut events = Vec::new();
+        let Some(first) = signal.take() else {
+            return Ok(Batch {
+                events,
+                rev: self.world.load().rev.max(after),
+                more: false,
+            });
+        };
+        // What was passed over before concerns nobody here, and may be compacted.
+        let first = first.max(after + 1);
+        if first <= state.compacted {
             return Err(StoreError::Compacted {
                 asked: after,
                 oldest: state.compacted,
@@ -403,8 +416,7 @@ impl Engine {
         }
         let start = state
             .history
-            .partition_point(|logged| logged.event.rev <= after);
-        let mut events = Vec::new();
+            .partition_point(|logged| logged.event.rev < first);
         for logged in state.history.range(start..) {
             if events.len() >= max
                 && events
@@ -412,13 +424,15 @@ impl Engine {
                     .is_some_and(|last: &Event| last.rev < logged.event.rev)
             {
                 let rev = events.last().map_or(after, |last: &Event| last.rev);
+                signal.tell(rev + 1);
                 return Ok(Batch {
                     events,
                     rev,
                     more: true,
                 });
             }
-            if logged.resource == interest.resource && concerns(interest, &logged.event) {
+            let is_meant = interest.resource.is_empty() || logged.resource == interest.resource;
+            if is_meant && concerns(interest, &logged.event) {
                 events.push(logged.event.clone());
             }
         }
@@ -428,28 +442,6 @@ impl Engine {
             more: false,
         })
     }
-}
-
-/// Whether an event can matter to a watch.
-fn concerns(interest: &Interest, event: &Event) -> bool {
-    let sides = [event.old.as_ref(), event.new.as_ref()];
-    let Some(key) = sides.iter().flatten().next().map(|entry| &entry.key) else {
-        return false;
-    };
-    let keys = if interest.exact {
-        **key == *interest.keys
-    } else {
-        key.starts_with(&*interest.keys)
-    };
-    keys && interest.field.as_ref().is_none_or(|(name, value)| {
-        sides.iter().flatten().any(|entry| {
-            entry
-                .record
-                .fields
-                .iter()
-                .any(|(n, v)| n == name && v == value)
-        })
-    })
 }
 
 /// What a change weighs in memory, in bytes, beside what is live.
@@ -533,19 +525,22 @@ impl Store for Engine {
         interest: Interest,
         after: Revision,
     ) -> Result<Box<dyn Cursor>, StoreError> {
-        let compacted = self.state.lock().compacted;
-        if after < compacted {
+        let mut state = self.state.lock();
+        if after < state.compacted {
             return Err(StoreError::Compacted {
                 asked: after,
-                oldest: compacted,
+                oldest: state.compacted,
             });
         }
-        let published = self.published.subscribe();
+        let signal = state.watching.add(interest);
+        if self.world.load().rev > after {
+            signal.tell(after + 1);
+        }
+        drop(state);
         Ok(Box::new(EngineCursor {
             store: self,
-            interest,
+            signal,
             after,
-            published,
         }))
     }
 
@@ -589,25 +584,26 @@ impl Store for Engine {
 
 struct EngineCursor {
     store: Arc<Engine>,
-    interest: Interest,
+    signal: Arc<Signal>,
     after: Revision,
-    published: watch::Receiver<Revision>,
+}
+
+impl Drop for EngineCursor {
+    fn drop(&mut self) {
+        self.store.state.lock().watching.remove(&self.signal);
+    }
 }
 
 impl Cursor for EngineCursor {
     fn next<'a>(&'a mut self, max: usize) -> BoxFuture<'a, Result<Batch, StoreError>> {
         Box::pin(async move {
-            self.published.borrow_and_update();
-            let batch = self.store.events_after(&self.interest, self.after, max)?;
+            let batch = self.store.events_after(&self.signal, self.after, max)?;
             self.after = batch.rev;
             Ok(batch)
         })
     }
 
     fn changed(&mut self) -> BoxFuture<'_, ()> {
-        Box::pin(async move {
-            // The sender lives in the store that this cursor holds: an error cannot happen.
-            let _ = self.published.changed().await;
-        })
+        Box::pin(self.signal.told())
     }
 }

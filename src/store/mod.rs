@@ -17,6 +17,7 @@ mod redb;
 mod tests;
 pub mod upkeep;
 pub mod view;
+mod watching;
 
 use std::sync::Arc;
 
@@ -127,7 +128,7 @@ pub struct Event {
 /// Which events a watch can be concerned by. Only a filter for waking: a cursor yields what matches it.
 #[derive(Clone, Debug)]
 pub struct Interest {
-    /// The resource.
+    /// The resource; empty for all, where `keys` begins those of all and no field is asked for.
     pub resource: ResourcePrefix,
     /// Only keys that begin so (`/registry/pods/default/`), or are exactly so where `exact`.
     pub keys: Arc<str>,

@@ -252,6 +252,98 @@ async fn compacted_history_is_refused_and_what_is_live_stays() {
 }
 
 #[tokio::test]
+async fn a_watch_is_woken_by_what_concerns_it_alone_and_outlives_the_history_of_others() {
+    use futures::FutureExt as _;
+    let store = super::memory();
+    let on = |node: &str| Interest {
+        field: Some(("node".into(), node.into())),
+        ..everything()
+    };
+    let interests = [
+        everything(),
+        on("a"),
+        on("b"),
+        Interest {
+            keys: key(1),
+            exact: true,
+            ..everything()
+        },
+        Interest {
+            resource: "".into(),
+            keys: "".into(),
+            ..everything()
+        },
+        Interest {
+            resource: "/registry/others/".into(),
+            keys: "/registry/others/".into(),
+            ..everything()
+        },
+    ];
+    let begun = store.world().rev();
+    let mut cursors: Vec<_> = interests
+        .map(|interest| store.clone().watch(interest, begun).unwrap())
+        .into();
+    // A name, the node it is on, and who is to hear of it.
+    for (name, node, woken) in [
+        (1, "a", [true, true, false, true, true, false]),
+        (2, "a", [true, true, false, false, true, false]),
+        // It leaves one and comes to the other.
+        (2, "b", [true, true, true, false, true, false]),
+        (3, "c", [true, false, false, false, true, false]),
+    ] {
+        let expect = match store.head(&key(name)) {
+            Some(entry) => Expect::Revision(entry.rev),
+            None => Expect::Absent,
+        };
+        let mut put = change(name, expect, Some(1));
+        if let Some(record) = &mut put.put {
+            record.fields = [("node".into(), node.into())].into();
+        }
+        let rev = store.commit(vec![put]).await.unwrap().rev;
+        for (cursor, woken) in cursors.iter_mut().zip(woken) {
+            assert_eq!(
+                cursor.changed().now_or_never().is_some(),
+                woken,
+                "{name} {node}"
+            );
+            let batch = cursor.next(10).await.unwrap();
+            let told: Vec<Revision> = batch.events.iter().map(|event| event.rev).collect();
+            assert_eq!(
+                told,
+                if woken { vec![rev] } else { vec![] },
+                "{name} {node}"
+            );
+            assert_eq!(batch.rev, rev);
+        }
+    }
+    let rev = store
+        .commit(vec![change(4, Expect::Absent, Some(1))])
+        .await
+        .unwrap()
+        .rev;
+    store.compact(rev).await.unwrap();
+    // What was not looked at is gone; who need not look misses nothing.
+    assert!(matches!(
+        cursors[0].next(10).await,
+        Err(StoreError::Compacted { .. })
+    ));
+    let batch = cursors[1].next(10).await.unwrap();
+    assert!(batch.events.is_empty() && batch.rev == rev);
+    // One that begins late finds what happened in between.
+    let late = store.clone().watch(everything(), rev).unwrap();
+    drop(cursors);
+    drop(late);
+    let again = store
+        .commit(vec![change(5, Expect::Absent, Some(1))])
+        .await
+        .unwrap()
+        .rev;
+    let mut late = store.clone().watch(everything(), rev).unwrap();
+    assert!(late.changed().now_or_never().is_some());
+    assert_eq!(late.next(10).await.unwrap().events[0].rev, again);
+}
+
+#[tokio::test]
 async fn a_second_process_and_a_foreign_file_are_told_apart_and_left_alone() {
     let dir = tempfile::tempdir().unwrap();
     let store = super::open(dir.path()).unwrap();

@@ -136,9 +136,10 @@ pub async fn until(target: &Target, asked: Revision) -> Result<(), Revision> {
     if store.world().rev() >= asked {
         return Ok(());
     }
+    // The revision may be that of any resource.
     let interest = Interest {
-        resource: target.resource.prefix.clone(),
-        keys: target.resource.prefix.clone(),
+        resource: "".into(),
+        keys: "".into(),
         exact: false,
         field: None,
     };

@@ -156,6 +156,8 @@ impl Watcher {
             Plan::From(after) => return self.resume(after),
             Plan::Live => {}
         }
+        // Whether it is time for a bookmark: first it is looked up to where everything is told.
+        let mut is_due = false;
         loop {
             let Some(cursor) = self.cursor.as_mut() else {
                 return false;
@@ -165,6 +167,9 @@ impl Watcher {
                     self.at = self.at.max(batch.rev);
                     for event in &batch.events {
                         self.event(event);
+                    }
+                    if std::mem::take(&mut is_due) && self.at > self.bookmarked {
+                        self.bookmark(false);
                     }
                     if !self.out.is_empty() {
                         return true;
@@ -201,14 +206,7 @@ impl Watcher {
                         return false;
                     }
                     self.next_bookmark = now + BOOKMARK_EVERY;
-                    if self.at > self.bookmarked {
-                        self.bookmark(false);
-                        return true;
-                    }
-                    if last.is_some() {
-                        // Nothing new to tell: only the end is awaited.
-                        self.bookmarked = self.bookmarked.max(self.at);
-                    }
+                    is_due = self.bookmarks;
                 }
             }
         }

@@ -1,0 +1,165 @@
+//! Who is told of which changes: a cursor is woken by what concerns it and by nothing else, so that a thousand nodes
+//! that each watch their own pods cost a change nothing.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use compact_str::CompactString;
+use tokio::sync::Notify;
+
+use super::{Event, Interest, ResourcePrefix, Revision};
+
+/// What wakes one cursor.
+pub(super) struct Signal {
+    interest: Interest,
+    /// The first change that concerns it and that it has not looked at; 0 where there is none. Written under the lock
+    /// of the history that the revision is one of.
+    first: AtomicU64,
+    notify: Notify,
+}
+
+impl Signal {
+    /// The first change to look at, which is none from now on.
+    pub(super) fn take(&self) -> Option<Revision> {
+        let first = self.first.swap(0, Ordering::Relaxed);
+        (first != 0).then_some(first)
+    }
+
+    /// There is something to look at from this revision on.
+    pub(super) fn tell(&self, rev: Revision) {
+        if self.first.load(Ordering::Relaxed) == 0 {
+            self.first.store(rev, Ordering::Relaxed);
+            self.notify.notify_one();
+        }
+    }
+
+    /// Resolves when there is something to look at, at once where there was since the last time. Cancel-safe.
+    pub(super) async fn told(&self) {
+        self.notify.notified().await;
+    }
+
+    /// What it is told of.
+    pub(super) fn interest(&self) -> &Interest {
+        &self.interest
+    }
+
+    fn tell_if(&self, event: &Event) {
+        if concerns(&self.interest, event) {
+            self.tell(event.rev);
+        }
+    }
+}
+
+type Signals = Vec<Arc<Signal>>;
+
+/// All cursors.
+#[derive(Default)]
+pub(super) struct Watching(HashMap<ResourcePrefix, OfResource>);
+
+/// The cursors of a resource, by what finds those that a change can concern.
+#[derive(Default)]
+struct OfResource {
+    by_key: HashMap<Arc<str>, Signals>,
+    by_field: HashMap<CompactString, HashMap<CompactString, Signals>>,
+    others: Signals,
+}
+
+impl Watching {
+    /// Adds a cursor.
+    pub(super) fn add(&mut self, interest: Interest) -> Arc<Signal> {
+        let of = self.0.entry(interest.resource.clone()).or_default();
+        let signals = match &interest.field {
+            _ if interest.exact => of.by_key.entry(interest.keys.clone()).or_default(),
+            Some((name, value)) => of
+                .by_field
+                .entry(name.clone())
+                .or_default()
+                .entry(value.clone())
+                .or_default(),
+            None => &mut of.others,
+        };
+        let signal = Arc::new(Signal {
+            interest,
+            first: AtomicU64::new(0),
+            notify: Notify::new(),
+        });
+        signals.push(signal.clone());
+        signal
+    }
+
+    /// Removes one that is gone.
+    pub(super) fn remove(&mut self, signal: &Arc<Signal>) {
+        let interest = &signal.interest;
+        let Some(of) = self.0.get_mut(&interest.resource) else {
+            return;
+        };
+        let drop_from = |signals: &mut Signals| signals.retain(|one| !Arc::ptr_eq(one, signal));
+        match &interest.field {
+            _ if interest.exact => {
+                if let Some(signals) = of.by_key.get_mut(&interest.keys) {
+                    drop_from(signals);
+                    if signals.is_empty() {
+                        of.by_key.remove(&interest.keys);
+                    }
+                }
+            }
+            Some((name, value)) => {
+                if let Some(values) = of.by_field.get_mut(name)
+                    && let Some(signals) = values.get_mut(value)
+                {
+                    drop_from(signals);
+                    if signals.is_empty() {
+                        values.remove(value);
+                    }
+                }
+            }
+            None => drop_from(&mut of.others),
+        }
+    }
+
+    /// Tells those that a change concerns.
+    pub(super) fn tell(&self, resource: &ResourcePrefix, event: &Event) {
+        // A cursor of no resource is told of all.
+        for of in [self.0.get(resource), self.0.get("")].into_iter().flatten() {
+            of.others.iter().for_each(|signal| signal.tell_if(event));
+        }
+        let Some(of) = self.0.get(resource) else {
+            return;
+        };
+        let entries = [&event.old, &event.new].into_iter().flatten();
+        // Both sides of a change have one key.
+        let key = entries.clone().next().map(|entry| &entry.key);
+        let mut meant: Vec<&Signals> = key.and_then(|key| of.by_key.get(key)).into_iter().collect();
+        for (name, values) in &of.by_field {
+            let fields = entries.clone().flat_map(|entry| &entry.record.fields);
+            let of_name = fields.filter(|(known, _)| known == name);
+            meant.extend(of_name.filter_map(|(_, value)| values.get(value)));
+        }
+        for signal in meant.into_iter().flatten() {
+            signal.tell_if(event);
+        }
+    }
+}
+
+/// Whether a change of the interest's resource can matter to it.
+pub(super) fn concerns(interest: &Interest, event: &Event) -> bool {
+    let sides = [event.old.as_ref(), event.new.as_ref()];
+    let Some(key) = sides.iter().flatten().next().map(|entry| &entry.key) else {
+        return false;
+    };
+    let keys = if interest.exact {
+        **key == *interest.keys
+    } else {
+        key.starts_with(&*interest.keys)
+    };
+    keys && interest.field.as_ref().is_none_or(|(name, value)| {
+        sides.iter().flatten().any(|entry| {
+            entry
+                .record
+                .fields
+                .iter()
+                .any(|(n, v)| n == name && v == value)
+        })
+    })
+}
