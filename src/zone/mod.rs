@@ -20,6 +20,7 @@ mod link;
 #[cfg(target_os = "linux")]
 pub mod linux;
 pub mod simulated;
+mod supervised;
 pub mod supervisor;
 mod types;
 

@@ -1,15 +1,18 @@
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 
 use tokio::net::UnixStream;
 
+use super::super::ZoneRuntime as _;
 use super::super::supervisor::{Ask, Hello, Reply, SOCKET, kind, read_frame, write_json};
 use super::*;
 use crate::fakehost::{self, Machine};
 use crate::illumos::fake::FakeTools;
+use crate::illumos::parse;
 use crate::net::illumos::{EtherstubConfig, NetworkConfig};
 use crate::storage::{StorageEngine as _, StoragePoolConfig, ZfsStorageEngine};
+use crate::zone::ZoneNetwork;
 
 /// A host, and what a test knows of it.
 struct Bench {

@@ -9,7 +9,6 @@
 mod groups;
 mod network;
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -18,15 +17,14 @@ use std::time::Duration;
 
 use futures::FutureExt as _;
 use jiff::Timestamp;
-use parking_lot::Mutex;
 use rustix::process::{Pid, PidfdFlags};
-use tokio::sync::broadcast;
 
-use super::link::{self, Link};
-use super::supervisor::{Configuration, PID, What, ZONE, group_of};
+use super::link::Link;
+use super::supervised::{self, Supervised, Zones, remove_record, write_whole};
+use super::supervisor::{Configuration, PID, ZONE, group_of};
 use super::{
-    Answer, Duplex, ExecSpec, Limits, ProcessId, ProcessSpec, Session, Signal, Zone, ZoneError,
-    ZoneName, ZoneRuntime, ZoneSpec, ZoneState, ZoneUsage,
+    Answer, Limits, ProcessId, ProcessSpec, Zone, ZoneError, ZoneName, ZoneSpec, ZoneState,
+    ZoneUsage,
 };
 
 pub use groups::Groups;
@@ -51,12 +49,11 @@ struct Inner {
     directory: PathBuf,
     groups: Groups,
     network: Network,
-    zones: Mutex<BTreeMap<ZoneName, Arc<Home>>>,
-    changes: broadcast::Sender<ZoneName>,
+    zones: Zones<Home>,
 }
 
 /// One zone of ours.
-struct Home {
+pub(super) struct Home {
     directory: PathBuf,
     configuration: Configuration,
     link: Arc<Link>,
@@ -71,6 +68,12 @@ impl Home {
         let (pid, started) = text.trim().split_once(' ')?;
         let pid = pid.parse().ok()?;
         (start_time(pid).as_deref() == Some(started)).then_some(pid)
+    }
+}
+
+impl supervised::Home for Home {
+    fn link(&self) -> &Arc<Link> {
+        &self.link
     }
 
     fn zone(&self) -> Zone {
@@ -106,59 +109,29 @@ impl Linux {
             directory: directory.to_owned(),
             groups,
             network,
-            zones: Mutex::default(),
-            changes: broadcast::channel(1024).0,
+            zones: Zones::default(),
         });
-        for entry in fs::read_dir(directory).map_err(wrong)?.flatten() {
-            let text = match fs::read(entry.path().join(ZONE)) {
-                Ok(text) => text,
-                Err(_) => {
-                    // Made half: nothing was started in it yet.
-                    let _ = fs::remove_dir_all(entry.path());
-                    continue;
-                }
-            };
-            let configuration: Configuration = match serde_json::from_slice(&text) {
-                Ok(configuration) => configuration,
-                Err(error) => {
-                    tracing::warn!(path = %entry.path().display(), %error, "a zone cannot be read; it is left alone");
-                    continue;
-                }
-            };
+        for configuration in supervised::records::<Configuration>(directory).map_err(wrong)? {
             let name = configuration.spec.name.clone();
             let home = inner.home(&name, configuration);
             if home.pid().is_some() {
                 home.link.listen(&home.directory).map_err(wrong)?;
             }
-            inner.zones.lock().insert(name, home);
+            inner.zones.add(name, home);
         }
-        {
-            let zones = inner.zones.lock();
-            inner
-                .groups
-                .sweep(&|name| zones.keys().any(|zone| zone.as_str() == name));
-        }
+        let known =
+            |name: &str| ZoneName::new(name).is_some_and(|zone| inner.zones.get(&zone).is_some());
+        inner.groups.sweep(&known);
         Ok(Linux(inner))
-    }
-
-    fn find(&self, operation: &'static str, zone: &ZoneName) -> Result<Arc<Home>, ZoneError> {
-        let found = self.0.zones.lock().get(zone).cloned();
-        found.ok_or_else(|| ZoneError::NotFound {
-            operation,
-            what: format!("zone {zone}"),
-        })
     }
 }
 
 impl Inner {
     fn home(&self, name: &ZoneName, configuration: Configuration) -> Arc<Home> {
-        let (changes, changed) = (self.changes.clone(), name.clone());
         Arc::new(Home {
             directory: self.directory.join(name.as_str()),
             configuration,
-            link: Link::new(name.to_string(), move || {
-                let _ = changes.send(changed.clone());
-            }),
+            link: Link::new(name.to_string(), self.zones.teller(name)),
             steps: tokio::sync::Mutex::new(()),
         })
     }
@@ -195,20 +168,17 @@ async fn blocking<T: Send + 'static>(
     zone: &ZoneName,
     work: impl FnOnce() -> Result<T, String> + Send + 'static,
 ) -> Result<T, ZoneError> {
-    let failed = |cause: String| ZoneError::failed(operation, format!("zone {zone}"), cause);
-    tokio::task::spawn_blocking(work)
-        .await
-        .map_err(|error| failed(error.to_string()))?
-        .map_err(failed)
+    let done = supervised::blocking(work).await;
+    done.map_err(|cause| ZoneError::failed(operation, format!("zone {zone}"), cause))
 }
 
-fn write_whole(path: &Path, text: &[u8]) -> io::Result<()> {
-    let partial = path.with_extension("new");
-    fs::write(&partial, text)?;
-    fs::rename(partial, path)
-}
+impl Supervised for Linux {
+    type Home = Home;
 
-impl ZoneRuntime for Linux {
+    fn zones(&self) -> &Zones<Home> {
+        &self.0.zones
+    }
+
     fn brand(&self) -> &'static str {
         "linux"
     }
@@ -239,25 +209,9 @@ impl ZoneRuntime for Linux {
         .boxed()
     }
 
-    fn list(&self) -> Answer<'_, Vec<Zone>> {
-        async {
-            let homes: Vec<_> = self.0.zones.lock().values().cloned().collect();
-            Ok(homes.iter().map(|home| home.zone()).collect())
-        }
-        .boxed()
-    }
-
-    fn get<'a>(&'a self, zone: &'a ZoneName) -> Answer<'a, Option<Zone>> {
-        async {
-            let home = self.0.zones.lock().get(zone).cloned();
-            Ok(home.map(|home| home.zone()))
-        }
-        .boxed()
-    }
-
     fn create<'a>(&'a self, spec: &'a ZoneSpec) -> Answer<'a, ()> {
         async move {
-            if self.0.zones.lock().contains_key(&spec.name) {
+            if self.0.zones.get(&spec.name).is_some() {
                 return Ok(());
             }
             let configuration = Configuration {
@@ -274,8 +228,8 @@ impl ZoneRuntime for Linux {
                     .map_err(|error| format!("{}: {error}", directory.display()))
             })
             .await?;
-            self.0.zones.lock().insert(spec.name.clone(), home);
-            let _ = self.0.changes.send(spec.name.clone());
+            self.0.zones.add(spec.name.clone(), home);
+            self.0.zones.changed(&spec.name);
             Ok(())
         }
         .boxed()
@@ -283,7 +237,7 @@ impl ZoneRuntime for Linux {
 
     fn boot<'a>(&'a self, zone: &'a ZoneName) -> Answer<'a, ()> {
         async move {
-            let home = self.find("boot", zone)?;
+            let home = self.0.zones.find("boot", zone)?;
             let _step = home.steps.lock().await;
             let failed = |cause: String| ZoneError::failed("boot", format!("zone {zone}"), cause);
             home.link
@@ -341,7 +295,7 @@ impl ZoneRuntime for Linux {
 
     fn halt<'a>(&'a self, zone: &'a ZoneName) -> Answer<'a, ()> {
         async move {
-            let Ok(home) = self.find("halt", zone) else {
+            let Some(home) = self.0.zones.get(zone) else {
                 return Ok(());
             };
             let _step = home.steps.lock().await;
@@ -366,7 +320,7 @@ impl ZoneRuntime for Linux {
             .await?;
             home.link.close();
             let _ = fs::remove_file(home.directory.join(PID));
-            let _ = self.0.changes.send(zone.clone());
+            self.0.zones.changed(zone);
             Ok(())
         }
         .boxed()
@@ -374,7 +328,7 @@ impl ZoneRuntime for Linux {
 
     fn delete<'a>(&'a self, zone: &'a ZoneName) -> Answer<'a, ()> {
         async move {
-            let Ok(home) = self.find("delete", zone) else {
+            let Some(home) = self.0.zones.get(zone) else {
                 return Ok(());
             };
             let _step = home.steps.lock().await;
@@ -387,35 +341,18 @@ impl ZoneRuntime for Linux {
             }
             let directory = home.directory.clone();
             blocking("delete", zone, move || {
-                // The configuration goes last: until then the zone is found again after a crash.
-                for entry in fs::read_dir(&directory).into_iter().flatten().flatten() {
-                    if entry.file_name() != ZONE {
-                        let path = entry.path();
-                        let removed = match path.is_dir() {
-                            true => fs::remove_dir_all(&path),
-                            false => fs::remove_file(&path),
-                        };
-                        removed.map_err(|error| format!("{}: {error}", path.display()))?;
-                    }
-                }
-                match fs::remove_dir_all(&directory) {
-                    Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                        Err(format!("{}: {error}", directory.display()))
-                    }
-                    _ => Ok(()),
-                }
+                remove_record(&directory).map_err(|error| error.to_string())
             })
             .await?;
-            self.0.zones.lock().remove(zone);
-            let _ = self.0.changes.send(zone.clone());
+            self.0.zones.remove(zone);
             Ok(())
         }
         .boxed()
     }
 
-    fn start<'a>(&'a self, zone: &'a ZoneName, process: &'a ProcessSpec) -> Answer<'a, ()> {
+    fn admit<'a>(&'a self, home: &'a Home, process: &'a ProcessSpec) -> Answer<'a, ProcessSpec> {
         async move {
-            let home = self.find("start a process in", zone)?;
+            let zone = &home.configuration.spec.name;
             let (groups, name) = (self.0.groups.clone(), group_of(&process.id));
             let (own, limits) = (zone.clone(), process.limits.clone());
             blocking("start a process in", zone, move || {
@@ -424,50 +361,25 @@ impl ZoneRuntime for Linux {
                     .map_err(|error| format!("control groups: {error}"))
             })
             .await?;
-            home.link
-                .ask("start a process in", What::Start(Box::new(process.clone())))
-                .await
+            Ok(process.clone())
         }
         .boxed()
     }
 
-    fn signal<'a>(
-        &'a self,
-        zone: &'a ZoneName,
-        process: &'a ProcessId,
-        signal: Signal,
-    ) -> Answer<'a, ()> {
-        async move {
-            let home = self.find("signal", zone)?;
-            home.link
-                .ask("signal", What::Signal(process.clone(), signal))
-                .await
-        }
-        .boxed()
-    }
-
-    fn forget<'a>(&'a self, zone: &'a ZoneName, process: &'a ProcessId) -> Answer<'a, ()> {
-        async move {
-            let home = self.find("forget", zone)?;
-            home.link
-                .ask("forget", What::Forget(process.clone()))
-                .await?;
-            home.link.forget(process);
-            // A group that is still busy goes with the zone.
-            let _ = self.0.groups.remove(zone.as_str(), &group_of(process));
-            Ok(())
-        }
-        .boxed()
+    fn forgotten(&self, home: &Home, process: &ProcessId) {
+        let zone = home.configuration.spec.name.as_str();
+        // A group that is still busy goes with the zone.
+        let _ = self.0.groups.remove(zone, &group_of(process));
     }
 
     fn limit<'a>(
         &'a self,
-        zone: &'a ZoneName,
+        home: &'a Home,
         process: &'a ProcessId,
         limits: &'a Limits,
     ) -> Answer<'a, ()> {
         async move {
-            self.find("limit", zone)?;
+            let zone = &home.configuration.spec.name;
             let group = format!("{zone}/{}", group_of(process));
             self.0.groups.limit(&group, limits).map_err(|error| {
                 ZoneError::failed("limit", format!("process {process} of zone {zone}"), error)
@@ -476,47 +388,10 @@ impl ZoneRuntime for Linux {
         .boxed()
     }
 
-    fn exec<'a>(
-        &'a self,
-        zone: &'a ZoneName,
-        process: &'a ProcessId,
-        exec: &'a ExecSpec,
-    ) -> Answer<'a, Session> {
+    fn usage<'a>(&'a self, home: &'a Home) -> Answer<'a, ZoneUsage> {
         async move {
-            let home = self.find("exec in", zone)?;
-            let what = What::Exec(process.clone(), exec.clone());
-            let stream = home.link.open("exec in", what).await?;
-            Ok(link::session(stream, exec.stdin))
-        }
-        .boxed()
-    }
-
-    fn attach<'a>(&'a self, zone: &'a ZoneName, process: &'a ProcessId) -> Answer<'a, Session> {
-        async move {
-            let home = self.find("attach to", zone)?;
-            let stream = home
-                .link
-                .open("attach to", What::Attach(process.clone()))
-                .await?;
-            Ok(link::session(stream, true))
-        }
-        .boxed()
-    }
-
-    fn dial<'a>(&'a self, zone: &'a ZoneName, port: u16) -> Answer<'a, Box<dyn Duplex>> {
-        async move {
-            let home = self.find("connect to", zone)?;
-            let stream = home.link.open("connect to", What::Dial(port)).await?;
-            Ok(Box::new(stream) as Box<dyn Duplex>)
-        }
-        .boxed()
-    }
-
-    fn usage<'a>(&'a self, zone: &'a ZoneName) -> Answer<'a, ZoneUsage> {
-        async move {
-            let home = self.find("measure", zone)?;
             let groups = &self.0.groups;
-            let name = zone.as_str();
+            let name = home.configuration.spec.name.as_str();
             let processes = home
                 .link
                 .processes()
@@ -536,10 +411,6 @@ impl ZoneRuntime for Linux {
             })
         }
         .boxed()
-    }
-
-    fn changes(&self) -> broadcast::Receiver<ZoneName> {
-        self.0.changes.subscribe()
     }
 }
 

@@ -1,0 +1,205 @@
+//! Steps are carried out, and the host is looked at after each that failed or proves nothing.
+
+use std::fs;
+use std::io;
+
+use super::plan::{self, Effect, FileAction, Goal, Next, Seen, Step};
+use super::{Home, Inner};
+use crate::illumos::parse;
+use crate::illumos::{Class, Failure};
+use crate::net::illumos::{show_rules, show_vnics};
+use crate::zone::ZoneError;
+use crate::zone::supervised::{blocking, write_whole};
+
+/// How often a step is taken again after a failure that may pass.
+const TRIES: u32 = 4;
+/// More steps than any zone takes from one state to another.
+const STEPS: u32 = 60;
+
+fn carry_out(actions: &[FileAction]) -> io::Result<()> {
+    use std::os::unix::fs::PermissionsExt as _;
+    for action in actions {
+        let (path, done) = match action {
+            FileAction::Directory(path, mode) => {
+                let made = fs::create_dir_all(path)
+                    .and_then(|()| fs::set_permissions(path, fs::Permissions::from_mode(*mode)));
+                (path, made)
+            }
+            FileAction::Write(path, text) => (path, write_whole(path, text.as_bytes())),
+            FileAction::Empty(path) => {
+                let made = match fs::OpenOptions::new()
+                    .write(true)
+                    .create_new(true)
+                    .open(path)
+                {
+                    Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+                    other => other.map(drop),
+                };
+                (path, made)
+            }
+        };
+        done.map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", path.display())))?;
+    }
+    Ok(())
+}
+
+impl Inner {
+    /// Looks at a zone and what is around it, as far as it matters for a goal.
+    async fn observe(&self, home: &Home, goal: Goal) -> Result<Seen, Failure> {
+        let layout = &home.layout;
+        let rows = match self.tools.run(&layout.show()).await {
+            Ok(output) => parse::zones(&output.stdout),
+            Err(failure) if failure.not_found() => Vec::new(),
+            Err(failure) => return Err(failure),
+        };
+        let zone = rows
+            .into_iter()
+            .find(|row| row.name == layout.zone.as_str());
+        home.see(zone.clone());
+        let mut seen = Seen {
+            zone,
+            ..Seen::default()
+        };
+        if matches!(goal, Goal::Running | Goal::Halted) {
+            let vnics = self.tools.run(&show_vnics()).await?;
+            let vnics = parse::vnics(&vnics.stdout);
+            seen.vnic = vnics.into_iter().find(|row| row.link == layout.vnic.link);
+            seen.used = seen.vnic.is_some();
+            if !layout.rules.is_empty() {
+                match self.tools.run(&show_rules()).await {
+                    Ok(output) => {
+                        seen.rules = parse::nat_rules(&output.stdout).into_iter().collect()
+                    }
+                    // Where ipfilter does not run there are no rules; adding one says what to do.
+                    Err(failure) if failure.class == Class::Disabled => {}
+                    Err(failure) => return Err(failure),
+                }
+            }
+        }
+        if goal == Goal::Absent {
+            let list = crate::storage::zfs::names::list(&layout.dataset, false);
+            seen.dataset = match self.tools.run(&list).await {
+                Ok(_) => true,
+                Err(failure) if failure.not_found() => false,
+                Err(failure) => return Err(failure),
+            };
+        }
+        Ok(seen)
+    }
+
+    /// Brings a zone to a goal. The caller holds its lock.
+    pub(super) async fn reach(
+        &self,
+        operation: &'static str,
+        home: &Home,
+        goal: Goal,
+    ) -> Result<(), ZoneError> {
+        let what = || format!("zone {}", home.layout.zone);
+        let failed = |cause: String| ZoneError::failed(operation, what(), cause);
+        let begun = std::time::Instant::now();
+        let mut seen = None;
+        let mut left = TRIES;
+        for _ in 0..STEPS {
+            let known = match seen.take() {
+                Some(known) => known,
+                None => match self.observe(home, goal).await {
+                    Ok(known) => known,
+                    Err(failure) => {
+                        left -= 1;
+                        if left == 0 || !passing(&failure) {
+                            return Err(failed(failure.to_string()));
+                        }
+                        continue;
+                    }
+                },
+            };
+            match plan::next(goal, &home.layout, &known) {
+                Next::Done => return Ok(()),
+                Next::Stuck(state) => {
+                    return Err(ZoneError::State {
+                        operation,
+                        what: what(),
+                        state,
+                    });
+                }
+                Next::Wait(reason) => {
+                    if begun.elapsed() > self.patience.change {
+                        return Err(failed(format!("{reason}, and that does not end")));
+                    }
+                    tokio::time::sleep(self.patience.again).await;
+                }
+                Next::Do(step) => match self.perform(&step).await {
+                    Ok(()) => {
+                        let mut known = known;
+                        known.apply(&home.layout, step.effect);
+                        if let Effect::State(_) | Effect::Configured = step.effect {
+                            home.see(known.zone.clone());
+                        }
+                        if !step.look {
+                            seen = Some(known);
+                        } else if begun.elapsed() > self.patience.change {
+                            return Err(failed("it does not change its state".into()));
+                        }
+                    }
+                    Err(failure) => {
+                        tracing::debug!(zone = %home.layout.zone, %failure, step = step.what, "a step failed");
+                        left -= 1;
+                        if let Some(owner) =
+                            step.command.as_ref().and_then(|one| one.owner.as_deref())
+                        {
+                            let settled = self.tools.settle(owner).await;
+                            settled.map_err(|failure| failed(failure.to_string()))?;
+                        }
+                        if left == 0 || !passing(&failure) {
+                            // What is there now decides what is said of it.
+                            let _ = self.observe(home, Goal::Installed).await;
+                            return Err(match failure.class {
+                                Class::Usage | Class::Brand => ZoneError::Refused {
+                                    operation,
+                                    what: what(),
+                                    reason: failure.to_string(),
+                                },
+                                _ => failed(failure.to_string()),
+                            });
+                        }
+                        tokio::time::sleep(self.patience.again).await;
+                    }
+                },
+            }
+        }
+        Err(failed(
+            "it does not settle: something else changes it too".into(),
+        ))
+    }
+
+    async fn perform(&self, step: &Step) -> Result<(), Failure> {
+        if !step.files.is_empty() {
+            let files = step.files.clone();
+            blocking(move || carry_out(&files))
+                .await
+                .map_err(|said| Failure {
+                    class: Class::Other,
+                    command: step.what.to_owned(),
+                    said,
+                })?;
+        }
+        match &step.command {
+            Some(command) => self.tools.run(command).await.map(drop),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Whether the same may go well when it is tried again.
+fn passing(failure: &Failure) -> bool {
+    matches!(
+        failure.class,
+        Class::Busy
+            | Class::State
+            | Class::Exists
+            | Class::NotFound
+            | Class::TimedOut
+            | Class::Killed
+            | Class::Other
+    )
+}

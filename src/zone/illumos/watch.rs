@@ -1,0 +1,197 @@
+//! What is done for zones that nobody asks about now: strangers, zones and links whose records are lost, boots of
+//! their own, supervisors that do not answer.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use jiff::Timestamp;
+
+use super::config::{self, MARK};
+use super::layout::{Layout, Settings, owner};
+use super::plan::Goal;
+use super::{Home, Inner, Record};
+use crate::illumos::parse::{self, HostState, ZoneRow};
+use crate::illumos::{Class, Command, Failure, Tool};
+use crate::net::illumos::{delete_vnic, is_ours, show_vnics};
+use crate::zone::{Limits, ZoneName, ZoneNetwork, ZoneSpec};
+
+impl Inner {
+    pub(super) async fn rows(&self) -> Result<Vec<ZoneRow>, Failure> {
+        let command = Command::new(Tool::Zoneadm, ["list", "-cp"]);
+        Ok(parse::zones(&self.tools.run(&command).await?.stdout))
+    }
+
+    /// What a zone's attributes say of it: its labels if it is ours.
+    pub(super) async fn mark(
+        &self,
+        zone: &ZoneName,
+    ) -> Result<Option<BTreeMap<String, String>>, Failure> {
+        let text = self.tools.run(&Layout::attributes(zone)).await?.stdout;
+        let ours = parse::attribute(&text, MARK).as_deref() == Some(owner(zone));
+        Ok(ours.then(|| config::labels(&text)))
+    }
+
+    /// Takes a zone of our name whose record is lost, so that it can be removed; one that is not ours is noted.
+    pub(super) async fn adopt(self: &Arc<Self>, row: ZoneRow) {
+        let Some(zone) = ZoneName::new(&row.name).filter(|_| row.name.starts_with("rd-")) else {
+            return;
+        };
+        if self.zones.get(&zone).is_some() || self.strangers.lock().contains(&row.name) {
+            return;
+        }
+        let labels = match self.mark(&zone).await {
+            Ok(Some(labels)) => labels,
+            Ok(None) => {
+                tracing::warn!(%zone, "this zone has a name of ours and not our mark; it is left alone");
+                self.strangers.lock().insert(row.name);
+                return;
+            }
+            Err(failure) => {
+                tracing::warn!(%zone, %failure, "it cannot be told whose this zone is; it is left alone");
+                return;
+            }
+        };
+        let spec = ZoneSpec {
+            name: zone.clone(),
+            labels,
+            hostname: String::new(),
+            network: lost_network(&self.settings),
+            host_processes: false,
+            host_ipc: false,
+            shared_processes: false,
+            sysctls: BTreeMap::new(),
+            shares: Vec::new(),
+            memory_directories: BTreeMap::new(),
+            limits: Limits::default(),
+        };
+        let record = Record {
+            spec,
+            created: Timestamp::now(),
+        };
+        if let Ok(home) = self.home(record) {
+            home.see(Some(row));
+            self.zones.add(zone.clone(), home);
+            self.zones.changed(&zone);
+        }
+    }
+
+    /// Ends links of ours that belong to no zone that is known: their zones' records are lost, or went first.
+    pub(super) async fn sweep(&self) {
+        let vnics = match self.tools.run(&show_vnics()).await {
+            Ok(output) => parse::vnics(&output.stdout),
+            Err(failure) => {
+                tracing::warn!(%failure, "links cannot be listed");
+                return;
+            }
+        };
+        let known = self.zones.all().into_iter();
+        let known: BTreeSet<String> = known.map(|home| home.layout.vnic.link.clone()).collect();
+        let own = self.settings.network.over();
+        for row in vnics {
+            if row.over != own || !is_ours(&row) || known.contains(&row.link) {
+                continue;
+            }
+            match self.tools.run(&delete_vnic(&row.link)).await {
+                // In a zone that is removed later: it is found again when the agent starts.
+                Ok(_) => {}
+                Err(failure) if matches!(failure.class, Class::Busy | Class::NotFound) => {}
+                Err(failure) => tracing::warn!(%failure, "a link of no zone is not removed"),
+            }
+        }
+    }
+
+    /// Looks at all zones: what changed is told, new boots are protected, zones without a supervisor are halted.
+    pub(super) async fn look(self: &Arc<Self>) {
+        let seen = |home: &Arc<Home>| home.known.lock().row.clone();
+        let before: Vec<_> = self.zones.all();
+        let before: Vec<_> = before.into_iter().map(|home| (seen(&home), home)).collect();
+        let rows = match self.rows().await {
+            Ok(rows) => rows,
+            Err(failure) => {
+                tracing::warn!(%failure, "zones cannot be listed");
+                return;
+            }
+        };
+        for (before, home) in before {
+            let name = &home.layout.zone;
+            // What a step saw meanwhile is newer than this list.
+            let Ok(_step) = home.steps.try_lock() else {
+                continue;
+            };
+            if before != seen(&home) {
+                continue;
+            }
+            let row = rows.iter().find(|row| row.name == name.as_str());
+            if home.see(row.cloned()) {
+                self.zones.changed(name);
+            }
+            self.tend(&home).await;
+        }
+    }
+
+    /// What a running zone needs now and then.
+    pub(super) async fn tend(&self, home: &Home) {
+        let running = home
+            .known
+            .lock()
+            .row
+            .as_ref()
+            .is_some_and(|row| row.state == HostState::Running);
+        if !running {
+            return;
+        }
+        match home.link.boot() {
+            Some(boot) => {
+                home.known.lock().silent = None;
+                if let Err(failure) = self.protect(home, boot).await {
+                    tracing::warn!(zone = %home.layout.zone, %failure, "its link is not protected further; tried again");
+                }
+            }
+            None => {
+                let since = *home
+                    .known
+                    .lock()
+                    .silent
+                    .get_or_insert_with(std::time::Instant::now);
+                if since.elapsed() >= self.patience.hello {
+                    tracing::warn!(zone = %home.layout.zone, "nothing in this zone answers: it is halted, to be booted again");
+                    if let Err(error) = self.reach("halt", home, Goal::Halted).await {
+                        tracing::warn!(%error, "it cannot be halted");
+                    }
+                    home.link.close();
+                    self.zones.changed(&home.layout.zone);
+                }
+            }
+        }
+    }
+
+    /// Protects the link of a boot, once.
+    pub(super) async fn protect(&self, home: &Home, boot: String) -> Result<(), Failure> {
+        if home.known.lock().protected.as_ref() == Some(&boot) {
+            return Ok(());
+        }
+        self.tools.run(&home.layout.vnic.protect()).await?;
+        home.known.lock().protected = Some(boot);
+        Ok(())
+    }
+}
+
+/// The network of a zone whose record is lost: any that is legal; its link is not known any more.
+fn lost_network(settings: &Settings) -> ZoneNetwork {
+    use crate::net::illumos::NetworkConfig;
+    let (gateway, prefix) = match &settings.network {
+        NetworkConfig::Etherstub(config) => (config.gateway, config.prefix_len),
+        NetworkConfig::Direct(config) => (config.gateway, config.prefix_len),
+    };
+    let bits = u32::from(gateway);
+    let address = std::net::Ipv4Addr::from(if bits & 1 == 1 { bits + 1 } else { bits | 1 });
+    ZoneNetwork::Own {
+        address: address.into(),
+        prefix,
+        gateway: gateway.into(),
+        mac: crate::net::mac_address(address),
+        link: "rdlost0".into(),
+        ports: Vec::new(),
+        bandwidth: None,
+    }
+}

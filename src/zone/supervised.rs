@@ -1,0 +1,320 @@
+//! What runtimes share whose zones have a supervisor (`reddwarf init`) in them: the zones that are there, and all that
+//! is asked of a supervisor over its link. A runtime says how a zone is made, booted, halted and removed.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io;
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use futures::FutureExt as _;
+use parking_lot::Mutex;
+use serde::de::DeserializeOwned;
+use tokio::sync::broadcast;
+
+use super::link::{self, Link};
+use super::supervisor::{What, ZONE};
+use super::{
+    Answer, Duplex, ExecSpec, Limits, ProcessId, ProcessSpec, Session, Signal, Zone, ZoneError,
+    ZoneName, ZoneRuntime, ZoneSpec, ZoneUsage,
+};
+
+/// What a runtime keeps of one zone.
+pub(super) trait Home: Send + Sync + 'static {
+    /// The connection to its supervisor.
+    fn link(&self) -> &Arc<Link>;
+    /// The zone as it was seen last.
+    fn zone(&self) -> Zone;
+}
+
+/// The zones of a runtime by name, and who wants to know when one changes.
+pub(super) struct Zones<H> {
+    all: Mutex<BTreeMap<ZoneName, Arc<H>>>,
+    changes: broadcast::Sender<ZoneName>,
+}
+
+impl<H> Default for Zones<H> {
+    fn default() -> Self {
+        Zones {
+            all: Mutex::default(),
+            changes: broadcast::channel(1024).0,
+        }
+    }
+}
+
+impl<H> Zones<H> {
+    /// A zone, if it is there.
+    pub(super) fn get(&self, zone: &ZoneName) -> Option<Arc<H>> {
+        self.all.lock().get(zone).cloned()
+    }
+    /// A zone that has to be there.
+    pub(super) fn find(
+        &self,
+        operation: &'static str,
+        zone: &ZoneName,
+    ) -> Result<Arc<H>, ZoneError> {
+        self.get(zone).ok_or_else(|| ZoneError::NotFound {
+            operation,
+            what: format!("zone {zone}"),
+        })
+    }
+    /// All of them.
+    pub(super) fn all(&self) -> Vec<Arc<H>> {
+        self.all.lock().values().cloned().collect()
+    }
+    /// Adds a zone unless one of its name is there; the one that is there then.
+    pub(super) fn add(&self, zone: ZoneName, home: Arc<H>) -> Arc<H> {
+        self.all.lock().entry(zone).or_insert(home).clone()
+    }
+    /// Takes a zone away.
+    pub(super) fn remove(&self, zone: &ZoneName) {
+        self.all.lock().remove(zone);
+        self.changed(zone);
+    }
+    /// Tells that something changed in a zone.
+    pub(super) fn changed(&self, zone: &ZoneName) {
+        // Nobody may be listening.
+        let _ = self.changes.send(zone.clone());
+    }
+    /// Tells so when it is called: for links, which know no zones.
+    pub(super) fn teller(&self, zone: &ZoneName) -> impl Fn() + Send + Sync + 'static {
+        let (changes, zone) = (self.changes.clone(), zone.clone());
+        move || {
+            let _ = changes.send(zone.clone());
+        }
+    }
+}
+
+/// A runtime whose zones have supervisors. It is a [`ZoneRuntime`].
+pub(super) trait Supervised: Send + Sync + 'static {
+    /// What it keeps of a zone.
+    type Home: Home;
+    /// Its zones.
+    fn zones(&self) -> &Zones<Self::Home>;
+    /// As [`ZoneRuntime::brand`].
+    fn brand(&self) -> &'static str;
+    /// As [`ZoneRuntime::lacks`].
+    fn lacks(&self) -> Answer<'_, Vec<String>>;
+    /// As [`ZoneRuntime::create`].
+    fn create<'a>(&'a self, spec: &'a ZoneSpec) -> Answer<'a, ()>;
+    /// As [`ZoneRuntime::boot`].
+    fn boot<'a>(&'a self, zone: &'a ZoneName) -> Answer<'a, ()>;
+    /// As [`ZoneRuntime::halt`].
+    fn halt<'a>(&'a self, zone: &'a ZoneName) -> Answer<'a, ()>;
+    /// As [`ZoneRuntime::delete`].
+    fn delete<'a>(&'a self, zone: &'a ZoneName) -> Answer<'a, ()>;
+    /// Makes on the host what a process needs before it is started; gives it as the supervisor is told of it.
+    fn admit<'a>(
+        &'a self,
+        home: &'a Self::Home,
+        process: &'a ProcessSpec,
+    ) -> Answer<'a, ProcessSpec>;
+    /// Removes from the host what a process needed.
+    fn forgotten(&self, home: &Self::Home, process: &ProcessId);
+    /// As [`ZoneRuntime::limit`].
+    fn limit<'a>(
+        &'a self,
+        home: &'a Self::Home,
+        process: &'a ProcessId,
+        limits: &'a Limits,
+    ) -> Answer<'a, ()>;
+    /// As [`ZoneRuntime::usage`].
+    fn usage<'a>(&'a self, home: &'a Self::Home) -> Answer<'a, ZoneUsage>;
+}
+
+impl<R: Supervised> ZoneRuntime for R {
+    fn brand(&self) -> &'static str {
+        Supervised::brand(self)
+    }
+    fn lacks(&self) -> Answer<'_, Vec<String>> {
+        Supervised::lacks(self)
+    }
+    fn create<'a>(&'a self, spec: &'a ZoneSpec) -> Answer<'a, ()> {
+        Supervised::create(self, spec)
+    }
+    fn boot<'a>(&'a self, zone: &'a ZoneName) -> Answer<'a, ()> {
+        Supervised::boot(self, zone)
+    }
+    fn halt<'a>(&'a self, zone: &'a ZoneName) -> Answer<'a, ()> {
+        Supervised::halt(self, zone)
+    }
+    fn delete<'a>(&'a self, zone: &'a ZoneName) -> Answer<'a, ()> {
+        Supervised::delete(self, zone)
+    }
+
+    fn list(&self) -> Answer<'_, Vec<Zone>> {
+        async { Ok(self.zones().all().iter().map(|home| home.zone()).collect()) }.boxed()
+    }
+
+    fn get<'a>(&'a self, zone: &'a ZoneName) -> Answer<'a, Option<Zone>> {
+        async { Ok(self.zones().get(zone).map(|home| home.zone())) }.boxed()
+    }
+
+    fn start<'a>(&'a self, zone: &'a ZoneName, process: &'a ProcessSpec) -> Answer<'a, ()> {
+        async move {
+            let operation = "start a process in";
+            let home = self.zones().find(operation, zone)?;
+            let process = self.admit(&home, process).await?;
+            let start = What::Start(Box::new(process));
+            home.link().ask(operation, start).await
+        }
+        .boxed()
+    }
+
+    fn signal<'a>(
+        &'a self,
+        zone: &'a ZoneName,
+        process: &'a ProcessId,
+        signal: Signal,
+    ) -> Answer<'a, ()> {
+        async move {
+            let home = self.zones().find("signal", zone)?;
+            let what = What::Signal(process.clone(), signal);
+            home.link().ask("signal", what).await
+        }
+        .boxed()
+    }
+
+    fn forget<'a>(&'a self, zone: &'a ZoneName, process: &'a ProcessId) -> Answer<'a, ()> {
+        async move {
+            let home = self.zones().find("forget", zone)?;
+            let what = What::Forget(process.clone());
+            home.link().ask("forget", what).await?;
+            home.link().forget(process);
+            self.forgotten(&home, process);
+            Ok(())
+        }
+        .boxed()
+    }
+
+    fn limit<'a>(
+        &'a self,
+        zone: &'a ZoneName,
+        process: &'a ProcessId,
+        limits: &'a Limits,
+    ) -> Answer<'a, ()> {
+        async move {
+            let home = self.zones().find("limit", zone)?;
+            Supervised::limit(self, &home, process, limits).await
+        }
+        .boxed()
+    }
+
+    fn exec<'a>(
+        &'a self,
+        zone: &'a ZoneName,
+        process: &'a ProcessId,
+        exec: &'a ExecSpec,
+    ) -> Answer<'a, Session> {
+        async move {
+            let home = self.zones().find("exec in", zone)?;
+            let what = What::Exec(process.clone(), exec.clone());
+            let stream = home.link().open("exec in", what).await?;
+            Ok(link::session(stream, exec.stdin))
+        }
+        .boxed()
+    }
+
+    fn attach<'a>(&'a self, zone: &'a ZoneName, process: &'a ProcessId) -> Answer<'a, Session> {
+        async move {
+            let home = self.zones().find("attach to", zone)?;
+            let what = What::Attach(process.clone());
+            let stream = home.link().open("attach to", what).await?;
+            Ok(link::session(stream, true))
+        }
+        .boxed()
+    }
+
+    fn dial<'a>(&'a self, zone: &'a ZoneName, port: u16) -> Answer<'a, Box<dyn Duplex>> {
+        async move {
+            let home = self.zones().find("connect to", zone)?;
+            let stream = home.link().open("connect to", What::Dial(port)).await?;
+            Ok(Box::new(stream) as Box<dyn Duplex>)
+        }
+        .boxed()
+    }
+
+    fn usage<'a>(&'a self, zone: &'a ZoneName) -> Answer<'a, ZoneUsage> {
+        async move {
+            let home = self.zones().find("measure", zone)?;
+            Supervised::usage(self, &home).await
+        }
+        .boxed()
+    }
+
+    fn changes(&self) -> broadcast::Receiver<ZoneName> {
+        self.zones().changes.subscribe()
+    }
+}
+
+/// Work on files and processes, away from the threads that answer requests.
+///
+/// # Errors
+/// What the work says, or that it broke.
+pub(super) async fn blocking<T: Send + 'static, E: std::fmt::Display + Send + 'static>(
+    work: impl FnOnce() -> Result<T, E> + Send + 'static,
+) -> Result<T, String> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(result) => result.map_err(|error| error.to_string()),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+/// Writes a file whole or not at all, mode 0600.
+pub(super) fn write_whole(path: &Path, text: &[u8]) -> io::Result<()> {
+    use io::Write as _;
+    let partial = path.with_extension("new");
+    match fs::remove_file(&partial) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let mut file = fs::OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(&partial)?;
+    file.write_all(text)?;
+    fs::rename(partial, path)
+}
+
+/// The records of zones below a directory, each a directory of its own. One that was made half is removed: nothing was
+/// asked of the host yet. One that cannot be read is left alone.
+pub(super) fn records<T: DeserializeOwned>(directory: &Path) -> io::Result<Vec<T>> {
+    let mut all = Vec::new();
+    for entry in fs::read_dir(directory)?.flatten() {
+        let Ok(text) = fs::read(entry.path().join(ZONE)) else {
+            let _ = fs::remove_dir_all(entry.path());
+            continue;
+        };
+        match serde_json::from_slice(&text) {
+            Ok(record) => all.push(record),
+            Err(error) => {
+                tracing::warn!(path = %entry.path().display(), %error, "a zone cannot be read; it is left alone");
+            }
+        }
+    }
+    Ok(all)
+}
+
+/// Removes what is kept of a zone. Its record goes last: until then the zone is found again after a crash.
+pub(super) fn remove_record(directory: &Path) -> io::Result<()> {
+    let gone = |result: io::Result<()>, path: PathBuf| match result {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(io::Error::new(
+            error.kind(),
+            format!("{}: {error}", path.display()),
+        )),
+        _ => Ok(()),
+    };
+    for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
+        if entry.file_name() != ZONE {
+            let path = entry.path();
+            let removed = match fs::symlink_metadata(&path)?.is_dir() {
+                true => fs::remove_dir_all(&path),
+                false => fs::remove_file(&path),
+            };
+            gone(removed, path)?;
+        }
+    }
+    gone(fs::remove_dir_all(directory), directory.to_owned())
+}
