@@ -33,9 +33,15 @@ impl Worker {
             if action == Action::Remove {
                 return self.remove(pod, gone).await;
             }
+            let pulled = match &action {
+                Action::Pull(name) => Some(name.clone()),
+                _ => None,
+            };
             if let Err(error) = self.act(pod, zone, action).await {
                 return self.failed(&error);
             }
+            let images = &self.memory.images;
+            did |= pulled.is_some_and(|name| matches!(images.get(&name), Some(ImageState::Ready)));
         }
         self.failures = 0;
         self.retry = None;
@@ -192,7 +198,6 @@ impl Worker {
                     "Container image {image:?} already present on machine and can be accessed by the pod"
                 );
                 self.event(pod, false, "Pulled", Some(&name), &message);
-                self.changed.notify_one();
             }
             Ok(false) => {
                 let image = container.image.clone().unwrap_or_default();

@@ -13,7 +13,7 @@ use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::AbortHandle;
 
 use super::events::Recorder;
-use super::machine::{Action, Hook, ImageState, Memory, ProbeKind, containers, decide};
+use super::machine::{Action, Decision, Hook, ImageState, Memory, ProbeKind, containers, decide};
 use super::pressure::Observed;
 use super::supplies::{Lack, Pulled, Supplies};
 use super::{probes, report, zone_name};
@@ -23,6 +23,8 @@ use crate::zone::{ProcessId, Zone, ZoneName, ZoneRuntime, ZoneState};
 const ANSWERS: usize = 64;
 /// How long volumes may lag behind what they are made of.
 const REFRESH: Duration = Duration::from_secs(60);
+/// How long a status may be kept back while a pod begins, for one that says more.
+const HOLD: Duration = Duration::from_millis(100);
 /// The first wait after a failure.
 const RETRY: SignedDuration = SignedDuration::from_secs(1);
 /// How long the containers of an evicted pod have to end, in seconds.
@@ -99,6 +101,8 @@ struct Worker {
     pulling: HashMap<String, i64>,
     tasks: tokio::task::JoinSet<()>,
     reported: Option<PodStatus>,
+    /// Since when there is a status that was not told.
+    owed: Option<Timestamp>,
     publish: watch::Sender<Option<PodStatus>>,
     retry: Option<Timestamp>,
     failures: u32,
@@ -136,6 +140,7 @@ pub fn start(
         pulling: HashMap::new(),
         tasks: tokio::task::JoinSet::new(),
         reported: None,
+        owed: None,
         publish,
         retry: None,
         failures: 0,
@@ -325,26 +330,79 @@ impl Worker {
         let unchanged = self.reported.as_ref() == Some(&decision.status);
         self.memory.last = decision.status.clone();
         self.publish.send_replace(Some(decision.status.clone()));
-        if !unchanged && !gone {
-            match report::report(&self.api, &pod, &decision.status).await {
-                Ok(Some(_)) => self.reported = Some(decision.status.clone()),
-                Ok(None) => {}
-                Err(error) => {
-                    // Pods go on without the API; the newest status is told when it is back.
-                    tracing::debug!(%error, pod = self.uid, "a status is not taken");
-                    self.reported = None;
-                    let again = now + RETRY;
-                    if decision.actions.contains(&Action::Remove) {
-                        return Look::Wait(Some(again));
-                    }
-                    return self
-                        .carry_out(&pod, zone.as_ref(), decision.actions, Some(again), gone)
-                        .await;
-                }
+        if unchanged || gone {
+            self.owed = None;
+            return self
+                .carry_out(&pod, zone.as_ref(), decision.actions, decision.wake, gone)
+                .await;
+        }
+        let owed = *self.owed.get_or_insert(now);
+        if decision.actions.iter().any(begins) && now.duration_since(owed).unsigned_abs() < HOLD {
+            return self.begin(&pod, zone.as_ref(), decision).await;
+        }
+        let ends = decision.actions.contains(&Action::Remove);
+        match self.report(&pod, decision.status, now).await {
+            // A pod is not removed before its end is told.
+            Some(again) if ends => Look::Wait(Some(again)),
+            again => {
+                let wake = again.or(decision.wake);
+                self.carry_out(&pod, zone.as_ref(), decision.actions, wake, gone)
+                    .await
             }
         }
-        self.carry_out(&pod, zone.as_ref(), decision.actions, decision.wake, gone)
-            .await
+    }
+
+    /// Carries out steps of a pod's beginning. Its status is told only if they take long or lead no further: else the
+    /// next one says more.
+    async fn begin(&mut self, pod: &Arc<Pod>, zone: Option<&Zone>, decision: Decision) -> Look {
+        let (api, status) = (self.api.clone(), decision.status);
+        let (look, told) = {
+            let steps = self.carry_out(pod, zone, decision.actions, decision.wake, false);
+            let mut steps = std::pin::pin!(steps);
+            match tokio::time::timeout(HOLD, &mut steps).await {
+                Ok(look) => (look, None),
+                Err(_) => {
+                    let (look, told) = tokio::join!(steps, report::report(&api, pod, &status));
+                    (look, Some(told))
+                }
+            }
+        };
+        let now = Timestamp::now();
+        let again = match (told, &look) {
+            (Some(told), _) => self.reported(told, status, now),
+            (None, Look::Again) => None,
+            (None, _) => self.report(pod, status, now).await,
+        };
+        match look {
+            Look::Wait(wake) => Look::Wait(again.or(wake)),
+            look => look,
+        }
+    }
+
+    /// Tells the API a status; when to look again, where it does not take it.
+    async fn report(&mut self, pod: &Pod, status: PodStatus, now: Timestamp) -> Option<Timestamp> {
+        let told = report::report(&self.api, pod, &status).await;
+        self.reported(told, status, now)
+    }
+
+    fn reported(
+        &mut self,
+        told: kube::Result<Option<Pod>>,
+        status: PodStatus,
+        now: Timestamp,
+    ) -> Option<Timestamp> {
+        self.owed = None;
+        match told {
+            Ok(Some(_)) => self.reported = Some(status),
+            Ok(None) => {}
+            Err(error) => {
+                // Pods go on without the API; the newest status is told when it is back.
+                tracing::debug!(%error, pod = self.uid, "a status is not taken");
+                self.reported = None;
+                return Some(now + RETRY);
+            }
+        }
+        None
     }
 
     /// Reads the termination messages of processes that ended, once each.
@@ -431,6 +489,11 @@ impl Worker {
             self.probing.insert(key, task);
         }
     }
+}
+
+/// Whether it is a step of a pod's beginning.
+fn begins(action: &Action) -> bool {
+    matches!(action, Action::Prepare | Action::Pull(_) | Action::Start(_))
 }
 
 /// What a look led to.
