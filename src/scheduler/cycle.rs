@@ -69,15 +69,7 @@ impl<'a> Cycle<'a> {
             ),
         };
         let volumes = Wanted::of(pod, snapshot)?;
-        if let Some(claim) = pod.device_claims.first() {
-            // Nothing here allocates devices; as where no driver has made them known.
-            return Err(Rejection::never(
-                Plugin::DynamicResources,
-                format!(
-                    "waiting for dynamic resource controller to create the resourceclaim for pod {claim:?}"
-                ),
-            ));
-        }
+        snapshot.devices.check(pod)?;
         Ok(Cycle {
             only,
             volumes,
@@ -146,6 +138,9 @@ impl<'a> Cycle<'a> {
         }
         if let Some(affinity) = &self.affinity {
             affinity.check(slot, overlay)?;
+        }
+        if !pod.device_claims.is_empty() {
+            self.snapshot.devices.check_node(pod, node)?;
         }
         if let Some(brand) = self.brand
             && !makes(node, brand)

@@ -27,6 +27,8 @@ pub enum Event<'a> {
     Own { old: &'a Pod, new: &'a Pod },
     /// Volumes, claims or what is said of them are otherwise.
     Storage,
+    /// Claims to devices, or classes of devices, are otherwise.
+    Devices,
     /// Runtime classes are otherwise.
     Handlers,
 }
@@ -66,6 +68,7 @@ impl Event<'_> {
                 VolumeBinding,
                 VolumeZone,
             ],
+            Event::Devices => &[DynamicResources],
             Event::Handlers => &[ZoneBrand],
         };
         plugins.iter().copied().collect()
@@ -118,6 +121,7 @@ impl Event<'_> {
             },
             Event::Own { old, new } => own_helps(plugin, old, new),
             Event::Storage => !pod.volumes.is_empty(),
+            Event::Devices => !pod.device_claims.is_empty(),
             Event::Handlers => !pod.runtime_class.is_empty(),
         }
     }

@@ -11,6 +11,7 @@
 mod affinity;
 mod cycle;
 pub mod decide;
+pub mod devices;
 mod fit;
 mod hints;
 pub mod node;

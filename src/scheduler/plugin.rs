@@ -30,7 +30,7 @@ pub enum Plugin {
     PodTopologySpread,
     /// What pods want of other pods.
     InterPodAffinity,
-    /// Devices; there is no driver for them.
+    /// Claims to devices.
     DynamicResources,
     /// The brand of zones that a node makes.
     ZoneBrand,

@@ -6,6 +6,7 @@ use compact_str::{CompactString, format_compact};
 use k8s_openapi::api::core::v1;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
+use super::devices::{self, Named};
 use super::terms::{HostPort, Labels, NodeAffinity, PodAffinity, Spread, Toleration, texts};
 use crate::controllers::informer::{Cached, Key};
 use crate::controllers::owners::controller_of;
@@ -152,7 +153,7 @@ pub struct Pod {
     /// Its volumes.
     pub volumes: Vec<Volume>,
     /// Its claims to devices.
-    pub device_claims: Vec<CompactString>,
+    pub device_claims: Vec<Named>,
     /// The images of its containers.
     pub images: Vec<CompactString>,
     /// The brand that it asks for; empty for any.
@@ -236,7 +237,7 @@ impl From<Raw> for Pod {
             ports: host_ports(&spec),
             gates: names(spec.list("schedulingGates")),
             volumes: volumes(&spec, &name),
-            device_claims: names(spec.list("resourceClaims")),
+            device_claims: devices::named(&spec, &status),
             images: images(&spec),
             brand: annotations.get(BRAND).map(Into::into).unwrap_or_default(),
             runtime_class: spec.str("runtimeClassName").into(),

@@ -58,7 +58,7 @@ enum Place {
     BackingOff(Instant),
     Erring(Instant),
     Waiting,
-    /// It has gates.
+    /// It has gates, or claims to devices that are not there.
     Gated,
     /// It is being placed.
     Busy,
@@ -73,11 +73,11 @@ impl Queue {
             self.remove(&key);
         }
         let Some(entry) = self.entries.get_mut(&key) else {
-            return self.insert(pod, now);
+            return self.insert(pod, snapshot, now);
         };
         let old = std::mem::replace(&mut entry.pod, pod.clone());
         match entry.place {
-            Place::Gated if pod.gates.is_empty() => self.make_ready(&key),
+            Place::Gated if is_open(&pod, snapshot) => self.make_ready(&key),
             Place::Waiting => {
                 let event = Event::Own {
                     old: &old,
@@ -91,7 +91,7 @@ impl Queue {
         }
     }
 
-    fn insert(&mut self, pod: Arc<Pod>, now: Instant) {
+    fn insert(&mut self, pod: Arc<Pod>, snapshot: &Snapshot, now: Instant) {
         self.serial += 1;
         let key = pod.key.clone();
         let entry = Entry {
@@ -105,9 +105,9 @@ impl Queue {
             was_helped: false,
             pod,
         };
-        let is_gated = !entry.pod.gates.is_empty();
+        let is_open = is_open(&entry.pod, snapshot);
         self.entries.insert(key.clone(), entry);
-        if !is_gated {
+        if is_open {
             self.make_ready(&key);
         }
     }
@@ -193,6 +193,17 @@ impl Queue {
             }
         }
         helped.iter().for_each(|key| self.wake(key, now));
+    }
+
+    /// Claims to devices came: pods that wait for them alone are tried.
+    pub fn open(&mut self, snapshot: &Snapshot) {
+        let gated = self.entries.values().filter(|entry| {
+            entry.place == Place::Gated
+                && !entry.pod.device_claims.is_empty()
+                && is_open(&entry.pod, snapshot)
+        });
+        let opened: Vec<Key> = gated.map(|entry| entry.pod.key.clone()).collect();
+        opened.iter().for_each(|key| self.make_ready(key));
     }
 
     /// Others are being ended for a pod, which waits meanwhile.
@@ -310,6 +321,11 @@ impl Queue {
             }
         }
     }
+}
+
+/// Whether a pod may be looked at.
+fn is_open(pod: &Pod, snapshot: &Snapshot) -> bool {
+    pod.gates.is_empty() && snapshot.devices.missing(pod).is_none()
 }
 
 /// How long a pod backs off after so many failures.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use compact_str::CompactString;
 use futures::future::join_all;
 use k8s_openapi::api::core::v1;
+use k8s_openapi::api::resource::v1::ResourceClaim;
 use k8s_openapi::jiff::Timestamp;
 use kube::Api;
 use kube::api::{DeleteParams, Patch, PatchParams, Preconditions};
@@ -81,6 +82,30 @@ impl Requests {
             let patch = json!({"metadata": metadata});
             let answer = claims.patch(&key.name, &params, &Patch::Merge(patch)).await;
             answer.map_err(|error| text(&error))?;
+        }
+        Ok(())
+    }
+
+    /// Reserves claims to devices for a pod, each as it was when it was looked at.
+    ///
+    /// # Errors
+    /// Why the API refused, as upstream tells it.
+    pub async fn reserve(&self, pod: &Pod, claims: Vec<(Key, String)>) -> Result<(), String> {
+        let user = json!({"resource": "pods", "name": pod.key.name, "uid": pod.uid()});
+        for (key, version) in claims {
+            let api: Api<ResourceClaim> = Api::namespaced(self.client.clone(), &key.namespace);
+            let patch = json!({
+                "metadata": {"resourceVersion": version},
+                "status": {"reservedFor": [user]},
+            });
+            let params = PatchParams::default();
+            let answer = api
+                .patch_status(&key.name, &params, &Patch::Strategic(patch))
+                .await;
+            answer.map_err(|error| {
+                let why = text(&error);
+                format!("running PreBind plugin \"DynamicResources\": {why}")
+            })?;
         }
         Ok(())
     }

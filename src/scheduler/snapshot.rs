@@ -11,6 +11,7 @@ use std::sync::Arc;
 use compact_str::CompactString;
 use indexmap::{IndexMap, IndexSet};
 
+use super::devices::Devices;
 use super::node::Node;
 use super::pod::{Pod, Resources};
 use super::preempt::Budget;
@@ -56,6 +57,8 @@ pub struct Snapshot {
     pub workloads: Workloads,
     /// Volumes and claims.
     pub storage: Storage,
+    /// Claims to devices.
+    pub devices: Devices,
     /// How many pods may be ended.
     pub budgets: HashMap<Key, Budget, Quick>,
     /// The handler of each runtime class.

@@ -114,6 +114,13 @@ impl Scheduler {
                     true => Ok(()),
                     false => self.see_to_claims(&pod, &plan, &mut permit).await,
                 };
+                let ready = match ready {
+                    Ok(()) if !pod.device_claims.is_empty() => {
+                        let claims = self.change(|state| state.snapshot.devices.to_reserve(&pod));
+                        self.requests.reserve(&pod, claims).await
+                    }
+                    ready => ready,
+                };
                 let bound = match ready {
                     Ok(()) => self.requests.bind(&pod).await,
                     Err(why) => Err(why),

@@ -1,5 +1,6 @@
 //! What decisions, and the state that they are made on, must hold.
 
+mod devices;
 mod model;
 
 use std::collections::BTreeMap;

@@ -8,6 +8,7 @@ use k8s_openapi::api::{apps, core::v1, node::v1 as runtime, policy};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::devices::{self, Devices};
 use super::hints::Event;
 use super::node::Node;
 use super::pod::Pod;
@@ -124,6 +125,17 @@ pub async fn begin(scheduler: &Arc<Scheduler>, context: &Context, ends: Cancella
         });
         keep(&mut state.snapshot.budgets, change.key, budget);
     });
+    let device_claims = of_devices::<devices::RawClaim>(&own, scheduler, |devices, change| {
+        let claim = change.new.map(|new| devices::Claim::from(&**new));
+        keep(&mut devices.claims, change.key, claim);
+    });
+    let device_classes = of_devices::<devices::RawClass>(&own, scheduler, |devices, change| {
+        let name = &change.key.name;
+        match change.new {
+            Some(_) => devices.classes.insert(name.clone()),
+            None => devices.classes.remove(name),
+        };
+    });
     let stored = follow_storage(&own, scheduler);
     let nodes = follow::<Node>(&own, scheduler, |state, change| node(state, &change));
     tokio::join!(
@@ -134,6 +146,8 @@ pub async fn begin(scheduler: &Arc<Scheduler>, context: &Context, ends: Cancella
         stateful_sets.synced(),
         classes.synced(),
         budgets.synced(),
+        device_claims.synced(),
+        device_classes.synced(),
         stored,
         nodes.synced(),
     );
@@ -220,6 +234,19 @@ fn stored<P: Cached>(
         if let Some(scheduler) = told.upgrade() {
             scheduler.stored.send_replace(());
         }
+    })
+}
+
+/// Takes in every change of a kind that says something of devices.
+fn of_devices<P: Cached>(
+    informers: &Informers,
+    scheduler: &Arc<Scheduler>,
+    take: impl Fn(&mut Devices, Change<'_, P>) + Send + Sync + 'static,
+) -> Informer<P> {
+    follow::<P>(informers, scheduler, move |state, change| {
+        take(&mut state.snapshot.devices, change);
+        state.queue.open(&state.snapshot);
+        state.happened(&Event::Devices, Instant::now(), |_| true);
     })
 }
 
