@@ -49,6 +49,8 @@ pub struct Body {
     pub duplicates: Vec<String>,
     /// The paths of all members in their order, where JSON has some twice.
     pub order: Vec<String>,
+    /// The digits of the numbers that no `i64` holds, as JSON has them.
+    pub floats: Vec<Box<str>>,
 }
 
 /// The refusal of a body of which nobody can say what it is, with its beginning.
@@ -127,6 +129,7 @@ pub fn syntax(bytes: &[u8], format: Format) -> Result<Body, String> {
                     .map(|path| format!("duplicate field {}", quoted(path)))
                     .collect(),
                 order,
+                floats: parsed.floats,
             })
         }
         Format::Yaml => {
@@ -135,6 +138,7 @@ pub fn syntax(bytes: &[u8], format: Format) -> Result<Body, String> {
                 value: parsed.value,
                 duplicates: parsed.duplicates,
                 order: Vec::new(),
+                floats: Vec::new(),
             })
         }
         Format::Protobuf => {
@@ -153,6 +157,7 @@ pub fn syntax(bytes: &[u8], format: Format) -> Result<Body, String> {
                 value,
                 duplicates: Vec::new(),
                 order: Vec::new(),
+                floats: Vec::new(),
             })
         }
     }
@@ -163,16 +168,12 @@ pub fn syntax(bytes: &[u8], format: Format) -> Result<Body, String> {
 /// # Errors
 /// 400 for another kind or version, for members of a wrong type, and (strictly) for unknown or duplicate ones.
 pub fn object(
-    body: Body,
+    mut body: Body,
     expected: Expected<'_>,
     options: &WriteOptions,
     warnings: &mut Vec<String>,
 ) -> Result<Value, Status> {
-    let Body {
-        mut value,
-        duplicates,
-        order,
-    } = body;
+    let mut value = std::mem::take(&mut body.value);
     if value.is_null() {
         value = Value::Object(Object::new());
     }
@@ -195,23 +196,16 @@ pub fn object(
     }
     let type_name = gvk_type(group, version, kind).unwrap_or_default();
     keep_reset(&mut value);
-    typed(
-        value,
-        (duplicates, &order),
-        type_name,
-        expected,
-        options.validation,
-        warnings,
-    )
+    body.value = value;
+    typed(body, type_name, expected, options.validation, warnings)
 }
 
-/// Decodes a value as a named type. Members given twice come with the order of all members, where that is known.
+/// Decodes a body as a named type.
 ///
 /// # Errors
 /// As [`object`], once the kind is known to be right.
-pub fn typed(
-    value: Value,
-    (duplicates, order): (Vec<String>, &[String]),
+fn typed(
+    body: Body,
     type_name: &str,
     expected: Expected<'_>,
     validation: FieldValidation,
@@ -225,10 +219,11 @@ pub fn typed(
         ))
     };
     let go_type = format!("{}.{}", expected.version, expected.kind);
-    let decoded = decode::decode(value, builtin::named(type_name), &go_type).map_err(cannot)?;
-    let mut told = duplicates;
+    let decoded = decode::decode(body.value, builtin::named(type_name), &go_type)
+        .map_err(|cause| cannot(as_written(cause, &body.floats)))?;
+    let mut told = body.duplicates;
     told.extend(unknown(&decoded.unknown));
-    in_order(&mut told, order);
+    in_order(&mut told, &body.order);
     judge(told, validation, warnings).map_err(cannot)?;
     let mut value = decoded.value;
     let object = value.object_mut();
@@ -237,6 +232,19 @@ pub fn typed(
     object.insert_first("apiVersion", expected.api_version());
     object.insert_first("kind", expected.kind);
     Ok(value)
+}
+
+/// Shows the number that a decoding error speaks of as it was written: `2.0`, and not `2`.
+fn as_written(cause: String, floats: &[Box<str>]) -> String {
+    let shown = |text: &str| json::to_string(&Value::Float(text.parse().unwrap_or_default()));
+    let Some((_, rest)) = cause.split_once("cannot unmarshal number ") else {
+        return cause;
+    };
+    let number = rest.split(' ').next().unwrap_or_default();
+    match floats.iter().find(|text| shown(text) == number) {
+        Some(text) => cause.replacen(&format!("number {number} "), &format!("number {text} "), 1),
+        None => cause,
+    }
 }
 
 /// Puts what is told of members into the order in which they are met: a duplicate is told where it comes again.
@@ -313,14 +321,34 @@ fn foreign(group: &str, version: &str, kind: &str, expected: Expected<'_>) -> St
     ))
 }
 
+/// Refuses what says that it is of another kind than the Go type (`v1.DeleteOptions`).
+///
+/// # Errors
+/// Upstream's text.
+pub fn convertible(value: &Value, go_type: &str) -> Result<(), String> {
+    let (said, kind) = (value.str("apiVersion"), value.str("kind"));
+    if kind.is_empty() || go_type.rsplit('.').next() == Some(kind) {
+        return Ok(());
+    }
+    let (group, version) = said.split_once('/').unwrap_or(("", said));
+    Err(match gvk_type(group, version, kind) {
+        None if !said.is_empty() => unregistered(group, version, kind),
+        _ => format!("converting (v1.{kind}) to ({go_type}): unknown conversion"),
+    })
+}
+
+fn unregistered(group: &str, version: &str, kind: &str) -> String {
+    format!(
+        "no kind {} is registered for version {} in scheme \"pkg/runtime/scheme.go:111\"",
+        quoted(kind),
+        quoted(&registry::api_version(group, version))
+    )
+}
+
 /// Why an object of another kind cannot be of the one that is expected.
 fn not_of_kind(group: &str, version: &str, kind: &str, expected: Expected<'_>) -> String {
     if gvk_type(group, version, kind).is_none() {
-        return format!(
-            "no kind {} is registered for version {} in scheme \"pkg/runtime/scheme.go:111\"",
-            quoted(kind),
-            quoted(&registry::api_version(group, version))
-        );
+        return unregistered(group, version, kind);
     }
     let package = if expected.group.is_empty() {
         "core"

@@ -367,6 +367,10 @@ impl Server {
                     dry_run: options.dry_run,
                     ..WriteOptions::default()
                 };
+                if options.propagation.is_none() && options.orphan.is_none() {
+                    let warning = target.resource.rules.orphan_warning;
+                    warnings.extend(warning.map(str::to_owned));
+                }
                 let mut write = self.write(target, &write_options);
                 let result = if verb == "delete" {
                     write.delete(&options).await
@@ -404,12 +408,7 @@ impl Server {
         }
         let format = negotiate::body_format(&parts.headers)?;
         let body = read::value(bytes, format).map_err(Status::bad_request)?;
-        let kind = body.value.str("kind").to_owned();
-        if !matches!(kind.as_str(), "" | "DeleteOptions") {
-            return Err(Status::bad_request(format!(
-                "converting (v1.{kind}) to (v1.DeleteOptions): unknown conversion"
-            )));
-        }
+        read::convertible(&body.value, "v1.DeleteOptions").map_err(Status::bad_request)?;
         let schema = builtin::named("io.k8s.apimachinery.pkg.apis.meta.v1.DeleteOptions");
         let body = match body.value {
             Value::Null => crate::schema::Object::new().into(),
@@ -428,7 +427,7 @@ impl Server {
         parts: &Parts,
     ) -> Result<Response<Body>, Status> {
         let (resource, version) = (&target.resource, target.version());
-        let include = Include::read(&target.query)?;
+        let include = Include::read(&target.query, accepted.shape)?;
         let object = |code: u16, value: Value| {
             let value = reply::one(value, accepted, resource, version, include)?;
             Ok(reply::response(

@@ -4,6 +4,7 @@ use crate::meta::{Status, time};
 use crate::resources::{Resource, Version};
 use crate::schema::{Object, Value};
 
+use super::negotiate::Shape;
 use super::query::Query;
 
 /// What a row holds besides its cells.
@@ -19,11 +20,14 @@ pub enum Include {
 }
 
 impl Include {
-    /// Reads `includeObject`.
+    /// Reads `includeObject`, of which only tables know.
     ///
     /// # Errors
     /// 400 for another value.
-    pub fn read(query: &Query) -> Result<Include, Status> {
+    pub fn read(query: &Query, shape: Shape) -> Result<Include, Status> {
+        if !matches!(shape, Shape::Table { .. }) {
+            return Ok(Include::default());
+        }
         match query.get("includeObject").unwrap_or_default() {
             "" | "Metadata" => Ok(Include::Metadata),
             "Object" => Ok(Include::Object),

@@ -159,6 +159,8 @@ pub struct Rules {
     pub deletion: Deletion,
     /// The propagation policy of a DELETE that says none is Orphan instead of Background.
     pub orphans_by_default: bool,
+    /// What a DELETE that says no propagation policy is warned of.
+    pub orphan_warning: Option<&'static str>,
     /// How many seconds an object may take to end, from what the client asked for; none for kinds that end at once
     /// (all but pods). What is left of a graceful kind is answered as it was marked, of others as it was stored.
     pub grace: fn(&Value, Option<i64>) -> Option<i64>,
@@ -219,6 +221,7 @@ impl Rules {
         unconditional_update: true,
         deletion: Deletion::Status,
         orphans_by_default: false,
+        orphan_warning: None,
         grace: |_, _| None,
         marked_first: false,
         prepare_delete: |_, _| {},

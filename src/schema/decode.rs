@@ -519,7 +519,7 @@ fn in_order(object: &Object, fields: &Struct) -> bool {
 fn zero_of(schema: &Schema) -> Value {
     match &schema.shape {
         Shape::Struct(fields) => Value::Object(zero_struct(fields)),
-        Shape::String => Value::from(""),
+        Shape::String | Shape::Bytes => Value::from(""),
         Shape::Integer(_) | Shape::Number | Shape::IntOrString => Value::Int(0),
         Shape::Boolean => Value::Bool(false),
         Shape::Quantity => Value::from("0"),

@@ -41,8 +41,8 @@ pub(super) fn answer(call: Call<'_>) -> BoxFuture<'_, Result<Reply, Status>> {
                 }));
             }
         }
-        if let Shape::Table { beta } = call.accepted.shape {
-            let include = Include::read(&target.query)?;
+        if let shape @ Shape::Table { beta } = call.accepted.shape {
+            let include = Include::read(&target.query, shape)?;
             let version = target.version();
             let table = table::of(&[store], &target.resource, version, beta, include, true);
             return Ok(Reply::Object(200, table));

@@ -103,7 +103,7 @@ async fn answer(
     let (namespace, name) = (target.namespace(), target.info.name.as_str());
     let shape = call.accepted.shape;
     let beta = matches!(shape, Shape::Table { beta: true });
-    let include = Include::read(&target.query)?;
+    let include = Include::read(&target.query, shape)?;
     let api_version = format!("{METRICS}/v1beta1");
     let whole = |object: &Value| {
         let mut out = Object::new();

@@ -135,14 +135,30 @@ fn named_schemas(out: &mut Vec<u8>, schemas: &Value) {
 fn schema(out: &mut Vec<u8>, schema: &Value) {
     text(out, 1, schema.str("$ref"));
     text(out, 2, schema.str("format"));
+    text(out, 3, schema.str("title"));
     text(out, 4, schema.str("description"));
+    for (field, key) in [(6, "multipleOf"), (7, "maximum"), (9, "minimum")] {
+        double(out, field, schema.at(key));
+    }
+    flag(out, 8, schema.bool("exclusiveMaximum"));
+    flag(out, 10, schema.bool("exclusiveMinimum"));
+    for (field, key) in LENGTHS {
+        // Zeroes, too, are left out of protobuf.
+        if let Some(number @ 1..) = schema.at(key).as_int() {
+            varint(out, u64::from(field) << 3);
+            varint(out, number.cast_unsigned());
+        }
+    }
+    text(out, 13, schema.str("pattern"));
+    flag(out, 16, schema.bool("uniqueItems"));
     texts(out, 19, schema.list("required"));
     for value in schema.list("enum") {
         nested(out, 20, |out| text(out, 2, &yaml(value)));
     }
     if let Some(value) = schema.get("additionalProperties") {
-        nested(out, 21, |out| {
-            nested(out, 1, |out| self::schema(out, value))
+        nested(out, 21, |out| match value.as_bool() {
+            Some(allowed) => flag(out, 2, allowed),
+            None => nested(out, 1, |out| self::schema(out, value)),
         });
     }
     if !schema.str("type").is_empty() {
@@ -156,8 +172,27 @@ fn schema(out: &mut Vec<u8>, schema: &Value) {
     if let Some(value) = schema.get("properties") {
         nested(out, 25, |out| named_schemas(out, value));
     }
+    if let Some(docs) = schema.get("externalDocs") {
+        nested(out, 29, |out| {
+            text(out, 1, docs.str("description"));
+            text(out, 2, docs.str("url"));
+        });
+    }
+    if let Some(example) = schema.get("example") {
+        nested(out, 30, |out| text(out, 2, &yaml(example)));
+    }
     extensions(out, 31, schema);
 }
+
+/// How long things may be: fields of a schema and their names.
+const LENGTHS: [(u32, &str); 6] = [
+    (11, "maxLength"),
+    (12, "minLength"),
+    (14, "maxItems"),
+    (15, "minItems"),
+    (17, "maxProperties"),
+    (18, "minProperties"),
+];
 
 /// Members called `x-...`, as YAML (of which JSON is a part).
 fn extensions(out: &mut Vec<u8>, field: u32, value: &Value) {
@@ -206,6 +241,18 @@ fn text(out: &mut Vec<u8>, field: u32, text: &str) {
 fn texts(out: &mut Vec<u8>, field: u32, texts: &[Value]) {
     for value in texts {
         bytes(out, field, value.as_str().unwrap_or_default().as_bytes());
+    }
+}
+
+fn double(out: &mut Vec<u8>, field: u32, value: &Value) {
+    let number = match value {
+        Value::Int(number) => *number as f64,
+        Value::Float(number) => *number,
+        _ => return,
+    };
+    if number != 0.0 {
+        varint(out, u64::from(field) << 3 | 1);
+        out.extend(number.to_le_bytes());
     }
 }
 

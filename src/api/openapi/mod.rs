@@ -1,7 +1,9 @@
-//! OpenAPI documents of the built-in resources.
+//! OpenAPI documents of what is served, custom resources included.
 
+mod custom;
 mod gnostic;
 mod operations;
+mod prose;
 mod v2;
 mod v3;
 
@@ -50,9 +52,21 @@ fn group_version(
     registry: &Arc<Registry>,
 ) -> Document {
     documents.get(&format!("v3/{group}/{version}"), registry, |registry| {
-        let paths = operations::paths(registry, group, version);
-        json::to_string(&v3::document(group, version, &paths)).into_bytes()
+        json::to_string(&v3::document(registry, group, version)).into_bytes()
     })
+}
+
+/// Every group and version that is not made by definitions.
+fn built_in(registry: &Registry) -> Vec<(&str, &str)> {
+    let groups = registry.groups().iter().filter(|group| !group.custom);
+    groups
+        .flat_map(|group| {
+            group
+                .versions
+                .iter()
+                .map(|version| (&*group.name, &**version))
+        })
+        .collect()
 }
 
 fn root(documents: &Documents, registry: &Arc<Registry>) -> Vec<u8> {
@@ -152,8 +166,7 @@ mod tests {
         let registry = Registry::builtin();
         for group in registry.groups() {
             for version in &group.versions {
-                let paths = operations::paths(registry, &group.name, version);
-                let document = v3::document(&group.name, version, &paths);
+                let document = v3::document(registry, &group.name, version);
                 let schemas = document.at("components").at("schemas");
                 check(&document, operations::REFERENCE, schemas);
             }

@@ -2,8 +2,10 @@
 
 use std::collections::BTreeMap;
 
+use super::{custom, prose};
 use crate::resources::{Registry, Resource, Version, gvk_type};
 use crate::schema::{Key, Object, Value, builtin};
+use crate::value;
 
 /// A member of a path template or of the query.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,6 +56,7 @@ const DELETE: &[Parameter] = &[
     query("orphanDependents", "boolean"),
     query("propagationPolicy", "string"),
 ];
+const READ: &[Parameter] = &[query("resourceVersion", "string")];
 const LIST: &[Parameter] = &[
     query("allowWatchBookmarks", "boolean"),
     query("continue", "string"),
@@ -89,6 +92,8 @@ pub struct Operation {
     pub responses: Vec<(u16, &'static str, String)>,
     /// Group, version and kind of the body.
     pub gvk: (String, String, String),
+    /// On a custom resource, which has neither protobuf nor strategic merge patches.
+    pub custom: bool,
 }
 
 /// A path and its operations.
@@ -194,6 +199,33 @@ const VERBS: [Verb; 7] = [
     },
 ];
 
+/// The verbs of custom resources.
+const CUSTOM: [Verb; 7] = {
+    let [list, create, delete_all, get, update, patch, delete] = VERBS;
+    [
+        Verb {
+            words: "list objects of kind",
+            ..list
+        },
+        create,
+        Verb {
+            parameters: LIST,
+            body: None,
+            ..delete_all
+        },
+        Verb {
+            parameters: READ,
+            ..get
+        },
+        update,
+        Verb {
+            answers: DONE,
+            ..patch
+        },
+        delete,
+    ]
+};
+
 /// The component name of the type of patches.
 pub const PATCH_TYPE: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.Patch";
 const STATUS: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.Status";
@@ -224,13 +256,13 @@ fn capital(word: &str) -> String {
         .unwrap_or_default()
 }
 
-/// Every path of the built-in resources of a group in one version, in order.
+/// Every path of the resources of a group in one version, in order.
 pub fn paths(registry: &Registry, group: &str, version: &str) -> Vec<PathItem> {
     let mut resources: Vec<(&Resource, &Version)> = registry
         .resources()
-        .filter(|resource| *resource.group == *group && !resource.is_custom())
+        .filter(|resource| *resource.group == *group)
         .filter_map(|resource| Some((&**resource, resource.version(version)?)))
-        .filter(|(_, version)| !version.type_name.is_empty())
+        .filter(|(resource, version)| resource.is_custom() || !version.type_name.is_empty())
         .collect();
     resources.sort_by(|a, b| a.0.plural.cmp(&b.0.plural));
     let mut out = Vec::new();
@@ -243,54 +275,136 @@ pub fn paths(registry: &Registry, group: &str, version: &str) -> Vec<PathItem> {
     out
 }
 
-/// How a version of OpenAPI writes what is done on a path.
+/// How a version of OpenAPI writes what a document holds.
 pub struct Form {
+    /// Version 2, not 3.
+    pub v2: bool,
     /// An operation under a tag.
     pub operation: fn(&Operation, &str) -> Value,
     /// A parameter.
     pub parameter: fn(&Parameter) -> Value,
-}
-
-/// Writes the paths of a group in one version into `paths`, and the types that they speak of into `names`.
-pub fn write(
-    (group, version): (&str, &str),
-    items: &[PathItem],
-    form: &Form,
-    paths: &mut Object,
-    names: &mut Vec<String>,
-) {
-    let tag = format!("{}_{version}", group_name(group));
-    for item in items {
-        let mut operations = Object::new();
-        for operation in &item.operations {
-            names.extend(operation.body.clone());
-            names.extend(operation.responses.iter().map(|(.., name)| name.clone()));
-            operations.insert(operation.method, (form.operation)(operation, &tag));
-        }
-        let parameters: Vec<Value> = item.parameters.iter().map(form.parameter).collect();
-        operations.insert("parameters", parameters);
-        paths.insert(item.path.as_str(), operations);
-    }
-}
-
-/// The schemas called `names` and all that they refer to, each as `form` writes it, in order of their names.
-pub fn schemas(mut names: Vec<String>, form: fn(&Value) -> Value) -> Object {
-    let document = &*builtin::DOCUMENT;
-    let mut known = BTreeMap::new();
-    while let Some(name) = names.pop() {
-        if let Some(schema) = document.get(&name).filter(|_| !known.contains_key(&name)) {
-            references(schema, &mut names);
-            known.insert(name, schema);
-        }
-    }
-    let schemas = known.into_iter();
-    schemas
-        .map(|(name, schema)| (Key::from(name), form(schema)))
-        .collect()
+    /// A schema of a built-in type, of which version 3 is known.
+    pub schema: fn(&Value) -> Value,
 }
 
 /// What refers to a schema of version 3 begins so.
 pub const REFERENCE: &str = "#/components/schemas/";
+/// What refers to a schema of version 2 begins so.
+pub const REFERENCE_V2: &str = "#/definitions/";
+
+impl Form {
+    /// A schema that refers to a type, with words of its own unless they are empty.
+    pub fn refer(&self, name: &str, words: &str) -> Value {
+        if self.v2 {
+            let mut out = value!({"$ref": (format!("{REFERENCE_V2}{name}"))});
+            if !words.is_empty() {
+                out.set("description", words);
+            }
+            return out;
+        }
+        let reference = value!({"$ref": (format!("{REFERENCE}{name}"))});
+        match words {
+            "" => reference,
+            words => value!({"description": words, "allOf": (vec![reference])}),
+        }
+    }
+}
+
+/// A document while it is made: what is done on which path, and the types that it speaks of.
+#[derive(Default)]
+pub struct Writing {
+    paths: Object,
+    names: Vec<String>,
+    /// The types of custom resources, in the form of the document.
+    custom: BTreeMap<String, Value>,
+}
+
+impl Writing {
+    /// Adds all that a group serves in one version.
+    pub fn add(&mut self, registry: &Registry, group: &str, version: &str, form: &Form) {
+        let tag = format!("{}_{version}", group_name(group));
+        for resource in registry
+            .resources()
+            .filter(|resource| *resource.group == *group)
+        {
+            if let (Some(custom), Some(_)) = (&resource.custom, resource.version(version)) {
+                self.custom
+                    .extend(custom::types(resource, custom, version, form));
+            }
+        }
+        for item in paths(registry, group, version) {
+            let (shared, operations) = share(item.parameters, item.operations);
+            let mut written = Object::new();
+            for operation in &operations {
+                self.names.extend(operation.body.clone());
+                let answers = operation.responses.iter().map(|(.., name)| name.clone());
+                self.names.extend(answers);
+                written.insert(operation.method, (form.operation)(operation, &tag));
+            }
+            let parameters: Vec<Value> = shared.iter().map(form.parameter).collect();
+            written.insert("parameters", parameters);
+            self.paths.insert(item.path, written);
+        }
+    }
+
+    /// The paths, and the schemas of all that they lead to, in order of their names. `everywhere` are the groups and
+    /// versions that have the types which all have.
+    pub fn finish(self, form: &Form, everywhere: &[(&str, &str)]) -> (Object, Object) {
+        let mut names = self.names;
+        let document = &*builtin::DOCUMENT;
+        let mut known = self.custom;
+        known
+            .values()
+            .for_each(|schema| references(schema, &mut names));
+        while let Some(name) = names.pop() {
+            if let Some(schema) = document.get(&name).filter(|_| !known.contains_key(&name)) {
+                references(schema, &mut names);
+                let mut schema = (form.schema)(schema);
+                belong(&name, schema.object_mut(), everywhere);
+                prose::describe(&name, schema.object_mut());
+                known.insert(name, schema);
+            }
+        }
+        let schemas = known.into_iter();
+        let schemas = schemas.map(|(name, schema)| (Key::from(name), schema));
+        (self.paths, schemas.collect())
+    }
+}
+
+/// Takes what all operations of a path have in common to those of the path, in order of their names.
+fn share(
+    mut shared: Vec<Parameter>,
+    mut operations: Vec<Operation>,
+) -> (Vec<Parameter>, Vec<Operation>) {
+    if let Some((first, others)) = operations.split_first() {
+        let all = first.parameters.iter().filter(|parameter| {
+            others
+                .iter()
+                .all(|operation| operation.parameters.contains(parameter))
+        });
+        shared.extend(all);
+    }
+    shared.sort_by_key(|parameter| parameter.name);
+    for operation in &mut operations {
+        operation
+            .parameters
+            .retain(|parameter| !shared.contains(parameter));
+    }
+    (shared, operations)
+}
+
+/// Names the kinds of a type that is part of many groups.
+fn belong(name: &str, schema: &mut Object, everywhere: &[(&str, &str)]) {
+    const GVK: &str = "x-kubernetes-group-version-kind";
+    if schema.get(GVK).and_then(Value::as_str).is_none() {
+        return;
+    }
+    let (_, kind) = name.rsplit_once('.').unwrap_or_default();
+    let kinds = everywhere.iter();
+    let kinds = kinds
+        .map(|(group, version)| value!({"group": (*group), "kind": kind, "version": (*version)}));
+    schema.insert(GVK, kinds.collect::<Vec<Value>>());
+}
 
 fn references(value: &Value, out: &mut Vec<String>) {
     match value {
@@ -298,7 +412,10 @@ fn references(value: &Value, out: &mut Vec<String>) {
             for (key, value) in object.iter() {
                 match (key.as_str(), value.as_str()) {
                     ("$ref", Some(name)) => {
-                        out.extend(name.strip_prefix(REFERENCE).map(str::to_owned));
+                        let name = name
+                            .strip_prefix(REFERENCE)
+                            .or(name.strip_prefix(REFERENCE_V2));
+                        out.extend(name.map(str::to_owned));
                     }
                     _ => references(value, out),
                 }
@@ -365,7 +482,10 @@ impl Of<'_> {
                 path: format!("{place}/{{name}}/{}", sub.name),
                 operations: self.operations(
                     &sub.name,
-                    &["get", "update", "create", "delete", "patch"],
+                    match resource.is_custom() {
+                        true => &["get", "update", "patch"],
+                        false => &["get", "update", "create", "delete", "patch"],
+                    },
                     "Namespaced",
                 ),
                 parameters: inner.clone(),
@@ -379,39 +499,50 @@ impl Of<'_> {
             Some(sub) => &sub.verbs,
             None => &self.version.verbs,
         };
+        // The documents don't care whether a definition is being deleted.
+        let all = self.resource.is_custom();
         verbs
             .iter()
-            .filter(|verb| served.iter().any(|known| **known == ***verb))
+            .filter(|verb| all || served.iter().any(|known| **known == ***verb))
             .filter_map(|verb| self.operation(sub, verb, scope))
             .collect()
     }
 
     fn operation(&self, sub: &str, verb: &str, scope: &str) -> Option<Operation> {
         let (resource, version) = (self.resource, self.version);
-        let verb = VERBS.iter().find(|known| known.name == verb)?;
-        let named = |kind: &str| {
-            let found = gvk_type(&resource.group, &version.name, kind);
-            found.unwrap_or_default().to_owned()
+        let custom = resource.is_custom();
+        let mut verbs = if custom { &CUSTOM } else { &VERBS }.iter();
+        let verb = verbs.find(|known| known.name == verb)?;
+        let named = |group: &str, version: &str, kind: &str| match gvk_type(group, version, kind) {
+            Some(name) => name.to_owned(),
+            None => custom::name(group, version, kind),
         };
-        let (gvk, one) = match version.subresource(sub) {
-            Some(sub) => (
-                (&sub.group, &sub.version, &sub.kind),
-                gvk_type(&sub.group, &sub.version, &sub.kind)?.to_owned(),
-            ),
-            None => (
-                (&resource.group, &version.name, &resource.kind),
-                named(&resource.kind),
-            ),
-        };
+        let of_resource = (&resource.group, &version.name, &resource.kind);
+        let of_sub = version.subresource(sub);
+        let body = of_sub.map(|sub| (&sub.group, &sub.version, &sub.kind));
+        let body = body.unwrap_or(of_resource);
+        let gvk = if custom { of_resource } else { body };
+        // Options of subresources that are connected to have no type in the documents.
+        if !custom && gvk_type(body.0, body.1, body.2).is_none() {
+            return None;
+        }
+        let one = named(body.0, body.1, body.2);
         let name = |what: Type| match what {
             Type::One => one.clone(),
-            Type::List => named(&resource.list_kind),
+            Type::List => named(&resource.group, &version.name, &resource.list_kind),
             Type::Named(name) => name.to_owned(),
         };
         let kind = &resource.kind;
+        let article = match verb.name {
+            "get" | "update" | "patch" => "the specified ",
+            "create" | "delete" if kind.ends_with('s') && !kind.ends_with("ss") => "",
+            "create" | "delete" if kind.starts_with(['A', 'E', 'I', 'O', 'U']) => "an ",
+            "create" | "delete" => "a ",
+            _ => "",
+        };
         let of_kind = match sub {
-            "" => kind.to_string(),
-            sub => format!("{sub} of the specified {kind}"),
+            "" => format!("{article}{kind}"),
+            sub => format!("{sub} of {article}{kind}"),
         };
         let namespaced = resource.namespaced && scope == "Namespaced";
         let id = [
@@ -438,6 +569,7 @@ impl Of<'_> {
             body_optional: verb.method == "delete",
             responses: responses.collect(),
             gvk: (gvk.0.to_string(), gvk.1.to_string(), gvk.2.to_string()),
+            custom,
         })
     }
 }

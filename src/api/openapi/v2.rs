@@ -1,38 +1,45 @@
 //! OpenAPI 2.0 (Swagger): one document of everything, for clients from before version 3.
 
-use super::operations::{self, Form, Operation, PATCH_TYPE, Parameter, REFERENCE};
+use super::operations::{Form, Operation, PATCH_TYPE, Parameter, REFERENCE, REFERENCE_V2, Writing};
 use crate::resources::Registry;
 use crate::schema::{Object, Value};
 use crate::value;
 
-const PRODUCES: [&str; 3] = [
+const PRODUCES: &[&str] = &[
     "application/json",
     "application/yaml",
     "application/vnd.kubernetes.protobuf",
 ];
-const PATCHES: [&str; 4] = [
+const PATCHES: &[&str] = &[
     "application/json-patch+json",
     "application/merge-patch+json",
     "application/strategic-merge-patch+json",
     "application/apply-patch+yaml",
 ];
+/// What custom resources take and answer with.
+const CUSTOM: &[&str] = &["application/json", "application/yaml"];
+const CUSTOM_PATCHES: &[&str] = &[
+    "application/json-patch+json",
+    "application/merge-patch+json",
+    "application/apply-patch+yaml",
+];
 
 const FORM: Form = Form {
+    v2: true,
     operation,
     parameter,
+    schema,
 };
 
-/// The document of everything that is built in.
+/// The document of everything that is served.
 pub fn document(registry: &Registry) -> Value {
-    let (mut paths, mut names) = (Object::new(), Vec::new());
+    let mut writing = Writing::default();
     for group in registry.groups() {
         for version in &group.versions {
-            let items = operations::paths(registry, &group.name, version);
-            let place = (&*group.name, &**version);
-            operations::write(place, &items, &FORM, &mut paths, &mut names);
+            writing.add(registry, &group.name, version, &FORM);
         }
     }
-    let definitions = operations::schemas(names, schema);
+    let (paths, definitions) = writing.finish(&FORM, &super::built_in(registry));
     let bearer = vec![value!({"BearerToken": []})];
     value!({
         "swagger": "2.0",
@@ -66,7 +73,7 @@ fn schema(schema: &Value) -> Value {
             "default" | "nullable" | "oneOf" | "anyOf" | "not" => {}
             "$ref" => {
                 let name = value.as_str().unwrap_or_default();
-                out.insert("$ref", name.replace(REFERENCE, "#/definitions/"));
+                out.insert("$ref", name.replace(REFERENCE, REFERENCE_V2));
             }
             "allOf" => {
                 if let Some((_, reference)) = value
@@ -101,10 +108,6 @@ fn schema(schema: &Value) -> Value {
     Value::Object(out)
 }
 
-fn reference(name: &str) -> Value {
-    value!({"$ref": (format!("#/definitions/{name}"))})
-}
-
 fn parameter(parameter: &Parameter) -> Value {
     let mut out = Object::new();
     out.insert("uniqueItems", true);
@@ -122,9 +125,15 @@ fn operation(operation: &Operation, tag: &str) -> Value {
         |texts: &[&str]| -> Vec<Value> { texts.iter().map(|text| (*text).into()).collect() };
     let mut out = Object::new();
     out.insert("description", operation.description.as_str());
-    let patches = operation.body.as_deref() == Some(PATCH_TYPE);
-    out.insert("consumes", texts(if patches { &PATCHES } else { &["*/*"] }));
-    out.insert("produces", texts(&PRODUCES));
+    let patch = operation.body.as_deref() == Some(PATCH_TYPE);
+    let (consumes, produces): (&[&str], _) = match (patch, operation.custom) {
+        (true, false) => (PATCHES, PRODUCES),
+        (false, false) => (&["*/*"], PRODUCES),
+        (true, true) => (CUSTOM_PATCHES, CUSTOM),
+        (false, true) => (CUSTOM, CUSTOM),
+    };
+    out.insert("consumes", texts(consumes));
+    out.insert("produces", texts(produces));
     out.insert("schemes", texts(&["https"]));
     out.insert("tags", texts(&[tag]));
     out.insert("operationId", operation.id.as_str());
@@ -136,7 +145,7 @@ fn operation(operation: &Operation, tag: &str) -> Value {
         if !operation.body_optional {
             body.insert("required", true);
         }
-        body.insert("schema", reference(name));
+        body.insert("schema", FORM.refer(name, ""));
         parameters.push(Value::Object(body));
     }
     parameters.extend(operation.parameters.iter().map(parameter));
@@ -145,7 +154,7 @@ fn operation(operation: &Operation, tag: &str) -> Value {
     }
     let mut responses = Object::new();
     for (code, description, name) in &operation.responses {
-        let schema = reference(name);
+        let schema = FORM.refer(name, "");
         responses.insert(
             code.to_string(),
             value!({"description": (*description), "schema": schema}),

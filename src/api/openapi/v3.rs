@@ -1,30 +1,49 @@
 //! OpenAPI 3.0: a document for each group and version.
 
-use super::operations::{self, Form, Operation, PATCH_TYPE, Parameter, PathItem, REFERENCE};
+use super::operations::{Form, Operation, PATCH_TYPE, Parameter, REFERENCE, Writing};
+use crate::resources::Registry;
 use crate::schema::{Object, Value};
 use crate::value;
 
-const MEDIA: [&str; 3] = [
+const MEDIA: &[&str] = &[
     "application/json",
     "application/vnd.kubernetes.protobuf",
     "application/yaml",
 ];
-const PATCH_MEDIA: [&str; 4] = [
+const PATCH_MEDIA: &[&str] = &[
     "application/apply-patch+yaml",
     "application/json-patch+json",
     "application/merge-patch+json",
     "application/strategic-merge-patch+json",
 ];
+/// Media of custom resources.
+const CUSTOM_MEDIA: &[&str] = &["application/json", "application/yaml"];
 const FORM: Form = Form {
+    v2: false,
     operation,
     parameter,
+    schema: Value::clone,
 };
 
-/// The document of paths and every schema that they lead to.
-pub fn document(group: &str, version: &str, items: &[PathItem]) -> Value {
-    let (mut paths, mut names) = (Object::new(), Vec::new());
-    operations::write((group, version), items, &FORM, &mut paths, &mut names);
-    let schemas = operations::schemas(names, Value::clone);
+/// The document of all that a group serves in one version.
+pub fn document(registry: &Registry, group: &str, version: &str) -> Value {
+    let mut writing = Writing::default();
+    writing.add(registry, group, version, &FORM);
+    let custom = registry.group(group).is_some_and(|group| group.custom);
+    let (paths, schemas) = if custom {
+        writing.finish(&FORM, &super::built_in(registry))
+    } else {
+        let own = [("", "v1"), (group, version)];
+        writing.finish(&FORM, &own[usize::from(group.is_empty())..])
+    };
+    if custom {
+        return value!({
+            "openapi": "3.0.0",
+            "info": {"title": "Kubernetes CRD Swagger", "version": "v0.1.0"},
+            "paths": (Value::Object(paths)),
+            "components": {"schemas": (Value::Object(schemas))}
+        });
+    }
     value!({
         "openapi": "3.0.0",
         "info": {"title": "Kubernetes", "version": "1.37"},
@@ -78,10 +97,13 @@ fn operation(operation: &Operation, tag: &str) -> Value {
         out.insert("parameters", parameters);
     }
     if let Some(name) = &operation.body {
-        let media: &[&str] = if name == PATCH_TYPE {
-            &PATCH_MEDIA
-        } else {
-            &["*/*"]
+        let media = match (name == PATCH_TYPE, operation.custom) {
+            (true, false) => PATCH_MEDIA,
+            (true, true) => PATCH_MEDIA
+                .split_last()
+                .map_or(PATCH_MEDIA, |(_, media)| media),
+            (false, false) => &["*/*"],
+            (false, true) => CUSTOM_MEDIA,
         };
         let mut body = Object::new();
         body.insert("content", content(name, media));
@@ -92,7 +114,14 @@ fn operation(operation: &Operation, tag: &str) -> Value {
     }
     let mut responses = Object::new();
     for (code, description, name) in &operation.responses {
-        let content = content(name, &MEDIA);
+        let content = content(
+            name,
+            if operation.custom {
+                CUSTOM_MEDIA
+            } else {
+                MEDIA
+            },
+        );
         responses.insert(
             code.to_string(),
             value!({"description": (*description), "content": content}),

@@ -78,7 +78,9 @@ pub async fn patch(write: &mut Write<'_>, kind: Kind, bytes: &[u8]) -> Result<Re
             Ok(new)
         })
         .await;
-    write.warnings.append(&mut warnings);
+    // What decoding tells comes before what the kind tells of the object.
+    warnings.append(&mut write.warnings);
+    write.warnings = warnings;
     result
 }
 

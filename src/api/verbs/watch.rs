@@ -60,7 +60,7 @@ pub async fn watch(target: &Target, accepted: Accepted) -> Result<Reply, Status>
             ))
         })?
     };
-    let include = Include::read(query)?;
+    let include = Include::read(query, accepted.shape)?;
     let bookmarks = query.bool("allowWatchBookmarks").unwrap_or(false);
     let initial = query
         .get("sendInitialEvents")

@@ -10,6 +10,9 @@ const MAX_MEMBERS: usize = 1 << 20;
 /// How many different duplicates are told, as in `sigs.k8s.io/json`.
 const MAX_DUPLICATES: usize = 100;
 
+/// How many numbers are kept as they are written.
+const MAX_FLOATS: usize = 100;
+
 /// A body as read.
 #[derive(Debug, Default, PartialEq)]
 pub struct Parsed {
@@ -18,6 +21,8 @@ pub struct Parsed {
     /// Paths of members given twice (`metadata.name`, `spec.containers[0].image`), in the order of the body.
     /// At most a hundred, each once.
     pub duplicates: Vec<String>,
+    /// The digits of numbers that are no [`Value::Int`], as they are written; the first hundred.
+    pub floats: Vec<Box<str>>,
 }
 
 /// Why bytes are no JSON.
@@ -47,7 +52,11 @@ pub fn parse(bytes: &[u8]) -> Result<Parsed, SyntaxError> {
             path.remove(0);
         }
     }
-    Ok(Parsed { value, duplicates })
+    Ok(Parsed {
+        value,
+        duplicates,
+        floats: parser.floats,
+    })
 }
 
 /// The paths of all members of a JSON value in the order in which they are written, those that are given twice twice.
@@ -76,6 +85,7 @@ struct Parser<'a> {
     depth: usize,
     /// Each as seen from the value being read, outer steps are put in front on the way out.
     duplicates: Vec<String>,
+    floats: Vec<Box<str>>,
     /// Kept where it is asked for.
     members: Option<Members>,
     out_of_range: Option<SyntaxError>,
@@ -89,6 +99,7 @@ impl<'a> Parser<'a> {
             at: 0,
             depth: 0,
             duplicates: Vec::new(),
+            floats: Vec::new(),
             members: None,
             out_of_range: None,
         }
@@ -327,6 +338,9 @@ impl Parser<'_> {
         let text = std::str::from_utf8(&self.bytes[start..self.at]).unwrap_or("0");
         if integer && let Ok(number) = text.parse() {
             return Ok(Value::Int(number));
+        }
+        if self.floats.len() < MAX_FLOATS {
+            self.floats.push(text.into());
         }
         let number: f64 = text.parse().unwrap_or(f64::INFINITY);
         if number.is_infinite() && self.out_of_range.is_none() {

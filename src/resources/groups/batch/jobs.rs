@@ -33,6 +33,9 @@ pub(super) const RULES: Rules = Rules {
     selector_error: SelectorError::NotForKind,
     generation: Generation::Spec,
     orphans_by_default: true,
+    orphan_warning: Some(
+        "child pods are preserved by default when jobs are deleted; set propagationPolicy=Background to remove them or set propagationPolicy=Orphan to suppress this warning",
+    ),
     internal: "batch.Job",
     ..Rules::DEFAULT
 };

@@ -15,6 +15,15 @@ pub(super) const RULES: Rules = Rules {
         if !object.at("metadata").str("name").is_empty() {
             name_label(object);
         }
+        let status = object.object_mut().object_mut("status");
+        if status
+            .get("phase")
+            .and_then(Value::as_str)
+            .unwrap_or_default()
+            .is_empty()
+        {
+            status.insert("phase", "Active");
+        }
     },
     prepare_create: |object, _| {
         object.set("status", value!({"phase": "Active"}));

@@ -45,18 +45,6 @@ pub(in crate::resources::groups::core) const RULES: Rules = Rules {
         if old.at("status").get("config").is_none() {
             drop_from(new, "status", &["config"]);
         }
-        let user_namespace = |node: &Value| {
-            let info = node.at("status").at("nodeInfo");
-            info.get("runningInUserNamespace").is_some()
-        };
-        if !user_namespace(old)
-            && user_namespace(new)
-            && let Some(info) = new
-                .get_mut("status")
-                .and_then(|status| status.get_mut("nodeInfo"))
-        {
-            info.remove("runningInUserNamespace");
-        }
     },
     validate_status: |node, old, _, errors| update(node, old.value, errors),
     warnings: |node, _, _| {

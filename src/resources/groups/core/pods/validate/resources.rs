@@ -136,7 +136,9 @@ pub(in crate::resources::groups) fn quantity(name: &str, at: At<'_>, errors: &mu
     if amount.sign() < 0 {
         at.invalid("must be greater than or equal to 0", errors);
     }
-    if amount.is_fractional() && (COUNTED.contains(&name) || is_extended(name)) {
+    // What overflows in thousandths is no whole number to upstream.
+    let fractional = amount.is_fractional() || amount.milli_value() == i64::MAX;
+    if fractional && (COUNTED.contains(&name) || is_extended(name)) {
         at.invalid("must be an integer", errors);
     }
 }
