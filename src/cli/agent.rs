@@ -579,6 +579,9 @@ impl Nodes {
                     &PathBuf::from(&storage.images).join("records"),
                     engine.clone(),
                 );
+                if let Err(error) = images.sweep().await {
+                    tracing::warn!(%error, "what was left of images cannot be removed");
+                }
                 let runtime: Arc<dyn ZoneRuntime> = Arc::new(runtime);
                 let logs = crate::node::host::Logs::Together(data.join("logs"));
                 let supplies = Host {

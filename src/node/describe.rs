@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
-use k8s_openapi::api::core::v1::{Pod, PodSpec, ResourceRequirements};
+use k8s_openapi::api::core::v1::{Container, Pod, PodSpec, ResourceRequirements};
 
 use super::machine::{POD_NAME, POD_NAMESPACE, POD_UID, containers};
 use super::zone_name;
@@ -45,6 +45,26 @@ pub fn host_paths(spec: &PodSpec) -> Vec<PathBuf> {
     volumes
         .filter_map(|volume| Some(PathBuf::from(&volume.host_path.as_ref()?.path)))
         .collect()
+}
+
+/// The images that a container needs, each with its pull policy: its own, then those of volumes that it mounts.
+pub fn images<'a>(pod: &'a Pod, container: &'a Container) -> Vec<(&'a str, Option<&'a str>)> {
+    let own = container.image.as_deref().unwrap_or_default();
+    let mut images = vec![(own, container.image_pull_policy.as_deref())];
+    let volumes = pod
+        .spec
+        .iter()
+        .flat_map(|spec| spec.volumes.iter().flatten());
+    for volume in volumes {
+        let mut mounts = container.volume_mounts.iter().flatten();
+        if let Some(of) = &volume.image
+            && mounts.any(|mount| mount.name == volume.name)
+        {
+            let name = of.reference.as_deref().unwrap_or_default();
+            images.push((name, of.pull_policy.as_deref()));
+        }
+    }
+    images
 }
 
 /// The host name of a pod: what it asks for, else its name.

@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! IMAGES/layers/HEX/          a sealed layer            IMAGES/layers/.HEX   one being unpacked
-//! ZONES/roots/OWNER/NAME/{upper,work}                   VOLUMES/NAME/        a volume
+//! ZONES/roots/OWNER/NAME/{upper,work}                   ZONES/roots/OWNER/NAME/layers   those that it is made of
+//! VOLUMES/NAME/               a volume
 //! ZONES/homes/OWNER/          what processes write beside their roots
 //! ```
 
@@ -101,6 +102,21 @@ fn names(directory: &Path) -> io::Result<Vec<String>> {
     }
 }
 
+/// A root in `roots` that is made of the layer `hex`.
+fn user_of(roots: &Path, hex: &str) -> io::Result<Option<String>> {
+    for owner in names(roots)? {
+        for name in names(&roots.join(&owner))? {
+            let list = roots.join(&owner).join(&name).join("layers");
+            // One that is removed meanwhile uses nothing.
+            let list = fs::read_to_string(list).unwrap_or_default();
+            if list.lines().any(|line| line == hex) {
+                return Ok(Some(format!("{owner}/{name}")));
+            }
+        }
+    }
+    Ok(None)
+}
+
 /// Bytes that the files of a tree take on disk.
 pub(crate) fn tree_size(path: &Path) -> u64 {
     use std::os::unix::fs::MetadataExt as _;
@@ -197,7 +213,18 @@ impl StorageEngine for Directories {
 
     fn remove_layer<'a>(&'a self, chain: &'a str) -> Answer<'a, ()> {
         let (from, doomed) = (self.layer(chain), self.unfinished(chain));
+        let roots = self.zones.join("roots");
+        let own = hex(chain).to_owned();
         blocking(move || {
+            let user =
+                user_of(&roots, &own).map_err(|error| failed("read", roots.display(), error))?;
+            if let Some(user) = user {
+                return Err(StorageError::Refused {
+                    operation: "remove the layer",
+                    what: own,
+                    reason: format!("{user} is made of it; delete its pod first"),
+                });
+            }
             // Renamed first, so that a half removed layer is never taken for a whole one.
             match fs::rename(&from, &doomed) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => {
@@ -257,6 +284,15 @@ impl StorageEngine for Directories {
                 });
             }
             let (upper, work) = (root.join("upper"), root.join("work"));
+            let mut list = String::new();
+            for path in &lower {
+                list.extend(path.file_name().and_then(|name| name.to_str()));
+                list.push('\n');
+            }
+            // Before the rest: a layer of a root that is there at all stays.
+            fs::create_dir_all(&root)
+                .and_then(|()| fs::write(root.join("layers"), list))
+                .map_err(|error| failed("make the root", root.display(), error))?;
             for path in [&upper, &work] {
                 fs::create_dir_all(path)
                     .map_err(|error| failed("make the root", path.display(), error))?;
@@ -452,6 +488,9 @@ mod tests {
                 .await
                 .expect("a root");
         }
+        let error = engine.remove_layer(&chain).await.expect_err("in use");
+        assert!(error.to_string().contains("u/web-0"), "{error}");
+        assert_eq!(engine.layers().await.expect("read").len(), 1);
         for name in ["../x", "", "a//b", "a/.."] {
             assert!(engine.make_root(name, &[]).await.is_err(), "{name:?}");
             assert!(engine.remove_root(name).await.is_err(), "{name:?}");
@@ -460,6 +499,8 @@ mod tests {
         engine.remove_root("u/web-0").await.expect("removed");
         engine.remove_root("u/web-0").await.expect("removed again");
         assert!(engine.roots().await.expect("read").is_empty());
+        engine.remove_layer(&chain).await.expect("used no more");
+        assert!(engine.layers().await.expect("read").is_empty());
         let volume = engine
             .make_volume("pv1", Some(1), None)
             .await

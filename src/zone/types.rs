@@ -235,6 +235,9 @@ pub enum Root {
 pub struct Mount {
     /// On the host.
     pub source: PathBuf,
+    /// Directories that are seen below what `source` holds, uppermost first; together they can only be read.
+    #[serde(default)]
+    pub below: Vec<PathBuf>,
     /// A path below `source` that is looked up without leaving it (`subPath`); made if missing.
     pub inside: Option<PathBuf>,
     /// In the root.

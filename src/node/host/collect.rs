@@ -7,12 +7,13 @@ use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::Pod;
 
 use super::{Host, process, text, uid, usage};
-use crate::node::images::Image;
+use crate::node::describe;
+use crate::node::images::{Image, ImageError};
 use crate::node::machine::{IMAGE_ID, containers};
 use crate::node::pressure::PodDisk;
 use crate::node::supplies::{Amount, Lack};
 use crate::node::zone_name;
-use crate::storage::tree_size;
+use crate::storage::{StorageError, tree_size};
 use crate::zone::Zone;
 
 /// Images are removed when the disk is fuller than this, in hundredths,
@@ -45,11 +46,13 @@ fn unused<'i>(
         .filter_map(|process| process.labels.get(IMAGE_ID))
         .collect();
     let mut named = BTreeSet::new();
-    for spec in pods.iter().filter_map(|pod| pod.spec.as_ref()) {
-        for (_, container) in containers(spec) {
-            // A name that is none is of no image.
-            let found = Image::named(images, text(container.image.as_ref()));
-            named.extend(found.ok().flatten().map(|image| &image.id));
+    for pod in pods {
+        for (_, container) in pod.spec.iter().flat_map(containers) {
+            for (name, _) in describe::images(pod, &container) {
+                // A name that is none is of no image.
+                let found = Image::named(images, name);
+                named.extend(found.ok().flatten().map(|image| &image.id));
+            }
         }
     }
     let free = |image: &&Image| {
@@ -116,9 +119,11 @@ impl Host {
                 break;
             }
             tracing::info!(image = image.id, "an image that nobody uses makes room");
-            if let Err(error) = self.images.remove(&image.id).await {
-                // Others may go all the same.
-                failures.push(error.to_string());
+            match self.images.remove(&image.id).await {
+                // Others may go all the same. That a container uses one is known to storage also while the zone of
+                // that container cannot be asked.
+                Ok(_) | Err(ImageError::Storage(StorageError::Refused { .. })) => {}
+                Err(error) => failures.push(error.to_string()),
             }
             freed = usage::disk(&self.data).0.available.saturating_sub(before);
         }
@@ -159,7 +164,6 @@ mod tests {
     use std::path::Path;
 
     use super::*;
-    use crate::node::describe;
     use crate::node::images::RunConfig;
     use crate::zone::{Ending, Process, ProcessId, ZoneNetwork, ZoneState};
 

@@ -138,9 +138,47 @@ impl Host {
         all
     }
 
-    /// The image of a container that is here.
-    fn image(&self, container: &Container) -> Result<Option<Image>, Lack> {
-        let name = text(container.image.as_ref());
+    /// Whether an image need not be fetched.
+    fn is_present(&self, name: &str, policy: Option<&str>) -> Result<bool, Lack> {
+        let here = self.image(name)?;
+        match policy {
+            Some("Never") if here.is_none() => Err(Lack::new(
+                "ErrImageNeverPull",
+                format!("Container image {name:?} is not present with pull policy of Never"),
+            )),
+            // An image that was loaded by hand is of no registry: it is used, whatever the policy says.
+            Some("Always") => Ok(here.is_some_and(|image| !image.pulled)),
+            _ => Ok(here.is_some()),
+        }
+    }
+
+    async fn pull(
+        &self,
+        name: &str,
+        secrets: &BTreeMap<String, Credentials>,
+    ) -> Result<Pulled, Lack> {
+        let begun = std::time::Instant::now();
+        match self.images.pull(&self.registries, name, secrets).await {
+            Ok(image) => {
+                let took = format!("{}ms", begun.elapsed().as_millis());
+                Ok(Pulled::Fetched(format!(
+                    "Successfully pulled image {name:?} in {took} ({took} including waiting). Image size: {} bytes.",
+                    image.size
+                )))
+            }
+            Err(error) => {
+                let whole = Reference::parse(name);
+                let whole = whole.map_or_else(|_| name.to_owned(), |whole| whole.to_string());
+                Err(Lack::new(
+                    "ErrImagePull",
+                    format!("failed to pull and unpack image {whole:?}: {error}"),
+                ))
+            }
+        }
+    }
+
+    /// The image of this name that is here.
+    fn image(&self, name: &str) -> Result<Option<Image>, Lack> {
         self.images.find(name).map_err(|error| match error {
             ImageError::Name { .. } => Lack::new(
                 "InvalidImageName",
@@ -185,21 +223,16 @@ impl Supplies for Host {
 
     fn present<'a>(
         &'a self,
-        _: &'a Pod,
+        pod: &'a Pod,
         container: &'a Container,
     ) -> BoxFuture<'a, Result<bool, Lack>> {
         async move {
-            let here = self.image(container)?;
-            let name = text(container.image.as_ref());
-            match container.image_pull_policy.as_deref() {
-                Some("Never") if here.is_none() => Err(Lack::new(
-                    "ErrImageNeverPull",
-                    format!("Container image {name:?} is not present with pull policy of Never"),
-                )),
-                // An image that was loaded by hand is of no registry: it is used, whatever the policy says.
-                Some("Always") => Ok(here.is_some_and(|image| !image.pulled)),
-                _ => Ok(here.is_some()),
+            for (name, policy) in describe::images(pod, container) {
+                if !self.is_present(name, policy)? {
+                    return Ok(false);
+                }
             }
+            Ok(true)
         }
         .boxed()
     }
@@ -210,23 +243,14 @@ impl Supplies for Host {
         container: &'a Container,
     ) -> BoxFuture<'a, Result<Pulled, Lack>> {
         async move {
-            let name = text(container.image.as_ref());
-            let whole = Reference::parse(name).map_or_else(|_| name.to_owned(), |whole| whole.to_string());
             let secrets = self.pull_secrets(pod).await;
-            let begun = std::time::Instant::now();
-            match self.images.pull(&self.registries, name, &secrets).await {
-                Ok(image) => {
-                    let took = format!("{}ms", begun.elapsed().as_millis());
-                    Ok(Pulled::Fetched(format!(
-                        "Successfully pulled image {name:?} in {took} ({took} including waiting). Image size: {} bytes.",
-                        image.size
-                    )))
+            let mut done = Pulled::Present;
+            for (name, policy) in describe::images(pod, container) {
+                if !self.is_present(name, policy)? {
+                    done = self.pull(name, &secrets).await?;
                 }
-                Err(error) => Err(Lack::new(
-                    "ErrImagePull",
-                    format!("failed to pull and unpack image {whole:?}: {error}"),
-                )),
             }
+            Ok(done)
         }
         .boxed()
     }

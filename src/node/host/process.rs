@@ -138,6 +138,17 @@ fn rights(spec: &PodSpec, container: &Container, image_user: &str) -> Result<Rig
             return Err(Lack::new("CreateContainerConfigError", message));
         }
     }
+    let profile = own.seccomp_profile.or(pod.seccomp_profile);
+    let kind = profile.as_ref().map(|profile| profile.type_.as_str());
+    if kind == Some("Localhost") && own.privileged != Some(true) {
+        let name = profile.and_then(|profile| profile.localhost_profile);
+        let message = format!(
+            "cannot load seccomp profile {:?}: profiles in files are not read; use RuntimeDefault",
+            name.unwrap_or_default()
+        );
+        return Err(Lack::new("CreateContainerError", message));
+    }
+    let seccomp = kind == Some("RuntimeDefault");
     let mut groups: Vec<u32> = pod
         .supplemental_groups
         .iter()
@@ -156,10 +167,7 @@ fn rights(spec: &PodSpec, container: &Container, image_user: &str) -> Result<Rig
         no_new_privileges: own.allow_privilege_escalation == Some(false),
         read_only_root: own.read_only_root_filesystem == Some(true),
         unmasked_proc: own.proc_mount.as_deref() == Some("Unmasked"),
-        seccomp: own
-            .seccomp_profile
-            .or(pod.seccomp_profile)
-            .is_some_and(|profile| profile.type_ == "RuntimeDefault"),
+        seccomp,
     })
 }
 
@@ -216,7 +224,7 @@ impl Host {
         let spec = pod.spec.clone().unwrap_or_default();
         let config_error = |message: String| Lack::new("CreateContainerConfigError", message);
         let create_error = |message: String| Lack::new("CreateContainerError", message);
-        let image = self.image(container)?.ok_or_else(|| {
+        let image = self.image(text(container.image.as_ref()))?.ok_or_else(|| {
             create_error(format!(
                 "image {:?} is gone",
                 text(container.image.as_ref())
@@ -284,7 +292,7 @@ impl Host {
             .map_err(|error| create_error(error.to_string()))?;
         let mut own_mounts = Vec::new();
         for mount in container.volume_mounts.iter().flatten() {
-            let source = self
+            let (source, below) = self
                 .volume_path(pod, &mount.name)
                 .await
                 .map_err(|lack| config_error(lack.message))?;
@@ -297,6 +305,7 @@ impl Host {
                 mount.read_only == Some(true) || self.always_read_only(&spec, &mount.name);
             own_mounts.push(Mount {
                 source,
+                below,
                 inside: inside.map(PathBuf::from),
                 target: PathBuf::from(&mount.mount_path),
                 read_only,
@@ -378,6 +387,7 @@ impl Host {
         )?;
         let mount = |source: PathBuf, target: &str| Mount {
             source,
+            below: Vec::new(),
             inside: None,
             target: target.into(),
             read_only: false,

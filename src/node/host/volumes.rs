@@ -14,6 +14,7 @@ use crate::meta::quantity::Quantity;
 use crate::node::supplies::Lack;
 use crate::node::volumes::DRIVER;
 use crate::storage::beneath;
+use crate::zone::Root;
 
 fn lack(message: impl Into<String>) -> Lack {
     Lack::new("FailedMount", message)
@@ -78,6 +79,8 @@ impl Host {
                 if first {
                     host_path(of).map_err(told)?;
                 }
+            } else if volume.image.is_some() {
+                // It comes with the images of the containers that mount it.
             } else if let Some(files) = self.content(pod, volume).await.map_err(told)? {
                 let written =
                     tokio::task::spawn_blocking(move || write(&directory, &files, group)).await;
@@ -152,7 +155,8 @@ impl Host {
             .flatten()
             .find(|volume| volume.name == name)
             .is_some_and(|volume| {
-                volume.config_map.is_some()
+                volume.image.is_some()
+                    || volume.config_map.is_some()
                     || volume.secret.is_some()
                     || volume.projected.is_some()
                     || volume.downward_api.is_some()
@@ -163,24 +167,54 @@ impl Host {
             })
     }
 
-    /// Where a volume is on this host.
-    pub(super) async fn volume_path(&self, pod: &Pod, name: &str) -> Result<PathBuf, Lack> {
-        let spec = pod.spec.as_ref();
-        let volume = spec
-            .and_then(|spec| {
-                spec.volumes
-                    .iter()
-                    .flatten()
-                    .find(|volume| volume.name == name)
-            })
+    /// Where a volume is on this host, and what is seen below it.
+    pub(super) async fn volume_path(
+        &self,
+        pod: &Pod,
+        name: &str,
+    ) -> Result<(PathBuf, Vec<PathBuf>), Lack> {
+        let volumes = pod
+            .spec
+            .iter()
+            .flat_map(|spec| spec.volumes.iter().flatten());
+        let volume = volumes
+            .into_iter()
+            .find(|volume| volume.name == name)
             .ok_or_else(|| lack(format!("volume {name:?} is not one of the pod's")))?;
         if let Some(of) = &volume.host_path {
-            return Ok(PathBuf::from(&of.path));
+            return Ok((PathBuf::from(&of.path), Vec::new()));
+        }
+        if let Some(of) = &volume.image {
+            return self
+                .image_volume(pod, name, text(of.reference.as_ref()))
+                .await;
         }
         if volume.persistent_volume_claim.is_some() || volume.ephemeral.is_some() {
-            return self.claimed(pod, volume).await;
+            return Ok((self.claimed(pod, volume).await?, Vec::new()));
         }
-        Ok(self.volume_directory(pod, volume))
+        Ok((self.volume_directory(pod, volume), Vec::new()))
+    }
+
+    /// The files of an image, as a root of the pod that no process has: so they stay as long as the pod does.
+    async fn image_volume(
+        &self,
+        pod: &Pod,
+        volume: &str,
+        image: &str,
+    ) -> Result<(PathBuf, Vec<PathBuf>), Lack> {
+        let found = self.images.find(image);
+        let found = found.map_err(|error| lack(error.to_string()))?;
+        let found = found.ok_or_else(|| lack(format!("image {image:?} is gone")))?;
+        // No container has a dot in its name.
+        let name = format!("{}/image.{volume}", uid(pod));
+        let root = self.storage.make_root(&name, &found.chains).await;
+        match root.map_err(|error| lack(error.to_string()))? {
+            Root::Directory(path) => Ok((path, Vec::new())),
+            Root::Overlay { lower, .. } => match lower.split_first() {
+                Some((top, below)) => Ok((top.clone(), below.to_vec())),
+                None => Err(lack(format!("image {image:?} has no layers"))),
+            },
+        }
     }
 }
 

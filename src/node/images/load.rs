@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 use jiff::Timestamp;
 use serde::Deserialize;
 
-use super::{Image, ImageError, Images, Reference, RunConfig, unpack};
+use super::{Image, ImageError, Images, Reference, RunConfig, has_layer, unpack};
+use crate::storage::LayerDirectory;
 
 /// A digest and where to find its content.
 #[derive(Debug, Clone, Deserialize)]
@@ -324,35 +325,24 @@ impl Images {
                 diffs.len()
             )));
         }
-        let known = self.engine.layers().await?;
+        let _adding = self.adding()?;
         let chains = chains_of(configuration)?;
         let mut size = 0;
         for (index, (diff, expected)) in diffs.iter().zip(expected).enumerate() {
             let parent = index.checked_sub(1).map(|below| chains[below].clone());
             let chain = &chains[index];
-            if !known.iter().any(|known| {
-                chain.ends_with(known.as_str()) || chain[7..].starts_with(known.as_str())
-            }) {
+            let _alone = self.alone(chain).await;
+            if !has_layer(&self.engine.layers().await?, chain) {
                 let to = self.engine.begin_layer(parent.as_deref(), chain).await?;
-                let from =
-                    source(index).map_err(|error| wrong(format!("layer {index}: {error}")))?;
-                let unpacked = tokio::task::spawn_blocking(move || unpack::layer(from, &to))
-                    .await
-                    .map_err(|error| wrong(error.to_string()))?;
-                let (own, inner, bytes) =
-                    unpacked.map_err(|error| wrong(format!("layer {index}: {error}")))?;
-                if expected.as_ref().is_some_and(|expected| *expected != own) {
-                    return Err(wrong(format!(
-                        "layer {index} has digest {own}, and the manifest says {}",
-                        expected.as_deref().unwrap_or_default()
-                    )));
+                let unpacked = self.unpack(index, to, &source, expected, diff).await;
+                match unpacked {
+                    Ok(bytes) => size += bytes,
+                    Err(error) => {
+                        // What is not sound takes no room; the error matters more than one of this.
+                        let _ = self.engine.remove_layer(chain).await;
+                        return Err(error);
+                    }
                 }
-                if inner != *diff {
-                    return Err(wrong(format!(
-                        "layer {index} unpacks to {inner}, and the configuration says {diff}"
-                    )));
-                }
-                size += bytes;
                 self.engine.seal_layer(chain).await?;
             }
         }
@@ -378,6 +368,37 @@ impl Images {
             loaded: Timestamp::now(),
             pulled: false,
         })
+    }
+}
+
+impl Images {
+    /// Unpacks a layer, which must be what manifest (`expected`) and configuration (`diff`) say. Returns its size.
+    async fn unpack(
+        &self,
+        index: usize,
+        to: LayerDirectory,
+        source: &LayerSource<'_>,
+        expected: &Option<String>,
+        diff: &str,
+    ) -> Result<u64, ImageError> {
+        let named = |error: io::Error| wrong(format!("layer {index}: {error}"));
+        let from = source(index).map_err(named)?;
+        let unpacked = tokio::task::spawn_blocking(move || unpack::layer(from, &to))
+            .await
+            .map_err(|error| wrong(error.to_string()))?;
+        let (own, inner, bytes) = unpacked.map_err(named)?;
+        if expected.as_ref().is_some_and(|expected| *expected != own) {
+            return Err(wrong(format!(
+                "layer {index} has digest {own}, and the manifest says {}",
+                expected.as_deref().unwrap_or_default()
+            )));
+        }
+        if inner != *diff {
+            return Err(wrong(format!(
+                "layer {index} unpacks to {inner}, and the configuration says {diff}"
+            )));
+        }
+        Ok(bytes)
     }
 }
 

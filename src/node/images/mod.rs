@@ -6,8 +6,10 @@ mod load;
 mod pull;
 mod reference;
 mod unpack;
+mod zstd;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeSet, HashMap};
+use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -131,11 +133,21 @@ pub enum ImageError {
     },
 }
 
+/// What is fetched or unpacked at the moment: a second one waits, and finds it there.
+type Busy = Arc<parking_lot::Mutex<HashMap<String, Arc<tokio::sync::Mutex<()>>>>>;
+
 /// The images of a host. Clones are the same.
 #[derive(Clone)]
 pub struct Images {
     records: PathBuf,
     engine: Arc<dyn StorageEngine>,
+    busy: Busy,
+}
+
+/// Whether a layer is among those that an engine has, which may call it by the beginning of its digest.
+fn has_layer(known: &[String], chain: &str) -> bool {
+    let digits = chain.rsplit(':').next().unwrap_or(chain);
+    known.iter().any(|known| digits.starts_with(known.as_str()))
 }
 
 impl Images {
@@ -144,7 +156,80 @@ impl Images {
         Images {
             records: directory.to_owned(),
             engine,
+            busy: Busy::default(),
         }
+    }
+
+    /// Waits until nobody else in this process does the same.
+    async fn alone(&self, what: &str) -> tokio::sync::OwnedMutexGuard<()> {
+        let lock = {
+            let mut busy = self.busy.lock();
+            busy.retain(|_, lock| Arc::strong_count(lock) > 1);
+            busy.entry(what.to_owned()).or_default().clone()
+        };
+        lock.lock_owned().await
+    }
+
+    /// Says to other processes, while the file is open, that layers are here that no image has yet.
+    fn adding(&self) -> Result<File, ImageError> {
+        let lock = self.lock()?;
+        lock.lock_shared()
+            .map_err(|cause| self.cannot_lock(cause))?;
+        Ok(lock)
+    }
+
+    fn lock(&self) -> Result<File, ImageError> {
+        let opened = std::fs::create_dir_all(&self.records)
+            .and_then(|()| File::create(self.records.join(".lock")));
+        opened.map_err(|cause| self.cannot_lock(cause))
+    }
+
+    fn cannot_lock(&self, cause: io::Error) -> ImageError {
+        ImageError::File {
+            attempted: "lock",
+            path: self.records.join(".lock"),
+            cause,
+        }
+    }
+
+    /// Removes what was left by an addition or removal that did not come to its end; nothing while one is under way.
+    ///
+    /// # Errors
+    /// What storage says; layers that a root uses stay without one.
+    pub async fn sweep(&self) -> Result<(), ImageError> {
+        let lock = self.lock()?;
+        match lock.try_lock() {
+            Ok(()) => {}
+            Err(std::fs::TryLockError::WouldBlock) => return Ok(()),
+            Err(std::fs::TryLockError::Error(cause)) => return Err(self.cannot_lock(cause)),
+        }
+        for entry in std::fs::read_dir(&self.records)
+            .into_iter()
+            .flatten()
+            .flatten()
+        {
+            let name = entry.file_name();
+            let name = name.to_string_lossy();
+            if name.starts_with(".pull-") || name.starts_with(".load-") {
+                // What cannot be removed now is tried again the next time.
+                let _ = crate::storage::remove_tree(&entry.path());
+            }
+        }
+        let images = self.list()?;
+        for layer in self.engine.layers().await? {
+            let of = |image: &Image| {
+                let own = std::slice::from_ref(&layer);
+                image.chains.iter().any(|chain| has_layer(own, chain))
+            };
+            if !images.iter().any(of) {
+                match self.engine.remove_layer(&layer).await {
+                    Ok(()) => tracing::info!(layer, "a layer of no image is removed"),
+                    Err(StorageError::Refused { .. }) => {}
+                    Err(error) => return Err(error.into()),
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Every image, newest last.
@@ -232,30 +317,34 @@ impl Images {
         })
     }
 
-    /// Removes an image and the layers that no other has. It must not be one that a container still runs: layers in
-    /// directories are taken from under it.
+    /// Removes an image and the layers that no other has.
     ///
     /// # Errors
-    /// [`ImageError::Absent`] and what storage says.
+    /// [`ImageError::Absent`] and what storage says: an image that a container runs is refused and stays.
     pub async fn remove(&self, name: &str) -> Result<Image, ImageError> {
         let image = self
             .find(name)?
             .ok_or_else(|| ImageError::Absent(name.to_owned()))?;
         let path = self.record(&image);
+        // The record first: what a crash leaves are layers of no image, which are swept.
         std::fs::remove_file(&path).map_err(|cause| ImageError::File {
             attempted: "remove",
             path,
             cause,
         })?;
-        let mut uses: BTreeMap<String, u32> = BTreeMap::new();
+        let mut kept = BTreeSet::new();
         for other in self.list()? {
-            for chain in other.chains {
-                *uses.entry(chain).or_default() += 1;
-            }
+            kept.extend(other.chains);
         }
         for chain in image.chains.iter().rev() {
-            if !uses.contains_key(chain) {
-                self.engine.remove_layer(chain).await?;
+            if kept.contains(chain) {
+                continue;
+            }
+            if let Err(error) = self.engine.remove_layer(chain).await {
+                if matches!(error, StorageError::Refused { .. }) {
+                    self.write(&image)?;
+                }
+                return Err(error.into());
             }
         }
         Ok(image)

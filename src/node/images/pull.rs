@@ -5,8 +5,9 @@
 
 use std::collections::BTreeMap;
 use std::io::Write as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use base64::Engine as _;
@@ -21,7 +22,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 
 use super::load::{LayerSource, Manifest, chains_of, choose};
-use super::{Image, ImageError, Images, Reference, unpack};
+use super::{Image, ImageError, Images, Reference, has_layer, unpack};
 
 /// What manifests are asked for as.
 const MANIFESTS: &str = "application/vnd.oci.image.index.v1+json, application/vnd.oci.image.manifest.v1+json, application/vnd.docker.distribution.manifest.list.v2+json, application/vnd.docker.distribution.manifest.v2+json";
@@ -330,6 +331,8 @@ impl Images {
         credentials: &BTreeMap<String, Credentials>,
     ) -> Result<Image, ImageError> {
         let reference = Reference::parse(name)?;
+        // Whoever wants the same at the same time finds its layers here.
+        let _alone = self.alone(&reference.to_string()).await;
         let mut pull = Pull {
             registries,
             reference: &reference,
@@ -372,18 +375,12 @@ impl Images {
             .map_err(wrong)?;
         let known = self.engine.layers().await?;
         let chains = chains_of(&configuration)?;
-        let scratch = self
-            .records
-            .join(format!(".pull-{}", top.trim_start_matches("sha256:")));
-        let _ = std::fs::remove_dir_all(&scratch);
-        std::fs::create_dir_all(&scratch).map_err(|error| wrong(error.to_string()))?;
+        let _adding = self.adding()?;
+        let scratch = scratch_in(&self.records).map_err(|error| wrong(error.to_string()))?;
         let fetched = async {
             for (index, layer) in manifest.layers.iter().enumerate() {
-                let there = chains.get(index).is_some_and(|chain| {
-                    known
-                        .iter()
-                        .any(|known| chain[7..].starts_with(known.as_str()))
-                });
+                let chain = chains.get(index);
+                let there = chain.is_some_and(|chain| has_layer(&known, chain));
                 if !there {
                     let answer = pull
                         .get(&format!("blobs/{}", layer.digest), "*/*")
@@ -420,6 +417,16 @@ impl Images {
         self.write(&image)?;
         Ok(image)
     }
+}
+
+/// A directory for one pull, below `records`.
+fn scratch_in(records: &Path) -> std::io::Result<PathBuf> {
+    static NEXT: AtomicU64 = AtomicU64::new(0);
+    let number = NEXT.fetch_add(1, Ordering::Relaxed);
+    let path = records.join(format!(".pull-{}-{number}", std::process::id()));
+    crate::storage::remove_tree(&path)?;
+    std::fs::create_dir_all(&path)?;
+    Ok(path)
 }
 
 async fn save(answer: Response<Incoming>, path: &Path) -> Result<(), String> {

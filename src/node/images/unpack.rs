@@ -13,23 +13,33 @@ use rustix::io::Errno;
 use crate::storage::beneath::{ensure, open_as, open_in, root, through};
 use crate::storage::{LayerDirectory, Whiteouts};
 
-/// What a layer may unpack to, in bytes: a bomb is stopped here, not by a full disk.
+/// What a layer may unpack to, in bytes: a bomb is stopped here,
 const LARGEST: u64 = 64 << 30;
+/// or when so many hundredths of what the disk has left would be taken: not by a full disk.
+const SHARE: u64 = 90;
+/// How many files a layer may have, for the same reason.
+const FILES: u64 = 4 << 20;
 
 /// Reads on, and knows the digest of what was read.
 pub struct Hashing<R> {
     from: R,
     context: Context,
     count: u64,
+    most: u64,
 }
 
 impl<R: Read> Hashing<R> {
     /// Hashes what is read of `from`.
     pub fn new(from: R) -> Self {
+        Self::bounded(from, LARGEST)
+    }
+    /// The same, of which no more than so many bytes are read.
+    fn bounded(from: R, most: u64) -> Self {
         Hashing {
             from,
             context: Context::new(&SHA256),
             count: 0,
+            most,
         }
     }
     /// Reads what is left, and gives the digest of everything and its length.
@@ -44,8 +54,11 @@ impl<R: Read> Read for Hashing<R> {
         let count = self.from.read(buffer)?;
         self.context.update(&buffer[..count]);
         self.count += count as u64;
-        if self.count > LARGEST {
-            return Err(io::Error::other("it is larger than 64 GiB"));
+        if self.count > self.most {
+            return Err(io::Error::other(format!(
+                "it is larger than {} MiB, which is the most that there is room for",
+                self.most >> 20
+            )));
         }
         Ok(count)
     }
@@ -70,29 +83,23 @@ pub fn digest(bytes: &[u8]) -> String {
 /// # Errors
 /// What is wrong with it, or with the file system.
 pub fn layer<R: Read>(from: R, to: &LayerDirectory) -> io::Result<(String, String, u64)> {
+    let room = rustix::fs::statvfs(&to.path)?;
+    let room = room.f_bavail.saturating_mul(room.f_frsize) / 100 * SHARE;
+    bounded(from, to, room.min(LARGEST))
+}
+
+fn bounded<R: Read>(from: R, to: &LayerDirectory, most: u64) -> io::Result<(String, String, u64)> {
     let mut outer = io::BufReader::with_capacity(1 << 16, Hashing::new(from));
     let start = io::BufRead::fill_buf(&mut outer)?;
-    let (gzip, zstd) = (
-        start.starts_with(&[0x1f, 0x8b]),
-        start.starts_with(&[0x28, 0xb5, 0x2f, 0xfd]),
-    );
-    if zstd {
-        return Err(io::Error::other(
-            "layers compressed by zstd are not read yet; push the image with gzip",
-        ));
-    }
-    let (inner, size) = match gzip {
-        true => {
-            let mut inner = Hashing::new(flate2::read::MultiGzDecoder::new(&mut outer));
-            entries(&mut inner, to)?;
-            inner.finish()?
-        }
-        false => {
-            let mut inner = Hashing::new(&mut outer);
-            entries(&mut inner, to)?;
-            inner.finish()?
-        }
+    let (gzip, zstd) = (start.starts_with(&[0x1f, 0x8b]), super::zstd::begins(start));
+    let plain: Box<dyn Read + '_> = match (gzip, zstd) {
+        (true, _) => Box::new(flate2::read::MultiGzDecoder::new(&mut outer)),
+        (_, true) => Box::new(super::zstd::Frames::new(&mut outer)),
+        _ => Box::new(&mut outer),
     };
+    let mut inner = Hashing::bounded(plain, most);
+    entries(&mut inner, to)?;
+    let (inner, size) = inner.finish()?;
     io::copy(&mut outer, &mut io::sink())?;
     let (own, _) = outer.into_inner().finish()?;
     Ok((own, inner, size))
@@ -119,8 +126,11 @@ fn entries<R: Read>(from: R, to: &LayerDirectory) -> io::Result<()> {
     let top = root(&to.path)?;
     let mut archive = tar::Archive::new(from);
     let mut directories: Vec<(PathBuf, i64)> = Vec::new();
-    for entry in archive.entries()? {
+    for (count, entry) in archive.entries()?.enumerate() {
         let mut entry = entry?;
+        if count as u64 >= FILES {
+            return Err(io::Error::other(format!("it has more than {FILES} files")));
+        }
         let given = entry.path()?.into_owned();
         let Some(path) = plain(&given)? else {
             continue;
@@ -418,5 +428,38 @@ mod tests {
             (there("d/a"), there("d/b"), there("e/f"), there("e/g")),
             (false, true, false, true)
         );
+    }
+
+    #[test]
+    fn a_bomb_is_stopped_and_compression_is_not_trusted() {
+        use std::io::Write as _;
+        let directory = tempfile::tempdir().expect("a directory");
+        let to = LayerDirectory {
+            path: directory.path().to_owned(),
+            whiteouts: Whiteouts::Apply,
+        };
+        let zeros = "0".repeat(1 << 20);
+        let plain = archive(&[("zeros", tar::EntryType::Regular, &zeros)]);
+        let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        gzip.write_all(&plain).expect("compressed");
+        let gzip = gzip.finish().expect("compressed");
+        let level = ruzstd::encoding::CompressionLevel::Fastest;
+        let zstd = ruzstd::encoding::compress_to_vec(plain.as_slice(), level);
+        assert!(gzip.len() < 100_000 && zstd.len() < 100_000);
+        for packed in [&plain, &gzip, &zstd] {
+            let root = rustix::process::geteuid().is_root();
+            let error = bounded(packed.as_slice(), &to, 100_000).expect_err("too much");
+            assert!(
+                !root || error.to_string().contains("larger than"),
+                "{error}"
+            );
+            if root {
+                let (own, inner, size) = layer(packed.as_slice(), &to).expect("unpacked");
+                let all = (digest(packed), digest(&plain), plain.len() as u64);
+                assert_eq!((own, inner, size), all);
+            }
+            // What ends early is no layer.
+            assert!(layer(&packed[..packed.len() / 2], &to).is_err());
+        }
     }
 }

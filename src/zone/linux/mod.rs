@@ -23,8 +23,8 @@ use super::link::Link;
 use super::supervised::{self, Supervised, Zones, remove_record, write_whole};
 use super::supervisor::{Configuration, PID, ZONE, group_of};
 use super::{
-    Answer, Limits, ProcessId, ProcessSpec, Zone, ZoneError, ZoneName, ZoneSpec, ZoneState,
-    ZoneUsage,
+    Answer, Limits, Mount, ProcessId, ProcessSpec, Propagation, Zone, ZoneError, ZoneName, ZoneSpec,
+    ZoneState, ZoneUsage,
 };
 
 pub use groups::Groups;
@@ -353,6 +353,14 @@ impl Supervised for Linux {
     fn admit<'a>(&'a self, home: &'a Home, process: &'a ProcessSpec) -> Answer<'a, ProcessSpec> {
         async move {
             let zone = &home.configuration.spec.name;
+            let outwards = |mount: &Mount| mount.propagation == Propagation::Bidirectional;
+            if process.mounts.iter().any(outwards) {
+                return Err(ZoneError::Refused {
+                    operation: "start",
+                    what: format!("process {} of zone {zone}", process.id),
+                    reason: "mounts that reach the host (mountPropagation: Bidirectional) are not offered".into(),
+                });
+            }
             let (groups, name) = (self.0.groups.clone(), group_of(&process.id));
             let (own, limits) = (zone.clone(), process.limits.clone());
             blocking("start a process in", zone, move || {

@@ -4,7 +4,7 @@
 //! they are told can be read in a log and typed by hand.
 
 use std::io::Write as _;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::process::{Command, Stdio};
 
 use rustix::thread::LinkNameSpaceType;
@@ -13,6 +13,9 @@ use crate::zone::{HostPort, ZoneNetwork, ZoneSpec};
 
 /// What marks a bridge as ours.
 const ALIAS: &str = "reddwarf";
+
+/// Whose ports of the host can lead into zones, as rules spell them.
+const PROTOCOLS: [&str; 2] = ["tcp", "udp"];
 
 /// The pods' network of an agent.
 #[derive(Debug, Clone)]
@@ -103,30 +106,48 @@ impl Network {
             .map_err(|error| format!("cannot turn on forwarding of packets: {error}"))?;
         let cidr = &self.cidr;
         let table = format!("ip {bridge}");
+        // A port on the loopback leads into a pod by the bridge; what comes from there may not use such addresses.
+        let local = format!("/proc/sys/net/ipv4/conf/{bridge}/route_localnet");
+        std::fs::write(&local, "1").map_err(|error| format!("{local}: {error}"))?;
         // Elements (host ports of running pods) survive; chains are made anew.
-        tool(
-            "nft",
-            &["-f", "-"],
-            &format!(
-                "add table {table}
-add map {table} tcp_ports {{ type inet_service : ipv4_addr . inet_service; }}
-add map {table} udp_ports {{ type inet_service : ipv4_addr . inet_service; }}
-add chain {table} prerouting {{ type nat hook prerouting priority -100; }}
-add chain {table} output {{ type nat hook output priority -100; }}
-add chain {table} postrouting {{ type nat hook postrouting priority 100; }}
-flush chain {table} prerouting
-flush chain {table} output
-flush chain {table} postrouting
-add rule {table} prerouting fib daddr type local dnat ip to tcp dport map @tcp_ports
-add rule {table} prerouting fib daddr type local dnat ip to udp dport map @udp_ports
-add rule {table} output fib daddr type local dnat ip to tcp dport map @tcp_ports
-add rule {table} output fib daddr type local dnat ip to udp dport map @udp_ports
+        let mut rules = String::new();
+        for protocol in PROTOCOLS {
+            rules += &format!(
+                "add map {table} {protocol}_ports {{ type inet_service : ipv4_addr . inet_service; }}
+add map {table} {protocol}_addressed {{ type ipv4_addr . inet_service : ipv4_addr . inet_service; }}
+"
+            );
+        }
+        for (chain, kind) in [
+            ("guard", "filter hook prerouting priority -300"),
+            ("prerouting", "nat hook prerouting priority -100"),
+            ("output", "nat hook output priority -100"),
+            ("postrouting", "nat hook postrouting priority 100"),
+        ] {
+            rules += &format!(
+                "add chain {table} {chain} {{ type {kind}; }}\nflush chain {table} {chain}\n"
+            );
+        }
+        for (chain, protocol) in [
+            ("prerouting", "tcp"),
+            ("prerouting", "udp"),
+            ("output", "tcp"),
+            ("output", "udp"),
+        ] {
+            rules += &format!(
+                "add rule {table} {chain} fib daddr type local dnat ip to ip daddr . {protocol} dport map @{protocol}_addressed
+add rule {table} {chain} fib daddr type local dnat ip to {protocol} dport map @{protocol}_ports
+"
+            );
+        }
+        rules += &format!(
+            "add rule {table} guard iifname {bridge} ip daddr 127.0.0.0/8 drop
 add rule {table} postrouting ip saddr {cidr} ip daddr != {cidr} masquerade
 add rule {table} postrouting ip saddr {cidr} ip daddr {cidr} ct status dnat masquerade
+add rule {table} postrouting ip saddr 127.0.0.0/8 oifname {bridge} masquerade
 "
-            ),
-        )
-        .map(drop)
+        );
+        tool("nft", &["-f", "-"], &format!("add table {table}\n{rules}")).map(drop)
     }
 
     /// Removes bridge and rules.
@@ -209,21 +230,25 @@ add rule {table} postrouting ip saddr {cidr} ip daddr {cidr} ct status dnat masq
         Ok(())
     }
 
+    /// Adds or deletes (`verb`) what leads to a zone's ports.
     fn ports(&self, verb: &str, ports: &[HostPort], address: &str) -> Result<(), String> {
         for port in ports {
-            let map = port.protocol.to_lowercase();
-            if !matches!(map.as_str(), "tcp" | "udp") {
+            let protocol = port.protocol.to_lowercase();
+            if !PROTOCOLS.contains(&protocol.as_str()) {
                 return Err(format!(
                     "host ports of protocol {} are not offered",
                     port.protocol
                 ));
             }
+            let Some((map, key)) = key(port) else {
+                continue;
+            };
             let element = match verb {
-                "add" => format!("{} : {address} . {}", port.host, port.zone),
-                _ => format!("{}", port.host),
+                "add" => format!("{key} : {address} . {}", port.zone),
+                _ => key,
             };
             let line = format!(
-                "{verb} element ip {} {map}_ports {{ {element} }}\n",
+                "{verb} element ip {} {protocol}_{map} {{ {element} }}\n",
                 self.bridge
             );
             match tool("nft", &["-f", "-"], &line) {
@@ -233,5 +258,41 @@ add rule {table} postrouting ip saddr {cidr} ip daddr {cidr} ct status dnat masq
             }
         }
         Ok(())
+    }
+}
+
+/// Which map a port of the host is in, and under which key; nothing where the address is none that leads to a zone.
+fn key(port: &HostPort) -> Option<(&'static str, String)> {
+    match port.host_address {
+        None => Some(("ports", port.host.to_string())),
+        Some(address) if address.is_unspecified() => Some(("ports", port.host.to_string())),
+        Some(IpAddr::V4(address)) => Some(("addressed", format!("{address} . {}", port.host))),
+        // Zones have no addresses of version 6.
+        Some(IpAddr::V6(_)) => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ports_of_an_address_are_its_own() {
+        for (address, expected) in [
+            (None, Some(("ports", "80"))),
+            (Some("0.0.0.0"), Some(("ports", "80"))),
+            (Some("::"), Some(("ports", "80"))),
+            (Some("127.0.0.1"), Some(("addressed", "127.0.0.1 . 80"))),
+            (Some("::1"), None),
+        ] {
+            let port = HostPort {
+                protocol: "TCP".into(),
+                host_address: address.map(|text| text.parse().expect("an address")),
+                host: 80,
+                zone: 8080,
+            };
+            let expected = expected.map(|(map, key)| (map, key.to_owned()));
+            assert_eq!(key(&port), expected, "{address:?}");
+        }
     }
 }

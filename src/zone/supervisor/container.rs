@@ -17,7 +17,7 @@ use rustix::fs::{Mode, OFlags};
 use serde::{Deserialize, Serialize};
 
 use super::account::Account;
-use super::{Walls, namespaces, roots};
+use super::{Walls, namespaces, roots, seccomp};
 use crate::zone::ProcessSpec;
 
 /// What such a process is to do.
@@ -127,7 +127,12 @@ fn become_program(stage: &Stage, socket: &UnixStream) -> Result<Never, Failure> 
         ),
         rustix::process::chdir(directory),
     )?;
-    account.assume(&stage.spec.rights)?;
+    let rights = &stage.spec.rights;
+    if rights.seccomp && !rights.privileged && stage.walls == Walls::Namespaces {
+        // Before rights are given up: this is one of them.
+        at("filter system calls", seccomp::confine(rights))?;
+    }
+    account.assume(rights)?;
     if stage.spec.rights.no_new_privileges && stage.walls == Walls::Namespaces {
         at(
             "give up gaining rights",

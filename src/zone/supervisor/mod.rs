@@ -29,6 +29,8 @@ mod processes;
 #[cfg(target_os = "linux")]
 mod roots;
 #[cfg(target_os = "linux")]
+mod seccomp;
+#[cfg(target_os = "linux")]
 mod sessions;
 #[cfg(target_os = "linux")]
 mod streams;

@@ -70,16 +70,8 @@ pub(super) fn build(stage: &Stage) -> Result<(), Failure> {
             at(path.display(), rustix::mount::mount_bind(path, scratch))?;
         }
         Root::Overlay { lower, upper, work } => {
-            let list: Vec<String> = lower
-                .iter()
-                .map(|path| path.display().to_string())
-                .collect();
-            let data = format!(
-                "lowerdir={},upperdir={},workdir={}",
-                list.join(":"),
-                upper.display(),
-                work.display()
-            );
+            let lower = lower.iter().map(std::path::PathBuf::as_path);
+            let data = layers(lower, Some((upper, work)));
             let data = at("the root's layers", std::ffi::CString::new(data))?;
             at(
                 "mount the root",
@@ -211,8 +203,53 @@ fn system_mounts(stage: &Stage, root: &OwnedFd) -> Result<(), Failure> {
     Ok(())
 }
 
+/// Options of an overlay: its layers, uppermost first, and where it is written, if it can be.
+fn layers<'p>(
+    lower: impl IntoIterator<Item = &'p Path>,
+    writable: Option<(&Path, &Path)>,
+) -> String {
+    let list: Vec<String> = lower
+        .into_iter()
+        .map(|path| path.display().to_string())
+        .collect();
+    let list = format!("lowerdir={}", list.join(":"));
+    match writable {
+        None => list,
+        Some((upper, work)) => {
+            let (upper, work) = (upper.display(), work.display());
+            format!("{list},upperdir={upper},workdir={work}")
+        }
+    }
+}
+
+/// Shows directories of the host on top of one another in the root, or what is `inside` them; they are only read.
+fn stack(root: &OwnedFd, of: &Mount) -> Result<(), Failure> {
+    let told = |error: rustix::io::Errno| error.to_string();
+    let below = of.below.iter().map(std::path::PathBuf::as_path);
+    let list = layers(std::iter::once(of.source.as_path()).chain(below), None);
+    let target = ensure(root, &of.target, true).map_err(told)?;
+    let flags = MountFlags::RDONLY | MountFlags::NODEV | MountFlags::NOSUID;
+    at(
+        "its layers",
+        mount("overlay", &target, "overlay", flags, &list),
+    )?;
+    let Some(inside) = &of.inside else {
+        return Ok(());
+    };
+    let whole = open_in(root, &of.target).map_err(told)?;
+    let part = at(inside.display(), open_in(&whole, inside))?;
+    let (from, to) = (through(&part), through(&whole));
+    at(
+        inside.display(),
+        rustix::mount::mount_bind(from.as_str(), to.as_str()),
+    )
+}
+
 /// Shows a directory or file of the host in the root.
 fn bind(root: &OwnedFd, of: &Mount) -> Result<(), Failure> {
+    if !of.below.is_empty() {
+        return stack(root, of);
+    }
     let source = at(
         of.source.display(),
         rustix::fs::openat(
