@@ -301,8 +301,14 @@ impl Write<'_> {
         if ends {
             along.extend((rules.effects)(None, Some(&old), &self.cx())?);
         }
-        match self.commit(change, along).await {
-            Ok((rev, _)) => {
+        let marked = rev != entry.rev;
+        let done = match self.commit(change, along).await {
+            // Whoever saw the mark ended it first, as a node does: it is gone as it was to be.
+            Err(StoreError::Conflict { current: None, .. }) if marked => Ok(rev),
+            other => other.map(|(rev, _)| rev),
+        };
+        match done {
+            Ok(rev) => {
                 let mut shown = if ends && grace.is_none() { old } else { new };
                 shown
                     .object_mut()

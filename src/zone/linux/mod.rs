@@ -23,8 +23,8 @@ use super::link::Link;
 use super::supervised::{self, Supervised, Zones, remove_record, write_whole};
 use super::supervisor::{Configuration, PID, ZONE, group_of};
 use super::{
-    Answer, Limits, Mount, ProcessId, ProcessSpec, Propagation, Zone, ZoneError, ZoneName, ZoneSpec,
-    ZoneState, ZoneUsage,
+    Answer, Limits, Mount, ProcessId, ProcessSpec, Propagation, Zone, ZoneError, ZoneName,
+    ZoneSpec, ZoneState, ZoneUsage,
 };
 
 pub use groups::Groups;
