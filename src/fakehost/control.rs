@@ -14,8 +14,8 @@ use super::zfs;
 use super::zonecfg::Flavour;
 
 const HELP: &str = "fakehost --root DIR ctl ...
-  init [-f omnios|gate] [-i simulated|real] [-p POOL] [-m MOUNTPOINT] [-s SIZE] [-n NIC]... [-b BRAND]...
-                                    makes a host
+  init [-c] [-f omnios|gate] [-i simulated|real] [-p POOL] [-m MOUNTPOINT] [-s SIZE] [-n NIC]... [-b BRAND]...
+                                    makes a host; with -c its brand lx checks configurations
   links DIRECTORY                   makes a link of each tool's name there
   fault [-t TOOL] [-c PART] [-n NTH] [-w before|halfway[:POINT]|after] fail TEXT [CODE] | crash | stall | orphan
                                     what happens to the NTH such command from now; prints its number
@@ -37,14 +37,14 @@ const HELP: &str = "fakehost --root DIR ctl ...
 /// # Errors
 /// A wrong command line, or a directory that cannot be one.
 pub fn init(root: &Path, args: &[String]) -> Result<i32, String> {
-    let parsed = getopt(args, "f:i:p:m:s:n:b:", &[]).map_err(|bad| format!("{bad:?}\n{HELP}"))?;
-    let mut layout = Layout::default();
+    let parsed = getopt(args, "cf:i:p:m:s:n:b:", &[]).map_err(|bad| format!("{bad:?}\n{HELP}"))?;
+    let mut layout = Layout {
+        checks: parsed.has('c'),
+        ..Layout::recorded()
+    };
     match parsed.value('f') {
         None | Some("omnios") => {}
-        Some("gate") => {
-            layout.flavour = Flavour::Gate;
-            layout.brands.retain(|b| b != "lx");
-        }
+        Some("gate") => layout.flavour = Flavour::Gate,
         Some(other) => return Err(format!("no such distribution: {other}\n{HELP}")),
     }
     match parsed.value('i') {

@@ -33,6 +33,8 @@ pub struct Layout {
     pub nics: Vec<String>,
     /// Brands that are installed.
     pub brands: Vec<String>,
+    /// Whether a brand checks the configurations of its zones, as lx does on a real host.
+    pub checks: bool,
 }
 
 impl Default for Layout {
@@ -47,7 +49,20 @@ impl Default for Layout {
             brands: ["lx", "ipkg", "lipkg", "sparse", "bhyve"]
                 .map(str::to_owned)
                 .to_vec(),
+            checks: true,
         }
+    }
+}
+
+impl Layout {
+    /// The host whose zonecfg was recorded: it knew the brand `reddwarf` too, and no brand checked anything.
+    pub fn recorded() -> Self {
+        let mut layout = Layout {
+            checks: false,
+            ..Layout::default()
+        };
+        layout.brands.push("reddwarf".to_owned());
+        layout
     }
 }
 
@@ -107,18 +122,16 @@ impl Running {
 
 const BRAND: &str = "<?xml version=\"1.0\"?>
 <!DOCTYPE brand PUBLIC \"-//Sun Microsystems Inc//DTD Brands//EN\" \"file:///usr/share/lib/xml/dtd/brand.dtd.1\">
-<brand name=\"NAME\"/>
+<brand name=\"NAME\">CHECK</brand>
 ";
+
+/// The hook of the brand lx that looks at a configuration before it is kept.
+const CHECK: &str = "<verify_cfg>/usr/lib/brand/lx/lx_support verify</verify_cfg>";
 
 impl Machine {
     /// The host in `root`, with tools that run in this process.
     pub fn open(root: &Path) -> io::Result<Self> {
         Self::with(root, None)
-    }
-
-    /// The host in `root`, for a tool that is a process: what others do for it become processes of `program` too.
-    pub fn of_processes(root: &Path, program: PathBuf) -> io::Result<Self> {
-        Self::with(root, Some(program))
     }
 
     fn with(root: &Path, program: Option<PathBuf>) -> io::Result<Self> {
@@ -131,6 +144,20 @@ impl Machine {
         })))
     }
 
+    /// The host in `root`, for a tool that is a process: what others do for it become processes of `program` too. A
+    /// directory that holds no host becomes the one of the recordings.
+    pub fn of_processes(root: &Path, program: PathBuf) -> io::Result<Self> {
+        if !root.join("var/fakehost/host.json").exists() {
+            match Self::create(root, &Layout::recorded()) {
+                Ok(_) => {}
+                // Another tool was faster.
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Self::with(root, Some(program))
+    }
+
     /// Makes a host in `root`.
     ///
     /// # Errors
@@ -139,6 +166,7 @@ impl Machine {
         fs::create_dir_all(root.join("var/fakehost/data"))?;
         let machine = Self::open(root)?;
         let file = machine.state_file();
+        let lock = machine.lock()?;
         if file.exists() {
             return Err(io::Error::new(
                 io::ErrorKind::AlreadyExists,
@@ -150,7 +178,13 @@ impl Machine {
             fs::create_dir_all(brands.join(brand))?;
             fs::write(
                 brands.join(brand).join("config.xml"),
-                BRAND.replace("NAME", brand),
+                BRAND.replace("NAME", brand).replace(
+                    "CHECK",
+                    match brand.as_str() {
+                        "lx" if layout.checks => CHECK,
+                        _ => "",
+                    },
+                ),
             )?;
         }
         if layout.brands.iter().any(|b| b == "lx") {
@@ -169,6 +203,7 @@ impl Machine {
         ConfigStore::open(root)?;
         let host = machine.first(layout);
         machine.store(&host)?;
+        drop(lock);
         run::locked(&machine, super::zfs::import)?;
         Ok(machine)
     }

@@ -83,9 +83,12 @@ impl zonecfg::Host for Seen<'_> {
         has_brand(self.disk, brand)
     }
 
-    /// The checks of the brand `lx` (`lx_support verify`).
+    /// The checks of the brand `lx` (`lx_support verify`), if it is installed with them.
     fn verify_brand(&self, document: &Element) -> Result<(), String> {
-        if document.attr_or_empty("brand") != "lx" {
+        let checks = self.disk.real("/usr/lib/brand/lx/config.xml");
+        if document.attr_or_empty("brand") != "lx"
+            || !std::fs::read_to_string(checks).is_ok_and(|text| text.contains("<verify_cfg>/"))
+        {
             return Ok(());
         }
         if document.attr_or_empty("ip-type") != "exclusive" {

@@ -340,11 +340,7 @@ pub fn check(name: &str, value: &str, new: bool) -> Result<String, String> {
             })
         }
         Shape::Limit if value == "none" => Ok("0".to_owned()),
-        Shape::Limit => match number(value)? {
-            // As zprop_parse_value has it: no limit is `none`.
-            0 if name.ends_with("quota") => Err(format!("use 'none' to disable {name}")),
-            bytes => Ok(bytes.to_string()),
-        },
+        Shape::Limit => number(value).map(|bytes| bytes.to_string()),
         Shape::Number => {
             let size = number(value)?;
             if !size.is_power_of_two() || !(512..=1 << 20).contains(&size) {
@@ -502,7 +498,7 @@ mod tests {
         for (name, value, result) in [
             ("quota", "10G", Ok("10737418240")),
             ("quota", "none", Ok("0")),
-            ("refquota", "0", Err("use 'none' to disable refquota")),
+            ("refquota", "0", Ok("0")),
             ("reservation", "0", Ok("0")),
             ("atime", "yes", Err("'atime' must be one of 'on | off'")),
             ("mountpoint", "/a/", Ok("/a")),

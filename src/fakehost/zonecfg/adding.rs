@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::Flavour;
 use super::doc::{self, Z};
 use super::parser::{Command, Value};
-use super::resource::{Resource, element_name, from_element, matches_property, shape};
+use super::resource::{Resource, all, from_element, matches_property, shape};
 use super::session::{Scope, Session, Step};
 use crate::fakehost::xml::Element;
 
@@ -14,7 +14,7 @@ impl Session<'_> {
 
     pub(super) fn add(&mut self, command: &Command) -> Step {
         if !command.args.is_empty() {
-            let _ = self.flags(command, "", "");
+            let _ = self.flags(command, "");
             return Ok(());
         }
         if self.read_only() {
@@ -179,7 +179,7 @@ impl Session<'_> {
         let limit = seen["limit"];
         if seen["priv"] != "privileged"
             || !matches!(seen["action"], "none" | "deny")
-            || limit.parse::<u64>().is_err()
+            || doc::parse_limit(limit).is_none()
         {
             return self.error("Invalid rctl value specification");
         }
@@ -230,13 +230,19 @@ impl Session<'_> {
             self.fail("The select command only makes sense in the global scope.");
             return Ok(());
         }
-        if let Err(e) = self.initialize(true) {
-            return e.step();
-        }
         let Some(kind) = command.target else {
             self.long_usage("select");
             return Ok(());
         };
+        if let Err(e) = self.initialize(true) {
+            // The original is in the resource's scope by now.
+            self.scope = Some(Scope {
+                kind,
+                old: Some(Resource::default()),
+                new: Resource::default(),
+            });
+            return e.step();
+        }
         match self.find(kind, &command.pairs) {
             Ok(found) => {
                 self.scope = Some(Scope {
@@ -256,7 +262,11 @@ impl Session<'_> {
         kind: &'static str,
         pairs: &[(&'static str, Value)],
     ) -> Result<Resource, Z> {
-        let wanted = self.filled_in(kind, pairs)?;
+        // Of these there is one, whatever is said about it.
+        let wanted = match kind {
+            "capped-cpu" | "capped-memory" | "dedicated-cpu" => Resource::default(),
+            _ => self.filled_in(kind, pairs)?,
+        };
         let document = self.document.as_ref().ok_or(Z::NoZone)?;
         let alias = |name: &str| doc::aliased(document, name);
         match kind {
@@ -273,15 +283,13 @@ impl Session<'_> {
                 return Ok(mcap.map_or_else(Resource::default, |m| from_element(kind, m)));
             }
             "dedicated-cpu" | "security-flags" => {
-                let element = document
-                    .named(element_name(kind))
-                    .next()
-                    .ok_or(Z::NoEntry)?;
-                return Ok(from_element(kind, element));
+                return all(kind, document).into_iter().next().ok_or(Z::NoEntry);
             }
             _ => {}
         }
-        if wanted.fields.values().all(String::is_empty) {
+        // A VLAN identifies nothing.
+        let mut given = wanted.fields.iter().filter(|(p, _)| **p != "vlan-id");
+        if given.all(|(_, value)| value.is_empty()) {
             return Err(match kind {
                 "net" => Z::InsufficientSpec,
                 "rctl" => Z::Inval,
@@ -289,14 +297,11 @@ impl Session<'_> {
             });
         }
         let exclusive = doc::is_exclusive(document);
-        let mut found = document
-            .named(element_name(kind))
-            .map(|e| from_element(kind, e))
-            .filter(|r| {
-                wanted.fields.iter().all(|(property, value)| {
-                    value.is_empty() || matches_property(kind, property, value, r, exclusive)
-                })
-            });
+        let mut found = all(kind, document).into_iter().filter(|r| {
+            wanted.fields.iter().all(|(property, value)| {
+                value.is_empty() || matches_property(kind, property, value, r, exclusive)
+            })
+        });
         let first = found.next().ok_or(Z::NoResourceId)?;
         if found.next().is_some() {
             return Err(Z::InsufficientSpec);
@@ -316,9 +321,7 @@ impl Session<'_> {
                 self.fail("A simple value was expected here.");
                 return Err(Z::InsufficientSpec);
             };
-            if !shape(kind).fields.iter().any(|(p, _, _)| p == property)
-                || matches!(kind, "dedicated-cpu" | "capped-memory")
-            {
+            if !shape(kind).fields.iter().any(|(p, _, _)| p == property) {
                 self.complain(property, Z::NoPropertyType);
                 return Err(Z::InsufficientSpec);
             }

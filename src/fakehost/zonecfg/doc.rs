@@ -186,10 +186,16 @@ pub fn aliased(doc: &Element, name: &str) -> Result<u64, Z> {
     if value.attr("priv") != Some("privileged") || value.attr("action") != Some(alias.action) {
         return Err(Z::AliasDisallow);
     }
-    value
-        .attr_or_empty("limit")
-        .parse()
-        .map_err(|_| Z::AliasDisallow)
+    // As strtoull(3C) with base 10: up to the first character that is no digit.
+    let limit = value.attr_or_empty("limit").trim_start();
+    let limit = limit.strip_prefix('+').unwrap_or(limit);
+    let end = limit
+        .find(|c: char| !c.is_ascii_digit())
+        .unwrap_or(limit.len());
+    Ok(match &limit[..end] {
+        "" => 0,
+        digits => digits.parse().unwrap_or(u64::MAX),
+    })
 }
 
 /// Sets the limit behind an alias; the resource control moves to the end of the document.
@@ -226,6 +232,33 @@ pub fn parse_uint(text: &str) -> Option<u64> {
         return None;
     }
     digits.parse().ok()
+}
+
+/// The limit of a resource control as strtoull(3C) with base 0 reads it: decimal, `0x` hexadecimal, `0` octal.
+pub fn parse_limit(text: &str) -> Option<u64> {
+    let body = text.trim_start();
+    if text.starts_with('-') || body.is_empty() {
+        return (!text.starts_with('-') && text.is_empty()).then_some(0);
+    }
+    let (negative, body) = match body.strip_prefix('-') {
+        Some(body) => (true, body),
+        None => (false, body.strip_prefix('+').unwrap_or(body)),
+    };
+    let lower = body.to_ascii_lowercase();
+    let number = match (lower.strip_prefix("0x"), lower.strip_prefix('0')) {
+        (Some(hex), _) => u64::from_str_radix(hex, 16),
+        (None, Some("")) => Ok(0),
+        (None, Some(octal)) => u64::from_str_radix(octal, 8),
+        (None, None) => lower.parse(),
+    };
+    let number = number
+        .ok()
+        .filter(|_| !lower.contains('+') && !lower.contains('-'))?;
+    Some(if negative {
+        number.wrapping_neg()
+    } else {
+        number
+    })
 }
 
 /// A size as `zonecfg_str_to_bytes` reads it: a number that is not negative, then nothing or one
@@ -368,26 +401,36 @@ pub fn template(name: &str, zone: &str, flavour: Flavour) -> Option<Element> {
     Some(doc)
 }
 
-/// Reads a list of security flags; `Err` when a name is unknown, otherwise the set and whether
-/// it is an assignment (not a change by `+` or `-`).
-pub fn parse_secflags(text: &str) -> Result<(u8, bool), ()> {
-    let (mut set, mut absolute) = (0u8, true);
+/// Reads a list of security flags (`secflags_parse`): the set that is assigned, or nothing if the list only changes
+/// the current one.
+///
+/// # Errors
+/// A name is unknown.
+pub fn parse_secflags(text: &str) -> Result<Option<u8>, ()> {
+    let (mut add, mut remove, mut current) = (0u8, 0u8, false);
     for item in text.split(',') {
-        let (name, relative) = match item.strip_prefix(['+', '-', '!']) {
-            Some(rest) => (rest, item.starts_with(['+', '-'])),
-            None => (item, false),
-        };
-        absolute &= !relative;
-        set |= match name {
-            "aslr" => 1,
-            "forbidnullmap" => 2,
-            "noexecstack" => 4,
-            "all" => 7,
-            "none" | "current" => 0,
-            _ => return Err(()),
-        };
+        let word = item.to_ascii_lowercase();
+        match word.as_str() {
+            "all" => add = 7,
+            "none" => remove = 7,
+            "current" => current = true,
+            _ => {
+                let less = word.starts_with(['-', '!']);
+                let bit = match word.strip_prefix(['+', '-', '!']).unwrap_or(&word) {
+                    "aslr" => 1,
+                    "forbidnullmap" => 2,
+                    "noexecstack" => 4,
+                    _ => return Err(()),
+                };
+                if less {
+                    remove |= bit;
+                } else {
+                    add |= bit;
+                }
+            }
+        }
     }
-    Ok((set, absolute))
+    Ok((!current).then_some(add & !remove))
 }
 
 #[cfg(test)]

@@ -3,14 +3,15 @@
 use super::Flavour;
 use super::doc::{self, Z};
 use super::parser::Command;
-use super::resource::{Resource, element_name, from_element, matches_property, to_element};
+use super::resource::{Resource, TMP_POOL, all, matches_property, to_element};
 use super::session::{Scope, Session, Step};
+use crate::fakehost::xml::Element;
 
 impl Session<'_> {
     // ---- end ------------------------------------------------------------------------------
 
     pub(super) fn end(&mut self, command: &Command) -> Step {
-        if self.flags(command, "", "").is_none() {
+        if self.flags(command, "").is_none() {
             return Ok(());
         }
         let Some(scope) = self.scope.take() else {
@@ -68,16 +69,24 @@ impl Session<'_> {
             "attr" => self.finished_attr(new)?,
             "dataset" => self.present(new, &[("name", "name")])?,
             "admin" => {
-                self.present(new, &[("user", "user"), ("auths", "auths")])?;
-                if !matches!(new.get("user"), "root" | "adm" | "admin" | "nobody") {
-                    self.fail(&format!("user {} is not a valid username", new.get("user")));
-                    return Err(None);
+                let mut good = self.present(new, &[("user", "user")]);
+                let user = new.get("user");
+                if good.is_ok() && !matches!(user, "root" | "adm" | "admin" | "nobody") {
+                    self.fail(&format!("user {user} is not a valid username"));
+                    good = Err(None);
                 }
-                let known = |a: &str| matches!(a, "login" | "manage" | "clonefrom");
-                if let Some(bad) = new.get("auths").split(',').find(|a| !known(a)) {
-                    self.fail(&format!("'{bad}' is not a valid authorization"));
-                    return Err(None);
+                self.present(new, &[("auths", "auths")])?;
+                let known = |a: &&str| matches!(*a, "login" | "manage" | "clonefrom");
+                for bad in new.get("auths").split(',').filter(|a| !known(a)) {
+                    // The library's own message, without a line number.
+                    let zone = &self.zone;
+                    self.err.push_str(&format!(
+                        "zone '{zone}': '{bad}' is not a valid authorization\n"
+                    ));
+                    self.saw_error = true;
+                    good = Err(None);
                 }
+                good?;
             }
             kind => {
                 self.complain(kind, Z::NoResourceType);
@@ -91,6 +100,11 @@ impl Session<'_> {
         let element = to_element(scope.kind, new);
         if let Some(document) = &mut self.document {
             document.children.push(element);
+            let importance = new.get("importance");
+            if !importance.is_empty() {
+                let pool = Element::new(TMP_POOL).with("importance", importance);
+                document.children.push(pool);
+            }
         }
         Ok(())
     }
@@ -159,7 +173,13 @@ impl Session<'_> {
         let valid = match kind {
             "boolean" => matches!(value, "true" | "false"),
             "int" => value.is_empty() || signed.parse::<i64>().is_ok(),
-            "uint" => value.is_empty() || (signed.parse::<u64>().is_ok() || signed == "-0"),
+            // As strtoull(3C), which takes a sign.
+            "uint" => {
+                let number = signed.strip_prefix(['-', '+']).unwrap_or(signed);
+                value.is_empty()
+                    || (number.starts_with(|c: char| c.is_ascii_digit())
+                        && number.parse::<u64>().is_ok())
+            }
             "string" => value.len() < 256,
             _ => {
                 self.fail(&format!("invalid attr type '{kind}'"));
@@ -225,9 +245,9 @@ impl Session<'_> {
             _ => return Ok(()),
         };
         let value = new.get(key).to_string();
-        let taken = document
-            .named(element_name(kind))
-            .filter(|e| from_element(kind, e).get(key) == value)
+        let taken = all(kind, document)
+            .iter()
+            .filter(|r| r.get(key) == value)
             .count();
         if taken == 1 {
             let article = if kind == "attr" { "An" } else { "A" };
@@ -248,9 +268,8 @@ impl Session<'_> {
         if !new.get("address").is_empty() && !new.get("allowed-address").is_empty() {
             return Ok(());
         }
-        let taken = document
-            .named("network")
-            .map(|e| from_element("net", e))
+        let taken = all("net", document)
+            .iter()
             .filter(|r| {
                 keys.iter().all(|k| {
                     new.get(k).is_empty() || matches_property("net", k, new.get(k), r, exclusive)

@@ -11,24 +11,22 @@ impl Session<'_> {
     // ---- commands of the global scope -------------------------------------------------------
 
     pub(super) fn create(&mut self, command: &Command) -> Step {
-        let Some(flags) = self.flags(command, "bF", "at") else {
+        let Some(flags) = self.flags(command, "a:bFt:") else {
             return Ok(());
         };
         let mut template = "SUNWdefault".to_string();
-        for letter in &flags.set {
-            if *letter == 'b' {
-                template = "SUNWblank".to_string();
-            }
-        }
-        let mut attach = None;
-        for (letter, value) in &flags.values {
+        let mut attach = false;
+        for (letter, value) in &flags.0 {
             match letter {
-                't' if self.flavour == Flavour::Gate => template = value.clone(),
-                't' if value.starts_with(|c: char| c.is_ascii_uppercase()) => {
+                'b' => template = "SUNWblank".to_string(),
+                't' if self.flavour == Flavour::Gate
+                    || value.starts_with(|c: char| c.is_ascii_uppercase()) =>
+                {
                     template = value.clone();
                 }
                 't' => template = format!("OMNI{value}"),
-                _ => attach = Some(value.clone()),
+                'a' => attach = true,
+                _ => {}
             }
         }
         if self.read_only() {
@@ -40,7 +38,7 @@ impl Session<'_> {
                 self.error(&text);
                 return Ok(());
             }
-            if !flags.set.contains(&'F') {
+            if !flags.has('F') {
                 self.saw_error = true;
                 self.error(
                     "Zone exists, input not from terminal and -F not specified:\ncreate command ignored, exiting.",
@@ -49,7 +47,7 @@ impl Session<'_> {
             }
             let _ = writeln!(self.out, "Zone {} already exists; overwriting.", self.zone);
         }
-        if attach.is_some() {
+        if attach {
             self.err.push_str("invalid path to detached zone\n");
             return Ok(());
         }
@@ -71,13 +69,13 @@ impl Session<'_> {
     }
 
     pub(super) fn delete(&mut self, command: &Command) -> Step {
-        let Some(flags) = self.flags(command, "F", "") else {
+        let Some(flags) = self.flags(command, "F") else {
             return Ok(());
         };
         if self.read_only() {
             return Ok(());
         }
-        if !flags.set.contains(&'F') {
+        if !flags.has('F') {
             if let Err(e) = self.initialize(true) {
                 return e.step();
             }
@@ -113,10 +111,10 @@ impl Session<'_> {
     }
 
     pub(super) fn exit(&mut self, command: &Command) -> Step {
-        let Some(flags) = self.flags(command, "F", "") else {
+        let Some(flags) = self.flags(command, "F") else {
             return Ok(());
         };
-        self.forced_exit |= flags.set.contains(&'F');
+        self.forced_exit |= flags.has('F');
         if self.scope.is_none() || self.forced_exit {
             self.leaving = true;
             return Ok(());
@@ -129,7 +127,7 @@ impl Session<'_> {
     }
 
     pub(super) fn commit(&mut self, command: &Command) -> Step {
-        if self.flags(command, "", "").is_none() || self.read_only() {
+        if self.flags(command, "").is_none() || self.read_only() {
             return Ok(());
         }
         self.verify(true)
@@ -137,18 +135,14 @@ impl Session<'_> {
 
     pub(super) fn verify_command(&mut self, command: &Command) -> Step {
         let save = command.args.first().is_some_and(|a| a == "save");
-        if command.args.first().is_some_and(|a| a.starts_with('-')) {
-            let _ = self.flags(command, "", "");
-            return Ok(());
-        }
-        if self.read_only() {
+        if self.flags(command, "").is_none() || self.read_only() {
             return Ok(());
         }
         self.verify(save)
     }
 
     pub(super) fn revert(&mut self, command: &Command) -> Step {
-        let Some(flags) = self.flags(command, "F", "") else {
+        let Some(flags) = self.flags(command, "F") else {
             return Ok(());
         };
         if self.read_only() {
@@ -162,7 +156,7 @@ impl Session<'_> {
             self.fail("No changes to revert.");
             return Ok(());
         }
-        if !flags.set.contains(&'F') {
+        if !flags.has('F') {
             self.saw_error = true;
             self.error(
                 "Input not from terminal and -F not specified:\nrevert command ignored, exiting.",
@@ -185,6 +179,7 @@ impl Session<'_> {
         if self.read_only() {
             return Ok(());
         }
+        self.quiet_options = true;
         let mut forced = false;
         if let Some(arg) = command.args.first() {
             if arg != "-F" {
@@ -297,8 +292,8 @@ impl Session<'_> {
                 }
             }
             "exclusive" => {
-                let brand = self.attr("brand");
-                if !self.host.has_brand(&brand) {
+                let brand = self.document.as_ref().map(|d| self.brand(d));
+                if !self.host.has_brand(&brand.unwrap_or_default()) {
                     let text = format!("{}: unknown brand.\n", self.zone);
                     return self.fail(&text);
                 }

@@ -3,7 +3,7 @@
 use super::Flavour;
 use super::doc::{self, Z};
 use super::parser::{Command, Value};
-use super::resource::{Resource, element_name, from_element, shape};
+use super::resource::{Resource, TMP_POOL, element_name, from_element, shape};
 use super::session::{Session, Step};
 
 impl Session<'_> {
@@ -39,7 +39,7 @@ impl Session<'_> {
     }
 
     pub(super) fn cancel(&mut self, command: &Command) -> Step {
-        if self.flags(command, "", "").is_none() {
+        if self.flags(command, "").is_none() {
             return Ok(());
         }
         if self.scope.is_none() {
@@ -71,14 +71,18 @@ impl Session<'_> {
             ));
             return Ok(());
         }
-        let Some(flags) = self.flags(command, "F", "") else {
+        let Some(flags) = self.flags(command, "F") else {
             return Ok(());
         };
         if let Err(e) = self.initialize(true) {
             return e.step();
         }
-        match self.removed(kind, &command.pairs, flags.set.contains(&'F')) {
+        match self.removed(kind, &command.pairs, flags.has('F')) {
             Ok(()) => self.changed = true,
+            // The original says so and goes on.
+            Err(Some(e)) if kind == "security-flags" => {
+                self.error(&format!("remove {kind}: {}", e.text()));
+            }
             Err(Some(e)) => self.fail(&format!("remove {kind}: {}", e.text())),
             Err(None) => {}
         }
@@ -91,7 +95,12 @@ impl Session<'_> {
         pairs: &[(&'static str, Value)],
         force: bool,
     ) -> Result<(), Option<Z>> {
-        if !pairs.is_empty() && !matches!(kind, "capped-cpu" | "capped-memory" | "dedicated-cpu") {
+        if !pairs.is_empty()
+            && !matches!(
+                kind,
+                "capped-cpu" | "capped-memory" | "dedicated-cpu" | "security-flags"
+            )
+        {
             let found = self.find(kind, pairs).map_err(Some)?;
             return self.delete_resource(kind, &found).map_err(Some);
         }
@@ -122,19 +131,20 @@ impl Session<'_> {
                 let element = element_name(kind);
                 let count = document.named(element).count();
                 if count == 0 {
-                    return Err(Some(
-                        if matches!(kind, "dedicated-cpu" | "security-flags") {
-                            Z::NoResourceType
-                        } else {
-                            Z::NoEntry
-                        },
-                    ));
+                    return Err(Some(if kind == "security-flags" {
+                        Z::NoResourceType
+                    } else {
+                        Z::NoEntry
+                    }));
                 }
                 if count > 1 && !force {
                     self.fail("There are multiple instances of this resource.  Either qualify the resource to\nremove a single instance or use the -F option to remove all instances.");
                     return Err(None);
                 }
                 document.children.retain(|c| c.name != element);
+                if kind == "dedicated-cpu" {
+                    document.children.retain(|c| c.name != TMP_POOL);
+                }
             }
         }
         Ok(())
@@ -167,6 +177,9 @@ impl Session<'_> {
             })
             .ok_or(Z::NoResourceId)?;
         document.children.remove(at);
+        if kind == "dedicated-cpu" {
+            document.children.retain(|c| c.name != TMP_POOL);
+        }
         Ok(())
     }
 
@@ -199,6 +212,12 @@ impl Session<'_> {
                     _ => None,
                 })
                 .collect(),
+            ("property", Value::Complex(pieces))
+                if pieces.iter().any(|(n, _)| !matches!(*n, "name" | "value")) =>
+            {
+                self.complain(property, Z::NoPropertyType);
+                return self.long_usage("remove");
+            }
             (_, Value::Complex(pieces)) => vec![pieces.clone()],
             _ => return self.fail("A complex value was expected here."),
         };

@@ -67,11 +67,7 @@ pub(super) fn shape(kind: &str) -> Shape {
         "dataset" => ("dataset", &[("name", "name", true)]),
         "dedicated-cpu" => (
             "pset",
-            &[
-                ("min", "ncpu_min", true),
-                ("max", "ncpu_max", true),
-                ("importance", "importance", false),
-            ],
+            &[("min", "ncpu_min", true), ("max", "ncpu_max", true)],
         ),
         "admin" => ("admin", &[("user", "user", true), ("auths", "auths", true)]),
         "security-flags" => (
@@ -105,6 +101,23 @@ pub(super) fn to_element(kind: &str, resource: &Resource) -> Element {
     element.children = resource.list.clone();
     element
 }
+
+/// The resources of a kind, in order.
+pub(super) fn all(kind: &str, document: &Element) -> Vec<Resource> {
+    let mut all: Vec<Resource> = document
+        .named(element_name(kind))
+        .map(|element| from_element(kind, element))
+        .collect();
+    let pool = document.named(TMP_POOL).last();
+    if let ("dedicated-cpu", Some(pool), Some(first)) = (kind, pool, all.first_mut()) {
+        let importance = pool.attr_or_empty("importance").to_owned();
+        first.fields.insert("importance", importance);
+    }
+    all
+}
+
+/// The element beside `pset` that holds the importance of dedicated processors.
+pub(super) const TMP_POOL: &str = "tmp_pool";
 
 pub(super) fn from_element(kind: &str, element: &Element) -> Resource {
     let mut resource = Resource {

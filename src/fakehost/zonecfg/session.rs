@@ -56,6 +56,8 @@ pub(super) struct Session<'a> {
     pub leaving: bool,
     pub forced_exit: bool,
     pub scope: Option<Scope>,
+    /// Once a property was set, wrong options are no longer named.
+    pub quiet_options: bool,
     line: u32,
     last_line: u32,
     pub out: String,
@@ -93,6 +95,14 @@ const SYNOPSES: &[(&str, &str)] = &[
     ("verify", "verify"),
 ];
 
+/// The usage of a command.
+fn synopsis(command: &str) -> &'static str {
+    SYNOPSES
+        .iter()
+        .find(|(name, _)| *name == command)
+        .map_or("", |(_, text)| text)
+}
+
 impl<'a> Session<'a> {
     pub fn new(host: &'a dyn Host, store: &'a ConfigStore, flavour: Flavour) -> Self {
         Self {
@@ -112,6 +122,7 @@ impl<'a> Session<'a> {
             leaving: false,
             forced_exit: false,
             scope: None,
+            quiet_options: false,
             line: 1,
             last_line: 0,
             out: String::new(),
@@ -371,11 +382,7 @@ impl<'a> Session<'a> {
 
     /// The usage of one command: bad semantics.
     pub fn long_usage(&mut self, command: &str) {
-        let text = SYNOPSES
-            .iter()
-            .find(|(n, _)| *n == command)
-            .map_or("", |(_, t)| t);
-        let _ = writeln!(self.err, "usage:\n{text}");
+        let _ = writeln!(self.err, "usage:\n{}", synopsis(command));
         self.saw_error = true;
     }
 
@@ -405,53 +412,60 @@ impl<'a> Session<'a> {
         );
     }
 
-    /// The option letters of a command; `Err(())` after a usage message. Words after the options
-    /// are a usage error too.
-    pub fn flags(&mut self, command: &Command, known: &str, with_value: &str) -> Option<Flags> {
+    /// The option letters of a command, as getopt(3C) reads them from its first word on; `None` after what is wrong has
+    /// been said. A `:` after a letter says that it takes a value.
+    pub fn flags(&mut self, command: &Command, known: &str) -> Option<Flags> {
+        // These two tell their usage for what they do not know; the others show their help and are content.
+        let strict = matches!(command.name, "create" | "export");
         let mut flags = Flags::default();
-        let mut i = 0;
-        while let Some(arg) = command.args.get(i) {
-            if !arg.starts_with('-') || arg.len() < 2 {
+        let mut wrong = false;
+        let mut rest = command.args.iter().map(String::as_str).peekable();
+        while let Some(arg) = rest.next_if(|a| a.starts_with('-') && a.len() > 1) {
+            if arg == "--" {
                 break;
             }
-            i += 1;
-            let letters = arg[1..].char_indices();
-            for (at, letter) in letters {
-                if with_value.contains(letter) {
-                    let tail = &arg[1 + at + letter.len_utf8()..];
-                    let value = if tail.is_empty() {
-                        i += 1;
-                        command.args.get(i - 1).cloned()
-                    } else {
-                        Some(tail.to_string())
-                    };
-                    match value {
-                        Some(v) => flags.values.push((letter, v)),
-                        None => {
-                            let _ = writeln!(
-                                self.err,
-                                "{}: option requires an argument -- {letter}",
-                                command.args[0]
-                            );
-                            self.short_usage(command.name);
-                            return None;
-                        }
+            for (at, letter) in arg.char_indices().skip(1) {
+                let place = known.find(letter).filter(|_| letter != ':');
+                let takes = place.is_some_and(|p| known[p + letter.len_utf8()..].starts_with(':'));
+                let tail = &arg[at + letter.len_utf8()..];
+                let value = match (takes, tail) {
+                    (true, "") => rest.next(),
+                    (true, tail) => Some(tail),
+                    (false, _) => None,
+                };
+                let why = match (place, takes, value) {
+                    (Some(_), false, _) => {
+                        flags.0.push((letter, String::new()));
+                        continue;
                     }
+                    (Some(_), true, Some(value)) => {
+                        flags.0.push((letter, value.to_owned()));
+                        break;
+                    }
+                    (Some(_), true, None) => "option requires an argument",
+                    (None, ..) => "illegal option",
+                };
+                wrong = true;
+                if letter != '?' && !self.quiet_options {
+                    let _ = writeln!(self.err, "{}: {why} -- {letter}", command.args[0]);
+                }
+                if strict && letter != '?' {
+                    self.short_usage(command.name);
+                } else {
+                    self.out.push_str("usage:\n");
+                    self.out.push_str(synopsis(command.name));
+                    self.out.push('\n');
+                }
+                if takes {
                     break;
                 }
-                if letter == '?' {
-                    self.synopses_to_stdout();
-                    return None;
-                }
-                if !known.contains(letter) {
-                    let _ = writeln!(self.err, "{}: illegal option -- {letter}", command.args[0]);
-                    self.short_usage(command.name);
-                    return None;
-                }
-                flags.set.push(letter);
             }
         }
-        if i < command.args.len() {
+        if wrong {
+            return None;
+        }
+        // These two do not look at further words.
+        if rest.next().is_some() && !matches!(command.name, "verify" | "remove") {
             self.short_usage(command.name);
             return None;
         }
@@ -477,7 +491,7 @@ impl<'a> Session<'a> {
         }
         let error = match self.store.load(&self.zone) {
             Ok(Some(document)) => {
-                let brand = document.attr_or_empty("brand").to_string();
+                let brand = self.brand(&document);
                 if !self.host.has_brand(&brand) {
                     let text = format!(
                         "Zone {} uses non-existent brand \"{brand}\".  Unable to continue",
@@ -546,6 +560,15 @@ impl<'a> Session<'a> {
         Ok(())
     }
 
+    /// The brand of a document; one without a brand has that of the default template.
+    pub fn brand(&self, document: &Element) -> String {
+        match document.attr_or_empty("brand") {
+            "" => doc::template("SUNWdefault", "", self.flavour)
+                .map_or(String::new(), |t| t.attr_or_empty("brand").to_owned()),
+            brand => brand.to_owned(),
+        }
+    }
+
     /// An attribute of the zone, or nothing.
     pub fn attr(&self, name: &str) -> String {
         self.document
@@ -561,11 +584,15 @@ impl<'a> Session<'a> {
     }
 }
 
-/// The options of a command.
+/// The options of a command in order, each with its value.
 #[derive(Debug, Default)]
-pub(super) struct Flags {
-    pub set: Vec<char>,
-    pub values: Vec<(char, String)>,
+pub(super) struct Flags(pub Vec<(char, String)>);
+
+impl Flags {
+    /// Whether an option is there.
+    pub fn has(&self, letter: char) -> bool {
+        self.0.iter().any(|(l, _)| *l == letter)
+    }
 }
 
 /// Why a document is not at hand.

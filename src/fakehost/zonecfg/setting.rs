@@ -32,6 +32,9 @@ impl Session<'_> {
             return Ok(());
         };
         match (kind, property) {
+            ("device", "property") if self.flavour == Flavour::Omnios => {
+                self.fail("A complex value was expected here.");
+            }
             ("capped-cpu", "ncpus") => self.set_cpu_cap(&value),
             ("capped-memory", "physical" | "swap" | "locked") => self.set_memory(property, &value),
             ("dedicated-cpu", "ncpus") => self.set_cpu_range(&value),
@@ -114,7 +117,8 @@ impl Session<'_> {
             doc::set_aliased(
                 document,
                 "cpu-cap",
-                u64::from((number * 100.0 + 0.5) as u32),
+                // Of a number that is too big the low bits stay, as in C.
+                u64::from((number * 100.0 + 0.5) as i64 as u32),
             );
             self.changed = true;
         }
@@ -218,10 +222,21 @@ impl Session<'_> {
             self.fail(&format!(
                 "{part}: bogus host name or network address syntax"
             ));
+            self.err.push_str(ADDRESS_SYNTAX);
         }
         good
     }
 }
+
+const ADDRESS_SYNTAX: &str = "
+<net-addr> :=\t<IPv4-address>[/<IPv4-prefix-length>] |
+\t\t<IPv6-address>/<IPv6-prefix-length> |
+\t\t<hostname>[/<IPv4-prefix-length>]
+See inet(3SOCKET) for IPv4 and IPv6 address syntax.
+<IPv4-prefix-length> := [0-32]
+<IPv6-prefix-length> := [0-128]
+<hostname> := [A-Za-z0-9][A-Za-z0-9-.]*
+";
 
 fn valid_fs_type(name: &str) -> bool {
     !name.is_empty() && name.len() < 256 && !name.contains('/') && name != "." && name != ".."

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use super::doc;
 use super::parser::{Command, Value};
-use super::resource::{Resource, element_name, from_element};
+use super::resource::{Resource, all, element_name};
 use super::session::{Session, Step};
 use super::{Flavour, Z_GLOBAL};
 use crate::fakehost::xml::Element;
@@ -89,8 +89,7 @@ impl Session<'_> {
             return;
         }
         let mut shown = false;
-        for element in document.named(element_name(kind)) {
-            let resource = from_element(kind, element);
+        for resource in all(kind, document) {
             if !pairs.is_empty() {
                 let Ok(wanted) = self.filled_in(kind, pairs) else {
                     continue;
@@ -222,7 +221,7 @@ impl Session<'_> {
     }
 
     pub(super) fn export(&mut self, command: &Command) -> Step {
-        let Some(flags) = self.flags(command, "", "f") else {
+        let Some(flags) = self.flags(command, "f:") else {
             return Ok(());
         };
         if let Err(e) = self.initialize(true) {
@@ -232,7 +231,7 @@ impl Session<'_> {
             return Ok(());
         };
         let text = export_text(document, self.flavour);
-        match flags.values.last() {
+        match flags.0.last() {
             None => self.out.push_str(&text),
             Some((_, path)) => {
                 if let Err(e) = std::fs::write(path, text) {
@@ -327,8 +326,7 @@ fn export_text(document: &Element, flavour: Flavour) -> String {
         if *kind == "capped-memory" && flavour == Flavour::Omnios {
             continue;
         }
-        for element in document.named(element_name(kind)) {
-            let resource = from_element(kind, element);
+        for resource in all(kind, document) {
             let _ = writeln!(out, "add {kind}");
             match *kind {
                 "capped-memory" => {

@@ -38,8 +38,10 @@ fn run_file(zone: &str, file: &[u8], flavour: Flavour) -> (Reply, Option<Element
 /// the first lines of the messages.
 #[test]
 fn every_recorded_case_answers_as_the_real_zonecfg_did() {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/illumos/zonecfg.jsonl");
-    let text = std::fs::read_to_string(path).unwrap();
+    let recorded = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/illumos");
+    let text = ["zonecfg.jsonl", "zonecfg-more.jsonl"]
+        .map(|file| std::fs::read_to_string(recorded.join(file)).unwrap())
+        .concat();
     let (mut cases, mut wrong) = (0, Vec::new());
     for line in text.lines() {
         let case: serde_json::Value = serde_json::from_str(line).unwrap();
@@ -47,8 +49,10 @@ fn every_recorded_case_answers_as_the_real_zonecfg_did() {
         let zone = case["zone"].as_str().unwrap();
         let file = case["file"].as_str().unwrap();
         for (variant, flavour) in [("omnios", Flavour::Omnios), ("gate", Flavour::Gate)] {
+            let Some(expected) = case.get(variant) else {
+                continue;
+            };
             cases += 1;
-            let expected = &case[variant];
             let (reply, document) = run_file(zone, file.as_bytes(), flavour);
             let mut differences = Vec::new();
             if i64::from(reply.code) != expected["exit"].as_i64().unwrap() {
@@ -84,6 +88,6 @@ fn every_recorded_case_answers_as_the_real_zonecfg_did() {
         }
     }
     println!("{cases} recorded answers, {} differ", wrong.len());
-    assert!(cases > 200, "only {cases} cases");
+    assert!(cases > 500, "only {cases} cases");
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }

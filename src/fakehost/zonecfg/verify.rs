@@ -67,7 +67,7 @@ impl Session<'_> {
     }
 
     fn verify_brand(&mut self, document: &Element) -> Result<(), Z> {
-        if !self.host.has_brand(document.attr_or_empty("brand")) {
+        if !self.host.has_brand(&self.brand(document)) {
             let text = format!("{}: unknown brand.\n", self.zone);
             self.error(&text);
             return Err(Z::InvalidDocument);
@@ -189,25 +189,15 @@ impl Session<'_> {
             });
             return false;
         }
+        // As ifparse_ifspec has it: a name that ends in a number, and perhaps a number after a colon.
         let (physical, unit) = match name.split_once(':') {
             Some((p, u)) => (p, Some(u)),
             None => (name, None),
         };
-        let digits = physical
-            .bytes()
-            .rev()
-            .take_while(u8::is_ascii_digit)
-            .count();
-        let driver = &physical[..physical.len() - digits];
-        let good = digits > 0
-            && driver
-                .bytes()
-                .next()
-                .is_some_and(|c| c.is_ascii_alphabetic())
-            && driver
-                .bytes()
-                .all(|c| c.is_ascii_alphanumeric() || c == b'_' || c == b'.')
-            && unit.is_none_or(|u| u.parse::<u32>().is_ok());
+        let number = |text: &str| !text.is_empty() && text.bytes().all(|c| c.is_ascii_digit());
+        let good = name.len() < 32
+            && physical.ends_with(|c: char| c.is_ascii_digit())
+            && unit.is_none_or(number);
         if !good {
             self.error(&format!("{name}: invalid physical interface name"));
             return false;
@@ -224,30 +214,33 @@ impl Session<'_> {
     /// Whether security flags are well-formed and nested; says what is wrong.
     pub(super) fn verify_secflags(&mut self, default: &str, lower: &str, upper: &str) -> bool {
         let mut good = true;
-        let mut read = |session: &mut Self, which: &str, text: &str, unset: u8| {
+        let mut changes: Vec<&str> = Vec::new();
+        let mut read = |session: &mut Self, which: &'static str, text: &str, unset: u8| {
             if text.is_empty() {
                 return unset;
             }
-            match doc::parse_secflags(text) {
-                Ok((set, absolute)) => {
-                    if !absolute {
-                        session.error(&format!(
-                            "only assignment of security flags is allowed ({which}: {text})"
-                        ));
-                        return 0;
-                    }
-                    set
-                }
-                Err(()) => {
-                    session.error(&format!("{which} security flags '{text}' are invalid"));
-                    good = false;
-                    0
-                }
+            let set = doc::parse_secflags(text);
+            if set.is_err() {
+                session.error(&format!("{which} security flags '{text}' are invalid"));
+                good = false;
             }
+            // What cannot be read assigns nothing either.
+            set.ok().flatten().unwrap_or_else(|| {
+                changes.push(which);
+                0
+            })
         };
-        let default = read(self, "default", default, 0);
-        let upper = read(self, "upper", upper, 7);
-        let lower = read(self, "lower", lower, 0);
+        let default_set = read(self, "default", default, 0);
+        let upper_set = read(self, "upper", upper, 7);
+        let lower_set = read(self, "lower", lower, 0);
+        for (which, text) in [("default", default), ("lower", lower), ("upper", upper)] {
+            if changes.contains(&which) {
+                self.error(&format!(
+                    "only assignment of security flags is allowed ({which}: {text})"
+                ));
+            }
+        }
+        let (default, lower, upper) = (default_set, lower_set, upper_set);
         for (wrong, text) in [
             (
                 default & !upper,

@@ -303,16 +303,77 @@ async fn what_is_not_ours_or_cannot_be_is_refused_with_the_remedy() {
     assert!(full.to_string().contains("free space"), "{full}");
 }
 
-/// Against a real pool, where `REDDWARF_TEST_POOL` names a dataset that may be filled and emptied.
+/// A pool of a file, where ZFS is at hand; it goes with this.
+struct FilePool {
+    tools: std::path::PathBuf,
+    name: String,
+    _directory: tempfile::TempDir,
+}
+
+impl FilePool {
+    /// # Errors
+    /// Why there can be none here.
+    fn new() -> Result<Self, String> {
+        let tools = ["/usr/sbin", "/sbin"].map(std::path::PathBuf::from);
+        let tools = tools
+            .into_iter()
+            .find(|tools| tools.join("zpool").exists() && tools.join("zfs").exists())
+            .ok_or("there is no zpool and zfs on this host")?;
+        let directory = tempfile::tempdir().map_err(|error| error.to_string())?;
+        let (file, top) = (directory.path().join("disk"), directory.path().join("top"));
+        let disk = std::fs::File::create(&file).and_then(|disk| disk.set_len(512 << 20));
+        disk.map_err(|error| error.to_string())?;
+        let name = format!("reddwarf-test-{}", std::process::id());
+        let output = std::process::Command::new(tools.join("zpool"))
+            .args(["create", "-m"])
+            .arg(top)
+            .arg(&name)
+            .arg(file)
+            .output()
+            .map_err(|error| error.to_string())?;
+        match output.status.success() {
+            true => Ok(FilePool {
+                tools,
+                name,
+                _directory: directory,
+            }),
+            false => Err(String::from_utf8_lossy(&output.stderr).into_owned()),
+        }
+    }
+}
+
+impl Drop for FilePool {
+    fn drop(&mut self) {
+        let _ = std::process::Command::new(self.tools.join("zpool"))
+            .args(["destroy", "-f", &self.name])
+            .status();
+    }
+}
+
+/// Against real ZFS wherever it is: on the dataset that `REDDWARF_TEST_POOL` names, or on a pool made of a file.
 #[tokio::test]
 async fn a_real_pool_answers_alike() {
-    let Ok(pool) = std::env::var("REDDWARF_TEST_POOL") else {
-        println!("skipped: REDDWARF_TEST_POOL names no dataset of a real pool");
-        return;
+    let named = std::env::var("REDDWARF_TEST_POOL").ok();
+    let file = match &named {
+        Some(_) => None,
+        None => match FilePool::new() {
+            Ok(file) => Some(file),
+            Err(why) => {
+                println!("skipped, without real ZFS: {why}");
+                return;
+            }
+        },
+    };
+    let pool = match (&named, &file) {
+        (Some(named), _) => named.clone(),
+        (None, Some(file)) => file.name.clone(),
+        (None, None) => return,
     };
     let directory = tempfile::tempdir().expect("a directory");
-    let path = std::path::Path::new("/usr/sbin/zfs");
-    let tools = crate::illumos::HostTools::new(path.parent(), directory.path()).expect("made");
+    let path = file
+        .as_ref()
+        .map_or("/usr/sbin".into(), |file| file.tools.clone());
+    let tools = crate::illumos::HostTools::new(Some(&path), directory.path()).expect("made");
     let config = StoragePoolConfig::derive(&pool, None, None, None).expect("a name");
     let engine = ZfsStorageEngine::new(Arc::new(tools), config, true).expect("a name");
     engine.prepare().await.expect("prepared");

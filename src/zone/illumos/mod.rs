@@ -50,7 +50,7 @@ pub use plan::{
 };
 
 /// How long things may take, and how often they are looked at.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Copy)]
 pub struct Patience {
     /// How long a supervisor may take to say hello; a zone without one is halted then.
     pub hello: Duration,

@@ -19,6 +19,7 @@ struct Bench {
     machine: Machine,
     tools: Arc<FakeTools>,
     settings: Settings,
+    patience: Patience,
     inside: tokio::task::JoinHandle<()>,
     _root: tempfile::TempDir,
 }
@@ -97,6 +98,11 @@ async fn serve(id: u64, directory: PathBuf) {
 
 impl Bench {
     async fn new() -> Self {
+        Self::with(Duration::from_secs(20), patience()).await
+    }
+
+    /// A host whose commands get no more time than `limit`.
+    async fn with(limit: Duration, patience: Patience) -> Self {
         let root = tempfile::tempdir().expect("a directory");
         let path = root.path().canonicalize().expect("there");
         let layout = fakehost::Layout {
@@ -114,7 +120,7 @@ impl Bench {
                 filter.enabled = true;
             })
             .expect("changed");
-        let tools = FakeTools::with(machine.clone(), Some(Duration::from_secs(20)));
+        let tools = FakeTools::with(machine.clone(), Some(limit));
         let settings = Settings {
             brand: Brand::Lx,
             zones_dataset: "tank/rd/zones".into(),
@@ -136,6 +142,7 @@ impl Bench {
             machine,
             tools,
             settings,
+            patience,
             _root: root,
         }
     }
@@ -157,7 +164,7 @@ impl Bench {
         if let NetworkConfig::Etherstub(config) = &self.settings.network {
             crate::net::illumos::prepare(self.tools.as_ref(), config).await?;
         }
-        IllumosRuntime::open(self.settings.clone(), self.tools.clone(), patience()).await
+        IllumosRuntime::open(self.settings.clone(), self.tools.clone(), self.patience).await
     }
 
     /// What a pod's zone needs before it is made.
@@ -328,18 +335,39 @@ impl Dice {
     }
 }
 
+/// Waits for what an agent that was dropped has begun. Its file work goes on, which it would not if the process were
+/// gone; nobody tells when it is over.
+async fn ends(machine: &Machine) {
+    machine.idle();
+    tokio::time::sleep(Duration::from_millis(100)).await;
+}
+
 async fn sequence(seed: u64) {
-    let bench = Bench::new().await;
+    // Nothing here takes long but what hangs.
+    let limit = Duration::from_secs(2);
+    let bench = Bench::with(
+        limit,
+        Patience {
+            change: limit,
+            ..patience()
+        },
+    )
+    .await;
+    // What happens to a zone that may not be there, or not run.
+    let happens = |line: String| {
+        let words: Vec<String> = line.split(' ').map(str::to_owned).collect();
+        bench.machine.run("ctl", &words, b"");
+    };
     let mut dice = Dice(seed);
     let mut wanted = [false; 3];
     let mut agent = Some(bench.agent().await.expect("starts"));
     for _ in 0..12 {
-        match dice.roll(8) {
+        match dice.roll(12) {
             0 => {
                 // A command fails, is killed, or loses who asked for it.
                 let tool = ["zoneadm", "zonecfg", "zfs", "dladm", "ipnat"][dice.roll(5) as usize];
                 let when = ["before", "halfway", "after"][dice.roll(3) as usize];
-                let what = ["fail broken 1", "crash", "orphan"][dice.roll(3) as usize];
+                let what = ["fail broken 1", "crash", "orphan", "stall"][dice.roll(4) as usize];
                 let nth = dice.roll(4) + 1;
                 bench.ctl(&format!("fault -t {tool} -n {nth} -w {when} {what}"));
             }
@@ -360,12 +388,27 @@ async fn sequence(seed: u64) {
                     let _ = tokio::time::timeout(limit, taken_down(&bench, &agent, number)).await;
                 }
             }
+            4 => happens(format!("zone-reboot rd-u{}", dice.roll(3))),
+            5 => {
+                let at = ["shutting_down", "down", "no", "no"][dice.roll(4) as usize];
+                happens(format!("zone-stuck rd-u{} {at}", dice.roll(3)));
+            }
+            6 => {
+                // The host comes up without the pool, which is imported after the agent has asked for it.
+                agent = None;
+                ends(&bench.machine).await;
+                bench.ctl("forget");
+                bench.ctl("pool tank late");
+                bench.ctl("reboot");
+                let error = bench.agent().await.err();
+                let error = error.unwrap_or_else(|| panic!("seed {seed}: no pool, no agent"));
+                assert!(error.contains("tank"), "seed {seed}: {error}");
+                bench.ctl("pool tank online");
+                bench.ask("zpool", "import tank");
+            }
             3 => {
                 agent = None;
-                bench.machine.idle();
-                // File work of an agent that was dropped goes on, which it would not if the process were gone; nobody
-                // tells when it is over.
-                tokio::time::sleep(Duration::from_millis(100)).await;
+                ends(&bench.machine).await;
                 bench.ctl("reboot");
             }
             _ => {
@@ -384,8 +427,11 @@ async fn sequence(seed: u64) {
             }
         }
     }
-    bench.machine.idle();
     bench.ctl("forget");
+    for number in 0..3 {
+        happens(format!("zone-stuck rd-u{number} no"));
+    }
+    bench.machine.idle();
     drop(agent);
     let agent = bench
         .agent()
@@ -438,6 +484,17 @@ async fn sequence(seed: u64) {
     let link =
         |number| crate::net::link_name(std::net::Ipv4Addr::new(10, 88, 0, 10 + number).into());
     assert_eq!(links, up(link), "seed {seed}");
+    for link in &links {
+        let set = bench.ask(
+            "dladm",
+            &format!("show-linkprop -c -o value -p protection {link}"),
+        );
+        assert_eq!(
+            set.trim().split(',').count(),
+            4,
+            "seed {seed}: {link}: {set}"
+        );
+    }
     let rules = parse::nat_rules(&bench.ask("ipnat", "-l"));
     let redirects = rules.iter().filter(|rule| rule.starts_with("rdr")).count();
     assert_eq!(redirects, up(link).len(), "seed {seed}: {rules:?}");
