@@ -2,9 +2,12 @@
 //!
 //! Nothing waits for an event to be written, and none is worth failing for: they go through a bounded channel, and
 //! are dropped where that is full. Equal events are one event with a count, alike ones are told together, and what
-//! tells too much of one object is held back.
+//! tells too much of one object is held back. One task keeps the book of what was told; several write, each event always
+//! the same of them, so that its counts are written in order.
 
+use std::collections::hash_map::RandomState;
 use std::collections::{HashMap, HashSet, VecDeque};
+use std::hash::BuildHasher as _;
 
 use k8s_openapi::api::core::v1::{Event, EventSource, ObjectReference};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
@@ -17,10 +20,14 @@ use tokio_util::sync::CancellationToken;
 
 use super::errors::is_not_found;
 
-/// Events under way at most.
-const MOST_UNDER_WAY: usize = 256;
+/// Events that wait at most, of some 500 bytes each: as many as thousands of pods that are placed at once make.
+const MOST_WAITING: usize = 10_000;
+/// Events that are written at once.
+const WRITERS: usize = 8;
+/// Events that wait for each writer at most.
+const MOST_UNDER_WAY: usize = 32;
 /// How many events are remembered, to be counted, joined or held back.
-const MOST_KNOWN: usize = 1024;
+const MOST_KNOWN: usize = 4096;
 /// How many events that differ only in their text are told one by one.
 const ALIKE: usize = 10;
 /// For how many seconds those are remembered.
@@ -78,7 +85,8 @@ struct Note {
 
 /// Begins to write events until `ends` is cancelled; gives the way in.
 pub fn start(ends: CancellationToken) -> Events {
-    let (under_way, mut told) = mpsc::channel::<Told>(MOST_UNDER_WAY);
+    let (waiting, mut told) = mpsc::channel::<Told>(MOST_WAITING);
+    let writers: Vec<_> = (0..WRITERS).map(|_| writer(ends.clone())).collect();
     tokio::spawn(async move {
         let mut book = Book::default();
         loop {
@@ -90,14 +98,36 @@ pub fn start(ends: CancellationToken) -> Events {
                 () = ends.cancelled() => return,
             };
             let now = Timestamp::now();
-            if let Some(entry) = book.take(note, now.as_second())
-                && let Err(error) = write(&client, &mut book, entry, now).await
-            {
+            let Some(entry) = book.take(note, now) else {
+                continue;
+            };
+            let place = book.hash(&entry.name) as usize % writers.len();
+            if writers[place].send((client, entry)).await.is_err() {
+                return;
+            }
+        }
+    });
+    Events(waiting)
+}
+
+/// A task that writes entries until `ends` is cancelled.
+fn writer(ends: CancellationToken) -> mpsc::Sender<(Client, Entry)> {
+    let (sender, mut entries) = mpsc::channel::<(Client, Entry)>(MOST_UNDER_WAY);
+    tokio::spawn(async move {
+        loop {
+            let (client, entry) = tokio::select! {
+                entry = entries.recv() => match entry {
+                    Some(entry) => entry,
+                    None => return,
+                },
+                () = ends.cancelled() => return,
+            };
+            if let Err(error) = write(&client, entry).await {
                 tracing::debug!(%error, "an event is not written");
             }
         }
     });
-    Events(under_way)
+    sender
 }
 
 /// The way in for events.
@@ -151,23 +181,26 @@ impl Recorder {
 /// An event to be written: a new one, or one more of one that is there.
 struct Entry {
     note: Note,
+    name: String,
+    /// When it was first told, and last.
+    first: Timestamp,
+    last: Timestamp,
     count: i32,
-    /// The name of the event that is there, and when it was first told.
-    known: Option<(String, Timestamp)>,
 }
 
 /// What was told before.
 #[derive(Default)]
 struct Book {
+    hasher: RandomState,
     known: Recent<(String, Timestamp, i32)>,
-    alike: Recent<(HashSet<String>, i64)>,
+    alike: Recent<(HashSet<u64>, i64)>,
     buckets: Recent<(f64, i64)>,
 }
 
-/// Values by notes, of which the newest [`MOST_KNOWN`] are kept.
+/// Values by hashes of notes, of which the newest [`MOST_KNOWN`] are kept.
 struct Recent<V> {
-    values: HashMap<Note, V>,
-    order: VecDeque<Note>,
+    values: HashMap<u64, V>,
+    order: VecDeque<u64>,
 }
 
 impl<V> Default for Recent<V> {
@@ -180,52 +213,58 @@ impl<V> Default for Recent<V> {
 }
 
 impl<V> Recent<V> {
-    fn get(&self, key: &Note) -> Option<&V> {
-        self.values.get(key)
-    }
-
     /// The value of a note; a new one has `first`, and takes the place of the oldest.
-    fn entry(&mut self, key: Note, first: V) -> &mut V {
+    fn entry(&mut self, key: u64, first: impl FnOnce() -> V) -> &mut V {
         if !self.values.contains_key(&key) {
-            self.order.push_back(key.clone());
+            self.order.push_back(key);
             if self.order.len() > MOST_KNOWN
                 && let Some(oldest) = self.order.pop_front()
             {
                 self.values.remove(&oldest);
             }
         }
-        self.values.entry(key).or_insert(first)
+        self.values.entry(key).or_insert_with(first)
     }
 }
 
 impl Book {
+    fn hash(&self, value: impl std::hash::Hash) -> u64 {
+        self.hasher.hash_one(value)
+    }
+
+    /// The hash of where a note comes from and what it is about.
+    fn about(&self, note: &Note) -> u64 {
+        self.hash((
+            (note.component, &note.api_version, &note.kind),
+            (&note.namespace, &note.name, &note.uid),
+        ))
+    }
+
     /// What is to be written of a note; none where too much was told already.
-    fn take(&mut self, note: Note, now: i64) -> Option<Entry> {
-        if !self.has_room(&note, now) {
+    fn take(&mut self, note: Note, now: Timestamp) -> Option<Entry> {
+        let about = self.about(&note);
+        if !self.has_room(about, now.as_second()) {
             return None;
         }
-        let note = self.joined(note, now);
-        let key = Note {
-            resource_version: String::new(),
-            ..note.clone()
-        };
-        let (known, count) = match self.known.get(&key) {
-            Some((name, first, count)) => (Some((name.clone(), *first)), count + 1),
-            None => (None, 1),
-        };
-        Some(Entry { note, count, known })
+        let note = self.joined(about, note, now.as_second());
+        let key = self.hash((about, note.tone, &note.reason, &note.message));
+        let (name, first, count) = self.known.entry(key, || {
+            let name = format!("{}.{:x}", note.name, now.as_nanosecond());
+            (name, now, 0)
+        });
+        *count += 1;
+        Some(Entry {
+            name: name.clone(),
+            first: *first,
+            last: now,
+            count: *count,
+            note,
+        })
     }
 
     /// Takes a token of the bucket of this source and object.
-    fn has_room(&mut self, note: &Note, now: i64) -> bool {
-        let key = Note {
-            reason: String::new(),
-            message: String::new(),
-            resource_version: String::new(),
-            tone: Tone::Normal,
-            ..note.clone()
-        };
-        let (tokens, since) = self.buckets.entry(key, (BURST, now));
+    fn has_room(&mut self, about: u64, now: i64) -> bool {
+        let (tokens, since) = self.buckets.entry(about, || (BURST, now));
         *tokens = (*tokens + (now - *since) as f64 * RATE).min(BURST);
         *since = now;
         if *tokens < 1.0 {
@@ -236,89 +275,73 @@ impl Book {
     }
 
     /// The note, or one that stands for many that are alike.
-    fn joined(&mut self, note: Note, now: i64) -> Note {
-        let key = Note {
-            message: String::new(),
-            resource_version: String::new(),
-            ..note.clone()
-        };
-        let (texts, since) = self.alike.entry(key, (HashSet::new(), now));
+    fn joined(&mut self, about: u64, note: Note, now: i64) -> Note {
+        let key = self.hash((about, note.tone, &note.reason));
+        let text = self.hash(&note.message);
+        let (texts, since) = self.alike.entry(key, || (HashSet::new(), now));
         if now - *since >= ALIKE_SECONDS {
             texts.clear();
         }
         *since = now;
-        texts.insert(note.message.clone());
+        // So many are enough to be alike: more are not kept.
+        if texts.len() < ALIKE {
+            texts.insert(text);
+        }
         if texts.len() < ALIKE {
             return note;
-        }
-        // One more would grow without bound.
-        let last = texts.iter().next().cloned();
-        if let Some(last) = last.filter(|_| texts.len() > ALIKE) {
-            texts.remove(&last);
         }
         Note {
             message: format!("(combined from similar events): {}", note.message),
             ..note
         }
     }
-
-    fn remember(&mut self, note: &Note, name: String, first: Timestamp, count: i32) {
-        let key = Note {
-            resource_version: String::new(),
-            ..note.clone()
-        };
-        *self.known.entry(key, (String::new(), first, 0)) = (name, first, count);
-    }
 }
 
-async fn write(
-    client: &Client,
-    book: &mut Book,
-    entry: Entry,
-    now: Timestamp,
-) -> Result<(), kube::Error> {
-    let Entry { note, count, known } = entry;
+async fn write(client: &Client, entry: Entry) -> Result<(), kube::Error> {
+    let Entry {
+        note,
+        name,
+        first,
+        last,
+        count,
+    } = entry;
     // Events about cluster-scoped objects live in the default namespace.
     let namespace = match note.namespace.as_str() {
         "" => "default",
         namespace => namespace,
     };
     let api: Api<Event> = Api::namespaced(client.clone(), namespace);
-    if let Some((name, first)) = known {
-        let more = json!({"count": count, "lastTimestamp": Time(now), "message": note.message});
+    if count > 1 {
+        let more = json!({"count": count, "lastTimestamp": Time(last), "message": note.message});
         let params = PatchParams::default();
         match api.patch(&name, &params, &Patch::Strategic(more)).await {
-            Ok(_) => {
-                book.remember(&note, name, first, count);
-                return Ok(());
-            }
+            // It ended, or was never written.
             Err(error) if is_not_found(&error) => {}
-            Err(error) => return Err(error),
+            other => return other.map(|_| ()),
         }
     }
-    let name = format!("{}.{:x}", note.name, now.as_nanosecond());
-    let some = |text: &str| (!text.is_empty()).then(|| text.to_owned());
+    let some = |text: String| (!text.is_empty()).then_some(text);
     let event = Event {
         metadata: ObjectMeta {
-            name: Some(name.clone()),
+            name: Some(name),
             namespace: Some(namespace.to_owned()),
             ..ObjectMeta::default()
         },
         involved_object: ObjectReference {
-            api_version: some(&note.api_version),
-            kind: some(&note.kind),
-            namespace: some(&note.namespace),
-            name: some(&note.name),
-            uid: some(&note.uid),
-            resource_version: some(&note.resource_version),
+            api_version: some(note.api_version),
+            kind: some(note.kind),
+            namespace: some(note.namespace),
+            name: some(note.name),
+            uid: some(note.uid),
+            resource_version: some(note.resource_version),
             ..ObjectReference::default()
         },
-        reason: Some(note.reason.clone()),
-        message: Some(note.message.clone()),
+        reason: Some(note.reason),
+        message: Some(note.message),
         type_: Some(note.tone.as_str().to_owned()),
-        count: Some(1),
-        first_timestamp: Some(Time(now)),
-        last_timestamp: Some(Time(now)),
+        count: Some(count),
+        first_timestamp: Some(Time(first)),
+        last_timestamp: Some(Time(last)),
         source: Some(EventSource {
             component: Some(note.component.to_owned()),
             host: None,
@@ -328,7 +351,6 @@ async fn write(
         ..Event::default()
     };
     api.create(&PostParams::default(), &event).await?;
-    book.remember(&note, name, now, 1);
     Ok(())
 }
 
@@ -354,10 +376,9 @@ mod tests {
     #[test]
     fn equal_events_are_counted_alike_ones_joined_and_floods_held_back() {
         let mut book = Book::default();
+        let at = |second: i64| Timestamp::from_second(second).unwrap();
         let told = |book: &mut Book, message: &str, now: i64| -> Option<(String, i32)> {
-            let entry = book.take(note("a", message), now)?;
-            let name = entry.known.map_or_else(|| "e".to_owned(), |(name, _)| name);
-            book.remember(&entry.note, name, Timestamp::UNIX_EPOCH, entry.count);
+            let entry = book.take(note("a", message), at(now))?;
             Some((entry.note.message, entry.count))
         };
         assert_eq!(told(&mut book, "m", 0), Some(("m".to_owned(), 1)));
@@ -380,13 +401,15 @@ mod tests {
             "one more in five minutes"
         );
         assert_eq!(told(&mut book, "m11", 303), None);
-        assert!(
-            book.take(note("b", "m"), 303).is_some(),
-            "others are not held back"
-        );
+        let others: Vec<String> = (0..2)
+            .map(|_| book.take(note("b", "m"), at(303)).unwrap().name)
+            .collect();
+        assert_eq!(others[0], others[1], "one more of the same event");
         for object in 0..2 * MOST_KNOWN {
-            let entry = book.take(note(&format!("o{object}"), "m"), 303).unwrap();
-            book.remember(&entry.note, "e".to_owned(), Timestamp::UNIX_EPOCH, 1);
+            assert!(
+                book.take(note(&format!("o{object}"), "m"), at(303))
+                    .is_some()
+            );
         }
         let sizes = (book.known.values.len(), book.alike.values.len());
         assert_eq!(sizes, (MOST_KNOWN, MOST_KNOWN));

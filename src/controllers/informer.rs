@@ -52,10 +52,11 @@ pub trait Cached:
 /// Declares a type that reads only some parts of the objects of a kind.
 ///
 /// `slim!(/// doc
-/// Pod of k8s_openapi::api::core::v1::Pod { spec: PodSpec });`
+/// Pod of k8s_openapi::api::core::v1::Pod { spec: PodSpec });`; with `where "FIELDS"` after the kind only those objects
+/// that a field selector selects.
 #[macro_export]
 macro_rules! slim {
-    ($(#[$doc:meta])* $name:ident of $kind:ty { $($(#[$field_doc:meta])* $field:ident: $type:ty),* $(,)? }) => {
+    ($(#[$doc:meta])* $name:ident of $kind:ty $(where $fields:literal)? { $($(#[$field_doc:meta])* $field:ident: $type:ty),* $(,)? }) => {
         $(#[$doc])*
         #[derive(Clone, Debug, Default, serde::Deserialize)]
         #[serde(rename_all = "camelCase")]
@@ -67,7 +68,9 @@ macro_rules! slim {
         }
 
         $crate::kind_of!($name of $kind);
-        impl $crate::controllers::informer::Cached for $name {}
+        impl $crate::controllers::informer::Cached for $name {
+            $(const FIELDS: &'static str = $fields;)?
+        }
     };
 }
 

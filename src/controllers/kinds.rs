@@ -2,6 +2,7 @@
 
 use compact_str::CompactString;
 use k8s_openapi::api::core::v1;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 use serde::{Deserialize, Deserializer};
 
 use crate::meta::placement::{Taint, Toleration};
@@ -205,6 +206,35 @@ pub fn toleration(toleration: &v1::Toleration) -> Toleration {
 pub struct NodeStatus {
     /// Its conditions.
     pub conditions: Vec<v1::NodeCondition>,
+}
+
+impl Node {
+    /// What it says of being ready; none where it says nothing.
+    pub fn ready(&self) -> Option<&v1::NodeCondition> {
+        let mut conditions = self.status.conditions.iter();
+        conditions.find(|condition| condition.type_ == "Ready")
+    }
+
+    /// Whether it says that it is ready.
+    pub fn is_ready(&self) -> bool {
+        self.ready().is_some_and(|ready| ready.status == "True")
+    }
+}
+
+crate::slim!(
+    /// That a node lives.
+    NodeLease of k8s_openapi::api::coordination::v1::Lease where "metadata.namespace=kube-node-lease" {
+        /// When it was renewed.
+        spec: LeaseSpec,
+    }
+);
+
+/// What controllers look at in the spec of a lease.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct LeaseSpec {
+    /// When it was renewed.
+    pub renew_time: Option<MicroTime>,
 }
 
 crate::slim!(

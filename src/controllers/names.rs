@@ -6,7 +6,8 @@ use futures::FutureExt as _;
 use super::{
     Controller, Identity, account_tokens, ca_publisher, certificates, cluster_roles, cron_jobs,
     daemon_sets, deployments, disruption, endpoints, garbage, jobs, namespaces, node_lifecycle,
-    quotas, replicas, service_accounts, stateful_sets, volumes,
+    node_ttl, pod_garbage, quotas, replicas, service_accounts, stateful_sets, taint_eviction,
+    ttl_after_finished, volumes,
 };
 
 const fn absent(name: &'static str, aliases: &'static str) -> Controller {
@@ -70,7 +71,12 @@ pub static CONTROLLERS: &[Controller] = &[
         "replication-controller",
         replicas::replication_controllers
     ),
-    absent("pod-garbage-collector-controller", "podgc"),
+    controller!(
+        "pod-garbage-collector-controller",
+        "podgc",
+        "pod-garbage-collector",
+        pod_garbage::run
+    ),
     controller!(
         "resourcequota-controller",
         "resourcequota",
@@ -161,7 +167,7 @@ pub static CONTROLLERS: &[Controller] = &[
         "podcertificaterequestcleaner",
         certificates::cleaning_pods
     ),
-    absent("ttl-controller", "ttl"),
+    controller!("ttl-controller", "ttl", "ttl-controller", node_ttl::run),
     off(absent("bootstrap-signer-controller", "bootstrapsigner")),
     off(absent("token-cleaner-controller", "tokencleaner")),
     absent("node-ipam-controller", "nodeipam"),
@@ -208,7 +214,12 @@ pub static CONTROLLERS: &[Controller] = &[
         "volumeattributesclass-protection-controller",
         volumes::attributes_protection
     ),
-    absent("ttl-after-finished-controller", "ttl-after-finished"),
+    controller!(
+        "ttl-after-finished-controller",
+        "ttl-after-finished",
+        "ttl-after-finished-controller",
+        ttl_after_finished::run
+    ),
     controller!(
         "root-ca-certificate-publisher-controller",
         "root-ca-cert-publisher",
@@ -239,7 +250,12 @@ pub static CONTROLLERS: &[Controller] = &[
         "legacy-service-account-token-cleaner",
     ),
     absent("validatingadmissionpolicy-status-controller", ""),
-    absent("taint-eviction-controller", ""),
+    controller!(
+        "taint-eviction-controller",
+        "",
+        "node-controller",
+        taint_eviction::run
+    ),
     absent("service-cidr-controller", ""),
     absent("storage-version-migrator-controller", "svm"),
     off(absent("selinux-warning-controller", "")),

@@ -2,97 +2,80 @@
 //! Follows k8s.io/kubernetes/pkg/controller/controller_utils.go.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use compact_str::{CompactString, format_compact};
 use futures::future::join_all;
 use k8s_openapi::api::core::v1;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference, Time};
 use k8s_openapi::jiff::Timestamp;
-use kube::api::{Api, DeleteParams, PostParams};
+use kube::api::{Api, DeleteParams, Patch, PatchParams, PostParams};
 use kube::{Client, Resource, ResourceExt as _};
-use parking_lot::RwLock;
+use serde_json::{Value, json};
 
-use super::errors::{is_not_found, is_terminating, text};
+use super::errors::{is_conflict, is_not_found, is_terminating, text};
 use super::events::{Recorder, Tone};
-use super::informer::{Informer, Informers, Key};
+use super::index::Index;
+use super::informer::{Informer, Informers};
 use super::kinds::Pod;
 use super::owners::controller_of;
 
 /// The most pods of one owner that are made or deleted in one go.
 pub const BURST: usize = 500;
 
-/// The cache of pods, and where those of each controller are.
+/// The cache of pods, and where those of each controller and of each node are.
 #[derive(Clone)]
 pub struct Pods {
     /// The cache.
     pub cache: Informer<Pod>,
-    by_owner: Arc<RwLock<HashMap<CompactString, BTreeSet<Key>>>>,
+    /// By the name of the node that they are placed on.
+    pub by_node: Index<Pod>,
+    by_owner: Index<Pod>,
 }
 
 /// Under what the pods of a controller, or those of a namespace that have none, are found.
-fn owner_key(meta: &ObjectMeta) -> CompactString {
-    match controller_of(meta) {
+fn owner_key(pod: &Pod) -> Option<CompactString> {
+    Some(match controller_of(&pod.metadata) {
         Some(owner) => owner.uid.as_str().into(),
-        None => orphans(meta.namespace.as_deref().unwrap_or_default()),
-    }
+        None => orphans(pod.metadata.namespace.as_deref().unwrap_or_default()),
+    })
 }
 
 fn orphans(namespace: &str) -> CompactString {
     format_compact!("/{namespace}")
 }
 
+fn node_key(pod: &Pod) -> Option<CompactString> {
+    let node = pod
+        .spec
+        .node_name
+        .as_deref()
+        .filter(|node| !node.is_empty());
+    node.map(CompactString::from)
+}
+
 impl Pods {
     /// The pods that all controllers share.
     pub fn of(informers: &Informers) -> Pods {
         informers.shared(|informers| {
-            let pods = Pods {
-                cache: informers.of::<Pod>(),
-                by_owner: Arc::default(),
-            };
-            let by_owner = pods.by_owner.clone();
-            pods.cache.subscribe(move |change| {
-                let before = change.old.map(|pod| owner_key(&pod.metadata));
-                let after = change.new.map(|pod| owner_key(&pod.metadata));
-                if before == after {
-                    return;
-                }
-                let mut index = by_owner.write();
-                if let Some(before) = before
-                    && let Some(keys) = index.get_mut(&before)
-                {
-                    keys.remove(change.key);
-                    if keys.is_empty() {
-                        index.remove(&before);
-                    }
-                }
-                if let Some(after) = after {
-                    index.entry(after).or_default().insert(change.key.clone());
-                }
-            });
-            pods
+            let cache = informers.of::<Pod>();
+            Pods {
+                by_node: Index::of(&cache, node_key),
+                by_owner: Index::of(&cache, owner_key),
+                cache,
+            }
         })
-    }
-
-    fn under(&self, key: &str) -> Vec<Arc<Pod>> {
-        let keys: Vec<Key> = {
-            let index = self.by_owner.read();
-            index.get(key).into_iter().flatten().cloned().collect()
-        };
-        keys.iter()
-            .filter_map(|key| self.cache.get(&key.namespace, &key.name))
-            .collect()
     }
 
     /// The pods that an owner controls, ordered by name.
     pub fn owned(&self, owner: &ObjectMeta) -> Vec<Arc<Pod>> {
-        self.under(owner.uid.as_deref().unwrap_or_default())
+        self.by_owner.get(owner.uid.as_deref().unwrap_or_default())
     }
 
     /// The pods of a namespace that nobody controls, ordered by name.
     pub fn orphans(&self, namespace: &str) -> Vec<Arc<Pod>> {
-        self.under(&orphans(namespace))
+        self.by_owner.get(&orphans(namespace))
     }
 
     /// The pods that an owner controls, and those of its namespace that nobody does.
@@ -166,6 +149,51 @@ pub fn from_template(
         },
         spec: template.spec.clone(),
         status: None,
+    }
+}
+
+/// The patch of a pod's status that says why somebody ends it; none where it says so already. `status` is what else
+/// the patch sets of it.
+pub fn disrupted(
+    pod: &Pod,
+    reason: &str,
+    message: &str,
+    mut status: serde_json::Map<String, Value>,
+) -> Option<Value> {
+    let had = pod.status.conditions.iter();
+    let says = had
+        .filter(|known| known.type_ == "DisruptionTarget")
+        .find(|known| known.status == "True");
+    let is_told = says.is_some_and(|known| {
+        known.reason.as_deref() == Some(reason) && known.message.as_deref() == Some(message)
+    });
+    if !is_told {
+        let since = says.and_then(|known| known.last_transition_time.clone());
+        let condition = json!({
+            "type": "DisruptionTarget", "status": "True", "reason": reason, "message": message,
+            "lastTransitionTime": since.unwrap_or(Time(Timestamp::now())),
+            "observedGeneration": pod.metadata.generation,
+        });
+        status.insert("conditions".to_owned(), json!([condition]));
+    }
+    (!status.is_empty()).then(|| json!({"metadata": {"uid": pod.metadata.uid}, "status": status}))
+}
+
+/// Writes a patch of a pod's status. Whether the pod is still there.
+///
+/// # Errors
+/// When the API refuses for another reason than that the pod is gone, or another one.
+pub async fn patch_status(client: &Client, pod: &Pod, patch: &Value) -> Result<bool, kube::Error> {
+    let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
+    let api: Api<v1::Pod> = Api::namespaced(client.clone(), namespace);
+    let params = PatchParams::default();
+    match api
+        .patch_status(&pod.name_any(), &params, &Patch::Strategic(patch))
+        .await
+    {
+        Ok(_) => Ok(true),
+        Err(error) if is_not_found(&error) || is_conflict(&error) => Ok(false),
+        Err(error) => Err(error),
     }
 }
 

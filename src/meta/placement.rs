@@ -83,6 +83,26 @@ impl Lookup for BTreeMap<String, String> {
     }
 }
 
+/// The region and zone that a node's labels name; empty where they name neither.
+pub fn zone(labels: &impl Lookup) -> CompactString {
+    let label = |new: &str, old: &str| {
+        let value = labels.label(new).or_else(|| labels.label(old));
+        value.unwrap_or_default().to_owned()
+    };
+    let region = label(
+        "topology.kubernetes.io/region",
+        "failure-domain.beta.kubernetes.io/region",
+    );
+    let zone = label(
+        "topology.kubernetes.io/zone",
+        "failure-domain.beta.kubernetes.io/zone",
+    );
+    if region.is_empty() && zone.is_empty() {
+        return CompactString::default();
+    }
+    format!("{region}:\0:{zone}").into()
+}
+
 /// What keeps pods away from a node.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Taint {

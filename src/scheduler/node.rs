@@ -8,6 +8,7 @@ use super::pod::Resources;
 use super::terms::{Effect, Labels, Taint};
 use crate::controllers::informer::Cached;
 use crate::meta::amounts::Amounts;
+use crate::meta::placement;
 use crate::schema::Value;
 
 /// A node.
@@ -83,25 +84,7 @@ impl From<Raw> for Node {
 impl Node {
     /// Region and zone, by which nodes are visited in turn.
     pub fn zone(&self) -> CompactString {
-        let label = |new: &str, old: &str| {
-            self.labels
-                .get(new)
-                .or_else(|| self.labels.get(old))
-                .unwrap_or_default()
-                .to_owned()
-        };
-        let region = label(
-            "topology.kubernetes.io/region",
-            "failure-domain.beta.kubernetes.io/region",
-        );
-        let zone = label(
-            "topology.kubernetes.io/zone",
-            "failure-domain.beta.kubernetes.io/zone",
-        );
-        if region.is_empty() && zone.is_empty() {
-            return CompactString::default();
-        }
-        format!("{region}:\0:{zone}").into()
+        placement::zone(&self.labels)
     }
 
     /// The taint of a node that was cordoned.

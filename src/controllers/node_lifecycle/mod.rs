@@ -1,0 +1,213 @@
+//! node-lifecycle-controller: what becomes of nodes that are not ready, or that nothing is heard of, and of their pods.
+//! Follows k8s.io/kubernetes/pkg/controller/nodelifecycle.
+
+mod health;
+mod monitor;
+mod taints;
+mod zones;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use compact_str::CompactString;
+use futures::join;
+use k8s_openapi::api::core::v1;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use k8s_openapi::jiff::Timestamp;
+use kube::api::{Api, Patch, PatchParams};
+use kube::{Client, ResourceExt as _};
+use serde_json::json;
+
+use self::monitor::Monitor;
+use super::Context;
+use super::errors::{is_conflict, is_not_found};
+use super::events::{Recorder, Tone};
+use super::informer::Key;
+use super::kinds::{Node, NodeLease, Pod};
+use super::pods::{Pods, patch_status};
+use super::queue::{Next, Queue};
+
+const WORKERS: usize = 8;
+const POD_WORKERS: usize = 4;
+/// How often somebody else may change a node before its taints are tried again later.
+const TRIES: usize = 5;
+/// Labels, and older names that have the same value.
+const LABELS: &[(&str, &str)] = &[
+    ("kubernetes.io/os", "beta.kubernetes.io/os"),
+    ("kubernetes.io/arch", "beta.kubernetes.io/arch"),
+];
+
+/// Runs the controller.
+pub async fn run(context: Context) {
+    let recorder = context
+        .events
+        .recorder(context.client.clone(), "node-controller");
+    let nodes = context.informers.of::<Node>();
+    let leases = context.informers.of::<NodeLease>();
+    let pods = Pods::of(&context.informers);
+
+    let changed = Arc::new(Queue::<CompactString>::new());
+    let adds = changed.clone();
+    nodes.subscribe(move |change| {
+        if let Some(node) = change.new
+            && (taints::tainted(node, Timestamp::now()).is_some() || !older_labels(node).is_empty())
+        {
+            adds.add(change.key.name.clone());
+        }
+    });
+    let placed = Arc::new(Queue::<Key>::new());
+    let (adds, known) = (placed.clone(), nodes.clone());
+    pods.cache.subscribe(move |change| {
+        let node = |pod: Option<&Arc<Pod>>| pod.and_then(|pod| pod.spec.node_name.clone());
+        let (before, after) = (node(change.old), node(change.new));
+        if let Some(after) = after.filter(|after| before.as_ref() != Some(after))
+            && known.get("", &after).is_some_and(|node| is_down(&node))
+        {
+            adds.add(change.key.clone());
+        }
+    });
+    nodes.synced().await;
+    leases.synced().await;
+    pods.cache.synced().await;
+
+    let follow = |name: CompactString| {
+        let found = nodes.get("", &name);
+        let client = &context.client;
+        async move {
+            let Some(node) = found else {
+                return Ok(Next::Done);
+            };
+            let labels = older_labels(&node);
+            if !labels.is_empty() {
+                let patch = json!({"metadata": {"labels": labels}});
+                let api: Api<v1::Node> = Api::all(client.clone());
+                let params = PatchParams::default();
+                match api.patch(&name, &params, &Patch::Merge(patch)).await {
+                    Err(error) if !is_not_found(&error) => return Err(error),
+                    _ => {}
+                }
+            }
+            let wanted = |node: &Node| taints::tainted(node, Timestamp::now());
+            match swap_taints(client, &node, wanted).await? {
+                true => Ok(Next::Done),
+                false => Ok(Next::Retry),
+            }
+        }
+    };
+    let mark = |key: Key| {
+        let pod = pods.cache.get(&key.namespace, &key.name);
+        let node = pod
+            .as_ref()
+            .and_then(|pod| nodes.get("", pod.spec.node_name.as_deref().unwrap_or_default()));
+        let (client, recorder) = (&context.client, &recorder);
+        async move {
+            if let (Some(pod), Some(node)) = (pod, node)
+                && is_down(&node)
+            {
+                mark_not_ready(client, recorder, &pod).await?;
+            }
+            Ok::<_, kube::Error>(Next::Done)
+        }
+    };
+    let monitor = Monitor::new(&context, &nodes, &leases, &pods, &recorder);
+    join!(
+        changed.work(WORKERS, &context.ends, follow),
+        placed.work(POD_WORKERS, &context.ends, mark),
+        monitor.run(),
+    );
+}
+
+/// Whether a node says that it is not ready, or has become silent.
+fn is_down(node: &Node) -> bool {
+    node.ready().is_some_and(|ready| ready.status != "True")
+}
+
+/// The older labels of a node that are missing or differ.
+fn older_labels(node: &Node) -> BTreeMap<&'static str, String> {
+    let labels = node.labels();
+    let pairs = LABELS.iter().filter_map(|(label, older)| {
+        let value = labels.get(*label)?;
+        (labels.get(*older) != Some(value)).then(|| (*older, value.clone()))
+    });
+    pairs.collect()
+}
+
+/// Gives a node the taints that `wanted` says, if it wants any change. Whether that is so, and not somebody else changes
+/// the node again and again.
+async fn swap_taints(
+    client: &Client,
+    node: &Node,
+    wanted: impl Fn(&Node) -> Option<Vec<v1::Taint>>,
+) -> Result<bool, kube::Error> {
+    let api: Api<Node> = Api::all(client.clone());
+    let name = node.name_any();
+    let mut fresh = None;
+    for _ in 0..TRIES {
+        let node = fresh.as_ref().unwrap_or(node);
+        let Some(taints) = wanted(node) else {
+            return Ok(true);
+        };
+        // Whoever else writes taints meanwhile wins.
+        let version = &node.metadata.resource_version;
+        let patch = json!({"metadata": {"resourceVersion": version}, "spec": {"taints": taints}});
+        match api
+            .patch(&name, &PatchParams::default(), &Patch::Merge(patch))
+            .await
+        {
+            Ok(_) => return Ok(true),
+            Err(error) if is_not_found(&error) => return Ok(true),
+            Err(error) if is_conflict(&error) => {}
+            Err(error) => return Err(error),
+        }
+        match api.get_opt(&name).await? {
+            Some(found) => fresh = Some(found),
+            None => return Ok(true),
+        }
+    }
+    Ok(false)
+}
+
+/// Says of a pod that it is not ready, for its node is not.
+async fn mark_not_ready(
+    client: &Client,
+    recorder: &Recorder,
+    pod: &Pod,
+) -> Result<(), kube::Error> {
+    if matches!(pod.condition("Ready"), "" | "False") {
+        return Ok(());
+    }
+    let condition =
+        json!({"type": "Ready", "status": "False", "lastTransitionTime": Time(Timestamp::now())});
+    let patch =
+        json!({"metadata": {"uid": pod.metadata.uid}, "status": {"conditions": [condition]}});
+    if patch_status(client, pod, &patch).await? {
+        recorder.tell(pod, Tone::Warning, "NodeNotReady", "Node is not ready");
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn older_labels_follow() {
+        let older = |labels: serde_json::Value| {
+            let node = serde_json::from_value(json!({"metadata": {"labels": labels}})).unwrap();
+            let older: Vec<String> = older_labels(&node)
+                .into_iter()
+                .map(|(label, value)| format!("{label}={value}"))
+                .collect();
+            older.join(" ")
+        };
+        assert_eq!(older(json!({})), "");
+        assert_eq!(
+            older(
+                json!({"kubernetes.io/os": "a", "kubernetes.io/arch": "b", "beta.kubernetes.io/arch": "c"})
+            ),
+            "beta.kubernetes.io/arch=b beta.kubernetes.io/os=a"
+        );
+        let same = json!({"kubernetes.io/os": "a", "beta.kubernetes.io/os": "a", "beta.kubernetes.io/arch": "x"});
+        assert_eq!(older(same), "");
+    }
+}
