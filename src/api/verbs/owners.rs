@@ -151,7 +151,7 @@ fn no_owners_of_owners(mut managed: Managed, live: &Value) -> Managed {
     }
     let list = Set::of_fields(&[&["metadata", "managedFields"]]);
     for entry in &mut managed.entries {
-        entry.set = entry.set.difference(&list);
+        entry.set = std::mem::take(&mut entry.set).difference(&list);
     }
     managed
 }

@@ -56,7 +56,7 @@ pub fn to_parent(
         let set = if keeps {
             entry.set.clone()
         } else {
-            entry.set.difference(&Set::of_fields(&[&path]))
+            entry.set.clone().difference(&Set::of_fields(&[&path]))
         };
         if !set.is_empty() {
             out.entries.push(Entry {

@@ -121,28 +121,43 @@ impl Set {
     }
 
     /// What is in either.
-    pub fn union(&self, other: &Set) -> Set {
+    pub fn union(self, other: Set) -> Set {
         if other.is_empty() {
-            return self.clone();
+            return self;
         }
         if self.is_empty() {
-            return other.clone();
+            return other;
         }
-        let mut out = Set {
-            nodes: Vec::with_capacity(self.nodes.len().max(other.nodes.len())),
-        };
-        for (a, b) in zip(self, other) {
-            match (a, b) {
-                (Some(a), Some(b)) => out.push(
-                    a.element.clone(),
-                    a.member || b.member,
-                    a.children.union(&b.children),
-                ),
-                (Some(one), None) | (None, Some(one)) => out.nodes.push(one.clone()),
-                (None, None) => {}
+        let mut nodes = Vec::with_capacity(self.nodes.len().max(other.nodes.len()));
+        let (mut a, mut b) = (self.nodes.into_iter(), other.nodes.into_iter());
+        let (mut next_a, mut next_b) = (a.next(), b.next());
+        loop {
+            match (next_a, next_b) {
+                (Some(x), Some(y)) => match x.element.cmp(&y.element) {
+                    Ordering::Less => {
+                        nodes.push(x);
+                        (next_a, next_b) = (a.next(), Some(y));
+                    }
+                    Ordering::Greater => {
+                        nodes.push(y);
+                        (next_a, next_b) = (Some(x), b.next());
+                    }
+                    Ordering::Equal => {
+                        nodes.push(Node {
+                            element: x.element,
+                            member: x.member || y.member,
+                            children: x.children.union(y.children),
+                        });
+                        (next_a, next_b) = (a.next(), b.next());
+                    }
+                },
+                (x, y) => {
+                    nodes.extend(x.into_iter().chain(a));
+                    nodes.extend(y.into_iter().chain(b));
+                    return Set { nodes };
+                }
             }
         }
-        out
     }
 
     /// What is in both.
@@ -164,33 +179,36 @@ impl Set {
     }
 
     /// What is in this and not in the other. A path is not taken out by what is above it or below it.
-    pub fn difference(&self, other: &Set) -> Set {
+    pub fn difference(self, other: &Set) -> Set {
         self.without(other, false)
     }
 
     /// What is in this, and neither in the other nor below what is in the other.
-    pub fn recursive_difference(&self, other: &Set) -> Set {
+    pub fn recursive_difference(self, other: &Set) -> Set {
         self.without(other, true)
     }
 
-    fn without(&self, other: &Set, recursive: bool) -> Set {
-        if self.is_empty() || other.is_empty() {
-            return self.clone();
+    fn without(mut self, other: &Set, recursive: bool) -> Set {
+        if other.is_empty() {
+            return self;
         }
-        let mut out = Set::default();
-        for (a, b) in zip(self, other) {
-            match (a, b) {
-                (Some(_), Some(b)) if recursive && b.member => {}
-                (Some(a), Some(b)) => out.push(
-                    a.element.clone(),
-                    a.member && !b.member,
-                    a.children.without(&b.children, recursive),
-                ),
-                (Some(a), None) => out.nodes.push(a.clone()),
-                (None, _) => {}
+        let mut others = other.nodes.iter().peekable();
+        self.nodes.retain_mut(|node| {
+            while others
+                .next_if(|there| there.element < node.element)
+                .is_some()
+            {}
+            let Some(there) = others.next_if(|there| there.element == node.element) else {
+                return true;
+            };
+            if recursive && there.member {
+                return false;
             }
-        }
-        out
+            node.member &= !there.member;
+            node.children = std::mem::take(&mut node.children).without(&there.children, recursive);
+            node.member || !node.children.is_empty()
+        });
+        self
     }
 
     /// Whether everything in this is in the other.

@@ -168,12 +168,11 @@ impl Writer<'_> {
         let changes = self.changes(old, new);
         let lost = self.overlaps(&managed, &changes, old, new, None)?;
         yield_to(&mut managed, lost);
-        let set = changes.modified.union(&changes.added);
-        let set = self.filter.keep(set).difference(&NOBODYS);
+        let set = changes.modified.union(changes.added).difference(&NOBODYS);
         if !set.is_empty() {
             let manager = self.by(name, Operation::Update);
             let set = match managed.take(&manager) {
-                Some(before) => set.union(&before.set),
+                Some(before) => set.union(before.set),
                 None => set,
             };
             managed.put(Entry {
@@ -222,7 +221,7 @@ impl Writer<'_> {
                     taken: entry
                         .set
                         .intersection(&changes.modified)
-                        .union(&entry.set.intersection(&changes.added)),
+                        .union(entry.set.intersection(&changes.added)),
                     removed: (!changes.removed.is_empty()).then(|| changes.removed.clone()),
                 },
             });
@@ -331,7 +330,7 @@ impl Writer<'_> {
         yield_to(&mut managed, lost);
         let changed = !same(live, &merged);
         if let Some(mut entry) = managed.take(&own) {
-            entry.set = entry.set.difference(&NOBODYS);
+            entry.set = std::mem::take(&mut entry.set).difference(&NOBODYS);
             if changed {
                 entry.time = Some(self.now.into());
             }
@@ -403,7 +402,7 @@ impl Writer<'_> {
         let mut owned: BTreeMap<&str, Set> = BTreeMap::new();
         for entry in &managed.entries {
             let set = owned.entry(entry.manager.api_version.as_str()).or_default();
-            *set = set.union(&entry.set);
+            *set = std::mem::take(set).union(entry.set.clone());
         }
         let first = owned.remove_entry(version);
         let mut merged = merged.clone();
@@ -419,7 +418,7 @@ impl Writer<'_> {
             at = version.to_owned();
             let named = |set: &Set| walk::with_named(set, Some(root));
             let all = named(&walk::fields_of(&merged, root));
-            let keep = named(&walk::fields_of(&pruned, root)).union(&named(&set));
+            let keep = named(&walk::fields_of(&pruned, root)).union(named(&set));
             pruned = walk::remove(&merged, &all.difference(&keep), root);
         }
         Ok((pruned, at.into()))
@@ -446,10 +445,10 @@ fn yield_to(managed: &mut Managed, lost: Vec<Overlap>) {
             Overlap::Gone => return false,
             Overlap::Fields { taken, removed } => {
                 if !taken.is_empty() {
-                    entry.set = entry.set.difference(&taken);
+                    entry.set = std::mem::take(&mut entry.set).difference(&taken);
                 }
                 if let Some(removed) = removed {
-                    entry.set = entry.set.difference(&removed);
+                    entry.set = std::mem::take(&mut entry.set).difference(&removed);
                 }
             }
             Overlap::None => {}
@@ -518,7 +517,7 @@ fn cap(managed: &mut Managed) {
             None => managed.take(earlier),
         };
         let set = match old {
-            Some(old) => newer.set.union(&old.set),
+            Some(old) => newer.set.union(old.set),
             None => newer.set,
         };
         managed.put(Entry {

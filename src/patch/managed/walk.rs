@@ -70,9 +70,9 @@ impl Changes {
 
     fn merged(self, other: Changes) -> Changes {
         Changes {
-            removed: self.removed.union(&other.removed),
-            modified: self.modified.union(&other.modified),
-            added: self.added.union(&other.added),
+            removed: self.removed.union(other.removed),
+            modified: self.modified.union(other.modified),
+            added: self.added.union(other.added),
         }
     }
 }
