@@ -24,13 +24,16 @@ const REASON: &str = "TaintManagerEviction";
 /// A hundred years, in seconds: clocks cannot add whatever a toleration says.
 const LONGEST: u64 = 100 * 366 * 86_400;
 
+/// Pods that go, and when.
+type Due = HashMap<Key, (Instant, Arc<Pod>)>;
+
 struct Controller {
     context: Context,
     nodes: Informer<Node>,
     pods: Pods,
     recorder: Recorder,
     /// When pods are to be deleted, and who they are.
-    due: Arc<Mutex<HashMap<Key, (Instant, Arc<Pod>)>>>,
+    due: Arc<Mutex<Due>>,
 }
 
 /// Runs the controller.
@@ -213,13 +216,29 @@ mod tests {
         let (a, b) = (taint("a"), taint("b"));
         for (taints, tolerations, wanted) in [
             (&[][..], vec![], Fate::Stays),
-            (&[a.clone()], vec![], Fate::Goes(0)),
-            (&[a.clone()], vec![bears("b", None)], Fate::Goes(0)),
-            (&[a.clone()], vec![bears("a", None)], Fate::Stays),
-            (&[a.clone()], vec![bears("a", Some(9))], Fate::Goes(9)),
-            (&[a.clone()], vec![bears("a", Some(-1))], Fate::Goes(0)),
+            (std::slice::from_ref(&a), vec![], Fate::Goes(0)),
             (
-                &[a.clone()],
+                std::slice::from_ref(&a),
+                vec![bears("b", None)],
+                Fate::Goes(0),
+            ),
+            (
+                std::slice::from_ref(&a),
+                vec![bears("a", None)],
+                Fate::Stays,
+            ),
+            (
+                std::slice::from_ref(&a),
+                vec![bears("a", Some(9))],
+                Fate::Goes(9),
+            ),
+            (
+                std::slice::from_ref(&a),
+                vec![bears("a", Some(-1))],
+                Fate::Goes(0),
+            ),
+            (
+                std::slice::from_ref(&a),
                 vec![bears("a", None), bears("a", Some(9))],
                 Fate::Stays,
             ),
@@ -234,12 +253,12 @@ mod tests {
                 Fate::Goes(9),
             ),
             (
-                &[a.clone()],
+                std::slice::from_ref(&a),
                 vec![bears("a", Some(i64::MAX))],
                 Fate::Goes(LONGEST),
             ),
             (
-                &[a, b],
+                &[a.clone(), b],
                 vec![bears("a", Some(9)), bears("b", Some(3))],
                 Fate::Goes(3),
             ),
