@@ -1,9 +1,10 @@
 //! A container as a process: image, command, environment, mounts, rights, limits.
 
-use std::collections::BTreeMap;
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
-use k8s_openapi::api::core::v1::{Capabilities, Container, Pod, PodSpec};
+use k8s_openapi::api::core::v1::{Capabilities, Container, Pod, PodSpec, VolumeMount};
 
 use super::environment::expand;
 use super::{Host, text, uid};
@@ -213,6 +214,48 @@ pub(super) fn limits(pod: &Pod, container: &Container) -> Limits {
     }
 }
 
+/// The part of a volume that a mount shows, if it is not the whole. Follows `ExpandContainerVolumeMounts` and
+/// `makeMounts`: what an expression names has to be there, and nothing leads out of the volume.
+///
+/// # Errors
+/// Upstream's texts.
+fn sub_path(
+    mount: &VolumeMount,
+    known: &dyn Fn(&str) -> Option<String>,
+) -> Result<Option<String>, String> {
+    let missing = RefCell::new(BTreeSet::new());
+    let value = |name: &str| {
+        let value = known(name).unwrap_or_default();
+        if value.is_empty() {
+            missing.borrow_mut().insert(name.to_owned());
+        }
+        Some(value)
+    };
+    let given = |path: &Option<String>| path.clone().filter(|path| !path.is_empty());
+    let path = match given(&mount.sub_path_expr) {
+        Some(expression) => Some(expand(&expression, &value)),
+        None => given(&mount.sub_path),
+    };
+    let missing: Vec<String> = missing.into_inner().into_iter().collect();
+    if !missing.is_empty() {
+        return Err(format!("missing value for {}", missing.join(", ")));
+    }
+    let Some(path) = path.filter(|path| !path.is_empty()) else {
+        return Ok(None);
+    };
+    if path.starts_with('/') {
+        return Err(format!(
+            "error SubPath `{path}` must not be an absolute path"
+        ));
+    }
+    if path.split('/').any(|part| part == "..") {
+        return Err(format!(
+            "unable to provision SubPath `{path}`: must not contain '..'"
+        ));
+    }
+    Ok(Some(path))
+}
+
 impl Host {
     pub(super) async fn describe(
         &self,
@@ -296,11 +339,7 @@ impl Host {
                 .volume_path(pod, &mount.name)
                 .await
                 .map_err(|lack| config_error(lack.message))?;
-            let inside = match (&mount.sub_path, &mount.sub_path_expr) {
-                (_, Some(expression)) if !expression.is_empty() => Some(expand(expression, &known)),
-                (Some(path), _) if !path.is_empty() => Some(path.clone()),
-                _ => None,
-            };
+            let inside = sub_path(mount, &known).map_err(config_error)?;
             let read_only =
                 mount.read_only == Some(true) || self.always_read_only(&spec, &mount.name);
             own_mounts.push(Mount {
@@ -407,5 +446,52 @@ impl Host {
             .filter(|path| !path.is_empty());
         mounts.push(mount(message, path.unwrap_or("/dev/termination-log")));
         Ok(mounts)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_part_of_a_volume_is_named_and_stays_inside() {
+        let known = |name: &str| match name {
+            "POD" => Some("web".to_owned()),
+            "UP" => Some("..".to_owned()),
+            "ROOT" => Some("/etc".to_owned()),
+            "EMPTY" => Some(String::new()),
+            _ => None,
+        };
+        for (path, expression, expected) in [
+            ("", "", Ok(None)),
+            ("a/b", "", Ok(Some("a/b"))),
+            ("", "$(POD)/$$(POD)", Ok(Some("web/$(POD)"))),
+            ("a..b", "", Ok(Some("a..b"))),
+            ("", "$(NO)/$(EMPTY)", Err("missing value for EMPTY, NO")),
+            (
+                "",
+                "$(UP)",
+                Err("unable to provision SubPath `..`: must not contain '..'"),
+            ),
+            (
+                "a/../b",
+                "",
+                Err("unable to provision SubPath `a/../b`: must not contain '..'"),
+            ),
+            (
+                "",
+                "$(ROOT)",
+                Err("error SubPath `/etc` must not be an absolute path"),
+            ),
+        ] {
+            let mount = VolumeMount {
+                sub_path: Some(path.to_owned()),
+                sub_path_expr: Some(expression.to_owned()),
+                ..VolumeMount::default()
+            };
+            let expected = expected.map(|path| path.map(str::to_owned));
+            let expected = expected.map_err(str::to_owned);
+            assert_eq!(sub_path(&mount, &known), expected, "{path} {expression}");
+        }
     }
 }

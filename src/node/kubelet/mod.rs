@@ -231,6 +231,7 @@ impl Kubelet {
             ["healthz"] => Ok(text(200, "ok")),
             ["pods"] => Ok(json(&self.list())),
             ["stats", "summary"] => Ok(json(&self.summary().await)),
+            ["metrics"] => Ok(text(200, self.own_metrics().await)),
             ["metrics", "resource"] => Ok(text(200, self.resource_metrics().await)),
             ["containerLogs", namespace, name, container] if request.method() == Method::GET => {
                 self.container_log(namespace, name, container, &query)

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use super::{Kubelet, zone_name};
 use crate::node::supplies::HostUsage;
-use crate::zone::{ProcessId, Usage, ZoneUsage};
+use crate::zone::{ProcessId, Usage, ZoneState, ZoneUsage};
 
 /// A pod and what it uses.
 struct Used {
@@ -140,6 +140,40 @@ impl Kubelet {
         let (at, node, _) = self.node_usage(&used);
         text(at, &node, &used)
     }
+
+    /// What `/metrics` tells of the agent itself. Follows pkg/kubelet/metrics/metrics.go.
+    pub(super) async fn own_metrics(&self) -> String {
+        let zones = self.runtime.list().await.unwrap_or_default();
+        let processes = zones.iter().flat_map(|zone| &zone.processes);
+        let (ended, running): (Vec<_>, Vec<_>) =
+            processes.partition(|process| process.ended.is_some());
+        let booted = zones.iter().filter(|zone| zone.state == ZoneState::Running);
+        let states = [("exited", ended.len()), ("running", running.len())];
+        let states = states.map(|(state, count)| {
+            let labels = format!("container_state=\"{state}\"");
+            (labels, count.to_string(), None)
+        });
+        exposition([
+            (
+                "kubelet_node_name",
+                "[ALPHA] The node's name. The count is always 1.",
+                "gauge",
+                vec![(format!("node=\"{}\"", self.node), "1".into(), None)],
+            ),
+            (
+                "kubelet_running_containers",
+                "[ALPHA] Number of containers currently running",
+                "gauge",
+                states.into(),
+            ),
+            (
+                "kubelet_running_pods",
+                "[ALPHA] Number of pods that have a running pod sandbox",
+                "gauge",
+                vec![(String::new(), booted.count().to_string(), None)],
+            ),
+        ])
+    }
 }
 
 /// A value, and when it was measured.
@@ -236,6 +270,11 @@ fn text(at: Timestamp, node: &Usage, pods: &[Used]) -> String {
             vec![(String::new(), "0".into(), None)],
         ),
     ];
+    exposition(metrics)
+}
+
+/// Metrics in Prometheus' text form.
+fn exposition<'a>(metrics: impl IntoIterator<Item = Metric<'a>>) -> String {
     let mut text = String::new();
     for (name, help, kind, lines) in metrics {
         if lines.is_empty() {
