@@ -23,6 +23,8 @@ use crate::controllers::client::Transport;
 use crate::controllers::manager::account_user;
 use crate::net::{Ipam, IpamError};
 use crate::node::agent::{self, Pods, Setup};
+use crate::node::host::{Host, Logs};
+use crate::node::images::{Images, Registries};
 use crate::node::pressure::Thresholds;
 #[cfg(target_os = "linux")]
 use crate::node::register::host_capacity;
@@ -31,7 +33,6 @@ use crate::node::simulated::SimulatedSupplies;
 use crate::node::volumes::{DRIVER, Volumes};
 use crate::node::{Allow, Authenticate};
 use crate::storage::{ConfigError, StorageEngine, StoragePoolConfig, ZfsStorageEngine};
-#[cfg(target_os = "linux")]
 use crate::zone::ZoneRuntime;
 use crate::zone::simulated::{Delays, Simulated};
 
@@ -331,6 +332,74 @@ fn default_class() -> StorageClass {
     }
 }
 
+/// A host that runs its pods in zones of its own, and what it keeps for them.
+pub(super) struct RealHost {
+    /// The node's name.
+    pub name: String,
+    /// The brand of its zones.
+    pub brand: &'static str,
+    /// What the node has.
+    pub capacity: BTreeMap<String, String>,
+    /// Where pods' homes are, if they have any: their zones write their logs there.
+    pub homes: Option<PathBuf>,
+    /// The agent's directory.
+    pub data: PathBuf,
+    /// Addresses of pods.
+    pub ipam: Ipam,
+    /// Images, roots and volumes.
+    pub storage: Arc<dyn StorageEngine>,
+    /// What images are here.
+    pub images: Images,
+    /// Registries that are asked by plain HTTP.
+    pub insecure: Vec<String>,
+    /// Its zones.
+    pub runtime: Arc<dyn ZoneRuntime>,
+    /// When pods are evicted.
+    pub thresholds: Thresholds,
+}
+
+impl RealHost {
+    /// The node that it is.
+    pub(super) fn setup(self, client: kube::Client) -> Result<Setup, AgentError> {
+        let addresses = host_addresses();
+        let logs = match &self.homes {
+            Some(homes) => Logs::Homes(homes.clone()),
+            None => Logs::Together(self.data.join("logs")),
+        };
+        let registration = Registration {
+            name: self.name,
+            addresses: addresses.clone(),
+            labels: BTreeMap::new(),
+            taints: Vec::new(),
+            capacity: self.capacity,
+            port: None,
+            info: host_info(self.brand),
+        };
+        let supplies = Host {
+            client: client.clone(),
+            homes: self.homes,
+            logs: logs.clone(),
+            data: self.data,
+            ipam: self.ipam,
+            storage: self.storage,
+            images: self.images,
+            registries: Registries::new(self.insecure).map_err(AgentError::Host)?,
+            runtime: self.runtime.clone(),
+            host_ips: addresses,
+            cluster_dns: None,
+            cluster_domain: "cluster.local".into(),
+        };
+        Ok(Setup {
+            client,
+            registration,
+            runtime: self.runtime,
+            supplies: Arc::new(supplies),
+            logs: Some(logs),
+            thresholds: self.thresholds,
+        })
+    }
+}
+
 /// How one node is made, once there is a client.
 type Maker = Box<dyn FnOnce(kube::Client) -> BoxFuture<'static, Result<Setup, AgentError>> + Send>;
 
@@ -519,8 +588,6 @@ impl Nodes {
 
     #[cfg(target_os = "linux")]
     fn linux(plan: &Plan) -> Result<Self, AgentError> {
-        use crate::node::host::Host;
-        use crate::node::images::Images;
         use crate::storage::Directories;
         use crate::zone::linux::{Groups, Linux, Network};
 
@@ -551,20 +618,9 @@ impl Nodes {
         .map_err(AgentError::Host)?;
         let storage = plan.storage.clone();
         let thresholds = plan.arguments.eviction_hard.clone();
-        let registries =
-            crate::node::images::Registries::new(plan.arguments.insecure_registry.clone())
-                .map_err(AgentError::Host)?;
+        let insecure = plan.arguments.insecure_registry.clone();
         let name = plan.names.first().cloned().unwrap_or_default();
-        let addresses = host_addresses();
-        let registration = Registration {
-            name: name.clone(),
-            addresses: addresses.clone(),
-            labels: BTreeMap::new(),
-            taints: Vec::new(),
-            capacity: host_capacity(&data),
-            port: None,
-            info: host_info("linux"),
-        };
+        let node = name.clone();
         let engine: Arc<dyn StorageEngine> = Arc::new(Directories::new(&storage));
         let volumes = engine.clone();
         let maker: Maker = Box::new(move |client| {
@@ -582,35 +638,25 @@ impl Nodes {
                 if let Err(error) = images.sweep().await {
                     tracing::warn!(%error, "what was left of images cannot be removed");
                 }
-                let runtime: Arc<dyn ZoneRuntime> = Arc::new(runtime);
-                let logs = crate::node::host::Logs::Together(data.join("logs"));
-                let supplies = Host {
-                    client: client.clone(),
+                let host = RealHost {
+                    name,
+                    brand: "linux",
+                    capacity: host_capacity(&data),
                     homes: None,
-                    logs: logs.clone(),
                     data,
                     ipam,
                     storage: engine,
                     images,
-                    registries,
-                    runtime: runtime.clone(),
-                    host_ips: addresses,
-                    cluster_dns: None,
-                    cluster_domain: "cluster.local".into(),
-                };
-                Ok(Setup {
-                    client,
-                    registration,
-                    runtime,
-                    supplies: Arc::new(supplies),
-                    logs: Some(logs),
+                    insecure,
+                    runtime: Arc::new(runtime),
                     thresholds,
-                })
+                };
+                host.setup(client)
             }
             .boxed()
         });
         Ok(Nodes {
-            nodes: vec![(name, maker)],
+            nodes: vec![(node, maker)],
             storage: Some(volumes),
             kubelet_port: plan.arguments.kubelet_port,
         })

@@ -1,20 +1,17 @@
 //! What an agent of an illumos host is made of.
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::agent::AgentError;
+use super::agent::{AgentError, RealHost};
 use super::zone::NetworkFlags;
 use crate::illumos::{Command, HostTools, Tool, Tools, parse};
 use crate::net::Ipam;
 use crate::net::illumos::{self as net, NetworkConfig};
 use crate::node::agent::Setup;
-use crate::node::host::{Host, Logs};
-use crate::node::images::{Images, Registries};
-use crate::node::register::{Registration, host_addresses, host_capacity, host_info};
+use crate::node::images::Images;
+use crate::node::register::host_capacity;
 use crate::storage::{StorageEngine as _, StoragePoolConfig, ZfsStorageEngine, zfs};
-use crate::zone::ZoneRuntime;
 use crate::zone::illumos::{Brand, IllumosRuntime, Patience, Settings, sandbox};
 
 /// Where everything is kept unless it is said.
@@ -181,44 +178,24 @@ impl Plan {
             .map_err(host)?;
         let engine: Arc<dyn crate::storage::StorageEngine> = engine;
         let images = Images::new(&images.join("records"), engine.clone());
-        let runtime: Arc<dyn ZoneRuntime> = Arc::new(runtime);
-        let addresses = host_addresses();
-        let logs = Logs::Homes(homes.clone());
         let mut capacity = host_capacity(&self.data);
         if let Some(memory) = memory(tools.as_ref()).await {
             capacity.insert("memory".into(), format!("{}Ki", memory / 1024));
         }
-        let registration = Registration {
+        let host = RealHost {
             name: self.name,
-            addresses: addresses.clone(),
-            labels: BTreeMap::new(),
-            taints: Vec::new(),
+            brand: brand.name(),
             capacity,
-            port: None,
-            info: host_info(brand.name()),
-        };
-        let supplies = Host {
-            client: client.clone(),
             homes: Some(homes),
-            logs: logs.clone(),
             data: self.data,
             ipam: self.ipam,
             storage: engine,
             images,
-            registries: Registries::new(self.insecure).map_err(host)?,
-            runtime: runtime.clone(),
-            host_ips: addresses,
-            cluster_dns: None,
-            cluster_domain: "cluster.local".into(),
-        };
-        Ok(Setup {
-            client,
-            registration,
-            runtime,
-            supplies: Arc::new(supplies),
-            logs: Some(logs),
+            insecure: self.insecure,
+            runtime: Arc::new(runtime),
             thresholds: self.thresholds,
-        })
+        };
+        host.setup(client)
     }
 }
 

@@ -13,26 +13,10 @@ use crate::node::machine::{IMAGE, IMAGE_ID};
 use crate::node::supplies::Lack;
 use crate::storage::beneath;
 use crate::zone::{
-    Limits, Mount, ProcessId, ProcessSpec, Propagation, Rights, Root, ZoneNetwork, ZoneSpec,
+    Limits, Mount, ProcessId, ProcessSpec, Propagation, Rights, Root, USUAL_CAPABILITIES,
+    ZoneNetwork, ZoneSpec,
 };
 
-/// What a container may do unless it says otherwise, as of other runtimes.
-const CAPABILITIES: [&str; 14] = [
-    "AUDIT_WRITE",
-    "CHOWN",
-    "DAC_OVERRIDE",
-    "FOWNER",
-    "FSETID",
-    "KILL",
-    "MKNOD",
-    "NET_BIND_SERVICE",
-    "NET_RAW",
-    "SETFCAP",
-    "SETGID",
-    "SETPCAP",
-    "SETUID",
-    "SYS_CHROOT",
-];
 /// Where programs are looked for if neither pod nor image says.
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
@@ -56,7 +40,10 @@ fn capabilities(of: Option<&Capabilities>) -> Vec<String> {
     let mut result: Vec<String> = match (all(&drop), all(&add)) {
         (true, _) => Vec::new(),
         (false, true) => ALL.iter().map(|name| (*name).to_owned()).collect(),
-        (false, false) => CAPABILITIES.iter().map(|name| (*name).to_owned()).collect(),
+        (false, false) => USUAL_CAPABILITIES
+            .iter()
+            .map(|name| (*name).to_owned())
+            .collect(),
     };
     result.retain(|name| !drop.contains(name));
     result.extend(add.into_iter().filter(|name| name != "ALL"));

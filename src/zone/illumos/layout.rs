@@ -8,7 +8,8 @@ use super::config;
 use crate::illumos::{Command, Tool};
 use crate::net::illumos::{NetworkConfig, Vnic, redirect};
 use crate::zone::{
-    Limits, Mount, ProcessSpec, Propagation, Root, ZoneError, ZoneName, ZoneNetwork, ZoneSpec,
+    Limits, Mount, ProcessSpec, Propagation, Root, USUAL_CAPABILITIES, ZoneError, ZoneName,
+    ZoneNetwork, ZoneSpec,
 };
 
 /// The brand of zones.
@@ -273,6 +274,12 @@ impl Layout {
             return Err(no(
                 "privileged containers are not offered: the zone is the boundary",
             ));
+        }
+        let usual = |name: &String| USUAL_CAPABILITIES.contains(&name.as_str());
+        if let Some(more) = rights.capabilities.iter().find(|name| !usual(name)) {
+            return Err(no(&format!(
+                "the capability {more} is not offered: zones have no Linux kernel to give it"
+            )));
         }
         if rights.seccomp {
             return Err(no(

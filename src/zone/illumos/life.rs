@@ -71,6 +71,7 @@ pub fn print(
         Brand::Reddwarf => "root/ in it: empty directories; the supervisor is the brand's",
     });
     page.command("", &snapshot(&settings.sandbox));
+    let once = std::mem::take(&mut page.count);
     let mut seen = Seen::default();
     page.head("create");
     let ([home], after) = make_home(&names, &layout.owner, None);
@@ -117,7 +118,11 @@ pub fn print(
         "its home, with the roots of its containers",
         &destroy(&names.home(&layout.owner), true),
     );
-    let _ = writeln!(page.text, "\n# {} commands", page.count);
+    let _ = writeln!(
+        page.text,
+        "\n# {} commands for the zone's life, {once} for the host",
+        page.count
+    );
     Ok(page.text)
 }
 

@@ -359,13 +359,17 @@ fn unplug(layout: &Layout, seen: &Seen) -> Option<Next> {
 fn remove(layout: &Layout, seen: &Seen, state: Option<HostState>) -> Next {
     match state {
         Some(HostState::Installed | HostState::Incomplete) => take(clean(layout)),
-        Some(HostState::Configured) => take(step(
-            "remove the configuration",
-            "configured",
-            "no zone",
-            layout.unconfigure(),
-            Effect::State(None),
-        )),
+        Some(HostState::Configured) => take(Step {
+            // Uninstalling it took its dataset along, or not: that is seen.
+            look: true,
+            ..step(
+                "remove the configuration",
+                "configured",
+                "no zone",
+                layout.unconfigure(),
+                Effect::State(None),
+            )
+        }),
         None if seen.dataset => take(step(
             "end what is left of the zonepath's dataset",
             "no zone of that path",

@@ -322,6 +322,53 @@ async fn zones_that_are_not_ours_are_left_alone_and_reported() {
     );
 }
 
+/// The commands that the host saw for a zone.
+fn commands_of(bench: &Bench, number: u8) -> Vec<String> {
+    let link = crate::net::link_name(std::net::Ipv4Addr::new(10, 88, 0, 10 + number).into());
+    let lines = bench.machine.log_lines().expect("read").into_iter();
+    lines
+        .filter(|line| !line["args"].is_null())
+        // Helpers are what a tool is made of.
+        .filter(|line| !["zoneadmd", "brand", "ctl"].contains(&line["tool"].as_str().unwrap_or("")))
+        .map(|line| format!("{} {}", line["tool"], line["args"]))
+        .filter(|line| line.contains(&format!("u{number}")) || line.contains(&link))
+        .collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn zones_do_not_wait_for_one_another_and_cost_what_is_said() {
+    let bench = Bench::new().await;
+    let agent = bench.agent().await.expect("starts");
+    let fault = bench.ask("ctl", "fault -t zoneadm -c install stall");
+    let stalled = async {
+        brought_up(&bench, &agent, 1)
+            .await
+            .expect("runs in the end");
+        std::time::Instant::now()
+    };
+    let other = async {
+        while !commands_of(&bench, 1)
+            .iter()
+            .any(|line| line.contains("install"))
+        {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        brought_up(&bench, &agent, 2).await.expect("runs");
+        taken_down(&bench, &agent, 2).await.expect("gone");
+        let over = std::time::Instant::now();
+        bench.ctl(&format!("release {}", fault.trim()));
+        over
+    };
+    let (stalled, other) = tokio::join!(stalled, other);
+    assert!(other < stalled, "one zone held another up");
+    let all = commands_of(&bench, 2);
+    assert_eq!(all.len(), COMMANDS, "{all:#?}");
+}
+
+/// What a zone's life costs, from nothing to nothing, beside what lists all zones or links: the commands of its plan, and
+/// a look at it before and after each change of its state.
+const COMMANDS: usize = 30;
+
 /// A small generator of its own: a seed is a sequence, on every platform.
 struct Dice(u64);
 
