@@ -278,19 +278,23 @@ pub(super) fn write_whole(path: &Path, text: &[u8]) -> io::Result<()> {
     fs::rename(partial, path)
 }
 
-/// The records of zones below a directory, each a directory of its own. One that was made half is removed: nothing was
-/// asked of the host yet. One that cannot be read is left alone.
+/// The records of zones below a directory, each a directory of its own. One that was made half, without a record, is
+/// removed: nothing was asked of the host yet. One that cannot be read is left alone.
 pub(super) fn records<T: DeserializeOwned>(directory: &Path) -> io::Result<Vec<T>> {
     let mut all = Vec::new();
-    for entry in fs::read_dir(directory)?.flatten() {
-        let Ok(text) = fs::read(entry.path().join(ZONE)) else {
-            let _ = fs::remove_dir_all(entry.path());
-            continue;
+    for entry in fs::read_dir(directory)? {
+        let path = entry?.path();
+        let record = match fs::read(path.join(ZONE)) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                let _ = fs::remove_dir_all(&path);
+                continue;
+            }
+            text => text.and_then(|text| Ok(serde_json::from_slice(&text)?)),
         };
-        match serde_json::from_slice(&text) {
+        match record {
             Ok(record) => all.push(record),
             Err(error) => {
-                tracing::warn!(path = %entry.path().display(), %error, "a zone cannot be read; it is left alone");
+                tracing::warn!(path = %path.display(), %error, "a zone cannot be read; it is left alone");
             }
         }
     }
@@ -317,4 +321,32 @@ pub(super) fn remove_record(directory: &Path) -> io::Result<()> {
         }
     }
     gone(fs::remove_dir_all(directory), directory.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_has_no_record_is_removed() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let at = |zone: &str| directory.path().join(zone);
+        for (zone, text) in [("whole", Some("7")), ("damaged", Some("{")), ("half", None)] {
+            fs::create_dir(at(zone)).expect("made");
+            if let Some(text) = text {
+                write_whole(&at(zone).join(ZONE), text.as_bytes()).expect("written");
+            }
+        }
+        // As a file that the system refuses to read.
+        fs::create_dir_all(at("unread").join(ZONE)).expect("made");
+        assert_eq!(records::<u8>(directory.path()).expect("read"), [7]);
+        for (zone, stays) in [
+            ("whole", true),
+            ("damaged", true),
+            ("unread", true),
+            ("half", false),
+        ] {
+            assert_eq!(at(zone).exists(), stays, "{zone}");
+        }
+    }
 }

@@ -21,7 +21,7 @@ use rustix::process::{Pid, PidfdFlags};
 
 use super::link::Link;
 use super::supervised::{self, Supervised, Zones, remove_record, write_whole};
-use super::supervisor::{Configuration, PID, ZONE, group_of};
+use super::supervisor::{BORN, Configuration, PID, ZONE, group_of};
 use super::{
     Answer, Limits, Mount, ProcessId, ProcessSpec, Propagation, Zone, ZoneError, ZoneName,
     ZoneSpec, ZoneState, ZoneUsage,
@@ -62,9 +62,14 @@ pub(super) struct Home {
 }
 
 impl Home {
-    /// The supervisor's process, if it lives.
+    /// The supervisor's process, if it lives and its zone was made to the end.
     fn pid(&self) -> Option<u32> {
-        let text = fs::read_to_string(self.directory.join(PID)).ok()?;
+        self.noted(PID)
+    }
+
+    /// The process that is noted in a file, if it lives.
+    fn noted(&self, file: &str) -> Option<u32> {
+        let text = fs::read_to_string(self.directory.join(file)).ok()?;
         let (pid, started) = text.trim().split_once(' ')?;
         let pid = pid.parse().ok()?;
         (start_time(pid).as_deref() == Some(started)).then_some(pid)
@@ -275,9 +280,12 @@ impl Supervised for Linux {
                         ));
                     }
                     let pid = own
-                        .pid()
+                        .noted(BORN)
                         .ok_or_else(|| format!("its supervisor ended: {}", complaint().trim()))?;
-                    inner.network.connect(spec, pid)
+                    inner.network.connect(spec, pid)?;
+                    // From now on the zone is taken as it is: one without a network is made anew.
+                    fs::rename(own.directory.join(BORN), own.directory.join(PID))
+                        .map_err(|error| format!("{}: {error}", own.directory.display()))
                 })
                 .await?;
             }

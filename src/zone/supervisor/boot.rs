@@ -73,8 +73,7 @@ fn outside(directory: &Path) -> io::Result<()> {
         .spawn()?;
     let pid = child.id();
     let started = super::super::linux::start_time(pid).unwrap_or_default();
-    std::fs::write(directory.join("pid.new"), format!("{pid} {started}"))?;
-    std::fs::rename(directory.join("pid.new"), directory.join(super::PID))
+    std::fs::write(directory.join(super::BORN), format!("{pid} {started}"))
 }
 
 fn in_the_zone(directory: &Path) -> io::Result<()> {

@@ -49,8 +49,10 @@ pub use container::run as run_stage;
 pub const SOCKET: &str = "agent.sock";
 /// What the zone is, in the control directory.
 pub const ZONE: &str = "zone.json";
-/// The supervisor's process id and start time on the host, in the control directory.
+/// The supervisor's process id and start time on the host, in the control directory, of a zone that has its network.
 pub const PID: &str = "pid";
+/// The same before it has: the supervisor leaves it, and the agent renames it to [`PID`].
+pub const BORN: &str = "pid.new";
 
 /// The largest frame, in bytes.
 const FRAME: u32 = 4 << 20;
