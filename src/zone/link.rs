@@ -30,6 +30,15 @@ struct Known {
     sessions: HashMap<u64, oneshot::Sender<Result<UnixStream, String>>>,
 }
 
+impl Known {
+    /// Gives a connection up: what was asked on it is not answered on another.
+    fn cut(&mut self) {
+        self.control = None;
+        self.asks.clear();
+        self.sessions.clear();
+    }
+}
+
 /// Names of sockets are short, and directories may be deep: where a directory has a short name, that is used.
 #[cfg(target_os = "linux")]
 fn bind(directory: &Path) -> std::io::Result<UnixListener> {
@@ -102,7 +111,7 @@ impl Link {
         }
         let mut known = self.known.lock();
         known.processes.clear();
-        known.control = None;
+        known.cut();
         self.boot.send_replace(None);
     }
 
@@ -151,6 +160,7 @@ impl Link {
         let (sender, mut queue) = mpsc::channel::<(u8, Vec<u8>)>(256);
         {
             let mut known = self.known.lock();
+            known.cut();
             known.processes = processes
                 .into_iter()
                 .map(|process| (process.id.clone(), process))
@@ -198,9 +208,7 @@ impl Link {
                 .as_ref()
                 .is_some_and(|own| own.same_channel(&sender))
             {
-                known.control = None;
-                known.asks.clear();
-                known.sessions.clear();
+                known.cut();
                 self.boot.send_replace(None);
             }
         }
@@ -222,10 +230,10 @@ impl Link {
         let (tell, told) = oneshot::channel();
         let control = {
             let mut known = self.known.lock();
+            let control = known.control.clone().ok_or_else(unreachable)?;
             known.asks.insert(number, tell);
-            known.control.clone()
+            control
         };
-        let control = control.ok_or_else(unreachable)?;
         let payload = serde_json::to_vec(&Ask { number, what })
             .map_err(|error| ZoneError::failed(operation, zone(), error))?;
         control
@@ -365,5 +373,52 @@ pub fn session(stream: UnixStream, stdin: bool) -> Session {
         stderr: Some(Box::new(stderr)),
         resize,
         ended,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::zone::supervisor::write_json;
+
+    #[tokio::test]
+    async fn what_was_asked_ends_with_its_connection() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let link = Link::new("z".into(), || {});
+        let unreachable = |asked: Result<(), ZoneError>| match asked {
+            Err(ZoneError::State { state, .. }) => assert_eq!(state, "unreachable"),
+            other => panic!("{other:?}"),
+        };
+        let ask = || link.ask("connect to", What::Dial(1));
+        unreachable(ask().await);
+        assert!(link.known.lock().asks.is_empty(), "nobody answers it ever");
+        link.listen(directory.path()).expect("listens");
+        let dial = async || {
+            let stream = UnixStream::connect(directory.path().join(SOCKET)).await;
+            let mut stream = stream.expect("connected");
+            let hello = Hello::Control {
+                boot: "b".into(),
+                processes: Vec::new(),
+            };
+            write_json(&mut stream, kind::HELLO, &hello)
+                .await
+                .expect("said");
+            stream
+        };
+        let mut first = dial().await;
+        assert!(link.hello(ANSWER).await);
+        // Another connection takes the place of one whose end was not seen, and then the zone is halted.
+        let again = async {
+            read_frame(&mut first).await.expect("asked");
+            dial().await
+        };
+        let (asked, mut second) = tokio::join!(ask(), again);
+        unreachable(asked);
+        let halted = async {
+            read_frame(&mut second).await.expect("asked");
+            link.close();
+        };
+        let (asked, ()) = tokio::join!(ask(), halted);
+        unreachable(asked);
     }
 }
