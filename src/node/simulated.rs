@@ -110,7 +110,6 @@ impl Supplies for SimulatedSupplies {
                 }
             };
             Ok(ZoneSpec {
-                name: zone_name(uid),
                 labels: BTreeMap::from([
                     (POD_UID.into(), uid.into()),
                     (POD_NAME.into(), metadata.name.clone().unwrap_or_default()),
@@ -120,14 +119,7 @@ impl Supplies for SimulatedSupplies {
                     ),
                 ]),
                 hostname: metadata.name.clone().unwrap_or_default(),
-                network,
-                host_processes: false,
-                host_ipc: false,
-                shared_processes: false,
-                sysctls: BTreeMap::new(),
-                shares: Vec::new(),
-                memory_directories: BTreeMap::new(),
-                limits: Limits::default(),
+                ..ZoneSpec::new(zone_name(uid), network)
             })
         }
         .boxed()

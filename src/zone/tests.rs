@@ -7,17 +7,12 @@ use super::*;
 
 pub(crate) fn zone(name: &str) -> ZoneSpec {
     ZoneSpec {
-        name: ZoneName::new(name).expect("a legal name"),
         labels: BTreeMap::from([("owner".into(), name.into())]),
         hostname: name.into(),
-        network: ZoneNetwork::Host,
-        host_processes: false,
-        host_ipc: false,
-        shared_processes: false,
-        sysctls: BTreeMap::new(),
-        shares: Vec::new(),
-        memory_directories: BTreeMap::new(),
-        limits: Limits::default(),
+        ..ZoneSpec::new(
+            ZoneName::new(name).expect("a legal name"),
+            ZoneNetwork::Host,
+        )
     }
 }
 

@@ -104,6 +104,25 @@ pub struct ZoneSpec {
     pub limits: Limits,
 }
 
+impl ZoneSpec {
+    /// A zone that has a network, and nothing else that a zone can have.
+    pub fn new(name: ZoneName, network: ZoneNetwork) -> Self {
+        ZoneSpec {
+            name,
+            labels: BTreeMap::new(),
+            hostname: String::new(),
+            network,
+            host_processes: false,
+            host_ipc: false,
+            shared_processes: false,
+            sysctls: BTreeMap::new(),
+            shares: Vec::new(),
+            memory_directories: BTreeMap::new(),
+            limits: Limits::default(),
+        }
+    }
+}
+
 /// What a zone as a whole is doing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ZoneState {

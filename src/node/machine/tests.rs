@@ -7,9 +7,7 @@ use k8s_openapi::api::core::v1::{ContainerStatus, Pod};
 use serde_json::json;
 
 use super::*;
-use crate::zone::{
-    Ending, HostPort, Limits, Process, Zone, ZoneName, ZoneNetwork, ZoneSpec, ZoneState,
-};
+use crate::zone::{Ending, Process, Zone, ZoneName, ZoneNetwork, ZoneSpec, ZoneState};
 
 /// A host of one pod whose images are always there.
 struct Host {
@@ -69,25 +67,19 @@ impl Host {
             Action::Prepare => {
                 self.zone = Some(Zone {
                     spec: ZoneSpec {
-                        name: ZoneName::new("rd-u1").expect("legal"),
-                        labels: BTreeMap::new(),
                         hostname: "p".into(),
-                        network: ZoneNetwork::Own {
-                            address: [10, 0, 0, 5].into(),
-                            prefix: 24,
-                            gateway: [10, 0, 0, 1].into(),
-                            mac: String::new(),
-                            link: String::new(),
-                            ports: Vec::<HostPort>::new(),
-                            bandwidth: None,
-                        },
-                        host_processes: false,
-                        host_ipc: false,
-                        shared_processes: false,
-                        sysctls: BTreeMap::new(),
-                        shares: Vec::new(),
-                        memory_directories: BTreeMap::new(),
-                        limits: Limits::default(),
+                        ..ZoneSpec::new(
+                            ZoneName::new("rd-u1").expect("legal"),
+                            ZoneNetwork::Own {
+                                address: [10, 0, 0, 5].into(),
+                                prefix: 24,
+                                gateway: [10, 0, 0, 1].into(),
+                                mac: String::new(),
+                                link: String::new(),
+                                ports: Vec::new(),
+                                bandwidth: None,
+                            },
+                        )
                     },
                     state: ZoneState::Running,
                     boot: Some("b1".into()),

@@ -13,7 +13,7 @@ use super::{Home, Inner, Record};
 use crate::illumos::parse::{self, HostState, ZoneRow};
 use crate::illumos::{Class, Command, Failure, Tool};
 use crate::net::illumos::{delete_vnic, is_ours, show_vnics};
-use crate::zone::{Limits, ZoneName, ZoneNetwork, ZoneSpec};
+use crate::zone::{ZoneName, ZoneNetwork, ZoneSpec};
 
 impl Inner {
     pub(super) async fn rows(&self) -> Result<Vec<ZoneRow>, Failure> {
@@ -52,17 +52,8 @@ impl Inner {
             }
         };
         let spec = ZoneSpec {
-            name: zone.clone(),
             labels,
-            hostname: String::new(),
-            network: lost_network(&self.settings),
-            host_processes: false,
-            host_ipc: false,
-            shared_processes: false,
-            sysctls: BTreeMap::new(),
-            shares: Vec::new(),
-            memory_directories: BTreeMap::new(),
-            limits: Limits::default(),
+            ..ZoneSpec::new(zone.clone(), lost_network(&self.settings))
         };
         let record = Record {
             spec,
