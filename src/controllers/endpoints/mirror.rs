@@ -9,17 +9,15 @@ use k8s_openapi::api::core::v1;
 use k8s_openapi::api::discovery::v1::{Endpoint, EndpointConditions, EndpointPort, EndpointSlice};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::ResourceExt as _;
-use kube::api::{Api, DeleteParams, PostParams};
 
 use super::legacy::LOCK;
-use super::slices::{MANAGED_BY, Ports, SERVICE_NAME, ports_key, says_same};
+use super::managed::{Changes, MANAGED_BY, SERVICE_NAME, Slices, in_place_of};
+use super::slices::{Ports, ports_key, says_same};
 use super::{Service, TRIGGER};
 use crate::controllers::Context;
-use crate::controllers::errors::{is_conflict, is_not_found, is_terminating};
 use crate::controllers::events::{Recorder, Tone};
 use crate::controllers::informer::{Informer, Key};
 use crate::controllers::owners::controller_reference;
-use crate::controllers::pods::Versions;
 use crate::controllers::queue::{Next, Queue};
 
 const WORKERS: usize = 5;
@@ -37,18 +35,11 @@ fn is_mirrored(endpoints: &v1::Endpoints) -> bool {
         && !endpoints.annotations().contains_key(LOCK)
 }
 
-fn is_ours(slice: &EndpointSlice) -> bool {
-    slice
-        .labels()
-        .get(MANAGED_BY)
-        .is_some_and(|by| by == MANAGER)
-}
-
 struct Mirror {
     context: Context,
     services: Informer<Service>,
     endpoints: Informer<v1::Endpoints>,
-    slices: Informer<EndpointSlice>,
+    slices: Slices,
     recorder: Recorder,
 }
 
@@ -61,7 +52,7 @@ pub async fn run(context: Context) {
     let mirror = Mirror {
         services: context.informers.of(),
         endpoints: context.informers.of(),
-        slices: context.informers.of(),
+        slices: Slices::of(&context, MANAGER),
         recorder,
         context,
     };
@@ -80,39 +71,16 @@ pub async fn run(context: Context) {
             adds.add(change.key.clone());
         }
     });
-    let adds = queue.clone();
-    mirror.slices.subscribe(move |change| {
-        for slice in change.old.into_iter().chain(change.new) {
-            if let Some(name) = slice.labels().get(SERVICE_NAME).filter(|_| is_ours(slice)) {
-                adds.add(Key::new(&change.key.namespace, name));
-            }
-        }
-    });
     mirror.services.synced().await;
     mirror.endpoints.synced().await;
-    mirror.slices.synced().await;
-    let look = |key: Key| {
-        let mirror = &mirror;
-        async move { mirror.sync(&key).await }
-    };
+    mirror.slices.follow(&queue).await;
+    let look = |key: Key| mirror.sync(key);
     queue.work(WORKERS, &mirror.context.ends, look).await;
 }
 
 impl Mirror {
-    async fn sync(&self, key: &Key) -> Result<Next, kube::Error> {
-        let own: Vec<Arc<EndpointSlice>> = self
-            .slices
-            .list(&key.namespace)
-            .into_iter()
-            .map(|(_, slice)| slice)
-            .filter(|slice| {
-                is_ours(slice)
-                    && slice
-                        .labels()
-                        .get(SERVICE_NAME)
-                        .is_some_and(|name| key.name == name)
-            })
-            .collect();
+    async fn sync(&self, key: Key) -> Result<Next, kube::Error> {
+        let own = self.slices.list(&key);
         let service = self.services.get(&key.namespace, &key.name);
         let endpoints = self
             .endpoints
@@ -130,7 +98,7 @@ impl Mirror {
                 plan(endpoints, &own, wanted)
             }
         };
-        self.carry_out(key, changes).await
+        self.slices.carry_out(&key.namespace, changes).await
     }
 
     fn tell(&self, endpoints: &v1::Endpoints, left_out: &LeftOut) {
@@ -154,44 +122,6 @@ impl Mirror {
             );
         }
     }
-
-    async fn carry_out(&self, key: &Key, changes: Changes) -> Result<Next, kube::Error> {
-        let api: Api<EndpointSlice> = Api::namespaced(self.context.client.clone(), &key.namespace);
-        let params = PostParams::default();
-        let mut versions = Versions::default();
-        for slice in changes.create {
-            match api.create(&params, &slice).await {
-                Ok(made) => versions.add(made.resource_version()),
-                Err(error) if is_terminating(&error) => return Ok(Next::Done),
-                Err(error) => return Err(error),
-            }
-        }
-        for slice in changes.update {
-            match api.replace(&slice.name_any(), &params, &slice).await {
-                Ok(written) => versions.add(written.resource_version()),
-                Err(error) if is_conflict(&error) || is_not_found(&error) => {
-                    return Ok(Next::Retry);
-                }
-                Err(error) => return Err(error),
-            }
-        }
-        for name in changes.delete {
-            match api.delete(&name, &DeleteParams::default()).await {
-                Err(error) if !is_not_found(&error) => return Err(error),
-                _ => {}
-            }
-        }
-        self.slices.reach(versions.newest().as_deref()).await;
-        Ok(Next::Done)
-    }
-}
-
-/// What is to be written.
-#[derive(Debug, Default)]
-struct Changes {
-    create: Vec<EndpointSlice>,
-    update: Vec<EndpointSlice>,
-    delete: Vec<String>,
 }
 
 /// Addresses that are not mirrored.
@@ -313,13 +243,6 @@ fn plan(endpoints: &v1::Endpoints, own: &[Arc<EndpointSlice>], wanted: Wanted) -
     }
     changes.delete = left.iter().map(|slice| slice.name_any()).collect();
     changes
-}
-
-fn in_place_of(mut new: EndpointSlice, old: &EndpointSlice) -> EndpointSlice {
-    new.metadata.generate_name = None;
-    new.metadata.name = old.metadata.name.clone();
-    new.metadata.resource_version = old.metadata.resource_version.clone();
-    new
 }
 
 /// Whether a slice is as it is to be.

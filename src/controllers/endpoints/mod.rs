@@ -2,6 +2,7 @@
 //! Follows k8s.io/endpointslice and k8s.io/kubernetes/pkg/controller/{endpointslice,endpoint}.
 
 mod legacy;
+mod managed;
 mod mirror;
 mod slices;
 

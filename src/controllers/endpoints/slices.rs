@@ -8,33 +8,29 @@ use k8s_openapi::api::discovery::v1::{
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 use kube::ResourceExt as _;
-use kube::api::{Api, DeleteParams, PostParams};
 
+use super::managed::{Changes, MANAGED_BY, SERVICE_NAME, Slices, in_place_of};
 use super::{
     HEADLESS, Service, TRIGGER, Triggers, find_port, hostname, is_reachable, printed, reference,
     selected, wake,
 };
 use crate::controllers::Context;
-use crate::controllers::errors::{is_conflict, is_not_found, is_terminating, text};
+use crate::controllers::errors::text;
 use crate::controllers::events::{Recorder, Tone};
-use crate::controllers::informer::{Cached, Informer, Key};
+use crate::controllers::informer::{Informer, Key};
 use crate::controllers::kinds::{Node, Pod};
-use crate::controllers::pods::{Pods, Versions};
+use crate::controllers::pods::Pods;
 use crate::controllers::queue::{Next, Queue};
 
 const WORKERS: usize = 5;
 /// The most endpoints of one slice.
 const MOST: usize = 100;
-pub(super) const SERVICE_NAME: &str = "kubernetes.io/service-name";
-pub(super) const MANAGED_BY: &str = "endpointslice.kubernetes.io/managed-by";
 const MANAGER: &str = "endpointslice-controller.k8s.io";
-
-impl Cached for EndpointSlice {}
 
 struct Controller {
     context: Context,
     services: Informer<Service>,
-    slices: Informer<EndpointSlice>,
+    slices: Slices,
     nodes: Informer<Node>,
     pods: Pods,
     recorder: Recorder,
@@ -49,7 +45,7 @@ pub async fn run(context: Context) {
         .recorder(context.client.clone(), "endpoint-slice-controller");
     let controller = Controller {
         services: context.informers.of::<Service>(),
-        slices: context.informers.of::<EndpointSlice>(),
+        slices: Slices::of(&context, MANAGER),
         nodes: context.informers.of::<Node>(),
         pods: Pods::of(&context.informers),
         recorder,
@@ -57,37 +53,12 @@ pub async fn run(context: Context) {
         context,
     };
     wake(&queue, &controller.services, &controller.pods);
-    let adds = queue.clone();
-    controller.slices.subscribe(move |change| {
-        let key = |slice: Option<&Arc<EndpointSlice>>| {
-            let slice = slice.filter(|slice| is_ours(slice))?;
-            let name = slice.labels().get(SERVICE_NAME)?;
-            Some(Key::new(&change.key.namespace, name))
-        };
-        let (before, after) = (key(change.old), key(change.new));
-        if let Some(key) = before.filter(|key| after.as_ref() != Some(key)) {
-            adds.add(key);
-        }
-        if let Some(key) = after {
-            adds.add(key);
-        }
-    });
     controller.services.synced().await;
-    controller.slices.synced().await;
+    controller.slices.follow(&queue).await;
     controller.nodes.synced().await;
     controller.pods.cache.synced().await;
-    let look = |key: Key| {
-        let controller = &controller;
-        async move { controller.sync(&key).await }
-    };
+    let look = |key: Key| controller.sync(key);
     queue.work(WORKERS, &controller.context.ends, look).await;
-}
-
-fn is_ours(slice: &EndpointSlice) -> bool {
-    slice
-        .labels()
-        .get(MANAGED_BY)
-        .is_some_and(|by| by == MANAGER)
 }
 
 /// Why slices have to be looked at again.
@@ -100,30 +71,18 @@ enum Unfinished {
 }
 
 impl Controller {
-    async fn sync(&self, key: &Key) -> Result<Next, Unfinished> {
+    async fn sync(&self, key: Key) -> Result<Next, Unfinished> {
         let Some(service) = self.services.get(&key.namespace, &key.name) else {
-            self.triggers.forget(key);
+            self.triggers.forget(&key);
             return Ok(Next::Done);
         };
         if service.is_foreign() {
             return Ok(Next::Done);
         }
         let pods = selected(&self.pods, &service);
-        let slices: Vec<Arc<EndpointSlice>> = self
-            .slices
-            .list(&key.namespace)
-            .into_iter()
-            .map(|(_, slice)| slice)
-            .filter(|slice| {
-                is_ours(slice)
-                    && slice
-                        .labels()
-                        .get(SERVICE_NAME)
-                        .is_some_and(|name| key.name == name.as_str())
-                    && slice.metadata.deletion_timestamp.is_none()
-            })
-            .collect();
-        let trigger = self.triggers.earliest(key, &service, &pods).map(printed);
+        let mut slices = self.slices.list(&key);
+        slices.retain(|slice| slice.metadata.deletion_timestamp.is_none());
+        let trigger = self.triggers.earliest(&key, &service, &pods).map(printed);
         let families = families(&service);
         let mut changes = Changes::default();
         let mut lost = Vec::new();
@@ -141,9 +100,11 @@ impl Controller {
             let wanted = wanted(&service, &pods, &self.nodes, family, &mut lost);
             changes.add(plan(&service, own, wanted, family));
         }
-        let result = self
-            .carry_out(key, &service, changes, trigger.as_deref())
-            .await;
+        if service.metadata.deletion_timestamp.is_some() {
+            changes.create.clear();
+        }
+        changes.stamp(trigger.as_deref());
+        let result = self.slices.carry_out(&key.namespace, changes).await;
         if let Err(error) = &result {
             self.recorder.tell(
                 &*service,
@@ -164,55 +125,6 @@ impl Controller {
             lost.dedup();
             Err(Unfinished::Nodes(lost.join(", ")))
         }
-    }
-
-    async fn carry_out(
-        &self,
-        key: &Key,
-        service: &Service,
-        changes: Changes,
-        trigger: Option<&str>,
-    ) -> Result<Next, kube::Error> {
-        let api: Api<EndpointSlice> = Api::namespaced(self.context.client.clone(), &key.namespace);
-        let mut versions = Versions::default();
-        let params = PostParams::default();
-        let stamped = |mut slice: EndpointSlice| {
-            let annotations = slice.metadata.annotations.get_or_insert_default();
-            match trigger {
-                Some(trigger) => annotations.insert(TRIGGER.to_owned(), trigger.to_owned()),
-                None => annotations.remove(TRIGGER),
-            };
-            slice
-        };
-        if service.metadata.deletion_timestamp.is_none() {
-            for slice in changes.create {
-                match api.create(&params, &stamped(slice)).await {
-                    Ok(made) => versions.add(made.resource_version()),
-                    Err(error) if is_terminating(&error) => return Ok(Next::Done),
-                    Err(error) => return Err(error),
-                }
-            }
-        }
-        for slice in changes.update {
-            match api
-                .replace(&slice.name_any(), &params, &stamped(slice))
-                .await
-            {
-                Ok(written) => versions.add(written.resource_version()),
-                Err(error) if is_conflict(&error) || is_not_found(&error) => {
-                    return Ok(Next::Retry);
-                }
-                Err(error) => return Err(error),
-            }
-        }
-        for name in changes.delete {
-            match api.delete(&name, &DeleteParams::default()).await {
-                Err(error) if !is_not_found(&error) => return Err(error),
-                _ => {}
-            }
-        }
-        self.slices.reach(versions.newest().as_deref()).await;
-        Ok(Next::Done)
     }
 }
 
@@ -323,19 +235,22 @@ fn endpoint(service: &Service, pod: &Pod, zone: Option<String>, family: &str) ->
     }
 }
 
-/// What is to be written.
-#[derive(Debug, Default)]
-struct Changes {
-    create: Vec<EndpointSlice>,
-    update: Vec<EndpointSlice>,
-    delete: Vec<String>,
-}
-
 impl Changes {
     fn add(&mut self, other: Changes) {
         self.create.extend(other.create);
         self.update.extend(other.update);
         self.delete.extend(other.delete);
+    }
+
+    /// Says on what is written when what led to it happened.
+    fn stamp(&mut self, trigger: Option<&str>) {
+        for slice in self.create.iter_mut().chain(&mut self.update) {
+            let annotations = slice.metadata.annotations.get_or_insert_default();
+            match trigger {
+                Some(trigger) => annotations.insert(TRIGGER.to_owned(), trigger.to_owned()),
+                None => annotations.remove(TRIGGER),
+            };
+        }
     }
 }
 
@@ -409,12 +324,7 @@ fn plan(service: &Service, existing: Vec<EndpointSlice>, wanted: Wanted, family:
     // What would be deleted is written over instead.
     for old in spare {
         match changes.create.pop() {
-            Some(mut slice) => {
-                slice.metadata.generate_name = None;
-                slice.metadata.name = old.metadata.name;
-                slice.metadata.resource_version = old.metadata.resource_version;
-                changes.update.push(slice);
-            }
+            Some(new) => changes.update.push(in_place_of(new, &old)),
             None => changes.delete.push(old.name_any()),
         }
     }

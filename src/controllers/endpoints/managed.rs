@@ -1,0 +1,123 @@
+//! The endpoint slices of one manager: whom their changes wake, how they are found, how they are written.
+
+use std::sync::Arc;
+
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use kube::api::{Api, DeleteParams, PostParams};
+use kube::{Client, ResourceExt as _};
+
+use crate::controllers::Context;
+use crate::controllers::errors::{is_conflict, is_not_found, is_terminating};
+use crate::controllers::informer::{Cached, Informer, Key};
+use crate::controllers::pods::Versions;
+use crate::controllers::queue::{Next, Queue};
+
+/// The label that names the service of a slice.
+pub(super) const SERVICE_NAME: &str = "kubernetes.io/service-name";
+/// The label that names who writes a slice.
+pub(super) const MANAGED_BY: &str = "endpointslice.kubernetes.io/managed-by";
+
+impl Cached for EndpointSlice {}
+
+/// The slices of one manager.
+pub(super) struct Slices {
+    client: Client,
+    cache: Informer<EndpointSlice>,
+    manager: &'static str,
+}
+
+/// The service of a slice that `manager` writes.
+fn service_of<'a>(slice: &'a EndpointSlice, manager: &str) -> Option<&'a String> {
+    let labels = slice.labels();
+    labels.get(MANAGED_BY).filter(|by| *by == manager)?;
+    labels.get(SERVICE_NAME)
+}
+
+impl Slices {
+    /// Those that `manager` writes.
+    pub(super) fn of(context: &Context, manager: &'static str) -> Slices {
+        Slices {
+            client: context.client.clone(),
+            cache: context.informers.of(),
+            manager,
+        }
+    }
+
+    /// Puts the services of slices that change into the queue. Resolves when all slices are known.
+    pub(super) async fn follow(&self, queue: &Arc<Queue<Key>>) {
+        let (queue, manager) = (queue.clone(), self.manager);
+        self.cache.subscribe(move |change| {
+            let slices = change.old.into_iter().chain(change.new);
+            for service in slices.filter_map(|slice| service_of(slice, manager)) {
+                queue.add(Key::new(&change.key.namespace, service));
+            }
+        });
+        self.cache.synced().await;
+    }
+
+    /// The slices of a service, ordered by name.
+    pub(super) fn list(&self, service: &Key) -> Vec<Arc<EndpointSlice>> {
+        let all = self.cache.list(&service.namespace).into_iter();
+        all.map(|(_, slice)| slice)
+            .filter(|slice| {
+                service_of(slice, self.manager).is_some_and(|name| service.name == *name)
+            })
+            .collect()
+    }
+
+    /// Writes, and waits until the cache shows it.
+    ///
+    /// # Errors
+    /// When the API refuses for another reason than that the namespace ends, or that a slice changed meanwhile.
+    pub(super) async fn carry_out(
+        &self,
+        namespace: &str,
+        changes: Changes,
+    ) -> Result<Next, kube::Error> {
+        let api: Api<EndpointSlice> = Api::namespaced(self.client.clone(), namespace);
+        let params = PostParams::default();
+        let mut versions = Versions::default();
+        for slice in changes.create {
+            match api.create(&params, &slice).await {
+                Ok(made) => versions.add(made.resource_version()),
+                Err(error) if is_terminating(&error) => return Ok(Next::Done),
+                Err(error) => return Err(error),
+            }
+        }
+        for slice in changes.update {
+            match api.replace(&slice.name_any(), &params, &slice).await {
+                Ok(written) => versions.add(written.resource_version()),
+                Err(error) if is_conflict(&error) || is_not_found(&error) => {
+                    return Ok(Next::Retry);
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        for name in changes.delete {
+            match api.delete(&name, &DeleteParams::default()).await {
+                Err(error) if !is_not_found(&error) => return Err(error),
+                _ => {}
+            }
+        }
+        self.cache.reach(versions.newest().as_deref()).await;
+        Ok(Next::Done)
+    }
+}
+
+/// What is to be written.
+#[derive(Debug, Default)]
+pub(super) struct Changes {
+    pub(super) create: Vec<EndpointSlice>,
+    pub(super) update: Vec<EndpointSlice>,
+    pub(super) delete: Vec<String>,
+}
+
+/// A new slice, to be written over an old one.
+pub(super) fn in_place_of(mut new: EndpointSlice, old: &EndpointSlice) -> EndpointSlice {
+    new.metadata.generate_name = None;
+    new.metadata.name.clone_from(&old.metadata.name);
+    new.metadata
+        .resource_version
+        .clone_from(&old.metadata.resource_version);
+    new
+}
