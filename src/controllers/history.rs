@@ -135,12 +135,7 @@ where
     /// # Errors
     /// When the API refuses.
     pub async fn revisions(&self) -> Result<Vec<ControllerRevision>, kube::Error> {
-        let claims = Claims {
-            objects: self.api(),
-            owners: Api::<O>::namespaced(self.client.clone(), self.namespace()),
-            owner: self.owner,
-            finalizer: None,
-        };
+        let claims = Claims::<O, ControllerRevision>::of(self.client, self.owner, None);
         let mut own = Vec::new();
         for (_, revision) in self.cache.list(self.namespace()) {
             let fits = selects(self.selector, revision.metadata.labels.as_ref()).unwrap_or(false);

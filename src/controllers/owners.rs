@@ -6,7 +6,8 @@ use std::sync::Arc;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 use kube::api::{Patch, PatchParams};
-use kube::{Api, Resource};
+use kube::core::NamespaceResourceScope;
+use kube::{Api, Client, Resource};
 use serde::de::DeserializeOwned;
 use serde_json::json;
 
@@ -67,21 +68,35 @@ pub fn claim(object: &ObjectMeta, owner: &ObjectMeta, fits: bool) -> Claim {
 
 /// Carries out claims on objects of one kind in one namespace.
 pub struct Claims<'a, O, K> {
-    /// The objects that may be claimed.
-    pub objects: Api<K>,
-    /// The owner's kind.
-    pub owners: Api<O>,
-    /// The owner.
-    pub owner: &'a O,
-    /// A finalizer that what is taken gets, and what is let go loses.
-    pub finalizer: Option<&'static str>,
+    objects: Api<K>,
+    owners: Api<O>,
+    owner: &'a O,
+    finalizer: Option<&'static str>,
 }
 
-impl<O, K> Claims<'_, O, K>
+impl<'a, O, K> Claims<'a, O, K>
 where
-    O: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug,
-    K: Clone + DeserializeOwned + Debug,
+    O: Resource<DynamicType = (), Scope = NamespaceResourceScope>
+        + Clone
+        + DeserializeOwned
+        + Debug,
+    K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
+        + Clone
+        + DeserializeOwned
+        + Debug,
 {
+    /// The claims of an owner on the objects of its namespace. What is taken gets the finalizer, if any, and what is let
+    /// go loses it.
+    pub fn of(client: &Client, owner: &'a O, finalizer: Option<&'static str>) -> Self {
+        let namespace = owner.meta().namespace.as_deref().unwrap_or_default();
+        Claims {
+            objects: Api::namespaced(client.clone(), namespace),
+            owners: Api::namespaced(client.clone(), namespace),
+            owner,
+            finalizer,
+        }
+    }
+
     /// Whether the owner is still there, as the API has it now, and may take something.
     async fn may_adopt(&self) -> Result<bool, kube::Error> {
         let name = self.owner.meta().name.as_deref().unwrap_or_default();

@@ -3,6 +3,7 @@
 
 use std::cmp::Reverse;
 use std::collections::HashMap;
+use std::fmt::Debug;
 use std::sync::Arc;
 
 use compact_str::{CompactString, format_compact};
@@ -11,7 +12,9 @@ use k8s_openapi::api::core::v1;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference, Time};
 use k8s_openapi::jiff::Timestamp;
 use kube::api::{Api, DeleteParams, Patch, PatchParams, PostParams};
+use kube::core::NamespaceResourceScope;
 use kube::{Client, Resource, ResourceExt as _};
+use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use super::errors::{is_conflict, is_not_found, is_terminating, text};
@@ -19,7 +22,7 @@ use super::events::{Recorder, Tone};
 use super::index::Index;
 use super::informer::{Informer, Informers};
 use super::kinds::Pod;
-use super::owners::controller_of;
+use super::owners::{Claims, controller_of};
 
 /// The most pods of one owner that are made or deleted in one go.
 pub const BURST: usize = 500;
@@ -83,6 +86,29 @@ impl Pods {
         let mut pods = self.owned(owner);
         pods.extend(self.orphans(owner.namespace.as_deref().unwrap_or_default()));
         pods
+    }
+
+    /// The pods of an owner: those that fit and are nobody's become its own, and its own that no longer fit are let go.
+    /// What becomes its own gets the finalizer, if any, and what is let go loses it.
+    ///
+    /// # Errors
+    /// When the API refuses for another reason than that a pod is gone.
+    pub async fn claimed<O>(
+        &self,
+        client: &Client,
+        owner: &O,
+        finalizer: Option<&'static str>,
+        fits: fn(&O, &Pod) -> bool,
+    ) -> Result<Vec<Arc<Pod>>, kube::Error>
+    where
+        O: Resource<DynamicType = (), Scope = NamespaceResourceScope>
+            + Clone
+            + DeserializeOwned
+            + Debug,
+    {
+        let claims = Claims::<O, Pod>::of(client, owner, finalizer);
+        let candidates = self.candidates(owner.meta());
+        claims.take(candidates, |pod| fits(owner, pod)).await
     }
 }
 

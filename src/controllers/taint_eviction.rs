@@ -79,10 +79,7 @@ pub async fn run(context: Context) {
     });
     controller.pods.cache.synced().await;
     controller.nodes.synced().await;
-    let look = |key: Key| {
-        let controller = &controller;
-        async move { controller.look(key).await }
-    };
+    let look = |key: Key| controller.look(key);
     queue.work(WORKERS, &controller.context.ends, look).await;
 }
 

@@ -53,10 +53,7 @@ pub async fn run(context: Context) {
     wake_owners(&controller.jobs, &controller.crons, &queue, |_, _| false);
     controller.crons.synced().await;
     controller.jobs.synced().await;
-    let look = |key: Key| {
-        let controller = &controller;
-        async move { controller.sync(&key).await }
-    };
+    let look = |key: Key| controller.sync(key);
     queue.work(WORKERS, &controller.context.ends, look).await;
 }
 
@@ -65,7 +62,7 @@ impl Controller {
         Api::namespaced(self.context.client.clone(), namespace)
     }
 
-    async fn sync(&self, key: &Key) -> Result<Next, kube::Error> {
+    async fn sync(&self, key: Key) -> Result<Next, kube::Error> {
         let Some(cron) = self.crons.get(&key.namespace, &key.name) else {
             return Ok(Next::Done);
         };
@@ -74,7 +71,7 @@ impl Controller {
             .map(|(_, job)| job)
             .filter(|job| is_controlled_by(&job.metadata, &cron.metadata))
             .collect();
-        let missing = self.missing(&cron, &jobs, key).await?;
+        let missing = self.missing(&cron, &jobs, &key).await?;
         let plan = plan::plan(&Facts {
             cron: &cron,
             jobs: &jobs,
@@ -84,7 +81,7 @@ impl Controller {
         });
         for job in &plan.forget {
             // One that stays is tried again with the next change.
-            let _ = self.delete(&cron, &job.name_any(), key).await;
+            let _ = self.delete(&cron, &job.name_any(), &key).await;
         }
         for (tone, reason, message) in &plan.events {
             self.recorder.tell(&*cron, *tone, reason, message.as_str());
@@ -93,7 +90,7 @@ impl Controller {
         let mut failure = None;
         for active in &plan.replace {
             let name = active.name.clone().unwrap_or_default();
-            match self.delete(&cron, &name, key).await {
+            match self.delete(&cron, &name, &key).await {
                 Ok(()) => {
                     let left = status.active.iter_mut().flatten();
                     let left = left.filter(|known| known.uid != active.uid);
@@ -104,7 +101,7 @@ impl Controller {
             }
         }
         if let Some((job, at)) = plan.create.filter(|_| failure.is_none()) {
-            match self.create(&cron, &job, key).await {
+            match self.create(&cron, &job, &key).await {
                 Ok(Some(made)) => {
                     status.active.get_or_insert_default().push(made);
                     status.last_schedule_time = Some(Time(at));
@@ -113,7 +110,7 @@ impl Controller {
                 Err(error) => failure = Some(error),
             }
         }
-        if self.write(&cron, status, key).await? {
+        if self.write(&cron, status, &key).await? {
             return Ok(Next::Retry);
         }
         match failure {

@@ -27,7 +27,7 @@ use super::events::{Recorder, Tone};
 use super::history::{self, POD_HASH, Past};
 use super::informer::{Cached, Change, Informer, Key};
 use super::kinds::{Node, Pod};
-use super::owners::{Claims, controller_reference};
+use super::owners::controller_reference;
 use super::pods::{Outcome, PodControl, Pods, from_template, millis_until_next, slowly, together};
 use super::queue::{Next, Queue};
 use super::selector::selects;
@@ -71,10 +71,7 @@ pub async fn run(context: Context) {
     controller.revisions.synced().await;
     controller.nodes.synced().await;
     controller.pods.cache.synced().await;
-    let look = |key: Key| {
-        let controller = &controller;
-        async move { controller.sync(&key).await }
-    };
+    let look = |key: Key| controller.sync(key);
     queue.work(WORKERS, &controller.context.ends, look).await;
 }
 
@@ -123,7 +120,7 @@ fn hash_of(revision: &ControllerRevision) -> String {
 }
 
 impl Controller {
-    async fn sync(&self, key: &Key) -> Result<Next, Unfinished> {
+    async fn sync(&self, key: Key) -> Result<Next, Unfinished> {
         let Some(set) = self.sets.get(&key.namespace, &key.name) else {
             return Ok(Next::Done);
         };
@@ -146,7 +143,10 @@ impl Controller {
             label: POD_HASH,
         };
         let mut revisions = past.revisions().await?;
-        let pods = self.claimed(&set, key).await?;
+        let pods = self
+            .pods
+            .claimed(&self.context.client, &*set, None, fits)
+            .await?;
         let had = set.status.clone().unwrap_or_default();
         let mut collisions = had.collision_count.unwrap_or(0);
         let newest = match past
@@ -211,18 +211,6 @@ impl Controller {
         let status = set.status.as_ref();
         let generation = status.and_then(|status| status.observed_generation);
         move |node| (uid.clone(), generation.unwrap_or(0), node.to_owned())
-    }
-
-    /// The pods of a set; those that fit and are nobody's become its own.
-    async fn claimed(&self, set: &DaemonSet, key: &Key) -> Result<Vec<Arc<Pod>>, kube::Error> {
-        let claims = Claims {
-            objects: Api::<Pod>::namespaced(self.context.client.clone(), &key.namespace),
-            owners: Api::<DaemonSet>::namespaced(self.context.client.clone(), &key.namespace),
-            owner: set,
-            finalizer: None,
-        };
-        let candidates = self.pods.candidates(&set.metadata);
-        claims.take(candidates, |pod| fits(set, pod)).await
     }
 
     /// Deletes revisions that hold what the newest one holds; pods of theirs become its.

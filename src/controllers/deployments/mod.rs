@@ -57,10 +57,7 @@ pub async fn run(context: Context) {
     controller.deployments.synced().await;
     controller.sets.synced().await;
     controller.pods.cache.synced().await;
-    let look = |key: Key| {
-        let controller = &controller;
-        async move { controller.sync(&key).await }
-    };
+    let look = |key: Key| controller.sync(key);
     queue.work(WORKERS, &controller.context.ends, look).await;
 }
 
@@ -103,7 +100,7 @@ impl Controller {
         });
     }
 
-    async fn sync(&self, key: &Key) -> Result<Next, kube::Error> {
+    async fn sync(&self, key: Key) -> Result<Next, kube::Error> {
         let Some(deployment) = self.deployments.get(&key.namespace, &key.name) else {
             return Ok(Next::Done);
         };
@@ -116,7 +113,7 @@ impl Controller {
             );
             return Ok(Next::Done);
         }
-        let mut sets = self.claimed(&deployment, key).await?;
+        let mut sets = self.claimed(&deployment).await?;
         sets.sort_by_cached_key(|set| {
             let created = set.metadata.creation_timestamp.as_ref().map(|time| time.0);
             (created, set.name_any())
@@ -136,22 +133,14 @@ impl Controller {
             now: Timestamp::now(),
         };
         let plan = plan::plan(&facts);
-        self.carry_out(&deployment, key, plan).await
+        self.carry_out(&deployment, &key, plan).await
     }
 
     /// The replica sets of a deployment; those that fit and are nobody's become its own.
-    async fn claimed(
-        &self,
-        deployment: &Deployment,
-        key: &Key,
-    ) -> Result<Vec<ReplicaSet>, kube::Error> {
-        let claims = Claims {
-            objects: Api::<ReplicaSet>::namespaced(self.context.client.clone(), &key.namespace),
-            owners: Api::<Deployment>::namespaced(self.context.client.clone(), &key.namespace),
-            owner: deployment,
-            finalizer: None,
-        };
-        let sets = self.sets.list(&key.namespace).into_iter();
+    async fn claimed(&self, deployment: &Deployment) -> Result<Vec<ReplicaSet>, kube::Error> {
+        let claims = Claims::<_, ReplicaSet>::of(&self.context.client, deployment, None);
+        let namespace = deployment.metadata.namespace.as_deref().unwrap_or_default();
+        let sets = self.sets.list(namespace).into_iter();
         let sets = sets.map(|(_, set)| set).collect();
         let own = claims.take(sets, |set| fits(deployment, set)).await?;
         Ok(own.iter().map(|set| (**set).clone()).collect())

@@ -26,7 +26,7 @@ use super::errors::{is_conflict, is_not_found, text};
 use super::events::{Recorder, Tone};
 use super::informer::{Cached, Informer, Key};
 use super::kinds::Pod;
-use super::owners::{Claims, controller_of, controller_reference, is_controlled_by};
+use super::owners::{controller_of, controller_reference, is_controlled_by};
 use super::pods::{Outcome, PodControl, Pods, Versions, from_template, slowly};
 use super::queue::{Next, Queue};
 use super::selector::selects;
@@ -75,14 +75,8 @@ pub async fn run(context: Context) {
     controller.note_lost(&lost);
     controller.jobs.synced().await;
     controller.pods.cache.synced().await;
-    let look = |key: Key| {
-        let controller = &controller;
-        async move { controller.sync(&key).await }
-    };
-    let let_go = |key: Key| {
-        let controller = &controller;
-        async move { controller.let_go(&key).await }
-    };
+    let look = |key: Key| controller.sync(key);
+    let let_go = |key: Key| controller.let_go(key);
     let ends = &controller.context.ends;
     join(
         queue.work(WORKERS, ends, look),
@@ -130,7 +124,7 @@ impl Controller {
     }
 
     /// Removes the finalizer of a pod that nobody will count.
-    async fn let_go(&self, key: &Key) -> Result<Next, kube::Error> {
+    async fn let_go(&self, key: Key) -> Result<Next, kube::Error> {
         let pod = self.pods.cache.get(&key.namespace, &key.name);
         if let Some(pod) = pod.filter(|pod| plan::is_tracked(pod) && is_lost(&self.jobs, pod)) {
             let version = self.release(&pod).await?;
@@ -158,17 +152,17 @@ impl Controller {
         }
     }
 
-    async fn sync(&self, key: &Key) -> Result<Next, Unfinished> {
+    async fn sync(&self, key: Key) -> Result<Next, Unfinished> {
         let job = self.jobs.get(&key.namespace, &key.name);
         let Some(job) = job.filter(|job| !is_foreign(job) && !plan::is_finished(job)) else {
-            self.memory.lock().remove(key);
+            self.memory.lock().remove(&key);
             return Ok(Next::Done);
         };
         let Some(spec) = &job.spec else {
             return Ok(Next::Done);
         };
-        let pods = self.claimed(&job, key).await?;
-        let memory = self.memory_of(key, &job, &pods);
+        let pods = self.claimed(&job).await?;
+        let memory = self.memory_of(&key, &job, &pods);
         let facts = Facts {
             job: &job,
             spec,
@@ -205,7 +199,7 @@ impl Controller {
                 Err(error) => refusal = Some(error),
             }
         }
-        if let Some(known) = self.memory.lock().get_mut(key) {
+        if let Some(known) = self.memory.lock().get_mut(&key) {
             known.backoff = backoff;
             known.counted.extend(released.iter().cloned());
         }
@@ -227,15 +221,9 @@ impl Controller {
     }
 
     /// The pods of a job; those that fit and are nobody's become its own.
-    async fn claimed(&self, job: &Job, key: &Key) -> Result<Vec<Arc<Pod>>, kube::Error> {
-        let claims = Claims {
-            objects: Api::<Pod>::namespaced(self.context.client.clone(), &key.namespace),
-            owners: Api::<Job>::namespaced(self.context.client.clone(), &key.namespace),
-            owner: job,
-            finalizer: Some(TRACKED),
-        };
-        let candidates = self.pods.candidates(&job.metadata);
-        let mut own = claims.take(candidates, |pod| fits(job, pod)).await?;
+    async fn claimed(&self, job: &Job) -> Result<Vec<Arc<Pod>>, kube::Error> {
+        let client = &self.context.client;
+        let mut own = self.pods.claimed(client, job, Some(TRACKED), fits).await?;
         for pod in &mut own {
             // The cache does not show yet what was just taken.
             if !is_controlled_by(&pod.metadata, &job.metadata) && !plan::is_tracked(pod) {

@@ -10,7 +10,6 @@ use k8s_openapi::api::apps::v1::{ReplicaSet, ReplicaSetCondition, ReplicaSetStat
 use k8s_openapi::api::core::v1;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::Timestamp;
-use kube::api::Api;
 use kube::core::NamespaceResourceScope;
 use kube::{Resource, ResourceExt as _};
 
@@ -73,12 +72,7 @@ async fn sync<K: Replicas + Resource<Scope = NamespaceResourceScope>>(
         return Ok(Next::Done);
     };
     let own = pods.owned(set.meta());
-    let claims = Claims {
-        objects: Api::<Pod>::namespaced(context.client.clone(), &key.namespace),
-        owners: Api::<K>::namespaced(context.client.clone(), &key.namespace),
-        owner: &*set,
-        finalizer: None,
-    };
+    let claims = Claims::<_, Pod>::of(&context.client, &*set, None);
     let mut candidates = pods.candidates(set.meta());
     candidates.retain(|pod| is_active(pod));
     let active = claims.take(candidates, |pod| fits(&*set, pod)).await?;

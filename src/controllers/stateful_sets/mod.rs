@@ -25,7 +25,7 @@ use super::events::{Recorder, Tone};
 use super::history::{self, POD_HASH, Past};
 use super::informer::{Cached, Informer, Key};
 use super::kinds::{Claim, Pod};
-use super::owners::{Claims, controller_reference};
+use super::owners::controller_reference;
 use super::pods::{Pods, Versions, from_template, millis_until_next, slowly, together};
 use super::queue::Next;
 use super::selector::selects;
@@ -64,10 +64,7 @@ pub async fn run(context: Context) {
     controller.revisions.synced().await;
     controller.claims.synced().await;
     controller.pods.cache.synced().await;
-    let look = |key: Key| {
-        let controller = &controller;
-        async move { controller.sync(&key).await }
-    };
+    let look = |key: Key| controller.sync(key);
     queue.work(WORKERS, &controller.context.ends, look).await;
 }
 
@@ -78,7 +75,7 @@ fn fits(set: &StatefulSet, pod: &Pod) -> bool {
 }
 
 impl Controller {
-    async fn sync(&self, key: &Key) -> Result<Next, Unfinished> {
+    async fn sync(&self, key: Key) -> Result<Next, Unfinished> {
         let Some(set) = self.sets.get(&key.namespace, &key.name) else {
             return Ok(Next::Done);
         };
@@ -90,7 +87,10 @@ impl Controller {
             label: history::HASH,
         };
         let mut revisions = past.revisions().await?;
-        let pods = self.claimed(&set, key).await?;
+        let pods = self
+            .pods
+            .claimed(&self.context.client, &*set, None, fits)
+            .await?;
         let status = set.status.as_ref();
         let mut collisions = status
             .and_then(|status| status.collision_count)
@@ -143,18 +143,6 @@ impl Controller {
         }
         let seconds = set.spec.min_ready_seconds.unwrap_or(0);
         Ok(after_millis(millis_until_next(&pods, seconds, now)))
-    }
-
-    /// The pods of a set; those that fit and are nobody's become its own.
-    async fn claimed(&self, set: &StatefulSet, key: &Key) -> Result<Vec<Arc<Pod>>, kube::Error> {
-        let claims = Claims {
-            objects: Api::<Pod>::namespaced(self.context.client.clone(), &key.namespace),
-            owners: Api::<StatefulSet>::namespaced(self.context.client.clone(), &key.namespace),
-            owner: set,
-            finalizer: None,
-        };
-        let candidates = self.pods.candidates(&set.metadata);
-        claims.take(candidates, |pod| fits(set, pod)).await
     }
 
     /// Does what was decided. Returns the first refusal.
