@@ -359,8 +359,11 @@ pub(super) struct RealHost {
 }
 
 impl RealHost {
-    /// The node that it is.
-    pub(super) fn setup(self, client: kube::Client) -> Result<Setup, AgentError> {
+    /// The node that it is, once what an earlier agent left of images is gone.
+    pub(super) async fn setup(self, client: kube::Client) -> Result<Setup, AgentError> {
+        if let Err(error) = self.images.sweep().await {
+            tracing::warn!(%error, "what was left of images cannot be removed");
+        }
         let addresses = host_addresses();
         let logs = match &self.homes {
             Some(homes) => Logs::Homes(homes.clone()),
@@ -635,9 +638,6 @@ impl Nodes {
                     &PathBuf::from(&storage.images).join("records"),
                     engine.clone(),
                 );
-                if let Err(error) = images.sweep().await {
-                    tracing::warn!(%error, "what was left of images cannot be removed");
-                }
                 let host = RealHost {
                     name,
                     brand: "linux",
@@ -651,7 +651,7 @@ impl Nodes {
                     runtime: Arc::new(runtime),
                     thresholds,
                 };
-                host.setup(client)
+                host.setup(client).await
             }
             .boxed()
         });

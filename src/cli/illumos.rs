@@ -195,7 +195,7 @@ impl Plan {
             runtime: Arc::new(runtime),
             thresholds: self.thresholds,
         };
-        host.setup(client)
+        host.setup(client).await
     }
 }
 

@@ -33,7 +33,7 @@ struct Plan {
     #[arg(long, value_enum, default_value = "lx")]
     brand: Brand,
     /// The pool or dataset for images, zones and volumes.
-    #[arg(long, default_value = "rpool/reddwarf")]
+    #[arg(long, default_value = super::illumos::POOL)]
     storage_pool: String,
     /// The dataset of zones; by default POOL/zones.
     #[arg(long)]
