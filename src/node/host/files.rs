@@ -1,7 +1,7 @@
 //! Files that every container of a pod sees: `/etc/hosts`, `/etc/resolv.conf`, `/etc/hostname`; and where logs are.
 
 use std::fmt::Write as _;
-use std::io;
+use std::io::{self, Read as _, Seek as _, SeekFrom};
 use std::path::{Path, PathBuf};
 
 use k8s_openapi::api::core::v1::{Container, Pod};
@@ -10,9 +10,11 @@ use super::{Host, text, uid};
 use crate::zone::{ProcessId, ZoneNetwork, ZoneSpec};
 
 /// The longest termination message, in bytes.
-const MESSAGE: usize = 4096;
+const MESSAGE: u64 = 4096;
 /// Lines and bytes of a log that stand in for a message (`FallbackToLogsOnError`).
 const FALLBACK: (usize, usize) = (80, 2048);
+/// As much of a log is read for that, in bytes: supervisors write lines in parts of 16 KiB.
+const LOG: u64 = 64 << 10;
 
 /// Where logs are kept.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -172,16 +174,8 @@ impl Host {
         id: &ProcessId,
         failed: bool,
     ) -> String {
-        let cut = |bytes: &[u8], most: usize| {
-            let start = bytes.len().saturating_sub(most);
-            String::from_utf8_lossy(&bytes[start..]).into_owned()
-        };
-        let left = read_plain(
-            &self.writable(uid(pod)),
-            &Self::message_name(id),
-            MESSAGE * 2,
-        );
-        let left = String::from_utf8_lossy(&left[..left.len().min(MESSAGE)]).into_owned();
+        let left = tail(&self.writable(uid(pod)), &Self::message_name(id), MESSAGE);
+        let left = String::from_utf8_lossy(&left).into_owned();
         let fallback =
             container.termination_message_policy.as_deref() == Some("FallbackToLogsOnError");
         if !left.is_empty() || !failed || !fallback {
@@ -193,28 +187,83 @@ impl Host {
             uid(pod),
             id,
         );
-        let log = read_plain(&above, &below, 1 << 20);
-        let log = String::from_utf8_lossy(&log).into_owned();
-        let lines: Vec<&str> = log
-            .lines()
-            .filter_map(|line| line.splitn(4, ' ').nth(3))
-            .collect();
-        let start = lines.len().saturating_sub(FALLBACK.0);
-        let mut whole = lines[start..].join("\n");
-        if !whole.is_empty() {
-            whole.push('\n');
-        }
-        cut(whole.as_bytes(), FALLBACK.1)
+        let log = tail(&above, &below, LOG);
+        String::from_utf8_lossy(&said_last(&log)).into_owned()
     }
 }
 
-/// The content of a plain file below a directory; a container may have had its hands on both.
-fn read_plain(above: &Path, below: &Path, most: usize) -> Vec<u8> {
-    use std::io::Read as _;
-    let Ok(file) = crate::storage::beneath::open_plain(above, below) else {
-        return Vec::new();
+/// What the end of a log says, without what supervisors add. A line that has no end gets none.
+fn said_last(log: &[u8]) -> Vec<u8> {
+    let mut said = Vec::new();
+    let mut lines: Vec<&[u8]> = log.split_inclusive(|byte| *byte == b'\n').collect();
+    let more = lines.len().saturating_sub(FALLBACK.0);
+    for line in lines.split_off(more) {
+        let mut parts = line.splitn(4, |byte| *byte == b' ').skip(2);
+        if let (Some(tag), Some(content)) = (parts.next(), parts.next()) {
+            said.extend_from_slice(match tag {
+                b"F" => content,
+                _ => content.strip_suffix(b"\n").unwrap_or(content),
+            });
+        }
+    }
+    let more = said.len().saturating_sub(FALLBACK.1);
+    said.split_off(more)
+}
+
+/// The end of a plain file below a directory, in `most` bytes; a container may have had its hands on both.
+fn tail(above: &Path, below: &Path, most: u64) -> Vec<u8> {
+    let read = || -> io::Result<Vec<u8>> {
+        let mut file = crate::storage::beneath::open_plain(above, below)?;
+        let length = file.metadata()?.len();
+        file.seek(SeekFrom::Start(length.saturating_sub(most)))?;
+        let mut text = Vec::new();
+        file.take(most).read_to_end(&mut text)?;
+        Ok(text)
     };
-    let mut text = Vec::new();
-    let _ = file.take(most as u64).read_to_end(&mut text);
-    text
+    // A message that cannot be read is none: a container need not leave one.
+    read().unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_end_of_a_log_is_what_was_said_last() {
+        let line =
+            |tag: &str, text: &str| format!("2026-01-01T00:00:00.000000000Z stdout {tag} {text}\n");
+        let many: String = (0..100).map(|n| line("F", &n.to_string())).collect();
+        let last: String = (20..100).map(|n| format!("{n}\n")).collect();
+        for (log, expected) in [
+            (String::new(), String::new()),
+            (
+                line("F", "one two") + &line("P", "end"),
+                "one two\nend".into(),
+            ),
+            (
+                line("P", "a ") + &line("P", "b ") + &line("F", "c"),
+                "a b c\n".into(),
+            ),
+            (format!("cut F\n{}", line("F", "whole")), "whole\n".into()),
+            (many, last),
+            (
+                line("P", &"a".repeat(3000)) + &line("P", &"b".repeat(2000)),
+                "a".repeat(48) + &"b".repeat(2000),
+            ),
+        ] {
+            let said = String::from_utf8(said_last(log.as_bytes())).expect("text");
+            assert_eq!(said, expected, "{log}");
+        }
+    }
+
+    #[test]
+    fn only_the_end_of_a_file_is_read() {
+        let above = tempfile::tempdir().expect("a directory");
+        std::fs::write(above.path().join("f"), "0123456789").expect("a file");
+        for (most, expected) in [(4, "6789"), (10, "0123456789"), (99, "0123456789")] {
+            let read = tail(above.path(), Path::new("f"), most);
+            assert_eq!(read, expected.as_bytes(), "{most}");
+        }
+        assert_eq!(tail(above.path(), Path::new("none"), 4), b"");
+    }
 }
