@@ -4,9 +4,12 @@ use k8s_openapi::api::core::v1::{Pod, PodStatus};
 use kube::api::{Api, DeleteParams, Patch, PatchParams, Preconditions};
 use serde_json::{Value, json};
 
+use super::machine::RESIZE_PENDING;
+
 /// The strategic merge patch that makes a pod's status `new`. Lists that merge by key are replaced where they are
 /// ours alone; conditions merge by type, so that those of others stay.
-pub fn patch(uid: &str, new: &PodStatus) -> Value {
+pub fn patch(pod: &Pod, new: &PodStatus) -> Value {
+    let uid = pod.metadata.uid.as_deref().unwrap_or_default();
     let mut status = serde_json::to_value(new).unwrap_or_else(|_| json!({}));
     if let Some(map) = status.as_object_mut() {
         for key in ["reason", "message", "podIP", "hostIP", "nominatedNodeName"] {
@@ -24,15 +27,17 @@ pub fn patch(uid: &str, new: &PodStatus) -> Value {
             }
             map.insert(key.to_owned(), Value::Array(list));
         }
-        for condition in map
-            .get_mut("conditions")
-            .and_then(Value::as_array_mut)
-            .into_iter()
-            .flatten()
-            .filter_map(Value::as_object_mut)
-        {
-            for key in ["reason", "message"] {
-                condition.entry(key).or_insert(Value::Null);
+        let conditions = map.get_mut("conditions").and_then(Value::as_array_mut);
+        if let Some(conditions) = conditions {
+            for condition in conditions.iter_mut().filter_map(Value::as_object_mut) {
+                for key in ["reason", "message"] {
+                    condition.entry(key).or_insert(Value::Null);
+                }
+            }
+            // It ends by not being there; a pod that never changed cannot have it.
+            let told = conditions.iter().any(|one| one["type"] == RESIZE_PENDING);
+            if !told && pod.metadata.generation != Some(1) {
+                conditions.push(json!({"type": RESIZE_PENDING, "$patch": "delete"}));
             }
         }
     }
@@ -45,8 +50,7 @@ pub fn patch(uid: &str, new: &PodStatus) -> Value {
 /// What the API answers; asking again later may succeed.
 pub async fn report(api: &Api<Pod>, pod: &Pod, status: &PodStatus) -> kube::Result<Option<Pod>> {
     let name = pod.metadata.name.as_deref().unwrap_or_default();
-    let uid = pod.metadata.uid.as_deref().unwrap_or_default();
-    let patch = Patch::Strategic(patch(uid, status));
+    let patch = Patch::Strategic(patch(pod, status));
     match api
         .patch_status(name, &PatchParams::default(), &patch)
         .await

@@ -3,9 +3,9 @@
 use std::borrow::Cow;
 
 use jiff::{SignedDuration, Timestamp};
-use k8s_openapi::api::core::v1::{Container, ContainerState, Pod, PodSpec};
+use k8s_openapi::api::core::v1::{Container, ContainerState, Pod, PodSpec, PodStatus};
 
-use super::status::{self, Waiting, old_status, restarts};
+use super::status::{self, RESIZE_PENDING, Waiting, old_status, restarts};
 use super::{
     Action, Backoff, Decision, Hook, ImageState, Kind, Memory, ProbeKind, Stop, containers,
 };
@@ -76,6 +76,7 @@ impl<'a> Look<'a> {
             terminal && self.running().is_empty(),
             self.now,
         );
+        self.tell_refused_resize();
         let finished = matches!(
             self.decision.status.phase.as_deref(),
             Some("Succeeded" | "Failed")
@@ -83,6 +84,23 @@ impl<'a> Look<'a> {
         if finished && !terminal {
             // What is left of it ends with the next look, which comes at once.
             self.wake(self.now);
+        }
+    }
+
+    /// Says once for each generation that a resize is refused.
+    fn tell_refused_resize(&mut self) {
+        let of = |status: &PodStatus| {
+            let mut conditions = status.conditions.iter().flatten();
+            conditions
+                .find(|one| one.type_ == RESIZE_PENDING)
+                .map(|one| one.observed_generation)
+        };
+        let told = of(&self.decision.status);
+        if told.is_some()
+            && told != of(&self.memory.last)
+            && let Some(message) = self.memory.refused_resize.clone()
+        {
+            self.event(true, "ResizeInfeasible", None, message);
         }
     }
 

@@ -4,6 +4,7 @@
 //!
 //! The rules are those of upstream's kubelet (`pkg/kubelet/kuberuntime`, `kubelet_pods.go`, `status/generate.go`).
 
+mod allocation;
 mod backoff;
 mod decide;
 mod status;
@@ -20,7 +21,7 @@ use crate::zone::{ProcessId, Signal};
 
 pub use backoff::Backoff;
 pub use decide::decide;
-pub use status::time as status_time;
+pub use status::{RESIZE_PENDING, time as status_time};
 
 /// The label of a zone that holds the pod's uid.
 pub const POD_UID: &str = "io.kubernetes.pod.uid";
@@ -32,10 +33,6 @@ pub const POD_NAMESPACE: &str = "io.kubernetes.pod.namespace";
 pub const IMAGE: &str = "image";
 /// The label of a process that holds the digest of its image.
 pub const IMAGE_ID: &str = "image-id";
-/// The label of a process that holds its container's hash.
-pub const HASH: &str = "hash";
-/// The label of a process whose log file is elsewhere than its id tells.
-pub const LOG: &str = "log";
 
 /// How a container of a pod is treated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -213,6 +210,8 @@ pub struct Memory {
     pub grace: Option<i64>,
     /// Why the node needs the room that the pod takes.
     pub disrupted: Option<String>,
+    /// The pod asks for other resources than its containers were given; for people.
+    pub refused_resize: Option<String>,
     /// Since when the pod is being ended.
     pub ending: Option<Timestamp>,
     /// This host's addresses.

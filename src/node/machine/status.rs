@@ -10,6 +10,7 @@ use k8s_openapi::api::core::v1::{
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
+use super::allocation::REFUSED;
 use super::{IMAGE, IMAGE_ID, Kind, Memory, ProbeKind, container_id, containers};
 use crate::zone::{Ending, Process, Zone, ZoneNetwork, ZoneState};
 
@@ -374,6 +375,9 @@ fn phase(
     "Pending"
 }
 
+/// Tells that a pod asks for resources that its containers do not get.
+pub const RESIZE_PENDING: &str = "PodResizePending";
+
 /// The conditions that the agent owns, in upstream's order after those of others.
 fn conditions(
     pod: &Pod,
@@ -395,9 +399,31 @@ fn conditions(
         .status
         .iter()
         .flat_map(|status| status.conditions.iter().flatten())
-        .filter(|condition| !OWN.contains(&condition.type_.as_str()))
+        .filter(|condition| {
+            let type_ = condition.type_.as_str();
+            type_ != RESIZE_PENDING && !OWN.contains(&type_)
+        })
         .cloned()
         .collect();
+    if memory.refused_resize.is_some() && !matches!(phase, "Succeeded" | "Failed") {
+        let mut known = memory.last.conditions.iter().flatten();
+        let old = known.find(|old| old.type_ == RESIZE_PENDING);
+        let generation = pod.metadata.generation;
+        let probed = old.filter(|old| old.observed_generation == generation);
+        list.push(PodCondition {
+            type_: RESIZE_PENDING.into(),
+            status: "True".into(),
+            reason: Some("Infeasible".into()),
+            message: Some(REFUSED.into()),
+            observed_generation: generation,
+            last_transition_time: old
+                .and_then(|old| old.last_transition_time.clone())
+                .or_else(|| Some(time(now))),
+            last_probe_time: probed
+                .and_then(|old| old.last_probe_time.clone())
+                .or_else(|| Some(time(now))),
+        });
+    }
     let all: BTreeMap<&str, &ContainerStatus> = status
         .init_container_statuses
         .iter()

@@ -42,7 +42,8 @@ impl Host {
     /// Decides and carries out until nothing more is to be done now.
     fn settle(&mut self) -> Option<Timestamp> {
         for _ in 0..50 {
-            let decision = decide(&self.pod, self.zone.as_ref(), &mut self.memory, self.now);
+            let pod = self.memory.allocate(&self.pod.clone().into());
+            let decision = decide(&pod, self.zone.as_ref(), &mut self.memory, self.now);
             self.memory.last = decision.status.clone();
             let idle = decision
                 .actions
@@ -570,4 +571,59 @@ fn what_cannot_be_started_asks_for_its_image_again() {
     assert_eq!(decision.actions, [Action::Pull("a".into())]);
     host.memory.last = decision.status;
     assert_eq!(host.waiting("a"), "CreateContainerError");
+}
+
+#[test]
+fn containers_keep_what_they_were_given_and_a_resize_is_infeasible() {
+    let spec = |cpu: &str, memory: &str| {
+        json!({"containers": [
+            {"name": "a", "image": "i", "resources": {"requests": {"cpu": cpu}, "limits": {"memory": memory}}},
+            {"name": "b", "image": "i"},
+        ]})
+    };
+    let mut host = Host::new(spec("100m", "1Gi"));
+    host.settle();
+    let given = host.container("a").resources.clone();
+    assert_eq!(host.take_events(), Vec::<String>::new());
+    let refused = "True Infeasible In-place pod resize is not supported on this node";
+    let event = "ResizeInfeasible: Pod resize Infeasible: {\"containers\":[{\"name\":\"a\",\"resources\":{\"limits\":{\"memory\":\"1Gi\"},\"requests\":{\"cpu\":\"200m\"}}},{\"name\":\"b\",\"resources\":{}}],\"generation\":3,\"error\":\"In-place pod resize is not supported on this node\"}";
+    for (generation, cpu, memory, told, events) in [
+        (2, "0.1", "1024Mi", None, vec![]),
+        (3, "200m", "1Gi", Some(refused), vec![event.to_owned()]),
+        (3, "200m", "1Gi", Some(refused), vec![]),
+        (4, "100m", "1Gi", None, vec![]),
+    ] {
+        host.pod.metadata.generation = Some(generation);
+        host.pod.spec = serde_json::from_value(spec(cpu, memory)).expect("a spec");
+        host.pass(1);
+        host.settle();
+        let case = format!("{generation} {cpu} {memory}");
+        let conditions = host.memory.last.conditions.iter().flatten();
+        let pending: Vec<_> = conditions
+            .filter(|condition| condition.type_ == "PodResizePending")
+            .map(|condition| condition.observed_generation)
+            .collect();
+        match told {
+            Some(told) => {
+                assert_eq!(pending, [Some(generation)], "{case}");
+                assert_eq!(host.condition("PodResizePending"), told, "{case}");
+            }
+            None => assert_eq!(pending, [], "{case}"),
+        }
+        assert_eq!(host.take_events(), events, "{case}");
+        let status = host.container("a");
+        let worth = |of: &Option<k8s_openapi::api::core::v1::ResourceRequirements>| {
+            let of = of.clone().unwrap_or_default();
+            let amount = of.requests.and_then(|map| map.get("cpu").cloned());
+            amount.map(|amount| crate::meta::quantity::Quantity::parse(&amount.0).expect("one"))
+        };
+        assert_eq!(worth(&status.resources), worth(&given), "{case}");
+        assert_eq!(host.running(), ["a/0", "b/0"], "{case}");
+    }
+    host.pod.metadata.generation = Some(5);
+    host.pod.spec = serde_json::from_value(spec("200m", "1Gi")).expect("a spec");
+    let wanted = std::sync::Arc::new(host.pod.clone());
+    let pod = host.memory.allocate(&wanted);
+    let started = pod.spec.as_ref().map(|spec| &spec.containers[0].resources);
+    assert_eq!(started, Some(&given), "what a restart gets");
 }

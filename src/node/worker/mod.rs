@@ -315,6 +315,7 @@ impl Worker {
             }
             false => pod,
         };
+        let pod = self.memory.allocate(&pod);
         self.messages(&pod, zone.as_ref()).await;
         self.ask_probes(&pod, zone.as_ref());
         if zone.is_some()
