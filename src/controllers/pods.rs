@@ -372,32 +372,52 @@ pub fn rank_for_deletion(pods: &mut [Arc<Pod>], together: &HashMap<String, usize
     };
     pods.sort_by_cached_key(|pod| {
         let node = pod.spec.node_name.as_deref().unwrap_or_default();
-        let phase = match pod.phase() {
-            "Pending" => 0,
-            "Running" => 2,
-            _ => 1,
-        };
         let cost: i32 = pod
             .annotations()
             .get("controller.kubernetes.io/pod-deletion-cost")
             .and_then(|cost| cost.parse().ok())
             .unwrap_or(0);
         let crowd = together.get(node).copied().unwrap_or(0);
-        let created = pod.metadata.creation_timestamp.as_ref().map(|time| time.0);
         (
-            (
-                !node.is_empty(),
-                phase,
-                pod.is_ready(),
-                cost,
-                Reverse(crowd),
-            ),
+            (standing(pod), cost, Reverse(crowd)),
             magnitude(ready_since(pod)),
             Reverse(restarts(pod)),
-            magnitude(created),
+            magnitude(created(pod)),
             pod.metadata.uid.clone(),
         )
     });
+}
+
+/// The same for pods that do not serve: neither what they cost nor where they are counts, and times do as they are.
+pub fn rank_for_ending(pods: &mut [Arc<Pod>]) {
+    pods.sort_by_cached_key(|pod| {
+        (
+            standing(pod),
+            ready_since(pod).map(Reverse),
+            Reverse(restarts(pod)),
+            created(pod).map(Reverse),
+        )
+    });
+}
+
+/// How far a pod has come: whether it is placed, its phase, whether it is ready.
+fn standing(pod: &Pod) -> (bool, u8, bool) {
+    let is_placed = pod
+        .spec
+        .node_name
+        .as_ref()
+        .is_some_and(|node| !node.is_empty());
+    let phase = match pod.phase() {
+        "Pending" => 0,
+        "Running" => 2,
+        _ => 1,
+    };
+    (is_placed, phase, pod.is_ready())
+}
+
+fn created(pod: &Pod) -> Option<Timestamp> {
+    let created = pod.metadata.creation_timestamp.as_ref();
+    created.map(|time| time.0)
 }
 
 /// How often the container that was restarted most was, and the same of those that go on beside the others.
@@ -494,6 +514,21 @@ mod tests {
                 "z-old"
             ]
         );
+        // An hour more is nothing to the one, and counts for the other.
+        let newer = running("n", &ready("2026-01-01T02:00:00Z"));
+        let costly = r#""controller.kubernetes.io/pod-deletion-cost":"5""#;
+        pods.push(made("r-newer", &newer, costly));
+        rank_for_ending(&mut pods);
+        let names: Vec<String> = pods.iter().map(|pod| pod.name_any()).collect();
+        let first = [
+            "s-nowhere",
+            "t-pending",
+            "u-unready",
+            "y-young",
+            "r-newer",
+            "x-restarted",
+        ];
+        assert_eq!(names[..6], first);
     }
 
     #[test]

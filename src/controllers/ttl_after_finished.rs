@@ -11,6 +11,7 @@ use kube::api::{Api, DeleteParams, Preconditions, PropagationPolicy};
 use super::Context;
 use super::errors::{is_conflict, is_not_found};
 use super::informer::Key;
+use super::jobs::end_of;
 use super::queue::Next;
 use super::workload::queue_of;
 
@@ -67,11 +68,7 @@ fn left(job: &Job, now: Timestamp) -> Option<Duration> {
     if job.metadata.deletion_timestamp.is_some() {
         return None;
     }
-    let mut conditions = job.status.as_ref()?.conditions.iter().flatten();
-    let finished = conditions.find(|condition| {
-        matches!(condition.type_.as_str(), "Complete" | "Failed") && condition.status == "True"
-    })?;
-    let since = finished.last_transition_time.as_ref()?.0;
+    let since = end_of(job)?.last_transition_time.as_ref()?.0;
     let due = since.as_millisecond() + i64::from(seconds) * 1000;
     let left = u64::try_from(due - now.as_millisecond()).unwrap_or(0);
     Some(Duration::from_millis(left))

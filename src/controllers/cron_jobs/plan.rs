@@ -12,6 +12,7 @@ use k8s_openapi::jiff::tz::TimeZone;
 use kube::ResourceExt as _;
 
 use crate::controllers::events::Tone;
+use crate::controllers::jobs::end_of;
 use crate::controllers::owners::controller_reference;
 use crate::meta::cron::{self, Schedule};
 
@@ -52,12 +53,7 @@ pub(super) struct Plan {
 
 /// How a finished job ended: `Complete` or `Failed`.
 fn end(job: &Job) -> Option<&str> {
-    let conditions = job.status.as_ref()?.conditions.as_ref()?;
-    let mut conditions = conditions.iter();
-    let end = conditions.find(|condition| {
-        matches!(condition.type_.as_str(), "Complete" | "Failed") && condition.status == "True"
-    })?;
-    Some(&end.type_)
+    end_of(job).map(|end| end.type_.as_str())
 }
 
 /// Decides.

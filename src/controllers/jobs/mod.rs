@@ -20,6 +20,7 @@ use parking_lot::Mutex;
 use serde_json::json;
 
 use self::backoff::Backoff;
+pub(super) use self::plan::end_of;
 use self::plan::{Act, Done, FAILURES, Facts, IGNORED, INDEX, Place, TRACKED};
 use super::Context;
 use super::errors::{is_conflict, is_not_found, text};
@@ -114,7 +115,7 @@ impl Controller {
             let Some(job) = change.new.or(change.old) else {
                 return;
             };
-            if change.new.is_none() || plan::is_finished(job) {
+            if change.new.is_none() || plan::end_of(job).is_some() {
                 let own = pods.owned(&job.metadata).into_iter();
                 for pod in own.filter(|pod| plan::is_tracked(pod)) {
                     queue.add(Key::new(&change.key.namespace, &pod.name_any()));
@@ -154,7 +155,7 @@ impl Controller {
 
     async fn sync(&self, key: Key) -> Result<Next, Unfinished> {
         let job = self.jobs.get(&key.namespace, &key.name);
-        let Some(job) = job.filter(|job| !is_foreign(job) && !plan::is_finished(job)) else {
+        let Some(job) = job.filter(|job| !is_foreign(job) && plan::end_of(job).is_none()) else {
             self.memory.lock().remove(&key);
             return Ok(Next::Done);
         };
@@ -350,7 +351,7 @@ fn is_lost(jobs: &Informer<Job>, pod: &Pod) -> bool {
     let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
     match jobs.get(namespace, &owner.name) {
         Some(job) if job.metadata.uid.as_ref() == Some(&owner.uid) => {
-            !is_foreign(&job) && plan::is_finished(&job)
+            !is_foreign(&job) && plan::end_of(&job).is_some()
         }
         _ => true,
     }

@@ -7,7 +7,7 @@
 
 mod track;
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
 use k8s_openapi::api::batch::v1::{Job, JobCondition, JobSpec, JobStatus};
@@ -19,7 +19,7 @@ use super::backoff::{Backoff, finished_at};
 use super::indexes::Indexes;
 use super::policy::{self, Verdict};
 use crate::controllers::kinds::Pod;
-use crate::controllers::pods::{BURST, is_active, rank_for_deletion};
+use crate::controllers::pods::{BURST, is_active, rank_for_ending};
 
 /// The finalizer that keeps a pod until it is counted.
 pub(super) const TRACKED: &str = "batch.kubernetes.io/job-tracking";
@@ -122,14 +122,10 @@ fn waits_for_failure(spec: &JobSpec) -> bool {
     spec.pod_replacement_policy.as_deref() == Some("Failed")
 }
 
-/// Whether a job has ended for good.
-pub(super) fn is_finished(job: &Job) -> bool {
-    let status = job.status.as_ref();
-    status.is_some_and(|status| {
-        ["Complete", "Failed"]
-            .iter()
-            .any(|kind| holds(status, kind).is_some())
-    })
+/// How a job ended, as a condition `Complete` or `Failed`; none for one that has not ended for good.
+pub(in crate::controllers) fn end_of(job: &Job) -> Option<&JobCondition> {
+    let status = job.status.as_ref()?;
+    holds(status, "Complete").or_else(|| holds(status, "Failed"))
 }
 
 /// Whether a pod waits to be counted.
@@ -505,7 +501,7 @@ impl Plan<'_> {
     fn surplus(&self, least: i32) -> Vec<Arc<Pod>> {
         let least = usize::try_from(least).unwrap_or(0);
         let mut pods = self.active.clone();
-        rank_for_deletion(&mut pods, &HashMap::new(), self.facts.now);
+        rank_for_ending(&mut pods);
         if !is_indexed(self.facts.spec) {
             pods.truncate(least);
             return pods;
