@@ -127,11 +127,18 @@ fn fate(taints: &[v1::Taint], tolerations: &[v1::Toleration]) -> Fate {
 
 impl Controller {
     async fn look(&self, key: Key) -> Result<Next, kube::Error> {
-        let due = self.due.lock().get(&key).cloned();
+        let mut due = self.due.lock().get(&key).cloned();
         let Some(pod) = self.pods.cache.get(&key.namespace, &key.name) else {
             self.cancel(&key);
             return Ok(Next::Done);
         };
+        // Nothing was decided of another pod of this name.
+        if due
+            .take_if(|(_, known)| known.metadata.uid != pod.metadata.uid)
+            .is_some()
+        {
+            self.cancel(&key);
+        }
         let node = pod.spec.node_name.as_deref().unwrap_or_default();
         // Of a node that is gone nothing new is known.
         let fate = self.nodes.get("", node).map(|node| {
@@ -180,8 +187,11 @@ impl Controller {
         self.recorder.tell(pod, Tone::Normal, REASON, message);
         let why = "Taint manager: deleting due to NoExecute taint";
         let patch = disrupted(pod, "DeletionByTaintManager", why, serde_json::Map::new());
-        if let Some(patch) = patch {
-            patch_status(&self.context.client, pod, &patch).await?;
+        if let Some(patch) = patch
+            && !patch_status(&self.context.client, pod, &patch).await?
+        {
+            // It is gone, or another one, which is not to be deleted.
+            return Ok(Next::Retry);
         }
         let api: Api<v1::Pod> = Api::namespaced(self.context.client.clone(), &key.namespace);
         match api.delete(&pod.name_any(), &DeleteParams::default()).await {
