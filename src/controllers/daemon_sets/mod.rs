@@ -9,6 +9,7 @@ mod tests;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::Duration;
 
 use k8s_openapi::api::apps::v1::{ControllerRevision, DaemonSet};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
@@ -31,7 +32,7 @@ use super::owners::controller_reference;
 use super::pods::{Outcome, PodControl, Pods, from_template, millis_until_next, slowly, together};
 use super::queue::{Next, Queue};
 use super::selector::selects;
-use super::workload::{Unfinished, after_millis, queue_of, wake_owners, write_status};
+use super::workload::{Unfinished, queue_of, wake_owners, write_status};
 
 const WORKERS: usize = 2;
 /// The most pods of one set that are made or deleted in one go: registries are asked for images by all nodes at once.
@@ -198,11 +199,9 @@ impl Controller {
             .await?;
         let seconds = set.spec.min_ready_seconds.unwrap_or(0);
         let ready = millis_until_next(&now_there, seconds, facts.now);
-        Ok(match (after_millis(ready), plan.again) {
-            (Next::After(ready), Some(again)) => Next::After(ready.min(again)),
-            (Next::After(after), None) | (_, Some(after)) => Next::After(after),
-            (next, None) => next,
-        })
+        let ready = ready.map(|millis| Duration::from_millis(millis.unsigned_abs()));
+        let next = ready.into_iter().chain(plan.again).min();
+        Ok(next.map_or(Next::Done, Next::After))
     }
 
     /// The place in the backoff of what fails on a node.

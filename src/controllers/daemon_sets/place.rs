@@ -49,13 +49,15 @@ pub(super) struct Places {
 
 impl Places {
     pub(super) fn of(set: &DaemonSet) -> Places {
-        let spec = set.spec.template.spec.clone().unwrap_or_default();
+        let none = v1::PodSpec::default();
+        // All sets are read with every change of a node: what a set says of containers is not copied.
+        let spec = set.spec.template.spec.as_ref().unwrap_or(&none);
         let text = json!({"affinity": spec.affinity, "nodeSelector": spec.node_selector});
         let asked = Value::deserialize(text).unwrap_or_default();
         Places {
             affinity: NodeAffinity::read(&asked),
-            tolerations: tolerations(&spec).iter().map(kinds::toleration).collect(),
-            node: spec.node_name.filter(|name| !name.is_empty()),
+            tolerations: tolerations(spec).iter().map(kinds::toleration).collect(),
+            node: spec.node_name.clone().filter(|name| !name.is_empty()),
         }
     }
 
