@@ -11,7 +11,7 @@ pub mod strategic;
 use crate::meta::status::About;
 use crate::meta::{Errors, Path, Status};
 use crate::schema::decode::Decoded;
-use crate::schema::{Object, Schema, Value, json};
+use crate::schema::{Schema, Value, json};
 
 /// What a patch's body is, by its media type.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,25 +62,6 @@ pub enum PatchError {
         /// The decoder's text.
         why: String,
     },
-}
-
-/// An object whose resourceVersion, which is stored apart, stands where Go writes it: behind the uid.
-fn in_order(live: &Value) -> Value {
-    let mut live = live.clone();
-    if let Some(meta) = live.get_mut("metadata").and_then(Value::as_object_mut)
-        && let Some(version) = meta.remove("resourceVersion")
-    {
-        let mut ordered = Object::with_capacity(meta.len() + 1);
-        for (key, value) in meta.iter() {
-            ordered.insert(key.clone(), value.clone());
-            if key == "uid" {
-                ordered.insert("resourceVersion", version.clone());
-            }
-        }
-        ordered.set_default("resourceVersion", version);
-        *meta = ordered;
-    }
-    live
 }
 
 impl From<PatchError> for Status {
@@ -223,7 +204,7 @@ impl Patch {
                 let mut patch = self.body.clone();
                 strategic::merge(live, &mut patch, schema).map(|_| go::printed(&patch))
             }
-            kind => self.document(&in_order(live)).map(|mut document| {
+            kind => self.document(live).map(|mut document| {
                 if kind == Kind::Json {
                     json_patch::sort_touched(&mut document, &self.body);
                 }

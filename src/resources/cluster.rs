@@ -12,7 +12,7 @@ use super::registry::{Registry, Resource};
 use crate::meta::addresses::Network;
 use crate::schema::{Value, json};
 use crate::store::view::View;
-use crate::store::{Entry, Store};
+use crate::store::{Entry, Revision, Store};
 
 /// Settings of the server that rules and admission need.
 #[derive(Clone, Debug)]
@@ -149,8 +149,12 @@ pub fn stored(entry: &Entry) -> Value {
 /// A stored entry as an object of the storage version, its resourceVersion in place.
 pub fn object(entry: &Entry) -> Value {
     let mut value = stored(entry);
-    if let Some(meta) = value.get_mut("metadata") {
-        meta.set("resourceVersion", entry.rev.to_string());
-    }
+    set_revision(&mut value, entry.rev);
     value
+}
+
+/// Gives an object its resourceVersion, which is stored apart, where Go writes it: behind the uid.
+pub fn set_revision(object: &mut Value, rev: Revision) {
+    let meta = object.object_mut().object_mut("metadata");
+    meta.insert_behind("uid", "resourceVersion", rev.to_string());
 }

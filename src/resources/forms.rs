@@ -148,9 +148,7 @@ pub fn versioned(
 ) -> Value {
     let form = shown(resource, version, entry);
     let mut value = cluster::stored(&form);
-    if let Some(meta) = value.get_mut("metadata") {
-        meta.set("resourceVersion", rev.to_string());
-    }
+    cluster::set_revision(&mut value, rev);
     value
 }
 

@@ -69,25 +69,12 @@ fn tidied(value: &mut Value, schema: &Schema, stored: bool) {
 
 /// The value that Go writes for a field that was never set; `None` where it writes nothing.
 pub fn zero(field: &Field) -> Option<Value> {
-    if field.pointer {
-        return (!field.omit_empty).then_some(Value::Null);
-    }
-    if field.omit_zero {
-        return None;
-    }
-    match &field.schema.shape {
-        Shape::Struct(fields) => Some(Value::Object(zero_struct(fields))),
-        Shape::Time | Shape::MicroTime => Some(Value::Null),
-        Shape::Quantity => Some(Value::from("0")),
-        Shape::IntOrString => Some(Value::Int(0)),
-        Shape::Any if is_struct_any(field) => Some(Value::Null),
-        _ if field.omit_empty => None,
-        Shape::String => Some(Value::from("")),
-        Shape::Integer(_) => Some(Value::Int(0)),
-        Shape::Number => Some(Value::Int(0)),
-        Shape::Boolean => Some(Value::Bool(false)),
-        _ => Some(Value::Null),
-    }
+    has_zero(field).then(|| match &field.schema.shape {
+        _ if field.pointer => Value::Null,
+        // No bytes are null; bytes of a map that were null come back from storage as none.
+        Shape::Bytes => Value::Null,
+        _ => zero_of(&field.schema),
+    })
 }
 
 /// Whether a field of any JSON is a Go struct by value, which `omitempty` does not leave out.
@@ -516,6 +503,7 @@ fn in_order(object: &Object, fields: &Struct) -> bool {
     !known.any(|(_, field)| has_zero(field))
 }
 
+/// Go's zero value of an item or of a map's value.
 fn zero_of(schema: &Schema) -> Value {
     match &schema.shape {
         Shape::Struct(fields) => Value::Object(zero_struct(fields)),

@@ -139,6 +139,18 @@ impl Object {
         self.reindex();
     }
 
+    /// Sets a member in its place, or right behind the one called `before`; at the end where that is absent.
+    pub fn insert_behind(&mut self, before: &str, key: &str, value: impl Into<Value>) {
+        match (self.position(key), self.position(before)) {
+            (Some(at), _) => self.members[at].1 = value.into(),
+            (None, Some(before)) if before + 1 < self.len() => {
+                self.members.insert(before + 1, (key.into(), value.into()));
+                self.reindex();
+            }
+            (None, _) => drop(self.push(key.into(), value.into())),
+        }
+    }
+
     /// Takes a member out; the order of the others stays.
     pub fn remove(&mut self, key: &str) -> Option<Value> {
         let at = self.position(key)?;
@@ -263,6 +275,7 @@ mod tests {
         Insert(u8, i64),
         First(u8, i64),
         Remove(u8),
+        Behind(u8, u8, i64),
         Default(u8, i64),
         Retain(i64),
         Sort,
@@ -273,6 +286,7 @@ mod tests {
             8 => (0..40u8, any::<i64>()).prop_map(|(key, value)| Step::Insert(key, value)),
             1 => (0..40u8, any::<i64>()).prop_map(|(key, value)| Step::First(key, value)),
             3 => (0..40u8).prop_map(Step::Remove),
+            2 => (0..40u8, 0..40u8, any::<i64>()).prop_map(|(before, key, value)| Step::Behind(before, key, value)),
             2 => (0..40u8, any::<i64>()).prop_map(|(key, value)| Step::Default(key, value)),
             1 => (2..5i64).prop_map(Step::Retain),
             1 => Just(Step::Sort),
@@ -297,6 +311,16 @@ mod tests {
                     Step::Remove(key) => {
                         let was = object.remove(&format!("k{key}"));
                         prop_assert_eq!(was, model.shift_remove(&format!("k{key}")).map(Value::Int));
+                    }
+                    Step::Behind(before, key, value) => {
+                        let (before, key) = (format!("k{before}"), format!("k{key}"));
+                        object.insert_behind(&before, &key, value);
+                        let at = model.get_index_of(&before).filter(|_| !model.contains_key(&key));
+                        let at = at.map_or(model.len(), |at| at + 1);
+                        match model.get_mut(&key) {
+                            Some(there) => *there = value,
+                            None => drop(model.shift_insert(at, key, value)),
+                        }
                     }
                     Step::Default(key, value) => {
                         object.set_default(&format!("k{key}"), value);

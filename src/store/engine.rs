@@ -8,7 +8,7 @@ use futures::future::BoxFuture;
 use parking_lot::{Condvar, Mutex};
 use tokio::sync::{Semaphore, oneshot};
 
-use super::watching::{Signal, Watching, concerns};
+use super::watching::{Signal, Signals, Watching, concerns};
 use super::{
     Batch, Change, Committed, Cursor, Entry, Event, Expect, Interest, Range, ResourcePrefix,
     Revision, Store, StoreError, World,
@@ -218,8 +218,11 @@ impl Engine {
         Ok(Accepted { steps, ack: None })
     }
 
-    /// Makes accepted commits visible, in order.
-    fn publish(&self, state: &mut State, commits: Vec<Accepted>) {
+    /// Makes accepted commits visible, in order. Returns who is to be woken once the lock is given back: all would want
+    /// it at once.
+    #[must_use]
+    fn publish(&self, state: &mut State, commits: Vec<Accepted>) -> Signals {
+        let mut woken = Signals::new();
         let mut world = World::clone(&self.world.load());
         let mut done = Vec::with_capacity(commits.len());
         for commit in commits {
@@ -243,8 +246,8 @@ impl Engine {
                     resource,
                     event: Event { rev, old, new },
                 };
-                // Who looks at once waits for the lock, and so for the world.
-                state.watching.tell(&logged.resource, &logged.event);
+                let (resource, event) = (&logged.resource, &logged.event);
+                state.watching.tell(resource, event, &mut woken);
                 state.history_bytes += weight(&logged);
                 state.history.push_back(logged);
             }
@@ -266,6 +269,7 @@ impl Engine {
                 let _ = ack.send(Ok(committed));
             }
         }
+        woken
     }
 
     /// The writer thread: everything that waits goes into one transaction.
@@ -296,7 +300,9 @@ impl Engine {
             match result {
                 Ok(()) => {
                     state.broken = None;
-                    self.publish(&mut state, commits);
+                    let woken = self.publish(&mut state, commits);
+                    drop(state);
+                    woken.iter().for_each(|signal| signal.wake());
                 }
                 Err(error) => {
                     self.fail(&mut state, commits, &error);
@@ -424,7 +430,9 @@ impl Engine {
                     .is_some_and(|last: &Event| last.rev < logged.event.rev)
             {
                 let rev = events.last().map_or(after, |last: &Event| last.rev);
-                signal.tell(rev + 1);
+                if signal.tell(rev + 1) {
+                    signal.wake();
+                }
                 return Ok(Batch {
                     events,
                     rev,
@@ -484,12 +492,13 @@ impl Store for Engine {
         Box::pin(async move {
             if !self.durable {
                 let (ack, answer) = oneshot::channel();
-                {
+                let woken = {
                     let mut state = self.state.lock();
                     let mut commit = self.accept(&mut state, changes)?;
                     commit.ack = Some(ack);
-                    self.publish(&mut state, vec![commit]);
-                }
+                    self.publish(&mut state, vec![commit])
+                };
+                woken.iter().for_each(|signal| signal.wake());
                 return answer.await.unwrap_or(Err(StoreError::Closed));
             }
             let _place = self
@@ -533,8 +542,8 @@ impl Store for Engine {
             });
         }
         let signal = state.watching.add(interest);
-        if self.world.load().rev > after {
-            signal.tell(after + 1);
+        if self.world.load().rev > after && signal.tell(after + 1) {
+            signal.wake();
         }
         drop(state);
         Ok(Box::new(EngineCursor {

@@ -26,12 +26,19 @@ impl Signal {
         (first != 0).then_some(first)
     }
 
-    /// There is something to look at from this revision on.
-    pub(super) fn tell(&self, rev: Revision) {
-        if self.first.load(Ordering::Relaxed) == 0 {
+    /// There is something to look at from this revision on. Returns whether there was nothing before, so that it is to
+    /// be woken.
+    pub(super) fn tell(&self, rev: Revision) -> bool {
+        let is_first = self.first.load(Ordering::Relaxed) == 0;
+        if is_first {
             self.first.store(rev, Ordering::Relaxed);
-            self.notify.notify_one();
         }
+        is_first
+    }
+
+    /// Wakes the cursor.
+    pub(super) fn wake(&self) {
+        self.notify.notify_one();
     }
 
     /// Resolves when there is something to look at, at once where there was since the last time. Cancel-safe.
@@ -43,15 +50,10 @@ impl Signal {
     pub(super) fn interest(&self) -> &Interest {
         &self.interest
     }
-
-    fn tell_if(&self, event: &Event) {
-        if concerns(&self.interest, event) {
-            self.tell(event.rev);
-        }
-    }
 }
 
-type Signals = Vec<Arc<Signal>>;
+/// Several of them.
+pub(super) type Signals = Vec<Arc<Signal>>;
 
 /// All cursors.
 #[derive(Default)]
@@ -118,11 +120,16 @@ impl Watching {
         }
     }
 
-    /// Tells those that a change concerns.
-    pub(super) fn tell(&self, resource: &ResourcePrefix, event: &Event) {
+    /// Tells those that a change concerns, and adds to `woken` who is to be woken for it.
+    pub(super) fn tell(&self, resource: &ResourcePrefix, event: &Event, woken: &mut Signals) {
+        let mut tell_if = |signal: &Arc<Signal>| {
+            if concerns(&signal.interest, event) && signal.tell(event.rev) {
+                woken.push(signal.clone());
+            }
+        };
         // A cursor of no resource is told of all.
         for of in [self.0.get(resource), self.0.get("")].into_iter().flatten() {
-            of.others.iter().for_each(|signal| signal.tell_if(event));
+            of.others.iter().for_each(&mut tell_if);
         }
         let Some(of) = self.0.get(resource) else {
             return;
@@ -136,9 +143,7 @@ impl Watching {
             let of_name = fields.filter(|(known, _)| known == name);
             meant.extend(of_name.filter_map(|(_, value)| values.get(value)));
         }
-        for signal in meant.into_iter().flatten() {
-            signal.tell_if(event);
-        }
+        meant.into_iter().flatten().for_each(tell_if);
     }
 }
 

@@ -310,10 +310,7 @@ impl Write<'_> {
         match done {
             Ok(rev) => {
                 let mut shown = if ends && grace.is_none() { old } else { new };
-                shown
-                    .object_mut()
-                    .object_mut("metadata")
-                    .insert("resourceVersion", rev.to_string());
+                crate::resources::cluster::set_revision(&mut shown, rev);
                 let shown = forms::from_working(shown, resource, target.version());
                 Ok(Some(if ends {
                     Deleted::Gone(shown)

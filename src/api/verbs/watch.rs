@@ -318,9 +318,7 @@ impl Watcher {
             return;
         }
         let mut object = crate::resources::cluster::stored(entry);
-        if let Some(meta) = object.get_mut("metadata") {
-            meta.set("resourceVersion", rev.to_string());
-        }
+        crate::resources::cluster::set_revision(&mut object, rev);
         let shown = self.shaped(object);
         self.line(kind, &shown);
     }

@@ -10,7 +10,7 @@ use crate::api::query::{WriteOptions, parse_uint};
 use crate::api::reply::Reply;
 use crate::auth::Authorizer;
 use crate::meta::{At, Errors, Path, Status, names, time};
-use crate::resources::{Cx, Generation, MetaOnStatus, forms, record};
+use crate::resources::{Cx, Generation, MetaOnStatus, cluster, forms, record};
 use crate::schema::{Object, Value};
 use crate::store::{Change, Entry, Expect, Revision, StoreError};
 use std::collections::HashMap;
@@ -439,10 +439,7 @@ impl Write<'_> {
         }
         if self.options.dry_run {
             let mut shown = new;
-            shown
-                .object_mut()
-                .object_mut("metadata")
-                .insert("resourceVersion", entry.rev.to_string());
+            cluster::set_revision(&mut shown, entry.rev);
             return Ok(Some(Reply::Object(code, self.shown(shown))));
         }
         let put = (!ends).then(|| record::encode(resource, &new));
@@ -461,10 +458,7 @@ impl Write<'_> {
         match self.commit(change, along).await {
             Ok(_) if ends => {
                 let mut shown = new;
-                shown
-                    .object_mut()
-                    .object_mut("metadata")
-                    .insert("resourceVersion", entry.rev.to_string());
+                cluster::set_revision(&mut shown, entry.rev);
                 Ok(Some(Reply::Object(code, self.shown(shown))))
             }
             Ok((_, written)) => Ok(Some(Reply::Entry(code, written))),
