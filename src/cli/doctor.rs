@@ -1,15 +1,15 @@
 //! `reddwarf doctor`: whether this host can run pods as zones, and what to do where it cannot. Changes nothing.
 
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::collections::BTreeSet;
+use std::path::PathBuf;
 
-use super::illumos::IllumosFlags;
+use super::illumos::{IllumosFlags, POOL};
 use super::zone::NetworkFlags;
 use crate::illumos::{Command, Tool, Tools, parse};
 use crate::storage::{StoragePoolConfig, zfs};
 use crate::zone::illumos::Brand;
 
-/// What `doctor` takes.
+/// What `doctor` takes: what the agent is to be started with.
 #[derive(clap::Args)]
 pub struct Arguments {
     #[command(flatten)]
@@ -17,14 +17,20 @@ pub struct Arguments {
     #[command(flatten)]
     network: NetworkFlags,
     /// The pool or dataset for images, zones and volumes.
-    #[arg(long, default_value = "rpool/reddwarf")]
+    #[arg(long, default_value = POOL)]
     storage_pool: String,
+    /// The dataset of zones; by default POOL/zones.
+    #[arg(long)]
+    zones_dataset: Option<String>,
+    /// The dataset of images; by default POOL/images.
+    #[arg(long)]
+    images_dataset: Option<String>,
+    /// The dataset of volumes; by default POOL/volumes.
+    #[arg(long)]
+    volumes_dataset: Option<String>,
     /// The agent's data directory.
     #[arg(long, default_value = "/var/lib/reddwarf")]
     data_dir: PathBuf,
-    /// Where brands are.
-    #[arg(long, default_value = "/usr/lib/brand", hide = true)]
-    brands: PathBuf,
 }
 
 /// How one thing stands.
@@ -50,7 +56,7 @@ pub fn run(arguments: Arguments) -> Result<(), String> {
         .map_err(|error| error.to_string())?;
     let runtime = tokio::runtime::Runtime::new().map_err(|error| error.to_string())?;
     let mut findings = system(&arguments);
-    findings.extend(runtime.block_on(examine(&arguments, tools)));
+    findings.extend(runtime.block_on(examine(&arguments, tools.as_ref())));
     if !cfg!(target_os = "illumos") {
         let _ = std::fs::remove_dir_all(&directory);
     }
@@ -74,21 +80,31 @@ pub fn run(arguments: Arguments) -> Result<(), String> {
     }
 }
 
+/// What this system is. With the tools of a fake host it says nothing of pods.
 fn system(arguments: &Arguments) -> Vec<Finding> {
     let fake = !arguments.illumos.tools_of_this_host();
     let uname = rustix::system::uname();
-    let (system, version) = (
-        uname.sysname().to_string_lossy().into_owned(),
-        uname.version().to_string_lossy().into_owned(),
-    );
-    let mut findings = vec![match (system.as_str(), version.starts_with("joyent")) {
-        ("SunOS", false) => Good(format!("{system} {version}")),
-        ("SunOS", true) => Bad(
+    let text = |part: &std::ffi::CStr| part.to_string_lossy().into_owned();
+    let (system, version) = (text(uname.sysname()), text(uname.version()));
+    let own = format!("reddwarf {}", env!("CARGO_PKG_VERSION"));
+    let mut findings = vec![match system.as_str() {
+        "SunOS" if version.starts_with("joyent") => Bad(
             "SmartOS is not supported: /usr is read-only there, its lx zones are not installed from snapshots, and vmadm owns all zones".into(),
         ),
-        _ if fake => Warning(format!("this is {system}; the tools are those of a fake host")),
+        "SunOS" if version.starts_with("omnios") => Good(format!("{own} on {system} {version}")),
+        "SunOS" => Warning(format!(
+            "{own} on {system} {version}: of what is installed from packages only OmniOS has the brand lx"
+        )),
+        _ if fake => Warning(format!(
+            "{own} on {system}; the tools are those of a fake host"
+        )),
         _ => Bad(format!("this is {system}: zones need illumos (OmniOS)")),
     }];
+    if system == "SunOS" {
+        let release = std::fs::read_to_string("/etc/release").unwrap_or_default();
+        let line = release.lines().map(str::trim).find(|line| !line.is_empty());
+        findings.extend(line.map(|line| Good(format!("/etc/release: {line}"))));
+    }
     if !fake {
         findings.push(match rustix::process::geteuid().is_root() {
             true => Good("root".into()),
@@ -98,65 +114,190 @@ fn system(arguments: &Arguments) -> Vec<Finding> {
     findings
 }
 
-async fn examine(arguments: &Arguments, tools: Arc<dyn Tools>) -> Vec<Finding> {
-    let ask = async |tool: Tool, words: &[&str]| {
-        let command = Command::new(tool, words.iter().copied());
-        let answer = tools.run(&command).await;
-        answer
-            .map(|output| output.stdout)
-            .map_err(|failure| failure.to_string())
-    };
-    let mut findings = Vec::new();
-    findings.push(match ask(Tool::Zoneadm, &["list", "-cp"]).await {
-        Ok(text) => {
-            let count = parse::zones(&text).len();
-            Good(format!(
-                "zoneadm lists zones: {count} beside the global one"
-            ))
-        }
-        Err(error) => Bad(error),
-    });
-    findings.extend(brand(arguments));
-    let pool = arguments.storage_pool.split('/').next().unwrap_or_default();
-    findings.push(
-        match ask(Tool::Zpool, &["list", "-H", "-o", "health", pool]).await {
-            Ok(text) if matches!(text.trim(), "ONLINE" | "DEGRADED") => {
-                Good(format!("the pool {pool} is {}", text.trim()))
-            }
-            Ok(text) => Bad(format!(
-                "the pool {pool} is {}: see `zpool status -x`",
-                text.trim()
-            )),
-            Err(error) => Bad(format!("{error}; name another with --storage-pool")),
-        },
-    );
-    match StoragePoolConfig::derive(&arguments.storage_pool, None, None, None) {
-        Ok(config) => match zfs::names::check(&config) {
-            Ok(()) => {}
-            Err(error) => findings.push(Bad(error.to_string())),
-        },
-        Err(error) => findings.push(Bad(error.to_string())),
+/// Asks the host's tools.
+struct Host<'a> {
+    arguments: &'a Arguments,
+    tools: &'a dyn Tools,
+}
+
+/// Looks at everything that the tools tell.
+async fn examine(arguments: &Arguments, tools: &dyn Tools) -> Vec<Finding> {
+    let host = Host { arguments, tools };
+    let mut findings = host.zones().await;
+    for one in Brand::ALL {
+        findings.extend(brand(arguments, one));
     }
-    findings.push(
-        match ask(Tool::Dladm, &["show-link", "-p", "-o", "link,class"]).await {
-            Ok(text) => link(arguments, &parse::links(&text)),
-            Err(error) => Bad(error),
-        },
-    );
-    findings.push(match ask(Tool::Routeadm, &["-p", "ipv4-forwarding"]).await {
-        Ok(text) if parse::routing_on(&text) => Good("packets are forwarded".into()),
-        Ok(_) => Good("packets are not forwarded yet: the agent turns it on (routeadm -e ipv4-forwarding)".into()),
-        Err(error) => Warning(error),
-    });
-    findings.push(match ask(Tool::Svcs, &["-H", "-o", "state", "network/ipfilter"]).await {
-        Ok(text) if text.trim() == "online" => Good("ipfilter is online".into()),
-        Ok(text) => Warning(format!(
-            "ipfilter is {}: pods have no way out and host ports do not work; svcadm enable network/ipfilter (with an empty /etc/ipf/ipf.conf it lets everything pass)",
-            text.trim()
-        )),
-        Err(error) => Warning(error),
-    });
+    findings.extend(host.storage().await);
+    findings.extend(host.links().await);
+    findings.extend(host.routing().await);
     findings
+}
+
+impl Host<'_> {
+    async fn ask(&self, tool: Tool, words: &[&str]) -> Result<String, String> {
+        let command = Command::new(tool, words.iter().copied());
+        match self.tools.run(&command).await {
+            Ok(output) => Ok(output.stdout),
+            Err(failure) => Err(failure.to_string()),
+        }
+    }
+
+    /// The zone that this is, its privileges, and the zones that it has.
+    async fn zones(&self) -> Vec<Finding> {
+        let zone = self.ask(Tool::Zonename, &[]).await;
+        let own = std::process::id().to_string();
+        let privileges = self.ask(Tool::Ppriv, &["-S", &own]).await;
+        vec![
+            match zone.as_deref().map(str::trim) {
+                Ok("global") => Good("this is the global zone".into()),
+                Ok(other) => Bad(format!(
+                    "this is the zone {other}: zones are made in the global zone only"
+                )),
+                Err(error) => Bad(error.to_owned()),
+            },
+            match privileges.map(|text| parse::privileges(&text, 'E').map(str::to_owned)) {
+                Ok(Some(all)) if all == "all" => Good("all privileges".into()),
+                Ok(Some(some)) => Bad(format!(
+                    "the privileges are {some}, and zoneadm, zonecfg and zlogin want all: take limit_privileges out of the service, run it as root"
+                )),
+                Ok(None) => Warning("it cannot be told what privileges there are".into()),
+                Err(error) => Warning(error),
+            },
+            match self.ask(Tool::Zoneadm, &["list", "-cp"]).await {
+                Ok(text) => Good(format!(
+                    "zoneadm lists zones: {} beside the global one",
+                    parse::zones(&text).len()
+                )),
+                Err(error) => Bad(error),
+            },
+        ]
+    }
+
+    /// The pool, and the datasets of the flags.
+    async fn storage(&self) -> Vec<Finding> {
+        let arguments = self.arguments;
+        let config = StoragePoolConfig::derive(
+            &arguments.storage_pool,
+            arguments.zones_dataset.as_deref(),
+            arguments.images_dataset.as_deref(),
+            arguments.volumes_dataset.as_deref(),
+        );
+        let config = match config.and_then(|config| zfs::names::check(&config).map(|()| config)) {
+            Ok(config) => config,
+            Err(error) => return vec![Bad(error.to_string())],
+        };
+        let datasets = [&config.pool, &config.zones, &config.images, &config.volumes];
+        let pool = |name: &String| name.split('/').next().unwrap_or_default().to_owned();
+        let pools: BTreeSet<String> = datasets.into_iter().map(pool).collect();
+        let mut findings = Vec::new();
+        for pool in pools {
+            let health = ["list", "-H", "-o", "health", &pool];
+            findings.push(match self.ask(Tool::Zpool, &health).await {
+                Ok(text) if text.trim() == "ONLINE" => Good(format!("the pool {pool} is ONLINE")),
+                Ok(text) if text.trim() == "DEGRADED" => Warning(format!(
+                    "the pool {pool} is DEGRADED: see `zpool status -x`"
+                )),
+                Ok(text) => Bad(format!(
+                    "the pool {pool} is {}: see `zpool status -x`",
+                    text.trim()
+                )),
+                Err(error) => Bad(format!("{error}; name another with --storage-pool")),
+            });
+        }
+        for dataset in datasets {
+            findings.extend(self.dataset(dataset).await);
+        }
+        findings
+    }
+
+    /// A dataset of the flags; one that is not there is made by the agent.
+    async fn dataset(&self, dataset: &str) -> Option<Finding> {
+        let listed = self.tools.run(&zfs::names::list(dataset, false)).await;
+        let row = match listed {
+            Ok(output) => zfs::names::rows(&output.stdout).into_iter().next()?,
+            Err(failure) if failure.not_found() && dataset.contains('/') => {
+                return Some(Good(format!("the agent will make the dataset {dataset}")));
+            }
+            // The pool was looked at.
+            Err(failure) if failure.not_found() => return None,
+            Err(failure) => return Some(Bad(failure.to_string())),
+        };
+        Some(match (row.mountpoint, row.mounted) {
+            _ if row.zoned => Bad(format!(
+                "the dataset {dataset} is a zone's own (zoned=on): name another"
+            )),
+            _ if row.readonly => Bad(format!(
+                "the dataset {dataset} is read-only: zfs set readonly=off {dataset}"
+            )),
+            (None, _) if dataset.contains('/') => Bad(format!(
+                "the dataset {dataset} has no mountpoint: zfs set mountpoint=/PATH {dataset}"
+            )),
+            (None, _) => Good(format!("the dataset {dataset} is there")),
+            (Some(at), true) => Good(format!("the dataset {dataset} is at {}", at.display())),
+            (Some(at), false) => Warning(format!(
+                "the dataset {dataset} is not mounted at {}: the agent does that, if nothing is there",
+                at.display()
+            )),
+        })
+    }
+
+    async fn links(&self) -> Vec<Finding> {
+        let links = match self
+            .ask(Tool::Dladm, &["show-link", "-p", "-o", "link,class"])
+            .await
+        {
+            Ok(text) => parse::links(&text),
+            Err(error) => return vec![Bad(error)],
+        };
+        let mut findings = vec![link(self.arguments, &links)];
+        if self.arguments.network.physical_nic.is_none() {
+            let route = self.ask(Tool::Route, &["-n", "get", "default"]).await;
+            let out = route.ok().and_then(|text| parse::default_link(&text));
+            findings.push(match out {
+                Some(link) => Good(format!("the default route leads out by {link}")),
+                None => Warning(
+                    "there is no default route: pods reach this host only; name the link that leads out with --physical-nic".into(),
+                ),
+            });
+        }
+        findings
+    }
+
+    /// What leads packets of pods out of the host and in.
+    async fn routing(&self) -> Vec<Finding> {
+        if self.arguments.network.direct_nic {
+            return Vec::new();
+        }
+        let forwarding = self.ask(Tool::Routeadm, &["-p", "ipv4-forwarding"]).await;
+        let filter = ["-H", "-o", "state", "network/ipfilter"];
+        let filter = self.ask(Tool::Svcs, &filter).await;
+        let online = filter.as_deref().is_ok_and(|text| text.trim() == "online");
+        let mut findings = vec![
+            match forwarding {
+                Ok(text) if parse::routing_on(&text) => Good("packets are forwarded".into()),
+                Ok(_) => Good("packets are not forwarded yet: the agent turns it on (routeadm -e ipv4-forwarding)".into()),
+                Err(error) => Warning(error),
+            },
+            match filter {
+                Ok(_) if online => Good("ipfilter is online".into()),
+                Ok(text) => Warning(format!(
+                    "ipfilter is {}: pods have no way out and host ports do not work; svcadm enable network/ipfilter (with an empty /etc/ipf/ipf.conf it lets everything pass)",
+                    text.trim()
+                )),
+                Err(error) => Warning(error),
+            },
+        ];
+        if online {
+            findings.push(match self.ask(Tool::Ipnat, &["-l"]).await {
+                Ok(text) => Good(format!(
+                    "ipnat answers: {} rules are in force",
+                    parse::nat_rules(&text).len()
+                )),
+                Err(error) => Warning(error),
+            });
+        }
+        findings
+    }
 }
 
 fn link(arguments: &Arguments, links: &[(String, String)]) -> Finding {
@@ -185,43 +326,185 @@ fn link(arguments: &Arguments, links: &[(String, String)]) -> Finding {
     }
 }
 
-fn brand(arguments: &Arguments) -> Vec<Finding> {
-    let brand = arguments.illumos.brand();
-    let directory = arguments.brands.join(brand.name());
+/// A brand: that of pods that name none has to be there.
+fn brand(arguments: &Arguments, brand: Brand) -> Vec<Finding> {
+    let (name, directory) = (brand.name(), arguments.illumos.brand_directory(brand));
     let there = |name: &str| directory.join(name).is_file();
+    let usual = brand == arguments.illumos.brand();
     if !there("config.xml") {
         let package = match brand {
             Brand::Lx => "pkg install system/zones/brand/lx",
             Brand::Reddwarf => "hack/omnios-install",
         };
-        return vec![Bad(format!(
-            "the brand {} is not installed ({} is not there): {package}",
-            brand.name(),
+        let text = format!(
+            "the brand {name} is not installed ({} is not there): {package}",
             directory.join("config.xml").display()
-        ))];
+        );
+        return vec![match usual {
+            true => Bad(text),
+            false => Good(format!("{text}; no pod needs it that does not name it")),
+        }];
     }
-    let mut findings = vec![Good(format!("the brand {} is installed", brand.name()))];
-    if brand == Brand::Lx {
-        let script = ["lx_boot_zone_busybox", "lx_boot_zone_alpine"]
-            .into_iter()
-            .find(|name| there(name));
-        findings.push(match script {
-            Some(script) => Good(format!("{script} is there, which our sandbox boots with")),
-            None => Bad(format!(
-                "neither lx_boot_zone_busybox nor lx_boot_zone_alpine is in {}: lx_boot would refuse our sandbox",
-                directory.display()
-            )),
-        });
-        findings.push(match arguments.illumos.supervisor_path() {
-            Ok(path) if Path::new(&path).is_file() => {
-                Good(format!("{} supervises zones", path.display()))
+    let mut findings = vec![Good(format!("the brand {name} is installed"))];
+    let mut lacks = Vec::new();
+    match brand {
+        Brand::Lx => {
+            let scripts = ["lx_boot_zone_busybox", "lx_boot_zone_alpine"];
+            match scripts.into_iter().find(|name| there(name)) {
+                Some(script) => findings.push(Good(format!(
+                    "{script} is there, which our sandbox boots with"
+                ))),
+                None => lacks.push(format!(
+                    "neither lx_boot_zone_busybox nor lx_boot_zone_alpine is in {}: lx_boot would refuse our sandbox",
+                    directory.display()
+                )),
             }
-            Ok(path) => Bad(format!(
-                "{} is not there: build it with hack/omnios-build, or name it with --zone-init",
-                path.display()
-            )),
-            Err(error) => Bad(error.to_string()),
-        });
+            match arguments.illumos.supervisor_path() {
+                Ok(path) if path.is_file() => {
+                    findings.push(Good(format!("{} supervises lx zones", path.display())));
+                }
+                Ok(path) => lacks.push(format!(
+                    "{} is not there: build it with hack/omnios-build, or name it with --zone-init",
+                    path.display()
+                )),
+                Err(error) => lacks.push(error.to_string()),
+            }
+        }
+        Brand::Reddwarf => {
+            let read = |name: &str| std::fs::read_to_string(directory.join(name));
+            let has = |name: &str, word: &str| read(name).is_ok_and(|text| text.contains(word));
+            for (fine, what) in [
+                (there("brandctl"), "brandctl, which installs zones,"),
+                (there("init"), "init, which supervises zones,"),
+                (
+                    has("config.xml", "<privilege "),
+                    "the privileges of zones in config.xml",
+                ),
+                (
+                    has("platform.xml", "<device "),
+                    "the devices of zones in platform.xml",
+                ),
+            ] {
+                if !fine {
+                    let at = directory.display();
+                    lacks.push(format!(
+                        "{what} is missing in {at}: run hack/omnios-install"
+                    ));
+                }
+            }
+        }
     }
+    findings.extend(lacks.into_iter().map(|text| match usual {
+        true => Bad(text),
+        false => Warning(text),
+    }));
     findings
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser as _;
+
+    use super::*;
+    use crate::fakehost::{Layout, Machine};
+    use crate::illumos::fake::FakeTools;
+
+    #[derive(clap::Parser)]
+    struct Line {
+        #[command(flatten)]
+        arguments: Arguments,
+    }
+
+    async fn findings(machine: &Machine, words: &[&str]) -> Vec<String> {
+        let brands = machine.disk().real("/usr/lib/brand").display().to_string();
+        let start = ["doctor", "--brands", &brands];
+        let line = Line::parse_from(start.iter().chain(words));
+        let tools = FakeTools::new(machine.clone());
+        let found = examine(&line.arguments, tools.as_ref()).await;
+        found.iter().map(|finding| format!("{finding:?}")).collect()
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn what_is_missing_is_found_with_the_remedy() {
+        let root = tempfile::tempdir().expect("a directory");
+        let mut layout = Layout::default();
+        layout.brands.push("reddwarf".into());
+        let machine = Machine::create(root.path(), &layout).expect("a host");
+        let run = |line: &str| {
+            let words: Vec<String> = line.split(' ').map(str::to_owned).collect();
+            let reply = machine.run(&words[0], &words[1..], b"");
+            assert_eq!(reply.code, 0, "{line}");
+        };
+        let good = findings(
+            &machine,
+            &["--storage-pool", "tank/rd", "--brand", "reddwarf"],
+        )
+        .await;
+        let has = |all: &[String], kind: &str, part: &str| {
+            let fine = all
+                .iter()
+                .any(|one| one.starts_with(kind) && one.contains(part));
+            assert!(fine, "{kind} {part}: {all:#?}");
+        };
+        for part in [
+            "this is the global zone",
+            "all privileges",
+            "zones: 0 beside",
+            "the brand lx is installed",
+            "the brand reddwarf is installed",
+            "the pool tank is ONLINE",
+            "will make the dataset tank/rd/zones",
+            "the etherstub reddwarf0",
+            "routeadm -e ipv4-forwarding",
+        ] {
+            has(&good, "Good", part);
+        }
+        for part in ["no default route", "ipfilter is disabled", "reddwarf.lx"] {
+            let part = if part == "reddwarf.lx" {
+                "--zone-init"
+            } else {
+                part
+            };
+            has(&good, "Warning", part);
+        }
+        // The description in the repository has no privileges yet: hack/omnios-install fills them in.
+        has(&good, "Bad", "brandctl, which installs zones, is missing");
+        has(
+            &good,
+            "Bad",
+            "the privileges of zones in config.xml is missing",
+        );
+        for line in [
+            "svcadm enable network/ipfilter",
+            "zfs create -o readonly=on tank/rd",
+            "zfs create -o readonly=off -o mountpoint=legacy tank/rd/zones",
+            "zfs create -o readonly=off -o zoned=on -o mountpoint=none tank/rd/images",
+            "ipadm create-addr -T static -a 192.0.2.1/24 e1000g0/v4",
+            "route add default 192.0.2.254",
+        ] {
+            run(line);
+        }
+        let bad = findings(&machine, &["--storage-pool", "tank/rd"]).await;
+        for (kind, part) in [
+            ("Bad", "tank/rd is read-only: zfs set readonly=off tank/rd"),
+            ("Bad", "tank/rd/zones has no mountpoint"),
+            ("Bad", "tank/rd/images is a zone's own"),
+            ("Good", "will make the dataset tank/rd/volumes"),
+            ("Good", "the default route leads out by e1000g0"),
+            ("Good", "ipnat answers: 0 rules"),
+            ("Bad", "--zone-init"),
+        ] {
+            has(&bad, kind, part);
+        }
+        let bad = findings(
+            &machine,
+            &["--storage-pool", "dozer/rd", "--physical-nic", "ixgbe0"],
+        )
+        .await;
+        for part in ["dozer", "there is no link ixgbe0"] {
+            has(&bad, "Bad", part);
+        }
+        let bad = findings(&machine, &["--storage-pool", "tank/r d"]).await;
+        has(&bad, "Bad", "--storage-pool");
+    }
 }

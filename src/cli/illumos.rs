@@ -1,5 +1,6 @@
 //! What an agent of an illumos host is made of.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -25,7 +26,8 @@ pub const SANDBOX_QUOTA: u64 = 256 << 20;
 #[derive(clap::Args, Debug, Clone)]
 #[group(skip)]
 pub struct IllumosFlags {
-    /// The brand of zones (illumos).
+    /// The brand of zones of pods that name none (illumos): by their runtime class or the annotation
+    /// reddwarf.io/zone-brand.
     #[arg(long, value_enum, default_value = "lx")]
     brand: Brand,
     /// A directory with zonecfg, zoneadm, dladm, zfs, ... instead of this host's (illumos): for a fake host.
@@ -40,6 +42,9 @@ pub struct IllumosFlags {
     /// Volumes have the room that they are promised from the beginning (illumos).
     #[arg(long)]
     reserve_volumes: bool,
+    /// Where brands are.
+    #[arg(long, default_value = "/usr/lib/brand", hide = true)]
+    brands: PathBuf,
 }
 
 /// An agent of an illumos host before it has a client.
@@ -98,9 +103,14 @@ impl IllumosFlags {
         self.reserve_volumes
     }
 
-    /// The brand of zones.
+    /// The brand of zones of pods that name none.
     pub fn brand(&self) -> Brand {
         self.brand
+    }
+
+    /// Where a brand's files are.
+    pub fn brand_directory(&self, brand: Brand) -> PathBuf {
+        self.brands.join(brand.name())
     }
 
     /// The program that supervises lx zones.
@@ -111,11 +121,15 @@ impl IllumosFlags {
         }
     }
 
-    fn supervisor(&self) -> Result<Vec<u8>, AgentError> {
-        if self.brand == Brand::Reddwarf {
-            return Err(host(
-                "zones of the brand reddwarf have no supervisor yet: what runs in a zone is built for Linux only; use --brand lx",
-            ));
+    /// What is put into the sandbox of a brand to supervise zones; a brand of ours has its own. Zones of another brand
+    /// than the usual one are offered only where that is installed.
+    fn supervisor(&self, brand: Brand) -> Result<Vec<u8>, AgentError> {
+        let description = self.brand_directory(brand).join("config.xml");
+        if brand != self.brand && !description.exists() {
+            return Err(host(format!("{} is not there", description.display())));
+        }
+        if brand == Brand::Reddwarf {
+            return Ok(Vec::new());
         }
         let path = self.supervisor_path()?;
         std::fs::read(&path).map_err(|error| {
@@ -134,15 +148,23 @@ impl Plan {
     /// What this host lacks, with the remedy.
     pub async fn setup(self, client: kube::Client) -> Result<Setup, AgentError> {
         let (tools, engine) = (self.tools, self.engine);
-        let supervisor = self.flags.supervisor()?;
         let brand = self.flags.brand;
         engine.prepare().await.map_err(host)?;
-        let name = sandbox::name(brand, &supervisor);
-        let sandbox = zfs::sandbox(&engine, &name, move |root| {
-            sandbox::write(root, brand, &supervisor)
-        })
-        .await
-        .map_err(host)?;
+        let mut sandboxes = BTreeMap::new();
+        for one in Brand::ALL {
+            let supervisor = match self.flags.supervisor(one) {
+                Ok(supervisor) => supervisor,
+                Err(error) if one == brand => return Err(error),
+                Err(error) => {
+                    tracing::info!(%error, "zones of the brand {} are not offered", one.name());
+                    continue;
+                }
+            };
+            let name = sandbox::name(one, &supervisor);
+            let write = move |root: &Path| sandbox::write(root, one, &supervisor);
+            let sandbox = zfs::sandbox(&engine, &name, write).await.map_err(host)?;
+            sandboxes.insert(one, sandbox);
+        }
         let (gateway, prefix) = self.ipam.gateway();
         let mut flags = self.network.clone();
         if flags.physical_nic.is_none() {
@@ -167,7 +189,7 @@ impl Plan {
             zones_dataset: self.storage.zones.clone(),
             zones_directory,
             data: self.data.clone(),
-            sandbox,
+            sandboxes,
             network,
             kernel_version: self.flags.lx_kernel_version.clone(),
             sandbox_quota: SANDBOX_QUOTA,

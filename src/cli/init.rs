@@ -16,6 +16,9 @@ pub struct Arguments {
     /// Become a program: what it is comes over this descriptor.
     #[arg(long, conflicts_with = "zone")]
     stage: Option<i32>,
+    /// What an init is told: by zoneadm(8) with `boot`, or `0` for `shutdown`.
+    #[arg(hide = true)]
+    words: Vec<String>,
 }
 
 /// Supervises a zone, or becomes a program in it.
@@ -25,14 +28,34 @@ pub fn run(arguments: &Arguments) -> ExitCode {
     match (&arguments.zone, arguments.stage) {
         (_, Some(fd)) => supervisor::run_stage(fd),
         (Some(zone), None) => supervisor::run(zone, arguments.inside),
-        (None, None) => supervisor::init(),
+        (None, None) => supervisor::init(&arguments.words),
+    }
+}
+
+/// Supervises a reddwarf zone, or becomes a program in it.
+#[cfg(target_os = "illumos")]
+pub fn run(arguments: &Arguments) -> ExitCode {
+    use crate::zone::supervisor;
+    match (&arguments.zone, arguments.stage) {
+        (_, Some(fd)) => supervisor::run_stage(fd),
+        (None, None) => supervisor::init(&arguments.words),
+        (Some(zone), None) => {
+            let (zone, inside) = (zone.display(), arguments.inside);
+            eprintln!("reddwarf init: only Linux makes zones from within: {zone} {inside}");
+            ExitCode::FAILURE
+        }
     }
 }
 
 /// Only zones have one.
-#[cfg(not(target_os = "linux"))]
+#[cfg(not(any(target_os = "linux", target_os = "illumos")))]
 pub fn run(arguments: &Arguments) -> ExitCode {
-    let _ = (&arguments.zone, arguments.inside, arguments.stage);
+    let _ = (
+        &arguments.zone,
+        arguments.inside,
+        arguments.stage,
+        &arguments.words,
+    );
     eprintln!(
         "reddwarf init: this build has no supervisor for {}",
         std::env::consts::OS
@@ -52,5 +75,6 @@ pub fn program(words: impl Iterator<Item = String>) -> ExitCode {
         zone: None,
         inside: false,
         stage,
+        words,
     })
 }

@@ -29,7 +29,7 @@ struct Plan {
     /// The pod, as YAML or JSON.
     #[arg(short, long)]
     filename: PathBuf,
-    /// The brand of zones.
+    /// The brand of the zone, where the pod's annotation reddwarf.io/zone-brand names none: that of its runtime class.
     #[arg(long, value_enum, default_value = "lx")]
     brand: Brand,
     /// The pool or dataset for images, zones and volumes.
@@ -151,17 +151,13 @@ impl Plan {
             Some(path) => path.clone(),
             None => Path::new("/").join(&storage.zones),
         };
-        let sandbox = format!(
-            "{}/{}@ready",
-            storage.images,
-            sandbox::name(self.brand, b"")
-        );
+        let sandbox = |brand| format!("{}/{}@ready", storage.images, sandbox::name(brand, b""));
         let settings = Settings {
             brand: self.brand,
             zones_dataset: storage.zones.clone(),
             zones_directory: zones_directory.clone(),
             data: self.data_dir.clone(),
-            sandbox,
+            sandboxes: Brand::ALL.map(|brand| (brand, sandbox(brand))).into(),
             network,
             kernel_version: super::illumos::KERNEL_VERSION.into(),
             sandbox_quota: super::illumos::SANDBOX_QUOTA,
@@ -174,16 +170,19 @@ impl Plan {
         };
         let volumes = zones_directory.join("pods").join(uid).join("rw/volumes");
         let mut shares = describe::host_paths(&spec);
-        let claims = spec.volumes.iter().flatten().filter(|volume| {
-            volume.persistent_volume_claim.is_some() || volume.ephemeral.is_some()
-        });
-        shares.extend(claims.map(|volume| {
+        let delegated = describe::delegated(&pod)?;
+        let mut datasets = Vec::new();
+        let claims = spec.volumes.iter().flatten();
+        for volume in claims.filter(|volume| describe::is_claim(volume)) {
             // Which volume it is bound to is known on the day.
-            Path::new("/")
-                .join(&storage.volumes)
-                .join(format!("VOLUME-OF-{}", volume.name))
-        }));
+            let dataset = format!("{}/VOLUME-OF-{}", storage.volumes, volume.name);
+            match delegated.contains(&volume.name.as_str()) {
+                true => datasets.push(dataset),
+                false => shares.push(Path::new("/").join(dataset)),
+            }
+        }
         let mut zone = describe::zone_spec(&pod, network, &volumes, shares);
+        zone.datasets = datasets;
         zone.limits = describe::limits(&pod);
         let layout = Layout::of(&zone, &settings, |_| false).map_err(|error| error.to_string())?;
         let containers: Vec<life::Container> = machine::containers(&spec)

@@ -25,7 +25,7 @@ const HELP: &str = "fakehost --root DIR ctl ...
   fill DATASET BYTES                bytes that it holds beyond its files (0: none)
   open DATASET on|off               a process holds a file of it open
   reboot                            the host reboots
-  zone-reboot ZONE                  its init exits: an lx zone boots again
+  zone-reboot ZONE                  its init exits: an lx zone boots again, a reddwarf one halts
   zone-stuck ZONE shutting_down|down|no
                                     a halt comes no further
   zone-use ZONE CPU MEMORY          seconds of CPU time and bytes of memory that it has used

@@ -4,7 +4,7 @@ use super::disk::Disk;
 use super::host::Host;
 use super::run::{Run, Step};
 use super::zfs;
-use super::zoneadm::Configured;
+use super::zoneadm::{Configured, OURS};
 
 /// What is left of a host when it goes down: persistent links and their properties, persistent addresses and routes,
 /// what is enabled, every dataset, every zone configuration. Nothing runs and nothing is mounted any more.
@@ -92,18 +92,19 @@ pub fn reboot_host(run: &mut Run) -> Step {
     Ok(())
 }
 
-/// The init of a zone exits, or something in it reboots it: an lx zone boots again, with another id. Nothing happens
-/// to a zone that does not run.
+/// The init of a zone exits: an lx zone boots again, with another id, and one whose brand has `restartinit` off halts.
+/// Nothing happens to a zone that does not run.
 pub fn reboot_zone(run: &mut Run, zone: &str) -> Step<bool> {
-    let running = run
-        .host()
-        .zones
-        .get(zone)
-        .is_some_and(|z| z.status == super::ZoneStatus::Running);
-    if !running {
+    let zones = &run.host().zones;
+    let running = zones.get(zone);
+    let Some(running) = running.filter(|z| z.status == super::ZoneStatus::Running) else {
         return Ok(false);
-    }
-    let words = ["-z", zone, "reboot"].map(str::to_owned);
+    };
+    let then = match running.brand == OURS {
+        true => "halt",
+        false => "reboot",
+    };
+    let words = ["-z", zone, then].map(str::to_owned);
     let daemon = run.machine.helper("zoneadmd", &words, true)?;
     run.wait_for(daemon)?;
     Ok(true)

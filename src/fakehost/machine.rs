@@ -13,6 +13,7 @@ use super::disk::Disk;
 use super::host::{Dataset, Health, Host, Inits, Link, LinkClass, Pool};
 use super::run::{self, Run};
 use super::store::ConfigStore;
+use super::zoneadm;
 use super::zonecfg::Flavour;
 use super::{Reply, exit, tools};
 
@@ -197,9 +198,16 @@ impl Machine {
                 )?;
             }
         }
-        for directory in ["etc", "tmp", "dev", "var/run/zones"] {
+        if layout.brands.iter().any(|b| b == zoneadm::OURS) {
+            let own = brands.join(zoneadm::OURS);
+            fs::write(own.join("config.xml"), zoneadm::CONFIG)?;
+            fs::write(own.join("platform.xml"), zoneadm::PLATFORM)?;
+            fs::write(root.join(&zoneadm::INIT[1..]), "")?;
+        }
+        for directory in ["etc", "tmp", "dev", "lib", "sbin", "var/run/zones"] {
             fs::create_dir_all(root.join(directory))?;
         }
+        fs::write(root.join("etc/netconfig"), "")?;
         ConfigStore::open(root)?;
         let host = machine.first(layout);
         machine.store(&host)?;

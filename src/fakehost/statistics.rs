@@ -293,6 +293,25 @@ pub fn prctl(run: &mut Run, args: &[String], _: &[u8]) -> Step<i32> {
     Ok(exit::OK)
 }
 
+/// ppriv(1): `ppriv -S PID`, of a process in the global zone that root started.
+pub fn ppriv(run: &mut Run, args: &[String], _: &[u8]) -> Step<i32> {
+    let Ok(parsed) = getopt(args, "ensDPSvlM:I:P:E:L:", &[]) else {
+        run.complain("usage:\n\tppriv [-v] [-S] [-D|-N] [-s spec] { pid | core } ...");
+        return Ok(exit::USAGE);
+    };
+    run.without(&parsed, "ppriv", "ensDPvlMIEL")?;
+    for pid in &parsed.rest {
+        if pid.parse::<u32>().is_err() {
+            run.complain(&format!("ppriv: cannot examine {pid}: no such process"));
+            return Ok(exit::ERROR);
+        }
+        run.say(&format!(
+            "{pid}:\treddwarf\nflags = <none>\n\tE: all\n\tI: basic\n\tP: all\n\tL: all"
+        ));
+    }
+    Ok(exit::OK)
+}
+
 /// `zonename`
 pub fn zonename(run: &mut Run, _: &[String], _: &[u8]) -> Step<i32> {
     run.say("global");

@@ -21,6 +21,7 @@ pub const TOOLS: &[(&str, Tool)] = &[
     ("ipnat", nat::ipnat),
     ("kstat", statistics::kstat),
     ("pagesize", statistics::pagesize),
+    ("ppriv", statistics::ppriv),
     ("prctl", statistics::prctl),
     ("psrinfo", statistics::psrinfo),
     ("route", ipadm::route),

@@ -26,6 +26,8 @@ pub struct FakeTools {
     patience: Option<Duration>,
     /// How many commands were run.
     pub count: AtomicU64,
+    /// How many run, whoever waits for them.
+    running: watch::Sender<usize>,
 }
 
 impl FakeTools {
@@ -39,7 +41,15 @@ impl FakeTools {
             owned: Mutex::default(),
             patience,
             count: AtomicU64::new(0),
+            running: watch::channel(0).0,
         })
+    }
+
+    /// Waits until no command runs any more, also none that nobody waits for.
+    pub async fn idle(&self) {
+        let mut running = self.running.subscribe();
+        let idle = running.wait_for(|running| *running == 0).await;
+        idle.expect("the sender is here");
     }
 }
 
@@ -60,6 +70,8 @@ impl Tools for FakeTools {
             let (machine, killed) = (self.machine.clone(), kill.clone());
             let (tool, arguments) = (command.tool.name(), command.arguments.clone());
             let input = command.input.clone().unwrap_or_default().into_bytes();
+            self.running.send_modify(|running| *running += 1);
+            let running = self.running.clone();
             std::thread::spawn(move || {
                 let (caller, early) = sync_channel(2);
                 let tell_early = tell.clone();
@@ -73,6 +85,7 @@ impl Tools for FakeTools {
                 let _ = relay.join();
                 let _ = tell.send(reply);
                 over.send_replace(true);
+                running.send_modify(|running| *running -= 1);
             });
             let limit = self
                 .patience

@@ -46,11 +46,15 @@ pub enum Tool {
     Kstat,
     /// route(8)
     Route,
+    /// zonename(1)
+    Zonename,
+    /// ppriv(1)
+    Ppriv,
 }
 
 impl Tool {
     /// Every tool.
-    pub const ALL: [Tool; 11] = [
+    pub const ALL: [Tool; 13] = [
         Tool::Zonecfg,
         Tool::Zoneadm,
         Tool::Dladm,
@@ -62,6 +66,8 @@ impl Tool {
         Tool::Svcs,
         Tool::Kstat,
         Tool::Route,
+        Tool::Zonename,
+        Tool::Ppriv,
     ];
 
     /// Its name.
@@ -84,6 +90,8 @@ impl Tool {
             Tool::Svcs => "/usr/bin/svcs",
             Tool::Kstat => "/usr/bin/kstat",
             Tool::Route => "/usr/sbin/route",
+            Tool::Zonename => "/usr/bin/zonename",
+            Tool::Ppriv => "/usr/bin/ppriv",
         }
     }
 }

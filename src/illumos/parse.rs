@@ -204,6 +204,12 @@ pub fn default_link(text: &str) -> Option<String> {
     (!link.is_empty()).then(|| link.to_owned())
 }
 
+/// The privileges of one set (`E`, `I`, `P`, `L`) in what `ppriv -S PID` prints.
+pub fn privileges(text: &str, set: char) -> Option<&str> {
+    let mut lines = text.lines().map(str::trim);
+    lines.find_map(|line| Some(line.strip_prefix(set)?.strip_prefix(':')?.trim()))
+}
+
 /// Columns of a line of `zfs ... -H`: separated by tabs, `-` where there is nothing.
 pub fn columns(line: &str) -> Vec<Option<&str>> {
     line.split('\t')

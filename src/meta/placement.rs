@@ -9,6 +9,11 @@ use compact_str::CompactString;
 use super::selector::{Op, Selector, Term};
 use crate::schema::Value;
 
+/// The annotation that names the brand of a pod's zone.
+pub const ZONE_BRAND: &str = "reddwarf.io/zone-brand";
+/// Brands of zones that handlers of runtime classes name; other handlers say nothing about zones.
+pub const BRANDS: [&str; 4] = ["lx", "reddwarf", "linux", "simulated"];
+
 /// Labels by name; a copy is shared.
 #[derive(Clone, Debug, Default)]
 pub struct Labels(Arc<[(CompactString, CompactString)]>);

@@ -4,11 +4,12 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
-use k8s_openapi::api::core::v1::{Container, Pod, PodSpec, ResourceRequirements};
+use k8s_openapi::api::core::v1::{Container, Pod, PodSpec, ResourceRequirements, Volume};
 
 use super::machine::{POD_NAME, POD_NAMESPACE, POD_UID, containers};
 use super::zone_name;
 use crate::meta::amounts::{Amounts, Side};
+use crate::meta::placement::ZONE_BRAND;
 use crate::meta::quantity::Quantity;
 use crate::net::Lease;
 use crate::schema::json;
@@ -19,6 +20,45 @@ const BANDWIDTH: [&str; 2] = [
     "kubernetes.io/egress-bandwidth",
     "kubernetes.io/ingress-bandwidth",
 ];
+
+/// The annotation that names, separated by commas, the volumes of a pod that are delegated to its zone.
+pub const DELEGATED: &str = "reddwarf.io/delegated-volumes";
+
+fn annotation<'p>(pod: &'p Pod, name: &str) -> Option<&'p str> {
+    let annotations = pod.metadata.annotations.as_ref()?;
+    Some(annotations.get(name)?.trim()).filter(|value| !value.is_empty())
+}
+
+/// The brand that a pod's annotation names. It counts before the handler of the pod's runtime class.
+pub fn brand(pod: &Pod) -> Option<&str> {
+    annotation(pod, ZONE_BRAND)
+}
+
+/// Whether a volume is a claim's.
+pub fn is_claim(volume: &Volume) -> bool {
+    volume.persistent_volume_claim.is_some() || volume.ephemeral.is_some()
+}
+
+/// The names of the volumes that are delegated to the pod's zone.
+///
+/// # Errors
+/// One of them is no claim's.
+pub fn delegated(pod: &Pod) -> Result<Vec<&str>, String> {
+    let names = annotation(pod, DELEGATED).into_iter();
+    let names = names.flat_map(|names| names.split(',').map(str::trim));
+    let spec = pod.spec.as_ref();
+    names
+        .map(|name| {
+            let mut volumes = spec.iter().flat_map(|spec| spec.volumes.iter().flatten());
+            match volumes.any(|volume| volume.name == name && is_claim(volume)) {
+                true => Ok(name),
+                false => Err(format!(
+                    "the annotation {DELEGATED} names {name:?}, which is no volume of the pod that a claim stands behind"
+                )),
+            }
+        })
+        .collect()
+}
 
 /// Volumes kept in memory, with their size limits.
 pub fn in_memory(spec: &PodSpec) -> Vec<(String, Option<u64>)> {
@@ -223,11 +263,13 @@ pub fn zone_spec(
         ]),
         hostname: hostname(pod),
         network,
+        brand: brand(pod).map(str::to_owned),
         host_processes: spec.host_pid == Some(true),
         host_ipc: spec.host_ipc == Some(true),
         shared_processes: spec.share_process_namespace == Some(true),
         sysctls,
         shares,
+        datasets: Vec::new(),
         memory_directories: memory,
         limits: Limits::default(),
     }
@@ -236,6 +278,28 @@ pub fn zone_spec(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_claims_are_delegated() {
+        let delegated = |names: &str| {
+            let pod = serde_json::json!({
+                "metadata": {"annotations": {DELEGATED: names, ZONE_BRAND: " reddwarf "}},
+                "spec": {"containers": [], "volumes": [
+                    {"name": "a", "persistentVolumeClaim": {"claimName": "c"}},
+                    {"name": "b", "ephemeral": {}},
+                    {"name": "e", "emptyDir": {}}]}});
+            let pod: Pod = serde_json::from_value(pod).expect("a pod");
+            let zone = zone_spec(&pod, ZoneNetwork::Host, Path::new("/v"), Vec::new());
+            assert_eq!(zone.brand.as_deref(), Some("reddwarf"));
+            let names = super::delegated(&pod)?;
+            Ok::<_, String>(names.join(" "))
+        };
+        assert_eq!(delegated("a, b").as_deref(), Ok("a b"));
+        assert_eq!(delegated("").as_deref(), Ok(""));
+        for wrong in ["e", "nosuch", "a,"] {
+            assert!(delegated(wrong).is_err(), "{wrong}");
+        }
+    }
 
     #[test]
     fn a_pod_is_bounded_where_all_of_it_is() {

@@ -289,10 +289,12 @@ pub async fn keep(
         let mut status =
             registration.status(&old, &lacks, &observed.conditions(), Timestamp::now());
         // By these the scheduler knows what zones it makes.
-        status.runtime_handlers = Some(vec![NodeRuntimeHandler {
-            name: Some(runtime.brand().to_owned()),
+        let brands = runtime.brands().into_iter();
+        let handlers = brands.map(|brand| NodeRuntimeHandler {
+            name: Some(brand.to_owned()),
             features: None,
-        }]);
+        });
+        status.runtime_handlers = Some(handlers.collect());
         let same = reported
             .as_ref()
             .is_some_and(|(last, at)| alike(last, &status) && at.elapsed() < REPORT);

@@ -10,6 +10,7 @@ use super::snapshot::{Slot, Snapshot};
 use super::storage::{Plan, Wanted};
 use super::terms::bear;
 use super::{affinity, fit, spread};
+use crate::meta::placement::BRANDS;
 
 /// What would be otherwise on the node in question.
 #[derive(Clone, Copy, Default)]
@@ -206,7 +207,7 @@ pub fn brand<'a>(snapshot: &'a Snapshot, pod: &'a Pod) -> Option<&'a str> {
         return Some(&pod.brand);
     }
     let handler = snapshot.handlers.get(&pod.runtime_class)?;
-    super::BRANDS.contains(&handler.as_str()).then_some(handler)
+    BRANDS.contains(&handler.as_str()).then_some(handler)
 }
 
 /// Whether a node makes zones of a brand, as far as it says what it makes.

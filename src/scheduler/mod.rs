@@ -43,8 +43,6 @@ use self::requests::Requests;
 use self::state::{Scheduler, Step};
 use crate::controllers::Context;
 
-/// Brands of zones that runtime classes can name.
-const BRANDS: &[&str] = &["lx", "reddwarf", "linux", "simulated"];
 /// Requests to the API under way at most.
 const UNDER_WAY: usize = 256;
 /// How often what has waited for very long is looked at.

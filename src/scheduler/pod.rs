@@ -11,13 +11,12 @@ use super::terms::{HostPort, Labels, NodeAffinity, PodAffinity, Spread, Tolerati
 use crate::controllers::informer::{Cached, Key};
 use crate::controllers::owners::controller_of;
 use crate::meta::amounts::{Amounts, Side};
+use crate::meta::placement::ZONE_BRAND;
 use crate::meta::quantity::{Form, Quantity};
 use crate::schema::{Object, Value};
 
 /// The name by which pods ask for this scheduler.
 pub const SCHEDULER: &str = "default-scheduler";
-/// The annotation that names the brand of a pod's zone.
-pub const BRAND: &str = "reddwarf.io/zone-brand";
 /// What a container that asks for no processor counts as when nodes are compared, in thousandths.
 const ASSUMED_CPU: i64 = 100;
 /// The same of memory, in bytes.
@@ -239,7 +238,10 @@ impl From<Raw> for Pod {
             volumes: volumes(&spec, &name),
             device_claims: devices::named(&spec, &status),
             images: images(&spec),
-            brand: annotations.get(BRAND).map(Into::into).unwrap_or_default(),
+            brand: annotations
+                .get(ZONE_BRAND)
+                .map(Into::into)
+                .unwrap_or_default(),
             runtime_class: spec.str("runtimeClassName").into(),
             owner,
             is_deleting: metadata.deletion_timestamp.is_some(),

@@ -10,9 +10,9 @@ use rustix::io::{Errno, Result};
 
 /// What a directory is opened with to look things up in it.
 #[cfg(target_os = "linux")]
-const LOOK: OFlags = OFlags::PATH;
+pub const LOOK: OFlags = OFlags::PATH;
 #[cfg(not(target_os = "linux"))]
-const LOOK: OFlags = OFlags::NONBLOCK;
+pub const LOOK: OFlags = OFlags::NONBLOCK;
 
 /// More links than any path that means well leads through.
 const LINKS: usize = 40;

@@ -390,6 +390,16 @@ impl StorageEngine for Directories {
         .boxed()
     }
 
+    fn delegate_volume<'a>(&'a self, name: &'a str, _: Option<u64>) -> Answer<'a, String> {
+        let what = self.volume(name).display().to_string();
+        let refused = StorageError::Refused {
+            operation: "delegate the volume",
+            what,
+            reason: "it is a directory, and only datasets are delegated".into(),
+        };
+        std::future::ready(Err(refused)).boxed()
+    }
+
     fn resize_volume<'a>(&'a self, name: &'a str, quota: u64) -> Answer<'a, Volume> {
         let path = self.volume(name);
         let name = name.to_owned();

@@ -149,6 +149,10 @@ pub trait StorageEngine: Send + Sync + 'static {
         source: Option<&'a str>,
     ) -> Answer<'a, Volume>;
 
+    /// A volume that a zone is to have whole, empty if it is not there yet: the name that zones know it by. Nothing else
+    /// mounts it from then on.
+    fn delegate_volume<'a>(&'a self, name: &'a str, quota: Option<u64>) -> Answer<'a, String>;
+
     /// Changes the size limit of a volume.
     fn resize_volume<'a>(&'a self, name: &'a str, quota: u64) -> Answer<'a, Volume>;
 

@@ -130,8 +130,11 @@ pub struct Session {
 ///
 /// Implementations: `simulated` (no real processes), `linux` (namespaces), `illumos` (zones).
 pub trait ZoneRuntime: Send + Sync + 'static {
-    /// The brand of zone it makes: `simulated`, `linux`, `lx`, `reddwarf`.
+    /// The brand of zones that ask for none: `simulated`, `linux`, `lx`, `reddwarf`.
     fn brand(&self) -> &'static str;
+
+    /// Every brand that zones can ask for, the one of those that ask for none first.
+    fn brands(&self) -> Vec<&'static str>;
 
     /// What this host cannot do, each with its remedy; empty if all is well. Does not change anything.
     fn lacks(&self) -> Answer<'_, Vec<String>>;

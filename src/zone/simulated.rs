@@ -234,6 +234,10 @@ impl ZoneRuntime for Simulated {
         "simulated"
     }
 
+    fn brands(&self) -> Vec<&'static str> {
+        vec!["simulated"]
+    }
+
     fn lacks(&self) -> Answer<'_, Vec<String>> {
         async { Ok(Vec::new()) }.boxed()
     }

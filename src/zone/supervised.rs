@@ -94,6 +94,8 @@ pub(super) trait Supervised: Send + Sync + 'static {
     fn zones(&self) -> &Zones<Self::Home>;
     /// As [`ZoneRuntime::brand`].
     fn brand(&self) -> &'static str;
+    /// As [`ZoneRuntime::brands`].
+    fn brands(&self) -> Vec<&'static str>;
     /// As [`ZoneRuntime::lacks`].
     fn lacks(&self) -> Answer<'_, Vec<String>>;
     /// As [`ZoneRuntime::create`].
@@ -126,6 +128,9 @@ pub(super) trait Supervised: Send + Sync + 'static {
 impl<R: Supervised> ZoneRuntime for R {
     fn brand(&self) -> &'static str {
         Supervised::brand(self)
+    }
+    fn brands(&self) -> Vec<&'static str> {
+        Supervised::brands(self)
     }
     fn lacks(&self) -> Answer<'_, Vec<String>> {
         Supervised::lacks(self)

@@ -87,6 +87,9 @@ pub struct ZoneSpec {
     pub hostname: String,
     /// Its network.
     pub network: ZoneNetwork,
+    /// The brand that it is to be of, as the platform names it; nothing means the one that the platform makes.
+    #[serde(default)]
+    pub brand: Option<String>,
     /// Processes see those of the host (`hostPID`).
     pub host_processes: bool,
     /// System V and POSIX queues are the host's (`hostIPC`).
@@ -98,6 +101,9 @@ pub struct ZoneSpec {
     /// Directories and files of the host that processes of the zone will mount, beside those of the zone itself.
     #[serde(default)]
     pub shares: Vec<PathBuf>,
+    /// Datasets that are the zone's whole, where the platform has such: it mounts them itself.
+    #[serde(default)]
+    pub datasets: Vec<String>,
     /// Directories kept in memory for the life of a boot, by path on the host, each with its size limit in bytes.
     pub memory_directories: BTreeMap<PathBuf, Option<u64>>,
     /// Limits of all processes together.
@@ -112,11 +118,13 @@ impl ZoneSpec {
             labels: BTreeMap::new(),
             hostname: String::new(),
             network,
+            brand: None,
             host_processes: false,
             host_ipc: false,
             shared_processes: false,
             sysctls: BTreeMap::new(),
             shares: Vec::new(),
+            datasets: Vec::new(),
             memory_directories: BTreeMap::new(),
             limits: Limits::default(),
         }
@@ -252,7 +260,7 @@ pub enum Root {
 /// A directory or file of the host seen in a process's root.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Mount {
-    /// On the host.
+    /// On the host. One of the zone's datasets is named as it is, without a slash first.
     pub source: PathBuf,
     /// Directories that are seen below what `source` holds, uppermost first; together they can only be read.
     #[serde(default)]

@@ -343,6 +343,12 @@ impl Host {
             }
             _ => {}
         }
+        if property == "mountpoint" && self.is_on(name, "zoned") {
+            // Only who is in the zone says where it is mounted.
+            return Err(wrong(
+                "'mountpoint' cannot be set on dataset in a non-global zone",
+            ));
+        }
         let zoned = property == "zoned" || self.is_on(name, "zoned");
         if !matches!(property, "mountpoint" | "zoned" | "canmount")
             || (zoned && property == "mountpoint")

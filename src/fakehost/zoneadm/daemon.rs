@@ -3,6 +3,7 @@
 use super::check;
 use super::configured::Configured;
 use super::install::below;
+use super::ours;
 use crate::fakehost::disk::{Disk, Kind};
 use crate::fakehost::exit;
 use crate::fakehost::host::{Host, Inits, KernelZone, Link, LinkClass, ZoneMount, ZoneStatus};
@@ -166,7 +167,8 @@ impl Boot<'_> {
             },
         );
         run.point("created")?;
-        for mount in &zone.mounts {
+        let platform = ours::platform(run.disk(), &zone.brand);
+        for mount in platform.iter().chain(&zone.mounts) {
             let (host, disk) = run.view();
             if let Err(text) = mount_in(host, disk, &root, mount) {
                 return self.fail(run, &text);
@@ -227,10 +229,17 @@ impl Boot<'_> {
                 );
                 return self.fail(run, &text);
             }
-        } else if zone.brand == "reddwarf" && chosen.is_none() {
-            let init = "/usr/lib/brand/reddwarf/init";
+        } else if zone.brand == ours::BRAND && chosen.is_none() {
+            // The zone's /usr is the host's.
+            let init = ours::INIT;
             if !run.disk().exists(init) {
-                return self.fail(run, &format!("could not boot zone: couldn't find {init}"));
+                return self.fail(
+                    run,
+                    &format!("could not boot zone: couldn't find {root}{init}"),
+                );
+            }
+            if run.host().inits == Inits::Real {
+                return run.not_played("the init of a reddwarf zone, a program of illumos,");
             }
         }
         run.point("hooked")?;
@@ -299,6 +308,12 @@ fn mount_in(host: &mut Host, disk: &Disk, root: &str, mount: &ZoneMount) -> Resu
                 mode: 0o755,
             }),
         }
+    }
+    if mount.kind == "mntfs" && disk.kind(&at) != Some(Kind::File) {
+        return Err(format!(
+            "cannot mount {} on {at}: Not a directory",
+            mount.special
+        ));
     }
     if mount.kind == "lofs" {
         let (from, to) = (disk.kind(&mount.special), disk.kind(&at));

@@ -1,9 +1,10 @@
 //! The hooks of brands that zoneadm runs as programs of their own: `brand install|uninstall ZONE ZONEPATH BRAND ...`.
 //!
-//! Those of `lx` follow omniosorg's `lx_install`, `lx_uninstall` and `shared/image.ksh`. The brand `reddwarf` is
-//! installed from a snapshot in the same way. Other brands make an empty root.
+//! Those of `lx` follow omniosorg's `lx_install`, `lx_uninstall` and `shared/image.ksh`. Those of
+//! `reddwarf` are in [`ours`]. Other brands make an empty root.
 
 use super::install::{below, dataset_at};
+use super::ours;
 use crate::fakehost::disk::{DiskOp, Kind};
 use crate::fakehost::exit;
 use crate::fakehost::getopt::getopt;
@@ -20,8 +21,10 @@ pub fn brand(run: &mut Run, args: &[String], _: &[u8]) -> Step<i32> {
         return Ok(exit::USAGE);
     };
     match what.as_str() {
-        "install" if matches!(brand.as_str(), "lx" | "reddwarf") => seed(run, path, rest),
+        "install" if brand == "lx" => seed(run, path, rest),
+        "install" if brand == ours::BRAND => ours::install(run, path, rest),
         "install" => empty_root(run, path),
+        _ if brand == ours::BRAND => ours::uninstall(run, path),
         _ => uninstall(run, path, rest),
     }
 }

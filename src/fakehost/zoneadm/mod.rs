@@ -5,6 +5,7 @@ mod configured;
 mod daemon;
 mod hooks;
 mod install;
+mod ours;
 
 #[cfg(test)]
 mod tests;
@@ -12,6 +13,7 @@ mod tests;
 pub use configured::Configured;
 pub use daemon::zoneadmd;
 pub use hooks::brand;
+pub use ours::{BRAND as OURS, CONFIG, INIT, PLATFORM};
 
 use super::Reply;
 use super::exit;

@@ -21,13 +21,15 @@ use std::sync::Arc;
 
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
-use k8s_openapi::api::core::v1::{Container, LifecycleHandler, Pod, Probe};
+use k8s_openapi::api::core::v1::{Container, LifecycleHandler, Pod, PodSpec, Probe};
+use k8s_openapi::api::node::v1::RuntimeClass;
 
 use super::describe;
 use super::images::{Credentials, Image, ImageError, Images, Reference, Registries, credentials};
 use super::pressure::PodDisk;
 use super::supplies::{HostUsage, Lack, Outcome, Pulled, Supplies};
 use super::zone_name;
+use crate::meta::placement::BRANDS;
 use crate::net::Ipam;
 use crate::storage::{StorageEngine, beneath};
 use crate::zone::{ProcessId, ProcessSpec, ZoneNetwork, ZoneRuntime, ZoneSpec};
@@ -92,6 +94,13 @@ impl Host {
     async fn zone_spec(&self, pod: &Pod) -> Result<ZoneSpec, Lack> {
         let spec = pod.spec.clone().unwrap_or_default();
         let uid = uid(pod);
+        let brand = match describe::brand(pod) {
+            Some(brand) => Some(brand.to_owned()),
+            None => self.handler(&spec).await?,
+        };
+        let made = brand.as_deref().unwrap_or(self.runtime.brand());
+        // An address is taken when everything else is there.
+        let (claims, datasets) = self.claims(pod, made).await?;
         let network = match spec.host_network == Some(true) {
             true => ZoneNetwork::Host,
             false => {
@@ -105,14 +114,42 @@ impl Host {
             }
         };
         let mut shares = describe::host_paths(&spec);
-        shares.extend(self.claims(pod).await?);
+        shares.extend(claims);
         let volumes = self.writable(uid).join("volumes");
         let mut zone = describe::zone_spec(pod, network, &volumes, shares);
+        zone.brand = brand;
+        zone.datasets = datasets;
         if self.homes.is_some() {
             // Where a zone is the only limit there is; else every container has its own.
             zone.limits = describe::limits(pod);
         }
         Ok(zone)
+    }
+
+    /// The brand that the handler of the pod's runtime class names, if it names one. Follows `LookupRuntimeHandler`
+    /// (pkg/kubelet/runtimeclass/runtimeclass_manager.go).
+    async fn handler(&self, spec: &PodSpec) -> Result<Option<String>, Lack> {
+        let name = spec.runtime_class_name.as_deref();
+        let Some(name) = name.filter(|name| !name.is_empty()) else {
+            return Ok(None);
+        };
+        let classes: kube::Api<RuntimeClass> = kube::Api::all(self.client.clone());
+        let failed = |error: String| {
+            let message = format!("Failed to create pod sandbox: {error}");
+            Lack::new("FailedCreatePodSandBox", message)
+        };
+        match classes.get_opt(name).await {
+            Ok(Some(class)) => {
+                let handler = class.handler;
+                Ok(BRANDS.contains(&handler.as_str()).then_some(handler))
+            }
+            Ok(None) => Err(failed(format!(
+                "runtimeclass.node.k8s.io {name:?} not found"
+            ))),
+            Err(error) => Err(failed(format!(
+                "failed to lookup RuntimeClass {name}: {error}"
+            ))),
+        }
     }
 
     /// Credentials of the pod's imagePullSecrets; secrets that are not there give none.

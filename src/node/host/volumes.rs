@@ -4,20 +4,37 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use k8s_openapi::api::core::v1::{
-    HostPathVolumeSource, PersistentVolume, PersistentVolumeClaim, Pod, PodSpec, Volume,
+    HostPathVolumeSource, PersistentVolume, PersistentVolumeClaim, PersistentVolumeSpec, Pod,
+    PodSpec, Volume,
 };
 use kube::api::Api;
 
 use super::content::write;
 use super::{Host, text, uid};
 use crate::meta::quantity::Quantity;
+use crate::node::describe;
 use crate::node::supplies::Lack;
 use crate::node::volumes::DRIVER;
 use crate::storage::beneath;
 use crate::zone::Root;
+use crate::zone::illumos::Brand;
 
 fn lack(message: impl Into<String>) -> Lack {
     Lack::new("FailedMount", message)
+}
+
+fn unattached(error: String) -> Lack {
+    lack(format!("Unable to attach or mount volumes: {error}"))
+}
+
+/// The name and the size of a volume of this host's own driver.
+fn own(spec: &PersistentVolumeSpec) -> Option<(&str, Option<u64>)> {
+    let of = spec.csi.as_ref().filter(|of| of.driver == DRIVER)?;
+    let capacity = spec.capacity.as_ref();
+    let quota = capacity
+        .and_then(|capacity| Quantity::parse(&capacity.get("storage")?.0).ok())
+        .map(|quota| quota.value().max(0) as u64);
+    Some((&of.volume_handle, quota))
 }
 
 impl Host {
@@ -30,19 +47,37 @@ impl Host {
         above.join("volumes").join(&volume.name)
     }
 
-    /// Where the volumes that the pod claims are.
-    pub(super) async fn claims(&self, pod: &Pod) -> Result<Vec<PathBuf>, Lack> {
-        let mut paths = Vec::new();
+    /// Where the volumes that the pod claims are, and the datasets among them that are delegated to its zone, which is
+    /// to be of this brand.
+    pub(super) async fn claims(
+        &self,
+        pod: &Pod,
+        brand: &str,
+    ) -> Result<(Vec<PathBuf>, Vec<String>), Lack> {
+        let delegated = describe::delegated(pod).map_err(lack)?;
+        if !delegated.is_empty() && brand != Brand::Reddwarf.name() {
+            // Before anything of the volume is changed.
+            return Err(lack(format!(
+                "the annotation {} is for zones of the brand reddwarf, and this pod's is of the brand {brand}",
+                describe::DELEGATED
+            )));
+        }
+        let (mut paths, mut datasets) = (Vec::new(), Vec::new());
         for volume in pod
             .spec
             .iter()
             .flat_map(|spec| spec.volumes.iter().flatten())
+            .filter(|volume| describe::is_claim(volume))
         {
-            if volume.persistent_volume_claim.is_some() || volume.ephemeral.is_some() {
-                paths.push(self.claimed(pod, volume).await?);
+            match delegated.contains(&volume.name.as_str()) {
+                true => datasets.push(self.delegated(pod, volume).await?),
+                false => paths.push(self.claimed(pod, volume).await?),
             }
         }
-        Ok(paths)
+        // Two volumes of a pod may be of one claim.
+        datasets.sort();
+        datasets.dedup();
+        Ok((paths, datasets))
     }
 
     /// Makes what is missing of the pod's volumes and writes what comes from the API.
@@ -87,8 +122,8 @@ impl Host {
                 written
                     .map_err(|error| told(error.to_string()))?
                     .map_err(|error| told(error.to_string()))?;
-            } else if volume.persistent_volume_claim.is_some() || volume.ephemeral.is_some() {
-                self.claimed(pod, volume).await?;
+            } else if describe::is_claim(volume) {
+                // It is made when it is asked for.
             } else {
                 return Err(told("this node does not offer volumes of this kind".into()));
             }
@@ -96,14 +131,18 @@ impl Host {
         Ok(())
     }
 
-    /// Where the volume behind a claim is on this host.
-    async fn claimed(&self, pod: &Pod, volume: &Volume) -> Result<PathBuf, Lack> {
+    /// The volume behind a claim, with its name.
+    async fn persistent(
+        &self,
+        pod: &Pod,
+        volume: &Volume,
+    ) -> Result<(String, PersistentVolumeSpec), Lack> {
         let namespace = text(pod.metadata.namespace.as_ref());
         let claim = match &volume.persistent_volume_claim {
             Some(of) => of.claim_name.clone(),
             None => format!("{}-{}", text(pod.metadata.name.as_ref()), volume.name),
         };
-        let wrong = |error: String| lack(format!("Unable to attach or mount volumes: {error}"));
+        let wrong = unattached;
         let claims: Api<PersistentVolumeClaim> = Api::namespaced(self.client.clone(), namespace);
         let found = claims
             .get_opt(&claim)
@@ -124,6 +163,25 @@ impl Host {
         let spec = persistent
             .and_then(|persistent| persistent.spec)
             .ok_or_else(|| wrong(format!("persistentvolume {name:?} not found")))?;
+        Ok((name, spec))
+    }
+
+    /// The dataset behind a claim, which its zone is to have whole.
+    async fn delegated(&self, pod: &Pod, volume: &Volume) -> Result<String, Lack> {
+        let (name, spec) = self.persistent(pod, volume).await?;
+        let Some((handle, quota)) = own(&spec) else {
+            return Err(unattached(format!(
+                "{name} is no volume of the driver {DRIVER}, and only those are delegated"
+            )));
+        };
+        let dataset = self.storage.delegate_volume(handle, quota).await;
+        dataset.map_err(|error| unattached(error.to_string()))
+    }
+
+    /// Where the volume behind a claim is on this host.
+    async fn claimed(&self, pod: &Pod, volume: &Volume) -> Result<PathBuf, Lack> {
+        let wrong = unattached;
+        let (name, spec) = self.persistent(pod, volume).await?;
         if let Some(of) = &spec.host_path {
             host_path(of).map_err(wrong)?;
             return Ok(PathBuf::from(&of.path));
@@ -131,16 +189,8 @@ impl Host {
         if let Some(of) = &spec.local {
             return Ok(PathBuf::from(&of.path));
         }
-        if let Some(of) = spec.csi.as_ref().filter(|of| of.driver == DRIVER) {
-            let quota = spec
-                .capacity
-                .as_ref()
-                .and_then(|capacity| Quantity::parse(&capacity.get("storage")?.0).ok())
-                .map(|quota| quota.value().max(0) as u64);
-            let made = self
-                .storage
-                .make_volume(&of.volume_handle, quota, None)
-                .await;
+        if let Some((handle, quota)) = own(&spec) {
+            let made = self.storage.make_volume(handle, quota, None).await;
             return Ok(made.map_err(|error| wrong(error.to_string()))?.path);
         }
         Err(wrong(format!(
@@ -189,8 +239,13 @@ impl Host {
                 .image_volume(pod, name, text(of.reference.as_ref()))
                 .await;
         }
-        if volume.persistent_volume_claim.is_some() || volume.ephemeral.is_some() {
-            return Ok((self.claimed(pod, volume).await?, Vec::new()));
+        if describe::is_claim(volume) {
+            let delegated = describe::delegated(pod).map_err(lack)?;
+            let path = match delegated.contains(&name) {
+                true => PathBuf::from(self.delegated(pod, volume).await?),
+                false => self.claimed(pod, volume).await?,
+            };
+            return Ok((path, Vec::new()));
         }
         Ok((self.volume_directory(pod, volume), Vec::new()))
     }

@@ -108,6 +108,13 @@ impl ZfsStorageEngine {
 
     /// Where a file system is mounted; it is mounted if it was not.
     async fn at(&self, operation: &'static str, row: &Row) -> Result<PathBuf, StorageError> {
+        if row.zoned {
+            return Err(StorageError::Refused {
+                operation,
+                what: row.name.clone(),
+                reason: "it was delegated to a zone, where somebody else chose what is mounted where: it is mounted in no other way any more".into(),
+            });
+        }
         let Some(path) = row.mountpoint.clone() else {
             return Err(StorageError::Refused {
                 operation,
@@ -147,11 +154,19 @@ impl ZfsStorageEngine {
                 Err(failure) => return Err(failed(operation, &make, failure)),
             }
         }
-        Err(StorageError::Failed {
-            operation,
-            what: dataset.to_owned(),
-            cause: "it was made and is gone again".into(),
-        })
+        Err(gone(operation, dataset))
+    }
+
+    /// The properties of a volume that its users are promised.
+    fn promised(&self, quota: Option<u64>) -> Vec<(&'static str, String)> {
+        let mut properties = Vec::new();
+        if let Some(bytes) = quota {
+            properties.push(("refquota", bytes.to_string()));
+            if self.reserve {
+                properties.push(("refreservation", bytes.to_string()));
+            }
+        }
+        properties
     }
 
     /// Ends a dataset of ours; one that is not there is ended.
@@ -281,6 +296,14 @@ impl ZfsStorageEngine {
             Err(failure) if !failure.not_found() => Err(failed(OPERATION, &command, failure)),
             _ => Ok(()),
         }
+    }
+}
+
+fn gone(operation: &'static str, dataset: &str) -> StorageError {
+    StorageError::Failed {
+        operation,
+        what: dataset.to_owned(),
+        cause: "it was made and is gone again".into(),
     }
 }
 
@@ -620,13 +643,7 @@ impl StorageEngine for ZfsStorageEngine {
         async move {
             checked(OPERATION, name)?;
             let dataset = self.names.volume(name);
-            let mut properties = Vec::new();
-            if let Some(bytes) = quota {
-                properties.push(("refquota", bytes.to_string()));
-                if self.reserve {
-                    properties.push(("refreservation", bytes.to_string()));
-                }
-            }
+            let properties = self.promised(quota);
             let there = self.row(OPERATION, &dataset).await?;
             let (origin, make) = match (source, there) {
                 (_, Some(there)) => (there.origin, names::create(&dataset, "volume", &properties)),
@@ -650,6 +667,39 @@ impl StorageEngine for ZfsStorageEngine {
                 path,
                 quota,
             })
+        }
+        .boxed()
+    }
+
+    fn delegate_volume<'a>(&'a self, name: &'a str, quota: Option<u64>) -> Answer<'a, String> {
+        const OPERATION: &str = "delegate the volume";
+        async move {
+            checked(OPERATION, name)?;
+            let dataset = self.names.volume(name);
+            let mut properties = self.promised(quota);
+            properties.push(("mountpoint", "none".to_owned()));
+            let make = names::create(&dataset, "volume", &properties);
+            for _ in 0..2 {
+                match self.row(OPERATION, &dataset).await? {
+                    Some(row) if row.mark.as_deref() != Some("volume") => {
+                        return Err(foreign(OPERATION, &dataset));
+                    }
+                    // The zone that has it, or had it, chose its mountpoint.
+                    Some(row) if row.zoned || row.mountpoint.is_none() => return Ok(dataset),
+                    Some(_) => {
+                        self.run(OPERATION, names::set(&dataset, "mountpoint", "none"))
+                            .await?;
+                        return Ok(dataset);
+                    }
+                    None => match self.tools.run(&make).await {
+                        // Made by somebody else meanwhile, or by this: looking tells.
+                        Ok(_) => {}
+                        Err(failure) if failure.exists() => {}
+                        Err(failure) => return Err(failed(OPERATION, &make, failure)),
+                    },
+                }
+            }
+            Err(gone(OPERATION, &dataset))
         }
         .boxed()
     }
@@ -679,7 +729,11 @@ impl StorageEngine for ZfsStorageEngine {
             }
             Ok(Volume {
                 name: name.to_owned(),
-                path: self.at(OPERATION, &row).await?,
+                path: match row.mountpoint {
+                    Some(_) if !row.zoned => self.at(OPERATION, &row).await?,
+                    // A zone's own is nowhere in the global zone.
+                    _ => PathBuf::new(),
+                },
                 quota: Some(quota),
             })
         }

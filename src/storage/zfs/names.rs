@@ -165,7 +165,7 @@ pub fn list(dataset: &str, below: bool) -> Command {
 }
 
 /// The columns of [`list`], as [`Row`] reads them.
-const COLUMNS: &str = "name,mountpoint,mounted,origin,readonly,refquota,reddwarf:is";
+const COLUMNS: &str = "name,mountpoint,mounted,origin,readonly,refquota,reddwarf:is,zoned";
 
 /// A file system as it is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -184,6 +184,8 @@ pub struct Row {
     pub refquota: Option<u64>,
     /// Its mark, or that of the nearest above it that has one.
     pub mark: Option<String>,
+    /// It is a zone's own, or was: the global zone does not mount it.
+    pub zoned: bool,
 }
 
 /// Reads what [`list`] prints.
@@ -191,7 +193,16 @@ pub fn rows(text: &str) -> Vec<Row> {
     text.lines()
         .filter_map(|line| {
             let columns = crate::illumos::parse::columns(line);
-            let &[name, mountpoint, mounted, origin, readonly, refquota, mark] = &columns[..]
+            let &[
+                name,
+                mountpoint,
+                mounted,
+                origin,
+                readonly,
+                refquota,
+                mark,
+                zoned,
+            ] = &columns[..]
             else {
                 return None;
             };
@@ -207,6 +218,7 @@ pub fn rows(text: &str) -> Vec<Row> {
                     .and_then(|bytes| bytes.parse().ok())
                     .filter(|bytes| *bytes > 0),
                 mark: mark.map(str::to_owned),
+                zoned: zoned == Some("on"),
             })
         })
         .collect()

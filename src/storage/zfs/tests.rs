@@ -46,7 +46,7 @@ fn commands_are_what_zfs_takes_and_rows_what_it_prints() {
     );
     assert_eq!(
         rows(
-            "tank/a\t/tank/a\tyes\t-\toff\t0\t-\ntank/b\tlegacy\t-\ttank/a@ready\ton\t1024\troot\nnoise\n"
+            "tank/a\t/tank/a\tyes\t-\toff\t0\t-\toff\ntank/b\tlegacy\t-\ttank/a@ready\ton\t1024\troot\ton\nnoise\n"
         ),
         [
             Row {
@@ -57,6 +57,7 @@ fn commands_are_what_zfs_takes_and_rows_what_it_prints() {
                 readonly: false,
                 refquota: None,
                 mark: None,
+                zoned: false,
             },
             Row {
                 name: "tank/b".into(),
@@ -66,6 +67,7 @@ fn commands_are_what_zfs_takes_and_rows_what_it_prints() {
                 readonly: true,
                 refquota: Some(1024),
                 mark: Some("root".into()),
+                zoned: true,
             },
         ]
     );

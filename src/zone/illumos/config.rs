@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::net::Ipv4Addr;
 
 use super::layout::{Brand, Layout, READABLE, SHARES, Settings, caps};
 use crate::zone::Limits;
@@ -34,7 +33,6 @@ fn quoted(value: &str) -> Result<String, String> {
 pub fn write(
     layout: &Layout,
     settings: &Settings,
-    (address, prefix, gateway): (Ipv4Addr, u8, Ipv4Addr),
     limits: &Limits,
     labels: &BTreeMap<String, String>,
 ) -> Result<String, String> {
@@ -48,7 +46,7 @@ pub fn write(
         kept.enumerate()
             .map(|(number, label)| (format!("{LABEL}{number}"), label)),
     );
-    if settings.brand == Brand::Lx {
+    if layout.brand == Brand::Lx {
         attributes.push(("kernel-version".into(), settings.kernel_version.clone()));
     }
     // An error keeps what came before it: the mark comes first, so that what is left is known as ours.
@@ -63,7 +61,7 @@ pub fn write(
         ]);
     }
     // The brand decides whether a zone may have a network stack of its own.
-    lines.push(format!("set brand={}", settings.brand.name()));
+    lines.push(format!("set brand={}", layout.brand.name()));
     let path = layout.path.display().to_string();
     lines.push(format!("set zonepath={}", quoted(&path)?));
     lines.push("set autoboot=false".into());
@@ -74,8 +72,11 @@ pub fn write(
     lines.extend([
         "add net".to_owned(),
         format!("set physical={}", layout.vnic.link),
-        format!("set allowed-address={address}/{prefix}"),
-        format!("set defrouter={gateway}"),
+        format!(
+            "set allowed-address={}/{}",
+            layout.interface.address, layout.interface.prefix
+        ),
+        format!("set defrouter={}", layout.interface.gateway),
         "end".to_owned(),
     ]);
     if let Some(millis) = limits.cpu_millis {
@@ -108,6 +109,13 @@ pub fn write(
             format!("set special={}", quoted(&source.display().to_string())?),
             "set type=lofs".to_owned(),
             format!("set options={options}"),
+            "end".to_owned(),
+        ]);
+    }
+    for dataset in layout.datasets.values() {
+        lines.extend([
+            "add dataset".to_owned(),
+            format!("set name={}", quoted(dataset)?),
             "end".to_owned(),
         ]);
     }

@@ -5,6 +5,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
 
 use super::config;
+use super::native::Interface;
 use crate::illumos::{Command, Tool};
 use crate::net::illumos::{NetworkConfig, Vnic, redirect};
 use crate::zone::{
@@ -12,8 +13,8 @@ use crate::zone::{
     ZoneNetwork, ZoneSpec,
 };
 
-/// The brand of zones.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+/// The brand of a zone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, clap::ValueEnum)]
 pub enum Brand {
     /// Linux system calls on illumos: images as they are.
     Lx,
@@ -22,6 +23,14 @@ pub enum Brand {
 }
 
 impl Brand {
+    /// Every brand.
+    pub const ALL: [Brand; 2] = [Brand::Lx, Brand::Reddwarf];
+
+    /// The brand of a name.
+    pub fn named(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|brand| brand.name() == name)
+    }
+
     /// Its name.
     pub fn name(self) -> &'static str {
         match self {
@@ -34,7 +43,7 @@ impl Brand {
 /// Where this host's zones are, and how they are connected.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
-    /// The brand of all zones.
+    /// The brand of zones that ask for none.
     pub brand: Brand,
     /// The dataset that zonepaths are in.
     pub zones_dataset: String,
@@ -42,8 +51,8 @@ pub struct Settings {
     pub zones_directory: PathBuf,
     /// The agent's directory: `pods/OWNER` in it is what zones read, `zones/NAME` what is kept of each.
     pub data: PathBuf,
-    /// The snapshot that zones are installed from.
-    pub sandbox: String,
+    /// The snapshots that zones are installed from, of the brands that this host offers.
+    pub sandboxes: BTreeMap<Brand, String>,
     /// How zones are connected.
     pub network: NetworkConfig,
     /// What `uname -r` says in lx zones: what is not set there is 2.4, which no libc takes.
@@ -60,6 +69,13 @@ pub const READABLE: &str = "/rd/ro";
 pub const CONTROL: &str = "/rd/ctl";
 /// Above directories of the host that are shared with the zone, by number.
 pub const SHARES: &str = "/rd/v";
+/// Above the datasets that are the zone's own, by number: its supervisor mounts them there.
+pub const DATASETS: &str = "/rd/d";
+
+/// Where the supervisor mounts a dataset of the zone, by its number.
+pub fn dataset_directory(number: usize) -> PathBuf {
+    PathBuf::from(format!("{DATASETS}/{number}"))
+}
 
 /// Everything about one zone.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -68,16 +84,20 @@ pub struct Layout {
     pub zone: ZoneName,
     /// Whose it is: its name without `rd-`.
     pub owner: String,
+    /// Its brand.
+    pub brand: Brand,
     /// Its zonepath.
     pub path: PathBuf,
     /// The zonepath's dataset, which zoneadm(8) makes.
     pub dataset: String,
-    /// The snapshot that it is installed from.
-    pub sandbox: String,
+    /// The snapshot that it is installed from; nothing: this host makes no zones of this brand any more.
+    pub sandbox: Option<String>,
     /// The limit of its dataset, in bytes.
     pub quota: u64,
     /// Its link.
     pub vnic: Vnic,
+    /// What its interface has.
+    pub interface: Interface,
     /// The rules of its host ports.
     pub rules: Vec<String>,
     /// Its configuration: a command file for zonecfg(8).
@@ -90,6 +110,8 @@ pub struct Layout {
     pub control: PathBuf,
     /// Directories of the host by where they are in the zone.
     pub mounts: BTreeMap<PathBuf, PathBuf>,
+    /// Its own datasets, by where its supervisor mounts them.
+    pub datasets: BTreeMap<PathBuf, String>,
     /// Shared files, for which a file must be in the sandbox before the zone boots.
     pub files: Vec<PathBuf>,
 }
@@ -119,6 +141,19 @@ impl Layout {
     ) -> Result<Self, ZoneError> {
         let zone = spec.name.clone();
         let no = |reason: &str| refused(format!("zone {zone}"), reason);
+        let brand = match &spec.brand {
+            None => settings.brand,
+            Some(name) => Brand::named(name).ok_or_else(|| {
+                no(&format!(
+                    "the brand {name:?} is not offered: there are lx and reddwarf"
+                ))
+            })?,
+        };
+        if brand == Brand::Lx && !spec.datasets.is_empty() {
+            return Err(no(
+                "volumes are delegated to zones of the brand reddwarf only: nothing in an lx zone mounts a dataset",
+            ));
+        }
         let ZoneNetwork::Own {
             address,
             prefix,
@@ -220,7 +255,8 @@ impl Layout {
         let path = settings.zones_directory.join(zone.as_str());
         let mut layout = Layout {
             dataset: format!("{}/{zone}", settings.zones_dataset),
-            sandbox: settings.sandbox.clone(),
+            sandbox: settings.sandboxes.get(&brand).cloned(),
+            brand,
             quota: settings.sandbox_quota,
             vnic: Vnic {
                 link: link.clone(),
@@ -229,31 +265,39 @@ impl Layout {
                 vlan: settings.network.vlan(),
                 bandwidth: *bandwidth,
             },
+            interface: Interface {
+                link: link.clone(),
+                address,
+                prefix,
+                gateway,
+            },
             rules,
             configuration: String::new(),
             file: directory.join("zonecfg"),
             directory,
             control,
             mounts,
+            datasets: (0..)
+                .map(dataset_directory)
+                .zip(spec.datasets.iter().cloned())
+                .collect(),
             files,
             zone,
             owner,
             path,
         };
-        layout.configuration = config::write(
-            &layout,
-            settings,
-            (address, prefix, gateway),
-            &spec.limits,
-            &spec.labels,
-        )
-        .map_err(|reason| refused(format!("zone {}", layout.zone), reason))?;
+        layout.configuration = config::write(&layout, settings, &spec.limits, &spec.labels)
+            .map_err(|reason| refused(format!("zone {}", layout.zone), reason))?;
         Ok(layout)
     }
 
-    /// Where a path of the host is in the zone.
+    /// Where a path of the host is in the zone. A path without a slash first is the name of a dataset.
     pub fn inside(&self, path: &Path) -> Option<PathBuf> {
-        self.mounts.iter().find_map(|(target, source)| {
+        let mounts = self.mounts.iter();
+        let mounts = mounts.map(|(target, source)| (target, source.as_path()));
+        let datasets = self.datasets.iter();
+        let datasets = datasets.map(|(target, name)| (target, Path::new(name.as_str())));
+        mounts.chain(datasets).find_map(|(target, source)| {
             let rest = path.strip_prefix(source).ok()?;
             Some(match rest.as_os_str().is_empty() {
                 true => target.clone(),
@@ -343,7 +387,8 @@ impl Layout {
     }
     /// Installs it as a clone of the sandbox. What its hook starts may outlive it.
     pub fn install(&self) -> Command {
-        self.zoneadm(&["install", "-s", &self.sandbox], 300)
+        let sandbox = self.sandbox.as_deref().unwrap_or_default();
+        self.zoneadm(&["install", "-s", sandbox], 300)
             .owned(self.zone.as_str())
     }
     /// Uninstalls it. What its hook starts may outlive it.

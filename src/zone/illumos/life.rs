@@ -4,12 +4,13 @@ use std::fmt::Write as _;
 use std::net::Ipv4Addr;
 
 use super::layout::{Brand, Layout, Settings};
+use super::native;
 use super::plan::{FileAction, Goal, Seen, Step, plan};
 use crate::illumos::Command;
 use crate::net::illumos::{NetworkConfig, add_rule};
 use crate::storage::StoragePoolConfig;
 use crate::storage::zfs::names::{
-    HomeDirectories, Names, create, destroy, make_home, make_root, snapshot,
+    HomeDirectories, Names, create, destroy, make_home, make_root, set, snapshot,
 };
 
 /// A container of the plan.
@@ -61,16 +62,17 @@ pub fn print(
             );
         }
     }
-    let sandbox = settings.sandbox.split('@').next().unwrap_or_default();
+    let ready = layout.sandbox.clone().unwrap_or_default();
+    let sandbox = ready.split('@').next().unwrap_or_default();
     page.command(
         "what zones are installed from",
         &create(sandbox, "layer", &[]),
     );
-    page.note(match settings.brand {
+    page.note(match layout.brand {
         Brand::Lx => "root/ in it: the supervisor as sbin/init, marker files, empty directories",
         Brand::Reddwarf => "root/ in it: empty directories; the supervisor is the brand's",
     });
-    page.command("", &snapshot(&settings.sandbox));
+    page.command("", &snapshot(&ready));
     let once = std::mem::take(&mut page.count);
     let mut seen = Seen::default();
     page.head("create");
@@ -89,9 +91,30 @@ pub fn print(
     for command in &after {
         page.command("", command);
     }
+    for dataset in layout.datasets.values() {
+        page.command(
+            "a volume of the zone's own: nothing mounts it but the supervisor",
+            &set(dataset, "mountpoint", "none"),
+        );
+    }
     page.steps(plan(Goal::Installed, layout, &mut seen)?);
     page.head("boot");
     page.steps(plan(Goal::Running, layout, &mut seen)?);
+    if layout.brand == Brand::Reddwarf {
+        page.note(
+            "the supervisor, which is the zone's init, brings the zone up: these run in the zone",
+        );
+        let (name, value) = native::IPMGMTD_ENVIRONMENT;
+        page.inside(&format!("env {name}={value} {}", native::IPMGMTD));
+        for command in native::network(&layout.interface, "", false) {
+            page.inside(&command);
+        }
+        for (at, dataset) in &layout.datasets {
+            for command in native::mount(dataset, at, None) {
+                page.inside(&command);
+            }
+        }
+    }
     page.note("the supervisor in the zone dials the agent and says hello");
     page.command("further protection of the link, which zoneadmd would refuse before and clears at each halt", &layout.vnic.protect());
     for (number, container) in containers.iter().enumerate() {
@@ -146,6 +169,9 @@ impl Page {
         }
         self.count += 1;
         let _ = writeln!(self.text, "{command}");
+    }
+    fn inside(&mut self, command: &impl std::fmt::Display) {
+        let _ = writeln!(self.text, "#   in the zone, where it is missing: {command}");
     }
     fn steps(&mut self, steps: Vec<Step>) {
         for step in steps {

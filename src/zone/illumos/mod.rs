@@ -12,6 +12,7 @@ mod config;
 mod drive;
 mod layout;
 pub mod life;
+pub mod native;
 mod plan;
 pub mod sandbox;
 mod usage;
@@ -44,7 +45,9 @@ use super::{
 use crate::illumos::Tools;
 use crate::illumos::parse::{HostState, ZoneRow};
 pub use config::MARK;
-pub use layout::{Brand, CONTROL, Layout, READABLE, SHARES, Settings, WRITABLE, owner};
+pub use layout::{
+    Brand, CONTROL, Layout, READABLE, SHARES, Settings, WRITABLE, dataset_directory, owner,
+};
 pub use plan::{
     FileAction as PlanFile, Goal, Seen as SeenZone, Step as PlanStep, plan as plan_steps,
 };
@@ -94,6 +97,9 @@ struct Inner {
 pub(super) struct Record {
     spec: ZoneSpec,
     created: Timestamp,
+    /// The brand that it was made of, where it asked for none: flags may name another later.
+    #[serde(default)]
+    brand: Option<String>,
 }
 
 /// One zone of ours.
@@ -249,7 +255,9 @@ impl Drop for Inner {
 
 impl Inner {
     fn home(&self, record: Record) -> Result<Arc<Home>, ZoneError> {
-        let layout = Layout::of(&record.spec, &self.settings, Path::is_file)?;
+        let mut spec = record.spec.clone();
+        spec.brand = spec.brand.or_else(|| record.brand.clone());
+        let layout = Layout::of(&spec, &self.settings, Path::is_file)?;
         let (tell, stirred) = (self.zones.teller(&layout.zone), self.stirred.clone());
         Ok(Arc::new(Home {
             link: Link::new(layout.zone.to_string(), move || {
@@ -303,6 +311,15 @@ impl supervised::Supervised for IllumosRuntime {
         self.0.settings.brand.name()
     }
 
+    fn brands(&self) -> Vec<&'static str> {
+        let settings = &self.0.settings;
+        let others = settings.sandboxes.keys().copied();
+        std::iter::once(settings.brand)
+            .chain(others.filter(|brand| *brand != settings.brand))
+            .map(Brand::name)
+            .collect()
+    }
+
     fn lacks(&self) -> Answer<'_, Vec<String>> {
         async {
             let strangers = self.0.strangers.lock();
@@ -324,7 +341,15 @@ impl supervised::Supervised for IllumosRuntime {
                     let home = self.0.home(Record {
                         spec: spec.clone(),
                         created: Timestamp::now(),
+                        brand: Some(self.0.settings.brand.name().to_owned()),
                     })?;
+                    if home.layout.sandbox.is_none() {
+                        return Err(ZoneError::Refused {
+                            operation: "create",
+                            what: format!("zone {}", spec.name),
+                            reason: format!("zones of the brand {} are not offered here: see `reddwarf doctor --brand {0}`", home.layout.brand.name()),
+                        });
+                    }
                     // Nothing of this zone is known: what is there under its name must be ours.
                     let rows = self.0.tools.run(&home.layout.show()).await;
                     let there = match rows {

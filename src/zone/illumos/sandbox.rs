@@ -48,6 +48,7 @@ const LX_FILES: &[(&str, &str)] = &[
 const REDDWARF_DIRECTORIES: &[&str] = &[
     "dev",
     "etc",
+    "etc/ipadm",
     "etc/svc/volatile",
     "lib",
     "opt",
@@ -56,6 +57,7 @@ const REDDWARF_DIRECTORIES: &[&str] = &[
     "rd/ro",
     "rd/rw",
     "rd/v",
+    "rd/d",
     "root",
     "sbin",
     "system/contract",
@@ -68,6 +70,11 @@ const REDDWARF_DIRECTORIES: &[&str] = &[
 
 const REDDWARF_FILES: &[(&str, &str)] = &[
     ("etc/mnttab", ""),
+    ("etc/netconfig", ""),
+    (
+        "etc/nsswitch.conf",
+        "passwd: files\ngroup: files\nhosts: files dns\nipnodes: files dns\n",
+    ),
     ("etc/passwd", "root:x:0:0:Super-User:/root:/sbin/sh\n"),
     ("etc/group", "root::0:\n"),
     ("etc/hosts", "127.0.0.1\tlocalhost\n"),

@@ -107,6 +107,7 @@ impl Bench {
         let path = root.path().canonicalize().expect("there");
         let layout = fakehost::Layout {
             mountpoint: Some(path.join("tank").display().to_string()),
+            brands: ["lx", "reddwarf"].map(str::to_owned).into(),
             ..fakehost::Layout::default()
         };
         let machine = Machine::create(&path, &layout).expect("a host");
@@ -126,7 +127,12 @@ impl Bench {
             zones_dataset: "tank/rd/zones".into(),
             zones_directory: path.join("tank/rd/zones"),
             data: path.join("data"),
-            sandbox: "tank/rd/images/sandbox-lx@ready".into(),
+            sandboxes: Brand::ALL
+                .map(|brand| {
+                    let name = format!("tank/rd/images/sandbox-{}@ready", brand.name());
+                    (brand, name)
+                })
+                .into(),
             network: NetworkConfig::Etherstub(EtherstubConfig {
                 etherstub: "reddwarf0".into(),
                 gateway: std::net::Ipv4Addr::new(10, 88, 0, 1),
@@ -157,10 +163,12 @@ impl Bench {
         let engine = self.engine();
         let text = |error: crate::storage::StorageError| error.to_string();
         engine.prepare().await.map_err(text)?;
-        let write = |root: &Path| sandbox::write(root, Brand::Lx, b"init");
-        crate::storage::zfs::sandbox(&engine, "sandbox-lx", write)
-            .await
-            .map_err(text)?;
+        for brand in Brand::ALL {
+            let write = move |root: &Path| sandbox::write(root, brand, b"init");
+            let name = format!("sandbox-{}", brand.name());
+            let made = crate::storage::zfs::sandbox(&engine, &name, write).await;
+            made.map_err(text)?;
+        }
         if let NetworkConfig::Etherstub(config) = &self.settings.network {
             crate::net::illumos::prepare(self.tools.as_ref(), config).await?;
         }
@@ -217,13 +225,29 @@ fn spec(number: u8) -> ZoneSpec {
             }],
             bandwidth: None,
         },
+        brand: (number != 1).then(|| "reddwarf".to_owned()),
+        datasets: match number {
+            2 => vec![dataset(number)],
+            _ => Vec::new(),
+        },
         ..crate::zone::tests::zone(&format!("rd-u{number}"))
     }
+}
+
+/// The volume that is the zone's own.
+fn dataset(number: u8) -> String {
+    format!("tank/rd/volumes/v{number}")
 }
 
 async fn brought_up(bench: &Bench, agent: &IllumosRuntime, number: u8) -> Result<(), String> {
     let spec = spec(number);
     bench.home(number).await?;
+    if !spec.datasets.is_empty() {
+        let (engine, name) = (bench.engine(), format!("v{number}"));
+        let delegated = engine.delegate_volume(&name, None).await;
+        let delegated = delegated.map_err(|error| error.to_string())?;
+        assert_eq!(spec.datasets, [delegated]);
+    }
     agent
         .create(&spec)
         .await
@@ -322,6 +346,73 @@ async fn zones_that_are_not_ours_are_left_alone_and_reported() {
     );
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_volume_that_is_a_zones_own_is_nobody_elses_any_more() {
+    let bench = Bench::new().await;
+    let agent = bench.agent().await.expect("starts");
+    let engine = bench.engine();
+    let volume = engine.make_volume("v2", None, None).await.expect("made");
+    fs::write(volume.path.join("kept"), "").expect("written");
+    brought_up(&bench, &agent, 2).await.expect("runs");
+    let shown = |name: &str| {
+        let line = format!("get -H -o value {name} {}", dataset(2));
+        bench.ask("zfs", &line).trim().to_owned()
+    };
+    assert_eq!((&*shown("zoned"), &*shown("mountpoint")), ("on", "none"));
+    let rows = parse::zones(&bench.ask("zoneadm", "list -p"));
+    assert_eq!(rows[0].brand, "reddwarf");
+    // A zone of the other brand does not get it, and is not made.
+    let wrong = ZoneSpec {
+        brand: Some("lx".into()),
+        ..spec(2)
+    };
+    let layout = Layout::of(&wrong, &bench.settings, |_| false);
+    let error = layout.expect_err("refused").to_string();
+    assert!(error.contains("brand reddwarf only"), "{error}");
+    for _ in 0..2 {
+        taken_down(&bench, &agent, 2).await.expect("gone");
+    }
+    // What is in it was written by somebody else: it is mounted nowhere else, but goes to another zone, or for ever.
+    assert_eq!(shown("zoned"), "on");
+    let error = engine.make_volume("v2", None, None).await;
+    let error = error.expect_err("refused").to_string();
+    assert!(error.contains("delegated"), "{error}");
+    brought_up(&bench, &agent, 2).await.expect("runs again");
+    taken_down(&bench, &agent, 2).await.expect("gone");
+    engine.remove_volume("v2").await.expect("removed");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn brands_that_are_not_here_are_refused_and_leave_nothing() {
+    let mut bench = Bench::new().await;
+    let before = bench.ask("zoneadm", "list -cp");
+    fs::remove_file(
+        bench
+            .machine
+            .disk()
+            .real("/usr/lib/brand/reddwarf/config.xml"),
+    )
+    .expect("gone");
+    bench.settings.sandboxes.remove(&Brand::Lx);
+    bench.settings.brand = Brand::Reddwarf;
+    let agent = bench.agent().await.expect("starts");
+    for (brand, part) in [
+        (Some("kvm"), "the brand \"kvm\" is not offered"),
+        (Some("lx"), "zones of the brand lx are not offered here"),
+        (None, "unknown brand"),
+    ] {
+        let spec = ZoneSpec {
+            brand: brand.map(str::to_owned),
+            ..spec(0)
+        };
+        let error = agent.create(&spec).await.expect_err("refused");
+        assert!(matches!(error, ZoneError::Refused { .. }), "{error:?}");
+        assert!(error.to_string().contains(part), "{error}");
+        agent.delete(&spec.name).await.expect("gone");
+    }
+    assert_eq!(bench.ask("zoneadm", "list -cp"), before);
+}
+
 /// The commands that the host saw for a zone.
 fn commands_of(bench: &Bench, number: u8) -> Vec<String> {
     let link = crate::net::link_name(std::net::Ipv4Addr::new(10, 88, 0, 10 + number).into());
@@ -382,11 +473,60 @@ impl Dice {
     }
 }
 
-/// Waits for what an agent that was dropped has begun. Its file work goes on, which it would not if the process were
-/// gone; nobody tells when it is over.
-async fn ends(machine: &Machine) {
-    machine.idle();
-    tokio::time::sleep(Duration::from_millis(100)).await;
+/// An agent that can be killed: all that it does is done by a runtime of its own, which ends with it.
+struct Agent {
+    host: IllumosRuntime,
+    runtime: tokio::runtime::Runtime,
+}
+
+impl Agent {
+    async fn start(bench: &Arc<Bench>) -> Result<Self, String> {
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .enable_all()
+            .build();
+        let runtime = runtime.map_err(|error| error.to_string())?;
+        let bench = bench.clone();
+        let host = runtime.spawn(async move { bench.agent().await }).await;
+        match host.map_err(|error| error.to_string())? {
+            Ok(host) => Ok(Agent { host, runtime }),
+            Err(error) => {
+                gone(runtime).await;
+                Err(error)
+            }
+        }
+    }
+
+    /// Brings a zone up or takes it down.
+    fn change(
+        &self,
+        bench: &Arc<Bench>,
+        number: u8,
+        up: bool,
+    ) -> tokio::task::JoinHandle<Result<(), String>> {
+        let (bench, host) = (bench.clone(), self.host.clone());
+        self.runtime.spawn(async move {
+            match up {
+                true => brought_up(&bench, &host, number).await,
+                false => taken_down(&bench, &host, number).await,
+            }
+        })
+    }
+
+    /// Kills it, and waits for what it has begun with files and for its tools: those go on.
+    async fn kill(self, bench: &Arc<Bench>) {
+        drop(self.host);
+        gone(self.runtime).await;
+        bench.tools.idle().await;
+        bench.machine.idle();
+    }
+}
+
+/// Ends a runtime, when the file work that was begun in it is over.
+async fn gone(runtime: tokio::runtime::Runtime) {
+    let over =
+        tokio::task::spawn_blocking(move || runtime.shutdown_timeout(Duration::from_secs(60)));
+    over.await.expect("it ends");
 }
 
 async fn sequence(seed: u64) {
@@ -400,6 +540,7 @@ async fn sequence(seed: u64) {
         },
     )
     .await;
+    let bench = Arc::new(bench);
     // What happens to a zone that may not be there, or not run.
     let happens = |line: String| {
         let words: Vec<String> = line.split(' ').map(str::to_owned).collect();
@@ -407,7 +548,7 @@ async fn sequence(seed: u64) {
     };
     let mut dice = Dice(seed);
     let mut wanted = [false; 3];
-    let mut agent = Some(bench.agent().await.expect("starts"));
+    let mut agent = Some(Agent::start(&bench).await.expect("starts"));
     for _ in 0..12 {
         match dice.roll(12) {
             0 => {
@@ -418,21 +559,15 @@ async fn sequence(seed: u64) {
                 let nth = dice.roll(4) + 1;
                 bench.ctl(&format!("fault -t {tool} -n {nth} -w {when} {what}"));
             }
-            1 => {
+            up @ (1 | 2) => {
                 // The agent is killed in the middle of something.
-                let number = dice.roll(3) as u8;
-                wanted[usize::from(number)] = true;
+                let (number, up) = (dice.roll(3) as u8, up == 1);
+                wanted[usize::from(number)] = up;
                 if let Some(agent) = agent.take() {
                     let limit = Duration::from_millis(dice.roll(60));
-                    let _ = tokio::time::timeout(limit, brought_up(&bench, &agent, number)).await;
-                }
-            }
-            2 => {
-                let number = dice.roll(3) as u8;
-                wanted[usize::from(number)] = false;
-                if let Some(agent) = agent.take() {
-                    let limit = Duration::from_millis(dice.roll(60));
-                    let _ = tokio::time::timeout(limit, taken_down(&bench, &agent, number)).await;
+                    let change = agent.change(&bench, number, up);
+                    let _ = tokio::time::timeout(limit, change).await;
+                    agent.kill(&bench).await;
                 }
             }
             4 => happens(format!("zone-reboot rd-u{}", dice.roll(3))),
@@ -442,20 +577,22 @@ async fn sequence(seed: u64) {
             }
             6 => {
                 // The host comes up without the pool, which is imported after the agent has asked for it.
-                agent = None;
-                ends(&bench.machine).await;
+                if let Some(agent) = agent.take() {
+                    agent.kill(&bench).await;
+                }
                 bench.ctl("forget");
                 bench.ctl("pool tank late");
                 bench.ctl("reboot");
-                let error = bench.agent().await.err();
+                let error = Agent::start(&bench).await.err();
                 let error = error.unwrap_or_else(|| panic!("seed {seed}: no pool, no agent"));
                 assert!(error.contains("tank"), "seed {seed}: {error}");
                 bench.ctl("pool tank online");
                 bench.ask("zpool", "import tank");
             }
             3 => {
-                agent = None;
-                ends(&bench.machine).await;
+                if let Some(agent) = agent.take() {
+                    agent.kill(&bench).await;
+                }
                 bench.ctl("reboot");
             }
             _ => {
@@ -463,13 +600,10 @@ async fn sequence(seed: u64) {
                 let up = dice.roll(2) == 0;
                 wanted[number as usize] = up;
                 if agent.is_none() {
-                    agent = bench.agent().await.ok();
+                    agent = Agent::start(&bench).await.ok();
                 }
                 if let Some(agent) = &agent {
-                    let _ = match up {
-                        true => brought_up(&bench, agent, number as u8).await,
-                        false => taken_down(&bench, agent, number as u8).await,
-                    };
+                    let _ = agent.change(&bench, number as u8, up).await.expect("ends");
                 }
             }
         }
@@ -478,10 +612,10 @@ async fn sequence(seed: u64) {
     for number in 0..3 {
         happens(format!("zone-stuck rd-u{number} no"));
     }
-    bench.machine.idle();
-    drop(agent);
-    let agent = bench
-        .agent()
+    if let Some(agent) = agent.take() {
+        agent.kill(&bench).await;
+    }
+    let agent = Agent::start(&bench)
         .await
         .unwrap_or_else(|error| panic!("seed {seed}: {error}"));
     for (number, up) in wanted.iter().enumerate() {
@@ -490,15 +624,16 @@ async fn sequence(seed: u64) {
         let mut last = Ok(());
         for _ in 0..3 {
             let state = agent
+                .host
                 .get(&spec(number).name)
                 .await
                 .expect("seen")
                 .map(|zone| zone.state);
             if state == Some(ZoneState::Incomplete) || !up {
-                last = taken_down(&bench, &agent, number).await;
+                last = agent.change(&bench, number, false).await.expect("ends");
             }
             if *up && last.is_ok() {
-                last = brought_up(&bench, &agent, number).await;
+                last = agent.change(&bench, number, true).await.expect("ends");
             }
             if last.is_ok() {
                 break;
@@ -552,6 +687,24 @@ async fn sequence(seed: u64) {
         2 + 3 * up(link).len(),
         "seed {seed}: {datasets}"
     );
+    let brand = |number: u8| spec(number).brand.unwrap_or_else(|| "lx".into());
+    let brands: Vec<String> = parse::zones(&bench.ask("zoneadm", "list -p"))
+        .into_iter()
+        .map(|row| row.brand)
+        .collect();
+    let mut expected = up(|number| number.to_string())
+        .iter()
+        .map(|number| brand(number.parse().expect("a number")))
+        .collect::<Vec<_>>();
+    let mut brands = brands;
+    expected.sort();
+    brands.sort();
+    assert_eq!(brands, expected, "seed {seed}");
+    if wanted[2] {
+        let own = bench.ask("zfs", &format!("get -H -o value zoned {}", dataset(2)));
+        assert_eq!(own.trim(), "on", "seed {seed}: the zone's own dataset");
+    }
+    agent.kill(&bench).await;
     for line in bench.machine.log_lines().expect("read") {
         let code = line["code"].as_i64().unwrap_or(0);
         assert!(

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 
 use super::config::{self, MARK};
-use super::layout::{Layout, Settings, owner};
+use super::layout::{Brand, Layout, Settings, owner};
 use super::plan::Goal;
 use super::{Home, Inner, Record};
 use crate::illumos::parse::{self, HostState, ZoneRow};
@@ -51,11 +51,14 @@ impl Inner {
                 return;
             }
         };
+        let brand = Brand::named(&row.brand).map(|brand| brand.name().to_owned());
         let spec = ZoneSpec {
             labels,
+            brand,
             ..ZoneSpec::new(zone.clone(), lost_network(&self.settings))
         };
         let record = Record {
+            brand: None,
             spec,
             created: Timestamp::now(),
         };

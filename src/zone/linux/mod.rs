@@ -188,6 +188,10 @@ impl Supervised for Linux {
         "linux"
     }
 
+    fn brands(&self) -> Vec<&'static str> {
+        vec!["linux"]
+    }
+
     fn lacks(&self) -> Answer<'_, Vec<String>> {
         async {
             let mut lacks = Vec::new();
@@ -218,6 +222,15 @@ impl Supervised for Linux {
         async move {
             if self.0.zones.get(&spec.name).is_some() {
                 return Ok(());
+            }
+            if let Some(other) = spec.brand.as_deref().filter(|brand| *brand != "linux") {
+                return Err(ZoneError::Refused {
+                    operation: "create",
+                    what: format!("zone {}", spec.name),
+                    reason: format!(
+                        "no runtime for {other:?} is configured: zones of this host are of the brand linux"
+                    ),
+                });
             }
             let configuration = Configuration {
                 spec: spec.clone(),

@@ -2,9 +2,8 @@
 
 use std::fs;
 
-use rustix::thread::CapabilitySet;
-
-use super::container::{Failure, at};
+use super::container::Failure;
+use super::system;
 use crate::zone::Rights;
 
 /// Who a program runs as.
@@ -101,83 +100,9 @@ impl Account {
 
     /// Takes the identity and gives up every right that it does not have.
     pub(super) fn assume(&self, rights: &Rights) -> Result<(), Failure> {
-        use rustix::thread::{Gid, Uid};
-        if !rights.privileged {
-            for number in 0..=40u32 {
-                let wanted = rights
-                    .capabilities
-                    .iter()
-                    .any(|name| CAPABILITIES.get(number as usize) == Some(&name.as_str()));
-                if !wanted {
-                    let one = CapabilitySet::from_bits_retain(1 << number);
-                    // A capability that this kernel does not know cannot be had either.
-                    let _ = rustix::thread::remove_capability_from_bounding_set(one);
-                }
-            }
-        }
-        let groups: Vec<Gid> = self.groups.iter().map(|gid| Gid::from_raw(*gid)).collect();
-        at(
-            "take the groups",
-            rustix::thread::set_thread_groups(&groups),
-        )?;
-        let gid = Gid::from_raw(self.gid);
-        at(
-            "take the group",
-            rustix::thread::set_thread_res_gid(gid, gid, gid),
-        )?;
-        let uid = Uid::from_raw(self.uid);
-        at(
-            "take the user",
-            rustix::thread::set_thread_res_uid(uid, uid, uid),
-        )?;
-        Ok(())
+        system::assume(rights, self.uid, self.gid, &self.groups)
     }
 }
-
-/// Capabilities by their numbers.
-const CAPABILITIES: [&str; 41] = [
-    "CHOWN",
-    "DAC_OVERRIDE",
-    "DAC_READ_SEARCH",
-    "FOWNER",
-    "FSETID",
-    "KILL",
-    "SETGID",
-    "SETUID",
-    "SETPCAP",
-    "LINUX_IMMUTABLE",
-    "NET_BIND_SERVICE",
-    "NET_BROADCAST",
-    "NET_ADMIN",
-    "NET_RAW",
-    "IPC_LOCK",
-    "IPC_OWNER",
-    "SYS_MODULE",
-    "SYS_RAWIO",
-    "SYS_CHROOT",
-    "SYS_PTRACE",
-    "SYS_PACCT",
-    "SYS_ADMIN",
-    "SYS_BOOT",
-    "SYS_NICE",
-    "SYS_RESOURCE",
-    "SYS_TIME",
-    "SYS_TTY_CONFIG",
-    "MKNOD",
-    "LEASE",
-    "AUDIT_WRITE",
-    "AUDIT_CONTROL",
-    "SETFCAP",
-    "MAC_OVERRIDE",
-    "MAC_ADMIN",
-    "SYSLOG",
-    "WAKE_ALARM",
-    "BLOCK_SUSPEND",
-    "AUDIT_READ",
-    "PERFMON",
-    "BPF",
-    "CHECKPOINT_RESTORE",
-];
 
 #[cfg(test)]
 mod tests {

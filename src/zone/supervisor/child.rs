@@ -5,7 +5,6 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use rustix::io::FdFlags;
-use rustix::thread::{LinkNameSpaceType, UnshareFlags};
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::UnixStream;
 use tokio::sync::oneshot;
@@ -13,6 +12,7 @@ use tokio::sync::oneshot;
 use super::container::{self, Stage};
 use super::control::Supervisor;
 use super::fd::Fd;
+use super::system::{self, Cell, Sight};
 use super::{ProcessSpec, Refusal, Walls, kind, roots};
 
 /// The input of a process that somebody may feed, and its terminal.
@@ -52,6 +52,7 @@ impl Input {
 /// A child that was started: its streams are ours.
 pub(super) struct Child {
     pub(super) pid: i32,
+    pub(super) cell: Cell,
     pub(super) ends: Ends,
     pub(super) ended: oneshot::Receiver<(i32, i32)>,
 }
@@ -123,31 +124,13 @@ impl Supervisor {
         let theirs = OwnedFd::from(theirs);
         rustix::io::fcntl_setfd(&theirs, FdFlags::empty())
             .map_err(|error| Refusal::Failed(error.to_string()))?;
-        let mut command = container::command(&theirs);
+        let mut command = container::command(&theirs).map_err(failed)?;
         command.stdin(match streams.stdin {
             Some(stdin) => stdin.into(),
             None => std::process::Stdio::null(),
         });
         command.stdout(streams.stdout).stderr(streams.stderr);
-        let own = self.own_processes();
-        // A namespace that a thread made or joined is where its children are born; the thread ends with that.
-        let spawned = std::thread::spawn(move || -> io::Result<u32> {
-            match join {
-                Some(pid) if own => {
-                    use std::os::fd::AsFd as _;
-                    let file = std::fs::File::open(format!("/proc/{pid}/ns/pid"))?;
-                    let kind = LinkNameSpaceType::ProcessID;
-                    rustix::thread::move_into_link_name_space(file.as_fd(), Some(kind))?;
-                }
-                // SAFETY: descriptors are not unshared (no FILES).
-                None if own => unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWPID)? },
-                _ => {}
-            }
-            Ok(command.spawn()?.id())
-        })
-        .join()
-        .map_err(|_| Refusal::Failed("a thread broke".into()))?
-        .map_err(failed)?;
+        let (spawned, cell) = system::spawn(command, self.sight(join)).map_err(failed)?;
         drop(theirs);
         let pid = spawned as i32;
         let (tell, ended) = oneshot::channel();
@@ -167,12 +150,27 @@ impl Supervisor {
         let terminal = container::outcome(socket).await.map_err(Refusal::Start)?;
         Ok(Child {
             pid,
+            cell,
             ends: match terminal {
                 Some(terminal) => Ends::of_terminal(terminal).map_err(failed)?,
                 None => streams.ends,
             },
             ended,
         })
+    }
+
+    /// Whose processes a child sees that is started, beside another one if it is.
+    #[cfg(target_os = "linux")]
+    fn sight(&self, beside: Option<i32>) -> Sight {
+        match beside {
+            _ if !self.own_processes() => Sight::Zone,
+            Some(pid) => Sight::Beside(pid),
+            None => Sight::Own,
+        }
+    }
+    #[cfg(not(target_os = "linux"))]
+    fn sight(&self, _: Option<i32>) -> Sight {
+        Sight::Zone
     }
 
     pub(super) fn stage(
@@ -187,6 +185,7 @@ impl Supervisor {
             tty,
             join,
             scratch: match self.walls {
+                #[cfg(target_os = "linux")]
                 Walls::Namespaces => self.directory.join("root"),
                 Walls::Roots => roots::view(&spec.id),
             },

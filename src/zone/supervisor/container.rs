@@ -13,11 +13,12 @@ use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{Mode, OFlags};
 use serde::{Deserialize, Serialize};
 
 use super::account::Account;
-use super::{Walls, namespaces, roots, seccomp};
+#[cfg(target_os = "linux")]
+use super::namespaces;
+use super::{Walls, roots, system};
 use crate::zone::ProcessSpec;
 
 /// What such a process is to do.
@@ -91,21 +92,10 @@ fn become_program(stage: &Stage, socket: &UnixStream) -> Result<Never, Failure> 
         // The score of pid 1 of a namespace may not be lowered below what it was without a capability.
         let _ = fs::write("/proc/self/oom_score_adj", score.to_string());
     }
+    surround(stage)?;
     let command = match &stage.join {
-        Some((pid, command)) => {
-            match stage.walls {
-                Walls::Namespaces => namespaces::join(*pid)?,
-                Walls::Roots => roots::enter(&stage.scratch)?,
-            }
-            command
-        }
-        None => {
-            match stage.walls {
-                Walls::Namespaces => namespaces::build(stage)?,
-                Walls::Roots => roots::build(stage)?,
-            }
-            &stage.spec.command
-        }
+        Some((_, command)) => command,
+        None => &stage.spec.command,
     };
     let account = Account::find(&stage.spec.rights)?;
     if stage.tty {
@@ -128,46 +118,38 @@ fn become_program(stage: &Stage, socket: &UnixStream) -> Result<Never, Failure> 
         rustix::process::chdir(directory),
     )?;
     let rights = &stage.spec.rights;
-    if rights.seccomp && !rights.privileged && stage.walls == Walls::Namespaces {
+    if rights.seccomp && !rights.privileged && stage.walls.are_namespaces() {
         // Before rights are given up: this is one of them.
-        at("filter system calls", seccomp::confine(rights))?;
+        at("filter system calls", system::confine(rights))?;
     }
     account.assume(rights)?;
-    if stage.spec.rights.no_new_privileges && stage.walls == Walls::Namespaces {
-        at(
-            "give up gaining rights",
-            rustix::thread::set_no_new_privs(true),
-        )?;
+    if stage.spec.rights.no_new_privileges && stage.walls.are_namespaces() {
+        system::gain_no_more()?;
     }
     execute(command, &stage.spec.environment, &account.home)
 }
 
+/// Builds the container's surroundings around this process, or joins them.
+fn surround(stage: &Stage) -> Result<(), Failure> {
+    #[cfg(target_os = "linux")]
+    if stage.walls.are_namespaces() {
+        return match &stage.join {
+            Some((pid, _)) => namespaces::join(*pid),
+            None => namespaces::build(stage),
+        };
+    }
+    match &stage.join {
+        Some(_) => roots::enter(&stage.scratch),
+        None => roots::build(stage),
+    }
+}
+
 /// Makes a terminal of the container's own, puts it on the standard streams of this process, and hands its other end
-/// over. That of a container is its `/dev/console` too, where it has a `/dev` of its own.
+/// over.
 fn terminal(socket: &UnixStream, uid: u32, stage: &Stage) -> io::Result<()> {
     use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags};
-    use rustix::pty::OpenptFlags;
-    let flags = OFlags::RDWR | OFlags::NOCTTY | OFlags::CLOEXEC;
-    let multiplexer = match stage.walls {
-        Walls::Namespaces => "/dev/pts/ptmx",
-        Walls::Roots => "/dev/ptmx",
-    };
-    let master = rustix::fs::open(multiplexer, flags, Mode::empty())?;
-    rustix::pty::unlockpt(&master)?;
-    let name = rustix::pty::ptsname(&master, Vec::new())?;
-    let slave = match stage.walls {
-        Walls::Namespaces => {
-            let peer = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
-            rustix::pty::ioctl_tiocgptpeer(&master, peer)?
-        }
-        Walls::Roots => rustix::fs::open(name.as_c_str(), flags, Mode::empty())?,
-    };
+    let (master, slave) = system::terminal(stage)?;
     rustix::fs::fchown(&slave, Some(rustix::fs::Uid::from_raw(uid)), None)?;
-    if stage.walls == Walls::Namespaces && stage.join.is_none() {
-        // A root that cannot be written has none, which hurts nobody.
-        let _ = fs::write("/dev/console", "")
-            .and_then(|()| Ok(rustix::mount::mount_bind(&name, c"/dev/console")?));
-    }
     rustix::stdio::dup2_stdin(&slave)?;
     rustix::stdio::dup2_stdout(&slave)?;
     rustix::stdio::dup2_stderr(&slave)?;
@@ -198,12 +180,16 @@ pub async fn outcome(socket: tokio::net::UnixStream) -> Result<Option<OwnedFd>, 
             let mut space = [std::mem::MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
             let mut message = RecvAncillaryBuffer::new(&mut space);
             let mut content = [io::IoSliceMut::new(&mut bytes)];
-            let flags = RecvFlags::CMSG_CLOEXEC;
+            let flags = RecvFlags::empty();
             let received = rustix::net::recvmsg(&socket, &mut content, &mut message, flags)?;
             let handed = message.drain().find_map(|message| match message {
                 RecvAncillaryMessage::ScmRights(mut handed) => handed.next(),
                 _ => None,
             });
+            if let Some(handed) = &handed {
+                // No child is started meanwhile: that is done by the same thread.
+                rustix::io::fcntl_setfd(handed, rustix::io::FdFlags::CLOEXEC)?;
+            }
             Ok((received.bytes, handed))
         });
         match received.await {
@@ -283,9 +269,13 @@ fn find(program: &str, search: &str) -> Result<PathBuf, Failure> {
 }
 
 /// The command that starts such a process, with its end of the socket.
-pub fn command(fd: &OwnedFd) -> std::process::Command {
-    let mut command = std::process::Command::new("/proc/self/exe");
+///
+/// # Errors
+/// The program of this process is not known.
+pub fn command(fd: &OwnedFd) -> io::Result<std::process::Command> {
+    let program = system::program()?;
+    let mut command = std::process::Command::new(program);
     let number = OsString::from(fd.as_raw_fd().to_string());
     command.arg("init").arg("--stage").arg(number).env_clear();
-    command
+    Ok(command)
 }

@@ -13,6 +13,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::child::Input;
 use super::streams::Listeners;
+use super::system::Cell;
 use super::{
     Ask, Configuration, Hello, Process, ProcessId, ProcessSpec, Refusal, Reply, SOCKET, Walls,
     What, kind, read_frame, roots, write_frame, write_json,
@@ -27,6 +28,8 @@ pub(super) struct Entry {
     pub(super) process: Process,
     pub(super) spec: ProcessSpec,
     pub(super) pid: i32,
+    /// What it is in, with all that it started; nothing if it was not started.
+    pub(super) cell: Option<Cell>,
     pub(super) listeners: Listeners,
     pub(super) input: Input,
 }
@@ -234,7 +237,7 @@ impl Supervisor {
     /// Whether processes have namespaces of their own.
     pub(super) fn own_processes(&self) -> bool {
         let spec = &self.configuration.spec;
-        self.walls == Walls::Namespaces && !spec.host_processes && !spec.shared_processes
+        self.walls.are_namespaces() && !spec.host_processes && !spec.shared_processes
     }
 
     pub(super) fn groups(&self, id: &ProcessId) -> Vec<PathBuf> {
@@ -246,10 +249,20 @@ impl Supervisor {
             .collect()
     }
 
+    /// Ends every process of a container that only has a root of its own; tells whether there was one with that root.
+    pub(super) fn kill(&self, id: &ProcessId) -> bool {
+        if let Some(entry) = self.state.lock().entries.get(id)
+            && let Some(cell) = &entry.cell
+        {
+            cell.kill();
+        }
+        roots::signal(&roots::view(id), rustix::process::Signal::KILL)
+    }
+
     pub(super) fn signal(&self, id: &ProcessId, pid: i32, signal: i32) -> Result<(), Refusal> {
         let failed = |error: rustix::io::Errno| Refusal::Failed(error.to_string());
         if signal == 9 && self.walls == Walls::Roots {
-            roots::signal(&roots::view(id), rustix::process::Signal::KILL);
+            self.kill(id);
         }
         let mut pids = vec![pid];
         if signal == 9 && !self.own_processes() {

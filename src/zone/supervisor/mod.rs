@@ -8,42 +8,48 @@
 //!
 //! A frame is its length (4 bytes, big-endian, of what follows), a byte that says what it is, and its payload.
 
-#[cfg(target_os = "linux")]
+#[cfg(any(target_os = "linux", target_os = "illumos"))]
 mod account;
-#[cfg(target_os = "linux")]
+#[cfg(any(target_os = "linux", target_os = "illumos"))]
 mod boot;
-#[cfg(target_os = "linux")]
+#[cfg(any(target_os = "linux", target_os = "illumos"))]
 mod child;
-#[cfg(target_os = "linux")]
+#[cfg(any(target_os = "linux", target_os = "illumos"))]
 mod container;
-#[cfg(target_os = "linux")]
+#[cfg(any(target_os = "linux", target_os = "illumos"))]
 mod control;
-#[cfg(target_os = "linux")]
+#[cfg(any(target_os = "linux", target_os = "illumos"))]
 mod fd;
-#[cfg(target_os = "linux")]
+#[cfg(any(target_os = "linux", target_os = "illumos"))]
 mod logs;
 #[cfg(target_os = "linux")]
 mod namespaces;
-#[cfg(target_os = "linux")]
+#[cfg(any(target_os = "linux", target_os = "illumos"))]
 mod processes;
-#[cfg(target_os = "linux")]
+#[cfg(any(target_os = "linux", target_os = "illumos"))]
 mod roots;
 #[cfg(target_os = "linux")]
+mod sandbox;
+#[cfg(target_os = "linux")]
 mod seccomp;
-#[cfg(target_os = "linux")]
+#[cfg(any(target_os = "linux", target_os = "illumos"))]
 mod sessions;
-#[cfg(target_os = "linux")]
+#[cfg(any(target_os = "linux", target_os = "illumos"))]
 mod streams;
+#[cfg(any(target_os = "linux", target_os = "illumos"))]
+mod system;
 
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 use super::{Ending, ExecSpec, Process, ProcessId, ProcessSpec, Signal, ZoneSpec};
 
-#[cfg(target_os = "linux")]
-pub use boot::{init, run};
-#[cfg(target_os = "linux")]
+#[cfg(any(target_os = "linux", target_os = "illumos"))]
+pub use boot::init;
+#[cfg(any(target_os = "linux", target_os = "illumos"))]
 pub use container::run as run_stage;
+#[cfg(target_os = "linux")]
+pub use sandbox::run;
 
 /// The socket in the control directory.
 pub const SOCKET: &str = "agent.sock";
@@ -96,9 +102,17 @@ pub struct Configuration {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Walls {
     /// Namespaces and control groups of Linux.
+    #[cfg(target_os = "linux")]
     Namespaces,
     /// Their roots alone, in a zone of illumos, which is the sandbox.
     Roots,
+}
+
+impl Walls {
+    /// Whether they are more than roots.
+    pub fn are_namespaces(self) -> bool {
+        self != Walls::Roots
+    }
 }
 
 /// The directory below each of the zone's control groups, or views of roots, that belongs to a process.

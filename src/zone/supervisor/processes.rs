@@ -55,6 +55,7 @@ impl Supervisor {
                         process: process.clone(),
                         spec,
                         pid: child.pid,
+                        cell: Some(child.cell),
                         listeners: listeners.clone(),
                         input: child.ends.input,
                     },
@@ -88,6 +89,7 @@ impl Supervisor {
                         process: process.clone(),
                         spec,
                         pid: 0,
+                        cell: None,
                         listeners: Listeners::default(),
                         input: Input::default(),
                     },
@@ -138,14 +140,20 @@ impl Supervisor {
         }
         let view = roots::view(id);
         for _ in 0..TRIES {
-            if !roots::signal(&view, rustix::process::Signal::KILL) {
+            if !self.kill(id) {
                 break;
             }
             tokio::time::sleep(AGAIN).await;
         }
         for left in (0..TRIES).rev() {
             match roots::clear(&view) {
-                Ok(()) => return,
+                Ok(()) => {
+                    // Nothing is left that it would tell apart.
+                    if let Some(entry) = self.state.lock().entries.get_mut(id) {
+                        entry.cell = None;
+                    }
+                    return;
+                }
                 // It goes with the zone.
                 Err(error) if left == 0 => eprintln!("reddwarf init: {id}: {error}"),
                 Err(_) => tokio::time::sleep(AGAIN).await,

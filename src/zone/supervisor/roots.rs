@@ -15,23 +15,29 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{CWD, FileType, Mode, OFlags};
 use rustix::io::Errno;
-use rustix::mount::{MountFlags, UnmountFlags};
 use rustix::process::{Pid, Signal};
 
 use super::container::{Failure, Stage, at};
-use crate::storage::beneath::{ensure, ensure_with, through};
+use super::system::{self, AROUND, Kernel, TABLE};
+use crate::storage::beneath::{self, ensure, ensure_with};
+use crate::zone::illumos::native::Surroundings;
 use crate::zone::{Mount, ProcessId, Root};
 
 /// Above the views of containers' roots.
 pub const ROOTS: &str = "/rd/root";
 
-/// What every root gets from the zone's own. Programs cannot be executed without the first (lx_elfexec), nor their
-/// native part be linked without the second.
-const SHOWN: [&str; 3] = ["/native", "/var/ld", "/dev"];
-
 /// Where a container sees its root.
 pub fn view(id: &ProcessId) -> PathBuf {
     Path::new(ROOTS).join(super::group_of(id))
+}
+
+/// How something is mounted.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Options {
+    /// Writing is refused.
+    pub(super) read_only: bool,
+    /// Programs in it give nobody another identity.
+    pub(super) no_set_user_id: bool,
 }
 
 /// Mounts of the system that a zone runs on.
@@ -42,69 +48,14 @@ pub(super) trait Mounts {
         source: &Path,
         target: &Path,
         kind: &str,
-        flags: MountFlags,
-        data: &str,
+        options: Options,
     ) -> Result<(), Errno>;
     /// Shows a directory or file in another place, with what is mounted below it.
-    fn show(&self, source: &Path, target: &Path, options: MountFlags) -> Result<(), Errno>;
-}
-
-/// The kernel's.
-pub(super) enum Kernel {
-    /// Linux on illumos.
-    Lx,
-    /// Linux itself, as under a fake host.
-    Linux,
-}
-
-impl Kernel {
-    /// The one that we run on.
-    pub(super) fn here() -> Self {
-        let version = rustix::system::uname()
-            .version()
-            .to_string_lossy()
-            .into_owned();
-        match version.starts_with("BrandZ") {
-            true => Kernel::Lx,
-            false => Kernel::Linux,
-        }
-    }
-}
-
-impl Mounts for Kernel {
-    fn mount(
-        &self,
-        source: &Path,
-        target: &Path,
-        kind: &str,
-        flags: MountFlags,
-        data: &str,
-    ) -> Result<(), Errno> {
-        let data = std::ffi::CString::new(data).map_err(|_| Errno::INVAL)?;
-        rustix::mount::mount(source, target, kind, flags, data.as_c_str())
-    }
-
-    fn show(&self, source: &Path, target: &Path, options: MountFlags) -> Result<(), Errno> {
-        match self {
-            Kernel::Lx => self.mount(source, target, "lofs", MountFlags::BIND | options, ""),
-            Kernel::Linux => {
-                rustix::mount::mount_bind_recursive(source, target)?;
-                match options.is_empty() {
-                    true => Ok(()),
-                    false => rustix::mount::mount_remount(target, MountFlags::BIND | options, ""),
-                }
-            }
-        }
-    }
-}
-
-/// The path of something that was found beneath a root. It is not held open: nothing is mounted where somebody is.
-fn place(found: OwnedFd) -> io::Result<PathBuf> {
-    fs::read_link(through(&found))
+    fn show(&self, source: &Path, target: &Path, options: Options) -> Result<(), Errno>;
 }
 
 fn open(path: &Path) -> Result<OwnedFd, Failure> {
-    let flags = OFlags::PATH | OFlags::CLOEXEC;
+    let flags = beneath::LOOK | OFlags::CLOEXEC;
     at(
         path.display(),
         rustix::fs::openat(CWD, path, flags, Mode::empty()),
@@ -120,7 +71,7 @@ fn is_directory(found: &OwnedFd) -> Result<bool, Errno> {
 pub(super) fn build(stage: &Stage) -> Result<(), Failure> {
     clear(&stage.scratch)?;
     at(stage.scratch.display(), fs::create_dir_all(&stage.scratch))?;
-    assemble(&Kernel::here(), stage)?;
+    assemble(&Kernel::here(), AROUND, stage)?;
     enter(&stage.scratch)
 }
 
@@ -130,57 +81,94 @@ pub(super) fn enter(view: &Path) -> Result<(), Failure> {
     at("enter the root", rustix::process::chdir("/"))
 }
 
+/// Gives a root what it needs of the zone's and has not; refuses one that brings what it must not.
+fn complete(own: &Path, around: &Surroundings) -> Result<(), Failure> {
+    let root = open(own)?;
+    if let Some(file) = around
+        .foreign
+        .iter()
+        .find(|file| beneath::open_in(&root, Path::new(file)).is_ok())
+    {
+        return Err(format!(
+            "the image brings {file}: programs of zones of this brand are linked with the host's own libraries, so it must be made for illumos and without them"
+        ));
+    }
+    for file in around.given.iter().map(Path::new) {
+        if beneath::open_in(&root, file).is_err() {
+            let text = at(file.display(), fs::read(file))?;
+            let made = beneath::make_file(own, file, 0o644).and_then(|()| {
+                let file = beneath::open_as(&root, file, OFlags::WRONLY)?;
+                io::Write::write_all(&mut fs::File::from(file), &text)
+            });
+            at(file.display(), made)?;
+        }
+    }
+    Ok(())
+}
+
 /// Mounts everything that a container sees below its view.
-pub(super) fn assemble(mounts: &impl Mounts, stage: &Stage) -> Result<(), Failure> {
+pub(super) fn assemble(
+    mounts: &impl Mounts,
+    around: &Surroundings,
+    stage: &Stage,
+) -> Result<(), Failure> {
     let Root::Directory(own) = &stage.spec.root else {
         return Err("layers of overlayfs are not known here".into());
     };
     let rights = &stage.spec.rights;
-    let mut options = MountFlags::empty();
+    complete(own, around)?;
     if rights.read_only_root {
         // What is mounted at must be there before.
         let root = open(own)?;
-        for path in SHOWN.iter().chain(&["/proc", "/sys"]) {
+        for path in around.shown {
             at(path, ensure(&root, Path::new(path), true))?;
+        }
+        for one in around.mounted {
+            at(one.at, ensure(&root, Path::new(one.at), one.directory))?;
         }
         for one in &stage.spec.mounts {
             let directory = at(one.source.display(), source(one).map(|(_, kind)| kind))?;
             at(one.target.display(), ensure(&root, &one.target, directory))?;
         }
-        options |= MountFlags::RDONLY;
     }
-    if rights.no_new_privileges {
-        // There is no `no_new_privs`: programs of the root are not set-user-id instead.
-        options |= MountFlags::NOSUID;
-    }
+    // There is no `no_new_privs`: programs of the root are not set-user-id instead.
+    let options = Options {
+        read_only: rights.read_only_root,
+        no_set_user_id: rights.no_new_privileges,
+    };
     at("show the root", mounts.show(own, &stage.scratch, options))?;
     let root = open(&stage.scratch)?;
     let target = |path: &Path, directory: bool| {
         let found = at(path.display(), ensure(&root, path, directory))?;
-        at(path.display(), place(found))
+        // It is not held open: nothing is mounted where somebody is.
+        at(path.display(), system::path_of(&found))
     };
-    for path in SHOWN.map(Path::new) {
+    for path in around.shown.iter().map(Path::new) {
         let target = target(path, true)?;
         let options = match path.ends_with("dev") {
-            true => MountFlags::empty(),
-            false => MountFlags::RDONLY,
+            true => Options::default(),
+            false => Options {
+                read_only: true,
+                ..options
+            },
         };
         at(path.display(), mounts.show(path, &target, options))?;
     }
-    let none = MountFlags::empty();
-    let proc = target(Path::new("/proc"), true)?;
-    let mounted = mounts.mount(Path::new("proc"), &proc, "proc", none, "");
-    at("/proc", mounted)?;
-    let sys = target(Path::new("/sys"), true)?;
-    let read = MountFlags::RDONLY;
-    let mounted = mounts.mount(Path::new("sysfs"), &sys, "sysfs", read, "");
-    at("/sys", mounted)?;
+    for one in around.mounted {
+        let target = target(Path::new(one.at), one.directory)?;
+        let options = Options {
+            read_only: one.read_only,
+            ..Options::default()
+        };
+        let mounted = mounts.mount(Path::new(one.source), &target, one.kind, options);
+        at(one.at, mounted)?;
+    }
     for one in &stage.spec.mounts {
         let (from, directory) = at(one.source.display(), source(one))?;
         let target = target(&one.target, directory)?;
-        let options = match one.read_only {
-            true => MountFlags::RDONLY,
-            false => MountFlags::empty(),
+        let options = Options {
+            read_only: one.read_only,
+            ..Options::default()
         };
         at(one.target.display(), mounts.show(&from, &target, options))?;
     }
@@ -189,7 +177,7 @@ pub(super) fn assemble(mounts: &impl Mounts, stage: &Stage) -> Result<(), Failur
 
 /// What a mount shows, and whether it is a directory.
 fn source(of: &Mount) -> io::Result<(PathBuf, bool)> {
-    let flags = OFlags::PATH | OFlags::CLOEXEC;
+    let flags = beneath::LOOK | OFlags::CLOEXEC;
     let mut found = rustix::fs::openat(CWD, &of.source, flags, Mode::empty())?;
     if let Some(inside) = &of.inside {
         // A volume's content is its user's: a link in it must not lead out of it.
@@ -197,20 +185,20 @@ fn source(of: &Mount) -> io::Result<(PathBuf, bool)> {
         found = ensure_with(&found, inside, true, mode)?;
     }
     let directory = is_directory(&found)?;
-    Ok((place(found)?, directory))
+    Ok((system::path_of(&found)?, directory))
 }
 
 /// What is mounted at or below a path, the latest first.
 fn mounted(below: &Path) -> io::Result<Vec<PathBuf>> {
-    let text = fs::read("/proc/self/mounts")?;
-    Ok(targets(&text, below))
+    let (table, between) = TABLE;
+    Ok(targets(&fs::read(table)?, between, below))
 }
 
-fn targets(table: &[u8], below: &Path) -> Vec<PathBuf> {
+fn targets(table: &[u8], between: u8, below: &Path) -> Vec<PathBuf> {
     use std::os::unix::ffi::OsStringExt as _;
     let mut all: Vec<PathBuf> = table
         .split(|byte| *byte == b'\n')
-        .filter_map(|line| line.split(|byte| *byte == b' ').nth(1))
+        .filter_map(|line| line.split(|byte| *byte == between).nth(1))
         .map(|field| PathBuf::from(std::ffi::OsString::from_vec(plain(field))))
         .filter(|path| path.starts_with(below))
         .collect();
@@ -244,11 +232,8 @@ fn plain(field: &[u8]) -> Vec<u8> {
 /// # Errors
 /// Something in it is busy.
 pub(super) fn clear(view: &Path) -> Result<(), Failure> {
-    for path in at("/proc/self/mounts", mounted(view))? {
-        at(
-            path.display(),
-            rustix::mount::unmount(&path, UnmountFlags::empty()),
-        )?;
+    for path in at(TABLE.0, mounted(view))? {
+        at(path.display(), system::unmount(&path))?;
     }
     match fs::remove_dir(view) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
@@ -258,7 +243,7 @@ pub(super) fn clear(view: &Path) -> Result<(), Failure> {
     }
 }
 
-/// Sends a signal to every process whose root is a view; tells whether there was one.
+/// Sends a signal to every process whose root is a view, or in it; tells whether there was one.
 pub(super) fn signal(view: &Path, signal: Signal) -> bool {
     let mut any = false;
     for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
@@ -270,9 +255,160 @@ pub(super) fn signal(view: &Path, signal: Signal) -> bool {
             continue;
         };
         // One that ended and was not reaped yet has no root.
-        if fs::read_link(entry.path().join("root")).is_ok_and(|root| root == view) {
+        if system::root_of(pid).is_ok_and(|root| root.starts_with(view)) {
             any |= rustix::process::kill_process(pid, signal).is_ok();
         }
     }
     any
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::RefCell;
+
+    use super::*;
+    use crate::zone::illumos::native::{LX, NATIVE};
+    use crate::zone::supervisor::Walls;
+    use crate::zone::{Propagation, tests::process};
+
+    /// Notes what is mounted, in order, below the view.
+    struct Noted {
+        view: PathBuf,
+        all: RefCell<Vec<String>>,
+    }
+
+    impl Noted {
+        fn note(&self, what: &str, source: &Path, target: &Path, options: Options) {
+            let target = target.strip_prefix(&self.view).expect("in the view");
+            let read = if options.read_only { " ro" } else { "" };
+            let no_set = if options.no_set_user_id {
+                " nosetuid"
+            } else {
+                ""
+            };
+            let (source, target) = (source.display(), target.display());
+            let line = format!("{what} {source} /{target}{read}{no_set}");
+            self.all.borrow_mut().push(line);
+        }
+    }
+
+    impl Mounts for Noted {
+        fn mount(
+            &self,
+            source: &Path,
+            target: &Path,
+            kind: &str,
+            options: Options,
+        ) -> Result<(), Errno> {
+            self.note(kind, source, target, options);
+            Ok(())
+        }
+        fn show(&self, source: &Path, target: &Path, options: Options) -> Result<(), Errno> {
+            self.note("lofs", source, target, options);
+            Ok(())
+        }
+    }
+
+    fn built(around: &Surroundings, own: &Path, confined: bool) -> Result<Vec<String>, Failure> {
+        let scratch = own.with_file_name("view");
+        fs::create_dir_all(&scratch).expect("made");
+        let volume = own.with_file_name("volume");
+        fs::create_dir_all(&volume).expect("made");
+        let mut spec = process("web", 0, "");
+        spec.root = Root::Directory(own.to_owned());
+        spec.rights.read_only_root = confined;
+        spec.rights.no_new_privileges = confined;
+        spec.mounts = vec![Mount {
+            source: volume.clone(),
+            below: Vec::new(),
+            inside: Some("part".into()),
+            target: "/data".into(),
+            read_only: true,
+            recursive_read_only: false,
+            propagation: Propagation::Private,
+        }];
+        let stage = Stage {
+            walls: Walls::Roots,
+            spec,
+            groups: Vec::new(),
+            tty: false,
+            join: None,
+            scratch: scratch.clone(),
+            shm: PathBuf::new(),
+            own_processes: false,
+        };
+        let noted = Noted {
+            view: scratch,
+            all: RefCell::default(),
+        };
+        assemble(&noted, around, &stage)?;
+        let above = own.parent().expect("one").display().to_string();
+        let all = noted.all.into_inner();
+        Ok(all.iter().map(|line| line.replace(&above, "")).collect())
+    }
+
+    #[test]
+    fn a_root_gets_what_its_zone_has() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let directory = directory.path().canonicalize().expect("there");
+        let own = directory.join("own");
+        fs::create_dir_all(own.join("etc")).expect("made");
+        let lx = built(&LX, &own, true).expect("built");
+        assert_eq!(
+            lx,
+            [
+                "lofs /own / ro nosetuid",
+                "lofs /native /native ro nosetuid",
+                "lofs /var/ld /var/ld ro nosetuid",
+                "lofs /dev /dev",
+                "proc proc /proc",
+                "sysfs sysfs /sys ro",
+                "lofs /volume/part /data ro",
+            ]
+        );
+        // Files of this host stand for the zone's.
+        let native = Surroundings {
+            given: &["/etc/passwd"],
+            ..NATIVE
+        };
+        fs::create_dir_all(own.join("opt")).expect("made");
+        let made = built(&native, &own, false).expect("built");
+        assert_eq!(
+            made,
+            [
+                "lofs /own /",
+                "lofs /lib /lib ro",
+                "lofs /usr /usr ro",
+                "lofs /sbin /sbin ro",
+                "lofs /dev /dev",
+                "proc proc /proc",
+                "ctfs ctfs /system/contract",
+                "objfs objfs /system/object",
+                "mntfs mnttab /etc/mnttab",
+                "tmpfs swap /var/run",
+                "lofs /volume/part /data ro",
+            ]
+        );
+        let given = fs::read(own.join("etc/passwd")).expect("given");
+        assert_eq!(given, fs::read("/etc/passwd").expect("read"));
+        fs::write(own.join("etc/passwd"), "own").expect("written");
+        built(&native, &own, false).expect("built");
+        assert_eq!(fs::read(own.join("etc/passwd")).expect("read"), b"own");
+        // A link is followed in the root, and never out of it.
+        fs::create_dir_all(own.join("usr/lib")).expect("made");
+        std::os::unix::fs::symlink("/usr/lib", own.join("lib")).expect("made");
+        fs::write(own.join("usr/lib/libc.so.1"), "").expect("written");
+        let error = built(&native, &own, false).expect_err("refused");
+        assert!(error.contains("the image brings /lib/libc.so.1"), "{error}");
+    }
+
+    #[test]
+    fn what_is_mounted_below_is_found_in_either_table() {
+        let below = Path::new("/rd/root/web-0");
+        let linux = b"a /rd/root/web-0 x 0\nb /rd/root/web-00 x 0\nc /rd/root/web-0/a\\040b x 0\n";
+        let illumos = b"a\t/rd/root/web-0\tlofs\tro\t1\nc\t/rd/root/web-0/a b\tlofs\tro\t1\n";
+        let expected = ["/rd/root/web-0/a b", "/rd/root/web-0"].map(PathBuf::from);
+        assert_eq!(targets(linux, b' ', below), expected);
+        assert_eq!(targets(illumos, b'\t', below), expected);
+    }
 }

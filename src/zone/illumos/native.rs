@@ -1,0 +1,212 @@
+//! What the init of a reddwarf zone does before it supervises: there is no SMF in it, so nobody else starts the daemon of
+//! its addresses or mounts its datasets. What is to be run is decided here, from what was seen in the zone.
+
+use std::net::Ipv4Addr;
+use std::path::Path;
+
+use crate::illumos::{Command, Tool, parse};
+use crate::storage::zfs::names::{self, Row, zfs};
+
+/// The daemon that ipadm(8) talks to. At its start it gives the link what the global zone allows it, with the route.
+pub const IPMGMTD: &str = "/lib/inet/ipmgmtd";
+/// Without the name of its service it would not run.
+pub const IPMGMTD_ENVIRONMENT: (&str, &str) =
+    ("SMF_FMRI", "svc:/network/ip-interface-management:default");
+
+/// What a container's root gets from the zone that it is in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Surroundings {
+    /// Directories of the zone's own that are shown; only what is in `/dev` is more than read.
+    pub shown: &'static [&'static str],
+    /// File systems of the kernel.
+    pub mounted: &'static [KernelMount],
+    /// Files of the zone's that a root gets which has none of that name.
+    pub given: &'static [&'static str],
+    /// Files that no root may bring: the kernel's own library of C must be used.
+    pub foreign: &'static [&'static str],
+}
+
+/// A file system of the kernel in a root.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct KernelMount {
+    /// Its kind.
+    pub kind: &'static str,
+    /// What it is called in the table of mounts.
+    pub source: &'static str,
+    /// Where it is.
+    pub at: &'static str,
+    /// That is a directory, and no file.
+    pub directory: bool,
+    /// It is only read.
+    pub read_only: bool,
+}
+
+const fn of(kind: &'static str, source: &'static str, at: &'static str) -> KernelMount {
+    KernelMount {
+        kind,
+        source,
+        at,
+        directory: true,
+        read_only: false,
+    }
+}
+
+/// In an lx zone: programs cannot be executed without `/native` (lx_elfexec), nor their native part be linked without
+/// `/var/ld`.
+pub const LX: Surroundings = Surroundings {
+    shown: &["/native", "/var/ld", "/dev"],
+    mounted: &[
+        of("proc", "proc", "/proc"),
+        KernelMount {
+            read_only: true,
+            ..of("sysfs", "sysfs", "/sys")
+        },
+    ],
+    given: &[],
+    foreign: &[],
+};
+
+/// In a reddwarf zone: the libraries and programs of the host, as in the zone itself (platform.xml).
+pub const NATIVE: Surroundings = Surroundings {
+    shown: &["/lib", "/usr", "/sbin", "/dev"],
+    mounted: &[
+        of("proc", "proc", "/proc"),
+        of("ctfs", "ctfs", "/system/contract"),
+        of("objfs", "objfs", "/system/object"),
+        KernelMount {
+            directory: false,
+            ..of("mntfs", "mnttab", "/etc/mnttab")
+        },
+        of("tmpfs", "swap", "/var/run"),
+    ],
+    given: &[
+        "/etc/group",
+        "/etc/netconfig",
+        "/etc/nsswitch.conf",
+        "/etc/passwd",
+    ],
+    foreign: &[
+        "/lib/libc.so.1",
+        "/lib/amd64/libc.so.1",
+        "/usr/lib/libc.so.1",
+        "/usr/lib/amd64/libc.so.1",
+        "/lib64/ld-linux-x86-64.so.2",
+        "/lib/ld-musl-x86_64.so.1",
+    ],
+};
+
+/// The zone's interface as it is to be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Interface {
+    /// Its link.
+    pub link: String,
+    /// Its address.
+    pub address: Ipv4Addr,
+    /// Bits of the network's prefix.
+    pub prefix: u8,
+    /// The router.
+    pub gateway: Ipv4Addr,
+}
+
+/// Shows the addresses in the zone, as [`network`] reads them.
+pub fn show_addresses() -> Command {
+    let words = ["show-addr", "-p", "-o", "addrobj,state,addr"];
+    Command::new(Tool::Ipadm, words)
+}
+
+/// Shows the default route in the zone; it fails where there is none.
+pub fn show_route() -> Command {
+    Command::new(Tool::Route, ["-n", "get", "default"])
+}
+
+/// What is missing of the zone's addresses and of its default route, given what [`show_addresses`] prints. An address
+/// that is there was given by the global zone, and cannot be changed in here.
+pub fn network(interface: &Interface, addresses: &str, routed: bool) -> Vec<Command> {
+    let there = parse::addresses(addresses);
+    let own = format!("{}/{}", interface.address, interface.prefix);
+    let wanted = [("lo0", "127.0.0.1/8"), (&interface.link, &own)];
+    let mut commands: Vec<Command> = wanted
+        .into_iter()
+        .filter(|(_, address)| there.iter().all(|(_, _, known)| known != address))
+        .map(|(link, address)| {
+            let object = format!("{link}/v4");
+            let words = ["create-addr", "-t", "-T", "static", "-a", address, &object];
+            Command::new(Tool::Ipadm, words)
+        })
+        .collect();
+    if !routed {
+        let gateway = interface.gateway.to_string();
+        commands.push(Command::new(Tool::Route, ["add", "default", &gateway]));
+    }
+    commands
+}
+
+/// What mounts a dataset of the zone `at` a directory, given how it is.
+pub fn mount(dataset: &str, at: &Path, row: Option<&Row>) -> Vec<Command> {
+    let placed = row.is_some_and(|row| row.mountpoint.as_deref() == Some(at));
+    match row.is_some_and(|row| row.mounted) && placed {
+        true => Vec::new(),
+        // Another mountpoint mounts it at once.
+        false if !placed => vec![names::set(dataset, "mountpoint", &at.display().to_string())],
+        false => vec![zfs(["mount", dataset])],
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn texts(commands: Vec<Command>) -> Vec<String> {
+        commands.iter().map(Command::to_string).collect()
+    }
+
+    #[test]
+    fn only_what_the_daemon_did_not_do_is_done() {
+        let interface = Interface {
+            link: "rdbn0".into(),
+            address: Ipv4Addr::new(10, 88, 0, 2),
+            prefix: 24,
+            gateway: Ipv4Addr::new(10, 88, 0, 1),
+        };
+        let loopback = "ipadm create-addr -t -T static -a 127.0.0.1/8 lo0/v4";
+        let own = "ipadm create-addr -t -T static -a 10.88.0.2/24 rdbn0/v4";
+        let route = "route add default 10.88.0.1";
+        for (addresses, routed, expected) in [
+            ("", false, vec![loopback, own, route]),
+            ("rdbn0/?:ok:10.88.0.2/24\n", true, vec![loopback]),
+            (
+                "lo0/v4:ok:127.0.0.1/8\nrdbn0/?:ok:10.88.0.2/24\n",
+                true,
+                vec![],
+            ),
+            // The prefix belongs to it.
+            (
+                "lo0/v4:ok:127.0.0.1/8\nrdbn0/?:ok:10.88.0.2/8\n",
+                true,
+                vec![own],
+            ),
+        ] {
+            let commands = network(&interface, addresses, routed);
+            assert_eq!(texts(commands), expected, "{addresses}");
+        }
+    }
+
+    #[test]
+    fn a_dataset_is_placed_and_then_mounted() {
+        let at = Path::new("/rd/d/0");
+        let row = |mountpoint: &str, mounted: &str| {
+            let line = format!("p/v\t{mountpoint}\t{mounted}\t-\toff\t0\tvolume\ton\n");
+            names::rows(&line).remove(0)
+        };
+        let set = "zfs set mountpoint=/rd/d/0 p/v";
+        for (row, expected) in [
+            (None, vec![set]),
+            (Some(row("none", "no")), vec![set]),
+            (Some(row("/elsewhere", "yes")), vec![set]),
+            (Some(row("/rd/d/0", "no")), vec!["zfs mount p/v"]),
+            (Some(row("/rd/d/0", "yes")), vec![]),
+        ] {
+            assert_eq!(texts(mount("p/v", at, row.as_ref())), expected, "{row:?}");
+        }
+    }
+}

@@ -1,0 +1,95 @@
+//! A zone of Linux, as its supervisor makes it around itself: namespaces, and what all processes in them share.
+
+use std::io;
+use std::path::Path;
+use std::process::ExitCode;
+
+use rustix::mount::{MountFlags, MountPropagationFlags};
+use rustix::thread::UnshareFlags;
+
+use super::Walls;
+use super::boot::{SHARED_MEMORY, configuration, memory, supervise};
+use super::system::tmpfs;
+use crate::zone::ZoneNetwork;
+
+/// Runs the supervisor of the zone in `directory`. The first process makes the namespaces, starts the second
+/// (`inside`) in them, notes its id and ends.
+pub fn run(directory: &Path, inside: bool) -> ExitCode {
+    let result = match inside {
+        false => outside(directory),
+        true => in_the_zone(directory),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("reddwarf init: {}: {error}", directory.display());
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn outside(directory: &Path) -> io::Result<()> {
+    let configuration = configuration(directory)?;
+    for group in &configuration.groups {
+        std::fs::write(group.join("init").join("cgroup.procs"), "0")?;
+    }
+    let _ = std::fs::write("/proc/self/oom_score_adj", "-998");
+    let _ = rustix::process::setsid();
+    let spec = &configuration.spec;
+    let mut flags = UnshareFlags::NEWNS;
+    let own_network = matches!(spec.network, ZoneNetwork::Own { .. });
+    for (wanted, flag) in [
+        (own_network, UnshareFlags::NEWNET | UnshareFlags::NEWUTS),
+        (!spec.host_ipc, UnshareFlags::NEWIPC),
+        (!spec.host_processes, UnshareFlags::NEWPID),
+    ] {
+        if wanted {
+            flags |= flag;
+        }
+    }
+    // SAFETY: descriptors are not unshared (no FILES), and this process has one thread.
+    unsafe { rustix::thread::unshare_unsafe(flags)? };
+    let child = std::process::Command::new("/proc/self/exe")
+        .arg("init")
+        .arg("--zone")
+        .arg(directory)
+        .arg("--inside")
+        .current_dir(directory)
+        .stdin(std::process::Stdio::null())
+        .spawn()?;
+    let pid = child.id();
+    let started = crate::zone::linux::start_time(pid).unwrap_or_default();
+    std::fs::write(directory.join(super::BORN), format!("{pid} {started}"))
+}
+
+fn in_the_zone(directory: &Path) -> io::Result<()> {
+    let configuration = configuration(directory)?;
+    let spec = &configuration.spec;
+    rustix::mount::mount_change(
+        "/",
+        MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC,
+    )?;
+    let closed = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
+    if !spec.host_processes {
+        rustix::mount::mount("proc", "/proc", "proc", closed, c"")?;
+    }
+    let shm = directory.join("shm");
+    match spec.host_ipc {
+        true => {
+            std::fs::create_dir_all(&shm)?;
+            rustix::mount::mount_bind("/dev/shm", &shm)?;
+        }
+        false => tmpfs(&shm, Some(SHARED_MEMORY))?,
+    }
+    std::fs::create_dir_all(directory.join("root"))?;
+    memory(&spec.memory_directories)?;
+    if matches!(spec.network, ZoneNetwork::Own { .. }) {
+        rustix::system::sethostname(spec.hostname.as_bytes())?;
+    }
+    for (name, value) in &spec.sysctls {
+        let path = format!("/proc/sys/{}", name.replace('.', "/"));
+        std::fs::write(&path, value)
+            .map_err(|error| io::Error::new(error.kind(), format!("{path}: {error}")))?;
+    }
+    supervise(Walls::Namespaces, directory.to_owned(), configuration)
+}

@@ -1,0 +1,294 @@
+//! Linux, and Linux on illumos, which lacks much of it.
+
+use std::io;
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode};
+
+use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
+use rustix::mount::{MountFlags, UnmountFlags};
+use rustix::process::Pid;
+use rustix::pty::OpenptFlags;
+use rustix::thread::{CapabilitySet, Gid, LinkNameSpaceType, Uid, UnshareFlags};
+
+use super::super::container::{Failure, Stage, at};
+use super::super::roots::{Mounts, Options};
+use super::super::{Configuration, Walls};
+use super::Sight;
+use crate::zone::Rights;
+use crate::zone::illumos::native::{LX, Surroundings};
+
+pub(in super::super) use super::super::seccomp::confine;
+
+/// What every root in a zone gets from the zone.
+pub(in super::super) const AROUND: &Surroundings = &LX;
+/// The table of mounts, and what is between its columns.
+pub(in super::super) const TABLE: (&str, u8) = ("/proc/self/mounts", b' ');
+
+/// What is known of a child beside its process: nothing.
+#[derive(Default)]
+pub(in super::super) struct Cell;
+
+impl Cell {
+    /// Ends the child and all that it started, where the kernel knows what that is.
+    pub(in super::super) fn kill(&self) {}
+}
+
+/// Starts a child.
+pub(in super::super) fn spawn(mut command: Command, sight: Sight) -> io::Result<(u32, Cell)> {
+    // A namespace that a thread made or joined is where its children are born; the thread ends with that.
+    let spawned = std::thread::spawn(move || -> io::Result<u32> {
+        match sight {
+            Sight::Beside(pid) => {
+                let file = std::fs::File::open(format!("/proc/{pid}/ns/pid"))?;
+                let kind = LinkNameSpaceType::ProcessID;
+                rustix::thread::move_into_link_name_space(file.as_fd(), Some(kind))?;
+            }
+            // SAFETY: descriptors are not unshared (no FILES).
+            Sight::Own => unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWPID)? },
+            Sight::Zone => {}
+        }
+        Ok(command.spawn()?.id())
+    });
+    let pid = spawned
+        .join()
+        .map_err(|_| io::Error::other("a thread broke"))??;
+    Ok((pid, Cell))
+}
+
+/// The program of this process.
+pub(in super::super) fn program() -> io::Result<PathBuf> {
+    Ok("/proc/self/exe".into())
+}
+
+/// The path of an open descriptor.
+pub(in super::super) fn path_of(fd: &OwnedFd) -> io::Result<PathBuf> {
+    std::fs::read_link(crate::storage::beneath::through(fd))
+}
+
+/// The root of a process.
+pub(in super::super) fn root_of(pid: Pid) -> io::Result<PathBuf> {
+    std::fs::read_link(format!("/proc/{}/root", pid.as_raw_nonzero()))
+}
+
+/// Takes an identity and gives up every right that it does not have.
+pub(in super::super) fn assume(
+    rights: &Rights,
+    uid: u32,
+    gid: u32,
+    groups: &[u32],
+) -> Result<(), Failure> {
+    if !rights.privileged {
+        for number in 0..=40u32 {
+            let wanted = rights
+                .capabilities
+                .iter()
+                .any(|name| CAPABILITIES.get(number as usize) == Some(&name.as_str()));
+            if !wanted {
+                let one = CapabilitySet::from_bits_retain(1 << number);
+                // A capability that this kernel does not know cannot be had either.
+                let _ = rustix::thread::remove_capability_from_bounding_set(one);
+            }
+        }
+    }
+    let groups: Vec<Gid> = groups.iter().map(|gid| Gid::from_raw(*gid)).collect();
+    at(
+        "take the groups",
+        rustix::thread::set_thread_groups(&groups),
+    )?;
+    let gid = Gid::from_raw(gid);
+    at(
+        "take the group",
+        rustix::thread::set_thread_res_gid(gid, gid, gid),
+    )?;
+    let uid = Uid::from_raw(uid);
+    at(
+        "take the user",
+        rustix::thread::set_thread_res_uid(uid, uid, uid),
+    )
+}
+
+/// Gives up gaining rights by what is executed.
+pub(in super::super) fn gain_no_more() -> Result<(), Failure> {
+    let given_up = rustix::thread::set_no_new_privs(true);
+    at("give up gaining rights", given_up)
+}
+
+/// A terminal: its master and its slave. That of a container is its `/dev/console` too, where it has a `/dev` of its own.
+pub(in super::super) fn terminal(stage: &Stage) -> io::Result<(OwnedFd, OwnedFd)> {
+    let flags = OFlags::RDWR | OFlags::NOCTTY | OFlags::CLOEXEC;
+    let multiplexer = match stage.walls {
+        Walls::Namespaces => "/dev/pts/ptmx",
+        Walls::Roots => "/dev/ptmx",
+    };
+    let master = rustix::fs::open(multiplexer, flags, Mode::empty())?;
+    rustix::pty::unlockpt(&master)?;
+    let name = rustix::pty::ptsname(&master, Vec::new())?;
+    let slave = match stage.walls {
+        Walls::Namespaces => {
+            let peer = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
+            rustix::pty::ioctl_tiocgptpeer(&master, peer)?
+        }
+        Walls::Roots => rustix::fs::open(name.as_c_str(), flags, Mode::empty())?,
+    };
+    if stage.walls == Walls::Namespaces && stage.join.is_none() {
+        // A root that cannot be written has none, which hurts nobody.
+        let _ = std::fs::write("/dev/console", "")
+            .and_then(|()| Ok(rustix::mount::mount_bind(&name, c"/dev/console")?));
+    }
+    Ok((master, slave))
+}
+
+/// How things are mounted here.
+pub(in super::super) enum Kernel {
+    /// Linux on illumos.
+    Lx,
+    /// Linux itself, as under a fake host.
+    Linux,
+}
+
+impl Kernel {
+    /// The one that we run on.
+    pub(in super::super) fn here() -> Self {
+        let version = rustix::system::uname()
+            .version()
+            .to_string_lossy()
+            .into_owned();
+        match version.starts_with("BrandZ") {
+            true => Kernel::Lx,
+            false => Kernel::Linux,
+        }
+    }
+}
+
+fn flags(options: Options) -> MountFlags {
+    let mut flags = MountFlags::empty();
+    flags.set(MountFlags::RDONLY, options.read_only);
+    flags.set(MountFlags::NOSUID, options.no_set_user_id);
+    flags
+}
+
+impl Mounts for Kernel {
+    fn mount(
+        &self,
+        source: &Path,
+        target: &Path,
+        kind: &str,
+        options: Options,
+    ) -> Result<(), Errno> {
+        rustix::mount::mount(source, target, kind, flags(options), c"")
+    }
+
+    fn show(&self, source: &Path, target: &Path, options: Options) -> Result<(), Errno> {
+        let options = flags(options);
+        match self {
+            Kernel::Lx => {
+                let flags = MountFlags::BIND | options;
+                rustix::mount::mount(source, target, "lofs", flags, c"")
+            }
+            Kernel::Linux => {
+                rustix::mount::mount_bind_recursive(source, target)?;
+                match options.is_empty() {
+                    true => Ok(()),
+                    false => rustix::mount::mount_remount(target, MountFlags::BIND | options, ""),
+                }
+            }
+        }
+    }
+}
+
+/// Takes away what is mounted at a path.
+pub(in super::super) fn unmount(path: &Path) -> Result<(), Errno> {
+    rustix::mount::unmount(path, UnmountFlags::empty())
+}
+
+/// Makes a directory that is kept in memory, for everybody to write, with at most so many bytes.
+pub(in super::super) fn tmpfs(path: &Path, size: Option<u64>) -> io::Result<()> {
+    let size = size.map_or(String::new(), |size| format!(",size={size}"));
+    let data = std::ffi::CString::new(format!("mode=1777{size}"))?;
+    std::fs::create_dir_all(path)?;
+    let flags = MountFlags::NOSUID | MountFlags::NODEV;
+    Ok(rustix::mount::mount(
+        "tmpfs",
+        path,
+        "tmpfs",
+        flags,
+        data.as_c_str(),
+    )?)
+}
+
+/// Names the host that the zone is.
+pub(in super::super) fn name_host(name: &str) -> io::Result<()> {
+    Ok(rustix::system::sethostname(name.as_bytes())?)
+}
+
+/// The first process of the zone, for another one that is started as its init: by zoneadm(8), for `shutdown`.
+pub(in super::super) fn supervisor(_: &[String]) -> Option<Pid> {
+    (std::process::id() != 1).then_some(Pid::INIT)
+}
+
+/// What comes before a zone is supervised. lxinit has brought the network up.
+pub(in super::super) fn bring_up(_: &Configuration) -> io::Result<()> {
+    let shm = Path::new("/dev/shm");
+    if let Err(error) = tmpfs(shm, Some(super::super::boot::SHARED_MEMORY)) {
+        // Few programs want it.
+        eprintln!("reddwarf init: {}: {error}", shm.display());
+    }
+    Ok(())
+}
+
+/// The end of an init that cannot go on: there is none, for the zone would be booted again.
+pub(in super::super) fn give_up() -> ExitCode {
+    loop {
+        std::thread::park();
+    }
+}
+
+/// Complaints go where init was started with, or nowhere.
+pub(in super::super) fn open_console() {}
+
+/// Capabilities by their numbers.
+const CAPABILITIES: [&str; 41] = [
+    "CHOWN",
+    "DAC_OVERRIDE",
+    "DAC_READ_SEARCH",
+    "FOWNER",
+    "FSETID",
+    "KILL",
+    "SETGID",
+    "SETUID",
+    "SETPCAP",
+    "LINUX_IMMUTABLE",
+    "NET_BIND_SERVICE",
+    "NET_BROADCAST",
+    "NET_ADMIN",
+    "NET_RAW",
+    "IPC_LOCK",
+    "IPC_OWNER",
+    "SYS_MODULE",
+    "SYS_RAWIO",
+    "SYS_CHROOT",
+    "SYS_PTRACE",
+    "SYS_PACCT",
+    "SYS_ADMIN",
+    "SYS_BOOT",
+    "SYS_NICE",
+    "SYS_RESOURCE",
+    "SYS_TIME",
+    "SYS_TTY_CONFIG",
+    "MKNOD",
+    "LEASE",
+    "AUDIT_WRITE",
+    "AUDIT_CONTROL",
+    "SETFCAP",
+    "MAC_OVERRIDE",
+    "MAC_ADMIN",
+    "SYSLOG",
+    "WAKE_ALARM",
+    "BLOCK_SUSPEND",
+    "AUDIT_READ",
+    "PERFMON",
+    "BPF",
+    "CHECKPOINT_RESTORE",
+];
