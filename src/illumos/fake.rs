@@ -1,6 +1,6 @@
 //! Tools of a fake host, in this process.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::sync_channel;
@@ -26,8 +26,8 @@ pub struct FakeTools {
     patience: Option<Duration>,
     /// How many commands were run.
     pub count: AtomicU64,
-    /// How many run, whoever waits for them.
-    running: watch::Sender<usize>,
+    /// Those that run, by number, whoever waits for them.
+    running: watch::Sender<BTreeMap<u64, Arc<AtomicBool>>>,
 }
 
 impl FakeTools {
@@ -41,14 +41,17 @@ impl FakeTools {
             owned: Mutex::default(),
             patience,
             count: AtomicU64::new(0),
-            running: watch::channel(0).0,
+            running: watch::Sender::default(),
         })
     }
 
-    /// Waits until no command runs any more, also none that nobody waits for.
-    pub async fn idle(&self) {
+    /// Ends every command that runs, as when the host goes down, and waits until none is left.
+    pub async fn end(&self) {
         let mut running = self.running.subscribe();
-        let idle = running.wait_for(|running| *running == 0).await;
+        for kill in running.borrow_and_update().values() {
+            kill.store(true, Ordering::SeqCst);
+        }
+        let idle = running.wait_for(BTreeMap::is_empty).await;
         idle.expect("the sender is here");
     }
 }
@@ -56,7 +59,7 @@ impl FakeTools {
 impl Tools for FakeTools {
     fn run<'a>(&'a self, command: &'a Command) -> BoxFuture<'a, Result<Output, Failure>> {
         async move {
-            self.count.fetch_add(1, Ordering::SeqCst);
+            let number = self.count.fetch_add(1, Ordering::SeqCst);
             let kill = Arc::new(AtomicBool::new(false));
             let (over, is_over) = watch::channel(false);
             if let Some(owner) = &command.owner {
@@ -70,8 +73,8 @@ impl Tools for FakeTools {
             let (machine, killed) = (self.machine.clone(), kill.clone());
             let (tool, arguments) = (command.tool.name(), command.arguments.clone());
             let input = command.input.clone().unwrap_or_default().into_bytes();
-            self.running.send_modify(|running| *running += 1);
             let running = self.running.clone();
+            running.send_modify(|running| drop(running.insert(number, kill.clone())));
             std::thread::spawn(move || {
                 let (caller, early) = sync_channel(2);
                 let tell_early = tell.clone();
@@ -85,7 +88,7 @@ impl Tools for FakeTools {
                 let _ = relay.join();
                 let _ = tell.send(reply);
                 over.send_replace(true);
-                running.send_modify(|running| *running -= 1);
+                running.send_modify(|running| drop(running.remove(&number)));
             });
             let limit = self
                 .patience

@@ -513,12 +513,10 @@ impl Agent {
         })
     }
 
-    /// Kills it, and waits for what it has begun with files and for its tools: those go on.
-    async fn kill(self, bench: &Arc<Bench>) {
+    /// Kills it, and waits for what it has begun with files. Its tools go on.
+    async fn kill(self) {
         drop(self.host);
         gone(self.runtime).await;
-        bench.tools.idle().await;
-        bench.machine.idle();
     }
 }
 
@@ -527,6 +525,15 @@ async fn gone(runtime: tokio::runtime::Runtime) {
     let over =
         tokio::task::spawn_blocking(move || runtime.shutdown_timeout(Duration::from_secs(60)));
     over.await.expect("it ends");
+}
+
+/// The end of everything that runs on a host that goes down.
+async fn goes_down(bench: &Bench, agent: Option<Agent>) {
+    if let Some(agent) = agent {
+        agent.kill().await;
+    }
+    bench.tools.end().await;
+    bench.machine.idle();
 }
 
 async fn sequence(seed: u64) {
@@ -567,7 +574,7 @@ async fn sequence(seed: u64) {
                     let limit = Duration::from_millis(dice.roll(60));
                     let change = agent.change(&bench, number, up);
                     let _ = tokio::time::timeout(limit, change).await;
-                    agent.kill(&bench).await;
+                    agent.kill().await;
                 }
             }
             4 => happens(format!("zone-reboot rd-u{}", dice.roll(3))),
@@ -577,9 +584,7 @@ async fn sequence(seed: u64) {
             }
             6 => {
                 // The host comes up without the pool, which is imported after the agent has asked for it.
-                if let Some(agent) = agent.take() {
-                    agent.kill(&bench).await;
-                }
+                goes_down(&bench, agent.take()).await;
                 bench.ctl("forget");
                 bench.ctl("pool tank late");
                 bench.ctl("reboot");
@@ -590,9 +595,7 @@ async fn sequence(seed: u64) {
                 bench.ask("zpool", "import tank");
             }
             3 => {
-                if let Some(agent) = agent.take() {
-                    agent.kill(&bench).await;
-                }
+                goes_down(&bench, agent.take()).await;
                 bench.ctl("reboot");
             }
             _ => {
@@ -612,8 +615,9 @@ async fn sequence(seed: u64) {
     for number in 0..3 {
         happens(format!("zone-stuck rd-u{number} no"));
     }
+    bench.machine.idle();
     if let Some(agent) = agent.take() {
-        agent.kill(&bench).await;
+        agent.kill().await;
     }
     let agent = Agent::start(&bench)
         .await
@@ -704,7 +708,7 @@ async fn sequence(seed: u64) {
         let own = bench.ask("zfs", &format!("get -H -o value zoned {}", dataset(2)));
         assert_eq!(own.trim(), "on", "seed {seed}: the zone's own dataset");
     }
-    agent.kill(&bench).await;
+    agent.kill().await;
     for line in bench.machine.log_lines().expect("read") {
         let code = line["code"].as_i64().unwrap_or(0);
         assert!(
