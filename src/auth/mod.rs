@@ -3,6 +3,7 @@
 pub mod accounts;
 pub mod authorize;
 pub mod bootstrap;
+mod der;
 pub mod impersonate;
 pub mod kubeconfig;
 pub mod node;

@@ -62,6 +62,8 @@ pub struct PodSpec {
     pub init_containers: Vec<PodContainer>,
     /// Its claims.
     pub volumes: Vec<PodVolume>,
+    /// What it asks for as a whole.
+    pub resources: Option<Box<v1::ResourceRequirements>>,
     /// The one node that its affinity names; none where it names none, or several.
     #[serde(rename = "affinity", deserialize_with = "only_node")]
     pub target: Option<CompactString>,

@@ -11,6 +11,7 @@ mod names;
 pub mod queue;
 
 mod account_tokens;
+mod autoscaling;
 mod ca_publisher;
 mod certificates;
 mod cluster_roles;

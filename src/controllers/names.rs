@@ -4,10 +4,10 @@
 use futures::FutureExt as _;
 
 use super::{
-    Controller, Identity, account_tokens, ca_publisher, certificates, cluster_roles, cron_jobs,
-    daemon_sets, deployments, disruption, endpoints, garbage, jobs, namespaces, node_lifecycle,
-    node_ttl, pod_garbage, quotas, replicas, service_accounts, stateful_sets, taint_eviction,
-    ttl_after_finished, volumes,
+    Controller, Identity, account_tokens, autoscaling, ca_publisher, certificates, cluster_roles,
+    cron_jobs, daemon_sets, deployments, disruption, endpoints, garbage, jobs, namespaces,
+    node_lifecycle, node_ttl, pod_garbage, quotas, replicas, service_accounts, stateful_sets,
+    taint_eviction, ttl_after_finished, volumes,
 };
 
 const fn absent(name: &'static str, aliases: &'static str) -> Controller {
@@ -121,9 +121,11 @@ pub static CONTROLLERS: &[Controller] = &[
         "replicaset-controller",
         replicas::replica_sets
     ),
-    absent(
+    controller!(
         "horizontal-pod-autoscaler-controller",
         "horizontalpodautoscaling",
+        "horizontal-pod-autoscaler",
+        autoscaling::run
     ),
     controller!(
         "disruption-controller",

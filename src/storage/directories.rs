@@ -367,6 +367,9 @@ impl StorageEngine for Directories {
                 Some(source) => {
                     // A copy appears whole or not at all.
                     let partial = path.with_file_name(format!(".{}", volume.name));
+                    // Into one that a killed agent left, cp would put the source, not its content.
+                    remove_tree(&partial)
+                        .map_err(|error| failed("make the volume", path.display(), error))?;
                     let done = std::process::Command::new("cp")
                         .args(["-a", "--reflink=auto", "--"])
                         .arg(&source)
@@ -516,6 +519,8 @@ mod tests {
             .await
             .expect("a volume");
         fs::write(volume.path.join("data"), "x").expect("written");
+        let left = directory.path().join("volumes/.pv2");
+        fs::create_dir_all(&left).expect("left by a copy that was killed");
         let copy = engine
             .make_volume("pv2", None, Some("pv1"))
             .await

@@ -6,7 +6,6 @@
 //! nothing and an operator may put files of an own authority in place. What is there but cannot be read is refused:
 //! overwriting somebody's authority would cut off every client.
 
-mod der;
 mod files;
 mod issue;
 mod request;

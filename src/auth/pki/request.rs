@@ -12,9 +12,10 @@ use x509_parser::certification_request::X509CertificationRequest;
 use x509_parser::extensions::{GeneralName, ParsedExtension};
 use x509_parser::prelude::FromDer as _;
 
+use super::PkiError;
 use super::issue::{Authority, serial};
 use super::subject::{Subject, rewritten};
-use super::{PkiError, der};
+use crate::auth::der;
 use crate::meta::pem;
 
 /// What somebody wants certified.

@@ -5,7 +5,7 @@ use compact_str::CompactString;
 use x509_parser::der_parser::asn1_rs::Tag;
 use x509_parser::x509::{AttributeTypeAndValue, X509Name};
 
-use super::der;
+use crate::auth::der;
 
 /// The attributes that a certificate takes over, by the last arc of 2.5.4, in the order in which they are written. Of the
 /// first ones there may be several, of the others the last counts.

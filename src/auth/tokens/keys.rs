@@ -11,6 +11,7 @@ use rustls::pki_types::pem::{PemObject as _, SectionKind};
 use x509_parser::prelude::FromDer as _;
 use x509_parser::x509::SubjectPublicKeyInfo;
 
+use crate::auth::der;
 use crate::schema::{Object, Value};
 
 /// Why a file holds no keys for tokens.
@@ -206,8 +207,8 @@ impl Signer {
             _ => OID_P256,
         };
         let spki = der::sequence(&[
-            der::sequence(&[der::value(6, OID_EC), der::value(6, oid)]),
-            der::bits(pair.public_key().as_ref()),
+            der::sequence(&[der::oid(OID_EC), der::oid(oid)]),
+            der::bits(0, pair.public_key().as_ref()),
         ]);
         Ok(Signer {
             public: PublicKey::from_spki(&spki)?,
@@ -218,8 +219,8 @@ impl Signer {
 
     fn rsa(pair: RsaKeyPair) -> Result<Signer, String> {
         let spki = der::sequence(&[
-            der::sequence(&[der::value(6, OID_RSA), der::value(5, &[])]),
-            der::bits(pair.public_key().as_ref()),
+            der::sequence(&[der::oid(OID_RSA), der::tagged(5, &[])]),
+            der::bits(0, pair.public_key().as_ref()),
         ]);
         Ok(Signer {
             public: PublicKey::from_spki(&spki)?,
@@ -378,39 +379,10 @@ fn pkcs8_of_sec1(sec1: &[u8]) -> Option<Vec<u8>> {
     let names = |oid: &[u8]| sec1.windows(oid.len()).any(|window| window == oid);
     let curve = [OID_P256, OID_P384].into_iter().find(|oid| names(oid))?;
     Some(der::sequence(&[
-        der::value(2, &[0]),
-        der::sequence(&[der::value(6, OID_EC), der::value(6, curve)]),
-        der::value(4, sec1),
+        der::integer(&[0]),
+        der::sequence(&[der::oid(OID_EC), der::oid(curve)]),
+        der::octets(sec1),
     ]))
-}
-
-/// As much of DER as keys need.
-mod der {
-    /// A value with its tag and length.
-    pub(super) fn value(tag: u8, content: &[u8]) -> Vec<u8> {
-        let mut out = vec![tag];
-        let length = content.len().to_be_bytes();
-        let skip = length.iter().take_while(|byte| **byte == 0).count();
-        match content.len() {
-            short @ 0..128 => out.push(short as u8),
-            _ => {
-                out.push(0x80 | (length.len() - skip) as u8);
-                out.extend_from_slice(&length[skip..]);
-            }
-        }
-        out.extend_from_slice(content);
-        out
-    }
-
-    /// A sequence of values.
-    pub(super) fn sequence(parts: &[Vec<u8>]) -> Vec<u8> {
-        value(0x30, &parts.concat())
-    }
-
-    /// A string of whole bytes of bits.
-    pub(super) fn bits(content: &[u8]) -> Vec<u8> {
-        value(3, &[&[0], content].concat())
-    }
 }
 
 #[cfg(test)]

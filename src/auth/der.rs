@@ -1,4 +1,4 @@
-//! Writing DER, as far as certificates need it. Follows ITU-T X.690.
+//! Writing DER, as far as certificates and keys need it. Follows ITU-T X.690.
 
 /// A value of some type.
 pub(super) fn tagged(tag: u8, content: &[u8]) -> Vec<u8> {

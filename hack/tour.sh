@@ -1,0 +1,29 @@
+# What the tours have in common; sourced. Counts in `passed`.
+passed=0
+# is WHAT EXPECTED COMMAND...: the command's output, as it is within twenty seconds
+is() {
+  local what=$1 expected=$2 got=
+  shift 2
+  for _ in $(seq 200); do
+    got=$("$@" 2>&1) || true
+    if [ "$got" = "$expected" ]; then
+      passed=$((passed + 1))
+      return
+    fi
+    sleep 0.1
+  done
+  echo "FAILED: $what: expected '$expected', got '$got'"
+  exit 1
+}
+# has WHAT PART COMMAND...: the part is in the command's output
+has() {
+  local what=$1 part=$2 got=
+  shift 2
+  got=$("$@" 2>&1) || true
+  case $got in
+    *"$part"*) passed=$((passed + 1)) ;;
+    *) echo "FAILED: $what: no '$part' in '$got'"; exit 1 ;;
+  esac
+}
+# field POD PATH: what a JSONPath gives of a pod
+field() { kubectl get pod "$1" -o "jsonpath=$2"; }

@@ -1,0 +1,715 @@
+//! horizontal-pod-autoscaler-controller: as many replicas as pods need to use what they are to use.
+//! Follows k8s.io/kubernetes/pkg/controller/podautoscaler.
+//!
+//! Metrics of resources come from `metrics.k8s.io`. The APIs of custom and external metrics are other servers'; as none
+//! can be registered here, metrics of theirs fail as upstream's do where no such server is.
+
+mod limits;
+mod metrics;
+mod status;
+mod usage;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use k8s_openapi::api::autoscaling::v1::Scale;
+use k8s_openapi::api::autoscaling::v2::{
+    ContainerResourceMetricStatus, HPAScalingRules, HorizontalPodAutoscaler,
+    HorizontalPodAutoscalerSpec, HorizontalPodAutoscalerStatus, MetricSpec, MetricStatus,
+    MetricTarget, MetricValueStatus, ResourceMetricStatus,
+};
+use k8s_openapi::apimachinery::pkg::api::resource;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use k8s_openapi::jiff::Timestamp;
+use kube::ResourceExt as _;
+use kube::api::PostParams;
+use parking_lot::Mutex;
+
+use self::limits::{Asked, History};
+use self::status::{ABLE, ACTIVE, LIMITED, ZERO, holds, selector_text, set};
+use self::usage::{Goal, Tolerances};
+use super::Context;
+use super::discovery::{self, Served};
+use super::errors::{is_conflict, text};
+use super::events::{Recorder, Tone};
+use super::informer::{Cached, Informer, Key};
+use super::kinds::Pod;
+use super::pods::Pods;
+use super::queue::{Next, Queue};
+use super::workload::write_status;
+use crate::meta::quantity::{Form, Quantity};
+use crate::meta::selector::Selector;
+
+const WORKERS: usize = 5;
+/// How often each autoscaler is looked at.
+const PERIOD: Duration = Duration::from_secs(15);
+/// For how long what the API serves is remembered.
+const DISCOVERY: Duration = Duration::from_secs(30);
+/// How often a scale is written that others change at the same time.
+const ATTEMPTS: usize = 5;
+
+impl Cached for HorizontalPodAutoscaler {}
+
+struct Controller {
+    context: Context,
+    autoscalers: Informer<HorizontalPodAutoscaler>,
+    pods: Pods,
+    recorder: Recorder,
+    known: Mutex<BTreeMap<Key, Known>>,
+    served: tokio::sync::Mutex<Option<(Instant, Arc<Vec<Served>>)>>,
+}
+
+/// What is remembered of an autoscaler.
+#[derive(Default)]
+struct Known {
+    history: History,
+    /// What it last selected.
+    selector: Option<Selector>,
+}
+
+/// Runs the controller.
+pub async fn run(context: Context) {
+    let recorder = context
+        .events
+        .recorder(context.client.clone(), "horizontal-pod-autoscaler");
+    let controller = Controller {
+        autoscalers: context.informers.of::<HorizontalPodAutoscaler>(),
+        pods: Pods::of(&context.informers),
+        recorder,
+        known: Mutex::default(),
+        served: tokio::sync::Mutex::default(),
+        context,
+    };
+    let queue = Arc::new(Queue::new());
+    let adds = queue.clone();
+    controller.autoscalers.subscribe(move |change| {
+        let generation = |object: Option<&Arc<HorizontalPodAutoscaler>>| {
+            object.map(|object| (object.uid(), object.metadata.generation))
+        };
+        // Its status is of no matter: it is looked at again in its time.
+        if generation(change.old) != generation(change.new) {
+            adds.add(change.key.clone());
+        }
+    });
+    controller.autoscalers.synced().await;
+    controller.pods.cache.synced().await;
+    let look = |key: Key| controller.sync(key);
+    queue.work(WORKERS, &controller.context.ends, look).await;
+}
+
+/// What the metrics of an autoscaler say.
+struct Measured {
+    replicas: i32,
+    /// By which metric.
+    by: String,
+}
+
+/// Why a metric says nothing.
+struct Failure {
+    /// The reason of its event and of the condition.
+    reason: &'static str,
+    /// Of those.
+    told: String,
+    /// Of the whole.
+    error: String,
+}
+
+impl Controller {
+    async fn sync(&self, key: Key) -> Result<Next, String> {
+        let Some(autoscaler) = self.autoscalers.get(&key.namespace, &key.name) else {
+            self.known.lock().remove(&key);
+            return Ok(Next::Done);
+        };
+        let mut status = autoscaler.status.clone().unwrap_or_default();
+        let done = self.reconcile(&key, &autoscaler, &mut status).await;
+        if autoscaler.status.as_ref() != Some(&status)
+            && let Err(error) = self.write(&autoscaler, status).await
+        {
+            let why = text(&error);
+            self.warn(&autoscaler, "FailedUpdateStatus", why.clone());
+            tracing::warn!(autoscaler = %key.name, error = why, "cannot write the status");
+        }
+        if let Err(error) = done {
+            tracing::debug!(namespace = %key.namespace, autoscaler = %key.name, error, "not scaled");
+        }
+        Ok(Next::After(PERIOD))
+    }
+
+    async fn write(
+        &self,
+        autoscaler: &HorizontalPodAutoscaler,
+        status: HorizontalPodAutoscalerStatus,
+    ) -> Result<(), kube::Error> {
+        let (client, cache) = (&self.context.client, &self.autoscalers);
+        let with = |object: &HorizontalPodAutoscaler| HorizontalPodAutoscaler {
+            status: Some(status.clone()),
+            ..object.clone()
+        };
+        write_status(client, cache, autoscaler, with).await
+    }
+
+    fn warn(&self, about: &HorizontalPodAutoscaler, reason: &str, message: String) {
+        self.recorder.tell(about, Tone::Warning, reason, message);
+    }
+
+    async fn reconcile(
+        &self,
+        key: &Key,
+        autoscaler: &HorizontalPodAutoscaler,
+        status: &mut HorizontalPodAutoscalerStatus,
+    ) -> Result<(), String> {
+        let spec = &autoscaler.spec;
+        let (served, scale) = match self.scale(&key.namespace, spec).await {
+            Ok(found) => found,
+            Err(why) => {
+                self.warn(autoscaler, "FailedGetScale", why.clone());
+                let message = format!(
+                    "the HPA controller was unable to get the target's current scale: {why}"
+                );
+                set(status, ABLE, false, "FailedGetScale", message);
+                return Err(why);
+            }
+        };
+        let message = "the HPA controller was able to get the target's current scale";
+        set(status, ABLE, true, "SucceededGetScale", message.to_owned());
+        let current = scale.spec.as_ref().and_then(|spec| spec.replicas);
+        let current = current.unwrap_or(0);
+        let min = spec.min_replicas.unwrap_or(1);
+        self.history(key, |history| history.begin(current, Instant::now()));
+        let of_objects = of_objects(spec);
+        let emptied = holds(status, ZERO);
+        let mut outcome = Ok(());
+        let mut list = Vec::new();
+        let (desired, why) = if current == 0 && !(emptied && (min != 0 || of_objects)) {
+            let message = "scaling is disabled since the replica count of the target is zero";
+            set(status, ACTIVE, false, "ScalingDisabled", message.to_owned());
+            (0, String::new())
+        } else if current != 0 && current > spec.max_replicas {
+            let why = "Current number of replicas above Spec.MaxReplicas";
+            (spec.max_replicas, why.to_owned())
+        } else if current != 0 && current < min {
+            let why = "Current number of replicas below Spec.MinReplicas";
+            (min, why.to_owned())
+        } else {
+            let measured = self
+                .measure(key, autoscaler, &scale, status, &mut list)
+                .await;
+            let measured = match measured {
+                Ok((measured, failed)) => {
+                    outcome = failed.map_or(Ok(()), Err);
+                    measured
+                }
+                Err(error) => {
+                    note(status, autoscaler, current, list);
+                    self.warn(autoscaler, "FailedComputeMetricsReplicas", error.clone());
+                    return Err(error);
+                }
+            };
+            self.settle(key, spec, current, measured, emptied, status)
+        };
+
+        let rescale = desired != current;
+        if rescale {
+            let namespace = &key.namespace;
+            if let Err(error) = self.rescale(&served, namespace, scale, desired).await {
+                let error = text(&error);
+                let message = format!("New size: {desired}; reason: {why}; error: {error}");
+                self.warn(autoscaler, "FailedRescale", message);
+                let message =
+                    format!("the HPA controller was unable to update the target scale: {error}");
+                set(status, ABLE, false, "FailedUpdateScale", message);
+                note(status, autoscaler, current, list);
+                return Err(error);
+            }
+            let message =
+                format!("the HPA controller was able to update the target scale to {desired}");
+            set(status, ABLE, true, "SucceededRescale", message);
+            let message = format!("New size: {desired}; reason: {why}");
+            self.recorder
+                .tell(autoscaler, Tone::Normal, "SuccessfulRescale", message);
+            if spec.behavior.is_some() {
+                self.history(key, |history| {
+                    history.scaled(current, desired, Instant::now())
+                });
+            }
+            if current > 0 && desired == 0 && min == 0 && of_objects {
+                let message = "the HPA controller scaled the workload to zero";
+                set(status, ZERO, true, "ScaledToZero", message.to_owned());
+            } else {
+                let message = "the HPA controller did not scale the workload to zero";
+                set(status, ZERO, false, "NotScaledToZero", message.to_owned());
+            }
+            status.last_scale_time = Some(Time(Timestamp::now()));
+        }
+        status.desired_replicas = desired;
+        note(status, autoscaler, current, list);
+        outcome
+    }
+
+    fn history<T>(&self, key: &Key, with: impl FnOnce(&mut History) -> T) -> T {
+        let mut known = self.known.lock();
+        with(&mut known.entry(key.clone()).or_default().history)
+    }
+
+    /// The resource that an autoscaler scales, and its scale.
+    async fn scale(
+        &self,
+        namespace: &str,
+        spec: &HorizontalPodAutoscalerSpec,
+    ) -> Result<(Served, Scale), String> {
+        let target = &spec.scale_target_ref;
+        let version = target.api_version.as_deref().unwrap_or_default();
+        let group = match version.split('/').collect::<Vec<_>>()[..] {
+            [_] => "",
+            [group, _] => group,
+            _ => return Err(format!("unexpected GroupVersion string: {version}")),
+        };
+        let all = self.served().await.map_err(|error| text(&error))?;
+        let fitting = all
+            .iter()
+            .filter(|served| served.resource.group == group && served.resource.kind == target.kind);
+        let mut first = None;
+        for served in fitting {
+            let api = served.api(&self.context.client, namespace);
+            match api.get_scale(&target.name).await {
+                Ok(scale) => return Ok((served.clone(), scale)),
+                Err(error) => {
+                    first.get_or_insert(error);
+                }
+            }
+        }
+        Err(match first {
+            Some(error) => text(&error),
+            None => format!("no matches for kind {:?} in group {group:?}", target.kind),
+        })
+    }
+
+    /// What the API serves, asked for now and then.
+    async fn served(&self) -> Result<Arc<Vec<Served>>, kube::Error> {
+        let mut known = self.served.lock().await;
+        if let Some((at, served)) = known.as_ref()
+            && at.elapsed() < DISCOVERY
+        {
+            return Ok(served.clone());
+        }
+        let served = Arc::new(discovery::all(&self.context.client).await?);
+        *known = Some((Instant::now(), served.clone()));
+        Ok(served)
+    }
+
+    /// Writes a scale; again onto what others made of it meanwhile.
+    async fn rescale(
+        &self,
+        served: &Served,
+        namespace: &str,
+        mut scale: Scale,
+        desired: i32,
+    ) -> Result<(), kube::Error> {
+        let api = served.api(&self.context.client, namespace);
+        let name = scale.name_any();
+        let mut left = ATTEMPTS;
+        loop {
+            scale.spec.get_or_insert_default().replicas = Some(desired);
+            left -= 1;
+            match api
+                .replace_scale(&name, &PostParams::default(), &scale)
+                .await
+            {
+                Err(error) if is_conflict(&error) && left > 0 => {
+                    scale = api.get_scale(&name).await?;
+                }
+                other => return other.map(|_| ()),
+            }
+        }
+    }
+
+    /// What is to become of what metrics ask for, and why.
+    fn settle(
+        &self,
+        key: &Key,
+        spec: &HorizontalPodAutoscalerSpec,
+        current: i32,
+        measured: Measured,
+        emptied: bool,
+        status: &mut HorizontalPodAutoscalerStatus,
+    ) -> (i32, String) {
+        let (wanted, min) = (measured.replicas.max(0), spec.min_replicas.unwrap_or(1));
+        let mut why = match wanted.cmp(&current) {
+            std::cmp::Ordering::Greater => format!("{} above target", measured.by),
+            std::cmp::Ordering::Less => "All metrics below target".to_owned(),
+            std::cmp::Ordering::Equal => String::new(),
+        };
+        let asked = Asked {
+            current,
+            desired: wanted,
+            min,
+            max: spec.max_replicas,
+        };
+        let behavior = spec.behavior.as_ref();
+        let verdict = self.history(key, |history| {
+            history.judge(asked, behavior, Instant::now())
+        });
+        let (reason, message) = verdict.able;
+        set(status, ABLE, true, reason, message.to_owned());
+        let (reason, message) = verdict.limited;
+        set(
+            status,
+            LIMITED,
+            verdict.is_limited,
+            reason,
+            message.to_owned(),
+        );
+        let mut desired = verdict.replicas;
+        if current == 0 && emptied && desired < min {
+            desired = min;
+            if why.is_empty() {
+                "Current number of replicas below Spec.MinReplicas".clone_into(&mut why);
+            }
+        }
+        (desired, why)
+    }
+
+    /// What all metrics together ask for, and what failed of them if some did; their states go to `list`.
+    ///
+    /// # Errors
+    /// Where they say nothing, or would have fewer replicas and one of them fails.
+    async fn measure(
+        &self,
+        key: &Key,
+        autoscaler: &HorizontalPodAutoscaler,
+        scale: &Scale,
+        status: &mut HorizontalPodAutoscalerStatus,
+        list: &mut Vec<MetricStatus>,
+    ) -> Result<(Measured, Option<String>), String> {
+        let (selector, pods) = self.selected(key, autoscaler, scale, status)?;
+        let current = scale.spec.as_ref().and_then(|spec| spec.replicas);
+        let current = current.unwrap_or(0);
+        let metrics = autoscaler.spec.metrics.as_deref().unwrap_or_default();
+        let round = Round {
+            namespace: &key.namespace,
+            selector: &selector,
+            pods: &pods,
+            current,
+            tolerances: tolerances(&autoscaler.spec),
+        };
+        let mut measured: Option<Measured> = None;
+        let mut failures = Vec::new();
+        for metric in metrics {
+            match self.look(&round, metric).await {
+                Ok((found, state)) => {
+                    list.push(state);
+                    if measured
+                        .as_ref()
+                        .is_none_or(|known| known.replicas == 0 || found.replicas > known.replicas)
+                    {
+                        measured = Some(found);
+                    }
+                }
+                Err(failure) => {
+                    // A place is kept for it, as upstream does.
+                    list.push(MetricStatus::default());
+                    self.warn(autoscaler, failure.reason, failure.told.clone());
+                    failures.push(failure);
+                }
+            }
+        }
+        let failed = failures.first().map(|first| {
+            let (count, all) = (failures.len(), metrics.len());
+            let error = &first.error;
+            format!("invalid metrics ({count} invalid out of {all}), first error is: {error}")
+        });
+        let lowers = |measured: &Measured| measured.replicas < current;
+        match (measured, failures.first()) {
+            (Some(measured), first) if first.is_none() || !lowers(&measured) => {
+                let by = &measured.by;
+                let message =
+                    format!("the HPA was able to successfully calculate a replica count from {by}");
+                set(status, ACTIVE, true, "ValidMetricFound", message);
+                Ok((measured, failed))
+            }
+            (_, first) => {
+                if let Some(Failure { reason, told, .. }) = first {
+                    let message =
+                        format!("the HPA was unable to compute the replica count: {told}");
+                    set(status, ACTIVE, false, reason, message);
+                }
+                Err(failed.unwrap_or_else(|| "there are no metrics".to_owned()))
+            }
+        }
+    }
+
+    /// The selector of what is scaled, and the pods that it selects, which must be no other autoscaler's.
+    fn selected(
+        &self,
+        key: &Key,
+        autoscaler: &HorizontalPodAutoscaler,
+        scale: &Scale,
+        status: &mut HorizontalPodAutoscalerStatus,
+    ) -> Result<(String, Vec<Arc<Pod>>), String> {
+        let told = scale.status.as_ref().and_then(|told| told.selector.clone());
+        let told = told.unwrap_or_default();
+        if told.is_empty() {
+            let error = "selector is required".to_owned();
+            self.warn(autoscaler, "SelectorRequired", error.clone());
+            let message = "the HPA target's scale is missing a selector";
+            set(status, ACTIVE, false, "InvalidSelector", message.to_owned());
+            return Err(error);
+        }
+        let selector = Selector::parse(&told).map_err(|why| {
+            let error = format!(
+                "couldn't convert selector into a corresponding internal selector object: {why}"
+            );
+            self.warn(autoscaler, "InvalidSelector", error.clone());
+            set(status, ACTIVE, false, "InvalidSelector", error.clone());
+            error
+        })?;
+        let pods: Vec<Arc<Pod>> = self
+            .pods
+            .cache
+            .list(&key.namespace)
+            .into_iter()
+            .map(|(_, pod)| pod)
+            .filter(|pod| fits(&selector, pod))
+            .collect();
+        let mut known = self.known.lock();
+        known.entry(key.clone()).or_default().selector = Some(selector);
+        let rivals: Vec<String> = known
+            .iter()
+            .filter(|(other, known)| {
+                other.namespace == key.namespace
+                    && known
+                        .selector
+                        .as_ref()
+                        .is_some_and(|selector| pods.iter().any(|pod| fits(selector, pod)))
+            })
+            .map(|(other, _)| format!("{{{} {}}}", other.name, other.namespace))
+            .take(2)
+            .collect();
+        drop(known);
+        if rivals.len() > 1 {
+            let rivals = rivals.join(" ");
+            let error = format!(
+                "pods by selector {told} are controlled by more than one HPA (e.g. [{rivals}])"
+            );
+            self.warn(autoscaler, "AmbiguousSelector", error.clone());
+            set(status, ACTIVE, false, "AmbiguousSelector", error.clone());
+            return Err(error);
+        }
+        Ok((told, pods))
+    }
+
+    /// What one metric asks for, and its state.
+    async fn look(
+        &self,
+        round: &Round<'_>,
+        metric: &MetricSpec,
+    ) -> Result<(Measured, MetricStatus), Failure> {
+        let (resource, container, target) = match (&metric.resource, &metric.container_resource) {
+            (Some(own), _) if metric.type_ == "Resource" => (&own.name, None, &own.target),
+            (_, Some(own)) if metric.type_ == "ContainerResource" => {
+                (&own.name, Some(own.container.as_str()), &own.target)
+            }
+            _ => return Err(unserved(metric, round.namespace)),
+        };
+        let looked = self.resource(round, target, resource, container).await;
+        match looked {
+            Ok((measured, value)) => Ok((measured, state_of(metric, value))),
+            Err(told) => Err(match container {
+                None => Failure {
+                    reason: "FailedGetResourceMetric",
+                    error: format!("failed to get {resource} resource metric value: {told}"),
+                    told,
+                },
+                Some(container) => Failure {
+                    reason: "FailedGetContainerResourceMetric",
+                    error: format!("failed to get {container} container metric value: {told}"),
+                    told,
+                },
+            }),
+        }
+    }
+
+    /// What the use of a resource asks for.
+    async fn resource(
+        &self,
+        round: &Round<'_>,
+        target: &MetricTarget,
+        resource: &str,
+        container: Option<&str>,
+    ) -> Result<(Measured, MetricValueStatus), String> {
+        let Round {
+            namespace,
+            selector,
+            pods,
+            current,
+            tolerances,
+        } = *round;
+        let average = target.average_value.as_ref();
+        let told = match (average, target.average_utilization) {
+            (Some(_), _) => "usage",
+            (None, Some(_)) => "utilization",
+            (None, None) => return Err("invalid resource metric source: neither an average utilization target nor an average value (usage) target was set".to_owned()),
+        };
+        let failed = |why: String| format!("failed to get {resource} {told}: {why}");
+        let client = &self.context.client;
+        let samples = metrics::samples(client, namespace, selector, resource, container)
+            .await
+            .map_err(|why| {
+                failed(format!(
+                    "unable to get metrics for resource {resource}: {why}"
+                ))
+            })?;
+        let goal = match (average, target.average_utilization) {
+            (Some(average), _) => {
+                let average = Quantity::parse(&average.0);
+                Goal::Average(average.map_or(0, |average| average.milli_value()))
+            }
+            (None, goal) => {
+                let requests = match pods.is_empty() {
+                    true => BTreeMap::new(),
+                    false => usage::requests(pods, container, resource).map_err(failed)?,
+                };
+                Goal::Utilization(goal.unwrap_or(0), requests)
+            }
+        };
+        let is_cpu = resource == "cpu";
+        let now = Timestamp::now();
+        let (replicas, used) =
+            usage::replicas(current, &goal, samples, pods, is_cpu, tolerances, now)
+                .map_err(failed)?;
+        let form = match resource {
+            "memory" => Form::Binary,
+            _ => Form::Decimal,
+        };
+        let value = MetricValueStatus {
+            average_utilization: used.utilization,
+            average_value: Some(resource::Quantity(
+                Quantity::milli(used.average, form).to_string(),
+            )),
+            value: None,
+        };
+        let by = match (average, container) {
+            (Some(_), _) => format!("{resource} resource"),
+            (None, None) => format!("{resource} resource utilization (percentage of request)"),
+            (None, Some(_)) => {
+                format!("{resource} container resource utilization (percentage of request)")
+            }
+        };
+        Ok((Measured { replicas, by }, value))
+    }
+}
+
+/// Of what pods, and for what, metrics are looked at.
+#[derive(Clone, Copy)]
+struct Round<'r> {
+    namespace: &'r str,
+    selector: &'r str,
+    pods: &'r [Arc<Pod>],
+    current: i32,
+    tolerances: Tolerances,
+}
+
+/// Says what was found.
+fn note(
+    status: &mut HorizontalPodAutoscalerStatus,
+    autoscaler: &HorizontalPodAutoscaler,
+    current: i32,
+    list: Vec<MetricStatus>,
+) {
+    status.current_replicas = Some(current);
+    status.current_metrics = (!list.is_empty()).then_some(list);
+    status.observed_generation = autoscaler.metadata.generation;
+}
+
+fn fits(selector: &Selector, pod: &Pod) -> bool {
+    let labels = pod.metadata.labels.as_ref();
+    selector.matches(|key| labels?.get(key).map(String::as_str))
+}
+
+/// Whether a metric that needs no pods is among those of an autoscaler.
+fn of_objects(spec: &HorizontalPodAutoscalerSpec) -> bool {
+    let mut metrics = spec.metrics.iter().flatten();
+    metrics.any(|metric| matches!(metric.type_.as_str(), "Object" | "External"))
+}
+
+fn tolerances(spec: &HorizontalPodAutoscalerSpec) -> Tolerances {
+    let mut tolerances = Tolerances::default();
+    let read = |amount: Option<&resource::Quantity>| {
+        let amount = Quantity::parse(&amount?.0).ok()?;
+        Some(amount.milli_value() as f64 / 1000.0)
+    };
+    if let Some(behavior) = &spec.behavior {
+        let of = |rules: Option<&HPAScalingRules>| read(rules?.tolerance.as_ref());
+        tolerances.down = of(behavior.scale_down.as_ref()).unwrap_or(tolerances.down);
+        tolerances.up = of(behavior.scale_up.as_ref()).unwrap_or(tolerances.up);
+    }
+    tolerances
+}
+
+/// The state of a metric of a resource.
+fn state_of(metric: &MetricSpec, current: MetricValueStatus) -> MetricStatus {
+    let mut state = MetricStatus {
+        type_: metric.type_.clone(),
+        ..MetricStatus::default()
+    };
+    match (&metric.container_resource, &metric.resource) {
+        (Some(own), _) if metric.type_ == "ContainerResource" => {
+            state.container_resource = Some(ContainerResourceMetricStatus {
+                container: own.container.clone(),
+                name: own.name.clone(),
+                current,
+            });
+        }
+        (_, Some(own)) => {
+            let name = own.name.clone();
+            state.resource = Some(ResourceMetricStatus { name, current });
+        }
+        _ => {}
+    }
+    state
+}
+
+/// What upstream says of a metric of a server that is not there.
+fn unserved(metric: &MetricSpec, namespace: &str) -> Failure {
+    const CUSTOM: &str =
+        "unable to fetch metrics from custom metrics API: no known available metric versions found";
+    if let Some(pods) = &metric.pods {
+        let told = format!("unable to get metric {}: {CUSTOM}", pods.metric.name);
+        return Failure {
+            reason: "FailedGetPodsMetric",
+            error: format!("failed to get pods metric value: {told}"),
+            told,
+        };
+    }
+    if let Some(object) = &metric.object {
+        let (name, of) = (&object.metric.name, &object.described_object);
+        let told = format!(
+            "unable to get metric {name} on {} {namespace}/{}: {CUSTOM}",
+            of.kind, of.name
+        );
+        return Failure {
+            reason: "FailedGetObjectMetric",
+            error: format!("failed to get object metric value: {told}"),
+            told,
+        };
+    }
+    if let Some(external) = &metric.external {
+        let name = &external.metric.name;
+        let selector = selector_text(external.metric.selector.as_ref());
+        let told = format!(
+            "unable to get external metric {namespace}/{name}/{selector}: unable to fetch metrics from external metrics API: the server could not find the requested resource (get {name}.external.metrics.k8s.io)"
+        );
+        return Failure {
+            reason: "FailedGetExternalMetric",
+            error: format!("failed to get {name} external metric value: {told}"),
+            told,
+        };
+    }
+    let told = format!("unknown metric source type {:?}", metric.type_);
+    Failure {
+        reason: "InvalidMetricSourceType",
+        error: told.clone(),
+        told,
+    }
+}

@@ -1,0 +1,79 @@
+//! What an autoscaler says of itself. Follows k8s.io/kubernetes/pkg/controller/podautoscaler/horizontal.go.
+
+use k8s_openapi::api::autoscaling::v2::{
+    HorizontalPodAutoscalerCondition, HorizontalPodAutoscalerStatus,
+};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, Time};
+use k8s_openapi::jiff::Timestamp;
+
+/// Whether replicas could be told and changed.
+pub const ABLE: &str = "AbleToScale";
+/// Whether metrics say how many there are to be.
+pub const ACTIVE: &str = "ScalingActive";
+/// Whether there may not be as many as metrics ask for.
+pub const LIMITED: &str = "ScalingLimited";
+/// Whether it was the autoscaler that left none.
+pub const ZERO: &str = "ScaledToZero";
+
+/// Sets a condition; its time is that of its last change of state.
+pub fn set(
+    status: &mut HorizontalPodAutoscalerStatus,
+    kind: &str,
+    holds: bool,
+    reason: &str,
+    message: String,
+) {
+    let state = if holds { "True" } else { "False" };
+    let conditions = status.conditions.get_or_insert_default();
+    let at = match conditions.iter().position(|known| known.type_ == kind) {
+        Some(at) => at,
+        None => {
+            conditions.push(HorizontalPodAutoscalerCondition {
+                type_: kind.to_owned(),
+                ..Default::default()
+            });
+            conditions.len() - 1
+        }
+    };
+    let condition = &mut conditions[at];
+    if condition.status != state {
+        condition.last_transition_time = Some(Time(Timestamp::now()));
+    }
+    condition.status = state.to_owned();
+    condition.reason = Some(reason.to_owned());
+    condition.message = Some(message);
+}
+
+/// Whether a condition is true.
+pub fn holds(status: &HorizontalPodAutoscalerStatus, kind: &str) -> bool {
+    let mut conditions = status.conditions.iter().flatten();
+    conditions.any(|condition| condition.type_ == kind && condition.status == "True")
+}
+
+/// A selector as Go prints it in messages.
+pub fn selector_text(selector: Option<&LabelSelector>) -> String {
+    let Some(selector) = selector else {
+        return "nil".to_owned();
+    };
+    let labels: String = selector
+        .match_labels
+        .iter()
+        .flatten()
+        .map(|(key, value)| format!("{key}: {value},"))
+        .collect();
+    let expressions: String = selector
+        .match_expressions
+        .iter()
+        .flatten()
+        .map(|one| {
+            let values = one.values.as_deref().unwrap_or_default().join(" ");
+            format!(
+                "LabelSelectorRequirement{{Key:{},Operator:{},Values:[{values}],}},",
+                one.key, one.operator
+            )
+        })
+        .collect();
+    format!(
+        "&LabelSelector{{MatchLabels:map[string]string{{{labels}}},MatchExpressions:[]LabelSelectorRequirement{{{expressions}}},}}"
+    )
+}

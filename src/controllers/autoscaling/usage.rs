@@ -1,0 +1,519 @@
+//! How many replicas a metric asks for, off what pods use and what they are to use: functions of values.
+//! Follows k8s.io/kubernetes/pkg/controller/podautoscaler/replica_calculator.go.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::ResourceRequirements;
+use k8s_openapi::jiff::Timestamp;
+
+use super::super::kinds::Pod;
+use crate::meta::quantity::Quantity;
+
+/// How long the CPU that a pod uses after its start says little of what it will use.
+const CPU_INITIALIZATION: Duration = Duration::from_secs(300);
+/// A pod that became unready so soon after its start was never ready.
+const INITIAL_READINESS: Duration = Duration::from_secs(30);
+/// What a ratio may differ from 1 before anything is done.
+const TOLERANCE: f64 = 0.1;
+
+/// What a pod was seen to use.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Sample {
+    /// In thousandths.
+    pub value: i64,
+    /// The end of the window,
+    pub at: Timestamp,
+    /// over which it was measured.
+    pub window: Duration,
+}
+
+/// Samples by the names of pods.
+pub type Samples = BTreeMap<String, Sample>;
+
+/// What ratios of use and goal are close enough to 1.
+#[derive(Clone, Copy, Debug)]
+pub struct Tolerances {
+    /// Below.
+    pub down: f64,
+    /// Above.
+    pub up: f64,
+}
+
+impl Default for Tolerances {
+    fn default() -> Self {
+        Tolerances {
+            down: TOLERANCE,
+            up: TOLERANCE,
+        }
+    }
+}
+
+impl Tolerances {
+    fn holds(self, ratio: f64) -> bool {
+        (1.0 - self.down..=1.0 + self.up).contains(&ratio)
+    }
+}
+
+/// What pods are to use.
+#[derive(Debug)]
+pub enum Goal {
+    /// So many hundredths of what they request, which is told by pod, in thousandths.
+    Utilization(i32, BTreeMap<String, i64>),
+    /// So many thousandths each.
+    Average(i64),
+}
+
+/// What is used now.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Used {
+    /// Beside the goal.
+    ratio: f64,
+    /// In hundredths of what is requested; none where the goal is not told so.
+    pub utilization: Option<i32>,
+    /// By each pod on average, in thousandths.
+    pub average: i64,
+}
+
+impl Goal {
+    fn used(&self, samples: &Samples) -> Result<Used, String> {
+        match self {
+            Goal::Average(goal) => {
+                let total: i64 = samples.values().map(|sample| sample.value).sum();
+                let average = total / i64::try_from(samples.len()).unwrap_or(i64::MAX).max(1);
+                Ok(Used {
+                    ratio: average as f64 / *goal as f64,
+                    utilization: None,
+                    average,
+                })
+            }
+            Goal::Utilization(goal, requests) => {
+                let known = samples
+                    .iter()
+                    .filter_map(|(pod, sample)| Some((sample.value, *requests.get(pod)?)));
+                let (count, used, requested) =
+                    known.fold((0, 0, 0), |(count, used, requested), (value, request)| {
+                        (count + 1, used + value, requested + request)
+                    });
+                if requested == 0 {
+                    return Err("no metrics returned matched known pods".to_owned());
+                }
+                let utilization = i32::try_from(used * 100 / requested).unwrap_or(i32::MAX);
+                Ok(Used {
+                    ratio: f64::from(utilization) / f64::from(*goal),
+                    utilization: Some(utilization),
+                    average: used / count,
+                })
+            }
+        }
+    }
+
+    /// What a pod that nothing is known of is taken to use where replicas are to become fewer.
+    fn full(&self, pod: &str) -> i64 {
+        match self {
+            Goal::Average(goal) => *goal,
+            Goal::Utilization(goal, requests) => {
+                let request = requests.get(pod).copied().unwrap_or(0);
+                request * i64::from((*goal).max(100)) / 100
+            }
+        }
+    }
+}
+
+/// Pods by what their samples say.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Sorted<'p> {
+    ready: usize,
+    unready: Vec<&'p str>,
+    missing: Vec<&'p str>,
+    ignored: Vec<&'p str>,
+}
+
+fn sort<'p>(pods: &'p [Arc<Pod>], samples: &Samples, is_cpu: bool, now: Timestamp) -> Sorted<'p> {
+    let mut sorted = Sorted::default();
+    for pod in pods {
+        let name = pod.metadata.name.as_deref().unwrap_or_default();
+        let place = if pod.is_deleting() || pod.phase() == "Failed" {
+            &mut sorted.ignored
+        } else if pod.phase() == "Pending" {
+            &mut sorted.unready
+        } else {
+            match samples.get(name) {
+                None => &mut sorted.missing,
+                Some(sample) if is_cpu && !tells(pod, sample, now) => &mut sorted.unready,
+                Some(_) => {
+                    sorted.ready += 1;
+                    continue;
+                }
+            }
+        };
+        place.push(name);
+    }
+    sorted
+}
+
+/// Whether the CPU that a pod was seen to use tells what it uses.
+fn tells(pod: &Pod, sample: &Sample, now: Timestamp) -> bool {
+    let mut conditions = pod.status.conditions.iter();
+    let ready = conditions.find(|condition| condition.type_ == "Ready");
+    let (Some(ready), Some(start)) = (ready, pod.status.start_time.as_ref()) else {
+        return false;
+    };
+    let changed = ready
+        .last_transition_time
+        .as_ref()
+        .map_or(Timestamp::UNIX_EPOCH, |time| time.0);
+    let is_unready = ready.status == "False";
+    let after =
+        |time: Timestamp, length: Duration| time.checked_add(length).unwrap_or(Timestamp::MAX);
+    if after(start.0, CPU_INITIALIZATION) > now {
+        !is_unready && sample.at >= after(changed, sample.window)
+    } else {
+        !(is_unready && after(start.0, INITIAL_READINESS) > changed)
+    }
+}
+
+/// How many of `current` replicas there are to be for pods to use what they are to, and what they use.
+///
+/// # Errors
+/// Why that cannot be told, in upstream's words.
+pub fn replicas(
+    current: i32,
+    goal: &Goal,
+    mut samples: Samples,
+    pods: &[Arc<Pod>],
+    is_cpu: bool,
+    tolerances: Tolerances,
+    now: Timestamp,
+) -> Result<(i32, Used), String> {
+    if pods.is_empty() {
+        return Err("no pods returned by selector while calculating replica count".to_owned());
+    }
+    let sorted = sort(pods, &samples, is_cpu, now);
+    for name in sorted.ignored.iter().chain(&sorted.unready) {
+        samples.remove(*name);
+    }
+    if samples.is_empty() {
+        return Err("did not receive metrics for targeted pods (pods might be unready)".to_owned());
+    }
+    let used = goal.used(&samples)?;
+    let grows = used.ratio > 1.0;
+    let counts_unready = grows && !sorted.unready.is_empty();
+    if !counts_unready && sorted.missing.is_empty() {
+        let wanted = match tolerances.holds(used.ratio) {
+            true => current,
+            false => whole(used.ratio * sorted.ready as f64),
+        };
+        return Ok((wanted, used));
+    }
+    // What is not known is taken for what makes the change smaller.
+    let mut assume = |pod: &str, value: i64| {
+        let sample = Sample {
+            value,
+            at: now,
+            window: Duration::ZERO,
+        };
+        samples.insert(pod.to_owned(), sample);
+    };
+    if used.ratio != 1.0 {
+        for pod in &sorted.missing {
+            assume(pod, if grows { 0 } else { goal.full(pod) });
+        }
+    }
+    if counts_unready {
+        for pod in &sorted.unready {
+            assume(pod, 0);
+        }
+    }
+    let ratio = goal.used(&samples)?.ratio;
+    let turns = (used.ratio < 1.0 && ratio > 1.0) || (grows && ratio < 1.0);
+    if tolerances.holds(ratio) || turns {
+        return Ok((current, used));
+    }
+    let wanted = whole(ratio * samples.len() as f64);
+    let turns = (ratio < 1.0 && wanted > current) || (ratio > 1.0 && wanted < current);
+    Ok((if turns { current } else { wanted }, used))
+}
+
+/// Rounded up. What is too large is the largest.
+fn whole(number: f64) -> i32 {
+    number.ceil() as i32
+}
+
+/// What each pod requests of a resource, in thousandths, or what one container of it does.
+///
+/// # Errors
+/// Where one requests nothing of it: upstream's words.
+pub fn requests(
+    pods: &[Arc<Pod>],
+    container: Option<&str>,
+    resource: &str,
+) -> Result<BTreeMap<String, i64>, String> {
+    let of = |pod: &Arc<Pod>| {
+        let name = pod.metadata.name.clone().unwrap_or_default();
+        let request = request(pod, &name, container, resource)?;
+        Ok((name, request))
+    };
+    pods.iter().map(of).collect()
+}
+
+fn request(pod: &Pod, name: &str, container: Option<&str>, resource: &str) -> Result<i64, String> {
+    let of_pod = pod.spec.resources.as_deref();
+    if container.is_none()
+        && let Some(resources) = of_pod
+        && resources
+            .requests
+            .as_ref()
+            .is_some_and(|all| !all.is_empty())
+        && let Some(request) = requested(Some(resources), resource)
+    {
+        return Ok(request);
+    }
+    let restarted = pod
+        .spec
+        .init_containers
+        .iter()
+        .filter(|container| container.restart_policy.as_deref() == Some("Always"));
+    let mut total = 0;
+    let mut found = false;
+    for one in pod.spec.containers.iter().chain(restarted) {
+        if container.is_some_and(|container| container != one.name) {
+            continue;
+        }
+        found = true;
+        total += requested(one.resources.as_ref(), resource).ok_or_else(|| {
+            format!(
+                "missing request for {resource} in container {} of Pod {name}",
+                one.name
+            )
+        })?;
+    }
+    match container {
+        Some(container) if !found => Err(format!("container {container} not found in Pod {name}")),
+        _ => Ok(total),
+    }
+}
+
+fn requested(resources: Option<&ResourceRequirements>, resource: &str) -> Option<i64> {
+    let request = resources?.requests.as_ref()?.get(resource)?;
+    Some(Quantity::parse(&request.0).ok()?.milli_value())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    const NOW: &str = "2026-01-01T01:00:00Z";
+
+    /// Its phase, whether it is ready, since when, and when it started.
+    type State = (&'static str, &'static str, &'static str, &'static str);
+
+    fn time(text: &str) -> Timestamp {
+        text.parse().expect("a time")
+    }
+
+    /// A pod that requests a core.
+    fn pod(name: &str, state: State) -> Arc<Pod> {
+        let (phase, ready, since, start) = state;
+        let pod = json!({
+            "metadata": {"name": name},
+            "spec": {"containers": [{"name": "c", "resources": {"requests": {"cpu": "1", "memory": "1Gi"}}}]},
+            "status": {
+                "phase": phase,
+                "startTime": start,
+                "conditions": [{"type": "Ready", "status": ready, "lastTransitionTime": since}]
+            }
+        });
+        Arc::new(serde_json::from_value(pod).expect("a pod"))
+    }
+
+    const OLD: State = (
+        "Running",
+        "True",
+        "2026-01-01T00:00:10Z",
+        "2026-01-01T00:00:00Z",
+    );
+    const PENDING: State = (
+        "Pending",
+        "False",
+        "2026-01-01T00:59:00Z",
+        "2026-01-01T00:59:00Z",
+    );
+    const NEVER_READY: State = (
+        "Running",
+        "False",
+        "2026-01-01T00:00:20Z",
+        "2026-01-01T00:00:00Z",
+    );
+    const JUST_READY: State = (
+        "Running",
+        "True",
+        "2026-01-01T00:59:50Z",
+        "2026-01-01T00:59:00Z",
+    );
+    const FAILED: State = (
+        "Failed",
+        "False",
+        "2026-01-01T00:30:00Z",
+        "2026-01-01T00:00:00Z",
+    );
+
+    /// What is asked for when pods in these states use so many thousandths of a core (none: nobody knows).
+    fn asked(goal: i32, pods: &[(State, Option<i64>)]) -> Result<i32, String> {
+        let names: Vec<String> = (0..pods.len()).map(|at| format!("p{at}")).collect();
+        let samples = names.iter().zip(pods).filter_map(|(name, (_, used))| {
+            let sample = Sample {
+                value: (*used)?,
+                at: time(NOW),
+                window: Duration::from_secs(30),
+            };
+            Some((name.clone(), sample))
+        });
+        let samples = samples.collect();
+        let pods: Vec<_> = names
+            .iter()
+            .zip(pods)
+            .map(|(name, (state, _))| pod(name, *state))
+            .collect();
+        let goal = Goal::Utilization(goal, requests(&pods, None, "cpu")?);
+        let current = i32::try_from(pods.len()).expect("few");
+        let (wanted, _) = replicas(
+            current,
+            &goal,
+            samples,
+            &pods,
+            true,
+            Tolerances::default(),
+            time(NOW),
+        )?;
+        Ok(wanted)
+    }
+
+    #[test]
+    fn what_is_not_known_makes_changes_smaller_and_never_turns_them() {
+        let rows: [(i32, &[_], i32); 12] = [
+            // Within the tolerance, above, below.
+            (50, &[(OLD, Some(540)), (OLD, Some(550))], 2),
+            (50, &[(OLD, Some(900)), (OLD, Some(900))], 4),
+            (
+                50,
+                &[(OLD, Some(100)), (OLD, Some(100)), (OLD, Some(100))],
+                1,
+            ),
+            // Pods that are not ready are taken to use nothing where more are to be made,
+            (50, &[(OLD, Some(900)), (PENDING, None)], 2),
+            (30, &[(OLD, Some(900)), (PENDING, None)], 3),
+            (30, &[(OLD, Some(900)), (NEVER_READY, Some(900))], 3),
+            (30, &[(OLD, Some(900)), (JUST_READY, Some(900))], 3),
+            // and do not count where fewer are to be left.
+            (50, &[(OLD, Some(200)), (PENDING, None)], 1),
+            // Pods that nobody knows of use all that they request, or nothing.
+            (50, &[(OLD, Some(200)), (OLD, None)], 2),
+            (
+                50,
+                &[
+                    (OLD, Some(10)),
+                    (OLD, Some(10)),
+                    (OLD, Some(10)),
+                    (OLD, None),
+                ],
+                2,
+            ),
+            (30, &[(OLD, Some(900)), (OLD, None)], 3),
+            // Failed ones are none.
+            (50, &[(OLD, Some(900)), (FAILED, Some(900))], 2),
+        ];
+        for (goal, pods, wanted) in rows {
+            assert_eq!(asked(goal, pods), Ok(wanted), "{goal} {pods:?}");
+        }
+        let refused = asked(50, &[(PENDING, Some(1))]).expect_err("no sample that counts");
+        assert!(refused.starts_with("did not receive metrics"), "{refused}");
+    }
+
+    #[test]
+    fn averages_are_of_those_that_are_seen() {
+        let pods = [pod("a", OLD), pod("b", OLD)];
+        let sample = |value| Sample {
+            value,
+            at: time(NOW),
+            window: Duration::ZERO,
+        };
+        let samples: Samples = [
+            ("a".to_owned(), sample(3000)),
+            ("b".to_owned(), sample(5000)),
+        ]
+        .into();
+        let judge = |goal| {
+            let goal = Goal::Average(goal);
+            let tolerances = Tolerances::default();
+            replicas(
+                2,
+                &goal,
+                samples.clone(),
+                &pods,
+                false,
+                tolerances,
+                time(NOW),
+            )
+        };
+        let (wanted, used) = judge(2000).expect("told");
+        assert_eq!((wanted, used.average, used.utilization), (4, 4000, None));
+        assert_eq!(judge(4000).expect("told").0, 2);
+        assert_eq!(judge(16000).expect("told").0, 1);
+    }
+
+    #[test]
+    fn requests_are_those_of_the_pod_or_of_its_containers() {
+        let read = |spec: serde_json::Value| -> Arc<Pod> {
+            let pod = json!({"metadata": {"name": "p"}, "spec": spec});
+            Arc::new(serde_json::from_value(pod).expect("a pod"))
+        };
+        let cpu = |amount: &str| json!({"requests": {"cpu": amount}});
+        let two = read(json!({
+            "initContainers": [
+                {"name": "once", "resources": cpu("5")},
+                {"name": "beside", "restartPolicy": "Always", "resources": cpu("50m")}
+            ],
+            "containers": [{"name": "a", "resources": cpu("100m")}, {"name": "b", "resources": cpu("1")}]
+        }));
+        let whole = read(json!({
+            "resources": cpu("3"),
+            "containers": [{"name": "a", "resources": cpu("100m")}, {"name": "b"}]
+        }));
+        let rows = [
+            (&two, None, "cpu", Ok(1150)),
+            (&two, Some("a"), "cpu", Ok(100)),
+            (
+                &two,
+                Some("z"),
+                "cpu",
+                Err("container z not found in Pod p"),
+            ),
+            (
+                &two,
+                None,
+                "memory",
+                Err("missing request for memory in container a of Pod p"),
+            ),
+            (&whole, None, "cpu", Ok(3000)),
+            (&whole, Some("a"), "cpu", Ok(100)),
+            (
+                &whole,
+                Some("b"),
+                "cpu",
+                Err("missing request for cpu in container b of Pod p"),
+            ),
+        ];
+        for (pod, container, resource, wanted) in rows {
+            let found = requests(std::slice::from_ref(pod), container, resource);
+            let found = found.map(|found| found["p"]);
+            assert_eq!(
+                found,
+                wanted.map_err(str::to_owned),
+                "{container:?} {resource}"
+            );
+        }
+    }
+}
