@@ -7,6 +7,7 @@ mod illumos;
 mod image;
 mod init;
 mod serve;
+mod store;
 mod zone;
 
 use clap::{Parser, Subcommand};
@@ -26,6 +27,8 @@ enum Command {
     /// Run this host as a node, with the API server in the same process.
     #[command(alias = "node")]
     Agent(Box<agent::Arguments>),
+    /// Make the file of a store smaller while no server runs on it.
+    Store(store::Arguments),
     /// Load, list and remove the images of this host.
     Image(image::Arguments),
     /// Check whether this illumos host can run pods, and say what to do where it cannot.
@@ -62,6 +65,7 @@ pub fn run() -> std::process::ExitCode {
         Command::Init(arguments) => return init::run(&arguments),
         Command::Doctor(arguments) => doctor::run(*arguments),
         Command::Zone(arguments) => zone::run(arguments),
+        Command::Store(arguments) => store::run(arguments),
         Command::Image(arguments) => image::run(arguments),
         Command::Agent(arguments) => agent::run(*arguments).map_err(|error| error.to_string()),
     };

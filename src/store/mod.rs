@@ -286,4 +286,4 @@ pub fn memory() -> Arc<dyn Store> {
     engine::Engine::memory()
 }
 
-pub use redb::{OpenError, open, panics_are_errors};
+pub use redb::{OpenError, compact, open, panics_are_errors};

@@ -49,6 +49,9 @@ pub enum OpenError {
     /// It was written by a newer reddwarf.
     #[error("the store {} has format {found}, and this reddwarf knows {FORMAT}; use a newer reddwarf", .path.display())]
     Newer { path: PathBuf, found: u64 },
+    /// Its file was not made smaller.
+    #[error("cannot compact the store {}: {cause}; nothing is lost of it", .path.display())]
+    NotCompacted { path: PathBuf, cause: String },
 }
 
 /// Opens the store in `dir`, made where there is none.
@@ -68,6 +71,37 @@ pub fn open(dir: &Path) -> Result<Arc<dyn Store>, OpenError> {
     restore(&path, move || {
         Builder::new().set_cache_size(CACHE).create(&file)
     })
+}
+
+/// Gives the disk what the store in `dir`, which nobody has open, does not use of its file. Gives the bytes of the file
+/// before and after.
+///
+/// # Errors
+/// [`OpenError`]; a store of which nothing is known is left as it is.
+pub fn compact(dir: &Path) -> Result<(u64, u64), OpenError> {
+    let path = &dir.join("store.redb");
+    let size = || std::fs::metadata(path).map(|file| file.len());
+    let before = size().map_err(|error| OpenError::Unusable {
+        path: path.clone(),
+        cause: error.to_string(),
+    })?;
+    let mut database = opened(path, &|| Builder::new().set_cache_size(CACHE).open(path))?;
+    // All of it is read first: what is damaged is not moved about.
+    let found = unbroken(|| read(&database)).unwrap_or_else(|cause| Err(ReadError::Damaged(cause)));
+    if let Err(error) = found {
+        return Err(refusal(path, error, database));
+    }
+    let not = |cause: String| OpenError::NotCompacted {
+        path: path.clone(),
+        cause,
+    };
+    // Each time it moves what it can; there is nothing left to move when it says so.
+    while unbroken(|| database.compact())
+        .map_err(not)?
+        .map_err(|error| not(error.to_string()))?
+    {}
+    drop(database);
+    Ok((before, size().map_err(|error| not(error.to_string()))?))
 }
 
 /// Makes an empty store. Under another name until it is whole: the half of one would be taken for a damaged store.
@@ -132,26 +166,11 @@ pub(super) fn restore(
     path: &Path,
     open: impl Fn() -> Result<Database, DatabaseError> + Send + 'static,
 ) -> Result<Arc<dyn Store>, OpenError> {
-    let damaged = |cause| OpenError::Damaged {
-        path: path.to_owned(),
-        cause,
-    };
     let database = opened(path, &open)?;
     let found = unbroken(|| read(&database)).unwrap_or_else(|cause| Err(ReadError::Damaged(cause)));
     let (rev, compacted, rows) = match found {
         Ok(found) => found,
-        Err(ReadError::Newer(found)) => {
-            return Err(OpenError::Newer {
-                path: path.to_owned(),
-                found,
-            });
-        }
-        Err(ReadError::Foreign) => return Err(damaged("it has no table of ours".to_owned())),
-        Err(ReadError::Damaged(cause)) => {
-            // Closing it would write to what somebody may still want to mend.
-            std::mem::forget(database);
-            return Err(damaged(cause));
-        }
+        Err(error) => return Err(refusal(path, error, database)),
     };
     let file = File {
         open: Box::new(open),
@@ -160,6 +179,21 @@ pub(super) fn restore(
         doubtful: false,
     };
     Ok(Engine::restored(rev, compacted, rows, Some(Box::new(file))))
+}
+
+/// Why what a database holds is refused.
+fn refusal(path: &Path, error: ReadError, database: Database) -> OpenError {
+    let path = path.to_owned();
+    let cause = match error {
+        ReadError::Newer(found) => return OpenError::Newer { path, found },
+        ReadError::Foreign => "it has no table of ours".to_owned(),
+        ReadError::Damaged(cause) => {
+            // Closing it would write to what somebody may still want to mend.
+            std::mem::forget(database);
+            cause
+        }
+    };
+    OpenError::Damaged { path, cause }
 }
 
 thread_local! {

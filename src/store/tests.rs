@@ -364,6 +364,39 @@ async fn a_second_process_and_a_foreign_file_are_told_apart_and_left_alone() {
 }
 
 #[tokio::test]
+async fn a_file_gives_back_what_its_store_does_not_use() {
+    let dir = tempfile::tempdir().unwrap();
+    assert!(super::compact(dir.path()).is_err(), "there is none");
+    let store = super::open(dir.path()).unwrap();
+    let mut rev = 0;
+    for name in 0..200u8 {
+        let mut large = change(name, Expect::Absent, Some(name));
+        large.put.as_mut().unwrap().body = vec![name; 64 << 10].into();
+        rev = store.commit(vec![large]).await.unwrap().rev;
+    }
+    for name in 1..200u8 {
+        let there = store.head(&key(name)).unwrap().rev;
+        let gone = change(name, Expect::Revision(there), None);
+        rev = store.commit(vec![gone]).await.unwrap().rev;
+    }
+    store.compact(rev).await.unwrap();
+    store.close().await;
+    drop(store);
+    open_again(dir.path()).close().await;
+    let (before, after) = loop {
+        match super::compact(dir.path()) {
+            Err(super::OpenError::InUse { .. }) => std::thread::yield_now(),
+            other => break other.unwrap(),
+        }
+    };
+    assert!(before > 8 << 20 && after < 2 << 20, "{before} to {after}");
+    let store = open_again(dir.path());
+    assert_eq!(store.head(&key(0)).unwrap().record.body.len(), 64 << 10);
+    assert_eq!(store.world().rev, rev);
+    store.close().await;
+}
+
+#[tokio::test]
 async fn a_store_that_was_being_made_when_the_power_went_is_made_again() {
     let dir = tempfile::tempdir().unwrap();
     std::fs::write(dir.path().join("store.redb.new"), b"half of one").unwrap();

@@ -35,6 +35,12 @@ fn serve(dir: &Path) -> Command {
     command
 }
 
+fn compact(dir: &Path) -> Command {
+    let mut command = Command::new(BINARY);
+    command.args(["store", "compact", "--data-dir"]).arg(dir);
+    command
+}
+
 /// The one line that says why the program did not start, which holds each of `parts`.
 async fn refused(what: &str, command: Command, parts: &[&str]) {
     let output = ended(command).await;
@@ -87,6 +93,7 @@ async fn a_store_that_is_none_of_ours_or_damaged_is_refused_and_left_alone() {
         std::fs::write(&path, &bytes).expect("written");
         let named = path.to_str().expect("a path");
         refused(what, serve(dir.path()), &[named, "damaged", "backup"]).await;
+        refused(what, compact(dir.path()), &[named, "damaged", "backup"]).await;
         assert_eq!(
             std::fs::metadata(&path).expect("a file").len(),
             bytes.len() as u64,
@@ -223,6 +230,7 @@ async fn a_second_process_is_refused_and_the_first_goes_on() {
         &["store.redb", "in use", "--data-dir"],
     )
     .await;
+    refused("compacting it", compact(&path), &["store.redb", "in use"]).await;
     assert_eq!(
         std::fs::read(path.join("kubeconfig")).expect("a kubeconfig"),
         kubeconfig
