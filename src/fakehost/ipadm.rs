@@ -419,7 +419,7 @@ const FORWARDING: [&str; 2] = ["ipv4-forwarding", "ipv6-forwarding"];
 pub fn routeadm(run: &mut Run, args: &[String], _: &[u8]) -> Step<i32> {
     let Ok(parsed) = getopt(args, "e:d:up", &[]) else {
         run.complain("usage: routeadm [-p [<option>]] [-R <root-dir>]");
-        return Ok(exit::USAGE);
+        return Ok(exit::ERROR);
     };
     for (letter, enabled) in [('e', true), ('d', false)] {
         let names: Vec<String> = parsed.values(letter).map(str::to_owned).collect();
@@ -442,13 +442,27 @@ pub fn routeadm(run: &mut Run, args: &[String], _: &[u8]) -> Step<i32> {
             }
         }
     }
-    if args.is_empty() || parsed.has('p') {
-        for name in FORWARDING {
+    if args.is_empty() {
+        return run.not_played("the table of routeadm");
+    }
+    if parsed.has('p') {
+        // The option that is asked for, which is not named then.
+        let asked = parsed.rest.first().cloned();
+        let wanted = |name: &str| asked.as_deref().is_none_or(|asked| asked == name);
+        if !FORWARDING.iter().any(|name| wanted(name)) {
+            let name = asked.unwrap_or_default();
+            return run.end(exit::ERROR, &format!("routeadm: invalid option: {name}"));
+        }
+        for name in FORWARDING.iter().filter(|name| wanted(name)) {
             let host = run.host();
             let s = &host.services[&format!("svc:/network/{name}:default")];
             let word = |on: bool| if on { "enabled" } else { "disabled" };
+            let name = match asked {
+                Some(_) => String::new(),
+                None => format!("{name} "),
+            };
             let line = format!(
-                "persistent={} default=disabled current={} {name}",
+                "{name}persistent={} default=disabled current={}",
                 word(s.enabled),
                 word(s.state == "online")
             );

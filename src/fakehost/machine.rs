@@ -290,6 +290,14 @@ impl Machine {
         fs::rename(partial, file)
     }
 
+    /// Whether a command is stalled, or a zone stuck: what waits for it may wait for ever.
+    pub fn is_held_up(&self) -> bool {
+        let mut files = fs::read_dir(self.own()).into_iter().flatten().flatten();
+        let stalled = files.any(|file| file.file_name().to_string_lossy().starts_with("stall."));
+        let stuck = |host: Host| host.zones.values().any(|zone| zone.stuck.is_some());
+        stalled || self.state().is_ok_and(stuck)
+    }
+
     /// Changes the host under its lock, as nothing on a real host does: for tests.
     pub fn change<T>(&self, change: impl FnOnce(&mut Host, &Disk) -> T) -> io::Result<T> {
         run::locked(self, change)

@@ -343,6 +343,8 @@ impl<'m> Run<'m> {
                     }
                 })?;
                 if self.kill.load(Ordering::SeqCst) {
+                    // Nothing is there any more to be released.
+                    let _ = std::fs::remove_file(&mark);
                     return Err(Stop::Killed);
                 }
                 Ok(())

@@ -34,6 +34,16 @@ fn statistics(host: &Host) -> Vec<Statistic> {
             ));
         }
     };
+    let zero = || "0".to_owned();
+    let global = [
+        ("boot_time", zero()),
+        ("init_pid", "1".to_owned()),
+        ("nsec_sys", zero()),
+        ("nsec_user", zero()),
+        ("nsec_waitrq", zero()),
+        ("zonename", "global".to_owned()),
+    ];
+    add("zones", 0, "global", "zone_misc", &global);
     for (name, zone) in &host.zones {
         let text = |s: &str| s.to_owned();
         let number = |n: u64| n.to_string();

@@ -22,7 +22,8 @@ pub struct FakeTools {
     machine: Machine,
     /// Commands that may leave something, by owner.
     owned: Mutex<HashMap<String, Vec<Begun>>>,
-    /// No command gets more time than this.
+    /// No command gets more time than this while something on the host does not go on. One that is only slow gets its
+    /// own.
     patience: Option<Duration>,
     /// How many commands were run.
     pub count: AtomicU64,
@@ -90,15 +91,23 @@ impl Tools for FakeTools {
                 over.send_replace(true);
                 running.send_modify(|running| drop(running.remove(&number)));
             });
-            let limit = self
-                .patience
-                .map_or(command.limit, |most| most.min(command.limit));
             let failed = |class, said: &str| Failure {
                 class,
                 command: command.to_string(),
                 said: said.to_owned(),
             };
-            let Ok(reply) = tokio::time::timeout(limit, told.recv()).await else {
+            let begun = std::time::Instant::now();
+            let limit = self.patience.unwrap_or(command.limit);
+            let answer = loop {
+                // Cancel-safe: an answer that is not taken stays.
+                if let Ok(reply) = tokio::time::timeout(limit, told.recv()).await {
+                    break Some(reply);
+                }
+                if begun.elapsed() >= command.limit || self.machine.is_held_up() {
+                    break None;
+                }
+            };
+            let Some(reply) = answer else {
                 kill.store(true, Ordering::SeqCst);
                 return Err(failed(
                     Class::TimedOut,

@@ -1,5 +1,6 @@
 //! Tests of the whole server, over HTTPS. One binary, since each links everything.
 
+mod fakehost;
 mod noise;
 mod programs;
 mod random;

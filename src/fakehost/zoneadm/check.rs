@@ -88,6 +88,9 @@ const PROHIBITED: &[&str] = &[
 /// Privileges that every zone needs.
 const REQUIRED: &[&str] = &["proc_exec", "proc_fork", "sys_mount"];
 
+/// File systems that have a program that checks them before they are mounted (`/usr/lib/fs/TYPE/fsck`).
+const CHECKED: &[&str] = &["pcfs", "udfs", "ufs"];
+
 /// What is wrong with the privileges of a zone.
 pub fn privileges(limit: &str) -> Option<String> {
     for word in limit.split(',').filter(|w| !w.is_empty()) {
@@ -164,6 +167,19 @@ pub fn verify(run: &mut Run, target: &Target) -> bool {
         && disk.mode(&root).is_some_and(|mode| mode & 0o777 != 0o755)
     {
         warnings.push(format!("{root} is not mode 0755"));
+    }
+    for fs in target.document.named("filesystem") {
+        let kind = fs.attr_or_empty("type");
+        let raw = !fs.attr_or_empty("raw").is_empty();
+        let why = match (CHECKED.contains(&kind), raw) {
+            (true, false) => "must specify 'raw' device",
+            (false, true) => "cannot specify 'raw' device",
+            _ => continue,
+        };
+        wrong.push(format!(
+            "could not verify fs {}: {why} for {kind} file systems",
+            fs.attr_or_empty("directory")
+        ));
     }
     for mount in &zone.mounts {
         let text = |why: &str| format!("could not verify fs {}: {why}", mount.directory);

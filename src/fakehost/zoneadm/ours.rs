@@ -16,7 +16,7 @@ pub const CONFIG: &str = include_str!("../../../illumos/brand/config.xml");
 /// What its zones are mounted.
 pub const PLATFORM: &str = include_str!("../../../illumos/brand/platform.xml");
 /// Its init, in the global zone as in its zones.
-pub const INIT: &str = "/usr/lib/brand/reddwarf/init";
+pub const INIT: &str = crate::zone::illumos::native::INIT;
 
 /// The hook gives up before it changed anything: back to configured.
 const UNDO: i32 = 254;

@@ -7,6 +7,9 @@ use std::path::Path;
 use crate::illumos::{Command, Tool, parse};
 use crate::storage::zfs::names::{self, Row, zfs};
 
+/// The zone's init: what supervises it, and what its containers' first processes are made of. It is in the zone's `/usr`,
+/// which is the host's.
+pub const INIT: &str = "/usr/lib/brand/reddwarf/init";
 /// The daemon that ipadm(8) talks to. At its start it gives the link what the global zone allows it, with the route.
 pub const IPMGMTD: &str = "/lib/inet/ipmgmtd";
 /// Without the name of its service it would not run.

@@ -1,11 +1,6 @@
-use std::collections::{BTreeMap, HashMap};
-use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 
-use tokio::net::UnixStream;
-
 use super::super::ZoneRuntime as _;
-use super::super::supervisor::{Ask, Hello, Reply, SOCKET, kind, read_frame, write_json};
 use super::*;
 use crate::fakehost::{self, Machine};
 use crate::illumos::fake::FakeTools;
@@ -36,63 +31,6 @@ fn patience() -> Patience {
         change: Duration::from_secs(10),
         again: Duration::from_millis(5),
         look: Duration::from_millis(20),
-    }
-}
-
-/// Plays what is in zones: dials the agent wherever a zone runs, and does what it says.
-async fn inside(machine: Machine) {
-    let mut serving: HashMap<u64, tokio::task::JoinHandle<()>> = HashMap::new();
-    loop {
-        if let Ok(host) = machine.state() {
-            let alive: BTreeMap<u64, PathBuf> = host
-                .zones
-                .values()
-                .filter(|zone| zone.status.word() == "running" && zone.dead.is_none())
-                .filter_map(|zone| {
-                    let control = zone
-                        .mounts
-                        .iter()
-                        .find(|mount| mount.directory == CONTROL)?;
-                    Some((zone.id, machine.disk().real(&control.special)))
-                })
-                .collect();
-            serving.retain(|id, task| {
-                let stays = alive.contains_key(id) && !task.is_finished();
-                if !stays {
-                    task.abort();
-                }
-                stays
-            });
-            for (id, directory) in alive {
-                serving
-                    .entry(id)
-                    .or_insert_with(|| tokio::spawn(serve(id, directory)));
-            }
-        }
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
-}
-
-async fn serve(id: u64, directory: PathBuf) {
-    let Ok(mut stream) = UnixStream::connect(directory.join(SOCKET)).await else {
-        return;
-    };
-    let hello = Hello::Control {
-        boot: id.to_string(),
-        processes: Vec::new(),
-    };
-    if write_json(&mut stream, kind::HELLO, &hello).await.is_err() {
-        return;
-    }
-    while let Ok(Some((kind::ASK, payload))) = read_frame(&mut stream).await {
-        let ask: Ask = serde_json::from_slice(&payload).expect("an ask");
-        let reply = Reply {
-            number: ask.number,
-            result: Ok(()),
-        };
-        if write_json(&mut stream, kind::REPLY, &reply).await.is_err() {
-            return;
-        }
     }
 }
 
@@ -144,7 +82,7 @@ impl Bench {
             sandbox_quota: 64 << 20,
         };
         Bench {
-            inside: tokio::spawn(inside(machine.clone())),
+            inside: tokio::spawn(fakehost::supervise(machine.clone())),
             machine,
             tools,
             settings,
@@ -533,6 +471,10 @@ async fn goes_down(bench: &Bench, agent: Option<Agent>) {
         agent.kill().await;
     }
     bench.tools.end().await;
+    for number in 0..3 {
+        let words = ["zone-stuck", &format!("rd-u{number}"), "no"].map(str::to_owned);
+        bench.machine.run("ctl", &words, b"");
+    }
     bench.machine.idle();
 }
 
@@ -577,7 +519,11 @@ async fn sequence(seed: u64) {
                     agent.kill().await;
                 }
             }
-            4 => happens(format!("zone-reboot rd-u{}", dice.roll(3))),
+            4 => {
+                // Nobody waits for it: something in the zone may not end.
+                let words = ["zone-reboot".to_owned(), format!("rd-u{}", dice.roll(3))];
+                bench.machine.start("ctl", &words, b"");
+            }
             5 => {
                 let at = ["shutting_down", "down", "no", "no"][dice.roll(4) as usize];
                 happens(format!("zone-stuck rd-u{} {at}", dice.roll(3)));
