@@ -1,7 +1,6 @@
 //! Where a pod goes: a function of the cluster, the pod, and whose turn it is. Follows
 //! k8s.io/kubernetes/pkg/scheduler/schedule_one.go.
 
-use std::collections::HashMap;
 use std::fmt;
 
 use super::cycle::Cycle;
@@ -60,7 +59,8 @@ pub struct Diagnosis {
     pub nodes: usize,
     /// What says no to all of them at once.
     before: Option<Reason>,
-    reasons: HashMap<Reason, usize>,
+    /// A few, so that looking through them is quicker than hashing.
+    reasons: Vec<(Reason, usize)>,
     /// Rules that said no.
     pub plugins: Plugins,
     /// Nodes that could do once others have ended there.
@@ -84,23 +84,27 @@ impl Diagnosis {
         if rejection.is_resolvable {
             self.resolvable.push(slot);
         }
-        self.count(rejection.reasons, 1);
+        self.count(rejection.reasons(), 1);
     }
 
     /// Counts reasons for as many nodes.
     pub fn count(&mut self, reasons: impl IntoIterator<Item = Reason>, nodes: usize) {
         for reason in reasons {
-            *self.reasons.entry(reason).or_insert(0) += nodes;
+            match self.reasons.iter_mut().find(|(known, _)| *known == reason) {
+                Some((_, count)) => *count += nodes,
+                None => self.reasons.push((reason, nodes)),
+            }
         }
     }
 
     fn all(nodes: &[Slot], rejection: Rejection) -> Diagnosis {
         let mut diagnosis = Diagnosis::of(nodes.len());
         diagnosis.plugins.add(rejection.plugin);
-        diagnosis.before = Some(rejection.reasons.join(", ").into());
         if rejection.is_resolvable {
             diagnosis.resolvable = nodes.to_vec();
         }
+        let reasons: Vec<Reason> = rejection.reasons().collect();
+        diagnosis.before = Some(reasons.join(", ").into());
         diagnosis
     }
 }

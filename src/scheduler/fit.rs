@@ -19,14 +19,10 @@ pub fn check(pod: &Pod, node: &Node, site: &Site, overlay: &Overlay<'_>) -> Resu
     let pods = site.pods.len() + overlay.added.len() - overlay.removed.len();
     let room = |used: &Resources, others: i64| -> Result<(), Rejection> {
         let lacks = lacking(&pod.requests, others, used, node);
-        if lacks.is_empty() {
-            return Ok(());
-        }
-        Err(Rejection {
-            plugin: Plugin::NodeResourcesFit,
-            is_resolvable: lacks.iter().all(|(_, can_be)| *can_be),
-            reasons: lacks.into_iter().map(|(reason, _)| reason).collect(),
-        })
+        let is_resolvable = lacks.iter().all(|(_, can_be)| *can_be);
+        let reasons = lacks.into_iter().map(|(reason, _)| reason);
+        let rejection = Rejection::of(Plugin::NodeResourcesFit, reasons, is_resolvable);
+        rejection.map_or(Ok(()), Err)
     };
     if overlay.is_empty() {
         return room(&site.used, pods as i64);

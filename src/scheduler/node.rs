@@ -87,6 +87,11 @@ impl Node {
         placement::zone(&self.labels)
     }
 
+    /// Whether it has a taint that keeps pods away.
+    pub fn repels(&self) -> bool {
+        self.taints.iter().any(Taint::repels)
+    }
+
     /// The taint of a node that was cordoned.
     pub fn cordon() -> Taint {
         Taint {

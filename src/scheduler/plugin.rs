@@ -57,7 +57,7 @@ impl Plugin {
 }
 
 /// A set of rules.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Plugins(u32);
 
 impl Plugins {
@@ -105,8 +105,10 @@ pub type Reason = Cow<'static, str>;
 pub struct Rejection {
     /// The first rule that it breaks.
     pub plugin: Plugin,
-    /// In what ways.
-    pub reasons: Vec<Reason>,
+    /// In what way.
+    reason: Reason,
+    /// In what others. Few have any, so that hearing from thousands of nodes allocates nothing.
+    others: Vec<Reason>,
     /// Whether it could do once others have ended there.
     pub is_resolvable: bool,
 }
@@ -116,9 +118,30 @@ impl Rejection {
     pub fn never(plugin: Plugin, reason: impl Into<Reason>) -> Rejection {
         Rejection {
             plugin,
-            reasons: vec![reason.into()],
+            reason: reason.into(),
+            others: Vec::new(),
             is_resolvable: false,
         }
+    }
+
+    /// A node that cannot do in several ways; none where there are none.
+    pub fn of(
+        plugin: Plugin,
+        reasons: impl IntoIterator<Item = Reason>,
+        is_resolvable: bool,
+    ) -> Option<Rejection> {
+        let mut reasons = reasons.into_iter();
+        Some(Rejection {
+            plugin,
+            reason: reasons.next()?,
+            others: reasons.collect(),
+            is_resolvable,
+        })
+    }
+
+    /// In what ways.
+    pub fn reasons(self) -> impl Iterator<Item = Reason> {
+        std::iter::once(self.reason).chain(self.others)
     }
 
     /// A node that cannot do now.

@@ -8,7 +8,7 @@ use compact_str::CompactString;
 
 use super::cycle::Cycle;
 use super::decide::{Diagnosis, Turn};
-use super::plugin::{Plugin, Reason, Rejection};
+use super::plugin::Reason;
 use super::pod::Pod;
 use super::snapshot::{Slot, Snapshot};
 use crate::meta::selector::Selector;
@@ -175,11 +175,11 @@ fn candidate(cycle: &Cycle<'_>, slot: Slot) -> Result<Candidate, Vec<Reason>> {
         .cloned()
         .collect();
     if gone.is_empty() {
-        return Err(Rejection::never(Plugin::NodeResourcesFit, NO_VICTIMS).reasons);
+        return Err(vec![NO_VICTIMS.into()]);
     }
     cycle
         .check_with(slot, &gone)
-        .map_err(|rejection| rejection.reasons)?;
+        .map_err(|rejection| rejection.reasons().collect::<Vec<_>>())?;
     gone.sort_by_cached_key(|pod| (Reverse(pod.priority), begun(pod)));
     let exceeding = exceeding(snapshot, &gone);
     // Those that exceed a budget are spared first, and of them those that matter most.

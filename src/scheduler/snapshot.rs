@@ -17,13 +17,15 @@ use super::pod::{Pod, Resources};
 use super::preempt::Budget;
 use super::spread::ZONE;
 use super::storage::Storage;
-use super::terms::{AffinityTerm, HOSTNAME, HostPort, Labels, PodAffinity};
-use super::topology::{Topologies, Topology};
+use super::terms::{AffinityTerm, HOSTNAME, HostPort, Labels, PodAffinity, Spread};
+use super::topology::{NOWHERE, Topologies, Topology};
 use super::workloads::Workloads;
 use crate::controllers::informer::Key;
 
 /// Where a node is kept: stays the same as long as it is there.
 pub type Slot = u32;
+/// How many nodes must share each value of a label, so that sums of them are kept. Clusters of tests have few.
+const SHARED: usize = if cfg!(test) { 1 } else { 8 };
 /// A hasher that is quick for small keys.
 pub type Quick = foldhash::fast::RandomState;
 
@@ -36,7 +38,11 @@ pub struct Snapshot {
     /// Nodes in the order in which they are looked at: one of each zone in turn.
     order: Vec<Slot>,
     zones: IndexMap<CompactString, Vec<Slot>, Quick>,
+    /// How many nodes have taints that keep pods away.
+    repelling: usize,
     placed: HashMap<Key, Placed, Quick>,
+    /// How many of those are only assumed.
+    assumed: usize,
     classes: Vec<Class>,
     free_classes: Vec<u32>,
     class_of: HashMap<ClassKey, u32, Quick>,
@@ -96,6 +102,8 @@ pub struct Class {
     key: ClassKey,
     /// How many of them are on which node.
     pub nodes: IndexMap<Slot, u32, Quick>,
+    /// How many of them are where nodes share the value of a label, by its number.
+    sums: Vec<(CompactString, Vec<i64>)>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
@@ -122,10 +130,36 @@ impl Class {
         self.key.affinity.as_deref()
     }
 
+    /// How many of them are where nodes share the value of a label, by its number; the last ones may be missing. None
+    /// where nobody asked for that to be kept.
+    pub fn sums(&self, label: &str) -> Option<&[i64]> {
+        let mut sums = self.sums.iter();
+        sums.find(|(known, _)| known == label)
+            .map(|(_, sums)| &sums[..])
+    }
+
+    /// Counts more (or less) of them on a node.
+    fn count(&mut self, topologies: &Topologies, slot: Slot, more: i64) {
+        for (label, sums) in &mut self.sums {
+            add_to(sums, topologies.of(label, slot), more);
+        }
+    }
+
     /// Whether they are being deleted.
     pub fn is_deleting(&self) -> bool {
         self.key.is_deleting
     }
+}
+
+fn add_to(sums: &mut Vec<i64>, place: u32, more: i64) {
+    if place == NOWHERE {
+        return;
+    }
+    let place = place as usize;
+    if sums.len() <= place {
+        sums.resize(place + 1, 0);
+    }
+    sums[place] += more;
 }
 
 impl Site {
@@ -189,6 +223,15 @@ impl Snapshot {
         self.placed.get(key).is_some_and(|placed| placed.is_assumed)
     }
 
+    /// How much is known, by what upstream calls it. Pods that are only assumed to have a place are among the pods.
+    pub fn sizes(&self) -> [(&'static str, usize); 3] {
+        [
+            ("assumed_pods", self.assumed),
+            ("nodes", self.order.len()),
+            ("pods", self.placed.len()),
+        ]
+    }
+
     /// Whether a placed pod matters less than this.
     pub fn has_less_than(&self, priority: i32) -> bool {
         self.priorities.range(..priority).next().is_some()
@@ -237,11 +280,59 @@ impl Snapshot {
                 self.topologies.keep(key, self.number(key));
             }
         }
+        let zone = pod.spread.is_empty() && self.workloads.may_select(pod);
+        let spread = pod.spread.iter().map(|spread| &*spread.topology);
+        for label in spread.chain(zone.then_some(ZONE)) {
+            self.sum(&pod.key.namespace, label);
+        }
+    }
+
+    /// Keeps how many pods of each class of a namespace are where nodes share the value of a label, if those are many
+    /// nodes: else counting anew is as quick.
+    fn sum(&mut self, namespace: &str, label: &str) {
+        let nodes = self.order.len();
+        let Some(topology) = self.topologies.get(label) else {
+            return;
+        };
+        if topology.width() * SHARED > nodes {
+            return;
+        }
+        for class in self.by_namespace.get(namespace).into_iter().flatten() {
+            let class = &mut self.classes[*class as usize];
+            if class.sums(label).is_some() {
+                continue;
+            }
+            let mut sums = Vec::new();
+            for (slot, count) in &class.nodes {
+                add_to(&mut sums, topology.of(*slot), i64::from(*count));
+            }
+            class.sums.push((label.into(), sums));
+        }
+    }
+
+    /// Takes in the labels of a node; none for one that is gone.
+    fn relabel(&mut self, slot: Slot, labels: Option<&Labels>) {
+        self.topologies.set(slot, labels);
+        for class in &mut self.classes {
+            if class.nodes.contains_key(&slot) {
+                class.sums.clear();
+            }
+        }
+    }
+
+    /// Whether every node that there is counts for how evenly a pod is spread, whatever node it is.
+    pub fn counts_everywhere(&self, pod: &Pod, spread: &Spread) -> bool {
+        (!spread.honors_affinity || pod.nodes.is_open())
+            && (!spread.honors_taints || self.repelling == 0)
     }
 
     /// Drops what is no longer asked about.
     pub fn tidy_up(&mut self) {
         self.topologies.tidy(self.order.len());
+        // The numbers of what is dropped mean something else when it is kept again.
+        for class in &mut self.classes {
+            class.sums.retain(|(label, _)| self.topologies.has(label));
+        }
     }
 
     /// Classes whose pods want something of others.
@@ -295,8 +386,10 @@ impl Snapshot {
                     .insert(slot, *size);
             }
         }
+        self.repelling += usize::from(node.repels());
+        self.repelling -= usize::from(old.as_ref().is_some_and(|old| old.repels()));
         if old.is_none_or(|old| old.labels != node.labels) {
-            self.topologies.set(slot, Some(&node.labels));
+            self.relabel(slot, Some(&node.labels));
         }
     }
 
@@ -310,7 +403,8 @@ impl Snapshot {
         };
         self.leave_zone(&old.zone(), slot);
         self.forget_images(Some(&old), slot);
-        self.topologies.set(slot, None);
+        self.repelling -= usize::from(old.repels());
+        self.relabel(slot, None);
         self.tidy(slot);
     }
 
@@ -401,11 +495,14 @@ impl Snapshot {
         let slot = self.slot_of(&pod.node);
         self.slots[slot as usize].add(&pod);
         let class = self.class_for(&pod);
-        *self.classes[class as usize].nodes.entry(slot).or_insert(0) += 1;
+        let alike = &mut self.classes[class as usize];
+        *alike.nodes.entry(slot).or_insert(0) += 1;
+        alike.count(&self.topologies, slot, 1);
         for claim in pod.claims() {
             *self.claims.entry(claim).or_insert(0) += 1;
         }
         *self.priorities.entry(pod.priority).or_insert(0) += 1;
+        self.assumed += usize::from(is_assumed);
         let placed = Placed {
             slot,
             class,
@@ -418,6 +515,7 @@ impl Snapshot {
     /// Forgets a pod that had a place, or was assumed to.
     pub fn remove_pod(&mut self, key: &Key) -> Option<Arc<Pod>> {
         let placed = self.placed.remove(key)?;
+        self.assumed -= usize::from(placed.is_assumed);
         self.slots[placed.slot as usize].remove(&placed.pod);
         for claim in placed.pod.claims() {
             if let Some(users) = self.claims.get_mut(&claim) {
@@ -434,6 +532,7 @@ impl Snapshot {
             }
         }
         let class = &mut self.classes[placed.class as usize];
+        class.count(&self.topologies, placed.slot, -1);
         if let Some(count) = class.nodes.get_mut(&placed.slot) {
             *count -= 1;
             if *count == 0 {
@@ -468,7 +567,7 @@ impl Snapshot {
         }
         let class = Class {
             key: key.clone(),
-            nodes: IndexMap::default(),
+            ..Class::default()
         };
         let place = match self.free_classes.pop() {
             Some(place) => {

@@ -29,8 +29,8 @@ pub struct Hard<'a> {
 struct Constraint<'a> {
     spread: &'a Spread,
     topology: Cow<'a, Topology>,
-    /// Nodes that count, by slot.
-    counted: Vec<bool>,
+    /// Nodes that count, by slot; none where all do.
+    counted: Option<Vec<bool>>,
     /// Matching pods by place; -1 for one in which no node counts.
     pods: Vec<i64>,
     places: i64,
@@ -74,6 +74,36 @@ fn includes(pod: &Pod, spread: &Spread, site: &Site) -> bool {
                 .any(|taint| taint.repels() && !bear(&pod.tolerations, taint)))
 }
 
+/// Whether every node has all of the labels.
+fn has_everywhere(snapshot: &Snapshot, topologies: &[Cow<'_, Topology>]) -> bool {
+    let nodes = snapshot.order().len();
+    topologies.iter().all(|topology| topology.nodes() == nodes)
+}
+
+/// No pods in the places that have nodes, and how many places those are; -1 where there are none.
+fn empty(topology: &Topology) -> (Vec<i64>, i64) {
+    let sizes = topology.sizes().iter();
+    let pods: Vec<i64> = sizes.map(|size| if *size > 0 { 0 } else { -1 }).collect();
+    let places = pods.iter().filter(|pods| **pods == 0).count();
+    (pods, places as i64)
+}
+
+/// Adds the pods of a class to those in each place, where every node counts.
+fn add(class: &Class, label: &str, topology: &Cow<'_, Topology>, pods: &mut [i64]) {
+    // Sums are kept by the numbers of what is kept.
+    if let (Some(sums), Cow::Borrowed(_)) = (class.sums(label), topology) {
+        for (pods, more) in pods.iter_mut().zip(sums) {
+            *pods += more;
+        }
+        return;
+    }
+    for (slot, count) in &class.nodes {
+        if let Some(pods) = pods.get_mut(topology.of(*slot) as usize) {
+            *pods += i64::from(*count);
+        }
+    }
+}
+
 impl<'a> Hard<'a> {
     /// Of a pod; none where nothing must be even.
     pub fn of(pod: &'a Pod, snapshot: &'a Snapshot) -> Option<Hard<'a>> {
@@ -91,7 +121,24 @@ impl<'a> Hard<'a> {
                 .all(|topology| topology.of(slot) != NOWHERE)
         };
         let mut constraints = Vec::with_capacity(spreads.len());
+        let all_have_all = has_everywhere(snapshot, &topologies);
         for (spread, topology) in spreads.iter().zip(&topologies) {
+            if all_have_all && snapshot.counts_everywhere(pod, spread) {
+                let (mut pods, places) = empty(topology);
+                for class in counted(snapshot, pod, spread.selector.as_ref()) {
+                    add(class, &spread.topology, topology, &mut pods);
+                }
+                constraints.push(Constraint {
+                    spread,
+                    least: least(&pods),
+                    topology: topology.clone(),
+                    counted: None,
+                    pods,
+                    places,
+                    own: i64::from(spread.counts(&pod.labels)),
+                });
+                continue;
+            }
             let mut nodes = vec![false; snapshot.width()];
             let mut pods = vec![-1; topology.width()];
             let mut places = 0;
@@ -114,7 +161,7 @@ impl<'a> Hard<'a> {
                 spread,
                 least: least(&pods),
                 topology: topology.clone(),
-                counted: nodes,
+                counted: Some(nodes),
                 pods,
                 places,
                 own: i64::from(spread.counts(&pod.labels)),
@@ -140,7 +187,8 @@ impl<'a> Hard<'a> {
 
 impl Constraint<'_> {
     fn skew(&self, pod: &Pod, slot: Slot, place: u32, overlay: &Overlay<'_>) -> i64 {
-        let change = match self.counted[slot as usize] && !overlay.is_empty() {
+        let counts = |counted: &Vec<bool>| counted[slot as usize];
+        let change = match !overlay.is_empty() && self.counted.as_ref().is_none_or(counts) {
             true => overlay.count(|other| {
                 other.key.namespace == pod.key.namespace
                     && !other.is_deleting
@@ -221,6 +269,7 @@ pub fn scores(pod: &Pod, snapshot: &Snapshot, nodes: &[Slot]) -> Option<Vec<i64>
                 .any(|topology| topology.of(slot) == NOWHERE)
     };
     let judged = nodes.iter().filter(|slot| !is_ignored(**slot)).count();
+    let all_have_all = has_everywhere(snapshot, &topologies);
     let mut raw = vec![0.0; nodes.len()];
     for (spread, topology) in wanted.iter().zip(&topologies) {
         let classes: Vec<&Class> = counted(snapshot, pod, spread.selector.as_ref()).collect();
@@ -250,7 +299,15 @@ pub fn scores(pod: &Pod, snapshot: &Snapshot, nodes: &[Slot]) -> Option<Vec<i64>
         if places == 0 {
             continue;
         }
+        let all_count = all_have_all && snapshot.counts_everywhere(pod, spread);
         for class in &classes {
+            if all_count {
+                let (mut all, _) = empty(topology);
+                add(class, &spread.topology, topology, &mut all);
+                let wanted = pods.iter_mut().zip(all).filter(|(pods, _)| **pods >= 0);
+                wanted.for_each(|(pods, more)| *pods += more);
+                continue;
+            }
             for (slot, count) in &class.nodes {
                 let place = topology.of(*slot);
                 if place != NOWHERE

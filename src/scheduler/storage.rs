@@ -377,14 +377,7 @@ impl<'a> Wanted<'a> {
                 "node(s) unavailable due to one or more pvc(s) bound to non-existent pv(s)".into(),
             );
         }
-        if reasons.is_empty() {
-            return Ok(());
-        }
-        Err(Rejection {
-            plugin: Plugin::VolumeBinding,
-            reasons,
-            is_resolvable: false,
-        })
+        Rejection::of(Plugin::VolumeBinding, reasons, false).map_or(Ok(()), Err)
     }
 
     /// What is to be done about claims that wait, if the pod goes to a node.

@@ -17,6 +17,8 @@ pub struct Topology {
     /// The number of each node's value, by slot.
     domains: Vec<u32>,
     numbers: HashMap<CompactString, u32, Quick>,
+    /// How many nodes have each value.
+    sizes: Vec<u32>,
     used: AtomicBool,
 }
 
@@ -25,6 +27,7 @@ impl Clone for Topology {
         Topology {
             domains: self.domains.clone(),
             numbers: self.numbers.clone(),
+            sizes: self.sizes.clone(),
             used: AtomicBool::new(true),
         }
     }
@@ -50,10 +53,23 @@ impl Topology {
         self.numbers.len()
     }
 
+    /// How many nodes have each value, by its number.
+    pub fn sizes(&self) -> &[u32] {
+        &self.sizes
+    }
+
+    /// How many nodes have the label.
+    pub fn nodes(&self) -> usize {
+        self.sizes.iter().sum::<u32>() as usize
+    }
+
     fn set(&mut self, key: &str, slot: Slot, labels: Option<&Labels>) {
         let place = slot as usize;
         if self.domains.len() <= place {
             self.domains.resize(place + 1, NOWHERE);
+        }
+        if let Some(size) = self.sizes.get_mut(self.domains[place] as usize) {
+            *size -= 1;
         }
         let value = labels.and_then(|labels| labels.get(key));
         self.domains[place] = match value {
@@ -63,10 +79,14 @@ impl Topology {
                 None => {
                     let number = self.numbers.len() as u32;
                     self.numbers.insert(value.into(), number);
+                    self.sizes.push(0);
                     number
                 }
             },
         };
+        if let Some(size) = self.sizes.get_mut(self.domains[place] as usize) {
+            *size += 1;
+        }
     }
 }
 
@@ -80,6 +100,13 @@ impl Topologies {
         let found = self.0.get(key)?;
         found.used.store(true, Ordering::Relaxed);
         Some(found)
+    }
+
+    /// The number of a node's value of a label that is kept; looking it up does not count as asking for the label.
+    pub fn of(&self, key: &str, slot: Slot) -> u32 {
+        self.0
+            .get(key)
+            .map_or(NOWHERE, |topology| topology.of(slot))
     }
 
     /// Whether a label is kept.

@@ -47,6 +47,11 @@ impl Workloads {
         };
     }
 
+    /// Whether a pod may belong with others, as far as that is told without looking at all that select.
+    pub fn may_select(&self, pod: &Pod) -> bool {
+        pod.owner.is_some() || self.services.contains_key(&pod.key.namespace)
+    }
+
     /// What selects the pods that belong with this one; none where it belongs with none.
     pub fn selector_for(&self, pod: &Pod) -> Option<Selector> {
         let mut all = Selector::default();
