@@ -1,7 +1,6 @@
 //! `/metrics`: what the server counts, under upstream's names (k8s.io/apiserver/pkg/endpoints/metrics).
 
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -19,11 +18,12 @@ use super::documents::PATHS;
 use super::info::Info;
 use super::query::Query;
 use super::reply::Body;
+use crate::meta::prometheus::{Families, Histogram, Sources};
 use crate::resources::Registry;
 use crate::resources::cluster::Cluster;
 
 /// Upper bounds of the buckets of `apiserver_request_duration_seconds`.
-const BUCKETS: [f64; 23] = [
+static BUCKETS: [f64; 23] = [
     0.005, 0.025, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 1.0, 1.25, 1.5, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0,
     10.0, 15.0, 20.0, 30.0, 45.0, 60.0,
 ];
@@ -109,7 +109,6 @@ impl Labels {
 }
 
 /// What was counted of requests with the same labels.
-#[derive(Default)]
 struct Series {
     /// Answers by HTTP status code.
     codes: BTreeMap<u16, u64>,
@@ -119,36 +118,13 @@ struct Series {
     running: i64,
 }
 
-#[derive(Default)]
-struct Histogram {
-    buckets: [u64; BUCKETS.len()],
-    sum: f64,
-    count: u64,
-}
-
-impl Histogram {
-    fn add(&mut self, seconds: f64) {
-        let first = BUCKETS.partition_point(|bound| *bound < seconds);
-        if let Some(bucket) = self.buckets.get_mut(first) {
-            *bucket += 1;
+impl Default for Series {
+    fn default() -> Self {
+        Series {
+            codes: BTreeMap::new(),
+            durations: Histogram::new(&BUCKETS),
+            running: 0,
         }
-        self.sum += seconds;
-        self.count += 1;
-    }
-
-    /// The lines of a histogram with these labels; none where nothing was counted.
-    fn lines(&self, labels: &str, out: &mut Vec<String>) {
-        if self.count == 0 {
-            return;
-        }
-        let mut so_far = 0;
-        for (bound, count) in BUCKETS.iter().zip(self.buckets) {
-            so_far += count;
-            out.push(format!("_bucket{{{labels},le=\"{bound}\"}} {so_far}"));
-        }
-        out.push(format!("_bucket{{{labels},le=\"+Inf\"}} {}", self.count));
-        out.push(format!("_sum{{{labels}}} {}", self.sum));
-        out.push(format!("_count{{{labels}}} {}", self.count));
     }
 }
 
@@ -158,6 +134,8 @@ pub struct Metrics {
     series: Mutex<BTreeMap<Labels, Series>>,
     reading: AtomicI64,
     changing: AtomicI64,
+    /// What other parts of the process count.
+    pub others: Sources,
 }
 
 impl Default for Metrics {
@@ -168,6 +146,7 @@ impl Default for Metrics {
             series: Mutex::default(),
             reading: AtomicI64::new(0),
             changing: AtomicI64::new(0),
+            others: Sources::default(),
         }
     }
 }
@@ -226,95 +205,90 @@ impl Metrics {
 
     /// Everything in Prometheus' text format.
     pub fn text(&self, cluster: &Cluster) -> String {
-        let mut out = String::new();
-        let mut family = |name: &str, kind: &str, help: &str, lines: &[String]| {
-            let _ = writeln!(out, "# HELP {name} {help}\n# TYPE {name} {kind}");
-            for line in lines {
-                let _ = writeln!(out, "{name}{line}");
-            }
-        };
-        let inflight =
-            [("mutating", &self.changing), ("readOnly", &self.reading)].map(|(kind, gauge)| {
-                format!(
-                    "{{request_kind=\"{kind}\"}} {}",
-                    gauge.load(Ordering::Relaxed)
-                )
-            });
-        family(
+        let mut out = Families::default();
+        let mut family = out.begin(
             "apiserver_current_inflight_requests",
             "gauge",
             "Requests that are being answered, by whether they change anything.",
-            &inflight,
         );
-        let (mut running, mut durations, mut requests) = (Vec::new(), Vec::new(), Vec::new());
-        for (labels, series) in &*self.series.lock() {
-            if labels.verb == "WATCH" {
-                running.push(format!("{{{}}} {}", labels.text(false), series.running));
-            }
-            let labels = labels.text(true);
-            for (code, count) in &series.codes {
-                requests.push(format!("{{code=\"{code}\",{labels}}} {count}"));
-            }
-            series.durations.lines(&labels, &mut durations);
+        for (kind, gauge) in [("mutating", &self.changing), ("readOnly", &self.reading)] {
+            let labels = format_args!("request_kind=\"{kind}\"");
+            family.series(labels, gauge.load(Ordering::Relaxed));
         }
-        family(
-            "apiserver_longrunning_requests",
-            "gauge",
-            "Watches that are open.",
-            &running,
-        );
-        family(
-            "apiserver_request_duration_seconds",
-            "histogram",
-            "How long requests took, in seconds; watches are left out.",
-            &durations,
-        );
-        family(
-            "apiserver_request_total",
-            "counter",
-            "Requests answered, by what they were for and the HTTP status code.",
-            &requests,
-        );
+        self.requests(&mut out);
         let world = cluster.store.world();
-        let mut objects: Vec<String> = cluster
-            .registry()
+        let registry = cluster.registry();
+        let mut objects: Vec<(String, usize)> = registry
             .resources()
             .map(|resource| {
-                format!(
-                    "{{group={:?},resource={:?}}} {}",
-                    resource.group,
-                    resource.plural,
-                    world.count(&resource.prefix)
-                )
+                let labels = format!("group={:?},resource={:?}", resource.group, resource.plural);
+                (labels, world.count(&resource.prefix))
             })
             .collect();
         objects.sort();
-        family(
+        let mut family = out.begin(
             "apiserver_resource_objects",
             "gauge",
             "Stored objects by resource.",
-            &objects,
         );
-        family(
+        for (labels, count) in objects {
+            family.series(labels, count);
+        }
+        out.begin(
             "kubernetes_build_info",
             "gauge",
             "The version of the API that is served.",
-            &[format!(
-                "{{git_version=\"v1.37.2\",major=\"1\",minor=\"37\",platform=\"{}/{}\"}} 1",
+        )
+        .series(
+            format_args!(
+                "git_version=\"v1.37.2\",major=\"1\",minor=\"37\",platform=\"{}/{}\"",
                 std::env::consts::OS,
                 std::env::consts::ARCH
-            )],
+            ),
+            1,
         );
         for (name, kind, help, value) in process() {
-            family(name, kind, help, &[format!(" {value}")]);
+            out.begin(name, kind, help).series("", value);
         }
-        family(
+        out.begin(
             "process_start_time_seconds",
             "gauge",
             "When the process began, in seconds since 1970.",
-            &[format!(" {}", self.started)],
+        )
+        .series("", self.started);
+        self.others.tell(&mut out);
+        out.into_text()
+    }
+
+    fn requests(&self, out: &mut Families) {
+        let all = self.series.lock();
+        let mut family = out.begin(
+            "apiserver_longrunning_requests",
+            "gauge",
+            "Watches that are open.",
         );
-        out
+        for (labels, series) in all.iter().filter(|(labels, _)| labels.verb == "WATCH") {
+            family.series(labels.text(false), series.running);
+        }
+        let mut family = out.begin(
+            "apiserver_request_duration_seconds",
+            "histogram",
+            "How long requests took, in seconds; watches are left out.",
+        );
+        for (labels, series) in all.iter() {
+            family.histogram(&labels.text(true), &series.durations);
+        }
+        let mut family = out.begin(
+            "apiserver_request_total",
+            "counter",
+            "Requests answered, by what they were for and the HTTP status code.",
+        );
+        for (labels, series) in all.iter() {
+            let labels = labels.text(true);
+            for (code, count) in &series.codes {
+                family.series(format_args!("code=\"{code}\",{labels}"), count);
+            }
+        }
     }
 }
 

@@ -286,6 +286,7 @@ where
             root_ca: pki.ca_pem().to_owned(),
             pki: Some(Arc::new(pki)),
             tokens: Some(server.tokens.clone()),
+            metrics: server.metrics.others.clone(),
         },
         CancellationToken::new(),
     );

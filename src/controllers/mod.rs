@@ -75,6 +75,8 @@ pub struct Settings {
     pub pki: Option<Arc<crate::auth::pki::Pki>>,
     /// Who signs tokens of service accounts; none where nobody does.
     pub tokens: Option<Arc<crate::auth::tokens::Tokens>>,
+    /// Where controllers tell what they count.
+    pub metrics: crate::meta::prometheus::Sources,
 }
 
 /// A controller by its upstream name.

@@ -1,6 +1,8 @@
 //! What happens in the cluster, and which waiting pods it can help. Follows the EventsToRegister of upstream's plugins
 //! and k8s.io/kubernetes/pkg/scheduler/framework/events.go.
 
+use compact_str::{CompactString, format_compact};
+
 use super::cycle::{brand, makes};
 use super::fit;
 use super::node::Node;
@@ -26,14 +28,48 @@ pub enum Event<'a> {
     /// The waiting pod itself is otherwise.
     Own { old: &'a Pod, new: &'a Pod },
     /// Volumes, claims or what is said of them are otherwise.
-    Storage,
+    Storage(Of),
     /// Claims to devices, or classes of devices, are otherwise.
-    Devices,
+    Devices(Of),
     /// Runtime classes are otherwise.
-    Handlers,
+    Handlers(Of),
 }
 
+/// What something happened to, and what: `("StorageClass", "Add")`.
+pub type Of = (&'static str, &'static str);
+
 impl Event<'_> {
+    /// What upstream calls it. Of several things that are otherwise about an object, the first counts.
+    pub fn label(&self) -> CompactString {
+        match self {
+            Event::NodeCame(_) => "NodeAdd".into(),
+            Event::NodeChanged { old, new } => {
+                let what = if old.is_unschedulable != new.is_unschedulable {
+                    "NodeTaint"
+                } else if old.allocatable != new.allocatable || old.pods != new.pods {
+                    "NodeAllocatable"
+                } else if old.labels != new.labels {
+                    "NodeLabel"
+                } else if old.taints != new.taints {
+                    "NodeTaint"
+                } else {
+                    ""
+                };
+                format_compact!("NodeUpdate{what}")
+            }
+            Event::NodeGone(_) => "NodeDelete".into(),
+            Event::PodCame(_) => "AssignedPodAdd".into(),
+            Event::PodChanged { old, new } => format_compact!("AssignedPod{}", update(old, new)),
+            Event::PodGone(_) => "AssignedPodDelete".into(),
+            Event::Own { old, new } => format_compact!("TargetPod{}", update(old, new)),
+            Event::Storage((what, how))
+            | Event::Devices((what, how))
+            | Event::Handlers((what, how)) => {
+                format_compact!("{what}{how}")
+            }
+        }
+    }
+
     /// Rules that might say something else after it.
     pub fn interests(&self) -> Plugins {
         use Plugin::*;
@@ -62,14 +98,14 @@ impl Event<'_> {
                 InterPodAffinity,
             ],
             Event::Own { .. } => &Plugin::ALL,
-            Event::Storage => &[
+            Event::Storage(_) => &[
                 VolumeRestrictions,
                 NodeVolumeLimits,
                 VolumeBinding,
                 VolumeZone,
             ],
-            Event::Devices => &[DynamicResources],
-            Event::Handlers => &[ZoneBrand],
+            Event::Devices(_) => &[DynamicResources],
+            Event::Handlers(_) => &[ZoneBrand],
         };
         plugins.iter().copied().collect()
     }
@@ -120,9 +156,9 @@ impl Event<'_> {
                 _ => true,
             },
             Event::Own { old, new } => own_helps(plugin, old, new),
-            Event::Storage => !pod.volumes.is_empty(),
-            Event::Devices => !pod.device_claims.is_empty(),
-            Event::Handlers => !pod.runtime_class.is_empty(),
+            Event::Storage(_) => !pod.volumes.is_empty(),
+            Event::Devices(_) => !pod.device_claims.is_empty(),
+            Event::Handlers(_) => !pod.runtime_class.is_empty(),
         }
     }
 }
@@ -218,6 +254,25 @@ fn has_more(pod: &Pod, old: &Node, new: &Node) -> bool {
             .scalars
             .iter()
             .any(|(name, wanted)| *wanted > 0 && is.scalar(name) > was.scalar(name))
+}
+
+/// What upstream calls what is otherwise about a pod.
+fn update(old: &Pod, new: &Pod) -> &'static str {
+    if old.labels != new.labels {
+        "UpdatePodLabel"
+    } else if is_smaller(old, new) {
+        "UpdatePodScaleDown"
+    } else if old.requests != new.requests {
+        "UpdatePodScaleUp"
+    } else if !old.gates.is_empty() && new.gates.is_empty() {
+        "UpdatePodSchedulingGatesEliminated"
+    } else if old.tolerations != new.tolerations {
+        "UpdatePodToleration"
+    } else if old.device_claims != new.device_claims {
+        "UpdatePodGeneratedResourceClaim"
+    } else {
+        "Update"
+    }
 }
 
 fn is_smaller(old: &Pod, new: &Pod) -> bool {

@@ -14,6 +14,7 @@ pub mod decide;
 pub mod devices;
 mod fit;
 mod hints;
+mod metrics;
 pub mod node;
 pub mod plugin;
 pub mod pod;
@@ -56,6 +57,12 @@ pub async fn run(context: Context) {
     let watches = context.ends.child_token();
     let _ending = watches.clone().drop_guard();
     watch::begin(&scheduler, &context, watches).await;
+    let told = Arc::downgrade(&scheduler);
+    context.settings.metrics.set("scheduler", move |out| {
+        if let Some(scheduler) = told.upgrade() {
+            metrics::tell(&scheduler.state, out);
+        }
+    });
     let tasks = TaskTracker::new();
     let free = Arc::new(Semaphore::new(UNDER_WAY));
     let mut flush = tokio::time::interval(FLUSH);

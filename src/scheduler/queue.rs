@@ -4,14 +4,15 @@
 //! that can help it to happen. When nothing is ready, pods that back off come at once, unless it was an error.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
+use compact_str::CompactString;
 use tokio::time::Instant;
 
 use super::hints::Event;
-use super::plugin::Plugins;
+use super::plugin::{Plugin, Plugins};
 use super::pod::Pod;
 use super::snapshot::{Quick, Snapshot};
 use crate::controllers::informer::Key;
@@ -36,6 +37,33 @@ pub struct Queue {
     /// By what said no.
     waiting: HashMap<Plugins, BTreeSet<Key>, Quick>,
     serial: u64,
+    incoming: Incoming,
+}
+
+/// How many pods came to wait where, by what upstream calls that and why.
+pub type Incoming = BTreeMap<(&'static str, CompactString), u64>;
+
+/// How many wait.
+pub struct Tally {
+    /// By what upstream calls where.
+    pub waiting: [(&'static str, usize); 4],
+    /// So far.
+    pub incoming: Incoming,
+    /// By the rules that said no, also of those that are to be tried again.
+    pub rejected: BTreeMap<String, usize>,
+}
+
+/// A pod's turn.
+#[derive(Clone, Copy, Debug)]
+pub struct Attempt {
+    /// When it came.
+    pub begun: Instant,
+    /// When the pod could have been tried first.
+    pub since: Instant,
+    /// How many it is.
+    pub number: u32,
+    /// Whether it came because the pod had waited for very long.
+    pub is_flushed: bool,
 }
 
 struct Entry {
@@ -50,6 +78,12 @@ struct Entry {
     is_preempting: bool,
     /// Something that can help it happened meanwhile.
     was_helped: bool,
+    /// How often it was tried.
+    attempts: u32,
+    /// When it could be tried first.
+    open: Option<Instant>,
+    /// Whether it is tried because it has waited for very long.
+    is_flushed: bool,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -64,6 +98,25 @@ enum Place {
     Busy,
 }
 
+impl Place {
+    /// What upstream calls it: the gated wait with those that no node will do for.
+    fn name(self) -> &'static str {
+        match self {
+            Place::Ready | Place::Busy => "active",
+            Place::BackingOff(_) | Place::Erring(_) => "backoff",
+            Place::Waiting | Place::Gated => "unschedulable",
+        }
+    }
+}
+
+/// Why pods come to wait somewhere, beside what happens in the cluster.
+const CAME: &str = "UnscheduledPodAdd";
+const FAILED: &str = "ScheduleAttemptFailure";
+const BACKED_OFF: &str = "BackoffComplete";
+const POPPED: &str = "PopFromBackoffQ";
+const TIMED_OUT: &str = "UnschedulableTimeout";
+const PREEMPTED: &str = "ForceActivate";
+
 impl Queue {
     /// Takes in a pod without a place, new or changed.
     pub fn set(&mut self, pod: Arc<Pod>, snapshot: &Snapshot, now: Instant) {
@@ -77,17 +130,19 @@ impl Queue {
         };
         let old = std::mem::replace(&mut entry.pod, pod.clone());
         match entry.place {
-            Place::Gated if is_open(&pod, snapshot) => self.make_ready(&key),
-            Place::Waiting => {
-                let event = Event::Own {
-                    old: &old,
-                    new: &pod,
-                };
-                if event.helps(entry.rejected, &pod, snapshot) {
-                    self.wake(&key, now);
-                }
+            Place::Gated | Place::Waiting => {}
+            _ => return,
+        }
+        let event = Event::Own {
+            old: &old,
+            new: &pod,
+        };
+        if entry.place == Place::Gated {
+            if is_open(&pod, snapshot) {
+                self.make_ready(&key, &event.label(), now);
             }
-            _ => {}
+        } else if event.helps(entry.rejected, &pod, snapshot) {
+            self.wake(&key, &event.label(), now);
         }
     }
 
@@ -103,12 +158,16 @@ impl Queue {
             rejected: Plugins::default(),
             is_preempting: false,
             was_helped: false,
+            attempts: 0,
+            open: None,
+            is_flushed: false,
             pod,
         };
         let is_open = is_open(&entry.pod, snapshot);
         self.entries.insert(key.clone(), entry);
-        if is_open {
-            self.make_ready(&key);
+        match is_open {
+            true => self.make_ready(&key, CAME, now),
+            false => self.came(Place::Gated, CAME),
         }
     }
 
@@ -126,18 +185,38 @@ impl Queue {
     /// The next pod to place, which is busy from now on; or when to ask again, if nothing happens before.
     pub fn next(&mut self, now: Instant) -> Result<Arc<Pod>, Option<Instant>> {
         self.fall_due(now);
-        let first = self.ready.first();
-        let rank = first.or_else(|| self.backing_off.first().map(|(_, rank)| rank));
-        let Some((_, _, key)) = rank.cloned() else {
+        let rank = match self.ready.first() {
+            Some(rank) => Some(rank.clone()),
+            None => {
+                let early = self.backing_off.first().map(|(_, rank)| rank.clone());
+                if early.is_some() {
+                    self.came(Place::Ready, POPPED);
+                }
+                early
+            }
+        };
+        let Some((_, _, key)) = rank else {
             return Err(self.erring.first().map(|(until, _)| *until));
         };
         self.take_out(&key);
         match self.entries.get_mut(&key) {
             Some(entry) => {
                 entry.place = Place::Busy;
+                entry.attempts = entry.attempts.saturating_add(1);
                 Ok(entry.pod.clone())
             }
             None => unreachable!("what is ready has an entry"),
+        }
+    }
+
+    /// The turn of a pod that is busy since `begun`.
+    pub fn attempt(&self, key: &Key, begun: Instant) -> Attempt {
+        let entry = self.entries.get(key);
+        Attempt {
+            begun,
+            since: entry.and_then(|entry| entry.open).unwrap_or(begun),
+            number: entry.map_or(1, |entry| entry.attempts),
+            is_flushed: entry.is_some_and(|entry| entry.is_flushed),
         }
     }
 
@@ -151,10 +230,12 @@ impl Queue {
         entry.errors = 0;
         entry.since = now;
         entry.place = Place::Waiting;
+        entry.is_flushed = false;
         self.waiting
             .entry(rejected)
             .or_default()
             .insert(key.clone());
+        self.came(Place::Waiting, FAILED);
     }
 
     /// Gives back a busy pod that could not be placed for some other reason: it is tried again after a while.
@@ -167,7 +248,9 @@ impl Queue {
         entry.rejected = Plugins::default();
         let until = now + backoff(entry.errors);
         entry.place = Place::Erring(until);
+        entry.is_flushed = false;
         self.erring.insert((until, entry.rank.clone()));
+        self.came(Place::Erring(until), FAILED);
     }
 
     /// Something happened: pods that it can help are tried again. `is_meant` says which others are not to be.
@@ -192,18 +275,24 @@ impl Queue {
                 }
             }
         }
-        helped.iter().for_each(|key| self.wake(key, now));
+        if !helped.is_empty() {
+            let why = event.label();
+            helped.iter().for_each(|key| self.wake(key, &why, now));
+        }
     }
 
     /// Claims to devices came: pods that wait for them alone are tried.
-    pub fn open(&mut self, snapshot: &Snapshot) {
+    pub fn open(&mut self, event: &Event<'_>, snapshot: &Snapshot) {
         let gated = self.entries.values().filter(|entry| {
             entry.place == Place::Gated
                 && !entry.pod.device_claims.is_empty()
                 && is_open(&entry.pod, snapshot)
         });
         let opened: Vec<Key> = gated.map(|entry| entry.pod.key.clone()).collect();
-        opened.iter().for_each(|key| self.make_ready(key));
+        let now = Instant::now();
+        opened
+            .iter()
+            .for_each(|key| self.make_ready(key, &event.label(), now));
     }
 
     /// Others are being ended for a pod, which waits meanwhile.
@@ -221,7 +310,7 @@ impl Queue {
         };
         entry.is_preempting = false;
         if entry.place == Place::Waiting && (has_failed || entry.was_helped) {
-            self.wake(key, now);
+            self.wake(key, PREEMPTED, now);
         }
     }
 
@@ -236,7 +325,57 @@ impl Queue {
             .filter(is_old)
             .map(|entry| entry.pod.key.clone())
             .collect();
-        old.iter().for_each(|key| self.wake(key, now));
+        for key in &old {
+            if let Some(entry) = self.entries.get_mut(key) {
+                entry.is_flushed = true;
+            }
+            self.wake(key, TIMED_OUT, now);
+        }
+    }
+
+    /// How many wait where, and why they came to.
+    pub fn tally(&self) -> Tally {
+        let mut waiting = [
+            ("active", 0),
+            ("backoff", 0),
+            ("gated", 0),
+            ("unschedulable", 0),
+        ];
+        let mut sets = BTreeMap::<Plugins, usize>::new();
+        let mut gates = 0;
+        for entry in self.entries.values() {
+            let name = match entry.place {
+                // It is in no queue.
+                Place::Busy => continue,
+                Place::Gated => "gated",
+                place => place.name(),
+            };
+            let known = waiting.iter_mut().filter(|(known, _)| *known == name);
+            known.for_each(|(_, count)| *count += 1);
+            let is_gated = entry.place == Place::Gated;
+            let rejected = match is_gated && entry.pod.gates.is_empty() {
+                true => Plugins::from_iter([Plugin::DynamicResources]),
+                false => entry.rejected,
+            };
+            gates += usize::from(is_gated && !entry.pod.gates.is_empty());
+            *sets.entry(rejected).or_default() += 1;
+        }
+        let mut rejected = BTreeMap::from([("SchedulingGates".to_owned(), gates)]);
+        for (set, count) in sets {
+            for plugin in set.iter() {
+                *rejected.entry(format!("{plugin:?}")).or_default() += count;
+            }
+        }
+        rejected.retain(|_, count| *count > 0);
+        Tally {
+            waiting,
+            incoming: self.incoming.clone(),
+            rejected,
+        }
+    }
+
+    fn came(&mut self, place: Place, why: &str) {
+        *self.incoming.entry((place.name(), why.into())).or_default() += 1;
     }
 
     /// How many pods wait.
@@ -250,7 +389,7 @@ impl Queue {
     }
 
     /// A waiting pod is to be tried again, when it has backed off.
-    fn wake(&mut self, key: &Key, now: Instant) {
+    fn wake(&mut self, key: &Key, why: &str, now: Instant) {
         let Some(entry) = self.entries.get_mut(key) else {
             return;
         };
@@ -261,19 +400,22 @@ impl Queue {
         let until = entry.since + backoff(entry.failures);
         let rank = entry.rank.clone();
         if entry.failures == 0 || until <= now {
-            return self.make_ready(key);
+            return self.make_ready(key, why, now);
         }
         self.take_out(key);
         self.backing_off.insert((until, rank));
         self.put(key, Place::BackingOff(until));
+        self.came(Place::BackingOff(until), why);
     }
 
-    fn make_ready(&mut self, key: &Key) {
+    fn make_ready(&mut self, key: &Key, why: &str, now: Instant) {
         self.take_out(key);
-        if let Some(entry) = self.entries.get(key) {
+        if let Some(entry) = self.entries.get_mut(key) {
+            entry.open.get_or_insert(now);
             let rank = entry.rank.clone();
             self.ready.insert(rank);
             self.put(key, Place::Ready);
+            self.came(Place::Ready, why);
         }
     }
 
@@ -317,7 +459,7 @@ impl Queue {
             |queue: &Queue| queue.erring.first().cloned(),
         ] {
             while let Some((_, (_, _, key))) = list(self).filter(|(until, _)| *until <= now) {
-                self.make_ready(&key);
+                self.make_ready(&key, BACKED_OFF, now);
             }
         }
     }

@@ -8,9 +8,10 @@ use tokio::time::Instant;
 
 use super::decide::{Decision, Diagnosis, Turn, decide};
 use super::hints::Event;
+use super::metrics::{self, Counts};
 use super::pod::Pod;
 use super::preempt::{Outcome, preempt};
-use super::queue::Queue;
+use super::queue::{Attempt, Queue};
 use super::requests::{Asked, Requests};
 use super::snapshot::Snapshot;
 use super::storage::Plan;
@@ -34,6 +35,8 @@ pub struct State {
     pub snapshot: Snapshot,
     /// Pods without a place.
     pub queue: Queue,
+    /// What was done.
+    pub counts: Counts,
     turn: Turn,
 }
 
@@ -50,7 +53,7 @@ pub enum Step {
 /// What is to be told to the API.
 pub enum Work {
     /// A pod has this place, once its claims are seen to.
-    Bind(Arc<Pod>, Plan),
+    Bind(Arc<Pod>, Plan, Attempt),
     /// A pod has none.
     Report {
         /// The pod.
@@ -77,6 +80,7 @@ impl Scheduler {
             state: Mutex::new(State {
                 snapshot: Snapshot::default(),
                 queue: Queue::default(),
+                counts: Counts::default(),
                 turn: Turn::new(seed),
             }),
             changed: Notify::new(),
@@ -108,7 +112,7 @@ impl Scheduler {
     /// Tells the API, and takes in what it says. A permit is held while requests are under way.
     pub async fn carry_out(self: Arc<Self>, work: Work, permit: OwnedSemaphorePermit) {
         match work {
-            Work::Bind(pod, plan) => {
+            Work::Bind(pod, plan, attempt) => {
                 let mut permit = Some(permit);
                 let ready = match plan.is_empty() {
                     true => Ok(()),
@@ -126,8 +130,13 @@ impl Scheduler {
                     Err(why) => Err(why),
                 };
                 match bound {
-                    Ok(()) => self.change(|state| state.queue.remove(&pod.key)),
+                    Ok(()) => self.change(|state| {
+                        state.counts.bound(&attempt, Instant::now());
+                        state.queue.remove(&pod.key);
+                    }),
                     Err(why) => {
+                        let took = attempt.begun.elapsed();
+                        self.change(|state| state.counts.ended(metrics::Outcome::Error, took));
                         if let Some(waiting) = self.change(|state| state.give_up(&pod, &plan)) {
                             let nominated = Some(String::new());
                             self.requests
@@ -216,13 +225,19 @@ impl State {
         self.snapshot.prepare(&pod);
         match decide(&self.snapshot, &pod, &mut self.turn) {
             Decision::Node(slot, plan) => {
+                self.counts.decided(now.elapsed());
                 let pod = self.snapshot.assume(&pod, slot);
                 self.snapshot.storage.promise(&plan, &pod.node);
-                Step::Work(Work::Bind(pod, plan))
+                let attempt = self.queue.attempt(&pod.key, now);
+                Step::Work(Work::Bind(pod, plan, attempt))
             }
             Decision::Nowhere(diagnosis) => {
                 self.queue.fail(&pod.key, diagnosis.plugins, now);
-                Step::Work(self.make_room(pod, diagnosis))
+                let work = self.make_room(pod, diagnosis);
+                self.counts.decided(now.elapsed());
+                self.counts
+                    .ended(metrics::Outcome::Unschedulable, now.elapsed());
+                Step::Work(work)
             }
         }
     }
@@ -232,6 +247,7 @@ impl State {
         let (mut victims, mut displaced) = (Vec::new(), Vec::new());
         let mut nominated = Some(String::new());
         if diagnosis.nodes > 0 {
+            self.counts.looked_for_victims();
             let outcome = preempt(&self.snapshot, &pod, &diagnosis, &mut self.turn);
             diagnosis.preemption = outcome.note(&self.snapshot);
             match outcome {
@@ -256,6 +272,7 @@ impl State {
             self.snapshot.nominate(&pod, node);
         }
         if !victims.is_empty() {
+            self.counts.ends(victims.len());
             self.queue.begin_preempting(&pod.key);
         }
         Work::Report {

@@ -620,6 +620,23 @@ async fn waiting_pods_come_by_priority_and_when_something_can_help() {
         Err(None),
         "nothing is ready, and gates are closed"
     );
+    let tally = queue.tally();
+    let waiting = [
+        ("active", 0),
+        ("backoff", 0),
+        ("gated", 1),
+        ("unschedulable", 3),
+    ];
+    assert_eq!(tally.waiting, waiting);
+    let rejected = [("NodeResourcesFit", 3), ("SchedulingGates", 1)];
+    let rejected = rejected.map(|(rule, count)| (rule.to_owned(), count));
+    assert_eq!(tally.rejected, rejected.into());
+    let incoming = [
+        (("active", "UnscheduledPodAdd".into()), 3),
+        (("unschedulable", "ScheduleAttemptFailure".into()), 3),
+        (("unschedulable", "UnscheduledPodAdd".into()), 1),
+    ];
+    assert_eq!(tally.incoming, incoming.into());
     queue.set(asking("gated", "1", json!({})), &snapshot, now());
     assert_eq!(next(&mut queue).as_deref(), Ok("gated"));
     // A node that is too small helps nobody; one that is not lets those whose backoff is over come first.
@@ -658,4 +675,21 @@ async fn waiting_pods_come_by_priority_and_when_something_can_help() {
     tokio::time::advance(Duration::from_secs(301)).await;
     queue.flush(now());
     assert_eq!(next(&mut queue).as_deref(), Ok("new"));
+    let attempt = queue.attempt(&key, now());
+    assert!(attempt.is_flushed && attempt.number == 5);
+    assert_eq!(attempt.begun - attempt.since, Duration::from_secs(302));
+    let incoming = queue.tally().incoming;
+    for why in [
+        ("active", "BackoffComplete"),
+        ("active", "PopFromBackoffQ"),
+        ("active", "TargetPodUpdatePodSchedulingGatesEliminated"),
+        ("active", "UnschedulableTimeout"),
+        ("backoff", "AssignedPodDelete"),
+        ("backoff", "ScheduleAttemptFailure"),
+    ] {
+        assert!(
+            incoming.contains_key(&(why.0, why.1.into())),
+            "{why:?} is not in {incoming:?}"
+        );
+    }
 }

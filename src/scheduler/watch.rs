@@ -111,7 +111,8 @@ pub async fn begin(scheduler: &Arc<Scheduler>, context: &Context, ends: Cancella
     let classes = follow::<RuntimeClass>(&context.informers, scheduler, |state, change| {
         let handler = change.new.map(|class| class.handler.as_str().into());
         keep(&mut state.snapshot.handlers, &change.key.name, handler);
-        state.happened(&Event::Handlers, Instant::now(), |_| true);
+        let event = Event::Handlers(("node.k8s.io/RuntimeClass", how(&change)));
+        state.happened(&event, Instant::now(), |_| true);
     });
     let budgets = follow::<DisruptionBudget>(&own, scheduler, |state, change| {
         let budget = change.new.map(|new| Budget {
@@ -125,17 +126,21 @@ pub async fn begin(scheduler: &Arc<Scheduler>, context: &Context, ends: Cancella
         });
         keep(&mut state.snapshot.budgets, change.key, budget);
     });
-    let device_claims = of_devices::<devices::RawClaim>(&own, scheduler, |devices, change| {
-        let claim = change.new.map(|new| devices::Claim::from(&**new));
-        keep(&mut devices.claims, change.key, claim);
-    });
-    let device_classes = of_devices::<devices::RawClass>(&own, scheduler, |devices, change| {
-        let name = &change.key.name;
-        match change.new {
-            Some(_) => devices.classes.insert(name.clone()),
-            None => devices.classes.remove(name),
-        };
-    });
+    let name = "resource.k8s.io/ResourceClaim";
+    let device_claims =
+        of_devices::<devices::RawClaim>(&own, scheduler, name, |devices, change| {
+            let claim = change.new.map(|new| devices::Claim::from(&**new));
+            keep(&mut devices.claims, change.key, claim);
+        });
+    let name = "resource.k8s.io/DeviceClass";
+    let device_classes =
+        of_devices::<devices::RawClass>(&own, scheduler, name, |devices, change| {
+            let name = &change.key.name;
+            match change.new {
+                Some(_) => devices.classes.insert(name.clone()),
+                None => devices.classes.remove(name),
+            };
+        });
     let stored = follow_storage(&own, scheduler);
     let nodes = follow::<Node>(&own, scheduler, |state, change| node(state, &change));
     tokio::join!(
@@ -173,41 +178,71 @@ fn follow<P: Cached>(
 
 /// Takes in volumes, claims and what is said of them; resolves when all that is there is known.
 fn follow_storage(own: &Informers, scheduler: &Arc<Scheduler>) -> impl Future<Output = ()> + use<> {
-    let claims = stored::<RawClaim>(own, scheduler, |storage, change| {
-        storage.set_claim(change.key, change.new.map(|new| Claim::from(&**new)));
-    });
-    let volumes = stored::<RawVolume>(own, scheduler, |storage, change| {
+    let claims = stored::<RawClaim>(
+        own,
+        scheduler,
+        "PersistentVolumeClaim",
+        |storage, change| {
+            storage.set_claim(change.key, change.new.map(|new| Claim::from(&**new)));
+        },
+    );
+    let volumes = stored::<RawVolume>(own, scheduler, "PersistentVolume", |storage, change| {
         storage.set_volume(&change.key.name, change.new.map(|new| Volume::from(&**new)));
     });
-    let classes = stored::<RawClass>(own, scheduler, |storage, change| {
-        let new = change.new.map(|new| Class::from(&**new));
-        keep(&mut storage.classes, &change.key.name, new);
-    });
-    let drivers = stored::<RawDriver>(own, scheduler, |storage, change| {
-        let new = change.new.map(|new| Driver::from(&**new));
-        keep(&mut storage.drivers, &change.key.name, new);
-    });
-    let nodes = stored::<RawNode>(own, scheduler, |storage, change| {
-        let new = change.new.map(|new| {
-            let drivers = new.spec.list("drivers").iter();
-            let limit = |driver: &Value| driver.at("allocatable").at("count").as_int();
-            drivers
-                .map(|driver| (driver.str("name").into(), limit(driver)))
-                .collect()
-        });
-        keep(&mut storage.nodes, &change.key.name, new);
-    });
-    let capacities = stored::<RawCapacity>(own, scheduler, |storage, change| {
-        let new = change.new.map(|new| Capacity::from(&**new));
-        keep(&mut storage.capacities, change.key, new);
-    });
-    let attachments = stored::<RawAttachment>(own, scheduler, |storage, change| {
-        let new = change.new.map(|new| {
-            let volume = new.spec.at("source").str("persistentVolumeName");
-            (new.spec.str("nodeName").into(), volume.into())
-        });
-        keep(&mut storage.attachments, &change.key.name, new);
-    });
+    let classes = stored::<RawClass>(
+        own,
+        scheduler,
+        "storage.k8s.io/StorageClass",
+        |storage, change| {
+            let new = change.new.map(|new| Class::from(&**new));
+            keep(&mut storage.classes, &change.key.name, new);
+        },
+    );
+    let drivers = stored::<RawDriver>(
+        own,
+        scheduler,
+        "storage.k8s.io/CSIDriver",
+        |storage, change| {
+            let new = change.new.map(|new| Driver::from(&**new));
+            keep(&mut storage.drivers, &change.key.name, new);
+        },
+    );
+    let nodes = stored::<RawNode>(
+        own,
+        scheduler,
+        "storage.k8s.io/CSINode",
+        |storage, change| {
+            let new = change.new.map(|new| {
+                let drivers = new.spec.list("drivers").iter();
+                let limit = |driver: &Value| driver.at("allocatable").at("count").as_int();
+                drivers
+                    .map(|driver| (driver.str("name").into(), limit(driver)))
+                    .collect()
+            });
+            keep(&mut storage.nodes, &change.key.name, new);
+        },
+    );
+    let capacities = stored::<RawCapacity>(
+        own,
+        scheduler,
+        "storage.k8s.io/CSIStorageCapacity",
+        |storage, change| {
+            let new = change.new.map(|new| Capacity::from(&**new));
+            keep(&mut storage.capacities, change.key, new);
+        },
+    );
+    let attachments = stored::<RawAttachment>(
+        own,
+        scheduler,
+        "storage.k8s.io/VolumeAttachment",
+        |storage, change| {
+            let new = change.new.map(|new| {
+                let volume = new.spec.at("source").str("persistentVolumeName");
+                (new.spec.str("nodeName").into(), volume.into())
+            });
+            keep(&mut storage.attachments, &change.key.name, new);
+        },
+    );
     async move {
         tokio::join!(
             claims.synced(),
@@ -225,12 +260,14 @@ fn follow_storage(own: &Informers, scheduler: &Arc<Scheduler>) -> impl Future<Ou
 fn stored<P: Cached>(
     informers: &Informers,
     scheduler: &Arc<Scheduler>,
+    what: &'static str,
     take: impl Fn(&mut Storage, Change<'_, P>) + Send + Sync + 'static,
 ) -> Informer<P> {
     let told = Arc::downgrade(scheduler);
     follow::<P>(informers, scheduler, move |state, change| {
+        let event = Event::Storage((what, how(&change)));
         take(&mut state.snapshot.storage, change);
-        state.happened(&Event::Storage, Instant::now(), |_| true);
+        state.happened(&event, Instant::now(), |_| true);
         if let Some(scheduler) = told.upgrade() {
             scheduler.stored.send_replace(());
         }
@@ -241,13 +278,24 @@ fn stored<P: Cached>(
 fn of_devices<P: Cached>(
     informers: &Informers,
     scheduler: &Arc<Scheduler>,
+    what: &'static str,
     take: impl Fn(&mut Devices, Change<'_, P>) + Send + Sync + 'static,
 ) -> Informer<P> {
     follow::<P>(informers, scheduler, move |state, change| {
+        let event = Event::Devices((what, how(&change)));
         take(&mut state.snapshot.devices, change);
-        state.queue.open(&state.snapshot);
-        state.happened(&Event::Devices, Instant::now(), |_| true);
+        state.queue.open(&event, &state.snapshot);
+        state.happened(&event, Instant::now(), |_| true);
     })
+}
+
+/// What upstream calls what was done to an object.
+fn how<P>(change: &Change<'_, P>) -> &'static str {
+    match (change.old, change.new) {
+        (None, _) => "Add",
+        (Some(_), Some(_)) => "Update",
+        (Some(_), None) => "Delete",
+    }
 }
 
 /// Keeps something under its name, or forgets it.

@@ -2,7 +2,6 @@
 //! pkg/kubelet/metrics/collectors/resource_metrics.go and k8s.io/kubelet/pkg/apis/stats/v1alpha1.
 
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
 use std::sync::Arc;
 
 use jiff::Timestamp;
@@ -10,6 +9,7 @@ use k8s_openapi::api::core::v1::Pod;
 use serde_json::{Value, json};
 
 use super::{Kubelet, zone_name};
+use crate::meta::prometheus::Families;
 use crate::node::supplies::HostUsage;
 use crate::zone::{ProcessId, Usage, ZoneState, ZoneUsage};
 
@@ -275,25 +275,20 @@ fn text(at: Timestamp, node: &Usage, pods: &[Used]) -> String {
 
 /// Metrics in Prometheus' text form.
 fn exposition<'a>(metrics: impl IntoIterator<Item = Metric<'a>>) -> String {
-    let mut text = String::new();
+    let mut out = Families::default();
     for (name, help, kind, lines) in metrics {
         if lines.is_empty() {
             continue;
         }
-        let _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} {kind}");
+        let mut family = out.begin(name, kind, help);
         for (labels, value, at) in lines {
-            text.push_str(name);
-            if !labels.is_empty() {
-                let _ = write!(text, "{{{labels}}}");
-            }
-            let _ = write!(text, " {value}");
-            if let Some(at) = at {
-                let _ = write!(text, " {}", at.as_millisecond());
-            }
-            text.push('\n');
+            match at {
+                Some(at) => family.measured(labels, value, at.as_millisecond()),
+                None => family.series(labels, value),
+            };
         }
     }
-    text
+    out.into_text()
 }
 
 #[cfg(test)]

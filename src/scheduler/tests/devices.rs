@@ -118,8 +118,9 @@ fn claims_are_waited_for_and_heeded_where_they_are_allocated() {
         if has_class {
             snapshot.devices.classes.insert("known".into());
         }
-        queue.open(&snapshot);
-        queue.on(&Event::Devices, &snapshot, now, |_| true);
+        let event = Event::Devices(("resource.k8s.io/ResourceClaim", "Add"));
+        queue.open(&event, &snapshot);
+        queue.on(&event, &snapshot, now, |_| true);
         assert_eq!(queue.next(now).is_ok(), wanted.is_some(), "{what}");
         let Some(wanted) = wanted else { continue };
         let told = decided(&mut snapshot, &pod);
