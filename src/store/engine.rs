@@ -404,45 +404,38 @@ impl Engine {
     ) -> Result<Batch, StoreError> {
         let interest = signal.interest();
         let state = self.state.lock();
-        let mut events = Vec::new();
-        let Some(first) = signal.take() else {
-            return Ok(Batch {
-                events,
-                rev: self.world.load().rev.max(after),
-                more: false,
-            });
-        };
-        // What was passed over before concerns nobody here, and may be compacted.
-        let first = first.max(after + 1);
-        if first <= state.compacted {
+        let mut events: Vec<Event> = Vec::new();
+        let untold = signal.take();
+        if let Some(first) = untold.first()
+            // What was passed over before concerns nobody here, and may be compacted.
+            && first.max(after + 1) <= state.compacted
+        {
             return Err(StoreError::Compacted {
                 asked: after,
                 oldest: state.compacted,
             });
         }
-        let start = state
-            .history
-            .partition_point(|logged| logged.event.rev < first);
-        for logged in state.history.range(start..) {
-            if events.len() >= max
-                && events
-                    .last()
-                    .is_some_and(|last: &Event| last.rev < logged.event.rev)
-            {
-                let rev = events.last().map_or(after, |last: &Event| last.rev);
-                if signal.tell(rev + 1) {
-                    signal.wake();
-                }
+        let known = untold.revs.iter().filter(|rev| **rev > after);
+        let known = known.filter_map(|rev| state.logged(*rev));
+        let rest = untold.rest.map(|rest| {
+            let is_meant = |logged: &&Logged| {
+                (interest.resource.is_empty() || logged.resource == interest.resource)
+                    && concerns(interest, &logged.event)
+            };
+            let start = state.place_of(rest.max(after + 1));
+            state.history.range(start..).filter(is_meant)
+        });
+        for logged in known.chain(rest.into_iter().flatten()) {
+            if events.len() >= max {
+                let rev = events.last().map_or(after, |last| last.rev);
+                signal.look_from(rev + 1);
                 return Ok(Batch {
                     events,
                     rev,
                     more: true,
                 });
             }
-            let is_meant = interest.resource.is_empty() || logged.resource == interest.resource;
-            if is_meant && concerns(interest, &logged.event) {
-                events.push(logged.event.clone());
-            }
+            events.push(logged.event.clone());
         }
         Ok(Batch {
             events,
@@ -463,6 +456,18 @@ fn weight(logged: &Logged) -> usize {
 }
 
 impl State {
+    /// Where the history of this revision and later ones begins.
+    fn place_of(&self, rev: Revision) -> usize {
+        self.history
+            .partition_point(|logged| logged.event.rev < rev)
+    }
+
+    /// A change by its revision.
+    fn logged(&self, rev: Revision) -> Option<&Logged> {
+        let logged = self.history.get(self.place_of(rev))?;
+        (logged.event.rev == rev).then_some(logged)
+    }
+
     /// Compacts the oldest change: what it replaced can no longer be read.
     fn forget_oldest(&mut self) {
         let Some(first) = self.history.pop_front() else {
@@ -542,8 +547,8 @@ impl Store for Engine {
             });
         }
         let signal = state.watching.add(interest);
-        if self.world.load().rev > after && signal.tell(after + 1) {
-            signal.wake();
+        if self.world.load().rev > after {
+            signal.look_from(after + 1);
         }
         drop(state);
         Ok(Box::new(EngineCursor {

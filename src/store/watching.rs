@@ -3,37 +3,67 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use compact_str::CompactString;
+use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use super::{Event, Interest, ResourcePrefix, Revision};
 
+/// How many changes are kept for a cursor that does not look at them.
+const KEPT: usize = 256;
+
 /// What wakes one cursor.
 pub(super) struct Signal {
     interest: Interest,
-    /// The first change that concerns it and that it has not looked at; 0 where there is none. Written under the lock
-    /// of the history that the revision is one of.
-    first: AtomicU64,
+    /// Written under the lock of the history that its revisions are of, so that nobody waits for it.
+    untold: Mutex<Untold>,
     notify: Notify,
 }
 
+/// What a cursor has not looked at yet.
+#[derive(Default)]
+pub(super) struct Untold {
+    /// Changes that concern it, in order: what happens between them need not be looked through, under the lock that
+    /// everybody wants.
+    pub(super) revs: Vec<Revision>,
+    /// From here on it is to look for itself: more concern it than are kept, or nobody knows which do.
+    pub(super) rest: Option<Revision>,
+}
+
+impl Untold {
+    /// The first revision to look at.
+    pub(super) fn first(&self) -> Option<Revision> {
+        self.revs.first().copied().or(self.rest)
+    }
+}
+
 impl Signal {
-    /// The first change to look at, which is none from now on.
-    pub(super) fn take(&self) -> Option<Revision> {
-        let first = self.first.swap(0, Ordering::Relaxed);
-        (first != 0).then_some(first)
+    /// What is to be looked at, which is nothing from now on.
+    pub(super) fn take(&self) -> Untold {
+        std::mem::take(&mut self.untold.lock())
     }
 
-    /// There is something to look at from this revision on. Returns whether there was nothing before, so that it is to
-    /// be woken.
-    pub(super) fn tell(&self, rev: Revision) -> bool {
-        let is_first = self.first.load(Ordering::Relaxed) == 0;
-        if is_first {
-            self.first.store(rev, Ordering::Relaxed);
+    /// A change that concerns it. Returns whether there was nothing before, so that it is to be woken.
+    fn tell(&self, rev: Revision) -> bool {
+        let mut untold = self.untold.lock();
+        let is_first = untold.first().is_none();
+        if untold.rest.is_none() {
+            match untold.revs.len() < KEPT {
+                true => untold.revs.push(rev),
+                false => untold.rest = Some(rev),
+            }
         }
         is_first
+    }
+
+    /// From this revision on it is to look for itself.
+    pub(super) fn look_from(&self, rev: Revision) {
+        *self.untold.lock() = Untold {
+            revs: Vec::new(),
+            rest: Some(rev),
+        };
+        self.wake();
     }
 
     /// Wakes the cursor.
@@ -83,7 +113,7 @@ impl Watching {
         };
         let signal = Arc::new(Signal {
             interest,
-            first: AtomicU64::new(0),
+            untold: Mutex::default(),
             notify: Notify::new(),
         });
         signals.push(signal.clone());
