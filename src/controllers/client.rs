@@ -14,6 +14,18 @@ use crate::auth::User;
 type Answer = http_body_util::combinators::UnsyncBoxBody<bytes::Bytes, Infallible>;
 type Handle = dyn Fn(Request<Body>, User) -> BoxFuture<'static, Response<Answer>> + Send + Sync;
 
+/// Writes something, and does not read what the API made of it: a typed pod costs more to read than to write.
+///
+/// # Errors
+/// A request that cannot be made, and what the API answers.
+pub async fn write(
+    client: &kube::Client,
+    request: Result<Request<Vec<u8>>, kube::core::request::Error>,
+) -> kube::Result<()> {
+    let request = request.map_err(kube::Error::BuildRequest)?;
+    client.request_text(request).await.map(drop)
+}
+
 /// Makes clients of the API in this process.
 #[derive(Clone)]
 pub struct Transport(Arc<Handle>);

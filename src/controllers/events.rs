@@ -13,6 +13,7 @@ use k8s_openapi::api::core::v1::{Event, EventSource, ObjectReference};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use k8s_openapi::jiff::Timestamp;
 use kube::api::{Api, Patch, PatchParams, PostParams};
+use kube::core::Request;
 use kube::{Client, Resource};
 use serde_json::json;
 use tokio::sync::mpsc;
@@ -350,8 +351,9 @@ async fn write(client: &Client, entry: Entry) -> Result<(), kube::Error> {
         reporting_instance: Some(String::new()),
         ..Event::default()
     };
-    api.create(&PostParams::default(), &event).await?;
-    Ok(())
+    let body = serde_json::to_vec(&event).map_err(kube::Error::SerdeError)?;
+    let request = Request::new(api.resource_url());
+    super::client::write(client, request.create(&PostParams::default(), body)).await
 }
 
 #[cfg(test)]

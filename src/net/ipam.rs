@@ -79,7 +79,8 @@ pub enum IpamError {
 pub struct Ipam(Arc<Mutex<Pool>>);
 
 struct Pool {
-    database: Database,
+    /// None where nothing is to be left when the process ends.
+    database: Option<Database>,
     path: PathBuf,
     network: u32,
     prefix: u8,
@@ -129,7 +130,7 @@ impl Ipam {
                 other => break other.map_err(|error| file("open", path, error))?,
             }
         };
-        Self::restore(database, path.to_owned(), cidr)
+        Self::restore(Some(database), path.to_owned(), cidr)
     }
 
     /// A pool of `cidr` that nothing is left of when the process ends.
@@ -137,14 +138,10 @@ impl Ipam {
     /// # Errors
     /// [`IpamError::Range`].
     pub fn in_memory(cidr: &str) -> Result<Self, IpamError> {
-        let database = Builder::new()
-            .set_cache_size(1 << 16)
-            .create_with_backend(redb::backends::InMemoryBackend::new())
-            .map_err(|error| file("open", Path::new("(memory)"), error))?;
-        Self::restore(database, "(memory)".into(), cidr)
+        Self::restore(None, "(memory)".into(), cidr)
     }
 
-    fn restore(database: Database, path: PathBuf, cidr: &str) -> Result<Self, IpamError> {
+    fn restore(database: Option<Database>, path: PathBuf, cidr: &str) -> Result<Self, IpamError> {
         let (network, prefix) = range(cidr)?;
         let mut pool = Pool {
             database,
@@ -259,7 +256,10 @@ impl Pool {
             .find(|address| !self.taken.contains(address))
     }
     fn load(&mut self) -> Result<(), redb::Error> {
-        let write = self.database.begin_write()?;
+        let Some(database) = &self.database else {
+            return Ok(());
+        };
+        let write = database.begin_write()?;
         {
             let leases = write.open_table(LEASES)?;
             for row in leases.iter()? {
@@ -275,12 +275,15 @@ impl Pool {
             }
         }
         write.commit()?;
-        let read = self.database.begin_read()?;
+        let read = database.begin_read()?;
         read.open_table(LEASES)?;
         Ok(())
     }
     fn note(&self, owner: &str, address: u32) -> Result<(), redb::Error> {
-        let write = self.database.begin_write()?;
+        let Some(database) = &self.database else {
+            return Ok(());
+        };
+        let write = database.begin_write()?;
         {
             write.open_table(LEASES)?.insert(owner, address)?;
             write.open_table(META)?.insert("last", address)?;
@@ -289,7 +292,10 @@ impl Pool {
         Ok(())
     }
     fn erase(&self, owner: &str) -> Result<(), redb::Error> {
-        let write = self.database.begin_write()?;
+        let Some(database) = &self.database else {
+            return Ok(());
+        };
+        let write = database.begin_write()?;
         write.open_table(LEASES)?.remove(owner)?;
         write.commit()?;
         Ok(())

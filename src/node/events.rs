@@ -6,9 +6,11 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Event, EventSource, ObjectReference};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::api::{Api, Patch, PatchParams, PostParams};
+use kube::core::Request;
 use tokio::sync::mpsc;
 
 use super::machine::status_time;
+use crate::controllers::client::write;
 
 /// Events that wait to be sent; more are dropped.
 const QUEUE: usize = 1000;
@@ -113,7 +115,14 @@ async fn send(
             reporting_instance: Some(host.clone()),
             ..Event::default()
         };
-        match api.create(&PostParams::default(), &event).await {
+        let made = match serde_json::to_vec(&event) {
+            Ok(body) => {
+                let request = Request::new(api.resource_url());
+                write(&client, request.create(&PostParams::default(), body)).await
+            }
+            Err(error) => Err(kube::Error::SerdeError(error)),
+        };
+        match made {
             Ok(_) => {
                 known.insert(key, (name, 1));
             }

@@ -2,9 +2,11 @@
 
 use k8s_openapi::api::core::v1::{Pod, PodStatus};
 use kube::api::{Api, DeleteParams, Patch, PatchParams, Preconditions};
+use kube::core::Request;
 use serde_json::{Value, json};
 
 use super::machine::RESIZE_PENDING;
+use crate::controllers::client::write;
 
 /// The strategic merge patch that makes a pod's status `new`. Lists that merge by key are replaced where they are
 /// ours alone; conditions merge by type, so that those of others stay.
@@ -44,19 +46,20 @@ pub fn patch(pod: &Pod, new: &PodStatus) -> Value {
     json!({"metadata": {"uid": uid}, "status": status})
 }
 
-/// Writes the status. `Ok(None)`: the pod is not there any more.
+/// Writes the status. Whether the pod was still there.
 ///
 /// # Errors
 /// What the API answers; asking again later may succeed.
-pub async fn report(api: &Api<Pod>, pod: &Pod, status: &PodStatus) -> kube::Result<Option<Pod>> {
+pub async fn report(api: &Api<Pod>, pod: &Pod, status: &PodStatus) -> kube::Result<bool> {
     let name = pod.metadata.name.as_deref().unwrap_or_default();
     let patch = Patch::Strategic(patch(pod, status));
-    match api
-        .patch_status(name, &PatchParams::default(), &patch)
-        .await
-    {
-        Ok(pod) => Ok(Some(pod)),
-        Err(kube::Error::Api(status)) if status.code == 404 || is_other(&status) => Ok(None),
+    let params = PatchParams::default();
+    let request =
+        Request::new(api.resource_url()).patch_subresource("status", name, &params, &patch);
+    // What became of the pod is told by the watch.
+    match write(&api.clone().into_client(), request).await {
+        Ok(()) => Ok(true),
+        Err(kube::Error::Api(status)) if status.code == 404 || is_other(&status) => Ok(false),
         Err(error) => Err(error),
     }
 }

@@ -388,14 +388,14 @@ impl Worker {
 
     fn reported(
         &mut self,
-        told: kube::Result<Option<Pod>>,
+        told: kube::Result<bool>,
         status: PodStatus,
         now: Timestamp,
     ) -> Option<Timestamp> {
         self.owed = None;
         match told {
-            Ok(Some(_)) => self.reported = Some(status),
-            Ok(None) => {}
+            Ok(true) => self.reported = Some(status),
+            Ok(false) => {}
             Err(error) => {
                 // Pods go on without the API; the newest status is told when it is back.
                 tracing::debug!(%error, pod = self.uid, "a status is not taken");
