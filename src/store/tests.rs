@@ -344,6 +344,43 @@ async fn a_watch_is_woken_by_what_concerns_it_alone_and_outlives_the_history_of_
 }
 
 #[tokio::test]
+async fn a_watch_that_is_slow_hears_of_everything_once_and_in_order() {
+    let store = super::memory();
+    let of_one = || Interest {
+        keys: key(1),
+        exact: true,
+        ..everything()
+    };
+    let begun = store.world().rev();
+    for pieces in [7, 100, 1000] {
+        let mut cursor = store.clone().watch(of_one(), begun).unwrap();
+        // More than are kept for a cursor, with others between them.
+        let mut expected = Vec::new();
+        for name in [1, 2].into_iter().cycle().take(1200) {
+            let expect = match store.head(&key(name)) {
+                Some(entry) => Expect::Revision(entry.rev),
+                None => Expect::Absent,
+            };
+            let put = vec![change(name, expect, Some(1))];
+            let rev = store.commit(put).await.unwrap().rev;
+            expected.extend((name == 1).then_some(rev));
+        }
+        let before = expected[0];
+        let mut told = Vec::new();
+        loop {
+            let batch = cursor.next(pieces).await.unwrap();
+            told.extend(batch.events.iter().map(|event| event.rev));
+            if !batch.more {
+                assert_eq!(batch.rev, store.world().rev());
+                break;
+            }
+        }
+        told.retain(|rev| *rev >= before);
+        assert_eq!(told, expected);
+    }
+}
+
+#[tokio::test]
 async fn a_second_process_and_a_foreign_file_are_told_apart_and_left_alone() {
     let dir = tempfile::tempdir().unwrap();
     let store = super::open(dir.path()).unwrap();
