@@ -191,9 +191,15 @@ mod tests {
     #[test]
     fn a_part_that_begins_again_tells_in_place_of_what_it_was() {
         let sources = Sources::default();
-        sources.set("b", |out| drop(out.begin("old", "gauge", "")));
-        sources.set("a", |out| drop(out.begin("first", "gauge", "")));
-        sources.set("b", |out| drop(out.begin("new", "gauge", "")));
+        sources.set("b", |out| {
+            out.begin("old", "gauge", "");
+        });
+        sources.set("a", |out| {
+            out.begin("first", "gauge", "");
+        });
+        sources.set("b", |out| {
+            out.begin("new", "gauge", "");
+        });
         let mut out = Families::default();
         sources.tell(&mut out);
         let text = out.into_text();

@@ -88,10 +88,9 @@ fn empty(topology: &Topology) -> (Vec<i64>, i64) {
     (pods, places as i64)
 }
 
-/// Adds the pods of a class to those in each place, where every node counts.
-fn add(class: &Class, label: &str, topology: &Cow<'_, Topology>, pods: &mut [i64]) {
-    // Sums are kept by the numbers of what is kept.
-    if let (Some(sums), Cow::Borrowed(_)) = (class.sums(label), topology) {
+/// Adds the pods of a class to those in each place, where every node counts; `sums` where they are kept.
+fn add(class: &Class, sums: Option<&[i64]>, topology: &Topology, pods: &mut [i64]) {
+    if let Some(sums) = sums {
         for (pods, more) in pods.iter_mut().zip(sums) {
             *pods += more;
         }
@@ -125,8 +124,11 @@ impl<'a> Hard<'a> {
         for (spread, topology) in spreads.iter().zip(&topologies) {
             if all_have_all && snapshot.counts_everywhere(pod, spread) {
                 let (mut pods, places) = empty(topology);
+                // Sums are kept by the numbers of what is kept.
+                let is_kept = matches!(topology, Cow::Borrowed(_));
                 for class in counted(snapshot, pod, spread.selector.as_ref()) {
-                    add(class, &spread.topology, topology, &mut pods);
+                    let sums = class.sums(&spread.topology).filter(|_| is_kept);
+                    add(class, sums, topology, &mut pods);
                 }
                 constraints.push(Constraint {
                     spread,
@@ -300,10 +302,12 @@ pub fn scores(pod: &Pod, snapshot: &Snapshot, nodes: &[Slot]) -> Option<Vec<i64>
             continue;
         }
         let all_count = all_have_all && snapshot.counts_everywhere(pod, spread);
+        let is_kept = matches!(topology, Cow::Borrowed(_));
         for class in &classes {
             if all_count {
                 let (mut all, _) = empty(topology);
-                add(class, &spread.topology, topology, &mut all);
+                let sums = class.sums(&spread.topology).filter(|_| is_kept);
+                add(class, sums, topology, &mut all);
                 let wanted = pods.iter_mut().zip(all).filter(|(pods, _)| **pods >= 0);
                 wanted.for_each(|(pods, more)| *pods += more);
                 continue;
