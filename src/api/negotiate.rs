@@ -280,7 +280,7 @@ pub fn accept_status(headers: &HeaderMap) -> Format {
         .unwrap_or(Format::Json)
 }
 
-/// The media type of a body, without parameters, in lower case; JSON where none is named.
+/// The media type of a body, without parameters, as it was written; JSON where none is named.
 pub fn content_type(headers: &HeaderMap) -> String {
     let text = headers
         .get(CONTENT_TYPE)
@@ -290,7 +290,7 @@ pub fn content_type(headers: &HeaderMap) -> String {
     if media.is_empty() {
         "application/json".to_owned()
     } else {
-        media.to_ascii_lowercase()
+        media.to_owned()
     }
 }
 
@@ -299,7 +299,7 @@ pub fn content_type(headers: &HeaderMap) -> String {
 /// # Errors
 /// 415 for what is neither JSON nor YAML.
 pub fn body_format(headers: &HeaderMap) -> Result<Format, Status> {
-    match content_type(headers).as_str() {
+    match content_type(headers).to_ascii_lowercase().as_str() {
         "application/json" => Ok(Format::Json),
         "application/yaml" => Ok(Format::Yaml),
         PROTOBUF => Ok(Format::Protobuf),

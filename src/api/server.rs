@@ -267,7 +267,9 @@ impl Server {
             warnings.extend(version.deprecation.iter().map(ToString::to_string));
             return Err(Status::verb_not_supported("watch", target.about("")));
         }
-        if !verbs.iter().any(|verb| *verb == info.verb.as_str()) {
+        // The verb of the old paths is `watch` with any method, and but one is served there.
+        let misused = info.old_watch && parts.method != Method::GET;
+        if misused || !verbs.iter().any(|verb| *verb == info.verb.as_str()) {
             return Err(Status::method_not_allowed());
         }
         // Objects are made in a collection, and changed by their names.

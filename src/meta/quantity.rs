@@ -10,8 +10,10 @@ use std::fmt;
 const MALFORMED: &str =
     "quantities must match the regular expression '^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$'";
 const NANO: i128 = 1_000_000_000;
-/// The largest magnitude upstream keeps exactly, in units.
+/// What binary quantities are capped at, in units.
 const LARGEST: i128 = (1 << 63) - 1;
+/// Decimal ones have no bound upstream; here it is what fits into an `i128` of nano-units.
+const LARGEST_DECIMAL: i128 = i128::MAX / NANO;
 
 /// Why a text is no quantity.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -136,6 +138,11 @@ impl Quantity {
         clamp(divide_up(self.nanos, NANO))
     }
 
+    /// In units as upstream's Value tells them to validation: what no `int64` holds loses its upper bits.
+    pub fn wrapped_value(&self) -> i64 {
+        divide_up(self.nanos, NANO) as i64
+    }
+
     /// In thousandths, rounded up (away from zero).
     pub fn milli_value(&self) -> i64 {
         clamp(divide_up(self.nanos, NANO / 1000))
@@ -155,9 +162,9 @@ impl Quantity {
         self.nanos.signum() as i32
     }
 
-    /// Whether there is a part below one unit.
+    /// Whether upstream's MilliValue sees a part below one unit. It takes what overflows for one.
     pub fn is_fractional(&self) -> bool {
-        self.nanos % NANO != 0
+        divide_up(self.nanos, NANO / 1000) as i64 % 1000 != 0
     }
 }
 
@@ -198,33 +205,36 @@ fn scale(suffix: &str) -> Result<(Form, Scale), Malformed> {
     Ok((Form::Decimal, Scale::Decimal(decimal)))
 }
 
-/// The nano-units of a positive number, rounded up, at most [`LARGEST`] units.
+/// The nano-units of a positive number, rounded up, at most [`LARGEST`] units or, of decimal ones,
+/// [`LARGEST_DECIMAL`].
 fn magnitude(whole: &str, fraction: &str, scale: Scale) -> i128 {
     let whole = whole.trim_start_matches('0');
-    let limit = LARGEST * NANO;
-    // More digits than these are beyond the limit, or below what is kept.
+    let (binary, decimal, limit) = match scale {
+        Scale::Binary(power) => (1_i128 << (10 * power), 0, LARGEST * NANO),
+        Scale::Decimal(power) => (1, i64::from(power), LARGEST_DECIMAL * NANO),
+    };
     let mut digits: Vec<u8> = whole
         .bytes()
         .chain(fraction.bytes())
         .map(|b| b - b'0')
         .collect();
-    let mut point = i64::try_from(whole.len()).unwrap_or(i64::MAX);
-    let (binary, decimal) = match scale {
-        Scale::Binary(power) => (1_i128 << (10 * power), 0),
-        Scale::Decimal(power) => (1, i64::from(power)),
-    };
-    point = point.saturating_add(decimal).saturating_add(9);
     if digits.iter().all(|d| *d == 0) {
         return 0;
     }
+    let mut point = i64::try_from(whole.len()).unwrap_or(i64::MAX);
+    point = point.saturating_add(decimal).saturating_add(9);
     let leading = digits.iter().take_while(|d| **d == 0).count();
     digits.drain(..leading);
     point -= leading as i64;
-    if point > 30 {
+    // More digits than these are beyond the limit, or below what is kept.
+    if point > 39 {
         return limit;
     }
-    // Keep some digits more than needed, so that a binary factor does not lose any, then round up.
-    let extra = (digits.len() as i64 - point).clamp(0, 12);
+    // A binary factor must not lose any: keep some digits more than needed, then round up.
+    let extra = match scale {
+        Scale::Binary(_) => (digits.len() as i64 - point).clamp(0, 12),
+        Scale::Decimal(_) => 0,
+    };
     let wanted = point + extra;
     if wanted < 0 {
         return 1;
@@ -279,7 +289,7 @@ impl fmt::Display for Quantity {
         }
         let mut mantissa = size;
         let mut exponent = -9;
-        while mantissa % 1000 == 0 && exponent < 18 {
+        while mantissa % 1000 == 0 {
             mantissa /= 1000;
             exponent += 3;
         }
@@ -300,6 +310,7 @@ impl fmt::Display for Quantity {
             12 => "T",
             15 => "P",
             18 => "E",
+            // Nothing stands for more than 10^18: upstream writes none, and so another number.
             _ => "",
         };
         write!(f, "{sign}{mantissa}{suffix}")
@@ -375,7 +386,13 @@ mod tests {
             ("0.5Ki", "512"),
             ("1n", "1n"),
             ("0.1n", "1n"),
-            ("12E", "9223372036854775807"),
+            ("12E", "12E"),
+            ("12Ei", "9223372036854775807"),
+            ("100000000000000000000", "100E"),
+            ("1000E", "1"),
+            ("1e21", "1e21"),
+            ("1.5e28", "15e27"),
+            ("12345678901234567890", "12345678901234567890"),
         ] {
             assert_eq!(
                 Quantity::parse(text).unwrap().to_string(),

@@ -109,6 +109,13 @@ impl Status {
         .with_details(about.details())
     }
 
+    /// 409 as [`Status::already_exists`], of an object that asked for a generated name.
+    pub fn no_unique_name(about: About<'_>) -> Self {
+        let mut status = Self::already_exists(about);
+        status.message += ", the server was not able to generate a unique name for the object";
+        status.retry_after(1)
+    }
+
     /// 409 `Operation cannot be fulfilled on RES "name": WHY`.
     pub fn conflict(about: About<'_>, why: &str) -> Self {
         Self::failure(

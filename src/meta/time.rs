@@ -62,6 +62,14 @@ pub fn parts(text: &str) -> Option<(i64, i64)> {
     Some((time.as_second(), i64::from(time.subsec_nanosecond())))
 }
 
+/// Whether a time in canonical form is Go's zero time.
+pub fn is_zero(canonical: &str) -> bool {
+    matches!(
+        canonical,
+        "0001-01-01T00:00:00Z" | "0001-01-01T00:00:00.000000Z"
+    )
+}
+
 /// An RFC 3339 time in seconds since 1970, fractions cut off.
 ///
 /// # Errors

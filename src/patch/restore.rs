@@ -61,6 +61,7 @@ impl Restorer {
             (Shape::Bytes, Value::String(text)) if text.is_empty() => Ok(()),
             (Shape::Bytes, Value::String(_)) => unmarshal(value, schema, go_type)
                 .map_err(|error| format!("error decoding from json: {error}")),
+            (Shape::Bytes, Value::Array(_)) => unmarshal_into(value, schema, go_type),
             (Shape::List(_) | Shape::Bytes, other) => {
                 Err(format!("cannot restore slice from {}", kind_of(other)))
             }
@@ -76,7 +77,7 @@ impl Restorer {
                 Ok(())
             }
             (Shape::Integer(bits), Value::Float(number)) if number.fract() == 0.0 => {
-                *value = Value::Int(cut(*number as i64, *bits));
+                *value = Value::Int(cut(whole(*number), *bits));
                 Ok(())
             }
             (Shape::Integer(bits), other) => {
@@ -138,6 +139,16 @@ fn named<'a>(go_type: &'a str, kind: &'a str) -> &'a str {
     if go_type.is_empty() { kind } else { go_type }
 }
 
+/// Go's conversion of a float that no `int64` holds, as the processors do it that upstream is built for.
+fn whole(number: f64) -> i64 {
+    // The smallest that is too large: 2^63 itself.
+    if number >= -(i64::MIN as f64) {
+        i64::MIN
+    } else {
+        number as i64
+    }
+}
+
 /// Go's conversion keeps the low bits.
 fn cut(number: i64, bits: u8) -> i64 {
     if bits == 32 {
@@ -152,4 +163,29 @@ fn unmarshal(value: &mut Value, schema: &Schema, go_type: &str) -> Result<(), St
         return Ok(());
     }
     decode::decode(value.clone(), schema, named(go_type, type_of(value))).map(drop)
+}
+
+/// [`unmarshal`] of a form that is not canonical.
+fn unmarshal_into(value: &mut Value, schema: &Schema, go_type: &str) -> Result<(), String> {
+    let decoded = decode::decode(value.clone(), schema, named(go_type, type_of(value)))?;
+    *value = decoded.value;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn floats_that_no_integer_holds_become_the_smallest_one() {
+        for (number, size, cut_to) in [
+            (3.0, 32, 3),
+            (9_223_372_036_854_775_808.0, 32, 0),
+            (9_223_372_036_854_775_808.0, 64, i64::MIN),
+            (-1e30, 64, i64::MIN),
+            (4_294_967_298.0, 32, 2),
+        ] {
+            assert_eq!(cut(whole(number), size), cut_to, "{number}");
+        }
+    }
 }

@@ -49,10 +49,26 @@ pub fn validate_any_update(
     resource: &super::Resource,
     errors: &mut Errors,
 ) {
-    // Upstream judges the name as a segment of a path here; it cannot have changed.
-    validate(new, resource.namespaced, |_, _| Vec::new(), errors);
+    validate(new, resource.namespaced, as_segment, errors);
     validate_update(new, old, errors);
     own_finalizers(new, resource, errors);
+}
+
+/// Judges that the names of an object to be created can stand in a path: what upstream asks of all kinds once their
+/// own rules, which may say nothing of a name, are content.
+pub fn names_in_paths(meta: At<'_>, errors: &mut Errors) {
+    for (field, prefix) in [("generateName", true), ("name", false)] {
+        let name = meta.field(field);
+        name.invalid_each(as_segment(name.str(), prefix), errors);
+    }
+}
+
+fn as_segment(name: &str, prefix: bool) -> Vec<String> {
+    if prefix {
+        names::path_segment_prefix(name)
+    } else {
+        names::path_segment(name)
+    }
 }
 
 /// Judges the metadata of an object whose kind judges an update as it judges a creation, too. What was told already is

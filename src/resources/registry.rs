@@ -202,7 +202,13 @@ impl Resource {
     pub fn cells(&self, version: &Version, object: &Value, now: i64) -> Vec<Value> {
         match &version.custom {
             Some(served) => super::custom::cells(version, served, object, now),
-            None => (self.rules.cells)(object, now),
+            None => match &version.conversion {
+                // Upstream prints internal objects, which know what any version does.
+                Some(conversion) => {
+                    (self.rules.cells)(&(conversion.to_storage)(object.clone()), now)
+                }
+                None => (self.rules.cells)(object, now),
+            },
         }
     }
 

@@ -217,6 +217,7 @@ impl<'s> Decoder<'s> {
                 Value::Int(number)
             }
             (Shape::Bytes, Value::String(text)) => self.bytes(&text),
+            (Shape::Bytes, Value::Array(array)) => self.byte_list(array, place),
             (Shape::IntOrString, value) => self.int_or_string(value, place),
             (Shape::Quantity, value) => self.quantity(value),
             (Shape::Time, value) => self.time(value, time::canonical, place),
@@ -285,6 +286,13 @@ impl<'s> Decoder<'s> {
         let mut out = Object::with_capacity(fields.fields.len().min(16));
         for ((name, field), slot) in fields.fields.iter().zip(slots) {
             match slot {
+                // A time that was set to zero: a pointer to it is not nil.
+                Some(Value::Null)
+                    if field.pointer
+                        && matches!(field.schema.shape, Shape::Time | Shape::MicroTime) =>
+                {
+                    out.insert(name.clone(), Value::Null);
+                }
                 Some(value) if self.never_set(&value, field) => {
                     if let Some(value) = zero(field) {
                         out.insert(name.clone(), value);
@@ -356,6 +364,24 @@ impl<'s> Decoder<'s> {
         }
     }
 
+    /// A list of numbers is taken for bytes, too.
+    fn byte_list(&mut self, array: Vec<Value>, place: Place<'_>) -> Value {
+        let go_type = "uint8";
+        let mut bytes = Vec::with_capacity(array.len());
+        for value in array {
+            match &value {
+                Value::Null => bytes.push(0),
+                Value::Int(number) => match u8::try_from(*number) {
+                    Ok(byte) => bytes.push(byte),
+                    Err(_) => self.mismatch(&described(&value), Place { go_type, ..place }),
+                },
+                other => self.mismatch(&described(other), Place { go_type, ..place }),
+            }
+        }
+        let engine = &base64::engine::general_purpose::STANDARD;
+        Value::from(engine.encode(bytes))
+    }
+
     fn int_or_string(&mut self, value: Value, place: Place<'_>) -> Value {
         match value {
             Value::String(_) | Value::Null => value,
@@ -374,7 +400,7 @@ impl<'s> Decoder<'s> {
             Value::Int(_) | Value::Float(_) => super::json::to_string(&value).into(),
             other => super::json::to_string(other).into(),
         };
-        match quantity::canonical(&text) {
+        match quantity::canonical(text.trim()) {
             Ok(canonical) => Value::from(canonical),
             Err(error) => {
                 self.fail(|| error.to_string());
@@ -391,6 +417,8 @@ impl<'s> Decoder<'s> {
     ) -> Value {
         match &value {
             Value::String(text) => match canonical(text) {
+                // Go's zero time is written as null.
+                Ok(text) if time::is_zero(&text) => Value::Null,
                 Ok(text) => Value::from(text),
                 Err(error) => {
                     self.fail(|| error);
@@ -698,6 +726,30 @@ mod tests {
     }
 
     #[test]
+    fn numbers_are_bytes_and_the_zero_time_is_null_where_it_was_set() {
+        for (text, kind, canonical) in [
+            (
+                r#"{"binaryData": {"k": [104, null], "l": []}}"#,
+                "ConfigMap",
+                r#"{"metadata":{},"binaryData":{"k":"aAA=","l":""}}"#,
+            ),
+            (
+                r#"{"status": {"lastPhaseTransitionTime": "0001-01-01T00:00:00Z"}}"#,
+                "PersistentVolume",
+                r#"{"metadata":{},"spec":{},"status":{"lastPhaseTransitionTime":null}}"#,
+            ),
+            (
+                r#"{"spec": {"capacity": {"storage": " 1Gi "}}}"#,
+                "PersistentVolume",
+                r#"{"metadata":{},"spec":{"capacity":{"storage":"1Gi"}},"status":{}}"#,
+            ),
+        ] {
+            let (got, _) = decoded(text, kind).unwrap();
+            assert_eq!(got, canonical, "{text}");
+        }
+    }
+
+    #[test]
     fn type_errors_name_the_go_struct_and_the_whole_path() {
         for (text, kind, error) in [
             (
@@ -734,6 +786,11 @@ mod tests {
                 r#"{"binaryData": {"k": "AA"}}"#,
                 "ConfigMap",
                 "illegal base64 data at input byte 0",
+            ),
+            (
+                r#"{"binaryData": {"k": [1, 256]}}"#,
+                "ConfigMap",
+                "json: cannot unmarshal number 256 into Go struct field ConfigMap.binaryData of type uint8",
             ),
         ] {
             assert_eq!(decoded(text, kind), Err(error.to_owned()), "{text}");

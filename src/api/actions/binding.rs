@@ -7,7 +7,7 @@ use super::Call;
 use crate::api::reply::Reply;
 use crate::api::verbs::store_failure;
 use crate::meta::status::{About, aggregate};
-use crate::meta::{At, Errors, Status};
+use crate::meta::{At, Errors, Status, names};
 use crate::resources::cluster::Cluster;
 use crate::resources::{cluster, disruption, forms, record};
 use crate::schema::Value;
@@ -76,7 +76,10 @@ fn judge(binding: &Value) -> Result<(), Status> {
     if !matches!(kind.str(), "" | "Node") {
         errors.not_supported(kind.path, kind.str(), &["Node", "<empty>"]);
     }
-    target.field("name").required("", &mut errors);
+    let name = target.field("name");
+    if name.required("", &mut errors) && matches!(kind.str(), "" | "Node") {
+        name.checked(|name| names::subdomain_name(name, false), &mut errors);
+    }
     if errors.is_empty() {
         return Ok(());
     }

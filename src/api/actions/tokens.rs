@@ -96,6 +96,9 @@ fn bound_to(call: &Call<'_>, reference: &Value, account: &str) -> Result<(Bound,
     let namespace = call.target.namespace();
     let name = reference.str("name");
     let get = |plural: &str, namespace: &str, name: &str| {
+        if name.is_empty() {
+            return Err(Status::bad_request("Name parameter required."));
+        }
         cluster.get("", plural, namespace, name).ok_or_else(|| {
             Status::not_found(About {
                 group: "",

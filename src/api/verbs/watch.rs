@@ -361,24 +361,15 @@ impl Watcher {
         let object = self.zeroed(object);
         let shown = match self.accepted.shape {
             Shape::Table { beta } => {
-                let cells = vec![Value::from(""); target.version().columns.len()];
                 let columns = !std::mem::replace(&mut self.told_columns, true);
-                let mut value = table::of(
+                table::of(
                     std::slice::from_ref(&object),
                     &self.target.resource,
                     self.target.version(),
                     beta,
                     Include::Metadata,
                     columns,
-                );
-                if let Some(row) = value
-                    .get_mut("rows")
-                    .and_then(Value::as_array_mut)
-                    .and_then(|rows| rows.first_mut())
-                {
-                    row.set("cells", cells);
-                }
-                value
+                )
             }
             Shape::Partial { beta } => partial(&object, beta),
             _ => object,

@@ -71,7 +71,14 @@ impl Write<'_> {
                 Attempt::Taken(_) if object.at("metadata").str("name").is_empty() && taken < 8 => {
                     taken += 1;
                 }
-                Attempt::Taken(name) => return Err(Status::already_exists(target.about(&name))),
+                Attempt::Taken(name) => {
+                    let prefix = object.at("metadata").str("generateName");
+                    let about = target.about(&name);
+                    return Err(match prefix {
+                        "" => Status::already_exists(about),
+                        _ => Status::no_unique_name(about),
+                    });
+                }
                 Attempt::Lost(_) if races < TRIES => races += 1,
                 Attempt::Lost(name) => return Err(Status::modified(target.about(&name))),
             }
@@ -194,6 +201,9 @@ impl Write<'_> {
         (rules.validate)(at, None, &self.cx(), &mut errors);
         if rules.metadata_last && errors.is_empty() {
             metadata(&mut errors);
+        }
+        if errors.is_empty() {
+            crate::resources::metadata::names_in_paths(at.field("metadata"), &mut errors);
         }
         if !rules.repeats_causes {
             errors.once();
@@ -346,6 +356,11 @@ impl Write<'_> {
     pub(in crate::api) fn wrong_uid(&self, asked: &str, found: &str) -> Status {
         let target = self.target;
         let key = target.resource.key(target.namespace(), &target.info.name);
+        // A dry run does not get as far as to the storage, which knows what is before all keys.
+        let key = match key.strip_prefix("/registry") {
+            Some(rest) if self.options.dry_run => rest,
+            _ => &key,
+        };
         Status::conflict(
             target.about(&target.info.name),
             &format!(
@@ -480,6 +495,10 @@ impl Write<'_> {
             "resourceVersion",
         ] {
             if key == "uid" && meta.get(key).is_some_and(|uid| !uid.is_empty()) {
+                continue;
+            }
+            // What is written loses it, which a dry run does not come to.
+            if key == "selfLink" && self.options.dry_run {
                 continue;
             }
             match old_meta.get(key) {

@@ -2,7 +2,7 @@
 
 use crate::meta::{At, Errors, table};
 use crate::resources::groups::workloads;
-use crate::resources::{Cx, Rules};
+use crate::resources::{Cx, Rules, metadata};
 use crate::schema::Value;
 
 /// The rules of controller revisions.
@@ -13,7 +13,8 @@ pub(super) const RULES: Rules = Rules {
     ..Rules::DEFAULT
 };
 
-fn validate(object: At<'_>, old: Option<At<'_>>, _: &Cx<'_>, errors: &mut Errors) {
+fn validate(object: At<'_>, old: Option<At<'_>>, cx: &Cx<'_>, errors: &mut Errors) {
+    metadata::again(object, old, cx, errors);
     object.field("revision").non_negative(errors);
     let data = object.field("data");
     match old {

@@ -2,7 +2,7 @@
 
 use crate::meta::table;
 use crate::resources::groups::core::pods::defaults;
-use crate::resources::{Deletion, Rules};
+use crate::resources::{Deletion, Rules, metadata};
 use crate::schema::Value;
 
 const MOUNTABLE: &str = "kubernetes.io/enforce-mountable-secrets";
@@ -11,6 +11,7 @@ const MOUNTABLE: &str = "kubernetes.io/enforce-mountable-secrets";
 pub(super) const RULES: Rules = Rules {
     prepare_create: |object, _| only_names(object),
     prepare_update: |new, _, _| only_names(new),
+    validate: |account, old, cx, errors| metadata::again(account, old, cx, errors),
     warnings: |object, old, _| {
         let has = |object: &Value| {
             let annotations = object.at("metadata").at("annotations");

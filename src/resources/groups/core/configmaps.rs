@@ -1,7 +1,7 @@
 //! Config maps. Follows k8s.io/kubernetes/pkg/registry/core/configmap/strategy.go and pkg/apis/core/validation.
 
 use crate::meta::{At, Errors, names, table};
-use crate::resources::Rules;
+use crate::resources::{Rules, metadata};
 use crate::schema::Value;
 
 /// The most that the values of a config map or secret may hold, in bytes.
@@ -10,7 +10,8 @@ const FROZEN: &str = "field is immutable when `immutable` is set";
 
 /// The rules of config maps.
 pub(super) const RULES: Rules = Rules {
-    validate: |object, old, _, errors| {
+    validate: |object, old, cx, errors| {
+        metadata::again(object, old, cx, errors);
         if let Some(old) = old {
             frozen(object, old.value, &["data", "binaryData"], errors);
         }

@@ -4,8 +4,8 @@
 use std::net::IpAddr;
 
 use crate::meta::{At, Errors, addresses, names, table};
-use crate::resources::Rules;
 use crate::resources::groups::core::pods::defaults;
+use crate::resources::{Rules, metadata};
 use crate::schema::Value;
 
 const MANAGED_BY: &str = "endpoints.kubernetes.io/managed-by";
@@ -22,7 +22,8 @@ pub(super) const RULES: Rules = Rules {
             }
         }
     },
-    validate: |object, old, _, errors| {
+    validate: |object, old, cx, errors| {
+        metadata::again(object, old, cx, errors);
         let subsets = object.field("subsets");
         // What older servers let pass may stay.
         if old.is_none_or(|old| old.value.at("subsets") != subsets.value) {

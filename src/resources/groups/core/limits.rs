@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::pods::validate;
 use crate::meta::quantity::{Form, Quantity};
 use crate::meta::{At, Errors, names, table};
-use crate::resources::Rules;
 use crate::resources::groups::core::pods::defaults;
+use crate::resources::{Rules, metadata};
 use crate::schema::{Object, Value};
 
 const LISTS: [&str; 5] = [
@@ -32,7 +32,8 @@ pub(super) const RULES: Rules = Rules {
             meta.insert("name", name);
         }
     },
-    validate: |object, _, _, errors| {
+    validate: |object, old, cx, errors| {
+        metadata::again(object, old, cx, errors);
         let spec = object.field("spec");
         let limits = spec.field("limits");
         let mut seen = BTreeSet::new();

@@ -44,7 +44,8 @@ pub(super) const RULES: Rules = Rules {
             .insert("finalizers", finalizers);
         name_label(new);
     },
-    validate: |object, _, _, errors| {
+    validate: |object, old, cx, errors| {
+        metadata::again(object, old, cx, errors);
         let spec = object.field("spec");
         let finalizers = spec.field("finalizers");
         for name in finalizers.list() {

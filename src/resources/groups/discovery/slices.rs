@@ -7,7 +7,7 @@ use crate::meta::checks::Check;
 use crate::meta::{At, Errors, addresses, names, table};
 use crate::resources::groups::core::endpoints::{endpoint_ip, ip_warnings};
 use crate::resources::groups::core::pods::defaults;
-use crate::resources::{Generation, Rules};
+use crate::resources::{Generation, Rules, metadata};
 use crate::schema::Value;
 
 const MANAGED_BY: &str = "endpointslice.kubernetes.io/managed-by";
@@ -46,7 +46,10 @@ pub(super) const RULES: Rules = Rules {
             drop_topology(new);
         }
     },
-    validate: |object, old, _, errors| slice(object, old.map(|old| old.value), errors),
+    validate: |object, old, cx, errors| {
+        metadata::again(object, old, cx, errors);
+        slice(object, old.map(|old| old.value), errors);
+    },
     warnings: |object, old, _| {
         let mut warnings = Vec::new();
         if old.is_none() && object.str("addressType") == "FQDN" {

@@ -2,12 +2,13 @@
 //! k8s.io/kubernetes/pkg/registry/networking/{ipaddress,servicecidr}/strategy.go and pkg/apis/networking/validation.
 
 use crate::meta::{At, Errors, addresses, names, table};
-use crate::resources::{MetaOnStatus, Rules};
+use crate::resources::{MetaOnStatus, Rules, metadata};
 use crate::schema::{Value, internal};
 
 /// The rules of IP addresses.
 pub(super) const ADDRESSES: Rules = Rules {
-    validate: |object, old, _, errors| {
+    validate: |object, old, cx, errors| {
+        metadata::again(object, old, cx, errors);
         let spec = object.field("spec");
         let parent = spec.field("parentRef");
         reference(parent, errors);

@@ -3,7 +3,7 @@
 
 use crate::meta::{At, Errors, names, table};
 use crate::resources::groups::core::pods::defaults;
-use crate::resources::{Generation, Rules};
+use crate::resources::{Generation, Rules, metadata};
 
 /// The longest name of a controller, in bytes.
 const CONTROLLER_MAX: usize = 250;
@@ -19,7 +19,8 @@ pub(super) const RULES: Rules = Rules {
             defaults::absent(parameters, "scope", "Cluster");
         }
     },
-    validate: |object, old, _, errors| {
+    validate: |object, old, cx, errors| {
+        metadata::again(object, old, cx, errors);
         let spec = object.field("spec");
         let controller = spec.field("controller");
         if let Some(old) = old {

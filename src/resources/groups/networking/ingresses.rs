@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use crate::meta::{At, Errors, addresses, names, table};
-use crate::resources::{Generation, Rules};
+use crate::resources::{Generation, Rules, metadata};
 use crate::schema::Value;
 
 const CLASS: &str = "kubernetes.io/ingress.class";
@@ -12,7 +12,8 @@ const HOSTS: usize = 3;
 
 /// The rules of ingresses.
 pub(super) const RULES: Rules = Rules {
-    validate: |object, old, _, errors| {
+    validate: |object, old, cx, errors| {
+        metadata::again(object, old, cx, errors);
         let spec = object.field("spec");
         self::spec(spec, old.map(|old| old.value.at("spec")), errors);
         let annotation = object.value.at("metadata").at("annotations").at(CLASS);

@@ -4,7 +4,7 @@
 use crate::meta::errors::Reason;
 use crate::meta::{At, Errors, names, table};
 use crate::resources::groups::core::volumes;
-use crate::resources::{Deletion, MetaOnStatus, Rules};
+use crate::resources::{Deletion, MetaOnStatus, Rules, metadata};
 
 /// The most that the keys and values of attachmentMetadata may hold, in bytes.
 const METADATA_SIZE: usize = 256 << 10;
@@ -24,7 +24,8 @@ pub(super) const RULES: Rules = Rules {
             volumes::source_defaults(inline);
         }
     },
-    validate: |object, old, _, errors| {
+    validate: |object, old, cx, errors| {
+        metadata::again(object, old, cx, errors);
         self::object(object, errors);
         if let Some(old) = old {
             object.field("spec").frozen(old.value.at("spec"), errors);

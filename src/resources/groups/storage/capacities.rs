@@ -2,12 +2,13 @@
 //! pkg/apis/storage/validation.
 
 use crate::meta::{names, table};
-use crate::resources::Rules;
 use crate::resources::groups::core::nodes::selector_warnings;
+use crate::resources::{Rules, metadata};
 
 /// The rules of CSI storage capacities.
 pub(super) const RULES: Rules = Rules {
-    validate: |object, old, _, errors| {
+    validate: |object, old, cx, errors| {
+        metadata::again(object, old, cx, errors);
         let topology = object.field("nodeTopology");
         let class = object.field("storageClassName");
         let lax = old.is_some_and(|old| old.field("nodeTopology").is_bad_selector());

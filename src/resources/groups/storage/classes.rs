@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::meta::{At, Errors, names, table};
 use crate::resources::groups::core::pods::defaults;
 use crate::resources::groups::core::pods::warnings::old_label;
-use crate::resources::{Deletion, Rules};
+use crate::resources::{Deletion, Rules, metadata};
 
 /// The most parameters that a class may have.
 const PARAMETERS: usize = 512;
@@ -19,7 +19,10 @@ pub(super) const STORAGE: Rules = Rules {
         defaults::absent(object, "reclaimPolicy", "Delete");
         defaults::absent(object, "volumeBindingMode", "Immediate");
     },
-    validate: |class, old, _, errors| validate(class, old, errors),
+    validate: |class, old, cx, errors| {
+        metadata::again(class, old, cx, errors);
+        validate(class, old, errors);
+    },
     warnings: |class, _, _| {
         let mut warnings = Vec::new();
         for (i, topology) in class.list("allowedTopologies").iter().enumerate() {
@@ -50,7 +53,8 @@ pub(super) const STORAGE: Rules = Rules {
 
 /// The rules of volume attributes classes.
 pub(super) const ATTRIBUTES: Rules = Rules {
-    validate: |class, old, _, errors| {
+    validate: |class, old, cx, errors| {
+        metadata::again(class, old, cx, errors);
         let (driver, parameters) = (class.field("driverName"), class.field("parameters"));
         if let Some(old) = old {
             for field in [driver, parameters] {
@@ -96,12 +100,13 @@ fn validate(class: At<'_>, old: Option<At<'_>>, errors: &mut Errors) {
     topologies(class.field("allowedTopologies"), errors);
     // Declared rules come last.
     let changed = |name: &str| old.map(|old| old.value.at(name));
-    if driver.required("", errors)
-        && let Some(old) = changed("provisioner")
-    {
-        driver.frozen(old, errors);
-    }
-    for name in ["parameters", "reclaimPolicy", "volumeBindingMode"] {
+    driver.required("", errors);
+    for name in [
+        "provisioner",
+        "parameters",
+        "reclaimPolicy",
+        "volumeBindingMode",
+    ] {
         if let Some(old) = changed(name) {
             class.field(name).frozen(old, errors);
         }

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use crate::meta::{At, Errors, names, table};
 use crate::resources::groups::core::pods::validate::sources::driver_name;
-use crate::resources::{Deletion, MetaOnStatus, Rules};
+use crate::resources::{Deletion, MetaOnStatus, Rules, metadata};
 use crate::schema::Value;
 
 /// The longest identity of a node, in bytes.
@@ -20,7 +20,8 @@ pub(super) const RULES: Rules = Rules {
             status.remove("storageHealth");
         }
     },
-    validate: |node, old, _, errors| {
+    validate: |node, old, cx, errors| {
+        metadata::again(node, old, cx, errors);
         let drivers = node.field("spec");
         let drivers = drivers.field("drivers");
         self::drivers(drivers, errors);

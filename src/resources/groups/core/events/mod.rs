@@ -42,7 +42,7 @@ pub(in crate::resources::groups) const EVENTS: Rules = Rules {
             Some(old) => update(event, old.value, errors),
         }
     },
-    cells: |event, now| cells::event(&forms::to_core(event.clone()), now),
+    cells: cells::event,
     field_names: &[
         ("reason", "reason"),
         ("regarding.kind", "involvedObject.kind"),

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use crate::meta::{At, Errors, addresses, names, table};
 use crate::resources::groups::core::pods::{defaults, validate};
-use crate::resources::{Rules, Selectable, SelectorError};
+use crate::resources::{Rules, Selectable, SelectorError, metadata};
 use crate::schema::{Value, internal};
 
 /// The rules of nodes.
@@ -35,7 +35,8 @@ pub(in crate::resources::groups::core) const RULES: Rules = Rules {
             }
         }
     },
-    validate: |node, old, _, errors| {
+    validate: |node, old, cx, errors| {
+        metadata::again(node, old, cx, errors);
         self::node(node, errors);
         if let Some(old) = old {
             update(node, old.value, errors);
@@ -121,15 +122,23 @@ fn node(node: At<'_>, errors: &mut Errors) {
         range.checked(addresses::cidr_legacy, errors);
     }
     if ranges.list().len() > 1 {
-        let versions: Option<Vec<bool>> = ranges
-            .list()
-            .iter()
-            .map(|range| {
-                let (address, _) = addresses::parse_cidr(range.as_str()?)?;
-                Some(address.is_ipv4())
+        let versions: Result<Vec<bool>, String> = ranges
+            .items()
+            .enumerate()
+            .map(|(i, range)| match addresses::parse_cidr(range.str()) {
+                Some((address, _)) => Ok(address.is_ipv4()),
+                None => Err(format!(
+                    "invalid CIDR[{i}]: <nil> (invalid CIDR address: {})",
+                    range.str()
+                )),
             })
             .collect();
-        let both = versions.is_some_and(|v| v.contains(&true) && v.contains(&false));
+        if let Err(wrong) = &versions {
+            let told =
+                format!("invalid PodCIDRs. failed to check with dual stack with error:{wrong}");
+            errors.internal(ranges.path, &told);
+        }
+        let both = versions.is_ok_and(|v| v.contains(&true) && v.contains(&false));
         if !both || ranges.list().len() > 2 {
             ranges.invalid(
                 "may specify no more than one CIDR for each IP family",

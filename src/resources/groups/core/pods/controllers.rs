@@ -29,11 +29,8 @@ pub(in crate::resources::groups) const REPLICATIONCONTROLLERS: Rules = Rules {
         // Upstream looks at the template that was.
         Some(old) => workloads::template_warnings(old, Some(object), TEMPLATE),
     },
-    // The name itself is judged last, as upstream's declarative rules are.
-    name: |name, prefix| match prefix {
-        true => names::long_name(&names::mask_trailing_dash(name)),
-        false => Vec::new(),
-    },
+    // The name is judged last, as upstream's declarative rules are, and a prefix of one not at all.
+    name: |_, _| Vec::new(),
     cells: |object, now| {
         let mut cells = replicas(object, now);
         let spec = object.at("spec");

@@ -8,7 +8,7 @@ use base64::engine::general_purpose::STANDARD;
 use super::configmaps::{MAX_SIZE, count, decoded_len, frozen, value_key};
 use crate::meta::{At, Errors, table};
 use crate::resources::groups::core::pods::defaults;
-use crate::resources::{Rules, Selectable, SelectorError};
+use crate::resources::{Rules, Selectable, SelectorError, metadata};
 use crate::schema::{Value, json};
 
 const ACCOUNT_NAME: &str = "kubernetes.io/service-account.name";
@@ -26,7 +26,8 @@ pub(super) const RULES: Rules = Rules {
         }
         defaults::text(object, "type", "Opaque");
     },
-    validate: |object, old, _, errors| {
+    validate: |object, old, cx, errors| {
+        metadata::again(object, old, cx, errors);
         let kind = object.field("type");
         if let Some(old) = old {
             kind.immutable(old.value.at("type"), errors);

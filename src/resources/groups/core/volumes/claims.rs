@@ -6,7 +6,7 @@ use crate::meta::quantity::Quantity;
 use crate::meta::{At, Errors, names, table};
 use crate::resources::groups::core::pods::validate::claim_spec;
 use crate::resources::groups::core::pods::{defaults, warnings};
-use crate::resources::{Deletion, Rules};
+use crate::resources::{Deletion, Rules, metadata};
 use crate::schema::{Object, Value, internal};
 use crate::value;
 
@@ -28,7 +28,8 @@ pub(in crate::resources::groups::core) const RULES: Rules = Rules {
         data_sources(object, None);
     },
     prepare_update: |new, old, _| data_sources(new, Some(old)),
-    validate: |object, old, _, errors| {
+    validate: |object, old, cx, errors| {
+        metadata::again(object, old, cx, errors);
         let before = old.map(|old| old.value.at("spec"));
         claim_spec(object.field("spec"), before, errors);
         if let Some(old) = old {
@@ -110,8 +111,7 @@ fn update(object: At<'_>, old: &Value, errors: &mut Errors) {
         );
     }
     for side in [&mut now, &mut was] {
-        side.object_mut()
-            .retain(|_, value| !value.is_null() && value.as_str() != Some(""));
+        side.object_mut().retain(|_, value| !value.is_null());
     }
     if now != was {
         let diff = internal::diff(&was, &now, "core.PersistentVolumeClaimSpec");
@@ -200,7 +200,10 @@ fn status(object: At<'_>, errors: &mut Errors) {
     let allocated = status.field("allocatedResources");
     for (key, amount) in allocated.entries() {
         if resource_key(key, allocated, errors) {
-            if amount.quantity().is_some_and(|amount| amount.value() < 0) {
+            if amount
+                .quantity()
+                .is_some_and(|amount| amount.wrapped_value() < 0)
+            {
                 basic_quantity(amount, errors);
             } else {
                 amount.non_negative_quantity(errors);

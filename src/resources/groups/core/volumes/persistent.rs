@@ -9,7 +9,7 @@ use crate::meta::{At, Errors, table, time};
 use crate::resources::groups::core::nodes;
 use crate::resources::groups::core::pods::defaults;
 use crate::resources::groups::core::pods::validate::{access_modes, node_selector};
-use crate::resources::{Deletion, Rules};
+use crate::resources::{Deletion, Rules, metadata};
 use crate::schema::{Object, Value, internal};
 use crate::value;
 
@@ -32,7 +32,8 @@ pub(in crate::resources::groups::core) const RULES: Rules = Rules {
             value!({"phase": "Pending", "lastPhaseTransitionTime": since}),
         );
     },
-    validate: |object, old, _, errors| {
+    validate: |object, old, cx, errors| {
+        metadata::again(object, old, cx, errors);
         volume(object, old, errors);
         if let Some(old) = old {
             update(object, old, errors);
@@ -240,7 +241,10 @@ fn same_nodes(before: &Value, now: &Value) -> bool {
     for (was, is) in was.iter().zip(&mut is) {
         let expressions = defaults::items(is, "matchExpressions");
         for (was, is) in was.list("matchExpressions").iter().zip(expressions) {
-            if LATER.contains(&(was.str("key"), is.str("key"))) {
+            let (from, to) = (was.str("key"), is.str("key"));
+            // Upstream looks the old key up in a map, where one that has no later name has an empty one.
+            let later = LATER.iter().find(|(beta, _)| *beta == from);
+            if later.map_or("", |(_, name)| name) == to {
                 is.set("key", was.at("key"));
             }
         }
@@ -273,7 +277,7 @@ fn update(object: At<'_>, old: At<'_>, errors: &mut Errors) {
     let bound = before.at("nodeAffinity");
     if !bound.is_null() && !same_nodes(bound, affinity) {
         let path = object.path.field("nodeAffinity");
-        let shown = internal::shown(affinity, "core.VolumeNodeAffinity");
+        let shown = internal::shown(affinity, "*core.VolumeNodeAffinity");
         let why = "field is immutable, except for updating from beta label to GA";
         errors.invalid_shown(path, &shown, why);
     }

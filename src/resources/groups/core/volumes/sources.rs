@@ -72,7 +72,7 @@ const SOURCES: [Source; 22] = [
         storage_os(at, errors);
         let secret = at.field("secretRef");
         if !secret.is_absent() {
-            need(secret, &["namespace"], errors);
+            need(secret, &["name", "namespace"], errors);
         }
     }),
     source("csi", csi),
