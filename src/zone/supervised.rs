@@ -114,6 +114,8 @@ pub(super) trait Supervised: Send + Sync + 'static {
     ) -> Answer<'a, ProcessSpec>;
     /// Removes from the host what a process needed.
     fn forgotten(&self, home: &Self::Home, process: &ProcessId);
+    /// As [`ZoneRuntime::resizes`].
+    fn resizes(&self) -> bool;
     /// As [`ZoneRuntime::limit`].
     fn limit<'a>(
         &'a self,
@@ -191,6 +193,10 @@ impl<R: Supervised> ZoneRuntime for R {
             Ok(())
         }
         .boxed()
+    }
+
+    fn resizes(&self) -> bool {
+        Supervised::resizes(self)
     }
 
     fn limit<'a>(

@@ -460,6 +460,10 @@ impl supervised::Supervised for IllumosRuntime {
 
     fn forgotten(&self, _: &Home, _: &ProcessId) {}
 
+    fn resizes(&self) -> bool {
+        false
+    }
+
     fn limit<'a>(
         &'a self,
         home: &'a Home,
