@@ -170,6 +170,18 @@ impl Parser<'_> {
         }
     }
 
+    /// The error within a word, a number or an escape: Go's scanner ends its input with a blank, and what cannot
+    /// hold one tells of that.
+    fn unexpected_within(&self, context: &str) -> SyntaxError {
+        match self.peek() {
+            None => SyntaxError {
+                message: format!("invalid character ' ' {context}"),
+                offset: self.bytes.len(),
+            },
+            Some(_) => self.unexpected(context),
+        }
+    }
+
     fn value(&mut self, context: &'static str) -> Result<Value, SyntaxError> {
         self.space();
         match self.peek() {
@@ -289,7 +301,7 @@ impl Parser<'_> {
             if self.peek() != Some(expected) {
                 // The first letter is what brought us here.
                 debug_assert!(i > 0, "a literal is recognised by its first letter");
-                return Err(self.unexpected(&format!(
+                return Err(self.unexpected_within(&format!(
                     "in literal {word} (expecting '{}')",
                     char::from(expected)
                 )));
@@ -316,13 +328,13 @@ impl Parser<'_> {
         if self.peek() == Some(b'0') {
             self.at += 1;
         } else if !self.digits() {
-            return Err(self.unexpected("in numeric literal"));
+            return Err(self.unexpected_within("in numeric literal"));
         }
         if self.peek() == Some(b'.') {
             self.at += 1;
             integer = false;
             if !self.digits() {
-                return Err(self.unexpected("after decimal point in numeric literal"));
+                return Err(self.unexpected_within("after decimal point in numeric literal"));
             }
         }
         if let Some(b'e' | b'E') = self.peek() {
@@ -332,7 +344,7 @@ impl Parser<'_> {
                 self.at += 1;
             }
             if !self.digits() {
-                return Err(self.unexpected("in exponent of numeric literal"));
+                return Err(self.unexpected_within("in exponent of numeric literal"));
             }
         }
         let text = std::str::from_utf8(&self.bytes[start..self.at]).unwrap_or("0");
@@ -401,7 +413,7 @@ impl Parser<'_> {
                 out.push(self.scalar(first));
                 return Ok(());
             }
-            _ => return Err(self.unexpected("in string escape code")),
+            _ => return Err(self.unexpected_within("in string escape code")),
         };
         out.push(c);
         self.at += 1;
@@ -427,7 +439,7 @@ impl Parser<'_> {
         for _ in 0..4 {
             match self.peek().and_then(|b| char::from(b).to_digit(16)) {
                 Some(digit) => code = code << 4 | digit,
-                None => return Err(self.unexpected("in \\u hexadecimal character escape")),
+                None => return Err(self.unexpected_within("in \\u hexadecimal character escape")),
             }
             self.at += 1;
         }
@@ -515,7 +527,10 @@ mod tests {
             ("", "unexpected end of JSON input"),
             ("{", "unexpected end of JSON input"),
             ("{\"a\":\"", "unexpected end of JSON input"),
-            ("nul", "unexpected end of JSON input"),
+            (
+                "nul",
+                "invalid character ' ' in literal null (expecting 'l')",
+            ),
             ("x", "invalid character 'x' looking for beginning of value"),
             (
                 "{x",
@@ -542,7 +557,26 @@ mod tests {
                 "1.x",
                 "invalid character 'x' after decimal point in numeric literal",
             ),
-            ("1e+", "unexpected end of JSON input"),
+            (
+                "{\"a\":nul",
+                "invalid character ' ' in literal null (expecting 'l')",
+            ),
+            ("[-", "invalid character ' ' in numeric literal"),
+            (
+                "1.",
+                "invalid character ' ' after decimal point in numeric literal",
+            ),
+            (
+                "1e+",
+                "invalid character ' ' in exponent of numeric literal",
+            ),
+            ("\"\\", "invalid character ' ' in string escape code"),
+            (
+                "\"\\u12",
+                "invalid character ' ' in \\u hexadecimal character escape",
+            ),
+            ("\"a", "unexpected end of JSON input"),
+            ("[1", "unexpected end of JSON input"),
             (
                 "1ex",
                 "invalid character 'x' in exponent of numeric literal",
