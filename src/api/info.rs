@@ -36,6 +36,12 @@ pub struct Info {
 }
 
 impl Info {
+    /// Whether it may go on for as long as it likes: a watch, or a stream from or to a pod.
+    pub fn is_long_running(&self) -> bool {
+        let streams = ["attach", "exec", "log", "portforward", "proxy"];
+        self.verb == "watch" || (self.is_resource && streams.contains(&&*self.subresource))
+    }
+
     /// Reads a request line.
     pub fn of(method: &Method, path: &str, query: &Query) -> Info {
         let verb = method.as_str().to_ascii_lowercase();

@@ -321,7 +321,8 @@ fn foreign(group: &str, version: &str, kind: &str, expected: Expected<'_>) -> St
     ))
 }
 
-/// Refuses what says that it is of another kind than the Go type (`v1.DeleteOptions`).
+/// Refuses what says that it is of another kind than the Go type (`v1.DeleteOptions`), where only the kinds that all
+/// groups share are known.
 ///
 /// # Errors
 /// Upstream's text.
@@ -331,7 +332,9 @@ pub fn convertible(value: &Value, go_type: &str) -> Result<(), String> {
         return Ok(());
     }
     let (group, version) = said.split_once('/').unwrap_or(("", said));
-    Err(match gvk_type(group, version, kind) {
+    let shared = gvk_type(group, version, kind)
+        .filter(|name| name.starts_with("io.k8s.apimachinery.pkg.apis.meta."));
+    Err(match shared {
         None if !said.is_empty() => unregistered(group, version, kind),
         _ => format!("converting (v1.{kind}) to ({go_type}): unknown conversion"),
     })

@@ -32,6 +32,7 @@ use crate::meta::errors::quoted;
 use crate::meta::{Status, time};
 use crate::resources::cluster::Cluster;
 use crate::resources::forms;
+use crate::schema::check::formats::parse_duration;
 use crate::schema::{Value, builtin, decode};
 
 /// The API over a cluster.
@@ -93,6 +94,9 @@ impl Server {
         B: http_body::Body<Data = Bytes> + Send,
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
+        if let Err(status) = check_timeout(&info, &query) {
+            return reply::status(&status, &parts.headers);
+        }
         let user = match self.authorize(user, &info, &query, &mut parts.headers) {
             Ok(user) => user,
             Err(status) => return reply::status(&status, &parts.headers),
@@ -480,6 +484,19 @@ impl Server {
             Reply::Stream(response) => Ok(response),
         }
     }
+}
+
+/// How long a client would wait has to be a span of time, whether or not anything takes so long.
+fn check_timeout(info: &Info, query: &Query) -> Result<(), Status> {
+    let timeout = query.get("timeout").unwrap_or_default();
+    if timeout.is_empty() || info.is_long_running() {
+        return Ok(());
+    }
+    parse_duration(timeout).map(drop).map_err(|why| {
+        Status::bad_request(format!(
+            "invalid timeout specified in the request URL - {why}"
+        ))
+    })
 }
 
 /// What upstream answers for a path it does not know at all.

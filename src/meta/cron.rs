@@ -5,7 +5,7 @@ use jiff::civil::Date;
 use jiff::tz::TimeZone;
 
 use super::errors::quoted;
-use crate::schema::check::formats::go_duration;
+use crate::schema::check::formats::parse_duration;
 
 /// When something is due.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -171,36 +171,12 @@ fn descriptor(text: &str) -> Result<Schedule, String> {
             let wait = other
                 .strip_prefix("@every ")
                 .ok_or_else(|| format!("unrecognized descriptor: {other}"))?;
-            return go_duration(wait).map(Schedule::Every).ok_or_else(|| {
-                format!("failed to parse duration {other}: {}", wrong_duration(wait))
-            });
+            return parse_duration(wait)
+                .map(Schedule::Every)
+                .map_err(|why| format!("failed to parse duration {other}: {why}"));
         }
     };
     parse(standard)
-}
-
-/// Why Go's time.ParseDuration refuses a text.
-fn wrong_duration(text: &str) -> String {
-    let whole = quoted(text);
-    let mut rest = text.strip_prefix(['-', '+']).unwrap_or(text);
-    while !rest.is_empty() {
-        let number = |c: char| c.is_ascii_digit() || c == '.';
-        let digits = rest.find(|c| !number(c)).unwrap_or(rest.len());
-        if digits == 0 || rest[..digits].matches('.').count() > 1 || &rest[..digits] == "." {
-            break;
-        }
-        rest = &rest[digits..];
-        let end = rest.find(number).unwrap_or(rest.len());
-        let unit = &rest[..end];
-        if unit.is_empty() {
-            return format!("time: missing unit in duration {whole}");
-        }
-        if go_duration(&format!("0{unit}")).is_none() {
-            return format!("time: unknown unit {} in duration {whole}", quoted(unit));
-        }
-        rest = &rest[end..];
-    }
-    format!("time: invalid duration {whole}")
 }
 
 /// The bits of a field, and whether it is open.

@@ -38,7 +38,12 @@ impl DeleteOptions {
     /// # Errors
     /// 400 for numbers, 422 for what does not go together.
     pub fn read(body: Option<&Value>, query: &Query) -> Result<DeleteOptions, Status> {
+        const UNREAD: &str = "ignoreStoreReadErrorWithClusterBreakingPotential";
         let mut options = DeleteOptions::default();
+        let unread = match body {
+            Some(body) => body.at(UNREAD).as_bool(),
+            None => query.bool(UNREAD),
+        };
         let dry: Vec<String> = match body {
             Some(body) => {
                 options.grace = body.at("gracePeriodSeconds").as_int();
@@ -82,6 +87,18 @@ impl DeleteOptions {
             &mut errors,
         );
         options.dry_run = !dry.is_empty();
+        let preconditions = body.is_some_and(|body| body.get("preconditions").is_some());
+        for (set, field) in [
+            (options.propagation.is_some(), "propagationPolicy"),
+            (options.orphan.is_some(), "orphanDependents"),
+            (options.grace.is_some(), "gracePeriodSeconds"),
+            (preconditions, "preconditions"),
+        ] {
+            if unread == Some(true) && set {
+                let why = format!("cannot be set together with .{field}");
+                errors.invalid(Path::ROOT.field(UNREAD), true, why);
+            }
+        }
         if errors.is_empty() {
             Ok(options)
         } else {

@@ -6,6 +6,8 @@ use std::sync::LazyLock;
 
 use regex::Regex;
 
+use crate::meta::errors::quoted;
+
 /// A format that is checked.
 #[derive(Clone, Copy)]
 pub struct Format {
@@ -293,6 +295,38 @@ fn date_time(text: &str) -> bool {
 /// As Go's time.ParseDuration, or with units as Scala knows them: `3 days`.
 pub fn duration(text: &str) -> bool {
     go_duration(text).is_some() || scala_duration(text)
+}
+
+/// A span of time as Go's time.ParseDuration reads it, in nanoseconds.
+///
+/// # Errors
+/// Go's text.
+pub fn parse_duration(text: &str) -> Result<i64, String> {
+    go_duration(text).ok_or_else(|| wrong_duration(text))
+}
+
+/// Why Go's time.ParseDuration refuses a text.
+fn wrong_duration(text: &str) -> String {
+    let whole = quoted(text);
+    let mut rest = text.strip_prefix(['-', '+']).unwrap_or(text);
+    while !rest.is_empty() {
+        let number = |c: char| c.is_ascii_digit() || c == '.';
+        let digits = rest.find(|c| !number(c)).unwrap_or(rest.len());
+        if digits == 0 || rest[..digits].matches('.').count() > 1 || &rest[..digits] == "." {
+            break;
+        }
+        rest = &rest[digits..];
+        let end = rest.find(number).unwrap_or(rest.len());
+        let unit = &rest[..end];
+        if unit.is_empty() {
+            return format!("time: missing unit in duration {whole}");
+        }
+        if go_duration(&format!("0{unit}")).is_none() {
+            return format!("time: unknown unit {} in duration {whole}", quoted(unit));
+        }
+        rest = &rest[end..];
+    }
+    format!("time: invalid duration {whole}")
 }
 
 /// Nanoseconds of a duration as Go writes it: `1h30m`, `-1.5s`.
