@@ -109,23 +109,14 @@ impl Memory {
         }
     }
 
-    /// The pod with the resources that its containers are given. Where it asks for others than they have, `judge` says
-    /// whether it gets them.
-    pub fn allocate(
-        &mut self,
-        pod: &Arc<Pod>,
-        zone: Option<&Zone>,
-        judge: impl FnOnce(&Pod, &Pod) -> Verdict,
-    ) -> Arc<Pod> {
-        self.resize.pending = None;
+    /// The pod with the resources that its containers were given; none where it asks for the same.
+    pub fn given(&mut self, pod: &Pod) -> Option<Arc<Pod>> {
         let changed = pod.metadata.generation != Some(1);
-        let Some(wanted) = pod.spec.as_ref().filter(|_| changed) else {
-            return pod.clone();
-        };
+        let wanted = pod.spec.as_ref().filter(|_| changed)?;
         if self.allocation.given.is_empty() {
             self.allocation.given = reported(wanted, &self.last);
         }
-        let given = &mut self.allocation.given;
+        let given = &self.allocation.given;
         let mut spec = wanted.clone();
         let mut differs = false;
         let init = spec.init_containers.iter_mut().flatten();
@@ -139,14 +130,27 @@ impl Memory {
                 _ => {}
             }
         }
-        if !differs {
+        differs.then(|| {
+            Arc::new(Pod {
+                metadata: pod.metadata.clone(),
+                spec: Some(spec),
+                status: pod.status.clone(),
+            })
+        })
+    }
+
+    /// The pod with the resources that its containers are given. Where it asks for others than they have, `judge` says
+    /// whether it gets them.
+    pub fn allocate(
+        &mut self,
+        pod: &Arc<Pod>,
+        zone: Option<&Zone>,
+        judge: impl FnOnce(&Pod, &Pod) -> Verdict,
+    ) -> Arc<Pod> {
+        self.resize.pending = None;
+        let Some(allocated) = self.given(pod) else {
             return pod.clone();
-        }
-        let allocated = Arc::new(Pod {
-            metadata: pod.metadata.clone(),
-            spec: Some(spec),
-            status: pod.status.clone(),
-        });
+        };
         let over = matches!(self.last.phase.as_deref(), Some("Succeeded" | "Failed"));
         if over || pod.metadata.deletion_timestamp.is_some() {
             return allocated;

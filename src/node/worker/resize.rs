@@ -22,8 +22,8 @@ impl Worker {
         self.memory.allocation = recalled.allocation;
         self.memory.resize.progress = recalled.resize.progress;
         let pod = self.wanted.borrow().pod.clone();
-        // What it was given is noted when it is first looked at; a pod that never changed has what it asks for.
-        let share = Share::of(&pod);
+        let given = self.memory.given(&pod);
+        let share = Share::of(given.as_ref().unwrap_or(&pod));
         self.shared.room.holds(&self.uid, share, &self.changed);
     }
 
