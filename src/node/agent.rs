@@ -222,6 +222,7 @@ impl Agent {
                     true
                 });
                 if !self.pods.listed.swap(true, Ordering::AcqRel) {
+                    self.shared.room.known();
                     self.orphans(&known).await;
                 }
             }
