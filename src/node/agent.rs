@@ -222,7 +222,6 @@ impl Agent {
                     true
                 });
                 if !self.pods.listed.swap(true, Ordering::AcqRel) {
-                    self.shared.room.known();
                     self.orphans(&known).await;
                 }
             }

@@ -5,7 +5,6 @@
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
@@ -13,7 +12,6 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use super::describe::together;
-use super::machine::RESIZE_PENDING;
 use crate::meta::amounts::Side;
 use crate::meta::quantity::Quantity;
 
@@ -52,13 +50,10 @@ struct Holder {
 pub struct Room {
     capacity: Share,
     pods: Mutex<BTreeMap<String, Holder>>,
-    /// How many pods it is not known of yet what they were given, and one more until all pods are known. Nothing is
-    /// given before.
-    unknown: AtomicUsize,
 }
 
 impl Room {
-    /// The room of a node with a capacity as its status tells it; [`known`](Room::known) says when its pods are known.
+    /// The room of a node with a capacity as its status tells it.
     pub fn new(capacity: &BTreeMap<String, String>) -> Room {
         let amount = |name| {
             capacity
@@ -71,24 +66,7 @@ impl Room {
                 memory: amount("memory").map_or(0, |memory| memory.value()),
             },
             pods: Mutex::default(),
-            unknown: AtomicUsize::new(1),
         }
-    }
-
-    /// There is a pod of which it is not known yet what it was given.
-    pub fn expect(&self) {
-        self.unknown.fetch_add(1, Ordering::AcqRel);
-    }
-
-    /// It is known of a pod that was expected, or which pods there are.
-    pub fn known(&self) {
-        if self.unknown.fetch_sub(1, Ordering::AcqRel) == 1 {
-            self.settle(&mut self.pods.lock(), None);
-        }
-    }
-
-    fn is_known(&self) -> bool {
-        self.unknown.load(Ordering::Acquire) == 0
     }
 
     /// Notes what a pod was given; it waits for nothing. `wakes` is told when that changes.
@@ -141,16 +119,12 @@ impl Room {
         }
         match pods.get(uid).and_then(|own| own.waits) {
             None => Ok(()),
-            Some((wants, _)) if self.is_known() => self.fits(&pods, uid, wants),
-            Some(_) => Err(told_before(pod)),
+            Some((wants, _)) => self.fits(&pods, uid, wants),
         }
     }
 
     /// Gives those that wait what fits, in their order; wakes all of them but `asks`.
     fn settle(&self, pods: &mut BTreeMap<String, Holder>, asks: Option<&str>) {
-        if !self.is_known() {
-            return;
-        }
         let mut waiting: Vec<(Rank, String)> = pods
             .iter()
             .filter_map(|(uid, pod)| Some((pod.waits?.1, uid.clone())))
@@ -192,19 +166,6 @@ impl Room {
     }
 }
 
-/// Why a pod waits, as it was told last.
-fn told_before(pod: &Pod) -> String {
-    let conditions = pod
-        .status
-        .as_ref()
-        .and_then(|status| status.conditions.as_ref());
-    let mut conditions = conditions.into_iter().flatten();
-    conditions
-        .find(|condition| condition.type_ == RESIZE_PENDING)
-        .and_then(|condition| condition.message.clone())
-        .unwrap_or_else(|| "the node does not know yet what its other pods have".to_owned())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -240,14 +201,6 @@ mod tests {
                 "Node didn't have enough resource: cpu, requested: {wants}, used: {used}, capacity: 2000"
             ))
         };
-        // Nothing is given before it is known what all have.
-        assert!(ask("a", 0, 600, 650, 1).is_err());
-        room.expect();
-        room.known();
-        assert!(ask("a", 0, 600, 650, 1).is_err());
-        room.known();
-        assert_eq!(ask("a", 0, 600, 650, 1), Ok(()));
-        room.holds("a", share(600, 0), &wakes);
         assert_eq!(ask("a", 0, 600, 900, 1), short(900, 1200));
         assert_eq!(ask("b", 9, 600, 1000, 2), short(1000, 1200));
         assert_eq!(

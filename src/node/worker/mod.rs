@@ -161,7 +161,6 @@ pub fn start(
         worker.event(&pod, true, "Evicted", None, &message);
         worker.memory.fail = Some(("Evicted".into(), format!("Pod was rejected: {message}")));
     }
-    worker.shared.room.expect();
     tokio::spawn(async move {
         worker.recall().await;
         let shared = worker.shared.clone();

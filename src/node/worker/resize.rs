@@ -25,7 +25,6 @@ impl Worker {
         let given = self.memory.given(&pod);
         let share = Share::of(given.as_ref().unwrap_or(&pod));
         self.shared.room.holds(&self.uid, share, &self.changed);
-        self.shared.room.known();
     }
 
     /// The pod with what its containers are given, which is kept before anything is done by it.
