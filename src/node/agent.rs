@@ -17,7 +17,6 @@ use super::events::Recorder;
 use super::machine::POD_UID;
 use super::pressure::{self, Observed, Thresholds};
 use super::register::{self, Registration};
-use super::room::Room;
 use super::supplies::Supplies;
 use super::worker::{self, Handle, Shared, Told, Wanted};
 use super::zone_name;
@@ -57,7 +56,7 @@ impl Pods {
             })
             .collect()
     }
-    /// Those that are not over, with the resources that they were given; nothing before the API told of all.
+    /// Those that are not over; nothing before the API told of all.
     pub fn active(&self) -> Option<Vec<Arc<Pod>>> {
         if !self.listed.load(Ordering::Acquire) {
             return None;
@@ -66,15 +65,9 @@ impl Pods {
             let phase = status.as_ref().and_then(|status| status.phase.as_deref());
             matches!(phase, Some("Succeeded" | "Failed"))
         };
-        let map = self.map.lock();
-        let active = map.values().filter(|handle| {
-            !over(&handle.status.borrow()) && !over(&handle.wanted.borrow().pod.status)
-        });
-        Some(
-            active
-                .map(|handle| handle.allocated.borrow().clone())
-                .collect(),
-        )
+        let all = self.list().into_iter();
+        let active = all.filter(|(pod, status)| !over(status) && !over(&pod.status));
+        Some(active.map(|(pod, _)| pod).collect())
     }
     /// Ends a pod for good, for a reason that lies with the node (`disrupts`) or with itself.
     pub fn evict(&self, pod: &Pod, message: String, disrupts: bool) {
@@ -104,7 +97,6 @@ pub async fn run(setup: Setup, pods: Pods, ends: CancellationToken) {
         recorder: recorder.clone(),
         host_ips: setup.registration.addresses.clone(),
         observed: Arc::new(Observed::default()),
-        room: Room::new(&setup.registration.capacity),
     });
     let pressed = tokio::spawn(pressure::keep(
         shared.clone(),

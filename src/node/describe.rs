@@ -211,27 +211,6 @@ fn asking(pod: &Pod) -> Pod {
     pod
 }
 
-/// The processors and memory of a container, with kubelet's rules for shares
-/// (`calculateLinuxResources` in pkg/kubelet/kuberuntime/kuberuntime_container_linux.go).
-pub fn container_limits(resources: &ResourceRequirements) -> Limits {
-    let amount = |map: &Option<BTreeMap<String, _>>, name: &str| {
-        let amount: &k8s_openapi::apimachinery::pkg::api::resource::Quantity =
-            map.as_ref()?.get(name)?;
-        Quantity::parse(&amount.0).ok()
-    };
-    let positive = |value: i64| u64::try_from(value).ok().filter(|value| *value > 0);
-    let limit = amount(&resources.limits, "cpu").and_then(|cpu| positive(cpu.milli_value()));
-    let asked = amount(&resources.requests, "cpu").map(|cpu| cpu.milli_value());
-    let shares = asked.map_or(limit, positive);
-    Limits {
-        cpu_shares: Some(shares.map_or(2, |millis| (millis * 1024 / 1000).max(2))),
-        cpu_millis: limit,
-        memory: amount(&resources.limits, "memory").and_then(|memory| positive(memory.value())),
-        pids: None,
-        oom_score: None,
-    }
-}
-
 /// The limits of all containers of a pod together, by kubelet's rules for a pod
 /// (`ResourceConfigForPod` in pkg/kubelet/cm/helpers_linux.go).
 pub fn limits(pod: &Pod) -> Limits {

@@ -18,7 +18,6 @@ pub mod pressure;
 mod probes;
 pub mod register;
 mod report;
-mod room;
 pub mod simulated;
 pub mod supplies;
 pub mod volumes;

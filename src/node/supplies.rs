@@ -133,18 +133,6 @@ pub trait Supplies: Send + Sync + 'static {
     /// Uids of pods that something is kept for.
     fn keeps(&self) -> BoxFuture<'_, Result<Vec<String>, Lack>>;
 
-    /// Keeps a text about a pod, which goes with the pod.
-    fn keep<'a>(&'a self, uid: &'a str, text: String) -> BoxFuture<'a, Result<(), Lack>> {
-        let _ = (uid, text);
-        Box::pin(std::future::ready(Ok(())))
-    }
-
-    /// The text that is kept about a pod.
-    fn kept<'a>(&'a self, uid: &'a str) -> BoxFuture<'a, Option<String>> {
-        let _ = uid;
-        Box::pin(std::future::ready(None))
-    }
-
     /// What the host has and uses; nothing where there is no real host.
     fn host(&self) -> Option<HostUsage> {
         None

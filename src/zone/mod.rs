@@ -171,11 +171,6 @@ pub trait ZoneRuntime: Send + Sync + 'static {
     /// Forgets a process that has ended, with its exit status: it was noted elsewhere.
     fn forget<'a>(&'a self, zone: &'a ZoneName, process: &'a ProcessId) -> Answer<'a, ()>;
 
-    /// Whether limits of running processes can be changed.
-    fn resizes(&self) -> bool {
-        true
-    }
-
     /// Changes the limits of a running process.
     fn limit<'a>(
         &'a self,

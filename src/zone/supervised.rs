@@ -114,8 +114,6 @@ pub(super) trait Supervised: Send + Sync + 'static {
     ) -> Answer<'a, ProcessSpec>;
     /// Removes from the host what a process needed.
     fn forgotten(&self, home: &Self::Home, process: &ProcessId);
-    /// As [`ZoneRuntime::resizes`].
-    fn resizes(&self) -> bool;
     /// As [`ZoneRuntime::limit`].
     fn limit<'a>(
         &'a self,
@@ -193,10 +191,6 @@ impl<R: Supervised> ZoneRuntime for R {
             Ok(())
         }
         .boxed()
-    }
-
-    fn resizes(&self) -> bool {
-        Supervised::resizes(self)
     }
 
     fn limit<'a>(

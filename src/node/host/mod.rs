@@ -229,9 +229,6 @@ impl Host {
     }
 }
 
-/// The file in a pod's directory that keeps what its containers were given.
-const KEPT: &str = "allocation.json";
-
 impl Supplies for Host {
     fn prepare<'a>(&'a self, pod: &'a Pod) -> BoxFuture<'a, Result<ZoneSpec, Lack>> {
         async move {
@@ -358,26 +355,6 @@ impl Supplies for Host {
             removed.map_err(|error| wrong(error.to_string()))
         }
         .boxed()
-    }
-
-    fn keep<'a>(&'a self, uid: &'a str, text: String) -> BoxFuture<'a, Result<(), Lack>> {
-        async move {
-            let path = self.pod_directory(uid).join(KEPT);
-            let partial = path.with_extension("new");
-            let written = async {
-                tokio::fs::create_dir_all(self.pod_directory(uid)).await?;
-                tokio::fs::write(&partial, text).await?;
-                tokio::fs::rename(&partial, &path).await
-            };
-            let failed = |error| Lack::new("FailedSync", format!("{}: {error}", path.display()));
-            written.await.map_err(failed)
-        }
-        .boxed()
-    }
-
-    fn kept<'a>(&'a self, uid: &'a str) -> BoxFuture<'a, Option<String>> {
-        let path = self.pod_directory(uid).join(KEPT);
-        async move { tokio::fs::read_to_string(path).await.ok() }.boxed()
     }
 
     fn remove<'a>(&'a self, uid: &'a str) -> BoxFuture<'a, Result<(), Lack>> {

@@ -5,12 +5,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use k8s_openapi::api::core::v1::{Capabilities, Container, Pod, PodSpec, VolumeMount};
-use k8s_openapi::apimachinery::pkg::api::resource::Quantity as Amount;
 
 use super::environment::expand;
 use super::{Host, text, uid};
 use crate::meta::quantity::Quantity;
-use crate::node::describe;
 use crate::node::machine::{IMAGE, IMAGE_ID};
 use crate::node::supplies::Lack;
 use crate::storage::beneath;
@@ -164,11 +162,23 @@ fn rights(spec: &PodSpec, container: &Container, image_user: &str) -> Result<Rig
 /// Limits of a container, with kubelet's rules for shares and scores.
 pub(super) fn limits(pod: &Pod, container: &Container) -> Limits {
     let resources = container.resources.clone().unwrap_or_default();
-    let amount = |map: &Option<BTreeMap<_, Amount>>| {
-        let amount = map.as_ref()?.get("memory")?;
-        Quantity::parse(&amount.0).ok()
+    let quantity = |map: &Option<
+        BTreeMap<String, k8s_openapi::apimachinery::pkg::api::resource::Quantity>,
+    >,
+                    name: &str| {
+        map.as_ref()
+            .and_then(|map| map.get(name))
+            .and_then(|quantity| Quantity::parse(&quantity.0).ok())
     };
-    let memory = amount(&resources.requests).or_else(|| amount(&resources.limits));
+    let cpu_limit = quantity(&resources.limits, "cpu").map(|quantity| quantity.milli_value());
+    let cpu = quantity(&resources.requests, "cpu")
+        .map(|quantity| quantity.milli_value())
+        .or(cpu_limit);
+    let memory_limit = quantity(&resources.limits, "memory").map(|quantity| quantity.value());
+    let memory = quantity(&resources.requests, "memory")
+        .map(|quantity| quantity.value())
+        .or(memory_limit);
+    let positive = |value: Option<i64>| value.filter(|value| *value > 0).map(|value| value as u64);
     let class = pod
         .status
         .as_ref()
@@ -178,14 +188,16 @@ pub(super) fn limits(pod: &Pod, container: &Container) -> Limits {
         Some("BestEffort") => 1000,
         _ => {
             let total = super::usage::memory().capacity.max(1);
-            let memory = memory.map_or(0, |memory| memory.value());
-            let share = i128::from(memory) * 1000 / i128::from(total);
+            let share = i128::from(memory.unwrap_or(0)) * 1000 / i128::from(total);
             (1000 - share as i32).clamp(3, 999)
         }
     };
     Limits {
+        cpu_shares: Some(positive(cpu).map_or(2, |millis| (millis * 1024 / 1000).max(2))),
+        cpu_millis: positive(cpu_limit),
+        memory: positive(memory_limit),
+        pids: None,
         oom_score: Some(score),
-        ..describe::container_limits(&resources)
     }
 }
 

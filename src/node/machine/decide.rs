@@ -5,7 +5,6 @@ use std::borrow::Cow;
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{Container, ContainerState, Pod, PodSpec, PodStatus};
 
-use super::allocation::{needs_restart, resizable, tell};
 use super::status::{self, RESIZE_PENDING, Waiting, old_status, restarts};
 use super::{
     Action, Backoff, Decision, Hook, ImageState, Kind, Memory, ProbeKind, Stop, containers,
@@ -55,9 +54,6 @@ pub fn decide(pod: &Pod, zone: Option<&Zone>, memory: &mut Memory, now: Timestam
 impl<'a> Look<'a> {
     fn run(&mut self) {
         self.remember();
-        if let Some(begun) = self.memory.resize.begun.take() {
-            self.event(false, "ResizeStarted", None, begun);
-        }
         self.deadline();
         let deleted = self.pod.metadata.deletion_timestamp.is_some();
         let ended = matches!(
@@ -80,7 +76,7 @@ impl<'a> Look<'a> {
             terminal && self.running().is_empty(),
             self.now,
         );
-        self.tell_pending_resize();
+        self.tell_refused_resize();
         let finished = matches!(
             self.decision.status.phase.as_deref(),
             Some("Succeeded" | "Failed")
@@ -91,25 +87,20 @@ impl<'a> Look<'a> {
         }
     }
 
-    /// Says once for each generation and reason that a resize waits.
-    fn tell_pending_resize(&mut self) {
+    /// Says once for each generation that a resize is refused.
+    fn tell_refused_resize(&mut self) {
         let of = |status: &PodStatus| {
             let mut conditions = status.conditions.iter().flatten();
             conditions
                 .find(|one| one.type_ == RESIZE_PENDING)
-                .map(|one| (one.observed_generation, one.reason.clone()))
+                .map(|one| one.observed_generation)
         };
         let told = of(&self.decision.status);
         if told.is_some()
             && told != of(&self.memory.last)
-            && let Some(pending) = &self.memory.resize.pending
+            && let Some(message) = self.memory.refused_resize.clone()
         {
-            let reason = match pending.reason {
-                "Infeasible" => "ResizeInfeasible",
-                _ => "ResizeDeferred",
-            };
-            let message = pending.event();
-            self.event(true, reason, None, message);
+            self.event(true, "ResizeInfeasible", None, message);
         }
     }
 
@@ -130,15 +121,6 @@ impl<'a> Look<'a> {
         self.memory.probes.retain(|(id, _), _| there(id));
         if let Some(zone) = self.zone {
             self.memory.had_zone |= zone.state == ZoneState::Running;
-            if zone.state == ZoneState::Running {
-                self.memory.allocation.prune(|name, generation| {
-                    zone.processes.iter().any(|process| {
-                        process.id.name == name
-                            && process.id.generation == generation
-                            && process.ended.is_none()
-                    })
-                });
-            }
         }
     }
 
@@ -189,10 +171,7 @@ impl<'a> Look<'a> {
             .containers
             .iter()
             .all(|container| match self.standing(Kind::Regular, container) {
-                Standing::Ended(code, _) => {
-                    !self.memory.resize.restarting.contains(&container.name)
-                        && !restarts(&self.spec, Kind::Regular, container, code)
-                }
+                Standing::Ended(code, _) => !restarts(&self.spec, Kind::Regular, container, code),
                 _ => false,
             })
     }
@@ -354,7 +333,6 @@ impl<'a> Look<'a> {
         }
         self.forget(&list);
         self.judge(&list);
-        self.resize();
         let begun = list.iter().any(|(kind, container)| {
             *kind == Kind::Regular && self.latest(&container.name).is_some()
         });
@@ -487,50 +465,6 @@ impl<'a> Look<'a> {
         }
     }
 
-    /// Gives running containers what they were given since they were started, or ends those that have to be started
-    /// with it; says so when all have it.
-    fn resize(&mut self) {
-        let (mut changes, mut ends) = (false, false);
-        for process in self.running() {
-            let spec = &self.spec;
-            let container = resizable(spec).find(|one| one.name == process.id.name);
-            let had = self.memory.allocation.had(&process.id);
-            let Some((had, container)) = had.zip(container) else {
-                continue;
-            };
-            if self.memory.stops.contains_key(&process.id) {
-                ends = true;
-                continue;
-            }
-            match needs_restart(had, container) {
-                None => {}
-                Some(false) => changes = true,
-                Some(true) => {
-                    ends = true;
-                    let grace = spec.termination_grace_period_seconds.unwrap_or(30);
-                    let name = container.name.clone();
-                    let message = format!("Container {name} resize requires restart");
-                    self.memory.resize.restarting.insert(name);
-                    self.stop(process, grace, false, message);
-                }
-            }
-        }
-        let again = self.memory.resize.again.filter(|again| *again > self.now);
-        match (changes, again) {
-            (true, Some(again)) => self.wake(again),
-            (true, None) => self.decision.actions.push(Action::Resize),
-            (false, _) if ends => {}
-            (false, _) => {
-                self.memory.resize.again = None;
-                if let Some(progress) = self.memory.resize.progress.take() {
-                    let generation = progress.generation;
-                    let message = tell("Pod resize completed", self.pod, generation, None);
-                    self.event(false, "ResizeCompleted", None, message);
-                }
-            }
-        }
-    }
-
     fn standing(&self, kind: Kind, container: &Container) -> Standing<'a> {
         if let Some(process) = self.latest(&container.name) {
             return match &process.ended {
@@ -565,17 +499,12 @@ impl<'a> Look<'a> {
     /// Starts a container that does not run, if it is to run, may, and can.
     fn bring(&mut self, kind: Kind, container: &Container, standing: &Standing<'a>) {
         let name = &container.name;
-        // Ended by us, to be started with other resources: neither a failure nor the end of its work.
-        let resized = self.memory.resize.restarting.contains(name);
         if let Standing::Ended(code, _) = standing
-            && !resized
             && !restarts(&self.spec, kind, container, *code)
         {
             return;
         }
-        if let Standing::Ended(_, at) = standing
-            && !resized
-        {
+        if let Standing::Ended(_, at) = standing {
             let entry = self.memory.backoffs.get(name);
             if let Some(left) = Backoff::left(entry, *at, self.now) {
                 let wait = entry.map_or(left, Backoff::wait);
@@ -637,9 +566,7 @@ impl<'a> Look<'a> {
                 return self.decision.actions.push(Action::Pull(name.clone()));
             }
         }
-        if let Standing::Ended(_, at) = standing
-            && !resized
-        {
+        if let Standing::Ended(_, at) = standing {
             let next = Backoff::next(self.memory.backoffs.get(name), *at, self.now);
             self.memory.backoffs.insert(name.clone(), next);
         }
@@ -651,7 +578,6 @@ impl<'a> Look<'a> {
         };
         // Asked of the registry again next time, as its pull policy says.
         self.memory.images.remove(name);
-        self.memory.resize.restarting.remove(name);
         self.decision.actions.push(Action::Start(ProcessId {
             name: name.clone(),
             generation,

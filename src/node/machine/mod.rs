@@ -19,10 +19,9 @@ use k8s_openapi::api::core::v1::{Container, Pod, PodSpec, PodStatus, Probe};
 
 use crate::zone::{ProcessId, Signal};
 
-pub use allocation::{Allocation, REFUSED, Resize, Verdict, lowers, tell};
 pub use backoff::Backoff;
 pub use decide::decide;
-pub use status::{RESIZE_IN_PROGRESS, RESIZE_PENDING, time as status_time};
+pub use status::{RESIZE_PENDING, time as status_time};
 
 /// The label of a zone that holds the pod's uid.
 pub const POD_UID: &str = "io.kubernetes.pod.uid";
@@ -211,10 +210,8 @@ pub struct Memory {
     pub grace: Option<i64>,
     /// Why the node needs the room that the pod takes.
     pub disrupted: Option<String>,
-    /// What its containers were given.
-    pub allocation: Allocation,
-    /// Where a change of that stands.
-    pub resize: Resize,
+    /// The pod asks for other resources than its containers were given; for people.
+    pub refused_resize: Option<String>,
     /// Since when the pod is being ended.
     pub ending: Option<Timestamp>,
     /// This host's addresses.
@@ -234,8 +231,6 @@ pub enum Action {
     PreStop(ProcessId, i64),
     /// Send a signal to a container.
     Signal(ProcessId, Signal),
-    /// Give running containers the resources that they were given since they were started.
-    Resize,
     /// Forget a generation that is no longer shown.
     Forget(ProcessId),
     /// End the zone and remove it with its address; logs stay, and volumes unless the pod is over.

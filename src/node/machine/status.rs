@@ -1,6 +1,6 @@
 //! The status of a pod: containers, phase and conditions as upstream computes them.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{
@@ -10,6 +10,7 @@ use k8s_openapi::api::core::v1::{
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
+use super::allocation::REFUSED;
 use super::{IMAGE, IMAGE_ID, Kind, Memory, ProbeKind, container_id, containers};
 use crate::zone::{Ending, Process, Zone, ZoneNetwork, ZoneState};
 
@@ -242,8 +243,7 @@ fn container_status(
             .as_ref()
             .and_then(|own| own.requests.clone());
         status.allocated_resources = requests.filter(|map| !map.is_empty());
-        let had = running.and_then(|process| memory.allocation.had(&process.id));
-        status.resources = had.cloned().or_else(|| container.resources.clone());
+        status.resources = container.resources.clone();
     }
     status.volume_mounts = container.volume_mounts.as_ref().map(|mounts| {
         mounts
@@ -293,7 +293,6 @@ fn phase(
     spec: &PodSpec,
     statuses: &BTreeMap<&str, &ContainerStatus>,
     terminal: bool,
-    restarting: &BTreeSet<String>,
 ) -> &'static str {
     let mut count = Count::default();
     let mut pending_sidecars = 0;
@@ -307,8 +306,7 @@ fn phase(
         let ended = |ended: &ContainerStateTerminated| {
             (
                 ended.exit_code,
-                restarting.contains(&container.name)
-                    || restarts(spec, kind, &container, ended.exit_code),
+                restarts(spec, kind, &container, ended.exit_code),
             )
         };
         let before = status
@@ -379,46 +377,6 @@ fn phase(
 
 /// Tells that a pod asks for resources that its containers do not get.
 pub const RESIZE_PENDING: &str = "PodResizePending";
-/// Tells that containers of a pod are getting the resources that they were given.
-pub const RESIZE_IN_PROGRESS: &str = "PodResizeInProgress";
-
-/// What a pod is told of a resize that it waits for, and of one that is being carried out. Follows
-/// `updatedPodResizeCondition` of pkg/kubelet/status/status_manager.go.
-fn resize_conditions(pod: &Pod, memory: &Memory, now: Timestamp) -> Vec<PodCondition> {
-    let generation = pod.metadata.generation;
-    let pending = memory.resize.pending.iter().map(|pending| {
-        let message = Some(pending.message.clone());
-        (RESIZE_PENDING, Some(pending.reason), message, generation)
-    });
-    let progress = memory.resize.progress.iter().map(|progress| {
-        let reason = progress.error.as_ref().map(|_| "Error");
-        let message = progress.error.clone();
-        (RESIZE_IN_PROGRESS, reason, message, progress.generation)
-    });
-    let one = |(type_, reason, message, generation): (&str, Option<&str>, _, _)| {
-        let mut known = memory.last.conditions.iter().flatten();
-        let old = known.find(|old| old.type_ == type_);
-        let probed = old.filter(|old| {
-            old.observed_generation == generation
-                && old.reason.as_deref().unwrap_or_default() == reason.unwrap_or_default()
-                && old.message == message
-        });
-        PodCondition {
-            type_: type_.into(),
-            status: "True".into(),
-            reason: reason.map(str::to_owned),
-            message,
-            observed_generation: generation,
-            last_transition_time: old
-                .and_then(|old| old.last_transition_time.clone())
-                .or_else(|| Some(time(now))),
-            last_probe_time: probed
-                .and_then(|old| old.last_probe_time.clone())
-                .or_else(|| Some(time(now))),
-        }
-    };
-    pending.chain(progress).map(one).collect()
-}
 
 /// The conditions that the agent owns, in upstream's order after those of others.
 fn conditions(
@@ -443,12 +401,28 @@ fn conditions(
         .flat_map(|status| status.conditions.iter().flatten())
         .filter(|condition| {
             let type_ = condition.type_.as_str();
-            ![RESIZE_PENDING, RESIZE_IN_PROGRESS].contains(&type_) && !OWN.contains(&type_)
+            type_ != RESIZE_PENDING && !OWN.contains(&type_)
         })
         .cloned()
         .collect();
-    if !matches!(phase, "Succeeded" | "Failed") {
-        list.extend(resize_conditions(pod, memory, now));
+    if memory.refused_resize.is_some() && !matches!(phase, "Succeeded" | "Failed") {
+        let mut known = memory.last.conditions.iter().flatten();
+        let old = known.find(|old| old.type_ == RESIZE_PENDING);
+        let generation = pod.metadata.generation;
+        let probed = old.filter(|old| old.observed_generation == generation);
+        list.push(PodCondition {
+            type_: RESIZE_PENDING.into(),
+            status: "True".into(),
+            reason: Some("Infeasible".into()),
+            message: Some(REFUSED.into()),
+            observed_generation: generation,
+            last_transition_time: old
+                .and_then(|old| old.last_transition_time.clone())
+                .or_else(|| Some(time(now))),
+            last_probe_time: probed
+                .and_then(|old| old.last_probe_time.clone())
+                .or_else(|| Some(time(now))),
+        });
     }
     let all: BTreeMap<&str, &ContainerStatus> = status
         .init_container_statuses
@@ -625,7 +599,7 @@ pub fn status(
         .chain(&regular)
         .map(|status| (status.name.as_str(), status))
         .collect();
-    let computed = phase(&spec, &all, terminal, &memory.resize.restarting);
+    let computed = phase(&spec, &all, terminal);
     let reported = |status: Option<&PodStatus>| {
         status
             .and_then(|status| status.phase.clone())

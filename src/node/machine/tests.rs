@@ -17,8 +17,6 @@ struct Host {
     now: Timestamp,
     events: Vec<String>,
     removed: bool,
-    /// Whether it has what a pod asks for.
-    verdict: Verdict,
 }
 
 impl Host {
@@ -38,16 +36,13 @@ impl Host {
             now: Timestamp::from_second(1_000_000).expect("a time"),
             events: Vec::new(),
             removed: false,
-            verdict: Verdict::Infeasible(REFUSED.to_owned()),
         }
     }
 
     /// Decides and carries out until nothing more is to be done now.
     fn settle(&mut self) -> Option<Timestamp> {
         for _ in 0..50 {
-            let (verdict, zone) = (self.verdict.clone(), self.zone.clone());
-            let pod = self.pod.clone().into();
-            let pod = self.memory.allocate(&pod, zone.as_ref(), |_, _| verdict);
+            let pod = self.memory.allocate(&self.pod.clone().into());
             let decision = decide(&pod, self.zone.as_ref(), &mut self.memory, self.now);
             self.memory.last = decision.status.clone();
             let idle = decision
@@ -108,15 +103,6 @@ impl Host {
                     started: now,
                     ended: None,
                 });
-            }
-            Action::Resize => {
-                let spec = self.pod.spec.clone().expect("a spec");
-                let zone = self.zone.clone().expect("a zone");
-                for step in self.memory.allocation.steps(&spec, &zone) {
-                    self.events
-                        .push(format!("limit {} {}", step.process, step.resource));
-                    self.memory.allocation.took(&step.process, step.resource);
-                }
             }
             Action::Signal(id, signal) => {
                 self.events.push(format!("signal {} {}", id, signal.0));
@@ -637,161 +623,7 @@ fn containers_keep_what_they_were_given_and_a_resize_is_infeasible() {
     host.pod.metadata.generation = Some(5);
     host.pod.spec = serde_json::from_value(spec("200m", "1Gi")).expect("a spec");
     let wanted = std::sync::Arc::new(host.pod.clone());
-    let pod = host
-        .memory
-        .allocate(&wanted, None, |_, _| Verdict::Infeasible(String::new()));
+    let pod = host.memory.allocate(&wanted);
     let started = pod.spec.as_ref().map(|spec| &spec.containers[0].resources);
     assert_eq!(started, Some(&given), "what a restart gets");
-}
-
-/// A pod whose first container may have its processors changed while it runs, and its memory by a restart.
-fn resized(cpu: &str, memory: &str) -> serde_json::Value {
-    json!({"restartPolicy": "OnFailure", "containers": [
-        {"name": "a", "image": "i", "resources": {"requests": {"cpu": cpu, "memory": memory}, "limits": {"memory": memory}},
-         "resizePolicy": [{"resourceName": "cpu", "restartPolicy": "NotRequired"},
-                          {"resourceName": "memory", "restartPolicy": "RestartContainer"}]},
-        {"name": "b", "image": "i"},
-    ]})
-}
-
-impl Host {
-    fn ask(&mut self, generation: i64, spec: serde_json::Value) {
-        self.pod.metadata.generation = Some(generation);
-        self.pod.spec = serde_json::from_value(spec).expect("a spec");
-        self.pass(1);
-        self.settle();
-    }
-    /// The events without the resources that they tell.
-    fn short_events(&mut self) -> Vec<String> {
-        let events = self.take_events();
-        let short = |event: String| match event.split_once(": {") {
-            Some((short, _)) => short.to_owned(),
-            None => event,
-        };
-        events.into_iter().map(short).collect()
-    }
-}
-
-#[test]
-fn what_fits_is_given_to_what_runs() {
-    let mut host = Host::new(resized("100m", "64Mi"));
-    host.settle();
-    host.take_events();
-    host.verdict = Verdict::Deferred("Node didn't have enough resource: cpu".to_owned());
-    host.ask(2, resized("200m", "64Mi"));
-    assert_eq!(
-        host.condition("PodResizePending"),
-        "True Deferred Node didn't have enough resource: cpu"
-    );
-    assert_eq!(host.short_events(), ["ResizeDeferred: Pod resize Deferred"]);
-    let cpu = |host: &Host| {
-        let status = host.container("a").clone();
-        let of = |map: Option<
-            BTreeMap<String, k8s_openapi::apimachinery::pkg::api::resource::Quantity>,
-        >| {
-            map.and_then(|map| map.get("cpu").map(|cpu| cpu.0.clone()))
-                .unwrap_or_default()
-        };
-        let resources = status.resources.clone().unwrap_or_default();
-        format!(
-            "{} {}",
-            of(status.allocated_resources),
-            of(resources.requests)
-        )
-    };
-    assert_eq!(cpu(&host), "100m 100m");
-    host.verdict = Verdict::Fits;
-    host.pass(1);
-    host.settle();
-    assert_eq!(
-        host.short_events(),
-        [
-            "ResizeStarted: Pod resize started",
-            "limit a/0 cpu",
-            "ResizeCompleted: Pod resize completed"
-        ]
-    );
-    assert_eq!(cpu(&host), "200m 200m");
-    for gone in ["PodResizePending", "PodResizeInProgress"] {
-        let mut conditions = host.memory.last.conditions.iter().flatten();
-        assert!(!conditions.any(|one| one.type_ == gone), "{gone}");
-    }
-    assert_eq!(host.running(), ["a/0", "b/0"]);
-}
-
-#[test]
-fn a_container_is_restarted_for_what_its_policy_says() {
-    let mut host = Host::new(resized("100m", "64Mi"));
-    host.settle();
-    host.take_events();
-    host.verdict = Verdict::Fits;
-    host.ask(2, resized("200m", "128Mi"));
-    assert_eq!(
-        host.short_events(),
-        [
-            "ResizeStarted: Pod resize started",
-            "Killing: Container a resize requires restart",
-            "signal a/0 15"
-        ]
-    );
-    assert_eq!(host.condition("PodResizeInProgress"), "True");
-    // What was given outlives the agent, and so does what the process has.
-    let kept = serde_json::to_string(&host.memory.allocation).expect("a text");
-    let again = Memory::recalled(host.memory.last.clone(), Some(&kept));
-    assert_eq!(again.allocation, host.memory.allocation);
-    assert_eq!(again.resize.progress, host.memory.resize.progress);
-    // Its end is no failure and not the end of its work: it does not wait, and its policy is not asked.
-    host.exit("a", 0);
-    host.settle();
-    assert_eq!(host.running(), ["b/0", "a/1"]);
-    let status = host.container("a");
-    assert_eq!(status.restart_count, 1);
-    let limits = status.resources.clone().and_then(|of| of.limits);
-    assert_eq!(limits.expect("limits")["memory"].0, "128Mi");
-    assert_eq!(
-        host.short_events(),
-        ["ResizeCompleted: Pod resize completed"]
-    );
-    assert!(host.memory.backoffs.is_empty());
-}
-
-#[test]
-fn limits_change_in_order_and_are_not_lowered_below_what_is_used() {
-    use super::allocation::Step;
-    let spec = |a: (&str, &str), b: (&str, &str)| {
-        let one = |name: &str, (cpu, memory): (&str, &str)| {
-            json!({"name": name, "image": "i",
-            "resources": {"requests": {"cpu": cpu}, "limits": {"cpu": cpu, "memory": memory}}})
-        };
-        json!({"containers": [one("a", a), one("b", b)]})
-    };
-    let mut host = Host::new(spec(("1", "1Gi"), ("1", "1Gi")));
-    host.settle();
-    host.pod.metadata.generation = Some(2);
-    let wanted = spec(("2", "2Gi"), ("500m", "512Mi"));
-    host.pod.spec = serde_json::from_value(wanted).expect("a spec");
-    let pod = host.pod.clone().into();
-    let zone = host.zone.clone();
-    host.memory
-        .allocate(&pod, zone.as_ref(), |_, _| Verdict::Fits);
-    let spec = host.pod.spec.clone().expect("a spec");
-    let steps = host
-        .memory
-        .allocation
-        .steps(&spec, zone.as_ref().expect("a zone"));
-    let told = |step: &Step| format!("{} {}", step.process, step.resource);
-    let order: Vec<String> = steps.iter().map(told).collect();
-    assert_eq!(order, ["b/0 memory", "a/0 memory", "b/0 cpu", "a/0 cpu"]);
-    let used = |bytes: Option<u64>| lowers(&steps, |_| bytes);
-    assert_eq!(used(Some((512 << 20) - 1)), Ok(()));
-    for (bytes, why) in [
-        (
-            Some(512 << 20),
-            "attempting to set container \"b\" memory limit (536870912) below current usage (536870912)",
-        ),
-        (None, "missing container \"b\" memory usage"),
-    ] {
-        let told = format!("cannot decrease memory limits: {why}");
-        assert_eq!(used(bytes), Err(told));
-    }
 }

@@ -134,7 +134,6 @@ impl Worker {
             Action::Signal(id, signal) => {
                 ok_if_gone(shared.runtime.signal(&self.zone_name, &id, signal).await)
             }
-            Action::Resize => self.resize(pod, zone).await,
             Action::Forget(id) => {
                 ok_if_gone(shared.runtime.forget(&self.zone_name, &id).await)?;
                 self.memory.messages.remove(&id);

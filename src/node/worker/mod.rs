@@ -1,7 +1,6 @@
 //! The worker of one pod: looks, lets the machine decide, carries out, reports, and waits for a reason to look again.
 
 mod act;
-mod resize;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -16,7 +15,6 @@ use tokio::task::AbortHandle;
 use super::events::Recorder;
 use super::machine::{Action, Decision, Hook, ImageState, Memory, ProbeKind, containers, decide};
 use super::pressure::Observed;
-use super::room::Room;
 use super::supplies::{Lack, Pulled, Supplies};
 use super::{probes, report, zone_name};
 use crate::zone::{ProcessId, Zone, ZoneName, ZoneRuntime, ZoneState};
@@ -46,8 +44,6 @@ pub struct Shared {
     pub host_ips: Vec<String>,
     /// What the host runs out of.
     pub observed: Arc<Observed>,
-    /// What pods were given of it.
-    pub room: Room,
 }
 
 /// What a task of the worker has to tell.
@@ -89,8 +85,6 @@ pub struct Handle {
     pub told: mpsc::Sender<Told>,
     /// The status as decided last.
     pub status: watch::Receiver<Option<PodStatus>>,
-    /// The pod with the resources that its containers were given.
-    pub allocated: watch::Receiver<Arc<Pod>>,
 }
 
 struct Worker {
@@ -110,7 +104,6 @@ struct Worker {
     /// Since when there is a status that was not told.
     owed: Option<Timestamp>,
     publish: watch::Sender<Option<PodStatus>>,
-    allocated: watch::Sender<Arc<Pod>>,
     retry: Option<Timestamp>,
     failures: u32,
     refreshed: Timestamp,
@@ -126,7 +119,6 @@ pub fn start(
     let uid = pod.metadata.uid.clone().unwrap_or_default();
     let namespace = pod.metadata.namespace.clone().unwrap_or_default();
     let last = pod.status.clone().unwrap_or_default();
-    let (allocated, given) = watch::channel(pod.clone());
     let (wanted, receiver) = watch::channel(Wanted { pod, gone: false });
     let changed = Arc::new(Notify::new());
     let (told, answers) = mpsc::channel(ANSWERS);
@@ -150,7 +142,6 @@ pub fn start(
         reported: None,
         owed: None,
         publish,
-        allocated,
         retry: None,
         failures: 0,
         refreshed: Timestamp::now(),
@@ -162,10 +153,7 @@ pub fn start(
         worker.memory.fail = Some(("Evicted".into(), format!("Pod was rejected: {message}")));
     }
     tokio::spawn(async move {
-        worker.recall().await;
-        let shared = worker.shared.clone();
         worker.run().await;
-        shared.room.leave(&uid);
         let _ = ended.send(uid).await;
     });
     Handle {
@@ -173,7 +161,6 @@ pub fn start(
         changed,
         told,
         status,
-        allocated: given,
     }
 }
 
@@ -328,10 +315,7 @@ impl Worker {
             }
             false => pod,
         };
-        let pod = match self.allocate(&pod, zone.as_ref()).await {
-            Ok(pod) => pod,
-            Err(error) => return self.failed(&error),
-        };
+        let pod = self.memory.allocate(&pod);
         self.messages(&pod, zone.as_ref()).await;
         self.ask_probes(&pod, zone.as_ref());
         if zone.is_some()

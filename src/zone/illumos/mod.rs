@@ -460,10 +460,6 @@ impl supervised::Supervised for IllumosRuntime {
 
     fn forgotten(&self, _: &Home, _: &ProcessId) {}
 
-    fn resizes(&self) -> bool {
-        false
-    }
-
     fn limit<'a>(
         &'a self,
         home: &'a Home,

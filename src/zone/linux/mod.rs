@@ -401,10 +401,6 @@ impl Supervised for Linux {
         let _ = self.0.groups.remove(zone, &group_of(process));
     }
 
-    fn resizes(&self) -> bool {
-        true
-    }
-
     fn limit<'a>(
         &'a self,
         home: &'a Home,

@@ -199,47 +199,6 @@ fn system_mounts(stage: &Stage, root: &OwnedFd) -> Result<(), Failure> {
             "/sys/fs/cgroup",
             mount("cgroup2", &groups, "cgroup2", closed | writing, ""),
         )?;
-    } else {
-        at("/sys/fs/cgroup", hierarchies(stage, root, writing))?;
-    }
-    Ok(())
-}
-
-/// Shows a container its own control groups of version 1, as other runtimes do: each hierarchy by the name under which
-/// the host has it, and each controller of those that share one.
-fn hierarchies(stage: &Stage, root: &OwnedFd, writing: MountFlags) -> Result<(), Failure> {
-    let closed = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
-    let directory = |path: &Path| at(path.display(), ensure(root, path, true));
-    let above = Path::new("/sys/fs/cgroup");
-    let tmpfs = mount("tmpfs", &directory(above)?, "tmpfs", closed, "mode=755");
-    at(above.display(), tmpfs)?;
-    for group in &stage.groups {
-        let Ok(below) = group.strip_prefix(above) else {
-            continue;
-        };
-        let Some(name) = below.iter().next().and_then(|name| name.to_str()) else {
-            continue;
-        };
-        let own = directory(&above.join(name))?;
-        at(
-            name,
-            mount("cgroup", &own, "cgroup", closed | writing, name),
-        )?;
-        if name.contains(',') {
-            let groups = directory(above)?;
-            for one in name.split(',') {
-                at(one, rustix::fs::symlinkat(name, &groups, one))?;
-            }
-        }
-    }
-    if writing.contains(MountFlags::RDONLY) {
-        let whole = directory(above)?;
-        let remounted = rustix::mount::mount_remount(
-            through(&whole).as_str(),
-            MountFlags::BIND | closed | MountFlags::RDONLY,
-            "",
-        );
-        at(above.display(), remounted)?;
     }
     Ok(())
 }
