@@ -7,6 +7,7 @@ mod extras;
 pub mod grants;
 mod limit_ranges;
 mod namespaces;
+mod node_certificates;
 mod node_restriction;
 mod owner_references;
 mod pod_security;

@@ -91,6 +91,7 @@ fn class(request: &Attributes<'_>) -> Result<Option<Arc<Value>>, Status> {
         .get("node.k8s.io", "runtimeclasses", "", name)
     {
         Some(class) => Ok(Some(class)),
+        None if name.is_empty() => Err(Status::unclassified("resource name may not be empty")),
         None => {
             let why = format!("pod rejected: RuntimeClass \"{name}\" not found");
             Err(request.forbidden(&why))

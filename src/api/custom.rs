@@ -154,6 +154,10 @@ fn untyped(value: &Value, bytes: &[u8], expected: Expected<'_>) -> Option<Status
         let shown = String::from_utf8_lossy(bytes);
         return unrecognized(format!("Object 'Kind' is missing in '{shown}'"));
     }
+    let said = value.str("apiVersion");
+    if said.matches('/').count() > 1 {
+        return unrecognized(format!("unexpected GroupVersion string: {said}"));
+    }
     None
 }
 

@@ -2,6 +2,7 @@
 
 pub mod actions;
 pub mod authenticate;
+pub mod available;
 pub mod bootstrap;
 pub mod custom;
 pub mod definitions;

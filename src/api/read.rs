@@ -307,7 +307,7 @@ fn strict(told: &[String]) -> String {
 fn foreign(group: &str, version: &str, kind: &str, expected: Expected<'_>) -> Status {
     let said = registry::api_version(group, version);
     let known = gvk_type(group, version, kind).is_some();
-    if kind == expected.kind && (known || is_past_version(group, version)) {
+    if kind == expected.kind && (known || is_past(group, version, kind)) {
         return Status::bad_request(format!(
             "the API version in the data ({said}) does not match the expected API version ({})",
             expected.api_version()
@@ -350,7 +350,7 @@ fn unregistered(group: &str, version: &str, kind: &str) -> String {
 
 /// Why an object of another kind cannot be of the one that is expected.
 fn not_of_kind(group: &str, version: &str, kind: &str, expected: Expected<'_>) -> String {
-    if gvk_type(group, version, kind).is_none() {
+    if gvk_type(group, version, kind).is_none() && !is_past(group, version, kind) {
         return unregistered(group, version, kind);
     }
     let package = if expected.group.is_empty() {
@@ -385,14 +385,101 @@ pub fn patched(mut value: Value, expected: Expected<'_>) -> Result<Decoded, Stri
     if ours { Ok(decoded) } else { Err(refusal()) }
 }
 
-/// Versions that upstream still decodes, though it serves none of them.
-fn is_past_version(group: &str, version: &str) -> bool {
-    matches!(
-        (group, version),
-        ("apps", "v1beta1" | "v1beta2")
-            | ("extensions", "v1beta1")
-            | ("policy", "v1beta1")
-            | ("batch", "v1beta1")
-            | ("networking.k8s.io", "v1beta1")
-    )
+/// Kinds of versions that upstream still decodes, though it serves none of them.
+fn is_past(group: &str, version: &str, kind: &str) -> bool {
+    let kinds: &[&str] = match (group, version) {
+        ("admissionregistration.k8s.io", "v1alpha1") => &[
+            "MutatingAdmissionPolicy",
+            "MutatingAdmissionPolicyBinding",
+            "ValidatingAdmissionPolicy",
+            "ValidatingAdmissionPolicyBinding",
+        ],
+        ("admissionregistration.k8s.io", "v1beta1") => &[
+            "MutatingAdmissionPolicy",
+            "MutatingAdmissionPolicyBinding",
+            "MutatingWebhookConfiguration",
+            "ValidatingAdmissionPolicy",
+            "ValidatingAdmissionPolicyBinding",
+            "ValidatingWebhookConfiguration",
+        ],
+        ("apiextensions.k8s.io", "v1beta1") => &["CustomResourceDefinition"],
+        ("apiregistration.k8s.io", "v1beta1") => &["APIService"],
+        ("apps", "v1beta1") => &["ControllerRevision", "Deployment", "Scale", "StatefulSet"],
+        ("apps", "v1beta2") => &[
+            "ControllerRevision",
+            "DaemonSet",
+            "Deployment",
+            "ReplicaSet",
+            "Scale",
+            "StatefulSet",
+        ],
+        ("authentication.k8s.io", "v1alpha1") => &["SelfSubjectReview"],
+        ("authentication.k8s.io", "v1beta1") => &["SelfSubjectReview", "TokenReview"],
+        ("authorization.k8s.io", "v1beta1") => &[
+            "LocalSubjectAccessReview",
+            "SelfSubjectAccessReview",
+            "SelfSubjectRulesReview",
+            "SubjectAccessReview",
+        ],
+        ("batch", "v1beta1") => &["CronJob"],
+        ("certificates.k8s.io", "v1alpha1") => &["ClusterTrustBundle"],
+        ("certificates.k8s.io", "v1beta1") => &[
+            "CertificateSigningRequest",
+            "ClusterTrustBundle",
+            "PodCertificateRequest",
+        ],
+        ("coordination.k8s.io", "v1beta1") => &["Lease"],
+        ("discovery.k8s.io", "v1beta1") => &["EndpointSlice"],
+        ("events.k8s.io", "v1beta1") => &["Event"],
+        ("extensions", "v1beta1") => &[
+            "DaemonSet",
+            "Deployment",
+            "Ingress",
+            "NetworkPolicy",
+            "ReplicaSet",
+            "Scale",
+        ],
+        ("flowcontrol.apiserver.k8s.io", "v1beta1" | "v1beta2" | "v1beta3") => {
+            &["FlowSchema", "PriorityLevelConfiguration"]
+        }
+        ("networking.k8s.io", "v1beta1") => {
+            &["IPAddress", "Ingress", "IngressClass", "ServiceCIDR"]
+        }
+        ("node.k8s.io", "v1alpha1" | "v1beta1") => &["RuntimeClass"],
+        ("policy", "v1beta1") => &["Eviction", "PodDisruptionBudget"],
+        ("rbac.authorization.k8s.io", "v1alpha1" | "v1beta1") => {
+            &["ClusterRole", "ClusterRoleBinding", "Role", "RoleBinding"]
+        }
+        ("resource.k8s.io", "v1alpha3") => &["DeviceTaintRule"],
+        ("resource.k8s.io", "v1beta1") => &[
+            "DeviceClass",
+            "ResourceClaim",
+            "ResourceClaimTemplate",
+            "ResourceSlice",
+        ],
+        ("resource.k8s.io", "v1beta2") => &[
+            "DeviceClass",
+            "DeviceTaintRule",
+            "ResourceClaim",
+            "ResourceClaimTemplate",
+            "ResourceSlice",
+        ],
+        ("scheduling.k8s.io", "v1beta1") => &["PriorityClass"],
+        ("storage.k8s.io", "v1alpha1") => &[
+            "CSIStorageCapacity",
+            "VolumeAttachment",
+            "VolumeAttributesClass",
+        ],
+        ("storage.k8s.io", "v1beta1") => &[
+            "CSIDriver",
+            "CSINode",
+            "CSIStorageCapacity",
+            "StorageClass",
+            "VolumeAttachment",
+            "VolumeAttributesClass",
+        ],
+        ("storagemigration.k8s.io", "v1beta1") => &["StorageVersionMigration"],
+        _ => &[],
+    };
+    kinds.contains(&kind)
 }

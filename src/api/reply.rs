@@ -119,6 +119,10 @@ pub fn one(
         // Some subresources have tables of their own.
         Shape::Table { .. } if object.str("kind") == "Table" => Ok(object),
         Shape::Table { beta } => Ok(table::of(&[object], resource, version, beta, include, true)),
+        // Unstructured objects pass for lists until they are looked into.
+        Shape::PartialList { .. } if resource.is_custom() => {
+            Err(Status::unclassified("content is not a list"))
+        }
         Shape::PartialList { .. } => Err(Status::failure(
             406,
             "NotAcceptable",

@@ -67,8 +67,10 @@ pub fn of(
         })
         .collect();
     let mut meta = Object::new();
-    if let [one] = objects {
-        meta.insert("resourceVersion", one.at("metadata").at("resourceVersion"));
+    if let [one] = objects
+        && let Some(version) = one.at("metadata").get("resourceVersion")
+    {
+        meta.insert("resourceVersion", version);
     }
     let mut table = Object::with_capacity(5);
     table.insert("kind", "Table");

@@ -291,6 +291,7 @@ where
         CancellationToken::new(),
     );
     let definitions = tokio::spawn(crate::api::definitions::run(server.clone(), ends.clone()));
+    let available = tokio::spawn(crate::api::available::run(server.clone(), ends.clone()));
     let own_service = tokio::spawn(crate::api::own_service::keep(server.clone(), ends.clone()));
     let own_records = tokio::spawn(records.keep(server.clone(), ends.clone()));
     let upkeep = tokio::spawn(store::upkeep::keep(store.clone(), ends.clone()));
@@ -324,6 +325,7 @@ where
     ends.cancel();
     let _ = serving.await;
     let _ = definitions.await;
+    let _ = available.await;
     let _ = own_service.await;
     let _ = own_records.await;
     let _ = upkeep.await;

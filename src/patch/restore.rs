@@ -4,6 +4,7 @@
 
 use super::go::{kind_of, type_of};
 use crate::schema::decode::{self, Decoded};
+use crate::schema::json::go_int;
 use crate::schema::types::{Schema, Shape, Struct};
 use crate::schema::{Object, Value};
 
@@ -77,7 +78,7 @@ impl Restorer {
                 Ok(())
             }
             (Shape::Integer(bits), Value::Float(number)) if number.fract() == 0.0 => {
-                *value = Value::Int(cut(whole(*number), *bits));
+                *value = Value::Int(cut(go_int(*number), *bits));
                 Ok(())
             }
             (Shape::Integer(bits), other) => {
@@ -139,16 +140,6 @@ fn named<'a>(go_type: &'a str, kind: &'a str) -> &'a str {
     if go_type.is_empty() { kind } else { go_type }
 }
 
-/// Go's conversion of a float that no `int64` holds, as the processors do it that upstream is built for.
-fn whole(number: f64) -> i64 {
-    // The smallest that is too large: 2^63 itself.
-    if number >= -(i64::MIN as f64) {
-        i64::MIN
-    } else {
-        number as i64
-    }
-}
-
 /// Go's conversion keeps the low bits.
 fn cut(number: i64, bits: u8) -> i64 {
     if bits == 32 {
@@ -185,7 +176,7 @@ mod tests {
             (-1e30, 64, i64::MIN),
             (4_294_967_298.0, 32, 2),
         ] {
-            assert_eq!(cut(whole(number), size), cut_to, "{number}");
+            assert_eq!(cut(go_int(number), size), cut_to, "{number}");
         }
     }
 }

@@ -166,6 +166,10 @@ pub struct Rules {
     pub grace: fn(&Value, Option<i64>) -> Option<i64>,
     /// The first DELETE only marks an object, though nothing holds it: what is in it ends before (namespaces).
     pub marked_first: bool,
+    /// How this kind's own deletion begins its refusal of preconditions; none for kinds without one of their own.
+    pub precondition_failed: Option<&'static str>,
+    /// Why the object of a name may not be deleted by itself.
+    pub kept: fn(name: &str) -> Option<&'static str>,
     /// What deletion changes besides metadata (a namespace's phase).
     pub prepare_delete: fn(&mut Value, &Cx<'_>),
     /// Which metadata a status write takes over.
@@ -224,6 +228,8 @@ impl Rules {
         orphan_warning: None,
         grace: |_, _| None,
         marked_first: false,
+        precondition_failed: None,
+        kept: |_| None,
         prepare_delete: |_, _| {},
         meta_on_status: MetaOnStatus::Taken,
         ttl: None,

@@ -226,13 +226,13 @@ impl<'s> Decoder<'s> {
             {
                 Some(shape) => self.value(value, shape, place),
                 None => {
-                    self.fail(|| {
-                        format!(
-                            "json: cannot unmarshal {} into Go value of type {}",
-                            value.type_name(),
-                            place.go_type
-                        )
-                    });
+                    // Of the Go types behind these, only the one with a boolean refuses what is none of them.
+                    if shapes
+                        .iter()
+                        .any(|shape| matches!(shape.shape, Shape::Boolean))
+                    {
+                        self.fail(|| "boolean or JSON schema expected".to_owned());
+                    }
                     Value::Null
                 }
             },
@@ -332,7 +332,12 @@ impl<'s> Decoder<'s> {
     }
 
     fn list(&mut self, array: Vec<Value>, items: &'s Schema, place: Place<'_>) -> Value {
-        let go_type = place.go_type.strip_prefix("[]").unwrap_or(place.go_type);
+        let go_type = match place.go_type.strip_prefix("[]") {
+            Some(item) => item,
+            // A list that has a name of its own.
+            None if matches!(items.shape, Shape::String) => "string",
+            None => place.go_type,
+        };
         let mut out = Vec::with_capacity(array.len());
         for (index, value) in array.into_iter().enumerate() {
             self.path.push(Step::Index(index));

@@ -57,6 +57,17 @@ pub fn write_object(object: &Object, out: &mut String) {
     out.push('}');
 }
 
+/// Go's conversion of a float to an `int64`: of one that does not fit, as the processors do it that upstream is built
+/// for.
+pub fn go_int(number: f64) -> i64 {
+    // The smallest that is too large: 2^63 itself.
+    if number >= -(i64::MIN as f64) {
+        i64::MIN
+    } else {
+        number as i64
+    }
+}
+
 /// A float as Go's `%v` prints it: shortest digits, an exponent below 1e-4 and from seven digits before the point on.
 pub fn go_float(number: f64) -> String {
     let text = format!("{number:e}");

@@ -11,7 +11,7 @@ use super::Call;
 use crate::api::info::Info;
 use crate::api::negotiate::Shape;
 use crate::api::query::{FieldValidation, WriteOptions};
-use crate::api::read;
+use crate::api::read::{self, Expected};
 use crate::api::reply::Reply;
 use crate::api::table;
 use crate::api::verbs::apply::{self, Applied, Ground};
@@ -28,6 +28,11 @@ use crate::schema::{Value, builtin, decode};
 /// Stands for replicas that are not there yet: nobody can ask for so few.
 const ABSENT: i64 = i32::MIN as i64;
 const SCALE: &str = "io.k8s.api.autoscaling.v1.Scale";
+const EXPECTED: Expected<'static> = Expected {
+    group: "autoscaling",
+    version: "v1",
+    kind: "Scale",
+};
 
 /// Answers a request for `/scale`.
 pub fn answer(call: Call<'_>) -> BoxFuture<'_, Result<Reply, Status>> {
@@ -73,7 +78,14 @@ fn of(scale: &Scale, object: &Value) -> Result<(Value, bool), Status> {
 
 async fn update(call: &mut Call<'_>, scale: &Scale) -> Result<Value, Status> {
     let options = call.options("UpdateOptions")?;
-    let mut wanted = call.object(&options)?;
+    let custom = call.target.resource.is_custom();
+    let mut wanted = call.object(&options).map_err(|refusal| match refusal.code {
+        // What decodes custom resources does not know the type that it failed to read, and tells that.
+        400 if custom => Status::bad_request(
+            "no kind is registered for the type v1.Scale in scheme \"pkg/runtime/scheme.go:111\"",
+        ),
+        _ => refusal,
+    })?;
     let target = call.target;
     patch::belongs(&mut wanted, &target.info.name, target.namespace())?;
     change(call, scale, &options, |old, managed, by| {
@@ -107,7 +119,7 @@ async fn change_by_patch(call: &mut Call<'_>, scale: &Scale) -> Result<Value, St
         let patched = patch.apply(
             &old,
             schema,
-            |outcome| decode::decode(outcome, schema, "v1.Scale"),
+            |outcome| read::patched(outcome, EXPECTED),
             checked,
         )?;
         told.clear();

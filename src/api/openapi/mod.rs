@@ -39,8 +39,14 @@ pub fn answer(
             let root = documents.get("v3", registry, |registry| root(documents, registry));
             Some(root.send("text/plain; charset=utf-8", ASK, parts))
         }
-        ["v3", "api", version] => version_3(documents, "", version, parts, registry),
-        ["v3", "apis", group, version] => version_3(documents, group, version, parts, registry),
+        ["v3", path @ ..] => {
+            let found = match path {
+                ["api", version] => version_3(documents, "", version, parts, registry),
+                ["apis", group, version] => version_3(documents, group, version, parts, registry),
+                _ => None,
+            };
+            Some(found.unwrap_or_else(|| reply::response(404, "", Vec::new(), &parts.headers)))
+        }
         _ => None,
     }
 }

@@ -11,6 +11,7 @@ use crate::api::negotiate::content_type;
 use crate::api::query::FieldValidation;
 use crate::api::reply::Reply;
 use crate::meta::Status;
+use crate::meta::errors::quoted;
 use crate::patch::managed::conflict::{self, Conflict};
 use crate::patch::managed::typing::Type;
 use crate::patch::managed::validate::validate;
@@ -55,6 +56,7 @@ pub async fn apply(write: &mut Write<'_>, bytes: &[u8]) -> Result<Reply, Status>
     for _ in 0..TRIES {
         if missing() {
             let object = applied.made(write, None, &mut warned)?;
+            readable_version(&object)?;
             match write.try_create(object, true).await {
                 Ok(Attempt::Made(reply)) => result = Ok(*reply),
                 Ok(Attempt::Taken(_) | Attempt::Lost(_)) => continue,
@@ -74,6 +76,21 @@ pub async fn apply(write: &mut Write<'_>, bytes: &[u8]) -> Result<Reply, Status>
     }
     write.warnings.append(&mut warned);
     result
+}
+
+/// Refuses a resourceVersion that is none: upstream reads it even where nothing is there that it could be of.
+///
+/// # Errors
+/// 500 with Go's text.
+fn readable_version(object: &Value) -> Result<(), Status> {
+    let said = object.at("metadata").str("resourceVersion");
+    match said.parse::<u64>() {
+        Err(_) if !said.is_empty() => Err(Status::unclassified(format!(
+            "strconv.ParseUint: parsing {}: invalid syntax",
+            quoted(said)
+        ))),
+        _ => Ok(()),
+    }
 }
 
 /// Upstream reads all numbers of an apply as floats: integers of more than 53 bits are not kept.

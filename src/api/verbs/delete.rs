@@ -135,14 +135,19 @@ impl DeleteOptions {
             let Some(asked) = asked.as_deref().filter(|asked| *asked != found) else {
                 continue;
             };
-            if resource.rules.marked_first {
+            if let Some(failed) = resource.rules.precondition_failed {
                 let why = format!(
-                    "Precondition failed: {what} in precondition: {asked}, {what} in object meta: {found}"
+                    "{failed}: {what} in precondition: {asked}, {what} in object meta: {found}"
                 );
                 return Err(Status::conflict(target.about(name), &why));
             }
+            // Upstream looks at the internal type, which events of both groups share.
+            let group = match resource.rules.internal.starts_with("core.") {
+                true => "",
+                false => &*resource.group,
+            };
             let about = About {
-                group: &resource.group,
+                group,
                 kind: &resource.kind,
                 name,
             };
@@ -202,6 +207,9 @@ impl Write<'_> {
         let target = self.target;
         let name = target.info.name.clone();
         let key = target.resource.key(target.namespace(), &name);
+        if let Some(why) = (target.resource.rules.kept)(&name) {
+            return Err(Status::forbidden(target.about(&name), why));
+        }
         loop {
             let Some(entry) = target.cluster.store.head(&key) else {
                 return Err(Status::not_found(target.about(&name)));

@@ -10,7 +10,7 @@ use crate::api::query::FieldValidation;
 use crate::api::read::{self, Expected};
 use crate::api::reply::Reply;
 use crate::meta::Status;
-use crate::patch::{Kind, Patch};
+use crate::patch::{Kind, Patch, PatchError};
 use crate::resources::Resource;
 use crate::schema::Value;
 
@@ -50,20 +50,30 @@ pub async fn patch(write: &mut Write<'_>, kind: Kind, bytes: &[u8]) -> Result<Re
     let mut warnings = Vec::new();
     let result = write
         .update(200, |old| {
-            let patched = patch.apply(
-                old,
-                schema,
-                |outcome| match target.resource.is_custom() {
-                    true => custom::decode(outcome, target, checked),
-                    false => read::patched(outcome, expected),
-                },
-                checked,
-            )?;
+            let is_custom = target.resource.is_custom();
+            // Objects of custom resources are maps, and shown as Go writes maps.
+            let refused = |why: String| match is_custom {
+                true => patch.refused(&custom::sorted(old.clone()), schema, why),
+                false => patch.refused(old, schema, why),
+            };
+            let patched = patch
+                .apply(
+                    old,
+                    schema,
+                    |outcome| match is_custom {
+                        true => custom::decode(outcome, target, checked),
+                        false => read::patched(outcome, expected),
+                    },
+                    checked,
+                )
+                .map_err(|error| match error {
+                    PatchError::Undecodable { why, .. } if is_custom => refused(why),
+                    error => error,
+                })?;
             warnings.clear();
-            read::judge(patched.strict, validation, &mut warnings)
-                .map_err(|why| patch.refused(old, schema, why))?;
+            read::judge(patched.strict, validation, &mut warnings).map_err(refused)?;
             let mut new = patched.value;
-            if target.resource.is_custom() {
+            if is_custom {
                 custom::check_type(&new, target)?;
                 belongs(&mut new, &target.info.name, target.namespace())?;
                 return Ok(new);

@@ -216,17 +216,22 @@ impl Write<'_> {
         self.may_create()?;
         let (mut object, effects) = self.run_validation(Operation::Create, object, None, &name)?;
         forms::settle(&mut object, resource, version);
-        if asked_version.parse::<u64>().is_ok_and(|rev| rev != 0) {
-            return Err(Status::unclassified(
-                "resourceVersion should not be set on objects to be created",
-            ));
-        }
         let key = resource.key(target.namespace(), &name);
         if self.options.dry_run {
+            // Only the store, to which a dry run does not come, takes offence at a version.
+            if !asked_version.is_empty() && target.info.verb == "create" {
+                let meta = object.object_mut().object_mut("metadata");
+                meta.insert("resourceVersion", asked_version);
+            }
             return Ok(match target.cluster.store.head(&key) {
                 Some(_) => Attempt::Taken(name),
                 None => Attempt::Made(Box::new(Reply::Object(201, self.shown(object)))),
             });
+        }
+        if asked_version.parse::<u64>().is_ok_and(|rev| rev != 0) {
+            return Err(Status::unclassified(
+                "resourceVersion should not be set on objects to be created",
+            ));
         }
         let ttl = rules.ttl.map(|_| target.cluster.settings.event_ttl);
         let change = Change {
@@ -405,11 +410,12 @@ impl Write<'_> {
         if rev != 0 && rev != entry.rev {
             return Err(Status::modified(target.about(name)));
         }
-        let mut new = self.stored(new);
-        self.carry_over(&mut new, &old);
-        new = self
+        // Admission sees what was sent, also of what this path does not change.
+        let new = self.stored(new);
+        let mut new = self
             .mutate(Operation::Update, new, Some(&old), name)
             .await?;
+        self.carry_over(&mut new, &old);
         let owned = new.path(&["metadata", "managedFields"]).clone();
         let mut along = Vec::new();
         if main {

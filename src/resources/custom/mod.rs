@@ -339,10 +339,12 @@ pub fn cells(version: &Version, served: &Served, object: &Value, now: i64) -> Ve
 fn cell(kind: &str, value: &Value, now: i64) -> Value {
     match (kind, value) {
         ("string", value) => printed(value).into(),
-        ("integer", Value::Float(number)) => Value::Int(*number as i64),
-        ("integer" | "number", Value::Int(_))
-        | ("number", Value::Float(_))
-        | ("boolean", Value::Bool(_)) => value.clone(),
+        ("integer", Value::Float(number)) => Value::Int(json::go_int(*number)),
+        // All numbers of such a column are floats.
+        ("number", Value::Int(number)) => Value::Int(*number as f64 as i64),
+        ("integer", Value::Int(_)) | ("number", Value::Float(_)) | ("boolean", Value::Bool(_)) => {
+            value.clone()
+        }
         ("date", Value::String(text)) => match text.as_str() {
             "" => "<unknown>".into(),
             text if time::parse(text).is_ok() => since(value, now),

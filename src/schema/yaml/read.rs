@@ -30,6 +30,13 @@ pub fn parse(bytes: &[u8]) -> Result<Yaml, String> {
         });
     }
     let text = decode(bytes)?;
+    // The scanner panics at an escape that the text ends within; go-yaml reads a nought there, which escapes nothing.
+    if text.ends_with('\\')
+        && let Err(why) = Document::read(&format!("{text}$"))
+        && why.ends_with("found unknown escape character")
+    {
+        return Err(why);
+    }
     let Some(document) = Document::read(&text)? else {
         return Ok(Yaml::default());
     };
@@ -171,7 +178,8 @@ struct Document {
 
 impl Document {
     fn read(text: &str) -> Result<Option<Document>, String> {
-        let mut input = text.as_bytes();
+        let ended = ended(text);
+        let mut input = ended.as_bytes();
         let mut parser = Parser::new();
         parser.set_input_string(&mut input);
         parser.set_encoding(Encoding::Utf8);
@@ -198,6 +206,15 @@ impl Document {
                     ..
                 } => {
                     let plain = plain_implicit || (tag.is_none() && style == ScalarStyle::Plain);
+                    let value = match style {
+                        ScalarStyle::Literal | ScalarStyle::Folded
+                            if ended.len() > text.len()
+                                && event.end_mark.index >= text.len() as u64 =>
+                        {
+                            as_it_ended(value, text, event.start_mark.index)
+                        }
+                        _ => value,
+                    };
                     (Data::Scalar { tag, value, plain }, anchor)
                 }
                 EventData::SequenceStart { anchor, .. } => (Data::Sequence(Vec::new()), anchor),
@@ -234,6 +251,37 @@ impl Document {
             nodes.push(Node { line, data });
         }
     }
+}
+
+/// The text with a line break at its end, where a block scalar may stand there: the scanner panics at one that the
+/// text ends within.
+fn ended(text: &str) -> std::borrow::Cow<'_, str> {
+    let breaks = ['\n', '\r', '\u{85}', '\u{2028}', '\u{2029}'];
+    if text.is_empty() || text.ends_with(breaks) || !text.contains(['|', '>']) {
+        return text.into();
+    }
+    format!("{text}\n").into()
+}
+
+/// A block scalar that the text ends within, without the line break that [`ended`] added: `start` is where its
+/// header begins.
+fn as_it_ended(mut value: String, text: &str, start: u64) -> String {
+    let header = usize::try_from(start).ok().and_then(|at| text.get(at..));
+    let keeps = header.is_some_and(|header| {
+        let indicators = header.trim_start_matches(['|', '>']);
+        indicators.chars().take(2).any(|c| c == '+')
+    });
+    // Blanks alone are the scalar's last line where there are more of them than it is indented by.
+    let blank = |line: &str| line.bytes().all(|b| b == b' ');
+    let last = text.rsplit('\n').next().unwrap_or_default();
+    let told = value
+        .strip_suffix('\n')
+        .map(|rest| rest.rsplit('\n').next().unwrap_or_default());
+    let content = !blank(last) || told.is_some_and(|line| !line.is_empty() && blank(line));
+    if (content || keeps) && value.ends_with('\n') {
+        value.pop();
+    }
+    value
 }
 
 /// A parser's error as go-yaml tells it: the scanner's lines count from one, the parser's from zero.

@@ -99,6 +99,7 @@ fn errors_are_go_yamls() {
             "yaml: line 2: found character that cannot start any token",
         ),
         ("a: \"x", "yaml: found unexpected end of stream"),
+        ("a: \"x\\", "yaml: found unknown escape character"),
         ("\u{7}", "yaml: control characters are not allowed"),
         ("a: .nan", "json: unsupported value: NaN"),
     ] {
@@ -108,6 +109,36 @@ fn errors_are_go_yamls() {
         parse(b"a: \xff").unwrap_err(),
         "yaml: invalid leading UTF-8 octet"
     );
+}
+
+#[test]
+fn a_block_scalar_may_end_with_the_text() {
+    for (text, expected) in [
+        ("a: |\n  x\n  y", "x\ny"),
+        ("a: |\n  x\n  y\n", "x\ny\n"),
+        ("a: |+\n  x", "x"),
+        ("a: |+\n  x\n\n", "x\n\n"),
+        ("a: |-\n  x", "x"),
+        ("a: >-\n  x\n  y", "x y"),
+        ("a: >\n  x\n  y", "x y"),
+        ("a: |\n  x\n  ", "x\n"),
+        ("a: |+\n  x\n  ", "x\n"),
+        ("a: |\n  x\n    ", "x\n  "),
+        ("a: |", ""),
+        ("a: |2", ""),
+    ] {
+        assert_eq!(read(text), value!({ "a": expected }), "{text:?}");
+    }
+}
+
+#[test]
+fn what_ends_anywhere_is_read_or_refused() {
+    let whole = "%YAML 1.1\n--- !!map\n? &a \"b\\x41\\\n c\"\n: 'd''e'\nf: |2+ # g\n    h\n\n  i\nj: >-\n k\n  l\nm: [*a, {n: !o p}]\n...\n";
+    for (end, _) in whole.char_indices() {
+        for text in [&whole[..end], &whole[..end].replace('\n', "\r\n")] {
+            let _ = parse(text.as_bytes());
+        }
+    }
 }
 
 #[test]

@@ -91,6 +91,7 @@ pub(super) const RULES: Rules = Rules {
     name: names::label_name,
     deletion: Deletion::Object,
     marked_first: true,
+    precondition_failed: Some("Precondition failed"),
     prepare_delete: |object, _| {
         let object = object.object_mut();
         object

@@ -5,7 +5,7 @@ use super::{requests, status};
 use crate::meta::errors::Path;
 use crate::meta::{At, Errors, table};
 use crate::resources::groups::core::pods::validate::{Before, template_metadata};
-use crate::resources::{Cx, MetaOnStatus, Rules, metadata};
+use crate::resources::{Cx, Deletion, MetaOnStatus, Rules, metadata};
 use crate::schema::Value;
 
 /// The label of a namespace in which claims may ask for administrative access.
@@ -13,6 +13,7 @@ const ADMIN: &str = "resource.kubernetes.io/admin-access";
 
 /// The rules of resource claims.
 pub(super) const CLAIMS: Rules = Rules {
+    deletion: Deletion::Object,
     defaults: |claim, _| {
         if let Some(devices) = devices(claim, &["spec"]) {
             requests::set_defaults(devices);
@@ -77,6 +78,7 @@ pub(super) const CLAIMS: Rules = Rules {
 
 /// The rules of templates of resource claims.
 pub(super) const TEMPLATES: Rules = Rules {
+    deletion: Deletion::Object,
     defaults: |template, _| {
         if let Some(devices) = devices(template, &["spec", "spec"]) {
             requests::set_defaults(devices);

@@ -2,13 +2,14 @@
 //! devicetaintrule, and pkg/apis/resource/validation.
 
 use super::checks;
-use crate::meta::{At, Errors, names, time};
+use crate::meta::{At, Errors, names, table, time};
 use crate::resources::groups::core::pods::validate::sources::driver_name;
-use crate::resources::{Cx, Generation, MetaOnStatus, Rules, metadata};
+use crate::resources::{Cx, Deletion, Generation, MetaOnStatus, Rules, metadata};
 use crate::schema::Value;
 
 /// The rules of device classes.
 pub(super) const CLASSES: Rules = Rules {
+    deletion: Deletion::Object,
     validate: |class, old, cx, errors| {
         metadata::again(class, old, cx, errors);
         let spec = class.field("spec");
@@ -60,6 +61,20 @@ fn extended_resource(name: At<'_>, errors: &mut Errors) {
 
 /// The rules of device taint rules.
 pub(super) const TAINT_RULES: Rules = Rules {
+    cells: |rule, now| {
+        let taint = rule.path(&["spec", "taint"]);
+        vec![
+            rule.at("metadata").str("name").into(),
+            taint.str("key").into(),
+            taint.str("value").into(),
+            taint.str("effect").into(),
+            match taint.get("timeAdded") {
+                Some(added) => table::since(added, now),
+                None => "".into(),
+            },
+            table::age(rule, now),
+        ]
+    },
     defaults: |rule, cx| {
         if let Some(taint) = rule.get_mut("spec").and_then(|spec| spec.get_mut("taint")) {
             set_time(taint, cx);

@@ -7,7 +7,7 @@ use crate::meta::{At, Errors, names, table};
 use crate::resources::groups::core::pods::defaults;
 use crate::resources::groups::core::pods::validate::node_selector;
 use crate::resources::groups::core::pods::validate::sources::driver_name;
-use crate::resources::{Generation, Rules, Selectable, SelectorError};
+use crate::resources::{Deletion, Generation, Rules, Selectable, SelectorError};
 use crate::schema::Value;
 
 const COUNTER_SETS: usize = 8;
@@ -18,6 +18,7 @@ const PLACES: &str =
 
 /// The rules of resource slices.
 pub(super) const RULES: Rules = Rules {
+    deletion: Deletion::Object,
     defaults: |slice, cx| {
         if let Some(spec) = slice.get_mut("spec") {
             for device in defaults::items(spec, "devices") {

@@ -55,6 +55,12 @@ const PRIORITY_CLASSES: Rules = Rules {
         ]
     },
     generation: Generation::Own,
+    kept: |name| {
+        let mut names = SYSTEM_CLASSES.iter().map(|class| class.0);
+        names
+            .any(|class| class == name)
+            .then_some("this is a system priority class and cannot be deleted")
+    },
     internal: "scheduling.PriorityClass",
     ..Rules::DEFAULT
 };

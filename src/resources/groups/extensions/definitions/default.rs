@@ -132,7 +132,10 @@ fn elsewhere(
         structural::part(schema)
     };
     if pruned && is_unpruned(default, &compiled) {
-        errors.invalid(path, default, "must not have unknown fields");
+        // Go writes maps sorted.
+        let mut shown = default.clone();
+        shown.sort();
+        errors.invalid(path, shown, "must not have unknown fields");
     }
     let coerced = match structural::coerced(default.clone(), &compiled) {
         Ok(coerced) => coerced,

@@ -45,6 +45,7 @@ pub(super) const RULES: Rules = Rules {
     generation: Generation::Spec,
     unconditional_update: false,
     deletion: Deletion::Object,
+    precondition_failed: Some("precondition failed"),
     internal: "apiextensions.CustomResourceDefinition",
     ..Rules::DEFAULT
 };
@@ -66,6 +67,18 @@ fn defaults(object: &mut Value, _: &Cx<'_>) {
         names.insert("listKind", format!("{kind}List"));
     }
     spec.set_default("conversion", crate::value!({"strategy": "None"}));
+    // The internal type holds what a webhook says, and no webhook that says nothing.
+    let conversion = spec.object_mut("conversion");
+    let says = |webhook: &Value| {
+        let versions = webhook.list("conversionReviewVersions");
+        !versions.is_empty() || webhook.get("clientConfig").is_some()
+    };
+    if conversion
+        .get("webhook")
+        .is_some_and(|webhook| !says(webhook))
+    {
+        conversion.remove("webhook");
+    }
     if let Some(service) = spec
         .get_mut("conversion")
         .and_then(|conversion| conversion.get_mut("webhook"))

@@ -5,9 +5,9 @@ use super::lifted::Lifted;
 use super::{fieldpath, schema, structural};
 use crate::meta::errors::{Path, shown};
 use crate::meta::{At, Errors, names};
-use crate::resources::Cx;
 use crate::resources::custom::{condition, conditions};
 use crate::resources::groups::webhooks;
+use crate::resources::{Cx, metadata};
 use crate::schema::{Value, json};
 
 /// How many fields of a version may be selectable.
@@ -37,6 +37,7 @@ impl<'a> Options<'a> {
 
 /// Judges a definition.
 pub(super) fn validate(new: At<'_>, old: Option<At<'_>>, _: &Cx<'_>, errors: &mut Errors) {
+    metadata_again(new, old, errors);
     let old = old.map(|old| old.value);
     let options = Options::new(old);
     let spec = new.field("spec");
@@ -72,8 +73,16 @@ pub(super) fn validate(new: At<'_>, old: Option<At<'_>>, _: &Cx<'_>, errors: &mu
     }
 }
 
+/// Judges the metadata of an update as those of all kinds are: upstream does it here, too, and tells causes twice.
+fn metadata_again(new: At<'_>, old: Option<At<'_>>, errors: &mut Errors) {
+    if let Some(old) = old {
+        metadata::validate_update(new.field("metadata"), old.field("metadata"), errors);
+    }
+}
+
 /// Judges the status of a definition.
-pub(super) fn validate_status(new: At<'_>, _: At<'_>, _: &Cx<'_>, errors: &mut Errors) {
+pub(super) fn validate_status(new: At<'_>, old: At<'_>, _: &Cx<'_>, errors: &mut Errors) {
+    metadata_again(new, Some(old), errors);
     let status = new.field("status");
     let accepted = status.field("acceptedNames");
     names_of(accepted, errors);

@@ -1,0 +1,227 @@
+//! Keeps the condition Available of API services that another server is to serve. Requests are not passed on to such
+//! servers, so none is ever available; what keeps it from being so is told as upstream tells it. Follows
+//! k8s.io/kube-aggregator/pkg/controllers/status/remote.
+
+use std::sync::Arc;
+
+use futures::future::select_all;
+use http::Method;
+use tokio_util::sync::CancellationToken;
+
+use super::bootstrap::send;
+use super::server::Server;
+use crate::meta::time;
+use crate::schema::Value;
+use crate::store::{Cursor, Interest, Revision};
+
+const GROUP: &str = "apiregistration.k8s.io";
+const MANAGER: &str = "kube-apiserver";
+/// What can make a difference: group and resource. Of services nothing, while nobody refers to one.
+const WAKE: [(&str, &str); 3] = [
+    (GROUP, "apiservices"),
+    ("", "services"),
+    ("discovery.k8s.io", "endpointslices"),
+];
+
+/// Runs until `ends`.
+pub async fn run(server: Arc<Server>, ends: CancellationToken) {
+    loop {
+        let rev = server.cluster.store.world().rev();
+        let elsewhere = elsewhere(&server);
+        let wake: &[_] = if elsewhere.is_empty() {
+            &WAKE[..1]
+        } else {
+            &WAKE
+        };
+        let Some(mut cursors) = wake_by(&server, wake, rev) else {
+            return;
+        };
+        for api in elsewhere {
+            settle(&server, api).await;
+        }
+        let changed = select_all(cursors.iter_mut().map(|cursor| cursor.changed()));
+        tokio::select! {
+            // Cancel-safe by the cursors' contract.
+            _ = changed => {}
+            () = ends.cancelled() => return,
+        }
+    }
+}
+
+fn wake_by(server: &Server, wake: &[(&str, &str)], rev: Revision) -> Option<Vec<Box<dyn Cursor>>> {
+    let store = &server.cluster.store;
+    wake.iter()
+        .map(|(group, plural)| {
+            let prefix = server.cluster.registry().get(group, plural)?.prefix.clone();
+            let interest = Interest {
+                resource: prefix.clone(),
+                keys: prefix,
+                exact: false,
+                field: None,
+            };
+            store.clone().watch(interest, rev).ok()
+        })
+        .collect()
+}
+
+/// The API services that refer to a service, and whose group and version this server does not serve itself.
+fn elsewhere(server: &Server) -> Vec<Arc<Value>> {
+    let registry = server.cluster.registry();
+    let own = |spec: &Value| {
+        let group = registry.group(spec.str("group"));
+        group.is_some_and(|group| {
+            let mut versions = group.versions.iter();
+            versions.any(|version| **version == *spec.str("version"))
+        })
+    };
+    let mut apis = server.cluster.list(GROUP, "apiservices", "");
+    apis.retain(|api| api.at("spec").get("service").is_some() && !own(api.at("spec")));
+    apis
+}
+
+/// Writes the condition of an API service, if it is not as it should be.
+async fn settle(server: &Arc<Server>, mut api: Arc<Value>) {
+    let cluster = &server.cluster;
+    let reference = api.at("spec").at("service");
+    let (namespace, name) = (reference.str("namespace"), reference.str("name"));
+    let service = cluster.get("", "services", namespace, name);
+    let slices = cluster.list("discovery.k8s.io", "endpointslices", namespace);
+    let of = |slice: &Value| {
+        let labels = slice.at("metadata").at("labels");
+        labels.str("kubernetes.io/service-name") == name
+    };
+    let slices: Vec<&Value> = slices
+        .iter()
+        .map(|slice| &**slice)
+        .filter(|&slice| of(slice))
+        .collect();
+    let (reason, message) = judge(reference, service.as_deref(), &slices);
+    let said = api.at("status").list("conditions").iter();
+    let before = said.clone().find(|one| one.str("type") == "Available");
+    let same = |one: &Value| {
+        (one.str("status"), one.str("reason"), one.str("message")) == ("False", reason, &*message)
+    };
+    if before.is_some_and(same) {
+        return;
+    }
+    let since = before
+        .filter(|before| before.str("status") == "False")
+        .map_or_else(
+            || time::print(time::now()).into(),
+            |before| before.at("lastTransitionTime").clone(),
+        );
+    let condition = crate::value!({
+        "type": "Available",
+        "status": "False",
+        "lastTransitionTime": since,
+        "reason": reason,
+        "message": message
+    });
+    let mut conditions: Vec<Value> = said.cloned().collect();
+    match conditions
+        .iter_mut()
+        .find(|one| one.str("type") == "Available")
+    {
+        Some(before) => *before = condition,
+        None => conditions.push(condition),
+    }
+    let path = format!(
+        "/apis/{GROUP}/v1/apiservices/{}/status",
+        api.at("metadata").str("name")
+    );
+    Arc::make_mut(&mut api).set("status", crate::value!({"conditions": conditions}));
+    let (code, why) = send(server, Method::PUT, &path, MANAGER, Some(&api)).await;
+    // Who changed it meanwhile has woken this again.
+    if !code.is_success() && !matches!(code.as_u16(), 404 | 409) {
+        tracing::error!(%path, status = %code, message = why, "an API service's status cannot be written");
+    }
+}
+
+/// Why a service cannot be asked: reason and message.
+fn judge(reference: &Value, service: Option<&Value>, slices: &[&Value]) -> (&'static str, String) {
+    let of = format!(
+        "service/{} in {:?}",
+        reference.str("name"),
+        reference.str("namespace")
+    );
+    let Some(service) = service else {
+        return ("ServiceNotFound", format!("{of} is not present"));
+    };
+    let spec = service.at("spec");
+    if spec.str("type") == "ClusterIP" {
+        let wanted = reference.int("port");
+        let mut ports = spec.list("ports").iter();
+        let Some(port) = ports.find(|port| port.int("port") == wanted) else {
+            let why = format!("{of} is not listening on port {wanted}");
+            return ("ServicePortError", why);
+        };
+        if slices.is_empty() {
+            return (
+                "EndpointsNotFound",
+                format!("cannot find endpointslices for {of}"),
+            );
+        }
+        let name = port.str("name");
+        let ready = |slice: &&Value| {
+            let mut ports = slice.list("ports").iter();
+            let mut endpoints = slice.list("endpoints").iter();
+            ports.any(|port| port.str("name") == name)
+                && endpoints
+                    .any(|endpoint| endpoint.at("conditions").at("ready").as_bool() != Some(false))
+        };
+        if !slices.iter().any(ready) {
+            let why = format!("endpointslices for {of} have no addresses with port name {name:?}");
+            return ("MissingEndpoints", why);
+        }
+    }
+    (
+        "FailedDiscoveryCheck",
+        "requests are not passed on to other servers".to_owned(),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::judge;
+    use crate::value;
+
+    #[test]
+    fn what_keeps_a_service_from_being_asked_is_told() {
+        let reference = value!({"name": "s", "namespace": "n", "port": 443});
+        let service = |port: i64| value!({"spec": {"type": "ClusterIP", "ports": [{"port": port, "name": "p"}]}});
+        let slice = |name: &str, ready: bool| {
+            value!({
+                "ports": [{"name": name}],
+                "endpoints": [{"addresses": ["10.0.0.1"], "conditions": {"ready": ready}}]
+            })
+        };
+        for (service, slices, reason) in [
+            (None, vec![], "ServiceNotFound"),
+            (Some(service(80)), vec![], "ServicePortError"),
+            (Some(service(443)), vec![], "EndpointsNotFound"),
+            (
+                Some(service(443)),
+                vec![slice("q", true)],
+                "MissingEndpoints",
+            ),
+            (
+                Some(service(443)),
+                vec![slice("p", false)],
+                "MissingEndpoints",
+            ),
+            (
+                Some(service(443)),
+                vec![slice("p", true)],
+                "FailedDiscoveryCheck",
+            ),
+            (
+                Some(value!({"spec": {"type": "ExternalName"}})),
+                vec![],
+                "FailedDiscoveryCheck",
+            ),
+        ] {
+            let slices: Vec<_> = slices.iter().collect();
+            assert_eq!(judge(&reference, service.as_ref(), &slices).0, reason);
+        }
+    }
+}
