@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use super::tolerations::merged;
 use super::{Attributes, Operation, Plugin};
-use crate::meta::Status;
 use crate::meta::quantity::Quantity;
+use crate::meta::{Status, names};
 use crate::schema::{Object, Value};
 
 /// The plugin.
@@ -91,11 +91,14 @@ fn class(request: &Attributes<'_>) -> Result<Option<Arc<Value>>, Status> {
         .get("node.k8s.io", "runtimeclasses", "", name)
     {
         Some(class) => Ok(Some(class)),
-        None if name.is_empty() => Err(Status::unclassified("resource name may not be empty")),
-        None => {
-            let why = format!("pod rejected: RuntimeClass \"{name}\" not found");
-            Err(request.forbidden(&why))
-        }
+        // Upstream asks its own server for a class that it does not know.
+        None => Err(match names::not_asked_for(name) {
+            Some(why) => Status::unclassified(why),
+            None => {
+                let why = format!("pod rejected: RuntimeClass \"{name}\" not found");
+                request.forbidden(&why)
+            }
+        }),
     }
 }
 

@@ -9,7 +9,7 @@ use futures::future::BoxFuture;
 
 use super::{Attributes, Operation, Plugin};
 use crate::auth::node;
-use crate::meta::Status;
+use crate::meta::{Status, names};
 use crate::schema::Value;
 use crate::store::Interest;
 use crate::value;
@@ -151,8 +151,10 @@ fn account(request: &Attributes<'_>, name: &str) -> Option<Arc<Value>> {
 
 fn found(request: &Attributes<'_>, name: &str) -> Result<Arc<Value>, Status> {
     account(request, name).ok_or_else(|| {
+        let why = names::not_asked_for(name)
+            .unwrap_or_else(|| format!("serviceaccount \"{name}\" not found"));
         let why = format!(
-            "error looking up service account {}/{name}: serviceaccount \"{name}\" not found",
+            "error looking up service account {}/{name}: {why}",
             request.namespace
         );
         request.forbidden(&why)

@@ -4,7 +4,7 @@ use http::request::Parts;
 use http::{Method, Response, header};
 
 use super::info::Info;
-use super::negotiate::{self, Format, Offer};
+use super::negotiate::{self, Accepted, Format, Offer};
 use super::query::Query;
 use super::reply::{self, Body};
 use super::server::{Server, not_found};
@@ -105,11 +105,16 @@ impl Server {
         {
             return reply::status(&Status::method_not_allowed(), &parts.headers);
         }
-        let offer = match segments.as_slice() {
-            ["version"] => Offer::Json,
-            _ => Offer::Documents,
+        let accepted = match segments.as_slice() {
+            [""] => Ok(Accepted::JSON),
+            ["version"] => {
+                negotiate::route(&parts.headers, "application/json").map(|()| Accepted::JSON)
+            }
+            ["apis"] | ["apis", _] => negotiate::accept(&parts.headers, Offer::Unrouted),
+            _ => negotiate::routed(&parts.headers, Offer::Documents)
+                .and_then(|()| negotiate::accept(&parts.headers, Offer::Documents)),
         };
-        match negotiate::accept(&parts.headers, offer) {
+        match accepted {
             Ok(accepted) => reply::response(
                 200,
                 accepted.format.content_type(),
@@ -209,13 +214,8 @@ fn issuer_document(
     media: &'static str,
     request: &http::HeaderMap,
 ) -> Response<Body> {
-    if !negotiate::takes(request, media) {
-        let status = Status::failure(
-            406,
-            "NotAcceptable",
-            format!("406: Not Acceptable\n\nAvailable representations: {media}"),
-        );
-        return reply::status(&status.with_details(crate::schema::Object::new()), request);
+    if let Err(status) = negotiate::route(request, media) {
+        return reply::status(&status, request);
     }
     let document = match document {
         Ok(document) => document,

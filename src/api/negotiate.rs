@@ -60,35 +60,80 @@ impl Accepted {
 
 /// One clause of an Accept header.
 struct Clause<'a> {
-    media: &'a str,
+    kind: &'a str,
+    subtype: &'a str,
     params: Vec<(&'a str, &'a str)>,
-    quality: f32,
+    quality: f64,
 }
 
+impl Clause<'_> {
+    /// The value of a parameter, of which the last that is given counts.
+    fn param(&self, name: &str) -> Option<&str> {
+        let named = self.params.iter().rev().find(|(key, _)| *key == name);
+        named.map(|(_, value)| *value)
+    }
+
+    /// Whether a media type is among those that it names.
+    fn names(&self, kind: &str, subtype: &str) -> bool {
+        match (self.kind, self.subtype) {
+            ("*", "*") => true,
+            (own, "*") => own == kind,
+            (own, of_own) => own == kind && of_own == subtype,
+        }
+    }
+
+    /// Whether it stands before another: goautoneg's order, which is none in the strict sense.
+    fn before(&self, other: &Clause<'_>) -> bool {
+        self.quality > other.quality
+            || (self.kind != "*" && other.kind == "*")
+            || (self.subtype != "*" && other.subtype == "*")
+    }
+
+    fn parse(text: &str) -> Option<Clause<'_>> {
+        let trim = |text| str::trim_matches(text, ' ');
+        let (media, rest) = text.split_once(';').unwrap_or((text, ""));
+        let (kind, subtype) = match media.split_once('/') {
+            Some((kind, subtype)) if !subtype.is_empty() => (trim(kind), trim(subtype)),
+            _ if trim(media.trim_end_matches('/')) == "*" => ("*", "*"),
+            _ => return None,
+        };
+        if subtype.contains('/') {
+            return None;
+        }
+        let mut clause = Clause {
+            kind,
+            subtype,
+            params: Vec::new(),
+            quality: 1.0,
+        };
+        for param in rest.split(';') {
+            match param.split_once('=') {
+                Some((_, value)) if value.is_empty() || value.contains('=') => {}
+                Some((key, value)) if trim(key) == "q" => {
+                    clause.quality = value.parse().unwrap_or(0.0);
+                }
+                Some((key, value)) => clause.params.push((trim(key), trim(value))),
+                None => {}
+            }
+        }
+        Some(clause)
+    }
+}
+
+/// The clauses of an Accept header, the most wanted first. Follows github.com/munnerz/goautoneg.
 fn clauses(header: &str) -> Vec<Clause<'_>> {
-    let mut clauses: Vec<Clause<'_>> = header
-        .split(',')
-        .filter_map(|clause| {
-            let mut words = clause.split(';').map(str::trim);
-            let media = words.next().filter(|media| !media.is_empty())?;
-            let params: Vec<(&str, &str)> = words
-                .filter_map(|word| word.split_once('='))
-                .map(|(k, v)| (k.trim(), v.trim().trim_matches('"')))
-                .collect();
-            let quality = params
-                .iter()
-                .find(|(k, _)| *k == "q")
-                .and_then(|(_, v)| v.parse().ok())
-                .unwrap_or(1.0);
-            Some(Clause {
-                media,
-                params,
-                quality,
-            })
-        })
-        .collect();
-    clauses.retain(|clause| clause.quality > 0.0);
-    clauses.sort_by(|a, b| b.quality.total_cmp(&a.quality));
+    let mut clauses: Vec<Clause<'_>> = Vec::new();
+    for clause in header.split(',') {
+        let Some(clause) = Clause::parse(clause.trim_matches(' ')) else {
+            continue;
+        };
+        // By insertion, as Go sorts what is short: what it comes to with such an order depends on the way.
+        let mut place = clauses.len();
+        while place > 0 && clause.before(&clauses[place - 1]) {
+            place -= 1;
+        }
+        clauses.insert(place, clause);
+    }
     clauses
 }
 
@@ -97,126 +142,137 @@ fn clauses(header: &str) -> Vec<Clause<'_>> {
 pub enum Offer {
     /// Objects: tables and metadata too.
     Objects,
+    /// Lists of objects, and watches, which are on the same paths.
+    Lists,
     /// Answers to what is asked and never stored: no tables.
     Answers,
-    /// A watch.
-    Watch,
+    /// The log of a container.
+    Log,
     /// Documents and refusals: themselves only.
     Documents,
-    /// Documents that there are in JSON only.
-    Json,
-    /// Custom resources: nothing but metadata in protobuf, other refusals.
+    /// Documents that no router stands before.
+    Unrouted,
+    /// Custom resources: nothing but metadata in protobuf, and no router.
     Custom,
-    /// A watch of custom resources.
-    CustomWatch,
+    /// What speaks for itself once the connection is made.
+    Connections,
 }
 
 const PROTOBUF: &str = "application/vnd.kubernetes.protobuf";
 const TYPES: &str = "application/json, application/yaml, application/vnd.kubernetes.protobuf";
+const STREAMS: &str =
+    "application/json;stream=watch, application/vnd.kubernetes.protobuf;stream=watch";
 
-/// Chooses how to answer.
+/// The forms that objects are served in, the one that is preferred first.
+const FORMATS: [(Format, &str, &str); 3] = [
+    (Format::Json, "application", "json"),
+    (Format::Yaml, "application", "yaml"),
+    (Format::Protobuf, "application", "vnd.kubernetes.protobuf"),
+];
+
+/// What a client accepts: the first of its Accept headers.
+fn accept_header(headers: &HeaderMap) -> &str {
+    let header = headers.get(ACCEPT).and_then(|value| value.to_str().ok());
+    header.unwrap_or_default()
+}
+
+/// Whether the router lets a request through to what answers it. Follows github.com/emicklei/go-restful.
 ///
 /// # Errors
-/// 406, as upstream words it for media types and for their parameters.
+/// 406, with all types that there are on the path.
+pub fn routed(headers: &HeaderMap, offer: Offer) -> Result<(), Status> {
+    match offer {
+        Offer::Objects | Offer::Answers | Offer::Documents => route(headers, TYPES),
+        Offer::Lists => route(headers, &format!("{TYPES}, {STREAMS}")),
+        Offer::Log => route(headers, &format!("text/plain, {TYPES}")),
+        Offer::Unrouted | Offer::Custom | Offer::Connections => Ok(()),
+    }
+}
+
+/// Chooses how to answer: the first clause that says what can be had. Follows
+/// k8s.io/apiserver/pkg/endpoints/handlers/negotiation.
+///
+/// # Errors
+/// 406 where there is none.
 pub fn accept(headers: &HeaderMap, offer: Offer) -> Result<Accepted, Status> {
-    let header: String = headers
-        .get_all(ACCEPT)
-        .iter()
-        .filter_map(|value| value.to_str().ok())
-        .collect::<Vec<_>>()
-        .join(",");
-    if header.trim().is_empty() {
+    let header = accept_header(headers);
+    if offer == Offer::Connections {
         return Ok(Accepted::JSON);
     }
-    let watch = matches!(offer, Offer::Watch | Offer::CustomWatch);
-    let mut known_media = false;
-    for clause in clauses(&header) {
-        let format = match clause.media {
-            "application/json" | "*/*" => Format::Json,
-            "application/yaml" if !watch && offer != Offer::Json => Format::Yaml,
-            PROTOBUF if offer != Offer::Json => Format::Protobuf,
-            // There are objects in YAML, but no streams of them: the first choice decides.
-            "application/yaml" if offer == Offer::Watch && shape(&clause, offer).is_some() => {
-                known_media = true;
-                break;
+    if header.is_empty() {
+        return Ok(Accepted::JSON);
+    }
+    for clause in clauses(header) {
+        for (format, kind, subtype) in FORMATS {
+            if clause.names(kind, subtype)
+                && let Some(shape) = shape(&clause, format, offer)
+            {
+                return Ok(Accepted { format, shape });
             }
-            "application/yaml" | PROTOBUF => {
-                known_media = offer != Offer::Json;
-                continue;
-            }
-            "application/*" if matches!(offer, Offer::Documents) => Format::Json,
-            _ => continue,
-        };
-        known_media = true;
-        if let Some(shape) = shape(&clause, offer)
-            .filter(|shape| format != Format::Protobuf || in_protobuf(*shape, offer))
-        {
-            return Ok(Accepted { format, shape });
         }
     }
-    let types = if watch {
-        "application/json;stream=watch, application/vnd.kubernetes.protobuf;stream=watch".to_owned()
-    } else if offer == Offer::Json {
-        "application/json".to_owned()
-    } else {
-        TYPES.to_owned()
-    };
-    if known_media || matches!(offer, Offer::Custom | Offer::CustomWatch) {
-        return Err(Status::failure(
-            406,
-            "NotAcceptable",
-            format!("only the following media types are accepted: {types}"),
-        ));
-    }
-    let available = if watch {
-        format!("{TYPES}, {types}")
-    } else {
-        types
-    };
-    Err(Status::failure(
-        406,
-        "NotAcceptable",
-        format!("406: Not Acceptable\n\nAvailable representations: {available}"),
-    )
-    .with_details(Object::new()))
+    Err(not_accepted(TYPES))
 }
 
-/// Whether upstream has a protobuf type of what is asked for: there is none of tables and custom resources.
-fn in_protobuf(shape: Shape, offer: Offer) -> bool {
-    match shape {
-        Shape::Object => !matches!(offer, Offer::Custom | Offer::CustomWatch),
-        Shape::Partial { .. } | Shape::PartialList { .. } => true,
-        Shape::Table { .. } => false,
+/// Whether a router that serves `types` on a path lets a request through: it looks at no parameters, and knows no
+/// wildcard but that for all.
+///
+/// # Errors
+/// 406, with those types.
+pub fn route(headers: &HeaderMap, types: &str) -> Result<(), Status> {
+    let header = accept_header(headers);
+    let served = header.split(',').any(|clause| {
+        let media = clause.split(';').next().unwrap_or_default();
+        let media = media.trim_matches(' ');
+        media == "*/*" || types.split(", ").any(|known| known == media)
+    });
+    if header.is_empty() || served {
+        return Ok(());
     }
+    let why = format!("406: Not Acceptable\n\nAvailable representations: {types}");
+    Err(Status::failure(406, "NotAcceptable", why).with_details(Object::new()))
 }
 
-fn shape(clause: &Clause<'_>, offer: Offer) -> Option<Shape> {
-    let param = |name: &str| {
-        clause
-            .params
-            .iter()
-            .find(|(k, _)| *k == name)
-            .map(|(_, v)| *v)
-    };
-    if let Some(stream) = param("stream")
-        && stream != "watch"
+/// The refusal of a watch in a form that there are no streams of.
+pub fn no_stream() -> Status {
+    not_accepted(STREAMS)
+}
+
+fn not_accepted(types: &str) -> Status {
+    let why = format!("only the following media types are accepted: {types}");
+    Status::failure(406, "NotAcceptable", why)
+}
+
+/// What a clause asks for in a form; none where that cannot be had in it.
+fn shape(clause: &Clause<'_>, format: Format, offer: Offer) -> Option<Shape> {
+    let documents = matches!(offer, Offer::Documents | Offer::Unrouted);
+    if let Some(stream) = clause.param("stream")
+        && (format == Format::Yaml || stream != "watch")
     {
         return None;
     }
-    let Some(form) = param("as") else {
-        return Some(Shape::Object);
-    };
-    if matches!(offer, Offer::Documents | Offer::Json) {
+    if let Some(version) = clause.param("sv")
+        && (documents || version != "v1")
+    {
         return None;
     }
-    let beta = match (param("g"), param("v")) {
+    if ["as", "g", "v"]
+        .iter()
+        .all(|key| clause.param(key).is_none())
+    {
+        // There is no protobuf of custom resources.
+        let is_there = offer != Offer::Custom || format != Format::Protobuf;
+        return is_there.then_some(Shape::Object);
+    }
+    let beta = match (clause.param("g"), clause.param("v")) {
         (Some("meta.k8s.io"), Some("v1")) => false,
         (Some("meta.k8s.io"), Some("v1beta1")) => true,
         _ => return None,
     };
-    match form {
-        "Table" if offer == Offer::Answers => None,
-        "Table" => Some(Shape::Table { beta }),
+    let tables = !matches!(offer, Offer::Answers | Offer::Log) && format != Format::Protobuf;
+    match clause.param("as")? {
+        _ if documents => None,
+        "Table" if tables => Some(Shape::Table { beta }),
         "PartialObjectMetadata" => Some(Shape::Partial { beta }),
         "PartialObjectMetadataList" => Some(Shape::PartialList { beta }),
         _ => None,
@@ -228,56 +284,26 @@ fn shape(clause: &Clause<'_>, offer: Offer) -> Option<Shape> {
 /// # Errors
 /// 406 where neither that nor JSON is accepted.
 pub fn accept_openapi(headers: &HeaderMap) -> Result<bool, Status> {
-    let header = headers
-        .get(ACCEPT)
-        .and_then(|value| value.to_str().ok())
-        .unwrap_or_default();
-    let known = clauses(header)
-        .iter()
-        .find_map(|clause| match clause.media {
-            "application/json" | "*/*" | "application/*" => Some(false),
-            "application/com.github.proto-openapi.spec.v2@v1.0+protobuf"
-            | "application/com.github.proto-openapi.spec.v2.v1.0+protobuf" => Some(true),
-            _ => None,
-        });
+    let header = accept_header(headers);
+    let known = clauses(header).iter().find_map(|clause| {
+        [
+            ("json", false),
+            ("com.github.proto-openapi.spec.v2@v1.0+protobuf", true),
+            ("com.github.proto-openapi.spec.v2.v1.0+protobuf", true),
+        ]
+        .into_iter()
+        .find(|(subtype, _)| clause.names("application", subtype))
+    });
     match known {
-        Some(protobuf) => Ok(protobuf),
-        None if header.trim().is_empty() => Ok(false),
+        Some((_, protobuf)) => Ok(protobuf),
+        None if header.is_empty() => Ok(false),
         None => Err(super::openapi::not_acceptable()),
     }
 }
 
-/// Whether a document that there is in one form only is accepted in it.
-pub fn takes(headers: &HeaderMap, media: &str) -> bool {
-    let header: Vec<&str> = headers
-        .get_all(ACCEPT)
-        .iter()
-        .filter_map(|value| value.to_str().ok())
-        .filter(|value| !value.trim().is_empty())
-        .collect();
-    header.is_empty()
-        || clauses(&header.join(","))
-            .iter()
-            .any(|clause| clause.media == "*/*" || clause.media == media)
-}
-
 /// How to write a refusal: as the client asked where that is possible, else JSON.
 pub fn accept_status(headers: &HeaderMap) -> Format {
-    let header = headers
-        .get(ACCEPT)
-        .and_then(|value| value.to_str().ok())
-        .unwrap_or_default();
-    clauses(header)
-        .iter()
-        // A refusal has no other form than its own.
-        .filter(|clause| clause.params.iter().all(|(key, _)| *key != "as"))
-        .find_map(|clause| match clause.media {
-            "application/json" | "*/*" => Some(Format::Json),
-            "application/yaml" => Some(Format::Yaml),
-            PROTOBUF => Some(Format::Protobuf),
-            _ => None,
-        })
-        .unwrap_or(Format::Json)
+    accept(headers, Offer::Unrouted).map_or(Format::Json, |accepted| accepted.format)
 }
 
 /// The media type of a body, without parameters, as it was written; JSON where none is named.
@@ -299,11 +325,19 @@ pub fn content_type(headers: &HeaderMap) -> String {
 /// # Errors
 /// 415 for what is neither JSON nor YAML.
 pub fn body_format(headers: &HeaderMap) -> Result<Format, Status> {
-    match content_type(headers).to_ascii_lowercase().as_str() {
-        "application/json" => Ok(Format::Json),
-        "application/yaml" => Ok(Format::Yaml),
-        PROTOBUF => Ok(Format::Protobuf),
-        _ => Err(Status::failure(
+    let header = headers.get(CONTENT_TYPE);
+    let text = header.and_then(|value| value.to_str().ok());
+    let text = text.unwrap_or_default();
+    if text.is_empty() && header.is_none_or(|value| value.is_empty()) {
+        return Ok(Format::Json);
+    }
+    let known = media_type(text).and_then(|media| {
+        let mut known = FORMATS.iter();
+        known.find(|(format, ..)| format.content_type() == media)
+    });
+    match known {
+        Some((format, ..)) => Ok(*format),
+        None => Err(Status::failure(
             415,
             "UnsupportedMediaType",
             format!(
@@ -313,25 +347,143 @@ pub fn body_format(headers: &HeaderMap) -> Result<Format, Status> {
     }
 }
 
+/// The media type of a header, in lower case; none where that or one of its parameters is malformed or given twice.
+/// Follows Go's mime.ParseMediaType.
+fn media_type(text: &str) -> Option<String> {
+    let (media, mut rest) = match text.find(';') {
+        Some(at) => text.split_at(at),
+        None => (text, ""),
+    };
+    let media = media.trim().to_ascii_lowercase();
+    let parts: Vec<&str> = media.split('/').collect();
+    if parts.len() > 2 || !parts.iter().all(|part| is_token(part)) {
+        return None;
+    }
+    let mut seen: Vec<String> = Vec::new();
+    loop {
+        rest = rest.trim_start();
+        if rest.is_empty() || rest.trim() == ";" {
+            return Some(media);
+        }
+        let (key, value) = rest.strip_prefix(';')?.split_once('=')?;
+        let key = key.trim_start().to_ascii_lowercase();
+        if !is_token(&key) || seen.contains(&key) {
+            return None;
+        }
+        seen.push(key);
+        rest = after_value(value.trim_start())?;
+    }
+}
+
+/// What follows a parameter's value, a token or a quoted text; none where there is no value.
+fn after_value(text: &str) -> Option<&str> {
+    let Some(quoted) = text.strip_prefix('"') else {
+        let end = text.find(|it| !is_token_char(it)).unwrap_or(text.len());
+        return (end > 0).then(|| &text[end..]);
+    };
+    let mut escaped = false;
+    for (at, it) in quoted.char_indices() {
+        match it {
+            '"' if !escaped => return Some(&quoted[at + 1..]),
+            '\r' | '\n' => return None,
+            _ => escaped = !escaped && it == '\\',
+        }
+    }
+    None
+}
+
+fn is_token(text: &str) -> bool {
+    !text.is_empty() && text.chars().all(is_token_char)
+}
+
+/// A character of a token, by RFC 2045.
+fn is_token_char(it: char) -> bool {
+    it.is_ascii_graphic() && !r#"()<>@,;:\"/[]?="#.contains(it)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn asked(accepts: &str, offer: Offer) -> Result<(Format, Shape), u16> {
+        let mut headers = HeaderMap::new();
+        headers.insert(ACCEPT, accepts.parse().unwrap());
+        routed(&headers, offer)
+            .and_then(|()| accept(&headers, offer))
+            .map(|it| (it.format, it.shape))
+            .map_err(|status| status.code)
+    }
+
     #[test]
-    fn answers_that_are_never_stored_have_no_tables() {
+    fn a_clause_is_judged_by_its_parameters() {
         const TABLE: &str = "application/json;as=Table;v=v1;g=meta.k8s.io";
         const PARTIAL: &str = "application/json;as=PartialObjectMetadata;v=v1;g=meta.k8s.io";
-        for (accepts, offer, shape) in [
-            (TABLE, Offer::Objects, Ok(Shape::Table { beta: false })),
+        let table = Shape::Table { beta: false };
+        let (json, yaml) = (Format::Json, Format::Yaml);
+        for (accepts, offer, told) in [
+            (TABLE, Offer::Objects, Ok((json, table))),
+            // Answers that are never stored have no tables.
             (TABLE, Offer::Answers, Err(406)),
-            (PARTIAL, Offer::Answers, Ok(Shape::Partial { beta: false })),
-            ("*/*", Offer::Answers, Ok(Shape::Object)),
+            (
+                PARTIAL,
+                Offer::Answers,
+                Ok((json, Shape::Partial { beta: false })),
+            ),
+            ("*/*", Offer::Answers, Ok((json, Shape::Object))),
+            // Nothing is refused for its quality, and the last is what there is.
+            (
+                "application/json;q=0",
+                Offer::Objects,
+                Ok((json, Shape::Object)),
+            ),
+            (
+                "application/json;q=0,application/yaml",
+                Offer::Objects,
+                Ok((yaml, Shape::Object)),
+            ),
+            (
+                "*/*,application/yaml;q=0.1",
+                Offer::Objects,
+                Ok((yaml, Shape::Object)),
+            ),
+            // Parameters without a value are none.
+            (
+                "application/json;as=;v=;g=",
+                Offer::Objects,
+                Ok((json, Shape::Object)),
+            ),
+            (
+                "application/json;v=v1;g=meta.k8s.io",
+                Offer::Objects,
+                Err(406),
+            ),
+            ("application/yaml;stream=watch", Offer::Lists, Err(406)),
+            // The router knows no wildcard but one.
+            ("application/*", Offer::Objects, Err(406)),
+            ("application/*", Offer::Unrouted, Ok((json, Shape::Object))),
+            (PROTOBUF, Offer::Custom, Err(406)),
+        ] {
+            assert_eq!(asked(accepts, offer), told, "{accepts} {offer:?}");
+        }
+    }
+
+    #[test]
+    fn the_media_type_of_a_body_is_well_formed() {
+        for (text, format) in [
+            ("", Some(Format::Json)),
+            ("Application/JSON; charset=utf-8", Some(Format::Json)),
+            ("application/json;", Some(Format::Json)),
+            ("application/yaml; a=\"b;\\\"c\"", Some(Format::Yaml)),
+            ("application/json,application/yaml", None),
+            ("application/json;a", None),
+            ("application/json;a=", None),
+            ("application/json;a=b;A=c", None),
+            ("application/json/x", None),
+            ("text/plain", None),
         ] {
             let mut headers = HeaderMap::new();
-            headers.insert(ACCEPT, accepts.parse().unwrap());
-            let told = accept(&headers, offer);
-            let told = told.map(|it| it.shape).map_err(|status| status.code);
-            assert_eq!(told, shape, "{accepts} {offer:?}");
+            headers.insert(CONTENT_TYPE, text.parse().unwrap());
+            assert_eq!(body_format(&headers).ok(), format, "{text:?}");
         }
     }
 }

@@ -40,10 +40,10 @@ impl Query {
             .map(|(_, value)| value.as_str())
     }
 
-    /// A boolean parameter: everything but `false`, `False` and `0` is true.
+    /// A boolean parameter: everything but `0` and `false`, in letters of any case, is true.
     pub fn bool(&self, name: &str) -> Option<bool> {
         self.get(name)
-            .map(|value| !matches!(value, "false" | "False" | "0"))
+            .map(|value| value != "0" && !value.eq_ignore_ascii_case("false"))
     }
 
     /// An integer parameter.

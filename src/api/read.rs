@@ -328,11 +328,16 @@ fn foreign(group: &str, version: &str, kind: &str, expected: Expected<'_>) -> St
 /// Upstream's text.
 pub fn convertible(value: &Value, go_type: &str) -> Result<(), String> {
     let (said, kind) = (value.str("apiVersion"), value.str("kind"));
+    let (said, of) = match said {
+        "" if go_type == "v1.DeleteOptions" => ("meta.k8s.io/v1", "v1"),
+        said => (said, said),
+    };
     if kind.is_empty() || go_type.rsplit('.').next() == Some(kind) {
         return Ok(());
     }
     let (group, version) = said.split_once('/').unwrap_or(("", said));
-    let shared = gvk_type(group, version, kind)
+    let (shared_group, shared_version) = of.split_once('/').unwrap_or(("", of));
+    let shared = gvk_type(shared_group, shared_version, kind)
         .filter(|name| name.starts_with("io.k8s.apimachinery.pkg.apis.meta."));
     Err(match shared {
         None if !said.is_empty() => unregistered(group, version, kind),
@@ -364,18 +369,33 @@ fn not_of_kind(group: &str, version: &str, kind: &str, expected: Expected<'_>) -
     )
 }
 
-/// Decodes a patched object as the kind that it says it is, which must be the expected one.
+/// Decodes a patched object as the kind that it says it is, which must be the expected one. One that has lost its
+/// version is read as upstream's internal type, whose fields have no names in JSON: nothing of it is known.
 ///
 /// # Errors
 /// What is wrong with it as one of its kind, or that its kind is another.
 pub fn patched(mut value: Value, expected: Expected<'_>) -> Result<Decoded, String> {
     keep_reset(&mut value);
-    let or = |said: &str, expected: &str| match said {
-        "" => expected.to_owned(),
+    let api_version = value.str("apiVersion").to_owned();
+    if api_version.is_empty() {
+        let members = value
+            .as_object()
+            .into_iter()
+            .flat_map(|object| object.iter());
+        let mut unknown: Vec<String> = members
+            .map(|(name, _)| name.to_string())
+            .filter(|name| !matches!(name.as_str(), "kind" | "apiVersion"))
+            .collect();
+        unknown.sort();
+        return Ok(Decoded {
+            value: Value::Object(Object::new()),
+            unknown,
+        });
+    }
+    let kind = match value.str("kind") {
+        "" => expected.kind.to_owned(),
         said => said.to_owned(),
     };
-    let api_version = or(value.str("apiVersion"), &expected.api_version());
-    let kind = or(value.str("kind"), expected.kind);
     let (group, version) = api_version.split_once('/').unwrap_or(("", &api_version));
     let ours = (group, version, kind.as_str()) == (expected.group, expected.version, expected.kind);
     let refusal = || not_of_kind(group, version, &kind, expected);

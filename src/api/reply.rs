@@ -123,15 +123,19 @@ pub fn one(
         Shape::PartialList { .. } if resource.is_custom() => {
             Err(Status::unclassified("content is not a list"))
         }
-        Shape::PartialList { .. } => Err(Status::failure(
-            406,
-            "NotAcceptable",
-            format!(
-                "you requested PartialObjectMetadataList, but the requested object is not a list ({})",
-                go_type(resource, false)
-            ),
-        )),
+        Shape::PartialList { .. } if object.str("kind") == "Scale" => {
+            Err(not_a_list("*autoscaling.Scale"))
+        }
+        Shape::PartialList { .. } => Err(not_a_list(&go_type(resource, false))),
     }
+}
+
+/// The refusal of a list's form for what is none, by its Go type.
+pub fn not_a_list(go_type: &str) -> Status {
+    let why = format!(
+        "you requested PartialObjectMetadataList, but the requested object is not a list ({go_type})"
+    );
+    Status::failure(406, "NotAcceptable", why)
 }
 
 /// The Go type that some refusals name.
@@ -211,6 +215,14 @@ pub fn list(
         Shape::Table { beta } => {
             let mut value = table::of(&objects(&page), resource, version, beta, include, true);
             value.set("metadata", meta);
+            // Upstream's printer of kinds that have none of their own makes no list where there is nothing.
+            let own = version
+                .columns
+                .iter()
+                .all(|column| column.name != "Created At");
+            if page.entries.is_empty() && !own && !resource.is_custom() {
+                value.set("rows", Value::Null);
+            }
             return Ok(whole(bytes_of(&value, accepted.format)));
         }
         Shape::PartialList { beta } => {

@@ -20,6 +20,7 @@ use super::read::{self, Expected, MAX_BODY};
 use super::reply::{self, Body, Reply};
 use super::table::Include;
 use super::verbs::delete::DeleteOptions;
+use super::verbs::list::ListOptions;
 use super::verbs::write::Write;
 use super::verbs::{self, Target};
 use super::{actions, custom};
@@ -196,14 +197,19 @@ impl Server {
             self.check_verb(&target, parts, warnings)?;
         }
         check_name(&target)?;
-        warnings.extend(target.version().deprecation.iter().map(ToString::to_string));
-        let offer = match (target.info.verb == "watch", target.resource.is_custom()) {
-            (true, true) => Offer::CustomWatch,
-            (true, false) => Offer::Watch,
-            (false, true) if target.info.subresource != "scale" => Offer::Custom,
-            (false, _) if target.is_only_made() => Offer::Answers,
-            (false, _) => Offer::Objects,
+        let offer = match &*target.info.subresource {
+            "" | "status" if target.resource.is_custom() => Offer::Custom,
+            "attach" | "exec" | "portforward" | "proxy" => Offer::Connections,
+            "log" => Offer::Log,
+            _ if target.is_only_made() => Offer::Answers,
+            _ if matches!(&*target.info.verb, "list" | "watch") => Offer::Lists,
+            _ => Offer::Objects,
         };
+        negotiate::routed(&parts.headers, offer)?;
+        warnings.extend(target.version().deprecation.iter().map(ToString::to_string));
+        if offer == Offer::Connections && target.query.get("dryRun").is_some() {
+            return Err(Status::bad_request("dryRun is not supported"));
+        }
         let accepted = negotiate::accept(&parts.headers, offer)?;
         let (resource, info) = (&target.resource, &target.info);
         let action = actions::find(resource, &info.subresource);
@@ -367,6 +373,10 @@ impl Server {
                 result
             }
             verb @ ("delete" | "deletecollection") => {
+                if verb == "deletecollection" {
+                    // Upstream reads what is to be deleted before it reads how.
+                    ListOptions::read(target, false)?;
+                }
                 let bytes = collect(body).await?;
                 let options = self.delete_options(target, parts, &bytes)?;
                 let write_options = WriteOptions {

@@ -67,10 +67,11 @@ pub fn of(
         })
         .collect();
     let mut meta = Object::new();
+    // A dry run's object has no version.
     if let [one] = objects
-        && let Some(version) = one.at("metadata").get("resourceVersion")
+        && let Some(rev) = one.at("metadata").get("resourceVersion")
     {
-        meta.insert("resourceVersion", version);
+        meta.insert("resourceVersion", rev);
     }
     let mut table = Object::with_capacity(5);
     table.insert("kind", "Table");

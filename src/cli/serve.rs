@@ -268,6 +268,7 @@ where
     });
     crate::api::bootstrap::objects_of_a_new_cluster(&server).await;
     crate::api::own_service::ensure(&server).await;
+    crate::api::flow_schemas::ensure(&server).await;
     if server.node_metrics.is_some() {
         node_metrics::ensure(&server).await;
     }
@@ -293,6 +294,7 @@ where
     let definitions = tokio::spawn(crate::api::definitions::run(server.clone(), ends.clone()));
     let available = tokio::spawn(crate::api::available::run(server.clone(), ends.clone()));
     let own_service = tokio::spawn(crate::api::own_service::keep(server.clone(), ends.clone()));
+    let flow_schemas = tokio::spawn(crate::api::flow_schemas::keep(server.clone(), ends.clone()));
     let own_records = tokio::spawn(records.keep(server.clone(), ends.clone()));
     let upkeep = tokio::spawn(store::upkeep::keep(store.clone(), ends.clone()));
     // Whoever reads that it serves may tell it to end.
@@ -328,6 +330,7 @@ where
     let _ = available.await;
     let _ = own_service.await;
     let _ = own_records.await;
+    let _ = flow_schemas.await;
     let _ = upkeep.await;
     store.close().await;
     Ok(())

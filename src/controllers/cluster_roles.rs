@@ -86,12 +86,15 @@ async fn gather(api: &Api<ClusterRole>) -> Result<(), kube::Error> {
                 continue;
             }
         };
-        let body = json!({
+        let mut body = json!({
             "apiVersion": "rbac.authorization.k8s.io/v1",
             "kind": "ClusterRole",
-            "metadata": {"name": name},
-            "rules": rules
+            "metadata": {"name": name}
         });
+        // Where there is nothing to gather upstream applies no rules: those of others stay.
+        if !rules.is_empty() {
+            body["rules"] = json!(rules);
+        }
         api.patch(
             name,
             &PatchParams::apply(MANAGER).force(),

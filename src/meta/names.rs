@@ -273,6 +273,15 @@ pub fn path_segment_prefix(value: &str) -> Wrong {
         .collect()
 }
 
+/// Why client-go does not even ask for an object of a name.
+pub fn not_asked_for(name: &str) -> Option<String> {
+    if name.is_empty() {
+        return Some("resource name may not be empty".to_owned());
+    }
+    let wrong = path_segment(name);
+    (!wrong.is_empty()).then(|| format!("invalid resource name \"{name}\": [{}]", wrong.join(" ")))
+}
+
 /// A decimal integer as people write it: IsDecimalInteger.
 pub fn decimal_integer(value: &str) -> Wrong {
     let wrong = || vec!["must be a valid decimal integer in canonical form".to_owned()];

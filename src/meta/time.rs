@@ -2,8 +2,6 @@
 
 use jiff::Timestamp;
 
-use super::errors::quoted;
-
 const SECONDS: &str = "2006-01-02T15:04:05Z07:00";
 const MICROS: &str = "2006-01-02T15:04:05.000000Z07:00";
 
@@ -115,22 +113,38 @@ fn refusal(text: &str, layout: &str, rest: &str, wanted: &str) -> String {
     )
 }
 
+/// A text as Go's package time quotes it: whatever is not of ASCII byte by byte.
+fn quoted(text: &str) -> String {
+    let mut out = String::from("\"");
+    for byte in text.bytes() {
+        match byte {
+            b'"' | b'\\' => out.extend(['\\', char::from(byte)]),
+            b' '..=0x7f => out.push(char::from(byte)),
+            _ => out.push_str(&format!("\\x{byte:02x}")),
+        }
+    }
+    out.push('"');
+    out
+}
+
 /// What is behind the seconds. Go reads element by element, and names the first that does not fit together with what
 /// is left of the text.
 fn seconds<'a>(text: &'a str, layout: &str) -> Result<&'a str, String> {
     let mut rest = text;
-    for (element, digits) in [
-        ("2006", 4),
-        ("-", 0),
-        ("01", 2),
-        ("-", 0),
-        ("02", 2),
-        ("T", 0),
-        ("15", 2),
-        (":", 0),
-        ("04", 2),
-        (":", 0),
-        ("05", 2),
+    let all = 0..=99;
+    // Of days it is said behind all others whether the month has them.
+    for (element, digits, name, range) in [
+        ("2006", 4, "", 0..=9999),
+        ("-", 0, "", all.clone()),
+        ("01", 2, "month", 1..=12),
+        ("-", 0, "", all.clone()),
+        ("02", 2, "", all.clone()),
+        ("T", 0, "", all.clone()),
+        ("15", 2, "hour", 0..=23),
+        (":", 0, "", all.clone()),
+        ("04", 2, "minute", 0..=59),
+        (":", 0, "", all),
+        ("05", 2, "second", 0..=59),
     ] {
         let fits = if digits == 0 {
             rest.starts_with(element)
@@ -139,6 +153,13 @@ fn seconds<'a>(text: &'a str, layout: &str) -> Result<&'a str, String> {
         };
         if !fits {
             return Err(refusal(text, layout, rest, element));
+        }
+        let number = rest.get(..digits).and_then(|digits| digits.parse().ok());
+        if number.is_some_and(|number: u16| !range.contains(&number)) {
+            return Err(format!(
+                "parsing time {}: {name} out of range",
+                quoted(text)
+            ));
         }
         rest = rest
             .get(if digits == 0 { 1 } else { digits }..)
@@ -208,6 +229,14 @@ mod tests {
         assert_eq!(
             canonical("yesterday").unwrap_err(),
             r#"parsing time "yesterday" as "2006-01-02T15:04:05Z07:00": cannot parse "yesterday" as "2006""#
+        );
+        assert_eq!(
+            canonical_micro("2020-13-01T01:00:00Z").unwrap_err(),
+            r#"parsing time "2020-13-01T01:00:00Z": month out of range"#
+        );
+        assert_eq!(
+            canonical("2020-02-30T01:00:00Z").unwrap_err(),
+            r#"parsing time "2020-02-30T01:00:00Z": day out of range"#
         );
         assert_eq!(
             canonical_micro("2020-01-01T01:00:00Z").unwrap_err(),

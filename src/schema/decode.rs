@@ -357,11 +357,11 @@ impl<'s> Decoder<'s> {
         let compact: String = text.chars().filter(|c| !matches!(c, '\r' | '\n')).collect();
         match engine.decode(&compact) {
             Ok(bytes) => Value::from(engine.encode(bytes)),
-            Err(error) => {
+            Err(_) => {
                 self.fail(|| {
                     format!(
                         "illegal base64 data at input byte {}",
-                        base64_offset(text, &error)
+                        base64_offset(text.as_bytes())
                     )
                 });
                 Value::Null
@@ -585,21 +585,35 @@ fn takes(schema: &Schema, value: &Value) -> bool {
     )
 }
 
-/// Where Go's decoder says that base64 text breaks off, in bytes of `text`.
-fn base64_offset(text: &str, error: &base64::DecodeError) -> usize {
-    let compact_offset = match error {
-        base64::DecodeError::InvalidByte(offset, _) => *offset,
-        base64::DecodeError::InvalidLastSymbol(offset, _) => *offset,
-        base64::DecodeError::InvalidLength(_) | base64::DecodeError::InvalidPadding => {
-            // Go complains at the end of the last whole group of four.
-            let compact = text.chars().filter(|c| !matches!(c, '\r' | '\n')).count();
-            return (compact / 4) * 4;
+/// Where Go's decoder says that base64 text breaks off, in bytes of it: by groups of four, each as far as it goes, with
+/// padding behind the last alone.
+fn base64_offset(text: &[u8]) -> usize {
+    let newline = |byte: u8| matches!(byte, b'\r' | b'\n');
+    let skip = |mut at: usize| {
+        while text.get(at).is_some_and(|byte| newline(*byte)) {
+            at += 1;
         }
+        at
     };
-    text.char_indices()
-        .filter(|(_, c)| !matches!(c, '\r' | '\n'))
-        .nth(compact_offset)
-        .map_or(text.len(), |(i, _)| i)
+    let (mut at, mut in_group) = (0, 0);
+    while let Some(&byte) = text.get(at) {
+        match byte {
+            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'+' | b'/' => in_group = (in_group + 1) % 4,
+            _ if newline(byte) => {}
+            b'=' if in_group == 2 => {
+                let next = skip(at + 1);
+                return match text.get(next) {
+                    None => text.len(),
+                    Some(b'=') => skip(next + 1),
+                    Some(_) => next - 1,
+                };
+            }
+            b'=' if in_group == 3 => return skip(at + 1),
+            _ => return at,
+        }
+        at += 1;
+    }
+    text.len() - in_group
 }
 
 #[cfg(test)]
@@ -791,6 +805,11 @@ mod tests {
                 r#"{"binaryData": {"k": "AA"}}"#,
                 "ConfigMap",
                 "illegal base64 data at input byte 0",
+            ),
+            (
+                r#"{"binaryData": {"k": "YQ==YQ=="}}"#,
+                "ConfigMap",
+                "illegal base64 data at input byte 4",
             ),
             (
                 r#"{"binaryData": {"k": [1, 256]}}"#,

@@ -21,7 +21,8 @@ use tokio::io::DuplexStream;
 use tokio::net::TcpStream;
 
 use super::Call;
-use crate::api::reply::{Body, Reply};
+use crate::api::negotiate::Shape;
+use crate::api::reply::{Body, Reply, not_a_list};
 use crate::api::verbs::get;
 use crate::auth::pki::Issued;
 use crate::meta::Status;
@@ -299,6 +300,17 @@ fn connector<'a>(call: &Call<'a>) -> Result<&'a Kubelets, Status> {
     kubelets.ok_or_else(|| Status::internal("this server does not connect to nodes"))
 }
 
+/// A log is no object that has metadata.
+fn only_itself(shape: Shape) -> Result<(), Status> {
+    match shape {
+        Shape::Partial { .. } => Err(Status::unclassified(
+            "object does not implement the Object interfaces",
+        )),
+        Shape::PartialList { .. } => Err(not_a_list("*rest.LocationStreamer")),
+        _ => Ok(()),
+    }
+}
+
 async fn pass(call: Call<'_>, what: &str) -> Result<Reply, Status> {
     let Reply::Entry(_, entry) = get::get(call.target).await? else {
         return Err(Status::internal("a read answered something else"));
@@ -309,6 +321,9 @@ async fn pass(call: Call<'_>, what: &str) -> Result<Reply, Status> {
     if what != "portForward" {
         let asked = call.target.query.get("container").unwrap_or_default();
         path = format!("{path}/{}", container(&pod, asked)?);
+    }
+    if what == "containerLogs" {
+        only_itself(call.accepted.shape)?;
     }
     let node = pod.at("spec").str("nodeName").to_owned();
     if node.is_empty() {

@@ -41,14 +41,14 @@ pub fn answer(call: Call<'_>) -> BoxFuture<'_, Result<Reply, Status>> {
 
 async fn run(mut call: Call<'_>) -> Result<Reply, Status> {
     let scale = Scale::served(call.target.version()).ok_or_else(Status::no_such_resource)?;
-    let shape = call.accepted.shape;
+    let (shape, custom) = (call.accepted.shape, call.target.resource.is_custom());
     let shown = match call.target.info.verb.as_str() {
         "get" => read(&call, &scale).await?,
         "update" => update(&mut call, &scale).await?,
         _ => change_by_patch(&mut call, &scale).await?,
     };
     Ok(match shape {
-        Shape::Table { beta } => Reply::Object(200, as_table(&shown, beta)),
+        Shape::Table { beta } => Reply::Object(200, as_table(&shown, custom, beta)),
         _ => Reply::Object(200, shown),
     })
 }
@@ -337,8 +337,8 @@ fn other_uid(target: &Target, asked: &str, found: &str) -> Status {
     )
 }
 
-/// The table of a Scale.
-fn as_table(scale: &Value, beta: bool) -> Value {
+/// The table of a Scale: upstream prints those of custom resources and those of built-in kinds by different programs.
+fn as_table(scale: &Value, custom: bool, beta: bool) -> Value {
     let replicas = |part: &str| scale.at(part).int("replicas").into();
     let now = crate::meta::time::now();
     let cells = vec![
@@ -347,11 +347,16 @@ fn as_table(scale: &Value, beta: bool) -> Value {
         replicas("status"),
         crate::meta::table::age(scale, now),
     ];
+    let (name, age) = if custom {
+        ("name", "date")
+    } else {
+        ("", "string")
+    };
     let columns = [
-        ("Name", "string", "name"),
+        ("Name", "string", name),
         ("Desired", "integer", ""),
         ("Available", "integer", ""),
-        ("Age", "date", ""),
+        ("Age", age, ""),
     ];
     table::single(scale, &columns, cells, beta)
 }

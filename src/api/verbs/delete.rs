@@ -5,6 +5,7 @@ use super::{Target, store_failure};
 use crate::admission::Operation;
 use crate::api::query::{Query, validate_dry_run};
 use crate::api::reply::{List, Reply};
+use crate::auth::Decision;
 use crate::meta::status::About;
 use crate::meta::{Errors, Path, Status, time};
 use crate::resources::{Deletion, forms, record};
@@ -30,7 +31,13 @@ pub struct DeleteOptions {
     pub orphan: Option<bool>,
     /// Nothing is to be written.
     pub dry_run: bool,
+    /// `ignoreStoreReadErrorWithClusterBreakingPotential`: only what cannot be read is to be deleted.
+    pub unreadable: bool,
 }
+
+/// The verb that who deletes what cannot be read must be allowed besides.
+const UNSAFE: &str = "unsafe-delete-ignore-read-errors";
+const UNREAD: &str = "ignoreStoreReadErrorWithClusterBreakingPotential";
 
 impl DeleteOptions {
     /// Reads the options off a body (canonical DeleteOptions), or off the query where there is none.
@@ -38,7 +45,6 @@ impl DeleteOptions {
     /// # Errors
     /// 400 for numbers, 422 for what does not go together.
     pub fn read(body: Option<&Value>, query: &Query) -> Result<DeleteOptions, Status> {
-        const UNREAD: &str = "ignoreStoreReadErrorWithClusterBreakingPotential";
         let mut options = DeleteOptions::default();
         let unread = match body {
             Some(body) => body.at(UNREAD).as_bool(),
@@ -60,6 +66,9 @@ impl DeleteOptions {
             }
             None => {
                 options.grace = query.int("gracePeriodSeconds")?;
+                let text = |key: &str| query.get(key).filter(|text| !text.is_empty());
+                options.uid = text("uid").map(str::to_owned);
+                options.resource_version = text("resourceVersion").map(str::to_owned);
                 options.propagation = query.get("propagationPolicy").map(str::to_owned);
                 options.orphan = query.bool("orphanDependents");
                 query.all("dryRun").map(str::to_owned).collect()
@@ -87,14 +96,18 @@ impl DeleteOptions {
             &mut errors,
         );
         options.dry_run = !dry.is_empty();
-        let preconditions = body.is_some_and(|body| body.get("preconditions").is_some());
+        options.unreadable = unread == Some(true);
+        let preconditions = match body {
+            Some(body) => body.get("preconditions").is_some(),
+            None => options.uid.is_some() || options.resource_version.is_some(),
+        };
         for (set, field) in [
             (options.propagation.is_some(), "propagationPolicy"),
             (options.orphan.is_some(), "orphanDependents"),
             (options.grace.is_some(), "gracePeriodSeconds"),
             (preconditions, "preconditions"),
         ] {
-            if unread == Some(true) && set {
+            if options.unreadable && set {
                 let why = format!("cannot be set together with .{field}");
                 errors.invalid(Path::ROOT.field(UNREAD), true, why);
             }
@@ -102,14 +115,7 @@ impl DeleteOptions {
         if errors.is_empty() {
             Ok(options)
         } else {
-            Err(Status::invalid(
-                About {
-                    group: "meta.k8s.io",
-                    kind: "DeleteOptions",
-                    name: "",
-                },
-                &errors,
-            ))
+            Err(refused(&errors))
         }
     }
 }
@@ -160,6 +166,15 @@ impl DeleteOptions {
     }
 }
 
+fn refused(errors: &Errors) -> Status {
+    let about = About {
+        group: "meta.k8s.io",
+        kind: "DeleteOptions",
+        name: "",
+    };
+    Status::invalid(about, errors)
+}
+
 /// Whether a write of this object is its end: it is being deleted and nothing holds it any more.
 pub fn ends_by(object: &Value) -> bool {
     let meta = object.at("metadata");
@@ -207,6 +222,9 @@ impl Write<'_> {
         let target = self.target;
         let name = target.info.name.clone();
         let key = target.resource.key(target.namespace(), &name);
+        if options.unreadable {
+            self.may_delete_unread()?;
+        }
         if let Some(why) = (target.resource.rules.kept)(&name) {
             return Err(Status::forbidden(target.about(&name), why));
         }
@@ -214,10 +232,30 @@ impl Write<'_> {
             let Some(entry) = target.cluster.store.head(&key) else {
                 return Err(Status::not_found(target.about(&name)));
             };
+            if options.unreadable {
+                let why =
+                    "unsafe deletion is not allowed because the object is decodable from storage";
+                return Err(self.invalid_object(false, why));
+            }
             if let Some(done) = self.try_delete(&entry, &name, options).await? {
                 return Ok(self.answer(done, &name));
             }
         }
+    }
+
+    /// Who deletes what cannot be read must be allowed that, too.
+    fn may_delete_unread(&self) -> Result<(), Status> {
+        let target = self.target;
+        let attributes = crate::auth::Attributes {
+            verb: UNSAFE,
+            ..target.info.attributes(&target.query)
+        };
+        let why = match self.authorizer.authorize(&target.user, &attributes) {
+            Decision::Allow(_) => return Ok(()),
+            Decision::NoOpinion(why) | Decision::Deny(why) => why,
+        };
+        let why = format!("not permitted to do \"{UNSAFE}\", reason: {why}");
+        Err(Status::forbidden(target.about(&target.info.name), &why))
     }
 
     fn answer(&self, done: Deleted, name: &str) -> Reply {
@@ -353,6 +391,12 @@ impl Write<'_> {
     /// # Errors
     /// As lists, and as the deletion of each object.
     pub async fn delete_collection(&mut self, options: &DeleteOptions) -> Result<Reply, Status> {
+        if options.unreadable {
+            let mut errors = Errors::default();
+            let why = "is not allowed with DELETECOLLECTION, try again after removing the option";
+            errors.invalid(Path::ROOT.field(UNREAD), true, why);
+            return Err(refused(&errors));
+        }
         let Reply::List(page) = super::list::list(self.target).await? else {
             return Err(Status::internal("a list answered something else"));
         };

@@ -35,16 +35,19 @@ impl Selection {
     /// Reads both selectors.
     ///
     /// # Errors
-    /// 400 with upstream's text for what does not parse or is not selectable.
-    pub fn read(
+    /// 400 with upstream's text for what does not parse or is not selectable, 422 for options that do not go together:
+    /// which of the fields are selectable is asked last.
+    fn read(
         query: &Query,
         resource: &Resource,
         version: &Version,
+        watch: bool,
     ) -> Result<Selection, Status> {
         let labels = Selector::parse(query.get("labelSelector").unwrap_or_default())
             .map_err(Status::bad_request)?;
         let all = parse_fields(query.get("fieldSelector").unwrap_or_default())
             .map_err(Status::bad_request)?;
+        validate(query, watch)?;
         let by_field = !all.is_empty();
         let (mut fields, mut names) = (Vec::new(), Vec::new());
         for mut term in all.0 {
@@ -225,43 +228,65 @@ enum Moment {
     Exact(Revision),
 }
 
-/// Refuses options that do not go together.
-pub fn validate(query: &Query, watch: bool) -> Result<(), Status> {
+/// What a list, a watch or the deletion of a collection says of what it concerns.
+pub struct ListOptions {
+    /// What is selected.
+    pub selection: Selection,
+    /// `timeoutSeconds`
+    pub timeout: Option<i64>,
+    /// `limit`; nothing below zero.
+    pub limit: usize,
+}
+
+impl ListOptions {
+    /// Reads them off a query, numbers first.
+    ///
+    /// # Errors
+    /// 400 for numbers and as [`Selection::read`].
+    pub fn read(target: &Target, watch: bool) -> Result<ListOptions, Status> {
+        let query = &target.query;
+        let timeout = query.int("timeoutSeconds")?;
+        let limit = query.int("limit")?.unwrap_or(0).max(0);
+        Ok(ListOptions {
+            selection: Selection::read(query, &target.resource, target.version(), watch)?,
+            timeout,
+            limit: usize::try_from(limit).unwrap_or(0),
+        })
+    }
+}
+
+/// Refuses options that do not go together. Follows
+/// k8s.io/apimachinery/pkg/apis/meta/internalversion/validation.
+fn validate(query: &Query, watch: bool) -> Result<(), Status> {
+    const NEWER: &str = "NotOlderThan";
     let mut errors = Errors::default();
-    let matching = query.get("resourceVersionMatch").unwrap_or_default();
-    let version = query.get("resourceVersion").unwrap_or_default();
+    let text = |name: &str| query.get(name).unwrap_or_default();
+    let (matching, version) = (text("resourceVersionMatch"), text("resourceVersion"));
+    let continues = !text("continue").is_empty();
+    let initial = query.get("sendInitialEvents").is_some();
     let path = Path::ROOT.field("resourceVersionMatch");
+    let not_continued = "resourceVersionMatch is forbidden when continue is provided";
     if watch {
-        let initial = query
-            .get("sendInitialEvents")
-            .filter(|value| !value.is_empty());
-        if initial.is_some() && matching.is_empty() {
-            errors.forbidden(
-                path,
-                "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan",
-            );
+        // What begins with all there is does so by this option, whether it is said or not.
+        let from_start = !initial && matching.is_empty() && matches!(version, "" | "0");
+        let (initial, matching) = match from_start {
+            true => (true, NEWER),
+            false => (initial, matching),
+        };
+        if initial && matching != NEWER {
+            let why = "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan";
+            errors.forbidden(path, why);
         }
-        if initial.is_none() && !matching.is_empty() {
-            errors.forbidden(
-                path,
-                "resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided",
-            );
-            if matching != "NotOlderThan" {
-                errors.not_supported(path, matching, &["NotOlderThan"]);
-            }
+        if !initial && !matching.is_empty() {
+            let why =
+                "resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided";
+            errors.forbidden(path, why);
         }
-        if initial.is_some() && !matching.is_empty() && matching != "NotOlderThan" {
-            errors.forbidden(
-                path,
-                "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan",
-            );
-            errors.not_supported(path, matching, &["NotOlderThan"]);
+        if !matching.is_empty() && matching != NEWER {
+            errors.not_supported(path, matching, &[NEWER]);
         }
-        if query.get("continue").is_some_and(|token| !token.is_empty()) {
-            errors.forbidden(
-                path,
-                "resourceVersionMatch is forbidden when continue is provided",
-            );
+        if !matching.is_empty() && continues {
+            errors.forbidden(path, not_continued);
         }
     } else {
         if !matching.is_empty() {
@@ -271,14 +296,11 @@ pub fn validate(query: &Query, watch: bool) -> Result<(), Status> {
                     "resourceVersionMatch is forbidden unless resourceVersion is provided",
                 );
             }
-            if query.get("continue").is_some_and(|token| !token.is_empty()) {
-                errors.forbidden(
-                    path,
-                    "resourceVersionMatch is forbidden when continue is provided",
-                );
+            if continues {
+                errors.forbidden(path, not_continued);
             }
-            if !matches!(matching, "Exact" | "NotOlderThan") {
-                errors.not_supported(path, matching, &["Exact", "NotOlderThan", ""]);
+            if !matches!(matching, "Exact" | NEWER) {
+                errors.not_supported(path, matching, &["Exact", NEWER, ""]);
             }
             if matching == "Exact" && version == "0" {
                 errors.forbidden(
@@ -287,10 +309,7 @@ pub fn validate(query: &Query, watch: bool) -> Result<(), Status> {
                 );
             }
         }
-        if query
-            .get("sendInitialEvents")
-            .is_some_and(|value| !value.is_empty())
-        {
+        if initial {
             errors.forbidden(
                 Path::ROOT.field("sendInitialEvents"),
                 "sendInitialEvents is forbidden for list",
@@ -317,11 +336,22 @@ pub fn validate(query: &Query, watch: bool) -> Result<(), Status> {
 /// 400 and 422 for options, 410 for a moment that is gone, 504 for one that has not come.
 pub async fn list(target: &Target) -> Result<Reply, Status> {
     let query = &target.query;
-    let limit = query.int("limit")?.unwrap_or(0).max(0);
-    query.int("timeoutSeconds")?;
-    let selection = Selection::read(query, &target.resource, target.version())?;
-    validate(query, false)?;
+    let ListOptions {
+        selection,
+        mut limit,
+        ..
+    } = ListOptions::read(target, false)?;
     let version = query.get("resourceVersion").unwrap_or_default();
+    let token = query
+        .get("continue")
+        .filter(|token| !token.is_empty())
+        .map(Token::read)
+        .transpose()?;
+    if token.is_some() && !matches!(version, "" | "0") {
+        return Err(Status::bad_request(
+            "specifying resource version is not allowed when using continue",
+        ));
+    }
     let number = if version.is_empty() {
         0
     } else {
@@ -332,17 +362,6 @@ pub async fn list(target: &Target) -> Result<Reply, Status> {
             ))
         })?
     };
-    let token = query
-        .get("continue")
-        .filter(|token| !token.is_empty())
-        .map(Token::read)
-        .transpose()?;
-    if token.is_some() && number != 0 {
-        return Err(Status::bad_request(
-            "specifying resource version is not allowed when using continue",
-        ));
-    }
-    let mut limit = usize::try_from(limit).unwrap_or(0);
     let moment = match (
         &token,
         query.get("resourceVersionMatch").unwrap_or_default(),

@@ -94,12 +94,16 @@ pub async fn patch(write: &mut Write<'_>, kind: Kind, bytes: &[u8]) -> Result<Re
     result
 }
 
-/// Refuses an object of another name or namespace than the request's; one that says no namespace is put there.
+/// Refuses an object of another name or namespace than the request's; one that says no namespace is put there, and one
+/// that is in none loses what it says.
 ///
 /// # Errors
 /// 400.
 pub fn belongs(object: &mut Value, name: &str, namespace: &str) -> Result<(), Status> {
     let meta = object.object_mut().object_mut("metadata");
+    if namespace.is_empty() {
+        meta.remove("namespace");
+    }
     match meta.get("namespace").and_then(Value::as_str) {
         None | Some("") if !namespace.is_empty() => {
             meta.insert("namespace", namespace);

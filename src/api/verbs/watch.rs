@@ -10,9 +10,9 @@ use http_body_util::StreamBody;
 use http_body_util::combinators::UnsyncBoxBody as BoxBody;
 use tokio::time::Instant;
 
-use super::list::{Selection, validate};
+use super::list::{ListOptions, Selection};
 use super::{Target, too_large};
-use crate::api::negotiate::{Accepted, Format, Shape};
+use crate::api::negotiate::{Accepted, Format, Shape, no_stream};
 use crate::api::query::parse_uint;
 use crate::api::reply::{Body, Reply, bytes_of, partial};
 use crate::api::table::{self, Include};
@@ -34,12 +34,14 @@ const INITIAL_END: &str = "k8s.io/initial-events-end";
 /// Begins the watch that the request asks for.
 ///
 /// # Errors
-/// 400, 422 and 500 for its options. What goes wrong later is told as an ERROR event.
+/// 400, 422 and 500 for its options, 406 for a stream of YAML. What goes wrong later is told as an ERROR event.
 pub async fn watch(target: &Target, accepted: Accepted) -> Result<Reply, Status> {
     let query = &target.query;
-    query.int("limit")?;
-    let timeout = query.int("timeoutSeconds")?;
-    let mut selection = Selection::read(query, &target.resource, target.version())?;
+    let ListOptions {
+        mut selection,
+        timeout,
+        ..
+    } = ListOptions::read(target, true)?;
     if target.info.old_watch && !target.info.path_name.is_empty() {
         selection.names.0.push(crate::meta::selector::Term {
             key: "metadata.name".into(),
@@ -48,7 +50,6 @@ pub async fn watch(target: &Target, accepted: Accepted) -> Result<Reply, Status>
         });
         selection.by_field = true;
     }
-    validate(query, true)?;
     let text = query.get("resourceVersion").unwrap_or_default();
     let asked = if text.is_empty() {
         0
@@ -60,12 +61,12 @@ pub async fn watch(target: &Target, accepted: Accepted) -> Result<Reply, Status>
             ))
         })?
     };
+    if accepted.format == Format::Yaml {
+        return Err(no_stream());
+    }
     let include = Include::read(query, accepted.shape)?;
     let bookmarks = query.bool("allowWatchBookmarks").unwrap_or(false);
-    let initial = query
-        .get("sendInitialEvents")
-        .filter(|value| !value.is_empty())
-        .map(|_| query.bool("sendInitialEvents").unwrap_or(true));
+    let initial = query.bool("sendInitialEvents");
     let seconds = timeout
         .filter(|seconds| *seconds != 0)
         .unwrap_or_else(|| 1800 + i64::from(crate::api::verbs::write::new_uid().as_bytes()[0]) * 7);

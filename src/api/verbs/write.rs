@@ -325,6 +325,7 @@ impl Write<'_> {
     pub async fn put(&mut self, mut object: Value) -> Result<Reply, Status> {
         let target = self.target;
         let url_name = &target.info.name;
+        self.place(&mut object)?;
         match object.at("metadata").str("name") {
             "" => {
                 return Err(Status::bad_request(format!(
@@ -338,7 +339,6 @@ impl Write<'_> {
             }
             _ => {}
         }
-        self.place(&mut object)?;
         (target.resource.rules.defaults)(&mut object, &target.cx());
         let key = target.resource.key(target.namespace(), url_name);
         if target.info.subresource.is_empty()
@@ -359,17 +359,25 @@ impl Write<'_> {
     }
 
     pub(in crate::api) fn wrong_uid(&self, asked: &str, found: &str) -> Status {
+        // A dry run does not get as far as to the storage, which knows what is before all keys.
+        let why = format!(
+            "Precondition failed: UID in precondition: {asked}, UID in object meta: {found}"
+        );
+        self.invalid_object(self.options.dry_run, &why)
+    }
+
+    /// The refusal of upstream's storage of an object that is not as it was to be.
+    pub(in crate::api) fn invalid_object(&self, short_key: bool, why: &str) -> Status {
         let target = self.target;
         let key = target.resource.key(target.namespace(), &target.info.name);
-        // A dry run does not get as far as to the storage, which knows what is before all keys.
         let key = match key.strip_prefix("/registry") {
-            Some(rest) if self.options.dry_run => rest,
+            Some(rest) if short_key => rest,
             _ => &key,
         };
         Status::conflict(
             target.about(&target.info.name),
             &format!(
-                "StorageError: invalid object, Code: 4, Key: {key}, ResourceVersion: 0, AdditionalErrorMsg: Precondition failed: UID in precondition: {asked}, UID in object meta: {found}"
+                "StorageError: invalid object, Code: 4, Key: {key}, ResourceVersion: 0, AdditionalErrorMsg: {why}"
             ),
         )
     }

@@ -188,10 +188,14 @@ fn template(spec: At<'_>, checks: &Checks, before: Before<'_>, errors: &mut Erro
         pod.remove("subdomain");
         pod.remove("hostname");
         if !claims.is_empty() {
-            let names: Vec<&str> = claims
-                .iter()
-                .map(|claim| claim.at("metadata").str("name"))
-                .collect();
+            let mut names: Vec<&str> = Vec::with_capacity(claims.len());
+            for claim in claims {
+                let name = claim.at("metadata").str("name");
+                // Of claims of one name there is one volume.
+                if !names.contains(&name) {
+                    names.push(name);
+                }
+            }
             let own = pod.list("volumes").to_vec();
             let volumes: Vec<Value> = names
                 .iter()

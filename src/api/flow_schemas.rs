@@ -1,0 +1,137 @@
+//! Whether the priority levels that flow schemas name are there: the condition `Dangling` of their status, kept by every
+//! server of upstream, too. Follows k8s.io/apiserver/pkg/util/flowcontrol/apf_controller.go.
+
+use std::sync::Arc;
+
+use futures::future::select_all;
+use http::StatusCode;
+use tokio_util::sync::CancellationToken;
+
+use super::bootstrap::apply;
+use super::server::Server;
+use crate::meta::errors::quoted;
+use crate::meta::time;
+use crate::schema::Value;
+use crate::store::{Cursor, Interest};
+use crate::value;
+
+const MANAGER: &str = "api-priority-and-fairness-config-consumer-v1";
+const GROUP: &str = "flowcontrol.apiserver.k8s.io";
+const SCHEMAS: &str = "flowschemas";
+const LEVELS: &str = "prioritylevelconfigurations";
+
+/// Looks at all flow schemas again whenever one of them or a priority level changes, until `ends`.
+pub async fn keep(server: Arc<Server>, ends: CancellationToken) {
+    loop {
+        let Some(mut cursors) = wake_by(&server) else {
+            return;
+        };
+        ensure(&server).await;
+        let changed = select_all(cursors.iter_mut().map(|cursor| cursor.changed()));
+        tokio::select! {
+            // Cancel-safe by the cursors' contract.
+            _ = changed => {}
+            () = ends.cancelled() => return,
+        }
+    }
+}
+
+/// Cursors over the flow schemas and the priority levels, from now on.
+fn wake_by(server: &Server) -> Option<Vec<Box<dyn Cursor>>> {
+    let store = &server.cluster.store;
+    let (world, registry) = (store.world(), server.cluster.registry());
+    [SCHEMAS, LEVELS]
+        .into_iter()
+        .map(|plural| {
+            let prefix = &registry.get(GROUP, plural)?.prefix;
+            let interest = Interest {
+                resource: prefix.clone(),
+                keys: prefix.clone(),
+                exact: false,
+                field: None,
+            };
+            store.clone().watch(interest, world.rev()).ok()
+        })
+        .collect()
+}
+
+/// Says of every flow schema whether its priority level is there.
+pub async fn ensure(server: &Arc<Server>) {
+    for schema in server.cluster.list(GROUP, SCHEMAS, "") {
+        let level = schema
+            .at("spec")
+            .at("priorityLevelConfiguration")
+            .str("name");
+        let found = server.cluster.get(GROUP, LEVELS, "", level).is_some();
+        let Some(condition) = missing(&schema, found) else {
+            continue;
+        };
+        let name = schema.at("metadata").str("name");
+        let status = value!({
+            "apiVersion": (format!("{GROUP}/v1")),
+            "kind": "FlowSchema",
+            "metadata": {"name": name},
+            "status": {"conditions": [condition]}
+        });
+        let path = format!("/apis/{GROUP}/v1/{SCHEMAS}/{name}/status?force=true");
+        let (code, why) = apply(server, &path, MANAGER, &status).await;
+        // One that is gone by now needs no condition, and what another has changed is looked at again.
+        if !code.is_success() && !matches!(code, StatusCode::NOT_FOUND | StatusCode::CONFLICT) {
+            tracing::warn!(name, status = %code, message = why, "the condition of a flow schema cannot be written");
+        }
+    }
+}
+
+/// The condition that a flow schema lacks, given whether its priority level was found; none where it has it.
+fn missing(schema: &Value, found: bool) -> Option<Value> {
+    const TYPE: &str = "Dangling";
+    let level = schema
+        .at("spec")
+        .at("priorityLevelConfiguration")
+        .str("name");
+    let (status, reason, what) = match found {
+        true => ("False", "Found", "and it exists"),
+        false => ("True", "NotFound", "but there is no such object"),
+    };
+    let message = format!(
+        "This FlowSchema references the PriorityLevelConfiguration object named {} {what}",
+        quoted(level)
+    );
+    let told = schema.at("status").list("conditions").iter().any(|had| {
+        let said = [had.str("type"), had.str("status"), had.str("reason")];
+        said == [TYPE, status, reason] && had.str("message") == message
+    });
+    (!told).then(|| {
+        value!({
+            "type": TYPE,
+            "status": status,
+            "lastTransitionTime": (time::print(time::now())),
+            "reason": reason,
+            "message": message
+        })
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_schema_is_told_once_whether_its_level_is_there() {
+        let mut schema =
+            value!({"spec": {"priorityLevelConfiguration": {"name": "exempt"}}, "status": {}});
+        let dangling = missing(&schema, false).unwrap();
+        assert_eq!(
+            (dangling.str("status"), dangling.str("reason")),
+            ("True", "NotFound")
+        );
+        let found = missing(&schema, true).unwrap();
+        assert_eq!(
+            found.str("message"),
+            "This FlowSchema references the PriorityLevelConfiguration object named \"exempt\" and it exists"
+        );
+        schema.set("status", value!({"conditions": [found]}));
+        assert_eq!(missing(&schema, true), None);
+        assert!(missing(&schema, false).is_some());
+    }
+}
