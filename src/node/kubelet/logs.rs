@@ -16,7 +16,7 @@ use tokio::sync::mpsc;
 
 use super::{Body, Kubelet, Query, Refusal, text, zone_name};
 use crate::storage::beneath::open_plain;
-use crate::zone::ProcessId;
+use crate::zone::{ProcessId, ZoneState};
 
 /// How often a log that is followed is looked at.
 const LOOK: Duration = Duration::from_millis(100);
@@ -301,9 +301,13 @@ impl Kubelet {
             }
             let zone = self.runtime.get(&zone).await.ok().flatten();
             let runs = zone.is_some_and(|zone| {
-                zone.processes
-                    .iter()
-                    .any(|process| process.id == id && process.ended.is_none())
+                let mut processes = zone.processes.iter();
+                let known = processes.find(|process| process.id == id);
+                match known {
+                    Some(process) => process.ended.is_none(),
+                    // As long as it was not heard of, it may.
+                    None => zone.state == ZoneState::Unreachable,
+                }
             });
             // Once more after its end: what it said last may have been written since.
             over = !runs;

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{Container, ContainerState, Pod, PodSpec, PodStatus};
 
-use super::status::{self, RESIZE_PENDING, Waiting, old_status, restarts};
+use super::status::{self, RESIZE_PENDING, Waiting, is_hidden, old_status, restarts};
 use super::{
     Action, Backoff, Decision, Hook, ImageState, Kind, Memory, ProbeKind, Stop, containers,
 };
@@ -73,7 +73,7 @@ impl<'a> Look<'a> {
             self.memory,
             &self.waiting,
             initialized,
-            terminal && self.running().is_empty(),
+            terminal && !self.is_hidden() && self.running().is_empty(),
             self.now,
         );
         self.tell_refused_resize();
@@ -167,13 +167,16 @@ impl<'a> Look<'a> {
 
     /// Whether every ordinary container ended for good, so that sidecars have nothing to serve any more.
     fn done(&self) -> bool {
-        self.spec
-            .containers
-            .iter()
-            .all(|container| match self.standing(Kind::Regular, container) {
-                Standing::Ended(code, _) => !restarts(&self.spec, Kind::Regular, container, code),
-                _ => false,
-            })
+        let mut regular = self.spec.containers.iter();
+        let ended = |container: &Container| match self.standing(Kind::Regular, container) {
+            Standing::Ended(code, _) => !restarts(&self.spec, Kind::Regular, container, code),
+            _ => false,
+        };
+        !self.is_hidden() && regular.all(ended)
+    }
+
+    fn is_hidden(&self) -> bool {
+        self.zone.is_some_and(is_hidden)
     }
 
     fn running(&self) -> Vec<&'a Process> {
@@ -212,6 +215,14 @@ impl<'a> Look<'a> {
                 .map_or(Kind::Regular, |(kind, _)| *kind)
         };
         let first: Vec<&Process> = running
+        if self.is_hidden() {
+            // Nothing in it can be asked to end. It has its grace to be heard of; then it ends as a whole.
+            let last = begun + SignedDuration::from_secs(grace.max(0));
+            return match self.now < last {
+                true => self.wake(last),
+                false => self.decision.actions.push(Action::Halt),
+            };
+        }
             .iter()
             .copied()
             .filter(|process| kind(&process.id.name) != Kind::Sidecar)

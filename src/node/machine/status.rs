@@ -91,6 +91,12 @@ fn terminated(
     }
 }
 
+/// Whether it is not known what became of a zone's processes: one that is there but was not heard of yet, as each is to
+/// an agent that starts again. What was told of them stays told: an end is never concluded from silence.
+pub fn is_hidden(zone: &Zone) -> bool {
+    zone.state == ZoneState::Unreachable
+}
+
 /// The status of one container.
 fn container_status(
     pod: &Pod,
@@ -108,6 +114,9 @@ fn container_status(
         .collect();
     seen.sort_by_key(|process| process.id.generation);
     let old = old_status(&memory.last, kind, &container.name);
+    if let Some(old) = old.filter(|_| zone.is_some_and(is_hidden)) {
+        return old.clone();
+    }
     let mut status = ContainerStatus {
         name: container.name.clone(),
         image: container.image.clone().unwrap_or_default(),

@@ -529,6 +529,75 @@ fn an_agent_that_starts_again_adopts_what_runs() {
 }
 
 #[test]
+fn nothing_is_concluded_from_a_zone_that_was_not_heard_of_yet() {
+    for (policy, exit, deleted) in [
+        ("Always", None, false),
+        ("Always", Some(1), false),
+        ("OnFailure", None, false),
+        ("Never", None, false),
+        ("Never", None, true),
+    ] {
+        let case = format!("{policy} {exit:?} {deleted}");
+        let mut host = Host::new(json!({
+            "restartPolicy": policy,
+            "initContainers": [{"name": "i", "image": "i"}],
+            "containers": [{"name": "a", "image": "i", "readinessProbe": {"tcpSocket": {"port": 1}}}],
+            "ephemeralContainers": [{"name": "e", "image": "i"}],
+        }));
+        host.settle();
+        host.exit("i", 0);
+        host.settle();
+        let id = ProcessId {
+            name: "a".into(),
+            generation: 0,
+        };
+        host.memory.probes.insert((id, ProbeKind::Readiness), true);
+        host.settle();
+        for _ in 0..2 {
+            // The second end is waited after.
+            exit.inspect(|code| host.exit("a", *code));
+            host.settle();
+        }
+        if deleted {
+            host.delete(30);
+            host.settle();
+        }
+        host.take_events();
+        let (told, running) = (host.memory.last.clone(), host.running());
+        // Another agent finds the zone, whose supervisor did not say hello to it yet.
+        host.memory = Memory {
+            last: told.clone(),
+            host_ips: host.memory.host_ips.clone(),
+            ..Memory::default()
+        };
+        let zone = host.zone.as_mut().expect("a zone");
+        let processes = std::mem::take(&mut zone.processes);
+        zone.state = ZoneState::Unreachable;
+        host.settle();
+        assert_eq!(host.memory.last, told, "{case}");
+        assert_eq!(host.take_events(), Vec::<String>::new(), "{case}");
+        let zone = host.zone.as_mut().expect("it is not ended");
+        zone.processes = processes;
+        zone.state = ZoneState::Running;
+        host.settle();
+        let still = |id: &String| host.running().contains(id);
+        assert!(running.iter().all(still), "{case}");
+        // One that stays silent is ended with its pod, when its time is up.
+        let zone = host.zone.as_mut().expect("a zone");
+        zone.processes.clear();
+        zone.state = ZoneState::Unreachable;
+        if !deleted {
+            host.delete(30);
+        }
+        let wake = host.settle().expect("the end of grace");
+        assert_eq!(wake.duration_since(host.now).as_secs(), 30, "{case}");
+        host.pass(30);
+        host.settle();
+        assert!(host.removed && host.zone.is_none(), "{case}");
+    }
+}
+
+#[test]
 fn images_that_cannot_be_had_are_waited_for() {
     let mut host = Host::new(one("Always"));
     host.zone = None;
