@@ -38,6 +38,8 @@ fn tool(program: &str, arguments: &[&str], input: &str) -> Result<String, String
     };
     let mut child = Command::new(program)
         .args(arguments)
+        // Some of what they say is understood.
+        .env("LC_ALL", "C")
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
@@ -205,7 +207,14 @@ add rule {table} postrouting ip saddr 127.0.0.0/8 oifname {bridge} masquerade
         })
         .join()
         .map_err(|_| "a thread broke".to_owned())??;
-        self.ports("add", ports, &address.to_string())
+        for port in ports {
+            let Some(Element { map, key, value }) = element(port, *address)? else {
+                continue;
+            };
+            let line = format!("add element ip {bridge} {map} {{ {key} : {value} }}\n");
+            tool("nft", &["-f", "-"], &line)?;
+        }
+        Ok(())
     }
 
     /// Undoes what [`Network::connect`] did; the zone's processes are gone.
@@ -222,77 +231,128 @@ add rule {table} postrouting ip saddr 127.0.0.0/8 oifname {bridge} masquerade
         else {
             return Ok(());
         };
-        self.ports("delete", ports, &address.to_string())?;
+        let bridge = &self.bridge;
+        for port in ports {
+            let Some(element) = element(port, *address)? else {
+                continue;
+            };
+            let Element { map, key, .. } = &element;
+            let own = format!("element ip {bridge} {map} {{ {key} }}\n");
+            // Only what leads here: the port may be another pod's already, or still. What is ours nobody else replaces.
+            match tool("nft", &["-f", "-"], &format!("get {own}")) {
+                Ok(shown) if element.is_in(&shown) => {
+                    tool("nft", &["-f", "-"], &format!("delete {own}"))?;
+                }
+                Ok(_) => {}
+                Err(error) if error.contains("No such file or directory") => {}
+                Err(error) => return Err(error),
+            }
+        }
         if exists(link) {
             // It goes with its other end; whoever is first, it is gone.
             let _ = tool("ip", &["link", "del", link], "");
         }
         Ok(())
     }
+}
 
-    /// Adds or deletes (`verb`) what leads to a zone's ports.
-    fn ports(&self, verb: &str, ports: &[HostPort], address: &str) -> Result<(), String> {
-        for port in ports {
-            let protocol = port.protocol.to_lowercase();
-            if !PROTOCOLS.contains(&protocol.as_str()) {
-                return Err(format!(
-                    "host ports of protocol {} are not offered",
-                    port.protocol
-                ));
-            }
-            let Some((map, key)) = key(port) else {
-                continue;
-            };
-            let element = match verb {
-                "add" => format!("{key} : {address} . {}", port.zone),
-                _ => key,
-            };
-            let line = format!(
-                "{verb} element ip {} {protocol}_{map} {{ {element} }}\n",
-                self.bridge
-            );
-            match tool("nft", &["-f", "-"], &line) {
-                Ok(_) => {}
-                Err(_) if verb == "delete" => {}
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(())
+/// What leads from a port of the host to one of a zone.
+#[derive(Debug, PartialEq)]
+struct Element {
+    map: String,
+    key: String,
+    value: String,
+}
+
+impl Element {
+    /// Whether it is what nft(8) shows, and not another one of its key.
+    fn is_in(&self, shown: &str) -> bool {
+        let own = format!("{} : {}", self.key, self.value);
+        let words: Vec<&str> = shown.split_whitespace().collect();
+        let own: Vec<&str> = own.split(' ').collect();
+        words.windows(own.len()).any(|some| some == own)
     }
 }
 
-/// Which map a port of the host is in, and under which key; nothing where the address is none that leads to a zone.
-fn key(port: &HostPort) -> Option<(&'static str, String)> {
-    match port.host_address {
-        None => Some(("ports", port.host.to_string())),
-        Some(address) if address.is_unspecified() => Some(("ports", port.host.to_string())),
-        Some(IpAddr::V4(address)) => Some(("addressed", format!("{address} . {}", port.host))),
-        // Zones have no addresses of version 6.
-        Some(IpAddr::V6(_)) => None,
+/// What leads to a port of the zone with this address; nothing where the host's address is none that leads to a zone.
+fn element(port: &HostPort, zone: IpAddr) -> Result<Option<Element>, String> {
+    let protocol = port.protocol.to_lowercase();
+    if !PROTOCOLS.contains(&protocol.as_str()) {
+        return Err(format!(
+            "host ports of protocol {} are not offered",
+            port.protocol
+        ));
     }
+    let (map, key) = match port.host_address {
+        // Zones have no addresses of version 6.
+        Some(IpAddr::V6(address)) if !address.is_unspecified() => return Ok(None),
+        Some(IpAddr::V4(address)) if !address.is_unspecified() => {
+            ("addressed", format!("{address} . {}", port.host))
+        }
+        _ => ("ports", port.host.to_string()),
+    };
+    Ok(Some(Element {
+        map: format!("{protocol}_{map}"),
+        key,
+        value: format!("{zone} . {}", port.zone),
+    }))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn port(address: Option<&str>) -> HostPort {
+        HostPort {
+            protocol: "TCP".into(),
+            host_address: address.map(|text| text.parse().expect("an address")),
+            host: 80,
+            zone: 8080,
+        }
+    }
+
     #[test]
     fn ports_of_an_address_are_its_own() {
         for (address, expected) in [
-            (None, Some(("ports", "80"))),
-            (Some("0.0.0.0"), Some(("ports", "80"))),
-            (Some("::"), Some(("ports", "80"))),
-            (Some("127.0.0.1"), Some(("addressed", "127.0.0.1 . 80"))),
+            (None, Some(("tcp_ports", "80"))),
+            (Some("0.0.0.0"), Some(("tcp_ports", "80"))),
+            (Some("::"), Some(("tcp_ports", "80"))),
+            (Some("127.0.0.1"), Some(("tcp_addressed", "127.0.0.1 . 80"))),
             (Some("::1"), None),
         ] {
-            let port = HostPort {
-                protocol: "TCP".into(),
-                host_address: address.map(|text| text.parse().expect("an address")),
-                host: 80,
-                zone: 8080,
-            };
-            let expected = expected.map(|(map, key)| (map, key.to_owned()));
-            assert_eq!(key(&port), expected, "{address:?}");
+            let found = element(&port(address), [10, 0, 0, 5].into()).expect("offered");
+            let expected = expected.map(|(map, key)| Element {
+                map: map.to_owned(),
+                key: key.to_owned(),
+                value: "10.0.0.5 . 8080".to_owned(),
+            });
+            assert_eq!(found, expected, "{address:?}");
+        }
+        let other = HostPort {
+            protocol: "SCTP".into(),
+            ..port(None)
+        };
+        assert!(element(&other, [10, 0, 0, 5].into()).is_err());
+    }
+
+    #[test]
+    fn only_what_leads_to_a_zone_is_its_own() {
+        let shown = |element: &str| {
+            format!(
+                "table ip b {{\n\tmap m {{\n\t\ttype inet_service : ipv4_addr . inet_service\n\t\telements = {{ {element} }}\n\t}}\n}}\n"
+            )
+        };
+        for (address, of, own) in [
+            (None, "80 : 10.0.0.5 . 8080", true),
+            (None, "80 : 10.0.0.55 . 8080", false),
+            (None, "80 : 10.0.0.6 . 8080", false),
+            (None, "80 : 10.0.0.5 . 808", false),
+            (Some("127.0.0.1"), "127.0.0.1 . 80 : 10.0.0.5 . 8080", true),
+            (Some("127.0.0.1"), "127.0.0.1 . 80 : 10.0.0.6 . 8080", false),
+        ] {
+            let element = element(&port(address), [10, 0, 0, 5].into()).expect("offered");
+            let found = element.expect("one").is_in(&shown(of));
+            assert_eq!(found, own, "{address:?} {of}");
         }
     }
 }
