@@ -70,19 +70,48 @@ fn exists(link: &str) -> bool {
     })
 }
 
+/// Whether a link as ip(8) shows it is ours.
+fn is_our_link(shown: &str) -> bool {
+    let mut words = shown.split_whitespace();
+    words.any(|word| word == "alias") && words.next() == Some(ALIAS)
+}
+
+/// Whether a table is among those that nft(8) lists.
+fn has_table(listed: &str, name: &str) -> bool {
+    let mut lines = listed.lines();
+    lines.any(|line| line.split_whitespace().eq(["table", "ip", name]))
+}
+
+/// Whether a table as nft(8) shows it is ours: it has our maps, or nothing yet.
+fn is_our_table(shown: &str) -> bool {
+    let mut lines = shown.lines().map(str::trim);
+    let inside = |line: &str| !line.is_empty() && line != "}" && !line.starts_with("table ");
+    let own = format!("map {}_ports {{", PROTOCOLS[0]);
+    lines.clone().any(|line| line == own) || !lines.any(inside)
+}
+
 impl Network {
     /// Makes bridge and rules, or finds them as they were.
     ///
     /// # Errors
-    /// A bridge of this name that is not ours, a missing tool or right.
+    /// A bridge or table of this name that is not ours, which is left alone; a missing tool or right.
     pub fn prepare(&self) -> Result<(), String> {
         let bridge = &self.bridge;
+        let tables = tool("nft", &["list", "tables", "ip"], "")?;
+        if has_table(&tables, bridge) {
+            let shown = tool("nft", &["list", "table", "ip", bridge], "")?;
+            if !is_our_table(&shown) {
+                return Err(format!(
+                    "there is a table ip {bridge} of nft(8) that reddwarf did not make; choose another --etherstub-name"
+                ));
+            }
+        }
         let shown = match exists(bridge) {
             true => Some(tool("ip", &["-o", "link", "show", "dev", bridge], "")?),
             false => None,
         };
         match shown {
-            Some(shown) if shown.contains(&format!("alias {ALIAS}")) => {}
+            Some(shown) if is_our_link(&shown) => {}
             Some(_) => {
                 return Err(format!(
                     "there is a link {bridge} that reddwarf did not make; choose another --etherstub-name"
@@ -333,6 +362,34 @@ mod tests {
             ..port(None)
         };
         assert!(element(&other, [10, 0, 0, 5].into()).is_err());
+    }
+
+    #[test]
+    fn what_is_not_ours_is_told_apart() {
+        let link = |alias: &str| {
+            format!("7: b: <BROADCAST> mtu 1500 state UP \\    link/ether 02:00 brd ff:ff{alias}")
+        };
+        for (shown, own) in [
+            (link("\\    alias reddwarf"), true),
+            (link("\\    alias reddwarfs"), false),
+            (link("\\    alias my reddwarf"), false),
+            (link(""), false),
+        ] {
+            assert_eq!(is_our_link(&shown), own, "{shown}");
+        }
+        for (shown, own) in [
+            (
+                "table ip b {\n\tmap tcp_ports {\n\t\ttype inet_service : ipv4_addr\n\t}\n}\n",
+                true,
+            ),
+            ("table ip b {\n}\n", true),
+            ("table ip b {\n\tchain prerouting {\n\t}\n}\n", false),
+            ("table ip b {\n\tmap my_tcp_ports {\n\t}\n}\n", false),
+        ] {
+            assert_eq!(is_our_table(shown), own, "{shown}");
+        }
+        let listed = "table ip nat\ntable ip bb\n";
+        assert!(has_table(listed, "bb") && !has_table(listed, "b"));
     }
 
     #[test]
