@@ -185,8 +185,8 @@ impl Supervisor {
             }
             What::Attach(id) => {
                 let number = ask.number;
-                self.running(&id)?;
-                tokio::task::spawn_local(self.clone().attach(number, id));
+                let joined = self.join(&id)?;
+                tokio::task::spawn_local(self.clone().attach(number, id, joined));
                 Ok(())
             }
             What::Dial(port) => {

@@ -7,14 +7,23 @@ use tokio::io::AsyncReadExt as _;
 use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::mpsc;
 
+use super::child::Input;
 use super::control::Supervisor;
 use super::fd::Fd;
 use super::processes::LAST_WORDS;
+use super::streams::Chunk;
 use super::{
     Hello, ProcessId, ProcessSpec, Refusal, SOCKET, SessionEnd, kind, read_frame, write_frame,
     write_json,
 };
 use crate::zone::{Ending, ExecSpec};
+
+/// What passes between a process and who attached to it.
+pub(super) struct Joined {
+    output: mpsc::Receiver<Chunk>,
+    input: Input,
+    once: bool,
+}
 
 impl Supervisor {
     /// Dials the agent for a session.
@@ -107,15 +116,26 @@ impl Supervisor {
         reader.abort();
     }
 
-    pub(super) async fn attach(self: Rc<Self>, number: u64, id: ProcessId) {
-        let (mut output, input, once) = {
-            let state = self.state.lock();
-            let Some(entry) = state.entries.get(&id) else {
-                return;
-            };
-            let once = entry.spec.stdin_once;
-            (entry.listeners.join(), entry.input.clone(), once)
-        };
+    /// Joins a process that runs.
+    pub(super) fn join(&self, id: &ProcessId) -> Result<Joined, Refusal> {
+        let state = self.state.lock();
+        let entry = state.entries.get(id).ok_or(Refusal::NotFound)?;
+        match entry.process.ended {
+            None => Ok(Joined {
+                output: entry.listeners.join(),
+                input: entry.input.clone(),
+                once: entry.spec.stdin_once,
+            }),
+            Some(_) => Err(Refusal::State("ended".into())),
+        }
+    }
+
+    pub(super) async fn attach(self: Rc<Self>, number: u64, id: ProcessId, joined: Joined) {
+        let Joined {
+            mut output,
+            input,
+            once,
+        } = joined;
         let Some(stream) = self.session(number, None).await else {
             return;
         };
@@ -179,5 +199,56 @@ impl Supervisor {
                 self.session(number, Some(text)).await;
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::path::PathBuf;
+
+    use super::super::control::{Entry, State};
+    use super::super::streams::Listeners;
+    use super::super::{Configuration, Process, Walls};
+    use super::*;
+    use crate::zone::{ZoneName, ZoneNetwork, ZoneSpec};
+
+    #[tokio::test]
+    async fn who_attaches_is_answered_whatever_becomes_of_the_process() {
+        let id = ProcessId {
+            name: "c".into(),
+            generation: 0,
+        };
+        let name = ZoneName::new("z").expect("legal");
+        let supervisor = Supervisor {
+            walls: Walls::Roots,
+            directory: PathBuf::new(),
+            boot: String::new(),
+            configuration: Configuration {
+                spec: ZoneSpec::new(name, ZoneNetwork::Host),
+                created: Timestamp::now(),
+                groups: Vec::new(),
+            },
+            state: parking_lot::Mutex::new(State::default()),
+        };
+        assert!(matches!(supervisor.join(&id), Err(Refusal::NotFound)));
+        let entry = Entry {
+            process: Process {
+                id: id.clone(),
+                labels: BTreeMap::new(),
+                started: Timestamp::now(),
+                ended: None,
+            },
+            spec: crate::zone::tests::process("c", 0, ""),
+            pid: 0,
+            cell: None,
+            listeners: Listeners::default(),
+            input: Input::default(),
+        };
+        supervisor.state.lock().entries.insert(id.clone(), entry);
+        let mut joined = supervisor.join(&id).unwrap_or_else(|_| panic!("it runs"));
+        // Forgotten before the session is there: its output ends, and with it the session.
+        supervisor.state.lock().entries.remove(&id);
+        assert_eq!(joined.output.recv().await, None);
     }
 }

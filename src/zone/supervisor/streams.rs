@@ -19,7 +19,7 @@ const WAITING: usize = 64;
 pub struct Listeners(Arc<Mutex<Vec<mpsc::Sender<Chunk>>>>);
 
 /// A frame's kind, and what was read.
-type Chunk = (u8, Vec<u8>);
+pub(super) type Chunk = (u8, Vec<u8>);
 
 impl Listeners {
     /// Joins: output from now on, as (frame kind, bytes).
