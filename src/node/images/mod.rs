@@ -144,6 +144,11 @@ pub struct Images {
     busy: Busy,
 }
 
+/// Whose lock is held, shared, while layers are there that no image has yet.
+const ADDITIONS: &str = ".lock";
+/// Whose lock is held while records are changed by what they were.
+const RECORDS: &str = ".records.lock";
+
 /// Whether a layer is among those that an engine has, which may call it by the beginning of its digest.
 fn has_layer(known: &[String], chain: &str) -> bool {
     let digits = chain.rsplit(':').next().unwrap_or(chain);
@@ -179,15 +184,27 @@ impl Images {
     }
 
     fn lock(&self) -> Result<File, ImageError> {
+        self.lock_file(ADDITIONS)
+    }
+
+    /// Has records to itself while the file is open: other processes, and other tasks of this one, wait. Held for a few
+    /// files' reading and writing, never while something is fetched or unpacked.
+    fn changing(&self) -> Result<File, ImageError> {
+        let lock = self.lock_file(RECORDS)?;
+        lock.lock().map_err(|cause| self.cannot_lock(cause))?;
+        Ok(lock)
+    }
+
+    fn lock_file(&self, name: &str) -> Result<File, ImageError> {
         let opened = std::fs::create_dir_all(&self.records)
-            .and_then(|()| File::create(self.records.join(".lock")));
+            .and_then(|()| File::create(self.records.join(name)));
         opened.map_err(|cause| self.cannot_lock(cause))
     }
 
     fn cannot_lock(&self, cause: io::Error) -> ImageError {
         ImageError::File {
             attempted: "lock",
-            path: self.records.join(".lock"),
+            path: self.records.clone(),
             cause,
         }
     }
@@ -283,6 +300,7 @@ impl Images {
 
     /// Records an image; names that it takes are taken from others.
     fn save(&self, mut image: Image) -> Result<Image, ImageError> {
+        let _alone = self.changing()?;
         for mut other in self.list()? {
             if other.id == image.id {
                 for name in other.names {
@@ -304,6 +322,23 @@ impl Images {
         Ok(image)
     }
 
+    /// Notes that an image that was just recorded came from its registry. What others made of its record since stays.
+    fn came_from_registry(&self, image: Image) -> Result<Image, ImageError> {
+        let _alone = self.changing()?;
+        let mut list = self.list()?.into_iter();
+        match list.find(|known| known.id == image.id) {
+            Some(known) => {
+                let pulled = true;
+                let image = Image { pulled, ..known };
+                self.write(&image)?;
+                Ok(image)
+            }
+            // Removed meanwhile.
+            None => Err(ImageError::Absent(image.id)),
+        }
+    }
+
+    /// Writes a record; whoever does has the records to itself.
     fn write(&self, image: &Image) -> Result<(), ImageError> {
         let path = self.record(image);
         let partial = path.with_extension("new");
@@ -317,11 +352,9 @@ impl Images {
         })
     }
 
-    /// Removes an image and the layers that no other has.
-    ///
-    /// # Errors
-    /// [`ImageError::Absent`] and what storage says: an image that a container runs is refused and stays.
-    pub async fn remove(&self, name: &str) -> Result<Image, ImageError> {
+    /// Takes an image's record away; the image, and the layers that others have.
+    fn take_out(&self, name: &str) -> Result<(Image, BTreeSet<String>), ImageError> {
+        let _alone = self.changing()?;
         let image = self
             .find(name)?
             .ok_or_else(|| ImageError::Absent(name.to_owned()))?;
@@ -332,21 +365,85 @@ impl Images {
             path,
             cause,
         })?;
-        let mut kept = BTreeSet::new();
-        for other in self.list()? {
-            kept.extend(other.chains);
-        }
+        let others = self.list()?.into_iter();
+        let kept = others.flat_map(|other| other.chains).collect();
+        Ok((image, kept))
+    }
+
+    /// Removes an image and the layers that no other has.
+    ///
+    /// # Errors
+    /// [`ImageError::Absent`] and what storage says: an image that a container runs is refused and stays.
+    pub async fn remove(&self, name: &str) -> Result<Image, ImageError> {
+        let (image, kept) = self.take_out(name)?;
         for chain in image.chains.iter().rev() {
             if kept.contains(chain) {
                 continue;
             }
             if let Err(error) = self.engine.remove_layer(chain).await {
                 if matches!(error, StorageError::Refused { .. }) {
-                    self.write(&image)?;
+                    self.save(image)?;
                 }
                 return Err(error.into());
             }
         }
         Ok(image)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn image(id: &str, names: &[&str]) -> Image {
+        Image {
+            id: id.into(),
+            names: names.iter().map(|name| (*name).to_owned()).collect(),
+            digests: Vec::new(),
+            config: RunConfig::default(),
+            chains: Vec::new(),
+            size: 1,
+            loaded: Timestamp::UNIX_EPOCH,
+            pulled: false,
+        }
+    }
+
+    #[test]
+    fn what_several_record_at_once_is_all_recorded() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let pool = directory.path().to_str().expect("text");
+        let config = crate::storage::StoragePoolConfig::derive(pool, None, None, None);
+        let engine = crate::storage::Directories::new(&config.expect("sound"));
+        let engine: Arc<dyn StorageEngine> = Arc::new(engine);
+        let records = directory.path().join("records");
+        const WRITERS: usize = 8;
+        for round in 0..20 {
+            let barrier = std::sync::Barrier::new(WRITERS);
+            std::thread::scope(|scope| {
+                for writer in 0..WRITERS {
+                    // Each as another process has them: nothing is shared but the files.
+                    let images = Images::new(&records, engine.clone());
+                    let barrier = &barrier;
+                    scope.spawn(move || {
+                        let own = format!("own-{round}-{writer}");
+                        barrier.wait();
+                        let saved = images.save(image("sha256:a", &[&own]));
+                        saved.and_then(|image| images.came_from_registry(image))
+                    });
+                }
+            });
+        }
+        let images = Images::new(&records, engine);
+        let list = images.list().expect("read");
+        assert_eq!(list.len(), 1);
+        assert_eq!(list[0].names.len(), 20 * WRITERS, "{:?}", list[0].names);
+        // A name has one image.
+        images
+            .save(image("sha256:b", &["own-0-0"]))
+            .expect("recorded");
+        assert_eq!(
+            images.list().expect("read")[0].names.len(),
+            20 * WRITERS - 1
+        );
     }
 }

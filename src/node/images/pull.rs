@@ -412,10 +412,7 @@ impl Images {
         };
         let result = fetched.await;
         let _ = std::fs::remove_dir_all(&scratch);
-        let mut image = result?;
-        image.pulled = true;
-        self.write(&image)?;
-        Ok(image)
+        self.came_from_registry(result?)
     }
 }
 
