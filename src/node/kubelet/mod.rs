@@ -234,7 +234,11 @@ impl Kubelet {
             ["metrics"] => Ok(text(200, self.own_metrics().await)),
             ["metrics", "resource"] => Ok(text(200, self.resource_metrics().await)),
             ["containerLogs", namespace, name, container] if request.method() == Method::GET => {
-                self.container_log(namespace, name, container, &query)
+                let log = self.container_log(namespace, name, container, &query)?;
+                match websocket::asked(request.headers()) {
+                    true => websocket::stream(request, log.into_body()),
+                    false => Ok(log),
+                }
             }
             ["exec", namespace, name, container] | ["exec", namespace, name, _, container] => {
                 let exec = ExecSpec {

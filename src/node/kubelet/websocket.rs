@@ -5,6 +5,7 @@ use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use futures::{SinkExt as _, StreamExt as _};
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, header};
+use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
@@ -84,10 +85,30 @@ where
     Ok(response)
 }
 
+/// The protocol that is spoken, and as what it is told to the client: the first of `known` that it offers, and untold
+/// the first of all to one that offers none.
+fn choose(
+    headers: &HeaderMap,
+    known: &'static [&'static str],
+) -> Result<(&'static str, Option<&'static str>), Refusal> {
+    let offered = offered(headers);
+    let chosen = match offered.is_empty() {
+        true => known.first(),
+        false => known
+            .iter()
+            .find(|known| offered.iter().any(|one| one == *known)),
+    };
+    let chosen = chosen.copied().ok_or_else(|| {
+        let text = format!("requested protocols {offered:?} are not supported: {known:?}");
+        (400, text)
+    })?;
+    Ok((chosen, (!offered.is_empty()).then_some(chosen)))
+}
+
 /// Answers a request for exec or attach.
 ///
 /// # Errors
-/// 403 where no protocol is known.
+/// 400 where no protocol is known.
 pub fn answer(request: Request<Incoming>, work: Work) -> Result<Response<Body>, Refusal> {
     const KNOWN: [&str; 5] = [
         "v5.channel.k8s.io",
@@ -96,21 +117,58 @@ pub fn answer(request: Request<Incoming>, work: Work) -> Result<Response<Body>, 
         "channel.k8s.io",
         "base64.channel.k8s.io",
     ];
-    let offered = offered(request.headers());
-    let chosen = match offered.is_empty() {
-        true => Some("channel.k8s.io"),
-        false => KNOWN
-            .into_iter()
-            .find(|known| offered.iter().any(|one| one == known)),
+    let (chosen, shown) = match offered(request.headers()).is_empty() {
+        true => ("channel.k8s.io", None),
+        false => choose(request.headers(), &KNOWN)?,
     };
-    let chosen = chosen.ok_or_else(|| {
-        (
-            400,
-            format!("requested protocols {offered:?} are not supported: {KNOWN:?}"),
-        )
-    })?;
-    let shown = (!offered.is_empty()).then_some(chosen);
     accept(request, shown, move |socket| talk(socket, work, chosen))
+}
+
+/// Answers with a body as messages; what the client says is ignored. The first message is empty, which tells that it
+/// begins. Follows k8s.io/streaming/pkg/httpstream/wsstream/stream.go, which upstream's API server puts before an agent.
+///
+/// # Errors
+/// 400 where no protocol is known.
+pub fn stream(request: Request<Incoming>, body: Body) -> Result<Response<Body>, Refusal> {
+    const KNOWN: [&str; 2] = ["binary.k8s.io", "base64.binary.k8s.io"];
+    let (chosen, shown) = choose(request.headers(), &KNOWN)?;
+    let base64 = chosen == KNOWN[1];
+    accept(request, shown, move |socket| pour(socket, body, base64))
+}
+
+async fn pour(socket: WebSocketStream<TokioIo<Upgraded>>, mut body: Body, base64: bool) {
+    let (mut sink, mut source) = socket.split();
+    let left = async { while let Some(Ok(_)) = source.next().await {} };
+    let pouring = async {
+        let mut next = Some(Bytes::new());
+        while let Some(bytes) = next {
+            let message = match base64 {
+                true => Message::text(STANDARD.encode(&bytes)),
+                false => Message::binary(bytes),
+            };
+            if sink.send(message).await.is_err() {
+                return;
+            }
+            let frame = body.frame().await;
+            next = frame.map(|Ok(frame)| frame.into_data().unwrap_or_default());
+        }
+        close(&mut sink).await;
+    };
+    tokio::select! {
+        // Either way it is over: all was said, or nobody listens.
+        () = pouring => {}
+        () = left => {}
+    }
+}
+
+/// Says that nothing follows.
+async fn close<S: futures::Sink<Message> + Unpin>(sink: &mut S) {
+    let close = CloseFrame {
+        code: CloseCode::Normal,
+        reason: "".into(),
+    };
+    let _ = sink.send(Message::Close(Some(close))).await;
+    let _ = sink.close().await;
 }
 
 async fn talk(socket: WebSocketStream<TokioIo<Upgraded>>, work: Work, protocol: &'static str) {
@@ -176,12 +234,84 @@ async fn talk(socket: WebSocketStream<TokioIo<Upgraded>>, work: Work, protocol: 
             break;
         }
     }
-    let close = CloseFrame {
-        code: CloseCode::Normal,
-        reason: "".into(),
-    };
-    let _ = sink.send(Message::Close(Some(close))).await;
-    let _ = sink.close().await;
+    close(&mut sink).await;
     reader.abort();
     conversation.abort();
+}
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+
+    use http_body_util::StreamBody;
+    use hyper::body::Frame;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+    use super::*;
+
+    /// What a client that offers `protocols` gets of a log of two parts: the head of the answer, and messages.
+    async fn read(protocols: Option<&str>) -> (String, Vec<Message>) {
+        let (mut client, server) = tokio::io::duplex(4096);
+        let service = hyper::service::service_fn(|request| async {
+            let parts = ["one\n", "two\n"].map(|part| Ok(Frame::data(Bytes::from(part))));
+            let body = StreamBody::new(futures::stream::iter(parts)).boxed_unsync();
+            let answer = stream(request, body).unwrap_or_else(|(code, why)| text(code, why));
+            Ok::<_, Infallible>(answer)
+        });
+        let connection = hyper::server::conn::http1::Builder::new()
+            .serve_connection(TokioIo::new(server), service)
+            .with_upgrades();
+        tokio::spawn(connection);
+        let offer = protocols.map(|protocols| format!("Sec-WebSocket-Protocol: {protocols}\r\n"));
+        let request = format!(
+            "GET / HTTP/1.1\r\nHost: h\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Key: a2V5\r\n{}\r\n",
+            offer.unwrap_or_default()
+        );
+        client.write_all(request.as_bytes()).await.expect("sent");
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            head.push(client.read_u8().await.expect("a head"));
+        }
+        let head = String::from_utf8(head).expect("text").to_lowercase();
+        if !head.starts_with("http/1.1 101") {
+            return (head, Vec::new());
+        }
+        let mut socket = WebSocketStream::from_raw_socket(client, Role::Client, None).await;
+        let mut messages = Vec::new();
+        while let Some(message) = socket.next().await {
+            match message.expect("a message") {
+                Message::Close(frame) => {
+                    assert_eq!(frame.map(|frame| frame.code), Some(CloseCode::Normal));
+                    break;
+                }
+                message => messages.push(message),
+            }
+        }
+        (head, messages)
+    }
+
+    #[tokio::test]
+    async fn logs_are_messages_as_they_are_or_in_base64() {
+        let binary = ["", "one\n", "two\n"].map(Message::binary);
+        let base64 = ["", "b25lCg==", "dHdvCg=="].map(Message::text);
+        for (protocols, told, expected) in [
+            (None, None, &binary),
+            (Some("binary.k8s.io"), Some("binary.k8s.io"), &binary),
+            (
+                Some("other, base64.binary.k8s.io"),
+                Some("base64.binary.k8s.io"),
+                &base64,
+            ),
+        ] {
+            let (head, messages) = read(protocols).await;
+            let told = told.map(|told| format!("sec-websocket-protocol: {told}\r\n"));
+            match told {
+                Some(told) => assert!(head.contains(&told), "{head}"),
+                None => assert!(!head.contains("sec-websocket-protocol"), "{head}"),
+            }
+            assert_eq!(messages, expected, "{protocols:?}");
+        }
+        let (head, _) = read(Some("v5.channel.k8s.io")).await;
+        assert!(head.starts_with("http/1.1 400"), "{head}");
+    }
 }
