@@ -571,6 +571,21 @@ fn conditions(
     list
 }
 
+/// The longest that the termination messages of a pod may be together, in bytes (`MaxPodTerminationMessageLogLength`).
+const MESSAGES: usize = 12 << 10;
+
+/// Cuts the termination message of one of `containers` to its share of what the pod's may be together. Follows
+/// `normalizeStatus` of pkg/kubelet/status/status_manager.go.
+fn cut_messages(status: &mut ContainerStatus, containers: usize) {
+    let share = MESSAGES / containers.max(1);
+    for state in [&mut status.state, &mut status.last_state] {
+        let ended = state.as_mut().and_then(|state| state.terminated.as_mut());
+        if let Some(message) = ended.and_then(|ended| ended.message.as_mut()) {
+            message.truncate(message.floor_char_boundary(share));
+        }
+    }
+}
+
 /// The status of a pod. `terminal`: nothing of it is going to be started again.
 pub fn status(
     pod: &Pod,
@@ -595,8 +610,11 @@ pub fn status(
         ..PodStatus::default()
     };
     let (mut init, mut regular, mut ephemeral) = (Vec::new(), Vec::new(), Vec::new());
-    for (kind, container) in containers(&spec) {
-        let one = container_status(pod, kind, &container, zone, memory, waiting, initialized);
+    let all = containers(&spec);
+    let count = all.len();
+    for (kind, container) in all {
+        let mut one = container_status(pod, kind, &container, zone, memory, waiting, initialized);
+        cut_messages(&mut one, count);
         match kind {
             Kind::Init | Kind::Sidecar => init.push(one),
             Kind::Regular => regular.push(one),

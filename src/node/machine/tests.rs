@@ -529,6 +529,40 @@ fn an_agent_that_starts_again_adopts_what_runs() {
 }
 
 #[test]
+fn termination_messages_share_what_a_pod_has_for_them() {
+    for (others, message, kept) in [
+        (0, "x".repeat(20_000), 12 << 10),
+        (2, "x".repeat(4096), 4096),
+        (3, "x".repeat(4096), 3072),
+        // No letter is cut in two.
+        (3, format!("x{}", "ä".repeat(2000)), 3071),
+        (11, "x".repeat(4096), 1024),
+    ] {
+        let ephemeral = json!({"name": "e", "image": "i"});
+        let mut regular = vec![json!({"name": "a", "image": "i"})];
+        regular.extend((1..others).map(|n| json!({"name": format!("b{n}"), "image": "i"})));
+        let mut host = Host::new(json!({
+            "restartPolicy": "Always",
+            "containers": regular,
+            "ephemeralContainers": if others > 0 { vec![ephemeral] } else { Vec::new() },
+        }));
+        host.settle();
+        for generation in 0..2 {
+            let name = "a".to_owned();
+            let id = ProcessId { name, generation };
+            host.memory.messages.insert(id, message.clone());
+            host.exit("a", 1);
+            host.settle();
+        }
+        let last = host.container("a").last_state.clone().unwrap_or_default();
+        let told = last.terminated.and_then(|ended| ended.message);
+        let told = told.expect("a message");
+        assert_eq!(told.len(), kept, "{others}");
+        assert!(message.starts_with(&told), "{others}");
+    }
+}
+
+#[test]
 fn nothing_is_concluded_from_a_zone_that_was_not_heard_of_yet() {
     for (policy, exit, deleted) in [
         ("Always", None, false),
