@@ -48,24 +48,10 @@ pub(super) fn write(directory: &Path, files: &Files, group: Option<u32>) -> io::
         .to_string();
     let version = directory.join(&stamp);
     let _ = std::fs::remove_dir_all(&version);
-    std::fs::create_dir(&version)?;
-    std::fs::set_permissions(&version, std::fs::Permissions::from_mode(0o755))?;
-    let owner = |path: &Path| -> io::Result<()> {
-        match group {
-            Some(group) => std::os::unix::fs::chown(path, None, Some(group)),
-            None => Ok(()),
-        }
-    };
-    owner(&version)?;
-    for (path, (content, mode)) in files {
-        let whole = version.join(path);
-        if let Some(parent) = whole.parent() {
-            std::fs::create_dir_all(parent)?;
-        }
-        std::fs::write(&whole, content)?;
-        owner(&whole)?;
-        let mode = if group.is_some() { mode | 0o440 } else { *mode };
-        std::fs::set_permissions(&whole, std::fs::Permissions::from_mode(mode))?;
+    if let Err(error) = write_version(&version, files, group) {
+        // The version that was there stays. Half a new one takes room that there may be none of.
+        let _ = std::fs::remove_dir_all(&version);
+        return Err(error);
     }
     let before = std::fs::read_link(&data).ok();
     let link = directory.join("..data_tmp");
@@ -90,6 +76,30 @@ pub(super) fn write(directory: &Path, files: &Files, group: Option<u32>) -> io::
     }
     if let Some(before) = before {
         let _ = std::fs::remove_dir_all(directory.join(before));
+    }
+    Ok(())
+}
+
+/// Makes the directory of one version.
+fn write_version(version: &Path, files: &Files, group: Option<u32>) -> io::Result<()> {
+    std::fs::create_dir(version)?;
+    std::fs::set_permissions(version, std::fs::Permissions::from_mode(0o755))?;
+    let owner = |path: &Path| -> io::Result<()> {
+        match group {
+            Some(group) => std::os::unix::fs::chown(path, None, Some(group)),
+            None => Ok(()),
+        }
+    };
+    owner(version)?;
+    for (path, (content, mode)) in files {
+        let whole = version.join(path);
+        if let Some(parent) = whole.parent() {
+            std::fs::create_dir_all(parent)?;
+        }
+        std::fs::write(&whole, content)?;
+        owner(&whole)?;
+        let mode = if group.is_some() { mode | 0o440 } else { *mode };
+        std::fs::set_permissions(&whole, std::fs::Permissions::from_mode(mode))?;
     }
     Ok(())
 }
@@ -389,6 +399,12 @@ mod tests {
         );
         let names: Vec<_> = std::fs::read_dir(path).expect("read").flatten().collect();
         assert_eq!(names.len(), 4, "a, c, ..data and its version: {names:?}");
+        // As on a full disk: a file that cannot be made, once others were.
+        let torn = files(&[("a", "5"), ("a/b", "6")]);
+        assert!(write(path, &torn, None).is_err());
+        assert_eq!((read("a"), read("c")), (Some("3".into()), Some("4".into())));
+        let left: Vec<_> = std::fs::read_dir(path).expect("read").flatten().collect();
+        assert_eq!(left.len(), 4, "nothing of it is left: {left:?}");
     }
 
     #[test]

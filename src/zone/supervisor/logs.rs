@@ -13,11 +13,16 @@ const KEPT: usize = 4;
 /// Longer lines are written in parts, in bytes.
 const LINE: usize = 16 * 1024;
 
+/// As much is kept of what could not be written, in bytes.
+const LEFT: usize = 1 << 20;
+
 /// The log of one process: both of its streams, in the order in which they were read.
 pub struct Log {
     path: PathBuf,
     file: File,
     size: u64,
+    /// Whole lines that could not be written yet.
+    left: Vec<u8>,
 }
 
 impl Log {
@@ -35,16 +40,53 @@ impl Log {
             path: path.to_owned(),
             file,
             size,
+            left: Vec::new(),
         })
     }
 
+    /// Writes whole lines. On a full disk they are written with later ones, as many as are kept; the container goes on.
     fn write(&mut self, text: &[u8]) {
         if self.size >= MAXIMUM {
             self.rotate();
         }
-        // A full disk loses log lines; the container goes on.
-        if self.file.write_all(text).is_ok() {
-            self.size += text.len() as u64;
+        if self.left.is_empty() {
+            match self.append(text) {
+                true => {}
+                false => self.keep(text),
+            }
+        } else {
+            self.keep(text);
+            self.flush();
+        }
+    }
+
+    /// Tries again to write what could not be written.
+    fn flush(&mut self) {
+        let left = std::mem::take(&mut self.left);
+        if !self.append(&left) {
+            self.left = left;
+        }
+    }
+
+    /// Appends all of a text, or nothing: the beginning of a line would be taken for that of the next one.
+    fn append(&mut self, text: &[u8]) -> bool {
+        let written = self.file.write_all(text).is_ok();
+        match written {
+            true => self.size += text.len() as u64,
+            // Making a file shorter takes no room.
+            false => drop(self.file.set_len(self.size)),
+        }
+        written
+    }
+
+    /// Keeps lines for later; of too many the oldest are lost.
+    fn keep(&mut self, text: &[u8]) {
+        self.left.extend_from_slice(text);
+        let more = self.left.len().saturating_sub(LEFT);
+        if more > 0 {
+            let line = self.left[more - 1..].iter().position(|byte| *byte == b'\n');
+            self.left
+                .drain(..line.map_or(self.left.len(), |at| more + at));
         }
     }
 
@@ -123,7 +165,7 @@ impl Lines {
     /// The stream ended: what is left of a line is written as one.
     pub fn end(&mut self, log: &mut Log) {
         if self.left.is_empty() {
-            return;
+            return log.flush();
         }
         let now = Timestamp::now()
             .strftime("%Y-%m-%dT%H:%M:%S.%9fZ")
@@ -191,5 +233,40 @@ mod tests {
             std::fs::read_dir(directory.path()).expect("read").count(),
             1 + KEPT
         );
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn a_full_disk_delays_lines_and_loses_only_the_oldest() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let (full, free) = (directory.path().join("full"), directory.path().join("free"));
+        std::os::unix::fs::symlink("/dev/full", &full).expect("linked");
+        let lines = |log: &Path| {
+            let text = std::fs::read_to_string(log).expect("read");
+            let lines = text.lines().map(|line| line.rsplit(' ').next());
+            lines.flatten().map(str::to_owned).collect::<Vec<_>>()
+        };
+        let mut stdout = Lines::new("stdout");
+        let mut log = Log::open(&full).expect("a log");
+        stdout.take(b"one\ntwo\n", &mut log);
+        stdout.take(b"three\n", &mut log);
+        // There is room again.
+        log.file = File::create(&free).expect("a file");
+        stdout.take(b"four\n", &mut log);
+        assert_eq!(lines(&free), ["one", "two", "three", "four"]);
+        assert_eq!(log.size, std::fs::metadata(&free).expect("there").len());
+        // So much that not all of it can be kept, and nothing is said afterwards.
+        log.file = OpenOptions::new().write(true).open(&full).expect("a file");
+        let long = "x".repeat(1000);
+        for number in 0..2000 {
+            stdout.take(format!("{long}-{number}\n").as_bytes(), &mut log);
+        }
+        log.file = OpenOptions::new().append(true).open(&free).expect("a file");
+        stdout.end(&mut log);
+        let kept = lines(&free).split_off(4);
+        let first = 2000 - kept.len();
+        assert!(kept.len() > LEFT / 1100, "{}", kept.len());
+        let expected: Vec<_> = (first..2000).map(|n| format!("{long}-{n}")).collect();
+        assert!(kept == expected, "whole lines, the newest");
     }
 }
