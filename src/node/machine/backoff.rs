@@ -7,6 +7,11 @@ const INITIAL: SignedDuration = SignedDuration::from_secs(10);
 /// The longest.
 const MAXIMUM: SignedDuration = SignedDuration::from_secs(300);
 
+/// A time some way on; as it is where there is no such time.
+pub fn later(at: Timestamp, by: SignedDuration) -> Timestamp {
+    at.checked_add(by).unwrap_or(at)
+}
+
 /// Waits that double: the first restart is immediate, the next ones wait 10 s, 20 s, ... 300 s after the end. A
 /// container that did well for ten minutes begins anew.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,6 +41,10 @@ impl Backoff {
             _ => INITIAL,
         };
         Backoff { wait, updated: now }
+    }
+    /// As if the clock had always been `by` further.
+    pub fn shift(&mut self, by: SignedDuration) {
+        self.updated = later(self.updated, by);
     }
     fn expired(&self, ended: Timestamp) -> bool {
         ended.duration_since(self.updated) > MAXIMUM * 2

@@ -119,6 +119,14 @@ impl<'a> Look<'a> {
             })
         });
         self.memory.probes.retain(|(id, _), _| there(id));
+        self.memory.ends.retain(|id, _| there(id));
+        for process in self.zone.into_iter().flat_map(|zone| &zone.processes) {
+            if let Some(ending) = &process.ended {
+                // Never later than now: it may have been noted before the clock was set back.
+                let at = ending.at.min(self.now);
+                self.memory.ends.entry(process.id.clone()).or_insert(at);
+            }
+        }
         if let Some(zone) = self.zone {
             self.memory.had_zone |= zone.state == ZoneState::Running;
         }
@@ -207,14 +215,6 @@ impl<'a> Look<'a> {
                 .unwrap_or(grace);
         }
         grace = self.memory.grace.map_or(grace, |own| own.min(grace));
-        let running = self.running();
-        let list = containers(&self.spec);
-        let kind = |name: &str| {
-            list.iter()
-                .find(|(_, container)| container.name == name)
-                .map_or(Kind::Regular, |(kind, _)| *kind)
-        };
-        let first: Vec<&Process> = running
         if self.is_hidden() {
             // Nothing in it can be asked to end. It has its grace to be heard of; then it ends as a whole.
             let last = begun + SignedDuration::from_secs(grace.max(0));
@@ -223,6 +223,14 @@ impl<'a> Look<'a> {
                 false => self.decision.actions.push(Action::Halt),
             };
         }
+        let running = self.running();
+        let list = containers(&self.spec);
+        let kind = |name: &str| {
+            list.iter()
+                .find(|(_, container)| container.name == name)
+                .map_or(Kind::Regular, |(kind, _)| *kind)
+        };
+        let first: Vec<&Process> = running
             .iter()
             .copied()
             .filter(|process| kind(&process.id.name) != Kind::Sidecar)
@@ -480,7 +488,10 @@ impl<'a> Look<'a> {
         if let Some(process) = self.latest(&container.name) {
             return match &process.ended {
                 None => Standing::Running(process),
-                Some(ending) => Standing::Ended(ending.code, ending.at),
+                Some(ending) => {
+                    let at = self.memory.ends.get(&process.id);
+                    Standing::Ended(ending.code, at.copied().unwrap_or(ending.at))
+                }
             };
         }
         // What ran in an earlier life of the zone: ordinary containers that are not restarted stay ended, init

@@ -14,12 +14,12 @@ mod tests;
 
 use std::collections::BTreeMap;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{Container, Pod, PodSpec, PodStatus, Probe};
 
 use crate::zone::{ProcessId, Signal};
 
-pub use backoff::Backoff;
+pub use backoff::{Backoff, later};
 pub use decide::decide;
 pub use status::{RESIZE_PENDING, time as status_time};
 
@@ -216,6 +216,33 @@ pub struct Memory {
     pub ending: Option<Timestamp>,
     /// This host's addresses.
     pub host_ips: Vec<String>,
+    /// When processes ended, by the clock as it is now.
+    pub ends: BTreeMap<ProcessId, Timestamp>,
+}
+
+impl Memory {
+    /// The clock was set, and is `by` further than time has passed: what waits goes on to wait as long as it would have.
+    pub fn shift(&mut self, by: SignedDuration) {
+        let stops = self.stops.values_mut();
+        let stops = stops.flat_map(|stop| [Some(&mut stop.begun), stop.asked.as_mut()]);
+        let failed = self.images.values_mut().filter_map(|image| match image {
+            ImageState::Failed { again, .. } => Some(again),
+            _ => None,
+        });
+        let times = [self.zone_again.as_mut(), self.ending.as_mut()]
+            .into_iter()
+            .chain(stops)
+            .flatten()
+            .chain(self.blocked.values_mut().map(|blocked| &mut blocked.again))
+            .chain(failed)
+            .chain(self.ends.values_mut());
+        for at in times {
+            *at = later(*at, by);
+        }
+        for backoff in self.backoffs.values_mut() {
+            backoff.shift(by);
+        }
+    }
 }
 
 /// Something to be done.

@@ -529,6 +529,72 @@ fn an_agent_that_starts_again_adopts_what_runs() {
 }
 
 #[test]
+fn what_waits_does_not_mind_that_the_clock_is_set() {
+    for by in [0, 3600, -3600] {
+        let by = SignedDuration::from_secs(by);
+        let set = |host: &mut Host| {
+            host.now += by;
+            host.memory.shift(by);
+        };
+        // A crash loop.
+        let mut host = Host::new(one("Always"));
+        host.settle();
+        for _ in 0..2 {
+            host.exit("a", 1);
+            host.settle();
+        }
+        host.pass(4);
+        set(&mut host);
+        let wake = host.settle().expect("the end of the wait");
+        assert_eq!(wake.duration_since(host.now).as_secs(), 6, "{by}");
+        host.pass(6);
+        host.settle();
+        assert_eq!(host.running(), ["a/2"], "{by}");
+        // The next wait is the next one of the loop.
+        host.exit("a", 1);
+        let wake = host.settle().expect("the end of the wait");
+        assert_eq!(wake.duration_since(host.now).as_secs(), 20, "{by}");
+        host.pass(20);
+        host.settle();
+        // An image that is not to be had.
+        host.pass(700);
+        host.exit("a", 1);
+        let again = host.now + SignedDuration::from_secs(20);
+        let failed = ImageState::Failed {
+            reason: "ImagePullBackOff".into(),
+            message: String::new(),
+            again,
+        };
+        host.memory.images.insert("a".into(), failed);
+        host.settle();
+        host.pass(5);
+        set(&mut host);
+        let wake = host.settle().expect("the end of the wait");
+        assert_eq!(wake.duration_since(host.now).as_secs(), 15, "{by}");
+        host.pass(15);
+        host.settle();
+        assert_eq!(host.running(), ["a/4"], "{by}");
+        // Grace.
+        host.delete(30);
+        host.settle();
+        host.pass(10);
+        set(&mut host);
+        let wake = host.settle().expect("the end of grace");
+        assert_eq!(wake.duration_since(host.now).as_secs(), 20, "{by}");
+    }
+    // An end that was noted by a clock that was set back since, while no agent ran.
+    let mut host = Host::new(one("Always"));
+    host.settle();
+    host.exit("a", 1);
+    host.settle();
+    host.pass(3600);
+    host.exit("a", 1);
+    host.pass(-3600);
+    let wake = host.settle().expect("the end of the wait");
+    assert_eq!(wake.duration_since(host.now).as_secs(), 10);
+}
+
+#[test]
 fn termination_messages_share_what_a_pod_has_for_them() {
     for (others, message, kept) in [
         (0, "x".repeat(20_000), 12 << 10),

@@ -4,7 +4,7 @@ mod act;
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{Container, ObjectReference, Pod, PodStatus};
@@ -13,7 +13,9 @@ use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::AbortHandle;
 
 use super::events::Recorder;
-use super::machine::{Action, Decision, Hook, ImageState, Memory, ProbeKind, containers, decide};
+use super::machine::{
+    Action, Decision, Hook, ImageState, Memory, ProbeKind, containers, decide, later,
+};
 use super::pressure::Observed;
 use super::supplies::{Lack, Pulled, Supplies};
 use super::{probes, report, zone_name};
@@ -107,6 +109,34 @@ struct Worker {
     retry: Option<Timestamp>,
     failures: u32,
     refreshed: Timestamp,
+    clock: Clock,
+}
+
+/// The clock beside a count of time that nobody sets.
+#[derive(Debug, Clone, Copy)]
+struct Clock {
+    told: Timestamp,
+    at: Instant,
+}
+
+/// Less than this the clock is adjusted all the time.
+const JUMP: SignedDuration = SignedDuration::from_secs(1);
+
+impl Clock {
+    fn now() -> Self {
+        Clock {
+            told: Timestamp::now(),
+            at: Instant::now(),
+        }
+    }
+
+    /// By how much the clock was set between here and `later`; nothing where it only passed.
+    fn jumped(&self, later: &Clock) -> Option<SignedDuration> {
+        let passed = later.at.saturating_duration_since(self.at);
+        let passed = SignedDuration::try_from(passed).ok()?;
+        let by = later.told.duration_since(self.told).checked_sub(passed)?;
+        (by.abs() > JUMP).then_some(by)
+    }
 }
 
 /// Starts the worker of a pod, which is not begun if it is `refused`; `ended` is told its uid when nothing of the pod is left.
@@ -145,6 +175,7 @@ pub fn start(
         retry: None,
         failures: 0,
         refreshed: Timestamp::now(),
+        clock: Clock::now(),
         shared,
     };
     if let Some(message) = refused {
@@ -290,9 +321,22 @@ impl Worker {
         }
     }
 
+    /// What time it is. Where the clock was set, all that waits is set with it.
+    fn tick(&mut self) -> Timestamp {
+        let clock = Clock::now();
+        if let Some(by) = std::mem::replace(&mut self.clock, clock).jumped(&clock) {
+            tracing::info!(pod = self.uid, %by, "the clock was set");
+            self.memory.shift(by);
+            self.retry = self.retry.map(|at| later(at, by));
+            self.owed = self.owed.map(|at| later(at, by));
+            self.refreshed = later(self.refreshed, by);
+        }
+        clock.told
+    }
+
     async fn look(&mut self) -> Look {
         let Wanted { pod, gone } = self.wanted.borrow_and_update().clone();
-        let now = Timestamp::now();
+        let now = self.tick();
         if let Some(at) = self.retry
             && at > now
         {
@@ -505,4 +549,30 @@ enum Look {
     Again,
     /// Nothing to do until something changes, or then.
     Wait(Option<Timestamp>),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_clock_that_is_set_is_noticed() {
+        let (told, at) = (Timestamp::UNIX_EPOCH, Instant::now());
+        let begun = Clock { told, at };
+        for (passed, shown, by) in [
+            (60, 60_000, None),
+            (60, 60_900, None),
+            (60, 59_100, None),
+            (60, 3_660_000, Some(3600)),
+            (60, -3_540_000, Some(-3600)),
+            (0, 2000, Some(2)),
+        ] {
+            let later = Clock {
+                told: told + SignedDuration::from_millis(shown),
+                at: at + Duration::from_secs(passed),
+            };
+            let expected = by.map(SignedDuration::from_secs);
+            assert_eq!(begun.jumped(&later), expected, "{passed} {shown}");
+        }
+    }
 }
