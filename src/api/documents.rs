@@ -47,7 +47,12 @@ impl Server {
         }
         let registry = self.cluster.registry();
         let segments: Vec<&str> = trimmed[1..].split('/').collect();
-        if segments == ["metrics"] && parts.method == Method::GET {
+        // What upstream serves without its table of routes answers every method alike.
+        let any_method = matches!(
+            segments.as_slice(),
+            [""] | ["apis"] | ["apis", _] | ["metrics"] | ["openapi", "v2"]
+        );
+        if segments == ["metrics"] && parts.method != Method::DELETE {
             return reply::response(
                 200,
                 "text/plain; version=0.0.4; charset=utf-8; escaping=underscores",
@@ -56,7 +61,7 @@ impl Server {
             );
         }
         if let ["openapi", document @ ..] = segments.as_slice()
-            && parts.method == Method::GET
+            && (any_method || parts.method == Method::GET)
         {
             return openapi::answer(&self.documents, document, parts, &registry)
                 .unwrap_or_else(|| not_found(&parts.headers));
@@ -98,11 +103,12 @@ impl Server {
             _ => None,
         };
         let Some(value) = value else {
+            if segments.first() == Some(&"version") {
+                return reply::status(&Status::no_such_resource(), &parts.headers);
+            }
             return not_found(&parts.headers);
         };
-        if !matches!(parts.method, Method::GET | Method::POST)
-            || (parts.method == Method::POST && segments.first() == Some(&"version"))
-        {
+        if !any_method && parts.method != Method::GET {
             return reply::status(&Status::method_not_allowed(), &parts.headers);
         }
         let accepted = match segments.as_slice() {

@@ -172,7 +172,7 @@ impl Server {
                 false => {
                     resource.namespaced
                         || info.namespace.is_empty()
-                        || &*resource.plural == "namespaces"
+                        || (&*resource.plural == "namespaces" && !info.name.is_empty())
                 }
             })
         else {
