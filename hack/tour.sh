@@ -1,10 +1,10 @@
 # What the tours have in common; sourced. Counts in `passed`.
 passed=0
-# is WHAT EXPECTED COMMAND...: the command's output, as it is within twenty seconds
+# is WHAT EXPECTED COMMAND...: the command's output, as it is within a minute
 is() {
   local what=$1 expected=$2 got=
   shift 2
-  for _ in $(seq 200); do
+  for _ in $(seq 600); do
     got=$("$@" 2>&1) || true
     if [ "$got" = "$expected" ]; then
       passed=$((passed + 1))
