@@ -12,9 +12,9 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::api::{Api, PostParams};
 use tokio_util::sync::CancellationToken;
 
+use super::host::{NetworkFlags, StorageFlags};
 use super::illumos::{self, IllumosFlags};
 use super::serve::{self, ServeError, Served};
-use super::zone::NetworkFlags;
 use crate::api::actions::kubelet::Agents;
 use crate::api::authenticate::Peer;
 use crate::auth::node::{NODES, PREFIX};
@@ -68,18 +68,8 @@ pub struct Arguments {
     /// The name of this node; by default the host's name.
     #[arg(long)]
     node_name: Option<String>,
-    /// The ZFS pool or dataset (illumos; by default rpool/reddwarf) or directory (Linux; by default in --data-dir) for images, zones and volumes.
-    #[arg(long)]
-    storage_pool: Option<String>,
-    /// The dataset of zones; by default POOL/zones.
-    #[arg(long)]
-    zones_dataset: Option<String>,
-    /// The dataset of images; by default POOL/images.
-    #[arg(long)]
-    images_dataset: Option<String>,
-    /// The dataset of volumes; by default POOL/volumes.
-    #[arg(long)]
-    volumes_dataset: Option<String>,
+    #[command(flatten)]
+    storage: StorageFlags,
     /// The range that pods of this node get addresses from.
     #[arg(long, default_value = "10.244.0.0/24")]
     pod_cidr: String,
@@ -244,17 +234,10 @@ fn plan(arguments: Arguments) -> Result<Plan, AgentError> {
     };
     let data = std::path::absolute(&arguments.serve.data_dir)
         .unwrap_or_else(|_| arguments.serve.data_dir.clone());
-    let pool = match &arguments.storage_pool {
-        Some(pool) => pool.clone(),
-        None if runtime == RuntimeName::Illumos => illumos::POOL.into(),
-        None => data.join("storage").display().to_string(),
-    };
-    let storage = StoragePoolConfig::derive(
-        &pool,
-        arguments.zones_dataset.as_deref(),
-        arguments.images_dataset.as_deref(),
-        arguments.volumes_dataset.as_deref(),
-    )?;
+    let storage = arguments.storage.config(&match runtime {
+        RuntimeName::Illumos => illumos::POOL.to_owned(),
+        _ => data.join("storage").display().to_string(),
+    })?;
     Ok(Plan {
         runtime,
         names,

@@ -3,10 +3,10 @@
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 
+use super::host::{NetworkFlags, StorageFlags};
 use super::illumos::{IllumosFlags, POOL};
-use super::zone::NetworkFlags;
 use crate::illumos::{Command, Tool, Tools, parse};
-use crate::storage::{StoragePoolConfig, zfs};
+use crate::storage::zfs;
 use crate::zone::illumos::Brand;
 
 /// What `doctor` takes: what the agent is to be started with.
@@ -16,18 +16,8 @@ pub struct Arguments {
     illumos: IllumosFlags,
     #[command(flatten)]
     network: NetworkFlags,
-    /// The pool or dataset for images, zones and volumes.
-    #[arg(long, default_value = POOL)]
-    storage_pool: String,
-    /// The dataset of zones; by default POOL/zones.
-    #[arg(long)]
-    zones_dataset: Option<String>,
-    /// The dataset of images; by default POOL/images.
-    #[arg(long)]
-    images_dataset: Option<String>,
-    /// The dataset of volumes; by default POOL/volumes.
-    #[arg(long)]
-    volumes_dataset: Option<String>,
+    #[command(flatten)]
+    storage: StorageFlags,
     /// The agent's data directory.
     #[arg(long, default_value = "/var/lib/reddwarf")]
     data_dir: PathBuf,
@@ -175,13 +165,7 @@ impl Host<'_> {
 
     /// The pool, and the datasets of the flags.
     async fn storage(&self) -> Vec<Finding> {
-        let arguments = self.arguments;
-        let config = StoragePoolConfig::derive(
-            &arguments.storage_pool,
-            arguments.zones_dataset.as_deref(),
-            arguments.images_dataset.as_deref(),
-            arguments.volumes_dataset.as_deref(),
-        );
+        let config = self.arguments.storage.config(POOL);
         let config = match config.and_then(|config| zfs::names::check(&config).map(|()| config)) {
             Ok(config) => config,
             Err(error) => return vec![Bad(error.to_string())],

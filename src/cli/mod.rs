@@ -2,6 +2,7 @@
 
 mod agent;
 mod doctor;
+mod host;
 mod identity;
 mod illumos;
 mod image;

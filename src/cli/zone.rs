@@ -5,9 +5,8 @@ use std::path::{Path, PathBuf};
 
 use k8s_openapi::api::core::v1::Pod;
 
-use crate::net::illumos::{DirectNicConfig, EtherstubConfig, NetworkConfig};
+use super::host::{NetworkFlags, StorageFlags};
 use crate::node::{describe, machine};
-use crate::storage::StoragePoolConfig;
 use crate::zone::illumos::{Brand, Layout, Settings, life, sandbox};
 
 /// What `zone` takes.
@@ -32,18 +31,8 @@ struct Plan {
     /// The brand of the zone, where the pod's annotation reddwarf.io/zone-brand names none: that of its runtime class.
     #[arg(long, value_enum, default_value = "lx")]
     brand: Brand,
-    /// The pool or dataset for images, zones and volumes.
-    #[arg(long, default_value = super::illumos::POOL)]
-    storage_pool: String,
-    /// The dataset of zones; by default POOL/zones.
-    #[arg(long)]
-    zones_dataset: Option<String>,
-    /// The dataset of images; by default POOL/images.
-    #[arg(long)]
-    images_dataset: Option<String>,
-    /// The dataset of volumes; by default POOL/volumes.
-    #[arg(long)]
-    volumes_dataset: Option<String>,
+    #[command(flatten)]
+    storage: StorageFlags,
     /// Where the dataset of zones is mounted; by default its name after a slash.
     #[arg(long)]
     zones_mountpoint: Option<PathBuf>,
@@ -58,48 +47,6 @@ struct Plan {
     /// The pod's address; by default the first of the range.
     #[arg(long)]
     address: Option<Ipv4Addr>,
-}
-
-/// How zones are connected.
-#[derive(clap::Args, Debug, Clone)]
-#[group(skip)]
-pub struct NetworkFlags {
-    /// The etherstub (illumos) or bridge (Linux) of the pods' network.
-    #[arg(long, default_value = "reddwarf0")]
-    pub etherstub_name: String,
-    /// The link that leads out of the host; by default the one of the default route.
-    #[arg(long)]
-    pub physical_nic: Option<String>,
-    /// Put pods on the network of --physical-nic itself (illumos): a NIC, an aggregation or a VLAN.
-    #[arg(long, requires = "physical_nic")]
-    pub direct_nic: bool,
-    /// The VLAN of pods on --direct-nic.
-    #[arg(long, requires = "direct_nic")]
-    pub vlan: Option<u16>,
-    /// The router of the network of --direct-nic; by default the first address of --pod-cidr.
-    #[arg(long, requires = "direct_nic")]
-    pub gateway: Option<Ipv4Addr>,
-}
-
-impl NetworkFlags {
-    /// The network that the flags describe, where pods get addresses of `cidr`, whose first is `gateway`.
-    pub fn network(&self, cidr: String, gateway: Ipv4Addr, prefix_len: u8) -> NetworkConfig {
-        match (self.direct_nic, &self.physical_nic) {
-            (true, Some(link)) => NetworkConfig::Direct(DirectNicConfig {
-                link: link.clone(),
-                vlan: self.vlan,
-                gateway: self.gateway.unwrap_or(gateway),
-                prefix_len,
-            }),
-            _ => NetworkConfig::Etherstub(EtherstubConfig {
-                etherstub: self.etherstub_name.clone(),
-                gateway,
-                prefix_len,
-                cidr,
-                external: self.physical_nic.clone(),
-            }),
-        }
-    }
 }
 
 /// Runs the command.
@@ -134,13 +81,8 @@ fn pod(path: &Path) -> Result<Pod, String> {
 impl Plan {
     fn text(&self) -> Result<String, String> {
         let pod = pod(&self.filename)?;
-        let storage = StoragePoolConfig::derive(
-            &self.storage_pool,
-            self.zones_dataset.as_deref(),
-            self.images_dataset.as_deref(),
-            self.volumes_dataset.as_deref(),
-        )
-        .map_err(|error| error.to_string())?;
+        let storage = self.storage.config(super::illumos::POOL);
+        let storage = storage.map_err(|error| error.to_string())?;
         crate::storage::zfs::names::check(&storage).map_err(|error| error.to_string())?;
         let pool =
             crate::net::Ipam::in_memory(&self.pod_cidr).map_err(|error| error.to_string())?;
