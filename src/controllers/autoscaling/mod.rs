@@ -6,6 +6,7 @@
 
 mod limits;
 mod metrics;
+mod sources;
 mod status;
 mod usage;
 
@@ -15,11 +16,9 @@ use std::time::{Duration, Instant};
 
 use k8s_openapi::api::autoscaling::v1::Scale;
 use k8s_openapi::api::autoscaling::v2::{
-    ContainerResourceMetricStatus, HPAScalingRules, HorizontalPodAutoscaler,
-    HorizontalPodAutoscalerSpec, HorizontalPodAutoscalerStatus, MetricSpec, MetricStatus,
-    MetricTarget, MetricValueStatus, ResourceMetricStatus,
+    HorizontalPodAutoscaler, HorizontalPodAutoscalerSpec, HorizontalPodAutoscalerStatus,
+    MetricStatus,
 };
-use k8s_openapi::apimachinery::pkg::api::resource;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt as _;
@@ -27,8 +26,8 @@ use kube::api::PostParams;
 use parking_lot::Mutex;
 
 use self::limits::{Asked, History};
-use self::status::{ABLE, ACTIVE, LIMITED, ZERO, holds, selector_text, set};
-use self::usage::{Goal, Tolerances};
+use self::sources::{Failure, Measured, Round, tolerances};
+use self::status::{ABLE, ACTIVE, LIMITED, ZERO, holds, set};
 use super::Context;
 use super::discovery::{self, Served};
 use super::errors::{is_conflict, text};
@@ -38,7 +37,6 @@ use super::kinds::Pod;
 use super::pods::Pods;
 use super::queue::{Next, Queue};
 use super::workload::write_status;
-use crate::meta::quantity::{Form, Quantity};
 use crate::meta::selector::Selector;
 
 const WORKERS: usize = 5;
@@ -96,23 +94,6 @@ pub async fn run(context: Context) {
     controller.pods.cache.synced().await;
     let look = |key: Key| controller.sync(key);
     queue.work(WORKERS, &controller.context.ends, look).await;
-}
-
-/// What the metrics of an autoscaler say.
-struct Measured {
-    replicas: i32,
-    /// By which metric.
-    by: String,
-}
-
-/// Why a metric says nothing.
-struct Failure {
-    /// The reason of its event and of the condition.
-    reason: &'static str,
-    /// Of those.
-    told: String,
-    /// Of the whole.
-    error: String,
 }
 
 impl Controller {
@@ -387,6 +368,7 @@ impl Controller {
         let current = current.unwrap_or(0);
         let metrics = autoscaler.spec.metrics.as_deref().unwrap_or_default();
         let round = Round {
+            client: &self.context.client,
             namespace: &key.namespace,
             selector: &selector,
             pods: &pods,
@@ -396,7 +378,7 @@ impl Controller {
         let mut measured: Option<Measured> = None;
         let mut failures = Vec::new();
         for metric in metrics {
-            match self.look(&round, metric).await {
+            match round.look(metric).await {
                 Ok((found, state)) => {
                     list.push(state);
                     if measured
@@ -498,116 +480,6 @@ impl Controller {
         }
         Ok((told, pods))
     }
-
-    /// What one metric asks for, and its state.
-    async fn look(
-        &self,
-        round: &Round<'_>,
-        metric: &MetricSpec,
-    ) -> Result<(Measured, MetricStatus), Failure> {
-        let (resource, container, target) = match (&metric.resource, &metric.container_resource) {
-            (Some(own), _) if metric.type_ == "Resource" => (&own.name, None, &own.target),
-            (_, Some(own)) if metric.type_ == "ContainerResource" => {
-                (&own.name, Some(own.container.as_str()), &own.target)
-            }
-            _ => return Err(unserved(metric, round.namespace)),
-        };
-        let looked = self.resource(round, target, resource, container).await;
-        match looked {
-            Ok((measured, value)) => Ok((measured, state_of(metric, value))),
-            Err(told) => Err(match container {
-                None => Failure {
-                    reason: "FailedGetResourceMetric",
-                    error: format!("failed to get {resource} resource metric value: {told}"),
-                    told,
-                },
-                Some(container) => Failure {
-                    reason: "FailedGetContainerResourceMetric",
-                    error: format!("failed to get {container} container metric value: {told}"),
-                    told,
-                },
-            }),
-        }
-    }
-
-    /// What the use of a resource asks for.
-    async fn resource(
-        &self,
-        round: &Round<'_>,
-        target: &MetricTarget,
-        resource: &str,
-        container: Option<&str>,
-    ) -> Result<(Measured, MetricValueStatus), String> {
-        let Round {
-            namespace,
-            selector,
-            pods,
-            current,
-            tolerances,
-        } = *round;
-        let average = target.average_value.as_ref();
-        let told = match (average, target.average_utilization) {
-            (Some(_), _) => "usage",
-            (None, Some(_)) => "utilization",
-            (None, None) => return Err("invalid resource metric source: neither an average utilization target nor an average value (usage) target was set".to_owned()),
-        };
-        let failed = |why: String| format!("failed to get {resource} {told}: {why}");
-        let client = &self.context.client;
-        let samples = metrics::samples(client, namespace, selector, resource, container)
-            .await
-            .map_err(|why| {
-                failed(format!(
-                    "unable to get metrics for resource {resource}: {why}"
-                ))
-            })?;
-        let goal = match (average, target.average_utilization) {
-            (Some(average), _) => {
-                let average = Quantity::parse(&average.0);
-                Goal::Average(average.map_or(0, |average| average.milli_value()))
-            }
-            (None, goal) => {
-                let requests = match pods.is_empty() {
-                    true => BTreeMap::new(),
-                    false => usage::requests(pods, container, resource).map_err(failed)?,
-                };
-                Goal::Utilization(goal.unwrap_or(0), requests)
-            }
-        };
-        let is_cpu = resource == "cpu";
-        let now = Timestamp::now();
-        let (replicas, used) =
-            usage::replicas(current, &goal, samples, pods, is_cpu, tolerances, now)
-                .map_err(failed)?;
-        let form = match resource {
-            "memory" => Form::Binary,
-            _ => Form::Decimal,
-        };
-        let value = MetricValueStatus {
-            average_utilization: used.utilization,
-            average_value: Some(resource::Quantity(
-                Quantity::milli(used.average, form).to_string(),
-            )),
-            value: None,
-        };
-        let by = match (average, container) {
-            (Some(_), _) => format!("{resource} resource"),
-            (None, None) => format!("{resource} resource utilization (percentage of request)"),
-            (None, Some(_)) => {
-                format!("{resource} container resource utilization (percentage of request)")
-            }
-        };
-        Ok((Measured { replicas, by }, value))
-    }
-}
-
-/// Of what pods, and for what, metrics are looked at.
-#[derive(Clone, Copy)]
-struct Round<'r> {
-    namespace: &'r str,
-    selector: &'r str,
-    pods: &'r [Arc<Pod>],
-    current: i32,
-    tolerances: Tolerances,
 }
 
 /// Says what was found.
@@ -631,85 +503,4 @@ fn fits(selector: &Selector, pod: &Pod) -> bool {
 fn of_objects(spec: &HorizontalPodAutoscalerSpec) -> bool {
     let mut metrics = spec.metrics.iter().flatten();
     metrics.any(|metric| matches!(metric.type_.as_str(), "Object" | "External"))
-}
-
-fn tolerances(spec: &HorizontalPodAutoscalerSpec) -> Tolerances {
-    let mut tolerances = Tolerances::default();
-    let read = |amount: Option<&resource::Quantity>| {
-        let amount = Quantity::parse(&amount?.0).ok()?;
-        Some(amount.milli_value() as f64 / 1000.0)
-    };
-    if let Some(behavior) = &spec.behavior {
-        let of = |rules: Option<&HPAScalingRules>| read(rules?.tolerance.as_ref());
-        tolerances.down = of(behavior.scale_down.as_ref()).unwrap_or(tolerances.down);
-        tolerances.up = of(behavior.scale_up.as_ref()).unwrap_or(tolerances.up);
-    }
-    tolerances
-}
-
-/// The state of a metric of a resource.
-fn state_of(metric: &MetricSpec, current: MetricValueStatus) -> MetricStatus {
-    let mut state = MetricStatus {
-        type_: metric.type_.clone(),
-        ..MetricStatus::default()
-    };
-    match (&metric.container_resource, &metric.resource) {
-        (Some(own), _) if metric.type_ == "ContainerResource" => {
-            state.container_resource = Some(ContainerResourceMetricStatus {
-                container: own.container.clone(),
-                name: own.name.clone(),
-                current,
-            });
-        }
-        (_, Some(own)) => {
-            let name = own.name.clone();
-            state.resource = Some(ResourceMetricStatus { name, current });
-        }
-        _ => {}
-    }
-    state
-}
-
-/// What upstream says of a metric of a server that is not there.
-fn unserved(metric: &MetricSpec, namespace: &str) -> Failure {
-    const CUSTOM: &str =
-        "unable to fetch metrics from custom metrics API: no known available metric versions found";
-    if let Some(pods) = &metric.pods {
-        let told = format!("unable to get metric {}: {CUSTOM}", pods.metric.name);
-        return Failure {
-            reason: "FailedGetPodsMetric",
-            error: format!("failed to get pods metric value: {told}"),
-            told,
-        };
-    }
-    if let Some(object) = &metric.object {
-        let (name, of) = (&object.metric.name, &object.described_object);
-        let told = format!(
-            "unable to get metric {name} on {} {namespace}/{}: {CUSTOM}",
-            of.kind, of.name
-        );
-        return Failure {
-            reason: "FailedGetObjectMetric",
-            error: format!("failed to get object metric value: {told}"),
-            told,
-        };
-    }
-    if let Some(external) = &metric.external {
-        let name = &external.metric.name;
-        let selector = selector_text(external.metric.selector.as_ref());
-        let told = format!(
-            "unable to get external metric {namespace}/{name}/{selector}: unable to fetch metrics from external metrics API: the server could not find the requested resource (get {name}.external.metrics.k8s.io)"
-        );
-        return Failure {
-            reason: "FailedGetExternalMetric",
-            error: format!("failed to get {name} external metric value: {told}"),
-            told,
-        };
-    }
-    let told = format!("unknown metric source type {:?}", metric.type_);
-    Failure {
-        reason: "InvalidMetricSourceType",
-        error: told.clone(),
-        told,
-    }
 }
