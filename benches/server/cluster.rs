@@ -1,5 +1,5 @@
 //! What a cluster does with many pods: until all are bound, and until all run. Each load has a server of ours of its
-//! own; upstream's API server gets its scheduler, and kwok for its nodes.
+//! own; upstream's API server gets its scheduler, and kwok for its nodes, and is to hold nothing from another load.
 
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -72,17 +72,10 @@ async fn bind_theirs(peer: &Peer) -> Result<Measure, Failure> {
     let scheduler = scheduler(peer)?;
     let target = target.with(scheduler.0.id());
     seen(&target, "spec.nodeName!=", PODS).await?;
-    let measure = Measure {
+    Ok(Measure {
         rate: PODS as f64 / begun.elapsed().as_secs_f64(),
         cpu: (target.cpu() - before) / PODS as f64,
-    };
-    // The next load is to have the nodes for itself.
-    let mut client = target.client().await?;
-    client.must(delete("/api/v1/nodes")).await?;
-    client
-        .must(delete("/api/v1/namespaces/bench/pods?gracePeriodSeconds=0"))
-        .await?;
-    Ok(measure)
+    })
 }
 
 async fn run_ours() -> Result<Measure, Failure> {
@@ -227,10 +220,6 @@ async fn seen(target: &Target, selector: &str, count: usize) -> Result<(), Failu
         Ok(ended) => ended,
         Err(_) => Err(format!("{got} of {count} pods are where they should be").into()),
     }
-}
-
-fn delete(path: &str) -> Ask {
-    Ask::write(Method::DELETE, path, String::new())
 }
 
 /// Upstream's scheduler, which may ask as often as it wants.
