@@ -80,6 +80,7 @@ fn message<const N: usize>(fields: [(&str, SchemaRef, u32, &str); N]) -> Schema 
             go_type: "".into(),
             through: "".into(),
             proto: (number, wire.into()),
+            within: Box::default(),
         };
         message.fields.insert(name.into(), field);
     }

@@ -150,35 +150,15 @@ fn read(name: &str, schema: &'static Value, lines: &HashMap<&'static str, Vec<Li
         return place(schema);
     };
     let mut fields = IndexMap::default();
-    let embedded = embedded(members, lines);
-    members_of(members, schema, lines, "", &mut fields);
+    members_of(members, schema, lines, ("", &[]), &mut fields);
     let go_name = name.rsplit('.').next().unwrap_or(name);
     Schema {
         atomic_map: schema.str("x-kubernetes-map-type") == "atomic",
         ..Schema::of(Shape::Struct(Struct {
             go_name: go_name.into(),
             fields,
-            embedded,
         }))
     }
-}
-
-/// What a struct embeds: protobuf numbers and the names of the members behind each. Only one level is known upstream.
-fn embedded(members: &[Line], lines: &HashMap<&'static str, Vec<Line>>) -> Vec<(u32, Vec<Key>)> {
-    members
-        .iter()
-        .filter(|line| line.name == "^")
-        .filter_map(|line| {
-            Some((
-                proto(line.proto).0,
-                lines
-                    .get(line.go_type)?
-                    .iter()
-                    .map(|inner| Key::from(inner.name))
-                    .collect(),
-            ))
-        })
-        .collect()
 }
 
 /// A protobuf number and wire type: `3v`, `2br`.
@@ -188,11 +168,13 @@ fn proto(text: &'static str) -> (u32, &'static str) {
     (number.parse().unwrap_or(0), wire)
 }
 
+/// Reads `members` into `fields`, those of embedded structs in place of these: through which Go structs, and within which
+/// protobuf numbers, is said before.
 fn members_of(
     members: &[Line],
     schema: &'static Value,
     lines: &HashMap<&'static str, Vec<Line>>,
-    through: &str,
+    (through, within): (&str, &[u32]),
     fields: &mut IndexMap<Key, Field, foldhash::fast::RandomState>,
 ) {
     let properties = schema.at("properties");
@@ -211,23 +193,24 @@ fn members_of(
             };
             fields
                 .entry(Key::from(name))
-                .or_insert_with(|| field(&line, "TypeMeta.", place(property)));
+                .or_insert_with(|| field(&line, ("TypeMeta.", &[]), place(property)));
         }
     }
     for line in members {
         if line.name == "^" {
             if let Some(inlined) = lines.get(line.go_type) {
                 let through = format!("{through}{}.", line.go_name);
-                members_of(inlined, schema, lines, &through, fields);
+                let within = [within, &[proto(line.proto).0]].concat();
+                members_of(inlined, schema, lines, (&through, &within), fields);
             }
         } else if let Some(property) = properties.get(line.name) {
-            let field = field(line, through, reference(property));
+            let field = field(line, (through, within), reference(property));
             fields.insert(Key::from(line.name), field);
         }
     }
 }
 
-fn field(line: &Line, through: &str, schema: impl Into<SchemaRef>) -> Field {
+fn field(line: &Line, (through, within): (&str, &[u32]), schema: impl Into<SchemaRef>) -> Field {
     let (number, wire) = proto(line.proto);
     Field {
         schema: schema.into(),
@@ -238,6 +221,7 @@ fn field(line: &Line, through: &str, schema: impl Into<SchemaRef>) -> Field {
         go_type: line.go_type.into(),
         through: through.into(),
         proto: (number, wire.into()),
+        within: within.into(),
     }
 }
 

@@ -5,7 +5,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
 use super::types::{Field, Schema, Shape, Struct};
-use super::{Key, Object, Value, json};
+use super::{Object, Value, json};
 use crate::meta::time;
 
 /// The first bytes of every body.
@@ -184,7 +184,7 @@ fn message(bytes: &[u8], schema: &Schema, depth: usize) -> Result<Value, Malform
     match &schema.shape {
         Shape::Struct(fields) => {
             let mut out = Object::new();
-            structure(bytes, fields, None, &mut out, depth)?;
+            structure(bytes, fields, &[], &mut out, depth)?;
             Ok(Value::Object(out))
         }
         Shape::Time | Shape::MicroTime => {
@@ -313,34 +313,30 @@ fn scalar(wire: Wire<'_>, schema: &Schema, depth: usize) -> Result<Value, Malfor
     })
 }
 
-/// Reads the fields of a struct (those of `only`, where it is an embedded one) into `out`.
+/// Reads the fields of a struct, or of what it embeds `within` these numbers, into `out`.
 fn structure(
     bytes: &[u8],
     fields: &Struct,
-    only: Option<&[Key]>,
+    within: &[u32],
     out: &mut Object,
     depth: usize,
 ) -> Result<(), Malformed> {
     for field in Fields(bytes) {
         let (number, wire) = field?;
-        if only.is_none()
-            && let (Some((_, names)), Wire::Bytes(inner)) =
-                (fields.embedded.iter().find(|(n, _)| *n == number), wire)
-        {
-            structure(inner, fields, Some(names), out, depth + 1)?;
+        let found = fields
+            .fields
+            .iter()
+            .find(|(_, field)| field.proto.0 == number && *field.within == *within);
+        let Some((name, field)) = found else {
+            let inner = [within, &[number]].concat();
+            let embeds = |field: &Field| field.within.starts_with(&inner);
+            if fields.fields.values().any(embeds)
+                && let Wire::Bytes(bytes) = wire
+            {
+                structure(bytes, fields, &inner, out, depth + 1)?;
+            }
             continue;
-        }
-        let embedded = |name: &Key| {
-            fields
-                .embedded
-                .iter()
-                .any(|(_, names)| names.contains(name))
         };
-        let found = fields.fields.iter().find(|(name, field)| {
-            field.proto.0 == number
-                && only.map_or_else(|| !embedded(name), |names| names.contains(name))
-        });
-        let Some((name, field)) = found else { continue };
         match &field.schema.shape {
             Shape::Map(values) => {
                 let Wire::Bytes(entry) = wire else {
@@ -394,7 +390,7 @@ fn put_bytes(out: &mut Vec<u8>, number: u32, bytes: &[u8]) {
 
 fn put_message(out: &mut Vec<u8>, value: &Value, schema: &Schema) {
     match (&schema.shape, value) {
-        (Shape::Struct(fields), Value::Object(object)) => put_struct(out, object, fields),
+        (Shape::Struct(fields), Value::Object(object)) => put_struct(out, object, fields, &[]),
         (Shape::Time | Shape::MicroTime, Value::String(text)) => {
             let (seconds, nanos) = time::parts(text).unwrap_or_default();
             put_number(out, 1, seconds.cast_unsigned());
@@ -474,31 +470,23 @@ fn put_field(out: &mut Vec<u8>, number: u32, value: &Value, schema: &Schema) {
     }
 }
 
-fn put_struct(out: &mut Vec<u8>, object: &Object, fields: &Struct) {
-    let embedded = |name: &Key| {
-        fields
-            .embedded
-            .iter()
-            .find(|(_, names)| names.contains(name))
-    };
+/// Writes the members of a struct, or of what it embeds `within` these numbers.
+fn put_struct(out: &mut Vec<u8>, object: &Object, fields: &Struct, within: &[u32]) {
     let mut written: Vec<u32> = Vec::new();
     for (name, field) in &fields.fields {
-        if let Some((number, names)) = embedded(name) {
-            if !written.contains(number) {
+        match field.within.strip_prefix(within) {
+            Some([]) => {
+                if let Some(value) = object.get(name) {
+                    put_member(out, value, field);
+                }
+            }
+            Some([number, ..]) if !written.contains(number) => {
                 written.push(*number);
                 let mut inner = Vec::new();
-                for name in names {
-                    if let (Some(value), Some(field)) = (object.get(name), fields.fields.get(name))
-                    {
-                        put_member(&mut inner, value, field);
-                    }
-                }
+                put_struct(&mut inner, object, fields, &[within, &[*number]].concat());
                 put_bytes(out, *number, &inner);
             }
-            continue;
-        }
-        if let Some(value) = object.get(name) {
-            put_member(out, value, field);
+            _ => {}
         }
     }
 }
@@ -569,6 +557,20 @@ mod tests {
         let value = json::parse(text).unwrap().value;
         let bytes = write(&value, schema);
         assert_eq!(bytes, b"\x0a\x02\x10\x01\x0a\x02\x10\x02");
+        assert_eq!(read(&bytes, schema).unwrap(), value);
+    }
+
+    #[test]
+    fn what_is_embedded_in_what_is_embedded_is_a_message_in_a_message() {
+        let schema = builtin::named("io.k8s.api.admissionregistration.v1.NamedRuleWithOperations");
+        let text =
+            br#"{"resourceNames":["n"],"operations":["*"],"apiGroups":[""],"resources":["pods"]}"#;
+        let value = json::parse(text).unwrap().value;
+        let bytes = write(&value, schema);
+        assert_eq!(
+            bytes,
+            b"\x0a\x01n\x12\x0d\x0a\x01*\x12\x08\x0a\x00\x1a\x04pods"
+        );
         assert_eq!(read(&bytes, schema).unwrap(), value);
     }
 

@@ -60,6 +60,7 @@ fn field(schema: SchemaRef) -> Field {
         go_type: "".into(),
         through: "".into(),
         proto: (0, "".into()),
+        within: Box::default(),
     }
 }
 

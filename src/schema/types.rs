@@ -79,8 +79,6 @@ pub struct Struct {
     pub go_name: Box<str>,
     /// Members by name.
     pub fields: IndexMap<Key, Field, foldhash::fast::RandomState>,
-    /// Fields that Go embeds under a protobuf number of their own, flat in JSON: the number and their names.
-    pub embedded: Vec<(u32, Vec<Key>)>,
 }
 
 /// One member of an object.
@@ -102,6 +100,8 @@ pub struct Field {
     pub through: Box<str>,
     /// The protobuf field number and wire type (`b`, `v`, `f`, `g`; `r` behind it for repeated); 0 for none.
     pub proto: (u32, Box<str>),
+    /// The protobuf numbers of the structs it is embedded through, the outermost first: flat in JSON, a message each there.
+    pub within: Box<[u32]>,
 }
 
 impl Field {
