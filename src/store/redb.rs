@@ -483,15 +483,9 @@ fn encode(resource: &str, entry: Option<&Entry>) -> Vec<u8> {
         put_pairs(&mut out, &record.fields);
         put_bytes(&mut out, &record.body);
     }
-    let sum = checksum(&out);
+    let sum = crc32fast::hash(&out);
     out.extend_from_slice(&sum.to_le_bytes());
     out
-}
-
-fn checksum(bytes: &[u8]) -> u32 {
-    let mut sum = flate2::Crc::new();
-    sum.update(bytes);
-    sum.sum()
 }
 
 /// Reads an envelope front to back.
@@ -535,7 +529,7 @@ fn decode<'a>(value: &'a [u8], rev: Revision, key: &str) -> Option<(&'a str, Opt
         BARE => Reader(&value[1..]),
         CHECKED => {
             let (content, sum) = value.split_last_chunk::<4>()?;
-            if checksum(content) != u32::from_le_bytes(*sum) {
+            if crc32fast::hash(content) != u32::from_le_bytes(*sum) {
                 return None;
             }
             Reader(&content[1..])
