@@ -18,6 +18,7 @@ const AS_UPSTREAM: &[&str] = &[
     "resourceVersion: Invalid value",
     "target.kind: Unsupported value",
     "resourceVersion should not be set on objects to be created",
+    "strconv.ParseUint: parsing",
 ];
 /// The most memory that the server may ever have had, in KiB. Idle it has about 60 MiB.
 const MEMORY: u64 = 1 << 20;
