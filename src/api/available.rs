@@ -4,15 +4,15 @@
 
 use std::sync::Arc;
 
-use futures::future::select_all;
 use http::Method;
 use tokio_util::sync::CancellationToken;
 
 use super::bootstrap::send;
 use super::server::Server;
+use super::wake;
 use crate::meta::time;
 use crate::schema::Value;
-use crate::store::{Cursor, Interest, Revision};
+use crate::store::{Cursor, Revision};
 
 const GROUP: &str = "apiregistration.k8s.io";
 const MANAGER: &str = "kube-apiserver";
@@ -28,40 +28,33 @@ pub async fn run(server: Arc<Server>, ends: CancellationToken) {
     loop {
         let rev = server.cluster.store.world().rev();
         let elsewhere = elsewhere(&server);
-        let wake: &[_] = if elsewhere.is_empty() {
+        let causes: &[_] = if elsewhere.is_empty() {
             &WAKE[..1]
         } else {
             &WAKE
         };
-        let Some(mut cursors) = wake_by(&server, wake, rev) else {
+        let Some(cursors) = wake_by(&server, causes, rev) else {
             return;
         };
         for api in elsewhere {
             settle(&server, api).await;
         }
-        let changed = select_all(cursors.iter_mut().map(|cursor| cursor.changed()));
-        tokio::select! {
-            // Cancel-safe by the cursors' contract.
-            _ = changed => {}
-            () = ends.cancelled() => return,
+        if !wake::changed(cursors, &ends).await {
+            return;
         }
     }
 }
 
-fn wake_by(server: &Server, wake: &[(&str, &str)], rev: Revision) -> Option<Vec<Box<dyn Cursor>>> {
-    let store = &server.cluster.store;
-    wake.iter()
-        .map(|(group, plural)| {
-            let prefix = server.cluster.registry().get(group, plural)?.prefix.clone();
-            let interest = Interest {
-                resource: prefix.clone(),
-                keys: prefix,
-                exact: false,
-                field: None,
-            };
-            store.clone().watch(interest, rev).ok()
-        })
-        .collect()
+/// Cursors over these resources after a revision.
+fn wake_by(
+    server: &Server,
+    causes: &[(&str, &str)],
+    rev: Revision,
+) -> Option<Vec<Box<dyn Cursor>>> {
+    let registry = server.cluster.registry();
+    let prefix = |(group, plural): &(&str, &str)| Some(registry.get(group, plural)?.prefix.clone());
+    let prefixes: Option<Vec<_>> = causes.iter().map(prefix).collect();
+    wake::cursors(server, prefixes?, rev)
 }
 
 /// The API services that refer to a service, and whose group and version this server does not serve itself.

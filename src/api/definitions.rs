@@ -5,58 +5,43 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use futures::future::select_all;
 use http::{Request, header};
 use http_body_util::Full;
 use tokio_util::sync::CancellationToken;
 
 use super::server::Server;
+use super::wake;
 use crate::auth::User;
 use crate::meta::time;
 use crate::resources::custom::conditions::{self, Next};
 use crate::resources::custom::definition::PREFIX;
 use crate::resources::{Resource, forms, record};
 use crate::schema::{Key, Value, json};
-use crate::store::{Change, Cursor, Expect, Interest, StoreError};
+use crate::store::{Change, Cursor, Expect, StoreError};
 
 /// Runs until `ends`.
 pub async fn run(server: Arc<Server>, ends: CancellationToken) {
     loop {
-        let Some(mut cursors) = wake_by(&server) else {
+        let Some(cursors) = wake_by(&server) else {
             return;
         };
         while pass(&server).await {}
-        let changed = select_all(cursors.iter_mut().map(|cursor| cursor.changed()));
-        tokio::select! {
-            // Cancel-safe by the cursors' contract.
-            _ = changed => {}
-            () = ends.cancelled() => return,
+        if !wake::changed(cursors, &ends).await {
+            return;
         }
     }
 }
 
 /// Cursors over what can make a difference: all definitions, and the instances of those that end.
 fn wake_by(server: &Server) -> Option<Vec<Box<dyn Cursor>>> {
-    let store = &server.cluster.store;
-    let world = store.world();
+    let rev = server.cluster.store.world().rev();
     let definitions = server.cluster.definitions();
     let ending = definitions
         .objects
         .iter()
         .filter(|(_, object)| object.at("metadata").get("deletionTimestamp").is_some())
         .filter_map(|(name, _)| Some(definitions.resources.get(name)?.prefix.clone()));
-    std::iter::once(PREFIX.into())
-        .chain(ending)
-        .map(|prefix| {
-            let interest = Interest {
-                resource: prefix.clone(),
-                keys: prefix,
-                exact: false,
-                field: None,
-            };
-            store.clone().watch(interest, world.rev()).ok()
-        })
-        .collect()
+    wake::cursors(server, std::iter::once(PREFIX.into()).chain(ending), rev)
 }
 
 /// Does what is next about every definition; whether anything was done that may make more to do.

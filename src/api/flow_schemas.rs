@@ -3,16 +3,16 @@
 
 use std::sync::Arc;
 
-use futures::future::select_all;
 use http::StatusCode;
 use tokio_util::sync::CancellationToken;
 
 use super::bootstrap::apply;
 use super::server::Server;
+use super::wake;
 use crate::meta::errors::quoted;
 use crate::meta::time;
 use crate::schema::Value;
-use crate::store::{Cursor, Interest};
+use crate::store::Cursor;
 use crate::value;
 
 const MANAGER: &str = "api-priority-and-fairness-config-consumer-v1";
@@ -23,36 +23,24 @@ const LEVELS: &str = "prioritylevelconfigurations";
 /// Looks at all flow schemas again whenever one of them or a priority level changes, until `ends`.
 pub async fn keep(server: Arc<Server>, ends: CancellationToken) {
     loop {
-        let Some(mut cursors) = wake_by(&server) else {
+        let Some(cursors) = wake_by(&server) else {
             return;
         };
         ensure(&server).await;
-        let changed = select_all(cursors.iter_mut().map(|cursor| cursor.changed()));
-        tokio::select! {
-            // Cancel-safe by the cursors' contract.
-            _ = changed => {}
-            () = ends.cancelled() => return,
+        if !wake::changed(cursors, &ends).await {
+            return;
         }
     }
 }
 
 /// Cursors over the flow schemas and the priority levels, from now on.
 fn wake_by(server: &Server) -> Option<Vec<Box<dyn Cursor>>> {
-    let store = &server.cluster.store;
-    let (world, registry) = (store.world(), server.cluster.registry());
-    [SCHEMAS, LEVELS]
-        .into_iter()
-        .map(|plural| {
-            let prefix = &registry.get(GROUP, plural)?.prefix;
-            let interest = Interest {
-                resource: prefix.clone(),
-                keys: prefix.clone(),
-                exact: false,
-                field: None,
-            };
-            store.clone().watch(interest, world.rev()).ok()
-        })
-        .collect()
+    let (rev, registry) = (
+        server.cluster.store.world().rev(),
+        server.cluster.registry(),
+    );
+    let prefix = |plural| Some(registry.get(GROUP, plural)?.prefix.clone());
+    wake::cursors(server, [prefix(SCHEMAS)?, prefix(LEVELS)?], rev)
 }
 
 /// Says of every flow schema whether its priority level is there.

@@ -26,3 +26,4 @@ pub mod reply;
 pub mod server;
 pub mod table;
 pub mod verbs;
+mod wake;

@@ -196,10 +196,7 @@ pub fn routed(headers: &HeaderMap, offer: Offer) -> Result<(), Status> {
 /// 406 where there is none.
 pub fn accept(headers: &HeaderMap, offer: Offer) -> Result<Accepted, Status> {
     let header = accept_header(headers);
-    if offer == Offer::Connections {
-        return Ok(Accepted::JSON);
-    }
-    if header.is_empty() {
+    if header.is_empty() || offer == Offer::Connections {
         return Ok(Accepted::JSON);
     }
     for clause in clauses(header) {

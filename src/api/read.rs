@@ -405,101 +405,14 @@ pub fn patched(mut value: Value, expected: Expected<'_>) -> Result<Decoded, Stri
     if ours { Ok(decoded) } else { Err(refusal()) }
 }
 
-/// Kinds of versions that upstream still decodes, though it serves none of them.
+/// The kinds of versions that upstream still decodes, though it serves none of them: a line for each version.
+const PAST: &str = include_str!("past_kinds.txt");
+
+/// Whether a kind is one of those in [`PAST`]. Asked for refusals only.
 fn is_past(group: &str, version: &str, kind: &str) -> bool {
-    let kinds: &[&str] = match (group, version) {
-        ("admissionregistration.k8s.io", "v1alpha1") => &[
-            "MutatingAdmissionPolicy",
-            "MutatingAdmissionPolicyBinding",
-            "ValidatingAdmissionPolicy",
-            "ValidatingAdmissionPolicyBinding",
-        ],
-        ("admissionregistration.k8s.io", "v1beta1") => &[
-            "MutatingAdmissionPolicy",
-            "MutatingAdmissionPolicyBinding",
-            "MutatingWebhookConfiguration",
-            "ValidatingAdmissionPolicy",
-            "ValidatingAdmissionPolicyBinding",
-            "ValidatingWebhookConfiguration",
-        ],
-        ("apiextensions.k8s.io", "v1beta1") => &["CustomResourceDefinition"],
-        ("apiregistration.k8s.io", "v1beta1") => &["APIService"],
-        ("apps", "v1beta1") => &["ControllerRevision", "Deployment", "Scale", "StatefulSet"],
-        ("apps", "v1beta2") => &[
-            "ControllerRevision",
-            "DaemonSet",
-            "Deployment",
-            "ReplicaSet",
-            "Scale",
-            "StatefulSet",
-        ],
-        ("authentication.k8s.io", "v1alpha1") => &["SelfSubjectReview"],
-        ("authentication.k8s.io", "v1beta1") => &["SelfSubjectReview", "TokenReview"],
-        ("authorization.k8s.io", "v1beta1") => &[
-            "LocalSubjectAccessReview",
-            "SelfSubjectAccessReview",
-            "SelfSubjectRulesReview",
-            "SubjectAccessReview",
-        ],
-        ("batch", "v1beta1") => &["CronJob"],
-        ("certificates.k8s.io", "v1alpha1") => &["ClusterTrustBundle"],
-        ("certificates.k8s.io", "v1beta1") => &[
-            "CertificateSigningRequest",
-            "ClusterTrustBundle",
-            "PodCertificateRequest",
-        ],
-        ("coordination.k8s.io", "v1beta1") => &["Lease"],
-        ("discovery.k8s.io", "v1beta1") => &["EndpointSlice"],
-        ("events.k8s.io", "v1beta1") => &["Event"],
-        ("extensions", "v1beta1") => &[
-            "DaemonSet",
-            "Deployment",
-            "Ingress",
-            "NetworkPolicy",
-            "ReplicaSet",
-            "Scale",
-        ],
-        ("flowcontrol.apiserver.k8s.io", "v1beta1" | "v1beta2" | "v1beta3") => {
-            &["FlowSchema", "PriorityLevelConfiguration"]
-        }
-        ("networking.k8s.io", "v1beta1") => {
-            &["IPAddress", "Ingress", "IngressClass", "ServiceCIDR"]
-        }
-        ("node.k8s.io", "v1alpha1" | "v1beta1") => &["RuntimeClass"],
-        ("policy", "v1beta1") => &["Eviction", "PodDisruptionBudget"],
-        ("rbac.authorization.k8s.io", "v1alpha1" | "v1beta1") => {
-            &["ClusterRole", "ClusterRoleBinding", "Role", "RoleBinding"]
-        }
-        ("resource.k8s.io", "v1alpha3") => &["DeviceTaintRule"],
-        ("resource.k8s.io", "v1beta1") => &[
-            "DeviceClass",
-            "ResourceClaim",
-            "ResourceClaimTemplate",
-            "ResourceSlice",
-        ],
-        ("resource.k8s.io", "v1beta2") => &[
-            "DeviceClass",
-            "DeviceTaintRule",
-            "ResourceClaim",
-            "ResourceClaimTemplate",
-            "ResourceSlice",
-        ],
-        ("scheduling.k8s.io", "v1beta1") => &["PriorityClass"],
-        ("storage.k8s.io", "v1alpha1") => &[
-            "CSIStorageCapacity",
-            "VolumeAttachment",
-            "VolumeAttributesClass",
-        ],
-        ("storage.k8s.io", "v1beta1") => &[
-            "CSIDriver",
-            "CSINode",
-            "CSIStorageCapacity",
-            "StorageClass",
-            "VolumeAttachment",
-            "VolumeAttributesClass",
-        ],
-        ("storagemigration.k8s.io", "v1beta1") => &["StorageVersionMigration"],
-        _ => &[],
-    };
-    kinds.contains(&kind)
+    let api_version = registry::api_version(group, version);
+    PAST.lines().any(|line| {
+        let mut words = line.split(' ');
+        words.next() == Some(&*api_version) && words.any(|word| word == kind)
+    })
 }

@@ -217,11 +217,11 @@ pub fn list(
             let mut value = table::of(&objects(&page), resource, version, beta, include, true);
             value.set("metadata", meta);
             // Upstream's printer of kinds that have none of their own makes no list where there is nothing.
-            let own = version
-                .columns
-                .iter()
-                .all(|column| column.name != "Created At");
-            if page.entries.is_empty() && !own && !resource.is_custom() {
+            let general = || {
+                let mut columns = version.columns.iter();
+                columns.any(|column| column.name == "Created At")
+            };
+            if page.entries.is_empty() && !resource.is_custom() && general() {
                 value.set("rows", Value::Null);
             }
             return Ok(whole(bytes_of(&value, accepted.format)));

@@ -86,23 +86,24 @@ where
 }
 
 /// The protocol that is spoken, and as what it is told to the client: the first of `known` that it offers, and untold
-/// the first of all to one that offers none.
+/// `default` to one that offers none.
 fn choose(
     headers: &HeaderMap,
-    known: &'static [&'static str],
+    known: &[&'static str],
+    default: &'static str,
 ) -> Result<(&'static str, Option<&'static str>), Refusal> {
     let offered = offered(headers);
-    let chosen = match offered.is_empty() {
-        true => known.first(),
-        false => known
-            .iter()
-            .find(|known| offered.iter().any(|one| one == *known)),
-    };
-    let chosen = chosen.copied().ok_or_else(|| {
+    if offered.is_empty() {
+        return Ok((default, None));
+    }
+    let mut fitting = known
+        .iter()
+        .filter(|known| offered.iter().any(|one| one == *known));
+    let chosen = *fitting.next().ok_or_else(|| {
         let text = format!("requested protocols {offered:?} are not supported: {known:?}");
         (400, text)
     })?;
-    Ok((chosen, (!offered.is_empty()).then_some(chosen)))
+    Ok((chosen, Some(chosen)))
 }
 
 /// Answers a request for exec or attach.
@@ -117,10 +118,7 @@ pub fn answer(request: Request<Incoming>, work: Work) -> Result<Response<Body>, 
         "channel.k8s.io",
         "base64.channel.k8s.io",
     ];
-    let (chosen, shown) = match offered(request.headers()).is_empty() {
-        true => ("channel.k8s.io", None),
-        false => choose(request.headers(), &KNOWN)?,
-    };
+    let (chosen, shown) = choose(request.headers(), &KNOWN, "channel.k8s.io")?;
     accept(request, shown, move |socket| talk(socket, work, chosen))
 }
 
@@ -131,7 +129,7 @@ pub fn answer(request: Request<Incoming>, work: Work) -> Result<Response<Body>, 
 /// 400 where no protocol is known.
 pub fn stream(request: Request<Incoming>, body: Body) -> Result<Response<Body>, Refusal> {
     const KNOWN: [&str; 2] = ["binary.k8s.io", "base64.binary.k8s.io"];
-    let (chosen, shown) = choose(request.headers(), &KNOWN)?;
+    let (chosen, shown) = choose(request.headers(), &KNOWN, KNOWN[0])?;
     let base64 = chosen == KNOWN[1];
     accept(request, shown, move |socket| pour(socket, body, base64))
 }

@@ -49,14 +49,11 @@ impl Log {
         if self.size >= MAXIMUM {
             self.rotate();
         }
-        if self.left.is_empty() {
-            match self.append(text) {
-                true => {}
-                false => self.keep(text),
-            }
-        } else {
+        if !self.left.is_empty() {
             self.keep(text);
             self.flush();
+        } else if !self.append(text) {
+            self.keep(text);
         }
     }
 
@@ -71,10 +68,11 @@ impl Log {
     /// Appends all of a text, or nothing: the beginning of a line would be taken for that of the next one.
     fn append(&mut self, text: &[u8]) -> bool {
         let written = self.file.write_all(text).is_ok();
-        match written {
-            true => self.size += text.len() as u64,
+        if written {
+            self.size += text.len() as u64;
+        } else {
             // Making a file shorter takes no room.
-            false => drop(self.file.set_len(self.size)),
+            let _ = self.file.set_len(self.size);
         }
         written
     }
