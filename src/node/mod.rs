@@ -18,6 +18,7 @@ pub mod pressure;
 mod probes;
 pub mod register;
 mod report;
+pub mod services;
 pub mod simulated;
 pub mod supplies;
 pub mod volumes;
