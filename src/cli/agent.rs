@@ -7,20 +7,15 @@ use std::time::Duration;
 
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
-use k8s_openapi::api::storage::v1::StorageClass;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use kube::api::{Api, PostParams};
 use tokio_util::sync::CancellationToken;
 
+use super::cluster::{Clients, Cluster};
 use super::host::{NetworkFlags, StorageFlags};
 use super::illumos::{self, IllumosFlags};
 use super::serve::{self, ServeError, Served};
 use crate::api::actions::kubelet::Agents;
 use crate::api::authenticate::Peer;
-use crate::auth::node::{NODES, PREFIX};
-use crate::auth::{AUTHENTICATED, Authorizer as _, Decision, MASTERS, User};
-use crate::controllers::client::Transport;
-use crate::controllers::manager::account_user;
+use crate::auth::{Authorizer as _, Decision};
 use crate::net::{Ipam, IpamError};
 use crate::node::agent::{self, Pods, Setup};
 use crate::node::host::{Host, Logs};
@@ -30,7 +25,7 @@ use crate::node::pressure::Thresholds;
 use crate::node::register::host_capacity;
 use crate::node::register::{Registration, host_addresses, host_info};
 use crate::node::simulated::SimulatedSupplies;
-use crate::node::volumes::{DRIVER, Volumes};
+use crate::node::volumes::Volumes;
 use crate::node::{Allow, Authenticate};
 use crate::storage::{ConfigError, StorageEngine, StoragePoolConfig, ZfsStorageEngine};
 use crate::zone::ZoneRuntime;
@@ -246,75 +241,6 @@ fn plan(arguments: Arguments) -> Result<Plan, AgentError> {
     })
 }
 
-/// Where clients come from.
-enum Clients {
-    InProcess(Transport),
-    Remote(kube::Client),
-}
-
-impl Clients {
-    fn of(&self, node: &str) -> kube::Client {
-        match self {
-            Clients::InProcess(transport) => transport.client(
-                User::new(&format!("{PREFIX}{node}"), &[NODES, AUTHENTICATED]),
-                "kubelet",
-            ),
-            Clients::Remote(client) => client.clone(),
-        }
-    }
-
-    /// A client that may write volumes; a node that joined has only its own.
-    fn for_volumes(&self) -> kube::Client {
-        match self {
-            Clients::InProcess(transport) => {
-                transport.client(account_user("persistent-volume-binder"), "kubelet")
-            }
-            Clients::Remote(client) => client.clone(),
-        }
-    }
-
-    /// Makes the class of claims that name none, in a cluster that has no class of its name.
-    async fn make_class(&self) {
-        let Clients::InProcess(transport) = self else {
-            return;
-        };
-        let client = transport.client(
-            User::new("system:admin", &[MASTERS, AUTHENTICATED]),
-            "kubelet",
-        );
-        let classes: Api<StorageClass> = Api::all(client);
-        match classes
-            .create(&PostParams::default(), &default_class())
-            .await
-        {
-            Ok(_) => {}
-            Err(kube::Error::Api(status)) if status.reason == "AlreadyExists" => {}
-            Err(error) => {
-                tracing::warn!(%error, "the storage class of this host's volumes is not made")
-            }
-        }
-    }
-}
-
-/// The class of this host's volumes.
-fn default_class() -> StorageClass {
-    StorageClass {
-        metadata: ObjectMeta {
-            name: Some("reddwarf".to_owned()),
-            annotations: Some(BTreeMap::from([(
-                "storageclass.kubernetes.io/is-default-class".to_owned(),
-                "true".to_owned(),
-            )])),
-            ..ObjectMeta::default()
-        },
-        provisioner: DRIVER.to_owned(),
-        reclaim_policy: Some("Delete".to_owned()),
-        volume_binding_mode: Some("WaitForFirstConsumer".to_owned()),
-        allow_volume_expansion: Some(true),
-        ..StorageClass::default()
-    }
-}
-
 /// A host that runs its pods in zones of its own, and what it keeps for them.
 pub(super) struct RealHost {
     /// The node's name.
@@ -343,7 +269,8 @@ pub(super) struct RealHost {
 
 impl RealHost {
     /// The node that it is, once what an earlier agent left of images is gone.
-    pub(super) async fn setup(self, client: kube::Client) -> Result<Setup, AgentError> {
+    pub(super) async fn setup(self, cluster: Cluster) -> Result<Setup, AgentError> {
+        let client = cluster.client.clone();
         if let Err(error) = self.images.sweep().await {
             tracing::warn!(%error, "what was left of images cannot be removed");
         }
@@ -375,6 +302,7 @@ impl RealHost {
             cluster_dns: None,
             cluster_domain: "cluster.local".into(),
         };
+        let beside = Vec::new();
         Ok(Setup {
             client,
             registration,
@@ -382,12 +310,13 @@ impl RealHost {
             supplies: Arc::new(supplies),
             logs: Some(logs),
             thresholds: self.thresholds,
+            beside,
         })
     }
 }
 
-/// How one node is made, once there is a client.
-type Maker = Box<dyn FnOnce(kube::Client) -> BoxFuture<'static, Result<Setup, AgentError>> + Send>;
+/// How one node is made, once there is a cluster.
+type Maker = Box<dyn FnOnce(Cluster) -> BoxFuture<'static, Result<Setup, AgentError>> + Send>;
 
 struct Nodes {
     nodes: Vec<(String, Maker)>,
@@ -499,15 +428,16 @@ impl Nodes {
                     info: info.clone(),
                 };
                 let (ipam, delays) = (ipam.clone(), delays.clone());
-                let maker: Maker = Box::new(move |client| {
+                let maker: Maker = Box::new(move |cluster| {
                     async move {
                         Ok(Setup {
-                            client,
+                            client: cluster.client,
                             registration,
                             runtime: Arc::new(Simulated::new(delays)),
                             supplies: Arc::new(SimulatedSupplies::new(ipam)),
                             logs: None,
                             thresholds: Default::default(),
+                            beside: Vec::new(),
                         })
                     }
                     .boxed()
@@ -556,7 +486,7 @@ impl Nodes {
             insecure: arguments.insecure_registry.clone(),
             thresholds: arguments.eviction_hard.clone(),
         };
-        let maker: Maker = Box::new(move |client| host.setup(client).boxed());
+        let maker: Maker = Box::new(move |cluster| host.setup(cluster).boxed());
         Ok(Nodes {
             nodes: vec![(name, maker)],
             storage: Some(volumes),
@@ -609,7 +539,7 @@ impl Nodes {
         let node = name.clone();
         let engine: Arc<dyn StorageEngine> = Arc::new(Directories::new(&storage));
         let volumes = engine.clone();
-        let maker: Maker = Box::new(move |client| {
+        let maker: Maker = Box::new(move |cluster| {
             async move {
                 let runtime =
                     Linux::open(&data.join("zones"), groups, network).map_err(AgentError::Host)?;
@@ -634,7 +564,7 @@ impl Nodes {
                     runtime: Arc::new(runtime),
                     thresholds,
                 };
-                host.setup(client).await
+                host.setup(cluster).await
             }
             .boxed()
         });
@@ -700,11 +630,11 @@ impl Nodes {
         };
         running.spawn(volumes.keep(ends.clone()));
         for (name, maker) in self.nodes {
-            let client = clients.of(&name);
+            let cluster = clients.cluster(&name, &ends);
             let ends = ends.clone();
             let (api, port) = (api.clone(), self.kubelet_port);
             running.spawn(async move {
-                match maker(client).await {
+                match maker(cluster).await {
                     Ok(mut setup) => {
                         let pods = Pods::default();
                         if let Some(api) = api {

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::agent::{AgentError, RealHost};
+use super::cluster::Cluster;
 use super::host::NetworkFlags;
 use crate::illumos::{Command, HostTools, Tool, Tools, parse};
 use crate::net::Ipam;
@@ -146,7 +147,7 @@ impl Plan {
     ///
     /// # Errors
     /// What this host lacks, with the remedy.
-    pub async fn setup(self, client: kube::Client) -> Result<Setup, AgentError> {
+    pub async fn setup(self, cluster: Cluster) -> Result<Setup, AgentError> {
         let (tools, engine) = (self.tools, self.engine);
         let brand = self.flags.brand;
         engine.prepare().await.map_err(host)?;
@@ -217,7 +218,7 @@ impl Plan {
             runtime: Arc::new(runtime),
             thresholds: self.thresholds,
         };
-        host.setup(client).await
+        host.setup(cluster).await
     }
 }
 

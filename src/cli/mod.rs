@@ -1,6 +1,7 @@
 //! The command line: one file a subcommand.
 
 mod agent;
+mod cluster;
 mod doctor;
 mod host;
 mod identity;

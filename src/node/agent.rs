@@ -5,12 +5,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use futures::StreamExt as _;
+use futures::future::BoxFuture;
 use k8s_openapi::api::core::v1::{Pod, PodStatus};
 use kube::api::Api;
 use kube::runtime::watcher::{self, Event, watcher};
 use parking_lot::Mutex;
 use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::mpsc;
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::events::Recorder;
@@ -36,6 +38,8 @@ pub struct Setup {
     pub logs: Option<super::host::Logs>,
     /// When pods are evicted.
     pub thresholds: Thresholds,
+    /// What else is done on the node as long as the agent runs; each ends by itself when that does.
+    pub beside: Vec<BoxFuture<'static, ()>>,
 }
 
 /// The pods that an agent has, for its own API. Clones are the same.
@@ -113,6 +117,7 @@ pub async fn run(setup: Setup, pods: Pods, ends: CancellationToken) {
         recorder,
         ends.clone(),
     ));
+    let beside: JoinSet<()> = setup.beside.into_iter().collect();
     let zones = tokio::spawn(wake(setup.runtime.clone(), pods.clone(), ends.clone()));
     let mut agent = Agent {
         shared,
@@ -123,6 +128,7 @@ pub async fn run(setup: Setup, pods: Pods, ends: CancellationToken) {
     let _ = registered.await;
     let _ = zones.await;
     let _ = pressed.await;
+    beside.join_all().await;
 }
 
 /// Wakes the workers of zones in which something changed.

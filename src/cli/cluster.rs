@@ -1,0 +1,128 @@
+//! Who the agent and its nodes are to the API, and what they see of the cluster.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use k8s_openapi::api::storage::v1::StorageClass;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kube::api::{Api, PostParams};
+use tokio_util::sync::CancellationToken;
+
+use crate::auth::node::{NODES, PREFIX};
+use crate::auth::{AUTHENTICATED, MASTERS, User};
+use crate::controllers::client::Transport;
+use crate::controllers::informer::Informers;
+use crate::controllers::manager::account_user;
+use crate::node::services::Services;
+use crate::node::volumes::DRIVER;
+
+/// The cluster as a node is given it.
+#[expect(dead_code, reason = "services are led to and named by what comes next")]
+pub(super) struct Cluster {
+    /// The API, as `system:node:NAME`.
+    pub client: kube::Client,
+    /// Caches of services and where they lead. Nothing is watched before somebody asks for them.
+    informers: Arc<Informers>,
+    /// Cancelled when the agent ends.
+    pub ends: CancellationToken,
+}
+
+#[expect(dead_code, reason = "services are led to and named by what comes next")]
+impl Cluster {
+    /// What is known of services: the same caches for all who ask.
+    pub fn services(&self) -> Services {
+        Services::of(&self.informers)
+    }
+}
+
+/// Where clients come from.
+pub(super) enum Clients {
+    /// The API server in this process.
+    InProcess(Transport),
+    /// One that the agent joined.
+    Remote(kube::Client),
+}
+
+impl Clients {
+    /// The client of a node.
+    fn of(&self, node: &str) -> kube::Client {
+        match self {
+            Clients::InProcess(transport) => transport.client(
+                User::new(&format!("{PREFIX}{node}"), &[NODES, AUTHENTICATED]),
+                "kubelet",
+            ),
+            Clients::Remote(client) => client.clone(),
+        }
+    }
+
+    /// A client that may write volumes; a node that joined has only its own.
+    pub(super) fn for_volumes(&self) -> kube::Client {
+        match self {
+            Clients::InProcess(transport) => {
+                transport.client(account_user("persistent-volume-binder"), "kubelet")
+            }
+            Clients::Remote(client) => client.clone(),
+        }
+    }
+
+    /// A client that may see services and where they lead; a node that joined has only its own.
+    fn for_services(&self) -> kube::Client {
+        match self {
+            Clients::InProcess(transport) => transport.client(
+                User::new("system:kube-proxy", &[AUTHENTICATED]),
+                "kube-proxy",
+            ),
+            Clients::Remote(client) => client.clone(),
+        }
+    }
+
+    /// What a node is given of the cluster, until `ends` is cancelled.
+    pub(super) fn cluster(&self, node: &str, ends: &CancellationToken) -> Cluster {
+        Cluster {
+            client: self.of(node),
+            informers: Arc::new(Informers::new(self.for_services(), ends.clone())),
+            ends: ends.clone(),
+        }
+    }
+
+    /// Makes the class of claims that name none, in a cluster that has no class of its name.
+    pub(super) async fn make_class(&self) {
+        let Clients::InProcess(transport) = self else {
+            return;
+        };
+        let client = transport.client(
+            User::new("system:admin", &[MASTERS, AUTHENTICATED]),
+            "kubelet",
+        );
+        let classes: Api<StorageClass> = Api::all(client);
+        match classes
+            .create(&PostParams::default(), &default_class())
+            .await
+        {
+            Ok(_) => {}
+            Err(kube::Error::Api(status)) if status.reason == "AlreadyExists" => {}
+            Err(error) => {
+                tracing::warn!(%error, "the storage class of this host's volumes is not made")
+            }
+        }
+    }
+}
+
+/// The class of this host's volumes.
+fn default_class() -> StorageClass {
+    StorageClass {
+        metadata: ObjectMeta {
+            name: Some("reddwarf".to_owned()),
+            annotations: Some(BTreeMap::from([(
+                "storageclass.kubernetes.io/is-default-class".to_owned(),
+                "true".to_owned(),
+            )])),
+            ..ObjectMeta::default()
+        },
+        provisioner: DRIVER.to_owned(),
+        reclaim_policy: Some("Delete".to_owned()),
+        volume_binding_mode: Some("WaitForFirstConsumer".to_owned()),
+        allow_volume_expansion: Some(true),
+        ..StorageClass::default()
+    }
+}
