@@ -143,7 +143,10 @@ pub fn object(
             expected.api_version()
         )));
     }
-    check_type(&decoded.value, target)?;
+    // An update judges names and versions before.
+    if target.info.verb == "create" {
+        check_type(&decoded.value, target)?;
+    }
     Ok(decoded.value)
 }
 

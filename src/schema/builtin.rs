@@ -26,6 +26,7 @@ static ANY: Schema = Schema {
         key: None,
     },
     open: false,
+    formatted: false,
 };
 
 /// The OpenAPI schemas as a document: component name to schema.

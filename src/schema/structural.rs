@@ -102,6 +102,7 @@ fn place(schema: &Value) -> Schema {
         embedded: embedded.then(|| Box::new(declared(schema))),
         default: schema.get("default").cloned(),
         open: additional.as_bool().is_some(),
+        formatted: !matches!(schema.str("format"), "" | "byte"),
         list: list_type(schema),
         atomic_map: schema.str("x-kubernetes-map-type") == "atomic",
         ..Schema::of(shape)
@@ -346,6 +347,7 @@ static NOTHING: Schema = Schema {
     embedded: None,
     default: None,
     open: false,
+    formatted: false,
     list: ListType::Atomic,
     atomic_map: false,
     merge: super::types::Merge {

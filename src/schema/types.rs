@@ -28,6 +28,8 @@ pub struct Schema {
     pub merge: Merge,
     /// Members that no schema knows are kept, though not what is in them (`additionalProperties: true`).
     pub open: bool,
+    /// A text of a format (custom resources): apply takes any scalar for one, and leaves it to validation.
+    pub formatted: bool,
 }
 
 /// What a definition says of apiVersion, kind and metadata of an embedded object: whether they may be null, and what

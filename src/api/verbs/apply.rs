@@ -46,10 +46,14 @@ pub struct Applied {
 /// 400 for a body that is not of the kind, 409 with every conflict, 500 for what the schema does not take, and what
 /// any write refuses.
 pub async fn apply(write: &mut Write<'_>, bytes: &[u8]) -> Result<Reply, Status> {
-    let applied = Applied::read(bytes)?;
     let target = write.target;
     let main = target.info.subresource.is_empty();
     let key = target.resource.key(target.namespace(), &target.info.name);
+    // What is not there is not found, whatever the body says: only the object itself can be made.
+    if !main && target.cluster.store.head(&key).is_none() {
+        return Err(Status::not_found(target.about(&target.info.name)));
+    }
+    let applied = Applied::read(bytes)?;
     let missing = || main && target.cluster.store.head(&key).is_none();
     let mut warned = Vec::new();
     let mut result = Err(Status::modified(target.about(&target.info.name)));
@@ -93,16 +97,6 @@ fn readable_version(object: &Value) -> Result<(), Status> {
     }
 }
 
-/// Upstream reads all numbers of an apply as floats: integers of more than 53 bits are not kept.
-fn round(value: &mut Value) {
-    match value {
-        Value::Int(number) if number.unsigned_abs() > 1 << 53 => *number = *number as f64 as i64,
-        Value::Array(items) => items.iter_mut().for_each(round),
-        Value::Object(members) => members.iter_mut().for_each(|(_, member)| round(member)),
-        _ => {}
-    }
-}
-
 impl Applied {
     /// Reads a body.
     ///
@@ -111,10 +105,8 @@ impl Applied {
     pub fn read(bytes: &[u8]) -> Result<Applied, Status> {
         let parsed = yaml::parse(bytes)
             .map_err(|why| Status::bad_request(format!("error encoding patch: {why}")))?;
-        let mut object = parsed.value;
-        round(&mut object);
         Ok(Applied {
-            object,
+            object: parsed.value,
             duplicates: parsed.duplicates,
         })
     }

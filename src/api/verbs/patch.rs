@@ -74,7 +74,6 @@ pub async fn patch(write: &mut Write<'_>, kind: Kind, bytes: &[u8]) -> Result<Re
             read::judge(patched.strict, validation, &mut warnings).map_err(refused)?;
             let mut new = patched.value;
             if is_custom {
-                custom::check_type(&new, target)?;
                 belongs(&mut new, &target.info.name, target.namespace())?;
                 return Ok(new);
             }

@@ -219,7 +219,7 @@ impl Write<'_> {
         let key = resource.key(target.namespace(), &name);
         if self.options.dry_run {
             // Only the store, to which a dry run does not come, takes offence at a version.
-            if !asked_version.is_empty() && target.info.verb == "create" {
+            if !asked_version.is_empty() {
                 let meta = object.object_mut().object_mut("metadata");
                 meta.insert("resourceVersion", asked_version);
             }
@@ -228,7 +228,9 @@ impl Write<'_> {
                 None => Attempt::Made(Box::new(Reply::Object(201, self.shown(object)))),
             });
         }
-        if asked_version.parse::<u64>().is_ok_and(|rev| rev != 0) {
+        // What an apply makes is written as an update is, whatever version it says.
+        let by_create = target.info.verb == "create";
+        if by_create && asked_version.parse::<u64>().is_ok_and(|rev| rev != 0) {
             return Err(Status::unclassified(
                 "resourceVersion should not be set on objects to be created",
             ));
@@ -417,6 +419,9 @@ impl Write<'_> {
         }
         if rev != 0 && rev != entry.rev {
             return Err(Status::modified(target.about(name)));
+        }
+        if resource.is_custom() && main {
+            custom::check_type(&new, target)?;
         }
         // Admission sees what was sent, also of what this path does not change.
         let new = self.stored(new);

@@ -112,6 +112,7 @@ impl<'a> Type<'a> {
                 any(Type::Untyped, Some(below), schema.atomic_map)
             }
             Shape::IntOrString | Shape::OneOf(_) => any(Type::Untyped, Some(Type::Deduced), false),
+            Shape::String if schema.formatted => scalar(Scalar::Any),
             Shape::String | Shape::Bytes => scalar(Scalar::String),
             Shape::Integer(_) | Shape::Number => scalar(Scalar::Numeric),
             Shape::Boolean => scalar(Scalar::Boolean),

@@ -135,17 +135,19 @@ impl Judge {
 
 /// As Go's `%v` prints a pointer to a wrapped value.
 fn wrapped(value: &Value) -> String {
-    format!("&{{{}}}", go::printed(&floats(value)))
+    format!("&{{{}}}", go::printed(&whole(value)))
 }
 
-/// Bodies of applies have no integers: all their numbers are floats.
-fn floats(value: &Value) -> Value {
+/// Numbers without a fraction are integers, however they were written.
+fn whole(value: &Value) -> Value {
     match value {
-        Value::Int(number) => Value::Float(*number as f64),
-        Value::Array(items) => Value::Array(items.iter().map(floats).collect()),
+        Value::Float(number) if number.fract() == 0.0 && number.abs() < 9.2e18 => {
+            Value::Int(*number as i64)
+        }
+        Value::Array(items) => Value::Array(items.iter().map(whole).collect()),
         Value::Object(members) => members
             .iter()
-            .map(|(name, member)| (name.clone(), floats(member)))
+            .map(|(name, member)| (name.clone(), whole(member)))
             .collect::<crate::schema::Object>()
             .into(),
         other => other.clone(),
@@ -171,6 +173,6 @@ fn syntax(value: &Value) -> String {
             members.sort();
             format!("map[string]interface {{}}{{{}}}", members.join(", "))
         }
-        scalar => go::printed(&floats(scalar)),
+        scalar => go::printed(&whole(scalar)),
     }
 }
