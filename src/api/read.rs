@@ -222,6 +222,7 @@ fn typed(
     let decoded = decode::decode(body.value, builtin::named(type_name), &go_type)
         .map_err(|cause| cannot(as_written(cause, &body.floats)))?;
     let mut told = body.duplicates;
+    told.retain(|text| !is_passed_over(text, &decoded.unknown));
     told.extend(unknown(&decoded.unknown));
     in_order(&mut told, &body.order);
     judge(told, validation, warnings).map_err(cannot)?;
@@ -232,6 +233,19 @@ fn typed(
     object.insert_first("apiVersion", expected.api_version());
     object.insert_first("kind", expected.kind);
     Ok(value)
+}
+
+/// Whether what is told to stand twice is an unknown member, or within one: Go does not look at those.
+fn is_passed_over(text: &str, unknown: &[String]) -> bool {
+    let path = text
+        .strip_prefix("duplicate field \"")
+        .and_then(|rest| rest.strip_suffix('"'));
+    path.is_some_and(|path| {
+        unknown.iter().any(|unknown| {
+            path.strip_prefix(unknown.as_str())
+                .is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
+        })
+    })
 }
 
 /// Shows the number that a decoding error speaks of as it was written: `2.0`, and not `2`.
@@ -321,28 +335,54 @@ fn foreign(group: &str, version: &str, kind: &str, expected: Expected<'_>) -> St
     ))
 }
 
-/// Refuses what says that it is of another kind than the Go type (`v1.DeleteOptions`), where only the kinds that all
-/// groups share are known.
+/// The kinds that any version may say.
+const UNVERSIONED: [&str; 8] = [
+    "APIGroup",
+    "APIGroupList",
+    "APIResourceList",
+    "APIVersions",
+    "CreateOptions",
+    "DeleteOptions",
+    "Status",
+    "UpdateOptions",
+];
+
+/// The kinds of `meta.k8s.io/v1` beside those.
+const META: [&str; 8] = [
+    "GetOptions",
+    "ListOptions",
+    "PartialObjectMetadata",
+    "PartialObjectMetadataList",
+    "PatchOptions",
+    "Table",
+    "TableOptions",
+    "WatchEvent",
+];
+
+/// Refuses options of a deletion that say they are of another kind, where only the kinds that all groups share are
+/// known.
 ///
 /// # Errors
 /// Upstream's text.
-pub fn convertible(value: &Value, go_type: &str) -> Result<(), String> {
-    let (said, kind) = (value.str("apiVersion"), value.str("kind"));
-    let (said, of) = match said {
-        "" if go_type == "v1.DeleteOptions" => ("meta.k8s.io/v1", "v1"),
-        said => (said, said),
+pub fn deletes(value: &Value) -> Result<(), String> {
+    let said = match value.str("apiVersion") {
+        "" => "meta.k8s.io/v1",
+        said => said,
     };
-    if kind.is_empty() || go_type.rsplit('.').next() == Some(kind) {
+    let kind = value.str("kind");
+    if said.matches('/').count() > 1 {
+        return Err(format!("unexpected GroupVersion string: {said}"));
+    }
+    if matches!(kind, "" | "DeleteOptions") {
         return Ok(());
     }
+    if UNVERSIONED.contains(&kind) || (said == "meta.k8s.io/v1" && META.contains(&kind)) {
+        return Err(format!(
+            "converting (v1.{kind}) to (v1.DeleteOptions): unknown conversion"
+        ));
+    }
     let (group, version) = said.split_once('/').unwrap_or(("", said));
-    let (shared_group, shared_version) = of.split_once('/').unwrap_or(("", of));
-    let shared = gvk_type(shared_group, shared_version, kind)
-        .filter(|name| name.starts_with("io.k8s.apimachinery.pkg.apis.meta."));
-    Err(match shared {
-        None if !said.is_empty() => unregistered(group, version, kind),
-        _ => format!("converting (v1.{kind}) to ({go_type}): unknown conversion"),
-    })
+    Err(unregistered(group, version, kind))
 }
 
 fn unregistered(group: &str, version: &str, kind: &str) -> String {

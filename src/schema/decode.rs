@@ -19,8 +19,8 @@ pub struct Decoded {
 /// Decodes `value` as `schema`; `go_type` (`v1.Pod`) names the whole in errors.
 ///
 /// # Errors
-/// Go's text for the first member of a wrong type: `json: cannot unmarshal number into Go struct field
-/// ConfigMap.data of type string`.
+/// Go's text for the first member that its type cannot read (`quantities must match ...`), else for the first of a
+/// wrong type: `json: cannot unmarshal number into Go struct field ConfigMap.data of type string`.
 pub fn decode(value: Value, schema: &Schema, go_type: &str) -> Result<Decoded, String> {
     let mut decoder = Decoder {
         report: true,
@@ -34,7 +34,7 @@ pub fn decode(value: Value, schema: &Schema, go_type: &str) -> Result<Decoded, S
             structure: "",
         },
     );
-    match decoder.error {
+    match decoder.failure.or(decoder.mismatch) {
         Some(error) => Err(error),
         None => Ok(Decoded {
             value,
@@ -127,7 +127,10 @@ struct Decoder<'s> {
     stored: bool,
     path: Vec<Step<'s>>,
     unknown: Vec<String>,
-    error: Option<String>,
+    /// The first member of a wrong type: Go reads on behind it.
+    mismatch: Option<String>,
+    /// What a type with a reader of its own said: there Go stops.
+    failure: Option<String>,
 }
 
 impl<'s> Decoder<'s> {
@@ -229,7 +232,7 @@ impl<'s> Decoder<'s> {
                         .iter()
                         .any(|shape| matches!(shape.shape, Shape::Boolean))
                     {
-                        self.fail(|| "boolean or JSON schema expected".to_owned());
+                        self.fail("boolean or JSON schema expected".to_owned());
                     }
                     Value::Null
                 }
@@ -354,7 +357,8 @@ impl<'s> Decoder<'s> {
         match byte_text::canonical(text) {
             Ok(text) => Value::from(text),
             Err(at) => {
-                self.fail(|| format!("illegal base64 data at input byte {at}"));
+                self.mismatch
+                    .get_or_insert_with(|| format!("illegal base64 data at input byte {at}"));
                 Value::Null
             }
         }
@@ -383,7 +387,8 @@ impl<'s> Decoder<'s> {
             Value::Int(number) if i32::try_from(number).is_ok() => value,
             other => {
                 let go_type = "int32";
-                self.mismatch(&described(&other), Place { go_type, ..place });
+                let why = self.refusal(&described(&other), Place { go_type, ..place });
+                self.fail(why);
                 Value::Null
             }
         }
@@ -398,7 +403,7 @@ impl<'s> Decoder<'s> {
         match quantity::canonical(text.trim()) {
             Ok(canonical) => Value::from(canonical),
             Err(error) => {
-                self.fail(|| error.to_string());
+                self.fail(error.to_string());
                 Value::Null
             }
         }
@@ -416,22 +421,27 @@ impl<'s> Decoder<'s> {
                 Ok(text) if time::is_zero(&text) => Value::Null,
                 Ok(text) => Value::from(text),
                 Err(error) => {
-                    self.fail(|| error);
+                    self.fail(error);
                     Value::Null
                 }
             },
             other => {
                 let go_type = "string";
-                self.mismatch(other.type_name(), Place { go_type, ..place });
+                let why = self.refusal(other.type_name(), Place { go_type, ..place });
+                self.fail(why);
                 Value::Null
             }
         }
     }
 
     fn mismatch(&mut self, shown: &str, place: Place<'_>) {
-        if self.error.is_some() || !self.report {
-            return;
+        if self.mismatch.is_none() && self.report {
+            self.mismatch = Some(self.refusal(shown, place));
         }
+    }
+
+    /// Go's text for a value of a wrong type.
+    fn refusal(&self, shown: &str, place: Place<'_>) -> String {
         let mut path = String::from(place.structure);
         for step in &self.path {
             if let Step::Field(name, through) = step {
@@ -445,15 +455,15 @@ impl<'s> Decoder<'s> {
         } else {
             format!("Go struct field {path}")
         };
-        self.error = Some(format!(
+        format!(
             "json: cannot unmarshal {shown} into {into} of type {}",
             place.go_type
-        ));
+        )
     }
 
-    fn fail(&mut self, message: impl FnOnce() -> String) {
-        if self.error.is_none() && self.report {
-            self.error = Some(message());
+    fn fail(&mut self, why: String) {
+        if self.report {
+            self.failure.get_or_insert(why);
         }
     }
 

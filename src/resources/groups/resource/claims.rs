@@ -4,7 +4,7 @@
 use super::{requests, status};
 use crate::meta::errors::Path;
 use crate::meta::{At, Errors, table};
-use crate::resources::groups::core::pods::validate::{Before, template_metadata};
+use crate::resources::groups::core::pods::validate::labels_and_annotations;
 use crate::resources::{Cx, Deletion, MetaOnStatus, Rules, metadata};
 use crate::schema::Value;
 
@@ -102,7 +102,7 @@ pub(super) const TEMPLATES: Rules = Rules {
             admin(devices, cx, errors);
         }
         metadata::again(template, old, cx, errors);
-        template_metadata(spec, Before::default(), errors);
+        labels_and_annotations(spec.field("metadata"), errors);
         requests::validate(devices, errors);
         let same = old.is_some_and(|old| old.value.at("spec") == spec.value);
         if old.is_some() && !same {

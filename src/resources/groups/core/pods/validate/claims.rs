@@ -59,7 +59,12 @@ pub(super) fn claim_template(template: At<'_>, errors: &mut Errors) {
     if template.is_absent() {
         return errors.required(template.path, "");
     }
-    let meta = template.field("metadata");
+    labels_and_annotations(template.field("metadata"), errors);
+    claim_spec(template.field("spec"), None, errors);
+}
+
+/// The metadata that a template gives to what is made of it, which may say nothing else: ValidateTemplateObjectMeta.
+pub(in crate::resources::groups) fn labels_and_annotations(meta: At<'_>, errors: &mut Errors) {
     crate::resources::metadata::annotations(meta.field("annotations"), errors);
     meta.field("labels").labels(errors);
     // In the order of the Go struct.
@@ -86,7 +91,6 @@ pub(super) fn claim_template(template: At<'_>, errors: &mut Errors) {
             errors.forbidden(meta.path.field(shown), "cannot be set");
         }
     }
-    claim_spec(template.field("spec"), None, errors);
 }
 
 /// The spec of a PersistentVolumeClaim; `old` is what it takes the place of: ValidatePersistentVolumeClaimSpec.

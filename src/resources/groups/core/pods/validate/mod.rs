@@ -27,7 +27,7 @@ pub(in crate::resources::groups) use affinity::node_selector;
 pub(in crate::resources::groups::core) use annotations::{APP_ARMOR, CONTAINER_SECCOMP, SECCOMP};
 pub(in crate::resources::groups) use before::Before;
 pub(in crate::resources::groups::core) use claims::access_modes;
-pub(in crate::resources::groups) use claims::claim_spec;
+pub(in crate::resources::groups) use claims::{claim_spec, labels_and_annotations};
 pub(in crate::resources::groups::core) use pod::{create, ephemeral_containers, update};
 pub(in crate::resources::groups) use projected::{signer_name, user_annotations};
 pub(in crate::resources::groups::core) use resize::resize;
