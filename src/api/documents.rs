@@ -33,10 +33,15 @@ impl Server {
     /// Paths that are no resources.
     pub(super) fn document(&self, parts: &Parts, info: &Info) -> Response<Body> {
         let path = info.path.as_str();
-        let trimmed = path
-            .strip_suffix('/')
-            .filter(|trimmed| !trimmed.is_empty())
-            .unwrap_or(path);
+        // Upstream's table of routes passes over what stands empty at the end of a path.
+        let routed = ["/api/", "/apis/"]
+            .iter()
+            .any(|root| path.starts_with(root) && !path.starts_with("/apis//"));
+        let trimmed = match routed {
+            true => path.trim_end_matches('/'),
+            false => path.strip_suffix('/').unwrap_or(path),
+        };
+        let trimmed = if trimmed.is_empty() { path } else { trimmed };
         if let Some(answer) = health::answer(
             self,
             path,
@@ -60,7 +65,10 @@ impl Server {
                 &parts.headers,
             );
         }
-        if let ["openapi", document @ ..] = segments.as_slice()
+        if path.starts_with("/apis//") {
+            return not_found(&parts.headers);
+        }
+        if let ["openapi", document @ ..] = path[1..].split('/').collect::<Vec<_>>().as_slice()
             && (any_method || parts.method == Method::GET)
         {
             return openapi::answer(&self.documents, document, parts, &registry)

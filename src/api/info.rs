@@ -33,6 +33,8 @@ pub struct Info {
     pub path: String,
     /// The path was of the old form `/api/v1/watch/...`.
     pub old_watch: bool,
+    /// The path ends where the old forms name what they are about: upstream then knows no request.
+    pub undetermined: bool,
 }
 
 impl Info {
@@ -73,7 +75,11 @@ impl Info {
             _ => "",
         }
         .to_owned();
-        if parts.len() > 1 && (parts[0] == "watch" || parts[0] == "proxy") {
+        if parts[0] == "watch" || parts[0] == "proxy" {
+            if parts.len() == 1 {
+                info.undetermined = true;
+                return info;
+            }
             info.old_watch = parts[0] == "watch";
             info.verb.clone_from(&parts[0]);
             parts = &parts[1..];

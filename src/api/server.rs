@@ -95,6 +95,9 @@ impl Server {
         B: http_body::Body<Data = Bytes> + Send,
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
+        if info.undetermined {
+            return undetermined(parts);
+        }
         if let Err(status) = check_timeout(&info, &query) {
             return reply::status(&status, &parts.headers);
         }
@@ -263,6 +266,20 @@ impl Server {
         {
             return Err(Status::no_such_resource());
         }
+        // The old paths name a collection or one object by its full name.
+        let unnamed = target.resource.namespaced && info.namespace.is_empty();
+        // What cannot be listed has no path over all namespaces, and proxies are not what they were.
+        let lists = version.verbs.iter().any(|verb| verb == "list");
+        let nowhere = info.verb == "proxy"
+            || (unnamed && !lists && info.subresource.is_empty() && info.path_name.is_empty());
+        if nowhere {
+            return Err(Status::no_such_resource());
+        }
+        if info.old_watch
+            && (!info.subresource.is_empty() || (unnamed && !info.path_name.is_empty()))
+        {
+            return Err(Status::no_such_resource());
+        }
         // Only proxies have paths behind them.
         if !info.rest.is_empty() && info.subresource != "proxy" {
             return Err(Status::no_such_resource());
@@ -424,7 +441,7 @@ impl Server {
         }
         let format = negotiate::body_format(&parts.headers)?;
         let body = read::value(bytes, format).map_err(Status::bad_request)?;
-        read::convertible(&body.value, "v1.DeleteOptions").map_err(Status::bad_request)?;
+        read::deletes(&body.value).map_err(Status::bad_request)?;
         let schema = builtin::named("io.k8s.apimachinery.pkg.apis.meta.v1.DeleteOptions");
         let body = match body.value {
             Value::Null => crate::schema::Object::new().into(),
@@ -519,6 +536,27 @@ pub(super) fn not_found(request: &http::HeaderMap) -> Response<Body> {
     )
 }
 
+/// What upstream answers for a path that ends before it names what it is about.
+fn undetermined(request: &Parts) -> Response<Body> {
+    let uri = request
+        .uri
+        .path_and_query()
+        .map_or("/", http::uri::PathAndQuery::as_str);
+    let text = format!(
+        "Internal Server Error: {}: failed to create RequestInfo: unable to determine kind and namespace from url, {uri}\n",
+        quoted(uri)
+    )
+    .replace('&', "&amp;")
+    .replace('<', "&lt;")
+    .replace('>', "&gt;");
+    reply::response(
+        500,
+        "text/plain; charset=utf-8",
+        text.into_bytes(),
+        &request.headers,
+    )
+}
+
 /// How long a client may take to send a body: as long as upstream lets a whole request take.
 const BODY: Duration = Duration::from_secs(60);
 
@@ -559,9 +597,15 @@ fn check_name(target: &Target) -> Result<(), Status> {
     if name.contains('/') {
         return Err(Status::no_such_resource());
     }
-    if name.contains('%') {
+    let wrong = match name {
+        "." => "may not be '.'",
+        ".." => "may not be '..'",
+        _ if name.contains('%') => "may not contain '%'",
+        _ => "",
+    };
+    if !wrong.is_empty() {
         return Err(Status::bad_request(format!(
-            "Name parameter invalid: {}: may not contain '%'",
+            "Name parameter invalid: {}: {wrong}",
             quoted(name)
         )));
     }

@@ -349,6 +349,15 @@ impl Parser {
         if open != "(" {
             return Err(format!("found '{open}' expected: '('"));
         }
+        match self.peek() {
+            ")" => {
+                self.at += 1;
+                return Ok(vec![CompactString::default()]);
+            }
+            token if token == "," || Self::is_word(token) => {}
+            other => return Err(format!("found '{other}', expected: ',', ')' or identifier")),
+        }
+        // What is not said before, between and behind commas is the empty value.
         let mut values = Vec::new();
         let mut pending = true;
         loop {
@@ -370,7 +379,14 @@ impl Parser {
                     values.push(word.into());
                     pending = false;
                 }
-                other => return Err(format!("found '{other}', expected: ',' or ')'")),
+                other => {
+                    let expected = if pending {
+                        "',', or identifier"
+                    } else {
+                        "',' or ')'"
+                    };
+                    return Err(format!("found '{other}', expected: {expected}"));
+                }
             }
         }
     }
@@ -497,6 +513,14 @@ mod tests {
             (
                 "a in (b",
                 "unable to parse requirement: found '', expected: ',' or ')'",
+            ),
+            (
+                "a in (",
+                "unable to parse requirement: found '', expected: ',', ')' or identifier",
+            ),
+            (
+                "a in (b,",
+                "unable to parse requirement: found '', expected: ',', or identifier",
             ),
             ("a,,b", "found ',', expected: identifier after ','"),
             (

@@ -1,7 +1,12 @@
 //! Bytes as text: base64 as Go's encoding/base64 reads it: line breaks count for nothing, and an error says where the text breaks off.
 
 use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
+use base64::alphabet::URL_SAFE;
+use base64::engine::general_purpose::{GeneralPurpose, NO_PAD, STANDARD};
+
+/// Go does not look at the bits of the last letter that belong to no byte.
+const LENIENT: GeneralPurpose =
+    GeneralPurpose::new(&URL_SAFE, NO_PAD.with_decode_allow_trailing_bits(true));
 
 /// Bytes as text.
 pub fn encode(bytes: &[u8]) -> String {
@@ -18,6 +23,23 @@ pub fn canonical(text: &str) -> Result<String, usize> {
         Ok(bytes) => Ok(encode(&bytes)),
         Err(_) => Err(offset(text.as_bytes())),
     }
+}
+
+/// What text of the alphabet for addresses, without padding, stands for.
+///
+/// # Errors
+/// Where the text breaks off, in bytes of it.
+pub fn decode_unpadded(text: &str) -> Result<Vec<u8>, usize> {
+    let newline = |c: char| matches!(c, '\r' | '\n');
+    let known = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_');
+    if let Some(at) = text.find(|c| !known(c) && !newline(c)) {
+        return Err(at);
+    }
+    let compact: String = text.chars().filter(|c| !newline(*c)).collect();
+    // One letter is no byte, and the only thing left that can be wrong.
+    LENIENT
+        .decode(compact)
+        .map_err(|_| text.len().saturating_sub(1))
 }
 
 /// Where Go's decoder says that base64 text breaks off, in bytes of it: by groups of four, each as far as it goes, with
@@ -49,4 +71,26 @@ fn offset(text: &[u8]) -> usize {
         at += 1;
     }
     text.len() - in_group
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn text_without_padding_breaks_off_where_go_says() {
+        for (text, found) in [
+            ("", Ok(&b""[..])),
+            ("e30", Ok(b"{}")),
+            ("e3\n0", Ok(b"{}")),
+            ("a", Err(0)),
+            ("abcde", Err(4)),
+            ("abc=", Err(3)),
+            ("ab!d", Err(2)),
+            ("abcdef-_+/", Err(8)),
+        ] {
+            let decoded = decode_unpadded(text);
+            assert_eq!(decoded.as_deref().map_err(|at| *at), found, "{text}");
+        }
+    }
 }

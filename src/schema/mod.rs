@@ -1,7 +1,7 @@
 //! Values, how they are decoded, and the schemas that say what they may be.
 
 pub mod builtin;
-mod byte_text;
+pub mod byte_text;
 pub mod check;
 pub mod decode;
 pub mod internal;

@@ -9,6 +9,7 @@ use super::Call;
 use crate::api::negotiate::Shape;
 use crate::api::reply::Reply;
 use crate::api::table::{self, Include};
+use crate::api::verbs::list::ListOptions;
 use crate::meta::Status;
 use crate::meta::status::About;
 use crate::schema::Value;
@@ -24,13 +25,13 @@ pub(super) fn answer(call: Call<'_>) -> BoxFuture<'_, Result<Reply, Status>> {
             Ok(()) => ("True", "ok".to_owned()),
             Err(error) => ("False", error.to_string()),
         };
-        let mut store = value!({
+        let store = value!({
             "kind": "ComponentStatus",
             "apiVersion": "v1",
             "metadata": {"name": STORE},
             "conditions": [{"type": "Healthy", "status": status, "message": message}]
         });
-        match target.info.name.as_str() {
+        match target.info.path_name.as_str() {
             "" => {}
             STORE => return Ok(Reply::Object(200, store)),
             name => {
@@ -41,20 +42,25 @@ pub(super) fn answer(call: Call<'_>) -> BoxFuture<'_, Result<Reply, Status>> {
                 }));
             }
         }
+        let selection = ListOptions::read(target, false)?.selection;
+        let mut items = vec![store];
+        items.retain(|store| selection.matches_object(store));
         if let shape @ Shape::Table { beta } = call.accepted.shape {
             let include = Include::read(&target.query, shape)?;
             let version = target.version();
-            let table = table::of(&[store], &target.resource, version, beta, include, true);
+            let table = table::of(&items, &target.resource, version, beta, include, true);
             return Ok(Reply::Object(200, table));
         }
-        for key in ["kind", "apiVersion"] {
-            store.remove(key);
+        for store in &mut items {
+            for key in ["kind", "apiVersion"] {
+                store.remove(key);
+            }
         }
         let list = value!({
             "kind": "ComponentStatusList",
             "apiVersion": "v1",
             "metadata": {},
-            "items": (Value::Array(vec![store]))
+            "items": (Value::Array(items))
         });
         Ok(Reply::Other(200, list))
     }

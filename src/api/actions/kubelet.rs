@@ -20,7 +20,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use tokio::io::DuplexStream;
 use tokio::net::TcpStream;
 
-use super::Call;
+use super::{Call, options};
 use crate::api::negotiate::Shape;
 use crate::api::reply::{Body, Reply, not_a_list};
 use crate::api::verbs::get;
@@ -312,6 +312,11 @@ fn only_itself(shape: Shape) -> Result<(), Status> {
 }
 
 async fn pass(call: Call<'_>, what: &str) -> Result<Reply, Status> {
+    match what {
+        "containerLogs" => options::log(&call.target.query, &call.target.info.name)?,
+        "portForward" => options::ports(&call.target.query)?,
+        _ => {}
+    }
     let Reply::Entry(_, entry) = get::get(call.target).await? else {
         return Err(Status::internal("a read answered something else"));
     };

@@ -238,7 +238,7 @@ impl Write<'_> {
                 return Err(self.invalid_object(false, why));
             }
             if let Some(done) = self.try_delete(&entry, &name, options).await? {
-                return Ok(self.answer(done, &name));
+                return Ok(self.answer(done, &name, options));
             }
         }
     }
@@ -258,9 +258,11 @@ impl Write<'_> {
         Err(Status::forbidden(target.about(&target.info.name), &why))
     }
 
-    fn answer(&self, done: Deleted, name: &str) -> Reply {
+    fn answer(&self, done: Deleted, name: &str, options: &DeleteOptions) -> Reply {
         let target = self.target;
         match done {
+            // Who asks by the old word for the dependents to go, too, is told that this is not done yet.
+            Deleted::Stays(object) if options.orphan == Some(false) => Reply::Object(202, object),
             Deleted::Stays(object) => Reply::Object(200, object),
             Deleted::Gone(object) if target.resource.rules.deletion == Deletion::Object => {
                 Reply::Object(200, object)

@@ -11,8 +11,8 @@ use crate::api::reply::{List, Reply};
 use crate::meta::selector::{Op, Selector, parse_fields};
 use crate::meta::status::About;
 use crate::meta::{Errors, Path, Status, errors::quoted};
-use crate::resources::{Resource, SelectorError, Version, forms};
-use crate::schema::{Value, json};
+use crate::resources::{Resource, SelectorError, Version, forms, record};
+use crate::schema::{Value, byte_text, json};
 use crate::store::{Entry, Interest, Revision};
 
 /// How long upstream waits for a resourceVersion of the future.
@@ -87,6 +87,17 @@ impl Selection {
         }
         self.labels.matches_pairs(&entry.record.labels)
             && self.fields.matches_pairs(&entry.record.fields)
+    }
+
+    /// Whether an object is selected that is not stored and has no fields to select by but its name.
+    pub fn matches_object(&self, object: &Value) -> bool {
+        let meta = object.at("metadata");
+        self.names.matches(|key| {
+            Some(match key {
+                "metadata.name" => meta.str("name"),
+                _ => meta.str("namespace"),
+            })
+        }) && self.labels.matches_pairs(&record::labels(object))
     }
 
     /// Whether everything is selected.
@@ -184,18 +195,17 @@ impl Token {
                 "invalid continue token: continue key is not valid: {why}"
             ))
         };
-        let bytes = base64::engine::general_purpose::URL_SAFE_NO_PAD
-            .decode(text.trim_end_matches('='))
-            .map_err(|error| match error {
-                base64::DecodeError::InvalidByte(at, _)
-                | base64::DecodeError::InvalidLastSymbol(at, _) => {
-                    bad(format!("illegal base64 data at input byte {at}"))
-                }
-                _ => bad(format!("illegal base64 data at input byte {}", text.len())),
-            })?;
+        let bytes = byte_text::decode_unpadded(text)
+            .map_err(|at| bad(format!("illegal base64 data at input byte {at}")))?;
         let value = json::parse(&bytes)
             .map_err(|error| bad(error.to_string()))?
             .value;
+        if !matches!(value, Value::Object(_) | Value::Null) {
+            return Err(bad(format!(
+                "json: cannot unmarshal {} into Go value of type storage.continueToken",
+                value.type_name()
+            )));
+        }
         if value.str("v") != "meta.k8s.io/v1" {
             return Err(bad(format!(
                 "server does not recognize this encoded version {}",
@@ -209,9 +219,12 @@ impl Token {
             ));
         }
         if start.is_empty() {
-            return Err(bad("no start key".to_owned()));
+            return Err(bad(
+                "encoded start key empty (version meta.k8s.io/v1)".to_owned()
+            ));
         }
-        if start.split('/').any(|part| part == ".." || part == ".") {
+        let key = start.strip_prefix('/').unwrap_or(start);
+        if !key.is_empty() && key.split('/').any(|part| matches!(part, "" | "." | "..")) {
             return Err(bad(start.to_owned()));
         }
         Ok(Token {
