@@ -276,11 +276,8 @@ fn shape(clause: &Clause<'_>, format: Format, offer: Offer) -> Option<Shape> {
     }
 }
 
-/// Whether an OpenAPI 2.0 document is asked for as protobuf.
-///
-/// # Errors
-/// 406 where neither that nor JSON is accepted.
-pub fn accept_openapi(headers: &HeaderMap) -> Result<bool, Status> {
+/// Whether an OpenAPI 2.0 document is asked for as protobuf; none where neither that nor JSON is accepted.
+pub fn accept_openapi(headers: &HeaderMap) -> Option<bool> {
     let header = accept_header(headers);
     let known = clauses(header).iter().find_map(|clause| {
         [
@@ -292,9 +289,8 @@ pub fn accept_openapi(headers: &HeaderMap) -> Result<bool, Status> {
         .find(|(subtype, _)| clause.names("application", subtype))
     });
     match known {
-        Some((_, protobuf)) => Ok(protobuf),
-        None if header.is_empty() => Ok(false),
-        None => Err(super::openapi::not_acceptable()),
+        Some((_, protobuf)) => Some(protobuf),
+        None => header.is_empty().then_some(false),
     }
 }
 

@@ -416,6 +416,18 @@ fn not_of_kind(group: &str, version: &str, kind: &str, expected: Expected<'_>) -
 /// What is wrong with it as one of its kind, or that its kind is another.
 pub fn patched(mut value: Value, expected: Expected<'_>) -> Result<Decoded, String> {
     keep_reset(&mut value);
+    let untold = |why: String| format!("couldn't get version/kind; json parse error: {why}");
+    for name in ["apiVersion", "kind"] {
+        if let Some(said) = value.get(name)
+            && !said.is_null()
+            && said.as_str().is_none()
+        {
+            return Err(untold(format!(
+                "json: cannot unmarshal {} into Go struct field .{name} of type string",
+                said.type_name()
+            )));
+        }
+    }
     let api_version = value.str("apiVersion").to_owned();
     if api_version.is_empty() {
         let members = value

@@ -98,11 +98,10 @@ async fn change_by_patch(call: &mut Call<'_>, scale: &Scale) -> Result<Value, St
     let kind = patch::kind(&call.parts.headers, &call.target.resource)?;
     let options = call.patch_options(kind.is_none())?;
     let Some(kind) = kind else {
-        let body = call.body.clone();
+        let applied = Applied::read(&call.body)?;
         let mut told = Vec::new();
         let custom = call.target.resource.is_custom();
         let shown = change(call, scale, &options, |old, managed, by| {
-            let applied = Applied::read(&body)?;
             let said = applied.object(SCALE_VERSION, "Scale")?;
             let outcome = by.applied(old, managed, said, custom)?;
             applied.check_duplicates(options.validation, &mut told)?;

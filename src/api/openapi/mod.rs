@@ -15,7 +15,6 @@ use http::request::Parts;
 use super::made::{Document, Documents};
 use super::negotiate;
 use super::reply::{self, Body};
-use crate::meta::Status;
 use crate::resources::Registry;
 use crate::schema::{Object, Value, json};
 use crate::value;
@@ -110,9 +109,8 @@ fn version_3(
 }
 
 fn version_2(documents: &Documents, parts: &Parts, registry: &Arc<Registry>) -> Response<Body> {
-    let protobuf = match negotiate::accept_openapi(&parts.headers) {
-        Ok(protobuf) => protobuf,
-        Err(status) => return reply::status(&status, &parts.headers),
+    let Some(protobuf) = negotiate::accept_openapi(&parts.headers) else {
+        return reply::response(406, "", Vec::new(), &parts.headers);
     };
     if protobuf {
         let made = documents.get("v2/protobuf", registry, |registry| {
@@ -125,15 +123,6 @@ fn version_2(documents: &Documents, parts: &Parts, registry: &Arc<Registry>) -> 
         });
         made.send("application/json", ASK, parts)
     }
-}
-
-/// The refusal of media types in which there is no OpenAPI document.
-pub(super) fn not_acceptable() -> Status {
-    Status::failure(
-        406,
-        "NotAcceptable",
-        "only the following media types are accepted: application/json, application/com.github.proto-openapi.spec.v2@v1.0+protobuf",
-    )
 }
 
 #[cfg(test)]

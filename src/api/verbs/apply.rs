@@ -35,7 +35,9 @@ const ANNOTATIONS_MAX: usize = crate::resources::metadata::ANNOTATIONS_MAX;
 
 /// What a client applies.
 pub struct Applied {
-    object: Value,
+    /// What the body is, or why nothing can be read in what begins as an object: that is found out only once the object
+    /// to apply it to is there.
+    object: Result<Value, String>,
     /// Members given twice.
     duplicates: Vec<String>,
 }
@@ -49,10 +51,6 @@ pub async fn apply(write: &mut Write<'_>, bytes: &[u8]) -> Result<Reply, Status>
     let target = write.target;
     let main = target.info.subresource.is_empty();
     let key = target.resource.key(target.namespace(), &target.info.name);
-    // What is not there is not found, whatever the body says: only the object itself can be made.
-    if !main && target.cluster.store.head(&key).is_none() {
-        return Err(Status::not_found(target.about(&target.info.name)));
-    }
     let applied = Applied::read(bytes)?;
     let missing = || main && target.cluster.store.head(&key).is_none();
     let mut warned = Vec::new();
@@ -101,26 +99,35 @@ impl Applied {
     /// Reads a body.
     ///
     /// # Errors
-    /// 400 `error encoding patch: yaml: line 1: did not find expected node content`.
+    /// 400 `error encoding patch: yaml: line 1: did not find expected node content` for what does not even begin as
+    /// JSON.
     pub fn read(bytes: &[u8]) -> Result<Applied, Status> {
-        let parsed = yaml::parse(bytes)
-            .map_err(|why| Status::bad_request(format!("error encoding patch: {why}")))?;
-        Ok(Applied {
-            object: parsed.value,
-            duplicates: parsed.duplicates,
-        })
+        match yaml::parse(bytes) {
+            Ok(parsed) => Ok(Applied {
+                object: Ok(parsed.value),
+                duplicates: parsed.duplicates,
+            }),
+            Err(why) if bytes.trim_ascii_start().starts_with(b"{") => Ok(Applied {
+                object: Err(format!(
+                    "error decoding patch: error converting YAML to JSON: {why}"
+                )),
+                duplicates: Vec::new(),
+            }),
+            Err(why) => Err(Status::bad_request(format!("error encoding patch: {why}"))),
+        }
     }
 
     /// The body as an object of a kind.
     ///
     /// # Errors
-    /// 400 for a body that is no object, or of another kind.
+    /// 400 for a body that cannot be read, is no object, or of another kind.
     pub fn object(&self, api_version: &str, kind: &str) -> Result<&Value, Status> {
         static NOTHING: Value = Value::Null;
         let said = match &self.object {
-            Value::Null => &NOTHING,
-            said @ Value::Object(_) => said,
-            other => {
+            Err(why) => return Err(Status::bad_request(why.clone())),
+            Ok(Value::Null) => &NOTHING,
+            Ok(said @ Value::Object(_)) => said,
+            Ok(other) => {
                 return Err(Status::bad_request(format!(
                     "error decoding patch: error unmarshaling JSON: while decoding JSON: json: cannot unmarshal {} into Go value of type map[string]interface {{}}",
                     other.type_name()
