@@ -1,6 +1,7 @@
 //! `reddwarf agent`: a node, with the API server in the same process or joined to another.
 
 use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 use super::cluster::{Clients, Cluster};
 use super::host::{NetworkFlags, StorageFlags};
 use super::illumos::{self, IllumosFlags};
+use super::names::NameFlags;
 use super::serve::{self, ServeError, Served};
 use crate::api::actions::kubelet::Agents;
 use crate::api::authenticate::Peer;
@@ -70,6 +72,8 @@ pub struct Arguments {
     pod_cidr: String,
     #[command(flatten)]
     network: NetworkFlags,
+    #[command(flatten)]
+    names: NameFlags,
     #[command(flatten)]
     illumos: IllumosFlags,
     /// When pods are evicted: SIGNAL<QUANTITY or SIGNAL<PERCENT%, of memory.available, nodefs.available,
@@ -255,6 +259,10 @@ pub(super) struct RealHost {
     pub data: PathBuf,
     /// Addresses of pods.
     pub ipam: Ipam,
+    /// The host's own address on their network, if it has one.
+    pub address: Option<Ipv4Addr>,
+    /// Who tells them the addresses of names.
+    pub names: NameFlags,
     /// Images, roots and volumes.
     pub storage: Arc<dyn StorageEngine>,
     /// What images are here.
@@ -274,6 +282,7 @@ impl RealHost {
         if let Err(error) = self.images.sweep().await {
             tracing::warn!(%error, "what was left of images cannot be removed");
         }
+        let (cluster_dns, names) = self.names.serve(self.address, &cluster).await;
         let addresses = host_addresses();
         let logs = match &self.homes {
             Some(homes) => Logs::Homes(homes.clone()),
@@ -299,10 +308,10 @@ impl RealHost {
             registries: Registries::new(self.insecure).map_err(AgentError::Host)?,
             runtime: self.runtime.clone(),
             host_ips: addresses,
-            cluster_dns: None,
-            cluster_domain: "cluster.local".into(),
+            cluster_dns,
+            cluster_domain: self.names.domain(),
         };
-        let beside = Vec::new();
+        let beside = Vec::from_iter(names);
         Ok(Setup {
             client,
             registration,
@@ -482,6 +491,7 @@ impl Nodes {
             engine,
             storage: plan.storage.clone(),
             network: arguments.network.clone(),
+            names: arguments.names.clone(),
             flags: arguments.illumos.clone(),
             insecure: arguments.insecure_registry.clone(),
             thresholds: arguments.eviction_hard.clone(),
@@ -535,6 +545,7 @@ impl Nodes {
         let storage = plan.storage.clone();
         let thresholds = plan.arguments.eviction_hard.clone();
         let insecure = plan.arguments.insecure_registry.clone();
+        let names = plan.arguments.names.clone();
         let name = plan.names.first().cloned().unwrap_or_default();
         let node = name.clone();
         let engine: Arc<dyn StorageEngine> = Arc::new(Directories::new(&storage));
@@ -558,6 +569,8 @@ impl Nodes {
                     homes: None,
                     data,
                     ipam,
+                    address: Some(gateway),
+                    names,
                     storage: engine,
                     images,
                     insecure,

@@ -17,7 +17,6 @@ use crate::node::services::Services;
 use crate::node::volumes::DRIVER;
 
 /// The cluster as a node is given it.
-#[expect(dead_code, reason = "services are led to and named by what comes next")]
 pub(super) struct Cluster {
     /// The API, as `system:node:NAME`.
     pub client: kube::Client,
@@ -27,7 +26,6 @@ pub(super) struct Cluster {
     pub ends: CancellationToken,
 }
 
-#[expect(dead_code, reason = "services are led to and named by what comes next")]
 impl Cluster {
     /// What is known of services: the same caches for all who ask.
     pub fn services(&self) -> Services {

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use super::agent::{AgentError, RealHost};
 use super::cluster::Cluster;
 use super::host::NetworkFlags;
+use super::names::NameFlags;
 use crate::illumos::{Command, HostTools, Tool, Tools, parse};
 use crate::net::Ipam;
 use crate::net::illumos::{self as net, NetworkConfig};
@@ -64,6 +65,8 @@ pub struct Plan {
     pub ipam: Ipam,
     /// How zones are connected.
     pub network: NetworkFlags,
+    /// Who tells pods the addresses of names.
+    pub names: NameFlags,
     /// The rest.
     pub flags: IllumosFlags,
     /// Registries that are asked by plain HTTP.
@@ -180,9 +183,14 @@ impl Plan {
         }
         let network = flags.network(self.ipam.cidr(), gateway, prefix);
         network.check().map_err(host)?;
-        if let NetworkConfig::Etherstub(config) = &network {
-            net::prepare(tools.as_ref(), config).await.map_err(host)?;
-        }
+        let address = match &network {
+            NetworkConfig::Etherstub(config) => {
+                net::prepare(tools.as_ref(), config).await.map_err(host)?;
+                Some(gateway)
+            }
+            // The router there is another machine.
+            NetworkConfig::Direct(_) => None,
+        };
         let zones_directory = mountpoint(tools.as_ref(), &self.storage.zones).await?;
         let homes = zones_directory.join("pods");
         let settings = Settings {
@@ -212,6 +220,8 @@ impl Plan {
             homes: Some(homes),
             data: self.data,
             ipam: self.ipam,
+            address,
+            names: self.names,
             storage: engine,
             images,
             insecure: self.insecure,

@@ -8,6 +8,7 @@ mod identity;
 mod illumos;
 mod image;
 mod init;
+mod names;
 mod serve;
 mod store;
 mod zone;

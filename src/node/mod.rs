@@ -9,6 +9,7 @@
 
 pub mod agent;
 pub mod describe;
+pub mod dns;
 pub mod events;
 pub mod host;
 pub mod images;

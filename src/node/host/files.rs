@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 use std::io::{self, Read as _, Seek as _, SeekFrom};
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use k8s_openapi::api::core::v1::{Container, Pod};
@@ -56,7 +57,9 @@ impl Host {
         let etc = self.pod_directory(uid(pod)).join("etc");
         std::fs::create_dir_all(&etc)?;
         std::fs::write(etc.join("hosts"), self.hosts(pod, zone))?;
-        std::fs::write(etc.join("resolv.conf"), self.resolv(pod))?;
+        let own = std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
+        let resolv = resolv(pod, &own, &self.cluster_dns, &self.cluster_domain);
+        std::fs::write(etc.join("resolv.conf"), resolv)?;
         std::fs::write(etc.join("hostname"), format!("{}\n", zone.hostname))
     }
 
@@ -94,69 +97,6 @@ impl Host {
         hosts
     }
 
-    fn resolv(&self, pod: &Pod) -> String {
-        let spec = pod.spec.clone().unwrap_or_default();
-        let own = std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
-        let (mut servers, mut searches, mut options) = (Vec::new(), Vec::new(), Vec::new());
-        let policy = spec.dns_policy.as_deref().unwrap_or("ClusterFirst");
-        let host_network = spec.host_network == Some(true);
-        let cluster = match policy {
-            "ClusterFirst" => !host_network,
-            "ClusterFirstWithHostNet" => true,
-            _ => false,
-        };
-        if policy != "None" {
-            for line in own.lines() {
-                let mut words = line.split_whitespace().map(str::to_owned);
-                match words.next().as_deref() {
-                    Some("nameserver") => servers.extend(words.next()),
-                    Some("search") => searches = words.collect(),
-                    Some("options") => options.extend(words),
-                    _ => {}
-                }
-            }
-            if let Some(dns) = self.cluster_dns.clone().filter(|_| cluster) {
-                servers = vec![dns];
-                let namespace = text(pod.metadata.namespace.as_ref());
-                let domain = &self.cluster_domain;
-                let mut own = vec![
-                    format!("{namespace}.svc.{domain}"),
-                    format!("svc.{domain}"),
-                    domain.clone(),
-                ];
-                own.append(&mut searches);
-                searches = own;
-                options = vec!["ndots:5".to_owned()];
-            }
-        }
-        if let Some(config) = spec.dns_config {
-            servers.extend(config.nameservers.unwrap_or_default());
-            searches.extend(config.searches.unwrap_or_default());
-            for option in config.options.unwrap_or_default() {
-                let name = option.name.unwrap_or_default();
-                let whole = match option.value {
-                    Some(value) => format!("{name}:{value}"),
-                    None => name.clone(),
-                };
-                options.retain(|other| other.split(':').next() != Some(&name));
-                options.push(whole);
-            }
-        }
-        let mut seen = std::collections::BTreeSet::new();
-        searches.retain(|search| seen.insert(search.clone()));
-        let mut whole = String::new();
-        if !searches.is_empty() {
-            let _ = writeln!(whole, "search {}", searches.join(" "));
-        }
-        for server in servers {
-            let _ = writeln!(whole, "nameserver {server}");
-        }
-        if !options.is_empty() {
-            let _ = writeln!(whole, "options {}", options.join(" "));
-        }
-        whole
-    }
-
     /// Where a process leaves its termination message.
     pub(super) fn message_path(&self, uid: &str, id: &ProcessId) -> PathBuf {
         self.writable(uid).join(Self::message_name(id))
@@ -190,6 +130,69 @@ impl Host {
         let log = tail(&above, &below, LOG);
         String::from_utf8_lossy(&said_last(&log)).into_owned()
     }
+}
+
+/// The `resolv.conf` of a pod on a host whose `own` one this is: names of services are asked of `cluster_dns`, if anybody
+/// knows them.
+fn resolv(pod: &Pod, own: &str, cluster_dns: &[IpAddr], domain: &str) -> String {
+    let spec = pod.spec.clone().unwrap_or_default();
+    let (mut servers, mut searches, mut options) = (Vec::new(), Vec::new(), Vec::new());
+    let policy = spec.dns_policy.as_deref().unwrap_or("ClusterFirst");
+    let host_network = spec.host_network == Some(true);
+    let cluster = match policy {
+        "ClusterFirst" => !host_network,
+        "ClusterFirstWithHostNet" => true,
+        _ => false,
+    };
+    if policy != "None" {
+        for line in own.lines() {
+            let mut words = line.split_whitespace().map(str::to_owned);
+            match words.next().as_deref() {
+                Some("nameserver") => servers.extend(words.next()),
+                Some("search") => searches = words.collect(),
+                Some("options") => options.extend(words),
+                _ => {}
+            }
+        }
+        if cluster && !cluster_dns.is_empty() {
+            servers = cluster_dns.iter().map(IpAddr::to_string).collect();
+            let namespace = text(pod.metadata.namespace.as_ref());
+            let mut own = vec![
+                format!("{namespace}.svc.{domain}"),
+                format!("svc.{domain}"),
+                domain.to_owned(),
+            ];
+            own.append(&mut searches);
+            searches = own;
+            options = vec!["ndots:5".to_owned()];
+        }
+    }
+    if let Some(config) = spec.dns_config {
+        servers.extend(config.nameservers.unwrap_or_default());
+        searches.extend(config.searches.unwrap_or_default());
+        for option in config.options.unwrap_or_default() {
+            let name = option.name.unwrap_or_default();
+            let whole = match option.value {
+                Some(value) => format!("{name}:{value}"),
+                None => name.clone(),
+            };
+            options.retain(|other| other.split(':').next() != Some(&name));
+            options.push(whole);
+        }
+    }
+    let mut seen = std::collections::BTreeSet::new();
+    searches.retain(|search| seen.insert(search.clone()));
+    let mut whole = String::new();
+    if !searches.is_empty() {
+        let _ = writeln!(whole, "search {}", searches.join(" "));
+    }
+    for server in servers {
+        let _ = writeln!(whole, "nameserver {server}");
+    }
+    if !options.is_empty() {
+        let _ = writeln!(whole, "options {}", options.join(" "));
+    }
+    whole
 }
 
 /// What the end of a log says, without what supervisors add. A line that has no end gets none.
@@ -227,6 +230,59 @@ fn tail(above: &Path, below: &Path, most: u64) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn who_is_asked_for_names_is_as_pods_say() {
+        let own =
+            "nameserver 192.0.2.53\nsearch example.org svc.cluster.local\noptions timeout:1\n";
+        let host =
+            "search example.org svc.cluster.local\nnameserver 192.0.2.53\noptions timeout:1\n";
+        let cluster = "search a.svc.cluster.local svc.cluster.local cluster.local example.org\nnameserver 10.0.0.1\noptions ndots:5\n";
+        let server = IpAddr::from([10, 0, 0, 1]);
+        for (what, spec, servers, expected) in [
+            ("a pod", serde_json::json!({}), vec![server], cluster),
+            ("without a server", serde_json::json!({}), vec![], host),
+            (
+                "on the host's network",
+                serde_json::json!({"hostNetwork": true}),
+                vec![server],
+                host,
+            ),
+            (
+                "that asks for services there",
+                serde_json::json!({"hostNetwork": true, "dnsPolicy": "ClusterFirstWithHostNet"}),
+                vec![server],
+                cluster,
+            ),
+            (
+                "the host's",
+                serde_json::json!({"dnsPolicy": "Default"}),
+                vec![server],
+                host,
+            ),
+            (
+                "its own",
+                serde_json::json!({"dnsPolicy": "None", "dnsConfig": {"nameservers": ["192.0.2.1"]}}),
+                vec![server],
+                "nameserver 192.0.2.1\n",
+            ),
+            (
+                "with more",
+                serde_json::json!({"dnsConfig": {"nameservers": ["192.0.2.1"], "searches": ["b"], "options": [{"name": "ndots", "value": "2"}]}}),
+                vec![server, IpAddr::from([10, 0, 0, 2])],
+                "search a.svc.cluster.local svc.cluster.local cluster.local example.org b\nnameserver 10.0.0.1\nnameserver 10.0.0.2\nnameserver 192.0.2.1\noptions ndots:2\n",
+            ),
+        ] {
+            let mut object = serde_json::json!({"metadata": {"namespace": "a"}, "spec": spec});
+            object["spec"]["containers"] = serde_json::json!([]);
+            let pod: Pod = serde_json::from_value(object).expect("a pod");
+            assert_eq!(
+                resolv(&pod, own, &servers, "cluster.local"),
+                expected,
+                "{what}"
+            );
+        }
+    }
 
     #[test]
     fn the_end_of_a_log_is_what_was_said_last() {

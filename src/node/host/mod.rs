@@ -16,6 +16,7 @@ mod volumes;
 
 use std::collections::BTreeMap;
 use std::io;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -58,8 +59,8 @@ pub struct Host {
     pub runtime: Arc<dyn ZoneRuntime>,
     /// This host's addresses.
     pub host_ips: Vec<String>,
-    /// The address of the cluster's name server, if there is one.
-    pub cluster_dns: Option<String>,
+    /// The addresses of the cluster's name servers; none if it has none.
+    pub cluster_dns: Vec<IpAddr>,
     /// `cluster.local`
     pub cluster_domain: String,
 }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use k8s_openapi::api::{core, discovery};
+use serde::{Deserialize as _, Deserializer};
 
 use crate::controllers::informer::{Informer, Informers};
 
@@ -20,11 +21,19 @@ crate::slim!(
         /// `IPv4`, `IPv6`, `FQDN`
         address_type: String,
         /// The places.
+        #[serde(deserialize_with = "none_is_empty")]
         endpoints: Vec<discovery::v1::Endpoint>,
         /// The ports that all of them have.
         ports: Option<Vec<discovery::v1::EndpointPort>>,
     }
 );
+
+/// Reads the places of a slice without any, which are `null`.
+fn none_is_empty<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Vec<discovery::v1::Endpoint>, D::Error> {
+    Option::deserialize(deserializer).map(Option::unwrap_or_default)
+}
 
 /// What is known of the cluster's services. Cheap to clone.
 #[derive(Clone)]
@@ -41,6 +50,22 @@ impl Services {
         Services {
             services: informers.of(),
             slices: informers.of(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn slices_without_places_are_read() {
+        for text in [
+            r#"{"metadata": {"name": "s"}, "addressType": "IPv4"}"#,
+            r#"{"metadata": {"name": "s"}, "addressType": "IPv4", "endpoints": null, "ports": null}"#,
+        ] {
+            let slice: EndpointSlice = serde_json::from_str(text).expect("a slice");
+            assert!(slice.endpoints.is_empty(), "{text}");
         }
     }
 }

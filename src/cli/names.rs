@@ -1,0 +1,92 @@
+//! Who tells pods the addresses of names.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+
+use futures::FutureExt as _;
+use futures::future::BoxFuture;
+
+use super::cluster::Cluster;
+use crate::meta::names::dns1123_subdomain;
+use crate::node::dns::{PORT, Server};
+
+/// What is said of names.
+#[derive(clap::Args, Debug, Clone)]
+#[group(skip)]
+pub struct NameFlags {
+    /// The name servers of pods, by address; by default the node's own one, which listens on the pods' network.
+    #[arg(long, value_delimiter = ',', value_name = "IP")]
+    cluster_dns: Vec<IpAddr>,
+    /// The domain of the names of services.
+    #[arg(long, default_value = "cluster.local", value_parser = domain)]
+    cluster_domain: String,
+}
+
+/// A domain, with or without the dot at its end.
+fn domain(text: &str) -> Result<String, String> {
+    let domain = text.strip_suffix('.').unwrap_or(text);
+    let wrong = dns1123_subdomain(domain);
+    match wrong.is_empty() {
+        true => Ok(domain.to_owned()),
+        false => Err(wrong.join("; ")),
+    }
+}
+
+impl NameFlags {
+    /// The domain of the names of services.
+    pub fn domain(&self) -> String {
+        self.cluster_domain.clone()
+    }
+
+    /// The name servers of pods, and the work of the one of this node, which listens at its `own` address on the pods'
+    /// network. Pods of a node that has no such address, or on which somebody else listens there, ask whom the host asks:
+    /// they run, and the world has its names.
+    pub async fn serve(
+        &self,
+        own: Option<Ipv4Addr>,
+        cluster: &Cluster,
+    ) -> (Vec<IpAddr>, Option<BoxFuture<'static, ()>>) {
+        if !self.cluster_dns.is_empty() {
+            return (self.cluster_dns.clone(), None);
+        }
+        let Some(own) = own else {
+            tracing::warn!(
+                "pods do not know the names of services: this host has no address on their network; name a server with --cluster-dns"
+            );
+            return (Vec::new(), None);
+        };
+        let at = SocketAddr::from((own, PORT));
+        let resolv = PathBuf::from("/etc/resolv.conf");
+        match Server::bind(at, &self.cluster_domain, resolv).await {
+            Ok(server) => {
+                let work = server.run(cluster.services(), cluster.ends.clone());
+                (vec![own.into()], Some(work.boxed()))
+            }
+            Err(error) => {
+                tracing::warn!(
+                    "pods do not know the names of services: cannot listen at {at} (UDP and TCP): {error}; stop what listens there or make it leave that address alone (dnsmasq: bind-dynamic), and start the agent again, or name another server with --cluster-dns"
+                );
+                (Vec::new(), None)
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn domains_are_names() {
+        for (text, expected) in [
+            ("cluster.local", Some("cluster.local")),
+            ("k8s.example.org.", Some("k8s.example.org")),
+            ("", None),
+            (".", None),
+            ("a..b", None),
+            ("Upper", None),
+        ] {
+            assert_eq!(domain(text).ok().as_deref(), expected, "{text}");
+        }
+    }
+}

@@ -1,0 +1,435 @@
+//! What is known of the cluster's services, by what is asked for: names and addresses.
+//! Follows the plugin `kubernetes` of CoreDNS.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use compact_str::CompactString;
+use k8s_openapi::api::discovery::v1::Endpoint;
+
+use crate::controllers::informer::{Change, Key};
+use crate::node::services::{EndpointSlice, Service};
+
+/// The label of slices that says whose they are.
+const SERVICE_NAME: &str = "kubernetes.io/service-name";
+
+/// All services and what they lead to.
+#[derive(Default)]
+pub struct Directory {
+    /// Whether all that is there is known.
+    pub complete: bool,
+    /// When something changed last, in seconds: the serial number of the zone.
+    pub serial: u32,
+    services: BTreeMap<Key, Arc<Service>>,
+    /// By the service that they are of, and their own names.
+    slices: HashMap<Key, BTreeMap<CompactString, Arc<EndpointSlice>>>,
+    /// Services by their own addresses.
+    clusters: HashMap<IpAddr, BTreeSet<Key>>,
+    /// Services by the addresses that they lead to, and how many slices say so.
+    places: HashMap<IpAddr, BTreeMap<Key, usize>>,
+}
+
+/// What is behind a name.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Found {
+    /// There is no such name.
+    Missing,
+    /// There is such a name, or there are names below it.
+    Empty,
+    /// Another name.
+    Alias(String),
+    /// Addresses.
+    Places(Vec<Place>),
+}
+
+/// An address and what is known of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Place {
+    /// The address.
+    pub address: IpAddr,
+    /// The port that was asked for, or one of all.
+    pub port: Option<u16>,
+    /// The name of the address alone, below the zone.
+    pub name: Vec<String>,
+}
+
+/// What is asked of a service.
+#[derive(Default)]
+struct Wanted<'a> {
+    /// One of the places that it leads to.
+    endpoint: Option<&'a str>,
+    /// Any where it is empty.
+    port: &'a str,
+    /// Any where it is empty.
+    protocol: &'a str,
+}
+
+impl Wanted<'_> {
+    fn is_port(&self, name: Option<&String>, protocol: Option<&String>) -> bool {
+        let is = |wanted: &str, value: Option<&String>| {
+            wanted.is_empty() || value.is_some_and(|value| value.eq_ignore_ascii_case(wanted))
+        };
+        is(self.port, name) && is(self.protocol, protocol)
+    }
+}
+
+fn owner(key: &Key, slice: &EndpointSlice) -> Option<Key> {
+    let labels = slice.metadata.labels.as_ref()?;
+    Some(Key::new(&key.namespace, labels.get(SERVICE_NAME)?))
+}
+
+/// The addresses of a service itself; none of headless ones.
+fn cluster_addresses(service: &Service) -> Vec<IpAddr> {
+    let many = service.spec.cluster_ips.iter().flatten();
+    let one = service.spec.cluster_ip.iter();
+    let mut addresses: Vec<IpAddr> = many.chain(one).filter_map(|ip| ip.parse().ok()).collect();
+    let mut seen = BTreeSet::new();
+    addresses.retain(|address| seen.insert(*address));
+    addresses
+}
+
+/// Those that are ready: of services that publish all, slices say that all are.
+fn ready(slice: &EndpointSlice) -> impl Iterator<Item = (&Endpoint, IpAddr)> {
+    slice
+        .endpoints
+        .iter()
+        .filter(|endpoint| {
+            let conditions = endpoint.conditions.as_ref();
+            conditions.and_then(|conditions| conditions.ready) != Some(false)
+        })
+        .flat_map(|endpoint| {
+            let addresses = endpoint.addresses.iter();
+            addresses.filter_map(move |address| Some((endpoint, address.parse().ok()?)))
+        })
+}
+
+/// The label of an endpoint: its hostname, or its address with dashes.
+fn label(endpoint: &Endpoint, address: IpAddr) -> String {
+    if let Some(hostname) = endpoint.hostname.as_ref().filter(|name| !name.is_empty()) {
+        return hostname.clone();
+    }
+    let dashed = address.to_string().replace(['.', ':'], "-");
+    match dashed.ends_with('-') {
+        true => dashed + "0",
+        false => dashed,
+    }
+}
+
+/// The port of a service or a slice, where it is one.
+fn port(number: i32) -> Option<u16> {
+    number.try_into().ok()
+}
+
+fn below_services(key: &Key) -> Vec<String> {
+    [key.name.as_str(), &key.namespace, "svc"]
+        .map(str::to_owned)
+        .to_vec()
+}
+
+impl Directory {
+    /// Takes in a change of a service.
+    pub fn take_service(&mut self, change: &Change<'_, Service>) {
+        let key = change.key;
+        for address in change
+            .old
+            .into_iter()
+            .flat_map(|old| cluster_addresses(old))
+        {
+            if let Some(keys) = self.clusters.get_mut(&address) {
+                keys.remove(key);
+                if keys.is_empty() {
+                    self.clusters.remove(&address);
+                }
+            }
+        }
+        self.services.remove(key);
+        if let Some(new) = change.new {
+            for address in cluster_addresses(new) {
+                self.clusters
+                    .entry(address)
+                    .or_default()
+                    .insert(key.clone());
+            }
+            self.services.insert(key.clone(), new.clone());
+        }
+    }
+
+    /// Takes in a change of a slice.
+    pub fn take_slice(&mut self, change: &Change<'_, EndpointSlice>) {
+        if let Some((old, of)) = change
+            .old
+            .and_then(|old| Some((old, owner(change.key, old)?)))
+        {
+            if let Some(slices) = self.slices.get_mut(&of) {
+                slices.remove(&change.key.name);
+                if slices.is_empty() {
+                    self.slices.remove(&of);
+                }
+            }
+            for (_, address) in ready(old) {
+                let Some(owners) = self.places.get_mut(&address) else {
+                    continue;
+                };
+                if let Some(count) = owners.get_mut(&of) {
+                    *count -= 1;
+                    if *count == 0 {
+                        owners.remove(&of);
+                    }
+                }
+                if owners.is_empty() {
+                    self.places.remove(&address);
+                }
+            }
+        }
+        if let Some((new, of)) = change
+            .new
+            .and_then(|new| Some((new, owner(change.key, new)?)))
+        {
+            for (_, address) in ready(new) {
+                let owners = self.places.entry(address).or_default();
+                *owners.entry(of.clone()).or_default() += 1;
+            }
+            let slices = self.slices.entry(of).or_default();
+            slices.insert(change.key.name.clone(), new.clone());
+        }
+    }
+
+    /// What is behind the labels of a name below the zone, in lower case.
+    pub fn find(&self, below: &[&str]) -> Found {
+        let without = |label: &'_ str| label.strip_prefix('_').unwrap_or(label).to_owned();
+        match below {
+            ["svc" | "pod"] | [_, "pod"] => Found::Empty,
+            [namespace, "svc"] if self.has_namespace(namespace) => Found::Empty,
+            [name, namespace, "svc"] => self.service(namespace, name, &Wanted::default()),
+            [endpoint, name, namespace, "svc"] => {
+                let wanted = Wanted {
+                    endpoint: Some(endpoint),
+                    ..Wanted::default()
+                };
+                self.service(namespace, name, &wanted)
+            }
+            [port, protocol, name, namespace, "svc"] => {
+                let wanted = Wanted {
+                    endpoint: None,
+                    port: &without(port),
+                    protocol: &without(protocol),
+                };
+                self.service(namespace, name, &wanted)
+            }
+            [pod, _, "pod"] => dashed(pod).map_or(Found::Missing, |address| {
+                Found::Places(vec![Place {
+                    address,
+                    port: None,
+                    name: Vec::new(),
+                }])
+            }),
+            _ => Found::Missing,
+        }
+    }
+
+    /// Namespaces without services have no names, and are not known here.
+    fn has_namespace(&self, namespace: &str) -> bool {
+        let mut from = self.services.range(Key::new(namespace, "")..);
+        from.next()
+            .is_some_and(|(key, _)| key.namespace == namespace)
+    }
+
+    fn service(&self, namespace: &str, name: &str, wanted: &Wanted<'_>) -> Found {
+        let key = Key::new(namespace, name);
+        let Some(service) = self.services.get(&key) else {
+            return Found::Missing;
+        };
+        let spec = &service.spec;
+        let is_whole =
+            wanted.endpoint.is_none() && wanted.port.is_empty() && wanted.protocol.is_empty();
+        if spec.type_.as_deref() == Some("ExternalName") {
+            let name = spec.external_name.clone().unwrap_or_default();
+            return match is_whole && name.parse::<IpAddr>().is_err() {
+                true => Found::Alias(name),
+                false => Found::Missing,
+            };
+        }
+        let headless = spec.cluster_ip.as_deref() == Some("None");
+        let places = match headless || wanted.endpoint.is_some() {
+            true => self.endpoints(&key, wanted),
+            false => own_places(&key, service, wanted),
+        };
+        match places.is_empty() {
+            // A service that was not given an address yet.
+            true if is_whole && !headless => Found::Empty,
+            true => Found::Missing,
+            false => Found::Places(places),
+        }
+    }
+
+    /// Where a service leads to, by endpoint and port.
+    fn endpoints(&self, key: &Key, wanted: &Wanted<'_>) -> Vec<Place> {
+        let mut places = Vec::new();
+        for slice in self.slices.get(key).into_iter().flat_map(BTreeMap::values) {
+            let ports: Vec<Option<u16>> = match slice.ports.as_deref().unwrap_or_default() {
+                [] if wanted.is_port(None, None) => vec![None],
+                ports => ports
+                    .iter()
+                    .filter(|port| wanted.is_port(port.name.as_ref(), port.protocol.as_ref()))
+                    .map(|one| one.port.and_then(port))
+                    .collect(),
+            };
+            for (endpoint, address) in ready(slice) {
+                let label = label(endpoint, address);
+                if wanted.endpoint.is_some_and(|wanted| wanted != label) {
+                    continue;
+                }
+                let mut name = vec![label];
+                name.append(&mut below_services(key));
+                places.extend(ports.iter().map(|port| Place {
+                    address,
+                    port: *port,
+                    name: name.clone(),
+                }));
+            }
+        }
+        places
+    }
+
+    /// The names of an address, below the zone: that of the service that has it, else those of services that lead to it.
+    pub fn names_of(&self, address: IpAddr) -> Vec<Vec<String>> {
+        let service = self.clusters.get(&address).and_then(BTreeSet::first);
+        if let Some(key) = service {
+            return vec![below_services(key)];
+        }
+        let mut names = Vec::new();
+        for key in self
+            .places
+            .get(&address)
+            .into_iter()
+            .flat_map(BTreeMap::keys)
+        {
+            let places = self.endpoints(key, &Wanted::default()).into_iter();
+            names.extend(
+                places
+                    .filter(|place| place.address == address)
+                    .map(|place| place.name),
+            );
+        }
+        names.sort();
+        names.dedup();
+        names
+    }
+}
+
+/// A service's own addresses, by port.
+fn own_places(key: &Key, service: &Service, wanted: &Wanted<'_>) -> Vec<Place> {
+    let addresses = cluster_addresses(service);
+    let ports = match service.spec.ports.as_deref().unwrap_or_default() {
+        [] if wanted.is_port(None, None) => vec![None],
+        ports => ports
+            .iter()
+            .filter(|port| wanted.is_port(port.name.as_ref(), port.protocol.as_ref()))
+            .map(|one| port(one.port))
+            .collect(),
+    };
+    let each = ports.iter().flat_map(|port| {
+        addresses.iter().map(|address| Place {
+            address: *address,
+            port: *port,
+            name: below_services(key),
+        })
+    });
+    each.collect()
+}
+
+/// The address that the name of a pod spells; whether there is such a pod is not asked (`pods insecure`).
+fn dashed(pod: &str) -> Option<IpAddr> {
+    let plain = |byte: u8| byte.is_ascii_hexdigit() || byte == b'-';
+    if !pod.bytes().all(plain) {
+        return None;
+    }
+    let four = pod.matches('-').count() == 3 && !pod.contains("--");
+    pod.replace('-', if four { "." } else { ":" }).parse().ok()
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+
+    /// Makes what is known of objects.
+    pub fn of(services: serde_json::Value, slices: serde_json::Value) -> Directory {
+        let mut directory = Directory {
+            complete: true,
+            serial: 7,
+            ..Directory::default()
+        };
+        let services: Vec<Arc<Service>> = read(services);
+        for service in &services {
+            let key = key(&service.metadata);
+            directory.take_service(&change(&key, None, Some(service)));
+        }
+        let slices: Vec<Arc<EndpointSlice>> = read(slices);
+        for slice in &slices {
+            let key = key(&slice.metadata);
+            directory.take_slice(&change(&key, None, Some(slice)));
+        }
+        directory
+    }
+
+    fn read<P: serde::de::DeserializeOwned>(objects: serde_json::Value) -> Vec<Arc<P>> {
+        let objects: Vec<P> = serde_json::from_value(objects).expect("objects");
+        objects.into_iter().map(Arc::new).collect()
+    }
+
+    fn key(metadata: &k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta) -> Key {
+        let text = |text: &Option<String>| text.clone().expect("a name");
+        Key::new(&text(&metadata.namespace), &text(&metadata.name))
+    }
+
+    fn change<'a, P>(
+        key: &'a Key,
+        old: Option<&'a Arc<P>>,
+        new: Option<&'a Arc<P>>,
+    ) -> Change<'a, P> {
+        Change { key, old, new }
+    }
+
+    #[test]
+    fn what_is_gone_is_not_found() {
+        let service = |ip: &str| -> Arc<Service> {
+            let object = serde_json::json!([{"metadata": {"namespace": "a", "name": "s"},
+                "spec": {"clusterIP": ip, "clusterIPs": [ip]}}]);
+            read(object).remove(0)
+        };
+        let slice = |address: &str| -> Arc<EndpointSlice> {
+            let object = serde_json::json!([{"metadata": {"namespace": "a", "name": "s-1",
+                "labels": {SERVICE_NAME: "s"}}, "addressType": "IPv4",
+                "endpoints": [{"addresses": [address]}]}]);
+            read(object).remove(0)
+        };
+        let mut directory = Directory::default();
+        let (of, at) = (Key::new("a", "s"), Key::new("a", "s-1"));
+        let ip = |text: &str| text.parse::<IpAddr>().expect("an address");
+        let (old, new) = (service("10.0.0.1"), service("10.0.0.2"));
+        let (before, after) = (slice("10.1.0.1"), slice("10.1.0.2"));
+        directory.take_service(&change(&of, None, Some(&old)));
+        directory.take_slice(&change(&at, None, Some(&before)));
+        assert_eq!(directory.names_of(ip("10.0.0.1")), [["s", "a", "svc"]]);
+        assert_eq!(
+            directory.names_of(ip("10.1.0.1")),
+            [["10-1-0-1", "s", "a", "svc"]]
+        );
+        directory.take_service(&change(&of, Some(&old), Some(&new)));
+        directory.take_slice(&change(&at, Some(&before), Some(&after)));
+        for gone in ["10.0.0.1", "10.1.0.1"] {
+            assert!(directory.names_of(ip(gone)).is_empty(), "{gone}");
+        }
+        for there in ["10.0.0.2", "10.1.0.2"] {
+            assert_eq!(directory.names_of(ip(there)).len(), 1, "{there}");
+        }
+        assert_eq!(directory.find(&["a", "svc"]), Found::Empty);
+        directory.take_service(&change(&of, Some(&new), None));
+        directory.take_slice(&change(&at, Some(&after), None));
+        assert_eq!(directory.find(&["a", "svc"]), Found::Missing);
+        assert_eq!(directory.find(&["s", "a", "svc"]), Found::Missing);
+        assert!(directory.clusters.is_empty() && directory.places.is_empty());
+        assert!(directory.slices.is_empty());
+    }
+}

@@ -1,0 +1,523 @@
+//! DNS messages: queries as they are read, answers as they are written.
+//!
+//! Heads and questions are read here and not by simple-dns: questions of types that it does not know are passed on, too,
+//! and what is wrong with a query decides what is answered. Records are written (and read, where names are followed out of
+//! the cluster) by simple-dns.
+
+use simple_dns::rdata::OPT;
+use simple_dns::{
+    CLASS, Label, Name, Packet, PacketFlag, QTYPE, Question, RCODE, ResourceRecord, TYPE,
+};
+
+/// Bytes of a head.
+const HEAD: usize = 12;
+/// The longest name, in bytes of a message.
+const NAME: usize = 255;
+/// A datagram that everybody takes.
+const PLAIN: u16 = 512;
+/// The largest datagram that is sent, whatever a client takes: larger ones are cut on the way.
+const LARGEST: u16 = 1232;
+/// As many records may come with a question: one says how large answers may be, others sign.
+const EXTRAS: u16 = 4;
+/// What a record has at least: a name, a type, a class, a time and a length.
+const RECORD: usize = 11;
+/// The class of all names here.
+const INTERNET: u16 = 1;
+/// The code for a version of EDNS that is not known, which needs EDNS to be told.
+const BAD_VERSION: u16 = 16;
+
+/// How a query came, and how it is passed on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Via {
+    /// UDP.
+    Datagram,
+    /// TCP.
+    Stream,
+}
+
+/// What a message turned out to be.
+#[derive(Debug)]
+pub enum Received<'a> {
+    /// Nothing that wants an answer.
+    Nothing,
+    /// Something that is answered by a code alone.
+    Wrong(Vec<u8>),
+    /// A question.
+    Query(Query<'a>),
+}
+
+/// A question of the class `IN`.
+#[derive(Debug)]
+pub struct Query<'a> {
+    /// The message that asks it.
+    pub whole: &'a [u8],
+    /// Where the question ends in that.
+    end: usize,
+    /// What is asked about.
+    pub name: Name<'a>,
+    /// What is to be known of it.
+    pub kind: TYPE,
+    /// The size of datagrams that the client takes, if it says so.
+    size: Option<u16>,
+}
+
+/// What is answered.
+#[derive(Debug, Default)]
+pub struct Reply<'a> {
+    /// Whether there is no such name.
+    pub missing: bool,
+    /// Whether there is more than this.
+    pub truncated: bool,
+    /// What was asked for.
+    pub answers: Vec<ResourceRecord<'a>>,
+    /// Whose zone it is.
+    pub authority: Vec<ResourceRecord<'a>>,
+    /// What will be asked for next.
+    pub additional: Vec<ResourceRecord<'a>>,
+}
+
+fn number(bytes: &[u8], at: usize) -> Option<u16> {
+    let two = bytes.get(at..at.checked_add(2)?)?;
+    Some(u16::from_be_bytes([two[0], two[1]]))
+}
+
+/// The labels of a name that is written out, and where it ends.
+fn written_name(bytes: &[u8], from: usize) -> Option<(Vec<Label<'_>>, usize)> {
+    let (mut labels, mut at) = (Vec::new(), from);
+    loop {
+        let length = usize::from(*bytes.get(at)?);
+        at += 1;
+        match length {
+            0 => return Some((labels, at)),
+            1..=63 if at + length - from < NAME => {
+                labels.push(Label::new_unchecked(bytes.get(at..at + length)?));
+                at += length;
+            }
+            _ => return None,
+        }
+    }
+}
+
+/// Where the record that begins here has its type.
+fn after_name(bytes: &[u8], mut at: usize) -> Option<usize> {
+    loop {
+        match bytes.get(at)? {
+            0 => return Some(at + 1),
+            length @ 1..=63 => at += 1 + usize::from(*length),
+            0xC0.. => return Some(at + 2),
+            _ => return None,
+        }
+    }
+}
+
+/// What a client says of itself by EDNS.
+struct Edns {
+    size: u16,
+    version: u8,
+}
+
+/// What the records after a question say; nothing where they are malformed.
+fn extras(bytes: &[u8], mut at: usize, count: u16) -> Option<Option<Edns>> {
+    let mut edns = None;
+    for _ in 0..count {
+        let fixed = after_name(bytes, at)?;
+        let (kind, class) = (number(bytes, fixed)?, number(bytes, fixed + 2)?);
+        let version = *bytes.get(fixed + 5)?;
+        let length = usize::from(number(bytes, fixed + 8)?);
+        at = fixed + 10 + length;
+        bytes.get(..at)?;
+        if TYPE::from(kind) == TYPE::OPT {
+            let only = edns.replace(Edns {
+                size: class,
+                version,
+            });
+            if only.is_some() {
+                return None;
+            }
+        }
+    }
+    Some(edns)
+}
+
+/// Answers by a code alone.
+fn bare(head: &[u8], question: &[u8], code: u16, edns: bool) -> Vec<u8> {
+    let (flags, code_below) = (u16::from_be_bytes([head[2], head[3]]), code & 0xF);
+    // The operation and the wish for recursion are told back.
+    let flags = 0x8080 | (flags & 0x7900) | code_below;
+    let mut reply = Vec::with_capacity(HEAD + question.len() + RECORD);
+    reply.extend_from_slice(&head[..2]);
+    for word in [
+        flags,
+        u16::from(!question.is_empty()),
+        0,
+        0,
+        u16::from(edns),
+    ] {
+        reply.extend_from_slice(&word.to_be_bytes());
+    }
+    reply.extend_from_slice(question);
+    if edns {
+        let above = u8::try_from(code >> 4).unwrap_or_default();
+        let [high, low] = LARGEST.to_be_bytes();
+        reply.extend_from_slice(&[0, 0, 41, high, low, above, 0, 0, 0, 0, 0]);
+    }
+    reply
+}
+
+/// Reads a message that somebody sent.
+pub fn read(bytes: &[u8]) -> Received<'_> {
+    let Some(head) = bytes.get(..HEAD) else {
+        return Received::Nothing;
+    };
+    let flags = u16::from_be_bytes([head[2], head[3]]);
+    // Whoever answers answers would answer for ever.
+    if flags & 0x8000 != 0 {
+        return Received::Nothing;
+    }
+    let wrong = |code: RCODE| Received::Wrong(bare(head, &[], code as u16, false));
+    if flags & 0x7800 != 0 {
+        return wrong(RCODE::NotImplemented);
+    }
+    let counts = [4, 6, 8, 10].map(|at| u16::from_be_bytes([head[at], head[at + 1]]));
+    let [1, 0, 0, 0..=EXTRAS] = counts else {
+        return wrong(RCODE::FormatError);
+    };
+    let question = || {
+        let (labels, at) = written_name(bytes, HEAD)?;
+        let (kind, class) = (number(bytes, at)?, number(bytes, at + 2)?);
+        let end = at + 4;
+        Some((labels, kind, class, end, extras(bytes, end, counts[3])?))
+    };
+    let Some((labels, kind, class, end, edns)) = question() else {
+        return wrong(RCODE::FormatError);
+    };
+    let told = |code: u16| Received::Wrong(bare(head, &bytes[HEAD..end], code, edns.is_some()));
+    if edns.as_ref().is_some_and(|edns| edns.version > 0) {
+        return told(BAD_VERSION);
+    }
+    if class != INTERNET {
+        return told(RCODE::Refused as u16);
+    }
+    Received::Query(Query {
+        whole: bytes,
+        end,
+        name: Name::new_with_labels(&labels),
+        kind: kind.into(),
+        size: edns.map(|edns| edns.size),
+    })
+}
+
+/// Writes the question about a name.
+pub fn query(name: &Name<'_>, kind: TYPE, size: Option<u16>) -> simple_dns::Result<Vec<u8>> {
+    let mut packet = Packet::new_query(0);
+    packet.set_flags(PacketFlag::RECURSION_DESIRED);
+    packet.questions.push(question(name.clone(), kind));
+    *packet.opt_mut() = size.map(edns);
+    packet.build_bytes_vec()
+}
+
+fn question(name: Name<'_>, kind: TYPE) -> Question<'_> {
+    Question::new(name, QTYPE::TYPE(kind), CLASS::IN.into(), false)
+}
+
+fn edns<'a>(size: u16) -> OPT<'a> {
+    OPT {
+        opt_codes: Vec::new(),
+        udp_packet_size: size,
+        version: 0,
+    }
+}
+
+/// Reads what another server answered.
+pub fn read_answer(bytes: &[u8]) -> Option<Packet<'_>> {
+    let counts = [4, 6, 8, 10].map(|at| number(bytes, at).map(usize::from));
+    let [Some(questions), Some(answers), Some(authority), Some(more)] = counts else {
+        return None;
+    };
+    // Room is made by what a head says: it is believed when that much can be there.
+    let least = HEAD + questions * 5 + (answers + authority + more) * RECORD;
+    if least > bytes.len() {
+        return None;
+    }
+    Packet::parse(bytes).ok()
+}
+
+/// The code of an answer that has a head.
+pub fn code(answer: &[u8]) -> RCODE {
+    RCODE::from(number(answer, 2).unwrap_or_default() & 0xF)
+}
+
+impl Query<'_> {
+    /// The question as it was asked.
+    pub fn question(&self) -> &[u8] {
+        &self.whole[HEAD..self.end]
+    }
+
+    /// The id of the message.
+    pub fn id(&self) -> u16 {
+        number(self.whole, 0).unwrap_or_default()
+    }
+
+    /// Whether a message answers this question and no other.
+    pub fn is_answered_by(&self, id: u16, answer: &[u8]) -> bool {
+        let same = |asked: &[u8]| asked.eq_ignore_ascii_case(self.question());
+        number(answer, 0) == Some(id)
+            && answer.get(2).is_some_and(|flags| flags & 0x80 != 0)
+            && number(answer, 4) == Some(1)
+            && answer.get(HEAD..self.end).is_some_and(same)
+    }
+
+    /// The size of datagrams that the client takes, if it says so.
+    pub fn size(&self) -> Option<u16> {
+        self.size
+    }
+
+    /// The size of answers that are sent, in bytes.
+    pub fn most(&self, via: Via) -> usize {
+        usize::from(match via {
+            Via::Datagram => self.size.unwrap_or(PLAIN).clamp(PLAIN, LARGEST),
+            Via::Stream => u16::MAX,
+        })
+    }
+
+    /// An answer by a code alone.
+    pub fn refusal(&self, code: RCODE) -> Vec<u8> {
+        let edns = self.size.is_some();
+        bare(self.whole, self.question(), code as u16, edns)
+    }
+
+    /// An answer, cut to a size. What will be asked for next goes first, and is not missed (RFC 2181, 9).
+    pub fn write(&self, reply: &Reply<'_>, via: Via) -> Vec<u8> {
+        let most = self.most(via);
+        let build = |answers: usize, additional: bool| self.build(reply, answers, additional);
+        let fits = |built: &simple_dns::Result<Vec<u8>>| {
+            built.as_ref().is_ok_and(|bytes| bytes.len() <= most)
+        };
+        let all = reply.answers.len();
+        let whole = [true, false].map(|additional| build(all, additional));
+        let cut = whole.into_iter().find(fits).unwrap_or_else(|| {
+            let (mut fit, mut too_many) = (0, all);
+            while fit + 1 < too_many {
+                let middle = fit.midpoint(too_many);
+                match fits(&build(middle, false)) {
+                    true => fit = middle,
+                    false => too_many = middle,
+                }
+            }
+            build(fit, false)
+        });
+        cut.unwrap_or_else(|_| self.refusal(RCODE::ServerFailure))
+    }
+
+    fn build(
+        &self,
+        reply: &Reply<'_>,
+        answers: usize,
+        additional: bool,
+    ) -> simple_dns::Result<Vec<u8>> {
+        let mut packet = Packet::new_reply(self.id());
+        packet.set_flags(PacketFlag::AUTHORITATIVE_ANSWER | PacketFlag::RECURSION_AVAILABLE);
+        if self.whole[2] & 1 != 0 {
+            packet.set_flags(PacketFlag::RECURSION_DESIRED);
+        }
+        if reply.truncated || answers < reply.answers.len() {
+            packet.set_flags(PacketFlag::TRUNCATION);
+        }
+        if reply.missing {
+            *packet.rcode_mut() = RCODE::NameError;
+        }
+        let asked = question(self.name.clone(), self.kind);
+        packet.questions.push(asked);
+        packet.answers = reply.answers[..answers].to_vec();
+        packet.name_servers = reply.authority.clone();
+        if additional {
+            packet.additional_records = reply.additional.clone();
+        }
+        *packet.opt_mut() = self.size.map(|_| edns(LARGEST));
+        packet.build_bytes_vec_compressed()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn asked(counts: [u16; 4], rest: &[u8]) -> Vec<u8> {
+        let mut bytes = vec![0x12, 0x34, 0x01, 0x00];
+        for count in counts {
+            bytes.extend_from_slice(&count.to_be_bytes());
+        }
+        bytes.extend_from_slice(rest);
+        bytes
+    }
+
+    const QUESTION: &[u8] = b"\x03Web\x07example\0\0\x01\0\x01";
+    /// 1400 bytes, version 0, and the wish for signatures.
+    const EDNS: &[u8] = b"\0\0\x29\x05\x78\0\0\x80\0\0\0";
+
+    #[test]
+    fn what_is_wrong_with_a_query_is_told() {
+        let with = |parts: &[&[u8]]| parts.concat();
+        let long = b"\x3f".iter().chain(&[b'a'; 63]).copied();
+        let long: Vec<u8> = std::iter::repeat_n(long, 4).flatten().collect();
+        for (what, bytes, code) in [
+            ("a query", asked([1, 0, 0, 0], QUESTION), None),
+            (
+                "with EDNS",
+                asked([1, 0, 0, 1], &with(&[QUESTION, EDNS])),
+                None,
+            ),
+            (
+                "an unknown type",
+                asked([1, 0, 0, 0], b"\x01a\0\xff\x10\0\x01"),
+                None,
+            ),
+            ("the root", asked([1, 0, 0, 0], b"\0\0\x02\0\x01"), None),
+            ("no question", asked([0, 0, 0, 0], &[]), Some(1)),
+            (
+                "two",
+                asked([2, 0, 0, 0], &with(&[QUESTION, QUESTION])),
+                Some(1),
+            ),
+            ("answers", asked([1, 1, 0, 0], QUESTION), Some(1)),
+            (
+                "half a question",
+                asked([1, 0, 0, 0], &QUESTION[..13]),
+                Some(1),
+            ),
+            (
+                "a name that points",
+                asked([1, 0, 0, 0], b"\xc0\x0c\0\x01\0\x01"),
+                Some(1),
+            ),
+            (
+                "a label of a kind that is not",
+                asked([1, 0, 0, 0], b"\x41a\0\0\x01\0\x01"),
+                Some(1),
+            ),
+            (
+                "a name that is too long",
+                asked([1, 0, 0, 0], &with(&[&long, b"\0\0\x01\0\x01"])),
+                Some(1),
+            ),
+            (
+                "records that are not there",
+                asked([1, 0, 0, 1], QUESTION),
+                Some(1),
+            ),
+            (
+                "EDNS twice",
+                asked([1, 0, 0, 2], &with(&[QUESTION, EDNS, EDNS])),
+                Some(1),
+            ),
+            (
+                "a later EDNS",
+                asked(
+                    [1, 0, 0, 1],
+                    &with(&[QUESTION, b"\0\0\x29\x05\x78\0\x01\0\0\0\0"]),
+                ),
+                Some(0),
+            ),
+            (
+                "another class",
+                asked([1, 0, 0, 0], b"\x01a\0\0\x10\0\x03"),
+                Some(5),
+            ),
+            (
+                "another operation",
+                {
+                    let mut bytes = asked([1, 0, 0, 0], QUESTION);
+                    bytes[2] = 0x28;
+                    bytes
+                },
+                Some(4),
+            ),
+        ] {
+            let found = match read(&bytes) {
+                Received::Nothing => panic!("{what}: nothing"),
+                Received::Wrong(reply) => {
+                    assert_eq!(reply[..2], bytes[..2], "{what}");
+                    assert_eq!(reply[2] & 0xf8, 0x80 | (bytes[2] & 0x78), "{what}");
+                    Some(reply[3] & 0xf)
+                }
+                Received::Query(_) => None,
+            };
+            assert_eq!(found, code, "{what}");
+        }
+        for nothing in [&b""[..], b"short", b"\x12\x34\x81\0\0\0\0\0\0\0\0\0"] {
+            assert!(matches!(read(nothing), Received::Nothing));
+        }
+    }
+
+    #[test]
+    fn answers_fit_into_what_clients_take() {
+        let record = |n: u8| {
+            let address = u32::from_be_bytes([10, 0, 0, n]);
+            let name = Name::new_unchecked("Web.example");
+            let data = simple_dns::rdata::RData::A(simple_dns::rdata::A { address });
+            ResourceRecord::new(name, CLASS::IN, 30, data)
+        };
+        let plain = asked([1, 0, 0, 0], QUESTION);
+        let edns = asked([1, 0, 0, 1], &[QUESTION, EDNS].concat());
+        for (what, bytes, via, answers, additional, expected) in [
+            ("few", &plain, Via::Datagram, 3, 2, (3, 2, false)),
+            (
+                "what is not missed",
+                &plain,
+                Via::Datagram,
+                20,
+                20,
+                (20, 0, false),
+            ),
+            ("many", &plain, Via::Datagram, 200, 0, (30, 0, true)),
+            (
+                "many with EDNS",
+                &edns,
+                Via::Datagram,
+                200,
+                0,
+                (74, 0, true),
+            ),
+            (
+                "many by a stream",
+                &plain,
+                Via::Stream,
+                200,
+                9,
+                (200, 9, false),
+            ),
+        ] {
+            let Received::Query(query) = read(bytes) else {
+                panic!("{what}: no query");
+            };
+            let reply = Reply {
+                answers: (0..answers).map(record).collect(),
+                additional: (0..additional).map(record).collect(),
+                ..Reply::default()
+            };
+            let written = query.write(&reply, via);
+            assert!(written.len() <= query.most(via), "{what}");
+            let read = read_answer(&written).expect("an answer");
+            let found = (
+                read.answers.len(),
+                read.additional_records.len(),
+                read.has_flags(PacketFlag::TRUNCATION),
+            );
+            assert_eq!(found, expected, "{what}");
+            assert!(query.is_answered_by(0x1234, &written), "{what}");
+            assert!(!query.is_answered_by(0x1235, &written), "{what}");
+        }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn whatever_is_read_is_no_harm(bytes in proptest::collection::vec(proptest::num::u8::ANY, 0..80)) {
+            let _ = read(&bytes);
+            let _ = read_answer(&bytes);
+            let like_one = asked([1, 0, 0, 2], &bytes);
+            if let Received::Query(query) = read(&like_one) {
+                query.write(&Reply::default(), Via::Datagram);
+            }
+        }
+    }
+}

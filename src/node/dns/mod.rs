@@ -1,0 +1,293 @@
+//! The name server of a node's pods: names of services from caches, other names from the servers that the host asks.
+//!
+//! ```text
+//!  informers --changes--> directory --find--> answer (pure) --records--> message --bytes--> sockets
+//!                                                |                                            ^
+//!                                                '--what others know--> forward --bytes------'
+//! ```
+//! Names that are known are answered where they are received; what others are asked for is a task each, so that nobody
+//! who asks for a service waits for the world.
+
+mod answer;
+mod directory;
+mod forward;
+mod message;
+
+use std::io;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::RwLock;
+use simple_dns::{Name, RCODE, ResourceRecord};
+use tokio::net::{TcpListener, TcpStream, UdpSocket};
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use self::answer::{Outcome, Zone};
+use self::directory::Directory;
+use self::forward::{Forwarder, read_framed, write_framed};
+use self::message::{Query, Received, Reply, Via};
+use super::services::Services;
+use crate::meta::time;
+
+/// The port of name servers.
+pub const PORT: u16 = 53;
+/// As many questions are asked of others at the same time; who asks for more is told that it failed.
+const FORWARDED: usize = 1000;
+/// As many connections are held at the same time; others wait to be accepted.
+const CONNECTIONS: usize = 256;
+/// How long a connection may be idle, or an answer may take to be taken.
+const IDLE: Duration = Duration::from_secs(10);
+/// No query is longer, in bytes.
+const QUERY: usize = 4096;
+
+/// A name server that listens. Cheap where nobody asks.
+pub struct Server {
+    datagrams: UdpSocket,
+    streams: TcpListener,
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    zone: Zone,
+    directory: Arc<RwLock<Directory>>,
+    forwarder: Forwarder,
+    forwarded: Semaphore,
+}
+
+/// What is to be done about a message.
+enum Step<'a> {
+    /// Nothing.
+    Ignore,
+    /// To answer this.
+    Send(Vec<u8>),
+    /// To pass it on.
+    Forward(Query<'a>),
+    /// To find out where the last of some aliases leads.
+    Follow {
+        query: Query<'a>,
+        answers: Vec<ResourceRecord<'a>>,
+        target: Name<'a>,
+    },
+}
+
+impl Shared {
+    /// Decides about a message by what is known here.
+    fn decide<'a>(&self, bytes: &'a [u8], via: Via) -> Step<'a> {
+        let query = match message::read(bytes) {
+            Received::Nothing => return Step::Ignore,
+            Received::Wrong(reply) => return Step::Send(reply),
+            Received::Query(query) => query,
+        };
+        match answer::answer(&query, &self.directory.read(), &self.zone) {
+            Outcome::Answer(reply) => Step::Send(query.write(&reply, via)),
+            Outcome::Refusal(code) => Step::Send(query.refusal(code)),
+            Outcome::Elsewhere => Step::Forward(query),
+            Outcome::Alias { answers, target } => Step::Follow {
+                query,
+                answers,
+                target,
+            },
+        }
+    }
+
+    /// Answers a message, if it wants an answer.
+    async fn respond(&self, bytes: &[u8], via: Via) -> Option<Vec<u8>> {
+        match self.decide(bytes, via) {
+            Step::Ignore => None,
+            Step::Send(reply) => Some(reply),
+            Step::Forward(query) => {
+                let answer = self.ask(&query, via).await;
+                Some(answer.unwrap_or_else(|| query.refusal(RCODE::ServerFailure)))
+            }
+            Step::Follow {
+                query,
+                answers,
+                target,
+            } => {
+                let answer = self.follow(&query, answers, &target, via).await;
+                Some(answer.unwrap_or_else(|| query.refusal(RCODE::ServerFailure)))
+            }
+        }
+    }
+
+    /// Asks others, unless too much is asked of them already.
+    async fn ask(&self, query: &Query<'_>, via: Via) -> Option<Vec<u8>> {
+        let _place = self.forwarded.try_acquire().ok()?;
+        self.forwarder.ask(query, via).await
+    }
+
+    /// Aliases with what others know of the target of the last one.
+    async fn follow(
+        &self,
+        query: &Query<'_>,
+        answers: Vec<ResourceRecord<'_>>,
+        target: &Name<'_>,
+        via: Via,
+    ) -> Option<Vec<u8>> {
+        let asked = message::query(target, query.kind, query.size()).ok()?;
+        let Received::Query(further) = message::read(&asked) else {
+            return None;
+        };
+        let said = self.ask(&further, via).await?;
+        let packet = message::read_answer(&said)?;
+        let missing = match packet.rcode() {
+            RCODE::NoError => false,
+            RCODE::NameError => true,
+            _ => return None,
+        };
+        let truncated = packet.has_flags(simple_dns::PacketFlag::TRUNCATION);
+        let mut all = answers;
+        all.extend(packet.answers);
+        let reply = Reply {
+            missing,
+            truncated,
+            answers: all,
+            ..Reply::default()
+        };
+        Some(query.write(&reply, via))
+    }
+
+    /// Answers datagrams until `ends` is cancelled.
+    async fn serve_datagrams(self: Arc<Self>, socket: UdpSocket, ends: CancellationToken) {
+        let socket = Arc::new(socket);
+        let mut buffer = vec![0; QUERY];
+        let mut tasks = JoinSet::new();
+        loop {
+            let received = tokio::select! {
+                // Cancel-safe: a datagram that was not taken stays in the socket.
+                received = socket.recv_from(&mut buffer) => received,
+                Some(_) = tasks.join_next() => continue,
+                () = ends.cancelled() => return,
+            };
+            let (length, from) = match received {
+                Ok(received) => received,
+                Err(error) => {
+                    // That somebody did not take an answer, most likely.
+                    tracing::debug!(%error, "a datagram cannot be received");
+                    tokio::task::yield_now().await;
+                    continue;
+                }
+            };
+            let bytes = &buffer[..length];
+            match self.decide(bytes, Via::Datagram) {
+                Step::Ignore => {}
+                Step::Send(reply) => send(&socket, &reply, from).await,
+                Step::Forward(_) | Step::Follow { .. } => {
+                    let (shared, socket, bytes) = (self.clone(), socket.clone(), bytes.to_vec());
+                    tasks.spawn(async move {
+                        if let Some(reply) = shared.respond(&bytes, Via::Datagram).await {
+                            send(&socket, &reply, from).await;
+                        }
+                    });
+                }
+            }
+        }
+    }
+
+    /// Answers what comes by connections until `ends` is cancelled.
+    async fn serve_streams(self: Arc<Self>, listener: TcpListener, ends: CancellationToken) {
+        let places = Arc::new(Semaphore::new(CONNECTIONS));
+        let mut connections = JoinSet::new();
+        loop {
+            let accept = async {
+                let place = places.clone().acquire_owned().await.ok()?;
+                Some((place, listener.accept().await))
+            };
+            let accepted = tokio::select! {
+                // Cancel-safe: a connection that was not taken stays in the queue, and a place is given back.
+                accepted = accept => accepted,
+                Some(_) = connections.join_next() => continue,
+                () = ends.cancelled() => return,
+            };
+            match accepted {
+                Some((place, Ok((stream, _)))) => {
+                    let shared = self.clone();
+                    connections.spawn(async move {
+                        let _place = place;
+                        if let Err(error) = shared.converse(stream).await {
+                            tracing::debug!(%error, "a connection of a client of names ends");
+                        }
+                    });
+                }
+                Some((_, Err(error))) => {
+                    tracing::warn!(%error, "a connection of a client of names cannot be accepted");
+                    tokio::task::yield_now().await;
+                }
+                // Nobody closes the places.
+                None => return,
+            }
+        }
+    }
+
+    /// Answers the queries of one connection in their order.
+    async fn converse(&self, mut stream: TcpStream) -> io::Result<()> {
+        loop {
+            let query = tokio::time::timeout(IDLE, read_framed(&mut stream)).await??;
+            if let Some(reply) = self.respond(&query, Via::Stream).await {
+                tokio::time::timeout(IDLE, write_framed(&mut stream, &reply)).await??;
+            }
+        }
+    }
+}
+
+async fn send(socket: &UdpSocket, reply: &[u8], to: SocketAddr) {
+    if let Err(error) = socket.send_to(reply, to).await {
+        tracing::debug!(%error, %to, "an answer cannot be sent");
+    }
+}
+
+impl Server {
+    /// Listens at an address for names of a cluster's domain, and others that the servers know that `resolv` names.
+    ///
+    /// # Errors
+    /// Somebody else listens there, or it is not an address of this host.
+    pub async fn bind(at: SocketAddr, domain: &str, resolv: PathBuf) -> io::Result<Server> {
+        Ok(Server {
+            datagrams: UdpSocket::bind(at).await?,
+            streams: TcpListener::bind(at).await?,
+            shared: Arc::new(Shared {
+                zone: Zone::new(domain, at.ip()),
+                directory: Arc::default(),
+                forwarder: Forwarder::new(resolv, at.ip(), PORT),
+                forwarded: Semaphore::new(FORWARDED),
+            }),
+        })
+    }
+
+    /// Serves the names of services until `ends` is cancelled.
+    pub async fn run(self, services: Services, ends: CancellationToken) {
+        let directory = &self.shared.directory;
+        let now = || u32::try_from(time::now()).unwrap_or_default();
+        let known = directory.clone();
+        services.services.subscribe(move |change| {
+            let mut known = known.write();
+            known.serial = now();
+            known.take_service(&change);
+        });
+        let known = directory.clone();
+        services.slices.subscribe(move |change| {
+            let mut known = known.write();
+            known.serial = now();
+            known.take_slice(&change);
+        });
+        let known = directory.clone();
+        let complete = async {
+            tokio::join!(services.services.synced(), services.slices.synced());
+            known.write().complete = true;
+        };
+        tokio::join!(
+            complete,
+            self.shared
+                .clone()
+                .serve_datagrams(self.datagrams, ends.clone()),
+            self.shared.clone().serve_streams(self.streams, ends),
+        );
+    }
+}
+
+#[cfg(test)]
+mod tests;
