@@ -78,6 +78,7 @@ pub fn decode(value: Value, target: &Target, report: bool) -> Result<Decoded, St
     Ok(Decoded {
         value: decoded.value,
         unknown: decoded.unknown,
+        ..Decoded::default()
     })
 }
 
@@ -132,6 +133,7 @@ pub fn object(
         Decoded {
             value,
             unknown: Vec::new(),
+            ..Decoded::default()
         }
     };
     let mut told = duplicates;

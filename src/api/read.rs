@@ -172,7 +172,7 @@ pub fn object(
     expected: Expected<'_>,
     options: &WriteOptions,
     warnings: &mut Vec<String>,
-) -> Result<Value, Status> {
+) -> Result<Decoded, Status> {
     let mut value = std::mem::take(&mut body.value);
     if value.is_null() {
         value = Value::Object(Object::new());
@@ -210,7 +210,7 @@ fn typed(
     expected: Expected<'_>,
     validation: FieldValidation,
     warnings: &mut Vec<String>,
-) -> Result<Value, Status> {
+) -> Result<Decoded, Status> {
     let cannot = |cause: String| {
         Status::bad_request(format!(
             "{kind} in version {} cannot be handled as a {kind}: {cause}",
@@ -219,20 +219,19 @@ fn typed(
         ))
     };
     let go_type = format!("{}.{}", expected.version, expected.kind);
-    let decoded = decode::decode(body.value, builtin::named(type_name), &go_type)
+    let mut decoded = decode::decode(body.value, builtin::named(type_name), &go_type)
         .map_err(|cause| cannot(as_written(cause, &body.floats)))?;
     let mut told = body.duplicates;
     told.retain(|text| !is_passed_over(text, &decoded.unknown));
     told.extend(unknown(&decoded.unknown));
     in_order(&mut told, &body.order);
     judge(told, validation, warnings).map_err(cannot)?;
-    let mut value = decoded.value;
-    let object = value.object_mut();
+    let object = decoded.value.object_mut();
     object.remove("kind");
     object.remove("apiVersion");
     object.insert_first("apiVersion", expected.api_version());
     object.insert_first("kind", expected.kind);
-    Ok(value)
+    Ok(decoded)
 }
 
 /// Whether what is told to stand twice is an unknown member, or within one: Go does not look at those.
@@ -442,6 +441,7 @@ pub fn patched(mut value: Value, expected: Expected<'_>) -> Result<Decoded, Stri
         return Ok(Decoded {
             value: Value::Object(Object::new()),
             unknown,
+            ..Decoded::default()
         });
     }
     let kind = match value.str("kind") {

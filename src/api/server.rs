@@ -357,7 +357,7 @@ impl Server {
                     false,
                 )?;
                 let object = if target.resource.is_custom() {
-                    custom::object(&bytes, format, target, &options, warnings)?
+                    custom::object(&bytes, format, target, &options, warnings)?.into()
                 } else {
                     let expected = Expected::of(&target.resource, &target.version().name);
                     read::object(

@@ -11,6 +11,7 @@ pub mod strategic;
 use crate::meta::status::About;
 use crate::meta::{Errors, Path, Status};
 use crate::schema::decode::Decoded;
+use crate::schema::emptied::Emptied;
 use crate::schema::{Schema, Value, json};
 
 /// What a patch's body is, by its media type.
@@ -112,6 +113,8 @@ pub struct Patched {
     pub value: Value,
     /// What strict decoding refuses and lenient decoding warns of, in upstream's order: `unknown field "spec.x"`.
     pub strict: Vec<String>,
+    /// What it says is empty, which canonical form does not show.
+    pub emptied: Vec<Emptied>,
 }
 
 impl Patch {
@@ -184,6 +187,7 @@ impl Patch {
                 Ok(Patched {
                     value: decoded.value,
                     strict,
+                    emptied: decoded.emptied,
                 })
             }
             Err(why) => Err(match shown {

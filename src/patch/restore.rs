@@ -23,7 +23,11 @@ pub fn restore(mut value: Value, schema: &Schema, report: bool) -> Result<Decode
     let mut unknown = restorer.unknown;
     unknown.sort();
     decode::tidy(&mut value, schema);
-    Ok(Decoded { value, unknown })
+    Ok(Decoded {
+        value,
+        unknown,
+        ..Decoded::default()
+    })
 }
 
 struct Restorer {

@@ -3,17 +3,30 @@
 //! zero values that Go always writes appear, members stand in Go's order, quantities, times and base64 are
 //! canonical. Everything above works on this form: absent and zero mean the same where they do in Go.
 
+use super::emptied::Emptied;
 use super::types::{Field, Schema, Shape, Struct};
 use super::{Key, Object, Value, byte_text};
 use crate::meta::{quantity, time};
 
 /// A decoded object.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Decoded {
     /// In canonical form.
     pub value: Value,
     /// Paths of unknown members, in the order of the body: `spec.containers[0].imaeg`.
     pub unknown: Vec<String>,
+    /// What was said to be empty, which canonical form does not show.
+    pub emptied: Vec<Emptied>,
+}
+
+impl From<Value> for Decoded {
+    /// An object in canonical form.
+    fn from(value: Value) -> Decoded {
+        Decoded {
+            value,
+            ..Decoded::default()
+        }
+    }
 }
 
 /// Decodes `value` as `schema`; `go_type` (`v1.Pod`) names the whole in errors.
@@ -39,6 +52,7 @@ pub fn decode(value: Value, schema: &Schema, go_type: &str) -> Result<Decoded, S
         None => Ok(Decoded {
             value,
             unknown: decoder.unknown,
+            emptied: decoder.emptied,
         }),
     }
 }
@@ -127,6 +141,7 @@ struct Decoder<'s> {
     stored: bool,
     path: Vec<Step<'s>>,
     unknown: Vec<String>,
+    emptied: Vec<Emptied>,
     /// The first member of a wrong type: Go reads on behind it.
     mismatch: Option<String>,
     /// What a type with a reader of its own said: there Go stops.
@@ -265,6 +280,10 @@ impl<'s> Decoder<'s> {
                     let mut value = value;
                     if self.report {
                         value = self.value(value, &field.schema, place);
+                        // Selectors are shown as they are served, which leaves out what is empty.
+                        if value.is_empty() && &*fields.go_name != "LabelSelector" {
+                            self.note_empty(&value);
+                        }
                     } else {
                         self.settle(&mut value, &field.schema, place);
                     }
@@ -313,6 +332,19 @@ impl<'s> Decoder<'s> {
             }
         }
         out
+    }
+
+    fn note_empty(&mut self, value: &Value) {
+        if let Value::Array(_) | Value::Object(_) = value {
+            let step = |step: &Step<'_>| match step {
+                Step::Field(name, _) | Step::Key(name) => name.clone(),
+                Step::Index(index) => index.to_string().into(),
+            };
+            self.emptied.push(Emptied {
+                path: self.path.iter().map(step).collect(),
+                list: matches!(value, Value::Array(_)),
+            });
+        }
     }
 
     fn map(&mut self, object: Object, values: &'s Schema, place: Place<'_>) -> Value {

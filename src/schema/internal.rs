@@ -197,7 +197,10 @@ fn embedded(value: &Value, member: &Member, schema: Option<&Schema>, out: &mut O
         // Metadata is written as it is served; a type's kind and apiVersion are empty inside the server.
         None if matches!(member.name, "ObjectMeta" | "ListMeta") => {
             for (key, value) in value.entries("metadata") {
-                out.insert(key.clone(), value.clone());
+                let holds = matches!(value, Value::Array(_) | Value::Object(_));
+                if !holds || !value.is_empty() {
+                    out.insert(key.clone(), value.clone());
+                }
             }
         }
         None => {}

@@ -4,6 +4,7 @@ pub mod builtin;
 pub mod byte_text;
 pub mod check;
 pub mod decode;
+pub mod emptied;
 pub mod internal;
 pub mod json;
 mod object;

@@ -166,7 +166,7 @@ impl Call<'_> {
         let mut warnings = Vec::new();
         let object = read::object(body, self.expected(), options, &mut warnings);
         self.warnings.append(&mut warnings);
-        object
+        Ok(object?.value)
     }
 
     /// The pipeline of writes over the resource, for actions that change an object of it.

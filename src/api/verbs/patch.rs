@@ -13,6 +13,7 @@ use crate::meta::Status;
 use crate::patch::{Kind, Patch, PatchError};
 use crate::resources::Resource;
 use crate::schema::Value;
+use crate::schema::decode::Decoded;
 
 /// Reads the kind of a patch off the content type; none for an apply.
 ///
@@ -72,18 +73,22 @@ pub async fn patch(write: &mut Write<'_>, kind: Kind, bytes: &[u8]) -> Result<Re
                 })?;
             warnings.clear();
             read::judge(patched.strict, validation, &mut warnings).map_err(refused)?;
-            let mut new = patched.value;
+            let mut new = Decoded {
+                value: patched.value,
+                emptied: patched.emptied,
+                ..Decoded::default()
+            };
             if is_custom {
-                belongs(&mut new, &target.info.name, target.namespace())?;
+                belongs(&mut new.value, &target.info.name, target.namespace())?;
                 return Ok(new);
             }
-            let object = new.object_mut();
+            let object = new.value.object_mut();
             object.remove("kind");
             object.remove("apiVersion");
             object.insert_first("apiVersion", target.resource.api_version(&version.name));
             object.insert_first("kind", &target.resource.kind);
-            (target.resource.rules.defaults)(&mut new, &target.cx());
-            belongs(&mut new, &target.info.name, target.namespace())?;
+            (target.resource.rules.defaults)(&mut new.value, &target.cx());
+            belongs(&mut new.value, &target.info.name, target.namespace())?;
             Ok(new)
         })
         .await;

@@ -9,8 +9,11 @@ use crate::api::custom;
 use crate::api::query::{WriteOptions, parse_uint};
 use crate::api::reply::Reply;
 use crate::auth::Authorizer;
+use crate::meta::errors::Reason;
 use crate::meta::{At, Errors, Path, Status, names, time};
 use crate::resources::{Cx, Generation, MetaOnStatus, cluster, forms, record};
+use crate::schema::decode::Decoded;
+use crate::schema::emptied::Emptied;
 use crate::schema::{Object, Value};
 use crate::store::{Change, Entry, Expect, Revision, StoreError};
 use std::collections::HashMap;
@@ -47,32 +50,57 @@ pub(super) enum Attempt {
 
 pub use names::new_uid;
 
+/// What `judge` finds wrong with an object. Where that is something, it is told with what was said to be empty, which
+/// refusals show: that alone decides nothing.
+fn as_said(object: &Value, emptied: &[Emptied], judge: impl Fn(&Value) -> Errors) -> Errors {
+    let errors = judge(object);
+    if errors.is_empty() || emptied.is_empty() {
+        return errors;
+    }
+    let mut said = object.clone();
+    for field in emptied {
+        field.put(&mut said);
+    }
+    let told = judge(&said);
+    let what = |errors: &Errors| -> Vec<(Reason, String)> {
+        let each = errors.0.iter();
+        each.map(|error| (error.reason, error.field.clone()))
+            .collect()
+    };
+    if what(&told) == what(&errors) {
+        told
+    } else {
+        errors
+    }
+}
+
 impl Write<'_> {
     /// Makes an object of what the body said (in the request's version).
     ///
     /// # Errors
     /// 400, 403, 409, 422 as upstream.
-    pub async fn create(&mut self, object: Value) -> Result<Reply, Status> {
+    pub async fn create(&mut self, said: Decoded) -> Result<Reply, Status> {
         let target = self.target;
-        let mut object = object;
-        self.place(&mut object)?;
-        self.warnings.extend(once_each_owner(&mut object, ""));
-        let said = object.at("metadata").str("name");
-        if let Some(refusal) = custom::forbid_creation(target, said) {
+        let mut said = said;
+        let object = &mut said.value;
+        self.place(object)?;
+        self.warnings.extend(once_each_owner(object, ""));
+        let name = object.at("metadata").str("name").to_owned();
+        if let Some(refusal) = custom::forbid_creation(target, &name) {
             return Err(refusal);
         }
         let warned = self.warnings.len();
         let (mut taken, mut races) = (0, 0);
         loop {
             self.warnings.truncate(warned);
-            match self.try_create(object.clone(), false).await? {
+            match self.try_create(said.clone(), false).await? {
                 Attempt::Made(reply) => return Ok(*reply),
                 // A generated name that was taken is made again, as upstream does.
-                Attempt::Taken(_) if object.at("metadata").str("name").is_empty() && taken < 8 => {
+                Attempt::Taken(_) if name.is_empty() && taken < 8 => {
                     taken += 1;
                 }
                 Attempt::Taken(name) => {
-                    let prefix = object.at("metadata").str("generateName");
+                    let prefix = said.value.at("metadata").str("generateName");
                     let about = target.about(&name);
                     return Err(match prefix {
                         "" => Status::already_exists(about),
@@ -123,9 +151,14 @@ impl Write<'_> {
     /// One attempt to make an object; `owned` where it says already who owns what.
     pub(super) async fn try_create(
         &mut self,
-        mut object: Value,
+        said: impl Into<Decoded>,
         owned: bool,
     ) -> Result<Attempt, Status> {
+        let Decoded {
+            value: mut object,
+            emptied,
+            ..
+        } = said.into();
         let target = self.target;
         let (resource, version) = (&target.resource, target.version());
         let rules = &resource.rules;
@@ -188,26 +221,29 @@ impl Write<'_> {
         (rules.prepare_create)(&mut object, &cx);
         self.tidy(&mut object);
         let name = object.at("metadata").str("name").to_owned();
-        let mut errors = Errors::default();
-        let at = At::root(&object);
-        let metadata = |errors: &mut Errors| {
-            let meta = at.field("metadata");
-            crate::resources::metadata::validate(meta, resource.namespaced, rules.name, errors);
-            crate::resources::metadata::own_finalizers(meta, resource, errors);
-        };
-        if !rules.metadata_last {
-            metadata(&mut errors);
-        }
-        (rules.validate)(at, None, &self.cx(), &mut errors);
-        if rules.metadata_last && errors.is_empty() {
-            metadata(&mut errors);
-        }
-        if errors.is_empty() {
-            crate::resources::metadata::names_in_paths(at.field("metadata"), &mut errors);
-        }
-        if !rules.repeats_causes {
-            errors.once();
-        }
+        let errors = as_said(&object, &emptied, |object| {
+            let mut errors = Errors::default();
+            let at = At::root(object);
+            let metadata = |errors: &mut Errors| {
+                let meta = at.field("metadata");
+                crate::resources::metadata::validate(meta, resource.namespaced, rules.name, errors);
+                crate::resources::metadata::own_finalizers(meta, resource, errors);
+            };
+            if !rules.metadata_last {
+                metadata(&mut errors);
+            }
+            (rules.validate)(at, None, &self.cx(), &mut errors);
+            if rules.metadata_last && errors.is_empty() {
+                metadata(&mut errors);
+            }
+            if errors.is_empty() {
+                crate::resources::metadata::names_in_paths(at.field("metadata"), &mut errors);
+            }
+            if !rules.repeats_causes {
+                errors.once();
+            }
+            errors
+        });
         if !errors.is_empty() {
             return Err(Status::invalid(target.about_kind(&name), &errors));
         }
@@ -271,22 +307,22 @@ impl Write<'_> {
     ///
     /// # Errors
     /// 404, 409, 422 as upstream, and what `change` refuses.
-    pub async fn update(
+    pub async fn update<D: Into<Decoded>>(
         &mut self,
         code: u16,
-        mut change: impl FnMut(&Value) -> Result<Value, Status>,
+        mut change: impl FnMut(&Value) -> Result<D, Status>,
     ) -> Result<Reply, Status> {
         let mut twice = None;
         let reply = self
             .rewrite(code, |write, old| {
-                let mut new = change(&old)?;
+                let mut new: Decoded = change(&old)?.into();
                 // Upstream looks at patched objects only once admission has changed them.
                 let when = match write.target.info.verb.as_str() {
                     "patch" => " after mutating admission happens",
                     _ => "",
                 };
-                twice = once_each_owner(&mut new, when);
-                owners::track(write, Some(old), &mut new);
+                twice = once_each_owner(&mut new.value, when);
+                owners::track(write, Some(old), &mut new.value);
                 Ok(new)
             })
             .await;
@@ -298,10 +334,10 @@ impl Write<'_> {
     ///
     /// # Errors
     /// As [`Write::update`].
-    pub(in crate::api) async fn rewrite(
+    pub(in crate::api) async fn rewrite<D: Into<Decoded>>(
         &mut self,
         code: u16,
-        mut change: impl FnMut(&Self, Value) -> Result<Value, Status>,
+        mut change: impl FnMut(&Self, Value) -> Result<D, Status>,
     ) -> Result<Reply, Status> {
         let target = self.target;
         let key = target.resource.key(target.namespace(), &target.info.name);
@@ -312,7 +348,7 @@ impl Write<'_> {
                 return Err(Status::not_found(target.about(&target.info.name)));
             };
             let old = forms::working(&entry, &target.resource, target.version());
-            let new = change(self, self.shown(old.clone()))?;
+            let new = change(self, self.shown(old.clone()))?.into();
             if let Some(reply) = self.try_update(code, &entry, old, new).await? {
                 return Ok(reply);
             }
@@ -324,10 +360,11 @@ impl Write<'_> {
     ///
     /// # Errors
     /// 400 for another name, 404, 409, 422.
-    pub async fn put(&mut self, mut object: Value) -> Result<Reply, Status> {
+    pub async fn put(&mut self, mut said: Decoded) -> Result<Reply, Status> {
         let target = self.target;
+        let object = &mut said.value;
         let url_name = &target.info.name;
-        self.place(&mut object)?;
+        self.place(object)?;
         match object.at("metadata").str("name") {
             "" => {
                 return Err(Status::bad_request(format!(
@@ -341,7 +378,7 @@ impl Write<'_> {
             }
             _ => {}
         }
-        (target.resource.rules.defaults)(&mut object, &target.cx());
+        (target.resource.rules.defaults)(object, &target.cx());
         let key = target.resource.key(target.namespace(), url_name);
         if target.info.subresource.is_empty()
             && target.resource.rules.create_on_update
@@ -355,9 +392,9 @@ impl Write<'_> {
                 .object_mut()
                 .object_mut("metadata")
                 .remove("resourceVersion");
-            return self.create(object).await;
+            return self.create(said).await;
         }
-        self.update(200, move |_| Ok(object.clone())).await
+        self.update(200, move |_| Ok(said.clone())).await
     }
 
     pub(in crate::api) fn wrong_uid(&self, asked: &str, found: &str) -> Status {
@@ -390,8 +427,13 @@ impl Write<'_> {
         code: u16,
         entry: &Arc<Entry>,
         old: Value,
-        new: Value,
+        said: Decoded,
     ) -> Result<Option<Reply>, Status> {
+        let Decoded {
+            value: new,
+            emptied,
+            ..
+        } = said;
         let target = self.target;
         let (resource, rules) = (&target.resource, &target.resource.rules);
         let name = target.info.name.as_str();
@@ -442,22 +484,25 @@ impl Write<'_> {
         self.raise_generation(&mut new, &old);
         self.tidy(&mut new);
         owners::keep_times(&mut new, &old);
-        let mut errors = Errors::default();
-        let (at, was) = (At::root(&new), At::root(&old));
-        crate::resources::metadata::validate_any_update(
-            at.field("metadata"),
-            was.field("metadata"),
-            resource,
-            &mut errors,
-        );
-        if main {
-            (rules.validate)(at, Some(was), &self.cx(), &mut errors);
-        } else {
-            (rules.validate_status)(at, was, &self.cx(), &mut errors);
-        }
-        if !rules.repeats_causes {
-            errors.once();
-        }
+        let errors = as_said(&new, &emptied, |new| {
+            let mut errors = Errors::default();
+            let (at, was) = (At::root(new), At::root(&old));
+            crate::resources::metadata::validate_any_update(
+                at.field("metadata"),
+                was.field("metadata"),
+                resource,
+                &mut errors,
+            );
+            if main {
+                (rules.validate)(at, Some(was), &self.cx(), &mut errors);
+            } else {
+                (rules.validate_status)(at, was, &self.cx(), &mut errors);
+            }
+            if !rules.repeats_causes {
+                errors.once();
+            }
+            errors
+        });
         if !errors.is_empty() {
             return Err(Status::invalid(target.about_kind(name), &errors));
         }

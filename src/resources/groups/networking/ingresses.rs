@@ -68,7 +68,7 @@ fn spec(spec: At<'_>, old: Option<&Value>, errors: &mut Errors) {
     let (rules, backend) = (spec.field("rules"), spec.field("defaultBackend"));
     if rules.list().is_empty() && backend.is_absent() {
         let why = "either `defaultBackend` or `rules` must be specified";
-        errors.invalid(spec.path, Value::Null, why);
+        errors.invalid(spec.path, rules.value.clone(), why);
     }
     if !backend.is_absent() {
         self::backend(backend, errors);

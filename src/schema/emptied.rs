@@ -1,0 +1,71 @@
+//! Lists and maps that were said and are empty. Canonical form does not tell them from those that were not said, as
+//! upstream's storage does not, but a refusal of what was said shows them.
+
+use super::{Key, Object, Value};
+
+/// A field that was said to hold nothing.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Emptied {
+    /// The way to it: names of members, and places in lists as text.
+    pub path: Vec<Key>,
+    /// Whether it is a list, or else a map.
+    pub list: bool,
+}
+
+impl Emptied {
+    /// Puts it back where it was said, if the object around it is still there and says nothing else.
+    pub fn put(&self, object: &mut Value) {
+        let Some((name, way)) = self.path.split_last() else {
+            return;
+        };
+        let place = way.iter().try_fold(object, |value, step| match value {
+            Value::Array(items) => items.get_mut(step.parse::<usize>().ok()?),
+            value => value.get_mut(step),
+        });
+        if let Some(Value::Object(members)) = place
+            && members.get(name).is_none_or(Value::is_null)
+        {
+            members.insert(
+                name.clone(),
+                match self.list {
+                    true => Value::Array(Vec::new()),
+                    false => Value::Object(Object::new()),
+                },
+            );
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::schema::{builtin, decode, json};
+
+    #[test]
+    fn what_was_said_to_be_empty_is_put_back_where_it_was() {
+        let body = r#"{"metadata":{"name":"a","labels":{}},"spec":{"nodeSelector":{},"containers":[{"name":"c","args":[],"resources":{"limits":{}}}],"volumes":[]}}"#;
+        let said = json::parse(body.as_bytes()).unwrap().value;
+        let schema = builtin::named("io.k8s.api.core.v1.Pod");
+        let decoded = decode::decode(said, schema, "v1.Pod").unwrap();
+        let mut pod = decoded.value;
+        let told = |pod: &Value| json::to_string(pod);
+        assert!(!told(&pod).contains("[]") && !told(&pod).contains("nodeSelector"));
+        pod.get_mut("metadata")
+            .unwrap()
+            .set("labels", crate::value!({"a": "b"}));
+        for emptied in &decoded.emptied {
+            emptied.put(&mut pod);
+        }
+        let spec = pod.at("spec");
+        let container = &spec.list("containers")[0];
+        for (value, shown) in [
+            (pod.path(&["metadata", "labels"]), r#"{"a":"b"}"#),
+            (spec.at("nodeSelector"), "{}"),
+            (spec.at("volumes"), "[]"),
+            (container.at("args"), "[]"),
+            (container.path(&["resources", "limits"]), "{}"),
+        ] {
+            assert_eq!(json::to_string(value), shown);
+        }
+    }
+}
