@@ -1,5 +1,6 @@
 //! Who tells pods the addresses of names.
 
+use std::io::ErrorKind;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
@@ -63,8 +64,14 @@ impl NameFlags {
                 (vec![own.into()], Some(work.boxed()))
             }
             Err(error) => {
+                let remedy = match error.kind() {
+                    ErrorKind::AddrInUse => {
+                        "make what listens there leave that address alone (dnsmasq: bind-dynamic) and start the agent again, or name another server with --cluster-dns"
+                    }
+                    _ => "name another server with --cluster-dns",
+                };
                 tracing::warn!(
-                    "pods do not know the names of services: cannot listen at {at} (UDP and TCP): {error}; stop what listens there or make it leave that address alone (dnsmasq: bind-dynamic), and start the agent again, or name another server with --cluster-dns"
+                    "pods do not know the names of services: cannot listen at {at} (UDP and TCP): {error}; {remedy}"
                 );
                 (Vec::new(), None)
             }

@@ -159,6 +159,13 @@ add map {table} {protocol}_addressed {{ type ipv4_addr . inet_service : ipv4_add
                 "add chain {table} {chain} {{ type {kind}; }}\nflush chain {table} {chain}\n"
             );
         }
+        // A pod that takes port 53 of the host does not become the name server of all others.
+        let gateway = self.gateway;
+        for chain in ["prerouting", "output"] {
+            rules += &format!(
+                "add rule {table} {chain} ip daddr {gateway} meta l4proto {{ tcp, udp }} th dport 53 return\n"
+            );
+        }
         for (chain, protocol) in [
             ("prerouting", "tcp"),
             ("prerouting", "udp"),
