@@ -50,11 +50,13 @@ pub enum Tool {
     Zonename,
     /// ppriv(1)
     Ppriv,
+    /// prctl(1)
+    Prctl,
 }
 
 impl Tool {
     /// Every tool.
-    pub const ALL: [Tool; 13] = [
+    pub const ALL: [Tool; 14] = [
         Tool::Zonecfg,
         Tool::Zoneadm,
         Tool::Dladm,
@@ -68,6 +70,7 @@ impl Tool {
         Tool::Route,
         Tool::Zonename,
         Tool::Ppriv,
+        Tool::Prctl,
     ];
 
     /// Its name.
@@ -92,6 +95,7 @@ impl Tool {
             Tool::Route => "/usr/sbin/route",
             Tool::Zonename => "/usr/bin/zonename",
             Tool::Ppriv => "/usr/bin/ppriv",
+            Tool::Prctl => "/usr/bin/prctl",
         }
     }
 }

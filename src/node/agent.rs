@@ -15,6 +15,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use super::allocations::Allocations;
 use super::events::Recorder;
 use super::machine::POD_UID;
 use super::pressure::{self, Observed, Thresholds};
@@ -101,6 +102,7 @@ pub async fn run(setup: Setup, pods: Pods, ends: CancellationToken) {
         recorder: recorder.clone(),
         host_ips: setup.registration.addresses.clone(),
         observed: Arc::new(Observed::default()),
+        allocations: Allocations::new(&setup.registration.capacity),
     });
     let pressed = tokio::spawn(pressure::keep(
         shared.clone(),
@@ -192,6 +194,7 @@ impl Agent {
                 uid = over.recv() => {
                     if let Some(uid) = uid {
                         self.pods.map.lock().remove(&uid);
+                        self.shared.allocations.remove(&uid);
                     }
                 }
                 () = ends.cancelled() => {
@@ -219,6 +222,7 @@ impl Agent {
                     }
                     true
                 });
+                self.shared.allocations.listed();
                 if !self.pods.listed.swap(true, Ordering::AcqRel) {
                     self.orphans(&known).await;
                 }

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use k8s_openapi::api::core::v1::{Container, Pod, PodSpec, ResourceRequirements, Volume};
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity as ApiQuantity;
 
 use super::machine::{POD_NAME, POD_NAMESPACE, POD_UID, containers};
 use super::zone_name;
@@ -209,6 +210,17 @@ fn asking(pod: &Pod) -> Pod {
         }
     }
     pod
+}
+
+/// What a pod as a whole asks for: itself, or by its containers, with what it takes beside them.
+pub fn requests(pod: &Pod) -> Option<BTreeMap<String, ApiQuantity>> {
+    let spec = serde_json::to_string(pod.spec.as_ref()?).ok()?;
+    let spec = json::parse(spec.as_bytes()).ok()?.value;
+    let mut all = Amounts::pod(&spec, Side::Requests);
+    all.add(&Amounts::read(spec.at("overhead")));
+    let pairs = all.0.into_iter();
+    let pairs = pairs.map(|(name, amount)| (name.to_string(), ApiQuantity(amount.to_string())));
+    Some(pairs.collect())
 }
 
 /// The limits of all containers of a pod together, by kubelet's rules for a pod

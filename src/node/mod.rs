@@ -8,6 +8,7 @@
 //! State reaches a worker through `watch` channels (the newest counts), results of its tasks through a bounded queue.
 
 pub mod agent;
+mod allocations;
 pub mod describe;
 pub mod dns;
 pub mod events;

@@ -28,6 +28,12 @@ const REPORT: Duration = Duration::from_secs(300);
 /// How long a lease counts.
 const LEASE_SECONDS: i32 = 40;
 
+/// What an API server lets pods of this node do because it is declared, sorted.
+const DECLARED: [&str; 2] = [
+    "InPlacePodLevelResourcesVerticalScaling",
+    "InPlacePodVerticalScalingInitContainers",
+];
+
 /// Who a node is.
 #[derive(Debug, Clone)]
 pub struct Registration {
@@ -241,6 +247,7 @@ impl Registration {
                 }),
             }),
             node_info: Some(self.info.clone()),
+            declared_features: Some(DECLARED.map(str::to_owned).into()),
             ..NodeStatus::default()
         }
     }

@@ -5,7 +5,7 @@ use kube::api::{Api, DeleteParams, Patch, PatchParams, Preconditions};
 use kube::core::Request;
 use serde_json::{Value, json};
 
-use super::machine::RESIZE_PENDING;
+use super::machine::RESIZES;
 use crate::controllers::client::write;
 
 /// The strategic merge patch that makes a pod's status `new`. Lists that merge by key are replaced where they are
@@ -36,10 +36,12 @@ pub fn patch(pod: &Pod, new: &PodStatus) -> Value {
                     condition.entry(key).or_insert(Value::Null);
                 }
             }
-            // It ends by not being there; a pod that never changed cannot have it.
-            let told = conditions.iter().any(|one| one["type"] == RESIZE_PENDING);
-            if !told && pod.metadata.generation != Some(1) {
-                conditions.push(json!({"type": RESIZE_PENDING, "$patch": "delete"}));
+            // They end by not being there; a pod that never changed cannot have them.
+            for type_ in RESIZES {
+                let told = conditions.iter().any(|one| one["type"] == type_);
+                if !told && pod.metadata.generation != Some(1) {
+                    conditions.push(json!({"type": type_, "$patch": "delete"}));
+                }
             }
         }
     }

@@ -16,15 +16,16 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Container, LifecycleHandler, Pod, Probe};
 use parking_lot::Mutex;
 
-use super::machine::{IMAGE, IMAGE_ID, Kind, POD_NAME, POD_NAMESPACE, POD_UID, containers};
+use super::describe;
+use super::machine::{
+    IMAGE, IMAGE_ID, Kind, POD_NAME, POD_NAMESPACE, POD_UID, SIZE, Size, containers,
+};
 use super::supplies::{Lack, Outcome, Pulled, Supplies};
 use super::zone_name;
 use crate::meta::quantity::Quantity;
 use crate::net::Ipam;
 use crate::zone::simulated::BEHAVIOUR;
-use crate::zone::{
-    Limits, ProcessId, ProcessSpec, Rights, Root, Usage, ZoneNetwork, ZoneSpec, ZoneUsage,
-};
+use crate::zone::{ProcessId, ProcessSpec, Rights, Root, Usage, ZoneNetwork, ZoneSpec, ZoneUsage};
 
 /// The annotation of a pod that tells what its containers do.
 pub const SIMULATE: &str = "reddwarf.io/simulate";
@@ -119,6 +120,7 @@ impl Supplies for SimulatedSupplies {
                     ),
                 ]),
                 hostname: metadata.name.clone().unwrap_or_default(),
+                limits: describe::limits(pod),
                 ..ZoneSpec::new(zone_name(uid), network)
             })
         }
@@ -163,12 +165,14 @@ impl Supplies for SimulatedSupplies {
                 _ => String::new(),
             };
             let image = container.image.clone().unwrap_or_default();
+            let size = Size::of(&spec, container);
             Ok(ProcessSpec {
                 id: id.clone(),
                 labels: BTreeMap::from([
                     (BEHAVIOUR.to_owned(), behaviour),
                     (IMAGE_ID.to_owned(), image.clone()),
                     (IMAGE.to_owned(), image),
+                    (SIZE.to_owned(), size.label()),
                 ]),
                 beside: None,
                 root: Root::Directory("/".into()),
@@ -177,7 +181,7 @@ impl Supplies for SimulatedSupplies {
                 directory: "/".into(),
                 mounts: Vec::new(),
                 rights: Rights::default(),
-                limits: Limits::default(),
+                limits: size.limits(),
                 stdin: false,
                 stdin_once: false,
                 tty: false,

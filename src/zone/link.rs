@@ -268,6 +268,13 @@ impl Link {
         self.send(operation, number, what).await
     }
 
+    /// Notes labels of a process, beside those it had.
+    pub fn label(&self, id: &ProcessId, labels: &BTreeMap<String, String>) {
+        if let Some(process) = self.known.lock().processes.get_mut(id) {
+            process.labels.extend(labels.clone());
+        }
+    }
+
     /// Takes a process off the table.
     pub fn forget(&self, id: &ProcessId) {
         self.known.lock().processes.remove(id);

@@ -171,13 +171,8 @@ pub trait ZoneRuntime: Send + Sync + 'static {
     /// Forgets a process that has ended, with its exit status: it was noted elsewhere.
     fn forget<'a>(&'a self, zone: &'a ZoneName, process: &'a ProcessId) -> Answer<'a, ()>;
 
-    /// Changes the limits of a running process.
-    fn limit<'a>(
-        &'a self,
-        zone: &'a ZoneName,
-        process: &'a ProcessId,
-        limits: &'a Limits,
-    ) -> Answer<'a, ()>;
+    /// Changes limits of a running zone, or of a process that runs in it. What was changed is told of them from then on.
+    fn limit<'a>(&'a self, zone: &'a ZoneName, change: &'a Change) -> Answer<'a, ()>;
 
     /// Runs a program beside a process, in its surroundings.
     fn exec<'a>(

@@ -15,8 +15,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::{Notify, broadcast, mpsc, oneshot};
 
 use super::{
-    Answer, Duplex, Ending, ExecSpec, Limits, Process, ProcessId, ProcessSpec, Session, Signal,
-    Usage, Zone, ZoneError, ZoneName, ZoneRuntime, ZoneSpec, ZoneState, ZoneUsage,
+    Answer, Change, Duplex, Ending, ExecSpec, Limits, Of, Process, ProcessId, ProcessSpec, Session,
+    Signal, Usage, Zone, ZoneError, ZoneName, ZoneRuntime, ZoneSpec, ZoneState, ZoneUsage,
 };
 
 /// The label of a process that tells what it does.
@@ -178,6 +178,7 @@ impl Simulated {
                 .find(|process| process.id == *id && process.ended.is_none())
             {
                 process.ended = Some(how(Timestamp::now()));
+                home.limits.remove(id);
             }
             Ok(())
         });
@@ -196,6 +197,23 @@ fn must_run(operation: &'static str, zone: &Zone) -> Result<(), ZoneError> {
             what: format!("zone {}", zone.spec.name),
             state: state.to_string(),
         }),
+    }
+}
+
+/// As the kernel refuses it: nothing may use more of a processor than what it is part of.
+fn fits(
+    zone: &ZoneName,
+    process: &ProcessId,
+    own: &Limits,
+    whole: &Limits,
+) -> Result<(), ZoneError> {
+    match own.cpu_millis.zip(whole.cpu_millis) {
+        Some((own, whole)) if own > whole => Err(ZoneError::failed(
+            "limit",
+            format!("process {process} of zone {zone}"),
+            "cpu.cfs_quota_us: Invalid argument (os error 22)",
+        )),
+        _ => Ok(()),
     }
 }
 
@@ -453,17 +471,36 @@ impl ZoneRuntime for Simulated {
         .boxed()
     }
 
-    fn limit<'a>(
-        &'a self,
-        zone: &'a ZoneName,
-        process: &'a ProcessId,
-        limits: &'a Limits,
-    ) -> Answer<'a, ()> {
+    fn limit<'a>(&'a self, zone: &'a ZoneName, change: &'a Change) -> Answer<'a, ()> {
         async move {
             let told = self.step("limit", zone, Duration::ZERO).await?;
-            self.with("limit a process of", zone, |home| {
-                find("limit", &mut home.zone, process)?;
-                home.limits.insert(process.clone(), limits.clone());
+            self.with("limit", zone, |home| {
+                must_run("limit", &home.zone)?;
+                match &change.of {
+                    Of::Zone => {
+                        let limits = change.limits.or(&home.zone.spec.limits);
+                        for (process, own) in &home.limits {
+                            fits(zone, process, own, &limits)?;
+                        }
+                        home.zone.spec.limits = limits;
+                    }
+                    Of::Process(id, labels) => {
+                        let whole = home.zone.spec.limits.clone();
+                        let process = find("limit", &mut home.zone, id)?;
+                        if process.ended.is_some() {
+                            return Err(ZoneError::State {
+                                operation: "limit",
+                                what: format!("process {id} of zone {zone}"),
+                                state: "ended".into(),
+                            });
+                        }
+                        let own = home.limits.entry(id.clone()).or_default();
+                        let limits = change.limits.or(own);
+                        fits(zone, id, &limits, &whole)?;
+                        *own = limits;
+                        process.labels.extend(labels.clone());
+                    }
+                }
                 Ok(())
             })?;
             told

@@ -16,7 +16,7 @@ use tokio::sync::broadcast;
 use super::link::{self, Link};
 use super::supervisor::{What, ZONE};
 use super::{
-    Answer, Duplex, ExecSpec, Limits, ProcessId, ProcessSpec, Session, Signal, Zone, ZoneError,
+    Answer, Change, Duplex, ExecSpec, Of, ProcessId, ProcessSpec, Session, Signal, Zone, ZoneError,
     ZoneName, ZoneRuntime, ZoneSpec, ZoneUsage,
 };
 
@@ -114,13 +114,8 @@ pub(super) trait Supervised: Send + Sync + 'static {
     ) -> Answer<'a, ProcessSpec>;
     /// Removes from the host what a process needed.
     fn forgotten(&self, home: &Self::Home, process: &ProcessId);
-    /// As [`ZoneRuntime::limit`].
-    fn limit<'a>(
-        &'a self,
-        home: &'a Self::Home,
-        process: &'a ProcessId,
-        limits: &'a Limits,
-    ) -> Answer<'a, ()>;
+    /// Changes limits on the host, of a zone or of a process.
+    fn limit<'a>(&'a self, home: &'a Self::Home, change: &'a Change) -> Answer<'a, ()>;
     /// As [`ZoneRuntime::usage`].
     fn usage<'a>(&'a self, home: &'a Self::Home) -> Answer<'a, ZoneUsage>;
 }
@@ -193,15 +188,18 @@ impl<R: Supervised> ZoneRuntime for R {
         .boxed()
     }
 
-    fn limit<'a>(
-        &'a self,
-        zone: &'a ZoneName,
-        process: &'a ProcessId,
-        limits: &'a Limits,
-    ) -> Answer<'a, ()> {
+    fn limit<'a>(&'a self, zone: &'a ZoneName, change: &'a Change) -> Answer<'a, ()> {
         async move {
             let home = self.zones().find("limit", zone)?;
-            Supervised::limit(self, &home, process, limits).await
+            Supervised::limit(self, &home, change).await?;
+            // What is told of a process follows what holds.
+            if let Of::Process(process, labels) = &change.of {
+                let what = What::Label(process.clone(), labels.clone());
+                home.link().ask("label", what).await?;
+                home.link().label(process, labels);
+            }
+            self.zones().changed(zone);
+            Ok(())
         }
         .boxed()
     }

@@ -76,7 +76,7 @@ pub struct HostPort {
     pub zone: u16,
 }
 
-/// What a zone is made of. Never changed once the zone is created.
+/// What a zone is made of. But for its limits never changed once the zone is created.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ZoneSpec {
     /// Its name on the host.
@@ -239,6 +239,37 @@ pub struct Limits {
     pub pids: Option<u64>,
     /// How gladly the kernel ends it when memory is short, -1000 to 1000.
     pub oom_score: Option<i32>,
+}
+
+impl Limits {
+    /// These, and of `others` those that these do not name.
+    pub fn or(&self, others: &Limits) -> Limits {
+        Limits {
+            cpu_shares: self.cpu_shares.or(others.cpu_shares),
+            cpu_millis: self.cpu_millis.or(others.cpu_millis),
+            memory: self.memory.or(others.memory),
+            pids: self.pids.or(others.pids),
+            oom_score: self.oom_score.or(others.oom_score),
+        }
+    }
+}
+
+/// Whose limits change.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Of {
+    /// All processes of the zone together.
+    Zone,
+    /// One process, with the labels that it has from then on beside those it had.
+    Process(ProcessId, BTreeMap<String, String>),
+}
+
+/// A change of limits: one that is not named stays as it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Change {
+    /// Whose.
+    pub of: Of,
+    /// To what.
+    pub limits: Limits,
 }
 
 /// The file tree that a process sees as its root.

@@ -120,10 +120,7 @@ impl Host {
         let mut zone = describe::zone_spec(pod, network, &volumes, shares);
         zone.brand = brand;
         zone.datasets = datasets;
-        if self.homes.is_some() {
-            // Where a zone is the only limit there is; else every container has its own.
-            zone.limits = describe::limits(pod);
-        }
+        zone.limits = describe::limits(pod);
         Ok(zone)
     }
 

@@ -9,7 +9,7 @@ use k8s_openapi::api::core::v1::{Capabilities, Container, Pod, PodSpec, VolumeMo
 use super::environment::expand;
 use super::{Host, text, uid};
 use crate::meta::quantity::Quantity;
-use crate::node::machine::{IMAGE, IMAGE_ID};
+use crate::node::machine::{IMAGE, IMAGE_ID, SIZE, Size};
 use crate::node::supplies::Lack;
 use crate::storage::beneath;
 use crate::zone::{
@@ -170,15 +170,10 @@ pub(super) fn limits(pod: &Pod, container: &Container) -> Limits {
             .and_then(|map| map.get(name))
             .and_then(|quantity| Quantity::parse(&quantity.0).ok())
     };
-    let cpu_limit = quantity(&resources.limits, "cpu").map(|quantity| quantity.milli_value());
-    let cpu = quantity(&resources.requests, "cpu")
-        .map(|quantity| quantity.milli_value())
-        .or(cpu_limit);
     let memory_limit = quantity(&resources.limits, "memory").map(|quantity| quantity.value());
     let memory = quantity(&resources.requests, "memory")
         .map(|quantity| quantity.value())
         .or(memory_limit);
-    let positive = |value: Option<i64>| value.filter(|value| *value > 0).map(|value| value as u64);
     let class = pod
         .status
         .as_ref()
@@ -192,12 +187,10 @@ pub(super) fn limits(pod: &Pod, container: &Container) -> Limits {
             (1000 - share as i32).clamp(3, 999)
         }
     };
+    let spec = pod.spec.clone().unwrap_or_default();
     Limits {
-        cpu_shares: Some(positive(cpu).map_or(2, |millis| (millis * 1024 / 1000).max(2))),
-        cpu_millis: positive(cpu_limit),
-        memory: positive(memory_limit),
-        pids: None,
         oom_score: Some(score),
+        ..Size::of(&spec, container).limits()
     }
 }
 
@@ -364,9 +357,14 @@ impl Host {
             .cloned()
             .unwrap_or_else(|| text(container.image.as_ref()).to_owned());
         let digest = image.label().to_owned();
+        let size = Size::of(&pod.spec.clone().unwrap_or_default(), container);
         Ok(ProcessSpec {
             id: process.clone(),
-            labels: BTreeMap::from([(IMAGE.to_owned(), shown), (IMAGE_ID.to_owned(), digest)]),
+            labels: BTreeMap::from([
+                (IMAGE.to_owned(), shown),
+                (IMAGE_ID.to_owned(), digest),
+                (SIZE.to_owned(), size.label()),
+            ]),
             beside: spec
                 .ephemeral_containers
                 .iter()

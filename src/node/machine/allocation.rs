@@ -1,80 +1,134 @@
-//! What a pod's containers were given when the node took the pod. They keep it: nothing is resized in place, and a pod
-//! that asks for something else is told so, as by a kubelet that cannot either. Follows
-//! pkg/kubelet/allocation/{allocation_manager,features_unsupported}.go and pkg/kubelet/events/resize.go.
+//! What a pod's containers were given: what they asked for when the node took the pod, and since then what the node could
+//! give them of what they came to ask for. Follows pkg/kubelet/allocation/allocation_manager.go and
+//! pkg/kubelet/events/resize.go.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::{Container, ContainerStatus, Pod, ResourceRequirements};
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{
+    Container, ContainerStatus, Pod, PodSpec, PodStatus, ResourceRequirements,
+};
 use serde::Serialize;
 
-use super::Memory;
 use crate::meta::quantity::Quantity;
 
-/// Why a resize is refused; for people.
-pub const REFUSED: &str = "In-place pod resize is not supported on this node";
+/// The resources of a pod and of its containers.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Given {
+    whole: Option<ResourceRequirements>,
+    containers: BTreeMap<String, ResourceRequirements>,
+}
 
-impl Memory {
-    /// The pod with the resources that its containers were given, whatever it asks for since then. Notes what of that
-    /// is refused.
-    pub fn allocate(&mut self, pod: &Arc<Pod>) -> Arc<Pod> {
-        self.refused_resize = None;
-        let changed = pod.metadata.generation != Some(1);
-        let Some(wanted) = pod.spec.as_ref().filter(|_| changed) else {
-            return pod.clone();
-        };
-        let mut spec = wanted.clone();
-        let init = spec.init_containers.iter_mut().flatten();
-        let init = give(init, self.last.init_container_statuses.as_deref());
-        let regular = spec.containers.iter_mut();
-        let regular = give(regular, self.last.container_statuses.as_deref());
-        if !init && !regular {
-            return pod.clone();
+/// A resize that is not given, for now or at all.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Pending {
+    /// `Deferred`, or what a condition of an earlier agent says.
+    pub reason: String,
+    /// For people.
+    pub message: String,
+    /// The generation of the pod that asks for it.
+    pub generation: Option<i64>,
+    /// Since when.
+    pub since: Timestamp,
+}
+
+fn all(spec: &PodSpec) -> impl Iterator<Item = &Container> {
+    spec.init_containers
+        .iter()
+        .flatten()
+        .chain(&spec.containers)
+}
+
+impl Given {
+    /// What a pod asks for.
+    pub fn of(spec: &PodSpec) -> Given {
+        let own = |one: &Container| (one.name.clone(), one.resources.clone().unwrap_or_default());
+        Given {
+            whole: spec.resources.clone(),
+            containers: all(spec).map(own).collect(),
         }
-        let init = wanted.init_containers.iter().flatten();
-        let summary = Summary {
-            init_containers: init.map(Asked::of).collect(),
-            containers: wanted.containers.iter().map(Asked::of).collect(),
-            generation: pod.metadata.generation.unwrap_or_default(),
-            error: REFUSED,
+    }
+
+    /// What an earlier agent told that it gave a pod. It told no limits but those that hold: who was given the requests
+    /// that it asks for has been given its limits, too.
+    pub fn told(spec: &PodSpec, status: &PodStatus) -> Given {
+        let mut given = Given::of(spec);
+        let statuses = status.init_container_statuses.iter().flatten();
+        for status in statuses.chain(status.container_statuses.iter().flatten()) {
+            let ContainerStatus {
+                resources: Some(resources),
+                ..
+            } = status
+            else {
+                continue;
+            };
+            if let Some(own) = given.containers.get_mut(&status.name) {
+                let requests = &status.allocated_resources;
+                if amounts(requests.as_ref()) != amounts(own.requests.as_ref()) {
+                    own.requests = requests.clone();
+                    own.limits = resources.limits.clone();
+                }
+            }
+        }
+        let whole = given
+            .whole
+            .as_mut()
+            .zip(status.allocated_resources.as_ref());
+        if let Some((whole, requests)) = whole {
+            let own = whole.requests.get_or_insert_default();
+            let told = requests.iter().filter(|(name, _)| own.contains_key(*name));
+            let told: BTreeMap<_, _> = told
+                .map(|(name, value)| (name.clone(), value.clone()))
+                .collect();
+            if amounts(Some(own)) != amounts(Some(&told)) {
+                *own = told;
+                whole.limits = status.resources.as_ref().and_then(|own| own.limits.clone());
+            }
+        }
+        given
+    }
+
+    /// The pod with what it was given, where it asks for something else.
+    pub fn put(&self, pod: &Pod) -> Option<Arc<Pod>> {
+        let wanted = pod.spec.as_ref()?;
+        let nothing = ResourceRequirements::default();
+        let same = |one: Option<&ResourceRequirements>, other: Option<&ResourceRequirements>| {
+            let [one, other] = [one, other].map(|of| of.unwrap_or(&nothing));
+            amounts(one.requests.as_ref()) == amounts(other.requests.as_ref())
+                && amounts(one.limits.as_ref()) == amounts(other.limits.as_ref())
         };
-        let summary = serde_json::to_string(&summary).unwrap_or_default();
-        self.refused_resize = Some(format!("Pod resize Infeasible: {summary}"));
-        Arc::new(Pod {
+        let kept = |one: &Container| {
+            let given = self.containers.get(&one.name);
+            given.is_none() || same(given, one.resources.as_ref())
+        };
+        if all(wanted).all(kept) && same(self.whole.as_ref(), wanted.resources.as_ref()) {
+            return None;
+        }
+        let mut spec = wanted.clone();
+        spec.resources = self.whole.clone();
+        let init = spec.init_containers.iter_mut().flatten();
+        for container in init.chain(&mut spec.containers) {
+            if let Some(given) = self.containers.get(&container.name) {
+                container.resources = Some(given.clone());
+            }
+        }
+        Some(Arc::new(Pod {
             metadata: pod.metadata.clone(),
             spec: Some(spec),
             status: pod.status.clone(),
-        })
+        }))
     }
 }
 
-/// Gives containers what was reported of them; whether one of them asks for something else.
-fn give<'c>(
-    containers: impl Iterator<Item = &'c mut Container>,
-    reported: Option<&[ContainerStatus]>,
-) -> bool {
-    let mut differs = false;
-    for container in containers {
-        let mut statuses = reported.into_iter().flatten();
-        let status = statuses.find(|status| status.name == container.name);
-        let given = status.and_then(|status| status.resources.as_ref());
-        let wanted = container.resources.clone().unwrap_or_default();
-        if let Some(given) = given.filter(|given| amounts(given) != amounts(&wanted)) {
-            container.resources = Some(given.clone());
-            differs = true;
-        }
-    }
-    differs
-}
-
-/// Requests and limits by what they are worth.
-fn amounts(of: &ResourceRequirements) -> [BTreeMap<&str, Option<Quantity>>; 2] {
-    [&of.requests, &of.limits].map(|map| {
-        let pairs = map.iter().flatten();
-        pairs
-            .map(|(name, amount)| (name.as_str(), Quantity::parse(&amount.0).ok()))
-            .collect()
-    })
+/// Amounts by what they are worth.
+fn amounts(
+    of: Option<&BTreeMap<String, k8s_openapi::apimachinery::pkg::api::resource::Quantity>>,
+) -> BTreeMap<&str, Option<Quantity>> {
+    let pairs = of.into_iter().flatten();
+    pairs
+        .map(|(name, amount)| (name.as_str(), Quantity::parse(&amount.0).ok()))
+        .collect()
 }
 
 /// What events say of a resize.
@@ -85,7 +139,8 @@ struct Summary<'p> {
     init_containers: Vec<Asked<'p>>,
     containers: Vec<Asked<'p>>,
     generation: i64,
-    error: &'static str,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    error: &'p str,
 }
 
 #[derive(Serialize)]
@@ -101,4 +156,20 @@ impl<'p> Asked<'p> {
             resources: container.resources.clone().unwrap_or_default(),
         }
     }
+}
+
+/// The text of an event: `what`, what `pod` is to have, and why not.
+pub fn summary(what: &str, pod: &Pod, generation: Option<i64>, error: &str) -> String {
+    let Some(spec) = &pod.spec else {
+        return what.to_owned();
+    };
+    let init = spec.init_containers.iter().flatten();
+    let summary = Summary {
+        init_containers: init.map(Asked::of).collect(),
+        containers: spec.containers.iter().map(Asked::of).collect(),
+        generation: generation.unwrap_or_default(),
+        error,
+    };
+    let summary = serde_json::to_string(&summary).unwrap_or_default();
+    format!("{what}: {summary}")
 }

@@ -5,15 +5,23 @@ use std::borrow::Cow;
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{Container, ContainerState, Pod, PodSpec, PodStatus};
 
-use super::status::{self, RESIZE_PENDING, Waiting, is_hidden, old_status, restarts};
+use super::allocation::summary;
+use super::resize::{Plan, plan};
+use super::status::{
+    self, RESIZE_IN_PROGRESS, RESIZE_PENDING, Waiting, is_hidden, old_status, restarts,
+};
 use super::{
-    Action, Backoff, Decision, Hook, ImageState, Kind, Memory, ProbeKind, Stop, containers,
+    Action, Backoff, Decision, Hook, ImageState, Kind, Memory, ProbeKind, Progress, Stop,
+    containers,
 };
 use crate::meta::time::go_duration;
 use crate::zone::{Process, ProcessId, Signal, Zone, ZoneState};
 
 /// The least that a container gets to end in, once its hook used up its time, in seconds.
 const MINIMUM_GRACE: i64 = 2;
+
+/// How long a resize that failed waits.
+pub const RESIZE_AGAIN: SignedDuration = SignedDuration::from_secs(10);
 
 /// One look at a pod.
 struct Look<'a> {
@@ -23,6 +31,8 @@ struct Look<'a> {
     memory: &'a mut Memory,
     now: Timestamp,
     waiting: Waiting,
+    /// The generation whose resources it was given just now.
+    accepted: Option<i64>,
     decision: Decision,
 }
 
@@ -45,6 +55,7 @@ pub fn decide(pod: &Pod, zone: Option<&Zone>, memory: &mut Memory, now: Timestam
         memory,
         now,
         waiting: Waiting::new(),
+        accepted: None,
         decision: Decision::default(),
     };
     look.run();
@@ -65,8 +76,14 @@ impl<'a> Look<'a> {
             self.end(deleted);
             (initialized, terminal) = (true, true);
         } else {
+            self.accepted = self.memory.resize.accepted.take();
+            if self.accepted.is_some() && !self.is_hidden() {
+                let message = summary("Pod resize started", self.pod, self.accepted, "");
+                self.event(false, "ResizeStarted", None, message);
+            }
             (initialized, terminal) = (self.go_on(), false);
         }
+        self.progress(terminal);
         self.decision.status = status::status(
             self.pod,
             self.zone,
@@ -87,21 +104,133 @@ impl<'a> Look<'a> {
         }
     }
 
-    /// Says once for each generation that a resize is refused.
+    /// Says once for each generation that a resize is not given, and why.
     fn tell_refused_resize(&mut self) {
         let of = |status: &PodStatus| {
-            let mut conditions = status.conditions.iter().flatten();
-            conditions
-                .find(|one| one.type_ == RESIZE_PENDING)
-                .map(|one| one.observed_generation)
+            status::condition(status, RESIZE_PENDING)
+                .map(|one| (one.observed_generation, one.reason.clone()))
         };
         let told = of(&self.decision.status);
         if told.is_some()
             && told != of(&self.memory.last)
-            && let Some(message) = self.memory.refused_resize.clone()
+            && let Some((pending, message)) = self.memory.resize.pending.clone()
         {
-            self.event(true, "ResizeInfeasible", None, message);
+            let reason = match pending.reason.as_str() {
+                "Infeasible" => "ResizeInfeasible",
+                _ => "ResizeDeferred",
+            };
+            self.event(true, reason, None, message);
         }
+    }
+
+    /// What is not yet as it was given.
+    fn plan(&self) -> Plan {
+        // A pod that never changed has what it was made with.
+        let changed = self.pod.metadata.generation != Some(1);
+        let zone = self
+            .zone
+            .filter(|zone| changed && zone.state == ZoneState::Running);
+        zone.map_or_else(Plan::default, |zone| {
+            plan(self.pod, zone, &self.memory.last)
+        })
+    }
+
+    /// Notes whether a resize is under way, and says when it begins, fails and ends.
+    fn progress(&mut self, terminal: bool) {
+        let old = status::condition(&self.memory.last, RESIZE_IN_PROGRESS);
+        let mut old = old.map(|old| Progress {
+            generation: old.observed_generation,
+            error: old.message.clone().filter(|message| !message.is_empty()),
+        });
+        if terminal || self.is_hidden() {
+            // It is said when the zone is heard of.
+            self.memory.resize.accepted = self.accepted.take();
+            self.memory.resize.progress = old;
+            return;
+        }
+        if self.accepted.is_some() {
+            old = Some(Progress {
+                generation: self.accepted,
+                error: None,
+            });
+        }
+        let generation = match &old {
+            Some(old) => old.generation,
+            None => self.pod.metadata.generation,
+        };
+        if self.plan().is_empty() {
+            if old.is_some() {
+                let message = summary("Pod resize completed", self.pod, generation, "");
+                self.event(false, "ResizeCompleted", None, message);
+            }
+            self.memory.resize.progress = None;
+            return;
+        }
+        let before = old.and_then(|old| old.error);
+        let failed = self.memory.resize.failed.as_ref();
+        let error = failed
+            .map(|(message, _)| message.clone())
+            .or(before.clone());
+        if let Some(error) = error.as_ref().filter(|_| error != before) {
+            let message = summary("Pod resize error", self.pod, generation, error);
+            self.event(true, "ResizeError", None, message);
+        }
+        self.memory.resize.progress = Some(Progress { generation, error });
+    }
+
+    /// Takes what runs one step towards what the pod was given.
+    fn resize(&mut self, list: &[(Kind, Container)]) {
+        let plan = self.plan();
+        let measured = self.memory.resize.measured.take();
+        if self.accepted.is_some() || plan.is_empty() {
+            self.memory.resize.failed = None;
+        }
+        if plan.is_empty() {
+            return;
+        }
+        for process in self.running() {
+            let id = &process.id;
+            if !plan.restart.contains(id) || self.memory.stops.contains_key(id) {
+                continue;
+            }
+            self.memory.resize.restarting.insert(id.name.clone());
+            let grace = self.spec.termination_grace_period_seconds.unwrap_or(30);
+            let message = format!("Container {} resize requires restart", id.name);
+            self.stop(process, grace, false, message);
+        }
+        let ending = |(_, one): &(Kind, Container)| {
+            let latest = self.latest(&one.name);
+            let runs = latest.is_some_and(|process| process.ended.is_none());
+            runs && self.memory.resize.restarting.contains(&one.name)
+        };
+        if !plan.restart.is_empty() || list.iter().any(ending) {
+            return;
+        }
+        if let Some((_, again)) = self.memory.resize.failed
+            && again > self.now
+        {
+            return self.wake(again);
+        }
+        if plan.lessens() {
+            let refusal = match measured {
+                None => return self.decision.actions.push(Action::Measure),
+                Some(Ok(usage)) => plan.refusal(&usage),
+                Some(Err(error)) => Some(error),
+            };
+            if let Some(message) = refusal {
+                let again = self.now + RESIZE_AGAIN;
+                self.memory.resize.failed = Some((message, again));
+                return self.wake(again);
+            }
+        }
+        let changes = plan.changes.into_iter().map(Action::Resize);
+        self.decision.actions.extend(changes);
+    }
+
+    /// Whether a container that ended with `code` is to be started again.
+    fn restarts(&self, kind: Kind, container: &Container, code: i32) -> bool {
+        let resized = self.memory.resize.restarting.contains(&container.name);
+        resized || restarts(&self.spec, kind, container, code)
     }
 
     /// Drops what is known of processes that are gone.
@@ -177,7 +306,7 @@ impl<'a> Look<'a> {
     fn done(&self) -> bool {
         let mut regular = self.spec.containers.iter();
         let ended = |container: &Container| match self.standing(Kind::Regular, container) {
-            Standing::Ended(code, _) => !restarts(&self.spec, Kind::Regular, container, code),
+            Standing::Ended(code, _) => !self.restarts(Kind::Regular, container, code),
             _ => false,
         };
         !self.is_hidden() && regular.all(ended)
@@ -352,6 +481,7 @@ impl<'a> Look<'a> {
         }
         self.forget(&list);
         self.judge(&list);
+        self.resize(&list);
         let begun = list.iter().any(|(kind, container)| {
             *kind == Kind::Regular && self.latest(&container.name).is_some()
         });
@@ -522,11 +652,14 @@ impl<'a> Look<'a> {
     fn bring(&mut self, kind: Kind, container: &Container, standing: &Standing<'a>) {
         let name = &container.name;
         if let Standing::Ended(code, _) = standing
-            && !restarts(&self.spec, kind, container, *code)
+            && !self.restarts(kind, container, *code)
         {
             return;
         }
-        if let Standing::Ended(_, at) = standing {
+        let resized = self.memory.resize.restarting.contains(name);
+        if let Standing::Ended(_, at) = standing
+            && !resized
+        {
             let entry = self.memory.backoffs.get(name);
             if let Some(left) = Backoff::left(entry, *at, self.now) {
                 let wait = entry.map_or(left, Backoff::wait);
@@ -588,7 +721,9 @@ impl<'a> Look<'a> {
                 return self.decision.actions.push(Action::Pull(name.clone()));
             }
         }
-        if let Standing::Ended(_, at) = standing {
+        if let Standing::Ended(_, at) = standing
+            && !resized
+        {
             let next = Backoff::next(self.memory.backoffs.get(name), *at, self.now);
             self.memory.backoffs.insert(name.clone(), next);
         }
@@ -600,6 +735,7 @@ impl<'a> Look<'a> {
         };
         // Asked of the registry again next time, as its pull policy says.
         self.memory.images.remove(name);
+        self.memory.resize.restarting.remove(name);
         self.decision.actions.push(Action::Start(ProcessId {
             name: name.clone(),
             generation,

@@ -7,21 +7,24 @@
 mod allocation;
 mod backoff;
 mod decide;
+mod resize;
 mod status;
 
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{Container, Pod, PodSpec, PodStatus, Probe};
 
-use crate::zone::{ProcessId, Signal};
+use crate::zone::{Change, ProcessId, Signal, ZoneUsage};
 
+pub use allocation::{Given, Pending, summary};
 pub use backoff::{Backoff, later};
-pub use decide::decide;
-pub use status::{RESIZE_PENDING, time as status_time};
+pub use decide::{RESIZE_AGAIN, decide};
+pub use resize::{SIZE, Size};
+pub use status::{RESIZES, time as status_time};
 
 /// The label of a zone that holds the pod's uid.
 pub const POD_UID: &str = "io.kubernetes.pod.uid";
@@ -181,6 +184,32 @@ pub struct Stop {
     pub killed: bool,
 }
 
+/// A resize that is carried out.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Progress {
+    /// The generation of the pod that asked for it.
+    pub generation: Option<i64>,
+    /// What went wrong last.
+    pub error: Option<String>,
+}
+
+/// What is remembered of a pod's resizes.
+#[derive(Debug, Clone, Default)]
+pub struct Resize {
+    /// What the pod asks for and is not given; what an event says of that.
+    pub pending: Option<(Pending, String)>,
+    /// The generation whose resources it was given just now.
+    pub accepted: Option<i64>,
+    /// What is being carried out.
+    pub progress: Option<Progress>,
+    /// The last change failed, and is tried again then.
+    pub failed: Option<(String, Timestamp)>,
+    /// What is used, measured for a change that depends on it.
+    pub measured: Option<Result<ZoneUsage, String>>,
+    /// Containers that are ended to be started anew, whatever their end is like.
+    pub restarting: BTreeSet<String>,
+}
+
 /// What the agent remembers of a pod. All of it can be lost: what matters is in the pod's status and its zone.
 #[derive(Debug, Clone, Default)]
 pub struct Memory {
@@ -210,8 +239,8 @@ pub struct Memory {
     pub grace: Option<i64>,
     /// Why the node needs the room that the pod takes.
     pub disrupted: Option<String>,
-    /// The pod asks for other resources than its containers were given; for people.
-    pub refused_resize: Option<String>,
+    /// Where the pod asks, or asked, for other resources than it has.
+    pub resize: Resize,
     /// Since when the pod is being ended.
     pub ending: Option<Timestamp>,
     /// This host's addresses.
@@ -229,13 +258,18 @@ impl Memory {
             ImageState::Failed { again, .. } => Some(again),
             _ => None,
         });
-        let times = [self.zone_again.as_mut(), self.ending.as_mut()]
-            .into_iter()
-            .chain(stops)
-            .flatten()
-            .chain(self.blocked.values_mut().map(|blocked| &mut blocked.again))
-            .chain(failed)
-            .chain(self.ends.values_mut());
+        let failed_resize = self.resize.failed.as_mut().map(|(_, again)| again);
+        let times = [
+            self.zone_again.as_mut(),
+            self.ending.as_mut(),
+            failed_resize,
+        ]
+        .into_iter()
+        .chain(stops)
+        .flatten()
+        .chain(self.blocked.values_mut().map(|blocked| &mut blocked.again))
+        .chain(failed)
+        .chain(self.ends.values_mut());
         for at in times {
             *at = later(*at, by);
         }
@@ -260,6 +294,10 @@ pub enum Action {
     Signal(ProcessId, Signal),
     /// Forget a generation that is no longer shown.
     Forget(ProcessId),
+    /// Measure what the zone uses: [`Resize::measured`].
+    Measure,
+    /// Change limits of the zone or of a container.
+    Resize(Change),
     /// End the zone and remove it with its address; logs stay, and volumes unless the pod is over.
     Halt,
     /// Remove everything that was made for the pod, then the pod.

@@ -1,18 +1,20 @@
 //! The status of a pod: containers, phase and conditions as upstream computes them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{
     Container, ContainerState, ContainerStateRunning, ContainerStateTerminated,
     ContainerStateWaiting, ContainerStatus, HostIP, Pod, PodCondition, PodIP, PodSpec, PodStatus,
-    VolumeMountStatus,
+    ResourceRequirements, VolumeMountStatus,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
-use super::allocation::REFUSED;
+use super::resize::actual;
 use super::{IMAGE, IMAGE_ID, Kind, Memory, ProbeKind, container_id, containers};
-use crate::zone::{Ending, Process, Zone, ZoneNetwork, ZoneState};
+use crate::meta::quantity::{Form, Quantity};
+use crate::node::describe;
+use crate::zone::{Ending, Limits, Process, Zone, ZoneNetwork, ZoneState};
 
 /// A moment as the API keeps it: whole seconds.
 pub fn time(at: Timestamp) -> Time {
@@ -252,7 +254,11 @@ fn container_status(
             .as_ref()
             .and_then(|own| own.requests.clone());
         status.allocated_resources = requests.filter(|map| !map.is_empty());
-        status.resources = container.resources.clone();
+        let given = container.resources.clone();
+        status.resources = match running.filter(|_| matches!(kind, Kind::Regular | Kind::Sidecar)) {
+            Some(process) => given.map(|given| actual(&given, process, kind, &memory.last)),
+            None => given,
+        };
     }
     status.volume_mounts = container.volume_mounts.as_ref().map(|mounts| {
         mounts
@@ -302,6 +308,7 @@ fn phase(
     spec: &PodSpec,
     statuses: &BTreeMap<&str, &ContainerStatus>,
     terminal: bool,
+    restarting: &BTreeSet<String>,
 ) -> &'static str {
     let mut count = Count::default();
     let mut pending_sidecars = 0;
@@ -315,7 +322,8 @@ fn phase(
         let ended = |ended: &ContainerStateTerminated| {
             (
                 ended.exit_code,
-                restarts(spec, kind, &container, ended.exit_code),
+                restarting.contains(&container.name)
+                    || restarts(spec, kind, &container, ended.exit_code),
             )
         };
         let before = status
@@ -386,6 +394,43 @@ fn phase(
 
 /// Tells that a pod asks for resources that its containers do not get.
 pub const RESIZE_PENDING: &str = "PodResizePending";
+/// Tells that a pod was given other resources than its containers have.
+pub const RESIZE_IN_PROGRESS: &str = "PodResizeInProgress";
+/// Conditions that end by not being there.
+pub const RESIZES: [&str; 2] = [RESIZE_PENDING, RESIZE_IN_PROGRESS];
+
+/// A condition of a status.
+pub fn condition<'s>(status: &'s PodStatus, type_: &str) -> Option<&'s PodCondition> {
+    let mut conditions = status.conditions.iter().flatten();
+    conditions.find(|one| one.type_ == type_)
+}
+
+/// A condition about a resize, whose transitions are those of its reason.
+fn resize_condition(
+    type_: &str,
+    old: &PodStatus,
+    now: Timestamp,
+    generation: Option<i64>,
+    reason: Option<&str>,
+    message: Option<&str>,
+) -> PodCondition {
+    let old = condition(old, type_).filter(|old| old.reason.as_deref() == reason);
+    let same = old
+        .filter(|old| old.observed_generation == generation && old.message.as_deref() == message);
+    PodCondition {
+        type_: type_.into(),
+        status: "True".into(),
+        reason: reason.map(str::to_owned),
+        message: message.map(str::to_owned),
+        observed_generation: generation,
+        last_transition_time: old
+            .and_then(|old| old.last_transition_time.clone())
+            .or_else(|| Some(time(now))),
+        last_probe_time: same
+            .and_then(|old| old.last_probe_time.clone())
+            .or_else(|| Some(time(now))),
+    }
+}
 
 /// The conditions that the agent owns, in upstream's order after those of others.
 fn conditions(
@@ -410,28 +455,38 @@ fn conditions(
         .flat_map(|status| status.conditions.iter().flatten())
         .filter(|condition| {
             let type_ = condition.type_.as_str();
-            type_ != RESIZE_PENDING && !OWN.contains(&type_)
+            !RESIZES.contains(&type_) && !OWN.contains(&type_)
         })
         .cloned()
         .collect();
-    if memory.refused_resize.is_some() && !matches!(phase, "Succeeded" | "Failed") {
-        let mut known = memory.last.conditions.iter().flatten();
-        let old = known.find(|old| old.type_ == RESIZE_PENDING);
-        let generation = pod.metadata.generation;
-        let probed = old.filter(|old| old.observed_generation == generation);
-        list.push(PodCondition {
-            type_: RESIZE_PENDING.into(),
-            status: "True".into(),
-            reason: Some("Infeasible".into()),
-            message: Some(REFUSED.into()),
-            observed_generation: generation,
-            last_transition_time: old
-                .and_then(|old| old.last_transition_time.clone())
-                .or_else(|| Some(time(now))),
-            last_probe_time: probed
-                .and_then(|old| old.last_probe_time.clone())
-                .or_else(|| Some(time(now))),
-        });
+    if !matches!(phase, "Succeeded" | "Failed") {
+        let old = &memory.last;
+        if let Some((pending, _)) = &memory.resize.pending {
+            let (reason, message) = (&pending.reason, &pending.message);
+            let generation = pending.generation;
+            let (reason, message) = (Some(reason.as_str()), Some(message.as_str()));
+            list.push(resize_condition(
+                RESIZE_PENDING,
+                old,
+                now,
+                generation,
+                reason,
+                message,
+            ));
+        }
+        if let Some(progress) = &memory.resize.progress {
+            let message = progress.error.as_deref();
+            let reason = message.map(|_| "Error");
+            let generation = progress.generation;
+            list.push(resize_condition(
+                RESIZE_IN_PROGRESS,
+                old,
+                now,
+                generation,
+                reason,
+                message,
+            ));
+        }
     }
     let all: BTreeMap<&str, &ContainerStatus> = status
         .init_container_statuses
@@ -586,6 +641,32 @@ fn cut_messages(status: &mut ContainerStatus, containers: usize) {
     }
 }
 
+/// What a pod as a whole was given, with the limits that hold.
+fn whole_actual(given: &ResourceRequirements, has: Option<&Limits>) -> ResourceRequirements {
+    let mut told = given.clone();
+    let number = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
+    for (name, has) in [
+        (
+            "cpu",
+            has.and_then(|has| has.cpu_millis)
+                .map(|millis| Quantity::milli(number(millis), Form::Decimal)),
+        ),
+        (
+            "memory",
+            has.and_then(|has| has.memory)
+                .map(|bytes| Quantity::units(number(bytes), Form::Binary)),
+        ),
+    ] {
+        let said = told.limits.as_mut().and_then(|limits| limits.get_mut(name));
+        if let Some((said, has)) = said.zip(has)
+            && Quantity::parse(&said.0).ok() != Some(has)
+        {
+            said.0 = has.to_string();
+        }
+    }
+    told
+}
+
 /// The status of a pod. `terminal`: nothing of it is going to be started again.
 pub fn status(
     pod: &Pod,
@@ -626,7 +707,7 @@ pub fn status(
         .chain(&regular)
         .map(|status| (status.name.as_str(), status))
         .collect();
-    let computed = phase(&spec, &all, terminal);
+    let computed = phase(&spec, &all, terminal, &memory.resize.restarting);
     let reported = |status: Option<&PodStatus>| {
         status
             .and_then(|status| status.phase.clone())
@@ -646,6 +727,12 @@ pub fn status(
         status.phase = Some("Failed".into());
         status.reason = Some(reason.clone());
         status.message = Some(message.clone());
+    }
+    // What the pod as a whole was given, and has: limits are those of its zone.
+    if let Some(whole) = &spec.resources {
+        status.allocated_resources = describe::requests(pod);
+        let has = zone.map(|zone| &zone.spec.limits);
+        status.resources = Some(whole_actual(whole, has));
     }
     status.init_container_statuses = (!init.is_empty()).then_some(init);
     status.container_statuses = Some(regular);

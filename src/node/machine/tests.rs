@@ -7,7 +7,10 @@ use k8s_openapi::api::core::v1::{ContainerStatus, Pod};
 use serde_json::json;
 
 use super::*;
-use crate::zone::{Ending, Process, Zone, ZoneName, ZoneNetwork, ZoneSpec, ZoneState};
+use crate::node::describe;
+use crate::zone::{
+    Change, Ending, Of, Process, Usage, Zone, ZoneName, ZoneNetwork, ZoneSpec, ZoneState, ZoneUsage,
+};
 
 /// A host of one pod whose images are always there.
 struct Host {
@@ -17,6 +20,30 @@ struct Host {
     now: Timestamp,
     events: Vec<String>,
     removed: bool,
+    /// What the pod was given, where it may ask for something else.
+    given: Option<Given>,
+    /// Memory in use, by each container and by all of them.
+    used: u64,
+}
+
+/// A change in few words.
+fn said(change: &Change) -> String {
+    let of = match &change.of {
+        Of::Zone => "zone".to_owned(),
+        Of::Process(id, _) => id.to_string(),
+    };
+    let limits = &change.limits;
+    let named = [
+        ("shares", limits.cpu_shares),
+        ("cpu", limits.cpu_millis),
+        ("memory", limits.memory.map(|bytes| bytes >> 20)),
+    ];
+    named
+        .into_iter()
+        .fold(of, |text, (name, value)| match value {
+            Some(value) => format!("{text} {name}={value}"),
+            None => text,
+        })
 }
 
 impl Host {
@@ -36,13 +63,28 @@ impl Host {
             now: Timestamp::from_second(1_000_000).expect("a time"),
             events: Vec::new(),
             removed: false,
+            given: None,
+            used: 1 << 20,
         }
+    }
+
+    /// Asks for other resources, and is given them.
+    fn resize(&mut self, spec: serde_json::Value) {
+        let generation = self.pod.metadata.generation.map(|last| last + 1);
+        self.pod.metadata.generation = generation;
+        self.pod.spec = serde_json::from_value(spec).expect("a spec");
+        self.memory.resize.accepted = generation;
     }
 
     /// Decides and carries out until nothing more is to be done now.
     fn settle(&mut self) -> Option<Timestamp> {
         for _ in 0..50 {
-            let pod = self.memory.allocate(&self.pod.clone().into());
+            let pod = match &self.given {
+                Some(given) => given
+                    .put(&self.pod)
+                    .unwrap_or_else(|| self.pod.clone().into()),
+                None => self.pod.clone().into(),
+            };
             let decision = decide(&pod, self.zone.as_ref(), &mut self.memory, self.now);
             self.memory.last = decision.status.clone();
             let idle = decision
@@ -69,6 +111,7 @@ impl Host {
                 self.zone = Some(Zone {
                     spec: ZoneSpec {
                         hostname: "p".into(),
+                        limits: describe::limits(&self.pod),
                         ..ZoneSpec::new(
                             ZoneName::new("rd-u1").expect("legal"),
                             ZoneNetwork::Own {
@@ -97,9 +140,13 @@ impl Host {
                     zone.processes.iter().all(|process| process.id != id),
                     "{id} twice"
                 );
+                let spec = self.pod.spec.as_ref().expect("a spec");
+                let all = containers(spec);
+                let container = all.iter().find(|(_, one)| one.name == id.name);
+                let size = Size::of(spec, &container.expect("the container").1);
                 zone.processes.push(Process {
                     id,
-                    labels: BTreeMap::new(),
+                    labels: BTreeMap::from([(SIZE.into(), size.label())]),
                     started: now,
                     ended: None,
                 });
@@ -111,6 +158,35 @@ impl Host {
             Action::Forget(id) => {
                 let zone = self.zone.as_mut().expect("a zone");
                 zone.processes.retain(|process| process.id != id);
+            }
+            Action::Measure => {
+                let used = self.used;
+                let usage = |memory| Usage {
+                    memory,
+                    ..Usage::default()
+                };
+                let running = self.zone.iter().flat_map(|zone| &zone.processes);
+                let running = running.filter(|process| process.ended.is_none());
+                self.memory.resize.measured = Some(Ok(ZoneUsage {
+                    at: now,
+                    total: usage(used),
+                    processes: running
+                        .map(|process| (process.id.clone(), usage(used)))
+                        .collect(),
+                    network: (0, 0),
+                }));
+            }
+            Action::Resize(change) => {
+                let zone = self.zone.as_mut().expect("a zone");
+                self.events.push(said(&change));
+                match change.of {
+                    Of::Zone => zone.spec.limits = change.limits.or(&zone.spec.limits),
+                    Of::Process(id, labels) => {
+                        let mut all = zone.processes.iter_mut();
+                        let process = all.find(|process| process.id == id).expect("it is there");
+                        process.labels.extend(labels);
+                    }
+                }
             }
             Action::Halt => self.zone = None,
             Action::Remove => self.removed = true,
@@ -742,57 +818,178 @@ fn what_cannot_be_started_asks_for_its_image_again() {
     assert_eq!(host.waiting("a"), "CreateContainerError");
 }
 
+/// Containers of these cpu and memory limits, which are their requests.
+fn sized(all: &[(&str, &str, &str)], policy: serde_json::Value) -> serde_json::Value {
+    let containers = all.iter().map(|(name, cpu, memory)| {
+        let amounts = json!({"cpu": cpu, "memory": memory});
+        json!({"name": name, "image": "i", "resources": {"requests": amounts, "limits": amounts}, "resizePolicy": policy})
+    });
+    json!({"restartPolicy": "OnFailure", "containers": containers.collect::<Vec<_>>()})
+}
+
 #[test]
-fn containers_keep_what_they_were_given_and_a_resize_is_infeasible() {
-    let spec = |cpu: &str, memory: &str| {
-        json!({"containers": [
-            {"name": "a", "image": "i", "resources": {"requests": {"cpu": cpu}, "limits": {"memory": memory}}},
-            {"name": "b", "image": "i"},
-        ]})
-    };
-    let mut host = Host::new(spec("100m", "1Gi"));
-    host.settle();
-    let given = host.container("a").resources.clone();
-    assert_eq!(host.take_events(), Vec::<String>::new());
-    let refused = "True Infeasible In-place pod resize is not supported on this node";
-    let event = "ResizeInfeasible: Pod resize Infeasible: {\"containers\":[{\"name\":\"a\",\"resources\":{\"limits\":{\"memory\":\"1Gi\"},\"requests\":{\"cpu\":\"200m\"}}},{\"name\":\"b\",\"resources\":{}}],\"generation\":3,\"error\":\"In-place pod resize is not supported on this node\"}";
-    for (generation, cpu, memory, told, events) in [
-        (2, "0.1", "1024Mi", None, vec![]),
-        (3, "200m", "1Gi", Some(refused), vec![event.to_owned()]),
-        (3, "200m", "1Gi", Some(refused), vec![]),
-        (4, "100m", "1Gi", None, vec![]),
+fn a_pod_is_resized_around_its_containers_less_before_more() {
+    let start = [("a", "200m", "64Mi"), ("b", "300m", "128Mi")];
+    for (to, changes) in [
+        ([("a", "200m", "64Mi"), ("b", "0.3", "0.125Gi")], vec![]),
+        (
+            [("a", "400m", "64Mi"), ("b", "300m", "128Mi")],
+            vec!["zone cpu=700", "zone shares=716", "a/0 shares=409 cpu=400"],
+        ),
+        (
+            [("a", "100m", "64Mi"), ("b", "300m", "128Mi")],
+            vec!["a/0 shares=102 cpu=100", "zone shares=409", "zone cpu=400"],
+        ),
+        (
+            [("a", "300m", "96Mi"), ("b", "200m", "96Mi")],
+            vec![
+                "b/0 memory=96",
+                "a/0 memory=96",
+                "b/0 shares=204 cpu=200",
+                "a/0 shares=307 cpu=300",
+            ],
+        ),
     ] {
-        host.pod.metadata.generation = Some(generation);
-        host.pod.spec = serde_json::from_value(spec(cpu, memory)).expect("a spec");
-        host.pass(1);
+        let mut host = Host::new(sized(&start, json!([])));
         host.settle();
-        let case = format!("{generation} {cpu} {memory}");
-        let conditions = host.memory.last.conditions.iter().flatten();
-        let pending: Vec<_> = conditions
-            .filter(|condition| condition.type_ == "PodResizePending")
-            .map(|condition| condition.observed_generation)
-            .collect();
-        match told {
-            Some(told) => {
-                assert_eq!(pending, [Some(generation)], "{case}");
-                assert_eq!(host.condition("PodResizePending"), told, "{case}");
-            }
-            None => assert_eq!(pending, [], "{case}"),
-        }
-        assert_eq!(host.take_events(), events, "{case}");
-        let status = host.container("a");
-        let worth = |of: &Option<k8s_openapi::api::core::v1::ResourceRequirements>| {
-            let of = of.clone().unwrap_or_default();
-            let amount = of.requests.and_then(|map| map.get("cpu").cloned());
-            amount.map(|amount| crate::meta::quantity::Quantity::parse(&amount.0).expect("one"))
-        };
-        assert_eq!(worth(&status.resources), worth(&given), "{case}");
-        assert_eq!(host.running(), ["a/0", "b/0"], "{case}");
+        host.take_events();
+        host.resize(sized(&to, json!([])));
+        host.settle();
+        let mut events = host.take_events();
+        let (first, last) = (events.remove(0), events.pop().expect("an end"));
+        assert!(
+            first.starts_with("ResizeStarted: Pod resize started: {\"containers\":["),
+            "{first}"
+        );
+        assert!(
+            last.starts_with("ResizeCompleted: Pod resize completed: {"),
+            "{last}"
+        );
+        // Memory of all together becomes less at the end.
+        events.retain(|event| !event.starts_with("zone memory"));
+        assert_eq!(events, changes, "{to:?}");
+        assert_eq!(host.running(), ["a/0", "b/0"]);
+        let told = host.container("a").resources.clone();
+        let wanted = host.pod.spec.as_ref().expect("one").containers[0]
+            .resources
+            .clone();
+        assert_eq!(told, wanted, "what it has is what it was given");
+        assert_eq!(host.settle(), None);
+        assert_eq!(host.take_events(), Vec::<String>::new());
     }
-    host.pod.metadata.generation = Some(5);
-    host.pod.spec = serde_json::from_value(spec("200m", "1Gi")).expect("a spec");
-    let wanted = std::sync::Arc::new(host.pod.clone());
-    let pod = host.memory.allocate(&wanted);
-    let started = pod.spec.as_ref().map(|spec| &spec.containers[0].resources);
-    assert_eq!(started, Some(&given), "what a restart gets");
+}
+
+#[test]
+fn memory_in_use_is_not_taken_away() {
+    let mut host = Host::new(sized(&[("a", "1", "64Mi")], json!([])));
+    host.settle();
+    host.used = 40 << 20;
+    host.resize(sized(&[("a", "1", "32Mi")], json!([])));
+    host.take_events();
+    let again = host.now + SignedDuration::from_secs(10);
+    assert_eq!(host.settle(), Some(again));
+    let why = "cannot decrease memory limits: [attempting to set pod memory limit (33554432) below current usage (41943040), attempting to set container \"a\" memory limit (33554432) below current usage (41943040)]";
+    assert_eq!(
+        host.condition("PodResizeInProgress"),
+        format!("True Error {why}")
+    );
+    let has = |host: &Host| {
+        let status = host.container("a").clone();
+        let limits = status.resources.and_then(|own| own.limits).expect("some");
+        let given = status.allocated_resources.expect("some");
+        (limits["memory"].0.clone(), given["memory"].0.clone())
+    };
+    assert_eq!(has(&host), ("64Mi".into(), "32Mi".into()));
+    let events = host.take_events();
+    assert!(
+        events[1].starts_with("ResizeError: Pod resize error: {"),
+        "{events:?}"
+    );
+    // Another agent finds it as it is told.
+    let last = host.memory.last.clone();
+    host.memory = Memory {
+        last,
+        ..Memory::default()
+    };
+    host.pass(10);
+    host.settle();
+    assert_eq!(
+        host.condition("PodResizeInProgress"),
+        format!("True Error {why}")
+    );
+    assert_eq!(host.take_events(), Vec::<String>::new(), "it is said once");
+    host.used = 8 << 20;
+    host.pass(10);
+    host.settle();
+    assert_eq!(has(&host), ("32Mi".into(), "32Mi".into()));
+    assert_eq!(host.take_events()[..2], ["a/0 memory=32", "zone memory=32"]);
+    let conditions = host.memory.last.conditions.iter().flatten();
+    assert!(
+        conditions
+            .clone()
+            .all(|one| one.type_ != "PodResizeInProgress")
+    );
+}
+
+#[test]
+fn a_policy_starts_a_container_anew_and_no_other() {
+    let policy = json!([{"resourceName": "memory", "restartPolicy": "RestartContainer"}]);
+    let mut host = Host::new(sized(
+        &[("a", "1", "64Mi"), ("b", "1", "64Mi")],
+        policy.clone(),
+    ));
+    host.settle();
+    host.take_events();
+    host.resize(sized(&[("a", "1", "96Mi"), ("b", "500m", "64Mi")], policy));
+    host.settle();
+    let events = host.take_events();
+    assert_eq!(events[1], "Killing: Container a resize requires restart");
+    assert_eq!(events[2], "signal a/0 15");
+    assert_eq!(host.running(), ["a/0", "b/0"]);
+    // An end that its policy would leave it at.
+    host.exit("a", 0);
+    assert_eq!(host.settle(), None);
+    assert_eq!(host.phase(), "Running");
+    assert_eq!(host.running(), ["b/0", "a/1"]);
+    let events = host.take_events();
+    let changes = [
+        "zone memory=160",
+        "b/0 shares=512 cpu=500",
+        "zone shares=1536",
+        "zone cpu=1500",
+    ];
+    assert_eq!(events[..4], changes);
+    assert!(events[4].starts_with("ResizeCompleted"), "{events:?}");
+    assert_eq!(host.container("a").restart_count, 1);
+}
+
+#[test]
+fn what_is_not_given_is_said_once_and_changes_nothing() {
+    let mut host = Host::new(sized(&[("a", "100m", "64Mi")], json!([])));
+    host.settle();
+    host.take_events();
+    host.given = host.pod.spec.as_ref().map(Given::of);
+    host.resize(sized(&[("a", "9", "64Mi")], json!([])));
+    host.memory.resize.accepted = None;
+    let pending = Pending {
+        reason: "Deferred".into(),
+        message: "no room".into(),
+        generation: Some(2),
+        since: host.now,
+    };
+    host.memory.resize.pending = Some((pending, "Pod resize Deferred: {}".into()));
+    for events in [vec!["ResizeDeferred: Pod resize Deferred: {}"], vec![]] {
+        host.settle();
+        assert_eq!(host.take_events(), events);
+        assert_eq!(host.condition("PodResizePending"), "True Deferred no room");
+        assert_eq!(host.running(), ["a/0"]);
+    }
+    host.memory.resize.pending = None;
+    host.settle();
+    let conditions = host.memory.last.conditions.iter().flatten();
+    assert!(
+        conditions
+            .clone()
+            .all(|one| one.type_ != "PodResizePending")
+    );
 }

@@ -7,7 +7,7 @@ use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::Pod;
 
 use super::{Look, RETRY, Told, Worker};
-use crate::node::machine::{Action, Blocked, Hook, ImageState};
+use crate::node::machine::{Action, Blocked, Hook, ImageState, RESIZE_AGAIN};
 use crate::node::report;
 use crate::node::supplies::Lack;
 use crate::zone::{ProcessId, Zone, ZoneError};
@@ -37,7 +37,13 @@ impl Worker {
                 Action::Pull(name) => Some(name.clone()),
                 _ => None,
             };
+            let resizes = matches!(action, Action::Resize(_));
             if let Err(error) = self.act(pod, zone, action).await {
+                if resizes {
+                    // It is told, and tried again later; the rest of the pod goes on.
+                    self.memory.resize.failed = Some((error, Timestamp::now() + RESIZE_AGAIN));
+                    return Look::Again;
+                }
                 return self.failed(&error);
             }
             let images = &self.memory.images;
@@ -142,6 +148,17 @@ impl Worker {
                     .forget(&self.uid, &id)
                     .await
                     .map_err(|lack| lack.message)
+            }
+            Action::Measure => {
+                let measured = shared.runtime.usage(&self.zone_name).await;
+                let measured = measured.map(|usage| shared.supplies.usage(pod, usage));
+                let what = || format!("unable to read memory usage for pod {:?}", full_name(pod));
+                self.memory.resize.measured = Some(measured.map_err(|_| what()));
+                Ok(())
+            }
+            Action::Resize(change) => {
+                let changed = shared.runtime.limit(&self.zone_name, &change).await;
+                changed.map_err(|error| error.to_string())
             }
             Action::Halt => {
                 ok_if_gone(shared.runtime.halt(&self.zone_name).await)?;
@@ -338,6 +355,14 @@ impl Worker {
             },
         );
     }
+}
+
+/// A pod as upstream writes it: `NAME_NAMESPACE(UID)`.
+fn full_name(pod: &Pod) -> String {
+    let metadata = &pod.metadata;
+    let [name, namespace, uid] = [&metadata.name, &metadata.namespace, &metadata.uid]
+        .map(|text| text.as_deref().unwrap_or_default());
+    format!("{name}_{namespace}({uid})")
 }
 
 /// Asking for the end of something that is not there has succeeded.

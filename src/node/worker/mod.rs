@@ -12,6 +12,7 @@ use kube::api::Api;
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::AbortHandle;
 
+use super::allocations::Allocations;
 use super::events::Recorder;
 use super::machine::{
     Action, Decision, Hook, ImageState, Memory, ProbeKind, containers, decide, later,
@@ -46,6 +47,8 @@ pub struct Shared {
     pub host_ips: Vec<String>,
     /// What the host runs out of.
     pub observed: Arc<Observed>,
+    /// What its pods were given.
+    pub allocations: Allocations,
 }
 
 /// What a task of the worker has to tell.
@@ -149,10 +152,13 @@ pub fn start(
     let uid = pod.metadata.uid.clone().unwrap_or_default();
     let namespace = pod.metadata.namespace.clone().unwrap_or_default();
     let last = pod.status.clone().unwrap_or_default();
-    let (wanted, receiver) = watch::channel(Wanted { pod, gone: false });
     let changed = Arc::new(Notify::new());
     let (told, answers) = mpsc::channel(ANSWERS);
     let (publish, status) = watch::channel(None);
+    shared
+        .allocations
+        .take(&uid, &pod, status.clone(), changed.clone());
+    let (wanted, receiver) = watch::channel(Wanted { pod, gone: false });
     let mut worker = Worker {
         api: Api::namespaced(shared.client.clone(), &namespace),
         zone_name: zone_name(&uid),
@@ -359,7 +365,12 @@ impl Worker {
             }
             false => pod,
         };
-        let pod = self.memory.allocate(&pod);
+        let given = self.shared.allocations.give(&self.uid, &pod);
+        let pod = given.pod;
+        self.memory.resize.pending = given.pending;
+        if given.accepted.is_some() {
+            self.memory.resize.accepted = given.accepted;
+        }
         self.messages(&pod, zone.as_ref()).await;
         self.ask_probes(&pod, zone.as_ref());
         if zone.is_some()
@@ -375,6 +386,9 @@ impl Worker {
         let unchanged = self.reported.as_ref() == Some(&decision.status);
         self.memory.last = decision.status.clone();
         self.publish.send_replace(Some(decision.status.clone()));
+        if !unchanged {
+            self.shared.allocations.told();
+        }
         if unchanged || gone {
             self.owed = None;
             return self

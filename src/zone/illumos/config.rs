@@ -126,6 +126,27 @@ pub fn write(
     Ok(text)
 }
 
+/// The limits of a zone as resource controls, with the values that its configuration would give them.
+pub fn controls(limits: &Limits) -> Vec<(&'static str, String)> {
+    let names = |name: &str| match name {
+        "cpu-shares" => Some("zone.cpu-shares"),
+        "max-lwps" => Some("zone.max-lwps"),
+        _ => None,
+    };
+    let mut all: Vec<(&'static str, String)> = caps(limits)
+        .into_iter()
+        .filter_map(|(name, value)| Some((names(name)?, value)))
+        .collect();
+    if let Some(millis) = limits.cpu_millis {
+        all.push(("zone.cpu-cap", millis.div_ceil(10).max(1).to_string()));
+    }
+    if let Some(bytes) = limits.memory {
+        all.push(("zone.max-physical-memory", bytes.to_string()));
+        all.push(("zone.max-swap", bytes.max(LEAST_SWAP).to_string()));
+    }
+    all
+}
+
 /// The labels in what `zonecfg info attr` prints.
 pub fn labels(text: &str) -> BTreeMap<String, String> {
     (0..)

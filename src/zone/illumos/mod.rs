@@ -39,11 +39,11 @@ use super::link::Link;
 use super::supervised::{self, Zones, blocking, remove_record, write_whole};
 use super::supervisor::{Configuration, ZONE};
 use super::{
-    Answer, Limits, ProcessId, ProcessSpec, Zone, ZoneError, ZoneName, ZoneSpec, ZoneState,
-    ZoneUsage,
+    Answer, Change, Limits, Of, ProcessId, ProcessSpec, Zone, ZoneError, ZoneName, ZoneSpec,
+    ZoneState, ZoneUsage,
 };
-use crate::illumos::Tools;
 use crate::illumos::parse::{HostState, ZoneRow};
+use crate::illumos::{Command, Tool, Tools};
 pub use config::MARK;
 pub use layout::{
     Brand, CONTROL, Layout, READABLE, SHARES, Settings, WRITABLE, dataset_directory, owner,
@@ -100,6 +100,9 @@ pub(super) struct Record {
     /// The brand that it was made of, where it asked for none: flags may name another later.
     #[serde(default)]
     brand: Option<String>,
+    /// Its limits, where they are others than it was configured with.
+    #[serde(default)]
+    resized: Option<Limits>,
 }
 
 /// One zone of ours.
@@ -120,6 +123,8 @@ struct Known {
     protected: Option<String>,
     /// Since when it runs without a supervisor.
     silent: Option<std::time::Instant>,
+    /// Its limits, where they are others than it was configured with.
+    resized: Option<Limits>,
 }
 
 impl supervised::Home for Home {
@@ -143,7 +148,14 @@ impl supervised::Home for Home {
             }
         };
         Zone {
-            spec: self.record.spec.clone(),
+            spec: ZoneSpec {
+                limits: known
+                    .resized
+                    .as_ref()
+                    .unwrap_or(&self.record.spec.limits)
+                    .clone(),
+                ..self.record.spec.clone()
+            },
             state,
             processes: match state {
                 ZoneState::Running | ZoneState::Unreachable => self.link.processes(),
@@ -156,6 +168,21 @@ impl supervised::Home for Home {
 }
 
 impl Home {
+    /// What the zone may use.
+    fn limits(&self) -> Limits {
+        let resized = self.known.lock().resized.clone();
+        resized.unwrap_or_else(|| self.record.spec.limits.clone())
+    }
+
+    /// Whether it was seen running.
+    fn runs(&self) -> bool {
+        let known = self.known.lock();
+        known
+            .row
+            .as_ref()
+            .is_some_and(|row| row.state == HostState::Running)
+    }
+
     /// Notes what was seen of it; tells whether that is news.
     fn see(&self, row: Option<ZoneRow>) -> bool {
         let mut known = self.known.lock();
@@ -254,6 +281,27 @@ impl Drop for Inner {
 }
 
 impl Inner {
+    /// Sets resource controls of a running zone: those that are there are replaced, others added.
+    async fn cap(&self, home: &Home, limits: &Limits) -> Result<(), ZoneError> {
+        let zone = home.layout.zone.as_str();
+        for (control, value) in config::controls(limits) {
+            let set = |how: &[&str]| {
+                let mut words = vec!["-n", control];
+                words.extend(how);
+                let tail = ["-v", &value, "-i", "zone", zone];
+                words.extend(tail);
+                Command::new(Tool::Prctl, words.iter().map(|word| (*word).to_owned()))
+            };
+            if self.tools.run(&set(&["-r"])).await.is_err() {
+                let add = set(&["-s", "-t", "privileged", "-e", "deny"]);
+                self.tools.run(&add).await.map_err(|failure| {
+                    ZoneError::failed("limit", format!("zone {zone}"), failure)
+                })?;
+            }
+        }
+        Ok(())
+    }
+
     fn home(&self, record: Record) -> Result<Arc<Home>, ZoneError> {
         let mut spec = record.spec.clone();
         spec.brand = spec.brand.or_else(|| record.brand.clone());
@@ -264,10 +312,13 @@ impl Inner {
                 tell();
                 stirred.notify_one();
             }),
+            known: Mutex::new(Known {
+                resized: record.resized.clone(),
+                ..Known::default()
+            }),
             record,
             layout,
             steps: tokio::sync::Mutex::new(()),
-            known: Mutex::default(),
         }))
     }
 
@@ -342,6 +393,7 @@ impl supervised::Supervised for IllumosRuntime {
                         spec: spec.clone(),
                         created: Timestamp::now(),
                         brand: Some(self.0.settings.brand.name().to_owned()),
+                        resized: None,
                     })?;
                     if home.layout.sandbox.is_none() {
                         return Err(ZoneError::Refused {
@@ -408,6 +460,11 @@ impl supervised::Supervised for IllumosRuntime {
                     "it was booted and nothing in it answers, so it was halted; look at its console (zlogin -C {zone}) while it boots"
                 )));
             }
+            // It boots as it was configured.
+            let resized = home.known.lock().resized.clone();
+            if let Some(limits) = resized {
+                self.0.cap(&home, &limits).await?;
+            }
             if let Some(boot) = home.link.boot() {
                 let protected = self.0.protect(&home, boot).await;
                 protected.map_err(|failure| failed(failure.to_string()))?;
@@ -460,18 +517,32 @@ impl supervised::Supervised for IllumosRuntime {
 
     fn forgotten(&self, _: &Home, _: &ProcessId) {}
 
-    fn limit<'a>(
-        &'a self,
-        home: &'a Home,
-        process: &'a ProcessId,
-        _: &'a Limits,
-    ) -> Answer<'a, ()> {
+    fn limit<'a>(&'a self, home: &'a Home, change: &'a Change) -> Answer<'a, ()> {
         async move {
-            Err(ZoneError::Refused {
-                operation: "limit",
-                what: format!("process {process} of zone {}", home.layout.zone),
-                reason: "the limits of a zone are those of all its containers together, set when it is made".into(),
-            })
+            if change.of != Of::Zone {
+                // The limits of a zone are those of all its containers together: one alone has none.
+                return Ok(());
+            }
+            let _step = home.steps.lock().await;
+            let zone = &home.layout.zone;
+            let failed = |cause: String| ZoneError::failed("limit", format!("zone {zone}"), cause);
+            if !home.runs() {
+                return Err(ZoneError::State {
+                    operation: "limit",
+                    what: format!("zone {zone}"),
+                    state: "not running".into(),
+                });
+            }
+            self.0.cap(home, &change.limits).await?;
+            let mut record = home.record.clone();
+            let limits = change.limits.or(&home.limits());
+            record.resized = Some(limits.clone());
+            let directory = home.layout.directory.clone();
+            blocking(move || write_whole(&directory.join(ZONE), &serde_json::to_vec(&record)?))
+                .await
+                .map_err(failed)?;
+            home.known.lock().resized = Some(limits);
+            Ok(())
         }
         .boxed()
     }

@@ -261,6 +261,58 @@ async fn a_zone_lives_is_found_again_and_leaves_nothing() {
     assert!(!bench.ask("ipnat", "-l").contains("rdr"));
 }
 
+/// The limits of a zone as another wish of it.
+fn resized(shares: u64) -> Change {
+    Change {
+        of: Of::Zone,
+        limits: Limits {
+            cpu_shares: Some(shares * 1024 / 100),
+            cpu_millis: Some(shares * 10),
+            memory: Some(shares << 20),
+            ..Limits::default()
+        },
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn limits_change_while_a_zone_runs_and_hold_when_it_boots_again() {
+    let bench = Bench::new().await;
+    let agent = bench.agent().await.expect("starts");
+    let name = spec(1).name;
+    let error = agent.limit(&name, &resized(50)).await.expect_err("none");
+    assert!(error.is_not_found(), "{error}");
+    brought_up(&bench, &agent, 1).await.expect("runs");
+    let shown = || {
+        let text = bench.ask("prctl", "-P -i zone rd-u1");
+        let value = |control: &str| {
+            let mut lines = text.lines();
+            let line = lines
+                .find(|line| line.starts_with(control))
+                .unwrap_or_default();
+            line.split(' ').nth(2).unwrap_or_default().to_owned()
+        };
+        ["zone.cpu-cap", "zone.max-physical-memory", "zone.max-swap"].map(value)
+    };
+    for (shares, expected) in [
+        (75, ["75", "78643200", "78643200"]),
+        // zonecfg(8) takes no less swap.
+        (20, ["20", "20971520", "52428800"]),
+    ] {
+        agent.limit(&name, &resized(shares)).await.expect("changed");
+        assert_eq!(shown(), expected);
+        let zone = agent.get(&name).await.expect("seen").expect("there");
+        assert_eq!(zone.spec.limits, resized(shares).limits);
+    }
+    drop(agent);
+    let agent = bench.agent().await.expect("starts again");
+    agent.halt(&name).await.expect("halted");
+    let error = agent.limit(&name, &resized(50)).await.expect_err("halted");
+    assert!(matches!(error, ZoneError::State { .. }), "{error}");
+    agent.boot(&name).await.expect("boots");
+    assert_eq!(shown(), ["20", "20971520", "52428800"]);
+    taken_down(&bench, &agent, 1).await.expect("gone");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn zones_that_are_not_ours_are_left_alone_and_reported() {
     let bench = Bench::new().await;
@@ -497,6 +549,7 @@ async fn sequence(seed: u64) {
     };
     let mut dice = Dice(seed);
     let mut wanted = [false; 3];
+    let mut sizes: [Option<Change>; 3] = Default::default();
     let mut agent = Some(Agent::start(&bench).await.expect("starts"));
     for _ in 0..12 {
         match dice.roll(12) {
@@ -544,6 +597,24 @@ async fn sequence(seed: u64) {
                 goes_down(&bench, agent.take()).await;
                 bench.ctl("reboot");
             }
+            7 => {
+                // A zone is resized, if it runs; the agent may be killed in the middle.
+                let number = dice.roll(3) as u8;
+                let change = resized(30 + dice.roll(100));
+                if let Some(running) = agent.take() {
+                    let (host, name, wish) =
+                        (running.host.clone(), spec(number).name, change.clone());
+                    let done = running
+                        .runtime
+                        .spawn(async move { host.limit(&name, &wish).await });
+                    let limit = Duration::from_millis(dice.roll(30));
+                    match tokio::time::timeout(limit, done).await {
+                        Ok(_) => agent = Some(running),
+                        Err(_) => running.kill().await,
+                    }
+                }
+                sizes[usize::from(number)] = Some(change);
+            }
             _ => {
                 let number = dice.roll(3);
                 let up = dice.roll(2) == 0;
@@ -590,6 +661,22 @@ async fn sequence(seed: u64) {
             }
         }
         last.unwrap_or_else(|error| panic!("seed {seed}: zone {number}: {error}"));
+        // As the pod machine does, too: what is not as it was given is changed again.
+        if let Some(change) = sizes[usize::from(number)].as_ref().filter(|_| *up) {
+            let name = spec(number).name;
+            let (host, wish) = (agent.host.clone(), change.clone());
+            let done = agent
+                .runtime
+                .spawn(async move { host.limit(&name, &wish).await });
+            let done = done.await.expect("ends");
+            done.unwrap_or_else(|error| panic!("seed {seed}: zone {number}: {error}"));
+            let text = bench.ask(
+                "prctl",
+                &format!("-P -n zone.max-physical-memory -i zone rd-u{number}"),
+            );
+            let memory = change.limits.memory.expect("some");
+            assert!(text.contains(&format!(" {memory} ")), "seed {seed}: {text}");
+        }
     }
     let zones: Vec<String> = parse::zones(&bench.ask("zoneadm", "list -cp"))
         .into_iter()

@@ -61,6 +61,7 @@ impl Inner {
             brand: None,
             spec,
             created: Timestamp::now(),
+            resized: None,
         };
         if let Ok(home) = self.home(record) {
             home.see(Some(row));

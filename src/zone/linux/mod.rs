@@ -17,19 +17,22 @@ use std::time::Duration;
 
 use futures::FutureExt as _;
 use jiff::Timestamp;
+use parking_lot::Mutex;
 use rustix::process::{Pid, PidfdFlags};
 
 use super::link::Link;
 use super::supervised::{self, Supervised, Zones, remove_record, write_whole};
 use super::supervisor::{BORN, Configuration, PID, ZONE, group_of};
 use super::{
-    Answer, Limits, Mount, ProcessId, ProcessSpec, Propagation, Zone, ZoneError, ZoneName,
-    ZoneSpec, ZoneState, ZoneUsage,
+    Answer, Change, Limits, Mount, Of, ProcessId, ProcessSpec, Propagation, Zone, ZoneError,
+    ZoneName, ZoneSpec, ZoneState, ZoneUsage,
 };
 
 pub use groups::Groups;
 pub use network::Network;
 
+/// Memory that a zone may use beside what its processes may: its supervisor is in its group, and must not end for them.
+const SANDBOX: u64 = 64 << 20;
 /// How long a supervisor may take to say hello.
 const HELLO: Duration = Duration::from_secs(20);
 
@@ -39,6 +42,14 @@ pub fn start_time(pid: u32) -> Option<String> {
     // The name in parentheses may hold anything; fields are counted after it.
     let rest = text.rsplit_once(')')?.1;
     rest.split_whitespace().nth(19).map(str::to_owned)
+}
+
+/// The limits of a zone's group: those of its processes, and room for its supervisor.
+fn with_sandbox(limits: &Limits) -> Limits {
+    Limits {
+        memory: limits.memory.map(|memory| memory.saturating_add(SANDBOX)),
+        ..limits.clone()
+    }
 }
 
 /// The Linux runtime. Clones are the same.
@@ -56,6 +67,8 @@ struct Inner {
 pub(super) struct Home {
     directory: PathBuf,
     configuration: Configuration,
+    /// What the zone may use now: of its configuration all but this stays.
+    limits: Mutex<Limits>,
     link: Arc<Link>,
     /// One step at a time.
     steps: tokio::sync::Mutex<()>,
@@ -89,7 +102,10 @@ impl supervised::Home for Home {
             (None, Some(_)) => ZoneState::Unreachable,
         };
         Zone {
-            spec: self.configuration.spec.clone(),
+            spec: ZoneSpec {
+                limits: self.limits.lock().clone(),
+                ..self.configuration.spec.clone()
+            },
             state,
             processes: match state {
                 ZoneState::Running | ZoneState::Unreachable => self.link.processes(),
@@ -135,6 +151,7 @@ impl Inner {
     fn home(&self, name: &ZoneName, configuration: Configuration) -> Arc<Home> {
         Arc::new(Home {
             directory: self.directory.join(name.as_str()),
+            limits: Mutex::new(configuration.spec.limits.clone()),
             configuration,
             link: Link::new(name.to_string(), self.zones.teller(name)),
             steps: tokio::sync::Mutex::new(()),
@@ -269,7 +286,7 @@ impl Supervised for Linux {
                     inner.end(&own)?;
                     let groups = &inner.groups;
                     groups
-                        .make_zone(spec.name.as_str(), &spec.limits)
+                        .make_zone(spec.name.as_str(), &with_sandbox(&own.limits.lock()))
                         .map_err(|error| format!("control groups: {error}"))?;
                     let log = fs::File::create(own.directory.join("init.log"))
                         .map_err(|error| error.to_string())?;
@@ -401,18 +418,42 @@ impl Supervised for Linux {
         let _ = self.0.groups.remove(zone, &group_of(process));
     }
 
-    fn limit<'a>(
-        &'a self,
-        home: &'a Home,
-        process: &'a ProcessId,
-        limits: &'a Limits,
-    ) -> Answer<'a, ()> {
+    fn limit<'a>(&'a self, home: &'a Home, change: &'a Change) -> Answer<'a, ()> {
         async move {
             let zone = &home.configuration.spec.name;
-            let group = format!("{zone}/{}", group_of(process));
-            self.0.groups.limit(&group, limits).map_err(|error| {
-                ZoneError::failed("limit", format!("process {process} of zone {zone}"), error)
-            })
+            let groups = &self.0.groups;
+            match &change.of {
+                Of::Process(process, _) => {
+                    let group = format!("{zone}/{}", group_of(process));
+                    groups.limit(&group, &change.limits).map_err(|error| {
+                        let what = format!("process {process} of zone {zone}");
+                        ZoneError::failed("limit", what, error)
+                    })
+                }
+                Of::Zone => {
+                    let _step = home.steps.lock().await;
+                    let failed = |error: io::Error| {
+                        ZoneError::failed("limit", format!("zone {zone}"), error)
+                    };
+                    // Groups of processes that ended count for the kernel as if something ran in them.
+                    let known = home.link.processes();
+                    for ended in known.iter().filter(|process| process.ended.is_some()) {
+                        let _ = groups.remove(zone.as_str(), &group_of(&ended.id));
+                    }
+                    groups
+                        .limit(zone.as_str(), &with_sandbox(&change.limits))
+                        .map_err(failed)?;
+                    // Kept for the next boot, and to be told: after it holds, so that it is never told before.
+                    let limits = change.limits.or(&home.limits.lock());
+                    let mut configuration = home.configuration.clone();
+                    configuration.spec.limits = limits.clone();
+                    let text =
+                        serde_json::to_vec(&configuration).map_err(|error| failed(error.into()))?;
+                    write_whole(&home.directory.join(ZONE), &text).map_err(failed)?;
+                    *home.limits.lock() = limits;
+                    Ok(())
+                }
+            }
         }
         .boxed()
     }

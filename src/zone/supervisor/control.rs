@@ -177,6 +177,17 @@ impl Supervisor {
                     }
                 }
             }
+            What::Label(id, labels) => {
+                let mut state = self.state.lock();
+                let entry = state.entries.get_mut(&id).ok_or(Refusal::NotFound)?;
+                match entry.process.ended {
+                    None => {
+                        entry.process.labels.extend(labels);
+                        Ok(())
+                    }
+                    Some(_) => Err(Refusal::State("ended".into())),
+                }
+            }
             What::Exec(id, exec) => {
                 let number = ask.number;
                 let (spec, pid) = self.running(&id)?;

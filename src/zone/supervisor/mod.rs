@@ -39,6 +39,8 @@ mod streams;
 #[cfg(any(target_os = "linux", target_os = "illumos"))]
 mod system;
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
@@ -157,6 +159,8 @@ pub enum What {
     Signal(ProcessId, Signal),
     /// Forget a process that ended.
     Forget(ProcessId),
+    /// Note labels of a running process, beside those it has.
+    Label(ProcessId, BTreeMap<String, String>),
     /// Open a session that runs a program beside a process.
     Exec(ProcessId, ExecSpec),
     /// Open a session on a process's streams.

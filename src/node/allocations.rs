@@ -1,0 +1,416 @@
+//! What the pods of a node were given, and who of those that came to ask for more gets it. Follows
+//! pkg/kubelet/allocation/allocation_manager.go and pkg/kubelet/lifecycle/predicate.go.
+//!
+//! Nothing of this is kept on disk: an agent that starts again finds in the statuses what it gave.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{Pod, PodStatus};
+use parking_lot::Mutex;
+use tokio::sync::{Notify, watch};
+
+use super::machine::{Given, Pending, RESIZES, summary};
+use crate::meta::amounts::{Amounts, Side};
+use crate::meta::quantity::Quantity;
+use crate::schema::json;
+
+/// What resources are wanted, or there: thousandths of a processor, and bytes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+struct Room {
+    cpu: i64,
+    memory: i64,
+}
+
+impl Room {
+    fn of(amounts: &Amounts) -> Room {
+        Room {
+            cpu: amounts.get("cpu").milli_value(),
+            memory: amounts.get("memory").value(),
+        }
+    }
+
+    /// What a pod asks for; with its status, whatever is the most of that, of what it was given, and of what it has.
+    fn taken(pod: &Pod, status: Option<PodStatus>) -> Room {
+        let pod = Pod {
+            spec: pod.spec.clone(),
+            status,
+            ..Pod::default()
+        };
+        let text = serde_json::to_string(&pod).unwrap_or_default();
+        let value = json::parse(text.as_bytes());
+        value.map_or_else(
+            |_| Room::default(),
+            |pod| Room::of(&Amounts::pod_at_most(&pod.value, Side::Requests)),
+        )
+    }
+
+    fn plus(self, other: Room) -> Room {
+        Room {
+            cpu: self.cpu.saturating_add(other.cpu),
+            memory: self.memory.saturating_add(other.memory),
+        }
+    }
+
+    /// Why `wanted` is not to be had where `used` of this is.
+    fn lacks(self, wanted: Room, used: Room) -> Option<String> {
+        let lacks = |name, wanted: i64, used: i64, capacity: i64| {
+            (wanted > 0 && wanted > capacity.saturating_sub(used)).then(|| {
+                format!(
+                    "Node didn't have enough resource: {name}, requested: {wanted}, used: {used}, capacity: {capacity}"
+                )
+            })
+        };
+        lacks("cpu", wanted.cpu, used.cpu, self.cpu)
+            .or_else(|| lacks("memory", wanted.memory, used.memory, self.memory))
+    }
+}
+
+/// A pod that asks for something else than it has, as its turn depends on it: less for those that come first.
+type Turn = (bool, Reverse<i32>, bool, bool, Option<Timestamp>);
+
+fn turn(wanted: &Pod, given: &Pod, since: Option<Timestamp>) -> Turn {
+    let [asks, has] = [wanted, given].map(|pod| Room::taken(pod, None));
+    let priority = wanted.spec.as_ref().and_then(|spec| spec.priority);
+    let class = wanted
+        .status
+        .as_ref()
+        .and_then(|status| status.qos_class.as_deref());
+    (
+        asks.cpu > has.cpu || asks.memory > has.memory,
+        Reverse(priority.unwrap_or(0)),
+        class != Some("Guaranteed"),
+        since.is_none(),
+        since,
+    )
+}
+
+struct Entry {
+    wanted: Arc<Pod>,
+    given: Given,
+    /// The pod with what it was given, where it asks for something else.
+    allocated: Option<Arc<Pod>>,
+    pending: Option<Pending>,
+    accepted: Option<i64>,
+    status: watch::Receiver<Option<PodStatus>>,
+    changed: Arc<Notify>,
+}
+
+impl Entry {
+    fn status(&self) -> Option<PodStatus> {
+        let decided = self.status.borrow().clone();
+        decided.or_else(|| self.wanted.status.clone())
+    }
+
+    fn over(&self) -> bool {
+        let over =
+            |status: &PodStatus| matches!(status.phase.as_deref(), Some("Succeeded" | "Failed"));
+        self.status.borrow().as_ref().is_some_and(over)
+            || self.wanted.status.as_ref().is_some_and(over)
+    }
+
+    fn allocated(&self) -> &Arc<Pod> {
+        self.allocated.as_ref().unwrap_or(&self.wanted)
+    }
+}
+
+#[derive(Default)]
+struct Known {
+    /// Every pod of the node is known.
+    listed: bool,
+    pods: HashMap<String, Entry>,
+    /// Those of them that ask for something else than they have.
+    asking: BTreeSet<String>,
+}
+
+/// What one pod gets.
+pub struct Allotment {
+    /// The pod with what it was given.
+    pub pod: Arc<Pod>,
+    /// What it asks for and is not given, with what an event says of that.
+    pub pending: Option<(Pending, String)>,
+    /// The generation whose resources it was given since it asked last.
+    pub accepted: Option<i64>,
+}
+
+/// What the pods of a node were given.
+pub struct Allocations {
+    has: Room,
+    known: Mutex<Known>,
+}
+
+impl Allocations {
+    /// Those of a node that has `capacity` for its pods.
+    pub fn new(capacity: &BTreeMap<String, String>) -> Self {
+        let amounts = capacity.iter().filter_map(|(name, amount)| {
+            Some((name.as_str().into(), Quantity::parse(amount).ok()?))
+        });
+        Allocations {
+            has: Room::of(&Amounts(amounts.collect())),
+            known: Mutex::default(),
+        }
+    }
+
+    /// Takes a pod: it has what it asks for, or what an earlier agent told that it gave it.
+    pub fn take(
+        &self,
+        uid: &str,
+        pod: &Arc<Pod>,
+        status: watch::Receiver<Option<PodStatus>>,
+        changed: Arc<Notify>,
+    ) {
+        let told = pod.status.clone().unwrap_or_default();
+        let mut conditions = told.conditions.iter().flatten();
+        let pending = conditions.find(|one| one.type_ == RESIZES[0]);
+        let pending = pending.map(|one| Pending {
+            reason: one.reason.clone().unwrap_or_default(),
+            message: one.message.clone().unwrap_or_default(),
+            generation: one.observed_generation,
+            since: one
+                .last_transition_time
+                .as_ref()
+                .map_or_else(Timestamp::now, |at| at.0),
+        });
+        let entry = Entry {
+            given: pod
+                .spec
+                .as_ref()
+                .map(|spec| Given::told(spec, &told))
+                .unwrap_or_default(),
+            wanted: pod.clone(),
+            allocated: None,
+            pending,
+            accepted: None,
+            status,
+            changed,
+        };
+        self.known.lock().pods.insert(uid.to_owned(), entry);
+    }
+
+    /// Every pod of the node was taken: from now on there is to know what room is left.
+    pub fn listed(&self) {
+        let mut known = self.known.lock();
+        known.listed = true;
+        self.settle(&mut known);
+    }
+
+    /// A pod is gone: others may have its room.
+    pub fn remove(&self, uid: &str) {
+        let mut known = self.known.lock();
+        known.pods.remove(uid);
+        known.asking.remove(uid);
+        self.settle(&mut known);
+    }
+
+    /// The status of a pod is another: it may have ended, or have become smaller.
+    pub fn told(&self) {
+        self.settle(&mut self.known.lock());
+    }
+
+    /// What a pod that asks for `wanted` gets.
+    pub fn give(&self, uid: &str, wanted: &Arc<Pod>) -> Allotment {
+        let mut known = self.known.lock();
+        let Some(entry) = known.pods.get_mut(uid) else {
+            return Allotment {
+                pod: wanted.clone(),
+                pending: None,
+                accepted: None,
+            };
+        };
+        entry.wanted = wanted.clone();
+        // A pod that never changed has what it asked for.
+        let changed = wanted.metadata.generation != Some(1);
+        entry.allocated = changed.then(|| entry.given.put(wanted)).flatten();
+        if entry.allocated.is_none() {
+            entry.pending = None;
+            known.asking.remove(uid);
+        } else {
+            known.asking.insert(uid.to_owned());
+            self.settle(&mut known);
+        }
+        let Some(entry) = known.pods.get_mut(uid) else {
+            unreachable!("it was there, under the same lock");
+        };
+        let pending = entry.pending.clone().map(|pending| {
+            let what = format!("Pod resize {}", pending.reason);
+            let text = summary(&what, wanted, pending.generation, &pending.message);
+            (pending, text)
+        });
+        Allotment {
+            pod: entry.allocated().clone(),
+            pending,
+            accepted: entry.accepted.take(),
+        }
+    }
+
+    /// Gives those that wait for it what there is, in their order; their workers look again.
+    fn settle(&self, known: &mut Known) {
+        if !known.listed {
+            return;
+        }
+        let waiting = known.asking.iter().filter_map(|uid| {
+            let entry = known.pods.get(uid)?;
+            let given = entry.allocated.as_ref()?;
+            let asks = entry.wanted.metadata.deletion_timestamp.is_none() && !entry.over();
+            let since = entry.pending.as_ref().map(|pending| pending.since);
+            asks.then(|| (turn(&entry.wanted, given, since), uid.clone()))
+        });
+        let mut waiting: Vec<(Turn, String)> = waiting.collect();
+        waiting.sort();
+        for (_, uid) in waiting {
+            let others = known
+                .pods
+                .iter()
+                .filter(|(other, entry)| **other != uid && !entry.over());
+            let used = others
+                .map(|(_, entry)| Room::taken(entry.allocated(), entry.status()))
+                .fold(Room::default(), Room::plus);
+            let Some(entry) = known.pods.get_mut(&uid) else {
+                continue;
+            };
+            let generation = entry.wanted.metadata.generation;
+            match self.has.lacks(Room::taken(&entry.wanted, None), used) {
+                None => {
+                    entry.given = entry
+                        .wanted
+                        .spec
+                        .as_ref()
+                        .map(Given::of)
+                        .unwrap_or_default();
+                    entry.allocated = None;
+                    entry.pending = None;
+                    entry.accepted = generation;
+                    known.asking.remove(&uid);
+                }
+                Some(message) => {
+                    let old = entry.pending.take();
+                    let deferred = old.as_ref().filter(|old| old.reason == "Deferred");
+                    let pending = Pending {
+                        reason: "Deferred".into(),
+                        message,
+                        generation,
+                        since: deferred.map_or_else(Timestamp::now, |old| old.since),
+                    };
+                    let same = old.as_ref() == Some(&pending);
+                    entry.pending = Some(pending);
+                    if same {
+                        continue;
+                    }
+                }
+            }
+            entry.changed.notify_one();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    struct Node {
+        all: Allocations,
+        told: BTreeMap<String, watch::Sender<Option<PodStatus>>>,
+    }
+
+    fn pod(uid: &str, generation: i64, cpu: &str, priority: i32) -> Arc<Pod> {
+        let pod = json!({
+            "metadata": {"uid": uid, "generation": generation},
+            "spec": {"priority": priority, "containers": [{"name": "c", "resources": {"requests": {"cpu": cpu}}}]},
+        });
+        Arc::new(serde_json::from_value(pod).expect("a pod"))
+    }
+
+    impl Node {
+        fn new(cpu: &str) -> Self {
+            Node {
+                all: Allocations::new(&BTreeMap::from([("cpu".into(), cpu.into())])),
+                told: BTreeMap::new(),
+            }
+        }
+        fn take(&mut self, pod: &Arc<Pod>) {
+            let uid = pod.metadata.uid.clone().expect("one");
+            let (told, status) = watch::channel(None);
+            self.all.take(&uid, pod, status, Arc::default());
+            self.told.insert(uid, told);
+        }
+        /// What a pod has, and why not more.
+        fn ask(&self, pod: &Arc<Pod>) -> (String, Option<String>) {
+            let given = self
+                .all
+                .give(pod.metadata.uid.as_deref().expect("one"), pod);
+            let spec = given.pod.spec.as_ref().expect("one");
+            let resources = spec.containers[0].resources.as_ref().expect("some");
+            let cpu = resources.requests.as_ref().expect("some")["cpu"].0.clone();
+            (cpu, given.pending.map(|(pending, _)| pending.message))
+        }
+    }
+
+    #[test]
+    fn who_waits_for_room_gets_it_in_order() {
+        let mut node = Node::new("1");
+        for uid in ["a", "b", "c"] {
+            node.take(&pod(uid, 1, "300m", 0));
+        }
+        let (a, b) = (pod("a", 2, "500m", 0), pod("b", 2, "500m", 7));
+        assert_eq!(
+            node.ask(&a),
+            ("300m".into(), None),
+            "not before all are known"
+        );
+        node.all.listed();
+        let lacks = |used| {
+            let text = format!(
+                "Node didn't have enough resource: cpu, requested: 500, used: {used}, capacity: 1000"
+            );
+            ("300m".to_owned(), Some(text))
+        };
+        assert_eq!(node.ask(&a), lacks(600));
+        assert_eq!(node.ask(&b), lacks(600));
+        // What becomes smaller is always given, and leaves its room when it is told to have become smaller.
+        let c = pod("c", 2, "100m", 0);
+        assert_eq!(node.ask(&c), ("100m".into(), None));
+        assert_eq!(
+            node.ask(&b),
+            ("500m".into(), None),
+            "the higher priority comes first"
+        );
+        assert_eq!(node.ask(&a), lacks(600));
+        // As it was: nothing is asked for.
+        assert_eq!(node.ask(&pod("a", 3, "300m", 0)), ("300m".into(), None));
+        assert_eq!(node.ask(&a), lacks(600));
+        let over = PodStatus {
+            phase: Some("Succeeded".into()),
+            ..PodStatus::default()
+        };
+        node.told["c"].send_replace(Some(over));
+        node.all.told();
+        assert_eq!(node.ask(&a), ("500m".into(), None));
+        node.all.remove("b");
+    }
+
+    #[test]
+    fn an_agent_that_starts_again_knows_what_it_gave() {
+        let resources =
+            |cpu: &str, most: &str| json!({"requests": {"cpu": cpu}, "limits": {"cpu": most}});
+        let given = |allocated: &str, has: &str| {
+            let pod = json!({
+                "metadata": {"uid": "a", "generation": 2},
+                "spec": {"containers": [{"name": "c", "resources": resources("500m", "1")}]},
+                "status": {"containerStatuses": [{"name": "c", "ready": true, "restartCount": 0, "image": "i", "imageID": "",
+                    "allocatedResources": {"cpu": allocated}, "resources": resources(has, has)}]},
+            });
+            let pod: Arc<Pod> = Arc::new(serde_json::from_value(pod).expect("a pod"));
+            let mut node = Node::new("4");
+            node.take(&pod);
+            let given = node.all.give("a", &pod);
+            let spec = given.pod.spec.clone().expect("one");
+            serde_json::to_value(&spec.containers[0].resources).expect("a value")
+        };
+        // Given, though it does not have it yet.
+        assert_eq!(given("500m", "200m"), resources("500m", "1"));
+        assert_eq!(given("200m", "200m"), resources("200m", "200m"));
+    }
+}
