@@ -27,3 +27,14 @@ has() {
 }
 # field POD PATH: what a JSONPath gives of a pod
 field() { kubectl get pod "$1" -o "jsonpath=$2"; }
+# end_groups NAME: ends what a tour left in the control groups of its agent, and those
+end_groups() {
+  for _ in 1 2 3; do
+    for pid in $(find /sys/fs/cgroup -path "*/reddwarf-$1*/cgroup.procs" -exec cat {} + 2>/dev/null | sort -u); do
+      kill -9 "$pid" 2>/dev/null
+    done
+    find /sys/fs/cgroup -depth -path "*/reddwarf-$1*" -type d -exec rmdir {} \; 2>/dev/null
+    [ -z "$(find /sys/fs/cgroup -path "*/reddwarf-$1*" -type d 2>/dev/null)" ] && break
+    sleep 0.2
+  done
+}

@@ -18,6 +18,7 @@ use super::serve::{self, ServeError, Served};
 use crate::api::actions::kubelet::Agents;
 use crate::api::authenticate::Peer;
 use crate::auth::{Authorizer as _, Decision};
+use crate::net::services::ServiceRouter;
 use crate::net::{Ipam, IpamError};
 use crate::node::agent::{self, Pods, Setup};
 use crate::node::host::{Host, Logs};
@@ -26,6 +27,8 @@ use crate::node::pressure::Thresholds;
 #[cfg(target_os = "linux")]
 use crate::node::register::host_capacity;
 use crate::node::register::{Registration, host_addresses, host_info};
+use crate::node::services::plan::Here;
+use crate::node::services::proxy;
 use crate::node::simulated::SimulatedSupplies;
 use crate::node::volumes::Volumes;
 use crate::node::{Allow, Authenticate};
@@ -141,6 +144,7 @@ pub fn run(mut arguments: Arguments) -> Result<(), AgentError> {
                     println!("{}", nodes.next_line(&served.kubeconfig));
                     let Served {
                         transport,
+                        address,
                         agents,
                         tls,
                         authentication,
@@ -165,7 +169,7 @@ pub fn run(mut arguments: Arguments) -> Result<(), AgentError> {
                         allow,
                     };
                     nodes
-                        .run(Clients::InProcess(transport), Some(api), ends)
+                        .run(Clients::InProcess(transport, address), Some(api), ends)
                         .await;
                 },
             );
@@ -271,6 +275,8 @@ pub(super) struct RealHost {
     pub insecure: Vec<String>,
     /// Its zones.
     pub runtime: Arc<dyn ZoneRuntime>,
+    /// Who leads services to them; none where nobody does.
+    pub router: Option<Arc<dyn ServiceRouter>>,
     /// When pods are evicted.
     pub thresholds: Thresholds,
 }
@@ -288,6 +294,15 @@ impl RealHost {
             Some(homes) => Logs::Homes(homes.clone()),
             None => Logs::Together(self.data.join("logs")),
         };
+        let mut beside = Vec::from_iter(names);
+        if let Some(router) = self.router {
+            let here = Here {
+                node: self.name.clone(),
+                api_server: cluster.api_server,
+            };
+            let (services, ends) = (cluster.services(), cluster.ends.clone());
+            beside.push(proxy::keep(services, here, router, ends).boxed());
+        }
         let registration = Registration {
             name: self.name,
             addresses: addresses.clone(),
@@ -311,7 +326,6 @@ impl RealHost {
             cluster_dns,
             cluster_domain: self.names.domain(),
         };
-        let beside = Vec::from_iter(names);
         Ok(Setup {
             client,
             registration,
@@ -552,6 +566,7 @@ impl Nodes {
         let volumes = engine.clone();
         let maker: Maker = Box::new(move |cluster| {
             async move {
+                let router = Arc::new(network.services());
                 let runtime =
                     Linux::open(&data.join("zones"), groups, network).map_err(AgentError::Host)?;
                 engine
@@ -575,6 +590,7 @@ impl Nodes {
                     images,
                     insecure,
                     runtime: Arc::new(runtime),
+                    router: Some(router),
                     thresholds,
                 };
                 host.setup(cluster).await

@@ -1,6 +1,7 @@
 //! Who the agent and its nodes are to the API, and what they see of the cluster.
 
 use std::collections::BTreeMap;
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::sync::Arc;
 
 use k8s_openapi::api::storage::v1::StorageClass;
@@ -24,6 +25,8 @@ pub(super) struct Cluster {
     informers: Arc<Informers>,
     /// Cancelled when the agent ends.
     pub ends: CancellationToken,
+    /// Where the API server in this process listens, if it has an address that zones can be led to.
+    pub api_server: Option<SocketAddrV4>,
 }
 
 impl Cluster {
@@ -35,8 +38,8 @@ impl Cluster {
 
 /// Where clients come from.
 pub(super) enum Clients {
-    /// The API server in this process.
-    InProcess(Transport),
+    /// The API server in this process, and where it listens.
+    InProcess(Transport, SocketAddr),
     /// One that the agent joined.
     Remote(kube::Client),
 }
@@ -45,7 +48,7 @@ impl Clients {
     /// The client of a node.
     fn of(&self, node: &str) -> kube::Client {
         match self {
-            Clients::InProcess(transport) => transport.client(
+            Clients::InProcess(transport, _) => transport.client(
                 User::new(&format!("{PREFIX}{node}"), &[NODES, AUTHENTICATED]),
                 "kubelet",
             ),
@@ -56,7 +59,7 @@ impl Clients {
     /// A client that may write volumes; a node that joined has only its own.
     pub(super) fn for_volumes(&self) -> kube::Client {
         match self {
-            Clients::InProcess(transport) => {
+            Clients::InProcess(transport, _) => {
                 transport.client(account_user("persistent-volume-binder"), "kubelet")
             }
             Clients::Remote(client) => client.clone(),
@@ -66,7 +69,7 @@ impl Clients {
     /// A client that may see services and where they lead; a node that joined has only its own.
     fn for_services(&self) -> kube::Client {
         match self {
-            Clients::InProcess(transport) => transport.client(
+            Clients::InProcess(transport, _) => transport.client(
                 User::new("system:kube-proxy", &[AUTHENTICATED]),
                 "kube-proxy",
             ),
@@ -76,16 +79,24 @@ impl Clients {
 
     /// What a node is given of the cluster, until `ends` is cancelled.
     pub(super) fn cluster(&self, node: &str, ends: &CancellationToken) -> Cluster {
+        let api_server = match self {
+            Clients::InProcess(_, SocketAddr::V4(at)) => Some(match at.ip().is_unspecified() {
+                true => SocketAddrV4::new(Ipv4Addr::LOCALHOST, at.port()),
+                false => *at,
+            }),
+            _ => None,
+        };
         Cluster {
             client: self.of(node),
             informers: Arc::new(Informers::new(self.for_services(), ends.clone())),
             ends: ends.clone(),
+            api_server,
         }
     }
 
     /// Makes the class of claims that name none, in a cluster that has no class of its name.
     pub(super) async fn make_class(&self) {
-        let Clients::InProcess(transport) = self else {
+        let Clients::InProcess(transport, _) = self else {
             return;
         };
         let client = transport.client(

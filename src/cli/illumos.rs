@@ -226,6 +226,7 @@ impl Plan {
             images,
             insecure: self.insecure,
             runtime: Arc::new(runtime),
+            router: None,
             thresholds: self.thresholds,
         };
         host.setup(cluster).await

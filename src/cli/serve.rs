@@ -158,6 +158,8 @@ pub(super) fn blocking<T: Send + 'static>(
 pub(super) struct Served {
     /// Clients of it.
     pub transport: Transport,
+    /// Where it listens.
+    pub address: SocketAddr,
     /// The administrator's kubeconfig.
     pub kubeconfig: PathBuf,
     /// Agents in this process that have no port.
@@ -311,6 +313,7 @@ where
     let beside = tokio::spawn(beside(
         Served {
             transport: transport.clone(),
+            address: SocketAddr::new(arguments.bind_address, port),
             agents,
             kubeconfig: std::path::absolute(&path).unwrap_or(path),
             tls,

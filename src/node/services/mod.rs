@@ -1,5 +1,8 @@
 //! Services as nodes see them: where their traffic is to go.
 
+pub mod plan;
+pub mod proxy;
+
 use std::sync::Arc;
 
 use k8s_openapi::api::{core, discovery};
@@ -12,8 +15,24 @@ crate::slim!(
     Service of core::v1::Service {
         /// What it is to be.
         spec: core::v1::ServiceSpec,
+        /// What it is.
+        status: core::v1::ServiceStatus,
     }
 );
+
+impl Service {
+    /// The addresses of load balancers by which traffic comes as it was sent.
+    fn balancer_ips(&self) -> impl Iterator<Item = &String> {
+        let balancer = self.status.load_balancer.as_ref();
+        let ingress = balancer.and_then(|balancer| balancer.ingress.as_ref());
+        let as_sent = |mode: &Option<String>| mode.as_deref().is_none_or(|mode| mode == "VIP");
+        ingress
+            .into_iter()
+            .flatten()
+            .filter(move |ingress| as_sent(&ingress.ip_mode))
+            .filter_map(|ingress| ingress.ip.as_ref())
+    }
+}
 
 crate::slim!(
     /// Some of the places that a service leads to.

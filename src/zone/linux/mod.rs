@@ -8,6 +8,7 @@
 
 mod groups;
 mod network;
+mod services;
 
 use std::fs;
 use std::io;
@@ -30,6 +31,7 @@ use super::{
 
 pub use groups::Groups;
 pub use network::Network;
+pub use services::ServiceTable;
 
 /// Memory that a zone may use beside what its processes may: its supervisor is in its group, and must not end for them.
 const SANDBOX: u64 = 64 << 20;

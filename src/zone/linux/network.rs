@@ -9,15 +9,24 @@ use std::process::{Command, Stdio};
 
 use rustix::thread::LinkNameSpaceType;
 
+use super::services::ServiceTable;
 use crate::zone::{HostPort, ZoneNetwork, ZoneSpec};
 
 /// What marks a bridge as ours.
-const ALIAS: &str = "reddwarf";
+pub(super) const ALIAS: &str = "reddwarf";
 
 /// Whose ports of the host can lead into zones, as rules spell them.
 const PROTOCOLS: [&str; 2] = ["tcp", "udp"];
 
+/// The set of zones' addresses, each with itself: a zone that reaches itself by another address is to be answered there.
+const SELVES: &str = "selves";
+
 /// The pods' network of an agent.
+///
+/// Zones reach one another by the host alone, also where they are on the same bridge: an answer that went straight
+/// would come from an address that nobody asked, where one of the host's or of a service was asked. So they have
+/// addresses without neighbours, and the host tells them of no shorter way. Where the kernel translates addresses on
+/// bridges already (`bridge-nf-call-iptables`), what a zone sends to itself turns back on its own port.
 #[derive(Debug, Clone)]
 pub struct Network {
     /// The bridge; rules are in a table of the same name.
@@ -31,7 +40,7 @@ pub struct Network {
 }
 
 /// Runs a tool with input; its complaints are the error.
-fn tool(program: &str, arguments: &[&str], input: &str) -> Result<String, String> {
+pub(super) fn tool(program: &str, arguments: &[&str], input: &str) -> Result<String, String> {
     let missing = |error: std::io::Error| match error.kind() {
         std::io::ErrorKind::NotFound => format!("{program} is not installed"),
         _ => format!("{program}: {error}"),
@@ -60,6 +69,11 @@ fn tool(program: &str, arguments: &[&str], input: &str) -> Result<String, String
                 .replace('\n', "; ")
         )),
     }
+}
+
+/// Whether nft(8) complains of nothing but that an element is not there.
+fn is_gone(complaint: &str) -> bool {
+    complaint.contains("No such file or directory")
 }
 
 /// Whether this network namespace has a link. `/sys` may be another one's.
@@ -140,8 +154,8 @@ impl Network {
         // A port on the loopback leads into a pod by the bridge; what comes from there may not use such addresses.
         let local = format!("/proc/sys/net/ipv4/conf/{bridge}/route_localnet");
         std::fs::write(&local, "1").map_err(|error| format!("{local}: {error}"))?;
-        // Elements (host ports of running pods) survive; chains are made anew.
-        let mut rules = String::new();
+        // Elements (of running pods) survive; chains are made anew.
+        let mut rules = format!("add set {table} {SELVES} {{ type ipv4_addr . ipv4_addr; }}\n");
         for protocol in PROTOCOLS {
             rules += &format!(
                 "add map {table} {protocol}_ports {{ type inet_service : ipv4_addr . inet_service; }}
@@ -151,6 +165,7 @@ add map {table} {protocol}_addressed {{ type ipv4_addr . inet_service : ipv4_add
         }
         for (chain, kind) in [
             ("guard", "filter hook prerouting priority -300"),
+            ("straight", "filter hook output priority 0"),
             ("prerouting", "nat hook prerouting priority -100"),
             ("output", "nat hook output priority -100"),
             ("postrouting", "nat hook postrouting priority 100"),
@@ -180,8 +195,9 @@ add rule {table} {chain} fib daddr type local dnat ip to {protocol} dport map @{
         }
         rules += &format!(
             "add rule {table} guard iifname {bridge} ip daddr 127.0.0.0/8 drop
+add rule {table} straight oifname {bridge} icmp type redirect drop
 add rule {table} postrouting ip saddr {cidr} ip daddr != {cidr} masquerade
-add rule {table} postrouting ip saddr {cidr} ip daddr {cidr} ct status dnat masquerade
+add rule {table} postrouting ip saddr . ip daddr @{SELVES} masquerade
 add rule {table} postrouting ip saddr 127.0.0.0/8 oifname {bridge} masquerade
 "
         );
@@ -197,6 +213,11 @@ add rule {table} postrouting ip saddr 127.0.0.0/8 oifname {bridge} masquerade
         tool("nft", &["delete", "table", "ip", &self.bridge], "").map(drop)
     }
 
+    /// What leads services to zones of this network.
+    pub fn services(&self) -> ServiceTable {
+        ServiceTable::new(&self.bridge, &self.cidr)
+    }
+
     /// Connects the network namespace of process `pid`.
     ///
     /// # Errors
@@ -204,7 +225,6 @@ add rule {table} postrouting ip saddr 127.0.0.0/8 oifname {bridge} masquerade
     pub fn connect(&self, spec: &ZoneSpec, pid: u32) -> Result<(), String> {
         let ZoneNetwork::Own {
             address,
-            prefix,
             gateway,
             mac,
             link,
@@ -223,11 +243,11 @@ add rule {table} postrouting ip saddr 127.0.0.0/8 oifname {bridge} masquerade
             "ip",
             &["-batch", "-"],
             &format!(
-                "link add name {link} type veth peer name eth0 address {mac} netns {pid}\nlink set {link} master {bridge} up\n"
+                "link add name {link} type veth peer name eth0 address {mac} netns {pid}\nlink set {link} master {bridge} up\nlink set {link} type bridge_slave hairpin on\n"
             ),
         )?;
         let inside = format!(
-            "link set lo up\naddr add {address}/{prefix} dev eth0\nlink set eth0 up\nroute add default via {gateway}\n"
+            "link set lo up\naddr add {address}/32 dev eth0\nlink set eth0 up\nroute add {gateway} dev eth0 scope link\nroute add default via {gateway}\n"
         );
         // The tool is born in the namespace that its thread joined; the thread ends with that.
         std::thread::spawn(move || {
@@ -243,14 +263,22 @@ add rule {table} postrouting ip saddr 127.0.0.0/8 oifname {bridge} masquerade
         })
         .join()
         .map_err(|_| "a thread broke".to_owned())??;
+        let mut elements = String::new();
         for port in ports {
-            let Some(Element { map, key, value }) = element(port, *address)? else {
-                continue;
-            };
-            let line = format!("add element ip {bridge} {map} {{ {key} : {value} }}\n");
-            tool("nft", &["-f", "-"], &line)?;
+            if let Some(Element { map, key, value }) = element(port, *address)? {
+                elements += &format!("add element ip {bridge} {map} {{ {key} : {value} }}\n");
+            }
         }
-        Ok(())
+        if elements.is_empty() {
+            return Ok(());
+        }
+        elements += &format!("add {}\n", self.itself(*address));
+        tool("nft", &["-f", "-"], &elements).map(drop)
+    }
+
+    /// The element of a zone's address that may come back to it.
+    fn itself(&self, zone: IpAddr) -> String {
+        format!("element ip {} {SELVES} {{ {zone} . {zone} }}", self.bridge)
     }
 
     /// Undoes what [`Network::connect`] did; the zone's processes are gone.
@@ -280,8 +308,18 @@ add rule {table} postrouting ip saddr 127.0.0.0/8 oifname {bridge} masquerade
                     tool("nft", &["-f", "-"], &format!("delete {own}"))?;
                 }
                 Ok(_) => {}
-                Err(error) if error.contains("No such file or directory") => {}
+                Err(error) if is_gone(&error) => {}
                 Err(error) => return Err(error),
+            }
+        }
+        if !ports.is_empty() {
+            match tool(
+                "nft",
+                &["-f", "-"],
+                &format!("delete {}\n", self.itself(*address)),
+            ) {
+                Err(error) if !is_gone(&error) => return Err(error),
+                _ => {}
             }
         }
         if exists(link) {
