@@ -59,9 +59,11 @@ pub struct ServicePort {
     pub port: u16,
     /// Its addresses in the cluster.
     pub cluster_ips: Vec<Ipv4Addr>,
-    /// Addresses by which the world comes: external ones, and those of load balancers.
+    /// Addresses by which the world comes.
     pub external_ips: Vec<Ipv4Addr>,
-    /// Who may come by the addresses of load balancers, as prefixes; everybody where it is empty.
+    /// Addresses of load balancers that send traffic on as it came.
+    pub balancer_ips: Vec<Ipv4Addr>,
+    /// Who may come by the addresses of load balancers, as prefixes of IPv4; everybody where it is empty.
     pub source_ranges: Vec<String>,
     /// The port of every node that leads here.
     pub node_port: Option<u16>,

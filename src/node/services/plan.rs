@@ -12,6 +12,7 @@ use kube::ResourceExt as _;
 
 use super::{EndpointSlice, Service};
 use crate::controllers::informer::Key;
+use crate::meta::addresses::parse_cidr;
 use crate::net::services::{Backends, Protocol, ServicePort};
 
 /// The label by which a slice names its service.
@@ -87,9 +88,10 @@ fn service_port(
     let spec = &service.spec;
     let protocol = Protocol::of(port.protocol.as_deref().unwrap_or("TCP"))?;
     let is_local = |policy: &Option<String>| policy.as_deref() == Some("Local");
-    let from_balancers = service.balancer_ips();
-    let mut external_ips = addresses(spec.external_ips.iter().flatten());
-    external_ips.extend(addresses(from_balancers));
+    // Those of the other family are not for these addresses.
+    let ranges = spec.load_balancer_source_ranges.iter().flatten();
+    let ranges = ranges.filter_map(|range| Some(parse_cidr(range.trim())?.1));
+    let ranges = ranges.filter(|range| range.address.is_ipv4());
     Some(ServicePort {
         name: format!(
             "{}/{}/{}/{}",
@@ -105,8 +107,9 @@ fn service_port(
         protocol,
         port: u16::try_from(port.port).ok()?,
         cluster_ips: cluster_ips.to_vec(),
-        external_ips,
-        source_ranges: spec.load_balancer_source_ranges.clone().unwrap_or_default(),
+        external_ips: addresses(spec.external_ips.iter().flatten()),
+        balancer_ips: addresses(service.balancer_ips()),
+        source_ranges: ranges.map(|range| range.to_string()).collect(),
         node_port: port
             .node_port
             .and_then(|port| u16::try_from(port).ok())
@@ -320,7 +323,7 @@ mod tests {
     fn a_service_is_had_by_all_its_addresses() {
         let spec = json!({
             "type": "LoadBalancer", "clusterIP": "10.96.0.5", "clusterIPs": ["10.96.0.5", "fd00::5"],
-            "externalIPs": ["192.0.2.7"], "loadBalancerSourceRanges": ["198.51.100.0/24"],
+            "externalIPs": ["192.0.2.7"], "loadBalancerSourceRanges": [" 198.51.100.7/24", "::/0"],
             "sessionAffinity": "ClientIP", "sessionAffinityConfig": {"clientIP": {"timeoutSeconds": 60}},
             "externalTrafficPolicy": "Local",
             "ports": [{"port": 80, "nodePort": 30080}, {"name": "dns", "protocol": "UDP", "port": 53, "nodePort": 0}],
@@ -338,10 +341,9 @@ mod tests {
             panic!("{ports:?}")
         };
         assert_eq!(web.cluster_ips, [Ipv4Addr::new(10, 96, 0, 5)]);
-        assert_eq!(
-            web.external_ips,
-            [Ipv4Addr::new(192, 0, 2, 7), Ipv4Addr::new(192, 0, 2, 8)]
-        );
+        assert_eq!(web.external_ips, [Ipv4Addr::new(192, 0, 2, 7)]);
+        assert_eq!(web.balancer_ips, [Ipv4Addr::new(192, 0, 2, 8)]);
+        assert_eq!(web.source_ranges, ["198.51.100.0/24"]);
         assert_eq!((web.node_port, dns.node_port), (Some(30080), None));
         assert_eq!(web.affinity, Some(Duration::from_secs(60)));
         assert!(web.outside.is_local && web.outside.endpoints.is_empty() && web.outside.has_others);

@@ -203,7 +203,8 @@ impl Rules {
         for address in &port.cluster_ips {
             self.lead(BY_ADDRESS, at(address), &inside, &port.inside);
         }
-        if port.external_ips.is_empty() && port.node_port.is_none() {
+        let is_only_inside = port.external_ips.is_empty() && port.balancer_ips.is_empty();
+        if is_only_inside && port.node_port.is_none() {
             return;
         }
         let entry = self.entry(port, &inside, cidr);
@@ -211,21 +212,24 @@ impl Rules {
             let key = format!("{protocol} . {node_port}");
             self.lead(BY_NODE_PORT, key, &entry, &port.outside);
         }
+        for address in &port.external_ips {
+            self.lead(BY_ADDRESS, at(address), &entry, &port.outside);
+        }
         let guarded = match entry {
-            Some(entry) if !port.source_ranges.is_empty() => Some(self.chain(
-                "f",
-                port,
-                vec![
-                    format!(
-                        "ip saddr {{ {} }} goto {entry}",
-                        port.source_ranges.join(", ")
-                    ),
-                    "drop".to_owned(),
-                ],
-            )),
+            Some(entry) if !port.source_ranges.is_empty() => Some(
+                self.chain(
+                    "f",
+                    port,
+                    // A rule each: ranges of a set may not overlap.
+                    (port.source_ranges.iter())
+                        .map(|range| format!("ip saddr {range} goto {entry}"))
+                        .chain(["drop".to_owned()])
+                        .collect(),
+                ),
+            ),
             entry => entry,
         };
-        for address in &port.external_ips {
+        for address in &port.balancer_ips {
             self.lead(BY_ADDRESS, at(address), &guarded, &port.outside);
         }
     }
@@ -335,10 +339,11 @@ impl Rules {
         );
         self.chains.insert(
             end.clone(),
-            vec![format!(
-                "update @{set} {{ ip saddr }} meta l4proto {} dnat ip to {at}",
-                port.protocol.name()
-            )],
+            // Two rules: where the set is full, the first is not carried out to its end.
+            vec![
+                format!("update @{set} {{ ip saddr }}"),
+                format!("meta l4proto {} dnat ip to {at}", port.protocol.name()),
+            ],
         );
         (end, set)
     }
@@ -426,6 +431,7 @@ mod tests {
             port: 80,
             cluster_ips: vec![[10, 96, 0, 5].into()],
             external_ips: Vec::new(),
+            balancer_ips: Vec::new(),
             source_ranges: Vec::new(),
             node_port: None,
             inside: backends(endpoints),
@@ -529,7 +535,8 @@ mod tests {
         };
         let mut port = ServicePort {
             node_port: Some(30080),
-            external_ips: vec![[192, 0, 2, 7].into()],
+            external_ips: vec![[192, 0, 2, 6].into()],
+            balancer_ips: vec![[192, 0, 2, 7].into()],
             source_ranges: vec!["198.51.100.0/24".to_owned()],
             ..web(&["10.0.0.1:8080"])
         };
@@ -543,10 +550,7 @@ mod tests {
         );
         assert_eq!(
             open.chains["f/default/web/tcp/-"],
-            [
-                "ip saddr { 198.51.100.0/24 } goto x/default/web/tcp/-",
-                "drop"
-            ]
+            ["ip saddr 198.51.100.0/24 goto x/default/web/tcp/-", "drop"]
         );
         assert_eq!(
             lists(&open, "nodeports"),
@@ -556,6 +560,7 @@ mod tests {
             lists(&open, "services"),
             [
                 "10.96.0.5 . tcp . 80 : goto s/default/web/tcp/-",
+                "192.0.2.6 . tcp . 80 : goto x/default/web/tcp/-",
                 "192.0.2.7 . tcp . 80 : goto f/default/web/tcp/-"
             ]
         );
@@ -601,9 +606,10 @@ mod tests {
         );
         assert_eq!(
             rules.chains[&format!("e/{place}")],
-            [format!(
-                "update @a/{place} {{ ip saddr }} meta l4proto tcp dnat ip to 10.0.0.1:8080"
-            )]
+            [
+                format!("update @a/{place} {{ ip saddr }}"),
+                "meta l4proto tcp dnat ip to 10.0.0.1:8080".to_owned()
+            ]
         );
         let choice = &rules.chains["s/default/web/tcp/-"];
         assert_eq!(choice.len(), 3);
