@@ -30,8 +30,10 @@ pub fn since(timestamp: &Value, now: i64) -> Value {
     }
 }
 
-/// A duration in seconds as upstream's duration.HumanDuration prints it.
+/// A duration in seconds as upstream's duration.HumanDuration prints it. Go's durations are nanoseconds in 64 bits and
+/// `time.Since` stops at the longest: nothing is older than 292 years.
 pub fn human_duration(seconds: i64) -> String {
+    let seconds = seconds.min(i64::MAX / 1_000_000_000);
     if seconds < -1 {
         return "<invalid>".to_owned();
     }
@@ -65,5 +67,39 @@ pub fn human_duration(seconds: i64) -> String {
         two(hours / 24 / 365, "y", days % 365, "d")
     } else {
         format!("{}y", hours / 24 / 365)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ages_are_told_in_the_two_units_that_matter() {
+        const HOUR: i64 = 3600;
+        const DAY: i64 = 24 * HOUR;
+        for (seconds, told) in [
+            (-2, "<invalid>"),
+            (-1, "0s"),
+            (0, "0s"),
+            (119, "119s"),
+            (120, "2m"),
+            (599, "9m59s"),
+            (600, "10m"),
+            (3 * HOUR - 1, "179m"),
+            (3 * HOUR, "3h"),
+            (8 * HOUR - 1, "7h59m"),
+            (48 * HOUR - 1, "47h"),
+            (2 * DAY, "2d"),
+            (8 * DAY - 1, "7d23h"),
+            (8 * DAY, "8d"),
+            (730 * DAY - 1, "729d"),
+            (730 * DAY, "2y"),
+            (6 * 365 * DAY + 331 * DAY, "6y331d"),
+            (8 * 365 * DAY, "8y"),
+            (327 * 365 * DAY, "292y"),
+        ] {
+            assert_eq!(human_duration(seconds), told, "{seconds} s");
+        }
     }
 }
