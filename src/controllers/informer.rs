@@ -5,14 +5,11 @@ use std::any::{Any, TypeId};
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt::Debug;
 use std::ops::Bound;
-use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use compact_str::CompactString;
-use futures::StreamExt as _;
-use kube::runtime::WatchStreamExt as _;
-use kube::runtime::watcher::{self, Event, watcher};
+use futures::{Stream, StreamExt as _};
 use kube::{Api, Client, Resource, ResourceExt as _};
 use parking_lot::{Mutex, RwLock};
 use serde::de::DeserializeOwned;
@@ -20,7 +17,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::errors::is_not_found;
+use super::follow::{Broken, Event, follow};
 
 /// Namespace (empty for cluster-scoped objects) and name.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -280,29 +277,28 @@ impl<P: Cached> Informer<P> {
     }
 
     /// Follows the events of a watch until it ends.
-    async fn follow(&self, events: impl futures::Stream<Item = Result<Event<P>, watcher::Error>>) {
-        let mut events = pin!(events);
+    async fn follow(&self, mut events: impl Stream<Item = Result<Event<P>, Broken>> + Unpin) {
         let (mut listed, mut newest) = (HashSet::new(), 0);
         while let Some(event) = events.next().await {
             match event {
-                Ok(Event::Init) => listed.clear(),
-                Ok(Event::InitApply(object)) => {
+                Ok(Event::Listing) => listed.clear(),
+                Ok(Event::Listed(object)) => {
                     newest = newest.max(version_of(&object));
                     listed.insert(key_of(&object));
                     self.take(key_of(&object), Some(item(object)));
                 }
-                Ok(Event::InitDone) => {
+                Ok(Event::Complete) => {
                     self.keep(&std::mem::take(&mut listed));
                     // A list is not in the order of changes: only all of it shows what its newest object tells.
                     self.show(std::mem::take(&mut newest));
                     self.shared.synced.send_replace(true);
                 }
-                Ok(Event::Apply(object)) => {
+                Ok(Event::Applied(object)) => {
                     let version = version_of(&object);
                     self.take(key_of(&object), Some(item(object)));
                     self.show(version);
                 }
-                Ok(Event::Delete(object)) => {
+                Ok(Event::Deleted(object)) => {
                     self.take(key_of(&object), None);
                     self.show(version_of(&object));
                 }
@@ -314,13 +310,8 @@ impl<P: Cached> Informer<P> {
 
 /// Says that a watch broke and is begun again: aloud, for those who wait for it do nothing meanwhile, unless it was
 /// only too far behind, or its definition is gone.
-pub(super) fn note_broken(kind: &str, error: &watcher::Error) {
-    let is_usual = match error {
-        watcher::Error::WatchError(status) => matches!(status.code, 404 | 410),
-        watcher::Error::WatchStartFailed(cause) => is_not_found(cause),
-        _ => false,
-    };
-    if is_usual {
+pub(super) fn note_broken(kind: &str, error: &Broken) {
+    if error.is_usual() {
         tracing::debug!(kind, %error, "a watch broke and is begun again");
     } else {
         tracing::warn!(kind, %error, "a watch broke and is begun again");
@@ -386,13 +377,9 @@ impl Informers {
         let informer = Informer::<P>::new(self.ends.clone());
         let filled = informer.clone();
         let api = Api::<P>::all(self.client.clone());
-        let config = watcher::Config {
-            field_selector: (!P::FIELDS.is_empty()).then(|| P::FIELDS.to_owned()),
-            ..watcher::Config::default().streaming_lists()
-        };
         self.tasks.spawn(async move {
             tokio::select! {
-                () = filled.follow(watcher(api, config).default_backoff()) => {}
+                () = filled.follow(follow(api, P::FIELDS)) => {}
                 () = filled.shared.ends.cancelled() => {}
             }
         });

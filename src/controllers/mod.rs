@@ -5,6 +5,7 @@
 //! functions that decide what is to be done about one key.
 
 pub mod client;
+pub mod follow;
 pub mod informer;
 pub mod manager;
 mod names;

@@ -5,7 +5,6 @@
 //! names are watched.
 
 use std::collections::{BTreeMap, HashMap};
-use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,8 +13,6 @@ use k8s_openapi::api::core::v1;
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use kube::api::{Api, PostParams};
 use kube::discovery::ApiResource;
-use kube::runtime::WatchStreamExt as _;
-use kube::runtime::watcher::{Config, Event, watcher};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -23,6 +20,7 @@ use tokio_util::task::TaskTracker;
 use super::Context;
 use super::discovery::{self, Served};
 use super::errors::{is_conflict, is_not_found, is_unsupported};
+use super::follow::{self, Event};
 use super::informer::{Informer, Key, note_broken};
 use super::kinds::{CustomResourceDefinition, Pod};
 use super::queue::{Next, Queue};
@@ -361,15 +359,14 @@ async fn follow(
     queue: &Queue<Key>,
 ) {
     let api = served.api(client, "");
-    let events = watcher(api, Config::default().streaming_lists()).default_backoff();
-    let mut events = pin!(events);
+    let mut events = follow::follow(api, "");
     // What these use may change while they are there.
     let changes = evaluator.group.is_empty()
         && ["services", "persistentvolumeclaims"].contains(&evaluator.plural.as_str());
     while let Some(event) = events.next().await {
         let (object, delay) = match event {
-            Ok(Event::Delete(object)) => (object, SETTLE),
-            Ok(Event::Apply(object)) if changes => (object, SETTLE_UPDATES),
+            Ok(Event::Deleted(object)) => (object, SETTLE),
+            Ok(Event::Applied(object)) if changes => (object, SETTLE_UPDATES),
             Ok(_) => continue,
             Err(error) => {
                 note_broken(&served.resource.kind, &error);

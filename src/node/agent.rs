@@ -8,7 +8,6 @@ use futures::StreamExt as _;
 use futures::future::BoxFuture;
 use k8s_openapi::api::core::v1::{Pod, PodStatus};
 use kube::api::Api;
-use kube::runtime::watcher::{self, Event, watcher};
 use parking_lot::Mutex;
 use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::mpsc;
@@ -23,6 +22,7 @@ use super::register::{self, Registration};
 use super::supplies::Supplies;
 use super::worker::{self, Handle, Shared, Told, Wanted};
 use super::zone_name;
+use crate::controllers::follow::{Event, follow};
 use crate::zone::{ZoneName, ZoneRuntime};
 
 /// What an agent needs.
@@ -169,25 +169,14 @@ struct Agent {
 impl Agent {
     async fn watch(&mut self, node: &str, ends: CancellationToken) {
         let api: Api<Pod> = Api::all(self.shared.client.clone());
-        let config = watcher::Config::default().fields(&format!("spec.nodeName={node}"));
-        let mut events = watcher(api, config).boxed();
+        let mut events = follow(api, &format!("spec.nodeName={node}"));
         let (ended, mut over) = mpsc::channel(64);
-        let mut failures = 0u32;
         loop {
             tokio::select! {
                 event = events.next() => match event {
-                    Some(Ok(event)) => {
-                        failures = 0;
-                        self.take(event, &ended).await;
-                    }
+                    Some(Ok(event)) => self.take(event, &ended).await,
                     Some(Err(error)) => {
-                        failures += 1;
                         tracing::debug!(%error, node, "the watch of pods broke; it begins again");
-                        let wait = std::time::Duration::from_millis(50 << failures.min(6));
-                        tokio::select! {
-                            () = tokio::time::sleep(wait) => {}
-                            () = ends.cancelled() => {}
-                        }
                     }
                     None => return,
                 },
@@ -208,13 +197,13 @@ impl Agent {
 
     async fn take(&mut self, event: Event<Pod>, ended: &mpsc::Sender<String>) {
         match event {
-            Event::Init => self.known.clear(),
-            Event::InitApply(pod) => {
+            Event::Listing => self.known.clear(),
+            Event::Listed(pod) => {
                 self.known
                     .push(pod.metadata.uid.clone().unwrap_or_default());
                 self.apply(pod, false, ended);
             }
-            Event::InitDone => {
+            Event::Complete => {
                 let known = std::mem::take(&mut self.known);
                 self.pods.map.lock().retain(|uid, handle| {
                     if !known.contains(uid) {
@@ -227,8 +216,8 @@ impl Agent {
                     self.orphans(&known).await;
                 }
             }
-            Event::Apply(pod) => self.apply(pod, false, ended),
-            Event::Delete(pod) => self.apply(pod, true, ended),
+            Event::Applied(pod) => self.apply(pod, false, ended),
+            Event::Deleted(pod) => self.apply(pod, true, ended),
         }
     }
 

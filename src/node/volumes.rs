@@ -2,7 +2,6 @@
 //! claim wants larger grows. They are made when a pod first uses them.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,10 +9,9 @@ use futures::StreamExt as _;
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
 use kube::ResourceExt as _;
 use kube::api::{Api, PostParams};
-use kube::runtime::WatchStreamExt as _;
-use kube::runtime::watcher::{self, Event, watcher};
 use tokio_util::sync::CancellationToken;
 
+use crate::controllers::follow::{Event, follow};
 use crate::meta::quantity::Quantity;
 use crate::storage::{StorageEngine, StorageError};
 
@@ -122,8 +120,7 @@ impl Volumes {
     /// Looks after the volumes until `ends` is cancelled.
     pub async fn keep(self, ends: CancellationToken) {
         let api: Api<PersistentVolume> = Api::all(self.client.clone());
-        let events = watcher(api, watcher::Config::default()).default_backoff();
-        let mut events = pin!(events);
+        let mut events = follow(api, "");
         let mut failed: BTreeMap<String, PersistentVolume> = BTreeMap::new();
         let mut again = tokio::time::interval(AGAIN);
         loop {
@@ -139,12 +136,12 @@ impl Volumes {
                 () = ends.cancelled() => return,
             };
             match event {
-                Some(Ok(Event::InitApply(volume) | Event::Apply(volume))) => {
+                Some(Ok(Event::Listed(volume) | Event::Applied(volume))) => {
                     if place(&volume).is_some_and(|host| self.nodes.contains(host)) {
                         self.try_look(volume.name_any(), volume, &mut failed).await;
                     }
                 }
-                Some(Ok(Event::Delete(volume))) => {
+                Some(Ok(Event::Deleted(volume))) => {
                     failed.remove(&volume.name_any());
                 }
                 Some(Ok(_)) => {}

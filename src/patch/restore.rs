@@ -111,13 +111,19 @@ impl Restorer {
 
     fn structure(&mut self, object: &mut Object, fields: &Struct) -> Result<(), String> {
         let length = self.path.len();
+        let mut members: Vec<_> = object
+            .iter_mut()
+            .filter_map(|(name, member)| {
+                let (index, _, field) = fields.fields.get_full(name.as_str())?;
+                Some((index, name, member, field))
+            })
+            .collect();
         // In the order of the struct, so that the same of several mistakes is told.
-        for (name, field) in &fields.fields {
-            if let Some(member) = object.get_mut(name) {
-                self.step(name);
-                self.value(member, &field.schema, &field.go_type)?;
-                self.path.truncate(length);
-            }
+        members.sort_unstable_by_key(|(index, ..)| *index);
+        for (_, name, member, field) in members {
+            self.step(name);
+            self.value(member, &field.schema, &field.go_type)?;
+            self.path.truncate(length);
         }
         if self.report {
             for name in object.keys() {

@@ -264,8 +264,8 @@ impl<'s> Decoder<'s> {
     }
 
     fn structure(&mut self, object: Object, fields: &'s Struct) -> Object {
-        let mut slots: Vec<Option<Value>> = Vec::new();
-        slots.resize_with(fields.fields.len(), || None);
+        let mut out = Object::with_capacity(object.len());
+        let mut found: Vec<(usize, Value)> = Vec::with_capacity(object.len());
         for (name, value) in object {
             match fields.fields.get_full(name.as_str()) {
                 Some((index, _, field)) => {
@@ -288,9 +288,7 @@ impl<'s> Decoder<'s> {
                         self.settle(&mut value, &field.schema, place);
                     }
                     self.path.pop();
-                    if let Some(slot) = slots.get_mut(index) {
-                        *slot = Some(value);
-                    }
+                    found.push((index, value));
                 }
                 None if self.report => {
                     self.path.push(Step::Field(name, ""));
@@ -303,30 +301,34 @@ impl<'s> Decoder<'s> {
                 None => {}
             }
         }
-        let mut out = Object::with_capacity(fields.fields.len().min(16));
-        for ((name, field), slot) in fields.fields.iter().zip(slots) {
-            match slot {
+        found.sort_unstable_by_key(|(index, _)| *index);
+        let mut found = found.into_iter().peekable();
+        for (index, (name, field)) in fields.fields.iter().enumerate() {
+            match found
+                .next_if(|(at, _)| *at == index)
+                .map(|(_, value)| value)
+            {
                 // A time that was set to zero: a pointer to it is not nil.
                 Some(Value::Null)
                     if field.pointer
                         && matches!(field.schema.shape, Shape::Time | Shape::MicroTime) =>
                 {
-                    out.insert(name.clone(), Value::Null);
+                    out.push(name.clone(), Value::Null);
                 }
                 Some(value) if self.never_set(&value, field) => {
                     if let Some(value) = zero(field) {
-                        out.insert(name.clone(), value);
+                        out.push(name.clone(), value);
                     }
                 }
                 Some(value)
                     if written(&value, field)
                         || (self.report && emptied(fields, name) && value.is_empty()) =>
                 {
-                    out.insert(name.clone(), value);
+                    out.push(name.clone(), value);
                 }
                 _ => {
                     if let Some(value) = zero(field) {
-                        out.insert(name.clone(), value);
+                        out.push(name.clone(), value);
                     }
                 }
             }

@@ -127,39 +127,67 @@ pub fn pretty(value: &Value, indent: &str) -> String {
 /// Appends text in quotes, escaped as Go does.
 pub fn write_text(text: &str, out: &mut String) {
     out.push('"');
-    let mut plain = 0;
     let bytes = text.as_bytes();
-    for (i, c) in text.char_indices() {
-        let escape: &str = match c {
-            '"' => "\\\"",
-            '\\' => "\\\\",
-            '\n' => "\\n",
-            '\r' => "\\r",
-            '\t' => "\\t",
-            '\x08' => "\\b",
-            '\x0c' => "\\f",
-            '<' => "\\u003c",
-            '>' => "\\u003e",
-            '&' => "\\u0026",
-            '\u{2028}' => "\\u2028",
-            '\u{2029}' => "\\u2029",
-            c if (c as u32) < 0x20 => {
-                out.push_str(&text[plain..i]);
-                let _ = write!(out, "\\u{:04x}", c as u32);
-                plain = i + 1;
-                continue;
+    // Up to where all is written, and from where on to look.
+    let (mut plain, mut from) = (0, 0);
+    while let Some(ahead) = bytes[from..]
+        .iter()
+        .position(|&byte| ESCAPED[byte as usize])
+    {
+        let at = from + ahead;
+        let control;
+        let (escape, width) = match bytes[at] {
+            b'"' => ("\\\"", 1),
+            b'\\' => ("\\\\", 1),
+            b'\n' => ("\\n", 1),
+            b'\r' => ("\\r", 1),
+            b'\t' => ("\\t", 1),
+            0x08 => ("\\b", 1),
+            0x0c => ("\\f", 1),
+            b'<' => ("\\u003c", 1),
+            b'>' => ("\\u003e", 1),
+            b'&' => ("\\u0026", 1),
+            LINE_SEPARATORS => match bytes[at..] {
+                [_, 0x80, 0xa8, ..] => ("\\u2028", 3),
+                [_, 0x80, 0xa9, ..] => ("\\u2029", 3),
+                _ => {
+                    from = at + 1;
+                    continue;
+                }
+            },
+            other => {
+                control = format!("\\u{other:04x}");
+                (control.as_str(), 1)
             }
-            _ => continue,
         };
-        out.push_str(&text[plain..i]);
+        out.push_str(&text[plain..at]);
         out.push_str(escape);
-        plain = i + c.len_utf8();
+        plain = at + width;
+        from = plain;
     }
-    if plain < bytes.len() {
-        out.push_str(&text[plain..]);
-    }
+    out.push_str(&text[plain..]);
     out.push('"');
 }
+
+/// The first byte of U+2028 and U+2029, and of others.
+const LINE_SEPARATORS: u8 = 0xe2;
+
+/// By which bytes that begin what Go escapes are found; nearly all text has none of them.
+const ESCAPED: [bool; 256] = {
+    let mut escaped = [false; 256];
+    let mut byte = 0;
+    while byte < 0x20 {
+        escaped[byte] = true;
+        byte += 1;
+    }
+    escaped[b'"' as usize] = true;
+    escaped[b'\\' as usize] = true;
+    escaped[b'<' as usize] = true;
+    escaped[b'>' as usize] = true;
+    escaped[b'&' as usize] = true;
+    escaped[LINE_SEPARATORS as usize] = true;
+    escaped
+};
 
 /// Go prints floats with the fewest digits, in exponent form below 1e-6 and from 1e21 on.
 fn write_float(number: f64, out: &mut String) {

@@ -80,7 +80,8 @@ impl Object {
     }
 
     /// Puts a member at the end whose name is not there yet.
-    fn push(&mut self, key: Key, value: Value) -> &mut Value {
+    pub(super) fn push(&mut self, key: Key, value: Value) -> &mut Value {
+        debug_assert!(!self.contains(&key), "{key} is there");
         let at = self.members.len();
         self.members.push((key, value));
         match &mut self.index {

@@ -1,14 +1,11 @@
 //! The watches that fill the graph: one of each resource whose objects can be listed, watched and deleted.
 
 use std::collections::{HashMap, HashSet};
-use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures::StreamExt as _;
 use kube::discovery::ApiResource;
-use kube::runtime::WatchStreamExt as _;
-use kube::runtime::watcher::{Config, Event, watcher};
 use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
@@ -17,6 +14,7 @@ use tokio_util::task::TaskTracker;
 use super::Shared;
 use super::graph::Seen;
 use crate::controllers::discovery::{self, Served};
+use crate::controllers::follow::{self, Event};
 use crate::controllers::informer::note_broken;
 use crate::controllers::kinds::CustomResourceDefinition;
 
@@ -172,31 +170,30 @@ fn update(
 async fn follow(shared: &Shared, served: &Served, synced: &watch::Sender<bool>) {
     let (version, kind) = (&*served.resource.api_version, &*served.resource.kind);
     let api = served.api(&shared.context.client, "");
-    let events = watcher(api, Config::default().streaming_lists()).default_backoff();
-    let mut events = pin!(events);
+    let mut events = follow::follow(api, "");
     let mut listed: HashSet<String> = HashSet::new();
     while let Some(event) = events.next().await {
         let work = match event {
-            Ok(Event::Init) => {
+            Ok(Event::Listing) => {
                 listed.clear();
                 continue;
             }
-            Ok(Event::InitApply(object)) => {
+            Ok(Event::Listed(object)) => {
                 listed.extend(object.metadata.uid.clone());
                 let seen = Seen::of(&object, version, kind);
                 shared.graph.lock().saw(seen)
             }
-            Ok(Event::InitDone) => {
+            Ok(Event::Complete) => {
                 let listed = std::mem::take(&mut listed);
                 synced.send_replace(true);
                 let mut graph = shared.graph.lock();
                 graph.listed(version, kind, |uid| listed.contains(uid))
             }
-            Ok(Event::Apply(object)) => {
+            Ok(Event::Applied(object)) => {
                 let seen = Seen::of(&object, version, kind);
                 shared.graph.lock().saw(seen)
             }
-            Ok(Event::Delete(object)) => {
+            Ok(Event::Deleted(object)) => {
                 let uid = object.metadata.uid.unwrap_or_default();
                 shared.graph.lock().gone(&uid)
             }

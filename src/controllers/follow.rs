@@ -1,0 +1,430 @@
+//! Following the objects of a resource: all that are there, then every change. What is read stays text until whoever
+//! follows decodes it, so that little here is compiled anew for each kind.
+//! Follows ListAndWatch in k8s.io/client-go/tools/cache/reflector.go.
+
+use std::collections::VecDeque;
+use std::hash::{BuildHasher as _, RandomState};
+use std::io;
+use std::pin::Pin;
+use std::time::{Duration, Instant};
+
+use futures::io::AsyncBufReadExt as _;
+use futures::{Stream, StreamExt as _, stream};
+use kube::api::{ListParams, WatchParams};
+use kube::core::{Request, Status};
+use kube::{Api, Client, Resource};
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde_json::value::RawValue;
+
+use super::errors::is_not_found;
+
+/// How long a watch is asked to last, in seconds.
+const LASTS: u32 = 290;
+/// How many objects a page of a list has.
+const PAGE: u32 = 500;
+/// A watch that ends sooner and told nothing is one that broke.
+const SHORT: Duration = Duration::from_secs(1);
+
+/// What is told of the objects of a resource.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Event<K> {
+    /// All objects follow, each as [`Event::Listed`]: at the beginning, and wherever changes may have been missed.
+    Listing,
+    /// An object that is there.
+    Listed(K),
+    /// That was all: what was known and not told is gone.
+    Complete,
+    /// An object is new, or changed.
+    Applied(K),
+    /// An object was deleted; its last state.
+    Deleted(K),
+}
+
+impl<K> Event<K> {
+    fn map<T, E>(self, turn: impl FnOnce(K) -> Result<T, E>) -> Result<Event<T>, E> {
+        Ok(match self {
+            Event::Listing => Event::Listing,
+            Event::Listed(object) => Event::Listed(turn(object)?),
+            Event::Complete => Event::Complete,
+            Event::Applied(object) => Event::Applied(turn(object)?),
+            Event::Deleted(object) => Event::Deleted(turn(object)?),
+        })
+    }
+}
+
+/// Why nothing is told for a while. It is begun again by itself.
+#[derive(Debug, thiserror::Error)]
+pub enum Broken {
+    /// The request was refused, or did not get there.
+    #[error(transparent)]
+    Refused(#[from] kube::Error),
+    /// The server ended the watch.
+    #[error("the watch was ended: {} ({})", .0.message, .0.reason)]
+    Ended(Box<Status>),
+    /// The connection broke.
+    #[error("reading the watch: {0}")]
+    Read(#[from] io::Error),
+    /// The watch ended at once.
+    #[error("the watch ended at once and told nothing")]
+    Short,
+    /// The watch ended before all objects were told.
+    #[error("the watch ended before all objects were told")]
+    Incomplete,
+    /// What was told is no object of the kind. It is left out.
+    #[error("what was told cannot be read: {0}")]
+    Undecodable(#[from] serde_json::Error),
+}
+
+impl Broken {
+    /// Whether it is a matter of course: the watch was too far behind, or what is followed is gone.
+    pub fn is_usual(&self) -> bool {
+        match self {
+            Broken::Ended(status) => matches!(status.code, 404 | 410),
+            Broken::Refused(error) => is_not_found(error) || self.is_expired(),
+            _ => false,
+        }
+    }
+
+    /// Whether what happened since is not known any more.
+    fn is_expired(&self) -> bool {
+        match self {
+            Broken::Ended(status) => status.code == 410,
+            Broken::Refused(kube::Error::Api(status)) => status.code == 410,
+            _ => false,
+        }
+    }
+
+    /// Whether the server does not begin watches with what is there.
+    fn lacks_streamed_lists(&self) -> bool {
+        matches!(self, Broken::Refused(kube::Error::Api(status)) if status.code == 422)
+    }
+}
+
+/// Follows the objects of `api` that a field selector selects (all, where it is empty), for ever: after a failure,
+/// which is told, it goes on where it was, waiting ever longer.
+pub fn follow<K>(
+    api: Api<K>,
+    fields: &str,
+) -> Pin<Box<dyn Stream<Item = Result<Event<K>, Broken>> + Send>>
+where
+    K: Resource + DeserializeOwned + Send + 'static,
+{
+    let follower = Follower {
+        source: Source {
+            path: api.resource_url().to_owned(),
+            fields: fields.to_owned(),
+            client: api.into_client(),
+        },
+        streams: true,
+        at: At::Nowhere,
+        pauses: Pauses::default(),
+        pause: None,
+    };
+    Box::pin(stream::unfold(follower, |mut follower| async move {
+        let event = match follower.next().await {
+            Ok(event) => event.map(|text| Ok(serde_json::from_str::<K>(text.get())?)),
+            Err(broken) => Err(broken),
+        };
+        if let Ok(Event::Applied(object) | Event::Deleted(object)) = &event {
+            follower.saw(object.meta().resource_version.as_deref());
+        }
+        Some((event, follower))
+    }))
+}
+
+type Lines = Pin<Box<dyn Stream<Item = io::Result<String>> + Send>>;
+
+/// A follower of one resource, with objects as text.
+struct Follower {
+    source: Source,
+    /// Whether watches of this server begin with all objects.
+    streams: bool,
+    at: At,
+    pauses: Pauses,
+    /// How long to wait before the next request.
+    pause: Option<Duration>,
+}
+
+/// How far a follower is.
+enum At {
+    /// Nothing is known.
+    Nowhere,
+    /// Within a list.
+    Pages(Pages),
+    /// Within a watch.
+    Watch(Watch),
+    /// All changes up to this resourceVersion are told.
+    After(String),
+}
+
+struct Pages {
+    items: VecDeque<Box<RawValue>>,
+    version: String,
+    /// Where the next page begins; none after the last one.
+    next: Option<String>,
+}
+
+struct Watch {
+    lines: Lines,
+    /// Up to where all is told; none while objects that are there are told.
+    version: Option<String>,
+    since: Instant,
+    silent: bool,
+}
+
+#[derive(Deserialize)]
+struct Line<'a> {
+    #[serde(rename = "type")]
+    kind: Kind,
+    #[serde(borrow)]
+    object: &'a RawValue,
+}
+
+#[derive(Deserialize, Clone, Copy, PartialEq, Eq)]
+#[serde(rename_all = "UPPERCASE")]
+enum Kind {
+    Added,
+    Modified,
+    Deleted,
+    Bookmark,
+    Error,
+}
+
+#[derive(Deserialize)]
+struct Bookmark {
+    metadata: BookmarkMeta,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct BookmarkMeta {
+    resource_version: String,
+    #[serde(default)]
+    annotations: Annotations,
+}
+
+#[derive(Deserialize, Default)]
+struct Annotations {
+    #[serde(rename = "k8s.io/initial-events-end")]
+    initial_events_end: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct List {
+    metadata: ListMeta,
+    items: Option<VecDeque<Box<RawValue>>>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct ListMeta {
+    resource_version: String,
+    #[serde(rename = "continue")]
+    next: Option<String>,
+}
+
+impl Follower {
+    /// What is told next.
+    ///
+    /// # Errors
+    /// What went wrong; the next call goes on.
+    async fn next(&mut self) -> Result<Event<Box<RawValue>>, Broken> {
+        if let Some(pause) = self.pause.take() {
+            tokio::time::sleep(pause).await;
+        }
+        match self.advance().await {
+            Ok(event) => Ok(event),
+            Err(broken) => {
+                self.pause = Some(self.pauses.next(Instant::now(), chance()));
+                self.at = self.after(&broken);
+                Err(broken)
+            }
+        }
+    }
+
+    /// From where to go on.
+    fn after(&mut self, broken: &Broken) -> At {
+        let told = match std::mem::replace(&mut self.at, At::Nowhere) {
+            At::Watch(watch) => watch.version,
+            At::After(version) => Some(version),
+            At::Nowhere | At::Pages(_) => None,
+        };
+        match told {
+            Some(version) if !broken.is_expired() => At::After(version),
+            Some(_) => At::Nowhere,
+            None => {
+                self.streams &= !broken.lacks_streamed_lists();
+                At::Nowhere
+            }
+        }
+    }
+
+    /// Notes that the changes up to a resourceVersion are told.
+    fn saw(&mut self, version: Option<&str>) {
+        if let (At::Watch(watch), Some(version)) = (&mut self.at, version)
+            && let Some(told) = &mut watch.version
+        {
+            version.clone_into(told);
+        }
+    }
+
+    async fn advance(&mut self) -> Result<Event<Box<RawValue>>, Broken> {
+        loop {
+            match &mut self.at {
+                At::Nowhere => {
+                    self.at = match self.streams {
+                        true => At::Watch(self.source.watch(None).await?),
+                        false => At::Pages(self.source.page(None).await?),
+                    };
+                    return Ok(Event::Listing);
+                }
+                At::Pages(pages) => {
+                    if let Some(object) = pages.items.pop_front() {
+                        return Ok(Event::Listed(object));
+                    }
+                    let Some(next) = pages.next.take() else {
+                        self.at = At::After(std::mem::take(&mut pages.version));
+                        return Ok(Event::Complete);
+                    };
+                    self.at = At::Pages(self.source.page(Some(next)).await?);
+                }
+                At::Watch(watch) => match watch.lines.next().await {
+                    Some(line) => {
+                        watch.silent = false;
+                        if let Some(event) = watch.read(&line?)? {
+                            return Ok(event);
+                        }
+                    }
+                    None => {
+                        let version = watch.version.take().ok_or(Broken::Incomplete)?;
+                        let short = watch.silent && watch.since.elapsed() < SHORT;
+                        self.at = At::After(version);
+                        if short {
+                            return Err(Broken::Short);
+                        }
+                    }
+                },
+                At::After(version) => {
+                    let version = version.clone();
+                    self.at = At::Watch(self.source.watch(Some(version)).await?);
+                }
+            }
+        }
+    }
+}
+
+/// What is followed.
+struct Source {
+    client: Client,
+    path: String,
+    fields: String,
+}
+
+impl Source {
+    /// Begins a watch after a resourceVersion, or with all that is there.
+    async fn watch(&self, version: Option<String>) -> Result<Watch, Broken> {
+        let params = WatchParams {
+            field_selector: self.selector(),
+            timeout: Some(LASTS),
+            send_initial_events: version.is_none(),
+            ..WatchParams::default()
+        };
+        let request = Request::new(&self.path)
+            .watch(&params, version.as_deref().unwrap_or_default())
+            .map_err(kube::Error::BuildRequest)?;
+        let lines = self.client.request_stream(request).await?;
+        Ok(Watch {
+            lines: Box::pin(lines.lines()),
+            version,
+            since: Instant::now(),
+            silent: true,
+        })
+    }
+
+    /// Asks for a page of the list.
+    async fn page(&self, next: Option<String>) -> Result<Pages, Broken> {
+        let params = ListParams {
+            field_selector: self.selector(),
+            limit: Some(PAGE),
+            continue_token: next,
+            ..ListParams::default()
+        };
+        let request = Request::new(&self.path)
+            .list(&params)
+            .map_err(kube::Error::BuildRequest)?;
+        let text = self.client.request_text(request).await?;
+        let list: List = serde_json::from_str(&text)?;
+        Ok(Pages {
+            items: list.items.unwrap_or_default(),
+            version: list.metadata.resource_version,
+            next: list.metadata.next.filter(|next| !next.is_empty()),
+        })
+    }
+
+    fn selector(&self) -> Option<String> {
+        (!self.fields.is_empty()).then(|| self.fields.clone())
+    }
+}
+
+impl Watch {
+    /// What a line tells, if anything.
+    fn read(&mut self, line: &str) -> Result<Option<Event<Box<RawValue>>>, Broken> {
+        let Line { kind, object } = serde_json::from_str(line)?;
+        Ok(match (kind, &mut self.version) {
+            (Kind::Added, None) => Some(Event::Listed(object.to_owned())),
+            (Kind::Added | Kind::Modified, _) => Some(Event::Applied(object.to_owned())),
+            (Kind::Deleted, _) => Some(Event::Deleted(object.to_owned())),
+            (Kind::Bookmark, told) => {
+                let Bookmark { metadata } = serde_json::from_str(object.get())?;
+                match told {
+                    Some(told) => {
+                        *told = metadata.resource_version;
+                        None
+                    }
+                    None if metadata.annotations.initial_events_end.is_some() => {
+                        *told = Some(metadata.resource_version);
+                        Some(Event::Complete)
+                    }
+                    None => None,
+                }
+            }
+            (Kind::Error, _) => return Err(Broken::Ended(serde_json::from_str(object.get())?)),
+        })
+    }
+}
+
+/// How long to wait after each failure: ever longer, and shortly again after a good while. Client-go's times.
+#[derive(Default)]
+struct Pauses {
+    next: Duration,
+    last: Option<Instant>,
+}
+
+impl Pauses {
+    const FIRST: Duration = Duration::from_millis(800);
+    const LONGEST: Duration = Duration::from_secs(30);
+    const GOOD_WHILE: Duration = Duration::from_secs(120);
+
+    /// The pause after a failure `now`, up to twice as long by `chance` (from 0 to 1), so that those who lost one server
+    /// do not come back together.
+    fn next(&mut self, now: Instant, chance: f64) -> Duration {
+        let recent = |last: Instant| now.duration_since(last) < Self::GOOD_WHILE;
+        let pause = match self.last.is_some_and(recent) {
+            true => self.next,
+            false => Self::FIRST,
+        };
+        self.last = Some(now);
+        self.next = (pause * 2).min(Self::LONGEST);
+        pause.mul_f64(1.0 + chance)
+    }
+}
+
+/// A number from 0 to 1 that nobody foresees.
+fn chance() -> f64 {
+    // Each state is keyed anew.
+    f64::from(RandomState::new().hash_one(0) as u32) / f64::from(u32::MAX)
+}
+
+#[cfg(test)]
+mod tests;

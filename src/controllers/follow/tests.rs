@@ -1,0 +1,210 @@
+//! A scripted server: each request gets the next answer, and what was asked is kept.
+
+use std::sync::Arc;
+
+use http::{Response, StatusCode};
+use http_body_util::{BodyExt as _, Full};
+use k8s_openapi::api::core::v1::ConfigMap;
+use parking_lot::Mutex;
+
+use super::*;
+use crate::auth::User;
+use crate::controllers::client::Transport;
+
+/// A server's answers, in order: the last one is followed by watches that end after a while.
+struct Script {
+    asked: Arc<Mutex<Vec<String>>>,
+    api: Api<ConfigMap>,
+}
+
+fn script(answers: &[(u16, &str)]) -> Script {
+    let asked = Arc::new(Mutex::new(Vec::new()));
+    let mut answers: VecDeque<(u16, String)> = answers
+        .iter()
+        .map(|(code, body)| (*code, (*body).to_owned()))
+        .collect();
+    let noted = asked.clone();
+    let answers = Mutex::new(std::mem::take(&mut answers));
+    let transport = Transport::new(move |request, _| {
+        noted
+            .lock()
+            .push(request.uri().query().unwrap_or_default().to_owned());
+        let answer = answers.lock().pop_front();
+        async move {
+            let Some((code, body)) = answer else {
+                return std::future::pending().await;
+            };
+            let mut response = Response::new(Full::from(body).boxed_unsync());
+            *response.status_mut() = StatusCode::from_u16(code).expect("a status code");
+            response
+        }
+    });
+    Script {
+        asked,
+        api: Api::namespaced(transport.client(User::new("test", &[]), "test"), "a"),
+    }
+}
+
+/// A line of a watch about the object called `name`.
+fn line(kind: &str, name: &str, version: u32) -> String {
+    format!(
+        "{{\"type\":\"{kind}\",\"object\":{{\"metadata\":{{\"name\":\"{name}\",\"resourceVersion\":\"{version}\"}}}}}}\n"
+    )
+}
+
+fn complete(version: u32) -> String {
+    format!(
+        "{{\"type\":\"BOOKMARK\",\"object\":{{\"metadata\":{{\"resourceVersion\":\"{version}\",\
+         \"annotations\":{{\"k8s.io/initial-events-end\":\"true\"}}}}}}}}\n"
+    )
+}
+
+/// What is told until nothing more is, as words.
+async fn told(script: &Script, fields: &str) -> Vec<String> {
+    let mut events = follow(script.api.clone(), fields);
+    let mut told = Vec::new();
+    let name = |object: ConfigMap| object.metadata.name.unwrap_or_default();
+    // Time stands still but for pauses; what is pending for hours is pending for ever.
+    while let Ok(Some(event)) = tokio::time::timeout(Duration::from_secs(3600), events.next()).await
+    {
+        told.push(match event {
+            Ok(Event::Listing) => "listing".to_owned(),
+            Ok(Event::Listed(object)) => format!("listed {}", name(object)),
+            Ok(Event::Complete) => "complete".to_owned(),
+            Ok(Event::Applied(object)) => format!("applied {}", name(object)),
+            Ok(Event::Deleted(object)) => format!("deleted {}", name(object)),
+            Err(broken) => format!("broken: {broken}"),
+        });
+    }
+    told
+}
+
+fn asked(script: &Script) -> Vec<String> {
+    let asked = script.asked.lock();
+    let timeout = format!("&timeoutSeconds={LASTS}");
+    asked
+        .iter()
+        .map(|query| query.trim_start_matches('&').replace(&timeout, ""))
+        .collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_watch_that_ends_goes_on_where_it_was() {
+    let first = [
+        line("ADDED", "one", 3),
+        complete(5),
+        line("MODIFIED", "one", 7),
+        line("DELETED", "one", 8),
+    ]
+    .concat();
+    let second = [
+        line("ADDED", "two", 9),
+        "{\"type\":\"BOOKMARK\",\"object\":{\"metadata\":{\"resourceVersion\":\"20\"}}}\n"
+            .to_owned(),
+    ]
+    .concat();
+    let script = script(&[(200, &first), (200, &second)]);
+    assert_eq!(
+        told(&script, "metadata.name!=x").await,
+        [
+            "listing",
+            "listed one",
+            "complete",
+            "applied one",
+            "deleted one",
+            "applied two"
+        ]
+    );
+    let asked = asked(&script);
+    assert!(asked[0].contains("sendInitialEvents=true"), "{asked:?}");
+    assert!(
+        asked[0].contains("fieldSelector=metadata.name%21%3Dx"),
+        "{asked:?}"
+    );
+    assert!(asked[1].contains("resourceVersion=8"), "{asked:?}");
+    assert!(!asked[1].contains("sendInitialEvents"), "{asked:?}");
+    assert!(asked[2].contains("resourceVersion=20"), "{asked:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_missed_is_listed_anew() {
+    const GONE: &str =
+        r#"{"kind":"Status","status":"Failure","message":"too old","reason":"Expired","code":410}"#;
+    let ended = format!("{{\"type\":\"ERROR\",\"object\":{GONE}}}\n");
+    for (code, answer) in [(200, ended.as_str()), (410, GONE)] {
+        let first = [complete(5), line("ADDED", "one", 6)].concat();
+        let again = [line("ADDED", "one", 6), complete(9)].concat();
+        let script = script(&[(200, &first), (code, answer), (200, &again)]);
+        let told = told(&script, "").await;
+        assert_eq!(told[..3], ["listing", "complete", "applied one"]);
+        assert!(told[3].starts_with("broken: "), "{told:?}");
+        assert_eq!(told[4..], ["listing", "listed one", "complete"]);
+        assert!(asked(&script)[2].contains("sendInitialEvents=true"));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_that_does_not_stream_lists_is_asked_for_pages() {
+    const REFUSED: &str = r#"{"kind":"Status","status":"Failure","message":"sendInitialEvents: Forbidden","reason":"Invalid","code":422}"#;
+    let item = |name| format!("{{\"metadata\":{{\"name\":\"{name}\"}}}}");
+    let page = |next: &str, name| {
+        format!(
+            "{{\"metadata\":{{\"resourceVersion\":\"7\",\"continue\":\"{next}\"}},\"items\":[{}]}}",
+            item(name)
+        )
+    };
+    let script = script(&[
+        (422, REFUSED),
+        (200, &page("t", "one")),
+        (200, &page("", "two")),
+    ]);
+    let told = told(&script, "").await;
+    assert!(told[0].starts_with("broken: "), "{told:?}");
+    assert_eq!(
+        told[1..],
+        ["listing", "listed one", "listed two", "complete"]
+    );
+    let asked = asked(&script);
+    assert_eq!(asked[1], "limit=500");
+    assert_eq!(asked[2], "limit=500&continue=t");
+    assert!(
+        asked[3].contains("watch=true") && asked[3].contains("resourceVersion=7"),
+        "{asked:?}"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_cannot_be_read_is_left_out_and_a_watch_that_breaks_at_once_is_not_hurried() {
+    let odd = "{\"type\":\"ADDED\",\"object\":{\"metadata\":{\"name\":1}}}\n";
+    let first = [complete(5), odd.to_owned(), line("ADDED", "one", 6)].concat();
+    let script = script(&[(200, &first), (200, ""), (500, "no"), (200, "{\"type\"")]);
+    let begun = tokio::time::Instant::now();
+    let told = told(&script, "").await;
+    assert_eq!(told[..2], ["listing", "complete"]);
+    assert!(
+        told[2].starts_with("broken: what was told cannot be read"),
+        "{told:?}"
+    );
+    assert_eq!(told[3], "applied one");
+    assert!(told[4].contains("ended at once"), "{told:?}");
+    assert_eq!(told[4..].len(), 3, "{told:?}");
+    assert!(
+        asked(&script)[1..]
+            .iter()
+            .all(|query| query.contains("resourceVersion=6"))
+    );
+    assert!(begun.elapsed() > Pauses::FIRST * 7);
+}
+
+#[test]
+fn pauses_grow_and_begin_anew_after_a_good_while() {
+    let mut pauses = Pauses::default();
+    let begun = Instant::now();
+    let mut now = begun;
+    for millis in [800, 1600, 3200, 6400, 12800, 25600, 30000, 30000] {
+        assert_eq!(pauses.next(now, 0.0), Duration::from_millis(millis));
+        now += Duration::from_secs(60);
+    }
+    now += Pauses::GOOD_WHILE;
+    assert_eq!(pauses.next(now, 1.0), Pauses::FIRST * 2);
+}
