@@ -1,40 +1,23 @@
 //! `reddwarf agent`: a node, with the API server in the same process or joined to another.
 
-use std::collections::BTreeMap;
-use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 
 use futures::FutureExt as _;
-use futures::future::BoxFuture;
 use tokio_util::sync::CancellationToken;
 
-use super::cluster::{Clients, Cluster};
+use super::cluster::Clients;
 use super::host::{NetworkFlags, StorageFlags};
 use super::illumos::{self, IllumosFlags};
 use super::names::NameFlags;
+use super::nodes::{NodeApi, Nodes};
 use super::serve::{self, ServeError, Served};
-use crate::api::actions::kubelet::Agents;
 use crate::api::authenticate::Peer;
 use crate::auth::{Authorizer as _, Decision};
-use crate::net::services::ServiceRouter;
-use crate::net::{Ipam, IpamError};
-use crate::node::agent::{self, Pods, Setup};
-use crate::node::host::{Host, Logs};
-use crate::node::images::{Images, Registries};
+use crate::net::IpamError;
 use crate::node::pressure::Thresholds;
-#[cfg(target_os = "linux")]
-use crate::node::register::host_capacity;
-use crate::node::register::{Registration, host_addresses, host_info};
-use crate::node::services::plan::Here;
-use crate::node::services::proxy;
-use crate::node::simulated::SimulatedSupplies;
-use crate::node::volumes::Volumes;
 use crate::node::{Allow, Authenticate};
-use crate::storage::{ConfigError, StorageEngine, StoragePoolConfig, ZfsStorageEngine};
-use crate::zone::ZoneRuntime;
-use crate::zone::simulated::{Delays, Simulated};
+use crate::storage::{ConfigError, StoragePoolConfig};
 
 /// How nodes run their pods.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -52,47 +35,47 @@ pub enum RuntimeName {
 #[group(skip)]
 pub struct Arguments {
     #[command(flatten)]
-    serve: serve::Arguments,
+    pub(super) serve: serve::Arguments,
     /// Join the API server of this kubeconfig instead of running one.
     #[arg(long)]
-    kubeconfig: Option<PathBuf>,
+    pub(super) kubeconfig: Option<PathBuf>,
     /// How pods are run; by default what this host can: `linux` or `illumos` for root there, else `simulated`.
     #[arg(long)]
-    runtime: Option<RuntimeName>,
+    pub(super) runtime: Option<RuntimeName>,
     /// Run this many simulated nodes instead of this host.
     #[arg(long, default_value_t = 0)]
-    simulated_nodes: u32,
+    pub(super) simulated_nodes: u32,
     /// How long simulated operations take, in milliseconds: making a zone, booting it, starting a container, removing.
     #[arg(long, value_delimiter = ',', num_args = 1..=4, default_values_t = [0u64])]
-    simulated_delays: Vec<u64>,
+    pub(super) simulated_delays: Vec<u64>,
     /// The name of this node; by default the host's name.
     #[arg(long)]
-    node_name: Option<String>,
+    pub(super) node_name: Option<String>,
     #[command(flatten)]
-    storage: StorageFlags,
+    pub(super) storage: StorageFlags,
     /// The range that pods of this node get addresses from.
     #[arg(long, default_value = "10.244.0.0/24")]
-    pod_cidr: String,
+    pub(super) pod_cidr: String,
     #[command(flatten)]
-    network: NetworkFlags,
+    pub(super) network: NetworkFlags,
     #[command(flatten)]
-    names: NameFlags,
+    pub(super) names: NameFlags,
     #[command(flatten)]
-    illumos: IllumosFlags,
+    pub(super) illumos: IllumosFlags,
     /// When pods are evicted: SIGNAL<QUANTITY or SIGNAL<PERCENT%, of memory.available, nodefs.available,
     /// nodefs.inodesFree, imagefs.available, imagefs.inodesFree and pid.available. Empty: never.
     #[arg(long, default_value_t)]
-    eviction_hard: Thresholds,
+    pub(super) eviction_hard: Thresholds,
     /// Registries (HOST:PORT) that are asked by plain HTTP.
     #[arg(long, value_delimiter = ',')]
-    insecure_registry: Vec<String>,
+    pub(super) insecure_registry: Vec<String>,
     /// With --kubeconfig: whose client certificates the node's own API takes, a PEM file; by default the authority in the
     /// kubeconfig.
     #[arg(long = "kubelet-client-ca-file")]
-    client_ca: Option<PathBuf>,
+    pub(super) client_ca: Option<PathBuf>,
     /// The port of the node's own API; 0 takes a free one.
     #[arg(long, default_value_t = 10250)]
-    kubelet_port: u16,
+    pub(super) kubelet_port: u16,
 }
 
 /// Why the agent cannot run.
@@ -121,11 +104,11 @@ pub enum AgentError {
 }
 
 /// The nodes of this process and what they need.
-struct Plan {
-    runtime: RuntimeName,
-    names: Vec<String>,
-    arguments: Arguments,
-    storage: StoragePoolConfig,
+pub(super) struct Plan {
+    pub runtime: RuntimeName,
+    pub names: Vec<String>,
+    pub arguments: Arguments,
+    pub storage: StoragePoolConfig,
 }
 
 /// Runs nodes until SIGTERM or SIGINT; their pods go on.
@@ -247,434 +230,4 @@ fn plan(arguments: Arguments) -> Result<Plan, AgentError> {
         arguments,
         storage,
     })
-}
-
-/// A host that runs its pods in zones of its own, and what it keeps for them.
-pub(super) struct RealHost {
-    /// The node's name.
-    pub name: String,
-    /// The brand of its zones.
-    pub brand: &'static str,
-    /// What the node has.
-    pub capacity: BTreeMap<String, String>,
-    /// Where pods' homes are, if they have any: their zones write their logs there.
-    pub homes: Option<PathBuf>,
-    /// The agent's directory.
-    pub data: PathBuf,
-    /// Addresses of pods.
-    pub ipam: Ipam,
-    /// The host's own address on their network, if it has one.
-    pub address: Option<Ipv4Addr>,
-    /// Who tells them the addresses of names.
-    pub names: NameFlags,
-    /// Images, roots and volumes.
-    pub storage: Arc<dyn StorageEngine>,
-    /// What images are here.
-    pub images: Images,
-    /// Registries that are asked by plain HTTP.
-    pub insecure: Vec<String>,
-    /// Its zones.
-    pub runtime: Arc<dyn ZoneRuntime>,
-    /// Who leads services to them; none where nobody does.
-    pub router: Option<Arc<dyn ServiceRouter>>,
-    /// When pods are evicted.
-    pub thresholds: Thresholds,
-}
-
-impl RealHost {
-    /// The node that it is, once what an earlier agent left of images is gone.
-    pub(super) async fn setup(self, cluster: Cluster) -> Result<Setup, AgentError> {
-        let client = cluster.client.clone();
-        if let Err(error) = self.images.sweep().await {
-            tracing::warn!(%error, "what was left of images cannot be removed");
-        }
-        let (cluster_dns, names) = self.names.serve(self.address, &cluster).await;
-        let addresses = host_addresses();
-        let logs = match &self.homes {
-            Some(homes) => Logs::Homes(homes.clone()),
-            None => Logs::Together(self.data.join("logs")),
-        };
-        let mut beside = Vec::from_iter(names);
-        if let Some(router) = self.router {
-            let here = Here {
-                node: self.name.clone(),
-                api_server: cluster.api_server,
-            };
-            let (services, ends) = (cluster.services(), cluster.ends.clone());
-            beside.push(proxy::keep(services, here, router, ends).boxed());
-        }
-        let registration = Registration {
-            name: self.name,
-            addresses: addresses.clone(),
-            labels: BTreeMap::new(),
-            taints: Vec::new(),
-            capacity: self.capacity,
-            port: None,
-            info: host_info(self.brand),
-        };
-        let supplies = Host {
-            client: client.clone(),
-            homes: self.homes,
-            logs: logs.clone(),
-            data: self.data,
-            ipam: self.ipam,
-            storage: self.storage,
-            images: self.images,
-            registries: Registries::new(self.insecure).map_err(AgentError::Host)?,
-            runtime: self.runtime.clone(),
-            host_ips: addresses,
-            cluster_dns,
-            cluster_domain: self.names.domain(),
-        };
-        Ok(Setup {
-            client,
-            registration,
-            runtime: self.runtime,
-            supplies: Arc::new(supplies),
-            logs: Some(logs),
-            thresholds: self.thresholds,
-            beside,
-        })
-    }
-}
-
-/// How one node is made, once there is a cluster.
-type Maker = Box<dyn FnOnce(Cluster) -> BoxFuture<'static, Result<Setup, AgentError>> + Send>;
-
-struct Nodes {
-    nodes: Vec<(String, Maker)>,
-    /// Where their volumes are; none for simulated ones.
-    storage: Option<Arc<dyn StorageEngine>>,
-    kubelet_port: u16,
-}
-
-/// What the nodes' own API is served with.
-#[derive(Clone)]
-struct NodeApi {
-    /// Where nodes without a port are found, if that is in this process.
-    agents: Option<Arc<Agents>>,
-    tls: rustls::ServerConfig,
-    authenticate: Authenticate,
-    allow: Allow,
-}
-
-impl NodeApi {
-    /// Serves the API of a node: on a port if it is a real one, else within this process.
-    async fn serve(
-        self,
-        name: &str,
-        port: u16,
-        setup: &mut Setup,
-        pods: &Pods,
-        ends: &CancellationToken,
-    ) {
-        let kubelet = crate::node::kubelet::Kubelet {
-            pods: pods.clone(),
-            runtime: setup.runtime.clone(),
-            supplies: setup.supplies.clone(),
-            logs: setup.logs.clone(),
-            node: name.to_owned(),
-            authenticate: self.authenticate,
-            allow: self.allow,
-        };
-        if kubelet.logs.is_none() {
-            if let Some(agents) = self.agents {
-                agents.add(name, Box::new(move || kubelet.dial()));
-            }
-            return;
-        }
-        match tokio::net::TcpListener::bind(("0.0.0.0", port)).await {
-            Ok(listener) => {
-                setup.registration.port = listener.local_addr().ok().map(|at| at.port());
-                let serving =
-                    crate::node::kubelet::serve(listener, self.tls, kubelet, ends.clone());
-                tokio::spawn(serving);
-            }
-            Err(error) => tracing::error!(
-                %error, port,
-                "logs, exec and port-forward are not served: stop what uses the port, or choose another --kubelet-port"
-            ),
-        }
-    }
-}
-
-impl Nodes {
-    fn prepare(plan: &Plan) -> Result<Self, AgentError> {
-        match plan.runtime {
-            RuntimeName::Simulated => Self::simulated(plan),
-            RuntimeName::Linux => Self::linux(plan),
-            RuntimeName::Illumos => Self::illumos(plan),
-        }
-    }
-
-    fn simulated(plan: &Plan) -> Result<Self, AgentError> {
-        let ipam = Ipam::in_memory(match plan.names.len() {
-            1 => &plan.arguments.pod_cidr,
-            // Many nodes want many addresses.
-            _ if plan.arguments.pod_cidr == "10.244.0.0/24" => "10.244.0.0/14",
-            _ => &plan.arguments.pod_cidr,
-        })?;
-        let delay = |index: usize| {
-            Duration::from_millis(
-                plan.arguments
-                    .simulated_delays
-                    .get(index)
-                    .copied()
-                    .unwrap_or(0),
-            )
-        };
-        let delays = Delays {
-            create: delay(0),
-            boot: delay(1),
-            start: delay(2),
-            remove: delay(3),
-        };
-        let info = host_info("simulated");
-        let capacity = BTreeMap::from([
-            ("cpu".to_owned(), "32".to_owned()),
-            ("memory".to_owned(), "256Gi".to_owned()),
-            ("pods".to_owned(), "110".to_owned()),
-            ("ephemeral-storage".to_owned(), "1Ti".to_owned()),
-        ]);
-        let nodes = plan
-            .names
-            .iter()
-            .enumerate()
-            .map(|(number, name)| {
-                let registration = Registration {
-                    name: name.clone(),
-                    addresses: vec![format!("192.0.2.{}", number % 254 + 1)],
-                    labels: BTreeMap::from([("type".into(), "simulated".into())]),
-                    taints: Vec::new(),
-                    capacity: capacity.clone(),
-                    port: None,
-                    info: info.clone(),
-                };
-                let (ipam, delays) = (ipam.clone(), delays.clone());
-                let maker: Maker = Box::new(move |cluster| {
-                    async move {
-                        Ok(Setup {
-                            client: cluster.client,
-                            registration,
-                            runtime: Arc::new(Simulated::new(delays)),
-                            supplies: Arc::new(SimulatedSupplies::new(ipam)),
-                            logs: None,
-                            thresholds: Default::default(),
-                            beside: Vec::new(),
-                        })
-                    }
-                    .boxed()
-                });
-                (name.clone(), maker)
-            })
-            .collect();
-        Ok(Nodes {
-            nodes,
-            storage: None,
-            kubelet_port: plan.arguments.kubelet_port,
-        })
-    }
-
-    fn illumos(plan: &Plan) -> Result<Self, AgentError> {
-        let arguments = &plan.arguments;
-        if arguments.illumos.tools_of_this_host() && !cfg!(target_os = "illumos") {
-            return Err(AgentError::Host(format!(
-                "--runtime illumos needs an illumos host, and this is {}; --illumos-tools names the tools of a fake one",
-                std::env::consts::OS
-            )));
-        }
-        let data = std::path::absolute(&arguments.serve.data_dir)
-            .unwrap_or_else(|_| arguments.serve.data_dir.clone());
-        std::fs::create_dir_all(&data).map_err(|error| {
-            AgentError::Host(format!("cannot make {}: {error}", data.display()))
-        })?;
-        let name = plan.names.first().cloned().unwrap_or_default();
-        let tools = arguments.illumos.tools(&data)?;
-        let engine = ZfsStorageEngine::new(
-            tools.clone(),
-            plan.storage.clone(),
-            arguments.illumos.reserves_volumes(),
-        )?;
-        let engine = Arc::new(engine);
-        let volumes: Arc<dyn StorageEngine> = engine.clone();
-        let host = illumos::Plan {
-            name: name.clone(),
-            ipam: Ipam::open(&data.join("ipam.redb"), &arguments.pod_cidr)?,
-            data,
-            tools,
-            engine,
-            storage: plan.storage.clone(),
-            network: arguments.network.clone(),
-            names: arguments.names.clone(),
-            flags: arguments.illumos.clone(),
-            insecure: arguments.insecure_registry.clone(),
-            thresholds: arguments.eviction_hard.clone(),
-        };
-        let maker: Maker = Box::new(move |cluster| host.setup(cluster).boxed());
-        Ok(Nodes {
-            nodes: vec![(name, maker)],
-            storage: Some(volumes),
-            kubelet_port: arguments.kubelet_port,
-        })
-    }
-
-    #[cfg(not(target_os = "linux"))]
-    fn linux(_: &Plan) -> Result<Self, AgentError> {
-        Err(AgentError::Host(format!(
-            "--runtime linux needs Linux, and this is {}",
-            std::env::consts::OS
-        )))
-    }
-
-    #[cfg(target_os = "linux")]
-    fn linux(plan: &Plan) -> Result<Self, AgentError> {
-        use crate::storage::Directories;
-        use crate::zone::linux::{Groups, Linux, Network};
-
-        if !rustix::process::geteuid().is_root() {
-            return Err(AgentError::Host(
-                "--runtime linux needs root: run the agent as root, or say --runtime simulated"
-                    .into(),
-            ));
-        }
-        let data = std::path::absolute(&plan.arguments.serve.data_dir)
-            .unwrap_or_else(|_| plan.arguments.serve.data_dir.clone());
-        std::fs::create_dir_all(&data).map_err(|error| {
-            AgentError::Host(format!("cannot make {}: {error}", data.display()))
-        })?;
-        let ipam = Ipam::open(&data.join("ipam.redb"), &plan.arguments.pod_cidr)?;
-        let (gateway, prefix) = ipam.gateway();
-        let network = Network {
-            bridge: plan.arguments.network.etherstub_name.clone(),
-            gateway,
-            prefix,
-            cidr: ipam.cidr(),
-        };
-        // Agents of one host have groups of their own, as they have bridges.
-        let groups = Groups::find(&format!(
-            "reddwarf-{}",
-            plan.arguments.network.etherstub_name
-        ))
-        .map_err(AgentError::Host)?;
-        let storage = plan.storage.clone();
-        let thresholds = plan.arguments.eviction_hard.clone();
-        let insecure = plan.arguments.insecure_registry.clone();
-        let names = plan.arguments.names.clone();
-        let name = plan.names.first().cloned().unwrap_or_default();
-        let node = name.clone();
-        let engine: Arc<dyn StorageEngine> = Arc::new(Directories::new(&storage));
-        let volumes = engine.clone();
-        let maker: Maker = Box::new(move |cluster| {
-            async move {
-                let router = Arc::new(network.services());
-                let runtime =
-                    Linux::open(&data.join("zones"), groups, network).map_err(AgentError::Host)?;
-                engine
-                    .prepare()
-                    .await
-                    .map_err(|error| AgentError::Host(error.to_string()))?;
-                let images = Images::new(
-                    &PathBuf::from(&storage.images).join("records"),
-                    engine.clone(),
-                );
-                let host = RealHost {
-                    name,
-                    brand: "linux",
-                    capacity: host_capacity(&data),
-                    homes: None,
-                    data,
-                    ipam,
-                    address: Some(gateway),
-                    names,
-                    storage: engine,
-                    images,
-                    insecure,
-                    runtime: Arc::new(runtime),
-                    router: Some(router),
-                    thresholds,
-                };
-                host.setup(cluster).await
-            }
-            .boxed()
-        });
-        Ok(Nodes {
-            nodes: vec![(node, maker)],
-            storage: Some(volumes),
-            kubelet_port: plan.arguments.kubelet_port,
-        })
-    }
-
-    /// What the API of nodes that joined by `path` is served with: the API server there judges who asks.
-    fn joined_api(
-        &self,
-        path: &std::path::Path,
-        authority: Vec<Vec<u8>>,
-        client: kube::Client,
-        client_ca: Option<PathBuf>,
-    ) -> Result<NodeApi, AgentError> {
-        use crate::auth::pki::{ClientCertificates, authorities, of_node};
-        use crate::node::kubelet::reviews::Reviews;
-        let wrong = |error: &dyn std::fmt::Display| AgentError::Host(error.to_string());
-        let (named, trusted) = match client_ca {
-            Some(file) => (
-                file.clone(),
-                authorities(&file).map_err(|error| wrong(&error))?,
-            ),
-            None => {
-                let trusted = authority.into_iter().map(Into::into).collect();
-                (path.to_owned(), trusted)
-            }
-        };
-        let clients = ClientCertificates::new(&trusted, &named).map_err(|error| wrong(&error))?;
-        let names = self.nodes.iter().map(|(name, _)| name.clone());
-        let names: Vec<String> = names.chain(host_addresses()).collect();
-        let reviews = Reviews::new(client, clients.clone());
-        Ok(NodeApi {
-            agents: None,
-            tls: of_node(&names, &clients).map_err(|error| wrong(&error))?,
-            authenticate: reviews.authenticate(),
-            allow: reviews.allow(),
-        })
-    }
-
-    /// What an operator types next.
-    fn next_line(&self, kubeconfig: &std::path::Path) -> String {
-        let what = match self.nodes.as_slice() {
-            [(name, _)] => format!("node {name}"),
-            many => format!("{} simulated nodes", many.len()),
-        };
-        format!(
-            "reddwarf runs {what}; now type:\n  export KUBECONFIG={}; kubectl apply -f examples/web.yaml; kubectl get pods -o wide --watch",
-            kubeconfig.display()
-        )
-    }
-
-    async fn run(self, clients: Clients, api: Option<NodeApi>, ends: CancellationToken) {
-        clients.make_class().await;
-        let mut running = tokio::task::JoinSet::new();
-        let volumes = Volumes {
-            client: clients.for_volumes(),
-            nodes: self.nodes.iter().map(|(name, _)| name.clone()).collect(),
-            storage: self.storage,
-        };
-        running.spawn(volumes.keep(ends.clone()));
-        for (name, maker) in self.nodes {
-            let cluster = clients.cluster(&name, &ends);
-            let ends = ends.clone();
-            let (api, port) = (api.clone(), self.kubelet_port);
-            running.spawn(async move {
-                match maker(cluster).await {
-                    Ok(mut setup) => {
-                        let pods = Pods::default();
-                        if let Some(api) = api {
-                            api.serve(&name, port, &mut setup, &pods, &ends).await;
-                        }
-                        agent::run(setup, pods, ends).await;
-                    }
-                    Err(error) => tracing::error!(node = name, "the node does not run: {error}"),
-                }
-            });
-        }
-        while running.join_next().await.is_some() {}
-    }
 }

@@ -4,10 +4,11 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::agent::{AgentError, RealHost};
+use super::agent::AgentError;
 use super::cluster::Cluster;
 use super::host::NetworkFlags;
 use super::names::NameFlags;
+use super::nodes::RealHost;
 use crate::illumos::{Command, HostTools, Tool, Tools, parse};
 use crate::net::Ipam;
 use crate::net::illumos::{self as net, NetworkConfig};
@@ -227,6 +228,7 @@ impl Plan {
             insecure: self.insecure,
             runtime: Arc::new(runtime),
             router: None,
+            beside: Vec::new(),
             thresholds: self.thresholds,
         };
         host.setup(cluster).await

@@ -9,6 +9,7 @@ mod illumos;
 mod image;
 mod init;
 mod names;
+mod nodes;
 mod serve;
 mod store;
 mod zone;

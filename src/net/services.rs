@@ -71,13 +71,16 @@ pub struct ServicePort {
     pub inside: Backends,
     /// Where traffic from the world goes.
     pub outside: Backends,
+    /// Every endpoint that serves, also those that take no new clients from here: who was led to one stays there.
+    pub serving: Vec<SocketAddrV4>,
     /// For how long a client stays with its endpoint; none where each connection is a new choice.
     pub affinity: Option<Duration>,
 }
 
 /// Who makes a node's network lead traffic to the endpoints of services.
 pub trait ServiceRouter: Send + Sync + 'static {
-    /// Makes `ports` all that there is, at once. What is the same already is left alone, and so are connections.
+    /// Makes `ports` all that there is, at once. What is the same already is left alone, and so are connections. Where
+    /// nothing is to change, it looks whether all is there yet, and makes it whole.
     ///
     /// # Errors
     /// What stands in the way; what was there before stays, or is made whole by the next call.

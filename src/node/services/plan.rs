@@ -116,6 +116,11 @@ fn service_port(
             .filter(|port| *port > 0),
         inside: backends(places, is_local(&spec.internal_traffic_policy)),
         outside: backends(places, is_local(&spec.external_traffic_policy)),
+        serving: {
+            let serving = places.iter().filter(|place| place.serving);
+            let serving: BTreeSet<_> = serving.map(|place| place.at).collect();
+            serving.into_iter().collect()
+        },
         affinity: (spec.session_affinity.as_deref() == Some("ClientIP")).then(|| {
             let config = spec.session_affinity_config.as_ref();
             let seconds = config.and_then(|config| config.client_ip.as_ref()?.timeout_seconds);
@@ -295,6 +300,11 @@ mod tests {
             assert_eq!(inside.has_others, others, "{policy} {endpoints}");
             assert_eq!(ports[0].name, "default/web/tcp/-");
         }
+        // Who is with an endpoint that ends stays there as long as it serves.
+        let spec = json!({"clusterIPs": ["10.96.0.5"], "internalTrafficPolicy": "Local", "ports": [{"port": 80}]});
+        let ports = planned(spec, json!([here, there, ending, waiting]));
+        let serving = at(&["10.0.0.1:8080", "10.0.0.2:8080", "10.0.1.1:8080"]);
+        assert_eq!(ports[0].serving, serving);
     }
 
     #[test]

@@ -10,6 +10,8 @@ use super::Services;
 use super::plan::{Here, plan};
 use crate::net::services::ServiceRouter;
 
+/// How long nothing may change before it is looked whether all is there yet: somebody may have flushed the rules.
+const LOOK: Duration = Duration::from_secs(30);
 /// How long changes are gathered after some were carried out.
 const GATHER: Duration = Duration::from_millis(100);
 /// How long it waits after a failure, at first and at most.
@@ -37,8 +39,9 @@ pub async fn keep(
             match router.route(&ports).await {
                 Ok(()) => {
                     wait = AGAIN[0];
-                    changed.notified().await;
-                    tokio::time::sleep(GATHER).await;
+                    if tokio::time::timeout(LOOK, changed.notified()).await.is_ok() {
+                        tokio::time::sleep(GATHER).await;
+                    }
                 }
                 Err(error) => {
                     tracing::warn!(

@@ -9,6 +9,7 @@
 mod groups;
 mod network;
 mod services;
+mod tables;
 
 use std::fs;
 use std::io;
@@ -20,6 +21,7 @@ use futures::FutureExt as _;
 use jiff::Timestamp;
 use parking_lot::Mutex;
 use rustix::process::{Pid, PidfdFlags};
+use tokio_util::sync::CancellationToken;
 
 use super::link::Link;
 use super::supervised::{self, Supervised, Zones, remove_record, write_whole};
@@ -35,6 +37,8 @@ pub use services::ServiceTable;
 
 /// Memory that a zone may use beside what its processes may: its supervisor is in its group, and must not end for them.
 const SANDBOX: u64 = 64 << 20;
+/// How often it is looked whether the rules of the network are there yet.
+const LOOK: Duration = Duration::from_secs(30);
 /// How long a supervisor may take to say hello.
 const HELLO: Duration = Duration::from_secs(20);
 
@@ -147,6 +151,21 @@ impl Linux {
         inner.groups.sweep(&known);
         Ok(Linux(inner))
     }
+
+    /// Looks again and again whether the rules of the zones' network are there yet, until `ends`: somebody may flush
+    /// them. What leads services there has who looks.
+    pub async fn keep_network(self, ends: CancellationToken) {
+        loop {
+            tokio::select! {
+                () = tokio::time::sleep(LOOK) => {}
+                () = ends.cancelled() => return,
+            }
+            let inner = self.0.clone();
+            if let Err(error) = supervised::blocking(move || inner.mend_network()).await {
+                tracing::warn!(error, "the rules of the pods' network cannot be looked at");
+            }
+        }
+    }
 }
 
 impl Inner {
@@ -158,6 +177,26 @@ impl Inner {
             link: Link::new(name.to_string(), self.zones.teller(name)),
             steps: tokio::sync::Mutex::new(()),
         })
+    }
+
+    /// Makes the network's rules again where some are gone.
+    fn mend_network(&self) -> Result<(), String> {
+        let mut running = self.zones.all();
+        running.retain(|home| home.pid().is_some());
+        let specs = running.iter().map(|home| &home.configuration.spec);
+        if self.network.is_whole(specs)? {
+            return Ok(());
+        }
+        tracing::warn!("somebody took away rules of the pods' network; they are made again");
+        self.network.prepare()?;
+        for home in running {
+            // One that ends meanwhile takes with it what leads there.
+            let _step = home.steps.blocking_lock();
+            if home.pid().is_some() {
+                self.network.lead(&home.configuration.spec)?;
+            }
+        }
+        Ok(())
     }
 
     /// Ends all processes of a zone and waits until they are gone.

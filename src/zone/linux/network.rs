@@ -3,6 +3,7 @@
 //! Links are made by ip(8) and rules by nft(8), a batch a step: both are on every host that runs containers, and what
 //! they are told can be read in a log and typed by hand.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write as _;
 use std::net::{IpAddr, Ipv4Addr};
 use std::process::{Command, Stdio};
@@ -10,6 +11,7 @@ use std::process::{Command, Stdio};
 use rustix::thread::LinkNameSpaceType;
 
 use super::services::ServiceTable;
+use super::tables::{self, Shown};
 use crate::zone::{HostPort, ZoneNetwork, ZoneSpec};
 
 /// What marks a bridge as ours.
@@ -90,12 +92,6 @@ fn is_our_link(shown: &str) -> bool {
     words.any(|word| word == "alias") && words.next() == Some(ALIAS)
 }
 
-/// Whether a table is among those that nft(8) lists.
-fn has_table(listed: &str, name: &str) -> bool {
-    let mut lines = listed.lines();
-    lines.any(|line| line.split_whitespace().eq(["table", "ip", name]))
-}
-
 /// Whether a table as nft(8) shows it is ours: it has our maps, or nothing yet.
 fn is_our_table(shown: &str) -> bool {
     let mut lines = shown.lines().map(str::trim);
@@ -111,14 +107,12 @@ impl Network {
     /// A bridge or table of this name that is not ours, which is left alone; a missing tool or right.
     pub fn prepare(&self) -> Result<(), String> {
         let bridge = &self.bridge;
-        let tables = tool("nft", &["list", "tables", "ip"], "")?;
-        if has_table(&tables, bridge) {
-            let shown = tool("nft", &["list", "table", "ip", bridge], "")?;
-            if !is_our_table(&shown) {
-                return Err(format!(
-                    "there is a table ip {bridge} of nft(8) that reddwarf did not make; choose another --etherstub-name"
-                ));
-            }
+        if let Some(shown) = tables::show(bridge)?
+            && !is_our_table(&shown)
+        {
+            return Err(format!(
+                "there is a table ip {bridge} of nft(8) that reddwarf did not make; choose another --etherstub-name"
+            ));
         }
         let shown = match exists(bridge) {
             true => Some(tool("ip", &["-o", "link", "show", "dev", bridge], "")?),
@@ -149,59 +143,98 @@ impl Network {
         )?;
         std::fs::write("/proc/sys/net/ipv4/ip_forward", "1")
             .map_err(|error| format!("cannot turn on forwarding of packets: {error}"))?;
-        let cidr = &self.cidr;
-        let table = format!("ip {bridge}");
         // A port on the loopback leads into a pod by the bridge; what comes from there may not use such addresses.
         let local = format!("/proc/sys/net/ipv4/conf/{bridge}/route_localnet");
         std::fs::write(&local, "1").map_err(|error| format!("{local}: {error}"))?;
-        // Elements (of running pods) survive; chains are made anew.
-        let mut rules = format!("add set {table} {SELVES} {{ type ipv4_addr . ipv4_addr; }}\n");
+        tool("nft", &["-f", "-"], &self.script()).map(drop)
+    }
+
+    /// The chains of the table: their names, where packets come into them, and their rules.
+    fn chains(&self) -> [(&'static str, &'static str, Vec<String>); 5] {
+        let (bridge, cidr, gateway) = (&self.bridge, &self.cidr, self.gateway);
+        let led = || {
+            // A pod that takes port 53 of the host does not become the name server of all others.
+            let names =
+                format!("ip daddr {gateway} meta l4proto {{ tcp, udp }} th dport 53 return");
+            let ports = PROTOCOLS.iter().flat_map(|protocol| {
+                let to = "fib daddr type local dnat ip to";
+                [
+                    format!("{to} ip daddr . {protocol} dport map @{protocol}_addressed"),
+                    format!("{to} {protocol} dport map @{protocol}_ports"),
+                ]
+            });
+            std::iter::once(names).chain(ports).collect()
+        };
+        [
+            (
+                "guard",
+                "filter hook prerouting priority -300",
+                vec![format!("iifname {bridge} ip daddr 127.0.0.0/8 drop")],
+            ),
+            (
+                "straight",
+                "filter hook output priority 0",
+                vec![format!("oifname {bridge} icmp type redirect drop")],
+            ),
+            ("prerouting", "nat hook prerouting priority -100", led()),
+            ("output", "nat hook output priority -100", led()),
+            (
+                "postrouting",
+                "nat hook postrouting priority 100",
+                vec![
+                    format!("ip saddr {cidr} ip daddr != {cidr} masquerade"),
+                    format!("ip saddr . ip daddr @{SELVES} masquerade"),
+                    format!("ip saddr 127.0.0.0/8 oifname {bridge} masquerade"),
+                ],
+            ),
+        ]
+    }
+
+    /// What nft(8) is told to make the table. Elements (of running pods) survive; chains are made anew.
+    fn script(&self) -> String {
+        let table = format!("ip {}", self.bridge);
+        let mut script = format!(
+            "add table {table}\nadd set {table} {SELVES} {{ type ipv4_addr . ipv4_addr; }}\n"
+        );
         for protocol in PROTOCOLS {
-            rules += &format!(
+            script += &format!(
                 "add map {table} {protocol}_ports {{ type inet_service : ipv4_addr . inet_service; }}
 add map {table} {protocol}_addressed {{ type ipv4_addr . inet_service : ipv4_addr . inet_service; }}
 "
             );
         }
-        for (chain, kind) in [
-            ("guard", "filter hook prerouting priority -300"),
-            ("straight", "filter hook output priority 0"),
-            ("prerouting", "nat hook prerouting priority -100"),
-            ("output", "nat hook output priority -100"),
-            ("postrouting", "nat hook postrouting priority 100"),
-        ] {
-            rules += &format!(
-                "add chain {table} {chain} {{ type {kind}; }}\nflush chain {table} {chain}\n"
+        for (chain, hook, rules) in self.chains() {
+            script += &format!(
+                "add chain {table} {chain} {{ type {hook}; }}\nflush chain {table} {chain}\n"
             );
+            for rule in rules {
+                script += &format!("add rule {table} {chain} {rule}\n");
+            }
         }
-        // A pod that takes port 53 of the host does not become the name server of all others.
-        let gateway = self.gateway;
-        for chain in ["prerouting", "output"] {
-            rules += &format!(
-                "add rule {table} {chain} ip daddr {gateway} meta l4proto {{ tcp, udp }} th dport 53 return\n"
-            );
+        script
+    }
+
+    /// Whether the table has all its rules, and what leads to each of some zones.
+    ///
+    /// # Errors
+    /// What the tool says.
+    pub fn is_whole<'z>(&self, zones: impl Iterator<Item = &'z ZoneSpec>) -> Result<bool, String> {
+        let Some(text) = tables::show(&self.bridge)? else {
+            return Ok(false);
+        };
+        let found = Shown::read(&text).chains;
+        let all = self.chains();
+        let mut expected = all.iter().map(|(chain, _, rules)| (chain, rules.len()));
+        if !expected.all(|(chain, rules)| found.get(*chain) == Some(&rules)) {
+            return Ok(false);
         }
-        for (chain, protocol) in [
-            ("prerouting", "tcp"),
-            ("prerouting", "udp"),
-            ("output", "tcp"),
-            ("output", "udp"),
-        ] {
-            rules += &format!(
-                "add rule {table} {chain} fib daddr type local dnat ip to ip daddr . {protocol} dport map @{protocol}_addressed
-add rule {table} {chain} fib daddr type local dnat ip to {protocol} dport map @{protocol}_ports
-"
-            );
+        for (map, keys) in keys(zones)? {
+            // There may be more: zones come and go meanwhile.
+            if tables::count(&self.bridge, "map", &map)? < keys.len() {
+                return Ok(false);
+            }
         }
-        rules += &format!(
-            "add rule {table} guard iifname {bridge} ip daddr 127.0.0.0/8 drop
-add rule {table} straight oifname {bridge} icmp type redirect drop
-add rule {table} postrouting ip saddr {cidr} ip daddr != {cidr} masquerade
-add rule {table} postrouting ip saddr . ip daddr @{SELVES} masquerade
-add rule {table} postrouting ip saddr 127.0.0.0/8 oifname {bridge} masquerade
-"
-        );
-        tool("nft", &["-f", "-"], &format!("add table {table}\n{rules}")).map(drop)
+        Ok(true)
     }
 
     /// Removes bridge and rules.
@@ -228,7 +261,6 @@ add rule {table} postrouting ip saddr 127.0.0.0/8 oifname {bridge} masquerade
             gateway,
             mac,
             link,
-            ports,
             ..
         } = &spec.network
         else {
@@ -263,11 +295,21 @@ add rule {table} postrouting ip saddr 127.0.0.0/8 oifname {bridge} masquerade
         })
         .join()
         .map_err(|_| "a thread broke".to_owned())??;
+        self.lead(spec)
+    }
+
+    /// Leads ports of the host to a zone; what leads there already is left alone.
+    ///
+    /// # Errors
+    /// What the tool says.
+    pub fn lead(&self, spec: &ZoneSpec) -> Result<(), String> {
+        let bridge = &self.bridge;
+        let ZoneNetwork::Own { address, .. } = &spec.network else {
+            return Ok(());
+        };
         let mut elements = String::new();
-        for port in ports {
-            if let Some(Element { map, key, value }) = element(port, *address)? {
-                elements += &format!("add element ip {bridge} {map} {{ {key} : {value} }}\n");
-            }
+        for Element { map, key, value } in elements_of(spec)? {
+            elements += &format!("add element ip {bridge} {map} {{ {key} : {value} }}\n");
         }
         if elements.is_empty() {
             return Ok(());
@@ -296,10 +338,7 @@ add rule {table} postrouting ip saddr 127.0.0.0/8 oifname {bridge} masquerade
             return Ok(());
         };
         let bridge = &self.bridge;
-        for port in ports {
-            let Some(element) = element(port, *address)? else {
-                continue;
-            };
+        for element in elements_of(spec)? {
             let Element { map, key, .. } = &element;
             let own = format!("element ip {bridge} {map} {{ {key} }}\n");
             // Only what leads here: the port may be another pod's already, or still. What is ours nobody else replaces.
@@ -372,6 +411,28 @@ fn element(port: &HostPort, zone: IpAddr) -> Result<Option<Element>, String> {
     }))
 }
 
+/// What leads from ports of the host to those of a zone.
+fn elements_of(spec: &ZoneSpec) -> Result<Vec<Element>, String> {
+    let ZoneNetwork::Own { address, ports, .. } = &spec.network else {
+        return Ok(Vec::new());
+    };
+    let elements = ports.iter().map(|port| element(port, *address));
+    elements.filter_map(Result::transpose).collect()
+}
+
+/// The keys of what leads to some zones, by map.
+fn keys<'z>(
+    zones: impl Iterator<Item = &'z ZoneSpec>,
+) -> Result<BTreeMap<String, BTreeSet<String>>, String> {
+    let mut keys: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    for zone in zones {
+        for Element { map, key, .. } in elements_of(zone)? {
+            keys.entry(map).or_default().insert(key);
+        }
+    }
+    Ok(keys)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -433,8 +494,6 @@ mod tests {
         ] {
             assert_eq!(is_our_table(shown), own, "{shown}");
         }
-        let listed = "table ip nat\ntable ip bb\n";
-        assert!(has_table(listed, "bb") && !has_table(listed, "b"));
     }
 
     #[test]

@@ -1,194 +1,30 @@
-//! Services in the kernel: one table of nft(8) that leads their addresses to endpoints.
-//!
-//! ```text
-//! prerouting, output ── dispatch ── @services ──── s/… chooses an endpoint
-//!                                └─ @nodeports ─── x/… judges who comes from the world ── s/…, l/…
-//! forward, input, output ─ refuse ─ @closed ────── reject or drop: no endpoint
-//! ```
-//! What a table is to hold is a value, [`Rules`]; what nft(8) is told is the difference of two. Follows
-//! k8s.io/kubernetes/pkg/proxy/nftables.
+//! What the table of services is to hold, as a value, and what nft(8) is told to bring it from one to another.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::net::SocketAddrV4;
-use std::sync::Arc;
 use std::time::Duration;
 
-use futures::FutureExt as _;
-use futures::future::BoxFuture;
-use parking_lot::Mutex;
+use super::frame::{BY_ADDRESS, BY_NODE_PORT, MASQUERADE};
+use crate::net::services::{Backends, ServicePort};
 
-use super::network::{ALIAS, tool};
-use crate::net::services::{Backends, ServicePort, ServiceRouter};
-
-/// The mark of connections that are to come back through this node, as kube-proxy's.
-const MASQUERADE: &str = "0x4000";
-/// The maps of what is led and what is refused, by address and port.
-const BY_ADDRESS: (&str, &str) = ("services", "closed");
-/// The maps of what is led and what is refused, by port of the node.
-const BY_NODE_PORT: (&str, &str) = ("nodeports", "closed_nodeports");
 /// How many clients a service remembers the endpoints of.
 const CLIENTS: usize = 65_536;
 
-/// The table of an agent's services.
-pub struct ServiceTable {
-    name: String,
-    /// The range of this node's pods.
-    cidr: String,
-    /// What it holds; none while that is not known.
-    held: Arc<Mutex<Option<Rules>>>,
-}
-
-impl ServiceTable {
-    /// The table beside the network of a bridge.
-    pub fn new(bridge: &str, cidr: &str) -> Self {
-        ServiceTable {
-            name: format!("{bridge}-services"),
-            cidr: cidr.to_owned(),
-            held: Arc::default(),
-        }
-    }
-}
-
-impl ServiceRouter for ServiceTable {
-    fn route<'a>(&'a self, ports: &'a [ServicePort]) -> BoxFuture<'a, Result<(), String>> {
-        let rules = Rules::of(ports, &self.cidr);
-        let (name, held) = (self.name.clone(), self.held.clone());
-        let done = tokio::task::spawn_blocking(move || carry_out(&name, rules, &mut held.lock()));
-        async move { done.await.unwrap_or_else(|error| Err(error.to_string())) }.boxed()
-    }
-}
-
-/// Brings a table from what it holds to what it is to hold.
-fn carry_out(name: &str, rules: Rules, held: &mut Option<Rules>) -> Result<(), String> {
-    let before = match held.take() {
-        Some(before) => before,
-        None => {
-            let known = tool("nft", &["list", "tables", "ip"], "")?;
-            if known.lines().any(|line| line == format!("table ip {name}")) {
-                let shown = tool("nft", &["list", "table", "ip", name], "")?;
-                if !is_ours(&shown) {
-                    return Err(format!(
-                        "there is a table ip {name} of nft(8) that reddwarf did not make; remove it, or choose another --etherstub-name"
-                    ));
-                }
-            }
-            // In one transaction with all that follows: at no moment is there no service.
-            tool(
-                "nft",
-                &["-f", "-"],
-                &(skeleton(name) + &rules.since(&Rules::default(), name)),
-            )?;
-            *held = Some(rules);
-            return Ok(());
-        }
-    };
-    let script = rules.since(&before, name);
-    if !script.is_empty() {
-        tool("nft", &["-f", "-"], &script)?;
-    }
-    // A kernel may take a chain for used by the maps of the same transaction.
-    let script = before.gone_in(&rules, name);
-    if !script.is_empty() {
-        tool("nft", &["-f", "-"], &script)?;
-    }
-    *held = Some(rules);
-    Ok(())
-}
-
-/// Whether a table as nft(8) shows it is one of these.
-fn is_ours(shown: &str) -> bool {
-    let own = format!("comment \"{ALIAS}\"");
-    shown.lines().any(|line| line.trim() == own)
-}
-
-/// What every table has.
-fn skeleton(name: &str) -> String {
-    let mut script = format!(
-        "add table ip {name}\ndelete table ip {name}\nadd table ip {name} {{ comment \"{ALIAS}\"; }}\n"
-    );
-    for (map, key) in [
-        ("services", "ipv4_addr . inet_proto . inet_service"),
-        ("nodeports", "inet_proto . inet_service"),
-        ("closed", "ipv4_addr . inet_proto . inet_service"),
-        ("closed_nodeports", "inet_proto . inet_service"),
-    ] {
-        let _ = writeln!(
-            script,
-            "add map ip {name} {map} {{ type {key} : verdict; }}"
-        );
-    }
-    // Endpoints, each with itself: one that comes back to itself is to be answered by this node.
-    let _ = writeln!(
-        script,
-        "add set ip {name} selves {{ type ipv4_addr . ipv4_addr; }}"
-    );
-    for (chain, hook) in [
-        ("prerouting", "nat hook prerouting priority -99"),
-        ("output", "nat hook output priority -99"),
-        ("postrouting", "nat hook postrouting priority 99"),
-        ("filter_forward", "filter hook forward priority -1"),
-        ("filter_input", "filter hook input priority -1"),
-        ("filter_output", "filter hook output priority -1"),
-    ] {
-        let _ = writeln!(script, "add chain ip {name} {chain} {{ type {hook}; }}");
-    }
-    let (service, port) = (
-        "ip daddr . meta l4proto . th dport vmap",
-        // Ports of the node are not those of its loopback, as with kube-proxy.
-        "fib daddr type local ip daddr != 127.0.0.0/8 meta l4proto . th dport vmap",
-    );
-    for (chain, rules) in [
-        (
-            "dispatch",
-            vec![format!("{service} @services"), format!("{port} @nodeports")],
-        ),
-        (
-            "refuse",
-            vec![
-                format!("{service} @closed"),
-                format!("{port} @closed_nodeports"),
-            ],
-        ),
-        ("rejecting", vec!["reject".to_owned()]),
-        ("dropping", vec!["drop".to_owned()]),
-        ("prerouting", vec!["jump dispatch".to_owned()]),
-        ("output", vec!["jump dispatch".to_owned()]),
-        (
-            "postrouting",
-            vec![
-                format!("meta mark & {MASQUERADE} == {MASQUERADE} masquerade"),
-                "ip saddr . ip daddr @selves masquerade".to_owned(),
-            ],
-        ),
-        (
-            "filter_forward",
-            vec!["ct state new jump refuse".to_owned()],
-        ),
-        ("filter_input", vec!["ct state new jump refuse".to_owned()]),
-        ("filter_output", vec!["ct state new jump refuse".to_owned()]),
-    ] {
-        let _ = writeln!(script, "add chain ip {name} {chain}");
-        for rule in rules {
-            let _ = writeln!(script, "add rule ip {name} {chain} {rule}");
-        }
-    }
-    script
-}
-
-/// What a table holds beside its skeleton.
+/// What a table holds beside its frame.
 #[derive(Clone, Debug, Default, PartialEq)]
-struct Rules {
+pub(super) struct Rules {
     /// Who stays with which endpoint: the sets' definitions by name.
-    sets: BTreeMap<String, String>,
+    pub(super) sets: BTreeMap<String, String>,
     /// The rules of chains by name.
-    chains: BTreeMap<String, Vec<String>>,
+    pub(super) chains: BTreeMap<String, Vec<String>>,
     /// The elements of maps and sets, by name: keys, and what follows them.
-    elements: BTreeMap<&'static str, BTreeMap<String, String>>,
+    pub(super) elements: BTreeMap<&'static str, BTreeMap<String, String>>,
 }
 
 impl Rules {
-    fn of(ports: &[ServicePort], cidr: &str) -> Rules {
+    /// What leads `ports` to their endpoints, on a node whose zones have addresses of `cidr`.
+    pub(super) fn of(ports: &[ServicePort], cidr: &str) -> Rules {
         let mut rules = Rules::default();
         for port in ports {
             rules.add(port, cidr);
@@ -349,7 +185,7 @@ impl Rules {
     }
 
     /// What nft(8) is told for a table that holds `before` to hold this, but for what is only to go.
-    fn since(&self, before: &Rules, name: &str) -> String {
+    pub(super) fn since(&self, before: &Rules, name: &str) -> String {
         let mut script = String::new();
         for (set, definition) in &self.sets {
             if !before.sets.contains_key(set) {
@@ -392,7 +228,7 @@ impl Rules {
     }
 
     /// What nft(8) is told to remove what this has and `now` has not, once nothing leads there.
-    fn gone_in(&self, now: &Rules, name: &str) -> String {
+    pub(super) fn gone_in(&self, now: &Rules, name: &str) -> String {
         let mut script = String::new();
         let chains = self
             .chains
@@ -436,6 +272,7 @@ mod tests {
             node_port: None,
             inside: backends(endpoints),
             outside: backends(endpoints),
+            serving: Vec::new(),
             affinity: None,
         }
     }

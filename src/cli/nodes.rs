@@ -1,0 +1,478 @@
+//! The nodes of an agent: what each runs its pods with, and its own API.
+
+use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::FutureExt as _;
+use futures::future::BoxFuture;
+use tokio_util::sync::CancellationToken;
+
+use super::agent::{AgentError, Plan, RuntimeName};
+use super::cluster::{Clients, Cluster};
+use super::illumos;
+use super::names::NameFlags;
+use crate::api::actions::kubelet::Agents;
+use crate::net::Ipam;
+use crate::net::services::ServiceRouter;
+use crate::node::agent::{self, Pods, Setup};
+use crate::node::host::{Host, Logs};
+use crate::node::images::{Images, Registries};
+use crate::node::pressure::Thresholds;
+#[cfg(target_os = "linux")]
+use crate::node::register::host_capacity;
+use crate::node::register::{Registration, host_addresses, host_info};
+use crate::node::services::plan::Here;
+use crate::node::services::proxy;
+use crate::node::simulated::SimulatedSupplies;
+use crate::node::volumes::Volumes;
+use crate::node::{Allow, Authenticate};
+use crate::storage::{StorageEngine, ZfsStorageEngine};
+use crate::zone::ZoneRuntime;
+use crate::zone::simulated::{Delays, Simulated};
+
+/// A host that runs its pods in zones of its own, and what it keeps for them.
+pub(super) struct RealHost {
+    /// The node's name.
+    pub name: String,
+    /// The brand of its zones.
+    pub brand: &'static str,
+    /// What the node has.
+    pub capacity: BTreeMap<String, String>,
+    /// Where pods' homes are, if they have any: their zones write their logs there.
+    pub homes: Option<PathBuf>,
+    /// The agent's directory.
+    pub data: PathBuf,
+    /// Addresses of pods.
+    pub ipam: Ipam,
+    /// The host's own address on their network, if it has one.
+    pub address: Option<Ipv4Addr>,
+    /// Who tells them the addresses of names.
+    pub names: NameFlags,
+    /// Images, roots and volumes.
+    pub storage: Arc<dyn StorageEngine>,
+    /// What images are here.
+    pub images: Images,
+    /// Registries that are asked by plain HTTP.
+    pub insecure: Vec<String>,
+    /// Its zones.
+    pub runtime: Arc<dyn ZoneRuntime>,
+    /// Who leads services to them; none where nobody does.
+    pub router: Option<Arc<dyn ServiceRouter>>,
+    /// What else is done as long as the agent runs.
+    pub beside: Vec<BoxFuture<'static, ()>>,
+    /// When pods are evicted.
+    pub thresholds: Thresholds,
+}
+
+impl RealHost {
+    /// The node that it is, once what an earlier agent left of images is gone.
+    pub(super) async fn setup(self, cluster: Cluster) -> Result<Setup, AgentError> {
+        let client = cluster.client.clone();
+        if let Err(error) = self.images.sweep().await {
+            tracing::warn!(%error, "what was left of images cannot be removed");
+        }
+        let (cluster_dns, names) = self.names.serve(self.address, &cluster).await;
+        let addresses = host_addresses();
+        let logs = match &self.homes {
+            Some(homes) => Logs::Homes(homes.clone()),
+            None => Logs::Together(self.data.join("logs")),
+        };
+        let mut beside = self.beside;
+        beside.extend(names);
+        if let Some(router) = self.router {
+            let here = Here {
+                node: self.name.clone(),
+                api_server: cluster.api_server,
+            };
+            let (services, ends) = (cluster.services(), cluster.ends.clone());
+            beside.push(proxy::keep(services, here, router, ends).boxed());
+        }
+        let registration = Registration {
+            name: self.name,
+            addresses: addresses.clone(),
+            labels: BTreeMap::new(),
+            taints: Vec::new(),
+            capacity: self.capacity,
+            port: None,
+            info: host_info(self.brand),
+        };
+        let supplies = Host {
+            client: client.clone(),
+            homes: self.homes,
+            logs: logs.clone(),
+            data: self.data,
+            ipam: self.ipam,
+            storage: self.storage,
+            images: self.images,
+            registries: Registries::new(self.insecure).map_err(AgentError::Host)?,
+            runtime: self.runtime.clone(),
+            host_ips: addresses,
+            cluster_dns,
+            cluster_domain: self.names.domain(),
+        };
+        Ok(Setup {
+            client,
+            registration,
+            runtime: self.runtime,
+            supplies: Arc::new(supplies),
+            logs: Some(logs),
+            thresholds: self.thresholds,
+            beside,
+        })
+    }
+}
+
+/// How one node is made, once there is a cluster.
+type Maker = Box<dyn FnOnce(Cluster) -> BoxFuture<'static, Result<Setup, AgentError>> + Send>;
+
+/// The nodes of this process.
+pub(super) struct Nodes {
+    nodes: Vec<(String, Maker)>,
+    /// Where their volumes are; none for simulated ones.
+    storage: Option<Arc<dyn StorageEngine>>,
+    kubelet_port: u16,
+}
+
+/// What the nodes' own API is served with.
+#[derive(Clone)]
+pub(super) struct NodeApi {
+    /// Where nodes without a port are found, if that is in this process.
+    pub agents: Option<Arc<Agents>>,
+    /// What it shows, and takes.
+    pub tls: rustls::ServerConfig,
+    /// Who asks.
+    pub authenticate: Authenticate,
+    /// What they may do.
+    pub allow: Allow,
+}
+
+impl NodeApi {
+    /// Serves the API of a node: on a port if it is a real one, else within this process.
+    async fn serve(
+        self,
+        name: &str,
+        port: u16,
+        setup: &mut Setup,
+        pods: &Pods,
+        ends: &CancellationToken,
+    ) {
+        let kubelet = crate::node::kubelet::Kubelet {
+            pods: pods.clone(),
+            runtime: setup.runtime.clone(),
+            supplies: setup.supplies.clone(),
+            logs: setup.logs.clone(),
+            node: name.to_owned(),
+            authenticate: self.authenticate,
+            allow: self.allow,
+        };
+        if kubelet.logs.is_none() {
+            if let Some(agents) = self.agents {
+                agents.add(name, Box::new(move || kubelet.dial()));
+            }
+            return;
+        }
+        match tokio::net::TcpListener::bind(("0.0.0.0", port)).await {
+            Ok(listener) => {
+                setup.registration.port = listener.local_addr().ok().map(|at| at.port());
+                let serving =
+                    crate::node::kubelet::serve(listener, self.tls, kubelet, ends.clone());
+                tokio::spawn(serving);
+            }
+            Err(error) => tracing::error!(
+                %error, port,
+                "logs, exec and port-forward are not served: stop what uses the port, or choose another --kubelet-port"
+            ),
+        }
+    }
+}
+
+impl Nodes {
+    /// What the nodes need before there is a cluster.
+    ///
+    /// # Errors
+    /// What this host cannot do.
+    pub(super) fn prepare(plan: &Plan) -> Result<Self, AgentError> {
+        match plan.runtime {
+            RuntimeName::Simulated => Self::simulated(plan),
+            RuntimeName::Linux => Self::linux(plan),
+            RuntimeName::Illumos => Self::illumos(plan),
+        }
+    }
+
+    fn simulated(plan: &Plan) -> Result<Self, AgentError> {
+        let ipam = Ipam::in_memory(match plan.names.len() {
+            1 => &plan.arguments.pod_cidr,
+            // Many nodes want many addresses.
+            _ if plan.arguments.pod_cidr == "10.244.0.0/24" => "10.244.0.0/14",
+            _ => &plan.arguments.pod_cidr,
+        })?;
+        let delay = |index: usize| {
+            Duration::from_millis(
+                plan.arguments
+                    .simulated_delays
+                    .get(index)
+                    .copied()
+                    .unwrap_or(0),
+            )
+        };
+        let delays = Delays {
+            create: delay(0),
+            boot: delay(1),
+            start: delay(2),
+            remove: delay(3),
+        };
+        let info = host_info("simulated");
+        let capacity = BTreeMap::from([
+            ("cpu".to_owned(), "32".to_owned()),
+            ("memory".to_owned(), "256Gi".to_owned()),
+            ("pods".to_owned(), "110".to_owned()),
+            ("ephemeral-storage".to_owned(), "1Ti".to_owned()),
+        ]);
+        let nodes = plan
+            .names
+            .iter()
+            .enumerate()
+            .map(|(number, name)| {
+                let registration = Registration {
+                    name: name.clone(),
+                    addresses: vec![format!("192.0.2.{}", number % 254 + 1)],
+                    labels: BTreeMap::from([("type".into(), "simulated".into())]),
+                    taints: Vec::new(),
+                    capacity: capacity.clone(),
+                    port: None,
+                    info: info.clone(),
+                };
+                let (ipam, delays) = (ipam.clone(), delays.clone());
+                let maker: Maker = Box::new(move |cluster| {
+                    async move {
+                        Ok(Setup {
+                            client: cluster.client,
+                            registration,
+                            runtime: Arc::new(Simulated::new(delays)),
+                            supplies: Arc::new(SimulatedSupplies::new(ipam)),
+                            logs: None,
+                            thresholds: Default::default(),
+                            beside: Vec::new(),
+                        })
+                    }
+                    .boxed()
+                });
+                (name.clone(), maker)
+            })
+            .collect();
+        Ok(Nodes {
+            nodes,
+            storage: None,
+            kubelet_port: plan.arguments.kubelet_port,
+        })
+    }
+
+    fn illumos(plan: &Plan) -> Result<Self, AgentError> {
+        let arguments = &plan.arguments;
+        if arguments.illumos.tools_of_this_host() && !cfg!(target_os = "illumos") {
+            return Err(AgentError::Host(format!(
+                "--runtime illumos needs an illumos host, and this is {}; --illumos-tools names the tools of a fake one",
+                std::env::consts::OS
+            )));
+        }
+        let data = std::path::absolute(&arguments.serve.data_dir)
+            .unwrap_or_else(|_| arguments.serve.data_dir.clone());
+        std::fs::create_dir_all(&data).map_err(|error| {
+            AgentError::Host(format!("cannot make {}: {error}", data.display()))
+        })?;
+        let name = plan.names.first().cloned().unwrap_or_default();
+        let tools = arguments.illumos.tools(&data)?;
+        let engine = ZfsStorageEngine::new(
+            tools.clone(),
+            plan.storage.clone(),
+            arguments.illumos.reserves_volumes(),
+        )?;
+        let engine = Arc::new(engine);
+        let volumes: Arc<dyn StorageEngine> = engine.clone();
+        let host = illumos::Plan {
+            name: name.clone(),
+            ipam: Ipam::open(&data.join("ipam.redb"), &arguments.pod_cidr)?,
+            data,
+            tools,
+            engine,
+            storage: plan.storage.clone(),
+            network: arguments.network.clone(),
+            names: arguments.names.clone(),
+            flags: arguments.illumos.clone(),
+            insecure: arguments.insecure_registry.clone(),
+            thresholds: arguments.eviction_hard.clone(),
+        };
+        let maker: Maker = Box::new(move |cluster| host.setup(cluster).boxed());
+        Ok(Nodes {
+            nodes: vec![(name, maker)],
+            storage: Some(volumes),
+            kubelet_port: arguments.kubelet_port,
+        })
+    }
+
+    #[cfg(not(target_os = "linux"))]
+    fn linux(_: &Plan) -> Result<Self, AgentError> {
+        Err(AgentError::Host(format!(
+            "--runtime linux needs Linux, and this is {}",
+            std::env::consts::OS
+        )))
+    }
+
+    #[cfg(target_os = "linux")]
+    fn linux(plan: &Plan) -> Result<Self, AgentError> {
+        use crate::storage::Directories;
+        use crate::zone::linux::{Groups, Linux, Network};
+
+        if !rustix::process::geteuid().is_root() {
+            return Err(AgentError::Host(
+                "--runtime linux needs root: run the agent as root, or say --runtime simulated"
+                    .into(),
+            ));
+        }
+        let data = std::path::absolute(&plan.arguments.serve.data_dir)
+            .unwrap_or_else(|_| plan.arguments.serve.data_dir.clone());
+        std::fs::create_dir_all(&data).map_err(|error| {
+            AgentError::Host(format!("cannot make {}: {error}", data.display()))
+        })?;
+        let ipam = Ipam::open(&data.join("ipam.redb"), &plan.arguments.pod_cidr)?;
+        let (gateway, prefix) = ipam.gateway();
+        let network = Network {
+            bridge: plan.arguments.network.etherstub_name.clone(),
+            gateway,
+            prefix,
+            cidr: ipam.cidr(),
+        };
+        // Agents of one host have groups of their own, as they have bridges.
+        let groups = Groups::find(&format!(
+            "reddwarf-{}",
+            plan.arguments.network.etherstub_name
+        ))
+        .map_err(AgentError::Host)?;
+        let storage = plan.storage.clone();
+        let thresholds = plan.arguments.eviction_hard.clone();
+        let insecure = plan.arguments.insecure_registry.clone();
+        let names = plan.arguments.names.clone();
+        let name = plan.names.first().cloned().unwrap_or_default();
+        let node = name.clone();
+        let engine: Arc<dyn StorageEngine> = Arc::new(Directories::new(&storage));
+        let volumes = engine.clone();
+        let maker: Maker = Box::new(move |cluster| {
+            async move {
+                let router = Arc::new(network.services());
+                let runtime =
+                    Linux::open(&data.join("zones"), groups, network).map_err(AgentError::Host)?;
+                engine
+                    .prepare()
+                    .await
+                    .map_err(|error| AgentError::Host(error.to_string()))?;
+                let images = Images::new(
+                    &PathBuf::from(&storage.images).join("records"),
+                    engine.clone(),
+                );
+                let network = runtime.clone().keep_network(cluster.ends.clone());
+                let host = RealHost {
+                    name,
+                    brand: "linux",
+                    capacity: host_capacity(&data),
+                    homes: None,
+                    data,
+                    ipam,
+                    address: Some(gateway),
+                    names,
+                    storage: engine,
+                    images,
+                    insecure,
+                    runtime: Arc::new(runtime),
+                    router: Some(router),
+                    beside: vec![network.boxed()],
+                    thresholds,
+                };
+                host.setup(cluster).await
+            }
+            .boxed()
+        });
+        Ok(Nodes {
+            nodes: vec![(node, maker)],
+            storage: Some(volumes),
+            kubelet_port: plan.arguments.kubelet_port,
+        })
+    }
+
+    /// What the API of nodes that joined by `path` is served with: the API server there judges who asks.
+    pub(super) fn joined_api(
+        &self,
+        path: &Path,
+        authority: Vec<Vec<u8>>,
+        client: kube::Client,
+        client_ca: Option<PathBuf>,
+    ) -> Result<NodeApi, AgentError> {
+        use crate::auth::pki::{ClientCertificates, authorities, of_node};
+        use crate::node::kubelet::reviews::Reviews;
+        let wrong = |error: &dyn std::fmt::Display| AgentError::Host(error.to_string());
+        let (named, trusted) = match client_ca {
+            Some(file) => (
+                file.clone(),
+                authorities(&file).map_err(|error| wrong(&error))?,
+            ),
+            None => {
+                let trusted = authority.into_iter().map(Into::into).collect();
+                (path.to_owned(), trusted)
+            }
+        };
+        let clients = ClientCertificates::new(&trusted, &named).map_err(|error| wrong(&error))?;
+        let names = self.nodes.iter().map(|(name, _)| name.clone());
+        let names: Vec<String> = names.chain(host_addresses()).collect();
+        let reviews = Reviews::new(client, clients.clone());
+        Ok(NodeApi {
+            agents: None,
+            tls: of_node(&names, &clients).map_err(|error| wrong(&error))?,
+            authenticate: reviews.authenticate(),
+            allow: reviews.allow(),
+        })
+    }
+
+    /// What an operator types next.
+    pub(super) fn next_line(&self, kubeconfig: &Path) -> String {
+        let what = match self.nodes.as_slice() {
+            [(name, _)] => format!("node {name}"),
+            many => format!("{} simulated nodes", many.len()),
+        };
+        format!(
+            "reddwarf runs {what}; now type:\n  export KUBECONFIG={}; kubectl apply -f examples/web.yaml; kubectl get pods -o wide --watch",
+            kubeconfig.display()
+        )
+    }
+
+    /// Runs them until `ends` is cancelled.
+    pub(super) async fn run(self, clients: Clients, api: Option<NodeApi>, ends: CancellationToken) {
+        clients.make_class().await;
+        let mut running = tokio::task::JoinSet::new();
+        let volumes = Volumes {
+            client: clients.for_volumes(),
+            nodes: self.nodes.iter().map(|(name, _)| name.clone()).collect(),
+            storage: self.storage,
+        };
+        running.spawn(volumes.keep(ends.clone()));
+        for (name, maker) in self.nodes {
+            let cluster = clients.cluster(&name, &ends);
+            let ends = ends.clone();
+            let (api, port) = (api.clone(), self.kubelet_port);
+            running.spawn(async move {
+                match maker(cluster).await {
+                    Ok(mut setup) => {
+                        let pods = Pods::default();
+                        if let Some(api) = api {
+                            api.serve(&name, port, &mut setup, &pods, &ends).await;
+                        }
+                        agent::run(setup, pods, ends).await;
+                    }
+                    Err(error) => tracing::error!(node = name, "the node does not run: {error}"),
+                }
+            });
+        }
+        while running.join_next().await.is_some() {}
+    }
+}
