@@ -74,12 +74,15 @@ pub fn decode(value: Value, target: &Target, report: bool) -> Result<Decoded, St
         report,
         ..structural::Options::default()
     };
-    let decoded = structural::decode(value, &target.version().schema, options)?;
-    Ok(Decoded {
-        value: decoded.value,
-        unknown: decoded.unknown,
+    structural::decode(value, &target.version().schema, options).map(decoded)
+}
+
+fn decoded(read: structural::Decoded) -> Decoded {
+    Decoded {
+        value: read.value,
+        unknown: read.unknown,
         ..Decoded::default()
-    })
+    }
 }
 
 /// An object as an apply makes it: with defaults, and with the nulls that it left.
@@ -116,29 +119,26 @@ pub fn object(
     }
     let said = value.str("apiVersion").to_owned();
     let kind = value.str("kind").to_owned();
-    let cannot = |cause: String| {
+    let refused = |handled_as: &str, cause: String| {
         let version = said.rsplit('/').next().unwrap_or_default();
         Status::bad_request(format!(
-            "{kind} in version {} cannot be handled as a {}: {cause}",
+            "{kind} in version {} cannot be handled as a {handled_as}: {cause}",
             quoted(version),
-            expected.kind
         ))
     };
+    let cannot = |cause| refused(expected.kind, cause);
     let report = options.validation != FieldValidation::Ignore;
-    // What is not of this kind is not decoded by its schema, and refused for its type below.
+    // What is not of this kind is not decoded by its schema but in its metadata, and refused for its type below.
     let ours = said.starts_with(&format!("{}/", expected.group)) && kind == expected.kind;
-    let decoded = if ours {
-        decode(value, target, report).map_err(cannot)?
-    } else {
-        Decoded {
-            value,
-            unknown: Vec::new(),
-            ..Decoded::default()
-        }
-    };
+    let decoded = match ours {
+        true => decode(value, target, report),
+        false => structural::decode_foreign(value).map(decoded),
+    }
+    .map_err(cannot)?;
     let mut told = duplicates;
     told.extend(read::unknown(&decoded.unknown));
-    read::judge(told, options.validation, warnings).map_err(cannot)?;
+    // What is refused strictly is decoded, and known for what it says it is.
+    read::judge(told, options.validation, warnings).map_err(|cause| refused(&kind, cause))?;
     if said != expected.api_version() {
         return Err(Status::bad_request(format!(
             "the API version in the data ({said}) does not match the expected API version ({})",

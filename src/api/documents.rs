@@ -55,7 +55,7 @@ impl Server {
         // What upstream serves without its table of routes answers every method alike.
         let any_method = matches!(
             segments.as_slice(),
-            [""] | ["apis"] | ["apis", _] | ["metrics"] | ["openapi", "v2"]
+            [""] | ["apis"] | ["apis", _] | ["metrics"] | ["openapi", "v2"] | ["openapi", "v3", ..]
         );
         if segments == ["metrics"] && parts.method != Method::DELETE {
             return reply::response(
@@ -74,21 +74,21 @@ impl Server {
             return openapi::answer(&self.documents, document, parts, &registry)
                 .unwrap_or_else(|| not_found(&parts.headers));
         }
-        if parts.method == Method::GET {
-            let document = match segments.as_slice() {
-                [".well-known", "openid-configuration"] => {
-                    Some((self.tokens.configuration(), "application/json"))
-                }
-                ["openid", "v1", "jwks"] => {
-                    Some((self.tokens.key_set(), "application/jwk-set+json"))
-                }
-                _ => None,
-            };
-            if let Some((document, media)) = document {
-                return issuer_document(document, media, &parts.headers);
+        let of_issuer = match segments.as_slice() {
+            [".well-known", "openid-configuration"] => {
+                Some((self.tokens.configuration(), "application/json"))
             }
+            ["openid", "v1", "jwks"] => Some((self.tokens.key_set(), "application/jwk-set+json")),
+            _ => None,
+        };
+        if let Some((document, media)) = of_issuer {
+            return match parts.method {
+                Method::GET => issuer_document(document, media, &parts.headers),
+                _ => reply::status(&Status::method_not_allowed(), &parts.headers),
+            };
         }
-        let wants_aggregated = || aggregated_wanted(&parts.headers);
+        // What aggregates is not asked at the path with a slash behind it.
+        let wants_aggregated = || path != "/apis/" && aggregated_wanted(&parts.headers);
         let value = match segments.as_slice() {
             ["version"] => Some(self.version.clone()),
             ["api"] if wants_aggregated() => return self.aggregated(parts, true),

@@ -144,7 +144,7 @@ pub enum Offer {
     Objects,
     /// Lists of objects, and watches, which are on the same paths.
     Lists,
-    /// Answers to what is asked and never stored: no tables.
+    /// What is not printed, as answers to what is asked and never stored: no tables.
     Answers,
     /// The log of a container.
     Log,

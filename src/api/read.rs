@@ -78,6 +78,35 @@ pub fn parse(bytes: &[u8], format: Format, kind: &str) -> Result<Body, Status> {
     value(bytes, format).map_err(|cause| unrecognized(bytes, kind, &cause))
 }
 
+/// Reads the bytes of a body that may say which version of a built-in kind it is.
+///
+/// # Errors
+/// As [`parse`], and for what is no version.
+pub fn parse_versioned(
+    bytes: &[u8],
+    format: Format,
+    expected: Expected<'_>,
+) -> Result<Body, Status> {
+    let body = parse(bytes, format, expected.kind)?;
+    let said = body.value.str("apiVersion");
+    if said.matches('/').count() > 1 {
+        let cause = format!("unexpected GroupVersion string: {said}");
+        return Err(unrecognized(bytes, expected.kind, &cause));
+    }
+    if said.len() > 1 && said.ends_with('/') {
+        let kind = match body.value.str("kind") {
+            "" => expected.kind,
+            kind => kind,
+        };
+        return Err(Status::bad_request(format!(
+            "{kind} in version \"\" cannot be handled as a {}: Object 'apiVersion' is missing in '{}'",
+            expected.kind,
+            String::from_utf8_lossy(bytes)
+        )));
+    }
+    Ok(body)
+}
+
 /// Reads the bytes of a body: an object with `kind` and `apiVersion` that are texts if they are there, or null.
 ///
 /// # Errors
@@ -182,8 +211,11 @@ pub fn object(
         value.str("kind").to_owned(),
     );
     let (group, version) = match said.0.split_once('/') {
+        // Go reads a lone slash as nothing.
+        None | Some(("", "")) if matches!(said.0.as_str(), "" | "/") => {
+            (expected.group, expected.version)
+        }
         Some((group, version)) => (group, version),
-        None if said.0.is_empty() => (expected.group, expected.version),
         None => ("", said.0.as_str()),
     };
     let kind = if said.1.is_empty() {
@@ -443,6 +475,9 @@ pub fn patched(mut value: Value, expected: Expected<'_>) -> Result<Decoded, Stri
             unknown,
             ..Decoded::default()
         });
+    }
+    if api_version.matches('/').count() > 1 {
+        return Err(format!("unexpected GroupVersion string: {api_version}"));
     }
     let kind = match value.str("kind") {
         "" => expected.kind.to_owned(),

@@ -87,6 +87,13 @@ fn message<const N: usize>(fields: [(&str, SchemaRef, u32, &str); N]) -> Schema 
     Schema::of(Form::Struct(message))
 }
 
+/// The metadata of an object of a resource, as PartialObjectMetadata.
+pub fn partial_of(resource: &Resource, object: &Value, beta: bool) -> Value {
+    let mut out = partial(object, beta);
+    (resource.rules.drop_shown_annotations)(&mut out);
+    out
+}
+
 /// `kind` and `metadata` of an object, as PartialObjectMetadata.
 pub fn partial(object: &Value, beta: bool) -> Value {
     let mut out = Object::with_capacity(3);
@@ -116,7 +123,7 @@ pub fn one(
 ) -> Result<Value, Status> {
     match accepted.shape {
         Shape::Object => Ok(object),
-        Shape::Partial { beta } => Ok(partial(&object, beta)),
+        Shape::Partial { beta } => Ok(partial_of(resource, &object, beta)),
         // Some subresources have tables of their own.
         Shape::Table { .. } if object.str("kind") == "Table" => Ok(object),
         Shape::Table { beta } => Ok(table::of(&[object], resource, version, beta, include, true)),
@@ -137,6 +144,12 @@ pub fn not_a_list(go_type: &str) -> Status {
         "you requested PartialObjectMetadataList, but the requested object is not a list ({go_type})"
     );
     Status::failure(406, "NotAcceptable", why)
+}
+
+/// The Go type of an object that is none of a resource's own, by what it says of itself.
+pub fn go_type_of(object: &Value) -> String {
+    let package = object.str("apiVersion").split(['.', '/']).next();
+    format!("*{}.{}", package.unwrap_or_default(), object.str("kind"))
 }
 
 /// The Go type that some refusals name.
@@ -217,11 +230,7 @@ pub fn list(
             let mut value = table::of(&objects(&page), resource, version, beta, include, true);
             value.set("metadata", meta);
             // Upstream's printer of kinds that have none of their own makes no list where there is nothing.
-            let general = || {
-                let mut columns = version.columns.iter();
-                columns.any(|column| column.name == "Created At")
-            };
-            if page.entries.is_empty() && !resource.is_custom() && general() {
+            if page.entries.is_empty() && !resource.is_custom() && table::is_general(version) {
                 value.set("rows", Value::Null);
             }
             return Ok(whole(bytes_of(&value, accepted.format)));
@@ -229,7 +238,7 @@ pub fn list(
         Shape::PartialList { beta } => {
             let items: Vec<Value> = objects(&page)
                 .iter()
-                .map(|object| partial(object, beta))
+                .map(|object| partial_of(resource, object, beta))
                 .collect();
             let items = if items.is_empty() {
                 Value::Null

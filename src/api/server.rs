@@ -18,7 +18,7 @@ use super::node_metrics::NodeMetrics;
 use super::query::{Query, WriteOptions};
 use super::read::{self, Expected, MAX_BODY};
 use super::reply::{self, Body, Reply};
-use super::table::Include;
+use super::table::{self, Include};
 use super::verbs::delete::DeleteOptions;
 use super::verbs::list::ListOptions;
 use super::verbs::write::Write;
@@ -205,6 +205,7 @@ impl Server {
             "attach" | "exec" | "portforward" | "proxy" => Offer::Connections,
             "log" => Offer::Log,
             _ if target.is_only_made() => Offer::Answers,
+            name if !table::is_printed(&target.resource, name) => Offer::Answers,
             _ if matches!(&*target.info.verb, "list" | "watch") => Offer::Lists,
             _ => Offer::Objects,
         };
@@ -361,7 +362,7 @@ impl Server {
                 } else {
                     let expected = Expected::of(&target.resource, &target.version().name);
                     read::object(
-                        read::parse(&bytes, format, expected.kind)?,
+                        read::parse_versioned(&bytes, format, expected)?,
                         expected,
                         &options,
                         warnings,
@@ -498,6 +499,9 @@ impl Server {
             Reply::Other(code, value) => {
                 let value = match accepted.shape {
                     Shape::Partial { beta } => reply::partial(&value, beta),
+                    Shape::PartialList { .. } => {
+                        return Err(reply::not_a_list(&reply::go_type_of(&value)));
+                    }
                     _ => value,
                 };
                 Ok(reply::response(

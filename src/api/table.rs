@@ -58,7 +58,7 @@ pub fn of(
             row.insert(
                 "object",
                 match include {
-                    Include::Metadata => super::reply::partial(object, beta),
+                    Include::Metadata => super::reply::partial_of(resource, object, beta),
                     Include::Object => object.clone(),
                     Include::None => Value::Null,
                 },
@@ -126,6 +126,36 @@ pub fn single(
         "columnDefinitions": headings,
         "rows": [row]
     })
+}
+
+/// Whether a version of a built-in kind has the columns of kinds without a printer of their own.
+pub fn is_general(version: &Version) -> bool {
+    matches!(&*version.columns, [_, made] if made.name == "Created At")
+}
+
+/// Subresources that are not printed: group, plural, subresource.
+const UNPRINTED: &[(&str, &str, &str)] = &[
+    ("", "namespaces", "finalize"),
+    ("", "pods", "ephemeralcontainers"),
+    ("", "pods", "resize"),
+    (
+        "apiextensions.k8s.io",
+        "customresourcedefinitions",
+        "status",
+    ),
+    ("apiregistration.k8s.io", "apiservices", "status"),
+    (
+        "certificates.k8s.io",
+        "certificatesigningrequests",
+        "approval",
+    ),
+    ("resource.k8s.io", "resourceclaims", "status"),
+];
+
+/// Whether what a path answers with can be had as a table.
+pub fn is_printed(resource: &Resource, subresource: &str) -> bool {
+    let path = (&*resource.group, &*resource.plural, subresource);
+    !UNPRINTED.contains(&path)
 }
 
 fn headings(version: &Version) -> Vec<Value> {

@@ -403,7 +403,7 @@ pub fn parse_fields(text: &str) -> Result<Selector, String> {
             continue;
         }
         let (key, op, value) = split_term(&part)
-            .ok_or_else(|| format!("invalid selector: '{part}'; can't understand '{part}'"))?;
+            .ok_or_else(|| format!("invalid selector: '{text}'; can't understand '{part}'"))?;
         terms.push(Term {
             key: key.into(),
             op,

@@ -15,6 +15,21 @@ const FOREGROUND: &str = "foregroundDeletion";
 const MANAGER_MAX: usize = 128;
 const SUBRESOURCE_MAX: usize = 256;
 
+/// Takes annotations away; annotations that are none then are not there.
+pub fn drop_annotations(object: &mut Value, names: &[&str]) {
+    let Some(meta) = object.get_mut("metadata") else {
+        return;
+    };
+    if let Some(annotations) = meta.get_mut("annotations") {
+        for name in names {
+            annotations.remove(name);
+        }
+        if annotations.is_empty() {
+            meta.remove("annotations");
+        }
+    }
+}
+
 /// Judges the metadata of an object to be created, as ValidateObjectMeta does; `name` judges its name, and with `true`
 /// a prefix of one. The name must have been generated.
 pub fn validate(

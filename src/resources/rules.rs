@@ -40,6 +40,9 @@ pub enum Generation {
     None,
     /// 1 at creation, one more with each change of `spec`.
     Spec,
+    /// As `Spec`, and one more where `spec` says that a list or a map is empty: what is stored never says that, and is
+    /// compared with it bit by bit.
+    SpecAsSaid,
     /// 1 at creation, one more when anything but metadata and status changes.
     AllButStatus,
     /// The kind's `prepare_create` and `prepare_update` see to it.
@@ -66,6 +69,17 @@ pub enum Deletion {
     Status,
     /// The deleted object.
     Object,
+}
+
+/// What becomes of the dependents of an object that is deleted without a propagation policy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Dependents {
+    /// They are deleted afterwards: Background.
+    Deleted,
+    /// They are left alone: Orphan.
+    Orphaned,
+    /// There are none to look for, whatever policy a DELETE says.
+    Unsupported,
 }
 
 /// Which metadata a write to the status subresource takes over.
@@ -130,6 +144,9 @@ pub struct Rules {
     /// What an object of nothing shows besides its zero values: what upstream's conversion from the internal type fills
     /// in (bookmarks are such objects).
     pub nothing: fn(&mut Value),
+    /// Takes the annotations away in which versions show what upstream's internal type has fields for: they are none of
+    /// the metadata that is told alone, or in a table.
+    pub drop_shown_annotations: fn(&mut Value),
     /// Selectable fields of its own.
     pub selectable: &'static [Selectable],
     /// What selectors call the selectable fields, where that is not their names: `(called, name)`. Fields that are
@@ -149,6 +166,8 @@ pub struct Rules {
     pub metadata_last: bool,
     /// When `metadata.generation` rises.
     pub generation: Generation,
+    /// Lists of it may hold items without the key by which they are told apart, of which nobody can be told as owner.
+    pub keyless_items: bool,
     /// A creation keeps the status it brings (nodes).
     pub status_at_creation: bool,
     /// A PUT of a missing object creates it (AllowCreateOnUpdate).
@@ -157,8 +176,8 @@ pub struct Rules {
     pub unconditional_update: bool,
     /// What a DELETE answers with.
     pub deletion: Deletion,
-    /// The propagation policy of a DELETE that says none is Orphan instead of Background.
-    pub orphans_by_default: bool,
+    /// What becomes of an object's dependents where a DELETE does not say it.
+    pub dependents: Dependents,
     /// What a DELETE that says no propagation policy is warned of.
     pub orphan_warning: Option<&'static str>,
     /// How many seconds an object may take to end, from what the client asked for; none for kinds that end at once
@@ -211,6 +230,7 @@ impl Rules {
             ]
         },
         nothing: |_| {},
+        drop_shown_annotations: |_| {},
         selectable: &[],
         field_names: &[],
         selects_namespace: true,
@@ -220,11 +240,12 @@ impl Rules {
         name: crate::meta::names::subdomain_name,
         metadata_last: false,
         generation: Generation::None,
+        keyless_items: false,
         status_at_creation: false,
         create_on_update: false,
         unconditional_update: true,
         deletion: Deletion::Status,
-        orphans_by_default: false,
+        dependents: Dependents::Deleted,
         orphan_warning: None,
         grace: |_, _| None,
         marked_first: false,

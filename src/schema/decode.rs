@@ -3,7 +3,7 @@
 //! zero values that Go always writes appear, members stand in Go's order, quantities, times and base64 are
 //! canonical. Everything above works on this form: absent and zero mean the same where they do in Go.
 
-use super::emptied::Emptied;
+use super::emptied::{Emptied, Empty};
 use super::types::{Field, Schema, Shape, Struct};
 use super::{Key, Object, Value, byte_text};
 use crate::meta::{quantity, time};
@@ -240,7 +240,13 @@ impl<'s> Decoder<'s> {
             (Shape::MicroTime, value) => self.time(value, time::canonical_micro, place),
             (Shape::OneOf(shapes), value) => match shapes.iter().find(|shape| takes(shape, &value))
             {
-                Some(shape) => self.value(value, shape, place),
+                Some(shape) => {
+                    // Such a type reads itself, and tells nobody of members that it does not know.
+                    let told = self.unknown.len();
+                    let value = self.value(value, shape, place);
+                    self.unknown.truncate(told);
+                    value
+                }
                 None => {
                     // Of the Go types behind these, only the one with a boolean refuses what is none of them.
                     if shapes
@@ -280,9 +286,10 @@ impl<'s> Decoder<'s> {
                     let mut value = value;
                     if self.report {
                         value = self.value(value, &field.schema, place);
-                        // Selectors are shown as they are served, which leaves out what is empty.
-                        if value.is_empty() && &*fields.go_name != "LabelSelector" {
-                            self.note_empty(&value);
+                        if value.is_empty() {
+                            // Selectors are shown as they are served, which leaves out what is empty.
+                            let shown = !fields.go_name.starts_with("LabelSelector");
+                            self.note_empty(&value, &field.schema, shown);
                         }
                     } else {
                         self.settle(&mut value, &field.schema, place);
@@ -336,7 +343,7 @@ impl<'s> Decoder<'s> {
         out
     }
 
-    fn note_empty(&mut self, value: &Value) {
+    fn note_empty(&mut self, value: &Value, schema: &Schema, shown: bool) {
         if let Value::Array(_) | Value::Object(_) = value {
             let step = |step: &Step<'_>| match step {
                 Step::Field(name, _) | Step::Key(name) => name.clone(),
@@ -344,7 +351,12 @@ impl<'s> Decoder<'s> {
             };
             self.emptied.push(Emptied {
                 path: self.path.iter().map(step).collect(),
-                list: matches!(value, Value::Array(_)),
+                what: match (value, &schema.shape) {
+                    (Value::Array(_), _) => Empty::List,
+                    (_, Shape::Struct(_)) => Empty::Struct,
+                    _ => Empty::Map,
+                },
+                shown,
             });
         }
     }

@@ -3,16 +3,34 @@
 
 use super::{Key, Object, Value};
 
+/// What holds nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Empty {
+    /// A list.
+    List,
+    /// A map.
+    Map,
+    /// An object of known members, which is as it would be if it were not said.
+    Struct,
+}
+
 /// A field that was said to hold nothing.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Emptied {
     /// The way to it: names of members, and places in lists as text.
     pub path: Vec<Key>,
-    /// Whether it is a list, or else a map.
-    pub list: bool,
+    /// What it is.
+    pub what: Empty,
+    /// Whether refusals show it.
+    pub shown: bool,
 }
 
 impl Emptied {
+    /// Whether it is a list or a map somewhere within a member of the object.
+    pub fn is_within(&self, member: &str) -> bool {
+        self.what != Empty::Struct && self.path.first().is_some_and(|first| first == member)
+    }
+
     /// Puts it back where it was said, if the object around it is still there and says nothing else.
     pub fn put(&self, object: &mut Value) {
         let Some((name, way)) = self.path.split_last() else {
@@ -27,9 +45,9 @@ impl Emptied {
         {
             members.insert(
                 name.clone(),
-                match self.list {
-                    true => Value::Array(Vec::new()),
-                    false => Value::Object(Object::new()),
+                match self.what {
+                    Empty::List => Value::Array(Vec::new()),
+                    Empty::Map | Empty::Struct => Value::Object(Object::new()),
                 },
             );
         }

@@ -235,24 +235,7 @@ pub fn decode(value: Value, schema: &Schema, options: Options) -> Result<Decoded
         options,
         ..Decoder::default()
     };
-    for name in ["kind", "apiVersion"] {
-        if let Some(other) = object.get(name).filter(|value| value.as_str().is_none()) {
-            if !options.lenient {
-                return Err(format!(
-                    "accessor error: {} is of the type {}, expected string",
-                    crate::schema::json::to_string(other),
-                    go_type(other)
-                ));
-            }
-            object.remove(name);
-        }
-    }
-    let mut unknown = Vec::new();
-    if let Some(meta) = object.remove("metadata") {
-        let meta = metadata(meta, options.lenient)?;
-        unknown.extend(meta.unknown.iter().map(|path| format!("metadata.{path}")));
-        object.insert("metadata", meta.value);
-    }
+    let mut unknown = frame(&mut object, options.lenient)?;
     decoder.object(
         &mut object,
         schema,
@@ -272,6 +255,41 @@ pub fn decode(value: Value, schema: &Schema, options: Options) -> Result<Decoded
         value: Value::Object(object),
         unknown,
     })
+}
+
+/// Decodes what is the same in all objects of one that is of another kind than it should be.
+///
+/// # Errors
+/// As [`decode`].
+pub fn decode_foreign(mut value: Value) -> Result<Decoded, String> {
+    let unknown = match value.as_object_mut() {
+        Some(object) => frame(object, false)?,
+        None => Vec::new(),
+    };
+    Ok(Decoded { value, unknown })
+}
+
+/// Decodes what is the same in all objects: the type and metadata, whose unknown members it tells.
+fn frame(object: &mut Object, lenient: bool) -> Result<Vec<String>, String> {
+    for name in ["kind", "apiVersion"] {
+        if let Some(other) = object.get(name).filter(|value| value.as_str().is_none()) {
+            if !lenient {
+                return Err(format!(
+                    "accessor error: {} is of the type {}, expected string",
+                    crate::schema::json::to_string(other),
+                    go_type(other)
+                ));
+            }
+            object.remove(name);
+        }
+    }
+    let mut unknown = Vec::new();
+    if let Some(meta) = object.remove("metadata") {
+        let meta = metadata(meta, lenient)?;
+        unknown.extend(meta.unknown.iter().map(|path| format!("metadata.{path}")));
+        object.insert("metadata", meta.value);
+    }
+    Ok(unknown)
 }
 
 /// The name that Go gives to a type, in refusals.

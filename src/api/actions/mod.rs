@@ -158,7 +158,7 @@ impl Call<'_> {
     /// 400, 415 as any write refuses its body.
     pub fn object(&mut self, options: &WriteOptions) -> Result<Value, Status> {
         let format = negotiate::body_format(&self.parts.headers)?;
-        let mut body = read::parse(&self.body, format, self.expected().kind)?;
+        let mut body = read::parse_versioned(&self.body, format, self.expected())?;
         if !self.also.is_empty() && body.value.str("apiVersion") == self.also {
             let api_version = self.expected().api_version();
             body.value.set("apiVersion", api_version);

@@ -242,6 +242,12 @@ async fn change(
             let (mut new, managed) = wanted(live, to_scale(&parent, &places), &by)?;
             patch::belongs(&mut new, &target.info.name, target.namespace())?;
             let replicas = new.at("spec").int("replicas");
+            let uid = new.at("metadata").str("uid");
+            let found = object.at("metadata").str("uid");
+            let updates = target.info.verb == "update";
+            if updates && !uid.is_empty() && uid != found {
+                return Err(write.wrong_uid(uid, found));
+            }
             if target.resource.is_custom() {
                 if replicas == ABSENT {
                     return Err(Status::bad_request(format!(
@@ -251,14 +257,8 @@ async fn change(
                 }
             } else {
                 judge(&new, &target)?;
-                let uid = new.at("metadata").str("uid");
-                let found = object.at("metadata").str("uid");
                 if !uid.is_empty() && uid != found {
-                    return Err(if target.info.verb == "update" {
-                        write.wrong_uid(uid, found)
-                    } else {
-                        other_uid(&target, uid, found)
-                    });
+                    return Err(other_uid(&target, uid, found));
                 }
             }
             scale

@@ -8,7 +8,7 @@ use crate::api::reply::{List, Reply};
 use crate::auth::Decision;
 use crate::meta::status::About;
 use crate::meta::{Errors, Path, Status, time};
-use crate::resources::{Deletion, forms, record};
+use crate::resources::{Deletion, Dependents, forms, record};
 use crate::schema::{Object, Value};
 use crate::store::{Change, Entry, Expect, StoreError};
 use std::sync::Arc;
@@ -188,16 +188,17 @@ pub fn ends_by(object: &Value) -> bool {
 }
 
 /// The finalizers an object has once it is deleted under a policy.
-fn finalizers(old: &Value, options: &DeleteOptions, orphans_by_default: bool) -> Vec<Value> {
+fn finalizers(old: &Value, options: &DeleteOptions, dependents: Dependents) -> Vec<Value> {
     let had = old.at("metadata").list("finalizers");
     let has = |name: &str| had.iter().any(|finalizer| finalizer.as_str() == Some(name));
     let (orphan, foreground) = match (options.orphan, options.propagation.as_deref()) {
+        _ if dependents == Dependents::Unsupported => (false, false),
         (Some(orphan), _) => (orphan, false),
         (None, Some("Orphan")) => (true, false),
         (None, Some("Foreground")) => (false, true),
         (None, Some(_)) => (false, false),
         (None, None) if has(ORPHAN) || has(FOREGROUND) => (has(ORPHAN), has(FOREGROUND)),
-        (None, None) => (orphans_by_default, false),
+        (None, None) => (dependents == Dependents::Orphaned, false),
     };
     let mut out: Vec<Value> = had
         .iter()
@@ -294,7 +295,7 @@ impl Write<'_> {
         self.mutate(Operation::Delete, Value::Null, Some(&old), name)
             .await?;
         let (_, effects) = self.run_validation(Operation::Delete, Value::Null, Some(&old), name)?;
-        let finalizers = finalizers(&old, options, rules.orphans_by_default);
+        let finalizers = finalizers(&old, options, rules.dependents);
         let mut new = old.clone();
         let deleting = old.at("metadata").get("deletionTimestamp").is_some();
         let grace = (rules.grace)(&old, options.grace);

@@ -415,19 +415,11 @@ pub async fn list(target: &Target) -> Result<Reply, Status> {
         Moment::Exact(rev) if rev != world.rev() => Some(rev),
         _ => None,
     };
-    let (rev, found) = match exact {
+    let selected = |entry: &Arc<Entry>| Some(shown(entry)).filter(|entry| matches(entry));
+    let (rev, (entries, rest)) = match exact {
         None => {
-            // One more than the page tells whether there is a next one.
-            let wanted = if limit == 0 { usize::MAX } else { limit + 1 };
-            (
-                world.rev(),
-                world
-                    .range(&target.resource.prefix, &keys, &from)
-                    .map(shown)
-                    .filter(|entry| matches(entry))
-                    .take(wanted)
-                    .collect::<Vec<_>>(),
-            )
+            let mut range = world.range(&target.resource.prefix, &keys, &from);
+            (world.rev(), page(&mut range, limit, selected))
         }
         Some(rev) => {
             let range = store
@@ -437,26 +429,14 @@ pub async fn list(target: &Target) -> Result<Reply, Status> {
                     Some(token) => expired(token),
                     None => store_failure(&error),
                 })?;
-            (
-                rev,
-                range
-                    .entries
-                    .iter()
-                    .map(shown)
-                    .filter(|entry| matches(entry))
-                    .collect(),
-            )
+            (rev, page(&mut range.entries.iter(), limit, selected))
         }
     };
-    let mut entries = found;
     let (mut next, mut remaining) = (String::new(), None);
-    if limit > 0 && entries.len() > limit {
-        let total = if exact.is_none() {
-            world.range(&target.resource.prefix, &keys, &from).count()
-        } else {
-            entries.len()
-        };
-        entries.truncate(limit);
+    // Of one name there is no more, which is known only of a name in a namespace.
+    let one = selection.name().is_some()
+        && (!target.resource.namespaced || !target.namespace().is_empty());
+    if rest > 0 && !one {
         let last = entries
             .last()
             .map(|entry| {
@@ -472,7 +452,7 @@ pub async fn list(target: &Target) -> Result<Reply, Status> {
             start: last,
         }
         .write();
-        remaining = selection.is_everything().then_some(total - limit);
+        remaining = selection.is_everything().then_some(rest);
     }
     Ok(Reply::List(List {
         rev,
@@ -480,6 +460,23 @@ pub async fn list(target: &Target) -> Result<Reply, Status> {
         next,
         remaining,
     }))
+}
+
+/// The first `limit` entries that are selected (all for zero), and how many come behind the last of them, selected or
+/// not.
+fn page<'a>(
+    entries: &mut dyn Iterator<Item = &'a Arc<Entry>>,
+    limit: usize,
+    selected: impl Fn(&Arc<Entry>) -> Option<Arc<Entry>>,
+) -> (Vec<Arc<Entry>>, usize) {
+    let mut page = Vec::new();
+    while limit == 0 || page.len() < limit {
+        let Some(entry) = entries.next() else {
+            break;
+        };
+        page.extend(selected(entry));
+    }
+    (page, entries.count())
 }
 
 /// 410 for a page whose moment is gone, with a token that goes on at the newest state.

@@ -122,7 +122,7 @@ pub fn track(write: &Write<'_>, old: Option<Value>, new: &mut Value) {
     let created = old.is_none();
     let mut old = old.unwrap_or_else(|| nothing(&target.resource, target.version()));
     let live = take(&mut old);
-    if !fits(target, new) {
+    if !fits(target, new) || !fits(target, &old) {
         put(new, live);
         return;
     }
@@ -156,9 +156,9 @@ fn no_owners_of_owners(mut managed: Managed, live: &Value) -> Managed {
     managed
 }
 
-/// Whether owners can be told of an object: custom ones may hold lists whose items cannot be told apart.
+/// Whether owners can be told of an object: custom ones and some others may hold lists whose items cannot be told apart.
 fn fits(target: &Target, object: &Value) -> bool {
-    !target.resource.is_custom()
+    !(target.resource.is_custom() || target.resource.rules.keyless_items)
         || validate(object, Type::root(&target.version().schema), true).is_ok()
 }
 

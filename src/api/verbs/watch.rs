@@ -14,7 +14,7 @@ use super::list::{ListOptions, Selection};
 use super::{Target, too_large};
 use crate::api::negotiate::{Accepted, Format, Shape, no_stream};
 use crate::api::query::parse_uint;
-use crate::api::reply::{Body, Reply, bytes_of, partial};
+use crate::api::reply::{Body, Reply, bytes_of, partial_of};
 use crate::api::table::{self, Include};
 use crate::meta::{Status, errors::quoted};
 use crate::resources::forms;
@@ -327,7 +327,7 @@ impl Watcher {
     fn shaped(&mut self, object: Value) -> Value {
         match self.accepted.shape {
             Shape::Object | Shape::PartialList { .. } => object,
-            Shape::Partial { beta } => partial(&object, beta),
+            Shape::Partial { beta } => partial_of(&self.target.resource, &object, beta),
             Shape::Table { beta } => {
                 let columns = !std::mem::replace(&mut self.told_columns, true);
                 table::of(
@@ -372,7 +372,7 @@ impl Watcher {
                     columns,
                 )
             }
-            Shape::Partial { beta } => partial(&object, beta),
+            Shape::Partial { beta } => partial_of(&self.target.resource, &object, beta),
             _ => object,
         };
         self.line("BOOKMARK", &shown);

@@ -58,7 +58,7 @@ fn as_said(object: &Value, emptied: &[Emptied], judge: impl Fn(&Value) -> Errors
         return errors;
     }
     let mut said = object.clone();
-    for field in emptied {
+    for field in emptied.iter().filter(|field| field.shown) {
         field.put(&mut said);
     }
     let told = judge(&said);
@@ -196,7 +196,7 @@ impl Write<'_> {
         meta.insert("creationTimestamp", time::print(target.now));
         if matches!(
             rules.generation,
-            Generation::Spec | Generation::AllButStatus
+            Generation::Spec | Generation::SpecAsSaid | Generation::AllButStatus
         ) {
             meta.insert("generation", 1i64);
         }
@@ -481,7 +481,7 @@ impl Write<'_> {
         }
         owners::take(&mut new);
         owners::put(&mut new, owned);
-        self.raise_generation(&mut new, &old);
+        self.raise_generation(&mut new, &old, &emptied);
         self.tidy(&mut new);
         owners::keep_times(&mut new, &old);
         let errors = as_said(&new, &emptied, |new| {
@@ -602,10 +602,15 @@ impl Write<'_> {
         }
     }
 
-    fn raise_generation(&self, new: &mut Value, old: &Value) {
+    fn raise_generation(&self, new: &mut Value, old: &Value, emptied: &[Emptied]) {
+        let changed = new.at("spec") != old.at("spec");
         let raises = match self.target.resource.rules.generation {
             Generation::None | Generation::Own => return,
-            Generation::Spec => new.at("spec") != old.at("spec"),
+            Generation::Spec => changed,
+            Generation::SpecAsSaid => {
+                let main = self.target.info.subresource.is_empty();
+                changed || (main && emptied.iter().any(|field| field.is_within("spec")))
+            }
             Generation::AllButStatus => {
                 let rest = |value: &Value| -> Object {
                     value

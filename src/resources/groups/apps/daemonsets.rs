@@ -4,7 +4,7 @@ use crate::meta::{At, Errors, table};
 use crate::resources::groups::core::pods::semantic::same;
 use crate::resources::groups::core::pods::{cells, defaults};
 use crate::resources::groups::workloads::{self, TEMPLATE};
-use crate::resources::{Cx, Generation, Rules};
+use crate::resources::{Cx, Generation, Rules, metadata};
 use crate::schema::{Object, Value};
 
 /// Where v1 shows how often the template was changed.
@@ -51,6 +51,7 @@ pub(super) const RULES: Rules = Rules {
         let meta = object.object_mut().object_mut("metadata");
         meta.object_mut("annotations").insert_first(TEMPLATES, "0");
     },
+    drop_shown_annotations: |object| metadata::drop_annotations(object, &[TEMPLATES]),
     cells,
     generation: Generation::Own,
     internal: "apps.DaemonSet",

@@ -6,7 +6,7 @@ use crate::meta::{At, Errors, table};
 use crate::resources::groups::core::pods::semantic::same;
 use crate::resources::groups::core::pods::{cells, defaults};
 use crate::resources::groups::workloads::{self, TEMPLATE};
-use crate::resources::{Cx, Generation, Rules};
+use crate::resources::{Cx, Generation, Rules, metadata};
 use crate::schema::{Object, Value};
 
 /// Counts in the status.
@@ -21,6 +21,8 @@ const STATUS: &[&str] = &[
     "collisionCount",
 ];
 
+/// Where v1 shows to which revision to go back.
+const ROLLBACK: &str = "deprecated.deployment.rollback.to";
 /// The rules of deployments.
 pub(super) const RULES: Rules = Rules {
     defaults: |object, _| set_defaults(object),
@@ -48,6 +50,7 @@ pub(super) const RULES: Rules = Rules {
     },
     warnings: |object, old, _| workloads::warnings(object, old, TEMPLATE),
     nothing: super::NO_REPLICAS,
+    drop_shown_annotations: |object| metadata::drop_annotations(object, &[ROLLBACK]),
     cells,
     generation: Generation::Own,
     internal: "apps.Deployment",

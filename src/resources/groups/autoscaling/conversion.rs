@@ -2,6 +2,7 @@
 //! pkg/apis/autoscaling/v1/conversion.go.
 
 use super::{DEFAULT_PERCENT, fill, processors};
+use crate::resources::metadata;
 use crate::schema::{Key, Object, Value, builtin, decode, internal, json};
 use crate::value;
 
@@ -132,17 +133,7 @@ const MEASURED: [(&str, &[Member]); 5] = [
 
 /// Removes the annotations in which v1 keeps what v2 has fields for.
 pub(super) fn drop_annotations(object: &mut Value) {
-    let Some(meta) = object.get_mut("metadata") else {
-        return;
-    };
-    if let Some(annotations) = meta.get_mut("annotations") {
-        for name in ANNOTATIONS {
-            annotations.remove(name);
-        }
-        if annotations.is_empty() {
-            meta.remove("annotations");
-        }
-    }
+    metadata::drop_annotations(object, &ANNOTATIONS);
 }
 
 /// An autoscaler of v1 as v2 has it.

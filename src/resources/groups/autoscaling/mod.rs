@@ -25,6 +25,7 @@ pub(super) fn rules(plural: &str) -> Rules {
             cells: cells::cells,
             generation: Generation::Spec,
             internal: "autoscaling.HorizontalPodAutoscaler",
+            drop_shown_annotations: conversion::drop_annotations,
             ..Rules::DEFAULT
         },
         _ => Rules::DEFAULT,

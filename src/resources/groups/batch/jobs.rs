@@ -4,7 +4,7 @@ use super::validate::{self, NAME, UID, is_indexed};
 use crate::meta::{conditions, table, time};
 use crate::resources::groups::core::pods::{cells, defaults};
 use crate::resources::groups::workloads::{self, TEMPLATE};
-use crate::resources::{Cx, Generation, Rules, Selectable, SelectorError};
+use crate::resources::{Cx, Dependents, Generation, Rules, Selectable, SelectorError};
 use crate::schema::{Object, Value};
 
 /// The rules of jobs.
@@ -15,6 +15,8 @@ pub(super) const RULES: Rules = Rules {
         drop_scheduling(job.object_mut().object_mut("spec"), old.at("spec"));
         workloads::drop_disabled(job, old, TEMPLATE);
     },
+    // As an object is read from upstream's storage, which gives defaults again.
+    prepare_status: |job, _, _| labels_of_template(job),
     validate: |job, old, _, errors| match old {
         None => validate::create(job, errors),
         Some(old) => validate::update(job, old, errors),
@@ -32,7 +34,7 @@ pub(super) const RULES: Rules = Rules {
     }],
     selector_error: SelectorError::NotForKind,
     generation: Generation::Spec,
-    orphans_by_default: true,
+    dependents: Dependents::Orphaned,
     orphan_warning: Some(
         "child pods are preserved by default when jobs are deleted; set propagationPolicy=Background to remove them or set propagationPolicy=Orphan to suppress this warning",
     ),
@@ -40,14 +42,19 @@ pub(super) const RULES: Rules = Rules {
     ..Rules::DEFAULT
 };
 
-fn set_defaults(object: &mut Value) {
-    let labels = object
+/// A job without labels has its template's.
+fn labels_of_template(job: &mut Value) {
+    let labels = job
         .path(&["spec", "template", "metadata", "labels"])
         .clone();
-    if !labels.is_empty() && object.path(&["metadata", "labels"]).is_empty() {
-        let meta = object.object_mut().object_mut("metadata");
+    if !labels.is_empty() && job.path(&["metadata", "labels"]).is_empty() {
+        let meta = job.object_mut().object_mut("metadata");
         meta.insert("labels", labels);
     }
+}
+
+fn set_defaults(object: &mut Value) {
+    labels_of_template(object);
     let spec = object.object_mut().entry("spec", || Object::new().into());
     if spec.get("completions").is_none() && spec.get("parallelism").is_none() {
         spec.set("completions", 1);

@@ -32,6 +32,7 @@ pub(super) const RULES: Rules = Rules {
         ]
     },
     deletion: Deletion::Object,
+    keyless_items: true,
     internal: "core.ServiceAccount",
     ..Rules::DEFAULT
 };

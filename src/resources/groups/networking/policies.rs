@@ -61,7 +61,7 @@ pub(super) const RULES: Rules = Rules {
             table::age(object, now),
         ]
     },
-    generation: Generation::Spec,
+    generation: Generation::SpecAsSaid,
     internal: "networking.NetworkPolicy",
     ..Rules::DEFAULT
 };

@@ -3,6 +3,7 @@
 
 use crate::meta::errors::Reason;
 use crate::meta::{At, Errors, names, table};
+use crate::resources::groups::core::pods::validate::sources::driver_name;
 use crate::resources::groups::core::volumes;
 use crate::resources::{Deletion, MetaOnStatus, Rules, metadata};
 
@@ -26,11 +27,15 @@ pub(super) const RULES: Rules = Rules {
     },
     validate: |object, old, cx, errors| {
         metadata::again(object, old, cx, errors);
+        let spec = object.field("spec");
+        // Declarative validation comes last, and not at all to a spec that may not change.
+        let Some(old) = old else {
+            self::object(object, errors);
+            return declared(spec, errors);
+        };
+        driver_name(spec.field("attacher"), errors);
         self::object(object, errors);
-        if let Some(old) = old {
-            object.field("spec").frozen(old.value.at("spec"), errors);
-        }
-        declared(object.field("spec"), errors);
+        spec.frozen(old.value.at("spec"), errors);
     },
     validate_status: |object, _, _, errors| {
         self::object(object, errors);

@@ -5,7 +5,7 @@ mod cells;
 mod forms;
 
 use crate::meta::{At, Errors, names};
-use crate::resources::{Rules, Selectable, SelectorError};
+use crate::resources::{Dependents, Rules, Selectable, SelectorError};
 use crate::schema::{Value, internal};
 
 pub(in crate::resources::groups) use forms::conversion;
@@ -28,6 +28,7 @@ pub(super) const CORE: Rules = Rules {
         }
     },
     create_on_update: true,
+    dependents: Dependents::Unsupported,
     ttl: Some(3600),
     internal: "core.Event",
     ..Rules::DEFAULT

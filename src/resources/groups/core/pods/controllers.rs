@@ -3,7 +3,7 @@
 use super::{cells, defaults};
 use crate::meta::{At, Errors, names, table};
 use crate::resources::groups::workloads::{self, TEMPLATE};
-use crate::resources::{Cx, Generation, Rules, Selectable, SelectorError};
+use crate::resources::{Cx, Dependents, Generation, Rules, Selectable, SelectorError};
 use crate::schema::Value;
 
 /// Counts in the status.
@@ -44,7 +44,7 @@ pub(in crate::resources::groups) const REPLICATIONCONTROLLERS: Rules = Rules {
     }],
     selector_error: SelectorError::Own,
     generation: Generation::Spec,
-    orphans_by_default: true,
+    dependents: Dependents::Orphaned,
     internal: "core.ReplicationController",
     ..Rules::DEFAULT
 };

@@ -150,7 +150,7 @@ impl<'a> Pool<'a> {
             return Err("the provided network does not match the current range".to_owned());
         }
         match self.holder(ip) {
-            None => Ok(self.write(ip)),
+            None => self.write(ip),
             // Left over by a write of this very service that went wrong.
             Some(holder) if self.is_own(&holder) => Ok(None),
             Some(_) => Err("provided IP is already allocated".to_owned()),
@@ -197,7 +197,7 @@ impl<'a> Pool<'a> {
                 .or_else(|| self.free_in(range, first, dynamic.saturating_sub(1)))
         });
         let ip = found.ok_or(FULL)?;
-        Ok((ip, self.write(ip)))
+        Ok((ip, self.write(ip)?))
     }
 
     fn free_in(&self, range: &Range, first: u128, last: u128) -> Option<IpAddr> {
@@ -221,15 +221,16 @@ impl<'a> Pool<'a> {
         holder.at("spec").at("parentRef") == &parent(self.cx.namespace, self.name)
     }
 
-    fn write(&self, ip: IpAddr) -> Option<Change> {
-        let resource = self.held.as_ref()?;
-        Some(write(
-            resource,
-            self.cx.now,
-            ip,
-            self.cx.namespace,
-            self.name,
-        ))
+    /// What holds an address for the service. It is judged before the service itself is.
+    fn write(&self, ip: IpAddr) -> Result<Option<Change>, String> {
+        if self.name.is_empty() {
+            return Err(format!(
+                "IPAddress.{GROUP} \"{ip}\" is invalid: spec.parentRef.name: Required value"
+            ));
+        }
+        let write =
+            |held: &Arc<Resource>| write(held, self.cx.now, ip, self.cx.namespace, self.name);
+        Ok(self.held.as_ref().map(write))
     }
 }
 
