@@ -1,4 +1,4 @@
-//! PEM as Go's encoding/pem reads it: text around blocks is skipped, and so are blocks that are none.
+//! PEM as Go's encoding/pem reads and writes it: text around blocks is skipped, and so are blocks that are none.
 
 use base64::Engine as _;
 
@@ -40,6 +40,19 @@ pub fn blocks(text: &str) -> Vec<Block> {
     found
 }
 
+/// A block as encoding/pem writes it.
+pub fn text(label: &str, bytes: &[u8]) -> String {
+    let mut out = format!("{BEGIN}{label}{DASHES}\n");
+    let mut rest = &base64::engine::general_purpose::STANDARD.encode(bytes)[..];
+    while !rest.is_empty() {
+        let (line, after) = rest.split_at(rest.len().min(64));
+        out.push_str(line);
+        out.push('\n');
+        rest = after;
+    }
+    out + END + label + DASHES + "\n"
+}
+
 fn framed<'a>(line: &'a str, start: &str) -> Option<&'a str> {
     line.strip_prefix(start)?.strip_suffix(DASHES)
 }
@@ -77,6 +90,19 @@ mod tests {
                 ("C".to_owned(), false, b"A".to_vec()),
             ]
         );
+    }
+
+    #[test]
+    fn what_is_written_is_read() {
+        for length in [0, 1, 48, 49, 200] {
+            let bytes = vec![7; length];
+            let text = text("A", &bytes);
+            assert!(text.lines().all(|line| line.len() <= 64), "{text}");
+            let [block] = &blocks(&text)[..] else {
+                panic!("{text}")
+            };
+            assert_eq!((&block.label[..], &block.bytes), ("A", &bytes));
+        }
     }
 
     #[test]

@@ -3,7 +3,6 @@
 
 use std::net::IpAddr;
 
-use base64::Engine as _;
 use rcgen::{
     PKCS_ECDSA_P256_SHA256, PKCS_ECDSA_P384_SHA384, PKCS_ED25519, PKCS_RSA_SHA256, PKCS_RSA_SHA384,
     PKCS_RSA_SHA512, SignatureAlgorithm, SigningKey as _,
@@ -288,20 +287,6 @@ impl Authority {
         ]);
         let signature = key.sign(&body).map_err(|cause| cannot(cause.to_string()))?;
         let bytes = der::sequence(&[body, algorithm.to_vec(), der::bits(0, &signature)]);
-        Ok(printed(&bytes))
+        Ok(pem::text("CERTIFICATE", &bytes))
     }
-}
-
-/// A certificate as PEM.
-fn printed(bytes: &[u8]) -> String {
-    let mut out = String::from("-----BEGIN CERTIFICATE-----\n");
-    let mut rest = &base64::engine::general_purpose::STANDARD.encode(bytes)[..];
-    while !rest.is_empty() {
-        let (line, after) = rest.split_at(rest.len().min(64));
-        out.push_str(line);
-        out.push('\n');
-        rest = after;
-    }
-    out.push_str("-----END CERTIFICATE-----\n");
-    out
 }

@@ -268,18 +268,20 @@ impl Host {
                 let items = of.items.unwrap_or_default();
                 files.extend(self.downward(pod, &items, mode)?);
             }
+            // A token is its pod's alone, unless the pod shares its files with a group; and so are anchors.
+            let context = pod.spec.as_ref();
+            let context = context.and_then(|spec| spec.security_context.as_ref());
+            let has_group = context.is_some_and(|context| context.fs_group.is_some());
+            let own = if has_group { 0o600 } else { mode as u32 };
             if let Some(of) = source.service_account_token {
                 let token = self.token(pod, volume, &of).await?;
-                // A token is its pod's alone, unless the pod shares its files with a group.
-                let own = pod
-                    .spec
-                    .as_ref()
-                    .and_then(|spec| spec.security_context.as_ref());
-                let group = own.is_some_and(|context| context.fs_group.is_some());
-                let mode = if group { 0o600 } else { mode as u32 };
-                files.insert(checked(&of.path)?.to_owned(), (token.into_bytes(), mode));
+                files.insert(checked(&of.path)?.to_owned(), (token.into_bytes(), own));
             }
-            if source.cluster_trust_bundle.is_some() || source.pod_certificate.is_some() {
+            if let Some(of) = source.cluster_trust_bundle {
+                let anchors = self.trust_anchors(&of).await?;
+                files.insert(checked(&of.path)?.to_owned(), (anchors.into_bytes(), own));
+            }
+            if source.pod_certificate.is_some() {
                 return Err("this node does not offer projections of this kind".into());
             }
         }

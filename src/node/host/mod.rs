@@ -5,6 +5,7 @@
 //! DATA/pods/UID/messages/C-GEN    termination messages                LOGS/NS_POD_UID/CONTAINER/GEN.log
 //! ```
 
+mod anchors;
 mod collect;
 mod content;
 mod environment;
