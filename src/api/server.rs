@@ -253,7 +253,10 @@ impl Server {
                 .ok_or_else(Status::no_such_resource)?
                 .verbs
         };
-        if parts.method == Method::HEAD || parts.method == Method::OPTIONS {
+        // What stands behind a proxy is asked with any of them.
+        let has_no_verb = parts.method == Method::HEAD || parts.method == Method::OPTIONS;
+        let is_passed_on = has_no_verb && info.subresource == "proxy";
+        if has_no_verb && !is_passed_on {
             return Err(Status::method_not_allowed());
         }
         let of_one = |verb: &str| matches!(verb, "get" | "update" | "patch" | "delete");
@@ -297,7 +300,8 @@ impl Server {
         }
         // The verb of the old paths is `watch` with any method, and but one is served there.
         let misused = info.old_watch && parts.method != Method::GET;
-        if misused || !verbs.iter().any(|verb| *verb == info.verb.as_str()) {
+        let is_verb = verbs.iter().any(|verb| *verb == info.verb.as_str());
+        if misused || !(is_verb || is_passed_on) {
             return Err(Status::method_not_allowed());
         }
         // Objects are made in a collection, and changed by their names.

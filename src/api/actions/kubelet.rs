@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
-use http::{HeaderMap, HeaderValue, Request, Response, header};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, header};
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::Incoming;
 use hyper::client::conn::http1;
@@ -20,6 +20,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use tokio::io::DuplexStream;
 use tokio::net::TcpStream;
 
+use super::links::Page;
 use super::{Call, options};
 use crate::api::negotiate::Shape;
 use crate::api::reply::{Body, Reply, not_a_list};
@@ -143,7 +144,7 @@ pub(in crate::api) struct Backend {
 
 /// What is passed on, and how answers are told.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum How {
+enum How {
     /// A question of this API: refusals are told in its form.
     Logs,
     /// A connection of this API.
@@ -351,19 +352,43 @@ async fn pass(call: Call<'_>, what: &str) -> Result<Reply, Status> {
 pub fn proxy(call: Call<'_>) -> BoxFuture<'_, Result<Reply, Status>> {
     async move {
         let asked = super::proxy::Asked::read("node", &call.target.info.name)?;
-        let path = format!("/{}", call.target.info.rest);
         let mut backend = endpoint(&call, asked.name)?;
         if let Ok(port) = asked.port.parse() {
             backend.address.set_port(port);
             (backend.tls, backend.within) = (true, None);
         }
-        forward(call, backend, path, How::Proxy).await
+        pass_on(call, backend).await
     }
     .boxed()
 }
 
+/// The path of a proxy and the one behind it, as they were sent: with escapes, and the slash at the end.
+fn behind<'a>(path: &'a str, namespace: &str) -> (&'a str, &'a str) {
+    // api/v1/nodes/NAME/proxy, api/v1/namespaces/NAMESPACE/pods/NAME/proxy
+    let depth = if namespace.is_empty() { 5 } else { 7 };
+    let end = path.match_indices('/').nth(depth);
+    path.split_at(end.map_or(path.len(), |(end, _)| end))
+}
+
+/// Answers what is asked of a proxy.
+pub(super) async fn pass_on(call: Call<'_>, backend: Backend) -> Result<Reply, Status> {
+    let (own, path) = behind(call.parts.uri.path(), call.target.namespace());
+    let is_read = matches!(call.parts.method, Method::GET | Method::HEAD);
+    if path.is_empty() && is_read && !call.parts.headers.contains_key(header::UPGRADE) {
+        // Links of the first page are relative to the root, which ends with a slash.
+        let query = call.parts.uri.query();
+        let query = query.map_or_else(String::new, |query| format!("?{query}"));
+        let mut response = plain(301, "");
+        let root = header_value(&format!("{own}/{query}"))?;
+        response.headers_mut().insert(header::LOCATION, root);
+        return Ok(Reply::Stream(response));
+    }
+    let path = if path.is_empty() { "/" } else { path }.to_owned();
+    forward(call, backend, path, How::Proxy).await
+}
+
 /// Passes a request on.
-pub(super) async fn forward(
+async fn forward(
     call: Call<'_>,
     backend: Backend,
     mut path: String,
@@ -371,6 +396,8 @@ pub(super) async fn forward(
 ) -> Result<Reply, Status> {
     let address = backend.address;
     let kubelets = connector(&call)?;
+    let own = call.parts.uri.path().to_owned();
+    let prefix = own.strip_suffix(&path).unwrap_or(&own);
     if let Some(query) = call.parts.uri.query() {
         path = format!("{path}?{query}");
     }
@@ -379,11 +406,10 @@ pub(super) async fn forward(
         .uri(&path);
     if let Some(headers) = request.headers_mut() {
         *headers = forwarded(&call.parts.headers, how);
-        let host = HeaderValue::from_str(&address.to_string());
-        headers.insert(
-            header::HOST,
-            host.map_err(|error| Status::internal(&error.to_string()))?,
-        );
+        headers.insert(header::HOST, header_value(&address.to_string())?);
+        if how == How::Proxy {
+            headers.insert("x-forwarded-uri", header_value(&own)?);
+        }
     }
     let body = match how {
         How::Proxy => call.body.clone(),
@@ -398,11 +424,7 @@ pub(super) async fn forward(
         .map_err(|error| match how {
             How::Logs => Status::internal(&format!("Get \"https://{address}{path}\": {error}")),
             How::Connect => Status::internal(&format!("error dialing backend: {error}")),
-            How::Proxy => Status::failure(
-                503,
-                "ServiceUnavailable",
-                format!("error trying to reach service: {error}"),
-            ),
+            How::Proxy => unreached(&error),
         })?;
     if answer.status() == http::StatusCode::SWITCHING_PROTOCOLS {
         if let Some(client) = call.parts.extensions.remove::<OnUpgrade>() {
@@ -436,13 +458,19 @@ pub(super) async fn forward(
             _ => Status::internal(&text),
         });
     }
-    let (parts, body) = answer.into_parts();
-    // An answer that breaks off ends: its head was sent long ago.
-    let frames = futures::stream::unfold(body, |mut body| async move {
-        let frame = body.frame().await?.ok()?;
-        Some((Ok::<_, std::convert::Infallible>(frame), body))
-    });
-    let mut response = Response::new(http_body_util::StreamBody::new(frames).boxed_unsync());
+    let (mut parts, body) = answer.into_parts();
+    let body = match how {
+        How::Proxy => {
+            let page = Page {
+                prefix,
+                backend: &address.to_string(),
+                asked: &asked_host(call.parts),
+            };
+            led(page, &mut parts.headers, body).await?
+        }
+        _ => streamed(body),
+    };
+    let mut response = Response::new(body);
     *response.status_mut() = parts.status;
     for (name, value) in &parts.headers {
         if *name == header::CONTENT_TYPE || (how == How::Proxy && !of_connection(name)) {
@@ -450,6 +478,56 @@ pub(super) async fn forward(
         }
     }
     Ok(Reply::Stream(response))
+}
+
+/// What is passed back as it comes. An answer that breaks off ends: its head was sent long ago.
+fn streamed(body: Incoming) -> Body {
+    let frames = futures::stream::unfold(body, |mut body| async move {
+        let frame = body.frame().await?.ok()?;
+        Some((Ok::<_, std::convert::Infallible>(frame), body))
+    });
+    http_body_util::StreamBody::new(frames).boxed_unsync()
+}
+
+/// What a proxy passes back: where it redirects to, and the links of pages, lead through the proxy.
+async fn led(page: Page<'_>, headers: &mut HeaderMap, body: Incoming) -> Result<Body, Status> {
+    let text = |name| {
+        let value = headers.get(name).and_then(|value| value.to_str().ok());
+        value.unwrap_or_default().to_owned()
+    };
+    let (location, kind) = (text(header::LOCATION), text(header::CONTENT_TYPE));
+    if !location.is_empty() {
+        if let Some(link) = page.link(&location) {
+            headers.insert(header::LOCATION, header_value(&link)?);
+        }
+        return Ok(streamed(body));
+    }
+    if kind.split(';').next().map(str::trim) != Some("text/html") {
+        return Ok(streamed(body));
+    }
+    let whole = body.collect().await.map_err(|error| unreached(&error))?;
+    let whole = whole.to_bytes();
+    // What cannot be read is the client's to judge.
+    let changed = page.body(&text(header::CONTENT_ENCODING), &whole);
+    let changed = changed.ok().flatten().map_or(whole, bytes::Bytes::from);
+    Ok(Full::new(changed).boxed_unsync())
+}
+
+/// The host that a client asked.
+fn asked_host(parts: &http::request::Parts) -> String {
+    let host = parts.headers.get(header::HOST);
+    let host = host.and_then(|host| host.to_str().ok());
+    let authority = parts.uri.authority().map(|authority| authority.as_str());
+    authority.or(host).unwrap_or_default().to_owned()
+}
+
+fn header_value(text: &str) -> Result<HeaderValue, Status> {
+    HeaderValue::from_str(text).map_err(|error| Status::internal(&error.to_string()))
+}
+
+fn unreached(error: &dyn std::fmt::Display) -> Status {
+    let why = format!("error trying to reach service: {error}");
+    Status::failure(503, "ServiceUnavailable", why)
 }
 
 /// Headers that belong to one connection.
@@ -489,4 +567,41 @@ fn plain(code: u16, text: &'static str) -> Response<Body> {
         Response::new(Full::new(bytes::Bytes::from_static(text.as_bytes())).boxed_unsync());
     *response.status_mut() = http::StatusCode::from_u16(code).unwrap_or_default();
     response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_behind_proxies_are_passed_on_as_they_were_sent() {
+        for (path, namespace, own, rest) in [
+            (
+                "/api/v1/nodes/n:10250/proxy",
+                "",
+                "/api/v1/nodes/n:10250/proxy",
+                "",
+            ),
+            (
+                "/api/v1/nodes/n/proxy/a/b/",
+                "",
+                "/api/v1/nodes/n/proxy",
+                "/a/b/",
+            ),
+            (
+                "/api/v1/namespaces/x/pods/p/proxy/%20/proxy//",
+                "x",
+                "/api/v1/namespaces/x/pods/p/proxy",
+                "/%20/proxy//",
+            ),
+            (
+                "/api/v1/namespaces/x/services/s/proxy/",
+                "x",
+                "/api/v1/namespaces/x/services/s/proxy",
+                "/",
+            ),
+        ] {
+            assert_eq!(behind(path, namespace), (own, rest), "{path}");
+        }
+    }
 }

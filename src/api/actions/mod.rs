@@ -7,6 +7,7 @@ mod binding;
 mod components;
 mod eviction;
 pub mod kubelet;
+mod links;
 mod options;
 mod proxy;
 mod reviews;

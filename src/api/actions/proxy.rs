@@ -7,7 +7,7 @@ use futures::FutureExt as _;
 use futures::future::BoxFuture;
 
 use super::Call;
-use super::kubelet::{Backend, How, forward};
+use super::kubelet::{Backend, pass_on};
 use crate::api::reply::Reply;
 use crate::meta::Status;
 use crate::schema::Value;
@@ -67,8 +67,7 @@ pub fn pod(call: Call<'_>) -> BoxFuture<'_, Result<Reply, Status>> {
             tls: asked.scheme == "https",
             within: None,
         };
-        let path = format!("/{}", call.target.info.rest);
-        forward(call, backend, path, How::Proxy).await
+        pass_on(call, backend).await
     }
     .boxed()
 }
@@ -113,8 +112,7 @@ pub fn service(call: Call<'_>) -> BoxFuture<'_, Result<Reply, Status>> {
             tls: asked.scheme == "https",
             within: None,
         };
-        let path = format!("/{}", call.target.info.rest);
-        forward(call, backend, path, How::Proxy).await
+        pass_on(call, backend).await
     }
     .boxed()
 }
