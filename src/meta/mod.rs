@@ -10,6 +10,7 @@ pub mod jsonpath;
 pub mod names;
 pub mod pem;
 pub mod placement;
+pub mod ports;
 pub mod prometheus;
 pub mod quantity;
 pub mod regexp;

@@ -20,7 +20,7 @@ use super::machine::POD_UID;
 use super::pressure::{self, Observed, Thresholds};
 use super::register::{self, Registration};
 use super::supplies::Supplies;
-use super::worker::{self, Handle, Shared, Told, Wanted};
+use super::worker::{self, Handle, Refusal, Shared, Told, Wanted};
 use super::zone_name;
 use crate::controllers::follow::{Event, follow};
 use crate::zone::{ZoneName, ZoneRuntime};
@@ -208,6 +208,7 @@ impl Agent {
                 self.pods.map.lock().retain(|uid, handle| {
                     if !known.contains(uid) {
                         handle.wanted.send_modify(|wanted| wanted.gone = true);
+                        self.shared.allocations.remove(uid);
                     }
                     true
                 });
@@ -228,6 +229,10 @@ impl Agent {
         match map.get(&uid) {
             Some(handle) => {
                 handle.wanted.send_replace(Wanted { pod, gone });
+                if gone {
+                    // Who comes next was given its room already.
+                    self.shared.allocations.remove(&uid);
+                }
             }
             None if gone => {}
             None => {
@@ -236,7 +241,13 @@ impl Agent {
                     .as_ref()
                     .is_none_or(|status| status.start_time.is_none());
                 let conditions = self.shared.observed.conditions();
-                let refused = pressure::refuses(&conditions, &pod).filter(|_| fresh);
+                let refused = pressure::refuses(&conditions, &pod)
+                    .map(|message| Refusal {
+                        reason: "Evicted",
+                        message,
+                    })
+                    .or_else(|| self.shared.allocations.refuses(&pod))
+                    .filter(|_| fresh);
                 let handle = worker::start(self.shared.clone(), pod, ended.clone(), refused);
                 map.insert(uid, handle);
             }

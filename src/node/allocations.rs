@@ -13,9 +13,11 @@ use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
 
 use super::machine::{Given, Pending, RESIZES, summary};
+use super::worker::Refusal;
 use crate::meta::amounts::{Amounts, Side};
+use crate::meta::ports::{HostPort, host_ports};
 use crate::meta::quantity::Quantity;
-use crate::schema::json;
+use crate::schema::{Value, json};
 
 /// What resources are wanted, or there: thousandths of a processor, and bytes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -32,6 +34,11 @@ impl Room {
         }
     }
 
+    /// What a pod that is new asks for.
+    fn asked(pod: &Value) -> Room {
+        Room::of(&Amounts::pod_at_most(pod, Side::Requests))
+    }
+
     /// What a pod asks for; with its status, whatever is the most of that, of what it was given, and of what it has.
     fn taken(pod: &Pod, status: Option<PodStatus>) -> Room {
         let pod = Pod {
@@ -39,12 +46,7 @@ impl Room {
             status,
             ..Pod::default()
         };
-        let text = serde_json::to_string(&pod).unwrap_or_default();
-        let value = json::parse(text.as_bytes());
-        value.map_or_else(
-            |_| Room::default(),
-            |pod| Room::of(&Amounts::pod_at_most(&pod.value, Side::Requests)),
-        )
+        Room::asked(&value(&pod))
     }
 
     fn plus(self, other: Room) -> Room {
@@ -55,17 +57,26 @@ impl Room {
     }
 
     /// Why `wanted` is not to be had where `used` of this is.
-    fn lacks(self, wanted: Room, used: Room) -> Option<String> {
-        let lacks = |name, wanted: i64, used: i64, capacity: i64| {
-            (wanted > 0 && wanted > capacity.saturating_sub(used)).then(|| {
-                format!(
+    fn lacks(self, wanted: Room, used: Room) -> Option<Refusal> {
+        let lacks = |reason, name, wanted: i64, used: i64, capacity: i64| {
+            (wanted > 0 && wanted > capacity.saturating_sub(used)).then(|| Refusal {
+                reason,
+                message: format!(
                     "Node didn't have enough resource: {name}, requested: {wanted}, used: {used}, capacity: {capacity}"
-                )
+                ),
             })
         };
-        lacks("cpu", wanted.cpu, used.cpu, self.cpu)
-            .or_else(|| lacks("memory", wanted.memory, used.memory, self.memory))
+        lacks("OutOfcpu", "cpu", wanted.cpu, used.cpu, self.cpu).or_else(|| {
+            let (wanted, used) = (wanted.memory, used.memory);
+            lacks("OutOfmemory", "memory", wanted, used, self.memory)
+        })
     }
+}
+
+/// A pod as rules of all kinds read it.
+fn value(pod: &Pod) -> Value {
+    let text = serde_json::to_string(pod).unwrap_or_default();
+    json::parse(text.as_bytes()).map_or(Value::Null, |pod| pod.value)
 }
 
 /// A pod that asks for something else than it has, as its turn depends on it: less for those that come first.
@@ -90,6 +101,10 @@ fn turn(wanted: &Pod, given: &Pod, since: Option<Timestamp>) -> Turn {
 struct Entry {
     wanted: Arc<Pod>,
     given: Given,
+    /// How much of the node that is, as others see it that come.
+    takes: Room,
+    /// Ports of the host that it has.
+    ports: Vec<HostPort>,
     /// The pod with what it was given, where it asks for something else.
     allocated: Option<Arc<Pod>>,
     pending: Option<Pending>,
@@ -173,12 +188,16 @@ impl Allocations {
                 .as_ref()
                 .map_or_else(Timestamp::now, |at| at.0),
         });
+        let given = pod.spec.as_ref().map(|spec| Given::told(spec, &told));
+        let given = given.unwrap_or_default();
+        let read = value(pod);
         let entry = Entry {
-            given: pod
-                .spec
-                .as_ref()
-                .map(|spec| Given::told(spec, &told))
-                .unwrap_or_default(),
+            takes: given.put(pod).map_or_else(
+                || Room::asked(&read),
+                |allocated| Room::taken(&allocated, None),
+            ),
+            ports: host_ports(read.at("spec")),
+            given,
             wanted: pod.clone(),
             allocated: None,
             pending,
@@ -187,6 +206,31 @@ impl Allocations {
             changed,
         };
         self.known.lock().pods.insert(uid.to_owned(), entry);
+    }
+
+    /// Why a pod that comes anew cannot be here beside the others, if so; whoever placed it did not see that. Those that
+    /// were here before this agent are not asked.
+    pub fn refuses(&self, pod: &Pod) -> Option<Refusal> {
+        let known = self.known.lock();
+        if !known.listed {
+            return None;
+        }
+        let pod = value(pod);
+        let others = known.pods.values().filter(|entry| !entry.over());
+        let used = others.clone().map(|entry| entry.takes);
+        let used = used.fold(Room::default(), Room::plus);
+        if let Some(refusal) = self.has.lacks(Room::asked(&pod), used) {
+            return Some(refusal);
+        }
+        let ports = host_ports(pod.at("spec"));
+        let mut taken = others.flat_map(|entry| &entry.ports);
+        taken
+            .any(|taken| ports.iter().any(|port| port.conflicts(taken)))
+            .then(|| Refusal {
+                reason: "NodePorts",
+                message: "Predicate NodePorts failed: node(s) didn't have free ports for the requested pod ports"
+                    .into(),
+            })
     }
 
     /// Every pod of the node was taken: from now on there is to know what room is left.
@@ -279,12 +323,13 @@ impl Allocations {
                         .as_ref()
                         .map(Given::of)
                         .unwrap_or_default();
+                    entry.takes = Room::taken(&entry.wanted, None);
                     entry.allocated = None;
                     entry.pending = None;
                     entry.accepted = generation;
                     known.asking.remove(&uid);
                 }
-                Some(message) => {
+                Some(Refusal { message, .. }) => {
                     let old = entry.pending.take();
                     let deferred = old.as_ref().filter(|old| old.reason == "Deferred");
                     let pending = Pending {
@@ -389,6 +434,44 @@ mod tests {
         node.all.told();
         assert_eq!(node.ask(&a), ("500m".into(), None));
         node.all.remove("b");
+    }
+
+    #[test]
+    fn pods_that_do_not_fit_are_refused() {
+        let mut node = Node::new("1");
+        let with_port = |uid: &str, port: u16, address: &str| {
+            let pod = json!({
+                "metadata": {"uid": uid},
+                "spec": {"containers": [{"name": "c", "ports": [
+                    {"containerPort": 80, "hostPort": port, "hostIP": address}
+                ]}]},
+            });
+            Arc::new(serde_json::from_value::<Pod>(pod).expect("a pod"))
+        };
+        node.take(&pod("a", 1, "600m", 0));
+        node.take(&with_port("b", 8080, "127.0.0.1"));
+        let large = pod("c", 1, "500m", 0);
+        assert_eq!(node.all.refuses(&large), None, "not before all are known");
+        node.all.listed();
+        let reason = |pod: &Pod| node.all.refuses(pod).map(|refusal| refusal.reason);
+        for (pod, refused) in [
+            (&large, Some("OutOfcpu")),
+            (&pod("c", 1, "400m", 0), None),
+            (&with_port("c", 8080, "127.0.0.1"), Some("NodePorts")),
+            (&with_port("c", 8080, ""), Some("NodePorts")),
+            (&with_port("c", 8080, "192.0.2.1"), None),
+            (&with_port("c", 8081, ""), None),
+        ] {
+            assert_eq!(reason(pod), refused, "{pod:?}");
+        }
+        let over = PodStatus {
+            phase: Some("Succeeded".into()),
+            ..PodStatus::default()
+        };
+        node.told["a"].send_replace(Some(over));
+        assert_eq!(reason(&large), None);
+        node.all.remove("b");
+        assert_eq!(reason(&with_port("c", 8080, "")), None);
     }
 
     #[test]

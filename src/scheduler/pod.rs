@@ -12,6 +12,7 @@ use crate::controllers::informer::{Cached, Key};
 use crate::controllers::owners::controller_of;
 use crate::meta::amounts::{Amounts, Side};
 use crate::meta::placement::ZONE_BRAND;
+use crate::meta::ports::host_ports;
 use crate::meta::quantity::{Form, Quantity};
 use crate::schema::{Object, Value};
 
@@ -336,18 +337,6 @@ fn requests(mut spec: Value, status: Value) -> (Resources, (i64, i64)) {
 
 fn names(list: &[Value]) -> Vec<CompactString> {
     list.iter().map(|item| item.str("name").into()).collect()
-}
-
-fn host_ports(spec: &Value) -> Vec<HostPort> {
-    let going_on = spec
-        .list("initContainers")
-        .iter()
-        .filter(|container| container.str("restartPolicy") == "Always");
-    going_on
-        .chain(spec.list("containers"))
-        .flat_map(|container| container.list("ports"))
-        .filter_map(HostPort::read)
-        .collect()
 }
 
 /// The images that a pod needs, each with a tag or digest.

@@ -8,6 +8,7 @@ pub use crate::meta::placement::{
     Effect, Labels, NodeAffinity, NodeTerm, Taint, Toleration, any_holds, bear, equal_to,
     node_terms, texts,
 };
+pub use crate::meta::ports::HostPort;
 use crate::meta::selector::{Op, Selector, Term};
 use crate::schema::Value;
 
@@ -20,40 +21,6 @@ pub fn label_selector(selector: &Value) -> Option<Selector> {
         return None;
     }
     Selector::from_object(selector).ok()
-}
-
-/// A port of a host that a pod takes.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct HostPort {
-    protocol: CompactString,
-    /// `0.0.0.0` for all.
-    address: CompactString,
-    port: i64,
-}
-
-const ALL_ADDRESSES: &str = "0.0.0.0";
-
-impl HostPort {
-    /// Reads a container's port; none where it is not one of the host.
-    pub fn read(port: &Value) -> Option<HostPort> {
-        let or = |text: &str, default: &str| {
-            CompactString::from(if text.is_empty() { default } else { text })
-        };
-        (port.int("hostPort") > 0).then(|| HostPort {
-            protocol: or(port.str("protocol"), "TCP"),
-            address: or(port.str("hostIP"), ALL_ADDRESSES),
-            port: port.int("hostPort"),
-        })
-    }
-
-    /// Whether both cannot be taken at once.
-    pub fn conflicts(&self, other: &HostPort) -> bool {
-        self.port == other.port
-            && self.protocol == other.protocol
-            && (self.address == other.address
-                || self.address == ALL_ADDRESSES
-                || other.address == ALL_ADDRESSES)
-    }
 }
 
 /// What a pod wants of the pods around it.

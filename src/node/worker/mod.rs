@@ -51,6 +51,15 @@ pub struct Shared {
     pub allocations: Allocations,
 }
 
+/// Why a pod is not begun, as its status and an event tell it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refusal {
+    /// Upstream's reason: `Evicted`, `OutOfcpu`, `NodePorts`, ...
+    pub reason: &'static str,
+    /// For people.
+    pub message: String,
+}
+
 /// What a task of the worker has to tell.
 #[derive(Debug)]
 pub enum Told {
@@ -147,7 +156,7 @@ pub fn start(
     shared: Arc<Shared>,
     pod: Arc<Pod>,
     ended: mpsc::Sender<String>,
-    refused: Option<String>,
+    refused: Option<Refusal>,
 ) -> Handle {
     let uid = pod.metadata.uid.clone().unwrap_or_default();
     let namespace = pod.metadata.namespace.clone().unwrap_or_default();
@@ -155,9 +164,10 @@ pub fn start(
     let changed = Arc::new(Notify::new());
     let (told, answers) = mpsc::channel(ANSWERS);
     let (publish, status) = watch::channel(None);
-    shared
-        .allocations
-        .take(&uid, &pod, status.clone(), changed.clone());
+    if refused.is_none() {
+        let (status, changed) = (status.clone(), changed.clone());
+        shared.allocations.take(&uid, &pod, status, changed);
+    }
     let (wanted, receiver) = watch::channel(Wanted { pod, gone: false });
     let mut worker = Worker {
         api: Api::namespaced(shared.client.clone(), &namespace),
@@ -184,10 +194,10 @@ pub fn start(
         clock: Clock::now(),
         shared,
     };
-    if let Some(message) = refused {
+    if let Some(Refusal { reason, message }) = refused {
         let pod = worker.wanted.borrow().pod.clone();
-        worker.event(&pod, true, "Evicted", None, &message);
-        worker.memory.fail = Some(("Evicted".into(), format!("Pod was rejected: {message}")));
+        worker.event(&pod, true, reason, None, &message);
+        worker.memory.fail = Some((reason.into(), format!("Pod was rejected: {message}")));
     }
     tokio::spawn(async move {
         worker.run().await;
