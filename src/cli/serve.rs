@@ -201,7 +201,11 @@ where
     } else {
         open_store(&arguments.data_dir).await?
     };
-    let mut pki = Pki::open(&arguments.data_dir, [arguments.bind_address.to_string()])?;
+    let advertised = arguments
+        .advertise_address
+        .unwrap_or_else(|| advertised(arguments.bind_address));
+    let names = [arguments.bind_address, advertised].map(|address| address.to_string());
+    let mut pki = Pki::open(&arguments.data_dir, names)?;
     let host = if arguments.bind_address.is_unspecified() {
         IpAddr::V4(Ipv4Addr::LOCALHOST)
     } else {
@@ -216,9 +220,7 @@ where
         issuer: arguments.identity.issuer(),
         service_ranges: both_versions(arguments.service_cluster_ip_range)?,
         node_ports: arguments.service_node_port_range,
-        advertise_address: arguments
-            .advertise_address
-            .unwrap_or_else(|| advertised(arguments.bind_address)),
+        advertise_address: advertised,
         node_metrics: arguments.node_metrics,
         ..Settings::default()
     };
