@@ -12,10 +12,12 @@ use super::nodes::RealHost;
 use crate::illumos::{Command, HostTools, Tool, Tools, parse};
 use crate::net::Ipam;
 use crate::net::illumos::{self as net, NetworkConfig};
+use crate::net::services::ServiceRouter;
 use crate::node::agent::Setup;
 use crate::node::images::Images;
 use crate::node::register::host_capacity;
 use crate::storage::{StorageEngine as _, StoragePoolConfig, ZfsStorageEngine, zfs};
+use crate::zone::illumos::services::ServiceRules;
 use crate::zone::illumos::{Brand, IllumosRuntime, Patience, Settings, sandbox};
 
 /// Where everything is kept unless it is said.
@@ -184,13 +186,16 @@ impl Plan {
         }
         let network = flags.network(self.ipam.cidr(), gateway, prefix);
         network.check().map_err(host)?;
-        let address = match &network {
+        let (address, router) = match &network {
             NetworkConfig::Etherstub(config) => {
                 net::prepare(tools.as_ref(), config).await.map_err(host)?;
-                Some(gateway)
+                let notes = self.data.join("services");
+                let rules = ServiceRules::new(tools.clone(), config.clone(), &notes);
+                let rules: Arc<dyn ServiceRouter> = Arc::new(rules);
+                (Some(gateway), Some(rules))
             }
             // The router there is another machine.
-            NetworkConfig::Direct(_) => None,
+            NetworkConfig::Direct(_) => (None, None),
         };
         let zones_directory = mountpoint(tools.as_ref(), &self.storage.zones).await?;
         let homes = zones_directory.join("pods");
@@ -227,7 +232,7 @@ impl Plan {
             images,
             insecure: self.insecure,
             runtime: Arc::new(runtime),
-            router: None,
+            router,
             beside: Vec::new(),
             thresholds: self.thresholds,
         };

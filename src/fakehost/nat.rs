@@ -1,4 +1,8 @@
-//! ipnat(8) and ipf(8), as far as a host of zones needs them: rules of NAT, and whether the service is on.
+//! ipnat(8) and ipf(8), as far as a host of zones needs them: rules of NAT, and whether the service is on. The grammar
+//! and what is printed follow usr/src/cmd/ipf/tools/{ipnat_y.y,ipnat.c,lexer.c} and lib/common/printnat.c of
+//! illumos-gate.
+
+use std::net::Ipv4Addr;
 
 use super::exit;
 use super::getopt::getopt;
@@ -8,77 +12,184 @@ const SERVICE: &str = "svc:/network/ipfilter:default";
 /// Where the service reads its rules when it starts or is refreshed.
 const FILE: &str = "/etc/ipf/ipnat.conf";
 
-/// A rule in the form in which `ipnat -l` prints it, or what is wrong with it.
-fn rule(text: &str) -> Result<String, String> {
-    let words: Vec<&str> = text.split_whitespace().collect();
-    let bad = |word: &str| Err(format!("syntax error error at \"{word}\""));
-    let network = |text: &str| {
-        let (address, bits) = text.split_once('/').unwrap_or((text, "32"));
-        let good =
-            address == "0" || address == "0.0.0.0" || address.parse::<std::net::IpAddr>().is_ok();
-        good && (bits.parse::<u8>().is_ok_and(|b| b <= 128)
-            || bits.parse::<std::net::Ipv4Addr>().is_ok())
-    };
-    match words.as_slice() {
-        ["map" | "map-block" | "bimap", _, from, "->", to, rest @ ..] => {
-            for word in [from, to] {
-                if !network(word) {
-                    return bad(word);
-                }
-            }
-            match rest {
-                []
-                | ["portmap", _, _]
-                | ["portmap", _, _, "sequential"]
-                | ["proxy", "port", _, _] => {}
-                [word, ..] => return bad(word),
-            }
-        }
-        [
-            "rdr",
-            _,
-            to,
-            "port",
-            port,
-            "->",
-            targets,
-            "port",
-            target,
-            rest @ ..,
-        ] => {
-            let ports = |text: &str| {
-                text.split('-')
-                    .all(|p| p.parse::<u16>().is_ok_and(|p| p > 0))
-            };
-            if !network(to) {
-                return bad(to);
-            }
-            if let Some(wrong) = [port, target].into_iter().find(|p| !ports(p)) {
-                return bad(wrong);
-            }
-            // A pair of addresses at most.
-            if targets.split(',').count() > 2 || !targets.split(',').all(network) {
-                return bad(targets);
-            }
-            match rest {
-                [] | ["tcp" | "udp" | "tcp/udp"] | ["tcp" | "udp" | "tcp/udp", "round-robin"] => {}
-                [word, ..] => return bad(word),
-            }
-        }
-        [word, ..] => return bad(word),
-        [] => return bad(""),
-    }
-    Ok(words.join(" "))
+/// Reads a rule word by word, and gathers how `ipnat -l` prints it.
+struct Rule<'a> {
+    words: std::iter::Peekable<std::str::SplitWhitespace<'a>>,
+    printed: Vec<String>,
 }
 
-/// The rules of a file: a line each, without comments.
-fn rules(text: &str) -> Result<Vec<String>, (usize, String)> {
+/// The word at which a rule is none.
+type Read<T> = Result<T, String>;
+
+impl<'a> Rule<'a> {
+    fn next(&mut self) -> &'a str {
+        self.words.next().unwrap_or_default()
+    }
+
+    fn print(&mut self, word: impl Into<String>) {
+        self.printed.push(word.into());
+    }
+
+    /// Takes and prints the next word if it is this one.
+    fn takes(&mut self, word: &str) -> bool {
+        let found = self.words.next_if_eq(&word).is_some();
+        if found {
+            self.print(word);
+        }
+        found
+    }
+
+    fn expect(&mut self, word: &str) -> Read<()> {
+        match self.takes(word) {
+            true => Ok(()),
+            false => Err(self.next().to_owned()),
+        }
+    }
+
+    /// An address with its mask: `10.0.0.0/8`, `0/32`, `any`, or one alone.
+    fn network(&mut self, everything: &str) -> Read<()> {
+        let word = self.next();
+        let (address, bits) = match word {
+            "any" => ("0", "0"),
+            _ => word.split_once('/').unwrap_or((word, "32")),
+        };
+        let address = address_of(address).ok_or(word)?;
+        let bits: u8 = bits.parse().ok().filter(|bits| *bits <= 32).ok_or(word)?;
+        let mask = u32::MAX.checked_shl(32 - u32::from(bits)).unwrap_or(0);
+        self.print(match bits {
+            0 => everything.to_owned(),
+            _ => format!("{}/{bits}", Ipv4Addr::from(u32::from(address) & mask)),
+        });
+        Ok(())
+    }
+
+    /// What a rule compares: whence and whither; false where there is one address only.
+    fn from_to(&mut self) -> Read<bool> {
+        if !self.takes("from") {
+            return Ok(false);
+        }
+        self.network("any")?;
+        self.compare()?;
+        self.expect("to")?;
+        self.network("any")?;
+        self.compare()?;
+        Ok(true)
+    }
+
+    fn compare(&mut self) -> Read<()> {
+        if self.takes("port") {
+            self.expect("=")?;
+            self.port()?;
+        }
+        Ok(())
+    }
+
+    fn port(&mut self) -> Read<()> {
+        let word = self.next();
+        let is_port = |text: &str| text.parse::<u16>().is_ok_and(|port| port > 0);
+        if !word.split(['-', ':']).all(is_port) {
+            return Err(word.to_owned());
+        }
+        self.print(word);
+        Ok(())
+    }
+
+    fn protocol(&mut self) -> bool {
+        ["tcp", "udp", "tcp/udp"]
+            .into_iter()
+            .any(|one| self.takes(one))
+    }
+
+    fn map(&mut self) -> Read<()> {
+        if !self.from_to()? {
+            self.network("0.0.0.0/0")?;
+        }
+        self.expect("->")?;
+        self.network("0.0.0.0/0")?;
+        if self.takes("portmap") {
+            if !self.protocol() {
+                return Err(self.next().to_owned());
+            }
+            if !self.takes("auto") {
+                self.port()?;
+            }
+            self.takes("sequential");
+        } else if self.takes("proxy") {
+            self.expect("port")?;
+            for _ in 0..2 {
+                let word = self.next();
+                self.print(word);
+            }
+        } else if self.takes("ports") && !self.takes("auto") {
+            self.port()?;
+        }
+        self.protocol();
+        Ok(())
+    }
+
+    fn redirect(&mut self) -> Read<()> {
+        if !self.from_to()? {
+            self.network("0.0.0.0/0")?;
+            self.expect("port")?;
+            self.port()?;
+        }
+        self.expect("->")?;
+        // A pair of addresses at most.
+        let targets = self.next();
+        let pair = targets
+            .split(',')
+            .map(address_of)
+            .collect::<Option<Vec<_>>>();
+        match pair {
+            Some(pair) if pair.len() <= 2 => self.print(targets),
+            _ => return Err(targets.to_owned()),
+        }
+        self.expect("port")?;
+        self.port()?;
+        if !self.protocol() {
+            self.print("tcp");
+        }
+        self.takes("round-robin");
+        self.takes("frag");
+        self.takes("sticky");
+        Ok(())
+    }
+}
+
+fn address_of(text: &str) -> Option<Ipv4Addr> {
+    match text {
+        "0" => Some(Ipv4Addr::UNSPECIFIED),
+        text => text.parse().ok(),
+    }
+}
+
+/// A rule in the form in which `ipnat -l` prints it, or the word at which it is none.
+fn rule(text: &str) -> Read<String> {
+    let mut rule = Rule {
+        words: text.split_whitespace().peekable(),
+        printed: Vec::new(),
+    };
+    let what = rule.next();
+    let link = rule.next();
+    rule.print(what);
+    rule.print(link);
+    match what {
+        "map" | "map-block" | "bimap" if !link.is_empty() => rule.map()?,
+        "rdr" if !link.is_empty() => rule.redirect()?,
+        other => return Err(other.to_owned()),
+    }
+    match rule.words.next() {
+        None => Ok(rule.printed.join(" ")),
+        Some(word) => Err(word.to_owned()),
+    }
+}
+
+/// The lines of a file that hold rules, without comments, each with its number.
+fn lines(text: &str) -> impl Iterator<Item = (usize, &str)> {
     text.lines()
         .enumerate()
         .map(|(n, line)| (n + 1, line.split('#').next().unwrap_or("").trim()))
         .filter(|(_, line)| !line.is_empty())
-        .map(|(n, line)| rule(line).map_err(|why| (n, why)))
-        .collect()
 }
 
 /// Reads the service's own file, if the service is on: what was added by hand is gone.
@@ -93,16 +204,17 @@ pub fn load(run: &mut Run) -> Step {
         return Ok(());
     }
     let text = std::fs::read_to_string(run.disk().real(FILE)).unwrap_or_default();
-    if let Ok(all) = rules(&text) {
-        run.host().nat = all;
-    }
+    // Up to a line that is no rule.
+    run.host().nat = lines(&text)
+        .map_while(|(_, line)| rule(line).ok())
+        .collect();
     Ok(())
 }
 
 /// `ipnat args...`
 pub fn ipnat(run: &mut Run, args: &[String], stdin: &[u8]) -> Step<i32> {
-    let Ok(parsed) = getopt(args, "CdFf:hlnrsv", &[]) else {
-        run.complain("Usage: ipnat [-CdFhlnrsv] [-f filename]");
+    let Ok(parsed) = getopt(args, "CdFf:hlnrRsv", &[]) else {
+        run.complain("Usage: ipnat [-CdFhlnrRsv] [-f filename]");
         return Ok(exit::ERROR);
     };
     if run
@@ -112,16 +224,16 @@ pub fn ipnat(run: &mut Run, args: &[String], stdin: &[u8]) -> Step<i32> {
         .is_none_or(|s| s.state != "online")
         && !parsed.has('n')
     {
-        run.complain("open: No such file or directory\ncannot open \"/dev/ipnat\"");
+        run.complain("/dev/ipnat: open: No such file or directory");
         return Ok(exit::ERROR);
+    }
+    if parsed.has('F') {
+        run.say("0 entries flushed from NAT table");
     }
     if parsed.has('C') {
         let n = std::mem::take(&mut run.host().nat).len();
         run.say(&format!("{n} entries flushed from NAT list"));
         run.point("cleared")?;
-    }
-    if parsed.has('F') {
-        run.say("0 entries flushed from NAT table");
     }
     if let Some(file) = parsed.value('f') {
         let text = match file {
@@ -129,41 +241,39 @@ pub fn ipnat(run: &mut Run, args: &[String], stdin: &[u8]) -> Step<i32> {
             file => {
                 let inside = run.disk().real(file);
                 let real = if inside.exists() { inside } else { file.into() };
-                match std::fs::read_to_string(real) {
-                    Ok(text) => text,
-                    Err(_) => {
-                        run.complain(&format!("{file}: open: No such file or directory"));
-                        return Ok(exit::ERROR);
-                    }
+                std::fs::read_to_string(real).unwrap_or_else(|_| {
+                    // Which ends nothing.
+                    run.complain(&format!("fopen({file}) failed: No such file or directory"));
+                    String::new()
+                })
+            }
+        };
+        // Line by line: those before one that is no rule are taken, and one that is refused ends nothing.
+        for (line, text) in lines(&text) {
+            let one = match rule(text) {
+                Ok(one) => one,
+                Err(word) => {
+                    run.complain(&format!("syntax error error at \"{word}\", line {line}"));
+                    return Ok(exit::ERROR);
                 }
-            }
-        };
-        let all = match rules(&text) {
-            Ok(all) => all,
-            Err((line, why)) => {
-                run.complain(&format!("{file}: {line}: {why}"));
-                return Ok(exit::ERROR);
-            }
-        };
-        for one in all {
+            };
             let host = run.host();
             let at = host.nat.iter().position(|r| *r == one);
-            let wrong = match (parsed.has('r'), at, parsed.has('n')) {
-                (_, _, true) => None,
-                (true, Some(at), _) => {
+            let refused = match (parsed.has('n'), parsed.has('r'), at) {
+                (true, ..) => None,
+                (_, true, Some(at)) => {
                     host.nat.remove(at);
                     None
                 }
-                (true, None, _) => Some("ioctl(SIOCRMNAT): No such process"),
-                (false, Some(_), _) => Some("ioctl(SIOCADNAT): File exists"),
-                (false, None, _) => {
-                    host.nat.push(one.clone());
+                (_, true, None) => Some("ioctl(delete nat rule): No such process"),
+                (_, false, Some(_)) => Some("ioctl(add/insert nat rule): File exists"),
+                (_, false, None) => {
+                    host.nat.push(one);
                     None
                 }
             };
-            if let Some(wrong) = wrong {
-                run.complain(wrong);
-                return Ok(exit::ERROR);
+            if let Some(refused) = refused {
+                run.complain(&format!("{line}:{refused}"));
             }
             run.point("rule")?;
         }
@@ -209,38 +319,47 @@ mod tests {
     use super::rule;
 
     #[test]
-    fn rules_are_read() {
-        for (text, good) in [
+    fn rules_are_read_and_printed_as_ipnat_does() {
+        for (text, printed) in [
             (
                 "map e1000g0 10.88.0.0/24 -> 0/32 portmap tcp/udp auto",
-                true,
+                Ok("map e1000g0 10.88.0.0/24 -> 0.0.0.0/32 portmap tcp/udp auto"),
             ),
-            ("map e1000g0 10.88.0.0/24 -> 0/32", true),
+            (
+                "map e1000g0 10.88.0.7/24 -> 0/32",
+                Ok("map e1000g0 10.88.0.0/24 -> 0.0.0.0/32"),
+            ),
             (
                 "map e1000g0 10.88.0.0/24 -> 0/32 proxy port ftp ftp/tcp",
-                true,
+                Ok("map e1000g0 10.88.0.0/24 -> 0.0.0.0/32 proxy port ftp ftp/tcp"),
             ),
             (
-                "rdr e1000g0  0.0.0.0/0 port 80 -> 10.88.0.17 port 8080 tcp",
-                true,
+                "map gw0 from 10.88.0.0/24 to any -> 10.88.0.1/32 portmap tcp/udp 1025:65000",
+                Ok("map gw0 from 10.88.0.0/24 to any -> 10.88.0.1/32 portmap tcp/udp 1025:65000"),
             ),
             (
-                "rdr e1000g0 0/0 port 80 -> 10.0.0.1,10.0.0.2 port 80 tcp round-robin",
-                true,
+                "rdr e1000g0  any port 80 -> 10.88.0.17 port 8080",
+                Ok("rdr e1000g0 0.0.0.0/0 port 80 -> 10.88.0.17 port 8080 tcp"),
+            ),
+            (
+                "rdr gw0 0/0 port 80 -> 10.0.0.1,10.0.0.2 port 80 udp round-robin sticky",
+                Ok("rdr gw0 0.0.0.0/0 port 80 -> 10.0.0.1,10.0.0.2 port 80 udp round-robin sticky"),
             ),
             (
                 "rdr e1000g0 0/0 port 80 -> 10.0.0.1,10.0.0.2,10.0.0.3 port 80 tcp",
-                false,
+                Err("10.0.0.1,10.0.0.2,10.0.0.3"),
             ),
-            ("rdr e1000g0 0/0 port 0 -> 10.0.0.1 port 80 tcp", false),
-            ("map e1000g0 10.88.0.0 0/32", false),
-            ("pass in all", false),
+            ("rdr e1000g0 0/0 port 0 -> 10.0.0.1 port 80 tcp", Err("0")),
+            (
+                "rdr e1000g0 0/0 port 80 -> 10.0.0.1 port 80 tcp often",
+                Err("often"),
+            ),
+            ("map e1000g0 10.88.0.0 0/32", Err("0/32")),
+            ("map e1000g0 10.88.0.0/33 -> 0/32", Err("10.88.0.0/33")),
+            ("pass in all", Err("pass")),
         ] {
-            assert_eq!(rule(text).is_ok(), good, "{text}");
+            let read = rule(text);
+            assert_eq!(read.as_deref().map_err(String::as_str), printed, "{text}");
         }
-        assert_eq!(
-            rule("map  a0 10.0.0.0/8 ->   0/32").as_deref(),
-            Ok("map a0 10.0.0.0/8 -> 0/32")
-        );
     }
 }

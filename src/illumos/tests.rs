@@ -298,7 +298,7 @@ fn failures_are_told_apart_by_what_tools_say() {
         (
             Tool::Ipnat,
             1,
-            "1:ioctl(SIOCADNAT): File exists",
+            "1:ioctl(add/insert nat rule): File exists",
             Class::Exists,
         ),
         (

@@ -344,12 +344,27 @@ pub fn show_rules() -> Command {
 
 /// Adds one rule. Others' rules stay: nothing is ever flushed.
 pub fn add_rule(rule: &str) -> Command {
-    Command::new(Tool::Ipnat, ["-f", "-"]).fed(format!("{rule}\n"))
+    add_rules(&[rule.to_owned()])
+}
+
+/// Adds rules. Whether each was taken is seen in the list alone: one that is refused is told on standard error, the next
+/// ones are taken, and ipnat(8) ends with 0.
+pub fn add_rules(rules: &[String]) -> Command {
+    Command::new(Tool::Ipnat, ["-f", "-"]).fed(lines(rules))
 }
 
 /// Removes one rule.
 pub fn remove_rule(rule: &str) -> Command {
-    Command::new(Tool::Ipnat, ["-r", "-f", "-"]).fed(format!("{rule}\n"))
+    remove_rules(&[rule.to_owned()])
+}
+
+/// Removes rules; like [`add_rules`] of those that are not there.
+pub fn remove_rules(rules: &[String]) -> Command {
+    Command::new(Tool::Ipnat, ["-r", "-f", "-"]).fed(lines(rules))
+}
+
+fn lines(rules: &[String]) -> String {
+    rules.iter().map(|rule| format!("{rule}\n")).collect()
 }
 
 /// Makes what is missing of the host's side of the pods' network, and its rules. Without ipfilter there are no rules:

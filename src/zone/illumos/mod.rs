@@ -15,6 +15,7 @@ pub mod life;
 pub mod native;
 mod plan;
 pub mod sandbox;
+pub mod services;
 mod usage;
 mod watch;
 

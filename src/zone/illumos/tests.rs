@@ -769,3 +769,117 @@ async fn whatever_happens_the_host_becomes_what_is_wanted() {
         sequence(seed).await;
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn services_are_rules_that_come_and_go_among_others() {
+    use crate::net::services::{Backends, Protocol, ServicePort, ServiceRouter as _};
+
+    let bench = Bench::new().await;
+    let agent = bench.agent().await.expect("starts");
+    brought_up(&bench, &agent, 1).await.expect("runs");
+    let before = bench.ask("ipnat", "-l");
+    let NetworkConfig::Etherstub(network) = bench.settings.network.clone() else {
+        unreachable!("the bench's network is an etherstub's");
+    };
+    let notes = bench.settings.data.join("services");
+    let router = || services::ServiceRules::new(bench.tools.clone(), network.clone(), &notes);
+    let led_to = |last: u8| {
+        let endpoint = std::net::SocketAddrV4::new(std::net::Ipv4Addr::new(10, 88, 0, last), 8080);
+        let backends = Backends {
+            endpoints: vec![endpoint],
+            ..Backends::default()
+        };
+        vec![ServicePort {
+            name: "default/web/tcp/-".into(),
+            protocol: Protocol::Tcp,
+            port: 80,
+            cluster_ips: vec![std::net::Ipv4Addr::new(10, 96, 0, 7)],
+            external_ips: Vec::new(),
+            balancer_ips: Vec::new(),
+            source_ranges: Vec::new(),
+            node_port: None,
+            inside: backends.clone(),
+            outside: backends,
+            serving: Vec::new(),
+            affinity: None,
+        }]
+    };
+    let led = || {
+        let list = bench.ask("ipnat", "-l");
+        let ours = list.lines().filter(|line| line.contains(" 10.96.0.7/32 "));
+        let to = ours.filter_map(|line| line.split("-> ").nth(1)?.split(' ').next());
+        to.map(str::to_owned).collect::<Vec<_>>()
+    };
+    router().route(&led_to(11)).await.expect("led");
+    assert_eq!(led(), ["10.88.0.11"]);
+    // Another agent knows what is its own.
+    let count = || bench.tools.count.load(Ordering::SeqCst);
+    let again = router();
+    let asked = count();
+    again.route(&led_to(11)).await.expect("led already");
+    assert_eq!(count() - asked, 1, "it looks, and there is nothing to do");
+    again.route(&led_to(12)).await.expect("led elsewhere");
+    assert_eq!(led(), ["10.88.0.12"]);
+    // A tool that dies in the middle.
+    bench.ctl("fault -t ipnat -w halfway:rule crash");
+    let _ = again.route(&led_to(13)).await;
+    bench.ctl("forget");
+    router()
+        .route(&led_to(13))
+        .await
+        .expect("led after a crash");
+    assert_eq!(led(), ["10.88.0.13"]);
+    assert_eq!(
+        bench
+            .machine
+            .run(
+                "svcadm",
+                &["refresh".into(), "network/ipfilter".into()],
+                b""
+            )
+            .code,
+        0
+    );
+    router()
+        .route(&led_to(13))
+        .await
+        .expect("led after a refresh");
+    assert_eq!(led(), ["10.88.0.13"]);
+    assert_eq!(
+        bench
+            .machine
+            .run(
+                "svcadm",
+                &["disable".into(), "-s".into(), "network/ipfilter".into()],
+                b""
+            )
+            .code,
+        0
+    );
+    let refused = router().route(&led_to(13)).await.expect_err("no ipfilter");
+    assert!(refused.contains("/dev/ipnat"), "{refused}");
+    assert_eq!(
+        bench
+            .machine
+            .run(
+                "svcadm",
+                &["enable".into(), "-s".into(), "network/ipfilter".into()],
+                b""
+            )
+            .code,
+        0
+    );
+    router().route(&[]).await.expect("nothing is led");
+    let after = bench.ask("ipnat", "-l");
+    let of = |list: &str| -> Vec<String> {
+        list.lines()
+            .filter(|line| line.starts_with("rdr "))
+            .map(str::to_owned)
+            .collect()
+    };
+    assert!(
+        of(&before).len() == 1 && of(&after).is_empty(),
+        "{before}{after}"
+    );
+    assert!(led().is_empty());
+}
