@@ -53,6 +53,7 @@ pub struct IllumosFlags {
 }
 
 /// An agent of an illumos host before it has a client.
+#[derive(Clone)]
 pub struct Plan {
     /// The node's name.
     pub name: String,

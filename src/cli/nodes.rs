@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
-use tokio_util::sync::CancellationToken;
+use tokio::task::JoinHandle;
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::agent::{AgentError, Plan, RuntimeName};
 use super::cluster::{Clients, Cluster};
@@ -18,12 +19,13 @@ use crate::api::actions::kubelet::Agents;
 use crate::net::Ipam;
 use crate::net::services::ServiceRouter;
 use crate::node::agent::{self, Pods, Setup};
+use crate::node::events::Recorder;
 use crate::node::host::{Host, Logs};
 use crate::node::images::{Images, Registries};
 use crate::node::pressure::Thresholds;
-#[cfg(target_os = "linux")]
-use crate::node::register::host_capacity;
-use crate::node::register::{Registration, host_addresses, host_info};
+use crate::node::register::{
+    self, Fitness, Registration, host_addresses, host_capacity, host_info,
+};
 use crate::node::services::plan::Here;
 use crate::node::services::proxy;
 use crate::node::simulated::SimulatedSupplies;
@@ -91,13 +93,9 @@ impl RealHost {
             beside.push(proxy::keep(services, here, router, ends).boxed());
         }
         let registration = Registration {
-            name: self.name,
             addresses: addresses.clone(),
-            labels: BTreeMap::new(),
-            taints: Vec::new(),
             capacity: self.capacity,
-            port: None,
-            info: host_info(self.brand),
+            ..this_host(&self.name, self.brand, &self.data)
         };
         let supplies = Host {
             client: client.clone(),
@@ -125,12 +123,81 @@ impl RealHost {
     }
 }
 
-/// How one node is made, once there is a cluster.
-type Maker = Box<dyn FnOnce(Cluster) -> BoxFuture<'static, Result<Setup, AgentError>> + Send>;
+/// This host as a node, as far as it is known without its runtime. What the agent keeps is in `data`.
+fn this_host(name: &str, brand: &str, data: &Path) -> Registration {
+    Registration {
+        name: name.to_owned(),
+        addresses: host_addresses(),
+        labels: BTreeMap::new(),
+        taints: Vec::new(),
+        capacity: host_capacity(data),
+        port: None,
+        info: host_info(brand),
+    }
+}
+
+/// How one node is made, once there is a cluster; again, where the host could not do it.
+type Maker = Box<dyn Fn(Cluster) -> BoxFuture<'static, Result<Setup, AgentError>> + Send + Sync>;
+
+/// A node that is to run.
+struct Node {
+    /// Who it is, as long as its host cannot run it.
+    registration: Registration,
+    maker: Maker,
+}
+
+/// How long a host that could not run its node is left in peace.
+const AGAIN: Duration = Duration::from_secs(10);
+
+impl Node {
+    /// Makes the node. As long as the host cannot, the cluster is told so by the node's condition and an event, and it is
+    /// tried again; nothing where `ends` is cancelled first.
+    async fn make(&self, cluster: impl Fn() -> Cluster, ends: &CancellationToken) -> Option<Setup> {
+        let name = &self.registration.name;
+        let mut unfit: Option<(String, DropGuard, JoinHandle<()>)> = None;
+        loop {
+            let (client, error) = {
+                let cluster = cluster();
+                let client = cluster.client.clone();
+                match (self.maker)(cluster).await {
+                    Ok(setup) => {
+                        if let Some((_, told, telling)) = unfit {
+                            drop(told);
+                            let _ = telling.await;
+                        }
+                        return Some(setup);
+                    }
+                    Err(error) => (client, error.to_string()),
+                }
+            };
+            if unfit.as_ref().is_none_or(|(known, ..)| *known != error) {
+                tracing::error!(node = name, "the node does not run: {error}");
+                if let Some((_, told, telling)) = unfit.take() {
+                    drop(told);
+                    let _ = telling.await;
+                }
+                let told = ends.child_token();
+                let telling = tokio::spawn(register::keep(
+                    client.clone(),
+                    self.registration.clone(),
+                    Fitness::Unfit(error.clone()),
+                    Arc::default(),
+                    Recorder::start(client, "kubelet", name.clone()),
+                    told.clone(),
+                ));
+                unfit = Some((error, told.drop_guard(), telling));
+            }
+            tokio::select! {
+                () = tokio::time::sleep(AGAIN) => {}
+                () = ends.cancelled() => return None,
+            }
+        }
+    }
+}
 
 /// The nodes of this process.
 pub(super) struct Nodes {
-    nodes: Vec<(String, Maker)>,
+    nodes: Vec<Node>,
     /// Where their volumes are; none for simulated ones.
     storage: Option<Arc<dyn StorageEngine>>,
     kubelet_port: u16,
@@ -245,22 +312,23 @@ impl Nodes {
                     port: None,
                     info: info.clone(),
                 };
-                let (ipam, delays) = (ipam.clone(), delays.clone());
+                let (ipam, delays, made) = (ipam.clone(), delays.clone(), registration.clone());
                 let maker: Maker = Box::new(move |cluster| {
-                    async move {
-                        Ok(Setup {
-                            client: cluster.client,
-                            registration,
-                            runtime: Arc::new(Simulated::new(delays)),
-                            supplies: Arc::new(SimulatedSupplies::new(ipam)),
-                            logs: None,
-                            thresholds: Default::default(),
-                            beside: Vec::new(),
-                        })
-                    }
-                    .boxed()
+                    let setup = Setup {
+                        client: cluster.client,
+                        registration: made.clone(),
+                        runtime: Arc::new(Simulated::new(delays.clone())),
+                        supplies: Arc::new(SimulatedSupplies::new(ipam.clone())),
+                        logs: None,
+                        thresholds: Default::default(),
+                        beside: Vec::new(),
+                    };
+                    async { Ok(setup) }.boxed()
                 });
-                (name.clone(), maker)
+                Node {
+                    registration,
+                    maker,
+                }
             })
             .collect();
         Ok(Nodes {
@@ -292,8 +360,9 @@ impl Nodes {
         )?;
         let engine = Arc::new(engine);
         let volumes: Arc<dyn StorageEngine> = engine.clone();
+        let registration = this_host(&name, arguments.illumos.brand().name(), &data);
         let host = illumos::Plan {
-            name: name.clone(),
+            name,
             ipam: Ipam::open(&data.join("ipam.redb"), &arguments.pod_cidr)?,
             data,
             tools,
@@ -305,9 +374,12 @@ impl Nodes {
             insecure: arguments.insecure_registry.clone(),
             thresholds: arguments.eviction_hard.clone(),
         };
-        let maker: Maker = Box::new(move |cluster| host.setup(cluster).boxed());
+        let maker: Maker = Box::new(move |cluster| host.clone().setup(cluster).boxed());
         Ok(Nodes {
-            nodes: vec![(name, maker)],
+            nodes: vec![Node {
+                registration,
+                maker,
+            }],
             storage: Some(volumes),
             kubelet_port: arguments.kubelet_port,
         })
@@ -356,10 +428,15 @@ impl Nodes {
         let insecure = plan.arguments.insecure_registry.clone();
         let names = plan.arguments.names.clone();
         let name = plan.names.first().cloned().unwrap_or_default();
-        let node = name.clone();
+        let registration = this_host(&name, "linux", &data);
         let engine: Arc<dyn StorageEngine> = Arc::new(Directories::new(&storage));
         let volumes = engine.clone();
         let maker: Maker = Box::new(move |cluster| {
+            let (name, data, ipam) = (name.clone(), data.clone(), ipam.clone());
+            let (groups, network) = (groups.clone(), network.clone());
+            let (engine, storage) = (engine.clone(), storage.clone());
+            let (names, insecure) = (names.clone(), insecure.clone());
+            let thresholds = thresholds.clone();
             async move {
                 let router = Arc::new(network.services());
                 let runtime =
@@ -395,7 +472,10 @@ impl Nodes {
             .boxed()
         });
         Ok(Nodes {
-            nodes: vec![(node, maker)],
+            nodes: vec![Node {
+                registration,
+                maker,
+            }],
             storage: Some(volumes),
             kubelet_port: plan.arguments.kubelet_port,
         })
@@ -423,7 +503,7 @@ impl Nodes {
             }
         };
         let clients = ClientCertificates::new(&trusted, &named).map_err(|error| wrong(&error))?;
-        let names = self.nodes.iter().map(|(name, _)| name.clone());
+        let names = self.names();
         let names: Vec<String> = names.chain(host_addresses()).collect();
         let reviews = Reviews::new(client, clients.clone());
         Ok(NodeApi {
@@ -434,10 +514,14 @@ impl Nodes {
         })
     }
 
+    fn names(&self) -> impl Iterator<Item = String> {
+        self.nodes.iter().map(|node| node.registration.name.clone())
+    }
+
     /// What an operator types next.
     pub(super) fn next_line(&self, kubeconfig: &Path) -> String {
         let what = match self.nodes.as_slice() {
-            [(name, _)] => format!("node {name}"),
+            [node] => format!("node {}", node.registration.name),
             many => format!("{} simulated nodes", many.len()),
         };
         format!(
@@ -452,25 +536,25 @@ impl Nodes {
         let mut running = tokio::task::JoinSet::new();
         let volumes = Volumes {
             client: clients.for_volumes(),
-            nodes: self.nodes.iter().map(|(name, _)| name.clone()).collect(),
+            nodes: self.names().collect(),
             storage: self.storage,
         };
         running.spawn(volumes.keep(ends.clone()));
-        for (name, maker) in self.nodes {
-            let cluster = clients.cluster(&name, &ends);
-            let ends = ends.clone();
+        let clients = Arc::new(clients);
+        for node in self.nodes {
+            let (clients, ends) = (clients.clone(), ends.clone());
             let (api, port) = (api.clone(), self.kubelet_port);
             running.spawn(async move {
-                match maker(cluster).await {
-                    Ok(mut setup) => {
-                        let pods = Pods::default();
-                        if let Some(api) = api {
-                            api.serve(&name, port, &mut setup, &pods, &ends).await;
-                        }
-                        agent::run(setup, pods, ends).await;
-                    }
-                    Err(error) => tracing::error!(node = name, "the node does not run: {error}"),
+                let name = &node.registration.name;
+                let made = node.make(|| clients.cluster(name, &ends), &ends).await;
+                let Some(mut setup) = made else {
+                    return;
+                };
+                let pods = Pods::default();
+                if let Some(api) = api {
+                    api.serve(name, port, &mut setup, &pods, &ends).await;
                 }
+                agent::run(setup, pods, ends).await;
             });
         }
         while running.join_next().await.is_some() {}

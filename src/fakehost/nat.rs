@@ -64,7 +64,7 @@ impl<'a> Rule<'a> {
     }
 
     /// What a rule compares: whence and whither; false where there is one address only.
-    fn from_to(&mut self) -> Read<bool> {
+    fn ends(&mut self) -> Read<bool> {
         if !self.takes("from") {
             return Ok(false);
         }
@@ -101,7 +101,7 @@ impl<'a> Rule<'a> {
     }
 
     fn map(&mut self) -> Read<()> {
-        if !self.from_to()? {
+        if !self.ends()? {
             self.network("0.0.0.0/0")?;
         }
         self.expect("->")?;
@@ -128,7 +128,7 @@ impl<'a> Rule<'a> {
     }
 
     fn redirect(&mut self) -> Read<()> {
-        if !self.from_to()? {
+        if !self.ends()? {
             self.network("0.0.0.0/0")?;
             self.expect("port")?;
             self.port()?;

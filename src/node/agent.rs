@@ -18,7 +18,7 @@ use super::allocations::Allocations;
 use super::events::Recorder;
 use super::machine::POD_UID;
 use super::pressure::{self, Observed, Thresholds};
-use super::register::{self, Registration};
+use super::register::{self, Fitness, Registration};
 use super::supplies::Supplies;
 use super::worker::{self, Handle, Refusal, Shared, Told, Wanted};
 use super::zone_name;
@@ -114,7 +114,7 @@ pub async fn run(setup: Setup, pods: Pods, ends: CancellationToken) {
     let registered = tokio::spawn(register::keep(
         setup.client.clone(),
         setup.registration,
-        setup.runtime.clone(),
+        Fitness::Asked(setup.runtime.clone()),
         shared.observed.clone(),
         recorder,
         ends.clone(),

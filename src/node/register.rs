@@ -253,11 +253,45 @@ impl Registration {
     }
 }
 
+/// Whether a host can run pods.
+#[derive(Clone)]
+pub enum Fitness {
+    /// It is asked each time.
+    Asked(Arc<dyn ZoneRuntime>),
+    /// It cannot, for this reason.
+    Unfit(String),
+}
+
+impl Fitness {
+    async fn lacks(&self) -> Vec<String> {
+        match self {
+            Fitness::Asked(runtime) => match runtime.lacks().await {
+                Ok(lacks) => lacks,
+                Err(error) => vec![error.to_string()],
+            },
+            Fitness::Unfit(reason) => vec![reason.clone()],
+        }
+    }
+
+    /// The brands of zones that it makes. By these the scheduler knows them.
+    fn handlers(&self) -> Vec<NodeRuntimeHandler> {
+        let brands = match self {
+            Fitness::Asked(runtime) => runtime.brands(),
+            Fitness::Unfit(_) => Vec::new(),
+        };
+        let handlers = brands.into_iter().map(|brand| NodeRuntimeHandler {
+            name: Some(brand.to_owned()),
+            features: None,
+        });
+        handlers.collect()
+    }
+}
+
 /// Registers the node and keeps its status and lease until `ends` is cancelled.
 pub async fn keep(
     client: kube::Client,
     registration: Registration,
-    runtime: Arc<dyn ZoneRuntime>,
+    fitness: Fitness,
     observed: Arc<Observed>,
     recorder: Recorder,
     ends: CancellationToken,
@@ -285,23 +319,21 @@ pub async fn keep(
         uid: node.metadata.uid.clone(),
         ..ObjectReference::default()
     };
-    recorder.event(about.clone(), false, "Starting", "Starting kubelet.");
+    match &fitness {
+        Fitness::Asked(_) => {
+            recorder.event(about.clone(), false, "Starting", "Starting kubelet.");
+        }
+        Fitness::Unfit(reason) => {
+            recorder.event(about.clone(), true, "KubeletSetupFailed", reason);
+        }
+    }
     let mut reported: Option<(NodeStatus, std::time::Instant)> = None;
     loop {
-        let lacks = match runtime.lacks().await {
-            Ok(lacks) => lacks,
-            Err(error) => vec![error.to_string()],
-        };
+        let lacks = fitness.lacks().await;
         let old = node.status.clone().unwrap_or_default();
         let mut status =
             registration.status(&old, &lacks, &observed.conditions(), Timestamp::now());
-        // By these the scheduler knows what zones it makes.
-        let brands = runtime.brands().into_iter();
-        let handlers = brands.map(|brand| NodeRuntimeHandler {
-            name: Some(brand.to_owned()),
-            features: None,
-        });
-        status.runtime_handlers = Some(handlers.collect());
+        status.runtime_handlers = Some(fitness.handlers());
         let same = reported
             .as_ref()
             .is_some_and(|(last, at)| alike(last, &status) && at.elapsed() < REPORT);

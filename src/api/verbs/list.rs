@@ -464,8 +464,8 @@ pub async fn list(target: &Target) -> Result<Reply, Status> {
 
 /// The first `limit` entries that are selected (all for zero), and how many come behind the last of them, selected or
 /// not.
-fn page<'a>(
-    entries: &mut dyn Iterator<Item = &'a Arc<Entry>>,
+fn page(
+    entries: &mut dyn Iterator<Item = &Arc<Entry>>,
     limit: usize,
     selected: impl Fn(&Arc<Entry>) -> Option<Arc<Entry>>,
 ) -> (Vec<Arc<Entry>>, usize) {
