@@ -2,15 +2,16 @@
 //! upgraded connections passed back. Follows pkg/registry/core/pod/rest/subresources.go.
 
 use std::collections::HashMap;
+use std::convert::Infallible;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::FutureExt as _;
 use futures::future::BoxFuture;
+use futures::{FutureExt as _, StreamExt as _, stream};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, header};
-use http_body_util::{BodyExt as _, Full};
-use hyper::body::Incoming;
+use http_body_util::{BodyExt as _, BodyStream, Full, StreamBody};
+use hyper::body::{Frame, Incoming};
 use hyper::client::conn::http1;
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
@@ -482,12 +483,15 @@ async fn forward(
 
 /// What is passed back as it comes. An answer that breaks off ends: its head was sent long ago.
 fn streamed(body: Incoming) -> Body {
-    let frames = futures::stream::unfold(body, |mut body| async move {
+    let frames = stream::unfold(body, |mut body| async move {
         let frame = body.frame().await?.ok()?;
-        Some((Ok::<_, std::convert::Infallible>(frame), body))
+        Some((Ok::<_, Infallible>(frame), body))
     });
-    http_body_util::StreamBody::new(frames).boxed_unsync()
+    StreamBody::new(frames).boxed_unsync()
 }
+
+/// How long a page is at most, in bytes, whose links lead through the proxy: what is longer passes as it comes.
+const LONGEST_PAGE: usize = 4 << 20;
 
 /// What a proxy passes back: where it redirects to, and the links of pages, lead through the proxy.
 async fn led(page: Page<'_>, headers: &mut HeaderMap, body: Incoming) -> Result<Body, Status> {
@@ -505,8 +509,18 @@ async fn led(page: Page<'_>, headers: &mut HeaderMap, body: Incoming) -> Result<
     if kind.split(';').next().map(str::trim) != Some("text/html") {
         return Ok(streamed(body));
     }
-    let whole = body.collect().await.map_err(|error| unreached(&error))?;
-    let whole = whole.to_bytes();
+    let mut body = body;
+    let mut begun = bytes::BytesMut::new();
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(|error| unreached(&error))?;
+        begun.extend_from_slice(frame.data_ref().map_or(&[][..], |data| data));
+        if begun.len() > LONGEST_PAGE {
+            let begun = stream::iter([Ok::<_, Infallible>(Frame::data(begun.freeze()))]);
+            let rest = BodyStream::new(streamed(body));
+            return Ok(StreamBody::new(begun.chain(rest)).boxed_unsync());
+        }
+    }
+    let whole = begun.freeze();
     // What cannot be read is the client's to judge.
     let changed = page.body(&text(header::CONTENT_ENCODING), &whole);
     let changed = changed.ok().flatten().map_or(whole, bytes::Bytes::from);

@@ -2,12 +2,15 @@
 //! k8s.io/apimachinery/pkg/util/proxy/transport.go; what it leaves as it is stays so to the byte.
 
 use std::borrow::Cow;
-use std::io::{self, Read as _, Write as _};
+use std::io::{self, Read, Write as _};
 use std::ops::Range;
 
 use flate2::Compression;
 use flate2::read::{DeflateDecoder, GzDecoder};
 use flate2::write::{DeflateEncoder, GzEncoder};
+
+/// How long a page is at most, in bytes, once it is decoded.
+const LARGEST: u64 = 16 << 20;
 
 /// The attributes that are links, by tag.
 const LINKS: &[(&str, &[&str])] = &[
@@ -102,22 +105,33 @@ impl Page<'_> {
         out
     }
 
-    /// The body of a page with its links, encoded as it was; nothing for an encoding that is not known.
+    /// The body of a page with its links, encoded as it was; nothing for an encoding that is not known, and for what is
+    /// larger than any page once it is decoded.
     ///
     /// # Errors
     /// A body that is not encoded as it says.
     pub fn body(&self, encoding: &str, body: &[u8]) -> io::Result<Option<Vec<u8>>> {
         let mut text = Vec::new();
+        let mut decode = |from: &mut dyn Read| -> io::Result<bool> {
+            from.take(LARGEST + 1).read_to_end(&mut text)?;
+            Ok(text.len() as u64 <= LARGEST)
+        };
+        let is_page = match encoding {
+            "gzip" => decode(&mut GzDecoder::new(body))?,
+            "deflate" => decode(&mut DeflateDecoder::new(body))?,
+            _ => true,
+        };
+        if !is_page {
+            return Ok(None);
+        }
         Ok(Some(match encoding {
             "" => self.html(body),
             "gzip" => {
-                GzDecoder::new(body).read_to_end(&mut text)?;
                 let mut out = GzEncoder::new(Vec::new(), Compression::default());
                 out.write_all(&self.html(&text))?;
                 out.finish()?
             }
             "deflate" => {
-                DeflateDecoder::new(body).read_to_end(&mut text)?;
                 let mut out = DeflateEncoder::new(Vec::new(), Compression::best());
                 out.write_all(&self.html(&text))?;
                 out.finish()?
@@ -309,6 +323,19 @@ mod tests {
             "http://10.0.0.1:80",
         ] {
             assert_eq!(PAGE.link(link), None, "{link}");
+        }
+    }
+
+    #[test]
+    fn what_is_larger_than_any_page_is_left_as_it_is() {
+        let packed = |size: u64| {
+            let mut out = GzEncoder::new(Vec::new(), Compression::fast());
+            io::copy(&mut io::repeat(b' ').take(size), &mut out).expect("packed");
+            out.finish().expect("packed")
+        };
+        for (size, is_page) in [(LARGEST, true), (LARGEST + 1, false)] {
+            let body = PAGE.body("gzip", &packed(size)).expect("it is gzip");
+            assert_eq!(body.is_some(), is_page, "{size}");
         }
     }
 
