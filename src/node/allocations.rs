@@ -56,6 +56,13 @@ impl Room {
         }
     }
 
+    fn minus(self, other: Room) -> Room {
+        Room {
+            cpu: self.cpu.saturating_sub(other.cpu),
+            memory: self.memory.saturating_sub(other.memory),
+        }
+    }
+
     /// Why `wanted` is not to be had where `used` of this is.
     fn lacks(self, wanted: Room, used: Room) -> Option<Refusal> {
         let lacks = |reason, name, wanted: i64, used: i64, capacity: i64| {
@@ -302,18 +309,19 @@ impl Allocations {
             asks.then(|| (turn(&entry.wanted, given, since), uid.clone()))
         });
         let mut waiting: Vec<(Turn, String)> = waiting.collect();
+        if waiting.is_empty() {
+            return;
+        }
         waiting.sort();
+        let here = known.pods.values().filter(|entry| !entry.over());
+        let taken = here.map(|entry| Room::taken(entry.allocated(), entry.status()));
+        let mut taken = taken.fold(Room::default(), Room::plus);
         for (_, uid) in waiting {
-            let others = known
-                .pods
-                .iter()
-                .filter(|(other, entry)| **other != uid && !entry.over());
-            let used = others
-                .map(|(_, entry)| Room::taken(entry.allocated(), entry.status()))
-                .fold(Room::default(), Room::plus);
             let Some(entry) = known.pods.get_mut(&uid) else {
                 continue;
             };
+            let own = Room::taken(entry.allocated(), entry.status());
+            let used = taken.minus(own);
             let generation = entry.wanted.metadata.generation;
             match self.has.lacks(Room::taken(&entry.wanted, None), used) {
                 None => {
@@ -327,6 +335,7 @@ impl Allocations {
                     entry.allocated = None;
                     entry.pending = None;
                     entry.accepted = generation;
+                    taken = used.plus(Room::taken(entry.allocated(), entry.status()));
                     known.asking.remove(&uid);
                 }
                 Some(Refusal { message, .. }) => {

@@ -454,6 +454,8 @@ async fn forward(
             .unwrap_or_default();
         let text = String::from_utf8_lossy(&text).trim().to_owned();
         return Err(match code {
+            // A protocol of WebSockets that is not known: that is told by the code alone.
+            403 if text.is_empty() => return Ok(Reply::Stream(plain(403, ""))),
             400 => Status::bad_request(text),
             404 => Status::failure(404, "NotFound", text),
             _ => Status::internal(&text),

@@ -13,13 +13,14 @@ mod directory;
 mod forward;
 mod message;
 
+use std::collections::HashMap;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 use simple_dns::{Name, RCODE, ResourceRecord};
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use tokio::sync::Semaphore;
@@ -39,6 +40,8 @@ pub const PORT: u16 = 53;
 const FORWARDED: usize = 1000;
 /// As many connections are held at the same time; others wait to be accepted.
 const CONNECTIONS: usize = 256;
+/// As many of them may be of one client, so that none keeps the others out; more are closed.
+const OF_ONE: usize = 32;
 /// How long a connection may be idle, or an answer may take to be taken.
 const IDLE: Duration = Duration::from_secs(10);
 /// No query is longer, in bytes.
@@ -191,6 +194,7 @@ impl Shared {
     /// Answers what comes by connections until `ends` is cancelled.
     async fn serve_streams(self: Arc<Self>, listener: TcpListener, ends: CancellationToken) {
         let places = Arc::new(Semaphore::new(CONNECTIONS));
+        let seats = Arc::new(Mutex::new(HashMap::new()));
         let mut connections = JoinSet::new();
         loop {
             let accept = async {
@@ -204,10 +208,14 @@ impl Shared {
                 () = ends.cancelled() => return,
             };
             match accepted {
-                Some((place, Ok((stream, _)))) => {
+                Some((place, Ok((stream, from)))) => {
+                    let Some(seat) = Seat::take(&seats, from.ip()) else {
+                        tracing::debug!(%from, "a client of names has too many connections");
+                        continue;
+                    };
                     let shared = self.clone();
                     connections.spawn(async move {
-                        let _place = place;
+                        let _held = (place, seat);
                         if let Err(error) = shared.converse(stream).await {
                             tracing::debug!(%error, "a connection of a client of names ends");
                         }
@@ -229,6 +237,42 @@ impl Shared {
             let query = tokio::time::timeout(IDLE, read_framed(&mut stream)).await??;
             if let Some(reply) = self.respond(&query, Via::Stream).await {
                 tokio::time::timeout(IDLE, write_framed(&mut stream, &reply)).await??;
+            }
+        }
+    }
+}
+
+/// How many connections each client has.
+type Seats = Arc<Mutex<HashMap<IpAddr, usize>>>;
+
+/// A connection of a client, as long as it is held.
+struct Seat {
+    seats: Seats,
+    of: IpAddr,
+}
+
+impl Seat {
+    /// One for a client, unless it has all that it may have.
+    fn take(seats: &Seats, of: IpAddr) -> Option<Seat> {
+        let mut taken = seats.lock();
+        let own = taken.entry(of).or_default();
+        (*own < OF_ONE).then(|| {
+            *own += 1;
+            Seat {
+                seats: seats.clone(),
+                of,
+            }
+        })
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        let mut taken = self.seats.lock();
+        if let Some(own) = taken.get_mut(&self.of) {
+            *own -= 1;
+            if *own == 0 {
+                taken.remove(&self.of);
             }
         }
     }

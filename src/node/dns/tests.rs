@@ -1,5 +1,3 @@
-use std::net::IpAddr;
-
 use simple_dns::rdata::{CNAME, RData};
 use simple_dns::{PacketFlag, TYPE};
 
@@ -187,4 +185,34 @@ async fn who_cannot_be_asked_is_told_of() {
         let length = socket.recv(&mut buffer).await.expect("an answer");
         assert_eq!(told(&buffer[..length]), "ServerFailure false ", "{name}");
     }
+}
+
+#[tokio::test]
+async fn no_client_keeps_others_out() {
+    let (_, streams, _etc) = server(world().await).await;
+    let from = async |host: u8| {
+        let socket = tokio::net::TcpSocket::new_v4().expect("a socket");
+        let own = SocketAddr::from(([127, 0, 0, host], 0));
+        socket.bind(own).expect("an address of this host");
+        socket.connect(streams).await.expect("a connection")
+    };
+    async fn answered(stream: &mut TcpStream) -> bool {
+        let query = question("web.default.svc.cluster.local", 7);
+        write_framed(stream, &query).await.is_ok() && read_framed(stream).await.is_ok()
+    }
+    let mut held = Vec::new();
+    for _ in 0..OF_ONE {
+        held.push(from(1).await);
+    }
+    assert!(
+        !answered(&mut from(1).await).await,
+        "it has all it may have"
+    );
+    assert!(answered(&mut from(2).await).await, "another one");
+    assert!(answered(&mut held[0]).await, "those it has are served");
+    drop(held);
+    let again = async { while !answered(&mut from(1).await).await {} };
+    tokio::time::timeout(IDLE, again)
+        .await
+        .expect("places that are given back are taken");
 }

@@ -99,17 +99,15 @@ fn choose(
     let mut fitting = known
         .iter()
         .filter(|known| offered.iter().any(|one| one == *known));
-    let chosen = *fitting.next().ok_or_else(|| {
-        let text = format!("requested protocols {offered:?} are not supported: {known:?}");
-        (400, text)
-    })?;
+    // Go's library for these sockets tells no reason.
+    let chosen = *fitting.next().ok_or((403, String::new()))?;
     Ok((chosen, Some(chosen)))
 }
 
 /// Answers a request for exec or attach.
 ///
 /// # Errors
-/// 400 where no protocol is known.
+/// 403 where no protocol is known.
 pub fn answer(request: Request<Incoming>, work: Work) -> Result<Response<Body>, Refusal> {
     const KNOWN: [&str; 5] = [
         "v5.channel.k8s.io",
@@ -126,7 +124,7 @@ pub fn answer(request: Request<Incoming>, work: Work) -> Result<Response<Body>, 
 /// begins. Follows k8s.io/streaming/pkg/httpstream/wsstream/stream.go, which upstream's API server puts before an agent.
 ///
 /// # Errors
-/// 400 where no protocol is known.
+/// 403 where no protocol is known.
 pub fn stream(request: Request<Incoming>, body: Body) -> Result<Response<Body>, Refusal> {
     const KNOWN: [&str; 2] = ["binary.k8s.io", "base64.binary.k8s.io"];
     let (chosen, shown) = choose(request.headers(), &KNOWN, KNOWN[0])?;
@@ -310,6 +308,6 @@ mod tests {
             assert_eq!(messages, expected, "{protocols:?}");
         }
         let (head, _) = read(Some("v5.channel.k8s.io")).await;
-        assert!(head.starts_with("http/1.1 400"), "{head}");
+        assert!(head.starts_with("http/1.1 403"), "{head}");
     }
 }

@@ -20,6 +20,10 @@ pub(super) const CLASSES: Rules = Rules {
                 .items()
                 .for_each(|config| checks::configuration(config, errors));
         }
+        if old.is_none() {
+            let meta = class.field("metadata");
+            meta.field("name").checked_if_said(names::long_name, errors);
+        }
         let before = old.map(|old| old.value.at("spec"));
         let changed = |name: &str| before.is_none_or(|old| old.at(name) != spec.value.at(name));
         if changed("selectors") {
@@ -34,6 +38,8 @@ pub(super) const CLASSES: Rules = Rules {
             extended_resource(spec.field("extendedResourceName"), errors);
         }
     },
+    // A declared rule, which comes behind those that are written out; a prefix is not judged.
+    name: |_, _| Vec::new(),
     generation: Generation::Spec,
     internal: "resource.DeviceClass",
     ..Rules::DEFAULT

@@ -27,6 +27,7 @@ pub(super) const CORE: Rules = Rules {
             names::path_segment(name)
         }
     },
+    metadata_last: true,
     create_on_update: true,
     dependents: Dependents::Unsupported,
     ttl: Some(3600),
@@ -60,6 +61,7 @@ pub(in crate::resources::groups) const EVENTS: Rules = Rules {
         ("type", "type"),
     ],
     name: names::subdomain_name,
+    metadata_last: false,
     ..CORE
 };
 
