@@ -6,7 +6,7 @@ use std::collections::VecDeque;
 use std::hash::{BuildHasher as _, RandomState};
 use std::io;
 use std::pin::Pin;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use futures::io::AsyncBufReadExt as _;
 use futures::{Stream, StreamExt as _, stream};
@@ -16,6 +16,7 @@ use kube::{Api, Client, Resource};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
+use tokio::time::{Instant, timeout, timeout_at};
 
 use super::errors::is_not_found;
 
@@ -25,6 +26,9 @@ const LASTS: u32 = 290;
 const PAGE: u32 = 500;
 /// A watch that ends sooner and told nothing is one that broke.
 const SHORT: Duration = Duration::from_secs(1);
+/// How long a server may take to answer, and to end a watch when its time is over. A connection whose other end is gone
+/// without a word is noticed by that alone.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// What is told of the objects of a resource.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -65,6 +69,9 @@ pub enum Broken {
     /// The connection broke.
     #[error("reading the watch: {0}")]
     Read(#[from] io::Error),
+    /// The server is silent beyond the time that was agreed.
+    #[error("the server says nothing any more")]
+    Silent(#[from] tokio::time::error::Elapsed),
     /// The watch ended at once.
     #[error("the watch ended at once and told nothing")]
     Short,
@@ -171,6 +178,8 @@ struct Watch {
     version: Option<String>,
     since: Instant,
     silent: bool,
+    /// When the server has ended it, if it is there.
+    over: Instant,
 }
 
 #[derive(Deserialize)]
@@ -289,7 +298,7 @@ impl Follower {
                     };
                     self.at = At::Pages(self.source.page(Some(next)).await?);
                 }
-                At::Watch(watch) => match watch.lines.next().await {
+                At::Watch(watch) => match timeout_at(watch.over, watch.lines.next()).await? {
                     Some(line) => {
                         watch.silent = false;
                         if let Some(event) = watch.read(&line?)? {
@@ -333,12 +342,14 @@ impl Source {
         let request = Request::new(&self.path)
             .watch(&params, version.as_deref().unwrap_or_default())
             .map_err(kube::Error::BuildRequest)?;
-        let lines = self.client.request_stream(request).await?;
+        let lines = timeout(PATIENCE, self.client.request_stream(request)).await??;
+        let since = Instant::now();
         Ok(Watch {
             lines: Box::pin(lines.lines()),
             version,
-            since: Instant::now(),
+            since,
             silent: true,
+            over: since + Duration::from_secs(LASTS.into()) + PATIENCE,
         })
     }
 
@@ -353,7 +364,7 @@ impl Source {
         let request = Request::new(&self.path)
             .list(&params)
             .map_err(kube::Error::BuildRequest)?;
-        let text = self.client.request_text(request).await?;
+        let text = timeout(PATIENCE, self.client.request_text(request)).await??;
         let list: List = serde_json::from_str(&text)?;
         Ok(Pages {
             items: list.items.unwrap_or_default(),

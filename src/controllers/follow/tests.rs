@@ -3,19 +3,26 @@
 use std::sync::Arc;
 
 use http::{Response, StatusCode};
-use http_body_util::{BodyExt as _, Full};
+use http_body_util::{BodyExt as _, StreamBody};
+use hyper::body::Frame;
 use k8s_openapi::api::core::v1::ConfigMap;
 use parking_lot::Mutex;
+use tokio::sync::Notify;
 
 use super::*;
 use crate::auth::User;
 use crate::controllers::client::Transport;
 
-/// A server's answers, in order: the last one is followed by watches that end after a while.
+/// A server's answers, in order.
 struct Script {
     asked: Arc<Mutex<Vec<String>>>,
     api: Api<ConfigMap>,
+    /// Told when it is asked for more than that.
+    over: Arc<Notify>,
 }
+
+/// At the end of an answer that stays open.
+const STAYS: &str = "stays open";
 
 fn script(answers: &[(u16, &str)]) -> Script {
     let asked = Arc::new(Mutex::new(Vec::new()));
@@ -23,24 +30,35 @@ fn script(answers: &[(u16, &str)]) -> Script {
         .iter()
         .map(|(code, body)| (*code, (*body).to_owned()))
         .collect();
-    let noted = asked.clone();
+    let (noted, over) = (asked.clone(), Arc::new(Notify::new()));
+    let ends = over.clone();
     let answers = Mutex::new(std::mem::take(&mut answers));
     let transport = Transport::new(move |request, _| {
         noted
             .lock()
             .push(request.uri().query().unwrap_or_default().to_owned());
         let answer = answers.lock().pop_front();
+        let ends = ends.clone();
         async move {
             let Some((code, body)) = answer else {
+                ends.notify_one();
                 return std::future::pending().await;
             };
-            let mut response = Response::new(Full::from(body).boxed_unsync());
+            let begun = body.trim_end_matches(STAYS).to_owned();
+            let stays = body.len() > begun.len();
+            let begun = stream::iter([Ok(Frame::data(begun.into()))]);
+            let body = match stays {
+                true => StreamBody::new(begun.chain(stream::pending())).boxed_unsync(),
+                false => StreamBody::new(begun).boxed_unsync(),
+            };
+            let mut response = Response::new(body);
             *response.status_mut() = StatusCode::from_u16(code).expect("a status code");
             response
         }
     });
     Script {
         asked,
+        over,
         api: Api::namespaced(transport.client(User::new("test", &[]), "test"), "a"),
     }
 }
@@ -59,14 +77,16 @@ fn complete(version: u32) -> String {
     )
 }
 
-/// What is told until nothing more is, as words.
+/// What is told until the script is over, as words.
 async fn told(script: &Script, fields: &str) -> Vec<String> {
     let mut events = follow(script.api.clone(), fields);
     let mut told = Vec::new();
     let name = |object: ConfigMap| object.metadata.name.unwrap_or_default();
-    // Time stands still but for pauses; what is pending for hours is pending for ever.
-    while let Ok(Some(event)) = tokio::time::timeout(Duration::from_secs(3600), events.next()).await
-    {
+    loop {
+        let event = tokio::select! {
+            event = events.next() => event.expect("it goes on for ever"),
+            () = script.over.notified() => return told,
+        };
         told.push(match event {
             Ok(Event::Listing) => "listing".to_owned(),
             Ok(Event::Listed(object)) => format!("listed {}", name(object)),
@@ -76,7 +96,6 @@ async fn told(script: &Script, fields: &str) -> Vec<String> {
             Err(broken) => format!("broken: {broken}"),
         });
     }
-    told
 }
 
 fn asked(script: &Script) -> Vec<String> {
@@ -178,7 +197,7 @@ async fn what_cannot_be_read_is_left_out_and_a_watch_that_breaks_at_once_is_not_
     let odd = "{\"type\":\"ADDED\",\"object\":{\"metadata\":{\"name\":1}}}\n";
     let first = [complete(5), odd.to_owned(), line("ADDED", "one", 6)].concat();
     let script = script(&[(200, &first), (200, ""), (500, "no"), (200, "{\"type\"")]);
-    let begun = tokio::time::Instant::now();
+    let begun = Instant::now();
     let told = told(&script, "").await;
     assert_eq!(told[..2], ["listing", "complete"]);
     assert!(
@@ -194,6 +213,20 @@ async fn what_cannot_be_read_is_left_out_and_a_watch_that_breaks_at_once_is_not_
             .all(|query| query.contains("resourceVersion=6"))
     );
     assert!(begun.elapsed() > Pauses::FIRST * 7);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_that_falls_silent_is_asked_again() {
+    let first = [complete(5), line("ADDED", "one", 6), STAYS.to_owned()].concat();
+    let second = [line("ADDED", "two", 7), STAYS.to_owned()].concat();
+    let script = script(&[(200, &first), (200, &second)]);
+    let begun = Instant::now();
+    let told = told(&script, "").await;
+    let silent = "broken: the server says nothing any more";
+    assert_eq!(told[..4], ["listing", "complete", "applied one", silent]);
+    assert_eq!(told[4..], ["applied two", silent]);
+    assert!(asked(&script)[1].contains("resourceVersion=6"));
+    assert!(begun.elapsed() > Duration::from_secs(u64::from(LASTS) * 2));
 }
 
 #[test]
