@@ -8,14 +8,13 @@ use super::agent::AgentError;
 use super::cluster::Cluster;
 use super::host::NetworkFlags;
 use super::names::NameFlags;
-use super::nodes::RealHost;
+use super::nodes::{RealHost, this_host};
 use crate::illumos::{Command, HostTools, Tool, Tools, parse};
 use crate::net::Ipam;
 use crate::net::illumos::{self as net, NetworkConfig};
 use crate::net::services::ServiceRouter;
 use crate::node::agent::Setup;
 use crate::node::images::Images;
-use crate::node::register::host_capacity;
 use crate::storage::{StorageEngine as _, StoragePoolConfig, ZfsStorageEngine, zfs};
 use crate::zone::illumos::services::ServiceRules;
 use crate::zone::illumos::{Brand, IllumosRuntime, Patience, Settings, sandbox};
@@ -216,14 +215,13 @@ impl Plan {
             .map_err(host)?;
         let engine: Arc<dyn crate::storage::StorageEngine> = engine;
         let images = Images::new(&images.join("records"), engine.clone());
-        let mut capacity = host_capacity(&self.data);
+        let mut registration = this_host(&self.name, brand.name(), &self.data);
         if let Some(memory) = memory(tools.as_ref()).await {
-            capacity.insert("memory".into(), format!("{}Ki", memory / 1024));
+            let memory = format!("{}Ki", memory / 1024);
+            registration.capacity.insert("memory".into(), memory);
         }
         let host = RealHost {
-            name: self.name,
-            brand: brand.name(),
-            capacity,
+            registration,
             homes: Some(homes),
             data: self.data,
             ipam: self.ipam,

@@ -37,12 +37,8 @@ use crate::zone::simulated::{Delays, Simulated};
 
 /// A host that runs its pods in zones of its own, and what it keeps for them.
 pub(super) struct RealHost {
-    /// The node's name.
-    pub name: String,
-    /// The brand of its zones.
-    pub brand: &'static str,
-    /// What the node has.
-    pub capacity: BTreeMap<String, String>,
+    /// The node.
+    pub registration: Registration,
     /// Where pods' homes are, if they have any: their zones write their logs there.
     pub homes: Option<PathBuf>,
     /// The agent's directory.
@@ -77,7 +73,6 @@ impl RealHost {
             tracing::warn!(%error, "what was left of images cannot be removed");
         }
         let (cluster_dns, names) = self.names.serve(self.address, &cluster).await;
-        let addresses = host_addresses();
         let logs = match &self.homes {
             Some(homes) => Logs::Homes(homes.clone()),
             None => Logs::Together(self.data.join("logs")),
@@ -86,17 +81,12 @@ impl RealHost {
         beside.extend(names);
         if let Some(router) = self.router {
             let here = Here {
-                node: self.name.clone(),
+                node: self.registration.name.clone(),
                 api_server: cluster.api_server,
             };
             let (services, ends) = (cluster.services(), cluster.ends.clone());
             beside.push(proxy::keep(services, here, router, ends).boxed());
         }
-        let registration = Registration {
-            addresses: addresses.clone(),
-            capacity: self.capacity,
-            ..this_host(&self.name, self.brand, &self.data)
-        };
         let supplies = Host {
             client: client.clone(),
             homes: self.homes,
@@ -107,13 +97,13 @@ impl RealHost {
             images: self.images,
             registries: Registries::new(self.insecure).map_err(AgentError::Host)?,
             runtime: self.runtime.clone(),
-            host_ips: addresses,
+            host_ips: self.registration.addresses.clone(),
             cluster_dns,
             cluster_domain: self.names.domain(),
         };
         Ok(Setup {
             client,
-            registration,
+            registration: self.registration,
             runtime: self.runtime,
             supplies: Arc::new(supplies),
             logs: Some(logs),
@@ -124,7 +114,7 @@ impl RealHost {
 }
 
 /// This host as a node, as far as it is known without its runtime. What the agent keeps is in `data`.
-fn this_host(name: &str, brand: &str, data: &Path) -> Registration {
+pub(super) fn this_host(name: &str, brand: &str, data: &Path) -> Registration {
     Registration {
         name: name.to_owned(),
         addresses: host_addresses(),
@@ -451,9 +441,7 @@ impl Nodes {
                 );
                 let network = runtime.clone().keep_network(cluster.ends.clone());
                 let host = RealHost {
-                    name,
-                    brand: "linux",
-                    capacity: host_capacity(&data),
+                    registration: this_host(&name, "linux", &data),
                     homes: None,
                     data,
                     ipam,

@@ -416,10 +416,9 @@ pub async fn prepare(tools: &dyn Tools, config: &EtherstubConfig) -> Result<(), 
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn stub(external: Option<&str>) -> EtherstubConfig {
+impl EtherstubConfig {
+    /// The network of a host with the link `external`, for tests.
+    pub(crate) fn of_tests(external: Option<&str>) -> EtherstubConfig {
         EtherstubConfig {
             etherstub: "reddwarf0".into(),
             gateway: Ipv4Addr::new(10, 88, 0, 1),
@@ -428,6 +427,11 @@ mod tests {
             external: external.map(str::to_owned),
         }
     }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
 
     #[test]
     fn link_names_are_what_dladm_takes() {
@@ -450,7 +454,7 @@ mod tests {
         for name in ["reddwarf0", "s12", &format!("{}10", "a".repeat(29))] {
             let config = EtherstubConfig {
                 etherstub: name.to_owned(),
-                ..stub(None)
+                ..EtherstubConfig::of_tests(None)
             };
             assert!(is_link_name(&config.host_link()), "{}", config.host_link());
             assert_ne!(config.host_link(), name);
@@ -483,7 +487,7 @@ mod tests {
                 .expect_err("refused")
                 .contains("--physical-nic")
         );
-        let external = NetworkConfig::Etherstub(stub(Some("x")));
+        let external = NetworkConfig::Etherstub(EtherstubConfig::of_tests(Some("x")));
         assert!(
             external
                 .check()
@@ -499,7 +503,7 @@ mod tests {
         };
         let off = "persistent=disabled default=disabled current=disabled";
         let on = "persistent=enabled default=disabled current=enabled";
-        let config = stub(Some("e1000g0"));
+        let config = EtherstubConfig::of_tests(Some("e1000g0"));
         assert_eq!(
             texts(
                 config

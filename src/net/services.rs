@@ -86,3 +86,36 @@ pub trait ServiceRouter: Send + Sync + 'static {
     /// What stands in the way; what was there before stays, or is made whole by the next call.
     fn route<'a>(&'a self, ports: &'a [ServicePort]) -> BoxFuture<'a, Result<(), String>>;
 }
+
+#[cfg(test)]
+impl Backends {
+    /// Endpoints by their text, for tests.
+    pub(crate) fn at(endpoints: &[&str]) -> Backends {
+        let endpoints = endpoints.iter();
+        Backends {
+            endpoints: endpoints.map(|at| at.parse().expect("a place")).collect(),
+            ..Backends::default()
+        }
+    }
+}
+
+#[cfg(test)]
+impl ServicePort {
+    /// Port 80 of the service `default/web` with one address in the cluster, for tests.
+    pub(crate) fn web(address: [u8; 4], endpoints: &[&str]) -> ServicePort {
+        ServicePort {
+            name: "default/web/tcp/-".to_owned(),
+            protocol: Protocol::Tcp,
+            port: 80,
+            cluster_ips: vec![address.into()],
+            external_ips: Vec::new(),
+            balancer_ips: Vec::new(),
+            source_ranges: Vec::new(),
+            node_port: None,
+            inside: Backends::at(endpoints),
+            outside: Backends::at(endpoints),
+            serving: Vec::new(),
+            affinity: None,
+        }
+    }
+}

@@ -218,11 +218,11 @@ impl Allocations {
     /// Why a pod that comes anew cannot be here beside the others, if so; whoever placed it did not see that. Those that
     /// were here before this agent are not asked.
     pub fn refuses(&self, pod: &Pod) -> Option<Refusal> {
+        let pod = value(pod);
         let known = self.known.lock();
         if !known.listed {
             return None;
         }
-        let pod = value(pod);
         let others = known.pods.values().filter(|entry| !entry.over());
         let used = others.clone().map(|entry| entry.takes);
         let used = used.fold(Room::default(), Room::plus);

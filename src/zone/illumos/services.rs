@@ -60,16 +60,16 @@ impl ServiceRules {
             .map_err(|error| format!("cannot write {}: {error}", self.notes.display()))
     }
 
-    async fn make(&self, wanted: Vec<String>) -> Result<(), String> {
+    /// Makes `rules` all that are ours.
+    async fn make(&self, rules: Vec<String>) -> Result<(), String> {
         let _turn = self.turn.lock().await;
         let noted = self.noted()?;
-        let changes = changes(&wanted, &noted, &self.in_force().await?);
-        let wanted: BTreeSet<String> = wanted.into_iter().collect();
+        let changes = Changes::between(&rules, &noted, &self.in_force().await?);
+        let wanted: BTreeSet<String> = rules.iter().cloned().collect();
         if !wanted.is_subset(&noted) {
             // Before they are there: what a crash leaves is known to be ours.
             self.note(&noted.union(&wanted).cloned().collect())?;
         }
-        let is_changed = !(changes.remove.is_empty() && changes.add.is_empty());
         for command in [
             (!changes.remove.is_empty()).then(|| remove_rules(&changes.remove)),
             (!changes.add.is_empty()).then(|| add_rules(&changes.add)),
@@ -80,15 +80,14 @@ impl ServiceRules {
             let done = self.tools.run(&command).await;
             done.map_err(|failure| failure.to_string())?;
         }
-        if is_changed {
-            // A rule that is not taken is told on standard error alone: ipnat ends with 0.
-            let in_force = self.in_force().await?;
-            if let Some(missing) = wanted.difference(&in_force).next() {
-                return Err(format!("ipnat did not take the rule {missing:?}"));
+        if !changes.is_empty() {
+            // A rule that is refused is told on standard error alone: ipnat ends with 0.
+            let left = Changes::between(&rules, &noted, &self.in_force().await?);
+            if let Some(rule) = left.add.first() {
+                return Err(format!("ipnat did not take the rule {rule:?}"));
             }
-            let stale = |rule: &&String| !wanted.contains(*rule) && noted.contains(*rule);
-            if let Some(stays) = in_force.iter().find(stale) {
-                return Err(format!("ipnat did not remove the rule {stays:?}"));
+            if let Some(rule) = left.remove.first() {
+                return Err(format!("ipnat did not remove the rule {rule:?}"));
             }
         }
         if wanted != noted {
@@ -111,14 +110,24 @@ struct Changes {
     add: Vec<String>,
 }
 
-/// What makes the rules of services `wanted`: those of ours that are in force and not wanted go, those that are not in
-/// force come; all others are left alone.
-fn changes(wanted: &[String], noted: &BTreeSet<String>, in_force: &BTreeSet<String>) -> Changes {
-    let stale = |rule: &&String| in_force.contains(*rule) && !wanted.contains(rule);
-    let absent = |rule: &&String| !in_force.contains(*rule);
-    Changes {
-        remove: noted.iter().filter(stale).cloned().collect(),
-        add: wanted.iter().filter(absent).cloned().collect(),
+impl Changes {
+    /// What makes the rules of services `wanted`: those of ours that are in force and not wanted go, those that are not
+    /// in force come; all others are left alone.
+    fn between(
+        wanted: &[String],
+        noted: &BTreeSet<String>,
+        in_force: &BTreeSet<String>,
+    ) -> Changes {
+        let stale = |rule: &&String| in_force.contains(*rule) && !wanted.contains(rule);
+        let absent = |rule: &&String| !in_force.contains(*rule);
+        Changes {
+            remove: noted.iter().filter(stale).cloned().collect(),
+            add: wanted.iter().filter(absent).cloned().collect(),
+        }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.remove.is_empty() && self.add.is_empty()
     }
 }
 
@@ -206,41 +215,8 @@ mod tests {
 
     use super::*;
 
-    fn network(external: Option<&str>) -> EtherstubConfig {
-        EtherstubConfig {
-            etherstub: "reddwarf0".into(),
-            gateway: Ipv4Addr::new(10, 88, 0, 1),
-            prefix_len: 24,
-            cidr: "10.88.0.0/24".into(),
-            external: external.map(str::to_owned),
-        }
-    }
-
-    fn backends(endpoints: &[&str]) -> Backends {
-        Backends {
-            endpoints: endpoints
-                .iter()
-                .map(|one| one.parse().expect("an endpoint"))
-                .collect(),
-            ..Backends::default()
-        }
-    }
-
     fn port(endpoints: &[&str]) -> ServicePort {
-        ServicePort {
-            name: "default/web/tcp/http".into(),
-            protocol: Protocol::Tcp,
-            port: 80,
-            cluster_ips: vec![Ipv4Addr::new(10, 96, 0, 7)],
-            external_ips: Vec::new(),
-            balancer_ips: Vec::new(),
-            source_ranges: Vec::new(),
-            node_port: None,
-            inside: backends(endpoints),
-            outside: backends(endpoints),
-            serving: Vec::new(),
-            affinity: None,
-        }
+        ServicePort::web([10, 96, 0, 7], endpoints)
     }
 
     const BETWEEN: &str = "map reddwarfgw0 from 10.88.0.0/24 to 10.88.0.0/24 -> 10.88.0.1/32 portmap tcp/udp 1025:65000";
@@ -252,8 +228,7 @@ mod tests {
             external_ips: vec![Ipv4Addr::new(192, 0, 2, 7)],
             balancer_ips: vec![Ipv4Addr::new(192, 0, 2, 8)],
             node_port: Some(30080),
-            outside: backends(&["10.88.0.12:8080"]),
-            serving: Vec::new(),
+            outside: Backends::at(&["10.88.0.12:8080"]),
             affinity: Some(Duration::from_secs(10)),
             ..port(&["10.88.0.11:8080"])
         };
@@ -318,7 +293,10 @@ mod tests {
         ];
         for (what, external, port, mut expected) in cases {
             expected.insert(0, BETWEEN.to_owned());
-            let made = rules(&network(external), std::slice::from_ref(port));
+            let made = rules(
+                &EtherstubConfig::of_tests(external),
+                std::slice::from_ref(port),
+            );
             assert_eq!(made, expected, "{what}");
             for rule in made {
                 assert_eq!(
@@ -347,7 +325,7 @@ mod tests {
             ("x", "", "x", "", ""),
         ] {
             let wanted: Vec<String> = set(wanted);
-            let found = changes(&wanted, &set(noted), &set(in_force));
+            let found = Changes::between(&wanted, &set(noted), &set(in_force));
             let expected = Changes {
                 remove: set(remove),
                 add: set(add),

@@ -250,31 +250,9 @@ impl Rules {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::net::services::Protocol;
-
-    fn backends(endpoints: &[&str]) -> Backends {
-        let endpoints = endpoints.iter();
-        Backends {
-            endpoints: endpoints.map(|at| at.parse().expect("a place")).collect(),
-            ..Backends::default()
-        }
-    }
 
     fn web(endpoints: &[&str]) -> ServicePort {
-        ServicePort {
-            name: "default/web/tcp/-".to_owned(),
-            protocol: Protocol::Tcp,
-            port: 80,
-            cluster_ips: vec![[10, 96, 0, 5].into()],
-            external_ips: Vec::new(),
-            balancer_ips: Vec::new(),
-            source_ranges: Vec::new(),
-            node_port: None,
-            inside: backends(endpoints),
-            outside: backends(endpoints),
-            serving: Vec::new(),
-            affinity: None,
-        }
+        ServicePort::web([10, 96, 0, 5], endpoints)
     }
 
     fn rules(port: &ServicePort) -> Rules {
