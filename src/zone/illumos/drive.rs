@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io;
+use std::time::Instant;
 
 use super::plan::{self, Effect, FileAction, Goal, Next, Seen, Step};
 use super::{Home, Inner};
@@ -13,7 +14,7 @@ use crate::zone::supervised::{blocking, write_whole};
 
 /// How often a step is taken again after a failure that may pass.
 const TRIES: u32 = 4;
-/// More steps than any zone takes from one state to another.
+/// More steps than any zone takes from one state to another. Waits are none: time bounds them.
 const STEPS: u32 = 60;
 
 fn carry_out(actions: &[FileAction]) -> io::Result<()> {
@@ -96,24 +97,29 @@ impl Inner {
     ) -> Result<(), ZoneError> {
         let what = || format!("zone {}", home.layout.zone);
         let failed = |cause: String| ZoneError::failed(operation, what(), cause);
-        let begun = std::time::Instant::now();
+        let mut begun = Instant::now();
         let mut seen = None;
         let mut left = TRIES;
-        for _ in 0..STEPS {
+        let mut steps = STEPS;
+        // What was done last and should have changed the zone's state.
+        let mut done = None;
+        let (mut overdue, mut hurried) = (false, false);
+        loop {
             let known = match seen.take() {
                 Some(known) => known,
                 None => match self.observe(home, goal).await {
-                    Ok(known) => known,
+                    Ok(known) => Seen { overdue, ..known },
                     Err(failure) => {
                         left -= 1;
                         if left == 0 || !passing(&failure) {
                             return Err(failed(failure.to_string()));
                         }
+                        tokio::time::sleep(self.patience.again).await;
                         continue;
                     }
                 },
             };
-            match plan::next(goal, &home.layout, &known) {
+            let step = match plan::next(goal, &home.layout, &known) {
                 Next::Done => return Ok(()),
                 Next::Stuck(state) => {
                     return Err(ZoneError::State {
@@ -122,54 +128,70 @@ impl Inner {
                         state,
                     });
                 }
-                Next::Wait(reason) => {
-                    if begun.elapsed() > self.patience.change {
-                        return Err(failed(format!("{reason}, and that does not end")));
+                Next::Wait(_) if begun.elapsed() <= self.patience.change => {
+                    tokio::time::sleep(self.patience.again).await;
+                    continue;
+                }
+                Next::Wait(reason) if hurried => {
+                    return Err(failed(format!("{reason}, and that does not end")));
+                }
+                Next::Wait(_) => {
+                    (overdue, hurried) = (true, true);
+                    continue;
+                }
+                Next::Do(step) => step,
+            };
+            if steps == 0 {
+                return Err(failed(
+                    "it does not settle: something else changes it too".into(),
+                ));
+            }
+            steps -= 1;
+            if done.take() == Some(step.what) {
+                left -= 1;
+                if left == 0 {
+                    return Err(failed("it does not change its state".into()));
+                }
+                tokio::time::sleep(self.patience.again).await;
+            }
+            match self.perform(&step).await {
+                Ok(()) => {
+                    let mut known = known;
+                    known.apply(&home.layout, step.effect);
+                    if let Effect::State(_) | Effect::Configured = step.effect {
+                        home.see(known.zone.clone());
+                    }
+                    if step.look {
+                        done = Some(step.what);
+                        (begun, overdue) = (Instant::now(), false);
+                    } else {
+                        seen = Some(known);
+                    }
+                }
+                Err(failure) => {
+                    tracing::debug!(zone = %home.layout.zone, %failure, step = step.what, "a step failed");
+                    left -= 1;
+                    if let Some(owner) = step.command.as_ref().and_then(|one| one.owner.as_deref())
+                    {
+                        let settled = self.tools.settle(owner).await;
+                        settled.map_err(|failure| failed(failure.to_string()))?;
+                    }
+                    if left == 0 || !passing(&failure) {
+                        // What is there now decides what is said of it.
+                        let _ = self.observe(home, Goal::Installed).await;
+                        return Err(match failure.class {
+                            Class::Usage | Class::Brand => ZoneError::Refused {
+                                operation,
+                                what: what(),
+                                reason: failure.to_string(),
+                            },
+                            _ => failed(failure.to_string()),
+                        });
                     }
                     tokio::time::sleep(self.patience.again).await;
                 }
-                Next::Do(step) => match self.perform(&step).await {
-                    Ok(()) => {
-                        let mut known = known;
-                        known.apply(&home.layout, step.effect);
-                        if let Effect::State(_) | Effect::Configured = step.effect {
-                            home.see(known.zone.clone());
-                        }
-                        if !step.look {
-                            seen = Some(known);
-                        } else if begun.elapsed() > self.patience.change {
-                            return Err(failed("it does not change its state".into()));
-                        }
-                    }
-                    Err(failure) => {
-                        tracing::debug!(zone = %home.layout.zone, %failure, step = step.what, "a step failed");
-                        left -= 1;
-                        if let Some(owner) =
-                            step.command.as_ref().and_then(|one| one.owner.as_deref())
-                        {
-                            let settled = self.tools.settle(owner).await;
-                            settled.map_err(|failure| failed(failure.to_string()))?;
-                        }
-                        if left == 0 || !passing(&failure) {
-                            // What is there now decides what is said of it.
-                            let _ = self.observe(home, Goal::Installed).await;
-                            return Err(match failure.class {
-                                Class::Usage | Class::Brand => ZoneError::Refused {
-                                    operation,
-                                    what: what(),
-                                    reason: failure.to_string(),
-                                },
-                                _ => failed(failure.to_string()),
-                            });
-                        }
-                        tokio::time::sleep(self.patience.again).await;
-                    }
-                },
             }
         }
-        Err(failed(
-            "it does not settle: something else changes it too".into(),
-        ))
     }
 
     async fn perform(&self, step: &Step) -> Result<(), Failure> {

@@ -122,8 +122,8 @@ struct Known {
     row: Option<ZoneRow>,
     /// The boot whose link is protected.
     protected: Option<String>,
-    /// Since when it runs without a supervisor.
-    silent: Option<std::time::Instant>,
+    /// Since when it is as no zone may stay.
+    still: Option<std::time::Instant>,
     /// Its limits, where they are others than it was configured with.
     resized: Option<Limits>,
 }
@@ -189,7 +189,7 @@ impl Home {
         let mut known = self.known.lock();
         let changed = known.row != row;
         if changed {
-            known.silent = None;
+            known.still = None;
         }
         known.row = row;
         changed

@@ -5,14 +5,16 @@
 //!   (none) -----------> configured -> installed ----> running ---------> installed ----> configured ---> (none)
 //!                            ^  |  incomplete --.        |  ^                ^
 //!                            |  '-----^    uninstall -F  |  |                |
-//!                            '------------------'        '--'  shutting_down, down: waited for
+//!                            '------------------'        '--'  shutting_down, down: waited for, then halted
 //! ```
 //! The driver carries a step out, notes what it leaves, and asks again; after a failure it looks at the host first. So
 //! every step may be the first of an agent that knows nothing: there is no other memory than the host.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
+use std::time::Duration;
 
+use super::Patience;
 use super::layout::Layout;
 use crate::illumos::Command;
 use crate::illumos::parse::{HostState, VnicRow, ZoneRow, rule};
@@ -48,6 +50,8 @@ pub struct Seen {
     pub finished: bool,
     /// The zonepath's dataset is there without a zone.
     pub dataset: bool,
+    /// It was waited for as long as a zone may take to change by itself.
+    pub overdue: bool,
 }
 
 /// What a step changes.
@@ -222,18 +226,15 @@ fn clean(layout: &Layout) -> Step {
 fn boot(layout: &Layout, seen: &Seen, state: Option<HostState>) -> Next {
     let state = match state {
         Some(HostState::Running) => return rules(layout, seen).unwrap_or(Next::Done),
+        // It may be about to come up again by itself. But zoneadmd does not take up a halt that failed (of a reboot or
+        // not: a mount or a link was busy), and says of such a zone that it is booted already: another halt ends it.
+        Some(HostState::ShuttingDown | HostState::Down) if seen.overdue => {
+            return take(end(layout));
+        }
         Some(HostState::ShuttingDown | HostState::Down) => {
             return Next::Wait("it is shutting down");
         }
-        Some(HostState::Mounted) => {
-            return take(step(
-                "end the maintenance mount",
-                "mounted",
-                "installed",
-                layout.unmount(),
-                Effect::State(Some(HostState::Installed)),
-            ));
-        }
+        Some(HostState::Mounted) => return take(unmount(layout)),
         Some(state @ (HostState::Installed | HostState::Ready)) => state,
         Some(other) => return Next::Stuck(format!("it is {}", other.word())),
         None => return Next::Stuck("it is not configured".into()),
@@ -304,30 +305,36 @@ fn rules(layout: &Layout, seen: &Seen) -> Option<Next> {
 fn halt(layout: &Layout, seen: &Seen, state: Option<HostState>) -> Next {
     match state {
         Some(HostState::Running | HostState::Ready | HostState::ShuttingDown | HostState::Down) => {
-            return take(Step {
-                look: true,
-                ..step(
-                    "halt the zone",
-                    "running, ready, shutting_down or down",
-                    "installed",
-                    layout.halt(),
-                    Effect::State(Some(HostState::Installed)),
-                )
-            });
+            return take(end(layout));
         }
-        Some(HostState::Mounted) => {
-            return take(step(
-                "end the maintenance mount",
-                "mounted",
-                "installed",
-                layout.unmount(),
-                Effect::State(Some(HostState::Installed)),
-            ));
-        }
+        Some(HostState::Mounted) => return take(unmount(layout)),
         Some(HostState::Unknown) => return Next::Stuck("its state is not known".into()),
         _ => {}
     }
     unplug(layout, seen).unwrap_or(Next::Done)
+}
+
+fn end(layout: &Layout) -> Step {
+    Step {
+        look: true,
+        ..step(
+            "halt the zone",
+            "running, ready, shutting_down or down",
+            "installed",
+            layout.halt(),
+            Effect::State(Some(HostState::Installed)),
+        )
+    }
+}
+
+fn unmount(layout: &Layout) -> Step {
+    step(
+        "end the maintenance mount",
+        "mounted",
+        "installed",
+        layout.unmount(),
+        Effect::State(Some(HostState::Installed)),
+    )
 }
 
 /// Ends the link and the rules of a zone that is halted.
@@ -379,6 +386,24 @@ fn remove(layout: &Layout, seen: &Seen, state: Option<HostState>) -> Next {
         )),
         None => Next::Done,
         Some(other) => Next::Stuck(format!("it is {}; halt it first", other.word())),
+    }
+}
+
+/// How long a zone that nobody asked anything of may stay as it is before it is halted, to be booted again, and why it
+/// is then. `answers`: its supervisor does.
+pub fn may_stay(
+    state: HostState,
+    answers: bool,
+    patience: &Patience,
+) -> Option<(Duration, &'static str)> {
+    match state {
+        // lxinit waits for ever when it cannot go on; and a zone whose zoneadmd died does not reboot.
+        HostState::Running if !answers => Some((patience.hello, "nothing in this zone answers")),
+        HostState::ShuttingDown | HostState::Down => Some((
+            patience.change,
+            "this zone does not get through with going down",
+        )),
+        _ => None,
     }
 }
 
@@ -447,3 +472,6 @@ pub fn plan(goal: Goal, layout: &Layout, seen: &mut Seen) -> Result<Vec<Step>, S
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -3,12 +3,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Instant;
 
 use jiff::Timestamp;
 
 use super::config::{self, MARK};
 use super::layout::{Brand, Layout, Settings, owner};
-use super::plan::Goal;
+use super::plan::{self, Goal};
 use super::{Home, Inner, Record};
 use crate::illumos::parse::{self, HostState, ZoneRow};
 use crate::illumos::{Class, Command, Failure, Tool};
@@ -95,7 +96,7 @@ impl Inner {
         }
     }
 
-    /// Looks at all zones: what changed is told, new boots are protected, zones without a supervisor are halted.
+    /// Looks at all zones: what changed is told, and each is tended. No zone waits for another one's tending.
     pub(super) async fn look(self: &Arc<Self>) {
         let seen = |home: &Arc<Home>| home.known.lock().row.clone();
         let before: Vec<_> = self.zones.all();
@@ -109,54 +110,55 @@ impl Inner {
         };
         for (before, home) in before {
             let name = &home.layout.zone;
-            // What a step saw meanwhile is newer than this list.
-            let Ok(_step) = home.steps.try_lock() else {
-                continue;
-            };
-            if before != seen(&home) {
-                continue;
+            {
+                // What a step saw meanwhile is newer than this list.
+                let Ok(_step) = home.steps.try_lock() else {
+                    continue;
+                };
+                if before != seen(&home) {
+                    continue;
+                }
+                let row = rows.iter().find(|row| row.name == name.as_str());
+                if home.see(row.cloned()) {
+                    self.zones.changed(name);
+                }
             }
-            let row = rows.iter().find(|row| row.name == name.as_str());
-            if home.see(row.cloned()) {
-                self.zones.changed(name);
-            }
-            self.tend(&home).await;
+            let inner = self.clone();
+            tokio::spawn(async move {
+                if let Ok(_step) = home.steps.try_lock() {
+                    inner.tend(&home).await;
+                }
+            });
         }
     }
 
-    /// What a running zone needs now and then.
-    pub(super) async fn tend(&self, home: &Home) {
-        let running = home
-            .known
-            .lock()
-            .row
-            .as_ref()
-            .is_some_and(|row| row.state == HostState::Running);
-        if !running {
+    /// What a zone needs that nobody asks anything of.
+    async fn tend(&self, home: &Home) {
+        let Some(state) = home.known.lock().row.as_ref().map(|row| row.state) else {
+            return;
+        };
+        let boot = home.link.boot();
+        if let Some((most, why)) = plan::may_stay(state, boot.is_some(), &self.patience) {
+            let since = *home.known.lock().still.get_or_insert_with(Instant::now);
+            if since.elapsed() < most {
+                return;
+            }
+            let zone = &home.layout.zone;
+            tracing::warn!(%zone, "{why}: it is halted, to be booted again");
+            if let Err(error) = self.reach("halt", home, Goal::Halted).await {
+                tracing::warn!(%error, "it cannot be halted");
+            }
+            home.known.lock().still = None;
+            home.link.close();
+            self.zones.changed(zone);
             return;
         }
-        match home.link.boot() {
-            Some(boot) => {
-                home.known.lock().silent = None;
-                if let Err(failure) = self.protect(home, boot).await {
-                    tracing::warn!(zone = %home.layout.zone, %failure, "its link is not protected further; tried again");
-                }
-            }
-            None => {
-                let since = *home
-                    .known
-                    .lock()
-                    .silent
-                    .get_or_insert_with(std::time::Instant::now);
-                if since.elapsed() >= self.patience.hello {
-                    tracing::warn!(zone = %home.layout.zone, "nothing in this zone answers: it is halted, to be booted again");
-                    if let Err(error) = self.reach("halt", home, Goal::Halted).await {
-                        tracing::warn!(%error, "it cannot be halted");
-                    }
-                    home.link.close();
-                    self.zones.changed(&home.layout.zone);
-                }
-            }
+        home.known.lock().still = None;
+        if state == HostState::Running
+            && let Some(boot) = boot
+            && let Err(failure) = self.protect(home, boot).await
+        {
+            tracing::warn!(zone = %home.layout.zone, %failure, "its link is not protected further; tried again");
         }
     }
 

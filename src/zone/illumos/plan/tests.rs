@@ -1,0 +1,167 @@
+use super::super::layout::{Brand, Settings};
+use super::*;
+use crate::net::illumos::{EtherstubConfig, NetworkConfig};
+use crate::zone::{HostPort, ZoneNetwork, ZoneSpec};
+
+fn layout() -> Layout {
+    let settings = Settings {
+        brand: Brand::Lx,
+        zones_dataset: "tank/rd/zones".into(),
+        zones_directory: "/tank/rd/zones".into(),
+        data: "/data".into(),
+        sandboxes: [(Brand::Lx, "tank/rd/images/sandbox@ready".to_owned())].into(),
+        network: NetworkConfig::Etherstub(EtherstubConfig::of_tests(Some("e1000g0"))),
+        kernel_version: "5.10.0".into(),
+        sandbox_quota: 64 << 20,
+    };
+    let address = std::net::Ipv4Addr::new(10, 88, 0, 11);
+    let spec = ZoneSpec {
+        network: ZoneNetwork::Own {
+            address: address.into(),
+            prefix: 24,
+            gateway: std::net::Ipv4Addr::new(10, 88, 0, 1).into(),
+            mac: crate::net::mac_address(address),
+            link: crate::net::link_name(address.into()),
+            ports: vec![HostPort {
+                protocol: "TCP".into(),
+                host_address: None,
+                host: 8001,
+                zone: 80,
+            }],
+            bandwidth: None,
+        },
+        ..crate::zone::tests::zone("rd-u1")
+    };
+    Layout::of(&spec, &settings, |_| false).expect("a layout")
+}
+
+/// What is done, by the words of its command; or what is said.
+fn told(next: &Next) -> String {
+    match next {
+        Next::Done => "done".into(),
+        Next::Wait(_) => "wait".into(),
+        Next::Stuck(why) => format!("stuck: {why}"),
+        Next::Do(step) => {
+            let command = step.command.as_ref().expect("every step has one");
+            let mut words = command.arguments.iter();
+            let word = words.find(|word| *word != "-z" && *word != "rd-u1");
+            format!("{} {}", command.tool.name(), word.expect("a word"))
+        }
+    }
+}
+
+#[test]
+fn each_state_leads_to_each_goal() {
+    use Goal::{Absent, Halted, Installed, Running};
+    let layout = layout();
+    let link = || VnicRow {
+        link: layout.vnic.link.clone(),
+        over: layout.vnic.over.clone(),
+        mac: layout.vnic.mac.clone(),
+        vlan: layout.vnic.vlan,
+    };
+    let ruled: BTreeSet<String> = layout.rules.iter().map(|own| rule(own)).collect();
+    let at = |state: HostState| {
+        let mut seen = Seen::default();
+        seen.zone = Some(seen.row(&layout, state));
+        seen
+    };
+    let plugged = |state| Seen {
+        vnic: Some(link()),
+        rules: ruled.clone(),
+        ..at(state)
+    };
+    let overdue = |seen: Seen| Seen {
+        overdue: true,
+        ..seen
+    };
+    let none = Seen::default;
+    use HostState as S;
+    #[rustfmt::skip]
+    let cases = [
+        (Installed, none(), "zonecfg -f"),
+        (Installed, at(S::Configured), "zonecfg -f"),
+        (Installed, Seen { configured: true, ..at(S::Configured) }, "zoneadm install"),
+        (Installed, at(S::Incomplete), "zoneadm uninstall"),
+        (Installed, at(S::Installed), "zfs set"),
+        (Installed, Seen { finished: true, ..at(S::Installed) }, "done"),
+        (Installed, at(S::Running), "done"),
+        (Installed, at(S::Down), "done"),
+        (Running, none(), "stuck: it is not configured"),
+        (Running, at(S::Configured), "stuck: it is configured"),
+        (Running, at(S::Incomplete), "stuck: it is incomplete"),
+        (Running, at(S::Unknown), "stuck: it is unknown"),
+        (Running, at(S::Mounted), "zoneadm unmount"),
+        (Running, at(S::Installed), "dladm create-vnic"),
+        (Running, Seen { vnic: Some(link()), used: true, ..at(S::Installed) }, "dladm reset-linkprop"),
+        (Running, Seen { vnic: Some(link()), ..at(S::Installed) }, "ipnat -f"),
+        (Running, plugged(S::Installed), "zoneadm boot"),
+        (Running, plugged(S::Ready), "zoneadm boot"),
+        (Running, at(S::Ready), "stuck: it is ready without its link"),
+        (Running, plugged(S::Running), "done"),
+        (Running, Seen { vnic: Some(link()), ..at(S::Running) }, "ipnat -f"),
+        // Somebody may be at it; who has not ended by now does not.
+        (Running, plugged(S::ShuttingDown), "wait"),
+        (Running, plugged(S::Down), "wait"),
+        (Running, overdue(plugged(S::ShuttingDown)), "zoneadm halt"),
+        (Running, overdue(plugged(S::Down)), "zoneadm halt"),
+        (Running, overdue(plugged(S::Running)), "done"),
+        (Running, overdue(plugged(S::Installed)), "zoneadm boot"),
+        (Halted, none(), "done"),
+        (Halted, plugged(S::Running), "zoneadm halt"),
+        (Halted, plugged(S::Ready), "zoneadm halt"),
+        (Halted, plugged(S::ShuttingDown), "zoneadm halt"),
+        (Halted, plugged(S::Down), "zoneadm halt"),
+        (Halted, plugged(S::Mounted), "zoneadm unmount"),
+        (Halted, plugged(S::Unknown), "stuck: its state is not known"),
+        (Halted, plugged(S::Installed), "ipnat -r"),
+        (Halted, Seen { vnic: Some(link()), ..at(S::Installed) }, "dladm delete-vnic"),
+        (Halted, at(S::Installed), "done"),
+        (Halted, at(S::Incomplete), "done"),
+        (Absent, none(), "done"),
+        (Absent, Seen { dataset: true, ..none() }, "zfs destroy"),
+        (Absent, at(S::Configured), "zonecfg delete"),
+        (Absent, at(S::Incomplete), "zoneadm uninstall"),
+        (Absent, at(S::Installed), "zoneadm uninstall"),
+        (Absent, at(S::Running), "stuck: it is running; halt it first"),
+        (Absent, at(S::Down), "stuck: it is down; halt it first"),
+    ];
+    for (goal, seen, expected) in cases {
+        let told = told(&next(goal, &layout, &seen));
+        assert_eq!(told, expected, "{goal:?} from {seen:?}");
+    }
+}
+
+#[test]
+fn a_link_of_others_is_left_alone() {
+    let layout = layout();
+    let mut seen = Seen::default();
+    seen.zone = Some(seen.row(&layout, HostState::Installed));
+    seen.vnic = Some(VnicRow {
+        link: layout.vnic.link.clone(),
+        over: "e1000g0".into(),
+        mac: layout.vnic.mac.clone(),
+        vlan: 0,
+    });
+    let boot = told(&next(Goal::Running, &layout, &seen));
+    assert!(boot.contains("left alone"), "{boot}");
+    assert_eq!(next(Goal::Halted, &layout, &seen), Next::Done);
+}
+
+#[test]
+fn what_stays_as_no_zone_may_is_halted_when_its_time_is_over() {
+    let patience = Patience::default();
+    let (hello, change) = (Some(patience.hello), Some(patience.change));
+    for (state, answers, expected) in [
+        (HostState::Running, true, None),
+        (HostState::Running, false, hello),
+        (HostState::ShuttingDown, false, change),
+        (HostState::Down, true, change),
+        (HostState::Ready, false, None),
+        (HostState::Installed, false, None),
+        (HostState::Incomplete, false, None),
+    ] {
+        let stays = may_stay(state, answers, &patience).map(|(most, _)| most);
+        assert_eq!(stays, expected, "{state:?}, which answers: {answers}");
+    }
+}
