@@ -1,13 +1,14 @@
 //! What pods cost as zones: how many commands of the host the life of one is, and whether pods wait for one another.
 //!
 //! The host is a fake one in this process, and each of its tools is made to take a tenth of a second, as if that were
-//! what the real ones take: a driver that did one zone after another would need twenty times as long for twenty.
+//! what the real ones take: a driver that did one zone after another would need twenty times as long for twenty. The clock
+//! stands still but for that, so the times are those of the driver, whatever the fake host and this machine take.
 
 use std::net::Ipv4Addr;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
@@ -18,6 +19,7 @@ use reddwarf::net::{link_name, mac_address};
 use reddwarf::storage::{StorageEngine as _, StoragePoolConfig, ZfsStorageEngine, zfs};
 use reddwarf::zone::illumos::{Brand, IllumosRuntime, Patience, Settings, sandbox};
 use reddwarf::zone::{ZoneName, ZoneNetwork, ZoneRuntime as _, ZoneSpec};
+use tokio::time::Instant;
 
 /// What a tool takes.
 const TOOL: Duration = Duration::from_millis(100);
@@ -156,7 +158,7 @@ impl Host {
     }
 }
 
-#[tokio::main]
+#[tokio::main(flavor = "current_thread", start_paused = true)]
 async fn main() {
     for brand in Brand::ALL {
         let root = tempfile::tempdir().expect("a directory");
