@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 use crate::auth::node::{NODES, PREFIX};
 use crate::auth::{AUTHENTICATED, MASTERS, User};
 use crate::controllers::client::Transport;
+use crate::controllers::events::{Events, Recorder};
 use crate::controllers::informer::Informers;
 use crate::controllers::manager::account_user;
 use crate::node::services::Services;
@@ -21,6 +22,8 @@ use crate::node::volumes::DRIVER;
 pub(super) struct Cluster {
     /// The API, as `system:node:NAME`.
     pub client: kube::Client,
+    /// Who tells what happens to the node and its pods.
+    pub recorder: Recorder,
     /// Caches of services and where they lead. Nothing is watched before somebody asks for them.
     informers: Arc<Informers>,
     /// Cancelled when the agent ends.
@@ -78,7 +81,8 @@ impl Clients {
     }
 
     /// What a node is given of the cluster, until `ends` is cancelled.
-    pub(super) fn cluster(&self, node: &str, ends: &CancellationToken) -> Cluster {
+    pub(super) fn cluster(&self, node: &str, events: &Events, ends: &CancellationToken) -> Cluster {
+        let client = self.of(node);
         let api_server = match self {
             Clients::InProcess(_, SocketAddr::V4(at)) => Some(match at.ip().is_unspecified() {
                 true => SocketAddrV4::new(Ipv4Addr::LOCALHOST, at.port()),
@@ -87,7 +91,8 @@ impl Clients {
             _ => None,
         };
         Cluster {
-            client: self.of(node),
+            recorder: events.recorder(client.clone(), "kubelet").on(node),
+            client,
             informers: Arc::new(Informers::new(self.for_services(), ends.clone())),
             ends: ends.clone(),
             api_server,

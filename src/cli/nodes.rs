@@ -16,10 +16,10 @@ use super::cluster::{Clients, Cluster};
 use super::illumos;
 use super::names::NameFlags;
 use crate::api::actions::kubelet::Agents;
+use crate::controllers::events;
 use crate::net::Ipam;
 use crate::net::services::ServiceRouter;
 use crate::node::agent::{self, Pods, Setup};
-use crate::node::events::Recorder;
 use crate::node::host::{Host, Logs};
 use crate::node::images::{Images, Registries};
 use crate::node::pressure::Thresholds;
@@ -103,6 +103,7 @@ impl RealHost {
         };
         Ok(Setup {
             client,
+            recorder: cluster.recorder,
             registration: self.registration,
             runtime: self.runtime,
             supplies: Arc::new(supplies),
@@ -146,9 +147,9 @@ impl Node {
         let name = &self.registration.name;
         let mut unfit: Option<(String, DropGuard, JoinHandle<()>)> = None;
         loop {
-            let (client, error) = {
+            let (client, recorder, error) = {
                 let cluster = cluster();
-                let client = cluster.client.clone();
+                let (client, recorder) = (cluster.client.clone(), cluster.recorder.clone());
                 match (self.maker)(cluster).await {
                     Ok(setup) => {
                         if let Some((_, told, telling)) = unfit {
@@ -157,7 +158,7 @@ impl Node {
                         }
                         return Some(setup);
                     }
-                    Err(error) => (client, error.to_string()),
+                    Err(error) => (client, recorder, error.to_string()),
                 }
             };
             if unfit.as_ref().is_none_or(|(known, ..)| *known != error) {
@@ -168,11 +169,11 @@ impl Node {
                 }
                 let told = ends.child_token();
                 let telling = tokio::spawn(register::keep(
-                    client.clone(),
+                    client,
                     self.registration.clone(),
                     Fitness::Unfit(error.clone()),
                     Arc::default(),
-                    Recorder::start(client, "kubelet", name.clone()),
+                    recorder,
                     told.clone(),
                 ));
                 unfit = Some((error, told.drop_guard(), telling));
@@ -306,6 +307,7 @@ impl Nodes {
                 let maker: Maker = Box::new(move |cluster| {
                     let setup = Setup {
                         client: cluster.client,
+                        recorder: cluster.recorder,
                         registration: made.clone(),
                         runtime: Arc::new(Simulated::new(delays.clone())),
                         supplies: Arc::new(SimulatedSupplies::new(ipam.clone())),
@@ -528,13 +530,15 @@ impl Nodes {
             storage: self.storage,
         };
         running.spawn(volumes.keep(ends.clone()));
-        let clients = Arc::new(clients);
+        let (clients, events) = (Arc::new(clients), events::start(ends.clone()));
         for node in self.nodes {
-            let (clients, ends) = (clients.clone(), ends.clone());
+            let (clients, events, ends) = (clients.clone(), events.clone(), ends.clone());
             let (api, port) = (api.clone(), self.kubelet_port);
             running.spawn(async move {
                 let name = &node.registration.name;
-                let made = node.make(|| clients.cluster(name, &ends), &ends).await;
+                let made = node
+                    .make(|| clients.cluster(name, &events, &ends), &ends)
+                    .await;
                 let Some(mut setup) = made else {
                     return;
                 };

@@ -8,6 +8,7 @@
 use std::collections::hash_map::RandomState;
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::hash::BuildHasher as _;
+use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{Event, EventSource, ObjectReference};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
@@ -60,6 +61,8 @@ impl Tone {
 #[derive(Clone)]
 pub struct Recorder {
     component: &'static str,
+    /// The node that tells; empty where it is none.
+    host: Arc<str>,
     client: Client,
     under_way: mpsc::Sender<Told>,
 }
@@ -70,15 +73,11 @@ struct Told {
 }
 
 /// What is told, whoever tells it when.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq)]
 struct Note {
     component: &'static str,
-    api_version: String,
-    kind: String,
-    namespace: String,
-    name: String,
-    uid: String,
-    resource_version: String,
+    host: Arc<str>,
+    about: ObjectReference,
     tone: Tone,
     reason: String,
     message: String,
@@ -140,6 +139,7 @@ impl Events {
     pub fn recorder(&self, client: Client, component: &'static str) -> Recorder {
         Recorder {
             component,
+            host: "".into(),
             client,
             under_way: self.0.clone(),
         }
@@ -147,6 +147,14 @@ impl Events {
 }
 
 impl Recorder {
+    /// The recorder of this component on a node.
+    pub fn on(self, node: &str) -> Recorder {
+        Recorder {
+            host: node.into(),
+            ..self
+        }
+    }
+
     /// Tells of an object.
     pub fn tell<K: Resource<DynamicType = ()>>(
         &self,
@@ -155,16 +163,32 @@ impl Recorder {
         reason: &str,
         message: impl Into<String>,
     ) {
+        let some = |text: &Option<String>| text.clone().filter(|text| !text.is_empty());
         let meta = about.meta();
-        let text = |text: &Option<String>| text.clone().unwrap_or_default();
+        let about = ObjectReference {
+            api_version: Some(K::api_version(&()).into_owned()),
+            kind: Some(K::kind(&()).into_owned()),
+            namespace: some(&meta.namespace),
+            name: some(&meta.name),
+            uid: some(&meta.uid),
+            resource_version: some(&meta.resource_version),
+            field_path: None,
+        };
+        self.tell_of(about, tone, reason, message);
+    }
+
+    /// Tells of what is referred to: a part of an object, say.
+    pub fn tell_of(
+        &self,
+        about: ObjectReference,
+        tone: Tone,
+        reason: &str,
+        message: impl Into<String>,
+    ) {
         let note = Note {
             component: self.component,
-            api_version: K::api_version(&()).into_owned(),
-            kind: K::kind(&()).into_owned(),
-            namespace: text(&meta.namespace),
-            name: text(&meta.name),
-            uid: text(&meta.uid),
-            resource_version: text(&meta.resource_version),
+            host: self.host.clone(),
+            about,
             tone,
             reason: reason.to_owned(),
             message: message.into(),
@@ -235,9 +259,11 @@ impl Book {
 
     /// The hash of where a note comes from and what it is about.
     fn about(&self, note: &Note) -> u64 {
+        let about = &note.about;
         self.hash((
-            (note.component, &note.api_version, &note.kind),
-            (&note.namespace, &note.name, &note.uid),
+            (note.component, &note.host),
+            (&about.api_version, &about.kind),
+            (&about.namespace, &about.name, &about.uid),
         ))
     }
 
@@ -248,9 +274,11 @@ impl Book {
             return None;
         }
         let note = self.joined(about, note, now.as_second());
-        let key = self.hash((about, note.tone, &note.reason, &note.message));
+        let part = &note.about.field_path;
+        let key = self.hash((about, part, note.tone, &note.reason, &note.message));
         let (name, first, count) = self.known.entry(key, || {
-            let name = format!("{}.{:x}", note.name, now.as_nanosecond());
+            let object = note.about.name.as_deref().unwrap_or_default();
+            let name = format!("{object}.{:x}", now.as_nanosecond());
             (name, now, 0)
         });
         *count += 1;
@@ -307,11 +335,9 @@ async fn write(client: &Client, entry: Entry) -> Result<(), kube::Error> {
         count,
     } = entry;
     // Events about cluster-scoped objects live in the default namespace.
-    let namespace = match note.namespace.as_str() {
-        "" => "default",
-        namespace => namespace,
-    };
-    let api: Api<Event> = Api::namespaced(client.clone(), namespace);
+    let namespace = note.about.namespace.clone();
+    let namespace = namespace.unwrap_or_else(|| "default".to_owned());
+    let api: Api<Event> = Api::namespaced(client.clone(), &namespace);
     if count > 1 {
         let more = json!({"count": count, "lastTimestamp": Time(last), "message": note.message});
         let params = PatchParams::default();
@@ -321,22 +347,14 @@ async fn write(client: &Client, entry: Entry) -> Result<(), kube::Error> {
             other => return other.map(|_| ()),
         }
     }
-    let some = |text: String| (!text.is_empty()).then_some(text);
+    let host = note.host.to_string();
     let event = Event {
         metadata: ObjectMeta {
             name: Some(name),
-            namespace: Some(namespace.to_owned()),
+            namespace: Some(namespace),
             ..ObjectMeta::default()
         },
-        involved_object: ObjectReference {
-            api_version: some(note.api_version),
-            kind: some(note.kind),
-            namespace: some(note.namespace),
-            name: some(note.name),
-            uid: some(note.uid),
-            resource_version: some(note.resource_version),
-            ..ObjectReference::default()
-        },
+        involved_object: note.about,
         reason: Some(note.reason),
         message: Some(note.message),
         type_: Some(note.tone.as_str().to_owned()),
@@ -345,10 +363,10 @@ async fn write(client: &Client, entry: Entry) -> Result<(), kube::Error> {
         last_timestamp: Some(Time(last)),
         source: Some(EventSource {
             component: Some(note.component.to_owned()),
-            host: None,
+            host: (!host.is_empty()).then(|| host.clone()),
         }),
         reporting_component: Some(note.component.to_owned()),
-        reporting_instance: Some(String::new()),
+        reporting_instance: Some(host),
         ..Event::default()
     };
     let body = serde_json::to_vec(&event).map_err(kube::Error::SerdeError)?;
@@ -363,12 +381,16 @@ mod tests {
     fn note(object: &str, message: &str) -> Note {
         Note {
             component: "c",
-            api_version: "v1".to_owned(),
-            kind: "Pod".to_owned(),
-            namespace: "n".to_owned(),
-            name: object.to_owned(),
-            uid: object.to_owned(),
-            resource_version: message.len().to_string(),
+            host: "".into(),
+            about: ObjectReference {
+                api_version: Some("v1".to_owned()),
+                kind: Some("Pod".to_owned()),
+                namespace: Some("n".to_owned()),
+                name: Some(object.to_owned()),
+                uid: Some(object.to_owned()),
+                resource_version: Some(message.len().to_string()),
+                field_path: None,
+            },
             tone: Tone::Normal,
             reason: "R".to_owned(),
             message: message.to_owned(),

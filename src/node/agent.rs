@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use futures::StreamExt as _;
 use futures::future::BoxFuture;
-use k8s_openapi::api::core::v1::{Pod, PodStatus};
+use k8s_openapi::api::core::v1::{Pod, PodSpec, PodStatus};
 use kube::api::Api;
 use parking_lot::Mutex;
 use tokio::sync::broadcast::error::RecvError;
@@ -15,20 +15,32 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::allocations::Allocations;
-use super::events::Recorder;
 use super::machine::POD_UID;
 use super::pressure::{self, Observed, Thresholds};
 use super::register::{self, Fitness, Registration};
 use super::supplies::Supplies;
 use super::worker::{self, Handle, Refusal, Shared, Told, Wanted};
 use super::zone_name;
+use crate::controllers::events::Recorder;
 use crate::controllers::follow::{Event, follow};
 use crate::zone::{ZoneName, ZoneRuntime};
+
+crate::slim!(
+    /// A pod as the API tells it to its node.
+    Lean of Pod {
+        /// What it is to be.
+        spec: Option<PodSpec>,
+        /// What it was told to be.
+        status: Option<PodStatus>,
+    }
+);
 
 /// What an agent needs.
 pub struct Setup {
     /// The API, as `system:node:NAME`.
     pub client: kube::Client,
+    /// Who tells what happens to it and its pods.
+    pub recorder: Recorder,
     /// Who the node is.
     pub registration: Registration,
     /// The runtime of its zones.
@@ -94,12 +106,11 @@ impl Pods {
 /// Runs an agent until `ends` is cancelled; pods go on then.
 pub async fn run(setup: Setup, pods: Pods, ends: CancellationToken) {
     let node = setup.registration.name.clone();
-    let recorder = Recorder::start(setup.client.clone(), "kubelet", node.clone());
     let shared = Arc::new(Shared {
         client: setup.client.clone(),
         runtime: setup.runtime.clone(),
         supplies: setup.supplies.clone(),
-        recorder: recorder.clone(),
+        recorder: setup.recorder.clone(),
         host_ips: setup.registration.addresses.clone(),
         observed: Arc::new(Observed::default()),
         allocations: Allocations::new(&setup.registration.capacity),
@@ -116,7 +127,7 @@ pub async fn run(setup: Setup, pods: Pods, ends: CancellationToken) {
         setup.registration,
         Fitness::Asked(setup.runtime.clone()),
         shared.observed.clone(),
-        recorder,
+        setup.recorder,
         ends.clone(),
     ));
     let beside: JoinSet<()> = setup.beside.into_iter().collect();
@@ -168,7 +179,7 @@ struct Agent {
 
 impl Agent {
     async fn watch(&mut self, node: &str, ends: CancellationToken) {
-        let api: Api<Pod> = Api::all(self.shared.client.clone());
+        let api: Api<Lean> = Api::all(self.shared.client.clone());
         let mut events = follow(api, &format!("spec.nodeName={node}"));
         let (ended, mut over) = mpsc::channel(64);
         loop {
@@ -195,7 +206,7 @@ impl Agent {
         }
     }
 
-    async fn take(&mut self, event: Event<Pod>, ended: &mpsc::Sender<String>) {
+    async fn take(&mut self, event: Event<Lean>, ended: &mpsc::Sender<String>) {
         match event {
             Event::Listing => self.known.clear(),
             Event::Listed(pod) => {
@@ -222,9 +233,13 @@ impl Agent {
         }
     }
 
-    fn apply(&mut self, pod: Pod, gone: bool, ended: &mpsc::Sender<String>) {
+    fn apply(&mut self, pod: Lean, gone: bool, ended: &mpsc::Sender<String>) {
+        let pod = Arc::new(Pod {
+            metadata: pod.metadata,
+            spec: pod.spec,
+            status: pod.status,
+        });
         let uid = pod.metadata.uid.clone().unwrap_or_default();
-        let pod = Arc::new(pod);
         let mut map = self.pods.map.lock();
         match map.get(&uid) {
             Some(handle) => {

@@ -11,7 +11,6 @@ pub mod agent;
 mod allocations;
 pub mod describe;
 pub mod dns;
-pub mod events;
 pub mod host;
 pub mod images;
 pub mod kubelet;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use k8s_openapi::api::core::v1::{Container, Pod};
+use k8s_openapi::api::core::v1::{Container, Pod, Probe};
 use tokio::sync::mpsc;
 
 use super::machine::ProbeKind;
@@ -33,6 +33,14 @@ pub struct Probing {
 
 fn seconds(value: Option<i32>, default: u64) -> Duration {
     Duration::from_secs(value.map_or(default, |value| u64::try_from(value).unwrap_or(default)))
+}
+
+/// Whether the first answer of a probe can change the status of its pod, and is asked for as soon as the container runs.
+pub fn may_pass_at_once(kind: ProbeKind, probe: &Probe) -> bool {
+    // A liveness probe that passes changes nothing.
+    kind != ProbeKind::Liveness
+        && probe.initial_delay_seconds.unwrap_or(0) == 0
+        && probe.success_threshold.unwrap_or(1) <= 1
 }
 
 /// Asks until the worker drops it.

@@ -15,10 +15,10 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta, Owne
 use kube::api::{Api, Patch, PatchParams, PostParams};
 use tokio_util::sync::CancellationToken;
 
-use super::events::Recorder;
 use super::host::usage;
 use super::machine::status_time;
 use super::pressure::Observed;
+use crate::controllers::events::{Recorder, Tone};
 use crate::zone::ZoneRuntime;
 
 /// How often the node is looked at, and its lease renewed.
@@ -321,10 +321,10 @@ pub async fn keep(
     };
     match &fitness {
         Fitness::Asked(_) => {
-            recorder.event(about.clone(), false, "Starting", "Starting kubelet.");
+            recorder.tell_of(about.clone(), Tone::Normal, "Starting", "Starting kubelet.");
         }
         Fitness::Unfit(reason) => {
-            recorder.event(about.clone(), true, "KubeletSetupFailed", reason);
+            recorder.tell_of(about.clone(), Tone::Warning, "KubeletSetupFailed", reason);
         }
     }
     let mut reported: Option<(NodeStatus, std::time::Instant)> = None;
@@ -346,7 +346,7 @@ pub async fn keep(
                 Ok(now) => {
                     if ready(&node) != ready(&now) && ready(&now) {
                         let message = format!("Node {name} status is now: NodeReady");
-                        recorder.event(about.clone(), false, "NodeReady", &message);
+                        recorder.tell_of(about.clone(), Tone::Normal, "NodeReady", message);
                     }
                     node = now;
                     reported = Some((status, std::time::Instant::now()));

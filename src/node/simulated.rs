@@ -18,7 +18,7 @@ use parking_lot::Mutex;
 
 use super::describe;
 use super::machine::{
-    IMAGE, IMAGE_ID, Kind, POD_NAME, POD_NAMESPACE, POD_UID, SIZE, Size, containers,
+    IMAGE, IMAGE_ID, Kind, POD_NAME, POD_NAMESPACE, POD_UID, SIZE, Size, containers, spec_of,
 };
 use super::supplies::{Lack, Outcome, Pulled, Supplies};
 use super::zone_name;
@@ -147,8 +147,8 @@ impl Supplies for SimulatedSupplies {
         _: &'a ZoneSpec,
     ) -> BoxFuture<'a, Result<ProcessSpec, Lack>> {
         async move {
-            let spec = pod.spec.clone().unwrap_or_default();
-            let kind = containers(&spec)
+            let spec = spec_of(pod);
+            let kind = containers(spec)
                 .iter()
                 .find(|(_, one)| one.name == container.name)
                 .map_or(Kind::Regular, |(kind, _)| *kind);
@@ -165,7 +165,7 @@ impl Supplies for SimulatedSupplies {
                 _ => String::new(),
             };
             let image = container.image.clone().unwrap_or_default();
-            let size = Size::of(&spec, container);
+            let size = Size::of(spec, container);
             Ok(ProcessSpec {
                 id: id.clone(),
                 labels: BTreeMap::from([

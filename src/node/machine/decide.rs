@@ -12,7 +12,7 @@ use super::status::{
 };
 use super::{
     Action, Backoff, Decision, Hook, ImageState, Kind, Memory, ProbeKind, Progress, Stop,
-    containers,
+    containers, spec_of,
 };
 use crate::meta::time::go_duration;
 use crate::zone::{Process, ProcessId, Signal, Zone, ZoneState};
@@ -26,7 +26,7 @@ pub const RESIZE_AGAIN: SignedDuration = SignedDuration::from_secs(10);
 /// One look at a pod.
 struct Look<'a> {
     pod: &'a Pod,
-    spec: PodSpec,
+    spec: &'a PodSpec,
     zone: Option<&'a Zone>,
     memory: &'a mut Memory,
     now: Timestamp,
@@ -50,7 +50,7 @@ enum Standing<'a> {
 pub fn decide(pod: &Pod, zone: Option<&Zone>, memory: &mut Memory, now: Timestamp) -> Decision {
     let mut look = Look {
         pod,
-        spec: pod.spec.clone().unwrap_or_default(),
+        spec: spec_of(pod),
         zone,
         memory,
         now,
@@ -230,7 +230,7 @@ impl<'a> Look<'a> {
     /// Whether a container that ended with `code` is to be started again.
     fn restarts(&self, kind: Kind, container: &Container, code: i32) -> bool {
         let resized = self.memory.resize.restarting.contains(&container.name);
-        resized || restarts(&self.spec, kind, container, code)
+        resized || restarts(self.spec, kind, container, code)
     }
 
     /// Drops what is known of processes that are gone.
@@ -353,7 +353,7 @@ impl<'a> Look<'a> {
             };
         }
         let running = self.running();
-        let list = containers(&self.spec);
+        let list = containers(self.spec);
         let kind = |name: &str| {
             list.iter()
                 .find(|(_, container)| container.name == name)
@@ -401,7 +401,7 @@ impl<'a> Look<'a> {
     /// Takes a running container one step towards its end.
     fn stop(&mut self, process: &Process, grace: i64, warning: bool, message: String) {
         let id = &process.id;
-        let has_hook = containers(&self.spec)
+        let has_hook = containers(self.spec)
             .iter()
             .find(|(_, container)| container.name == id.name)
             .is_some_and(|(_, container)| {
@@ -463,7 +463,7 @@ impl<'a> Look<'a> {
 
     /// Brings the pod on: its zone, its init containers, its containers. Whether it is initialized.
     fn go_on(&mut self) -> bool {
-        let list: Vec<(Kind, Container)> = containers(&self.spec)
+        let list: Vec<(Kind, Container)> = containers(self.spec)
             .into_iter()
             .map(|(kind, container)| (kind, Cow::into_owned(container)))
             .collect();
@@ -541,10 +541,10 @@ impl<'a> Look<'a> {
                     Some(ContainerState {
                         terminated: Some(ended),
                         ..
-                    }) => restarts(&self.spec, *kind, container, ended.exit_code),
+                    }) => restarts(self.spec, *kind, container, ended.exit_code),
                     Some(ContainerState {
                         running: Some(_), ..
-                    }) => restarts(&self.spec, *kind, container, 137),
+                    }) => restarts(self.spec, *kind, container, 137),
                     _ => true,
                 }
         });

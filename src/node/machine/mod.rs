@@ -14,6 +14,7 @@ mod status;
 mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::LazyLock;
 
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{Container, Pod, PodSpec, PodStatus, Probe};
@@ -70,6 +71,12 @@ pub fn containers(spec: &PodSpec) -> Vec<(Kind, std::borrow::Cow<'_, Container>)
         .flatten()
         .map(|container| (Kind::Ephemeral, Cow::Owned(from_ephemeral(container))));
     init.chain(regular).chain(ephemeral).collect()
+}
+
+/// What a pod is to be; nothing where it does not say.
+pub fn spec_of(pod: &Pod) -> &PodSpec {
+    static NOTHING: LazyLock<PodSpec> = LazyLock::new(PodSpec::default);
+    pod.spec.as_ref().unwrap_or(&NOTHING)
 }
 
 fn from_ephemeral(of: &k8s_openapi::api::core::v1::EphemeralContainer) -> Container {

@@ -11,7 +11,7 @@ use k8s_openapi::api::core::v1::{
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use super::resize::actual;
-use super::{IMAGE, IMAGE_ID, Kind, Memory, ProbeKind, container_id, containers};
+use super::{IMAGE, IMAGE_ID, Kind, Memory, ProbeKind, container_id, containers, spec_of};
 use crate::meta::quantity::{Form, Quantity};
 use crate::node::describe;
 use crate::zone::{Ending, Limits, Process, Zone, ZoneNetwork, ZoneState};
@@ -447,7 +447,7 @@ fn conditions(
         "ContainersReady",
         "PodScheduled",
     ];
-    let spec = pod.spec.clone().unwrap_or_default();
+    let spec = spec_of(pod);
     let phase = status.phase.as_deref().unwrap_or_default();
     let mut list: Vec<PodCondition> = pod
         .status
@@ -504,7 +504,7 @@ fn conditions(
     };
     let mut unready = Vec::new();
     let mut incomplete = Vec::new();
-    for (kind, container) in containers(&spec) {
+    for (kind, container) in containers(spec) {
         let Some(status) = all.get(container.name.as_str()) else {
             continue;
         };
@@ -677,7 +677,7 @@ pub fn status(
     terminal: bool,
     now: Timestamp,
 ) -> PodStatus {
-    let spec = pod.spec.clone().unwrap_or_default();
+    let spec = spec_of(pod);
     let old = &memory.last;
     let mut status = PodStatus {
         qos_class: old
@@ -691,7 +691,7 @@ pub fn status(
         ..PodStatus::default()
     };
     let (mut init, mut regular, mut ephemeral) = (Vec::new(), Vec::new(), Vec::new());
-    let all = containers(&spec);
+    let all = containers(spec);
     let count = all.len();
     for (kind, container) in all {
         let mut one = container_status(pod, kind, &container, zone, memory, waiting, initialized);

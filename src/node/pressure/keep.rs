@@ -10,6 +10,7 @@ use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 
 use super::{Met, PodDisk, PodUse, Thresholds, conditions, exceeds, limits_disk, victim};
+use crate::controllers::events::Tone;
 use crate::node::agent::Pods;
 use crate::node::worker::Shared;
 use crate::node::zone_name;
@@ -121,7 +122,7 @@ impl Keeper {
 
     fn event(&self, reason: &str, message: &str) {
         let recorder = &self.shared.recorder;
-        recorder.event(self.about.clone(), true, reason, message);
+        recorder.tell_of(self.about.clone(), Tone::Warning, reason, message);
     }
 
     async fn collect(&self, active: &[Arc<Pod>], all: bool) {

@@ -13,20 +13,20 @@ use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::AbortHandle;
 
 use super::allocations::Allocations;
-use super::events::Recorder;
 use super::machine::{
     Action, Decision, Hook, ImageState, Memory, ProbeKind, containers, decide, later,
 };
 use super::pressure::Observed;
 use super::supplies::{Lack, Pulled, Supplies};
 use super::{probes, report, zone_name};
+use crate::controllers::events::{Recorder, Tone};
 use crate::zone::{ProcessId, Zone, ZoneName, ZoneRuntime, ZoneState};
 
 /// Answers of tasks that wait for the worker.
 const ANSWERS: usize = 64;
 /// How long volumes may lag behind what they are made of.
 const REFRESH: Duration = Duration::from_secs(60);
-/// How long a status may be kept back while a pod begins, for one that says more.
+/// How long a status may be kept back while a pod begins, and once it has, for one that says more.
 const HOLD: Duration = Duration::from_millis(100);
 /// The first wait after a failure.
 const RETRY: SignedDuration = SignedDuration::from_secs(1);
@@ -284,7 +284,11 @@ impl Worker {
             resource_version: pod.metadata.resource_version.clone(),
             field_path: path,
         };
-        self.shared.recorder.event(about, warning, reason, message);
+        let tone = match warning {
+            true => Tone::Warning,
+            false => Tone::Normal,
+        };
+        self.shared.recorder.tell_of(about, tone, reason, message);
     }
 
     fn hear(&mut self, told: Told) {
@@ -409,6 +413,12 @@ impl Worker {
         if decision.actions.iter().any(begins) && now.duration_since(owed).unsigned_abs() < HOLD {
             return self.begin(&pod, zone.as_ref(), decision).await;
         }
+        if decision.actions.is_empty()
+            && pod.metadata.deletion_timestamp.is_none()
+            && let Some(until) = self.answered_by(&pod, zone.as_ref(), now)
+        {
+            return Look::Wait(Some(decision.wake.map_or(until, |wake| wake.min(until))));
+        }
         let ends = decision.actions.contains(&Action::Remove);
         match self.report(&pod, decision.status, now).await {
             // A pod is not removed before its end is told.
@@ -493,6 +503,26 @@ impl Worker {
                 .await;
             self.memory.messages.insert(process.id.clone(), message);
         }
+    }
+
+    /// Until when a status is kept back for what is about to be known: containers just began, and the first answer of
+    /// a probe that is asked at once will change it.
+    fn answered_by(&self, pod: &Pod, zone: Option<&Zone>, now: Timestamp) -> Option<Timestamp> {
+        let zone = zone?;
+        let awaited = self.probing.keys().filter(|key| {
+            let (id, kind) = key;
+            let container = self.container(pod, &id.name);
+            let probe = container.as_ref().and_then(|one| kind.of(one));
+            probe.is_some_and(|probe| probes::may_pass_at_once(*kind, probe))
+                && !self.memory.probes.contains_key(key)
+        });
+        let ends = awaited.filter_map(|(id, _)| {
+            let process = zone.processes.iter().find(|process| process.id == *id)?;
+            process.started.checked_add(HOLD).ok()
+        });
+        // A process that began in the future began before the clock was set back.
+        let shortly = now.checked_add(HOLD).ok()?;
+        ends.filter(|end| (now..=shortly).contains(end)).min()
     }
 
     /// Keeps a task for each probe that is to be asked now.

@@ -105,8 +105,7 @@ fn volume(volume: &mut Value) {
     for (kind, source) in sources.iter_mut() {
         match kind.as_str() {
             "image" => {
-                let policy = default_pull_policy(source.str("reference"));
-                text(source, "pullPolicy", policy);
+                pull_policy(source, "pullPolicy", "reference");
             }
             "hostPath" => absent(source, "type", ""),
             "secret" | "configMap" => absent(source, "defaultMode", 0o644),
@@ -179,9 +178,15 @@ fn field_ref(owner: &mut Value) {
     }
 }
 
+/// Sets when an image is fetched, where it is not said.
+fn pull_policy(owner: &mut Value, key: &str, image: &str) {
+    if owner.str(key).is_empty() {
+        owner.set(key, default_pull_policy(owner.str(image)));
+    }
+}
+
 fn container(container: &mut Value) {
-    let policy = default_pull_policy(container.str("image"));
-    text(container, "imagePullPolicy", policy);
+    pull_policy(container, "imagePullPolicy", "image");
     text(container, "terminationMessagePath", "/dev/termination-log");
     text(container, "terminationMessagePolicy", "File");
     for port in items(container, "ports") {
