@@ -17,7 +17,7 @@ use futures::future::BoxFuture;
 use crate::illumos::{Tools, parse};
 use crate::net::illumos::{EtherstubConfig, add_rules, remove_rules, show_rules};
 use crate::net::services::{Backends, Protocol, ServicePort, ServiceRouter};
-use crate::zone::supervised::write_whole;
+use crate::zone::supervised::{blocking, write_whole};
 
 /// Leads services to zones by rules of ipnat.
 pub struct ServiceRules {
@@ -46,29 +46,35 @@ impl ServiceRules {
         Ok(parse::nat_rules(&output.stdout).into_iter().collect())
     }
 
-    fn noted(&self) -> Result<BTreeSet<String>, String> {
-        match std::fs::read_to_string(&self.notes) {
+    async fn noted(&self) -> Result<BTreeSet<String>, String> {
+        let notes = self.notes.clone();
+        let read = move || match std::fs::read_to_string(&notes) {
             Ok(text) => Ok(text.lines().map(str::to_owned).collect()),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(BTreeSet::new()),
-            Err(error) => Err(format!("cannot read {}: {error}", self.notes.display())),
-        }
+            Err(error) => Err(format!("cannot read {}: {error}", notes.display())),
+        };
+        blocking(read).await
     }
 
-    fn note(&self, rules: &BTreeSet<String>) -> Result<(), String> {
+    async fn note(&self, rules: &BTreeSet<String>) -> Result<(), String> {
         let text: String = rules.iter().map(|rule| format!("{rule}\n")).collect();
-        write_whole(&self.notes, text.as_bytes())
-            .map_err(|error| format!("cannot write {}: {error}", self.notes.display()))
+        let notes = self.notes.clone();
+        let write = move || {
+            write_whole(&notes, text.as_bytes())
+                .map_err(|error| format!("cannot write {}: {error}", notes.display()))
+        };
+        blocking(write).await
     }
 
     /// Makes `rules` all that are ours.
     async fn make(&self, rules: Vec<String>) -> Result<(), String> {
         let _turn = self.turn.lock().await;
-        let noted = self.noted()?;
+        let noted = self.noted().await?;
         let changes = Changes::between(&rules, &noted, &self.in_force().await?);
-        let wanted: BTreeSet<String> = rules.iter().cloned().collect();
-        if !wanted.is_subset(&noted) {
+        if !changes.ours.is_subset(&noted) {
             // Before they are there: what a crash leaves is known to be ours.
-            self.note(&noted.union(&wanted).cloned().collect())?;
+            self.note(&noted.union(&changes.ours).cloned().collect())
+                .await?;
         }
         for command in [
             (!changes.remove.is_empty()).then(|| remove_rules(&changes.remove)),
@@ -90,8 +96,8 @@ impl ServiceRules {
                 return Err(format!("ipnat did not remove the rule {rule:?}"));
             }
         }
-        if wanted != noted {
-            self.note(&wanted)?;
+        if changes.ours != noted {
+            self.note(&changes.ours).await?;
         }
         Ok(())
     }
@@ -108,11 +114,13 @@ impl ServiceRouter for ServiceRules {
 struct Changes {
     remove: Vec<String>,
     add: Vec<String>,
+    /// What is ours then.
+    ours: BTreeSet<String>,
 }
 
 impl Changes {
     /// What makes the rules of services `wanted`: those of ours that are in force and not wanted go, those that are not
-    /// in force come; all others are left alone.
+    /// in force come; all others are left alone. One that is wanted and in force without our doing stays somebody else's.
     fn between(
         wanted: &[String],
         noted: &BTreeSet<String>,
@@ -120,9 +128,11 @@ impl Changes {
     ) -> Changes {
         let stale = |rule: &&String| in_force.contains(*rule) && !wanted.contains(rule);
         let absent = |rule: &&String| !in_force.contains(*rule);
+        let own = |rule: &&String| noted.contains(*rule) || absent(rule);
         Changes {
             remove: noted.iter().filter(stale).cloned().collect(),
             add: wanted.iter().filter(absent).cloned().collect(),
+            ours: wanted.iter().filter(own).cloned().collect(),
         }
     }
 
@@ -313,22 +323,25 @@ mod tests {
         fn set<C: FromIterator<String>>(rules: &str) -> C {
             rules.split_whitespace().map(str::to_owned).collect()
         }
-        for (wanted, noted, in_force, remove, add) in [
-            ("a b", "", "x", "", "a b"),
-            ("a b", "a b", "x a b", "", ""),
-            ("b", "a b", "x a b", "a", ""),
+        for (wanted, noted, in_force, remove, add, ours) in [
+            ("a b", "", "x", "", "a b", "a b"),
+            ("a b", "a b", "x a b", "", "", "a b"),
+            ("b", "a b", "x a b", "a", "", "b"),
             // The service was refreshed: what was added by hand is gone.
-            ("a b", "a b", "x", "", "a b"),
+            ("a b", "a b", "x", "", "a b", "a b"),
             // Noted, and never made.
-            ("", "a", "x", "", ""),
-            // Somebody else's that is the same as ours.
-            ("x", "", "x", "", ""),
+            ("", "a", "x", "", "", ""),
+            // Somebody else's that is the same as ours: theirs until they remove it.
+            ("x", "", "x", "", "", ""),
+            ("", "", "x", "", "", ""),
+            ("x", "", "", "", "x", "x"),
         ] {
             let wanted: Vec<String> = set(wanted);
             let found = Changes::between(&wanted, &set(noted), &set(in_force));
             let expected = Changes {
                 remove: set(remove),
                 add: set(add),
+                ours: set(ours),
             };
             assert_eq!(
                 found, expected,
