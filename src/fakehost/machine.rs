@@ -75,8 +75,16 @@ pub struct Machine(Arc<Inner>);
 struct Inner {
     disk: Disk,
     program: Option<PathBuf>,
-    busy: Mutex<usize>,
+    busy: Mutex<Busy>,
     idle: Condvar,
+}
+
+/// How many commands run in this process.
+#[derive(Debug, Default)]
+struct Busy {
+    all: usize,
+    /// Those of them that are hooks of brands, in the group of the tool that started them.
+    hooks: usize,
 }
 
 /// A command that runs.
@@ -140,7 +148,7 @@ impl Machine {
         Ok(Machine(Arc::new(Inner {
             disk: Disk::new(&root),
             program,
-            busy: Mutex::new(0),
+            busy: Mutex::default(),
             idle: Condvar::new(),
         })))
     }
@@ -315,15 +323,27 @@ impl Machine {
 
     /// Starts a tool in this process.
     pub fn start(&self, tool: &str, args: &[String], stdin: &[u8]) -> Running {
+        self.begin(tool, args, stdin, false)
+    }
+
+    fn begin(&self, tool: &str, args: &[String], stdin: &[u8], hook: bool) -> Running {
         let (sender, answer) = sync_channel(2);
         let kill = Arc::new(AtomicBool::new(false));
         let (machine, killed) = (self.clone(), kill.clone());
         let (tool, args, stdin) = (tool.to_owned(), args.to_vec(), stdin.to_vec());
-        *self.0.busy.lock() += 1;
+        {
+            let mut busy = self.0.busy.lock();
+            busy.all += 1;
+            busy.hooks += usize::from(hook);
+        }
         std::thread::spawn(move || {
             let reply = machine.run_here(&tool, &args, &stdin, killed, Some(sender.clone()));
             let _ = sender.try_send(reply);
-            *machine.0.busy.lock() -= 1;
+            {
+                let mut busy = machine.0.busy.lock();
+                busy.all -= 1;
+                busy.hooks -= usize::from(hook);
+            }
             machine.0.idle.notify_all();
         });
         Running { answer, kill }
@@ -337,7 +357,15 @@ impl Machine {
     /// Waits until nothing runs any more that was started here, orphans too.
     pub fn idle(&self) {
         let mut busy = self.0.busy.lock();
-        while *busy > 0 {
+        while busy.all > 0 {
+            self.0.idle.wait(&mut busy);
+        }
+    }
+
+    /// Waits until no hook of a brand runs any more. What zoneadmd does, which is in no tool's group, goes on.
+    pub fn hooks_end(&self) {
+        let mut busy = self.0.busy.lock();
+        while busy.hooks > 0 {
             self.0.idle.wait(&mut busy);
         }
     }
@@ -371,7 +399,7 @@ impl Machine {
     ) -> io::Result<Running> {
         use std::os::unix::process::CommandExt as _;
         let Some(program) = &self.0.program else {
-            return Ok(self.start(tool, args, b""));
+            return Ok(self.begin(tool, args, b"", !own_group));
         };
         let mut command = std::process::Command::new(program);
         command

@@ -135,7 +135,7 @@ impl Tools for FakeTools {
             }
             // Hooks are of the tool's group: they are waited for with it.
             let machine = self.machine.clone();
-            let _ = tokio::task::spawn_blocking(move || machine.idle()).await;
+            let _ = tokio::task::spawn_blocking(move || machine.hooks_end()).await;
             Ok(())
         }
         .boxed()

@@ -782,8 +782,8 @@ async fn sequence(seed: u64) {
     }
 }
 
-/// What failed once: a halt that failed left a zone `down`, for ever.
-const ONCE_WRONG: [u64; 2] = [449, 467];
+/// What failed once: a halt that failed left a zone `down`, for ever; an agent that started waited for a halt that hangs.
+const ONCE_WRONG: [u64; 3] = [449, 467, 1096];
 
 /// Sequences of pods that come and go, agents that are killed, commands that fail or are killed, and reboots of the
 /// host end as they should. `REDDWARF_SEED` replays one, `REDDWARF_SEQUENCES` says how many beside those that once failed.
