@@ -1,7 +1,8 @@
 //! reddwarf: the Kubernetes API for a host of zones, in one binary.
 //!
 //! Arrows point down this list and never up: `cli → {api, controllers, scheduler, node} →
-//! {resources, auth, admission, patch, schema, meta} → store`, and `node → {zone, storage, net} → illumos`.
+//! {resources, auth, admission, patch, schema, meta} → store`, and `node → {zone, storage, net} → illumos`. `listen` is
+//! below `api` and `node`.
 
 pub mod admission;
 pub mod api;
@@ -11,6 +12,7 @@ pub mod cli;
 pub mod controllers;
 pub mod fakehost;
 pub mod illumos;
+pub mod listen;
 pub mod meta;
 pub mod net;
 pub mod node;

@@ -10,17 +10,13 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto::Builder;
 use tokio::net::TcpListener;
-use tokio::sync::Semaphore;
-use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 
 use super::authenticate::{Authentication, Peer};
 use super::reply::{self, Body};
 use super::server::Server;
+use crate::listen::{HEADER, accept};
 
-/// How long a client may take for its handshake, and then to send the head of a request: as upstream's.
-const HEADER: Duration = Duration::from_secs(32);
 /// How long requests may go on after the server was told to end.
 const DRAIN: Duration = Duration::from_secs(10);
 /// Connections served at once; more wait in the listener's queue.
@@ -50,46 +46,13 @@ pub async fn serve(
     authentication: Arc<Authentication>,
     ends: CancellationToken,
 ) {
-    let acceptor = TlsAcceptor::from(Arc::new(tls));
-    let connections = TaskTracker::new();
-    let places = Arc::new(Semaphore::new(CONNECTIONS));
-    loop {
-        let place = match places.clone().acquire_owned().await {
-            Ok(place) => place,
-            Err(_) => break,
-        };
-        let accepted = tokio::select! {
-            // Cancel-safe: a connection that was not taken stays in the queue.
-            accepted = listener.accept() => accepted,
-            () = ends.cancelled() => break,
-        };
-        let stream = match accepted {
-            Ok((stream, _)) => stream,
-            Err(error) => {
-                // Out of descriptors, or a client that went away in the queue: the next may be fine.
-                tracing::warn!(%error, "a connection cannot be accepted");
-                tokio::task::yield_now().await;
-                continue;
-            }
-        };
-        let streams_end = ends.clone();
-        let (acceptor, server, authentication, ends) = (
-            acceptor.clone(),
-            server.clone(),
-            authentication.clone(),
-            ends.clone(),
-        );
-        connections.spawn(async move {
-            let _place = place;
-            let _ = stream.set_nodelay(true);
-            let stream = match tokio::time::timeout(HEADER, acceptor.accept(stream)).await {
-                Ok(Ok(stream)) => stream,
-                Ok(Err(error)) => return tracing::debug!(%error, "a TLS handshake failed"),
-                Err(_) => return tracing::debug!("a TLS handshake took too long"),
-            };
-            let certificates = stream.get_ref().1.peer_certificates().unwrap_or_default();
-            let certificates = certificates.iter().map(|der| der.clone().into_owned());
-            let peer = Arc::new(Peer::new(certificates.collect()));
+    let serving = ends.clone();
+    let connections = accept(listener, tls, CONNECTIONS, &ends, move |stream, shown| {
+        let streams_end = serving.clone();
+        let (server, authentication, ends) =
+            (server.clone(), authentication.clone(), serving.clone());
+        async move {
+            let peer = Arc::new(Peer::new(shown));
             let service = service_fn(move |mut request: http::Request<hyper::body::Incoming>| {
                 let (server, authentication, peer) =
                     (server.clone(), authentication.clone(), peer.clone());
@@ -129,9 +92,8 @@ pub async fn serve(
             }
             connection.as_mut().graceful_shutdown();
             let _ = tokio::time::timeout(DRAIN, connection).await;
-        });
-    }
-    drop(listener);
-    connections.close();
+        }
+    });
+    let connections = connections.await;
     let _ = tokio::time::timeout(DRAIN, connections.wait()).await;
 }

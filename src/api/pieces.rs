@@ -17,7 +17,7 @@ use crate::resources::record::write_body;
 use crate::store::Entry;
 
 /// About how long a piece is: some records of TLS, and small enough that allocators use it again.
-const PIECE: usize = 64 << 10;
+pub const PIECE: usize = 64 << 10;
 
 /// A list of stored objects in JSON.
 pub struct Slices {

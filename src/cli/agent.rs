@@ -124,7 +124,7 @@ pub fn run(mut arguments: Arguments) -> Result<(), AgentError> {
             let work = serve::serve(
                 plan.arguments.serve,
                 move |served: Served, ends| async move {
-                    println!("{}", nodes.next_line(&served.kubeconfig));
+                    super::serve::say(&nodes.next_line(&served.kubeconfig));
                     let Served {
                         transport,
                         address,
@@ -173,7 +173,7 @@ pub fn run(mut arguments: Arguments) -> Result<(), AgentError> {
             let client =
                 kube::Client::try_from(config).map_err(|error| wrong(error.to_string()))?;
             let api = Some(nodes.joined_api(&path, authority, client.clone(), client_ca)?);
-            println!("{}", nodes.next_line(&path));
+            super::serve::say(&nodes.next_line(&path));
             let ends = CancellationToken::new();
             let running = tokio::spawn(nodes.run(Clients::Remote(client), api, ends.clone()));
             serve::ended()?.await;

@@ -326,7 +326,9 @@ where
     ));
     ended.await;
     beside_ends.cancel();
-    let _ = beside.await;
+    if let Err(error) = beside.await {
+        tracing::error!(%error, "what ran beside the API server broke");
+    }
     tracing::info!("ending: no new connections, requests under way may finish");
     manager.stop().await;
     ends.cancel();
@@ -406,14 +408,17 @@ fn advertised(bound: IpAddr) -> IpAddr {
 
 /// Says where the server is, and what to type next.
 fn announce(url: &str, kubeconfig: &Path) {
-    use std::io::Write as _;
     let path = std::path::absolute(kubeconfig).unwrap_or_else(|_| kubeconfig.to_owned());
-    // Whoever started the server may have stopped reading: it serves all the same.
-    let _ = writeln!(
-        std::io::stdout(),
+    say(&format!(
         "reddwarf serves {url}; now type:\n  export KUBECONFIG={}; kubectl get namespaces",
         path.display()
-    );
+    ));
+}
+
+/// Prints a line for whoever started the program, who may have stopped reading: it goes on all the same.
+pub(super) fn say(line: &str) {
+    use std::io::Write as _;
+    let _ = writeln!(std::io::stdout(), "{line}");
 }
 
 /// Resolves at the first SIGTERM or SIGINT after the call.

@@ -356,27 +356,24 @@ impl Engine {
                 oldest: state.compacted,
             });
         }
+        let since = state.history.iter().rev();
+        let since = since.take_while(|logged| logged.event.rev > at);
+        let of_it = since.filter(|logged| logged.resource == *resource);
+        let since: Vec<Event> = of_it.map(|logged| logged.event.clone()).collect();
+        drop(state);
         let mut map = world.resources.get(resource).cloned().unwrap_or_default();
         // Undo what happened after `at`, the newest first.
-        for logged in state
-            .history
-            .iter()
-            .rev()
-            .take_while(|logged| logged.event.rev > at)
-        {
-            if logged.resource == *resource {
-                match (&logged.event.old, &logged.event.new) {
-                    (Some(old), _) => {
-                        map.insert(old.key.clone(), old.clone());
-                    }
-                    (None, Some(new)) => {
-                        map.remove(&*new.key);
-                    }
-                    (None, None) => {}
+        for event in since {
+            match (event.old, event.new) {
+                (Some(old), _) => {
+                    map.insert(old.key.clone(), old);
                 }
+                (None, Some(new)) => {
+                    map.remove(&*new.key);
+                }
+                (None, None) => {}
             }
         }
-        drop(state);
         let start = if from > keys { from } else { keys };
         let mut rest = map
             .range::<_, str>((std::ops::Bound::Included(start), std::ops::Bound::Unbounded))

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use futures::{StreamExt as _, stream};
 use tokio_util::sync::CancellationToken;
 
 use super::{Change, Expect, ResourcePrefix, Revision, Store, StoreError, World};
@@ -13,6 +14,9 @@ const COMPACTION: Duration = Duration::from_secs(300);
 
 /// The longest time between two looks at what has expired.
 const LOOK: Duration = Duration::from_secs(60);
+
+/// How many entries that ended are deleted at once.
+const TOGETHER: usize = 256;
 
 /// Keeps a store until `ends`. Several servers on one store may each do this: who comes second finds nothing to do.
 pub async fn keep(store: Arc<dyn Store>, ends: CancellationToken) {
@@ -31,9 +35,9 @@ pub async fn keep(store: Arc<dyn Store>, ends: CancellationToken) {
             }
             () = tokio::time::sleep(look) => {
                 let (due, next) = expired(&store.world(), now());
-                for (resource, key, rev) in due {
-                    expire(&*store, resource, key, rev).await;
-                }
+                // Together, so that they share what is written.
+                let each = |(resource, key, rev)| expire(&*store, resource, key, rev);
+                stream::iter(due).for_each_concurrent(TOGETHER, each).await;
                 look = next.map_or(LOOK, |at| Duration::from_secs(at.saturating_sub(now()).max(1)).min(LOOK));
             }
         }

@@ -20,6 +20,7 @@ use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use tokio::io::DuplexStream;
 use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
 
 use super::links::Page;
 use super::{Call, options};
@@ -54,12 +55,15 @@ impl Agents {
 
 /// Connects to agents, as this server.
 pub struct Kubelets {
-    tls: tokio_rustls::TlsConnector,
+    /// Shows who this server is.
+    identity: TlsConnector,
+    /// Shows nothing.
+    anonymous: TlsConnector,
     agents: Arc<Agents>,
 }
 
 impl Kubelets {
-    /// Connections that show `identity`, and those to `agents` of this process.
+    /// Connections to agents, to which `identity` is shown, and those to `agents` of this process.
     ///
     /// # Errors
     /// A certificate or key that TLS does not take.
@@ -70,15 +74,18 @@ impl Kubelets {
         let key =
             PrivateKeyDer::from_pem_slice(identity.key.as_bytes()).map_err(|error| text(&error))?;
         let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let config = rustls::ClientConfig::builder_with_provider(provider)
+        let builder = rustls::ClientConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
             .map_err(|error| text(&error))?
             .dangerous()
-            .with_custom_certificate_verifier(Arc::new(Unverified))
+            .with_custom_certificate_verifier(Arc::new(Unverified));
+        let anonymous = builder.clone().with_no_client_auth();
+        let identity = builder
             .with_client_auth_cert(vec![certificate], key)
             .map_err(|error| text(&error))?;
         Ok(Kubelets {
-            tls: tokio_rustls::TlsConnector::from(Arc::new(config)),
+            identity: TlsConnector::from(Arc::new(identity)),
+            anonymous: TlsConnector::from(Arc::new(anonymous)),
             agents,
         })
     }
@@ -102,11 +109,12 @@ impl Kubelets {
                 _ => dialled(&error),
             })?;
         let _ = stream.set_nodelay(true);
-        if !backend.tls {
-            return ask(stream, request).await;
-        }
-        let stream = self
-            .tls
+        let connector = match backend.tls {
+            Tls::No => return ask(stream, request).await,
+            Tls::Anonymous => &self.anonymous,
+            Tls::Identity => &self.identity,
+        };
+        let stream = connector
             .connect(ServerName::from(address.ip()), stream)
             .await
             .map_err(|error| dialled(&error))?;
@@ -137,10 +145,31 @@ where
 pub(in crate::api) struct Backend {
     /// Its address.
     pub address: SocketAddr,
-    /// It speaks HTTPS.
-    pub tls: bool,
+    /// How it is spoken to.
+    pub tls: Tls,
     /// A connection to it within this process, which is used instead.
     pub within: Option<DuplexStream>,
+}
+
+/// Whether a backend is spoken to by TLS, and what it is shown of who this server is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::api) enum Tls {
+    /// Plain HTTP.
+    No,
+    /// No certificate: whoever may choose the backend must not get to speak as this server.
+    Anonymous,
+    /// The certificate that lets this server do everything: for agents alone.
+    Identity,
+}
+
+impl Tls {
+    /// What a proxy is asked to speak to what is no agent, by the scheme of its URL.
+    pub fn of(scheme: &str) -> Tls {
+        match scheme {
+            "https" => Tls::Anonymous,
+            _ => Tls::No,
+        }
+    }
 }
 
 /// What is passed on, and how answers are told.
@@ -272,7 +301,7 @@ impl Kubelets {
             let address = address.ok_or_else(nowhere)?;
             return Ok(Backend {
                 address: SocketAddr::new(address, port),
-                tls: true,
+                tls: Tls::Identity,
                 within: None,
             });
         }
@@ -284,7 +313,7 @@ impl Kubelets {
         })?;
         Ok(Backend {
             address: SocketAddr::new(address.unwrap_or(Ipv4Addr::LOCALHOST.into()), 0),
-            tls: false,
+            tls: Tls::No,
             within: Some(within),
         })
     }
@@ -354,9 +383,15 @@ pub fn proxy(call: Call<'_>) -> BoxFuture<'_, Result<Reply, Status>> {
     async move {
         let asked = super::proxy::Asked::read("node", &call.target.info.name)?;
         let mut backend = endpoint(&call, asked.name)?;
-        if let Ok(port) = asked.port.parse() {
-            backend.address.set_port(port);
-            (backend.tls, backend.within) = (true, None);
+        // Its agent is spoken to as this server, whatever scheme is asked for.
+        if let Ok(port) = asked.port.parse()
+            && port != backend.address.port()
+        {
+            backend = Backend {
+                address: SocketAddr::new(super::proxy::proxyable(backend.address.ip())?, port),
+                tls: Tls::of(asked.scheme),
+                within: None,
+            };
         }
         pass_on(call, backend).await
     }
@@ -588,6 +623,52 @@ fn plain(code: u16, text: &'static str) -> Response<Body> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::auth::pki::Pki;
+    use crate::listen::accept;
+    use tokio::io::AsyncWriteExt as _;
+    use tokio_util::sync::CancellationToken;
+
+    /// What a server sees of who asks, over each kind of connection.
+    #[tokio::test]
+    async fn only_agents_are_shown_who_this_server_is() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let pki = Pki::open(directory.path(), ["127.0.0.1"]).expect("keys");
+        let identity = pki.issue_client("me", "system:masters", 1);
+        let identity = identity.expect("a certificate");
+        let kubelets = Kubelets::new(&identity, Arc::default()).expect("connectors");
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await;
+        let listener = listener.expect("a listener");
+        let address = listener.local_addr().expect("an address");
+        let tls = pki.server_config(None).expect("a configuration");
+        let ends = CancellationToken::new();
+        let serving = ends.clone();
+        let server = tokio::spawn(async move {
+            let answer = |mut stream: tokio_rustls::server::TlsStream<TcpStream>,
+                          shown: Vec<CertificateDer<'static>>| async move {
+                let head = "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 1\r\n\r\n";
+                let text = format!("{head}{}", shown.len());
+                let _ = stream.write_all(text.as_bytes()).await;
+                let _ = stream.shutdown().await;
+            };
+            accept(listener, tls, 10, &serving, answer).await
+        });
+        for (tls, certificates) in [(Tls::Anonymous, "0"), (Tls::Identity, "1")] {
+            let backend = Backend {
+                address,
+                tls,
+                within: None,
+            };
+            let request = Request::new(Full::default());
+            let answer = kubelets.send(backend, request).await.expect("an answer");
+            let body = answer.into_body().collect().await.expect("its body");
+            assert_eq!(body.to_bytes(), certificates, "{tls:?}");
+        }
+        for (scheme, tls) in [("", Tls::No), ("http", Tls::No), ("https", Tls::Anonymous)] {
+            assert_eq!(Tls::of(scheme), tls);
+        }
+        ends.cancel();
+        server.await.expect("the server ends");
+    }
 
     #[test]
     fn paths_behind_proxies_are_passed_on_as_they_were_sent() {

@@ -7,7 +7,7 @@ use futures::FutureExt as _;
 use futures::future::BoxFuture;
 
 use super::Call;
-use super::kubelet::{Backend, pass_on};
+use super::kubelet::{Backend, Tls, pass_on};
 use crate::api::reply::Reply;
 use crate::meta::Status;
 use crate::schema::Value;
@@ -57,14 +57,14 @@ pub fn pod(call: Call<'_>) -> BoxFuture<'_, Result<Reply, Status>> {
         let namespace = call.target.namespace();
         let pod = call.target.cluster.get("", "pods", namespace, asked.name);
         let pod = pod.ok_or_else(|| Status::not_found(call.target.about(asked.name)))?;
-        let address = proxyable(pod.at("status").str("podIP"))?;
+        let address = address(pod.at("status").str("podIP"))?;
         let port = match asked.port {
             "" => first_port(&pod).unwrap_or(80),
             port => number(port)?,
         };
         let backend = Backend {
             address: SocketAddr::new(address, port),
-            tls: asked.scheme == "https",
+            tls: Tls::of(asked.scheme),
             within: None,
         };
         pass_on(call, backend).await
@@ -88,18 +88,27 @@ fn number(port: &str) -> Result<u16, Status> {
     })
 }
 
-/// An address that may be asked: never one of this host or its links.
-fn proxyable(text: &str) -> Result<IpAddr, Status> {
-    text.parse::<IpAddr>()
-        .ok()
-        .filter(|address| {
-            let local = match address {
-                IpAddr::V4(address) => address.is_link_local() || address.is_broadcast(),
-                IpAddr::V6(address) => address.is_unicast_link_local(),
-            };
-            !local && !address.is_loopback() && !address.is_unspecified() && !address.is_multicast()
-        })
-        .ok_or_else(|| Status::bad_request("address not allowed"))
+/// Reads an address that may be asked.
+fn address(text: &str) -> Result<IpAddr, Status> {
+    let read = text.parse().map_err(|_| refused());
+    read.and_then(proxyable)
+}
+
+/// The address, if it may be asked: never one of this host or its links, however it is written.
+pub(super) fn proxyable(address: IpAddr) -> Result<IpAddr, Status> {
+    let address = address.to_canonical();
+    let local = match address {
+        IpAddr::V4(address) => address.is_link_local() || address.is_broadcast(),
+        IpAddr::V6(address) => address.is_unicast_link_local(),
+    };
+    match local || address.is_loopback() || address.is_unspecified() || address.is_multicast() {
+        true => Err(refused()),
+        false => Ok(address),
+    }
+}
+
+fn refused() -> Status {
+    Status::bad_request("address not allowed")
 }
 
 /// Answers `services/proxy`.
@@ -108,8 +117,8 @@ pub fn service(call: Call<'_>) -> BoxFuture<'_, Result<Reply, Status>> {
         let asked = Asked::read("service", &call.target.info.name)?;
         let (address, port) = endpoint(&call, &asked)?;
         let backend = Backend {
-            address: SocketAddr::new(proxyable(&address)?, port),
-            tls: asked.scheme == "https",
+            address: SocketAddr::new(self::address(&address)?, port),
+            tls: Tls::of(asked.scheme),
             within: None,
         };
         pass_on(call, backend).await
@@ -197,13 +206,14 @@ mod tests {
             "",
             "127.0.0.1",
             "::1",
+            "::ffff:127.0.0.1",
             "169.254.169.254",
             "fe80::1",
             "0.0.0.0",
             "224.0.0.1",
         ] {
-            assert!(proxyable(text).is_err(), "{text}");
+            assert!(address(text).is_err(), "{text}");
         }
-        assert!(proxyable("10.0.0.1").is_ok());
+        assert!(address("10.0.0.1").is_ok());
     }
 }

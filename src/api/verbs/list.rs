@@ -416,10 +416,12 @@ pub async fn list(target: &Target) -> Result<Reply, Status> {
         _ => None,
     };
     let selected = |entry: &Arc<Entry>| Some(shown(entry)).filter(|entry| matches(entry));
+    // How many are left is told only where all are asked for.
+    let counts = selection.is_everything();
     let (rev, (entries, rest)) = match exact {
         None => {
             let mut range = world.range(&target.resource.prefix, &keys, &from);
-            (world.rev(), page(&mut range, limit, selected))
+            (world.rev(), page(&mut range, limit, counts, selected))
         }
         Some(rev) => {
             let range = store
@@ -429,7 +431,8 @@ pub async fn list(target: &Target) -> Result<Reply, Status> {
                     Some(token) => expired(token),
                     None => store_failure(&error),
                 })?;
-            (rev, page(&mut range.entries.iter(), limit, selected))
+            let mut range = range.entries.iter();
+            (rev, page(&mut range, limit, counts, selected))
         }
     };
     let (mut next, mut remaining) = (String::new(), None);
@@ -452,7 +455,7 @@ pub async fn list(target: &Target) -> Result<Reply, Status> {
             start: last,
         }
         .write();
-        remaining = selection.is_everything().then_some(rest);
+        remaining = counts.then_some(rest);
     }
     Ok(Reply::List(List {
         rev,
@@ -463,10 +466,11 @@ pub async fn list(target: &Target) -> Result<Reply, Status> {
 }
 
 /// The first `limit` entries that are selected (all for zero), and how many come behind the last of them, selected or
-/// not.
+/// not; unless that `counts`, no more than one.
 fn page(
     entries: &mut dyn Iterator<Item = &Arc<Entry>>,
     limit: usize,
+    counts: bool,
     selected: impl Fn(&Arc<Entry>) -> Option<Arc<Entry>>,
 ) -> (Vec<Arc<Entry>>, usize) {
     let mut page = Vec::new();
@@ -476,7 +480,11 @@ fn page(
         };
         page.extend(selected(entry));
     }
-    (page, entries.count())
+    let rest = match counts {
+        true => entries.count(),
+        false => entries.take(1).count(),
+    };
+    (page, rest)
 }
 
 /// 410 for a page whose moment is gone, with a token that goes on at the newest state.

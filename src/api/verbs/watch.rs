@@ -13,6 +13,7 @@ use tokio::time::Instant;
 use super::list::{ListOptions, Selection};
 use super::{Target, too_large};
 use crate::api::negotiate::{Accepted, Format, Shape, no_stream};
+use crate::api::pieces::PIECE;
 use crate::api::query::parse_uint;
 use crate::api::reply::{Body, Reply, bytes_of, partial_of};
 use crate::api::table::{self, Include};
@@ -20,7 +21,7 @@ use crate::meta::{Status, errors::quoted};
 use crate::resources::forms;
 use crate::resources::record::write_body;
 use crate::schema::{Object, Value, decode, json, proto};
-use crate::store::{Cursor, Entry, Event, Interest, Revision, StoreError};
+use crate::store::{Cursor, Entry, Event, Interest, Revision, StoreError, World};
 
 /// How often a bookmark is sent to those who want them.
 const BOOKMARK_EVERY: Duration = Duration::from_secs(60);
@@ -122,6 +123,12 @@ pub async fn watch(target: &Target, accepted: Accepted) -> Result<Reply, Status>
 enum Plan {
     /// With everything there is, once `asked` has happened.
     Initial { asked: Revision, mark: bool },
+    /// With what there was at a moment, from a key on.
+    There {
+        world: Arc<World>,
+        from: String,
+        mark: bool,
+    },
     /// Behind a revision.
     From(Revision),
     /// It has begun.
@@ -154,6 +161,7 @@ impl Watcher {
         }
         match std::mem::replace(&mut self.plan, Plan::Live) {
             Plan::Initial { asked, mark } => return self.initial(asked, mark).await,
+            Plan::There { world, from, mark } => return self.there(&world, &from, mark),
             Plan::From(after) => return self.resume(after),
             Plan::Live => {}
         }
@@ -268,17 +276,28 @@ impl Watcher {
         }
     }
 
-    /// Tells everything there is, and where it stands.
+    /// Waits for what was asked for, and begins to tell everything there is then.
     async fn initial(&mut self, asked: Revision, mark: bool) -> bool {
         if let Err(current) = super::list::until(&self.target, asked).await {
             self.error(&too_large(asked, current));
             return false;
         }
         let world = self.target.cluster.store.world();
+        self.there(&world, "", mark)
+    }
+
+    /// Tells a piece of what there was, and behind the last one where that stands: a watch of any length holds one piece.
+    fn there(&mut self, world: &Arc<World>, from: &str, mark: bool) -> bool {
         let keys = self.target.resource.keys(self.target.namespace());
-        for entry in world.range(&self.target.resource.prefix, &keys, "") {
-            if let Some(entry) = self.selected(Some(entry)) {
-                self.write("ADDED", &entry, entry.rev);
+        for entry in world.range(&self.target.resource.prefix, &keys, from) {
+            if let Some(shown) = self.selected(Some(entry)) {
+                self.write("ADDED", &shown, shown.rev);
+            }
+            if self.out.len() >= PIECE {
+                let from = format!("{}\0", entry.key);
+                let world = world.clone();
+                self.plan = Plan::There { world, from, mark };
+                return true;
             }
         }
         self.at = world.rev();

@@ -20,7 +20,7 @@ use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
-use hyper_util::rt::TokioIo;
+use hyper_util::rt::{TokioIo, TokioTimer};
 use k8s_openapi::api::core::v1::Pod;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
@@ -31,6 +31,7 @@ use super::host::Logs;
 use super::supplies::Supplies;
 use super::{Allow, Authenticate, Who, zone_name};
 use crate::auth::{AUTHENTICATED, MASTERS, User};
+use crate::listen::{HEADER, accept};
 use crate::zone::{ExecSpec, ProcessId, ZoneRuntime};
 
 /// The body of an answer.
@@ -65,38 +66,19 @@ pub async fn serve(
     let mut tls = tls;
     // Upgraded connections are of HTTP/1.1.
     tls.alpn_protocols = vec![b"http/1.1".to_vec()];
-    let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(tls));
-    loop {
-        let accepted = tokio::select! {
-            // Cancel-safe: a connection that was not taken stays in the queue.
-            accepted = listener.accept() => accepted,
-            () = ends.cancelled() => return,
-        };
-        let Ok((stream, _)) = accepted else {
-            // Most likely there are too many open files: asking again at once does not help.
-            tokio::time::sleep(std::time::Duration::from_millis(100)).await;
-            continue;
-        };
-        let (acceptor, kubelet) = (acceptor.clone(), kubelet.clone());
-        tokio::spawn(async move {
-            let _ = stream.set_nodelay(true);
-            let Ok(stream) = acceptor.accept(stream).await else {
-                return;
-            };
-            let shown: Vec<_> = stream
-                .get_ref()
-                .1
-                .peer_certificates()
-                .unwrap_or_default()
-                .iter()
-                .map(|der| der.clone().into_owned())
-                .collect();
+    let connections = accept(listener, tls, CONNECTIONS, &ends, move |stream, shown| {
+        let kubelet = kubelet.clone();
+        async move {
             let who = (kubelet.authenticate)(shown);
             kubelet.converse(stream, who).await;
-        });
-    }
+        }
+    });
+    // Who follows a log or sits in a container does not hold up the agent's end.
+    drop(connections.await);
 }
 
+/// Connections served at once; more wait in the listener's queue.
+const CONNECTIONS: usize = 2_000;
 /// What a connection within this process holds of bytes that were not read yet.
 const BUFFER: usize = 64 * 1024;
 
@@ -127,6 +109,8 @@ impl Kubelet {
             }
         });
         let connection = hyper::server::conn::http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(HEADER)
             .serve_connection(TokioIo::new(stream), service)
             .with_upgrades();
         // A client that leaves is no matter of ours.
