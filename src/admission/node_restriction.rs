@@ -451,13 +451,27 @@ fn audience(request: &Attributes<'_>, pod: &Value) -> Verdict {
         .flat_map(|volume| volume.at("projected").list("sources"))
         .filter_map(|source| source.get("serviceAccountToken"))
         .any(|token| token.str("audience") == audience);
-    let by_driver = || {
-        volumes
-            .iter()
-            .any(|volume| driver_asks(request, pod, volume, audience))
-    };
-    if projected || by_driver() {
+    if projected {
         return Ok(());
+    }
+    let mut missing = Vec::new();
+    for volume in volumes {
+        match driver_asks(request, pod, volume, audience) {
+            Ok(true) => return Ok(()),
+            Ok(false) => {}
+            Err(why) => missing.push(why),
+        }
+    }
+    missing.dedup();
+    match missing.as_slice() {
+        [] => {}
+        [one] => return refuse(format!("error validating audience {audience:?}: {one}")),
+        several => {
+            let several = several.join(", ");
+            return refuse(format!(
+                "error validating audience {audience:?}: [{several}]"
+            ));
+        }
     }
     let wants = crate::auth::Attributes {
         verb: "request-serviceaccounts-token-audience",
@@ -476,32 +490,39 @@ fn audience(request: &Attributes<'_>, pod: &Value) -> Verdict {
     }
 }
 
-/// Whether the CSI driver behind a volume has tokens of an audience made for it.
-fn driver_asks(request: &Attributes<'_>, pod: &Value, volume: &Value, audience: &str) -> bool {
-    let claim = match volume.get("ephemeral") {
+/// Whether the CSI driver behind a volume has tokens of an audience made for it; what is not there on the way to it is
+/// said.
+fn driver_asks(
+    request: &Attributes<'_>,
+    pod: &Value,
+    volume: &Value,
+    audience: &str,
+) -> Result<bool, String> {
+    let find = |group: &str, plural: &str, kind: &str, namespace: &str, name: &str| {
+        let found = request.cluster.get(group, plural, namespace, name);
+        found.ok_or_else(|| format!("{kind} {name:?} not found"))
+    };
+    let claimed = volume.at("persistentVolumeClaim").str("claimName");
+    let claim = match volume.at("ephemeral").get("volumeClaimTemplate") {
         Some(_) => format!("{}-{}", pod.at("metadata").str("name"), volume.str("name")),
-        None => volume
-            .at("persistentVolumeClaim")
-            .str("claimName")
-            .to_owned(),
+        None => claimed.to_owned(),
     };
-    let cluster = request.cluster;
-    let driver = match volume.at("csi").str("driver") {
-        "" => cluster
-            .get("", "persistentvolumeclaims", request.namespace, &claim)
-            .and_then(|claim| {
-                let volume = claim.at("spec").str("volumeName").to_owned();
-                cluster.get("", "persistentvolumes", "", &volume)
-            })
-            .map(|volume| volume.at("spec").at("csi").str("driver").to_owned())
-            .unwrap_or_default(),
-        driver => driver.to_owned(),
+    let driver = if claim.is_empty() {
+        volume.at("csi").str("driver").to_owned()
+    } else {
+        let (plural, kind) = ("persistentvolumeclaims", "persistentvolumeclaim");
+        let claim = find("", plural, kind, request.namespace, &claim)?;
+        let volume = claim.at("spec").str("volumeName");
+        let volume = find("", "persistentvolumes", "persistentvolume", "", volume)?;
+        volume.at("spec").at("csi").str("driver").to_owned()
     };
-    let driver = cluster.get("storage.k8s.io", "csidrivers", "", &driver);
-    driver.is_some_and(|driver| {
-        let mut wanted = driver.at("spec").list("tokenRequests").iter();
-        wanted.any(|wanted| wanted.str("audience") == audience)
-    })
+    if driver.is_empty() {
+        return Ok(false);
+    }
+    let kind = "csidriver.storage.k8s.io";
+    let driver = find("storage.k8s.io", "csidrivers", kind, "", &driver)?;
+    let mut wanted = driver.at("spec").list("tokenRequests").iter();
+    Ok(wanted.any(|wanted| wanted.str("audience") == audience))
 }
 
 fn named_so(node: &str, request: &Attributes<'_>, what: &str) -> Verdict {

@@ -15,7 +15,7 @@ use crate::schema::Value;
 use crate::store::{Cursor, Revision};
 
 const GROUP: &str = "apiregistration.k8s.io";
-const MANAGER: &str = "kube-apiserver";
+const MANAGER: &str = crate::resources::owners::SERVER;
 /// What can make a difference: group and resource. Of services nothing, while nobody refers to one.
 const WAKE: [(&str, &str); 3] = [
     (GROUP, "apiservices"),

@@ -27,7 +27,7 @@ pub(super) const PATHS: [&str; 10] = [
     "version",
 ];
 
-const AGGREGATED: &str = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList";
+const AGGREGATED: &str = ";g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList";
 
 impl Server {
     /// Paths that are no resources.
@@ -55,17 +55,27 @@ impl Server {
         // What upstream serves without its table of routes answers every method alike.
         let any_method = matches!(
             segments.as_slice(),
-            [""] | ["apis"] | ["apis", _] | ["metrics"] | ["openapi", "v2"] | ["openapi", "v3", ..]
+            [""] | ["index.html"]
+                | ["apis"]
+                | ["apis", _]
+                | ["metrics", ..]
+                | ["openapi", "v2"]
+                | ["openapi", "v3", ..]
         );
-        if segments == ["metrics"] && parts.method != Method::DELETE {
+        let counted = match segments.as_slice() {
+            ["metrics"] if parts.method != Method::DELETE => Some(self.metrics.text(&self.cluster)),
+            ["metrics", "slis"] if path == "/metrics/slis" => Some(health::slis(self)),
+            _ => None,
+        };
+        if let Some(text) = counted {
             return reply::response(
                 200,
                 "text/plain; version=0.0.4; charset=utf-8; escaping=underscores",
-                self.metrics.text(&self.cluster).into_bytes(),
+                text.into_bytes(),
                 &parts.headers,
             );
         }
-        if path.starts_with("/apis//") {
+        if path.starts_with("/apis//") || path == "//" {
             return not_found(&parts.headers);
         }
         if let ["openapi", document @ ..] = path[1..].split('/').collect::<Vec<_>>().as_slice()
@@ -88,11 +98,15 @@ impl Server {
             };
         }
         // What aggregates is not asked at the path with a slash behind it.
-        let wants_aggregated = || path != "/apis/" && aggregated_wanted(&parts.headers);
+        let aggregated = match path {
+            "/apis/" => None,
+            _ => aggregated_wanted(&parts.headers),
+        };
+        if let (Some(format), [root @ ("api" | "apis")]) = (aggregated, segments.as_slice()) {
+            return self.aggregated(parts, *root == "api", format);
+        }
         let value = match segments.as_slice() {
             ["version"] => Some(self.version.clone()),
-            ["api"] if wants_aggregated() => return self.aggregated(parts, true),
-            ["apis"] if wants_aggregated() => return self.aggregated(parts, false),
             ["api"] => Some(discovery::core_versions(&self.address())),
             ["apis"] => Some(discovery::groups(&registry)),
             ["api", version] => match discovery::resources(&registry, "", version) {
@@ -107,7 +121,7 @@ impl Server {
                 }
                 None => None,
             },
-            [""] => Some(root(&registry)),
+            [""] | ["index.html"] => Some(root(&registry)),
             _ => None,
         };
         let Some(value) = value else {
@@ -120,7 +134,7 @@ impl Server {
             return reply::status(&Status::method_not_allowed(), &parts.headers);
         }
         let accepted = match segments.as_slice() {
-            [""] => Ok(Accepted::JSON),
+            [""] | ["index.html"] => Ok(Accepted::JSON),
             ["version"] => {
                 negotiate::route(&parts.headers, "application/json").map(|()| Accepted::JSON)
             }
@@ -139,18 +153,15 @@ impl Server {
         }
     }
 
-    fn aggregated(&self, parts: &Parts, core: bool) -> Response<Body> {
-        let name = if core {
-            "discovery/api"
-        } else {
-            "discovery/apis"
-        };
+    fn aggregated(&self, parts: &Parts, core: bool, format: Format) -> Response<Body> {
+        let name = format!("discovery/{core}/{format:?}");
         let document = self
             .documents
-            .get(name, &self.cluster.registry(), |registry| {
-                reply::bytes_of(&discovery::aggregated(registry, core), Format::Json)
+            .get(&name, &self.cluster.registry(), |registry| {
+                reply::bytes_of(&discovery::aggregated(registry, core), format)
             });
-        document.send(AGGREGATED, "public", parts)
+        let content_type = format!("{}{AGGREGATED}", format.content_type());
+        document.send(&content_type, "public", parts)
     }
 
     fn address(&self) -> String {
@@ -168,8 +179,10 @@ fn root(registry: &Registry) -> Value {
         "/apis",
         "/apis/",
         "/metrics",
+        "/metrics/slis",
         "/openapi/v2",
         "/openapi/v3",
+        "/openapi/v3/",
         "/openid/v1/jwks",
         "/version",
     ]
@@ -196,30 +209,31 @@ fn root(registry: &Registry) -> Value {
     Value::Object(out)
 }
 
-/// Whether the first type that discovery can serve is the aggregated one.
-fn aggregated_wanted(headers: &http::HeaderMap) -> bool {
+/// In which format discovery is told in one document, if that is the first type that it can serve.
+fn aggregated_wanted(headers: &http::HeaderMap) -> Option<Format> {
     let header = headers
         .get(header::ACCEPT)
         .and_then(|value| value.to_str().ok())
         .unwrap_or_default();
     for clause in header.split(',').map(|clause| clause.replace(' ', "")) {
         let mut words = clause.split(';');
-        match words.next() {
-            Some("application/json" | "*/*") => {}
+        let format = match words.next() {
+            Some("application/json" | "*/*") => Format::Json,
+            Some("application/yaml") => Format::Yaml,
             _ => continue,
-        }
+        };
         let params: Vec<&str> = words.collect();
         if !params.iter().any(|param| param.starts_with("as=")) {
-            return false;
+            return None;
         }
         if ["as=APIGroupDiscoveryList", "v=v2", "g=apidiscovery.k8s.io"]
             .iter()
             .all(|wanted| params.contains(wanted))
         {
-            return true;
+            return Some(format);
         }
     }
-    false
+    None
 }
 
 /// A document about the issuer of tokens, in the one form that there is.

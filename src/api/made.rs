@@ -39,9 +39,28 @@ impl Document {
             Some(known) if known.as_bytes() == tag.as_bytes() => (304, "", Bytes::new()),
             _ => (200, content_type, self.bytes.clone()),
         };
-        let mut response = reply::response(code, content_type, bytes, &parts.headers);
+        let response = reply::response(code, content_type, bytes, &parts.headers);
+        self.tagged(response, cache)
+    }
+
+    /// Says where it is.
+    pub fn moved(
+        &self,
+        content_type: &str,
+        to: &str,
+        cache: &'static str,
+        parts: &Parts,
+    ) -> Response<Body> {
+        let mut response = reply::response(301, content_type, Bytes::new(), &parts.headers);
+        if let Ok(to) = to.parse() {
+            response.headers_mut().insert(header::LOCATION, to);
+        }
+        self.tagged(response, cache)
+    }
+
+    fn tagged(&self, mut response: Response<Body>, cache: &'static str) -> Response<Body> {
         let headers = response.headers_mut();
-        if let Ok(value) = tag.parse() {
+        if let Ok(value) = format!("\"{}\"", self.hash).parse() {
             headers.insert(header::ETAG, value);
         }
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static(cache));

@@ -134,6 +134,8 @@ pub struct Metrics {
     series: Mutex<BTreeMap<Labels, Series>>,
     reading: AtomicI64,
     changing: AtomicI64,
+    /// What health checks said.
+    pub checks: Mutex<super::health::Counts>,
     /// What other parts of the process count.
     pub others: Sources,
 }
@@ -146,6 +148,7 @@ impl Default for Metrics {
             series: Mutex::default(),
             reading: AtomicI64::new(0),
             changing: AtomicI64::new(0),
+            checks: Mutex::default(),
             others: Sources::default(),
         }
     }

@@ -26,7 +26,7 @@ const FIRST_WINDOW: Duration = Duration::from_secs(1);
 const PATIENCE: Duration = Duration::from_secs(5);
 /// Agents that are asked at once.
 const AT_ONCE: usize = 64;
-const MANAGER: &str = "kube-apiserver";
+const MANAGER: &str = crate::resources::owners::SERVER;
 const SERVICES: &str = "/apis/apiregistration.k8s.io/v1/apiservices";
 
 /// What was measured of a node or container at a moment.

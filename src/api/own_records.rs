@@ -18,7 +18,7 @@ use crate::value;
 const PERIOD: Duration = Duration::from_secs(10);
 /// How long a lease counts that is not renewed, in seconds.
 const LEASE_SECONDS: i64 = 3600;
-const MANAGER: &str = "kube-apiserver";
+const MANAGER: &str = crate::resources::owners::SERVER;
 const SYSTEM: &str = "kube-system";
 const TRUST: &str = "extension-apiserver-authentication";
 const TRACKING: &str = "kube-apiserver-legacy-service-account-token-tracking";

@@ -19,7 +19,7 @@ use crate::value;
 const PERIOD: Duration = Duration::from_secs(10);
 /// How often addresses and node ports are compared with services: every so many periods.
 const REPAIRS: u32 = 18;
-const MANAGER: &str = "kube-apiserver";
+const MANAGER: &str = crate::resources::owners::SERVER;
 const RANGE_MANAGER: &str = "kubernetes-service-cidr-controller";
 const NAME: &str = "kubernetes";
 const RANGES: &str = "/apis/networking.k8s.io/v1/servicecidrs";

@@ -17,6 +17,7 @@ use crate::resources::{Resource, Version, gvk_type};
 use crate::schema::types::{Field, Schema, SchemaRef, Shape as Form, Struct};
 use crate::schema::{Object, Value, builtin, json, proto, yaml};
 use crate::store::{Entry, Revision};
+use crate::value;
 
 /// The body of a response.
 pub type Body = UnsyncBoxBody<Bytes, std::convert::Infallible>;
@@ -41,6 +42,8 @@ pub enum Reply {
     /// A stream of its own.
     Stream(Response<Body>),
 }
+
+const PARTIAL_LIST_KIND: &str = "PartialObjectMetadataList";
 
 /// A page of a list.
 pub struct List {
@@ -127,6 +130,7 @@ pub fn one(
         // Some subresources have tables of their own.
         Shape::Table { .. } if object.str("kind") == "Table" => Ok(object),
         Shape::Table { beta } => Ok(table::of(&[object], resource, version, beta, include, true)),
+        Shape::PartialList { .. } if object.str("kind") == PARTIAL_LIST_KIND => Ok(object),
         // Unstructured objects pass for lists until they are looked into.
         Shape::PartialList { .. } if resource.is_custom() => {
             Err(Status::unclassified("content is not a list"))
@@ -136,6 +140,32 @@ pub fn one(
         }
         Shape::PartialList { .. } => Err(not_a_list(&go_type(resource, false))),
     }
+}
+
+/// A list of metadata alone, which is null where there is none.
+pub fn partial_list(meta: Object, items: Vec<Value>, beta: bool) -> Value {
+    let items = match items.is_empty() {
+        true => Value::Null,
+        false => Value::Array(items),
+    };
+    let api_version = match beta {
+        true => "meta.k8s.io/v1beta1",
+        false => "meta.k8s.io/v1",
+    };
+    value!({
+        "kind": PARTIAL_LIST_KIND,
+        "apiVersion": api_version,
+        "metadata": (Value::Object(meta)),
+        "items": items
+    })
+}
+
+/// The refusal of the form of one object for a list, by its Go type.
+pub fn is_a_list(go_type: &str) -> Status {
+    let why = format!(
+        "you requested PartialObjectMetadata, but the requested object is a list ({go_type})"
+    );
+    Status::failure(406, "NotAcceptable", why)
 }
 
 /// The refusal of a list's form for what is none, by its Go type.
@@ -236,36 +266,14 @@ pub fn list(
             return Ok(whole(bytes_of(&value, accepted.format)));
         }
         Shape::PartialList { beta } => {
-            let items: Vec<Value> = objects(&page)
+            let objects = objects(&page);
+            let items = objects
                 .iter()
-                .map(|object| partial_of(resource, object, beta))
-                .collect();
-            let items = if items.is_empty() {
-                Value::Null
-            } else {
-                Value::Array(items)
-            };
-            (
-                "PartialObjectMetadataList".to_owned(),
-                if beta {
-                    "meta.k8s.io/v1beta1"
-                } else {
-                    "meta.k8s.io/v1"
-                }
-                .to_owned(),
-                items,
-            )
+                .map(|object| partial_of(resource, object, beta));
+            let list = partial_list(meta, items.collect(), beta);
+            return Ok(whole(bytes_of(&list, accepted.format)));
         }
-        Shape::Partial { .. } => {
-            return Err(Status::failure(
-                406,
-                "NotAcceptable",
-                format!(
-                    "you requested PartialObjectMetadata, but the requested object is a list ({})",
-                    go_type(resource, true)
-                ),
-            ));
-        }
+        Shape::Partial { .. } => return Err(is_a_list(&go_type(resource, true))),
     };
     let mut out = Object::with_capacity(4);
     out.insert("kind", kind);

@@ -50,8 +50,10 @@ pub fn of(
     columns: bool,
 ) -> Value {
     let now = time::now();
-    let rows: Vec<Value> = objects
-        .iter()
+    let mut ordered: Vec<&Value> = objects.iter().collect();
+    ordered.sort_by_key(|object| (resource.rules.row_order)(object));
+    let rows: Vec<Value> = ordered
+        .into_iter()
         .map(|object| {
             let mut row = Object::with_capacity(2);
             row.insert("cells", resource.cells(version, object, now));

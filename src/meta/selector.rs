@@ -174,7 +174,8 @@ impl std::fmt::Display for Selector {
 fn tokens(text: &str) -> Vec<String> {
     let mut tokens = Vec::new();
     let mut chars = text.chars().peekable();
-    while let Some(&c) = chars.peek() {
+    // Upstream's lexer takes a NUL for the end, but of a word where it is in one.
+    while let Some(&c) = chars.peek().filter(|c| **c != '\0') {
         if matches!(c, ' ' | '\t' | '\r' | '\n') {
             chars.next();
         } else if matches!(c, '=' | '!' | '<' | '>') {
@@ -193,13 +194,14 @@ fn tokens(text: &str) -> Vec<String> {
             while let Some(&c) = chars.peek().filter(|c| {
                 !matches!(
                     c,
-                    ' ' | '\t' | '\r' | '\n' | '=' | '!' | '<' | '>' | '(' | ')' | ','
+                    '\0' | ' ' | '\t' | '\r' | '\n' | '=' | '!' | '<' | '>' | '(' | ')' | ','
                 )
             }) {
                 token.push(c);
                 chars.next();
             }
             tokens.push(token);
+            chars.next_if_eq(&'\0');
         }
     }
     tokens
@@ -277,7 +279,7 @@ impl Parser {
         };
         let wrong = names::qualified_name(&key);
         if !wrong.is_empty() {
-            return Err(bad("<nil>", &key, wrong));
+            return Err(bad("<nil>", &key, vec![wrong.join("; ")]));
         }
         if negated {
             return Ok(Term {

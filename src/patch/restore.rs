@@ -4,6 +4,7 @@
 
 use super::go::{kind_of, type_of};
 use crate::schema::decode::{self, Decoded};
+use crate::schema::emptied;
 use crate::schema::json::go_int;
 use crate::schema::types::{Schema, Shape, Struct};
 use crate::schema::{Object, Value};
@@ -22,11 +23,12 @@ pub fn restore(mut value: Value, schema: &Schema, report: bool) -> Result<Decode
     restorer.value(&mut value, schema, "")?;
     let mut unknown = restorer.unknown;
     unknown.sort();
-    decode::tidy(&mut value, schema);
+    let emptied = emptied::within(&value, schema);
+    decode::tidy_said(&mut value, schema);
     Ok(Decoded {
         value,
         unknown,
-        ..Decoded::default()
+        emptied,
     })
 }
 

@@ -5,6 +5,7 @@
 pub mod disruption;
 pub mod forms;
 pub mod metadata;
+pub mod owners;
 pub mod record;
 pub mod registry;
 pub mod reset;

@@ -12,6 +12,8 @@ pub struct Cx<'a> {
     pub namespace: &'a str,
     /// The version in which the request speaks (`v1`).
     pub version: &'a str,
+    /// The verb of the request, as it is authorized.
+    pub verb: &'a str,
     /// The subresource of the request; empty for the object itself.
     pub subresource: &'a str,
     /// Now, in whole seconds since 1970.
@@ -141,6 +143,8 @@ pub struct Rules {
     /// The cells of a table row, in the order of the columns in `columns.json`, the name first.
     /// `now` is in seconds since 1970.
     pub cells: fn(&Value, now: i64) -> Vec<Value>,
+    /// What comes first in the rows of a table; what is alike stays in the order of names.
+    pub row_order: fn(&Value) -> i64,
     /// What an object of nothing shows besides its zero values: what upstream's conversion from the internal type fills
     /// in (bookmarks are such objects).
     pub nothing: fn(&mut Value),
@@ -223,6 +227,7 @@ impl Rules {
         validate_status: |_, _, _, _| {},
         warnings: |_, _, _| Vec::new(),
         early_warnings: |_, _| Vec::new(),
+        row_order: |_| 0,
         cells: |object, now| {
             vec![
                 object.at("metadata").str("name").into(),

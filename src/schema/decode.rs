@@ -37,6 +37,7 @@ impl From<Value> for Decoded {
 pub fn decode(value: Value, schema: &Schema, go_type: &str) -> Result<Decoded, String> {
     let mut decoder = Decoder {
         report: true,
+        said: true,
         ..Decoder::default()
     };
     let value = decoder.value(
@@ -59,24 +60,26 @@ pub fn decode(value: Value, schema: &Schema, go_type: &str) -> Result<Decoded, S
 
 /// Brings an object that code has changed back into canonical form, as it comes back from storage in protobuf.
 pub fn tidy(value: &mut Value, schema: &Schema) {
-    tidied(value, schema, true);
+    let stored = Decoder {
+        stored: true,
+        ..Decoder::default()
+    };
+    stored.tidy(value, schema);
+}
+
+/// Brings an object that somebody says, already of the types of its members, into canonical form.
+pub fn tidy_said(value: &mut Value, schema: &Schema) {
+    let said = Decoder {
+        stored: true,
+        said: true,
+        ..Decoder::default()
+    };
+    said.tidy(value, schema);
 }
 
 /// Brings an object that code has changed back into canonical form, as it comes back from storage in JSON.
 pub fn tidy_json(value: &mut Value, schema: &Schema) {
-    tidied(value, schema, false);
-}
-
-fn tidied(value: &mut Value, schema: &Schema, stored: bool) {
-    let mut decoder = Decoder {
-        stored,
-        ..Decoder::default()
-    };
-    let place = Place {
-        go_type: "",
-        structure: "",
-    };
-    decoder.settle(value, schema, place);
+    Decoder::default().tidy(value, schema);
 }
 
 /// The value that Go writes for a field that was never set; `None` where it writes nothing.
@@ -137,6 +140,8 @@ enum Step<'s> {
 #[derive(Default)]
 struct Decoder<'s> {
     report: bool,
+    /// What empty lists say to defaults counts still.
+    said: bool,
     /// Lists that are empty were never set: storage in protobuf does not tell them apart.
     stored: bool,
     path: Vec<Step<'s>>,
@@ -149,6 +154,14 @@ struct Decoder<'s> {
 }
 
 impl<'s> Decoder<'s> {
+    fn tidy(mut self, value: &mut Value, schema: &'s Schema) {
+        let place = Place {
+            go_type: "",
+            structure: "",
+        };
+        self.settle(value, schema, place);
+    }
+
     /// Does to a value in its place what [`Decoder::value`] makes of it. Most of what code has changed is canonical
     /// still: that is looked at, and stays where it is.
     fn settle(&mut self, value: &mut Value, schema: &'s Schema, place: Place<'_>) {
@@ -322,15 +335,15 @@ impl<'s> Decoder<'s> {
                 {
                     out.push(name.clone(), Value::Null);
                 }
+                Some(value) if self.said && value.is_empty() && emptied(fields, name) => {
+                    out.push(name.clone(), value);
+                }
                 Some(value) if self.never_set(&value, field) => {
                     if let Some(value) = zero(field) {
                         out.push(name.clone(), value);
                     }
                 }
-                Some(value)
-                    if written(&value, field)
-                        || (self.report && emptied(fields, name) && value.is_empty()) =>
-                {
+                Some(value) if written(&value, field) => {
                     out.push(name.clone(), value);
                 }
                 _ => {
@@ -351,11 +364,7 @@ impl<'s> Decoder<'s> {
             };
             self.emptied.push(Emptied {
                 path: self.path.iter().map(step).collect(),
-                what: match (value, &schema.shape) {
-                    (Value::Array(_), _) => Empty::List,
-                    (_, Shape::Struct(_)) => Empty::Struct,
-                    _ => Empty::Map,
-                },
+                what: Empty::of(value, schema),
                 shown,
             });
         }

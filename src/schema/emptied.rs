@@ -1,6 +1,7 @@
 //! Lists and maps that were said and are empty. Canonical form does not tell them from those that were not said, as
 //! upstream's storage does not, but a refusal of what was said shows them.
 
+use super::types::{Schema, Shape};
 use super::{Key, Object, Value};
 
 /// What holds nothing.
@@ -12,6 +13,17 @@ pub enum Empty {
     Map,
     /// An object of known members, which is as it would be if it were not said.
     Struct,
+}
+
+impl Empty {
+    /// What an empty list or object is to its schema.
+    pub fn of(value: &Value, schema: &Schema) -> Empty {
+        match (value, &schema.shape) {
+            (Value::Array(_), _) => Empty::List,
+            (_, Shape::Struct(_)) => Empty::Struct,
+            _ => Empty::Map,
+        }
+    }
 }
 
 /// A field that was said to hold nothing.
@@ -54,10 +66,73 @@ impl Emptied {
     }
 }
 
+/// What an object of a schema says is empty, the innermost first.
+pub fn within(value: &Value, schema: &Schema) -> Vec<Emptied> {
+    let mut out = Vec::new();
+    walk(value, schema, true, &mut Vec::new(), &mut out);
+    out
+}
+
+fn walk(value: &Value, schema: &Schema, shown: bool, at: &mut Vec<Key>, out: &mut Vec<Emptied>) {
+    let mut member = |name: Key, value: &Value, schema: &Schema, shown: bool| {
+        at.push(name);
+        walk(value, schema, shown, at, out);
+        at.pop();
+    };
+    match (&schema.shape, value) {
+        (Shape::Struct(fields), Value::Object(object)) => {
+            // Selectors are shown as they are served, which leaves out what is empty.
+            let shown = !fields.go_name.starts_with("LabelSelector");
+            for (name, value) in object.iter() {
+                if let Some(field) = fields.fields.get(name) {
+                    member(name.clone(), value, &field.schema, shown);
+                }
+            }
+        }
+        (Shape::Map(values), Value::Object(object)) => {
+            for (name, value) in object.iter() {
+                member(name.clone(), value, values, true);
+            }
+        }
+        (Shape::List(items), Value::Array(array)) => {
+            for (index, value) in array.iter().enumerate() {
+                member(index.to_string().into(), value, items, true);
+            }
+        }
+        _ => return,
+    }
+    if value.is_empty() && !at.is_empty() {
+        out.push(Emptied {
+            path: at.clone(),
+            what: Empty::of(value, schema),
+            shown,
+        });
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::schema::{builtin, decode, json};
+
+    #[test]
+    fn what_is_empty_in_an_object_is_found_the_innermost_first() {
+        let pod = r#"{"spec":{"containers":[{"name":"c","args":[],"resources":{"limits":{}}}],"nodeSelector":{}}}"#;
+        let pod = json::parse(pod.as_bytes()).unwrap().value;
+        let found: Vec<(String, Empty)> = within(&pod, builtin::named("io.k8s.api.core.v1.Pod"))
+            .into_iter()
+            .map(|emptied| (emptied.path.join("."), emptied.what))
+            .collect();
+        let path = |path: &str, what| (path.to_owned(), what);
+        assert_eq!(
+            found,
+            [
+                path("spec.containers.0.args", Empty::List),
+                path("spec.containers.0.resources.limits", Empty::Map),
+                path("spec.nodeSelector", Empty::Map),
+            ]
+        );
+    }
 
     #[test]
     fn what_was_said_to_be_empty_is_put_back_where_it_was() {

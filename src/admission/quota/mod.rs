@@ -11,7 +11,7 @@ use self::usage::{Evaluator, is_terminating};
 use super::{Attributes, Operation, Plugin};
 use crate::meta::Status;
 use crate::meta::amounts::Amounts;
-use crate::resources::{cluster, record};
+use crate::resources::{cluster, owners, record};
 use crate::schema::{Key, Value};
 use crate::store::{Change, Expect};
 
@@ -55,14 +55,16 @@ impl Plugin for ResourceQuota {
         };
         let mut effects = Vec::new();
         for entry in &found {
-            let mut quota = cluster::object(entry);
-            let used = match charge.on(&quota) {
+            let old = cluster::object(entry);
+            let used = match charge.on(&old) {
                 Ok(Some(used)) => used,
                 Ok(None) => continue,
                 Err(why) => return Err(request.forbidden(&why)),
             };
+            let mut quota = old.clone();
             let status = quota.object_mut().object_mut("status");
             status.insert("used", used.to_value());
+            owners::server_wrote(&quotas, "status", &old, &mut quota, request.now);
             effects.push(Change {
                 resource: quotas.prefix.clone(),
                 key: entry.key.clone(),

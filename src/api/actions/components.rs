@@ -7,12 +7,12 @@ use futures::future::BoxFuture;
 
 use super::Call;
 use crate::api::negotiate::Shape;
-use crate::api::reply::Reply;
+use crate::api::reply::{self, Reply};
 use crate::api::table::{self, Include};
 use crate::api::verbs::list::ListOptions;
 use crate::meta::Status;
 use crate::meta::status::About;
-use crate::schema::Value;
+use crate::schema::{Object, Value};
 use crate::value;
 
 const STORE: &str = "etcd-0";
@@ -50,6 +50,19 @@ pub(super) fn answer(call: Call<'_>) -> BoxFuture<'_, Result<Reply, Status>> {
             let version = target.version();
             let table = table::of(&items, &target.resource, version, beta, include, true);
             return Ok(Reply::Object(200, table));
+        }
+        match call.accepted.shape {
+            Shape::Partial { .. } => {
+                return Err(reply::is_a_list("*core.ComponentStatusList"));
+            }
+            Shape::PartialList { beta } => {
+                let items = items
+                    .iter()
+                    .map(|store| reply::partial_of(&target.resource, store, beta));
+                let list = reply::partial_list(Object::new(), items.collect(), beta);
+                return Ok(Reply::Object(200, list));
+            }
+            _ => {}
         }
         for store in &mut items {
             for key in ["kind", "apiVersion"] {

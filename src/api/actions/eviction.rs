@@ -17,8 +17,8 @@ use crate::api::verbs::delete::DeleteOptions;
 use crate::api::verbs::write::Write;
 use crate::meta::status::About;
 use crate::meta::{Errors, Path, Status};
-use crate::resources::cluster;
 use crate::resources::disruption::{self, Stage};
+use crate::resources::{cluster, owners};
 use crate::schema::Value;
 
 /// Answers a POST of an Eviction.
@@ -53,7 +53,7 @@ async fn run(mut call: Call<'_>) -> Result<Reply, Status> {
         dry_run: asked.options.dry_run || !said_dry.is_empty(),
         // The server itself counts in budgets.
         options: WriteOptions {
-            manager: "kube-apiserver".to_owned(),
+            manager: owners::SERVER.to_owned(),
             ..WriteOptions::default()
         },
     };

@@ -189,13 +189,11 @@ impl By<'_> {
             if custom {
                 return Err(refusal.clone());
             }
-            restore::restore(new, schema, false)
-                .map(|restored| restored.value)
-                .map_err(|why| {
-                    format!(
-                        "unable to convert unstructured object to {SCALE_VERSION}, Kind=Scale: {why}"
-                    )
-                })
+            restore::restore(new, schema, false).map_err(|why| {
+                format!(
+                    "unable to convert unstructured object to {SCALE_VERSION}, Kind=Scale: {why}"
+                )
+            })
         };
         let ground = Ground {
             nothing: &nothing,
@@ -203,7 +201,8 @@ impl By<'_> {
             custom: false,
             force: self.options.force,
         };
-        apply::lay(&self.writer(), &ground, said, old, managed, false)
+        let (laid, managed) = apply::lay(&self.writer(), &ground, said, old, managed, false)?;
+        Ok((laid.value, managed))
     }
 }
 

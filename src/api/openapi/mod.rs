@@ -1,9 +1,11 @@
 //! OpenAPI documents of what is served, custom resources included.
 
+mod connections;
 mod custom;
 mod gnostic;
 mod operations;
 mod prose;
+mod routes;
 mod v2;
 mod v3;
 
@@ -14,6 +16,7 @@ use http::request::Parts;
 
 use super::made::{Document, Documents};
 use super::negotiate;
+use super::query::Query;
 use super::reply::{self, Body};
 use crate::resources::Registry;
 use crate::schema::{Object, Value, json};
@@ -39,26 +42,33 @@ pub fn answer(
             Some(root.send("text/plain; charset=utf-8", ASK, parts))
         }
         ["v3", path @ ..] => {
-            let found = match path {
-                ["api", version] => version_3(documents, "", version, parts, registry),
-                ["apis", group, version] => version_3(documents, group, version, parts, registry),
-                _ => None,
-            };
+            let found = version_3(documents, path, parts, registry);
             Some(found.unwrap_or_else(|| reply::response(404, "", Vec::new(), &parts.headers)))
         }
         _ => None,
     }
 }
 
-fn group_version(
-    documents: &Documents,
-    group: &str,
-    version: &str,
-    registry: &Arc<Registry>,
-) -> Document {
-    documents.get(&format!("v3/{group}/{version}"), registry, |registry| {
-        json::to_string(&v3::document(registry, group, version)).into_bytes()
-    })
+/// The document at a path of version 3; `None` for paths that are none of ours.
+fn document_3(documents: &Documents, path: &[&str], registry: &Arc<Registry>) -> Option<Document> {
+    let of_version = |group: &str, version: &str| {
+        let mut served = registry.group(group)?.versions.iter();
+        served.find(|served| ***served == *version)?;
+        let make = |registry: &Arc<Registry>| {
+            json::to_string(&v3::document(registry, group, version)).into_bytes()
+        };
+        Some(documents.get(&format!("v3/{group}/{version}"), registry, make))
+    };
+    match path {
+        ["api", version] => return of_version("", version),
+        ["apis", group, version] => return of_version(group, version),
+        _ => {}
+    }
+    let path = path.join("/");
+    let mut routes = routes::apart(registry).into_iter();
+    let route = routes.find(|route| route.name() == path)?;
+    let make = |_: &Arc<Registry>| json::to_string(&v3::route(&route)).into_bytes();
+    Some(documents.get(&format!("v3//{path}"), registry, make))
 }
 
 /// Every group and version that is not made by definitions.
@@ -75,37 +85,47 @@ fn built_in(registry: &Registry) -> Vec<(&str, &str)> {
 }
 
 fn root(documents: &Documents, registry: &Arc<Registry>) -> Vec<u8> {
-    let mut paths = Object::new();
+    let routes = routes::apart(registry);
+    let mut paths: Vec<String> = routes.iter().map(|route| route.name().to_owned()).collect();
     for group in registry.groups() {
-        for version in &group.versions {
-            let hash = group_version(documents, &group.name, version, registry).hash;
-            let path = match &*group.name {
-                "" => format!("api/{version}"),
-                group => format!("apis/{group}/{version}"),
-            };
-            let url = format!("/openapi/v3/{path}?hash={hash}");
-            paths.insert(path, value!({"serverRelativeURL": url}));
+        let path = match &*group.name {
+            "" => "api".to_owned(),
+            group => format!("apis/{group}"),
+        };
+        let versions = group.versions.iter();
+        paths.extend(versions.map(|version| format!("{path}/{version}")));
+    }
+    paths.sort_unstable();
+    let mut out = Object::new();
+    for path in paths {
+        let segments: Vec<&str> = path.split('/').collect();
+        if let Some(document) = document_3(documents, &segments, registry) {
+            let url = format!("/openapi/v3/{path}?hash={}", document.hash);
+            out.insert(path, value!({"serverRelativeURL": url}));
         }
     }
-    json::to_string(&value!({"paths": (Value::Object(paths))})).into_bytes()
+    json::to_string(&value!({"paths": (Value::Object(out))})).into_bytes()
 }
 
+/// A document of version 3. Who asks for one by a hash that it no longer has is sent to where it is now.
 fn version_3(
     documents: &Documents,
-    group: &str,
-    version: &str,
+    path: &[&str],
     parts: &Parts,
     registry: &Arc<Registry>,
 ) -> Option<Response<Body>> {
-    let mut served = registry.group(group)?.versions.iter();
-    served.find(|served| ***served == *version)?;
-    let document = group_version(documents, group, version, registry);
-    let query = parts.uri.query().unwrap_or_default();
-    let cache = match query.contains(&*document.hash) {
-        true => KEEP,
-        false => ASK,
-    };
-    Some(document.send("application/json", cache, parts))
+    let document = document_3(documents, path, registry)?;
+    let query = Query::parse(parts.uri.query().unwrap_or_default());
+    match query.get("hash").filter(|hash| !hash.is_empty()) {
+        None => Some(document.send("application/json", ASK, parts)),
+        Some(hash) if *hash == *document.hash => {
+            Some(document.send("application/json", KEEP, parts))
+        }
+        Some(_) => {
+            let to = format!("/openapi/v3/{}?hash={}", path.join("/"), document.hash);
+            Some(document.moved("application/json", &to, ASK, parts))
+        }
+    }
 }
 
 fn version_2(documents: &Documents, parts: &Parts, registry: &Arc<Registry>) -> Response<Body> {

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use super::{custom, prose};
-use crate::resources::{Registry, Resource, Version, gvk_type};
+use super::{connections, custom, prose};
+use crate::resources::{Deletion, Registry, Resource, Version, gvk_type};
 use crate::schema::{Key, Object, Value, builtin};
 use crate::value;
 
@@ -18,7 +18,7 @@ pub struct Parameter {
     pub in_path: bool,
 }
 
-const fn query(name: &'static str, kind: &'static str) -> Parameter {
+pub const fn query(name: &'static str, kind: &'static str) -> Parameter {
     Parameter {
         name,
         kind,
@@ -26,7 +26,7 @@ const fn query(name: &'static str, kind: &'static str) -> Parameter {
     }
 }
 
-const fn path(name: &'static str) -> Parameter {
+pub const fn path(name: &'static str) -> Parameter {
     Parameter {
         name,
         kind: "string",
@@ -34,7 +34,7 @@ const fn path(name: &'static str) -> Parameter {
     }
 }
 
-const PRETTY: Parameter = query("pretty", "string");
+pub const PRETTY: Parameter = query("pretty", "string");
 const WRITE: &[Parameter] = &[
     query("dryRun", "string"),
     query("fieldManager", "string"),
@@ -56,6 +56,25 @@ const DELETE: &[Parameter] = &[
     query("orphanDependents", "boolean"),
     query("propagationPolicy", "string"),
 ];
+const DELETE_ALL: &[Parameter] = &[
+    query("continue", "string"),
+    query("dryRun", "string"),
+    query("fieldSelector", "string"),
+    query("gracePeriodSeconds", "integer"),
+    query(
+        "ignoreStoreReadErrorWithClusterBreakingPotential",
+        "boolean",
+    ),
+    query("labelSelector", "string"),
+    query("limit", "integer"),
+    query("orphanDependents", "boolean"),
+    query("propagationPolicy", "string"),
+    query("resourceVersion", "string"),
+    query("resourceVersionMatch", "string"),
+    query("sendInitialEvents", "boolean"),
+    query("shardSelector", "string"),
+    query("timeoutSeconds", "integer"),
+];
 const READ: &[Parameter] = &[query("resourceVersion", "string")];
 const LIST: &[Parameter] = &[
     query("allowWatchBookmarks", "boolean"),
@@ -71,12 +90,29 @@ const LIST: &[Parameter] = &[
     query("watch", "boolean"),
 ];
 
+/// What objects are answered in.
+pub const OBJECTS: &[&str] = &[
+    "application/json",
+    "application/yaml",
+    "application/vnd.kubernetes.protobuf",
+];
+/// What a list that may be a watch is answered in.
+const STREAMS: &[&str] = &[
+    "application/json",
+    "application/yaml",
+    "application/vnd.kubernetes.protobuf",
+    "application/json;stream=watch",
+    "application/vnd.kubernetes.protobuf;stream=watch",
+];
+/// What custom resources take and answer with.
+pub const CUSTOM_MEDIA: &[&str] = &["application/json", "application/yaml"];
+
 /// One operation of a path.
 #[derive(Clone, Debug)]
 pub struct Operation {
     /// `get`, `put`, `post`, `delete`, `patch`.
     pub method: &'static str,
-    /// `x-kubernetes-action`
+    /// `x-kubernetes-action`; empty where it is about no resource.
     pub action: &'static str,
     /// `readCoreV1NamespacedConfigMap`
     pub id: String,
@@ -88,8 +124,10 @@ pub struct Operation {
     pub body: Option<String>,
     /// The body may be left out.
     pub body_optional: bool,
-    /// Codes and the component name of what they answer with.
-    pub responses: Vec<(u16, &'static str, String)>,
+    /// Codes and the component name of what they answer with; none for a text.
+    pub responses: Vec<(u16, &'static str, Option<String>)>,
+    /// The media types of the answers.
+    pub produces: &'static [&'static str],
     /// Group, version and kind of the body.
     pub gvk: (String, String, String),
     /// On a custom resource, which has neither protobuf nor strategic merge patches.
@@ -114,6 +152,8 @@ enum Type {
     One,
     /// The list of the resource's.
     List,
+    /// What a deletion answers with.
+    Deleted,
     /// A component by its name.
     Named(&'static str),
 }
@@ -127,11 +167,16 @@ struct Verb {
     prefix: &'static str,
     /// What they have before the kind.
     collection: &'static str,
+    /// What they have behind the kind.
+    suffix: &'static str,
     /// What descriptions begin with.
     words: &'static str,
+    /// What they end with.
+    hint: &'static str,
     parameters: &'static [Parameter],
     body: Option<Type>,
     answer: Type,
+    produces: &'static [&'static str],
     answers: &'static [(u16, &'static str)],
 }
 
@@ -145,20 +190,24 @@ const fn verb(name: &'static str, method: &'static str, prefix: &'static str) ->
         action: method,
         prefix,
         collection: "",
+        suffix: "",
         words: prefix,
+        hint: "",
         parameters: &[],
         body: None,
         answer: Type::One,
+        produces: OBJECTS,
         answers: DONE,
     }
 }
 
-const VERBS: [Verb; 7] = [
+const VERBS: [Verb; 9] = [
     Verb {
         action: "list",
         words: "list or watch objects of kind",
         parameters: LIST,
         answer: Type::List,
+        produces: STREAMS,
         ..verb("list", "get", "list")
     },
     Verb {
@@ -171,7 +220,7 @@ const VERBS: [Verb; 7] = [
         action: "deletecollection",
         collection: "Collection",
         words: "delete collection of",
-        parameters: DELETE,
+        parameters: DELETE_ALL,
         body: Some(Type::Named(DELETE_OPTIONS)),
         answer: Type::Named(STATUS),
         ..verb("deletecollection", "delete", "delete")
@@ -193,15 +242,38 @@ const VERBS: [Verb; 7] = [
     Verb {
         parameters: DELETE,
         body: Some(Type::Named(DELETE_OPTIONS)),
-        answer: Type::Named(STATUS),
+        answer: Type::Deleted,
         answers: &[(200, "OK"), (202, "Accepted")],
         ..verb("delete", "delete", "delete")
     },
+    Verb {
+        words: "watch changes to an object of kind",
+        hint: ". deprecated: use the 'watch' parameter with a list operation instead, filtered to a single item with \
+               the 'fieldSelector' parameter.",
+        ..watch("watch")
+    },
+    Verb {
+        suffix: "List",
+        words: "watch individual changes to a list of",
+        hint: ". deprecated: use the 'watch' parameter with a list operation instead.",
+        ..watch("watchlist")
+    },
 ];
+
+/// A watch by the old paths.
+const fn watch(name: &'static str) -> Verb {
+    Verb {
+        action: name,
+        parameters: LIST,
+        answer: Type::Named(WATCH_EVENT),
+        produces: STREAMS,
+        ..verb(name, "get", "watch")
+    }
+}
 
 /// The verbs of custom resources.
 const CUSTOM: [Verb; 7] = {
-    let [list, create, delete_all, get, update, patch, delete] = VERBS;
+    let [list, create, delete_all, get, update, patch, delete, ..] = VERBS;
     [
         Verb {
             words: "list objects of kind",
@@ -229,6 +301,7 @@ const CUSTOM: [Verb; 7] = {
 /// The component name of the type of patches.
 pub const PATCH_TYPE: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.Patch";
 const STATUS: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.Status";
+const WATCH_EVENT: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.WatchEvent";
 const DELETE_OPTIONS: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.DeleteOptions";
 
 /// `rbacAuthorization` of `rbac.authorization.k8s.io`, `core` of the group without a name.
@@ -248,7 +321,7 @@ pub fn group_name(group: &str) -> String {
     out
 }
 
-fn capital(word: &str) -> String {
+pub fn capital(word: &str) -> String {
     let mut chars = word.chars();
     chars
         .next()
@@ -333,18 +406,26 @@ impl Writing {
             }
         }
         for item in paths(registry, group, version) {
-            let (shared, operations) = share(item.parameters, item.operations);
-            let mut written = Object::new();
-            for operation in &operations {
-                self.names.extend(operation.body.clone());
-                let answers = operation.responses.iter().map(|(.., name)| name.clone());
-                self.names.extend(answers);
-                written.insert(operation.method, (form.operation)(operation, &tag));
-            }
+            self.item(item, &tag, form);
+        }
+    }
+
+    /// Adds a path.
+    pub fn item(&mut self, item: PathItem, tag: &str, form: &Form) {
+        let (shared, operations) = share(item.parameters, item.operations);
+        let mut written = Object::new();
+        for operation in &operations {
+            self.names.extend(operation.body.clone());
+            let answers = operation.responses.iter();
+            self.names
+                .extend(answers.filter_map(|(.., name)| name.clone()));
+            written.insert(operation.method, (form.operation)(operation, tag));
+        }
+        if !shared.is_empty() {
             let parameters: Vec<Value> = shared.iter().map(form.parameter).collect();
             written.insert("parameters", parameters);
-            self.paths.insert(item.path, written);
         }
+        self.paths.insert(item.path, written);
     }
 
     /// The paths, and the schemas of all that they lead to, in order of their names. `everywhere` are the groups and
@@ -426,9 +507,12 @@ fn references(value: &Value, out: &mut Vec<String>) {
     }
 }
 
-struct Of<'a> {
-    resource: &'a Resource,
-    version: &'a Version,
+/// A resource in a version.
+pub struct Of<'a> {
+    /// The resource.
+    pub resource: &'a Resource,
+    /// Its version.
+    pub version: &'a Version,
 }
 
 impl Of<'_> {
@@ -477,7 +561,14 @@ impl Of<'_> {
                 parameters: vec![PRETTY],
             });
         }
+        if !resource.is_custom() {
+            out.extend(self.old_watches(&root));
+        }
         for sub in &self.version.subresources {
+            if let Some(options) = connections::options(&sub.name, &sub.kind) {
+                out.extend(connections::paths(self, &place, sub, options, &inner));
+                continue;
+            }
             out.push(PathItem {
                 path: format!("{place}/{{name}}/{}", sub.name),
                 operations: self.operations(
@@ -492,6 +583,35 @@ impl Of<'_> {
             });
         }
         out
+    }
+
+    /// The paths of watches from before lists took a parameter for it.
+    fn old_watches(&self, root: &str) -> Vec<PathItem> {
+        let plural = &self.resource.plural;
+        if !self.version.verbs.iter().any(|verb| **verb == *"watch") {
+            return Vec::new();
+        }
+        let item = |path: String, verb, scope, parameters: Vec<Parameter>| PathItem {
+            path,
+            operations: self.operation("", verb, scope).into_iter().collect(),
+            parameters,
+        };
+        let all = format!("{root}/watch/{plural}");
+        if !self.resource.namespaced {
+            let one = format!("{all}/{{name}}");
+            return vec![
+                item(all, "watchlist", "Namespaced", vec![PRETTY]),
+                item(one, "watch", "Namespaced", vec![path("name"), PRETTY]),
+            ];
+        }
+        let some = format!("{root}/watch/namespaces/{{namespace}}/{plural}");
+        let one = format!("{some}/{{name}}");
+        let (name, namespace) = (path("name"), path("namespace"));
+        vec![
+            item(all, "watchlist", "ForAllNamespaces", vec![PRETTY]),
+            item(some, "watchlist", "Namespaced", vec![namespace, PRETTY]),
+            item(one, "watch", "Namespaced", vec![name, namespace, PRETTY]),
+        ]
     }
 
     fn operations(&self, sub: &str, verbs: &[&str], scope: &str) -> Vec<Operation> {
@@ -511,7 +631,8 @@ impl Of<'_> {
     fn operation(&self, sub: &str, verb: &str, scope: &str) -> Option<Operation> {
         let (resource, version) = (self.resource, self.version);
         let custom = resource.is_custom();
-        let mut verbs = if custom { &CUSTOM } else { &VERBS }.iter();
+        let verbs: &[Verb] = if custom { &CUSTOM } else { &VERBS };
+        let mut verbs = verbs.iter();
         let verb = verbs.find(|known| known.name == verb)?;
         let named = |group: &str, version: &str, kind: &str| match gvk_type(group, version, kind) {
             Some(name) => name.to_owned(),
@@ -530,6 +651,14 @@ impl Of<'_> {
         let name = |what: Type| match what {
             Type::One => one.clone(),
             Type::List => named(&resource.group, &version.name, &resource.list_kind),
+            // Where a deletion only begins its object is answered, which upstream's documents don't say.
+            Type::Deleted
+                if ["namespaces", "customresourcedefinitions"].contains(&&*resource.plural) =>
+            {
+                STATUS.to_owned()
+            }
+            Type::Deleted if resource.rules.deletion == Deletion::Object => one.clone(),
+            Type::Deleted => STATUS.to_owned(),
             Type::Named(name) => name.to_owned(),
         };
         let kind = &resource.kind;
@@ -552,22 +681,24 @@ impl Of<'_> {
             verb.collection,
             if namespaced { scope } else { "" },
             kind,
+            verb.suffix,
             &capital(sub),
             if scope == "Namespaced" { "" } else { scope },
         ];
         let responses = verb
             .answers
             .iter()
-            .map(|(code, words)| (*code, *words, name(verb.answer)));
+            .map(|(code, words)| (*code, *words, Some(name(verb.answer))));
         Some(Operation {
             method: verb.method,
             action: verb.action,
             id: id.concat(),
-            description: format!("{} {of_kind}", verb.words),
+            description: format!("{} {of_kind}{}", verb.words, verb.hint),
             parameters: verb.parameters.to_vec(),
             body: verb.body.map(name),
             body_optional: verb.method == "delete",
             responses: responses.collect(),
+            produces: if custom { CUSTOM_MEDIA } else { verb.produces },
             gvk: (gvk.0.to_string(), gvk.1.to_string(), gvk.2.to_string()),
             custom,
         })

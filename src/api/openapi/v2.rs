@@ -1,23 +1,19 @@
 //! OpenAPI 2.0 (Swagger): one document of everything, for clients from before version 3.
 
-use super::operations::{Form, Operation, PATCH_TYPE, Parameter, REFERENCE, REFERENCE_V2, Writing};
+use super::operations::{
+    CUSTOM_MEDIA, Form, Operation, PATCH_TYPE, Parameter, REFERENCE, REFERENCE_V2, Writing,
+};
+use super::routes;
 use crate::resources::Registry;
 use crate::schema::{Object, Value};
 use crate::value;
 
-const PRODUCES: &[&str] = &[
-    "application/json",
-    "application/yaml",
-    "application/vnd.kubernetes.protobuf",
-];
 const PATCHES: &[&str] = &[
     "application/json-patch+json",
     "application/merge-patch+json",
     "application/strategic-merge-patch+json",
     "application/apply-patch+yaml",
 ];
-/// What custom resources take and answer with.
-const CUSTOM: &[&str] = &["application/json", "application/yaml"];
 const CUSTOM_PATCHES: &[&str] = &[
     "application/json-patch+json",
     "application/merge-patch+json",
@@ -38,6 +34,9 @@ pub fn document(registry: &Registry) -> Value {
         for version in &group.versions {
             writing.add(registry, &group.name, version, &FORM);
         }
+    }
+    for route in routes::all(registry) {
+        route.write(&mut writing, &FORM);
     }
     let (paths, definitions) = writing.finish(&FORM, &super::built_in(registry));
     let bearer = vec![value!({"BearerToken": []})];
@@ -126,14 +125,19 @@ fn operation(operation: &Operation, tag: &str) -> Value {
     let mut out = Object::new();
     out.insert("description", operation.description.as_str());
     let patch = operation.body.as_deref() == Some(PATCH_TYPE);
-    let (consumes, produces): (&[&str], _) = match (patch, operation.custom) {
-        (true, false) => (PATCHES, PRODUCES),
-        (false, false) => (&["*/*"], PRODUCES),
-        (true, true) => (CUSTOM_PATCHES, CUSTOM),
-        (false, true) => (CUSTOM, CUSTOM),
+    let consumes: &[&str] = match (patch, operation.custom) {
+        (true, false) => PATCHES,
+        (false, false) if operation.action.is_empty() => operation.produces,
+        (false, false) => &["*/*"],
+        (true, true) => CUSTOM_PATCHES,
+        (false, true) => CUSTOM_MEDIA,
     };
-    out.insert("consumes", texts(consumes));
-    out.insert("produces", texts(produces));
+    // Nothing is said of what a path takes that answers with a text alone.
+    let texts_alone = operation.responses.iter().all(|(.., name)| name.is_none());
+    if !(operation.action.is_empty() && texts_alone) {
+        out.insert("consumes", texts(consumes));
+    }
+    out.insert("produces", texts(operation.produces));
     out.insert("schemes", texts(&["https"]));
     out.insert("tags", texts(&[tag]));
     out.insert("operationId", operation.id.as_str());
@@ -154,7 +158,10 @@ fn operation(operation: &Operation, tag: &str) -> Value {
     }
     let mut responses = Object::new();
     for (code, description, name) in &operation.responses {
-        let schema = FORM.refer(name, "");
+        let schema = match name {
+            Some(name) => FORM.refer(name, ""),
+            None => value!({"type": "string"}),
+        };
         responses.insert(
             code.to_string(),
             value!({"description": (*description), "schema": schema}),
@@ -162,6 +169,9 @@ fn operation(operation: &Operation, tag: &str) -> Value {
     }
     responses.insert("401", value!({"description": "Unauthorized"}));
     out.insert("responses", responses);
+    if operation.action.is_empty() {
+        return Value::Object(out);
+    }
     out.insert("x-kubernetes-action", operation.action);
     let (group, version, kind) = &operation.gvk;
     out.insert(

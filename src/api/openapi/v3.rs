@@ -1,23 +1,17 @@
 //! OpenAPI 3.0: a document for each group and version.
 
-use super::operations::{Form, Operation, PATCH_TYPE, Parameter, REFERENCE, Writing};
+use super::operations::{CUSTOM_MEDIA, Form, Operation, PATCH_TYPE, Parameter, REFERENCE, Writing};
+use super::routes::{self, Route};
 use crate::resources::Registry;
 use crate::schema::{Object, Value};
 use crate::value;
 
-const MEDIA: &[&str] = &[
-    "application/json",
-    "application/vnd.kubernetes.protobuf",
-    "application/yaml",
-];
 const PATCH_MEDIA: &[&str] = &[
     "application/apply-patch+yaml",
     "application/json-patch+json",
     "application/merge-patch+json",
     "application/strategic-merge-patch+json",
 ];
-/// Media of custom resources.
-const CUSTOM_MEDIA: &[&str] = &["application/json", "application/yaml"];
 const FORM: Form = Form {
     v2: false,
     operation,
@@ -33,6 +27,7 @@ pub fn document(registry: &Registry, group: &str, version: &str) -> Value {
     let (paths, schemas) = if custom {
         writing.finish(&FORM, &super::built_in(registry))
     } else {
+        routes::resources(group, version).write(&mut writing, &FORM);
         let own = [("", "v1"), (group, version)];
         writing.finish(&FORM, &own[usize::from(group.is_empty())..])
     };
@@ -44,31 +39,52 @@ pub fn document(registry: &Registry, group: &str, version: &str) -> Value {
             "components": {"schemas": (Value::Object(schemas))}
         });
     }
+    whole(paths, schemas)
+}
+
+/// The document of a path that is no resource's.
+pub fn route(route: &Route) -> Value {
+    let mut writing = Writing::default();
+    route.write(&mut writing, &FORM);
+    let (paths, schemas) = writing.finish(&FORM, &[]);
+    whole(paths, schemas)
+}
+
+fn whole(paths: Object, schemas: Object) -> Value {
+    let mut components = Object::new();
+    if !schemas.is_empty() {
+        components.insert("schemas", schemas);
+    }
+    components.insert(
+        "securitySchemes",
+        value!({
+            "BearerToken": {
+                "type": "apiKey",
+                "description": "Bearer Token authentication",
+                "name": "authorization",
+                "in": "header"
+            }
+        }),
+    );
     value!({
         "openapi": "3.0.0",
         "info": {"title": "Kubernetes", "version": "1.37"},
         "paths": (Value::Object(paths)),
-        "components": {
-            "schemas": (Value::Object(schemas)),
-            "securitySchemes": {
-                "BearerToken": {
-                    "type": "apiKey",
-                    "description": "Bearer Token authentication",
-                    "name": "authorization",
-                    "in": "header"
-                }
-            }
-        }
+        "components": (Value::Object(components))
     })
 }
 
-fn content(name: &str, media: &[&str]) -> Value {
+/// What a body or an answer is: a type by its component name, or a text.
+fn content(name: Option<&str>, media: &[&str]) -> Value {
+    let mut media = media.to_vec();
+    media.sort_unstable();
     let mut out = Object::new();
     for media in media {
-        out.insert(
-            *media,
-            value!({"schema": {"$ref": (format!("{REFERENCE}{name}"))}}),
-        );
+        let schema = match name {
+            Some(name) => value!({"$ref": (format!("{REFERENCE}{name}"))}),
+            None => value!({"type": "string"}),
+        };
+        out.insert(media, value!({"schema": schema}));
     }
     Value::Object(out)
 }
@@ -106,7 +122,7 @@ fn operation(operation: &Operation, tag: &str) -> Value {
             (false, true) => CUSTOM_MEDIA,
         };
         let mut body = Object::new();
-        body.insert("content", content(name, media));
+        body.insert("content", content(Some(name), media));
         if !operation.body_optional {
             body.insert("required", true);
         }
@@ -114,14 +130,7 @@ fn operation(operation: &Operation, tag: &str) -> Value {
     }
     let mut responses = Object::new();
     for (code, description, name) in &operation.responses {
-        let content = content(
-            name,
-            if operation.custom {
-                CUSTOM_MEDIA
-            } else {
-                MEDIA
-            },
-        );
+        let content = content(name.as_deref(), operation.produces);
         responses.insert(
             code.to_string(),
             value!({"description": (*description), "content": content}),
@@ -129,6 +138,9 @@ fn operation(operation: &Operation, tag: &str) -> Value {
     }
     responses.insert("401", value!({"description": "Unauthorized"}));
     out.insert("responses", responses);
+    if operation.action.is_empty() {
+        return Value::Object(out);
+    }
     out.insert("x-kubernetes-action", operation.action);
     let (group, version, kind) = &operation.gvk;
     out.insert(

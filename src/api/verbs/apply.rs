@@ -17,6 +17,7 @@ use crate::patch::managed::typing::Type;
 use crate::patch::managed::validate::validate;
 use crate::patch::managed::{Managed, Refusal, Set, Writer, walk};
 use crate::patch::restore;
+use crate::schema::decode::Decoded;
 use crate::schema::{Value, json, yaml};
 
 /// The media type of an apply.
@@ -58,7 +59,7 @@ pub async fn apply(write: &mut Write<'_>, bytes: &[u8]) -> Result<Reply, Status>
     for _ in 0..TRIES {
         if missing() {
             let object = applied.made(write, None, &mut warned)?;
-            readable_version(&object)?;
+            readable_version(&object.value)?;
             match write.try_create(object, true).await {
                 Ok(Attempt::Made(reply)) => result = Ok(*reply),
                 Ok(Attempt::Taken(_) | Attempt::Lost(_)) => continue,
@@ -149,7 +150,7 @@ impl Applied {
         write: &Write<'_>,
         old: Option<Value>,
         warned: &mut Vec<String>,
-    ) -> Result<Value, Status> {
+    ) -> Result<Decoded, Status> {
         let target = write.target;
         let resource = &target.resource;
         let said = self.object(
@@ -167,10 +168,11 @@ impl Applied {
         let mut live = old.unwrap_or_else(nothing);
         let list = owners::take(&mut live);
         let managed = read_managed(&list)?;
-        let (mut new, managed) = owners::writer(write, |writer| {
+        let (mut laid, managed) = owners::writer(write, |writer| {
             lay(writer, &ground, said, live, managed, creates)
         })?;
-        owners::put(&mut new, managed.write());
+        let new = &mut laid.value;
+        owners::put(new, managed.write());
         self.check_duplicates(write.options.validation, warned)?;
         let meta = new.at("metadata");
         if creates && !meta.str("uid").is_empty() {
@@ -181,10 +183,10 @@ impl Applied {
             return Err(Status::conflict(target.about(&target.info.name), &why));
         }
         if creates {
-            write.place(&mut new)?;
+            write.place(new)?;
         }
-        belongs(&mut new, &target.info.name, target.namespace())?;
-        Ok(new)
+        belongs(new, &target.info.name, target.namespace())?;
+        Ok(laid)
     }
 
     /// Refuses or tells members that were given twice.
@@ -247,7 +249,7 @@ pub struct Ground<'a> {
     /// An object that says nothing.
     pub nothing: &'a dyn Fn() -> Value,
     /// The merged object as one of the kind, with defaults; the error is why it cannot be.
-    pub decode: &'a dyn Fn(Value) -> Result<Value, String>,
+    pub decode: &'a dyn Fn(Value) -> Result<Decoded, String>,
     /// Whether stored objects may break the schema.
     pub custom: bool,
     /// Whether conflicts are overridden.
@@ -265,7 +267,7 @@ pub fn lay(
     live: Value,
     mut managed: Managed,
     creates: bool,
-) -> Result<(Value, Managed), Status> {
+) -> Result<(Decoded, Managed), Status> {
     let root = Type::root(writer.schema);
     let refuse = |what: &str, object: &Value, why: String| {
         Status::unclassified(format!("failed to {what} ({}){why}", shown(object)))
@@ -315,29 +317,28 @@ pub fn lay(
                 format!(" to proper version: {why}"),
             )
         })?,
-        None => live,
+        None => live.into(),
     };
     if by_kubectl {
-        remember(&mut new, said);
+        remember(&mut new.value, said);
     }
     Ok((new, managed))
 }
 
 /// The merged object as one of its kind, with defaults.
-fn decoded(new: Value, target: &Target, said: &Value) -> Result<Value, String> {
+fn decoded(new: Value, target: &Target, said: &Value) -> Result<Decoded, String> {
     let version = target.version();
     if target.resource.is_custom() {
-        return custom::applied(new, target);
+        return custom::applied(new, target).map(Decoded::from);
     }
-    let decoded = restore::restore(new, &version.schema, false).map_err(|why| {
+    let mut decoded = restore::restore(new, &version.schema, false).map_err(|why| {
         format!(
             "unable to convert unstructured object to {}: {why}",
             shown_kind(said)
         )
     })?;
-    let mut new = decoded.value;
-    (target.resource.rules.defaults)(&mut new, &target.cx());
-    Ok(new)
+    (target.resource.rules.defaults)(&mut decoded.value, &target.cx());
+    Ok(decoded)
 }
 
 /// The annotation of what kubectl applied last on the client's side; none where it has not.

@@ -69,6 +69,7 @@ impl Target {
         Cx {
             namespace: self.namespace(),
             version: &self.version().name,
+            verb: &self.info.verb,
             subresource: &self.info.subresource,
             now: self.now,
             dry_run: false,

@@ -6,61 +6,10 @@ use super::write::Write;
 use crate::meta::time;
 use crate::patch::managed::typing::Type;
 use crate::patch::managed::validate::validate;
-use crate::patch::managed::{Filter, Managed, Set, Versions, Writer};
-use crate::resources::registry::Conversion;
+use crate::patch::managed::{Filter, Managed, Set, Writer};
+use crate::resources::owners::Served;
 use crate::resources::{Resource, Version, reset};
-use crate::schema::{Object, Schema, Value, decode};
-
-/// The versions of a resource, by their apiVersion.
-pub struct Served<'a>(pub &'a Resource);
-
-impl Served<'_> {
-    fn version<'v>(&self, api_version: &'v str) -> Option<&'v str> {
-        let (group, version) = api_version.rsplit_once('/').unwrap_or(("", api_version));
-        (group == self.0.group).then_some(version)
-    }
-
-    fn conversion(&self, api_version: &str) -> Option<Conversion> {
-        self.0.version(self.version(api_version)?)?.conversion
-    }
-}
-
-impl Versions for Served<'_> {
-    /// Of custom resources also those versions count that are not served.
-    fn schema(&self, api_version: &str) -> Result<Option<&Schema>, String> {
-        let schema = self.version(api_version).and_then(|name| {
-            let schema = match &self.0.custom {
-                Some(custom) => custom.schemas.get(name)?,
-                None => &self.0.version(name)?.schema,
-            };
-            Some(&***schema)
-        });
-        if schema.is_none() && self.0.is_custom() {
-            return Err(format!(
-                "request to convert CR to an invalid group/version: {api_version}"
-            ));
-        }
-        Ok(schema)
-    }
-
-    fn convert(&self, object: &Value, from: &str, to: &str) -> Result<Value, String> {
-        let mut object = object.clone();
-        if let Some(conversion) = self.conversion(from) {
-            object = (conversion.to_storage)(object);
-        }
-        if let Some(conversion) = self.conversion(to) {
-            object = (conversion.from_storage)(object);
-        }
-        object.set("apiVersion", to);
-        if !self.0.is_custom()
-            && let Some(schema) = self.schema(to)?
-        {
-            decode::tidy(&mut object, schema);
-        }
-        Ok(object)
-    }
-}
-
+use crate::schema::{Object, Value, decode};
 /// An object of a version that says nothing, as it is written.
 pub fn nothing(resource: &Resource, version: &Version) -> Value {
     let mut object = Object::with_capacity(2);

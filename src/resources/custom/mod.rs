@@ -65,14 +65,14 @@ pub fn condition<'a>(definition: &'a Value, kind: &str) -> &'a str {
         .map_or("", |condition| condition.str("status"))
 }
 
-/// The version in which a definition's instances are stored.
-pub fn storage_version(definition: &Value) -> &str {
+/// The version in which a definition's instances are stored, if it says one.
+pub fn storage_version(definition: &Value) -> Option<&str> {
     definition
         .at("spec")
         .list("versions")
         .iter()
         .find(|version| version.bool("storage"))
-        .map_or("", |version| version.str("name"))
+        .map(|version| version.str("name"))
 }
 
 /// The registry entry that a definition makes, whose instances have a history since a revision; none before it is
@@ -84,7 +84,7 @@ pub fn resource(definition: &Value, since: Revision) -> Option<Resource> {
     let spec = definition.at("spec");
     let names = definition.path(&["status", "acceptedNames"]);
     let (group, plural) = (spec.str("group"), names.str("plural"));
-    let storage = storage_version(definition);
+    let storage = storage_version(definition).unwrap_or_default();
     let terminating = condition(definition, "Terminating") == "True";
     let versions = spec.list("versions");
     let schemas = versions

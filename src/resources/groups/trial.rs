@@ -37,6 +37,7 @@ impl Trial {
         Cx {
             namespace: "default",
             version: &self.resource.storage_version,
+            verb: "update",
             subresource,
             now: 1_000_000,
             dry_run: false,

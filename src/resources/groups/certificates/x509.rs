@@ -12,7 +12,20 @@ pub(super) fn request(der: &[u8]) -> Result<X509CertificationRequest<'_>, String
     match X509CertificationRequest::from_der(der) {
         Ok(([], request)) => Ok(request),
         Ok(_) => Err("asn1: syntax error: trailing data".to_owned()),
+        Err(_) if cut_short(der) => Err("asn1: syntax error: data truncated".to_owned()),
         Err(_) => Err("asn1: structure error: not a certificate request".to_owned()),
+    }
+}
+
+/// Whether what the DER begins with is longer than it.
+fn cut_short(der: &[u8]) -> bool {
+    use x509_parser::der_parser::asn1_rs::Header;
+    match Header::from_der(der) {
+        Ok((contents, header)) => {
+            let length = header.length().definite();
+            length.is_ok_and(|length| length > contents.len())
+        }
+        Err(_) => true,
     }
 }
 

@@ -23,6 +23,7 @@ const VERBS: &[&str] = &[
 
 /// The rules of flow schemas.
 pub(super) const RULES: Rules = Rules {
+    row_order: |schema| schema.at("spec").int("matchingPrecedence"),
     defaults: |schema, _| {
         let spec = schema.object_mut().object_mut("spec");
         let mut spec_value = Value::Object(std::mem::take(spec));

@@ -6,6 +6,7 @@ mod checks;
 mod claims;
 mod classes;
 mod devices;
+mod permissions;
 mod requests;
 mod slices;
 mod status;

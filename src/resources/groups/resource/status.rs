@@ -1,7 +1,7 @@
 //! The status of a resource claim. Follows validateResourceClaimStatusUpdate of
 //! k8s.io/kubernetes/pkg/apis/resource/validation and the status strategy of pkg/registry/resource/resourceclaim.
 
-use super::{checks, claims, requests};
+use super::{checks, claims, permissions, requests};
 use crate::meta::errors::Path;
 use crate::meta::{At, Errors, addresses, names};
 use crate::resources::Cx;
@@ -17,9 +17,9 @@ const SOURCES: [&str; 2] = ["FromClaim", "FromClass"];
 const BAD_UID: &str = "must be a lowercase UUID in 8-4-4-4-12 format";
 
 /// Driver, pool, device and share: what tells devices apart.
-type Device<'a> = [&'a str; 4];
+pub(super) type Device<'a> = [&'a str; 4];
 
-fn device_of(item: &Value) -> Device<'_> {
+pub(super) fn device_of(item: &Value) -> Device<'_> {
     ["driver", "pool", "device", "shareID"].map(|name| item.str(name))
 }
 
@@ -76,6 +76,7 @@ pub(super) fn validate(claim: At<'_>, old: At<'_>, cx: &Cx<'_>, errors: &mut Err
     let allocation = status.field("allocation");
     let had = before.at("allocation");
     admin(claim.value, old.value, cx, errors);
+    permissions::judge(status, before, cx, errors);
     let reserved = status.field("reservedFor");
     if reserved.list().len() <= RESERVED {
         for consumer in reserved.items() {

@@ -52,6 +52,7 @@ impl Server {
         let cx = Cx {
             namespace: "default",
             version: "v1",
+            verb: "update",
             subresource: "",
             now: 1_000_000,
             dry_run: false,

@@ -20,20 +20,22 @@ pub(super) const RULES: Rules = Rules {
     repeats_causes: true,
     defaults,
     prepare_create: |object, _| {
-        let storage = storage_version(object).to_owned();
+        let storage = storage_version(object).map(str::to_owned);
         let status = object.object_mut().object_mut("status");
         *status = crate::schema::Object::new();
-        if !storage.is_empty() {
+        if let Some(storage) = storage {
             status.insert("storedVersions", vec![Value::from(storage)]);
         }
     },
     prepare_update: |new, _, _| {
-        let storage = storage_version(new).to_owned();
+        let Some(storage) = storage_version(new).map(str::to_owned) else {
+            return;
+        };
         let stored = new
             .object_mut()
             .object_mut("status")
             .array_mut("storedVersions");
-        if !storage.is_empty() && !stored.iter().any(|name| name.as_str() == Some(&storage)) {
+        if !stored.iter().any(|name| name.as_str() == Some(&storage)) {
             stored.push(storage.into());
         }
     },
@@ -51,7 +53,7 @@ pub(super) const RULES: Rules = Rules {
 };
 
 fn defaults(object: &mut Value, _: &Cx<'_>) {
-    let storage = storage_version(object).to_owned();
+    let storage = storage_version(object).map(str::to_owned);
     let spec = object.object_mut().object_mut("spec");
     let names = spec.object_mut("names");
     let kind = names
@@ -92,7 +94,7 @@ fn defaults(object: &mut Value, _: &Cx<'_>) {
         .object_mut()
         .object_mut("status")
         .array_mut("storedVersions");
-    if stored.is_empty() && !storage.is_empty() {
+    if let Some(storage) = storage.filter(|_| stored.is_empty()) {
         stored.push(storage.into());
     }
 }

@@ -1,0 +1,117 @@
+//! What else one must be allowed to write into the status of a claim: to allocate and reserve it (`binding`), and to
+//! tell the state of a driver's devices (`driver`). Follows AuthorizedForBinding and AuthorizedForDeviceStatus of
+//! k8s.io/kubernetes/pkg/registry/resource/utils.go.
+
+use std::collections::BTreeSet;
+
+use super::status::device_of;
+use crate::auth::authorize::forbidden;
+use crate::auth::{Attributes, Decision, accounts};
+use crate::meta::{At, Errors};
+use crate::resources::Cx;
+use crate::schema::Value;
+
+/// Judges a change of the status.
+pub(super) fn judge(status: At<'_>, old: &Value, cx: &Cx<'_>, errors: &mut Errors) {
+    let new = status.value;
+    let changed = |member: &str| new.at(member) != old.at(member);
+    if (changed("allocation") || changed("reservedFor"))
+        && let Err(why) = may(cx, &[cx.verb.to_owned()], "binding", "", "")
+    {
+        errors.forbidden(
+            status.path.field("allocation"),
+            format!(
+                "changing status.allocation or status.reservedFor requires resource=\"resourceclaims/binding\", verb=\"{}\" permission: {why}",
+                cx.verb
+            ),
+        );
+    }
+    if new.at("allocation").is_null() {
+        return;
+    }
+    let mut verbs = vec![format!("arbitrary-node:{}", cx.verb)];
+    if is_on_node(cx, new.at("allocation")) {
+        verbs.insert(0, format!("associated-node:{}", cx.verb));
+    }
+    for driver in drivers(new, old) {
+        if let Err(why) = may(cx, &verbs, "driver", cx.namespace, driver) {
+            errors.forbidden(
+                status.path.field("devices"),
+                format!(
+                    "changing status.devices requires resource=\"resourceclaims/driver\", verb=\"[{}]\" permission: {why}",
+                    verbs.join(" ")
+                ),
+            );
+        }
+    }
+}
+
+/// Whether one of the verbs is allowed; the refusal of the first, if none is.
+fn may(
+    cx: &Cx<'_>,
+    verbs: &[String],
+    subresource: &str,
+    namespace: &str,
+    name: &str,
+) -> Result<(), String> {
+    let mut first = None;
+    for verb in verbs {
+        let wants = Attributes {
+            verb,
+            group: "resource.k8s.io",
+            version: cx.version,
+            resource: "resourceclaims",
+            subresource,
+            namespace,
+            name,
+            ..Attributes::default()
+        };
+        // Without an authorizer nothing is written.
+        match cx
+            .authorizer
+            .map(|authorizer| authorizer.authorize(cx.user, &wants))
+        {
+            None | Some(Decision::Allow(_)) => return Ok(()),
+            Some(Decision::NoOpinion(why) | Decision::Deny(why)) => {
+                first.get_or_insert_with(|| forbidden(cx.user, &wants, &why).message);
+            }
+        }
+    }
+    first.map_or(Ok(()), Err)
+}
+
+/// The drivers whose devices have another state than before, or none any more.
+fn drivers<'a>(new: &'a Value, old: &'a Value) -> BTreeSet<&'a str> {
+    let (new, old) = (new.list("devices"), old.list("devices"));
+    let is_in = |list: &[Value], device: &Value| list.contains(device);
+    let told = new.iter().filter(|device| !is_in(old, device));
+    let gone = old.iter().filter(|device| {
+        let mut others = new.iter().map(device_of);
+        !others.any(|other| other == device_of(device))
+    });
+    told.chain(gone)
+        .map(|device| device.str("driver"))
+        .collect()
+}
+
+/// Whether who asks is a service account on the one node that the claim is allocated for.
+fn is_on_node(cx: &Cx<'_>, allocation: &Value) -> bool {
+    const NODE: &str = "authentication.kubernetes.io/node-name";
+    let terms = allocation.at("nodeSelector").list("nodeSelectorTerms");
+    let [term] = terms else {
+        return false;
+    };
+    let [field] = term.list("matchFields") else {
+        return false;
+    };
+    let [node] = field.list("values") else {
+        return false;
+    };
+    let alone = term.list("matchExpressions").is_empty()
+        && (field.str("key"), field.str("operator")) == ("metadata.name", "In");
+    let mut extra = cx.user.extra.iter();
+    let of_user = extra.find(|(key, _)| key == NODE);
+    let is_account = cx.user.name.starts_with(accounts::PREFIX);
+    let there = matches!(of_user, Some((_, nodes)) if matches!(nodes.as_slice(), [one] if Some(&**one) == node.as_str()));
+    alone && is_account && there
+}
