@@ -17,6 +17,7 @@ pub mod meta;
 pub mod net;
 pub mod node;
 pub mod patch;
+mod private;
 pub mod resources;
 pub mod scheduler;
 pub mod schema;

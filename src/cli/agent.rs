@@ -66,6 +66,10 @@ pub struct Arguments {
     /// nodefs.inodesFree, imagefs.available, imagefs.inodesFree and pid.available. Empty: never.
     #[arg(long, default_value_t)]
     pub(super) eviction_hard: Thresholds,
+    /// Settings of the kernel that pods may have besides those that are safe: names of their namespaces' own (net.*,
+    /// kernel.shm*, kernel.msg*, kernel.sem, fs.mqueue.*), or the beginnings of such, ending in *. At your own risk.
+    #[arg(long, value_delimiter = ',')]
+    pub(super) allowed_unsafe_sysctls: Vec<String>,
     /// Registries (HOST:PORT) that are asked by plain HTTP.
     #[arg(long, value_delimiter = ',')]
     pub(super) insecure_registry: Vec<String>,

@@ -76,6 +76,8 @@ pub struct Plan {
     pub insecure: Vec<String>,
     /// When pods are evicted.
     pub thresholds: crate::node::pressure::Thresholds,
+    /// What pods may set of the kernel.
+    pub sysctls: crate::node::sysctls::Sysctls,
 }
 
 fn host(error: impl std::fmt::Display) -> AgentError {
@@ -234,6 +236,7 @@ impl Plan {
             router,
             beside: Vec::new(),
             thresholds: self.thresholds,
+            sysctls: self.sysctls,
         };
         host.setup(cluster).await
     }

@@ -29,8 +29,10 @@ use crate::node::register::{
 use crate::node::services::plan::Here;
 use crate::node::services::proxy;
 use crate::node::simulated::SimulatedSupplies;
+use crate::node::sysctls::Sysctls;
 use crate::node::volumes::Volumes;
 use crate::node::{Allow, Authenticate};
+use crate::private;
 use crate::storage::{StorageEngine, ZfsStorageEngine};
 use crate::zone::ZoneRuntime;
 use crate::zone::simulated::{Delays, Simulated};
@@ -63,6 +65,8 @@ pub(super) struct RealHost {
     pub beside: Vec<BoxFuture<'static, ()>>,
     /// When pods are evicted.
     pub thresholds: Thresholds,
+    /// What pods may set of the kernel.
+    pub sysctls: Sysctls,
 }
 
 impl RealHost {
@@ -109,6 +113,7 @@ impl RealHost {
             supplies: Arc::new(supplies),
             logs: Some(logs),
             thresholds: self.thresholds,
+            sysctls: self.sysctls,
             beside,
         })
     }
@@ -125,6 +130,31 @@ pub(super) fn this_host(name: &str, brand: &str, data: &Path) -> Registration {
         port: None,
         info: host_info(brand),
     }
+}
+
+/// What pods of these nodes may set of the kernel: simulated ones take it for a new Linux, zones have none.
+fn sysctls(plan: &Plan) -> Result<Sysctls, AgentError> {
+    let host = rustix::system::uname();
+    let release = host.release().to_string_lossy();
+    let kernel = match plan.runtime {
+        RuntimeName::Linux => Some(&*release),
+        RuntimeName::Simulated => Some("6.0"),
+        RuntimeName::Illumos => None,
+    };
+    Sysctls::new(kernel, &plan.arguments.allowed_unsafe_sysctls)
+        .map_err(|error| AgentError::Host(format!("--allowed-unsafe-sysctls: {error}")))
+}
+
+/// The directory of the agent, and what it keeps there of pods, for nobody else of this host: secrets and logs are among
+/// it.
+fn own_directory(path: &Path) -> Result<PathBuf, AgentError> {
+    let data = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    let parts = ["pods", "zones", "logs"].map(|part| data.join(part));
+    for path in [&data].into_iter().chain(&parts) {
+        let failed = |error| AgentError::Host(format!("cannot make {}: {error}", path.display()));
+        private::directory(path).map_err(failed)?;
+    }
+    Ok(data)
 }
 
 /// How one node is made, once there is a cluster; again, where the host could not do it.
@@ -283,6 +313,7 @@ impl Nodes {
             remove: delay(3),
         };
         let info = host_info("simulated");
+        let sysctls = sysctls(plan)?;
         let capacity = BTreeMap::from([
             ("cpu".to_owned(), "32".to_owned()),
             ("memory".to_owned(), "256Gi".to_owned()),
@@ -304,6 +335,7 @@ impl Nodes {
                     info: info.clone(),
                 };
                 let (ipam, delays, made) = (ipam.clone(), delays.clone(), registration.clone());
+                let sysctls = sysctls.clone();
                 let maker: Maker = Box::new(move |cluster| {
                     let setup = Setup {
                         client: cluster.client,
@@ -313,6 +345,7 @@ impl Nodes {
                         supplies: Arc::new(SimulatedSupplies::new(ipam.clone())),
                         logs: None,
                         thresholds: Default::default(),
+                        sysctls: sysctls.clone(),
                         beside: Vec::new(),
                     };
                     async { Ok(setup) }.boxed()
@@ -338,11 +371,7 @@ impl Nodes {
                 std::env::consts::OS
             )));
         }
-        let data = std::path::absolute(&arguments.serve.data_dir)
-            .unwrap_or_else(|_| arguments.serve.data_dir.clone());
-        std::fs::create_dir_all(&data).map_err(|error| {
-            AgentError::Host(format!("cannot make {}: {error}", data.display()))
-        })?;
+        let data = own_directory(&arguments.serve.data_dir)?;
         let name = plan.names.first().cloned().unwrap_or_default();
         let tools = arguments.illumos.tools(&data)?;
         let engine = ZfsStorageEngine::new(
@@ -365,6 +394,7 @@ impl Nodes {
             flags: arguments.illumos.clone(),
             insecure: arguments.insecure_registry.clone(),
             thresholds: arguments.eviction_hard.clone(),
+            sysctls: sysctls(plan)?,
         };
         let maker: Maker = Box::new(move |cluster| host.clone().setup(cluster).boxed());
         Ok(Nodes {
@@ -396,11 +426,7 @@ impl Nodes {
                     .into(),
             ));
         }
-        let data = std::path::absolute(&plan.arguments.serve.data_dir)
-            .unwrap_or_else(|_| plan.arguments.serve.data_dir.clone());
-        std::fs::create_dir_all(&data).map_err(|error| {
-            AgentError::Host(format!("cannot make {}: {error}", data.display()))
-        })?;
+        let data = own_directory(&plan.arguments.serve.data_dir)?;
         let ipam = Ipam::open(&data.join("ipam.redb"), &plan.arguments.pod_cidr)?;
         let (gateway, prefix) = ipam.gateway();
         let network = Network {
@@ -417,6 +443,7 @@ impl Nodes {
         .map_err(AgentError::Host)?;
         let storage = plan.storage.clone();
         let thresholds = plan.arguments.eviction_hard.clone();
+        let sysctls = sysctls(plan)?;
         let insecure = plan.arguments.insecure_registry.clone();
         let names = plan.arguments.names.clone();
         let name = plan.names.first().cloned().unwrap_or_default();
@@ -428,7 +455,7 @@ impl Nodes {
             let (groups, network) = (groups.clone(), network.clone());
             let (engine, storage) = (engine.clone(), storage.clone());
             let (names, insecure) = (names.clone(), insecure.clone());
-            let thresholds = thresholds.clone();
+            let (thresholds, sysctls) = (thresholds.clone(), sysctls.clone());
             async move {
                 let router = Arc::new(network.services());
                 let runtime =
@@ -456,6 +483,7 @@ impl Nodes {
                     router: Some(router),
                     beside: vec![network.boxed()],
                     thresholds,
+                    sysctls,
                 };
                 host.setup(cluster).await
             }

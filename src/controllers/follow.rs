@@ -78,7 +78,7 @@ pub enum Broken {
     /// The watch ended before all objects were told.
     #[error("the watch ended before all objects were told")]
     Incomplete,
-    /// What was told is no object of the kind. It is left out.
+    /// What was told is no object of the kind. A change is left out; a list is begun anew, as in client-go.
     #[error("what was told cannot be read: {0}")]
     Undecodable(#[from] serde_json::Error),
 }
@@ -130,7 +130,15 @@ where
     };
     Box::pin(stream::unfold(follower, |mut follower| async move {
         let event = match follower.next().await {
-            Ok(event) => event.map(|text| Ok(serde_json::from_str::<K>(text.get())?)),
+            Ok(event) => {
+                let is_listed = matches!(event, Event::Listed(_));
+                let read = event.map(|text| Ok(serde_json::from_str::<K>(text.get())?));
+                match read {
+                    // Without it the list is not whole, and what is left out of a whole one is taken to be gone.
+                    Err(broken) if is_listed => Err(follower.list_again(broken)),
+                    read => read,
+                }
+            }
             Err(broken) => Err(broken),
         };
         if let Ok(Event::Applied(object) | Event::Deleted(object)) = &event {
@@ -267,6 +275,13 @@ impl Follower {
                 At::Nowhere
             }
         }
+    }
+
+    /// Begins the list anew, after a while.
+    fn list_again(&mut self, broken: Broken) -> Broken {
+        self.pause = Some(self.pauses.next(Instant::now(), chance()));
+        self.at = At::Nowhere;
+        broken
     }
 
     /// Notes that the changes up to a resourceVersion are told.

@@ -1,8 +1,9 @@
 //! The agent of one node: registers it, watches its pods, and keeps a worker for each.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use futures::StreamExt as _;
 use futures::future::BoxFuture;
@@ -19,6 +20,7 @@ use super::machine::POD_UID;
 use super::pressure::{self, Observed, Thresholds};
 use super::register::{self, Fitness, Registration};
 use super::supplies::Supplies;
+use super::sysctls::Sysctls;
 use super::worker::{self, Handle, Refusal, Shared, Told, Wanted};
 use super::zone_name;
 use crate::controllers::events::Recorder;
@@ -51,6 +53,8 @@ pub struct Setup {
     pub logs: Option<super::host::Logs>,
     /// When pods are evicted.
     pub thresholds: Thresholds,
+    /// What pods may set of the kernel.
+    pub sysctls: Sysctls,
     /// What else is done on the node as long as the agent runs; each ends by itself when that does.
     pub beside: Vec<BoxFuture<'static, ()>>,
 }
@@ -135,7 +139,9 @@ pub async fn run(setup: Setup, pods: Pods, ends: CancellationToken) {
     let mut agent = Agent {
         shared,
         pods,
+        sysctls: setup.sysctls,
         known: Vec::new(),
+        removing: JoinSet::new(),
     };
     agent.watch(&node, ends).await;
     let _ = registered.await;
@@ -170,11 +176,23 @@ async fn wake(runtime: Arc<dyn ZoneRuntime>, pods: Pods, ends: CancellationToken
     }
 }
 
+/// Whether a pod is neither over nor being ended.
+fn goes_on(pod: &Pod) -> bool {
+    let phase = pod
+        .status
+        .as_ref()
+        .and_then(|status| status.phase.as_deref());
+    pod.metadata.deletion_timestamp.is_none() && !matches!(phase, Some("Succeeded" | "Failed"))
+}
+
 struct Agent {
     shared: Arc<Shared>,
     pods: Pods,
+    sysctls: Sysctls,
     /// Uids of the list that is under way.
     known: Vec<String>,
+    /// What removes the rest of pods that were deleted while no agent ran. It ends with the agent.
+    removing: JoinSet<()>,
 }
 
 impl Agent {
@@ -185,9 +203,12 @@ impl Agent {
         loop {
             tokio::select! {
                 event = events.next() => match event {
-                    Some(Ok(event)) => self.take(event, &ended).await,
+                    Some(Ok(event)) => self.take(event, &ended),
                     Some(Err(error)) => {
-                        tracing::debug!(%error, node, "the watch of pods broke; it begins again");
+                        match error.is_usual() {
+                            true => tracing::debug!(%error, node, "the watch of pods broke; it begins again"),
+                            false => tracing::warn!(%error, node, "the watch of pods broke; it begins again"),
+                        }
                     }
                     None => return,
                 },
@@ -206,7 +227,7 @@ impl Agent {
         }
     }
 
-    async fn take(&mut self, event: Event<Lean>, ended: &mpsc::Sender<String>) {
+    fn take(&mut self, event: Event<Lean>, ended: &mpsc::Sender<String>) {
         match event {
             Event::Listing => self.known.clear(),
             Event::Listed(pod) => {
@@ -225,7 +246,9 @@ impl Agent {
                 });
                 self.shared.allocations.listed();
                 if !self.pods.listed.swap(true, Ordering::AcqRel) {
-                    self.orphans(&known).await;
+                    let known = known.into_iter().collect();
+                    let (shared, pods) = (self.shared.clone(), self.pods.clone());
+                    self.removing.spawn(remove_orphans(shared, pods, known));
                 }
             }
             Event::Applied(pod) => self.apply(pod, false, ended),
@@ -256,60 +279,78 @@ impl Agent {
                     .as_ref()
                     .is_none_or(|status| status.start_time.is_none());
                 let conditions = self.shared.observed.conditions();
+                // Pods that were here before have what they were given; what is forbidden is so for them as well, and is set
+                // anew with each of their zones.
                 let refused = pressure::refuses(&conditions, &pod)
+                    .filter(|_| fresh)
                     .map(|message| Refusal {
                         reason: "Evicted",
                         message,
                     })
-                    .or_else(|| self.shared.allocations.refuses(&pod))
-                    .filter(|_| fresh);
+                    .or_else(|| self.sysctls.refuses(&pod).filter(|_| goes_on(&pod)))
+                    .or_else(|| self.shared.allocations.refuses(&pod).filter(|_| fresh));
                 let handle = worker::start(self.shared.clone(), pod, ended.clone(), refused);
                 map.insert(uid, handle);
             }
         }
     }
+}
 
-    /// Removes what is left on the host of pods that the API does not know any more.
-    async fn orphans(&self, known: &[String]) {
-        let runtime = &self.shared.runtime;
-        let mut gone: Vec<String> = Vec::new();
-        match runtime.list().await {
+/// How long what could not be removed is left alone.
+const AGAIN: Duration = Duration::from_secs(10);
+
+/// Removes what is left on the host of pods that the API does not know any more: what fails is tried again until nothing
+/// is left.
+async fn remove_orphans(shared: Arc<Shared>, pods: Pods, known: HashSet<String>) {
+    loop {
+        let mut failed = false;
+        let mut note = |what: &str, error: String| {
+            tracing::warn!(error, "{what}; it is tried again");
+            failed = true;
+        };
+        let mut gone: BTreeSet<String> = BTreeSet::new();
+        match shared.runtime.list().await {
             Ok(zones) => gone.extend(
                 zones
                     .into_iter()
                     .filter_map(|zone| zone.spec.labels.get(POD_UID).cloned()),
             ),
-            Err(error) => tracing::warn!(%error, "zones cannot be listed"),
+            Err(error) => note("zones cannot be listed", error.to_string()),
         }
-        match self.shared.supplies.keeps().await {
+        match shared.supplies.keeps().await {
             Ok(uids) => gone.extend(uids),
-            Err(lack) => tracing::warn!(
-                error = lack.message,
-                "what is kept of pods cannot be listed"
-            ),
+            Err(lack) => note("what is kept of pods cannot be listed", lack.message),
         }
-        gone.retain(|uid| !known.contains(uid));
-        gone.sort();
-        gone.dedup();
+        // Pods that came meanwhile are their workers'.
+        {
+            let here = pods.map.lock();
+            gone.retain(|uid| !known.contains(uid) && !here.contains_key(uid));
+        }
         for uid in gone {
-            let zone: ZoneName = zone_name(&uid);
-            tracing::info!(%zone, "removing what is left of a pod that was deleted while no agent ran");
-            let removed = async {
-                let text = |error: crate::zone::ZoneError| error.to_string();
-                runtime.halt(&zone).await.map_err(text)?;
-                runtime.delete(&zone).await.map_err(text)?;
-                let supplies = &self.shared.supplies;
-                supplies
-                    .release(&uid, true)
-                    .await
-                    .map_err(|lack| lack.message)?;
-                supplies.remove(&uid).await.map_err(|lack| lack.message)
-            };
-            if let Err(error) = removed.await {
-                tracing::warn!(%zone, error, "it cannot be removed");
+            tracing::info!(
+                uid,
+                "removing what is left of a pod that was deleted while no agent ran"
+            );
+            if let Err(error) = remove_orphan(&shared, &uid).await {
+                note("what is left of a pod cannot be removed", error);
             }
         }
+        if !failed {
+            return;
+        }
+        tokio::time::sleep(AGAIN).await;
     }
+}
+
+async fn remove_orphan(shared: &Shared, uid: &str) -> Result<(), String> {
+    let zone: ZoneName = zone_name(uid);
+    let (runtime, supplies) = (&shared.runtime, &shared.supplies);
+    let text = |error: crate::zone::ZoneError| error.to_string();
+    runtime.halt(&zone).await.map_err(text)?;
+    runtime.delete(&zone).await.map_err(text)?;
+    let released = supplies.release(uid, true).await;
+    released.map_err(|lack| lack.message)?;
+    supplies.remove(uid).await.map_err(|lack| lack.message)
 }
 
 #[cfg(test)]

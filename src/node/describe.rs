@@ -8,6 +8,7 @@ use k8s_openapi::api::core::v1::{Container, Pod, PodSpec, ResourceRequirements, 
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity as ApiQuantity;
 
 use super::machine::{POD_NAME, POD_NAMESPACE, POD_UID, containers};
+use super::sysctls::normalized;
 use super::zone_name;
 use crate::meta::amounts::{Amounts, Side};
 use crate::meta::placement::ZONE_BRAND;
@@ -261,7 +262,7 @@ pub fn zone_spec(
         .security_context
         .iter()
         .flat_map(|context| context.sysctls.iter().flatten())
-        .map(|sysctl| (sysctl.name.clone(), sysctl.value.clone()))
+        .map(|sysctl| (normalized(&sysctl.name), sysctl.value.clone()))
         .collect();
     ZoneSpec {
         name: zone_name(&uid),

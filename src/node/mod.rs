@@ -22,6 +22,7 @@ mod report;
 pub mod services;
 pub mod simulated;
 pub mod supplies;
+pub mod sysctls;
 pub mod volumes;
 mod worker;
 

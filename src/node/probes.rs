@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{Container, Pod, Probe};
 use tokio::sync::mpsc;
+use tokio::time::MissedTickBehavior;
 
 use super::machine::ProbeKind;
 use super::supplies::{Outcome, Supplies};
@@ -57,9 +58,13 @@ pub async fn run(work: Probing) {
         enough(probe.success_threshold, 1),
     );
     tokio::time::sleep(delay).await;
+    // By the clock, not from answer to answer; where an answer took longer, the next one is asked for at the next turn.
+    let mut turns = tokio::time::interval(period);
+    turns.set_missed_tick_behavior(MissedTickBehavior::Skip);
     let mut run = 0;
     let mut last = None;
     loop {
+        turns.tick().await;
         let asked = work
             .supplies
             .probe(&work.pod, &work.container, &work.id, &work.zone, &probe);
@@ -97,6 +102,5 @@ pub async fn run(work: Probing) {
                 }
             }
         }
-        tokio::time::sleep(period).await;
     }
 }

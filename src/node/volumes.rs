@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use futures::StreamExt as _;
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity as ApiQuantity;
 use kube::ResourceExt as _;
 use kube::api::{Api, PostParams};
 use tokio_util::sync::CancellationToken;
@@ -86,6 +87,19 @@ fn grown(
     volume: &PersistentVolume,
 ) -> Option<PersistentVolumeClaim> {
     let waits = |kind: &str| GROWING.contains(&kind);
+    let size = |amount: Option<&ApiQuantity>| {
+        let amount = amount.and_then(|amount| Quantity::parse(&amount.0).ok());
+        amount.map_or(0, |amount| amount.value())
+    };
+    let given = volume.spec.as_ref()?.capacity.as_ref();
+    let asked = claim.spec.as_ref().and_then(|spec| {
+        let requests = spec.resources.as_ref()?.requests.as_ref();
+        requests?.get("storage")
+    });
+    if size(given.and_then(|given| given.get("storage"))) < size(asked) {
+        // It is to become larger still, and waits for that.
+        return None;
+    }
     let mut new = claim.clone();
     let status = new.status.as_mut()?;
     let conditions = status.conditions.as_mut()?;
@@ -263,7 +277,7 @@ mod tests {
     fn claims_that_wait_have_grown() {
         let claim = |conditions: &str| -> PersistentVolumeClaim {
             serde_json::from_str(&format!(
-                r#"{{"metadata":{{}},"status":{{"conditions":[{conditions}]}}}}"#
+                r#"{{"metadata":{{}},"spec":{{"resources":{{"requests":{{"storage":"1Ki"}}}}}},"status":{{"conditions":[{conditions}]}}}}"#
             ))
             .unwrap()
         };
@@ -274,5 +288,10 @@ mod tests {
         let status = grown(&claim(&waits), &volume).unwrap().status.unwrap();
         assert_eq!(status.conditions.unwrap().len(), 1);
         assert_eq!(status.capacity.unwrap()["storage"].0, "1Ki");
+        let mut larger = claim(&waits);
+        let spec = larger.spec.as_mut().unwrap();
+        let requests = spec.resources.as_mut().unwrap().requests.as_mut().unwrap();
+        requests.get_mut("storage").unwrap().0 = "2Ki".into();
+        assert_eq!(grown(&larger, &volume), None, "it grew again meanwhile");
     }
 }

@@ -17,6 +17,7 @@ use super::{
     Answer, Capacity, LayerDirectory, StorageEngine, StorageError, StoragePoolConfig, Volume,
     Whiteouts,
 };
+use crate::private;
 use crate::zone::Root;
 
 /// The engine of plain directories.
@@ -152,14 +153,18 @@ async fn blocking<T: Send + 'static>(
 
 impl StorageEngine for Directories {
     fn prepare(&self) -> Answer<'_, ()> {
+        // Programs of images run as whoever their mode says, and their devices are open to whom it says: nobody of this
+        // host is to reach them, nor what pods keep.
         let wanted = [
+            self.zones.clone(),
             self.zones.join("roots"),
+            self.images.clone(),
             self.images.join("layers"),
             self.volumes.clone(),
         ];
         blocking(move || {
             for path in wanted {
-                fs::create_dir_all(&path)
+                private::directory(&path)
                     .map_err(|error| failed("make the directory", path.display(), error))?;
             }
             Ok(())

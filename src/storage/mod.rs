@@ -6,6 +6,7 @@
 pub mod beneath;
 mod config;
 mod directories;
+mod ownership;
 pub mod zfs;
 
 use std::path::PathBuf;
@@ -17,6 +18,7 @@ use crate::zone::Root;
 pub use config::{ConfigError, StoragePoolConfig};
 pub use directories::Directories;
 pub(crate) use directories::{remove_tree, tree_size};
+pub use ownership::Ownership;
 pub use zfs::ZfsStorageEngine;
 
 /// What an operation resolves to.

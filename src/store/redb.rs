@@ -16,6 +16,7 @@ use redb::{
 
 use super::engine::{Accepted, Engine, Log, Row};
 use super::{Entry, Pairs, Record, ResourcePrefix, Revision, Store, StoreError};
+use crate::private;
 
 const LOG: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("log");
 const META: TableDefinition<'_, &str, u64> = TableDefinition::new("meta");
@@ -60,13 +61,16 @@ pub enum OpenError {
 /// [`OpenError`] names the file and what to do.
 pub fn open(dir: &Path) -> Result<Arc<dyn Store>, OpenError> {
     let path = dir.join("store.redb");
-    std::fs::create_dir_all(dir).map_err(|error| OpenError::Unusable {
+    let unusable = |error: std::io::Error| OpenError::Unusable {
         path: path.clone(),
         cause: error.to_string(),
-    })?;
+    };
+    private::directory(dir).map_err(unusable)?;
     let file = path.clone();
-    if !path.exists() {
-        make(&path)?;
+    match path.exists() {
+        // All secrets are in it.
+        true => private::close(&path).map_err(unusable)?,
+        false => make(&path)?,
     }
     restore(&path, move || {
         Builder::new().set_cache_size(CACHE).create(&file)
@@ -115,7 +119,13 @@ fn make(path: &Path) -> Result<(), OpenError> {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(unusable(error)),
         _ => {}
     }
-    let made = opened(path, &|| Builder::new().create(&new)).and_then(|database| {
+    let create = || {
+        let mut file = private::file();
+        let file = file.read(true).create_new(true).open(&new);
+        let file = file.map_err(|error| DatabaseError::Storage(error.into()))?;
+        Builder::new().create_with_backend(redb::backends::FileBackend::new(file)?)
+    };
+    let made = opened(path, &create).and_then(|database| {
         prepare(&database).map_err(|error| unusable(std::io::Error::other(error.to_string())))
     });
     let moved = made.and_then(|()| std::fs::rename(&new, path).map_err(unusable));

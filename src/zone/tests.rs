@@ -172,3 +172,20 @@ async fn processes_end_as_their_behaviour_says() {
         Some(137)
     );
 }
+
+#[test]
+fn images_name_their_signals() {
+    for (name, number) in [
+        ("SIGQUIT", Some(3)),
+        ("quit", Some(3)),
+        ("SIGINT", Some(2)),
+        ("15", Some(15)),
+        ("0", None),
+        ("64", None),
+        ("SIGRTMIN+3", None),
+        ("SIG", None),
+        ("", None),
+    ] {
+        assert_eq!(Signal::named(name), number.map(Signal), "{name}");
+    }
+}

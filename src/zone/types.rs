@@ -423,6 +423,40 @@ impl Signal {
     pub const KILL: Signal = Signal(9);
     /// Asks to end.
     pub const TERM: Signal = Signal(15);
+
+    /// The signal that an image names: `SIGQUIT`, `QUIT`, `3`. None if there is no such, or it is one of those without
+    /// names (`SIGRTMIN+3`).
+    pub fn named(name: &str) -> Option<Self> {
+        /// They have the same numbers on every system.
+        const EVERYWHERE: [(&str, i32); 7] = [
+            ("HUP", 1),
+            ("INT", 2),
+            ("QUIT", 3),
+            ("ABRT", 6),
+            ("KILL", 9),
+            ("ALRM", 14),
+            ("TERM", 15),
+        ];
+        const LINUX: [(&str, i32); 7] = [
+            ("USR1", 10),
+            ("USR2", 12),
+            ("CHLD", 17),
+            ("CONT", 18),
+            ("WINCH", 28),
+            ("IO", 29),
+            ("PWR", 30),
+        ];
+        let name = name.trim().to_ascii_uppercase();
+        if let Ok(number) = name.parse() {
+            return (1..32).contains(&number).then_some(Signal(number));
+        }
+        let name = name.strip_prefix("SIG").unwrap_or(&name);
+        let linux = LINUX.iter().filter(|_| cfg!(target_os = "linux"));
+        let mut known = EVERYWHERE.iter().chain(linux);
+        known
+            .find(|(known, _)| *known == name)
+            .map(|(_, number)| Signal(*number))
+    }
 }
 
 /// What something uses.

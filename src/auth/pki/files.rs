@@ -1,26 +1,25 @@
 //! Files that hold keys: read whole, written whole or not at all, for the owner alone.
 
-use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::fs::{self, File};
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
 use rcgen::KeyPair;
 
 use super::PkiError;
+use crate::private;
 
 /// Where the files of a server are.
 pub(super) struct Paths(PathBuf);
 
 impl Paths {
-    /// Makes `dir/pki`, for the owner alone.
+    /// Makes `dir` and `dir/pki`, for the owner alone.
     pub(super) fn new(dir: &Path) -> Result<Self, PkiError> {
-        let dir = dir.join("pki");
-        let mut builder = DirBuilder::new();
-        builder.recursive(true);
-        #[cfg(unix)]
-        std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
-        builder.create(&dir).map_err(failed("make", &dir))?;
-        Ok(Paths(dir))
+        let pki = dir.join("pki");
+        for path in [dir, &pki] {
+            private::directory(path).map_err(failed("make", path))?;
+        }
+        Ok(Paths(pki))
     }
 
     pub(super) fn certificate(&self, name: &str) -> PathBuf {
@@ -34,7 +33,7 @@ impl Paths {
     /// Keeps other processes out until the file is dropped, so that two that start at once agree on one authority.
     pub(super) fn lock(&self) -> Result<File, PkiError> {
         let path = self.0.join(".lock");
-        let file = private()
+        let file = private::file()
             .create(true)
             .truncate(false)
             .open(&path)
@@ -42,14 +41,6 @@ impl Paths {
         file.lock().map_err(failed("lock", &path))?;
         Ok(file)
     }
-}
-
-fn private() -> OpenOptions {
-    let mut options = OpenOptions::new();
-    options.write(true);
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    options
 }
 
 pub(super) fn failed(attempted: &'static str, path: &Path) -> impl FnOnce(io::Error) -> PkiError {
@@ -82,7 +73,7 @@ pub(crate) fn write(path: &Path, content: &[u8]) -> Result<(), PkiError> {
         }
         _ => {}
     }
-    let written = private()
+    let written = private::file()
         .create_new(true)
         .open(&temporary)
         .and_then(|mut file| {

@@ -216,6 +216,21 @@ async fn what_cannot_be_read_is_left_out_and_a_watch_that_breaks_at_once_is_not_
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_list_of_which_something_cannot_be_read_is_never_whole() {
+    let odd = "{\"type\":\"ADDED\",\"object\":{\"metadata\":{\"name\":1}}}\n";
+    let first = [odd.to_owned(), complete(5), STAYS.to_owned()].concat();
+    let second = [complete(5), STAYS.to_owned()].concat();
+    let script = script(&[(200, &first), (200, &second)]);
+    let told = told(&script, "").await;
+    assert_eq!(told[0], "listing");
+    assert!(
+        told[1].starts_with("broken: what was told cannot be read"),
+        "{told:?}"
+    );
+    assert_eq!(told[2..4], ["listing", "complete"], "{told:?}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_server_that_falls_silent_is_asked_again() {
     let first = [complete(5), line("ADDED", "one", 6), STAYS.to_owned()].concat();
     let second = [line("ADDED", "two", 7), STAYS.to_owned()].concat();

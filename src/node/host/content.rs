@@ -4,10 +4,12 @@
 //! version is one rename.
 
 use std::collections::BTreeMap;
-use std::io;
+use std::io::{self, Write as _};
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::{Component, Path};
 
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jiff::Timestamp;
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::authentication::v1::{BoundObjectReference, TokenRequest, TokenRequestSpec};
@@ -19,6 +21,7 @@ use k8s_openapi::api::core::v1::{
 use kube::api::{Api, PostParams};
 
 use super::{Host, text};
+use crate::private;
 
 /// The content of a volume: files by path, each with its mode.
 pub(super) type Files = BTreeMap<String, (Vec<u8>, u32)>;
@@ -96,7 +99,9 @@ fn write_version(version: &Path, files: &Files, group: Option<u32>) -> io::Resul
         if let Some(parent) = whole.parent() {
             std::fs::create_dir_all(parent)?;
         }
-        std::fs::write(&whole, content)?;
+        // Nobody else reads it before it has its own mode.
+        let mut file = private::file().create_new(true).open(&whole)?;
+        file.write_all(content)?;
         owner(&whole)?;
         let mode = if group.is_some() { mode | 0o440 } else { *mode };
         std::fs::set_permissions(&whole, std::fs::Permissions::from_mode(mode))?;
@@ -123,6 +128,24 @@ fn holds(data: &Path, files: &Files) -> bool {
         && files.iter().all(|(path, (content, _))| {
             std::fs::read(data.join(path)).is_ok_and(|found| found == *content)
         })
+}
+
+/// What a token says of its life.
+#[derive(serde::Deserialize)]
+struct Life {
+    iat: i64,
+    exp: i64,
+}
+
+/// When a token that was asked for `life` seconds is to be renewed: when most of its life is over, and once a day. None if
+/// it does not say when it was made. Servers may make it for less, and for more than they would have clients rely on.
+fn renewed(token: &str, life: i64) -> Option<Timestamp> {
+    let claims = token.split('.').nth(1)?;
+    let claims = URL_SAFE_NO_PAD.decode(claims).ok()?;
+    let Life { iat, exp } = serde_json::from_slice(&claims).ok()?;
+    let life = exp.saturating_sub(iat).min(life).max(0);
+    let after = (life / 10 * 8).min(24 * 3600);
+    Timestamp::from_second(iat.saturating_add(after)).ok()
 }
 
 /// The keys that a volume shows, under the paths that it gives them.
@@ -319,10 +342,8 @@ impl Host {
             .join("..data")
             .join(&of.path);
         let life = of.expiration_seconds.unwrap_or(3600);
-        if let Ok(found) = there.metadata()
-            && let Ok(Ok(age)) = found.modified().map(|at| at.elapsed())
-            && (age.as_secs() as i64) < (life * 8 / 10).min(24 * 3600)
-            && let Ok(token) = std::fs::read_to_string(&there)
+        if let Ok(token) = std::fs::read_to_string(&there)
+            && renewed(&token, life).is_some_and(|at| Timestamp::now() < at)
         {
             return Ok(token);
         }
@@ -407,6 +428,24 @@ mod tests {
         assert_eq!((read("a"), read("c")), (Some("3".into()), Some("4".into())));
         let left: Vec<_> = std::fs::read_dir(path).expect("read").flatten().collect();
         assert_eq!(left.len(), 4, "nothing of it is left: {left:?}");
+    }
+
+    #[test]
+    fn tokens_are_renewed_by_what_they_say_of_themselves() {
+        let token = |claims: &str| format!("e30.{}.c2ln", URL_SAFE_NO_PAD.encode(claims));
+        for (claims, life, expected) in [
+            (r#"{"iat":1000,"exp":4600}"#, 3600, Some(1000 + 2880)),
+            // Made for less than was asked, and for longer than that is to count.
+            (r#"{"iat":1000,"exp":1600}"#, 3600, Some(1000 + 480)),
+            (r#"{"iat":1000,"exp":31537000}"#, 3607, Some(1000 + 2880)),
+            (r#"{"iat":0,"exp":31536000}"#, 31_536_000, Some(24 * 3600)),
+            (r#"{"iat":9,"exp":-9}"#, 3600, Some(9)),
+            (r#"{"exp":4600}"#, 3600, None),
+        ] {
+            let at = renewed(&token(claims), life).map(Timestamp::as_second);
+            assert_eq!(at, expected, "{claims} {life}");
+        }
+        assert_eq!(renewed("no token", 3600), None);
     }
 
     #[test]

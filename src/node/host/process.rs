@@ -9,7 +9,7 @@ use k8s_openapi::api::core::v1::{Capabilities, Container, Pod, PodSpec, VolumeMo
 use super::environment::expand;
 use super::{Host, text, uid};
 use crate::meta::quantity::Quantity;
-use crate::node::machine::{IMAGE, IMAGE_ID, SIZE, Size};
+use crate::node::machine::{IMAGE, IMAGE_ID, SIZE, STOP_SIGNAL, Size};
 use crate::node::supplies::Lack;
 use crate::storage::beneath;
 use crate::zone::{
@@ -358,13 +358,18 @@ impl Host {
             .unwrap_or_else(|| text(container.image.as_ref()).to_owned());
         let digest = image.label().to_owned();
         let size = Size::of(&pod.spec.clone().unwrap_or_default(), container);
+        let stop = image.config.stop_signal.clone();
+        let stop = stop.filter(|signal| !signal.is_empty());
         Ok(ProcessSpec {
             id: process.clone(),
-            labels: BTreeMap::from([
+            labels: [
                 (IMAGE.to_owned(), shown),
                 (IMAGE_ID.to_owned(), digest),
                 (SIZE.to_owned(), size.label()),
-            ]),
+            ]
+            .into_iter()
+            .chain(stop.map(|signal| (STOP_SIGNAL.to_owned(), signal)))
+            .collect(),
             beside: spec
                 .ephemeral_containers
                 .iter()

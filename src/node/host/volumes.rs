@@ -2,12 +2,14 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{
     HostPathVolumeSource, PersistentVolume, PersistentVolumeClaim, PersistentVolumeSpec, Pod,
     PodSpec, Volume,
 };
 use kube::api::Api;
+use rustix::fs::{Gid, Mode};
 
 use super::content::write;
 use super::{Host, text, uid};
@@ -15,7 +17,7 @@ use crate::meta::quantity::Quantity;
 use crate::node::describe;
 use crate::node::supplies::Lack;
 use crate::node::volumes::DRIVER;
-use crate::storage::beneath;
+use crate::storage::{Ownership, beneath};
 use crate::zone::Root;
 use crate::zone::illumos::Brand;
 
@@ -35,6 +37,44 @@ fn own(spec: &PersistentVolumeSpec) -> Option<(&str, Option<u64>)> {
         .and_then(|capacity| Quantity::parse(&capacity.get("storage")?.0).ok())
         .map(|quota| quota.value().max(0) as u64);
     Some((&of.volume_handle, quota))
+}
+
+/// A volume behind a claim.
+struct Claimed {
+    /// The persistent volume's name.
+    name: String,
+    path: PathBuf,
+    /// It is a path of the host, whose owner is for the host to say.
+    is_the_hosts: bool,
+}
+
+/// The group of the pod's files.
+fn fs_group(pod: &Pod) -> Option<u32> {
+    let context = pod.spec.as_ref()?.security_context.as_ref()?;
+    u32::try_from(context.fs_group?).ok()
+}
+
+/// Whose the volumes are to be that the pod claims.
+fn ownership(pod: &Pod) -> Option<Ownership> {
+    let context = pod.spec.as_ref()?.security_context.as_ref()?;
+    Some(Ownership {
+        group: fs_group(pod)?,
+        by_root: context.fs_group_change_policy.as_deref() == Some("OnRootMismatch"),
+    })
+}
+
+/// How long a path of the host is waited for: one on a server that is gone never answers.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// As [`host_path`], for as long as that may take.
+async fn look_at_host_path(of: &HostPathVolumeSource) -> Result<(), String> {
+    let own = of.clone();
+    let looked = tokio::task::spawn_blocking(move || host_path(&own));
+    match tokio::time::timeout(PATIENCE, looked).await {
+        Ok(Ok(looked)) => looked,
+        Ok(Err(error)) => Err(error.to_string()),
+        Err(_) => Err(format!("{}: it does not answer", of.path)),
+    }
 }
 
 impl Host {
@@ -71,7 +111,7 @@ impl Host {
         {
             match delegated.contains(&volume.name.as_str()) {
                 true => datasets.push(self.delegated(pod, volume).await?),
-                false => paths.push(self.claimed(pod, volume).await?),
+                false => paths.push(self.owned(pod, volume).await?),
             }
         }
         // Two volumes of a pod may be of one claim.
@@ -80,55 +120,58 @@ impl Host {
         Ok((paths, datasets))
     }
 
-    /// Makes what is missing of the pod's volumes and writes what comes from the API.
+    /// Makes what is missing of the pod's volumes and writes what comes from the API. One that cannot be had keeps no
+    /// other from being brought up to date; what is wrong with the first such is told.
     pub(super) async fn write_volumes(&self, pod: &Pod, first: bool) -> Result<(), Lack> {
-        let spec = pod.spec.clone().unwrap_or_default();
-        let context = spec.security_context.clone().unwrap_or_default();
-        let group = context.fs_group.and_then(|group| u32::try_from(group).ok());
-        for volume in spec.volumes.iter().flatten() {
-            let directory = self.volume_directory(pod, volume);
-            let told = |error: String| {
+        let mut written = Ok(());
+        let volumes = pod.spec.as_ref().and_then(|spec| spec.volumes.as_ref());
+        for volume in volumes.into_iter().flatten() {
+            let one = self.write_volume(pod, volume, first).await;
+            written = written.and(one.map_err(|error| {
                 lack(format!(
                     "MountVolume.SetUp failed for volume {:?} : {error}",
                     volume.name
                 ))
-            };
-            if volume.empty_dir.is_some() {
-                if first && !directory.exists() {
-                    let name = Path::new("volumes").join(&volume.name);
-                    let writable = self.writable(uid(pod));
-                    // Whoever runs in the pod may have put links there.
-                    let made = || -> io::Result<()> {
-                        let made = beneath::make_directory(&writable, &name, 0o777)?;
-                        if let Some(group) = group {
-                            let group = rustix::fs::Gid::from_raw(group);
-                            rustix::fs::fchown(&made, None, Some(group))?;
-                            let mode = rustix::fs::Mode::from_raw_mode(0o2777);
-                            rustix::fs::fchmod(&made, mode)?;
-                        }
-                        Ok(())
-                    };
-                    made().map_err(|error| told(error.to_string()))?;
-                }
-            } else if let Some(of) = &volume.host_path {
-                if first {
-                    host_path(of).map_err(told)?;
-                }
-            } else if volume.image.is_some() {
-                // It comes with the images of the containers that mount it.
-            } else if let Some(files) = self.content(pod, volume).await.map_err(told)? {
-                let written =
-                    tokio::task::spawn_blocking(move || write(&directory, &files, group)).await;
-                written
-                    .map_err(|error| told(error.to_string()))?
-                    .map_err(|error| told(error.to_string()))?;
-            } else if describe::is_claim(volume) {
-                // It is made when it is asked for.
-            } else {
-                return Err(told("this node does not offer volumes of this kind".into()));
-            }
+            }));
         }
-        Ok(())
+        written
+    }
+
+    async fn write_volume(&self, pod: &Pod, volume: &Volume, first: bool) -> Result<(), String> {
+        let directory = self.volume_directory(pod, volume);
+        let group = fs_group(pod);
+        let told = |error: io::Error| error.to_string();
+        if volume.empty_dir.is_some() {
+            if !first || directory.exists() {
+                return Ok(());
+            }
+            let name = Path::new("volumes").join(&volume.name);
+            // Whoever runs in the pod may have put links there.
+            let made = beneath::make_directory(&self.writable(uid(pod)), &name, 0o777);
+            let made = made.map_err(told)?;
+            if let Some(group) = group {
+                let (group, mode) = (Gid::from_raw(group), Mode::from_raw_mode(0o2777));
+                rustix::fs::fchown(&made, None, Some(group))
+                    .and_then(|()| rustix::fs::fchmod(&made, mode))
+                    .map_err(|error| error.to_string())?;
+            }
+            return Ok(());
+        }
+        if let Some(of) = &volume.host_path {
+            return match first {
+                true => look_at_host_path(of).await,
+                false => Ok(()),
+            };
+        }
+        if volume.image.is_some() || describe::is_claim(volume) {
+            // The one comes with the images of the containers that mount it, the other is made when it is asked for.
+            return Ok(());
+        }
+        let Some(files) = self.content(pod, volume).await? else {
+            return Err("this node does not offer volumes of this kind".into());
+        };
+        let written = tokio::task::spawn_blocking(move || write(&directory, &files, group)).await;
+        written.map_err(|error| error.to_string())?.map_err(told)
     }
 
     /// The volume behind a claim, with its name.
@@ -178,20 +221,53 @@ impl Host {
         dataset.map_err(|error| unattached(error.to_string()))
     }
 
-    /// Where the volume behind a claim is on this host.
-    async fn claimed(&self, pod: &Pod, volume: &Volume) -> Result<PathBuf, Lack> {
+    /// Where the volume behind a claim is on this host, once it is the pod's group's where the pod has one.
+    async fn owned(&self, pod: &Pod, volume: &Volume) -> Result<PathBuf, Lack> {
+        let claimed = self.claimed(pod, volume).await?;
+        let claim = volume.persistent_volume_claim.as_ref();
+        let is_read_only = claim.is_some_and(|claim| claim.read_only == Some(true));
+        let Some(ownership) = ownership(pod).filter(|_| !claimed.is_the_hosts && !is_read_only)
+        else {
+            return Ok(claimed.path);
+        };
+        let path = claimed.path.clone();
+        let given = tokio::task::spawn_blocking(move || ownership.give(&path)).await;
+        let given = given.unwrap_or_else(|error| Err(io::Error::other(error)));
+        given.map_err(|error| {
+            lack(format!(
+                "MountVolume.SetUp failed for volume {:?} : applyFSGroup failed for vol {}: {error}",
+                volume.name, claimed.name
+            ))
+        })?;
+        Ok(claimed.path)
+    }
+
+    /// The volume behind a claim as it is on this host.
+    async fn claimed(&self, pod: &Pod, volume: &Volume) -> Result<Claimed, Lack> {
         let wrong = unattached;
         let (name, spec) = self.persistent(pod, volume).await?;
         if let Some(of) = &spec.host_path {
-            host_path(of).map_err(wrong)?;
-            return Ok(PathBuf::from(&of.path));
+            look_at_host_path(of).await.map_err(wrong)?;
+            return Ok(Claimed {
+                name,
+                path: PathBuf::from(&of.path),
+                is_the_hosts: true,
+            });
         }
         if let Some(of) = &spec.local {
-            return Ok(PathBuf::from(&of.path));
+            return Ok(Claimed {
+                name,
+                path: PathBuf::from(&of.path),
+                is_the_hosts: false,
+            });
         }
         if let Some((handle, quota)) = own(&spec) {
             let made = self.storage.make_volume(handle, quota, None).await;
-            return Ok(made.map_err(|error| wrong(error.to_string()))?.path);
+            return Ok(Claimed {
+                name,
+                path: made.map_err(|error| wrong(error.to_string()))?.path,
+                is_the_hosts: false,
+            });
         }
         Err(wrong(format!(
             "this node does not offer volumes of the kind of {name}"
@@ -243,7 +319,7 @@ impl Host {
             let delegated = describe::delegated(pod).map_err(lack)?;
             let path = match delegated.contains(&name) {
                 true => PathBuf::from(self.delegated(pod, volume).await?),
-                false => self.claimed(pod, volume).await?,
+                false => self.claimed(pod, volume).await?.path,
             };
             return Ok((path, Vec::new()));
         }

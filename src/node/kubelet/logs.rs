@@ -49,7 +49,12 @@ impl Wanted {
                 .transpose()
         };
         let since = match (number("sinceSeconds")?, query.get("sinceTime")) {
-            (Some(seconds), _) => Some(Timestamp::now() - SignedDuration::from_secs(seconds)),
+            (Some(seconds), _) => {
+                // Longer ago than there are times is all of it.
+                let whole = SignedDuration::from_secs(seconds);
+                let since = Timestamp::now().checked_sub(whole);
+                Some(since.unwrap_or(Timestamp::MIN))
+            }
             (None, Some(text)) => Some(text.parse().map_err(|_| {
                 (
                     400,
@@ -136,6 +141,11 @@ impl Reader {
             // The end, unless the log was rotated away under us.
             match open_plain(&self.above, &self.below).and_then(|file| file.metadata()) {
                 Ok(found) if found.ino() != self.inode => {
+                    // What came into the old file before it was renamed: it is written to no more.
+                    self.file.read_until(b'\n', &mut self.partial)?;
+                    if self.partial.ends_with(b"\n") {
+                        return Ok(Some(std::mem::take(&mut self.partial)));
+                    }
                     let next = Reader::open(&self.above, &self.below)?;
                     *self = next;
                 }

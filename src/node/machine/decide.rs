@@ -12,7 +12,7 @@ use super::status::{
 };
 use super::{
     Action, Backoff, Decision, Hook, ImageState, Kind, Memory, ProbeKind, Progress, Stop,
-    containers, spec_of,
+    containers, later, spec_of,
 };
 use crate::meta::time::go_duration;
 use crate::zone::{Process, ProcessId, Signal, Zone, ZoneState};
@@ -22,6 +22,12 @@ const MINIMUM_GRACE: i64 = 2;
 
 /// How long a resize that failed waits.
 pub const RESIZE_AGAIN: SignedDuration = SignedDuration::from_secs(10);
+
+/// So many seconds after `begun`: never, where a pod asks for more than there are.
+fn end_of(begun: Timestamp, seconds: i64) -> Timestamp {
+    let whole = SignedDuration::from_secs(seconds.max(0));
+    begun.checked_add(whole).unwrap_or(Timestamp::MAX)
+}
 
 /// One look at a pod.
 struct Look<'a> {
@@ -218,7 +224,7 @@ impl<'a> Look<'a> {
                 Some(Err(error)) => Some(error),
             };
             if let Some(message) = refusal {
-                let again = self.now + RESIZE_AGAIN;
+                let again = later(self.now, RESIZE_AGAIN);
                 self.memory.resize.failed = Some((message, again));
                 return self.wake(again);
             }
@@ -270,9 +276,9 @@ impl<'a> Look<'a> {
             Some("Succeeded" | "Failed")
         );
         let Some(start) = self.memory.last.start_time.as_ref().filter(|_| !ended) else {
-            return self.wake(self.now + SignedDuration::from_secs(seconds.max(0)));
+            return self.wake(end_of(self.now, seconds));
         };
-        let at = start.0 + SignedDuration::from_secs(seconds);
+        let at = end_of(start.0, seconds);
         if at > self.now {
             self.wake(at);
         } else if self.memory.fail.is_none() {
@@ -346,7 +352,7 @@ impl<'a> Look<'a> {
         grace = self.memory.grace.map_or(grace, |own| own.min(grace));
         if self.is_hidden() {
             // Nothing in it can be asked to end. It has its grace to be heard of; then it ends as a whole.
-            let last = begun + SignedDuration::from_secs(grace.max(0));
+            let last = end_of(begun, grace);
             return match self.now < last {
                 true => self.wake(last),
                 false => self.decision.actions.push(Action::Halt),
@@ -424,7 +430,7 @@ impl<'a> Look<'a> {
         });
         // Grace may become shorter while it runs, never longer.
         stop.grace = stop.grace.min(grace);
-        let end = stop.begun + SignedDuration::from_secs(stop.grace.max(0));
+        let end = end_of(stop.begun, stop.grace);
         let mut wake = None;
         let mut actions = Vec::new();
         if stop.grace <= 0 {
@@ -441,11 +447,14 @@ impl<'a> Look<'a> {
         } else {
             if stop.asked.is_none() {
                 stop.asked = Some(now);
-                actions.push(Action::Signal(id.clone(), Signal::TERM));
+                let named = process.labels.get(super::STOP_SIGNAL);
+                let named = named.and_then(|name| Signal::named(name));
+                let signal = named.unwrap_or(Signal::TERM);
+                actions.push(Action::Signal(id.clone(), signal));
             }
             let asked = stop.asked.unwrap_or(now);
             let last = match stop.hook {
-                Some(_) => end.max(asked + SignedDuration::from_secs(MINIMUM_GRACE)),
+                Some(_) => end.max(end_of(asked, MINIMUM_GRACE)),
                 None => end,
             };
             if now < last {
@@ -686,7 +695,7 @@ impl<'a> Look<'a> {
                 }
                 self.waiting
                     .insert(name.clone(), ("CrashLoopBackOff".into(), Some(message)));
-                return self.wake(self.now + left);
+                return self.wake(later(self.now, left));
             }
         }
         if let Some(blocked) = self.memory.blocked.get(name) {

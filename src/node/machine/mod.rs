@@ -38,6 +38,9 @@ pub const IMAGE: &str = "image";
 /// The label of a process that holds the digest of its image.
 pub const IMAGE_ID: &str = "image-id";
 
+/// The label of a process that holds the signal that its image wants to be asked to end by, if it wants one.
+pub const STOP_SIGNAL: &str = "stop-signal";
+
 /// How a container of a pod is treated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Kind {

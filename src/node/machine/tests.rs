@@ -322,6 +322,33 @@ fn grace_of_zero_kills_and_a_shorter_grace_counts() {
 }
 
 #[test]
+fn an_image_says_by_what_signal_it_ends() {
+    for (signal, number) in [("SIGQUIT", 3), ("SIGRTMIN+3", 15)] {
+        let mut host = Host::new(one("Always"));
+        host.settle();
+        let zone = host.zone.as_mut().expect("a zone");
+        let labels = &mut zone.processes[0].labels;
+        labels.insert(STOP_SIGNAL.into(), signal.into());
+        host.delete(60);
+        host.settle();
+        let expected = format!("signal a/0 {number}");
+        assert_eq!(host.take_events()[1], expected, "{signal}");
+    }
+}
+
+#[test]
+fn a_grace_longer_than_time_is_no_trouble() {
+    let mut spec = one("Always");
+    spec["terminationGracePeriodSeconds"] = json!(i64::MAX);
+    spec["activeDeadlineSeconds"] = json!(i64::MAX);
+    let mut host = Host::new(spec);
+    host.settle();
+    host.delete(i64::MAX);
+    assert!(host.settle().is_some_and(|at| at > host.now));
+    assert_eq!(host.take_events()[1], "signal a/0 15");
+}
+
+#[test]
 fn phases_follow_the_restart_policy() {
     for (policy, code, phase, again) in [
         ("Always", 0, "Running", true),

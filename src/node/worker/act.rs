@@ -7,7 +7,7 @@ use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::Pod;
 
 use super::{Look, RETRY, Told, Worker};
-use crate::node::machine::{Action, Blocked, Hook, ImageState, RESIZE_AGAIN};
+use crate::node::machine::{Action, Blocked, Hook, ImageState, RESIZE_AGAIN, later};
 use crate::node::report;
 use crate::node::supplies::Lack;
 use crate::zone::{ProcessId, Zone, ZoneError};
@@ -191,13 +191,14 @@ impl Worker {
         match made.await {
             Ok(()) => {
                 self.memory.zone_again = None;
+                self.sandbox_failures = 0;
                 self.refreshed = Timestamp::now();
             }
             Err(lack) => {
                 self.event(pod, true, lack.reason, None, &lack.message);
-                self.failures += 1;
-                let wait = RETRY * (1 << self.failures.min(5)).min(20);
-                self.memory.zone_again = Some(Timestamp::now() + wait);
+                let wait = sandbox_wait(self.sandbox_failures);
+                self.sandbox_failures = self.sandbox_failures.saturating_add(1);
+                self.memory.zone_again = Some(later(Timestamp::now(), wait));
             }
         }
     }
@@ -357,6 +358,12 @@ impl Worker {
     }
 }
 
+/// How long a zone waits that could not be made, after so many failures before: ever longer, up to what upstream's
+/// volumes wait (2m2s).
+fn sandbox_wait(failures: u32) -> SignedDuration {
+    SignedDuration::from_secs((1i64 << failures.min(10)).min(122))
+}
+
 /// A pod as upstream writes it: `NAME_NAMESPACE(UID)`.
 fn full_name(pod: &Pod) -> String {
     let metadata = &pod.metadata;
@@ -370,5 +377,16 @@ fn ok_if_gone(result: Result<(), ZoneError>) -> Result<(), String> {
     match result {
         Err(error) if !error.is_not_found() => Err(error.to_string()),
         _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn zones_that_cannot_be_made_wait_ever_longer() {
+        let waits = [0, 1, 2, 6, 7, 100].map(|failures| sandbox_wait(failures).as_secs());
+        assert_eq!(waits, [1, 2, 4, 64, 122, 122]);
     }
 }

@@ -120,6 +120,8 @@ struct Worker {
     publish: watch::Sender<Option<PodStatus>>,
     retry: Option<Timestamp>,
     failures: u32,
+    /// How often in a row the zone could not be made.
+    sandbox_failures: u32,
     refreshed: Timestamp,
     clock: Clock,
 }
@@ -190,6 +192,7 @@ pub fn start(
         publish,
         retry: None,
         failures: 0,
+        sandbox_failures: 0,
         refreshed: Timestamp::now(),
         clock: Clock::now(),
         shared,

@@ -32,6 +32,7 @@ use super::{
     Whiteouts,
 };
 use crate::illumos::{Class, Command, Failure, Tools};
+use crate::private;
 use crate::zone::Root;
 use names::{HomeDirectories, Names, Row};
 
@@ -362,6 +363,8 @@ impl StorageEngine for ZfsStorageEngine {
                         ),
                     });
                 }
+                // Nobody of this host is to run the programs of images, nor to read what pods keep.
+                blocking(OPERATION, &name, move || private::close(&at)).await?;
             }
             Ok(())
         }

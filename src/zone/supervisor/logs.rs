@@ -97,8 +97,11 @@ impl Log {
             .to_string_lossy()
             .into_owned();
         let rotated = self.path.with_file_name(format!("{name}.{stamp}"));
-        if std::fs::rename(&self.path, &rotated).is_err() {
-            return;
+        match std::fs::rename(&self.path, &rotated) {
+            // It was moved away before, and its successor could not be made then, on a full disk, say.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(_) => return,
+            Ok(()) => {}
         }
         if let Ok(file) = OpenOptions::new()
             .create(true)

@@ -87,7 +87,10 @@ fn in_the_zone(directory: &Path) -> io::Result<()> {
         rustix::system::sethostname(spec.hostname.as_bytes())?;
     }
     for (name, value) in &spec.sysctls {
-        let path = format!("/proc/sys/{}", name.replace('.', "/"));
+        // A name with a dot has a slash there: `net.ipv4.conf.eth0/1.rp_filter`.
+        let part = |part: &str| part.replace('/', ".");
+        let parts: Vec<String> = name.split('.').map(part).collect();
+        let path = format!("/proc/sys/{}", parts.join("/"));
         std::fs::write(&path, value)
             .map_err(|error| io::Error::new(error.kind(), format!("{path}: {error}")))?;
     }

@@ -1,0 +1,78 @@
+//! Directories and files that only who runs this program may see: secrets, keys and the disks of pods are below them.
+
+use std::fs::{DirBuilder, OpenOptions, Permissions};
+use std::io;
+use std::os::unix::fs::{
+    DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _,
+};
+use std::path::Path;
+
+/// Rights of everybody else.
+const OTHERS: u32 = 0o077;
+/// Who made it such (as `/tmp` is) wants it shared.
+const STICKY: u32 = 0o1000;
+
+/// Makes a directory for its owner alone, with those above it. One that is there is closed to others, if it is this
+/// user's and not shared on purpose.
+///
+/// # Errors
+/// What the system says.
+pub fn directory(path: &Path) -> io::Result<()> {
+    DirBuilder::new().recursive(true).mode(0o700).create(path)?;
+    close(path)
+}
+
+/// Takes everybody else's rights from what is this user's.
+///
+/// # Errors
+/// What the system says.
+pub fn close(path: &Path) -> io::Result<()> {
+    let found = std::fs::metadata(path)?;
+    let own = found.uid() == rustix::process::geteuid().as_raw();
+    match closed(found.mode()).filter(|_| own) {
+        Some(mode) => std::fs::set_permissions(path, Permissions::from_mode(mode)),
+        None => Ok(()),
+    }
+}
+
+/// The mode that something is to have, if it is another one.
+fn closed(mode: u32) -> Option<u32> {
+    (mode & OTHERS != 0 && mode & STICKY == 0).then_some(mode & 0o7777 & !OTHERS)
+}
+
+/// How a file that is written is made for its owner alone.
+pub fn file() -> OpenOptions {
+    let mut options = OpenOptions::new();
+    options.write(true).mode(0o600);
+    options
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_kept_is_its_owners_alone() {
+        for (mode, expected) in [
+            (0o40755, Some(0o700)),
+            (0o100644, Some(0o600)),
+            (0o40750, Some(0o700)),
+            (0o40700, None),
+            (0o41777, None),
+        ] {
+            assert_eq!(closed(mode), expected, "{mode:o}");
+        }
+        let above = tempfile::tempdir().expect("a directory");
+        let path = above.path().join("a/b");
+        let mode = |path: &Path| {
+            let found = std::fs::metadata(path).expect("there");
+            found.mode() & 0o7777
+        };
+        directory(&path).expect("made");
+        assert_eq!(mode(&path), 0o700);
+        assert_eq!(mode(&above.path().join("a")), 0o700);
+        std::fs::set_permissions(&path, Permissions::from_mode(0o755)).expect("opened");
+        directory(&path).expect("closed");
+        assert_eq!(mode(&path), 0o700);
+    }
+}
