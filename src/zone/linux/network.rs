@@ -18,7 +18,7 @@ use crate::zone::{HostPort, ZoneNetwork, ZoneSpec};
 pub(super) const ALIAS: &str = "reddwarf";
 
 /// Whose ports of the host can lead into zones, as rules spell them.
-const PROTOCOLS: [&str; 2] = ["tcp", "udp"];
+const PROTOCOLS: [&str; 3] = ["tcp", "udp", "sctp"];
 
 /// The set of zones' addresses, each with itself: a zone that reaches itself by another address is to be answered there.
 const SELVES: &str = "selves";
@@ -56,11 +56,15 @@ pub(super) fn tool(program: &str, arguments: &[&str], input: &str) -> Result<Str
         .stderr(Stdio::piped())
         .spawn()
         .map_err(missing)?;
-    if let Some(mut stdin) = child.stdin.take() {
-        // Inputs are small; a tool that ends early says why on its error stream.
-        let _ = stdin.write_all(input.as_bytes());
-    }
-    let done = child.wait_with_output().map_err(missing)?;
+    let stdin = child.stdin.take();
+    let done = std::thread::scope(|scope| {
+        // While its output is read: neither has to fit into a pipe.
+        scope.spawn(move || {
+            // A tool that ends early says why on its error stream.
+            stdin.map(|mut stdin| stdin.write_all(input.as_bytes()))
+        });
+        child.wait_with_output().map_err(missing)
+    })?;
     match done.status.success() {
         true => Ok(String::from_utf8_lossy(&done.stdout).into_owned()),
         false => Err(format!(
@@ -237,15 +241,6 @@ add map {table} {protocol}_addressed {{ type ipv4_addr . inet_service : ipv4_add
         Ok(true)
     }
 
-    /// Removes bridge and rules.
-    ///
-    /// # Errors
-    /// What the tools say.
-    pub fn remove(&self) -> Result<(), String> {
-        tool("ip", &["link", "del", &self.bridge], "")?;
-        tool("nft", &["delete", "table", "ip", &self.bridge], "").map(drop)
-    }
-
     /// What leads services to zones of this network.
     pub fn services(&self) -> ServiceTable {
         ServiceTable::new(&self.bridge, &self.cidr)
@@ -338,7 +333,9 @@ add map {table} {protocol}_addressed {{ type ipv4_addr . inet_service : ipv4_add
             return Ok(());
         };
         let bridge = &self.bridge;
-        for element in elements_of(spec)? {
+        // What cannot be was never made.
+        let made = ports.iter().filter_map(|port| element(port, *address).ok());
+        for element in made.flatten() {
             let Element { map, key, .. } = &element;
             let own = format!("element ip {bridge} {map} {{ {key} }}\n");
             // Only what leads here: the port may be another pod's already, or still. What is ours nobody else replaces.
@@ -463,11 +460,17 @@ mod tests {
             });
             assert_eq!(found, expected, "{address:?}");
         }
-        let other = HostPort {
-            protocol: "SCTP".into(),
-            ..port(None)
+        let of = |protocol: &str| {
+            let port = HostPort {
+                protocol: protocol.into(),
+                ..port(None)
+            };
+            let element = element(&port, [10, 0, 0, 5].into());
+            element.map(|element| element.expect("one").map)
         };
-        assert!(element(&other, [10, 0, 0, 5].into()).is_err());
+        assert_eq!(of("UDP"), Ok("udp_ports".to_owned()));
+        assert_eq!(of("SCTP"), Ok("sctp_ports".to_owned()));
+        assert!(of("DCCP").is_err());
     }
 
     #[test]

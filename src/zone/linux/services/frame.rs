@@ -13,6 +13,15 @@ pub(super) const BY_NODE_PORT: (&str, &str) = ("nodeports", "closed_nodeports");
 /// The set of endpoints, each with itself: one that comes back to itself is to be answered by this node.
 pub(super) const SELVES: &str = "selves";
 
+/// The set of cluster addresses: what comes to one of them and was not led on has no business there.
+pub(super) const CLUSTER_ADDRESSES: &str = "cluster_ips";
+
+/// All sets with the types of their elements.
+pub(super) const SETS: [(&str, &str); 2] = [
+    (SELVES, "ipv4_addr . ipv4_addr"),
+    (CLUSTER_ADDRESSES, "ipv4_addr"),
+];
+
 /// All maps with the types of their keys.
 pub(super) const MAPS: [(&str, &str); 4] = [
     (BY_ADDRESS.0, "ipv4_addr . inet_proto . inet_service"),
@@ -52,7 +61,11 @@ pub(super) fn chains() -> Vec<Chain> {
         chain(
             "refuse",
             None,
-            &[service(BY_ADDRESS.1), port(BY_NODE_PORT.1)],
+            &[
+                service(BY_ADDRESS.1),
+                port(BY_NODE_PORT.1),
+                format!("ip daddr @{CLUSTER_ADDRESSES} reject"),
+            ],
         ),
         chain("rejecting", None, &["reject".to_owned()]),
         chain("dropping", None, &["drop".to_owned()]),
@@ -109,10 +122,12 @@ pub(super) fn script(name: &str, kept: bool) -> String {
             "add map ip {name} {map} {{ type {key} : verdict; }}\nflush map ip {name} {map}"
         );
     }
-    let _ = writeln!(
-        script,
-        "add set ip {name} {SELVES} {{ type ipv4_addr . ipv4_addr; }}\nflush set ip {name} {SELVES}"
-    );
+    for (set, element) in SETS {
+        let _ = writeln!(
+            script,
+            "add set ip {name} {set} {{ type {element}; }}\nflush set ip {name} {set}"
+        );
+    }
     let chains = chains();
     for Chain {
         name: chain, hook, ..

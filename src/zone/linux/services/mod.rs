@@ -168,7 +168,7 @@ fn remains(shown: Shown) -> Rules {
     let chains = shown.chains.into_keys();
     Rules {
         sets: sets
-            .filter(|set| set != frame::SELVES)
+            .filter(|set| frame::SETS.iter().all(|(own, _)| own != set))
             .map(|set| (set, String::new()))
             .collect(),
         chains: chains
@@ -185,7 +185,8 @@ fn holds(name: &str, shown: &Shown, rules: &Rules) -> Result<bool, String> {
         return Ok(false);
     }
     let maps = frame::MAPS.map(|(map, _)| ("map", map)).into_iter();
-    for (kind, map) in maps.chain([("set", frame::SELVES)]) {
+    let sets = frame::SETS.map(|(set, _)| ("set", set));
+    for (kind, map) in maps.chain(sets) {
         let expected = rules.elements.get(map).map_or(0, BTreeMap::len);
         if tables::count(name, kind, map)? != expected {
             return Ok(false);
@@ -218,7 +219,7 @@ mod tests {
         let fixed = fixed.map(|chain| (chain.name.to_owned(), chain.rules.len()));
         let chains = rules.chains.iter();
         let chains = chains.map(|(name, rules)| (name.clone(), rules.len()));
-        let own = [frame::SELVES.to_owned()];
+        let own = frame::SETS.map(|(set, _)| set.to_owned());
         Shown {
             chains: fixed.chain(chains).collect(),
             sets: rules.sets.keys().cloned().chain(own).collect(),

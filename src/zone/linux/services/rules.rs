@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use std::net::SocketAddrV4;
 use std::time::Duration;
 
-use super::frame::{BY_ADDRESS, BY_NODE_PORT, MASQUERADE};
+use super::frame::{BY_ADDRESS, BY_NODE_PORT, CLUSTER_ADDRESSES, MASQUERADE, SELVES};
 use crate::net::services::{Backends, ServicePort};
 
 /// How many clients a service remembers the endpoints of.
@@ -37,6 +37,8 @@ impl Rules {
         let at = |address| format!("{address} . {protocol} . {number}");
         let inside = self.choice(port, &port.inside, "s");
         for address in &port.cluster_ips {
+            let known = self.elements.entry(CLUSTER_ADDRESSES).or_default();
+            known.insert(address.to_string(), String::new());
             self.lead(BY_ADDRESS, at(address), &inside, &port.inside);
         }
         let is_only_inside = port.external_ips.is_empty() && port.balancer_ips.is_empty();
@@ -136,7 +138,7 @@ impl Rules {
         }
         for at in &backends.endpoints {
             let itself = format!("{0} . {0}", at.ip());
-            let selves = self.elements.entry("selves").or_default();
+            let selves = self.elements.entry(SELVES).or_default();
             selves.insert(itself, String::new());
         }
         let rules = match port.affinity {
@@ -284,6 +286,7 @@ mod tests {
             "0 : 10.0.0.1 . 8080",
         );
         let selves = |verb: &str, of: &str| format!("{verb} element ip t selves {{ {of} }}\n");
+        let address = |verb: &str| format!("{verb} element ip t cluster_ips {{ 10.96.0.5 }}\n");
         let (own, second) = ("10.0.0.1 . 10.0.0.1", "10.0.0.2 . 10.0.0.2");
         let open = "element ip t services { 10.96.0.5 . tcp . 80 : goto s/default/web/tcp/- }\n";
         let closed = "element ip t closed { 10.96.0.5 . tcp . 80 : goto rejecting }\n";
@@ -293,8 +296,9 @@ mod tests {
                 nothing.clone(),
                 rules(&one),
                 format!(
-                    "{chain}{}{}add {open}",
+                    "{chain}{}{}{}add {open}",
                     choose(1, first),
+                    address("add"),
                     selves("add", own)
                 ),
                 "",
@@ -331,7 +335,11 @@ mod tests {
             (
                 rules(&one),
                 nothing,
-                format!("{}delete {open}", selves("delete", own)),
+                format!(
+                    "{}{}delete {open}",
+                    address("delete"),
+                    selves("delete", own)
+                ),
                 gone,
             ),
         ] {
