@@ -172,8 +172,7 @@ pub fn ensure_with<F: AsFd>(root: F, path: &Path, directory: bool, mode: u32) ->
         let name = part.as_os_str();
         let made = if index + 1 < parts.len() || directory {
             let mode = Mode::from_raw_mode(mode);
-            rustix::fs::mkdirat(&parent, name, mode)
-                .and_then(|()| rustix::fs::chmodat(&parent, name, mode, AtFlags::empty()))
+            rustix::fs::mkdirat(&parent, name, mode).and_then(|()| set_mode(&parent, name, mode))
         } else {
             let mode = Mode::from_raw_mode(0o644);
             rustix::fs::mknodat(&parent, name, FileType::RegularFile, mode, 0)
@@ -185,6 +184,26 @@ pub fn ensure_with<F: AsFd>(root: F, path: &Path, directory: bool, mode: u32) ->
         }
     }
     open_in(root, path)
+}
+
+/// Gives a directory that was just made a mode. Who may write above it may have put a link in its place meanwhile: what is
+/// changed is what was opened, and a link is not followed.
+fn set_mode<P: rustix::path::Arg>(parent: &OwnedFd, name: P, mode: Mode) -> Result<()> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let made = rustix::fs::openat(parent, name, flags, Mode::empty())?;
+    rustix::fs::fchmod(&made, mode)
+}
+
+/// What of a volume is shown, the whole or what is `inside` it, and whether that is a directory. A part that is missing is
+/// made. A volume's content is its user's: a link in it does not lead out of it.
+pub fn part(volume: &Path, inside: Option<&Path>) -> Result<(OwnedFd, bool)> {
+    let mut found = rustix::fs::openat(CWD, volume, LOOK | OFlags::CLOEXEC, Mode::empty())?;
+    if let Some(inside) = inside {
+        let mode = rustix::fs::fstat(&found)?.st_mode & 0o7777;
+        found = ensure_with(&found, inside, true, mode)?;
+    }
+    let kind = FileType::from_raw_mode(rustix::fs::fstat(&found)?.st_mode);
+    Ok((found, kind == FileType::Directory))
 }
 
 /// A path that leads to an open descriptor of this process.
@@ -207,15 +226,11 @@ mod tests {
         let root = root(&inside).expect("opened");
         for path in ["absolute/x", "a/relative/y", "../z", "b/../../w"] {
             ensure(&root, Path::new(path), false).ok();
-            let both = [LOOK, OFlags::RDONLY].map(|flags| {
+            for flags in [LOOK, OFlags::RDONLY] {
                 let walked = walk(&root, Path::new(path), flags).map(drop);
-                assert_eq!(
-                    walked,
-                    open_as(&root, Path::new(path), flags).map(drop),
-                    "{path}"
-                );
-            });
-            assert_eq!(both.len(), 2);
+                let opened = open_as(&root, Path::new(path), flags).map(drop);
+                assert_eq!(walked, opened, "{path}");
+            }
         }
         std::os::unix::fs::symlink("loop", inside.join("loop")).expect("made");
         assert_eq!(
@@ -225,5 +240,29 @@ mod tests {
         assert_eq!(std::fs::read_dir(&outside).expect("read").count(), 0);
         assert!(inside.join("z").is_file(), "`..` at the top is the top");
         assert!(!directory.path().join("w").exists());
+    }
+
+    #[test]
+    fn a_link_in_place_of_what_was_made_changes_nothing_of_others() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let directory = tempfile::tempdir().expect("a directory");
+        let at = |name: &str| directory.path().join(name);
+        let mode = |path: &Path| path.metadata().expect("there").permissions().mode() & 0o7777;
+        std::fs::create_dir(at("volume")).expect("made");
+        std::fs::create_dir(at("private")).expect("made");
+        std::fs::write(at("shadow"), "").expect("written");
+        for victim in ["private", "shadow"] {
+            let narrow = std::fs::Permissions::from_mode(0o700);
+            std::fs::set_permissions(at(victim), narrow).expect("set");
+            // As who shares the volume does between the two steps.
+            std::os::unix::fs::symlink(at(victim), at("volume").join(victim)).expect("made");
+            let volume = root(&at("volume")).expect("opened");
+            let set = set_mode(&volume, victim, Mode::from_raw_mode(0o777));
+            assert!(matches!(set, Err(Errno::LOOP | Errno::NOTDIR)), "{set:?}");
+            assert_eq!(mode(&at(victim)), 0o700, "{victim}");
+        }
+        let (_, is_directory) = part(&at("volume"), Some(Path::new("a/b"))).expect("made");
+        assert!(is_directory);
+        assert_eq!(mode(&at("volume/a/b")), mode(&at("volume")));
     }
 }
