@@ -52,6 +52,20 @@ fn bind(directory: &Path) -> std::io::Result<UnixListener> {
     UnixListener::bind(directory.join(SOCKET))
 }
 
+/// Something that a supervisor was asked. Who does not wait any more is not waited for.
+struct Asked<'l> {
+    link: &'l Link,
+    number: u64,
+}
+
+impl Drop for Asked<'_> {
+    fn drop(&mut self) {
+        let mut known = self.link.known.lock();
+        known.asks.remove(&self.number);
+        known.sessions.remove(&self.number);
+    }
+}
+
 /// The connection to one supervisor.
 pub struct Link {
     name: String,
@@ -218,9 +232,10 @@ impl Link {
     async fn send(
         &self,
         operation: &'static str,
-        number: u64,
+        Asked { number, .. }: &Asked<'_>,
         what: What,
     ) -> Result<(), ZoneError> {
+        let number = *number;
         let zone = || format!("zone {}", self.name);
         let unreachable = || ZoneError::State {
             operation,
@@ -259,13 +274,19 @@ impl Link {
         })
     }
 
+    fn asked(&self) -> Asked<'_> {
+        Asked {
+            link: self,
+            number: self.next.fetch_add(1, Ordering::Relaxed),
+        }
+    }
+
     /// Asks for something and waits for the answer.
     ///
     /// # Errors
     /// As the supervisor refuses it.
     pub async fn ask(&self, operation: &'static str, what: What) -> Result<(), ZoneError> {
-        let number = self.next.fetch_add(1, Ordering::Relaxed);
-        self.send(operation, number, what).await
+        self.send(operation, &self.asked(), what).await
     }
 
     /// Notes labels of a process, beside those it had.
@@ -285,13 +306,10 @@ impl Link {
     /// # Errors
     /// As the supervisor refuses it.
     pub async fn open(&self, operation: &'static str, what: What) -> Result<UnixStream, ZoneError> {
-        let number = self.next.fetch_add(1, Ordering::Relaxed);
+        let asked = self.asked();
         let (tell, told) = oneshot::channel();
-        self.known.lock().sessions.insert(number, tell);
-        if let Err(error) = self.send(operation, number, what).await {
-            self.known.lock().sessions.remove(&number);
-            return Err(error);
-        }
+        self.known.lock().sessions.insert(asked.number, tell);
+        self.send(operation, &asked, what).await?;
         match tokio::time::timeout(ANSWER, told).await {
             Ok(Ok(Ok(stream))) => Ok(stream),
             Ok(Ok(Err(reason))) => Err(ZoneError::Start { reason }),

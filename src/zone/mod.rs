@@ -136,6 +136,11 @@ pub trait ZoneRuntime: Send + Sync + 'static {
     /// Every brand that zones can ask for, the one of those that ask for none first.
     fn brands(&self) -> Vec<&'static str>;
 
+    /// Whether mounts can be made read-only with all that is mounted below them.
+    fn recursive_read_only(&self) -> bool {
+        false
+    }
+
     /// What this host cannot do, each with its remedy; empty if all is well. Does not change anything.
     fn lacks(&self) -> Answer<'_, Vec<String>>;
 

@@ -96,6 +96,10 @@ pub(super) trait Supervised: Send + Sync + 'static {
     fn brand(&self) -> &'static str;
     /// As [`ZoneRuntime::brands`].
     fn brands(&self) -> Vec<&'static str>;
+    /// As [`ZoneRuntime::recursive_read_only`].
+    fn recursive_read_only(&self) -> bool {
+        false
+    }
     /// As [`ZoneRuntime::lacks`].
     fn lacks(&self) -> Answer<'_, Vec<String>>;
     /// As [`ZoneRuntime::create`].
@@ -126,6 +130,9 @@ impl<R: Supervised> ZoneRuntime for R {
     }
     fn brands(&self) -> Vec<&'static str> {
         Supervised::brands(self)
+    }
+    fn recursive_read_only(&self) -> bool {
+        Supervised::recursive_read_only(self)
     }
     fn lacks(&self) -> Answer<'_, Vec<String>> {
         Supervised::lacks(self)

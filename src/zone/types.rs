@@ -347,6 +347,51 @@ pub struct Rights {
     pub seccomp: bool,
 }
 
+/// Every capability of Linux, by its number.
+pub const CAPABILITIES: [&str; 41] = [
+    "CHOWN",
+    "DAC_OVERRIDE",
+    "DAC_READ_SEARCH",
+    "FOWNER",
+    "FSETID",
+    "KILL",
+    "SETGID",
+    "SETUID",
+    "SETPCAP",
+    "LINUX_IMMUTABLE",
+    "NET_BIND_SERVICE",
+    "NET_BROADCAST",
+    "NET_ADMIN",
+    "NET_RAW",
+    "IPC_LOCK",
+    "IPC_OWNER",
+    "SYS_MODULE",
+    "SYS_RAWIO",
+    "SYS_CHROOT",
+    "SYS_PTRACE",
+    "SYS_PACCT",
+    "SYS_ADMIN",
+    "SYS_BOOT",
+    "SYS_NICE",
+    "SYS_RESOURCE",
+    "SYS_TIME",
+    "SYS_TTY_CONFIG",
+    "MKNOD",
+    "LEASE",
+    "AUDIT_WRITE",
+    "AUDIT_CONTROL",
+    "SETFCAP",
+    "MAC_OVERRIDE",
+    "MAC_ADMIN",
+    "SYSLOG",
+    "WAKE_ALARM",
+    "BLOCK_SUSPEND",
+    "AUDIT_READ",
+    "PERFMON",
+    "BPF",
+    "CHECKPOINT_RESTORE",
+];
+
 /// What a container may do unless it says otherwise, as of other runtimes.
 pub const USUAL_CAPABILITIES: [&str; 14] = [
     "AUDIT_WRITE",
@@ -412,6 +457,9 @@ pub struct ExecSpec {
     pub stderr: bool,
     /// It has a terminal.
     pub tty: bool,
+    /// It is ended when nobody follows it any more: who asked gave up.
+    #[serde(default)]
+    pub ends_with_session: bool,
 }
 
 /// A signal by its number on the zone's system.
@@ -419,6 +467,8 @@ pub struct ExecSpec {
 pub struct Signal(pub i32);
 
 impl Signal {
+    /// Its terminal is gone.
+    pub const HANG_UP: Signal = Signal(1);
     /// Ends at once.
     pub const KILL: Signal = Signal(9);
     /// Asks to end.

@@ -286,6 +286,7 @@ impl Host {
             command,
             stdout: true,
             stderr: true,
+            ends_with_session: true,
             ..ExecSpec::default()
         };
         let mut session = match self.runtime.exec(&zone.name, id, &exec).await {

@@ -9,12 +9,14 @@ use k8s_openapi::api::core::v1::{Capabilities, Container, Pod, PodSpec, VolumeMo
 use super::environment::expand;
 use super::{Host, text, uid};
 use crate::meta::quantity::Quantity;
-use crate::node::machine::{IMAGE, IMAGE_ID, SIZE, STOP_SIGNAL, Size};
+use crate::node::machine::{
+    IMAGE, IMAGE_ID, RECURSIVE, SIZE, STOP_SIGNAL, Size, is_recursively_read_only,
+};
 use crate::node::supplies::Lack;
 use crate::storage::beneath;
 use crate::zone::{
-    Limits, Mount, ProcessId, ProcessSpec, Propagation, Rights, Root, USUAL_CAPABILITIES,
-    ZoneNetwork, ZoneSpec,
+    CAPABILITIES, Limits, Mount, ProcessId, ProcessSpec, Propagation, Rights, Root,
+    USUAL_CAPABILITIES, ZoneNetwork, ZoneSpec,
 };
 
 /// Where programs are looked for if neither pod nor image says.
@@ -39,7 +41,7 @@ fn capabilities(of: Option<&Capabilities>) -> Vec<String> {
     let all = |names: &[String]| names.iter().any(|name| name == "ALL");
     let mut result: Vec<String> = match (all(&drop), all(&add)) {
         (true, _) => Vec::new(),
-        (false, true) => ALL.iter().map(|name| (*name).to_owned()).collect(),
+        (false, true) => CAPABILITIES.iter().map(|name| (*name).to_owned()).collect(),
         (false, false) => USUAL_CAPABILITIES
             .iter()
             .map(|name| (*name).to_owned())
@@ -51,51 +53,6 @@ fn capabilities(of: Option<&Capabilities>) -> Vec<String> {
     result.dedup();
     result
 }
-
-/// Every capability that there is.
-const ALL: [&str; 41] = [
-    "AUDIT_CONTROL",
-    "AUDIT_READ",
-    "AUDIT_WRITE",
-    "BLOCK_SUSPEND",
-    "BPF",
-    "CHECKPOINT_RESTORE",
-    "CHOWN",
-    "DAC_OVERRIDE",
-    "DAC_READ_SEARCH",
-    "FOWNER",
-    "FSETID",
-    "IPC_LOCK",
-    "IPC_OWNER",
-    "KILL",
-    "LEASE",
-    "LINUX_IMMUTABLE",
-    "MAC_ADMIN",
-    "MAC_OVERRIDE",
-    "MKNOD",
-    "NET_ADMIN",
-    "NET_BIND_SERVICE",
-    "NET_BROADCAST",
-    "NET_RAW",
-    "PERFMON",
-    "SETFCAP",
-    "SETGID",
-    "SETPCAP",
-    "SETUID",
-    "SYS_ADMIN",
-    "SYS_BOOT",
-    "SYS_CHROOT",
-    "SYS_MODULE",
-    "SYS_NICE",
-    "SYS_PACCT",
-    "SYS_PTRACE",
-    "SYS_RAWIO",
-    "SYS_RESOURCE",
-    "SYS_TIME",
-    "SYS_TTY_CONFIG",
-    "SYSLOG",
-    "WAKE_ALARM",
-];
 
 fn id(value: Option<i64>) -> Option<u32> {
     value.and_then(|value| u32::try_from(value).ok())
@@ -313,6 +270,7 @@ impl Host {
         let mut mounts = self
             .file_mounts(pod, container, process, zone)
             .map_err(|error| create_error(error.to_string()))?;
+        let recursive = self.runtime.recursive_read_only();
         let mut own_mounts = Vec::new();
         for mount in container.volume_mounts.iter().flatten() {
             let (source, below) = self
@@ -328,7 +286,8 @@ impl Host {
                 inside: inside.map(PathBuf::from),
                 target: PathBuf::from(&mount.mount_path),
                 read_only,
-                recursive_read_only: mount.recursive_read_only.as_deref() == Some("Enabled"),
+                recursive_read_only: is_recursively_read_only(mount, recursive)
+                    .map_err(config_error)?,
                 propagation: match mount.mount_propagation.as_deref() {
                     Some("HostToContainer") => Propagation::HostToProcess,
                     Some("Bidirectional") => Propagation::Bidirectional,
@@ -369,6 +328,7 @@ impl Host {
             ]
             .into_iter()
             .chain(stop.map(|signal| (STOP_SIGNAL.to_owned(), signal)))
+            .chain(recursive.then(|| (RECURSIVE.to_owned(), "true".to_owned())))
             .collect(),
             beside: spec
                 .ephemeral_containers

@@ -231,6 +231,7 @@ impl Kubelet {
                     stdout: query.on(&["stdout", "output"]),
                     stderr: query.on(&["stderr", "error"]) && !query.on(&["tty"]),
                     tty: query.on(&["tty"]),
+                    ends_with_session: false,
                 };
                 if exec.command.is_empty() {
                     return Err((

@@ -7,6 +7,7 @@
 mod allocation;
 mod backoff;
 mod decide;
+mod mounts;
 mod resize;
 mod status;
 
@@ -24,6 +25,7 @@ use crate::zone::{Change, ProcessId, Signal, ZoneUsage};
 pub use allocation::{Given, Pending, summary};
 pub use backoff::{Backoff, later};
 pub use decide::{RESIZE_AGAIN, decide};
+pub use mounts::{RECURSIVE, is_recursively_read_only};
 pub use resize::{SIZE, Size};
 pub use status::{RESIZES, time as status_time};
 

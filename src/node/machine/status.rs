@@ -11,7 +11,7 @@ use k8s_openapi::api::core::v1::{
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use super::resize::actual;
-use super::{IMAGE, IMAGE_ID, Kind, Memory, ProbeKind, container_id, containers, spec_of};
+use super::{IMAGE, IMAGE_ID, Kind, Memory, ProbeKind, container_id, containers, mounts, spec_of};
 use crate::meta::quantity::{Form, Quantity};
 use crate::node::describe;
 use crate::zone::{Ending, Limits, Process, Zone, ZoneNetwork, ZoneState};
@@ -267,12 +267,10 @@ fn container_status(
                 mount_path: mount.mount_path.clone(),
                 name: mount.name.clone(),
                 read_only: mount.read_only,
-                recursive_read_only: mount.read_only.unwrap_or(false).then(|| {
-                    mount
-                        .recursive_read_only
-                        .clone()
-                        .unwrap_or_else(|| "Disabled".into())
-                }),
+                recursive_read_only: mount
+                    .read_only
+                    .unwrap_or(false)
+                    .then(|| mounts::told(mount, latest).to_owned()),
                 ..VolumeMountStatus::default()
             })
             .collect()

@@ -2,21 +2,34 @@
 
 use std::fs;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
+use super::devices;
 use crate::zone::{Limits, Usage};
 
 /// Where the system mounts control groups.
 const ROOT: &str = "/sys/fs/cgroup";
+/// The controller that restrains devices, in version 1.
+const DEVICES: &str = "devices";
 /// The length of a period of processor time, in microseconds.
 const PERIOD: u64 = 100_000;
 
 /// The hierarchies of this host in which we keep groups.
 #[derive(Debug, Clone)]
 pub struct Groups {
-    unified: bool,
+    version: Version,
     /// Our directory in each hierarchy.
     ours: Vec<PathBuf>,
+}
+
+#[derive(Debug, Clone)]
+enum Version {
+    /// A hierarchy a controller, one of which has lists of devices.
+    One,
+    /// One hierarchy, and the program that judges devices in it.
+    Two(Arc<OwnedFd>),
 }
 
 impl Groups {
@@ -27,13 +40,18 @@ impl Groups {
     pub fn find(name: &str) -> Result<Self, String> {
         let root = Path::new(ROOT);
         if root.join("cgroup.controllers").exists() {
+            let program = devices::load().map_err(|error| {
+                format!(
+                    "containers would have all devices of this host: the kernel takes no program for control groups ({error}); use one with CONFIG_CGROUP_BPF"
+                )
+            })?;
             return Ok(Groups {
-                unified: true,
+                version: Version::Two(Arc::new(program)),
                 ours: vec![root.join(name)],
             });
         }
         let mut ours: Vec<PathBuf> = Vec::new();
-        for controller in ["cpu", "cpuacct", "memory", "pids"] {
+        for controller in ["cpu", "cpuacct", "memory", "pids", DEVICES] {
             let Ok(path) = fs::canonicalize(root.join(controller)) else {
                 continue;
             };
@@ -42,15 +60,24 @@ impl Groups {
                 ours.push(own);
             }
         }
-        match ours.is_empty() {
-            true => Err(format!(
+        if ours.is_empty() {
+            return Err(format!(
                 "no control groups are mounted under {ROOT}: mount -t cgroup2 none {ROOT}"
-            )),
-            false => Ok(Groups {
-                unified: false,
-                ours,
-            }),
+            ));
         }
+        if !root.join(DEVICES).join("devices.deny").exists() {
+            return Err(format!(
+                "containers would have all devices of this host: the control groups `{DEVICES}` are not mounted: mkdir -p {ROOT}/{DEVICES} && mount -t cgroup -o {DEVICES} none {ROOT}/{DEVICES}"
+            ));
+        }
+        Ok(Groups {
+            version: Version::One,
+            ours,
+        })
+    }
+
+    fn is_unified(&self) -> bool {
+        matches!(self.version, Version::Two(_))
     }
 
     /// The groups of a zone, one a hierarchy.
@@ -61,7 +88,7 @@ impl Groups {
     /// Makes the groups of a zone and one in them, with limits on the zone.
     pub fn make_zone(&self, zone: &str, limits: &Limits) -> io::Result<()> {
         for own in self.zone(zone) {
-            if self.unified {
+            if self.is_unified() {
                 let mut above: Vec<&Path> = own
                     .ancestors()
                     .take_while(|path| *path != Path::new("/sys/fs"))
@@ -80,10 +107,29 @@ impl Groups {
         self.limit(zone, limits)
     }
 
-    /// Makes a group in a zone's, with limits.
-    pub fn make(&self, zone: &str, name: &str, limits: &Limits) -> io::Result<()> {
+    /// Makes a group in a zone's, with limits; only who is `privileged` may use all devices.
+    pub fn make(
+        &self,
+        zone: &str,
+        name: &str,
+        limits: &Limits,
+        privileged: bool,
+    ) -> io::Result<()> {
         for own in self.zone(zone) {
-            fs::create_dir_all(own.join(name))?;
+            let group = own.join(name);
+            fs::create_dir_all(&group)?;
+            let restrained = match &self.version {
+                _ if privileged => Ok(()),
+                Version::Two(program) => devices::attach(program, &group),
+                Version::One if group.join("devices.deny").exists() => devices::list(&group),
+                Version::One => Ok(()),
+            };
+            restrained.map_err(|error| {
+                io::Error::new(
+                    error.kind(),
+                    format!("restrain the devices of {}: {error}", group.display()),
+                )
+            })?;
         }
         self.limit(&format!("{zone}/{name}"), limits)
     }
@@ -102,7 +148,7 @@ impl Groups {
             Ok(())
         };
         if let Some(shares) = limits.cpu_shares {
-            match self.unified {
+            match self.is_unified() {
                 true => {
                     let weight = 1 + (shares.clamp(2, 262_144) - 2) * 9999 / 262_142;
                     set("cpu.weight", weight.to_string())?;
@@ -112,7 +158,7 @@ impl Groups {
         }
         if let Some(millis) = limits.cpu_millis {
             let quota = (millis * PERIOD / 1000).max(1000);
-            match self.unified {
+            match self.is_unified() {
                 true => set("cpu.max", format!("{quota} {PERIOD}"))?,
                 false => {
                     set("cpu.cfs_period_us", PERIOD.to_string())?;
@@ -121,7 +167,7 @@ impl Groups {
             }
         }
         if let Some(memory) = limits.memory {
-            match self.unified {
+            match self.is_unified() {
                 true => set("memory.max", memory.to_string())?,
                 false => set("memory.limit_in_bytes", memory.to_string())?,
             }
@@ -146,7 +192,7 @@ impl Groups {
                 (name == key).then(|| value.trim().parse::<u64>().ok())?
             })
         };
-        let (cpu, memory, inactive) = match self.unified {
+        let (cpu, memory, inactive) = match self.is_unified() {
             true => (
                 field("cpu.stat", "usage_usec").map(|micros| micros * 1000),
                 number("memory.current"),

@@ -6,6 +6,7 @@
 //! ```
 //! Nothing is mounted on the host: mounts live in the namespaces of the zone and end with it.
 
+mod devices;
 mod groups;
 mod network;
 mod services;
@@ -25,7 +26,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::link::Link;
 use super::supervised::{self, Supervised, Zones, remove_record, write_whole};
-use super::supervisor::{BORN, Configuration, PID, ZONE, group_of};
+use super::supervisor::{BORN, Configuration, PID, ZONE, group_of, mounts};
 use super::{
     Answer, Change, Limits, Mount, Of, ProcessId, ProcessSpec, Propagation, Zone, ZoneError,
     ZoneName, ZoneSpec, ZoneState, ZoneUsage,
@@ -250,6 +251,10 @@ impl Supervised for Linux {
         vec!["linux"]
     }
 
+    fn recursive_read_only(&self) -> bool {
+        mounts::is_recursive()
+    }
+
     fn lacks(&self) -> Answer<'_, Vec<String>> {
         async {
             let mut lacks = Vec::new();
@@ -442,9 +447,10 @@ impl Supervised for Linux {
             }
             let (groups, name) = (self.0.groups.clone(), group_of(&process.id));
             let (own, limits) = (zone.clone(), process.limits.clone());
+            let privileged = process.rights.privileged;
             blocking("start a process in", zone, move || {
                 groups
-                    .make(own.as_str(), &name, &limits)
+                    .make(own.as_str(), &name, &limits, privileged)
                     .map_err(|error| format!("control groups: {error}"))
             })
             .await?;
@@ -466,10 +472,12 @@ impl Supervised for Linux {
             match &change.of {
                 Of::Process(process, _) => {
                     let group = format!("{zone}/{}", group_of(process));
-                    groups.limit(&group, &change.limits).map_err(|error| {
-                        let what = format!("process {process} of zone {zone}");
-                        ZoneError::failed("limit", what, error)
-                    })
+                    let (groups, limits) = (groups.clone(), change.limits.clone());
+                    let what = || format!("process {process} of zone {zone}");
+                    // The kernel takes memory back meanwhile.
+                    supervised::blocking(move || groups.limit(&group, &limits))
+                        .await
+                        .map_err(|error| ZoneError::failed("limit", what(), error))
                 }
                 Of::Zone => {
                     let _step = home.steps.lock().await;
@@ -481,9 +489,10 @@ impl Supervised for Linux {
                     for ended in known.iter().filter(|process| process.ended.is_some()) {
                         let _ = groups.remove(zone.as_str(), &group_of(&ended.id));
                     }
-                    groups
-                        .limit(zone.as_str(), &with_sandbox(&change.limits))
-                        .map_err(failed)?;
+                    let (own, limits) = (groups.clone(), with_sandbox(&change.limits));
+                    let name = zone.to_string();
+                    let limited = supervised::blocking(move || own.limit(&name, &limits)).await;
+                    limited.map_err(|error| failed(io::Error::other(error)))?;
                     // Kept for the next boot, and to be told: after it holds, so that it is never told before.
                     let limits = change.limits.or(&home.limits.lock());
                     let mut configuration = home.configuration.clone();

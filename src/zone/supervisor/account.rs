@@ -1,10 +1,25 @@
 //! Who a program runs as, and what it may do.
 
-use std::fs;
+use std::io::Read as _;
+use std::path::Path;
 
 use super::container::Failure;
 use super::system;
+use crate::storage::beneath;
 use crate::zone::Rights;
+
+/// The most that is read of a file with accounts, in bytes.
+const ACCOUNTS: u64 = 1 << 20;
+
+/// A file with accounts of the root that we are in. An image may bring something else of its name, to be waited for or
+/// without an end.
+fn read(path: &str) -> String {
+    let mut text = Vec::new();
+    if let Ok(file) = beneath::open_plain(Path::new("/"), Path::new(path)) {
+        let _ = file.take(ACCOUNTS).read_to_end(&mut text);
+    }
+    String::from_utf8_lossy(&text).into_owned()
+}
 
 /// Who a program runs as.
 pub(super) struct Account {
@@ -17,9 +32,7 @@ pub(super) struct Account {
 impl Account {
     /// Looks users and groups up in the root that we are in.
     pub(super) fn find(rights: &Rights) -> Result<Self, Failure> {
-        let passwd = fs::read_to_string("/etc/passwd").unwrap_or_default();
-        let group = fs::read_to_string("/etc/group").unwrap_or_default();
-        Self::among(rights, &passwd, &group)
+        Self::among(rights, &read("etc/passwd"), &read("etc/group"))
     }
 
     fn among(rights: &Rights, passwd: &str, group: &str) -> Result<Self, Failure> {

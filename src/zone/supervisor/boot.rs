@@ -1,13 +1,10 @@
-//! How a supervisor comes to run as the init of a zone of illumos.
+//! How a supervisor comes to run: what is the same in every zone, and the init of a zone of illumos.
 
 use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::rc::Rc;
-
-use jiff::Timestamp;
-use parking_lot::Mutex;
 
 use super::control::Supervisor;
 use super::{Configuration, Walls, ZONE, system};
@@ -23,26 +20,17 @@ pub(super) fn configuration(directory: &Path) -> io::Result<Configuration> {
     )?)?)
 }
 
-/// Supervises until the end of the process.
+/// Supervises until the end of the process. Children are processes of `program`, which is ours.
 pub(super) fn supervise(
     walls: Walls,
     directory: PathBuf,
     configuration: Configuration,
+    program: PathBuf,
 ) -> io::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
-    let supervisor = Rc::new(Supervisor {
-        walls,
-        directory,
-        boot: format!(
-            "{:x}-{}",
-            Timestamp::now().as_nanosecond(),
-            std::process::id()
-        ),
-        configuration,
-        state: Mutex::default(),
-    });
+    let supervisor = Rc::new(Supervisor::new(walls, directory, configuration, program));
     tokio::task::LocalSet::new().block_on(&runtime, supervisor.serve())
 }
 
@@ -90,5 +78,5 @@ fn in_a_zone() -> io::Result<()> {
     memory(&spec.memory_directories)?;
     // The agent is dialled by a short name.
     std::env::set_current_dir(&control).map_err(|error| at(&control, error))?;
-    supervise(Walls::Roots, control, configuration)
+    supervise(Walls::Roots, control, configuration, system::program()?)
 }

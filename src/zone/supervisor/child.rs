@@ -2,18 +2,20 @@
 
 use std::io;
 use std::os::fd::OwnedFd;
+use std::process::{Command, Stdio};
 use std::sync::Arc;
+use std::time::Duration;
 
 use rustix::io::FdFlags;
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::UnixStream;
 use tokio::sync::oneshot;
 
-use super::container::{self, Stage};
-use super::control::Supervisor;
+use super::container::{self, Stage, Task};
+use super::control::{Seen, Supervisor};
 use super::fd::Fd;
 use super::system::{self, Cell, Sight};
-use super::{ProcessSpec, Refusal, Walls, kind, roots};
+use super::{ProcessSpec, Refusal, Signal, Walls, kind, roots};
 
 /// The input of a process that somebody may feed, and its terminal.
 #[derive(Clone, Default)]
@@ -49,6 +51,18 @@ impl Input {
         }
     }
 }
+/// How long a child may take until its program runs. Whoever asked waits longer.
+const START: Duration = Duration::from_secs(100);
+
+/// A child whose program runs.
+struct Begun {
+    pid: i32,
+    cell: Cell,
+    /// The other end of its terminal, if it has one.
+    terminal: Option<OwnedFd>,
+    ended: oneshot::Receiver<(i32, i32)>,
+}
+
 /// A child that was started: its streams are ours.
 pub(super) struct Child {
     pub(super) pid: i32,
@@ -111,66 +125,105 @@ fn streams(stdin: bool) -> io::Result<Streams> {
     })
 }
 impl Supervisor {
-    /// Starts a process of ours and hands it its stage. The text of an error comes from it.
+    /// Starts the program of a stage, `beside` another one if it is. The text of an error comes from it.
     pub(super) async fn spawn(
         &self,
-        stage: &Stage,
+        stage: Stage,
         stdin: bool,
-        join: Option<i32>,
+        beside: Option<i32>,
     ) -> Result<Child, Refusal> {
         let failed = |error: io::Error| Refusal::Failed(error.to_string());
         let streams = streams(stdin && !stage.tty).map_err(failed)?;
+        let sight = self.sight(beside).await?;
+        let connect = |command: &mut Command| {
+            command.stdin(streams.stdin.map_or(Stdio::null(), Stdio::from));
+            command.stdout(streams.stdout).stderr(streams.stderr);
+        };
+        let task = Task::Program(Box::new(stage));
+        let begun = self.begin(&task, sight, connect).await?;
+        Ok(Child {
+            pid: begun.pid,
+            cell: begun.cell,
+            ends: match begun.terminal {
+                Some(terminal) => Ends::of_terminal(terminal).map_err(failed)?,
+                None => streams.ends,
+            },
+            ended: begun.ended,
+        })
+    }
+
+    /// Starts a process of ours and hands it its task.
+    async fn begin(
+        &self,
+        task: &Task,
+        sight: Sight,
+        connect: impl FnOnce(&mut Command),
+    ) -> Result<Begun, Refusal> {
+        let failed = |error: io::Error| Refusal::Failed(error.to_string());
         let (ours, theirs) = std::os::unix::net::UnixStream::pair().map_err(failed)?;
         let theirs = OwnedFd::from(theirs);
         rustix::io::fcntl_setfd(&theirs, FdFlags::empty())
             .map_err(|error| Refusal::Failed(error.to_string()))?;
-        let mut command = container::command(&theirs).map_err(failed)?;
-        command.stdin(match streams.stdin {
-            Some(stdin) => stdin.into(),
-            None => std::process::Stdio::null(),
-        });
-        command.stdout(streams.stdout).stderr(streams.stderr);
-        let (spawned, cell) = system::spawn(command, self.sight(join)).map_err(failed)?;
+        let mut command = container::command(&self.program, &theirs);
+        connect(&mut command);
+        let (spawned, cell) = system::spawn(command, sight).map_err(failed)?;
         drop(theirs);
         let pid = spawned as i32;
         let (tell, ended) = oneshot::channel();
-        {
-            let mut state = self.state.lock();
-            match state.early.remove(&pid) {
-                Some(status) => drop(tell.send(status)),
-                None => drop(state.waiting.insert(pid, tell)),
-            }
-        }
+        // It is reaped by this thread, so not before it is known.
+        self.state.lock().waiting.insert(pid, tell);
         ours.set_nonblocking(true).map_err(failed)?;
         let mut socket = UnixStream::from_std(ours).map_err(failed)?;
-        let text = serde_json::to_vec(stage).map_err(|error| Refusal::Failed(error.to_string()))?;
+        let text = serde_json::to_vec(task).map_err(|error| Refusal::Failed(error.to_string()))?;
         let length = u32::try_from(text.len()).unwrap_or(u32::MAX).to_be_bytes();
         let _ = socket.write_all(&length).await;
         let _ = socket.write_all(&text).await;
-        let terminal = container::outcome(socket).await.map_err(Refusal::Start)?;
-        Ok(Child {
+        let Ok(outcome) = tokio::time::timeout(START, container::outcome(socket)).await else {
+            self.tell(pid, Signal::KILL)?;
+            let text = format!("it did not begin within {} seconds", START.as_secs());
+            return Err(Refusal::Failed(text));
+        };
+        Ok(Begun {
             pid,
             cell,
-            ends: match terminal {
-                Some(terminal) => Ends::of_terminal(terminal).map_err(failed)?,
-                None => streams.ends,
-            },
+            terminal: outcome.map_err(Refusal::Start)?,
             ended,
         })
     }
 
     /// Whose processes a child sees that is started, beside another one if it is.
     #[cfg(target_os = "linux")]
-    fn sight(&self, beside: Option<i32>) -> Sight {
-        match beside {
-            _ if !self.own_processes() => Sight::Zone,
-            Some(pid) => Sight::Beside(pid),
-            None => Sight::Own,
-        }
+    async fn sight(&self, beside: Option<i32>) -> Result<Sight, Refusal> {
+        Ok(match (self.seen(), beside) {
+            (Seen::Around, _) => Sight::Zone,
+            (Seen::Pod, _) => Sight::Beside(self.pause().await?),
+            (Seen::Own, Some(pid)) => Sight::Beside(pid),
+            (Seen::Own, None) => Sight::Own,
+        })
     }
     #[cfg(not(target_os = "linux"))]
-    fn sight(&self, _: Option<i32>) -> Sight {
-        Sight::Zone
+    async fn sight(&self, _: Option<i32>) -> Result<Sight, Refusal> {
+        Ok(Sight::Zone)
+    }
+
+    /// The first process of the namespace that containers share. It is made when it is needed, and anew when it ended, and
+    /// all of them with it.
+    #[cfg(target_os = "linux")]
+    async fn pause(&self) -> Result<i32, Refusal> {
+        let mut known = self.pause.lock().await;
+        if let Some((pid, ended)) = known.as_mut()
+            && ended.try_recv() == Err(oneshot::error::TryRecvError::Empty)
+        {
+            return Ok(*pid);
+        }
+        let task = Task::Pause(self.directory.join("root"));
+        let silent = |command: &mut Command| {
+            command.stdin(Stdio::null());
+            command.stdout(Stdio::null()).stderr(Stdio::null());
+        };
+        let begun = self.begin(&task, Sight::Own, silent).await?;
+        *known = Some((begun.pid, begun.ended));
+        Ok(begun.pid)
     }
 
     pub(super) fn stage(
@@ -190,7 +243,7 @@ impl Supervisor {
                 Walls::Roots => roots::view(&spec.id),
             },
             shm: self.directory.join("shm"),
-            own_processes: self.own_processes(),
+            own_processes: self.seen() != Seen::Around,
             spec,
         }
     }

@@ -16,12 +16,22 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::account::Account;
-#[cfg(target_os = "linux")]
-use super::namespaces;
 use super::{Walls, roots, system};
+#[cfg(target_os = "linux")]
+use super::{namespaces, pause};
 use crate::zone::ProcessSpec;
 
-/// What such a process is to do.
+/// What such a process is to become.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub enum Task {
+    /// A program of a container.
+    Program(Box<Stage>),
+    /// The first process of a namespace that containers share; its root is built in this empty directory.
+    #[cfg(target_os = "linux")]
+    Pause(PathBuf),
+}
+
+/// What is to be done before a program of a container runs.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Stage {
     /// What is around it.
@@ -38,7 +48,7 @@ pub struct Stage {
     pub scratch: PathBuf,
     /// The directory that is the zone's shared memory.
     pub shm: PathBuf,
-    /// The process has a process namespace of its own.
+    /// The process is in another process namespace than the zone's supervisor.
     pub own_processes: bool,
 }
 
@@ -61,10 +71,18 @@ pub fn run(fd: i32) -> std::process::ExitCode {
     if rustix::io::fcntl_setfd(&socket, rustix::io::FdFlags::CLOEXEC).is_err() {
         return 128.into();
     }
-    let error = match stage(&mut socket) {
-        Ok(stage) => match become_program(&stage, &socket) {
+    let error = match task(&mut socket) {
+        Ok(Task::Program(stage)) => match become_program(&stage, &socket) {
             Err(error) => error,
             Ok(never) => match never {},
+        },
+        #[cfg(target_os = "linux")]
+        Ok(Task::Pause(scratch)) => match pause::confine(&scratch) {
+            Err(error) => error,
+            Ok(()) => {
+                drop(socket);
+                pause::stay()
+            }
         },
         Err(error) => format!("cannot read what to run: {error}"),
     };
@@ -72,7 +90,7 @@ pub fn run(fd: i32) -> std::process::ExitCode {
     128.into()
 }
 
-fn stage(socket: &mut UnixStream) -> io::Result<Stage> {
+fn task(socket: &mut UnixStream) -> io::Result<Task> {
     let mut length = [0; 4];
     socket.read_exact(&mut length)?;
     let mut text = vec![0; u32::from_be_bytes(length) as usize];
@@ -268,14 +286,10 @@ fn find(program: &str, search: &str) -> Result<PathBuf, Failure> {
         .ok_or_else(|| format!("exec: {program:?}: executable file not found in $PATH"))
 }
 
-/// The command that starts such a process, with its end of the socket.
-///
-/// # Errors
-/// The program of this process is not known.
-pub fn command(fd: &OwnedFd) -> io::Result<std::process::Command> {
-    let program = system::program()?;
+/// The command that starts such a process of our `program`, with its end of the socket.
+pub fn command(program: &Path, fd: &OwnedFd) -> std::process::Command {
     let mut command = std::process::Command::new(program);
     let number = OsString::from(fd.as_raw_fd().to_string());
     command.arg("init").arg("--stage").arg(number).env_clear();
-    Ok(command)
+    command
 }

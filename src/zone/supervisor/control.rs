@@ -1,6 +1,6 @@
 //! The supervisor itself: what it keeps, and what it does when the agent asks.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io;
 use std::path::PathBuf;
 use std::rc::Rc;
@@ -9,14 +9,14 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use rustix::process::{Pid, WaitOptions};
 use tokio::net::UnixStream;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Notify, mpsc, oneshot};
 
 use super::child::Input;
 use super::streams::Listeners;
 use super::system::Cell;
 use super::{
-    Ask, Configuration, Hello, Process, ProcessId, ProcessSpec, Refusal, Reply, SOCKET, Walls,
-    What, kind, read_frame, roots, write_frame, write_json,
+    Ask, Configuration, Hello, Process, ProcessId, ProcessSpec, Refusal, Reply, SOCKET, Signal,
+    Walls, What, kind, read_frame, roots, write_frame, write_json,
 };
 
 /// The wait before the agent is dialled again.
@@ -38,8 +38,8 @@ pub(super) struct State {
     pub(super) entries: BTreeMap<ProcessId, Entry>,
     /// Who waits for the end of a child.
     pub(super) waiting: HashMap<i32, oneshot::Sender<(i32, i32)>>,
-    /// Children that ended before anybody waited.
-    pub(super) early: HashMap<i32, (i32, i32)>,
+    /// What is being started, and does not run yet.
+    pub(super) starting: BTreeSet<ProcessId>,
     agent: Option<mpsc::Sender<(u8, Vec<u8>)>>,
 }
 
@@ -48,9 +48,53 @@ pub(super) struct Supervisor {
     pub(super) directory: PathBuf,
     pub(super) boot: String,
     pub(super) configuration: Configuration,
+    /// What its children are processes of, until they become others.
+    pub(super) program: PathBuf,
     pub(super) state: Mutex<State>,
+    /// Told when a start came to its end, or a process did.
+    pub(super) settled: Notify,
+    /// The first process of the namespace that containers share, and its end.
+    #[cfg(target_os = "linux")]
+    pub(super) pause: tokio::sync::Mutex<Option<(i32, oneshot::Receiver<(i32, i32)>)>>,
 }
+
+/// Whose processes a container sees.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Seen {
+    /// Its own, which end with its first one.
+    #[cfg(target_os = "linux")]
+    Own,
+    /// Those of the containers of its pod.
+    #[cfg(target_os = "linux")]
+    Pod,
+    /// All that its supervisor sees.
+    Around,
+}
+
 impl Supervisor {
+    pub(super) fn new(
+        walls: Walls,
+        directory: PathBuf,
+        configuration: Configuration,
+        program: PathBuf,
+    ) -> Self {
+        Supervisor {
+            walls,
+            directory,
+            boot: format!(
+                "{:x}-{}",
+                jiff::Timestamp::now().as_nanosecond(),
+                std::process::id()
+            ),
+            configuration,
+            program,
+            state: Mutex::default(),
+            settled: Notify::new(),
+            #[cfg(target_os = "linux")]
+            pause: tokio::sync::Mutex::default(),
+        }
+    }
+
     pub(super) async fn serve(self: Rc<Self>) -> io::Result<()> {
         let mut children = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::child())?;
         let reaper = self.clone();
@@ -85,16 +129,9 @@ impl Supervisor {
             let signal = status.terminating_signal().unwrap_or(0);
             let code = status.exit_status().unwrap_or(128 + signal);
             let pid = pid.as_raw_nonzero().get();
-            let mut state = self.state.lock();
-            match state.waiting.remove(&pid) {
-                Some(waiting) => drop(waiting.send((code, signal))),
-                None => {
-                    // A child that is not registered yet, or an orphan: the latter is never asked for.
-                    if state.early.len() > 1000 {
-                        state.early.clear();
-                    }
-                    state.early.insert(pid, (code, signal));
-                }
+            // Others are orphans, which nobody asked for.
+            if let Some(waiting) = self.state.lock().waiting.remove(&pid) {
+                let _ = waiting.send((code, signal));
             }
         }
     }
@@ -163,7 +200,7 @@ impl Supervisor {
                     }
                     entry.pid
                 };
-                self.signal(&id, pid, signal.0)
+                self.signal(&id, pid, signal)
             }
             What::Forget(id) => {
                 let mut state = self.state.lock();
@@ -228,11 +265,25 @@ impl Supervisor {
         };
         let asked = running();
         for (id, pid) in &asked {
-            let _ = self.signal(id, *pid, 15);
+            let _ = self.signal(id, *pid, Signal::TERM);
         }
-        tokio::time::sleep(GRACE).await;
-        for (id, pid) in running().iter().filter(|one| asked.contains(one)) {
-            let _ = self.signal(id, *pid, 9);
+        let left = || -> Vec<_> {
+            let running = running().into_iter();
+            running.filter(|one| asked.contains(one)).collect()
+        };
+        let gone = async {
+            loop {
+                let mut settled = std::pin::pin!(self.settled.notified());
+                settled.as_mut().enable();
+                if left().is_empty() {
+                    return;
+                }
+                settled.await;
+            }
+        };
+        let _ = tokio::time::timeout(GRACE, gone).await;
+        for (id, pid) in left() {
+            let _ = self.signal(&id, pid, Signal::KILL);
         }
     }
 
@@ -245,10 +296,21 @@ impl Supervisor {
             .map(|entry| entry.pid)
     }
 
-    /// Whether processes have namespaces of their own.
-    pub(super) fn own_processes(&self) -> bool {
-        let spec = &self.configuration.spec;
-        self.walls.are_namespaces() && !spec.host_processes && !spec.shared_processes
+    /// Whose processes containers see.
+    pub(super) fn seen(&self) -> Seen {
+        #[cfg(target_os = "linux")]
+        if self.walls == Walls::Namespaces && !self.configuration.spec.host_processes {
+            return match self.configuration.spec.shared_processes {
+                true => Seen::Pod,
+                false => Seen::Own,
+            };
+        }
+        Seen::Around
+    }
+
+    /// Whether the processes of a container go on when its first one ends.
+    pub(super) fn outlive(&self) -> bool {
+        matches!(self.seen(), Seen::Around) || self.configuration.spec.shared_processes
     }
 
     pub(super) fn groups(&self, id: &ProcessId) -> Vec<PathBuf> {
@@ -260,41 +322,48 @@ impl Supervisor {
             .collect()
     }
 
-    /// Ends every process of a container that only has a root of its own; tells whether there was one with that root.
+    /// Ends every process of a container that no namespace ends; tells whether there was one.
     pub(super) fn kill(&self, id: &ProcessId) -> bool {
-        if let Some(entry) = self.state.lock().entries.get(id)
-            && let Some(cell) = &entry.cell
-        {
-            cell.kill();
+        if self.walls == Walls::Roots {
+            if let Some(entry) = self.state.lock().entries.get(id)
+                && let Some(cell) = &entry.cell
+            {
+                cell.kill();
+            }
+            return roots::signal(&roots::view(id), rustix::process::Signal::KILL);
         }
-        roots::signal(&roots::view(id), rustix::process::Signal::KILL)
+        let mut any = false;
+        for group in self.groups(id) {
+            let text = std::fs::read_to_string(group.join("cgroup.procs")).unwrap_or_default();
+            let pids = text.lines().filter_map(|line| line.parse().ok());
+            for pid in pids.filter_map(Pid::from_raw) {
+                any |= rustix::process::kill_process(pid, rustix::process::Signal::KILL).is_ok();
+            }
+        }
+        any
     }
 
-    pub(super) fn signal(&self, id: &ProcessId, pid: i32, signal: i32) -> Result<(), Refusal> {
-        let failed = |error: rustix::io::Errno| Refusal::Failed(error.to_string());
-        if signal == 9 && self.walls == Walls::Roots {
+    /// Sends a signal to a container: to its first process, `KILL` to all.
+    pub(super) fn signal(&self, id: &ProcessId, pid: i32, signal: Signal) -> Result<(), Refusal> {
+        if signal == Signal::KILL && self.outlive() {
             self.kill(id);
         }
-        let mut pids = vec![pid];
-        if signal == 9 && !self.own_processes() {
-            // Without a namespace of its own its children would go on.
-            for group in self.groups(id) {
-                let text = std::fs::read_to_string(group.join("cgroup.procs")).unwrap_or_default();
-                pids.extend(text.lines().filter_map(|line| line.parse::<i32>().ok()));
-            }
+        self.tell(pid, signal)
+    }
+
+    /// Sends a signal to one child, if it was not reaped: its number may be another's then.
+    pub(super) fn tell(&self, pid: i32, signal: Signal) -> Result<(), Refusal> {
+        let named = rustix::process::Signal::from_named_raw(signal.0);
+        let (Some(child), Some(named)) = (Pid::from_raw(pid), named) else {
+            return Err(Refusal::Failed(format!("no such signal: {}", signal.0)));
+        };
+        let state = self.state.lock();
+        if !state.waiting.contains_key(&pid) {
+            return Ok(());
         }
-        for pid in pids {
-            let (Some(pid), Some(signal)) = (
-                Pid::from_raw(pid),
-                rustix::process::Signal::from_named_raw(signal),
-            ) else {
-                return Err(Refusal::Failed(format!("no such signal: {signal}")));
-            };
-            match rustix::process::kill_process(pid, signal) {
-                Ok(()) | Err(rustix::io::Errno::SRCH) => {}
-                Err(error) => return Err(failed(error)),
-            }
+        match rustix::process::kill_process(child, named) {
+            Ok(()) | Err(rustix::io::Errno::SRCH) => Ok(()),
+            Err(error) => Err(Refusal::Failed(error.to_string())),
         }
-        Ok(())
     }
 }

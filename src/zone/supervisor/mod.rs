@@ -23,7 +23,11 @@ mod fd;
 #[cfg(any(target_os = "linux", target_os = "illumos"))]
 mod logs;
 #[cfg(target_os = "linux")]
+pub(super) mod mounts;
+#[cfg(target_os = "linux")]
 mod namespaces;
+#[cfg(target_os = "linux")]
+mod pause;
 #[cfg(any(target_os = "linux", target_os = "illumos"))]
 mod processes;
 #[cfg(any(target_os = "linux", target_os = "illumos"))]

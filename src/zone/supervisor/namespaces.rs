@@ -1,6 +1,7 @@
 //! A container of a Linux sandbox: namespaces, and a root that is built in them.
 
 use std::fs;
+use std::io;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 
@@ -9,7 +10,8 @@ use rustix::mount::{MountFlags, MountPropagationFlags, UnmountFlags};
 use rustix::thread::{LinkNameSpaceType, UnshareFlags};
 
 use super::container::{Failure, Stage, at};
-use crate::storage::beneath::{ensure, ensure_with, open_in, through};
+use super::mounts::{mount, overlay, read_only};
+use crate::storage::beneath::{self, ensure, open_in, through};
 use crate::zone::{Mount, Propagation, Root};
 
 /// Joins the namespaces of a process; its process namespace was joined by who started us.
@@ -33,23 +35,6 @@ pub(super) fn join(pid: i32) -> Result<(), Failure> {
     )
 }
 
-fn mount(
-    source: &str,
-    target: &OwnedFd,
-    kind: &str,
-    flags: MountFlags,
-    data: &str,
-) -> rustix::io::Result<()> {
-    let data = std::ffi::CString::new(data).map_err(|_| rustix::io::Errno::INVAL)?;
-    rustix::mount::mount(
-        source,
-        through(target).as_str(),
-        kind,
-        flags,
-        data.as_c_str(),
-    )
-}
-
 /// Builds the root of a container and makes it ours.
 pub(super) fn build(stage: &Stage) -> Result<(), Failure> {
     let rights = &stage.spec.rights;
@@ -70,27 +55,15 @@ pub(super) fn build(stage: &Stage) -> Result<(), Failure> {
             at(path.display(), rustix::mount::mount_bind(path, scratch))?;
         }
         Root::Overlay { lower, upper, work } => {
-            let lower = lower.iter().map(std::path::PathBuf::as_path);
-            let data = layers(lower, Some((upper, work)));
-            let data = at("the root's layers", std::ffi::CString::new(data))?;
-            at(
-                "mount the root",
-                rustix::mount::mount(
-                    "overlay",
-                    scratch,
-                    "overlay",
-                    MountFlags::empty(),
-                    data.as_c_str(),
-                ),
-            )?;
+            let target = open(scratch)?;
+            let writable = Some((upper.as_path(), work.as_path()));
+            overlay(&target, lower, writable, MountFlags::empty())?;
         }
     }
-    let open = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let root = at(
-        scratch.display(),
-        rustix::fs::openat(CWD, scratch, open, Mode::empty()),
-    )?;
+    let root = open(scratch)?;
     system_mounts(stage, &root)?;
+    // Before a volume can bring another one.
+    let null = at("/dev/null", open_in(&root, Path::new("/dev/null")))?;
     for one in &stage.spec.mounts {
         at(one.target.display(), bind(&root, one))?;
     }
@@ -102,16 +75,19 @@ pub(super) fn build(stage: &Stage) -> Result<(), Failure> {
     )?;
     at("enter the root", rustix::process::chdir("/"))?;
     if !rights.privileged && !rights.unmasked_proc {
-        mask();
+        mask(&null)?;
     }
     if rights.read_only_root {
-        let flags = MountFlags::BIND | MountFlags::RDONLY;
-        at(
-            "make the root read-only",
-            rustix::mount::mount_remount("/", flags, ""),
-        )?;
+        let root = open(Path::new("/"))?;
+        at("make the root read-only", read_only(&root, false))?;
     }
     Ok(())
+}
+
+fn open(path: &Path) -> Result<OwnedFd, Failure> {
+    let flags = OFlags::PATH | OFlags::CLOEXEC;
+    let opened = rustix::fs::openat(CWD, path, flags, Mode::empty());
+    at(path.display(), opened)
 }
 
 /// `/proc`, `/dev`, `/sys` and what is in them.
@@ -203,36 +179,13 @@ fn system_mounts(stage: &Stage, root: &OwnedFd) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Options of an overlay: its layers, uppermost first, and where it is written, if it can be.
-fn layers<'p>(
-    lower: impl IntoIterator<Item = &'p Path>,
-    writable: Option<(&Path, &Path)>,
-) -> String {
-    let list: Vec<String> = lower
-        .into_iter()
-        .map(|path| path.display().to_string())
-        .collect();
-    let list = format!("lowerdir={}", list.join(":"));
-    match writable {
-        None => list,
-        Some((upper, work)) => {
-            let (upper, work) = (upper.display(), work.display());
-            format!("{list},upperdir={upper},workdir={work}")
-        }
-    }
-}
-
 /// Shows directories of the host on top of one another in the root, or what is `inside` them; they are only read.
 fn stack(root: &OwnedFd, of: &Mount) -> Result<(), Failure> {
     let told = |error: rustix::io::Errno| error.to_string();
-    let below = of.below.iter().map(std::path::PathBuf::as_path);
-    let list = layers(std::iter::once(of.source.as_path()).chain(below), None);
     let target = ensure(root, &of.target, true).map_err(told)?;
     let flags = MountFlags::RDONLY | MountFlags::NODEV | MountFlags::NOSUID;
-    at(
-        "its layers",
-        mount("overlay", &target, "overlay", flags, &list),
-    )?;
+    let layers = std::iter::once(&of.source).chain(&of.below);
+    overlay(&target, layers, None, flags)?;
     let Some(inside) = &of.inside else {
         return Ok(());
     };
@@ -250,37 +203,16 @@ fn bind(root: &OwnedFd, of: &Mount) -> Result<(), Failure> {
     if !of.below.is_empty() {
         return stack(root, of);
     }
-    let source = at(
-        of.source.display(),
-        rustix::fs::openat(
-            CWD,
-            &of.source,
-            OFlags::PATH | OFlags::CLOEXEC,
-            Mode::empty(),
-        ),
-    )?;
-    let source = match &of.inside {
-        None => source,
-        // A volume's content is its user's: a link in it must not lead out of it.
-        Some(inside) => {
-            let volume = at(of.source.display(), rustix::fs::fstat(&source))?;
-            let mode = volume.st_mode & 0o7777;
-            at(inside.display(), ensure_with(&source, inside, true, mode))?
-        }
-    };
-    let found = at(of.source.display(), rustix::fs::fstat(&source))?;
-    let directory = FileType::from_raw_mode(found.st_mode) == FileType::Directory;
+    let part = beneath::part(&of.source, of.inside.as_deref());
+    let (source, directory) = at(of.source.display(), part)?;
     let target = ensure(root, &of.target, directory).map_err(|error| error.to_string())?;
     rustix::mount::mount_bind_recursive(through(&source).as_str(), through(&target).as_str())
         .map_err(|error| error.to_string())?;
     let target = open_in(root, &of.target).map_err(|error| error.to_string())?;
     let path = through(&target);
     if of.read_only {
-        let flags = MountFlags::BIND | MountFlags::RDONLY;
-        at(
-            "make it read-only",
-            rustix::mount::mount_remount(path.as_str(), flags, ""),
-        )?;
+        let made = read_only(&target, of.recursive_read_only);
+        at("make it read-only", made)?;
     }
     let flags = match of.propagation {
         Propagation::Private => MountPropagationFlags::PRIVATE,
@@ -293,45 +225,56 @@ fn bind(root: &OwnedFd, of: &Mount) -> Result<(), Failure> {
     )
 }
 
-/// Hides what a container has no business with, as other runtimes do.
-fn mask() {
-    for path in [
-        "/proc/acpi",
-        "/proc/asound",
-        "/proc/interrupts",
-        "/proc/kcore",
-        "/proc/keys",
-        "/proc/latency_stats",
-        "/proc/scsi",
-        "/proc/timer_list",
-        "/proc/timer_stats",
-        "/proc/sched_debug",
-        "/sys/devices/virtual/powercap",
-        "/sys/firmware",
-    ] {
-        // What this kernel does not have needs no hiding.
-        match fs::metadata(path) {
+/// What of `/proc` and `/sys` a container does not see, as under other runtimes,
+const HIDDEN: [&str; 12] = [
+    "/proc/acpi",
+    "/proc/asound",
+    "/proc/interrupts",
+    "/proc/kcore",
+    "/proc/keys",
+    "/proc/latency_stats",
+    "/proc/scsi",
+    "/proc/timer_list",
+    "/proc/timer_stats",
+    "/proc/sched_debug",
+    "/sys/devices/virtual/powercap",
+    "/sys/firmware",
+];
+/// and what it only reads.
+const ONLY_READ: [&str; 5] = [
+    "/proc/bus",
+    "/proc/fs",
+    "/proc/irq",
+    "/proc/sys",
+    "/proc/sysrq-trigger",
+];
+
+/// Hides what a container has no business with, files behind an empty one. What this kernel does not have needs no hiding;
+/// all else must succeed.
+fn mask(null: &OwnedFd) -> Result<(), Failure> {
+    for path in HIDDEN {
+        let hidden = match fs::metadata(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            Err(error) => Err(error),
             Ok(found) if found.is_dir() => {
-                let data = c"mode=555";
                 let flags = MountFlags::RDONLY;
-                let _ = rustix::mount::mount("tmpfs", path, "tmpfs", flags, data);
+                let hidden = rustix::mount::mount("tmpfs", path, "tmpfs", flags, c"mode=555");
+                hidden.map_err(io::Error::from)
             }
             Ok(_) => {
-                let _ = rustix::mount::mount_bind("/dev/null", path);
+                let hidden = rustix::mount::mount_bind(through(null).as_str(), path);
+                hidden.map_err(io::Error::from)
             }
-            Err(_) => {}
-        }
+        };
+        at(format!("hide {path}"), hidden)?;
     }
-    for path in [
-        "/proc/bus",
-        "/proc/fs",
-        "/proc/irq",
-        "/proc/sys",
-        "/proc/sysrq-trigger",
-    ] {
-        if rustix::mount::mount_bind_recursive(path, path).is_ok() {
-            let flags = MountFlags::BIND | MountFlags::RDONLY;
-            let _ = rustix::mount::mount_remount(path, flags, "");
+    for path in ONLY_READ {
+        match rustix::mount::mount_bind_recursive(path, path) {
+            Err(rustix::io::Errno::NOENT) => continue,
+            other => at(format!("make {path} read-only"), other)?,
         }
+        let made = read_only(&open(Path::new(path))?, false);
+        at(format!("make {path} read-only"), made)?;
     }
+    Ok(())
 }

@@ -22,11 +22,31 @@ const TRIES: u32 = 200;
 const AGAIN: Duration = Duration::from_millis(5);
 
 impl Supervisor {
+    /// Starts a process, once: who asks again while that takes its time waits for how it goes.
     pub(super) async fn start(self: Rc<Self>, spec: ProcessSpec) -> Result<(), Refusal> {
         let id = spec.id.clone();
-        if self.state.lock().entries.contains_key(&id) {
-            return Ok(());
+        loop {
+            let mut settled = std::pin::pin!(self.settled.notified());
+            settled.as_mut().enable();
+            {
+                let mut state = self.state.lock();
+                if state.entries.contains_key(&id) {
+                    return Ok(());
+                }
+                if state.starting.insert(id.clone()) {
+                    break;
+                }
+            }
+            settled.await;
         }
+        let started = self.clone().start_once(spec).await;
+        self.state.lock().starting.remove(&id);
+        self.settled.notify_waiters();
+        started
+    }
+
+    async fn start_once(self: Rc<Self>, spec: ProcessSpec) -> Result<(), Refusal> {
+        let id = spec.id.clone();
         let beside = match &spec.beside {
             None => None,
             Some(name) => Some(self.newest(name).ok_or_else(|| {
@@ -46,7 +66,7 @@ impl Supervisor {
             started: begun,
             ended: None,
         };
-        match self.spawn(&stage, spec.stdin, beside).await {
+        match self.spawn(stage, spec.stdin, beside).await {
             Ok(child) => {
                 let listeners = Listeners::default();
                 self.state.lock().entries.insert(
@@ -130,21 +150,25 @@ impl Supervisor {
             entry.listeners.close();
             entry.process.clone()
         };
+        self.settled.notify_waiters();
         self.changed(process).await;
     }
 
     /// Ends what is left of a process where no namespace does that: its children, and what is mounted for it.
     async fn clear(&self, id: &ProcessId) {
-        if self.walls != Walls::Roots {
+        if !self.outlive() {
             return;
         }
-        let view = roots::view(id);
         for _ in 0..TRIES {
             if !self.kill(id) {
                 break;
             }
             tokio::time::sleep(AGAIN).await;
         }
+        if self.walls != Walls::Roots {
+            return;
+        }
+        let view = roots::view(id);
         for left in (0..TRIES).rev() {
             match roots::clear(&view) {
                 Ok(()) => {

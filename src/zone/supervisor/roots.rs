@@ -13,13 +13,13 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{CWD, FileType, Mode, OFlags};
+use rustix::fs::{CWD, Mode, OFlags};
 use rustix::io::Errno;
 use rustix::process::{Pid, Signal};
 
 use super::container::{Failure, Stage, at};
 use super::system::{self, AROUND, Kernel, TABLE};
-use crate::storage::beneath::{self, ensure, ensure_with};
+use crate::storage::beneath::{self, ensure};
 use crate::zone::illumos::native::Surroundings;
 use crate::zone::{Mount, ProcessId, Root};
 
@@ -60,11 +60,6 @@ fn open(path: &Path) -> Result<OwnedFd, Failure> {
         path.display(),
         rustix::fs::openat(CWD, path, flags, Mode::empty()),
     )
-}
-
-fn is_directory(found: &OwnedFd) -> Result<bool, Errno> {
-    let found = rustix::fs::fstat(found)?;
-    Ok(FileType::from_raw_mode(found.st_mode) == FileType::Directory)
 }
 
 /// Builds the root of a container and makes it ours.
@@ -177,15 +172,8 @@ pub(super) fn assemble(
 
 /// What a mount shows, and whether it is a directory.
 fn source(of: &Mount) -> io::Result<(PathBuf, bool)> {
-    let flags = beneath::LOOK | OFlags::CLOEXEC;
-    let mut found = rustix::fs::openat(CWD, &of.source, flags, Mode::empty())?;
-    if let Some(inside) = &of.inside {
-        // A volume's content is its user's: a link in it must not lead out of it.
-        let mode = rustix::fs::fstat(&found)?.st_mode & 0o7777;
-        found = ensure_with(&found, inside, true, mode)?;
-    }
-    let directory = is_directory(&found)?;
-    Ok((system::path_of(&found)?, directory))
+    let (part, is_directory) = beneath::part(&of.source, of.inside.as_deref())?;
+    Ok((system::path_of(&part)?, is_directory))
 }
 
 /// What is mounted at or below a path, the latest first.

@@ -1,14 +1,16 @@
 //! A zone of Linux, as its supervisor makes it around itself: namespaces, and what all processes in them share.
 
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use rustix::fs::{CWD, Mode, OFlags};
 use rustix::mount::{MountFlags, MountPropagationFlags};
 use rustix::thread::UnshareFlags;
 
 use super::Walls;
 use super::boot::{SHARED_MEMORY, configuration, memory, supervise};
+use super::mounts::read_only;
 use super::system::tmpfs;
 use crate::zone::ZoneNetwork;
 
@@ -73,6 +75,7 @@ fn in_the_zone(directory: &Path) -> io::Result<()> {
     if !spec.host_processes {
         rustix::mount::mount("proc", "/proc", "proc", closed, c"")?;
     }
+    let program = program(directory)?;
     let shm = directory.join("shm");
     match spec.host_ipc {
         true => {
@@ -94,5 +97,33 @@ fn in_the_zone(directory: &Path) -> io::Result<()> {
         std::fs::write(&path, value)
             .map_err(|error| io::Error::new(error.kind(), format!("{path}: {error}")))?;
     }
-    supervise(Walls::Namespaces, directory.to_owned(), configuration)
+    supervise(
+        Walls::Namespaces,
+        directory.to_owned(),
+        configuration,
+        program,
+    )
+}
+
+/// Where our program is for the processes that become containers. They are in a container before they are something else:
+/// whoever gets hold of what they run (`/proc/PID/exe`) cannot write to it.
+fn program(directory: &Path) -> io::Result<PathBuf> {
+    use std::os::unix::fs::MetadataExt as _;
+    let path = directory.join("program");
+    let own = Path::new("/proc/self/exe");
+    let which = |path: &Path| path.metadata().map(|found| (found.dev(), found.ino()));
+    // What the link shows is of the host's mounts; its name leads to the same in those of the zone.
+    let named = std::fs::read_link(own)?;
+    if which(&named).ok() == Some(which(own)?) {
+        std::fs::File::create(&path)?;
+        rustix::mount::mount_bind(&named, &path)?;
+    } else {
+        // Another version was installed since the agent was started.
+        std::fs::copy(own, &path)?;
+        rustix::mount::mount_bind(&path, &path)?;
+    }
+    let flags = OFlags::PATH | OFlags::CLOEXEC;
+    let bound = rustix::fs::openat(CWD, &path, flags, Mode::empty())?;
+    read_only(&bound, false)?;
+    Ok(path)
 }

@@ -8,13 +8,13 @@ use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::mpsc;
 
 use super::child::Input;
-use super::control::Supervisor;
+use super::control::{Seen, Supervisor};
 use super::fd::Fd;
 use super::processes::LAST_WORDS;
 use super::streams::Chunk;
 use super::{
-    Hello, ProcessId, ProcessSpec, Refusal, SOCKET, SessionEnd, kind, read_frame, write_frame,
-    write_json,
+    Hello, ProcessId, ProcessSpec, Refusal, SOCKET, SessionEnd, Signal, kind, read_frame,
+    write_frame, write_json,
 };
 use crate::zone::{Ending, ExecSpec};
 
@@ -46,7 +46,7 @@ impl Supervisor {
             spec.environment.push("TERM=xterm".into());
         }
         let stage = self.stage(spec, exec.tty, Some((pid, exec.command.clone())));
-        let child = match self.spawn(&stage, exec.stdin, Some(pid)).await {
+        let child = match self.spawn(stage, exec.stdin, Some(pid)).await {
             Ok(child) => child,
             Err(refusal) => {
                 let text = match refusal {
@@ -58,7 +58,7 @@ impl Supervisor {
             }
         };
         let Some(stream) = self.session(number, None).await else {
-            let _ = self.signal(&stage.spec.id, child.pid, 9);
+            let _ = self.tell(child.pid, Signal::KILL);
             return;
         };
         let (mut from, mut to) = stream.into_split();
@@ -88,16 +88,20 @@ impl Supervisor {
         });
         let input = child.ends.input;
         let own = self.clone();
-        let (id, exec_pid) = (stage.spec.id.clone(), child.pid);
-        let own_processes = self.own_processes();
+        let pid = child.pid;
         let reader = tokio::task::spawn_local(async move {
             while let Ok(Some((kind, payload))) = read_frame(&mut from).await {
                 input.frame(kind, &payload).await;
             }
             // Nobody listens any more: a program with a terminal is hung up, others see closed pipes.
             input.to.lock().await.take();
-            if input.terminal.is_some() && own_processes {
-                let _ = own.signal(&id, exec_pid, 1);
+            let last = match input.terminal.is_some() && own.seen() != Seen::Around {
+                _ if exec.ends_with_session => Some(Signal::KILL),
+                true => Some(Signal::HANG_UP),
+                false => None,
+            };
+            if let Some(last) = last {
+                let _ = own.tell(pid, last);
             }
         });
         let (code, signal) = child.ended.await.unwrap_or((137, 9));
@@ -207,7 +211,7 @@ mod tests {
     use std::collections::BTreeMap;
     use std::path::PathBuf;
 
-    use super::super::control::{Entry, State};
+    use super::super::control::Entry;
     use super::super::streams::Listeners;
     use super::super::{Configuration, Process, Walls};
     use super::*;
@@ -220,17 +224,13 @@ mod tests {
             generation: 0,
         };
         let name = ZoneName::new("z").expect("legal");
-        let supervisor = Supervisor {
-            walls: Walls::Roots,
-            directory: PathBuf::new(),
-            boot: String::new(),
-            configuration: Configuration {
-                spec: ZoneSpec::new(name, ZoneNetwork::Host),
-                created: Timestamp::now(),
-                groups: Vec::new(),
-            },
-            state: parking_lot::Mutex::new(State::default()),
+        let configuration = Configuration {
+            spec: ZoneSpec::new(name, ZoneNetwork::Host),
+            created: Timestamp::now(),
+            groups: Vec::new(),
         };
+        let (directory, program) = (PathBuf::new(), PathBuf::new());
+        let supervisor = Supervisor::new(Walls::Roots, directory, configuration, program);
         assert!(matches!(supervisor.join(&id), Err(Refusal::NotFound)));
         let entry = Entry {
             process: Process {

@@ -16,8 +16,9 @@ use super::super::container::{Failure, Stage, at};
 use super::super::roots::{Mounts, Options};
 use super::super::{Configuration, Walls};
 use super::Sight;
-use crate::zone::Rights;
+use crate::storage::beneath;
 use crate::zone::illumos::native::{LX, Surroundings};
+use crate::zone::{CAPABILITIES, Rights};
 
 pub(in super::super) use super::super::seccomp::confine;
 
@@ -64,7 +65,7 @@ pub(in super::super) fn program() -> io::Result<PathBuf> {
 
 /// The path of an open descriptor.
 pub(in super::super) fn path_of(fd: &OwnedFd) -> io::Result<PathBuf> {
-    std::fs::read_link(crate::storage::beneath::through(fd))
+    std::fs::read_link(beneath::through(fd))
 }
 
 /// The root of a process.
@@ -80,12 +81,8 @@ pub(in super::super) fn assume(
     groups: &[u32],
 ) -> Result<(), Failure> {
     if !rights.privileged {
-        for number in 0..=40u32 {
-            let wanted = rights
-                .capabilities
-                .iter()
-                .any(|name| CAPABILITIES.get(number as usize) == Some(&name.as_str()));
-            if !wanted {
+        for (number, name) in CAPABILITIES.iter().enumerate() {
+            if !rights.capabilities.iter().any(|wanted| wanted == name) {
                 let one = CapabilitySet::from_bits_retain(1 << number);
                 // A capability that this kernel does not know cannot be had either.
                 let _ = rustix::thread::remove_capability_from_bounding_set(one);
@@ -133,9 +130,13 @@ pub(in super::super) fn terminal(stage: &Stage) -> io::Result<(OwnedFd, OwnedFd)
         Walls::Roots => rustix::fs::open(name.as_c_str(), flags, Mode::empty())?,
     };
     if stage.walls == Walls::Namespaces && stage.join.is_none() {
-        // A root that cannot be written has none, which hurts nobody.
-        let _ = std::fs::write("/dev/console", "")
-            .and_then(|()| Ok(rustix::mount::mount_bind(&name, c"/dev/console")?));
+        // A root that cannot be written has none, which hurts nobody. By descriptors: a volume may bring other names.
+        let _ = beneath::root(Path::new("/"))
+            .and_then(|root| beneath::ensure(root, Path::new("/dev/console"), false))
+            .and_then(|console| {
+                let (from, to) = (beneath::through(&slave), beneath::through(&console));
+                rustix::mount::mount_bind(from.as_str(), to.as_str())
+            });
     }
     Ok((master, slave))
 }
@@ -247,48 +248,3 @@ pub(in super::super) fn give_up() -> ExitCode {
 
 /// Complaints go where init was started with, or nowhere.
 pub(in super::super) fn open_console() {}
-
-/// Capabilities by their numbers.
-const CAPABILITIES: [&str; 41] = [
-    "CHOWN",
-    "DAC_OVERRIDE",
-    "DAC_READ_SEARCH",
-    "FOWNER",
-    "FSETID",
-    "KILL",
-    "SETGID",
-    "SETUID",
-    "SETPCAP",
-    "LINUX_IMMUTABLE",
-    "NET_BIND_SERVICE",
-    "NET_BROADCAST",
-    "NET_ADMIN",
-    "NET_RAW",
-    "IPC_LOCK",
-    "IPC_OWNER",
-    "SYS_MODULE",
-    "SYS_RAWIO",
-    "SYS_CHROOT",
-    "SYS_PTRACE",
-    "SYS_PACCT",
-    "SYS_ADMIN",
-    "SYS_BOOT",
-    "SYS_NICE",
-    "SYS_RESOURCE",
-    "SYS_TIME",
-    "SYS_TTY_CONFIG",
-    "MKNOD",
-    "LEASE",
-    "AUDIT_WRITE",
-    "AUDIT_CONTROL",
-    "SETFCAP",
-    "MAC_OVERRIDE",
-    "MAC_ADMIN",
-    "SYSLOG",
-    "WAKE_ALARM",
-    "BLOCK_SUSPEND",
-    "AUDIT_READ",
-    "PERFMON",
-    "BPF",
-    "CHECKPOINT_RESTORE",
-];
