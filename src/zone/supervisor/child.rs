@@ -12,7 +12,7 @@ use tokio::net::UnixStream;
 use tokio::sync::oneshot;
 
 use super::container::{self, Stage, Task};
-use super::control::{Seen, Supervisor};
+use super::control::{Ended, Seen, Supervisor};
 use super::fd::Fd;
 use super::system::{self, Cell, Sight};
 use super::{ProcessSpec, Refusal, Signal, Walls, kind, roots};
@@ -60,7 +60,7 @@ struct Begun {
     cell: Cell,
     /// The other end of its terminal, if it has one.
     terminal: Option<OwnedFd>,
-    ended: oneshot::Receiver<(i32, i32)>,
+    ended: Ended,
 }
 
 /// A child that was started: its streams are ours.
@@ -68,7 +68,7 @@ pub(super) struct Child {
     pub(super) pid: i32,
     pub(super) cell: Cell,
     pub(super) ends: Ends,
-    pub(super) ended: oneshot::Receiver<(i32, i32)>,
+    pub(super) ended: Ended,
 }
 
 /// The descriptors of a child and of us.

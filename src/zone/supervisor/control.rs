@@ -24,6 +24,9 @@ const REDIAL: Duration = Duration::from_millis(300);
 /// The time that processes have to end when the zone is shut down.
 const GRACE: Duration = Duration::from_secs(10);
 
+/// Tells how a child ended: its status, and the signal that ended it.
+pub(super) type Ended = oneshot::Receiver<(i32, i32)>;
+
 pub(super) struct Entry {
     pub(super) process: Process,
     pub(super) spec: ProcessSpec,
@@ -55,7 +58,7 @@ pub(super) struct Supervisor {
     pub(super) settled: Notify,
     /// The first process of the namespace that containers share, and its end.
     #[cfg(target_os = "linux")]
-    pub(super) pause: tokio::sync::Mutex<Option<(i32, oneshot::Receiver<(i32, i32)>)>>,
+    pub(super) pause: tokio::sync::Mutex<Option<(i32, Ended)>>,
 }
 
 /// Whose processes a container sees.
