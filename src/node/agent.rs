@@ -21,7 +21,7 @@ use super::pressure::{self, Observed, Thresholds};
 use super::register::{self, Fitness, Registration};
 use super::supplies::Supplies;
 use super::sysctls::Sysctls;
-use super::worker::{self, Handle, Refusal, Shared, Told, Wanted};
+use super::worker::{self, Ended, Handle, Refusal, Shared, Told, Wanted};
 use super::zone_name;
 use crate::controllers::events::Recorder;
 use crate::controllers::follow::{Event, follow};
@@ -212,12 +212,14 @@ impl Agent {
                     }
                     None => return,
                 },
-                uid = over.recv() => {
-                    if let Some(uid) = uid {
+                end = over.recv() => match end {
+                    Some(Ended::Removed(uid)) => {
                         self.pods.map.lock().remove(&uid);
                         self.shared.allocations.remove(&uid);
                     }
-                }
+                    Some(Ended::Broke(uid)) => self.replace(uid, &ended),
+                    None => {}
+                },
                 () = ends.cancelled() => {
                     // Workers see their channels close; zones go on.
                     self.pods.map.lock().clear();
@@ -227,7 +229,7 @@ impl Agent {
         }
     }
 
-    fn take(&mut self, event: Event<Lean>, ended: &mpsc::Sender<String>) {
+    fn take(&mut self, event: Event<Lean>, ended: &mpsc::Sender<Ended>) {
         match event {
             Event::Listing => self.known.clear(),
             Event::Listed(pod) => {
@@ -256,7 +258,7 @@ impl Agent {
         }
     }
 
-    fn apply(&mut self, pod: Lean, gone: bool, ended: &mpsc::Sender<String>) {
+    fn apply(&mut self, pod: Lean, gone: bool, ended: &mpsc::Sender<Ended>) {
         let pod = Arc::new(Pod {
             metadata: pod.metadata,
             spec: pod.spec,
@@ -293,6 +295,21 @@ impl Agent {
                 map.insert(uid, handle);
             }
         }
+    }
+
+    /// Gives a pod another worker, which goes on with what there is.
+    fn replace(&self, uid: String, ended: &mpsc::Sender<Ended>) {
+        let mut map = self.pods.map.lock();
+        let Some(broken) = map.get(&uid) else {
+            return;
+        };
+        let wanted = broken.wanted.borrow().clone();
+        let handle = worker::start(self.shared.clone(), wanted.pod.clone(), ended.clone(), None);
+        if wanted.gone {
+            self.shared.allocations.remove(&uid);
+            handle.wanted.send_replace(wanted);
+        }
+        map.insert(uid, handle);
     }
 }
 

@@ -3,9 +3,11 @@
 mod act;
 
 use std::collections::HashMap;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use futures::FutureExt as _;
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{Container, ObjectReference, Pod, PodStatus};
 use kube::api::Api;
@@ -153,11 +155,23 @@ impl Clock {
     }
 }
 
-/// Starts the worker of a pod, which is not begun if it is `refused`; `ended` is told its uid when nothing of the pod is left.
+/// The end of the worker of a pod, by its uid.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// Nothing of the pod is left.
+    Removed(String),
+    /// It failed at a fault of this program: its pod has no worker any more.
+    Broke(String),
+}
+
+/// How long a pod has no worker whose last one broke: the next one may break at once, too.
+const BROKEN: Duration = Duration::from_secs(10);
+
+/// Starts the worker of a pod, which is not begun if it is `refused`; `ended` is told its end.
 pub fn start(
     shared: Arc<Shared>,
     pod: Arc<Pod>,
-    ended: mpsc::Sender<String>,
+    ended: mpsc::Sender<Ended>,
     refused: Option<Refusal>,
 ) -> Handle {
     let uid = pod.metadata.uid.clone().unwrap_or_default();
@@ -203,8 +217,19 @@ pub fn start(
         worker.memory.fail = Some((reason.into(), format!("Pod was rejected: {message}")));
     }
     tokio::spawn(async move {
-        worker.run().await;
-        let _ = ended.send(uid).await;
+        let run = AssertUnwindSafe(worker.run());
+        let end = match run.catch_unwind().await {
+            Ok(()) => Ended::Removed(uid),
+            Err(_) => {
+                tracing::error!(
+                    pod = uid,
+                    "the worker of a pod broke; another one takes over in {BROKEN:?}"
+                );
+                tokio::time::sleep(BROKEN).await;
+                Ended::Broke(uid)
+            }
+        };
+        let _ = ended.send(end).await;
     });
     Handle {
         wanted,
