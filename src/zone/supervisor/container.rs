@@ -228,6 +228,19 @@ pub async fn outcome(socket: tokio::net::UnixStream) -> Result<Option<OwnedFd>, 
     }
 }
 
+/// The last number of a signal.
+const LAST_SIGNAL: libc::c_int = 64;
+
+/// Ignores no signal any more. What a process ignores its program ignores as well, and the agent may have been started to:
+/// a shell has what it puts in its background ignore `INT` and `QUIT`.
+fn heed_signals() {
+    for number in 1..=LAST_SIGNAL {
+        // SAFETY: no handler is installed, but what the system does by itself; numbers for which that is not to be changed
+        // are refused. What handlers there were are those of this program, which ends here.
+        unsafe { libc::signal(number, libc::SIG_DFL) };
+    }
+}
+
 /// Executes the program; its environment decides where it is looked for.
 fn execute(command: &[String], environment: &[String], home: &str) -> Result<Never, Failure> {
     let (program, arguments) = command.split_first().ok_or("no command specified")?;
@@ -247,6 +260,7 @@ fn execute(command: &[String], environment: &[String], home: &str) -> Result<Nev
             |(_, path)| *path,
         );
     let path = find(program, search)?;
+    heed_signals();
     let error = std::process::Command::new(&path)
         .arg0(program)
         .args(arguments)
