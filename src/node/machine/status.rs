@@ -705,7 +705,7 @@ pub fn status(
         .chain(&regular)
         .map(|status| (status.name.as_str(), status))
         .collect();
-    let computed = phase(&spec, &all, terminal, &memory.resize.restarting);
+    let computed = phase(spec, &all, terminal, &memory.resize.restarting);
     let reported = |status: Option<&PodStatus>| {
         status
             .and_then(|status| status.phase.clone())
