@@ -122,16 +122,17 @@ pub(crate) fn is_recursive() -> bool {
 pub(super) fn read_only(target: &OwnedFd, recursive: bool) -> rustix::io::Result<()> {
     match set_read_only(target.as_fd().as_raw_fd(), recursive) {
         Err(Errno::NOSYS) if !recursive => {
-            let had = rustix::fs::fstatvfs(target)?.f_flag.bits();
+            use rustix::fs::StatVfsMountFlags as Had;
+            let had = rustix::fs::fstatvfs(target)?.f_flag;
             let kept = [
-                (libc::ST_NOSUID, MountFlags::NOSUID),
-                (libc::ST_NODEV, MountFlags::NODEV),
-                (libc::ST_NOEXEC, MountFlags::NOEXEC),
-                (libc::ST_NOATIME, MountFlags::NOATIME),
-                (libc::ST_NODIRATIME, MountFlags::NODIRATIME),
-                (libc::ST_RELATIME, MountFlags::RELATIME),
+                (Had::NOSUID, MountFlags::NOSUID),
+                (Had::NODEV, MountFlags::NODEV),
+                (Had::NOEXEC, MountFlags::NOEXEC),
+                (Had::NOATIME, MountFlags::NOATIME),
+                (Had::NODIRATIME, MountFlags::NODIRATIME),
+                (Had::RELATIME, MountFlags::RELATIME),
             ];
-            let kept = kept.into_iter().filter(|(bit, _)| had & bit != 0);
+            let kept = kept.into_iter().filter(|(flag, _)| had.contains(*flag));
             let flags = kept.fold(MountFlags::BIND | MountFlags::RDONLY, |all, (_, flag)| {
                 all | flag
             });
