@@ -216,7 +216,13 @@ impl ZfsStorageEngine {
         let home = self.names.home(owner);
         let rows = self.rows(OPERATION, &home, true).await?;
         let own = rows.iter().find(|row| row.name == home);
-        let whole = own.is_some_and(|row| row.readonly && row.mark.as_deref() == Some("home"));
+        let sealed = own.is_some_and(|row| row.readonly && row.mark.as_deref() == Some("home"));
+        let data = self.names.data(owner);
+        let whole = sealed && rows.iter().any(|row| row.name == data);
+        if sealed && !whole {
+            // It is sealed last when it is made, and what is in it goes first when it is removed: that was ended midway.
+            self.end(OPERATION, &home, "home", true).await?;
+        }
         let ([first], after) = names::make_home(&self.names, owner, quota);
         let at = match own {
             Some(own) if whole => self.at(OPERATION, own).await?,
@@ -232,9 +238,8 @@ impl ZfsStorageEngine {
                 std::fs::create_dir_all(&made.data)
             })
             .await?;
-            let [data, seal] = after;
-            self.ensure(OPERATION, &self.names.data(owner), "data", None, data)
-                .await?;
+            let [make, seal] = after;
+            self.ensure(OPERATION, &data, "data", None, make).await?;
             self.run(OPERATION, seal).await?;
             return Ok((directories, Vec::new()));
         }

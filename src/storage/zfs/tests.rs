@@ -136,6 +136,14 @@ async fn layers_are_clones_of_those_below_and_roots_of_the_topmost() {
     let chains = ["sha256:aa".to_owned(), "sha256:bb".to_owned()];
     let data = engine.make_home("u1", Some(1 << 30)).await.expect("made");
     std::fs::write(data.join("mine"), "").expect("writable");
+    // One whose removal was ended midway is made anew.
+    let writable = "tank/rd/zones/pods/u1/rw";
+    bench.zfs(&format!("destroy {writable}"));
+    let again = engine.make_home("u1", Some(1 << 30)).await.expect("made");
+    assert_eq!(again, data);
+    let there = bench.zfs(&format!("list -H -o name {writable}"));
+    assert_eq!(there.trim(), writable);
+    std::fs::write(data.join("mine"), "").expect("writable");
     let Root::Directory(root) = engine.make_root("u1/web-0", &chains).await.expect("made") else {
         panic!("a directory");
     };

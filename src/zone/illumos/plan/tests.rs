@@ -1,7 +1,7 @@
 use super::super::layout::{Brand, Settings};
 use super::*;
 use crate::net::illumos::{EtherstubConfig, NetworkConfig};
-use crate::zone::{HostPort, ZoneNetwork, ZoneSpec};
+use crate::zone::ZoneSpec;
 
 fn layout() -> Layout {
     let settings = Settings {
@@ -14,22 +14,8 @@ fn layout() -> Layout {
         kernel_version: "5.10.0".into(),
         sandbox_quota: 64 << 20,
     };
-    let address = std::net::Ipv4Addr::new(10, 88, 0, 11);
     let spec = ZoneSpec {
-        network: ZoneNetwork::Own {
-            address: address.into(),
-            prefix: 24,
-            gateway: std::net::Ipv4Addr::new(10, 88, 0, 1).into(),
-            mac: crate::net::mac_address(address),
-            link: crate::net::link_name(address.into()),
-            ports: vec![HostPort {
-                protocol: "TCP".into(),
-                host_address: None,
-                host: 8001,
-                zone: 80,
-            }],
-            bandwidth: None,
-        },
+        network: super::super::tests::network(1),
         ..crate::zone::tests::zone("rd-u1")
     };
     Layout::of(&spec, &settings, |_| false).expect("a layout")
