@@ -16,13 +16,37 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-/// How long the first failure holds a key back; each further one doubles it.
-const FIRST_DELAY: Duration = Duration::from_millis(5);
-/// The longest that failures hold a key back.
-const LONGEST_DELAY: Duration = Duration::from_secs(1000);
+/// How long failures hold a key back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Delays {
+    /// What the first failure costs; each further one in a row doubles it.
+    pub first: Duration,
+    /// The most that they cost.
+    pub longest: Duration,
+}
+
+impl Delays {
+    /// How long a key is held back that has failed so often before.
+    fn after(self, failures: u32) -> Duration {
+        self.first
+            .checked_mul(1u32.checked_shl(failures).unwrap_or(u32::MAX))
+            .map_or(self.longest, |delay| delay.min(self.longest))
+    }
+}
+
+/// As DefaultTypedControllerRateLimiter has it.
+impl Default for Delays {
+    fn default() -> Self {
+        Delays {
+            first: Duration::from_millis(5),
+            longest: Duration::from_secs(1000),
+        }
+    }
+}
 
 /// Keys to look at.
 pub struct Queue<K> {
+    delays: Delays,
     state: Mutex<State<K>>,
     ready: Notify,
 }
@@ -57,7 +81,13 @@ pub enum Next {
 impl<K: Clone + Eq + Hash> Queue<K> {
     /// An empty queue.
     pub fn new() -> Self {
+        Self::with_delays(Delays::default())
+    }
+
+    /// An empty queue whose failures hold keys back for so long.
+    pub fn with_delays(delays: Delays) -> Self {
         Queue {
+            delays,
             state: Mutex::new(State {
                 order: VecDeque::new(),
                 dirty: HashSet::new(),
@@ -103,7 +133,7 @@ impl<K: Clone + Eq + Hash> Queue<K> {
     pub fn retry(&self, key: K) {
         let mut state = self.state.lock();
         let failures = state.failures.entry(key.clone()).or_insert(0);
-        let delay = delay(*failures);
+        let delay = self.delays.after(*failures);
         *failures = failures.saturating_add(1);
         drop(state);
         self.add_after(key, delay);
@@ -233,13 +263,6 @@ impl<K: Clone + Eq + Hash> State<K> {
     }
 }
 
-/// How long a key is held back that has failed so often before.
-fn delay(failures: u32) -> Duration {
-    FIRST_DELAY
-        .checked_mul(1u32.checked_shl(failures).unwrap_or(u32::MAX))
-        .map_or(LONGEST_DELAY, |delay| delay.min(LONGEST_DELAY))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -297,8 +320,28 @@ mod tests {
         }
         queue.forget(&"a");
         assert_eq!(queue.failures(&"a"), 0);
-        assert_eq!(delay(17), Duration::from_millis(5 << 17));
-        assert_eq!((delay(18), delay(99)), (LONGEST_DELAY, LONGEST_DELAY));
+    }
+
+    #[test]
+    fn delays_double_up_to_the_longest() {
+        let seconds = |first, longest| Delays {
+            first: Duration::from_secs(first),
+            longest: Duration::from_secs(longest),
+        };
+        let usual = Delays::default();
+        for (delays, failures, millis) in [
+            (usual, 0, 5),
+            (usual, 17, 5 << 17),
+            (usual, 18, 1_000_000),
+            (usual, 99, 1_000_000),
+            (seconds(1, 60), 0, 1_000),
+            (seconds(1, 60), 5, 32_000),
+            (seconds(1, 60), 6, 60_000),
+            (seconds(1, 60), u32::MAX, 60_000),
+        ] {
+            let found = delays.after(failures).as_millis();
+            assert_eq!(found, millis, "{delays:?} after {failures}");
+        }
     }
 
     #[tokio::test(start_paused = true)]

@@ -13,7 +13,7 @@ use serde::Serialize;
 use super::errors::{is_conflict, is_not_found, text};
 use super::informer::{Cached, Informer, Key};
 use super::owners::controller_of;
-use super::queue::{Next, Queue};
+use super::queue::{Delays, Next, Queue};
 
 /// Why an object has to be looked at again.
 #[derive(Debug, thiserror::Error)]
@@ -28,7 +28,12 @@ pub enum Unfinished {
 
 /// A queue into which every change of an object puts its key.
 pub fn queue_of<K: Cached>(objects: &Informer<K>) -> Arc<Queue<Key>> {
-    let queue = Arc::new(Queue::new());
+    queue_with(objects, Delays::default())
+}
+
+/// The same, where failures hold keys back for other times than they usually do.
+pub fn queue_with<K: Cached>(objects: &Informer<K>, delays: Delays) -> Arc<Queue<Key>> {
+    let queue = Arc::new(Queue::with_delays(delays));
     let adds = queue.clone();
     objects.subscribe(move |change| adds.add(change.key.clone()));
     queue

@@ -24,10 +24,15 @@ pub use self::bundles::run as trust_bundles;
 use super::Context;
 use super::errors::{is_conflict, is_not_found};
 use super::informer::{Cached, Informer};
-use super::queue::{Next, Queue};
+use super::queue::{Delays, Next, Queue};
 use crate::auth::pki::Request;
 
 const WORKERS: usize = 5;
+/// How long requests that failed are held back.
+const DELAYS: Delays = Delays {
+    first: Duration::from_millis(200),
+    longest: Duration::from_secs(1000),
+};
 /// How often requests are looked through for old ones.
 const SWEEP: Duration = Duration::from_secs(60 * 60);
 /// The same for those of pods.
@@ -61,7 +66,7 @@ where
     F: Future<Output = Result<Next, E>>,
     E: Display,
 {
-    let queue = Arc::new(Queue::<CompactString>::new());
+    let queue = Arc::new(Queue::<CompactString>::with_delays(DELAYS));
     let requests: Informer<CertificateSigningRequest> = context.informers.of();
     let adds = queue.clone();
     requests.subscribe(move |change| adds.add(change.key.name.clone()));

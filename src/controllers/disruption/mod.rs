@@ -6,6 +6,7 @@ mod tests;
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet, StatefulSet};
 use k8s_openapi::api::core::v1;
@@ -24,10 +25,16 @@ use super::events::{Recorder, Tone};
 use super::informer::{Cached, Informer, Key};
 use super::kinds::Pod;
 use super::owners::controller_of;
-use super::queue::{Next, Queue};
-use super::workload::{Unfinished, queue_of};
+use super::queue::{Delays, Next, Queue};
+use super::workload::{Unfinished, queue_with};
 
 const WORKERS: usize = 1;
+/// How long budgets are held back whose pods could not be counted. Upstream looks again at every change of a pod; here
+/// those that change nothing for budgets wake nobody.
+const DELAYS: Delays = Delays {
+    first: Duration::from_millis(100),
+    longest: Duration::from_secs(60),
+};
 
 impl Cached for PodDisruptionBudget {}
 
@@ -61,7 +68,7 @@ pub async fn run(context: Context) {
         served: Mutex::default(),
         context,
     };
-    let queue = queue_of(&controller.budgets);
+    let queue = queue_with(&controller.budgets, DELAYS);
     let doubtful = Arc::new(Queue::<Key>::new());
     controller.wake(&queue, &doubtful);
     controller.budgets.synced().await;
@@ -154,7 +161,10 @@ impl Controller {
             Err(why) => {
                 let message = format!("Failed to calculate the number of expected pods: {why}");
                 tell(Tone::Warning, "CalculateExpectedPodCountFailed", &message);
-                return self.write(&budget, plan::failed(&budget, &why, now)).await;
+                // What could not be asked may be served later, and nothing tells of that.
+                self.write(&budget, plan::failed(&budget, &why, now))
+                    .await?;
+                return Ok(Next::Retry);
             }
         };
         if unmanaged {

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use k8s_openapi::api::core::v1;
 use k8s_openapi::api::discovery::v1::{Endpoint, EndpointConditions, EndpointPort, EndpointSlice};
@@ -18,9 +19,14 @@ use crate::controllers::Context;
 use crate::controllers::events::{Recorder, Tone};
 use crate::controllers::informer::{Informer, Key};
 use crate::controllers::owners::controller_reference;
-use crate::controllers::queue::{Next, Queue};
+use crate::controllers::queue::{Delays, Next, Queue};
 
 const WORKERS: usize = 5;
+/// How long services that failed are held back.
+const DELAYS: Delays = Delays {
+    first: Duration::from_secs(1),
+    longest: Duration::from_secs(100),
+};
 /// The most endpoints of one subset that are mirrored.
 const MOST: usize = 1000;
 const MANAGER: &str = "endpointslicemirroring-controller.k8s.io";
@@ -56,7 +62,7 @@ pub async fn run(context: Context) {
         recorder,
         context,
     };
-    let queue = Arc::new(Queue::<Key>::new());
+    let queue = Arc::new(Queue::<Key>::with_delays(DELAYS));
     let adds = queue.clone();
     mirror.services.subscribe(move |change| {
         let selects = |service: &Arc<Service>| service.spec.selector.is_some();

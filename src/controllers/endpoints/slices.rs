@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
+use std::time::Duration;
 
 use k8s_openapi::api::discovery::v1::{
     Endpoint, EndpointConditions, EndpointHints, EndpointPort, EndpointSlice, ForNode, ForZone,
@@ -20,9 +21,14 @@ use crate::controllers::events::{Recorder, Tone};
 use crate::controllers::informer::{Informer, Key};
 use crate::controllers::kinds::{Node, Pod};
 use crate::controllers::pods::Pods;
-use crate::controllers::queue::{Next, Queue};
+use crate::controllers::queue::{Delays, Next, Queue};
 
 const WORKERS: usize = 5;
+/// How long services that failed are held back.
+const DELAYS: Delays = Delays {
+    first: Duration::from_secs(1),
+    longest: Duration::from_secs(1000),
+};
 /// The most endpoints of one slice.
 const MOST: usize = 100;
 const MANAGER: &str = "endpointslice-controller.k8s.io";
@@ -39,7 +45,7 @@ struct Controller {
 
 /// Runs the controller.
 pub async fn run(context: Context) {
-    let queue = Arc::new(Queue::<Key>::new());
+    let queue = Arc::new(Queue::<Key>::with_delays(DELAYS));
     let recorder = context
         .events
         .recorder(context.client.clone(), "endpoint-slice-controller");

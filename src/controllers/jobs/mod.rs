@@ -9,6 +9,7 @@ mod tests;
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::future::{join, join_all};
 use k8s_openapi::api::batch::v1::{Job, JobCondition, JobSpec, JobStatus};
@@ -29,11 +30,16 @@ use super::informer::{Cached, Informer, Key};
 use super::kinds::Pod;
 use super::owners::{controller_of, controller_reference, is_controlled_by};
 use super::pods::{Outcome, PodControl, Pods, Versions, from_template, slowly};
-use super::queue::{Next, Queue};
+use super::queue::{Delays, Next, Queue};
 use super::selector::selects;
-use super::workload::{Unfinished, after_millis, queue_of, wake_owners};
+use super::workload::{Unfinished, after_millis, queue_with, wake_owners};
 
 const WORKERS: usize = 5;
+/// How long jobs and pods that failed are held back.
+const DELAYS: Delays = Delays {
+    first: Duration::from_secs(1),
+    longest: Duration::from_secs(60),
+};
 /// What `managedBy` says of a job that this controller manages.
 const OURS: &str = "kubernetes.io/job-controller";
 /// The longest prefix that names are generated from.
@@ -70,9 +76,9 @@ pub async fn run(context: Context) {
         memory: Mutex::default(),
         context,
     };
-    let queue = queue_of(&controller.jobs);
+    let queue = queue_with(&controller.jobs, DELAYS);
     wake_owners(&controller.pods.cache, &controller.jobs, &queue, fits);
-    let lost = Arc::new(Queue::<Key>::new());
+    let lost = Arc::new(Queue::<Key>::with_delays(DELAYS));
     controller.note_lost(&lost);
     controller.jobs.synced().await;
     controller.pods.cache.synced().await;

@@ -16,7 +16,7 @@ use super::Context;
 use super::discovery::{self, Served};
 use super::errors::{is_conflict, is_not_found, is_unsupported, text};
 use super::kinds::Namespace;
-use super::queue::{Next, Queue};
+use super::queue::{Delays, Next, Queue};
 
 /// How long contents are left alone after a namespace was deleted, so that writes under way can end. Upstream, whose
 /// servers may see deletions late, waits five seconds.
@@ -26,10 +26,15 @@ const FINALIZER: &str = "kubernetes";
 /// After how many seconds objects that finalizers hold are looked at again (half of it, and one).
 const FINALIZER_SECONDS: i64 = 15;
 const WORKERS: usize = 5;
+/// How long namespaces that failed are held back: those that wait for something to be mended, not for long.
+const DELAYS: Delays = Delays {
+    first: Duration::from_millis(5),
+    longest: Duration::from_secs(60),
+};
 
 /// Runs the controller.
 pub async fn run(context: Context) {
-    let queue = Arc::new(Queue::<CompactString>::new());
+    let queue = Arc::new(Queue::<CompactString>::with_delays(DELAYS));
     let namespaces = context.informers.of::<Namespace>();
     let adds = queue.clone();
     namespaces.subscribe(move |change| {
