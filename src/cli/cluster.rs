@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
-use std::sync::Arc;
 
 use k8s_openapi::api::storage::v1::StorageClass;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
@@ -25,7 +24,7 @@ pub(super) struct Cluster {
     /// Who tells what happens to the node and its pods.
     pub recorder: Recorder,
     /// Caches of services and where they lead. Nothing is watched before somebody asks for them.
-    informers: Arc<Informers>,
+    informers: Informers,
     /// Cancelled when the agent ends.
     pub ends: CancellationToken,
     /// Where the API server in this process listens, if it has an address that zones can be led to.
@@ -93,7 +92,7 @@ impl Clients {
         Cluster {
             recorder: events.recorder(client.clone(), "kubelet").on(node),
             client,
-            informers: Arc::new(Informers::new(self.for_services(), ends.clone())),
+            informers: Informers::new(self.for_services(), ends.clone()),
             ends: ends.clone(),
             api_server,
         }

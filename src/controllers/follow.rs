@@ -2,8 +2,9 @@
 //! follows decodes it, so that little here is compiled anew for each kind.
 //! Follows ListAndWatch in k8s.io/client-go/tools/cache/reflector.go.
 
-use std::collections::VecDeque;
-use std::hash::{BuildHasher as _, RandomState};
+use std::collections::{HashSet, VecDeque};
+use std::convert::Infallible;
+use std::hash::{BuildHasher as _, Hash, RandomState};
 use std::io;
 use std::pin::Pin;
 use std::time::Duration;
@@ -16,6 +17,7 @@ use kube::{Api, Client, Resource};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
+use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::errors::is_not_found;
@@ -37,12 +39,14 @@ pub enum Event<K> {
     Listing,
     /// An object that is there.
     Listed(K),
-    /// That was all: what was known and not told is gone.
-    Complete,
+    /// That was all, up to this resourceVersion: what was known and not told is gone.
+    Complete(String),
     /// An object is new, or changed.
     Applied(K),
     /// An object was deleted; its last state.
     Deleted(K),
+    /// Nothing more happened up to this resourceVersion.
+    UpTo(String),
 }
 
 impl<K> Event<K> {
@@ -50,9 +54,10 @@ impl<K> Event<K> {
         Ok(match self {
             Event::Listing => Event::Listing,
             Event::Listed(object) => Event::Listed(turn(object)?),
-            Event::Complete => Event::Complete,
+            Event::Complete(version) => Event::Complete(version),
             Event::Applied(object) => Event::Applied(turn(object)?),
             Event::Deleted(object) => Event::Deleted(turn(object)?),
+            Event::UpTo(version) => Event::UpTo(version),
         })
     }
 }
@@ -146,6 +151,88 @@ where
         }
         Some((event, follower))
     }))
+}
+
+/// What whoever keeps a record of objects has to take into it.
+pub enum Told<K, I> {
+    /// An object is there, new or otherwise.
+    There(K),
+    /// An object was deleted; its last state.
+    Gone(K),
+    /// These are all that are there: whatever else was told before is gone.
+    Only(HashSet<I>),
+    /// All changes up to this resourceVersion are told; 0 where a server says none that can be compared.
+    UpTo(u64),
+}
+
+/// Tells of the objects of a kind, from what [`follow`] gives: lists, and what is missing in them, become changes. `id`
+/// is what tells objects apart. Ends with the events, which is never.
+pub async fn record<K: Resource, I: Eq + Hash>(
+    kind: &str,
+    mut events: impl Stream<Item = Result<Event<K>, Broken>> + Unpin,
+    id: impl Fn(&K) -> I,
+    mut told: impl FnMut(Told<K, I>),
+) {
+    let up_to = |version: &str| Told::UpTo(version.parse().unwrap_or(0));
+    let version_of = |object: &K| {
+        let version = object.meta().resource_version.as_deref();
+        up_to(version.unwrap_or_default())
+    };
+    let mut listed = HashSet::new();
+    while let Some(event) = events.next().await {
+        match event {
+            Ok(Event::Listing) => listed.clear(),
+            // A list is not in the order of changes: only all of it shows up to where all is told.
+            Ok(Event::Listed(object)) => {
+                listed.insert(id(&object));
+                told(Told::There(object));
+            }
+            Ok(Event::Complete(version)) => {
+                told(Told::Only(std::mem::take(&mut listed)));
+                told(up_to(&version));
+            }
+            Ok(Event::Applied(object)) => {
+                let version = version_of(&object);
+                told(Told::There(object));
+                told(version);
+            }
+            Ok(Event::Deleted(object)) => {
+                let version = version_of(&object);
+                told(Told::Gone(object));
+                told(version);
+            }
+            Ok(Event::UpTo(version)) => told(up_to(&version)),
+            // Aloud, for those who wait for it do nothing meanwhile.
+            Err(error) if !error.is_usual() => {
+                tracing::warn!(kind, %error, "a watch broke and is begun again");
+            }
+            Err(error) => tracing::debug!(kind, %error, "a watch broke and is begun again"),
+        }
+    }
+}
+
+/// Watches that a program begins as resources come. They end with it.
+#[derive(Default)]
+pub struct Watches(JoinSet<()>);
+
+impl Watches {
+    /// Begins one, which ends by itself when it is no longer needed.
+    pub fn spawn(&mut self, watch: impl Future<Output = ()> + Send + 'static) {
+        self.0.spawn(watch);
+    }
+
+    /// Never resolves. Where a watch broke, whoever waits for this breaks with it: what a program knows would be old for
+    /// ever, and nobody would see that. Cancel-safe.
+    pub async fn broken(&mut self) -> Infallible {
+        while let Some(ended) = self.0.join_next().await {
+            if let Err(error) = ended
+                && let Ok(panic) = error.try_into_panic()
+            {
+                std::panic::resume_unwind(panic);
+            }
+        }
+        std::future::pending().await
+    }
 }
 
 type Lines = Pin<Box<dyn Stream<Item = io::Result<String>> + Send>>;
@@ -308,8 +395,9 @@ impl Follower {
                         return Ok(Event::Listed(object));
                     }
                     let Some(next) = pages.next.take() else {
-                        self.at = At::After(std::mem::take(&mut pages.version));
-                        return Ok(Event::Complete);
+                        let version = std::mem::take(&mut pages.version);
+                        self.at = At::After(version.clone());
+                        return Ok(Event::Complete(version));
                     };
                     self.at = At::Pages(self.source.page(Some(next)).await?);
                 }
@@ -405,12 +493,12 @@ impl Watch {
                 let Bookmark { metadata } = serde_json::from_str(object.get())?;
                 match told {
                     Some(told) => {
-                        *told = metadata.resource_version;
-                        None
+                        told.clone_from(&metadata.resource_version);
+                        Some(Event::UpTo(metadata.resource_version))
                     }
                     None if metadata.annotations.initial_events_end.is_some() => {
-                        *told = Some(metadata.resource_version);
-                        Some(Event::Complete)
+                        *told = Some(metadata.resource_version.clone());
+                        Some(Event::Complete(metadata.resource_version))
                     }
                     None => None,
                 }

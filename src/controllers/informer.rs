@@ -5,11 +5,12 @@ use std::any::{Any, TypeId};
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt::Debug;
 use std::ops::Bound;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
 use compact_str::CompactString;
-use futures::{Stream, StreamExt as _};
+use futures::{FutureExt as _, Stream};
 use kube::{Api, Client, Resource, ResourceExt as _};
 use parking_lot::{Mutex, RwLock};
 use serde::de::DeserializeOwned;
@@ -17,7 +18,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::follow::{Broken, Event, follow};
+use super::follow::{Broken, Event, Told, follow, record};
 
 /// Namespace (empty for cluster-scoped objects) and name.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -112,20 +113,49 @@ pub struct Change<'a, P> {
     pub new: Option<&'a Arc<P>>,
 }
 
-/// How long a cache may take to show a write.
+/// How long a cache may take to show a write before that is said aloud.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// How long a watch that broke itself is left alone.
+const PAUSE: Duration = Duration::from_secs(1);
 
-type Handler<P> = Box<dyn Fn(Change<'_, P>) + Send + Sync>;
+/// Who is told of changes.
+struct Handler<P> {
+    tell: Box<dyn Fn(Change<'_, P>) + Send + Sync>,
+    /// The run of a program that it is a part of, if any.
+    run: Option<CancellationToken>,
+}
+
+impl<P> Handler<P> {
+    fn is_over(&self) -> bool {
+        self.run
+            .as_ref()
+            .is_some_and(CancellationToken::is_cancelled)
+    }
+
+    /// Tells of a change. Where that breaks, what the program knows is no longer what is: its run ends, and only that,
+    /// for the cache is others' too.
+    fn tell(&self, change: Change<'_, P>) {
+        let key = change.key;
+        if catch_unwind(AssertUnwindSafe(|| (self.tell)(change))).is_err() {
+            tracing::error!(?key, "what follows changes broke at one");
+            if let Some(run) = &self.run {
+                run.cancel();
+            }
+        }
+    }
+}
 
 /// The cache of a kind. Cheap to clone.
 pub struct Informer<P> {
     shared: Arc<Shared<P>>,
+    run: Option<CancellationToken>,
 }
 
 impl<P> Clone for Informer<P> {
     fn clone(&self) -> Self {
         Informer {
             shared: self.shared.clone(),
+            run: self.run.clone(),
         }
     }
 }
@@ -155,6 +185,7 @@ impl<P: Cached> Informer<P> {
                 shown: watch::Sender::new(0),
                 ends,
             }),
+            run: None,
         }
     }
 
@@ -187,17 +218,22 @@ impl<P: Cached> Informer<P> {
     }
 
     /// Calls `handler` with each object that is there, as new, and then with every change. It must be quick: it is
-    /// to put keys into queues.
+    /// to put keys into queues. It is dropped when the run ends that this cache was asked for.
     pub fn subscribe(&self, handler: impl Fn(Change<'_, P>) + Send + Sync + 'static) {
+        let handler = Handler {
+            tell: Box::new(handler),
+            run: self.run.clone(),
+        };
         let mut handlers = self.shared.handlers.lock();
+        handlers.retain(|known| !known.is_over());
         for (key, value) in self.all() {
-            handler(Change {
+            handler.tell(Change {
                 key: &key,
                 old: None,
                 new: Some(&value),
             });
         }
-        handlers.push(Box::new(handler));
+        handlers.push(handler);
     }
 
     /// Resolves when everything that was there at the start is known, and was told to handlers; also when caches end,
@@ -207,20 +243,46 @@ impl<P: Cached> Informer<P> {
         tokio::select! {
             // The sender lives as long as `self`.
             _ = synced.wait_for(|synced| *synced) => {}
-            () = self.shared.ends.cancelled() => {}
+            () = self.over() => {}
         }
     }
 
-    /// Resolves when the cache shows a write that made this resourceVersion, and handlers were told; after a while also
-    /// when it does not. Whoever writes and then looks at the cache waits so for its own writes.
+    /// Resolves when the cache shows a write that made this resourceVersion, and handlers were told; also when caches end.
+    ///
+    /// Whoever writes and then looks at the cache waits so for its own writes, however long that takes: what would be
+    /// decided on the cache as it was before is to be done twice. Upstream puts an object off until its cache is new
+    /// enough (pkg/controller/util/consistency), which is as long.
     pub async fn reach(&self, version: Option<&str>) {
         let Some(version) = version.and_then(|version| version.parse::<u64>().ok()) else {
             return;
         };
         let mut shown = self.shared.shown.subscribe();
-        let reached = shown.wait_for(|shown| *shown >= version);
-        // A watch that takes longer is broken; what is decided on an old cache is put right later.
-        let _ = tokio::time::timeout(PATIENCE, reached).await;
+        let reached = async {
+            // The sender lives as long as `self`.
+            let _ = shown.wait_for(|shown| *shown >= version).await;
+        };
+        let said = async {
+            tokio::time::sleep(PATIENCE).await;
+            let kind = P::kind(&());
+            tracing::warn!(%kind, version, "a cache is behind: its watch has not shown a write yet");
+            std::future::pending::<()>().await;
+        };
+        tokio::select! {
+            () = reached => {}
+            () = said => {}
+            () = self.over() => {}
+        }
+    }
+
+    /// Resolves when the cache is of no more use: when all end, or the run that it was asked for.
+    async fn over(&self) {
+        match &self.run {
+            Some(run) => tokio::select! {
+                () = run.cancelled() => {}
+                () = self.shared.ends.cancelled() => {}
+            },
+            None => self.shared.ends.cancelled().await,
+        }
     }
 
     fn show(&self, version: u64) {
@@ -252,8 +314,8 @@ impl<P: Cached> Informer<P> {
         if old.is_none() && new.is_none() {
             return;
         }
-        for handler in handlers.iter() {
-            handler(Change {
+        for handler in handlers.iter().filter(|handler| !handler.is_over()) {
+            handler.tell(Change {
                 key: &key,
                 old: old.as_ref(),
                 new: new.as_ref(),
@@ -277,44 +339,17 @@ impl<P: Cached> Informer<P> {
     }
 
     /// Follows the events of a watch until it ends.
-    async fn follow(&self, mut events: impl Stream<Item = Result<Event<P>, Broken>> + Unpin) {
-        let (mut listed, mut newest) = (HashSet::new(), 0);
-        while let Some(event) = events.next().await {
-            match event {
-                Ok(Event::Listing) => listed.clear(),
-                Ok(Event::Listed(object)) => {
-                    newest = newest.max(version_of(&object));
-                    listed.insert(key_of(&object));
-                    self.take(key_of(&object), Some(item(object)));
-                }
-                Ok(Event::Complete) => {
-                    self.keep(&std::mem::take(&mut listed));
-                    // A list is not in the order of changes: only all of it shows what its newest object tells.
-                    self.show(std::mem::take(&mut newest));
-                    self.shared.synced.send_replace(true);
-                }
-                Ok(Event::Applied(object)) => {
-                    let version = version_of(&object);
-                    self.take(key_of(&object), Some(item(object)));
-                    self.show(version);
-                }
-                Ok(Event::Deleted(object)) => {
-                    self.take(key_of(&object), None);
-                    self.show(version_of(&object));
-                }
-                Err(error) => note_broken(&P::kind(&()), &error),
+    async fn follow(&self, events: impl Stream<Item = Result<Event<P>, Broken>> + Unpin) {
+        record(&P::kind(&()), events, key_of, |told| match told {
+            Told::There(object) => self.take(key_of(&object), Some(item(object))),
+            Told::Gone(object) => self.take(key_of(&object), None),
+            Told::Only(names) => {
+                self.keep(&names);
+                self.shared.synced.send_replace(true);
             }
-        }
-    }
-}
-
-/// Says that a watch broke and is begun again: aloud, for those who wait for it do nothing meanwhile, unless it was
-/// only too far behind, or its definition is gone.
-pub(super) fn note_broken(kind: &str, error: &Broken) {
-    if error.is_usual() {
-        tracing::debug!(kind, %error, "a watch broke and is begun again");
-    } else {
-        tracing::warn!(kind, %error, "a watch broke and is begun again");
+            Told::UpTo(version) => self.show(version),
+        })
+        .await;
     }
 }
 
@@ -323,14 +358,6 @@ fn key_of<K: Resource>(object: &K) -> Key {
         object.meta().namespace.as_deref().unwrap_or_default(),
         object.meta().name.as_deref().unwrap_or_default(),
     )
-}
-
-/// The resourceVersion of an object; 0 where it has none.
-fn version_of<K: Resource>(object: &K) -> u64 {
-    let version = object.meta().resource_version.as_deref();
-    version
-        .and_then(|version| version.parse().ok())
-        .unwrap_or(0)
 }
 
 fn item<P: Cached>(mut object: P) -> Item<P> {
@@ -342,8 +369,14 @@ fn item<P: Cached>(mut object: P) -> Item<P> {
     }
 }
 
-/// The caches that controllers share. A kind is watched from the first moment that somebody asks for it.
+/// The caches that controllers share. A kind is watched from the first moment that somebody asks for it. Cheap to clone.
+#[derive(Clone)]
 pub struct Informers {
+    all: Arc<All>,
+    run: Option<CancellationToken>,
+}
+
+struct All {
     client: Client,
     ends: CancellationToken,
     tasks: TaskTracker,
@@ -354,39 +387,65 @@ impl Informers {
     /// Caches that `client` fills until `ends` is cancelled.
     pub fn new(client: Client, ends: CancellationToken) -> Self {
         Informers {
-            client,
-            ends,
-            tasks: TaskTracker::new(),
-            known: Mutex::new(HashMap::new()),
+            all: Arc::new(All {
+                client,
+                ends,
+                tasks: TaskTracker::new(),
+                known: Mutex::new(HashMap::new()),
+            }),
+            run: None,
+        }
+    }
+
+    /// The same caches for one run of a program: whoever subscribes through them is told of nothing after `run` is
+    /// cancelled, and `run` is cancelled should one of them break.
+    pub fn for_run(&self, run: CancellationToken) -> Self {
+        Informers {
+            all: self.all.clone(),
+            run: Some(run),
         }
     }
 
     /// The cache of a kind.
     pub fn of<P: Cached>(&self) -> Informer<P> {
-        let mut known = self.known.lock();
+        let mut known = self.all.known.lock();
         let informer = known
             .entry(TypeId::of::<P>())
             .or_insert_with(|| Box::new(self.start::<P>()));
         match informer.downcast_ref::<Informer<P>>() {
-            Some(informer) => informer.clone(),
+            Some(informer) => Informer {
+                shared: informer.shared.clone(),
+                run: self.run.clone(),
+            },
             None => unreachable!("an informer is kept under the type that it holds"),
         }
     }
 
     fn start<P: Cached>(&self) -> Informer<P> {
-        let informer = Informer::<P>::new(self.ends.clone());
+        let informer = Informer::<P>::new(self.all.ends.clone());
         let filled = informer.clone();
-        let api = Api::<P>::all(self.client.clone());
-        self.tasks.spawn(async move {
+        let client = self.all.client.clone();
+        let filling = async move {
+            loop {
+                let api = Api::<P>::all(client.clone());
+                let filling = filled.follow(follow(api, P::FIELDS));
+                // Nobody would notice a cache that does not change any more.
+                let _ = AssertUnwindSafe(filling).catch_unwind().await;
+                tracing::error!(kind = %P::kind(&()), "a watch ended by itself and is begun again");
+                tokio::time::sleep(PAUSE).await;
+            }
+        };
+        let ends = self.all.ends.clone();
+        self.all.tasks.spawn(async move {
             tokio::select! {
-                () = filled.follow(follow(api, P::FIELDS)) => {}
-                () = filled.shared.ends.cancelled() => {}
+                () = filling => {}
+                () = ends.cancelled() => {}
             }
         });
         informer
     }
 
-    /// Something that is made of caches, once for all controllers.
+    /// Something that is made of caches, once for all controllers: no run of one of them ends it.
     pub fn shared<T: Clone + Send + 'static>(&self, make: impl FnOnce(&Self) -> T) -> T {
         let key = TypeId::of::<T>();
         let found = |known: &HashMap<TypeId, Box<dyn Any + Send>>| {
@@ -395,11 +454,14 @@ impl Informers {
                 .and_then(|found| found.downcast_ref::<T>())
                 .cloned()
         };
-        if let Some(found) = found(&self.known.lock()) {
+        if let Some(found) = found(&self.all.known.lock()) {
             return found;
         }
-        let made = make(self);
-        let mut known = self.known.lock();
+        let made = make(&Informers {
+            all: self.all.clone(),
+            run: None,
+        });
+        let mut known = self.all.known.lock();
         match found(&known) {
             Some(found) => found,
             None => {
@@ -411,7 +473,10 @@ impl Informers {
 
     /// Resolves when all watches have ended.
     pub async fn ended(&self) {
-        self.tasks.close();
-        self.tasks.wait().await;
+        self.all.tasks.close();
+        self.all.tasks.wait().await;
     }
 }
+
+#[cfg(test)]
+mod tests;

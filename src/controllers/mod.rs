@@ -58,7 +58,7 @@ pub struct Context {
     /// The API, as this controller.
     pub client: kube::Client,
     /// The caches that controllers share.
-    pub informers: Arc<informer::Informers>,
+    pub informers: informer::Informers,
     /// The way in for events.
     pub events: events::Events,
     /// Facts about the cluster.

@@ -8,20 +8,20 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::StreamExt as _;
 use k8s_openapi::api::core::v1;
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use kube::api::{Api, PostParams};
 use kube::discovery::ApiResource;
+use parking_lot::Mutex;
 use tokio::sync::Notify;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 
 use super::Context;
-use super::discovery::{self, Served};
+use super::discovery::{self, Bare, Served};
 use super::errors::{is_conflict, is_not_found, is_unsupported};
-use super::follow::{self, Event};
-use super::informer::{Informer, Key, note_broken};
+use super::follow::{self, Told, Watches, record};
+use super::informer::{Informer, Key};
 use super::kinds::{CustomResourceDefinition, Pod};
 use super::queue::{Next, Queue};
 use crate::admission::quota::usage::Evaluator;
@@ -31,10 +31,15 @@ use crate::schema::{Value, json};
 const WORKERS: usize = 5;
 /// How long changes of what quotas count are collected before it is counted again.
 const SETTLE: Duration = Duration::from_millis(100);
-/// The same for changes that most often change nothing.
+/// And for how many times as long as counting took the last time, if that is longer.
+const SETTLE_COSTS: u32 = 5;
+/// How long changes are collected that most often change nothing.
 const SETTLE_UPDATES: Duration = Duration::from_secs(1);
 /// How long to wait before discovery is asked again after it failed.
 const AGAIN: Duration = Duration::from_secs(5);
+/// How often everything is counted, whether or not something happened: a pod that outlives its grace period on a node
+/// that is lost counts no longer from some moment on, of which nothing tells. Upstream's ResyncPeriod.
+const COUNT_ALL: Duration = Duration::from_secs(5 * 60);
 
 crate::slim!(
     /// What a quota limits.
@@ -64,11 +69,14 @@ impl Quota {
 
 /// Runs the controller.
 pub async fn run(context: Context) {
-    let queue = Arc::new(Queue::<Key>::new());
-    let quotas = context.informers.of::<Quota>();
+    let quotas = Arc::new(Quotas {
+        cache: context.informers.of::<Quota>(),
+        queue: Queue::new(),
+        costs: Mutex::default(),
+    });
     let changed = Arc::new(Notify::new());
-    let (adds, wakes) = (queue.clone(), changed.clone());
-    quotas.subscribe(move |change| {
+    let (adds, wakes) = (Arc::downgrade(&quotas), changed.clone());
+    quotas.cache.subscribe(move |change| {
         let names = |quota: Option<&Arc<Quota>>| -> Vec<String> {
             quota
                 .iter()
@@ -79,22 +87,38 @@ pub async fn run(context: Context) {
         if names(change.old) != names(change.new) {
             wakes.notify_one();
         }
-        match (change.old, change.new) {
-            (Some(old), Some(new)) if old.spec.hard == new.spec.hard && !new.is_uncounted() => {}
-            (_, Some(_)) => adds.add(change.key.clone()),
-            (_, None) => {}
+        let same = |old: &Quota, new: &Quota| old.spec.hard == new.spec.hard && !new.is_uncounted();
+        let both = change.old.zip(change.new);
+        if !both.is_some_and(|(old, new)| same(old, new))
+            && let Some(quotas) = adds.upgrade()
+        {
+            quotas.queue.add(change.key.clone());
         }
     });
     let definitions = context.informers.of::<CustomResourceDefinition>();
     let wakes = changed.clone();
     definitions.subscribe(move |_| wakes.notify_one());
-    quotas.synced().await;
+    quotas.cache.synced().await;
     let look = |key: Key| {
         let (client, quotas) = (&context.client, &quotas);
-        async move { count(client, quotas, &key).await }
+        async move { quotas.look(client, &key).await }
     };
-    let work = queue.work(WORKERS, &context.ends, look);
-    tokio::join!(work, watch(&context, &quotas, &queue, &changed));
+    let work = quotas.queue.work(WORKERS, &context.ends, look);
+    let all = count_all(&quotas, &context.ends);
+    tokio::join!(work, watch(&context, &quotas, &changed), all);
+}
+
+/// Has all quotas counted from time to time, until `ends` is cancelled.
+async fn count_all(quotas: &Quotas, ends: &CancellationToken) {
+    loop {
+        tokio::select! {
+            () = tokio::time::sleep(COUNT_ALL) => {}
+            () = ends.cancelled() => return,
+        }
+        for (key, _) in quotas.cache.all() {
+            quotas.queue.add(key);
+        }
+    }
 }
 
 /// Counts what is used of one quota.
@@ -226,40 +250,57 @@ async fn list(
     }
 }
 
-/// Puts the quotas of a namespace that count a resource into the queue.
-fn add_quotas(
-    quotas: &Informer<Quota>,
-    queue: &Queue<Key>,
-    evaluator: &Evaluator,
-    namespace: &str,
-    delay: Duration,
-) {
-    for (key, quota) in quotas.list(namespace) {
-        if !evaluator.names(quota.names()).is_empty() {
-            queue.add_after(key, delay);
+/// Quotas, and those that are to be counted.
+struct Quotas {
+    cache: Informer<Quota>,
+    queue: Queue<Key>,
+    /// How long the last count of each took.
+    costs: Mutex<HashMap<Key, Duration>>,
+}
+
+impl Quotas {
+    /// Has those counted, after a while, that count a resource.
+    fn add(&self, quotas: Vec<(Key, Arc<Quota>)>, evaluator: &Evaluator, delay: Duration) {
+        for (key, quota) in quotas {
+            if !evaluator.names(quota.names()).is_empty() {
+                let delay = self.settled(&key, delay);
+                self.queue.add_after(key, delay);
+            }
         }
+    }
+
+    /// How long changes are collected: the longer, the more a count costs, so that many things that go one after the
+    /// other are not all there is time for.
+    fn settled(&self, key: &Key, least: Duration) -> Duration {
+        let cost = self.costs.lock().get(key).copied().unwrap_or_default();
+        least.max(cost * SETTLE_COSTS)
+    }
+
+    async fn look(&self, client: &kube::Client, key: &Key) -> Result<Next, kube::Error> {
+        let begun = Instant::now();
+        let next = count(client, &self.cache, key).await;
+        match self.cache.get(&key.namespace, &key.name) {
+            Some(_) => self.costs.lock().insert(key.clone(), begun.elapsed()),
+            None => self.costs.lock().remove(key),
+        };
+        next
     }
 }
 
 /// Watches every resource that some quota counts, also those that are defined later.
-async fn watch(
-    context: &Context,
-    quotas: &Informer<Quota>,
-    queue: &Arc<Queue<Key>>,
-    changed: &Notify,
-) {
-    let tasks = TaskTracker::new();
+async fn watch(context: &Context, quotas: &Arc<Quotas>, changed: &Notify) {
+    let mut tasks = Watches::default();
     let mut watched: HashMap<ApiResource, CancellationToken> = HashMap::new();
     let mut pods_watched = false;
     loop {
-        let all = quotas.all();
+        let all = quotas.cache.all();
         let names = all.iter().flat_map(|(_, quota)| quota.names());
         let (pods, others): (Vec<_>, Vec<_>) = Evaluator::for_names(names)
             .into_iter()
             .partition(|evaluator| evaluator.group.is_empty() && evaluator.plural == "pods");
         if let Some(evaluator) = pods.into_iter().next().filter(|_| !pods_watched) {
             pods_watched = true;
-            watch_pods(context, quotas, queue, evaluator);
+            watch_pods(context, quotas, evaluator);
         }
         let served = match others.is_empty() {
             true => Ok(Vec::new()),
@@ -288,17 +329,11 @@ async fn watch(
                     }
                     let ends = context.ends.child_token();
                     watched.insert(served.resource.clone(), ends.clone());
-                    // A definition that came after the quota: nobody has counted its objects.
-                    for (key, quota) in &all {
-                        if !evaluator.names(quota.names()).is_empty() {
-                            queue.add(key.clone());
-                        }
-                    }
                     let (client, served) = (context.client.clone(), served.clone());
-                    let (quotas, queue) = (quotas.clone(), queue.clone());
+                    let quotas = quotas.clone();
                     tasks.spawn(async move {
                         tokio::select! {
-                            () = follow(&client, &served, &evaluator, &quotas, &queue) => {}
+                            () = follow(&client, &served, &evaluator, &quotas) => {}
                             () = ends.cancelled() => {}
                         }
                     });
@@ -316,11 +351,10 @@ async fn watch(
         };
         tokio::select! {
             () = wait => {}
+            never = tasks.broken() => match never {},
             () = context.ends.cancelled() => break,
         }
     }
-    tasks.close();
-    tasks.wait().await;
 }
 
 /// The resource that is counted, where it is served.
@@ -331,13 +365,8 @@ fn find<'a>(served: &'a [Served], evaluator: &Evaluator) -> Option<&'a Served> {
 }
 
 /// Pods count until they have ended.
-fn watch_pods(
-    context: &Context,
-    quotas: &Informer<Quota>,
-    queue: &Arc<Queue<Key>>,
-    evaluator: Evaluator,
-) {
-    let (quotas, queue) = (quotas.clone(), queue.clone());
+fn watch_pods(context: &Context, quotas: &Arc<Quotas>, evaluator: Evaluator) {
+    let quotas = Arc::downgrade(quotas);
     context.informers.of::<Pod>().subscribe(move |change| {
         let ended = |pod: &Arc<Pod>| matches!(pod.phase(), "Succeeded" | "Failed");
         let frees = match (change.old, change.new) {
@@ -345,35 +374,90 @@ fn watch_pods(
             (Some(old), Some(new)) => ended(new) && !ended(old),
             _ => false,
         };
-        if frees {
-            add_quotas(&quotas, &queue, &evaluator, &change.key.namespace, SETTLE);
+        if frees && let Some(quotas) = quotas.upgrade() {
+            let own = quotas.cache.list(&change.key.namespace);
+            quotas.add(own, &evaluator, SETTLE);
         }
     });
 }
 
-async fn follow(
-    client: &kube::Client,
-    served: &Served,
-    evaluator: &Evaluator,
-    quotas: &Informer<Quota>,
-    queue: &Queue<Key>,
-) {
-    let api = served.api(client, "");
-    let mut events = follow::follow(api, "");
-    // What these use may change while they are there.
-    let changes = evaluator.group.is_empty()
+/// Counts anew what objects of a resource use, as they go; those of some resources also as they change.
+async fn follow(client: &kube::Client, served: &Served, evaluator: &Evaluator, quotas: &Quotas) {
+    let events = follow::follow(served.api(client, ""), "");
+    let change = evaluator.group.is_empty()
         && ["services", "persistentvolumeclaims"].contains(&evaluator.plural.as_str());
-    while let Some(event) = events.next().await {
-        let (object, delay) = match event {
-            Ok(Event::Deleted(object)) => (object, SETTLE),
-            Ok(Event::Applied(object)) if changes => (object, SETTLE_UPDATES),
-            Ok(_) => continue,
-            Err(error) => {
-                note_broken(&served.resource.kind, &error);
-                continue;
-            }
-        };
+    let add = |object: Bare, delay| {
         let namespace = object.metadata.namespace.unwrap_or_default();
-        add_quotas(quotas, queue, evaluator, &namespace, delay);
+        quotas.add(quotas.cache.list(&namespace), evaluator, delay);
+    };
+    record(
+        &served.resource.kind,
+        events,
+        |_| (),
+        |told| match told {
+            Told::There(object) if change => add(object, SETTLE_UPDATES),
+            Told::Gone(object) => add(object, SETTLE),
+            // What went meanwhile was told by nobody.
+            Told::Only(_) => quotas.add(quotas.cache.all(), evaluator, SETTLE),
+            Told::There(_) | Told::UpTo(_) => {}
+        },
+    )
+    .await;
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::FutureExt as _;
+
+    use super::*;
+    use crate::auth::User;
+    use crate::controllers::client::Transport;
+    use crate::controllers::informer::Informers;
+
+    fn quotas(ends: &CancellationToken) -> Quotas {
+        let transport = Transport::new(|_, _| std::future::pending());
+        let client = transport.client(User::new("test", &[]), "test");
+        Quotas {
+            cache: Informers::new(client, ends.clone()).of::<Quota>(),
+            queue: Queue::new(),
+            costs: Mutex::default(),
+        }
+    }
+
+    fn quota(name: &str, limits: &str) -> (Key, Arc<Quota>) {
+        let text = format!(r#"{{"metadata":{{"name":"{name}"}},"spec":{{"hard":{{{limits}}}}}}}"#);
+        let quota = serde_json::from_str(&text).expect("a quota");
+        (Key::new("n", name), Arc::new(quota))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn quotas_that_count_a_resource_are_counted_the_later_the_more_that_costs() {
+        let ends = CancellationToken::new();
+        let quotas = quotas(&ends);
+        let pods = Evaluator::for_names(["pods"]);
+        let all = vec![
+            quota("cheap", r#""pods":"1""#),
+            quota("dear", r#""pods":"1""#),
+            quota("other", r#""services":"1""#),
+        ];
+        let second = Duration::from_secs(1);
+        quotas.costs.lock().insert(Key::new("n", "dear"), second);
+        let begun = Instant::now();
+        quotas.add(all, &pods[0], SETTLE);
+        let mut counted = Vec::new();
+        for _ in 0..2 {
+            let key = quotas.queue.next().await;
+            quotas.queue.done(&key);
+            counted.push((key.name.to_string(), begun.elapsed()));
+        }
+        assert_eq!(
+            counted,
+            [
+                ("cheap".to_owned(), SETTLE),
+                ("dear".to_owned(), second * SETTLE_COSTS)
+            ]
+        );
+        tokio::time::advance(COUNT_ALL).await;
+        assert!(quotas.queue.next().now_or_never().is_none());
     }
 }

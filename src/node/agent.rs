@@ -237,7 +237,7 @@ impl Agent {
                     .push(pod.metadata.uid.clone().unwrap_or_default());
                 self.apply(pod, false, ended);
             }
-            Event::Complete => {
+            Event::Complete(_) => {
                 let known = std::mem::take(&mut self.known);
                 self.pods.map.lock().retain(|uid, handle| {
                     if !known.contains(uid) {
@@ -255,6 +255,7 @@ impl Agent {
             }
             Event::Applied(pod) => self.apply(pod, false, ended),
             Event::Deleted(pod) => self.apply(pod, true, ended),
+            Event::UpTo(_) => {}
         }
     }
 

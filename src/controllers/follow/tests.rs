@@ -90,7 +90,8 @@ async fn told(script: &Script, fields: &str) -> Vec<String> {
         told.push(match event {
             Ok(Event::Listing) => "listing".to_owned(),
             Ok(Event::Listed(object)) => format!("listed {}", name(object)),
-            Ok(Event::Complete) => "complete".to_owned(),
+            Ok(Event::Complete(version)) => format!("complete {version}"),
+            Ok(Event::UpTo(version)) => format!("up to {version}"),
             Ok(Event::Applied(object)) => format!("applied {}", name(object)),
             Ok(Event::Deleted(object)) => format!("deleted {}", name(object)),
             Err(broken) => format!("broken: {broken}"),
@@ -128,10 +129,11 @@ async fn a_watch_that_ends_goes_on_where_it_was() {
         [
             "listing",
             "listed one",
-            "complete",
+            "complete 5",
             "applied one",
             "deleted one",
-            "applied two"
+            "applied two",
+            "up to 20"
         ]
     );
     let asked = asked(&script);
@@ -155,9 +157,9 @@ async fn what_was_missed_is_listed_anew() {
         let again = [line("ADDED", "one", 6), complete(9)].concat();
         let script = script(&[(200, &first), (code, answer), (200, &again)]);
         let told = told(&script, "").await;
-        assert_eq!(told[..3], ["listing", "complete", "applied one"]);
+        assert_eq!(told[..3], ["listing", "complete 5", "applied one"]);
         assert!(told[3].starts_with("broken: "), "{told:?}");
-        assert_eq!(told[4..], ["listing", "listed one", "complete"]);
+        assert_eq!(told[4..], ["listing", "listed one", "complete 9"]);
         assert!(asked(&script)[2].contains("sendInitialEvents=true"));
     }
 }
@@ -181,7 +183,7 @@ async fn a_server_that_does_not_stream_lists_is_asked_for_pages() {
     assert!(told[0].starts_with("broken: "), "{told:?}");
     assert_eq!(
         told[1..],
-        ["listing", "listed one", "listed two", "complete"]
+        ["listing", "listed one", "listed two", "complete 7"]
     );
     let asked = asked(&script);
     assert_eq!(asked[1], "limit=500");
@@ -199,7 +201,7 @@ async fn what_cannot_be_read_is_left_out_and_a_watch_that_breaks_at_once_is_not_
     let script = script(&[(200, &first), (200, ""), (500, "no"), (200, "{\"type\"")]);
     let begun = Instant::now();
     let told = told(&script, "").await;
-    assert_eq!(told[..2], ["listing", "complete"]);
+    assert_eq!(told[..2], ["listing", "complete 5"]);
     assert!(
         told[2].starts_with("broken: what was told cannot be read"),
         "{told:?}"
@@ -227,7 +229,7 @@ async fn a_list_of_which_something_cannot_be_read_is_never_whole() {
         told[1].starts_with("broken: what was told cannot be read"),
         "{told:?}"
     );
-    assert_eq!(told[2..4], ["listing", "complete"], "{told:?}");
+    assert_eq!(told[2..4], ["listing", "complete 5"], "{told:?}");
 }
 
 #[tokio::test(start_paused = true)]
@@ -238,7 +240,7 @@ async fn a_server_that_falls_silent_is_asked_again() {
     let begun = Instant::now();
     let told = told(&script, "").await;
     let silent = "broken: the server says nothing any more";
-    assert_eq!(told[..4], ["listing", "complete", "applied one", silent]);
+    assert_eq!(told[..4], ["listing", "complete 5", "applied one", silent]);
     assert_eq!(told[4..], ["applied two", silent]);
     assert!(asked(&script)[1].contains("resourceVersion=6"));
     assert!(begun.elapsed() > Duration::from_secs(u64::from(LASTS) * 2));
@@ -255,4 +257,60 @@ fn pauses_grow_and_begin_anew_after_a_good_while() {
     }
     now += Pauses::GOOD_WHILE;
     assert_eq!(pauses.next(now, 1.0), Pauses::FIRST * 2);
+}
+
+#[tokio::test]
+async fn a_record_hears_of_changes_and_of_what_a_list_lacks() {
+    let object = |name: &str, version: &str| ConfigMap {
+        metadata: k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta {
+            name: Some(name.to_owned()),
+            resource_version: Some(version.to_owned()),
+            ..Default::default()
+        },
+        ..ConfigMap::default()
+    };
+    let name = |object: &ConfigMap| object.metadata.name.clone().unwrap_or_default();
+    let events = [
+        Ok(Event::Listing),
+        Ok(Event::Listed(object("lost", "9"))),
+        Err(Broken::Incomplete),
+        Ok(Event::Listing),
+        Ok(Event::Listed(object("one", "3"))),
+        Ok(Event::Listed(object("two", "2"))),
+        Ok(Event::Complete("12".to_owned())),
+        Ok(Event::Applied(object("one", "13"))),
+        Ok(Event::UpTo("20".to_owned())),
+        Ok(Event::Deleted(object("one", "21"))),
+        Ok(Event::UpTo("none".to_owned())),
+    ];
+    let mut heard = Vec::new();
+    record("ConfigMap", stream::iter(events), name, |told| {
+        heard.push(match told {
+            Told::There(object) => format!("there {}", name(&object)),
+            Told::Gone(object) => format!("gone {}", name(&object)),
+            Told::Only(all) => {
+                let mut all: Vec<String> = all.into_iter().collect();
+                all.sort_unstable();
+                format!("only {}", all.join(" "))
+            }
+            Told::UpTo(version) => format!("up to {version}"),
+        });
+    })
+    .await;
+    assert_eq!(
+        heard,
+        [
+            "there lost",
+            "there one",
+            "there two",
+            "only one two",
+            "up to 12",
+            "there one",
+            "up to 13",
+            "up to 20",
+            "gone one",
+            "up to 21",
+            "up to 0"
+        ]
+    );
 }

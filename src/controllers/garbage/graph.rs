@@ -258,10 +258,12 @@ impl Graph {
         work
     }
 
-    /// Takes in that there is no such object, as the API has answered.
-    pub fn missing(&mut self, identity: &Identity) -> Vec<Work> {
+    /// Takes in that there is no such object, as the API has answered. Also tells whether it is to be looked at once more
+    /// after a while, for others name an object of its uid otherwise: as long as two of its names are there they take
+    /// turns, so each turn is to cost more than the last.
+    pub fn missing(&mut self, identity: &Identity) -> (Vec<Work>, bool) {
         let Some(node) = self.nodes.get(&identity.uid) else {
-            return Vec::new();
+            return (Vec::new(), false);
         };
         let disagrees = node.observed && node.identity != *identity;
         let (meant, others): (Vec<Uid>, Vec<Uid>) =
@@ -271,7 +273,7 @@ impl Graph {
                     .is_some_and(|dependent| names(dependent, identity))
             });
         if !disagrees && (node.observed || others.is_empty()) {
-            return self.gone(&identity.uid);
+            return (self.gone(&identity.uid), false);
         }
         let mut work = Vec::new();
         if !meant.is_empty() {
@@ -280,14 +282,15 @@ impl Graph {
         }
         // Some mean another object of this uid: that one is looked for next.
         let current = self.nodes.get(&identity.uid).filter(|node| !node.observed);
+        let mut elsewhere = false;
         if current.is_some_and(|node| node.identity == *identity)
             && let Some(other) = self.other_name(&others, identity)
             && let Some(node) = self.nodes.get_mut(&identity.uid)
         {
             node.identity = other;
-            work.push(Work::Delete(identity.uid.clone()));
+            elsewhere = true;
         }
-        work
+        (work, elsewhere)
     }
 
     /// Another way in which dependents name an owner: the next one in an order that comes round.

@@ -4,18 +4,15 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::StreamExt as _;
 use kube::discovery::ApiResource;
 use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 
 use super::Shared;
 use super::graph::Seen;
-use crate::controllers::discovery::{self, Served};
-use crate::controllers::follow::{self, Event};
-use crate::controllers::informer::note_broken;
+use crate::controllers::discovery::{self, Bare, Served};
+use crate::controllers::follow::{self, Told, Watches, record};
 use crate::controllers::kinds::CustomResourceDefinition;
 
 /// Resources whose objects nobody owns: they come and go by themselves.
@@ -61,7 +58,7 @@ struct Monitor {
 
 /// Keeps a watch of every resource, also of those that come later, until the controller ends.
 pub async fn keep(shared: &Arc<Shared>) {
-    let tasks = TaskTracker::new();
+    let mut tasks = Watches::default();
     let changed = Arc::new(Notify::new());
     let wakes = changed.clone();
     let definitions = shared.context.informers.of::<CustomResourceDefinition>();
@@ -72,7 +69,7 @@ pub async fn keep(shared: &Arc<Shared>) {
         let pause = match discovery::all(&shared.context.client).await {
             Ok(served) => {
                 shared.kinds.set(&served);
-                update(shared, &served, &mut monitors, &tasks);
+                update(shared, &served, &mut monitors, &mut tasks);
                 let complete = async {
                     for monitor in monitors.values() {
                         let mut synced = monitor.synced.clone();
@@ -82,6 +79,7 @@ pub async fn keep(shared: &Arc<Shared>) {
                 };
                 tokio::select! {
                     () = complete => {}
+                    never = tasks.broken() => match never {},
                     () = tokio::time::sleep(PATIENCE) => {
                         // One that can never be watched must not keep all others from being deleted.
                         tracing::warn!("garbage collection begins before all resources were read");
@@ -110,14 +108,10 @@ pub async fn keep(shared: &Arc<Shared>) {
         };
         tokio::select! {
             () = wait => {}
+            never = tasks.broken() => match never {},
             () = ends.cancelled() => break,
         }
     }
-    for monitor in monitors.values() {
-        monitor.ends.cancel();
-    }
-    tasks.close();
-    tasks.wait().await;
 }
 
 /// Begins watches of what is new, and ends those of what is no longer served.
@@ -125,7 +119,7 @@ fn update(
     shared: &Arc<Shared>,
     served: &[Served],
     monitors: &mut HashMap<ApiResource, Monitor>,
-    tasks: &TaskTracker,
+    tasks: &mut Watches,
 ) {
     let mut known = HashSet::new();
     let wanted: Vec<&Served> = served
@@ -170,38 +164,20 @@ fn update(
 async fn follow(shared: &Shared, served: &Served, synced: &watch::Sender<bool>) {
     let (version, kind) = (&*served.resource.api_version, &*served.resource.kind);
     let api = served.api(&shared.context.client, "");
-    let mut events = follow::follow(api, "");
-    let mut listed: HashSet<String> = HashSet::new();
-    while let Some(event) = events.next().await {
-        let work = match event {
-            Ok(Event::Listing) => {
-                listed.clear();
-                continue;
-            }
-            Ok(Event::Listed(object)) => {
-                listed.extend(object.metadata.uid.clone());
-                let seen = Seen::of(&object, version, kind);
-                shared.graph.lock().saw(seen)
-            }
-            Ok(Event::Complete) => {
-                let listed = std::mem::take(&mut listed);
+    let id = |object: &Bare| object.metadata.uid.clone().unwrap_or_default();
+    record(kind, follow::follow(api, ""), id, |told| {
+        let mut graph = shared.graph.lock();
+        let work = match told {
+            Told::There(object) => graph.saw(Seen::of(&object, version, kind)),
+            Told::Gone(object) => graph.gone(&id(&object)),
+            Told::Only(uids) => {
                 synced.send_replace(true);
-                let mut graph = shared.graph.lock();
-                graph.listed(version, kind, |uid| listed.contains(uid))
+                graph.listed(version, kind, |uid| uids.contains(uid))
             }
-            Ok(Event::Applied(object)) => {
-                let seen = Seen::of(&object, version, kind);
-                shared.graph.lock().saw(seen)
-            }
-            Ok(Event::Deleted(object)) => {
-                let uid = object.metadata.uid.unwrap_or_default();
-                shared.graph.lock().gone(&uid)
-            }
-            Err(error) => {
-                note_broken(kind, &error);
-                continue;
-            }
+            Told::UpTo(_) => return,
         };
+        drop(graph);
         shared.add(work);
-    }
+    })
+    .await;
 }

@@ -72,9 +72,7 @@ pub async fn delete(shared: &Shared, uid: &str) -> Result<Next, GarbageError> {
     }
     let served = resource(shared, &item.identity.api_version, &item.identity.kind)?;
     let Some(latest) = get(shared, &served, &item.identity).await? else {
-        let work = shared.graph.lock().missing(&item.identity);
-        shared.add(work);
-        return Ok(Next::Done);
+        return Ok(missing(shared, &item.identity));
     };
     let resource = &served.resource;
     let seen = Seen::of(&latest, &resource.api_version, &resource.kind);
@@ -125,13 +123,19 @@ pub async fn delete(shared: &Shared, uid: &str) -> Result<Next, GarbageError> {
     let api = served.api(&shared.context.client, &item.identity.namespace);
     match api.delete(&item.identity.name, &params).await {
         Ok(_) => Ok(Next::Done),
-        Err(error) if is_not_found(&error) => {
-            let work = shared.graph.lock().missing(&item.identity);
-            shared.add(work);
-            Ok(Next::Done)
-        }
+        Err(error) if is_not_found(&error) => Ok(missing(shared, &item.identity)),
         Err(error) if is_conflict(&error) => Ok(Next::Retry),
         Err(error) => Err(api_error("cannot delete", &item.identity)(error)),
+    }
+}
+
+/// Takes in that an object is not there, and says whether to look again.
+fn missing(shared: &Shared, identity: &Identity) -> Next {
+    let (work, elsewhere) = shared.graph.lock().missing(identity);
+    shared.add(work);
+    match elsewhere {
+        true => Next::Retry,
+        false => Next::Done,
     }
 }
 

@@ -3,8 +3,6 @@
 pub mod plan;
 pub mod proxy;
 
-use std::sync::Arc;
-
 use k8s_openapi::api::{core, discovery};
 use serde::{Deserialize as _, Deserializer};
 
@@ -65,7 +63,7 @@ pub struct Services {
 
 impl Services {
     /// The caches of both, which may be empty yet: `synced` of each tells.
-    pub fn of(informers: &Arc<Informers>) -> Services {
+    pub fn of(informers: &Informers) -> Services {
         Services {
             services: informers.of(),
             slices: informers.of(),

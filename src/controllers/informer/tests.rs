@@ -1,0 +1,114 @@
+//! Caches that are filled by hand.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use futures::stream;
+use k8s_openapi::api::core::v1::ConfigMap;
+use tokio::time::Instant;
+
+use super::*;
+
+crate::slim!(
+    /// Anything.
+    Thing of ConfigMap {}
+);
+
+fn thing(name: &str, version: u64) -> Thing {
+    let mut thing = Thing::default();
+    thing.metadata.name = Some(name.to_owned());
+    thing.metadata.resource_version = Some(version.to_string());
+    thing
+}
+
+/// Fills a cache with what events tell.
+async fn tell(cache: &Informer<Thing>, events: Vec<Event<Thing>>) {
+    cache.follow(stream::iter(events.into_iter().map(Ok))).await;
+}
+
+fn cache() -> Informer<Thing> {
+    Informer::new(CancellationToken::new())
+}
+
+fn counts(cache: &Informer<Thing>) -> Arc<AtomicUsize> {
+    let count = Arc::new(AtomicUsize::new(0));
+    let counted = count.clone();
+    cache.subscribe(move |_| {
+        counted.fetch_add(1, Ordering::Relaxed);
+    });
+    count
+}
+
+#[tokio::test]
+async fn what_breaks_at_a_change_ends_its_own_run_and_nobody_elses() {
+    let cache = cache();
+    let (one, other) = (CancellationToken::new(), CancellationToken::new());
+    let of_run = |run: &CancellationToken| Informer {
+        run: Some(run.clone()),
+        ..cache.clone()
+    };
+    of_run(&one).subscribe(|change| assert_ne!(change.key.name, "odd"));
+    let beside = counts(&of_run(&one));
+    let others = counts(&of_run(&other));
+    let of_none = counts(&cache);
+    tell(&cache, vec![Event::Applied(thing("even", 1))]).await;
+    assert!(!one.is_cancelled());
+    tell(&cache, vec![Event::Applied(thing("odd", 2))]).await;
+    assert!(one.is_cancelled() && !other.is_cancelled());
+    tell(&cache, vec![Event::Applied(thing("even", 3))]).await;
+    assert_eq!(beside.load(Ordering::Relaxed), 1, "its run is over");
+    assert_eq!(others.load(Ordering::Relaxed), 3);
+    assert_eq!(of_none.load(Ordering::Relaxed), 3);
+    other.cancel();
+    let again = counts(&of_run(&CancellationToken::new()));
+    assert_eq!(again.load(Ordering::Relaxed), 2, "what is there");
+    let told = cache.shared.handlers.lock().len();
+    assert_eq!(told, 2, "handlers of runs that are over are dropped");
+    assert_eq!(Arc::strong_count(&others), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_write_is_waited_for_until_the_cache_shows_it() {
+    let cache = cache();
+    tell(&cache, vec![Event::Applied(thing("a", 5))]).await;
+    cache.reach(Some("5")).await;
+    cache.reach(None).await;
+    let begun = Instant::now();
+    let shows = async {
+        tokio::time::sleep(PATIENCE * 10).await;
+        tell(&cache, vec![Event::Applied(thing("a", 7))]).await;
+    };
+    tokio::join!(cache.reach(Some("7")), shows);
+    assert!(begun.elapsed() >= PATIENCE * 10);
+}
+
+#[tokio::test(start_paused = true)]
+async fn lists_and_bookmarks_show_writes_of_which_nothing_is_left() {
+    for shows in [
+        vec![
+            Event::Listing,
+            Event::Listed(thing("a", 2)),
+            Event::Complete("9".to_owned()),
+        ],
+        vec![Event::UpTo("9".to_owned())],
+    ] {
+        let cache = cache();
+        let waits = cache.reach(Some("9"));
+        tokio::join!(waits, tell(&cache, shows));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_is_waited_for_when_a_run_or_all_end() {
+    let (ends, run) = (CancellationToken::new(), CancellationToken::new());
+    let whole = Informer::<Thing>::new(ends.clone());
+    let cache = Informer {
+        run: Some(run.clone()),
+        ..whole.clone()
+    };
+    tokio::join!(cache.reach(Some("1")), cache.synced(), async {
+        run.cancel();
+    });
+    tokio::join!(whole.reach(Some("1")), whole.synced(), async {
+        ends.cancel();
+    });
+}
