@@ -24,30 +24,33 @@ impl<P> Clone for Index<P> {
 }
 
 impl<P: Cached> Index<P> {
-    /// An index of a cache; `value` says under what an object is found, if at all.
-    pub fn of(cache: &Informer<P>, value: fn(&P) -> Option<CompactString>) -> Index<P> {
+    /// An index of a cache; `values` says under what an object is found: one value (or none), or many.
+    pub fn of<I>(cache: &Informer<P>, values: fn(&P) -> I) -> Index<P>
+    where
+        I: IntoIterator<Item = CompactString> + PartialEq + 'static,
+    {
         let index = Index {
             cache: cache.clone(),
             keys: Arc::default(),
         };
         let keys = index.keys.clone();
         cache.subscribe(move |change| {
-            let before = change.old.and_then(|object| value(object));
-            let after = change.new.and_then(|object| value(object));
+            let before = change.old.map(|object| values(object));
+            let after = change.new.map(|object| values(object));
             if before == after {
                 return;
             }
             let mut keys = keys.write();
-            if let Some(before) = before
-                && let Some(there) = keys.get_mut(&before)
-            {
-                there.remove(change.key);
-                if there.is_empty() {
-                    keys.remove(&before);
+            for value in before.into_iter().flatten() {
+                if let Some(there) = keys.get_mut(&value) {
+                    there.remove(change.key);
+                    if there.is_empty() {
+                        keys.remove(&value);
+                    }
                 }
             }
-            if let Some(after) = after {
-                keys.entry(after).or_default().insert(change.key.clone());
+            for value in after.into_iter().flatten() {
+                keys.entry(value).or_default().insert(change.key.clone());
             }
         });
         index

@@ -20,7 +20,7 @@ use serde_json::{Value, json};
 use super::errors::{is_conflict, is_not_found, is_terminating, text};
 use super::events::{Recorder, Tone};
 use super::index::Index;
-use super::informer::{Informer, Informers};
+use super::informer::{Informer, Informers, Key};
 use super::kinds::Pod;
 use super::owners::{Claims, controller_of};
 
@@ -35,6 +35,7 @@ pub struct Pods {
     /// By the name of the node that they are placed on.
     pub by_node: Index<Pod>,
     by_owner: Index<Pod>,
+    by_claim: Index<Pod>,
 }
 
 /// Under what the pods of a controller, or those of a namespace that have none, are found.
@@ -58,22 +59,55 @@ fn node_key(pod: &Pod) -> Option<CompactString> {
     node.map(CompactString::from)
 }
 
+/// Under what the pods that name a claim are found: no name has a slash.
+fn claim_key(namespace: &str, name: &str) -> CompactString {
+    format_compact!("{namespace}/{name}")
+}
+
+fn claim_keys(pod: &Pod) -> Vec<CompactString> {
+    let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
+    claims_of(pod)
+        .map(|(name, _)| claim_key(namespace, &name))
+        .collect()
+}
+
+/// The names of the claims that a pod's volumes are, each with whether it is made for the pod.
+pub fn claims_of(pod: &Pod) -> impl Iterator<Item = (String, bool)> + '_ {
+    pod.spec.volumes.iter().filter_map(|volume| {
+        if let Some(source) = &volume.persistent_volume_claim {
+            return Some((source.claim_name.clone(), false));
+        }
+        let made = volume.ephemeral.is_some();
+        made.then(|| (format!("{}-{}", pod.name_any(), volume.name), true))
+    })
+}
+
 impl Pods {
-    /// The pods that all controllers share.
+    /// The pods that all controllers share; the cache is the run's that asks.
     pub fn of(informers: &Informers) -> Pods {
-        informers.shared(|informers| {
+        let shared = informers.shared(|informers| {
             let cache = informers.of::<Pod>();
             Pods {
                 by_node: Index::of(&cache, node_key),
                 by_owner: Index::of(&cache, owner_key),
+                by_claim: Index::of(&cache, claim_keys),
                 cache,
             }
-        })
+        });
+        Pods {
+            cache: informers.of(),
+            ..shared
+        }
     }
 
     /// The pods that an owner controls, ordered by name.
     pub fn owned(&self, owner: &ObjectMeta) -> Vec<Arc<Pod>> {
         self.by_owner.get(owner.uid.as_deref().unwrap_or_default())
+    }
+
+    /// The pods that name a claim, ordered by name.
+    pub fn users(&self, claim: &Key) -> Vec<Arc<Pod>> {
+        self.by_claim.get(&claim_key(&claim.namespace, &claim.name))
     }
 
     /// The pods of a namespace that nobody controls, ordered by name.

@@ -10,7 +10,9 @@ mod provision;
 mod tests;
 
 use std::sync::Arc;
+use std::time::Duration;
 
+use compact_str::CompactString;
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
 use k8s_openapi::api::storage::v1::StorageClass;
 use kube::ResourceExt as _;
@@ -26,9 +28,11 @@ pub use self::protection::{
 use super::Context;
 use super::errors::{is_already_exists, text};
 use super::events::{Recorder, Tone};
+use super::index::Index;
 use super::informer::{Cached, Informer, Key};
 use super::kinds::{Claim, Node, Pod};
-use super::queue::{Next, Queue};
+use super::pods::{Pods, claims_of};
+use super::queue::{Delays, Next, Queue};
 
 impl Cached for PersistentVolume {}
 impl Cached for StorageClass {}
@@ -40,12 +44,20 @@ enum Work {
     Volume(Key),
 }
 
+/// How long what failed is held back: upstream looks at everything each fifteen seconds.
+const DELAYS: Delays = Delays {
+    first: Duration::from_millis(5),
+    longest: Duration::from_secs(15),
+};
+
 struct Binder {
     context: Context,
     claims: Informer<Claim>,
+    /// By the name of the volume that they say is theirs.
+    by_volume: Index<Claim>,
     volumes: Informer<PersistentVolume>,
     classes: Informer<StorageClass>,
-    pods: Informer<Pod>,
+    pods: Pods,
     nodes: Informer<Node>,
     recorder: Recorder,
 }
@@ -56,21 +68,23 @@ pub async fn binder(context: Context) {
         .events
         .recorder(context.client.clone(), "persistentvolume-controller");
     let informers = &context.informers;
+    let claims = informers.of();
     let binder = Binder {
-        claims: informers.of(),
+        by_volume: Index::of(&claims, volume_key),
+        claims,
         volumes: informers.of(),
         classes: informers.of(),
-        pods: informers.of(),
+        pods: Pods::of(informers),
         nodes: informers.of(),
         recorder,
         context,
     };
-    let queue = Arc::new(Queue::<Work>::new());
+    let queue = Arc::new(Queue::<Work>::with_delays(DELAYS));
     binder.wake(&queue);
     binder.claims.synced().await;
     binder.volumes.synced().await;
     binder.classes.synced().await;
-    binder.pods.synced().await;
+    binder.pods.cache.synced().await;
     binder.nodes.synced().await;
     let look = |work: Work| {
         let (binder, queue) = (&binder, &queue);
@@ -84,7 +98,13 @@ pub async fn binder(context: Context) {
     queue.work(1, &binder.context.ends, look).await;
 }
 
-/// Puts the claims that wait for a volume, and may do so for this class, into the queue.
+/// Under what a claim is found that has a volume.
+fn volume_key(claim: &Claim) -> Option<CompactString> {
+    let volume = plan::volume_of(claim);
+    (!volume.is_empty()).then(|| volume.into())
+}
+
+/// Puts the claims that wait for a volume into the queue.
 fn wake_waiting(queue: &Queue<Work>, claims: &Informer<Claim>) {
     for (key, claim) in claims.all() {
         if plan::is_unbound(&claim) {
@@ -106,8 +126,13 @@ impl Binder {
             }
         });
         let (adds, claims) = (queue.clone(), self.claims.clone());
+        let by_volume = self.by_volume.clone();
         self.volumes.subscribe(move |change| {
             adds.add(Work::Volume(change.key.clone()));
+            // Those whose volume it was come before others that could have it.
+            for claim in by_volume.keys(&change.key.name) {
+                adds.add(Work::Claim(claim));
+            }
             let claim = change
                 .new
                 .or(change.old)
@@ -125,8 +150,14 @@ impl Binder {
         self.classes
             .subscribe(move |_| wake_waiting(&adds, &claims));
         let (adds, volumes) = (queue.clone(), self.volumes.clone());
+        let claims = self.claims.clone();
         self.nodes.subscribe(move |change| {
-            if change.new.is_some() {
+            if let Some(new) = change.new {
+                if provision::can_have(new)
+                    && !change.old.is_some_and(|old| provision::can_have(old))
+                {
+                    wake_waiting(&adds, &claims);
+                }
                 return;
             }
             // What it had went with it.
@@ -137,14 +168,14 @@ impl Binder {
             }
         });
         let (adds, claims) = (queue.clone(), self.claims.clone());
-        self.pods.subscribe(move |change| {
+        self.pods.cache.subscribe(move |change| {
             let node = |pod: Option<&Arc<Pod>>| pod.and_then(|pod| pod.spec.node_name.clone());
             let same = change.old.is_some() && change.new.is_some();
             if same && node(change.old) == node(change.new) {
                 return;
             }
             let pod = change.new.or(change.old);
-            for (name, _) in pod.into_iter().flat_map(|pod| plan::claims_of(pod)) {
+            for (name, _) in pod.into_iter().flat_map(|pod| claims_of(pod)) {
                 let waits = claims.get(&change.key.namespace, &name);
                 if waits.is_some_and(|claim| plan::is_unbound(&claim)) {
                     adds.add(Work::Claim(Key::new(&change.key.namespace, &name)));
@@ -172,12 +203,8 @@ impl Binder {
         };
         let volumes: Vec<Arc<PersistentVolume>> = values(self.volumes.all());
         let classes: Vec<Arc<StorageClass>> = values(self.classes.all());
-        let users: Vec<Arc<Pod>> = values(self.pods.list(&key.namespace))
-            .into_iter()
-            .filter(|pod| {
-                !pod.is_terminal() && plan::claims_of(pod).any(|(name, _)| key.name == name)
-            })
-            .collect();
+        let mut users = self.pods.users(key);
+        users.retain(|pod| !pod.is_terminal());
         let node = self.node_for(&claim, &classes, &users);
         let unplaced: Vec<String> = users
             .iter()
@@ -243,12 +270,11 @@ impl Binder {
             placed.find(|node| !node.is_empty())
         };
         let any = || {
-            let nodes = self.nodes.all();
-            let delayed = plan::is_delayed(Some(class));
-            nodes
-                .first()
-                .filter(|_| !delayed)
-                .map(|(key, _)| key.name.to_string())
+            if plan::is_delayed(Some(class)) {
+                return None;
+            }
+            let uid = claim.metadata.uid.as_deref().unwrap_or_default();
+            provision::any_node(&values(self.nodes.all()), uid)
         };
         chosen.or_else(used).or_else(any)
     }

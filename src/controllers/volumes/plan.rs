@@ -534,17 +534,6 @@ pub(super) fn unbound_volume(volume: &PersistentVolume) -> PersistentVolume {
     new
 }
 
-/// The names of the claims that a pod's volumes are, each with whether it is made for the pod.
-pub(super) fn claims_of(pod: &Pod) -> impl Iterator<Item = (String, bool)> + '_ {
-    pod.spec.volumes.iter().filter_map(|volume| {
-        if let Some(source) = &volume.persistent_volume_claim {
-            return Some((source.claim_name.clone(), false));
-        }
-        let made = volume.ephemeral.is_some();
-        made.then(|| (format!("{}-{}", pod.name_any(), volume.name), true))
-    })
-}
-
 /// Whether a claim was made for a pod.
 pub(super) fn is_made_for(claim: &ObjectMeta, pod: &Pod) -> bool {
     controller_of(claim).is_some_and(|owner| Some(&owner.uid) == pod.metadata.uid.as_ref())

@@ -1,8 +1,11 @@
 //! What is in use is not deleted: persistentvolumeclaim-protection-, persistentvolume-protection- and
 //! volumeattributesclass-protection-controller. Follows k8s.io/kubernetes/pkg/controller/volume/{pvc,pv,vac}protection.
 
+use std::collections::{BTreeSet, HashMap};
+use std::convert::Infallible;
 use std::sync::Arc;
 
+use compact_str::CompactString;
 use k8s_openapi::api::core::v1::{
     PersistentVolume, PersistentVolumeClaim, PersistentVolumeClaimCondition,
 };
@@ -11,13 +14,16 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt as _;
 use kube::api::{Api, ListParams, PostParams};
+use parking_lot::Mutex;
 use serde::Serialize;
+use tokio::sync::OnceCell;
 
-use super::plan::{self, claims_of, is_made_for};
+use super::plan::{self, is_made_for};
 use crate::controllers::Context;
 use crate::controllers::errors::{is_conflict, is_not_found};
 use crate::controllers::informer::{Cached, Informer, Key};
 use crate::controllers::kinds::{Claim, Pod};
+use crate::controllers::pods::{Pods, claims_of};
 use crate::controllers::queue::{Next, Queue};
 use crate::controllers::workload::queue_of;
 
@@ -150,79 +156,142 @@ async fn protect<K>(
     queue.work(1, &context.ends, look).await;
 }
 
+/// Claims that are to be looked at. Those of a namespace are looked at together, so that its pods are read once for all of
+/// them.
+#[derive(Default)]
+struct Waiting {
+    claims: Mutex<HashMap<CompactString, BTreeSet<CompactString>>>,
+    namespaces: Queue<CompactString>,
+}
+
+impl Waiting {
+    fn add(&self, namespace: &CompactString, name: &str) {
+        self.put(namespace, name.into());
+        self.namespaces.add(namespace.clone());
+    }
+
+    fn put(&self, namespace: &CompactString, name: CompactString) {
+        let mut claims = self.claims.lock();
+        claims.entry(namespace.clone()).or_default().insert(name);
+    }
+
+    fn take(&self, namespace: &CompactString) -> BTreeSet<CompactString> {
+        self.claims.lock().remove(namespace).unwrap_or_default()
+    }
+}
+
+/// The pods of a namespace as the API has them, by the claims that they name.
+type Live = HashMap<String, Vec<Arc<Pod>>>;
+
+struct Claims {
+    client: kube::Client,
+    cache: Informer<Claim>,
+    pods: Pods,
+    waiting: Waiting,
+}
+
 /// Runs the controller of claims.
 pub async fn claims(context: Context) {
-    let claims: Informer<Claim> = context.informers.of();
-    let pods: Informer<Pod> = context.informers.of();
-    let queue = queue_of(&claims);
-    let adds = queue.clone();
-    pods.subscribe(move |change| {
+    let claims = Arc::new(Claims {
+        client: context.client.clone(),
+        cache: context.informers.of(),
+        pods: Pods::of(&context.informers),
+        waiting: Waiting::default(),
+    });
+    let adds = Arc::downgrade(&claims);
+    claims.cache.subscribe(move |change| {
+        if let Some(claims) = adds.upgrade() {
+            claims.waiting.add(&change.key.namespace, &change.key.name);
+        }
+    });
+    let adds = Arc::downgrade(&claims);
+    claims.pods.cache.subscribe(move |change| {
         let same = |old: &Pod, new: &Pod| {
             old.metadata.uid == new.metadata.uid
                 && old.is_terminal() == new.is_terminal()
                 && old.spec.node_name == new.spec.node_name
                 && old.is_deleting() == new.is_deleting()
         };
-        if change
-            .old
-            .zip(change.new)
-            .is_some_and(|(old, new)| same(old, new))
-        {
+        let both = change.old.zip(change.new);
+        let Some(claims) = adds
+            .upgrade()
+            .filter(|_| !both.is_some_and(|(old, new)| same(old, new)))
+        else {
             return;
-        }
+        };
         for pod in change.old.into_iter().chain(change.new) {
             for (name, _) in claims_of(pod) {
-                adds.add(Key::new(&change.key.namespace, &name));
+                claims.waiting.add(&change.key.namespace, &name);
             }
         }
     });
-    claims.synced().await;
-    pods.synced().await;
-    let look = |key: Key| {
-        let (context, claims, pods) = (&context, &claims, &pods);
-        async move { look_at_claim(context, claims, pods, &key).await }
-    };
-    queue.work(1, &context.ends, look).await;
+    claims.cache.synced().await;
+    claims.pods.cache.synced().await;
+    let look = |namespace: CompactString| claims.look(namespace);
+    let namespaces = &claims.waiting.namespaces;
+    namespaces.work(1, &context.ends, look).await;
 }
 
-async fn look_at_claim(
-    context: &Context,
-    claims: &Informer<Claim>,
-    pods: &Informer<Pod>,
-    key: &Key,
-) -> Result<Next, kube::Error> {
-    const FINALIZER: &str = "kubernetes.io/pvc-protection";
-    let Some(claim) = claims.get(&key.namespace, &key.name) else {
-        return Ok(Next::Done);
-    };
-    let api: Api<PersistentVolumeClaim> = Api::namespaced(context.client.clone(), &key.namespace);
-    let cached: Vec<Arc<Pod>> = pods
-        .list(&key.namespace)
-        .into_iter()
-        .map(|(_, pod)| pod)
-        .collect();
-    let params = PostParams::default();
-    if claim.metadata.deletion_timestamp.is_none() {
-        let used = cached.iter().any(|pod| refers(pod, &claim));
-        if let Some(new) = unused(&claim, used, Timestamp::now()) {
-            return written(api.replace_status(&key.name, &params, &new).await);
+impl Claims {
+    /// Looks at the claims of a namespace that wait for it.
+    async fn look(&self, namespace: CompactString) -> Result<Next, Infallible> {
+        let live = OnceCell::new();
+        let mut next = Next::Done;
+        for name in self.waiting.take(&namespace) {
+            match self.look_at(&Key::new(&namespace, &name), &live).await {
+                Ok(Next::Done) => continue,
+                Ok(_) => {}
+                Err(error) => {
+                    tracing::warn!(%namespace, %name, %error, "a claim will be looked at again");
+                }
+            }
+            self.waiting.put(&namespace, name);
+            next = Next::Retry;
         }
+        Ok(next)
     }
-    let mut used = cached.iter().any(|pod| holds(pod, &claim));
-    let Some(mut new) = protected(&*claim, FINALIZER, used) else {
-        return Ok(Next::Done);
-    };
-    if claim.metadata.deletion_timestamp.is_some() {
-        // The cache may be behind, and what is deleted is gone for good.
-        let live: Api<Pod> = Api::namespaced(context.client.clone(), &key.namespace);
-        let live = live.list(&ListParams::default()).await?;
-        used = live.items.iter().any(|pod| holds(pod, &claim));
-        match protected(&*claim, FINALIZER, used) {
-            Some(checked) => new = checked,
-            None => return Ok(Next::Done),
+
+    async fn look_at(&self, key: &Key, live: &OnceCell<Live>) -> Result<Next, kube::Error> {
+        const FINALIZER: &str = "kubernetes.io/pvc-protection";
+        let Some(claim) = self.cache.get(&key.namespace, &key.name) else {
+            return Ok(Next::Done);
+        };
+        let api: Api<PersistentVolumeClaim> = Api::namespaced(self.client.clone(), &key.namespace);
+        let users = self.pods.users(key);
+        let params = PostParams::default();
+        let ends = claim.metadata.deletion_timestamp.is_some();
+        if !ends {
+            let used = users.iter().any(|pod| refers(pod, &claim));
+            if let Some(new) = unused(&claim, used, Timestamp::now()) {
+                return written(api.replace_status(&key.name, &params, &new).await);
+            }
         }
+        let used = users.iter().any(|pod| holds(pod, &claim));
+        let Some(new) = protected(&*claim, FINALIZER, used) else {
+            return Ok(Next::Done);
+        };
+        if ends {
+            // The cache may be behind, and what is deleted is gone for good.
+            let live = live.get_or_try_init(|| self.live(&key.namespace)).await?;
+            let mut users = live.get(key.name.as_str()).into_iter().flatten();
+            if users.any(|pod| holds(pod, &claim)) {
+                return Ok(Next::Done);
+            }
+        }
+        written(api.replace(&key.name, &params, &plan::full(&new)).await)
     }
-    written(api.replace(&key.name, &params, &plan::full(&new)).await)
+
+    async fn live(&self, namespace: &str) -> Result<Live, kube::Error> {
+        let api: Api<Pod> = Api::namespaced(self.client.clone(), namespace);
+        let mut live = Live::new();
+        for pod in api.list(&ListParams::default()).await?.items {
+            let pod = Arc::new(pod);
+            for (claim, _) in claims_of(&pod) {
+                live.entry(claim).or_default().push(pod.clone());
+            }
+        }
+        Ok(live)
+    }
 }
 
 /// Whether a pod keeps a claim from being deleted: it is on a node and names it, or the claim was made for it.

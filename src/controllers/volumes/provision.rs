@@ -2,6 +2,8 @@
 //! removes it when its object is to go: until then a finalizer holds that.
 
 use std::collections::BTreeMap;
+use std::hash::{BuildHasher as _, BuildHasherDefault, DefaultHasher};
+use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{
     CSIPersistentVolumeSource, NodeSelector, NodeSelectorRequirement, NodeSelectorTerm,
@@ -21,6 +23,22 @@ fn hostname(node: &Node) -> String {
     let labels = node.metadata.labels.as_ref();
     let label = labels.and_then(|labels| labels.get(HOSTNAME));
     label.cloned().unwrap_or_else(|| node.name_any())
+}
+
+/// Whether a node can have a volume that is made for no pod yet.
+pub(super) fn can_have(node: &Node) -> bool {
+    node.is_ready()
+        && node.spec.unschedulable != Some(true)
+        && node.metadata.deletion_timestamp.is_none()
+}
+
+/// The node for a volume that can be anywhere, among `nodes`, which are in order; none where none can have one. The uid of
+/// the claim says which: volumes are spread, and a claim that is looked at again gets the same.
+pub(super) fn any_node(nodes: &[Arc<Node>], uid: &str) -> Option<String> {
+    let fit: Vec<&Arc<Node>> = nodes.iter().filter(|node| can_have(node)).collect();
+    let place = BuildHasherDefault::<DefaultHasher>::default().hash_one(uid);
+    let place = place.checked_rem(fit.len() as u64)?;
+    fit.get(place as usize).map(|node| node.name_any())
 }
 
 /// Whether the node that has a volume is among `nodes`.
@@ -100,4 +118,39 @@ pub(super) fn volume(
         }),
         status: None,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn node(name: &str, ready: &str, rest: &str) -> Arc<Node> {
+        let text = format!(
+            r#"{{"metadata":{{"name":"{name}"}},"spec":{{{rest}}},"status":{{"conditions":[{{"type":"Ready","status":"{ready}"}}]}}}}"#
+        );
+        Arc::new(serde_json::from_str(&text).expect("a node"))
+    }
+
+    #[test]
+    fn volumes_for_nobody_in_particular_are_spread_over_nodes_that_can_have_them() {
+        let off = [
+            node("a", "Unknown", ""),
+            node("b", "True", r#""unschedulable":true"#),
+        ];
+        assert_eq!(any_node(&[], "u"), None);
+        assert_eq!(any_node(&off, "u"), None);
+        let mut nodes = off.to_vec();
+        nodes.extend([node("c", "True", ""), node("d", "True", "")]);
+        let chosen: Vec<String> = (0..32)
+            .filter_map(|uid| any_node(&nodes, &uid.to_string()))
+            .collect();
+        assert_eq!(chosen.len(), 32);
+        assert!(chosen.iter().all(|name| name == "c" || name == "d"));
+        assert!(
+            ["c", "d"]
+                .iter()
+                .all(|name| chosen.contains(&(*name).to_owned()))
+        );
+        assert_eq!(any_node(&nodes, "u"), any_node(&nodes, "u"));
+    }
 }
