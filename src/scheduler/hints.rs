@@ -10,6 +10,7 @@ use super::plugin::{Plugin, Plugins};
 use super::pod::Pod;
 use super::snapshot::Snapshot;
 use super::terms::{AffinityTerm, Labels, Spread, bear};
+use crate::controllers::informer::{Change, Key};
 
 /// Something that happened.
 pub enum Event<'a> {
@@ -28,15 +29,102 @@ pub enum Event<'a> {
     /// The waiting pod itself is otherwise.
     Own { old: &'a Pod, new: &'a Pod },
     /// Volumes, claims or what is said of them are otherwise.
-    Storage(Of),
+    Storage {
+        /// What.
+        what: Stored,
+        /// In which way.
+        how: How,
+        /// Which one.
+        key: &'a Key,
+    },
     /// Claims to devices, or classes of devices, are otherwise.
     Devices(Of),
     /// Runtime classes are otherwise.
     Handlers(Of),
 }
 
-/// What something happened to, and what: `("StorageClass", "Add")`.
-pub type Of = (&'static str, &'static str);
+/// What something happened to, as upstream calls it, and what.
+pub type Of = (&'static str, How);
+
+/// What was done to an object.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum How {
+    /// It came.
+    Add,
+    /// It is otherwise.
+    Update,
+    /// It is gone.
+    Delete,
+}
+
+impl How {
+    /// What a change is.
+    pub fn of<P>(change: &Change<'_, P>) -> How {
+        match (change.old, change.new) {
+            (None, _) => How::Add,
+            (Some(_), Some(_)) => How::Update,
+            (Some(_), None) => How::Delete,
+        }
+    }
+}
+
+/// What says something of volumes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stored {
+    /// A claim.
+    Claim,
+    /// A volume.
+    Volume,
+    /// A class of volumes.
+    Class,
+    /// A driver.
+    Driver,
+    /// The drivers of a node.
+    Node,
+    /// How much there is of a class.
+    Capacity,
+    /// That a volume is attached to a node.
+    Attachment,
+}
+
+impl Stored {
+    /// What upstream calls it.
+    fn name(self) -> &'static str {
+        match self {
+            Stored::Claim => "PersistentVolumeClaim",
+            Stored::Volume => "PersistentVolume",
+            Stored::Class => "storage.k8s.io/StorageClass",
+            Stored::Driver => "storage.k8s.io/CSIDriver",
+            Stored::Node => "storage.k8s.io/CSINode",
+            Stored::Capacity => "storage.k8s.io/CSIStorageCapacity",
+            Stored::Attachment => "storage.k8s.io/VolumeAttachment",
+        }
+    }
+
+    /// Rules that might say something else when this happens to it.
+    fn interests(self, how: How) -> &'static [Plugin] {
+        use Plugin::*;
+        match (self, how) {
+            (Stored::Claim, How::Add) => &[
+                VolumeRestrictions,
+                NodeVolumeLimits,
+                VolumeBinding,
+                VolumeZone,
+            ],
+            (Stored::Claim, How::Update) => &[VolumeBinding, VolumeZone],
+            (Stored::Volume, How::Add | How::Update) => &[VolumeBinding, VolumeZone],
+            (Stored::Class, How::Add) => &[VolumeBinding, VolumeZone],
+            (Stored::Class, How::Update) => &[VolumeBinding],
+            (Stored::Driver, How::Update) => &[VolumeBinding],
+            (Stored::Node, How::Add) => &[NodeVolumeLimits, VolumeBinding],
+            (Stored::Node, How::Update) => &[NodeVolumeLimits],
+            (Stored::Capacity, How::Add | How::Update) => &[VolumeBinding],
+            (Stored::Attachment, How::Delete) => &[NodeVolumeLimits],
+            // What is gone helps nobody to a volume.
+            _ => &[],
+        }
+    }
+}
 
 impl Event<'_> {
     /// What upstream calls it. Of several things that are otherwise about an object, the first counts.
@@ -62,10 +150,9 @@ impl Event<'_> {
             Event::PodChanged { old, new } => format_compact!("AssignedPod{}", update(old, new)),
             Event::PodGone(_) => "AssignedPodDelete".into(),
             Event::Own { old, new } => format_compact!("TargetPod{}", update(old, new)),
-            Event::Storage((what, how))
-            | Event::Devices((what, how))
-            | Event::Handlers((what, how)) => {
-                format_compact!("{what}{how}")
+            Event::Storage { what, how, .. } => format_compact!("{}{how:?}", what.name()),
+            Event::Devices((what, how)) | Event::Handlers((what, how)) => {
+                format_compact!("{what}{how:?}")
             }
         }
     }
@@ -98,12 +185,7 @@ impl Event<'_> {
                 InterPodAffinity,
             ],
             Event::Own { .. } => &Plugin::ALL,
-            Event::Storage(_) => &[
-                VolumeRestrictions,
-                NodeVolumeLimits,
-                VolumeBinding,
-                VolumeZone,
-            ],
+            Event::Storage { what, how, .. } => what.interests(*how),
             Event::Devices(_) => &[DynamicResources],
             Event::Handlers(_) => &[ZoneBrand],
         };
@@ -156,7 +238,10 @@ impl Event<'_> {
                 _ => true,
             },
             Event::Own { old, new } => own_helps(plugin, old, new),
-            Event::Storage(_) => !pod.volumes.is_empty(),
+            Event::Storage { what, key, .. } => match what {
+                Stored::Claim => pod.has_claim(key),
+                _ => !pod.volumes.is_empty(),
+            },
             Event::Devices(_) => !pod.device_claims.is_empty(),
             Event::Handlers(_) => !pod.runtime_class.is_empty(),
         }
@@ -175,13 +260,14 @@ fn changes_of_node(old: &Node, new: &Node) -> Plugins {
             InterPodAffinity,
             VolumeBinding,
             VolumeZone,
+            DynamicResources,
         ]);
     }
     if old.taints != new.taints || (old.is_unschedulable && !new.is_unschedulable) {
         add(&[NodeUnschedulable, TaintToleration, PodTopologySpread]);
     }
     if old.allocatable != new.allocatable || old.pods != new.pods {
-        add(&[NodeResourcesFit]);
+        add(&[NodeResourcesFit, DynamicResources]);
     }
     if old.handlers != new.handlers {
         add(&[ZoneBrand]);
@@ -340,7 +426,8 @@ fn means(term: &AffinityTerm, pod: &Pod, snapshot: &Snapshot) -> bool {
         && term.means_namespace(namespace, &snapshot.namespace(namespace))
 }
 
-/// Whether a pod is one that another must have near.
+/// Whether a pod is one that another must have near; none is where it need not have any.
 fn is_near_enough(pod: &Pod, other: &Pod, snapshot: &Snapshot) -> bool {
-    terms(pod, |affinity| &affinity.required).all(|term| means(term, other, snapshot))
+    let mut near = terms(pod, |affinity| &affinity.required).peekable();
+    near.peek().is_some() && near.all(|term| means(term, other, snapshot))
 }

@@ -38,6 +38,7 @@ use std::time::Duration;
 
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use self::requests::Requests;
@@ -52,21 +53,33 @@ const FLUSH: Duration = Duration::from_secs(30);
 /// Runs the scheduler.
 pub async fn run(context: Context) {
     let requests = Requests::new(&context);
-    let scheduler = Arc::new(Scheduler::new(requests));
-    // Ends the watches also where this breaks and is begun again.
-    let watches = context.ends.child_token();
-    let _ending = watches.clone().drop_guard();
-    watch::begin(&scheduler, &context, watches).await;
+    let scheduler = Arc::new(Scheduler::new(requests, context.ends.clone()));
+    watch::begin(&scheduler, &context).await;
     let told = Arc::downgrade(&scheduler);
     context.settings.metrics.set("scheduler", move |out| {
         if let Some(scheduler) = told.upgrade() {
             metrics::tell(&scheduler.state, out);
         }
     });
+    // However much there is to be placed: who waits for something else is not to wait for that to end.
+    let flush = async {
+        let mut ticks = tokio::time::interval(FLUSH);
+        loop {
+            ticks.tick().await;
+            scheduler.flush();
+        }
+    };
+    tokio::select! {
+        () = place_all(&scheduler, &context.ends) => {}
+        () = flush => {}
+    }
+}
+
+/// Decides about one pod after the other until `ends` is cancelled, and has what follows carried out.
+async fn place_all(scheduler: &Arc<Scheduler>, ends: &CancellationToken) {
     let tasks = TaskTracker::new();
     let free = Arc::new(Semaphore::new(UNDER_WAY));
-    let mut flush = tokio::time::interval(FLUSH);
-    while !context.ends.is_cancelled() {
+    while !ends.is_cancelled() {
         // Never closed.
         let Ok(permit) = free.clone().acquire_owned().await else {
             break;
@@ -85,8 +98,7 @@ pub async fn run(context: Context) {
                 tokio::select! {
                     () = scheduler.changed.notified() => {}
                     () = tokio::time::sleep_until(until) => {}
-                    _ = flush.tick() => scheduler.flush(),
-                    () = context.ends.cancelled() => {}
+                    () = ends.cancelled() => {}
                 }
             }
         }

@@ -281,6 +281,15 @@ impl Pod {
         })
     }
 
+    /// Whether it uses a claim.
+    pub fn has_claim(&self, key: &Key) -> bool {
+        self.key.namespace == key.namespace
+            && self.volumes.iter().any(|volume| match volume {
+                Volume::Claim(name, _) => *name == key.name,
+                _ => false,
+            })
+    }
+
     /// The same pod at a place.
     pub fn placed_on(&self, node: &str) -> Pod {
         Pod {

@@ -146,6 +146,15 @@ impl Queue {
         }
     }
 
+    /// Takes in what a pod is now that is being placed: should that fail, it is what is tried again.
+    pub fn refresh(&mut self, pod: &Arc<Pod>) {
+        if let Some(entry) = self.entries.get_mut(&pod.key)
+            && entry.pod.uid() == pod.uid()
+        {
+            entry.pod = pod.clone();
+        }
+    }
+
     fn insert(&mut self, pod: Arc<Pod>, snapshot: &Snapshot, now: Instant) {
         self.serial += 1;
         let key = pod.key.clone();

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use tokio::sync::{Notify, OwnedSemaphorePermit, watch};
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 use super::decide::{Decision, Diagnosis, Turn, decide};
 use super::hints::Event;
@@ -27,6 +28,8 @@ pub struct Scheduler {
     pub stored: watch::Sender<()>,
     /// The way to the API.
     pub requests: Requests,
+    /// When it is to end.
+    ends: CancellationToken,
 }
 
 /// What is known, and who waits.
@@ -72,8 +75,8 @@ pub enum Work {
 }
 
 impl Scheduler {
-    /// A scheduler that knows nothing yet.
-    pub fn new(requests: Requests) -> Scheduler {
+    /// A scheduler that knows nothing yet, and waits for nothing any more when `ends` is cancelled.
+    pub fn new(requests: Requests, ends: CancellationToken) -> Scheduler {
         let now = std::time::UNIX_EPOCH.elapsed().unwrap_or_default();
         let seed = now.as_nanos() as u64 ^ u64::from(std::process::id());
         Scheduler {
@@ -86,6 +89,7 @@ impl Scheduler {
             changed: Notify::new(),
             stored: watch::Sender::new(()),
             requests,
+            ends,
         }
     }
 
@@ -137,7 +141,16 @@ impl Scheduler {
                     Err(why) => {
                         let took = attempt.begun.elapsed();
                         self.change(|state| state.counts.ended(metrics::Outcome::Error, took));
+                        // Who is scheduler next decides anew, and nothing is wrong with the pod.
+                        if self.ends.is_cancelled() {
+                            return;
+                        }
                         if let Some(waiting) = self.change(|state| state.give_up(&pod, &plan)) {
+                            let mut waiting = (*waiting).clone();
+                            if !plan.is_empty() {
+                                // So it was said in its status, whether or not that was seen yet.
+                                waiting.nominated = pod.node.clone();
+                            }
                             let nominated = Some(String::new());
                             self.requests
                                 .report(&waiting, "SchedulerError", &why, nominated)
@@ -182,26 +195,41 @@ impl Scheduler {
         self.requests.prepare(pod, asked).await.map_err(prefix)?;
         // Others are placed meanwhile.
         permit.take();
-        let mut changes = self.stored.subscribe();
-        let are_bound = async {
-            loop {
-                changes.borrow_and_update();
-                match self.state.lock().are_bound(pod, plan) {
-                    Ok(true) => return Ok(()),
-                    Ok(false) => {}
-                    Err(why) => return Err(format!("binding volumes: {why}")),
-                }
-                if changes.changed().await.is_err() {
-                    return Err("binding volumes: context canceled".to_owned());
-                }
+        wait_for_volumes(&self.stored, &self.ends, || {
+            self.state.lock().are_bound(pod, plan)
+        })
+        .await
+        .map_err(|why| prefix(format!("binding volumes: {why}")))
+    }
+}
+
+/// Waits until claims `are_bound`, which is asked whenever something of volumes is otherwise.
+///
+/// # Errors
+/// What it says is wrong, or that nothing is waited for any more.
+async fn wait_for_volumes(
+    stored: &watch::Sender<()>,
+    ends: &CancellationToken,
+    are_bound: impl Fn() -> Result<bool, String>,
+) -> Result<(), String> {
+    let mut changes = stored.subscribe();
+    let are_bound = async {
+        loop {
+            changes.borrow_and_update();
+            if are_bound()? {
+                return Ok(());
             }
-        };
-        match tokio::time::timeout(BIND_PATIENCE, are_bound).await {
-            Ok(done) => done.map_err(prefix),
-            Err(_) => Err(prefix(
-                "binding volumes: context deadline exceeded".to_owned(),
-            )),
+            if changes.changed().await.is_err() {
+                return Err("context canceled".to_owned());
+            }
         }
+    };
+    tokio::select! {
+        biased;
+        // Nobody binds volumes any more either.
+        () = ends.cancelled() => Err("context canceled".to_owned()),
+        done = are_bound => done,
+        () = tokio::time::sleep(BIND_PATIENCE) => Err("context deadline exceeded".to_owned()),
     }
 }
 
@@ -354,5 +382,41 @@ impl State {
     /// Tells waiting pods of something; `is_meant` says which.
     pub fn happened(&mut self, event: &Event<'_>, now: Instant, is_meant: impl Fn(&Pod) -> bool) {
         self.queue.on(event, &self.snapshot, now, is_meant);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn volumes_are_waited_for_until_they_are_bound_or_the_scheduler_ends() {
+        let no = |why: &str| Err::<(), _>(why.to_owned());
+        let stored = watch::Sender::new(());
+        let begun = Instant::now();
+        let ends = CancellationToken::new();
+        let bound = Mutex::new(Ok(false));
+        let wait = || wait_for_volumes(&stored, &ends, || bound.lock().clone());
+        let change = async |to: Result<bool, &str>| {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            *bound.lock() = to.map_err(str::to_owned);
+            stored.send_replace(());
+        };
+        assert_eq!(tokio::join!(wait(), change(Ok(true))).0, Ok(()));
+        assert_eq!(tokio::join!(wait(), change(Ok(true))).0, Ok(()), "at once");
+        *bound.lock() = Ok(false);
+        assert_eq!(tokio::join!(wait(), change(Err("lost"))).0, no("lost"));
+        assert!(begun.elapsed() < BIND_PATIENCE);
+        *bound.lock() = Ok(false);
+        assert_eq!(wait().await, no("context deadline exceeded"));
+        let begun = Instant::now();
+        let end = async {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            ends.cancel();
+        };
+        assert_eq!(tokio::join!(wait(), end).0, no("context canceled"));
+        assert!(begun.elapsed() < BIND_PATIENCE);
     }
 }

@@ -1,6 +1,7 @@
 //! What decisions, and the state that they are made on, must hold.
 
 mod devices;
+mod hints;
 mod model;
 
 use std::collections::BTreeMap;

@@ -6,10 +6,9 @@ use std::sync::Arc;
 
 use k8s_openapi::api::{apps, core::v1, node::v1 as runtime, policy};
 use tokio::time::Instant;
-use tokio_util::sync::CancellationToken;
 
 use super::devices::{self, Devices};
-use super::hints::Event;
+use super::hints::{Event, How, Stored};
 use super::node::Node;
 use super::pod::Pod;
 use super::preempt::Budget;
@@ -82,8 +81,9 @@ crate::slim!(
 );
 
 /// Begins to watch; resolves when everything that is there is known.
-pub async fn begin(scheduler: &Arc<Scheduler>, context: &Context, ends: CancellationToken) {
-    let own = Informers::new(context.client.clone(), ends);
+pub async fn begin(scheduler: &Arc<Scheduler>, context: &Context) {
+    let ends = &context.ends;
+    let own = Informers::new(context.client.clone(), ends.clone()).for_run(ends.clone());
     let namespaces = follow::<Namespace>(&own, scheduler, |state, change| {
         let labels = change
             .new
@@ -111,7 +111,7 @@ pub async fn begin(scheduler: &Arc<Scheduler>, context: &Context, ends: Cancella
     let classes = follow::<RuntimeClass>(&context.informers, scheduler, |state, change| {
         let handler = change.new.map(|class| class.handler.as_str().into());
         keep(&mut state.snapshot.handlers, &change.key.name, handler);
-        let event = Event::Handlers(("node.k8s.io/RuntimeClass", how(&change)));
+        let event = Event::Handlers(("node.k8s.io/RuntimeClass", How::of(&change)));
         state.happened(&event, Instant::now(), |_| true);
     });
     let budgets = follow::<DisruptionBudget>(&own, scheduler, |state, change| {
@@ -181,60 +181,60 @@ fn follow_storage(own: &Informers, scheduler: &Arc<Scheduler>) -> impl Future<Ou
     let claims = stored::<RawClaim>(
         own,
         scheduler,
-        "PersistentVolumeClaim",
+        Stored::Claim,
+        always::<RawClaim>,
         |storage, change| {
             storage.set_claim(change.key, change.new.map(|new| Claim::from(&**new)));
         },
     );
-    let volumes = stored::<RawVolume>(own, scheduler, "PersistentVolume", |storage, change| {
-        storage.set_volume(&change.key.name, change.new.map(|new| Volume::from(&**new)));
-    });
-    let classes = stored::<RawClass>(
+    let volumes = stored::<RawVolume>(
         own,
         scheduler,
-        "storage.k8s.io/StorageClass",
+        Stored::Volume,
+        always::<RawVolume>,
         |storage, change| {
-            let new = change.new.map(|new| Class::from(&**new));
-            keep(&mut storage.classes, &change.key.name, new);
+            storage.set_volume(&change.key.name, change.new.map(|new| Volume::from(&**new)));
         },
     );
+    let moved = |old: &RawClass, new: &RawClass| old.allowed_topologies != new.allowed_topologies;
+    let classes = stored::<RawClass>(own, scheduler, Stored::Class, moved, |storage, change| {
+        let new = change.new.map(|new| Class::from(&**new));
+        keep(&mut storage.classes, &change.key.name, new);
+    });
     let drivers = stored::<RawDriver>(
         own,
         scheduler,
-        "storage.k8s.io/CSIDriver",
+        Stored::Driver,
+        always::<RawDriver>,
         |storage, change| {
             let new = change.new.map(|new| Driver::from(&**new));
             keep(&mut storage.drivers, &change.key.name, new);
         },
     );
-    let nodes = stored::<RawNode>(
-        own,
-        scheduler,
-        "storage.k8s.io/CSINode",
-        |storage, change| {
-            let new = change.new.map(|new| {
-                let drivers = new.spec.list("drivers").iter();
-                let limit = |driver: &Value| driver.at("allocatable").at("count").as_int();
-                drivers
-                    .map(|driver| (driver.str("name").into(), limit(driver)))
-                    .collect()
-            });
-            keep(&mut storage.nodes, &change.key.name, new);
-        },
-    );
-    let capacities = stored::<RawCapacity>(
-        own,
-        scheduler,
-        "storage.k8s.io/CSIStorageCapacity",
-        |storage, change| {
+    let changed = |old: &RawNode, new: &RawNode| old.spec != new.spec;
+    let nodes = stored::<RawNode>(own, scheduler, Stored::Node, changed, |storage, change| {
+        let new = change.new.map(|new| {
+            let drivers = new.spec.list("drivers").iter();
+            let limit = |driver: &Value| driver.at("allocatable").at("count").as_int();
+            drivers
+                .map(|driver| (driver.str("name").into(), limit(driver)))
+                .collect()
+        });
+        keep(&mut storage.nodes, &change.key.name, new);
+    });
+    let grew = |old: &RawCapacity, new: &RawCapacity| {
+        Capacity::from(new).largest > Capacity::from(old).largest
+    };
+    let capacities =
+        stored::<RawCapacity>(own, scheduler, Stored::Capacity, grew, |storage, change| {
             let new = change.new.map(|new| Capacity::from(&**new));
             keep(&mut storage.capacities, change.key, new);
-        },
-    );
+        });
     let attachments = stored::<RawAttachment>(
         own,
         scheduler,
-        "storage.k8s.io/VolumeAttachment",
+        Stored::Attachment,
+        always::<RawAttachment>,
         |storage, change| {
             let new = change.new.map(|new| {
                 let volume = new.spec.at("source").str("persistentVolumeName");
@@ -256,18 +256,31 @@ fn follow_storage(own: &Informers, scheduler: &Arc<Scheduler>) -> impl Future<Ou
     }
 }
 
-/// Takes in every change of a kind that says something of volumes.
+fn always<P>(_: &P, _: &P) -> bool {
+    true
+}
+
+/// Takes in every change of a kind that says something of volumes; `may_help` says whether one from an object to
+/// another could help a pod.
 fn stored<P: Cached>(
     informers: &Informers,
     scheduler: &Arc<Scheduler>,
-    what: &'static str,
+    what: Stored,
+    may_help: impl Fn(&P, &P) -> bool + Send + Sync + 'static,
     take: impl Fn(&mut Storage, Change<'_, P>) + Send + Sync + 'static,
 ) -> Informer<P> {
     let told = Arc::downgrade(scheduler);
     follow::<P>(informers, scheduler, move |state, change| {
-        let event = Event::Storage((what, how(&change)));
+        let (how, key) = (How::of(&change), change.key);
+        let helps = match (change.old, change.new) {
+            (Some(old), Some(new)) => may_help(old, new),
+            _ => true,
+        };
         take(&mut state.snapshot.storage, change);
-        state.happened(&event, Instant::now(), |_| true);
+        if helps {
+            let event = Event::Storage { what, how, key };
+            state.happened(&event, Instant::now(), |_| true);
+        }
         if let Some(scheduler) = told.upgrade() {
             scheduler.stored.send_replace(());
         }
@@ -282,20 +295,11 @@ fn of_devices<P: Cached>(
     take: impl Fn(&mut Devices, Change<'_, P>) + Send + Sync + 'static,
 ) -> Informer<P> {
     follow::<P>(informers, scheduler, move |state, change| {
-        let event = Event::Devices((what, how(&change)));
+        let event = Event::Devices((what, How::of(&change)));
         take(&mut state.snapshot.devices, change);
         state.queue.open(&event, &state.snapshot);
         state.happened(&event, Instant::now(), |_| true);
     })
-}
-
-/// What upstream calls what was done to an object.
-fn how<P>(change: &Change<'_, P>) -> &'static str {
-    match (change.old, change.new) {
-        (None, _) => "Add",
-        (Some(_), Some(_)) => "Update",
-        (Some(_), None) => "Delete",
-    }
 }
 
 /// Keeps something under its name, or forgets it.
@@ -372,6 +376,8 @@ fn came(state: &mut State, old: Option<&Arc<Pod>>, new: &Arc<Pod>) {
             state.forget(new, now);
             state.queue.remove(&new.key);
         }
+        // It may yet have to be placed anew.
+        state.queue.refresh(new);
         return;
     }
     let before = old

@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 
 use super::super::devices::{Claim, RawClaim};
+use super::super::hints::How;
 use super::{Event, Instant, Key, Queue, decided, pod, three};
 
 fn claim(metadata: Value, status: Value) -> Option<Claim> {
@@ -118,7 +119,7 @@ fn claims_are_waited_for_and_heeded_where_they_are_allocated() {
         if has_class {
             snapshot.devices.classes.insert("known".into());
         }
-        let event = Event::Devices(("resource.k8s.io/ResourceClaim", "Add"));
+        let event = Event::Devices(("resource.k8s.io/ResourceClaim", How::Add));
         queue.open(&event, &snapshot);
         queue.on(&event, &snapshot, now, |_| true);
         assert_eq!(queue.next(now).is_ok(), wanted.is_some(), "{what}");
