@@ -41,15 +41,18 @@ pub async fn run(context: Context) {
     wake(&queue, &services, &pods);
     let adds = queue.clone();
     all.subscribe(move |change| {
-        // What nobody needs any more is found at the start, and what was deleted is made again.
-        let locks = |endpoints: &Arc<v1::Endpoints>| endpoints.annotations().contains_key(LOCK);
-        let begun = change.old.is_none() && change.new.is_some_and(|new| !locks(new));
-        if begun || change.new.is_none() {
+        // What was deleted is made again.
+        if change.new.is_none() {
             adds.add(change.key.clone());
         }
     });
     services.synced().await;
     all.synced().await;
+    // Those whose service was deleted while nobody looked. What is made later may come before its service.
+    let locks = |endpoints: &v1::Endpoints| endpoints.annotations().contains_key(LOCK);
+    for (key, _) in all.all().into_iter().filter(|(_, there)| !locks(there)) {
+        queue.add(key);
+    }
     pods.cache.synced().await;
     let recorder = context
         .events
@@ -62,7 +65,9 @@ pub async fn run(context: Context) {
             let had = all.get(&key.namespace, &key.name);
             let Some(service) = services.get(&key.namespace, &key.name) else {
                 triggers.forget(&key);
-                if had.is_some_and(|had| is_ours(&had)) {
+                let live: Api<Service> = Api::namespaced(context.client.clone(), &key.namespace);
+                // They go with their service, whoever made them; the cache of services may be the older one.
+                if had.is_some() && live.get_opt(&key.name).await?.is_none() {
                     match api.delete(&key.name, &DeleteParams::default()).await {
                         Err(error) if !is_not_found(&error) => return Err(error),
                         _ => {}
@@ -107,13 +112,6 @@ pub async fn run(context: Context) {
         }
     };
     queue.work(WORKERS, &context.ends, look).await;
-}
-
-fn is_ours(endpoints: &v1::Endpoints) -> bool {
-    endpoints
-        .labels()
-        .get(MANAGED_BY)
-        .is_some_and(|by| by == MANAGER)
 }
 
 /// The endpoints that a service should have; none where they are so already.
