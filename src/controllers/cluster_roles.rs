@@ -74,7 +74,12 @@ pub async fn run(context: Context) {
     queue.work(1, &context.ends, look).await;
 }
 
+/// Gives every role that gathers rules those of others. One that is refused keeps no other from its own.
+///
+/// # Errors
+/// Why the first one was refused.
 async fn gather(api: &Api<ClusterRole>) -> Result<(), kube::Error> {
+    let mut refused = Ok(());
     let all = api.list(&ListParams::default()).await?.items;
     for role in &all {
         let name = role.metadata.name.as_deref().unwrap_or_default();
@@ -95,14 +100,13 @@ async fn gather(api: &Api<ClusterRole>) -> Result<(), kube::Error> {
         if !rules.is_empty() {
             body["rules"] = json!(rules);
         }
-        api.patch(
-            name,
-            &PatchParams::apply(MANAGER).force(),
-            &Patch::Apply(body),
-        )
-        .await?;
+        let params = PatchParams::apply(MANAGER).force();
+        if let Err(error) = api.patch(name, &params, &Patch::Apply(body)).await {
+            tracing::warn!(name, %error, "rules of a cluster role cannot be written");
+            refused = refused.and(Err(error));
+        }
     }
-    Ok(())
+    refused
 }
 
 #[cfg(test)]
