@@ -157,9 +157,20 @@ impl Controller {
         let sets: Api<ReplicaSet> = Api::namespaced(client(), &key.namespace);
         let api: Api<Deployment> = Api::namespaced(client(), &key.namespace);
         let mut version = None;
+        // Each is told as soon as it is so: what is planned anew does not tell of what was done before.
+        let tell = |set: Option<&str>| {
+            let notes = plan.events.iter();
+            for note in notes.filter(|note| note.after.as_deref() == set) {
+                self.recorder
+                    .tell(deployment, note.tone, note.reason, note.message.as_str());
+            }
+        };
         for set in &plan.update {
             match sets.replace(&set.name_any(), &params, set).await {
-                Ok(written) => version = written.resource_version().or(version),
+                Ok(written) => {
+                    tell(set.metadata.name.as_deref());
+                    version = written.resource_version().or(version);
+                }
                 Err(error) if is_conflict(&error) || is_not_found(&error) => {
                     return Ok(Next::Retry);
                 }
@@ -168,7 +179,10 @@ impl Controller {
         }
         if let Some(set) = &plan.create {
             match sets.create(&params, set).await {
-                Ok(made) => version = made.resource_version().or(version),
+                Ok(made) => {
+                    tell(set.metadata.name.as_deref());
+                    version = made.resource_version().or(version);
+                }
                 Err(error) if is_terminating(&error) => return Ok(Next::Done),
                 Err(error) => return self.not_created(deployment, &api, &sets, set, error).await,
             }
@@ -179,10 +193,7 @@ impl Controller {
                 _ => {}
             }
         }
-        for (tone, reason, message) in &plan.events {
-            self.recorder
-                .tell(deployment, *tone, reason, message.as_str());
-        }
+        tell(None);
         let written = if let Some(back) = &plan.rollback {
             Some(api.replace(&key.name, &params, back).await)
         } else if let Some(new) = plan

@@ -26,10 +26,20 @@ pub(super) struct Plan {
     pub status: Option<Deployment>,
     /// The deployment with an older template, to be written instead of all others.
     pub rollback: Option<Deployment>,
-    /// What is to be told, as reason and message.
-    pub events: Vec<(Tone, &'static str, String)>,
+    /// What is to be told.
+    pub events: Vec<Note>,
     /// In how many milliseconds to look again, whatever happens.
     pub again: Option<i64>,
+}
+
+/// Something to be told.
+#[derive(Debug, PartialEq)]
+pub(super) struct Note {
+    /// The name of the set whose writing it tells of: it is told when that is done. None is told after all writes.
+    pub after: Option<String>,
+    pub tone: Tone,
+    pub reason: &'static str,
+    pub message: String,
 }
 
 /// Everything a decision is made of. Sets are ordered by creation.
@@ -131,8 +141,14 @@ impl Work<'_> {
         self.plan
     }
 
-    fn tell(&mut self, reason: &'static str, message: String) {
-        self.plan.events.push((Tone::Normal, reason, message));
+    /// Tells that a set was scaled.
+    fn tell_scaled(&mut self, set: String, way: &str, had: i32, new: i32) {
+        self.plan.events.push(Note {
+            message: format!("Scaled {way} replica set {set} from {had} to {new}"),
+            after: Some(set),
+            tone: Tone::Normal,
+            reason: "ScalingReplicaSet",
+        });
     }
 
     fn all(&self) -> impl Iterator<Item = &ReplicaSet> {
@@ -218,10 +234,7 @@ impl Work<'_> {
         self.current = Some(set);
         self.created = true;
         if count > 0 {
-            self.tell(
-                "ScalingReplicaSet",
-                format!("Scaled up replica set {name} from 0 to {count}"),
-            );
+            self.tell_scaled(name.clone(), "up", 0, count);
         }
         self.set_revision(newest.to_string());
         if self.has_deadline() {
@@ -286,9 +299,15 @@ impl Work<'_> {
             .sets
             .iter()
             .find(|set| revision != 0 && annotations::revision(set) == Some(revision));
-        let mut warn = |reason, message: String| {
-            self.plan.events.push((Tone::Warning, reason, message));
+        let mut tell = |tone, reason, message: String| {
+            self.plan.events.push(Note {
+                after: None,
+                tone,
+                reason,
+                message,
+            });
         };
+        let mut warn = |reason, message| tell(Tone::Warning, reason, message);
         match found {
             None if asked == 0 => {
                 warn(
@@ -318,7 +337,8 @@ impl Work<'_> {
                     back.spec.template = template;
                 }
                 annotations::give_back(&mut back, set);
-                self.tell(
+                tell(
+                    Tone::Normal,
                     "DeploymentRollback",
                     format!("Rolled back deployment \"{name}\" to revision {revision}"),
                 );

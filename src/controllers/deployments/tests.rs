@@ -313,7 +313,7 @@ fn progress_is_told_until_it_is_done_or_takes_too_long() {
         "True NewReplicaSetCreated"
     );
     assert_eq!(
-        first.events[0].2,
+        first.events[0].message,
         format!(
             "Scaled up replica set {} from 0 to 1",
             first.create.as_ref().unwrap().name_any()
@@ -345,6 +345,6 @@ fn a_rollback_brings_an_older_template_back() {
                 .annotations()
                 .contains_key("deprecated.deployment.rollback.to")
         );
-        assert_eq!(plan.events.last().unwrap().1, reason);
+        assert_eq!(plan.events.last().unwrap().reason, reason);
     }
 }

@@ -46,10 +46,7 @@ impl Work<'_> {
             return false;
         }
         let way = if had < new { "up" } else { "down" };
-        self.tell(
-            "ScalingReplicaSet",
-            format!("Scaled {way} replica set {name} from {had} to {new}"),
-        );
+        self.tell_scaled(name, way, had, new);
         true
     }
 
