@@ -1,8 +1,8 @@
 //! reddwarf: the Kubernetes API for a host of zones, in one binary.
 //!
 //! Arrows point down this list and never up: `cli → {api, controllers, scheduler, node} →
-//! {resources, auth, admission, patch, schema, meta} → store`, and `node → {zone, storage, net} → illumos`. `listen` is
-//! below `api` and `node`.
+//! {resources, auth, admission, patch, schema, meta} → store`, and `node → {zone, storage, net} → illumos`. `dial` and
+//! `listen` are below `api` and `node`.
 
 pub mod admission;
 pub mod api;
@@ -10,6 +10,7 @@ pub mod auth;
 #[doc(hidden)]
 pub mod cli;
 pub mod controllers;
+mod dial;
 pub mod fakehost;
 pub mod illumos;
 pub mod listen;

@@ -73,16 +73,10 @@ pub async fn run(work: Probing) {
             Ok(outcome) => outcome,
             Err(_) => Outcome::Failure(format!("command timed out after {}s", timeout.as_secs())),
         };
-        let good = outcome == Outcome::Success;
-        if let Outcome::Failure(output) | Outcome::Error(output) = &outcome {
-            let message = match &outcome {
-                Outcome::Error(_) => format!(
-                    "{} probe errored and resulted in unknown state: {output}",
-                    work.kind.name()
-                ),
-                _ => format!("{} probe failed: {output}", work.kind.name()),
-            };
-            let event = Told::Unhealthy(work.id.clone(), message);
+        let good = matches!(outcome, Outcome::Success | Outcome::Warning(_));
+        if let Some((reason, what)) = told(&outcome) {
+            let message = format!("{} probe {what}", work.kind.name());
+            let event = Told::Probed(work.id.clone(), reason, message);
             if work.told.send(event).await.is_err() {
                 return;
             }
@@ -102,5 +96,18 @@ pub async fn run(work: Probing) {
                 }
             }
         }
+    }
+}
+
+/// What people are told of one asking, if anything: the event's reason, and what the probe did.
+fn told(outcome: &Outcome) -> Option<(&'static str, String)> {
+    match outcome {
+        Outcome::Success => None,
+        Outcome::Warning(output) => Some(("ProbeWarning", format!("warning: {output}"))),
+        Outcome::Failure(output) => Some(("Unhealthy", format!("failed: {output}"))),
+        Outcome::Error(error) => Some((
+            "Unhealthy",
+            format!("errored and resulted in unknown state: {error}"),
+        )),
     }
 }

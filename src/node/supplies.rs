@@ -32,6 +32,8 @@ impl Lack {
 pub enum Outcome {
     /// Well.
     Success,
+    /// Well, with something to be told of it.
+    Warning(String),
     /// Not, with what it said.
     Failure(String),
     /// It could not be asked at all.

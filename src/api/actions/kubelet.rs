@@ -12,12 +12,11 @@ use futures::{FutureExt as _, StreamExt as _, stream};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, header};
 use http_body_util::{BodyExt as _, BodyStream, Full, StreamBody};
 use hyper::body::{Frame, Incoming};
-use hyper::client::conn::http1;
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use parking_lot::Mutex;
 use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use tokio::io::DuplexStream;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
@@ -28,6 +27,7 @@ use crate::api::negotiate::Shape;
 use crate::api::reply::{Body, Reply, not_a_list};
 use crate::api::verbs::get;
 use crate::auth::pki::Issued;
+use crate::dial::ask;
 use crate::meta::Status;
 use crate::resources::cluster;
 use crate::schema::Value;
@@ -73,12 +73,9 @@ impl Kubelets {
             .map_err(|error| text(&error))?;
         let key =
             PrivateKeyDer::from_pem_slice(identity.key.as_bytes()).map_err(|error| text(&error))?;
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let builder = rustls::ClientConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .map_err(|error| text(&error))?
-            .dangerous()
-            .with_custom_certificate_verifier(Arc::new(Unverified));
+        // Any serving certificate will do, as upstream unless --kubelet-certificate-authority is given. The agent still
+        // asks for ours.
+        let builder = crate::dial::trusting().map_err(|error| text(&error))?;
         let anonymous = builder.clone().with_no_client_auth();
         let identity = builder
             .with_client_auth_cert(vec![certificate], key)
@@ -97,8 +94,9 @@ impl Kubelets {
         request: Request<Full<bytes::Bytes>>,
     ) -> Result<Response<Incoming>, String> {
         let address = backend.address;
+        let told = |error: hyper::Error| error.to_string();
         if let Some(stream) = backend.within {
-            return ask(stream, request).await;
+            return ask(stream, request).await.map_err(told);
         }
         let dialled = |error: &dyn std::fmt::Display| format!("dial tcp {address}: {error}");
         let stream = tokio::time::timeout(CONNECT, TcpStream::connect(address))
@@ -110,7 +108,9 @@ impl Kubelets {
             })?;
         let _ = stream.set_nodelay(true);
         let connector = match backend.tls {
-            Tls::No => return ask(stream, request).await,
+            Tls::No => {
+                return ask(stream, request).await.map_err(told);
+            }
             Tls::Anonymous => &self.anonymous,
             Tls::Identity => &self.identity,
         };
@@ -118,26 +118,8 @@ impl Kubelets {
             .connect(ServerName::from(address.ip()), stream)
             .await
             .map_err(|error| dialled(&error))?;
-        ask(stream, request).await
+        ask(stream, request).await.map_err(told)
     }
-}
-
-/// Sends one request over a connection of its own.
-async fn ask<S>(
-    stream: S,
-    request: Request<Full<bytes::Bytes>>,
-) -> Result<Response<Incoming>, String>
-where
-    S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Send + Unpin + 'static,
-{
-    let (mut sender, connection) = http1::handshake(TokioIo::new(stream))
-        .await
-        .map_err(|error| error.to_string())?;
-    tokio::spawn(connection.with_upgrades());
-    sender
-        .send_request(request)
-        .await
-        .map_err(|error| error.to_string())
 }
 
 /// Where a request is passed on to.
@@ -181,47 +163,6 @@ enum How {
     Connect,
     /// Whatever the client says, and whatever is answered.
     Proxy,
-}
-
-/// Takes any serving certificate: as upstream unless --kubelet-certificate-authority is given. The agent still asks
-/// for ours.
-#[derive(Debug)]
-struct Unverified;
-
-impl rustls::client::danger::ServerCertVerifier for Unverified {
-    fn verify_server_cert(
-        &self,
-        _: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
-        _: &ServerName<'_>,
-        _: &[u8],
-        _: UnixTime,
-    ) -> Result<rustls::client::danger::ServerCertVerified, rustls::Error> {
-        Ok(rustls::client::danger::ServerCertVerified::assertion())
-    }
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signed: &rustls::DigitallySignedStruct,
-    ) -> Result<rustls::client::danger::HandshakeSignatureValid, rustls::Error> {
-        let known = rustls::crypto::ring::default_provider().signature_verification_algorithms;
-        rustls::crypto::verify_tls12_signature(message, certificate, signed, &known)
-    }
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signed: &rustls::DigitallySignedStruct,
-    ) -> Result<rustls::client::danger::HandshakeSignatureValid, rustls::Error> {
-        let known = rustls::crypto::ring::default_provider().signature_verification_algorithms;
-        rustls::crypto::verify_tls13_signature(message, certificate, signed, &known)
-    }
-    fn supported_verify_schemes(&self) -> Vec<rustls::SignatureScheme> {
-        rustls::crypto::ring::default_provider()
-            .signature_verification_algorithms
-            .supported_schemes()
-    }
 }
 
 /// Answers `pods/log`.

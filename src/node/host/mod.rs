@@ -10,6 +10,8 @@ mod collect;
 mod content;
 mod environment;
 mod files;
+mod health;
+mod http;
 mod probe;
 mod process;
 pub mod usage;

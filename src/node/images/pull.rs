@@ -16,13 +16,12 @@ use bytes::Bytes;
 use http::{HeaderValue, Request, Response, StatusCode, Uri, header};
 use http_body_util::{BodyExt as _, Empty, Limited};
 use hyper::body::Incoming;
-use hyper::client::conn::http1;
-use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 
 use super::load::{LayerSource, Manifest, chains_of, choose};
 use super::{Image, ImageError, Images, Reference, has_layer, unpack};
+use crate::dial::ask;
 
 /// What manifests are asked for as.
 const MANIFESTS: &str = "application/vnd.oci.image.index.v1+json, application/vnd.oci.image.manifest.v1+json, application/vnd.docker.distribution.manifest.list.v2+json, application/vnd.docker.distribution.manifest.v2+json";
@@ -128,10 +127,6 @@ impl Registries {
             }
             false => Box::new(stream),
         };
-        let (mut sender, connection) = http1::handshake(TokioIo::new(stream))
-            .await
-            .map_err(|error| wrong(&error))?;
-        tokio::spawn(connection);
         let mut request = Request::get(uri.path_and_query().map_or("/", |path| path.as_str()))
             .header(
                 header::HOST,
@@ -148,7 +143,7 @@ impl Registries {
         let request = request
             .body(Empty::<Bytes>::new())
             .map_err(|error| wrong(&error))?;
-        tokio::time::timeout(SILENCE, sender.send_request(request))
+        tokio::time::timeout(SILENCE, ask(stream, request))
             .await
             .map_err(|_| wrong(&"i/o timeout"))?
             .map_err(|error| wrong(&error))

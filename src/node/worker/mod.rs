@@ -69,8 +69,8 @@ pub enum Told {
     Pulled(String, Result<Pulled, Lack>),
     /// A probe reached its threshold.
     Probe(ProcessId, ProbeKind, bool),
-    /// A probe failed once.
-    Unhealthy(ProcessId, String),
+    /// A probe went such that people are told: the reason and the message of the event.
+    Probed(ProcessId, &'static str, String),
     /// A hook ended.
     Hook(ProcessId, bool, Result<(), String>),
     /// The pod has to go.
@@ -325,8 +325,8 @@ impl Worker {
             Told::Probe(id, kind, good) => {
                 self.memory.probes.insert((id, kind), good);
             }
-            Told::Unhealthy(id, message) => {
-                self.event(&pod, true, "Unhealthy", Some(&id.name), &message);
+            Told::Probed(id, reason, message) => {
+                self.event(&pod, true, reason, Some(&id.name), &message);
             }
             Told::Pulled(name, Ok(pulled)) => {
                 if let Pulled::Fetched(message) = pulled {
