@@ -31,6 +31,8 @@ struct Disk {
     cut: Option<usize>,
     /// Writes are refused while the disk is full.
     full: bool,
+    /// Whoever writes panics, as redb does at damage that it meets.
+    broken: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -73,6 +75,7 @@ impl Disk {
     }
 
     fn change(&mut self, done: Done) -> io::Result<()> {
+        assert!(!self.broken, "a page that makes no sense");
         if self.full {
             return Err(io::ErrorKind::StorageFull.into());
         }
@@ -397,5 +400,49 @@ fn a_disk_that_was_full_takes_writes_again_and_keeps_no_refused_one() {
         assert_eq!(content(&again).into_keys().collect::<Vec<_>>(), want);
         assert_eq!(again.world().rev(), done.rev);
         again.close().await;
+    });
+}
+
+#[test]
+fn what_was_not_forgotten_goes_before_what_is_forgotten_later() {
+    let disk = Arc::new(Mutex::new(new_disk()));
+    let store = open(&disk).expect("a store");
+    run(async {
+        let commit = |body, expect| store.commit(vec![change(1, body, expect)]);
+        let made = commit(Some(1), Expect::Absent).await.expect("room").rev;
+        let changed = commit(Some(2), Expect::Revision(made)).await.expect("room");
+        disk.lock().full = true;
+        store.compact(changed.rev).await.expect("a wish");
+        // Refused behind the attempt to forget: both were tried.
+        let refused = store.commit(vec![change(2, Some(1), Expect::Absent)]).await;
+        assert!(matches!(refused, Err(StoreError::Engine { .. })));
+        disk.lock().full = false;
+        let gone = commit(None, Expect::Revision(changed.rev)).await;
+        let gone = gone.expect("room again").rev;
+        store.compact(gone).await.expect("a wish");
+        store.close().await;
+        let again = Arc::new(Mutex::new(disk.lock().after(Loss::Nothing)));
+        let again = open(&again).expect("a store");
+        assert!(content(&again).is_empty(), "what was deleted is back");
+        again.close().await;
+    });
+}
+
+#[test]
+fn a_database_that_breaks_fails_who_waits_and_is_opened_again() {
+    let disk = Arc::new(Mutex::new(new_disk()));
+    let store = open(&disk).expect("a store");
+    run(async {
+        let put = |number| store.commit(vec![change(number, Some(number), Expect::Absent)]);
+        put(1).await.expect("a disk");
+        disk.lock().broken = true;
+        assert!(matches!(put(2).await, Err(StoreError::Engine { .. })));
+        assert!(store.health().is_err());
+        disk.lock().broken = false;
+        put(3).await.expect("a disk again");
+        assert!(store.health().is_ok());
+        let want = [1, 3].map(key);
+        assert_eq!(content(&store).into_keys().collect::<Vec<_>>(), want);
+        store.close().await;
     });
 }

@@ -9,6 +9,7 @@ use parking_lot::{Condvar, Mutex};
 use tokio::sync::{Semaphore, oneshot};
 
 use super::watching::{Signal, Signals, Watching, concerns};
+use super::writer::Forgotten;
 use super::{
     Batch, Change, Committed, Cursor, Entry, Event, Expect, Interest, Range, ResourcePrefix,
     Revision, Store, StoreError, World,
@@ -20,24 +21,14 @@ const HISTORY_BYTES: usize = 64 << 20;
 /// How many commits may wait for the disk; others wait for a place.
 const IN_FLIGHT: usize = 4096;
 
+/// How many changes are looked at under the lock by who reads an old revision.
+const PIECE: usize = 1000;
+
 /// One change in the order of revisions.
 #[derive(Clone)]
 struct Logged {
     resource: ResourcePrefix,
     event: Event,
-}
-
-/// Where a durable engine keeps commits.
-pub(super) trait Log: Send + 'static {
-    /// Writes commits, each change at its revision, in one durable transaction: all are on disk when it returns, or none.
-    fn append(&mut self, commits: &[Accepted]) -> Result<(), StoreError>;
-
-    /// Forgets rows that nobody can read any more.
-    fn forget(
-        &mut self,
-        rows: &[(Revision, Arc<str>)],
-        compacted: Revision,
-    ) -> Result<(), StoreError>;
 }
 
 /// A change as a log holds it; no entry for a deletion.
@@ -59,54 +50,54 @@ pub(super) struct Step {
 /// A commit whose conditions held, not yet published.
 pub(super) struct Accepted {
     pub(super) steps: Vec<Step>,
-    ack: Option<oneshot::Sender<Result<Committed, StoreError>>>,
+    pub(super) ack: Option<oneshot::Sender<Result<Committed, StoreError>>>,
 }
 
-struct State {
+pub(super) struct State {
     /// The revision of the newest accepted change.
     rev: Revision,
     /// The newest accepted entry of every key.
-    heads: HashMap<Arc<str>, Arc<Entry>>,
+    pub(super) heads: HashMap<Arc<str>, Arc<Entry>>,
     /// Accepted commits that wait for the disk.
-    pending: Vec<Accepted>,
+    pub(super) pending: Vec<Accepted>,
     /// Published changes, the oldest first.
     history: VecDeque<Logged>,
     history_bytes: usize,
     /// Who is told of them.
     watching: Watching,
     /// Everything after this revision is in `history`.
-    compacted: Revision,
-    /// Rows of the log that compaction left without readers.
-    forgotten: Vec<(Revision, Arc<str>)>,
-    closed: bool,
+    pub(super) compacted: Revision,
+    /// Rows of the log that compaction left without readers; none where there is no log.
+    pub(super) forgotten: Option<Vec<Forgotten>>,
+    pub(super) closed: bool,
     /// Why the newest batch is not on disk; none while batches succeed.
-    broken: Option<StoreError>,
+    pub(super) broken: Option<StoreError>,
 }
 
 /// The core of both engines: conditions, heads, history and snapshots under one short lock. With a log, one thread
 /// takes everything that waits, writes it in one transaction, publishes it and acknowledges; without, a commit is
 /// published at once.
 pub struct Engine {
-    state: Mutex<State>,
-    work: Condvar,
+    pub(super) state: Mutex<State>,
+    pub(super) work: Condvar,
     durable: bool,
-    world: ArcSwap<World>,
+    pub(super) world: ArcSwap<World>,
     places: Semaphore,
 }
 
 impl Engine {
     /// An empty store in memory.
     pub(super) fn memory() -> Arc<Engine> {
-        Self::restored(1, 1, Vec::new(), None)
+        Self::restored(1, 1, Vec::new(), false)
     }
 
     /// A store that begins with what a log holds: every change after `compacted` and, of older ones, the live entries,
-    /// in order of revision.
+    /// in order of revision. One that is `durable` writes nothing before [`Engine::write_to`] said where to.
     pub(super) fn restored(
         rev: Revision,
         compacted: Revision,
         rows: Vec<Row>,
-        log: Option<Box<dyn Log>>,
+        durable: bool,
     ) -> Arc<Engine> {
         let mut world = World {
             rev,
@@ -146,26 +137,17 @@ impl Engine {
             history_bytes,
             watching: Watching::default(),
             compacted,
-            forgotten: Vec::new(),
+            forgotten: durable.then(Vec::new),
             closed: false,
             broken: None,
         };
-        let engine = Arc::new(Engine {
+        Arc::new(Engine {
             state: Mutex::new(state),
             work: Condvar::new(),
-            durable: log.is_some(),
+            durable,
             world: ArcSwap::from_pointee(world),
             places: Semaphore::new(IN_FLIGHT),
-        });
-        if let Some(log) = log {
-            let engine = engine.clone();
-            // The thread ends with `close`; until then it holds the engine, as the file is held.
-            let spawned = std::thread::Builder::new()
-                .name("store".to_owned())
-                .spawn(move || engine.write_behind(log));
-            debug_assert!(spawned.is_ok(), "the system refuses a thread");
-        }
-        engine
+        })
     }
 
     /// Checks the conditions and takes the changes as the newest accepted.
@@ -221,7 +203,7 @@ impl Engine {
     /// Makes accepted commits visible, in order. Returns who is to be woken once the lock is given back: all would want
     /// it at once.
     #[must_use]
-    fn publish(&self, state: &mut State, commits: Vec<Accepted>) -> Signals {
+    pub(super) fn publish(&self, state: &mut State, commits: Vec<Accepted>) -> Signals {
         let mut woken = Signals::new();
         let mut world = World::clone(&self.world.load());
         let mut done = Vec::with_capacity(commits.len());
@@ -272,68 +254,6 @@ impl Engine {
         woken
     }
 
-    /// The writer thread: everything that waits goes into one transaction.
-    fn write_behind(&self, mut log: Box<dyn Log>) {
-        loop {
-            let mut state = self.state.lock();
-            while state.pending.is_empty() && state.forgotten.is_empty() && !state.closed {
-                self.work.wait(&mut state);
-            }
-            if state.pending.is_empty() && state.closed {
-                return;
-            }
-            let commits = std::mem::take(&mut state.pending);
-            let forgotten = std::mem::take(&mut state.forgotten);
-            let compacted = state.compacted;
-            drop(state);
-            if !forgotten.is_empty() {
-                // What cannot be forgotten now only takes room: it is found again when the log is next opened.
-                if let Err(error) = log.forget(&forgotten, compacted) {
-                    tracing::warn!(%error, "the store keeps history that it wanted to forget");
-                }
-            }
-            if commits.is_empty() {
-                continue;
-            }
-            let result = log.append(&commits);
-            let mut state = self.state.lock();
-            match result {
-                Ok(()) => {
-                    state.broken = None;
-                    let woken = self.publish(&mut state, commits);
-                    drop(state);
-                    woken.iter().for_each(|signal| signal.wake());
-                }
-                Err(error) => {
-                    self.fail(&mut state, commits, &error);
-                    state.broken = Some(error);
-                }
-            }
-        }
-    }
-
-    /// Nothing of a failed batch is on disk, nor of what was accepted on top of it: all of it fails.
-    fn fail(&self, state: &mut State, commits: Vec<Accepted>, error: &StoreError) {
-        let world = self.world.load();
-        state.heads = world
-            .resources
-            .values()
-            .flat_map(|map| map.iter().map(|(key, entry)| (key.clone(), entry.clone())))
-            .collect();
-        // Revisions are not given twice: a reader may have seen them in an answer that failed.
-        for commit in commits
-            .into_iter()
-            .chain(std::mem::take(&mut state.pending))
-        {
-            if let Some(ack) = commit.ack {
-                let _ = ack.send(Err(StoreError::Engine {
-                    attempted: "write",
-                    cause: error.to_string(),
-                }));
-            }
-        }
-    }
-
     fn range_now(
         &self,
         resource: &ResourcePrefix,
@@ -342,7 +262,6 @@ impl Engine {
         limit: usize,
         at: Revision,
     ) -> Result<Range, StoreError> {
-        let state = self.state.lock();
         let world = self.world.load_full();
         if at > world.rev {
             return Err(StoreError::Future {
@@ -350,17 +269,26 @@ impl Engine {
                 current: world.rev,
             });
         }
-        if at < state.compacted {
-            return Err(StoreError::Compacted {
-                asked: at,
-                oldest: state.compacted,
-            });
+        // Piece by piece: whoever writes waits for the lock.
+        let (mut since, mut newest) = (Vec::new(), world.rev);
+        loop {
+            let state = self.state.lock();
+            if at < state.compacted {
+                return Err(StoreError::Compacted {
+                    asked: at,
+                    oldest: state.compacted,
+                });
+            }
+            let (first, end) = (state.place_of(at + 1), state.place_of(newest + 1));
+            let piece = first.max(end.saturating_sub(PIECE))..end;
+            let Some(oldest) = state.history.get(piece.start).filter(|_| first < end) else {
+                break;
+            };
+            newest = oldest.event.rev - 1;
+            let piece = state.history.range(piece).rev();
+            let of_it = piece.filter(|logged| logged.resource == *resource);
+            since.extend(of_it.map(|logged| logged.event.clone()));
         }
-        let since = state.history.iter().rev();
-        let since = since.take_while(|logged| logged.event.rev > at);
-        let of_it = since.filter(|logged| logged.resource == *resource);
-        let since: Vec<Event> = of_it.map(|logged| logged.event.clone()).collect();
-        drop(state);
         let mut map = world.resources.get(resource).cloned().unwrap_or_default();
         // Undo what happened after `at`, the newest first.
         for event in since {
@@ -472,11 +400,16 @@ impl State {
         };
         self.history_bytes -= weight(&first);
         self.compacted = first.event.rev;
-        if let Some(old) = &first.event.old {
-            self.forgotten.push((old.rev, old.key.clone()));
-        }
-        if let (None, Some(old)) = (&first.event.new, &first.event.old) {
-            self.forgotten.push((first.event.rev, old.key.clone()));
+        let (Some(forgotten), Some(old)) = (&mut self.forgotten, &first.event.old) else {
+            return;
+        };
+        let row = |rev| Forgotten {
+            by: first.event.rev,
+            row: (rev, old.key.clone()),
+        };
+        forgotten.push(row(old.rev));
+        if first.event.new.is_none() {
+            forgotten.push(row(first.event.rev));
         }
     }
 }

@@ -18,6 +18,7 @@ mod tests;
 pub mod upkeep;
 pub mod view;
 mod watching;
+mod writer;
 
 use std::sync::Arc;
 
@@ -159,10 +160,24 @@ pub trait Store: Send + Sync + 'static {
 
     /// Writes all of `changes`, each at a new revision of its own and in their order, or nothing. Resolves when it is
     /// durable, with the last revision and, for each change, the entry written or (for a deletion) the entry deleted.
+    /// Without changes it resolves when all that was accepted before is durable.
     ///
     /// # Errors
     /// [`StoreError::Conflict`] when a condition does not hold; an engine failure writes nothing.
     fn commit(&self, changes: Vec<Change>) -> BoxFuture<'_, Result<Committed, StoreError>>;
+
+    /// Waits till what was accepted as `rev` is durable: before that, nobody may be told that it is so.
+    ///
+    /// # Errors
+    /// It was not written after all.
+    fn settled(&self, rev: Revision) -> BoxFuture<'_, Result<(), StoreError>> {
+        Box::pin(async move {
+            if self.world().rev() >= rev {
+                return Ok(());
+            }
+            self.commit(Vec::new()).await.map(drop)
+        })
+    }
 
     /// Entries whose keys begin with `keys` and are not below `from` (a whole key), at most `limit` (0: all),
     /// as they were at `at`.

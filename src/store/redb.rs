@@ -14,7 +14,8 @@ use redb::{
     TableDefinition, TableHandle as _,
 };
 
-use super::engine::{Accepted, Engine, Log, Row};
+use super::engine::{Accepted, Engine, Row};
+use super::writer::{Forget, Forgotten, Log};
 use super::{Entry, Pairs, Record, ResourcePrefix, Revision, Store, StoreError};
 use crate::private;
 
@@ -188,7 +189,14 @@ pub(super) fn restore(
         durable: rev,
         doubtful: false,
     };
-    Ok(Engine::restored(rev, compacted, rows, Some(Box::new(file))))
+    let engine = Engine::restored(rev, compacted, rows, true);
+    engine
+        .write_to(Box::new(file))
+        .map_err(|error| OpenError::Unusable {
+            path: path.to_owned(),
+            cause: error.to_string(),
+        })?;
+    Ok(engine)
 }
 
 /// Why what a database holds is refused.
@@ -356,14 +364,18 @@ struct File {
 }
 
 impl File {
-    fn write(
+    fn transact(
         &mut self,
         work: impl FnOnce(&redb::WriteTransaction) -> Result<(), redb::Error>,
     ) -> Result<(), redb::Error> {
-        let result = self.attempt(work);
+        // One that broke is as one that failed: whoever waits for this thread is answered, and the file is opened anew.
+        let result = unbroken(|| self.attempt(work))
+            .unwrap_or_else(|cause| Err(redb::Error::Corrupted(cause)));
         self.doubtful = result.is_err();
-        if self.doubtful {
-            self.database = None;
+        if self.doubtful
+            && let Err(cause) = unbroken(|| self.database = None)
+        {
+            tracing::debug!(cause, "what a database that broke had open is given up");
         }
         result
     }
@@ -395,11 +407,12 @@ impl File {
 }
 
 impl Log for File {
-    fn append(&mut self, commits: &[Accepted]) -> Result<(), StoreError> {
+    fn write(&mut self, commits: &[Accepted], forget: Option<&Forget>) -> Result<(), StoreError> {
         let last = commits.iter().flat_map(|commit| &commit.steps).last();
         let last = last.map_or(self.durable, |step| step.rev);
-        self.write(|transaction| {
+        self.transact(|transaction| {
             let mut log = transaction.open_table(LOG)?;
+            let mut meta = transaction.open_table(META)?;
             for commit in commits {
                 for step in &commit.steps {
                     let Some(key) = step
@@ -416,36 +429,28 @@ impl Log for File {
                     )?;
                 }
             }
-            transaction.open_table(META)?.insert("revision", last)?;
+            meta.insert("revision", last)?;
+            if let Some(forget) = forget {
+                for Forgotten {
+                    row: (rev, key), ..
+                } in &forget.rows
+                {
+                    log.remove(&*row_key(*rev, key))?;
+                }
+                meta.insert("compacted", forget.compacted)?;
+            }
             Ok(())
         })
         .map_err(|error| StoreError::Engine {
-            attempted: "write",
+            attempted: if commits.is_empty() {
+                "compact"
+            } else {
+                "write"
+            },
             cause: error.to_string(),
         })?;
         self.durable = last;
         Ok(())
-    }
-
-    fn forget(
-        &mut self,
-        rows: &[(Revision, Arc<str>)],
-        compacted: Revision,
-    ) -> Result<(), StoreError> {
-        self.write(|transaction| {
-            let mut log = transaction.open_table(LOG)?;
-            for (rev, key) in rows {
-                log.remove(&*row_key(*rev, key))?;
-            }
-            transaction
-                .open_table(META)?
-                .insert("compacted", compacted)?;
-            Ok(())
-        })
-        .map_err(|error| StoreError::Engine {
-            attempted: "compact",
-            cause: error.to_string(),
-        })
     }
 }
 

@@ -5,6 +5,8 @@ use std::sync::Arc;
 
 use proptest::prelude::*;
 
+use super::engine::Accepted;
+use super::writer::{Forget, Log};
 use super::{Change, Expect, Interest, Record, Revision, Store, StoreError};
 
 const PREFIX: &str = "/registry/things/";
@@ -486,8 +488,8 @@ async fn concurrent_writers_of_one_key_lose_no_update() {
 /// A log on a disk that is full for a while.
 struct Full(Arc<std::sync::atomic::AtomicBool>);
 
-impl super::engine::Log for Full {
-    fn append(&mut self, _: &[super::engine::Accepted]) -> Result<(), StoreError> {
+impl Log for Full {
+    fn write(&mut self, _: &[Accepted], _: Option<&Forget>) -> Result<(), StoreError> {
         if self.0.load(std::sync::atomic::Ordering::SeqCst) {
             return Err(StoreError::Engine {
                 attempted: "write",
@@ -496,17 +498,15 @@ impl super::engine::Log for Full {
         }
         Ok(())
     }
-
-    fn forget(&mut self, _: &[(Revision, Arc<str>)], _: Revision) -> Result<(), StoreError> {
-        Ok(())
-    }
 }
 
 #[tokio::test]
 async fn what_a_full_disk_refused_was_never_there() {
     let full = Arc::new(std::sync::atomic::AtomicBool::new(false));
     let log = Box::new(Full(full.clone()));
-    let store: Arc<dyn Store> = super::engine::Engine::restored(1, 1, Vec::new(), Some(log));
+    let engine = super::engine::Engine::restored(1, 1, Vec::new(), true);
+    engine.write_to(log).unwrap();
+    let store: Arc<dyn Store> = engine;
     let put = |name| store.commit(vec![change(name, Expect::Absent, Some(1))]);
     put(1).await.unwrap();
     assert!(store.health().is_ok());
@@ -520,4 +520,45 @@ async fn what_a_full_disk_refused_was_never_there() {
     assert!(store.head(&key(1)).is_some());
     store.close().await;
     assert!(matches!(store.health(), Err(StoreError::Closed)));
+}
+
+/// A log that takes its time, and then says what became of it.
+struct Slow(std::sync::mpsc::Receiver<Result<(), StoreError>>);
+
+impl Log for Slow {
+    fn write(&mut self, _: &[Accepted], _: Option<&Forget>) -> Result<(), StoreError> {
+        self.0.recv().unwrap_or(Ok(()))
+    }
+}
+
+#[tokio::test]
+async fn what_another_is_about_to_write_is_not_told_before_it_is_written() {
+    use futures::FutureExt as _;
+    let (ends, ending) = std::sync::mpsc::channel();
+    let engine = super::engine::Engine::restored(1, 1, Vec::new(), true);
+    engine.write_to(Box::new(Slow(ending))).unwrap();
+    let store: Arc<dyn Store> = engine;
+    for ended in [
+        Ok(()),
+        Err(StoreError::Engine {
+            attempted: "write",
+            cause: "no space left on device".to_owned(),
+        }),
+    ] {
+        let good = ended.is_ok();
+        let name = u8::from(good);
+        let mut put = store.commit(vec![change(name, Expect::Absent, Some(1))]);
+        assert!((&mut put).now_or_never().is_none());
+        let head = store.head(&key(name)).unwrap();
+        let mut settled = store.settled(head.rev);
+        assert!((&mut settled).now_or_never().is_none());
+        ends.send(ended).unwrap();
+        assert_eq!(put.await.is_ok(), good);
+        assert_eq!(settled.await.is_ok(), good);
+        assert_eq!(store.head(&key(name)).is_some(), good);
+    }
+    // What is written needs no waiting.
+    let head = store.head(&key(1)).unwrap();
+    store.settled(head.rev).now_or_never().unwrap().unwrap();
+    store.close().await;
 }

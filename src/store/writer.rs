@@ -1,0 +1,171 @@
+//! The thread that writes: everything that waits goes into one transaction of the log, and what nobody can read any more
+//! leaves with it, some rows at a time.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use super::engine::{Accepted, Engine, State};
+use super::{Revision, StoreError};
+
+/// How many rows go with one transaction: so few that those who wait for it do not notice.
+const ROWS: usize = 500;
+
+/// Where commits are written.
+pub(super) trait Log: Send + 'static {
+    /// Writes commits, each change at its revision, and forgets rows, in one durable transaction: all of it is on disk
+    /// when it returns, or nothing.
+    ///
+    /// # Errors
+    /// [`StoreError::Engine`].
+    fn write(&mut self, commits: &[Accepted], forget: Option<&Forget>) -> Result<(), StoreError>;
+}
+
+/// A row of the log that nobody can read any more.
+pub(super) struct Forgotten {
+    /// The compacted change that left it without readers.
+    pub(super) by: Revision,
+    /// Its own revision, and its key.
+    pub(super) row: (Revision, Arc<str>),
+}
+
+/// What goes out of the log.
+pub(super) struct Forget {
+    pub(super) rows: Vec<Forgotten>,
+    /// All that changes up to here left without readers is gone then.
+    pub(super) compacted: Revision,
+}
+
+impl Forget {
+    /// Takes what goes next from `owed`, which is in the order of the changes, all of which are not after `compacted`. The
+    /// rows of a change go together, and none before those of an earlier one: were a deletion forgotten before what it
+    /// deleted, that would be back when the log is next opened.
+    fn next(owed: &mut VecDeque<Forgotten>, compacted: Revision) -> Option<Forget> {
+        let mut rows = Vec::new();
+        while let Some(next) = owed.front() {
+            if rows.len() >= ROWS
+                && rows
+                    .last()
+                    .is_some_and(|last: &Forgotten| last.by != next.by)
+            {
+                break;
+            }
+            rows.extend(owed.pop_front());
+        }
+        if rows.is_empty() {
+            return None;
+        }
+        let compacted = owed.front().map_or(compacted, |next| next.by - 1);
+        Some(Forget { rows, compacted })
+    }
+}
+
+impl Engine {
+    /// Starts the thread that writes to `log` what is committed. It ends with `close`; until then it holds the engine, as
+    /// the file is held.
+    ///
+    /// # Errors
+    /// The system refuses a thread.
+    pub(super) fn write_to(self: &Arc<Self>, log: Box<dyn Log>) -> std::io::Result<()> {
+        let engine = self.clone();
+        std::thread::Builder::new()
+            .name("store".to_owned())
+            .spawn(move || engine.write_behind(log))
+            .map(drop)
+    }
+
+    fn write_behind(&self, mut log: Box<dyn Log>) {
+        let mut owed = VecDeque::new();
+        // What is owed was refused: it is tried again with the next commits.
+        let mut refused = false;
+        loop {
+            let mut state = self.state.lock();
+            loop {
+                owed.extend(state.forgotten.iter_mut().flat_map(|rows| rows.drain(..)));
+                let forgets = !owed.is_empty() && !refused;
+                if !state.pending.is_empty() || forgets || state.closed {
+                    break;
+                }
+                self.work.wait(&mut state);
+            }
+            if state.pending.is_empty() && state.closed {
+                return;
+            }
+            let commits = std::mem::take(&mut state.pending);
+            let compacted = state.compacted;
+            drop(state);
+            let forget = Forget::next(&mut owed, compacted);
+            let result = match commits.iter().all(|commit| commit.steps.is_empty()) {
+                true if forget.is_none() => Ok(()),
+                _ => log.write(&commits, forget.as_ref()),
+            };
+            refused = result.is_err();
+            if let (Err(error), Some(forget)) = (&result, forget) {
+                tracing::warn!(%error, "the store keeps history that it wanted to forget, for now");
+                for row in forget.rows.into_iter().rev() {
+                    owed.push_front(row);
+                }
+            }
+            if commits.is_empty() {
+                continue;
+            }
+            let mut state = self.state.lock();
+            match result {
+                Ok(()) => {
+                    state.broken = None;
+                    let woken = self.publish(&mut state, commits);
+                    drop(state);
+                    woken.iter().for_each(|signal| signal.wake());
+                }
+                Err(error) => {
+                    self.fail(&mut state, commits, &error);
+                    state.broken = Some(error);
+                }
+            }
+        }
+    }
+
+    /// Nothing of a failed batch is on disk, nor of what was accepted on top of it: all of it fails.
+    fn fail(&self, state: &mut State, commits: Vec<Accepted>, error: &StoreError) {
+        let world = self.world.load();
+        state.heads = world
+            .resources
+            .values()
+            .flat_map(|map| map.iter().map(|(key, entry)| (key.clone(), entry.clone())))
+            .collect();
+        // Revisions are not given twice: a reader may have seen them in an answer that failed.
+        for commit in commits
+            .into_iter()
+            .chain(std::mem::take(&mut state.pending))
+        {
+            if let Some(ack) = commit.ack {
+                let _ = ack.send(Err(StoreError::Engine {
+                    attempted: "write",
+                    cause: error.to_string(),
+                }));
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_go_in_the_order_of_the_changes_that_left_them() {
+        let row = |by: Revision, rev: Revision| Forgotten {
+            by,
+            row: (rev, "k".into()),
+        };
+        let count = Revision::try_from(ROWS).unwrap();
+        // The last change of the first turn leaves two rows: they go together.
+        let mut owed: VecDeque<Forgotten> = (1..=count).map(|by| row(by + 10, by)).collect();
+        owed.push_back(row(count + 10, count + 10));
+        owed.push_back(row(count + 20, count + 1));
+        let first = Forget::next(&mut owed, 10_000).unwrap();
+        assert_eq!((first.rows.len(), first.compacted), (ROWS + 1, count + 19));
+        let second = Forget::next(&mut owed, 10_000).unwrap();
+        assert_eq!((second.rows.len(), second.compacted), (1, 10_000));
+        assert!(Forget::next(&mut owed, 10_000).is_none());
+    }
+}
