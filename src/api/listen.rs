@@ -1,9 +1,11 @@
 //! The listener: TLS, HTTP/2 and HTTP/1.1, and a drain that ends watches and lets requests finish.
 
 use std::convert::Infallible;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::FutureExt as _;
 use http_body::Body as _;
 use http_body_util::{BodyExt as _, StreamBody};
 use hyper::service::service_fn;
@@ -13,6 +15,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use super::authenticate::{Authentication, Peer};
+use super::inflight::Remote;
 use super::reply::{self, Body};
 use super::server::Server;
 use crate::listen::{HEADER, accept};
@@ -38,6 +41,13 @@ fn until(body: Body, ends: CancellationToken) -> Body {
     StreamBody::new(frames).boxed_unsync()
 }
 
+/// What a client is told whose request met a mistake of ours: as upstream, and the connection goes on.
+fn panicked() -> http::Response<Body> {
+    const TEXT: &[u8] = b"This request caused apiserver to panic. Look in the logs for details.\n";
+    let none = http::HeaderMap::new();
+    reply::response(500, "text/plain; charset=utf-8", TEXT.to_vec(), &none)
+}
+
 /// Serves until `ends` is cancelled, then lets what is under way finish.
 pub async fn serve(
     listener: TcpListener,
@@ -53,6 +63,7 @@ pub async fn serve(
             (server.clone(), authentication.clone(), serving.clone());
         async move {
             let peer = Arc::new(Peer::new(shown));
+            let remote = Remote(stream.get_ref().0.peer_addr().ok());
             let service = service_fn(move |mut request: http::Request<hyper::body::Incoming>| {
                 let (server, authentication, peer) =
                     (server.clone(), authentication.clone(), peer.clone());
@@ -60,7 +71,10 @@ pub async fn serve(
                 async move {
                     let response = match authentication.authenticate(request.headers_mut(), &peer) {
                         Ok((user, warnings)) => {
-                            let mut response = server.handle(request, user).await;
+                            request.extensions_mut().insert(remote);
+                            let answering = AssertUnwindSafe(server.handle(request, user));
+                            let answered = answering.catch_unwind().await;
+                            let mut response = answered.unwrap_or_else(|_| panicked());
                             reply::warn(&mut response, &warnings);
                             response
                         }

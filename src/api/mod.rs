@@ -10,6 +10,7 @@ pub mod discovery;
 pub mod documents;
 pub mod flow_schemas;
 pub mod health;
+pub mod inflight;
 pub mod info;
 pub mod listen;
 pub mod made;
@@ -27,3 +28,6 @@ pub mod server;
 pub mod table;
 pub mod verbs;
 mod wake;
+
+/// Why a body broke off.
+pub type BoxError = Box<dyn std::error::Error + Send + Sync>;

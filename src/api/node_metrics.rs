@@ -118,7 +118,7 @@ async fn measure(server: &Server) -> Batch {
             .method(Method::GET)
             .uri("/metrics/resource")
             .header(http::header::HOST, "node")
-            .body(Full::default())
+            .body(Full::<bytes::Bytes>::default())
             .ok()?;
         let answer = async {
             let answer = kubelets.send(kubelets.backend(&node).ok()?, request).await;

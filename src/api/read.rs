@@ -13,6 +13,8 @@ use crate::schema::{Object, Value, builtin, json, proto, yaml};
 
 /// The largest body that is read, in bytes.
 pub const MAX_BODY: usize = 3 << 20;
+/// How many members are told that are unknown or stand twice, as in `sigs.k8s.io/json`.
+const STRICT: usize = 100;
 
 /// The kind a body must be.
 #[derive(Clone, Copy, Debug)]
@@ -257,6 +259,7 @@ fn typed(
     told.retain(|text| !is_passed_over(text, &decoded.unknown));
     told.extend(unknown(&decoded.unknown));
     in_order(&mut told, &body.order);
+    told.truncate(STRICT);
     judge(told, validation, warnings).map_err(cannot)?;
     let object = decoded.value.object_mut();
     object.remove("kind");

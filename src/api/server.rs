@@ -10,6 +10,7 @@ use http_body_util::{BodyExt as _, Limited};
 use tokio_util::sync::CancellationToken;
 
 use super::authenticate::Authentication;
+use super::inflight::{InFlight, Remote};
 use super::info::Info;
 use super::made::Documents;
 use super::metrics::{Labels, Metrics};
@@ -23,12 +24,12 @@ use super::verbs::delete::DeleteOptions;
 use super::verbs::list::ListOptions;
 use super::verbs::write::Write;
 use super::verbs::{self, Target};
-use super::{actions, custom};
+use super::{BoxError, actions, custom};
 use crate::admission::Plugin;
-use crate::auth::User;
 use crate::auth::authorize::{Authorizers, check};
 use crate::auth::impersonate::{self, Impersonation};
 use crate::auth::tokens::Tokens;
+use crate::auth::{MASTERS, User};
 use crate::meta::errors::quoted;
 use crate::meta::{Status, time};
 use crate::resources::cluster::Cluster;
@@ -60,6 +61,8 @@ pub struct Server {
     pub documents: Documents,
     /// What is counted.
     pub metrics: Arc<Metrics>,
+    /// Places for requests from the network.
+    pub in_flight: InFlight,
     /// Cancelled when the server is to end.
     pub ends: CancellationToken,
 }
@@ -68,8 +71,8 @@ impl Server {
     /// Answers one request of a user.
     pub async fn handle<B>(self: Arc<Self>, request: Request<B>, user: User) -> Response<Body>
     where
-        B: http_body::Body<Data = Bytes> + Send,
-        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+        B: http_body::Body<Data = Bytes> + Send + 'static,
+        B::Error: Into<BoxError>,
     {
         let (mut parts, body) = request.into_parts();
         let query = Arc::new(Query::parse(parts.uri.query().unwrap_or_default()));
@@ -92,9 +95,13 @@ impl Server {
         user: User,
     ) -> Response<Body>
     where
-        B: http_body::Body<Data = Bytes> + Send,
-        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+        B: http_body::Body<Data = Bytes> + Send + 'static,
+        B::Error: Into<BoxError>,
     {
+        // CONNECT and OPTIONS may ask for no path at all.
+        if !parts.uri.path().starts_with('/') {
+            return not_found(&parts.headers);
+        }
         if info.undetermined {
             return undetermined(parts);
         }
@@ -108,6 +115,16 @@ impl Server {
         if !info.is_resource {
             return self.document(parts, &info);
         }
+        let limited = parts.extensions.get::<Remote>().is_some()
+            && !info.is_long_running()
+            && !user.groups.iter().any(|group| group == MASTERS);
+        let _place = match limited {
+            false => None,
+            true => match self.in_flight.enter(&user.name).await {
+                Some(place) => Some(place),
+                None => return too_many(&parts.headers),
+            },
+        };
         let mut warnings = Vec::new();
         let result = self
             .resource(parts, body, info, query, user, &mut warnings)
@@ -149,8 +166,8 @@ impl Server {
         warnings: &mut Vec<String>,
     ) -> Result<Response<Body>, Status>
     where
-        B: http_body::Body<Data = Bytes> + Send,
-        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+        B: http_body::Body<Data = Bytes> + Send + 'static,
+        B::Error: Into<BoxError>,
     {
         let registry = self.cluster.registry();
         let Some(group) = registry.group(&info.group) else {
@@ -219,13 +236,18 @@ impl Server {
         let action = actions::find(resource, &info.subresource);
         let answer = match action {
             Some(action) => {
-                let body = collect(body).await?;
+                // What stands behind a proxy may take what it likes, for as long as it likes.
+                let (body, stream) = match &*info.subresource {
+                    "proxy" => (Bytes::new(), Some(body.map_err(Into::into).boxed_unsync())),
+                    _ => (collect(body).await?, None),
+                };
                 let call = actions::Call {
                     server: self,
                     target: &target,
                     parts,
                     accepted,
                     body,
+                    stream: parking_lot::Mutex::new(stream),
                     warnings,
                     also: "",
                 };
@@ -336,8 +358,8 @@ impl Server {
         warnings: &mut Vec<String>,
     ) -> Result<Reply, Status>
     where
-        B: http_body::Body<Data = Bytes> + Send,
-        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+        B: http_body::Body<Data = Bytes> + Send + 'static,
+        B::Error: Into<BoxError>,
     {
         let agent = parts
             .headers
@@ -534,6 +556,21 @@ fn check_timeout(info: &Info, query: &Query) -> Result<(), Status> {
     })
 }
 
+/// What upstream answers where too many requests are under way.
+fn too_many(request: &http::HeaderMap) -> Response<Body> {
+    let mut response = reply::response(
+        429,
+        "text/plain; charset=utf-8",
+        b"Too many requests, please try again later.\n".to_vec(),
+        request,
+    );
+    let seconds = http::HeaderValue::from_static("1");
+    response
+        .headers_mut()
+        .insert(http::header::RETRY_AFTER, seconds);
+    response
+}
+
 /// What upstream answers for a path it does not know at all.
 pub(super) fn not_found(request: &http::HeaderMap) -> Response<Body> {
     reply::response(
@@ -572,7 +609,7 @@ const BODY: Duration = Duration::from_secs(60);
 async fn collect<B>(body: B) -> Result<Bytes, Status>
 where
     B: http_body::Body<Data = Bytes> + Send,
-    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    B::Error: Into<BoxError>,
 {
     tokio::time::timeout(BODY, Limited::new(body, MAX_BODY).collect())
         .await

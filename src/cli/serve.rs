@@ -268,6 +268,7 @@ where
         node_metrics: arguments.node_metrics.then(NodeMetrics::default),
         documents: Default::default(),
         metrics: Arc::default(),
+        in_flight: Default::default(),
         ends: ends.clone(),
     });
     crate::api::bootstrap::objects_of_a_new_cluster(&server).await;

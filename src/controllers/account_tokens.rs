@@ -175,11 +175,8 @@ async fn fill(context: &Context, work: &Work, secret: &v1::Secret) -> Result<Nex
         && let Some(tokens) = context.settings.tokens.clone()
     {
         let claims = claims(namespace, &work.secret.name, &work.account, &uid);
-        // A key that was never used is made first, which takes seconds.
-        let signed = tokio::task::spawn_blocking(move || tokens.issue(&claims.into())).await;
-        let token = signed
-            .map_err(|error| Unfinished::Unsigned(error.to_string()))?
-            .map_err(Unfinished::Unsigned)?;
+        tokens.ready().await;
+        let token = tokens.issue(&claims.into()).map_err(Unfinished::Unsigned)?;
         data.insert(TOKEN.to_owned(), bytes(&token));
     }
     let annotations = new.annotations_mut();

@@ -1,6 +1,7 @@
 //! Field errors and the cursor that makes them: validation walks an object with [`At`], which carries the path,
 //! and reports to [`Errors`]. Follows k8s.io/apimachinery/pkg/util/validation/field.
 
+use std::collections::HashSet;
 use std::fmt::{self, Write as _};
 
 use crate::schema::{Value, json};
@@ -79,7 +80,7 @@ impl fmt::Display for Path<'_> {
 }
 
 /// What kind of refusal a cause is: its reason on the wire.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Reason {
     /// `FieldValueRequired`
     Required,
@@ -122,7 +123,7 @@ impl Reason {
 }
 
 /// One refusal of one field.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct FieldError {
     /// The kind of refusal.
     pub reason: Reason,
@@ -233,13 +234,8 @@ impl Errors {
 
     /// Leaves one of errors that are the same.
     pub fn once(&mut self) {
-        let mut seen = Vec::with_capacity(self.0.len());
-        for error in std::mem::take(&mut self.0) {
-            if !seen.contains(&error) {
-                seen.push(error);
-            }
-        }
-        self.0 = seen;
+        let mut seen = HashSet::new();
+        self.0.retain(|error| seen.insert(error.clone()));
     }
 
     /// `Invalid value: V: DETAIL` with the value as the caller prints it.

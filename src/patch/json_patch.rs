@@ -1,7 +1,8 @@
 //! JSON patch, as gopkg.in/evanphx/json-patch.v4 does it: RFC 6902 with its liberties (negative indexes, `replace`
 //! and `copy` of missing members, paths without a leading slash).
 
-use std::collections::HashSet;
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 
 use super::PatchError;
 use crate::schema::{Value, json};
@@ -110,8 +111,9 @@ fn operate(document: &mut Value, operation: &Value, copied: &mut usize) -> Resul
     match operation.str("op") {
         "add" => {
             let path = text("path")?;
+            let value = fitting(path, value())?;
             let (container, key) = parent(document, path)?;
-            add(container, &key, value())
+            add(container, &key, value)
         }
         "remove" => {
             let (container, key) = parent(document, text("path")?)?;
@@ -127,16 +129,17 @@ fn operate(document: &mut Value, operation: &Value, copied: &mut usize) -> Resul
                 *document = value;
                 return Ok(());
             }
+            let value = fitting(path, value())?;
             let (container, key) = parent(document, path)?;
             match container {
                 Value::Array(items) => {
                     let index = index_of(&key, items.len())?;
                     if let Some(item) = items.get_mut(index) {
-                        *item = value();
+                        *item = value;
                     }
                 }
                 Value::Object(object) => {
-                    object.insert(key, value());
+                    object.insert(key, value);
                 }
                 _ => return Err(missing(path)),
             }
@@ -144,18 +147,21 @@ fn operate(document: &mut Value, operation: &Value, copied: &mut usize) -> Resul
         }
         "move" => {
             let (container, key) = parent(document, text("from")?)?;
-            let value = remove(container, &key)?;
-            let (container, key) = parent(document, text("path")?)?;
+            let path = text("path")?;
+            let value = fitting(path, remove(container, &key)?)?;
+            let (container, key) = parent(document, path)?;
             add(container, &key, value)
         }
         "copy" => {
             let (container, key) = parent(document, text("from")?)?;
             let value = get(container, &key)?.cloned().unwrap_or_default();
             *copied += json::to_string(&value).len();
-            let (container, key) = parent(document, text("path")?)?;
             if *copied > MAX_COPIED {
                 return Err(format!("copies add more than {MAX_COPIED} bytes"));
             }
+            let path = text("path")?;
+            let value = fitting(path, value)?;
+            let (container, key) = parent(document, path)?;
             add(container, &key, value)
         }
         "test" => {
@@ -180,6 +186,16 @@ fn operate(document: &mut Value, operation: &Value, copied: &mut usize) -> Resul
     }
 }
 
+/// A value that may stand at a path: whatever the operations put into one another, the document stays one that can be
+/// read.
+fn fitting(path: &str, value: Value) -> Result<Value, String> {
+    let above = path.matches('/').count();
+    match json::MAX_DEPTH.checked_sub(above) {
+        Some(rest) if !value.deeper_than(rest) => Ok(value),
+        _ => Err("exceeded max depth".to_owned()),
+    }
+}
+
 fn missing(path: &str) -> String {
     format!("document is missing path {path:?}")
 }
@@ -192,35 +208,51 @@ fn steps(path: &str) -> Vec<String> {
         .collect()
 }
 
+/// What operations looked into, by step.
+#[derive(Default)]
+struct Touched(BTreeMap<String, Touched>);
+
 /// Sorts the members of the objects on the way of the operations by name. Upstream writes them so, and leaves what
 /// no operation looked into in its order; refusals show that.
 pub fn sort_touched(document: &mut Value, body: &Value) {
     if let Value::Object(object) = document {
         object.sort();
     }
-    let mut sorted: HashSet<Vec<String>> = HashSet::new();
+    let mut all = Touched::default();
     let operations = body.as_array().unwrap_or_default();
     for path in operations
         .iter()
         .flat_map(|operation| [operation.str("path"), operation.str("from")])
     {
+        let (mut value, mut touched) = (&mut *document, &mut all);
         let mut way = steps(path);
         way.pop();
-        while !way.is_empty() && sorted.insert(way.clone()) {
-            let found = way
-                .iter()
-                .try_fold(&mut *document, |value, step| match value {
-                    Value::Object(object) => object.get_mut(step),
-                    Value::Array(items) => index_of(step, items.len())
-                        .ok()
-                        .and_then(|i| items.get_mut(i)),
-                    _ => None,
-                });
-            if let Some(Value::Object(object)) = found {
-                object.sort();
-            }
-            way.pop();
+        for step in way {
+            let Some(next) = child(value, &step) else {
+                break;
+            };
+            touched = match touched.0.entry(step) {
+                Entry::Occupied(known) => known.into_mut(),
+                Entry::Vacant(new) => {
+                    if let Value::Object(object) = next {
+                        object.sort();
+                    }
+                    new.insert(Touched::default())
+                }
+            };
+            value = next;
         }
+    }
+}
+
+fn child<'a>(value: &'a mut Value, step: &str) -> Option<&'a mut Value> {
+    match value {
+        Value::Object(object) => object.get_mut(step),
+        Value::Array(items) => {
+            let index = index_of(step, items.len()).ok()?;
+            items.get_mut(index)
+        }
+        _ => None,
     }
 }
 

@@ -142,6 +142,35 @@ fn indexes_of_a_json_patch_may_count_from_the_end() {
 }
 
 #[test]
+fn operations_put_nothing_so_deep_that_nobody_could_read_it() {
+    let applies = std::thread::Builder::new().stack_size(crate::schema::STACK);
+    let applies = applies.spawn(|| {
+        let nested = format!("{}{}", "[".repeat(6000), "]".repeat(6000));
+        let live = value(&format!("{{\"a\":{nested}}}"));
+        let into = |levels: usize| format!("/a{}/-", "/0".repeat(levels));
+        for op in ["copy", "add", "replace"] {
+            let patch = |levels| {
+                let path = into(levels);
+                value(&format!(
+                    r#"[{{"op":"{op}","from":"/a","path":"{path}","value":{nested}}}]"#
+                ))
+            };
+            let shallow = json_patch::apply(&live, &patch(3000));
+            assert!(shallow.is_ok() || op == "replace", "{op}");
+            let error = json_patch::apply(&live, &patch(4500)).unwrap_err();
+            assert!(error.to_string().contains("exceeded max depth"), "{error}");
+        }
+        // A long way to nowhere costs no more than it is long.
+        let long = "/a".repeat(100_000);
+        let mut document = live.clone();
+        let patch = value(&format!(r#"[{{"op":"add","from":"{long}"}}]"#));
+        json_patch::sort_touched(&mut document, &patch);
+        assert_eq!(document, live);
+    });
+    applies.unwrap().join().unwrap();
+}
+
+#[test]
 fn a_body_that_is_no_json_patch_is_told_in_go_words() {
     for (patch, checked, refusal) in [
         ("{", true, "invalid JSON patch"),

@@ -139,11 +139,16 @@ impl Cluster {
     }
 }
 
-/// A stored entry as an object, without its resourceVersion.
+/// A stored entry as an object, without its resourceVersion. Null for one that cannot be read, which is told: its row
+/// was whole when the store was opened, so that what wrote it was wrong.
 pub fn stored(entry: &Entry) -> Value {
-    json::parse(&entry.record.body)
-        .map(|parsed| parsed.value)
-        .unwrap_or_default()
+    match json::parse(&entry.record.body) {
+        Ok(parsed) => parsed.value,
+        Err(error) => {
+            tracing::error!(key = &*entry.key, rev = entry.rev, %error, "a stored object cannot be read");
+            Value::Null
+        }
+    }
 }
 
 /// A stored entry as an object of the storage version, its resourceVersion in place.

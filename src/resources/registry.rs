@@ -284,11 +284,13 @@ impl Registry {
         self.groups.iter().find(|group| group.name == name)
     }
 
-    /// What is built in, the resources that definitions make, and, if `metrics`, what nodes and pods use.
+    /// What is built in, the resources that definitions make, and, if `metrics`, what nodes and pods use. A definition in
+    /// a group that is built in is not served, and takes the place of nothing.
     pub fn serving<'a>(custom: impl Iterator<Item = &'a Arc<Resource>>, metrics: bool) -> Registry {
         let mut registry = Self::builtin().clone();
         let mut names: Vec<Key> = Vec::new();
-        for resource in custom {
+        let own = Self::builtin();
+        for resource in custom.filter(|resource| own.group(&resource.group).is_none()) {
             if !names.contains(&resource.group) {
                 names.push(resource.group.clone());
             }

@@ -13,7 +13,7 @@ use crate::meta::{quantity, time};
 pub struct Decoded {
     /// In canonical form.
     pub value: Value,
-    /// Paths of unknown members, in the order of the body: `spec.containers[0].imaeg`.
+    /// Paths of unknown members, in the order of the body: `spec.containers[0].imaeg`. At most a hundred.
     pub unknown: Vec<String>,
     /// What was said to be empty, which canonical form does not show.
     pub emptied: Vec<Emptied>,
@@ -136,6 +136,9 @@ enum Step<'s> {
     Index(usize),
     Key(Key),
 }
+
+/// How many different unknown members are told, as in `sigs.k8s.io/json`.
+const MAX_UNKNOWN: usize = 100;
 
 #[derive(Default)]
 struct Decoder<'s> {
@@ -310,7 +313,7 @@ impl<'s> Decoder<'s> {
                     self.path.pop();
                     found.push((index, value));
                 }
-                None if self.report => {
+                None if self.report && self.unknown.len() < MAX_UNKNOWN => {
                     self.path.push(Step::Field(name, ""));
                     let path = self.indexed_path();
                     self.path.pop();

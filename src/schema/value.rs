@@ -34,6 +34,31 @@ pub enum Value {
 static NULL: Value = Value::Null;
 
 impl Value {
+    /// Whether more than `most` arrays and objects stand in one another here. Looks without recursion, so that it can
+    /// be asked of anything.
+    pub fn deeper_than(&self, most: usize) -> bool {
+        let container = |value: &Value| matches!(value, Value::Array(_) | Value::Object(_));
+        let mut open = vec![(self, 1)];
+        while let Some((value, depth)) = open.pop() {
+            if container(value) && depth > most {
+                return true;
+            }
+            match value {
+                Value::Array(items) => {
+                    let items = items.iter().filter(|item| container(item));
+                    open.extend(items.map(|item| (item, depth + 1)));
+                }
+                Value::Object(members) => {
+                    let members = members.iter().map(|(_, member)| member);
+                    let members = members.filter(|member| container(member));
+                    open.extend(members.map(|member| (member, depth + 1)));
+                }
+                _ => {}
+            }
+        }
+        false
+    }
+
     /// Whether this is `null`.
     pub fn is_null(&self) -> bool {
         matches!(self, Value::Null)

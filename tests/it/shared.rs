@@ -66,6 +66,7 @@ fn server(store: &Arc<dyn Store>, pki: &Pki, ends: &CancellationToken) -> Transp
         node_metrics: None,
         documents: Default::default(),
         metrics: Arc::default(),
+        in_flight: Default::default(),
         ends: ends.clone(),
     });
     tokio::spawn(api::definitions::run(server.clone(), ends.clone()));

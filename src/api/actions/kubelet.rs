@@ -2,18 +2,14 @@
 //! upgraded connections passed back. Follows pkg/registry/core/pod/rest/subresources.go.
 
 use std::collections::HashMap;
-use std::convert::Infallible;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::FutureExt as _;
 use futures::future::BoxFuture;
-use futures::{FutureExt as _, StreamExt as _, stream};
-use http::{HeaderMap, HeaderValue, Method, Request, Response, header};
-use http_body_util::{BodyExt as _, BodyStream, Full, StreamBody};
-use hyper::body::{Frame, Incoming};
-use hyper::upgrade::OnUpgrade;
-use hyper_util::rt::TokioIo;
+use http::{Request, Response};
+use hyper::body::Incoming;
 use parking_lot::Mutex;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
@@ -21,12 +17,14 @@ use tokio::io::DuplexStream;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
-use super::links::Page;
+use super::forward::{How, forward, pass_on, plain};
 use super::{Call, options};
+use crate::api::BoxError;
 use crate::api::negotiate::Shape;
-use crate::api::reply::{Body, Reply, not_a_list};
+use crate::api::reply::{Reply, not_a_list};
 use crate::api::verbs::get;
 use crate::auth::pki::Issued;
+use crate::auth::{Attributes, Authorizer as _, Decision};
 use crate::dial::ask;
 use crate::meta::Status;
 use crate::resources::cluster;
@@ -88,11 +86,14 @@ impl Kubelets {
     }
 
     /// Sends a request to `backend` and gives its answer; the connection lives on behind it.
-    pub(in crate::api) async fn send(
+    pub(in crate::api) async fn send<B>(
         &self,
         backend: Backend,
-        request: Request<Full<bytes::Bytes>>,
-    ) -> Result<Response<Incoming>, String> {
+        request: Request<B>,
+    ) -> Result<Response<Incoming>, String>
+    where
+        B: http_body::Body<Data: Send, Error: Into<BoxError>> + Send + 'static,
+    {
         let address = backend.address;
         let told = |error: hyper::Error| error.to_string();
         if let Some(stream) = backend.within {
@@ -152,17 +153,6 @@ impl Tls {
             _ => Tls::No,
         }
     }
-}
-
-/// What is passed on, and how answers are told.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum How {
-    /// A question of this API: refusals are told in its form.
-    Logs,
-    /// A connection of this API.
-    Connect,
-    /// Whatever the client says, and whatever is answered.
-    Proxy,
 }
 
 /// Answers `pods/log`.
@@ -267,7 +257,7 @@ fn endpoint(call: &Call<'_>, node: &str) -> Result<Backend, Status> {
     connector(call)?.backend(&found)
 }
 
-fn connector<'a>(call: &Call<'a>) -> Result<&'a Kubelets, Status> {
+pub(super) fn connector<'a>(call: &Call<'a>) -> Result<&'a Kubelets, Status> {
     let kubelets = call.server.kubelets.as_ref();
     kubelets.ok_or_else(|| Status::internal("this server does not connect to nodes"))
 }
@@ -283,7 +273,26 @@ fn only_itself(shape: Shape) -> Result<(), Status> {
     }
 }
 
+/// Who opens a connection into a pod must be allowed to create one: a WebSocket begins with a `get`, and who may only
+/// read would have a shell. Follows pkg/registry/core/pod/rest/authorize.go.
+fn may_connect(call: &Call<'_>) -> Result<(), Status> {
+    let target = call.target;
+    let wants = Attributes {
+        verb: "create",
+        ..target.info.attributes(&target.query)
+    };
+    match call.server.authorizer.authorize(&target.user, &wants) {
+        Decision::Allow(_) => Ok(()),
+        Decision::NoOpinion(why) | Decision::Deny(why) => {
+            Err(Status::forbidden(target.about(&target.info.name), &why))
+        }
+    }
+}
+
 async fn pass(call: Call<'_>, what: &str) -> Result<Reply, Status> {
+    if what != "containerLogs" {
+        may_connect(&call)?;
+    }
     match what {
         "containerLogs" => options::log(&call.target.query, &call.target.info.name)?,
         "portForward" => options::ports(&call.target.query)?,
@@ -339,233 +348,12 @@ pub fn proxy(call: Call<'_>) -> BoxFuture<'_, Result<Reply, Status>> {
     .boxed()
 }
 
-/// The path of a proxy and the one behind it, as they were sent: with escapes, and the slash at the end.
-fn behind<'a>(path: &'a str, namespace: &str) -> (&'a str, &'a str) {
-    // api/v1/nodes/NAME/proxy, api/v1/namespaces/NAMESPACE/pods/NAME/proxy
-    let depth = if namespace.is_empty() { 5 } else { 7 };
-    let end = path.match_indices('/').nth(depth);
-    path.split_at(end.map_or(path.len(), |(end, _)| end))
-}
-
-/// Answers what is asked of a proxy.
-pub(super) async fn pass_on(call: Call<'_>, backend: Backend) -> Result<Reply, Status> {
-    let (own, path) = behind(call.parts.uri.path(), call.target.namespace());
-    let is_read = matches!(call.parts.method, Method::GET | Method::HEAD);
-    if path.is_empty() && is_read && !call.parts.headers.contains_key(header::UPGRADE) {
-        // Links of the first page are relative to the root, which ends with a slash.
-        let query = call.parts.uri.query();
-        let query = query.map_or_else(String::new, |query| format!("?{query}"));
-        let mut response = plain(301, "");
-        let root = header_value(&format!("{own}/{query}"))?;
-        response.headers_mut().insert(header::LOCATION, root);
-        return Ok(Reply::Stream(response));
-    }
-    let path = if path.is_empty() { "/" } else { path }.to_owned();
-    forward(call, backend, path, How::Proxy).await
-}
-
-/// Passes a request on.
-async fn forward(
-    call: Call<'_>,
-    backend: Backend,
-    mut path: String,
-    how: How,
-) -> Result<Reply, Status> {
-    let address = backend.address;
-    let kubelets = connector(&call)?;
-    let own = call.parts.uri.path().to_owned();
-    let prefix = own.strip_suffix(&path).unwrap_or(&own);
-    if let Some(query) = call.parts.uri.query() {
-        path = format!("{path}?{query}");
-    }
-    let mut request = Request::builder()
-        .method(call.parts.method.clone())
-        .uri(&path);
-    if let Some(headers) = request.headers_mut() {
-        *headers = forwarded(&call.parts.headers, how);
-        headers.insert(header::HOST, header_value(&address.to_string())?);
-        if how == How::Proxy {
-            headers.insert("x-forwarded-uri", header_value(&own)?);
-        }
-    }
-    let body = match how {
-        How::Proxy => call.body.clone(),
-        _ => bytes::Bytes::new(),
-    };
-    let request = request
-        .body(Full::new(body))
-        .map_err(|error| Status::internal(&error.to_string()))?;
-    let mut answer = kubelets
-        .send(backend, request)
-        .await
-        .map_err(|error| match how {
-            How::Logs => Status::internal(&format!("Get \"https://{address}{path}\": {error}")),
-            How::Connect => Status::internal(&format!("error dialing backend: {error}")),
-            How::Proxy => unreached(&error),
-        })?;
-    if answer.status() == http::StatusCode::SWITCHING_PROTOCOLS {
-        if let Some(client) = call.parts.extensions.remove::<OnUpgrade>() {
-            let agent = hyper::upgrade::on(&mut answer);
-            tokio::spawn(async move {
-                let (Ok(client), Ok(agent)) = tokio::join!(client, agent) else {
-                    return;
-                };
-                let (mut client, mut agent) = (TokioIo::new(client), TokioIo::new(agent));
-                let _ = tokio::io::copy_bidirectional(&mut client, &mut agent).await;
-            });
-        }
-        let (parts, _) = answer.into_parts();
-        let mut response = plain(101, "");
-        *response.headers_mut() = parts.headers;
-        return Ok(Reply::Stream(response));
-    }
-    let code = answer.status().as_u16();
-    if code >= 400 && how != How::Proxy {
-        // The agent's words, in the form of this API.
-        let text = answer
-            .into_body()
-            .collect()
-            .await
-            .map(|body| body.to_bytes())
-            .unwrap_or_default();
-        let text = String::from_utf8_lossy(&text).trim().to_owned();
-        return Err(match code {
-            // A protocol of WebSockets that is not known: that is told by the code alone.
-            403 if text.is_empty() => return Ok(Reply::Stream(plain(403, ""))),
-            400 => Status::bad_request(text),
-            404 => Status::failure(404, "NotFound", text),
-            _ => Status::internal(&text),
-        });
-    }
-    let (mut parts, body) = answer.into_parts();
-    let body = match how {
-        How::Proxy => {
-            let page = Page {
-                prefix,
-                backend: &address.to_string(),
-                asked: &asked_host(call.parts),
-            };
-            led(page, &mut parts.headers, body).await?
-        }
-        _ => streamed(body),
-    };
-    let mut response = Response::new(body);
-    *response.status_mut() = parts.status;
-    for (name, value) in &parts.headers {
-        if *name == header::CONTENT_TYPE || (how == How::Proxy && !of_connection(name)) {
-            response.headers_mut().append(name.clone(), value.clone());
-        }
-    }
-    Ok(Reply::Stream(response))
-}
-
-/// What is passed back as it comes. An answer that breaks off ends: its head was sent long ago.
-fn streamed(body: Incoming) -> Body {
-    let frames = stream::unfold(body, |mut body| async move {
-        let frame = body.frame().await?.ok()?;
-        Some((Ok::<_, Infallible>(frame), body))
-    });
-    StreamBody::new(frames).boxed_unsync()
-}
-
-/// How long a page is at most, in bytes, whose links lead through the proxy: what is longer passes as it comes.
-const LONGEST_PAGE: usize = 4 << 20;
-
-/// What a proxy passes back: where it redirects to, and the links of pages, lead through the proxy.
-async fn led(page: Page<'_>, headers: &mut HeaderMap, body: Incoming) -> Result<Body, Status> {
-    let text = |name| {
-        let value = headers.get(name).and_then(|value| value.to_str().ok());
-        value.unwrap_or_default().to_owned()
-    };
-    let (location, kind) = (text(header::LOCATION), text(header::CONTENT_TYPE));
-    if !location.is_empty() {
-        if let Some(link) = page.link(&location) {
-            headers.insert(header::LOCATION, header_value(&link)?);
-        }
-        return Ok(streamed(body));
-    }
-    if kind.split(';').next().map(str::trim) != Some("text/html") {
-        return Ok(streamed(body));
-    }
-    let mut body = body;
-    let mut begun = bytes::BytesMut::new();
-    while let Some(frame) = body.frame().await {
-        let frame = frame.map_err(|error| unreached(&error))?;
-        begun.extend_from_slice(frame.data_ref().map_or(&[][..], |data| data));
-        if begun.len() > LONGEST_PAGE {
-            let begun = stream::iter([Ok::<_, Infallible>(Frame::data(begun.freeze()))]);
-            let rest = BodyStream::new(streamed(body));
-            return Ok(StreamBody::new(begun.chain(rest)).boxed_unsync());
-        }
-    }
-    let whole = begun.freeze();
-    // What cannot be read is the client's to judge.
-    let changed = page.body(&text(header::CONTENT_ENCODING), &whole);
-    let changed = changed.ok().flatten().map_or(whole, bytes::Bytes::from);
-    Ok(Full::new(changed).boxed_unsync())
-}
-
-/// The host that a client asked.
-fn asked_host(parts: &http::request::Parts) -> String {
-    let host = parts.headers.get(header::HOST);
-    let host = host.and_then(|host| host.to_str().ok());
-    let authority = parts.uri.authority().map(|authority| authority.as_str());
-    authority.or(host).unwrap_or_default().to_owned()
-}
-
-fn header_value(text: &str) -> Result<HeaderValue, Status> {
-    HeaderValue::from_str(text).map_err(|error| Status::internal(&error.to_string()))
-}
-
-fn unreached(error: &dyn std::fmt::Display) -> Status {
-    let why = format!("error trying to reach service: {error}");
-    Status::failure(503, "ServiceUnavailable", why)
-}
-
-/// Headers that belong to one connection.
-fn of_connection(name: &header::HeaderName) -> bool {
-    matches!(
-        *name,
-        header::CONNECTION
-            | header::UPGRADE
-            | header::TRANSFER_ENCODING
-            | header::CONTENT_LENGTH
-            | header::TE
-            | header::TRAILER
-    ) || name.as_str() == "keep-alive"
-}
-
-/// The headers that a backend is to see: nothing of who asked.
-fn forwarded(headers: &HeaderMap, how: How) -> HeaderMap {
-    let mut kept = HeaderMap::new();
-    for (name, value) in headers {
-        let upgrade = matches!(*name, header::CONNECTION | header::UPGRADE)
-            || name.as_str().starts_with("sec-websocket-")
-            || name.as_str().starts_with("x-stream-protocol-version");
-        let theirs = how == How::Proxy
-            && !of_connection(name)
-            && *name != header::AUTHORIZATION
-            && *name != header::HOST
-            && !name.as_str().starts_with("impersonate-");
-        if upgrade || theirs {
-            kept.append(name.clone(), value.clone());
-        }
-    }
-    kept
-}
-
-fn plain(code: u16, text: &'static str) -> Response<Body> {
-    let mut response =
-        Response::new(Full::new(bytes::Bytes::from_static(text.as_bytes())).boxed_unsync());
-    *response.status_mut() = http::StatusCode::from_u16(code).unwrap_or_default();
-    response
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::auth::pki::Pki;
     use crate::listen::accept;
+    use http_body_util::{BodyExt as _, Full};
     use tokio::io::AsyncWriteExt as _;
     use tokio_util::sync::CancellationToken;
 
@@ -599,7 +387,7 @@ mod tests {
                 tls,
                 within: None,
             };
-            let request = Request::new(Full::default());
+            let request = Request::new(Full::<bytes::Bytes>::default());
             let answer = kubelets.send(backend, request).await.expect("an answer");
             let body = answer.into_body().collect().await.expect("its body");
             assert_eq!(body.to_bytes(), certificates, "{tls:?}");
@@ -609,37 +397,5 @@ mod tests {
         }
         ends.cancel();
         server.await.expect("the server ends");
-    }
-
-    #[test]
-    fn paths_behind_proxies_are_passed_on_as_they_were_sent() {
-        for (path, namespace, own, rest) in [
-            (
-                "/api/v1/nodes/n:10250/proxy",
-                "",
-                "/api/v1/nodes/n:10250/proxy",
-                "",
-            ),
-            (
-                "/api/v1/nodes/n/proxy/a/b/",
-                "",
-                "/api/v1/nodes/n/proxy",
-                "/a/b/",
-            ),
-            (
-                "/api/v1/namespaces/x/pods/p/proxy/%20/proxy//",
-                "x",
-                "/api/v1/namespaces/x/pods/p/proxy",
-                "/%20/proxy//",
-            ),
-            (
-                "/api/v1/namespaces/x/services/s/proxy/",
-                "x",
-                "/api/v1/namespaces/x/services/s/proxy",
-                "/",
-            ),
-        ] {
-            assert_eq!(behind(path, namespace), (own, rest), "{path}");
-        }
     }
 }

@@ -6,6 +6,7 @@
 mod binding;
 mod components;
 mod eviction;
+mod forward;
 pub mod kubelet;
 mod links;
 mod options;
@@ -19,7 +20,10 @@ mod usage;
 use bytes::Bytes;
 use futures::future::BoxFuture;
 use http::request::Parts;
+use http_body_util::combinators::UnsyncBoxBody;
+use parking_lot::Mutex;
 
+use super::BoxError;
 use super::negotiate::{self, Accepted};
 use super::query::WriteOptions;
 use super::read::{self, Expected};
@@ -107,8 +111,10 @@ pub struct Call<'a> {
     pub parts: &'a mut Parts,
     /// What the client accepts.
     pub accepted: Accepted,
-    /// The whole body; empty for reads and connections.
+    /// The whole body; empty for connections and what is passed on.
     pub body: Bytes,
+    /// The body of what is passed on, as it comes; to be taken, for it cannot be shared.
+    pub stream: Mutex<Option<UnsyncBoxBody<Bytes, BoxError>>>,
     /// Texts for `Warning` headers.
     pub warnings: &'a mut Vec<String>,
     /// A version whose bodies are taken for those of the expected one.

@@ -7,7 +7,8 @@ use futures::FutureExt as _;
 use futures::future::BoxFuture;
 
 use super::Call;
-use super::kubelet::{Backend, Tls, pass_on};
+use super::forward::pass_on;
+use super::kubelet::{Backend, Tls};
 use crate::api::reply::Reply;
 use crate::meta::Status;
 use crate::schema::Value;

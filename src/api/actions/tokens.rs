@@ -264,6 +264,7 @@ pub(super) fn request(mut call: Call<'_>) -> BoxFuture<'_, Result<Reply, Status>
             seconds: if extends { A_YEAR } else { seconds },
             warn_after: extends.then_some(seconds),
         };
+        tokens.ready().await;
         let token = tokens
             .issue(&wanted.claims())
             .map_err(|why| Status::internal(&format!("failed to generate token: {why}")))?;

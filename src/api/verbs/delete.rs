@@ -1,7 +1,7 @@
 //! DELETE of one object and of a collection: preconditions, finalizers, propagation.
 
 use super::write::Write;
-use super::{Target, store_failure};
+use super::{Target, settled, store_failure};
 use crate::admission::Operation;
 use crate::api::query::{Query, validate_dry_run};
 use crate::api::reply::{List, Reply};
@@ -338,6 +338,7 @@ impl Write<'_> {
             }));
         }
         if !ends && new == old {
+            settled(target, entry.rev).await?;
             return Ok(Some(Deleted::Stays(forms::versioned(
                 entry,
                 entry.rev,

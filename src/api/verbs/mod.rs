@@ -18,7 +18,7 @@ use crate::meta::Status;
 use crate::meta::status::About;
 use crate::resources::cluster::Cluster;
 use crate::resources::{Cx, Resource, Version};
-use crate::store::StoreError;
+use crate::store::{Revision, StoreError};
 
 /// What a verb acts on.
 #[derive(Clone)]
@@ -115,6 +115,16 @@ pub fn store_failure(error: &StoreError) -> Status {
         }
         other => Status::internal(&other.to_string()),
     }
+}
+
+/// Waits till what is told of the change `rev` can no longer be lost: what a write found may be another's that is only
+/// about to be written.
+///
+/// # Errors
+/// It was not written after all.
+pub async fn settled(target: &Target, rev: Revision) -> Result<(), Status> {
+    let settled = target.cluster.store.settled(rev).await;
+    settled.map_err(|error| store_failure(&error))
 }
 
 /// A resourceVersion that has not happened yet: upstream waits three seconds, then says so.

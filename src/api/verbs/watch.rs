@@ -71,6 +71,8 @@ pub async fn watch(target: &Target, accepted: Accepted) -> Result<Reply, Status>
     let seconds = timeout
         .filter(|seconds| *seconds != 0)
         .unwrap_or_else(|| 1800 + i64::from(crate::api::verbs::write::new_uid().as_bytes()[0]) * 7);
+    // Go's duration, which goes round where it is too long: at most 292 years.
+    let nanoseconds = seconds.wrapping_mul(1_000_000_000);
     let watcher = Watcher {
         target: target.clone(),
         selection,
@@ -91,9 +93,9 @@ pub async fn watch(target: &Target, accepted: Accepted) -> Result<Reply, Status>
             },
             _ => Plan::From(asked),
         },
-        ends: Instant::now() + Duration::from_secs(u64::try_from(seconds).unwrap_or(0)),
+        ends: Instant::now() + Duration::from_nanos(u64::try_from(nanoseconds).unwrap_or(0)),
         next_bookmark: Instant::now() + BOOKMARK_EVERY,
-        negative: seconds < 0,
+        negative: nanoseconds < 0,
     };
     let stream = futures::stream::unfold(Some(watcher), |watcher| async move {
         let mut watcher = watcher?;

@@ -3,7 +3,7 @@
 //! decode, default, reset what clients may not set, mutating admission, the kind's preparation, validation of
 //! (new, old), validating admission, commit.
 
-use super::{Target, owners, store_failure};
+use super::{Target, owners, settled, store_failure};
 use crate::admission::{Attributes, Operation, Plugin};
 use crate::api::custom;
 use crate::api::query::{WriteOptions, parse_uint};
@@ -14,9 +14,9 @@ use crate::meta::{At, Errors, Path, Status, names, time};
 use crate::resources::{Cx, Generation, MetaOnStatus, cluster, forms, record};
 use crate::schema::decode::Decoded;
 use crate::schema::emptied::Emptied;
-use crate::schema::{Object, Value};
+use crate::schema::{Object, Value, json};
 use crate::store::{Change, Entry, Expect, Revision, StoreError};
-use std::collections::HashMap;
+use std::collections::HashSet;
 use std::sync::Arc;
 
 /// How often a lost race is run again before the client is told.
@@ -282,7 +282,12 @@ impl Write<'_> {
         let along = along.into_iter().chain(effects).collect();
         match self.commit(change, along).await {
             Ok((_, made)) => Ok(Attempt::Made(Box::new(Reply::Entry(201, made)))),
-            Err(StoreError::Conflict { key: lost, .. }) if lost == key => Ok(Attempt::Taken(name)),
+            Err(StoreError::Conflict { key: lost, current }) if lost == key => {
+                if let Some(current) = current {
+                    settled(target, current.rev).await?;
+                }
+                Ok(Attempt::Taken(name))
+            }
             // Somebody else's change of what goes along with ours: decide again.
             Err(StoreError::Conflict { .. }) => Ok(Attempt::Lost(name)),
             Err(error) => Err(store_failure(&error)),
@@ -514,6 +519,7 @@ impl Write<'_> {
         forms::settle(&mut new, resource, target.version());
         let ends = super::delete::ends_by(&new);
         if new == old && !ends {
+            settled(target, entry.rev).await?;
             return Ok(Some(Reply::Entry(code, entry.clone())));
         }
         if self.options.dry_run {
@@ -727,14 +733,9 @@ impl Write<'_> {
 /// Drops owners that are told twice; returns a warning of them, which says when they were seen.
 fn once_each_owner(object: &mut Value, when: &str) -> Option<String> {
     let owners = object.at("metadata").list("ownerReferences");
-    let mut known: HashMap<&str, Vec<&Value>> = HashMap::new();
-    let mut again = |at: &usize| {
-        let of_uid = known.entry(owners[*at].str("uid")).or_default();
-        let again = of_uid.contains(&&owners[*at]);
-        of_uid.push(&owners[*at]);
-        again
-    };
-    let twice: Vec<usize> = (0..owners.len()).filter(&mut again).collect();
+    let mut known = HashSet::new();
+    let twice = (0..owners.len()).filter(|at| !known.insert(json::to_string(&owners[*at])));
+    let twice: Vec<usize> = twice.collect();
     if twice.is_empty() {
         return None;
     }
@@ -743,7 +744,7 @@ fn once_each_owner(object: &mut Value, when: &str) -> Option<String> {
         ".metadata.ownerReferences contains duplicate entries{when}; API server dedups owner references in 1.20+, and may reject such requests as early as 1.24; please fix your requests; duplicate UID(s) observed: {}",
         uids.join(", ")
     );
-    let once = (0..owners.len()).filter(|at| !twice.contains(at));
+    let once = (0..owners.len()).filter(|at| twice.binary_search(at).is_err());
     let once: Vec<Value> = once.map(|at| owners[at].clone()).collect();
     let meta = object.object_mut().object_mut("metadata");
     meta.insert("ownerReferences", once);

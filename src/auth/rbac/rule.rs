@@ -1,6 +1,9 @@
 //! One rule of a role: what it allows, what it covers of another. Follows k8s.io/kubernetes
 //! pkg/apis/rbac/v1/evaluation_helpers.go and k8s.io/component-helpers/auth/rbac/validation.
 
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+
 use compact_str::CompactString;
 
 use crate::auth::Attributes;
@@ -84,6 +87,14 @@ impl Rule {
                 .iter()
                 .any(|resource| names_resource(resource, wants.resource, wants.subresource))
             && (self.names.is_empty() || has(&self.names, wants.name))
+    }
+
+    /// Into how many rules [`Rule::break_down`] makes this one.
+    fn parts(&self) -> usize {
+        let all = [&self.groups, &self.resources, &self.verbs];
+        let all = all.map(|texts| texts.len()).into_iter();
+        let all = all.fold(self.names.len().max(1), usize::saturating_mul);
+        all.saturating_add(self.urls.len().saturating_mul(self.verbs.len()))
     }
 
     /// This rule as rules of one verb, one group and one resource (and at most one name), or one verb and one URL.
@@ -180,32 +191,58 @@ impl Rule {
     }
 }
 
-/// What `wanted` allows beyond `held`, broken down.
+/// The most parts into which the rules of one request are broken down: each list multiplies them.
+const MAX_PARTS: usize = 100_000;
+
+/// What `wanted` allows beyond `held`, broken down; a rule of very many parts that no single held one covers is missing
+/// as a whole.
 pub fn missing(held: &[Rule], wanted: &[Rule]) -> Vec<Rule> {
-    wanted
-        .iter()
-        .flat_map(Rule::break_down)
-        .filter(|part| !held.iter().any(|own| own.covers(part)))
-        .collect()
+    let mut left = MAX_PARTS;
+    let mut missing = Vec::new();
+    for rule in wanted {
+        if held.iter().any(|own| own.covers(rule)) {
+            continue;
+        }
+        match left.checked_sub(rule.parts()) {
+            None => missing.push(rule.clone()),
+            Some(rest) => {
+                left = rest;
+                let parts = rule.break_down().into_iter();
+                missing.extend(parts.filter(|part| !held.iter().any(|own| own.covers(part))));
+            }
+        }
+    }
+    missing
 }
 
 /// Missing rights as refusals list them: verbs of the same resource joined, one line each, sorted, none twice.
 pub fn describe(missing: Vec<Rule>) -> Vec<String> {
-    let mut joined: Vec<Rule> = Vec::new();
+    let mut joined: HashMap<[Texts; 4], Rule> = HashMap::new();
     for rule in missing {
-        let same = |other: &&mut Rule| {
-            rule.urls.is_empty()
-                && other.urls.is_empty()
-                && other.groups == rule.groups
-                && other.resources == rule.resources
-                && other.names == rule.names
+        // Those of URLs are told one by one.
+        let alone = if rule.urls.is_empty() {
+            Texts::new()
+        } else {
+            rule.verbs.clone()
         };
-        match joined.iter_mut().find(same) {
-            Some(other) => other.verbs.extend(rule.verbs),
-            None => joined.push(rule),
+        let Rule {
+            groups,
+            resources,
+            names,
+            ..
+        } = rule.clone();
+        let about = [
+            groups,
+            resources,
+            names,
+            [alone, rule.urls.clone()].concat(),
+        ];
+        match joined.entry(about) {
+            Entry::Occupied(mut known) => known.get_mut().verbs.extend(rule.verbs),
+            Entry::Vacant(new) => drop(new.insert(rule)),
         }
     }
-    let mut lines: Vec<String> = joined.iter().map(Rule::compact).collect();
+    let mut lines: Vec<String> = joined.values().map(Rule::compact).collect();
     lines.sort();
     lines.dedup();
     lines
@@ -365,6 +402,20 @@ mod tests {
             r#"{"verbs":["get"],"apiGroups":[""],"resources":["pods"]}"#,
         )];
         assert_eq!(missing(&named, &all).len(), 1);
+        // Lists multiply: what would be very many is told as it is.
+        let names = |what: &str| {
+            (0..1000)
+                .map(|n| format!("{what}{n}").into())
+                .collect::<Vec<_>>()
+        };
+        let huge = [Rule {
+            verbs: names("v"),
+            groups: names("g"),
+            resources: names("r"),
+            ..Rule::default()
+        }];
+        assert_eq!(missing(&all, &huge), huge);
+        assert_eq!(missing(&huge, &huge), []);
         assert_eq!(missing(&all, &named), []);
         assert_eq!(missing(&named, &named), []);
     }

@@ -10,11 +10,12 @@ pub mod jwt;
 pub mod keys;
 
 use std::collections::HashMap;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use arc_swap::ArcSwapOption;
 use parking_lot::Mutex;
 use ring::digest::{SHA256, digest};
+use tokio::sync::SetOnce;
 
 use claims::{Claims, LEGACY_ISSUER, Seen};
 use file::TokenFile;
@@ -66,7 +67,7 @@ impl Keys {
 
 /// Keys that may still be in the making.
 #[derive(Clone, Default)]
-pub struct KeyRing(Arc<OnceLock<Result<Keys, String>>>);
+pub struct KeyRing(Arc<SetOnce<Result<Keys, String>>>);
 
 impl KeyRing {
     /// Keys that are there.
@@ -77,12 +78,13 @@ impl KeyRing {
         ring
     }
 
-    /// Keys that another thread makes with `make`: who needs them before waits.
+    /// Keys that another thread makes with `make`.
     pub fn made_by(make: impl FnOnce() -> Result<Keys, String> + Send + 'static) -> KeyRing {
         let ring = KeyRing::default();
         let made = ring.0.clone();
         std::thread::spawn(move || {
-            let keys = make();
+            let keys = std::panic::catch_unwind(std::panic::AssertUnwindSafe(make))
+                .unwrap_or_else(|_| Err("making a key broke".to_owned()));
             if let Err(why) = &keys {
                 tracing::error!(why, "service account tokens cannot be signed");
             }
@@ -94,9 +96,12 @@ impl KeyRing {
     /// The keys.
     ///
     /// # Errors
-    /// Why there are none.
+    /// Why there are none: also that they are still made, when no token by them can be about yet.
     pub fn get(&self) -> Result<&Keys, &str> {
-        self.0.wait().as_ref().map_err(String::as_str)
+        match self.0.get() {
+            Some(keys) => keys.as_ref().map_err(String::as_str),
+            None => Err("the key that signs tokens is being made"),
+        }
     }
 }
 
@@ -274,10 +279,15 @@ impl Tokens {
         Ok(Some(known))
     }
 
+    /// Waits until it is known whether there are keys: who wants a token at a first start waits for its key.
+    pub async fn ready(&self) {
+        self.keys.0.wait().await;
+    }
+
     /// A signed token.
     ///
     /// # Errors
-    /// There is no key, or the system gives no random numbers.
+    /// There is no key (yet), or the system gives no random numbers.
     pub fn issue(&self, claims: &Value) -> Result<String, String> {
         jwt::sign(claims, &self.keys.get()?.signer)
     }

@@ -10,6 +10,9 @@ const MAX_MEMBERS: usize = 1 << 20;
 /// How many different duplicates are told, as in `sigs.k8s.io/json`.
 const MAX_DUPLICATES: usize = 100;
 
+/// How many bytes of their paths are put together at most: deep in a body each is long.
+const MAX_DUPLICATE_BYTES: usize = 4 << 20;
+
 /// How many numbers are kept as they are written.
 const MAX_FLOATS: usize = 100;
 
@@ -46,15 +49,9 @@ pub struct SyntaxError {
 pub fn parse(bytes: &[u8]) -> Result<Parsed, SyntaxError> {
     let mut parser = Parser::new(bytes);
     let value = parser.whole()?;
-    let mut duplicates = parser.duplicates;
-    for path in &mut duplicates {
-        if path.starts_with('.') {
-            path.remove(0);
-        }
-    }
     Ok(Parsed {
         value,
-        duplicates,
+        duplicates: parser.duplicates,
         floats: parser.floats,
     })
 }
@@ -77,14 +74,26 @@ struct Members {
     bytes: usize,
 }
 
+/// A step from a value into one of those that it holds.
+#[derive(Clone, Copy)]
+enum Step {
+    /// Into the member whose name begins at this byte.
+    Member(usize),
+    /// Into the item at this index.
+    Item(usize),
+}
+
 struct Parser<'a> {
     bytes: &'a [u8],
     /// The same as text, where it is UTF-8 throughout.
     text: Option<&'a str>,
     at: usize,
     depth: usize,
-    /// Each as seen from the value being read, outer steps are put in front on the way out.
+    /// The way to the value being read.
+    way: Vec<Step>,
     duplicates: Vec<String>,
+    /// How much was put together for `duplicates`, in bytes.
+    duplicate_bytes: usize,
     floats: Vec<Box<str>>,
     /// Kept where it is asked for.
     members: Option<Members>,
@@ -98,7 +107,9 @@ impl<'a> Parser<'a> {
             text: std::str::from_utf8(bytes).ok(),
             at: 0,
             depth: 0,
+            way: Vec::new(),
             duplicates: Vec::new(),
+            duplicate_bytes: 0,
             floats: Vec::new(),
             members: None,
             out_of_range: None,
@@ -222,20 +233,19 @@ impl Parser<'_> {
             if self.peek() != Some(b'"') {
                 return Err(self.unexpected("looking for beginning of object key string"));
             }
+            let start = self.at;
             let key: Key = self.string()?;
             self.space();
             if self.peek() != Some(b':') {
                 return Err(self.unexpected("after object key"));
             }
             self.at += 1;
+            self.way.push(Step::Member(start));
             if object.contains(&key) {
-                self.duplicate(format!(".{key}"));
+                self.duplicate();
             }
-            let known = self.duplicates.len();
             let value = self.within(Some(&key), 0)?;
-            if self.duplicates.len() > known {
-                self.lead(known, &format!(".{key}"));
-            }
+            self.way.pop();
             object.insert(key, value);
             self.space();
             match self.peek() {
@@ -257,11 +267,9 @@ impl Parser<'_> {
             return Ok(Value::Array(items));
         }
         loop {
-            let known = self.duplicates.len();
+            self.way.push(Step::Item(items.len()));
             let value = self.within(None, items.len())?;
-            if self.duplicates.len() > known {
-                self.lead(known, &format!("[{}]", items.len()));
-            }
+            self.way.pop();
             items.push(value);
             self.space();
             match self.peek() {
@@ -275,24 +283,30 @@ impl Parser<'_> {
         }
     }
 
-    fn duplicate(&mut self, path: String) {
-        if self.duplicates.len() < MAX_DUPLICATES && self.duplicates.last() != Some(&path) {
-            self.duplicates.push(path);
+    /// Notes that the member that the way leads to was there before.
+    fn duplicate(&mut self) {
+        if self.duplicates.len() == MAX_DUPLICATES || self.duplicate_bytes > MAX_DUPLICATE_BYTES {
+            return;
         }
-    }
-
-    /// Puts `step` in front of the duplicates found since there were `known`, and drops repeated ones.
-    fn lead(&mut self, known: usize, step: &str) {
-        for path in &mut self.duplicates[known..] {
-            path.insert_str(0, step);
-        }
-        let mut i = known;
-        while i < self.duplicates.len() {
-            if self.duplicates[..i].contains(&self.duplicates[i]) {
-                self.duplicates.remove(i);
-            } else {
-                i += 1;
+        let mut path = String::new();
+        for step in &self.way {
+            match *step {
+                Step::Item(index) => path.push_str(&format!("[{index}]")),
+                Step::Member(start) => {
+                    let mut name = Parser::new(&[]);
+                    (name.bytes, name.text, name.at) = (self.bytes, self.text, start);
+                    // It was read before.
+                    let name = name.string().unwrap_or_default();
+                    if !path.is_empty() {
+                        path.push('.');
+                    }
+                    path.push_str(&name);
+                }
             }
+        }
+        self.duplicate_bytes += path.len();
+        if !self.duplicates.contains(&path) {
+            self.duplicates.push(path);
         }
     }
 

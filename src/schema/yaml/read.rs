@@ -46,6 +46,8 @@ pub fn parse(bytes: &[u8]) -> Result<Yaml, String> {
         decoded: 0,
         by_alias: 0,
         alias_depth: 0,
+        bytes_by_alias: 0,
+        depth: 0,
         open: Vec::new(),
     };
     let (_, value) = reader.node(document.root)?;
@@ -320,6 +322,10 @@ fn allowed_alias_ratio(decoded: u32) -> f64 {
     }
 }
 
+/// The most text that a document may have from aliases, in bytes: as much as a body.
+const MAX_BY_ALIAS: usize = 3 << 20;
+const EXCESSIVE: &str = "yaml: document contains excessive aliasing";
+
 /// A value and what resolved it.
 type Read = (Tag, Value);
 
@@ -328,7 +334,11 @@ struct Reader<'a> {
     duplicates: Vec<String>,
     decoded: u32,
     by_alias: u32,
+    /// The text of the scalars that came by alias, in bytes.
+    bytes_by_alias: usize,
     alias_depth: u32,
+    /// Sequences and mappings around what is read.
+    depth: usize,
     /// Aliases being followed, so that one inside itself is found.
     open: Vec<usize>,
 }
@@ -343,18 +353,30 @@ impl<'a> Reader<'a> {
                 self.leave();
                 value
             }
-            Data::Scalar { tag, value, plain } => scalar(tag.as_deref(), value, *plain),
+            Data::Scalar { tag, value, plain } => {
+                if self.alias_depth > 0 {
+                    self.bytes_by_alias += value.len();
+                }
+                if self.bytes_by_alias > MAX_BY_ALIAS {
+                    return Err(EXCESSIVE.to_owned());
+                }
+                scalar(tag.as_deref(), value, *plain)
+            }
             Data::Sequence(children) => {
                 let mut items = Vec::with_capacity(children.len());
+                self.descend()?;
                 for &child in children {
                     let (_, value) = self.node(child)?;
                     items.push(value);
                 }
+                self.depth -= 1;
                 Ok((Tag::Str, Value::Array(items)))
             }
             Data::Mapping(_) => {
                 let mut object = Object::new();
+                self.descend()?;
                 self.mapping(index, &mut object)?;
+                self.depth -= 1;
                 Ok((Tag::Str, Value::Object(object)))
             }
         }
@@ -367,9 +389,18 @@ impl<'a> Reader<'a> {
         }
         let ratio = f64::from(self.by_alias) / f64::from(self.decoded);
         if self.by_alias > 100 && self.decoded > 1000 && ratio > allowed_alias_ratio(self.decoded) {
-            return Err("yaml: document contains excessive aliasing".to_owned());
+            return Err(EXCESSIVE.to_owned());
         }
         Ok(())
+    }
+
+    /// Goes into a sequence or a mapping: aliases may bring more levels than the text has.
+    fn descend(&mut self) -> Result<(), String> {
+        self.depth += 1;
+        match self.depth > json::MAX_DEPTH {
+            true => Err("yaml: exceeded max depth of 10000".to_owned()),
+            false => Ok(()),
+        }
     }
 
     fn enter(&mut self, index: usize, name: &str) -> Result<(), String> {

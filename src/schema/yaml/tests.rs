@@ -80,6 +80,18 @@ fn anchors_merges_and_documents() {
         );
     }
     assert_eq!(error(&bomb), "yaml: document contains excessive aliasing");
+    // Aliases bring neither more text than a body may have, nor more levels than can be read.
+    let long = format!("- &a {}\n- [{}]\n", "x".repeat(1 << 20), "*a,".repeat(4));
+    assert_eq!(error(&long), "yaml: document contains excessive aliasing");
+    let nested = |inner: &str| format!("{}{inner}{}", "[".repeat(4000), "]".repeat(4000));
+    let (a, b) = (nested(""), nested("*a"));
+    let reads = std::thread::Builder::new().stack_size(crate::schema::STACK);
+    let reads = reads.spawn(move || {
+        assert!(parse(format!("- &a {a}\n- {b}\n").as_bytes()).is_ok());
+        let deep = format!("- &a {a}\n- &b {b}\n- {}\n", nested("*b"));
+        assert_eq!(error(&deep), "yaml: exceeded max depth of 10000");
+    });
+    reads.unwrap().join().unwrap();
 }
 
 #[test]
