@@ -43,6 +43,11 @@ impl Session<'_> {
             self.error(&reason);
             return Ok(());
         }
+        match kind {
+            "rctl" => self.warn_of_global("resource control"),
+            "capped-memory" => self.warn_of_global("memory cap"),
+            _ => {}
+        }
         if kind == "security-flags" && self.has("security-flags") {
             self.error("The security-flags resource already exists.");
         }
@@ -203,18 +208,16 @@ impl Session<'_> {
             if seen.insert(name, value).is_some() {
                 return self.error(&format!("{name} already specified"));
             }
-            if value.len() > 255 {
-                return self.error(&format!("Input for {name} is too long"));
-            }
         }
         for name in ["name", "value"] {
             if !seen.contains_key(name) {
                 self.error(&format!("{name} not specified"));
             }
         }
+        let kept = |name: &str| doc::cut(seen.get(name).copied().unwrap_or(""), 255);
         let element = Element::new("net-attr")
-            .with("name", seen.get("name").copied().unwrap_or(""))
-            .with("value", seen.get("value").copied().unwrap_or(""));
+            .with("name", &kept("name"))
+            .with("value", &kept("value"));
         if let Some(scope) = &mut self.scope {
             scope.new.list.push(element);
         }
@@ -267,7 +270,7 @@ impl Session<'_> {
             "capped-cpu" | "capped-memory" | "dedicated-cpu" => Resource::default(),
             _ => self.filled_in(kind, pairs)?,
         };
-        let document = self.document.as_ref().ok_or(Z::NoZone)?;
+        let document = self.document.as_ref().ok_or(Z::BadHandle)?;
         let alias = |name: &str| doc::aliased(document, name);
         match kind {
             "capped-cpu" => return alias("cpu-cap").map(|_| Resource::default()),
@@ -287,8 +290,12 @@ impl Session<'_> {
             }
             _ => {}
         }
-        // A VLAN identifies nothing.
-        let mut given = wanted.fields.iter().filter(|(p, _)| **p != "vlan-id");
+        if !wanted.get("address").is_empty() && !wanted.get("allowed-address").is_empty() {
+            return Err(Z::Inval);
+        }
+        // A VLAN identifies nothing, nor does what a user may do.
+        let named = |p: &str| p != "vlan-id" && (kind, p) != ("admin", "auths");
+        let mut given = wanted.fields.iter().filter(|(p, _)| named(p));
         if given.all(|(_, value)| value.is_empty()) {
             return Err(match kind {
                 "net" => Z::InsufficientSpec,
@@ -299,7 +306,9 @@ impl Session<'_> {
         let exclusive = doc::is_exclusive(document);
         let mut found = all(kind, document).into_iter().filter(|r| {
             wanted.fields.iter().all(|(property, value)| {
-                value.is_empty() || matches_property(kind, property, value, r, exclusive)
+                value.is_empty()
+                    || !named(property)
+                    || matches_property(kind, property, value, r, exclusive)
             })
         });
         let first = found.next().ok_or(Z::NoResourceId)?;

@@ -27,6 +27,8 @@ pub enum Z {
     InvalidProperty,
     /// A value that does not fit.
     TooBig,
+    /// Nothing was loaded.
+    BadHandle,
     /// Nothing to remove.
     NoEntry,
     /// No such resource type.
@@ -60,6 +62,7 @@ impl Z {
     pub fn text(self) -> &'static str {
         match self {
             Self::NoZone => "No such zone configured",
+            Self::BadHandle => "Bad handle",
             Self::InvalidDocument => "Invalid document",
             Self::BogusZoneName => "Bogus zone name",
             Self::RequiredResource => "Required resource missing",
@@ -122,11 +125,9 @@ pub fn valid_dataset_name(name: &str) -> bool {
     let component = |c: &str| {
         !c.is_empty()
             && c.bytes()
-                .all(|b| b.is_ascii_alphanumeric() || b"-_.: ".contains(&b))
+                .all(|b| b.is_ascii_alphanumeric() || b"-_.: %".contains(&b))
     };
-    name.len() < 256
-        && name.bytes().next().is_some_and(|c| c.is_ascii_alphabetic())
-        && name.split('/').all(component)
+    name.len() < 256 && name.split('/').all(component)
 }
 
 /// A resource control alias: name, real name, action and lower bound.
@@ -277,14 +278,36 @@ pub fn parse_bytes(text: &str) -> Option<u64> {
         "T" => 40,
         _ => return None,
     };
-    Some((number * (1u64 << shift) as f64) as u64)
+    // A long double holds every whole number of bytes.
+    let digits = text
+        .trim()
+        .trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    if let Ok(number) = digits.trim_end().parse::<u128>() {
+        return Some(u64::try_from(number.saturating_mul(1 << shift)).unwrap_or(0));
+    }
+    Some(truncated(number * (1u64 << shift) as f64))
 }
 
-/// The number at the beginning of a text, and the rest, as `strtod`; no number is 0.
+/// A number without its fraction as C on amd64 makes it an unsigned one: what does not fit
+/// becomes 0.
+pub fn truncated(number: f64) -> u64 {
+    if number < 18_446_744_073_709_551_616.0 {
+        number as u64
+    } else {
+        0
+    }
+}
+
+/// The number at the beginning of a text, and the rest, as C99's `strtod`, which knows hexadecimal
+/// numbers, `inf` and `nan` too; no number is 0.
 pub fn float_prefix(text: &str) -> (f64, &str) {
     let body = text.trim_start();
     let bytes = body.as_bytes();
     let mut end = usize::from(matches!(bytes.first(), Some(b'+' | b'-')));
+    if let Some((number, len)) = unusual_number(&body[end..]) {
+        let number = if bytes[0] == b'-' { -number } else { number };
+        return (number, &body[end + len..]);
+    }
     let digits = |from: usize| {
         bytes[from.min(bytes.len())..]
             .iter()
@@ -314,8 +337,45 @@ pub fn float_prefix(text: &str) -> (f64, &str) {
     (number, &body[end..])
 }
 
+/// An unsigned number that is not written in decimal digits, and its length.
+fn unusual_number(text: &str) -> Option<(f64, usize)> {
+    let lower = text.to_ascii_lowercase();
+    let words = [
+        ("infinity", f64::INFINITY),
+        ("inf", f64::INFINITY),
+        ("nan", f64::NAN),
+    ];
+    if let Some((word, number)) = words.iter().find(|(word, _)| lower.starts_with(word)) {
+        return Some((*number, word.len()));
+    }
+    let digits = lower.strip_prefix("0x")?;
+    let (mut number, mut scale, mut len) = (0.0, None, 0);
+    for c in digits.chars() {
+        match (c.to_digit(16), scale) {
+            (Some(digit), None) => number = number * 16.0 + f64::from(digit),
+            (Some(digit), Some(unit)) => {
+                number += f64::from(digit) * unit;
+                scale = Some(unit / 16.0);
+            }
+            (None, None) if c == '.' => scale = Some(1.0 / 16.0),
+            _ => break,
+        }
+        len += 1;
+    }
+    let some = digits[..len].contains(|c: char| c.is_ascii_hexdigit());
+    let power = digits[len..].strip_prefix('p').and_then(|rest| {
+        let sign = usize::from(rest.starts_with(['+', '-']));
+        let count = rest[sign..].bytes().take_while(u8::is_ascii_digit).count();
+        let exponent = rest[..sign + count].parse::<i32>().ok()?;
+        Some((exponent, 1 + sign + count))
+    });
+    let (exponent, more) = power.unwrap_or((0, 0));
+    some.then_some((number * 2f64.powi(exponent), 2 + len + more))
+}
+
 /// A size as `zonecfg info` shows it.
 pub fn bytes_to_units(bytes: u64) -> String {
+    let bytes = bytes.min(i64::MAX as u64);
     if bytes < 1024 {
         return bytes.to_string();
     }
@@ -366,6 +426,16 @@ pub fn field_limit(resource: &str, property: &str) -> usize {
         ("security-flags", _) => 1023,
         _ => 255,
     }
+}
+
+/// Whether a property of a zone fits into the buffer with which zonecfg reads it; a longer one can be set.
+pub fn readable(property: &str, value: &str) -> bool {
+    value.len()
+        < match property {
+            "zonepath" | "fs-allowed" => 1024,
+            "limitpriv" => usize::MAX,
+            _ => 256,
+        }
 }
 
 /// A value cut to a field's size at a character boundary.

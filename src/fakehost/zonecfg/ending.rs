@@ -7,6 +7,11 @@ use super::resource::{Resource, TMP_POOL, all, matches_property, to_element};
 use super::session::{Scope, Session, Step};
 use crate::fakehost::xml::Element;
 
+/// Who has an entry in passwd(5) of a host.
+const USERS: &[&str] = &[
+    "root", "daemon", "bin", "sys", "adm", "dladm", "netadm", "netcfg", "nobody", "noaccess",
+];
+
 impl Session<'_> {
     // ---- end ------------------------------------------------------------------------------
 
@@ -71,13 +76,14 @@ impl Session<'_> {
             "admin" => {
                 let mut good = self.present(new, &[("user", "user")]);
                 let user = new.get("user");
-                if good.is_ok() && !matches!(user, "root" | "adm" | "admin" | "nobody") {
+                if good.is_ok() && !USERS.contains(&user) {
                     self.fail(&format!("user {user} is not a valid username"));
                     good = Err(None);
                 }
                 self.present(new, &[("auths", "auths")])?;
                 let known = |a: &&str| matches!(*a, "login" | "manage" | "clonefrom");
-                for bad in new.get("auths").split(',').filter(|a| !known(a)) {
+                let named = new.get("auths").split(',').filter(|a| !a.is_empty());
+                for bad in named.filter(|a| !known(a)) {
                     // The library's own message, without a line number.
                     let zone = &self.zone;
                     self.err.push_str(&format!(
@@ -173,12 +179,15 @@ impl Session<'_> {
         let valid = match kind {
             "boolean" => matches!(value, "true" | "false"),
             "int" => value.is_empty() || signed.parse::<i64>().is_ok(),
-            // As strtoull(3C), which takes a sign.
+            // As strtoull(3C), which takes a sign; what is less than 0 is refused then.
             "uint" => {
-                let number = signed.strip_prefix(['-', '+']).unwrap_or(signed);
-                value.is_empty()
-                    || (number.starts_with(|c: char| c.is_ascii_digit())
-                        && number.parse::<u64>().is_ok())
+                let (less, number) = match signed.strip_prefix('-') {
+                    Some(number) => (true, number),
+                    None => (false, signed.strip_prefix('+').unwrap_or(signed)),
+                };
+                let digits = number.starts_with(|c: char| c.is_ascii_digit());
+                let parsed = number.parse::<u64>().ok().filter(|n| !less || *n == 0);
+                value.is_empty() || (digits && parsed.is_some())
             }
             "string" => value.len() < 256,
             _ => {
@@ -196,7 +205,7 @@ impl Session<'_> {
     pub(super) fn finished_memory(&mut self, scope: &Scope) -> Result<(), Option<Z>> {
         let gate = self.flavour == Flavour::Gate;
         let Some(document) = &mut self.document else {
-            return Err(Some(Z::NoZone));
+            return Err(Some(Z::BadHandle));
         };
         let physical = if gate {
             scope.new.get("physical").parse::<u64>().ok()
@@ -232,7 +241,7 @@ impl Session<'_> {
         new: &Resource,
     ) -> Result<(), Option<Z>> {
         let Some(document) = &self.document else {
-            return Err(Some(Z::NoZone));
+            return Err(Some(Z::BadHandle));
         };
         if kind == "net" {
             return self.refuse_duplicate_net(new);
@@ -261,7 +270,7 @@ impl Session<'_> {
 
     pub(super) fn refuse_duplicate_net(&mut self, new: &Resource) -> Result<(), Option<Z>> {
         let Some(document) = &self.document else {
-            return Err(Some(Z::NoZone));
+            return Err(Some(Z::BadHandle));
         };
         let exclusive = doc::is_exclusive(document);
         let keys = ["physical", "address", "allowed-address", "defrouter"];

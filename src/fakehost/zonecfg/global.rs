@@ -181,12 +181,20 @@ impl Session<'_> {
         }
         self.quiet_options = true;
         let mut forced = false;
-        if let Some(arg) = command.args.first() {
-            if arg != "-F" {
-                self.short_usage("set");
-                return Ok(());
+        let mut wrong = false;
+        // A word that is no option is taken, and does nothing.
+        let options = command.args.first().and_then(|a| a.strip_prefix('-'));
+        for letter in options.filter(|o| *o != "-").unwrap_or("").chars() {
+            match letter {
+                'F' => forced = true,
+                _ => {
+                    self.short_usage("set");
+                    wrong = true;
+                }
             }
-            forced = true;
+        }
+        if wrong {
+            return Ok(());
         }
         let Some((property, value)) = command.pairs.first().cloned() else {
             return Ok(());
@@ -307,6 +315,9 @@ impl Session<'_> {
     }
 
     fn set_alias(&mut self, property: &str, value: &str) {
+        if property != "cpu-shares" {
+            self.warn_of_global("resource control");
+        }
         let mut text = value.to_string();
         if property == "max-shm-memory" {
             match doc::parse_bytes(value) {
@@ -441,7 +452,8 @@ const GLOBAL_PROPERTIES: &[&str] = &[
     "zfs-io-priority",
 ];
 
-const GLOBAL_ZONE_LACKS: &[&str] = &[
+/// Properties that the global zone has not.
+pub(super) const GLOBAL_ZONE_LACKS: &[&str] = &[
     "zonename",
     "zonepath",
     "autoboot",

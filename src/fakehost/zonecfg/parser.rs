@@ -237,7 +237,7 @@ impl Parser<'_> {
         self.next();
         command.target = Some(r);
         let alone = matches!(r, "dedicated-cpu" | "capped-cpu" | "capped-memory");
-        if !alone && !matches!(self.peek(), Token::Property(_)) {
+        if !matches!(self.peek(), Token::Property(_)) && !(alone && self.at_end()) {
             return self.short("select");
         }
         self.pairs(command)

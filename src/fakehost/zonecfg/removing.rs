@@ -25,9 +25,11 @@ impl Session<'_> {
             }
             ("fs", "raw")
             | ("dedicated-cpu", "importance")
-            | ("security-flags", "lower" | "default" | "upper")
-            | ("net", "allowed-address" | "defrouter" | "global-nic" | "mac-addr" | "vlan-id") => {
-                self.put(property, "")
+            | ("security-flags", "lower" | "default" | "upper") => self.put(property, ""),
+            ("net", "allowed-address" | "defrouter" | "global-nic" | "mac-addr" | "vlan-id")
+                if !gate =>
+            {
+                self.put(property, "");
             }
             _ => {
                 self.complain(property, Z::ClearDisallow);
@@ -54,10 +56,10 @@ impl Session<'_> {
             return Ok(());
         }
         if self.scope.is_some() {
-            if let Some((property, value)) = command.pairs.first() {
-                self.remove_property(property, value);
-            } else {
-                self.long_usage("remove");
+            match &command.pairs[..] {
+                [(property, value)] => return self.remove_property(property, value),
+                [] => self.long_usage("remove"),
+                _ => self.long_usage("add"),
             }
             return Ok(());
         }
@@ -106,7 +108,7 @@ impl Session<'_> {
         }
         let gate = self.flavour == Flavour::Gate;
         let Some(document) = &mut self.document else {
-            return Err(Some(Z::NoZone));
+            return Err(Some(Z::BadHandle));
         };
         match kind {
             "capped-cpu" => {
@@ -152,7 +154,7 @@ impl Session<'_> {
 
     /// Takes out the first element that equals the resource in what identifies it.
     pub(super) fn delete_resource(&mut self, kind: &str, wanted: &Resource) -> Result<(), Z> {
-        let document = self.document.as_mut().ok_or(Z::NoZone)?;
+        let document = self.document.as_mut().ok_or(Z::BadHandle)?;
         let element = element_name(kind);
         let at = document
             .children
@@ -183,13 +185,22 @@ impl Session<'_> {
         Ok(())
     }
 
-    pub(super) fn remove_property(&mut self, property: &'static str, value: &Value) {
+    pub(super) fn remove_property(&mut self, property: &'static str, value: &Value) -> Step {
+        if let Err(e) = self.initialize(true) {
+            return e.step();
+        }
+        self.remove_from_resource(property, value);
+        Ok(())
+    }
+
+    fn remove_from_resource(&mut self, property: &'static str, value: &Value) {
         let Some(kind) = self.scope.as_ref().map(|s| s.kind) else {
             return;
         };
         let expected = match kind {
             "fs" => "options",
             "net" | "device" if self.flavour == Flavour::Omnios => "property",
+            "net" => "defrouter",
             "rctl" => "value",
             _ => {
                 self.complain(kind, Z::NoResourceType);
@@ -199,6 +210,10 @@ impl Session<'_> {
         if property != expected {
             self.complain(property, Z::NoPropertyType);
             return self.long_usage("remove");
+        }
+        if property == "defrouter" {
+            // Whatever value was given.
+            return self.put(property, "");
         }
         let gone: Vec<Vec<(&str, String)>> = match (expected, value) {
             ("options", Value::Complex(_)) => {

@@ -58,6 +58,8 @@ pub(super) struct Session<'a> {
     pub scope: Option<Scope>,
     /// Once a property was set, wrong options are no longer named.
     pub quiet_options: bool,
+    /// Commands come from the standard input because nothing else was said.
+    interactive: bool,
     line: u32,
     last_line: u32,
     pub out: String,
@@ -123,6 +125,7 @@ impl<'a> Session<'a> {
             forced_exit: false,
             scope: None,
             quiet_options: false,
+            interactive: false,
             line: 1,
             last_line: 0,
             out: String::new(),
@@ -157,10 +160,9 @@ impl<'a> Session<'a> {
         }
         let Some(name) = self.mode.file_name().map(str::to_string) else {
             self.mode = Mode::Stdin;
-            if self.initialize(false).is_err() && !self.got_handle {
-                self.out
-                    .push_str("Use 'create' to begin configuring a new zone.\n");
-            }
+            self.interactive = true;
+            // Only to say so early when there is no such zone.
+            let _ = self.initialize(false);
             return Ok(self.finish(stdin));
         };
         if name == "-" {
@@ -332,7 +334,7 @@ impl<'a> Session<'a> {
             "exit" => self.exit(&command),
             "export" => self.export(&command),
             "help" => {
-                self.synopses_to_stdout();
+                self.help(command.args.first().map(String::as_str));
                 Ok(())
             }
             "info" => self.info(&command),
@@ -355,6 +357,13 @@ impl<'a> Session<'a> {
         }
         let _ = writeln!(self.err, "{text}");
         self.last_line = self.line;
+    }
+
+    /// What is said before the global zone is limited.
+    pub fn warn_of_global(&mut self, what: &str) {
+        if self.global_zone {
+            self.error(&format!("WARNING: Setting a global zone {what} too low could deny\nservice to even the root user; this could render the system impossible\nto administer.  Please use caution."));
+        }
     }
 
     /// A message that makes the exit status 1.
@@ -399,10 +408,27 @@ impl<'a> Session<'a> {
         }
     }
 
-    fn synopses_to_stdout(&mut self) {
-        self.out.push_str("Commands:\n\n");
-        for (_, text) in SYNOPSES {
-            let _ = writeln!(self.out, "{text}");
+    /// Help on everything, or on one command; what it explains besides is left out here.
+    fn help(&mut self, subject: Option<&str>) {
+        let known = |s: &str| SYNOPSES.iter().find(|(command, _)| *command == s);
+        match subject {
+            None | Some("commands" | "syntax" | "usage" | "-?") => {
+                self.out.push_str("Commands:\n\n");
+                for (_, text) in SYNOPSES {
+                    let _ = writeln!(self.out, "{text}");
+                }
+            }
+            Some(subject) => match known(subject) {
+                Some((_, text)) => {
+                    let _ = writeln!(self.out, "usage:\n{text}");
+                }
+                None => {
+                    let _ = writeln!(
+                        self.err,
+                        "Unknown help subject {subject}.  More help is available for the following:\n\n\tcommands ('help commands')\n\tsyntax ('help syntax')\n\tusage ('help usage')\n\nYou may also obtain help on any command by typing 'help <command-name>.'"
+                    );
+                }
+            },
         }
     }
 
@@ -518,6 +544,10 @@ impl<'a> Session<'a> {
         let text = format!("{}: {}", self.zone, error.text());
         self.error(&text);
         self.saw_error |= expected || self.got_handle;
+        if error == Z::NoZone && !self.got_handle && self.interactive {
+            self.out
+                .push_str("Use 'create' to begin configuring a new zone.\n");
+        }
         Err(InitError::Reported)
     }
 
@@ -536,6 +566,10 @@ impl<'a> Session<'a> {
     /// Writes the document.
     pub fn save(&mut self) -> Result<(), Z> {
         let document = self.document.clone().ok_or(Z::SavingFile)?;
+        // What was no UTF-8 became this character; the XML library writes no such document.
+        if document.to_text().contains("&#xFFFD;") {
+            return Err(Z::SavingFile);
+        }
         if let Some(old) = self.renamed_from.take() {
             let state = self.store.entry(&old);
             self.store

@@ -110,16 +110,24 @@ impl Session<'_> {
 
     pub(super) fn set_cpu_cap(&mut self, value: &str) {
         let (number, rest) = doc::float_prefix(value);
-        if number <= 0.0 || !rest.is_empty() || number * 100.0 < 1.0 {
+        // OmniOS rounds, and keeps the low bits of what is too big, as C does on amd64; the gate
+        // cuts off what comes after the second place of a float, and refuses what is no int.
+        let (hundredths, small) = match self.flavour {
+            Flavour::Omnios => {
+                let low = doc::truncated(number * 100.0 + 0.5) & u64::from(u32::MAX);
+                (low, number * 100.0 < 1.0)
+            }
+            Flavour::Gate => {
+                let cut = number as f32 * 100.0;
+                let fits = (1.0..2_147_483_648.0).contains(&cut);
+                (cut as u64, !fits)
+            }
+        };
+        if number <= 0.0 || !rest.is_empty() || small {
             return self.fail("ncpus property is out of range.");
         }
         if let Some(document) = &mut self.document {
-            doc::set_aliased(
-                document,
-                "cpu-cap",
-                // Of a number that is too big the low bits stay, as in C.
-                u64::from((number * 100.0 + 0.5) as i64 as u32),
-            );
+            doc::set_aliased(document, "cpu-cap", hundredths);
             self.changed = true;
         }
     }

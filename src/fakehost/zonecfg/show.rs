@@ -2,9 +2,10 @@
 
 use std::fmt::Write as _;
 
-use super::doc;
+use super::doc::{self, Z};
+use super::global::GLOBAL_ZONE_LACKS;
 use super::parser::{Command, Value};
-use super::resource::{Resource, all, element_name};
+use super::resource::{Resource, all, element_name, to_element};
 use super::session::{Session, Step};
 use super::{Flavour, Z_GLOBAL};
 use crate::fakehost::xml::Element;
@@ -18,16 +19,29 @@ impl Session<'_> {
             return Ok(());
         };
         if let Some(scope) = &self.scope {
-            let text = self.resource_text(scope.kind, &scope.new, &document);
+            // The gate's cap on memory is not in the document before the end.
+            let mut document = document;
+            if scope.kind == "capped-memory" && self.flavour == Flavour::Gate {
+                document.children.retain(|c| c.name != "mcap");
+                if !scope.new.get("physical").is_empty() {
+                    document.children.push(to_element(scope.kind, &scope.new));
+                }
+            }
+            let mut text = self.resource_text(scope.kind, &scope.new, &document);
+            if text.is_empty() && scope.kind == "capped-memory" {
+                text.push_str("capped-memory:\n");
+            }
             self.out.push_str(&text);
             return Ok(());
         }
+        let global = self.global_zone;
+        let lacks =
+            |name: &&str| global && (GLOBAL_ZONE_LACKS.contains(name) || LOCAL.contains(name));
         match command.target {
             None => {
-                for name in ["zonename", "zonepath", "brand", "autoboot", "bootargs"] {
-                    self.info_property(name, &document);
-                }
-                for name in Z_GLOBAL {
+                self.info_property("zonename", &document);
+                let first = ["zonepath", "brand", "autoboot", "bootargs"];
+                for name in first.iter().chain(Z_GLOBAL).filter(|n| !lacks(n)) {
                     self.info_property(name, &document);
                 }
                 for kind in [
@@ -42,9 +56,22 @@ impl Session<'_> {
                     "admin",
                     "rctl",
                     "security-flags",
-                ] {
+                ]
+                .iter()
+                .filter(|k| !lacks(k) && !(global && **k == "admin"))
+                {
                     self.info_resources(kind, &[], &document);
                 }
+            }
+            Some(name) if lacks(&name) => {
+                let what = if LOCAL.contains(&name) {
+                    "resource"
+                } else {
+                    "property"
+                };
+                self.error(&format!(
+                    "{name} is not a valid {what} for the global zone."
+                ));
             }
             Some(name) if !element_name(name).is_empty() || name == "capped-cpu" => {
                 self.info_resources(name, &command.pairs, &document);
@@ -66,15 +93,24 @@ impl Session<'_> {
             }
             return;
         }
+        let brand = self.brand(document);
         let value = match name {
             "zonename" => document.attr_or_empty("name"),
             "ip-type" if doc::is_exclusive(document) => "exclusive",
             "ip-type" => "shared",
+            "brand" => &brand,
             "autoboot" if document.attr_or_empty("autoboot") != "true" => "false",
             _ => document.attr_or_empty(name),
         }
         .to_string();
-        let _ = writeln!(self.out, "{name}: {value}");
+        if doc::readable(name, &value) {
+            let _ = writeln!(self.out, "{name}: {value}");
+        } else if name == "zonepath" {
+            let _ = writeln!(self.out, "{name} not specified");
+        } else {
+            let zone = self.zone.clone();
+            self.complain(&zone, Z::TooBig);
+        }
     }
 
     fn info_resources(
@@ -90,7 +126,7 @@ impl Session<'_> {
         }
         let mut shown = false;
         for resource in all(kind, document) {
-            if !pairs.is_empty() {
+            if !pairs.is_empty() && !matches!(kind, "dedicated-cpu" | "security-flags") {
                 let Ok(wanted) = self.filled_in(kind, pairs) else {
                     continue;
                 };
@@ -107,7 +143,8 @@ impl Session<'_> {
             self.out.push_str(&text);
             shown = true;
         }
-        if !shown && !pairs.is_empty() {
+        let one = matches!(kind, "dedicated-cpu" | "security-flags");
+        if !shown && !pairs.is_empty() && !one {
             let _ = writeln!(self.out, "No such {kind} resource.");
         }
     }
@@ -126,7 +163,7 @@ impl Session<'_> {
         let properties: &[&str] = match kind {
             "fs" => &["dir", "special", "raw", "type"],
             "net" if self.flavour == Flavour::Gate => {
-                &["address", "allowed-address", "defrouter", "physical"]
+                &["address", "allowed-address", "physical", "defrouter"]
             }
             "net" => &[
                 "address",
@@ -230,7 +267,13 @@ impl Session<'_> {
         let Some(document) = &self.document else {
             return Ok(());
         };
-        let text = export_text(document, self.flavour);
+        // The brand is that of the saved configuration, whatever was set since.
+        let brand = match self.store.load(&self.zone) {
+            _ if self.global_zone => Some(self.brand(&Element::new("zone"))),
+            Ok(saved) => saved.map(|saved| self.brand(&saved)),
+            Err(_) => None,
+        };
+        let text = export_text(document, brand.as_deref(), self.flavour);
         match flags.0.last() {
             None => self.out.push_str(&text),
             Some((_, path)) => {
@@ -242,6 +285,9 @@ impl Session<'_> {
         Ok(())
     }
 }
+
+/// Resources that the global zone has not.
+const LOCAL: &[&str] = &["fs", "net", "device", "attr", "dataset"];
 
 fn complex_text(value: &Element, separator: &str) -> String {
     let get = |name: &str| value.attr_or_empty(name).to_string();
@@ -262,13 +308,17 @@ fn complex_text(value: &Element, separator: &str) -> String {
 }
 
 /// The document as a command file that makes it again.
-fn export_text(document: &Element, flavour: Flavour) -> String {
+fn export_text(document: &Element, brand: Option<&str>, flavour: Flavour) -> String {
     let mut out = String::from("create -b\n");
-    let get = |name: &str| document.attr_or_empty(name);
-    for name in ["zonepath", "brand"] {
-        if !get(name).is_empty() {
-            let _ = writeln!(out, "set {name}={}", get(name));
-        }
+    let get = |name: &str| match document.attr_or_empty(name) {
+        value if doc::readable(name, value) => value,
+        _ => "",
+    };
+    if !get("zonepath").is_empty() {
+        let _ = writeln!(out, "set zonepath={}", get("zonepath"));
+    }
+    if let Some(brand) = brand.filter(|brand| *brand != "native") {
+        let _ = writeln!(out, "set brand={brand}");
     }
     let autoboot = if get("autoboot") == "true" {
         "true"
@@ -330,7 +380,8 @@ fn export_text(document: &Element, flavour: Flavour) -> String {
             let _ = writeln!(out, "add {kind}");
             match *kind {
                 "capped-memory" => {
-                    let _ = writeln!(out, "set physical={}", resource.get("physical"));
+                    let bytes = resource.get("physical").parse().unwrap_or(0);
+                    let _ = writeln!(out, "set physical={}", doc::bytes_to_units(bytes));
                 }
                 "dedicated-cpu" => {
                     let (low, high) = (resource.get("min"), resource.get("max"));

@@ -15,11 +15,20 @@ impl Session<'_> {
         };
         let zone = self.zone.clone();
         let mut result = None;
-        if document.attr_or_empty("zonepath").is_empty() && !self.global_zone {
-            self.fail("zonepath cannot be empty.");
+        let path = document.attr_or_empty("zonepath");
+        if !self.global_zone && (path.is_empty() || !doc::readable("zonepath", path)) {
+            self.fail(match path.len() {
+                0 => "zonepath cannot be empty.",
+                _ => "zonepath not specified",
+            });
             result = Some(Z::RequiredResource);
         }
-        if let Err(error) = self.verify_brand(&document) {
+        let brand = document.attr_or_empty("brand");
+        let checked = match doc::readable("brand", brand) {
+            true => self.verify_brand(&document),
+            false => Err(Z::TooBig),
+        };
+        if let Err(error) = checked {
             self.complain(&zone, error);
             return Ok(());
         }
