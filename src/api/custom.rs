@@ -114,7 +114,8 @@ pub fn object(
     let Body {
         value, duplicates, ..
     } = read::parse(bytes, format, expected.kind)?;
-    if let Some(status) = untyped(&value, bytes, expected) {
+    let report = options.validation != FieldValidation::Ignore;
+    if let Some(status) = untyped(&value, bytes, expected, report) {
         return Err(status);
     }
     let said = value.str("apiVersion").to_owned();
@@ -127,7 +128,6 @@ pub fn object(
         ))
     };
     let cannot = |cause| refused(expected.kind, cause);
-    let report = options.validation != FieldValidation::Ignore;
     // What is not of this kind is not decoded by its schema but in its metadata, and refused for its type below.
     let ours = said.starts_with(&format!("{}/", expected.group)) && kind == expected.kind;
     let decoded = match ours {
@@ -152,9 +152,19 @@ pub fn object(
     Ok(decoded.value)
 }
 
-/// The refusal of a body that does not say what it is.
-fn untyped(value: &Value, bytes: &[u8], expected: Expected<'_>) -> Option<Status> {
-    let unrecognized = |cause: String| Some(read::unrecognized(bytes, expected.kind, &cause));
+/// The refusal of a body that does not say what it is. Where unknown members are not to be told (`report`), the body is
+/// decoded at once as what the URL is of.
+fn untyped(value: &Value, bytes: &[u8], expected: Expected<'_>, report: bool) -> Option<Status> {
+    let unrecognized = |cause: String| {
+        Some(match report {
+            true => read::unrecognized(bytes, expected.kind, &cause),
+            false => Status::bad_request(format!(
+                "{0} in version {1} cannot be handled as a {0}: {cause}",
+                expected.kind,
+                quoted(expected.version)
+            )),
+        })
+    };
     if value.str("kind").is_empty() {
         let shown = String::from_utf8_lossy(bytes);
         return unrecognized(format!("Object 'Kind' is missing in '{shown}'"));

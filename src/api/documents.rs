@@ -62,6 +62,8 @@ impl Server {
                 | ["openapi", "v2"]
                 | ["openapi", "v3", ..]
         );
+        // The group of API services stands in the aggregator's own table of routes.
+        let any_method = any_method && segments != ["apis", "apiregistration.k8s.io"];
         let counted = match segments.as_slice() {
             ["metrics"] if parts.method != Method::DELETE => Some(self.metrics.text(&self.cluster)),
             ["metrics", "slis"] if path == "/metrics/slis" => Some(health::slis(self)),

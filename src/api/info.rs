@@ -157,6 +157,15 @@ fn named_by(selector: &str) -> Option<String> {
     })
 }
 
+/// Whether every percent sign begins an encoded byte.
+pub fn is_encoded(text: &str) -> bool {
+    let hex = |byte: Option<&u8>| byte.is_some_and(u8::is_ascii_hexdigit);
+    let bytes = text.as_bytes();
+    (0..bytes.len())
+        .filter(|&i| bytes[i] == b'%')
+        .all(|i| hex(bytes.get(i + 1)) && hex(bytes.get(i + 2)))
+}
+
 /// Undoes percent encoding; what is no encoding stays.
 pub fn decode(text: &str) -> String {
     if !text.contains('%') {

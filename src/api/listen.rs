@@ -69,6 +69,9 @@ pub async fn serve(
                     (server.clone(), authentication.clone(), peer.clone());
                 let ends = streams_end.clone();
                 async move {
+                    if !super::info::is_encoded(request.uri().path()) {
+                        return Ok(super::server::unreadable().map(|body| until(body, ends)));
+                    }
                     let response = match authentication.authenticate(request.headers_mut(), &peer) {
                         Ok((user, warnings)) => {
                             request.extensions_mut().insert(remote);

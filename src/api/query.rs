@@ -9,13 +9,15 @@ use crate::schema::Value;
 pub struct Query(Vec<(String, String)>);
 
 impl Query {
-    /// Reads what stands behind the question mark.
+    /// Reads what stands behind the question mark. As Go's net/url does, it passes over parameters with a semicolon or
+    /// with what only looks like an encoding.
     pub fn parse(query: &str) -> Query {
         let plus = |text: &str| super::info::decode(&text.replace('+', " "));
         Query(
             query
                 .split('&')
-                .filter(|pair| !pair.is_empty())
+                .filter(|pair| !pair.is_empty() && !pair.contains(';'))
+                .filter(|pair| super::info::is_encoded(pair))
                 .map(|pair| {
                     let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
                     (plus(name), plus(value))

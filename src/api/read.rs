@@ -253,8 +253,13 @@ fn typed(
         ))
     };
     let go_type = format!("{}.{}", expected.version, expected.kind);
-    let mut decoded = decode::decode(body.value, builtin::named(type_name), &go_type)
-        .map_err(|cause| cannot(as_written(cause, &body.floats)))?;
+    let mut decoded = decode::decode_written(
+        body.value,
+        builtin::named(type_name),
+        &go_type,
+        &body.floats,
+    )
+    .map_err(|cause| cannot(as_written(cause, &body.floats)))?;
     let mut told = body.duplicates;
     told.retain(|text| !is_passed_over(text, &decoded.unknown));
     told.extend(unknown(&decoded.unknown));

@@ -278,9 +278,6 @@ impl Server {
         // What stands behind a proxy is asked with any of them.
         let has_no_verb = parts.method == Method::HEAD || parts.method == Method::OPTIONS;
         let is_passed_on = has_no_verb && info.subresource == "proxy";
-        if has_no_verb && !is_passed_on {
-            return Err(Status::method_not_allowed());
-        }
         let of_one = |verb: &str| matches!(verb, "get" | "update" | "patch" | "delete");
         if !info.subresource.is_empty() && info.path_name.is_empty() {
             return Err(Status::bad_request("name must be provided"));
@@ -309,6 +306,15 @@ impl Server {
         // Only proxies have paths behind them.
         if !info.rest.is_empty() && info.subresource != "proxy" {
             return Err(Status::no_such_resource());
+        }
+        // The router splits such a path otherwise, and an object of a namespace has no path without one.
+        if info.path_name.contains('/')
+            || (unnamed && !info.path_name.is_empty() && info.subresource.is_empty())
+        {
+            return Err(Status::no_such_resource());
+        }
+        if has_no_verb && !is_passed_on {
+            return Err(Status::method_not_allowed());
         }
         if info.verb == "watch"
             && !verbs.iter().any(|verb| verb == "watch")
@@ -581,6 +587,18 @@ pub(super) fn not_found(request: &http::HeaderMap) -> Response<Body> {
     )
 }
 
+/// What Go's net/http answers for a path that cannot be read, before anybody looks at the request.
+pub(super) fn unreadable() -> Response<Body> {
+    let mut response = Response::new(http_body_util::Full::from("400 Bad Request").boxed_unsync());
+    *response.status_mut() = http::StatusCode::BAD_REQUEST;
+    let headers = response.headers_mut();
+    let text = http::HeaderValue::from_static("text/plain; charset=utf-8");
+    headers.insert(header::CONTENT_TYPE, text);
+    let close = http::HeaderValue::from_static("close");
+    headers.insert(header::CONNECTION, close);
+    response
+}
+
 /// What upstream answers for a path that ends before it names what it is about.
 fn undetermined(request: &Parts) -> Response<Body> {
     let uri = request
@@ -637,22 +655,13 @@ where
 /// Refuses names that no object can have, and options that are served no more.
 fn check_name(target: &Target) -> Result<(), Status> {
     let info = &target.info;
-    let name = info.path_name.as_str();
     // The router of upstream splits such a path otherwise, and knows no such route.
-    if name.contains('/') {
+    if info.path_name.contains('/') {
         return Err(Status::no_such_resource());
     }
-    let wrong = match name {
-        "." => "may not be '.'",
-        ".." => "may not be '..'",
-        _ if name.contains('%') => "may not contain '%'",
-        _ => "",
-    };
-    if !wrong.is_empty() {
-        return Err(Status::bad_request(format!(
-            "Name parameter invalid: {}: {wrong}",
-            quoted(name)
-        )));
+    // Of what is written the body is read first.
+    if !matches!(&*info.verb, "update" | "patch") {
+        verbs::can_be_named(&info.path_name)?;
     }
     if info.verb == "get" && target.query.bool("export") == Some(true) {
         return Err(Status::bad_request(

@@ -4,9 +4,10 @@
 //! A quantity is held in nano-units (the finest that upstream keeps; finer ones are rounded up), so sums and
 //! comparisons are plain integers.
 
+use std::borrow::Cow;
 use std::fmt;
 
-/// The text of every refusal.
+/// The refusal of what does not look like a quantity.
 const MALFORMED: &str =
     "quantities must match the regular expression '^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$'";
 const NANO: i128 = 1_000_000_000;
@@ -17,8 +18,14 @@ const LARGEST_DECIMAL: i128 = i128::MAX / NANO;
 
 /// Why a text is no quantity.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{MALFORMED}")]
-pub struct Malformed;
+pub enum Malformed {
+    /// It is not a number with something behind it that could be a suffix.
+    #[error("{MALFORMED}")]
+    Form,
+    /// What stands behind the number is no suffix.
+    #[error("unable to parse quantity's suffix")]
+    Suffix,
+}
 
 /// How a quantity is printed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -108,28 +115,16 @@ impl Quantity {
         }
     }
 
-    /// Reads `1.5Gi`, `250m`, `1e3`.
+    /// Reads `1.5Gi`, `250m`, `1e3`. Where there is no digit (`k`, `.`, `-`), the number is zero, as upstream has it.
     ///
     /// # Errors
     /// [`Malformed`]
     pub fn parse(text: &str) -> Result<Quantity, Malformed> {
-        let (negative, unsigned) = match text.strip_prefix('-') {
-            Some(rest) => (true, rest),
-            None => (false, text.strip_prefix('+').unwrap_or(text)),
-        };
-        let digits = unsigned
-            .find(|c: char| !c.is_ascii_digit() && c != '.')
-            .unwrap_or(unsigned.len());
-        let (number, suffix) = unsigned.split_at(digits);
-        let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
-        if (whole.is_empty() && fraction.is_empty()) || fraction.contains('.') {
-            return Err(Malformed);
-        }
-        let (form, scale) = scale(suffix)?;
-        let nanos = magnitude(whole, fraction, scale);
+        let parts = Parts::read(text)?;
+        let nanos = magnitude(parts.whole, parts.fraction, &parts.scale);
         Ok(Quantity {
-            nanos: if negative { -nanos } else { nanos },
-            form,
+            nanos: if parts.negative { -nanos } else { nanos },
+            form: parts.form,
         })
     }
 
@@ -174,6 +169,102 @@ enum Scale {
     Decimal(i32),
 }
 
+/// A quantity's text, taken apart as parseQuantityString does.
+struct Parts<'a> {
+    negative: bool,
+    /// Digits without leading zeros; may be empty.
+    whole: &'a str,
+    fraction: &'a str,
+    form: Form,
+    scale: Scale,
+}
+
+impl Parts<'_> {
+    fn read(text: &str) -> Result<Parts<'_>, Malformed> {
+        if text.is_empty() {
+            return Err(Malformed::Form);
+        }
+        let (negative, unsigned) = match text.strip_prefix('-') {
+            Some(rest) => (true, rest),
+            None => (false, text.strip_prefix('+').unwrap_or(text)),
+        };
+        let (whole, rest) = digits(unsigned.trim_start_matches('0'));
+        let (fraction, suffix) = match rest.strip_prefix('.') {
+            Some(rest) => digits(rest),
+            None => ("", rest),
+        };
+        // Whatever looks like one is a suffix: letters, a sign, digits.
+        let tail = suffix.trim_start_matches(|c| "eEinumkKMGTP".contains(c));
+        let tail = tail.strip_prefix(['-', '+']).unwrap_or(tail);
+        if !digits(tail).1.is_empty() {
+            return Err(Malformed::Form);
+        }
+        let (form, scale) = scale(suffix)?;
+        Ok(Parts {
+            negative,
+            whole,
+            fraction,
+            form,
+            scale,
+        })
+    }
+
+    /// Whether ParseQuantity's way for short numbers keeps the text. `0100m`, `+5` and `1.500` are kept, `1000m` is not.
+    fn is_kept(&self) -> bool {
+        let whole = match self.whole {
+            "" => "0",
+            whole => whole,
+        };
+        let shifted = format!("{whole}{}", self.fraction);
+        match self.scale {
+            Scale::Decimal(exponent) => {
+                let scale = i64::from(exponent) - self.fraction.len() as i64;
+                shifted.len() <= 18
+                    && scale >= -9
+                    && scale % 3 == 0
+                    && !shifted.ends_with("000")
+                    && !shifted.starts_with('0')
+            }
+            Scale::Binary(power) => {
+                let value: i64 = whole.parse().unwrap_or(0);
+                self.fraction.is_empty()
+                    && whole.len() + power as usize * 3 < 15
+                    && value & 7 != 0
+                    && value.checked_mul(1 << (10 * power)).is_some()
+            }
+        }
+    }
+
+    /// The canonical text of a decimal number that is more than is counted here.
+    fn beyond(&self) -> Option<String> {
+        let Scale::Decimal(exponent) = self.scale else {
+            return None;
+        };
+        let all = format!("{}{}", self.whole, self.fraction);
+        let all = all.trim_start_matches('0');
+        let number = all.trim_end_matches('0');
+        let zeros = all.len() - number.len();
+        let exponent = i64::from(exponent) - self.fraction.len() as i64 + zeros as i64;
+        // So many digits before the point that none behind it is cut off.
+        if exponent < -9 || all.len() as i64 + exponent < 29 {
+            return None;
+        }
+        let sign = if self.negative { "-" } else { "" };
+        let more = "0".repeat(exponent.rem_euclid(3) as usize);
+        let exponent = exponent - exponent.rem_euclid(3);
+        Some(format!(
+            "{sign}{number}{more}{}",
+            suffix(self.form, exponent)
+        ))
+    }
+}
+
+/// What stands before the first byte that is no digit, and the rest.
+fn digits(text: &str) -> (&str, &str) {
+    let end = text.find(|c: char| !c.is_ascii_digit());
+    text.split_at(end.unwrap_or(text.len()))
+}
+
 fn scale(suffix: &str) -> Result<(Form, Scale), Malformed> {
     if let Some(power) = ["Ki", "Mi", "Gi", "Ti", "Pi", "Ei"]
         .iter()
@@ -193,25 +284,43 @@ fn scale(suffix: &str) -> Result<(Form, Scale), Malformed> {
         "P" => 15,
         "E" => 18,
         _ => {
-            let exponent = suffix.strip_prefix(['e', 'E']).ok_or(Malformed)?;
-            let digits = exponent.strip_prefix(['-', '+']).unwrap_or(exponent);
-            if digits.is_empty() || !digits.bytes().all(|b| b.is_ascii_digit()) {
-                return Err(Malformed);
-            }
-            let exponent: i32 = exponent.parse().map_err(|_| Malformed)?;
+            let exponent = suffix.strip_prefix(['e', 'E']).ok_or(Malformed::Suffix)?;
+            let exponent: i32 = exponent.parse().map_err(|_| Malformed::Suffix)?;
             return Ok((Form::Exponent, Scale::Decimal(exponent)));
         }
     };
     Ok((Form::Decimal, Scale::Decimal(decimal)))
 }
 
+/// What is written for a power of ten that is a multiple of three.
+fn suffix(form: Form, exponent: i64) -> Cow<'static, str> {
+    if form == Form::Exponent {
+        return match exponent {
+            0 => Cow::Borrowed(""),
+            _ => Cow::Owned(format!("e{exponent}")),
+        };
+    }
+    Cow::Borrowed(match exponent {
+        -9 => "n",
+        -6 => "u",
+        -3 => "m",
+        3 => "k",
+        6 => "M",
+        9 => "G",
+        12 => "T",
+        15 => "P",
+        18 => "E",
+        // Nothing stands for more than 10^18: upstream writes none, and so another number.
+        _ => "",
+    })
+}
+
 /// The nano-units of a positive number, rounded up, at most [`LARGEST`] units or, of decimal ones,
 /// [`LARGEST_DECIMAL`].
-fn magnitude(whole: &str, fraction: &str, scale: Scale) -> i128 {
-    let whole = whole.trim_start_matches('0');
+fn magnitude(whole: &str, fraction: &str, scale: &Scale) -> i128 {
     let (binary, decimal, limit) = match scale {
         Scale::Binary(power) => (1_i128 << (10 * power), 0, LARGEST * NANO),
-        Scale::Decimal(power) => (1, i64::from(power), LARGEST_DECIMAL * NANO),
+        Scale::Decimal(power) => (1, i64::from(*power), LARGEST_DECIMAL * NANO),
     };
     let mut digits: Vec<u8> = whole
         .bytes()
@@ -288,32 +397,12 @@ impl fmt::Display for Quantity {
             );
         }
         let mut mantissa = size;
-        let mut exponent = -9;
+        let mut exponent = -9_i64;
         while mantissa % 1000 == 0 {
             mantissa /= 1000;
             exponent += 3;
         }
-        if self.form == Form::Exponent {
-            return if exponent == 0 {
-                write!(f, "{sign}{mantissa}")
-            } else {
-                write!(f, "{sign}{mantissa}e{exponent}")
-            };
-        }
-        let suffix = match exponent {
-            -9 => "n",
-            -6 => "u",
-            -3 => "m",
-            3 => "k",
-            6 => "M",
-            9 => "G",
-            12 => "T",
-            15 => "P",
-            18 => "E",
-            // Nothing stands for more than 10^18: upstream writes none, and so another number.
-            _ => "",
-        };
-        write!(f, "{sign}{mantissa}{suffix}")
+        write!(f, "{sign}{mantissa}{}", suffix(self.form, exponent))
     }
 }
 
@@ -323,47 +412,13 @@ impl fmt::Display for Quantity {
 /// # Errors
 /// [`Malformed`]
 pub fn canonical(text: &str) -> Result<String, Malformed> {
-    let quantity = Quantity::parse(text)?;
-    Ok(if is_kept(text) {
-        text.to_owned()
-    } else {
-        quantity.to_string()
-    })
-}
-
-/// Whether ParseQuantity's way for short numbers keeps the text. `0100m`, `+5` and `1.500` are kept, `1000m` is not.
-fn is_kept(text: &str) -> bool {
-    let unsigned = text.strip_prefix(['-', '+']).unwrap_or(text);
-    let digits = unsigned
-        .find(|c: char| !c.is_ascii_digit() && c != '.')
-        .unwrap_or(unsigned.len());
-    let (number, suffix) = unsigned.split_at(digits);
-    let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
-    let whole = match whole.trim_start_matches('0') {
-        "" => "0",
-        whole => whole,
-    };
-    if text == "0" {
-        return true;
+    let parts = Parts::read(text)?;
+    if text == "0" || parts.is_kept() {
+        return Ok(text.to_owned());
     }
-    let shifted = format!("{whole}{fraction}");
-    match scale(suffix) {
-        Ok((_, Scale::Decimal(exponent))) => {
-            let scale = i64::from(exponent) - fraction.len() as i64;
-            shifted.len() <= 18
-                && scale >= -9
-                && scale % 3 == 0
-                && !shifted.ends_with("000")
-                && !shifted.starts_with('0')
-        }
-        Ok((_, Scale::Binary(power))) => {
-            let value: i64 = whole.parse().unwrap_or(0);
-            fraction.is_empty()
-                && whole.len() + power as usize * 3 < 15
-                && value & 7 != 0
-                && value.checked_mul(1 << (10 * power)).is_some()
-        }
-        Err(Malformed) => false,
+    match parts.beyond() {
+        Some(text) => Ok(text),
+        None => Quantity::parse(text).map(|quantity| quantity.to_string()),
     }
 }
 
@@ -428,6 +483,12 @@ mod tests {
             ("1.5k", "1500"),
             ("0.001", "1m"),
             ("7Ei", "7Ei"),
+            ("1e30", "1e30"),
+            ("1e400", "10e399"),
+            (
+                "1234567890123456789012345678901234567890",
+                "1234567890123456789012345678901234567890",
+            ),
         ] {
             assert_eq!(canonical(text).as_deref(), Ok(kept), "{text}");
         }
@@ -435,10 +496,14 @@ mod tests {
 
     #[test]
     fn what_is_no_quantity_is_refused() {
-        for text in [
-            "", "x", "1x", "1.2.3", "--1", "1 Gi", "e3", "1e", "1Kii", ".",
-        ] {
-            assert_eq!(Quantity::parse(text), Err(Malformed), "{text}");
+        for text in ["", "x", "1x", "1.2.3", "1 Gi", "5e3m", "1\u{e9}"] {
+            assert_eq!(Quantity::parse(text), Err(Malformed::Form), "{text}");
+        }
+        for text in ["--1", "1e", "1Kii", "1K", "1m-3", "0Ki5", "1ee3"] {
+            assert_eq!(Quantity::parse(text), Err(Malformed::Suffix), "{text}");
+        }
+        for text in [".", "k", "-", "e3", "+.Mi"] {
+            assert_eq!(canonical(text).as_deref(), Ok("0"), "{text}");
         }
     }
 

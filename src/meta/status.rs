@@ -1,7 +1,7 @@
 //! `Status`: what the API answers when it does not answer with an object. Follows
 //! k8s.io/apimachinery/pkg/api/errors for reasons, codes and messages.
 
-use super::errors::{Errors, FieldError};
+use super::errors::{Errors, FieldError, quoted};
 use crate::schema::{Object, Value};
 
 /// A refusal, or a success without an object.
@@ -94,7 +94,7 @@ impl Status {
         Self::failure(
             404,
             "NotFound",
-            format!("{} \"{}\" not found", about.qualified(), about.name),
+            format!("{} {} not found", about.qualified(), quoted(about.name)),
         )
         .with_details(about.details())
     }
@@ -104,7 +104,11 @@ impl Status {
         Self::failure(
             409,
             "AlreadyExists",
-            format!("{} \"{}\" already exists", about.qualified(), about.name),
+            format!(
+                "{} {} already exists",
+                about.qualified(),
+                quoted(about.name)
+            ),
         )
         .with_details(about.details())
     }
@@ -122,9 +126,9 @@ impl Status {
             409,
             "Conflict",
             format!(
-                "Operation cannot be fulfilled on {} \"{}\": {why}",
+                "Operation cannot be fulfilled on {} {}: {why}",
                 about.qualified(),
-                about.name
+                quoted(about.name)
             ),
         )
         .with_details(about.details())
@@ -144,9 +148,9 @@ impl Status {
             (true, _) => format!("forbidden: {why}"),
             (false, true) => format!("{} is forbidden: {why}", about.qualified()),
             (false, false) => format!(
-                "{} \"{}\" is forbidden: {why}",
+                "{} {} is forbidden: {why}",
                 about.qualified(),
-                about.name
+                quoted(about.name)
             ),
         };
         Self::failure(403, "Forbidden", subject).with_details(about.details())
@@ -216,9 +220,9 @@ impl Status {
             422,
             "Invalid",
             format!(
-                "{} \"{}\" is invalid: {}",
+                "{} {} is invalid: {}",
                 about.qualified(),
-                about.name,
+                quoted(about.name),
                 aggregate(&errors.0)
             ),
         )

@@ -35,9 +35,23 @@ impl From<Value> for Decoded {
 /// Go's text for the first member that its type cannot read (`quantities must match ...`), else for the first of a
 /// wrong type: `json: cannot unmarshal number into Go struct field ConfigMap.data of type string`.
 pub fn decode(value: Value, schema: &Schema, go_type: &str) -> Result<Decoded, String> {
+    decode_written(value, schema, go_type, &[])
+}
+
+/// As [`decode`], with the texts of the numbers that no `i64` holds: quantities keep them (`1e3`).
+///
+/// # Errors
+/// As [`decode`].
+pub fn decode_written(
+    value: Value,
+    schema: &Schema,
+    go_type: &str,
+    floats: &[Box<str>],
+) -> Result<Decoded, String> {
     let mut decoder = Decoder {
         report: true,
         said: true,
+        floats,
         ..Decoder::default()
     };
     let value = decoder.value(
@@ -147,6 +161,7 @@ struct Decoder<'s> {
     said: bool,
     /// Lists that are empty were never set: storage in protobuf does not tell them apart.
     stored: bool,
+    floats: &'s [Box<str>],
     path: Vec<Step<'s>>,
     unknown: Vec<String>,
     emptied: Vec<Emptied>,
@@ -455,7 +470,13 @@ impl<'s> Decoder<'s> {
     fn quantity(&mut self, value: Value) -> Value {
         let text = match &value {
             Value::String(text) => text.clone(),
-            Value::Int(_) | Value::Float(_) => super::json::to_string(&value).into(),
+            Value::Float(number) => {
+                let same = |text: &&Box<str>| text.parse() == Ok(*number);
+                match self.floats.iter().find(same) {
+                    Some(text) => (&**text).into(),
+                    None => super::json::to_string(&value).into(),
+                }
+            }
             other => super::json::to_string(other).into(),
         };
         match quantity::canonical(text.trim()) {

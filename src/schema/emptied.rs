@@ -43,6 +43,18 @@ impl Emptied {
         self.what != Empty::Struct && self.path.first().is_some_and(|first| first == member)
     }
 
+    /// Whether nothing has been put in its place since.
+    pub fn still_holds(&self, object: &Value) -> bool {
+        let found = self
+            .path
+            .iter()
+            .try_fold(object, |value, step| match value {
+                Value::Array(items) => items.get(step.parse::<usize>().ok()?),
+                value => value.get(step),
+            });
+        found.is_none_or(Value::is_empty)
+    }
+
     /// Puts it back where it was said, if the object around it is still there and says nothing else.
     pub fn put(&self, object: &mut Value) {
         let Some((name, way)) = self.path.split_last() else {

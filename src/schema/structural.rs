@@ -273,6 +273,11 @@ pub fn decode_foreign(mut value: Value) -> Result<Decoded, String> {
 fn frame(object: &mut Object, lenient: bool) -> Result<Vec<String>, String> {
     for name in ["kind", "apiVersion"] {
         if let Some(other) = object.get(name).filter(|value| value.as_str().is_none()) {
+            if !lenient && other.is_null() {
+                return Err(format!(
+                    ".{name} accessor error: <nil> is of the type <nil>, expected string"
+                ));
+            }
             if !lenient {
                 return Err(format!(
                     "accessor error: {} is of the type {}, expected string",
@@ -287,6 +292,7 @@ fn frame(object: &mut Object, lenient: bool) -> Result<Vec<String>, String> {
     if let Some(meta) = object.remove("metadata") {
         let meta = metadata(meta, lenient)?;
         unknown.extend(meta.unknown.iter().map(|path| format!("metadata.{path}")));
+        unknown.sort();
         object.insert("metadata", meta.value);
     }
     Ok(unknown)
@@ -546,10 +552,12 @@ impl Decoder {
         if self.error.is_none() {
             let parent = self.field_path();
             let dot = if parent.is_empty() { "" } else { "." };
+            let mut value = value.clone();
+            value.sort();
             self.error = Some(FieldError {
                 reason: Reason::Invalid,
                 field: format!("{parent}{dot}{name}"),
-                message: format!("Invalid value: {}: {why}", shown(value)),
+                message: format!("Invalid value: {}: {why}", shown(&value)),
             });
         }
     }

@@ -345,6 +345,7 @@ impl Write<'_> {
         mut change: impl FnMut(&Self, Value) -> Result<D, Status>,
     ) -> Result<Reply, Status> {
         let target = self.target;
+        super::can_be_named(&target.info.name)?;
         let key = target.resource.key(target.namespace(), &target.info.name);
         let warned = self.warnings.len();
         for _ in 0..TRIES {
@@ -384,6 +385,7 @@ impl Write<'_> {
             _ => {}
         }
         (target.resource.rules.defaults)(object, &target.cx());
+        super::can_be_named(url_name)?;
         let key = target.resource.key(target.namespace(), url_name);
         if target.info.subresource.is_empty()
             && target.resource.rules.create_on_update
@@ -615,7 +617,8 @@ impl Write<'_> {
             Generation::Spec => changed,
             Generation::SpecAsSaid => {
                 let main = self.target.info.subresource.is_empty();
-                changed || (main && emptied.iter().any(|field| field.is_within("spec")))
+                let as_said = |field: &Emptied| field.is_within("spec") && field.still_holds(new);
+                changed || (main && emptied.iter().any(as_said))
             }
             Generation::AllButStatus => {
                 let rest = |value: &Value| -> Object {

@@ -40,7 +40,9 @@ pub fn validate(check: &Check, value: &Value, path: Path<'_>, errors: &mut Error
 }
 
 fn duplicate(path: Path<'_>, value: &Value, errors: &mut Errors) {
-    let shown = crate::meta::errors::shown(value);
+    let mut value = value.clone();
+    value.sort();
+    let shown = crate::meta::errors::shown(&value);
     errors.push(Reason::Duplicate, path, format!("Duplicate value: {shown}"));
 }
 

@@ -428,10 +428,12 @@ fn string(check: &Check, text: &str, place: Place<'_>) -> Outcome {
         let fault = Fault {
             field: Some(place.to_string()),
             reason: Reason::TooLong,
-            message: format!(
-                "Too long: may not be more than {most} {}",
-                if most == 1 { "byte" } else { "bytes" }
-            ),
+            message: match most {
+                // No length at all.
+                i64::MIN..=-1 => "Too long: value is too long".to_owned(),
+                1 => "Too long: may not be more than 1 byte".to_owned(),
+                most => format!("Too long: may not be more than {most} bytes"),
+            },
         };
         let text = format!("{place} in body should be at most {most} chars long");
         out.add((text, fault));

@@ -28,8 +28,7 @@ pub(super) const RULES: Rules = Rules {
     prepare_create: |object, _| {
         let meta = object.object_mut().object_mut("metadata");
         if meta.get("name").is_none_or(Value::is_empty) {
-            let name = meta.get("uid").cloned().unwrap_or_default();
-            meta.insert("name", name);
+            meta.insert("name", names::new_uid());
         }
     },
     validate: |object, old, cx, errors| {

@@ -276,13 +276,12 @@ fn resources(owner: &mut Value, key: &str) {
     }
 }
 
-/// SetDefaults_ResourceList: nothing finer than a thousandth, and the form in which quantities are printed.
+/// SetDefaults_ResourceList: nothing finer than a thousandth. What is as coarse stays as it is written.
 pub(in crate::resources::groups) fn round_up(list: &mut Value) {
     for (_, quantity) in list.as_object_mut().into_iter().flat_map(Object::iter_mut) {
         let rounded = quantity
             .as_str()
-            .and_then(|text| Quantity::parse(text).ok())
-            .map(|exact| exact.rounded_to_milli().unwrap_or(exact));
+            .and_then(|text| Quantity::parse(text).ok()?.rounded_to_milli());
         if let Some(rounded) = rounded {
             *quantity = rounded.to_string().into();
         }

@@ -105,6 +105,15 @@ fn validate_spec(spec: At<'_>, options: &Options<'_>, errors: &mut Errors) {
     choice(spec.field("scope"), &["Cluster", "Namespaced"], errors);
     let lifted = Lifted::of(spec.value);
     let versions = spec.path.field("versions");
+    let preserve = spec.field("preserveUnknownFields");
+    let defaults = |version: &Value| has_default(version.path(&["schema", "openAPIV3Schema"]));
+    if preserve.bool() && spec.value.list("versions").iter().any(defaults) {
+        errors.invalid(
+            preserve.path,
+            true,
+            "must be false in order to use defaults in the schema",
+        );
+    }
     if lifted.schema().get("openAPIV3Schema").is_none() {
         for (i, version) in lifted.versions.iter().enumerate() {
             if version.path(&["schema", "openAPIV3Schema"]).is_null()
@@ -619,6 +628,24 @@ fn stored_versions(stored: At<'_>, spec: &Value, errors: &mut Errors) {
             );
         }
     }
+}
+
+/// Whether a schema, or one within it, says a default.
+fn has_default(schema: &Value) -> bool {
+    let Some(members) = schema.as_object() else {
+        return false;
+    };
+    members.iter().any(|(name, value)| match name.as_str() {
+        "default" => true,
+        "properties" | "patternProperties" | "definitions" | "dependencies" => value
+            .as_object()
+            .is_some_and(|schemas| schemas.iter().any(|(_, schema)| has_default(schema))),
+        "allOf" | "anyOf" | "oneOf" => value
+            .as_array()
+            .is_some_and(|schemas| schemas.iter().any(has_default)),
+        "items" | "not" | "additionalProperties" | "additionalItems" => has_default(value),
+        _ => false,
+    })
 }
 
 /// Definitions of the community's groups must say that they are approved; what an update leaves as it was is not
