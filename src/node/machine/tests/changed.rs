@@ -1,0 +1,179 @@
+//! Pods that are changed while they run: resizes, restarts that were asked for.
+
+use super::*;
+
+/// Containers of these cpu and memory limits, which are their requests.
+fn sized(all: &[(&str, &str, &str)], policy: serde_json::Value) -> serde_json::Value {
+    let containers = all.iter().map(|(name, cpu, memory)| {
+        let amounts = json!({"cpu": cpu, "memory": memory});
+        json!({"name": name, "image": "i", "resources": {"requests": amounts, "limits": amounts}, "resizePolicy": policy})
+    });
+    json!({"restartPolicy": "OnFailure", "containers": containers.collect::<Vec<_>>()})
+}
+
+#[test]
+fn a_pod_is_resized_around_its_containers_less_before_more() {
+    let start = [("a", "200m", "64Mi"), ("b", "300m", "128Mi")];
+    for (to, changes) in [
+        ([("a", "200m", "64Mi"), ("b", "0.3", "0.125Gi")], vec![]),
+        (
+            [("a", "400m", "64Mi"), ("b", "300m", "128Mi")],
+            vec!["zone cpu=700", "zone shares=716", "a/0 shares=409 cpu=400"],
+        ),
+        (
+            [("a", "100m", "64Mi"), ("b", "300m", "128Mi")],
+            vec!["a/0 shares=102 cpu=100", "zone shares=409", "zone cpu=400"],
+        ),
+        (
+            [("a", "300m", "96Mi"), ("b", "200m", "96Mi")],
+            vec![
+                "b/0 memory=96",
+                "a/0 memory=96",
+                "b/0 shares=204 cpu=200",
+                "a/0 shares=307 cpu=300",
+            ],
+        ),
+    ] {
+        let mut host = Host::new(sized(&start, json!([])));
+        host.settle();
+        host.take_events();
+        host.resize(sized(&to, json!([])));
+        host.settle();
+        let mut events = host.take_events();
+        let (first, last) = (events.remove(0), events.pop().expect("an end"));
+        assert!(
+            first.starts_with("ResizeStarted: Pod resize started: {\"containers\":["),
+            "{first}"
+        );
+        assert!(
+            last.starts_with("ResizeCompleted: Pod resize completed: {"),
+            "{last}"
+        );
+        // Memory of all together becomes less at the end.
+        events.retain(|event| !event.starts_with("zone memory"));
+        assert_eq!(events, changes, "{to:?}");
+        assert_eq!(host.running(), ["a/0", "b/0"]);
+        let told = host.container("a").resources.clone();
+        let wanted = host.pod.spec.as_ref().expect("one").containers[0]
+            .resources
+            .clone();
+        assert_eq!(told, wanted, "what it has is what it was given");
+        assert_eq!(host.settle(), None);
+        assert_eq!(host.take_events(), Vec::<String>::new());
+    }
+}
+
+#[test]
+fn memory_in_use_is_not_taken_away() {
+    let mut host = Host::new(sized(&[("a", "1", "64Mi")], json!([])));
+    host.settle();
+    host.used = 40 << 20;
+    host.resize(sized(&[("a", "1", "32Mi")], json!([])));
+    host.take_events();
+    let again = host.now + SignedDuration::from_secs(10);
+    assert_eq!(host.settle(), Some(again));
+    let why = "cannot decrease memory limits: [attempting to set pod memory limit (33554432) below current usage (41943040), attempting to set container \"a\" memory limit (33554432) below current usage (41943040)]";
+    assert_eq!(
+        host.condition("PodResizeInProgress"),
+        format!("True Error {why}")
+    );
+    let has = |host: &Host| {
+        let status = host.container("a").clone();
+        let limits = status.resources.and_then(|own| own.limits).expect("some");
+        let given = status.allocated_resources.expect("some");
+        (limits["memory"].0.clone(), given["memory"].0.clone())
+    };
+    assert_eq!(has(&host), ("64Mi".into(), "32Mi".into()));
+    let events = host.take_events();
+    assert!(
+        events[1].starts_with("ResizeError: Pod resize error: {"),
+        "{events:?}"
+    );
+    // Another agent finds it as it is told.
+    let last = host.memory.last.clone();
+    host.memory = Memory {
+        last,
+        ..Memory::default()
+    };
+    host.pass(10);
+    host.settle();
+    assert_eq!(
+        host.condition("PodResizeInProgress"),
+        format!("True Error {why}")
+    );
+    assert_eq!(host.take_events(), Vec::<String>::new(), "it is said once");
+    host.used = 8 << 20;
+    host.pass(10);
+    host.settle();
+    assert_eq!(has(&host), ("32Mi".into(), "32Mi".into()));
+    assert_eq!(host.take_events()[..2], ["a/0 memory=32", "zone memory=32"]);
+    let conditions = host.memory.last.conditions.iter().flatten();
+    assert!(
+        conditions
+            .clone()
+            .all(|one| one.type_ != "PodResizeInProgress")
+    );
+}
+
+#[test]
+fn a_policy_starts_a_container_anew_and_no_other() {
+    let policy = json!([{"resourceName": "memory", "restartPolicy": "RestartContainer"}]);
+    let mut host = Host::new(sized(
+        &[("a", "1", "64Mi"), ("b", "1", "64Mi")],
+        policy.clone(),
+    ));
+    host.settle();
+    host.take_events();
+    host.resize(sized(&[("a", "1", "96Mi"), ("b", "500m", "64Mi")], policy));
+    host.settle();
+    let events = host.take_events();
+    assert_eq!(events[1], "Killing: Container a resize requires restart");
+    assert_eq!(events[2], "signal a/0 15");
+    assert_eq!(host.running(), ["a/0", "b/0"]);
+    // An end that its policy would leave it at.
+    host.exit("a", 0);
+    assert_eq!(host.settle(), None);
+    assert_eq!(host.phase(), "Running");
+    assert_eq!(host.running(), ["b/0", "a/1"]);
+    let events = host.take_events();
+    let changes = [
+        "zone memory=160",
+        "b/0 shares=512 cpu=500",
+        "zone shares=1536",
+        "zone cpu=1500",
+    ];
+    assert_eq!(events[..4], changes);
+    assert!(events[4].starts_with("ResizeCompleted"), "{events:?}");
+    assert_eq!(host.container("a").restart_count, 1);
+}
+
+#[test]
+fn what_is_not_given_is_said_once_and_changes_nothing() {
+    let mut host = Host::new(sized(&[("a", "100m", "64Mi")], json!([])));
+    host.settle();
+    host.take_events();
+    host.given = host.pod.spec.as_ref().map(Given::of);
+    host.resize(sized(&[("a", "9", "64Mi")], json!([])));
+    host.memory.resize.accepted = None;
+    let pending = Pending {
+        reason: "Deferred".into(),
+        message: "no room".into(),
+        generation: Some(2),
+        since: host.now,
+    };
+    host.memory.resize.pending = Some((pending, "Pod resize Deferred: {}".into()));
+    for events in [vec!["ResizeDeferred: Pod resize Deferred: {}"], vec![]] {
+        host.settle();
+        assert_eq!(host.take_events(), events);
+        assert_eq!(host.condition("PodResizePending"), "True Deferred no room");
+        assert_eq!(host.running(), ["a/0"]);
+    }
+    host.memory.resize.pending = None;
+    host.settle();
+    let conditions = host.memory.last.conditions.iter().flatten();
+    assert!(
+        conditions
+            .clone()
+            .all(|one| one.type_ != "PodResizePending")
+    );
+}
