@@ -1,8 +1,8 @@
 //! reddwarf: the Kubernetes API for a host of zones, in one binary.
 //!
 //! Arrows point down this list and never up: `cli → {api, controllers, scheduler, node} →
-//! {resources, auth, admission, patch, schema, meta} → store`, and `node → {zone, storage, net} → illumos`. `dial` and
-//! `listen` are below `api` and `node`.
+//! {resources, auth, admission, patch, schema, meta} → store`, and `node → {zone, storage, net} → illumos`. `dial`, `listen`
+//! and `websocket` are below `api` and `node`.
 
 pub mod admission;
 pub mod api;
@@ -24,4 +24,5 @@ pub mod scheduler;
 pub mod schema;
 pub mod storage;
 pub mod store;
+mod websocket;
 pub mod zone;

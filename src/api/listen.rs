@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::FutureExt as _;
+use http::{HeaderValue, header};
 use http_body::Body as _;
 use http_body_util::{BodyExt as _, StreamBody};
 use hyper::service::service_fn;
@@ -18,6 +19,7 @@ use super::authenticate::{Authentication, Peer};
 use super::inflight::Remote;
 use super::reply::{self, Body};
 use super::server::Server;
+use super::verbs::write::new_uid;
 use crate::listen::{HEADER, accept};
 
 /// How long requests may go on after the server was told to end.
@@ -39,6 +41,17 @@ fn until(body: Body, ends: CancellationToken) -> Body {
         Some((frame, (body, ends)))
     });
     StreamBody::new(frames).boxed_unsync()
+}
+
+const AUDIT_ID: header::HeaderName = header::HeaderName::from_static("audit-id");
+
+/// What a request is called where people look for it: as its client says, or by a name of its own.
+fn audit_id(headers: &http::HeaderMap) -> HeaderValue {
+    let said = headers.get(AUDIT_ID).filter(|said| !said.is_empty());
+    said.cloned().unwrap_or_else(|| {
+        let own = new_uid();
+        HeaderValue::from_str(&own).unwrap_or(HeaderValue::from_static(""))
+    })
 }
 
 /// What a client is told whose request met a mistake of ours: as upstream, and the connection goes on.
@@ -72,7 +85,9 @@ pub async fn serve(
                     if !super::info::is_encoded(request.uri().path()) {
                         return Ok(super::server::unreadable().map(|body| until(body, ends)));
                     }
-                    let response = match authentication.authenticate(request.headers_mut(), &peer) {
+                    let audit_id = audit_id(request.headers());
+                    let judged = authentication.authenticate(request.headers_mut(), &peer);
+                    let mut response = match judged {
                         Ok((user, warnings)) => {
                             request.extensions_mut().insert(remote);
                             let answering = AssertUnwindSafe(server.handle(request, user));
@@ -83,12 +98,14 @@ pub async fn serve(
                         }
                         Err(status) => reply::status(&status, request.headers()),
                     };
+                    response.headers_mut().entry(AUDIT_ID).or_insert(audit_id);
                     Ok::<_, Infallible>(response.map(|body| until(body, ends)))
                 }
             });
             let mut builder = Builder::new(TokioExecutor::new());
             builder
                 .http1()
+                .title_case_headers(true)
                 .timer(hyper_util::rt::TokioTimer::new())
                 .header_read_timeout(HEADER);
             builder

@@ -25,6 +25,7 @@ pub mod query;
 pub mod read;
 pub mod reply;
 pub mod server;
+mod spoken;
 pub mod table;
 pub mod verbs;
 mod wake;

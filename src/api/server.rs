@@ -24,7 +24,7 @@ use super::verbs::delete::DeleteOptions;
 use super::verbs::list::ListOptions;
 use super::verbs::write::Write;
 use super::verbs::{self, Target};
-use super::{BoxError, actions, custom};
+use super::{BoxError, actions, custom, spoken};
 use crate::admission::Plugin;
 use crate::auth::authorize::{Authorizers, check};
 use crate::auth::impersonate::{self, Impersonation};
@@ -255,6 +255,13 @@ impl Server {
             }
             None => self.verb(&target, parts, body, accepted, warnings).await?,
         };
+        if target.info.verb == "watch" && spoken::asked(&parts.headers) {
+            return Ok(spoken::watch(
+                self.render(answer, &target, accepted, parts)?,
+                parts,
+                &self.ends,
+            ));
+        }
         self.render(answer, &target, accepted, parts)
     }
 

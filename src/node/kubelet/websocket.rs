@@ -4,44 +4,19 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use futures::{SinkExt as _, StreamExt as _};
-use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, header};
-use http_body_util::BodyExt as _;
+use http::{HeaderMap, Request, Response};
+use http_body_util::BodyStream;
 use hyper::body::Incoming;
-use hyper::upgrade::Upgraded;
-use hyper_util::rt::TokioIo;
 use tokio::sync::mpsc;
-use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
-use tokio_tungstenite::tungstenite::protocol::Role;
-use tokio_tungstenite::tungstenite::protocol::frame::CloseFrame;
-use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 
 use super::converse::{self, Channel, Work};
 use super::{Body, Refusal, text};
+use crate::websocket::{self, Socket, close};
+pub use crate::websocket::{asked, offered};
 
 /// The byte that closes the channel named behind it (version 5).
 const CLOSE: u8 = 255;
-/// What the accepting side adds to a key (RFC 6455).
-const GUID: &str = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
-
-/// Whether a client asks for a WebSocket.
-pub fn asked(headers: &HeaderMap) -> bool {
-    headers
-        .get(header::UPGRADE)
-        .and_then(|value| value.to_str().ok())
-        .is_some_and(|value| value.eq_ignore_ascii_case("websocket"))
-}
-
-/// The protocols that a client offers.
-pub fn offered(headers: &HeaderMap) -> Vec<String> {
-    headers
-        .get_all(header::SEC_WEBSOCKET_PROTOCOL)
-        .iter()
-        .filter_map(|value| value.to_str().ok())
-        .flat_map(|value| value.split(','))
-        .map(|protocol| protocol.trim().to_owned())
-        .collect()
-}
 
 /// Accepts a WebSocket of one protocol and hands it over once it is there.
 ///
@@ -50,38 +25,15 @@ pub fn offered(headers: &HeaderMap) -> Vec<String> {
 pub fn accept<F>(
     mut request: Request<Incoming>,
     protocol: Option<&str>,
-    work: impl FnOnce(WebSocketStream<TokioIo<Upgraded>>) -> F + Send + 'static,
+    work: impl FnOnce(Socket) -> F + Send + 'static,
 ) -> Result<Response<Body>, Refusal>
 where
     F: Future<Output = ()> + Send + 'static,
 {
-    let key = request
-        .headers()
-        .get(header::SEC_WEBSOCKET_KEY)
-        .ok_or((400, "missing Sec-WebSocket-Key".to_owned()))?;
-    let mut joined = key.as_bytes().to_vec();
-    joined.extend_from_slice(GUID.as_bytes());
-    let digest = ring::digest::digest(&ring::digest::SHA1_FOR_LEGACY_USE_ONLY, &joined);
+    let upgrade = hyper::upgrade::on(&mut request);
+    let accepted = websocket::accept(request.headers(), upgrade, protocol, work);
     let mut response = text(101, "");
-    *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
-    let headers = response.headers_mut();
-    headers.clear();
-    let wrong = |error: header::InvalidHeaderValue| (400, error.to_string());
-    headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
-    headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
-    let answer = HeaderValue::from_str(&STANDARD.encode(digest.as_ref())).map_err(wrong)?;
-    headers.insert(header::SEC_WEBSOCKET_ACCEPT, answer);
-    if let Some(protocol) = protocol {
-        let protocol = HeaderValue::from_str(protocol).map_err(wrong)?;
-        headers.insert(header::SEC_WEBSOCKET_PROTOCOL, protocol);
-    }
-    let upgraded = hyper::upgrade::on(&mut request);
-    tokio::spawn(async move {
-        if let Ok(upgraded) = upgraded.await {
-            let stream = TokioIo::new(upgraded);
-            work(WebSocketStream::from_raw_socket(stream, Role::Server, None).await).await;
-        }
-    });
+    *response.headers_mut() = accepted.map_err(|why| (400, why))?;
     Ok(response)
 }
 
@@ -128,46 +80,17 @@ pub fn answer(request: Request<Incoming>, work: Work) -> Result<Response<Body>, 
 pub fn stream(request: Request<Incoming>, body: Body) -> Result<Response<Body>, Refusal> {
     const KNOWN: [&str; 2] = ["binary.k8s.io", "base64.binary.k8s.io"];
     let (chosen, shown) = choose(request.headers(), &KNOWN, KNOWN[0])?;
-    let base64 = chosen == KNOWN[1];
-    accept(request, shown, move |socket| pour(socket, body, base64))
-}
-
-async fn pour(socket: WebSocketStream<TokioIo<Upgraded>>, mut body: Body, base64: bool) {
-    let (mut sink, mut source) = socket.split();
-    let left = async { while let Some(Ok(_)) = source.next().await {} };
-    let pouring = async {
-        let mut next = Some(Bytes::new());
-        while let Some(bytes) = next {
-            let message = match base64 {
-                true => Message::text(STANDARD.encode(&bytes)),
-                false => Message::binary(bytes),
-            };
-            if sink.send(message).await.is_err() {
-                return;
-            }
-            let frame = body.frame().await;
-            next = frame.map(|Ok(frame)| frame.into_data().unwrap_or_default());
-        }
-        close(&mut sink).await;
+    let message = match chosen == KNOWN[1] {
+        true => |bytes: Bytes| Message::text(STANDARD.encode(&bytes)),
+        false => |bytes| Message::binary(bytes),
     };
-    tokio::select! {
-        // Either way it is over: all was said, or nobody listens.
-        () = pouring => {}
-        () = left => {}
-    }
+    let begun = futures::stream::iter([Bytes::new()]);
+    let frames = BodyStream::new(body).map(|Ok(frame)| frame.into_data().unwrap_or_default());
+    let messages = begun.chain(frames).map(message);
+    accept(request, shown, |socket| websocket::pour(socket, messages))
 }
 
-/// Says that nothing follows.
-async fn close<S: futures::Sink<Message> + Unpin>(sink: &mut S) {
-    let close = CloseFrame {
-        code: CloseCode::Normal,
-        reason: "".into(),
-    };
-    let _ = sink.send(Message::Close(Some(close))).await;
-    let _ = sink.close().await;
-}
-
-async fn talk(socket: WebSocketStream<TokioIo<Upgraded>>, work: Work, protocol: &'static str) {
+async fn talk(socket: Socket, work: Work, protocol: &'static str) {
     let base64 = protocol.contains("base64");
     let plain_errors = !protocol.starts_with('v');
     let (mut sink, mut source) = socket.split();
@@ -239,9 +162,13 @@ async fn talk(socket: WebSocketStream<TokioIo<Upgraded>>, work: Work, protocol: 
 mod tests {
     use std::convert::Infallible;
 
-    use http_body_util::StreamBody;
+    use http_body_util::{BodyExt as _, StreamBody};
     use hyper::body::Frame;
+    use hyper_util::rt::TokioIo;
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio_tungstenite::WebSocketStream;
+    use tokio_tungstenite::tungstenite::protocol::Role;
+    use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 
     use super::*;
 
