@@ -50,6 +50,11 @@ const READ_ONLY: &[&str] = &[
 /// What `protection` can hold.
 const PROTECTIONS: &[&str] = &["mac-nospoof", "restricted", "ip-nospoof", "dhcp-nospoof"];
 
+/// No such property.
+const UNKNOWN: &str = "object not found";
+/// A value that the property does not take.
+const BAD_VALUE: &str = "invalid value";
+
 /// Ends with the text of `die`.
 fn die<T>(run: &mut Run, text: &str) -> Step<T> {
     run.end(exit::ERROR, &format!("dladm: {text}"))
@@ -209,13 +214,13 @@ impl Host {
             return Err("read-only property");
         }
         if !PROPERTIES.contains(&property) {
-            return Err("unknown property");
+            return Err(UNKNOWN);
         }
         let one = match values {
             [one] => Some(*one),
             _ => None,
         };
-        let bad = "invalid value";
+        let bad = BAD_VALUE;
         match property {
             "mtu" => {
                 let mtu: u32 = one

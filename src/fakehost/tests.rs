@@ -269,7 +269,7 @@ fn links_are_made_shown_and_refused_as_dladm_has_it() {
         (
             "dladm set-linkprop -t -p protection=nope rd3fa00n0",
             1,
-            "dladm: warning: cannot set link property 'protection' on 'rd3fa00n0': invalid value\n"
+            "dladm: warning: link property 'protection' must be one of: mac-nospoof,restricted,ip-nospoof,dhcp-nospoof\n"
                 .to_owned(),
         ),
         (

@@ -209,6 +209,7 @@ const WORDS: &[(&[Tool], &str, Class)] = &[
     (LINKS, "Datalink does not exist", Class::NotFound),
     (LINKS, "Value does not exist", Class::NotFound),
     (LINKS, "link not found", Class::NotFound),
+    (LINKS, "invalid link property", Class::Usage),
     (LINKS, "invalid link", Class::NotFound),
     (LINKS, "link busy", Class::Busy),
     (LINKS, "Interface busy", Class::Busy),
@@ -239,6 +240,7 @@ const WORDS: &[(&[Tool], &str, Class)] = &[
     (LINKS, "invalid", Class::Usage),
     (LINKS, "Invalid", Class::Usage),
     (LINKS, "MTU check failed", Class::Usage),
+    (LINKS, "must be one of", Class::Usage),
     // NAT and services
     (NAT, "File exists", Class::Exists),
     (NAT, "No such file or directory", Class::Disabled),

@@ -469,6 +469,18 @@ fn failures_are_told_apart_by_what_tools_say() {
             "ipadm: could not create address: Persistent operation on temporary object",
             Class::State,
         ),
+        (
+            Tool::Dladm,
+            1,
+            "dladm: warning: link property 'priority' must be one of: low,medium,high",
+            Class::Usage,
+        ),
+        (
+            Tool::Dladm,
+            1,
+            "dladm: warning: invalid link property 'colour'",
+            Class::Usage,
+        ),
         (Tool::Kstat, 1, "whatever", Class::Other),
     ] {
         assert_eq!(

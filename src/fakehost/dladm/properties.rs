@@ -2,6 +2,15 @@
 
 use super::*;
 
+/// The words of which a property is one, as they are shown.
+fn possible(property: &str) -> &'static str {
+    match property {
+        "priority" => "low,medium,high",
+        "protection" => "mac-nospoof,restricted,ip-nospoof,dhcp-nospoof",
+        _ => "",
+    }
+}
+
 pub(super) fn set_linkprop(run: &mut Run, parsed: &Parsed) -> Step<i32> {
     let wanted: Vec<&str> = parsed.values('p').collect();
     let list = wanted.join(",");
@@ -12,23 +21,27 @@ pub(super) fn set_linkprop(run: &mut Run, parsed: &Parsed) -> Step<i32> {
         return die(run, "link property must be specified");
     };
     must_exist(run, name)?;
-    let temporary = parsed.has('t');
-    if !temporary && run.host().link(name).is_some_and(|link| link.temporary) {
-        let text = format!(
-            "warning: cannot persist link property '{}' on '{name}': change cannot be persisted, specify -t/--temporary",
-            all[0].0
-        );
-        return die(run, &text);
-    }
+    // What is set on a temporary link is not kept, whatever was asked.
+    let temporary = parsed.has('t') || run.host().link(name).is_some_and(|link| link.temporary);
     let mut code = exit::OK;
     for (property, values) in all {
         let host = run.host();
         match host.check_link_property(name, property, &values) {
             Ok(value) => set(host, name, property, &value, !temporary),
             Err(why) => {
-                run.complain(&format!(
-                    "dladm: warning: cannot set link property '{property}' on '{name}': {why}"
-                ));
+                run.complain(&match (why, possible(property)) {
+                    (UNKNOWN, _) => format!("dladm: warning: invalid link property '{property}'"),
+                    (BAD_VALUE, "") => {
+                        let value = values.first().copied().unwrap_or_default();
+                        format!("dladm: warning: invalid link property '{value}'")
+                    }
+                    (BAD_VALUE, list) => {
+                        format!("dladm: warning: link property '{property}' must be one of: {list}")
+                    }
+                    _ => format!(
+                        "dladm: warning: cannot set link property '{property}' on '{name}': {why}"
+                    ),
+                });
                 code = exit::ERROR;
             }
         }
@@ -49,7 +62,9 @@ pub(super) fn reset_linkprop(run: &mut Run, parsed: &Parsed) -> Step<i32> {
     let mut code = exit::OK;
     for property in names {
         if !PROPERTIES.contains(&property.as_str()) {
-            run.complain(&format!("dladm: warning: cannot reset link property '{property}' on '{name}': unknown property"));
+            run.complain(&format!(
+                "dladm: warning: invalid link property '{property}'"
+            ));
             code = exit::ERROR;
             continue;
         }
@@ -85,11 +100,11 @@ pub(super) fn show_linkprop(run: &mut Run, parsed: &Parsed) -> Step<i32> {
                 true => link.persistent.get(property).cloned().unwrap_or_default(),
                 false => host.link_property(&link, property),
             };
-            let (default, possible) = match property.as_str() {
-                "mtu" => ("1500", ""),
-                "priority" => ("high", "low,medium,high"),
-                "protection" => ("", "mac-nospoof,restricted,ip-nospoof,dhcp-nospoof"),
-                _ => ("", ""),
+            let possible = possible(property);
+            let default = match property.as_str() {
+                "mtu" => "1500",
+                "priority" => "high",
+                _ => "",
             };
             let permission = if READ_ONLY.contains(&property.as_str()) {
                 "r-"
