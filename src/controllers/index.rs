@@ -70,3 +70,60 @@ impl<P: Cached> Index<P> {
             .collect()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use k8s_openapi::api::core::v1::ConfigMap;
+
+    use super::*;
+
+    crate::slim!(
+        /// Anything.
+        Thing of ConfigMap {
+            /// Under what it is found.
+            data: std::collections::BTreeMap<String, String>,
+        }
+    );
+
+    fn thing(name: &str, version: u32, values: &[&str]) -> Thing {
+        let data: Vec<String> = values
+            .iter()
+            .map(|value| format!(r#""{value}":"""#))
+            .collect();
+        let text = format!(
+            r#"{{"metadata":{{"namespace":"n","name":"{name}","resourceVersion":"{version}"}},"data":{{{}}}}}"#,
+            data.join(",")
+        );
+        serde_json::from_str(&text).expect("a thing")
+    }
+
+    #[test]
+    fn objects_are_found_under_each_of_their_values_as_they_are_now() {
+        let cache = Informer::<Thing>::by_hand();
+        cache.put(thing("a", 1, &["x", "y"]));
+        let index = Index::of(&cache, |thing| -> Vec<CompactString> {
+            thing.data.keys().map(Into::into).collect()
+        });
+        let found = |value: &str| -> Vec<String> {
+            let found = index.get(value).into_iter();
+            found
+                .filter_map(|thing| thing.metadata.name.clone())
+                .collect()
+        };
+        cache.put(thing("b", 2, &["y"]));
+        assert_eq!(
+            (found("x"), found("y")),
+            (vec!["a".into()], vec!["a".into(), "b".into()])
+        );
+        cache.put(thing("a", 3, &["z", "y"]));
+        assert_eq!((found("x"), found("z")), (vec![], vec!["a".into()]));
+        assert_eq!(found("y"), ["a", "b"]);
+        cache.drop(&Key::new("n", "a"));
+        assert_eq!((found("y"), found("z")), (vec!["b".into()], vec![]));
+        cache.put(thing("b", 4, &[]));
+        assert!(
+            index.keys.read().is_empty(),
+            "nothing is kept under nothing"
+        );
+    }
+}

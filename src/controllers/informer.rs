@@ -478,5 +478,24 @@ impl Informers {
     }
 }
 
+/// A cache that a test fills.
+#[cfg(test)]
+impl<P: Cached> Informer<P> {
+    /// An empty one.
+    pub fn by_hand() -> Self {
+        Informer::new(CancellationToken::new())
+    }
+
+    /// Takes in an object, new or changed.
+    pub fn put(&self, object: P) {
+        self.take(key_of(&object), Some(item(object)));
+    }
+
+    /// Takes in that an object is gone.
+    pub fn drop(&self, key: &Key) {
+        self.take(key.clone(), None);
+    }
+}
+
 #[cfg(test)]
 mod tests;

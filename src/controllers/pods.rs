@@ -85,18 +85,20 @@ pub fn claims_of(pod: &Pod) -> impl Iterator<Item = (String, bool)> + '_ {
 impl Pods {
     /// The pods that all controllers share; the cache is the run's that asks.
     pub fn of(informers: &Informers) -> Pods {
-        let shared = informers.shared(|informers| {
-            let cache = informers.of::<Pod>();
-            Pods {
-                by_node: Index::of(&cache, node_key),
-                by_owner: Index::of(&cache, owner_key),
-                by_claim: Index::of(&cache, claim_keys),
-                cache,
-            }
-        });
+        let shared = informers.shared(|informers| Pods::in_cache(informers.of()));
         Pods {
             cache: informers.of(),
             ..shared
+        }
+    }
+
+    /// The pods of a cache.
+    pub fn in_cache(cache: Informer<Pod>) -> Pods {
+        Pods {
+            by_node: Index::of(&cache, node_key),
+            by_owner: Index::of(&cache, owner_key),
+            by_claim: Index::of(&cache, claim_keys),
+            cache,
         }
     }
 

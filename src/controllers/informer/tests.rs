@@ -25,10 +25,6 @@ async fn tell(cache: &Informer<Thing>, events: Vec<Event<Thing>>) {
     cache.follow(stream::iter(events.into_iter().map(Ok))).await;
 }
 
-fn cache() -> Informer<Thing> {
-    Informer::new(CancellationToken::new())
-}
-
 fn counts(cache: &Informer<Thing>) -> Arc<AtomicUsize> {
     let count = Arc::new(AtomicUsize::new(0));
     let counted = count.clone();
@@ -40,7 +36,7 @@ fn counts(cache: &Informer<Thing>) -> Arc<AtomicUsize> {
 
 #[tokio::test]
 async fn what_breaks_at_a_change_ends_its_own_run_and_nobody_elses() {
-    let cache = cache();
+    let cache = Informer::<Thing>::by_hand();
     let (one, other) = (CancellationToken::new(), CancellationToken::new());
     let of_run = |run: &CancellationToken| Informer {
         run: Some(run.clone()),
@@ -68,7 +64,7 @@ async fn what_breaks_at_a_change_ends_its_own_run_and_nobody_elses() {
 
 #[tokio::test(start_paused = true)]
 async fn a_write_is_waited_for_until_the_cache_shows_it() {
-    let cache = cache();
+    let cache = Informer::<Thing>::by_hand();
     tell(&cache, vec![Event::Applied(thing("a", 5))]).await;
     cache.reach(Some("5")).await;
     cache.reach(None).await;
@@ -91,7 +87,7 @@ async fn lists_and_bookmarks_show_writes_of_which_nothing_is_left() {
         ],
         vec![Event::UpTo("9".to_owned())],
     ] {
-        let cache = cache();
+        let cache = Informer::<Thing>::by_hand();
         let waits = cache.reach(Some("9"));
         tokio::join!(waits, tell(&cache, shows));
     }

@@ -360,13 +360,59 @@ fn unused(claim: &Claim, used: bool, now: Timestamp) -> Option<PersistentVolumeC
 
 #[cfg(test)]
 mod tests {
+    use http_body_util::BodyExt as _;
+
     use super::*;
+    use crate::auth::User;
+    use crate::controllers::client::Transport;
 
     fn claim(rest: &str) -> Claim {
         serde_json::from_str(&format!(
             r#"{{"metadata":{{"name":"p-v","namespace":"n","ownerReferences":[{{"apiVersion":"v1","kind":"Pod","name":"p","uid":"u","controller":true}}]{rest}}},"status":{{"phase":"Bound"}}}}"#
         ))
         .unwrap()
+    }
+
+    #[tokio::test]
+    async fn the_pods_of_a_namespace_are_read_once_for_all_claims_that_wait() {
+        let asked = Arc::new(Mutex::new(Vec::new()));
+        let noted = asked.clone();
+        let transport = Transport::new(move |request, _| {
+            let path = request.uri().path().to_owned();
+            noted.lock().push(format!("{} {path}", request.method()));
+            // Of the pods of `a` one names the claim `late`, and no watch has shown it yet.
+            let pods = r#"{"metadata":{"resourceVersion":"1"},"items":[{"metadata":{"name":"p"},"spec":{"nodeName":"n","volumes":[{"name":"v","persistentVolumeClaim":{"claimName":"late"}}]}}]}"#;
+            let claim = r#"{"metadata":{"name":"c"}}"#;
+            let answer = if path.ends_with("/pods") { pods } else { claim };
+            async move { http::Response::new(http_body_util::Full::from(answer).boxed_unsync()) }
+        });
+        let claims = Claims {
+            client: transport.client(User::new("test", &[]), "test"),
+            cache: Informer::by_hand(),
+            pods: Pods::in_cache(Informer::by_hand()),
+            waiting: Waiting::default(),
+        };
+        for (namespace, name) in [("a", "late"), ("a", "one"), ("a", "two"), ("b", "one")] {
+            let text = format!(
+                r#"{{"metadata":{{"name":"{name}","namespace":"{namespace}","finalizers":["kubernetes.io/pvc-protection"],"deletionTimestamp":"2026-01-01T00:00:00Z"}}}}"#
+            );
+            claims
+                .cache
+                .put(serde_json::from_str(&text).expect("a claim"));
+            claims.waiting.add(&namespace.into(), name);
+        }
+        for _ in 0..2 {
+            let looked = claims.look("a".into()).await.expect("it never fails");
+            assert_eq!(looked, Next::Done);
+        }
+        let path = |name: &str| format!("PUT /api/v1/namespaces/a/persistentvolumeclaims/{name}");
+        let wanted = [
+            "GET /api/v1/namespaces/a/pods".to_owned(),
+            path("one"),
+            path("two"),
+        ];
+        assert_eq!(*asked.lock(), wanted);
+        assert_eq!(claims.waiting.take(&"b".into()).len(), 1);
     }
 
     #[test]
