@@ -3,7 +3,9 @@
 //! Nothing waits for an event to be written, and none is worth failing for: they go through a bounded channel, and
 //! are dropped where that is full. Equal events are one event with a count, alike ones are told together, and what
 //! tells too much of one object is held back. One task keeps the book of what was told; several write, each event always
-//! the same of them, so that its counts are written in order.
+//! the same of them, so that its counts are written in order. The scheduler tells in a newer form: see [`series`].
+
+mod series;
 
 use std::collections::hash_map::RandomState;
 use std::collections::{HashMap, HashSet, VecDeque};
@@ -18,8 +20,10 @@ use kube::core::Request;
 use kube::{Client, Resource};
 use serde_json::json;
 use tokio::sync::mpsc;
+use tokio::time::interval;
 use tokio_util::sync::CancellationToken;
 
+pub use self::series::Deed;
 use super::errors::is_not_found;
 
 /// Events that wait at most, of some 500 bytes each: as many as thousands of pods that are placed at once make.
@@ -38,6 +42,9 @@ const ALIKE_SECONDS: i64 = 600;
 const BURST: f64 = 25.0;
 /// And how many more a second.
 const RATE: f64 = 1.0 / 300.0;
+
+/// The longest name of who tells that the API takes, in bytes.
+const LONGEST_INSTANCE: usize = 128;
 
 /// Whether all is well.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -61,7 +68,7 @@ impl Tone {
 #[derive(Clone)]
 pub struct Recorder {
     component: &'static str,
-    /// The node that tells; empty where it is none.
+    /// The host that tells; empty where that does not matter.
     host: Arc<str>,
     client: Client,
     under_way: mpsc::Sender<Told>,
@@ -69,7 +76,13 @@ pub struct Recorder {
 
 struct Told {
     client: Client,
-    note: Note,
+    what: What,
+}
+
+/// What is told, in one form or the other.
+enum What {
+    Note(Note),
+    Report(series::Report),
 }
 
 /// What is told, whoever tells it when.
@@ -88,41 +101,81 @@ pub fn start(ends: CancellationToken) -> Events {
     let (waiting, mut told) = mpsc::channel::<Told>(MOST_WAITING);
     let writers: Vec<_> = (0..WRITERS).map(|_| writer(ends.clone())).collect();
     tokio::spawn(async move {
-        let mut book = Book::default();
+        let (mut book, mut reports) = (Book::default(), series::Book::default());
+        let mut look = interval(series::LOOK);
+        let mut refresh = interval(series::REFRESH);
         loop {
-            let Told { client, note } = tokio::select! {
-                told = told.recv() => match told {
-                    Some(told) => told,
-                    None => return,
-                },
+            // Each waits for nothing but the next message or moment, and is begun again where it was.
+            let entries = tokio::select! {
+                told = told.recv() => {
+                    let Some(Told { client, what }) = told else {
+                        return;
+                    };
+                    let now = Timestamp::now();
+                    let entry = match what {
+                        What::Note(note) => book
+                            .take(note, now)
+                            .map(|entry| Written::Entry(client, entry)),
+                        What::Report(report) => {
+                            let key = book.hash(report.likeness());
+                            let entry = reports.take(key, client, report, now);
+                            entry.map(Written::Report)
+                        }
+                    };
+                    entry.into_iter().collect()
+                }
+                _ = look.tick() => all(reports.finish(Timestamp::now())),
+                _ = refresh.tick() => all(reports.refresh()),
                 () = ends.cancelled() => return,
             };
-            let now = Timestamp::now();
-            let Some(entry) = book.take(note, now) else {
-                continue;
-            };
-            let place = book.hash(&entry.name) as usize % writers.len();
-            if writers[place].send((client, entry)).await.is_err() {
-                return;
+            for entry in entries {
+                let place = book.hash(entry.name()) as usize % writers.len();
+                if writers[place].send(entry).await.is_err() {
+                    return;
+                }
             }
         }
     });
     Events(waiting)
 }
 
+fn all(entries: Vec<series::Entry>) -> Vec<Written> {
+    entries.into_iter().map(Written::Report).collect()
+}
+
+/// What is to be written.
+enum Written {
+    Entry(Client, Entry),
+    Report(series::Entry),
+}
+
+impl Written {
+    /// The event's name.
+    fn name(&self) -> &str {
+        match self {
+            Written::Entry(_, entry) => &entry.name,
+            Written::Report(entry) => &entry.name,
+        }
+    }
+}
+
 /// A task that writes entries until `ends` is cancelled.
-fn writer(ends: CancellationToken) -> mpsc::Sender<(Client, Entry)> {
-    let (sender, mut entries) = mpsc::channel::<(Client, Entry)>(MOST_UNDER_WAY);
+fn writer(ends: CancellationToken) -> mpsc::Sender<Written> {
+    let (sender, mut entries) = mpsc::channel::<Written>(MOST_UNDER_WAY);
     tokio::spawn(async move {
         loop {
-            let (client, entry) = tokio::select! {
+            let entry = tokio::select! {
                 entry = entries.recv() => match entry {
                     Some(entry) => entry,
                     None => return,
                 },
                 () = ends.cancelled() => return,
             };
-            if let Err(error) = write(&client, entry).await {
+            let written = match entry {
+                Written::Entry(client, entry) => write(&client, entry).await,
+                Written::Report(entry) => series::write(entry).await,
+            };
+            if let Err(error) = written {
                 tracing::debug!(%error, "an event is not written");
             }
         }
@@ -147,10 +200,10 @@ impl Events {
 }
 
 impl Recorder {
-    /// The recorder of this component on a node.
-    pub fn on(self, node: &str) -> Recorder {
+    /// The recorder of this component on a host, or the node of that.
+    pub fn on(self, host: &str) -> Recorder {
         Recorder {
-            host: node.into(),
+            host: host.into(),
             ..self
         }
     }
@@ -163,18 +216,23 @@ impl Recorder {
         reason: &str,
         message: impl Into<String>,
     ) {
-        let some = |text: &Option<String>| text.clone().filter(|text| !text.is_empty());
-        let meta = about.meta();
-        let about = ObjectReference {
-            api_version: Some(K::api_version(&()).into_owned()),
-            kind: Some(K::kind(&()).into_owned()),
-            namespace: some(&meta.namespace),
-            name: some(&meta.name),
-            uid: some(&meta.uid),
-            resource_version: some(&meta.resource_version),
-            field_path: None,
+        self.tell_of(reference(about), tone, reason, message);
+    }
+
+    /// Tells of something that was done with an object, in the form of `events.k8s.io`; the host in it is this recorder's.
+    pub fn tell_deed<K: Resource<DynamicType = ()>>(&self, about: &K, deed: Deed) {
+        let reason = deed.reason;
+        let mut instance = format!("{}-{}", self.component, self.host);
+        while instance.len() > LONGEST_INSTANCE {
+            instance.pop();
+        }
+        let report = series::Report {
+            controller: self.component,
+            instance: instance.into(),
+            about: reference(about),
+            deed,
         };
-        self.tell_of(about, tone, reason, message);
+        self.send(What::Report(report), reason);
     }
 
     /// Tells of what is referred to: a part of an object, say.
@@ -193,13 +251,29 @@ impl Recorder {
             reason: reason.to_owned(),
             message: message.into(),
         };
-        let told = Told {
-            client: self.client.clone(),
-            note,
-        };
-        if self.under_way.try_send(told).is_err() {
+        self.send(What::Note(note), reason);
+    }
+
+    fn send(&self, what: What, reason: &str) {
+        let client = self.client.clone();
+        if self.under_way.try_send(Told { client, what }).is_err() {
             tracing::debug!(reason, "an event is dropped: too many are under way");
         }
+    }
+}
+
+/// A reference to an object, down to its version.
+pub fn reference<K: Resource<DynamicType = ()>>(object: &K) -> ObjectReference {
+    let some = |text: &Option<String>| text.clone().filter(|text| !text.is_empty());
+    let meta = object.meta();
+    ObjectReference {
+        api_version: Some(K::api_version(&()).into_owned()),
+        kind: Some(K::kind(&()).into_owned()),
+        namespace: some(&meta.namespace),
+        name: some(&meta.name),
+        uid: some(&meta.uid),
+        resource_version: some(&meta.resource_version),
+        field_path: None,
     }
 }
 
@@ -249,6 +323,13 @@ impl<V> Recent<V> {
             }
         }
         self.values.entry(key).or_insert_with(first)
+    }
+
+    /// Forgets those that `keeps` does not want.
+    fn retain(&mut self, mut keeps: impl FnMut(&V) -> bool) {
+        let Recent { values, order } = self;
+        values.retain(|_, value| keeps(value));
+        order.retain(|key| values.contains_key(key));
     }
 }
 

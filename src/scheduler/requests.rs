@@ -15,11 +15,13 @@ use super::pod::{Condition, Pod, SCHEDULER};
 use super::volumes::{Claim, SELECTED_NODE, Volume};
 use crate::controllers::Context;
 use crate::controllers::errors::{is_conflict, is_not_found, text};
-use crate::controllers::events::{Recorder, Tone};
+use crate::controllers::events::{Deed, Recorder, Tone, reference};
 use crate::controllers::informer::Key;
 
 /// The longest note of an event, in bytes.
 const NOTE: usize = 1024;
+/// What is told where a pod has no place: what was done, and what came of it.
+const FAILED: (&str, &str) = ("Scheduling", "FailedScheduling");
 
 /// The way to the API.
 pub struct Requests {
@@ -40,8 +42,29 @@ impl Requests {
     pub fn new(context: &Context) -> Requests {
         Requests {
             client: context.client.clone(),
-            recorder: context.events.recorder(context.client.clone(), SCHEDULER),
+            recorder: context
+                .events
+                .recorder(context.client.clone(), SCHEDULER)
+                .on(&rustix::system::uname().nodename().to_string_lossy()),
         }
+    }
+
+    /// Tells people of a pod.
+    fn tell(
+        &self,
+        pod: &Pod,
+        tone: Tone,
+        (action, reason): (&'static str, &'static str),
+        note: String,
+    ) {
+        let deed = Deed {
+            tone,
+            action,
+            reason,
+            note,
+            related: None,
+        };
+        self.recorder.tell_deed(pod, deed);
     }
 
     fn pods(&self, pod: &Pod) -> Api<v1::Pod> {
@@ -134,7 +157,7 @@ impl Requests {
         match answer {
             Ok(_) => {
                 let note = format!("Successfully assigned {namespace}/{name} to {}", pod.node);
-                self.recorder.tell(&**pod, Tone::Normal, "Scheduled", note);
+                self.tell(pod, Tone::Normal, ("Binding", "Scheduled"), note);
                 Ok(())
             }
             Err(error) => Err(format!(
@@ -146,8 +169,7 @@ impl Requests {
 
     /// Says why a pod has no place, in an event and in its status.
     pub async fn report(&self, pod: &Pod, reason: &str, why: &str, nominated: Option<String>) {
-        self.recorder
-            .tell(pod, Tone::Warning, "FailedScheduling", shortened(why));
+        self.tell(pod, Tone::Warning, FAILED, shortened(why));
         let condition = Condition {
             status: "False".into(),
             reason: reason.into(),
@@ -175,8 +197,7 @@ impl Requests {
             "skip schedule deleting pod: {}/{}",
             pod.key.namespace, pod.key.name
         );
-        self.recorder
-            .tell(pod, Tone::Warning, "FailedScheduling", note);
+        self.tell(pod, Tone::Warning, FAILED, note);
     }
 
     /// Ends pods so that another has room on a node, and says so. Whether all of them will end.
@@ -226,7 +247,14 @@ impl Requests {
             }
         }
         let note = format!("Preempted by pod {} on node {node}", pod.uid());
-        self.recorder.tell(victim, Tone::Normal, "Preempted", note);
+        let deed = Deed {
+            tone: Tone::Normal,
+            action: "Preempting",
+            reason: "Preempted",
+            note,
+            related: Some(reference(pod)),
+        };
+        self.recorder.tell_deed(victim, deed);
         true
     }
 
