@@ -16,6 +16,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use super::authenticate::{Authentication, Peer};
+use super::first_line::FirstLine;
 use super::inflight::Remote;
 use super::reply::{self, Body};
 use super::server::Server;
@@ -113,7 +114,8 @@ pub async fn serve(
                 .timer(hyper_util::rt::TokioTimer::new())
                 .keep_alive_interval(HEADER)
                 .max_concurrent_streams(1000);
-            let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
+            let connection = builder
+                .serve_connection_with_upgrades(TokioIo::new(FirstLine::new(stream)), service);
             tokio::pin!(connection);
             tokio::select! {
                 result = connection.as_mut() => {

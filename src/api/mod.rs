@@ -8,6 +8,7 @@ pub mod custom;
 pub mod definitions;
 pub mod discovery;
 pub mod documents;
+mod first_line;
 pub mod flow_schemas;
 pub mod health;
 pub mod inflight;

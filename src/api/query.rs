@@ -2,6 +2,7 @@
 
 use crate::meta::status::About;
 use crate::meta::{Errors, Path, Status};
+use crate::resources::metadata;
 use crate::schema::Value;
 
 /// The parameters of a request, in order. Of a name given twice the first counts.
@@ -157,7 +158,7 @@ impl WriteOptions {
                 "may not be specified for non-apply patch",
             );
         }
-        validate_manager(manager, &mut errors);
+        metadata::field_manager(manager, Path::ROOT.field("fieldManager"), &mut errors);
         validate_dry_run(&dry, &mut errors);
         let validation = match query.get("fieldValidation").unwrap_or_default() {
             "Ignore" => FieldValidation::Ignore,
@@ -203,26 +204,6 @@ pub fn validate_dry_run(values: &[&str], errors: &mut Errors) {
     }
 }
 
-fn validate_manager(manager: &str, errors: &mut Errors) {
-    if manager.len() > 128 {
-        errors.too_long(Path::ROOT.field("fieldManager"), 128);
-    }
-    if let Some((position, c)) = manager
-        .chars()
-        .enumerate()
-        .find(|(_, c)| c.is_control() || (c.is_whitespace() && *c != ' '))
-    {
-        errors.invalid(
-            Path::ROOT.field("fieldManager"),
-            manager,
-            format!(
-                "invalid character U+{:04X} (at position {position})",
-                c as u32
-            ),
-        );
-    }
-}
-
 /// The field manager of a client that names none: its user agent up to the first slash.
 fn default_manager(user_agent: &str) -> String {
     let mut name = user_agent.split('/').next().unwrap_or_default();
@@ -233,5 +214,5 @@ fn default_manager(user_agent: &str) -> String {
         let end = name.char_indices().next_back().map_or(0, |(i, _)| i);
         name = &name[..end];
     }
-    name.chars().filter(|c| !c.is_control()).collect()
+    name.chars().filter(|c| metadata::is_print(*c)).collect()
 }

@@ -1,6 +1,8 @@
 //! Replies to bytes: stored objects as slices where that is what the client asked for, else in the version, form and
 //! format that it accepts.
 
+use std::collections::HashSet;
+
 use std::sync::{Arc, LazyLock};
 
 use bytes::Bytes;
@@ -404,14 +406,47 @@ pub fn status(status: &Status, request: &HeaderMap) -> Response<Body> {
     response
 }
 
+/// The most characters that warnings have together before they are cut, and then each of them.
+const WARNINGS: (usize, usize) = (4096, 256);
+
+/// Each text once; where they are too long together all are cut, and those left out that still are too much. Follows
+/// k8s.io/apiserver/pkg/endpoints/filters/warning.go.
+fn bounded(texts: &[String]) -> Vec<&str> {
+    let mut seen = HashSet::new();
+    let once = texts
+        .iter()
+        .map(String::as_str)
+        .filter(|text| seen.insert(*text));
+    let once: Vec<&str> = once.collect();
+    let length = |text: &str| text.chars().count();
+    if once.iter().map(|text| length(text)).sum::<usize>() <= WARNINGS.0 {
+        return once;
+    }
+    let mut written = 0;
+    let cut = |text: &'_ str| {
+        text.char_indices()
+            .nth(WARNINGS.1)
+            .map_or(text.len(), |(at, _)| at)
+    };
+    // What made the sum too large is written with all before it, and only then it is asked whether there is room.
+    let mut out = Vec::new();
+    let mut sum = 0;
+    for text in once {
+        let replayed = sum <= WARNINGS.0;
+        sum += length(text);
+        if written >= WARNINGS.0 && !replayed {
+            break;
+        }
+        let text = &text[..cut(text)];
+        written += length(text);
+        out.push(text);
+    }
+    out
+}
+
 /// Adds a `Warning` header for each text.
 pub fn warn(response: &mut Response<Body>, warnings: &[String]) {
-    let mut told: Vec<&String> = Vec::new();
-    for text in warnings {
-        if told.contains(&text) {
-            continue;
-        }
-        told.push(text);
+    for text in bounded(warnings) {
         let quoted = text.replace('\\', "\\\\").replace('"', "\\\"");
         if let Ok(value) = HeaderValue::from_bytes(format!("299 - \"{quoted}\"").as_bytes()) {
             response.headers_mut().append(header::WARNING, value);

@@ -466,6 +466,7 @@ impl Server {
             plugins: &self.plugins,
             options_object: &NULL,
             authorizer: &*self.authorizer,
+            asked: None,
             warnings: Vec::new(),
         }
     }

@@ -1,6 +1,8 @@
 //! Validation of object metadata, the same for every kind. Follows k8s.io/apimachinery/pkg/api/validation/objectmeta.go
 //! and pkg/apis/meta/v1/validation.
 
+use std::sync::LazyLock;
+
 use std::collections::BTreeSet;
 
 use crate::meta::errors::{Path, Reason, quoted};
@@ -301,13 +303,25 @@ fn managed_fields(entries: At<'_>, errors: &mut Errors) {
     }
 }
 
+/// Whether Go's unicode.IsPrint says so: letters, marks, numbers, punctuation, symbols and the blank.
+pub fn is_print(c: char) -> bool {
+    static PRINTED: LazyLock<Option<regex::Regex>> =
+        LazyLock::new(|| regex::Regex::new(r"^[\p{L}\p{M}\p{N}\p{P}\p{S} ]$").ok());
+    if c.is_ascii() {
+        return !c.is_ascii_control();
+    }
+    let mut utf8 = [0; 4];
+    let printed = |printed: &regex::Regex| printed.is_match(c.encode_utf8(&mut utf8));
+    PRINTED.as_ref().is_none_or(printed)
+}
+
 /// Judges the name of a field manager, as ValidateFieldManager does: not too long, and printable.
 pub fn field_manager(name: &str, path: Path<'_>, errors: &mut Errors) {
     if name.len() > MANAGER_MAX {
         errors.too_long(path, MANAGER_MAX);
     }
     for (at, c) in name.char_indices() {
-        if c.is_control() || (c != ' ' && c.is_whitespace()) || c == '\u{ad}' {
+        if !is_print(c) {
             errors.push(
                 Reason::Invalid,
                 path,

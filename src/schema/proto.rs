@@ -14,6 +14,9 @@ pub const MAGIC: &[u8; 4] = b"k8s\0";
 /// Why bytes are no object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Malformed {
+    /// There are none.
+    #[error("empty data")]
+    Empty,
     /// It does not begin with the magic.
     #[error(
         "provided data does not appear to be a protobuf message, expected prefix [107 56 115 0]"
@@ -42,6 +45,9 @@ pub struct Envelope<'a> {
 /// # Errors
 /// [`Malformed`]
 pub fn open(bytes: &[u8]) -> Result<Envelope<'_>, Malformed> {
+    if bytes.is_empty() {
+        return Err(Malformed::Empty);
+    }
     let body = bytes.strip_prefix(MAGIC).ok_or(Malformed::NoMagic)?;
     let mut envelope = Envelope {
         api_version: String::new(),

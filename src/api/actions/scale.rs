@@ -229,6 +229,7 @@ async fn change(
     let api_version = target.resource.api_version(&target.version().name);
     let places = |said: &str| place(&target.resource, said, scale);
     let mut write = call.server.write(&target, options);
+    write.asked = Some("scale");
     let reply = write
         .rewrite(200, |write, mut object| {
             let parent = apply::read_managed(&owners::take(&mut object))?;

@@ -175,16 +175,33 @@ fn refused(errors: &Errors) -> Status {
     Status::invalid(about, errors)
 }
 
-/// Whether a write of this object is its end: it is being deleted and nothing holds it any more.
-pub fn ends_by(object: &Value) -> bool {
+/// Whether a write of this object is its end: it is being deleted and nothing holds it any more. What is `marked_first`
+/// is held by finalizers of its own, too.
+pub fn ends_by(object: &Value, marked_first: bool) -> bool {
     let meta = object.at("metadata");
     meta.get("deletionTimestamp").is_some()
         && meta.list("finalizers").is_empty()
-        && object.at("spec").list("finalizers").is_empty()
+        && !(marked_first && !object.at("spec").list("finalizers").is_empty())
         && meta
             .at("deletionGracePeriodSeconds")
             .as_int()
             .is_none_or(|grace| grace == 0)
+}
+
+/// How long an object that is being deleted, and was given `before` seconds, has yet, and when that ends, if `asked` for
+/// less. Follows BeforeDelete of k8s.io/apiserver/pkg/registry/rest/delete.go.
+fn sooner(object: &Value, before: i64, asked: i64, now: i64) -> Option<(i64, i64)> {
+    let asked = if asked < 0 { 1 } else { asked };
+    if asked >= before {
+        return None;
+    }
+    let ends = time::parse(object.at("metadata").str("deletionTimestamp")).unwrap_or(now);
+    let at = ends - before + asked;
+    Some(match at < now {
+        // All that was asked for is over.
+        true => (asked.min(1), now),
+        false => (asked, at),
+    })
 }
 
 /// The finalizers an object has once it is deleted under a policy.
@@ -294,20 +311,26 @@ impl Write<'_> {
         options.check(target, entry, old.at("metadata").str("uid"))?;
         self.mutate(Operation::Delete, Value::Null, Some(&old), name)
             .await?;
+        let deleting = old.at("metadata").get("deletionTimestamp").is_some();
+        let grace = (rules.grace)(&old, options.grace);
+        let before = old.at("metadata").at("deletionGracePeriodSeconds").as_int();
+        let before = before.filter(|_| deleting && grace.is_some());
+        // What ends already may be told to end sooner, and nothing else.
+        let sooner = before.and_then(|before| sooner(&old, before, options.grace?, target.now));
+        if before.is_some() && sooner.is_none() {
+            settled(target, entry.rev).await?;
+            let shown = forms::versioned(entry, entry.rev, resource, target.version());
+            return Ok(Some(Deleted::Stays(shown)));
+        }
         let (_, effects) = self.run_validation(Operation::Delete, Value::Null, Some(&old), name)?;
         let finalizers = finalizers(&old, options, rules.dependents);
         let mut new = old.clone();
-        let deleting = old.at("metadata").get("deletionTimestamp").is_some();
-        let grace = (rules.grace)(&old, options.grace);
         let meta = new.object_mut().object_mut("metadata");
         if finalizers.is_empty() {
             meta.remove("finalizers");
         } else {
             meta.insert("finalizers", finalizers);
         }
-        let before = meta
-            .get("deletionGracePeriodSeconds")
-            .and_then(Value::as_int);
         if !deleting {
             let held = grace.unwrap_or(0);
             meta.insert("deletionTimestamp", time::print(target.now + held));
@@ -319,15 +342,13 @@ impl Write<'_> {
             {
                 meta.insert("generation", generation + 1);
             }
-        } else if let (Some(before), Some(grace)) = (before, grace)
-            && grace < before
-        {
-            meta.insert("deletionGracePeriodSeconds", grace);
-            meta.insert("deletionTimestamp", time::print(target.now + grace));
+        } else if let Some((held, at)) = sooner {
+            meta.insert("deletionGracePeriodSeconds", held);
+            meta.insert("deletionTimestamp", time::print(at));
         }
         (rules.prepare_delete)(&mut new, &target.cx());
         forms::tidy(&mut new, resource);
-        let ends = ends_by(&new) && (deleting || !rules.marked_first);
+        let ends = ends_by(&new, rules.marked_first) && (deleting || !rules.marked_first);
         if options.dry_run || self.options.dry_run {
             let shown = if ends && grace.is_none() { old } else { new };
             let shown = forms::from_working(shown, resource, target.version());

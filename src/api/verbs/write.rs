@@ -34,6 +34,8 @@ pub struct Write<'a> {
     pub options_object: &'a Value,
     /// Decides what users may do, for admission.
     pub authorizer: &'a dyn Authorizer,
+    /// The subresource that admission is told of, where it is not the target's: a scale is written as the object itself.
+    pub asked: Option<&'static str>,
     /// Texts for `Warning` headers.
     pub warnings: Vec<String>,
 }
@@ -519,7 +521,7 @@ impl Write<'_> {
         }
         let (mut new, effects) = self.run_validation(Operation::Update, new, Some(&old), name)?;
         forms::settle(&mut new, resource, target.version());
-        let ends = super::delete::ends_by(&new);
+        let ends = super::delete::ends_by(&new, rules.marked_first);
         if new == old && !ends {
             settled(target, entry.rev).await?;
             return Ok(Some(Reply::Entry(code, entry.clone())));
@@ -666,7 +668,7 @@ impl Write<'_> {
             user: &target.user,
             operation,
             resource: &target.resource,
-            subresource: &target.info.subresource,
+            subresource: self.asked.unwrap_or(&target.info.subresource),
             namespace: target.namespace(),
             name,
             object,
