@@ -118,9 +118,11 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// How long a watch that broke itself is left alone.
 const PAUSE: Duration = Duration::from_secs(1);
 
+type Tell<P> = Box<dyn Fn(Change<'_, P>) + Send + Sync>;
+
 /// Who is told of changes.
 struct Handler<P> {
-    tell: Box<dyn Fn(Change<'_, P>) + Send + Sync>,
+    tell: Tell<P>,
     /// The run of a program that it is a part of, if any.
     run: Option<CancellationToken>,
 }

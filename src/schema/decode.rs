@@ -471,9 +471,9 @@ impl<'s> Decoder<'s> {
         let text = match &value {
             Value::String(text) => text.clone(),
             Value::Float(number) => {
-                let same = |text: &&Box<str>| text.parse() == Ok(*number);
-                match self.floats.iter().find(same) {
-                    Some(text) => (&**text).into(),
+                let mut floats = self.floats.iter().map(AsRef::<str>::as_ref);
+                match floats.find(|text| text.parse() == Ok(*number)) {
+                    Some(text) => text.into(),
                     None => super::json::to_string(&value).into(),
                 }
             }

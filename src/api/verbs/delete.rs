@@ -181,7 +181,7 @@ pub fn ends_by(object: &Value, marked_first: bool) -> bool {
     let meta = object.at("metadata");
     meta.get("deletionTimestamp").is_some()
         && meta.list("finalizers").is_empty()
-        && !(marked_first && !object.at("spec").list("finalizers").is_empty())
+        && (!marked_first || object.at("spec").list("finalizers").is_empty())
         && meta
             .at("deletionGracePeriodSeconds")
             .as_int()

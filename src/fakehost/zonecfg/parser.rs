@@ -237,7 +237,8 @@ impl Parser<'_> {
         self.next();
         command.target = Some(r);
         let alone = matches!(r, "dedicated-cpu" | "capped-cpu" | "capped-memory");
-        if !matches!(self.peek(), Token::Property(_)) && !(alone && self.at_end()) {
+        let ends = alone && self.at_end();
+        if !ends && !matches!(self.peek(), Token::Property(_)) {
             return self.short("select");
         }
         self.pairs(command)

@@ -58,7 +58,7 @@ impl Session<'_> {
                     "security-flags",
                 ]
                 .iter()
-                .filter(|k| !lacks(k) && !(global && **k == "admin"))
+                .filter(|k| !(lacks(k) || global && **k == "admin"))
                 {
                     self.info_resources(kind, &[], &document);
                 }
