@@ -26,7 +26,7 @@ pub struct Remote(pub Option<SocketAddr>);
 pub struct InFlight {
     all: Arc<Semaphore>,
     one: usize,
-    users: Arc<Mutex<HashMap<String, Arc<Semaphore>>>>,
+    users: Arc<Mutex<HashMap<Arc<str>, Arc<Semaphore>>>>,
 }
 
 impl Default for InFlight {
@@ -37,9 +37,9 @@ impl Default for InFlight {
 
 /// A request's place, given back when it is dropped.
 pub struct Place {
-    user: String,
+    user: Arc<str>,
     places: Option<(OwnedSemaphorePermit, OwnedSemaphorePermit)>,
-    users: Arc<Mutex<HashMap<String, Arc<Semaphore>>>>,
+    users: Arc<Mutex<HashMap<Arc<str>, Arc<Semaphore>>>>,
 }
 
 impl InFlight {
@@ -53,14 +53,15 @@ impl InFlight {
 
     /// Waits for a place for a request of `user`; none if there was none for too long.
     pub async fn enter(&self, user: &str) -> Option<Place> {
+        let user: Arc<str> = user.into();
         let own = {
             let mut users = self.users.lock();
-            let own = users.entry(user.to_owned());
+            let own = users.entry(user.clone());
             own.or_insert_with(|| Arc::new(Semaphore::new(self.one)))
                 .clone()
         };
         let mut place = Place {
-            user: user.to_owned(),
+            user,
             places: None,
             users: self.users.clone(),
         };

@@ -2,7 +2,6 @@
 //! format that it accepts.
 
 use std::collections::HashSet;
-
 use std::sync::{Arc, LazyLock};
 
 use bytes::Bytes;

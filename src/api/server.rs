@@ -255,14 +255,12 @@ impl Server {
             }
             None => self.verb(&target, parts, body, accepted, warnings).await?,
         };
-        if target.info.verb == "watch" && spoken::asked(&parts.headers) {
-            return Ok(spoken::watch(
-                self.render(answer, &target, accepted, parts)?,
-                parts,
-                &self.ends,
-            ));
-        }
-        self.render(answer, &target, accepted, parts)
+        let response = self.render(answer, &target, accepted, parts)?;
+        let spoken = target.info.verb == "watch" && spoken::asked(&parts.headers);
+        Ok(match spoken {
+            true => spoken::watch(response, parts, &self.ends),
+            false => response,
+        })
     }
 
     /// Whether the path, with its method, is served.

@@ -1,9 +1,8 @@
 //! Validation of object metadata, the same for every kind. Follows k8s.io/apimachinery/pkg/api/validation/objectmeta.go
 //! and pkg/apis/meta/v1/validation.
 
-use std::sync::LazyLock;
-
 use std::collections::BTreeSet;
+use std::sync::LazyLock;
 
 use crate::meta::errors::{Path, Reason, quoted};
 use crate::meta::{At, Errors, names};

@@ -2,7 +2,6 @@
 //! pkg/apis/rbac/v1/evaluation_helpers.go and k8s.io/component-helpers/auth/rbac/validation.
 
 use std::collections::HashMap;
-use std::collections::hash_map::Entry;
 
 use compact_str::CompactString;
 
@@ -13,7 +12,7 @@ use crate::schema::{Object, Value};
 type Texts = Vec<CompactString>;
 
 /// A PolicyRule.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Rule {
     /// `get`; `*` for all.
     pub verbs: Texts,
@@ -217,32 +216,20 @@ pub fn missing(held: &[Rule], wanted: &[Rule]) -> Vec<Rule> {
 
 /// Missing rights as refusals list them: verbs of the same resource joined, one line each, sorted, none twice.
 pub fn describe(missing: Vec<Rule>) -> Vec<String> {
-    let mut joined: HashMap<[Texts; 4], Rule> = HashMap::new();
-    for rule in missing {
-        // Those of URLs are told one by one.
-        let alone = if rule.urls.is_empty() {
-            Texts::new()
-        } else {
-            rule.verbs.clone()
-        };
-        let Rule {
-            groups,
-            resources,
-            names,
-            ..
-        } = rule.clone();
-        let about = [
-            groups,
-            resources,
-            names,
-            [alone, rule.urls.clone()].concat(),
-        ];
-        match joined.entry(about) {
-            Entry::Occupied(mut known) => known.get_mut().verbs.extend(rule.verbs),
-            Entry::Vacant(new) => drop(new.insert(rule)),
-        }
+    // Those of URLs are told one by one.
+    let (mut told, of_resources): (Vec<Rule>, Vec<Rule>) =
+        missing.into_iter().partition(|rule| !rule.urls.is_empty());
+    let mut joined: HashMap<Rule, Texts> = HashMap::new();
+    for mut rule in of_resources {
+        let verbs = std::mem::take(&mut rule.verbs);
+        joined.entry(rule).or_default().extend(verbs);
     }
-    let mut lines: Vec<String> = joined.values().map(Rule::compact).collect();
+    told.extend(
+        joined
+            .into_iter()
+            .map(|(rule, verbs)| Rule { verbs, ..rule }),
+    );
+    let mut lines: Vec<String> = told.iter().map(Rule::compact).collect();
     lines.sort();
     lines.dedup();
     lines
@@ -402,6 +389,9 @@ mod tests {
             r#"{"verbs":["get"],"apiGroups":[""],"resources":["pods"]}"#,
         )];
         assert_eq!(missing(&named, &all).len(), 1);
+        let url = rule(r#"{"verbs":["get"],"nonResourceURLs":["/x"]}"#);
+        let alone = describe(vec![url.clone()]);
+        assert_eq!(describe(vec![url.clone(), url]), alone, "told once");
         // Lists multiply: what would be very many is told as it is.
         let names = |what: &str| {
             (0..1000)

@@ -4,10 +4,7 @@ use http_body_util::BodyExt as _;
 use tokio::net::TcpStream;
 use tokio_util::task::AbortOnDropHandle;
 
-use super::probe::plain;
-
-/// The most of an answer that is looked at, in bytes.
-const ANSWER: usize = 10 * 1024;
+use super::probe::{LOOKED_AT, plain};
 
 /// `HealthCheckRequest{service = 1}` as a gRPC message: not compressed, four bytes of length.
 fn health_request(service: &str) -> Vec<u8> {
@@ -59,7 +56,7 @@ pub(super) async fn serving(host: &str, port: u16, service: &str) -> Result<(), 
         .await
         .map_err(|error| wrong(&error))?;
     let early = response.headers().get("grpc-status").cloned();
-    let collected = http_body_util::Limited::new(response.into_body(), ANSWER)
+    let collected = http_body_util::Limited::new(response.into_body(), LOOKED_AT)
         .collect()
         .await
         .map_err(|error| wrong(&error))?;

@@ -7,11 +7,9 @@ use k8s_openapi::api::core::v1::HTTPHeader;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
-use super::probe::plain;
+use super::probe::{LOOKED_AT, plain};
 use crate::dial;
 
-/// The most of an answer that is looked at, in bytes.
-const ANSWER: usize = 10 * 1024;
 /// How many redirections are followed.
 const REDIRECTIONS: usize = 10;
 /// What is told of a server that does not answer by TLS.
@@ -150,13 +148,13 @@ fn is_plain(error: &std::io::Error) -> bool {
 pub(super) async fn body(answer: Response<Incoming>) -> Result<String, String> {
     let mut body = answer.into_body();
     let mut text = Vec::new();
-    while text.len() < ANSWER
+    while text.len() < LOOKED_AT
         && let Some(frame) = body.frame().await
     {
         let frame = frame.map_err(worded)?;
         text.extend_from_slice(frame.data_ref().map_or(&[], |data| data));
     }
-    text.truncate(ANSWER);
+    text.truncate(LOOKED_AT);
     Ok(String::from_utf8_lossy(&text).into_owned())
 }
 

@@ -16,8 +16,8 @@ use super::{Host, zone_name};
 use crate::node::supplies::Outcome;
 use crate::zone::{ExecSpec, ProcessId, ZoneNetwork, ZoneSpec};
 
-/// The most of a command's output that is looked at, in bytes.
-const OUTPUT: u64 = 10 * 1024;
+/// The most of an answer or of a command's output that is looked at, in bytes.
+pub(super) const LOOKED_AT: usize = 10 * 1024;
 
 fn port(of: &IntOrString, container: &Container) -> Result<u16, String> {
     let number = match of {
@@ -140,7 +140,7 @@ impl Host {
         let read = |from: Option<Box<dyn tokio::io::AsyncRead + Send + Unpin>>| async move {
             let mut text = Vec::new();
             if let Some(from) = from {
-                let mut from = from.take(OUTPUT);
+                let mut from = from.take(LOOKED_AT as u64);
                 let _ = from.read_to_end(&mut text).await;
                 let _ = tokio::io::copy(&mut from.into_inner(), &mut tokio::io::sink()).await;
             }
