@@ -1,5 +1,6 @@
 //! Query strings, and the options that verbs read off them with upstream's refusals.
 
+use crate::meta::errors::is_print;
 use crate::meta::status::About;
 use crate::meta::{Errors, Path, Status};
 use crate::resources::metadata;
@@ -214,5 +215,5 @@ fn default_manager(user_agent: &str) -> String {
         let end = name.char_indices().next_back().map_or(0, |(i, _)| i);
         name = &name[..end];
     }
-    name.chars().filter(|c| metadata::is_print(*c)).collect()
+    name.chars().filter(|c| is_print(*c)).collect()
 }

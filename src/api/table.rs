@@ -55,8 +55,12 @@ pub fn of(
     let rows: Vec<Value> = ordered
         .into_iter()
         .map(|object| {
-            let mut row = Object::with_capacity(2);
+            let mut row = Object::with_capacity(3);
             row.insert("cells", resource.cells(version, object, now));
+            let conditions = (resource.rules.row_conditions)(object);
+            if !conditions.is_empty() {
+                row.insert("conditions", conditions);
+            }
             row.insert(
                 "object",
                 match include {

@@ -4,6 +4,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::names::Wrong;
+use crate::schema::Value;
 
 /// A network: its address with the host bits cleared, and the length of its prefix.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -165,6 +166,16 @@ pub fn ip_warning(value: &str) -> Option<String> {
             .then(|| format!("IPv6 address \"{value}\" should be in RFC 5952 canonical format (\"{address}\")")),
         _ => Some(format!("non-standard IP address \"{value}\" is invalid: use \"{parsed}\"")),
     }
+}
+
+/// [`ip_warning`] of the member `ip` of each item at `path`, behind the item's path and `below`.
+pub fn listed_ip_warnings(object: &Value, path: &[&str], below: &str) -> Vec<String> {
+    let items = object.path(path).as_array().into_iter().flatten();
+    let warned = items.enumerate().filter_map(|(i, item)| {
+        let warning = ip_warning(item.str("ip"))?;
+        Some(format!("{}[{i}]{below}: {warning}", path.join(".")))
+    });
+    warned.collect()
 }
 
 /// The address and prefix of a CIDR as Go's newer parser takes them: no zeros in front.

@@ -1,12 +1,13 @@
 //! Checks that validations are made of, besides those beside [`At`]: each judges one field, and says in upstream's
 //! words what is wrong with it. A rule of a kind is then a line.
 
-use super::errors::Reason;
+use super::errors::{Reason, typed};
 use super::names::{self, Wrong};
 use super::quantity::Quantity;
 use super::selector::Selector;
 use super::{At, Errors};
 use crate::schema::Value;
+use crate::schema::semantic::same_as;
 
 /// Who may name what: a check of [`super::names`].
 pub type Check = fn(&str) -> Wrong;
@@ -21,6 +22,11 @@ impl At<'_> {
     /// `Invalid value: "V": DETAIL` of the text here, empty where there is none.
     pub fn invalid_text(&self, detail: impl AsRef<str>, errors: &mut Errors) {
         errors.invalid(self.path, self.str(), detail);
+    }
+
+    /// `Invalid value: V: DETAIL` of text behind a Go pointer, which upstream shows as JSON.
+    pub fn invalid_pointer(&self, detail: impl AsRef<str>, errors: &mut Errors) {
+        errors.invalid_shown(self.path, &typed(self.value), detail);
     }
 
     /// `Invalid value: V: DETAIL` with the value as upstream's internal type `go_type` prints it.
@@ -82,9 +88,9 @@ impl At<'_> {
     }
 
     /// Refuses a change of what `old` was, as validate.Immutable of upstream's declared rules words it: the value is
-    /// not shown.
-    pub fn frozen(&self, old: &Value, errors: &mut Errors) {
-        if self.value != old {
+    /// not shown. `go_type` is upstream's internal type (`""` for what holds no amounts).
+    pub fn frozen(&self, old: &Value, go_type: &str, errors: &mut Errors) {
+        if !same_as(go_type, self.value, old) {
             errors.invalid(self.path, Value::Null, "field is immutable");
         }
     }
@@ -106,9 +112,7 @@ impl At<'_> {
 
     /// Refuses a percentage above 100, as IsNotMoreThan100Percent.
     pub fn at_most_all(&self, errors: &mut Errors) {
-        let percent = self.str().strip_suffix('%');
-        let above = percent.is_some_and(|digits| digits.parse::<i64>().is_ok_and(|n| n > 100));
-        if above && names::percent(self.str()).is_empty() {
+        if names::percentage(self.str()).is_some_and(|percent| percent > 100) {
             self.invalid("must not be greater than 100%", errors);
         }
     }

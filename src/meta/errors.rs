@@ -3,6 +3,7 @@
 
 use std::collections::HashSet;
 use std::fmt::{self, Write as _};
+use std::sync::LazyLock;
 
 use crate::schema::{Value, json};
 
@@ -159,7 +160,7 @@ pub fn shown(value: &Value) -> String {
 }
 
 /// How a refused value is shown whose Go type is not plain text: as JSON that can stand in HTML.
-fn typed(value: &Value) -> String {
+pub(super) fn typed(value: &Value) -> String {
     let text = json::to_string(value);
     text.replace('<', "\\u003c")
         .replace('>', "\\u003e")
@@ -181,19 +182,30 @@ pub fn quoted(text: &str) -> String {
             '\r' => out.push_str("\\r"),
             '\t' => out.push_str("\\t"),
             '\x0b' => out.push_str("\\v"),
-            c if (c as u32) < 0x20 || c == '\x7f' => {
-                let _ = write!(out, "\\x{:02x}", c as u32);
+            c if is_print(c) => out.push(c),
+            c => {
+                let _ = match c as u32 {
+                    code @ ..0x80 => write!(out, "\\x{code:02x}"),
+                    code @ ..0x1_0000 => write!(out, "\\u{code:04x}"),
+                    code => write!(out, "\\U{code:08x}"),
+                };
             }
-            c if c.is_control()
-                || matches!(c, '\u{feff}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{a0}' | '\u{ad}') =>
-            {
-                let _ = write!(out, "\\u{:04x}", c as u32);
-            }
-            c => out.push(c),
         }
     }
     out.push('"');
     out
+}
+
+/// Whether Go's unicode.IsPrint says so: letters, marks, numbers, punctuation, symbols and the blank.
+pub fn is_print(c: char) -> bool {
+    static PRINTED: LazyLock<Option<regex::Regex>> =
+        LazyLock::new(|| regex::Regex::new(r"^[\p{L}\p{M}\p{N}\p{P}\p{S} ]$").ok());
+    if c.is_ascii() {
+        return !c.is_ascii_control();
+    }
+    let mut utf8 = [0; 4];
+    let printed = |printed: &regex::Regex| printed.is_match(c.encode_utf8(&mut utf8));
+    PRINTED.as_ref().is_none_or(printed)
 }
 
 impl Errors {

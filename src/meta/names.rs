@@ -374,6 +374,14 @@ pub fn percent(value: &str) -> Wrong {
     }
 }
 
+/// The number of a percentage, the greatest there is for one that is greater; none for what is no percentage.
+pub fn percentage(value: &str) -> Option<i64> {
+    let digits = value
+        .strip_suffix('%')
+        .filter(|_| percent(value).is_empty())?;
+    Some(digits.parse().unwrap_or(i64::MAX))
+}
+
 /// The name of an HTTP header: IsHTTPHeaderName.
 pub fn http_header(value: &str) -> Wrong {
     const TEXT: &str = "a valid HTTP header must consist of alphanumeric characters or '-'";

@@ -43,6 +43,8 @@ pub enum Form {
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Quantity {
     nanos: i128,
+    /// Upstream holds it as a big decimal, and not as an `int64` and a power of ten.
+    is_big: bool,
     /// How it is printed.
     pub form: Form,
 }
@@ -71,30 +73,14 @@ impl std::ops::Add for Quantity {
     type Output = Quantity;
     /// The sum, printed like the first that is not zero, as upstream does.
     fn add(self, other: Quantity) -> Quantity {
-        let form = if self.nanos == 0 {
-            other.form
-        } else {
-            self.form
-        };
-        Quantity {
-            nanos: self.nanos.saturating_add(other.nanos),
-            form,
-        }
+        self.with(other, self.nanos.saturating_add(other.nanos))
     }
 }
 
 impl std::ops::Sub for Quantity {
     type Output = Quantity;
     fn sub(self, other: Quantity) -> Quantity {
-        let form = if self.nanos == 0 {
-            other.form
-        } else {
-            self.form
-        };
-        Quantity {
-            nanos: self.nanos.saturating_sub(other.nanos),
-            form,
-        }
+        self.with(other, self.nanos.saturating_sub(other.nanos))
     }
 }
 
@@ -103,6 +89,7 @@ impl Quantity {
     pub fn units(units: i64, form: Form) -> Quantity {
         Quantity {
             nanos: i128::from(units) * NANO,
+            is_big: false,
             form,
         }
     }
@@ -111,7 +98,21 @@ impl Quantity {
     pub fn milli(milli: i64, form: Form) -> Quantity {
         Quantity {
             nanos: i128::from(milli) * (NANO / 1000),
+            is_big: false,
             form,
+        }
+    }
+
+    /// What comes of this and another.
+    fn with(self, other: Quantity, nanos: i128) -> Quantity {
+        Quantity {
+            nanos,
+            is_big: self.is_big || other.is_big || i64::try_from(nanos / NANO).is_err(),
+            form: if self.nanos == 0 {
+                other.form
+            } else {
+                self.form
+            },
         }
     }
 
@@ -124,23 +125,29 @@ impl Quantity {
         let nanos = magnitude(parts.whole, parts.fraction, &parts.scale);
         Ok(Quantity {
             nanos: if parts.negative { -nanos } else { nanos },
+            is_big: !parts.is_short(),
             form: parts.form,
         })
     }
 
-    /// In units, rounded up (away from zero).
+    /// In units, rounded up (away from zero). What no `int64` holds is none, or without its upper bits, as upstream's
+    /// Value has it.
     pub fn value(&self) -> i64 {
-        clamp(divide_up(self.nanos, NANO))
+        self.scaled(NANO)
     }
 
-    /// In units as upstream's Value tells them to validation: what no `int64` holds loses its upper bits.
-    pub fn wrapped_value(&self) -> i64 {
-        divide_up(self.nanos, NANO) as i64
-    }
-
-    /// In thousandths, rounded up (away from zero).
+    /// In thousandths, as [`Quantity::value`].
     pub fn milli_value(&self) -> i64 {
-        clamp(divide_up(self.nanos, NANO / 1000))
+        self.scaled(NANO / 1000)
+    }
+
+    fn scaled(&self, unit: i128) -> i64 {
+        let scaled = divide_up(self.nanos, unit);
+        match i64::try_from(scaled) {
+            Ok(scaled) => scaled,
+            Err(_) if self.is_big => scaled as i64,
+            Err(_) => 0,
+        }
     }
 
     /// Rounded up (away from zero) to thousandths; none where nothing finer is there.
@@ -148,7 +155,7 @@ impl Quantity {
         let step = NANO / 1000;
         (self.nanos % step != 0).then(|| Quantity {
             nanos: divide_up(self.nanos, step) * step,
-            form: self.form,
+            ..*self
         })
     }
 
@@ -157,9 +164,9 @@ impl Quantity {
         self.nanos.signum() as i32
     }
 
-    /// Whether upstream's MilliValue sees a part below one unit. It takes what overflows for one.
+    /// Whether upstream's MilliValue sees a part below one unit.
     pub fn is_fractional(&self) -> bool {
-        divide_up(self.nanos, NANO / 1000) as i64 % 1000 != 0
+        self.milli_value() % 1000 != 0
     }
 }
 
@@ -209,30 +216,45 @@ impl Parts<'_> {
         })
     }
 
-    /// Whether ParseQuantity's way for short numbers keeps the text. `0100m`, `+5` and `1.500` are kept, `1000m` is not.
-    fn is_kept(&self) -> bool {
-        let whole = match self.whole {
+    /// The digits before the point, one at least.
+    fn units(&self) -> &str {
+        match self.whole {
             "" => "0",
             whole => whole,
-        };
-        let shifted = format!("{whole}{}", self.fraction);
+        }
+    }
+
+    /// The power of ten of the last digit of a decimal number.
+    fn last(&self, exponent: i32) -> i64 {
+        i64::from(exponent) - self.fraction.len() as i64
+    }
+
+    /// Whether ParseQuantity takes its way for short numbers.
+    fn is_short(&self) -> bool {
+        let whole = self.units();
         match self.scale {
             Scale::Decimal(exponent) => {
-                let scale = i64::from(exponent) - self.fraction.len() as i64;
-                shifted.len() <= 18
-                    && scale >= -9
-                    && scale % 3 == 0
-                    && !shifted.ends_with("000")
-                    && !shifted.starts_with('0')
+                whole.len() + self.fraction.len() <= 18 && self.last(exponent) >= -9
             }
             Scale::Binary(power) => {
-                let value: i64 = whole.parse().unwrap_or(0);
-                self.fraction.is_empty()
-                    && whole.len() + power as usize * 3 < 15
-                    && value & 7 != 0
-                    && value.checked_mul(1 << (10 * power)).is_some()
+                self.fraction.is_empty() && whole.len() + power as usize * 3 < 15
             }
         }
+    }
+
+    /// Whether that way keeps the text. `0100m`, `+5` and `1.500` are kept, `1000m` is not.
+    fn is_kept(&self) -> bool {
+        let whole = self.units();
+        self.is_short()
+            && match self.scale {
+                Scale::Decimal(exponent) => {
+                    let digits = format!("{whole}{}", self.fraction);
+                    self.last(exponent) % 3 == 0
+                        && !digits.ends_with("000")
+                        && !digits.starts_with('0')
+                }
+                Scale::Binary(_) => whole.parse::<i64>().is_ok_and(|value| value & 7 != 0),
+            }
     }
 
     /// The canonical text of a decimal number that is more than is counted here.
@@ -369,10 +391,6 @@ fn divide_up(value: i128, by: i128) -> i128 {
     } else {
         quotient + value.signum()
     }
-}
-
-fn clamp(value: i128) -> i64 {
-    i64::try_from(value).unwrap_or(if value < 0 { i64::MIN } else { i64::MAX })
 }
 
 impl fmt::Display for Quantity {

@@ -2,9 +2,8 @@
 //! and pkg/apis/meta/v1/validation.
 
 use std::collections::BTreeSet;
-use std::sync::LazyLock;
 
-use crate::meta::errors::{Path, Reason, quoted};
+use crate::meta::errors::{Path, Reason, is_print, quoted};
 use crate::meta::{At, Errors, names};
 use crate::schema::Value;
 
@@ -300,18 +299,6 @@ fn managed_fields(entries: At<'_>, errors: &mut Errors) {
             errors.too_long(subresource.path, SUBRESOURCE_MAX);
         }
     }
-}
-
-/// Whether Go's unicode.IsPrint says so: letters, marks, numbers, punctuation, symbols and the blank.
-pub fn is_print(c: char) -> bool {
-    static PRINTED: LazyLock<Option<regex::Regex>> =
-        LazyLock::new(|| regex::Regex::new(r"^[\p{L}\p{M}\p{N}\p{P}\p{S} ]$").ok());
-    if c.is_ascii() {
-        return !c.is_ascii_control();
-    }
-    let mut utf8 = [0; 4];
-    let printed = |printed: &regex::Regex| printed.is_match(c.encode_utf8(&mut utf8));
-    PRINTED.as_ref().is_none_or(printed)
 }
 
 /// Judges the name of a field manager, as ValidateFieldManager does: not too long, and printable.

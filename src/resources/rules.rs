@@ -47,6 +47,8 @@ pub enum Generation {
     SpecAsSaid,
     /// 1 at creation, one more when anything but metadata and status changes.
     AllButStatus,
+    /// As `AllButStatus`, and as `SpecAsSaid` of what is empty.
+    AllButStatusAsSaid,
     /// The kind's `prepare_create` and `prepare_update` see to it.
     Own,
 }
@@ -138,11 +140,15 @@ pub struct Rules {
     pub validate_status: fn(At<'_>, At<'_>, &Cx<'_>, &mut Errors),
     /// Warnings of a creation (`old` is none) or an update, in upstream's order.
     pub warnings: fn(&Value, Option<&Value>, &Cx<'_>) -> Vec<String>,
+    /// Warnings of a write to the status subresource, in upstream's order.
+    pub status_warnings: fn(&Value) -> Vec<String>,
     /// Warnings of an object to be created, as it is before its preparation; they come even if it is refused.
     pub early_warnings: fn(&Value, &Cx<'_>) -> Vec<String>,
     /// The cells of a table row, in the order of the columns in `columns.json`, the name first.
     /// `now` is in seconds since 1970.
     pub cells: fn(&Value, now: i64) -> Vec<Value>,
+    /// The conditions of a table row.
+    pub row_conditions: fn(&Value) -> Vec<Value>,
     /// What comes first in the rows of a table; what is alike stays in the order of names.
     pub row_order: fn(&Value) -> i64,
     /// What an object of nothing shows besides its zero values: what upstream's conversion from the internal type fills
@@ -226,8 +232,10 @@ impl Rules {
         prepare_status: |_, _, _| {},
         validate_status: |_, _, _, _| {},
         warnings: |_, _, _| Vec::new(),
+        status_warnings: |_| Vec::new(),
         early_warnings: |_, _| Vec::new(),
         row_order: |_| 0,
+        row_conditions: |_| Vec::new(),
         cells: |object, now| {
             vec![
                 object.at("metadata").str("name").into(),

@@ -38,9 +38,10 @@ pub struct Emptied {
 }
 
 impl Emptied {
-    /// Whether it is a list or a map somewhere within a member of the object.
-    pub fn is_within(&self, member: &str) -> bool {
-        self.what != Empty::Struct && self.path.first().is_some_and(|first| first == member)
+    /// The member of the object that it is in, if it is a list or a map.
+    pub fn member(&self) -> Option<&str> {
+        let first = self.path.first().filter(|_| self.what != Empty::Struct)?;
+        Some(first.as_ref())
     }
 
     /// Whether nothing has been put in its place since.

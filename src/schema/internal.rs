@@ -66,7 +66,7 @@ pub fn diff(old: &Value, new: &Value, go_type: &str) -> String {
 }
 
 /// The served type behind an internal one.
-fn served(go_type: &str) -> Option<&'static Schema> {
+pub(super) fn served(go_type: &str) -> Option<&'static Schema> {
     let (package, name) = element(go_type).split_once('.')?;
     // What Go embeds stands among its owner's fields where it is served.
     let name = match name {

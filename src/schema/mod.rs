@@ -9,6 +9,7 @@ pub mod internal;
 pub mod json;
 mod object;
 pub mod proto;
+pub mod semantic;
 mod serde;
 pub mod structural;
 pub mod types;

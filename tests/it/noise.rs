@@ -17,6 +17,7 @@ const AS_UPSTREAM: &[&str] = &[
     "failed to convert new object",
     "resourceVersion: Invalid value",
     "target.kind: Unsupported value",
+    "target.name: Required value",
     "resourceVersion should not be set on objects to be created",
     "strconv.ParseUint: parsing",
     // Recorded: errors, paths that end before they name what they are about.

@@ -117,7 +117,10 @@ impl Selection {
 }
 
 fn selects_namespace(resource: &Resource) -> bool {
-    resource.namespaced || (resource.rules.selects_namespace && !resource.is_custom())
+    match resource.is_custom() {
+        true => resource.namespaced,
+        false => resource.rules.selects_namespace,
+    }
 }
 
 fn unknown_field(resource: &Resource, version: &Version, key: &str) -> String {

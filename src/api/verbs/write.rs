@@ -14,6 +14,7 @@ use crate::meta::{At, Errors, Path, Status, names, time};
 use crate::resources::{Cx, Generation, MetaOnStatus, cluster, forms, record};
 use crate::schema::decode::Decoded;
 use crate::schema::emptied::Emptied;
+use crate::schema::semantic::same;
 use crate::schema::{Object, Value, json};
 use crate::store::{Change, Entry, Expect, Revision, StoreError};
 use std::collections::HashSet;
@@ -518,6 +519,8 @@ impl Write<'_> {
         if main {
             self.warnings
                 .extend((rules.warnings)(&new, Some(&old), &target.cx()));
+        } else if target.info.subresource == "status" {
+            self.warnings.extend((rules.status_warnings)(&new));
         }
         let (mut new, effects) = self.run_validation(Operation::Update, new, Some(&old), name)?;
         forms::settle(&mut new, resource, target.version());
@@ -613,27 +616,33 @@ impl Write<'_> {
     }
 
     fn raise_generation(&self, new: &mut Value, old: &Value, emptied: &[Emptied]) {
-        let changed = new.at("spec") != old.at("spec");
+        let schema = &self.target.version().schema;
+        let changes = |field: &str| {
+            let (new, old) = (new.at(field), old.at(field));
+            new != old
+                && schema
+                    .field(field)
+                    .is_none_or(|schema| !same(schema, new, old))
+        };
+        let is_content = |field: &str| !matches!(field, "metadata" | "status");
+        let rest_changes = || {
+            let objects = [&*new, old].into_iter().filter_map(Value::as_object);
+            let mut fields = objects.flat_map(Object::keys);
+            fields.any(|field| is_content(field) && changes(field))
+        };
+        // An empty list or map, which what is stored never says.
+        let says_empty = |of: &dyn Fn(&str) -> bool| {
+            let mut said = emptied
+                .iter()
+                .filter(|field| field.member().is_some_and(of));
+            self.target.info.subresource.is_empty() && said.any(|field| field.still_holds(new))
+        };
         let raises = match self.target.resource.rules.generation {
             Generation::None | Generation::Own => return,
-            Generation::Spec => changed,
-            Generation::SpecAsSaid => {
-                let main = self.target.info.subresource.is_empty();
-                let as_said = |field: &Emptied| field.is_within("spec") && field.still_holds(new);
-                changed || (main && emptied.iter().any(as_said))
-            }
-            Generation::AllButStatus => {
-                let rest = |value: &Value| -> Object {
-                    value
-                        .as_object()
-                        .into_iter()
-                        .flat_map(|object| object.iter())
-                        .filter(|(key, _)| !matches!(key.as_str(), "metadata" | "status"))
-                        .map(|(key, value)| (key.clone(), value.clone()))
-                        .collect()
-                };
-                rest(new) != rest(old)
-            }
+            Generation::Spec => changes("spec"),
+            Generation::SpecAsSaid => changes("spec") || says_empty(&|member| member == "spec"),
+            Generation::AllButStatus => rest_changes(),
+            Generation::AllButStatusAsSaid => rest_changes() || says_empty(&is_content),
         };
         let generation = old.at("metadata").int("generation");
         if raises {

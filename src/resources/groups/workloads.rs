@@ -7,6 +7,7 @@ use super::core::pods::warnings;
 use crate::meta::checks::selects;
 use crate::meta::errors::Reason;
 use crate::meta::{At, Errors, Path, names};
+use crate::schema::semantic::same_as;
 use crate::schema::{Value, internal};
 
 /// Where most workloads keep their template.
@@ -170,7 +171,7 @@ pub(super) fn collisions(status: At<'_>, old: &Value, errors: &mut Errors) {
 /// Refuses a change, showing the new value as upstream's internal type prints it (`""` for types that are served as
 /// they are).
 pub(super) fn immutable(new: At<'_>, old: &Value, go_type: &str, errors: &mut Errors) {
-    if super::core::pods::semantic::same(new.value, old) {
+    if same_as(go_type, new.value, old) {
         return;
     }
     match go_type {
@@ -193,17 +194,11 @@ pub(super) fn unsupported(at: At<'_>, go_type: &str, supported: &[&str], errors:
     );
 }
 
-fn percent(value: &Value) -> Option<i64> {
-    let text = value.as_str()?;
-    if !names::percent(text).is_empty() {
-        return None;
-    }
-    text.strip_suffix('%')?.parse().ok()
-}
-
 /// The number of an integer or percentage: getIntOrPercentValue.
 pub(super) fn number(value: &Value) -> i64 {
-    percent(value)
+    value
+        .as_str()
+        .and_then(names::percentage)
         .or_else(|| value.as_int())
         .or_else(|| value.as_str()?.parse().ok())
         .unwrap_or(0)

@@ -285,4 +285,55 @@ mod tests {
             loaded => drop(loaded.expect("a program that the kernel takes")),
         }
     }
+
+    /// A process in a group of version 2 with the program makes a node and cannot open it; elsewhere it can. Only root can
+    /// ask, where the kernel has groups of version 2 (also beside those of version 1).
+    #[test]
+    fn a_group_of_version_2_is_restrained() {
+        use rustix::mount::{MountFlags, UnmountFlags};
+        let directory = tempfile::tempdir().expect("a directory");
+        let hierarchy = directory.path().join("hierarchy");
+        fs::create_dir(&hierarchy).expect("made");
+        let none: Option<&std::ffi::CStr> = None;
+        if let Err(error) =
+            rustix::mount::mount("none", &hierarchy, "cgroup2", MountFlags::empty(), none)
+        {
+            eprintln!("skipped: no groups of version 2 can be mounted: {error}");
+            return;
+        }
+        let group = hierarchy.join(format!("reddwarf-test-{}", std::process::id()));
+        fs::create_dir(&group).expect("a group");
+        // What the kernel logs: 1:11, which is not among the harmless devices.
+        let opens = |before: &str| {
+            let node = directory.path().join("node");
+            let script = format!("{before}mknod {0} c 1 11 && exec 3<{0}", node.display());
+            let run = std::process::Command::new("sh")
+                .args(["-c", &script])
+                .output();
+            let opened = run.expect("a shell").status.success();
+            let made = fs::remove_file(&node).is_ok();
+            (made, opened)
+        };
+        let inside = format!("echo $$ >{}/cgroup.procs; ", group.display());
+        let unrestrained = opens(&inside);
+        let restrained = load().and_then(|program| {
+            attach(&program, &group)?;
+            // Again, as an agent that was started anew does.
+            attach(&program, &group)
+        });
+        let after = opens(&inside);
+        let outside = opens("");
+        fs::remove_dir(&group).expect("an empty group");
+        rustix::mount::unmount(&hierarchy, UnmountFlags::empty()).expect("unmounted");
+        restrained.expect("a program on the group");
+        if !unrestrained.1 {
+            eprintln!(
+                "skipped: no node can be opened in {}",
+                directory.path().display()
+            );
+            return;
+        }
+        assert_eq!(after, (true, false), "in the group");
+        assert_eq!(outside, (true, true), "beside it");
+    }
 }

@@ -11,6 +11,8 @@ use crate::zone::{Limits, Usage};
 
 /// Where the system mounts control groups.
 const ROOT: &str = "/sys/fs/cgroup";
+/// The controllers that keep limits, as both versions call them.
+const LIMITING: [&str; 3] = ["cpu", "memory", "pids"];
 /// The controller that restrains devices, in version 1.
 const DEVICES: &str = "devices";
 /// The length of a period of processor time, in microseconds.
@@ -39,7 +41,9 @@ impl Groups {
     /// What is missing, and how to have it.
     pub fn find(name: &str) -> Result<Self, String> {
         let root = Path::new(ROOT);
-        if root.join("cgroup.controllers").exists() {
+        if let Ok(offered) = fs::read_to_string(root.join("cgroup.controllers")) {
+            let offered: Vec<&str> = offered.split_whitespace().collect();
+            all_there(|controller| offered.contains(&controller))?;
             let program = devices::load().map_err(|error| {
                 format!(
                     "containers would have all devices of this host: the kernel takes no program for control groups ({error}); use one with CONFIG_CGROUP_BPF"
@@ -70,6 +74,7 @@ impl Groups {
                 "containers would have all devices of this host: the control groups `{DEVICES}` are not mounted: mkdir -p {ROOT}/{DEVICES} && mount -t cgroup -o {DEVICES} none {ROOT}/{DEVICES}"
             ));
         }
+        all_there(|controller| root.join(controller).join("cgroup.procs").exists())?;
         Ok(Groups {
             version: Version::One,
             ours,
@@ -96,9 +101,17 @@ impl Groups {
                 above.reverse();
                 for path in above {
                     fs::create_dir_all(path)?;
-                    for controller in ["+cpu", "+memory", "+pids"] {
-                        // One that this host does not offer is missed by its limit, and said there.
-                        let _ = fs::write(path.join("cgroup.subtree_control"), controller);
+                    for controller in LIMITING {
+                        fs::write(
+                            path.join("cgroup.subtree_control"),
+                            format!("+{controller}"),
+                        )
+                        .map_err(|error| {
+                            io::Error::new(
+                                error.kind(),
+                                format!("hand {controller} to {}: {error}", path.display()),
+                            )
+                        })?;
                     }
                 }
             }
@@ -131,22 +144,18 @@ impl Groups {
                 )
             })?;
         }
-        self.limit(&format!("{zone}/{name}"), limits)
+        let group = format!("{zone}/{name}");
+        if self.is_unified() {
+            // As upstream has it: what runs out of memory ends as one, and does not live in swap.
+            self.set(&group, "memory.oom.group", "1")?;
+            self.set(&group, "memory.swap.max", "0")?;
+        }
+        self.limit(&group, limits)
     }
 
     /// Sets limits.
     pub fn limit(&self, group: &str, limits: &Limits) -> io::Result<()> {
-        let set = |file: &str, value: String| -> io::Result<()> {
-            for own in &self.ours {
-                let path = own.join(group).join(file);
-                if path.exists() {
-                    return fs::write(&path, &value).map_err(|error| {
-                        io::Error::new(error.kind(), format!("{}: {error}", path.display()))
-                    });
-                }
-            }
-            Ok(())
-        };
+        let set = |file: &str, value: String| self.set(group, file, &value);
         if let Some(shares) = limits.cpu_shares {
             match self.is_unified() {
                 true => {
@@ -176,6 +185,16 @@ impl Groups {
             set("pids.max", pids.to_string())?;
         }
         Ok(())
+    }
+
+    /// Writes to a file of a group; one that the kernel does not have (of swap, without any) is nothing to set.
+    fn set(&self, group: &str, file: &str, value: &str) -> io::Result<()> {
+        let mut files = self.ours.iter().map(|own| own.join(group).join(file));
+        let Some(path) = files.find(|path| path.exists()) else {
+            return Ok(());
+        };
+        fs::write(&path, value)
+            .map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", path.display())))
     }
 
     /// What a group and all in it use.
@@ -263,6 +282,19 @@ impl Groups {
             remove_group(&own)?;
         }
         Ok(())
+    }
+}
+
+/// Whether the host keeps all limits that pods may have.
+///
+/// # Errors
+/// The first that it does not, and how to have it.
+fn all_there(offered: impl Fn(&str) -> bool) -> Result<(), String> {
+    match LIMITING.iter().find(|controller| !offered(controller)) {
+        None => Ok(()),
+        Some(missing) => Err(format!(
+            "limits would not be kept: the control groups under {ROOT} have no controller `{missing}`; boot with it enabled (cgroup_enable={missing}), or mount it"
+        )),
     }
 }
 

@@ -25,7 +25,7 @@ const STATIC: &str = ".static.k8s.io";
 
 /// What all kinds have in common.
 const COMMON: Rules = Rules {
-    generation: Generation::AllButStatus,
+    generation: Generation::AllButStatusAsSaid,
     unconditional_update: false,
     warnings: |object, old, _| static_warning(object, old).into_iter().collect(),
     ..Rules::DEFAULT

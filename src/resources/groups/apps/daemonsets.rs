@@ -1,10 +1,10 @@
 //! Daemon sets. Follows k8s.io/kubernetes/pkg/registry/apps/daemonset/strategy.go and pkg/apis/apps.
 
 use crate::meta::{At, Errors, table};
-use crate::resources::groups::core::pods::semantic::same;
 use crate::resources::groups::core::pods::{cells, defaults};
 use crate::resources::groups::workloads::{self, TEMPLATE};
 use crate::resources::{Cx, Generation, Rules, metadata};
+use crate::schema::semantic::same_as;
 use crate::schema::{Object, Value};
 
 /// Where v1 shows how often the template was changed.
@@ -95,8 +95,16 @@ fn prepare_update(object: &mut Value, old: &Value, _: &Cx<'_>) {
         template_generation(old),
     );
     let template = object.path(TEMPLATE);
-    templates += i64::from(!same(template, old.path(TEMPLATE)));
-    generation += i64::from(!same(object.at("spec"), old.at("spec")));
+    templates += i64::from(!same_as(
+        "core.PodTemplateSpec",
+        template,
+        old.path(TEMPLATE),
+    ));
+    generation += i64::from(!same_as(
+        "apps.DaemonSetSpec",
+        object.at("spec"),
+        old.at("spec"),
+    ));
     set_generations(object, generation, templates);
 }
 

@@ -3,10 +3,10 @@
 use super::replicasets::select_and_template;
 use crate::meta::selector::Selector;
 use crate::meta::{At, Errors, table};
-use crate::resources::groups::core::pods::semantic::same;
 use crate::resources::groups::core::pods::{cells, defaults};
 use crate::resources::groups::workloads::{self, TEMPLATE};
 use crate::resources::{Cx, Generation, Rules, metadata};
+use crate::schema::semantic::same_as;
 use crate::schema::{Object, Value};
 
 /// Counts in the status.
@@ -76,7 +76,8 @@ fn set_defaults(object: &mut Value) {
 fn prepare_update(object: &mut Value, old: &Value, _: &Cx<'_>) {
     workloads::drop_disabled(object, old, TEMPLATE);
     const ANNOTATIONS: &[&str] = &["metadata", "annotations"];
-    if !same(object.at("spec"), old.at("spec")) || object.path(ANNOTATIONS) != old.path(ANNOTATIONS)
+    if !same_as("apps.DeploymentSpec", object.at("spec"), old.at("spec"))
+        || object.path(ANNOTATIONS) != old.path(ANNOTATIONS)
     {
         let generation = old.at("metadata").int("generation");
         object

@@ -21,7 +21,7 @@ pub(super) const ADDRESSES: Rules = Rules {
             }
         }
         if let Some(old) = old {
-            parent.frozen(old.value.at("spec").at("parentRef"), errors);
+            parent.frozen(old.value.at("spec").at("parentRef"), "", errors);
         }
     },
     cells: |object, now| {

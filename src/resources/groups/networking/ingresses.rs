@@ -39,6 +39,9 @@ pub(super) const RULES: Rules = Rules {
             host_name(point.field("hostname"), errors);
         }
     },
+    status_warnings: |object| {
+        addresses::listed_ip_warnings(object, &["status", "loadBalancer", "ingress"], "")
+    },
     warnings: |object, old, _| {
         let annotations = object.at("metadata").at("annotations");
         let class = object.at("spec").get("ingressClassName");

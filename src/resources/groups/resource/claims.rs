@@ -7,6 +7,7 @@ use crate::meta::{At, Errors, table};
 use crate::resources::groups::core::pods::validate::labels_and_annotations;
 use crate::resources::{Cx, Deletion, MetaOnStatus, Rules, metadata};
 use crate::schema::Value;
+use crate::schema::semantic::same_as;
 
 /// The label of a namespace in which claims may ask for administrative access.
 const ADMIN: &str = "resource.kubernetes.io/admin-access";
@@ -41,7 +42,7 @@ pub(super) const CLAIMS: Rules = Rules {
             }
             Some(old) => {
                 metadata::again(claim, Some(old), cx, errors);
-                spec.frozen(old.value.at("spec"), errors);
+                spec.frozen(old.value.at("spec"), "resource.ResourceClaimSpec", errors);
             }
         }
     },
@@ -104,13 +105,10 @@ pub(super) const TEMPLATES: Rules = Rules {
         metadata::again(template, old, cx, errors);
         labels_and_annotations(spec.field("metadata"), errors);
         requests::validate(devices, errors);
-        let same = old.is_some_and(|old| old.value.at("spec") == spec.value);
+        const SPEC: &str = "resource.ResourceClaimTemplateSpec";
+        let same = old.is_some_and(|old| same_as(SPEC, old.value.at("spec"), spec.value));
         if old.is_some() && !same {
-            spec.invalid_dump(
-                "resource.ResourceClaimTemplateSpec",
-                "field is immutable",
-                errors,
-            );
+            spec.invalid_dump(SPEC, "field is immutable", errors);
         }
         if !same {
             requests::declared(devices, errors);

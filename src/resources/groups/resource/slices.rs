@@ -9,6 +9,7 @@ use crate::resources::groups::core::pods::validate::node_selector;
 use crate::resources::groups::core::pods::validate::sources::driver_name;
 use crate::resources::{Deletion, Generation, Rules, Selectable, SelectorError};
 use crate::schema::Value;
+use crate::schema::semantic::same_as;
 
 const COUNTER_SETS: usize = 8;
 const COUNTERS: usize = 32;
@@ -32,7 +33,11 @@ pub(super) const RULES: Rules = Rules {
     },
     prepare_update: |slice, old, _| {
         // What is dropped counts as a change.
-        if slice.at("spec") != old.at("spec") {
+        if !same_as(
+            "resource.ResourceSliceSpec",
+            slice.at("spec"),
+            old.at("spec"),
+        ) {
             set_generation(slice, old.at("metadata").int("generation") + 1);
         }
         drop_disabled(slice);

@@ -35,7 +35,7 @@ pub(super) const RULES: Rules = Rules {
         };
         driver_name(spec.field("attacher"), errors);
         self::object(object, errors);
-        spec.frozen(old.value.at("spec"), errors);
+        spec.frozen(old.value.at("spec"), "storage.VolumeAttachmentSpec", errors);
     },
     validate_status: |object, _, _, errors| {
         self::object(object, errors);

@@ -108,7 +108,7 @@ fn validate(class: At<'_>, old: Option<At<'_>>, errors: &mut Errors) {
         "volumeBindingMode",
     ] {
         if let Some(old) = changed(name) {
-            class.field(name).frozen(old, errors);
+            class.field(name).frozen(old, "", errors);
         }
     }
 }

@@ -2,10 +2,11 @@
 
 use std::collections::BTreeSet;
 
+use crate::meta::errors::Path;
 use crate::meta::{At, Errors, addresses, names, table};
 use crate::resources::groups::core::pods::{defaults, validate};
 use crate::resources::{Rules, Selectable, SelectorError, metadata};
-use crate::schema::{Value, internal};
+use crate::schema::{Value, internal, json};
 
 /// The rules of nodes.
 pub(in crate::resources::groups::core) const RULES: Rules = Rules {
@@ -106,7 +107,12 @@ fn pod_ranges(spec: &mut Value) {
 
 fn node(node: At<'_>, errors: &mut Errors) {
     let spec = node.field("spec");
-    taints(node, spec.value, errors);
+    annotations(node.field("metadata").field("annotations"), errors);
+    taints(
+        node.path.field("metadata.taints"),
+        spec.value.at("taints"),
+        errors,
+    );
     amounts(node, errors);
     let swap = node
         .value
@@ -148,11 +154,50 @@ fn node(node: At<'_>, errors: &mut Errors) {
     }
 }
 
+/// Judges the two annotations that once were what fields are now: ValidateNodeSpecificAnnotations.
+fn annotations(annotations: At<'_>, errors: &mut Errors) {
+    const TAINTS: &str = "scheduler.alpha.kubernetes.io/taints";
+    const AVOIDED: &str = "scheduler.alpha.kubernetes.io/preferAvoidPods";
+    let (said, avoided) = (annotations.field(TAINTS), annotations.field(AVOIDED));
+    if !said.str().is_empty() {
+        match json::parse(said.str().as_bytes()) {
+            Ok(parsed) => taints(said.path, &parsed.value, errors),
+            Err(error) => errors.invalid(annotations.path, TAINTS, error.to_string()),
+        }
+    }
+    if avoided.str().is_empty() {
+        return;
+    }
+    let parsed = match json::parse(avoided.str().as_bytes()) {
+        Ok(parsed) => parsed.value,
+        Err(error) => {
+            return errors.invalid(
+                annotations.path.field("AvoidPods"),
+                AVOIDED,
+                error.to_string(),
+            );
+        }
+    };
+    let entries = At {
+        value: parsed.at("preferAvoidPods"),
+        path: avoided.path,
+    };
+    for entry in entries.items() {
+        let signature = entry.path.field("PodSignature");
+        let controller = entry.value.at("podSignature").at("podController");
+        if controller.is_null() {
+            errors.required(signature, "");
+        } else if !controller.bool("controller") {
+            let path = signature.field("PodController.Controller");
+            errors.invalid(path, false, "must point to a controller");
+        }
+    }
+}
+
 /// Upstream tells taints under metadata.
-fn taints(node: At<'_>, spec: &Value, errors: &mut Errors) {
-    let path = node.path.field("metadata.taints");
+fn taints(path: Path<'_>, taints: &Value, errors: &mut Errors) {
     let taints = At {
-        value: spec.at("taints"),
+        value: taints,
         path,
     };
     let mut seen: BTreeSet<(String, String)> = BTreeSet::new();
@@ -228,6 +273,7 @@ fn is_feature(name: &str) -> bool {
 }
 
 fn update(node: At<'_>, old: &Value, errors: &mut Errors) {
+    annotations(node.field("metadata").field("annotations"), errors);
     amounts(node, errors);
     features(node, errors);
     let (spec, before) = (node.field("spec"), old.at("spec"));
@@ -265,7 +311,11 @@ fn update(node: At<'_>, old: &Value, errors: &mut Errors) {
         let why = format!("field cannot be {done} once set");
         errors.invalid(id.path, Value::Null, why);
     }
-    taints(node, spec.value, errors);
+    taints(
+        node.path.field("metadata.taints"),
+        spec.value.at("taints"),
+        errors,
+    );
     let external = spec.field("externalID");
     if external.str() != before.str("externalID") {
         errors.forbidden(external.path, "may not be updated");

@@ -1,11 +1,14 @@
 //! Replication controllers. Follows k8s.io/kubernetes/pkg/registry/core/replicationcontroller/strategy.go.
 
 use super::{cells, defaults};
+use crate::meta::errors::{Path, Reason, shown};
 use crate::meta::{At, Errors, names, table};
 use crate::resources::groups::workloads::{self, TEMPLATE};
 use crate::resources::{Cx, Dependents, Generation, Rules, Selectable, SelectorError};
 use crate::schema::Value;
 
+/// What annotations begin with that tell of fields of other versions.
+const NON_CONVERTIBLE: &str = "non-convertible.kubernetes.io";
 /// Counts in the status.
 const STATUS: &[&str] = &[
     "replicas",
@@ -79,6 +82,31 @@ fn validate(object: At<'_>, old: Option<At<'_>>, _: &Cx<'_>, errors: &mut Errors
         errors.required(replicas.path, "");
     }
     workloads::counts(spec, &["replicas", "minReadySeconds"], errors);
+    if let Some(old) = old {
+        non_convertible(object, old.value, errors);
+    }
+}
+
+/// Annotations tell of fields that another version had and this one has not.
+fn non_convertible(object: At<'_>, old: &Value, errors: &mut Errors) {
+    let marked = old.at("metadata").entries("annotations");
+    let spec = object.field("spec");
+    let selector = spec.field("selector");
+    for (key, value) in marked.filter(|(key, _)| key.starts_with(NON_CONVERTIBLE)) {
+        let mut parts = key.split('/').skip(1);
+        let (Some(field), None) = (parts.next(), parts.next()) else {
+            continue;
+        };
+        if !field.contains("selector") {
+            errors.push(
+                Reason::NotFound,
+                Path::ROOT.field(field),
+                format!("Not found: {}: unknown non-convertible field", shown(value)),
+            );
+        } else if selector.value != old.at("spec").at("selector") {
+            selector.invalid("cannot update non-convertible selector", errors);
+        }
+    }
 }
 
 /// The first cells of a ReplicationController or ReplicaSet: name, desired, current and ready replicas, age.

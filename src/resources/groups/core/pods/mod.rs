@@ -8,7 +8,6 @@ pub(in crate::resources::groups) mod disabled;
 mod image;
 mod prepare;
 mod qos;
-pub(in crate::resources::groups) mod semantic;
 pub(in crate::resources::groups) mod templates;
 pub(in crate::resources::groups) mod validate;
 pub(in crate::resources::groups) mod warnings;
@@ -16,9 +15,10 @@ pub(in crate::resources::groups) mod warnings;
 #[cfg(test)]
 mod tests;
 
-use crate::meta::names;
+use crate::meta::{addresses, names};
 use crate::resources::{Deletion, Generation, Rules, Selectable, SelectorError};
 use crate::schema::Value;
+use crate::value;
 
 /// The rules of pods.
 pub(super) const PODS: Rules = Rules {
@@ -39,6 +39,21 @@ pub(super) const PODS: Rules = Rules {
         None => on_creation(pod),
         // People do not change pods by hand.
         Some(_) => Vec::new(),
+    },
+    row_conditions: |pod| {
+        let (reason, message) = match pod.at("status").str("phase") {
+            "Succeeded" => ("Succeeded", "The pod has completed successfully."),
+            "Failed" => ("Failed", "The pod failed."),
+            _ => return Vec::new(),
+        };
+        vec![value!({"type": "Completed", "status": "True", "reason": reason, "message": message})]
+    },
+    status_warnings: |pod| {
+        let addresses = |list| addresses::listed_ip_warnings(pod, &["status", list], ".ip");
+        ["podIPs", "hostIPs"]
+            .into_iter()
+            .flat_map(addresses)
+            .collect()
     },
     early_warnings: |pod, _| prepare::app_armor_warnings(pod),
     grace,

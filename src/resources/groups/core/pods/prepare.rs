@@ -3,12 +3,12 @@
 
 use super::disabled::{drop_disabled, drop_from_status};
 use super::qos;
-use super::semantic::same;
 use super::validate::{APP_ARMOR, CONTAINERS, app_armor, overcommits};
 use crate::meta::amounts::{Amounts, Side, is_pod_level};
 use crate::meta::{At, Errors, time};
 use crate::resources::Cx;
 use crate::schema::Value;
+use crate::schema::semantic::same_as;
 use crate::value;
 
 /// A pod to be created.
@@ -65,7 +65,7 @@ pub(super) fn subresource(pod: &mut Value, old: &Value, cx: &Cx<'_>) {
 }
 
 fn raise_generation(pod: &mut Value, old: &Value) {
-    if !same(pod.at("spec"), old.at("spec")) {
+    if !same_as("core.PodSpec", pod.at("spec"), old.at("spec")) {
         let generation = old.at("metadata").int("generation");
         pod.object_mut()
             .object_mut("metadata")

@@ -34,6 +34,9 @@ pub(super) const RULES: Rules = Rules {
     validate: |object, old, _, errors| validate::service(object, old, errors),
     validate_status: |object, old, _, errors| validate::status(object, old.value, errors),
     warnings: |object, _, _| warnings(object),
+    status_warnings: |object| {
+        ips::listed_ip_warnings(object, &["status", "loadBalancer", "ingress"], "")
+    },
     cells: self::cells,
     selectable: &[
         Selectable {

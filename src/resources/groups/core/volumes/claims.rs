@@ -7,6 +7,7 @@ use crate::meta::{At, Errors, names, table};
 use crate::resources::groups::core::pods::validate::claim_spec;
 use crate::resources::groups::core::pods::{defaults, warnings};
 use crate::resources::{Deletion, Rules, metadata};
+use crate::schema::semantic::same_as;
 use crate::schema::{Object, Value, internal};
 use crate::value;
 
@@ -113,7 +114,7 @@ fn update(object: At<'_>, old: &Value, errors: &mut Errors) {
     for side in [&mut now, &mut was] {
         side.object_mut().retain(|_, value| !value.is_null());
     }
-    if now != was {
+    if !same_as("core.PersistentVolumeClaimSpec", &now, &was) {
         let diff = internal::diff(&was, &now, "core.PersistentVolumeClaimSpec");
         errors.forbidden(spec.path, format!("spec is immutable after creation except resources.requests and volumeAttributesClassName for bound claims\n{diff}"));
     }
@@ -200,10 +201,7 @@ fn status(object: At<'_>, errors: &mut Errors) {
     let allocated = status.field("allocatedResources");
     for (key, amount) in allocated.entries() {
         if resource_key(key, allocated, errors) {
-            if amount
-                .quantity()
-                .is_some_and(|amount| amount.wrapped_value() < 0)
-            {
+            if amount.quantity().is_some_and(|amount| amount.value() < 0) {
                 basic_quantity(amount, errors);
             } else {
                 amount.non_negative_quantity(errors);

@@ -73,7 +73,7 @@ fn positive_quantity(amount: At<'_>, errors: &mut Errors) {
 
 /// validateBasicResource
 fn basic_quantity(amount: At<'_>, errors: &mut Errors) {
-    let units = amount.quantity().map_or(0, |amount| amount.wrapped_value());
+    let units = amount.quantity().map_or(0, |amount| amount.value());
     if units < 0 {
         errors.invalid(amount.path, units, "must be a valid resource quantity");
     }

@@ -3,7 +3,7 @@
 
 use super::lifted::Lifted;
 use super::{fieldpath, schema, structural};
-use crate::meta::errors::{Path, shown};
+use crate::meta::errors::{Path, is_print, shown};
 use crate::meta::{At, Errors, names};
 use crate::resources::custom::{condition, conditions};
 use crate::resources::groups::webhooks;
@@ -47,13 +47,11 @@ pub(super) fn validate(new: At<'_>, old: Option<At<'_>>, _: &Cx<'_>, errors: &mu
             spec.value.at("names").str("plural"),
             spec.value.str("group")
         );
-        let name = new.value.at("metadata").str("name");
-        if name != wanted && !name.is_empty() {
-            errors.invalid(
-                Path::ROOT.field("metadata.name"),
-                name,
-                "must be spec.names.plural+\".\"+spec.group",
-            );
+        let meta = new.field("metadata");
+        for name in [meta.field("generateName"), meta.field("name")] {
+            if name.str() != wanted && !name.str().is_empty() {
+                name.invalid("must be spec.names.plural+\".\"+spec.group", errors);
+            }
         }
     }
     validate_spec(spec, &options, errors);
@@ -267,27 +265,20 @@ fn deprecation(version: At<'_>, errors: &mut Errors) {
         return;
     };
     if !version.value.bool("deprecated") {
-        errors.invalid(
-            warning.path,
-            text,
-            "can only be set for deprecated versions",
-        );
-        return;
+        return warning.invalid_pointer("can only be set for deprecated versions", errors);
     }
     if text.len() > 256 {
-        errors.invalid(warning.path, text, "must be <= 256 characters long");
+        warning.invalid_pointer("must be <= 256 characters long", errors);
     }
     if text.is_empty() {
-        errors.invalid(warning.path, text, "must not be an empty string");
+        warning.invalid_pointer("must not be an empty string", errors);
     }
-    let hidden = |c: char| c.is_control() || (c.is_whitespace() && c != ' ') || c == '\u{ad}';
-    if let Some((index, _)) = text.char_indices().find(|(_, c)| hidden(*c)) {
-        errors.invalid(
-            warning.path,
-            text,
+    if let Some((index, _)) = text.char_indices().find(|(_, c)| !is_print(*c)) {
+        warning.invalid_pointer(
             format!(
                 "must only contain printable UTF-8 characters; non-printable character found at index {index}"
             ),
+            errors,
         );
     }
 }
@@ -581,8 +572,12 @@ fn webhook_client(client: At<'_>, options: &Options<'_>, errors: &mut Errors) {
         .map(|old| old.path(&["spec", "conversion", "webhook", "clientConfig", "caBundle"]));
     let was_wrong = old
         .and_then(Value::as_str)
-        .is_some_and(|old| !conditions::is_bundle(old));
-    if options.was_established() && !was_wrong && !conditions::is_bundle(bundle.str()) {
+        .is_some_and(|old| !old.is_empty() && !conditions::is_bundle(old));
+    if options.was_established()
+        && !was_wrong
+        && !bundle.str().is_empty()
+        && !conditions::is_bundle(bundle.str())
+    {
         errors.invalid_shown(
             bundle.path,
             &shown(bundle.value),

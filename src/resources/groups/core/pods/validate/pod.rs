@@ -3,7 +3,7 @@
 use super::{Before, annotations, containers, scheduling, spec};
 use crate::meta::errors::quoted;
 use crate::meta::{At, Errors, Path};
-use crate::resources::groups::core::pods::semantic::same;
+use crate::schema::semantic::same_as;
 use crate::schema::{Value, internal};
 
 const DEADLINE_MAX: i64 = i32::MAX as i64;
@@ -77,12 +77,12 @@ pub(in crate::resources::groups::core) fn update(new: At<'_>, old: At<'_>, error
     }
     more_tolerations(spec.field("tolerations"), was, old, errors);
     fewer_gates(spec.field("schedulingGates"), was, errors);
-    if same(spec.value, was) {
+    if same_as("core.PodSpec", spec.value, was) {
         return;
     }
     let mut allowed = spec.value.clone();
     allow(&mut allowed, spec, was, errors);
-    if !same(&allowed, was) {
+    if !same_as("core.PodSpec", &allowed, was) {
         let diff = internal::diff(was, &allowed, "core.PodSpec");
         errors.forbidden(spec.path, format!("{UPDATABLE}\n{diff}"));
     }
@@ -206,7 +206,7 @@ fn allow(allowed: &mut Value, spec: At<'_>, old: &Value, errors: &mut Errors) {
     let affinity = spec.field("affinity");
     let was = old.at("affinity").at("nodeAffinity");
     let nodes = affinity.field("nodeAffinity");
-    if same(nodes.value, was) {
+    if same_as("core.NodeAffinity", nodes.value, was) {
         return;
     }
     narrower(nodes, was, errors);
@@ -287,7 +287,7 @@ pub(in crate::resources::groups::core) fn ephemeral_containers(
                     quoted(name)
                 ),
             ),
-            Some(now) if !same(now, was) => {
+            Some(now) if !same_as("core.EphemeralContainer", now, was) => {
                 let diff = internal::diff(was, now, "core.EphemeralContainer");
                 errors.forbidden(
                     list.path,

@@ -3,8 +3,9 @@
 use super::is_sidecar;
 use super::pod::{is_mirror, only, whole_of};
 use crate::meta::{At, Errors};
-use crate::resources::groups::core::pods::{qos, semantic::same};
+use crate::resources::groups::core::pods::qos;
 use crate::schema::Value;
+use crate::schema::semantic::same_as;
 
 const COMPUTE: [&str; 2] = ["cpu", "memory"];
 
@@ -55,13 +56,13 @@ pub(in crate::resources::groups::core) fn resize(new: At<'_>, old: At<'_>, error
     regular(spec, was, &mut allowed, errors);
     initial(spec, was, &mut allowed, errors);
     let volumes = spec.field("volumes");
-    if !same(volumes.value, was.at("volumes")) {
+    if !same_as("[]core.Volume", volumes.value, was.at("volumes")) {
         errors.forbidden(
             volumes.path,
             "volumes are immutable on resize when InPlacePodVerticalScalingMemoryBackedVolumes feature gate is disabled",
         );
     }
-    if refused == 0 && errors.is_empty() && !same(&allowed, was) {
+    if refused == 0 && errors.is_empty() && !same_as("core.PodSpec", &allowed, was) {
         errors.forbidden(spec.path, "only cpu and memory resources are mutable");
     }
 }
@@ -104,7 +105,7 @@ fn pod_level(spec: At<'_>, was: &Value, allowed: &mut Value, errors: &mut Errors
             allowed.remove("resources");
         }
     }
-    if !same(allowed.at("resources"), had) {
+    if !same_as("core.ResourceRequirements", allowed.at("resources"), had) {
         errors.forbidden(
             spec.path,
             "only cpu and memory resources are mutable at pod-level",
@@ -174,7 +175,7 @@ fn regular(spec: At<'_>, was: &Value, allowed: &mut Value, errors: &mut Errors) 
         if let Some(resources) = container.get_mut("resources") {
             take_back(resources, was.at("resources"));
         }
-        if !same(container, was) {
+        if !same_as("core.Container", container, was) {
             errors.forbidden(spec.path, "only cpu and memory resources are mutable");
         }
     }
@@ -184,11 +185,11 @@ fn initial(spec: At<'_>, was: &Value, allowed: &mut Value, errors: &mut Errors) 
     let list = spec.field("initContainers");
     let now = list_mut(allowed, "initContainers");
     for (i, (container, was)) in now.iter_mut().zip(was.list("initContainers")).enumerate() {
-        let changed = !same(container, was);
+        let changed = !same_as("core.Container", container, was);
         if let Some(resources) = container.get_mut("resources") {
             take_back(resources, was.at("resources"));
         }
-        if !same(container, was) {
+        if !same_as("core.Container", container, was) {
             errors.forbidden(
                 list.path.index(i),
                 "only cpu and memory resources for init or sidecar containers are mutable",

@@ -136,9 +136,7 @@ pub(in crate::resources::groups) fn quantity(name: &str, at: At<'_>, errors: &mu
     if amount.sign() < 0 {
         at.invalid("must be greater than or equal to 0", errors);
     }
-    // What overflows in thousandths is no whole number to upstream.
-    let fractional = amount.is_fractional() || amount.milli_value() == i64::MAX;
-    if fractional && (COUNTED.contains(&name) || is_extended(name)) {
+    if amount.is_fractional() && (COUNTED.contains(&name) || is_extended(name)) {
         at.invalid("must be an integer", errors);
     }
 }
@@ -152,7 +150,7 @@ pub(super) fn whole_pages(name: &str, amount: &Value) -> bool {
     let (Some(size), Some(amount)) = (size, amount) else {
         return false;
     };
-    size.sign() > 0 && !size.is_fractional() && amount.value() % size.value() == 0
+    size.value() > 0 && !size.is_fractional() && amount.value() % size.value() == 0
 }
 
 /// What a container asks for: ValidateContainerResourceRequirements.
