@@ -368,6 +368,10 @@ fn brand(arguments: &Arguments, brand: Brand) -> Vec<Finding> {
                     has("platform.xml", "<device "),
                     "the devices of zones in platform.xml",
                 ),
+                (
+                    has("platform.xml", "<symlink source=\"console\""),
+                    "the console of zones in platform.xml, where init complains,",
+                ),
             ] {
                 if !fine {
                     let at = directory.display();
@@ -458,6 +462,7 @@ mod tests {
             "Bad",
             "the privileges of zones in config.xml is missing",
         );
+        has(&good, "Bad", "the console of zones in platform.xml");
         for line in [
             "svcadm enable network/ipfilter",
             "zfs create -o readonly=on tank/rd",

@@ -3,6 +3,7 @@
 use std::net::Ipv4Addr;
 
 use crate::net::illumos::{DirectNicConfig, EtherstubConfig, NetworkConfig};
+use crate::net::{Ipam, IpamError};
 use crate::storage::{ConfigError, StoragePoolConfig};
 
 /// Where images, zones and volumes are.
@@ -55,26 +56,56 @@ pub struct NetworkFlags {
     /// The VLAN of pods on --direct-nic.
     #[arg(long, requires = "direct_nic")]
     pub vlan: Option<u16>,
-    /// The router of the network of --direct-nic; by default the first address of --pod-cidr.
-    #[arg(long, requires = "direct_nic")]
-    pub gateway: Option<Ipv4Addr>,
+    /// The router of the network of --direct-nic, with the network's prefix where --pod-cidr is a part of it only; by
+    /// default the first address of --pod-cidr.
+    #[arg(long, requires = "direct_nic", value_name = "IP[/PREFIX]", value_parser = router)]
+    pub gateway: Option<Router>,
+}
+
+/// A router, and how many bits the prefix of its network has, if that is said.
+pub type Router = (Ipv4Addr, Option<u8>);
+
+fn router(text: &str) -> Result<Router, String> {
+    let (address, prefix) = match text.split_once('/') {
+        Some((address, prefix)) => (address, Some(prefix)),
+        None => (text, None),
+    };
+    let address = address.parse();
+    let address = address.map_err(|_| "it is not an IPv4 address".to_owned())?;
+    let prefix = prefix.map(|prefix| {
+        let prefix = prefix.parse().ok().filter(|bits| (1..=30).contains(bits));
+        prefix.ok_or_else(|| "its prefix length is not between 1 and 30".to_owned())
+    });
+    Ok((address, prefix.transpose()?))
 }
 
 impl NetworkFlags {
-    /// The network that the flags describe, where pods get addresses of `cidr`, whose first is `gateway`.
-    pub fn network(&self, cidr: String, gateway: Ipv4Addr, prefix_len: u8) -> NetworkConfig {
+    /// The addresses of pods on the network that the flags describe.
+    ///
+    /// # Errors
+    /// Its router is no router of theirs.
+    pub fn addresses(&self, pool: Ipam) -> Result<Ipam, IpamError> {
+        match self.gateway {
+            Some((gateway, prefix)) if self.direct_nic => pool.routed_by(gateway, prefix),
+            _ => Ok(pool),
+        }
+    }
+
+    /// The network that the flags describe, where pods get addresses of `pool`.
+    pub fn network(&self, pool: &Ipam) -> NetworkConfig {
+        let (gateway, prefix_len) = pool.gateway();
         match (self.direct_nic, &self.physical_nic) {
             (true, Some(link)) => NetworkConfig::Direct(DirectNicConfig {
                 link: link.clone(),
                 vlan: self.vlan,
-                gateway: self.gateway.unwrap_or(gateway),
+                gateway,
                 prefix_len,
             }),
             _ => NetworkConfig::Etherstub(EtherstubConfig {
                 etherstub: self.etherstub_name.clone(),
                 gateway,
                 prefix_len,
-                cidr,
+                cidr: pool.cidr(),
                 external: self.physical_nic.clone(),
             }),
         }

@@ -12,11 +12,9 @@ use super::nodes::{RealHost, this_host};
 use crate::illumos::{Command, HostTools, Tool, Tools, parse};
 use crate::net::Ipam;
 use crate::net::illumos::{self as net, NetworkConfig};
-use crate::net::services::ServiceRouter;
 use crate::node::agent::Setup;
 use crate::node::images::Images;
 use crate::storage::{StorageEngine as _, StoragePoolConfig, ZfsStorageEngine, zfs};
-use crate::zone::illumos::services::ServiceRules;
 use crate::zone::illumos::{Brand, IllumosRuntime, Patience, Settings, sandbox};
 
 /// Where everything is kept unless it is said.
@@ -174,7 +172,6 @@ impl Plan {
             let sandbox = zfs::sandbox(&engine, &name, write).await.map_err(host)?;
             sandboxes.insert(one, sandbox);
         }
-        let (gateway, prefix) = self.ipam.gateway();
         let mut flags = self.network.clone();
         if flags.physical_nic.is_none() {
             let route = Command::new(Tool::Route, ["-n", "get", "default"]);
@@ -186,18 +183,15 @@ impl Plan {
                 }
             };
         }
-        let network = flags.network(self.ipam.cidr(), gateway, prefix);
+        let network = flags.network(&self.ipam);
         network.check().map_err(host)?;
-        let (address, router) = match &network {
+        let address = match &network {
             NetworkConfig::Etherstub(config) => {
                 net::prepare(tools.as_ref(), config).await.map_err(host)?;
-                let notes = self.data.join("services");
-                let rules = ServiceRules::new(tools.clone(), config.clone(), &notes);
-                let rules: Arc<dyn ServiceRouter> = Arc::new(rules);
-                (Some(gateway), Some(rules))
+                Some(config.gateway)
             }
             // The router there is another machine.
-            NetworkConfig::Direct(_) => (None, None),
+            NetworkConfig::Direct(_) => None,
         };
         let zones_directory = mountpoint(tools.as_ref(), &self.storage.zones).await?;
         let homes = zones_directory.join("pods");
@@ -232,8 +226,8 @@ impl Plan {
             storage: engine,
             images,
             insecure: self.insecure,
+            router: runtime.router(),
             runtime: Arc::new(runtime),
-            router,
             beside: Vec::new(),
             thresholds: self.thresholds,
             sysctls: self.sysctls,

@@ -384,7 +384,9 @@ impl Nodes {
         let registration = this_host(&name, arguments.illumos.brand().name(), &data);
         let host = illumos::Plan {
             name,
-            ipam: Ipam::open(&data.join("ipam.redb"), &arguments.pod_cidr)?,
+            ipam: arguments
+                .network
+                .addresses(Ipam::open(&data.join("ipam.redb"), &arguments.pod_cidr)?)?,
             data,
             tools,
             engine,

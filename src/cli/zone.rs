@@ -84,10 +84,10 @@ impl Plan {
         let storage = self.storage.config(super::illumos::POOL);
         let storage = storage.map_err(|error| error.to_string())?;
         crate::storage::zfs::names::check(&storage).map_err(|error| error.to_string())?;
-        let pool =
-            crate::net::Ipam::in_memory(&self.pod_cidr).map_err(|error| error.to_string())?;
-        let (gateway, prefix) = pool.gateway();
-        let network = self.network.network(pool.cidr(), gateway, prefix);
+        let pool = crate::net::Ipam::in_memory(&self.pod_cidr)
+            .and_then(|pool| self.network.addresses(pool))
+            .map_err(|error| error.to_string())?;
+        let network = self.network.network(&pool);
         network.check()?;
         let zones_directory = match &self.zones_mountpoint {
             Some(path) => path.clone(),
@@ -108,7 +108,13 @@ impl Plan {
         let spec = pod.spec.clone().unwrap_or_default();
         let network = match spec.host_network == Some(true) {
             true => crate::zone::ZoneNetwork::Host,
-            false => describe::network(&pod, life::lease(&settings.network, self.address)),
+            false => {
+                let lease = match self.address {
+                    Some(address) => Ok(pool.at(address)),
+                    None => pool.allocate(&uid),
+                };
+                describe::network(&pod, lease.map_err(|error| error.to_string())?)
+            }
         };
         let volumes = zones_directory.join("pods").join(uid).join("rw/volumes");
         let mut shares = describe::host_paths(&spec);

@@ -26,6 +26,7 @@ const HELP: &str = "fakehost --root DIR ctl ...
   open DATASET on|off               a process holds a file of it open
   reboot                            the host reboots
   zone-reboot ZONE                  its init exits: an lx zone boots again, a reddwarf one halts
+  zone-off ZONE                     its init turns it off
   zone-stuck ZONE shutting_down|down|no
                                     a halt comes no further
   zone-use ZONE CPU MEMORY          seconds of CPU time and bytes of memory that it has used
@@ -114,10 +115,12 @@ pub fn control(run: &mut Run, args: &[String], _: &[u8]) -> Step<i32> {
             events::reboot_host(run)?;
             Ok(())
         }
-        ["zone-reboot", zone] => match events::reboot_zone(run, zone)? {
-            true => Ok(()),
-            false => Err(format!("zone {zone} does not run")),
-        },
+        [what @ ("zone-reboot" | "zone-off"), zone] => {
+            match events::end_init(run, zone, *what == "zone-off")? {
+                true => Ok(()),
+                false => Err(format!("zone {zone} does not run")),
+            }
+        }
         ["zone-stuck", zone, at] => match run.host().zones.get_mut(*zone) {
             Some(z) => {
                 z.stuck = [ZoneStatus::ShuttingDown, ZoneStatus::Down]

@@ -92,15 +92,15 @@ pub fn reboot_host(run: &mut Run) -> Step {
     Ok(())
 }
 
-/// The init of a zone exits: an lx zone boots again, with another id, and one whose brand has `restartinit` off halts.
-/// Nothing happens to a zone that does not run.
-pub fn reboot_zone(run: &mut Run, zone: &str) -> Step<bool> {
+/// The init of a zone exits: an lx zone boots again, with another id, and one whose brand has `restartinit` off halts. One
+/// that turns its zone `off` halts it in any brand. Nothing happens to a zone that does not run.
+pub fn end_init(run: &mut Run, zone: &str, off: bool) -> Step<bool> {
     let zones = &run.host().zones;
     let running = zones.get(zone);
     let Some(running) = running.filter(|z| z.status == super::ZoneStatus::Running) else {
         return Ok(false);
     };
-    let then = match running.brand == OURS {
+    let then = match off || running.brand == OURS {
         true => "halt",
         false => "reboot",
     };

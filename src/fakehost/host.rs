@@ -243,6 +243,8 @@ pub enum ZoneStatus {
     ShuttingDown,
     /// Its processes are gone; mounts and links may not be.
     Down,
+    /// It is mounted for maintenance; nothing runs.
+    Mounted,
 }
 
 impl ZoneStatus {
@@ -253,6 +255,7 @@ impl ZoneStatus {
             ZoneStatus::Running => "running",
             ZoneStatus::ShuttingDown => "shutting_down",
             ZoneStatus::Down => "down",
+            ZoneStatus::Mounted => "mounted",
         }
     }
 }

@@ -35,6 +35,7 @@ mod ipadm;
 mod machine;
 mod nat;
 mod ofmt;
+mod packets;
 mod real;
 mod run;
 mod smf;
@@ -55,6 +56,7 @@ pub use faults::{Action, Fault, When};
 pub use host::*;
 pub use inside::supervise;
 pub use machine::{Layout, Machine};
+pub use packets::{Packet, Table};
 pub use run::{Run, Stop};
 pub use tools::{TOOLS, reads_stdin};
 

@@ -192,15 +192,15 @@ fn lines(text: &str) -> impl Iterator<Item = (usize, &str)> {
         .filter(|(_, line)| !line.is_empty())
 }
 
+fn is_on(run: &mut Run) -> bool {
+    let service = run.host().services.get(SERVICE);
+    service.is_some_and(|service| service.state == "online")
+}
+
 /// Reads the service's own file, if the service is on: what was added by hand is gone.
 pub fn load(run: &mut Run) -> Step {
     run.host().nat.clear();
-    if run
-        .host()
-        .services
-        .get(SERVICE)
-        .is_none_or(|s| s.state != "online")
-    {
+    if !is_on(run) {
         return Ok(());
     }
     let text = std::fs::read_to_string(run.disk().real(FILE)).unwrap_or_default();
@@ -217,14 +217,9 @@ pub fn ipnat(run: &mut Run, args: &[String], stdin: &[u8]) -> Step<i32> {
         run.complain("Usage: ipnat [-CdFhlnrRsv] [-f filename]");
         return Ok(exit::ERROR);
     };
-    if run
-        .host()
-        .services
-        .get(SERVICE)
-        .is_none_or(|s| s.state != "online")
-        && !parsed.has('n')
-    {
-        run.complain("/dev/ipnat: open: No such file or directory");
+    if !is_on(run) && !parsed.has('n') {
+        // The device opens whether the service runs or not; iplioctl refuses what is asked of it.
+        run.complain("ioctl(SIOCGNATS): I/O error");
         return Ok(exit::ERROR);
     }
     if parsed.has('F') {
@@ -289,22 +284,19 @@ pub fn ipnat(run: &mut Run, args: &[String], stdin: &[u8]) -> Step<i32> {
 
 /// `ipf args...`: only what synchronises interfaces.
 pub fn ipf(run: &mut Run, args: &[String], _: &[u8]) -> Step<i32> {
-    if run
-        .host()
-        .services
-        .get(SERVICE)
-        .is_none_or(|s| s.state != "online")
-    {
-        run.complain("open device: No such file or directory");
-        return Ok(exit::ERROR);
-    }
+    let on = is_on(run);
     match args {
+        [one] if one == "-y" && !on => {
+            run.complain("SIOCFRSYN: I/O error");
+            Ok(exit::ERROR)
+        }
         [one] if one == "-y" => {
             run.say("filter sync'd");
             Ok(exit::OK)
         }
         [one] if one == "-V" => {
-            run.say("ipf: IP Filter: v4.1.9 (592)\nRunning: yes");
+            let running = if on { "yes" } else { "no" };
+            run.say(&format!("ipf: IP Filter: v4.1.9 (592)\nRunning: {running}"));
             Ok(exit::OK)
         }
         _ => {

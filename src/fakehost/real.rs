@@ -1,7 +1,8 @@
 //! Zones whose init is a real process: the program at `/sbin/init` of the zone's root, in namespaces of its own, with
 //! the zone's root as its root and its mounts as binds. The network is the host's. Linux, as root.
 //!
-//! A shell stays outside and waits for the end of init: an lx zone boots again then, as its kernel makes it.
+//! A shell stays outside and waits for the end of init: an lx zone boots again then, as its kernel makes it, or halts if
+//! init turned it off.
 
 use std::fs;
 use std::os::unix::process::CommandExt as _;
@@ -25,6 +26,9 @@ while [ $# -gt 0 ]; do
 done
 enter=$(command -v chroot)
 exec env -i container=zone "$enter" "$root" /sbin/init <&- >&-"#;
+
+/// How a shell tells the end by SIGINT.
+const OFF: i32 = 128 + 2;
 
 /// When a process was started: with its id it names the process for good. Nothing for one that ended.
 fn started(pid: u32) -> Option<String> {
@@ -51,10 +55,11 @@ pub fn start(run: &mut Run, zone: &Configured) -> Step {
         .create(true)
         .append(true)
         .open(console)?;
-    // Without a program of tools nobody boots it again.
+    // Without a program of tools nobody boots it again. To the parent of an init that turned its namespace off, SIGINT
+    // ended it (reboot(2)).
     let again = match run.machine.program() {
         Some(program) => format!(
-            "exec '{}' --root '{}' ctl zone-reboot '{}'",
+            "[ $? = {OFF} ] && what=zone-off || what=zone-reboot; exec '{}' --root '{}' ctl $what '{}'",
             program.display(),
             run.disk().root().display(),
             zone.name
@@ -91,6 +96,35 @@ pub fn start(run: &mut Run, zone: &Configured) -> Step {
         z.init = init;
     }
     Ok(())
+}
+
+/// The init of a zone whose root is this directory, by its process id on the host.
+fn init_of(root: &Path) -> Option<String> {
+    let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
+    let mut inits = processes.filter(|entry| {
+        let first = |status: String| {
+            let ids = status.lines().find(|line| line.starts_with("NSpid:"));
+            ids.is_some_and(|ids| ids.split_whitespace().count() > 2 && ids.ends_with("\t1"))
+        };
+        fs::read_link(entry.path().join("root")).is_ok_and(|to| to == root)
+            && fs::read_to_string(entry.path().join("status")).is_ok_and(first)
+    });
+    inits.next()?.file_name().into_string().ok()
+}
+
+/// Runs what zoneadmd runs in a zone to shut it down; tells whether it went well.
+pub fn shut_down(run: &mut Run, zone: &Configured) -> Step<bool> {
+    let root = run.disk().real(&zone.root());
+    run.away(|_| {
+        let Some(init) = init_of(&root) else {
+            return Ok(false);
+        };
+        let mut enter = Command::new("nsenter");
+        enter.args(["--target", &init, "--mount", "--pid", "--uts", "--ipc"]);
+        enter.args(["--root", "--wd", "/bin/sh", "-c", "exec /sbin/init 0"]);
+        let ended = enter.env_clear().stdin(Stdio::null()).status();
+        Ok(ended?.success())
+    })?
 }
 
 /// Ends every process of a zone, and waits until none is left.

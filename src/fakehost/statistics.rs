@@ -237,6 +237,9 @@ pub fn kstat(run: &mut Run, args: &[String], _: &[u8]) -> Step<i32> {
     Ok(if found { exit::OK } else { exit::ERROR })
 }
 
+/// Controls that never deny (`RCTL_GLOBAL_DENY_NEVER`, zone.c).
+const DENY_NEVER: &[&str] = &["zone.cpu-shares", "zone.max-physical-memory"];
+
 /// `prctl [-n NAME] [-t KIND] [-v VALUE] [-r|-s|-x] [-P] -i zone ZONE`
 pub fn prctl(run: &mut Run, args: &[String], _: &[u8]) -> Step<i32> {
     let usage = "usage:\tprctl [-n name] [-t type] [-v value] [-e action] [-d action] [-rxs] [-i idtype] id ...";
@@ -283,9 +286,24 @@ pub fn prctl(run: &mut Run, args: &[String], _: &[u8]) -> Step<i32> {
             run.complain(&format!("prctl: invalid value {value}"));
             return Ok(exit::ERROR);
         };
+        // Only privileged values are kept here: those of the system, which every control has, cannot be changed.
+        let privileged = parsed.value('t') == Some("privileged");
         if parsed.has('r') && !zone.rctls.contains_key(&control) {
-            let text = format!("prctl: zone {name}: no value of {control} to replace");
-            run.complain(&text);
+            run.complain(match privileged {
+                true => "prctl: no matching resource control to replace\n",
+                false => "prctl: cannot modify system values\n",
+            });
+            return Ok(exit::ERROR);
+        }
+        if parsed.has('s') && !privileged {
+            run.complain("prctl: -p required when setting basic rctls\n");
+            return Ok(exit::ERROR);
+        }
+        let denies = parsed
+            .value('e')
+            .is_some_and(|action| action.contains("deny"));
+        if denies && DENY_NEVER.contains(&control.as_str()) {
+            run.complain(&format!("prctl: {control}: denying is not possible"));
             return Ok(exit::ERROR);
         }
         zone.rctls.insert(control, number.to_string());

@@ -245,16 +245,25 @@ const WORDS: &[(&[Tool], &str, Class)] = &[
     (NAT, "File exists", Class::Exists),
     (NAT, "No such file or directory", Class::Disabled),
     (NAT, "No such device", Class::Disabled),
+    // What iplioctl answers while ipfilter is off, and while it is turned on or off.
+    (NAT, "I/O error", Class::Disabled),
+    (NAT, "Device busy", Class::Busy),
     (NAT, "Permission denied", Class::Permission),
     (NAT, "syntax error", Class::Usage),
     (NAT, "No such process", Class::NotFound),
     (SERVICES, "doesn't match any instances", Class::NotFound),
+    (
+        CONTROLS,
+        "no matching resource control to replace",
+        Class::NotFound,
+    ),
 ];
 
 const ZFS: &[Tool] = &[Tool::Zfs, Tool::Zpool];
 const ZONES: &[Tool] = &[Tool::Zoneadm, Tool::Zonecfg];
 const LINKS: &[Tool] = &[Tool::Dladm, Tool::Ipadm];
 const NAT: &[Tool] = &[Tool::Ipnat];
+const CONTROLS: &[Tool] = &[Tool::Prctl];
 const SERVICES: &[Tool] = &[Tool::Svcs, Tool::Routeadm, Tool::Kstat, Tool::Route];
 
 /// What it means that `tool` ended with `code` and said `words`.

@@ -13,6 +13,7 @@ use rustix::process::{Pid, Signal};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::task::JoinHandle;
 
+use super::notes::{self, Note};
 use super::{Class, Command, Failure, Output, Tools};
 
 /// How much a tool may print; the rest is read and thrown away.
@@ -24,14 +25,11 @@ const GONE: Duration = Duration::from_secs(60);
 /// How often it is looked whether it is gone; nobody tells who is not its parent.
 const LOOK: Duration = Duration::from_millis(50);
 
-/// Becomes a command after leaving word of its process id, so that there is no moment at which it runs unknown.
-const NOTED: &str = "echo $$ >\"$1.new\" && mv \"$1.new\" \"$1\" && shift && exec \"$@\"";
-
 /// Tools as processes: each in a group of its own, in `/`, with no environment but the search path and the C locale.
 pub struct HostTools {
     /// Where tools are, if not where illumos has them.
     directory: Option<PathBuf>,
-    /// Process ids of commands that may leave something running, a file an owner.
+    /// Notes of commands that may leave something running, a file an owner.
     notes: PathBuf,
 }
 
@@ -67,8 +65,9 @@ impl HostTools {
             Some(owner) => {
                 let mut shell = tokio::process::Command::new("/bin/sh");
                 shell
-                    .args(["-c", NOTED, "sh"])
+                    .args(["-c", notes::SCRIPT, "sh"])
                     .arg(self.note(owner))
+                    .arg(notes::session())
                     .arg(path);
                 shell
             }
@@ -179,29 +178,25 @@ impl Tools for HostTools {
 
     fn settle<'a>(&'a self, owner: &'a str) -> BoxFuture<'a, Result<(), Failure>> {
         async move {
-            let note = self.note(owner);
-            let Ok(text) = std::fs::read_to_string(&note) else {
+            let file = self.note(owner);
+            let Some(note) = Note::read(&file) else {
                 return Ok(());
             };
-            if let Some(group) = text.trim().parse().ok().and_then(Pid::from_raw) {
-                let begun = std::time::Instant::now();
-                // The group is the command's for as long as one of its processes lives: ids of groups in use are
-                // not given out again, and notes do not outlive a boot of the host.
-                while rustix::process::test_kill_process_group(group).is_ok() {
-                    let _ = rustix::process::kill_process_group(group, Signal::KILL);
-                    if begun.elapsed() > GONE {
-                        return Err(Failure {
-                            class: Class::TimedOut,
-                            command: format!("kill -9 -{}", group.as_raw_nonzero()),
-                            said: format!(
-                                "a command of {owner} that an earlier agent began does not end"
-                            ),
-                        });
-                    }
-                    tokio::time::sleep(LOOK).await;
+            let begun = std::time::Instant::now();
+            while note.is_alive() {
+                note.kill();
+                if begun.elapsed() > GONE {
+                    return Err(Failure {
+                        class: Class::TimedOut,
+                        command: format!("kill -9 -{}", note.group.as_raw_nonzero()),
+                        said: format!(
+                            "a command of {owner} that an earlier agent began does not end"
+                        ),
+                    });
                 }
+                tokio::time::sleep(LOOK).await;
             }
-            let _ = std::fs::remove_file(&note);
+            let _ = std::fs::remove_file(&file);
             Ok(())
         }
         .boxed()

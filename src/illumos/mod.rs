@@ -8,6 +8,7 @@ mod class;
 #[cfg(test)]
 pub(crate) mod fake;
 mod host;
+mod notes;
 pub mod parse;
 
 #[cfg(test)]

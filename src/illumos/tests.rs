@@ -298,6 +298,19 @@ fn failures_are_told_apart_by_what_tools_say() {
         (
             Tool::Ipnat,
             1,
+            "ioctl(SIOCGNATS): I/O error",
+            Class::Disabled,
+        ),
+        (Tool::Ipnat, 1, "ioctl(SIOCGNATS): Device busy", Class::Busy),
+        (
+            Tool::Prctl,
+            1,
+            "4711:\t/sbin/init\nprctl: no matching resource control to replace",
+            Class::NotFound,
+        ),
+        (
+            Tool::Ipnat,
+            1,
             "1:ioctl(add/insert nat rule): File exists",
             Class::Exists,
         ),

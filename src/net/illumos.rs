@@ -4,7 +4,7 @@
 use std::net::Ipv4Addr;
 
 use crate::illumos::parse::{self, VnicRow};
-use crate::illumos::{Class, Command, Tool, Tools};
+use crate::illumos::{Command, Tool, Tools};
 
 /// A network of this host's own: zones on an etherstub, the host as their router.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -50,6 +50,8 @@ const MTU: &str = "1500";
 const PROTECTION: &str = "mac-nospoof,restricted,ip-nospoof,dhcp-nospoof";
 /// The least bandwidth that dladm(8) takes, in thousands of bits a second.
 const LEAST: u64 = 1200;
+/// How connections of zones get ports of the host.
+const PORTS: &str = "portmap tcp/udp 1025:65000";
 
 /// Whether this is the name of a link (`dladm_valid_linkname`): 1 to 31 of letters, digits, `_` and `.`; no digit
 /// first; a number last, without leading zeros.
@@ -85,6 +87,13 @@ impl NetworkConfig {
         match self {
             NetworkConfig::Etherstub(config) => config.external.as_deref(),
             NetworkConfig::Direct(_) => None,
+        }
+    }
+    /// The rules of ipnat(5) that it needs, in the order in which they are to be asked.
+    pub fn rules(&self) -> Vec<String> {
+        match self {
+            NetworkConfig::Etherstub(config) => config.rules(),
+            NetworkConfig::Direct(_) => Vec::new(),
         }
     }
     /// What is wrong with it; nothing if it can be used.
@@ -128,13 +137,32 @@ impl EtherstubConfig {
     pub fn host_address(&self) -> String {
         format!("{}/v4", self.host_link())
     }
-    /// The rules by which zones reach the outside: ports first, then what has none (ICMP).
-    pub fn egress(&self) -> Vec<String> {
-        let Some(external) = &self.external else {
-            return Vec::new();
-        };
-        let start = format!("map {external} {} -> 0/32", self.cidr);
-        vec![format!("{start} portmap tcp/udp auto"), start]
+    /// The rules by which zones reach the outside, what has ports first, then what has none (ICMP); and by which the host
+    /// asks in its own name where it leads one zone to another, which would answer past it. To packets of the host itself
+    /// that rule must not apply: answers from its address (to names, to the API server) would come from other ports than
+    /// were asked, for NAT of ipfilter looks at all that goes out by a link (`fr_checknatout`).
+    ///
+    /// Ports are of a range: `auto` would divide them among all addresses of the network, 252 for each of 254 and none of
+    /// more than 64,512, and take no other where one is in use (`nat_setgroupmap`, `nat_newmap`).
+    pub fn rules(&self) -> Vec<String> {
+        let mut rules = Vec::new();
+        if let Some(external) = &self.external {
+            let out = format!("map {external} {} -> 0/32", self.cidr);
+            rules.extend([format!("{out} {PORTS}"), out]);
+        }
+        let (link, host, cidr) = (self.host_link(), self.gateway, &self.cidr);
+        let between = |from| format!("map {link} from {from} to {cidr} -> {host}/32 {PORTS}");
+        rules.extend(self.beside_the_host().map(between));
+        rules
+    }
+    /// The network without the host's address, which is its first, as networks.
+    fn beside_the_host(&self) -> impl Iterator<Item = String> + use<> {
+        let host = u32::from(self.gateway);
+        (self.prefix_len + 1..=31).rev().map(move |bits| {
+            let size = 1 << (32 - u32::from(bits));
+            let network = Ipv4Addr::from((host ^ size) & !(size - 1));
+            format!("{network}/{bits}")
+        })
     }
     /// What makes the host's side of the network, in order, given what `dladm show-link -p -o link,class`, `ipadm
     /// show-addr -p -o addrobj,state,addr` and `routeadm -p ipv4-forwarding` print.
@@ -367,8 +395,7 @@ fn lines(rules: &[String]) -> String {
     rules.iter().map(|rule| format!("{rule}\n")).collect()
 }
 
-/// Makes what is missing of the host's side of the pods' network, and its rules. Without ipfilter there are no rules:
-/// that is told, and pods go on without a way out.
+/// Makes what is missing of the host's side of the pods' network, but for its rules.
 ///
 /// # Errors
 /// What a tool says, or whose a link is.
@@ -394,22 +421,6 @@ pub async fn prepare(tools: &dyn Tools, config: &EtherstubConfig) -> Result<(), 
         match tools.run(&command).await {
             Err(failure) if !failure.exists() => return Err(failure.to_string()),
             _ => {}
-        }
-    }
-    let rules = match tools.run(&show_rules()).await {
-        Ok(output) => parse::nat_rules(&output.stdout),
-        Err(failure) if matches!(failure.class, Class::Disabled | Class::Other) => {
-            tracing::warn!(%failure, "pods have no way out and host ports do not work: svcadm enable network/ipfilter, then start the agent again");
-            return Ok(());
-        }
-        Err(failure) => return Err(failure.to_string()),
-    };
-    for rule in config.egress() {
-        if !rules.contains(&parse::rule(&rule)) {
-            tools
-                .run(&add_rule(&rule))
-                .await
-                .map_err(|failure| failure.to_string())?;
         }
     }
     Ok(())
@@ -547,10 +558,17 @@ mod tests {
             assert!(error.contains(part), "{error}");
         }
         assert_eq!(
-            config.egress(),
+            config.rules(),
             [
-                "map e1000g0 10.88.0.0/24 -> 0/32 portmap tcp/udp auto",
+                "map e1000g0 10.88.0.0/24 -> 0/32 portmap tcp/udp 1025:65000",
                 "map e1000g0 10.88.0.0/24 -> 0/32",
+                "map reddwarfgw0 from 10.88.0.2/31 to 10.88.0.0/24 -> 10.88.0.1/32 portmap tcp/udp 1025:65000",
+                "map reddwarfgw0 from 10.88.0.4/30 to 10.88.0.0/24 -> 10.88.0.1/32 portmap tcp/udp 1025:65000",
+                "map reddwarfgw0 from 10.88.0.8/29 to 10.88.0.0/24 -> 10.88.0.1/32 portmap tcp/udp 1025:65000",
+                "map reddwarfgw0 from 10.88.0.16/28 to 10.88.0.0/24 -> 10.88.0.1/32 portmap tcp/udp 1025:65000",
+                "map reddwarfgw0 from 10.88.0.32/27 to 10.88.0.0/24 -> 10.88.0.1/32 portmap tcp/udp 1025:65000",
+                "map reddwarfgw0 from 10.88.0.64/26 to 10.88.0.0/24 -> 10.88.0.1/32 portmap tcp/udp 1025:65000",
+                "map reddwarfgw0 from 10.88.0.128/25 to 10.88.0.0/24 -> 10.88.0.1/32 portmap tcp/udp 1025:65000",
             ]
         );
     }

@@ -1,7 +1,8 @@
 //! The pool of pod addresses, kept in a redb file so that nothing is given twice or lost by a crash.
 //!
 //! An owner has at most one lease. Asking again answers what was given; releasing twice is no error. The network's own
-//! address, the broadcast address and the first host address (the gateway) are never given. Addresses go round: one
+//! address, the broadcast address and the gateway's (the first host address, unless the network has another router) are
+//! never given. Addresses go round: one
 //! that was released is given again only when the others were, so that late packets of a dead pod do not reach the
 //! next one.
 
@@ -29,9 +30,9 @@ const META: TableDefinition<'_, &str, u32> = TableDefinition::new("meta");
 pub struct Lease {
     /// The address.
     pub address: Ipv4Addr,
-    /// Bits of the pool's prefix.
+    /// Bits of the prefix of the network that it is on: the pool's, or of one that the pool is a part of.
     pub prefix: u8,
-    /// The default route: the pool's first address.
+    /// The default route: the pool's first address, or the network's own router.
     pub gateway: Ipv4Addr,
     /// A hardware address that no other lease has.
     pub mac: String,
@@ -51,6 +52,18 @@ pub enum IpamError {
         given: String,
         /// What is wrong.
         reason: &'static str,
+    },
+    /// The router is not on a network that the range is part of.
+    #[error(
+        "--gateway {gateway}/{prefix} is no router of --pod-cidr {pool}: the range must be a part of the router's network; give the router with that network's prefix, such as 192.0.2.254/24"
+    )]
+    Router {
+        /// The router.
+        gateway: Ipv4Addr,
+        /// Bits of its network's prefix.
+        prefix: u8,
+        /// The range.
+        pool: String,
     },
     /// Every address is given.
     #[error(
@@ -84,9 +97,15 @@ struct Pool {
     path: PathBuf,
     network: u32,
     prefix: u8,
+    /// The router, and the prefix of its network.
+    router: (u32, u8),
     leases: BTreeMap<String, u32>,
     taken: BTreeSet<u32>,
     last: u32,
+}
+
+fn mask(prefix: u8) -> u32 {
+    u32::MAX.checked_shl(32 - u32::from(prefix)).unwrap_or(0)
 }
 
 /// Network and prefix of a range as text.
@@ -107,8 +126,7 @@ fn range(given: &str) -> Result<(u32, u8), IpamError> {
     if !(8..=29).contains(&prefix) {
         return Err(wrong("its prefix length must be between 8 and 29"));
     }
-    let mask = u32::MAX << (32 - prefix);
-    if u32::from(address) & !mask != 0 {
+    if u32::from(address) & !mask(prefix) != 0 {
         return Err(wrong("it has bits set beyond its prefix"));
     }
     Ok((u32::from(address), prefix))
@@ -148,6 +166,7 @@ impl Ipam {
             path,
             network,
             prefix,
+            router: (network + 1, prefix),
             leases: BTreeMap::new(),
             taken: BTreeSet::new(),
             last: network + 1,
@@ -155,6 +174,33 @@ impl Ipam {
         pool.load()
             .map_err(|error| file("read", &pool.path, error))?;
         Ok(Ipam(Arc::new(Mutex::new(pool))))
+    }
+
+    /// The same pool as a part of the network of a router that is another machine. Without a prefix that network is the
+    /// pool's.
+    ///
+    /// # Errors
+    /// [`IpamError::Router`].
+    pub fn routed_by(self, gateway: Ipv4Addr, prefix: Option<u8>) -> Result<Self, IpamError> {
+        {
+            let mut pool = self.0.lock();
+            let prefix = prefix.unwrap_or(pool.prefix);
+            let network = |address: u32| address & mask(prefix);
+            if prefix > pool.prefix || network(u32::from(gateway)) != network(pool.network) {
+                return Err(IpamError::Router {
+                    gateway,
+                    prefix,
+                    pool: pool.cidr(),
+                });
+            }
+            pool.router = (u32::from(gateway), prefix);
+        }
+        Ok(self)
+    }
+
+    /// The lease that has an address, whosever it is.
+    pub fn at(&self, address: Ipv4Addr) -> Lease {
+        self.0.lock().lease(u32::from(address))
     }
 
     /// The lease of `owner`, given now if it has none.
@@ -205,10 +251,11 @@ impl Ipam {
         self.0.lock().leases.keys().cloned().collect()
     }
 
-    /// The first address of the pool, with the prefix: the host's own on the pods' network.
+    /// The router with its network's prefix: the pool's first address, which is the host's own on the pods' network, if it
+    /// is no other machine.
     pub fn gateway(&self) -> (Ipv4Addr, u8) {
-        let pool = self.0.lock();
-        (Ipv4Addr::from(pool.network + 1), pool.prefix)
+        let (gateway, prefix) = self.0.lock().router;
+        (Ipv4Addr::from(gateway), prefix)
     }
 
     /// The range, as text.
@@ -231,19 +278,21 @@ impl Pool {
     }
     /// How many addresses can be given: all but the network's, the gateway's and the broadcast's.
     fn size(&self) -> u32 {
-        (1 << (32 - self.prefix)) - 3
+        let hosts = self.first()..self.end();
+        self.end() - self.first() - u32::from(hosts.contains(&self.router.0))
     }
     fn first(&self) -> u32 {
-        self.network + 2
+        self.network + 1
     }
+    /// The broadcast address.
     fn end(&self) -> u32 {
-        self.first() + self.size()
+        self.network | !mask(self.prefix)
     }
     fn lease(&self, address: u32) -> Lease {
         Lease {
             address: Ipv4Addr::from(address),
-            prefix: self.prefix,
-            gateway: Ipv4Addr::from(self.network + 1),
+            prefix: self.router.1,
+            gateway: Ipv4Addr::from(self.router.0),
             mac: mac_address(Ipv4Addr::from(address)),
             link: link_name(address),
         }
@@ -253,7 +302,7 @@ impl Pool {
         let start = (self.last + 1).clamp(self.first(), self.end());
         (start..self.end())
             .chain(self.first()..start)
-            .find(|address| !self.taken.contains(address))
+            .find(|address| *address != self.router.0 && !self.taken.contains(address))
     }
     fn load(&mut self) -> Result<(), redb::Error> {
         let Some(database) = &self.database else {
@@ -341,6 +390,42 @@ mod tests {
         told.recv().expect("told");
         drop(held);
         other.join().expect("no panic").expect("opens after all");
+    }
+
+    #[test]
+    fn a_router_that_is_another_machine_is_the_leases_and_nobodys_lease() {
+        let pool = || Ipam::in_memory("192.0.2.64/29").expect("a pool");
+        for (gateway, prefix, of_network, size) in [
+            // The pool is the network.
+            ([192, 0, 2, 70], None, 29, 5),
+            ([192, 0, 2, 65], None, 29, 5),
+            // It is a part of it, with the router or without.
+            ([192, 0, 2, 66], Some(24), 24, 5),
+            ([192, 0, 2, 1], Some(24), 24, 6),
+        ] {
+            let gateway = Ipv4Addr::from(gateway);
+            let ipam = pool().routed_by(gateway, prefix).expect("a router");
+            assert_eq!(ipam.gateway(), (gateway, of_network));
+            for number in 0..size {
+                let lease = ipam.allocate(&number.to_string()).expect("room");
+                assert_eq!((lease.gateway, lease.prefix), (gateway, of_network));
+                assert_ne!(lease.address, gateway);
+                assert!((65..=70).contains(&lease.address.octets()[3]));
+            }
+            let full = ipam.allocate("late").expect_err("full").to_string();
+            assert!(full.contains(&format!("all {size} addresses")), "{full}");
+        }
+        for (gateway, prefix) in [
+            ([192, 0, 2, 1], None),
+            ([198, 51, 100, 1], Some(24)),
+            ([192, 0, 2, 65], Some(30)),
+        ] {
+            let refused = pool().routed_by(gateway.into(), prefix);
+            assert!(
+                matches!(refused, Err(IpamError::Router { .. })),
+                "{gateway:?}"
+            );
+        }
     }
 
     #[test]

@@ -505,7 +505,7 @@ fn tools_answer_with_the_texts_and_statuses_of_the_real_ones() {
             ),
             ("routeadm -p nosuch", 1, "nosuch"),
             ("route -n get default", 1, "not in table"),
-            ("ipnat -l", 1, "/dev/ipnat: open: No such file or directory"),
+            ("ipnat -l", 1, "ioctl(SIOCGNATS): I/O error\n"),
             ("svcs -H -o state network/ipfilter", 0, "disabled\n"),
             ("svcadm enable network/ipfilter", 0, ""),
             ("ipnat -l", 0, "List of active MAP/Redirect filters:"),

@@ -1,5 +1,7 @@
 //! zoneadmd(8): what makes zones ready, boots and halts them. It goes on when the zoneadm that asked is gone.
 
+use std::time::Duration;
+
 use super::check;
 use super::configured::Configured;
 use super::install::below;
@@ -14,6 +16,11 @@ use crate::fakehost::zfs::Source;
 
 /// The longest path of an init, in bytes.
 const INIT_LONGEST: usize = 31;
+
+/// How long a zone may take to shut down: the stop timeout of svc:/system/zones.
+const SHUTDOWN_WAIT: Duration = Duration::from_secs(100);
+/// How often it is looked whether it did.
+const LOOK: Duration = Duration::from_millis(5);
 
 /// What marks a distribution to `lx_boot`, with a word that must be in it, and the script that it runs then.
 const DISTRIBUTIONS: &[(&str, &str, &str)] = &[
@@ -31,7 +38,7 @@ pub fn zoneadmd(run: &mut Run, args: &[String], _: &[u8]) -> Step<i32> {
         run.complain("usage: zoneadmd -z ZONE COMMAND");
         return Ok(exit::USAGE);
     };
-    let _lock = run.lock_file(&format!("{name}.zoneadmd.lock"))?;
+    let lock = run.lock_file(&format!("{name}.zoneadmd.lock"))?;
     let store = run.machine.configurations()?;
     let (Some(entry), Ok(Some(document))) = (store.entry(name), store.load(name)) else {
         run.complain(&format!("zone '{name}': No such zone configured"));
@@ -55,8 +62,18 @@ pub fn zoneadmd(run: &mut Run, args: &[String], _: &[u8]) -> Step<i32> {
         );
         return Ok(exit::ERROR);
     }
-    use ZoneStatus::{Down, Ready, Running, ShuttingDown};
+    use ZoneStatus::{Down, Mounted, Ready, Running, ShuttingDown};
     match (command.as_str(), status) {
+        ("mount", None) => boot.maintain(run),
+        ("unmount", Some(Mounted)) => {
+            run.host().zones.remove(name);
+            Ok(exit::OK)
+        }
+        (command, Some(Mounted)) => {
+            let text = format!("{command} operation is invalid for zones in state 'mounted'");
+            say(run, name, &text);
+            Ok(exit::ERROR)
+        }
         ("ready", Some(Ready)) => {
             say(run, name, "zone is already ready");
             Ok(exit::OK)
@@ -86,8 +103,21 @@ pub fn zoneadmd(run: &mut Run, args: &[String], _: &[u8]) -> Step<i32> {
             boot.boot(run)
         }
         ("shutdown", Some(Running)) => {
-            // `/sbin/init 0` in the zone: a supervisor that never exits leaves it running, and the real zoneadm
-            // gives up after the stop timeout of svc:/system/zones.
+            if !shutdown(run, &zone)? {
+                say(run, name, "unable to shutdown zone");
+                return Ok(exit::ERROR);
+            }
+            // Others are served meanwhile: the zone's own halt.
+            drop(lock);
+            for _ in 0..SHUTDOWN_WAIT.as_millis() / LOOK.as_millis() {
+                // Whoever makes it something else at once is not noticed, and it is waited for in vain.
+                let installed = store.entry(name).map(|entry| entry.state);
+                let gone = !run.host().zones.contains_key(name);
+                if gone && installed == Some(IndexState::Installed) {
+                    return Ok(exit::OK);
+                }
+                run.away(|_| std::thread::sleep(LOOK))?;
+            }
             say(run, name, "unable to shutdown zone");
             Ok(exit::ERROR)
         }
@@ -106,6 +136,33 @@ fn say(run: &mut Run, zone: &str, text: &str) {
     run.complain(&format!("zone '{zone}': {text}"));
 }
 
+/// Asks the init of a zone to end it, as `/bin/sh -c 'exec INIT 0'` in the zone does; tells whether that was possible.
+fn shutdown(run: &mut Run, zone: &Configured) -> Step<bool> {
+    let root = zone.root();
+    let disk = run.disk();
+    let shell = match zone.brand.as_str() {
+        // /usr is the host's there.
+        ours::BRAND => std::fs::read_link(disk.real(&format!("{root}/bin")))
+            .is_ok_and(|to| to.as_os_str() == "usr/bin"),
+        _ => disk.real(&format!("{root}/bin/sh")).is_file(),
+    };
+    if !shell {
+        return Ok(false);
+    }
+    if run.host().inits == Inits::Real {
+        return super::super::real::shut_down(run, zone);
+    }
+    if run
+        .host()
+        .zones
+        .get(&zone.name)
+        .is_some_and(|z| z.dead.is_none())
+    {
+        halt(run, zone)?;
+    }
+    Ok(true)
+}
+
 /// A zone that comes up.
 struct Boot<'a> {
     zone: &'a Configured,
@@ -119,6 +176,37 @@ impl Boot<'_> {
         // What was made is taken down again, as by a halt.
         teardown(run.host(), &self.zone.name);
         Err(Stop::Ended(exit::ERROR))
+    }
+
+    /// Makes the zone in the kernel.
+    fn create(&self, run: &mut Run, status: ZoneStatus) {
+        let zone = self.zone;
+        let id = run.host().zone_id();
+        run.host().zones.insert(
+            zone.name.clone(),
+            KernelZone {
+                id,
+                status,
+                brand: zone.brand.clone(),
+                path: zone.path.clone(),
+                booted: now(),
+                links: Vec::new(),
+                mounts: Vec::new(),
+                rctls: zone.rctls.clone(),
+                datasets: Vec::new(),
+                dead: None,
+                init: None,
+                stuck: None,
+                cpu: (0, 0),
+                memory: (0, 0),
+            },
+        );
+    }
+
+    /// Mounts it for maintenance: without its configuration's file systems, and without its network.
+    fn maintain(&self, run: &mut Run) -> Step<i32> {
+        self.create(run, ZoneStatus::Mounted);
+        Ok(exit::OK)
     }
 
     /// Makes the zone in the kernel, its mounts and its network.
@@ -145,38 +233,12 @@ impl Boot<'_> {
         if let Err(text) = make_vnics(run.host(), zone) {
             return self.fail(run, &text);
         }
-        let id = run.host().zone_id();
-        let host = run.host();
-        host.zones.insert(
-            zone.name.clone(),
-            KernelZone {
-                id,
-                status: ZoneStatus::Ready,
-                brand: zone.brand.clone(),
-                path: zone.path.clone(),
-                booted: now(),
-                links: Vec::new(),
-                mounts: Vec::new(),
-                rctls: zone.rctls.clone(),
-                datasets: Vec::new(),
-                dead: None,
-                init: None,
-                stuck: None,
-                cpu: (0, 0),
-                memory: (0, 0),
-            },
-        );
+        self.create(run, ZoneStatus::Ready);
         run.point("created")?;
-        let platform = ours::platform(run.disk(), &zone.brand);
-        for mount in platform.iter().chain(&zone.mounts) {
-            let (host, disk) = run.view();
-            if let Err(text) = mount_in(host, disk, &root, mount) {
-                return self.fail(run, &text);
-            }
-            if let Some(z) = run.host().zones.get_mut(&zone.name) {
-                z.mounts.push(mount.clone());
-            }
-        }
+        let mut mounts = ours::platform(run.disk(), &zone.brand, false);
+        mounts.extend(zone.mounts.iter().cloned());
+        mounts.sort_by(|a, b| a.directory.cmp(&b.directory));
+        self.mount(run, &mounts)?;
         run.point("mounted")?;
         for dataset in &zone.datasets {
             if let Err(text) = delegate(run, zone, dataset) {
@@ -194,10 +256,27 @@ impl Boot<'_> {
         Ok(exit::OK)
     }
 
+    /// Mounts file systems in the zone, in order.
+    fn mount(&self, run: &mut Run, mounts: &[ZoneMount]) -> Step {
+        let root = self.zone.root();
+        for mount in mounts {
+            let (host, disk) = run.view();
+            if let Err(text) = mount_in(host, disk, &root, mount) {
+                self.fail(run, &text)?;
+            }
+            if let Some(z) = run.host().zones.get_mut(&self.zone.name) {
+                z.mounts.push(mount.clone());
+            }
+        }
+        Ok(())
+    }
+
     /// Runs the brand's boot hook and starts init.
     fn boot(&self, run: &mut Run) -> Step<i32> {
         let zone = self.zone;
         let root = zone.root();
+        let inside = ours::platform(run.disk(), &zone.brand, true);
+        self.mount(run, &inside)?;
         let mut words = self.words.clone();
         if words.is_empty() {
             words = zone
@@ -510,7 +589,7 @@ fn halt(run: &mut Run, zone: &Configured) -> Step<i32> {
     run.point("shutting_down")?;
     // A process that cannot be ended: the call does not come back.
     while stuck(run, ZoneStatus::ShuttingDown) {
-        run.away(|_| std::thread::sleep(std::time::Duration::from_millis(2)))?;
+        run.away(|_| std::thread::sleep(LOOK))?;
     }
     if run.host().inits == Inits::Real {
         super::super::real::end(run, name)?;

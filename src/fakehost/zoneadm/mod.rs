@@ -47,6 +47,9 @@ const COMMANDS: &[(&str, &str)] = &[
     ("mark", "mark incomplete"),
 ];
 
+/// Subcommands that usage does not tell.
+const PRIVATE: &[&str] = &["mount", "unmount", "sysboot"];
+
 /// What a zone is, in the kernel or in the index file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum State {
@@ -115,9 +118,9 @@ pub fn zoneadm(run: &mut Run, args: &[String], _: &[u8]) -> Step<i32> {
         }
         return Ok(exit::OK);
     }
-    if !COMMANDS.iter().any(|(name, _)| name == command) {
+    if !COMMANDS.iter().any(|(name, _)| name == command) && !PRIVATE.contains(&command.as_str()) {
         return match command.as_str() {
-            "mount" | "unmount" | "apply" => run.not_played(&format!("zoneadm {command}")),
+            "apply" => run.not_played(&format!("zoneadm {command}")),
             other => usage(run, &format!("{other}: unknown subcommand")),
         };
     }
@@ -161,9 +164,11 @@ pub fn zoneadm(run: &mut Run, args: &[String], _: &[u8]) -> Step<i32> {
         document,
     };
     match command.as_str() {
-        "boot" | "halt" | "ready" | "reboot" | "shutdown" => {
+        "boot" | "halt" | "ready" | "reboot" | "shutdown" | "mount" | "unmount" => {
             transition(run, &target, command, args)
         }
+        // A hook of the brand when the host boots; those that are played have none.
+        "sysboot" => allowed(run, &target, command).map(|()| exit::OK),
         "verify" => verify(run, &target),
         "mark" => mark(run, &store, &target, args),
         "install" => install::install(run, &store, &target, args),
@@ -212,9 +217,16 @@ fn allowed(run: &mut Run, target: &Target, command: &str) -> Step {
             refuse("is already in state 'configured'.".to_owned())
         }
         (
-            "boot" | "ready" | "halt" | "move" | "detach" | "mark",
+            "boot" | "ready" | "halt" | "move" | "detach" | "mark" | "mount",
             State::Index(Configured | Incomplete),
         ) => refuse(format!("must be installed before {command}.")),
+        ("unmount", state) if state != State::Kernel(ZoneStatus::Mounted) => {
+            refuse("must be mounted before unmount.".to_owned())
+        }
+        ("sysboot", state) if state != State::Index(Installed) => refuse(format!(
+            "sysboot operation is invalid for {} zones.",
+            state.word()
+        )),
         ("reboot" | "shutdown", State::Index(_)) => refuse("not running".to_owned()),
         ("reboot" | "shutdown", State::Kernel(status)) if status != ZoneStatus::Running => {
             refuse(format!("must be running before {command}."))
@@ -229,25 +241,29 @@ fn transition(run: &mut Run, target: &Target, command: &str, args: &[String]) ->
     let Ok(parsed) = getopt(args, known, &[]) else {
         return sub_usage(run, command);
     };
-    if !parsed.rest.is_empty() && matches!(command, "halt" | "ready") {
+    if !parsed.rest.is_empty() && matches!(command, "halt" | "ready" | "mount" | "unmount") {
         return sub_usage(run, command);
     }
     allowed(run, target, command)?;
     let halted = !run.host().zones.contains_key(&target.name);
-    if halted && matches!(command, "boot" | "ready") && !check::verify(run, target) {
+    if halted && matches!(command, "boot" | "ready" | "mount") && !check::verify(run, target) {
         return Ok(exit::ERROR);
     }
     run.point("verified")?;
-    let mut words = vec!["-z".to_owned(), target.name.clone(), command.to_owned()];
+    let mut commands = vec![command];
     if parsed.has('r') {
-        words.push("-r".to_owned());
+        // Shut down first, and booted then.
+        commands.push("boot");
     }
-    words.extend(parsed.rest.iter().cloned());
-    let daemon = run.machine.helper("zoneadmd", &words, true)?;
-    let reply = run.wait_for(daemon)?;
-    run.err.push_str(&String::from_utf8_lossy(&reply.stderr));
-    if reply.killed || reply.code != exit::OK {
-        return fail(run, &target.name, "call to zoneadmd failed");
+    for command in commands {
+        let mut words = vec!["-z".to_owned(), target.name.clone(), command.to_owned()];
+        words.extend(parsed.rest.iter().cloned());
+        let daemon = run.machine.helper("zoneadmd", &words, true)?;
+        let reply = run.wait_for(daemon)?;
+        run.err.push_str(&String::from_utf8_lossy(&reply.stderr));
+        if reply.killed || reply.code != exit::OK {
+            return fail(run, &target.name, "call to zoneadmd failed");
+        }
     }
     Ok(exit::OK)
 }

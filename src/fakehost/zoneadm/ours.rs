@@ -23,17 +23,17 @@ const UNDO: i32 = 254;
 const FATAL: i32 = 255;
 const USAGE: i32 = 253;
 
-/// What every zone of a brand is mounted before what its configuration says, if the brand says that here.
-pub fn platform(disk: &Disk, brand: &str) -> Vec<ZoneMount> {
+/// What every zone of a brand is mounted if the brand says that here: by the global zone with what the zone's
+/// configuration says, or in the zone once all that is there.
+pub fn platform(disk: &Disk, brand: &str, in_the_zone: bool) -> Vec<ZoneMount> {
     let path = disk.real(&format!("/usr/lib/brand/{brand}/platform.xml"));
     let text = std::fs::read_to_string(path).unwrap_or_default();
     let Some(document) = xml::parse(&text) else {
         return Vec::new();
     };
-    let mounts = document
-        .named("global_mount")
-        .chain(document.named("mount"));
-    mounts
+    let kind = if in_the_zone { "mount" } else { "global_mount" };
+    document
+        .named(kind)
         .map(|mount| ZoneMount {
             directory: mount.attr_or_empty("directory").to_owned(),
             special: mount.attr_or_empty("special").to_owned(),

@@ -164,6 +164,11 @@ pub fn list(dataset: &str, below: bool) -> Command {
     zfs(words)
 }
 
+/// Shows properties of a dataset, a column each.
+pub fn show(dataset: &str, properties: &[&str]) -> Command {
+    zfs(["list", "-Hp", "-o", &properties.join(","), dataset])
+}
+
 /// The columns of [`list`], as [`Row`] reads them.
 const COLUMNS: &str = "name,mountpoint,mounted,origin,readonly,refquota,reddwarf:is,zoned";
 

@@ -12,7 +12,8 @@ pub const MARK: &str = "rd-uid";
 const LABEL: &str = "rd-label-";
 /// The longest value of an attribute, in bytes.
 const LONGEST: usize = 255;
-/// The least swap that a zone may have, in bytes.
+/// The least memory that zonecfg(8) gives a zone, and the least swap, in bytes.
+const LEAST_MEMORY: u64 = 1 << 20;
 const LEAST_SWAP: u64 = 50 << 20;
 
 /// A value in quotes. There is no escape in the grammar: what cannot be written is refused.
@@ -90,7 +91,7 @@ pub fn write(
     if let Some(bytes) = limits.memory {
         lines.extend([
             "add capped-memory".to_owned(),
-            format!("set physical={bytes}"),
+            format!("set physical={}", bytes.max(LEAST_MEMORY)),
             format!("set swap={}", bytes.max(LEAST_SWAP)),
             "end".to_owned(),
         ]);
@@ -141,7 +142,8 @@ pub fn controls(limits: &Limits) -> Vec<(&'static str, String)> {
         all.push(("zone.cpu-cap", millis.div_ceil(10).max(1).to_string()));
     }
     if let Some(bytes) = limits.memory {
-        all.push(("zone.max-physical-memory", bytes.to_string()));
+        let memory = bytes.max(LEAST_MEMORY).to_string();
+        all.push(("zone.max-physical-memory", memory));
         all.push(("zone.max-swap", bytes.max(LEAST_SWAP).to_string()));
     }
     all

@@ -4,11 +4,13 @@ use std::fs;
 use std::io;
 use std::time::Instant;
 
-use super::plan::{self, Effect, FileAction, Goal, Next, Seen, Step};
+use super::plan::{self, Effect, FileAction, Goal, Next, Root, Seen, Step};
 use super::{Home, Inner};
-use crate::illumos::parse;
+use crate::illumos::parse::{self, HostState};
 use crate::illumos::{Class, Failure};
-use crate::net::illumos::{show_rules, show_vnics};
+use crate::net::illumos::show_vnics;
+use crate::storage::beneath;
+use crate::storage::zfs::names;
 use crate::zone::ZoneError;
 use crate::zone::supervised::{blocking, write_whole};
 
@@ -27,16 +29,10 @@ fn carry_out(actions: &[FileAction]) -> io::Result<()> {
                 (path, made)
             }
             FileAction::Write(path, text) => (path, write_whole(path, text.as_bytes())),
-            FileAction::Empty(path) => {
-                let made = match fs::OpenOptions::new()
-                    .write(true)
-                    .create_new(true)
-                    .open(path)
-                {
-                    Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
-                    other => other.map(drop),
-                };
-                (path, made)
+            FileAction::Empty { root, path } => {
+                let root = beneath::root(root);
+                let made = root.and_then(|root| beneath::ensure(root, path, false));
+                (path, made.map(drop).map_err(io::Error::from))
             }
         };
         done.map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", path.display())))?;
@@ -66,19 +62,20 @@ impl Inner {
             let vnics = parse::vnics(&vnics.stdout);
             seen.vnic = vnics.into_iter().find(|row| row.link == layout.vnic.link);
             seen.used = seen.vnic.is_some();
-            if !layout.rules.is_empty() {
-                match self.tools.run(&show_rules()).await {
-                    Ok(output) => {
-                        seen.rules = parse::nat_rules(&output.stdout).into_iter().collect()
-                    }
-                    // Where ipfilter does not run there are no rules; adding one says what to do.
-                    Err(failure) if failure.class == Class::Disabled => {}
-                    Err(failure) => return Err(failure),
-                }
-            }
+        }
+        let state = seen.zone.as_ref().map(|row| row.state);
+        if matches!(goal, Goal::Installed | Goal::Running)
+            && matches!(state, Some(HostState::Installed | HostState::Ready))
+        {
+            let show = names::show(&layout.dataset, &["quota", plan::BOOTED]);
+            seen.root = match self.tools.run(&show).await {
+                Ok(output) => root(&output.stdout, layout.quota),
+                Err(failure) if failure.not_found() => Root::Installed,
+                Err(failure) => return Err(failure),
+            };
         }
         if goal == Goal::Absent {
-            let list = crate::storage::zfs::names::list(&layout.dataset, false);
+            let list = names::list(&layout.dataset, false);
             seen.dataset = match self.tools.run(&list).await {
                 Ok(_) => true,
                 Err(failure) if failure.not_found() => false,
@@ -209,6 +206,16 @@ impl Inner {
             Some(command) => self.tools.run(command).await.map(drop),
             None => Ok(()),
         }
+    }
+}
+
+/// What the columns `quota` and [`plan::BOOTED`] of a zonepath's dataset say of the root in it: the quota is the last of
+/// what follows an installation.
+fn root(columns: &str, quota: u64) -> Root {
+    match parse::columns(columns.trim_end())[..] {
+        [_, Some(_)] => Root::Used,
+        [Some(known), None] if known.parse() == Ok(quota) => Root::Ready,
+        _ => Root::Installed,
     }
 }
 

@@ -1,13 +1,12 @@
 //! The whole life of a zone on a host that has nothing yet, as text for people who know illumos.
 
 use std::fmt::Write as _;
-use std::net::Ipv4Addr;
 
 use super::layout::{Brand, Layout, Settings};
 use super::native;
 use super::plan::{FileAction, Goal, Seen, Step, plan};
 use crate::illumos::Command;
-use crate::net::illumos::{NetworkConfig, add_rule};
+use crate::net::illumos::{NetworkConfig, add_rule, remove_rule};
 use crate::storage::StoragePoolConfig;
 use crate::storage::zfs::names::{
     HomeDirectories, Names, create, destroy, make_home, make_root, set, snapshot,
@@ -55,12 +54,12 @@ pub fn print(
                 &command,
             );
         }
-        for rule in config.egress() {
-            page.command(
-                "the way out of the host, if it is not in `ipnat -l`",
-                &add_rule(&rule),
-            );
-        }
+    }
+    for rule in settings.network.rules() {
+        page.command(
+            "the way out of the host, or from zone to zone, if it is not in `ipnat -l`",
+            &add_rule(&rule),
+        );
     }
     let ready = layout.sandbox.clone().unwrap_or_default();
     let sandbox = ready.split('@').next().unwrap_or_default();
@@ -99,6 +98,12 @@ pub fn print(
     }
     page.steps(plan(Goal::Installed, layout, &mut seen)?);
     page.head("boot");
+    for rule in &layout.rules {
+        page.command(
+            "lead a port of the host to the zone; ipfilter is online",
+            &add_rule(rule),
+        );
+    }
     page.steps(plan(Goal::Running, layout, &mut seen)?);
     if layout.brand == Brand::Reddwarf {
         page.note(
@@ -135,6 +140,12 @@ pub fn print(
     page.head("halt");
     page.note("the supervisor ends the containers, with grace");
     page.steps(plan(Goal::Halted, layout, &mut seen)?);
+    for rule in &layout.rules {
+        page.command(
+            "lead the port of the host there no more",
+            &remove_rule(rule),
+        );
+    }
     page.head("remove");
     page.steps(plan(Goal::Absent, layout, &mut seen)?);
     page.command(
@@ -182,8 +193,9 @@ impl Page {
                     FileAction::Directory(path, mode) => {
                         let _ = writeln!(self.text, "#   directory {} {mode:o}", path.display());
                     }
-                    FileAction::Empty(path) => {
-                        let _ = writeln!(self.text, "#   empty file {}", path.display());
+                    FileAction::Empty { root, path } => {
+                        let (root, path) = (root.display(), path.display());
+                        let _ = writeln!(self.text, "#   empty file {root}{path}");
                     }
                     FileAction::Write(path, content) => {
                         let _ = writeln!(self.text, "#   file {}:", path.display());
@@ -199,21 +211,5 @@ impl Page {
             }
             let _ = writeln!(self.text, "#   leaves: {}", step.leaves);
         }
-    }
-}
-
-/// The lease of a plan: as the pool would give to its first owner, or a given address.
-pub fn lease(network: &NetworkConfig, address: Option<Ipv4Addr>) -> crate::net::Lease {
-    let (gateway, prefix) = match network {
-        NetworkConfig::Etherstub(config) => (config.gateway, config.prefix_len),
-        NetworkConfig::Direct(config) => (config.gateway, config.prefix_len),
-    };
-    let address = address.unwrap_or_else(|| Ipv4Addr::from(u32::from(gateway).wrapping_add(1)));
-    crate::net::Lease {
-        address,
-        prefix,
-        gateway,
-        mac: crate::net::mac_address(address),
-        link: crate::net::link_name(address.into()),
     }
 }

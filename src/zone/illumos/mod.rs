@@ -12,17 +12,18 @@ mod config;
 mod drive;
 mod layout;
 pub mod life;
+mod nat;
 pub mod native;
 mod plan;
 pub mod sandbox;
-pub mod services;
+mod services;
 mod usage;
 mod watch;
 
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
 use std::path::Path;
@@ -44,11 +45,14 @@ use super::{
     ZoneState, ZoneUsage,
 };
 use crate::illumos::parse::{HostState, ZoneRow};
-use crate::illumos::{Command, Tool, Tools};
+use crate::illumos::{Class, Command, Failure, Tool, Tools};
+use crate::net::illumos::NetworkConfig;
+use crate::net::services::ServiceRouter;
 pub use config::MARK;
 pub use layout::{
     Brand, CONTROL, Layout, READABLE, SHARES, Settings, WRITABLE, dataset_directory, owner,
 };
+use nat::Rules;
 pub use plan::{
     FileAction as PlanFile, Goal, Seen as SeenZone, Step as PlanStep, plan as plan_steps,
 };
@@ -85,6 +89,7 @@ struct Inner {
     settings: Settings,
     tools: Arc<dyn Tools>,
     patience: Patience,
+    rules: Arc<Rules>,
     zones: Zones<Home>,
     /// Zones of our names that are not ours.
     strangers: Mutex<BTreeSet<String>>,
@@ -120,8 +125,8 @@ pub(super) struct Home {
 #[derive(Debug, Clone, Default)]
 struct Known {
     row: Option<ZoneRow>,
-    /// The boot whose link is protected.
-    protected: Option<String>,
+    /// The boot whose link is protected, and that has the limits it is to have.
+    settled: Option<String>,
     /// Since when it is as no zone may stay.
     still: Option<std::time::Instant>,
     /// Its limits, where they are others than it was configured with.
@@ -212,7 +217,9 @@ impl IllumosRuntime {
         let wrong = |error: io::Error| format!("cannot use {}: {error}", directory.display());
         fs::create_dir_all(&directory).map_err(wrong)?;
         let ends = CancellationToken::new();
+        let notes = settings.data.join("services");
         let inner = Arc::new(Inner {
+            rules: Arc::new(Rules::new(tools.clone(), settings.network.clone(), &notes)),
             settings,
             tools,
             patience,
@@ -238,12 +245,14 @@ impl IllumosRuntime {
             settled.map_err(|failure| failure.to_string())?;
         }
         let rows = inner.rows().await.map_err(|failure| failure.to_string())?;
+        let mut led = BTreeMap::new();
         for home in homes {
             let row = rows
                 .iter()
                 .find(|row| row.name == home.layout.zone.as_str());
             if row.is_some_and(|row| row.state == HostState::Running) {
                 home.link.listen(&home.layout.control).map_err(wrong)?;
+                led.insert(home.layout.zone.clone(), home.layout.rules.clone());
             }
             home.see(row.cloned());
             inner.zones.add(home.layout.zone.clone(), home);
@@ -252,6 +261,9 @@ impl IllumosRuntime {
             inner.adopt(row).await;
         }
         inner.sweep().await;
+        if let Err(error) = inner.rules.begin(led).await {
+            tracing::warn!(%error, "pods have no way out and host ports do not work; it is tried again");
+        }
         let (watched, stirred) = (Arc::downgrade(&inner), inner.stirred.clone());
         let look = inner.patience.look;
         tokio::spawn(async move {
@@ -272,6 +284,16 @@ impl IllumosRuntime {
     }
 }
 
+impl IllumosRuntime {
+    /// Who leads services to its zones; nobody where the router is another machine.
+    pub fn router(&self) -> Option<Arc<dyn ServiceRouter>> {
+        match &self.0.settings.network {
+            NetworkConfig::Etherstub(_) => Some(self.0.rules.clone()),
+            NetworkConfig::Direct(_) => None,
+        }
+    }
+}
+
 impl Drop for Inner {
     fn drop(&mut self) {
         // Zones go on; their supervisors dial the next agent.
@@ -282,22 +304,23 @@ impl Drop for Inner {
 }
 
 impl Inner {
-    /// Sets resource controls of a running zone: those that are there are replaced, others added.
-    async fn cap(&self, home: &Home, limits: &Limits) -> Result<(), ZoneError> {
+    /// Sets resource controls of a running zone: those that are there are replaced, others added. They deny what is too
+    /// much where the kernel says that they do, and not where it says that they never do: prctl(1) knows which.
+    async fn cap(&self, home: &Home, limits: &Limits) -> Result<(), Failure> {
         let zone = home.layout.zone.as_str();
         for (control, value) in config::controls(limits) {
             let set = |how: &[&str]| {
-                let mut words = vec!["-n", control];
+                let mut words = vec!["-n", control, "-t", "privileged"];
                 words.extend(how);
                 let tail = ["-v", &value, "-i", "zone", zone];
                 words.extend(tail);
                 Command::new(Tool::Prctl, words.iter().map(|word| (*word).to_owned()))
             };
-            if self.tools.run(&set(&["-r"])).await.is_err() {
-                let add = set(&["-s", "-t", "privileged", "-e", "deny"]);
-                self.tools.run(&add).await.map_err(|failure| {
-                    ZoneError::failed("limit", format!("zone {zone}"), failure)
-                })?;
+            match self.tools.run(&set(&["-r"])).await {
+                Err(failure) if failure.class == Class::NotFound => {
+                    self.tools.run(&set(&["-s"])).await?;
+                }
+                other => drop(other?),
             }
         }
         Ok(())
@@ -450,6 +473,8 @@ impl supervised::Supervised for IllumosRuntime {
             home.link
                 .listen(&home.layout.control)
                 .map_err(|error| failed(format!("{}: {error}", home.layout.control.display())))?;
+            let led = self.0.rules.lead(zone, &home.layout.rules).await;
+            led.map_err(|error| failed(error.to_string()))?;
             self.0.reach("boot", &home, Goal::Running).await?;
             if !home.link.hello(self.0.patience.hello).await {
                 // `running` says nothing: lxinit waits for ever when it cannot go on.
@@ -461,14 +486,9 @@ impl supervised::Supervised for IllumosRuntime {
                     "it was booted and nothing in it answers, so it was halted; look at its console (zlogin -C {zone}) while it boots"
                 )));
             }
-            // It boots as it was configured.
-            let resized = home.known.lock().resized.clone();
-            if let Some(limits) = resized {
-                self.0.cap(&home, &limits).await?;
-            }
             if let Some(boot) = home.link.boot() {
-                let protected = self.0.protect(&home, boot).await;
-                protected.map_err(|failure| failed(failure.to_string()))?;
+                let settled = self.0.settle_in(&home, boot).await;
+                settled.map_err(|failure| failed(failure.to_string()))?;
             }
             self.0.zones.changed(zone);
             Ok(())
@@ -483,6 +503,7 @@ impl supervised::Supervised for IllumosRuntime {
             };
             let _step = home.steps.lock().await;
             self.0.reach("halt", &home, Goal::Halted).await?;
+            self.0.rules.forget(zone).await;
             home.link.close();
             self.0.zones.changed(zone);
             Ok(())
@@ -497,6 +518,7 @@ impl supervised::Supervised for IllumosRuntime {
             };
             let _step = home.steps.lock().await;
             self.0.reach("delete", &home, Goal::Absent).await?;
+            self.0.rules.forget(zone).await;
             home.link.close();
             let (directory, path) = (home.layout.directory.clone(), home.layout.path.clone());
             let removed = blocking(move || {
@@ -534,7 +556,8 @@ impl supervised::Supervised for IllumosRuntime {
                     state: "not running".into(),
                 });
             }
-            self.0.cap(home, &change.limits).await?;
+            let capped = self.0.cap(home, &change.limits).await;
+            capped.map_err(|failure| failed(failure.to_string()))?;
             let mut record = home.record.clone();
             let limits = change.limits.or(&home.limits());
             record.resized = Some(limits.clone());

@@ -10,7 +10,10 @@ use crate::storage::zfs::names::{self, Row, zfs};
 /// The zone's init: what supervises it, and what its containers' first processes are made of. It is in the zone's `/usr`,
 /// which is the host's.
 pub const INIT: &str = "/usr/lib/brand/reddwarf/init";
-/// The daemon that ipadm(8) talks to. At its start it gives the link what the global zone allows it, with the route.
+/// The daemon that ipadm(8) talks to. In a zone without an emulation of another system it gives the link nothing by itself:
+/// at its start it only notes, for the SMF that this zone has not, that there is an interface (`ipmgmt_ngz_init`,
+/// `i_ipadm_zone_network_attr`). Nor can it note that, for `/etc/ipadm` is root's in our sandbox and the daemon is not:
+/// which is meant, since an interface that is noted and not enabled stands in the way of a temporary one.
 pub const IPMGMTD: &str = "/lib/inet/ipmgmtd";
 /// Without the name of its service it would not run.
 pub const IPMGMTD_ENVIRONMENT: (&str, &str) =
@@ -122,8 +125,8 @@ pub fn show_route() -> Command {
     Command::new(Tool::Route, ["-n", "get", "default"])
 }
 
-/// What is missing of the zone's addresses and of its default route, given what [`show_addresses`] prints. An address
-/// that is there was given by the global zone, and cannot be changed in here.
+/// What is missing of the zone's addresses and of its default route, given what [`show_addresses`] prints: all of it, where
+/// an init begins. One that is started again finds what the first gave.
 pub fn network(interface: &Interface, addresses: &str, routed: bool) -> Vec<Command> {
     let there = parse::addresses(addresses);
     let own = format!("{}/{}", interface.address, interface.prefix);
@@ -164,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn only_what_the_daemon_did_not_do_is_done() {
+    fn only_what_is_missing_is_done() {
         let interface = Interface {
             link: "rdbn0".into(),
             address: Ipv4Addr::new(10, 88, 0, 2),

@@ -9,16 +9,21 @@
 //! ```
 //! The driver carries a step out, notes what it leaves, and asks again; after a failure it looks at the host first. So
 //! every step may be the first of an agent that knows nothing: there is no other memory than the host.
+//!
+//! What ran in a zone may have changed its root, where the global zone writes before a boot and zoneadmd mounts: a zone
+//! that was booted once is made new before it boots again. Nothing of users is in that root.
 
-use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use super::Patience;
 use super::layout::Layout;
 use crate::illumos::Command;
-use crate::illumos::parse::{HostState, VnicRow, ZoneRow, rule};
-use crate::net::illumos::{add_rule, remove_rule};
+use crate::illumos::parse::{HostState, VnicRow, ZoneRow};
+
+/// The property of a zonepath's dataset that says that the zone was booted. It goes with the dataset: an installation
+/// makes another one.
+pub const BOOTED: &str = "reddwarf:booted";
 
 /// What a zone is to be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,7 +32,7 @@ pub enum Goal {
     Installed,
     /// Running.
     Running,
-    /// Installed or less, without links and rules.
+    /// Installed or less, without links.
     Halted,
     /// Not there.
     Absent,
@@ -42,16 +47,28 @@ pub struct Seen {
     pub vnic: Option<VnicRow>,
     /// The link was not made now, so it may be protected.
     pub used: bool,
-    /// Rules of ipnat in force.
-    pub rules: BTreeSet<String>,
     /// The configuration is this layout's: written now.
     pub configured: bool,
-    /// What follows an installation was done.
-    pub finished: bool,
+    /// Its root.
+    pub root: Root,
     /// The zonepath's dataset is there without a zone.
     pub dataset: bool,
     /// It was waited for as long as a zone may take to change by itself.
     pub overdue: bool,
+}
+
+/// What is in the root of a zone that is installed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Root {
+    /// What the installation left.
+    #[default]
+    Installed,
+    /// What it needs beside to be booted.
+    Ready,
+    /// The same; it is marked now, and may be booted.
+    Marked,
+    /// What somebody may have put there: it was marked before.
+    Used,
 }
 
 /// What a step changes.
@@ -61,18 +78,14 @@ pub enum Effect {
     State(Option<HostState>),
     /// As `State(Configured)`, with this layout's configuration.
     Configured,
-    /// What follows an installation.
-    Finished,
+    /// The root.
+    Root(Root),
     /// The link is there, fresh.
     Linked,
     /// The link is not protected.
     Unprotected,
     /// The link is gone.
     Unlinked,
-    /// A rule of this number is there.
-    Ruled(usize),
-    /// A rule of this number is gone.
-    Unruled(usize),
     /// The dataset is gone.
     Destroyed,
 }
@@ -84,8 +97,13 @@ pub enum FileAction {
     Directory(PathBuf, u32),
     /// Writes a file whole, mode 0600.
     Write(PathBuf, String),
-    /// Makes an empty file unless something is there.
-    Empty(PathBuf),
+    /// Makes an empty file below a root unless something is there. Links lead nowhere else.
+    Empty {
+        /// The root.
+        root: PathBuf,
+        /// The file as who has that root sees it.
+        path: PathBuf,
+    },
 }
 
 /// A step: files first, then the command.
@@ -176,34 +194,35 @@ fn install(layout: &Layout, seen: &Seen, state: Option<HostState>) -> Next {
             Effect::State(Some(HostState::Installed)),
         )),
         Some(HostState::Incomplete) => take(clean(layout)),
-        Some(HostState::Installed) if !seen.finished => {
-            let root = layout.path.join("root");
-            let inside = |path: &PathBuf| root.join(path.strip_prefix("/").unwrap_or(path));
-            let mut files = Vec::new();
-            if !layout.files.is_empty() {
-                files.push(FileAction::Directory(root.join("rd/v"), 0o755));
-                files.extend(
-                    layout
-                        .files
-                        .iter()
-                        .map(|path| FileAction::Empty(inside(path))),
-                );
-            }
+        // Where zones of its brand are made no more, it is booted as it is.
+        Some(HostState::Installed) if seen.root == Root::Used && layout.sandbox.is_some() => {
             take(Step {
-                files,
-                ..step(
-                    "limit what the zone's own root may hold: before the installation it would be lost",
-                    "installed, never booted",
-                    "installed",
-                    crate::storage::zfs::names::set(
-                        &layout.dataset,
-                        "quota",
-                        &layout.quota.to_string(),
-                    ),
-                    Effect::Finished,
-                )
+                what: "make a zone new that ran: its root is what somebody left there",
+                needs: "installed, booted before; nothing is mounted below the zonepath",
+                ..clean(layout)
             })
         }
+        Some(HostState::Installed) if seen.root == Root::Installed => take(Step {
+            files: layout
+                .files
+                .iter()
+                .map(|path| FileAction::Empty {
+                    root: layout.path.join("root"),
+                    path: path.clone(),
+                })
+                .collect(),
+            ..step(
+                "limit what the zone's own root may hold: before the installation it would be lost",
+                "installed, never booted",
+                "installed",
+                crate::storage::zfs::names::set(
+                    &layout.dataset,
+                    "quota",
+                    &layout.quota.to_string(),
+                ),
+                Effect::Root(Root::Ready),
+            )
+        }),
         Some(_) => Next::Done,
     }
 }
@@ -225,7 +244,7 @@ fn clean(layout: &Layout) -> Step {
 
 fn boot(layout: &Layout, seen: &Seen, state: Option<HostState>) -> Next {
     let state = match state {
-        Some(HostState::Running) => return rules(layout, seen).unwrap_or(Next::Done),
+        Some(HostState::Running) => return Next::Done,
         // It may be about to come up again by itself. But zoneadmd does not take up a halt that failed (of a reboot or
         // not: a mount or a link was busy), and says of such a zone that it is booted already: another halt ends it.
         Some(HostState::ShuttingDown | HostState::Down) if seen.overdue => {
@@ -235,8 +254,16 @@ fn boot(layout: &Layout, seen: &Seen, state: Option<HostState>) -> Next {
             return Next::Wait("it is shutting down");
         }
         Some(HostState::Mounted) => return take(unmount(layout)),
-        Some(state @ (HostState::Installed | HostState::Ready)) => state,
-        Some(other) => return Next::Stuck(format!("it is {}", other.word())),
+        // Made new, or about to be.
+        Some(HostState::Configured | HostState::Incomplete) => {
+            return install(layout, seen, state);
+        }
+        Some(HostState::Installed) => match install(layout, seen, state) {
+            Next::Done => HostState::Installed,
+            first => return first,
+        },
+        Some(HostState::Ready) => HostState::Ready,
+        Some(HostState::Unknown) => return Next::Stuck("its state is not known".into()),
         None => return Next::Stuck("it is not configured".into()),
     };
     match &seen.vnic {
@@ -265,8 +292,14 @@ fn boot(layout: &Layout, seen: &Seen, state: Option<HostState>) -> Next {
         }
         Some(_) => {}
     }
-    if let Some(next) = rules(layout, seen) {
-        return next;
+    if !matches!(seen.root, Root::Marked | Root::Used) {
+        return take(step(
+            "note that it is booted: what runs in it may change its root",
+            "its root is as it was made",
+            "the mark, until the root is made new",
+            crate::storage::zfs::names::set(&layout.dataset, BOOTED, "yes"),
+            Effect::Root(Root::Marked),
+        ));
     }
     take(Step {
         look: true,
@@ -285,21 +318,6 @@ fn stranger(layout: &Layout, row: &VnicRow) -> String {
         "there is a link {} that is not this zone's (over {}, {}, vlan {}); it is left alone: delete or rename it",
         layout.vnic.link, row.over, row.mac, row.vlan
     )
-}
-
-/// Adds rules that are missing.
-fn rules(layout: &Layout, seen: &Seen) -> Option<Next> {
-    let missing = layout
-        .rules
-        .iter()
-        .position(|own| !seen.rules.contains(&rule(own)))?;
-    Some(take(step(
-        "lead a port of the host to the zone",
-        "ipfilter is online",
-        "the rule",
-        add_rule(&layout.rules[missing]),
-        Effect::Ruled(missing),
-    )))
 }
 
 fn halt(layout: &Layout, seen: &Seen, state: Option<HostState>) -> Next {
@@ -328,30 +346,20 @@ fn end(layout: &Layout) -> Step {
 }
 
 fn unmount(layout: &Layout) -> Step {
-    step(
-        "end the maintenance mount",
-        "mounted",
-        "installed",
-        layout.unmount(),
-        Effect::State(Some(HostState::Installed)),
-    )
+    Step {
+        look: true,
+        ..step(
+            "end the maintenance mount",
+            "mounted",
+            "installed",
+            layout.unmount(),
+            Effect::State(Some(HostState::Installed)),
+        )
+    }
 }
 
-/// Ends the link and the rules of a zone that is halted.
+/// Ends the link of a zone that is halted.
 fn unplug(layout: &Layout, seen: &Seen) -> Option<Next> {
-    if let Some(number) = layout
-        .rules
-        .iter()
-        .position(|own| seen.rules.contains(&rule(own)))
-    {
-        return Some(take(step(
-            "lead the port of the host there no more",
-            "the rule is there",
-            "no rule",
-            remove_rule(&layout.rules[number]),
-            Effect::Unruled(number),
-        )));
-    }
     // What is there under the name but is not ours stays.
     seen.vnic.as_ref().filter(|row| layout.vnic.is(row))?;
     Some(take(step(
@@ -412,12 +420,18 @@ impl Seen {
     pub fn apply(&mut self, layout: &Layout, effect: Effect) {
         match effect {
             Effect::State(None) => self.zone = None,
-            Effect::State(Some(state)) => self.zone = Some(self.row(layout, state)),
+            Effect::State(Some(state)) => {
+                if state == HostState::Configured {
+                    // What is installed next is new.
+                    self.root = Root::Installed;
+                }
+                self.zone = Some(self.row(layout, state));
+            }
             Effect::Configured => {
                 self.zone = Some(self.row(layout, HostState::Configured));
                 self.configured = true;
             }
-            Effect::Finished => self.finished = true,
+            Effect::Root(root) => self.root = root,
             Effect::Linked => {
                 self.used = false;
                 self.vnic = Some(VnicRow {
@@ -429,12 +443,6 @@ impl Seen {
             }
             Effect::Unprotected => self.used = false,
             Effect::Unlinked => self.vnic = None,
-            Effect::Ruled(number) => {
-                self.rules.insert(rule(&layout.rules[number]));
-            }
-            Effect::Unruled(number) => {
-                self.rules.remove(&rule(&layout.rules[number]));
-            }
             Effect::Destroyed => self.dataset = false,
         }
     }

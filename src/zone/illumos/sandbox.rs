@@ -10,6 +10,7 @@ use super::Brand;
 /// Directories of an lx zone's root that mounts of the brand and of ours need, real ones: links are refused as mount
 /// points (vplat.c `valid_mount_point`).
 const LX_DIRECTORIES: &[&str] = &[
+    "bin",
     "dev",
     "etc",
     "etc/init.d",
@@ -28,6 +29,10 @@ const LX_DIRECTORIES: &[&str] = &[
     "var/run",
     "rd/root",
 ];
+
+/// zoneadm(8) shuts a zone down by `/bin/sh -c "exec /sbin/init 0"` in it (`zone_graceful_shutdown`). There is no shell: our
+/// program understands that, and nothing else.
+const LX_LINKS: &[(&str, &str)] = &[("bin/sh", "../sbin/init")];
 
 /// Files that let `lx_boot` see a distribution whose script finds nothing to change (`lx_boot_zone_busybox`).
 const LX_FILES: &[(&str, &str)] = &[
@@ -68,6 +73,9 @@ const REDDWARF_DIRECTORIES: &[&str] = &[
     "rd/root",
 ];
 
+/// The same shell, which is the host's here.
+const REDDWARF_LINKS: &[(&str, &str)] = &[("bin", "usr/bin")];
+
 const REDDWARF_FILES: &[(&str, &str)] = &[
     ("etc/mnttab", ""),
     ("etc/netconfig", ""),
@@ -81,14 +89,36 @@ const REDDWARF_FILES: &[(&str, &str)] = &[
     ("etc/resolv.conf", ""),
 ];
 
+/// What is in a sandbox beside the supervisor.
+struct Content {
+    directories: &'static [&'static str],
+    files: &'static [(&'static str, &'static str)],
+    links: &'static [(&'static str, &'static str)],
+}
+
+fn of(brand: Brand) -> Content {
+    match brand {
+        Brand::Lx => Content {
+            directories: LX_DIRECTORIES,
+            files: LX_FILES,
+            links: LX_LINKS,
+        },
+        Brand::Reddwarf => Content {
+            directories: REDDWARF_DIRECTORIES,
+            files: REDDWARF_FILES,
+            links: REDDWARF_LINKS,
+        },
+    }
+}
+
 /// The name of a sandbox: another one for another supervisor or another layout.
 pub fn name(brand: Brand, supervisor: &[u8]) -> String {
-    let (directories, files) = of(brand);
+    let content = of(brand);
     let mut context = ring::digest::Context::new(&ring::digest::SHA256);
-    for directory in directories {
+    for directory in content.directories {
         context.update(directory.as_bytes());
     }
-    for (path, text) in files {
+    for (path, text) in content.files.iter().chain(content.links) {
         context.update(path.as_bytes());
         context.update(text.as_bytes());
     }
@@ -101,34 +131,25 @@ pub fn name(brand: Brand, supervisor: &[u8]) -> String {
     format!("sandbox-{}-{hex}", brand.name())
 }
 
-fn of(
-    brand: Brand,
-) -> (
-    &'static [&'static str],
-    &'static [(&'static str, &'static str)],
-) {
-    match brand {
-        Brand::Lx => (LX_DIRECTORIES, LX_FILES),
-        Brand::Reddwarf => (REDDWARF_DIRECTORIES, REDDWARF_FILES),
-    }
-}
-
 /// Fills the root of a sandbox. In lx zones the supervisor is `/sbin/init`, which the brand executes by that name; in
 /// reddwarf zones it is the brand's own, under `/usr/lib/brand`.
 ///
 /// # Errors
 /// A file cannot be written.
 pub fn write(root: &Path, brand: Brand, supervisor: &[u8]) -> io::Result<()> {
-    let (directories, files) = of(brand);
-    for directory in directories {
+    let content = of(brand);
+    for directory in content.directories {
         let path = root.join(directory);
         fs::create_dir_all(&path)?;
         fs::set_permissions(&path, fs::Permissions::from_mode(0o755))?;
     }
     fs::set_permissions(root, fs::Permissions::from_mode(0o755))?;
     fs::set_permissions(root.join("tmp"), fs::Permissions::from_mode(0o1777))?;
-    for (path, text) in files {
+    for (path, text) in content.files {
         fs::write(root.join(path), text)?;
+    }
+    for (path, target) in content.links {
+        std::os::unix::fs::symlink(target, root.join(path))?;
     }
     if brand == Brand::Lx {
         let init = root.join("sbin/init");

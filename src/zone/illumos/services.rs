@@ -2,155 +2,24 @@
 //! one that leads out. What the host itself asks of a service's address is not led: only what comes by a link is.
 //!
 //! A rule for each endpoint, in turn (`round-robin`). A zone that is led to another one of the same network would be
-//! answered past the host, by an address that it did not ask: between zones the host asks in its own name. Follows
-//! ipnat(5) and its grammar, usr/src/cmd/ipf/tools/ipnat_y.y of illumos-gate.
+//! answered past the host, by an address that it did not ask: between zones the host asks in its own name, by a rule of
+//! the network. A port without endpoints leads to one of the host's that is closed, so that who asks is refused at once,
+//! as by upstream's rules. A route that rejects would answer that the host cannot be reached, which TCP of illumos only
+//! notes until its own time is over (`tcp_icmp_input`). Follows ipnat(5) and its grammar,
+//! usr/src/cmd/ipf/tools/ipnat_y.y of illumos-gate.
 
-use std::collections::BTreeSet;
-use std::io;
 use std::net::Ipv4Addr;
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
-use futures::FutureExt as _;
-use futures::future::BoxFuture;
+use crate::net::illumos::EtherstubConfig;
+use crate::net::services::{Backends, Protocol, ServicePort};
 
-use crate::illumos::{Tools, parse};
-use crate::net::illumos::{EtherstubConfig, add_rules, remove_rules, show_rules};
-use crate::net::services::{Backends, Protocol, ServicePort, ServiceRouter};
-use crate::zone::supervised::{blocking, write_whole};
+/// A port of the host on which nothing listens, of TCP or UDP: tcpmux, which illumos has not.
+const CLOSED: u16 = 1;
 
-/// Leads services to zones by rules of ipnat.
-pub struct ServiceRules {
-    tools: Arc<dyn Tools>,
-    network: EtherstubConfig,
-    /// The rules that are ours or are about to be: ipnat tells no owner.
-    notes: PathBuf,
-    /// One change at a time.
-    turn: tokio::sync::Mutex<()>,
-}
-
-impl ServiceRules {
-    /// Rules for the services of a network; which are its own it notes in the file `notes`.
-    pub fn new(tools: Arc<dyn Tools>, network: EtherstubConfig, notes: &Path) -> Self {
-        ServiceRules {
-            tools,
-            network,
-            notes: notes.to_owned(),
-            turn: tokio::sync::Mutex::new(()),
-        }
-    }
-
-    async fn in_force(&self) -> Result<BTreeSet<String>, String> {
-        let output = self.tools.run(&show_rules()).await;
-        let output = output.map_err(|failure| failure.to_string())?;
-        Ok(parse::nat_rules(&output.stdout).into_iter().collect())
-    }
-
-    async fn noted(&self) -> Result<BTreeSet<String>, String> {
-        let notes = self.notes.clone();
-        let read = move || match std::fs::read_to_string(&notes) {
-            Ok(text) => Ok(text.lines().map(str::to_owned).collect()),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(BTreeSet::new()),
-            Err(error) => Err(format!("cannot read {}: {error}", notes.display())),
-        };
-        blocking(read).await
-    }
-
-    async fn note(&self, rules: &BTreeSet<String>) -> Result<(), String> {
-        let text: String = rules.iter().map(|rule| format!("{rule}\n")).collect();
-        let notes = self.notes.clone();
-        let write = move || {
-            write_whole(&notes, text.as_bytes())
-                .map_err(|error| format!("cannot write {}: {error}", notes.display()))
-        };
-        blocking(write).await
-    }
-
-    /// Makes `rules` all that are ours.
-    async fn make(&self, rules: Vec<String>) -> Result<(), String> {
-        let _turn = self.turn.lock().await;
-        let noted = self.noted().await?;
-        let changes = Changes::between(&rules, &noted, &self.in_force().await?);
-        if !changes.ours.is_subset(&noted) {
-            // Before they are there: what a crash leaves is known to be ours.
-            self.note(&noted.union(&changes.ours).cloned().collect())
-                .await?;
-        }
-        for command in [
-            (!changes.remove.is_empty()).then(|| remove_rules(&changes.remove)),
-            (!changes.add.is_empty()).then(|| add_rules(&changes.add)),
-        ]
-        .into_iter()
-        .flatten()
-        {
-            let done = self.tools.run(&command).await;
-            done.map_err(|failure| failure.to_string())?;
-        }
-        if !changes.is_empty() {
-            // A rule that is refused is told on standard error alone: ipnat ends with 0.
-            let left = Changes::between(&rules, &noted, &self.in_force().await?);
-            if let Some(rule) = left.add.first() {
-                return Err(format!("ipnat did not take the rule {rule:?}"));
-            }
-            if let Some(rule) = left.remove.first() {
-                return Err(format!("ipnat did not remove the rule {rule:?}"));
-            }
-        }
-        if changes.ours != noted {
-            self.note(&changes.ours).await?;
-        }
-        Ok(())
-    }
-}
-
-impl ServiceRouter for ServiceRules {
-    fn route<'a>(&'a self, ports: &'a [ServicePort]) -> BoxFuture<'a, Result<(), String>> {
-        self.make(rules(&self.network, ports)).boxed()
-    }
-}
-
-/// What is to be done, each in order.
-#[derive(Debug, PartialEq, Eq)]
-struct Changes {
-    remove: Vec<String>,
-    add: Vec<String>,
-    /// What is ours then.
-    ours: BTreeSet<String>,
-}
-
-impl Changes {
-    /// What makes the rules of services `wanted`: those of ours that are in force and not wanted go, those that are not
-    /// in force come; all others are left alone. One that is wanted and in force without our doing stays somebody else's.
-    fn between(
-        wanted: &[String],
-        noted: &BTreeSet<String>,
-        in_force: &BTreeSet<String>,
-    ) -> Changes {
-        let stale = |rule: &&String| in_force.contains(*rule) && !wanted.contains(rule);
-        let absent = |rule: &&String| !in_force.contains(*rule);
-        let own = |rule: &&String| noted.contains(*rule) || absent(rule);
-        Changes {
-            remove: noted.iter().filter(stale).cloned().collect(),
-            add: wanted.iter().filter(absent).cloned().collect(),
-            ours: wanted.iter().filter(own).cloned().collect(),
-        }
-    }
-
-    fn is_empty(&self) -> bool {
-        self.remove.is_empty() && self.add.is_empty()
-    }
-}
-
-/// The rules that lead services, as [`parse::rule`] writes them. SCTP is not translated.
-fn rules(network: &EtherstubConfig, ports: &[ServicePort]) -> Vec<String> {
+/// The rules that lead services, as `ipnat -l` spells them. SCTP is not translated.
+pub(super) fn rules(network: &EtherstubConfig, ports: &[ServicePort]) -> Vec<String> {
     let link = network.host_link();
-    let cidr = &network.cidr;
-    // By ports of a range of their own: `auto` would give each zone a handful.
-    let between = format!(
-        "map {link} from {cidr} to {cidr} -> {}/32 portmap tcp/udp 1025:65000",
-        network.gateway
-    );
-    let mut rules = vec![between];
+    let mut rules = Vec::new();
     for port in ports.iter().filter(|port| port.protocol != Protocol::Sctp) {
         // Whose addresses are for some only is not open to all: ipnat could tell them apart, but not refuse the others.
         let balancers = match port.source_ranges.is_empty() {
@@ -160,45 +29,31 @@ fn rules(network: &EtherstubConfig, ports: &[ServicePort]) -> Vec<String> {
         let world: Vec<Ipv4Addr> = [port.external_ips.as_slice(), balancers].concat();
         let inside = [port.cluster_ips.as_slice(), &world].concat();
         for address in inside {
-            rules.extend(lead(
-                &link,
-                &format!("{address}/32"),
-                port.port,
-                port,
-                &port.inside,
-            ));
+            let at = format!("rdr {link} {address}/32 port {}", port.port);
+            rules.extend(lead_or_refuse(&at, port, &port.inside, network.gateway));
         }
         if let Some(node_port) = port.node_port {
-            let host = format!("{}/32", network.gateway);
-            rules.extend(lead(&link, &host, node_port, port, &port.inside));
+            // Without endpoints the host refuses by itself.
+            let at = format!("rdr {link} {}/32 port {node_port}", network.gateway);
+            rules.extend(lead(&at, port, &port.inside));
         }
         let Some(external) = &network.external else {
             continue;
         };
         for address in world {
-            rules.extend(lead(
-                external,
-                &format!("{address}/32"),
-                port.port,
-                port,
-                &port.outside,
-            ));
+            let at = format!("rdr {external} {address}/32 port {}", port.port);
+            rules.extend(lead_or_refuse(&at, port, &port.outside, network.gateway));
         }
         if let Some(node_port) = port.node_port {
-            rules.extend(lead(external, "0.0.0.0/0", node_port, port, &port.outside));
+            let at = format!("rdr {external} 0.0.0.0/0 port {node_port}");
+            rules.extend(lead(&at, port, &port.outside));
         }
     }
     rules
 }
 
-/// The rules that lead a port of some address that is asked by a link.
-fn lead<'a>(
-    link: &'a str,
-    address: &'a str,
-    at: u16,
-    port: &'a ServicePort,
-    backends: &'a Backends,
-) -> impl Iterator<Item = String> + use<'a> {
+/// The rules that lead what begins `at` to the endpoints of a port.
+fn lead(at: &str, port: &ServicePort, backends: &Backends) -> Vec<String> {
     let protocol = port.protocol.name();
     let sticky = if port.affinity.is_some() {
         " sticky"
@@ -210,13 +65,28 @@ fn lead<'a>(
         .endpoints
         .iter()
         .filter(|to| !to.ip().is_loopback());
-    endpoints.map(move |to| {
-        format!(
-            "rdr {link} {address} port {at} -> {} port {} {protocol} round-robin{sticky}",
-            to.ip(),
-            to.port()
-        )
-    })
+    let rule = |to: &std::net::SocketAddrV4| {
+        let (ip, to) = (to.ip(), to.port());
+        format!("{at} -> {ip} port {to} {protocol} round-robin{sticky}")
+    };
+    endpoints.map(rule).collect()
+}
+
+/// As [`lead`]; without endpoints, one that leads to `host` where it refuses.
+fn lead_or_refuse(
+    at: &str,
+    port: &ServicePort,
+    backends: &Backends,
+    host: Ipv4Addr,
+) -> Vec<String> {
+    let rules = lead(at, port, backends);
+    match rules.is_empty() {
+        false => rules,
+        true => {
+            let protocol = port.protocol.name();
+            vec![format!("{at} -> {host} port {CLOSED} {protocol}")]
+        }
+    }
 }
 
 #[cfg(test)]
@@ -224,12 +94,11 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::illumos::parse;
 
     fn port(endpoints: &[&str]) -> ServicePort {
         ServicePort::web([10, 96, 0, 7], endpoints)
     }
-
-    const BETWEEN: &str = "map reddwarfgw0 from 10.88.0.0/24 to 10.88.0.0/24 -> 10.88.0.1/32 portmap tcp/udp 1025:65000";
 
     #[test]
     fn each_endpoint_of_each_address_is_a_rule_where_it_is_asked() {
@@ -249,6 +118,11 @@ mod tests {
             ..open.clone()
         };
         let host = port(&["127.0.0.1:6443"]);
+        let unready = ServicePort {
+            outside: Backends::default(),
+            ..open.clone()
+        };
+        let refused = |link: &str, at: &str| format!("rdr {link} {at} -> 10.88.0.1 port 1 tcp");
         let sctp = ServicePort {
             protocol: Protocol::Sctp,
             ..cluster.clone()
@@ -260,7 +134,7 @@ mod tests {
         };
         let own = |at: &str| to("reddwarfgw0", at, "10.88.0.11");
         let world = |at: &str| to("e1000g0", at, "10.88.0.12");
-        let cases: [(&str, Option<&str>, &ServicePort, Vec<String>); 6] = [
+        let cases: [(&str, Option<&str>, &ServicePort, Vec<String>); 7] = [
             (
                 "by its address in the cluster",
                 None,
@@ -298,11 +172,28 @@ mod tests {
                 &closed,
                 vec![own("10.96.0.7/32 port 80")],
             ),
-            ("what is on the loopback", None, &host, vec![]),
+            (
+                "what is on the loopback: refused",
+                None,
+                &host,
+                vec![refused("reddwarfgw0", "10.96.0.7/32 port 80")],
+            ),
+            (
+                "without endpoints for the world: refused there, and node ports by the host itself",
+                Some("e1000g0"),
+                &unready,
+                vec![
+                    own("10.96.0.7/32 port 80"),
+                    own("192.0.2.7/32 port 80"),
+                    own("192.0.2.8/32 port 80"),
+                    own("10.88.0.1/32 port 30080"),
+                    refused("e1000g0", "192.0.2.7/32 port 80"),
+                    refused("e1000g0", "192.0.2.8/32 port 80"),
+                ],
+            ),
             ("SCTP", None, &sctp, vec![]),
         ];
-        for (what, external, port, mut expected) in cases {
-            expected.insert(0, BETWEEN.to_owned());
+        for (what, external, port, expected) in cases {
             let made = rules(
                 &EtherstubConfig::of_tests(external),
                 std::slice::from_ref(port),
@@ -318,35 +209,79 @@ mod tests {
         }
     }
 
+    /// The rules of a network and of services, and packets that go by them.
     #[test]
-    fn only_what_is_ours_goes() {
-        fn set<C: FromIterator<String>>(rules: &str) -> C {
-            rules.split_whitespace().map(str::to_owned).collect()
+    fn packets_get_where_they_are_led_and_answers_come_from_whom_was_asked() {
+        use crate::fakehost::{Packet, Table};
+        let network = EtherstubConfig::of_tests(Some("e1000g0"));
+        let ports = [
+            port(&["10.88.0.7:8080"]),
+            ServicePort {
+                cluster_ips: vec![Ipv4Addr::new(10, 96, 0, 8)],
+                ..port(&[])
+            },
+        ];
+        let rules = network.rules().into_iter().chain(rules(&network, &ports));
+        let rules = rules.map(|rule| parse::rule(&rule)).collect();
+        let own = [
+            ("reddwarfgw0", network.gateway),
+            ("e1000g0", Ipv4Addr::new(192, 0, 2, 1)),
+        ];
+        let mut table = Table::new(rules, &own);
+        let at = |text: &str| text.parse().expect("a place");
+        let packet = |protocol, from: &str, to: &str| Packet {
+            protocol,
+            from: at(from),
+            to: at(to),
+        };
+        let inside = "reddwarfgw0";
+        // The host's own answers, to names for one, are not touched: whoever asks knows from which port they come.
+        for protocol in ["udp", "tcp"] {
+            let asked = packet(protocol, "10.88.0.5:40000", "10.88.0.1:53");
+            assert_eq!(table.comes_in(inside, asked), asked);
+            let answer = packet(protocol, "10.88.0.1:53", "10.88.0.5:40000");
+            assert_eq!(table.goes_out(inside, answer), answer);
         }
-        for (wanted, noted, in_force, remove, add, ours) in [
-            ("a b", "", "x", "", "a b", "a b"),
-            ("a b", "a b", "x a b", "", "", "a b"),
-            ("b", "a b", "x a b", "a", "", "b"),
-            // The service was refreshed: what was added by hand is gone.
-            ("a b", "a b", "x", "", "a b", "a b"),
-            // Noted, and never made.
-            ("", "a", "x", "", "", ""),
-            // Somebody else's that is the same as ours: theirs until they remove it.
-            ("x", "", "x", "", "", ""),
-            ("", "", "x", "", "", ""),
-            ("x", "", "", "", "x", "x"),
-        ] {
-            let wanted: Vec<String> = set(wanted);
-            let found = Changes::between(&wanted, &set(noted), &set(in_force));
-            let expected = Changes {
-                remove: set(remove),
-                add: set(add),
-                ours: set(ours),
-            };
+        // What the host asks of a zone begins nothing.
+        let probe = packet("tcp", "10.88.0.1:50000", "10.88.0.5:8080");
+        assert_eq!(table.goes_out(inside, probe), probe);
+        // A service leads to another zone, and to the one that asks.
+        for from in ["10.88.0.5:40000", "10.88.0.6:40000", "10.88.0.7:40000"] {
+            let led = table.comes_in(inside, packet("tcp", from, "10.96.0.7:80"));
+            assert_eq!(led, packet("tcp", from, "10.88.0.7:8080"));
+            let led = table.goes_out(inside, led);
             assert_eq!(
-                found, expected,
-                "{wanted:?} of {noted:?} beside {in_force:?}"
+                (led.from.ip(), led.to),
+                (&network.gateway, at("10.88.0.7:8080"))
             );
+            let answer = Packet {
+                from: led.to,
+                to: led.from,
+                ..led
+            };
+            let answer = table.comes_in(inside, answer);
+            assert_eq!(answer, packet("tcp", "10.88.0.7:8080", from));
+            let answer = table.goes_out(inside, answer);
+            assert_eq!(answer, packet("tcp", "10.96.0.7:80", from));
         }
+        // One without endpoints is refused by the host, in the service's name.
+        let led = table.comes_in(inside, packet("tcp", "10.88.0.5:40001", "10.96.0.8:80"));
+        assert_eq!(led.to, at("10.88.0.1:1"));
+        let refusal = packet("tcp", "10.88.0.1:1", "10.88.0.5:40001");
+        let refusal = table.goes_out(inside, refusal);
+        assert_eq!(refusal, packet("tcp", "10.96.0.8:80", "10.88.0.5:40001"));
+        // The world sees the host, and a port a connection, however many there are.
+        let mut seen = std::collections::BTreeSet::new();
+        for zone in ["10.88.0.5", "10.88.0.6"] {
+            for number in 0..600 {
+                let from = format!("{zone}:{}", 40_000 + number);
+                let out = packet("tcp", &from, "198.51.100.1:443");
+                let out = table.goes_out("e1000g0", out);
+                assert_eq!(out.from.ip(), &own[1].1);
+                assert!(seen.insert(out.from.port()), "{out:?}");
+            }
+        }
+        let echo = table.goes_out("e1000g0", packet("icmp", "10.88.0.5:9", "198.51.100.1:9"));
+        assert_eq!(echo.from, at("192.0.2.1:9"));
     }
 }

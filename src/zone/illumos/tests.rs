@@ -106,7 +106,8 @@ impl Bench {
         if let NetworkConfig::Etherstub(config) = &self.settings.network {
             crate::net::illumos::prepare(self.tools.as_ref(), config).await?;
         }
-        IllumosRuntime::open(self.settings.clone(), self.tools.clone(), self.patience).await
+        let (settings, tools) = (self.settings.clone(), self.tools.clone());
+        IllumosRuntime::open(settings, tools, self.patience).await
     }
 
     /// What a pod's zone needs before it is made.
@@ -486,77 +487,210 @@ async fn zones_do_not_wait_for_one_another_and_cost_what_is_said() {
 
 /// What a zone's life costs, from nothing to nothing, beside what lists all zones or links: the commands of its plan, and
 /// a look at it before and after each change of its state.
-const COMMANDS: usize = 30;
+const COMMANDS: usize = 32;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn services_are_rules_that_come_and_go_among_others() {
-    use crate::net::services::{ServicePort, ServiceRouter as _};
+    use crate::net::services::ServicePort;
 
     let bench = Bench::new().await;
     let agent = bench.agent().await.expect("starts");
     brought_up(&bench, &agent, 1).await.expect("runs");
-    let before = bench.ask("ipnat", "-l");
-    let NetworkConfig::Etherstub(network) = bench.settings.network.clone() else {
-        unreachable!("the bench's network is an etherstub's");
-    };
-    let notes = bench.settings.data.join("services");
-    let router = || services::ServiceRules::new(bench.tools.clone(), network.clone(), &notes);
     let led_to = |last: u8| {
         vec![ServicePort::web(
             [10, 96, 0, 7],
             &[&format!("10.88.0.{last}:8080")],
         )]
     };
+    let rules = || parse::nat_rules(&bench.ask("ipnat", "-l"));
     let led = || {
-        let list = bench.ask("ipnat", "-l");
-        let ours = list.lines().filter(|line| line.contains(" 10.96.0.7/32 "));
-        let to = ours.filter_map(|line| line.split("-> ").nth(1)?.split(' ').next());
-        to.map(str::to_owned).collect::<Vec<_>>()
+        let ours = rules()
+            .into_iter()
+            .filter(|line| line.contains(" 10.96.0.7/32 "));
+        let to =
+            ours.filter_map(|line| Some(line.split("-> ").nth(1)?.split(' ').next()?.to_owned()));
+        to.collect::<Vec<_>>()
     };
-    router().route(&led_to(11)).await.expect("led");
+    let of_zone = "rdr e1000g0 0.0.0.0/0 port 8001 -> 10.88.0.11 port 80 tcp".to_owned();
+    let network = bench.settings.network.rules();
+    let network: Vec<String> = network.iter().map(|rule| parse::rule(rule)).collect();
+    let starts = || async { bench.agent().await.expect("starts again") };
+    let router = |agent: &IllumosRuntime| agent.router().expect("one");
+    router(&agent).route(&led_to(11)).await.expect("led");
     assert_eq!(led(), ["10.88.0.11"]);
-    // Another agent knows what is its own. What the one that runs asks for meanwhile is not counted.
-    let own = FakeTools::new(bench.machine.clone());
-    let other = services::ServiceRules::new(own.clone(), network.clone(), &notes);
-    other.route(&led_to(11)).await.expect("led already");
-    let asked = own.count.load(Ordering::SeqCst);
-    assert_eq!(asked, 1, "it looks, and there is nothing to do");
-    let again = router();
+    // Another agent knows what is its own, and that the zone runs.
+    drop(agent);
+    let agent = starts().await;
+    assert_eq!(led(), ["10.88.0.11"], "not known yet, and left");
+    assert!(rules().contains(&of_zone));
+    let again = router(&agent);
     again.route(&led_to(12)).await.expect("led elsewhere");
     assert_eq!(led(), ["10.88.0.12"]);
-    let others = "rdr e1000g0 0.0.0.0/0 port 8001 -> 10.88.0.11 port 80 tcp";
-    assert!(bench.ask("ipnat", "-l").contains(others));
-    // A tool that dies in the middle.
+    // A tool that dies in the middle: new rules come first, so that there is always one.
     bench.ctl("fault -t ipnat -w halfway:rule crash");
     let _ = again.route(&led_to(13)).await;
+    assert!(!led().is_empty());
     bench.ctl("forget");
-    router()
-        .route(&led_to(13))
-        .await
-        .expect("led after a crash");
+    again.route(&led_to(13)).await.expect("led after a crash");
     assert_eq!(led(), ["10.88.0.13"]);
-    // What was added by hand goes with a refresh of the service, rules of zones too, and is added again.
-    bench.ask("svcadm", "refresh network/ipfilter");
-    router()
-        .route(&led_to(13))
-        .await
-        .expect("led after a refresh");
-    assert_eq!(led(), ["10.88.0.13"]);
-    bench.ask("svcadm", "disable -s network/ipfilter");
-    let refused = router().route(&led_to(13)).await.expect_err("no ipfilter");
-    assert!(refused.contains("/dev/ipnat"), "{refused}");
-    bench.ask("svcadm", "enable -s network/ipfilter");
-    router().route(&[]).await.expect("nothing is led");
-    let after = bench.ask("ipnat", "-l");
-    let of = |list: &str| -> Vec<String> {
-        list.lines()
-            .filter(|line| line.starts_with("rdr "))
-            .map(str::to_owned)
-            .collect()
+    // What was added goes with a refresh of the service, and is added again: the way out in its order, zones' ports, services.
+    let whole = rules();
+    let order = |rules: &[String]| {
+        let of_network = rules.iter().filter(|rule| network.contains(rule));
+        of_network.cloned().collect::<Vec<_>>()
     };
-    assert!(
-        of(&before).len() == 1 && of(&after).is_empty(),
-        "{before}{after}"
+    assert_eq!(order(&whole), network);
+    bench.ask("svcadm", "refresh network/ipfilter");
+    assert_eq!(rules(), Vec::<String>::new());
+    again.route(&led_to(13)).await.expect("led after a refresh");
+    let sorted = |mut rules: Vec<String>| {
+        rules.sort();
+        rules
+    };
+    assert_eq!(sorted(rules()), sorted(whole));
+    // One that is missing before another would be behind it, and asked by nobody.
+    bench.machine.run(
+        "ipnat",
+        &["-r", "-f", "-"].map(str::to_owned),
+        network[0].as_bytes(),
     );
-    assert!(led().is_empty());
+    again.route(&led_to(13)).await.expect("led in order");
+    assert_eq!(order(&rules()), network);
+    // Somebody else's stay.
+    let theirs = "rdr e1000g0 0.0.0.0/0 port 22 -> 10.88.0.99 port 22 tcp".to_owned();
+    bench
+        .machine
+        .run("ipnat", &["-f", "-"].map(str::to_owned), theirs.as_bytes());
+    taken_down(&bench, &agent, 1).await.expect("gone");
+    assert!(!rules().contains(&of_zone));
+    again.route(&[]).await.expect("nothing is led");
+    let mut left = network.clone();
+    left.push(theirs);
+    assert_eq!(sorted(rules()), sorted(left));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn without_ipfilter_nothing_is_led_and_zones_go_all_the_same() {
+    let bench = Bench::new().await;
+    let agent = bench.agent().await.expect("starts");
+    brought_up(&bench, &agent, 1).await.expect("runs");
+    bench.ask("svcadm", "disable -s network/ipfilter");
+    let router = agent.router().expect("one");
+    let refused = router.route(&[]).await.expect_err("no ipfilter");
+    assert!(
+        refused.contains("I/O error") && refused.contains("svcadm enable"),
+        "{refused}"
+    );
+    // One whose port of the host is promised does not boot without it, and says what to do.
+    let error = brought_up(&bench, &agent, 2).await.expect_err("no port");
+    assert!(error.contains("svcadm enable"), "{error}");
+    taken_down(&bench, &agent, 1).await.expect("gone");
+    taken_down(&bench, &agent, 2).await.expect("gone");
+    drop(agent);
+    let agent = bench.agent().await.expect("starts without it");
+    bench.ask("svcadm", "enable -s network/ipfilter");
+    let router = agent.router().expect("one");
+    router.route(&[]).await.expect("is there again");
+    let rules = parse::nat_rules(&bench.ask("ipnat", "-l"));
+    assert_eq!(rules.len(), bench.settings.network.rules().len());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_zone_left_in_its_root_leads_nowhere_and_is_made_new() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let bench = Bench::new().await;
+    let agent = bench.agent().await.expect("starts");
+    let outside = bench.settings.data.with_extension("theirs");
+    fs::create_dir(&outside).expect("made");
+    fs::set_permissions(&outside, fs::Permissions::from_mode(0o700)).expect("set");
+    let shared = bench.settings.data.with_extension("shared");
+    fs::write(&shared, "").expect("written");
+    let spec = ZoneSpec {
+        shares: vec![shared],
+        ..spec(1)
+    };
+    bench.home(1).await.expect("made");
+    agent.create(&spec).await.expect("made");
+    agent.boot(&spec.name).await.expect("runs");
+    let root = bench.settings.zones_directory.join("rd-u1/root");
+    assert!(root.join("rd/v/0").is_file());
+    // As root in it: what the global zone will write to is a link to a place of the global zone's.
+    let tampered = |root: &Path| {
+        fs::rename(root.join("rd"), root.join("rd.old")).expect("moved");
+        fs::create_dir(root.join("rd")).expect("made");
+        std::os::unix::fs::symlink(&outside, root.join("rd/v")).expect("made");
+    };
+    let untouched = || {
+        let mode = outside.metadata().expect("there").permissions().mode();
+        assert_eq!(mode & 0o7777, 0o700);
+        assert_eq!(fs::read_dir(&outside).expect("read").count(), 0);
+    };
+    for created in [true, false] {
+        tampered(&root);
+        bench.ask("zoneadm", "-z rd-u1 halt");
+        if created {
+            agent.create(&spec).await.expect("made new");
+        }
+        agent.boot(&spec.name).await.expect("runs again");
+        untouched();
+        assert!(root.join("rd/v/0").is_file() && !root.join("rd.old").exists());
+    }
+    // One that was booted past us is not known as such; no link of it is followed even then.
+    taken_down(&bench, &agent, 1).await.expect("gone");
+    bench.home(1).await.expect("made");
+    agent.create(&spec).await.expect("made");
+    bench.ask("zfs", "set quota=1M tank/rd/zones/rd-u1");
+    tampered(&root);
+    // The file may have no place then, and that is said.
+    let _ = agent.create(&spec).await;
+    untouched();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn limits_hold_when_a_zone_boots_by_itself() {
+    let bench = Bench::new().await;
+    let agent = bench.agent().await.expect("starts");
+    let lx = ZoneSpec {
+        brand: Some("lx".into()),
+        ..spec(1)
+    };
+    bench.home(1).await.expect("made");
+    agent.create(&lx).await.expect("made");
+    agent.boot(&lx.name).await.expect("runs");
+    agent.limit(&lx.name, &resized(75)).await.expect("changed");
+    bench.ctl("zone-reboot rd-u1");
+    let wish = "zone.cpu-cap privileged 75";
+    let shown = || bench.ask("prctl", "-P -n zone.cpu-cap -i zone rd-u1");
+    let mut changes = agent.changes();
+    while !shown().contains(wish) {
+        // The new boot's hello is one.
+        let _ = tokio::time::timeout(Duration::from_millis(20), changes.recv()).await;
+    }
+    taken_down(&bench, &agent, 1).await.expect("gone");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_somebody_began_by_hand_is_ended_or_gone_on_with() {
+    let bench = Bench::new().await;
+    let agent = bench.agent().await.expect("starts");
+    let name = spec(1).name;
+    brought_up(&bench, &agent, 1).await.expect("runs");
+    // Shut down by hand while its pod is to run, in both brands there is who ends it.
+    bench.ask("zoneadm", "-z rd-u1 shutdown");
+    assert!(
+        bench
+            .ask("zoneadm", "-z rd-u1 list -p")
+            .contains(":installed:")
+    );
+    agent.boot(&name).await.expect("runs again");
+    brought_up(&bench, &agent, 0).await.expect("runs");
+    bench.ask("zoneadm", "-z rd-u0 shutdown");
+    taken_down(&bench, &agent, 0).await.expect("gone");
+    // Mounted for maintenance, and left so.
+    agent.halt(&name).await.expect("halted");
+    bench.ask("zoneadm", "-z rd-u1 mount");
+    agent.boot(&name).await.expect("runs");
+    agent.halt(&name).await.expect("halted");
+    bench.ask("zoneadm", "-z rd-u1 mount");
+    taken_down(&bench, &agent, 1).await.expect("gone");
 }

@@ -156,19 +156,27 @@ impl Inner {
         home.known.lock().still = None;
         if state == HostState::Running
             && let Some(boot) = boot
-            && let Err(failure) = self.protect(home, boot).await
+            && let Err(failure) = self.settle_in(home, boot).await
         {
-            tracing::warn!(zone = %home.layout.zone, %failure, "its link is not protected further; tried again");
+            tracing::warn!(zone = %home.layout.zone, %failure, "its link is not protected further, or it has not the limits that it is to have; tried again");
         }
     }
 
-    /// Protects the link of a boot, once.
-    pub(super) async fn protect(&self, home: &Home, boot: String) -> Result<(), Failure> {
-        if home.known.lock().protected.as_ref() == Some(&boot) {
+    /// Gives a boot, whoever began it, what it was not configured with, once: further protection of its link, and the
+    /// limits that it got while it ran.
+    pub(super) async fn settle_in(&self, home: &Home, boot: String) -> Result<(), Failure> {
+        let (settled, resized) = {
+            let known = home.known.lock();
+            (known.settled.clone(), known.resized.clone())
+        };
+        if settled.as_ref() == Some(&boot) {
             return Ok(());
         }
+        if let Some(limits) = resized {
+            self.cap(home, &limits).await?;
+        }
         self.tools.run(&home.layout.vnic.protect()).await?;
-        home.known.lock().protected = Some(boot);
+        home.known.lock().settled = Some(boot);
         Ok(())
     }
 }

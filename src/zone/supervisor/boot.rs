@@ -43,10 +43,20 @@ pub(super) fn memory(directories: &BTreeMap<PathBuf, Option<u64>>) -> io::Result
     Ok(())
 }
 
+/// What zoneadm(8) tells the shell of a zone that it shuts down, where the zone's brand does not say how.
+const SHUTDOWN: [&str; 2] = ["-c", "exec /sbin/init 0"];
+/// What a shell says by its end when there is no such program.
+const NO_PROGRAM: u8 = 127;
+
 /// The init of a zone of illumos: `/sbin/init` of an lx zone, `/usr/lib/brand/reddwarf/init` of a reddwarf one. It
 /// supervises the zone and does not end; another process of the same program, which zoneadm(8) starts in the zone for
-/// `shutdown`, asks the first to end the containers.
+/// `shutdown`, asks the first to end the containers and the zone. In an lx zone that process is `/bin/sh`, which is no
+/// shell.
 pub fn init(words: &[String]) -> ExitCode {
+    if words.first().is_some_and(|word| word == SHUTDOWN[0]) && words != SHUTDOWN {
+        eprintln!("there is no shell in this zone but those of its containers");
+        return NO_PROGRAM.into();
+    }
     if let Some(supervisor) = system::supervisor(words) {
         let asked = rustix::process::kill_process(supervisor, rustix::process::Signal::TERM);
         return match asked {

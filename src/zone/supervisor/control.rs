@@ -114,6 +114,10 @@ impl Supervisor {
             tokio::task::spawn_local(async move {
                 while asked.recv().await.is_some() {
                     own.stop().await;
+                    // Who asked waits for the zone to be halted (`zone_wait_shutdown`).
+                    if let Err(error) = super::system::end_zone() {
+                        eprintln!("reddwarf init: the zone cannot be ended: {error}");
+                    }
                 }
             });
         }

@@ -31,7 +31,11 @@ fn told(next: &Next) -> String {
             let command = step.command.as_ref().expect("every step has one");
             let mut words = command.arguments.iter();
             let word = words.find(|word| *word != "-z" && *word != "rd-u1");
-            format!("{} {}", command.tool.name(), word.expect("a word"))
+            let mut told = format!("{} {}", command.tool.name(), word.expect("a word"));
+            if let Some((property, _)) = words.next().and_then(|word| word.split_once('=')) {
+                told = format!("{told} {property}");
+            }
+            told
         }
     }
 }
@@ -46,7 +50,6 @@ fn each_state_leads_to_each_goal() {
         mac: layout.vnic.mac.clone(),
         vlan: layout.vnic.vlan,
     };
-    let ruled: BTreeSet<String> = layout.rules.iter().map(|own| rule(own)).collect();
     let at = |state: HostState| {
         let mut seen = Seen::default();
         seen.zone = Some(seen.row(&layout, state));
@@ -54,9 +57,10 @@ fn each_state_leads_to_each_goal() {
     };
     let plugged = |state| Seen {
         vnic: Some(link()),
-        rules: ruled.clone(),
+        root: Root::Marked,
         ..at(state)
     };
+    let with = |root, state| Seen { root, ..at(state) };
     let overdue = |seen: Seen| Seen {
         overdue: true,
         ..seen
@@ -69,23 +73,31 @@ fn each_state_leads_to_each_goal() {
         (Installed, at(S::Configured), "zonecfg -f"),
         (Installed, Seen { configured: true, ..at(S::Configured) }, "zoneadm install"),
         (Installed, at(S::Incomplete), "zoneadm uninstall"),
-        (Installed, at(S::Installed), "zfs set"),
-        (Installed, Seen { finished: true, ..at(S::Installed) }, "done"),
+        (Installed, at(S::Installed), "zfs set quota"),
+        (Installed, with(Root::Ready, S::Installed), "done"),
+        (Installed, with(Root::Marked, S::Installed), "done"),
+        // What ran in it may have changed its root.
+        (Installed, with(Root::Used, S::Installed), "zoneadm uninstall"),
         (Installed, at(S::Running), "done"),
         (Installed, at(S::Down), "done"),
         (Running, none(), "stuck: it is not configured"),
-        (Running, at(S::Configured), "stuck: it is configured"),
-        (Running, at(S::Incomplete), "stuck: it is incomplete"),
-        (Running, at(S::Unknown), "stuck: it is unknown"),
+        (Running, at(S::Configured), "zonecfg -f"),
+        (Running, at(S::Incomplete), "zoneadm uninstall"),
+        (Running, at(S::Unknown), "stuck: its state is not known"),
         (Running, at(S::Mounted), "zoneadm unmount"),
-        (Running, at(S::Installed), "dladm create-vnic"),
-        (Running, Seen { vnic: Some(link()), used: true, ..at(S::Installed) }, "dladm reset-linkprop"),
-        (Running, Seen { vnic: Some(link()), ..at(S::Installed) }, "ipnat -f"),
+        (Running, with(Root::Used, S::Installed), "zoneadm uninstall"),
+        (Running, Seen { configured: true, ..at(S::Configured) }, "zoneadm install"),
+        (Running, at(S::Installed), "zfs set quota"),
+        (Running, with(Root::Ready, S::Installed), "dladm create-vnic"),
+        (Running, Seen { vnic: Some(link()), used: true, ..with(Root::Ready, S::Installed) }, "dladm reset-linkprop"),
+        (Running, Seen { vnic: Some(link()), ..with(Root::Ready, S::Installed) }, "zfs set reddwarf:booted"),
         (Running, plugged(S::Installed), "zoneadm boot"),
         (Running, plugged(S::Ready), "zoneadm boot"),
+        // Its file systems are mounted: it cannot be made new any more.
+        (Running, Seen { vnic: Some(link()), ..with(Root::Used, S::Ready) }, "zoneadm boot"),
         (Running, at(S::Ready), "stuck: it is ready without its link"),
         (Running, plugged(S::Running), "done"),
-        (Running, Seen { vnic: Some(link()), ..at(S::Running) }, "ipnat -f"),
+        (Running, at(S::Running), "done"),
         // Somebody may be at it; who has not ended by now does not.
         (Running, plugged(S::ShuttingDown), "wait"),
         (Running, plugged(S::Down), "wait"),
@@ -100,8 +112,7 @@ fn each_state_leads_to_each_goal() {
         (Halted, plugged(S::Down), "zoneadm halt"),
         (Halted, plugged(S::Mounted), "zoneadm unmount"),
         (Halted, plugged(S::Unknown), "stuck: its state is not known"),
-        (Halted, plugged(S::Installed), "ipnat -r"),
-        (Halted, Seen { vnic: Some(link()), ..at(S::Installed) }, "dladm delete-vnic"),
+        (Halted, plugged(S::Installed), "dladm delete-vnic"),
         (Halted, at(S::Installed), "done"),
         (Halted, at(S::Incomplete), "done"),
         (Absent, none(), "done"),
@@ -119,10 +130,27 @@ fn each_state_leads_to_each_goal() {
 }
 
 #[test]
+fn a_zone_whose_brand_is_made_no_more_boots_as_it_is() {
+    let layout = Layout {
+        sandbox: None,
+        ..layout()
+    };
+    let mut seen = Seen {
+        root: Root::Used,
+        ..Seen::default()
+    };
+    seen.zone = Some(seen.row(&layout, HostState::Installed));
+    assert_eq!(next(Goal::Installed, &layout, &seen), Next::Done);
+    let boot = told(&next(Goal::Running, &layout, &seen));
+    assert_eq!(boot, "dladm create-vnic");
+}
+
+#[test]
 fn a_link_of_others_is_left_alone() {
     let layout = layout();
     let mut seen = Seen::default();
     seen.zone = Some(seen.row(&layout, HostState::Installed));
+    seen.root = Root::Ready;
     seen.vnic = Some(VnicRow {
         link: layout.vnic.link.clone(),
         over: "e1000g0".into(),

@@ -266,6 +266,11 @@ async fn sequence(seed: u64) {
             "seed {seed}: {link}: {set}"
         );
     }
+    // As who looks at services does each half minute.
+    let router = agent.host.router().expect("one");
+    let routed = agent.runtime.spawn(async move { router.route(&[]).await });
+    let routed = routed.await.expect("ends");
+    routed.unwrap_or_else(|error| panic!("seed {seed}: {error}"));
     let rules = parse::nat_rules(&bench.ask("ipnat", "-l"));
     let redirects = rules.iter().filter(|rule| rule.starts_with("rdr")).count();
     assert_eq!(redirects, up(link).len(), "seed {seed}: {rules:?}");

@@ -1,0 +1,184 @@
+//! Notes of commands that may leave something running: who reads one later must not end a stranger's processes.
+//!
+//! A note is the process group of the command and the session that the agent was in. Ids of groups in use are not given out
+//! again; but when the last of a group has ended and nobody is left to remove its note, another group may get the id,
+//! for ids go round.
+
+use std::fs;
+use std::path::Path;
+use std::time::{Duration, SystemTime};
+
+use rustix::process::{Pid, Signal};
+
+/// How much later than it was a time may look: clocks of processes are coarse.
+const COARSE: Duration = Duration::from_secs(1);
+
+/// Becomes a command after leaving word of its process id, so that there is no moment at which it runs unknown: `sh -c
+/// SCRIPT sh NOTE SESSION PROGRAM ...`.
+pub const SCRIPT: &str =
+    "echo \"$$ $2\" >\"$1.new\" && mv \"$1.new\" \"$1\" && shift 2 && exec \"$@\"";
+
+/// What a note says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Note {
+    /// The process group.
+    pub group: Pid,
+    /// The session that it is in.
+    session: i32,
+    /// When it was written.
+    written: SystemTime,
+}
+
+/// A process of a group.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Member {
+    leads: bool,
+    session: i32,
+    started: SystemTime,
+}
+
+/// The session of this process, as the note of a command has it.
+pub fn session() -> String {
+    let session = rustix::process::getsid(None);
+    session.map_or_else(|_| "0".into(), |id| id.as_raw_nonzero().to_string())
+}
+
+impl Note {
+    /// The note in a file, if there is one.
+    pub fn read(file: &Path) -> Option<Note> {
+        let written = file.metadata().and_then(|data| data.modified()).ok()?;
+        let text = fs::read_to_string(file).ok()?;
+        let mut words = text.split_whitespace();
+        let mut number = || words.next()?.parse().ok();
+        Some(Note {
+            group: Pid::from_raw(number()?)?,
+            session: number()?,
+            written,
+        })
+    }
+
+    /// Whether something of the command runs.
+    pub fn is_alive(&self) -> bool {
+        rustix::process::test_kill_process_group(self.group).is_ok()
+            && self.is_of(&members(self.group))
+    }
+
+    /// Ends all that runs of it.
+    pub fn kill(&self) {
+        let _ = rustix::process::kill_process_group(self.group, Signal::KILL);
+    }
+
+    /// Whether a group of the note's id is the one that the note is of: its leader wrote the note, so that it is not
+    /// younger than it; one that has lost its leader is in the session that the command was started in.
+    fn is_of(&self, members: &[Member]) -> bool {
+        members.iter().all(|member| {
+            member.session == self.session
+                && (!member.leads || member.started <= self.written + COARSE)
+        })
+    }
+}
+
+fn members(group: Pid) -> Vec<Member> {
+    let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
+    let ids = processes.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    let group = group.as_raw_nonzero().get();
+    ids.filter_map(|id: i32| {
+        let (of, session, started) = look(id)?;
+        (of == group).then_some(Member {
+            leads: id == group,
+            session,
+            started,
+        })
+    })
+    .collect()
+}
+
+/// The group and the session of a process, and when it was started.
+#[cfg(target_os = "linux")]
+fn look(id: i32) -> Option<(i32, i32, SystemTime)> {
+    let text = fs::read_to_string(format!("/proc/{id}/stat")).ok()?;
+    // After the name, which may hold anything: state, parent, group, session; the time is the twentieth.
+    let fields: Vec<&str> = text.rsplit_once(')')?.1.split_whitespace().collect();
+    let number = |at: usize| fields.get(at)?.parse().ok();
+    let ticks: u64 = fields.get(19)?.parse().ok()?;
+    let since_boot = Duration::from_millis(ticks * 1000 / rustix::param::clock_ticks_per_second());
+    let uptime = fs::read_to_string("/proc/uptime").ok()?;
+    let uptime = uptime.split(' ').next()?.parse().ok()?;
+    let age = Duration::try_from_secs_f64(uptime).ok()?;
+    let age = age.saturating_sub(since_boot);
+    Some((number(2)?, number(3)?, SystemTime::now() - age))
+}
+
+/// As above: from `psinfo_t` (proc(5), sys/procfs.h) of a 64-bit program.
+#[cfg(not(target_os = "linux"))]
+fn look(id: i32) -> Option<(i32, i32, SystemTime)> {
+    const GROUP: usize = 16;
+    const SESSION: usize = 20;
+    const STARTED: usize = 88;
+    let info = fs::read(format!("/proc/{id}/psinfo")).ok()?;
+    let number = |at: usize| Some(i32::from_ne_bytes(info.get(at..at + 4)?.try_into().ok()?));
+    let seconds = u64::from_ne_bytes(info.get(STARTED..STARTED + 8)?.try_into().ok()?);
+    let started = SystemTime::UNIX_EPOCH + Duration::from_secs(seconds);
+    Some((number(GROUP)?, number(SESSION)?, started))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::process::CommandExt as _;
+
+    use super::*;
+
+    #[test]
+    fn a_group_that_got_the_id_later_is_a_strangers() {
+        let written = SystemTime::UNIX_EPOCH + Duration::from_secs(1000);
+        let note = Note {
+            group: Pid::from_raw(4711).expect("a number"),
+            session: 7,
+            written,
+        };
+        let member = |leads, session, second| Member {
+            leads,
+            session,
+            started: SystemTime::UNIX_EPOCH + Duration::from_secs(second),
+        };
+        for (members, ours) in [
+            (vec![member(true, 7, 999)], true),
+            (vec![member(true, 7, 1001)], true),
+            // What the command started, after the note; its leader may be gone.
+            (vec![member(true, 7, 999), member(false, 7, 1500)], true),
+            (vec![member(false, 7, 1500)], true),
+            (vec![member(true, 7, 1500)], false),
+            (vec![member(true, 9, 999)], false),
+            (vec![member(false, 9, 1500)], false),
+            (vec![member(true, 7, 1500), member(false, 7, 1500)], false),
+        ] {
+            assert_eq!(note.is_of(&members), ours, "{members:?}");
+        }
+    }
+
+    #[test]
+    fn a_command_is_found_by_its_note() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let file = directory.path().join("note");
+        let mut command = std::process::Command::new("/bin/sh");
+        command.args(["-c", SCRIPT, "sh"]).arg(&file);
+        command.args([&session(), "sleep", "1000"]).process_group(0);
+        let mut child = command.spawn().expect("runs");
+        let note = loop {
+            match Note::read(&file) {
+                Some(note) => break note,
+                None => std::thread::yield_now(),
+            }
+        };
+        assert_eq!(note.group.as_raw_nonzero().get() as u32, child.id());
+        assert!(note.is_alive());
+        let stranger = Note {
+            written: note.written - Duration::from_secs(60),
+            ..note
+        };
+        assert!(!stranger.is_alive());
+        note.kill();
+        child.wait().expect("ended");
+        assert!(!note.is_alive());
+    }
+}
