@@ -14,6 +14,16 @@ pub const ZONE_BRAND: &str = "reddwarf.io/zone-brand";
 /// Brands of zones that handlers of runtime classes name; other handlers say nothing about zones.
 pub const BRANDS: [&str; 4] = ["lx", "reddwarf", "linux", "simulated"];
 
+/// What a node declares that can start all containers of a pod anew when one of them ends.
+pub const RESTARTS_ALL: &str = "RestartAllContainersOnContainerExits";
+
+/// The feature that a pod needs of its node for what is done when its containers end, by the actions that its containers
+/// name. Follows k8s.io/component-helpers/nodedeclaredfeatures.
+pub fn needed_feature<'a>(mut actions: impl Iterator<Item = &'a str>) -> Option<&'static str> {
+    let restarts_all = actions.any(|action| action == "RestartAllContainers");
+    restarts_all.then_some(RESTARTS_ALL)
+}
+
 /// Labels by name; a copy is shared.
 #[derive(Clone, Debug, Default)]
 pub struct Labels(Arc<[(CompactString, CompactString)]>);

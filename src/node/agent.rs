@@ -16,15 +16,16 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::allocations::Allocations;
-use super::machine::POD_UID;
+use super::machine::{POD_UID, is_over, spec_of};
 use super::pressure::{self, Observed, Thresholds};
-use super::register::{self, Fitness, Registration};
+use super::register::{self, DECLARED, Fitness, Registration};
 use super::supplies::Supplies;
 use super::sysctls::Sysctls;
 use super::worker::{self, Ended, Handle, Refusal, Shared, Told, Wanted};
 use super::zone_name;
 use crate::controllers::events::Recorder;
 use crate::controllers::follow::{Event, follow};
+use crate::meta::placement::needed_feature;
 use crate::zone::{ZoneName, ZoneRuntime};
 
 crate::slim!(
@@ -82,10 +83,7 @@ impl Pods {
         if !self.listed.load(Ordering::Acquire) {
             return None;
         }
-        let over = |status: &Option<PodStatus>| {
-            let phase = status.as_ref().and_then(|status| status.phase.as_deref());
-            matches!(phase, Some("Succeeded" | "Failed"))
-        };
+        let over = |status: &Option<PodStatus>| status.as_ref().is_some_and(is_over);
         let all = self.list().into_iter();
         let active = all.filter(|(pod, status)| !over(status) && !over(&pod.status));
         Some(active.map(|(pod, _)| pod).collect())
@@ -178,11 +176,21 @@ async fn wake(runtime: Arc<dyn ZoneRuntime>, pods: Pods, ends: CancellationToken
 
 /// Whether a pod is neither over nor being ended.
 fn goes_on(pod: &Pod) -> bool {
-    let phase = pod
-        .status
-        .as_ref()
-        .and_then(|status| status.phase.as_deref());
-    pod.metadata.deletion_timestamp.is_none() && !matches!(phase, Some("Succeeded" | "Failed"))
+    pod.metadata.deletion_timestamp.is_none() && !pod.status.as_ref().is_some_and(is_over)
+}
+
+/// Why a pod is not begun that needs what this node does not declare.
+fn needs_more(pod: &Pod) -> Option<Refusal> {
+    let spec = spec_of(pod);
+    let containers = spec.init_containers.iter().flatten();
+    let containers = containers.chain(&spec.containers);
+    let rules = containers.flat_map(|one| one.restart_policy_rules.iter().flatten());
+    let feature = needed_feature(rules.map(|rule| rule.action.as_str()))
+        .filter(|feature| !DECLARED.contains(feature))?;
+    Some(Refusal {
+        reason: "PodFeatureUnsupported",
+        message: format!("Pod requires node features that are not available: {feature}"),
+    })
 }
 
 struct Agent {
@@ -291,6 +299,7 @@ impl Agent {
                         message,
                     })
                     .or_else(|| self.sysctls.refuses(&pod).filter(|_| goes_on(&pod)))
+                    .or_else(|| needs_more(&pod).filter(|_| fresh))
                     .or_else(|| self.shared.allocations.refuses(&pod).filter(|_| fresh));
                 let handle = worker::start(self.shared.clone(), pod, ended.clone(), refused);
                 map.insert(uid, handle);
@@ -373,7 +382,29 @@ async fn remove_orphan(shared: &Shared, uid: &str) -> Result<(), String> {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
+
+    #[test]
+    fn pods_that_need_what_is_not_declared_are_refused() {
+        let pod = |list: &str, action: &str| -> Pod {
+            let rules = json!([{"action": action, "exitCodes": {"operator": "In", "values": [1]}}]);
+            let mut spec = json!({"containers": [{"name": "c"}]});
+            spec[list] =
+                json!([{"name": "r", "restartPolicy": "Never", "restartPolicyRules": rules}]);
+            serde_json::from_value(json!({"spec": spec})).expect("a pod")
+        };
+        let all = "Pod requires node features that are not available: RestartAllContainersOnContainerExits";
+        for (list, action, expected) in [
+            ("containers", "Restart", None),
+            ("containers", "RestartAllContainers", Some(all)),
+            ("initContainers", "RestartAllContainers", Some(all)),
+        ] {
+            let refused = needs_more(&pod(list, action)).map(|refused| refused.message);
+            assert_eq!(refused.as_deref(), expected, "{list} {action}");
+        }
+    }
 
     #[test]
     fn nobody_knows_which_pods_are_active_before_all_are_told_of() {

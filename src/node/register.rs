@@ -29,7 +29,7 @@ const REPORT: Duration = Duration::from_secs(300);
 const LEASE_SECONDS: i32 = 40;
 
 /// What an API server lets pods of this node do because it is declared, sorted.
-const DECLARED: [&str; 2] = [
+pub(super) const DECLARED: [&str; 2] = [
     "InPlacePodLevelResourcesVerticalScaling",
     "InPlacePodVerticalScalingInitContainers",
 ];

@@ -1,16 +1,21 @@
 //! Reporting a pod's status: only what is ours, and only if it changed.
 
+use std::sync::Arc;
+use std::time::Duration;
+
 use k8s_openapi::api::core::v1::{Pod, PodStatus};
 use kube::api::{Api, DeleteParams, Patch, PatchParams, Preconditions};
 use kube::core::Request;
 use serde_json::{Value, json};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
 
 use super::machine::RESIZES;
 use crate::controllers::client::write;
 
 /// The strategic merge patch that makes a pod's status `new`. Lists that merge by key are replaced where they are
 /// ours alone; conditions merge by type, so that those of others stay.
-pub fn patch(pod: &Pod, new: &PodStatus) -> Value {
+fn patch(pod: &Pod, new: &PodStatus) -> Value {
     let uid = pod.metadata.uid.as_deref().unwrap_or_default();
     let mut status = serde_json::to_value(new).unwrap_or_else(|_| json!({}));
     if let Some(map) = status.as_object_mut() {
@@ -48,11 +53,78 @@ pub fn patch(pod: &Pod, new: &PodStatus) -> Value {
     json!({"metadata": {"uid": uid}, "status": status})
 }
 
+/// The first wait after a status that the API did not take.
+const RETRY: Duration = Duration::from_secs(1);
+
+/// A status, and which one it is of those that were offered.
+#[derive(Clone, Default)]
+struct Offer {
+    number: u64,
+    of: Option<(Arc<Pod>, PodStatus)>,
+}
+
+/// Tells the API the statuses of one pod, beside its worker: an API that does not answer holds nothing else of the pod up.
+/// The newest one counts; what it overtakes is never told.
+pub struct Reporter {
+    newest: watch::Sender<Offer>,
+    /// The last one that was told, or whose pod is not there any more.
+    settled: watch::Receiver<u64>,
+}
+
+impl Reporter {
+    /// One whose work is a task of `tasks`.
+    pub fn start(api: Api<Pod>, tasks: &mut JoinSet<()>) -> Self {
+        let (newest, offers) = watch::channel(Offer::default());
+        let (settles, settled) = watch::channel(0);
+        tasks.spawn(tell(api, offers, settles));
+        Reporter { newest, settled }
+    }
+
+    /// Gives it a newer status.
+    pub fn offer(&self, pod: &Arc<Pod>, status: &PodStatus) {
+        self.newest.send_modify(|newest| {
+            newest.number += 1;
+            newest.of = Some((pod.clone(), status.clone()));
+        });
+    }
+
+    /// Whether the newest status was not told yet.
+    pub fn owes(&self) -> bool {
+        *self.settled.borrow() < self.newest.borrow().number
+    }
+
+    /// Waits until the newest status was told. May be dropped and asked again.
+    pub async fn settled(&self) {
+        let number = self.newest.borrow().number;
+        let _ = self.settled.clone().wait_for(|told| *told >= number).await;
+    }
+}
+
+async fn tell(api: Api<Pod>, mut offers: watch::Receiver<Offer>, settles: watch::Sender<u64>) {
+    while offers.changed().await.is_ok() {
+        loop {
+            let Offer { number, of } = offers.borrow_and_update().clone();
+            let Some((pod, status)) = of else {
+                break;
+            };
+            match report(&api, &pod, &status).await {
+                Ok(_) => {
+                    settles.send_replace(number);
+                    break;
+                }
+                Err(error) => {
+                    // Pods go on without the API; the newest status is told when it is back.
+                    let uid = pod.metadata.uid.as_deref();
+                    tracing::debug!(%error, pod = uid, "a status is not taken");
+                    tokio::time::sleep(RETRY).await;
+                }
+            }
+        }
+    }
+}
+
 /// Writes the status. Whether the pod was still there.
-///
-/// # Errors
-/// What the API answers; asking again later may succeed.
-pub async fn report(api: &Api<Pod>, pod: &Pod, status: &PodStatus) -> kube::Result<bool> {
+async fn report(api: &Api<Pod>, pod: &Pod, status: &PodStatus) -> kube::Result<bool> {
     let name = pod.metadata.name.as_deref().unwrap_or_default();
     let patch = Patch::Strategic(patch(pod, status));
     let params = PatchParams::default();

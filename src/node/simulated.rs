@@ -18,9 +18,10 @@ use parking_lot::Mutex;
 
 use super::describe;
 use super::machine::{
-    IMAGE, IMAGE_ID, Kind, POD_NAME, POD_NAMESPACE, POD_UID, SIZE, Size, containers, spec_of,
+    ASKED_IMAGE, IMAGE, IMAGE_ID, Kind, POD_NAME, POD_NAMESPACE, POD_UID, SIZE, Size, containers,
+    spec_of,
 };
-use super::supplies::{Lack, Outcome, Pulled, Supplies};
+use super::supplies::{HookFailure, Lack, Outcome, Pulled, Supplies};
 use super::zone_name;
 use crate::meta::quantity::Quantity;
 use crate::net::Ipam;
@@ -171,6 +172,7 @@ impl Supplies for SimulatedSupplies {
                 labels: BTreeMap::from([
                     (BEHAVIOUR.to_owned(), behaviour),
                     (IMAGE_ID.to_owned(), image.clone()),
+                    (ASKED_IMAGE.to_owned(), image.clone()),
                     (IMAGE.to_owned(), image),
                     (SIZE.to_owned(), size.label()),
                 ]),
@@ -281,7 +283,7 @@ impl Supplies for SimulatedSupplies {
         _: &'a ProcessId,
         _: &'a ZoneSpec,
         _: &'a LifecycleHandler,
-    ) -> BoxFuture<'a, Result<(), String>> {
+    ) -> BoxFuture<'a, Result<(), HookFailure>> {
         async { Ok(()) }.boxed()
     }
 }

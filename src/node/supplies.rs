@@ -27,6 +27,24 @@ impl Lack {
     }
 }
 
+/// Why a hook failed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HookFailure {
+    /// For people.
+    pub error: String,
+    /// What its command said.
+    pub output: String,
+}
+
+impl From<String> for HookFailure {
+    fn from(error: String) -> Self {
+        HookFailure {
+            error,
+            output: String::new(),
+        }
+    }
+}
+
 /// How a probe went.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Outcome {
@@ -181,5 +199,5 @@ pub trait Supplies: Send + Sync + 'static {
         id: &'a ProcessId,
         zone: &'a ZoneSpec,
         hook: &'a LifecycleHandler,
-    ) -> BoxFuture<'a, Result<(), String>>;
+    ) -> BoxFuture<'a, Result<(), HookFailure>>;
 }

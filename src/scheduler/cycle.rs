@@ -143,6 +143,12 @@ impl<'a> Cycle<'a> {
         if !pod.device_claims.is_empty() {
             self.snapshot.devices.check_node(pod, node)?;
         }
+        if !node.declares(&pod.feature) {
+            return Err(Rejection::never(
+                Plugin::NodeDeclaredFeatures,
+                "node(s) didn't match Pod's required features",
+            ));
+        }
         if let Some(brand) = self.brand
             && !makes(node, brand)
         {

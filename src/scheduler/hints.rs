@@ -272,6 +272,9 @@ fn changes_of_node(old: &Node, new: &Node) -> Plugins {
     if old.handlers != new.handlers {
         add(&[ZoneBrand]);
     }
+    if old.features != new.features {
+        add(&[NodeDeclaredFeatures]);
+    }
     plugins
 }
 
@@ -322,6 +325,7 @@ fn node_helps(
                 old.is_none() || (before.is_some() && before != place(Some(new), term))
             }) || (old.is_none() && pod.affinity.is_none())
         }
+        Plugin::NodeDeclaredFeatures => becomes(&|node| node.declares(&pod.feature)),
         Plugin::ZoneBrand => {
             brand(snapshot, pod).is_none_or(|brand| becomes(&|node| makes(node, brand)))
         }

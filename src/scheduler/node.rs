@@ -33,6 +33,8 @@ pub struct Node {
     pub images: Vec<(CompactString, i64)>,
     /// The handlers of runtime classes that it has; none where it does not say.
     pub handlers: Vec<CompactString>,
+    /// What it declares that it can do.
+    pub features: Vec<CompactString>,
 }
 
 #[derive(serde::Deserialize)]
@@ -76,6 +78,11 @@ impl From<Raw> for Node {
                 .iter()
                 .map(|handler| handler.str("name").into())
                 .collect(),
+            features: status
+                .list("declaredFeatures")
+                .iter()
+                .filter_map(|feature| feature.as_str().map(Into::into))
+                .collect(),
             metadata,
         }
     }
@@ -85,6 +92,11 @@ impl Node {
     /// Region and zone, by which nodes are visited in turn.
     pub fn zone(&self) -> CompactString {
         placement::zone(&self.labels)
+    }
+
+    /// Whether it declares what a pod needs, if it needs anything.
+    pub fn declares(&self, feature: &str) -> bool {
+        feature.is_empty() || self.features.iter().any(|known| known == feature)
     }
 
     /// Whether it has a taint that keeps pods away.

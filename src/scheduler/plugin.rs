@@ -32,13 +32,15 @@ pub enum Plugin {
     InterPodAffinity,
     /// Claims to devices.
     DynamicResources,
+    /// What nodes declare that they can do.
+    NodeDeclaredFeatures,
     /// The brand of zones that a node makes.
     ZoneBrand,
 }
 
 impl Plugin {
     /// Every rule.
-    pub const ALL: [Plugin; 14] = [
+    pub const ALL: [Plugin; 15] = [
         Plugin::NodeName,
         Plugin::NodeUnschedulable,
         Plugin::TaintToleration,
@@ -52,6 +54,7 @@ impl Plugin {
         Plugin::PodTopologySpread,
         Plugin::InterPodAffinity,
         Plugin::DynamicResources,
+        Plugin::NodeDeclaredFeatures,
         Plugin::ZoneBrand,
     ];
 }

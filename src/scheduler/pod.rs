@@ -11,7 +11,7 @@ use super::terms::{HostPort, Labels, NodeAffinity, PodAffinity, Spread, Tolerati
 use crate::controllers::informer::{Cached, Key};
 use crate::controllers::owners::controller_of;
 use crate::meta::amounts::{Amounts, Side};
-use crate::meta::placement::ZONE_BRAND;
+use crate::meta::placement::{self, ZONE_BRAND};
 use crate::meta::ports::host_ports;
 use crate::meta::quantity::{Form, Quantity};
 use crate::schema::{Object, Value};
@@ -160,6 +160,8 @@ pub struct Pod {
     pub brand: CompactString,
     /// Its runtime class; empty for none.
     pub runtime_class: CompactString,
+    /// What its node has to declare; empty for nothing.
+    pub feature: CompactString,
     /// Who made it.
     pub owner: Option<Owner>,
     /// Whether it is being deleted.
@@ -244,6 +246,7 @@ impl From<Raw> for Pod {
                 .map(Into::into)
                 .unwrap_or_default(),
             runtime_class: spec.str("runtimeClassName").into(),
+            feature: feature(&spec),
             owner,
             is_deleting: metadata.deletion_timestamp.is_some(),
             is_preempted: false,
@@ -342,6 +345,15 @@ fn requests(mut spec: Value, status: Value) -> (Resources, (i64, i64)) {
     }
     let assumed = Resources::of(&Amounts::pod_at_most(&pod, Side::Requests));
     (requests, (assumed.cpu, assumed.memory))
+}
+
+/// What its node has to declare.
+fn feature(spec: &Value) -> CompactString {
+    let containers = ["initContainers", "containers"].into_iter();
+    let containers = containers.flat_map(|name| spec.list(name));
+    let rules = containers.flat_map(|one| one.list("restartPolicyRules"));
+    let needed = placement::needed_feature(rules.map(|rule| rule.str("action")));
+    needed.unwrap_or_default().into()
 }
 
 fn names(list: &[Value]) -> Vec<CompactString> {

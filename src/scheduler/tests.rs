@@ -284,6 +284,36 @@ fn taints_and_cordons_keep_pods_away_unless_they_bear_them() {
 }
 
 #[test]
+fn pods_go_where_what_they_need_is_declared() {
+    let declaring = |features: Value| -> Arc<Node> {
+        let status =
+            json!({"allocatable": {"cpu": "4", "pods": "10"}, "declaredFeatures": features});
+        let node = json!({"metadata": {"name": "n"}, "status": status});
+        Arc::new(serde_json::from_value(node).unwrap())
+    };
+    let all = "RestartAllContainersOnContainerExits";
+    let no = "0/1 nodes are available: 1 node(s) didn't match Pod's required features. preemption: 0/1 nodes are available: 1 Preemption is not helpful for scheduling.";
+    for (list, action, features, wanted) in [
+        ("containers", "Restart", json!([]), "n"),
+        ("containers", "RestartAllContainers", json!(["Other"]), no),
+        ("initContainers", "RestartAllContainers", json!(null), no),
+        (
+            "initContainers",
+            "RestartAllContainers",
+            json!(["Other", all]),
+            "n",
+        ),
+    ] {
+        let mut snapshot = Snapshot::default();
+        snapshot.set_node(declaring(features));
+        let rules = json!([{"action": action}]);
+        let spec = json!({list: [{"image": "i", "restartPolicyRules": rules}]});
+        let wants = pod("p", json!({}), spec, json!({}));
+        assert_eq!(decided(&mut snapshot, &wants), wanted, "{list} {action}");
+    }
+}
+
+#[test]
 fn pods_of_one_workload_are_spread_by_themselves() {
     let mut snapshot = three();
     let selector = crate::schema::json::parse(br#"{"app":"a"}"#).unwrap().value;

@@ -31,7 +31,7 @@ use k8s_openapi::api::node::v1::RuntimeClass;
 use super::describe;
 use super::images::{Credentials, Image, ImageError, Images, Reference, Registries, credentials};
 use super::pressure::PodDisk;
-use super::supplies::{HostUsage, Lack, Outcome, Pulled, Supplies};
+use super::supplies::{HookFailure, HostUsage, Lack, Outcome, Pulled, Supplies};
 use super::zone_name;
 use crate::meta::placement::BRANDS;
 use crate::net::Ipam;
@@ -449,7 +449,7 @@ impl Supplies for Host {
         id: &'a ProcessId,
         zone: &'a ZoneSpec,
         hook: &'a LifecycleHandler,
-    ) -> BoxFuture<'a, Result<(), String>> {
+    ) -> BoxFuture<'a, Result<(), HookFailure>> {
         self.run_hook(container, id, zone, hook).boxed()
     }
 }

@@ -13,7 +13,7 @@ use tokio::time::{Instant, timeout_at};
 use super::health::serving;
 use super::http::{PLAIN_ANSWER, Target, body};
 use super::{Host, zone_name};
-use crate::node::supplies::Outcome;
+use crate::node::supplies::{HookFailure, Outcome};
 use crate::zone::{ExecSpec, ProcessId, ZoneNetwork, ZoneSpec};
 
 /// The most of an answer or of a command's output that is looked at, in bytes.
@@ -176,15 +176,18 @@ impl Host {
         id: &ProcessId,
         zone: &ZoneSpec,
         hook: &LifecycleHandler,
-    ) -> Result<(), String> {
+    ) -> Result<(), HookFailure> {
         if let Some(exec) = &hook.exec {
             let command = exec.command.clone().unwrap_or_default();
             return match self.run(id, zone, command.clone()).await? {
                 (0, _) => Ok(()),
-                (code, output) => Err(format!(
-                    "command '{}' exited with {code}: {output}",
-                    command.join(" ")
-                )),
+                (code, output) => Err(HookFailure {
+                    error: format!(
+                        "command '{}' exited with {code}: {output}",
+                        command.join(" ")
+                    ),
+                    output,
+                }),
             };
         }
         if let Some(get) = &hook.http_get {
@@ -198,7 +201,7 @@ impl Host {
                 }
                 asked => asked,
             };
-            return asked.map(drop);
+            return asked.map(drop).map_err(HookFailure::from);
         }
         if let Some(sleep) = &hook.sleep {
             tokio::time::sleep(Duration::from_secs(sleep.seconds.max(0) as u64)).await;

@@ -10,7 +10,7 @@ use super::environment::expand;
 use super::{Host, text, uid};
 use crate::meta::quantity::Quantity;
 use crate::node::machine::{
-    IMAGE, IMAGE_ID, RECURSIVE, SIZE, STOP_SIGNAL, Size, is_recursively_read_only,
+    ASKED_IMAGE, IMAGE, IMAGE_ID, RECURSIVE, SIZE, STOP_SIGNAL, Size, is_recursively_read_only,
 };
 use crate::node::supplies::Lack;
 use crate::storage::beneath;
@@ -322,6 +322,10 @@ impl Host {
         Ok(ProcessSpec {
             id: process.clone(),
             labels: [
+                (
+                    ASKED_IMAGE.to_owned(),
+                    text(container.image.as_ref()).to_owned(),
+                ),
                 (IMAGE.to_owned(), shown),
                 (IMAGE_ID.to_owned(), digest),
                 (SIZE.to_owned(), size.label()),

@@ -27,7 +27,7 @@ pub use backoff::{Backoff, later};
 pub use decide::{RESIZE_AGAIN, decide};
 pub use mounts::{RECURSIVE, is_recursively_read_only};
 pub use resize::{SIZE, Size};
-pub use status::{RESIZES, time as status_time};
+pub use status::{RESIZES, is_over, time as status_time};
 
 /// The label of a zone that holds the pod's uid.
 pub const POD_UID: &str = "io.kubernetes.pod.uid";
@@ -39,6 +39,9 @@ pub const POD_NAMESPACE: &str = "io.kubernetes.pod.namespace";
 pub const IMAGE: &str = "image";
 /// The label of a process that holds the digest of its image.
 pub const IMAGE_ID: &str = "image-id";
+
+/// The label of a process that holds the name of its image as its container asked for it.
+pub const ASKED_IMAGE: &str = "asked-image";
 
 /// The label of a process that holds the signal that its image wants to be asked to end by, if it wants one.
 pub const STOP_SIGNAL: &str = "stop-signal";
@@ -143,6 +146,15 @@ impl ProbeKind {
     }
 }
 
+/// A container and the image that it asks for.
+pub type ImageOf = (String, String);
+
+/// The image that a container asks for.
+pub fn image_of(container: &Container) -> ImageOf {
+    let image = container.image.clone().unwrap_or_default();
+    (container.name.clone(), image)
+}
+
 /// Where the image of a container stands.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ImageState {
@@ -152,14 +164,19 @@ pub enum ImageState {
     Ready,
     /// Not to be had now; asked again at `again`.
     Failed {
-        /// `ErrImagePull`, `ImagePullBackOff`, `ErrImageNeverPull`, `InvalidImageName`.
+        /// [`ERR_IMAGE_PULL`], `ErrImageNeverPull`, `InvalidImageName`, ...
         reason: String,
         /// For people.
         message: String,
+        /// Until when a failed pull is told as that; then, that the next one is waited for.
+        told: Timestamp,
         /// When to ask again.
         again: Timestamp,
     },
 }
+
+/// A pull failed.
+pub const ERR_IMAGE_PULL: &str = "ErrImagePull";
 
 /// Why a container cannot be started for now.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -173,12 +190,14 @@ pub struct Blocked {
 }
 
 /// A hook that runs beside the machine.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Hook {
     /// Under way.
     Running,
     /// Over.
     Done,
+    /// Over, and not as it should: why, for people.
+    Failed(String),
 }
 
 /// A container that is being ended.
@@ -218,19 +237,22 @@ pub struct Resize {
     pub failed: Option<(String, Timestamp)>,
     /// What is used, measured for a change that depends on it.
     pub measured: Option<Result<ZoneUsage, String>>,
-    /// Containers that are ended to be started anew, whatever their end is like.
-    pub restarting: BTreeSet<String>,
 }
 
 /// What the agent remembers of a pod. All of it can be lost: what matters is in the pod's status and its zone.
+///
+/// What was decided is not yet done: marks of what was done (a signal was sent, a wait begins) are set by
+/// [`did`](Self::did), so that a step that fails is decided again.
 #[derive(Debug, Clone, Default)]
 pub struct Memory {
     /// The status as it was reported last; at first what the API server holds.
     pub last: PodStatus,
     /// Restarts of containers that ended.
     pub backoffs: BTreeMap<String, Backoff>,
-    /// Images by container.
-    pub images: BTreeMap<String, ImageState>,
+    /// The waits that follow starts which were decided.
+    pub starting: BTreeMap<ProcessId, Backoff>,
+    /// Images of containers.
+    pub images: BTreeMap<ImageOf, ImageState>,
     /// Containers that cannot be started.
     pub blocked: BTreeMap<String, Blocked>,
     /// postStart hooks.
@@ -253,6 +275,10 @@ pub struct Memory {
     pub disrupted: Option<String>,
     /// Where the pod asks, or asked, for other resources than it has.
     pub resize: Resize,
+    /// Processes that are ended to be started anew, whatever their end is like.
+    pub restarting: BTreeSet<ProcessId>,
+    /// Nothing is kept of a zone that the pod had: its address, roots and volumes were given back.
+    pub released: bool,
     /// Since when the pod is being ended.
     pub ending: Option<Timestamp>,
     /// This host's addresses.
@@ -262,13 +288,45 @@ pub struct Memory {
 }
 
 impl Memory {
+    /// An action was carried out at `now`.
+    pub fn did(&mut self, action: &Action, now: Timestamp) {
+        match action {
+            Action::Prepare => self.released = false,
+            Action::Release { over: true } => self.released = true,
+            Action::Start(id) => {
+                if let Some(wait) = self.starting.remove(id) {
+                    self.backoffs.insert(id.name.clone(), wait);
+                }
+                // Asked of the registry again next time, as its pull policy says.
+                self.images.retain(|(name, _), _| *name != id.name);
+            }
+            Action::PreStop(id, _) => {
+                if let Some(stop) = self.stops.get_mut(id) {
+                    stop.hook = Some(Hook::Running);
+                }
+            }
+            Action::Signal(id, signal) => {
+                if let Some(stop) = self.stops.get_mut(id) {
+                    stop.asked.get_or_insert(now);
+                    stop.killed |= *signal == Signal::KILL;
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// Whether the probe of a kind has succeeded for a process of `container`; one that there is none of has.
+    pub fn passes(&self, id: &ProcessId, kind: ProbeKind, container: &Container) -> bool {
+        kind.of(container).is_none() || self.probes.get(&(id.clone(), kind)) == Some(&true)
+    }
+
     /// The clock was set, and is `by` further than time has passed: what waits goes on to wait as long as it would have.
     pub fn shift(&mut self, by: SignedDuration) {
         let stops = self.stops.values_mut();
         let stops = stops.flat_map(|stop| [Some(&mut stop.begun), stop.asked.as_mut()]);
-        let failed = self.images.values_mut().filter_map(|image| match image {
-            ImageState::Failed { again, .. } => Some(again),
-            _ => None,
+        let failed = self.images.values_mut().flat_map(|image| match image {
+            ImageState::Failed { told, again, .. } => [Some(told), Some(again)],
+            _ => [None, None],
         });
         let failed_resize = self.resize.failed.as_mut().map(|(_, again)| again);
         let times = [
@@ -280,7 +338,7 @@ impl Memory {
         .chain(stops)
         .flatten()
         .chain(self.blocked.values_mut().map(|blocked| &mut blocked.again))
-        .chain(failed)
+        .chain(failed.flatten())
         .chain(self.ends.values_mut());
         for at in times {
             *at = later(*at, by);
@@ -310,8 +368,13 @@ pub enum Action {
     Measure,
     /// Change limits of the zone or of a container.
     Resize(Change),
-    /// End the zone and remove it with its address; logs stay, and volumes unless the pod is over.
+    /// End the zone and remove it.
     Halt,
+    /// Give back what a zone needed that is gone: its address and roots; volumes, too, if the pod is over. Logs stay.
+    Release {
+        /// The pod has no other zone.
+        over: bool,
+    },
     /// Remove everything that was made for the pod, then the pod.
     Remove,
     /// Say something about the pod, or a container of it.
@@ -336,6 +399,14 @@ pub struct Decision {
     pub status: PodStatus,
     /// When something is due by the clock alone.
     pub wake: Option<Timestamp>,
+}
+
+/// A pod as upstream writes it: `NAME_NAMESPACE(UID)`.
+pub fn full_name(pod: &Pod) -> String {
+    let metadata = &pod.metadata;
+    let [name, namespace, uid] = [&metadata.name, &metadata.namespace, &metadata.uid]
+        .map(|text| text.as_deref().unwrap_or_default());
+    format!("{name}_{namespace}({uid})")
 }
 
 /// The id under which the API knows a container's process: 64 hexadecimal digits, as of other runtimes.

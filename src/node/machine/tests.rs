@@ -12,10 +12,12 @@ use crate::zone::{
     Change, Ending, Of, Process, Usage, Zone, ZoneName, ZoneNetwork, ZoneSpec, ZoneState, ZoneUsage,
 };
 
+mod begins;
 mod changed;
+mod ends;
 mod found;
 
-/// A host of one pod whose images are always there.
+/// A host of one pod whose images are always there, unless they are said not to be.
 struct Host {
     pod: Pod,
     zone: Option<Zone>,
@@ -23,6 +25,8 @@ struct Host {
     now: Timestamp,
     events: Vec<String>,
     removed: bool,
+    /// How often what a zone needed was given back.
+    releases: u32,
     /// What the pod was given, where it may ask for something else.
     given: Option<Given>,
     /// Memory in use, by each container and by all of them.
@@ -66,6 +70,7 @@ impl Host {
             now: Timestamp::from_second(1_000_000).expect("a time"),
             events: Vec::new(),
             removed: false,
+            releases: 0,
             given: None,
             used: 1 << 20,
         }
@@ -108,6 +113,11 @@ impl Host {
     }
 
     fn act(&mut self, action: Action) {
+        self.carry_out(action.clone());
+        self.memory.did(&action, self.now);
+    }
+
+    fn carry_out(&mut self, action: Action) {
         let now = self.now;
         match action {
             Action::Prepare => {
@@ -135,21 +145,24 @@ impl Host {
                 });
             }
             Action::Pull(name) => {
-                self.memory.images.insert(name, ImageState::Ready);
+                let image = image_of(&self.spec(&name).1);
+                self.memory.images.insert(image, ImageState::Ready);
             }
             Action::Start(id) => {
+                let (_, container) = self.spec(&id.name);
                 let zone = self.zone.as_mut().expect("a zone");
                 assert!(
                     zone.processes.iter().all(|process| process.id != id),
                     "{id} twice"
                 );
                 let spec = self.pod.spec.as_ref().expect("a spec");
-                let all = containers(spec);
-                let container = all.iter().find(|(_, one)| one.name == id.name);
-                let size = Size::of(spec, &container.expect("the container").1);
+                let size = Size::of(spec, &container);
                 zone.processes.push(Process {
                     id,
-                    labels: BTreeMap::from([(SIZE.into(), size.label())]),
+                    labels: BTreeMap::from([
+                        (SIZE.into(), size.label()),
+                        (ASKED_IMAGE.into(), image_of(&container).1),
+                    ]),
                     started: now,
                     ended: None,
                 });
@@ -192,11 +205,20 @@ impl Host {
                 }
             }
             Action::Halt => self.zone = None,
+            Action::Release { .. } => self.releases += 1,
             Action::Remove => self.removed = true,
             Action::Event {
                 reason, message, ..
             } => self.events.push(format!("{reason}: {message}")),
         }
+    }
+
+    /// A container as it is to be.
+    fn spec(&self, name: &str) -> (Kind, Container) {
+        let spec = self.pod.spec.as_ref().expect("a spec");
+        let mut all = containers(spec).into_iter();
+        let (kind, container) = all.find(|(_, one)| one.name == name).expect("it");
+        (kind, container.into_owned())
     }
 
     fn exit(&mut self, name: &str, code: i32) {
@@ -257,6 +279,25 @@ impl Host {
             .and_then(|waiting| waiting.reason)
             .unwrap_or_default()
     }
+    /// Another agent takes over: it knows what was told and what runs.
+    fn hand_over(&mut self) {
+        self.memory = Memory {
+            last: self.memory.last.clone(),
+            host_ips: self.memory.host_ips.clone(),
+            ..Memory::default()
+        };
+    }
+    /// Its probe reached a threshold.
+    fn probed(&mut self, name: &str, kind: ProbeKind, good: bool) {
+        let zone = self.zone.as_ref().expect("a zone");
+        let mut all = zone.processes.iter().rev();
+        let id = all
+            .find(|process| process.id.name == name)
+            .expect("it")
+            .id
+            .clone();
+        self.memory.probes.insert((id, kind), good);
+    }
     fn delete(&mut self, grace: i64) {
         self.pod.metadata.deletion_timestamp = Some(status::time(self.now));
         self.pod.metadata.deletion_grace_period_seconds = Some(grace);
@@ -304,51 +345,6 @@ fn a_pod_comes_up_runs_and_is_removed_with_grace() {
         "what ended with an error is never started again"
     );
     assert_eq!(host.condition("Ready"), "False PodFailed");
-}
-
-#[test]
-fn grace_of_zero_kills_and_a_shorter_grace_counts() {
-    let mut host = Host::new(one("Always"));
-    host.settle();
-    host.delete(60);
-    host.settle();
-    host.delete(0);
-    host.settle();
-    assert_eq!(
-        host.take_events(),
-        [
-            "Killing: Stopping container a",
-            "signal a/0 15",
-            "signal a/0 9"
-        ]
-    );
-}
-
-#[test]
-fn an_image_says_by_what_signal_it_ends() {
-    for (signal, number) in [("SIGQUIT", 3), ("SIGRTMIN+3", 15)] {
-        let mut host = Host::new(one("Always"));
-        host.settle();
-        let zone = host.zone.as_mut().expect("a zone");
-        let labels = &mut zone.processes[0].labels;
-        labels.insert(STOP_SIGNAL.into(), signal.into());
-        host.delete(60);
-        host.settle();
-        let expected = format!("signal a/0 {number}");
-        assert_eq!(host.take_events()[1], expected, "{signal}");
-    }
-}
-
-#[test]
-fn a_grace_longer_than_time_is_no_trouble() {
-    let mut spec = one("Always");
-    spec["terminationGracePeriodSeconds"] = json!(i64::MAX);
-    spec["activeDeadlineSeconds"] = json!(i64::MAX);
-    let mut host = Host::new(spec);
-    host.settle();
-    host.delete(i64::MAX);
-    assert!(host.settle().is_some_and(|at| at > host.now));
-    assert_eq!(host.take_events()[1], "signal a/0 15");
 }
 
 #[test]
@@ -552,43 +548,4 @@ fn probes_decide_about_readiness_and_restarts() {
     host.settle();
     assert_eq!(host.running(), ["a/1"]);
     assert_eq!(flags(&host), (Some(false), false));
-}
-
-#[test]
-fn a_pre_stop_hook_uses_up_grace_but_not_the_last_two_seconds() {
-    let mut host = Host::new(json!({
-        "restartPolicy": "Always",
-        "containers": [{"name": "a", "image": "i", "lifecycle": {"preStop": {"exec": {"command": ["x"]}}}}],
-    }));
-    host.settle();
-    host.delete(5);
-    host.settle();
-    assert_eq!(
-        host.take_events(),
-        ["Killing: Stopping container a", "preStop a/0 5"]
-    );
-    host.pass(5);
-    let wake = host.settle().expect("two seconds");
-    assert_eq!(wake.duration_since(host.now).as_secs(), 2);
-    assert_eq!(host.take_events(), ["signal a/0 15"]);
-}
-
-#[test]
-fn a_deadline_fails_the_pod() {
-    let mut host = Host::new(json!({
-        "restartPolicy": "Always", "activeDeadlineSeconds": 10,
-        "containers": [{"name": "a", "image": "i"}],
-    }));
-    let wake = host.settle().expect("the deadline");
-    assert_eq!(wake.duration_since(host.now).as_secs(), 10);
-    host.pass(10);
-    host.settle();
-    assert_eq!(
-        (host.phase(), host.memory.last.reason.as_deref()),
-        ("Failed", Some("DeadlineExceeded"))
-    );
-    host.exit("a", 0);
-    host.settle();
-    assert_eq!(host.phase(), "Failed");
-    assert!(host.zone.is_none());
 }

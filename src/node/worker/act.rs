@@ -1,98 +1,133 @@
 //! Carrying out what the machine decided.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::Pod;
 
-use super::{Look, RETRY, Told, Worker};
-use crate::node::machine::{Action, Blocked, Hook, ImageState, RESIZE_AGAIN, later};
+use super::{Failed, Look, RETRY, Worker};
+use crate::node::machine::{Action, Blocked, ImageState, RESIZE_AGAIN, full_name, image_of, later};
 use crate::node::report;
 use crate::node::supplies::Lack;
 use crate::zone::{ProcessId, Zone, ZoneError};
 
-/// The longest wait for an image.
-const PULL_WAIT: i64 = 300;
-
 impl Worker {
+    /// Carries out what was decided. A step that fails is tried again later; those that do not depend on it go on.
     pub(super) async fn carry_out(
         &mut self,
         pod: &Arc<Pod>,
         zone: Option<&Zone>,
         actions: Vec<Action>,
-        wake: Option<Timestamp>,
+        mut wake: Option<Timestamp>,
         gone: bool,
     ) -> Look {
-        let mut did = false;
+        self.failed
+            .retain(|failed| actions.contains(&failed.action));
+        let (mut did, mut stuck) = (false, false);
         for action in actions {
-            did |= !matches!(
-                action,
-                Action::Event { .. } | Action::Pull(_) | Action::PreStop(..)
-            );
-            if action == Action::Remove {
-                return self.remove(pod, gone).await;
+            if stuck && depends(&action) {
+                continue;
             }
-            let pulled = match &action {
-                Action::Pull(name) => Some(name.clone()),
-                _ => None,
-            };
-            let resizes = matches!(action, Action::Resize(_));
-            if let Err(error) = self.act(pod, zone, action).await {
-                if resizes {
+            let failed = self.failed.iter().find(|failed| failed.action == action);
+            if let Some(failed) = failed.filter(|failed| failed.again > Timestamp::now()) {
+                stuck = true;
+                wake = earliest(wake, failed.again);
+                continue;
+            }
+            match self.act(pod, zone, &action, gone).await {
+                Ok(()) if action == Action::Remove => return Look::Removed,
+                Ok(()) => {
+                    self.memory.did(&action, Timestamp::now());
+                    self.failed.retain(|failed| failed.action != action);
+                    did |= self.leads_on(pod, &action);
+                }
+                Err(error) if matches!(action, Action::Resize(_)) => {
                     // It is told, and tried again later; the rest of the pod goes on.
                     self.memory.resize.failed = Some((error, Timestamp::now() + RESIZE_AGAIN));
-                    return Look::Again;
+                    (did, stuck) = (true, true);
                 }
-                return self.failed(&error);
+                Err(error) => {
+                    stuck = true;
+                    wake = earliest(wake, self.repeat(action, &error));
+                }
             }
-            let images = &self.memory.images;
-            did |= pulled.is_some_and(|name| matches!(images.get(&name), Some(ImageState::Ready)));
         }
-        self.failures = 0;
-        self.retry = None;
         match did || wake.is_some_and(|at| at <= Timestamp::now()) {
             true => Look::Again,
             false => Look::Wait(wake),
         }
     }
 
-    /// Waits longer after each failure in a row.
-    pub(super) fn failed(&mut self, error: &str) -> Look {
-        self.failures += 1;
-        let wait = RETRY * (1 << self.failures.min(5)).min(20);
+    /// Whether something is to be done after a step at once.
+    fn leads_on(&self, pod: &Pod, action: &Action) -> bool {
+        match action {
+            Action::Event { .. } => false,
+            Action::Pull(name) => {
+                let image = self.container(pod, name).map(|one| image_of(&one));
+                let state = image.and_then(|image| self.memory.images.get(&image));
+                state != Some(&ImageState::Pulling)
+            }
+            _ => true,
+        }
+    }
+
+    /// Notes that a step failed; when it is tried again.
+    fn repeat(&mut self, action: Action, error: &str) -> Timestamp {
         tracing::warn!(
             pod = self.uid,
             error,
             "a step of a pod failed; it is repeated"
         );
-        let at = Timestamp::now() + wait;
+        let known = self
+            .failed
+            .iter_mut()
+            .find(|failed| failed.action == action);
+        let times = known.as_ref().map_or(1, |failed| failed.times + 1);
+        let again = later(Timestamp::now(), wait_after(times));
+        match known {
+            Some(failed) => (failed.times, failed.again) = (times, again),
+            None => self.failed.push(Failed {
+                action,
+                times,
+                again,
+            }),
+        }
+        again
+    }
+
+    /// The zone could not be seen: it is looked at again after a wait that grows.
+    pub(super) fn blind(&mut self, error: &str) -> Look {
+        self.failures += 1;
+        tracing::warn!(
+            pod = self.uid,
+            error,
+            "a pod's zone cannot be seen; it is tried again"
+        );
+        let at = later(Timestamp::now(), wait_after(self.failures));
         self.retry = Some(at);
         Look::Wait(Some(at))
     }
 
-    async fn remove(&mut self, pod: &Pod, gone: bool) -> Look {
+    async fn remove(&mut self, pod: &Pod, gone: bool) -> Result<(), String> {
         if let Err(lack) = self.shared.supplies.remove(&self.uid).await {
-            self.event(
-                pod,
-                true,
-                "FailedKillPod",
-                None,
-                &format!("error killing pod: {}", lack.message),
-            );
-            return self.failed(&lack.message);
+            let message = format!("error killing pod: {}", lack.message);
+            self.event(pod, true, "FailedKillPod", None, &message);
+            return Err(lack.message);
         }
-        if !gone && let Err(error) = report::finish(&self.api, pod).await {
-            return self.failed(&error.to_string());
+        match gone {
+            true => Ok(()),
+            false => report::finish(&self.api, pod)
+                .await
+                .map_err(|error| error.to_string()),
         }
-        Look::Removed
     }
 
     async fn act(
         &mut self,
         pod: &Arc<Pod>,
         zone: Option<&Zone>,
-        action: Action,
+        action: &Action,
+        gone: bool,
     ) -> Result<(), String> {
         let shared = self.shared.clone();
         match action {
@@ -102,52 +137,32 @@ impl Worker {
                 container,
                 message,
             } => {
-                self.event(pod, warning, reason, container.as_deref(), &message);
+                self.event(pod, *warning, reason, container.as_deref(), message);
                 Ok(())
             }
             Action::Prepare => {
                 self.prepare(pod).await;
                 Ok(())
             }
-            Action::Pull(name) => self.pull(pod, name).await,
-            Action::Start(id) => self.start(pod, zone, id).await,
+            Action::Pull(name) => {
+                self.pull(pod, name).await;
+                Ok(())
+            }
+            Action::Start(id) => self.start(pod, zone, id.clone()).await,
             Action::PreStop(id, grace) => {
-                let Some((container, zone)) = self.container(pod, &id.name).zip(zone.cloned())
-                else {
-                    return Ok(());
-                };
-                let Some(hook) = container
-                    .lifecycle
-                    .clone()
-                    .and_then(|lifecycle| lifecycle.pre_stop)
-                else {
-                    return Ok(());
-                };
-                let (pod, told) = (pod.clone(), self.told.clone());
-                self.tasks.spawn(async move {
-                    let run = shared
-                        .supplies
-                        .hook(&pod, &container, &id, &zone.spec, &hook);
-                    let grace = Duration::from_secs(u64::try_from(grace).unwrap_or(0));
-                    let result = match tokio::time::timeout(grace, run).await {
-                        Ok(result) => result,
-                        Err(_) => Err("it did not end within the grace period".into()),
-                    };
-                    let _ = told.send(Told::Hook(id, false, result)).await;
-                });
+                if let Some((container, zone)) = self.container(pod, &id.name).zip(zone) {
+                    self.pre_stop(pod, container, id.clone(), &zone.spec, *grace);
+                }
                 Ok(())
             }
             Action::Signal(id, signal) => {
-                ok_if_gone(shared.runtime.signal(&self.zone_name, &id, signal).await)
+                ok_if_gone(shared.runtime.signal(&self.zone_name, id, *signal).await)
             }
             Action::Forget(id) => {
-                ok_if_gone(shared.runtime.forget(&self.zone_name, &id).await)?;
-                self.memory.messages.remove(&id);
-                shared
-                    .supplies
-                    .forget(&self.uid, &id)
-                    .await
-                    .map_err(|lack| lack.message)
+                ok_if_gone(shared.runtime.forget(&self.zone_name, id).await)?;
+                self.memory.messages.remove(id);
+                let forgotten = shared.supplies.forget(&self.uid, id).await;
+                forgotten.map_err(|lack| lack.message)
             }
             Action::Measure => {
                 let measured = shared.runtime.usage(&self.zone_name).await;
@@ -157,21 +172,18 @@ impl Worker {
                 Ok(())
             }
             Action::Resize(change) => {
-                let changed = shared.runtime.limit(&self.zone_name, &change).await;
+                let changed = shared.runtime.limit(&self.zone_name, change).await;
                 changed.map_err(|error| error.to_string())
             }
             Action::Halt => {
                 ok_if_gone(shared.runtime.halt(&self.zone_name).await)?;
-                ok_if_gone(shared.runtime.delete(&self.zone_name).await)?;
-                let phase = self.memory.last.phase.as_deref();
-                let over = matches!(phase, Some("Succeeded" | "Failed"));
-                shared
-                    .supplies
-                    .release(&self.uid, over)
-                    .await
-                    .map_err(|lack| lack.message)
+                ok_if_gone(shared.runtime.delete(&self.zone_name).await)
             }
-            Action::Remove => Ok(()),
+            Action::Release { over } => {
+                let released = shared.supplies.release(&self.uid, *over).await;
+                released.map_err(|lack| lack.message)
+            }
+            Action::Remove => self.remove(pod, gone).await,
         }
     }
 
@@ -201,40 +213,6 @@ impl Worker {
                 self.memory.zone_again = Some(later(Timestamp::now(), wait));
             }
         }
-    }
-
-    async fn pull(&mut self, pod: &Arc<Pod>, name: String) -> Result<(), String> {
-        let shared = self.shared.clone();
-        let Some(container) = self.container(pod, &name) else {
-            return Ok(());
-        };
-        match shared.supplies.present(pod, &container).await {
-            Ok(true) => {
-                self.memory.images.insert(name.clone(), ImageState::Ready);
-                let image = container.image.unwrap_or_default();
-                let message = format!(
-                    "Container image {image:?} already present on machine and can be accessed by the pod"
-                );
-                self.event(pod, false, "Pulled", Some(&name), &message);
-            }
-            Ok(false) => {
-                let image = container.image.clone().unwrap_or_default();
-                self.event(
-                    pod,
-                    false,
-                    "Pulling",
-                    Some(&name),
-                    &format!("Pulling image {image:?}"),
-                );
-                let (pod, told) = (pod.clone(), self.told.clone());
-                self.tasks.spawn(async move {
-                    let result = shared.supplies.fetch(&pod, &container).await;
-                    let _ = told.send(Told::Pulled(name, result)).await;
-                });
-            }
-            Err(lack) => self.not_pulled(pod, name, lack),
-        }
-        Ok(())
     }
 
     async fn start(
@@ -281,21 +259,7 @@ impl Worker {
                 self.memory.blocked.remove(&id.name);
                 self.event(pod, false, "Created", Some(&id.name), "Container created");
                 self.event(pod, false, "Started", Some(&id.name), "Container started");
-                if let Some(hook) = container
-                    .lifecycle
-                    .clone()
-                    .and_then(|lifecycle| lifecycle.post_start)
-                {
-                    self.memory.hooks.insert(id.clone(), Hook::Running);
-                    let (pod, told, zone) = (pod.clone(), self.told.clone(), zone.spec.clone());
-                    self.tasks.spawn(async move {
-                        let result = shared
-                            .supplies
-                            .hook(&pod, &container, &id, &zone, &hook)
-                            .await;
-                        let _ = told.send(Told::Hook(id, true, result)).await;
-                    });
-                }
+                self.post_start(pod, container, id, &zone.spec);
             }
             Err(ZoneError::Start { reason }) => {
                 // Noted by the runtime as a generation that ended at once.
@@ -315,61 +279,29 @@ impl Worker {
         }
         Ok(())
     }
+}
 
-    pub(super) fn not_pulled(&mut self, pod: &Pod, name: String, lack: Lack) {
-        let image = self
-            .container(pod, &name)
-            .and_then(|container| container.image)
-            .unwrap_or_default();
-        self.event(pod, true, "Failed", Some(&name), &lack.message);
-        self.event(
-            pod,
-            true,
-            "Failed",
-            Some(&name),
-            &format!("Error: {}", lack.reason),
-        );
-        let wait = self
-            .pulling
-            .get(&name)
-            .map_or(10, |wait| (wait * 2).min(PULL_WAIT));
-        self.pulling.insert(name.clone(), wait);
-        let again = Timestamp::now() + SignedDuration::from_secs(wait);
-        let (reason, message) = match lack.reason {
-            "ErrImagePull" => {
-                let message = format!(
-                    "Back-off pulling image {image:?}: ErrImagePull: {}",
-                    lack.message
-                );
-                let told = format!("Back-off pulling image {image:?}");
-                self.event(pod, false, "BackOff", Some(&name), &told);
-                ("ImagePullBackOff", message)
-            }
-            other => (other, lack.message),
-        };
-        self.memory.images.insert(
-            name,
-            ImageState::Failed {
-                reason: reason.into(),
-                message,
-                again,
-            },
-        );
-    }
+/// Steps that are nothing without those before them.
+fn depends(action: &Action) -> bool {
+    matches!(
+        action,
+        Action::Resize(_) | Action::Halt | Action::Release { .. } | Action::Remove
+    )
+}
+
+fn earliest(wake: Option<Timestamp>, at: Timestamp) -> Option<Timestamp> {
+    Some(wake.map_or(at, |wake| wake.min(at)))
+}
+
+/// How long something waits that failed so many times in a row.
+fn wait_after(times: u32) -> SignedDuration {
+    RETRY * (1 << times.min(5)).min(20)
 }
 
 /// How long a zone waits that could not be made, after so many failures before: ever longer, up to what upstream's
 /// volumes wait (2m2s).
 fn sandbox_wait(failures: u32) -> SignedDuration {
     SignedDuration::from_secs((1i64 << failures.min(10)).min(122))
-}
-
-/// A pod as upstream writes it: `NAME_NAMESPACE(UID)`.
-fn full_name(pod: &Pod) -> String {
-    let metadata = &pod.metadata;
-    let [name, namespace, uid] = [&metadata.name, &metadata.namespace, &metadata.uid]
-        .map(|text| text.as_deref().unwrap_or_default());
-    format!("{name}_{namespace}({uid})")
 }
 
 /// Asking for the end of something that is not there has succeeded.

@@ -1,6 +1,11 @@
 //! The worker of one pod: looks, lets the machine decide, carries out, reports, and waits for a reason to look again.
 
 mod act;
+mod hooks;
+mod images;
+mod probing;
+#[cfg(test)]
+mod tests;
 
 use std::collections::HashMap;
 use std::panic::AssertUnwindSafe;
@@ -16,13 +21,14 @@ use tokio::task::AbortHandle;
 
 use super::allocations::Allocations;
 use super::machine::{
-    Action, Decision, Hook, ImageState, Memory, ProbeKind, containers, decide, later,
+    Action, Decision, ImageOf, ImageState, Memory, ProbeKind, containers, decide, later,
 };
 use super::pressure::Observed;
+use super::report::Reporter;
 use super::supplies::{Lack, Pulled, Supplies};
-use super::{probes, report, zone_name};
+use super::zone_name;
 use crate::controllers::events::{Recorder, Tone};
-use crate::zone::{ProcessId, Zone, ZoneName, ZoneRuntime, ZoneState};
+use crate::zone::{ProcessId, Zone, ZoneName, ZoneRuntime};
 
 /// Answers of tasks that wait for the worker.
 const ANSWERS: usize = 64;
@@ -66,12 +72,12 @@ pub struct Refusal {
 #[derive(Debug)]
 pub enum Told {
     /// An image was fetched, or not.
-    Pulled(String, Result<Pulled, Lack>),
+    Pulled(ImageOf, Result<Pulled, Lack>),
     /// A probe reached its threshold.
     Probe(ProcessId, ProbeKind, bool),
     /// A probe went such that people are told: the reason and the message of the event.
     Probed(ProcessId, &'static str, String),
-    /// A hook ended.
+    /// A hook ended; whether it is one of a start, and why it failed.
     Hook(ProcessId, bool, Result<(), String>),
     /// The pod has to go.
     Evicted {
@@ -114,18 +120,34 @@ struct Worker {
     told: mpsc::Sender<Told>,
     answers: mpsc::Receiver<Told>,
     probing: HashMap<(ProcessId, ProbeKind), AbortHandle>,
-    pulling: HashMap<String, i64>,
+    pulling: HashMap<ImageOf, i64>,
     tasks: tokio::task::JoinSet<()>,
+    reporter: Arc<Reporter>,
+    /// What the reporter was given last.
     reported: Option<PodStatus>,
-    /// Since when there is a status that was not told.
+    /// Since when there is a status that the reporter was not given.
     owed: Option<Timestamp>,
+    /// The pod is removed once its end is told.
+    untold: bool,
     publish: watch::Sender<Option<PodStatus>>,
+    /// When the zone is looked at again, which could not be seen.
     retry: Option<Timestamp>,
     failures: u32,
+    /// What failed, until it succeeds or is not asked for any more.
+    failed: Vec<Failed>,
     /// How often in a row the zone could not be made.
     sandbox_failures: u32,
     refreshed: Timestamp,
     clock: Clock,
+}
+
+/// A step that failed.
+struct Failed {
+    action: Action,
+    /// How often in a row.
+    times: u32,
+    /// When it is tried again.
+    again: Timestamp,
 }
 
 /// The clock beside a count of time that nobody sets.
@@ -185,8 +207,11 @@ pub fn start(
         shared.allocations.take(&uid, &pod, status, changed);
     }
     let (wanted, receiver) = watch::channel(Wanted { pod, gone: false });
+    let api = Api::namespaced(shared.client.clone(), &namespace);
+    let mut tasks = tokio::task::JoinSet::new();
+    let reporter = Reporter::start(api.clone(), &mut tasks);
     let mut worker = Worker {
-        api: Api::namespaced(shared.client.clone(), &namespace),
+        api,
         zone_name: zone_name(&uid),
         uid: uid.clone(),
         wanted: receiver,
@@ -200,12 +225,15 @@ pub fn start(
         answers,
         probing: HashMap::new(),
         pulling: HashMap::new(),
-        tasks: tokio::task::JoinSet::new(),
+        reporter: Arc::new(reporter),
+        tasks,
         reported: None,
         owed: None,
+        untold: false,
         publish,
         retry: None,
         failures: 0,
+        failed: Vec::new(),
         sandbox_failures: 0,
         refreshed: Timestamp::now(),
         clock: Clock::now(),
@@ -259,6 +287,7 @@ impl Worker {
                         // The agent ends: pods go on.
                         return;
                     }
+                    self.retry = None;
                 }
                 () = changed.notified() => {}
                 told = self.answers.recv() => {
@@ -266,6 +295,7 @@ impl Worker {
                         self.hear(told);
                     }
                 }
+                () = self.reporter.settled(), if self.untold => {}
                 () = tokio::time::sleep(wait.min(REFRESH)) => {}
             }
             while let Ok(told) = self.answers.try_recv() {
@@ -328,14 +358,14 @@ impl Worker {
             Told::Probed(id, reason, message) => {
                 self.event(&pod, true, reason, Some(&id.name), &message);
             }
-            Told::Pulled(name, Ok(pulled)) => {
+            Told::Pulled(image, Ok(pulled)) => {
                 if let Pulled::Fetched(message) = pulled {
-                    self.event(&pod, false, "Pulled", Some(&name), &message);
+                    self.event(&pod, false, "Pulled", Some(&image.0), &message);
                 }
-                self.pulling.remove(&name);
-                self.memory.images.insert(name, ImageState::Ready);
+                self.pulling.remove(&image);
+                self.memory.images.insert(image, ImageState::Ready);
             }
-            Told::Pulled(name, Err(lack)) => self.not_pulled(&pod, name, lack),
+            Told::Pulled(image, Err(lack)) => self.not_pulled(&pod, image, lack),
             Told::Evicted { message, disrupts } if self.memory.fail.is_none() => {
                 self.event(&pod, true, "Evicted", None, &message);
                 self.memory.grace = Some(EVICTION_GRACE);
@@ -343,29 +373,7 @@ impl Worker {
                 self.memory.fail = Some(("Evicted".into(), message));
             }
             Told::Evicted { .. } => {}
-            Told::Hook(id, post_start, result) => {
-                if let Err(error) = result {
-                    let (reason, message) = match post_start {
-                        true => (
-                            "FailedPostStartHook",
-                            format!("PostStartHook failed: {error}"),
-                        ),
-                        false => ("FailedPreStopHook", format!("PreStopHook failed: {error}")),
-                    };
-                    self.event(&pod, true, reason, Some(&id.name), &message);
-                    if post_start {
-                        // A container whose hook fails is restarted as one that fails its startup probe.
-                        self.memory
-                            .probes
-                            .insert((id.clone(), ProbeKind::Startup), false);
-                    }
-                }
-                if post_start {
-                    self.memory.hooks.insert(id, Hook::Done);
-                } else if let Some(stop) = self.memory.stops.get_mut(&id) {
-                    stop.hook = Some(Hook::Done);
-                }
-            }
+            Told::Hook(id, post_start, result) => self.hooked(&pod, id, post_start, result),
         }
     }
 
@@ -376,6 +384,9 @@ impl Worker {
             tracing::info!(pod = self.uid, %by, "the clock was set");
             self.memory.shift(by);
             self.retry = self.retry.map(|at| later(at, by));
+            for failed in &mut self.failed {
+                failed.again = later(failed.again, by);
+            }
             self.owed = self.owed.map(|at| later(at, by));
             self.refreshed = later(self.refreshed, by);
         }
@@ -385,6 +396,7 @@ impl Worker {
     async fn look(&mut self) -> Look {
         let Wanted { pod, gone } = self.wanted.borrow_and_update().clone();
         let now = self.tick();
+        self.untold = false;
         if let Some(at) = self.retry
             && at > now
         {
@@ -392,8 +404,9 @@ impl Worker {
         }
         let zone = match self.shared.runtime.get(&self.zone_name).await {
             Ok(zone) => zone,
-            Err(error) => return self.failed(&error.to_string()),
+            Err(error) => return self.blind(&error.to_string()),
         };
+        (self.retry, self.failures) = (None, 0);
         let pod = match gone && pod.metadata.deletion_timestamp.is_none() {
             // Removed by force: what runs of it is ended as if it had been deleted.
             true => {
@@ -414,7 +427,6 @@ impl Worker {
             self.memory.resize.accepted = given.accepted;
         }
         self.messages(&pod, zone.as_ref()).await;
-        self.ask_probes(&pod, zone.as_ref());
         if zone.is_some()
             && pod.metadata.deletion_timestamp.is_none()
             && now.duration_since(self.refreshed).unsigned_abs() >= REFRESH
@@ -425,6 +437,7 @@ impl Worker {
             }
         }
         let decision = decide(&pod, zone.as_ref(), &mut self.memory, now);
+        self.ask_probes(&pod, zone.as_ref());
         let unchanged = self.reported.as_ref() == Some(&decision.status);
         self.memory.last = decision.status.clone();
         self.publish.send_replace(Some(decision.status.clone()));
@@ -434,7 +447,7 @@ impl Worker {
         if unchanged || gone {
             self.owed = None;
             return self
-                .carry_out(&pod, zone.as_ref(), decision.actions, decision.wake, gone)
+                .go(&pod, zone.as_ref(), decision.actions, decision.wake, gone)
                 .await;
         }
         let owed = *self.owed.get_or_insert(now);
@@ -447,69 +460,59 @@ impl Worker {
         {
             return Look::Wait(Some(decision.wake.map_or(until, |wake| wake.min(until))));
         }
-        let ends = decision.actions.contains(&Action::Remove);
-        match self.report(&pod, decision.status, now).await {
-            // A pod is not removed before its end is told.
-            Some(again) if ends => Look::Wait(Some(again)),
-            again => {
-                let wake = again.or(decision.wake);
-                self.carry_out(&pod, zone.as_ref(), decision.actions, wake, gone)
-                    .await
-            }
+        self.offer(&pod, decision.status);
+        self.go(&pod, zone.as_ref(), decision.actions, decision.wake, gone)
+            .await
+    }
+
+    /// Carries out what was decided. A pod is not removed before its end is told.
+    async fn go(
+        &mut self,
+        pod: &Arc<Pod>,
+        zone: Option<&Zone>,
+        actions: Vec<Action>,
+        wake: Option<Timestamp>,
+        gone: bool,
+    ) -> Look {
+        self.untold = !gone && actions.contains(&Action::Remove) && self.reporter.owes();
+        match self.untold {
+            true => Look::Wait(wake),
+            false => self.carry_out(pod, zone, actions, wake, gone).await,
         }
     }
 
     /// Carries out steps of a pod's beginning. Its status is told only if they take long or lead no further: else the
     /// next one says more.
     async fn begin(&mut self, pod: &Arc<Pod>, zone: Option<&Zone>, decision: Decision) -> Look {
-        let (api, status) = (self.api.clone(), decision.status);
-        let (look, told) = {
+        let (reporter, status) = (self.reporter.clone(), decision.status);
+        let look = {
             let steps = self.carry_out(pod, zone, decision.actions, decision.wake, false);
             let mut steps = std::pin::pin!(steps);
             match tokio::time::timeout(HOLD, &mut steps).await {
-                Ok(look) => (look, None),
+                Ok(Look::Again) => return Look::Again,
+                Ok(look) => {
+                    reporter.offer(pod, &status);
+                    look
+                }
                 Err(_) => {
-                    let (look, told) = tokio::join!(steps, report::report(&api, pod, &status));
-                    (look, Some(told))
+                    reporter.offer(pod, &status);
+                    steps.await
                 }
             }
         };
-        let now = Timestamp::now();
-        let again = match (told, &look) {
-            (Some(told), _) => self.reported(told, status, now),
-            (None, Look::Again) => None,
-            (None, _) => self.report(pod, status, now).await,
-        };
-        match look {
-            Look::Wait(wake) => Look::Wait(again.or(wake)),
-            look => look,
-        }
+        self.offered(status);
+        look
     }
 
-    /// Tells the API a status; when to look again, where it does not take it.
-    async fn report(&mut self, pod: &Pod, status: PodStatus, now: Timestamp) -> Option<Timestamp> {
-        let told = report::report(&self.api, pod, &status).await;
-        self.reported(told, status, now)
+    /// Hands a status to who tells it.
+    fn offer(&mut self, pod: &Arc<Pod>, status: PodStatus) {
+        self.reporter.offer(pod, &status);
+        self.offered(status);
     }
 
-    fn reported(
-        &mut self,
-        told: kube::Result<bool>,
-        status: PodStatus,
-        now: Timestamp,
-    ) -> Option<Timestamp> {
+    fn offered(&mut self, status: PodStatus) {
         self.owed = None;
-        match told {
-            Ok(true) => self.reported = Some(status),
-            Ok(false) => {}
-            Err(error) => {
-                // Pods go on without the API; the newest status is told when it is back.
-                tracing::debug!(%error, pod = self.uid, "a status is not taken");
-                self.reported = None;
-                return Some(now + RETRY);
-            }
-        }
-        None
+        self.reported = Some(status);
     }
 
     /// Reads the termination messages of processes that ended, once each.
@@ -532,90 +535,6 @@ impl Worker {
             self.memory.messages.insert(process.id.clone(), message);
         }
     }
-
-    /// Until when a status is kept back for what is about to be known: containers just began, and the first answer of
-    /// a probe that is asked at once will change it.
-    fn answered_by(&self, pod: &Pod, zone: Option<&Zone>, now: Timestamp) -> Option<Timestamp> {
-        let zone = zone?;
-        let awaited = self.probing.keys().filter(|key| {
-            let (id, kind) = key;
-            let container = self.container(pod, &id.name);
-            let probe = container.as_ref().and_then(|one| kind.of(one));
-            probe.is_some_and(|probe| probes::may_pass_at_once(*kind, probe))
-                && !self.memory.probes.contains_key(key)
-        });
-        let ends = awaited.filter_map(|(id, _)| {
-            let process = zone.processes.iter().find(|process| process.id == *id)?;
-            process.started.checked_add(HOLD).ok()
-        });
-        // A process that began in the future began before the clock was set back.
-        let shortly = now.checked_add(HOLD).ok()?;
-        ends.filter(|end| (now..=shortly).contains(end)).min()
-    }
-
-    /// Keeps a task for each probe that is to be asked now.
-    fn ask_probes(&mut self, pod: &Arc<Pod>, zone: Option<&Zone>) {
-        let Some(zone) = zone.filter(|zone| zone.state == ZoneState::Running) else {
-            for (_, task) in self.probing.drain() {
-                task.abort();
-            }
-            return;
-        };
-        let mut wanted = Vec::new();
-        let ending = pod.metadata.deletion_timestamp.is_some();
-        for process in zone
-            .processes
-            .iter()
-            .filter(|process| process.ended.is_none())
-        {
-            let Some(container) = self.container(pod, &process.id.name) else {
-                continue;
-            };
-            let started = container.startup_probe.is_none()
-                || self
-                    .memory
-                    .probes
-                    .get(&(process.id.clone(), ProbeKind::Startup))
-                    == Some(&true);
-            for kind in ProbeKind::ALL {
-                let due = match kind {
-                    ProbeKind::Startup => !started && !ending,
-                    ProbeKind::Liveness => started && !ending,
-                    ProbeKind::Readiness => started,
-                };
-                if due && kind.of(&container).is_some() {
-                    wanted.push((process, container.clone(), kind));
-                }
-            }
-        }
-        self.probing.retain(|(id, kind), task| {
-            let keep = wanted
-                .iter()
-                .any(|(process, _, other)| process.id == *id && other == kind);
-            if !keep {
-                task.abort();
-            }
-            keep
-        });
-        for (process, container, kind) in wanted {
-            let key = (process.id.clone(), kind);
-            if self.probing.contains_key(&key) {
-                continue;
-            }
-            let age = Timestamp::now().duration_since(process.started);
-            let task = self.tasks.spawn(probes::run(probes::Probing {
-                supplies: self.shared.supplies.clone(),
-                pod: pod.clone(),
-                zone: zone.spec.clone(),
-                container,
-                id: process.id.clone(),
-                kind,
-                age: Duration::try_from(age).unwrap_or(Duration::ZERO),
-                told: self.told.clone(),
-            }));
-            self.probing.insert(key, task);
-        }
-    }
 }
 
 /// Whether it is a step of a pod's beginning.
@@ -631,30 +550,4 @@ enum Look {
     Again,
     /// Nothing to do until something changes, or then.
     Wait(Option<Timestamp>),
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_clock_that_is_set_is_noticed() {
-        let (told, at) = (Timestamp::UNIX_EPOCH, Instant::now());
-        let begun = Clock { told, at };
-        for (passed, shown, by) in [
-            (60, 60_000, None),
-            (60, 60_900, None),
-            (60, 59_100, None),
-            (60, 3_660_000, Some(3600)),
-            (60, -3_540_000, Some(-3600)),
-            (0, 2000, Some(2)),
-        ] {
-            let later = Clock {
-                told: told + SignedDuration::from_millis(shown),
-                at: at + Duration::from_secs(passed),
-            };
-            let expected = by.map(SignedDuration::from_secs);
-            assert_eq!(begun.jumped(&later), expected, "{passed} {shown}");
-        }
-    }
 }

@@ -177,3 +177,70 @@ fn what_is_not_given_is_said_once_and_changes_nothing() {
             .all(|one| one.type_ != "PodResizePending")
     );
 }
+
+#[test]
+fn a_container_of_another_image_is_started_anew() {
+    for (policy, kind, what) in [
+        (
+            "Always",
+            "containers",
+            "Container c definition changed, will be restarted",
+        ),
+        (
+            "Never",
+            "containers",
+            "Container c definition changed, will be restarted",
+        ),
+        (
+            "Always",
+            "initContainers",
+            "Init container c definition changed",
+        ),
+    ] {
+        let mut spec =
+            json!({"restartPolicy": policy, "containers": [{"name": "o", "image": "i"}]});
+        let mut container = json!({"name": "c", "image": "i"});
+        if kind == "initContainers" {
+            container["restartPolicy"] = json!("Always");
+            spec[kind] = json!([container]);
+        } else {
+            spec[kind].as_array_mut().expect("a list").push(container);
+        }
+        let mut host = Host::new(spec);
+        host.settle();
+        host.take_events();
+        let spec = host.pod.spec.as_mut().expect("a spec");
+        let all = spec
+            .containers
+            .iter_mut()
+            .chain(spec.init_containers.iter_mut().flatten());
+        for container in all.filter(|one| one.name == "c") {
+            container.image = Some("j".into());
+        }
+        host.settle();
+        let expected = [format!("Killing: {what}"), "signal c/0 15".into()];
+        assert_eq!(host.take_events(), expected, "{policy}");
+        // Whatever its end is like, and at once.
+        host.exit("c", 0);
+        assert_eq!(host.settle(), None);
+        assert!(host.running().contains(&"c/1".into()), "{policy}");
+        assert_eq!(host.take_events(), Vec::<String>::new());
+    }
+}
+
+#[test]
+fn another_image_does_not_wait_for_what_the_last_one_did() {
+    let mut host = Host::new(one("Always"));
+    host.settle();
+    for _ in 0..2 {
+        host.exit("a", 1);
+        host.settle();
+    }
+    assert_eq!(host.waiting("a"), "CrashLoopBackOff");
+    host.pod.spec.as_mut().expect("a spec").containers[0].image = Some("j".into());
+    host.settle();
+    assert_eq!(host.running(), ["a/2"]);
+    host.exit("a", 1);
+    let wake = host.settle().expect("a wait");
+    assert_eq!(wake.duration_since(host.now).as_secs(), 10, "the first one");
+}

@@ -44,6 +44,61 @@ fn an_agent_that_starts_again_adopts_what_runs() {
 }
 
 #[test]
+fn what_probes_said_holds_for_the_next_agent() {
+    let probe = json!({"tcpSocket": {"port": 1}});
+    let container = json!({"name": "a", "image": "i",
+        "startupProbe": probe, "readinessProbe": probe, "livenessProbe": probe});
+    let mut side = container.clone();
+    side["name"] = json!("side");
+    side["restartPolicy"] = json!("Always");
+    // What the startup and the readiness probe of `a` said.
+    for (startup, readiness) in [
+        (None, None),
+        (Some(true), None),
+        (Some(true), Some(false)),
+        (Some(true), Some(true)),
+    ] {
+        let mut host = Host::new(json!({
+            "restartPolicy": "Always", "initContainers": [side], "containers": [container]}));
+        host.settle();
+        host.probed("side", ProbeKind::Startup, true);
+        host.probed("side", ProbeKind::Readiness, true);
+        host.settle();
+        let said = [
+            (ProbeKind::Startup, startup),
+            (ProbeKind::Readiness, readiness),
+        ];
+        for (kind, good) in said {
+            good.inspect(|good| host.probed("a", kind, *good));
+            host.settle();
+        }
+        let told = host.memory.last.clone();
+        host.hand_over();
+        host.settle();
+        let flags = |host: &Host| ["side", "a"].map(|name| host.container(name).started);
+        assert_eq!(flags(&host), [Some(true), startup.or(Some(false))]);
+        let ready = readiness == Some(true);
+        assert_eq!(host.container("a").ready, ready);
+        // Where the pod was not ready, those that are asked have to say so again.
+        assert_eq!(host.container("side").ready, ready);
+        if ready {
+            assert_eq!(
+                host.memory.last, told,
+                "nothing changed, so nothing is reported"
+            );
+        }
+        // What they say then counts, and what is started anew has it all before it.
+        host.probed("a", ProbeKind::Readiness, false);
+        host.settle();
+        assert!(!host.container("a").ready);
+        host.exit("a", 1);
+        host.settle();
+        assert_eq!(host.running(), ["side/0", "a/1"]);
+        assert_eq!(host.container("a").started, Some(false));
+    }
+}
+
+#[test]
 fn what_waits_does_not_mind_that_the_clock_is_set() {
     for by in [0, 3600, -3600] {
         let by = SignedDuration::from_secs(by);
@@ -76,11 +131,12 @@ fn what_waits_does_not_mind_that_the_clock_is_set() {
         host.exit("a", 1);
         let again = host.now + SignedDuration::from_secs(20);
         let failed = ImageState::Failed {
-            reason: "ImagePullBackOff".into(),
+            reason: ERR_IMAGE_PULL.into(),
             message: String::new(),
+            told: host.now,
             again,
         };
-        host.memory.images.insert("a".into(), failed);
+        host.memory.images.insert(("a".into(), "i".into()), failed);
         host.settle();
         host.pass(5);
         set(&mut host);
@@ -210,28 +266,6 @@ fn nothing_is_concluded_from_a_zone_that_was_not_heard_of_yet() {
         host.settle();
         assert!(host.removed && host.zone.is_none(), "{case}");
     }
-}
-
-#[test]
-fn images_that_cannot_be_had_are_waited_for() {
-    let mut host = Host::new(one("Always"));
-    host.zone = None;
-    host.settle();
-    host.exit("a", 0);
-    let again = host.now + SignedDuration::from_secs(20);
-    host.memory.images.insert(
-        "a".into(),
-        ImageState::Failed {
-            reason: "ImagePullBackOff".into(),
-            message: "Back-off pulling image \"i\"".into(),
-            again,
-        },
-    );
-    assert_eq!(host.settle(), Some(again));
-    assert_eq!(host.waiting("a"), "ImagePullBackOff");
-    host.pass(20);
-    host.settle();
-    assert_eq!(host.running(), ["a/1"]);
 }
 
 #[test]
