@@ -1,7 +1,7 @@
 //! Directories and files that only who runs this program may see: secrets, keys and the disks of pods are below them.
 
-use std::fs::{DirBuilder, OpenOptions, Permissions};
-use std::io;
+use std::fs::{DirBuilder, File, OpenOptions, Permissions};
+use std::io::{self, Write as _};
 use std::os::unix::fs::{
     DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _,
 };
@@ -47,9 +47,56 @@ pub fn file() -> OpenOptions {
     options
 }
 
+/// Writes a file for its owner alone: whoever reads it sees the old content or the new one, even after a power cut.
+///
+/// # Errors
+/// What the system says; the old content stays.
+pub fn write_whole(path: &Path, content: &[u8]) -> io::Result<()> {
+    let mut name = path.file_name().unwrap_or_default().to_owned();
+    name.push(format!(".new.{}", std::process::id()));
+    let partial = path.with_file_name(name);
+    // One that a killed process of this id left was never used.
+    match std::fs::remove_file(&partial) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let written = file()
+        .create_new(true)
+        .open(&partial)
+        .and_then(|mut file| {
+            file.write_all(content)?;
+            // A name must not come to the disk before what it names.
+            file.sync_all()
+        })
+        .and_then(|()| std::fs::rename(&partial, path));
+    if let Err(error) = written {
+        let _ = std::fs::remove_file(&partial);
+        return Err(error);
+    }
+    let above = path.parent().filter(|above| !above.as_os_str().is_empty());
+    File::open(above.unwrap_or(Path::new(".")))?.sync_all()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_file_is_written_whole_or_stays() {
+        let above = tempfile::tempdir().expect("a directory");
+        let path = above.path().join("file.json");
+        write_whole(&path, b"one").expect("written");
+        write_whole(&path, b"two").expect("written");
+        assert_eq!(std::fs::read(&path).expect("read"), b"two");
+        let mode = std::fs::metadata(&path).expect("there").mode() & 0o7777;
+        assert_eq!(mode, 0o600);
+        // Where it cannot be put in place, nothing of it is left.
+        let taken = above.path().join("taken");
+        std::fs::create_dir_all(taken.join("inside")).expect("made");
+        write_whole(&taken, b"three").expect_err("a directory is there");
+        let left = std::fs::read_dir(above.path()).expect("read").count();
+        assert_eq!(left, 2);
+    }
 
     #[test]
     fn what_is_kept_is_its_owners_alone() {

@@ -2,8 +2,12 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
 
+use clap::builder::NonEmptyStringValueParser;
 use futures::FutureExt as _;
+use futures::future::BoxFuture;
 use tokio_util::sync::CancellationToken;
 
 use super::cluster::Clients;
@@ -14,10 +18,12 @@ use super::nodes::{NodeApi, Nodes};
 use super::serve::{self, ServeError, Served};
 use crate::api::authenticate::Peer;
 use crate::auth::{Authorizer as _, Decision};
+use crate::meta::names::dns1123_subdomain;
 use crate::net::IpamError;
 use crate::node::pressure::Thresholds;
 use crate::node::{Allow, Authenticate};
 use crate::storage::{ConfigError, StoragePoolConfig};
+use crate::zone::simulated::Delays;
 
 /// How nodes run their pods.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -30,6 +36,65 @@ pub enum RuntimeName {
     Simulated,
 }
 
+/// What only an API server in this process takes: all of `serve` but where it keeps things.
+const SERVERS: [&str; 30] = [
+    "bind_address",
+    "secure_port",
+    "authorization_mode",
+    "anonymous_auth",
+    "enable_bootstrap_token_auth",
+    "client_ca_file",
+    "token_auth_file",
+    "service_account_issuer",
+    "service_account_key_file",
+    "service_account_signing_key_file",
+    "api_audiences",
+    "service_account_max_token_expiration",
+    "service_account_extend_token_expiration",
+    "service_account_jwks_uri",
+    "requestheader_client_ca_file",
+    "requestheader_allowed_names",
+    "requestheader_username_headers",
+    "requestheader_uid_headers",
+    "requestheader_group_headers",
+    "requestheader_extra_headers_prefix",
+    "advertise_address",
+    "service_cluster_ip_range",
+    "service_node_port_range",
+    "node_metrics",
+    "in_memory",
+    "controllers",
+    "enable_admission_plugins",
+    "disable_admission_plugins",
+    "default_not_ready_toleration_seconds",
+    "default_unreachable_toleration_seconds",
+];
+
+/// The name of a node as the API takes it.
+fn node_name(text: &str) -> Result<String, String> {
+    let wrong = dns1123_subdomain(text);
+    match wrong.is_empty() {
+        true => Ok(text.to_owned()),
+        false => Err(wrong.join("; ")),
+    }
+}
+
+/// Up to four numbers of milliseconds.
+fn delays(text: &str) -> Result<Delays, String> {
+    let numbers: Result<Vec<u64>, _> = text.split(',').map(str::parse).collect();
+    let numbers = numbers.map_err(|error| error.to_string())?;
+    if numbers.len() > 4 {
+        return Err("there are four operations: CREATE,BOOT,START,REMOVE".into());
+    }
+    let delay = |index: usize| Duration::from_millis(numbers.get(index).copied().unwrap_or(0));
+    Ok(Delays {
+        create: delay(0),
+        boot: delay(1),
+        start: delay(2),
+        remove: delay(3),
+    })
+}
+
 /// What `agent` takes.
 #[derive(clap::Args)]
 #[group(skip)]
@@ -37,7 +102,7 @@ pub struct Arguments {
     #[command(flatten)]
     pub(super) serve: serve::Arguments,
     /// Join the API server of this kubeconfig instead of running one.
-    #[arg(long)]
+    #[arg(long, conflicts_with_all = SERVERS)]
     pub(super) kubeconfig: Option<PathBuf>,
     /// How pods are run; by default what this host can: `linux` or `illumos` for root there, else `simulated`.
     #[arg(long)]
@@ -46,10 +111,10 @@ pub struct Arguments {
     #[arg(long, default_value_t = 0)]
     pub(super) simulated_nodes: u32,
     /// How long simulated operations take, in milliseconds: making a zone, booting it, starting a container, removing.
-    #[arg(long, value_delimiter = ',', num_args = 1..=4, default_values_t = [0u64])]
-    pub(super) simulated_delays: Vec<u64>,
+    #[arg(long, value_parser = delays, default_value = "0")]
+    pub(super) simulated_delays: Delays,
     /// The name of this node; by default the host's name.
-    #[arg(long)]
+    #[arg(long, value_parser = node_name, conflicts_with = "simulated_nodes")]
     pub(super) node_name: Option<String>,
     #[command(flatten)]
     pub(super) storage: StorageFlags,
@@ -71,11 +136,11 @@ pub struct Arguments {
     #[arg(long, value_delimiter = ',')]
     pub(super) allowed_unsafe_sysctls: Vec<String>,
     /// Registries (HOST:PORT) that are asked by plain HTTP.
-    #[arg(long, value_delimiter = ',')]
+    #[arg(long, value_delimiter = ',', value_parser = NonEmptyStringValueParser::new())]
     pub(super) insecure_registry: Vec<String>,
     /// With --kubeconfig: whose client certificates the node's own API takes, a PEM file; by default the authority in the
     /// kubeconfig.
-    #[arg(long = "kubelet-client-ca-file")]
+    #[arg(long = "kubelet-client-ca-file", requires = "kubeconfig")]
     pub(super) client_ca: Option<PathBuf>,
     /// The port of the node's own API; 0 takes a free one.
     #[arg(long, default_value_t = 10250)]
@@ -128,7 +193,7 @@ pub fn run(mut arguments: Arguments) -> Result<(), AgentError> {
             let work = serve::serve(
                 plan.arguments.serve,
                 move |served: Served, ends| async move {
-                    super::serve::say(&nodes.next_line(&served.kubeconfig));
+                    super::say(&nodes.next_line(&served.kubeconfig));
                     let Served {
                         transport,
                         address,
@@ -174,17 +239,75 @@ pub fn run(mut arguments: Arguments) -> Result<(), AgentError> {
                 .await
                 .map_err(|error| wrong(error.to_string()))?;
             let authority = config.root_cert.clone().unwrap_or_default();
-            let client =
-                kube::Client::try_from(config).map_err(|error| wrong(error.to_string()))?;
+            let client = patient(config).map_err(|error| wrong(error.to_string()))?;
             let api = Some(nodes.joined_api(&path, authority, client.clone(), client_ca)?);
-            super::serve::say(&nodes.next_line(&path));
+            super::say(&nodes.next_line(&path));
             let ends = CancellationToken::new();
             let running = tokio::spawn(nodes.run(Clients::Remote(client), api, ends.clone()));
             serve::ended()?.await;
+            let again = serve::ended()?;
             ends.cancel();
-            let _ = running.await;
+            // Whatever is under way is found again: nobody has to wait for an API server that does not answer.
+            tokio::select! {
+                _ = running => {}
+                () = again => {}
+                () = tokio::time::sleep(PARTING) => {}
+            }
             Ok(())
         })?,
+    }
+}
+
+/// How long what is under way may take when the agent is told to end.
+const PARTING: Duration = Duration::from_secs(5);
+/// How long an answer of an API server may take to begin. Watches begin at once, too.
+const ANSWER: Duration = Duration::from_secs(30);
+/// How long a connection may be silent: longer than any watch is asked to be.
+const SILENCE: Duration = Duration::from_secs(330);
+
+/// A client that does not wait for ever for who does not answer.
+fn patient(mut config: kube::Config) -> kube::Result<kube::Client> {
+    config.connect_timeout = Some(ANSWER);
+    config.write_timeout = Some(ANSWER);
+    config.read_timeout = Some(SILENCE);
+    let layer = tower::layer::layer_fn(|inner| Answering {
+        inner,
+        most: ANSWER,
+    });
+    Ok(kube::client::ClientBuilder::try_from(config)?
+        .with_layer(&layer)
+        .build())
+}
+
+/// A service whose answers have to begin in time.
+#[derive(Clone)]
+struct Answering<S> {
+    inner: S,
+    most: Duration,
+}
+
+impl<S, Q> tower::Service<Q> for Answering<S>
+where
+    S: tower::Service<Q, Error = tower::BoxError>,
+    S::Future: Send + 'static,
+    S::Response: 'static,
+{
+    type Response = S::Response;
+    type Error = tower::BoxError;
+    type Future = BoxFuture<'static, Result<S::Response, tower::BoxError>>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), tower::BoxError>> {
+        self.inner.poll_ready(context)
+    }
+
+    fn call(&mut self, request: Q) -> Self::Future {
+        let answer = tokio::time::timeout(self.most, self.inner.call(request));
+        async move {
+            answer
+                .await
+                .unwrap_or_else(|_| Err("the API server does not answer".into()))
+        }
+        .boxed()
     }
 }
 
@@ -211,10 +334,15 @@ fn plan(arguments: Arguments) -> Result<Plan, AgentError> {
     };
     let name = match &arguments.node_name {
         Some(name) => name.clone(),
-        None => rustix::system::uname()
-            .nodename()
-            .to_string_lossy()
-            .to_lowercase(),
+        None => {
+            let host = rustix::system::uname();
+            let host = host.nodename().to_string_lossy().to_lowercase();
+            node_name(&host).map_err(|wrong| {
+                AgentError::Host(format!(
+                    "this host is called {host:?}, which no node can be; give a --node-name: {wrong}"
+                ))
+            })?
+        }
     };
     let names = match arguments.simulated_nodes {
         0 => vec![name],
@@ -234,4 +362,69 @@ fn plan(arguments: Arguments) -> Result<Plan, AgentError> {
         arguments,
         storage,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use clap::{Args as _, Parser as _};
+
+    use super::*;
+
+    #[derive(clap::Parser)]
+    struct Line {
+        #[command(flatten)]
+        _agent: Arguments,
+    }
+
+    #[test]
+    fn what_would_do_nothing_is_refused() {
+        for (line, fine) in [
+            ("--node-name foo.bar", true),
+            ("--node-name Foo_Bar", false),
+            ("--simulated-nodes 2", true),
+            ("--simulated-nodes 2 --node-name a", false),
+            ("--kubeconfig f --kubelet-client-ca-file f", true),
+            ("--kubelet-client-ca-file f", false),
+            ("--kubeconfig f --data-dir d", true),
+            ("--kubeconfig f --secure-port 1", false),
+            ("--simulated-delays 1,2,3,4", true),
+            ("--simulated-delays 1,2,3,4,5", false),
+            ("--simulated-delays 1,", false),
+            ("--insecure-registry a,b", true),
+            ("--insecure-registry a,", false),
+            ("--insecure-registry=", false),
+        ] {
+            let words = std::iter::once("agent").chain(line.split(' '));
+            assert_eq!(Line::try_parse_from(words).is_ok(), fine, "{line}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_does_not_answer_is_not_waited_for() {
+        use tower::ServiceExt as _;
+        let silent = tower::service_fn(|()| std::future::pending::<Result<(), tower::BoxError>>());
+        let most = ANSWER;
+        let error = Answering {
+            inner: silent,
+            most,
+        }
+        .oneshot(())
+        .await;
+        let error = error.expect_err("silence").to_string();
+        assert_eq!(error, "the API server does not answer");
+    }
+
+    #[test]
+    fn who_joins_serves_nothing() {
+        let serve = serve::Arguments::augment_args(clap::Command::new("serve"));
+        let all: BTreeSet<&str> = serve
+            .get_arguments()
+            .map(|one| one.get_id().as_str())
+            .collect();
+        let mut not: BTreeSet<&str> = SERVERS.into();
+        not.insert("data_dir");
+        assert_eq!(all, not);
+    }
 }

@@ -53,11 +53,11 @@ pub fn run(arguments: Arguments) -> Result<(), String> {
     let mut bad = 0;
     for finding in findings {
         match finding {
-            Good(text) => println!("ok       {text}"),
-            Warning(text) => println!("warning  {text}"),
+            Good(text) => super::say(&format!("ok       {text}")),
+            Warning(text) => super::say(&format!("warning  {text}")),
             Bad(text) => {
                 bad += 1;
-                println!("MISSING  {text}");
+                super::say(&format!("MISSING  {text}"));
             }
         }
     }

@@ -3,6 +3,8 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use clap::builder::NonEmptyStringValueParser;
+
 use super::illumos;
 use crate::node::images::{Images, Registries};
 use crate::storage::{Directories, StorageEngine, StoragePoolConfig, ZfsStorageEngine};
@@ -43,7 +45,7 @@ enum Command {
         #[arg(required = true)]
         names: Vec<String>,
         /// Registries (HOST:PORT) that are asked by plain HTTP.
-        #[arg(long, value_delimiter = ',')]
+        #[arg(long, value_delimiter = ',', value_parser = NonEmptyStringValueParser::new())]
         insecure_registry: Vec<String>,
     },
     /// List images.
@@ -98,9 +100,13 @@ async fn work(arguments: Arguments) -> Result<(), String> {
             for image in images
                 .load(&path, name.as_deref())
                 .await
-                .map_err(|error| error.to_string())?
+                .map_err(|error| super::brief(&error))?
             {
-                println!("loaded {} ({})", image.names.join(", "), short(&image.id));
+                super::say(&format!(
+                    "loaded {} ({})",
+                    image.names.join(", "),
+                    short(&image.id)
+                ));
             }
         }
         Command::Pull {
@@ -110,21 +116,25 @@ async fn work(arguments: Arguments) -> Result<(), String> {
             let registries = Registries::new(insecure_registry)?;
             for name in names {
                 let image = images
-                    .pull(&registries, &name, &Default::default())
+                    .pull(&registries, &name, None, None)
                     .await
                     .map_err(|error| error.to_string())?;
-                println!("pulled {} ({})", image.names.join(", "), short(&image.id));
+                super::say(&format!(
+                    "pulled {} ({})",
+                    image.names.join(", "),
+                    short(&image.id)
+                ));
             }
         }
         Command::List => {
-            println!("{:<60} {:<14} {:>10}", "IMAGE", "ID", "SIZE");
+            super::say(&format!("{:<60} {:<14} {:>10}", "IMAGE", "ID", "SIZE"));
             for image in images.list().map_err(|error| error.to_string())? {
                 for name in &image.names {
-                    println!(
+                    super::say(&format!(
                         "{name:<60} {:<14} {:>8}kB",
                         short(&image.id),
                         image.size / 1000
-                    );
+                    ));
                 }
             }
         }
@@ -134,7 +144,11 @@ async fn work(arguments: Arguments) -> Result<(), String> {
                     .remove(&name)
                     .await
                     .map_err(|error| error.to_string())?;
-                println!("removed {} ({})", image.names.join(", "), short(&image.id));
+                super::say(&format!(
+                    "removed {} ({})",
+                    image.names.join(", "),
+                    short(&image.id)
+                ));
             }
         }
     }

@@ -14,6 +14,8 @@ mod serve;
 mod store;
 mod zone;
 
+use std::io::IsTerminal as _;
+
 use clap::{Parser, Subcommand};
 
 /// The Kubernetes API for a host of illumos zones.
@@ -49,13 +51,39 @@ pub fn run_init() -> std::process::ExitCode {
     init::program(std::env::args().skip(1))
 }
 
+/// Prints a line for whoever started the program, who may have stopped reading: it goes on all the same.
+fn say(line: &str) {
+    use std::io::Write as _;
+    let _ = writeln!(std::io::stdout(), "{line}");
+}
+
+/// What is wrong with a file, without what is in it: errors of parsers quote what they do not know.
+fn brief(error: &dyn std::fmt::Display) -> String {
+    const MOST: usize = 200;
+    let whole = error.to_string();
+    let mut shown = String::new();
+    for c in whole.chars().take(MOST) {
+        match c.is_control() {
+            true => shown.extend(c.escape_default()),
+            false => shown.push(c),
+        }
+    }
+    if whole.chars().nth(MOST).is_some() {
+        shown.push_str("...");
+    }
+    shown
+}
+
 /// Runs the command line; the result is the process's exit code.
 pub fn run() -> std::process::ExitCode {
+    // What is made for pods has the modes that it says, whoever runs in them; what is not for others says so.
+    rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
     let filter = tracing_subscriber::EnvFilter::try_from_env("REDDWARF_LOG")
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
         .with_target(false)
         .init();
     let tell = std::panic::take_hook();
@@ -89,5 +117,12 @@ mod tests {
     #[test]
     fn the_command_line_is_well_formed() {
         super::Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn files_are_not_printed_for_what_is_wrong_with_them() {
+        assert_eq!(super::brief(&"it has no \"kind\""), "it has no \"kind\"");
+        assert_eq!(super::brief(&"a\nb\0"), "a\\nb\\u{0}");
+        assert_eq!(super::brief(&"x".repeat(300)).len(), 203);
     }
 }

@@ -1,7 +1,8 @@
 //! The nodes of an agent: what each runs its pods with, and its own API.
 
 use std::collections::BTreeMap;
-use std::net::Ipv4Addr;
+use std::io::ErrorKind;
+use std::net::{Ipv4Addr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,7 +21,7 @@ use crate::controllers::events;
 use crate::net::Ipam;
 use crate::net::services::ServiceRouter;
 use crate::node::agent::{self, Pods, Setup};
-use crate::node::host::{Host, Logs};
+use crate::node::host::{Host, Logs, Objects};
 use crate::node::images::{Images, Registries};
 use crate::node::pressure::Thresholds;
 use crate::node::register::{
@@ -35,7 +36,7 @@ use crate::node::{Allow, Authenticate};
 use crate::private;
 use crate::storage::{StorageEngine, ZfsStorageEngine};
 use crate::zone::ZoneRuntime;
-use crate::zone::simulated::{Delays, Simulated};
+use crate::zone::simulated::Simulated;
 
 /// A host that runs its pods in zones of its own, and what it keeps for them.
 pub(super) struct RealHost {
@@ -91,6 +92,8 @@ impl RealHost {
             let (services, ends) = (cluster.services(), cluster.ends.clone());
             beside.push(proxy::keep(services, here, router, ends).boxed());
         }
+        let mut registration = self.registration;
+        registration.allocatable = self.thresholds.leave(&registration.capacity);
         let supplies = Host {
             client: client.clone(),
             homes: self.homes,
@@ -101,14 +104,18 @@ impl RealHost {
             images: self.images,
             registries: Registries::new(self.insecure).map_err(AgentError::Host)?,
             runtime: self.runtime.clone(),
-            host_ips: self.registration.addresses.clone(),
+            host_ips: registration.addresses.clone(),
             cluster_dns,
             cluster_domain: self.names.domain(),
+            services: cluster.services().services,
+            allocatable: registration.allocatable.clone(),
+            recorder: cluster.recorder.clone(),
+            objects: Objects::default(),
         };
         Ok(Setup {
             client,
             recorder: cluster.recorder,
-            registration: self.registration,
+            registration,
             runtime: self.runtime,
             supplies: Arc::new(supplies),
             logs: Some(logs),
@@ -121,12 +128,14 @@ impl RealHost {
 
 /// This host as a node, as far as it is known without its runtime. What the agent keeps is in `data`.
 pub(super) fn this_host(name: &str, brand: &str, data: &Path) -> Registration {
+    let capacity = host_capacity(data);
     Registration {
         name: name.to_owned(),
         addresses: host_addresses(),
         labels: BTreeMap::new(),
         taints: Vec::new(),
-        capacity: host_capacity(data),
+        allocatable: capacity.clone(),
+        capacity,
         port: None,
         info: host_info(brand),
     }
@@ -221,7 +230,8 @@ pub(super) struct Nodes {
     nodes: Vec<Node>,
     /// Where their volumes are; none for simulated ones.
     storage: Option<Arc<dyn StorageEngine>>,
-    kubelet_port: u16,
+    /// Where the API of a real node is served.
+    listener: Option<TcpListener>,
 }
 
 /// What the nodes' own API is served with.
@@ -238,11 +248,11 @@ pub(super) struct NodeApi {
 }
 
 impl NodeApi {
-    /// Serves the API of a node: on a port if it is a real one, else within this process.
+    /// Serves the API of a node: to whom listens if it is a real one, else within this process.
     async fn serve(
         self,
         name: &str,
-        port: u16,
+        listener: Option<TcpListener>,
         setup: &mut Setup,
         pods: &Pods,
         ends: &CancellationToken,
@@ -262,19 +272,45 @@ impl NodeApi {
             }
             return;
         }
-        match tokio::net::TcpListener::bind(("0.0.0.0", port)).await {
-            Ok(listener) => {
+        let listener = listener.map(tokio::net::TcpListener::from_std);
+        match listener {
+            Some(Ok(listener)) => {
                 setup.registration.port = listener.local_addr().ok().map(|at| at.port());
                 let serving =
                     crate::node::kubelet::serve(listener, self.tls, kubelet, ends.clone());
                 tokio::spawn(serving);
             }
-            Err(error) => tracing::error!(
-                %error, port,
-                "logs, exec and port-forward are not served: stop what uses the port, or choose another --kubelet-port"
-            ),
+            Some(Err(error)) => {
+                tracing::error!(%error, "logs, exec and port-forward are not served")
+            }
+            None => {}
         }
     }
+}
+
+/// How long a port is waited for: an agent that was killed holds it for a moment longer than it is seen.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Takes the port of the node's own API, without which nobody would see what its pods say.
+fn listen(port: u16) -> Result<TcpListener, AgentError> {
+    let begun = std::time::Instant::now();
+    let taken = loop {
+        match TcpListener::bind(("0.0.0.0", port)) {
+            Err(error) if error.kind() == ErrorKind::AddrInUse && begun.elapsed() < PATIENCE => {
+                std::thread::sleep(PATIENCE / 50);
+            }
+            other => break other,
+        }
+    };
+    let listener = taken.and_then(|listener| {
+        listener.set_nonblocking(true)?;
+        Ok(listener)
+    });
+    listener.map_err(|error| {
+        AgentError::Host(format!(
+            "cannot serve the node's own API on port {port}: {error}; stop what uses it, or choose another --kubelet-port"
+        ))
+    })
 }
 
 impl Nodes {
@@ -297,21 +333,7 @@ impl Nodes {
             _ if plan.arguments.pod_cidr == "10.244.0.0/24" => "10.244.0.0/14",
             _ => &plan.arguments.pod_cidr,
         })?;
-        let delay = |index: usize| {
-            Duration::from_millis(
-                plan.arguments
-                    .simulated_delays
-                    .get(index)
-                    .copied()
-                    .unwrap_or(0),
-            )
-        };
-        let delays = Delays {
-            create: delay(0),
-            boot: delay(1),
-            start: delay(2),
-            remove: delay(3),
-        };
+        let delays = plan.arguments.simulated_delays.clone();
         let info = host_info("simulated");
         let sysctls = sysctls(plan)?;
         let capacity = BTreeMap::from([
@@ -331,6 +353,7 @@ impl Nodes {
                     labels: BTreeMap::from([("type".into(), "simulated".into())]),
                     taints: Vec::new(),
                     capacity: capacity.clone(),
+                    allocatable: capacity.clone(),
                     port: None,
                     info: info.clone(),
                 };
@@ -359,7 +382,7 @@ impl Nodes {
         Ok(Nodes {
             nodes,
             storage: None,
-            kubelet_port: plan.arguments.kubelet_port,
+            listener: None,
         })
     }
 
@@ -405,7 +428,7 @@ impl Nodes {
                 maker,
             }],
             storage: Some(volumes),
-            kubelet_port: arguments.kubelet_port,
+            listener: Some(listen(arguments.kubelet_port)?),
         })
     }
 
@@ -497,7 +520,7 @@ impl Nodes {
                 maker,
             }],
             storage: Some(volumes),
-            kubelet_port: plan.arguments.kubelet_port,
+            listener: Some(listen(plan.arguments.kubelet_port)?),
         })
     }
 
@@ -551,7 +574,12 @@ impl Nodes {
     }
 
     /// Runs them until `ends` is cancelled.
-    pub(super) async fn run(self, clients: Clients, api: Option<NodeApi>, ends: CancellationToken) {
+    pub(super) async fn run(
+        mut self,
+        clients: Clients,
+        api: Option<NodeApi>,
+        ends: CancellationToken,
+    ) {
         clients.make_class().await;
         let mut running = tokio::task::JoinSet::new();
         let volumes = Volumes {
@@ -563,7 +591,7 @@ impl Nodes {
         let (clients, events) = (Arc::new(clients), events::start(ends.clone()));
         for node in self.nodes {
             let (clients, events, ends) = (clients.clone(), events.clone(), ends.clone());
-            let (api, port) = (api.clone(), self.kubelet_port);
+            let (api, listener) = (api.clone(), self.listener.take());
             running.spawn(async move {
                 let name = &node.registration.name;
                 let made = node
@@ -574,7 +602,7 @@ impl Nodes {
                 };
                 let pods = Pods::default();
                 if let Some(api) = api {
-                    api.serve(name, port, &mut setup, &pods, &ends).await;
+                    api.serve(name, listener, &mut setup, &pods, &ends).await;
                 }
                 agent::run(setup, pods, ends).await;
             });

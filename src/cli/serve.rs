@@ -410,16 +410,10 @@ fn advertised(bound: IpAddr) -> IpAddr {
 /// Says where the server is, and what to type next.
 fn announce(url: &str, kubeconfig: &Path) {
     let path = std::path::absolute(kubeconfig).unwrap_or_else(|_| kubeconfig.to_owned());
-    say(&format!(
+    super::say(&format!(
         "reddwarf serves {url}; now type:\n  export KUBECONFIG={}; kubectl get namespaces",
         path.display()
     ));
-}
-
-/// Prints a line for whoever started the program, who may have stopped reading: it goes on all the same.
-pub(super) fn say(line: &str) {
-    use std::io::Write as _;
-    let _ = writeln!(std::io::stdout(), "{line}");
 }
 
 /// Resolves at the first SIGTERM or SIGINT after the call.

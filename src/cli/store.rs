@@ -26,11 +26,11 @@ pub fn run(arguments: Arguments) -> Result<(), String> {
     let Command::Compact = arguments.command;
     let (before, after) =
         crate::store::compact(&arguments.data_dir).map_err(|error| error.to_string())?;
-    println!(
+    super::say(&format!(
         "{}: {} KiB, of {} KiB before",
         arguments.data_dir.join("store.redb").display(),
         after >> 10,
         before >> 10
-    );
+    ));
     Ok(())
 }

@@ -56,7 +56,7 @@ struct Plan {
 pub fn run(arguments: Arguments) -> Result<(), String> {
     match arguments.command {
         Command::Plan(plan) => {
-            print!("{}", plan.text()?);
+            super::say(plan.text()?.trim_end());
             Ok(())
         }
     }
@@ -64,7 +64,10 @@ pub fn run(arguments: Arguments) -> Result<(), String> {
 
 /// A pod of a file; what the server would fill in and a zone needs is filled in.
 fn pod(path: &Path) -> Result<Pod, String> {
-    let wrong = |error: String| format!("cannot read the pod in {}: {error}", path.display());
+    let wrong = |error: String| {
+        let error = super::brief(&error);
+        format!("cannot read the pod in {}: {error}", path.display())
+    };
     let text = std::fs::read(path).map_err(|error| wrong(error.to_string()))?;
     let value = crate::schema::yaml::parse(&text).map_err(wrong)?;
     let mut json = String::new();

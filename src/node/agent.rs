@@ -115,7 +115,7 @@ pub async fn run(setup: Setup, pods: Pods, ends: CancellationToken) {
         recorder: setup.recorder.clone(),
         host_ips: setup.registration.addresses.clone(),
         observed: Arc::new(Observed::default()),
-        allocations: Allocations::new(&setup.registration.capacity),
+        allocations: Allocations::new(&setup.registration.allocatable),
     });
     let pressed = tokio::spawn(pressure::keep(
         shared.clone(),
@@ -127,7 +127,7 @@ pub async fn run(setup: Setup, pods: Pods, ends: CancellationToken) {
     let registered = tokio::spawn(register::keep(
         setup.client.clone(),
         setup.registration,
-        Fitness::Asked(setup.runtime.clone()),
+        Fitness::Asked(setup.runtime.clone(), setup.supplies.clone()),
         shared.observed.clone(),
         setup.recorder,
         ends.clone(),

@@ -109,6 +109,39 @@ pub fn images<'a>(pod: &'a Pod, container: &'a Container) -> Vec<(&'a str, Optio
     images
 }
 
+/// The domain of a pod's host name, if it has one. Follows `GeneratePodHostNameAndDomain`.
+pub fn host_domain(pod: &Pod, cluster_domain: &str) -> Option<String> {
+    let spec = pod.spec.as_ref()?;
+    if spec.hostname_override.is_some() {
+        return None;
+    }
+    let subdomain = spec.subdomain.as_deref().filter(|name| !name.is_empty())?;
+    let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
+    Some(format!("{subdomain}.{namespace}.svc.{cluster_domain}"))
+}
+
+/// What the kernel of a pod's zone calls its host: with the domain, where the pod wants that. Follows
+/// `GetNodenameForKernel`.
+///
+/// # Errors
+/// It is longer than a kernel takes it.
+pub fn kernel_name(pod: &Pod, cluster_domain: &str) -> Result<String, String> {
+    const MOST: usize = 64;
+    let (name, domain) = (hostname(pod), host_domain(pod, cluster_domain));
+    let spec = pod.spec.as_ref();
+    let is_whole = spec.and_then(|spec| spec.set_hostname_as_fqdn) == Some(true);
+    let Some(domain) = domain.filter(|_| is_whole) else {
+        return Ok(name);
+    };
+    let whole = format!("{name}.{domain}");
+    match whole.len() {
+        length if length > MOST => Err(format!(
+            "failed to construct FQDN from pod hostname and cluster domain, FQDN {whole} is too long ({MOST} characters is the max, {length} characters requested)"
+        )),
+        _ => Ok(whole),
+    }
+}
+
 /// The host name of a pod: what it asks for, else its name.
 pub fn hostname(pod: &Pod) -> String {
     let spec = pod.spec.as_ref();

@@ -7,22 +7,30 @@ use std::time::Duration;
 use jiff::Timestamp;
 use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
 use k8s_openapi::api::core::v1::{
-    DaemonEndpoint, Node, NodeAddress, NodeCondition, NodeDaemonEndpoints, NodeRuntimeHandler,
-    NodeSpec, NodeStatus, NodeSystemInfo, ObjectReference, Taint,
+    ContainerImage, DaemonEndpoint, Node, NodeAddress, NodeCondition, NodeDaemonEndpoints,
+    NodeRuntimeHandler, NodeSpec, NodeStatus, NodeSystemInfo, ObjectReference, Taint,
 };
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta, OwnerReference};
 use kube::api::{Api, Patch, PatchParams, PostParams};
+use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 
 use super::host::usage;
 use super::machine::status_time;
 use super::pressure::Observed;
+use super::supplies::Supplies;
 use crate::controllers::events::{Recorder, Tone};
 use crate::zone::ZoneRuntime;
 
 /// How often the node is looked at, and its lease renewed.
 const HEARTBEAT: Duration = Duration::from_secs(10);
+/// The longest pause between two attempts.
+const LONGEST: Duration = Duration::from_secs(7);
+/// How soon a lease that was not renewed is tried again.
+const AGAIN: Duration = Duration::from_millis(200);
+/// How long the runtime may take to say how it is.
+const PATIENCE: Duration = Duration::from_secs(30);
 /// How often a status that did not change is reported.
 const REPORT: Duration = Duration::from_secs(300);
 /// How long a lease counts.
@@ -47,6 +55,8 @@ pub struct Registration {
     pub taints: Vec<Taint>,
     /// What it has: `cpu`, `memory`, `pods`, `ephemeral-storage`.
     pub capacity: BTreeMap<String, String>,
+    /// What pods may use of it.
+    pub allocatable: BTreeMap<String, String>,
     /// The port of its own API, if it serves one.
     pub port: Option<u16>,
     /// What it is.
@@ -238,7 +248,7 @@ impl Registration {
         });
         NodeStatus {
             addresses: Some(addresses),
-            allocatable: Some(quantities(&self.capacity)),
+            allocatable: Some(quantities(&self.allocatable)),
             capacity: Some(quantities(&self.capacity)),
             conditions: Some(conditions),
             daemon_endpoints: Some(NodeDaemonEndpoints {
@@ -257,7 +267,7 @@ impl Registration {
 #[derive(Clone)]
 pub enum Fitness {
     /// It is asked each time.
-    Asked(Arc<dyn ZoneRuntime>),
+    Asked(Arc<dyn ZoneRuntime>, Arc<dyn Supplies>),
     /// It cannot, for this reason.
     Unfit(String),
 }
@@ -265,18 +275,29 @@ pub enum Fitness {
 impl Fitness {
     async fn lacks(&self) -> Vec<String> {
         match self {
-            Fitness::Asked(runtime) => match runtime.lacks().await {
-                Ok(lacks) => lacks,
-                Err(error) => vec![error.to_string()],
-            },
+            Fitness::Asked(runtime, _) => {
+                match tokio::time::timeout(PATIENCE, runtime.lacks()).await {
+                    Ok(Ok(lacks)) => lacks,
+                    Ok(Err(error)) => vec![error.to_string()],
+                    Err(_) => vec!["container runtime is down".to_owned()],
+                }
+            }
             Fitness::Unfit(reason) => vec![reason.clone()],
+        }
+    }
+
+    /// The images that are here.
+    async fn images(&self) -> Vec<ContainerImage> {
+        match self {
+            Fitness::Asked(_, supplies) => supplies.images().await,
+            Fitness::Unfit(_) => Vec::new(),
         }
     }
 
     /// The brands of zones that it makes. By these the scheduler knows them.
     fn handlers(&self) -> Vec<NodeRuntimeHandler> {
         let brands = match self {
-            Fitness::Asked(runtime) => runtime.brands(),
+            Fitness::Asked(runtime, _) => runtime.brands(),
             Fitness::Unfit(_) => Vec::new(),
         };
         let handlers = brands.into_iter().map(|brand| NodeRuntimeHandler {
@@ -298,29 +319,71 @@ pub async fn keep(
 ) {
     let nodes: Api<Node> = Api::all(client.clone());
     let leases: Api<Lease> = Api::namespaced(client, "kube-node-lease");
-    let name = registration.name.clone();
+    let kept = async {
+        let node = registered(&nodes, &registration).await;
+        // Another one when the node is deleted and registers again.
+        let uid = Mutex::new(node.metadata.uid.clone());
+        let lives = prove_life(&leases, &registration.name, &uid);
+        let about = (&registration, &fitness, &*observed, &recorder);
+        let told = report(&nodes, node, about, &uid);
+        // Neither waits for the other: a host that does not say how it is lives all the same.
+        tokio::join!(lives, told);
+    };
+    tokio::select! {
+        () = kept => {}
+        () = ends.cancelled() => {}
+    }
+}
+
+/// Registers the node, however long that takes.
+async fn registered(nodes: &Api<Node>, registration: &Registration) -> Node {
     let mut wait = Duration::from_millis(50);
-    let mut node = loop {
-        match register(&nodes, &registration).await {
-            Ok(node) => break node,
+    loop {
+        match register(nodes, registration).await {
+            Ok(node) => return node,
             Err(error) => {
-                tracing::warn!(%error, node = name, "the node cannot be registered; it is tried again");
-                tokio::select! {
-                    () = tokio::time::sleep(wait) => {}
-                    () = ends.cancelled() => return,
-                }
-                wait = (wait * 2).min(Duration::from_secs(7));
+                let node = &registration.name;
+                tracing::warn!(%error, node, "the node cannot be registered; it is tried again");
+                tokio::time::sleep(wait).await;
+                wait = (wait * 2).min(LONGEST);
             }
         }
-    };
+    }
+}
+
+/// Renews the node's lease for ever.
+async fn prove_life(leases: &Api<Lease>, name: &str, uid: &Mutex<Option<String>>) {
+    let mut wait = AGAIN;
+    loop {
+        let owner = uid.lock().clone();
+        let renewed = tokio::time::timeout(HEARTBEAT, renew(leases, owner, name)).await;
+        if let Ok(Ok(())) = renewed {
+            wait = AGAIN;
+            tokio::time::sleep(HEARTBEAT).await;
+            continue;
+        }
+        tracing::debug!(?renewed, node = name, "the node's lease is not renewed");
+        tokio::time::sleep(wait).await;
+        wait = (wait * 2).min(LONGEST);
+    }
+}
+
+/// Reports the node's status for ever.
+async fn report(
+    nodes: &Api<Node>,
+    mut node: Node,
+    (registration, fitness, observed, recorder): (&Registration, &Fitness, &Observed, &Recorder),
+    uid: &Mutex<Option<String>>,
+) {
+    let name = registration.name.clone();
     let about = ObjectReference {
         kind: Some("Node".into()),
         name: Some(name.clone()),
         uid: node.metadata.uid.clone(),
         ..ObjectReference::default()
     };
-    match &fitness {
-        Fitness::Asked(_) => {
+    match fitness {
+        Fitness::Asked(..) => {
             recorder.tell_of(about.clone(), Tone::Normal, "Starting", "Starting kubelet.");
         }
         Fitness::Unfit(reason) => {
@@ -334,6 +397,10 @@ pub async fn keep(
         let mut status =
             registration.status(&old, &lacks, &observed.conditions(), Timestamp::now());
         status.runtime_handlers = Some(fitness.handlers());
+        let images = fitness.images().await;
+        // Where there were some, it has to be told that there are none.
+        let had = old.images.as_ref().is_some_and(|had| !had.is_empty());
+        status.images = (had || !images.is_empty()).then_some(images);
         let same = reported
             .as_ref()
             .is_some_and(|(last, at)| alike(last, &status) && at.elapsed() < REPORT);
@@ -344,16 +411,21 @@ pub async fn keep(
                 .await
             {
                 Ok(now) => {
-                    if ready(&node) != ready(&now) && ready(&now) {
-                        let message = format!("Node {name} status is now: NodeReady");
-                        recorder.tell_of(about.clone(), Tone::Normal, "NodeReady", message);
+                    for reason in changes(&old, &status) {
+                        let message = format!("Node {name} status is now: {reason}");
+                        recorder.tell_of(about.clone(), Tone::Normal, reason, message);
+                    }
+                    if let Some(boot) = rebooted(&old, &status) {
+                        let message = format!("Node {name} has been rebooted, boot id: {boot}");
+                        recorder.tell_of(about.clone(), Tone::Warning, "Rebooted", message);
                     }
                     node = now;
                     reported = Some((status, std::time::Instant::now()));
                 }
                 Err(kube::Error::Api(error)) if error.code == 404 => {
                     // Deleted by somebody: it registers again, as upstream's does.
-                    if let Ok(made) = register(&nodes, &registration).await {
+                    if let Ok(made) = register(nodes, registration).await {
+                        *uid.lock() = made.metadata.uid.clone();
                         node = made;
                     }
                     reported = None;
@@ -363,26 +435,52 @@ pub async fn keep(
                 }
             }
         }
-        if let Err(error) = renew(&leases, &node, &name).await {
-            tracing::debug!(%error, node = name, "the node's lease is not renewed");
-        }
         // Until the first report was taken there is no reason to wait long.
         let pause = match reported.is_some() {
             true => HEARTBEAT,
             false => Duration::from_millis(200),
         };
-        tokio::select! {
-            () = tokio::time::sleep(pause) => {}
-            () = ends.cancelled() => return,
-        }
+        tokio::time::sleep(pause).await;
     }
 }
 
-fn ready(node: &Node) -> bool {
-    node.status
-        .iter()
-        .flat_map(|status| status.conditions.iter().flatten())
-        .any(|condition| condition.type_ == "Ready" && condition.status == "True")
+/// What there is to tell of a status that follows another: conditions that changed, and those that are new, but for a new
+/// node's not being ready.
+fn changes(old: &NodeStatus, new: &NodeStatus) -> Vec<&'static str> {
+    let of = |status: &NodeStatus, type_: &str| {
+        let mut all = status.conditions.iter().flatten();
+        let found = all.find(|one| one.type_ == type_)?;
+        // What is not known is neither.
+        (found.status != "Unknown").then(|| found.status == "True")
+    };
+    let all = [
+        (
+            "MemoryPressure",
+            ["NodeHasSufficientMemory", "NodeHasInsufficientMemory"],
+        ),
+        (
+            "DiskPressure",
+            ["NodeHasNoDiskPressure", "NodeHasDiskPressure"],
+        ),
+        (
+            "PIDPressure",
+            ["NodeHasSufficientPID", "NodeHasInsufficientPID"],
+        ),
+        ("Ready", ["NodeNotReady", "NodeReady"]),
+    ];
+    let changed = all.into_iter().filter_map(|(type_, reasons)| {
+        let (before, now) = (of(old, type_), of(new, type_)?);
+        let is_new_node = type_ == "Ready" && before.is_none() && !now;
+        (before != Some(now) && !is_new_node).then(|| reasons[usize::from(now)])
+    });
+    changed.collect()
+}
+
+/// The id of the host's boot, if it is another one than was told before.
+fn rebooted<'s>(old: &NodeStatus, new: &'s NodeStatus) -> Option<&'s str> {
+    let now = new.node_info.as_ref()?.boot_id.as_str();
+    let before = old.node_info.as_ref()?.boot_id.as_str();
+    (!before.is_empty() && before != now).then_some(now)
 }
 
 /// Whether two statuses differ in nothing but the times of their heartbeats.
@@ -418,7 +516,7 @@ async fn register(nodes: &Api<Node>, registration: &Registration) -> kube::Resul
     }
 }
 
-async fn renew(leases: &Api<Lease>, node: &Node, name: &str) -> kube::Result<()> {
+async fn renew(leases: &Api<Lease>, uid: Option<String>, name: &str) -> kube::Result<()> {
     let spec = LeaseSpec {
         holder_identity: Some(name.to_owned()),
         lease_duration_seconds: Some(LEASE_SECONDS),
@@ -437,7 +535,7 @@ async fn renew(leases: &Api<Lease>, node: &Node, name: &str) -> kube::Result<()>
         metadata: ObjectMeta {
             name: Some(name.to_owned()),
             namespace: Some("kube-node-lease".into()),
-            owner_references: node.metadata.uid.clone().map(|uid| {
+            owner_references: uid.map(|uid| {
                 vec![OwnerReference {
                     api_version: "v1".into(),
                     kind: "Node".into(),
@@ -454,4 +552,60 @@ async fn renew(leases: &Api<Lease>, node: &Node, name: &str) -> kube::Result<()>
         .create(&PostParams::default(), &lease)
         .await
         .map(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_change_of_the_node_is_told_once() {
+        let status = |conditions: &[(&str, &str)], boot: &str| -> NodeStatus {
+            let conditions: Vec<_> = conditions
+                .iter()
+                .map(|(type_, status)| serde_json::json!({"type": type_, "status": status}))
+                .collect();
+            let info = NodeSystemInfo {
+                boot_id: boot.to_owned(),
+                ..NodeSystemInfo::default()
+            };
+            let mut status: NodeStatus =
+                serde_json::from_value(serde_json::json!({"conditions": conditions}))
+                    .expect("a status");
+            status.node_info = Some(info);
+            status
+        };
+        let good = [
+            ("MemoryPressure", "False"),
+            ("DiskPressure", "False"),
+            ("PIDPressure", "False"),
+            ("Ready", "True"),
+        ];
+        let lost = good.map(|(type_, _)| (type_, "Unknown"));
+        let (unready, pressed) = (
+            [("Ready", "False")],
+            [("DiskPressure", "True"), ("Ready", "True")],
+        );
+        let all = [
+            "NodeHasSufficientMemory",
+            "NodeHasNoDiskPressure",
+            "NodeHasSufficientPID",
+            "NodeReady",
+        ];
+        for (before, now, expected) in [
+            (&[][..], &good[..], &all[..]),
+            (&[], &unready, &[]),
+            (&good, &good, &[]),
+            (&unready, &good, &all),
+            (&good, &unready, &["NodeNotReady"]),
+            (&good, &pressed, &["NodeHasDiskPressure"]),
+            (&lost, &[("Ready", "True")], &["NodeReady"]),
+        ] {
+            let told = changes(&status(before, ""), &status(now, ""));
+            assert_eq!(told, expected, "{before:?} {now:?}");
+        }
+        for (before, now, expected) in [("", "b", None), ("b", "b", None), ("a", "b", Some("b"))] {
+            assert_eq!(rebooted(&status(&[], before), &status(&[], now)), expected);
+        }
+    }
 }

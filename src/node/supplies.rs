@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use futures::future::BoxFuture;
-use k8s_openapi::api::core::v1::{Container, LifecycleHandler, Pod, Probe};
+use k8s_openapi::api::core::v1::{Container, ContainerImage, LifecycleHandler, Pod, Probe};
 
 use super::pressure::PodDisk;
 use crate::zone::{ProcessId, ProcessSpec, ZoneSpec, ZoneUsage};
@@ -156,6 +156,11 @@ pub trait Supplies: Send + Sync + 'static {
     /// What the host has and uses; nothing where there is no real host.
     fn host(&self) -> Option<HostUsage> {
         None
+    }
+
+    /// The images of the host as its node's status tells of them.
+    fn images(&self) -> BoxFuture<'_, Vec<ContainerImage>> {
+        Box::pin(std::future::ready(Vec::new()))
     }
 
     /// What a pod uses, by what was measured of its zone.

@@ -17,6 +17,10 @@ pub const LOOK: OFlags = OFlags::NONBLOCK;
 /// More links than any path that means well leads through.
 const LINKS: usize = 40;
 
+/// How often a path is looked up again that was changed meanwhile.
+#[cfg(target_os = "linux")]
+const RACES: usize = 128;
+
 /// Opens a directory to look things up in.
 pub fn root(path: &Path) -> Result<OwnedFd> {
     let flags = LOOK | OFlags::DIRECTORY | OFlags::CLOEXEC;
@@ -38,13 +42,19 @@ pub fn open_as<F: AsFd>(root: F, path: &Path, flags: OFlags) -> Result<OwnedFd> 
     {
         use rustix::fs::ResolveFlags;
         let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
-        let opened = rustix::fs::openat2(
-            root.as_fd(),
-            path,
-            flags | OFlags::CLOEXEC,
-            Mode::empty(),
-            resolve,
-        );
+        let open = || {
+            let flags = flags | OFlags::CLOEXEC;
+            rustix::fs::openat2(root.as_fd(), path, flags, Mode::empty(), resolve)
+        };
+        let mut opened = open();
+        // While something was renamed, be it elsewhere, the kernel does not say where `..` leads. Who shares the
+        // directory can go on so, but not each time.
+        for _ in 0..RACES {
+            if !matches!(opened, Err(Errno::AGAIN)) {
+                break;
+            }
+            opened = open();
+        }
         // Linux on illumos has no such call.
         if !matches!(opened, Err(Errno::NOSYS)) {
             return opened;

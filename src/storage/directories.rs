@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 
 use futures::FutureExt as _;
 
+use super::size::tree_size;
 use super::{
     Answer, Capacity, LayerDirectory, StorageEngine, StorageError, StoragePoolConfig, Volume,
     Whiteouts,
@@ -116,25 +117,6 @@ fn user_of(roots: &Path, hex: &str) -> io::Result<Option<String>> {
         }
     }
     Ok(None)
-}
-
-/// Bytes that the files of a tree take on disk.
-pub(crate) fn tree_size(path: &Path) -> u64 {
-    use std::os::unix::fs::MetadataExt as _;
-    let mut total = 0;
-    let mut left = vec![path.to_owned()];
-    while let Some(path) = left.pop() {
-        let Ok(metadata) = fs::symlink_metadata(&path) else {
-            continue;
-        };
-        total += metadata.blocks() * 512;
-        if metadata.is_dir()
-            && let Ok(entries) = fs::read_dir(&path)
-        {
-            left.extend(entries.flatten().map(|entry| entry.path()));
-        }
-    }
-    total
 }
 
 /// File work away from the threads that answer requests.

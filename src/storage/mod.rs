@@ -7,6 +7,7 @@ pub mod beneath;
 mod config;
 mod directories;
 mod ownership;
+mod size;
 pub mod zfs;
 
 use std::path::PathBuf;
@@ -17,8 +18,9 @@ use crate::zone::Root;
 
 pub use config::{ConfigError, StoragePoolConfig};
 pub use directories::Directories;
-pub(crate) use directories::{remove_tree, tree_size};
+pub(crate) use directories::remove_tree;
 pub use ownership::Ownership;
+pub(crate) use size::tree_size;
 pub use zfs::ZfsStorageEngine;
 
 /// What an operation resolves to.

@@ -4,7 +4,6 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::io;
-use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -271,23 +270,6 @@ pub(super) async fn blocking<T: Send + 'static, E: std::fmt::Display + Send + 's
     }
 }
 
-/// Writes a file whole or not at all, mode 0600.
-pub(super) fn write_whole(path: &Path, text: &[u8]) -> io::Result<()> {
-    use io::Write as _;
-    let partial = path.with_extension("new");
-    match fs::remove_file(&partial) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        _ => {}
-    }
-    let mut file = fs::OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(&partial)?;
-    file.write_all(text)?;
-    fs::rename(partial, path)
-}
-
 /// The records of zones below a directory, each a directory of its own. One that was made half, without a record, is
 /// removed: nothing was asked of the host yet. One that cannot be read is left alone.
 pub(super) fn records<T: DeserializeOwned>(directory: &Path) -> io::Result<Vec<T>> {
@@ -336,6 +318,7 @@ pub(super) fn remove_record(directory: &Path) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::private::write_whole;
 
     #[test]
     fn only_what_has_no_record_is_removed() {

@@ -1,7 +1,7 @@
 //! Files that hold keys: read whole, written whole or not at all, for the owner alone.
 
-use std::fs::{self, File};
-use std::io::{self, Write as _};
+use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use rcgen::KeyPair;
@@ -31,7 +31,7 @@ impl Paths {
     }
 
     /// Keeps other processes out until the file is dropped, so that two that start at once agree on one authority.
-    pub(super) fn lock(&self) -> Result<File, PkiError> {
+    pub(super) fn lock(&self) -> Result<fs::File, PkiError> {
         let path = self.0.join(".lock");
         let file = private::file()
             .create(true)
@@ -63,33 +63,7 @@ pub(super) fn read(path: &Path) -> Result<Option<String>, PkiError> {
 
 /// Writes a file for the owner alone: whoever reads it sees the old content or the new, even after a crash.
 pub(crate) fn write(path: &Path, content: &[u8]) -> Result<(), PkiError> {
-    let mut name = path.file_name().unwrap_or_default().to_owned();
-    name.push(format!(".new.{}", std::process::id()));
-    let temporary = path.with_file_name(name);
-    // A leftover of a crashed process with this id: its content was never used.
-    match fs::remove_file(&temporary) {
-        Err(cause) if cause.kind() != io::ErrorKind::NotFound => {
-            return Err(failed("remove", &temporary)(cause));
-        }
-        _ => {}
-    }
-    let written = private::file()
-        .create_new(true)
-        .open(&temporary)
-        .and_then(|mut file| {
-            file.write_all(content)?;
-            file.sync_all()
-        })
-        .map_err(failed("write", &temporary))
-        .and_then(|()| fs::rename(&temporary, path).map_err(failed("replace", path)));
-    if let Err(error) = written {
-        let _ = fs::remove_file(&temporary);
-        return Err(error);
-    }
-    let dir = path.parent().unwrap_or(Path::new("."));
-    File::open(dir)
-        .and_then(|dir| dir.sync_all())
-        .map_err(failed("write", dir))
+    private::write_whole(path, content).map_err(failed("write", path))
 }
 
 /// The private key in a file, or a new one written there.

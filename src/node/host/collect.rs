@@ -1,6 +1,7 @@
 //! What pods have on disk, and the removal of images that nobody uses. Follows pkg/kubelet/images/image_gc_manager.go.
 
 use std::collections::BTreeSet;
+use std::path::Path;
 use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
@@ -14,7 +15,7 @@ use crate::node::pressure::PodDisk;
 use crate::node::supplies::{Amount, Lack};
 use crate::node::zone_name;
 use crate::storage::{StorageError, tree_size};
-use crate::zone::Zone;
+use crate::zone::{ProcessId, Zone};
 
 /// Images are removed when the disk is fuller than this, in hundredths,
 const HIGH: u64 = 85;
@@ -75,14 +76,23 @@ impl Host {
         for process in zone.into_iter().flat_map(|zone| zone.processes) {
             let root = process::root_name(uid(pod), &process.id);
             let written = self.storage.root_usage(&root).await.unwrap_or(0);
+            *disk.containers.entry(process.id.name).or_default() += written;
+        }
+        for (name, written) in &mut disk.containers {
+            // Of all that it was, and what was put aside of each.
+            let any = ProcessId {
+                name: name.clone(),
+                generation: 0,
+            };
             let log = self.logs.whole(
                 text(pod.metadata.namespace.as_ref()),
                 text(pod.metadata.name.as_ref()),
                 uid(pod),
-                &process.id,
+                &any,
             );
-            let logged = log.metadata().map_or(0, |found| found.len());
-            *disk.containers.entry(process.id.name).or_default() += written + logged;
+            let all = log.parent().map(Path::to_owned).unwrap_or_default();
+            let logged = tokio::task::spawn_blocking(move || tree_size(&all)).await;
+            *written += logged.unwrap_or(0);
         }
         for volume in spec.volumes.into_iter().flatten() {
             let on_disk = |empty: &k8s_openapi::api::core::v1::EmptyDirVolumeSource| {
@@ -161,11 +171,9 @@ fn shown(bytes: u64) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::path::Path;
-
     use super::*;
     use crate::node::images::RunConfig;
-    use crate::zone::{Ending, Process, ProcessId, ZoneNetwork, ZoneState};
+    use crate::zone::{Ending, Process, ZoneNetwork, ZoneState};
 
     #[test]
     fn a_disk_is_emptied_from_85_to_80_hundredths() {
@@ -199,6 +207,7 @@ mod tests {
             size: 1,
             loaded: at(loaded),
             pulled,
+            access: None,
         };
         let images = [
             image("free", &["free:1"], 20, true),

@@ -3,7 +3,7 @@
 //! It changes all at once: files are links to `..data/FILE`, `..data` is a link to a directory of one version, and a new
 //! version is one rename.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Write as _};
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::{Component, Path};
@@ -43,9 +43,38 @@ fn checked(path: &str) -> Result<&str, String> {
 pub(super) fn write(directory: &Path, files: &Files, group: Option<u32>) -> io::Result<()> {
     std::fs::create_dir_all(directory)?;
     let data = directory.join("..data");
-    if holds(&data, files) {
-        return Ok(());
+    if !holds(&data, files) {
+        replace(directory, files, group)?;
     }
+    // Also where it holds them already: who wrote that may have been killed before this.
+    let tops: BTreeSet<&str> = files
+        .keys()
+        .filter_map(|path| path.split('/').next())
+        .collect();
+    for top in &tops {
+        let shown = directory.join(top);
+        if std::fs::symlink_metadata(&shown).is_err() {
+            symlink(Path::new("..data").join(top), shown)?;
+        }
+    }
+    let version = std::fs::read_link(&data)?;
+    for entry in std::fs::read_dir(directory)?.flatten() {
+        let (path, name) = (entry.path(), entry.file_name());
+        let name = name.to_string_lossy();
+        if name == "..data" || Path::new(&*name) == version || tops.contains(&*name) {
+            continue;
+        }
+        match entry.file_type()?.is_dir() {
+            true => std::fs::remove_dir_all(path)?,
+            false => std::fs::remove_file(path)?,
+        }
+    }
+    Ok(())
+}
+
+/// Makes a new version the one that is shown.
+fn replace(directory: &Path, files: &Files, group: Option<u32>) -> io::Result<()> {
+    let data = directory.join("..data");
     let stamp = Timestamp::now()
         .strftime("..%Y_%m_%d_%H_%M_%S.%f")
         .to_string();
@@ -56,31 +85,10 @@ pub(super) fn write(directory: &Path, files: &Files, group: Option<u32>) -> io::
         let _ = std::fs::remove_dir_all(&version);
         return Err(error);
     }
-    let before = std::fs::read_link(&data).ok();
     let link = directory.join("..data_tmp");
     let _ = std::fs::remove_file(&link);
     symlink(&stamp, &link)?;
-    std::fs::rename(&link, &data)?;
-    let tops: std::collections::BTreeSet<&str> = files
-        .keys()
-        .filter_map(|path| path.split('/').next())
-        .collect();
-    for top in &tops {
-        let shown = directory.join(top);
-        if std::fs::symlink_metadata(&shown).is_err() {
-            symlink(Path::new("..data").join(top), shown)?;
-        }
-    }
-    for entry in std::fs::read_dir(directory)?.flatten() {
-        let name = entry.file_name().to_string_lossy().into_owned();
-        if !name.starts_with("..") && !tops.contains(name.as_str()) {
-            std::fs::remove_file(entry.path())?;
-        }
-    }
-    if let Some(before) = before {
-        let _ = std::fs::remove_dir_all(directory.join(before));
-    }
-    Ok(())
+    std::fs::rename(&link, &data)
 }
 
 /// Makes the directory of one version.
@@ -176,26 +184,17 @@ fn chosen(
     Ok(files)
 }
 
-fn of_map(map: ConfigMap) -> BTreeMap<String, Vec<u8>> {
-    let text = map
-        .data
-        .unwrap_or_default()
-        .into_iter()
-        .map(|(key, value)| (key, value.into_bytes()));
-    let binary = map
-        .binary_data
-        .unwrap_or_default()
-        .into_iter()
-        .map(|(key, value)| (key, value.0));
+fn of_map(map: &ConfigMap) -> BTreeMap<String, Vec<u8>> {
+    let text = map.data.iter().flatten();
+    let text = text.map(|(key, value)| (key.clone(), value.clone().into_bytes()));
+    let binary = map.binary_data.iter().flatten();
+    let binary = binary.map(|(key, value)| (key.clone(), value.0.clone()));
     text.chain(binary).collect()
 }
 
-fn of_secret(secret: Secret) -> BTreeMap<String, Vec<u8>> {
-    secret
-        .data
-        .unwrap_or_default()
-        .into_iter()
-        .map(|(key, value)| (key, value.0))
+fn of_secret(secret: &Secret) -> BTreeMap<String, Vec<u8>> {
+    let data = secret.data.iter().flatten();
+    data.map(|(key, value)| (key.clone(), value.0.clone()))
         .collect()
 }
 
@@ -245,22 +244,19 @@ impl Host {
         pod: &Pod,
         name: &str,
         optional: bool,
-        of: fn(K) -> BTreeMap<String, Vec<u8>>,
+        of: fn(&K) -> BTreeMap<String, Vec<u8>>,
     ) -> Result<BTreeMap<String, Vec<u8>>, String>
     where
-        K: kube::Resource<Scope = NamespaceResourceScope, DynamicType = ()>
-            + Clone
-            + std::fmt::Debug
-            + serde::de::DeserializeOwned,
+        K: kube::Resource<Scope = NamespaceResourceScope, DynamicType = ()>,
+        K: Clone + std::fmt::Debug + serde::de::DeserializeOwned + Send + Sync + 'static,
     {
-        let namespace = text(pod.metadata.namespace.as_ref());
-        let api: Api<K> = Api::namespaced(self.client.clone(), namespace);
-        match api.get_opt(name).await.map_err(|error| error.to_string())? {
+        let found = self.object::<K>(pod, name).await;
+        match found.map_err(|error| error.to_string())? {
             None if !optional => {
                 let kind = K::kind(&()).to_lowercase();
                 Err(format!("{kind} {name:?} not found"))
             }
-            found => Ok(found.map(of).unwrap_or_default()),
+            found => Ok(found.map(|found| of(&found)).unwrap_or_default()),
         }
     }
 
@@ -420,6 +416,16 @@ mod tests {
             (read("a"), read("d/b"), read("c")),
             (Some("3".into()), None, Some("4".into()))
         );
+        let names: Vec<_> = std::fs::read_dir(path).expect("read").flatten().collect();
+        assert_eq!(names.len(), 4, "a, c, ..data and its version: {names:?}");
+        // As an agent leaves it that is killed once the version is the one that is shown, and an earlier one by another.
+        std::fs::remove_file(path.join("c")).expect("removed");
+        std::fs::create_dir(path.join("..old")).expect("made");
+        std::fs::write(path.join("..old/secret"), "").expect("written");
+        symlink("..old", path.join("..data_tmp")).expect("made");
+        symlink("..data/gone", path.join("gone")).expect("made");
+        write(path, &files(&[("a", "3"), ("c", "4")]), None).expect("written");
+        assert_eq!(read("c"), Some("4".into()));
         let names: Vec<_> = std::fs::read_dir(path).expect("read").flatten().collect();
         assert_eq!(names.len(), 4, "a, c, ..data and its version: {names:?}");
         // As on a full disk: a file that cannot be made, once others were.

@@ -1,15 +1,23 @@
 //! Environment variables and what fields of a pod say, as kubelet computes them.
 
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::io::{self, Read as _};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{
-    ConfigMap, Container, EnvVar, ObjectFieldSelector, Pod, ResourceFieldSelector, Secret, Service,
+    ConfigMap, Container, EnvVar, FileKeySelector, ObjectFieldSelector, Pod, ResourceFieldSelector,
+    Secret, ServiceSpec,
 };
-use kube::api::{Api, ListParams};
 
 use super::{Host, text, uid};
+use crate::controllers::informer::Key;
 use crate::meta::quantity::Quantity;
+use crate::node::services::Service;
 use crate::node::supplies::Lack;
+use crate::storage::beneath;
 use crate::zone::{ZoneNetwork, ZoneSpec};
 
 /// `$(NAME)` replaced by the variable's value; `$$` is one `$`, and what is not known stays as it is.
@@ -64,18 +72,43 @@ fn shown(map: Option<&BTreeMap<String, String>>) -> String {
 fn quoted(value: &str) -> String {
     let mut whole = String::from('"');
     for c in value.chars() {
-        match c {
-            '"' => whole.push_str("\\\""),
-            '\\' => whole.push_str("\\\\"),
-            '\n' => whole.push_str("\\n"),
-            '\t' => whole.push_str("\\t"),
-            '\r' => whole.push_str("\\r"),
-            c if c.is_control() => whole.push_str(&format!("\\u{:04x}", c as u32)),
-            c => whole.push(c),
-        }
+        let short = match c {
+            '\x07' => 'a',
+            '\x08' => 'b',
+            '\t' => 't',
+            '\n' => 'n',
+            '\x0b' => 'v',
+            '\x0c' => 'f',
+            '\r' => 'r',
+            '"' | '\\' => c,
+            '\0'..' ' | '\x7f' => {
+                let _ = write!(whole, "\\x{:02x}", c as u32);
+                continue;
+            }
+            c if is_printable(c) => {
+                whole.push(c);
+                continue;
+            }
+            c if c <= '\u{ffff}' => {
+                let _ = write!(whole, "\\u{:04x}", c as u32);
+                continue;
+            }
+            c => {
+                let _ = write!(whole, "\\U{:08x}", c as u32);
+                continue;
+            }
+        };
+        whole.extend(['\\', short]);
     }
     whole.push('"');
     whole
+}
+
+/// Whether a character is a letter, mark, number, sign or the space.
+fn is_printable(c: char) -> bool {
+    // Marks are escaped where they are the first of a text.
+    let text = String::from_iter(['a', c]);
+    c == '\'' || text.escape_debug().nth(1) == Some(c)
 }
 
 impl Host {
@@ -158,15 +191,15 @@ impl Host {
             }?;
             map.get(name).map(|quantity| quantity.0.clone())
         };
-        let capacity = || match name {
-            // A container without a limit may use what the node has.
-            "cpu" => std::thread::available_parallelism()
-                .map_or(1, usize::from)
-                .to_string(),
-            "memory" => crate::node::register::host_capacity(&self.data)
-                .remove("memory")
-                .unwrap_or_default(),
-            _ => "0".to_owned(),
+        // A container without a limit may use what its pod may, or what the node has.
+        let capacity = || {
+            let whole = spec.and_then(|spec| spec.resources.as_ref()?.limits.as_ref()?.get(name));
+            let whole = whole.filter(|_| matches!(name, "cpu" | "memory"));
+            let node = self.allocatable.get(name).cloned();
+            whole
+                .map(|whole| whole.0.clone())
+                .or(node)
+                .unwrap_or_else(|| "0".to_owned())
         };
         let value = match kind {
             "limits" => listed("limits").unwrap_or_else(capacity),
@@ -197,10 +230,7 @@ impl Host {
         container: &Container,
         zone: &ZoneSpec,
     ) -> Result<Vec<(String, String)>, Lack> {
-        let namespace = text(pod.metadata.namespace.as_ref());
         let wrong = |message: String| Lack::new("CreateContainerConfigError", message);
-        let maps: Api<ConfigMap> = Api::namespaced(self.client.clone(), namespace);
-        let secrets: Api<Secret> = Api::namespaced(self.client.clone(), namespace);
         let mut result: Vec<(String, String)> = Vec::new();
         let set = |result: &mut Vec<(String, String)>, name: String, value: String| match result
             .iter_mut()
@@ -209,32 +239,34 @@ impl Host {
             Some(known) => known.1 = value,
             None => result.push((name, value)),
         };
-        for (name, value) in self.services(pod).await {
+        for (name, value) in self.services(pod).await? {
             set(&mut result, name, value);
         }
         for source in container.env_from.iter().flatten() {
             let prefix = source.prefix.clone().unwrap_or_default();
             let values: BTreeMap<String, String> = if let Some(of) = &source.config_map_ref {
-                match maps
-                    .get_opt(&of.name)
+                match self
+                    .object::<ConfigMap>(pod, &of.name)
                     .await
                     .map_err(|error| wrong(error.to_string()))?
                 {
-                    Some(map) => map.data.unwrap_or_default(),
+                    Some(map) => map.data.clone().unwrap_or_default(),
                     None if of.optional == Some(true) => continue,
                     None => return Err(wrong(format!("configmap {:?} not found", of.name))),
                 }
             } else if let Some(of) = &source.secret_ref {
-                match secrets
-                    .get_opt(&of.name)
+                match self
+                    .object::<Secret>(pod, &of.name)
                     .await
                     .map_err(|error| wrong(error.to_string()))?
                 {
                     Some(secret) => secret
                         .data
-                        .unwrap_or_default()
-                        .into_iter()
-                        .map(|(key, value)| (key, String::from_utf8_lossy(&value.0).into_owned()))
+                        .iter()
+                        .flatten()
+                        .map(|(key, value)| {
+                            (key.clone(), String::from_utf8_lossy(&value.0).into_owned())
+                        })
                         .collect(),
                     None if of.optional == Some(true) => continue,
                     None => return Err(wrong(format!("secret {:?} not found", of.name))),
@@ -248,7 +280,7 @@ impl Host {
         }
         for variable in container.env.iter().flatten() {
             let value = self
-                .variable(pod, container, zone, variable, &result, (&maps, &secrets))
+                .variable(pod, container, zone, variable, &result)
                 .await?;
             if let Some(value) = value {
                 set(&mut result, variable.name.clone(), value);
@@ -264,7 +296,6 @@ impl Host {
         zone: &ZoneSpec,
         variable: &EnvVar,
         before: &[(String, String)],
-        (maps, secrets): (&Api<ConfigMap>, &Api<Secret>),
     ) -> Result<Option<String>, Lack> {
         let wrong = |message: String| Lack::new("CreateContainerConfigError", message);
         let namespace = text(pod.metadata.namespace.as_ref());
@@ -287,8 +318,8 @@ impl Host {
                 .map_err(wrong);
         }
         if let Some(of) = &from.config_map_key_ref {
-            let map = maps
-                .get_opt(&of.name)
+            let map = self
+                .object::<ConfigMap>(pod, &of.name)
                 .await
                 .map_err(|error| wrong(error.to_string()))?;
             let optional = of.optional == Some(true);
@@ -298,8 +329,8 @@ impl Host {
                     false => Err(wrong(format!("configmap {:?} not found", of.name))),
                 };
             };
-            return match map.data.and_then(|mut data| data.remove(&of.key)) {
-                Some(value) => Ok(Some(value)),
+            return match map.data.as_ref().and_then(|data| data.get(&of.key)) {
+                Some(value) => Ok(Some(value.clone())),
                 None if optional => Ok(None),
                 None => Err(wrong(format!(
                     "couldn't find key {} in ConfigMap {namespace}/{}",
@@ -308,8 +339,8 @@ impl Host {
             };
         }
         if let Some(of) = &from.secret_key_ref {
-            let secret = secrets
-                .get_opt(&of.name)
+            let secret = self
+                .object::<Secret>(pod, &of.name)
                 .await
                 .map_err(|error| wrong(error.to_string()))?;
             let optional = of.optional == Some(true);
@@ -319,7 +350,7 @@ impl Host {
                     false => Err(wrong(format!("secret {:?} not found", of.name))),
                 };
             };
-            return match secret.data.and_then(|mut data| data.remove(&of.key)) {
+            return match secret.data.as_ref().and_then(|data| data.get(&of.key)) {
                 Some(value) => Ok(Some(String::from_utf8_lossy(&value.0).into_owned())),
                 None if optional => Ok(None),
                 None => Err(wrong(format!(
@@ -328,52 +359,177 @@ impl Host {
                 ))),
             };
         }
-        Ok(None)
+        if let Some(of) = &from.file_key_ref {
+            return self.of_file(pod, of).await.map_err(wrong);
+        }
+        Err(wrong(format!(
+            "environment variable {:?} has a source that this node does not know",
+            variable.name
+        )))
+    }
+
+    /// What a file of a volume says of a variable; nothing if it does not and need not.
+    async fn of_file(&self, pod: &Pod, of: &FileKeySelector) -> Result<Option<String>, String> {
+        let volume = self.volume_path(pod, &of.volume_name).await;
+        let (volume, _) = volume.map_err(|_| {
+            format!(
+                "cannot find the volume {:?} referenced by FileKeyRef",
+                of.volume_name
+            )
+        })?;
+        let (path, key) = (PathBuf::from(&of.path), of.key.clone());
+        let shown = volume.join(&path);
+        let read = tokio::task::spawn_blocking(move || {
+            let mut text = String::new();
+            // Whoever runs in the pod may have written it.
+            let file = beneath::open_plain(&volume, &path)?;
+            file.take(ENV_FILE).read_to_string(&mut text)?;
+            parse_env(&text, &key).map_err(io::Error::other)
+        });
+        let parsed = read.await.map_err(|error| error.to_string())?;
+        let value = parsed.map_err(|error| {
+            tracing::warn!(pod = uid(pod), path = %shown.display(), %error, "a file of variables");
+            "couldn't parse env file".to_owned()
+        })?;
+        match value.is_empty() {
+            false => Ok(Some(value)),
+            true if of.optional == Some(true) => Ok(None),
+            true => Err(format!(
+                "environment variable key {:?} not found in file {:?}",
+                of.key, shown
+            )),
+        }
     }
 
     /// Variables of services: those of the pod's namespace if it wants them, and always `kubernetes`.
-    async fn services(&self, pod: &Pod) -> Vec<(String, String)> {
-        let namespace = text(pod.metadata.namespace.as_ref());
+    async fn services(&self, pod: &Pod) -> Result<Vec<(String, String)>, Lack> {
+        let synced = tokio::time::timeout(PATIENCE, self.services.synced()).await;
+        if synced.is_err() {
+            return Err(Lack::new(
+                "CreateContainerConfigError",
+                "services have not yet been read at least once, cannot construct envvars",
+            ));
+        }
         let wanted = pod.spec.as_ref().and_then(|spec| spec.enable_service_links) != Some(false);
-        let list = |namespace: &str| {
-            let api: Api<Service> = Api::namespaced(self.client.clone(), namespace);
-            async move {
-                api.list(&ListParams::default())
-                    .await
-                    .map(|list| list.items)
-                    .unwrap_or_default()
-            }
+        let namespace = text(pod.metadata.namespace.as_ref());
+        let own = if wanted {
+            self.services.list(namespace)
+        } else {
+            Vec::new()
         };
-        let mut services = Vec::new();
-        if namespace != "default" || !wanted {
-            let all = list("default").await;
-            services.extend(
-                all.into_iter()
-                    .filter(|one| one.metadata.name.as_deref() == Some("kubernetes")),
-            );
-        }
-        if wanted {
-            services.extend(list(namespace).await);
-        }
-        services.iter().flat_map(service_variables).collect()
+        let api = self.services.get("default", "kubernetes");
+        Ok(services(own, api)
+            .iter()
+            .flat_map(|(name, one)| service_variables(name, &one.spec))
+            .collect())
     }
 }
 
+/// How long the first look at all services is waited for.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// The longest file of variables, in bytes.
+const ENV_FILE: u64 = 1 << 20;
+
+/// The services that a pod is told of: those of its namespace that have an address, and the API server's.
+fn services(
+    own: Vec<(Key, Arc<Service>)>,
+    api: Option<Arc<Service>>,
+) -> BTreeMap<String, Arc<Service>> {
+    let own = own
+        .into_iter()
+        .map(|(key, one)| (key.name.to_string(), one));
+    let api = api.map(|one| ("kubernetes".to_owned(), one));
+    let has_address = |one: &Service| {
+        let address = one.spec.cluster_ip.as_deref();
+        !matches!(address, None | Some("" | "None"))
+    };
+    let all = api.into_iter().chain(own);
+    all.filter(|(_, one)| has_address(one)).collect()
+}
+
+/// The value of a variable in a file of lines `NAME='value'`; empty if it has none. Follows `ParseEnv`
+/// (pkg/kubelet/util/env).
+///
+/// # Errors
+/// What is wrong with the lines up to that.
+fn parse_env(text: &str, key: &str) -> Result<String, String> {
+    let wrong = |line: usize, what: &str| {
+        Err(format!(
+            "invalid environment variable format at line {line}: {what}"
+        ))
+    };
+    let blank = [' ', '\t'];
+    let mut lines = (1..).zip(text.lines());
+    while let Some((number, line)) = lines.next() {
+        let line = line.trim_start_matches(blank);
+        if line.is_empty() || line.starts_with('#') {
+            continue;
+        }
+        let Some((name, value)) = line.split_once('=') else {
+            return wrong(number, "missing '='");
+        };
+        match name.trim_end_matches(blank) {
+            "" => return wrong(number, "empty variable name"),
+            trimmed if trimmed != name => {
+                return wrong(number, "whitespace before '=' is not allowed");
+            }
+            _ => {}
+        }
+        if value.starts_with(blank) {
+            // As for a shell, it is empty.
+            if name == key {
+                return Ok(String::new());
+            }
+            continue;
+        }
+        let Some(mut rest) = value.strip_prefix('\'') else {
+            return wrong(number, "value must be enclosed in single quotes");
+        };
+        let mut value = String::new();
+        let (mut at, mut after) = (number, None);
+        while after.is_none() {
+            match rest.split_once('\'') {
+                Some((last, beyond)) => {
+                    value.push_str(last);
+                    after = Some(beyond);
+                }
+                None => {
+                    value.push_str(rest);
+                    value.push('\n');
+                    let Some((number, line)) = lines.next() else {
+                        return Err(format!(
+                            "invalid environment variable format starting at line {number}: unclosed single quote"
+                        ));
+                    };
+                    (at, rest) = (number, line);
+                }
+            }
+        }
+        let after = after.unwrap_or_default().trim_start_matches(blank);
+        if !after.is_empty() && !after.starts_with('#') {
+            return wrong(at, "unexpected content after closing quote");
+        }
+        if name == key {
+            return Ok(value);
+        }
+    }
+    Ok(String::new())
+}
+
 /// The variables that tell of a service: those of Docker's links too.
-fn service_variables(service: &Service) -> Vec<(String, String)> {
-    let spec = service.spec.clone().unwrap_or_default();
+fn service_variables(name: &str, spec: &ServiceSpec) -> Vec<(String, String)> {
     let address = text(spec.cluster_ip.as_ref());
-    let ports = spec.ports.unwrap_or_default();
-    let (Some(first), false) = (ports.first(), matches!(address, "" | "None")) else {
+    let ports = spec.ports.as_deref().unwrap_or_default();
+    let Some(first) = ports.first() else {
         return Vec::new();
     };
     let upper = |name: &str| name.to_uppercase().replace('-', "_");
-    let name = upper(text(service.metadata.name.as_ref()));
+    let name = upper(name);
     let mut variables = vec![
         (format!("{name}_SERVICE_HOST"), address.to_owned()),
         (format!("{name}_SERVICE_PORT"), first.port.to_string()),
     ];
-    for port in &ports {
+    for port in ports {
         if let Some(port_name) = port.name.as_deref().filter(|name| !name.is_empty()) {
             variables.push((
                 format!("{name}_SERVICE_PORT_{}", upper(port_name)),
@@ -419,12 +575,11 @@ mod tests {
 
     #[test]
     fn services_are_told_by_variables() {
-        let service: Service = serde_json::from_value(serde_json::json!({
-            "metadata": {"name": "my-db"},
-            "spec": {"clusterIP": "10.0.0.1", "ports": [{"name": "sql", "port": 5432, "protocol": "TCP"}]},
+        let spec: ServiceSpec = serde_json::from_value(serde_json::json!({
+            "clusterIP": "10.0.0.1", "ports": [{"name": "sql", "port": 5432, "protocol": "TCP"}],
         }))
         .expect("a service");
-        let variables: Vec<String> = service_variables(&service)
+        let variables: Vec<String> = service_variables("my-db", &spec)
             .into_iter()
             .map(|(name, value)| format!("{name}={value}"))
             .collect();
@@ -441,5 +596,95 @@ mod tests {
                 "MY_DB_PORT_5432_TCP_ADDR=10.0.0.1",
             ]
         );
+    }
+
+    #[test]
+    fn pods_are_told_of_their_namespace_and_of_the_api() {
+        let service = |address: Option<&str>| {
+            let spec = ServiceSpec {
+                cluster_ip: address.map(str::to_owned),
+                ..ServiceSpec::default()
+            };
+            Arc::new(Service {
+                spec,
+                ..Service::default()
+            })
+        };
+        let own = |name: &str, address| (Key::new("n", name), service(address));
+        let all = vec![
+            own("db", Some("10.0.0.1")),
+            own("headless", Some("None")),
+            own("alias", None),
+            own("kubernetes", Some("10.0.0.2")),
+        ];
+        let api = Some(service(Some("10.0.0.9")));
+        let told = |own, api| -> Vec<(String, String)> {
+            let told = services(own, api).into_iter();
+            told.map(|(name, one)| (name, one.spec.cluster_ip.clone().unwrap_or_default()))
+                .collect()
+        };
+        let pair = |name: &str, address: &str| (name.to_owned(), address.to_owned());
+        let api_alone = [pair("kubernetes", "10.0.0.9")];
+        assert_eq!(told(Vec::new(), api.clone()), api_alone);
+        let both = [pair("db", "10.0.0.1"), pair("kubernetes", "10.0.0.2")];
+        assert_eq!(told(all, api), both);
+        assert_eq!(told(Vec::new(), None), []);
+    }
+
+    #[test]
+    fn files_of_variables_are_read_as_in_upstream() {
+        let text = "# what\n\n  A='1' # one\nB='two\nlines'\nC= 'none'\nD=''\n";
+        for (text, key, expected) in [
+            (text, "A", Ok("1")),
+            (text, "B", Ok("two\nlines")),
+            (text, "C", Ok("")),
+            (text, "D", Ok("")),
+            (text, "E", Ok("")),
+            ("A='1'\r\n", "A", Ok("1")),
+            ("A='1'\nbad", "A", Ok("1")),
+            ("A", "A", Err("at line 1: missing '='")),
+            ("\n='1'", "A", Err("at line 2: empty variable name")),
+            (
+                "A ='1'",
+                "A",
+                Err("at line 1: whitespace before '=' is not allowed"),
+            ),
+            (
+                "A=1",
+                "A",
+                Err("at line 1: value must be enclosed in single quotes"),
+            ),
+            (
+                "A='1' 2",
+                "A",
+                Err("at line 1: unexpected content after closing quote"),
+            ),
+            (
+                "A='1\n2",
+                "A",
+                Err("starting at line 1: unclosed single quote"),
+            ),
+        ] {
+            let expected = expected.map(str::to_owned);
+            let expected =
+                expected.map_err(|what| format!("invalid environment variable format {what}"));
+            assert_eq!(parse_env(text, key), expected, "{text:?} {key}");
+        }
+    }
+
+    #[test]
+    fn texts_are_quoted_as_go_does() {
+        for (given, expected) in [
+            ("a'b\"c\\", r#""a'b\"c\\""#),
+            ("\x07\x08\t\n\x0b\x0c\r", r#""\a\b\t\n\v\f\r""#),
+            ("\0\x1f\x7f", r#""\x00\x1f\x7f""#),
+            (
+                "\u{80}\u{a0}\u{200b}\u{e0001}",
+                r#""\u0080\u00a0\u200b\U000e0001""#,
+            ),
+            ("\u{e9}e\u{301}\u{1f600}", "\"\u{e9}e\u{301}\u{1f600}\""),
+        ] {
+            assert_eq!(quoted(given), expected);
+        }
     }
 }

@@ -1,5 +1,6 @@
 //! Files that every container of a pod sees: `/etc/hosts`, `/etc/resolv.conf`, `/etc/hostname`; and where logs are.
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::io::{self, Read as _, Seek as _, SeekFrom};
 use std::net::IpAddr;
@@ -8,6 +9,9 @@ use std::path::{Path, PathBuf};
 use k8s_openapi::api::core::v1::{Container, Pod};
 
 use super::{Host, text, uid};
+use crate::controllers::events::Tone;
+use crate::node::describe;
+use crate::node::machine::full_name;
 use crate::zone::{ProcessId, ZoneNetwork, ZoneSpec};
 
 /// The longest termination message, in bytes.
@@ -20,7 +24,7 @@ const LOG: u64 = 64 << 10;
 /// Where logs are kept.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Logs {
-    /// All of them in this directory, as kubelet lays them out, so that tools that collect logs find them.
+    /// All of them in this directory, as kubelet lays them out below `/var/log/pods`.
     Together(PathBuf),
     /// Those of a pod in its home, below this directory: its zone writes them itself.
     Homes(PathBuf),
@@ -59,11 +63,14 @@ impl Host {
         std::fs::write(etc.join("hosts"), self.hosts(pod, zone))?;
         let own = std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
         let resolv = resolv(pod, &own, &self.cluster_dns, &self.cluster_domain);
-        std::fs::write(etc.join("resolv.conf"), resolv)?;
+        for (reason, message) in resolv.warnings {
+            self.recorder.tell(pod, Tone::Warning, reason, message);
+        }
+        std::fs::write(etc.join("resolv.conf"), resolv.text)?;
         std::fs::write(etc.join("hostname"), format!("{}\n", zone.hostname))
     }
 
-    fn hosts(&self, pod: &Pod, zone: &ZoneSpec) -> String {
+    pub(super) fn hosts(&self, pod: &Pod, zone: &ZoneSpec) -> String {
         let spec = pod.spec.clone().unwrap_or_default();
         let mut hosts = match &zone.network {
             ZoneNetwork::Host => {
@@ -72,16 +79,10 @@ impl Host {
             }
             ZoneNetwork::Own { address, .. } => {
                 let mut hosts = "# Kubernetes-managed hosts file.\n127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\nfe00::0\tip6-localnet\nfe00::0\tip6-mcastprefix\nfe00::1\tip6-allnodes\nfe00::2\tip6-allrouters\n".to_owned();
-                let _ = match spec.subdomain.as_deref().filter(|name| !name.is_empty()) {
-                    Some(subdomain) => writeln!(
-                        hosts,
-                        "{address}\t{}.{subdomain}.{}.svc.{}\t{}",
-                        zone.hostname,
-                        text(pod.metadata.namespace.as_ref()),
-                        self.cluster_domain,
-                        zone.hostname
-                    ),
-                    None => writeln!(hosts, "{address}\t{}", zone.hostname),
+                let name = describe::hostname(pod);
+                let _ = match describe::host_domain(pod, &self.cluster_domain) {
+                    Some(domain) => writeln!(hosts, "{address}\t{name}.{domain}\t{name}"),
+                    None => writeln!(hosts, "{address}\t{name}"),
                 };
                 hosts
             }
@@ -132,9 +133,35 @@ impl Host {
     }
 }
 
+/// How many servers a `resolv.conf` has,
+const SERVERS: usize = 3;
+/// how many domains,
+const SEARCHES: usize = 32;
+/// and of how many characters one and all of them may be.
+const SEARCH: (usize, usize) = (253, 2048);
+
+/// A `resolv.conf`, and what is to be told of it: reasons and messages.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Resolv {
+    text: String,
+    warnings: Vec<(&'static str, String)>,
+}
+
+/// Takes away domains that resolvers do not take. Whether there were such.
+fn cut_searches(searches: &mut Vec<String>) -> bool {
+    let before = searches.len();
+    searches.truncate(SEARCHES);
+    searches.retain(|search| search.len() <= SEARCH.0);
+    while searches.join(" ").len() > SEARCH.1 {
+        searches.pop();
+    }
+    searches.len() != before
+}
+
 /// The `resolv.conf` of a pod on a host whose `own` one this is: names of services are asked of `cluster_dns`, if anybody
 /// knows them.
-fn resolv(pod: &Pod, own: &str, cluster_dns: &[IpAddr], domain: &str) -> String {
+fn resolv(pod: &Pod, own: &str, cluster_dns: &[IpAddr], domain: &str) -> Resolv {
+    let mut warnings = Vec::new();
     let spec = pod.spec.clone().unwrap_or_default();
     let (mut servers, mut searches, mut options) = (Vec::new(), Vec::new(), Vec::new());
     let policy = spec.dns_policy.as_deref().unwrap_or("ClusterFirst");
@@ -149,7 +176,12 @@ fn resolv(pod: &Pod, own: &str, cluster_dns: &[IpAddr], domain: &str) -> String 
             let mut words = line.split_whitespace().map(str::to_owned);
             match words.next().as_deref() {
                 Some("nameserver") => servers.extend(words.next()),
-                Some("search") => searches = words.collect(),
+                Some("search") => {
+                    let names = words.filter(|name| name != ".");
+                    searches = names
+                        .map(|name| name.strip_suffix('.').unwrap_or(&name).to_owned())
+                        .collect();
+                }
                 Some("options") => options.extend(words),
                 _ => {}
             }
@@ -165,6 +197,12 @@ fn resolv(pod: &Pod, own: &str, cluster_dns: &[IpAddr], domain: &str) -> String 
             own.append(&mut searches);
             searches = own;
             options = vec!["ndots:5".to_owned()];
+        } else if cluster {
+            let message = format!(
+                "pod: {:?}. kubelet does not have ClusterDNS IP configured and cannot create Pod using \"ClusterFirst\" policy. Falling back to \"Default\" policy.",
+                full_name(pod)
+            );
+            warnings.push(("MissingClusterDNS", message));
         }
     }
     if let Some(config) = spec.dns_config {
@@ -180,8 +218,25 @@ fn resolv(pod: &Pod, own: &str, cluster_dns: &[IpAddr], domain: &str) -> String 
             options.push(whole);
         }
     }
-    let mut seen = std::collections::BTreeSet::new();
-    searches.retain(|search| seen.insert(search.clone()));
+    for list in [&mut servers, &mut searches] {
+        let mut seen = BTreeSet::new();
+        list.retain(|one: &String| seen.insert(one.clone()));
+    }
+    if servers.len() > SERVERS {
+        servers.truncate(SERVERS);
+        let message = format!(
+            "Nameserver limits were exceeded, some nameservers have been omitted, the applied nameserver line is: {}",
+            servers.join(" ")
+        );
+        warnings.push(("DNSConfigForming", message));
+    }
+    if cut_searches(&mut searches) {
+        let message = format!(
+            "Search Line limits were exceeded, some search paths have been omitted, the applied search line is: {}",
+            searches.join(" ")
+        );
+        warnings.push(("DNSConfigForming", message));
+    }
     let mut whole = String::new();
     if !searches.is_empty() {
         let _ = writeln!(whole, "search {}", searches.join(" "));
@@ -192,7 +247,10 @@ fn resolv(pod: &Pod, own: &str, cluster_dns: &[IpAddr], domain: &str) -> String 
     if !options.is_empty() {
         let _ = writeln!(whole, "options {}", options.join(" "));
     }
-    whole
+    Resolv {
+        text: whole,
+        warnings,
+    }
 }
 
 /// What the end of a log says, without what supervisors add. A line that has no end gets none.
@@ -276,11 +334,55 @@ mod tests {
             let mut object = serde_json::json!({"metadata": {"namespace": "a"}, "spec": spec});
             object["spec"]["containers"] = serde_json::json!([]);
             let pod: Pod = serde_json::from_value(object).expect("a pod");
-            assert_eq!(
-                resolv(&pod, own, &servers, "cluster.local"),
-                expected,
-                "{what}"
-            );
+            let made = resolv(&pod, own, &servers, "cluster.local");
+            assert_eq!(made.text, expected, "{what}");
+            let reasons: Vec<_> = made.warnings.iter().map(|(reason, _)| *reason).collect();
+            let without = (what == "without a server").then_some("MissingClusterDNS");
+            assert_eq!(reasons, Vec::from_iter(without), "{what}");
+        }
+    }
+
+    #[test]
+    fn resolvers_take_no_more_than_so_much() {
+        let pod = |config: serde_json::Value| -> Pod {
+            let spec =
+                serde_json::json!({"dnsPolicy": "None", "dnsConfig": config, "containers": []});
+            serde_json::from_value(serde_json::json!({"spec": spec})).expect("a pod")
+        };
+        let servers = [
+            "192.0.2.1",
+            "192.0.2.1",
+            "192.0.2.2",
+            "192.0.2.3",
+            "192.0.2.4",
+        ];
+        let made = resolv(
+            &pod(serde_json::json!({"nameservers": servers})),
+            "",
+            &[],
+            "c",
+        );
+        assert_eq!(
+            made.text,
+            "nameserver 192.0.2.1\nnameserver 192.0.2.2\nnameserver 192.0.2.3\n"
+        );
+        let told = "Nameserver limits were exceeded, some nameservers have been omitted, the applied nameserver line is: 192.0.2.1 192.0.2.2 192.0.2.3";
+        assert_eq!(made.warnings, [("DNSConfigForming", told.to_owned())]);
+        let many = |count: usize, length: usize| -> Vec<String> {
+            (0..count)
+                .map(|number| format!("{number:0length$}"))
+                .collect()
+        };
+        for (mut searches, left) in [
+            (many(32, 10), 32),
+            (many(33, 10), 32),
+            (many(2, 253), 2),
+            (many(2, 254), 0),
+            (many(10, 250), 8),
+        ] {
+            let before = searches.len();
+            assert_eq!(cut_searches(&mut searches), before != left);
+            assert_eq!(searches.len(), left);
         }
     }
 

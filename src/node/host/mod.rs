@@ -12,6 +12,8 @@ mod environment;
 mod files;
 mod health;
 mod http;
+mod images;
+mod objects;
 mod probe;
 mod process;
 pub mod usage;
@@ -25,20 +27,26 @@ use std::sync::Arc;
 
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
-use k8s_openapi::api::core::v1::{Container, LifecycleHandler, Pod, PodSpec, Probe};
+use k8s_openapi::api::core::v1::{
+    Container, ContainerImage, LifecycleHandler, Pod, PodSpec, Probe,
+};
 use k8s_openapi::api::node::v1::RuntimeClass;
 
 use super::describe;
-use super::images::{Credentials, Image, ImageError, Images, Reference, Registries, credentials};
+use super::images::{Images, Registries};
 use super::pressure::PodDisk;
+use super::services::Service;
 use super::supplies::{HookFailure, HostUsage, Lack, Outcome, Pulled, Supplies};
 use super::zone_name;
+use crate::controllers::events::Recorder;
+use crate::controllers::informer::Informer;
 use crate::meta::placement::BRANDS;
 use crate::net::Ipam;
 use crate::storage::{StorageEngine, beneath};
 use crate::zone::{ProcessId, ProcessSpec, ZoneNetwork, ZoneRuntime, ZoneSpec};
 
 pub use files::Logs;
+pub use objects::Objects;
 
 /// A real host.
 pub struct Host {
@@ -66,6 +74,14 @@ pub struct Host {
     pub cluster_dns: Vec<IpAddr>,
     /// `cluster.local`
     pub cluster_domain: String,
+    /// The cluster's services.
+    pub services: Informer<Service>,
+    /// What pods may use of this host altogether.
+    pub allocatable: BTreeMap<String, String>,
+    /// Who tells what happens to pods.
+    pub recorder: Recorder,
+    /// What pods are made of, as it was seen last.
+    pub objects: Objects,
 }
 
 pub(super) fn text(value: Option<&String>) -> &str {
@@ -108,11 +124,11 @@ impl Host {
         let network = match spec.host_network == Some(true) {
             true => ZoneNetwork::Host,
             false => {
-                let lease = self.ipam.allocate(uid).map_err(|error| {
-                    Lack::new(
-                        "FailedCreatePodSandBox",
-                        format!("Failed to create pod sandbox: {error}"),
-                    )
+                let (ipam, owner) = (self.ipam.clone(), uid.to_owned());
+                let lease = blocking(move || ipam.allocate(&owner)).await;
+                let lease = lease.map_err(|error| {
+                    let message = format!("Failed to create pod sandbox: {error}");
+                    Lack::new("FailedCreatePodSandBox", message)
                 })?;
                 describe::network(pod, lease)
             }
@@ -121,6 +137,13 @@ impl Host {
         shares.extend(claims);
         let volumes = self.writable(uid).join("volumes");
         let mut zone = describe::zone_spec(pod, network, &volumes, shares);
+        if matches!(zone.network, ZoneNetwork::Own { .. }) {
+            let name = describe::kernel_name(pod, &self.cluster_domain);
+            zone.hostname = name.map_err(|error| {
+                let message = format!("Failed to create pod sandbox: {error}");
+                Lack::new("FailedCreatePodSandBox", message)
+            })?;
+        }
         zone.brand = brand;
         zone.datasets = datasets;
         zone.limits = describe::limits(pod);
@@ -152,81 +175,15 @@ impl Host {
             ))),
         }
     }
+}
 
-    /// Credentials of the pod's imagePullSecrets; secrets that are not there give none.
-    async fn pull_secrets(&self, pod: &Pod) -> BTreeMap<String, Credentials> {
-        use k8s_openapi::api::core::v1::Secret;
-        let namespace = text(pod.metadata.namespace.as_ref());
-        let api: kube::Api<Secret> = kube::Api::namespaced(self.client.clone(), namespace);
-        let mut all = BTreeMap::new();
-        let named = pod
-            .spec
-            .iter()
-            .flat_map(|spec| spec.image_pull_secrets.iter().flatten());
-        for reference in named {
-            if let Ok(Some(secret)) = api.get_opt(&reference.name).await {
-                let data = secret.data.unwrap_or_default();
-                for key in [".dockerconfigjson", ".dockercfg"] {
-                    if let Some(text) = data.get(key) {
-                        all.extend(credentials(&text.0));
-                    }
-                }
-            }
-        }
-        all
-    }
-
-    /// Whether an image need not be fetched.
-    fn is_present(&self, name: &str, policy: Option<&str>) -> Result<bool, Lack> {
-        let here = self.image(name)?;
-        match policy {
-            Some("Never") if here.is_none() => Err(Lack::new(
-                "ErrImageNeverPull",
-                format!("Container image {name:?} is not present with pull policy of Never"),
-            )),
-            // An image that was loaded by hand is of no registry: it is used, whatever the policy says.
-            Some("Always") => Ok(here.is_some_and(|image| !image.pulled)),
-            _ => Ok(here.is_some()),
-        }
-    }
-
-    async fn pull(
-        &self,
-        name: &str,
-        secrets: &BTreeMap<String, Credentials>,
-    ) -> Result<Pulled, Lack> {
-        let begun = std::time::Instant::now();
-        match self.images.pull(&self.registries, name, secrets).await {
-            Ok(image) => {
-                let took = format!("{}ms", begun.elapsed().as_millis());
-                Ok(Pulled::Fetched(format!(
-                    "Successfully pulled image {name:?} in {took} ({took} including waiting). Image size: {} bytes.",
-                    image.size
-                )))
-            }
-            Err(error) => {
-                let whole = Reference::parse(name);
-                let whole = whole.map_or_else(|_| name.to_owned(), |whole| whole.to_string());
-                Err(Lack::new(
-                    "ErrImagePull",
-                    format!("failed to pull and unpack image {whole:?}: {error}"),
-                ))
-            }
-        }
-    }
-
-    /// The image of this name that is here.
-    fn image(&self, name: &str) -> Result<Option<Image>, Lack> {
-        self.images.find(name).map_err(|error| match error {
-            ImageError::Name { .. } => Lack::new(
-                "InvalidImageName",
-                format!("Failed to apply default image tag {name:?}: {error}"),
-            ),
-            other => Lack::new(
-                "ImageInspectError",
-                format!("Failed to inspect image {name:?}: {other}"),
-            ),
-        })
+/// Work on files, away from the threads that answer requests.
+async fn blocking<T: Send + 'static, E: std::fmt::Display + Send + 'static>(
+    work: impl FnOnce() -> Result<T, E> + Send + 'static,
+) -> Result<T, String> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(result) => result.map_err(|error| error.to_string()),
+        Err(error) => Err(error.to_string()),
     }
 }
 
@@ -266,7 +223,7 @@ impl Supplies for Host {
     ) -> BoxFuture<'a, Result<bool, Lack>> {
         async move {
             for (name, policy) in describe::images(pod, container) {
-                if !self.is_present(name, policy)? {
+                if !self.is_present(pod, name, policy).await? {
                     return Ok(false);
                 }
             }
@@ -281,11 +238,10 @@ impl Supplies for Host {
         container: &'a Container,
     ) -> BoxFuture<'a, Result<Pulled, Lack>> {
         async move {
-            let secrets = self.pull_secrets(pod).await;
             let mut done = Pulled::Present;
             for (name, policy) in describe::images(pod, container) {
-                if !self.is_present(name, policy)? {
-                    done = self.pull(name, &secrets).await?;
+                if !self.is_present(pod, name, policy).await? {
+                    done = self.pull(pod, name).await?;
                 }
             }
             Ok(done)
@@ -341,25 +297,26 @@ impl Supplies for Host {
                         .map_err(|error| wrong(error.to_string()))?;
                 }
             }
-            self.ipam
-                .release(uid)
-                .map_err(|error| wrong(error.to_string()))?;
+            let (ipam, owner) = (self.ipam.clone(), uid.to_owned());
+            blocking(move || ipam.release(&owner))
+                .await
+                .map_err(wrong)?;
             if !over {
                 return Ok(());
             }
             let volumes = [self.pod_directory(uid), self.writable(uid)];
-            let removed = tokio::task::spawn_blocking(move || {
+            let removed = blocking(move || {
                 let mut volumes = volumes.iter().map(|above| above.join("volumes"));
                 volumes.try_for_each(|volumes| crate::storage::remove_tree(&volumes))
             });
-            let removed = removed.await.map_err(|error| wrong(error.to_string()))?;
-            removed.map_err(|error| wrong(error.to_string()))
+            removed.await.map_err(wrong)
         }
         .boxed()
     }
 
     fn remove<'a>(&'a self, uid: &'a str) -> BoxFuture<'a, Result<(), Lack>> {
         async move {
+            self.objects.forget(uid);
             self.release(uid, false).await?;
             if self.homes.is_some() {
                 let removed = self.storage.remove_home(uid).await;
@@ -370,7 +327,7 @@ impl Supplies for Host {
                 Logs::Together(logs) => Some(logs.clone()),
                 Logs::Homes(_) => None,
             };
-            let removed = tokio::task::spawn_blocking(move || {
+            let removed = blocking(move || {
                 crate::storage::remove_tree(&directory)?;
                 let logs = logs.and_then(|logs| std::fs::read_dir(logs).ok());
                 for entry in logs.into_iter().flatten().flatten() {
@@ -380,11 +337,8 @@ impl Supplies for Host {
                 }
                 Ok::<_, io::Error>(())
             });
-            match removed.await {
-                Ok(Ok(())) => Ok(()),
-                Ok(Err(error)) => Err(Lack::new("FailedKillPod", error.to_string())),
-                Err(error) => Err(Lack::new("FailedKillPod", error.to_string())),
-            }
+            let removed = removed.await;
+            removed.map_err(|error| Lack::new("FailedKillPod", error))
         }
         .boxed()
     }
@@ -425,6 +379,18 @@ impl Supplies for Host {
 
     fn collect<'a>(&'a self, pods: &'a [Arc<Pod>], all: bool) -> BoxFuture<'a, Result<(), Lack>> {
         self.collect_images(pods, all).boxed()
+    }
+
+    fn images(&self) -> BoxFuture<'_, Vec<ContainerImage>> {
+        let images = self.images.clone();
+        async move {
+            let listed = tokio::task::spawn_blocking(move || images.list()).await;
+            match listed {
+                Ok(Ok(list)) => images::told(list),
+                _ => Vec::new(),
+            }
+        }
+        .boxed()
     }
 
     fn host(&self) -> Option<HostUsage> {

@@ -8,7 +8,6 @@ use k8s_openapi::api::core::v1::{
     HostPathVolumeSource, PersistentVolume, PersistentVolumeClaim, PersistentVolumeSpec, Pod,
     PodSpec, Volume,
 };
-use kube::api::Api;
 use rustix::fs::{Gid, Mode};
 
 use super::content::write;
@@ -186,25 +185,23 @@ impl Host {
             None => format!("{}-{}", text(pod.metadata.name.as_ref()), volume.name),
         };
         let wrong = unattached;
-        let claims: Api<PersistentVolumeClaim> = Api::namespaced(self.client.clone(), namespace);
-        let found = claims
-            .get_opt(&claim)
+        let found = self
+            .object::<PersistentVolumeClaim>(pod, &claim)
             .await
             .map_err(|error| wrong(error.to_string()))?;
         let found =
             found.ok_or_else(|| wrong(format!("persistentvolumeclaim {claim:?} not found")))?;
-        let bound = found
-            .spec
-            .and_then(|spec| spec.volume_name)
+        let spec = found.spec.as_ref();
+        let bound = spec
+            .and_then(|spec| spec.volume_name.clone())
             .filter(|name| !name.is_empty());
         let name = bound.ok_or_else(|| wrong(format!("PVC {namespace}/{claim} is not bound")))?;
-        let volumes: Api<PersistentVolume> = Api::all(self.client.clone());
-        let persistent = volumes
-            .get_opt(&name)
+        let persistent = self
+            .cluster_object::<PersistentVolume>(pod, &name)
             .await
             .map_err(|error| wrong(error.to_string()))?;
         let spec = persistent
-            .and_then(|persistent| persistent.spec)
+            .and_then(|persistent| persistent.spec.clone())
             .ok_or_else(|| wrong(format!("persistentvolume {name:?} not found")))?;
         Ok((name, spec))
     }

@@ -1,5 +1,6 @@
 //! `reddwarf image load`: OCI layouts and docker archives, as directories or tar files.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
@@ -7,7 +8,7 @@ use std::path::{Path, PathBuf};
 use jiff::Timestamp;
 use serde::Deserialize;
 
-use super::{Image, ImageError, Images, Reference, RunConfig, has_layer, unpack};
+use super::{Access, Image, ImageError, Images, Reference, RunConfig, has_layer, unpack};
 use crate::storage::LayerDirectory;
 
 /// A digest and where to find its content.
@@ -16,9 +17,12 @@ use crate::storage::LayerDirectory;
 pub struct Descriptor {
     /// `sha256:...`
     pub digest: String,
+    /// Its bytes, as it was sent; 0 where that is not said.
+    #[serde(default)]
+    pub size: u64,
     /// Notes of who made it.
     #[serde(default)]
-    pub annotations: std::collections::BTreeMap<String, String>,
+    pub annotations: BTreeMap<String, String>,
     /// Which machine it is for.
     #[serde(default)]
     pub platform: Option<Platform>,
@@ -145,6 +149,16 @@ pub fn chains_of(configuration: &[u8]) -> Result<Vec<String>, ImageError> {
     Ok(chains)
 }
 
+/// What an image is recorded as.
+pub struct Entry<'a> {
+    /// Its name.
+    pub name: &'a str,
+    /// The digest of its manifest, if it has one.
+    pub manifest: Option<&'a str>,
+    /// Who may use it, where that is to be judged.
+    pub access: Option<Access>,
+}
+
 /// Where the bytes of a layer come from.
 pub type LayerSource<'a> =
     Box<dyn Fn(usize) -> io::Result<Box<dyn Read + Send>> + Send + Sync + 'a>;
@@ -239,8 +253,11 @@ impl Images {
                 Box::new(move |index: usize| Ok(Box::new(File::open(&layers[index])?) as _));
             loaded.push(
                 self.install(
-                    &name,
-                    Some(&digest),
+                    Entry {
+                        name: &name,
+                        manifest: Some(&digest),
+                        access: None,
+                    },
                     &config.digest,
                     &text,
                     &expected,
@@ -293,29 +310,30 @@ impl Images {
                 let paths = paths.clone();
                 let source: LayerSource<'_> =
                     Box::new(move |index: usize| Ok(Box::new(File::open(&paths[index])?) as _));
-                loaded.push(
-                    self.install(name, None, &id, &text, &expected, source)
-                        .await?,
-                );
+                let entry = Entry {
+                    name,
+                    manifest: None,
+                    access: None,
+                };
+                loaded.push(self.install(entry, &id, &text, &expected, source).await?);
             }
         }
         Ok(loaded)
     }
 
-    /// Unpacks the layers that are missing, and records the image under `name`.
+    /// Unpacks the layers that are missing, and records the image under the name of `entry`.
     ///
     /// # Errors
     /// [`ImageError::Content`] if a layer is not what `expected` and the configuration say.
     pub async fn install(
         &self,
-        name: &str,
-        manifest: Option<&str>,
+        entry: Entry<'_>,
         id: &str,
         configuration: &[u8],
         expected: &[Option<String>],
         source: LayerSource<'_>,
     ) -> Result<Image, ImageError> {
-        let reference = Reference::parse(name)?;
+        let reference = Reference::parse(entry.name)?;
         let parsed: Configuration = parse(configuration, "the configuration")?;
         let diffs = parsed.rootfs.diff_ids;
         if diffs.len() != expected.len() {
@@ -346,7 +364,8 @@ impl Images {
                 self.engine.seal_layer(chain).await?;
             }
         }
-        let digests = manifest
+        let digests = entry
+            .manifest
             .map(|digest| format!("{}@{digest}", reference.name()))
             .into_iter()
             .chain(reference.by_digest())
@@ -367,6 +386,9 @@ impl Images {
             size,
             loaded: Timestamp::now(),
             pulled: false,
+            access: entry
+                .access
+                .map(|access| BTreeMap::from([(reference.name(), access)])),
         })
     }
 }

@@ -2,13 +2,15 @@
 //!
 //! A record a file, written whole: the command line and a running agent see the same images without talking.
 
+mod keyring;
 mod load;
 mod pull;
 mod reference;
 mod unpack;
 mod zstd;
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -17,9 +19,11 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use crate::private::write_whole;
 use crate::storage::{StorageEngine, StorageError};
 
-pub use pull::{Credentials, Registries, credentials};
+pub use keyring::{Access, Credentials, Holder, Keyring};
+pub use pull::Registries;
 pub use reference::Reference;
 
 /// What an image says about running it.
@@ -60,6 +64,10 @@ pub struct Image {
     /// It came from its registry, and can be asked for there again; else it was loaded by hand.
     #[serde(default)]
     pub pulled: bool,
+    /// Who may use it, by the repositories that it was pulled from for pods. None where that is not judged: it was here
+    /// before, or was fetched by hand.
+    #[serde(default)]
+    pub access: Option<BTreeMap<String, Access>>,
 }
 
 impl Image {
@@ -92,6 +100,26 @@ impl Image {
     /// What containers that run it are labelled with, [`IMAGE_ID`](super::machine::IMAGE_ID).
     pub fn label(&self) -> &str {
         self.digests.first().unwrap_or(&self.id)
+    }
+
+    /// Whether a pod that has these credentials for a repository may use it as an image of that.
+    pub fn admits(&self, repository: &str, credentials: &[&Credentials]) -> bool {
+        let Some(access) = self.access.as_ref().filter(|_| self.pulled) else {
+            return true;
+        };
+        let access = access.get(repository);
+        access.is_some_and(|access| access.admits(credentials))
+    }
+
+    /// Admits whom another record of it admits, too.
+    fn admit(&mut self, others: Option<BTreeMap<String, Access>>) {
+        for (repository, access) in others.into_iter().flatten() {
+            let own = self.access.get_or_insert_default().entry(repository);
+            match own {
+                Entry::Vacant(own) => drop(own.insert(access)),
+                Entry::Occupied(mut own) => own.get_mut().extend(access),
+            }
+        }
     }
 
     /// Whether this is what a container with such a label runs.
@@ -153,6 +181,16 @@ const RECORDS: &str = ".records.lock";
 fn has_layer(known: &[String], chain: &str) -> bool {
     let digits = chain.rsplit(':').next().unwrap_or(chain);
     known.iter().any(|known| digits.starts_with(known.as_str()))
+}
+
+/// Takes a damaged record out of the way, so that it is complained of once; what is in it may help somebody.
+fn set_aside(path: &Path, damage: &serde_json::Error) {
+    let aside = path.with_extension("damaged");
+    let moved = std::fs::rename(path, &aside);
+    tracing::warn!(
+        path = %path.display(), %damage, moved = ?moved.map(|()| aside),
+        "the record of an image is damaged; it has to be pulled or loaded again"
+    );
 }
 
 impl Images {
@@ -232,7 +270,11 @@ impl Images {
                 let _ = crate::storage::remove_tree(&entry.path());
             }
         }
-        let images = self.list()?;
+        let (images, unread) = self.listed()?;
+        if unread.is_some() {
+            // Whose the layers are is not known.
+            return Ok(());
+        }
         for layer in self.engine.layers().await? {
             let of = |image: &Image| {
                 let own = std::slice::from_ref(&layer);
@@ -249,21 +291,26 @@ impl Images {
         Ok(())
     }
 
-    /// Every image, newest last.
+    /// Every image, newest last. One whose record is damaged is none: it keeps no other from being used.
     ///
     /// # Errors
     /// [`ImageError::File`].
     pub fn list(&self) -> Result<Vec<Image>, ImageError> {
+        self.listed().map(|(list, _)| list)
+    }
+
+    /// As [`Images::list`], and why there may be more: a record that the system does not give now.
+    fn listed(&self) -> Result<(Vec<Image>, Option<ImageError>), ImageError> {
         let wrong = |path: &Path, cause| ImageError::File {
             attempted: "read",
             path: path.to_owned(),
             cause,
         };
         let entries = match std::fs::read_dir(&self.records) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok((Vec::new(), None)),
             other => other.map_err(|error| wrong(&self.records, error))?,
         };
-        let mut list = Vec::new();
+        let (mut list, mut unread): (Vec<Image>, _) = (Vec::new(), None);
         for entry in entries.flatten() {
             let path = entry.path();
             if path.extension().is_none_or(|extension| extension != "json") {
@@ -272,17 +319,18 @@ impl Images {
             match std::fs::read(&path) {
                 // Removed meanwhile.
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                other => {
-                    let text = other.map_err(|error| wrong(&path, error))?;
-                    list.push(
-                        serde_json::from_slice::<Image>(&text)
-                            .map_err(|error| wrong(&path, error.into()))?,
-                    );
+                Err(error) => {
+                    tracing::warn!(path = %path.display(), %error, "the record of an image cannot be read");
+                    unread = Some(wrong(&path, error));
                 }
+                Ok(text) => match serde_json::from_slice(&text) {
+                    Ok(image) => list.push(image),
+                    Err(error) => set_aside(&path, &error),
+                },
             }
         }
         list.sort_by(|a, b| (a.loaded, &a.id).cmp(&(b.loaded, &b.id)));
-        Ok(list)
+        Ok((list, unread))
     }
 
     /// The image of this name, digest or id.
@@ -313,6 +361,7 @@ impl Images {
                         image.digests.push(digest);
                     }
                 }
+                image.admit(other.access);
             } else if other.names.iter().any(|name| image.names.contains(name)) {
                 other.names.retain(|name| !image.names.contains(name));
                 self.write(&other)?;
@@ -341,10 +390,8 @@ impl Images {
     /// Writes a record; whoever does has the records to itself.
     fn write(&self, image: &Image) -> Result<(), ImageError> {
         let path = self.record(image);
-        let partial = path.with_extension("new");
         let written = std::fs::create_dir_all(&self.records)
-            .and_then(|()| std::fs::write(&partial, serde_json::to_vec(image)?))
-            .and_then(|()| std::fs::rename(&partial, &path));
+            .and_then(|()| write_whole(&path, &serde_json::to_vec(image)?));
         written.map_err(|cause| ImageError::File {
             attempted: "write",
             path,
@@ -355,9 +402,13 @@ impl Images {
     /// Takes an image's record away; the image, and the layers that others have.
     fn take_out(&self, name: &str) -> Result<(Image, BTreeSet<String>), ImageError> {
         let _alone = self.changing()?;
-        let image = self
-            .find(name)?
-            .ok_or_else(|| ImageError::Absent(name.to_owned()))?;
+        let (others, unread) = self.listed()?;
+        if let Some(error) = unread {
+            // It may have the same layers.
+            return Err(error);
+        }
+        let image = Image::named(&others, name)?.cloned();
+        let image = image.ok_or_else(|| ImageError::Absent(name.to_owned()))?;
         let path = self.record(&image);
         // The record first: what a crash leaves are layers of no image, which are swept.
         std::fs::remove_file(&path).map_err(|cause| ImageError::File {
@@ -365,7 +416,7 @@ impl Images {
             path,
             cause,
         })?;
-        let others = self.list()?.into_iter();
+        let others = others.into_iter().filter(|other| other.id != image.id);
         let kept = others.flat_map(|other| other.chains).collect();
         Ok((image, kept))
     }
@@ -405,24 +456,88 @@ mod tests {
             size: 1,
             loaded: Timestamp::UNIX_EPOCH,
             pulled: false,
+            access: None,
         }
+    }
+
+    fn images_in(directory: &Path) -> Images {
+        let pool = directory.to_str().expect("text");
+        let config = crate::storage::StoragePoolConfig::derive(pool, None, None, None);
+        let engine = crate::storage::Directories::new(&config.expect("sound"));
+        Images::new(&directory.join("records"), Arc::new(engine))
+    }
+
+    #[test]
+    fn a_damaged_record_is_set_aside_and_the_others_are_used() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let images = images_in(directory.path());
+        images.save(image("sha256:aa", &["a"])).expect("recorded");
+        let damaged = images.records.join("bb.json");
+        std::fs::write(&damaged, "").expect("written");
+        // As a file that the system refuses to read.
+        std::fs::create_dir(images.records.join("cc.json")).expect("made");
+        for _ in 0..2 {
+            let ids: Vec<_> = images
+                .list()
+                .expect("read")
+                .into_iter()
+                .map(|one| one.id)
+                .collect();
+            assert_eq!(ids, ["sha256:aa"]);
+        }
+        assert!(!damaged.exists() && damaged.with_extension("damaged").exists());
+        let refused = images
+            .take_out("sha256:aa")
+            .err()
+            .map(|error| error.to_string());
+        let refused = refused.expect("cc may have its layers");
+        assert!(refused.contains("cc.json"), "{refused}");
+    }
+
+    #[test]
+    fn an_image_that_was_pulled_with_a_secret_is_not_for_all() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let images = images_in(directory.path());
+        let holder = |name: &str| Holder {
+            name: name.into(),
+            hash: name.into(),
+            ..Holder::default()
+        };
+        let own = |name: &str| Credentials {
+            user: String::new(),
+            password: String::new(),
+            holder: holder(name),
+        };
+        let fetched = |access: Option<Access>| {
+            let access = access.map(|access| BTreeMap::from([("r/a".to_owned(), access)]));
+            let image = image("sha256:aa", &["r/a:1"]);
+            let saved = images.save(Image { access, ..image }).expect("recorded");
+            images.came_from_registry(saved).expect("recorded")
+        };
+        let by_hand = fetched(None);
+        assert!(by_hand.admits("r/a", &[]));
+        let with_one = fetched(Some(Access::Holders(vec![holder("one")])));
+        assert!(with_one.admits("r/a", &[&own("one")]));
+        assert!(!with_one.admits("r/a", &[&own("two")]) && !with_one.admits("r/a", &[]));
+        assert!(
+            !with_one.admits("r/b", &[&own("one")]),
+            "another repository"
+        );
+        let with_both = fetched(Some(Access::Holders(vec![holder("two")])));
+        assert!(with_both.admits("r/a", &[&own("one")]) && with_both.admits("r/a", &[&own("two")]));
+        assert!(fetched(Some(Access::Anyone)).admits("r/a", &[]));
     }
 
     #[test]
     fn what_several_record_at_once_is_all_recorded() {
         let directory = tempfile::tempdir().expect("a directory");
-        let pool = directory.path().to_str().expect("text");
-        let config = crate::storage::StoragePoolConfig::derive(pool, None, None, None);
-        let engine = crate::storage::Directories::new(&config.expect("sound"));
-        let engine: Arc<dyn StorageEngine> = Arc::new(engine);
-        let records = directory.path().join("records");
         const WRITERS: usize = 8;
         for round in 0..20 {
             let barrier = std::sync::Barrier::new(WRITERS);
             std::thread::scope(|scope| {
                 for writer in 0..WRITERS {
                     // Each as another process has them: nothing is shared but the files.
-                    let images = Images::new(&records, engine.clone());
+                    let images = images_in(directory.path());
                     let barrier = &barrier;
                     scope.spawn(move || {
                         let own = format!("own-{round}-{writer}");
@@ -433,7 +548,7 @@ mod tests {
                 }
             });
         }
-        let images = Images::new(&records, engine);
+        let images = images_in(directory.path());
         let list = images.list().expect("read");
         assert_eq!(list.len(), 1);
         assert_eq!(list[0].names.len(), 20 * WRITERS, "{:?}", list[0].names);

@@ -3,8 +3,6 @@
 //! A client of our own over hyper: three kinds of request, redirects and one way to get a token. Everything that
 //! comes is verified by its digest, so that nothing but a name has to be believed.
 
-use std::collections::BTreeMap;
-use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -15,12 +13,12 @@ use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use http::{HeaderValue, Request, Response, StatusCode, Uri, header};
 use http_body_util::{BodyExt as _, Empty, Limited};
-use hyper::body::Incoming;
-use tokio::io::{AsyncRead, AsyncWrite};
+use hyper::body::{Body, Incoming};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
-use super::load::{LayerSource, Manifest, chains_of, choose};
-use super::{Image, ImageError, Images, Reference, has_layer, unpack};
+use super::load::{Entry, LayerSource, Manifest, chains_of, choose};
+use super::{Access, Credentials, Image, ImageError, Images, Reference, has_layer, unpack};
 use crate::dial::ask;
 
 /// What manifests are asked for as.
@@ -31,46 +29,6 @@ const SMALL: usize = 8 << 20;
 const SILENCE: Duration = Duration::from_secs(60);
 /// Redirects that are followed.
 const REDIRECTS: usize = 5;
-
-/// Who asks a registry.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Credentials {
-    /// The user's name.
-    pub user: String,
-    /// The password or token.
-    pub password: String,
-}
-
-/// Reads `.dockerconfigjson`: credentials by registry.
-pub fn credentials(text: &[u8]) -> BTreeMap<String, Credentials> {
-    let parsed: serde_json::Value = serde_json::from_slice(text).unwrap_or_default();
-    let listed = parsed.get("auths").unwrap_or(&parsed);
-    let mut result = BTreeMap::new();
-    for (key, value) in listed.as_object().into_iter().flatten() {
-        let plain = key
-            .trim_start_matches("https://")
-            .trim_start_matches("http://");
-        let host = plain.split('/').next().unwrap_or_default();
-        let host = match host {
-            "index.docker.io" | "registry-1.docker.io" => "docker.io",
-            other => other,
-        };
-        let text = |name: &str| value[name].as_str().unwrap_or_default().to_owned();
-        let joined = STANDARD
-            .decode(text("auth"))
-            .ok()
-            .and_then(|bytes| String::from_utf8(bytes).ok());
-        let pair = match joined.as_deref().and_then(|joined| joined.split_once(':')) {
-            Some((user, password)) => (user.to_owned(), password.to_owned()),
-            None => (text("username"), text("password")),
-        };
-        if !pair.0.is_empty() {
-            let (user, password) = pair;
-            result.insert(host.to_owned(), Credentials { user, password });
-        }
-    }
-    result
-}
 
 /// Connects to registries. Clones are the same.
 #[derive(Clone)]
@@ -99,7 +57,19 @@ impl Registries {
         })
     }
 
+    /// Asks for something and gives the head of the answer; a registry that says nothing is not waited for.
     async fn send(
+        &self,
+        uri: &Uri,
+        accept: &str,
+        authorization: Option<&HeaderValue>,
+    ) -> Result<Response<Incoming>, String> {
+        let asked = self.ask(uri, accept, authorization);
+        let asked = tokio::time::timeout(SILENCE, asked).await;
+        asked.unwrap_or_else(|_| Err(format!("Get \"{uri}\": i/o timeout")))
+    }
+
+    async fn ask(
         &self,
         uri: &Uri,
         accept: &str,
@@ -110,9 +80,8 @@ impl Registries {
         let https = uri.scheme_str() == Some("https");
         let port = uri.port_u16().unwrap_or(if https { 443 } else { 80 });
         let address = host.trim_matches(['[', ']']);
-        let stream = tokio::time::timeout(SILENCE, TcpStream::connect((address, port)))
+        let stream = TcpStream::connect((address, port))
             .await
-            .map_err(|_| wrong(&format!("dial tcp {host}:{port}: i/o timeout")))?
             .map_err(|error| wrong(&format!("dial tcp {host}:{port}: {error}")))?;
         let stream: Box<dyn Both> = match https {
             true => {
@@ -143,10 +112,7 @@ impl Registries {
         let request = request
             .body(Empty::<Bytes>::new())
             .map_err(|error| wrong(&error))?;
-        tokio::time::timeout(SILENCE, ask(stream, request))
-            .await
-            .map_err(|_| wrong(&"i/o timeout"))?
-            .map_err(|error| wrong(&error))
+        ask(stream, request).await.map_err(|error| wrong(&error))
     }
 }
 
@@ -315,7 +281,7 @@ async fn small(answer: Response<Incoming>) -> Result<Vec<u8>, String> {
 }
 
 impl Images {
-    /// Pulls an image and records it under its name.
+    /// Pulls an image and records it under its name, and that who is told of by `access` may use it.
     ///
     /// # Errors
     /// [`ImageError::Registry`] with the words of the registry, or of what is wrong with its content.
@@ -323,7 +289,8 @@ impl Images {
         &self,
         registries: &Registries,
         name: &str,
-        credentials: &BTreeMap<String, Credentials>,
+        credentials: Option<&Credentials>,
+        access: Option<Access>,
     ) -> Result<Image, ImageError> {
         let reference = Reference::parse(name)?;
         // Whoever wants the same at the same time finds its layers here.
@@ -331,7 +298,7 @@ impl Images {
         let mut pull = Pull {
             registries,
             reference: &reference,
-            credentials: credentials.get(&reference.registry),
+            credentials,
             authorization: None,
         };
         let wrong = ImageError::Registry;
@@ -372,19 +339,21 @@ impl Images {
         let chains = chains_of(&configuration)?;
         let _adding = self.adding()?;
         let scratch = scratch_in(&self.records).map_err(|error| wrong(error.to_string()))?;
+        let is_here = |index: usize| {
+            let chain: Option<&String> = chains.get(index);
+            chain.is_some_and(|chain| has_layer(&known, chain))
+        };
+        let missing = manifest.layers.iter().enumerate();
+        let missing: Vec<_> = missing.filter(|(index, _)| !is_here(*index)).collect();
         let fetched = async {
-            for (index, layer) in manifest.layers.iter().enumerate() {
-                let chain = chains.get(index);
-                let there = chain.is_some_and(|chain| has_layer(&known, chain));
-                if !there {
-                    let answer = pull
-                        .get(&format!("blobs/{}", layer.digest), "*/*")
-                        .await
-                        .map_err(wrong)?;
-                    save(answer, &scratch.join(index.to_string()))
-                        .await
-                        .map_err(wrong)?;
-                }
+            let mut room = unpack::room(&scratch).map_err(|error| wrong(error.to_string()))?;
+            fits(missing.iter().map(|(_, layer)| layer.size), room).map_err(wrong)?;
+            for (index, layer) in missing {
+                let path = format!("blobs/{}", layer.digest);
+                let answer = pull.get(&path, "*/*").await.map_err(wrong)?;
+                let to = scratch.join(index.to_string());
+                let saved = save(answer, &to, layer.size, room).await;
+                room -= saved.map_err(wrong)?;
             }
             let expected: Vec<Option<String>> = manifest
                 .layers
@@ -395,15 +364,13 @@ impl Images {
             let source: LayerSource<'_> = Box::new(move |index: usize| {
                 Ok(Box::new(std::fs::File::open(from.join(index.to_string()))?) as _)
             });
-            self.install(
+            let entry = Entry {
                 name,
-                Some(&top),
-                &config.digest,
-                &configuration,
-                &expected,
-                source,
-            )
-            .await
+                manifest: Some(&top),
+                access,
+            };
+            self.install(entry, &config.digest, &configuration, &expected, source)
+                .await
         };
         let result = fetched.await;
         let _ = std::fs::remove_dir_all(&scratch);
@@ -421,36 +388,114 @@ fn scratch_in(records: &Path) -> std::io::Result<PathBuf> {
     Ok(path)
 }
 
-async fn save(answer: Response<Incoming>, path: &Path) -> Result<(), String> {
+/// Whether layers of these sizes may be fetched onto a disk with so much room.
+fn fits(sizes: impl Iterator<Item = u64>, room: u64) -> Result<(), String> {
+    match sizes.fold(0, u64::saturating_add) {
+        whole if whole > room => Err(format!(
+            "its layers have {} MiB, and there is room for {} MiB",
+            whole >> 20,
+            room >> 20
+        )),
+        _ => Ok(()),
+    }
+}
+
+/// Writes a layer to a file; the bytes that it has. Not one more is taken than are expected, if that is known, or than
+/// there is room for.
+async fn save<B>(answer: Response<B>, path: &Path, expected: u64, room: u64) -> Result<u64, String>
+where
+    B: Body<Data = Bytes> + Unpin,
+    B::Error: std::fmt::Display,
+{
     let text = |error: std::io::Error| format!("{}: {error}", path.display());
-    let mut file = std::fs::File::create(path).map_err(text)?;
+    let unexpected = |size: u64| {
+        format!("unexpected commit size {size}, expected {expected}: failed precondition")
+    };
+    let mut file = tokio::fs::File::create(path).await.map_err(text)?;
     let mut body = answer.into_body();
+    let mut size = 0;
     while let Some(frame) = tokio::time::timeout(SILENCE, body.frame())
         .await
         .map_err(|_| "i/o timeout".to_owned())?
     {
         let frame = frame.map_err(|error| error.to_string())?;
         if let Ok(bytes) = frame.into_data() {
-            file.write_all(&bytes).map_err(text)?;
+            size += bytes.len() as u64;
+            if expected > 0 && size > expected {
+                return Err(unexpected(size));
+            }
+            if size > room {
+                return Err(unpack::too_large(room).to_string());
+            }
+            file.write_all(&bytes).await.map_err(text)?;
         }
     }
-    Ok(())
+    file.flush().await.map_err(text)?;
+    match expected {
+        0 => Ok(size),
+        expected if expected == size => Ok(size),
+        _ => Err(unexpected(size)),
+    }
 }
 
 #[cfg(test)]
 mod tests {
+    use http_body_util::Full;
+
     use super::*;
 
-    #[test]
-    fn pull_secrets_name_registries_in_many_ways() {
-        let auth = STANDARD.encode("me:se:cret");
-        let text = format!(
-            r#"{{"auths": {{"https://index.docker.io/v1/": {{"auth": "{auth}"}}, "localhost:5000": {{"username": "u", "password": "p"}}, "empty": {{}}}}}}"#
+    #[tokio::test(start_paused = true)]
+    async fn a_registry_that_says_nothing_is_not_waited_for() {
+        let silent = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await;
+        let silent = silent.expect("a listener");
+        let at = silent.local_addr().expect("an address");
+        let registries = Registries::new(Vec::new()).expect("TLS");
+        // What comes is accepted and kept.
+        let listening = tokio::spawn(async move {
+            let mut kept = Vec::new();
+            while let Ok((stream, _)) = silent.accept().await {
+                kept.push(stream);
+            }
+        });
+        let uri = format!("https://{at}/v2/").parse().expect("a URI");
+        let error = registries.send(&uri, "*/*", None).await;
+        assert_eq!(
+            error.expect_err("silence"),
+            format!("Get \"https://{at}/v2/\": i/o timeout")
         );
-        let found = credentials(text.as_bytes());
-        assert_eq!(found.len(), 2);
-        assert_eq!(found["docker.io"].password, "se:cret");
-        assert_eq!(found["localhost:5000"].user, "u");
-        assert!(credentials(b"nonsense").is_empty());
+        listening.abort();
+    }
+
+    #[tokio::test]
+    async fn a_layer_has_as_much_as_its_manifest_says_and_as_there_is_room_for() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("layer");
+        for (expected, room, found) in [
+            (4, 10, Ok(4)),
+            (0, 10, Ok(4)),
+            (0, 4, Ok(4)),
+            (
+                5,
+                10,
+                Err("unexpected commit size 4, expected 5: failed precondition".to_owned()),
+            ),
+            (
+                3,
+                10,
+                Err("unexpected commit size 4, expected 3: failed precondition".to_owned()),
+            ),
+            (
+                0,
+                3,
+                Err("it is larger than 0 MiB, which is the most that there is room for".to_owned()),
+            ),
+        ] {
+            let answer = Response::new(Full::new(Bytes::from_static(b"1234")));
+            let saved = save(answer, &path, expected, room).await;
+            assert_eq!(saved, found, "{expected} {room}");
+        }
+        assert_eq!(fits([1 << 20, 1 << 20].into_iter(), 2 << 20), Ok(()));
+        let refused = fits([u64::MAX, 3 << 20].into_iter(), 2 << 20);
+        assert!(refused.expect_err("too much").ends_with("room for 2 MiB"));
     }
 }

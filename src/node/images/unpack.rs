@@ -55,10 +55,7 @@ impl<R: Read> Read for Hashing<R> {
         self.context.update(&buffer[..count]);
         self.count += count as u64;
         if self.count > self.most {
-            return Err(io::Error::other(format!(
-                "it is larger than {} MiB, which is the most that there is room for",
-                self.most >> 20
-            )));
+            return Err(too_large(self.most));
         }
         Ok(count)
     }
@@ -83,9 +80,25 @@ pub fn digest(bytes: &[u8]) -> String {
 /// # Errors
 /// What is wrong with it, or with the file system.
 pub fn layer<R: Read>(from: R, to: &LayerDirectory) -> io::Result<(String, String, u64)> {
-    let room = rustix::fs::statvfs(&to.path)?;
-    let room = room.f_bavail.saturating_mul(room.f_frsize) / 100 * SHARE;
-    bounded(from, to, room.min(LARGEST))
+    bounded(from, to, room(&to.path)?)
+}
+
+/// How many bytes may be put on the disk of a directory at once.
+///
+/// # Errors
+/// What the system says.
+pub fn room(directory: &Path) -> io::Result<u64> {
+    let disk = rustix::fs::statvfs(directory)?;
+    let left = disk.f_bavail.saturating_mul(disk.f_frsize);
+    Ok((left / 100 * SHARE).min(LARGEST))
+}
+
+/// What is said of what is larger than it may be.
+pub fn too_large(most: u64) -> io::Error {
+    io::Error::other(format!(
+        "it is larger than {} MiB, which is the most that there is room for",
+        most >> 20
+    ))
 }
 
 fn bounded<R: Read>(from: R, to: &LayerDirectory, most: u64) -> io::Result<(String, String, u64)> {
@@ -98,7 +111,7 @@ fn bounded<R: Read>(from: R, to: &LayerDirectory, most: u64) -> io::Result<(Stri
         _ => Box::new(&mut outer),
     };
     let mut inner = Hashing::bounded(plain, most);
-    entries(&mut inner, to)?;
+    entries(&mut inner, to, most)?;
     let (inner, size) = inner.finish()?;
     io::copy(&mut outer, &mut io::sink())?;
     let (own, _) = outer.into_inner().finish()?;
@@ -122,7 +135,10 @@ fn plain(path: &Path) -> io::Result<Option<PathBuf>> {
     Ok((!whole.as_os_str().is_empty()).then_some(whole))
 }
 
-fn entries<R: Read>(from: R, to: &LayerDirectory) -> io::Result<()> {
+/// Unpacks entries whose files have no more than so many bytes together: those that say where they are empty have more
+/// than the archive.
+fn entries<R: Read>(from: R, to: &LayerDirectory, most: u64) -> io::Result<()> {
+    let mut size = 0u64;
     let top = root(&to.path)?;
     let mut archive = tar::Archive::new(from);
     let mut directories: Vec<(PathBuf, i64)> = Vec::new();
@@ -138,6 +154,10 @@ fn entries<R: Read>(from: R, to: &LayerDirectory) -> io::Result<()> {
         let explain = |error: io::Error| {
             io::Error::new(error.kind(), format!("{}: {error}", given.display()))
         };
+        size = size.saturating_add(entry.size());
+        if size > most {
+            return Err(explain(too_large(most)));
+        }
         one(&top, &path, &mut entry, to.whiteouts, &mut directories).map_err(explain)?;
     }
     // The times of directories change with what is put into them.
@@ -446,6 +466,25 @@ mod tests {
         let level = ruzstd::encoding::CompressionLevel::Fastest;
         let zstd = ruzstd::encoding::compress_to_vec(plain.as_slice(), level);
         assert!(gzip.len() < 100_000 && zstd.len() < 100_000);
+        // A file of which the archive has almost nothing.
+        let mut header = tar::Header::new_gnu();
+        header.set_path("sparse").expect("a name");
+        header.set_entry_type(tar::EntryType::GNUSparse);
+        header.set_mode(0o755);
+        header.set_size(0);
+        header.set_uid(0);
+        header.set_gid(0);
+        header.set_mtime(1);
+        let gnu = header.as_gnu_mut().expect("GNU's");
+        gnu.realsize.copy_from_slice(b"30000000000\0");
+        gnu.sparse[0].offset.copy_from_slice(b"30000000000\0");
+        gnu.sparse[0].numbytes.copy_from_slice(b"00000000000\0");
+        header.set_cksum();
+        let mut sparse = header.as_bytes().to_vec();
+        sparse.resize(3 * 512, 0);
+        let error = bounded(sparse.as_slice(), &to, 1 << 20).expect_err("too much");
+        assert!(error.to_string().contains("larger than"), "{error}");
+        assert!(!directory.path().join("sparse").exists());
         for packed in [&plain, &gzip, &zstd] {
             let root = rustix::process::geteuid().is_root();
             let error = bounded(packed.as_slice(), &to, 100_000).expect_err("too much");

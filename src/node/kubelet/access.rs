@@ -12,6 +12,7 @@ fn parts(path: &str) -> Vec<&'static str> {
             .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
     };
     for (top, part, alone) in [
+        ("/allocatedPods", "pods", false),
         ("/pods", "pods", false),
         ("/runningpods", "pods", false),
         ("/healthz", "healthz", false),
@@ -20,6 +21,8 @@ fn parts(path: &str) -> Vec<&'static str> {
         ("/metrics", "metrics", true),
         ("/logs", "log", true),
         ("/checkpoint", "checkpoint", true),
+        ("/statusz", "statusz", true),
+        ("/flagz", "configz", true),
     ] {
         if below(top) {
             return if alone {
@@ -103,6 +106,9 @@ mod tests {
             (Method::GET, "/pods/x", &["get pods", "get proxy"]),
             (Method::GET, "/podsx", &["get proxy"]),
             (Method::GET, "/healthz", &["get healthz", "get proxy"]),
+            (Method::GET, "/runningpods/", &["get pods", "get proxy"]),
+            (Method::GET, "/flagz", &["get configz"]),
+            (Method::GET, "/statusz", &["get statusz"]),
             (Method::GET, "/stats/summary", &["get stats"]),
             (Method::GET, "/metrics/resource", &["get metrics"]),
             (Method::GET, "/containerLogs/default/web/c", &["get proxy"]),
@@ -112,6 +118,8 @@ mod tests {
             for group in [
                 "get pods",
                 "get healthz",
+                "get configz",
+                "get statusz",
                 "get stats",
                 "get metrics",
                 "get log",

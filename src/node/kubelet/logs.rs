@@ -1,10 +1,10 @@
 //! Logs of containers, read from the files that supervisors write.
 
-use std::collections::VecDeque;
 use std::fs::File;
-use std::io::{self, BufRead as _, BufReader, Seek as _, SeekFrom};
+use std::io::{self, BufRead as _, BufReader, Read as _, Seek as _, SeekFrom};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -20,6 +20,11 @@ use crate::zone::{ProcessId, ZoneState};
 
 /// How often a log that is followed is looked at.
 const LOOK: Duration = Duration::from_millis(100);
+
+/// How much of a log is looked at or sent at once, in bytes.
+const CHUNK: usize = 64 << 10;
+/// The longest line, in bytes: supervisors write parts of 16 KiB. Where a zone writes its log, anything may be in it.
+const LINE: u64 = 64 << 10;
 
 /// What of a log is wanted.
 #[derive(Debug, Clone, Default)]
@@ -77,35 +82,38 @@ impl Wanted {
         })
     }
 
-    /// What of a line of the file is shown.
-    fn show(&self, line: &[u8]) -> Option<Vec<u8>> {
+    /// What of a line of the file is shown, and whether what comes next begins a line of what was said. Only what `begins`
+    /// one tells when.
+    fn show(&self, line: &[u8], begins: bool) -> Option<(Vec<u8>, bool)> {
         let mut parts = line.splitn(4, |byte| *byte == b' ');
         let (stamp, stream, tag) = (parts.next()?, parts.next()?, parts.next()?);
         let content = parts.next()?;
+        // A part of a line goes on with the next one.
+        let ends = tag == b"F";
+        let hidden = Some((Vec::new(), ends));
         if self
             .stream
             .is_some_and(|wanted| wanted.as_bytes() != stream)
         {
-            return None;
+            return hidden;
         }
         if let Some(since) = self.since {
             let at: Timestamp = std::str::from_utf8(stamp).ok()?.parse().ok()?;
             if at < since {
-                return None;
+                return hidden;
             }
         }
         let mut shown = Vec::with_capacity(line.len());
-        if self.timestamps {
+        if self.timestamps && begins {
             shown.extend_from_slice(stamp);
             shown.push(b' ');
         }
         let content = content.strip_suffix(b"\n").unwrap_or(content);
         shown.extend_from_slice(content);
-        // A part of a line goes on with the next one.
-        if tag == b"F" || self.timestamps {
+        if ends {
             shown.push(b'\n');
         }
-        Some(shown)
+        Some((shown, ends))
     }
 }
 
@@ -116,6 +124,8 @@ struct Reader {
     file: BufReader<File>,
     inode: u64,
     partial: Vec<u8>,
+    /// What comes next is not the rest of a line.
+    begins: bool,
 }
 
 impl Reader {
@@ -128,67 +138,90 @@ impl Reader {
             inode: file.metadata()?.ino(),
             file: BufReader::new(file),
             partial: Vec::new(),
+            begins: true,
         })
+    }
+
+    /// Reads on to the end of a line, or as much of one as there may be. Whether it is there.
+    fn read_line(&mut self) -> io::Result<bool> {
+        let room = LINE.saturating_sub(self.partial.len() as u64);
+        let mut some = (&mut self.file).take(room);
+        some.read_until(b'\n', &mut self.partial)?;
+        Ok(self.partial.ends_with(b"\n") || self.partial.len() as u64 >= LINE)
     }
 
     /// The next whole line; nothing if there is none yet.
     fn line(&mut self) -> io::Result<Option<Vec<u8>>> {
         loop {
-            self.file.read_until(b'\n', &mut self.partial)?;
-            if self.partial.ends_with(b"\n") {
+            if self.read_line()? {
                 return Ok(Some(std::mem::take(&mut self.partial)));
             }
             // The end, unless the log was rotated away under us.
             match open_plain(&self.above, &self.below).and_then(|file| file.metadata()) {
                 Ok(found) if found.ino() != self.inode => {
                     // What came into the old file before it was renamed: it is written to no more.
-                    self.file.read_until(b'\n', &mut self.partial)?;
-                    if self.partial.ends_with(b"\n") {
+                    if self.read_line()? {
                         return Ok(Some(std::mem::take(&mut self.partial)));
                     }
                     let next = Reader::open(&self.above, &self.below)?;
-                    *self = next;
+                    let begins = self.begins;
+                    *self = Reader { begins, ..next };
                 }
                 _ => return Ok(None),
             }
         }
     }
 
-    /// Skips to where the last `lines` lines begin.
-    fn skip_to_tail(&mut self, wanted: &Wanted, lines: usize) -> io::Result<()> {
-        let mut starts = VecDeque::with_capacity(lines.min(1 << 16) + 1);
-        let mut at = 0u64;
-        let mut line = Vec::new();
-        let mut whole = true;
-        loop {
-            line.clear();
-            let count = self.file.read_until(b'\n', &mut line)?;
-            if count == 0 {
-                break;
+    /// What is to be shown next, as much as is sent at once; nothing if that is all for now.
+    fn chunk(&mut self, wanted: &Wanted) -> io::Result<Vec<u8>> {
+        let mut chunk = Vec::new();
+        while chunk.len() < CHUNK {
+            let Some(line) = self.line()? else { break };
+            if let Some((shown, ends)) = wanted.show(&line, self.begins) {
+                chunk.extend(shown);
+                self.begins = ends;
             }
-            if wanted.show(&line).is_some() {
-                if whole {
-                    starts.push_back(at);
-                    if starts.len() > lines {
-                        starts.pop_front();
-                    }
-                }
-                whole = !line.windows(3).take(60).any(|three| three == b" P ");
-            }
-            at += count as u64;
         }
-        let start = match lines {
-            0 => at,
-            _ => starts.front().copied().unwrap_or(at),
-        };
+        Ok(chunk)
+    }
+
+    /// Skips to where the last `lines` lines of the file begin; of what is said in parts each is one, as for upstream.
+    fn skip_to_tail(&mut self, lines: usize) -> io::Result<()> {
+        let mut file = self.file.get_ref();
+        let end = file.metadata()?.len();
+        let (mut start, mut left) = (end, lines);
+        let mut block = vec![0; CHUNK];
+        let most = (lines as u64).saturating_add(1).saturating_mul(LINE);
+        'search: while start > 0 && end - start < most {
+            let size = start.min(CHUNK as u64);
+            file.seek(SeekFrom::Start(start - size))?;
+            let block = &mut block[..size as usize];
+            file.read_exact(block)?;
+            for at in (0..block.len()).rev().filter(|at| block[*at] == b'\n') {
+                if left == 0 {
+                    start = start - size + at as u64 + 1;
+                    break 'search;
+                }
+                left -= 1;
+            }
+            start -= size;
+        }
         self.file.seek(SeekFrom::Start(start))?;
         Ok(())
     }
 }
 
+/// Work on a log, away from the threads that answer requests.
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> io::Result<T> + Send + 'static,
+) -> io::Result<T> {
+    let done = tokio::task::spawn_blocking(work).await;
+    done.unwrap_or_else(|error| Err(io::Error::other(error)))
+}
+
 impl Kubelet {
     /// Answers a request for a log.
-    pub(super) fn container_log(
+    pub(super) async fn container_log(
         &self,
         namespace: &str,
         name: &str,
@@ -200,6 +233,12 @@ impl Kubelet {
             .pods
             .find(namespace, name)
             .ok_or_else(|| (404, format!("pod {name:?} does not exist")))?;
+        let spec = pod.spec.iter();
+        let mut containers = spec.flat_map(crate::node::machine::containers);
+        if !containers.any(|(_, one)| one.name == container) {
+            let message = format!("container {container:?} not found in pod {name:?}");
+            return Err((404, message));
+        }
         let uid = pod.metadata.uid.clone().unwrap_or_default();
         let status = status.or_else(|| pod.status.clone()).unwrap_or_default();
         let found = status
@@ -255,7 +294,18 @@ impl Kubelet {
             .logs
             .as_ref()
             .map(|logs| logs.path(namespace, name, &uid, &id));
-        let Some(reader) = path.and_then(|(above, below)| Reader::open(&above, &below).ok()) else {
+        let Some((above, below)) = path else {
+            return Ok(text(200, ""));
+        };
+        let tail = wanted.tail;
+        let opened = blocking(move || {
+            let mut reader = Reader::open(&above, &below)?;
+            if let Some(lines) = tail {
+                reader.skip_to_tail(lines)?;
+            }
+            Ok(reader)
+        });
+        let Ok(reader) = opened.await else {
             return Ok(text(200, ""));
         };
         let (sender, receiver) = mpsc::channel::<Bytes>(16);
@@ -285,19 +335,17 @@ impl Kubelet {
         id: ProcessId,
         to: mpsc::Sender<Bytes>,
     ) -> io::Result<()> {
-        if let Some(lines) = wanted.tail {
-            reader.skip_to_tail(&wanted, lines)?;
-        }
+        let wanted = Arc::new(wanted);
         let mut left = wanted.limit.unwrap_or(u64::MAX);
         let mut over = !wanted.follow;
         loop {
-            let mut chunk = Vec::new();
-            while chunk.len() < 64 * 1024 {
-                match reader.line()? {
-                    Some(line) => chunk.extend(wanted.show(&line).unwrap_or_default()),
-                    None => break,
-                }
-            }
+            let own = wanted.clone();
+            let (after, mut chunk) = blocking(move || {
+                let chunk = reader.chunk(&own)?;
+                Ok((reader, chunk))
+            })
+            .await?;
+            reader = after;
             if !chunk.is_empty() {
                 chunk.truncate(usize::try_from(left).unwrap_or(usize::MAX).min(chunk.len()));
                 left -= chunk.len() as u64;
@@ -327,6 +375,102 @@ impl Kubelet {
                     () = to.closed() => return Ok(()),
                 }
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// All that is shown of a log.
+    fn shown(log: &str, wanted: &Wanted) -> String {
+        let directory = tempfile::tempdir().expect("a directory");
+        std::fs::write(directory.path().join("log"), log).expect("written");
+        let mut reader = Reader::open(directory.path(), Path::new("log")).expect("opened");
+        if let Some(lines) = wanted.tail {
+            reader.skip_to_tail(lines).expect("read");
+        }
+        let mut all = Vec::new();
+        loop {
+            let chunk = reader.chunk(wanted).expect("read");
+            if chunk.is_empty() {
+                return String::from_utf8(all).expect("text");
+            }
+            all.extend(chunk);
+        }
+    }
+
+    #[test]
+    fn as_much_is_shown_as_is_wanted() {
+        let log = "2026-01-01T00:00:00Z stdout F a P b\n2026-01-01T00:00:01Z stderr P one \n2026-01-01T00:00:02Z stderr P two \n2026-01-01T00:00:03Z stderr F three\n2026-01-01T00:00:04Z stdout F last\n2026-01-01T00:00:05Z stdout F not yet";
+        let all = Wanted::default();
+        let tail = |lines| Wanted {
+            tail: Some(lines),
+            ..Wanted::default()
+        };
+        let since = "2026-01-01T00:00:02Z".parse().expect("a time");
+        for (wanted, expected) in [
+            (all.clone(), "a P b\none two three\nlast\n"),
+            (tail(0), ""),
+            // The rest of a line that is not there yet is none.
+            (tail(1), "last\n"),
+            (tail(2), "three\nlast\n"),
+            (tail(5), "a P b\none two three\nlast\n"),
+            (tail(usize::MAX), "a P b\none two three\nlast\n"),
+            (
+                Wanted {
+                    stream: Some("stdout"),
+                    ..all.clone()
+                },
+                "a P b\nlast\n",
+            ),
+            (
+                Wanted {
+                    timestamps: true,
+                    ..all.clone()
+                },
+                "2026-01-01T00:00:00Z a P b\n2026-01-01T00:00:01Z one two three\n2026-01-01T00:00:04Z last\n",
+            ),
+            (
+                Wanted {
+                    since: Some(since),
+                    ..all
+                },
+                "two three\nlast\n",
+            ),
+        ] {
+            assert_eq!(shown(log, &wanted), expected, "{wanted:?}");
+        }
+    }
+
+    #[test]
+    fn the_end_of_a_long_log_is_found() {
+        let line = |number: usize| format!("2026-01-01T00:00:00Z stdout F {number}\n");
+        let log: String = (0..10_000).map(line).collect();
+        assert!(log.len() > 4 * CHUNK);
+        for lines in [1, 100, 5_000, 10_000, 10_001] {
+            let tail = Some(lines);
+            let wanted = Wanted {
+                tail,
+                ..Wanted::default()
+            };
+            let said = shown(&log, &wanted);
+            assert_eq!(said.lines().count(), lines.min(10_000));
+            assert!(said.ends_with("9999\n"));
+        }
+    }
+
+    #[test]
+    fn a_line_without_end_takes_no_more_room_than_a_long_one() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let log = File::create(directory.path().join("log")).expect("made");
+        log.set_len(1 << 40).expect("sparse");
+        let mut reader = Reader::open(directory.path(), Path::new("log")).expect("opened");
+        reader.skip_to_tail(3).expect("read");
+        for _ in 0..4 {
+            let line = reader.line().expect("read").expect("a part");
+            assert_eq!(line.len() as u64, LINE);
         }
     }
 }

@@ -193,6 +193,18 @@ fn decoded(text: &str) -> String {
     String::from_utf8_lossy(&bytes).into_owned()
 }
 
+/// The methods that a path is asked by, and what is said to others; nothing where any will do.
+fn methods(path: &[&str]) -> Option<(&'static [&'static Method], &'static str)> {
+    const GET: &[&Method] = &[&Method::GET];
+    const STREAMS: &[&Method] = &[&Method::GET, &Method::POST];
+    match path {
+        ["pods"] => Some((GET, "Method Not Allowed")),
+        ["stats", "summary"] | ["containerLogs", _, _, _] => Some((GET, "405: Method Not Allowed")),
+        ["exec" | "attach" | "portForward", ..] => Some((STREAMS, "405: Method Not Allowed")),
+        _ => None,
+    }
+}
+
 impl Kubelet {
     async fn answer(
         &self,
@@ -211,14 +223,26 @@ impl Kubelet {
             .collect();
         let path: Vec<&str> = path.iter().map(String::as_str).collect();
         let query = Query::of(&request);
+        if let Some((allowed, message)) = methods(&path)
+            && !allowed.contains(&request.method())
+        {
+            let names: Vec<&str> = allowed.iter().map(|method| method.as_str()).collect();
+            let mut response = text(405, message);
+            if let Ok(names) = header::HeaderValue::from_str(&names.join(", ")) {
+                response.headers_mut().insert(header::ALLOW, names);
+            }
+            return Ok(response);
+        }
         match path.as_slice() {
-            ["healthz"] => Ok(text(200, "ok")),
+            ["healthz"] | ["healthz", "ping" | "log" | "syncloop"] => Ok(text(200, "ok")),
             ["pods"] => Ok(json(&self.list())),
             ["stats", "summary"] => Ok(json(&self.summary().await)),
             ["metrics"] => Ok(text(200, self.own_metrics().await)),
             ["metrics", "resource"] => Ok(text(200, self.resource_metrics().await)),
-            ["containerLogs", namespace, name, container] if request.method() == Method::GET => {
-                let log = self.container_log(namespace, name, container, &query)?;
+            ["containerLogs", namespace, name, container] => {
+                let log = self
+                    .container_log(namespace, name, container, &query)
+                    .await?;
                 match websocket::asked(request.headers()) {
                     true => websocket::stream(request, log.into_body()),
                     false => Ok(log),
@@ -329,6 +353,33 @@ impl Kubelet {
         match websocket::asked(request.headers()) {
             true => websocket::answer(request, work),
             false => spdy::answer(request, work),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_changes_nothing_is_only_read() {
+        for (path, reads, posts, deletes) in [
+            (&["pods"][..], true, false, false),
+            (&["stats", "summary"], true, false, false),
+            (&["containerLogs", "n", "p", "c"], true, false, false),
+            (&["exec", "n", "p", "c"], true, true, false),
+            (&["attach", "n", "p", "u", "c"], true, true, false),
+            (&["portForward", "n", "p"], true, true, false),
+            (&["metrics"], true, true, true),
+            (&["healthz"], true, true, true),
+        ] {
+            let is_allowed = |method: &Method| {
+                methods(path).is_none_or(|(allowed, _)| allowed.contains(&method))
+            };
+            let found = [Method::GET, Method::POST, Method::DELETE]
+                .each_ref()
+                .map(is_allowed);
+            assert_eq!(found, [reads, posts, deletes], "{path:?}");
         }
     }
 }

@@ -24,12 +24,14 @@ const RST_STREAM: u16 = 3;
 const PING: u16 = 6;
 const GOAWAY: u16 = 7;
 const FIN: u8 = 1;
-/// The largest data frame that is written, in bytes.
+/// The largest data frame that is written, and how much of one is read at once, in bytes.
 const CHUNK: usize = 16 * 1024;
 /// The largest header block, in bytes.
 const HEADERS: usize = 1 << 20;
 /// Chunks of one stream that wait to be taken.
-const WAITING: usize = 256;
+const WAITING: usize = 64;
+/// The most streams that are open at once: two a forwarded connection.
+const STREAMS: usize = 2_000;
 
 /// A stream that the client opened.
 pub struct Stream {
@@ -169,21 +171,28 @@ async fn read<R: AsyncRead + Unpin>(
         let word = u32::from_be_bytes([head[0], head[1], head[2], head[3]]);
         let flags = head[4];
         let length = u32::from_be_bytes([0, head[5], head[6], head[7]]) as usize;
-        let mut payload = vec![0; length];
-        from.read_exact(&mut payload).await?;
         if word & 0x8000_0000 == 0 {
             let id = word;
-            if let Some(stream) = streams.get(&id)
-                && !payload.is_empty()
-            {
-                // A stream that nobody reads any more takes what comes for it and drops it.
-                let _ = stream.send(payload.into()).await;
+            let mut left = length;
+            while left > 0 {
+                let mut chunk = vec![0; left.min(CHUNK)];
+                from.read_exact(&mut chunk).await?;
+                left -= chunk.len();
+                if let Some(stream) = streams.get(&id) {
+                    // A stream that nobody reads any more takes what comes for it and drops it.
+                    let _ = stream.send(chunk.into()).await;
+                }
             }
             if flags & FIN != 0 {
                 streams.remove(&id);
             }
             continue;
         }
+        if length > HEADERS {
+            return Err(malformed("a frame is too large"));
+        }
+        let mut payload = vec![0; length];
+        from.read_exact(&mut payload).await?;
         let number = || {
             payload
                 .get(..4)
@@ -196,6 +205,9 @@ async fn read<R: AsyncRead + Unpin>(
                     .get(10..)
                     .ok_or_else(|| malformed("a stream without headers"))?;
                 let headers = headers(&mut decompress, block)?;
+                if streams.len() >= STREAMS {
+                    return Err(malformed("too many streams"));
+                }
                 let (sender, data) = mpsc::channel(WAITING);
                 if flags & FIN == 0 {
                     streams.insert(id, sender);

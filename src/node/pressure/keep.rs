@@ -1,6 +1,6 @@
 //! Looks at the host every ten seconds, makes room, and evicts.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -18,6 +18,8 @@ use crate::zone::ZoneName;
 
 /// How often the host is looked at.
 const PERIOD: Duration = Duration::from_secs(10);
+/// How often all pods' disks are measured; of those that may have so much and no more, each [`PERIOD`].
+const MEASURE: Duration = Duration::from_secs(60);
 /// How often images that nobody uses are looked for.
 const IMAGES: Duration = Duration::from_secs(300);
 /// How long an evicted pod is waited for before another one has to go.
@@ -42,6 +44,54 @@ pub async fn keep(
     thresholds: Thresholds,
     ends: CancellationToken,
 ) {
+    let disks = Disks::default();
+    let looking = look(
+        shared.clone(),
+        node,
+        pods.clone(),
+        thresholds,
+        disks.clone(),
+    );
+    // However long that takes, the host is looked at meanwhile.
+    let measuring = measure(shared, pods, disks);
+    tokio::select! {
+        ((), ()) = async { tokio::join!(looking, measuring) } => {}
+        () = ends.cancelled() => {}
+    }
+}
+
+/// What pods have on disk, by uid, as it was measured last.
+type Disks = Arc<Mutex<HashMap<String, PodDisk>>>;
+
+fn uid(pod: &Pod) -> &str {
+    pod.metadata.uid.as_deref().unwrap_or_default()
+}
+
+/// Measures what pods have on disk, and evicts those that have more than they may.
+async fn measure(shared: Arc<Shared>, pods: Pods, disks: Disks) {
+    let mut all: Option<Instant> = None;
+    while shared.supplies.host().is_some() {
+        let active = pods.active().unwrap_or_default();
+        let every = all.is_none_or(|at| at.elapsed() >= MEASURE);
+        if every && !active.is_empty() {
+            all = Some(Instant::now());
+        }
+        disks
+            .lock()
+            .retain(|known, _| active.iter().any(|pod| uid(pod) == known));
+        for pod in active.iter().filter(|pod| every || limits_disk(pod)) {
+            let disk = shared.supplies.on_disk(pod).await;
+            if let Some(message) = exceeds(pod, &disk) {
+                pods.evict(pod, message, false);
+            }
+            disks.lock().insert(uid(pod).to_owned(), disk);
+        }
+        tokio::time::sleep(PERIOD).await;
+    }
+}
+
+/// Looks at the host, for ever.
+async fn look(shared: Arc<Shared>, node: String, pods: Pods, thresholds: Thresholds, disks: Disks) {
     let mut last = BTreeMap::new();
     let mut keeper = Keeper {
         about: ObjectReference {
@@ -53,6 +103,7 @@ pub async fn keep(
         shared: shared.clone(),
         pods: pods.clone(),
         thresholds,
+        disks,
         collected: None,
         going: None,
     };
@@ -64,10 +115,7 @@ pub async fn keep(
         if let Some(active) = pods.active() {
             keeper.look(&met, &active).await;
         }
-        tokio::select! {
-            () = tokio::time::sleep(PERIOD) => {}
-            () = ends.cancelled() => return,
-        }
+        tokio::time::sleep(PERIOD).await;
     }
 }
 
@@ -75,6 +123,7 @@ struct Keeper {
     shared: Arc<Shared>,
     pods: Pods,
     thresholds: Thresholds,
+    disks: Disks,
     /// The node, for events.
     about: ObjectReference,
     /// When images were looked for.
@@ -89,7 +138,7 @@ impl Keeper {
             self.collected = Some(Instant::now());
             self.collect(active, false).await;
         }
-        if self.local(active).await || self.waits().await {
+        if self.waits().await {
             return;
         }
         let Some(first) = met.first() else { return };
@@ -143,19 +192,6 @@ impl Keeper {
         self.going.is_some()
     }
 
-    /// Evicts pods that have more on disk than they may. Whether there was one.
-    async fn local(&self, active: &[Arc<Pod>]) -> bool {
-        let mut evicted = false;
-        for pod in active.iter().filter(|pod| limits_disk(pod)) {
-            let disk = self.shared.supplies.on_disk(pod).await;
-            if let Some(message) = exceeds(pod, &disk) {
-                self.pods.evict(pod, message, false);
-                evicted = true;
-            }
-        }
-        evicted
-    }
-
     async fn usage(&self, pod: &Pod, on_disk: bool) -> Option<PodUse> {
         let measured = self.shared.runtime.usage(&zone_of(pod)).await.ok()?;
         Some(PodUse {
@@ -167,7 +203,8 @@ impl Keeper {
                 .map(|(id, usage)| (id.name.clone(), usage.working_set))
                 .collect(),
             disk: match on_disk {
-                true => self.shared.supplies.on_disk(pod).await,
+                // What was not measured yet has not had the time to write much.
+                true => self.disks.lock().get(uid(pod)).cloned().unwrap_or_default(),
                 false => PodDisk::default(),
             },
         })
@@ -175,5 +212,5 @@ impl Keeper {
 }
 
 fn zone_of(pod: &Pod) -> ZoneName {
-    zone_name(pod.metadata.uid.as_deref().unwrap_or_default())
+    zone_name(uid(pod))
 }

@@ -182,6 +182,33 @@ pub struct Met {
 }
 
 impl Thresholds {
+    /// What pods may use of a host that has `capacity`: what is not kept free. Follows `hardEvictionReservation`
+    /// (pkg/kubelet/cm).
+    pub fn leave(&self, capacity: &BTreeMap<String, String>) -> BTreeMap<String, String> {
+        let mut left = capacity.clone();
+        for (signal, limit) in &self.0 {
+            let name = match signal {
+                Signal::Memory => "memory",
+                Signal::Disk => "ephemeral-storage",
+                _ => continue,
+            };
+            let Some(whole) = capacity
+                .get(name)
+                .and_then(|whole| Quantity::parse(whole).ok())
+            else {
+                continue;
+            };
+            let whole = whole.value();
+            let kept = match limit {
+                Limit::Amount(amount) => amount.value(),
+                Limit::Percent(percent) => (whole as f64 * percent / 100.0) as i64,
+            };
+            let rest = units((whole - kept).max(0) as u64, Form::Binary);
+            left.insert(name.to_owned(), rest.to_string());
+        }
+        left
+    }
+
     /// Those that a host meets, memory first. What cannot be measured is not short.
     pub fn met(&self, host: &HostUsage) -> Vec<Met> {
         let mut met: Vec<Met> = self

@@ -250,3 +250,35 @@ fn a_node_under_pressure_takes_few() {
         Some("The node had condition: [DiskPressure]. ")
     );
 }
+
+#[test]
+fn pods_may_use_what_is_not_kept_free() {
+    let capacity = BTreeMap::from(
+        [
+            ("cpu", "4"),
+            ("memory", "1Gi"),
+            ("ephemeral-storage", "1000"),
+        ]
+        .map(|(name, amount)| (name.to_owned(), amount.to_owned())),
+    );
+    for (thresholds, memory, disk) in [
+        (Thresholds::default(), "924Mi", "900"),
+        (
+            "memory.available<50%".parse().expect("sound"),
+            "512Mi",
+            "1000",
+        ),
+        (
+            "memory.available<2Gi,pid.available<5"
+                .parse()
+                .expect("sound"),
+            "0",
+            "1000",
+        ),
+        ("".parse().expect("sound"), "1Gi", "1000"),
+    ] {
+        let left = thresholds.leave(&capacity);
+        let found = ["cpu", "memory", "ephemeral-storage"].map(|name| left[name].as_str());
+        assert_eq!(found, ["4", memory, disk], "{thresholds}");
+    }
+}

@@ -9,10 +9,11 @@ use super::{Home, Inner};
 use crate::illumos::parse::{self, HostState};
 use crate::illumos::{Class, Failure};
 use crate::net::illumos::show_vnics;
+use crate::private::write_whole;
 use crate::storage::beneath;
 use crate::storage::zfs::names;
 use crate::zone::ZoneError;
-use crate::zone::supervised::{blocking, write_whole};
+use crate::zone::supervised::blocking;
 
 /// How often a step is taken again after a failure that may pass.
 const TRIES: u32 = 4;

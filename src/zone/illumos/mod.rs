@@ -38,7 +38,7 @@ use tokio::sync::Notify;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::link::Link;
-use super::supervised::{self, Zones, blocking, remove_record, write_whole};
+use super::supervised::{self, Zones, blocking, remove_record};
 use super::supervisor::{Configuration, ZONE};
 use super::{
     Answer, Change, Limits, Of, ProcessId, ProcessSpec, Zone, ZoneError, ZoneName, ZoneSpec,
@@ -48,6 +48,7 @@ use crate::illumos::parse::{HostState, ZoneRow};
 use crate::illumos::{Class, Command, Failure, Tool, Tools};
 use crate::net::illumos::NetworkConfig;
 use crate::net::services::ServiceRouter;
+use crate::private::write_whole;
 pub use config::MARK;
 pub use layout::{
     Brand, CONTROL, Layout, READABLE, SHARES, Settings, WRITABLE, dataset_directory, owner,

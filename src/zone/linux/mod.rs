@@ -25,12 +25,13 @@ use rustix::process::{Pid, PidfdFlags};
 use tokio_util::sync::CancellationToken;
 
 use super::link::Link;
-use super::supervised::{self, Supervised, Zones, remove_record, write_whole};
+use super::supervised::{self, Supervised, Zones, remove_record};
 use super::supervisor::{BORN, Configuration, PID, ZONE, group_of, mounts};
 use super::{
     Answer, Change, Limits, Mount, Of, ProcessId, ProcessSpec, Propagation, Zone, ZoneError,
     ZoneName, ZoneSpec, ZoneState, ZoneUsage,
 };
+use crate::private::write_whole;
 
 pub use groups::Groups;
 pub use network::Network;
@@ -215,9 +216,29 @@ impl Inner {
             if left.is_empty() && home.pid().is_none() {
                 return Ok(());
             }
-            for pid in left {
-                if let Some(pid) = Pid::from_raw(pid) {
-                    let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
+            // The kernel knows who is in a group, where it can be told so (5.14); numbers of processes are given again.
+            let told = self.groups.zone(name).into_iter().filter(|group| {
+                let kill = fs::OpenOptions::new()
+                    .write(true)
+                    .open(group.join("cgroup.kill"));
+                kill.and_then(|mut kill| io::Write::write_all(&mut kill, b"1"))
+                    .is_ok()
+            });
+            if told.count() == 0 {
+                for handle in left
+                    .iter()
+                    .filter_map(|pid| Pid::from_raw(*pid))
+                    .filter_map(|pid| {
+                        let handle = rustix::process::pidfd_open(pid, PidfdFlags::empty()).ok()?;
+                        let is_still = self
+                            .groups
+                            .processes(name)
+                            .contains(&pid.as_raw_nonzero().get());
+                        is_still.then_some(handle)
+                    })
+                {
+                    let _ =
+                        rustix::process::pidfd_send_signal(&handle, rustix::process::Signal::KILL);
                 }
             }
             std::thread::sleep(Duration::from_millis(4));

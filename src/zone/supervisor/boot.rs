@@ -57,6 +57,12 @@ pub fn init(words: &[String]) -> ExitCode {
         eprintln!("there is no shell in this zone but those of its containers");
         return NO_PROGRAM.into();
     }
+    if !is_of_a_zone(std::process::id(), Path::new(CONTROL)) {
+        eprintln!(
+            "reddwarf init: this is no zone; agents start it in the zones that they make, and nobody else has to"
+        );
+        return ExitCode::FAILURE;
+    }
     if let Some(supervisor) = system::supervisor(words) {
         let asked = rustix::process::kill_process(supervisor, rustix::process::Signal::TERM);
         return match asked {
@@ -74,6 +80,12 @@ pub fn init(words: &[String]) -> ExitCode {
     system::give_up()
 }
 
+/// Whether a process of this id, where the control directory would be here, is in a zone. Elsewhere there is an init that
+/// is not ours. A first process always is: its end would be that of the zone.
+fn is_of_a_zone(pid: u32, control: &Path) -> bool {
+    pid == 1 || control.is_dir()
+}
+
 fn in_a_zone() -> io::Result<()> {
     let (readable, control) = (Path::new(READABLE), PathBuf::from(CONTROL));
     let at = |path: &Path, error: io::Error| {
@@ -89,4 +101,23 @@ fn in_a_zone() -> io::Result<()> {
     // The agent is dialled by a short name.
     std::env::set_current_dir(&control).map_err(|error| at(&control, error))?;
     supervise(Walls::Roots, control, configuration, system::program()?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_init_of_others_is_left_alone() {
+        let zone = tempfile::tempdir().expect("a directory");
+        let none = zone.path().join("none");
+        for (pid, control, expected) in [
+            (1, none.as_path(), true),
+            (1, zone.path(), true),
+            (7, zone.path(), true),
+            (7, none.as_path(), false),
+        ] {
+            assert_eq!(is_of_a_zone(pid, control), expected, "{pid} {control:?}");
+        }
+    }
 }

@@ -243,7 +243,6 @@ impl Supervisor {
                 Walls::Roots => roots::view(&spec.id),
             },
             shm: self.directory.join("shm"),
-            own_processes: self.seen() != Seen::Around,
             spec,
         }
     }

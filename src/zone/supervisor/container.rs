@@ -48,8 +48,6 @@ pub struct Stage {
     pub scratch: PathBuf,
     /// The directory that is the zone's shared memory.
     pub shm: PathBuf,
-    /// The process is in another process namespace than the zone's supervisor.
-    pub own_processes: bool,
 }
 
 /// What went wrong: at what, and why.

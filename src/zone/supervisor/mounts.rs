@@ -74,6 +74,27 @@ pub(super) fn overlay<'p>(
     )
 }
 
+/// Shows what is at one descriptor, with all that is mounted below it, where another is open. Gives the new mount, for
+/// who shares what is above it may change its path; nothing where the kernel has no such descriptors (before 5.2).
+pub(super) fn show(source: &OwnedFd, target: &OwnedFd) -> rustix::io::Result<Option<OwnedFd>> {
+    use rustix::mount::{MoveMountFlags as Move, OpenTreeFlags as Open};
+    let whole = Open::OPEN_TREE_CLONE | Open::OPEN_TREE_CLOEXEC;
+    let whole = whole | Open::AT_EMPTY_PATH | Open::AT_RECURSIVE;
+    match rustix::mount::open_tree(source, "", whole) {
+        Err(Errno::NOSYS) => {
+            let (from, to) = (through(source), through(target));
+            rustix::mount::mount_bind_recursive(from.as_str(), to.as_str())?;
+            Ok(None)
+        }
+        opened => {
+            let mount = opened?;
+            let both = Move::MOVE_MOUNT_F_EMPTY_PATH | Move::MOVE_MOUNT_T_EMPTY_PATH;
+            rustix::mount::move_mount(&mount, "", target, "", both)?;
+            Ok(Some(mount))
+        }
+    }
+}
+
 /// `struct mount_attr` of the kernel.
 #[repr(C)]
 struct Attributes {

@@ -10,7 +10,7 @@ use rustix::mount::{MountFlags, MountPropagationFlags, UnmountFlags};
 use rustix::thread::{LinkNameSpaceType, UnshareFlags};
 
 use super::container::{Failure, Stage, at};
-use super::mounts::{mount, overlay, read_only};
+use super::mounts::{mount, overlay, read_only, show};
 use crate::storage::beneath::{self, ensure, open_in, through};
 use crate::zone::{Mount, Propagation, Root};
 
@@ -96,14 +96,9 @@ fn system_mounts(stage: &Stage, root: &OwnedFd) -> Result<(), Failure> {
     let closed = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
     let directory = |path: &str| at(path, ensure(root, Path::new(path), true));
     let proc = directory("/proc")?;
-    if stage.own_processes {
-        at("/proc", mount("proc", &proc, "proc", closed, ""))?;
-    } else {
-        at(
-            "/proc",
-            rustix::mount::mount_bind_recursive("/proc", through(&proc).as_str()),
-        )?;
-    }
+    // Of the process namespace that we are in, be it the host's: never the host's own mount, below which others may be,
+    // such as binfmt_misc.
+    at("/proc", mount("proc", &proc, "proc", closed, ""))?;
     let dev = directory("/dev")?;
     if rights.privileged {
         at(
@@ -206,9 +201,11 @@ fn bind(root: &OwnedFd, of: &Mount) -> Result<(), Failure> {
     let part = beneath::part(&of.source, of.inside.as_deref());
     let (source, directory) = at(of.source.display(), part)?;
     let target = ensure(root, &of.target, directory).map_err(|error| error.to_string())?;
-    rustix::mount::mount_bind_recursive(through(&source).as_str(), through(&target).as_str())
-        .map_err(|error| error.to_string())?;
-    let target = open_in(root, &of.target).map_err(|error| error.to_string())?;
+    let shown = show(&source, &target).map_err(|error| error.to_string())?;
+    let target = match shown {
+        Some(mount) => mount,
+        None => open_in(root, &of.target).map_err(|error| error.to_string())?,
+    };
     let path = through(&target);
     if of.read_only {
         let made = read_only(&target, of.recursive_read_only);

@@ -323,7 +323,6 @@ mod tests {
             join: None,
             scratch: scratch.clone(),
             shm: PathBuf::new(),
-            own_processes: false,
         };
         let noted = Noted {
             view: scratch,

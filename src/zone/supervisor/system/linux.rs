@@ -84,8 +84,11 @@ pub(in super::super) fn assume(
         for (number, name) in CAPABILITIES.iter().enumerate() {
             if !rights.capabilities.iter().any(|wanted| wanted == name) {
                 let one = CapabilitySet::from_bits_retain(1 << number);
-                // A capability that this kernel does not know cannot be had either.
-                let _ = rustix::thread::remove_capability_from_bounding_set(one);
+                match rustix::thread::remove_capability_from_bounding_set(one) {
+                    // One that this kernel does not know cannot be had either.
+                    Err(Errno::INVAL) => {}
+                    other => at(format!("give up {name}"), other)?,
+                }
             }
         }
     }
