@@ -13,6 +13,7 @@ use crate::meta::status::About;
 use crate::meta::{Errors, Path, Status};
 use crate::resources::Resource;
 use crate::schema::decode::Decoded;
+use crate::schema::types::SchemaRef;
 use crate::schema::{Value, json, structural};
 
 use super::info::Info;
@@ -70,11 +71,24 @@ pub fn check_verb(target: &Target, method: &Method) -> Result<(), Status> {
 /// # Errors
 /// Upstream's text for metadata of a wrong type.
 pub fn decode(value: Value, target: &Target, report: bool) -> Result<Decoded, String> {
+    decode_as(value, &target.version().schema, report)
+}
+
+/// The schema of the version that a body says it is of; of the one that the request speaks where there is no such.
+fn schema_of<'a>(api_version: &str, target: &'a Target) -> &'a SchemaRef {
+    let version = api_version.rsplit('/').next().unwrap_or_default();
+    let custom = target.resource.custom.as_ref();
+    custom
+        .and_then(|custom| custom.schemas.get(version))
+        .map_or(&target.version().schema, |schema| schema)
+}
+
+fn decode_as(value: Value, schema: &SchemaRef, report: bool) -> Result<Decoded, String> {
     let options = structural::Options {
         report,
         ..structural::Options::default()
     };
-    structural::decode(value, &target.version().schema, options).map(decoded)
+    structural::decode(value, schema, options).map(decoded)
 }
 
 fn decoded(read: structural::Decoded) -> Decoded {
@@ -131,7 +145,7 @@ pub fn object(
     // What is not of this kind is not decoded by its schema but in its metadata, and refused for its type below.
     let ours = said.starts_with(&format!("{}/", expected.group)) && kind == expected.kind;
     let decoded = match ours {
-        true => decode(value, target, report),
+        true => decode_as(value, schema_of(&said, target), report),
         false => structural::decode_foreign(value).map(decoded),
     }
     .map_err(cannot)?;

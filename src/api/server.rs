@@ -211,7 +211,14 @@ impl Server {
             user: Arc::new(user),
             now: time::now(),
         };
+        // What is said of a version of custom resources is said of all that is asked of it.
+        let deprecation = target
+            .version()
+            .deprecation
+            .as_deref()
+            .map(ToOwned::to_owned);
         if target.resource.is_custom() {
+            warnings.extend(deprecation.clone());
             custom::check_verb(&target, &parts.method)?;
         } else {
             self.check_verb(&target, parts, warnings)?;
@@ -227,7 +234,9 @@ impl Server {
             _ => Offer::Objects,
         };
         negotiate::routed(&parts.headers, offer)?;
-        warnings.extend(target.version().deprecation.iter().map(ToString::to_string));
+        if !target.resource.is_custom() {
+            warnings.extend(deprecation);
+        }
         if offer == Offer::Connections && target.query.get("dryRun").is_some() {
             return Err(Status::bad_request("dryRun is not supported"));
         }

@@ -12,7 +12,8 @@ use parking_lot::Mutex;
 use super::custom::{self, Custom};
 use super::registry::{Resource, Version};
 use super::{cluster, record};
-use crate::schema::{Value, builtin, decode, structural};
+use crate::schema::types::Field;
+use crate::schema::{Shape, Value, builtin, decode, structural};
 use crate::store::{Entry, Revision};
 
 /// How many bytes of made forms a version keeps.
@@ -209,6 +210,20 @@ pub fn settle(object: &mut Value, resource: &Resource, version: &Version) {
         }
     }
     if resource.is_custom() && has_null(object) {
+        *object = lenient(std::mem::take(object), &version.schema, false);
+    }
+}
+
+/// A new custom resource as it is read back: its status, which nobody could say when it was made, has its default.
+pub fn read_back(object: &mut Value, version: &Version) {
+    let Shape::Struct(whole) = &version.schema.shape else {
+        return;
+    };
+    let has_default = |field: &Field| field.schema.default.is_some();
+    if version.custom.is_some()
+        && object.get("status").is_none()
+        && whole.fields.get("status").is_some_and(has_default)
+    {
         *object = lenient(std::mem::take(object), &version.schema, false);
     }
 }

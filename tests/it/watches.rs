@@ -285,3 +285,80 @@ async fn every_watcher_is_told_every_change_once_over_kills_of_the_server() {
         }
     }
 }
+
+/// The body of a watch that is under way, behind the first event.
+async fn begun(login: &Login, path: &str) -> hyper::body::Incoming {
+    let request = Request::get(path).body(Bytes::new()).expect("a request");
+    let mut body = login.send(request).await.expect("a watch").into_body();
+    let first = body.frame().await.expect("an event").expect("a frame");
+    let first: Value = serde_json::from_slice(first.data_ref().expect("data")).expect("an event");
+    assert_eq!(first["type"], "ADDED");
+    body
+}
+
+#[tokio::test]
+async fn a_watch_ends_when_the_definition_of_what_is_watched_says_something_else() {
+    const DEFINITIONS: &str = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
+    const WIDGETS: &str = "/apis/example.com/v1/namespaces/default/widgets";
+    let server = Server::in_memory(&["--controllers=-*"]);
+    let (_logins, login) = watch::channel(server.admin());
+    let mut client = Client::new(&login);
+    let schema = json!({"openAPIV3Schema": {"type": "object"}});
+    let definition = json!({
+        "apiVersion": "apiextensions.k8s.io/v1",
+        "kind": "CustomResourceDefinition",
+        "metadata": {"name": "widgets.example.com"},
+        "spec": {
+            "group": "example.com",
+            "scope": "Namespaced",
+            "names": {"plural": "widgets", "kind": "Widget"},
+            "versions": [{"name": "v1", "served": true, "storage": true, "schema": schema}],
+        },
+    });
+    let made = client.ask(Method::POST, DEFINITIONS, &definition).await;
+    assert_eq!(made.expect("an answer").0, 201);
+    while client.get(WIDGETS).await.0 != 200 {}
+    let widget =
+        json!({"apiVersion": "example.com/v1", "kind": "Widget", "metadata": {"name": "a"}});
+    let made = client.ask(Method::POST, WIDGETS, &widget).await;
+    assert_eq!(made.expect("an answer").0, 201);
+    let current = login.borrow().clone();
+    let path = format!("{WIDGETS}?watch=true");
+
+    // What does not concern what is served ends nothing: the watch still tells of what comes after.
+    let mut body = begun(&current, &path).await;
+    let name = format!("{DEFINITIONS}/widgets.example.com");
+    let change = async |client: &mut Client, edit: &dyn Fn(&mut Value)| {
+        let (_, mut now) = client.get(&name).await;
+        edit(&mut now);
+        let changed = client.ask(Method::PUT, &name, &now).await;
+        assert_eq!(changed.expect("an answer").0, 200);
+    };
+    change(&mut client, &|now| {
+        now["metadata"]["labels"] = json!({"a": "b"})
+    })
+    .await;
+    let gone = format!("{WIDGETS}/a");
+    let deleted = client.ask(Method::DELETE, &gone, &Value::Null).await;
+    assert_eq!(deleted.expect("an answer").0, 200);
+    let told = body.frame().await.expect("an event").expect("a frame");
+    assert!(
+        told.data_ref()
+            .expect("data")
+            .starts_with(b"{\"type\":\"DELETED\"")
+    );
+
+    change(&mut client, &|now| {
+        now["spec"]["names"]["shortNames"] = json!(["w"])
+    })
+    .await;
+    assert!(body.frame().await.is_none(), "other names end a watch");
+
+    let made = client.ask(Method::POST, WIDGETS, &widget).await;
+    assert_eq!(made.expect("an answer").0, 201);
+    let body = begun(&current, &path).await;
+    let deleted = client.ask(Method::DELETE, &name, &Value::Null).await;
+    assert_eq!(deleted.expect("an answer").0, 200);
+    let rest = body.collect().await.expect("an end").to_bytes();
+    assert!(rest.starts_with(b"{\"type\":\"DELETED\""), "{rest:?}");
+}

@@ -116,15 +116,17 @@ async fn change_by_patch(call: &mut Call<'_>, scale: &Scale) -> Result<Value, St
     let checked = options.validation != FieldValidation::Ignore;
     let mut told = Vec::new();
     let shown = change(call, scale, &options, |old, managed, by| {
+        let mut whole = old.clone();
+        owners::put(&mut whole, managed.write());
         let patched = patch.apply(
-            &old,
+            &whole,
             schema,
             |outcome| read::patched(outcome, EXPECTED),
             checked,
         )?;
         told.clear();
         read::judge(patched.strict, options.validation, &mut told)
-            .map_err(|why| patch.refused(&old, schema, why))?;
+            .map_err(|why| patch.refused(&whole, schema, why))?;
         Ok(by.updated(&old, patched.value, managed))
     })
     .await?;

@@ -313,8 +313,15 @@ impl Write<'_> {
             .await?;
         let deleting = old.at("metadata").get("deletionTimestamp").is_some();
         let grace = (rules.grace)(&old, options.grace);
+        // What is marked first is not deleted before it has lost the finalizers of its own.
+        if rules.marked_first && deleting && !old.at("spec").list("finalizers").is_empty() {
+            settled(target, entry.rev).await?;
+            let shown = forms::versioned(entry, entry.rev, resource, target.version());
+            return Ok(Some(Deleted::Stays(shown)));
+        }
         let before = old.at("metadata").at("deletionGracePeriodSeconds").as_int();
-        let before = before.filter(|_| deleting && grace.is_some());
+        // What has no time left only waits for its finalizers, which a deletion may still change.
+        let before = before.filter(|before| deleting && grace.is_some() && *before != 0);
         // What ends already may be told to end sooner, and nothing else.
         let sooner = before.and_then(|before| sooner(&old, before, options.grace?, target.now));
         if before.is_some() && sooner.is_none() {
@@ -422,7 +429,7 @@ impl Write<'_> {
             errors.invalid(Path::ROOT.field(UNREAD), true, why);
             return Err(refused(&errors));
         }
-        let Reply::List(page) = super::list::list(self.target).await? else {
+        let Reply::List(page) = super::list::to_delete(self.target).await? else {
             return Err(Status::internal("a list answered something else"));
         };
         for entry in &page.entries {

@@ -8,7 +8,7 @@ use base64::Engine as _;
 use super::{Target, store_failure, too_large};
 use crate::api::query::{Query, parse_uint};
 use crate::api::reply::{List, Reply};
-use crate::meta::selector::{Op, Selector, parse_fields};
+use crate::meta::selector::{Op, Selector, Term, parse_fields};
 use crate::meta::status::About;
 use crate::meta::{Errors, Path, Status, errors::quoted};
 use crate::resources::{Resource, SelectorError, Version, forms, record};
@@ -69,6 +69,28 @@ impl Selection {
             names: Selector(names),
             by_field,
         })
+    }
+
+    /// Narrows it to the one name that a path says.
+    ///
+    /// # Errors
+    /// 400 where fields are selected, and not by just that name.
+    pub fn only(&mut self, name: &str) -> Result<(), Status> {
+        if self.by_field {
+            return match self.name() == Some(name) {
+                true => Ok(()),
+                false => Err(Status::bad_request(
+                    "fieldSelector metadata.name doesn't match requested name",
+                )),
+            };
+        }
+        self.names.0.push(Term {
+            key: "metadata.name".into(),
+            op: Op::Equals,
+            values: vec![name.into()],
+        });
+        self.by_field = true;
+        Ok(())
     }
 
     /// Whether an entry is selected.
@@ -351,6 +373,19 @@ fn validate(query: &Query, watch: bool) -> Result<(), Status> {
 /// # Errors
 /// 400 and 422 for options, 410 for a moment that is gone, 504 for one that has not come.
 pub async fn list(target: &Target) -> Result<Reply, Status> {
+    read(target, false).await
+}
+
+/// Answers the list of what a DELETE of a collection is to delete: it is read in pages, so that a resourceVersion is
+/// the moment that it shows.
+///
+/// # Errors
+/// As [`list`].
+pub(super) async fn to_delete(target: &Target) -> Result<Reply, Status> {
+    read(target, true).await
+}
+
+async fn read(target: &Target, pages: bool) -> Result<Reply, Status> {
     let query = &target.query;
     let ListOptions {
         selection,
@@ -394,7 +429,7 @@ pub async fn list(target: &Target) -> Result<Reply, Status> {
             limit = 0;
             Moment::Newest
         }
-        (None, _) if limit > 0 => Moment::Exact(number),
+        (None, _) if limit > 0 || pages => Moment::Exact(number),
         (None, _) => Moment::NotOlderThan(number),
     };
     let keys = target.resource.keys(target.namespace());

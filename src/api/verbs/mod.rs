@@ -64,6 +64,15 @@ impl Target {
         }
     }
 
+    /// Whether the object of a name is there and being deleted.
+    pub fn is_ending(&self, name: &str) -> bool {
+        let key = self.resource.key(self.namespace(), name);
+        self.cluster.store.head(&key).is_some_and(|entry| {
+            let object = crate::resources::cluster::stored(&entry);
+            object.at("metadata").get("deletionTimestamp").is_some()
+        })
+    }
+
     /// What rules may know.
     pub fn cx(&self) -> Cx<'_> {
         Cx {

@@ -18,6 +18,7 @@ use crate::api::query::parse_uint;
 use crate::api::reply::{Body, Reply, bytes_of, partial_of};
 use crate::api::table::{self, Include};
 use crate::meta::{Status, errors::quoted};
+use crate::resources::custom::definition::PREFIX;
 use crate::resources::forms;
 use crate::resources::record::write_body;
 use crate::schema::{Object, Value, decode, json, proto};
@@ -38,18 +39,15 @@ const INITIAL_END: &str = "k8s.io/initial-events-end";
 /// 400, 422 and 500 for its options, 406 for a stream of YAML. What goes wrong later is told as an ERROR event.
 pub async fn watch(target: &Target, accepted: Accepted) -> Result<Reply, Status> {
     let query = &target.query;
+    // The old paths watch without a query that says so; its options are then those of a list.
+    let said = query.bool("watch").unwrap_or(false);
     let ListOptions {
         mut selection,
         timeout,
         ..
-    } = ListOptions::read(target, true)?;
+    } = ListOptions::read(target, said)?;
     if target.info.old_watch && !target.info.path_name.is_empty() {
-        selection.names.0.push(crate::meta::selector::Term {
-            key: "metadata.name".into(),
-            op: crate::meta::selector::Op::Equals,
-            values: vec![target.info.path_name.as_str().into()],
-        });
-        selection.by_field = true;
+        selection.only(&target.info.path_name)?;
     }
     let text = query.get("resourceVersion").unwrap_or_default();
     let asked = if text.is_empty() {
@@ -80,8 +78,10 @@ pub async fn watch(target: &Target, accepted: Accepted) -> Result<Reply, Status>
         include,
         bookmarks,
         told_columns: false,
+        untold: false,
         out: Vec::new(),
         cursor: None,
+        definition: definition_of(target),
         at: asked,
         bookmarked: asked,
         plan: match initial {
@@ -89,17 +89,18 @@ pub async fn watch(target: &Target, accepted: Accepted) -> Result<Reply, Status>
             Some(false) if asked == 0 => Plan::From(target.cluster.store.world().rev()),
             None if asked == 0 => Plan::Initial {
                 asked: 0,
-                mark: true,
+                mark: said,
             },
             _ => Plan::From(asked),
         },
         ends: Instant::now() + Duration::from_nanos(u64::try_from(nanoseconds).unwrap_or(0)),
         next_bookmark: Instant::now() + BOOKMARK_EVERY,
-        negative: nanoseconds < 0,
+        over: nanoseconds < 0,
+        waits: said && text.is_empty() && !bookmarks,
     };
     let stream = futures::stream::unfold(Some(watcher), |watcher| async move {
         let mut watcher = watcher?;
-        let goes_on = watcher.step().await;
+        let goes_on = watcher.step().await && !watcher.untold;
         let bytes = Bytes::from(std::mem::take(&mut watcher.out));
         Some((
             Ok::<_, std::convert::Infallible>(Frame::data(bytes)),
@@ -119,6 +120,28 @@ pub async fn watch(target: &Target, accepted: Accepted) -> Result<Reply, Status>
         HeaderValue::from_static("no-cache, private"),
     );
     Ok(Reply::Stream(response))
+}
+
+/// A cursor over the definition of a custom resource.
+fn definition_of(target: &Target) -> Option<Box<dyn Cursor>> {
+    let custom = target.resource.custom.as_ref()?;
+    let name = custom.definition.at("metadata").str("name");
+    let interest = Interest {
+        resource: PREFIX.into(),
+        keys: format!("{PREFIX}{name}").into(),
+        exact: true,
+        field: None,
+    };
+    let store = &target.cluster.store;
+    store.clone().watch(interest, store.world().rev()).ok()
+}
+
+/// Waits for a change that a cursor tells; for ever where there is none.
+async fn changed(cursor: Option<&mut Box<dyn Cursor>>) {
+    match cursor {
+        Some(cursor) => cursor.changed().await,
+        None => std::future::pending().await,
+    }
 }
 
 /// How a watch begins.
@@ -146,19 +169,32 @@ struct Watcher {
     told_columns: bool,
     out: Vec<u8>,
     cursor: Option<Box<dyn Cursor>>,
+    /// Over the definition of what is watched.
+    definition: Option<Box<dyn Cursor>>,
     at: Revision,
     bookmarked: Revision,
     plan: Plan,
     ends: Instant,
     next_bookmark: Instant,
-    negative: bool,
+    /// It was to end before it began.
+    over: bool,
+    /// The newest revision has to be found out before it begins.
+    waits: bool,
+    /// Something could not be told in the form that was asked for.
+    untold: bool,
 }
 
 impl Watcher {
     /// Writes what comes next into `out`; false at the end.
     async fn step(&mut self) -> bool {
-        if self.negative {
-            self.error(&Status::internal("context deadline exceeded"));
+        if self.over {
+            if self.waits {
+                self.error(&Status::failure(
+                    500,
+                    "InternalError",
+                    "context deadline exceeded".to_owned(),
+                ));
+            }
             return false;
         }
         match std::mem::replace(&mut self.plan, Plan::Live) {
@@ -170,6 +206,8 @@ impl Watcher {
         // Whether it is time for a bookmark: first it is looked up to where everything is told.
         let mut is_due = false;
         loop {
+            // What came before the definition said something else is told yet.
+            let is_last = self.is_superseded().await;
             let Some(cursor) = self.cursor.as_mut() else {
                 return false;
             };
@@ -182,11 +220,14 @@ impl Watcher {
                     if std::mem::take(&mut is_due) && self.at > self.bookmarked {
                         self.bookmark(false);
                     }
-                    if !self.out.is_empty() {
+                    if !self.out.is_empty() || self.untold {
                         return true;
                     }
                     if batch.more {
                         continue;
+                    }
+                    if is_last {
+                        return false;
                     }
                 }
                 Err(error) => {
@@ -211,6 +252,7 @@ impl Watcher {
             tokio::select! {
                 // Cancel-safe by the cursor's contract: what was not taken is told by the next call.
                 () = cursor.changed() => {}
+                () = changed(self.definition.as_mut()) => {}
                 () = tokio::time::sleep_until(wake) => {
                     let now = Instant::now();
                     if now >= self.ends {
@@ -221,6 +263,30 @@ impl Watcher {
                 }
             }
         }
+    }
+
+    /// Whether the definition of what is watched is gone, or says something else than when the watch began: it is then
+    /// watched anew, as what is served now.
+    async fn is_superseded(&mut self) -> bool {
+        let (Some(custom), Some(definition)) =
+            (&self.target.resource.custom, self.definition.as_mut())
+        else {
+            return false;
+        };
+        // However far it got: it only tells that something changed.
+        let _ = definition.next(CHUNK).await;
+        let served = &custom.definition;
+        let definitions = self.target.cluster.definitions();
+        let now = definitions.objects.get(served.at("metadata").str("name"));
+        now.is_none_or(|now| {
+            [
+                &["metadata", "uid"][..],
+                &["spec"],
+                &["status", "acceptedNames"],
+            ]
+            .iter()
+            .any(|path| now.path(path) != served.path(path))
+        })
     }
 
     /// Begins behind a revision that the client names.
@@ -330,7 +396,16 @@ impl Watcher {
         }
     }
 
+    /// Whether no event can be told, as one object is no list of them: the watch ends at the first one.
+    fn untellable(&mut self) -> bool {
+        self.untold |= matches!(self.accepted.shape, Shape::PartialList { .. });
+        self.untold
+    }
+
     fn write(&mut self, kind: &str, entry: &Entry, rev: Revision) {
+        if self.untellable() {
+            return;
+        }
         if self.accepted == Accepted::JSON {
             self.out.extend_from_slice(b"{\"type\":\"");
             self.out.extend_from_slice(kind.as_bytes());
@@ -365,6 +440,9 @@ impl Watcher {
 
     fn bookmark(&mut self, initial: bool) {
         self.bookmarked = self.at;
+        if self.untellable() {
+            return;
+        }
         let target = &self.target;
         let mut meta = Object::new();
         meta.insert("resourceVersion", self.at.to_string());

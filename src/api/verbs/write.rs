@@ -105,10 +105,14 @@ impl Write<'_> {
                 Attempt::Taken(name) => {
                     let prefix = said.value.at("metadata").str("generateName");
                     let about = target.about(&name);
-                    return Err(match prefix {
+                    let mut refusal = match prefix {
                         "" => Status::already_exists(about),
                         _ => Status::no_unique_name(about),
-                    });
+                    };
+                    if target.is_ending(&name) {
+                        refusal.message.insert_str(0, "object is being deleted: ");
+                    }
+                    return Err(refusal);
                 }
                 Attempt::Lost(_) if races < TRIES => races += 1,
                 Attempt::Lost(name) => return Err(Status::modified(target.about(&name))),
@@ -255,12 +259,13 @@ impl Write<'_> {
         self.may_create()?;
         let (mut object, effects) = self.run_validation(Operation::Create, object, None, &name)?;
         forms::settle(&mut object, resource, version);
+        forms::read_back(&mut object, version);
         let key = resource.key(target.namespace(), &name);
         if self.options.dry_run {
             // Only the store, to which a dry run does not come, takes offence at a version.
             if !asked_version.is_empty() {
                 let meta = object.object_mut().object_mut("metadata");
-                meta.insert("resourceVersion", asked_version);
+                meta.insert_behind("uid", "resourceVersion", asked_version);
             }
             return Ok(match target.cluster.store.head(&key) {
                 Some(_) => Attempt::Taken(name),
@@ -398,10 +403,11 @@ impl Write<'_> {
             if !uid.is_empty() {
                 return Err(self.wrong_uid(&uid, ""));
             }
-            object
-                .object_mut()
-                .object_mut("metadata")
-                .remove("resourceVersion");
+            // A version is no hindrance, but has to be one.
+            let version = object.at("metadata").str("resourceVersion");
+            if !version.is_empty() {
+                parse_uint(version).map_err(Status::unclassified)?;
+            }
             return self.create(said).await;
         }
         self.update(200, move |_| Ok(said.clone())).await
@@ -583,12 +589,16 @@ impl Write<'_> {
                 None => meta.remove(key),
             };
         }
-        for key in ["deletionTimestamp", "deletionGracePeriodSeconds"] {
-            if meta.get(key).is_none_or(Value::is_null)
-                && let Some(value) = old_meta.get(key)
-            {
-                meta.insert(key, value.clone());
-            }
+        // When a deletion began is never changed, and how long it may take never unsaid.
+        if let Some(value) = old_meta.get("deletionTimestamp") {
+            meta.insert("deletionTimestamp", value.clone());
+        }
+        if meta
+            .get("deletionGracePeriodSeconds")
+            .is_none_or(Value::is_null)
+            && let Some(value) = old_meta.get("deletionGracePeriodSeconds")
+        {
+            meta.insert("deletionGracePeriodSeconds", value.clone());
         }
         if target.info.subresource.is_empty() {
             if target.version().has_status() {

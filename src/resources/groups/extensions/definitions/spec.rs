@@ -1,6 +1,8 @@
 //! Validation of definitions, their schemas apart. Follows
 //! k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/validation/validation.go.
 
+use std::collections::BTreeSet;
+
 use super::lifted::Lifted;
 use super::{fieldpath, schema, structural};
 use crate::meta::errors::{Path, is_print, shown};
@@ -598,9 +600,11 @@ fn stored_versions(stored: At<'_>, spec: &Value, errors: &mut Errors) {
             .collect()
     };
     let list = names(stored);
+    // A second version of the same name does not find its name any more.
+    let mut known: BTreeSet<&str> = list.iter().map(String::as_str).collect();
     for version in spec.list("versions") {
         let name = version.str("name");
-        if version.bool("storage") && !list.iter().any(|stored| stored == name) {
+        if !known.remove(name) && version.bool("storage") {
             errors.invalid_shown(
                 stored.path,
                 &json::to_string(stored.value),
