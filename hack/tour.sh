@@ -1,8 +1,10 @@
-# What the tours have in common; sourced. Counts in `passed`.
+# What the tours have in common; sourced. Counts in `passed`; with TOUR_TOLD=1 each check is told as it begins.
 passed=0
+told() { [ -z "${TOUR_TOLD:-}" ] || echo "$(date +%T) $1"; }
 # is WHAT EXPECTED COMMAND...: the command's output, as it is within a minute
 is() {
   local what=$1 expected=$2 got=
+  told "$what"
   shift 2
   for _ in $(seq 600); do
     got=$("$@" 2>&1) || true
@@ -18,6 +20,7 @@ is() {
 # has WHAT PART COMMAND...: the part is in the command's output
 has() {
   local what=$1 part=$2 got=
+  told "$what"
   shift 2
   got=$("$@" 2>&1) || true
   case $got in
