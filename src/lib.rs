@@ -2,11 +2,12 @@
 //!
 //! Arrows point down this list and never up: `cli → {api, controllers, scheduler, node} →
 //! {resources, auth, admission, patch, schema, meta} → store`, and `node → {zone, storage, net} → illumos`. `dial`, `listen`
-//! and `websocket` are below `api` and `node`.
+//! and `websocket` are below `api` and `node`, `blocking` below whatever works on files.
 
 pub mod admission;
 pub mod api;
 pub mod auth;
+mod blocking;
 #[doc(hidden)]
 pub mod cli;
 pub mod controllers;

@@ -212,13 +212,9 @@ impl Server {
             now: time::now(),
         };
         // What is said of a version of custom resources is said of all that is asked of it.
-        let deprecation = target
-            .version()
-            .deprecation
-            .as_deref()
-            .map(ToOwned::to_owned);
+        let deprecation = || target.version().deprecation.iter().map(ToString::to_string);
         if target.resource.is_custom() {
-            warnings.extend(deprecation.clone());
+            warnings.extend(deprecation());
             custom::check_verb(&target, &parts.method)?;
         } else {
             self.check_verb(&target, parts, warnings)?;
@@ -235,7 +231,7 @@ impl Server {
         };
         negotiate::routed(&parts.headers, offer)?;
         if !target.resource.is_custom() {
-            warnings.extend(deprecation);
+            warnings.extend(deprecation());
         }
         if offer == Offer::Connections && target.query.get("dryRun").is_some() {
             return Err(Status::bad_request("dryRun is not supported"));

@@ -257,19 +257,6 @@ impl<R: Supervised> ZoneRuntime for R {
     }
 }
 
-/// Work on files and processes, away from the threads that answer requests.
-///
-/// # Errors
-/// What the work says, or that it broke.
-pub(super) async fn blocking<T: Send + 'static, E: std::fmt::Display + Send + 'static>(
-    work: impl FnOnce() -> Result<T, E> + Send + 'static,
-) -> Result<T, String> {
-    match tokio::task::spawn_blocking(work).await {
-        Ok(result) => result.map_err(|error| error.to_string()),
-        Err(error) => Err(error.to_string()),
-    }
-}
-
 /// The records of zones below a directory, each a directory of its own. One that was made half, without a record, is
 /// removed: nothing was asked of the host yet. One that cannot be read is left alone.
 pub(super) fn records<T: DeserializeOwned>(directory: &Path) -> io::Result<Vec<T>> {

@@ -275,18 +275,11 @@ impl Watcher {
         };
         // However far it got: it only tells that something changed.
         let _ = definition.next(CHUNK).await;
-        let served = &custom.definition;
         let definitions = self.target.cluster.definitions();
-        let now = definitions.objects.get(served.at("metadata").str("name"));
-        now.is_none_or(|now| {
-            [
-                &["metadata", "uid"][..],
-                &["spec"],
-                &["status", "acceptedNames"],
-            ]
-            .iter()
-            .any(|path| now.path(path) != served.path(path))
-        })
+        let name = custom.definition.at("metadata").str("name");
+        let now = definitions.resources.get(name);
+        let now = now.and_then(|resource| resource.custom.as_ref());
+        now.is_none_or(|now| now.since != custom.since)
     }
 
     /// Begins behind a revision that the client names.

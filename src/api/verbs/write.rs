@@ -629,10 +629,10 @@ impl Write<'_> {
         let schema = &self.target.version().schema;
         let changes = |field: &str| {
             let (new, old) = (new.at(field), old.at(field));
-            new != old
-                && schema
-                    .field(field)
-                    .is_none_or(|schema| !same(schema, new, old))
+            match schema.field(field) {
+                Some(schema) => !same(schema, new, old),
+                None => new != old,
+            }
         };
         let is_content = |field: &str| !matches!(field, "metadata" | "status");
         let rest_changes = || {

@@ -38,6 +38,7 @@ use super::pressure::PodDisk;
 use super::services::Service;
 use super::supplies::{HookFailure, HostUsage, Lack, Outcome, Pulled, Supplies};
 use super::zone_name;
+use crate::blocking::blocking;
 use crate::controllers::events::Recorder;
 use crate::controllers::informer::Informer;
 use crate::meta::placement::BRANDS;
@@ -174,16 +175,6 @@ impl Host {
                 "failed to lookup RuntimeClass {name}: {error}"
             ))),
         }
-    }
-}
-
-/// Work on files, away from the threads that answer requests.
-async fn blocking<T: Send + 'static, E: std::fmt::Display + Send + 'static>(
-    work: impl FnOnce() -> Result<T, E> + Send + 'static,
-) -> Result<T, String> {
-    match tokio::task::spawn_blocking(work).await {
-        Ok(result) => result.map_err(|error| error.to_string()),
-        Err(error) => Err(error.to_string()),
     }
 }
 

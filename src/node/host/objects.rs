@@ -55,23 +55,19 @@ impl Objects {
             known.and_then(|value| value.downcast::<K>().ok())
         };
         let asked = api.get_opt(name);
-        let answer = match known {
-            Some(_) => tokio::time::timeout(PATIENCE, asked).await,
-            None => Ok(asked.await),
-        };
-        let value = match (answer, known) {
-            (Ok(Ok(Some(found))), _) => Arc::new(found),
-            (Ok(Ok(None)), _) => {
-                self.0.lock().remove(&key);
-                return Ok(None);
-            }
-            (Ok(Err(error)), None) => return Err(error),
-            (Ok(Err(error)), Some(_)) if is_refusal(&error) => return Err(error),
-            (_, Some(known)) => known,
-            // Without anything known there is an answer.
-            (Err(_), None) => return Ok(None),
+        let value = match known {
+            None => asked.await?.map(Arc::new),
+            Some(known) => match tokio::time::timeout(PATIENCE, asked).await {
+                Ok(Ok(found)) => found.map(Arc::new),
+                Ok(Err(error)) if is_refusal(&error) => return Err(error),
+                Ok(Err(_)) | Err(_) => Some(known),
+            },
         };
         let mut all = self.0.lock();
+        let Some(value) = value else {
+            all.remove(&key);
+            return Ok(None);
+        };
         let known = all.entry(key).or_insert_with(|| Known {
             value: value.clone(),
             uids: BTreeSet::new(),

@@ -135,9 +135,12 @@ fn established(definition: &Value) -> Wanted<'static> {
     }
 }
 
-/// Whether base64 text holds PEM certificates, as upstream's ValidateCABundle.
+/// Whether base64 text holds PEM certificates, or nothing: the system's are trusted then. As upstream's ValidateCABundle.
 pub fn is_bundle(base64_text: &str) -> bool {
     use base64::Engine as _;
+    if base64_text.is_empty() {
+        return true;
+    }
     let Ok(bytes) = base64::engine::general_purpose::STANDARD.decode(base64_text) else {
         return false;
     };

@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use super::plan::{self, Effect, FileAction, Goal, Next, Root, Seen, Step};
 use super::{Home, Inner};
+use crate::blocking::blocking;
 use crate::illumos::parse::{self, HostState};
 use crate::illumos::{Class, Failure};
 use crate::net::illumos::show_vnics;
@@ -13,7 +14,6 @@ use crate::private::write_whole;
 use crate::storage::beneath;
 use crate::storage::zfs::names;
 use crate::zone::ZoneError;
-use crate::zone::supervised::blocking;
 
 /// How often a step is taken again after a failure that may pass.
 const TRIES: u32 = 4;

@@ -38,12 +38,13 @@ use tokio::sync::Notify;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::link::Link;
-use super::supervised::{self, Zones, blocking, remove_record};
+use super::supervised::{self, Zones, remove_record};
 use super::supervisor::{Configuration, ZONE};
 use super::{
     Answer, Change, Limits, Of, ProcessId, ProcessSpec, Zone, ZoneError, ZoneName, ZoneSpec,
     ZoneState, ZoneUsage,
 };
+use crate::blocking::blocking;
 use crate::illumos::parse::{HostState, ZoneRow};
 use crate::illumos::{Class, Command, Failure, Tool, Tools};
 use crate::net::illumos::NetworkConfig;

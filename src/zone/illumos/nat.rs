@@ -12,12 +12,12 @@ use futures::FutureExt as _;
 use futures::future::BoxFuture;
 
 use super::services;
+use crate::blocking::blocking;
 use crate::illumos::{Failure, Tools, parse};
 use crate::net::illumos::{NetworkConfig, add_rules, remove_rules, show_rules};
 use crate::net::services::{ServicePort, ServiceRouter};
 use crate::private::write_whole;
 use crate::zone::ZoneName;
-use crate::zone::supervised::blocking;
 
 /// Leads packets by rules of ipnat.
 pub struct Rules {

@@ -163,7 +163,7 @@ impl Linux {
                 () = ends.cancelled() => return,
             }
             let inner = self.0.clone();
-            if let Err(error) = supervised::blocking(move || inner.mend_network()).await {
+            if let Err(error) = crate::blocking::blocking(move || inner.mend_network()).await {
                 tracing::warn!(error, "the rules of the pods' network cannot be looked at");
             }
         }
@@ -253,7 +253,7 @@ async fn blocking<T: Send + 'static>(
     zone: &ZoneName,
     work: impl FnOnce() -> Result<T, String> + Send + 'static,
 ) -> Result<T, ZoneError> {
-    let done = supervised::blocking(work).await;
+    let done = crate::blocking::blocking(work).await;
     done.map_err(|cause| ZoneError::failed(operation, format!("zone {zone}"), cause))
 }
 
@@ -496,7 +496,7 @@ impl Supervised for Linux {
                     let (groups, limits) = (groups.clone(), change.limits.clone());
                     let what = || format!("process {process} of zone {zone}");
                     // The kernel takes memory back meanwhile.
-                    supervised::blocking(move || groups.limit(&group, &limits))
+                    crate::blocking::blocking(move || groups.limit(&group, &limits))
                         .await
                         .map_err(|error| ZoneError::failed("limit", what(), error))
                 }
@@ -512,7 +512,8 @@ impl Supervised for Linux {
                     }
                     let (own, limits) = (groups.clone(), with_sandbox(&change.limits));
                     let name = zone.to_string();
-                    let limited = supervised::blocking(move || own.limit(&name, &limits)).await;
+                    let limited =
+                        crate::blocking::blocking(move || own.limit(&name, &limits)).await;
                     limited.map_err(|error| failed(io::Error::other(error)))?;
                     // Kept for the next boot, and to be told: after it holds, so that it is never told before.
                     let limits = change.limits.or(&home.limits.lock());

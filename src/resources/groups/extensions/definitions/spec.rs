@@ -574,12 +574,8 @@ fn webhook_client(client: At<'_>, options: &Options<'_>, errors: &mut Errors) {
         .map(|old| old.path(&["spec", "conversion", "webhook", "clientConfig", "caBundle"]));
     let was_wrong = old
         .and_then(Value::as_str)
-        .is_some_and(|old| !old.is_empty() && !conditions::is_bundle(old));
-    if options.was_established()
-        && !was_wrong
-        && !bundle.str().is_empty()
-        && !conditions::is_bundle(bundle.str())
-    {
+        .is_some_and(|old| !conditions::is_bundle(old));
+    if options.was_established() && !was_wrong && !conditions::is_bundle(bundle.str()) {
         errors.invalid_shown(
             bundle.path,
             &shown(bundle.value),
