@@ -1,7 +1,11 @@
 //! Pods that wait for a place. Follows k8s.io/kubernetes/pkg/scheduler/backend/queue.
 //!
-//! A pod is ready (and comes by priority, then by age), backs off for a while after it failed, or waits for something
-//! that can help it to happen. When nothing is ready, pods that back off come at once, unless it was an error.
+//! A pod is ready (and comes by priority, then by how long it has not been tried), backs off for a while after it
+//! failed, or waits for something that can help it to happen. When nothing is ready, pods that back off come at once,
+//! unless it was an error.
+//!
+//! Pods are found by name, but whoever speaks of one that was busy means a certain pod: another of the same name that
+//! came meanwhile is left alone.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -24,7 +28,10 @@ const LONGEST_BACKOFF: Duration = Duration::from_secs(10);
 /// The longest that a pod waits for something to happen.
 const PATIENCE: Duration = Duration::from_secs(300);
 
-/// The order of pods: what matters more first, then what has waited longer.
+/// Backoffs end together with all others of the same window, so that in it priority decides who comes first.
+const WINDOW: Duration = Duration::from_secs(1);
+
+/// The order of pods: what matters more first, then what came or was last tried longer ago.
 type Rank = (Reverse<i32>, u64, Key);
 
 /// Pods that wait.
@@ -37,7 +44,26 @@ pub struct Queue {
     /// By what said no.
     waiting: HashMap<Plugins, BTreeSet<Key>, Quick>,
     serial: u64,
+    windows: Windows,
     incoming: Incoming,
+}
+
+/// When the windows began in which backoffs end.
+#[derive(Clone, Copy)]
+struct Windows(Instant);
+
+impl Default for Windows {
+    fn default() -> Windows {
+        Windows(Instant::now())
+    }
+}
+
+impl Windows {
+    /// The end of the window that a moment is in.
+    fn end_of(&self, moment: Instant) -> Instant {
+        let past = moment.saturating_duration_since(self.0).as_secs();
+        self.0 + Duration::from_secs(past) + WINDOW
+    }
 }
 
 /// How many pods came to wait where, by what upstream calls that and why.
@@ -96,6 +122,16 @@ enum Place {
     Gated,
     /// It is being placed.
     Busy,
+}
+
+impl Entry {
+    /// It is busy no longer, and comes after all others that matter as much. Must be in no order when it is called.
+    fn give_back(&mut self, place: Place, serial: u64, now: Instant) {
+        self.place = place;
+        self.rank.1 = serial;
+        self.since = now;
+        self.is_flushed = false;
+    }
 }
 
 impl Place {
@@ -186,35 +222,46 @@ impl Queue {
         self.entries.remove(key);
     }
 
-    /// A pod that waits, as it was last seen.
-    pub fn get(&self, key: &Key) -> Option<&Arc<Pod>> {
-        self.entries.get(key).map(|entry| &entry.pod)
+    /// Forgets a busy pod that has its place.
+    pub fn done(&mut self, pod: &Pod) {
+        if self.busy(pod).is_some() {
+            self.entries.remove(&pod.key);
+        }
+    }
+
+    /// A pod that was given out and not given back since.
+    fn busy(&mut self, pod: &Pod) -> Option<&mut Entry> {
+        self.same(pod).filter(|entry| entry.place == Place::Busy)
+    }
+
+    /// A pod that waits, if it is the same and not another of its name.
+    fn same(&mut self, pod: &Pod) -> Option<&mut Entry> {
+        let entry = self.entries.get_mut(&pod.key)?;
+        (entry.pod.uid() == pod.uid()).then_some(entry)
     }
 
     /// The next pod to place, which is busy from now on; or when to ask again, if nothing happens before.
     pub fn next(&mut self, now: Instant) -> Result<Arc<Pod>, Option<Instant>> {
         self.fall_due(now);
-        let rank = match self.ready.first() {
-            Some(rank) => Some(rank.clone()),
-            None => {
-                let early = self.backing_off.first().map(|(_, rank)| rank.clone());
-                if early.is_some() {
-                    self.came(Place::Ready, POPPED);
+        loop {
+            let key = match self.ready.pop_first() {
+                Some((_, _, key)) => key,
+                None => match self.backing_off.pop_first() {
+                    Some((_, (_, _, key))) => {
+                        self.came(Place::Ready, POPPED);
+                        key
+                    }
+                    None => return Err(self.erring.first().map(|(until, _)| *until)),
+                },
+            };
+            match self.entries.get_mut(&key) {
+                Some(entry) => {
+                    entry.place = Place::Busy;
+                    entry.attempts = entry.attempts.saturating_add(1);
+                    return Ok(entry.pod.clone());
                 }
-                early
+                None => tracing::error!(pod = ?key, "it was next to be placed and does not wait"),
             }
-        };
-        let Some((_, _, key)) = rank else {
-            return Err(self.erring.first().map(|(until, _)| *until));
-        };
-        self.take_out(&key);
-        match self.entries.get_mut(&key) {
-            Some(entry) => {
-                entry.place = Place::Busy;
-                entry.attempts = entry.attempts.saturating_add(1);
-                Ok(entry.pod.clone())
-            }
-            None => unreachable!("what is ready has an entry"),
         }
     }
 
@@ -230,36 +277,37 @@ impl Queue {
     }
 
     /// Gives back a busy pod that found no place; `rejected` says by what rules.
-    pub fn fail(&mut self, key: &Key, rejected: Plugins, now: Instant) {
-        let Some(entry) = self.entries.get_mut(key) else {
+    pub fn fail(&mut self, pod: &Pod, rejected: Plugins, now: Instant) {
+        let serial = self.serial + 1;
+        let Some(entry) = self.busy(pod) else {
             return;
         };
         entry.rejected = rejected;
         entry.failures = entry.failures.saturating_add(1);
         entry.errors = 0;
-        entry.since = now;
-        entry.place = Place::Waiting;
-        entry.is_flushed = false;
+        entry.give_back(Place::Waiting, serial, now);
+        self.serial = serial;
         self.waiting
             .entry(rejected)
             .or_default()
-            .insert(key.clone());
+            .insert(pod.key.clone());
         self.came(Place::Waiting, FAILED);
     }
 
-    /// Gives back a busy pod that could not be placed for some other reason: it is tried again after a while.
-    pub fn err(&mut self, key: &Key, now: Instant) {
-        let Some(entry) = self.entries.get_mut(key) else {
-            return;
-        };
+    /// Gives back a busy pod that could not be placed for some other reason: it is tried again after a while. Gives it
+    /// as it was last seen; none where it does not wait for that any longer.
+    pub fn err(&mut self, pod: &Pod, now: Instant) -> Option<Arc<Pod>> {
+        let (serial, windows) = (self.serial + 1, self.windows);
+        let entry = self.busy(pod)?;
         entry.errors = entry.errors.saturating_add(1);
-        entry.since = now;
         entry.rejected = Plugins::default();
-        let until = now + backoff(entry.errors);
-        entry.place = Place::Erring(until);
-        entry.is_flushed = false;
-        self.erring.insert((until, entry.rank.clone()));
+        let until = windows.end_of(now + backoff(entry.errors));
+        entry.give_back(Place::Erring(until), serial, now);
+        let (rank, waits) = (entry.rank.clone(), entry.pod.clone());
+        self.serial = serial;
+        self.erring.insert((until, rank));
         self.came(Place::Erring(until), FAILED);
+        Some(waits)
     }
 
     /// Something happened: pods that it can help are tried again. `is_meant` says which others are not to be.
@@ -305,21 +353,27 @@ impl Queue {
     }
 
     /// Others are being ended for a pod, which waits meanwhile.
-    pub fn begin_preempting(&mut self, key: &Key) {
-        if let Some(entry) = self.entries.get_mut(key) {
+    pub fn begin_preempting(&mut self, pod: &Pod) {
+        if let Some(entry) = self.same(pod) {
             entry.is_preempting = true;
             entry.was_helped = false;
         }
     }
 
-    /// Others have been told to end for a pod, or that failed: then it is tried again in any case.
-    pub fn end_preempting(&mut self, key: &Key, has_failed: bool, now: Instant) {
-        let Some(entry) = self.entries.get_mut(key) else {
+    /// Others have been told to end for a pod. Where nothing would say that there is room now (that failed, or the last
+    /// of them ended without a word), it is tried again at once.
+    pub fn end_preempting(&mut self, pod: &Pod, is_silent: bool, now: Instant) {
+        let Some(entry) = self.same(pod) else {
             return;
         };
         entry.is_preempting = false;
-        if entry.place == Place::Waiting && (has_failed || entry.was_helped) {
-            self.wake(key, PREEMPTED, now);
+        if entry.place != Place::Waiting {
+            return;
+        }
+        if is_silent {
+            self.make_ready(&pod.key, PREEMPTED, now);
+        } else if entry.was_helped {
+            self.wake(&pod.key, PREEMPTED, now);
         }
     }
 
@@ -406,7 +460,7 @@ impl Queue {
             entry.was_helped = true;
             return;
         }
-        let until = entry.since + backoff(entry.failures);
+        let until = self.windows.end_of(entry.since + backoff(entry.failures));
         let rank = entry.rank.clone();
         if entry.failures == 0 || until <= now {
             return self.make_ready(key, why, now);
@@ -463,12 +517,13 @@ impl Queue {
     }
 
     fn fall_due(&mut self, now: Instant) {
-        for list in [
-            |queue: &Queue| queue.backing_off.first().cloned(),
-            |queue: &Queue| queue.erring.first().cloned(),
-        ] {
-            while let Some((_, (_, _, key))) = list(self).filter(|(until, _)| *until <= now) {
-                self.make_ready(&key, BACKED_OFF, now);
+        type List = fn(&mut Queue) -> &mut BTreeSet<(Instant, Rank)>;
+        let lists: [List; 2] = [|queue| &mut queue.backing_off, |queue| &mut queue.erring];
+        for list in lists {
+            while list(self).first().is_some_and(|(until, _)| *until <= now) {
+                if let Some((_, (_, _, key))) = list(self).pop_first() {
+                    self.make_ready(&key, BACKED_OFF, now);
+                }
             }
         }
     }

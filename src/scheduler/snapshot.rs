@@ -601,16 +601,17 @@ impl Snapshot {
         self.nominations.insert(pod.key.clone(), slot);
     }
 
-    /// Keeps no room for a pod any longer.
-    pub fn withdraw(&mut self, key: &Key) {
-        if let Some(slot) = self.nominations.remove(key) {
-            let nominated = &mut self.slots[slot as usize].nominated;
-            nominated.retain(|pod| pod.key != *key);
-            self.tidy(slot);
-        }
+    /// Keeps no room for a pod any longer. Gives the name of the node where it was kept, whether or not that is there.
+    pub fn withdraw(&mut self, key: &Key) -> Option<CompactString> {
+        let slot = self.nominations.remove(key)?;
+        let site = &mut self.slots[slot as usize];
+        site.nominated.retain(|pod| pod.key != *key);
+        let node = site.name.clone();
+        self.tidy(slot);
+        Some(node)
     }
 
-    /// The node that room is kept on for a pod.
+    /// The node that room is kept on for a pod; none where that is not there.
     pub fn nomination(&self, pod: &Pod) -> Option<Slot> {
         let slot = self.nominations.get(&pod.key).copied();
         slot.filter(|slot| self.site(*slot).node.is_some())

@@ -80,12 +80,7 @@ impl Scheduler {
         let now = std::time::UNIX_EPOCH.elapsed().unwrap_or_default();
         let seed = now.as_nanos() as u64 ^ u64::from(std::process::id());
         Scheduler {
-            state: Mutex::new(State {
-                snapshot: Snapshot::default(),
-                queue: Queue::default(),
-                counts: Counts::default(),
-                turn: Turn::new(seed),
-            }),
+            state: Mutex::new(State::new(seed)),
             changed: Notify::new(),
             stored: watch::Sender::new(()),
             requests,
@@ -136,7 +131,7 @@ impl Scheduler {
                 match bound {
                     Ok(()) => self.change(|state| {
                         state.counts.bound(&attempt, Instant::now());
-                        state.queue.remove(&pod.key);
+                        state.queue.done(&pod);
                     }),
                     Err(why) => {
                         let took = attempt.begun.elapsed();
@@ -175,7 +170,7 @@ impl Scheduler {
                     }
                     let is_done = self.requests.end(&pod, &node, &victims, &displaced).await;
                     let now = Instant::now();
-                    self.change(|state| state.queue.end_preempting(&pod.key, !is_done, now));
+                    self.change(|state| state.queue.end_preempting(&pod, !is_done, now));
                 };
                 tokio::join!(report, end);
             }
@@ -237,7 +232,18 @@ async fn wait_for_volumes(
 const BIND_PATIENCE: std::time::Duration = std::time::Duration::from_secs(600);
 
 impl State {
-    fn step(&mut self, now: Instant) -> Step {
+    /// Nothing is known yet; the seed is for what is left to chance.
+    pub fn new(seed: u64) -> State {
+        State {
+            snapshot: Snapshot::default(),
+            queue: Queue::default(),
+            counts: Counts::default(),
+            turn: Turn::new(seed),
+        }
+    }
+
+    /// Decides about the next pod.
+    pub fn step(&mut self, now: Instant) -> Step {
         let pod = match self.queue.next(now) {
             Ok(pod) => pod,
             Err(until) => return Step::Wait(until),
@@ -260,7 +266,7 @@ impl State {
                 Step::Work(Work::Bind(pod, plan, attempt))
             }
             Decision::Nowhere(diagnosis) => {
-                self.queue.fail(&pod.key, diagnosis.plugins, now);
+                self.queue.fail(&pod, diagnosis.plugins, now);
                 let work = self.make_room(pod, diagnosis);
                 self.counts.decided(now.elapsed());
                 self.counts
@@ -301,7 +307,7 @@ impl State {
         }
         if !victims.is_empty() {
             self.counts.ends(victims.len());
-            self.queue.begin_preempting(&pod.key);
+            self.queue.begin_preempting(&pod);
         }
         Work::Report {
             pod,
@@ -318,12 +324,7 @@ impl State {
         let now = Instant::now();
         self.snapshot.storage.release(plan);
         self.forget(assumed, now);
-        let waiting = self.queue.get(&assumed.key)?.clone();
-        if waiting.uid() != assumed.uid() {
-            return None;
-        }
-        self.queue.err(&assumed.key, now);
-        Some(waiting)
+        self.queue.err(assumed, now)
     }
 
     /// What the API is to be asked for of a plan: volumes with their claims, and claims.

@@ -3,10 +3,11 @@
 mod devices;
 mod hints;
 mod model;
+mod queue;
+mod state;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
 
 use compact_str::CompactString;
 use serde_json::{Value, json};
@@ -624,103 +625,4 @@ fn room_is_kept_for_those_who_matter_more() {
     assert_eq!(decided(&mut snapshot, &first), "a");
     snapshot.withdraw(&first.key);
     assert_eq!(decided(&mut snapshot, &less), "a");
-}
-
-#[tokio::test(start_paused = true)]
-async fn waiting_pods_come_by_priority_and_when_something_can_help() {
-    let mut snapshot = three();
-    let mut queue = Queue::default();
-    let now = Instant::now;
-    let next = |queue: &mut Queue| queue.next(now()).map(|pod| pod.key.name.to_string());
-    for (name, priority) in [("old", 0), ("new", 0), ("high", 9)] {
-        queue.set(
-            asking(name, "9", json!({"priority": priority})),
-            &snapshot,
-            now(),
-        );
-    }
-    let gated = asking("gated", "1", json!({"schedulingGates": [{"name": "g"}]}));
-    queue.set(gated, &snapshot, now());
-    let fit: Plugins = [Plugin::NodeResourcesFit].into_iter().collect();
-    for name in ["high", "old", "new"] {
-        assert_eq!(next(&mut queue).as_deref(), Ok(name));
-        queue.fail(&Key::new("n", name), fit, now());
-    }
-    assert_eq!(
-        next(&mut queue),
-        Err(None),
-        "nothing is ready, and gates are closed"
-    );
-    let tally = queue.tally();
-    let waiting = [
-        ("active", 0),
-        ("backoff", 0),
-        ("gated", 1),
-        ("unschedulable", 3),
-    ];
-    assert_eq!(tally.waiting, waiting);
-    let rejected = [("NodeResourcesFit", 3), ("SchedulingGates", 1)];
-    let rejected = rejected.map(|(rule, count)| (rule.to_owned(), count));
-    assert_eq!(tally.rejected, rejected.into());
-    let incoming = [
-        (("active", "UnscheduledPodAdd".into()), 3),
-        (("unschedulable", "ScheduleAttemptFailure".into()), 3),
-        (("unschedulable", "UnscheduledPodAdd".into()), 1),
-    ];
-    assert_eq!(tally.incoming, incoming.into());
-    queue.set(asking("gated", "1", json!({})), &snapshot, now());
-    assert_eq!(next(&mut queue).as_deref(), Ok("gated"));
-    // A node that is too small helps nobody; one that is not lets those whose backoff is over come first.
-    let small = node("small", json!({}), json!({}));
-    queue.on(&Event::NodeCame(&small), &snapshot, now(), |_| true);
-    assert_eq!(next(&mut queue), Err(None));
-    let gone = asking("x", "1", json!({"nodeName": "a"}));
-    snapshot.set_pod(gone.clone());
-    queue.on(&Event::PodCame(&gone), &snapshot, now(), |_| true);
-    assert_eq!(next(&mut queue), Err(None), "a pod more is no help");
-    queue.on(&Event::PodGone(&gone), &snapshot, now(), |_| true);
-    assert_eq!(
-        next(&mut queue).as_deref(),
-        Ok("high"),
-        "it backs off, but nothing else is ready"
-    );
-    // An error is not tried again before its time.
-    queue.remove(&Key::new("n", "old"));
-    assert_eq!(next(&mut queue).as_deref(), Ok("new"));
-    queue.err(&Key::new("n", "new"), now());
-    assert_eq!(next(&mut queue), Err(Some(now() + Duration::from_secs(1))));
-    tokio::time::advance(Duration::from_secs(1)).await;
-    assert_eq!(next(&mut queue).as_deref(), Ok("new"));
-    // What waits for others to end does not come before that is under way, and then only if something happened.
-    let key = Key::new("n", "new");
-    queue.fail(&key, fit, now());
-    queue.begin_preempting(&key);
-    queue.end_preempting(&key, false, now());
-    assert_eq!(next(&mut queue), Err(None));
-    queue.begin_preempting(&key);
-    queue.on(&Event::PodGone(&gone), &snapshot, now(), |_| true);
-    assert_eq!(next(&mut queue), Err(None));
-    queue.end_preempting(&key, false, now());
-    assert_eq!(next(&mut queue).as_deref(), Ok("new"));
-    queue.fail(&key, fit, now());
-    tokio::time::advance(Duration::from_secs(301)).await;
-    queue.flush(now());
-    assert_eq!(next(&mut queue).as_deref(), Ok("new"));
-    let attempt = queue.attempt(&key, now());
-    assert!(attempt.is_flushed && attempt.number == 5);
-    assert_eq!(attempt.begun - attempt.since, Duration::from_secs(302));
-    let incoming = queue.tally().incoming;
-    for why in [
-        ("active", "BackoffComplete"),
-        ("active", "PopFromBackoffQ"),
-        ("active", "TargetPodUpdatePodSchedulingGatesEliminated"),
-        ("active", "UnschedulableTimeout"),
-        ("backoff", "AssignedPodDelete"),
-        ("backoff", "ScheduleAttemptFailure"),
-    ] {
-        assert!(
-            incoming.contains_key(&(why.0, why.1.into())),
-            "{why:?} is not in {incoming:?}"
-        );
-    }
 }

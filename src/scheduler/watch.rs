@@ -345,7 +345,8 @@ fn node(state: &mut State, change: &Change<'_, Node>) {
     }
 }
 
-fn pod(state: &mut State, change: &Change<'_, Pod>) {
+/// Takes in a change of a pod: whether it has a place, waits for one, or is gone.
+pub fn pod(state: &mut State, change: &Change<'_, Pod>) {
     match (change.old, change.new) {
         (Some(old), Some(new)) if old.uid() != new.uid() => {
             gone(state, old);
@@ -386,8 +387,7 @@ fn came(state: &mut State, old: Option<&Arc<Pod>>, new: &Arc<Pod>) {
     match before {
         // What was decided since it was written counts.
         None if new.nominated.is_empty() => {
-            if let Some(slot) = state.snapshot.nomination(new) {
-                let node = state.snapshot.site(slot).name().to_owned();
+            if let Some(node) = state.snapshot.withdraw(&new.key) {
                 state.snapshot.nominate(new, &node);
             }
         }
@@ -412,8 +412,7 @@ fn gone(state: &mut State, old: &Arc<Pod>) {
         return state.happened(&Event::PodGone(old), now, |_| true);
     }
     state.forget(old, now);
-    if state.snapshot.nomination(old).is_some() {
-        state.snapshot.withdraw(&old.key);
+    if state.snapshot.withdraw(&old.key).is_some() {
         let priority = old.priority;
         state.happened(&Event::PodGone(old), now, |other| {
             other.priority <= priority

@@ -143,11 +143,11 @@ fn a_pod_that_changes_while_it_is_placed_is_tried_again_as_it_is_then() {
     let changed = pod("p", json!({}), json!({}), status.clone());
     queue.refresh(&changed);
     assert_eq!(queue.next(now).err(), Some(None), "it is being placed");
-    queue.err(&busy.key, now);
-    let waits = queue.get(&busy.key).expect("it waits");
+    let waits = queue.err(&busy, now).expect("it waits");
     assert_eq!(waits.nominated, "a");
     let another = pod("p", json!({"uid": "another"}), json!({}), status);
     queue.refresh(&another);
-    let waits = queue.get(&busy.key).expect("it waits");
+    let again = now + std::time::Duration::from_secs(2);
+    let waits = queue.next(again).expect("it waits");
     assert_eq!(waits.uid(), "uid-p", "that is not it");
 }
