@@ -37,10 +37,11 @@ struct Member {
     started: SystemTime,
 }
 
-/// The session of this process, as the note of a command has it.
+/// The session of this process, as the note of a command has it: 0 where its leader is outside of what this process can
+/// see, as in a container, which getsid(2) answers too but rustix takes for impossible.
 pub fn session() -> String {
-    let session = rustix::process::getsid(None);
-    session.map_or_else(|_| "0".into(), |id| id.as_raw_nonzero().to_string())
+    let own = rustix::process::getpid().as_raw_nonzero().get();
+    look(own).map_or(0, |(_, session, _)| session).to_string()
 }
 
 impl Note {
