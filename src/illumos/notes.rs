@@ -58,10 +58,10 @@ impl Note {
         })
     }
 
-    /// Whether something of the command runs.
+    /// Whether something of the command runs. What has ended and is not reaped yet does not: who reaps is not ours to say.
     pub fn is_alive(&self) -> bool {
-        rustix::process::test_kill_process_group(self.group).is_ok()
-            && self.is_of(&members(self.group))
+        let members = members(self.group);
+        !members.is_empty() && self.is_of(&members)
     }
 
     /// Ends all that runs of it.
@@ -94,12 +94,15 @@ fn members(group: Pid) -> Vec<Member> {
     .collect()
 }
 
-/// The group and the session of a process, and when it was started.
+/// The group and the session of a process, and when it was started; none of one that has ended.
 #[cfg(target_os = "linux")]
 fn look(id: i32) -> Option<(i32, i32, SystemTime)> {
     let text = fs::read_to_string(format!("/proc/{id}/stat")).ok()?;
     // After the name, which may hold anything: state, parent, group, session; the time is the twentieth.
     let fields: Vec<&str> = text.rsplit_once(')')?.1.split_whitespace().collect();
+    if matches!(fields.first(), Some(&("Z" | "X"))) {
+        return None;
+    }
     let number = |at: usize| fields.get(at)?.parse().ok();
     let ticks: u64 = fields.get(19)?.parse().ok()?;
     let since_boot = Duration::from_millis(ticks * 1000 / rustix::param::clock_ticks_per_second());
@@ -110,14 +113,18 @@ fn look(id: i32) -> Option<(i32, i32, SystemTime)> {
     Some((number(2)?, number(3)?, SystemTime::now() - age))
 }
 
-/// As above: from `psinfo_t` (proc(5), sys/procfs.h) of a 64-bit program.
+/// As above: from `psinfo_t` (proc(5), sys/procfs.h) of a 64-bit program. A zombie has no lwp.
 #[cfg(not(target_os = "linux"))]
 fn look(id: i32) -> Option<(i32, i32, SystemTime)> {
+    const LWPS: usize = 4;
     const GROUP: usize = 16;
     const SESSION: usize = 20;
     const STARTED: usize = 88;
     let info = fs::read(format!("/proc/{id}/psinfo")).ok()?;
     let number = |at: usize| Some(i32::from_ne_bytes(info.get(at..at + 4)?.try_into().ok()?));
+    if number(LWPS)? == 0 {
+        return None;
+    }
     let seconds = u64::from_ne_bytes(info.get(STARTED..STARTED + 8)?.try_into().ok()?);
     let started = SystemTime::UNIX_EPOCH + Duration::from_secs(seconds);
     Some((number(GROUP)?, number(SESSION)?, started))
