@@ -7,8 +7,9 @@ use super::node::Node;
 use super::plugin::{Plugin, Rejection};
 use super::pod::Pod;
 use super::snapshot::{Slot, Snapshot};
-use super::storage::{Plan, Wanted};
+use super::storage::Plan;
 use super::terms::bear;
+use super::wanted::Wanted;
 use super::{affinity, fit, spread};
 use crate::meta::placement::BRANDS;
 
@@ -167,6 +168,11 @@ impl<'a> Cycle<'a> {
             (Some(volumes), Some(node)) => volumes.plan(node).unwrap_or_default(),
             _ => Plan::default(),
         }
+    }
+
+    /// What a node is worth by the room that is left for the pod's volumes; none where it wants none.
+    pub fn room(&self, node: &Node) -> Option<i64> {
+        self.volumes.as_ref()?.score(node)
     }
 
     fn ports_are_taken(&self, slot: Slot, overlay: &Overlay<'_>) -> bool {

@@ -245,6 +245,7 @@ pub fn scores(cycle: &Cycle<'_>, nodes: &[Slot]) -> Vec<i64> {
         let Some(node) = &site.node else { continue };
         let mut total = fit::least_allocated(pod, node, site);
         total += fit::balanced(pod, node, site).unwrap_or(0);
+        total += cycle.room(node).unwrap_or(0);
         if let Some(images) = &images {
             total += images.score(slot);
         }

@@ -74,8 +74,8 @@ pub fn named(spec: &Value, status: &Value) -> Vec<Named> {
 /// A claim.
 #[derive(Clone, Debug)]
 pub struct Claim {
-    /// Its version.
-    pub version: String,
+    /// Tells it apart from another of the same name.
+    uid: String,
     /// The uid of what it was made for; empty where it was made by hand.
     owner: String,
     is_deleting: bool,
@@ -105,7 +105,7 @@ impl From<&RawClaim> for Claim {
         }
         let reserved = raw.status.list("reservedFor").iter();
         Claim {
-            version: raw.metadata.resource_version.clone().unwrap_or_default(),
+            uid: raw.metadata.uid.clone().unwrap_or_default(),
             owner: controller_of(&raw.metadata)
                 .map(|owner| owner.uid.clone())
                 .unwrap_or_default(),
@@ -121,6 +121,11 @@ impl From<&RawClaim> for Claim {
 }
 
 impl Claim {
+    /// Whether it has devices.
+    pub fn is_allocated(&self) -> bool {
+        self.allocated.is_some()
+    }
+
     fn is_for(&self, pod: &Pod) -> bool {
         self.reserved.iter().any(|uid| uid == pod.uid())
     }
@@ -179,7 +184,7 @@ impl Devices {
             return Err(never(why));
         }
         for (_, claim) in self.of(pod) {
-            if claim.allocated.is_some() {
+            if claim.is_allocated() {
                 if claim.reserved.len() >= SHARERS && !claim.is_for(pod) {
                     return Err(never("resourceclaim in use".to_owned()));
                 }
@@ -201,7 +206,7 @@ impl Devices {
     /// Why not.
     pub fn check_node(&self, pod: &Pod, node: &Node) -> Result<(), Rejection> {
         let never = |why: &'static str| Rejection::never(Plugin::DynamicResources, why);
-        if self.of(pod).any(|(_, claim)| claim.allocated.is_none()) {
+        if self.of(pod).any(|(_, claim)| !claim.is_allocated()) {
             return Err(never("cannot allocate all claims"));
         }
         let is_here = |claim: &Claim| match &claim.allocated {
@@ -214,11 +219,19 @@ impl Devices {
         Ok(())
     }
 
-    /// The claims of a pod that are still to be reserved for it, with their versions.
+    /// The claims of a pod that are still to be reserved for it, with their uids.
     pub fn to_reserve(&self, pod: &Pod) -> Vec<(Key, String)> {
         let unreserved = self.of(pod).filter(|(_, claim)| !claim.is_for(pod));
         unreserved
-            .map(|(key, claim)| (key, claim.version.clone()))
+            .map(|(key, claim)| (key, claim.uid.clone()))
+            .collect()
+    }
+
+    /// The claims of a pod that can be reserved for it by now, with their uids.
+    pub fn allocated(&self, pod: &Pod) -> Vec<(Key, String)> {
+        let allocated = self.of(pod).filter(|(_, claim)| claim.is_allocated());
+        allocated
+            .map(|(key, claim)| (key, claim.uid.clone()))
             .collect()
     }
 }

@@ -37,14 +37,22 @@ pub enum Event<'a> {
         /// Which one.
         key: &'a Key,
     },
-    /// Claims to devices, or classes of devices, are otherwise.
-    Devices(Of),
+    /// A claim to devices is otherwise.
+    DeviceClaim {
+        /// Which one.
+        key: &'a Key,
+        /// In which way.
+        how: How,
+        /// Whether it is new, or its status is otherwise.
+        is_otherwise: bool,
+        /// Whether it had devices that others can have now.
+        frees: bool,
+    },
+    /// A class of devices is otherwise.
+    DeviceClass(How),
     /// Runtime classes are otherwise.
-    Handlers(Of),
+    Handlers(How),
 }
-
-/// What something happened to, as upstream calls it, and what.
-pub type Of = (&'static str, How);
 
 /// What was done to an object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -151,9 +159,11 @@ impl Event<'_> {
             Event::PodGone(_) => "AssignedPodDelete".into(),
             Event::Own { old, new } => format_compact!("TargetPod{}", update(old, new)),
             Event::Storage { what, how, .. } => format_compact!("{}{how:?}", what.name()),
-            Event::Devices((what, how)) | Event::Handlers((what, how)) => {
-                format_compact!("{what}{how:?}")
+            Event::DeviceClaim { how, .. } => {
+                format_compact!("resource.k8s.io/ResourceClaim{how:?}")
             }
+            Event::DeviceClass(how) => format_compact!("resource.k8s.io/DeviceClass{how:?}"),
+            Event::Handlers(how) => format_compact!("node.k8s.io/RuntimeClass{how:?}"),
         }
     }
 
@@ -186,7 +196,8 @@ impl Event<'_> {
             ],
             Event::Own { .. } => &Plugin::ALL,
             Event::Storage { what, how, .. } => what.interests(*how),
-            Event::Devices(_) => &[DynamicResources],
+            Event::DeviceClass(How::Delete) => &[],
+            Event::DeviceClaim { .. } | Event::DeviceClass(_) => &[DynamicResources],
             Event::Handlers(_) => &[ZoneBrand],
         };
         plugins.iter().copied().collect()
@@ -237,12 +248,21 @@ impl Event<'_> {
                 Plugin::VolumeRestrictions | Plugin::NodeVolumeLimits => !other.volumes.is_empty(),
                 _ => true,
             },
-            Event::Own { old, new } => own_helps(plugin, old, new),
+            Event::Own { old, new } => own_helps(plugin, old, new, snapshot),
             Event::Storage { what, key, .. } => match what {
                 Stored::Claim => pod.has_claim(key),
                 _ => !pod.volumes.is_empty(),
             },
-            Event::Devices(_) => !pod.device_claims.is_empty(),
+            Event::DeviceClaim {
+                key,
+                is_otherwise,
+                frees,
+                ..
+            } => {
+                (*frees || (*is_otherwise && pod.has_device_claim(key)))
+                    && snapshot.devices.missing(pod).is_none()
+            }
+            Event::DeviceClass(_) => !pod.device_claims.is_empty(),
             Event::Handlers(_) => !pod.runtime_class.is_empty(),
         }
     }
@@ -388,7 +408,7 @@ fn frees(pod: &Pod, old: &Pod, new: &Pod) -> bool {
             .any(|(name, wanted)| *wanted > 0 && is.scalar(name) < was.scalar(name))
 }
 
-fn own_helps(plugin: Plugin, old: &Pod, new: &Pod) -> bool {
+fn own_helps(plugin: Plugin, old: &Pod, new: &Pod, snapshot: &Snapshot) -> bool {
     let bears_more = old.tolerations != new.tolerations;
     match plugin {
         Plugin::NodeUnschedulable => bears_more && bear(&new.tolerations, &Node::cordon()),
@@ -399,6 +419,9 @@ fn own_helps(plugin: Plugin, old: &Pod, new: &Pod) -> bool {
                 || hard(new).any(|spread| spread.counts(&old.labels) != spread.counts(&new.labels))
         }
         Plugin::InterPodAffinity => old.labels != new.labels,
+        Plugin::DynamicResources => {
+            old.device_claims != new.device_claims && snapshot.devices.missing(new).is_none()
+        }
         Plugin::ZoneBrand => old.brand != new.brand,
         _ => false,
     }

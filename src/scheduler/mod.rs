@@ -9,6 +9,7 @@
 //! nothing is copied for a decision and nothing happens during one. What the API is asked for runs beside it.
 
 mod affinity;
+mod binding;
 mod cycle;
 pub mod decide;
 pub mod devices;
@@ -30,6 +31,7 @@ pub mod terms;
 mod tests;
 pub mod topology;
 pub mod volumes;
+mod wanted;
 mod watch;
 pub mod workloads;
 
@@ -52,7 +54,7 @@ const FLUSH: Duration = Duration::from_secs(30);
 
 /// Runs the scheduler.
 pub async fn run(context: Context) {
-    let requests = Requests::new(&context);
+    let requests = Requests::new(context.client.clone(), &context.events);
     let scheduler = Arc::new(Scheduler::new(requests, context.ends.clone()));
     watch::begin(&scheduler, &context).await;
     let told = Arc::downgrade(&scheduler);

@@ -293,6 +293,15 @@ impl Pod {
             })
     }
 
+    /// Whether it names a claim to devices.
+    pub fn has_device_claim(&self, key: &Key) -> bool {
+        self.key.namespace == key.namespace
+            && self
+                .device_claims
+                .iter()
+                .any(|named| named.claim.as_ref() == Some(&key.name))
+    }
+
     /// The same pod at a place.
     pub fn placed_on(&self, node: &str) -> Pod {
         Pod {

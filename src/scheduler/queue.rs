@@ -13,6 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use compact_str::CompactString;
+use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use super::hints::Event;
@@ -43,6 +44,8 @@ pub struct Queue {
     erring: BTreeSet<(Instant, Rank)>,
     /// By what said no.
     waiting: HashMap<Plugins, BTreeSet<Key>, Quick>,
+    /// Gated pods by the claims to devices that they name.
+    awaiting: HashMap<Key, BTreeSet<Key>, Quick>,
     serial: u64,
     windows: Windows,
     incoming: Incoming,
@@ -92,6 +95,34 @@ pub struct Attempt {
     pub is_flushed: bool,
 }
 
+/// Resolves when everything that was to be told of a pod before is told.
+pub struct Told(oneshot::Receiver<()>);
+
+impl Told {
+    /// Waits for that.
+    pub async fn heard(self) {
+        // Whoever tells it lets go of the other end, and sends nothing.
+        let _ = self.0.await;
+    }
+}
+
+/// The turn to tell something of a pod: after what was told before, and before what is told later, so that its status
+/// says what was found last.
+pub struct Telling {
+    before: Option<Told>,
+    own: oneshot::Sender<()>,
+}
+
+impl Telling {
+    /// Waits until it is time. What is given must be kept until all is told.
+    pub async fn begin(self) -> impl Send {
+        if let Some(before) = self.before {
+            before.heard().await;
+        }
+        self.own
+    }
+}
+
 struct Entry {
     pod: Arc<Pod>,
     place: Place,
@@ -110,6 +141,8 @@ struct Entry {
     open: Option<Instant>,
     /// Whether it is tried because it has waited for very long.
     is_flushed: bool,
+    /// What is told of it.
+    told: Option<Told>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -174,6 +207,8 @@ impl Queue {
             new: &pod,
         };
         if entry.place == Place::Gated {
+            self.awaits(&old, false);
+            self.awaits(&pod, true);
             if is_open(&pod, snapshot) {
                 self.make_ready(&key, &event.label(), now);
             }
@@ -206,13 +241,32 @@ impl Queue {
             attempts: 0,
             open: None,
             is_flushed: false,
+            told: None,
             pod,
         };
-        let is_open = is_open(&entry.pod, snapshot);
+        let pod = entry.pod.clone();
         self.entries.insert(key.clone(), entry);
-        match is_open {
-            true => self.make_ready(&key, CAME, now),
-            false => self.came(Place::Gated, CAME),
+        if is_open(&pod, snapshot) {
+            return self.make_ready(&key, CAME, now);
+        }
+        self.awaits(&pod, true);
+        self.came(Place::Gated, CAME);
+    }
+
+    /// Takes in that a gated pod waits for the claims to devices that it names, or does no longer.
+    fn awaits(&mut self, pod: &Pod, does: bool) {
+        let claims = pod.device_claims.iter();
+        for name in claims.filter_map(|named| named.claim.as_ref()) {
+            let claim = Key::new(&pod.key.namespace, name);
+            if does {
+                let pods = self.awaiting.entry(claim).or_default();
+                pods.insert(pod.key.clone());
+            } else if let Some(pods) = self.awaiting.get_mut(&claim) {
+                pods.remove(&pod.key);
+                if pods.is_empty() {
+                    self.awaiting.remove(&claim);
+                }
+            }
         }
     }
 
@@ -310,6 +364,19 @@ impl Queue {
         Some(waits)
     }
 
+    /// What is to be told of a pod before it is bound; none where nothing is.
+    pub fn told(&mut self, pod: &Pod) -> Option<Told> {
+        self.same(pod)?.told.take()
+    }
+
+    /// When to tell something of a pod.
+    pub fn tell(&mut self, pod: &Pod) -> Telling {
+        let (own, told) = oneshot::channel();
+        let entry = self.same(pod);
+        let before = entry.and_then(|entry| entry.told.replace(Told(told)));
+        Telling { before, own }
+    }
+
     /// Something happened: pods that it can help are tried again. `is_meant` says which others are not to be.
     pub fn on(
         &mut self,
@@ -338,18 +405,19 @@ impl Queue {
         }
     }
 
-    /// Claims to devices came: pods that wait for them alone are tried.
-    pub fn open(&mut self, event: &Event<'_>, snapshot: &Snapshot) {
-        let gated = self.entries.values().filter(|entry| {
-            entry.place == Place::Gated
-                && !entry.pod.device_claims.is_empty()
-                && is_open(&entry.pod, snapshot)
-        });
-        let opened: Vec<Key> = gated.map(|entry| entry.pod.key.clone()).collect();
-        let now = Instant::now();
-        opened
-            .iter()
-            .for_each(|key| self.make_ready(key, &event.label(), now));
+    /// A claim to devices is otherwise: pods that wait for it alone are tried. `why` is what upstream calls it.
+    pub fn open(&mut self, claim: &Key, why: &str, snapshot: &Snapshot, now: Instant) {
+        let Some(keys) = self.awaiting.get(claim) else {
+            return;
+        };
+        let is_open = |key: &&Key| {
+            let entry = self.entries.get(*key);
+            entry.is_some_and(|entry| is_open(&entry.pod, snapshot))
+        };
+        let opened: Vec<Key> = keys.iter().filter(is_open).cloned().collect();
+        for key in &opened {
+            self.make_ready(key, why, now);
+        }
     }
 
     /// Others are being ended for a pod, which waits meanwhile.
@@ -512,7 +580,11 @@ impl Queue {
                     }
                 }
             }
-            Place::Gated | Place::Busy => {}
+            Place::Gated => {
+                let pod = entry.pod.clone();
+                self.awaits(&pod, false);
+            }
+            Place::Busy => {}
         }
     }
 

@@ -3,19 +3,19 @@
 use std::sync::Arc;
 
 use compact_str::CompactString;
-use futures::future::join_all;
 use k8s_openapi::api::core::v1;
 use k8s_openapi::api::resource::v1::ResourceClaim;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use k8s_openapi::jiff::Timestamp;
 use kube::Api;
 use kube::api::{DeleteParams, Patch, PatchParams, Preconditions};
 use serde_json::{Value, json};
 
+use super::binding::Written;
 use super::pod::{Condition, Pod, SCHEDULER};
 use super::volumes::{Claim, SELECTED_NODE, Volume};
-use crate::controllers::Context;
 use crate::controllers::errors::{is_conflict, is_not_found, text};
-use crate::controllers::events::{Deed, Recorder, Tone, reference};
+use crate::controllers::events::{Deed, Events, Recorder, Tone, reference};
 use crate::controllers::informer::Key;
 
 /// The longest note of an event, in bytes.
@@ -38,14 +38,13 @@ pub struct Asked {
 }
 
 impl Requests {
-    /// As the scheduler.
-    pub fn new(context: &Context) -> Requests {
+    /// Through a client that is the scheduler.
+    pub fn new(client: kube::Client, events: &Events) -> Requests {
         Requests {
-            client: context.client.clone(),
-            recorder: context
-                .events
-                .recorder(context.client.clone(), SCHEDULER)
+            recorder: events
+                .recorder(client.clone(), SCHEDULER)
                 .on(&rustix::system::uname().nodename().to_string_lossy()),
+            client,
         }
     }
 
@@ -71,13 +70,26 @@ impl Requests {
         Api::namespaced(self.client.clone(), &pod.key.namespace)
     }
 
-    /// Says of volumes whose they are, of claims for which node theirs are made, and of the pod where it will be.
+    /// Says of a pod where it will be.
+    pub async fn nominate(&self, pod: &Pod) {
+        let will_be = serde_json::Map::from_iter([("nominatedNodeName".into(), json!(pod.node))]);
+        self.patch(pod, will_be).await;
+    }
+
+    /// Says of pods that no room is kept for them any longer.
+    pub async fn nominate_no_longer(&self, pods: &[Arc<Pod>]) {
+        for pod in pods.iter().filter(|pod| !pod.nominated.is_empty()) {
+            let nowhere = serde_json::Map::from_iter([("nominatedNodeName".into(), Value::Null)]);
+            self.patch(pod, nowhere).await;
+        }
+    }
+
+    /// Says of volumes whose they are, and of claims for which node theirs are made.
     ///
     /// # Errors
     /// Why the API refused, in its words.
-    pub async fn prepare(&self, pod: &Pod, asked: Asked) -> Result<(), String> {
-        let will_be = serde_json::Map::from_iter([("nominatedNodeName".into(), json!(pod.node))]);
-        self.patch(pod, will_be).await;
+    pub async fn prepare(&self, pod: &Pod, asked: Asked) -> Result<Written, String> {
+        let mut written = Written::default();
         let params = PatchParams::default();
         let volumes: Api<v1::PersistentVolume> = Api::all(self.client.clone());
         for (name, volume, key, claim) in asked.bind {
@@ -95,7 +107,8 @@ impl Requests {
             });
             let patch = json!({"metadata": metadata, "spec": {"claimRef": reference}});
             let answer = volumes.patch(&name, &params, &Patch::Merge(patch)).await;
-            answer.map_err(|error| text(&error))?;
+            let version = version(&answer.map_err(|error| text(&error))?.metadata);
+            written.volumes.insert(name, version);
         }
         for (key, claim) in asked.provision {
             let claims: Api<v1::PersistentVolumeClaim> =
@@ -104,32 +117,49 @@ impl Requests {
             let metadata = json!({"resourceVersion": claim.version, "annotations": annotations});
             let patch = json!({"metadata": metadata});
             let answer = claims.patch(&key.name, &params, &Patch::Merge(patch)).await;
-            answer.map_err(|error| text(&error))?;
+            let version = version(&answer.map_err(|error| text(&error))?.metadata);
+            written.claims.insert(key, version);
         }
-        Ok(())
+        Ok(written)
     }
 
-    /// Reserves claims to devices for a pod, each as it was when it was looked at.
+    /// Reserves claims to devices for a pod. Whether they can be is for the API to say: they may have changed, and
+    /// others may be reserving them for themselves.
     ///
     /// # Errors
     /// Why the API refused, as upstream tells it.
     pub async fn reserve(&self, pod: &Pod, claims: Vec<(Key, String)>) -> Result<(), String> {
         let user = json!({"resource": "pods", "name": pod.key.name, "uid": pod.uid()});
-        for (key, version) in claims {
-            let api: Api<ResourceClaim> = Api::namespaced(self.client.clone(), &key.namespace);
-            let patch = json!({
-                "metadata": {"resourceVersion": version},
-                "status": {"reservedFor": [user]},
-            });
-            let params = PatchParams::default();
-            let answer = api
-                .patch_status(&key.name, &params, &Patch::Strategic(patch))
-                .await;
+        for (key, uid) in claims {
+            let answer = self.reserved_for(&key, &uid, &user).await;
             answer.map_err(|error| {
+                let Key { namespace, name } = &key;
                 let why = text(&error);
-                format!("running PreBind plugin \"DynamicResources\": {why}")
+                format!("add reservation to claim {namespace}/{name}: {why}")
             })?;
         }
+        Ok(())
+    }
+
+    /// Says of claims to devices that they are not reserved for a pod any longer.
+    pub async fn give_back(&self, pod: &Pod, claims: Vec<(Key, String)>) {
+        let user = json!({"$patch": "delete", "uid": pod.uid()});
+        for (key, uid) in claims {
+            match self.reserved_for(&key, &uid, &user).await {
+                Err(error) if !is_not_found(&error) && !is_conflict(&error) => {
+                    tracing::warn!(claim = ?key, pod = ?pod.key, %error, "cannot give it back");
+                }
+                _ => {}
+            }
+        }
+    }
+
+    async fn reserved_for(&self, key: &Key, uid: &str, user: &Value) -> kube::Result<()> {
+        let api: Api<ResourceClaim> = Api::namespaced(self.client.clone(), &key.namespace);
+        let patch = json!({"metadata": {"uid": uid}, "status": {"reservedFor": [user]}});
+        let params = PatchParams::default();
+        api.patch_status(&key.name, &params, &Patch::Strategic(patch))
+            .await?;
         Ok(())
     }
 
@@ -200,23 +230,8 @@ impl Requests {
         self.tell(pod, Tone::Warning, FAILED, note);
     }
 
-    /// Ends pods so that another has room on a node, and says so. Whether all of them will end.
-    pub async fn end(
-        &self,
-        pod: &Pod,
-        node: &str,
-        victims: &[Arc<Pod>],
-        displaced: &[Arc<Pod>],
-    ) -> bool {
-        for other in displaced.iter().filter(|other| !other.nominated.is_empty()) {
-            let nowhere = serde_json::Map::from_iter([("nominatedNodeName".into(), Value::Null)]);
-            self.patch(other, nowhere).await;
-        }
-        let ends = victims.iter().map(|victim| self.end_one(pod, node, victim));
-        join_all(ends).await.into_iter().all(|is_done| is_done)
-    }
-
-    async fn end_one(&self, pod: &Pod, node: &str, victim: &Pod) -> bool {
+    /// Ends a pod so that another has room on a node, and says so. Whether it will end.
+    pub async fn end(&self, pod: &Pod, node: &str, victim: &Pod) -> bool {
         let condition = Condition {
             status: "True".into(),
             reason: "PreemptionByScheduler".into(),
@@ -246,7 +261,17 @@ impl Requests {
                 return false;
             }
         }
-        let note = format!("Preempted by pod {} on node {node}", pod.uid());
+        self.tell_preempted(pod, node, victim, false);
+        true
+    }
+
+    /// Tells people of a pod that it makes room for another, and whether nobody but the scheduler knew of its place.
+    pub fn tell_preempted(&self, pod: &Pod, node: &str, victim: &Pod, in_memory: bool) {
+        let how = match in_memory {
+            true => " (in kube-scheduler memory).",
+            false => "",
+        };
+        let note = format!("Preempted by pod {} on node {node}{how}", pod.uid());
         let deed = Deed {
             tone: Tone::Normal,
             action: "Preempting",
@@ -255,7 +280,6 @@ impl Requests {
             related: Some(reference(pod)),
         };
         self.recorder.tell_deed(victim, deed);
-        true
     }
 
     /// Writes parts of a pod's status. Whether they are written, or the pod is gone.
@@ -277,6 +301,12 @@ impl Requests {
             _ => true,
         }
     }
+}
+
+/// The version of what the API answered with.
+fn version(answer: &ObjectMeta) -> u64 {
+    let version = answer.resource_version.as_deref().unwrap_or_default();
+    version.parse().unwrap_or_default()
 }
 
 /// A condition to be written; none where it is so already.

@@ -2,17 +2,19 @@
 
 use std::sync::Arc;
 
+use futures::future::join_all;
 use parking_lot::Mutex;
 use tokio::sync::{Notify, OwnedSemaphorePermit, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::binding::{Preparing, Way, ended};
 use super::decide::{Decision, Diagnosis, Turn, decide};
 use super::hints::Event;
 use super::metrics::{self, Counts};
 use super::pod::Pod;
 use super::preempt::{Outcome, preempt};
-use super::queue::{Attempt, Queue};
+use super::queue::{Attempt, Queue, Telling, Told};
 use super::requests::{Asked, Requests};
 use super::snapshot::Snapshot;
 use super::storage::Plan;
@@ -29,7 +31,7 @@ pub struct Scheduler {
     /// The way to the API.
     pub requests: Requests,
     /// When it is to end.
-    ends: CancellationToken,
+    pub ends: CancellationToken,
 }
 
 /// What is known, and who waits.
@@ -40,6 +42,8 @@ pub struct State {
     pub queue: Queue,
     /// What was done.
     pub counts: Counts,
+    /// Pods whose claims are seen to.
+    pub preparing: Preparing,
     turn: Turn,
 }
 
@@ -56,7 +60,16 @@ pub enum Step {
 /// What is to be told to the API.
 pub enum Work {
     /// A pod has this place, once its claims are seen to.
-    Bind(Arc<Pod>, Plan, Attempt),
+    Bind {
+        /// The pod.
+        pod: Arc<Pod>,
+        /// What its claims are to get.
+        plan: Plan,
+        /// Its turn.
+        attempt: Attempt,
+        /// Resolves when everything is told that is to be told of it before.
+        told: Option<Told>,
+    },
     /// A pod has none.
     Report {
         /// The pod.
@@ -69,6 +82,8 @@ pub enum Work {
         victims: Vec<Arc<Pod>>,
         /// Pods that matter less, for which no room is kept there any longer.
         displaced: Vec<Arc<Pod>>,
+        /// When to tell it.
+        telling: Telling,
     },
     /// A pod is being deleted and gets none.
     Skip(Arc<Pod>),
@@ -111,66 +126,35 @@ impl Scheduler {
     /// Tells the API, and takes in what it says. A permit is held while requests are under way.
     pub async fn carry_out(self: Arc<Self>, work: Work, permit: OwnedSemaphorePermit) {
         match work {
-            Work::Bind(pod, plan, attempt) => {
-                let mut permit = Some(permit);
-                let ready = match plan.is_empty() {
-                    true => Ok(()),
-                    false => self.see_to_claims(&pod, &plan, &mut permit).await,
-                };
-                let ready = match ready {
-                    Ok(()) if !pod.device_claims.is_empty() => {
-                        let claims = self.change(|state| state.snapshot.devices.to_reserve(&pod));
-                        self.requests.reserve(&pod, claims).await
-                    }
-                    ready => ready,
-                };
-                let bound = match ready {
-                    Ok(()) => self.requests.bind(&pod).await,
-                    Err(why) => Err(why),
-                };
-                match bound {
-                    Ok(()) => self.change(|state| {
-                        state.counts.bound(&attempt, Instant::now());
-                        state.queue.done(&pod);
-                    }),
-                    Err(why) => {
-                        let took = attempt.begun.elapsed();
-                        self.change(|state| state.counts.ended(metrics::Outcome::Error, took));
-                        // Who is scheduler next decides anew, and nothing is wrong with the pod.
-                        if self.ends.is_cancelled() {
-                            return;
-                        }
-                        if let Some(waiting) = self.change(|state| state.give_up(&pod, &plan)) {
-                            let mut waiting = (*waiting).clone();
-                            if !plan.is_empty() {
-                                // So it was said in its status, whether or not that was seen yet.
-                                waiting.nominated = pod.node.clone();
-                            }
-                            let nominated = Some(String::new());
-                            self.requests
-                                .report(&waiting, "SchedulerError", &why, nominated)
-                                .await;
-                        }
-                    }
-                }
-            }
+            Work::Bind {
+                pod,
+                plan,
+                attempt,
+                told,
+            } => self.bind(pod, plan, attempt, told, permit).await,
             Work::Report {
                 pod,
                 diagnosis,
                 nominated,
                 victims,
                 displaced,
+                telling,
             } => {
                 let why = diagnosis.to_string();
                 let node = nominated.clone().unwrap_or_default();
-                let report = self.requests.report(&pod, "Unschedulable", &why, nominated);
+                let report = async {
+                    let told = telling.begin().await;
+                    let report = self.requests.report(&pod, "Unschedulable", &why, nominated);
+                    report.await;
+                    drop(told);
+                };
                 let end = async {
                     if victims.is_empty() {
                         return;
                     }
-                    let is_done = self.requests.end(&pod, &node, &victims, &displaced).await;
+                    let is_silent = self.end(&pod, &node, &victims, &displaced).await;
                     let now = Instant::now();
-                    self.change(|state| state.queue.end_preempting(&pod, !is_done, now));
+                    self.change(|state| state.queue.end_preempting(&pod, is_silent, now));
                 };
                 tokio::join!(report, end);
             }
@@ -178,58 +162,33 @@ impl Scheduler {
         }
     }
 
-    /// Tells who binds and makes volumes what the pod's claims are to get, and waits until they have it.
-    async fn see_to_claims(
+    /// Ends pods so that another has room on a node. Whether nothing will say that there is room: some could not be
+    /// ended, or the last of them was not bound yet, so that it had only to be called off.
+    async fn end(
         &self,
-        pod: &Arc<Pod>,
-        plan: &Plan,
-        permit: &mut Option<OwnedSemaphorePermit>,
-    ) -> Result<(), String> {
-        let prefix = |why: String| format!("running PreBind plugin \"VolumeBinding\": {why}");
-        let asked = self.change(|state| state.claims_of(plan));
-        self.requests.prepare(pod, asked).await.map_err(prefix)?;
-        // Others are placed meanwhile.
-        permit.take();
-        wait_for_volumes(&self.stored, &self.ends, || {
-            self.state.lock().are_bound(pod, plan)
-        })
-        .await
-        .map_err(|why| prefix(format!("binding volumes: {why}")))
+        pod: &Pod,
+        node: &str,
+        victims: &[Arc<Pod>],
+        displaced: &[Arc<Pod>],
+    ) -> bool {
+        self.requests.nominate_no_longer(displaced).await;
+        let ends = victims.iter().map(|victim| self.end_one(pod, node, victim));
+        let ended = join_all(ends).await;
+        ended.contains(&None) || ended.last() == Some(&Some(Way::WasMade))
     }
-}
 
-/// Waits until claims `are_bound`, which is asked whenever something of volumes is otherwise.
-///
-/// # Errors
-/// What it says is wrong, or that nothing is waited for any more.
-async fn wait_for_volumes(
-    stored: &watch::Sender<()>,
-    ends: &CancellationToken,
-    are_bound: impl Fn() -> Result<bool, String>,
-) -> Result<(), String> {
-    let mut changes = stored.subscribe();
-    let are_bound = async {
-        loop {
-            changes.borrow_and_update();
-            if are_bound()? {
-                return Ok(());
-            }
-            if changes.changed().await.is_err() {
-                return Err("context canceled".to_owned());
-            }
+    /// Ends a pod, or has it make way; none where that failed.
+    async fn end_one(&self, pod: &Pod, node: &str, victim: &Pod) -> Option<Way> {
+        let way = self.change(|state| state.make_way(victim));
+        match way {
+            Way::IsFree => {}
+            Way::WasMade => self.requests.tell_preempted(pod, node, victim, true),
+            Way::IsTaken if self.requests.end(pod, node, victim).await => {}
+            Way::IsTaken => return None,
         }
-    };
-    tokio::select! {
-        biased;
-        // Nobody binds volumes any more either.
-        () = ends.cancelled() => Err("context canceled".to_owned()),
-        done = are_bound => done,
-        () = tokio::time::sleep(BIND_PATIENCE) => Err("context deadline exceeded".to_owned()),
+        Some(way)
     }
 }
-
-/// How long volumes are waited for.
-const BIND_PATIENCE: std::time::Duration = std::time::Duration::from_secs(600);
 
 impl State {
     /// Nothing is known yet; the seed is for what is left to chance.
@@ -238,6 +197,7 @@ impl State {
             snapshot: Snapshot::default(),
             queue: Queue::default(),
             counts: Counts::default(),
+            preparing: Preparing::default(),
             turn: Turn::new(seed),
         }
     }
@@ -261,9 +221,15 @@ impl State {
             Decision::Node(slot, plan) => {
                 self.counts.decided(now.elapsed());
                 let pod = self.snapshot.assume(&pod, slot);
-                self.snapshot.storage.promise(&plan, &pod.node);
+                self.snapshot.storage.promise(&plan, &pod);
                 let attempt = self.queue.attempt(&pod.key, now);
-                Step::Work(Work::Bind(pod, plan, attempt))
+                let told = self.queue.told(&pod);
+                Step::Work(Work::Bind {
+                    pod,
+                    plan,
+                    attempt,
+                    told,
+                })
             }
             Decision::Nowhere(diagnosis) => {
                 self.queue.fail(&pod, diagnosis.plugins, now);
@@ -309,30 +275,33 @@ impl State {
             self.counts.ends(victims.len());
             self.queue.begin_preempting(&pod);
         }
+        let telling = self.queue.tell(&pod);
         Work::Report {
             pod,
             diagnosis,
             nominated,
             victims,
             displaced,
+            telling,
         }
     }
 
     /// Forgets that a pod was assumed to have a place, and tries again. Gives the pod as it was last seen, if it still
-    /// waits.
-    fn give_up(&mut self, assumed: &Arc<Pod>, plan: &Plan) -> Option<Arc<Pod>> {
+    /// waits, to tell of it.
+    pub fn give_up(&mut self, assumed: &Arc<Pod>, plan: &Plan) -> Option<(Arc<Pod>, Telling)> {
         let now = Instant::now();
-        self.snapshot.storage.release(plan);
-        self.forget(assumed, now);
-        self.queue.err(assumed, now)
+        self.snapshot.storage.release(plan, assumed);
+        self.free(assumed, now);
+        let waiting = self.queue.err(assumed, now)?;
+        Some((waiting, self.queue.tell(assumed)))
     }
 
     /// What the API is to be asked for of a plan: volumes with their claims, and claims.
-    fn claims_of(&self, plan: &Plan) -> Asked {
+    pub fn claims_of(&self, plan: &Plan) -> Asked {
         let storage = &self.snapshot.storage;
         let claim = |key: &Key| Some((key.clone(), storage.claims.get(key)?.clone()));
         let bind = plan.bind.iter().filter_map(|(name, key)| {
-            let volume = storage.volumes.get(name)?.clone();
+            let volume = storage.volume(name)?.clone();
             let (key, claim) = claim(key)?;
             Some((name.clone(), volume, key, claim))
         });
@@ -342,82 +311,31 @@ impl State {
         }
     }
 
-    /// Whether the claims of a plan have their volumes.
-    fn are_bound(&self, pod: &Pod, plan: &Plan) -> Result<bool, String> {
-        if !self.snapshot.is_assumed(&pod.key) {
-            let name = &pod.key.name;
-            return Err(format!(
-                "pod does not exist any more: pod \"{name}\" not found"
-            ));
-        }
-        let storage = &self.snapshot.storage;
-        let mut all = true;
-        for key in plan.claims() {
-            let name = &key.name;
-            let Some(claim) = storage.claims.get(key) else {
-                return Err(format!(
-                    "failed to check binding: could not find pvc {}/{name}",
-                    key.namespace
-                ));
-            };
-            let is_made = plan.provision.contains(key);
-            if is_made && storage.is_rejected(key, claim, &pod.node) {
-                return Err(format!("provisioning failed for PVC {name:?}"));
-            }
-            all &= claim.is_bound;
-        }
-        Ok(all)
+    /// Whether a pod is assumed to have a place: it, and not another of its name.
+    pub fn is_assumed(&self, pod: &Pod) -> bool {
+        let known = self.snapshot.placed(&pod.key);
+        self.snapshot.is_assumed(&pod.key) && known.is_some_and(|known| known.uid() == pod.uid())
     }
 
-    /// Forgets that a pod was assumed to have a place.
+    /// Forgets that a pod was assumed to have a place, as it is gone: nothing is done for it any more.
     pub fn forget(&mut self, pod: &Pod, now: Instant) {
-        let is_it = |known: &Arc<Pod>| known.uid() == pod.uid();
-        if self.snapshot.is_assumed(&pod.key)
-            && self.snapshot.placed(&pod.key).is_some_and(is_it)
-            && let Some(gone) = self.snapshot.remove_pod(&pod.key)
-        {
+        self.preparing.call_off(pod, ended);
+        self.free(pod, now);
+    }
+
+    /// Frees the place that a pod is assumed to have. Whether it was.
+    pub fn free(&mut self, pod: &Pod, now: Instant) -> bool {
+        if !self.is_assumed(pod) {
+            return false;
+        }
+        if let Some(gone) = self.snapshot.remove_pod(&pod.key) {
             self.happened(&Event::PodGone(&gone), now, |other| other.key != gone.key);
         }
+        true
     }
 
     /// Tells waiting pods of something; `is_meant` says which.
     pub fn happened(&mut self, event: &Event<'_>, now: Instant, is_meant: impl Fn(&Pod) -> bool) {
         self.queue.on(event, &self.snapshot, now, is_meant);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::time::Duration;
-
-    use super::*;
-
-    #[tokio::test(start_paused = true)]
-    async fn volumes_are_waited_for_until_they_are_bound_or_the_scheduler_ends() {
-        let no = |why: &str| Err::<(), _>(why.to_owned());
-        let stored = watch::Sender::new(());
-        let begun = Instant::now();
-        let ends = CancellationToken::new();
-        let bound = Mutex::new(Ok(false));
-        let wait = || wait_for_volumes(&stored, &ends, || bound.lock().clone());
-        let change = async |to: Result<bool, &str>| {
-            tokio::time::sleep(Duration::from_secs(1)).await;
-            *bound.lock() = to.map_err(str::to_owned);
-            stored.send_replace(());
-        };
-        assert_eq!(tokio::join!(wait(), change(Ok(true))).0, Ok(()));
-        assert_eq!(tokio::join!(wait(), change(Ok(true))).0, Ok(()), "at once");
-        *bound.lock() = Ok(false);
-        assert_eq!(tokio::join!(wait(), change(Err("lost"))).0, no("lost"));
-        assert!(begun.elapsed() < BIND_PATIENCE);
-        *bound.lock() = Ok(false);
-        assert_eq!(wait().await, no("context deadline exceeded"));
-        let begun = Instant::now();
-        let end = async {
-            tokio::time::sleep(Duration::from_secs(1)).await;
-            ends.cancel();
-        };
-        assert_eq!(tokio::join!(wait(), end).0, no("context canceled"));
-        assert!(begun.elapsed() < BIND_PATIENCE);
     }
 }

@@ -1,10 +1,12 @@
 //! What decisions, and the state that they are made on, must hold.
 
+mod binding;
 mod devices;
 mod hints;
 mod model;
 mod queue;
 mod state;
+mod volumes;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -584,8 +586,8 @@ fn pods_go_where_their_volumes_are_or_can_be() {
                 assert!(node.is_empty() || node == name, "{what}: {name}");
                 assert_eq!(got, plan, "{what}");
                 // Whoever comes next finds neither the volume nor the claim free.
-                snapshot.storage.promise(&plan, &name);
-                snapshot.assume(&new, slot);
+                let assumed = snapshot.assume(&new, slot);
+                snapshot.storage.promise(&plan, &assumed);
                 let second = asking("second", "1", spec.clone());
                 let told = decided(&mut snapshot, &second);
                 assert!(

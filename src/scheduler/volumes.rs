@@ -106,6 +106,8 @@ pub struct Claim {
     pub is_bound: bool,
     /// The node that its volume is made for.
     pub selected: Option<CompactString>,
+    /// Whether it has annotations, whatever they say.
+    pub is_annotated: bool,
     /// Bytes that it asks for.
     pub size: i64,
     /// How it may be used.
@@ -182,6 +184,8 @@ pub struct Capacity {
     pub class: CompactString,
     /// The largest volume that can be made, in bytes; none for no volume.
     pub largest: Option<i64>,
+    /// All that there is, in bytes.
+    pub total: i64,
     /// Where; none for nowhere.
     pub nodes: Option<Selector>,
 }
@@ -195,8 +199,11 @@ fn class(
 }
 
 fn size(list: &Value) -> i64 {
-    let amount = list.str("storage");
-    Quantity::parse(amount).map_or(0, |amount| amount.value())
+    bytes(list.str("storage")).unwrap_or(0)
+}
+
+fn bytes(amount: &str) -> Option<i64> {
+    Some(Quantity::parse(amount).ok()?.value())
 }
 
 impl From<&RawClaim> for Claim {
@@ -212,6 +219,7 @@ impl From<&RawClaim> for Claim {
             volume: volume.into(),
             is_bound: !volume.is_empty() && annotation(BOUND).is_some(),
             selected: annotation(SELECTED_NODE).map(Into::into),
+            is_annotated: annotations.is_some_and(|annotations| !annotations.is_empty()),
             size: size(spec.at("resources").at("requests")),
             modes: texts(spec.list("accessModes")),
             is_block: spec.str("volumeMode") == "Block",
@@ -292,7 +300,12 @@ impl From<&RawCapacity> for Capacity {
         let largest = raw.maximum_volume_size.as_ref().or(raw.capacity.as_ref());
         Capacity {
             class: raw.storage_class_name.as_str().into(),
-            largest: largest.and_then(|text| Some(Quantity::parse(text).ok()?.value())),
+            largest: largest.and_then(|text| bytes(text)),
+            total: raw
+                .capacity
+                .as_ref()
+                .and_then(|text| bytes(text))
+                .unwrap_or(0),
             nodes: super::terms::label_selector(&raw.node_topology),
         }
     }

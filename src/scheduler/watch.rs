@@ -7,7 +7,8 @@ use std::sync::Arc;
 use k8s_openapi::api::{apps, core::v1, node::v1 as runtime, policy};
 use tokio::time::Instant;
 
-use super::devices::{self, Devices};
+use super::binding::ended;
+use super::devices;
 use super::hints::{Event, How, Stored};
 use super::node::Node;
 use super::pod::Pod;
@@ -111,7 +112,7 @@ pub async fn begin(scheduler: &Arc<Scheduler>, context: &Context) {
     let classes = follow::<RuntimeClass>(&context.informers, scheduler, |state, change| {
         let handler = change.new.map(|class| class.handler.as_str().into());
         keep(&mut state.snapshot.handlers, &change.key.name, handler);
-        let event = Event::Handlers(("node.k8s.io/RuntimeClass", How::of(&change)));
+        let event = Event::Handlers(How::of(&change));
         state.happened(&event, Instant::now(), |_| true);
     });
     let budgets = follow::<DisruptionBudget>(&own, scheduler, |state, change| {
@@ -126,21 +127,18 @@ pub async fn begin(scheduler: &Arc<Scheduler>, context: &Context) {
         });
         keep(&mut state.snapshot.budgets, change.key, budget);
     });
-    let name = "resource.k8s.io/ResourceClaim";
-    let device_claims =
-        of_devices::<devices::RawClaim>(&own, scheduler, name, |devices, change| {
-            let claim = change.new.map(|new| devices::Claim::from(&**new));
-            keep(&mut devices.claims, change.key, claim);
-        });
-    let name = "resource.k8s.io/DeviceClass";
-    let device_classes =
-        of_devices::<devices::RawClass>(&own, scheduler, name, |devices, change| {
-            let name = &change.key.name;
-            match change.new {
-                Some(_) => devices.classes.insert(name.clone()),
-                None => devices.classes.remove(name),
-            };
-        });
+    let device_claims = follow::<devices::RawClaim>(&own, scheduler, |state, change| {
+        device_claim(state, &change);
+    });
+    let device_classes = follow::<devices::RawClass>(&own, scheduler, |state, change| {
+        let (name, classes) = (&change.key.name, &mut state.snapshot.devices.classes);
+        match change.new {
+            Some(_) => classes.insert(name.clone()),
+            None => classes.remove(name),
+        };
+        let event = Event::DeviceClass(How::of(&change));
+        state.happened(&event, Instant::now(), |_| true);
+    });
     let stored = follow_storage(&own, scheduler);
     let nodes = follow::<Node>(&own, scheduler, |state, change| node(state, &change));
     tokio::join!(
@@ -240,7 +238,7 @@ fn follow_storage(own: &Informers, scheduler: &Arc<Scheduler>) -> impl Future<Ou
                 let volume = new.spec.at("source").str("persistentVolumeName");
                 (new.spec.str("nodeName").into(), volume.into())
             });
-            keep(&mut storage.attachments, &change.key.name, new);
+            storage.set_attachment(&change.key.name, new);
         },
     );
     async move {
@@ -287,19 +285,26 @@ fn stored<P: Cached>(
     })
 }
 
-/// Takes in every change of a kind that says something of devices.
-fn of_devices<P: Cached>(
-    informers: &Informers,
-    scheduler: &Arc<Scheduler>,
-    what: &'static str,
-    take: impl Fn(&mut Devices, Change<'_, P>) + Send + Sync + 'static,
-) -> Informer<P> {
-    follow::<P>(informers, scheduler, move |state, change| {
-        let event = Event::Devices((what, How::of(&change)));
-        take(&mut state.snapshot.devices, change);
-        state.queue.open(&event, &state.snapshot);
-        state.happened(&event, Instant::now(), |_| true);
-    })
+/// Takes in a change of a claim to devices.
+pub fn device_claim(state: &mut State, change: &Change<'_, devices::RawClaim>) {
+    let key = change.key;
+    let claim = change.new.map(|new| devices::Claim::from(&**new));
+    let before = state.snapshot.devices.claims.get(key);
+    let had_devices = before.is_some_and(|claim| claim.is_allocated());
+    let has_devices = claim.as_ref().is_some_and(|claim| claim.is_allocated());
+    let event = Event::DeviceClaim {
+        key,
+        how: How::of(change),
+        is_otherwise: match (change.old, change.new) {
+            (Some(old), Some(new)) => old.status != new.status,
+            (_, new) => new.is_some(),
+        },
+        frees: had_devices && !has_devices,
+    };
+    keep(&mut state.snapshot.devices.claims, key, claim);
+    let now = Instant::now();
+    state.queue.open(key, &event.label(), &state.snapshot, now);
+    state.happened(&event, now, |_| true);
 }
 
 /// Keeps something under its name, or forgets it.
@@ -361,6 +366,7 @@ pub fn pod(state: &mut State, change: &Change<'_, Pod>) {
 fn came(state: &mut State, old: Option<&Arc<Pod>>, new: &Arc<Pod>) {
     let now = Instant::now();
     if new.is_placed() {
+        state.preparing.call_off(new, ended);
         state.queue.remove(&new.key);
         state.snapshot.set_pod(new.clone());
         let event = match old.filter(|old| old.is_placed()) {

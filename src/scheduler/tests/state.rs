@@ -41,7 +41,7 @@ fn a_pod_made_anew_while_its_name_was_bound_is_placed() {
     state.snapshot.set_node(node("n", json!({}), json!({})));
     let first = asking("p", "1", json!({}));
     seen(&mut state, None, Some(&first));
-    let Step::Work(Work::Bind(bound, ..)) = state.step(Instant::now()) else {
+    let Step::Work(Work::Bind { pod: bound, .. }) = state.step(Instant::now()) else {
         panic!("it has a place");
     };
     seen(&mut state, Some(&first), Some(&bound));
@@ -50,7 +50,7 @@ fn a_pod_made_anew_while_its_name_was_bound_is_placed() {
     seen(&mut state, None, Some(&again));
     // Only now the answer to the binding is taken in.
     state.queue.done(&bound);
-    let Step::Work(Work::Bind(bound, ..)) = state.step(Instant::now()) else {
+    let Step::Work(Work::Bind { pod: bound, .. }) = state.step(Instant::now()) else {
         panic!("it has a place");
     };
     assert_eq!(bound.uid(), "again");
