@@ -495,6 +495,7 @@ fn an_init_container_that_fails_for_good_fails_the_pod() {
     host.exit("i1", 2);
     host.settle();
     assert_eq!(host.phase(), "Failed");
+    assert_eq!(host.waiting("a"), "PodInitializing");
     assert!(host.zone.is_none());
 }
 

@@ -12,7 +12,7 @@ use tokio::net::UnixStream;
 use tokio::sync::oneshot;
 
 use super::container::{self, Stage, Task};
-use super::control::{Ended, Seen, Supervisor};
+use super::control::{Ended, Supervisor};
 use super::fd::Fd;
 use super::system::{self, Cell, Sight};
 use super::{ProcessSpec, Refusal, Signal, Walls, kind, roots};
@@ -194,6 +194,7 @@ impl Supervisor {
     /// Whose processes a child sees that is started, beside another one if it is.
     #[cfg(target_os = "linux")]
     async fn sight(&self, beside: Option<i32>) -> Result<Sight, Refusal> {
+        use super::control::Seen;
         Ok(match (self.seen(), beside) {
             (Seen::Around, _) => Sight::Zone,
             (Seen::Pod, _) => Sight::Beside(self.pause().await?),

@@ -14,24 +14,21 @@ use crate::node::machine::{
 use crate::zone::{Process, ProcessId, ZoneState};
 
 impl<'a> Look<'a> {
-    /// Brings the pod on: its zone, its init containers, its containers. Whether it is initialized.
-    pub(super) fn go_on(&mut self) -> bool {
+    /// Brings the pod on: its zone, its init containers, its containers.
+    pub(super) fn go_on(&mut self) {
         let list: Vec<(Kind, Container)> = containers(self.spec)
             .into_iter()
             .map(|(kind, container)| (kind, Cow::into_owned(container)))
             .collect();
         match self.zone.map(|zone| zone.state) {
             Some(ZoneState::Running) => {}
-            Some(ZoneState::Unreachable) => return true,
+            Some(ZoneState::Unreachable) => return,
             Some(ZoneState::Incomplete) => {
                 let steps = [Action::Halt, Action::Release { over: false }];
                 self.decision.actions.extend(steps);
-                return false;
+                return;
             }
-            Some(ZoneState::Installed) | None => {
-                self.prepare(&list);
-                return false;
-            }
+            Some(ZoneState::Installed) | None => return self.prepare(&list),
         }
         self.forget(&list);
         self.judge(&list);
@@ -44,7 +41,7 @@ impl<'a> Look<'a> {
             }
         }
         if !self.initialize(&list) {
-            return false;
+            return;
         }
         for (kind, container) in of_kinds(&list, &[Kind::Regular]) {
             let standing = self.standing(kind, container);
@@ -55,7 +52,6 @@ impl<'a> Look<'a> {
                 standing => self.bring(kind, container, &standing),
             }
         }
-        true
     }
 
     /// Begins the next init container, and those again that have to run on. Whether all did their work. From the last one

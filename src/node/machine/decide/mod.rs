@@ -66,17 +66,16 @@ impl<'a> Look<'a> {
         self.deadline();
         let deleted = self.pod.metadata.deletion_timestamp.is_some();
         let ended = is_over(&self.memory.last);
-        let (initialized, terminal);
-        if deleted || ended || self.memory.fail.is_some() || self.done() {
+        let terminal = deleted || ended || self.memory.fail.is_some() || self.done();
+        if terminal {
             self.end(deleted);
-            (initialized, terminal) = (true, true);
         } else {
             self.accepted = self.memory.resize.accepted.take();
             if self.accepted.is_some() && !self.is_hidden() {
                 let message = summary("Pod resize started", self.pod, self.accepted, "");
                 self.event(false, "ResizeStarted", None, message);
             }
-            (initialized, terminal) = (self.go_on(), false);
+            self.go_on();
         }
         self.progress(terminal);
         self.decision.status = status::status(&Facts {
@@ -84,7 +83,6 @@ impl<'a> Look<'a> {
             zone: self.zone,
             memory: self.memory,
             waiting: &self.waiting,
-            initialized,
             terminal: terminal && !self.is_hidden() && self.running().is_empty(),
             now: self.now,
         });

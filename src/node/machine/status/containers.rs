@@ -165,10 +165,9 @@ impl About<'_> {
             });
         } else if state.terminated.is_none() {
             let spec = spec_of(self.facts.pod);
+            // As `convertToAPIContainerStatuses` of pkg/kubelet: also of containers whose pod is initialized, or has failed.
             let inits = spec.init_containers.as_ref();
-            let inits = inits.is_some_and(|list| !list.is_empty());
-            let behind = !self.facts.initialized && self.kind != Kind::Ephemeral;
-            let reason = match inits && (behind || self.kind == Kind::Init) {
+            let reason = match inits.is_some_and(|list| !list.is_empty()) {
                 true => "PodInitializing",
                 false => "ContainerCreating",
             };

@@ -134,8 +134,6 @@ pub struct Facts<'a> {
     pub memory: &'a Memory,
     /// Containers that are not started, and why.
     pub waiting: &'a Waiting,
-    /// Its init containers did their work.
-    pub initialized: bool,
     /// Nothing of it is going to be started again.
     pub terminal: bool,
     /// The clock.
