@@ -286,7 +286,7 @@ async fn nothing_is_waited_for_when_the_pod_is_gone_whatever_has_its_name() {
     assert!(bench.asked.try_recv().is_err(), "nobody is told");
     // What was promised to the other is still.
     let key = Key::new("n", "c");
-    assert_eq!(plan.provision, [key.clone()]);
+    assert_eq!(plan.provision, std::slice::from_ref(&key));
     let selected = bench.state(|state| {
         let storage = &state.snapshot.storage;
         storage.selected(&key, &storage.claims[&key]).cloned()
