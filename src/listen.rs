@@ -1,6 +1,7 @@
 //! Accepting TLS connections: so many at once, each with a bounded time for its handshake.
 
 use std::future::Future;
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,10 +18,10 @@ pub const HEADER: Duration = Duration::from_secs(32);
 /// How long to wait before asking the system again after its first refusal, and at most.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(5), Duration::from_secs(1));
 
-/// Accepts connections until `ends` is cancelled, `most` at once: more wait in the listener's queue. Each becomes a task
-/// that `serve` makes of its stream and of the certificates that its client showed. Gives those that are still there.
+/// Accepts connections until `ends` is cancelled, `most` at once: more wait in the listener's queue. Each is served by a
+/// task of its own: `serve` with its stream and the certificates that the client showed. Returns the tasks that still run.
 pub async fn accept<F, S>(
-    listener: TcpListener,
+    listener: &TcpListener,
     tls: rustls::ServerConfig,
     most: usize,
     ends: &CancellationToken,
@@ -34,32 +35,17 @@ where
     let acceptor = TlsAcceptor::from(Arc::new(tls));
     let places = Arc::new(Semaphore::new(most));
     let connections = TaskTracker::new();
-    let mut pause = PAUSES.0;
     loop {
         let next = async {
-            // Nobody closes the semaphore.
+            // Nothing closes the semaphore.
             let place = places.clone().acquire_owned().await.ok();
-            (listener.accept().await, place)
+            (next("TLS", || listener.accept()).await.0, place)
         };
-        let (accepted, place) = tokio::select! {
+        let (stream, place) = tokio::select! {
             // Cancel-safe: a connection that was not taken stays in the queue.
             next = next => next,
             () = ends.cancelled() => break,
         };
-        let stream = match accepted {
-            Ok((stream, _)) => stream,
-            Err(error) if is_of_client(&error) => continue,
-            Err(error) => {
-                // Out of descriptors, most likely. Nothing tells when there are some again.
-                if pause == PAUSES.0 {
-                    tracing::warn!(%error, "connections cannot be accepted; the limit of open files may be too low");
-                }
-                tokio::time::sleep(pause).await;
-                pause = (pause * 2).min(PAUSES.1);
-                continue;
-            }
-        };
-        pause = PAUSES.0;
         let (acceptor, serve) = (acceptor.clone(), serve.clone());
         connections.spawn(async move {
             let _place = place;
@@ -78,11 +64,56 @@ where
     connections
 }
 
+/// The next connection that `accept` gives, however often it fails before: a listener must survive a client that gave
+/// up while it was queued, and a process that is out of file descriptors for a while. Between failures it waits, longer
+/// each time; the first one is a warning with `what` is accepted. Cancel-safe if `accept` is.
+pub(crate) async fn next<T, A>(what: &str, accept: impl Fn() -> A) -> T
+where
+    A: Future<Output = io::Result<T>>,
+{
+    let mut pause = PAUSES.0;
+    loop {
+        match accept().await {
+            Ok(connection) => return connection,
+            Err(error) if is_of_client(&error) => continue,
+            Err(error) if pause == PAUSES.0 => {
+                tracing::warn!(%error, "{what} connections cannot be accepted; the limit of open files may be too low");
+            }
+            Err(_) => {}
+        }
+        // Out of descriptors, most likely, and no event says when some are free again.
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(PAUSES.1);
+    }
+}
+
 /// Whether a client went away while it was in the queue: the next one may be fine.
-fn is_of_client(error: &std::io::Error) -> bool {
-    use std::io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset};
+fn is_of_client(error: &io::Error) -> bool {
+    use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset};
     matches!(
         error.kind(),
         ConnectionAborted | ConnectionRefused | ConnectionReset
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::VecDeque;
+
+    use parking_lot::Mutex;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_comes_after_any_number_of_failures() {
+        // A client that gave up costs no time; the others are waited out, up to a second each.
+        let emfile = || io::Error::from_raw_os_error(24);
+        let failures = std::iter::repeat_with(emfile).take(20);
+        let gone = io::Error::from(io::ErrorKind::ConnectionAborted);
+        let results = failures.chain([gone]).map(Err).chain([Ok(7)]);
+        let results: Mutex<VecDeque<_>> = Mutex::new(results.collect());
+        let accept = || std::future::ready(results.lock().pop_front().expect("asked too often"));
+        assert_eq!(next("test", accept).await, 7);
+        assert!(results.lock().is_empty());
+    }
 }

@@ -64,7 +64,7 @@ fn panicked() -> http::Response<Body> {
 
 /// Serves until `ends` is cancelled, then lets what is under way finish.
 pub async fn serve(
-    listener: TcpListener,
+    listener: &TcpListener,
     tls: rustls::ServerConfig,
     server: Arc<Server>,
     authentication: Arc<Authentication>,

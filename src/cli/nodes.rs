@@ -276,9 +276,10 @@ impl NodeApi {
         match listener {
             Some(Ok(listener)) => {
                 setup.registration.port = listener.local_addr().ok().map(|at| at.port());
-                let serving =
-                    crate::node::kubelet::serve(listener, self.tls, kubelet, ends.clone());
-                tokio::spawn(serving);
+                let ends = ends.clone();
+                tokio::spawn(async move {
+                    crate::node::kubelet::serve(&listener, self.tls, kubelet, ends).await;
+                });
             }
             Some(Err(error)) => {
                 tracing::error!(%error, "logs, exec and port-forward are not served")

@@ -305,13 +305,13 @@ where
     // Whoever reads that it serves may tell it to end.
     let ended = ended()?;
     announce(&url, &path);
-    let serving = tokio::spawn(listen::serve(
-        listener,
-        tls.clone(),
-        server,
-        authentication.clone(),
-        ends.clone(),
-    ));
+    let serving = {
+        let (tls, authentication) = (tls.clone(), authentication.clone());
+        let ends = ends.clone();
+        tokio::spawn(async move {
+            listen::serve(&listener, tls, server, authentication, ends).await;
+        })
+    };
     let beside_ends = CancellationToken::new();
     let beside = tokio::spawn(beside(
         Served {

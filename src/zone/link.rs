@@ -7,14 +7,15 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use serde::de::DeserializeOwned;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::AbortHandle;
+use tokio_util::task::AbortOnDropHandle;
 
+use crate::listen;
 use crate::zone::supervisor::{
-    Ask, Hello, Refusal, Reply, SOCKET, SessionEnd, What, kind, read_frame, write_frame,
+    Ask, Hello, Numbered, Refusal, Reply, SOCKET, SessionEnd, What, kind, read_frame, write_frame,
 };
 use crate::zone::{Process, ProcessId, Session, ZoneError};
 
@@ -52,7 +53,7 @@ fn bind(directory: &Path) -> std::io::Result<UnixListener> {
     UnixListener::bind(directory.join(SOCKET))
 }
 
-/// Something that a supervisor was asked. Who does not wait any more is not waited for.
+/// A question to a supervisor; dropped, its answer is not waited for.
 struct Asked<'l> {
     link: &'l Link,
     number: u64,
@@ -63,6 +64,27 @@ impl Drop for Asked<'_> {
         let mut known = self.link.known.lock();
         known.asks.remove(&self.number);
         known.sessions.remove(&self.number);
+    }
+}
+
+/// A control connection. However it ends, nothing is asked on it any more, unless another one took its place.
+struct Control<'l> {
+    link: &'l Link,
+    sender: mpsc::Sender<(u8, Vec<u8>)>,
+    _writer: AbortOnDropHandle<()>,
+}
+
+impl Drop for Control<'_> {
+    fn drop(&mut self) {
+        {
+            let mut known = self.link.known.lock();
+            let current = known.control.as_ref();
+            if current.is_some_and(|own| own.same_channel(&self.sender)) {
+                known.cut();
+                self.link.boot.send_replace(None);
+            }
+        }
+        (self.link.changed)();
     }
 }
 
@@ -106,16 +128,24 @@ impl Link {
         let listener = bind(directory)?;
         let link = self.clone();
         let task = tokio::spawn(async move {
-            // Connections end with the listener.
-            let mut connections = tokio::task::JoinSet::new();
-            while let Ok((stream, _)) = listener.accept().await {
-                while connections.try_join_next().is_some() {}
-                let link = link.clone();
-                connections.spawn(async move { link.take(stream).await });
-            }
+            link.accept(|| async { Ok(listener.accept().await?.0) })
+                .await;
         });
         *listening = Some(task.abort_handle());
         Ok(())
+    }
+
+    /// Takes what connects, until it is dropped; connections end with it.
+    async fn accept<A>(self: Arc<Self>, accept: impl Fn() -> A)
+    where
+        A: Future<Output = std::io::Result<UnixStream>>,
+    {
+        let mut connections = tokio::task::JoinSet::new();
+        loop {
+            let stream = listen::next("supervisors'", &accept).await;
+            while connections.try_join_next().is_some() {}
+            connections.spawn(self.clone().take(stream));
+        }
     }
 
     /// Stops listening and ends connections.
@@ -190,43 +220,55 @@ impl Link {
                 }
             }
         });
+        let _control = Control {
+            link: &self,
+            sender,
+            _writer: AbortOnDropHandle::new(writer),
+        };
+        let mut warned = false;
         while let Ok(Some((kind, payload))) = read_frame(&mut from).await {
-            fn parse<T: DeserializeOwned>(payload: &[u8]) -> Option<T> {
-                serde_json::from_slice(payload).ok()
-            }
-            match kind {
-                kind::CHANGED => {
-                    if let Some(process) = parse::<Process>(&payload) {
-                        self.known
-                            .lock()
-                            .processes
-                            .insert(process.id.clone(), process);
-                        (self.changed)();
-                    }
-                }
-                kind::REPLY => {
-                    if let Some(reply) = parse::<Reply>(&payload)
-                        && let Some(waiting) = self.known.lock().asks.remove(&reply.number)
-                    {
-                        let _ = waiting.send(reply.result);
-                    }
-                }
-                _ => {}
-            }
-        }
-        writer.abort();
-        {
-            let mut known = self.known.lock();
-            if known
-                .control
-                .as_ref()
-                .is_some_and(|own| own.same_channel(&sender))
+            if let Err(error) = self.hear(kind, &payload)
+                && !std::mem::replace(&mut warned, true)
             {
-                known.cut();
-                self.boot.send_replace(None);
+                tracing::warn!(
+                    zone = self.name, kind, %error,
+                    "a supervisor sends what is not understood; is it of another version?"
+                );
             }
         }
-        (self.changed)();
+    }
+
+    /// Takes a frame of a control connection.
+    ///
+    /// # Errors
+    /// It cannot be decoded. An ask that it answers fails.
+    fn hear(&self, kind: u8, payload: &[u8]) -> Result<(), serde_json::Error> {
+        match kind {
+            kind::CHANGED => {
+                let process: Process = serde_json::from_slice(payload)?;
+                let mut known = self.known.lock();
+                known.processes.insert(process.id.clone(), process);
+                drop(known);
+                (self.changed)();
+            }
+            kind::REPLY => {
+                let reply = serde_json::from_slice::<Reply>(payload);
+                let (number, result) = match &reply {
+                    Ok(reply) => (reply.number, reply.result.clone()),
+                    Err(error) => {
+                        let Numbered { number } = serde_json::from_slice(payload)?;
+                        let cause = format!("the supervisor's answer is not understood: {error}");
+                        (number, Err(Refusal::Failed(cause)))
+                    }
+                };
+                if let Some(waiting) = self.known.lock().asks.remove(&number) {
+                    let _ = waiting.send(result);
+                }
+                reply?;
+            }
+            _ => {}
+        }
+        Ok(())
     }
 
     async fn send(
@@ -406,6 +448,88 @@ mod tests {
     use super::*;
     use crate::zone::supervisor::write_json;
 
+    /// Connects as a supervisor that has just started.
+    async fn dial(directory: &Path) -> UnixStream {
+        let stream = UnixStream::connect(directory.join(SOCKET)).await;
+        let mut stream = stream.expect("connected");
+        let hello = Hello::Control {
+            boot: "b".into(),
+            processes: Vec::new(),
+        };
+        let said = write_json(&mut stream, kind::HELLO, &hello).await;
+        said.expect("said");
+        stream
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_cannot_be_accepted_is_not_the_end_of_the_listener() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let link = Link::new("z".into(), || {});
+        let listener = bind(directory.path()).expect("listens");
+        let failures = AtomicU64::new(2);
+        let accept = || async {
+            let left = failures.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| {
+                left.checked_sub(1)
+            });
+            match left {
+                // Out of descriptors.
+                Ok(_) => Err(std::io::Error::from_raw_os_error(24)),
+                Err(_) => Ok(listener.accept().await?.0),
+            }
+        };
+        let accepting = link.clone().accept(accept);
+        let connected = async {
+            let _stream = dial(directory.path()).await;
+            link.hello(ANSWER).await
+        };
+        tokio::select! {
+            () = accepting => panic!("the listener ended"),
+            heard = connected => assert!(heard),
+        }
+    }
+
+    #[tokio::test]
+    async fn an_aborted_connection_leaves_nothing_connected() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let link = Link::new("z".into(), || {});
+        link.listen(directory.path()).expect("listens");
+        let mut stream = dial(directory.path()).await;
+        assert!(link.hello(ANSWER).await);
+        let task = link.listening.lock().take().expect("it listens");
+        task.abort();
+        let ended = read_frame(&mut stream).await.expect("read");
+        assert!(ended.is_none(), "the writer ends as well");
+        let mut boot = link.boot.subscribe();
+        let gone = boot.wait_for(Option::is_none).await;
+        assert!(gone.is_ok());
+        assert!(link.known.lock().control.is_none());
+    }
+
+    #[tokio::test]
+    async fn an_answer_that_is_not_understood_fails_what_it_answers() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let link = Link::new("z".into(), || {});
+        link.listen(directory.path()).expect("listens");
+        let mut stream = dial(directory.path()).await;
+        assert!(link.hello(ANSWER).await);
+        let answer = async {
+            let (_, ask) = read_frame(&mut stream).await.expect("asked").expect("more");
+            let Numbered { number } = serde_json::from_slice(&ask).expect("an ask");
+            let reply = serde_json::json!({"number": number, "outcome": "of tomorrow"});
+            let sent = write_json(&mut stream, kind::REPLY, &reply).await;
+            sent.expect("answered");
+            // The connection stays.
+            read_frame(&mut stream).await
+        };
+        tokio::select! {
+            asked = link.ask("connect to", What::Dial(1)) => {
+                let error = asked.expect_err("not understood").to_string();
+                assert!(error.contains("is not understood"), "{error}");
+            }
+            end = answer => panic!("the connection ended: {end:?}"),
+        }
+    }
+
     #[tokio::test]
     async fn what_was_asked_ends_with_its_connection() {
         let directory = tempfile::tempdir().expect("a directory");
@@ -418,18 +542,7 @@ mod tests {
         unreachable(ask().await);
         assert!(link.known.lock().asks.is_empty(), "nobody answers it ever");
         link.listen(directory.path()).expect("listens");
-        let dial = async || {
-            let stream = UnixStream::connect(directory.path().join(SOCKET)).await;
-            let mut stream = stream.expect("connected");
-            let hello = Hello::Control {
-                boot: "b".into(),
-                processes: Vec::new(),
-            };
-            write_json(&mut stream, kind::HELLO, &hello)
-                .await
-                .expect("said");
-            stream
-        };
+        let dial = || dial(directory.path());
         let mut first = dial().await;
         assert!(link.hello(ANSWER).await);
         // Another connection takes the place of one whose end was not seen, and then the zone is halted.

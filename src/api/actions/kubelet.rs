@@ -379,7 +379,7 @@ mod tests {
                 let _ = stream.write_all(text.as_bytes()).await;
                 let _ = stream.shutdown().await;
             };
-            accept(listener, tls, 10, &serving, answer).await
+            accept(&listener, tls, 10, &serving, answer).await
         });
         for (tls, certificates) in [(Tls::Anonymous, "0"), (Tls::Identity, "1")] {
             let backend = Backend {

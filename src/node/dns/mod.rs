@@ -32,6 +32,7 @@ use self::directory::Directory;
 use self::forward::{Forwarder, read_framed, write_framed};
 use self::message::{Query, Received, Reply, Via};
 use super::services::Services;
+use crate::listen;
 use crate::meta::time;
 
 /// The port of name servers.
@@ -198,36 +199,27 @@ impl Shared {
         let mut connections = JoinSet::new();
         loop {
             let accept = async {
-                let place = places.clone().acquire_owned().await.ok()?;
-                Some((place, listener.accept().await))
+                // Nothing closes the semaphore.
+                let place = places.clone().acquire_owned().await.ok();
+                (place, listen::next("DNS", || listener.accept()).await)
             };
-            let accepted = tokio::select! {
+            let (place, (stream, from)) = tokio::select! {
                 // Cancel-safe: a connection that was not taken stays in the queue, and a place is given back.
                 accepted = accept => accepted,
-                Some(_) = connections.join_next() => continue,
                 () = ends.cancelled() => return,
             };
-            match accepted {
-                Some((place, Ok((stream, from)))) => {
-                    let Some(seat) = Seat::take(&seats, from.ip()) else {
-                        tracing::debug!(%from, "a client of names has too many connections");
-                        continue;
-                    };
-                    let shared = self.clone();
-                    connections.spawn(async move {
-                        let _held = (place, seat);
-                        if let Err(error) = shared.converse(stream).await {
-                            tracing::debug!(%error, "a connection of a client of names ends");
-                        }
-                    });
+            while connections.try_join_next().is_some() {}
+            let Some(seat) = Seat::take(&seats, from.ip()) else {
+                tracing::debug!(%from, "a client of the name server has too many connections");
+                continue;
+            };
+            let shared = self.clone();
+            connections.spawn(async move {
+                let _held = (place, seat);
+                if let Err(error) = shared.converse(stream).await {
+                    tracing::debug!(%error, "a connection of a client of the name server ends");
                 }
-                Some((_, Err(error))) => {
-                    tracing::warn!(%error, "a connection of a client of names cannot be accepted");
-                    tokio::task::yield_now().await;
-                }
-                // Nobody closes the places.
-                None => return,
-            }
+            });
         }
     }
 

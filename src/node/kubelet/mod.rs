@@ -58,7 +58,7 @@ pub struct Kubelet {
 
 /// Serves until `ends` is cancelled.
 pub async fn serve(
-    listener: TcpListener,
+    listener: &TcpListener,
     tls: rustls::ServerConfig,
     kubelet: Kubelet,
     ends: CancellationToken,

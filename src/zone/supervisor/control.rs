@@ -15,8 +15,8 @@ use super::child::Input;
 use super::streams::Listeners;
 use super::system::Cell;
 use super::{
-    Ask, Configuration, Hello, Process, ProcessId, ProcessSpec, Refusal, Reply, SOCKET, Signal,
-    Walls, What, kind, read_frame, roots, write_frame, write_json,
+    Ask, Configuration, Hello, Numbered, Process, ProcessId, ProcessSpec, Refusal, Reply, SOCKET,
+    Signal, Walls, What, kind, read_frame, roots, write_frame, write_json,
 };
 
 /// The wait before the agent is dialled again.
@@ -173,13 +173,20 @@ impl Supervisor {
             if kind != kind::ASK {
                 continue;
             }
-            let Ok(ask) = serde_json::from_slice::<Ask>(&payload) else {
+            // What carries no number cannot be answered.
+            let Ok(Numbered { number }) = serde_json::from_slice(&payload) else {
+                eprintln!("reddwarf init: the agent asks something without a number");
                 continue;
             };
+            let ask = serde_json::from_slice::<Ask>(&payload);
             let (own, sender) = (self.clone(), sender.clone());
             tokio::task::spawn_local(async move {
-                let number = ask.number;
-                let result = own.answer(ask).await;
+                let result = match ask {
+                    Ok(ask) => own.answer(ask).await,
+                    Err(error) => Err(Refusal::Failed(format!(
+                        "this supervisor, which may be of an older version, does not understand it: {error}"
+                    ))),
+                };
                 if let Ok(reply) = serde_json::to_vec(&Reply { number, result }) {
                     let _ = sender.send((kind::REPLY, reply)).await;
                 }

@@ -182,6 +182,13 @@ pub struct Reply {
     pub result: Result<(), Refusal>,
 }
 
+/// The part of an [`Ask`] or a [`Reply`] that another version of this program can read.
+#[derive(Debug, Clone, Copy, Deserialize)]
+pub struct Numbered {
+    /// The ask's.
+    pub number: u64,
+}
+
 /// Why something was not done.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub enum Refusal {
