@@ -2,7 +2,8 @@
 //!
 //! Arrows point down this list and never up: `cli → {api, controllers, scheduler, node} →
 //! {resources, auth, admission, patch, schema, meta} → store`, and `node → {zone, storage, net} → illumos`. `dial`, `listen`
-//! and `websocket` are below `api` and `node`, `blocking` below whatever works on files.
+//! and `websocket` are below `api` and `node`, `blocking` below whatever works on files, `supervise` below whatever has tasks
+//! that must not stop.
 
 pub mod admission;
 pub mod api;
@@ -25,5 +26,6 @@ pub mod scheduler;
 pub mod schema;
 pub mod storage;
 pub mod store;
+pub mod supervise;
 mod websocket;
 pub mod zone;

@@ -4,57 +4,46 @@
 
 use std::sync::Arc;
 
-use http::Method;
+use http::StatusCode;
 use tokio_util::sync::CancellationToken;
 
-use super::bootstrap::send;
+use super::own_client::put;
 use super::server::Server;
 use super::wake;
 use crate::meta::time;
 use crate::schema::Value;
-use crate::store::{Cursor, Revision};
+use crate::store::ResourcePrefix;
 
 const GROUP: &str = "apiregistration.k8s.io";
-const MANAGER: &str = crate::resources::owners::SERVER;
-/// What can make a difference: group and resource. Of services nothing, while nobody refers to one.
+/// The resources whose changes can make a difference, by group and name.
 const WAKE: [(&str, &str); 3] = [
     (GROUP, "apiservices"),
     ("", "services"),
     ("discovery.k8s.io", "endpointslices"),
 ];
 
-/// Runs until `ends`.
-pub async fn run(server: Arc<Server>, ends: CancellationToken) {
-    loop {
-        let rev = server.cluster.store.world().rev();
-        let elsewhere = elsewhere(&server);
-        let causes: &[_] = if elsewhere.is_empty() {
-            &WAKE[..1]
-        } else {
-            &WAKE
-        };
-        let Some(cursors) = wake_by(&server, causes, rev) else {
-            return;
-        };
-        for api in elsewhere {
-            settle(&server, api).await;
+/// The name of the task.
+pub const TASK: &str = "availability of API services";
+
+/// Keeps all conditions right until `ends` is cancelled.
+pub async fn keep(server: Arc<Server>, ends: CancellationToken) {
+    let look = |server: Arc<Server>| async move {
+        for api in elsewhere(&server) {
+            ensure(&server, api).await;
         }
-        if !wake::changed(cursors, &ends).await {
-            return;
-        }
-    }
+    };
+    wake::keep(server, ends, causes, look).await;
 }
 
-/// Cursors over these resources after a revision.
-fn wake_by(
-    server: &Server,
-    causes: &[(&str, &str)],
-    rev: Revision,
-) -> Option<Vec<Box<dyn Cursor>>> {
+/// What can make a difference. While no API service refers to a service, changes of services do not.
+fn causes(server: &Server) -> Vec<ResourcePrefix> {
+    let causes = match elsewhere(server).is_empty() {
+        true => &WAKE[..1],
+        false => &WAKE,
+    };
     let registry = server.cluster.registry();
     let prefix = |(group, plural): &(&str, &str)| Some(registry.get(group, plural)?.prefix.clone());
-    let prefixes: Option<Vec<_>> = causes.iter().map(prefix).collect();
-    wake::cursors(server, prefixes?, rev)
+    causes.iter().filter_map(prefix).collect()
 }
 
 /// The API services that refer to a service, and whose group and version this server does not serve itself.
@@ -73,7 +62,7 @@ fn elsewhere(server: &Server) -> Vec<Arc<Value>> {
 }
 
 /// Writes the condition of an API service, if it is not as it should be.
-async fn settle(server: &Arc<Server>, mut api: Arc<Value>) {
+async fn ensure(server: &Arc<Server>, mut api: Arc<Value>) {
     let cluster = &server.cluster;
     let reference = api.at("spec").at("service");
     let (namespace, name) = (reference.str("namespace"), reference.str("name"));
@@ -123,11 +112,10 @@ async fn settle(server: &Arc<Server>, mut api: Arc<Value>) {
         api.at("metadata").str("name")
     );
     Arc::make_mut(&mut api).set("status", crate::value!({"conditions": conditions}));
-    let (code, why) = send(server, Method::PUT, &path, MANAGER, Some(&api)).await;
-    // Who changed it meanwhile has woken this again.
-    if !code.is_success() && !matches!(code.as_u16(), 404 | 409) {
-        tracing::error!(%path, status = %code, message = why, "an API service's status cannot be written");
-    }
+    // One that is gone by now needs no condition, and what another has changed is looked at again.
+    let tolerate = [StatusCode::NOT_FOUND, StatusCode::CONFLICT];
+    let failed = "an API service's status cannot be written";
+    put(&path, &api).write(server, &tolerate, failed).await;
 }
 
 /// Why a service cannot be asked: reason and message.

@@ -4,48 +4,41 @@
 
 use std::sync::Arc;
 
-use bytes::Bytes;
-use http::{Request, header};
-use http_body_util::Full;
+use http::StatusCode;
 use tokio_util::sync::CancellationToken;
 
+use super::own_client::put;
 use super::server::Server;
 use super::wake;
-use crate::auth::User;
 use crate::meta::time;
 use crate::resources::custom::conditions::{self, Next};
 use crate::resources::custom::definition::PREFIX;
 use crate::resources::{Resource, forms, record};
-use crate::schema::{Key, Value, json};
-use crate::store::{Change, Cursor, Expect, StoreError};
+use crate::schema::{Key, Value};
+use crate::store::{Change, Expect, ResourcePrefix, StoreError};
 
-/// Runs until `ends`.
-pub async fn run(server: Arc<Server>, ends: CancellationToken) {
-    loop {
-        let Some(cursors) = wake_by(&server) else {
-            return;
-        };
-        while pass(&server).await {}
-        if !wake::changed(cursors, &ends).await {
-            return;
-        }
-    }
+/// The name of the task.
+pub const TASK: &str = "status of custom resource definitions";
+
+/// Does what is next about every definition until `ends` is cancelled.
+pub async fn keep(server: Arc<Server>, ends: CancellationToken) {
+    let look = |server: Arc<Server>| async move { while ensure(&server).await {} };
+    wake::keep(server, ends, causes, look).await;
 }
 
-/// Cursors over what can make a difference: all definitions, and the instances of those that end.
-fn wake_by(server: &Server) -> Option<Vec<Box<dyn Cursor>>> {
-    let rev = server.cluster.store.world().rev();
+/// What can make a difference: all definitions, and the instances of those that are being deleted.
+fn causes(server: &Server) -> Vec<ResourcePrefix> {
     let definitions = server.cluster.definitions();
     let ending = definitions
         .objects
         .iter()
         .filter(|(_, object)| object.at("metadata").get("deletionTimestamp").is_some())
         .filter_map(|(name, _)| Some(definitions.resources.get(name)?.prefix.clone()));
-    wake::cursors(server, std::iter::once(PREFIX.into()).chain(ending), rev)
+    std::iter::once(PREFIX.into()).chain(ending).collect()
 }
 
 /// Does what is next about every definition; whether anything was done that may make more to do.
-async fn pass(server: &Arc<Server>) -> bool {
+async fn ensure(server: &Arc<Server>) -> bool {
     let names: Vec<Key> = server
         .cluster
         .definitions()
@@ -83,22 +76,11 @@ async fn pass(server: &Arc<Server>) -> bool {
 
 /// Writes the status (and finalizers) of a definition through the API; whether it was taken.
 async fn write(server: &Arc<Server>, name: &str, object: &Value) -> bool {
-    let user = User {
-        name: "system:apiserver".into(),
-        groups: vec!["system:masters".into()],
-        ..User::default()
-    };
     let path = format!("/apis/apiextensions.k8s.io/v1/customresourcedefinitions/{name}/status");
-    let request = Request::put(path)
-        .header(header::USER_AGENT, "kube-apiserver")
-        .body(Full::new(Bytes::from(json::to_string(object))));
-    let Ok(request) = request else { return false };
-    let response = server.clone().handle(request, user).await;
-    let status = response.status();
-    if !status.is_success() && status != http::StatusCode::CONFLICT {
-        tracing::error!(definition = name, %status, "the status of a definition cannot be written");
-    }
-    status.is_success()
+    // Who changed it meanwhile has woken this again.
+    let tolerate = [StatusCode::CONFLICT];
+    let failed = "the status of a definition cannot be written";
+    put(&path, object).write(server, &tolerate, failed).await
 }
 
 /// Deletes every instance: at once, or marked where finalizers hold it. Whether anything was changed.

@@ -6,13 +6,12 @@ use std::sync::Arc;
 use http::StatusCode;
 use tokio_util::sync::CancellationToken;
 
-use super::bootstrap::apply;
+use super::own_client::apply;
 use super::server::Server;
 use super::wake;
 use crate::meta::errors::quoted;
 use crate::meta::time;
 use crate::schema::Value;
-use crate::store::Cursor;
 use crate::value;
 
 const MANAGER: &str = "api-priority-and-fairness-config-consumer-v1";
@@ -20,27 +19,18 @@ const GROUP: &str = "flowcontrol.apiserver.k8s.io";
 const SCHEMAS: &str = "flowschemas";
 const LEVELS: &str = "prioritylevelconfigurations";
 
-/// Looks at all flow schemas again whenever one of them or a priority level changes, until `ends`.
-pub async fn keep(server: Arc<Server>, ends: CancellationToken) {
-    loop {
-        let Some(cursors) = wake_by(&server) else {
-            return;
-        };
-        ensure(&server).await;
-        if !wake::changed(cursors, &ends).await {
-            return;
-        }
-    }
-}
+/// The name of the task.
+pub const TASK: &str = "conditions of flow schemas";
 
-/// Cursors over the flow schemas and the priority levels, from now on.
-fn wake_by(server: &Server) -> Option<Vec<Box<dyn Cursor>>> {
-    let (rev, registry) = (
-        server.cluster.store.world().rev(),
-        server.cluster.registry(),
-    );
-    let prefix = |plural| Some(registry.get(GROUP, plural)?.prefix.clone());
-    wake::cursors(server, [prefix(SCHEMAS)?, prefix(LEVELS)?], rev)
+/// Looks at all flow schemas again whenever one of them or a priority level changes, until `ends` is cancelled.
+pub async fn keep(server: Arc<Server>, ends: CancellationToken) {
+    let causes = |server: &Server| {
+        let registry = server.cluster.registry();
+        let prefix = |plural| Some(registry.get(GROUP, plural)?.prefix.clone());
+        [SCHEMAS, LEVELS].into_iter().filter_map(prefix).collect()
+    };
+    let look = |server: Arc<Server>| async move { ensure(&server).await };
+    wake::keep(server, ends, causes, look).await;
 }
 
 /// Says of every flow schema whether its priority level is there.
@@ -61,12 +51,12 @@ pub async fn ensure(server: &Arc<Server>) {
             "metadata": {"name": name},
             "status": {"conditions": [condition]}
         });
-        let path = format!("/apis/{GROUP}/v1/{SCHEMAS}/{name}/status?force=true");
-        let (code, why) = apply(server, &path, MANAGER, &status).await;
+        let path = format!("/apis/{GROUP}/v1/{SCHEMAS}/{name}/status");
         // One that is gone by now needs no condition, and what another has changed is looked at again.
-        if !code.is_success() && !matches!(code, StatusCode::NOT_FOUND | StatusCode::CONFLICT) {
-            tracing::warn!(name, status = %code, message = why, "the condition of a flow schema cannot be written");
-        }
+        let tolerate = [StatusCode::NOT_FOUND, StatusCode::CONFLICT];
+        let failed = "the condition of a flow schema cannot be written";
+        let applied = apply(&path, &status).managed_by(MANAGER);
+        applied.write(server, &tolerate, failed).await;
     }
 }
 

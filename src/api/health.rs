@@ -8,108 +8,163 @@ use http::{HeaderMap, Response};
 use super::query::Query;
 use super::reply::{self, Body};
 use super::server::Server;
+use super::{available, definitions, flow_schemas, own_records, own_service};
 use crate::meta::prometheus::Families;
+use crate::supervise::Health;
 
 /// The names of the three.
 pub const ENDPOINTS: [&str; 3] = ["healthz", "livez", "readyz"];
 
-/// A check: why it fails, if it does.
-type Check = fn(&Server) -> Result<(), String>;
+/// What a check looks at.
+#[derive(Clone, Copy)]
+enum Check {
+    /// Nothing: what upstream does after it began to listen is done here before, and what its informers hold is read off
+    /// the store at each request. Who gets an answer finds it done.
+    Done,
+    /// The store.
+    Store,
+    /// A task of this name.
+    Runs(&'static str),
+    /// That the server is not told to end.
+    Serves,
+}
 
-/// Who answers at all passes: no log can hang, and what is served is read off the store at each request.
-const ANSWERS: Check = |_| Ok(());
-const STORE: Check = |server| {
-    let health = server.cluster.store.health();
-    health.map_err(|error| error.to_string())
-};
-const SHUTDOWN: Check = |server| match server.ends.is_cancelled() {
-    true => Err("process is shutting down".to_owned()),
-    false => Ok(()),
-};
+impl Check {
+    /// Why it fails, if it does, in upstream's words.
+    fn judge(self, server: &Server) -> Result<(), String> {
+        match self {
+            Check::Done => Ok(()),
+            Check::Store => {
+                let health = server.cluster.store.health();
+                health.map_err(|error| error.to_string())
+            }
+            Check::Runs(task) => finished(&server.tasks, task),
+            Check::Serves if server.ends.is_cancelled() => {
+                Err("process is shutting down".to_owned())
+            }
+            Check::Serves => Ok(()),
+        }
+    }
+}
+
+/// Whether what upstream starts with a hook runs. Upstream ends with a hook that breaks; a task is run again here, and
+/// its hook has not finished as long as it waits for that.
+fn finished(tasks: &Health, task: &str) -> Result<(), String> {
+    match tasks.runs(task) {
+        true => Ok(()),
+        false => Err("not finished".to_owned()),
+    }
+}
 
 type Checks = &'static [(&'static str, Check)];
 
 const LIVE: Checks = &[
-    ("ping", ANSWERS),
-    ("log", ANSWERS),
-    ("loopback-serving-certificate", ANSWERS),
-    ("etcd", STORE),
+    ("ping", Check::Done),
+    ("log", Check::Done),
+    ("loopback-serving-certificate", Check::Done),
+    ("etcd", Check::Store),
 ];
 const READY: Checks = &[
-    ("ping", ANSWERS),
-    ("log", ANSWERS),
-    ("etcd", STORE),
-    ("etcd-readiness", STORE),
-    ("informer-sync", ANSWERS),
+    ("ping", Check::Done),
+    ("log", Check::Done),
+    ("etcd", Check::Store),
+    ("etcd-readiness", Check::Store),
+    ("informer-sync", Check::Done),
 ];
-/// What upstream does once it listens is done here before: who can ask finds it done.
 const BEGUN: Checks = &[
     (
         "poststarthook/start-apiserver-admission-initializer",
-        ANSWERS,
+        Check::Done,
     ),
-    ("poststarthook/generic-apiserver-start-informers", ANSWERS),
+    (
+        "poststarthook/generic-apiserver-start-informers",
+        Check::Done,
+    ),
     (
         "poststarthook/priority-and-fairness-config-consumer",
-        ANSWERS,
+        Check::Runs(flow_schemas::TASK),
     ),
-    ("poststarthook/priority-and-fairness-filter", ANSWERS),
-    ("poststarthook/storage-object-count-tracker-hook", ANSWERS),
-    ("poststarthook/start-apiextensions-informers", ANSWERS),
-    ("poststarthook/start-apiextensions-controllers", ANSWERS),
-    ("poststarthook/crd-informer-synced", ANSWERS),
-    ("poststarthook/start-system-namespaces-controller", ANSWERS),
-    ("poststarthook/peer-endpoint-reconciler-controller", ANSWERS),
+    ("poststarthook/priority-and-fairness-filter", Check::Done),
+    (
+        "poststarthook/storage-object-count-tracker-hook",
+        Check::Done,
+    ),
+    ("poststarthook/start-apiextensions-informers", Check::Done),
+    (
+        "poststarthook/start-apiextensions-controllers",
+        Check::Runs(definitions::TASK),
+    ),
+    ("poststarthook/crd-informer-synced", Check::Done),
+    (
+        "poststarthook/start-system-namespaces-controller",
+        Check::Done,
+    ),
+    (
+        "poststarthook/peer-endpoint-reconciler-controller",
+        Check::Done,
+    ),
     (
         "poststarthook/start-cluster-authentication-info-controller",
-        ANSWERS,
+        Check::Runs(own_records::TASK),
     ),
     (
         "poststarthook/start-kube-apiserver-identity-lease-controller",
-        ANSWERS,
+        Check::Runs(own_records::TASK),
     ),
     (
         "poststarthook/start-kube-apiserver-identity-lease-garbage-collector",
-        ANSWERS,
+        Check::Runs(own_records::TASK),
     ),
-    ("poststarthook/storage-readiness", STORE),
+    ("poststarthook/storage-readiness", Check::Store),
     (
         "poststarthook/start-legacy-token-tracking-controller",
-        ANSWERS,
+        Check::Done,
     ),
-    ("poststarthook/start-service-ip-repair-controllers", ANSWERS),
-    ("poststarthook/rbac/bootstrap-roles", ANSWERS),
+    (
+        "poststarthook/start-service-ip-repair-controllers",
+        Check::Runs(own_service::TASK),
+    ),
+    ("poststarthook/rbac/bootstrap-roles", Check::Done),
     (
         "poststarthook/scheduling/bootstrap-system-priority-classes",
-        ANSWERS,
+        Check::Done,
     ),
     (
         "poststarthook/priority-and-fairness-config-producer",
-        ANSWERS,
+        Check::Done,
     ),
-    ("poststarthook/bootstrap-controller", ANSWERS),
+    (
+        "poststarthook/bootstrap-controller",
+        Check::Runs(own_service::TASK),
+    ),
     (
         "poststarthook/start-kubernetes-service-cidr-controller",
-        ANSWERS,
+        Check::Runs(own_service::TASK),
     ),
-    ("poststarthook/aggregator-reload-proxy-client-cert", ANSWERS),
-    ("poststarthook/start-kube-aggregator-informers", ANSWERS),
+    (
+        "poststarthook/aggregator-reload-proxy-client-cert",
+        Check::Done,
+    ),
+    ("poststarthook/start-kube-aggregator-informers", Check::Done),
     (
         "poststarthook/apiservice-status-local-available-controller",
-        ANSWERS,
+        Check::Done,
     ),
     (
         "poststarthook/apiservice-status-remote-available-controller",
-        ANSWERS,
+        Check::Runs(available::TASK),
     ),
-    ("poststarthook/apiservice-registration-controller", ANSWERS),
-    ("poststarthook/apiservice-discovery-controller", ANSWERS),
-    ("poststarthook/kube-apiserver-autoregistration", ANSWERS),
-    ("autoregister-completion", ANSWERS),
-    ("poststarthook/apiservice-openapi-controller", ANSWERS),
-    ("poststarthook/apiservice-openapiv3-controller", ANSWERS),
+    (
+        "poststarthook/apiservice-registration-controller",
+        Check::Done,
+    ),
+    ("poststarthook/apiservice-discovery-controller", Check::Done),
+    ("poststarthook/kube-apiserver-autoregistration", Check::Done),
+    ("autoregister-completion", Check::Done),
+    ("poststarthook/apiservice-openapi-controller", Check::Done),
+    ("poststarthook/apiservice-openapiv3-controller", Check::Done),
 ];
-const ENDS: Checks = &[("shutdown", SHUTDOWN)];
+const ENDS: Checks = &[("shutdown", Check::Serves)];
 
 fn checks(endpoint: &str) -> impl Iterator<Item = (&'static str, Check)> + Clone + use<> {
     let (first, last): (Checks, Checks) = match endpoint {
@@ -128,7 +183,7 @@ fn check(
     name: &'static str,
     check: Check,
 ) -> Result<(), String> {
-    let result = check(server);
+    let result = check.judge(server);
     let mut counts = server.metrics.checks.lock();
     *counts.entry((name, endpoint, result.is_ok())).or_default() += 1;
     result
@@ -228,5 +283,32 @@ fn all(server: &Server, endpoint: &'static str, query: &Query) -> (u16, String) 
         (true, _) => (500, format!("{lines}{endpoint} check failed\n")),
         (false, true) => (200, format!("{lines}{endpoint} check passed\n")),
         (false, false) => (200, "ok".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio_util::sync::CancellationToken;
+
+    use super::*;
+    use crate::supervise::Supervisor;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_hook_has_not_finished_while_its_task_does_not_run() {
+        let supervisor = Supervisor::default();
+        let tasks = supervisor.health();
+        let unfinished = Err("not finished".to_owned());
+        assert_eq!(finished(&tasks, "test"), unfinished);
+        let stopped = CancellationToken::new();
+        let stop = stopped.clone();
+        supervisor.keep("test", move |_| {
+            let stop = stop.clone();
+            async move { stop.cancelled().await }
+        });
+        assert_eq!(finished(&tasks, "test"), Ok(()));
+        tokio::task::yield_now().await;
+        stopped.cancel();
+        tokio::task::yield_now().await;
+        assert_eq!(finished(&tasks, "test"), unfinished);
     }
 }

@@ -19,6 +19,7 @@ pub mod metrics;
 pub mod negotiate;
 pub mod node_metrics;
 pub mod openapi;
+mod own_client;
 pub mod own_records;
 pub mod own_service;
 pub mod pieces;

@@ -6,11 +6,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::stream::{self, StreamExt as _};
-use http::{Method, Request};
+use http::{Method, Request, StatusCode};
 use http_body_util::{BodyExt as _, Full};
 use jiff::Timestamp;
 
-use super::bootstrap::send;
+use super::own_client::{Ask, post, put};
 use super::server::Server;
 use crate::resources::registry::METRICS;
 use crate::schema::Value;
@@ -26,7 +26,6 @@ const FIRST_WINDOW: Duration = Duration::from_secs(1);
 const PATIENCE: Duration = Duration::from_secs(5);
 /// Agents that are asked at once.
 const AT_ONCE: usize = 64;
-const MANAGER: &str = crate::resources::owners::SERVER;
 const SERVICES: &str = "/apis/apiregistration.k8s.io/v1/apiservices";
 
 /// What was measured of a node or container at a moment.
@@ -287,10 +286,10 @@ pub async fn ensure(server: &Arc<Server>) {
         .get("rbac.authorization.k8s.io", "clusterroles", "", role)
         .is_none()
     {
-        tell(send(server, Method::POST, roles, MANAGER, Some(&reader)).await);
+        write(server, post(roles, &reader)).await;
     }
     if stored().is_none() {
-        tell(send(server, Method::POST, SERVICES, MANAGER, Some(&service)).await);
+        write(server, post(SERVICES, &service)).await;
     }
     let Some(mut stored) = stored() else { return };
     if stored.at("status").list("conditions").is_empty() {
@@ -303,15 +302,14 @@ pub async fn ensure(server: &Arc<Server>) {
         });
         Arc::make_mut(&mut stored).set("status", value!({"conditions": [condition]}));
         let path = format!("{SERVICES}/{name}/status");
-        tell(send(server, Method::PUT, &path, MANAGER, Some(&stored)).await);
+        write(server, put(&path, &stored)).await;
     }
 }
 
-/// Another server may have been first.
-fn tell((code, why): (http::StatusCode, String)) {
-    if !code.is_success() && code != http::StatusCode::CONFLICT {
-        tracing::warn!(status = %code, message = why, "{METRICS} cannot be registered");
-    }
+/// Writes what registers the group. Another server may have been first.
+async fn write(server: &Arc<Server>, ask: Ask<'_>) {
+    let failed = "metrics.k8s.io cannot be registered";
+    ask.write(server, &[StatusCode::CONFLICT], failed).await;
 }
 
 #[cfg(test)]

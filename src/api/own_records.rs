@@ -5,10 +5,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::{Method, StatusCode};
+use http::StatusCode;
 use tokio_util::sync::CancellationToken;
 
-use super::bootstrap::send;
+use super::own_client::{self, delete, post};
 use super::server::Server;
 use crate::meta::{names, time};
 use crate::schema::{Object, Value, json};
@@ -23,6 +23,9 @@ const SYSTEM: &str = "kube-system";
 const TRUST: &str = "extension-apiserver-authentication";
 const TRACKING: &str = "kube-apiserver-legacy-service-account-token-tracking";
 const IDENTITY: &str = "apiserver.kubernetes.io/identity";
+
+/// The name of the task.
+pub const TASK: &str = "records of this server";
 
 /// What a server says of itself.
 pub struct Records {
@@ -60,8 +63,8 @@ impl Records {
         self.clean(server).await;
     }
 
-    /// Renews the lease until `ends`.
-    pub async fn keep(self, server: Arc<Server>, ends: CancellationToken) {
+    /// Renews the lease until `ends` is cancelled.
+    pub async fn keep(&self, server: Arc<Server>, ends: CancellationToken) {
         let begin = tokio::time::Instant::now() + PERIOD;
         let mut periods = tokio::time::interval_at(begin, PERIOD);
         periods.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -148,7 +151,10 @@ impl Records {
         for lease in leases.iter().filter(|lease| expired(lease, time::now())) {
             let name = lease.at("metadata").str("name");
             let path = format!("/apis/coordination.k8s.io/v1/namespaces/{SYSTEM}/leases/{name}");
-            send(server, Method::DELETE, &path, MANAGER, None).await;
+            // Another server may have been first.
+            let failed = "the lease of a server that is gone cannot be deleted";
+            let tolerate = [StatusCode::NOT_FOUND, StatusCode::CONFLICT];
+            delete(&path).write(server, &tolerate, failed).await;
         }
     }
 }
@@ -163,8 +169,10 @@ async fn put(
 ) {
     let name = wanted.at("metadata").str("name").to_owned();
     let path = format!("/{version}/namespaces/{SYSTEM}/{plural}");
-    let (code, why) = match stored {
-        None => send(server, Method::POST, &path, MANAGER, Some(&wanted)).await,
+    let failed = "what this server says of itself cannot be written";
+    let tolerate = [StatusCode::CONFLICT];
+    match stored {
+        None => post(&path, &wanted).write(server, &tolerate, failed).await,
         Some(mut stored) => {
             for key in ["data", "spec"] {
                 if wanted.get(key).is_some() {
@@ -172,12 +180,11 @@ async fn put(
                 }
             }
             let path = format!("{path}/{name}");
-            send(server, Method::PUT, &path, MANAGER, Some(&stored)).await
+            own_client::put(&path, &stored)
+                .write(server, &tolerate, failed)
+                .await
         }
     };
-    if !code.is_success() && code != StatusCode::CONFLICT {
-        tracing::warn!(name, status = %code, message = why, "what this server says of itself cannot be written");
-    }
 }
 
 /// Whether a lease is a server's that has not renewed it in time.

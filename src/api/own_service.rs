@@ -5,10 +5,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::{Method, StatusCode};
+use http::StatusCode;
 use tokio_util::sync::CancellationToken;
 
-use super::bootstrap::send;
+use super::own_client::{Ask, apply, post, put};
 use super::server::Server;
 use crate::meta::time;
 use crate::resources::upkeep;
@@ -19,7 +19,6 @@ use crate::value;
 const PERIOD: Duration = Duration::from_secs(10);
 /// How often addresses and node ports are compared with services: every so many periods.
 const REPAIRS: u32 = 18;
-const MANAGER: &str = crate::resources::owners::SERVER;
 const RANGE_MANAGER: &str = "kubernetes-service-cidr-controller";
 const NAME: &str = "kubernetes";
 const RANGES: &str = "/apis/networking.k8s.io/v1/servicecidrs";
@@ -27,7 +26,10 @@ const SERVICES: &str = "/api/v1/namespaces/default/services";
 const ENDPOINTS: &str = "/api/v1/namespaces/default/endpoints";
 const SLICES: &str = "/apis/discovery.k8s.io/v1/namespaces/default/endpointslices";
 
-/// Looks after the service until `ends`.
+/// The name of the task.
+pub const TASK: &str = "service kubernetes";
+
+/// Looks after the service, and repairs allocations of addresses and ports, until `ends` is cancelled.
 pub async fn keep(server: Arc<Server>, ends: CancellationToken) {
     let mut periods = tokio::time::interval(PERIOD);
     periods.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -50,12 +52,10 @@ pub async fn ensure(server: &Arc<Server>) {
     endpoints(server).await;
 }
 
-/// Writes, and tells what is refused. A lost race is another server's success.
-async fn write(server: &Arc<Server>, method: Method, path: &str, object: &Value) {
-    let (code, why) = send(server, method, path, MANAGER, Some(object)).await;
-    if !code.is_success() && code != StatusCode::CONFLICT {
-        tracing::warn!(path, status = %code, message = why, "the service kubernetes cannot be kept");
-    }
+/// Sends what keeps the service; a lost race is another server's success.
+async fn write(server: &Arc<Server>, ask: Ask<'_>) {
+    let failed = "the service kubernetes cannot be kept";
+    ask.write(server, &[StatusCode::CONFLICT], failed).await;
 }
 
 async fn range(server: &Arc<Server>) {
@@ -74,7 +74,7 @@ async fn range(server: &Arc<Server>) {
             "metadata": {"name": NAME},
             "spec": {"cidrs": (&ranges)}
         });
-        write(server, Method::POST, RANGES, &made).await;
+        write(server, post(RANGES, &made)).await;
     }
     let Some(mut stored) = stored() else { return };
     if stored.at("metadata").get("deletionTimestamp").is_some() {
@@ -86,7 +86,7 @@ async fn range(server: &Arc<Server>) {
         // From one version of IP to both is a change that may be made; any other is told, and left to people.
         if had.len() == 1 && asked.len() == 2 && asked.first() == had.first() {
             Arc::make_mut(&mut stored).set("spec", value!({"cidrs": ranges}));
-            write(server, Method::PUT, &format!("{RANGES}/{NAME}"), &stored).await;
+            write(server, put(&format!("{RANGES}/{NAME}"), &stored)).await;
         } else {
             tracing::warn!(
                 stored = %crate::schema::json::to_string(stored.at("spec").at("cidrs")),
@@ -110,11 +110,10 @@ async fn range(server: &Arc<Server>) {
                 "message": "Kubernetes default Service CIDR is ready"
             }]}
         });
-        let path = format!("{RANGES}/{NAME}/status?force=true");
-        let (code, why) = super::bootstrap::apply(server, &path, RANGE_MANAGER, &applied).await;
-        if !code.is_success() {
-            tracing::warn!(status = %code, message = why, "the ServiceCIDR kubernetes cannot be marked as ready");
-        }
+        let path = format!("{RANGES}/{NAME}/status");
+        let failed = "the ServiceCIDR kubernetes cannot be marked as ready";
+        let ask = apply(&path, &applied).managed_by(RANGE_MANAGER);
+        ask.write(server, &[], failed).await;
     }
 }
 
@@ -147,7 +146,7 @@ async fn service(server: &Arc<Server>) {
                     "type": "ClusterIP"
                 }
             });
-            write(server, Method::POST, SERVICES, &made).await;
+            write(server, post(SERVICES, &made)).await;
         }
         Some(mut service) => {
             let spec = service.at("spec");
@@ -158,7 +157,7 @@ async fn service(server: &Arc<Server>) {
                 spec.set("ports", ports);
                 spec.set("type", "ClusterIP");
             }
-            write(server, Method::PUT, &format!("{SERVICES}/{NAME}"), &service).await;
+            write(server, put(&format!("{SERVICES}/{NAME}"), &service)).await;
         }
     }
 }
@@ -209,12 +208,12 @@ async fn endpoints(server: &Arc<Server>) {
         let leads_here =
             |stored: &Value| members.iter().all(|key| stored.at(key) == wanted.at(key));
         match stored {
-            None => write(server, Method::POST, path, &wanted).await,
+            None => write(server, post(path, &wanted)).await,
             Some(stored) if leads_here(&stored) => {}
             Some(mut stored) => {
                 let new = Arc::make_mut(&mut stored);
                 members.iter().for_each(|key| new.set(key, wanted.at(key)));
-                write(server, Method::PUT, &format!("{path}/{NAME}"), &stored).await;
+                write(server, put(&format!("{path}/{NAME}"), &stored)).await;
             }
         }
     }

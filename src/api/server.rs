@@ -36,6 +36,7 @@ use crate::resources::cluster::Cluster;
 use crate::resources::forms;
 use crate::schema::check::formats::parse_duration;
 use crate::schema::{Value, builtin, decode};
+use crate::supervise::Health;
 
 /// The API over a cluster.
 pub struct Server {
@@ -63,6 +64,8 @@ pub struct Server {
     pub metrics: Arc<Metrics>,
     /// Places for requests from the network.
     pub in_flight: InFlight,
+    /// Which of its own tasks run.
+    pub tasks: Health,
     /// Cancelled when the server is to end.
     pub ends: CancellationToken,
 }

@@ -1,32 +1,71 @@
-//! How tasks wait that keep objects right: they look at all of them, and again when something of them has changed.
+//! Tasks that keep objects right: they look at all of them, and again whenever something has changed.
+
+use std::sync::Arc;
 
 use futures::future::select_all;
 use tokio_util::sync::CancellationToken;
 
 use super::server::Server;
-use crate::store::{Cursor, Interest, ResourcePrefix, Revision};
+use crate::store::{Cursor, Interest, ResourcePrefix, Revision, StoreError};
 
-/// Cursors over all changes of these resources after a revision; none where the store does not know any more what
-/// followed it.
-pub fn cursors(
-    server: &Server,
-    resources: impl IntoIterator<Item = ResourcePrefix>,
-    after: Revision,
-) -> Option<Vec<Box<dyn Cursor>>> {
-    let watch = |prefix: ResourcePrefix| {
-        let interest = Interest {
-            resource: prefix.clone(),
-            keys: prefix,
-            exact: false,
-            field: None,
-        };
-        server.cluster.store.clone().watch(interest, after).ok()
-    };
-    resources.into_iter().map(watch).collect()
+/// Calls `look`, and again after each change of the resources that `which` names, until `ends` is cancelled or the store
+/// closes. No change is missed: the cursors are there before `look` begins, and `which` is asked anew each time.
+pub async fn keep<L>(
+    server: Arc<Server>,
+    ends: CancellationToken,
+    which: impl Fn(&Server) -> Vec<ResourcePrefix> + Send,
+    look: impl Fn(Arc<Server>) -> L + Send,
+) where
+    L: Future<Output = ()> + Send,
+{
+    while let Some(cursors) = cursors(&server, &which) {
+        look(server.clone()).await;
+        if !changed(cursors, &ends).await {
+            return;
+        }
+    }
 }
 
-/// Waits until one of the resources changes; whether it did, and not all `ends`.
-pub async fn changed(mut cursors: Vec<Box<dyn Cursor>>, ends: &CancellationToken) -> bool {
+/// Cursors over all changes from now on; none once the store is closed.
+fn cursors(
+    server: &Server,
+    which: impl Fn(&Server) -> Vec<ResourcePrefix>,
+) -> Option<Vec<Box<dyn Cursor>>> {
+    loop {
+        // First: what changes while `which` looks is told.
+        let now = server.cluster.store.world().rev();
+        match which(server)
+            .into_iter()
+            .map(|prefix| watch(server, prefix, now))
+            .collect()
+        {
+            Ok(cursors) => return Some(cursors),
+            // History was compacted past that moment meanwhile.
+            Err(StoreError::Compacted { .. }) => {}
+            Err(error) => {
+                tracing::debug!(%error, "changes of the store are not told any more");
+                return None;
+            }
+        }
+    }
+}
+
+fn watch(
+    server: &Server,
+    prefix: ResourcePrefix,
+    after: Revision,
+) -> Result<Box<dyn Cursor>, StoreError> {
+    let interest = Interest {
+        resource: prefix.clone(),
+        keys: prefix,
+        exact: false,
+        field: None,
+    };
+    server.cluster.store.clone().watch(interest, after)
+}
+
+/// Waits until a cursor has a change; whether one has, and it is not `ends` that was cancelled.
+async fn changed(mut cursors: Vec<Box<dyn Cursor>>, ends: &CancellationToken) -> bool {
     let changed = select_all(cursors.iter_mut().map(|cursor| cursor.changed()));
     tokio::select! {
         // Cancel-safe by the cursors' contract.

@@ -18,6 +18,7 @@ use crate::node::services::Services;
 use crate::node::volumes::DRIVER;
 
 /// The cluster as a node is given it.
+#[derive(Clone)]
 pub(super) struct Cluster {
     /// The API, as `system:node:NAME`.
     pub client: kube::Client,
@@ -25,8 +26,6 @@ pub(super) struct Cluster {
     pub recorder: Recorder,
     /// Caches of services and where they lead. Nothing is watched before somebody asks for them.
     informers: Informers,
-    /// Cancelled when the agent ends.
-    pub ends: CancellationToken,
     /// Where the API server in this process listens, if it has an address that zones can be led to.
     pub api_server: Option<SocketAddrV4>,
 }
@@ -35,6 +34,11 @@ impl Cluster {
     /// What is known of services: the same caches for all who ask.
     pub fn services(&self) -> Services {
         Services::of(&self.informers)
+    }
+
+    /// The same for one run of a task, with which its subscriptions end.
+    pub fn services_for(&self, run: &CancellationToken) -> Services {
+        Services::of(&self.informers.for_run(run.clone()))
     }
 }
 
@@ -93,7 +97,6 @@ impl Clients {
             recorder: events.recorder(client.clone(), "kubelet").on(node),
             client,
             informers: Informers::new(self.for_services(), ends.clone()),
-            ends: ends.clone(),
             api_server,
         }
     }

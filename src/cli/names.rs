@@ -3,13 +3,12 @@
 use std::io::ErrorKind;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
-
-use futures::FutureExt as _;
-use futures::future::BoxFuture;
+use std::sync::Arc;
 
 use super::cluster::Cluster;
 use crate::meta::names::dns1123_subdomain;
 use crate::node::dns::{PORT, Server};
+use crate::supervise::Task;
 
 /// What is said of names.
 #[derive(clap::Args, Debug, Clone)]
@@ -39,14 +38,14 @@ impl NameFlags {
         self.cluster_domain.clone()
     }
 
-    /// The name servers of pods, and the work of the one of this node, which listens at its `own` address on the pods'
+    /// The name servers of pods, and the task of the one of this node, which listens at its `own` address on the pods'
     /// network. Pods of a node that has no such address, or on which somebody else listens there, ask whom the host asks:
     /// they run, and the world has its names.
     pub async fn serve(
         &self,
         own: Option<Ipv4Addr>,
         cluster: &Cluster,
-    ) -> (Vec<IpAddr>, Option<BoxFuture<'static, ()>>) {
+    ) -> (Vec<IpAddr>, Option<Task>) {
         if !self.cluster_dns.is_empty() {
             return (self.cluster_dns.clone(), None);
         }
@@ -60,8 +59,12 @@ impl NameFlags {
         let resolv = PathBuf::from("/etc/resolv.conf");
         match Server::bind(at, &self.cluster_domain, resolv).await {
             Ok(server) => {
-                let work = server.run(cluster.services(), cluster.ends.clone());
-                (vec![own.into()], Some(work.boxed()))
+                let (server, cluster) = (Arc::new(server), cluster.clone());
+                let task = Task::new(format!("name server at {at}"), move |ends| {
+                    let (server, services) = (server.clone(), cluster.services_for(&ends));
+                    async move { server.run(services, ends).await }
+                });
+                (vec![own.into()], Some(task))
             }
             Err(error) => {
                 let remedy = match error.kind() {

@@ -2,22 +2,22 @@
 
 use std::collections::BTreeMap;
 use std::io::ErrorKind;
-use std::net::{Ipv4Addr, TcpListener};
+use std::net::{self, Ipv4Addr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
-use tokio::task::JoinHandle;
-use tokio_util::sync::{CancellationToken, DropGuard};
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
 
 use super::agent::{AgentError, Plan, RuntimeName};
 use super::cluster::{Clients, Cluster};
 use super::illumos;
 use super::names::NameFlags;
 use crate::api::actions::kubelet::Agents;
-use crate::controllers::events;
+use crate::controllers::events::{self, Events};
 use crate::net::Ipam;
 use crate::net::services::ServiceRouter;
 use crate::node::agent::{self, Pods, Setup};
@@ -35,6 +35,7 @@ use crate::node::volumes::Volumes;
 use crate::node::{Allow, Authenticate};
 use crate::private;
 use crate::storage::{StorageEngine, ZfsStorageEngine};
+use crate::supervise::{Supervisor, Task};
 use crate::zone::ZoneRuntime;
 use crate::zone::simulated::Simulated;
 
@@ -63,7 +64,7 @@ pub(super) struct RealHost {
     /// Who leads services to them; none where nobody does.
     pub router: Option<Arc<dyn ServiceRouter>>,
     /// What else is done as long as the agent runs.
-    pub beside: Vec<BoxFuture<'static, ()>>,
+    pub beside: Vec<Task>,
     /// When pods are evicted.
     pub thresholds: Thresholds,
     /// What pods may set of the kernel.
@@ -89,8 +90,11 @@ impl RealHost {
                 node: self.registration.name.clone(),
                 api_server: cluster.api_server,
             };
-            let (services, ends) = (cluster.services(), cluster.ends.clone());
-            beside.push(proxy::keep(services, here, router, ends).boxed());
+            let cluster = cluster.clone();
+            beside.push(Task::new("service proxy", move |ends| {
+                let services = cluster.services_for(&ends);
+                proxy::keep(services, here.clone(), router.clone(), ends)
+            }));
         }
         let mut registration = self.registration;
         registration.allocatable = self.thresholds.leave(&registration.capacity);
@@ -184,38 +188,36 @@ impl Node {
     /// tried again; nothing where `ends` is cancelled first.
     async fn make(&self, cluster: impl Fn() -> Cluster, ends: &CancellationToken) -> Option<Setup> {
         let name = &self.registration.name;
-        let mut unfit: Option<(String, DropGuard, JoinHandle<()>)> = None;
+        let mut unfit: Option<(String, Supervisor)> = None;
         loop {
             let (client, recorder, error) = {
                 let cluster = cluster();
                 let (client, recorder) = (cluster.client.clone(), cluster.recorder.clone());
                 match (self.maker)(cluster).await {
                     Ok(setup) => {
-                        if let Some((_, told, telling)) = unfit {
-                            drop(told);
-                            let _ = telling.await;
+                        if let Some((_, telling)) = unfit {
+                            telling.end().await;
                         }
                         return Some(setup);
                     }
                     Err(error) => (client, recorder, error.to_string()),
                 }
             };
-            if unfit.as_ref().is_none_or(|(known, ..)| *known != error) {
+            if unfit.as_ref().is_none_or(|(known, _)| *known != error) {
                 tracing::error!(node = name, "the node does not run: {error}");
-                if let Some((_, told, telling)) = unfit.take() {
-                    drop(told);
-                    let _ = telling.await;
+                if let Some((_, telling)) = unfit.take() {
+                    telling.end().await;
                 }
-                let told = ends.child_token();
-                let telling = tokio::spawn(register::keep(
-                    client,
-                    self.registration.clone(),
-                    Fitness::Unfit(error.clone()),
-                    Arc::default(),
-                    recorder,
-                    told.clone(),
-                ));
-                unfit = Some((error, told.drop_guard(), telling));
+                let telling = Supervisor::new(ends.child_token());
+                let (registration, fitness) =
+                    (self.registration.clone(), Fitness::Unfit(error.clone()));
+                telling.keep(format!("status and lease of node {name}"), move |ends| {
+                    let (client, recorder) = (client.clone(), recorder.clone());
+                    let (registration, fitness) = (registration.clone(), fitness.clone());
+                    let observed = Arc::default();
+                    register::keep(client, registration, fitness, observed, recorder, ends)
+                });
+                unfit = Some((error, telling));
             }
             tokio::select! {
                 () = tokio::time::sleep(AGAIN) => {}
@@ -225,13 +227,36 @@ impl Node {
     }
 }
 
+impl Node {
+    /// Makes the node and runs its agent until `ends` is cancelled.
+    async fn run(
+        &self,
+        clients: &Clients,
+        events: &Events,
+        api: Option<NodeApi>,
+        listener: Option<Arc<TcpListener>>,
+        ends: CancellationToken,
+    ) {
+        let name = &self.registration.name;
+        let cluster = || clients.cluster(name, events, &ends);
+        let Some(mut setup) = self.make(cluster, &ends).await else {
+            return;
+        };
+        let pods = Pods::default();
+        if let Some(api) = api {
+            api.serve(name, listener, &mut setup, &pods);
+        }
+        agent::run(setup, pods, ends).await;
+    }
+}
+
 /// The nodes of this process.
 pub(super) struct Nodes {
     nodes: Vec<Node>,
     /// Where their volumes are; none for simulated ones.
     storage: Option<Arc<dyn StorageEngine>>,
     /// Where the API of a real node is served.
-    listener: Option<TcpListener>,
+    listener: Option<net::TcpListener>,
 }
 
 /// What the nodes' own API is served with.
@@ -248,15 +273,8 @@ pub(super) struct NodeApi {
 }
 
 impl NodeApi {
-    /// Serves the API of a node: to whom listens if it is a real one, else within this process.
-    async fn serve(
-        self,
-        name: &str,
-        listener: Option<TcpListener>,
-        setup: &mut Setup,
-        pods: &Pods,
-        ends: &CancellationToken,
-    ) {
+    /// Serves the API of a node on `listener` if it is a real one, else within this process.
+    fn serve(self, name: &str, listener: Option<Arc<TcpListener>>, setup: &mut Setup, pods: &Pods) {
         let kubelet = crate::node::kubelet::Kubelet {
             pods: pods.clone(),
             runtime: setup.runtime.clone(),
@@ -272,20 +290,13 @@ impl NodeApi {
             }
             return;
         }
-        let listener = listener.map(tokio::net::TcpListener::from_std);
-        match listener {
-            Some(Ok(listener)) => {
-                setup.registration.port = listener.local_addr().ok().map(|at| at.port());
-                let ends = ends.clone();
-                tokio::spawn(async move {
-                    crate::node::kubelet::serve(&listener, self.tls, kubelet, ends).await;
-                });
-            }
-            Some(Err(error)) => {
-                tracing::error!(%error, "logs, exec and port-forward are not served")
-            }
-            None => {}
-        }
+        let Some(listener) = listener else { return };
+        setup.registration.port = listener.local_addr().ok().map(|at| at.port());
+        let tls = self.tls;
+        setup.beside.push(Task::new("API of the node", move |ends| {
+            let (listener, tls, kubelet) = (listener.clone(), tls.clone(), kubelet.clone());
+            async move { crate::node::kubelet::serve(&listener, tls, kubelet, ends).await }
+        }));
     }
 }
 
@@ -293,10 +304,10 @@ impl NodeApi {
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Takes the port of the node's own API, without which nobody would see what its pods say.
-fn listen(port: u16) -> Result<TcpListener, AgentError> {
+fn listen(port: u16) -> Result<net::TcpListener, AgentError> {
     let begun = std::time::Instant::now();
     let taken = loop {
-        match TcpListener::bind(("0.0.0.0", port)) {
+        match net::TcpListener::bind(("0.0.0.0", port)) {
             Err(error) if error.kind() == ErrorKind::AddrInUse && begun.elapsed() < PATIENCE => {
                 std::thread::sleep(PATIENCE / 50);
             }
@@ -494,7 +505,10 @@ impl Nodes {
                     &PathBuf::from(&storage.images).join("records"),
                     engine.clone(),
                 );
-                let network = runtime.clone().keep_network(cluster.ends.clone());
+                let kept = runtime.clone();
+                let network = Task::new("rules of the pods' network", move |ends| {
+                    kept.clone().keep_network(ends)
+                });
                 let host = RealHost {
                     registration: this_host(&name, "linux", &data),
                     homes: None,
@@ -507,7 +521,7 @@ impl Nodes {
                     insecure,
                     runtime: Arc::new(runtime),
                     router: Some(router),
-                    beside: vec![network.boxed()],
+                    beside: vec![network],
                     thresholds,
                     sysctls,
                 };
@@ -575,39 +589,36 @@ impl Nodes {
     }
 
     /// Runs them until `ends` is cancelled.
-    pub(super) async fn run(
-        mut self,
-        clients: Clients,
-        api: Option<NodeApi>,
-        ends: CancellationToken,
-    ) {
+    pub(super) async fn run(self, clients: Clients, api: Option<NodeApi>, ends: CancellationToken) {
         clients.make_class().await;
-        let mut running = tokio::task::JoinSet::new();
-        let volumes = Volumes {
+        let tasks = Supervisor::new(ends.clone());
+        let volumes = Arc::new(Volumes {
             client: clients.for_volumes(),
             nodes: self.names().collect(),
             storage: self.storage,
-        };
-        running.spawn(volumes.keep(ends.clone()));
+        });
+        tasks.keep("volumes of this host", move |ends| {
+            let volumes = volumes.clone();
+            async move { volumes.keep(ends).await }
+        });
         let (clients, events) = (Arc::new(clients), events::start(ends.clone()));
+        let listener = self.listener.map(TcpListener::from_std).transpose();
+        let listener = listener.unwrap_or_else(|error| {
+            tracing::error!(%error, "logs, exec and port-forward are not served");
+            None
+        });
+        let mut listener = listener.map(Arc::new);
         for node in self.nodes {
-            let (clients, events, ends) = (clients.clone(), events.clone(), ends.clone());
-            let (api, listener) = (api.clone(), self.listener.take());
-            running.spawn(async move {
-                let name = &node.registration.name;
-                let made = node
-                    .make(|| clients.cluster(name, &events, &ends), &ends)
-                    .await;
-                let Some(mut setup) = made else {
-                    return;
-                };
-                let pods = Pods::default();
-                if let Some(api) = api {
-                    api.serve(name, listener, &mut setup, &pods, &ends).await;
-                }
-                agent::run(setup, pods, ends).await;
+            let name = format!("node {}", node.registration.name);
+            let node = Arc::new(node);
+            let (clients, events, api) = (clients.clone(), events.clone(), api.clone());
+            let listener = listener.take();
+            tasks.keep(name, move |ends| {
+                let (node, clients, events) = (node.clone(), clients.clone(), events.clone());
+                let (api, listener) = (api.clone(), listener.clone());
+                async move { node.run(&clients, &events, api, listener, ends).await }
             });
         }
-        while running.join_next().await.is_some() {}
+        tasks.ended().await;
     }
 }

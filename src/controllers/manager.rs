@@ -4,27 +4,24 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 use tracing::Instrument as _;
 
 use super::client::Transport;
 use super::events;
 use super::informer::Informers;
-use super::{Context, Controller, Identity, Program, Settings};
+use super::{Context, Controller, Identity, Settings};
 use crate::auth::{AUTHENTICATED, User};
+use crate::supervise::Supervisor;
 
 /// What the API takes as the name of who sets fields.
 const AGENT: &str = "kube-controller-manager";
-/// How long a controller that broke is left alone.
-const PAUSE: Duration = Duration::from_secs(5);
 /// How long controllers may take to end.
 const LONGEST_END: Duration = Duration::from_secs(30);
 
 /// Controllers that run.
 pub struct Manager {
-    tasks: TaskTracker,
+    tasks: Supervisor,
     informers: Informers,
-    ends: CancellationToken,
 }
 
 impl Manager {
@@ -39,7 +36,7 @@ impl Manager {
         let informers = Informers::new(shared, ends.clone());
         let settings = Arc::new(settings);
         let events = events::start(ends.clone());
-        let tasks = TaskTracker::new();
+        let tasks = Supervisor::new(ends.clone());
         for controller in controllers {
             let Some((identity, program)) = controller.program else {
                 continue;
@@ -58,55 +55,28 @@ impl Manager {
                 settings: settings.clone(),
                 ends: ends.clone(),
             };
-            tasks.spawn(keep_running(controller.name, program, context));
+            let name = controller.name;
+            tasks.keep(name, move |run: CancellationToken| {
+                let own = Context {
+                    informers: context.informers.for_run(run.clone()),
+                    ends: run,
+                    ..context.clone()
+                };
+                program(own).instrument(tracing::info_span!("controller", name))
+            });
         }
-        Manager {
-            tasks,
-            informers,
-            ends,
-        }
+        Manager { tasks, informers }
     }
 
-    /// Ends all controllers; resolves when they are done with what they had begun, or have had long enough: a server is
-    /// not to hang because one of them does.
+    /// Ends all controllers. Resolves when they have finished what they had begun, or after a while: a controller that
+    /// hangs must not keep the server from ending.
     pub async fn stop(self) {
-        self.ends.cancel();
-        self.tasks.close();
         let ended = async {
-            self.tasks.wait().await;
+            self.tasks.end().await;
             self.informers.ended().await;
         };
         if tokio::time::timeout(LONGEST_END, ended).await.is_err() {
             tracing::error!("controllers do not end and are left behind");
-        }
-    }
-}
-
-/// Runs a controller, and again should it break before it is to end. Each run has an end of its own, with which what it
-/// follows ends as well, and which also comes when it breaks at a change that it is told of.
-async fn keep_running(name: &'static str, program: Program, context: Context) {
-    loop {
-        let span = tracing::info_span!("controller", name);
-        let ends = context.ends.child_token();
-        let own = Context {
-            informers: context.informers.for_run(ends.clone()),
-            ends: ends.clone(),
-            ..context.clone()
-        };
-        let run = tokio::spawn(program(own).instrument(span)).await;
-        ends.cancel();
-        if context.ends.is_cancelled() {
-            return;
-        }
-        match run {
-            Ok(()) => tracing::error!(controller = name, "ended too early and is started again"),
-            Err(error) => {
-                tracing::error!(controller = name, %error, "broke and is started again");
-            }
-        }
-        tokio::select! {
-            () = tokio::time::sleep(PAUSE) => {}
-            () = context.ends.cancelled() => return,
         }
     }
 }
@@ -130,58 +100,19 @@ pub fn account_user(account: &str) -> User {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::{AtomicUsize, Ordering};
-
-    use futures::FutureExt as _;
-
     use super::*;
-
-    fn context() -> Context {
-        let transport = Transport::new(|_, _| std::future::pending());
-        let client = transport.client(User::new("test", &[]), "test");
-        let ends = CancellationToken::new();
-        Context {
-            informers: Informers::new(client.clone(), ends.clone()),
-            client,
-            events: events::start(ends.clone()),
-            settings: Arc::default(),
-            ends,
-        }
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_run_that_is_ended_is_followed_by_another_one_until_all_end() {
-        static RUNS: AtomicUsize = AtomicUsize::new(0);
-        let context = context();
-        let program: Program = |own: Context| {
-            async move {
-                match RUNS.fetch_add(1, Ordering::Relaxed) {
-                    // As when it breaks at a change.
-                    0 => own.ends.cancel(),
-                    1 => panic!("a program that breaks"),
-                    2 => {}
-                    _ => own.ends.cancelled().await,
-                }
-            }
-            .boxed()
-        };
-        let ends = context.ends.clone();
-        let runs = tokio::spawn(keep_running("test", program, context));
-        tokio::time::sleep(PAUSE * 4).await;
-        assert_eq!(RUNS.load(Ordering::Relaxed), 4);
-        ends.cancel();
-        runs.await.expect("it ends");
-    }
 
     #[tokio::test(start_paused = true)]
     async fn controllers_that_do_not_end_are_left_behind() {
-        let context = context();
+        let transport = Transport::new(|_, _| std::future::pending());
+        let client = transport.client(User::new("test", &[]), "test");
+        let ends = CancellationToken::new();
         let manager = Manager {
-            tasks: TaskTracker::new(),
-            informers: context.informers,
-            ends: context.ends,
+            tasks: Supervisor::new(ends.clone()),
+            informers: Informers::new(client, ends),
         };
-        manager.tasks.spawn(std::future::pending::<()>());
-        manager.stop().await;
+        manager.tasks.keep("test", |_| std::future::pending());
+        let stopped = tokio::time::timeout(LONGEST_END * 2, manager.stop()).await;
+        stopped.expect("it is not waited for");
     }
 }

@@ -6,7 +6,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use futures::StreamExt as _;
-use futures::future::BoxFuture;
 use k8s_openapi::api::core::v1::{Pod, PodSpec, PodStatus};
 use kube::api::Api;
 use parking_lot::Mutex;
@@ -26,6 +25,7 @@ use super::zone_name;
 use crate::controllers::events::Recorder;
 use crate::controllers::follow::{Event, follow};
 use crate::meta::placement::needed_feature;
+use crate::supervise::{Supervisor, Task};
 use crate::zone::{ZoneName, ZoneRuntime};
 
 crate::slim!(
@@ -56,8 +56,8 @@ pub struct Setup {
     pub thresholds: Thresholds,
     /// What pods may set of the kernel.
     pub sysctls: Sysctls,
-    /// What else is done on the node as long as the agent runs; each ends by itself when that does.
-    pub beside: Vec<BoxFuture<'static, ()>>,
+    /// What else is done on the node as long as the agent runs.
+    pub beside: Vec<Task>,
 }
 
 /// The pods that an agent has, for its own API. Clones are the same.
@@ -117,35 +117,50 @@ pub async fn run(setup: Setup, pods: Pods, ends: CancellationToken) {
         observed: Arc::new(Observed::default()),
         allocations: Allocations::new(&setup.registration.allocatable),
     });
-    let pressed = tokio::spawn(pressure::keep(
-        shared.clone(),
-        node.clone(),
-        pods.clone(),
-        setup.thresholds,
-        ends.clone(),
-    ));
-    let registered = tokio::spawn(register::keep(
-        setup.client.clone(),
-        setup.registration,
-        Fitness::Asked(setup.runtime.clone(), setup.supplies.clone()),
-        shared.observed.clone(),
-        setup.recorder,
-        ends.clone(),
-    ));
-    let beside: JoinSet<()> = setup.beside.into_iter().collect();
-    let zones = tokio::spawn(wake(setup.runtime.clone(), pods.clone(), ends.clone()));
-    let mut agent = Agent {
-        shared,
-        pods,
-        sysctls: setup.sysctls,
-        known: Vec::new(),
-        removing: JoinSet::new(),
-    };
-    agent.watch(&node, ends).await;
-    let _ = registered.await;
-    let _ = zones.await;
-    let _ = pressed.await;
-    beside.join_all().await;
+    let tasks = Supervisor::new(ends);
+    let named = |what: &str| format!("{what} of node {node}");
+    let about = (shared.clone(), node.clone(), pods.clone(), setup.thresholds);
+    tasks.keep(named("eviction"), move |ends| {
+        let (shared, node, pods, thresholds) = about.clone();
+        pressure::keep(shared, node, pods, thresholds, ends)
+    });
+    let (client, recorder, observed) = (setup.client, setup.recorder, shared.observed.clone());
+    let fitness = Fitness::Asked(setup.runtime.clone(), setup.supplies);
+    let registration = setup.registration;
+    tasks.keep(named("status and lease"), move |ends| {
+        let (client, recorder) = (client.clone(), recorder.clone());
+        let (registration, fitness) = (registration.clone(), fitness.clone());
+        register::keep(
+            client,
+            registration,
+            fitness,
+            observed.clone(),
+            recorder,
+            ends,
+        )
+    });
+    setup
+        .beside
+        .into_iter()
+        .for_each(|task| tasks.keep_task(task));
+    let (runtime, woken) = (setup.runtime, pods.clone());
+    tasks.keep(named("changes of zones"), move |ends| {
+        wake(runtime.clone(), woken.clone(), ends)
+    });
+    let sysctls = setup.sysctls;
+    tasks.keep(named("pods"), move |ends| {
+        let mut agent = Agent {
+            shared: shared.clone(),
+            pods: pods.clone(),
+            sysctls: sysctls.clone(),
+            known: Vec::new(),
+            workers: JoinSet::new(),
+            removing: JoinSet::new(),
+        };
+        let node = node.clone();
+        async move { agent.watch(&node, ends).await }
+    });
+    tasks.ended().await;
 }
 
 /// Wakes the workers of zones in which something changed.
@@ -199,8 +214,18 @@ struct Agent {
     sysctls: Sysctls,
     /// Uids of the list that is under way.
     known: Vec<String>,
+    /// The workers of pods: they stop with the agent, so that the next one's are alone.
+    workers: JoinSet<()>,
     /// What removes the rest of pods that were deleted while no agent ran. It ends with the agent.
     removing: JoinSet<()>,
+}
+
+/// Pods go on, whether the agent ends or panics. After a panic another one has to find them as after a start.
+impl Drop for Agent {
+    fn drop(&mut self) {
+        self.pods.listed.store(false, Ordering::Release);
+        self.pods.map.lock().clear();
+    }
 }
 
 impl Agent {
@@ -228,9 +253,10 @@ impl Agent {
                     Some(Ended::Broke(uid)) => self.replace(uid, &ended),
                     None => {}
                 },
+                Some(_) = self.workers.join_next() => {}
                 () = ends.cancelled() => {
-                    // Workers see their channels close; zones go on.
-                    self.pods.map.lock().clear();
+                    // Workers see their channels close, and end when they have done what is under way; zones go on.
+                    self.workers.detach_all();
                     return;
                 }
             }
@@ -301,20 +327,32 @@ impl Agent {
                     .or_else(|| self.sysctls.refuses(&pod).filter(|_| goes_on(&pod)))
                     .or_else(|| needs_more(&pod).filter(|_| fresh))
                     .or_else(|| self.shared.allocations.refuses(&pod).filter(|_| fresh));
-                let handle = worker::start(self.shared.clone(), pod, ended.clone(), refused);
+                let handle = worker::start(
+                    self.shared.clone(),
+                    pod,
+                    ended.clone(),
+                    refused,
+                    &mut self.workers,
+                );
                 map.insert(uid, handle);
             }
         }
     }
 
     /// Gives a pod another worker, which goes on with what there is.
-    fn replace(&self, uid: String, ended: &mpsc::Sender<Ended>) {
+    fn replace(&mut self, uid: String, ended: &mpsc::Sender<Ended>) {
         let mut map = self.pods.map.lock();
         let Some(broken) = map.get(&uid) else {
             return;
         };
         let wanted = broken.wanted.borrow().clone();
-        let handle = worker::start(self.shared.clone(), wanted.pod.clone(), ended.clone(), None);
+        let handle = worker::start(
+            self.shared.clone(),
+            wanted.pod.clone(),
+            ended.clone(),
+            None,
+            &mut self.workers,
+        );
         if wanted.gone {
             self.shared.allocations.remove(&uid);
             handle.wanted.send_replace(wanted);

@@ -132,7 +132,7 @@ enum Failed {
 
 impl Volumes {
     /// Looks after the volumes until `ends` is cancelled.
-    pub async fn keep(self, ends: CancellationToken) {
+    pub async fn keep(&self, ends: CancellationToken) {
         let api: Api<PersistentVolume> = Api::all(self.client.clone());
         let mut events = follow(api, "");
         let mut failed: BTreeMap<String, PersistentVolume> = BTreeMap::new();

@@ -507,8 +507,8 @@ impl Store for Engine {
     fn health(&self) -> Result<(), StoreError> {
         let state = self.state.lock();
         match &state.broken {
-            _ if state.closed => Err(StoreError::Closed),
             Some(error) => Err(error.clone()),
+            None if state.closed => Err(StoreError::Closed),
             None => Ok(()),
         }
     }

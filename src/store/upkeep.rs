@@ -18,6 +18,9 @@ const LOOK: Duration = Duration::from_secs(60);
 /// How many entries that ended are deleted at once.
 const TOGETHER: usize = 256;
 
+/// The name of the task.
+pub const TASK: &str = "upkeep of the store";
+
 /// Keeps a store until `ends`. Several servers on one store may each do this: who comes second finds nothing to do.
 pub async fn keep(store: Arc<dyn Store>, ends: CancellationToken) {
     let mut before = store.world().rev();

@@ -74,6 +74,7 @@ impl Engine {
     }
 
     fn write_behind(&self, mut log: Box<dyn Log>) {
+        let _end = End(self);
         let mut owed = VecDeque::new();
         // What is owed was refused: it is tried again with the next commits.
         let mut refused = false;
@@ -147,9 +148,59 @@ impl Engine {
     }
 }
 
+/// The thread that writes. Should it panic, nothing that waits would be answered, and nothing that comes either: the
+/// store is closed then, and says why.
+struct End<'e>(&'e Engine);
+
+impl Drop for End<'_> {
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            return;
+        }
+        tracing::error!("the thread that writes the store panicked; nothing is taken any more");
+        let mut state = self.0.state.lock();
+        state.closed = true;
+        state.broken = Some(StoreError::Engine {
+            attempted: "write",
+            cause: "its thread panicked; start the server again".to_owned(),
+        });
+        // Whoever waits for one of them is told that the store is closed.
+        state.pending.clear();
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store::{Change, Expect, Record, Store as _};
+
+    #[tokio::test]
+    async fn a_thread_that_panics_leaves_nobody_waiting() {
+        struct Panics;
+        impl Log for Panics {
+            fn write(&mut self, _: &[Accepted], _: Option<&Forget>) -> Result<(), StoreError> {
+                panic!("a mistake");
+            }
+        }
+        let engine = Engine::restored(1, 1, Vec::new(), true);
+        engine.write_to(Box::new(Panics)).expect("a thread");
+        for _ in 0..2 {
+            let change = Change {
+                resource: "/registry/pods/".into(),
+                key: "/registry/pods/a".into(),
+                expect: Expect::Absent,
+                put: Some(Record::default()),
+                ttl: None,
+            };
+            let patience = std::time::Duration::from_secs(60);
+            let answer = tokio::time::timeout(patience, engine.commit(vec![change])).await;
+            let answer = answer.expect("an answer");
+            assert!(matches!(answer, Err(StoreError::Closed)), "{answer:?}");
+        }
+        let health = engine.health().expect_err("it cannot write").to_string();
+        assert!(health.contains("its thread panicked"), "{health}");
+        engine.close().await;
+    }
 
     #[test]
     fn rows_go_in_the_order_of_the_changes_that_left_them() {

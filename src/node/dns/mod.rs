@@ -50,7 +50,7 @@ const QUERY: usize = 4096;
 
 /// A name server that listens. Cheap where nobody asks.
 pub struct Server {
-    datagrams: UdpSocket,
+    datagrams: Arc<UdpSocket>,
     streams: TcpListener,
     shared: Arc<Shared>,
 }
@@ -156,8 +156,7 @@ impl Shared {
     }
 
     /// Answers datagrams until `ends` is cancelled.
-    async fn serve_datagrams(self: Arc<Self>, socket: UdpSocket, ends: CancellationToken) {
-        let socket = Arc::new(socket);
+    async fn serve_datagrams(self: Arc<Self>, socket: Arc<UdpSocket>, ends: CancellationToken) {
         let mut buffer = vec![0; QUERY];
         let mut tasks = JoinSet::new();
         loop {
@@ -193,7 +192,7 @@ impl Shared {
     }
 
     /// Answers what comes by connections until `ends` is cancelled.
-    async fn serve_streams(self: Arc<Self>, listener: TcpListener, ends: CancellationToken) {
+    async fn serve_streams(self: Arc<Self>, listener: &TcpListener, ends: CancellationToken) {
         let places = Arc::new(Semaphore::new(CONNECTIONS));
         let seats = Arc::new(Mutex::new(HashMap::new()));
         let mut connections = JoinSet::new();
@@ -283,7 +282,7 @@ impl Server {
     /// Somebody else listens there, or it is not an address of this host.
     pub async fn bind(at: SocketAddr, domain: &str, resolv: PathBuf) -> io::Result<Server> {
         Ok(Server {
-            datagrams: UdpSocket::bind(at).await?,
+            datagrams: Arc::new(UdpSocket::bind(at).await?),
             streams: TcpListener::bind(at).await?,
             shared: Arc::new(Shared {
                 zone: Zone::new(domain, at.ip()),
@@ -294,9 +293,11 @@ impl Server {
         })
     }
 
-    /// Serves the names of services until `ends` is cancelled.
-    pub async fn run(self, services: Services, ends: CancellationToken) {
+    /// Serves the names of services until `ends` is cancelled. It may be run again, with another subscription.
+    pub async fn run(&self, services: Services, ends: CancellationToken) {
         let directory = &self.shared.directory;
+        // An earlier run may know what is gone by now.
+        *directory.write() = Directory::default();
         let now = || u32::try_from(time::now()).unwrap_or_default();
         let known = directory.clone();
         services.services.subscribe(move |change| {
@@ -319,8 +320,8 @@ impl Server {
             complete,
             self.shared
                 .clone()
-                .serve_datagrams(self.datagrams, ends.clone()),
-            self.shared.clone().serve_streams(self.streams, ends),
+                .serve_datagrams(self.datagrams.clone(), ends.clone()),
+            self.shared.clone().serve_streams(&self.streams, ends),
         );
     }
 }

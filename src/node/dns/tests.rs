@@ -31,7 +31,7 @@ async fn server(upstream: SocketAddr) -> (SocketAddr, SocketAddr, tempfile::Temp
     std::fs::write(&resolv, format!("nameserver {}\n", upstream.ip())).expect("a file");
     let own = IpAddr::from([127, 0, 0, 1]);
     let server = Server {
-        datagrams: UdpSocket::bind((own, 0)).await.expect("a socket"),
+        datagrams: Arc::new(UdpSocket::bind((own, 0)).await.expect("a socket")),
         streams: TcpListener::bind((own, 0)).await.expect("a socket"),
         shared: Arc::new(Shared {
             zone: Zone::new("cluster.local", own),
@@ -49,7 +49,7 @@ async fn server(upstream: SocketAddr) -> (SocketAddr, SocketAddr, tempfile::Temp
             .clone()
             .serve_datagrams(server.datagrams, ends.clone()),
     );
-    tokio::spawn(shared.serve_streams(server.streams, ends));
+    tokio::spawn(async move { shared.serve_streams(&server.streams, ends).await });
     (datagrams, streams, etc)
 }
 

@@ -23,6 +23,7 @@ const FOREIGN: &str = "service.kubernetes.io/service-proxy-name";
 const STAYS: Duration = Duration::from_secs(10800);
 
 /// The node for which is planned.
+#[derive(Clone)]
 pub struct Here {
     /// Its name.
     pub node: String,

@@ -17,7 +17,7 @@ use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{Container, ObjectReference, Pod, PodStatus};
 use kube::api::Api;
 use tokio::sync::{Notify, mpsc, watch};
-use tokio::task::AbortHandle;
+use tokio::task::{AbortHandle, JoinSet};
 
 use super::allocations::Allocations;
 use super::machine::{
@@ -121,7 +121,7 @@ struct Worker {
     answers: mpsc::Receiver<Told>,
     probing: HashMap<(ProcessId, ProbeKind), AbortHandle>,
     pulling: HashMap<ImageOf, i64>,
-    tasks: tokio::task::JoinSet<()>,
+    tasks: JoinSet<()>,
     reporter: Arc<Reporter>,
     /// What the reporter was given last.
     reported: Option<PodStatus>,
@@ -189,12 +189,13 @@ pub enum Ended {
 /// How long a pod has no worker whose last one broke: the next one may break at once, too.
 const BROKEN: Duration = Duration::from_secs(10);
 
-/// Starts the worker of a pod, which is not begun if it is `refused`; `ended` is told its end.
+/// Starts the worker of a pod among `workers`; the pod is not begun if it is `refused`. The end is sent to `ended`.
 pub fn start(
     shared: Arc<Shared>,
     pod: Arc<Pod>,
     ended: mpsc::Sender<Ended>,
     refused: Option<Refusal>,
+    workers: &mut JoinSet<()>,
 ) -> Handle {
     let uid = pod.metadata.uid.clone().unwrap_or_default();
     let namespace = pod.metadata.namespace.clone().unwrap_or_default();
@@ -208,7 +209,7 @@ pub fn start(
     }
     let (wanted, receiver) = watch::channel(Wanted { pod, gone: false });
     let api = Api::namespaced(shared.client.clone(), &namespace);
-    let mut tasks = tokio::task::JoinSet::new();
+    let mut tasks = JoinSet::new();
     let reporter = Reporter::start(api.clone(), &mut tasks);
     let mut worker = Worker {
         api,
@@ -244,7 +245,7 @@ pub fn start(
         worker.event(&pod, true, reason, None, &message);
         worker.memory.fail = Some((reason.into(), format!("Pod was rejected: {message}")));
     }
-    tokio::spawn(async move {
+    workers.spawn(async move {
         let run = AssertUnwindSafe(worker.run());
         let end = match run.catch_unwind().await {
             Ok(()) => Ended::Removed(uid),

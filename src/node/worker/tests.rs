@@ -26,6 +26,7 @@ struct Node {
     ended: mpsc::Receiver<Ended>,
     /// What the API was asked, of the pod.
     asked: Arc<Mutex<Vec<(Method, Value)>>>,
+    _workers: JoinSet<()>,
     _ends: tokio_util::sync::DropGuard,
 }
 
@@ -75,7 +76,8 @@ impl Node {
             allocations: Allocations::new(&BTreeMap::from(capacity)),
         });
         let (over, ended) = mpsc::channel(1);
-        let handle = start(shared, pod(spec), over, None);
+        let mut workers = JoinSet::new();
+        let handle = start(shared, pod(spec), over, None, &mut workers);
         let (mut changes, changed) = (runtime.changes(), handle.changed.clone());
         tokio::spawn(async move {
             while changes.recv().await.is_ok() {
@@ -87,6 +89,7 @@ impl Node {
             handle,
             ended,
             asked,
+            _workers: workers,
             _ends: ends.drop_guard(),
         }
     }

@@ -1,0 +1,259 @@
+//! What a server is made of, opened and checked: nothing runs yet but the listener's queue.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+use super::{Arguments, ServeError};
+use crate::admission::{self, Plugin};
+use crate::api::actions::kubelet::{Agents, Kubelets};
+use crate::api::node_metrics::NodeMetrics;
+use crate::api::own_records::Records;
+use crate::api::server::Server;
+use crate::auth::MASTERS;
+use crate::auth::authorize::Authorizers;
+use crate::auth::impersonate::Impersonation;
+use crate::auth::kubeconfig;
+use crate::auth::pki::{Pki, PkiError};
+use crate::controllers::{self, Controller};
+use crate::meta::addresses::Network;
+use crate::resources::cluster::{Cluster, Settings};
+use crate::schema::Object;
+use crate::store::{self, OpenError, Store};
+use crate::supervise::Supervisor;
+
+/// A server that is not started.
+pub(super) struct Prepared {
+    /// The controllers that are to run.
+    pub controllers: Vec<&'static Controller>,
+    /// Where it listens.
+    pub listener: TcpListener,
+    /// The address that was asked for, with the port that was given.
+    pub address: SocketAddr,
+    /// Its URL on this host.
+    pub url: String,
+    /// The administrator's kubeconfig.
+    pub kubeconfig: PathBuf,
+    /// What it keeps.
+    pub store: Arc<dyn Store>,
+    /// Its keys and certificates.
+    pub pki: Pki,
+    /// What its listener shows, and takes.
+    pub tls: rustls::ServerConfig,
+    /// Agents in this process.
+    pub agents: Arc<Agents>,
+    /// The API.
+    pub server: Arc<Server>,
+    /// What it says of itself in the cluster.
+    pub records: Records,
+    /// Its tasks, of which none is started.
+    pub tasks: Supervisor,
+}
+
+impl Prepared {
+    /// Opens everything that the command line names.
+    ///
+    /// # Errors
+    /// [`ServeError`]: what is wrong, and what to do.
+    pub(super) async fn open(arguments: Arguments) -> Result<Self, ServeError> {
+        let controllers = controllers::select(&arguments.controllers)?;
+        let mut plugins = plugins(&arguments)?;
+        let service_ranges = both_versions(&arguments.service_cluster_ip_range)?;
+        let (listener, address) = listen(&arguments).await?;
+        let port = address.port();
+        let store = match arguments.in_memory {
+            true => store::memory(),
+            false => open_store(&arguments.data_dir).await?,
+        };
+        let advertised = arguments
+            .advertise_address
+            .unwrap_or_else(|| advertised(arguments.bind_address));
+        let names = [arguments.bind_address, advertised].map(|address| address.to_string());
+        let mut pki = Pki::open(&arguments.data_dir, names)?;
+        let url = url(address);
+        let kubeconfig = arguments.data_dir.join("kubeconfig");
+        kubeconfig::write_admin(&kubeconfig, &url, &pki)?;
+        let settings = Settings {
+            secure_port: port,
+            issuer: arguments.identity.issuer(),
+            service_ranges,
+            node_ports: arguments.service_node_port_range,
+            advertise_address: advertised,
+            node_metrics: arguments.node_metrics,
+            ..Settings::default()
+        };
+        let external = format!("{advertised}:{port}");
+        let identity = &arguments.identity;
+        let tokens = identity.tokens(store.clone(), &arguments.data_dir, &external)?;
+        let tokens = Arc::new(tokens);
+        let authentication = Arc::new(identity.authentication(&mut pki, tokens.clone())?);
+        let front_proxy = authentication.front_proxy.as_ref();
+        let tls = pki.server_config(front_proxy.map(|proxy| &proxy.clients))?;
+        let records = records(identity.published(&pki)?);
+        let (agents, kubelets) = kubelets(&pki)?;
+        let modes = arguments.authorization_mode;
+        let authorizer = Arc::new(Authorizers::new(store.clone(), modes));
+        plugins.push(Box::new(admission::grants::Grants(authorizer.clone())));
+        let ends = CancellationToken::new();
+        let tasks = Supervisor::new(ends.clone());
+        let server = Arc::new(Server {
+            cluster: Arc::new(Cluster::new(store.clone(), settings)),
+            authorizer,
+            impersonation: Impersonation::default(),
+            tokens,
+            authentication,
+            plugins,
+            version: version(),
+            kubelets: Some(kubelets),
+            node_metrics: arguments.node_metrics.then(NodeMetrics::default),
+            documents: Default::default(),
+            metrics: Arc::default(),
+            in_flight: Default::default(),
+            tasks: tasks.health(),
+            ends,
+        });
+        Ok(Prepared {
+            controllers,
+            listener,
+            address,
+            url,
+            kubeconfig,
+            store,
+            pki,
+            tls,
+            agents,
+            server,
+            records,
+            tasks,
+        })
+    }
+}
+
+/// The admission plugins, in order.
+fn plugins(arguments: &Arguments) -> Result<Vec<Box<dyn Plugin>>, ServeError> {
+    let settings = admission::Settings {
+        not_ready_seconds: arguments.default_not_ready_toleration_seconds,
+        unreachable_seconds: arguments.default_unreachable_toleration_seconds,
+    };
+    let (on, off) = (
+        &arguments.enable_admission_plugins,
+        &arguments.disable_admission_plugins,
+    );
+    Ok(admission::chain(on, off, &settings)?)
+}
+
+/// Listens, and says where: the port may be any free one.
+async fn listen(arguments: &Arguments) -> Result<(TcpListener, SocketAddr), ServeError> {
+    let address = SocketAddr::new(arguments.bind_address, arguments.secure_port);
+    let failed = |cause| ServeError::Listen { address, cause };
+    let listener = TcpListener::bind(address).await.map_err(failed)?;
+    let port = listener.local_addr().map_err(failed)?.port();
+    Ok((listener, SocketAddr::new(address.ip(), port)))
+}
+
+/// The URL by which this host reaches what listens at an address.
+fn url(address: SocketAddr) -> String {
+    let host = match address.ip().is_unspecified() {
+        true => IpAddr::V4(Ipv4Addr::LOCALHOST),
+        false => address.ip(),
+    };
+    format!("https://{}", SocketAddr::new(host, address.port()))
+}
+
+/// The way to nodes, and agents in this process, which have none yet. The identity is renewed with every start; an agent
+/// asks for it on each connection.
+fn kubelets(pki: &Pki) -> Result<(Arc<Agents>, Kubelets), ServeError> {
+    let identity = pki.issue_client("kube-apiserver-kubelet-client", MASTERS, 365)?;
+    let agents = Arc::new(Agents::default());
+    let kubelets = Kubelets::new(&identity, agents.clone()).map_err(|cause| PkiError::Issue {
+        what: "the identity towards nodes".into(),
+        cause,
+    })?;
+    Ok((agents, kubelets))
+}
+
+/// What this server says of itself, given whose certificates it believes.
+fn records(trust: Object) -> Records {
+    let host = rustix::system::uname();
+    Records::new(&host.nodename().to_string_lossy(), trust)
+}
+
+/// How long a store is waited for that another process has.
+const PATIENCE: std::time::Duration = std::time::Duration::from_secs(5);
+
+/// Opens the store. A process that was killed holds it for a moment longer than it is seen.
+async fn open_store(directory: &Path) -> Result<Arc<dyn store::Store>, OpenError> {
+    let begun = std::time::Instant::now();
+    loop {
+        match store::open(directory) {
+            Err(error @ OpenError::InUse { .. }) if begun.elapsed() < PATIENCE => {
+                tracing::debug!(%error, "waiting for it");
+                tokio::time::sleep(PATIENCE / 50).await;
+            }
+            other => return other,
+        }
+    }
+}
+
+/// Ranges that services can have together.
+fn both_versions(ranges: &[Network]) -> Result<Vec<Network>, ServeError> {
+    match ranges {
+        [_] => Ok(ranges.to_vec()),
+        [one, other] if one.address.is_ipv4() != other.address.is_ipv4() => Ok(ranges.to_vec()),
+        _ => Err(ServeError::ServiceRanges {
+            asked: ranges.len(),
+        }),
+    }
+}
+
+/// The address to tell others: the one that is listened on, or, where that is all of them, the one by which this
+/// machine would reach another.
+fn advertised(bound: IpAddr) -> IpAddr {
+    if !bound.is_unspecified() {
+        return bound;
+    }
+    // Nothing is sent: a connected socket only knows its own side.
+    let own = || {
+        let socket = std::net::UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).ok()?;
+        socket.connect((Ipv4Addr::new(192, 0, 2, 1), 9)).ok()?;
+        Some(socket.local_addr().ok()?.ip())
+    };
+    own().unwrap_or_else(|| {
+        tracing::warn!(
+            "this machine has no address towards others, so the service kubernetes leads nowhere; name one with --advertise-address"
+        );
+        IpAddr::V4(Ipv4Addr::LOCALHOST)
+    })
+}
+
+/// What `/version` says: upstream's version, since clients decide by it what they may ask for.
+fn version() -> crate::schema::Value {
+    crate::value!({
+        "major": "1",
+        "minor": "37",
+        "emulationMajor": "1",
+        "emulationMinor": "37",
+        "minCompatibilityMajor": "1",
+        "minCompatibilityMinor": "36",
+        "gitVersion": "v1.37.2",
+        "gitCommit": "",
+        "gitTreeState": "clean",
+        "buildDate": "1970-01-01T00:00:00Z",
+        "goVersion": "go1.26.8",
+        "compiler": "gc",
+        "platform": (platform())
+    })
+}
+
+/// This host as Go names it: `linux/amd64`, `illumos/arm64`.
+fn platform() -> String {
+    let architecture = match std::env::consts::ARCH {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        other => other,
+    };
+    format!("{}/{architecture}", std::env::consts::OS)
+}

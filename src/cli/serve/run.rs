@@ -1,0 +1,163 @@
+//! A server that runs, and its end in order.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use futures::FutureExt as _;
+use futures::future::BoxFuture;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+use super::prepare::Prepared;
+use crate::api::actions::kubelet::Agents;
+use crate::api::authenticate::Authentication;
+use crate::api::own_records::{self, Records};
+use crate::api::server::Server;
+use crate::api::{
+    available, bootstrap, definitions, flow_schemas, listen, node_metrics, own_service,
+};
+use crate::auth::authorize::Authorizers;
+use crate::controllers;
+use crate::controllers::client::Transport;
+use crate::controllers::manager::Manager;
+use crate::store::{Store, upkeep};
+use crate::supervise::Supervisor;
+
+/// A server that is up, for what runs beside it in the same process.
+pub(in crate::cli) struct Served {
+    /// Clients of it.
+    pub transport: Transport,
+    /// Where it listens.
+    pub address: SocketAddr,
+    /// The administrator's kubeconfig.
+    pub kubeconfig: PathBuf,
+    /// Agents in this process that have no port.
+    pub agents: Arc<Agents>,
+    /// TLS of what is served beside it in this process.
+    pub tls: rustls::ServerConfig,
+    /// Who asks there.
+    pub authentication: Arc<Authentication>,
+    /// Who may do what.
+    pub authorizer: Arc<Authorizers>,
+}
+
+/// A server whose controllers and tasks run, before it takes requests from others.
+pub(super) struct Running {
+    listener: TcpListener,
+    url: String,
+    served: Served,
+    server: Arc<Server>,
+    listening: Listening,
+}
+
+/// What is to be ended, in order: controllers, then the server's own tasks, of which one listens, then the store.
+pub(super) struct Listening {
+    manager: Manager,
+    tasks: Supervisor,
+    store: Arc<dyn Store>,
+}
+
+impl Running {
+    /// Makes what every cluster has, and starts controllers and tasks.
+    pub(super) async fn start(prepared: Prepared) -> Running {
+        let server = prepared.server;
+        bootstrap::objects_of_a_new_cluster(&server).await;
+        own_service::ensure(&server).await;
+        flow_schemas::ensure(&server).await;
+        if server.node_metrics.is_some() {
+            node_metrics::ensure(&server).await;
+        }
+        prepared.records.ensure(&server).await;
+        let api = server.clone();
+        let transport = Transport::new(move |request, user| api.clone().handle(request, user));
+        let manager = Manager::start(
+            &prepared.controllers,
+            &transport,
+            controllers::Settings {
+                root_ca: prepared.pki.ca_pem().to_owned(),
+                pki: Some(Arc::new(prepared.pki)),
+                tokens: Some(server.tokens.clone()),
+                metrics: server.metrics.others.clone(),
+            },
+            CancellationToken::new(),
+        );
+        keep(&prepared.tasks, &server, prepared.records, &prepared.store);
+        Running {
+            listener: prepared.listener,
+            url: prepared.url,
+            served: Served {
+                transport,
+                address: prepared.address,
+                kubeconfig: std::path::absolute(&prepared.kubeconfig)
+                    .unwrap_or(prepared.kubeconfig),
+                agents: prepared.agents,
+                tls: prepared.tls,
+                authentication: server.authentication.clone(),
+                authorizer: server.authorizer.clone(),
+            },
+            server,
+            listening: Listening {
+                manager,
+                tasks: prepared.tasks,
+                store: prepared.store,
+            },
+        }
+    }
+
+    /// Takes requests, and says so.
+    pub(super) fn listen(self) -> (Served, Listening) {
+        crate::cli::say(&format!(
+            "reddwarf serves {}; now type:\n  export KUBECONFIG={}; kubectl get namespaces",
+            self.url,
+            self.served.kubeconfig.display()
+        ));
+        let shared = Arc::new((self.listener, self.served.tls.clone(), self.server));
+        self.listening.tasks.keep("listener", move |ends| {
+            let shared = shared.clone();
+            async move {
+                let (listener, tls, server) = &*shared;
+                let authentication = server.authentication.clone();
+                listen::serve(listener, tls.clone(), server.clone(), authentication, ends).await;
+            }
+        });
+        (self.served, self.listening)
+    }
+}
+
+impl Listening {
+    /// Ends everything; requests under way may finish.
+    pub(super) async fn end(self) {
+        tracing::info!("ending: no new connections, requests under way may finish");
+        self.manager.stop().await;
+        self.tasks.end().await;
+        self.store.close().await;
+    }
+}
+
+/// Starts the server's own tasks.
+fn keep(tasks: &Supervisor, server: &Arc<Server>, records: Records, store: &Arc<dyn Store>) {
+    let keep = |name, run: fn(Arc<Server>, CancellationToken) -> BoxFuture<'static, ()>| {
+        let server = server.clone();
+        tasks.keep(name, move |ends| run(server.clone(), ends));
+    };
+    keep(definitions::TASK, |server, ends| {
+        definitions::keep(server, ends).boxed()
+    });
+    keep(available::TASK, |server, ends| {
+        available::keep(server, ends).boxed()
+    });
+    keep(own_service::TASK, |server, ends| {
+        own_service::keep(server, ends).boxed()
+    });
+    keep(flow_schemas::TASK, |server, ends| {
+        flow_schemas::keep(server, ends).boxed()
+    });
+    let (records, server) = (Arc::new(records), server.clone());
+    tasks.keep(own_records::TASK, move |ends| {
+        let (records, server) = (records.clone(), server.clone());
+        async move { records.keep(server, ends).await }
+    });
+    let store = store.clone();
+    tasks.keep(upkeep::TASK, move |ends| upkeep::keep(store.clone(), ends));
+}

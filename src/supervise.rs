@@ -1,0 +1,230 @@
+//! Tasks that a process needs as long as it lives: one that panics, or returns before it is told to, is an error in the
+//! log and is run again.
+
+use std::any::Any;
+use std::collections::HashMap;
+use std::future::Future;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::FutureExt as _;
+use futures::future::BoxFuture;
+use parking_lot::Mutex;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+/// The wait before a task that stopped is run again.
+const PAUSE: Duration = Duration::from_secs(5);
+
+/// A task to be supervised, for those who only say what else is to run.
+pub struct Task {
+    name: String,
+    run: Box<dyn Fn(CancellationToken) -> BoxFuture<'static, ()> + Send>,
+}
+
+impl Task {
+    /// A task; name and `run` are as for [`Supervisor::keep`].
+    pub fn new<F>(
+        name: impl Into<String>,
+        run: impl Fn(CancellationToken) -> F + Send + 'static,
+    ) -> Self
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        Task {
+            name: name.into(),
+            run: Box::new(move |ends| run(ends).boxed()),
+        }
+    }
+}
+
+/// Which supervised tasks run. Clones are the same.
+#[derive(Clone, Default)]
+pub struct Health(Arc<Mutex<HashMap<String, bool>>>);
+
+impl Health {
+    /// Whether a task of this name was started and does not wait to be run again. It stays so when all tasks end.
+    pub fn runs(&self, name: &str) -> bool {
+        self.0.lock().get(name).copied().unwrap_or(false)
+    }
+
+    fn note(&self, name: &str, runs: bool) {
+        self.0.lock().insert(name.to_owned(), runs);
+    }
+}
+
+/// Runs tasks until all of them are to end.
+#[derive(Default)]
+pub struct Supervisor {
+    tasks: TaskTracker,
+    ends: CancellationToken,
+    health: Health,
+}
+
+impl Supervisor {
+    /// A supervisor whose tasks end when `ends` is cancelled.
+    pub fn new(ends: CancellationToken) -> Self {
+        Supervisor {
+            ends,
+            ..Supervisor::default()
+        }
+    }
+
+    /// What is known of its tasks.
+    pub fn health(&self) -> Health {
+        self.health.clone()
+    }
+
+    /// Starts a task. Each run of it is given a token of its own, which is cancelled when the task is to end, and when
+    /// the run is over: what the run has started ends with it. A run may be ended by cancelling it, too; another one
+    /// follows.
+    pub fn keep<F>(
+        &self,
+        name: impl Into<String>,
+        run: impl Fn(CancellationToken) -> F + Send + 'static,
+    ) where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let (name, ends, health) = (name.into(), self.ends.clone(), self.health.clone());
+        health.note(&name, true);
+        self.tasks.spawn(async move {
+            loop {
+                let own = ends.child_token();
+                let begun = catch_unwind(AssertUnwindSafe(|| run(own.clone())));
+                if run_once(&name, begun, own, &ends).await {
+                    return;
+                }
+                health.note(&name, false);
+                tokio::select! {
+                    () = tokio::time::sleep(PAUSE) => {}
+                    () = ends.cancelled() => return,
+                }
+                health.note(&name, true);
+            }
+        });
+    }
+
+    /// [`Supervisor::keep`] of a task that somebody else has described.
+    pub fn keep_task(&self, task: Task) {
+        self.keep(task.name, task.run);
+    }
+
+    /// Tells all tasks to end, and waits until they have.
+    pub async fn end(&self) {
+        self.ends.cancel();
+        self.ended().await;
+    }
+
+    /// Waits until all tasks have ended because they were told to.
+    pub async fn ended(&self) {
+        self.ends.cancelled().await;
+        self.tasks.close();
+        self.tasks.wait().await;
+    }
+}
+
+/// Follows a run until it stops, and cancels its `own` token then; whether it was told to stop.
+async fn run_once(
+    name: &str,
+    begun: std::thread::Result<impl Future<Output = ()> + Send>,
+    own: CancellationToken,
+    ends: &CancellationToken,
+) -> bool {
+    // Whatever a panic left half done belongs to the run, and is dropped with it.
+    let end = match begun {
+        Ok(running) => AssertUnwindSafe(running).catch_unwind().await,
+        Err(panic) => Err(panic),
+    };
+    own.cancel();
+    let ended = ends.is_cancelled();
+    match end {
+        Ok(()) if ended => {}
+        Ok(()) => {
+            tracing::error!(
+                task = name,
+                "a task stopped too early; it is run again in {PAUSE:?}"
+            );
+        }
+        Err(panic) => {
+            let panic = message(&*panic);
+            match ended {
+                true => tracing::error!(task = name, panic, "a task panicked while it ended"),
+                false => {
+                    tracing::error!(
+                        task = name,
+                        panic,
+                        "a task panicked; it is run again in {PAUSE:?}"
+                    );
+                }
+            }
+        }
+    }
+    ended
+}
+
+/// The message of a panic.
+fn message(panic: &(dyn Any + Send)) -> &str {
+    let text = panic.downcast_ref::<&str>().copied();
+    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str))
+        .unwrap_or("no message")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use tokio::sync::mpsc;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_task_that_stops_is_run_again_until_all_end() {
+        let supervisor = Supervisor::default();
+        let health = supervisor.health();
+        let (began, mut begins) = mpsc::unbounded_channel();
+        let runs = AtomicUsize::new(0);
+        supervisor.keep("test", move |own| {
+            let number = runs.fetch_add(1, Ordering::Relaxed);
+            let _ = began.send(own.clone());
+            assert_ne!(number, 3, "a task that panics before it begins");
+            async move {
+                match number {
+                    // As an event handler does whose program is to begin anew.
+                    0 => own.cancel(),
+                    1 => panic!("a task that panics"),
+                    2 => {}
+                    _ => own.cancelled().await,
+                }
+            }
+        });
+        assert!(health.runs("test"));
+        assert!(!health.runs("another"));
+        for _ in 0..4 {
+            let own = begins.recv().await.expect("a run");
+            own.cancelled().await;
+            tokio::task::yield_now().await;
+            assert!(!health.runs("test"), "it waits to be run again");
+        }
+        let own = begins.recv().await.expect("a run");
+        assert!(!own.is_cancelled());
+        assert!(health.runs("test"));
+        supervisor.end().await;
+        assert!(begins.try_recv().is_err());
+        assert!(health.runs("test"), "one that was told to end is well");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_task_that_waits_to_be_run_again_ends_as_well() {
+        let supervisor = Supervisor::default();
+        let (began, mut begins) = mpsc::unbounded_channel();
+        let task = Task::new("test", move |_| {
+            let _ = began.send(());
+            std::future::ready(())
+        });
+        supervisor.keep_task(task);
+        begins.recv().await.expect("a run");
+        supervisor.end().await;
+        assert!(begins.recv().await.is_none());
+    }
+}
