@@ -502,11 +502,15 @@ pub fn label_name(name: &str, prefix: bool) -> Vec<String> {
 /// Characters of generated names: no vowels, so that no words come out.
 const SUFFIX: &[u8; 27] = b"bcdfghjklmnpqrstvwxz2456789";
 
-/// Random bytes of the operating system.
+/// Random bytes of the operating system, which nobody can guess.
+///
+/// # Panics
+/// The system gives none. Uids would be equal then, and the ids of DNS queries known.
 pub fn random(bytes: &mut [u8]) {
     use ring::rand::SecureRandom as _;
-    // The system's generator fails only where there is none; names and uids then stay unique by the store's check.
-    let _ = ring::rand::SystemRandom::new().fill(bytes);
+    let filled = ring::rand::SystemRandom::new().fill(bytes);
+    // The kernel's generator never fails once it is seeded, and is waited for until then.
+    filled.expect("the operating system gives random bytes");
 }
 
 /// A new uid: a random UUID.

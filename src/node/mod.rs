@@ -11,6 +11,7 @@ pub mod agent;
 mod allocations;
 pub mod describe;
 pub mod dns;
+mod failing;
 pub mod host;
 pub mod images;
 pub mod kubelet;

@@ -16,6 +16,7 @@ use kube::api::{Api, Patch, PatchParams, PostParams};
 use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 
+use super::failing::Attempts;
 use super::host::usage;
 use super::machine::status_time;
 use super::pressure::Observed;
@@ -27,7 +28,7 @@ use crate::zone::ZoneRuntime;
 const HEARTBEAT: Duration = Duration::from_secs(10);
 /// The longest pause between two attempts.
 const LONGEST: Duration = Duration::from_secs(7);
-/// How soon a lease that was not renewed is tried again.
+/// The first pause between two attempts.
 const AGAIN: Duration = Duration::from_millis(200);
 /// How long the runtime may take to say how it is.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -337,34 +338,52 @@ pub async fn keep(
 
 /// Registers the node, however long that takes.
 async fn registered(nodes: &Api<Node>, registration: &Registration) -> Node {
-    let mut wait = Duration::from_millis(50);
+    let mut attempts = Attempts::new(format!("node {} cannot be registered", registration.name));
+    let mut pause = Pause::default();
     loop {
-        match register(nodes, registration).await {
+        let node = register(nodes, registration).await;
+        attempts.note(&node);
+        match node {
             Ok(node) => return node,
-            Err(error) => {
-                let node = &registration.name;
-                tracing::warn!(%error, node, "the node cannot be registered; it is tried again");
-                tokio::time::sleep(wait).await;
-                wait = (wait * 2).min(LONGEST);
-            }
+            Err(_) => tokio::time::sleep(pause.longer()).await,
         }
+    }
+}
+
+/// The wait between two attempts that fail.
+struct Pause(Duration);
+
+impl Default for Pause {
+    fn default() -> Self {
+        Pause(AGAIN)
+    }
+}
+
+impl Pause {
+    /// The next one: each is twice the one before, up to [`LONGEST`].
+    fn longer(&mut self) -> Duration {
+        let longer = (self.0 * 2).min(LONGEST);
+        std::mem::replace(&mut self.0, longer)
     }
 }
 
 /// Renews the node's lease for ever.
 async fn prove_life(leases: &Api<Lease>, name: &str, uid: &Mutex<Option<String>>) {
-    let mut wait = AGAIN;
+    let mut attempts = Attempts::new(format!("the lease of node {name} cannot be renewed"));
+    let mut pause = Pause::default();
     loop {
         let owner = uid.lock().clone();
         let renewed = tokio::time::timeout(HEARTBEAT, renew(leases, owner, name)).await;
-        if let Ok(Ok(())) = renewed {
-            wait = AGAIN;
-            tokio::time::sleep(HEARTBEAT).await;
-            continue;
-        }
-        tracing::debug!(?renewed, node = name, "the node's lease is not renewed");
+        let renewed = renewed.unwrap_or_else(|late| Err(kube::Error::Service(late.into())));
+        attempts.note(&renewed);
+        let wait = match renewed {
+            Ok(()) => {
+                pause = Pause::default();
+                HEARTBEAT
+            }
+            Err(_) => pause.longer(),
+        };
         tokio::time::sleep(wait).await;
-        wait = (wait * 2).min(LONGEST);
     }
 }
 
@@ -391,6 +410,8 @@ async fn report(
         }
     }
     let mut reported: Option<(NodeStatus, std::time::Instant)> = None;
+    let mut attempts = Attempts::new(format!("the status of node {name} cannot be written"));
+    let mut pause = Pause::default();
     loop {
         let lacks = fitness.lacks().await;
         let old = node.status.clone().unwrap_or_default();
@@ -404,6 +425,7 @@ async fn report(
         let same = reported
             .as_ref()
             .is_some_and(|(last, at)| alike(last, &status) && at.elapsed() < REPORT);
+        let mut written = Ok(());
         if !same {
             let patch = serde_json::json!({"status": status});
             match nodes
@@ -424,23 +446,25 @@ async fn report(
                 }
                 Err(kube::Error::Api(error)) if error.code == 404 => {
                     // Deleted by somebody: it registers again, as upstream's does.
-                    if let Ok(made) = register(nodes, registration).await {
+                    reported = None;
+                    written = register(nodes, registration).await.map(|made| {
                         *uid.lock() = made.metadata.uid.clone();
                         node = made;
-                    }
-                    reported = None;
+                    });
                 }
-                Err(error) => {
-                    tracing::debug!(%error, node = name, "the node's status is not taken")
-                }
+                Err(error) => written = Err(error),
             }
         }
-        // Until the first report was taken there is no reason to wait long.
-        let pause = match reported.is_some() {
-            true => HEARTBEAT,
-            false => Duration::from_millis(200),
+        attempts.note(&written);
+        let wait = match written {
+            Ok(()) => {
+                pause = Pause::default();
+                // One that registered again has no status yet.
+                if reported.is_some() { HEARTBEAT } else { AGAIN }
+            }
+            Err(_) => pause.longer(),
         };
-        tokio::time::sleep(pause).await;
+        tokio::time::sleep(wait).await;
     }
 }
 

@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
+use super::failing::Attempts;
 use super::machine::RESIZES;
 use crate::controllers::client::write;
 
@@ -100,15 +101,31 @@ impl Reporter {
     }
 }
 
+/// Whether the API refuses a status for good, and would refuse it again: it is not down, nor asks for patience.
+fn is_refused(error: &kube::Error) -> bool {
+    matches!(error, kube::Error::Api(status) if (400..500).contains(&status.code) && status.code != 429)
+}
+
 async fn tell(api: Api<Pod>, mut offers: watch::Receiver<Offer>, settles: watch::Sender<u64>) {
+    let mut attempts = None;
     while offers.changed().await.is_ok() {
         loop {
             let Offer { number, of } = offers.borrow_and_update().clone();
             let Some((pod, status)) = of else {
                 break;
             };
-            match report(&api, &pod, &status).await {
+            let told = report(&api, &pod, &status).await;
+            // That the API is not there is told once of the node, and not of each of its pods.
+            if attempts.is_some() || told.as_ref().is_err_and(is_refused) {
+                let name = pod.metadata.name.as_deref().unwrap_or_default();
+                let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
+                let what =
+                    || Attempts::new(format!("the status of pod {namespace}/{name} is refused"));
+                attempts.get_or_insert_with(what).note(&told);
+            }
+            match told {
                 Ok(_) => {
+                    attempts = None;
                     settles.send_replace(number);
                     break;
                 }

@@ -9,11 +9,12 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{Container, LifecycleHandler, Pod, Probe};
+use k8s_openapi::api::core::v1::{Container, ContainerImage, LifecycleHandler, Pod, Probe};
 use parking_lot::Mutex;
 
 use super::describe;
@@ -21,7 +22,8 @@ use super::machine::{
     ASKED_IMAGE, IMAGE, IMAGE_ID, Kind, POD_NAME, POD_NAMESPACE, POD_UID, SIZE, Size, containers,
     spec_of,
 };
-use super::supplies::{HookFailure, Lack, Outcome, Pulled, Supplies};
+use super::pressure::PodDisk;
+use super::supplies::{HookFailure, HostUsage, Lack, Outcome, Pulled, Supplies};
 use super::zone_name;
 use crate::meta::quantity::Quantity;
 use crate::net::Ipam;
@@ -204,6 +206,25 @@ impl Supplies for SimulatedSupplies {
     }
 
     fn forget<'a>(&'a self, _: &'a str, _: &'a ProcessId) -> BoxFuture<'a, Result<(), Lack>> {
+        async { Ok(()) }.boxed()
+    }
+
+    fn host(&self) -> Option<HostUsage> {
+        // There is no host whose memory or disk could run out.
+        None
+    }
+
+    fn images(&self) -> BoxFuture<'_, Vec<ContainerImage>> {
+        // Images are said to be here, and are nowhere.
+        async { Vec::new() }.boxed()
+    }
+
+    fn on_disk<'a>(&'a self, _: &'a Pod) -> BoxFuture<'a, PodDisk> {
+        // Simulated containers write nothing.
+        async { PodDisk::default() }.boxed()
+    }
+
+    fn collect<'a>(&'a self, _: &'a [Arc<Pod>], _: bool) -> BoxFuture<'a, Result<(), Lack>> {
         async { Ok(()) }.boxed()
     }
 

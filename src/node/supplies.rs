@@ -154,37 +154,22 @@ pub trait Supplies: Send + Sync + 'static {
     fn keeps(&self) -> BoxFuture<'_, Result<Vec<String>, Lack>>;
 
     /// What the host has and uses; nothing where there is no real host.
-    fn host(&self) -> Option<HostUsage> {
-        None
-    }
+    fn host(&self) -> Option<HostUsage>;
 
     /// The images of the host as its node's status tells of them.
-    fn images(&self) -> BoxFuture<'_, Vec<ContainerImage>> {
-        Box::pin(std::future::ready(Vec::new()))
-    }
+    fn images(&self) -> BoxFuture<'_, Vec<ContainerImage>>;
 
     /// What a pod uses, by what was measured of its zone.
-    fn usage(&self, pod: &Pod, measured: ZoneUsage) -> ZoneUsage {
-        let _ = pod;
-        measured
-    }
+    fn usage(&self, pod: &Pod, measured: ZoneUsage) -> ZoneUsage;
 
     /// Nanoseconds of processor time that was used by what ended, where there is no real host that counts it.
-    fn spent(&self) -> u64 {
-        0
-    }
+    fn spent(&self) -> u64;
 
     /// What a pod has on disk.
-    fn on_disk<'a>(&'a self, pod: &'a Pod) -> BoxFuture<'a, PodDisk> {
-        let _ = pod;
-        Box::pin(std::future::ready(PodDisk::default()))
-    }
+    fn on_disk<'a>(&'a self, pod: &'a Pod) -> BoxFuture<'a, PodDisk>;
 
     /// Removes images that none of `pods` uses, if the disk is nearly full, or, if `all`, in any case.
-    fn collect<'a>(&'a self, pods: &'a [Arc<Pod>], all: bool) -> BoxFuture<'a, Result<(), Lack>> {
-        let _ = (pods, all);
-        Box::pin(std::future::ready(Ok(())))
-    }
+    fn collect<'a>(&'a self, pods: &'a [Arc<Pod>], all: bool) -> BoxFuture<'a, Result<(), Lack>>;
 
     /// Asks a probe once.
     fn probe<'a>(

@@ -18,6 +18,7 @@ use super::{
     Answer, Capacity, LayerDirectory, StorageEngine, StorageError, StoragePoolConfig, Volume,
     Whiteouts,
 };
+use crate::blocking::blocking;
 use crate::private;
 use crate::zone::Root;
 
@@ -94,7 +95,11 @@ pub(crate) fn remove_tree(path: &Path) -> io::Result<()> {
     }
 }
 
-fn names(directory: &Path) -> io::Result<Vec<String>> {
+/// The names in a directory; none where it is not there.
+///
+/// # Errors
+/// It cannot be read.
+pub fn names(directory: &Path) -> io::Result<Vec<String>> {
     match fs::read_dir(directory) {
         Ok(entries) => entries
             .map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned()))
@@ -117,20 +122,6 @@ fn user_of(roots: &Path, hex: &str) -> io::Result<Option<String>> {
         }
     }
     Ok(None)
-}
-
-/// File work away from the threads that answer requests.
-async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T, StorageError> + Send + 'static,
-) -> Result<T, StorageError> {
-    match tokio::task::spawn_blocking(work).await {
-        Ok(result) => result,
-        Err(error) => Err(StorageError::Failed {
-            operation: "finish",
-            what: "file work".into(),
-            cause: error.to_string(),
-        }),
-    }
 }
 
 impl StorageEngine for Directories {

@@ -14,11 +14,12 @@ use std::path::PathBuf;
 
 use futures::future::BoxFuture;
 
+use crate::blocking::Broke;
 use crate::zone::Root;
 
 pub use config::{ConfigError, StoragePoolConfig};
-pub use directories::Directories;
 pub(crate) use directories::remove_tree;
+pub use directories::{Directories, names};
 pub use ownership::Ownership;
 pub(crate) use size::tree_size;
 pub use zfs::ZfsStorageEngine;
@@ -57,6 +58,16 @@ pub enum StorageError {
         /// What the system says.
         cause: String,
     },
+}
+
+impl From<Broke> for StorageError {
+    fn from(broke: Broke) -> Self {
+        StorageError::Failed {
+            operation: "finish",
+            what: "file work".into(),
+            cause: broke.to_string(),
+        }
+    }
 }
 
 /// How a layer that is being unpacked says that something of the layers below is gone.

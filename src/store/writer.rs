@@ -74,6 +74,8 @@ impl Engine {
     }
 
     fn write_behind(&self, mut log: Box<dyn Log>) {
+        // Dropped after `_end`: whoever waits for one of them finds the store closed.
+        let mut commits: Vec<Accepted>;
         let _end = End(self);
         let mut owed = VecDeque::new();
         // What is owed was refused: it is tried again with the next commits.
@@ -91,7 +93,7 @@ impl Engine {
             if state.pending.is_empty() && state.closed {
                 return;
             }
-            let commits = std::mem::take(&mut state.pending);
+            commits = std::mem::take(&mut state.pending);
             let compacted = state.compacted;
             drop(state);
             let forget = Forget::next(&mut owed, compacted);
@@ -113,12 +115,12 @@ impl Engine {
             match result {
                 Ok(()) => {
                     state.broken = None;
-                    let woken = self.publish(&mut state, commits);
+                    let woken = self.publish(&mut state, std::mem::take(&mut commits));
                     drop(state);
                     woken.iter().for_each(|signal| signal.wake());
                 }
                 Err(error) => {
-                    self.fail(&mut state, commits, &error);
+                    self.fail(&mut state, std::mem::take(&mut commits), &error);
                     state.broken = Some(error);
                 }
             }

@@ -67,9 +67,10 @@ fn server(store: &Arc<dyn Store>, pki: &Pki, ends: &CancellationToken) -> Transp
         documents: Default::default(),
         metrics: Arc::default(),
         in_flight: Default::default(),
+        tasks: Default::default(),
         ends: ends.clone(),
     });
-    tokio::spawn(api::definitions::run(server.clone(), ends.clone()));
+    tokio::spawn(api::definitions::keep(server.clone(), ends.clone()));
     let begun = server.clone();
     tokio::spawn(async move {
         api::bootstrap::objects_of_a_new_cluster(&begun).await;

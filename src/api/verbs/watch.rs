@@ -17,7 +17,7 @@ use crate::api::pieces::PIECE;
 use crate::api::query::parse_uint;
 use crate::api::reply::{Body, Reply, bytes_of, partial_of};
 use crate::api::table::{self, Include};
-use crate::meta::{Status, errors::quoted};
+use crate::meta::{Status, errors::quoted, names};
 use crate::resources::custom::definition::PREFIX;
 use crate::resources::forms;
 use crate::resources::record::write_body;
@@ -66,11 +66,15 @@ pub async fn watch(target: &Target, accepted: Accepted) -> Result<Reply, Status>
     let include = Include::read(query, accepted.shape)?;
     let bookmarks = query.bool("allowWatchBookmarks").unwrap_or(false);
     let initial = query.bool("sendInitialEvents");
-    let seconds = timeout
-        .filter(|seconds| *seconds != 0)
-        .unwrap_or_else(|| 1800 + i64::from(crate::api::verbs::write::new_uid().as_bytes()[0]) * 7);
-    // Go's duration, which goes round where it is too long: at most 292 years.
-    let nanoseconds = seconds.wrapping_mul(1_000_000_000);
+    // Go's duration, which wraps where it is too long: at most 292 years.
+    let nanoseconds = match timeout.filter(|seconds| *seconds != 0) {
+        Some(seconds) => seconds.wrapping_mul(SECOND),
+        None => {
+            let mut random = [0; 8];
+            names::random(&mut random);
+            life(u64::from_ne_bytes(random))
+        }
+    };
     let watcher = Watcher {
         target: target.clone(),
         selection,
@@ -120,6 +124,18 @@ pub async fn watch(target: &Target, accepted: Accepted) -> Result<Reply, Status>
         HeaderValue::from_static("no-cache, private"),
     );
     Ok(Reply::Stream(response))
+}
+
+/// Nanoseconds of a second.
+const SECOND: i64 = 1_000_000_000;
+/// How long a watch lives at least that asks for no time, in nanoseconds: upstream's `--min-request-timeout`.
+const LIFE: i64 = 1800 * SECOND;
+
+/// The nanoseconds that a watch lives that asks for no time: from once to twice [`LIFE`], evenly, so that clients that
+/// connected together do not come back together. As upstream's `minRequestTimeout * (rand.Float64() + 1.0)`.
+fn life(random: u64) -> i64 {
+    let beyond = (u128::from(random) * u128::from(LIFE.unsigned_abs())) >> 64;
+    LIFE + i64::try_from(beyond).unwrap_or(0)
 }
 
 /// A cursor over the definition of a custom resource.
@@ -518,5 +534,19 @@ impl Watcher {
         self.out
             .extend_from_slice(json::to_string(object).as_bytes());
         self.out.extend_from_slice(b"}\n");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_watch_lives_from_once_to_twice_the_least_time() {
+        for (random, seconds) in [(0, 1800.0), (u64::MAX / 2, 2700.0), (u64::MAX, 3600.0)] {
+            let lives = life(random) as f64 / SECOND as f64;
+            assert!((lives - seconds).abs() < 1e-6, "{random}: {lives}");
+        }
+        assert!(life(u64::MAX) < 2 * LIFE);
     }
 }

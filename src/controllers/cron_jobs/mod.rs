@@ -79,9 +79,12 @@ impl Controller {
             local: &self.local,
             now: Timestamp::now(),
         });
+        // History that stays is no reason not to begin what is due: it is tried again afterwards.
+        let mut stays = None;
         for job in &plan.forget {
-            // One that stays is tried again with the next change.
-            let _ = self.delete(&cron, &job.name_any(), &key).await;
+            if let Err(error) = self.delete(&cron, &job.name_any(), &key).await {
+                stays = Some(error);
+            }
         }
         for (tone, reason, message) in &plan.events {
             self.recorder.tell(&*cron, *tone, reason, message.as_str());
@@ -113,7 +116,7 @@ impl Controller {
         if self.write(&cron, status, &key).await? {
             return Ok(Next::Retry);
         }
-        match failure {
+        match failure.or(stays) {
             Some(error) => Err(error),
             None => Ok(after_millis(plan.again)),
         }

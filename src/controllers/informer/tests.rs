@@ -89,7 +89,10 @@ async fn lists_and_bookmarks_show_writes_of_which_nothing_is_left() {
     ] {
         let cache = Informer::<Thing>::by_hand();
         let waits = cache.reach(Some("9"));
-        tokio::join!(waits, tell(&cache, shows));
+        let shown = async { tokio::join!(waits, tell(&cache, shows)) };
+        // The clock is paused: this passes only when nothing else can go on.
+        let shown = tokio::time::timeout(PATIENCE * 100, shown).await;
+        shown.expect("the cache shows the write");
     }
 }
 
@@ -101,10 +104,14 @@ async fn nothing_is_waited_for_when_a_run_or_all_end() {
         run: Some(run.clone()),
         ..whole.clone()
     };
-    tokio::join!(cache.reach(Some("1")), cache.synced(), async {
-        run.cancel();
-    });
-    tokio::join!(whole.reach(Some("1")), whole.synced(), async {
-        ends.cancel();
-    });
+    let cancelled = async {
+        tokio::join!(cache.reach(Some("1")), cache.synced(), async {
+            run.cancel();
+        });
+        tokio::join!(whole.reach(Some("1")), whole.synced(), async {
+            ends.cancel();
+        });
+    };
+    let cancelled = tokio::time::timeout(PATIENCE * 100, cancelled).await;
+    cancelled.expect("what waits goes on");
 }

@@ -8,6 +8,7 @@ use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::Pod;
 
 use super::{Host, process, text, uid, usage};
+use crate::blocking::blocking;
 use crate::node::describe;
 use crate::node::images::{Image, ImageError};
 use crate::node::machine::{IMAGE_ID, containers};
@@ -91,7 +92,7 @@ impl Host {
                 &any,
             );
             let all = log.parent().map(Path::to_owned).unwrap_or_default();
-            let logged = tokio::task::spawn_blocking(move || tree_size(&all)).await;
+            let logged = blocking(move || Ok::<_, String>(tree_size(&all))).await;
             *written += logged.unwrap_or(0);
         }
         for volume in spec.volumes.into_iter().flatten() {
@@ -100,7 +101,7 @@ impl Host {
             };
             if volume.empty_dir.as_ref().is_some_and(on_disk) {
                 let path = self.volume_directory(pod, &volume);
-                let size = tokio::task::spawn_blocking(move || tree_size(&path)).await;
+                let size = blocking(move || Ok::<_, String>(tree_size(&path))).await;
                 disk.volumes.insert(volume.name, size.unwrap_or(0));
             }
         }

@@ -13,6 +13,7 @@ use k8s_openapi::api::core::v1::{
 };
 
 use super::{Host, text, uid};
+use crate::blocking::blocking;
 use crate::controllers::informer::Key;
 use crate::meta::quantity::Quantity;
 use crate::node::services::Service;
@@ -379,16 +380,15 @@ impl Host {
         })?;
         let (path, key) = (PathBuf::from(&of.path), of.key.clone());
         let shown = volume.join(&path);
-        let read = tokio::task::spawn_blocking(move || {
+        let read = blocking(move || {
             let mut text = String::new();
             // Whoever runs in the pod may have written it.
             let file = beneath::open_plain(&volume, &path)?;
             file.take(ENV_FILE).read_to_string(&mut text)?;
             parse_env(&text, &key).map_err(io::Error::other)
         });
-        let parsed = read.await.map_err(|error| error.to_string())?;
-        let value = parsed.map_err(|error| {
-            tracing::warn!(pod = uid(pod), path = %shown.display(), %error, "a file of variables");
+        let value = read.await.map_err(|error| {
+            tracing::warn!(pod = uid(pod), path = %shown.display(), %error, "a file of environment variables cannot be read");
             "couldn't parse env file".to_owned()
         })?;
         match value.is_empty() {

@@ -43,8 +43,8 @@ use crate::controllers::events::Recorder;
 use crate::controllers::informer::Informer;
 use crate::meta::placement::BRANDS;
 use crate::net::Ipam;
-use crate::storage::{StorageEngine, beneath};
-use crate::zone::{ProcessId, ProcessSpec, ZoneNetwork, ZoneRuntime, ZoneSpec};
+use crate::storage::{StorageEngine, beneath, names};
+use crate::zone::{ProcessId, ProcessSpec, ZoneNetwork, ZoneRuntime, ZoneSpec, ZoneUsage};
 
 pub use files::Logs;
 pub use objects::Objects;
@@ -126,8 +126,11 @@ impl Host {
             true => ZoneNetwork::Host,
             false => {
                 let (ipam, owner) = (self.ipam.clone(), uid.to_owned());
-                let lease = blocking(move || ipam.allocate(&owner)).await;
-                let lease = lease.map_err(|error| {
+                let lease = blocking(move || {
+                    let lease = ipam.allocate(&owner);
+                    lease.map_err(|error| error.to_string())
+                });
+                let lease = lease.await.map_err(|error| {
                     let message = format!("Failed to create pod sandbox: {error}");
                     Lack::new("FailedCreatePodSandBox", message)
                 })?;
@@ -289,9 +292,11 @@ impl Supplies for Host {
                 }
             }
             let (ipam, owner) = (self.ipam.clone(), uid.to_owned());
-            blocking(move || ipam.release(&owner))
-                .await
-                .map_err(wrong)?;
+            let released = blocking(move || {
+                let released = ipam.release(&owner);
+                released.map_err(|error| error.to_string())
+            });
+            released.await.map_err(wrong)?;
             if !over {
                 return Ok(());
             }
@@ -300,7 +305,8 @@ impl Supplies for Host {
                 let mut volumes = volumes.iter().map(|above| above.join("volumes"));
                 volumes.try_for_each(|volumes| crate::storage::remove_tree(&volumes))
             });
-            removed.await.map_err(wrong)
+            let removed: Result<(), io::Error> = removed.await;
+            removed.map_err(|error| wrong(error.to_string()))
         }
         .boxed()
     }
@@ -320,16 +326,14 @@ impl Supplies for Host {
             };
             let removed = blocking(move || {
                 crate::storage::remove_tree(&directory)?;
-                let logs = logs.and_then(|logs| std::fs::read_dir(logs).ok());
-                for entry in logs.into_iter().flatten().flatten() {
-                    if entry.file_name().to_string_lossy().ends_with(&own) {
-                        crate::storage::remove_tree(&entry.path())?;
-                    }
+                let Some(logs) = logs else { return Ok(()) };
+                for name in names(&logs)?.iter().filter(|name| name.ends_with(&own)) {
+                    crate::storage::remove_tree(&logs.join(name))?;
                 }
                 Ok::<_, io::Error>(())
             });
             let removed = removed.await;
-            removed.map_err(|error| Lack::new("FailedKillPod", error))
+            removed.map_err(|error| Lack::new("FailedKillPod", error.to_string()))
         }
         .boxed()
     }
@@ -349,14 +353,12 @@ impl Supplies for Host {
             );
             let homes = self.storage.homes().await;
             uids.extend(homes.map_err(|error| Lack::new("FailedKillPod", error.to_string()))?);
-            let entries = std::fs::read_dir(self.data.join("pods"));
-            uids.extend(
-                entries
-                    .into_iter()
-                    .flatten()
-                    .flatten()
-                    .map(|entry| entry.file_name().to_string_lossy().into_owned()),
-            );
+            let pods = self.data.join("pods");
+            let listed = blocking(move || {
+                names(&pods).map_err(|error| format!("cannot list {}: {error}", pods.display()))
+            });
+            let listed = listed.await;
+            uids.extend(listed.map_err(|error| Lack::new("FailedKillPod", error))?);
             uids.sort();
             uids.dedup();
             Ok(uids)
@@ -375,13 +377,24 @@ impl Supplies for Host {
     fn images(&self) -> BoxFuture<'_, Vec<ContainerImage>> {
         let images = self.images.clone();
         async move {
-            let listed = tokio::task::spawn_blocking(move || images.list()).await;
-            match listed {
-                Ok(Ok(list)) => images::told(list),
-                _ => Vec::new(),
+            match blocking(move || images.list()).await {
+                Ok(list) => images::told(list),
+                Err(error) => {
+                    tracing::warn!(%error, "the node's status names no images: they cannot be listed");
+                    Vec::new()
+                }
             }
         }
         .boxed()
+    }
+
+    fn usage(&self, _: &Pod, measured: ZoneUsage) -> ZoneUsage {
+        measured
+    }
+
+    fn spent(&self) -> u64 {
+        // The host counts it.
+        0
     }
 
     fn host(&self) -> Option<HostUsage> {

@@ -12,6 +12,7 @@ use rustix::fs::{Gid, Mode};
 
 use super::content::write;
 use super::{Host, text, uid};
+use crate::blocking::blocking;
 use crate::meta::quantity::Quantity;
 use crate::node::describe;
 use crate::node::supplies::Lack;
@@ -68,12 +69,9 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// As [`host_path`], for as long as that may take.
 async fn look_at_host_path(of: &HostPathVolumeSource) -> Result<(), String> {
     let own = of.clone();
-    let looked = tokio::task::spawn_blocking(move || host_path(&own));
-    match tokio::time::timeout(PATIENCE, looked).await {
-        Ok(Ok(looked)) => looked,
-        Ok(Err(error)) => Err(error.to_string()),
-        Err(_) => Err(format!("{}: it does not answer", of.path)),
-    }
+    let looked = blocking(move || host_path(&own));
+    let looked = tokio::time::timeout(PATIENCE, looked).await;
+    looked.unwrap_or_else(|_| Err(format!("{}: it does not answer", of.path)))
 }
 
 impl Host {
@@ -169,8 +167,8 @@ impl Host {
         let Some(files) = self.content(pod, volume).await? else {
             return Err("this node does not offer volumes of this kind".into());
         };
-        let written = tokio::task::spawn_blocking(move || write(&directory, &files, group)).await;
-        written.map_err(|error| error.to_string())?.map_err(told)
+        let written = blocking(move || write(&directory, &files, group)).await;
+        written.map_err(told)
     }
 
     /// The volume behind a claim, with its name.
@@ -228,8 +226,7 @@ impl Host {
             return Ok(claimed.path);
         };
         let path = claimed.path.clone();
-        let given = tokio::task::spawn_blocking(move || ownership.give(&path)).await;
-        let given = given.unwrap_or_else(|error| Err(io::Error::other(error)));
+        let given = blocking(move || ownership.give(&path)).await;
         given.map_err(|error| {
             lack(format!(
                 "MountVolume.SetUp failed for volume {:?} : applyFSGroup failed for vol {}: {error}",

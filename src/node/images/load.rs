@@ -9,6 +9,7 @@ use jiff::Timestamp;
 use serde::Deserialize;
 
 use super::{Access, Image, ImageError, Images, Reference, RunConfig, has_layer, unpack};
+use crate::blocking::blocking;
 use crate::storage::LayerDirectory;
 
 /// A digest and where to find its content.
@@ -175,9 +176,7 @@ impl Images {
         let scratch = self.records.join(format!(".load-{}", std::process::id()));
         let _ = std::fs::remove_dir_all(&scratch);
         let (from, to) = (path.to_owned(), scratch.clone());
-        let extracted = tokio::task::spawn_blocking(move || extract(&from, &to))
-            .await
-            .map_err(|error| wrong(error.to_string()))?;
+        let extracted = blocking(move || extract(&from, &to)).await;
         let result = match extracted {
             Ok(()) => self.load_directory(&scratch, name).await,
             Err(error) => Err(error),
@@ -405,9 +404,7 @@ impl Images {
     ) -> Result<u64, ImageError> {
         let named = |error: io::Error| wrong(format!("layer {index}: {error}"));
         let from = source(index).map_err(named)?;
-        let unpacked = tokio::task::spawn_blocking(move || unpack::layer(from, &to))
-            .await
-            .map_err(|error| wrong(error.to_string()))?;
+        let unpacked = blocking(move || unpack::layer(from, &to)).await;
         let (own, inner, bytes) = unpacked.map_err(named)?;
         if expected.as_ref().is_some_and(|expected| *expected != own) {
             return Err(wrong(format!(

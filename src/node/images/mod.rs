@@ -19,6 +19,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use crate::blocking::Broke;
 use crate::private::write_whole;
 use crate::storage::{StorageEngine, StorageError};
 
@@ -159,6 +160,12 @@ pub enum ImageError {
         /// What the system says.
         cause: io::Error,
     },
+}
+
+impl From<Broke> for ImageError {
+    fn from(broke: Broke) -> Self {
+        ImageError::Content(broke.to_string())
+    }
 }
 
 /// What is fetched or unpacked at the moment: a second one waits, and finds it there.

@@ -11,7 +11,7 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
-use http::{HeaderValue, Request, Response, StatusCode, Uri, header};
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Uri, header};
 use http_body_util::{BodyExt as _, Empty, Limited};
 use hyper::body::{Body, Incoming};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
@@ -44,7 +44,14 @@ impl Registries {
     /// What TLS says.
     pub fn new(plain: Vec<String>) -> Result<Self, String> {
         let mut roots = rustls::RootCertStore::empty();
-        roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+        let found = rustls_native_certs::load_native_certs();
+        let (trusted, _) = roots.add_parsable_certificates(found.certs);
+        if trusted == 0 {
+            tracing::warn!(
+                errors = ?found.errors,
+                "this host has no certificate authorities, so no registry is trusted: install its package of them (ca-certificates), or set SSL_CERT_FILE"
+            );
+        }
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let config = rustls::ClientConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
@@ -128,13 +135,14 @@ struct Pull<'a> {
 }
 
 impl Pull<'_> {
+    /// Whether the registry is asked by HTTP.
+    fn is_plain(&self) -> bool {
+        self.registries.plain.contains(&self.reference.registry)
+    }
+
     fn base(&self) -> String {
-        let registry = &self.reference.registry;
-        let scheme = match self.registries.plain.contains(registry) {
-            true => "http",
-            false => "https",
-        };
-        let host = match registry.as_str() {
+        let scheme = if self.is_plain() { "http" } else { "https" };
+        let host = match self.reference.registry.as_str() {
             "docker.io" => "registry-1.docker.io",
             other => other,
         };
@@ -154,7 +162,7 @@ impl Pull<'_> {
                 StatusCode::OK => return Ok(answer),
                 StatusCode::UNAUTHORIZED if own && !asked => {
                     asked = true;
-                    self.authorize(&answer).await?;
+                    self.authorize(answer.headers()).await?;
                 }
                 status if status.is_redirection() => {
                     let to = answer
@@ -192,9 +200,8 @@ impl Pull<'_> {
     }
 
     /// Does what a registry asks for: a token of somebody else's, or a password.
-    async fn authorize(&mut self, answer: &Response<Incoming>) -> Result<(), String> {
-        let challenge = answer
-            .headers()
+    async fn authorize(&mut self, asked: &HeaderMap) -> Result<(), String> {
+        let challenge = asked
             .get(header::WWW_AUTHENTICATE)
             .and_then(|value| value.to_str().ok())
             .unwrap_or_default()
@@ -229,6 +236,12 @@ impl Pull<'_> {
         let joint = if realm.contains('?') { '&' } else { '?' };
         let whole = format!("{realm}{joint}service={service}&scope={scope}").replace(' ', "%20");
         let uri: Uri = whole.parse().map_err(|error| format!("{whole}: {error}"))?;
+        // The password goes there, and the token comes from there.
+        if !self.is_plain() && uri.scheme_str() != Some("https") {
+            return Err(format!(
+                "the registry asks for a token of {realm}, which is not protected"
+            ));
+        }
         let basic = basic.map(value).transpose()?;
         let answer = self
             .registries
@@ -338,7 +351,7 @@ impl Images {
         let known = self.engine.layers().await?;
         let chains = chains_of(&configuration)?;
         let _adding = self.adding()?;
-        let scratch = scratch_in(&self.records).map_err(|error| wrong(error.to_string()))?;
+        let scratch = Scratch::new(&self.records).map_err(|error| wrong(error.to_string()))?;
         let is_here = |index: usize| {
             let chain: Option<&String> = chains.get(index);
             chain.is_some_and(|chain| has_layer(&known, chain))
@@ -346,12 +359,12 @@ impl Images {
         let missing = manifest.layers.iter().enumerate();
         let missing: Vec<_> = missing.filter(|(index, _)| !is_here(*index)).collect();
         let fetched = async {
-            let mut room = unpack::room(&scratch).map_err(|error| wrong(error.to_string()))?;
+            let mut room = unpack::room(&scratch.0).map_err(|error| wrong(error.to_string()))?;
             fits(missing.iter().map(|(_, layer)| layer.size), room).map_err(wrong)?;
             for (index, layer) in missing {
                 let path = format!("blobs/{}", layer.digest);
                 let answer = pull.get(&path, "*/*").await.map_err(wrong)?;
-                let to = scratch.join(index.to_string());
+                let to = scratch.0.join(index.to_string());
                 let saved = save(answer, &to, layer.size, room).await;
                 room -= saved.map_err(wrong)?;
             }
@@ -360,7 +373,7 @@ impl Images {
                 .iter()
                 .map(|layer| Some(layer.digest.clone()))
                 .collect();
-            let from = scratch.clone();
+            let from = scratch.0.clone();
             let source: LayerSource<'_> = Box::new(move |index: usize| {
                 Ok(Box::new(std::fs::File::open(from.join(index.to_string()))?) as _)
             });
@@ -373,19 +386,41 @@ impl Images {
                 .await
         };
         let result = fetched.await;
-        let _ = std::fs::remove_dir_all(&scratch);
+        drop(scratch);
         self.came_from_registry(result?)
     }
 }
 
-/// A directory for one pull, below `records`.
-fn scratch_in(records: &Path) -> std::io::Result<PathBuf> {
-    static NEXT: AtomicU64 = AtomicU64::new(0);
-    let number = NEXT.fetch_add(1, Ordering::Relaxed);
-    let path = records.join(format!(".pull-{}-{number}", std::process::id()));
-    crate::storage::remove_tree(&path)?;
-    std::fs::create_dir_all(&path)?;
-    Ok(path)
+/// A directory for one pull. It goes with it, also when the pull is cancelled: gigabytes may be in it.
+struct Scratch(PathBuf);
+
+impl Scratch {
+    /// One below `records`.
+    fn new(records: &Path) -> std::io::Result<Scratch> {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let path = records.join(format!(".pull-{}-{number}", std::process::id()));
+        crate::storage::remove_tree(&path)?;
+        std::fs::create_dir_all(&path)?;
+        Ok(Scratch(path))
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let path = std::mem::take(&mut self.0);
+        let remove = move || {
+            if let Err(error) = crate::storage::remove_tree(&path) {
+                let path = path.display();
+                tracing::warn!(%path, %error, "what was fetched of an image stays until the agent starts again");
+            }
+        };
+        // Files are many, and large ones take long: not on a thread of the runtime.
+        match tokio::runtime::Handle::try_current() {
+            Ok(runtime) => drop(runtime.spawn_blocking(remove)),
+            Err(_) => remove(),
+        }
+    }
 }
 
 /// Whether layers of these sizes may be fetched onto a disk with so much room.
@@ -464,6 +499,49 @@ mod tests {
             format!("Get \"https://{at}/v2/\": i/o timeout")
         );
         listening.abort();
+    }
+
+    #[tokio::test]
+    async fn credentials_go_to_no_realm_that_is_less_protected_than_the_registry() {
+        let reference = Reference::parse("registry.example/a:1").expect("a reference");
+        const CHALLENGE: &str = "Bearer realm=\"http://127.0.0.1:1/token\",service=\"s\"";
+        for (plain, expected) in [
+            (
+                Vec::new(),
+                "http://127.0.0.1:1/token, which is not protected",
+            ),
+            // It is asked, and nobody answers there.
+            (vec!["registry.example".to_owned()], "dial tcp 127.0.0.1:1"),
+        ] {
+            let registries = Registries::new(plain).expect("TLS");
+            let mut pull = Pull {
+                registries: &registries,
+                reference: &reference,
+                credentials: None,
+                authorization: None,
+            };
+            let challenge = HeaderValue::from_static(CHALLENGE);
+            let headers = HeaderMap::from_iter([(header::WWW_AUTHENTICATE, challenge)]);
+            let refused = pull.authorize(&headers).await;
+            let error = refused.expect_err("no token");
+            assert!(error.contains(expected), "{error}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_cancelled_pull_leaves_nothing() {
+        let records = tempfile::tempdir().expect("a directory");
+        let scratch = Scratch::new(records.path()).expect("made");
+        let path = scratch.0.clone();
+        std::fs::write(path.join("0"), "a layer").expect("written");
+        drop(scratch);
+        let gone = async {
+            while path.exists() {
+                tokio::task::yield_now().await;
+            }
+        };
+        let gone = tokio::time::timeout(Duration::from_secs(60), gone).await;
+        gone.expect("it is removed");
     }
 
     #[tokio::test]

@@ -15,6 +15,8 @@ use jiff::{SignedDuration, Timestamp};
 use tokio::sync::mpsc;
 
 use super::{Body, Kubelet, Query, Refusal, text, zone_name};
+use crate::blocking::blocking;
+use crate::meta::errors::quoted;
 use crate::storage::beneath::open_plain;
 use crate::zone::{ProcessId, ZoneState};
 
@@ -211,12 +213,18 @@ impl Reader {
     }
 }
 
-/// Work on a log, away from the threads that answer requests.
-async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> io::Result<T> + Send + 'static,
-) -> io::Result<T> {
-    let done = tokio::task::spawn_blocking(work).await;
-    done.unwrap_or_else(|error| Err(io::Error::other(error)))
+/// What is answered where a log cannot be opened. As ReadLogs of k8s.io/cri-client/pkg/logs words it; the kubelet answers
+/// each such error with 400.
+fn unopened(path: &Path, error: &io::Error) -> Refusal {
+    let path = path.display().to_string();
+    let message = match error.kind() {
+        io::ErrorKind::NotFound => format!(
+            "failed to try resolving symlinks in path {}: lstat {path}: no such file or directory",
+            quoted(&path)
+        ),
+        _ => format!("failed to open log file {}: {error}", quoted(&path)),
+    };
+    (400, message)
 }
 
 impl Kubelet {
@@ -298,6 +306,7 @@ impl Kubelet {
             return Ok(text(200, ""));
         };
         let tail = wanted.tail;
+        let path = above.join(&below);
         let opened = blocking(move || {
             let mut reader = Reader::open(&above, &below)?;
             if let Some(lines) = tail {
@@ -305,9 +314,10 @@ impl Kubelet {
             }
             Ok(reader)
         });
-        let Ok(reader) = opened.await else {
-            return Ok(text(200, ""));
-        };
+        let reader = opened.await.map_err(|error: io::Error| {
+            tracing::warn!(path = %path.display(), %error, "a log cannot be opened");
+            unopened(&path, &error)
+        })?;
         let (sender, receiver) = mpsc::channel::<Bytes>(16);
         let kubelet = self.clone();
         tokio::spawn(async move {
@@ -342,7 +352,7 @@ impl Kubelet {
             let own = wanted.clone();
             let (after, mut chunk) = blocking(move || {
                 let chunk = reader.chunk(&own)?;
-                Ok((reader, chunk))
+                Ok::<_, io::Error>((reader, chunk))
             })
             .await?;
             reader = after;

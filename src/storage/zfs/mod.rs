@@ -31,6 +31,7 @@ use super::{
     Answer, Capacity, LayerDirectory, StorageEngine, StorageError, StoragePoolConfig, Volume,
     Whiteouts,
 };
+use crate::blocking::blocking;
 use crate::illumos::{Class, Command, Failure, Tools};
 use crate::private;
 use crate::zone::Root;
@@ -231,7 +232,7 @@ impl ZfsStorageEngine {
         let directories = HomeDirectories::of(&at);
         if !whole {
             let made = directories.clone();
-            blocking(OPERATION, &home, move || {
+            files(OPERATION, &home, move || {
                 for number in 0..names::SLOTS {
                     std::fs::create_dir_all(made.slot(number))?;
                 }
@@ -296,21 +297,18 @@ fn checked(operation: &'static str, part: &str) -> Result<(), StorageError> {
     }
 }
 
-/// File work away from the threads that answer requests.
-async fn blocking(
+/// File work, as a failure of an operation on something.
+async fn files(
     operation: &'static str,
     what: &str,
     work: impl FnOnce() -> io::Result<()> + Send + 'static,
 ) -> Result<(), StorageError> {
-    let failed = |cause: String| StorageError::Failed {
+    let done = blocking(work).await;
+    done.map_err(|error| StorageError::Failed {
         operation,
         what: what.to_owned(),
-        cause,
-    };
-    tokio::task::spawn_blocking(work)
-        .await
-        .map_err(|error| failed(error.to_string()))?
-        .map_err(|error| failed(error.to_string()))
+        cause: error.to_string(),
+    })
 }
 
 impl StorageEngine for ZfsStorageEngine {
@@ -369,7 +367,7 @@ impl StorageEngine for ZfsStorageEngine {
                     });
                 }
                 // Nobody of this host is to run the programs of images, nor to read what pods keep.
-                blocking(OPERATION, &name, move || private::close(&at)).await?;
+                files(OPERATION, &name, move || private::close(&at)).await?;
             }
             Ok(())
         }
@@ -424,7 +422,7 @@ impl StorageEngine for ZfsStorageEngine {
                 .await?;
             let path = at.join("root");
             let root = path.clone();
-            blocking(OPERATION, &dataset, move || std::fs::create_dir_all(root)).await?;
+            files(OPERATION, &dataset, move || std::fs::create_dir_all(root)).await?;
             Ok(LayerDirectory {
                 path,
                 whiteouts: Whiteouts::Apply,
@@ -526,7 +524,7 @@ impl StorageEngine for ZfsStorageEngine {
             let root = at.join("root");
             if chain.is_none() {
                 let root = root.clone();
-                blocking(OPERATION, &dataset, move || std::fs::create_dir_all(root)).await?;
+                files(OPERATION, &dataset, move || std::fs::create_dir_all(root)).await?;
             }
             Ok(Root::Directory(root))
         }
@@ -648,7 +646,7 @@ pub async fn sandbox(
         Err(failure) => return Err(failed("look for the sandbox", &command, failure)),
     }
     let directory = engine.begin_layer(None, name).await?;
-    blocking("write the sandbox", name, move || write(&directory.path)).await?;
+    files("write the sandbox", name, move || write(&directory.path)).await?;
     engine.seal_layer(name).await?;
     Ok(snapshot)
 }

@@ -197,10 +197,10 @@ impl Inner {
             let files = step.files.clone();
             blocking(move || carry_out(&files))
                 .await
-                .map_err(|said| Failure {
+                .map_err(|error| Failure {
                     class: Class::Other,
                     command: step.what.to_owned(),
-                    said,
+                    said: error.to_string(),
                 })?;
         }
         match &step.command {

@@ -374,6 +374,7 @@ impl Inner {
             write_whole(&path, &serde_json::to_vec(&configuration)?)
         })
         .await
+        .map_err(|error| error.to_string())
     }
 }
 
@@ -452,7 +453,7 @@ impl supervised::Supervised for IllumosRuntime {
                         write_whole(&directory.join(ZONE), &serde_json::to_vec(&record)?)
                     })
                     .await
-                    .map_err(failed)?;
+                    .map_err(|error| failed(error.to_string()))?;
                     self.0.zones.add(spec.name.clone(), home)
                 }
             };
@@ -566,7 +567,7 @@ impl supervised::Supervised for IllumosRuntime {
             let directory = home.layout.directory.clone();
             blocking(move || write_whole(&directory.join(ZONE), &serde_json::to_vec(&record)?))
                 .await
-                .map_err(failed)?;
+                .map_err(|error| failed(error.to_string()))?;
             home.known.lock().resized = Some(limits);
             Ok(())
         }

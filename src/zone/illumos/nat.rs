@@ -102,7 +102,7 @@ impl Rules {
             return;
         };
         if let Err(error) = self.make(&wanted, &former).await {
-            tracing::debug!(%zone, %error, "ports of the host may lead there still");
+            tracing::warn!(%zone, %error, "ports of the host may lead still where the zone was: its address may be another pod's now");
         }
     }
 

@@ -514,7 +514,7 @@ impl Supervised for Linux {
                     let name = zone.to_string();
                     let limited =
                         crate::blocking::blocking(move || own.limit(&name, &limits)).await;
-                    limited.map_err(|error| failed(io::Error::other(error)))?;
+                    limited.map_err(failed)?;
                     // Kept for the next boot, and to be told: after it holds, so that it is never told before.
                     let limits = change.limits.or(&home.limits.lock());
                     let mut configuration = home.configuration.clone();

@@ -4,21 +4,52 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use tokio::io::unix::AsyncFd;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+/// The wait before a descriptor that could not be registered is tried again.
+const AGAIN: Duration = Duration::from_secs(1);
 
 /// A descriptor. A terminal whose other side closed reads as ended.
 pub struct Fd(AsyncFd<OwnedFd>);
 
 impl Fd {
     /// Takes a descriptor, which becomes non-blocking.
+    ///
+    /// # Errors
+    /// What the system says; the descriptor is closed then.
     pub fn new(fd: OwnedFd) -> io::Result<Self> {
-        let flags = rustix::fs::fcntl_getfl(&fd)?;
-        rustix::fs::fcntl_setfl(&fd, flags | rustix::fs::OFlags::NONBLOCK)?;
+        Self::register(fd).map_err(|(_, error)| error)
+    }
+
+    /// Takes a descriptor that must not be closed: it is tried again until the system has room for it.
+    pub async fn wait(mut fd: OwnedFd, what: &str) -> Self {
+        let mut told = false;
+        loop {
+            match Self::register(fd) {
+                Ok(own) => return own,
+                Err((back, error)) => {
+                    if !std::mem::replace(&mut told, true) {
+                        eprintln!("reddwarf init: {what} cannot be read yet: {error}");
+                    }
+                    fd = back;
+                }
+            }
+            tokio::time::sleep(AGAIN).await;
+        }
+    }
+
+    fn register(fd: OwnedFd) -> Result<Self, (OwnedFd, io::Error)> {
+        let non_blocking = rustix::fs::fcntl_getfl(&fd)
+            .and_then(|flags| rustix::fs::fcntl_setfl(&fd, flags | rustix::fs::OFlags::NONBLOCK));
+        if let Err(error) = non_blocking {
+            return Err((fd, error.into()));
+        }
         // SAFETY: an `OwnedFd` is open for as long as it lives, and it is never replaced in here.
         let registered = unsafe { AsyncFd::register(fd) };
-        Ok(Fd(registered.map_err(io::Error::from)?))
+        registered.map(Fd).map_err(|refused| refused.into_parts())
     }
 }
 

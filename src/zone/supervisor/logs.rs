@@ -23,6 +23,8 @@ pub struct Log {
     size: u64,
     /// Whole lines that could not be written yet.
     left: Vec<u8>,
+    /// It could not be rotated, which was said.
+    stuck: bool,
 }
 
 impl Log {
@@ -41,13 +43,21 @@ impl Log {
             file,
             size,
             left: Vec::new(),
+            stuck: false,
         })
     }
 
     /// Writes whole lines. On a full disk they are written with later ones, as many as are kept; the container goes on.
     fn write(&mut self, text: &[u8]) {
         if self.size >= MAXIMUM {
-            self.rotate();
+            let rotated = self.rotate();
+            if let Err(error) = &rotated
+                && !self.stuck
+            {
+                let path = self.path.display();
+                eprintln!("reddwarf init: {path} cannot be rotated and grows: {error}");
+            }
+            self.stuck = rotated.is_err();
         }
         if !self.left.is_empty() {
             self.keep(text);
@@ -88,7 +98,7 @@ impl Log {
         }
     }
 
-    fn rotate(&mut self) {
+    fn rotate(&mut self) -> io::Result<()> {
         let stamp = Timestamp::now().strftime("%Y%m%d-%H%M%S%6f").to_string();
         let name = self
             .path
@@ -100,32 +110,28 @@ impl Log {
         match std::fs::rename(&self.path, &rotated) {
             // It was moved away before, and its successor could not be made then, on a full disk, say.
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(_) => return,
-            Ok(()) => {}
+            other => other?,
         }
-        if let Ok(file) = OpenOptions::new()
-            .create(true)
-            .append(true)
-            .open(&self.path)
-        {
-            self.file = file;
-            self.size = 0;
-        }
+        let mut options = OpenOptions::new();
+        self.file = options.create(true).append(true).open(&self.path)?;
+        self.size = 0;
         let Some(directory) = self.path.parent() else {
-            return;
+            return Ok(());
         };
         let prefix = format!("{name}.");
-        let mut older: Vec<PathBuf> = std::fs::read_dir(directory)
-            .into_iter()
-            .flatten()
-            .flatten()
-            .filter(|entry| entry.file_name().to_string_lossy().starts_with(&prefix))
-            .map(|entry| entry.path())
-            .collect();
-        older.sort();
-        for path in older.iter().rev().skip(KEPT) {
-            let _ = std::fs::remove_file(path);
+        let mut older = Vec::new();
+        for entry in std::fs::read_dir(directory)? {
+            let entry = entry?;
+            if entry.file_name().to_string_lossy().starts_with(&prefix) {
+                older.push(entry.path());
+            }
         }
+        older.sort();
+        older
+            .iter()
+            .rev()
+            .skip(KEPT)
+            .try_for_each(std::fs::remove_file)
     }
 }
 

@@ -47,13 +47,12 @@ impl Listeners {
 
 /// Reads a stream until it ends.
 pub async fn pump(from: OwnedFd, stderr: bool, log: Arc<Mutex<Log>>, listeners: Listeners) {
-    let Ok(mut from) = Fd::new(from) else {
-        return;
-    };
     let (name, kind) = match stderr {
         true => ("stderr", kind::STDERR),
         false => ("stdout", kind::STDOUT),
     };
+    // Were it closed, the process would be killed at its next word.
+    let mut from = Fd::wait(from, name).await;
     let mut lines = Lines::new(name);
     let mut buffer = vec![0; 32 * 1024];
     while let Ok(count) = from.read(&mut buffer).await {
