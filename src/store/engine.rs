@@ -85,58 +85,67 @@ pub struct Engine {
     places: Semaphore,
 }
 
-impl Engine {
-    /// An empty store in memory.
-    pub(super) fn memory() -> Arc<Engine> {
-        Self::restored(1, 1, Vec::new(), false)
+/// What an engine begins with: every change after `compacted` and, of older ones, the live entries.
+pub(super) struct Beginning {
+    compacted: Revision,
+    world: World,
+    heads: HashMap<Arc<str>, Arc<Entry>>,
+    history: VecDeque<Logged>,
+}
+
+impl Beginning {
+    /// Nothing yet, and room for so many entries.
+    pub(super) fn new(compacted: Revision, rows: usize) -> Self {
+        Beginning {
+            compacted,
+            world: World::default(),
+            heads: HashMap::with_capacity(rows),
+            history: VecDeque::new(),
+        }
     }
 
-    /// A store that begins with what a log holds: every change after `compacted` and, of older ones, the live entries,
-    /// in order of revision. One that is `durable` writes nothing before [`Engine::write_to`] said where to.
-    pub(super) fn restored(
-        rev: Revision,
-        compacted: Revision,
-        rows: Vec<Row>,
-        durable: bool,
-    ) -> Arc<Engine> {
-        let mut world = World {
-            rev,
-            ..World::default()
-        };
-        let mut heads: HashMap<Arc<str>, Arc<Entry>> = HashMap::with_capacity(rows.len());
-        let mut history = VecDeque::new();
-        for Row {
+    /// Takes in the next row, in order of revision.
+    pub(super) fn take(&mut self, row: Row) {
+        let Row {
             resource,
             rev,
             key,
             new,
-        } in rows
-        {
-            let old = match &new {
-                Some(new) => heads.insert(key.clone(), new.clone()),
-                None => heads.remove(&key),
-            };
-            let map = world.resources.entry(resource.clone()).or_default();
-            match &new {
-                Some(new) => drop(map.insert(key, new.clone())),
-                None => drop(map.remove(&*key)),
-            }
-            if rev > compacted && (old.is_some() || new.is_some()) {
-                history.push_back(Logged {
-                    resource,
-                    event: Event { rev, old, new },
-                });
-            }
+        } = row;
+        let old = match &new {
+            Some(new) => self.heads.insert(key.clone(), new.clone()),
+            None => self.heads.remove(&key),
+        };
+        self.world.rev = rev;
+        let map = self.world.resources.entry(resource.clone()).or_default();
+        match &new {
+            Some(new) => drop(map.insert(key, new.clone())),
+            None => drop(map.remove(&*key)),
         }
-        let history_bytes = history.iter().map(weight).sum();
+        if rev > self.compacted && (old.is_some() || new.is_some()) {
+            self.history.push_back(Logged {
+                resource,
+                event: Event { rev, old, new },
+            });
+        }
+    }
+
+    /// The revision of the newest row; 0 where there is none.
+    pub(super) fn newest(&self) -> Revision {
+        self.world.rev
+    }
+
+    /// The store that begins so, at `rev`. One that is `durable` writes nothing before [`Engine::write_to`] said where to.
+    pub(super) fn engine(mut self, rev: Revision, durable: bool) -> Arc<Engine> {
+        self.world.rev = rev;
         let state = State {
             rev,
-            heads,
+            heads: self.heads,
             pending: Vec::new(),
-            history,
-            history_bytes,
+            history_bytes: self.history.iter().map(weight).sum(),
+            history: self.history,
             watching: Watching::default(),
-            compacted,
+            compacted: self.compacted,
             forgotten: durable.then(Vec::new),
             closed: false,
             broken: None,
@@ -145,9 +154,16 @@ impl Engine {
             state: Mutex::new(state),
             work: Condvar::new(),
             durable,
-            world: ArcSwap::from_pointee(world),
+            world: ArcSwap::from_pointee(self.world),
             places: Semaphore::new(IN_FLIGHT),
         })
+    }
+}
+
+impl Engine {
+    /// An empty store in memory.
+    pub(super) fn memory() -> Arc<Engine> {
+        Beginning::new(1, 0).engine(1, false)
     }
 
     /// Checks the conditions and takes the changes as the newest accepted.

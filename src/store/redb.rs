@@ -1,20 +1,22 @@
 //! The durable engine: a log in one redb file. A row is a change: the key is its revision and the object's key, the
-//! value an envelope. Opening reads the log once, in order; compaction removes the rows that nobody can read.
+//! value an envelope. Opening reads the log once, in parts at the same time; compaction removes the rows that nobody can
+//! read.
 //!
 //! An envelope is `[transform][format]`, then the fields of a record, each length in little-endian `u32`, and a CRC-32
 //! of it all.
 
 use std::cell::Cell;
+use std::ops::Bound;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::mpsc::{self, Receiver, SyncSender};
+use std::sync::mpsc::{self, Sender};
 
 use redb::{
     AccessGuard, Builder, Database, DatabaseError, ReadOnlyTable, ReadableDatabase as _,
-    TableDefinition, TableHandle as _,
+    ReadableTable as _, ReadableTableMetadata as _, TableDefinition, TableHandle as _,
 };
 
-use super::engine::{Accepted, Engine, Row};
+use super::engine::{Accepted, Beginning, Row};
 use super::writer::{Forget, Forgotten, Log};
 use super::{Entry, Pairs, Record, ResourcePrefix, Revision, Store, StoreError};
 use crate::private;
@@ -25,10 +27,10 @@ const META: TableDefinition<'_, &str, u64> = TableDefinition::new("meta");
 const FORMAT: u64 = 1;
 /// How much of the file redb keeps in memory, in bytes: the worlds hold everything that is read often.
 const CACHE: usize = 8 << 20;
-/// How many rows the reader of an opening store hands over at once.
+/// How many threads read the log of an opening store, at most: that is bound by the processor.
+const READERS: usize = 4;
+/// How many rows each of them hands over at once.
 const BATCH: usize = 64;
-/// How many such batches may wait.
-const WAITING: usize = 16;
 /// No transformation between store and disk, and no checksum: what earlier versions wrote.
 const BARE: u8 = 0;
 /// No transformation, and a checksum at the end.
@@ -179,7 +181,7 @@ pub(super) fn restore(
 ) -> Result<Arc<dyn Store>, OpenError> {
     let database = opened(path, &open)?;
     let found = unbroken(|| read(&database)).unwrap_or_else(|cause| Err(ReadError::Damaged(cause)));
-    let (rev, compacted, rows) = match found {
+    let (rev, beginning) = match found {
         Ok(found) => found,
         Err(error) => return Err(refusal(path, error, database)),
     };
@@ -189,7 +191,7 @@ pub(super) fn restore(
         durable: rev,
         doubtful: false,
     };
-    let engine = Engine::restored(rev, compacted, rows, true);
+    let engine = beginning.engine(rev, true);
     engine
         .write_to(Box::new(file))
         .map_err(|error| OpenError::Unusable {
@@ -257,7 +259,8 @@ fn prepare(database: &Database) -> Result<(), redb::Error> {
     Ok(())
 }
 
-fn read(database: &Database) -> Result<(Revision, Revision, Vec<Row>), ReadError> {
+/// What a database holds, and its newest revision.
+fn read(database: &Database) -> Result<(Revision, Beginning), ReadError> {
     let transaction = database.begin_read()?;
     if !transaction
         .list_tables()?
@@ -275,82 +278,105 @@ fn read(database: &Database) -> Result<(Revision, Revision, Vec<Row>), ReadError
         return Err(ReadError::Newer(format));
     }
     let compacted = number("compacted")?;
-    let mut rev = number("revision")?;
     let log = transaction.open_table(LOG)?;
-    // Opening is bound by the processor: one thread finds the rows and another checks and copies them.
-    let (pages, rows) = std::thread::scope(|scope| {
-        let (hand, handed) = mpsc::sync_channel(WAITING);
-        let pages = scope.spawn(move || unbroken(|| hand_over(&log, &hand)));
-        let rows = decoded(handed);
-        let pages = pages
-            .join()
-            .unwrap_or_else(|_| Err("its reader ended".to_owned()));
-        (pages, rows)
+    let edge = |row: Option<(AccessGuard<'_, &[u8]>, _)>| {
+        let rev = row.and_then(|(key, _)| Some(split_key(key.value())?.0));
+        rev.unwrap_or_default()
+    };
+    let readers = std::thread::available_parallelism().map_or(1, |count| count.get().min(READERS));
+    let parts = parts(edge(log.first()?), edge(log.last()?), readers as u64);
+    let mut beginning = Beginning::new(compacted, usize::try_from(log.len()?).unwrap_or(0));
+    let ends = std::thread::scope(|scope| {
+        let read = |part| {
+            let (hand, handed) = mpsc::channel();
+            let log = &log;
+            let reader = scope.spawn(move || unbroken(|| hand_over(log, part, &hand)));
+            (reader, handed)
+        };
+        let readers: Vec<_> = parts.into_iter().map(read).collect();
+        for row in readers.iter().flat_map(|(_, handed)| handed).flatten() {
+            beginning.take(row);
+        }
+        let end = readers.into_iter().map(|(reader, _)| {
+            let end = reader.join();
+            end.unwrap_or_else(|_| Err("its reader ended".to_owned()))
+        });
+        end.collect::<Vec<_>>()
     });
-    pages.map_err(ReadError::Damaged)??;
-    let rows = rows?;
-    rev = rows.last().map_or(rev, |row| rev.max(row.rev));
-    Ok((rev, compacted, rows))
+    for end in ends {
+        end.map_err(ReadError::Damaged)??;
+    }
+    Ok((number("revision")?.max(beginning.newest()), beginning))
 }
 
-/// A row as it lies in its page.
-type Raw = (
-    AccessGuard<'static, &'static [u8]>,
-    AccessGuard<'static, &'static [u8]>,
-);
+/// From a revision on, and up to another: nothing for all that there is on that side.
+type Part = (Option<Revision>, Option<Revision>);
 
-/// Hands over the rows of the log, in order; until nobody takes them.
+/// The revisions around those from `first` to `last` in so many parts, in order, between which these are shared.
+fn parts(first: Revision, last: Revision, count: u64) -> Vec<Part> {
+    let whole = u128::from(last.saturating_sub(first));
+    let cut = |number: u64| {
+        let from = whole * u128::from(number) / u128::from(count);
+        (1..count).contains(&number).then(|| first + from as u64)
+    };
+    (0..count)
+        .map(|number| (cut(number), cut(number + 1)))
+        .collect()
+}
+
+/// Hands over the rows of a part of the log, in order.
 fn hand_over(
     log: &ReadOnlyTable<&'static [u8], &'static [u8]>,
-    hand: &SyncSender<Vec<Raw>>,
+    (from, to): Part,
+    hand: &Sender<Vec<Row>>,
 ) -> Result<(), ReadError> {
+    let [from, to] = [from, to].map(|rev| rev.map(Revision::to_be_bytes));
+    let from = from
+        .as_ref()
+        .map_or(Bound::Unbounded, |from| Bound::Included(&from[..]));
+    let to = to
+        .as_ref()
+        .map_or(Bound::Unbounded, |to| Bound::Excluded(&to[..]));
+    let mut prefixes = Vec::new();
     let mut batch = Vec::with_capacity(BATCH);
-    for row in log.range::<&[u8]>(..)? {
-        batch.push(row?);
-        if batch.len() == BATCH
-            && hand
-                .send(std::mem::replace(&mut batch, Vec::with_capacity(BATCH)))
-                .is_err()
-        {
-            return Ok(());
+    for row in log.range::<&[u8]>((from, to))? {
+        let (key, value) = row?;
+        batch.push(decoded(key.value(), value.value(), &mut prefixes)?);
+        if batch.len() == BATCH {
+            let rows = std::mem::replace(&mut batch, Vec::with_capacity(BATCH));
+            // Who takes them does so to the end.
+            let _ = hand.send(rows);
         }
     }
-    // Who takes them no more has a reason of its own, and tells it.
     let _ = hand.send(batch);
     Ok(())
 }
 
-/// The rows that are handed over.
-fn decoded(handed: Receiver<Vec<Raw>>) -> Result<Vec<Row>, ReadError> {
-    let mut rows = Vec::new();
-    let mut prefixes: Vec<ResourcePrefix> = Vec::new();
-    for (key, value) in handed.into_iter().flatten() {
-        let (at, key) = split_key(key.value())
-            .ok_or_else(|| ReadError::Damaged("a row's key is too short".to_owned()))?;
-        let (resource, entry) = decode(value.value(), at, key).ok_or_else(|| {
-            ReadError::Damaged(format!("the row of {key} at {at} cannot be read"))
-        })?;
-        // One text for each, however many rows have it.
-        let resource = match prefixes.iter().find(|prefix| ***prefix == *resource) {
-            Some(prefix) => prefix.clone(),
-            None => {
-                let new = ResourcePrefix::from(resource);
-                prefixes.push(new.clone());
-                new
-            }
-        };
-        let entry = entry.map(Arc::new);
-        let key = entry
-            .as_ref()
-            .map_or_else(|| Arc::from(key), |entry| entry.key.clone());
-        rows.push(Row {
-            resource,
-            rev: at,
-            key,
-            new: entry,
-        });
-    }
-    Ok(rows)
+/// A row; its resource is one text with those of the others, however many rows have it.
+fn decoded(key: &[u8], value: &[u8], prefixes: &mut Vec<ResourcePrefix>) -> Result<Row, ReadError> {
+    let (rev, key) =
+        split_key(key).ok_or_else(|| ReadError::Damaged("a row's key is too short".to_owned()))?;
+    let (resource, entry) = decode(value, rev, key)
+        .ok_or_else(|| ReadError::Damaged(format!("the row of {key} at {rev} cannot be read")))?;
+    let resource = match prefixes.iter().find(|prefix| ***prefix == *resource) {
+        Some(prefix) => prefix.clone(),
+        None => {
+            let new = ResourcePrefix::from(resource);
+            prefixes.push(new.clone());
+            new
+        }
+    };
+    let new = entry.map(Arc::new);
+    let key = match &new {
+        Some(entry) => entry.key.clone(),
+        None => Arc::from(key),
+    };
+    Ok(Row {
+        resource,
+        rev,
+        key,
+        new,
+    })
 }
 
 struct File {
@@ -577,4 +603,30 @@ fn decode<'a>(value: &'a [u8], rev: Revision, key: &str) -> Option<(&'a str, Opt
             expires: (expires != 0).then_some(expires),
         }),
     ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_log_is_read_in_parts_that_meet() {
+        const END: Revision = Revision::MAX;
+        for (first, last, cuts) in [
+            (0, 0, vec![0, 0]),
+            (1, 1, vec![1, 1]),
+            (1, 10, vec![4, 7]),
+            (1000, 4000, vec![2000, 3000]),
+            (0, END, vec![END / 3, END / 3 * 2]),
+            // A damaged log is read, too.
+            (9, 3, vec![9, 9]),
+        ] {
+            let found = parts(first, last, 3);
+            let ends = [None].into_iter().chain(cuts.into_iter().map(Some));
+            let ends: Vec<_> = ends.chain([None]).collect();
+            let expected: Vec<Part> = ends.windows(2).map(|pair| (pair[0], pair[1])).collect();
+            assert_eq!(found, expected, "{first} to {last}");
+        }
+        assert_eq!(parts(1, 100, 1), [(None, None)]);
+    }
 }

@@ -504,7 +504,7 @@ impl Log for Full {
 async fn what_a_full_disk_refused_was_never_there() {
     let full = Arc::new(std::sync::atomic::AtomicBool::new(false));
     let log = Box::new(Full(full.clone()));
-    let engine = super::engine::Engine::restored(1, 1, Vec::new(), true);
+    let engine = super::engine::Beginning::new(1, 0).engine(1, true);
     engine.write_to(log).unwrap();
     let store: Arc<dyn Store> = engine;
     let put = |name| store.commit(vec![change(name, Expect::Absent, Some(1))]);
@@ -535,7 +535,7 @@ impl Log for Slow {
 async fn what_another_is_about_to_write_is_not_told_before_it_is_written() {
     use futures::FutureExt as _;
     let (ends, ending) = std::sync::mpsc::channel();
-    let engine = super::engine::Engine::restored(1, 1, Vec::new(), true);
+    let engine = super::engine::Beginning::new(1, 0).engine(1, true);
     engine.write_to(Box::new(Slow(ending))).unwrap();
     let store: Arc<dyn Store> = engine;
     for ended in [
