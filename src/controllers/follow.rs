@@ -6,6 +6,7 @@ use std::collections::{HashSet, VecDeque};
 use std::convert::Infallible;
 use std::hash::{BuildHasher as _, Hash, RandomState};
 use std::io;
+use std::ops::Range;
 use std::pin::Pin;
 use std::time::Duration;
 
@@ -235,6 +236,57 @@ impl Watches {
     }
 }
 
+/// An object as text: a part of the line that told it.
+#[derive(Debug)]
+struct Text {
+    line: String,
+    object: Range<usize>,
+}
+
+impl Text {
+    fn get(&self) -> &str {
+        &self.line[self.object.clone()]
+    }
+}
+
+impl From<Box<RawValue>> for Text {
+    fn from(object: Box<RawValue>) -> Text {
+        let line = String::from(Box::<str>::from(object));
+        Text {
+            object: 0..line.len(),
+            line,
+        }
+    }
+}
+
+/// What a line of a watch tells, and where in it the object is. As servers write lines, the object is found without
+/// looking through it, which is done once, when it is decoded.
+///
+/// # Errors
+/// It is no such line.
+fn parts(line: &str) -> Result<(Kind, Range<usize>), serde_json::Error> {
+    const BETWEEN: &str = "\",\"object\":";
+    let written = line.strip_prefix("{\"type\":\"").and_then(|rest| {
+        let (kind, rest) = rest.split_once(BETWEEN)?;
+        let kind = match kind {
+            "ADDED" => Kind::Added,
+            "MODIFIED" => Kind::Modified,
+            "DELETED" => Kind::Deleted,
+            "BOOKMARK" => Kind::Bookmark,
+            "ERROR" => Kind::Error,
+            _ => return None,
+        };
+        rest.ends_with("}}")
+            .then(|| (kind, line.len() - rest.len()..line.len() - 1))
+    });
+    if let Some(written) = written {
+        return Ok(written);
+    }
+    let Line { kind, object } = serde_json::from_str(line)?;
+    let begins = object.get().as_ptr() as usize - line.as_ptr() as usize;
+    Ok((kind, begins..begins + object.get().len()))
+}
+
 type Lines = Pin<Box<dyn Stream<Item = io::Result<String>> + Send>>;
 
 /// A follower of one resource, with objects as text.
@@ -285,7 +337,7 @@ struct Line<'a> {
     object: &'a RawValue,
 }
 
-#[derive(Deserialize, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Deserialize, Clone, Copy, PartialEq, Eq)]
 #[serde(rename_all = "UPPERCASE")]
 enum Kind {
     Added,
@@ -333,7 +385,7 @@ impl Follower {
     ///
     /// # Errors
     /// What went wrong; the next call goes on.
-    async fn next(&mut self) -> Result<Event<Box<RawValue>>, Broken> {
+    async fn next(&mut self) -> Result<Event<Text>, Broken> {
         if let Some(pause) = self.pause.take() {
             tokio::time::sleep(pause).await;
         }
@@ -380,7 +432,7 @@ impl Follower {
         }
     }
 
-    async fn advance(&mut self) -> Result<Event<Box<RawValue>>, Broken> {
+    async fn advance(&mut self) -> Result<Event<Text>, Broken> {
         loop {
             match &mut self.at {
                 At::Nowhere => {
@@ -392,7 +444,7 @@ impl Follower {
                 }
                 At::Pages(pages) => {
                     if let Some(object) = pages.items.pop_front() {
-                        return Ok(Event::Listed(object));
+                        return Ok(Event::Listed(object.into()));
                     }
                     let Some(next) = pages.next.take() else {
                         let version = std::mem::take(&mut pages.version);
@@ -404,7 +456,7 @@ impl Follower {
                 At::Watch(watch) => match timeout_at(watch.over, watch.lines.next()).await? {
                     Some(line) => {
                         watch.silent = false;
-                        if let Some(event) = watch.read(&line?)? {
+                        if let Some(event) = watch.read(line?)? {
                             return Ok(event);
                         }
                     }
@@ -483,14 +535,15 @@ impl Source {
 
 impl Watch {
     /// What a line tells, if anything.
-    fn read(&mut self, line: &str) -> Result<Option<Event<Box<RawValue>>>, Broken> {
-        let Line { kind, object } = serde_json::from_str(line)?;
+    fn read(&mut self, line: String) -> Result<Option<Event<Text>>, Broken> {
+        let (kind, object) = parts(&line)?;
+        let text = Text { line, object };
         Ok(match (kind, &mut self.version) {
-            (Kind::Added, None) => Some(Event::Listed(object.to_owned())),
-            (Kind::Added | Kind::Modified, _) => Some(Event::Applied(object.to_owned())),
-            (Kind::Deleted, _) => Some(Event::Deleted(object.to_owned())),
+            (Kind::Added, None) => Some(Event::Listed(text)),
+            (Kind::Added | Kind::Modified, _) => Some(Event::Applied(text)),
+            (Kind::Deleted, _) => Some(Event::Deleted(text)),
             (Kind::Bookmark, told) => {
-                let Bookmark { metadata } = serde_json::from_str(object.get())?;
+                let Bookmark { metadata } = serde_json::from_str(text.get())?;
                 match told {
                     Some(told) => {
                         told.clone_from(&metadata.resource_version);
@@ -503,7 +556,7 @@ impl Watch {
                     None => None,
                 }
             }
-            (Kind::Error, _) => return Err(Broken::Ended(serde_json::from_str(object.get())?)),
+            (Kind::Error, _) => return Err(Broken::Ended(serde_json::from_str(text.get())?)),
         })
     }
 }

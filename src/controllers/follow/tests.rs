@@ -314,3 +314,41 @@ async fn a_record_hears_of_changes_and_of_what_a_list_lacks() {
         ]
     );
 }
+
+#[test]
+fn an_object_is_found_in_a_line_however_it_is_written() {
+    let object = r#"{"metadata":{"name":"type\",\"object\":"}}"#;
+    for (line, kind) in [
+        (
+            format!(r#"{{"type":"ADDED","object":{object}}}"#),
+            Kind::Added,
+        ),
+        (
+            format!(r#"{{"type":"ERROR","object":{object}}}"#),
+            Kind::Error,
+        ),
+        (
+            format!(r#"{{ "type": "DELETED", "object": {object} }}"#),
+            Kind::Deleted,
+        ),
+        (
+            format!(r#"{{"object":{object},"type":"BOOKMARK"}}"#),
+            Kind::Bookmark,
+        ),
+        (
+            format!("{{\"type\":\"MODIFIED\",\"object\":{object}\r}}"),
+            Kind::Modified,
+        ),
+    ] {
+        let (found, at) = parts(&line).expect("a line");
+        assert_eq!((found, &line[at]), (kind, object), "{line}");
+    }
+    for line in [
+        r#"{"type":"NEWS","object":{}}"#,
+        r#"{"type":"ADDED"}"#,
+        "{}",
+        "",
+    ] {
+        assert!(parts(line).is_err(), "{line}");
+    }
+}
