@@ -12,7 +12,7 @@ use crate::meta::status::About;
 use crate::meta::{Errors, Path, Status};
 use crate::schema::decode::Decoded;
 use crate::schema::emptied::Emptied;
-use crate::schema::{Schema, Value, json};
+use crate::schema::{Object, Schema, Value, json};
 
 /// What a patch's body is, by its media type.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -168,7 +168,7 @@ impl Patch {
                 let mut patched = strategic::merge(live, &mut patch, schema)?;
                 managed::keep_reset(&mut patched);
                 (
-                    restore::restore(patched, schema, checked),
+                    restore::restore(patched, schema, checked, |member| self.says(member)),
                     Shown::Patch(patch),
                 )
             }
@@ -230,6 +230,12 @@ impl Patch {
             Kind::Json => json_patch::apply(live, &self.body),
             _ => merge::apply(live, &self.body),
         }
+    }
+
+    /// Whether a strategic patch may have changed this member of an object: it names it, or says of itself how it is meant.
+    fn says(&self, member: &str) -> bool {
+        let mut names = self.body.as_object().into_iter().flat_map(Object::keys);
+        names.any(|name| name == member || name.starts_with('$'))
     }
 
     /// Judges the body's shape; returns what strict decoding of the body itself refuses.

@@ -9,22 +9,32 @@ use crate::schema::json::go_int;
 use crate::schema::types::{Schema, Shape, Struct};
 use crate::schema::{Object, Value};
 
-/// Brings `value` into canonical form. Paths of unknown members are told if `report`, in order, without the keys of
-/// maps on the way.
+/// Brings `value` into canonical form, in which all its members are but those of which `is_said` holds. Paths of unknown
+/// members are told if `report`, in order, without the keys of maps on the way.
 ///
 /// # Errors
 /// Upstream's text for the first member of a wrong type: `cannot convert float64 to int32`.
-pub fn restore(mut value: Value, schema: &Schema, report: bool) -> Result<Decoded, String> {
+pub fn restore(
+    mut value: Value,
+    schema: &Schema,
+    report: bool,
+    is_said: impl Fn(&str) -> bool,
+) -> Result<Decoded, String> {
     let mut restorer = Restorer {
         report,
         path: String::new(),
         unknown: Vec::new(),
     };
-    restorer.value(&mut value, schema, "")?;
+    match (&schema.shape, &mut value) {
+        (Shape::Struct(fields), Value::Object(object)) => {
+            restorer.structure(object, fields, &is_said)?;
+        }
+        (_, value) => restorer.value(value, schema, "")?,
+    }
     let mut unknown = restorer.unknown;
     unknown.sort();
     let emptied = emptied::within(&value, schema);
-    decode::tidy_said(&mut value, schema);
+    decode::tidy_said(&mut value, schema, is_said);
     Ok(Decoded {
         value,
         unknown,
@@ -44,7 +54,9 @@ impl Restorer {
             return Ok(());
         }
         match (&schema.shape, &mut *value) {
-            (Shape::Struct(fields), Value::Object(object)) => self.structure(object, fields),
+            (Shape::Struct(fields), Value::Object(object)) => {
+                self.structure(object, fields, |_| true)
+            }
             (Shape::Struct(_), other) => {
                 Err(format!("cannot restore struct from: {}", kind_of(other)))
             }
@@ -111,10 +123,16 @@ impl Restorer {
         }
     }
 
-    fn structure(&mut self, object: &mut Object, fields: &Struct) -> Result<(), String> {
+    fn structure(
+        &mut self,
+        object: &mut Object,
+        fields: &Struct,
+        meant: impl Fn(&str) -> bool,
+    ) -> Result<(), String> {
         let length = self.path.len();
         let mut members: Vec<_> = object
             .iter_mut()
+            .filter(|(name, _)| meant(name))
             .filter_map(|(name, member)| {
                 let (index, _, field) = fields.fields.get_full(name.as_str())?;
                 Some((index, name, member, field))

@@ -566,3 +566,34 @@ fn types_are_restored_with_the_texts_of_the_converter() {
         1_215_752_191
     );
 }
+
+#[test]
+fn what_a_strategic_patch_does_not_name_is_left_as_it_is() {
+    let schema = builtin::named("io.k8s.api.core.v1.Pod");
+    let live = r#"{"kind":"Pod","apiVersion":"v1","metadata":{"name":"p","labels":{"b":"1","a":"2"}},
+        "spec":{"nodeName":"n","containers":[{"name":"c","image":"i","resources":{"limits":{"cpu":"1"}}}]},
+        "status":{"phase":"Pending","conditions":[{"type":"Ready","status":"False"}]}}"#;
+    let live = decode::decode(value(live), schema, "v1.Pod").unwrap().value;
+    for patch in [
+        r#"{"status":{"phase":"Running","hostIP":null,"conditions":[{"type":"Ready","status":"True"}]}}"#,
+        r#"{"metadata":{"uid":"","annotations":{}},"status":{"podIPs":[],"nope":1}}"#,
+        r#"{"spec":{"containers":[{"name":"d","args":[],"resources":{"requests":{"cpu":"0.5"}}}],"volumes":[]}}"#,
+        r#"{"$retainKeys":["metadata","spec"],"spec":{"nodeName":"m"}}"#,
+        r#"{"$patch":"replace","spec":{"containers":[]},"metadata":{"labels":{"z":"1","y":"2"}}}"#,
+        r#"{"status":null}"#,
+        r#"{"Status":{"phase":"Running"},"extra":{}}"#,
+        "{}",
+    ] {
+        let patch = Patch::read(Kind::Strategic, patch.as_bytes()).unwrap();
+        let mut body = patch.body.clone();
+        let merged = strategic::merge(&live, &mut body, schema).unwrap();
+        let [some, all] = [false, true].map(|all| {
+            let told = restore::restore(merged.clone(), schema, true, |member| {
+                all || patch.says(member)
+            });
+            let told = told.unwrap();
+            (json::to_string(&told.value), told.unknown, told.emptied)
+        });
+        assert_eq!(some, all, "{:?}", patch.body);
+    }
+}

@@ -81,13 +81,20 @@ pub fn tidy(value: &mut Value, schema: &Schema) {
     stored.tidy(value, schema);
 }
 
-/// Brings an object that somebody says, already of the types of its members, into canonical form.
-pub fn tidy_said(value: &mut Value, schema: &Schema) {
-    let said = Decoder {
+/// Brings an object that somebody says, already of the types of its members, into canonical form. All members but those
+/// of which `is_said` holds are in it.
+pub fn tidy_said(value: &mut Value, schema: &Schema, is_said: impl Fn(&str) -> bool) {
+    let mut said = Decoder {
         stored: true,
         said: true,
         ..Decoder::default()
     };
+    if let (Shape::Struct(fields), Value::Object(object)) = (&schema.shape, &mut *value)
+        && in_order(object, fields)
+        && said.members(object, fields, is_said)
+    {
+        return;
+    }
     said.tidy(value, schema);
 }
 
@@ -189,7 +196,7 @@ impl<'s> Decoder<'s> {
             | (Shape::Boolean, Value::Bool(_))
             | (Shape::Integer(_), Value::Int(_)) => {}
             (Shape::Struct(fields), Value::Object(object)) => {
-                if !in_order(object, fields) || !self.members(object, fields) {
+                if !in_order(object, fields) || !self.members(object, fields, |_| true) {
                     *object = self.structure(std::mem::take(object), fields);
                 }
             }
@@ -218,13 +225,21 @@ impl<'s> Decoder<'s> {
         }
     }
 
-    /// Settles the members of an object that are [`in_order`]; false where one is not written then.
-    fn members(&mut self, object: &mut Object, fields: &'s Struct) -> bool {
+    /// Settles those members of an object, which are [`in_order`], that are `meant`; false where one is not written then.
+    fn members(
+        &mut self,
+        object: &mut Object,
+        fields: &'s Struct,
+        meant: impl Fn(&str) -> bool,
+    ) -> bool {
         let mut known = fields.fields.iter();
         for (name, value) in object.iter_mut().filter(|(_, value)| !value.is_null()) {
             let Some((_, field)) = known.find(|(field, _)| *field == name) else {
                 return false;
             };
+            if !meant(name) {
+                continue;
+            }
             let place = Place {
                 go_type: &field.go_type,
                 structure: &fields.go_name,

@@ -79,6 +79,22 @@ impl Emptied {
     }
 }
 
+/// A step of the way to a field, which becomes text only where the field is empty.
+#[derive(Clone, Copy)]
+enum Step<'v> {
+    Name(&'v Key),
+    Index(usize),
+}
+
+impl From<Step<'_>> for Key {
+    fn from(step: Step<'_>) -> Key {
+        match step {
+            Step::Name(name) => name.clone(),
+            Step::Index(index) => index.to_string().into(),
+        }
+    }
+}
+
 /// What an object of a schema says is empty, the innermost first.
 pub fn within(value: &Value, schema: &Schema) -> Vec<Emptied> {
     let mut out = Vec::new();
@@ -86,9 +102,15 @@ pub fn within(value: &Value, schema: &Schema) -> Vec<Emptied> {
     out
 }
 
-fn walk(value: &Value, schema: &Schema, shown: bool, at: &mut Vec<Key>, out: &mut Vec<Emptied>) {
-    let mut member = |name: Key, value: &Value, schema: &Schema, shown: bool| {
-        at.push(name);
+fn walk<'v>(
+    value: &'v Value,
+    schema: &Schema,
+    shown: bool,
+    at: &mut Vec<Step<'v>>,
+    out: &mut Vec<Emptied>,
+) {
+    let mut member = |step: Step<'v>, value: &'v Value, schema: &Schema, shown: bool| {
+        at.push(step);
         walk(value, schema, shown, at, out);
         at.pop();
     };
@@ -97,26 +119,29 @@ fn walk(value: &Value, schema: &Schema, shown: bool, at: &mut Vec<Key>, out: &mu
             // Selectors are shown as they are served, which leaves out what is empty.
             let shown = !fields.go_name.starts_with("LabelSelector");
             for (name, value) in object.iter() {
-                if let Some(field) = fields.fields.get(name) {
-                    member(name.clone(), value, &field.schema, shown);
+                // Nothing else holds anything, or nothing.
+                if matches!(value, Value::Object(_) | Value::Array(_))
+                    && let Some(field) = fields.fields.get(name)
+                {
+                    member(Step::Name(name), value, &field.schema, shown);
                 }
             }
         }
         (Shape::Map(values), Value::Object(object)) => {
             for (name, value) in object.iter() {
-                member(name.clone(), value, values, true);
+                member(Step::Name(name), value, values, true);
             }
         }
         (Shape::List(items), Value::Array(array)) => {
             for (index, value) in array.iter().enumerate() {
-                member(index.to_string().into(), value, items, true);
+                member(Step::Index(index), value, items, true);
             }
         }
         _ => return,
     }
     if value.is_empty() && !at.is_empty() {
         out.push(Emptied {
-            path: at.clone(),
+            path: at.iter().copied().map(Key::from).collect(),
             what: Empty::of(value, schema),
             shown,
         });

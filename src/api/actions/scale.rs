@@ -191,7 +191,7 @@ impl By<'_> {
             if custom {
                 return Err(refusal.clone());
             }
-            restore::restore(new, schema, false).map_err(|why| {
+            restore::restore(new, schema, false, |_| true).map_err(|why| {
                 format!(
                     "unable to convert unstructured object to {SCALE_VERSION}, Kind=Scale: {why}"
                 )

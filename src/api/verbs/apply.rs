@@ -331,7 +331,7 @@ fn decoded(new: Value, target: &Target, said: &Value) -> Result<Decoded, String>
     if target.resource.is_custom() {
         return custom::applied(new, target).map(Decoded::from);
     }
-    let mut decoded = restore::restore(new, &version.schema, false).map_err(|why| {
+    let mut decoded = restore::restore(new, &version.schema, false, |_| true).map_err(|why| {
         format!(
             "unable to convert unstructured object to {}: {why}",
             shown_kind(said)

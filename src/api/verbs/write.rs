@@ -608,20 +608,8 @@ impl Write<'_> {
                 }
             }
         } else if target.info.subresource == "status" {
-            let status = new.remove("status");
-            let said = new.remove("metadata").unwrap_or_default();
-            *new = old.clone();
-            match status {
-                Some(status) => new.set("status", status),
-                None => drop(new.remove("status")),
-            }
-            match target.resource.rules.meta_on_status {
-                MetaOnStatus::Taken => new.set("metadata", said),
-                MetaOnStatus::Kept => {
-                    owners::take(new);
-                    owners::put(new, said.at("managedFields").clone());
-                }
-            }
+            let taken = matches!(target.resource.rules.meta_on_status, MetaOnStatus::Taken);
+            status_only(new, old, taken);
         }
     }
 
@@ -754,6 +742,36 @@ impl Write<'_> {
     }
 }
 
+/// Makes of what a write to a status says the old object with that status, and with its metadata where that is `taken`,
+/// else with the owners in it. What it says of the rest as it is stays where it is: to copy that is most of such a write.
+fn status_only(new: &mut Value, old: &Value, taken: bool) {
+    let mut said = std::mem::take(new);
+    let status = said.remove("status");
+    let meta = said.remove("metadata").unwrap_or_default();
+    let old = old.as_object().into_iter().flat_map(Object::iter);
+    let mut whole: Object = old
+        .filter(|(name, _)| status.is_some() || name.as_str() != "status")
+        .map(|(name, old)| match said.get_mut(name) {
+            Some(same) if same == old => (name.clone(), std::mem::take(same)),
+            // Both are put there below.
+            _ if name == "status" => (name.clone(), Value::Null),
+            _ if name == "metadata" && taken => (name.clone(), Value::Null),
+            _ => (name.clone(), old.clone()),
+        })
+        .collect();
+    if let Some(status) = status {
+        whole.insert("status", status);
+    }
+    if taken {
+        whole.insert("metadata", meta);
+        *new = Value::Object(whole);
+    } else {
+        *new = Value::Object(whole);
+        owners::take(new);
+        owners::put(new, meta.at("managedFields").clone());
+    }
+}
+
 /// Drops owners that are told twice; returns a warning of them, which says when they were seen.
 fn once_each_owner(object: &mut Value, when: &str) -> Option<String> {
     let owners = object.at("metadata").list("ownerReferences");
@@ -773,4 +791,41 @@ fn once_each_owner(object: &mut Value, when: &str) -> Option<String> {
     let meta = object.object_mut().object_mut("metadata");
     meta.insert("ownerReferences", once);
     Some(warning)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_write_to_a_status_changes_that_and_who_owns_it() {
+        let parsed = |text: &str| json::parse(text.as_bytes()).expect("an object").value;
+        let old = r#"{"kind":"K","metadata":{"name":"a","managedFields":[1]},"spec":{"a":1},"status":{"b":1}}"#;
+        let bare = r#"{"kind":"K","metadata":{"name":"a"},"spec":{"a":1}}"#;
+        for (old, said, taken, becomes) in [
+            (
+                old,
+                r#"{"spec":{"a":1},"metadata":{"name":"b","managedFields":[2]},"status":{"b":2}}"#,
+                false,
+                r#"{"kind":"K","metadata":{"name":"a","managedFields":[2]},"spec":{"a":1},"status":{"b":2}}"#,
+            ),
+            (
+                old,
+                r#"{"status":{"b":2},"spec":{"a":2},"more":1,"metadata":{"name":"b"}}"#,
+                true,
+                r#"{"kind":"K","metadata":{"name":"b"},"spec":{"a":1},"status":{"b":2}}"#,
+            ),
+            (old, r#"{"metadata":{}}"#, false, bare),
+            (
+                bare,
+                r#"{"status":{"b":2}}"#,
+                false,
+                r#"{"kind":"K","metadata":{"name":"a"},"spec":{"a":1},"status":{"b":2}}"#,
+            ),
+        ] {
+            let mut new = parsed(said);
+            status_only(&mut new, &parsed(old), taken);
+            assert_eq!(json::to_string(&new), becomes, "{said}");
+        }
+    }
 }
