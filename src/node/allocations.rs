@@ -12,12 +12,13 @@ use k8s_openapi::api::core::v1::{Pod, PodStatus};
 use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
 
+use super::describe::demands;
 use super::machine::{Given, Pending, RESIZES, summary};
 use super::worker::Refusal;
 use crate::meta::amounts::{Amounts, Side};
 use crate::meta::ports::{HostPort, host_ports};
 use crate::meta::quantity::Quantity;
-use crate::schema::{Value, json};
+use crate::schema::Value;
 
 /// What resources are wanted, or there: thousandths of a processor, and bytes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -41,12 +42,7 @@ impl Room {
 
     /// What a pod asks for; with its status, whatever is the most of that, of what it was given, and of what it has.
     fn taken(pod: &Pod, status: Option<PodStatus>) -> Room {
-        let pod = Pod {
-            spec: pod.spec.clone(),
-            status,
-            ..Pod::default()
-        };
-        Room::asked(&value(&pod))
+        Room::asked(&demands(pod.spec.as_ref(), status.as_ref()))
     }
 
     fn plus(self, other: Room) -> Room {
@@ -78,12 +74,6 @@ impl Room {
             lacks("OutOfmemory", "memory", wanted, used, self.memory)
         })
     }
-}
-
-/// A pod as rules of all kinds read it.
-fn value(pod: &Pod) -> Value {
-    let text = serde_json::to_string(pod).unwrap_or_default();
-    json::parse(text.as_bytes()).map_or(Value::Null, |pod| pod.value)
 }
 
 /// A pod that asks for something else than it has, as its turn depends on it: less for those that come first.
@@ -197,7 +187,7 @@ impl Allocations {
         });
         let given = pod.spec.as_ref().map(|spec| Given::told(spec, &told));
         let given = given.unwrap_or_default();
-        let read = value(pod);
+        let read = demands(pod.spec.as_ref(), pod.status.as_ref());
         let entry = Entry {
             takes: given.put(pod).map_or_else(
                 || Room::asked(&read),
@@ -218,7 +208,7 @@ impl Allocations {
     /// Why a pod that comes anew cannot be here beside the others, if so; whoever placed it did not see that. Those that
     /// were here before this agent are not asked.
     pub fn refuses(&self, pod: &Pod) -> Option<Refusal> {
-        let pod = value(pod);
+        let pod = demands(pod.spec.as_ref(), pod.status.as_ref());
         let known = self.known.lock();
         if !known.listed {
             return None;

@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
-use k8s_openapi::api::core::v1::{Container, Pod, PodSpec, ResourceRequirements, Volume};
+use k8s_openapi::api::core::v1::{
+    Container, ContainerStatus, Pod, PodSpec, PodStatus, ResourceRequirements, Volume,
+};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity as ApiQuantity;
 
 use super::machine::{POD_NAME, POD_NAMESPACE, POD_UID, containers};
@@ -14,7 +16,7 @@ use crate::meta::amounts::{Amounts, Side};
 use crate::meta::placement::ZONE_BRAND;
 use crate::meta::quantity::Quantity;
 use crate::net::Lease;
-use crate::schema::json;
+use crate::schema::{Value, json};
 use crate::zone::{HostPort, Limits, ZoneNetwork, ZoneSpec};
 
 /// Annotations that limit what passes a pod's link, in bits a second, as the bandwidth plugin of CNI has them.
@@ -198,12 +200,57 @@ pub fn network(pod: &Pod, lease: Lease) -> ZoneNetwork {
     }
 }
 
+/// What rules of amounts and of ports look at in a pod, as they read it: the whole of a pod is ten times as long.
+pub fn demands(spec: Option<&PodSpec>, status: Option<&PodStatus>) -> Value {
+    let container = |of: &Container| Container {
+        name: of.name.clone(),
+        ports: of.ports.clone(),
+        resources: of.resources.clone(),
+        restart_policy: of.restart_policy.clone(),
+        ..Container::default()
+    };
+    let has = |of: &ContainerStatus| ContainerStatus {
+        name: of.name.clone(),
+        allocated_resources: of.allocated_resources.clone(),
+        resources: of.resources.clone(),
+        ..ContainerStatus::default()
+    };
+    let all = |of: &Option<Vec<ContainerStatus>>| Some(of.as_ref()?.iter().map(has).collect());
+    let pod = Pod {
+        spec: spec.map(|spec| PodSpec {
+            containers: spec.containers.iter().map(container).collect(),
+            init_containers: spec
+                .init_containers
+                .as_ref()
+                .map(|init| init.iter().map(container).collect()),
+            overhead: spec.overhead.clone(),
+            resources: spec.resources.clone(),
+            ..PodSpec::default()
+        }),
+        status: status.map(|status| PodStatus {
+            allocated_resources: status.allocated_resources.clone(),
+            conditions: status.conditions.clone(),
+            container_statuses: all(&status.container_statuses),
+            init_container_statuses: all(&status.init_container_statuses),
+            resources: status.resources.clone(),
+            ..PodStatus::default()
+        }),
+        ..Pod::default()
+    };
+    let text = serde_json::to_string(&pod).unwrap_or_default();
+    json::parse(text.as_bytes()).map_or(Value::Null, |pod| pod.value)
+}
+
 /// What a pod asks for or may have of a resource altogether, with its overhead, whether its containers say so or it
 /// itself; nothing if none does.
 pub fn together(pod: &Pod, side: Side, resource: &str) -> Option<Quantity> {
-    let spec = serde_json::to_vec(pod.spec.as_ref()?).ok()?;
-    let spec = json::parse(&spec).ok()?.value;
-    let amount = *Amounts::pod(&spec, side).0.get(resource)?;
+    let pod = demands(pod.spec.as_ref(), None);
+    altogether(pod.at("spec"), side, resource)
+}
+
+/// [`together`] of a spec as [`demands`] gives it.
+fn altogether(spec: &Value, side: Side, resource: &str) -> Option<Quantity> {
+    let amount = *Amounts::pod(spec, side).0.get(resource)?;
     let overhead = match amount.sign() {
         0 => Quantity::default(),
         _ => Amounts::read(spec.at("overhead")).get(resource),
@@ -211,8 +258,9 @@ pub fn together(pod: &Pod, side: Side, resource: &str) -> Option<Quantity> {
     Some(amount + overhead)
 }
 
-/// The limit of a pod, where it has one itself or each of its containers has.
-fn bound(pod: &Pod, resource: &str) -> Option<Quantity> {
+/// The limit of a pod, where it has one itself or each of its containers has; `demanded` is its spec as [`demands`]
+/// gives it.
+fn bound(pod: &Pod, demanded: &Value, resource: &str) -> Option<Quantity> {
     let spec = pod.spec.as_ref()?;
     let has = |own: Option<&ResourceRequirements>| {
         let limit = own.and_then(|own| own.limits.as_ref()?.get(resource));
@@ -224,33 +272,31 @@ fn bound(pod: &Pod, resource: &str) -> Option<Quantity> {
         .chain(spec.init_containers.iter().flatten());
     let bounded =
         has(spec.resources.as_ref()) || each.clone().all(|one| has(one.resources.as_ref()));
-    together(pod, Side::Limits, resource).filter(|_| bounded)
+    altogether(demanded, Side::Limits, resource).filter(|_| bounded)
 }
 
-/// The pod, whose containers ask for the processors that they may have where they do not say: a server has seen to
-/// that, a file that is only planned for has not been to one.
-fn asking(pod: &Pod) -> Pod {
-    let mut pod = pod.clone();
-    let spec = pod.spec.get_or_insert_default();
-    let init = spec.init_containers.iter_mut().flatten();
-    for own in spec.containers.iter_mut().chain(init) {
-        let Some(own) = &mut own.resources else {
+/// Lets containers ask for the processors that they may have where they do not say: a server has seen to that, a file
+/// that is only planned for has not been to one.
+fn ask(spec: &mut Value) {
+    for list in ["containers", "initContainers"] {
+        let Some(Value::Array(containers)) = spec.get_mut(list) else {
             continue;
         };
-        let limit = own.limits.as_ref().and_then(|limits| limits.get("cpu"));
-        if let Some(limit) = limit.cloned() {
-            let requests = own.requests.get_or_insert_default();
-            requests.entry("cpu".into()).or_insert(limit);
+        for container in containers {
+            let limit = container.path(&["resources", "limits", "cpu"]).clone();
+            if !limit.is_null() {
+                let resources = container.object_mut().object_mut("resources");
+                resources.object_mut("requests").set_default("cpu", limit);
+            }
         }
     }
-    pod
 }
 
 /// What a pod as a whole asks for: itself, or by its containers, with what it takes beside them.
 pub fn requests(pod: &Pod) -> Option<BTreeMap<String, ApiQuantity>> {
-    let spec = serde_json::to_string(pod.spec.as_ref()?).ok()?;
-    let spec = json::parse(spec.as_bytes()).ok()?.value;
-    let mut all = Amounts::pod(&spec, Side::Requests);
+    let pod = demands(Some(pod.spec.as_ref()?), None);
+    let spec = pod.at("spec");
+    let mut all = Amounts::pod(spec, Side::Requests);
     all.add(&Amounts::read(spec.at("overhead")));
     let pairs = all.0.into_iter();
     let pairs = pairs.map(|(name, amount)| (name.to_string(), ApiQuantity(amount.to_string())));
@@ -261,12 +307,16 @@ pub fn requests(pod: &Pod) -> Option<BTreeMap<String, ApiQuantity>> {
 /// (`ResourceConfigForPod` in pkg/kubelet/cm/helpers_linux.go).
 pub fn limits(pod: &Pod) -> Limits {
     let positive = |value: i64| u64::try_from(value).ok().filter(|value| *value > 0);
-    let asked = together(&asking(pod), Side::Requests, "cpu");
+    let mut demanded = demands(pod.spec.as_ref(), None);
+    let mut demanded = demanded.remove("spec").unwrap_or_default();
+    ask(&mut demanded);
+    let asked = altogether(&demanded, Side::Requests, "cpu");
+    let bound = |resource| bound(pod, &demanded, resource);
     let shares = asked.and_then(|asked| positive(asked.milli_value()));
     Limits {
         cpu_shares: Some(shares.map_or(2, |millis| (millis * 1024 / 1000).max(2))),
-        cpu_millis: bound(pod, "cpu").and_then(|limit| positive(limit.milli_value())),
-        memory: bound(pod, "memory").and_then(|limit| positive(limit.value())),
+        cpu_millis: bound("cpu").and_then(|limit| positive(limit.milli_value())),
+        memory: bound("memory").and_then(|limit| positive(limit.value())),
         pids: None,
         oom_score: None,
     }
@@ -274,7 +324,9 @@ pub fn limits(pod: &Pod) -> Limits {
 
 /// The most that a pod may write, in bytes: the sum of its containers' limits, if each has one.
 pub fn storage(pod: &Pod) -> Option<u64> {
-    u64::try_from(bound(pod, "ephemeral-storage")?.value()).ok()
+    let demanded = demands(pod.spec.as_ref(), None);
+    let limit = bound(pod, demanded.at("spec"), "ephemeral-storage")?;
+    u64::try_from(limit.value()).ok()
 }
 
 /// What a pod's zone is made of; `volumes` is the directory of its volumes that it may write.

@@ -14,6 +14,7 @@ mod status;
 #[cfg(test)]
 mod tests;
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::LazyLock;
 
@@ -59,9 +60,11 @@ pub enum Kind {
     Ephemeral,
 }
 
-/// The containers of a pod in the order in which they start, with their kinds.
-pub fn containers(spec: &PodSpec) -> Vec<(Kind, std::borrow::Cow<'_, Container>)> {
-    use std::borrow::Cow;
+/// A container of a pod, with its kind.
+pub type Listed<'a> = (Kind, Cow<'a, Container>);
+
+/// The containers of a pod in the order in which they start.
+pub fn containers(spec: &PodSpec) -> Vec<Listed<'_>> {
     let init = spec.init_containers.iter().flatten().map(|container| {
         let kind = match container.restart_policy.as_deref() {
             Some("Always") => Kind::Sidecar,

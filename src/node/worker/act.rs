@@ -151,7 +151,7 @@ impl Worker {
             Action::Start(id) => self.start(pod, zone, id.clone()).await,
             Action::PreStop(id, grace) => {
                 if let Some((container, zone)) = self.container(pod, &id.name).zip(zone) {
-                    self.pre_stop(pod, container, id.clone(), &zone.spec, *grace);
+                    self.pre_stop(pod, &container, id.clone(), &zone.spec, *grace);
                 }
                 Ok(())
             }
@@ -259,7 +259,7 @@ impl Worker {
                 self.memory.blocked.remove(&id.name);
                 self.event(pod, false, "Created", Some(&id.name), "Container created");
                 self.event(pod, false, "Started", Some(&id.name), "Container started");
-                self.post_start(pod, container, id, &zone.spec);
+                self.post_start(pod, &container, id, &zone.spec);
             }
             Err(ZoneError::Start { reason }) => {
                 // Noted by the runtime as a generation that ended at once.

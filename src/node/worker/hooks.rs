@@ -15,14 +15,15 @@ impl Worker {
     pub(super) fn post_start(
         &mut self,
         pod: &Arc<Pod>,
-        container: Container,
+        container: &Container,
         id: ProcessId,
         zone: &ZoneSpec,
     ) {
-        let lifecycle = container.lifecycle.clone();
-        let Some(hook) = lifecycle.and_then(|lifecycle| lifecycle.post_start) else {
+        let lifecycle = container.lifecycle.as_ref();
+        let Some(hook) = lifecycle.and_then(|lifecycle| lifecycle.post_start.clone()) else {
             return;
         };
+        let container = container.clone();
         self.memory.hooks.insert(id.clone(), Hook::Running);
         let (shared, told) = (self.shared.clone(), self.told.clone());
         let (pod, zone) = (pod.clone(), zone.clone());
@@ -38,15 +39,16 @@ impl Worker {
     pub(super) fn pre_stop(
         &mut self,
         pod: &Arc<Pod>,
-        container: Container,
+        container: &Container,
         id: ProcessId,
         zone: &ZoneSpec,
         grace: i64,
     ) {
-        let lifecycle = container.lifecycle.clone();
-        let Some(hook) = lifecycle.and_then(|lifecycle| lifecycle.pre_stop) else {
+        let lifecycle = container.lifecycle.as_ref();
+        let Some(hook) = lifecycle.and_then(|lifecycle| lifecycle.pre_stop.clone()) else {
             return;
         };
+        let container = container.clone();
         let (shared, told) = (self.shared.clone(), self.told.clone());
         let (pod, zone) = (pod.clone(), zone.clone());
         self.tasks.spawn(async move {

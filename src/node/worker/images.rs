@@ -38,6 +38,7 @@ impl Worker {
                     .images
                     .insert(image.clone(), ImageState::Pulling);
                 let (pod, told) = (pod.clone(), self.told.clone());
+                let container = container.into_owned();
                 self.tasks.spawn(async move {
                     let result = shared.supplies.fetch(&pod, &container).await;
                     let _ = told.send(Told::Pulled(image, result)).await;

@@ -7,6 +7,7 @@ mod probing;
 #[cfg(test)]
 mod tests;
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -273,6 +274,8 @@ impl Worker {
         loop {
             while self.tasks.try_join_next().is_some() {}
             let changed = self.changed.clone();
+            // This look sees what happened up to now, of which most is what the last one did.
+            let _ = changed.notified().now_or_never();
             let wake = match self.look().await {
                 Look::Removed => return,
                 Look::Again => continue,
@@ -305,12 +308,10 @@ impl Worker {
         }
     }
 
-    fn container(&self, pod: &Pod, name: &str) -> Option<Container> {
-        let spec = pod.spec.as_ref()?;
-        containers(spec)
-            .into_iter()
-            .find(|(_, container)| container.name == name)
-            .map(|(_, container)| container.into_owned())
+    fn container<'p>(&self, pod: &'p Pod, name: &str) -> Option<Cow<'p, Container>> {
+        let mut all = containers(pod.spec.as_ref()?).into_iter();
+        all.find(|(_, container)| container.name == name)
+            .map(|(_, container)| container)
     }
 
     fn event(
@@ -440,8 +441,10 @@ impl Worker {
         let decision = decide(&pod, zone.as_ref(), &mut self.memory, now);
         self.ask_probes(&pod, zone.as_ref());
         let unchanged = self.reported.as_ref() == Some(&decision.status);
-        self.memory.last = decision.status.clone();
-        self.publish.send_replace(Some(decision.status.clone()));
+        if self.memory.last != decision.status || self.publish.borrow().is_none() {
+            self.memory.last = decision.status.clone();
+            self.publish.send_replace(Some(decision.status.clone()));
+        }
         if !unchanged {
             self.shared.allocations.told();
         }

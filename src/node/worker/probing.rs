@@ -88,7 +88,7 @@ impl Worker {
                 supplies: self.shared.supplies.clone(),
                 pod: pod.clone(),
                 zone: zone.spec.clone(),
-                container,
+                container: container.into_owned(),
                 id: process.id.clone(),
                 kind,
                 age: Duration::try_from(age).unwrap_or(Duration::ZERO),

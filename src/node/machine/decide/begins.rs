@@ -1,25 +1,20 @@
 //! The beginning of a pod: its zone, its init containers, its containers; and each of these again.
 
-use std::borrow::Cow;
-
 use k8s_openapi::api::core::v1::{Container, ContainerState};
 
 use super::{Look, Standing};
 use crate::meta::time::go_duration;
 use crate::node::machine::status::{old_status, restarts};
 use crate::node::machine::{
-    Action, Backoff, ERR_IMAGE_PULL, Hook, ImageState, Kind, ProbeKind, containers, full_name,
-    image_of, later,
+    Action, Backoff, ERR_IMAGE_PULL, Hook, ImageState, Kind, Listed, ProbeKind, containers,
+    full_name, image_of, later,
 };
 use crate::zone::{Process, ProcessId, ZoneState};
 
 impl<'a> Look<'a> {
     /// Brings the pod on: its zone, its init containers, its containers.
     pub(super) fn go_on(&mut self) {
-        let list: Vec<(Kind, Container)> = containers(self.spec)
-            .into_iter()
-            .map(|(kind, container)| (kind, Cow::into_owned(container)))
-            .collect();
+        let list = containers(self.spec);
         match self.zone.map(|zone| zone.state) {
             Some(ZoneState::Running) => {}
             Some(ZoneState::Unreachable) => return,
@@ -57,7 +52,7 @@ impl<'a> Look<'a> {
     /// Begins the next init container, and those again that have to run on. Whether all did their work. From the last one
     /// to the first, as `computeInitContainerActions` of pkg/kubelet/kuberuntime: what a later one did shows that those
     /// before it are done, whatever became of them since.
-    fn initialize(&mut self, list: &[(Kind, Container)]) -> bool {
+    fn initialize(&mut self, list: &[Listed<'_>]) -> bool {
         let all: Vec<(Kind, &Container)> = of_kinds(list, &[Kind::Init, Kind::Sidecar]).collect();
         let begun = of_kinds(list, &[Kind::Regular])
             .any(|(_, container)| self.latest(&container.name).is_some());
@@ -116,7 +111,7 @@ impl<'a> Look<'a> {
     }
 
     /// Makes the zone, unless nothing of the pod would be started in it.
-    fn prepare(&mut self, list: &[(Kind, Container)]) {
+    fn prepare(&mut self, list: &[Listed<'_>]) {
         let wanted = list.iter().any(|(kind, container)| {
             *kind == Kind::Regular
                 && match old_status(&self.memory.last, *kind, &container.name)
@@ -149,7 +144,7 @@ impl<'a> Look<'a> {
     }
 
     /// Forgets all but the two newest generations of each container.
-    fn forget(&mut self, list: &[(Kind, Container)]) {
+    fn forget(&mut self, list: &[Listed<'_>]) {
         for (_, container) in list {
             let mut known: Vec<&ProcessId> = self
                 .zone
@@ -309,10 +304,10 @@ impl<'a> Look<'a> {
 
 /// The containers of these kinds, in order.
 fn of_kinds<'l>(
-    list: &'l [(Kind, Container)],
+    list: &'l [Listed<'_>],
     kinds: &'l [Kind],
 ) -> impl Iterator<Item = (Kind, &'l Container)> {
     list.iter()
         .filter(|(kind, _)| kinds.contains(kind))
-        .map(|(kind, container)| (*kind, container))
+        .map(|(kind, container)| (*kind, &**container))
 }

@@ -4,7 +4,7 @@ use k8s_openapi::api::core::v1::Container;
 
 use super::{Look, end_of};
 use crate::node::machine::{
-    ASKED_IMAGE, Action, Hook, Kind, ProbeKind, STOP_SIGNAL, Stop, containers,
+    ASKED_IMAGE, Action, Hook, Kind, Listed, ProbeKind, STOP_SIGNAL, Stop, containers,
 };
 use crate::zone::{Process, Signal};
 
@@ -116,7 +116,7 @@ impl Look<'_> {
     }
 
     /// Ends containers that fail their probes or hooks or were changed, and goes on with those that are being ended.
-    pub(super) fn judge(&mut self, list: &[(Kind, Container)]) {
+    pub(super) fn judge(&mut self, list: &[Listed<'_>]) {
         for process in self.running() {
             let Some((kind, container)) = list.iter().find(|(_, c)| c.name == process.id.name)
             else {

@@ -1,12 +1,12 @@
 //! Resizes: what is said of them, and the steps that carry them out.
 
-use k8s_openapi::api::core::v1::{Container, PodStatus};
+use k8s_openapi::api::core::v1::PodStatus;
 
 use super::{Look, RESIZE_AGAIN};
 use crate::node::machine::allocation::summary;
 use crate::node::machine::resize::{Plan, plan};
 use crate::node::machine::status::{self, RESIZE_IN_PROGRESS, RESIZE_PENDING};
-use crate::node::machine::{Action, Kind, Progress, later};
+use crate::node::machine::{Action, Listed, Progress, later};
 use crate::zone::ZoneState;
 
 impl Look<'_> {
@@ -85,7 +85,7 @@ impl Look<'_> {
     }
 
     /// Takes what runs one step towards what the pod was given.
-    pub(super) fn resize(&mut self, list: &[(Kind, Container)]) {
+    pub(super) fn resize(&mut self, list: &[Listed<'_>]) {
         let plan = self.plan();
         let measured = self.memory.resize.measured.take();
         if self.accepted.is_some() || plan.is_empty() {
@@ -103,7 +103,7 @@ impl Look<'_> {
             let message = format!("Container {} resize requires restart", id.name);
             self.stop(process, self.grace(), message, false);
         }
-        let ending = |(_, one): &(Kind, Container)| {
+        let ending = |(_, one): &Listed<'_>| {
             let latest = self.latest(&one.name);
             let runs = latest.filter(|process| process.ended.is_none());
             runs.is_some_and(|process| self.memory.restarting.contains(&process.id))
