@@ -12,6 +12,7 @@ mod blocking;
 #[doc(hidden)]
 pub mod cli;
 pub mod controllers;
+mod descriptors;
 mod dial;
 pub mod fakehost;
 pub mod illumos;

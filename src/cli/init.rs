@@ -10,6 +10,9 @@ pub struct Arguments {
     /// of illumos.
     #[arg(long)]
     zone: Option<PathBuf>,
+    /// How many files each process of the zone may have open at first.
+    #[arg(long, requires = "zone")]
+    descriptors: Option<u64>,
     /// The namespaces of the zone are there already.
     #[arg(long)]
     inside: bool,
@@ -25,6 +28,9 @@ pub struct Arguments {
 #[cfg(target_os = "linux")]
 pub fn run(arguments: &Arguments) -> ExitCode {
     use crate::zone::supervisor;
+    if let Some(most) = arguments.descriptors {
+        crate::descriptors::keep(most);
+    }
     match (&arguments.zone, arguments.stage) {
         (_, Some(fd)) => supervisor::run_stage(fd),
         (Some(zone), None) => supervisor::run(zone, arguments.inside),
@@ -73,6 +79,7 @@ pub fn program(words: impl Iterator<Item = String>) -> ExitCode {
     };
     run(&Arguments {
         zone: None,
+        descriptors: None,
         inside: false,
         stage,
         words,

@@ -18,6 +18,8 @@ use std::io::IsTerminal as _;
 
 use clap::{Parser, Subcommand};
 
+use crate::descriptors;
+
 /// The Kubernetes API for a host of illumos zones.
 #[derive(Parser)]
 #[command(name = "reddwarf", version)]
@@ -93,13 +95,19 @@ pub fn run() -> std::process::ExitCode {
         }
     }));
     let result = match Arguments::parse().command {
-        Command::Serve(arguments) => serve::run(*arguments).map_err(|error| error.to_string()),
+        Command::Serve(arguments) => {
+            descriptors::raise();
+            serve::run(*arguments).map_err(|error| error.to_string())
+        }
         Command::Init(arguments) => return init::run(&arguments),
         Command::Doctor(arguments) => doctor::run(*arguments),
         Command::Zone(arguments) => zone::run(arguments),
         Command::Store(arguments) => store::run(arguments),
         Command::Image(arguments) => image::run(arguments),
-        Command::Agent(arguments) => agent::run(*arguments).map_err(|error| error.to_string()),
+        Command::Agent(arguments) => {
+            descriptors::raise();
+            agent::run(*arguments).map_err(|error| error.to_string())
+        }
     };
     match result {
         Ok(()) => std::process::ExitCode::SUCCESS,

@@ -1,5 +1,6 @@
 //! Names of the world: asked of the name servers that this host asks.
 
+use std::collections::HashMap;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
@@ -10,11 +11,18 @@ use parking_lot::Mutex;
 use simple_dns::RCODE;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::{TcpStream, UdpSocket};
+use tokio::time::Instant;
 
-use super::message::{Query, Via, code};
+use super::message::{Query, Received, Via, code, read};
 
 /// How long one server may take: a client that waits five seconds hears of the second one.
 const PATIENCE: Duration = Duration::from_secs(2);
+/// After so long a datagram is taken for lost, and sent once more.
+const LOST: Duration = Duration::from_secs(1);
+/// How long all of them may take: clients do not wait longer.
+const ALL: Duration = Duration::from_secs(5);
+/// How long a server that was silent is asked last, at first and at most.
+const SILENT: [Duration; 2] = [Duration::from_secs(5), Duration::from_secs(60)];
 /// As many servers are asked, as resolvers do.
 const MOST: usize = 3;
 /// The size of datagrams that are taken from whoever was told of none.
@@ -30,6 +38,46 @@ pub struct Forwarder {
     pub port: u16,
     /// What the file said when it was read last.
     pub read: Mutex<(Option<Stamp>, Arc<[IpAddr]>)>,
+    /// Who did not answer.
+    silent: Mutex<Silent>,
+}
+
+/// Servers that did not answer when they were asked last.
+#[derive(Debug, Default)]
+struct Silent(HashMap<IpAddr, Silence>);
+
+#[derive(Debug)]
+struct Silence {
+    /// When it is asked in its turn again.
+    ends: Instant,
+    /// How long it was to be left alone.
+    lasts: Duration,
+}
+
+impl Silent {
+    /// The order in which servers are asked: those that did not answer last. One whose time is over has its turn again, for
+    /// this one question: who else asks meanwhile does not wait for it.
+    fn order(&mut self, servers: &[IpAddr], now: Instant) -> Vec<IpAddr> {
+        let is_silent = |server: &&IpAddr| {
+            self.0.get_mut(*server).is_some_and(|silence| {
+                let is_over = silence.ends <= now;
+                if is_over {
+                    silence.ends = now + silence.lasts;
+                }
+                !is_over
+            })
+        };
+        let (silent, others): (Vec<_>, Vec<_>) = servers.iter().partition(is_silent);
+        others.into_iter().chain(silent).copied().collect()
+    }
+
+    /// Notes that a server did not answer.
+    fn did_not_answer(&mut self, server: IpAddr, now: Instant) {
+        let before = self.0.get(&server).map(|silence| silence.lasts * 2);
+        let lasts = before.unwrap_or(SILENT[0]).min(SILENT[1]);
+        let ends = now + lasts;
+        self.0.insert(server, Silence { ends, lasts });
+    }
 }
 
 /// What tells versions of a file apart.
@@ -77,6 +125,7 @@ impl Forwarder {
             own,
             port,
             read: Mutex::new((None, Arc::new([]))),
+            silent: Mutex::default(),
         }
     }
 
@@ -99,33 +148,69 @@ impl Forwarder {
     }
 
     /// What the first server says that knows; what the last one said where none does, and nothing where all are silent.
+    /// Who was silent is asked once more, if there is time.
     pub async fn ask(&self, query: &Query<'_>, via: Via) -> Option<Vec<u8>> {
+        let ends = Instant::now() + ALL;
+        let all = self.servers();
+        let all = &all[..all.len().min(MOST)];
+        let mut servers = self.silent.lock().order(all, Instant::now());
         let mut last = None;
-        for server in self.servers().iter().take(MOST) {
-            let server = SocketAddr::new(*server, self.port);
-            let said = tokio::time::timeout(PATIENCE, async {
-                match via {
-                    Via::Datagram => by_datagram(server, query).await,
-                    Via::Stream => by_stream(server, query).await,
-                }
-            });
-            match said.await {
-                Ok(Ok(answer)) => match code(&answer) {
-                    RCODE::ServerFailure | RCODE::NotImplemented | RCODE::Refused => {
-                        last = Some(answer);
+        for _ in 0..2 {
+            let mut silent = Vec::new();
+            for server in servers {
+                let until = ends.min(Instant::now() + PATIENCE);
+                match tokio::time::timeout_at(until, self.ask_one(server, query, via)).await {
+                    Ok(Ok(answer)) => {
+                        self.silent.lock().0.remove(&server);
+                        match code(&answer) {
+                            RCODE::ServerFailure | RCODE::NotImplemented | RCODE::Refused => {
+                                last = Some(answer);
+                            }
+                            _ => return Some(answer),
+                        }
                     }
-                    _ => return Some(answer),
-                },
-                Ok(Err(error)) => tracing::debug!(%server, %error, "a name server cannot be asked"),
-                Err(_) => tracing::debug!(%server, "a name server does not answer"),
+                    Ok(Err(error)) => {
+                        tracing::debug!(%server, %error, "a name server cannot be asked");
+                        self.silent.lock().did_not_answer(server, Instant::now());
+                    }
+                    Err(_) => {
+                        tracing::debug!(%server, "a name server does not answer");
+                        self.silent.lock().did_not_answer(server, Instant::now());
+                        silent.push(server);
+                    }
+                }
             }
+            servers = silent;
         }
         last
+    }
+
+    /// What one server says. One that does not understand what the query says of its client is asked without that.
+    async fn ask_one(&self, server: IpAddr, query: &Query<'_>, via: Via) -> io::Result<Vec<u8>> {
+        let server = SocketAddr::new(server, self.port);
+        let answer = exchange(server, query, via).await?;
+        let is_lost = matches!(code(&answer), RCODE::FormatError | RCODE::NotImplemented);
+        if !is_lost || query.size().is_none() {
+            return Ok(answer);
+        }
+        let plain = query.plain();
+        match read(&plain) {
+            Received::Query(plain) => exchange(server, &plain, via).await,
+            _ => Ok(answer),
+        }
+    }
+}
+
+/// Asks a server, and hears it.
+async fn exchange(server: SocketAddr, query: &Query<'_>, via: Via) -> io::Result<Vec<u8>> {
+    match via {
+        Via::Datagram => by_datagram(server, query).await,
+        Via::Stream => by_stream(server, query).await,
     }
 }
 
 /// The message of a query under another id.
-fn with_id(message: &[u8], id: [u8; 2]) -> Vec<u8> {
+pub(super) fn with_id(message: &[u8], id: [u8; 2]) -> Vec<u8> {
     let mut message = message.to_vec();
     message[..2].copy_from_slice(&id);
     message
@@ -146,13 +231,22 @@ async fn by_datagram(server: SocketAddr, query: &Query<'_>) -> io::Result<Vec<u8
     let socket = UdpSocket::bind((any, 0)).await?;
     socket.connect(server).await?;
     let id = random_id();
-    socket.send(&with_id(query.whole, id)).await?;
+    let message = with_id(query.whole, id);
+    socket.send(&message).await?;
     let mut buffer = vec![0; usize::from(query.size().unwrap_or(PLAIN).max(PLAIN))];
+    let lost = tokio::time::sleep(LOST);
+    tokio::pin!(lost);
     loop {
-        let length = socket.recv(&mut buffer).await?;
-        let answer = &buffer[..length];
-        if query.is_answered_by(u16::from_be_bytes(id), answer) {
-            return Ok(with_id(answer, query.id().to_be_bytes()));
+        let length = tokio::select! {
+            // Cancel-safe: a datagram that was not taken stays in the socket.
+            received = socket.recv(&mut buffer) => received?,
+            () = &mut lost, if !lost.is_elapsed() => {
+                socket.send(&message).await?;
+                continue;
+            }
+        };
+        if let Some(answer) = query.heard(u16::from_be_bytes(id), &buffer[..length]) {
+            return Ok(answer);
         }
     }
 }
@@ -162,16 +256,14 @@ async fn by_stream(server: SocketAddr, query: &Query<'_>) -> io::Result<Vec<u8>>
     let id = random_id();
     write_framed(&mut stream, &with_id(query.whole, id)).await?;
     let answer = read_framed(&mut stream).await?;
-    match query.is_answered_by(u16::from_be_bytes(id), &answer) {
-        true => Ok(with_id(&answer, query.id().to_be_bytes())),
-        false => Err(io::Error::other("it answered something else")),
-    }
+    let heard = query.heard(u16::from_be_bytes(id), &answer);
+    heard.ok_or_else(|| io::Error::other("it answered something else"))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::node::dns::message::{self, Received, read};
+    use crate::node::dns::message;
     use simple_dns::{Name, TYPE};
 
     #[test]
@@ -280,5 +372,88 @@ mod tests {
             }
             assert_eq!(answer.map(|answer| answer[3]), expected, "{text}");
         }
+    }
+
+    #[test]
+    fn who_is_silent_is_asked_last_until_it_answers() {
+        let mut silent = Silent::default();
+        let [a, b, c] = [1, 2, 3].map(|n| IpAddr::from([192, 0, 2, n]));
+        let start = Instant::now();
+        let at = |seconds| start + Duration::from_secs(seconds);
+        assert_eq!(silent.order(&[a, b, c], at(0)), [a, b, c]);
+        silent.did_not_answer(a, at(0));
+        for (seconds, expected) in [
+            (1, [b, c, a]),
+            (4, [b, c, a]),
+            // Its time is over: one question tries it, and no other.
+            (5, [a, b, c]),
+            (5, [b, c, a]),
+        ] {
+            assert_eq!(silent.order(&[a, b, c], at(seconds)), expected, "{seconds}");
+        }
+        // Ever longer, and not for ever.
+        for (seconds, ends) in [(6, 16), (16, 36), (36, 76), (76, 136), (136, 196)] {
+            silent.did_not_answer(a, at(seconds));
+            assert_eq!(silent.order(&[a, b], at(ends - 1)), [b, a], "{seconds}");
+            assert_eq!(silent.order(&[a, b], at(ends)), [a, b], "{seconds}");
+        }
+        silent.did_not_answer(b, at(200));
+        assert_eq!(silent.order(&[a, b, c], at(201)), [c, a, b]);
+    }
+
+    /// Queries of a client that says by EDNS what it takes.
+    fn with_edns() -> Vec<u8> {
+        let name = Name::new("example.org").expect("a name");
+        message::query(&name, TYPE::A, Some(1232)).expect("a query")
+    }
+
+    #[tokio::test]
+    async fn an_old_server_is_asked_as_it_understands() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let file = directory.path().join("resolv.conf");
+        std::fs::write(&file, "nameserver 127.0.0.2\n").expect("a file");
+        for (what, refusal) in [("a head alone", 12), ("the question, too", usize::MAX)] {
+            let old = move |query: &[u8]| match query[11] {
+                0 => vec![answered(query, 0)],
+                _ => {
+                    let mut answer = answered(query, 1);
+                    if refusal < answer.len() {
+                        answer.truncate(refusal);
+                        answer[4..].fill(0);
+                    }
+                    vec![answer]
+                }
+            };
+            let port = server([127, 0, 0, 2], 0, old).await;
+            let forwarder = Forwarder::new(file.clone(), IpAddr::from([10, 244, 0, 1]), port);
+            let bytes = with_edns();
+            let Received::Query(query) = read(&bytes) else {
+                panic!("no query");
+            };
+            let answer = forwarder.ask(&query, Via::Datagram).await.expect("heard");
+            assert_eq!(answer[3], 0, "{what}");
+            assert!(query.is_answered_by(query.id(), &answer), "{what}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_datagram_that_is_lost_is_sent_again() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let file = directory.path().join("resolv.conf");
+        std::fs::write(&file, "nameserver 127.0.0.2\n").expect("a file");
+        let asked = std::sync::atomic::AtomicUsize::new(0);
+        let second =
+            move |query: &[u8]| match asked.fetch_add(1, std::sync::atomic::Ordering::SeqCst) {
+                0 => Vec::new(),
+                _ => vec![answered(query, 0)],
+            };
+        let port = server([127, 0, 0, 2], 0, second).await;
+        let forwarder = Forwarder::new(file, IpAddr::from([10, 244, 0, 1]), port);
+        let bytes = with_edns();
+        let Received::Query(query) = read(&bytes) else {
+            panic!("no query");
+        };
+        let answer = forwarder.ask(&query, Via::Datagram).await;
+        assert_eq!(answer.map(|answer| answer[3]), Some(0));
     }
 }

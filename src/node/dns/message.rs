@@ -9,6 +9,8 @@ use simple_dns::{
     CLASS, Label, Name, Packet, PacketFlag, QTYPE, Question, RCODE, ResourceRecord, TYPE,
 };
 
+use super::forward::with_id;
+
 /// Bytes of a head.
 const HEAD: usize = 12;
 /// The longest name, in bytes of a message.
@@ -68,6 +70,8 @@ pub struct Reply<'a> {
     pub missing: bool,
     /// Whether there is more than this.
     pub truncated: bool,
+    /// Whether others told a part of it.
+    pub foreign: bool,
     /// What was asked for.
     pub answers: Vec<ResourceRecord<'a>>,
     /// Whose zone it is.
@@ -247,7 +251,52 @@ pub fn code(answer: &[u8]) -> RCODE {
     RCODE::from(number(answer, 2).unwrap_or_default() & 0xF)
 }
 
+/// Whether an answer says that there is more.
+pub fn is_truncated(answer: &[u8]) -> bool {
+    answer.get(2).is_some_and(|flags| flags & 2 != 0)
+}
+
+/// Where the records of an answer say how long they count; nothing where it is malformed. What is said of a client or a
+/// server has no such time.
+pub fn times(answer: &[u8]) -> Option<Vec<usize>> {
+    let counts = [4, 6, 8, 10].map(|at| number(answer, at).map(usize::from));
+    let [Some(questions), Some(answers), Some(authority), Some(more)] = counts else {
+        return None;
+    };
+    let mut at = HEAD;
+    for _ in 0..questions {
+        at = after_name(answer, at)? + 4;
+    }
+    let mut times = Vec::new();
+    for _ in 0..answers + authority + more {
+        let fixed = after_name(answer, at)?;
+        if TYPE::from(number(answer, fixed)?) != TYPE::OPT {
+            times.push(fixed + 4);
+        }
+        at = fixed + 10 + usize::from(number(answer, fixed + 8)?);
+        answer.get(..at)?;
+    }
+    Some(times)
+}
+
+/// The time that an answer has at a place that [`times`] told.
+pub fn time(answer: &[u8], at: usize) -> Option<u32> {
+    let four = answer.get(at..at.checked_add(4)?)?;
+    Some(u32::from_be_bytes(four.try_into().ok()?))
+}
+
 impl Query<'_> {
+    /// What it says of its client, after the question.
+    pub fn extras(&self) -> &[u8] {
+        &self.whole[self.end..]
+    }
+
+    /// Makes what was answered to the same question an answer to this one, with the name as it is spelled here.
+    pub fn address(&self, answer: &mut [u8]) {
+        answer[..2].copy_from_slice(&self.whole[..2]);
+        answer[HEAD..self.end].copy_from_slice(self.question());
+    }
+
     /// The question as it was asked.
     pub fn question(&self) -> &[u8] {
         &self.whole[HEAD..self.end]
@@ -265,6 +314,29 @@ impl Query<'_> {
             && answer.get(2).is_some_and(|flags| flags & 0x80 != 0)
             && number(answer, 4) == Some(1)
             && answer.get(HEAD..self.end).is_some_and(same)
+    }
+
+    /// What a message that came from who was asked under `id` says to the client; nothing where it is another's. A server
+    /// that refuses, or does not understand, may have told no question back.
+    pub fn heard(&self, id: u16, answer: &[u8]) -> Option<Vec<u8>> {
+        if self.is_answered_by(id, answer) {
+            return Some(with_id(answer, self.id().to_be_bytes()));
+        }
+        let is_refusal = matches!(
+            code(answer),
+            RCODE::FormatError | RCODE::NotImplemented | RCODE::Refused
+        );
+        let is_bare = number(answer, 0) == Some(id)
+            && answer.get(2).is_some_and(|flags| flags & 0x80 != 0)
+            && number(answer, 4) == Some(0);
+        (is_bare && is_refusal).then(|| self.refusal(code(answer)))
+    }
+
+    /// The query without what it says of the client.
+    pub fn plain(&self) -> Vec<u8> {
+        let mut plain = self.whole[..self.end].to_vec();
+        plain[10..HEAD].fill(0);
+        plain
     }
 
     /// The size of datagrams that the client takes, if it says so.
@@ -294,9 +366,14 @@ impl Query<'_> {
             built.as_ref().is_ok_and(|bytes| bytes.len() <= most)
         };
         let all = reply.answers.len();
-        let whole = [true, false].map(|additional| build(all, additional));
-        let cut = whole.into_iter().find(fits).unwrap_or_else(|| {
-            let (mut fit, mut too_many) = (0, all);
+        // More cannot fit, and is not tried.
+        let least = HEAD + all * RECORD;
+        let mut whole = [true, false]
+            .into_iter()
+            .filter(|_| least <= most)
+            .map(|additional| build(all, additional));
+        let cut = whole.find(fits).unwrap_or_else(|| {
+            let (mut fit, mut too_many) = (0, all.min(most / RECORD));
             while fit + 1 < too_many {
                 let middle = fit.midpoint(too_many);
                 match fits(&build(middle, false)) {
@@ -316,7 +393,10 @@ impl Query<'_> {
         additional: bool,
     ) -> simple_dns::Result<Vec<u8>> {
         let mut packet = Packet::new_reply(self.id());
-        packet.set_flags(PacketFlag::AUTHORITATIVE_ANSWER | PacketFlag::RECURSION_AVAILABLE);
+        packet.set_flags(PacketFlag::RECURSION_AVAILABLE);
+        if !reply.foreign {
+            packet.set_flags(PacketFlag::AUTHORITATIVE_ANSWER);
+        }
         if self.whole[2] & 1 != 0 {
             packet.set_flags(PacketFlag::RECURSION_DESIRED);
         }

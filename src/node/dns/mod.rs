@@ -9,6 +9,7 @@
 //! who asks for a service waits for the world.
 
 mod answer;
+mod cache;
 mod directory;
 mod forward;
 mod message;
@@ -18,9 +19,10 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use parking_lot::{Mutex, RwLock};
+use simple_dns::rdata::RData;
 use simple_dns::{Name, RCODE, ResourceRecord};
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use tokio::sync::Semaphore;
@@ -28,6 +30,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use self::answer::{Outcome, Zone};
+use self::cache::Cache;
 use self::directory::Directory;
 use self::forward::{Forwarder, read_framed, write_framed};
 use self::message::{Query, Received, Reply, Via};
@@ -39,6 +42,10 @@ use crate::meta::time;
 pub const PORT: u16 = 53;
 /// As many questions are asked of others at the same time; who asks for more is told that it failed.
 const FORWARDED: usize = 1000;
+/// As many of them may be of one client, so that none keeps the names of the world from the others.
+const FORWARDED_OF_ONE: usize = 200;
+/// As many tasks answer datagrams.
+const ANSWERING: usize = 4;
 /// As many connections are held at the same time; others wait to be accepted.
 const CONNECTIONS: usize = 256;
 /// As many of them may be of one client, so that none keeps the others out; more are closed.
@@ -60,6 +67,8 @@ struct Shared {
     directory: Arc<RwLock<Directory>>,
     forwarder: Forwarder,
     forwarded: Semaphore,
+    forwarded_of: Seats,
+    cache: Mutex<Cache>,
 }
 
 /// What is to be done about a message.
@@ -99,12 +108,12 @@ impl Shared {
     }
 
     /// Answers a message, if it wants an answer.
-    async fn respond(&self, bytes: &[u8], via: Via) -> Option<Vec<u8>> {
+    async fn respond(&self, bytes: &[u8], via: Via, from: IpAddr) -> Option<Vec<u8>> {
         match self.decide(bytes, via) {
             Step::Ignore => None,
             Step::Send(reply) => Some(reply),
             Step::Forward(query) => {
-                let answer = self.ask(&query, via).await;
+                let answer = self.ask(&query, via, from).await;
                 Some(answer.unwrap_or_else(|| query.refusal(RCODE::ServerFailure)))
             }
             Step::Follow {
@@ -112,16 +121,23 @@ impl Shared {
                 answers,
                 target,
             } => {
-                let answer = self.follow(&query, answers, &target, via).await;
+                let answer = self.follow(&query, answers, &target, (via, from)).await;
                 Some(answer.unwrap_or_else(|| query.refusal(RCODE::ServerFailure)))
             }
         }
     }
 
-    /// Asks others, unless too much is asked of them already.
-    async fn ask(&self, query: &Query<'_>, via: Via) -> Option<Vec<u8>> {
+    /// Asks others, unless too much is asked of them already, or by this client alone.
+    async fn ask(&self, query: &Query<'_>, via: Via, from: IpAddr) -> Option<Vec<u8>> {
+        let known = self.cache.lock().find(query, via, Instant::now());
+        if known.is_some() {
+            return known;
+        }
         let _place = self.forwarded.try_acquire().ok()?;
-        self.forwarder.ask(query, via).await
+        let _seat = Seat::take(&self.forwarded_of, from, FORWARDED_OF_ONE)?;
+        let answer = self.forwarder.ask(query, via).await?;
+        self.cache.lock().keep(query, via, &answer, Instant::now());
+        Some(answer)
     }
 
     /// Aliases with what others know of the target of the last one.
@@ -130,13 +146,13 @@ impl Shared {
         query: &Query<'_>,
         answers: Vec<ResourceRecord<'_>>,
         target: &Name<'_>,
-        via: Via,
+        (via, from): (Via, IpAddr),
     ) -> Option<Vec<u8>> {
         let asked = message::query(target, query.kind, query.size()).ok()?;
         let Received::Query(further) = message::read(&asked) else {
             return None;
         };
-        let said = self.ask(&further, via).await?;
+        let said = self.ask(&further, via, from).await?;
         let packet = message::read_answer(&said)?;
         let missing = match packet.rcode() {
             RCODE::NoError => false,
@@ -146,10 +162,15 @@ impl Shared {
         let truncated = packet.has_flags(simple_dns::PacketFlag::TRUNCATION);
         let mut all = answers;
         all.extend(packet.answers);
+        // How long it holds that there is none (RFC 2308).
+        let mut authority = packet.name_servers;
+        authority.retain(|record| matches!(record.rdata, RData::SOA(_)));
         let reply = Reply {
             missing,
             truncated,
+            foreign: true,
             answers: all,
+            authority,
             ..Reply::default()
         };
         Some(query.write(&reply, via))
@@ -182,7 +203,8 @@ impl Shared {
                 Step::Forward(_) | Step::Follow { .. } => {
                     let (shared, socket, bytes) = (self.clone(), socket.clone(), bytes.to_vec());
                     tasks.spawn(async move {
-                        if let Some(reply) = shared.respond(&bytes, Via::Datagram).await {
+                        let replied = shared.respond(&bytes, Via::Datagram, from.ip()).await;
+                        if let Some(reply) = replied {
                             send(&socket, &reply, from).await;
                         }
                     });
@@ -208,14 +230,14 @@ impl Shared {
                 () = ends.cancelled() => return,
             };
             while connections.try_join_next().is_some() {}
-            let Some(seat) = Seat::take(&seats, from.ip()) else {
+            let Some(seat) = Seat::take(&seats, from.ip(), OF_ONE) else {
                 tracing::debug!(%from, "a client of the name server has too many connections");
                 continue;
             };
             let shared = self.clone();
             connections.spawn(async move {
                 let _held = (place, seat);
-                if let Err(error) = shared.converse(stream).await {
+                if let Err(error) = shared.converse(stream, from.ip()).await {
                     tracing::debug!(%error, "a connection of a client of the name server ends");
                 }
             });
@@ -223,20 +245,20 @@ impl Shared {
     }
 
     /// Answers the queries of one connection in their order.
-    async fn converse(&self, mut stream: TcpStream) -> io::Result<()> {
+    async fn converse(&self, mut stream: TcpStream, from: IpAddr) -> io::Result<()> {
         loop {
             let query = tokio::time::timeout(IDLE, read_framed(&mut stream)).await??;
-            if let Some(reply) = self.respond(&query, Via::Stream).await {
+            if let Some(reply) = self.respond(&query, Via::Stream, from).await {
                 tokio::time::timeout(IDLE, write_framed(&mut stream, &reply)).await??;
             }
         }
     }
 }
 
-/// How many connections each client has.
+/// How many connections, or questions, each client has.
 type Seats = Arc<Mutex<HashMap<IpAddr, usize>>>;
 
-/// A connection of a client, as long as it is held.
+/// One of a client's, as long as it is held.
 struct Seat {
     seats: Seats,
     of: IpAddr,
@@ -244,10 +266,10 @@ struct Seat {
 
 impl Seat {
     /// One for a client, unless it has all that it may have.
-    fn take(seats: &Seats, of: IpAddr) -> Option<Seat> {
+    fn take(seats: &Seats, of: IpAddr, most: usize) -> Option<Seat> {
         let mut taken = seats.lock();
         let own = taken.entry(of).or_default();
-        (*own < OF_ONE).then(|| {
+        (*own < most).then(|| {
             *own += 1;
             Seat {
                 seats: seats.clone(),
@@ -289,6 +311,8 @@ impl Server {
                 directory: Arc::default(),
                 forwarder: Forwarder::new(resolv, at.ip(), PORT),
                 forwarded: Semaphore::new(FORWARDED),
+                forwarded_of: Seats::default(),
+                cache: Mutex::default(),
             }),
         })
     }
@@ -316,11 +340,16 @@ impl Server {
             tokio::join!(services.services.synced(), services.slices.synced());
             known.write().complete = true;
         };
+        // One that writes a long answer holds up no other.
+        let answering: JoinSet<()> = (0..ANSWERING)
+            .map(|_| {
+                let shared = self.shared.clone();
+                shared.serve_datagrams(self.datagrams.clone(), ends.clone())
+            })
+            .collect();
         tokio::join!(
             complete,
-            self.shared
-                .clone()
-                .serve_datagrams(self.datagrams.clone(), ends.clone()),
+            answering.join_all(),
             self.shared.clone().serve_streams(&self.streams, ends),
         );
     }

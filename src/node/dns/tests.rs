@@ -38,6 +38,8 @@ async fn server(upstream: SocketAddr) -> (SocketAddr, SocketAddr, tempfile::Temp
             directory: Arc::new(RwLock::new(directory)),
             forwarder: Forwarder::new(resolv, own, upstream.port()),
             forwarded: Semaphore::new(FORWARDED),
+            forwarded_of: Seats::default(),
+            cache: Mutex::default(),
         }),
     };
     let datagrams = server.datagrams.local_addr().expect("an address");
@@ -47,7 +49,7 @@ async fn server(upstream: SocketAddr) -> (SocketAddr, SocketAddr, tempfile::Temp
     tokio::spawn(
         shared
             .clone()
-            .serve_datagrams(server.datagrams, ends.clone()),
+            .serve_datagrams(Arc::new(server.datagrams), ends.clone()),
     );
     tokio::spawn(async move { shared.serve_streams(&server.streams, ends).await });
     (datagrams, streams, etc)

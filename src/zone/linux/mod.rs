@@ -31,6 +31,7 @@ use super::{
     Answer, Change, Limits, Mount, Of, ProcessId, ProcessSpec, Propagation, Zone, ZoneError,
     ZoneName, ZoneSpec, ZoneState, ZoneUsage,
 };
+use crate::descriptors;
 use crate::private::write_whole;
 
 pub use groups::Groups;
@@ -361,6 +362,7 @@ impl Supervised for Linux {
                         .arg("init")
                         .arg("--zone")
                         .arg(&own.directory)
+                        .args(descriptors::before().map(|most| format!("--descriptors={most}")))
                         .current_dir("/")
                         .env_clear()
                         .stdin(std::process::Stdio::null())
