@@ -18,6 +18,7 @@ use super::nodes::{NodeApi, Nodes};
 use super::serve::{self, ServeError, Served};
 use crate::api::authenticate::Peer;
 use crate::auth::{Authorizer as _, Decision};
+use crate::meta::addresses::parse_cidr;
 use crate::meta::names::dns1123_subdomain;
 use crate::net::IpamError;
 use crate::node::pressure::Thresholds;
@@ -79,6 +80,15 @@ fn node_name(text: &str) -> Result<String, String> {
     }
 }
 
+/// A range of IPv4.
+fn range(text: &str) -> Result<String, String> {
+    let (address, range) = parse_cidr(text).ok_or("it is not a range: ADDRESS/BITS")?;
+    match address.is_ipv4() {
+        true => Ok(range.to_string()),
+        false => Err("it is not a range of IPv4".to_owned()),
+    }
+}
+
 /// Up to four numbers of milliseconds.
 fn delays(text: &str) -> Result<Delays, String> {
     let numbers: Result<Vec<u64>, _> = text.split(',').map(str::parse).collect();
@@ -121,6 +131,10 @@ pub struct Arguments {
     /// The range that pods of this node get addresses from.
     #[arg(long, default_value = "10.244.0.0/24")]
     pub(super) pod_cidr: String,
+    /// The range of the pods of all nodes (Linux): packets of pods go there with the pods' own addresses, which somebody
+    /// leads to the nodes that have them. By default only --pod-cidr.
+    #[arg(long, value_parser = range)]
+    pub(super) cluster_cidr: Option<String>,
     #[command(flatten)]
     pub(super) network: NetworkFlags,
     #[command(flatten)]

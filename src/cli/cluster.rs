@@ -24,6 +24,8 @@ pub(super) struct Cluster {
     pub client: kube::Client,
     /// Who tells what happens to the node and its pods.
     pub recorder: Recorder,
+    /// The API, as who may see all nodes.
+    pub observer: kube::Client,
     /// Caches of services and where they lead. Nothing is watched before somebody asks for them.
     informers: Informers,
     /// Where the API server in this process listens, if it has an address that zones can be led to.
@@ -72,7 +74,7 @@ impl Clients {
         }
     }
 
-    /// A client that may see services and where they lead; a node that joined has only its own.
+    /// A client that may see services, where they lead, and all nodes; a node that joined has only its own.
     fn for_services(&self) -> kube::Client {
         match self {
             Clients::InProcess(transport, _) => transport.client(
@@ -96,6 +98,7 @@ impl Clients {
         Cluster {
             recorder: events.recorder(client.clone(), "kubelet").on(node),
             client,
+            observer: self.for_services(),
             informers: Informers::new(self.for_services(), ends.clone()),
             api_server,
         }

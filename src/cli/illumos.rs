@@ -216,6 +216,7 @@ impl Plan {
             let memory = format!("{}Ki", memory / 1024);
             registration.capacity.insert("memory".into(), memory);
         }
+        let router = runtime.router(registration.ipv4());
         let host = RealHost {
             registration,
             homes: Some(homes),
@@ -226,7 +227,7 @@ impl Plan {
             storage: engine,
             images,
             insecure: self.insecure,
-            router: runtime.router(),
+            router,
             runtime: Arc::new(runtime),
             beside: Vec::new(),
             thresholds: self.thresholds,

@@ -10,6 +10,7 @@ use std::time::Duration;
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use tokio::net::TcpListener;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::agent::{AgentError, Plan, RuntimeName};
@@ -24,11 +25,12 @@ use crate::node::agent::{self, Pods, Setup};
 use crate::node::host::{Host, Logs, Objects};
 use crate::node::images::{Images, Registries};
 use crate::node::pressure::Thresholds;
+use crate::node::ranges;
 use crate::node::register::{
     self, Fitness, Registration, host_addresses, host_capacity, host_info,
 };
 use crate::node::services::plan::Here;
-use crate::node::services::proxy;
+use crate::node::services::{place, proxy};
 use crate::node::simulated::SimulatedSupplies;
 use crate::node::sysctls::Sysctls;
 use crate::node::volumes::Volumes;
@@ -75,6 +77,9 @@ impl RealHost {
     /// The node that it is, once what an earlier agent left of images is gone.
     pub(super) async fn setup(self, cluster: Cluster) -> Result<Setup, AgentError> {
         let client = cluster.client.clone();
+        let (node, cidr) = (&self.registration.name, self.ipam.cidr());
+        let tells = ranges::check(cluster.observer.clone(), node, &cidr).await;
+        let tells = tells.map_err(AgentError::Host)?;
         if let Err(error) = self.images.sweep().await {
             tracing::warn!(%error, "what was left of images cannot be removed");
         }
@@ -88,15 +93,22 @@ impl RealHost {
         if let Some(router) = self.router {
             let here = Here {
                 node: self.registration.name.clone(),
+                addresses: self.registration.ipv4(),
                 api_server: cluster.api_server,
             };
+            let (told, zone) = watch::channel(None);
+            let (client, node) = (client.clone(), here.node.clone());
+            beside.push(Task::new("zone of the node", move |ends| {
+                place::tell(client.clone(), node.clone(), told.clone(), ends)
+            }));
             let cluster = cluster.clone();
             beside.push(Task::new("service proxy", move |ends| {
                 let services = cluster.services_for(&ends);
-                proxy::keep(services, here.clone(), router.clone(), ends)
+                proxy::keep(services, here.clone(), zone.clone(), router.clone(), ends)
             }));
         }
         let mut registration = self.registration;
+        registration.pod_cidr = tells.then_some(cidr);
         registration.allocatable = self.thresholds.leave(&registration.capacity);
         let supplies = Host {
             client: client.clone(),
@@ -137,6 +149,7 @@ pub(super) fn this_host(name: &str, brand: &str, data: &Path) -> Registration {
         name: name.to_owned(),
         addresses: host_addresses(),
         labels: BTreeMap::new(),
+        pod_cidr: None,
         taints: Vec::new(),
         allocatable: capacity.clone(),
         capacity,
@@ -363,6 +376,7 @@ impl Nodes {
                     name: name.clone(),
                     addresses: vec![format!("192.0.2.{}", number % 254 + 1)],
                     labels: BTreeMap::from([("type".into(), "simulated".into())]),
+                    pod_cidr: None,
                     taints: Vec::new(),
                     capacity: capacity.clone(),
                     allocatable: capacity.clone(),
@@ -466,12 +480,14 @@ impl Nodes {
         let data = own_directory(&plan.arguments.serve.data_dir)?;
         let ipam = Ipam::open(&data.join("ipam.redb"), &plan.arguments.pod_cidr)?;
         let (gateway, prefix) = ipam.gateway();
-        let network = Network {
-            bridge: plan.arguments.network.etherstub_name.clone(),
-            gateway,
-            prefix,
-            cidr: ipam.cidr(),
-        };
+        let cidr = ipam.cidr();
+        let cluster = plan.arguments.cluster_cidr.as_ref();
+        let network = Network::new(
+            &plan.arguments.network.etherstub_name,
+            (gateway, prefix),
+            &cidr,
+            cluster.unwrap_or(&cidr),
+        );
         // Agents of one host have groups of their own, as they have bridges.
         let groups = Groups::find(&format!(
             "reddwarf-{}",
@@ -482,6 +498,11 @@ impl Nodes {
         let thresholds = plan.arguments.eviction_hard.clone();
         let sysctls = sysctls(plan)?;
         let insecure = plan.arguments.insecure_registry.clone();
+        let services = match plan.arguments.kubeconfig {
+            None => plan.arguments.serve.service_range(),
+            Some(_) => None,
+        };
+        let services = services.map(|range| range.to_string());
         let names = plan.arguments.names.clone();
         let name = plan.names.first().cloned().unwrap_or_default();
         let registration = this_host(&name, "linux", &data);
@@ -493,8 +514,10 @@ impl Nodes {
             let (engine, storage) = (engine.clone(), storage.clone());
             let (names, insecure) = (names.clone(), insecure.clone());
             let (thresholds, sysctls) = (thresholds.clone(), sysctls.clone());
+            let services = services.clone();
             async move {
-                let router = Arc::new(network.services());
+                let registration = this_host(&name, "linux", &data);
+                let router = Arc::new(network.services(registration.ipv4(), services));
                 let runtime =
                     Linux::open(&data.join("zones"), groups, network).map_err(AgentError::Host)?;
                 engine
@@ -510,7 +533,7 @@ impl Nodes {
                     kept.clone().keep_network(ends)
                 });
                 let host = RealHost {
-                    registration: this_host(&name, "linux", &data),
+                    registration,
                     homes: None,
                     data,
                     ipam,

@@ -1,6 +1,7 @@
 //! Services as the network of a node knows them: which address and port leads where. Knows no Kubernetes types.
 
 use std::net::{Ipv4Addr, SocketAddrV4};
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::BoxFuture;
@@ -37,15 +38,14 @@ impl Protocol {
     }
 }
 
-/// Where the traffic to a service goes.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Backends {
-    /// The endpoints to choose from.
-    pub endpoints: Vec<SocketAddrV4>,
-    /// Only endpoints of this node are among them. Without any, traffic is dropped where others have some.
-    pub is_local: bool,
-    /// There are endpoints on other nodes, which `is_local` leaves out.
-    pub has_others: bool,
+/// Which endpoints take some traffic.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Policy {
+    /// Those of all nodes.
+    #[default]
+    Cluster,
+    /// Those of this node. Where others have some and this one has none, traffic is dropped: who asks is to try there.
+    Local,
 }
 
 /// One port of a service, and where it leads.
@@ -67,42 +67,58 @@ pub struct ServicePort {
     pub source_ranges: Vec<String>,
     /// The port of every node that leads here.
     pub node_port: Option<u16>,
-    /// Where traffic from within the cluster goes.
-    pub inside: Backends,
-    /// Where traffic from the world goes.
-    pub outside: Backends,
+    /// The endpoints that take traffic from here, of all nodes; none where the cluster has none.
+    pub cluster: Vec<SocketAddrV4>,
+    /// The endpoints of this node that take traffic.
+    pub local: Vec<SocketAddrV4>,
+    /// Where traffic to the addresses in the cluster goes.
+    pub inside: Policy,
+    /// Where the world's traffic goes.
+    pub outside: Policy,
     /// Every endpoint that serves, also those that take no new clients from here: who was led to one stays there.
     pub serving: Vec<SocketAddrV4>,
     /// For how long a client stays with its endpoint; none where each connection is a new choice.
     pub affinity: Option<Duration>,
 }
 
+impl ServicePort {
+    /// The endpoints that take traffic under a policy.
+    pub fn endpoints(&self, policy: Policy) -> &[SocketAddrV4] {
+        match policy {
+            Policy::Cluster => &self.cluster,
+            Policy::Local => &self.local,
+        }
+    }
+
+    /// Whether the world comes to it, by an address or a port of the node.
+    pub fn is_outside(&self) -> bool {
+        self.node_port.is_some() || !self.external_ips.is_empty() || !self.balancer_ips.is_empty()
+    }
+}
+
 /// Who makes a node's network lead traffic to the endpoints of services.
 pub trait ServiceRouter: Send + Sync + 'static {
     /// Makes `ports` all that there is, at once. What is the same already is left alone, and so are connections. Where
-    /// nothing is to change, it looks whether all is there yet, and makes it whole.
+    /// nothing is to change, it looks whether all is there yet, and makes it whole. Tells how soon it is to be called again
+    /// at the latest, where something is left to be done that cannot be done yet.
     ///
     /// # Errors
     /// What stands in the way; what was there before stays, or is made whole by the next call.
-    fn route<'a>(&'a self, ports: &'a [ServicePort]) -> BoxFuture<'a, Result<(), String>>;
+    fn route(&self, ports: Arc<[ServicePort]>) -> BoxFuture<'_, Result<Option<Duration>, String>>;
 }
 
+/// Endpoints by their text, for tests.
 #[cfg(test)]
-impl Backends {
-    /// Endpoints by their text, for tests.
-    pub(crate) fn at(endpoints: &[&str]) -> Backends {
-        let endpoints = endpoints.iter();
-        Backends {
-            endpoints: endpoints.map(|at| at.parse().expect("a place")).collect(),
-            ..Backends::default()
-        }
-    }
+pub(crate) fn endpoints_of(texts: &[&str]) -> Vec<SocketAddrV4> {
+    let texts = texts.iter();
+    texts.map(|at| at.parse().expect("a place")).collect()
 }
 
 #[cfg(test)]
 impl ServicePort {
     /// Port 80 of the service `default/web` with one address in the cluster, for tests.
     pub(crate) fn web(address: [u8; 4], endpoints: &[&str]) -> ServicePort {
+        let endpoints = endpoints_of(endpoints);
         ServicePort {
             name: "default/web/tcp/-".to_owned(),
             protocol: Protocol::Tcp,
@@ -112,8 +128,10 @@ impl ServicePort {
             balancer_ips: Vec::new(),
             source_ranges: Vec::new(),
             node_port: None,
-            inside: Backends::at(endpoints),
-            outside: Backends::at(endpoints),
+            cluster: endpoints.clone(),
+            local: endpoints,
+            inside: Policy::Cluster,
+            outside: Policy::Cluster,
             serving: Vec::new(),
             affinity: None,
         }

@@ -18,6 +18,7 @@ pub mod kubelet;
 pub mod machine;
 pub mod pressure;
 mod probes;
+pub mod ranges;
 pub mod register;
 mod report;
 pub mod services;

@@ -1,6 +1,7 @@
 //! The node as the API sees it: registered once, its status when it changes, a lease that says it lives.
 
 use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -52,6 +53,8 @@ pub struct Registration {
     pub addresses: Vec<String>,
     /// Labels beside those that every node has.
     pub labels: BTreeMap<String, String>,
+    /// The range of its pods' addresses, which is its own in the cluster; none where it is not to be told.
+    pub pod_cidr: Option<String>,
     /// Taints it is born with.
     pub taints: Vec<Taint>,
     /// What it has: `cpu`, `memory`, `pods`, `ephemeral-storage`.
@@ -134,6 +137,12 @@ fn quantities(map: &BTreeMap<String, String>) -> BTreeMap<String, Quantity> {
 }
 
 impl Registration {
+    /// Its addresses of version 4.
+    pub fn ipv4(&self) -> Vec<Ipv4Addr> {
+        let addresses = self.addresses.iter();
+        addresses.filter_map(|text| text.parse().ok()).collect()
+    }
+
     fn labels(&self) -> BTreeMap<String, String> {
         let mut labels = self.labels.clone();
         for (key, value) in [
@@ -156,6 +165,8 @@ impl Registration {
                 ..ObjectMeta::default()
             },
             spec: Some(NodeSpec {
+                pod_cidr: self.pod_cidr.clone(),
+                pod_cidrs: self.pod_cidr.clone().map(|range| vec![range]),
                 taints: (!self.taints.is_empty()).then(|| self.taints.clone()),
                 ..NodeSpec::default()
             }),
@@ -527,7 +538,10 @@ async fn register(nodes: &Api<Node>, registration: &Registration) -> kube::Resul
     {
         Ok(node) => Ok(node),
         Err(kube::Error::Api(status)) if status.reason == "AlreadyExists" => {
-            let patch = serde_json::json!({"metadata": {"labels": registration.labels()}});
+            let mut patch = serde_json::json!({"metadata": {"labels": registration.labels()}});
+            if let Some(range) = &registration.pod_cidr {
+                patch["spec"] = serde_json::json!({"podCIDR": range, "podCIDRs": [range]});
+            }
             nodes
                 .patch(
                     &registration.name,

@@ -174,6 +174,7 @@ impl Drop for End<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store::engine::Beginning;
     use crate::store::{Change, Expect, Record, Store as _};
 
     #[tokio::test]
@@ -184,7 +185,7 @@ mod tests {
                 panic!("a mistake");
             }
         }
-        let engine = Engine::restored(1, 1, Vec::new(), true);
+        let engine = Beginning::new(1, 0).engine(1, true);
         engine.write_to(Box::new(Panics)).expect("a thread");
         for _ in 0..2 {
             let change = Change {

@@ -77,6 +77,14 @@ pub struct Arguments {
     default_unreachable_toleration_seconds: i64,
 }
 
+impl Arguments {
+    /// The range of IPv4 that services have their addresses in.
+    pub(super) fn service_range(&self) -> Option<Network> {
+        let mut ranges = self.service_cluster_ip_range.iter().copied();
+        ranges.find(|range| range.address.is_ipv4())
+    }
+}
+
 /// Why the server cannot run. Each says on what, and what to do.
 #[derive(Debug, thiserror::Error)]
 pub enum ServeError {

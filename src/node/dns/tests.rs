@@ -49,7 +49,7 @@ async fn server(upstream: SocketAddr) -> (SocketAddr, SocketAddr, tempfile::Temp
     tokio::spawn(
         shared
             .clone()
-            .serve_datagrams(Arc::new(server.datagrams), ends.clone()),
+            .serve_datagrams(server.datagrams, ends.clone()),
     );
     tokio::spawn(async move { shared.serve_streams(&server.streams, ends).await });
     (datagrams, streams, etc)

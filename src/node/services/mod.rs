@@ -1,5 +1,7 @@
 //! Services as nodes see them: where their traffic is to go.
 
+mod health;
+pub mod place;
 pub mod plan;
 pub mod proxy;
 

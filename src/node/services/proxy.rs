@@ -3,26 +3,45 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::Services;
-use super::plan::{Here, plan};
-use crate::net::services::ServiceRouter;
+use super::health::Ports;
+use super::plan::{Here, asked, plan};
+use crate::blocking::blocking;
+use crate::net::services::{ServicePort, ServiceRouter};
 
 /// How long nothing may change before it is looked whether all is there yet: somebody may have flushed the rules.
 const LOOK: Duration = Duration::from_secs(30);
-/// How long changes are gathered after some were carried out.
-const GATHER: Duration = Duration::from_millis(100);
+/// How long changes are gathered after some were carried out, and where there are many ports.
+const GATHER: [Duration; 2] = [Duration::from_millis(100), Duration::from_secs(1)];
+/// How many ports are many.
+const MANY: usize = 1000;
 /// How long it waits after a failure, at first and at most.
 const AGAIN: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(30)];
 
-/// Keeps the network as services and their endpoints are, until `ends`. What it did last stays then: pods go on.
+/// Keeps the network as services and their endpoints are, until `ends`. What it did last stays then: pods go on. The zone
+/// that the node is in is `zone` as it is last.
 pub async fn keep(
     services: Services,
     here: Here,
+    zone: watch::Receiver<Option<String>>,
     router: Arc<dyn ServiceRouter>,
     ends: CancellationToken,
+) {
+    tokio::select! {
+        () = follow(services, here, zone, &*router) => {}
+        () = ends.cancelled() => {}
+    }
+}
+
+async fn follow(
+    services: Services,
+    here: Here,
+    mut zone: watch::Receiver<Option<String>>,
+    router: &dyn ServiceRouter,
 ) {
     let changed = Arc::new(Notify::new());
     let told = changed.clone();
@@ -32,30 +51,62 @@ pub async fn keep(
     // What is planned on half of what there is would close what pods of an earlier agent use.
     services.services.synced().await;
     services.slices.synced().await;
+    let here = Arc::new(here);
+    // What was carried out last, and when it is looked at again.
+    let mut done: Option<(Arc<[ServicePort]>, Instant)> = None;
+    let mut health = Ports::default();
     let mut wait = AGAIN[0];
-    while !ends.is_cancelled() {
-        let ports = plan(&services.services.all(), &services.slices.all(), &here);
-        let next = async {
-            match router.route(&ports).await {
-                Ok(()) => {
-                    wait = AGAIN[0];
-                    if tokio::time::timeout(LOOK, changed.notified()).await.is_ok() {
-                        tokio::time::sleep(GATHER).await;
-                    }
-                }
-                Err(error) => {
-                    tracing::warn!(
-                        error,
-                        "services are not led to their pods; it is tried again"
-                    );
-                    tokio::time::sleep(wait).await;
-                    wait = (wait * 2).min(AGAIN[1]);
+    loop {
+        let (services, here) = (services.clone(), here.clone());
+        let place = zone.borrow_and_update().clone();
+        let planned = blocking(move || {
+            let (services, slices) = (services.services.all(), services.slices.all());
+            let ports = plan(&services, &slices, &here, place.as_deref());
+            Ok::<_, String>((ports, asked(&services, &slices, &here)))
+        });
+        let routed = async {
+            let (ports, balancers) = planned.await?;
+            match &done {
+                // Most of what is told of services and endpoints leads nobody elsewhere.
+                Some((last, look)) if **last == *ports && Instant::now() < *look => {}
+                _ => {
+                    let ports: Arc<[ServicePort]> = ports.into();
+                    done = None;
+                    let again = router.route(ports.clone()).await?;
+                    done = Some((ports, Instant::now() + again.unwrap_or(LOOK)));
                 }
             }
+            // Not before it is so.
+            health.serve(balancers).await;
+            Ok::<_, String>(())
         };
-        tokio::select! {
-            () = next => {}
-            () = ends.cancelled() => return,
+        let routed = routed.await;
+        match routed {
+            Ok(()) => {
+                wait = AGAIN[0];
+                let (many, look) = done
+                    .as_ref()
+                    .map_or((false, Instant::now()), |(ports, at)| {
+                        (ports.len() > MANY, *at)
+                    });
+                let is_told = tokio::select! {
+                    () = changed.notified() => true,
+                    // No zone is told any more where the node is told no more.
+                    Ok(()) = zone.changed() => true,
+                    () = tokio::time::sleep_until(look) => false,
+                };
+                if is_told {
+                    tokio::time::sleep(GATHER[usize::from(many)]).await;
+                }
+            }
+            Err(error) => {
+                tracing::warn!(
+                    error,
+                    "services are not led to their pods; it is tried again"
+                );
+                tokio::time::sleep(wait).await;
+                wait = (wait * 2).min(AGAIN[1]);
+            }
         }
     }
 }

@@ -26,6 +26,7 @@ mod tests;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
+use std::net::Ipv4Addr;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -54,7 +55,7 @@ pub use config::MARK;
 pub use layout::{
     Brand, CONTROL, Layout, READABLE, SHARES, Settings, WRITABLE, dataset_directory, owner,
 };
-use nat::Rules;
+use nat::{Router, Rules};
 pub use plan::{
     FileAction as PlanFile, Goal, Seen as SeenZone, Step as PlanStep, plan as plan_steps,
 };
@@ -287,10 +288,11 @@ impl IllumosRuntime {
 }
 
 impl IllumosRuntime {
-    /// Who leads services to its zones; nobody where the router is another machine.
-    pub fn router(&self) -> Option<Arc<dyn ServiceRouter>> {
+    /// Who leads services to its zones, on a host with these addresses; nobody where the router is another machine.
+    pub fn router(&self, addresses: Vec<Ipv4Addr>) -> Option<Arc<dyn ServiceRouter>> {
+        let rules = self.0.rules.clone();
         match &self.0.settings.network {
-            NetworkConfig::Etherstub(_) => Some(self.0.rules.clone()),
+            NetworkConfig::Etherstub(_) => Some(Arc::new(Router { rules, addresses })),
             NetworkConfig::Direct(_) => None,
         }
     }

@@ -3,10 +3,12 @@
 //! all of them with what is in force. So does the look at services every half minute, since a refresh of
 //! `network/ipfilter` forgets what was added. Those of others stay: nothing is ever flushed.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::io;
+use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
@@ -177,17 +179,26 @@ impl Rules {
     }
 }
 
-impl ServiceRouter for Rules {
-    fn route<'a>(&'a self, ports: &'a [ServicePort]) -> BoxFuture<'a, Result<(), String>> {
+/// Leads services to zones, on a host whose ports are asked at some addresses.
+pub struct Router {
+    /// The rules that it puts in force.
+    pub rules: Arc<Rules>,
+    /// The host's addresses, besides that on the zones' network.
+    pub addresses: Vec<Ipv4Addr>,
+}
+
+impl ServiceRouter for Router {
+    fn route(&self, ports: Arc<[ServicePort]>) -> BoxFuture<'_, Result<Option<Duration>, String>> {
         async move {
-            let NetworkConfig::Etherstub(network) = &self.network else {
+            let rules = &self.rules;
+            let NetworkConfig::Etherstub(network) = &rules.network else {
                 // The router there is another machine.
-                return Ok(());
+                return Ok(None);
             };
-            let mut wanted = self.wanted.lock().await;
-            wanted.services = Some(services::rules(network, ports));
-            let made = self.make(&wanted, &[]).await;
-            made.map_err(|error| error.to_string())
+            let mut wanted = rules.wanted.lock().await;
+            wanted.services = Some(services::rules(network, &self.addresses, &ports));
+            let made = rules.make(&wanted, &[]).await;
+            made.map(|()| None).map_err(|error| error.to_string())
         }
         .boxed()
     }
@@ -216,7 +227,13 @@ impl Changes {
         in_force: &[String],
     ) -> Changes {
         let wanted = || ordered.iter().chain(others);
-        let place = |rule: &String| in_force.iter().position(|other| other == rule);
+        let is_wanted: HashSet<&str> = wanted().map(String::as_str).collect();
+        let mut places: HashMap<&str, usize> = HashMap::with_capacity(in_force.len());
+        for (place, rule) in in_force.iter().enumerate() {
+            // Where one stands twice, the first is asked.
+            places.entry(rule).or_insert(place);
+        }
+        let place = |rule: &String| places.get(rule.as_str()).copied();
         let mut displaced = Vec::new();
         // Where the last one is that stands right; nothing behind one that is not there does.
         let mut last = Some(0);
@@ -232,8 +249,8 @@ impl Changes {
                 (None, _) => None,
             };
         }
-        let absent = |rule: &&String| place(rule).is_none();
-        let goes = |rule: &&String| wanted().all(|other| other != *rule) && stale(rule);
+        let absent = |rule: &String| place(rule).is_none();
+        let kept = |rule: &&String| !is_wanted.contains(rule.as_str()) && !stale(rule);
         Changes {
             add: wanted()
                 .filter(|rule| absent(rule) || displaced.contains(rule))
@@ -241,16 +258,12 @@ impl Changes {
                 .collect(),
             remove: noted
                 .iter()
-                .filter(|rule| goes(rule) && !absent(rule))
+                .filter(|rule| !is_wanted.contains(rule.as_str()) && stale(rule) && !absent(rule))
                 .cloned()
                 .collect(),
             ours: wanted()
                 .filter(|rule| noted.contains(*rule) || absent(rule))
-                .chain(
-                    noted
-                        .iter()
-                        .filter(|rule| wanted().all(|other| other != *rule) && !stale(rule)),
-                )
+                .chain(noted.iter().filter(kept))
                 .cloned()
                 .collect(),
             displaced,
@@ -299,6 +312,21 @@ mod tests {
                 "{wanted:?} of {noted:?} beside {in_force:?}"
             );
         }
+    }
+
+    /// As many as a large cluster has: it would not end if each were sought among all.
+    #[test]
+    fn many_rules_are_compared() {
+        let rules = |from: u32, to: u32| -> Vec<String> {
+            let rule = |n| format!("rdr reddwarfgw0 10.96.0.7/32 port 80 -> 10.88.0.11 port {n}");
+            (from..to).map(rule).collect()
+        };
+        let (wanted, in_force) = (rules(1, 60_001), rules(0, 60_000));
+        let noted: BTreeSet<String> = in_force.iter().cloned().collect();
+        let found = Changes::between(&[], &wanted, |_| true, &noted, &in_force);
+        assert_eq!(found.remove, rules(0, 1));
+        assert_eq!(found.add, rules(60_000, 60_001));
+        assert_eq!(found.ours.len(), 60_000);
     }
 
     #[test]

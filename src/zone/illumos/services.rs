@@ -11,13 +11,18 @@
 use std::net::Ipv4Addr;
 
 use crate::net::illumos::EtherstubConfig;
-use crate::net::services::{Backends, Protocol, ServicePort};
+use crate::net::services::{Policy, Protocol, ServicePort};
 
 /// A port of the host on which nothing listens, of TCP or UDP: tcpmux, which illumos has not.
 const CLOSED: u16 = 1;
 
 /// The rules that lead services, as `ipnat -l` spells them. SCTP is not translated.
-pub(super) fn rules(network: &EtherstubConfig, ports: &[ServicePort]) -> Vec<String> {
+/// Ports of the node are asked at its `addresses`, besides that on the network.
+pub(super) fn rules(
+    network: &EtherstubConfig,
+    addresses: &[Ipv4Addr],
+    ports: &[ServicePort],
+) -> Vec<String> {
     let link = network.host_link();
     let mut rules = Vec::new();
     for port in ports.iter().filter(|port| port.protocol != Protocol::Sctp) {
@@ -27,33 +32,38 @@ pub(super) fn rules(network: &EtherstubConfig, ports: &[ServicePort]) -> Vec<Str
             false => &[],
         };
         let world: Vec<Ipv4Addr> = [port.external_ips.as_slice(), balancers].concat();
-        let inside = [port.cluster_ips.as_slice(), &world].concat();
-        for address in inside {
+        let own = port.cluster_ips.iter().map(|ip| (ip, port.inside));
+        // Who is of the cluster itself and asks as the world does is held to no policy.
+        let others = world.iter().map(|ip| (ip, Policy::Cluster));
+        for (address, policy) in own.chain(others) {
             let at = format!("rdr {link} {address}/32 port {}", port.port);
-            rules.extend(lead_or_refuse(&at, port, &port.inside, network.gateway));
+            rules.extend(lead_or_refuse(&at, port, policy, network.gateway));
         }
         if let Some(node_port) = port.node_port {
             // Without endpoints the host refuses by itself.
-            let at = format!("rdr {link} {}/32 port {node_port}", network.gateway);
-            rules.extend(lead(&at, port, &port.inside));
+            for address in addresses.iter().chain([&network.gateway]) {
+                let at = format!("rdr {link} {address}/32 port {node_port}");
+                rules.extend(lead(&at, port, Policy::Cluster));
+            }
         }
         let Some(external) = &network.external else {
             continue;
         };
+        // An endpoint of another node would answer the world past this host, from an address that nobody asked.
         for address in world {
             let at = format!("rdr {external} {address}/32 port {}", port.port);
-            rules.extend(lead_or_refuse(&at, port, &port.outside, network.gateway));
+            rules.extend(lead_or_refuse(&at, port, Policy::Local, network.gateway));
         }
         if let Some(node_port) = port.node_port {
             let at = format!("rdr {external} 0.0.0.0/0 port {node_port}");
-            rules.extend(lead(&at, port, &port.outside));
+            rules.extend(lead(&at, port, Policy::Local));
         }
     }
     rules
 }
 
 /// The rules that lead what begins `at` to the endpoints of a port.
-fn lead(at: &str, port: &ServicePort, backends: &Backends) -> Vec<String> {
+fn lead(at: &str, port: &ServicePort, policy: Policy) -> Vec<String> {
     let protocol = port.protocol.name();
     let sticky = if port.affinity.is_some() {
         " sticky"
@@ -61,8 +71,8 @@ fn lead(at: &str, port: &ServicePort, backends: &Backends) -> Vec<String> {
         ""
     };
     // What listens on the loopback is not reached from elsewhere.
-    let endpoints = backends
-        .endpoints
+    let endpoints = port
+        .endpoints(policy)
         .iter()
         .filter(|to| !to.ip().is_loopback());
     let rule = |to: &std::net::SocketAddrV4| {
@@ -73,13 +83,8 @@ fn lead(at: &str, port: &ServicePort, backends: &Backends) -> Vec<String> {
 }
 
 /// As [`lead`]; without endpoints, one that leads to `host` where it refuses.
-fn lead_or_refuse(
-    at: &str,
-    port: &ServicePort,
-    backends: &Backends,
-    host: Ipv4Addr,
-) -> Vec<String> {
-    let rules = lead(at, port, backends);
+fn lead_or_refuse(at: &str, port: &ServicePort, policy: Policy, host: Ipv4Addr) -> Vec<String> {
+    let rules = lead(at, port, policy);
     match rules.is_empty() {
         false => rules,
         true => {
@@ -95,6 +100,7 @@ mod tests {
 
     use super::*;
     use crate::illumos::parse;
+    use crate::net::services::endpoints_of;
 
     fn port(endpoints: &[&str]) -> ServicePort {
         ServicePort::web([10, 96, 0, 7], endpoints)
@@ -107,7 +113,8 @@ mod tests {
             external_ips: vec![Ipv4Addr::new(192, 0, 2, 7)],
             balancer_ips: vec![Ipv4Addr::new(192, 0, 2, 8)],
             node_port: Some(30080),
-            outside: Backends::at(&["10.88.0.12:8080"]),
+            local: endpoints_of(&["10.88.0.12:8080"]),
+            outside: Policy::Local,
             affinity: Some(Duration::from_secs(10)),
             ..port(&["10.88.0.11:8080"])
         };
@@ -119,7 +126,7 @@ mod tests {
         };
         let host = port(&["127.0.0.1:6443"]);
         let unready = ServicePort {
-            outside: Backends::default(),
+            local: Vec::new(),
             ..open.clone()
         };
         let refused = |link: &str, at: &str| format!("rdr {link} {at} -> 10.88.0.1 port 1 tcp");
@@ -149,6 +156,7 @@ mod tests {
                     own("10.96.0.7/32 port 80"),
                     own("192.0.2.7/32 port 80"),
                     own("192.0.2.8/32 port 80"),
+                    own("192.0.2.1/32 port 30080"),
                     own("10.88.0.1/32 port 30080"),
                 ],
             ),
@@ -160,6 +168,7 @@ mod tests {
                     own("10.96.0.7/32 port 80"),
                     own("192.0.2.7/32 port 80"),
                     own("192.0.2.8/32 port 80"),
+                    own("192.0.2.1/32 port 30080"),
                     own("10.88.0.1/32 port 30080"),
                     world("192.0.2.7/32 port 80"),
                     world("192.0.2.8/32 port 80"),
@@ -186,6 +195,7 @@ mod tests {
                     own("10.96.0.7/32 port 80"),
                     own("192.0.2.7/32 port 80"),
                     own("192.0.2.8/32 port 80"),
+                    own("192.0.2.1/32 port 30080"),
                     own("10.88.0.1/32 port 30080"),
                     refused("e1000g0", "192.0.2.7/32 port 80"),
                     refused("e1000g0", "192.0.2.8/32 port 80"),
@@ -196,6 +206,7 @@ mod tests {
         for (what, external, port, expected) in cases {
             let made = rules(
                 &EtherstubConfig::of_tests(external),
+                &[Ipv4Addr::new(192, 0, 2, 1)],
                 std::slice::from_ref(port),
             );
             assert_eq!(made, expected, "{what}");
@@ -221,7 +232,10 @@ mod tests {
                 ..port(&[])
             },
         ];
-        let rules = network.rules().into_iter().chain(rules(&network, &ports));
+        let rules = network
+            .rules()
+            .into_iter()
+            .chain(rules(&network, &[], &ports));
         let rules = rules.map(|rule| parse::rule(&rule)).collect();
         let own = [
             ("reddwarfgw0", network.gateway),

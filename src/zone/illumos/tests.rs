@@ -515,8 +515,8 @@ async fn services_are_rules_that_come_and_go_among_others() {
     let network = bench.settings.network.rules();
     let network: Vec<String> = network.iter().map(|rule| parse::rule(rule)).collect();
     let starts = || async { bench.agent().await.expect("starts again") };
-    let router = |agent: &IllumosRuntime| agent.router().expect("one");
-    router(&agent).route(&led_to(11)).await.expect("led");
+    let router = |agent: &IllumosRuntime| agent.router(Vec::new()).expect("one");
+    router(&agent).route(led_to(11).into()).await.expect("led");
     assert_eq!(led(), ["10.88.0.11"]);
     // Another agent knows what is its own, and that the zone runs.
     drop(agent);
@@ -524,14 +524,17 @@ async fn services_are_rules_that_come_and_go_among_others() {
     assert_eq!(led(), ["10.88.0.11"], "not known yet, and left");
     assert!(rules().contains(&of_zone));
     let again = router(&agent);
-    again.route(&led_to(12)).await.expect("led elsewhere");
+    again.route(led_to(12).into()).await.expect("led elsewhere");
     assert_eq!(led(), ["10.88.0.12"]);
     // A tool that dies in the middle: new rules come first, so that there is always one.
     bench.ctl("fault -t ipnat -w halfway:rule crash");
-    let _ = again.route(&led_to(13)).await;
+    let _ = again.route(led_to(13).into()).await;
     assert!(!led().is_empty());
     bench.ctl("forget");
-    again.route(&led_to(13)).await.expect("led after a crash");
+    again
+        .route(led_to(13).into())
+        .await
+        .expect("led after a crash");
     assert_eq!(led(), ["10.88.0.13"]);
     // What was added goes with a refresh of the service, and is added again: the way out in its order, zones' ports, services.
     let whole = rules();
@@ -542,7 +545,10 @@ async fn services_are_rules_that_come_and_go_among_others() {
     assert_eq!(order(&whole), network);
     bench.ask("svcadm", "refresh network/ipfilter");
     assert_eq!(rules(), Vec::<String>::new());
-    again.route(&led_to(13)).await.expect("led after a refresh");
+    again
+        .route(led_to(13).into())
+        .await
+        .expect("led after a refresh");
     let sorted = |mut rules: Vec<String>| {
         rules.sort();
         rules
@@ -554,7 +560,7 @@ async fn services_are_rules_that_come_and_go_among_others() {
         &["-r", "-f", "-"].map(str::to_owned),
         network[0].as_bytes(),
     );
-    again.route(&led_to(13)).await.expect("led in order");
+    again.route(led_to(13).into()).await.expect("led in order");
     assert_eq!(order(&rules()), network);
     // Somebody else's stay.
     let theirs = "rdr e1000g0 0.0.0.0/0 port 22 -> 10.88.0.99 port 22 tcp".to_owned();
@@ -563,7 +569,7 @@ async fn services_are_rules_that_come_and_go_among_others() {
         .run("ipnat", &["-f", "-"].map(str::to_owned), theirs.as_bytes());
     taken_down(&bench, &agent, 1).await.expect("gone");
     assert!(!rules().contains(&of_zone));
-    again.route(&[]).await.expect("nothing is led");
+    again.route([].into()).await.expect("nothing is led");
     let mut left = network.clone();
     left.push(theirs);
     assert_eq!(sorted(rules()), sorted(left));
@@ -575,8 +581,8 @@ async fn without_ipfilter_nothing_is_led_and_zones_go_all_the_same() {
     let agent = bench.agent().await.expect("starts");
     brought_up(&bench, &agent, 1).await.expect("runs");
     bench.ask("svcadm", "disable -s network/ipfilter");
-    let router = agent.router().expect("one");
-    let refused = router.route(&[]).await.expect_err("no ipfilter");
+    let router = agent.router(Vec::new()).expect("one");
+    let refused = router.route([].into()).await.expect_err("no ipfilter");
     assert!(
         refused.contains("I/O error") && refused.contains("svcadm enable"),
         "{refused}"
@@ -589,8 +595,8 @@ async fn without_ipfilter_nothing_is_led_and_zones_go_all_the_same() {
     drop(agent);
     let agent = bench.agent().await.expect("starts without it");
     bench.ask("svcadm", "enable -s network/ipfilter");
-    let router = agent.router().expect("one");
-    router.route(&[]).await.expect("is there again");
+    let router = agent.router(Vec::new()).expect("one");
+    router.route([].into()).await.expect("is there again");
     let rules = parse::nat_rules(&bench.ask("ipnat", "-l"));
     assert_eq!(rules.len(), bench.settings.network.rules().len());
 }

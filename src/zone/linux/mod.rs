@@ -8,6 +8,7 @@
 
 mod devices;
 mod groups;
+mod netlink;
 mod network;
 mod services;
 mod tables;
@@ -146,6 +147,8 @@ impl Linux {
             let home = inner.home(&name, configuration);
             if home.pid().is_some() {
                 home.link.listen(&home.directory).map_err(wrong)?;
+                // That of an earlier agent may have had rules of another kind.
+                inner.network.lead(&home.configuration.spec)?;
             }
             inner.zones.add(name, home);
         }

@@ -5,13 +5,17 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write as _;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddrV4};
 use std::process::{Command, Stdio};
+use std::sync::Arc;
 
+use parking_lot::Mutex;
 use rustix::thread::LinkNameSpaceType;
 
-use super::services::ServiceTable;
-use super::tables::{self, Shown};
+use super::netlink::Netfilter;
+use super::services::conntrack::{self, Fronts};
+use super::services::{ServiceTable, Site};
+use super::tables::{self, Ruleset, Shown};
 use crate::zone::{HostPort, ZoneNetwork, ZoneSpec};
 
 /// What marks a bridge as ours.
@@ -23,12 +27,22 @@ const PROTOCOLS: [&str; 3] = ["tcp", "udp", "sctp"];
 /// The set of zones' addresses, each with itself: a zone that reaches itself by another address is to be answered there.
 const SELVES: &str = "selves";
 
+/// The set of who speaks on the bridge: links of zones, each with the addresses that its zone has.
+const SPEAKERS: &str = "speakers";
+
+/// The set of the links of zones.
+const LINKS: &str = "links";
+
 /// The pods' network of an agent.
 ///
 /// Zones reach one another by the host alone, also where they are on the same bridge: an answer that went straight
 /// would come from an address that nobody asked, where one of the host's or of a service was asked. So they have
 /// addresses without neighbours, and the host tells them of no shorter way. Where the kernel translates addresses on
 /// bridges already (`bridge-nf-call-iptables`), what a zone sends to itself turns back on its own port.
+///
+/// A zone is who it says it is: frames of its link pass the bridge only from its own hardware address and its own
+/// address, and nothing but IPv4 and ARP does. So none takes what is sent to another or to the host, answers for either, or
+/// tells them of routers.
 #[derive(Debug, Clone)]
 pub struct Network {
     /// The bridge; rules are in a table of the same name.
@@ -37,8 +51,13 @@ pub struct Network {
     pub gateway: Ipv4Addr,
     /// Bits of its prefix.
     pub prefix: u8,
-    /// The range of pods.
+    /// The range of this node's pods.
     pub cidr: String,
+    /// The range of all nodes' pods, to which packets of pods go as they are.
+    pub cluster: String,
+    ruleset: Arc<Ruleset>,
+    /// How often somebody else had changed rules when ours were whole.
+    whole: Arc<Mutex<Option<u64>>>,
 }
 
 /// Runs a tool with input; its complaints are the error.
@@ -90,6 +109,32 @@ fn exists(link: &str) -> bool {
     })
 }
 
+/// Turns IPv6 off at a link of this network namespace: zones have no addresses of it, and whoever speaks it there makes
+/// itself a router of all others. A kernel without IPv6 has none to turn off.
+fn no_ipv6(link: &str) -> Result<(), String> {
+    let path = format!("/proc/sys/net/ipv6/conf/{link}/disable_ipv6");
+    match std::fs::write(&path, "1") {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(format!("{path}: {error}"))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// The addresses of this network namespace's own.
+fn local_addresses() -> BTreeSet<Ipv4Addr> {
+    let text = std::fs::read_to_string("/proc/thread-self/net/fib_trie").unwrap_or_default();
+    local_in(&text)
+}
+
+/// The addresses that a trie of routes shows to be the host's own, each on the line before the one that says so.
+fn local_in(trie: &str) -> BTreeSet<Ipv4Addr> {
+    let lines = trie.lines().zip(trie.lines().skip(1));
+    let own = lines.filter(|(_, what)| what.trim() == "/32 host LOCAL");
+    own.filter_map(|(line, _)| line.trim().strip_prefix("|-- ")?.parse().ok())
+        .collect()
+}
+
 /// Whether a link as ip(8) shows it is ours.
 fn is_our_link(shown: &str) -> bool {
     let mut words = shown.split_whitespace();
@@ -105,18 +150,37 @@ fn is_our_table(shown: &str) -> bool {
 }
 
 impl Network {
+    /// The network of a bridge, on which the host has the address `gateway` with a prefix of so many bits, for zones with
+    /// addresses of `cidr`. What they send to those of `cluster` goes with their own address.
+    pub fn new(bridge: &str, (gateway, prefix): (Ipv4Addr, u8), cidr: &str, cluster: &str) -> Self {
+        Network {
+            bridge: bridge.to_owned(),
+            gateway,
+            prefix,
+            cidr: cidr.to_owned(),
+            cluster: cluster.to_owned(),
+            ruleset: Arc::default(),
+            whole: Arc::default(),
+        }
+    }
+
     /// Makes bridge and rules, or finds them as they were.
     ///
     /// # Errors
     /// A bridge or table of this name that is not ours, which is left alone; a missing tool or right.
     pub fn prepare(&self) -> Result<(), String> {
         let bridge = &self.bridge;
-        if let Some(shown) = tables::show(bridge)?
-            && !is_our_table(&shown)
-        {
-            return Err(format!(
-                "there is a table ip {bridge} of nft(8) that reddwarf did not make; choose another --etherstub-name"
-            ));
+        for (family, is_ours) in [
+            ("ip", is_our_table as fn(&str) -> bool),
+            ("bridge", tables::is_ours),
+        ] {
+            if let Some(shown) = tables::show(family, bridge)?
+                && !is_ours(&shown)
+            {
+                return Err(format!(
+                    "there is a table {family} {bridge} of nft(8) that reddwarf did not make; choose another --etherstub-name"
+                ));
+            }
         }
         let shown = match exists(bridge) {
             true => Some(tool("ip", &["-o", "link", "show", "dev", bridge], "")?),
@@ -147,15 +211,56 @@ impl Network {
         )?;
         std::fs::write("/proc/sys/net/ipv4/ip_forward", "1")
             .map_err(|error| format!("cannot turn on forwarding of packets: {error}"))?;
+        no_ipv6(bridge)?;
         // A port on the loopback leads into a pod by the bridge; what comes from there may not use such addresses.
         let local = format!("/proc/sys/net/ipv4/conf/{bridge}/route_localnet");
         std::fs::write(&local, "1").map_err(|error| format!("{local}: {error}"))?;
-        tool("nft", &["-f", "-"], &self.script()).map(drop)
+        self.ruleset.change(&self.script()).map_err(|error| {
+            match error.contains("Operation not supported") {
+                true => {
+                    format!("{error}; use a kernel with CONFIG_NF_TABLES_BRIDGE and CONFIG_NFT_NAT")
+                }
+                false => error,
+            }
+        })
+    }
+
+    /// The chain of the table of the family `bridge`: of the links in its set, only what their zones may send.
+    fn spoken(&self) -> (&'static str, &'static str, Vec<String>) {
+        let rules = [
+            format!("iifname != @{LINKS} accept"),
+            format!("iifname . ether saddr . ip saddr @{SPEAKERS} accept"),
+            // Who asks, or answers, tells both addresses once more.
+            format!(
+                "arp htype 1 arp ptype ip iifname . ether saddr . arp saddr ip @{SPEAKERS} iifname . arp saddr ether . arp saddr ip @{SPEAKERS} accept"
+            ),
+            "drop".to_owned(),
+        ];
+        (
+            "prerouting",
+            "filter hook prerouting priority -200",
+            rules.into(),
+        )
+    }
+
+    /// What nft(8) is told of who speaks by a zone's link: to `add` it, or to `delete` it.
+    fn speaker(&self, verb: &str, spec: &ZoneSpec) -> String {
+        let ZoneNetwork::Own {
+            address, mac, link, ..
+        } = &spec.network
+        else {
+            return String::new();
+        };
+        let bridge = &self.bridge;
+        format!(
+            "{verb} element bridge {bridge} {SPEAKERS} {{ \"{link}\" . {mac} . {address} }}\n{verb} element bridge {bridge} {LINKS} {{ \"{link}\" }}\n"
+        )
     }
 
     /// The chains of the table: their names, where packets come into them, and their rules.
     fn chains(&self) -> [(&'static str, &'static str, Vec<String>); 5] {
         let (bridge, cidr, gateway) = (&self.bridge, &self.cidr, self.gateway);
+        let cluster = &self.cluster;
         let led = || {
             // A pod that takes port 53 of the host does not become the name server of all others.
             let names =
@@ -173,7 +278,10 @@ impl Network {
             (
                 "guard",
                 "filter hook prerouting priority -300",
-                vec![format!("iifname {bridge} ip daddr 127.0.0.0/8 drop")],
+                vec![
+                    format!("iifname {bridge} ip daddr 127.0.0.0/8 drop"),
+                    format!("iifname {bridge} ip saddr != {cidr} drop"),
+                ],
             ),
             (
                 "straight",
@@ -186,15 +294,15 @@ impl Network {
                 "postrouting",
                 "nat hook postrouting priority 100",
                 vec![
-                    format!("ip saddr {cidr} ip daddr != {cidr} masquerade"),
-                    format!("ip saddr . ip daddr @{SELVES} masquerade"),
-                    format!("ip saddr 127.0.0.0/8 oifname {bridge} masquerade"),
+                    format!("ip saddr {cidr} ip daddr != {cluster} masquerade fully-random"),
+                    format!("ct status dnat ip saddr . ip daddr @{SELVES} masquerade fully-random"),
+                    format!("ip saddr 127.0.0.0/8 oifname {bridge} masquerade fully-random"),
                 ],
             ),
         ]
     }
 
-    /// What nft(8) is told to make the table. Elements (of running pods) survive; chains are made anew.
+    /// What nft(8) is told to make the tables. Elements (of running pods) survive; chains are made anew.
     fn script(&self) -> String {
         let table = format!("ip {}", self.bridge);
         let mut script = format!(
@@ -207,7 +315,15 @@ add map {table} {protocol}_addressed {{ type ipv4_addr . inet_service : ipv4_add
 "
             );
         }
-        for (chain, hook, rules) in self.chains() {
+        let bridge = format!("bridge {}", self.bridge);
+        script += &format!(
+            "add table {bridge} {{ comment \"{ALIAS}\"; }}
+add set {bridge} {SPEAKERS} {{ type ifname . ether_addr . ipv4_addr; }}
+add set {bridge} {LINKS} {{ type ifname; }}
+"
+        );
+        let chains = self.chains().into_iter().map(|chain| (&table, chain));
+        for (table, (chain, hook, rules)) in chains.chain([(&bridge, self.spoken())]) {
             script += &format!(
                 "add chain {table} {chain} {{ type {hook}; }}\nflush chain {table} {chain}\n"
             );
@@ -218,32 +334,65 @@ add map {table} {protocol}_addressed {{ type ipv4_addr . inet_service : ipv4_add
         script
     }
 
-    /// Whether the table has all its rules, and what leads to each of some zones.
+    /// Whether the tables have all their rules, and what belongs to each of some zones. What was so before is so still where
+    /// nobody else changed rules.
     ///
     /// # Errors
     /// What the tool says.
     pub fn is_whole<'z>(&self, zones: impl Iterator<Item = &'z ZoneSpec>) -> Result<bool, String> {
-        let Some(text) = tables::show(&self.bridge)? else {
-            return Ok(false);
-        };
-        let found = Shown::read(&text).chains;
-        let all = self.chains();
-        let mut expected = all.iter().map(|(chain, _, rules)| (chain, rules.len()));
-        if !expected.all(|(chain, rules)| found.get(*chain) == Some(&rules)) {
-            return Ok(false);
+        let foreign = self.ruleset.foreign();
+        if *self.whole.lock() == Some(foreign) {
+            return Ok(true);
         }
-        for (map, keys) in keys(zones)? {
-            // There may be more: zones come and go meanwhile.
-            if tables::count(&self.bridge, "map", &map)? < keys.len() {
+        let is_whole = self.has_all(zones)?;
+        *self.whole.lock() = is_whole.then_some(foreign);
+        Ok(is_whole)
+    }
+
+    fn has_all<'z>(&self, zones: impl Iterator<Item = &'z ZoneSpec>) -> Result<bool, String> {
+        let bridge = self.bridge.as_str();
+        for (family, chains) in [
+            ("ip", self.chains().to_vec()),
+            ("bridge", vec![self.spoken()]),
+        ] {
+            let Some(text) = tables::show(family, bridge)? else {
+                return Ok(false);
+            };
+            let found = Shown::read(&text).chains;
+            let mut expected = chains.iter().map(|(chain, _, rules)| (chain, rules.len()));
+            if !expected.all(|(chain, rules)| found.get(*chain) == Some(&rules)) {
+                return Ok(false);
+            }
+        }
+        // There may be more of each: zones come and go meanwhile.
+        let zones: Vec<_> = zones.collect();
+        let mut links = 0;
+        for zone in &zones {
+            links += usize::from(matches!(zone.network, ZoneNetwork::Own { .. }));
+        }
+        for set in [SPEAKERS, LINKS] {
+            if tables::count(["bridge", bridge], "set", set)? < links {
+                return Ok(false);
+            }
+        }
+        for (map, keys) in keys(zones.into_iter())? {
+            if tables::count(["ip", bridge], "map", &map)? < keys.len() {
                 return Ok(false);
             }
         }
         Ok(true)
     }
 
-    /// What leads services to zones of this network.
-    pub fn services(&self) -> ServiceTable {
-        ServiceTable::new(&self.bridge, &self.cidr)
+    /// What leads services to zones of this network, on a host whose ports are asked at `addresses`. All services have
+    /// addresses of `range`, if that is known.
+    pub fn services(&self, addresses: Vec<Ipv4Addr>, range: Option<String>) -> ServiceTable {
+        let site = Site {
+            pods: self.cluster.clone(),
+            gateway: self.gateway,
+            addresses,
+            services: range,
+        };
+        ServiceTable::new(&self.bridge, site, self.ruleset.clone())
     }
 
     /// Connects the network namespace of process `pid`.
@@ -266,6 +415,8 @@ add map {table} {protocol}_addressed {{ type ipv4_addr . inet_service : ipv4_add
             tool("ip", &["link", "del", link], "")?;
         }
         let bridge = &self.bridge;
+        // Before it can say anything.
+        self.ruleset.change(&self.speaker("add", spec))?;
         tool(
             "ip",
             &["-batch", "-"],
@@ -273,6 +424,7 @@ add map {table} {protocol}_addressed {{ type ipv4_addr . inet_service : ipv4_add
                 "link add name {link} type veth peer name eth0 address {mac} netns {pid}\nlink set {link} master {bridge} up\nlink set {link} type bridge_slave hairpin on\n"
             ),
         )?;
+        no_ipv6(link)?;
         let inside = format!(
             "link set lo up\naddr add {address}/32 dev eth0\nlink set eth0 up\nroute add {gateway} dev eth0 scope link\nroute add default via {gateway}\n"
         );
@@ -286,31 +438,47 @@ add map {table} {protocol}_addressed {{ type ipv4_addr . inet_service : ipv4_add
                 Some(LinkNameSpaceType::Network),
             )
             .map_err(|error| format!("{path}: {error}"))?;
+            no_ipv6("eth0")?;
             tool("ip", &["-batch", "-"], &inside).map(drop)
         })
         .join()
         .map_err(|_| "a thread broke".to_owned())??;
-        self.lead(spec)
+        self.lead_after(String::new(), spec)
     }
 
-    /// Leads ports of the host to a zone; what leads there already is left alone.
+    /// Lets a zone that is connected speak, and leads ports of the host to it; what is so already is left alone.
     ///
     /// # Errors
     /// What the tool says.
     pub fn lead(&self, spec: &ZoneSpec) -> Result<(), String> {
+        self.lead_after(self.speaker("add", spec), spec)
+    }
+
+    /// Leads ports of the host to a zone, in one transaction with what a script says.
+    fn lead_after(&self, mut script: String, spec: &ZoneSpec) -> Result<(), String> {
         let bridge = &self.bridge;
         let ZoneNetwork::Own { address, .. } = &spec.network else {
             return Ok(());
         };
-        let mut elements = String::new();
-        for Element { map, key, value } in elements_of(spec)? {
-            elements += &format!("add element ip {bridge} {map} {{ {key} : {value} }}\n");
+        let elements = elements_of(spec)?;
+        for Element {
+            map, key, value, ..
+        } in &elements
+        {
+            script += &format!("add element ip {bridge} {map} {{ {key} : {value} }}\n");
         }
-        if elements.is_empty() {
+        if !elements.is_empty() {
+            script += &format!("add {}\n", self.itself(*address));
+        }
+        if script.is_empty() {
             return Ok(());
         }
-        elements += &format!("add {}\n", self.itself(*address));
-        tool("nft", &["-f", "-"], &elements).map(drop)
+        self.ruleset.change(&script)?;
+        let flows = Fronts::of_host(elements.iter().flat_map(Element::flows));
+        if let Err(error) = conntrack::forget_stale(&flows) {
+            tracing::debug!(%error, "flows to a port of the host may go elsewhere for a while");
+        }
+        Ok(())
     }
 
     /// The element of a zone's address that may come back to it.
@@ -335,32 +503,33 @@ add map {table} {protocol}_addressed {{ type ipv4_addr . inet_service : ipv4_add
         let bridge = &self.bridge;
         // What cannot be was never made.
         let made = ports.iter().filter_map(|port| element(port, *address).ok());
-        for element in made.flatten() {
-            let Element { map, key, .. } = &element;
-            let own = format!("element ip {bridge} {map} {{ {key} }}\n");
+        for Element {
+            map,
+            key,
+            key_kept,
+            value_kept,
+            ..
+        } in made.flatten()
+        {
             // Only what leads here: the port may be another pod's already, or still. What is ours nobody else replaces.
-            match tool("nft", &["-f", "-"], &format!("get {own}")) {
-                Ok(shown) if element.is_in(&shown) => {
-                    tool("nft", &["-f", "-"], &format!("delete {own}"))?;
-                }
-                Ok(_) => {}
-                Err(error) if is_gone(&error) => {}
-                Err(error) => return Err(error),
-            }
-        }
-        if !ports.is_empty() {
-            match tool(
-                "nft",
-                &["-f", "-"],
-                &format!("delete {}\n", self.itself(*address)),
-            ) {
-                Err(error) if !is_gone(&error) => return Err(error),
-                _ => {}
+            let kept = Netfilter::open().and_then(|kernel| kernel.element(bridge, &map, &key_kept));
+            let kept = kept.map_err(|error| format!("cannot read the map {map}: {error}"))?;
+            if kept == Some(value_kept) {
+                self.ruleset
+                    .change(&format!("delete element ip {bridge} {map} {{ {key} }}\n"))?;
             }
         }
         if exists(link) {
             // It goes with its other end; whoever is first, it is gone.
             let _ = tool("ip", &["link", "del", link], "");
+        }
+        let itself = format!("delete {}\n", self.itself(*address));
+        let itself = (!ports.is_empty()).then_some(itself);
+        for script in itself.into_iter().chain([self.speaker("delete", spec)]) {
+            match self.ruleset.change(&script) {
+                Err(error) if !is_gone(&error) => return Err(error),
+                _ => {}
+            }
         }
         Ok(())
     }
@@ -372,20 +541,33 @@ struct Element {
     map: String,
     key: String,
     value: String,
+    /// Both as the kernel keeps them.
+    key_kept: Vec<u8>,
+    value_kept: Vec<u8>,
+    /// The zone's own port, and the host's, if it is one of UDP: its flows know where they go.
+    flow: Option<(SocketAddrV4, HostPort)>,
 }
 
 impl Element {
-    /// Whether it is what nft(8) shows, and not another one of its key.
-    fn is_in(&self, shown: &str) -> bool {
-        let own = format!("{} : {}", self.key, self.value);
-        let words: Vec<&str> = shown.split_whitespace().collect();
-        let own: Vec<&str> = own.split(' ').collect();
-        words.windows(own.len()).any(|some| some == own)
+    /// The places of this host that it leads from over UDP, each with the one that it leads to.
+    fn flows(&self) -> Vec<(SocketAddrV4, SocketAddrV4)> {
+        let Some((to, port)) = &self.flow else {
+            return Vec::new();
+        };
+        let at = |address| (SocketAddrV4::new(address, port.host), *to);
+        match port.host_address {
+            Some(IpAddr::V4(address)) if !address.is_unspecified() => vec![at(address)],
+            _ => local_addresses().into_iter().map(at).collect(),
+        }
     }
 }
 
 /// What leads to a port of the zone with this address; nothing where the host's address is none that leads to a zone.
 fn element(port: &HostPort, zone: IpAddr) -> Result<Option<Element>, String> {
+    // Zones have no addresses of version 6.
+    let IpAddr::V4(zone) = zone else {
+        return Ok(None);
+    };
     let protocol = port.protocol.to_lowercase();
     if !PROTOCOLS.contains(&protocol.as_str()) {
         return Err(format!(
@@ -393,18 +575,31 @@ fn element(port: &HostPort, zone: IpAddr) -> Result<Option<Element>, String> {
             port.protocol
         ));
     }
-    let (map, key) = match port.host_address {
-        // Zones have no addresses of version 6.
-        Some(IpAddr::V6(address)) if !address.is_unspecified() => return Ok(None),
-        Some(IpAddr::V4(address)) if !address.is_unspecified() => {
-            ("addressed", format!("{address} . {}", port.host))
-        }
-        _ => ("ports", port.host.to_string()),
+    // Parts of what has several are filled up to four bytes.
+    let pair = |address: Ipv4Addr, port: u16| {
+        [&address.octets()[..], &port.to_be_bytes(), &[0, 0]].concat()
     };
+    let (map, key, key_kept) = match port.host_address {
+        Some(IpAddr::V6(address)) if !address.is_unspecified() => return Ok(None),
+        Some(IpAddr::V4(address)) if !address.is_unspecified() => (
+            "addressed",
+            format!("{address} . {}", port.host),
+            pair(address, port.host),
+        ),
+        _ => (
+            "ports",
+            port.host.to_string(),
+            port.host.to_be_bytes().to_vec(),
+        ),
+    };
+    let flow = (protocol == "udp").then(|| (SocketAddrV4::new(zone, port.zone), port.clone()));
     Ok(Some(Element {
         map: format!("{protocol}_{map}"),
         key,
         value: format!("{zone} . {}", port.zone),
+        key_kept,
+        value_kept: pair(zone, port.zone),
+        flow,
     }))
 }
 
@@ -445,18 +640,25 @@ mod tests {
 
     #[test]
     fn ports_of_an_address_are_its_own() {
+        let addressed = [127, 0, 0, 1, 0, 80, 0, 0];
         for (address, expected) in [
-            (None, Some(("tcp_ports", "80"))),
-            (Some("0.0.0.0"), Some(("tcp_ports", "80"))),
-            (Some("::"), Some(("tcp_ports", "80"))),
-            (Some("127.0.0.1"), Some(("tcp_addressed", "127.0.0.1 . 80"))),
+            (None, Some(("tcp_ports", "80", &[0, 80][..]))),
+            (Some("0.0.0.0"), Some(("tcp_ports", "80", &[0, 80]))),
+            (Some("::"), Some(("tcp_ports", "80", &[0, 80]))),
+            (
+                Some("127.0.0.1"),
+                Some(("tcp_addressed", "127.0.0.1 . 80", &addressed)),
+            ),
             (Some("::1"), None),
         ] {
             let found = element(&port(address), [10, 0, 0, 5].into()).expect("offered");
-            let expected = expected.map(|(map, key)| Element {
+            let expected = expected.map(|(map, key, kept)| Element {
                 map: map.to_owned(),
                 key: key.to_owned(),
                 value: "10.0.0.5 . 8080".to_owned(),
+                key_kept: kept.to_vec(),
+                value_kept: vec![10, 0, 0, 5, 0x1f, 0x90, 0, 0],
+                flow: None,
             });
             assert_eq!(found, expected, "{address:?}");
         }
@@ -471,6 +673,39 @@ mod tests {
         assert_eq!(of("UDP"), Ok("udp_ports".to_owned()));
         assert_eq!(of("SCTP"), Ok("sctp_ports".to_owned()));
         assert!(of("DCCP").is_err());
+    }
+
+    #[test]
+    fn flows_over_udp_are_known_by_the_hosts_addresses() {
+        let port = |protocol: &str, address| HostPort {
+            protocol: protocol.into(),
+            ..port(address)
+        };
+        let flows = |port: &HostPort| {
+            let found = element(port, [10, 0, 0, 5].into()).expect("offered");
+            found.expect("one").flows()
+        };
+        let at = |text: &str| -> SocketAddrV4 { text.parse().expect("a place") };
+        assert_eq!(flows(&port("TCP", None)), []);
+        let own = flows(&port("UDP", Some("192.0.2.1")));
+        assert_eq!(own, [(at("192.0.2.1:80"), at("10.0.0.5:8080"))]);
+        let trie = "Main:
+  +-- 0.0.0.0/0 3 0 5
+     +-- 127.0.0.0/8 2 0 2
+        +-- 127.0.0.0/31 1 0 0
+           |-- 127.0.0.0
+              /8 host LOCAL
+           |-- 127.0.0.1
+              /32 host LOCAL
+        |-- 127.255.255.255
+           /32 link BROADCAST
+     |-- 192.0.2.1
+        /32 host LOCAL
+     |-- 192.0.2.7
+        /32 universe UNICAST
+";
+        let own = ["127.0.0.1", "192.0.2.1"].map(|text| text.parse().expect("an address"));
+        assert_eq!(local_in(trie), own.into());
     }
 
     #[test]
@@ -496,27 +731,6 @@ mod tests {
             ("table ip b {\n\tmap my_tcp_ports {\n\t}\n}\n", false),
         ] {
             assert_eq!(is_our_table(shown), own, "{shown}");
-        }
-    }
-
-    #[test]
-    fn only_what_leads_to_a_zone_is_its_own() {
-        let shown = |element: &str| {
-            format!(
-                "table ip b {{\n\tmap m {{\n\t\ttype inet_service : ipv4_addr . inet_service\n\t\telements = {{ {element} }}\n\t}}\n}}\n"
-            )
-        };
-        for (address, of, own) in [
-            (None, "80 : 10.0.0.5 . 8080", true),
-            (None, "80 : 10.0.0.55 . 8080", false),
-            (None, "80 : 10.0.0.6 . 8080", false),
-            (None, "80 : 10.0.0.5 . 808", false),
-            (Some("127.0.0.1"), "127.0.0.1 . 80 : 10.0.0.5 . 8080", true),
-            (Some("127.0.0.1"), "127.0.0.1 . 80 : 10.0.0.6 . 8080", false),
-        ] {
-            let element = element(&port(address), [10, 0, 0, 5].into()).expect("offered");
-            let found = element.expect("one").is_in(&shown(of));
-            assert_eq!(found, own, "{address:?} {of}");
         }
     }
 }

@@ -2,7 +2,68 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::network::tool;
+use parking_lot::Mutex;
+
+use super::netlink::Netfilter;
+use super::network::{ALIAS, tool};
+
+/// All rules of this host, of which some tables are ours: whether somebody else changed any is known without reading
+/// them, which takes many seconds where there are many.
+#[derive(Debug, Default)]
+pub struct Ruleset(Mutex<Seen>);
+
+/// What was seen of the rules.
+#[derive(Debug, Default)]
+struct Seen {
+    /// Their number; none where the kernel does not tell.
+    generation: Option<u32>,
+    /// How often they were changed by somebody else.
+    foreign: u64,
+}
+
+impl Ruleset {
+    /// Tells nft(8) something that changes rules, in one transaction.
+    ///
+    /// # Errors
+    /// What it says.
+    pub(super) fn change(&self, script: &str) -> Result<(), String> {
+        // One at a time: what changes meanwhile is another's.
+        let mut seen = self.0.lock();
+        seen.take(generation(), false);
+        let done = tool("nft", &["-f", "-"], script);
+        seen.take(generation(), done.is_ok());
+        done.map(drop)
+    }
+
+    /// How often somebody else changed rules, as far as it was seen: as long as this is the same, our tables are as they
+    /// were left.
+    pub(super) fn foreign(&self) -> u64 {
+        let mut seen = self.0.lock();
+        seen.take(generation(), false);
+        seen.foreign
+    }
+}
+
+fn generation() -> Option<u32> {
+    Netfilter::open()
+        .and_then(|kernel| kernel.generation())
+        .ok()
+}
+
+impl Seen {
+    /// Takes in the number of the rules, after a transaction of `ours`, if there was one since the last time: that makes
+    /// it one more, or nothing where it changed nothing.
+    fn take(&mut self, now: Option<u32>, ours: bool) {
+        let is_known = match (self.generation, now) {
+            (Some(before), Some(now)) => now == before || (ours && now == before.wrapping_add(1)),
+            _ => false,
+        };
+        if !is_known {
+            self.foreign += 1;
+        }
+        self.generation = now;
+    }
+}
 
 /// What a table has, without the elements of its maps and sets.
 #[derive(Debug, Default, PartialEq)]
@@ -13,31 +74,38 @@ pub(super) struct Shown {
     pub(super) sets: BTreeSet<String>,
 }
 
-/// The text of a table without elements; none where there is no such table.
+/// The text of a table of a family without elements; none where there is no such table.
 ///
 /// # Errors
 /// nft(8) is missing, or may not be used.
-pub(super) fn show(name: &str) -> Result<Option<String>, String> {
-    let listed = tool("nft", &["list", "tables", "ip"], "")?;
-    match is_among(&listed, name) {
-        true => tool("nft", &["-t", "list", "table", "ip", name], "").map(Some),
+pub(super) fn show(family: &str, name: &str) -> Result<Option<String>, String> {
+    let listed = tool("nft", &["list", "tables", family], "")?;
+    match is_among(&listed, family, name) {
+        true => tool("nft", &["-t", "list", "table", family, name], "").map(Some),
         false => Ok(None),
     }
 }
 
-/// How many elements a map (or a set: `kind`) of a table has.
+/// Whether a table as nft(8) shows it says that it is ours.
+pub(super) fn is_ours(shown: &str) -> bool {
+    let own = format!("comment \"{ALIAS}\"");
+    shown.lines().any(|line| line.trim() == own)
+}
+
+/// How many elements a map (or a set: `kind`) of a table, which is its family and its name, has.
 ///
 /// # Errors
 /// It is not there, or nft(8) may not be used.
-pub(super) fn count(table: &str, kind: &str, name: &str) -> Result<usize, String> {
-    let shown = tool("nft", &["list", kind, "ip", table, name], "")?;
+pub(super) fn count(table: [&str; 2], kind: &str, name: &str) -> Result<usize, String> {
+    let [family, table] = table;
+    let shown = tool("nft", &["list", kind, family, table, name], "")?;
     Ok(elements_in(&shown))
 }
 
 /// Whether a table is among those that nft(8) lists.
-fn is_among(listed: &str, name: &str) -> bool {
+fn is_among(listed: &str, family: &str, name: &str) -> bool {
     let mut lines = listed.lines();
-    lines.any(|line| line.split_whitespace().eq(["table", "ip", name]))
+    lines.any(|line| line.split_whitespace().eq(["table", family, name]))
 }
 
 fn elements_in(shown: &str) -> usize {
@@ -120,7 +188,33 @@ mod tests {
         assert_eq!(Shown::read(TEXT), expected);
         assert_eq!(Shown::read("table ip x {\n}\n"), Shown::default());
         let listed = "table ip nat\ntable ip bb\n";
-        assert!(is_among(listed, "bb") && !is_among(listed, "b"));
+        assert!(is_among(listed, "ip", "bb") && !is_among(listed, "ip", "b"));
+        assert!(!is_among(listed, "bridge", "bb"));
+    }
+
+    #[test]
+    fn what_others_change_is_told_from_our_own() {
+        // What number the rules have, whether after a transaction of ours, and how often others changed them.
+        let mut seen = Seen::default();
+        for (now, ours, foreign) in [
+            (Some(7), false, 1),
+            (Some(7), false, 1),
+            (Some(8), true, 1),
+            // Ours changed nothing.
+            (Some(8), true, 1),
+            (Some(8), false, 1),
+            (Some(10), true, 2),
+            (Some(11), false, 3),
+            (Some(u32::MAX), false, 4),
+            (Some(0), true, 4),
+            // Nothing is known where the kernel does not tell.
+            (None, false, 5),
+            (None, true, 6),
+            (Some(0), false, 7),
+        ] {
+            seen.take(now, ours);
+            assert_eq!(seen.foreign, foreign, "{now:?} {ours}");
+        }
     }
 
     #[test]

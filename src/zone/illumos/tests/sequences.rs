@@ -267,8 +267,10 @@ async fn sequence(seed: u64) {
         );
     }
     // As who looks at services does each half minute.
-    let router = agent.host.router().expect("one");
-    let routed = agent.runtime.spawn(async move { router.route(&[]).await });
+    let router = agent.host.router(Vec::new()).expect("one");
+    let routed = agent
+        .runtime
+        .spawn(async move { router.route([].into()).await });
     let routed = routed.await.expect("ends");
     routed.unwrap_or_else(|error| panic!("seed {seed}: {error}"));
     let rules = parse::nat_rules(&bench.ask("ipnat", "-l"));

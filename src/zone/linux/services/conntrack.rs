@@ -5,36 +5,15 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::{Ipv4Addr, SocketAddrV4};
-use std::os::fd::OwnedFd;
-use std::time::Duration;
 
-use rustix::net::netlink::{self, SocketAddrNetlink};
-use rustix::net::sockopt::{Timeout, set_socket_timeout};
-use rustix::net::{
-    AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, recv, sendto, socket_with,
-};
-
+use super::super::netlink::{NLA_F_NESTED, NLM_F_ACK, NLM_F_DUMP, Netfilter, attribute, put};
 use crate::net::services::{Protocol, ServicePort};
 
-/// How long the kernel may take to answer.
-const PATIENCE: Duration = Duration::from_secs(5);
-/// No part of an answer is longer, in bytes.
-const PART: usize = 32 << 10;
-/// Bytes of a message's head, and of the head of what netfilter is told.
-const HEAD: usize = 16 + 4;
-
-const NLM_F_REQUEST: u16 = 0x1;
-const NLM_F_ACK: u16 = 0x4;
-const NLM_F_DUMP: u16 = 0x300;
-const NLMSG_ERROR: u16 = 2;
-const NLMSG_DONE: u16 = 3;
 /// Messages of connection tracking: `NFNL_SUBSYS_CTNETLINK << 8`.
 const CTNETLINK: u16 = 1 << 8;
 const IPCTNL_MSG_CT_NEW: u16 = CTNETLINK;
 const IPCTNL_MSG_CT_GET: u16 = CTNETLINK | 1;
 const IPCTNL_MSG_CT_DELETE: u16 = CTNETLINK | 2;
-const AF_INET: u8 = 2;
-const NLA_F_NESTED: u16 = 0x8000;
 const CTA_TUPLE_ORIG: u16 = 1;
 const CTA_TUPLE_REPLY: u16 = 2;
 const CTA_ID: u16 = 12;
@@ -52,7 +31,7 @@ type Places = BTreeSet<SocketAddrV4>;
 
 /// Where clients of UDP services come in, and the endpoints that serve them: also those that no new client is led to.
 #[derive(Debug, Default, PartialEq)]
-pub(super) struct Fronts {
+pub(in super::super) struct Fronts {
     by_address: BTreeMap<SocketAddrV4, Places>,
     by_node_port: BTreeMap<u16, Places>,
 }
@@ -90,6 +69,16 @@ impl Fronts {
         fronts
     }
 
+    /// Ports of the host over UDP, at its addresses, each with who answers there.
+    pub(in super::super) fn of_host(
+        ports: impl Iterator<Item = (SocketAddrV4, SocketAddrV4)>,
+    ) -> Fronts {
+        Fronts {
+            by_address: ports.map(|(at, zone)| (at, Places::from([zone]))).collect(),
+            ..Fronts::default()
+        }
+    }
+
     fn is_empty(&self) -> bool {
         self.by_address.is_empty() && self.by_node_port.is_empty()
     }
@@ -106,30 +95,20 @@ impl Fronts {
 ///
 /// # Errors
 /// The kernel does not tell, or may not be told.
-pub(super) fn forget_stale(fronts: &Fronts) -> io::Result<usize> {
+pub(in super::super) fn forget_stale(fronts: &Fronts) -> io::Result<usize> {
     if fronts.is_empty() {
         return Ok(0);
     }
-    let socket = socket_with(
-        AddressFamily::NETLINK,
-        SocketType::RAW,
-        SocketFlags::CLOEXEC,
-        Some(netlink::NETFILTER),
-    )?;
-    set_socket_timeout(&socket, Timeout::Recv, Some(PATIENCE))?;
+    let kernel = Netfilter::open()?;
     let mut flows = Vec::new();
-    ask(&socket, IPCTNL_MSG_CT_GET, NLM_F_DUMP, &[], |told| {
-        flows.extend(flow(told).filter(|flow| fronts.is_stale(flow)));
+    kernel.ask(IPCTNL_MSG_CT_GET, NLM_F_DUMP, &[], |kind, told| {
+        if kind == IPCTNL_MSG_CT_NEW {
+            flows.extend(flow(told).filter(|flow| fronts.is_stale(flow)));
+        }
     })?;
     let mut ended = 0;
     for flow in &flows {
-        match ask(
-            &socket,
-            IPCTNL_MSG_CT_DELETE,
-            NLM_F_ACK,
-            &flow.handle,
-            |_| {},
-        ) {
+        match kernel.ask(IPCTNL_MSG_CT_DELETE, NLM_F_ACK, &flow.handle, |_, _| {}) {
             Ok(()) => ended += 1,
             // It ended by itself.
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
@@ -137,89 +116,6 @@ pub(super) fn forget_stale(fronts: &Fronts) -> io::Result<usize> {
         }
     }
     Ok(ended)
-}
-
-/// Sends a message about connections of IPv4, and reads what is told until the end of it.
-fn ask(
-    socket: &OwnedFd,
-    kind: u16,
-    flags: u16,
-    attributes: &[u8],
-    mut tell: impl FnMut(&[u8]),
-) -> io::Result<()> {
-    let kernel = SocketAddrNetlink::new(0, 0);
-    let message = message(kind, flags, attributes)?;
-    sendto(socket, &message, SendFlags::empty(), &kernel)?;
-    let mut buffer = vec![0; PART];
-    loop {
-        let (_, length) = recv(socket, &mut buffer[..], RecvFlags::empty())?;
-        let mut left = &buffer[..length.min(PART)];
-        while let Some((kind, body, after)) = next_message(left) {
-            match kind {
-                IPCTNL_MSG_CT_NEW => tell(body.get(4..).unwrap_or_default()),
-                NLMSG_DONE => return Ok(()),
-                NLMSG_ERROR => {
-                    let code = body.get(..4).and_then(|code| code.try_into().ok());
-                    return match code.map(i32::from_ne_bytes) {
-                        Some(0) => Ok(()),
-                        Some(code) => Err(io::Error::from_raw_os_error(code.saturating_neg())),
-                        None => Err(io::ErrorKind::InvalidData.into()),
-                    };
-                }
-                _ => {}
-            }
-            left = after;
-        }
-    }
-}
-
-fn message(kind: u16, flags: u16, attributes: &[u8]) -> io::Result<Vec<u8>> {
-    let length = u32::try_from(HEAD + attributes.len()).map_err(io::Error::other)?;
-    let mut message = length.to_ne_bytes().to_vec();
-    message.extend(kind.to_ne_bytes());
-    message.extend((NLM_F_REQUEST | flags).to_ne_bytes());
-    // Neither a number nor an address: one question at a time is asked, of the kernel.
-    message.extend([0; 8]);
-    message.extend([AF_INET, 0, 0, 0]);
-    message.extend(attributes);
-    Ok(message)
-}
-
-/// Parts of messages begin at multiples of four bytes.
-fn aligned(length: usize) -> usize {
-    length.next_multiple_of(4)
-}
-
-/// The kind and the body of the first of some messages, and what follows it.
-fn next_message(bytes: &[u8]) -> Option<(u16, &[u8], &[u8])> {
-    let length = u32::from_ne_bytes(bytes.get(..4)?.try_into().ok()?);
-    let length = usize::try_from(length).ok()?;
-    let kind = u16::from_ne_bytes(bytes.get(4..6)?.try_into().ok()?);
-    let body = bytes.get(16..length)?;
-    let after = bytes.get(aligned(length)..).unwrap_or_default();
-    Some((kind, body, after))
-}
-
-/// The content of an attribute among others.
-fn attribute(mut bytes: &[u8], wanted: u16) -> Option<&[u8]> {
-    loop {
-        let length = usize::from(u16::from_ne_bytes(bytes.get(..2)?.try_into().ok()?));
-        let kind = u16::from_ne_bytes(bytes.get(2..4)?.try_into().ok()?);
-        let content = bytes.get(4..length)?;
-        if kind & !NLA_F_NESTED == wanted {
-            return Some(content);
-        }
-        bytes = bytes.get(aligned(length)..)?;
-    }
-}
-
-fn put(attributes: &mut Vec<u8>, kind: u16, content: &[u8]) {
-    // What was read as one has such a length.
-    let length = u16::try_from(4 + content.len()).unwrap_or(u16::MAX);
-    attributes.extend(length.to_ne_bytes());
-    attributes.extend(kind.to_ne_bytes());
-    attributes.extend(content);
-    attributes.resize(aligned(attributes.len()), 0);
 }
 
 /// What one side of a flow of UDP has as its own, or as the other's: an address and a port.
@@ -260,6 +156,7 @@ fn flow(attributes: &[u8]) -> Option<Flow> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::net::services::Policy;
 
     fn nested(parts: &[(u16, &[u8])]) -> Vec<u8> {
         let mut all = Vec::new();
@@ -306,8 +203,10 @@ mod tests {
             balancer_ips: Vec::new(),
             source_ranges: Vec::new(),
             node_port,
-            inside: Default::default(),
-            outside: Default::default(),
+            cluster: Vec::new(),
+            local: Vec::new(),
+            inside: Policy::Cluster,
+            outside: Policy::Cluster,
             serving: serving
                 .iter()
                 .map(|at| at.parse().expect("a place"))
@@ -321,6 +220,8 @@ mod tests {
         let service = ([10, 96, 0, 5], 53);
         let (one, gone) = (([10, 0, 0, 1], 5353), ([10, 0, 0, 2], 5353));
         let serving = &["10.0.0.1:5353"][..];
+        let at = |text: &str| text.parse().expect("a place");
+        let host = (at("192.0.2.1:53"), at("10.0.0.1:5353"));
         let udp = |serving, node_port| Fronts::of(&[port(Protocol::Udp, serving, node_port)]);
         for (what, fronts, to, from, stale) in [
             ("who serves", udp(serving, None), service, one, false),
@@ -369,6 +270,20 @@ mod tests {
                 false,
             ),
             (
+                "by a port of the host",
+                Fronts::of_host(std::iter::once(host)),
+                ([192, 0, 2, 1], 53),
+                gone,
+                true,
+            ),
+            (
+                "by that of another host",
+                Fronts::of_host(std::iter::once(host)),
+                ([192, 0, 2, 2], 53),
+                gone,
+                false,
+            ),
+            (
                 "of TCP",
                 Fronts::of(&[port(Protocol::Tcp, serving, None)]),
                 service,
@@ -401,22 +316,5 @@ mod tests {
         for length in 0..both {
             assert_eq!(flow(&told[..length]), None, "{length}");
         }
-    }
-
-    #[test]
-    fn messages_are_read_one_after_the_other() {
-        let one = message(
-            IPCTNL_MSG_CT_GET,
-            NLM_F_DUMP,
-            &nested(&[(CTA_ZONE, &[0, 7])]),
-        )
-        .expect("a message");
-        let two = [&one[..], &one[..]].concat();
-        let (kind, body, after) = next_message(&two).expect("one");
-        assert_eq!(kind, IPCTNL_MSG_CT_GET);
-        assert_eq!(attribute(&body[4..], CTA_ZONE), Some(&[0, 7][..]));
-        assert_eq!(after, one);
-        assert_eq!(next_message(&one[..one.len() - 1]), None);
-        assert_eq!(next_message(&[0; 32]), None);
     }
 }

@@ -1,6 +1,8 @@
 //! What every table of services has: where packets come in, and the maps by which they are led on.
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
+use std::net::Ipv4Addr;
 
 use super::super::network::ALIAS;
 
@@ -10,7 +12,9 @@ pub(super) const MASQUERADE: &str = "0x4000";
 pub(super) const BY_ADDRESS: (&str, &str) = ("services", "closed");
 /// The maps of what is led and what is refused, by port of the node.
 pub(super) const BY_NODE_PORT: (&str, &str) = ("nodeports", "closed_nodeports");
-/// The set of endpoints, each with itself: one that comes back to itself is to be answered by this node.
+/// The map of addresses that only some may ask.
+pub(super) const GUARDED: &str = "guarded";
+/// The set of endpoints of this node, each with itself: one that comes back to itself is to be answered by this node.
 pub(super) const SELVES: &str = "selves";
 
 /// The set of cluster addresses: what comes to one of them and was not led on has no business there.
@@ -18,17 +22,31 @@ pub(super) const CLUSTER_ADDRESSES: &str = "cluster_ips";
 
 /// All sets with the types of their elements.
 pub(super) const SETS: [(&str, &str); 2] = [
-    (SELVES, "ipv4_addr . ipv4_addr"),
+    (SELVES, "ipv4_addr . ipv4_addr . inet_proto . inet_service"),
     (CLUSTER_ADDRESSES, "ipv4_addr"),
 ];
 
 /// All maps with the types of their keys.
-pub(super) const MAPS: [(&str, &str); 4] = [
+pub(super) const MAPS: [(&str, &str); 5] = [
+    (GUARDED, "ipv4_addr . inet_proto . inet_service"),
     (BY_ADDRESS.0, "ipv4_addr . inet_proto . inet_service"),
     (BY_NODE_PORT.0, "inet_proto . inet_service"),
     (BY_ADDRESS.1, "ipv4_addr . inet_proto . inet_service"),
     (BY_NODE_PORT.1, "inet_proto . inet_service"),
 ];
+
+/// What the frame knows of its node.
+#[derive(Clone, Debug)]
+pub struct Site {
+    /// The range of pods: who is not of it comes from the world.
+    pub pods: String,
+    /// The host's address on the network of its pods, where it answers for names.
+    pub gateway: Ipv4Addr,
+    /// The addresses of the node at which its ports are asked, besides that one.
+    pub addresses: Vec<Ipv4Addr>,
+    /// The range of services' addresses, if it is known: what goes to one that no service has stays here.
+    pub services: Option<String>,
+}
 
 /// A chain that every table has.
 pub(super) struct Chain {
@@ -39,36 +57,71 @@ pub(super) struct Chain {
 }
 
 /// The chains that every table has.
-pub(super) fn chains() -> Vec<Chain> {
+pub(super) fn chains(site: &Site) -> Vec<Chain> {
     let chain = |name, hook, rules: &[String]| Chain {
         name,
         hook,
         rules: rules.to_vec(),
     };
-    let service = |map| format!("ip daddr . meta l4proto . th dport vmap @{map}");
+    let Site {
+        pods,
+        gateway,
+        addresses,
+        services,
+    } = site;
+    let by_address = |map| format!("ip daddr . meta l4proto . th dport vmap @{map}");
     // Ports of the node are not those of its loopback, as with kube-proxy.
-    let port = |map| {
-        format!("fib daddr type local ip daddr != 127.0.0.0/8 meta l4proto . th dport vmap @{map}")
-    };
+    let addresses = addresses.iter().filter(|address| !address.is_loopback());
+    let addresses: BTreeSet<_> = addresses.chain([gateway]).collect();
+    let addresses = addresses.iter().map(ToString::to_string);
+    let addresses = addresses.collect::<Vec<_>>().join(", ");
+    let by_port = |map| format!("ip daddr {{ {addresses} }} meta l4proto . th dport vmap @{map}");
+    // No service becomes the name server of all pods.
+    let names = format!("ip daddr {gateway} meta l4proto {{ tcp, udp }} th dport 53 return");
+    let refused = [
+        names.clone(),
+        by_address(BY_ADDRESS.1),
+        by_port(BY_NODE_PORT.1),
+        format!("ip daddr @{CLUSTER_ADDRESSES} reject"),
+    ];
     let dispatch = ["jump dispatch".to_owned()];
     let refuse = ["ct state new jump refuse".to_owned()];
+    let mut passing = refuse.to_vec();
+    // Else it would go out by the default route, to whoever is there.
+    passing.extend(
+        services
+            .as_ref()
+            .map(|range| format!("ct state new ip daddr {range} ip daddr != {pods} drop")),
+    );
+    let guard = [format!("ct state new {}", by_address(GUARDED))];
     vec![
         chain(
             "dispatch",
             None,
-            &[service(BY_ADDRESS.0), port(BY_NODE_PORT.0)],
-        ),
-        chain(
-            "refuse",
-            None,
             &[
-                service(BY_ADDRESS.1),
-                port(BY_NODE_PORT.1),
-                format!("ip daddr @{CLUSTER_ADDRESSES} reject"),
+                names,
+                // Who has a route to services by this node hears the answers of all endpoints by it.
+                format!(
+                    "ip daddr @{CLUSTER_ADDRESSES} ip saddr != {pods} meta mark set meta mark | {MASQUERADE}"
+                ),
+                by_address(BY_ADDRESS.0),
+                by_port(BY_NODE_PORT.0),
             ],
         ),
+        chain("refuse", None, &refused),
         chain("rejecting", None, &["reject".to_owned()]),
         chain("dropping", None, &["drop".to_owned()]),
+        // Before addresses are translated: also what leads nowhere is for some only.
+        chain(
+            "guard_prerouting",
+            Some("filter hook prerouting priority -110"),
+            &guard,
+        ),
+        chain(
+            "guard_output",
+            Some("filter hook output priority -110"),
+            &guard,
+        ),
         chain(
             "prerouting",
             Some("nat hook prerouting priority -99"),
@@ -79,14 +132,20 @@ pub(super) fn chains() -> Vec<Chain> {
             "postrouting",
             Some("nat hook postrouting priority 99"),
             &[
-                format!("meta mark & {MASQUERADE} == {MASQUERADE} masquerade"),
-                format!("ip saddr . ip daddr @{SELVES} masquerade"),
+                // A mark that stayed would count again where the packet goes on in a tunnel.
+                format!(
+                    "meta mark & {MASQUERADE} == {MASQUERADE} meta mark set meta mark ^ {MASQUERADE} masquerade fully-random"
+                ),
+                // Only what was led: an endpoint's own traffic to itself is its own business.
+                format!(
+                    "ct status dnat ip saddr . ip daddr . meta l4proto . th dport @{SELVES} masquerade fully-random"
+                ),
             ],
         ),
         chain(
             "filter_forward",
             Some("filter hook forward priority -1"),
-            &refuse,
+            &passing,
         ),
         chain(
             "filter_input",
@@ -101,15 +160,9 @@ pub(super) fn chains() -> Vec<Chain> {
     ]
 }
 
-/// Whether a table as nft(8) shows it is one of these.
-pub(super) fn is_ours(shown: &str) -> bool {
-    let own = format!("comment \"{ALIAS}\"");
-    shown.lines().any(|line| line.trim() == own)
-}
-
 /// What nft(8) is told for a table that has this and leads nowhere. A table that is `kept` keeps its sets, and its
 /// chains, of which all are empty then; else there is none before.
-pub(super) fn script(name: &str, kept: bool) -> String {
+pub(super) fn script(name: &str, kept: bool, site: &Site) -> String {
     let mut script = match kept {
         true => format!("flush table ip {name}\n"),
         false => format!(
@@ -128,7 +181,7 @@ pub(super) fn script(name: &str, kept: bool) -> String {
             "add set ip {name} {set} {{ type {element}; }}\nflush set ip {name} {set}"
         );
     }
-    let chains = chains();
+    let chains = chains(site);
     for Chain {
         name: chain, hook, ..
     } in &chains

@@ -8,36 +8,45 @@
 //! What a table is to hold is a value, [`Rules`], in a [`frame`] that is always the same; what nft(8) is told is the
 //! difference of two. Follows k8s.io/kubernetes/pkg/proxy/nftables.
 
-mod conntrack;
+pub(super) mod conntrack;
 mod frame;
 mod rules;
 
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use parking_lot::Mutex;
 
 use self::conntrack::Fronts;
+pub use self::frame::Site;
 use self::rules::Rules;
-use super::network::tool;
-use super::tables::{self, Shown};
+use super::tables::{self, Ruleset, Shown};
+use crate::blocking::blocking;
 use crate::net::services::{ServicePort, ServiceRouter};
+
+/// How long what nothing leads to any more is left: to the kernel it is in use for a while.
+const REST: Duration = Duration::from_secs(1);
 
 /// The table of an agent's services.
 pub struct ServiceTable {
-    name: String,
-    /// The range of this node's pods.
-    cidr: String,
     state: Arc<Mutex<State>>,
 }
 
 /// What the kernel was brought to.
-#[derive(Default)]
 struct State {
+    name: String,
+    site: Site,
+    ruleset: Arc<Ruleset>,
     /// What the table holds; none while that is not known.
     held: Option<Rules>,
+    /// How often somebody else had changed rules when the table was seen to hold it.
+    seen: Option<u64>,
+    /// Chains and sets of the table that nothing leads to, by kind and name, and since when.
+    rest: BTreeMap<(&'static str, String), Instant>,
     /// What flows were judged by last; none while some of them may be stale.
     judged: Option<Fronts>,
     /// It was said that flows cannot be judged.
@@ -46,26 +55,35 @@ struct State {
 
 impl ServiceTable {
     /// The table beside the network of a bridge.
-    pub fn new(bridge: &str, cidr: &str) -> Self {
-        ServiceTable {
+    pub(super) fn new(bridge: &str, site: Site, ruleset: Arc<Ruleset>) -> Self {
+        let state = State {
             name: format!("{bridge}-services"),
-            cidr: cidr.to_owned(),
-            state: Arc::default(),
+            site,
+            ruleset,
+            held: None,
+            seen: None,
+            rest: BTreeMap::new(),
+            judged: None,
+            is_blind: false,
+        };
+        ServiceTable {
+            state: Arc::new(Mutex::new(state)),
         }
     }
 }
 
 impl ServiceRouter for ServiceTable {
-    fn route<'a>(&'a self, ports: &'a [ServicePort]) -> BoxFuture<'a, Result<(), String>> {
-        let (rules, fronts) = (Rules::of(ports, &self.cidr), Fronts::of(ports));
-        let (name, state) = (self.name.clone(), self.state.clone());
-        let done = tokio::task::spawn_blocking(move || {
+    fn route(&self, ports: Arc<[ServicePort]>) -> BoxFuture<'_, Result<Option<Duration>, String>> {
+        let state = self.state.clone();
+        blocking(move || {
             let mut state = state.lock();
-            carry_out(&name, rules, &mut state.held)?;
-            state.judge(fronts);
-            Ok(())
-        });
-        async move { done.await.unwrap_or_else(|error| Err(error.to_string())) }.boxed()
+            let rules = Rules::of(&ports, &state.site.pods);
+            state.carry_out(rules)?;
+            state.judge(Fronts::of(&ports));
+            state.tidy(Instant::now());
+            Ok::<_, String>((!state.rest.is_empty()).then_some(REST))
+        })
+        .boxed()
     }
 }
 
@@ -92,77 +110,114 @@ impl State {
             Err(_) => {}
         }
     }
-}
 
-/// Brings a table from what it holds to what it is to hold; looks whether it does where that is the same.
-fn carry_out(name: &str, rules: Rules, held: &mut Option<Rules>) -> Result<(), String> {
-    let before = match held.take() {
-        Some(before) if before != rules => {
-            let script = rules.since(&before, name);
-            if !script.is_empty() {
-                tool("nft", &["-f", "-"], &script)?;
-            }
-            before
-        }
-        known => match tables::show(name)? {
-            Some(text) if !frame::is_ours(&text) => {
-                return Err(format!(
-                    "there is a table ip {name} of nft(8) that reddwarf did not make; remove it, or choose another --etherstub-name"
-                ));
-            }
-            Some(text) => {
-                let shown = Shown::read(&text);
-                if known.is_some() && holds(name, &shown, &rules)? {
-                    *held = known;
-                    return Ok(());
+    /// Brings the table from what it holds to what it is to hold; looks whether it does where that is the same and
+    /// somebody changed rules.
+    fn carry_out(&mut self, rules: Rules) -> Result<(), String> {
+        let foreign = self.ruleset.foreign();
+        match self.held.take() {
+            Some(before) if before != rules => {
+                let script = rules.since(&before, &self.name);
+                if !script.is_empty() {
+                    self.ruleset.change(&script)?;
                 }
-                tell_taken(known.is_some());
-                made_whole(name, shown, &rules)?
+                self.leave(&before, &rules);
             }
-            None => {
-                tell_taken(known.is_some());
-                made_anew(name, &rules)?
+            Some(held) if self.seen == Some(foreign) => {
+                self.held = Some(held);
+                return Ok(());
             }
-        },
-    };
-    // A kernel may take a chain for used by the maps of the same transaction.
-    let script = before.gone_in(&rules, name);
-    if !script.is_empty() {
-        tool("nft", &["-f", "-"], &script)?;
+            known => {
+                let name = &self.name;
+                let shown = match tables::show("ip", name)? {
+                    Some(text) if !tables::is_ours(&text) => {
+                        return Err(format!(
+                            "there is a table ip {name} of nft(8) that reddwarf did not make; remove it, or choose another --etherstub-name"
+                        ));
+                    }
+                    Some(text) => Some(Shown::read(&text)),
+                    None => None,
+                };
+                let is_whole = match &shown {
+                    Some(shown) if known.is_some() => holds(name, shown, &rules, &self.site)?,
+                    _ => false,
+                };
+                if !is_whole {
+                    if known.is_some() {
+                        tracing::warn!("somebody took away rules of services; they are made again");
+                    }
+                    let before = self.make(shown, &rules)?;
+                    self.rest.clear();
+                    self.leave(&before, &rules);
+                    // Flows that began meanwhile were led nowhere.
+                    self.judged = None;
+                }
+                self.seen = Some(foreign);
+            }
+        }
+        self.held = Some(rules);
+        Ok(())
     }
-    *held = Some(rules);
-    Ok(())
-}
 
-fn tell_taken(was_there: bool) {
-    if was_there {
-        tracing::warn!("somebody took away rules of services; they are made again");
+    /// Notes what of `before` nothing leads to any more.
+    fn leave(&mut self, before: &Rules, rules: &Rules) {
+        let now = Instant::now();
+        for (kind, gone) in before.gone_in(rules) {
+            self.rest.insert((kind, gone.to_owned()), now);
+        }
+        let is_used = |kind: &str, name: &str| match kind {
+            "chain" => rules.chains.contains_key(name),
+            _ => rules.sets.contains_key(name),
+        };
+        self.rest.retain(|(kind, name), _| !is_used(kind, name));
     }
-}
 
-/// Makes a table that is not there, or not as it has to be. In one transaction: at no moment is there no service.
-fn made_anew(name: &str, rules: &Rules) -> Result<Rules, String> {
-    let nothing = Rules::default();
-    let script = frame::script(name, false) + &rules.since(&nothing, name);
-    tool("nft", &["-f", "-"], &script)?;
-    Ok(nothing)
-}
+    /// Removes what nothing led to for a while. What cannot be removed is tried again, and does no harm meanwhile.
+    fn tidy(&mut self, now: Instant) {
+        let is_due = |since: &Instant| now.duration_since(*since) >= REST;
+        let mut script = String::new();
+        // Chains, which come first, use the sets.
+        for ((kind, gone), _) in self.rest.iter().filter(|(_, since)| is_due(since)) {
+            let _ = writeln!(script, "delete {kind} ip {} {gone}", self.name);
+        }
+        if script.is_empty() {
+            return;
+        }
+        match self.ruleset.change(&script) {
+            Ok(()) => self.rest.retain(|_, since| !is_due(since)),
+            Err(error) => {
+                tracing::debug!(error, "chains that nothing leads to stay");
+                self.rest
+                    .values_mut()
+                    .filter(|since| is_due(since))
+                    .for_each(|since| *since = now);
+            }
+        }
+    }
 
-/// Fills a table of which nobody knows what it holds: that of an earlier agent, or one that somebody changed. Clients
-/// stay with their endpoints, which are in sets. Gives what of it may have to go.
-fn made_whole(name: &str, shown: Shown, rules: &Rules) -> Result<Rules, String> {
-    let before = remains(shown);
-    let script = frame::script(name, true) + &rules.since(&before, name);
-    match tool("nft", &["-f", "-"], &script) {
-        Ok(_) => Ok(before),
-        // Another version's frame, say.
-        Err(_) => made_anew(name, rules),
+    /// Makes a table that is not there, or not as it has to be, in one transaction: at no moment is there no service.
+    /// Fills one of which nobody knows what it holds, that of an earlier agent, or one that somebody changed; clients
+    /// stay with their endpoints, which are in sets. Gives what of it may have to go.
+    fn make(&self, shown: Option<Shown>, rules: &Rules) -> Result<Rules, String> {
+        let (name, site) = (&self.name, &self.site);
+        if let Some(shown) = shown {
+            let before = remains(shown, site);
+            let script = frame::script(name, true, site) + &rules.since(&before, name);
+            // Another version's frame may not be filled.
+            if self.ruleset.change(&script).is_ok() {
+                return Ok(before);
+            }
+        }
+        let nothing = Rules::default();
+        let script = frame::script(name, false, site) + &rules.since(&nothing, name);
+        self.ruleset.change(&script)?;
+        Ok(nothing)
     }
 }
 
 /// What a table still has once it leads nowhere: its sets, and chains without rules.
-fn remains(shown: Shown) -> Rules {
-    let fixed = frame::chains();
+fn remains(shown: Shown, site: &Site) -> Rules {
+    let fixed = frame::chains(site);
     let is_fixed = |name: &str| fixed.iter().any(|chain| chain.name == name);
     let sets = shown.sets.into_iter();
     let chains = shown.chains.into_keys();
@@ -180,32 +235,29 @@ fn remains(shown: Shown) -> Rules {
 }
 
 /// Whether a table has as much of everything as it has to.
-fn holds(name: &str, shown: &Shown, rules: &Rules) -> Result<bool, String> {
-    if !has_all(shown, rules) {
+fn holds(name: &str, shown: &Shown, rules: &Rules, site: &Site) -> Result<bool, String> {
+    if !has_all(shown, rules, site) {
         return Ok(false);
     }
     let maps = frame::MAPS.map(|(map, _)| ("map", map)).into_iter();
     let sets = frame::SETS.map(|(set, _)| ("set", set));
     for (kind, map) in maps.chain(sets) {
         let expected = rules.elements.get(map).map_or(0, BTreeMap::len);
-        if tables::count(name, kind, map)? != expected {
+        if tables::count(["ip", name], kind, map)? != expected {
             return Ok(false);
         }
     }
     Ok(true)
 }
 
-/// Whether a table has the chains and sets that it has to, and as many rules.
-fn has_all(shown: &Shown, rules: &Rules) -> bool {
-    let fixed = frame::chains();
+/// Whether a table has the chains and sets that it has to, and as many rules. What nothing leads to may be there, too.
+fn has_all(shown: &Shown, rules: &Rules, site: &Site) -> bool {
+    let fixed = frame::chains(site);
     let fixed = fixed.iter().map(|chain| (chain.name, chain.rules.len()));
     let chains = rules.chains.iter();
     let chains = chains.map(|(name, rules)| (name.as_str(), rules.len()));
-    let expected: BTreeMap<&str, usize> = fixed.chain(chains).collect();
-    let found = shown.chains.iter();
-    found
-        .map(|(name, count)| (name.as_str(), *count))
-        .eq(expected)
+    let mut expected = fixed.chain(chains);
+    expected.all(|(name, count)| shown.chains.get(name) == Some(&count))
         && rules.sets.keys().all(|set| shown.sets.contains(set))
 }
 
@@ -213,9 +265,18 @@ fn has_all(shown: &Shown, rules: &Rules) -> bool {
 mod tests {
     use super::*;
 
+    fn site() -> Site {
+        Site {
+            pods: "10.244.0.0/24".to_owned(),
+            gateway: [10, 244, 0, 1].into(),
+            addresses: vec![[192, 0, 2, 1].into()],
+            services: None,
+        }
+    }
+
     /// A table that holds `rules`, as it is shown.
     fn shown(rules: &Rules) -> Shown {
-        let fixed = frame::chains().into_iter();
+        let fixed = frame::chains(&site()).into_iter();
         let fixed = fixed.map(|chain| (chain.name.to_owned(), chain.rules.len()));
         let chains = rules.chains.iter();
         let chains = chains.map(|(name, rules)| (name.clone(), rules.len()));
@@ -243,7 +304,7 @@ mod tests {
     #[test]
     fn what_somebody_took_away_is_seen() {
         let own = rules(&["s/a", "e/a"], &["a/a"]);
-        assert!(has_all(&shown(&own), &own));
+        assert!(has_all(&shown(&own), &own, &site()));
         for (what, broken) in [
             ("a chain", {
                 let mut broken = shown(&own);
@@ -262,7 +323,7 @@ mod tests {
             }),
             ("everything", Shown::default()),
         ] {
-            assert!(!has_all(&broken, &own), "{what}");
+            assert!(!has_all(&broken, &own, &site()), "{what}");
         }
     }
 
@@ -270,14 +331,12 @@ mod tests {
     fn a_table_that_is_found_keeps_who_stays_where() {
         let earlier = rules(&["s/a", "s/gone"], &["a/a", "a/gone"]);
         let now = rules(&["s/a"], &["a/a", "a/new"]);
-        let before = remains(shown(&earlier));
+        let before = remains(shown(&earlier), &site());
         assert_eq!(
             now.since(&before, "t"),
-            "add set ip t a/new { type ipv4_addr; }\nadd chain ip t s/a\nflush chain ip t s/a\nadd rule ip t s/a drop\n"
+            "add set ip t a/new { type ipv4_addr; }\nadd chain ip t s/a\nflush chain ip t s/a\nadd rule ip t s/a drop\nflush chain ip t s/gone\n"
         );
-        assert_eq!(
-            before.gone_in(&now, "t"),
-            "flush chain ip t s/gone\ndelete chain ip t s/gone\ndelete set ip t a/gone\n"
-        );
+        let gone: Vec<_> = before.gone_in(&now).collect();
+        assert_eq!(gone, [("chain", "s/gone"), ("set", "a/gone")]);
     }
 }

@@ -2,11 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
-use std::net::SocketAddrV4;
+use std::net::{Ipv4Addr, SocketAddrV4};
 use std::time::Duration;
 
-use super::frame::{BY_ADDRESS, BY_NODE_PORT, CLUSTER_ADDRESSES, MASQUERADE, SELVES};
-use crate::net::services::{Backends, ServicePort};
+use super::frame::{BY_ADDRESS, BY_NODE_PORT, CLUSTER_ADDRESSES, GUARDED, MASQUERADE, SELVES};
+use crate::net::services::{Policy, ServicePort};
 
 /// How many clients a service remembers the endpoints of.
 const CLIENTS: usize = 65_536;
@@ -22,80 +22,107 @@ pub(super) struct Rules {
     pub(super) elements: BTreeMap<&'static str, BTreeMap<String, String>>,
 }
 
+/// The chains that choose an endpoint of a port, where they are used and there is one to choose.
+struct Chains {
+    cluster: Option<String>,
+    local: Option<String>,
+}
+
+impl Chains {
+    fn of(&self, policy: Policy) -> Option<&str> {
+        match policy {
+            Policy::Cluster => self.cluster.as_deref(),
+            Policy::Local => self.local.as_deref(),
+        }
+    }
+}
+
+/// The key of a port at an address.
+fn key(address: Ipv4Addr, port: &ServicePort) -> String {
+    format!("{address} . {} . {}", port.protocol.name(), port.port)
+}
+
 impl Rules {
-    /// What leads `ports` to their endpoints, on a node whose zones have addresses of `cidr`.
+    /// What leads `ports` to their endpoints, on a node whose pods have addresses of `cidr`.
     pub(super) fn of(ports: &[ServicePort], cidr: &str) -> Rules {
         let mut rules = Rules::default();
-        for port in ports {
-            rules.add(port, cidr);
+        let chains: Vec<_> = ports.iter().map(|port| rules.inside(port)).collect();
+        // Later: nobody takes an address of the cluster by calling it one of the world.
+        for (port, chains) in ports.iter().zip(&chains) {
+            rules.outside(port, chains, cidr);
         }
         rules
     }
 
-    fn add(&mut self, port: &ServicePort, cidr: &str) {
-        let (number, protocol) = (port.port, port.protocol.name());
-        let at = |address| format!("{address} . {protocol} . {number}");
-        let inside = self.choice(port, &port.inside, "s");
-        for address in &port.cluster_ips {
-            let known = self.elements.entry(CLUSTER_ADDRESSES).or_default();
-            known.insert(address.to_string(), String::new());
-            self.lead(BY_ADDRESS, at(address), &inside, &port.inside);
-        }
-        let is_only_inside = port.external_ips.is_empty() && port.balancer_ips.is_empty();
-        if is_only_inside && port.node_port.is_none() {
-            return;
-        }
-        let entry = self.entry(port, &inside, cidr);
-        if let Some(node_port) = port.node_port {
-            let key = format!("{protocol} . {node_port}");
-            self.lead(BY_NODE_PORT, key, &entry, &port.outside);
-        }
-        for address in &port.external_ips {
-            self.lead(BY_ADDRESS, at(address), &entry, &port.outside);
-        }
-        let guarded = match entry {
-            Some(entry) if !port.source_ranges.is_empty() => Some(
-                self.chain(
-                    "f",
-                    port,
-                    // A rule each: ranges of a set may not overlap.
-                    (port.source_ranges.iter())
-                        .map(|range| format!("ip saddr {range} goto {entry}"))
-                        .chain(["drop".to_owned()])
-                        .collect(),
-                ),
-            ),
-            entry => entry,
+    /// Takes in a port at its addresses in the cluster.
+    fn inside(&mut self, port: &ServicePort) -> Chains {
+        let uses = |policy| {
+            let outside = port.is_outside() && port.outside == policy;
+            port.inside == policy || outside
         };
-        for address in &port.balancer_ips {
-            self.lead(BY_ADDRESS, at(address), &guarded, &port.outside);
+        // Who is of the cluster itself and asks as the world does is held to no policy.
+        let cluster = (uses(Policy::Cluster) || port.is_outside())
+            .then(|| self.choice(port, &port.cluster, "s"))
+            .flatten();
+        let local = match uses(Policy::Local) {
+            true if port.local == port.cluster && cluster.is_some() => cluster.clone(),
+            true => self.choice(port, &port.local, "l"),
+            false => None,
+        };
+        let chains = Chains { cluster, local };
+        for address in &port.cluster_ips {
+            self.put(CLUSTER_ADDRESSES, address.to_string(), "");
+            let inside = chains.of(port.inside);
+            self.lead(BY_ADDRESS, key(*address, port), inside, port, port.inside);
         }
+        // All that programs of the host say to one another is from its loopback to itself.
+        for at in port.local.iter().filter(|at| !at.ip().is_loopback()) {
+            let (ip, protocol) = (at.ip(), port.protocol.name());
+            let itself = format!("{ip} . {ip} . {protocol} . {}", at.port());
+            self.put(SELVES, itself, "");
+        }
+        chains
     }
 
-    /// The chain of traffic that comes by an address of the world or a port of the node; none where it leads nowhere.
-    fn entry(&mut self, port: &ServicePort, inside: &Option<String>, cidr: &str) -> Option<String> {
-        let outside = match port.outside.endpoints == port.inside.endpoints {
-            true => inside.clone(),
-            false => self.choice(port, &port.outside, "l"),
+    /// Takes in a port where the world comes to it.
+    fn outside(&mut self, port: &ServicePort, chains: &Chains, cidr: &str) {
+        let entry = match &chains.cluster {
+            Some(cluster) if port.is_outside() => {
+                let mark = format!("meta mark set meta mark | {MASQUERADE}");
+                let mut rules = match port.outside {
+                    // Answers pass by this node, wherever the endpoint is.
+                    Policy::Cluster => vec![mark],
+                    // Who is of the cluster itself is not held to the endpoints of this node.
+                    Policy::Local => vec![
+                        format!("ip saddr {cidr} goto {cluster}"),
+                        format!("fib saddr type local {mark} goto {cluster}"),
+                    ],
+                };
+                let outside = chains.of(port.outside);
+                rules.extend(outside.map(|outside| format!("goto {outside}")));
+                Some(self.chain("x", port, rules))
+            }
+            _ => None,
         };
-        let mut rules = Vec::new();
-        match (port.outside.is_local, inside) {
-            // Answers pass by this node, wherever the endpoint is.
-            (false, _) => rules.push(format!("meta mark set meta mark | {MASQUERADE}")),
-            // Who is of the cluster itself is not held to the endpoints of this node.
-            (true, Some(inside)) => rules.extend([
-                format!("ip saddr {cidr} goto {inside}"),
-                format!(
-                    "fib saddr type local meta mark set meta mark | {MASQUERADE} goto {inside}"
-                ),
-            ]),
-            (true, None) => {}
+        let entry = entry.as_deref();
+        for address in port.external_ips.iter().chain(&port.balancer_ips) {
+            self.lead(BY_ADDRESS, key(*address, port), entry, port, port.outside);
         }
-        if outside.is_none() && (inside.is_none() || !port.outside.is_local) {
-            return None;
+        if let Some(node_port) = port.node_port {
+            let key = format!("{} . {node_port}", port.protocol.name());
+            self.lead(BY_NODE_PORT, key, entry, port, port.outside);
         }
-        rules.extend(outside.map(|outside| format!("goto {outside}")));
-        Some(self.chain("x", port, rules))
+        if port.source_ranges.is_empty() || port.balancer_ips.is_empty() {
+            return;
+        }
+        // A rule each: ranges of a set may not overlap.
+        let ranges = port.source_ranges.iter();
+        let allow = ranges.map(|range| format!("ip saddr {range} return"));
+        let guard = self.chain("f", port, allow.chain(["drop".to_owned()]).collect());
+        for address in &port.balancer_ips {
+            let verdict = format!(" : goto {guard}");
+            self.put(GUARDED, key(*address, port), &verdict);
+        }
     }
 
     /// Takes in a chain of a port; gives its name.
@@ -105,45 +132,57 @@ impl Rules {
         name
     }
 
+    /// Takes in an element; the first one of a key stays.
+    fn put(&mut self, map: &'static str, key: String, verdict: &str) {
+        let elements = self.elements.entry(map).or_default();
+        elements.entry(key).or_insert_with(|| verdict.to_owned());
+    }
+
     /// Leads a key to a chain, and says how what no endpoint takes is refused.
     fn lead(
         &mut self,
         (open, closed): (&'static str, &'static str),
         key: String,
-        chain: &Option<String>,
-        backends: &Backends,
+        chain: Option<&str>,
+        port: &ServicePort,
+        policy: Policy,
     ) {
-        let mut put = |map, verdict: &str| {
-            let elements = self.elements.entry(map).or_default();
-            // Of two services with one external address and port, the first by name has it.
-            let verdict = format!(" : goto {verdict}");
-            elements.entry(key.clone()).or_insert(verdict);
+        let is_in = |map| {
+            let elements = self.elements.get(map);
+            elements.is_some_and(|elements| elements.contains_key(&key))
         };
-        if let Some(chain) = chain {
-            put(open, chain.as_str());
+        // Of two services with one external address and port, the first by name has it.
+        if is_in(open) || is_in(closed) {
+            return;
         }
-        if backends.endpoints.is_empty() {
+        if port.endpoints(policy).is_empty() {
             // Where another node has endpoints, who asks is to try that one.
-            let silent = backends.is_local && backends.has_others;
-            put(closed, if silent { "dropping" } else { "rejecting" });
+            let verdict = match port.cluster.is_empty() {
+                true => " : goto rejecting",
+                false => " : goto dropping",
+            };
+            self.put(closed, key.clone(), verdict);
+        }
+        if let Some(chain) = chain {
+            self.put(open, key, &format!(" : goto {chain}"));
         }
     }
 
     /// A chain that chooses one of some endpoints; none where there are none.
-    fn choice(&mut self, port: &ServicePort, backends: &Backends, kind: &str) -> Option<String> {
+    fn choice(
+        &mut self,
+        port: &ServicePort,
+        endpoints: &[SocketAddrV4],
+        kind: &str,
+    ) -> Option<String> {
         let protocol = port.protocol.name();
-        let count = backends.endpoints.len();
+        let count = endpoints.len();
         if count == 0 {
             return None;
         }
-        for at in &backends.endpoints {
-            let itself = format!("{0} . {0}", at.ip());
-            let selves = self.elements.entry(SELVES).or_default();
-            selves.insert(itself, String::new());
-        }
         let rules = match port.affinity {
             None => {
-                let places = backends.endpoints.iter().enumerate();
+                let places = endpoints.iter().enumerate();
                 let places = places.map(|(i, at)| format!("{i} : {} . {}", at.ip(), at.port()));
                 let places = places.collect::<Vec<_>>().join(", ");
                 vec![format!(
@@ -151,7 +190,7 @@ impl Rules {
                 )]
             }
             Some(stays) => {
-                let endpoints = backends.endpoints.iter();
+                let endpoints = endpoints.iter();
                 let ends: Vec<_> = endpoints.map(|at| self.end(port, *at, stays)).collect();
                 let choices = ends.iter().enumerate();
                 let choices = choices.map(|(i, (end, _))| format!("{i} : goto {end}"));
@@ -186,7 +225,8 @@ impl Rules {
         (end, set)
     }
 
-    /// What nft(8) is told for a table that holds `before` to hold this, but for what is only to go.
+    /// What nft(8) is told for a table that holds `before` to hold this. Chains that are to go are left, without rules: a
+    /// kernel may take them for used still.
     pub(super) fn since(&self, before: &Rules, name: &str) -> String {
         let mut script = String::new();
         for (set, definition) in &self.sets {
@@ -226,32 +266,33 @@ impl Rules {
                 }
             }
         }
+        // Nothing leads there any more. That they are chains still does no harm.
+        for (kind, gone) in before.gone_in(self).filter(|(kind, _)| *kind == "chain") {
+            let _ = writeln!(script, "flush {kind} ip {name} {gone}");
+        }
         script
     }
 
-    /// What nft(8) is told to remove what this has and `now` has not, once nothing leads there.
-    pub(super) fn gone_in(&self, now: &Rules, name: &str) -> String {
-        let mut script = String::new();
-        let chains = self
-            .chains
-            .keys()
-            .filter(|chain| !now.chains.contains_key(*chain));
-        let chains: Vec<_> = chains.collect();
-        for verb in ["flush", "delete"] {
-            for chain in &chains {
-                let _ = writeln!(script, "{verb} chain ip {name} {chain}");
-            }
-        }
-        for set in self.sets.keys().filter(|set| !now.sets.contains_key(*set)) {
-            let _ = writeln!(script, "delete set ip {name} {set}");
-        }
-        script
+    /// The names of chains and sets that this has and `now` has not.
+    pub(super) fn gone_in<'a>(
+        &'a self,
+        now: &'a Rules,
+    ) -> impl Iterator<Item = (&'static str, &'a str)> {
+        let chains = self.chains.keys();
+        let chains = chains.filter(|chain| !now.chains.contains_key(*chain));
+        let sets = self.sets.keys();
+        let sets = sets.filter(|set| !now.sets.contains_key(*set));
+        // Chains first: their rules use the sets.
+        chains
+            .map(|chain| ("chain", chain.as_str()))
+            .chain(sets.map(|set| ("set", set.as_str())))
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::net::services::endpoints_of;
 
     fn web(endpoints: &[&str]) -> ServicePort {
         ServicePort::web([10, 96, 0, 5], endpoints)
@@ -287,10 +328,12 @@ mod tests {
         );
         let selves = |verb: &str, of: &str| format!("{verb} element ip t selves {{ {of} }}\n");
         let address = |verb: &str| format!("{verb} element ip t cluster_ips {{ 10.96.0.5 }}\n");
-        let (own, second) = ("10.0.0.1 . 10.0.0.1", "10.0.0.2 . 10.0.0.2");
+        let own = "10.0.0.1 . 10.0.0.1 . tcp . 8080";
+        let second = "10.0.0.2 . 10.0.0.2 . tcp . 8080";
         let open = "element ip t services { 10.96.0.5 . tcp . 80 : goto s/default/web/tcp/- }\n";
         let closed = "element ip t closed { 10.96.0.5 . tcp . 80 : goto rejecting }\n";
-        let gone = "flush chain ip t s/default/web/tcp/-\ndelete chain ip t s/default/web/tcp/-\n";
+        let empty = "flush chain ip t s/default/web/tcp/-\n";
+        let gone = &["s/default/web/tcp/-"][..];
         for (before, after, expected, after_that) in [
             (
                 nothing.clone(),
@@ -301,19 +344,19 @@ mod tests {
                     address("add"),
                     selves("add", own)
                 ),
-                "",
+                &[][..],
             ),
-            (rules(&one), rules(&one), String::new(), ""),
+            (rules(&one), rules(&one), String::new(), &[]),
             (
                 rules(&one),
                 rules(&two),
                 format!("{chain}{}{}", choose(2, all), selves("add", second)),
-                "",
+                &[],
             ),
             (
                 rules(&one),
                 rules(&none),
-                format!("add {closed}{}delete {open}", selves("delete", own)),
+                format!("add {closed}{}delete {open}{empty}", selves("delete", own)),
                 gone,
             ),
             (
@@ -324,19 +367,19 @@ mod tests {
                     choose(1, first),
                     selves("add", own)
                 ),
-                "",
+                &[],
             ),
             (
                 rules(&one),
                 rules(&other),
                 format!("delete {open}add {}", open.replace(". 80", ". 81")),
-                "",
+                &[],
             ),
             (
                 rules(&one),
                 nothing,
                 format!(
-                    "{}{}delete {open}",
+                    "{}{}delete {open}{empty}",
                     address("delete"),
                     selves("delete", own)
                 ),
@@ -344,19 +387,21 @@ mod tests {
             ),
         ] {
             assert_eq!(after.since(&before, "t"), expected);
-            assert_eq!(before.gone_in(&after, "t"), after_that);
+            let left: Vec<_> = before.gone_in(&after).map(|(_, name)| name).collect();
+            assert_eq!(left, after_that);
         }
+    }
+
+    fn lists(rules: &Rules, map: &str) -> Vec<String> {
+        let elements = rules.elements.get(map).into_iter().flatten();
+        elements
+            .map(|(key, verdict)| format!("{key}{verdict}"))
+            .collect()
     }
 
     #[test]
     fn traffic_of_the_world_is_judged_first() {
-        let lists = |rules: &Rules, map: &str| {
-            let elements = rules.elements.get(map).into_iter().flatten();
-            elements
-                .map(|(key, verdict)| format!("{key}{verdict}"))
-                .collect::<Vec<_>>()
-        };
-        let mut port = ServicePort {
+        let port = ServicePort {
             node_port: Some(30080),
             external_ips: vec![[192, 0, 2, 6].into()],
             balancer_ips: vec![[192, 0, 2, 7].into()],
@@ -371,10 +416,17 @@ mod tests {
                 "goto s/default/web/tcp/-"
             ]
         );
-        assert_eq!(
-            open.chains["f/default/web/tcp/-"],
-            ["ip saddr 198.51.100.0/24 goto x/default/web/tcp/-", "drop"]
-        );
+        let guarded = |rules: &Rules| {
+            assert_eq!(
+                rules.chains["f/default/web/tcp/-"],
+                ["ip saddr 198.51.100.0/24 return", "drop"]
+            );
+            assert_eq!(
+                lists(rules, "guarded"),
+                ["192.0.2.7 . tcp . 80 : goto f/default/web/tcp/-"]
+            );
+        };
+        guarded(&open);
         assert_eq!(
             lists(&open, "nodeports"),
             ["tcp . 30080 : goto x/default/web/tcp/-"]
@@ -384,35 +436,115 @@ mod tests {
             [
                 "10.96.0.5 . tcp . 80 : goto s/default/web/tcp/-",
                 "192.0.2.6 . tcp . 80 : goto x/default/web/tcp/-",
-                "192.0.2.7 . tcp . 80 : goto f/default/web/tcp/-"
+                "192.0.2.7 . tcp . 80 : goto x/default/web/tcp/-"
             ]
         );
-        // Endpoints are on another node only: pods reach them, the world is to ask there.
-        port.outside = Backends {
-            is_local: true,
-            has_others: true,
-            ..Backends::default()
-        };
-        let elsewhere = rules(&port);
+        let short = [
+            "ip saddr 10.244.0.0/24 goto s/default/web/tcp/-",
+            "fib saddr type local meta mark set meta mark | 0x4000 goto s/default/web/tcp/-",
+        ];
+        // Endpoints are on another node only: whoever is of this node reaches them, the world is to ask there. That
+        // the addresses in the cluster lead to this node's only changes nothing of that.
+        for inside in [Policy::Cluster, Policy::Local] {
+            let elsewhere = rules(&ServicePort {
+                local: Vec::new(),
+                inside,
+                outside: Policy::Local,
+                ..port.clone()
+            });
+            assert_eq!(elsewhere.chains["x/default/web/tcp/-"], short, "{inside:?}");
+            assert_eq!(
+                lists(&elsewhere, "closed_nodeports"),
+                ["tcp . 30080 : goto dropping"]
+            );
+            let at_home = "10.96.0.5 . tcp . 80 : goto dropping".to_owned();
+            assert_eq!(
+                lists(&elsewhere, "closed").contains(&at_home),
+                inside == Policy::Local
+            );
+        }
+        let both = rules(&ServicePort {
+            cluster: endpoints_of(&["10.0.0.1:8080", "10.0.1.1:8080"]),
+            outside: Policy::Local,
+            ..port.clone()
+        });
         assert_eq!(
-            elsewhere.chains["x/default/web/tcp/-"],
-            [
-                "ip saddr 10.244.0.0/24 goto s/default/web/tcp/-",
-                "fib saddr type local meta mark set meta mark | 0x4000 goto s/default/web/tcp/-"
-            ]
+            both.chains["x/default/web/tcp/-"],
+            [short[0], short[1], "goto l/default/web/tcp/-"]
         );
+        let nowhere = rules(&ServicePort {
+            cluster: Vec::new(),
+            local: Vec::new(),
+            ..port
+        });
         assert_eq!(
-            lists(&elsewhere, "closed_nodeports"),
-            ["tcp . 30080 : goto dropping"]
+            nowhere.chains.keys().collect::<Vec<_>>(),
+            ["f/default/web/tcp/-"]
         );
-        port.inside = Backends::default();
-        port.outside = Backends::default();
-        let nowhere = rules(&port);
-        assert_eq!(nowhere.chains, BTreeMap::new());
         assert_eq!(
             lists(&nowhere, "closed_nodeports"),
             ["tcp . 30080 : goto rejecting"]
         );
+        guarded(&nowhere);
+    }
+
+    #[test]
+    fn only_endpoints_of_this_node_come_back_to_themselves() {
+        for (what, local, expected) in [
+            (
+                "of this node",
+                &["10.0.0.1:8080"][..],
+                &["10.0.0.1 . 10.0.0.1 . tcp . 8080"][..],
+            ),
+            ("of another", &[], &[]),
+            // All connections of the host's own programs would be its.
+            ("the loopback", &["127.0.0.1:6443"], &[]),
+        ] {
+            let port = ServicePort {
+                local: endpoints_of(local),
+                ..web(&["10.0.0.1:8080", "127.0.0.1:6443"])
+            };
+            assert_eq!(lists(&rules(&port), "selves"), expected, "{what}");
+        }
+    }
+
+    #[test]
+    fn nobody_takes_an_address_of_the_cluster() {
+        let taking = |name: &str, address: [u8; 4]| ServicePort {
+            name: format!("{name}/tcp/-"),
+            cluster_ips: vec![[10, 96, 0, 9].into()],
+            external_ips: vec![address.into()],
+            ..web(&["10.0.0.66:8080"])
+        };
+        for (what, ports, map, expected) in [
+            (
+                "where it leads",
+                [taking("a/a", [10, 96, 0, 5]), web(&["10.0.0.1:8080"])],
+                "services",
+                "10.96.0.5 . tcp . 80 : goto s/default/web/tcp/-",
+            ),
+            (
+                "where it leads nowhere",
+                [taking("a/a", [10, 96, 0, 5]), web(&[])],
+                "closed",
+                "10.96.0.5 . tcp . 80 : goto rejecting",
+            ),
+            (
+                "of two that say so, the first by name has it",
+                [taking("a/a", [192, 0, 2, 5]), taking("b/b", [192, 0, 2, 5])],
+                "services",
+                "192.0.2.5 . tcp . 80 : goto x/a/a/tcp/-",
+            ),
+        ] {
+            let rules = Rules::of(&ports, "10.244.0.0/24");
+            let address = expected.split(" : ").next().expect("a key");
+            for name in ["services", "closed"] {
+                let of = lists(&rules, name);
+                let of: Vec<_> = of.iter().filter(|one| one.starts_with(address)).collect();
+                let wanted = if name == map { vec![expected] } else { vec![] };
+                assert_eq!(of, wanted, "{what}: {name}");
+            }
+        }
     }
 
     #[test]

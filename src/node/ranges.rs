@@ -1,0 +1,162 @@
+//! The range of addresses that a node gives its pods from: its own in the cluster, told by `spec.podCIDR` of its node.
+//! Two nodes with the same addresses would lead each other's pods to pods that have nothing to do with what is asked.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1;
+use kube::ResourceExt as _;
+use kube::api::{Api, ListParams};
+
+use crate::meta::addresses::{Network, parse_cidr};
+
+/// How long the cluster may take to tell of its nodes: pods are not held up by an API server that does not answer.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// What is read of a node's specification.
+#[derive(Clone, Debug, Default, serde::Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Ranges {
+    #[serde(rename = "podCIDR")]
+    pod_cidr: String,
+    #[serde(rename = "podCIDRs")]
+    pod_cidrs: Vec<String>,
+}
+
+crate::slim!(
+    /// A node, of which its ranges are read.
+    Ranged of v1::Node {
+        /// What it is to be.
+        spec: Ranges
+    }
+);
+
+impl Ranged {
+    /// Its ranges of IPv4.
+    fn ranges(&self) -> impl Iterator<Item = Network> {
+        let Ranges {
+            pod_cidr,
+            pod_cidrs,
+        } = &self.spec;
+        let all = pod_cidrs.iter().chain([pod_cidr]);
+        let all = all.filter_map(|text| Some(parse_cidr(text)?.1));
+        all.filter(|range| range.address.is_ipv4())
+    }
+}
+
+/// Whether a node is to tell the range `cidr` as its own, by what the cluster's nodes have: not where it told another one
+/// before, which cannot be changed. Yes where nobody tells, as where the API server does not answer.
+///
+/// # Errors
+/// Another node has addresses of the range; with the remedy.
+pub async fn check(client: kube::Client, node: &str, cidr: &str) -> Result<bool, String> {
+    let nodes: Api<Ranged> = Api::all(client);
+    let whole = ListParams::default();
+    match tokio::time::timeout(PATIENCE, nodes.list(&whole)).await {
+        Ok(Ok(all)) => judge(&all.items, node, cidr),
+        Ok(Err(error)) => {
+            tracing::debug!(%error, "other nodes' ranges of addresses are not known");
+            Ok(true)
+        }
+        Err(_) => Ok(true),
+    }
+}
+
+/// Whether a node is to tell a range as its own beside others. What it has already was judged when it got that.
+fn judge(nodes: &[Ranged], node: &str, cidr: &str) -> Result<bool, String> {
+    let Some((_, range)) = parse_cidr(cidr) else {
+        return Ok(false);
+    };
+    let own = nodes.iter().find(|other| other.name_any() == node);
+    let had: Vec<Network> = own.map_or_else(Vec::new, |own| own.ranges().collect());
+    if had.contains(&range) {
+        return Ok(true);
+    }
+    for other in nodes.iter().filter(|other| other.name_any() != node) {
+        if let Some(theirs) = other.ranges().find(|theirs| overlaps(theirs, &range)) {
+            return Err(format!(
+                "pods of node {} have addresses of {theirs}: give this node another range, start the agent with --pod-cidr",
+                other.name_any()
+            ));
+        }
+    }
+    if let Some(had) = had.first() {
+        tracing::warn!(
+            "pods have addresses of {range}, but other nodes are told {had} (spec.podCIDR of node {node}), which cannot be changed: start the agent with --pod-cidr {had} if there are other nodes"
+        );
+    }
+    Ok(had.is_empty())
+}
+
+/// Whether two ranges have an address together: then one has the first of the other.
+fn overlaps(one: &Network, other: &Network) -> bool {
+    let has = |range: &Network, address: IpAddr| range.contains(address);
+    has(one, other.address) || has(other, one.address)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn no_two_nodes_have_an_address() {
+        let node = |name: &str, spec: serde_json::Value| -> Ranged {
+            serde_json::from_value(json!({"metadata": {"name": name}, "spec": spec}))
+                .expect("a node")
+        };
+        let a = || {
+            node(
+                "a",
+                json!({"podCIDR": "10.244.0.0/24", "podCIDRs": ["10.244.0.0/24", "fd00::/64"]}),
+            )
+        };
+        let taken = |range: &str| Err(format!("pods of node a have addresses of {range}"));
+        for (what, nodes, cidr, expected) in [
+            ("the first one", vec![], "10.244.0.0/24", Ok(true)),
+            (
+                "beside one without a range",
+                vec![node("a", json!({}))],
+                "10.244.0.0/24",
+                Ok(true),
+            ),
+            (
+                "again",
+                vec![a(), node("b", json!({"podCIDR": "10.244.0.0/24"}))],
+                "10.244.0.0/24",
+                Ok(true),
+            ),
+            ("beside another", vec![a()], "10.244.1.0/24", Ok(true)),
+            (
+                "the same",
+                vec![a()],
+                "10.244.0.0/24",
+                taken("10.244.0.0/24"),
+            ),
+            (
+                "a part",
+                vec![a()],
+                "10.244.0.128/25",
+                taken("10.244.0.0/24"),
+            ),
+            ("more", vec![a()], "10.244.0.0/16", taken("10.244.0.0/24")),
+            (
+                "another than it had",
+                vec![node("b", json!({"podCIDR": "10.244.9.0/24"}))],
+                "10.244.0.0/24",
+                Ok(false),
+            ),
+            (
+                "another than it had, which is taken",
+                vec![a(), node("b", json!({"podCIDR": "10.244.9.0/24"}))],
+                "10.244.0.0/24",
+                taken("10.244.0.0/24"),
+            ),
+        ] {
+            let judged = judge(&nodes, "b", cidr);
+            let judged = judged.map_err(|told| told.split(": ").next().map(str::to_owned));
+            assert_eq!(judged, expected.map_err(Some), "{what}");
+        }
+    }
+}
