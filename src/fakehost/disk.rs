@@ -153,9 +153,10 @@ impl Disk {
             .map(|m| m.mode() & 0o7777)
     }
 
-    /// Whether a directory has nothing in it; one that is not there has nothing.
-    pub fn is_empty(&self, path: &str) -> bool {
-        fs::read_dir(self.real(path)).map_or(true, |mut entries| entries.next().is_none())
+    /// Whether a directory below the files of a dataset has nothing in it; one that is not there has nothing.
+    pub fn is_empty_in(&self, files: &Files, path: &str) -> bool {
+        let entries = fs::read_dir(self.files(files).join(path));
+        entries.map_or(true, |mut entries| entries.next().is_none())
     }
 
     /// Bytes in files, without those below directories of others.

@@ -429,3 +429,15 @@ fn statistics_controls_and_logins_are_those_of_running_zones() {
             .any(|z| z.status == ZoneStatus::Running)
     );
 }
+
+#[test]
+fn what_an_unmounted_file_system_left_below_its_parent_keeps_it_from_being_mounted_at_boot() {
+    let bench = Bench::new();
+    bench.do_all(&["zfs create tank/zones", "zfs unmount tank/zones"]);
+    std::fs::create_dir_all(bench.machine.disk().real("/tank/zones/a")).unwrap();
+    bench.do_all(&["ctl reboot"]);
+    let host = bench.machine.state().unwrap();
+    assert_eq!(host.datasets["tank"].mounted.as_deref(), Some("/tank"));
+    assert_eq!(host.datasets["tank/zones"].mounted, None);
+    assert!(impossible(&bench.machine).is_empty());
+}

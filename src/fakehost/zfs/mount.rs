@@ -3,7 +3,7 @@
 use super::names;
 use super::properties::Source;
 use super::space;
-use crate::fakehost::disk::{Disk, DiskOp, Kind};
+use crate::fakehost::disk::{Disk, DiskOp, Files, Kind};
 use crate::fakehost::host::{Health, Host};
 
 /// Whether a path is a directory or below it.
@@ -65,10 +65,12 @@ impl Host {
             .datasets
             .values()
             .any(|d| d.mounted.as_deref() == Some(&at));
-        if taken || !disk.is_empty(&at) {
+        let (files, below) = self.files_of(&at);
+        if taken || !disk.is_empty_in(&files, below) {
             return Err(format!("cannot mount '{at}': directory is not empty"));
         }
-        if disk.kind(&at).is_some_and(|kind| kind != Kind::Directory) {
+        let kind = disk.kind_in(&files, below);
+        if kind.is_some_and(|kind| kind != Kind::Directory) {
             return Err(format!(
                 "cannot mount '{at}': failed to create mountpoint: Not a directory"
             ));
@@ -79,6 +81,19 @@ impl Host {
             d.mounted = Some(at);
         }
         Ok(())
+    }
+
+    /// Where a path will be found once this step's mounts are done: what is below a file system that they mount is
+    /// still among the files of that one.
+    fn files_of<'a>(&self, path: &'a str) -> (Files, &'a str) {
+        let mounts = self.pending.iter().filter_map(|op| match op {
+            DiskOp::Mount { id, at } if at != path && path_is_below(path, at) => Some((*id, at)),
+            _ => None,
+        });
+        match mounts.max_by_key(|(_, at)| at.len()) {
+            Some((id, at)) => (Files::Of(id), path[at.len()..].trim_start_matches('/')),
+            None => (Files::At("/".to_owned()), path.trim_start_matches('/')),
+        }
     }
 
     /// Unmounts a file system that is mounted.
