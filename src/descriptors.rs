@@ -1,6 +1,6 @@
-//! How many files a process may have open. Servers take all that they may: the limit that shells and service managers set
-//! is for programs that wait by select(2), which cannot know more than 1024. What runs in zones has the limit that was set,
-//! as what Go programs start has.
+//! The limit of open files. Servers raise it as far as they may: the soft limit that shells and service managers set is
+//! meant for programs that use select(2), which knows no more than 1024. Containers get the limit that was set before, as
+//! programs started by Go ones do.
 
 use std::sync::OnceLock;
 
@@ -9,7 +9,7 @@ use rustix::process::{Resource, getrlimit, setrlimit};
 /// The limit that this process was started with.
 static BEFORE: OnceLock<Option<u64>> = OnceLock::new();
 
-/// Takes as many as may be taken. That it cannot be done is no reason not to serve.
+/// Raises the soft limit to the hard one. A failure is logged only: the server works with what it has.
 pub fn raise() {
     let before = getrlimit(Resource::Nofile);
     let raised = rustix::process::Rlimit {
@@ -24,12 +24,14 @@ pub fn raise() {
     }
 }
 
-/// The limit that what this process starts is to have, where this one took another.
+/// The soft limit before [`raise`], for what this process starts; `None` if it was not raised.
+#[cfg(target_os = "linux")] // On illumos zoneadmd starts what runs in zones.
 pub fn before() -> Option<u64> {
     BEFORE.get().copied().flatten()
 }
 
-/// Has so many at most.
+/// Sets the soft limit of this process.
+#[cfg(target_os = "linux")]
 pub fn keep(most: u64) {
     let now = getrlimit(Resource::Nofile);
     let kept = rustix::process::Rlimit {

@@ -1,6 +1,5 @@
-//! The first line of a connection, in which clients write what no URL has (`?labelSelector=n>5`). Go's library takes it
-//! as it is; the one here refuses the request before anybody could answer it. So it is encoded on the way. Where later
-//! requests of a connection begin only that library knows: in them it is refused.
+//! Percent-encodes bytes in the request line that Go's net/http accepts and hyper refuses, such as `?labelSelector=n>5`.
+//! Only in the first request of a connection: only hyper knows where the later ones begin.
 
 use std::io;
 use std::pin::Pin;

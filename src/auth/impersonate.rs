@@ -189,7 +189,7 @@ fn node_name(user: &str) -> Option<&str> {
 /// Judges impersonations.
 #[derive(Default)]
 pub struct Impersonation {
-    /// The way that last worked for whom: it is tried first, so that its refusals are the ones told.
+    /// For each impersonator the way that succeeded last. It is tried first, so that its refusal is the one reported.
     last: Mutex<HashMap<CompactString, Way>>,
 }
 

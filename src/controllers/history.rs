@@ -103,7 +103,7 @@ fn newest(revisions: &[ControllerRevision], data: &Value, template: &PodTemplate
     }
 }
 
-/// Takes out of revisions, of which the last is the newest, those that hold what that one holds.
+/// Removes and returns the older revisions whose data equals that of the newest one, which is the last.
 pub fn doubles(revisions: &mut Vec<ControllerRevision>) -> Vec<ControllerRevision> {
     let Some(last) = revisions.pop() else {
         return Vec::new();

@@ -251,9 +251,9 @@ impl<P: Cached> Informer<P> {
 
     /// Resolves when the cache shows a write that made this resourceVersion, and handlers were told; also when caches end.
     ///
-    /// Whoever writes and then looks at the cache waits so for its own writes, however long that takes: what would be
-    /// decided on the cache as it was before is to be done twice. Upstream puts an object off until its cache is new
-    /// enough (pkg/controller/util/consistency), which is as long.
+    /// To be called after a write and before the next decision: one made on the older cache would repeat the write. It may
+    /// take long; upstream postpones an object until its cache is new enough (pkg/controller/util/consistency), which
+    /// takes as long.
     pub async fn reach(&self, version: Option<&str>) {
         let Some(version) = version.and_then(|version| version.parse::<u64>().ok()) else {
             return;

@@ -97,8 +97,8 @@ fn suspects(
     long.map(|(name, _)| name.clone()).collect()
 }
 
-/// The pods to be ended, and whether because their node is gone: those that have ended, beyond `kept`, first those that
-/// were evicted, then the oldest; those that end on nodes that are out of service or on none; those whose node is gone.
+/// The pods to delete, with `true` for those whose node is gone. In order: terminated pods beyond `kept`, evicted ones first
+/// and then the oldest; terminating pods that have no node or one that is out of service; pods whose node is gone.
 fn doomed(
     pods: &[Arc<Pod>],
     nodes: &HashMap<String, Arc<Node>>,

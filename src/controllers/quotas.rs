@@ -37,8 +37,8 @@ const SETTLE_COSTS: u32 = 5;
 const SETTLE_UPDATES: Duration = Duration::from_secs(1);
 /// How long to wait before discovery is asked again after it failed.
 const AGAIN: Duration = Duration::from_secs(5);
-/// How often everything is counted, whether or not something happened: a pod that outlives its grace period on a node
-/// that is lost counts no longer from some moment on, of which nothing tells. Upstream's ResyncPeriod.
+/// How often everything is counted even if nothing changed: a pod on a lost node stops counting when its grace period is
+/// over, and no event says so. Upstream's ResyncPeriod.
 const COUNT_ALL: Duration = Duration::from_secs(5 * 60);
 
 crate::slim!(

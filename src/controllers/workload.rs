@@ -39,7 +39,7 @@ pub fn queue_with<K: Cached>(objects: &Informer<K>, delays: Delays) -> Arc<Queue
     queue
 }
 
-/// Puts the owner of what changes into the queue, and for what nobody owns those owners that it `fits`.
+/// Enqueues the controller of each object that changes; for an orphan, every owner whose selector `fits` it.
 pub fn wake_owners<K: Cached, C: Cached>(
     owned: &Informer<C>,
     owners: &Informer<K>,

@@ -149,34 +149,33 @@ pub struct Rules {
     pub cells: fn(&Value, now: i64) -> Vec<Value>,
     /// The conditions of a table row.
     pub row_conditions: fn(&Value) -> Vec<Value>,
-    /// What comes first in the rows of a table; what is alike stays in the order of names.
+    /// The key by which rows of a table are sorted; rows with equal keys stay in the order of their names.
     pub row_order: fn(&Value) -> i64,
-    /// What an object of nothing shows besides its zero values: what upstream's conversion from the internal type fills
-    /// in (bookmarks are such objects).
+    /// Fills in what upstream's conversion from the internal type adds even to an empty object, as in bookmarks.
     pub nothing: fn(&mut Value),
-    /// Takes the annotations away in which versions show what upstream's internal type has fields for: they are none of
-    /// the metadata that is told alone, or in a table.
+    /// Removes the annotations that stand for fields of upstream's internal type: partial metadata and tables do not
+    /// show them.
     pub drop_shown_annotations: fn(&mut Value),
     /// Selectable fields of its own.
     pub selectable: &'static [Selectable],
-    /// What selectors call the selectable fields, where that is not their names: `(called, name)`. Fields that are
-    /// not here can then not be selected.
+    /// Names of selectable fields in selectors, where they differ: `(in selectors, field)`. If this is not empty, fields
+    /// that are not in it cannot be selected.
     pub field_names: &'static [(&'static str, &'static str)],
     /// Whether selectors may name metadata.namespace (a few cluster-scoped kinds refuse it).
     pub selects_namespace: bool,
     /// How an unknown field selector is refused.
     pub selector_error: SelectorError,
-    /// Causes that are found twice are told twice: kinds without declarative validation, whose filter drops the copies.
+    /// Keeps duplicate causes, as upstream does for kinds without declarative validation: it is that which drops them.
     pub repeats_causes: bool,
-    /// The values of this field wake only the watches that select on them.
+    /// A watch that selects on this field is woken only by objects with the selected value.
     pub trigger: Option<&'static str>,
     /// Judges `metadata.name` (or, when `prefix`, `generateName`): upstream's ValidateXName.
     pub name: fn(name: &str, prefix: bool) -> Vec<String>,
-    /// A creation's metadata is judged only where nothing else is refused (kinds whose own validation leaves it out).
+    /// On creation, validates metadata last and only if nothing else failed (kinds whose own validation leaves it out).
     pub metadata_last: bool,
     /// When `metadata.generation` rises.
     pub generation: Generation,
-    /// Lists of it may hold items without the key by which they are told apart, of which nobody can be told as owner.
+    /// Its lists may hold items without their merge key. Nobody can be recorded as the owner of fields in them.
     pub keyless_items: bool,
     /// A creation keeps the status it brings (nodes).
     pub status_at_creation: bool,

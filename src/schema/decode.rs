@@ -287,14 +287,14 @@ impl<'s> Decoder<'s> {
             (Shape::OneOf(shapes), value) => match shapes.iter().find(|shape| takes(shape, &value))
             {
                 Some(shape) => {
-                    // Such a type reads itself, and tells nobody of members that it does not know.
+                    // Such a type has its own decoder, which reports no unknown members.
                     let told = self.unknown.len();
                     let value = self.value(value, shape, place);
                     self.unknown.truncate(told);
                     value
                 }
                 None => {
-                    // Of the Go types behind these, only the one with a boolean refuses what is none of them.
+                    // Of Go's union types only JSONSchemaPropsOrBool refuses a value of another type.
                     if shapes
                         .iter()
                         .any(|shape| matches!(shape.shape, Shape::Boolean))

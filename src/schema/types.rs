@@ -107,8 +107,8 @@ pub struct Field {
 }
 
 impl Field {
-    /// Whether a list is written item by item; one whose Go type has a name of its own is a message with them. The
-    /// protobuf tags of some slices lack that they repeat.
+    /// Whether a list is encoded item by item; one with a named Go type is encoded as a message that holds the items.
+    /// Some slices lack `rep` in their protobuf tags, so the Go type is asked, too.
     pub fn is_repeated(&self) -> bool {
         self.proto.1.ends_with('r') || self.go_type.starts_with("[]")
     }

@@ -170,7 +170,7 @@ pub struct Zone {
     pub processes: Vec<Process>,
 }
 
-/// Which process: a name and the how-manieth of it, from 0.
+/// A process: the name of its container, and which start of the container it is, counted from 0.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct ProcessId {
     /// The container's name.

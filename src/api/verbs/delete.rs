@@ -35,7 +35,7 @@ pub struct DeleteOptions {
     pub unreadable: bool,
 }
 
-/// The verb that who deletes what cannot be read must be allowed besides.
+/// The verb that a user needs besides `delete` to remove an object that cannot be decoded.
 const UNSAFE: &str = "unsafe-delete-ignore-read-errors";
 const UNREAD: &str = "ignoreStoreReadErrorWithClusterBreakingPotential";
 

@@ -47,14 +47,14 @@ pub(super) enum Attempt {
     Made(Box<Reply>),
     /// The name is another object's.
     Taken(String),
-    /// What goes along with it was changed meanwhile. The name.
+    /// Another writer changed a key that is written in the same commit, such as a quota. The object's name.
     Lost(String),
 }
 
 pub use names::new_uid;
 
-/// What `judge` finds wrong with an object. Where that is something, it is told with what was said to be empty, which
-/// refusals show: that alone decides nothing.
+/// What `judge` finds wrong with an object. If it finds something, it judges again with the empty values that the client
+/// sent put back, because messages show them; they change the text only, never the outcome.
 fn as_said(object: &Value, emptied: &[Emptied], judge: impl Fn(&Value) -> Errors) -> Errors {
     let errors = judge(object);
     if errors.is_empty() || emptied.is_empty() {

@@ -78,7 +78,8 @@ pub struct Arguments {
 }
 
 impl Arguments {
-    /// The range of IPv4 that services have their addresses in.
+    /// The IPv4 range of service addresses, if there is one.
+    #[cfg(target_os = "linux")]
     pub(super) fn service_range(&self) -> Option<Network> {
         let mut ranges = self.service_cluster_ip_range.iter().copied();
         ranges.find(|range| range.address.is_ipv4())

@@ -305,7 +305,7 @@ impl Controller {
         }
     }
 
-    /// What is to become of what metrics ask for, and why.
+    /// Limits the number of replicas that metrics ask for. Returns it and the reason for the limit.
     fn settle(
         &self,
         key: &Key,

@@ -32,10 +32,10 @@ pub(super) struct Plan {
     pub again: Option<i64>,
 }
 
-/// Something to be told.
+/// An event to be recorded.
 #[derive(Debug, PartialEq)]
 pub(super) struct Note {
-    /// The name of the set whose writing it tells of: it is told when that is done. None is told after all writes.
+    /// The replica set that must have been written before the event is recorded. `None`: after all writes.
     pub after: Option<String>,
     pub tone: Tone,
     pub reason: &'static str,

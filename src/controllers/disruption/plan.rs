@@ -176,8 +176,8 @@ fn set_condition(
     }
 }
 
-/// After how long nobody will delete a pod any more of which it was said that somebody will. None where that was not
-/// said, or may take any time.
+/// How long until a pod's `DisruptionTarget` condition is stale because the announced deletion did not come. `None` if the
+/// pod has no such condition, or if it never becomes stale.
 pub(super) fn stale_after(pod: &Pod, now: Timestamp) -> Option<Duration> {
     if pod.is_deleting() || pod.is_terminal() {
         return None;

@@ -41,8 +41,8 @@ pub(super) fn written<T>(result: Result<T, kube::Error>) -> Result<Next, kube::E
     }
 }
 
-/// The object with its finalizer where it lacks it, and without where it is to go and nobody uses it; none where it is as
-/// it should be.
+/// The object with the finalizer added if it is missing, or removed if it is being deleted and not `used`. `None` if
+/// nothing has to change.
 fn protected<K: kube::Resource + Clone>(object: &K, finalizer: &str, used: bool) -> Option<K> {
     let ends = object.meta().deletion_timestamp.is_some();
     let held = object.finalizers().iter().any(|held| held == finalizer);

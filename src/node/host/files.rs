@@ -133,14 +133,14 @@ impl Host {
     }
 }
 
-/// How many servers a `resolv.conf` has,
+/// The largest number of servers in a `resolv.conf`.
 const SERVERS: usize = 3;
-/// how many domains,
+/// The largest number of search domains in a `resolv.conf`.
 const SEARCHES: usize = 32;
-/// and of how many characters one and all of them may be.
+/// The largest number of characters of one search domain, and of all of them.
 const SEARCH: (usize, usize) = (253, 2048);
 
-/// A `resolv.conf`, and what is to be told of it: reasons and messages.
+/// The text of a `resolv.conf`, and the events to record about it: reasons and messages.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Resolv {
     text: String,

@@ -13,11 +13,11 @@ use rustix::io::Errno;
 use crate::storage::beneath::{ensure, open_as, open_in, root, through};
 use crate::storage::{LayerDirectory, Whiteouts};
 
-/// What a layer may unpack to, in bytes: a bomb is stopped here,
+/// Limit for the unpacked size of a layer, in bytes: stops decompression bombs.
 const LARGEST: u64 = 64 << 30;
-/// or when so many hundredths of what the disk has left would be taken: not by a full disk.
+/// Limit for the unpacked size of a layer, in percent of the free space: a full disk must not be what stops a bomb.
 const SHARE: u64 = 90;
-/// How many files a layer may have, for the same reason.
+/// Limit for the number of files in a layer, for the same reason.
 const FILES: u64 = 4 << 20;
 
 /// Reads on, and knows the digest of what was read.

@@ -84,8 +84,8 @@ impl Wanted {
         })
     }
 
-    /// What of a line of the file is shown, and whether what comes next begins a line of what was said. Only what `begins`
-    /// one tells when.
+    /// The part of a line of a CRI log that is sent, and whether the next one starts a new line of output. Only a part that
+    /// `begins` a line of output is sent with its time.
     fn show(&self, line: &[u8], begins: bool) -> Option<(Vec<u8>, bool)> {
         let mut parts = line.splitn(4, |byte| *byte == b' ');
         let (stamp, stream, tag) = (parts.next()?, parts.next()?, parts.next()?);

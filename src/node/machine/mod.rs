@@ -318,7 +318,7 @@ impl Memory {
         }
     }
 
-    /// Whether the probe of a kind has succeeded for a process of `container`; one that there is none of has.
+    /// Whether the probe of a kind has succeeded for a process of `container`; true if the container has no such probe.
     pub fn passes(&self, id: &ProcessId, kind: ProbeKind, container: &Container) -> bool {
         kind.of(container).is_none() || self.probes.get(&(id.clone(), kind)) == Some(&true)
     }

@@ -56,8 +56,8 @@ pub fn parse(bytes: &[u8]) -> Result<Parsed, SyntaxError> {
     })
 }
 
-/// The paths of all members of a JSON value in the order in which they are written, those that are given twice twice.
-/// Empty for what is no JSON; the first of very many.
+/// The paths of all members of a JSON value in the order of the text, duplicates repeated. Empty if it is not JSON;
+/// truncated if there are very many.
 pub fn members(bytes: &[u8]) -> Vec<String> {
     let mut parser = Parser::new(bytes);
     parser.members = Some(Members::default());
