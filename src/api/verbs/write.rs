@@ -742,8 +742,9 @@ impl Write<'_> {
     }
 }
 
-/// Makes of what a write to a status says the old object with that status, and with its metadata where that is `taken`,
-/// else with the owners in it. What it says of the rest as it is stays where it is: to copy that is most of such a write.
+/// Makes `new`, as a client sent it to a status subresource, the `old` object with the status that was sent; with the
+/// metadata that was sent if that is `taken`, else only with its managedFields. Members that were sent unchanged are moved
+/// from `new`, as copying them from `old` would be most of the work of such a write.
 fn status_only(new: &mut Value, old: &Value, taken: bool) {
     let mut said = std::mem::take(new);
     let status = said.remove("status");
@@ -753,9 +754,8 @@ fn status_only(new: &mut Value, old: &Value, taken: bool) {
         .filter(|(name, _)| status.is_some() || name.as_str() != "status")
         .map(|(name, old)| match said.get_mut(name) {
             Some(same) if same == old => (name.clone(), std::mem::take(same)),
-            // Both are put there below.
-            _ if name == "status" => (name.clone(), Value::Null),
-            _ if name == "metadata" && taken => (name.clone(), Value::Null),
+            // These keep their places and get their values below.
+            _ if name == "status" || (name == "metadata" && taken) => (name.clone(), Value::Null),
             _ => (name.clone(), old.clone()),
         })
         .collect();

@@ -112,9 +112,7 @@ impl Netfilter {
         })?;
         found.ok_or_else(|| io::ErrorKind::InvalidData.into())
     }
-}
 
-impl Netfilter {
     /// What a map of a table of IPv4 has for a key, as the kernel keeps both; nothing where it has no such key. nft(8) would
     /// read all tables first.
     ///
