@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use reddwarf::controllers::informer::Key;
+use reddwarf::client::informer::Key;
 use reddwarf::scheduler::decide::{Decision, Turn, decide};
 use reddwarf::scheduler::node::Node;
 use reddwarf::scheduler::pod::Pod;

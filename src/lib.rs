@@ -1,6 +1,6 @@
 //! reddwarf: the Kubernetes API for a host of zones, in one binary.
 //!
-//! Arrows point down this list and never up: `cli → {api, controllers, scheduler, node} →
+//! Arrows point down this list and never up: `cli → {api, controllers} → {scheduler, node} → client →
 //! {resources, auth, admission, patch, schema, meta} → store`, and `node → {zone, storage, net} → illumos`. `dial`, `listen`
 //! and `websocket` are below `api` and `node`, `blocking` below whatever works on files, `supervise` below whatever has tasks
 //! that must not stop.
@@ -11,6 +11,7 @@ pub mod auth;
 mod blocking;
 #[doc(hidden)]
 pub mod cli;
+pub mod client;
 pub mod controllers;
 mod descriptors;
 mod dial;

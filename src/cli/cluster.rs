@@ -10,9 +10,9 @@ use tokio_util::sync::CancellationToken;
 
 use crate::auth::node::{NODES, PREFIX};
 use crate::auth::{AUTHENTICATED, MASTERS, User};
-use crate::controllers::client::Transport;
-use crate::controllers::events::{Events, Recorder};
-use crate::controllers::informer::Informers;
+use crate::client::Transport;
+use crate::client::events::{Events, Recorder};
+use crate::client::informer::Informers;
 use crate::controllers::manager::account_user;
 use crate::node::services::Services;
 use crate::node::volumes::DRIVER;

@@ -18,7 +18,7 @@ use super::cluster::{Clients, Cluster};
 use super::illumos;
 use super::names::NameFlags;
 use crate::api::actions::kubelet::Agents;
-use crate::controllers::events::{self, Events};
+use crate::client::events::{self, Events};
 use crate::net::Ipam;
 use crate::net::services::ServiceRouter;
 use crate::node::agent::{self, Pods, Setup};

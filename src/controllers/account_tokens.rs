@@ -9,12 +9,12 @@ use k8s_openapi::api::core::v1;
 use kube::ResourceExt as _;
 use kube::api::{Api, DeleteParams, PostParams, Preconditions};
 
-use super::Context;
-use super::errors::{is_conflict, is_not_found};
-use super::informer::{Cached, Informer, Key};
-use super::queue::{Next, Queue};
 use super::service_accounts::ServiceAccount;
 use crate::auth::tokens::claims::LEGACY_ISSUER;
+use crate::client::Context;
+use crate::client::errors::{is_conflict, is_not_found};
+use crate::client::informer::{Cached, Informer, Key};
+use crate::client::queue::{Next, Queue};
 use crate::schema::Object;
 
 const NAME: &str = "kubernetes.io/service-account.name";
@@ -79,7 +79,7 @@ fn claims(namespace: &str, secret: &str, account: &str, uid: &str) -> Object {
 /// Why a secret has to be looked at again.
 #[derive(Debug, thiserror::Error)]
 enum Unfinished {
-    #[error("{}", super::errors::text(.0))]
+    #[error("{}", crate::client::errors::text(.0))]
     Api(#[from] kube::Error),
     #[error("a token cannot be signed: {0}")]
     Unsigned(String),

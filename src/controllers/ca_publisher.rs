@@ -8,11 +8,11 @@ use compact_str::CompactString;
 use k8s_openapi::api::core::v1;
 use kube::api::{Api, ObjectMeta, PostParams};
 
-use super::Context;
-use super::errors::{is_conflict, is_not_found, is_terminating};
-use super::informer::Cached;
-use super::kinds::Namespace;
-use super::queue::{Next, Queue};
+use crate::client::Context;
+use crate::client::errors::{is_conflict, is_not_found, is_terminating};
+use crate::client::informer::Cached;
+use crate::client::kinds::Namespace;
+use crate::client::queue::{Next, Queue};
 
 /// The ConfigMap.
 const NAME: &str = "kube-root-ca.crt";

@@ -7,9 +7,9 @@ use k8s_openapi::api::rbac::v1::{AggregationRule, ClusterRole, PolicyRule};
 use kube::api::{Api, ListParams, Patch, PatchParams};
 use serde_json::json;
 
-use super::Context;
-use super::queue::{Next, Queue};
-use super::selector;
+use crate::client::Context;
+use crate::client::queue::{Next, Queue};
+use crate::client::selector;
 
 /// What applies the rules.
 const MANAGER: &str = "clusterrole-aggregation-controller";

@@ -15,11 +15,11 @@ use kube::{Client, Resource, ResourceExt as _};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
-use super::errors::{is_already_exists, is_not_found};
-use super::informer::{Cached, Informer, Key};
-use super::owners::{Claim, Claims, claim, controller_of, controller_reference};
-use super::queue::Queue;
-use super::selector::selects;
+use crate::client::errors::{is_already_exists, is_not_found};
+use crate::client::informer::{Cached, Informer, Key};
+use crate::client::owners::{Claim, Claims, claim, controller_of, controller_reference};
+use crate::client::queue::Queue;
+use crate::client::selector::selects;
 
 /// The label with the hash of a stateful set's revision.
 pub const HASH: &str = "controller.kubernetes.io/hash";

@@ -6,11 +6,12 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument as _;
 
-use super::client::Transport;
-use super::events;
-use super::informer::Informers;
-use super::{Context, Controller, Identity, Settings};
+use super::{Controller, Identity};
 use crate::auth::{AUTHENTICATED, User};
+use crate::client::Transport;
+use crate::client::events;
+use crate::client::informer::Informers;
+use crate::client::{Context, Settings};
 use crate::supervise::Supervisor;
 
 /// What the API takes as the name of who sets fields.

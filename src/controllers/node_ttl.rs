@@ -10,10 +10,10 @@ use kube::api::{Api, Patch, PatchParams};
 use parking_lot::Mutex;
 use serde_json::json;
 
-use super::Context;
-use super::errors::is_not_found;
-use super::kinds::Node;
-use super::queue::{Next, Queue};
+use crate::client::Context;
+use crate::client::errors::is_not_found;
+use crate::client::kinds::Node;
+use crate::client::queue::{Next, Queue};
 
 const WORKERS: usize = 5;
 const ANNOTATION: &str = "node.alpha.kubernetes.io/ttl";

@@ -12,10 +12,10 @@ use kube::{Client, ResourceExt as _};
 use serde_json::json;
 use tokio::time::Instant;
 
-use super::Context;
-use super::errors::is_not_found;
-use super::kinds::{Node, Pod};
 use super::pods::{Pods, disrupted, patch_status};
+use crate::client::Context;
+use crate::client::errors::is_not_found;
+use crate::client::kinds::{Node, Pod};
 
 /// How often to look.
 const PERIOD: Duration = Duration::from_secs(20);

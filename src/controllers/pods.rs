@@ -17,12 +17,12 @@ use kube::{Client, Resource, ResourceExt as _};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
-use super::errors::{is_conflict, is_not_found, is_terminating, text};
-use super::events::{Recorder, Tone};
-use super::index::Index;
-use super::informer::{Informer, Informers, Key};
-use super::kinds::Pod;
-use super::owners::{Claims, controller_of};
+use crate::client::errors::{is_conflict, is_not_found, is_terminating, text};
+use crate::client::events::{Recorder, Tone};
+use crate::client::index::Index;
+use crate::client::informer::{Informer, Informers, Key};
+use crate::client::kinds::Pod;
+use crate::client::owners::{Claims, controller_of};
 
 /// The most pods of one owner that are made or deleted in one go.
 pub const BURST: usize = 500;

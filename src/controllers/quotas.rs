@@ -17,14 +17,14 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::Context;
-use super::discovery::{self, Bare, Served};
-use super::errors::{is_conflict, is_not_found, is_unsupported};
-use super::follow::{self, Told, Watches, record};
-use super::informer::{Informer, Key};
-use super::kinds::{CustomResourceDefinition, Pod};
-use super::queue::{Next, Queue};
 use crate::admission::quota::usage::Evaluator;
+use crate::client::Context;
+use crate::client::discovery::{self, Bare, Served};
+use crate::client::errors::{is_conflict, is_not_found, is_unsupported};
+use crate::client::follow::{self, Told, Watches, record};
+use crate::client::informer::{Informer, Key};
+use crate::client::kinds::{CustomResourceDefinition, Pod};
+use crate::client::queue::{Next, Queue};
 use crate::meta::amounts::Amounts;
 use crate::schema::{Value, json};
 
@@ -411,8 +411,8 @@ mod tests {
 
     use super::*;
     use crate::auth::User;
-    use crate::controllers::client::Transport;
-    use crate::controllers::informer::Informers;
+    use crate::client::Transport;
+    use crate::client::informer::Informers;
 
     fn quotas(ends: &CancellationToken) -> Quotas {
         let transport = Transport::new(|_, _| std::future::pending());

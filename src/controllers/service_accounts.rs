@@ -8,10 +8,10 @@ use k8s_openapi::api::core::v1;
 use kube::Api;
 use kube::api::{ObjectMeta, PostParams};
 
-use super::Context;
-use super::errors::{is_already_exists, is_terminating};
-use super::kinds::Namespace;
-use super::queue::{Next, Queue};
+use crate::client::Context;
+use crate::client::errors::{is_already_exists, is_terminating};
+use crate::client::kinds::Namespace;
+use crate::client::queue::{Next, Queue};
 
 crate::slim!(
     /// That there is such a service account.

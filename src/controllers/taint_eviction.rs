@@ -11,13 +11,13 @@ use kube::api::{Api, DeleteParams};
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
-use super::Context;
-use super::errors::is_not_found;
-use super::events::{Recorder, Tone};
-use super::informer::{Informer, Key};
-use super::kinds::{self, Node, Pod};
 use super::pods::{Pods, disrupted, patch_status};
-use super::queue::{Next, Queue};
+use crate::client::Context;
+use crate::client::errors::is_not_found;
+use crate::client::events::{Recorder, Tone};
+use crate::client::informer::{Informer, Key};
+use crate::client::kinds::{self, Node, Pod};
+use crate::client::queue::{Next, Queue};
 
 const WORKERS: usize = 8;
 const REASON: &str = "TaintManagerEviction";

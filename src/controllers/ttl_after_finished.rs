@@ -8,12 +8,12 @@ use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt as _;
 use kube::api::{Api, DeleteParams, Preconditions, PropagationPolicy};
 
-use super::Context;
-use super::errors::{is_conflict, is_not_found};
-use super::informer::Key;
 use super::jobs::end_of;
-use super::queue::Next;
 use super::workload::queue_of;
+use crate::client::Context;
+use crate::client::errors::{is_conflict, is_not_found};
+use crate::client::informer::Key;
+use crate::client::queue::Next;
 
 const WORKERS: usize = 5;
 

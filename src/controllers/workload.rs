@@ -10,10 +10,10 @@ use kube::core::NamespaceResourceScope;
 use kube::{Client, Resource, ResourceExt as _};
 use serde::Serialize;
 
-use super::errors::{is_conflict, is_not_found, text};
-use super::informer::{Cached, Informer, Key};
-use super::owners::controller_of;
-use super::queue::{Delays, Next, Queue};
+use crate::client::errors::{is_conflict, is_not_found, text};
+use crate::client::informer::{Cached, Informer, Key};
+use crate::client::owners::controller_of;
+use crate::client::queue::{Delays, Next, Queue};
 
 /// Why an object has to be looked at again.
 #[derive(Debug, thiserror::Error)]

@@ -22,7 +22,7 @@ use super::host::usage;
 use super::machine::status_time;
 use super::pressure::Observed;
 use super::supplies::Supplies;
-use crate::controllers::events::{Recorder, Tone};
+use crate::client::events::{Recorder, Tone};
 use crate::zone::ZoneRuntime;
 
 /// How often the node is looked at, and its lease renewed.

@@ -12,7 +12,7 @@ use tokio::task::JoinSet;
 
 use super::failing::Attempts;
 use super::machine::RESIZES;
-use crate::controllers::client::write;
+use crate::client::write;
 
 /// The strategic merge patch that makes a pod's status `new`. Lists that merge by key are replaced where they are
 /// ours alone; conditions merge by type, so that those of others stay.

@@ -12,7 +12,7 @@ use kube::ResourceExt as _;
 use kube::api::{Api, PostParams};
 use tokio_util::sync::CancellationToken;
 
-use crate::controllers::follow::{Event, follow};
+use crate::client::follow::{Event, follow};
 use crate::meta::quantity::Quantity;
 use crate::storage::{StorageEngine, StorageError};
 

@@ -18,7 +18,7 @@ use super::snapshot::{Quick, Snapshot};
 use super::state::{Scheduler, State};
 use super::storage::Plan;
 use super::wanted::reaches;
-use crate::controllers::informer::Key;
+use crate::client::informer::Key;
 
 /// How long volumes are waited for.
 const PATIENCE: std::time::Duration = std::time::Duration::from_secs(600);

@@ -12,8 +12,8 @@ use super::plugin::{Plugin, Rejection};
 use super::pod::Pod;
 use super::snapshot::Quick;
 use super::terms::{NodeTerm, any_holds, node_terms};
-use crate::controllers::informer::Key;
-use crate::controllers::owners::controller_of;
+use crate::client::informer::Key;
+use crate::client::owners::controller_of;
 use crate::schema::Value;
 
 /// How many pods can share a claim.

@@ -10,7 +10,7 @@ use super::plugin::{Plugin, Plugins};
 use super::pod::Pod;
 use super::snapshot::Snapshot;
 use super::terms::{AffinityTerm, Labels, Spread, bear};
-use crate::controllers::informer::{Change, Key};
+use crate::client::informer::{Change, Key};
 
 /// Something that happened.
 pub enum Event<'a> {

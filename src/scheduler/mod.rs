@@ -45,7 +45,7 @@ use tokio_util::task::TaskTracker;
 
 use self::requests::Requests;
 use self::state::{Scheduler, Step};
-use crate::controllers::Context;
+use crate::client::Context;
 
 /// Requests to the API under way at most.
 const UNDER_WAY: usize = 256;

@@ -6,7 +6,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 use super::pod::Resources;
 use super::terms::{Effect, Labels, Taint};
-use crate::controllers::informer::Cached;
+use crate::client::informer::Cached;
 use crate::meta::amounts::Amounts;
 use crate::meta::placement;
 use crate::schema::Value;
@@ -39,7 +39,7 @@ pub struct Node {
 
 #[derive(serde::Deserialize)]
 struct Raw {
-    #[serde(default, deserialize_with = "crate::controllers::discovery::lean")]
+    #[serde(default, deserialize_with = "crate::client::discovery::lean")]
     metadata: ObjectMeta,
     #[serde(default)]
     spec: Value,

@@ -8,8 +8,8 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 use super::devices::{self, Named};
 use super::terms::{HostPort, Labels, NodeAffinity, PodAffinity, Spread, Toleration, texts};
-use crate::controllers::informer::{Cached, Key};
-use crate::controllers::owners::controller_of;
+use crate::client::informer::{Cached, Key};
+use crate::client::owners::controller_of;
 use crate::meta::amounts::{Amounts, Side};
 use crate::meta::placement::{self, ZONE_BRAND};
 use crate::meta::ports::host_ports;
@@ -179,7 +179,7 @@ pub struct Pod {
 /// A pod as the API tells it.
 #[derive(serde::Deserialize)]
 struct Raw {
-    #[serde(default, deserialize_with = "crate::controllers::discovery::lean")]
+    #[serde(default, deserialize_with = "crate::client::discovery::lean")]
     metadata: ObjectMeta,
     #[serde(default)]
     spec: Value,

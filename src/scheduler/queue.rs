@@ -20,7 +20,7 @@ use super::hints::Event;
 use super::plugin::{Plugin, Plugins};
 use super::pod::Pod;
 use super::snapshot::{Quick, Snapshot};
-use crate::controllers::informer::Key;
+use crate::client::informer::Key;
 
 /// How long a pod backs off after it failed once.
 const FIRST_BACKOFF: Duration = Duration::from_secs(1);

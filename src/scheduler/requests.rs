@@ -14,9 +14,9 @@ use serde_json::{Value, json};
 use super::binding::Written;
 use super::pod::{Condition, Pod, SCHEDULER};
 use super::volumes::{Claim, SELECTED_NODE, Volume};
-use crate::controllers::errors::{is_conflict, is_not_found, text};
-use crate::controllers::events::{Deed, Events, Recorder, Tone, reference};
-use crate::controllers::informer::Key;
+use crate::client::errors::{is_conflict, is_not_found, text};
+use crate::client::events::{Deed, Events, Recorder, Tone, reference};
+use crate::client::informer::Key;
 
 /// The longest note of an event, in bytes.
 const NOTE: usize = 1024;

@@ -20,7 +20,7 @@ use super::storage::Storage;
 use super::terms::{AffinityTerm, HOSTNAME, HostPort, Labels, PodAffinity, Spread};
 use super::topology::{NOWHERE, Topologies, Topology};
 use super::workloads::Workloads;
-use crate::controllers::informer::Key;
+use crate::client::informer::Key;
 
 /// Where a node is kept: stays the same as long as it is there.
 pub type Slot = u32;

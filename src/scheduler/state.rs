@@ -18,7 +18,7 @@ use super::queue::{Attempt, Queue, Telling, Told};
 use super::requests::{Asked, Requests};
 use super::snapshot::Snapshot;
 use super::storage::Plan;
-use crate::controllers::informer::Key;
+use crate::client::informer::Key;
 
 /// The scheduler.
 pub struct Scheduler {

@@ -8,7 +8,7 @@ use compact_str::CompactString;
 use super::pod::Pod;
 use super::snapshot::Quick;
 use super::volumes::{Capacity, Claim, Class, Driver, Volume};
-use crate::controllers::informer::Key;
+use crate::client::informer::Key;
 
 /// Volumes and claims as they are known.
 #[derive(Default)]

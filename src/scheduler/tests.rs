@@ -26,7 +26,7 @@ use super::snapshot::Snapshot;
 use super::storage::Plan;
 use super::terms::{equal_to, label_selector};
 use super::volumes::{Claim, Class, RawClaim, RawClass, RawVolume, Volume};
-use crate::controllers::informer::Key;
+use crate::client::informer::Key;
 
 /// A pod: its name, what of metadata, spec and status is not usual.
 fn pod(name: &str, metadata: Value, spec: Value, status: Value) -> Arc<Pod> {

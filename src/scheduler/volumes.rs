@@ -4,7 +4,7 @@ use compact_str::CompactString;
 use k8s_openapi::api::{core::v1, storage::v1 as storage};
 
 use super::terms::{NodeTerm, node_terms, texts};
-use crate::controllers::informer::Key;
+use crate::client::informer::Key;
 use crate::meta::quantity::Quantity;
 use crate::meta::selector::Selector;
 use crate::schema::Value;
@@ -227,7 +227,7 @@ impl From<&RawClaim> for Claim {
             selector: super::terms::label_selector(spec.at("selector")),
             is_lost: raw.status.str("phase") == "Lost",
             is_deleting: meta.deletion_timestamp.is_some(),
-            owner: crate::controllers::owners::controller_of(meta).map(|owner| owner.uid.clone()),
+            owner: crate::client::owners::controller_of(meta).map(|owner| owner.uid.clone()),
         }
     }
 }

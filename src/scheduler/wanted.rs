@@ -15,7 +15,7 @@ use super::snapshot::{Slot, Snapshot};
 use super::storage::{Plan, Storage};
 use super::terms::{Labels, any_holds};
 use super::volumes::{Capacity, Claim, PLACES, Volume};
-use crate::controllers::informer::Key;
+use crate::client::informer::Key;
 
 const ONE_POD: &str = "ReadWriteOncePod";
 const NO_PROVISIONER: &str = "kubernetes.io/no-provisioner";

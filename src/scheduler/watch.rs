@@ -21,8 +21,8 @@ use super::volumes::{
     Capacity, Claim, Class, Driver, RawAttachment, RawCapacity, RawClaim, RawClass, RawDriver,
     RawNode, RawVolume, Volume,
 };
-use crate::controllers::Context;
-use crate::controllers::informer::{Cached, Change, Informer, Informers};
+use crate::client::Context;
+use crate::client::informer::{Cached, Change, Informer, Informers};
 use crate::meta::selector::Selector;
 use crate::schema::Value;
 

@@ -7,7 +7,7 @@ use compact_str::CompactString;
 
 use super::pod::{Owner, Pod};
 use super::snapshot::Quick;
-use crate::controllers::informer::Key;
+use crate::client::informer::Key;
 use crate::meta::selector::Selector;
 
 /// Services and owners of pods.

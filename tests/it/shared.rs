@@ -20,7 +20,7 @@ use reddwarf::auth::authorize::{Authorizers, Mode};
 use reddwarf::auth::impersonate::Impersonation;
 use reddwarf::auth::pki::Pki;
 use reddwarf::auth::tokens::{KeyRing, Settings as TokenSettings, Tokens};
-use reddwarf::controllers::client::Transport;
+use reddwarf::client::Transport;
 use reddwarf::resources::cluster::{Cluster, Settings};
 use reddwarf::store::{self, Store};
 use reddwarf::{admission, api};

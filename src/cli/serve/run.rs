@@ -18,8 +18,7 @@ use crate::api::{
     available, bootstrap, definitions, flow_schemas, listen, node_metrics, own_service,
 };
 use crate::auth::authorize::Authorizers;
-use crate::controllers;
-use crate::controllers::client::Transport;
+use crate::client::{Settings, Transport};
 use crate::controllers::manager::Manager;
 use crate::store::{Store, upkeep};
 use crate::supervise::Supervisor;
@@ -74,7 +73,7 @@ impl Running {
         let manager = Manager::start(
             &prepared.controllers,
             &transport,
-            controllers::Settings {
+            Settings {
                 root_ca: prepared.pki.ca_pem().to_owned(),
                 pki: Some(Arc::new(prepared.pki)),
                 tokens: Some(server.tokens.clone()),

@@ -9,9 +9,9 @@ use kube::core::ObjectMeta;
 use kube::{Client, Resource};
 use serde::Deserialize;
 
-use super::super::discovery::lean;
-use super::super::errors::text;
 use super::usage::{Sample, Samples};
+use crate::client::discovery::lean;
+use crate::client::errors::text;
 use crate::meta::quantity::Quantity;
 
 /// What a pod uses.

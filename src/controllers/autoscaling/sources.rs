@@ -14,7 +14,7 @@ use k8s_openapi::jiff::Timestamp;
 use super::status::selector_text;
 use super::usage::{Goal, Tolerances};
 use super::{metrics, usage};
-use crate::controllers::kinds::Pod;
+use crate::client::kinds::Pod;
 use crate::meta::quantity::{Form, Quantity};
 
 /// What the metrics of an autoscaler say.

@@ -8,7 +8,7 @@ use std::time::Duration;
 use k8s_openapi::api::core::v1::ResourceRequirements;
 use k8s_openapi::jiff::Timestamp;
 
-use super::super::kinds::Pod;
+use crate::client::kinds::Pod;
 use crate::meta::quantity::Quantity;
 
 /// How long the CPU that a pod uses after its start says little of what it will use.

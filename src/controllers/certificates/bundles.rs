@@ -6,10 +6,10 @@ use std::sync::Arc;
 use k8s_openapi::api::certificates::v1::{ClusterTrustBundle, ClusterTrustBundleSpec};
 use kube::api::{Api, DeleteParams, ObjectMeta, PostParams};
 
-use crate::controllers::Context;
-use crate::controllers::errors::{is_already_exists, is_conflict, is_not_found};
-use crate::controllers::informer::{Cached, Informer};
-use crate::controllers::queue::{Next, Queue};
+use crate::client::Context;
+use crate::client::errors::{is_already_exists, is_conflict, is_not_found};
+use crate::client::informer::{Cached, Informer};
+use crate::client::queue::{Next, Queue};
 
 const SIGNER: &str = "kubernetes.io/kube-apiserver-serving";
 
@@ -57,7 +57,7 @@ pub async fn run(context: Context) {
 async fn publish(
     api: &Api<ClusterTrustBundle>,
     wanted: ClusterTrustBundle,
-    all: &[(crate::controllers::informer::Key, Arc<ClusterTrustBundle>)],
+    all: &[(crate::client::informer::Key, Arc<ClusterTrustBundle>)],
 ) -> Result<Next, kube::Error> {
     let name = wanted.metadata.name.clone().unwrap_or_default();
     let params = PostParams::default();

@@ -21,11 +21,11 @@ use kube::ResourceExt as _;
 use kube::api::{Api, DeleteParams, PostParams, Preconditions};
 
 pub use self::bundles::run as trust_bundles;
-use super::Context;
-use super::errors::{is_conflict, is_not_found};
-use super::informer::{Cached, Informer};
-use super::queue::{Delays, Next, Queue};
 use crate::auth::pki::Request;
+use crate::client::Context;
+use crate::client::errors::{is_conflict, is_not_found};
+use crate::client::informer::{Cached, Informer};
+use crate::client::queue::{Delays, Next, Queue};
 
 const WORKERS: usize = 5;
 /// How long requests that failed are held back.
@@ -50,7 +50,7 @@ crate::slim!(
 /// Why a request has to be looked at again.
 #[derive(Debug, thiserror::Error)]
 enum Unfinished {
-    #[error("{}", super::errors::text(.0))]
+    #[error("{}", crate::client::errors::text(.0))]
     Api(#[from] kube::Error),
     #[error("unable to parse csr {name:?}: {why}")]
     Unreadable { name: String, why: String },

@@ -16,13 +16,13 @@ use kube::ResourceExt as _;
 use kube::api::{Api, DeleteParams, PostParams};
 
 use self::plan::Facts;
-use super::Context;
-use super::errors::{is_already_exists, is_conflict, is_not_found, is_terminating, text};
-use super::events::{Recorder, Tone};
-use super::informer::{Cached, Informer, Key};
-use super::owners::is_controlled_by;
-use super::queue::Next;
 use super::workload::{after_millis, queue_of, wake_owners};
+use crate::client::Context;
+use crate::client::errors::{is_already_exists, is_conflict, is_not_found, is_terminating, text};
+use crate::client::events::{Recorder, Tone};
+use crate::client::informer::{Cached, Informer, Key};
+use crate::client::owners::is_controlled_by;
+use crate::client::queue::Next;
 
 const WORKERS: usize = 5;
 

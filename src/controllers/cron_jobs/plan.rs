@@ -11,9 +11,9 @@ use k8s_openapi::jiff::Timestamp;
 use k8s_openapi::jiff::tz::TimeZone;
 use kube::ResourceExt as _;
 
-use crate::controllers::events::Tone;
+use crate::client::events::Tone;
+use crate::client::owners::controller_reference;
 use crate::controllers::jobs::end_of;
-use crate::controllers::owners::controller_reference;
 use crate::meta::cron::{self, Schedule};
 
 /// How many milliseconds after the moment to look, for clocks are never exact.

@@ -22,17 +22,17 @@ use tokio::time::Instant;
 use self::backoff::Backoff;
 use self::place::{Place, Places};
 use self::plan::{Facts, Plan};
-use super::Context;
-use super::errors::{is_conflict, is_not_found, is_terminating};
-use super::events::{Recorder, Tone};
 use super::history::{self, POD_HASH, Past};
-use super::informer::{Cached, Change, Informer, Key};
-use super::kinds::{Node, Pod};
-use super::owners::controller_reference;
 use super::pods::{Outcome, PodControl, Pods, from_template, millis_until_next, slowly, together};
-use super::queue::{Next, Queue};
-use super::selector::selects;
 use super::workload::{Unfinished, queue_of, wake_owners, write_status};
+use crate::client::Context;
+use crate::client::errors::{is_conflict, is_not_found, is_terminating};
+use crate::client::events::{Recorder, Tone};
+use crate::client::informer::{Cached, Change, Informer, Key};
+use crate::client::kinds::{Node, Pod};
+use crate::client::owners::controller_reference;
+use crate::client::queue::{Next, Queue};
+use crate::client::selector::selects;
 
 const WORKERS: usize = 2;
 /// The most pods of one set that are made or deleted in one go: registries are asked for images by all nodes at once.

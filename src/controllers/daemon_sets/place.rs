@@ -9,8 +9,8 @@ use kube::ResourceExt as _;
 use serde::Deserialize as _;
 use serde_json::json;
 
+use crate::client::kinds::{self, Node};
 use crate::controllers::history::POD_HASH;
-use crate::controllers::kinds::{self, Node};
 use crate::meta::placement::{Effect, NodeAffinity, Toleration};
 use crate::schema::Value;
 

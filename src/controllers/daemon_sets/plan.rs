@@ -10,9 +10,9 @@ use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt as _;
 
 use super::place::{Place, Places, is_updated};
-use crate::controllers::events::Tone;
+use crate::client::events::Tone;
+use crate::client::kinds::{Node, Pod};
 use crate::controllers::history::POD_HASH;
-use crate::controllers::kinds::{Node, Pod};
 use crate::controllers::pods::is_available;
 use crate::controllers::workload::scaled;
 

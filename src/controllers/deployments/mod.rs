@@ -16,16 +16,16 @@ use kube::api::{Api, DeleteParams, PostParams};
 
 use self::plan::{Facts, Plan};
 use self::sets::{is_current, is_recreate};
-use super::Context;
-use super::errors::{is_already_exists, is_conflict, is_not_found, is_terminating, text};
-use super::events::{Recorder, Tone};
-use super::informer::{Cached, Informer, Key};
-use super::kinds::Pod;
-use super::owners::{Claims, controller_of, is_controlled_by};
 use super::pods::Pods;
-use super::queue::{Next, Queue};
-use super::selector::selects;
 use super::workload::{after_millis, queue_of, wake_owners};
+use crate::client::Context;
+use crate::client::errors::{is_already_exists, is_conflict, is_not_found, is_terminating, text};
+use crate::client::events::{Recorder, Tone};
+use crate::client::informer::{Cached, Informer, Key};
+use crate::client::kinds::Pod;
+use crate::client::owners::{Claims, controller_of, is_controlled_by};
+use crate::client::queue::{Next, Queue};
+use crate::client::selector::selects;
 
 const WORKERS: usize = 5;
 

@@ -11,7 +11,7 @@ use kube::ResourceExt as _;
 pub(super) use self::status::{find, new_condition, set_condition};
 use super::annotations::{self, HASH, REVISION};
 use super::sets::{actual, fenceposts, is_current, is_recreate, make_set, size, wanted};
-use crate::controllers::events::Tone;
+use crate::client::events::Tone;
 
 /// What is to be done. Sets are written before the deployment.
 #[derive(Debug, Default, PartialEq)]

@@ -7,7 +7,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::ResourceExt as _;
 
 use super::annotations::HASH;
-use crate::controllers::owners::controller_reference;
+use crate::client::owners::controller_reference;
 use crate::controllers::workload::scaled;
 
 pub(super) fn wanted(deployment: &Deployment) -> i32 {

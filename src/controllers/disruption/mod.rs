@@ -18,15 +18,15 @@ use kube::{Resource, ResourceExt as _};
 use parking_lot::Mutex;
 use serde_json::json;
 
-use super::Context;
-use super::discovery::{self, Served};
-use super::errors::{is_conflict, is_not_found, text};
-use super::events::{Recorder, Tone};
-use super::informer::{Cached, Informer, Key};
-use super::kinds::Pod;
-use super::owners::controller_of;
-use super::queue::{Delays, Next, Queue};
 use super::workload::{Unfinished, queue_with};
+use crate::client::Context;
+use crate::client::discovery::{self, Served};
+use crate::client::errors::{is_conflict, is_not_found, text};
+use crate::client::events::{Recorder, Tone};
+use crate::client::informer::{Cached, Informer, Key};
+use crate::client::kinds::Pod;
+use crate::client::owners::controller_of;
+use crate::client::queue::{Delays, Next, Queue};
 
 const WORKERS: usize = 1;
 /// How long budgets are held back whose pods could not be counted. Upstream looks again at every change of a pod; here

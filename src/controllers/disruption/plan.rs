@@ -12,8 +12,9 @@ use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt as _;
 
-use crate::controllers::kinds::Pod;
-use crate::controllers::{selector, workload};
+use crate::client::kinds::Pod;
+use crate::client::selector;
+use crate::controllers::workload;
 
 /// For how many seconds a pod that was evicted may look as if it were not.
 const EXPECTED: i64 = 120;

@@ -12,13 +12,13 @@ use super::{
     HEADLESS, Service, TRIGGER, Triggers, find_port, hostname, is_reachable, printed, reference,
     selected, wake,
 };
-use crate::controllers::Context;
-use crate::controllers::errors::{is_conflict, is_not_found, is_terminating, text};
-use crate::controllers::events::Tone;
-use crate::controllers::informer::{Cached, Key};
-use crate::controllers::kinds::Pod;
+use crate::client::Context;
+use crate::client::errors::{is_conflict, is_not_found, is_terminating, text};
+use crate::client::events::Tone;
+use crate::client::informer::{Cached, Key};
+use crate::client::kinds::Pod;
+use crate::client::queue::{Next, Queue};
 use crate::controllers::pods::Pods;
-use crate::controllers::queue::{Next, Queue};
 
 const WORKERS: usize = 5;
 /// The most addresses of one object.

@@ -6,11 +6,11 @@ use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::api::{Api, DeleteParams, PostParams};
 use kube::{Client, ResourceExt as _};
 
-use crate::controllers::Context;
-use crate::controllers::errors::{is_conflict, is_not_found, is_terminating};
-use crate::controllers::informer::{Cached, Informer, Key};
+use crate::client::Context;
+use crate::client::errors::{is_conflict, is_not_found, is_terminating};
+use crate::client::informer::{Cached, Informer, Key};
+use crate::client::queue::{Next, Queue};
 use crate::controllers::pods::Versions;
-use crate::controllers::queue::{Next, Queue};
 
 /// The label that names the service of a slice.
 pub(super) const SERVICE_NAME: &str = "kubernetes.io/service-name";

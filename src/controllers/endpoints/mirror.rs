@@ -15,11 +15,11 @@ use super::legacy::LOCK;
 use super::managed::{Changes, MANAGED_BY, SERVICE_NAME, Slices, in_place_of};
 use super::slices::{Ports, ports_key, says_same};
 use super::{Service, TRIGGER};
-use crate::controllers::Context;
-use crate::controllers::events::{Recorder, Tone};
-use crate::controllers::informer::{Informer, Key};
-use crate::controllers::owners::controller_reference;
-use crate::controllers::queue::{Delays, Next, Queue};
+use crate::client::Context;
+use crate::client::events::{Recorder, Tone};
+use crate::client::informer::{Informer, Key};
+use crate::client::owners::controller_reference;
+use crate::client::queue::{Delays, Next, Queue};
 
 const WORKERS: usize = 5;
 /// How long services that failed are held back.

@@ -18,10 +18,10 @@ use parking_lot::Mutex;
 pub use self::legacy::run as endpoints;
 pub use self::mirror::run as endpoint_slice_mirroring;
 pub use self::slices::run as endpoint_slices;
-use super::informer::{Informer, Key};
-use super::kinds::{Pod, PodContainer};
 use super::pods::Pods;
-use super::queue::Queue;
+use crate::client::informer::{Informer, Key};
+use crate::client::kinds::{Pod, PodContainer};
+use crate::client::queue::Queue;
 
 /// The annotation that says when what led to a change happened.
 const TRIGGER: &str = "endpoints.kubernetes.io/last-change-trigger-time";

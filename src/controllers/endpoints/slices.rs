@@ -15,13 +15,13 @@ use super::{
     HEADLESS, Service, TRIGGER, Triggers, find_port, hostname, is_reachable, printed, reference,
     selected, wake,
 };
-use crate::controllers::Context;
-use crate::controllers::errors::text;
-use crate::controllers::events::{Recorder, Tone};
-use crate::controllers::informer::{Informer, Key};
-use crate::controllers::kinds::{Node, Pod};
+use crate::client::Context;
+use crate::client::errors::text;
+use crate::client::events::{Recorder, Tone};
+use crate::client::informer::{Informer, Key};
+use crate::client::kinds::{Node, Pod};
+use crate::client::queue::{Delays, Next, Queue};
 use crate::controllers::pods::Pods;
-use crate::controllers::queue::{Delays, Next, Queue};
 
 const WORKERS: usize = 5;
 /// How long services that failed are held back.

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use compact_str::CompactString;
 use kube::ResourceExt as _;
 
-use crate::controllers::discovery::Bare;
+use crate::client::discovery::Bare;
 
 /// An object's uid.
 pub type Uid = Arc<str>;

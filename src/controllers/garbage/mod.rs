@@ -13,8 +13,8 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 
 use self::graph::{Graph, Uid, Work};
-use super::Context;
-use super::queue::{self, Queue};
+use crate::client::Context;
+use crate::client::queue::{self, Queue};
 
 const WORKERS: usize = 10;
 

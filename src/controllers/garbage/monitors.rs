@@ -11,9 +11,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::Shared;
 use super::graph::Seen;
-use crate::controllers::discovery::{self, Bare, Served};
-use crate::controllers::follow::{self, Told, Watches, record};
-use crate::controllers::kinds::CustomResourceDefinition;
+use crate::client::discovery::{self, Bare, Served};
+use crate::client::follow::{self, Told, Watches, record};
+use crate::client::kinds::CustomResourceDefinition;
 
 /// Resources whose objects nobody owns: they come and go by themselves.
 const IGNORED: [(&str, &str); 2] = [("", "events"), ("events.k8s.io", "events")];

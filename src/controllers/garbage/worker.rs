@@ -6,9 +6,9 @@ use serde_json::json;
 
 use super::Shared;
 use super::graph::{FOREGROUND, Identity, Item, ORPHAN, Owner, Seen};
-use crate::controllers::discovery::{Bare, Served};
-use crate::controllers::errors::{is_conflict, is_not_found, text};
-use crate::controllers::queue::Next;
+use crate::client::discovery::{Bare, Served};
+use crate::client::errors::{is_conflict, is_not_found, text};
+use crate::client::queue::Next;
 
 /// Why an object has to be looked at again.
 #[derive(Debug, thiserror::Error)]

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use k8s_openapi::api::core::v1::ContainerStatus;
 use k8s_openapi::jiff::Timestamp;
 
-use crate::controllers::kinds::Pod;
+use crate::client::kinds::Pod;
 
 /// How long the first failure holds pods back, in milliseconds; each further one doubles it.
 const FIRST: i64 = 10_000;

@@ -23,16 +23,16 @@ use serde_json::json;
 use self::backoff::Backoff;
 pub(super) use self::plan::end_of;
 use self::plan::{Act, Done, FAILURES, Facts, IGNORED, INDEX, Place, TRACKED};
-use super::Context;
-use super::errors::{is_conflict, is_not_found, text};
-use super::events::{Recorder, Tone};
-use super::informer::{Cached, Informer, Key};
-use super::kinds::Pod;
-use super::owners::{controller_of, controller_reference, is_controlled_by};
 use super::pods::{Outcome, PodControl, Pods, Versions, from_template, slowly};
-use super::queue::{Delays, Next, Queue};
-use super::selector::selects;
 use super::workload::{Unfinished, after_millis, queue_with, wake_owners};
+use crate::client::Context;
+use crate::client::errors::{is_conflict, is_not_found, text};
+use crate::client::events::{Recorder, Tone};
+use crate::client::informer::{Cached, Informer, Key};
+use crate::client::kinds::Pod;
+use crate::client::owners::{controller_of, controller_reference, is_controlled_by};
+use crate::client::queue::{Delays, Next, Queue};
+use crate::client::selector::selects;
 
 const WORKERS: usize = 5;
 /// How long jobs and pods that failed are held back.

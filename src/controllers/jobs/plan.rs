@@ -18,7 +18,7 @@ use kube::ResourceExt as _;
 use super::backoff::{Backoff, finished_at};
 use super::indexes::Indexes;
 use super::policy::{self, Verdict};
-use crate::controllers::kinds::Pod;
+use crate::client::kinds::Pod;
 use crate::controllers::pods::{BURST, is_active, rank_for_ending};
 
 /// The finalizer that keeps a pod until it is counted.

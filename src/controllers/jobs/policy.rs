@@ -8,7 +8,7 @@ use k8s_openapi::api::core::v1::ContainerStatus;
 use kube::ResourceExt as _;
 
 use super::indexes::Indexes;
-use crate::controllers::kinds::Pod;
+use crate::client::kinds::Pod;
 
 /// What follows from the failure of a pod.
 #[derive(Debug, PartialEq, Eq)]

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use super::backoff::Backoff;
 use super::make_pod;
 use super::plan::{Act, Done, FAILURES, Facts, IGNORED, INDEX, Place, TRACKED, plan};
-use crate::controllers::kinds::Pod;
+use crate::client::kinds::Pod;
 
 const NOW: &str = "2026-01-01T00:10:00Z";
 

@@ -12,11 +12,11 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::api::{Api, DeleteParams, ListParams, PostParams, PropagationPolicy};
 
 use self::conditions::Findings;
-use super::Context;
-use super::discovery::{self, Served};
-use super::errors::{is_conflict, is_not_found, is_unsupported, text};
-use super::kinds::Namespace;
-use super::queue::{Delays, Next, Queue};
+use crate::client::Context;
+use crate::client::discovery::{self, Served};
+use crate::client::errors::{is_conflict, is_not_found, is_unsupported, text};
+use crate::client::kinds::Namespace;
+use crate::client::queue::{Delays, Next, Queue};
 
 /// How long contents are left alone after a namespace was deleted, so that writes under way can end. Upstream, whose
 /// servers may see deletions late, waits five seconds.

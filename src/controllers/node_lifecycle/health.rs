@@ -7,7 +7,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, Time};
 use k8s_openapi::jiff::Timestamp;
 use tokio::time::Instant;
 
-use crate::controllers::kinds::{Node, NodeLease};
+use crate::client::kinds::{Node, NodeLease};
 
 /// How long a node may be silent.
 const GRACE: Duration = Duration::from_secs(50);

@@ -19,13 +19,13 @@ use kube::{Client, ResourceExt as _};
 use serde_json::json;
 
 use self::monitor::Monitor;
-use super::Context;
-use super::errors::{is_conflict, is_not_found};
-use super::events::{Recorder, Tone};
-use super::informer::Key;
-use super::kinds::{Node, NodeLease, Pod};
 use super::pods::{Pods, patch_status};
-use super::queue::{Next, Queue};
+use crate::client::Context;
+use crate::client::errors::{is_conflict, is_not_found};
+use crate::client::events::{Recorder, Tone};
+use crate::client::informer::Key;
+use crate::client::kinds::{Node, NodeLease, Pod};
+use crate::client::queue::{Next, Queue};
 
 const WORKERS: usize = 8;
 const POD_WORKERS: usize = 4;

@@ -17,11 +17,11 @@ use super::health::{Health, hear, silenced};
 use super::taints::{When, evicting};
 use super::zones::{Turn, Zones};
 use super::{WORKERS, mark_not_ready, swap_taints};
-use crate::controllers::Context;
-use crate::controllers::errors::{is_conflict, is_not_found, text};
-use crate::controllers::events::{Recorder, Tone};
-use crate::controllers::informer::Informer;
-use crate::controllers::kinds::{Node, NodeLease};
+use crate::client::Context;
+use crate::client::errors::{is_conflict, is_not_found, text};
+use crate::client::events::{Recorder, Tone};
+use crate::client::informer::Informer;
+use crate::client::kinds::{Node, NodeLease};
 use crate::controllers::pods::Pods;
 use crate::meta::placement;
 

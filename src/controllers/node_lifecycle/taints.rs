@@ -5,7 +5,7 @@ use k8s_openapi::api::core::v1;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::Timestamp;
 
-use crate::controllers::kinds::Node;
+use crate::client::kinds::Node;
 
 const EFFECT: &str = "NoSchedule";
 const EVICTS: &str = "NoExecute";

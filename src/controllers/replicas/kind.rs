@@ -5,7 +5,7 @@ use k8s_openapi::api::core::v1;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use serde::Serialize;
 
-use crate::controllers::informer::Cached;
+use crate::client::informer::Cached;
 
 /// A kind that keeps a number of pods.
 pub trait Replicas: Cached + Serialize {

@@ -14,18 +14,18 @@ use kube::core::NamespaceResourceScope;
 use kube::{Resource, ResourceExt as _};
 
 pub use self::kind::Replicas;
-use super::Context;
-use super::events::Recorder;
-use super::informer::{Informer, Key};
-use super::kinds::Pod;
-use super::owners::{Claims, controller_of, controller_reference};
 use super::pods::{
     BURST, Outcome, PodControl, Pods, from_template, is_active, is_available, millis_until_next,
     rank_for_deletion, slowly, together,
 };
-use super::queue::Next;
-use super::selector::selects;
 use super::workload::{Unfinished, after_millis, queue_of, wake_owners, write_status};
+use crate::client::Context;
+use crate::client::events::Recorder;
+use crate::client::informer::{Informer, Key};
+use crate::client::kinds::Pod;
+use crate::client::owners::{Claims, controller_of, controller_reference};
+use crate::client::queue::Next;
+use crate::client::selector::selects;
 
 const WORKERS: usize = 5;
 

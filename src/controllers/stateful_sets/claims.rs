@@ -9,9 +9,9 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference}
 use kube::ResourceExt as _;
 
 use super::plan::ordinals;
-use crate::controllers::informer::Informer;
-use crate::controllers::kinds::{Claim, Pod};
-use crate::controllers::owners::controller_reference;
+use crate::client::informer::Informer;
+use crate::client::kinds::{Claim, Pod};
+use crate::client::owners::controller_reference;
 
 /// What decisions need to know of claims.
 pub(super) trait Claims: Sync {

@@ -19,17 +19,17 @@ use serde_json::json;
 
 use self::claims::{made, pod_name};
 use self::plan::{Facts, POD_NAME, Plan, split};
-use super::Context;
-use super::errors::{is_already_exists, is_conflict, is_not_found, is_terminating, text};
-use super::events::{Recorder, Tone};
 use super::history::{self, POD_HASH, Past};
-use super::informer::{Cached, Informer, Key};
-use super::kinds::{Claim, Pod};
-use super::owners::controller_reference;
 use super::pods::{Pods, Versions, from_template, millis_until_next, slowly, together};
-use super::queue::Next;
-use super::selector::selects;
 use super::workload::{Unfinished, after_millis, queue_of, wake_owners, write_status};
+use crate::client::Context;
+use crate::client::errors::{is_already_exists, is_conflict, is_not_found, is_terminating, text};
+use crate::client::events::{Recorder, Tone};
+use crate::client::informer::{Cached, Informer, Key};
+use crate::client::kinds::{Claim, Pod};
+use crate::client::owners::controller_reference;
+use crate::client::queue::Next;
+use crate::client::selector::selects;
 
 const WORKERS: usize = 5;
 

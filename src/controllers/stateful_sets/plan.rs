@@ -10,8 +10,8 @@ use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt as _;
 
 use super::claims::Claims;
+use crate::client::kinds::Pod;
 use crate::controllers::history::POD_HASH;
-use crate::controllers::kinds::Pod;
 use crate::controllers::pods::{BURST, is_available};
 use crate::controllers::workload::scaled;
 

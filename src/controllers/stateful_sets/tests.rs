@@ -7,7 +7,7 @@ use k8s_openapi::jiff::Timestamp;
 use super::claims::{Claims, owners};
 use super::make_pod;
 use super::plan::{Facts, plan, split};
-use crate::controllers::kinds::{Claim, Pod};
+use crate::client::kinds::{Claim, Pod};
 
 struct Known(HashMap<String, Arc<Claim>>);
 

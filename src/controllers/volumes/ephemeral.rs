@@ -7,13 +7,13 @@ use kube::ResourceExt as _;
 use kube::api::{Api, ObjectMeta, PostParams};
 
 use super::plan::is_made_for;
-use crate::controllers::Context;
-use crate::controllers::errors::{is_terminating, text};
-use crate::controllers::events::{Recorder, Tone};
-use crate::controllers::informer::{Informer, Key};
-use crate::controllers::kinds::{Claim, Pod};
-use crate::controllers::owners::controller_reference;
-use crate::controllers::queue::{Next, Queue};
+use crate::client::Context;
+use crate::client::errors::{is_terminating, text};
+use crate::client::events::{Recorder, Tone};
+use crate::client::informer::{Informer, Key};
+use crate::client::kinds::{Claim, Pod};
+use crate::client::owners::controller_reference;
+use crate::client::queue::{Next, Queue};
 
 const WORKERS: usize = 10;
 
@@ -37,8 +37,7 @@ pub async fn run(context: Context) {
     let adds = queue.clone();
     claims.subscribe(move |change| {
         let owner = change.old.filter(|_| change.new.is_none());
-        let owner =
-            owner.and_then(|claim| crate::controllers::owners::controller_of(&claim.metadata));
+        let owner = owner.and_then(|claim| crate::client::owners::controller_of(&claim.metadata));
         if let Some(owner) = owner.filter(|owner| owner.kind == "Pod") {
             adds.add(Key::new(&change.key.namespace, &owner.name));
         }

@@ -12,11 +12,11 @@ use kube::api::{Api, PostParams};
 use super::plan::{self, asked, capacity};
 use super::protection::written;
 use super::provision::PROVISIONER;
-use crate::controllers::Context;
-use crate::controllers::events::Tone;
-use crate::controllers::informer::{Informer, Key};
-use crate::controllers::kinds::Claim;
-use crate::controllers::queue::Next;
+use crate::client::Context;
+use crate::client::events::Tone;
+use crate::client::informer::{Informer, Key};
+use crate::client::kinds::Claim;
+use crate::client::queue::Next;
 use crate::controllers::workload::queue_of;
 use crate::meta::quantity::Quantity;
 

@@ -25,14 +25,14 @@ use self::protection::written;
 pub use self::protection::{
     attributes as attributes_protection, claims as claim_protection, volumes as volume_protection,
 };
-use super::Context;
-use super::errors::{is_already_exists, text};
-use super::events::{Recorder, Tone};
-use super::index::Index;
-use super::informer::{Cached, Informer, Key};
-use super::kinds::{Claim, Node, Pod};
 use super::pods::{Pods, claims_of};
-use super::queue::{Delays, Next, Queue};
+use crate::client::Context;
+use crate::client::errors::{is_already_exists, text};
+use crate::client::events::{Recorder, Tone};
+use crate::client::index::Index;
+use crate::client::informer::{Cached, Informer, Key};
+use crate::client::kinds::{Claim, Node, Pod};
+use crate::client::queue::{Delays, Next, Queue};
 
 impl Cached for PersistentVolume {}
 impl Cached for StorageClass {}

@@ -11,9 +11,9 @@ use k8s_openapi::api::storage::v1::StorageClass;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::ResourceExt as _;
 
-use crate::controllers::kinds::{Claim, Pod};
-use crate::controllers::owners::controller_of;
-use crate::controllers::selector;
+use crate::client::kinds::{Claim, Pod};
+use crate::client::owners::controller_of;
+use crate::client::selector;
 use crate::meta::quantity::Quantity;
 
 pub(super) const BIND_COMPLETED: &str = "pv.kubernetes.io/bind-completed";

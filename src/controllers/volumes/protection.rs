@@ -19,12 +19,12 @@ use serde::Serialize;
 use tokio::sync::OnceCell;
 
 use super::plan::{self, is_made_for};
-use crate::controllers::Context;
-use crate::controllers::errors::{is_conflict, is_not_found};
-use crate::controllers::informer::{Cached, Informer, Key};
-use crate::controllers::kinds::{Claim, Pod};
+use crate::client::Context;
+use crate::client::errors::{is_conflict, is_not_found};
+use crate::client::informer::{Cached, Informer, Key};
+use crate::client::kinds::{Claim, Pod};
+use crate::client::queue::{Next, Queue};
 use crate::controllers::pods::{Pods, claims_of};
-use crate::controllers::queue::{Next, Queue};
 use crate::controllers::workload::queue_of;
 
 const UNUSED: &str = "Unused";
@@ -364,7 +364,7 @@ mod tests {
 
     use super::*;
     use crate::auth::User;
-    use crate::controllers::client::Transport;
+    use crate::client::Transport;
 
     fn claim(rest: &str) -> Claim {
         serde_json::from_str(&format!(

@@ -14,7 +14,7 @@ use kube::ResourceExt as _;
 use kube::api::ObjectMeta;
 
 use super::plan::{BOUND_BY_CONTROLLER, PROVISIONED_BY, mark, reference};
-use crate::controllers::kinds::{Claim, Node};
+use crate::client::kinds::{Claim, Node};
 use crate::node::volumes::HOSTNAME;
 pub(super) use crate::node::volumes::{DRIVER as PROVISIONER, FINALIZER, place};
 

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use compact_str::CompactString;
 use k8s_openapi::api::discovery::v1::Endpoint;
 
-use crate::controllers::informer::{Change, Key};
+use crate::client::informer::{Change, Key};
 use crate::node::services::{EndpointSlice, Service};
 
 /// The label of slices that says whose they are.

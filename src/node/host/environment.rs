@@ -14,7 +14,7 @@ use k8s_openapi::api::core::v1::{
 
 use super::{Host, text, uid};
 use crate::blocking::blocking;
-use crate::controllers::informer::Key;
+use crate::client::informer::Key;
 use crate::meta::quantity::Quantity;
 use crate::node::services::Service;
 use crate::node::supplies::Lack;

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use k8s_openapi::api::core::v1::{Container, Pod};
 
 use super::{Host, text, uid};
-use crate::controllers::events::Tone;
+use crate::client::events::Tone;
 use crate::node::describe;
 use crate::node::machine::full_name;
 use crate::zone::{ProcessId, ZoneNetwork, ZoneSpec};

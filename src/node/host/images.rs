@@ -4,7 +4,7 @@
 use k8s_openapi::api::core::v1::{ContainerImage, Pod, Secret};
 
 use super::{Host, text};
-use crate::controllers::events::Tone;
+use crate::client::events::Tone;
 use crate::node::images::{Access, Holder, Image, ImageError, Keyring, Reference};
 use crate::node::supplies::{Lack, Pulled};
 

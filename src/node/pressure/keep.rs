@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 
 use super::{Met, PodDisk, PodUse, Thresholds, conditions, exceeds, limits_disk, victim};
-use crate::controllers::events::Tone;
+use crate::client::events::Tone;
 use crate::node::agent::Pods;
 use crate::node::worker::Shared;
 use crate::node::zone_name;

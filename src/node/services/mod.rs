@@ -8,7 +8,7 @@ pub mod proxy;
 use k8s_openapi::api::{core, discovery};
 use serde::{Deserialize as _, Deserializer};
 
-use crate::controllers::informer::{Informer, Informers};
+use crate::client::informer::{Informer, Informers};
 
 crate::slim!(
     /// A service.

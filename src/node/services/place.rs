@@ -7,7 +7,7 @@ use kube::api::Api;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use crate::controllers::follow::{Event, follow};
+use crate::client::follow::{Event, follow};
 
 /// The label that says in which zone a node is.
 const ZONE: &str = "topology.kubernetes.io/zone";

@@ -12,7 +12,7 @@ use kube::ResourceExt as _;
 
 use super::health::Asked;
 use super::{EndpointSlice, Service};
-use crate::controllers::informer::Key;
+use crate::client::informer::Key;
 use crate::meta::addresses::{Network, parse_cidr};
 use crate::net::services::{Policy, Protocol, ServicePort};
 

@@ -28,7 +28,7 @@ use super::pressure::Observed;
 use super::report::Reporter;
 use super::supplies::{Lack, Pulled, Supplies};
 use super::zone_name;
-use crate::controllers::events::{Recorder, Tone};
+use crate::client::events::{Recorder, Tone};
 use crate::zone::{ProcessId, Zone, ZoneName, ZoneRuntime};
 
 /// Answers of tasks that wait for the worker.

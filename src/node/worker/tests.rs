@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
 use super::*;
-use crate::controllers::events;
+use crate::client::events;
 use crate::net::Ipam;
 use crate::node::simulated::{SIMULATE, SimulatedSupplies};
 use crate::zone::simulated::Simulated;

@@ -21,8 +21,8 @@ use super::super::storage::Plan;
 use super::super::volumes::{Claim, Class, RawClaim, RawClass, RawVolume, Volume};
 use super::super::{devices, watch};
 use super::{Instant, Key, asking, node};
-use crate::controllers::events;
-use crate::controllers::informer::Change;
+use crate::client::events;
+use crate::client::informer::Change;
 
 /// A request to the API: how, of what, with what.
 type Asked = (Method, String, Value);

@@ -9,7 +9,7 @@ use super::super::hints::{Event, How};
 use super::super::state::State;
 use super::super::watch;
 use super::{Instant, Key, Plugin, Plugins, decided, pod, three};
-use crate::controllers::informer::Change;
+use crate::client::informer::Change;
 
 fn claim(metadata: Value, status: Value) -> Option<Arc<RawClaim>> {
     let asks = json!({"devices": {"requests": [

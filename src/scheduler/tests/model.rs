@@ -12,7 +12,7 @@ use super::super::pod::Pod;
 use super::super::preempt::{Outcome, preempt};
 use super::super::snapshot::Snapshot;
 use super::pod;
-use crate::controllers::informer::Key;
+use crate::client::informer::Key;
 
 /// Everything that a snapshot says, in words.
 fn told(snapshot: &Snapshot, names: &[String]) -> Vec<String> {

@@ -8,7 +8,7 @@ use super::super::pod::Pod;
 use super::super::state::{State, Step, Work};
 use super::super::watch;
 use super::{Instant, asking, decided, node, pod};
-use crate::controllers::informer::Change;
+use crate::client::informer::Change;
 
 /// Lets the state see a pod change.
 fn seen(state: &mut State, old: Option<&Arc<Pod>>, new: Option<&Arc<Pod>>) {

@@ -8,7 +8,7 @@ use k8s_openapi::api::batch::v1::{JobCondition, JobStatus};
 
 use super::super::policy::Verdict;
 use super::{Plan, becomes, holds, index, is_indexed, number, set};
-use crate::controllers::kinds::Pod;
+use crate::client::kinds::Pod;
 use crate::controllers::pods::BURST;
 
 /// What is to be written, and then to be done.

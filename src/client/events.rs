@@ -452,7 +452,7 @@ async fn write(client: &Client, entry: Entry) -> Result<(), kube::Error> {
     };
     let body = serde_json::to_vec(&event).map_err(kube::Error::SerdeError)?;
     let request = Request::new(api.resource_url());
-    super::client::write(client, request.create(&PostParams::default(), body)).await
+    super::write(client, request.create(&PostParams::default(), body)).await
 }
 
 #[cfg(test)]

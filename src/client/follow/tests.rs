@@ -11,7 +11,7 @@ use tokio::sync::Notify;
 
 use super::*;
 use crate::auth::User;
-use crate::controllers::client::Transport;
+use crate::client::Transport;
 
 /// A server's answers, in order.
 struct Script {

@@ -60,13 +60,13 @@ macro_rules! slim {
         #[serde(rename_all = "camelCase")]
         pub struct $name {
             /// Who it is.
-            #[serde(default, deserialize_with = "crate::controllers::discovery::lean")]
+            #[serde(default, deserialize_with = "crate::client::discovery::lean")]
             pub metadata: k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta,
             $($(#[$field_doc])* #[serde(default)] pub $field: $type,)*
         }
 
         $crate::kind_of!($name of $kind);
-        impl $crate::controllers::informer::Cached for $name {
+        impl $crate::client::informer::Cached for $name {
             $(const FIELDS: &'static str = $fields;)?
         }
     };

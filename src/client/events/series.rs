@@ -18,7 +18,7 @@ use kube::core::Request;
 use serde_json::json;
 
 use super::{Recent, Tone};
-use crate::controllers::errors::is_not_found;
+use crate::client::errors::is_not_found;
 
 /// How long after the last one a series is over.
 const OVER: SignedDuration = SignedDuration::from_mins(6);
@@ -221,7 +221,7 @@ pub(super) async fn write(entry: Entry) -> Result<(), kube::Error> {
     };
     let body = serde_json::to_vec(&event).map_err(kube::Error::SerdeError)?;
     let request = Request::new(api.resource_url());
-    crate::controllers::client::write(&client, request.create(&PostParams::default(), body)).await
+    crate::client::write(&client, request.create(&PostParams::default(), body)).await
 }
 
 #[cfg(test)]
@@ -230,7 +230,7 @@ mod tests {
 
     use super::*;
     use crate::auth::User;
-    use crate::controllers::client::Transport;
+    use crate::client::Transport;
 
     #[tokio::test]
     async fn equal_reports_are_a_series_that_is_written_twice_and_when_it_is_over() {
