@@ -31,11 +31,7 @@ impl Plugin for Grants {
             policy: &policy,
             resource: &request.resource.plural,
             namespace: request.namespace,
-            // The name in the path: creations have none.
-            name: match request.operation {
-                Operation::Create => "",
-                _ => request.name,
-            },
+            name: request.path_name,
         };
         let check = match &*request.resource.plural {
             "roles" | "clusterroles" => check_role,

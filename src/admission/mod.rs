@@ -59,6 +59,8 @@ pub struct Attributes<'a> {
     pub namespace: &'a str,
     /// The name in the request; empty where it is yet to be generated.
     pub name: &'a str,
+    /// The name in the path; empty where an object is made in its collection.
+    pub path_name: &'a str,
     /// The object to be written (null for deletions).
     pub object: Value,
     /// The object as it is stored (for updates and deletions).

@@ -69,6 +69,7 @@ impl Trial {
             subresource: "",
             namespace: "default",
             name: &name,
+            path_name: "",
             object,
             old: old.as_ref(),
             options: &Value::Null,

@@ -25,7 +25,7 @@ pub struct Info {
     pub subresource: String,
     /// What stands behind the subresource (`proxy/a/b`).
     pub rest: String,
-    /// The object's name; of lists and watches the one that a field selector names.
+    /// The object's name; of lists and watches, but for those of old paths, the one that a field selector names.
     pub name: String,
     /// The name as the path has it, without what selectors say.
     pub path_name: String,
@@ -52,19 +52,21 @@ impl Info {
             path: decode(path),
             ..Info::default()
         };
-        let parts: Vec<String> = path.trim_matches('/').split('/').map(decode).collect();
-        let mut parts: &[String] = &parts;
-        let skip = match parts.first().map(String::as_str) {
-            Some("api") if parts.len() >= 3 => 1,
-            Some("apis") if parts.len() >= 4 => {
-                info.group.clone_from(&parts[1]);
+        // What is encoded is decoded first: an encoded slash is one.
+        let path = info.path.clone();
+        let parts: Vec<&str> = path.trim_matches('/').split('/').collect();
+        let mut parts: &[&str] = &parts;
+        let skip = match parts.first() {
+            Some(&"api") if parts.len() >= 3 => 1,
+            Some(&"apis") if parts.len() >= 4 => {
+                info.group = parts[1].to_owned();
                 2
             }
             _ => return info,
         };
         parts = &parts[skip..];
         info.is_resource = true;
-        info.version.clone_from(&parts[0]);
+        info.version = parts[0].to_owned();
         parts = &parts[1..];
         info.verb = match *method {
             Method::POST => "create",
@@ -81,36 +83,32 @@ impl Info {
                 return info;
             }
             info.old_watch = parts[0] == "watch";
-            info.verb.clone_from(&parts[0]);
+            info.verb = parts[0].to_owned();
             parts = &parts[1..];
         }
-        if parts.first().is_some_and(|part| part == "namespaces")
+        if parts.first() == Some(&"namespaces")
             && let Some(namespace) = parts.get(1)
         {
-            info.namespace.clone_from(namespace);
-            if parts.len() > 2
-                && !(parts.len() == 3 && matches!(parts[2].as_str(), "status" | "finalize"))
-            {
+            info.namespace = (*namespace).to_owned();
+            if parts.len() > 2 && !matches!(parts[2], "status" | "finalize") {
                 parts = &parts[2..];
             }
         }
-        let part = |i: usize| parts.get(i).cloned().unwrap_or_default();
+        let part = |i: usize| parts.get(i).copied().unwrap_or_default().to_owned();
         info.resource = part(0);
         info.name = part(1);
         info.path_name = part(1);
-        info.subresource = part(2);
+        if info.verb != "proxy" {
+            info.subresource = part(2);
+        }
         info.rest = parts.get(3..).unwrap_or_default().join("/");
+        // The old paths, and deletions, are of no name but that of their path.
         if info.name.is_empty() && info.verb == "get" {
             info.verb = if query.wants_watch() { "watch" } else { "list" }.to_owned();
+            info.name = query.listed_name().unwrap_or_default();
         }
         if info.name.is_empty() && info.verb == "delete" {
             info.verb = "deletecollection".to_owned();
-        }
-        if matches!(info.verb.as_str(), "list" | "watch" | "deletecollection")
-            && info.name.is_empty()
-            && let Some(name) = query.get("fieldSelector").and_then(named_by)
-        {
-            info.name = name;
         }
         info
     }
@@ -120,11 +118,13 @@ impl Info {
         if !self.is_resource {
             return Attributes {
                 verb: &self.verb,
-                path: &self.path,
+                path: Some(&self.path),
                 ..Attributes::default()
             };
         }
-        let selects = matches!(self.verb.as_str(), "list" | "watch" | "deletecollection");
+        // The old paths do not all select.
+        let selects =
+            !self.old_watch && matches!(self.verb.as_str(), "list" | "watch" | "deletecollection");
         Attributes {
             verb: &self.verb,
             namespace: &self.namespace,
@@ -133,7 +133,7 @@ impl Info {
             resource: &self.resource,
             subresource: &self.subresource,
             name: &self.name,
-            path: &self.path,
+            path: None,
             field_selector: if selects {
                 query.get("fieldSelector").unwrap_or_default()
             } else {
@@ -146,15 +146,6 @@ impl Info {
             },
         }
     }
-}
-
-/// The one name that a field selector asks for with `metadata.name=NAME`.
-fn named_by(selector: &str) -> Option<String> {
-    selector.split(',').find_map(|term| {
-        let name = term.strip_prefix("metadata.name=")?;
-        let name = name.strip_prefix('=').unwrap_or(name);
-        (!name.is_empty() && !name.contains(['\\', '/', '%'])).then(|| name.to_owned())
-    })
 }
 
 /// Whether every percent sign begins an encoded byte.
@@ -291,6 +282,108 @@ mod tests {
                 "s",
                 "",
             ),
+            (
+                "GET",
+                "/api/v1/secrets",
+                "watch=1&fieldSelector=type%3Dt,metadata.name%3Db,metadata.name%3Da",
+                "watch",
+                "",
+                "secrets",
+                "a",
+                "",
+            ),
+            (
+                "GET",
+                "/api/v1/secrets",
+                "fieldSelector=metadata.name%3Da%5C%3Db",
+                "list",
+                "",
+                "secrets",
+                "a=b",
+                "",
+            ),
+            // Of what cannot be read nothing is taken, and deletions and the old paths select nobody.
+            (
+                "GET",
+                "/api/v1/secrets",
+                "fieldSelector=metadata.name%3Da&limit=x",
+                "list",
+                "",
+                "secrets",
+                "",
+                "",
+            ),
+            (
+                "GET",
+                "/api/v1/secrets",
+                "fieldSelector=metadata.name%21%3D%5C,metadata.name%3Da",
+                "list",
+                "",
+                "secrets",
+                "",
+                "",
+            ),
+            (
+                "GET",
+                "/api/v1/secrets",
+                "fieldSelector=metadata.name%3D..",
+                "list",
+                "",
+                "secrets",
+                "",
+                "",
+            ),
+            (
+                "DELETE",
+                "/api/v1/namespaces/a/secrets",
+                "fieldSelector=metadata.name%3Ds",
+                "deletecollection",
+                "a",
+                "secrets",
+                "",
+                "",
+            ),
+            (
+                "GET",
+                "/api/v1/watch/secrets",
+                "fieldSelector=metadata.name%3Ds",
+                "watch",
+                "",
+                "secrets",
+                "",
+                "",
+            ),
+            (
+                "GET",
+                "/api/v1/namespaces/a%2Fsecrets/s%2Fb",
+                "",
+                "get",
+                "a",
+                "secrets",
+                "s",
+                "b",
+            ),
+            (
+                "GET",
+                "/api/v1/namespaces/a/status/b",
+                "",
+                "get",
+                "a",
+                "namespaces",
+                "a",
+                "status",
+            ),
+            (
+                "GET",
+                "/api/v1/proxy/namespaces/a/pods/p/b",
+                "",
+                "proxy",
+                "a",
+                "pods",
+                "p",
+                "",
+            ),
+            ("GET", "/api/v1//secrets", "", "get", "", "", "secrets", ""),
         ] {
             let info = Info::of(&method.parse().unwrap(), path, &Query::parse(query));
             assert_eq!(
@@ -306,5 +399,23 @@ mod tests {
             );
         }
         assert!(!Info::of(&Method::GET, "/apis/apps/v1", &Query::parse("")).is_resource);
+    }
+
+    #[test]
+    fn authorizers_see_selectors_but_those_of_old_paths() {
+        let query = Query::parse("fieldSelector=spec.nodeName%3Dn&labelSelector=a");
+        for (path, fields, labels) in [
+            ("/api/v1/pods", "spec.nodeName=n", "a"),
+            ("/api/v1/watch/pods", "", ""),
+            ("/api/v1/namespaces/a/pods/p", "", ""),
+        ] {
+            let info = Info::of(&Method::GET, path, &query);
+            let wants = info.attributes(&query);
+            let selectors = (wants.field_selector, wants.label_selector);
+            assert_eq!(selectors, (fields, labels), "{path}");
+            assert!(wants.is_resource());
+        }
+        let info = Info::of(&Method::GET, "/healthz", &query);
+        assert_eq!(info.attributes(&query).path, Some("/healthz"));
     }
 }

@@ -1,8 +1,9 @@
 //! Query strings, and the options that verbs read off them with upstream's refusals.
 
 use crate::meta::errors::is_print;
+use crate::meta::selector::{Selector, parse_fields};
 use crate::meta::status::About;
-use crate::meta::{Errors, Path, Status};
+use crate::meta::{Errors, Path, Status, names};
 use crate::resources::metadata;
 use crate::schema::Value;
 
@@ -64,6 +65,46 @@ impl Query {
     pub fn wants_watch(&self) -> bool {
         self.bool("watch").unwrap_or(false)
     }
+
+    /// What is to be listed, whatever the kind.
+    ///
+    /// # Errors
+    /// 400 for numbers and selectors that cannot be read.
+    pub fn listing(&self) -> Result<Listing, Status> {
+        let timeout = self.int("timeoutSeconds")?;
+        let limit = self.int("limit")?.unwrap_or(0).max(0);
+        let selector = |name| self.get(name).unwrap_or_default();
+        Ok(Listing {
+            timeout,
+            limit: usize::try_from(limit).unwrap_or(0),
+            labels: Selector::parse(selector("labelSelector")).map_err(Status::bad_request)?,
+            fields: parse_fields(selector("fieldSelector")).map_err(Status::bad_request)?,
+        })
+    }
+
+    /// The one name that is to be listed, by which the list is authorized. None where any option of the list cannot be
+    /// read, as upstream has it.
+    pub fn listed_name(&self) -> Option<String> {
+        // Most lists select no field.
+        self.get("fieldSelector")?;
+        let listing = self.listing().ok()?;
+        let name = listing.fields.exact("metadata.name")?;
+        names::path_segment(name)
+            .is_empty()
+            .then(|| name.to_owned())
+    }
+}
+
+/// What a query says of a list, a watch or the deletion of a collection.
+pub struct Listing {
+    /// `timeoutSeconds`
+    pub timeout: Option<i64>,
+    /// `limit`; nothing below zero.
+    pub limit: usize,
+    /// `labelSelector`
+    pub labels: Selector,
+    /// `fieldSelector`
+    pub fields: Selector,
 }
 
 /// An `int64` as Go's strconv.ParseInt reads it.

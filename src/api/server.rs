@@ -31,6 +31,7 @@ use crate::auth::impersonate::{self, Impersonation};
 use crate::auth::tokens::Tokens;
 use crate::auth::{MASTERS, User};
 use crate::meta::errors::quoted;
+use crate::meta::status::key_name;
 use crate::meta::{Status, time};
 use crate::resources::cluster::Cluster;
 use crate::resources::forms;
@@ -320,10 +321,8 @@ impl Server {
         if !info.rest.is_empty() && info.subresource != "proxy" {
             return Err(Status::no_such_resource());
         }
-        // The router splits such a path otherwise, and an object of a namespace has no path without one.
-        if info.path_name.contains('/')
-            || (unnamed && !info.path_name.is_empty() && info.subresource.is_empty())
-        {
+        // An object of a namespace has no path without one.
+        if unnamed && !info.path_name.is_empty() && info.subresource.is_empty() {
             return Err(Status::no_such_resource());
         }
         if has_no_verb && !is_passed_on {
@@ -669,13 +668,9 @@ where
 /// Refuses names that no object can have, and options that are served no more.
 fn check_name(target: &Target) -> Result<(), Status> {
     let info = &target.info;
-    // The router of upstream splits such a path otherwise, and knows no such route.
-    if info.path_name.contains('/') {
-        return Err(Status::no_such_resource());
-    }
     // Of what is written the body is read first.
-    if !matches!(&*info.verb, "update" | "patch") {
-        verbs::can_be_named(&info.path_name)?;
+    if !info.path_name.is_empty() && !matches!(&*info.verb, "update" | "patch") {
+        key_name(&info.path_name)?;
     }
     if info.verb == "get" && target.query.bool("export") == Some(true) {
         return Err(Status::bad_request(

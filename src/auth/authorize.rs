@@ -170,7 +170,9 @@ impl Authorizer for Authorizers {
 pub fn forbidden(user: &User, wants: &Attributes<'_>, reason: &str) -> Status {
     let who = quoted(&user.name);
     let verb = wants.verb;
-    let mut message = if wants.is_resource() {
+    let mut message = if let Some(path) = wants.path {
+        format!("User {who} cannot {verb} path {}", quoted(path))
+    } else {
         let mut resource = wants.resource.to_owned();
         if !wants.subresource.is_empty() {
             resource.push('/');
@@ -186,8 +188,6 @@ pub fn forbidden(user: &User, wants: &Attributes<'_>, reason: &str) -> Status {
             quoted(&resource),
             quoted(wants.group)
         )
-    } else {
-        format!("User {who} cannot {verb} path {}", quoted(wants.path))
     };
     // So that no browser takes a refusal for a page.
     if message.contains(['&', '<', '>']) {

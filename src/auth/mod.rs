@@ -83,14 +83,14 @@ pub struct Attributes<'a> {
     pub group: &'a str,
     /// `v1`
     pub version: &'a str,
-    /// `pods`; empty for requests that are not about a resource.
+    /// `pods`
     pub resource: &'a str,
     /// `status`; empty for none.
     pub subresource: &'a str,
     /// Empty for none.
     pub name: &'a str,
     /// The path, for requests that are not about a resource.
-    pub path: &'a str,
+    pub path: Option<&'a str>,
     /// The field selector of a list or watch, as given.
     pub field_selector: &'a str,
     /// The label selector of a list or watch, as given.
@@ -100,7 +100,7 @@ pub struct Attributes<'a> {
 impl Attributes<'_> {
     /// Whether this is about a resource and not about a path alone.
     pub fn is_resource(&self) -> bool {
-        !self.resource.is_empty() || self.path.is_empty()
+        self.path.is_none()
     }
 }
 

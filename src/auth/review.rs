@@ -232,7 +232,7 @@ pub fn ask<T>(spec: &Value, decide: impl FnOnce(&Attributes<'_>) -> T) -> (T, St
         let wanted = spec.at("nonResourceAttributes");
         let answer = decide(&Attributes {
             verb: wanted.str("verb"),
-            path: wanted.str("path"),
+            path: Some(wanted.str("path")),
             ..Attributes::default()
         });
         return (answer, String::new());
@@ -258,7 +258,7 @@ pub fn ask<T>(spec: &Value, decide: impl FnOnce(&Attributes<'_>) -> T) -> (T, St
         resource: wanted.str("resource"),
         subresource: wanted.str("subresource"),
         name: wanted.str("name"),
-        path: "",
+        path: None,
         field_selector: &fields.text,
         label_selector: &labels.text,
     });

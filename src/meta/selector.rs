@@ -49,6 +49,15 @@ impl Selector {
         self.0.is_empty()
     }
 
+    /// The value that a field must have to be selected; none where several would do.
+    pub fn exact(&self, key: &str) -> Option<&str> {
+        self.0
+            .iter()
+            .find(|term| term.key == key && term.op == Op::Equals)
+            .and_then(|term| term.values.first())
+            .map(CompactString::as_str)
+    }
+
     /// Whether every term holds; `get` looks a key up.
     pub fn matches<'a>(&self, get: impl Fn(&str) -> Option<&'a str>) -> bool {
         self.0.iter().all(|term| {
@@ -400,7 +409,10 @@ impl Parser {
 /// Upstream's text.
 pub fn parse_fields(text: &str) -> Result<Selector, String> {
     let mut terms = Vec::new();
-    for part in split_unescaped(text, ',') {
+    // In the order of their texts, as upstream has them: of several names that are asked for the first counts.
+    let mut parts = split_unescaped(text, ',');
+    parts.sort();
+    for part in parts {
         if part.is_empty() {
             continue;
         }
@@ -412,7 +424,6 @@ pub fn parse_fields(text: &str) -> Result<Selector, String> {
             values: vec![unescape(&value)?.into()],
         });
     }
-    terms.sort_by(|a: &Term, b: &Term| a.key.cmp(&b.key));
     Ok(Selector(terms))
 }
 

@@ -2,6 +2,7 @@
 //! k8s.io/apimachinery/pkg/api/errors for reasons, codes and messages.
 
 use super::errors::{Errors, FieldError, quoted};
+use super::names;
 use crate::schema::{Object, Value};
 
 /// A refusal, or a success without an object.
@@ -280,6 +281,25 @@ fn cause(error: &FieldError) -> Value {
         },
     );
     Value::Object(cause)
+}
+
+/// Refuses names that stand for no object's key. Follows k8s.io/apiserver/pkg/registry/generic/registry/store.go.
+///
+/// # Errors
+/// 400, with the name where there is one.
+pub fn key_name(name: &str) -> Result<(), Status> {
+    if name.is_empty() {
+        return Err(Status::bad_request("Name parameter required."));
+    }
+    let wrong = names::path_segment(name);
+    if wrong.is_empty() {
+        return Ok(());
+    }
+    Err(Status::bad_request(format!(
+        "Name parameter invalid: {}: {}",
+        quoted(name),
+        wrong.join(";")
+    )))
 }
 
 /// Errors as Go's aggregate prints them: one bare, several in brackets, repeated texts once.

@@ -6,7 +6,7 @@ use futures::future::BoxFuture;
 use super::Call;
 use crate::api::reply::Reply;
 use crate::api::verbs::store_failure;
-use crate::meta::status::{About, aggregate};
+use crate::meta::status::{About, aggregate, key_name};
 use crate::meta::{At, Errors, Status, names};
 use crate::resources::cluster::Cluster;
 use crate::resources::{cluster, disruption, forms, record};
@@ -30,9 +30,7 @@ async fn run(mut call: Call<'_>) -> Result<Reply, Status> {
     }
     judge(binding)?;
     call.admit(&asked)?;
-    if name.is_empty() {
-        return Err(Status::bad_request("Name parameter required."));
-    }
+    key_name(&name)?;
     let target = call.target;
     let about = |kind| About {
         group: "",

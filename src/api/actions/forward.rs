@@ -1,6 +1,7 @@
 //! Passing requests on to what answers them, and its answers back: headers, bodies, upgraded connections. Follows
 //! k8s.io/apimachinery/pkg/util/proxy/upgradeaware.go.
 
+use std::borrow::Cow;
 use std::convert::Infallible;
 
 use futures::{StreamExt as _, stream};
@@ -28,12 +29,27 @@ pub(super) enum How {
     Proxy,
 }
 
-/// The path of a proxy and the one behind it, as they were sent: with escapes, and the slash at the end.
-fn behind<'a>(path: &'a str, namespace: &str) -> (&'a str, &'a str) {
+/// The path of a proxy and the one behind it, as they were sent: with escapes, and the slash at the end. What is behind
+/// begins with a slash, though that be encoded in what was sent; it is empty where there is none.
+fn behind<'a>(path: &'a str, namespace: &str) -> (&'a str, Cow<'a, str>) {
     // api/v1/nodes/NAME/proxy, api/v1/namespaces/NAMESPACE/pods/NAME/proxy
     let depth = if namespace.is_empty() { 5 } else { 7 };
-    let end = path.match_indices('/').nth(depth);
-    path.split_at(end.map_or(path.len(), |(end, _)| end))
+    let is_encoded = |at: usize| {
+        let escape = path.get(at..at + 3);
+        escape.is_some_and(|escape| escape.eq_ignore_ascii_case("%2f"))
+    };
+    let is_slash = |(at, sign): &(usize, char)| *sign == '/' || is_encoded(*at);
+    let Some((end, sign)) = path.char_indices().filter(is_slash).nth(depth) else {
+        return (path, Cow::Borrowed(""));
+    };
+    let (own, rest) = path.split_at(end);
+    (
+        own,
+        match sign {
+            '/' => Cow::Borrowed(rest),
+            _ => Cow::Owned(format!("/{}", &rest[3..])),
+        },
+    )
 }
 
 /// Answers what is asked of a proxy.
@@ -49,7 +65,10 @@ pub(super) async fn pass_on(call: Call<'_>, backend: Backend) -> Result<Reply, S
         response.headers_mut().insert(header::LOCATION, root);
         return Ok(Reply::Stream(response));
     }
-    let path = if path.is_empty() { "/" } else { path }.to_owned();
+    let path = match &*path {
+        "" => "/".to_owned(),
+        _ => path.into_owned(),
+    };
     forward(call, backend, path, How::Proxy).await
 }
 
@@ -366,8 +385,14 @@ mod tests {
                 "/api/v1/namespaces/x/services/s/proxy",
                 "/",
             ),
+            (
+                "/api/v1/namespaces/x/services/s%2Fproxy%2fa/b%2Fc",
+                "x",
+                "/api/v1/namespaces/x/services/s%2Fproxy",
+                "/a/b%2Fc",
+            ),
         ] {
-            assert_eq!(behind(path, namespace), (own, rest), "{path}");
+            assert_eq!(behind(path, namespace), (own, rest.into()), "{path}");
         }
     }
 }

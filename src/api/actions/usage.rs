@@ -100,7 +100,7 @@ async fn answer(
     let metrics = server.node_metrics.as_ref();
     let metrics = metrics.ok_or_else(Status::no_such_resource)?;
     let plural = &*target.resource.plural;
-    let (namespace, name) = (target.namespace(), target.info.name.as_str());
+    let (namespace, name) = (target.namespace(), target.info.path_name.as_str());
     let shape = call.accepted.shape;
     let beta = matches!(shape, Shape::Table { beta: true });
     let include = Include::read(&target.query, shape)?;

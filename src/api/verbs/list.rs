@@ -6,9 +6,9 @@ use std::time::Duration;
 use base64::Engine as _;
 
 use super::{Target, store_failure, too_large};
-use crate::api::query::{Query, parse_uint};
+use crate::api::query::{Listing, Query, parse_uint};
 use crate::api::reply::{List, Reply};
-use crate::meta::selector::{Op, Selector, Term, parse_fields};
+use crate::meta::selector::{Op, Selector, Term};
 use crate::meta::status::About;
 use crate::meta::{Errors, Path, Status, errors::quoted};
 use crate::resources::{Resource, SelectorError, Version, forms, record};
@@ -32,22 +32,16 @@ pub struct Selection {
 }
 
 impl Selection {
-    /// Reads both selectors.
+    /// What both selectors select of a resource.
     ///
     /// # Errors
-    /// 400 with upstream's text for what does not parse or is not selectable, 422 for options that do not go together:
-    /// which of the fields are selectable is asked last.
-    fn read(
-        query: &Query,
+    /// 400 with upstream's text for what is not selectable.
+    fn of(
+        labels: Selector,
+        all: Selector,
         resource: &Resource,
         version: &Version,
-        watch: bool,
     ) -> Result<Selection, Status> {
-        let labels = Selector::parse(query.get("labelSelector").unwrap_or_default())
-            .map_err(Status::bad_request)?;
-        let all = parse_fields(query.get("fieldSelector").unwrap_or_default())
-            .map_err(Status::bad_request)?;
-        validate(query, watch)?;
         let by_field = !all.is_empty();
         let (mut fields, mut names) = (Vec::new(), Vec::new());
         for mut term in all.0 {
@@ -129,12 +123,7 @@ impl Selection {
 
     /// The one name that is selected, where that is so.
     pub fn name(&self) -> Option<&str> {
-        self.names
-            .0
-            .iter()
-            .find(|term| term.key == "metadata.name" && term.op == Op::Equals)
-            .and_then(|term| term.values.first())
-            .map(|name| name.as_str())
+        self.names.exact("metadata.name")
     }
 }
 
@@ -277,18 +266,23 @@ pub struct ListOptions {
 }
 
 impl ListOptions {
-    /// Reads them off a query, numbers first.
+    /// Reads them off a query.
     ///
     /// # Errors
-    /// 400 for numbers and as [`Selection::read`].
+    /// As [`Query::listing`], 422 for options that do not go together, and 400 for fields that are not selectable: these
+    /// are looked at last.
     pub fn read(target: &Target, watch: bool) -> Result<ListOptions, Status> {
-        let query = &target.query;
-        let timeout = query.int("timeoutSeconds")?;
-        let limit = query.int("limit")?.unwrap_or(0).max(0);
-        Ok(ListOptions {
-            selection: Selection::read(query, &target.resource, target.version(), watch)?,
+        let Listing {
             timeout,
-            limit: usize::try_from(limit).unwrap_or(0),
+            limit,
+            labels,
+            fields,
+        } = target.query.listing()?;
+        validate(&target.query, watch)?;
+        Ok(ListOptions {
+            selection: Selection::of(labels, fields, &target.resource, target.version())?,
+            timeout,
+            limit,
         })
     }
 }

@@ -109,23 +109,6 @@ impl Target {
     }
 }
 
-/// Refuses names that stand for no object's key. Follows k8s.io/apimachinery/pkg/api/validation/path.
-///
-/// # Errors
-/// 400 with the name.
-pub fn can_be_named(name: &str) -> Result<(), Status> {
-    let wrong = match name {
-        "." => "may not be '.'",
-        ".." => "may not be '..'",
-        _ if name.contains('%') => "may not contain '%'",
-        _ => return Ok(()),
-    };
-    let name = crate::meta::errors::quoted(name);
-    Err(Status::bad_request(format!(
-        "Name parameter invalid: {name}: {wrong}"
-    )))
-}
-
 /// A failure of the store that is no answer to the request.
 pub fn store_failure(error: &StoreError) -> Status {
     match error {

@@ -10,6 +10,7 @@ use crate::api::query::{WriteOptions, parse_uint};
 use crate::api::reply::Reply;
 use crate::auth::Authorizer;
 use crate::meta::errors::Reason;
+use crate::meta::status::key_name;
 use crate::meta::{At, Errors, Path, Status, names, time};
 use crate::resources::{Cx, Generation, MetaOnStatus, cluster, forms, record};
 use crate::schema::decode::Decoded;
@@ -353,7 +354,7 @@ impl Write<'_> {
         mut change: impl FnMut(&Self, Value) -> Result<D, Status>,
     ) -> Result<Reply, Status> {
         let target = self.target;
-        super::can_be_named(&target.info.name)?;
+        key_name(&target.info.name)?;
         let key = target.resource.key(target.namespace(), &target.info.name);
         let warned = self.warnings.len();
         for _ in 0..TRIES {
@@ -393,7 +394,7 @@ impl Write<'_> {
             _ => {}
         }
         (target.resource.rules.defaults)(object, &target.cx());
-        super::can_be_named(url_name)?;
+        key_name(url_name)?;
         let key = target.resource.key(target.namespace(), url_name);
         if target.info.subresource.is_empty()
             && target.resource.rules.create_on_update
@@ -678,6 +679,7 @@ impl Write<'_> {
             subresource: self.asked.unwrap_or(&target.info.subresource),
             namespace: target.namespace(),
             name,
+            path_name: &target.info.path_name,
             object,
             old,
             options: self.options_object,

@@ -6,7 +6,7 @@ use super::{GROUP, Policy};
 use crate::auth::{Attributes, Authorizer, Decision, MASTERS, User};
 use crate::meta::Status;
 use crate::meta::errors::quoted;
-use crate::meta::status::{About, aggregate};
+use crate::meta::status::{About, aggregate, key_name};
 use crate::schema::Value;
 
 /// A write to a role or binding, as its request says.
@@ -21,7 +21,7 @@ pub struct Grant<'a> {
     pub resource: &'a str,
     /// The namespace in the path; empty for cluster-scoped kinds.
     pub namespace: &'a str,
-    /// The name in the path; empty for creations.
+    /// The name in the path; empty where an object is made in its collection.
     pub name: &'a str,
 }
 
@@ -124,7 +124,7 @@ pub fn check_role(grant: &Grant<'_>, new: &Value, old: Option<&Value>) -> Result
 /// Judges a write of `new` (a RoleBinding or ClusterRoleBinding) over `old`, as [`check_role`].
 ///
 /// # Errors
-/// 403 that lists the rights that the user lacks; 404 of a role that is not there.
+/// 403 that lists the rights that the user lacks; 404 of a role that is not there, 400 of one that cannot be.
 pub fn check_binding(grant: &Grant<'_>, new: &Value, old: Option<&Value>) -> Result<(), Status> {
     if grant.is_master() || old.is_some_and(|old| changes_nothing_else(new, old)) {
         return Ok(());
@@ -138,6 +138,12 @@ pub fn check_binding(grant: &Grant<'_>, new: &Value, old: Option<&Value>) -> Res
     };
     if !resource.is_empty() && grant.may("bind", role.str("apiGroup"), resource, name) {
         return Ok(());
+    }
+    if kind == "Role" && grant.namespace.is_empty() {
+        return Err(Status::bad_request("Namespace parameter required."));
+    }
+    if !resource.is_empty() {
+        key_name(name)?;
     }
     let rules = grant
         .policy

@@ -73,11 +73,9 @@ impl Rule {
         if !has_or_all(&self.verbs, wants.verb) {
             return false;
         }
-        if !wants.is_resource() {
+        if let Some(path) = wants.path {
             return self.urls.iter().any(|url| {
-                url == ALL
-                    || url == wants.path
-                    || prefix(url).is_some_and(|p| wants.path.starts_with(p))
+                url == ALL || url == path || prefix(url).is_some_and(|p| path.starts_with(p))
             });
         }
         has_or_all(&self.groups, wants.group)
@@ -262,11 +260,9 @@ fn names_resource(rule: &str, resource: &str, subresource: &str) -> bool {
     if subresource.is_empty() {
         return rule == resource;
     }
-    match rule.split_once('/') {
-        Some((ALL, wanted)) if wanted == subresource => true,
-        Some((of, wanted)) => of == resource && wanted == subresource,
-        None => false,
-    }
+    let of = rule.strip_suffix(subresource);
+    of.and_then(|of| of.strip_suffix('/'))
+        .is_some_and(|of| of == ALL || of == resource)
 }
 
 #[cfg(test)]
@@ -296,6 +292,9 @@ mod tests {
             (r#"["pods/log"]"#, "pods/log", true),
             (r#"["pods/log"]"#, "pods", false),
             (r#"["pods/*"]"#, "pods/log", false),
+            (r#"["userextras/a.b/c"]"#, "userextras/a.b/c", true),
+            (r#"["*/a.b/c"]"#, "userextras/a.b/c", true),
+            (r#"["*/c"]"#, "userextras/a.b/c", false),
             (r#"["*/scale"]"#, "deployments/scale", true),
             (r#"["*/scale"]"#, "deployments", false),
             (r#"["*"]"#, "pods/log", true),
@@ -312,6 +311,19 @@ mod tests {
             );
             assert!(!rule.allows(&resource("list", "", wanted)));
             assert!(!rule.allows(&resource("get", "apps", wanted)));
+        }
+    }
+
+    #[test]
+    fn a_resource_with_a_slash_is_told_from_its_subresource_by_nobody() {
+        let rule = rule(r#"{"verbs":["get"],"apiGroups":[""],"resources":["a/b/c"]}"#);
+        for (resource, subresource) in [("a", "b/c"), ("a/b", "c"), ("a/b/c", "")] {
+            assert!(rule.allows(&Attributes {
+                verb: "get",
+                resource,
+                subresource,
+                ..Attributes::default()
+            }));
         }
     }
 
@@ -338,13 +350,15 @@ mod tests {
             ("/logs/*", "/logs", false),
             ("/lo*", "/logs", true),
             ("*", "/anything", true),
+            ("*", "", true),
+            ("/", "", false),
         ] {
             let rule = rule(&format!(
                 r#"{{"verbs":["get"],"nonResourceURLs":["{url}"]}}"#
             ));
             let wants = Attributes {
                 verb: "get",
-                path,
+                path: Some(path),
                 ..Attributes::default()
             };
             assert_eq!(rule.allows(&wants), allowed, "{url} {path}");

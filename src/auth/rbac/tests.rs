@@ -1,6 +1,7 @@
 use super::*;
 use crate::auth::authorize::{Authorizers, Mode, check};
 use crate::auth::{Authorizer, bootstrap};
+use crate::meta::Status;
 use crate::resources::{Registry, record};
 use crate::schema::Object;
 use crate::store::{Change, Expect, Store, memory};
@@ -203,7 +204,7 @@ fn the_roles_of_a_new_cluster_let_everybody_look_around() {
     let policy = Policy::from_objects(bootstrap::objects().iter().map(|b| &b.object));
     let path = |path| Attributes {
         verb: "get",
-        path,
+        path: Some(path),
         ..Attributes::default()
     };
     let nobody = User::new("system:anonymous", &["system:unauthenticated"]);
@@ -340,6 +341,22 @@ fn nobody_gives_away_what_they_do_not_have() {
             "rolebindings.rbac.authorization.k8s.io \"nope\" not found"
         )
     );
+    let everywhere = Grant {
+        namespace: "",
+        ..grant("clusterrolebindings", nobody)
+    };
+    for (grant, role, why) in [
+        (&bindings, "Role/", "Name parameter required."),
+        (
+            &bindings,
+            "ClusterRole/a%b",
+            "Name parameter invalid: \"a%b\": may not contain '%'",
+        ),
+        (&everywhere, "Role/writer", "Namespace parameter required."),
+    ] {
+        let refused = check_binding(grant, &bound(role), None);
+        assert_eq!(refused, Err(Status::bad_request(why)), "{role}");
+    }
     let master = User::new("root", &[crate::auth::MASTERS]);
     let root = Grant {
         user: &master,

@@ -127,7 +127,7 @@ fn what_is_asked_is_what_a_request_would_want() {
                 wants.is_resource(),
                 wants.verb,
                 wants.version,
-                wants.path,
+                wants.path.unwrap_or_default(),
                 wants.field_selector,
                 wants.label_selector
             )

@@ -68,7 +68,6 @@ pub async fn check(
             resource: "nodes",
             subresource: part,
             name: node,
-            path,
             ..Attributes::default()
         };
         if allow(user, &wants).await {
