@@ -208,22 +208,17 @@ impl Authentication {
     }
 
     /// What a TokenReview answers about what stands behind `Bearer ` in a header: who it is and for which audiences,
-    /// or what is wrong, in texts of which none is told twice.
+    /// or what is wrong, in texts of which none is told twice. Who asks is not warned of what whoever shows the token is.
     ///
     /// # Errors
     /// What is wrong.
-    pub fn review(
-        &self,
-        token: &str,
-        audiences: &[String],
-        warnings: &mut Vec<String>,
-    ) -> Result<Authenticated, Vec<String>> {
+    pub fn review(&self, token: &str, audiences: &[String]) -> Result<Authenticated, Vec<String>> {
         let header = format!("Bearer {token}");
         let invalid = || vec!["invalid bearer token".to_owned()];
         match Bearer::of(&header) {
             Bearer::Token(token) => self
                 .tokens
-                .authenticate(token, audiences, time::now(), warnings)
+                .authenticate(token, audiences, time::now(), &mut Vec::new())
                 .map(|found| Authenticated {
                     user: authenticated(found.user),
                     ..found
@@ -233,10 +228,7 @@ impl Authentication {
                     all.extend(more);
                     all
                 }),
-            spaced => {
-                if spaced == Bearer::Spaced {
-                    warnings.push(SPACED.to_owned());
-                }
+            Bearer::None | Bearer::Spaced => {
                 if !self.anonymous {
                     return Err(Vec::new());
                 }

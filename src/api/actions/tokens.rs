@@ -9,7 +9,7 @@ use crate::api::reply::Reply;
 use crate::api::verbs::write::new_uid;
 use crate::auth::review::user_info;
 use crate::auth::tokens::claims::{Bound, Reference, Wanted};
-use crate::meta::status::{About, aggregate};
+use crate::meta::status::{About, aggregate, key_name};
 use crate::meta::{At, Errors, Status, time};
 use crate::schema::{Object, Value};
 
@@ -81,12 +81,19 @@ fn validate(request: At<'_>) -> Errors {
     errors
 }
 
+/// The group and version that a reference names; both empty where it names none that there can be.
+fn group_version(reference: &Value) -> (&str, &str) {
+    let said = reference.str("apiVersion");
+    match said.split_once('/') {
+        None => ("", said),
+        Some((_, version)) if version.contains('/') => ("", ""),
+        Some(both) => both,
+    }
+}
+
 /// The type of an object as Go prints it: `/v1, Kind=ConfigMap`.
 fn type_of(reference: &Value) -> String {
-    let (group, version) = match reference.str("apiVersion").split_once('/') {
-        Some((group, version)) => (group, version),
-        None => ("", reference.str("apiVersion")),
-    };
+    let (group, version) = group_version(reference);
     format!("{group}/{version}, Kind={}", reference.str("kind"))
 }
 
@@ -96,9 +103,7 @@ fn bound_to(call: &Call<'_>, reference: &Value, account: &str) -> Result<(Bound,
     let namespace = call.target.namespace();
     let name = reference.str("name");
     let get = |plural: &str, namespace: &str, name: &str| {
-        if name.is_empty() {
-            return Err(Status::bad_request("Name parameter required."));
-        }
+        key_name(name)?;
         cluster.get("", plural, namespace, name).ok_or_else(|| {
             Status::not_found(About {
                 group: "",
@@ -107,7 +112,7 @@ fn bound_to(call: &Call<'_>, reference: &Value, account: &str) -> Result<(Bound,
             })
         })
     };
-    let core = !reference.str("apiVersion").contains('/');
+    let core = group_version(reference).0.is_empty();
     let mut bound = Bound::default();
     let found = match reference.str("kind") {
         "Pod" if core => {
@@ -219,14 +224,10 @@ pub(super) fn request(mut call: Call<'_>) -> BoxFuture<'_, Result<Reply, Status>
             (bound, uid) = bound_to(&call, reference, &name)?;
             let said = reference.str("uid");
             if !said.is_empty() && said != uid {
-                let (group, kind) = (
-                    reference.str("apiVersion").split_once('/').map_or("", |(group, _)| group),
-                    reference.str("kind"),
-                );
                 return Err(Status::conflict(
                     About {
-                        group,
-                        kind,
+                        group: group_version(reference).0,
+                        kind: reference.str("kind"),
                         name: reference.str("name"),
                     },
                     &format!(
@@ -307,8 +308,10 @@ pub(super) fn review(mut call: Call<'_>) -> BoxFuture<'_, Result<Reply, Status>>
         if audiences.is_empty() {
             audiences.clone_from(&authentication.tokens.settings.audiences);
         }
-        let mut status = Object::new();
-        match authentication.review(&token, &audiences, call.warnings) {
+        let reviewed = authentication.review(&token, &audiences);
+        // What is not answered stays as it was said.
+        let status = asked.object.object_mut().object_mut("status");
+        match reviewed {
             Ok(found) => {
                 status.insert("authenticated", true);
                 status.insert("user", user_info(&found.user));
@@ -316,13 +319,13 @@ pub(super) fn review(mut call: Call<'_>) -> BoxFuture<'_, Result<Reply, Status>>
                 status.insert("audiences", audiences.collect::<Vec<_>>());
             }
             Err(why) => {
-                status.insert("user", Object::new());
+                status.remove("authenticated");
+                status.set_default("user", Object::new());
                 if !why.is_empty() {
                     status.insert("error", aggregate(&why));
                 }
             }
         }
-        asked.object.set("status", status);
         Ok(Reply::Other(201, asked.answer()))
     }
     .boxed()
@@ -385,6 +388,8 @@ mod tests {
             ),
             (r#"{"apiVersion":"apps/v1","kind":"D"}"#, "apps/v1, Kind=D"),
             (r#"{"kind":"D"}"#, "/, Kind=D"),
+            (r#"{"apiVersion":"/v1","kind":"D"}"#, "/v1, Kind=D"),
+            (r#"{"apiVersion":"a/b/c","kind":"D"}"#, "/, Kind=D"),
         ] {
             let reference = json::parse(reference.as_bytes()).unwrap().value;
             assert_eq!(type_of(&reference), shown);

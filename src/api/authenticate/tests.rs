@@ -229,9 +229,7 @@ fn reviews_of_tokens_tell_what_is_wrong() {
     let trial = trial(true);
     let review = |token: &str, audiences: &[&str]| {
         let audiences: Vec<String> = audiences.iter().map(|a| (*a).to_owned()).collect();
-        trial
-            .authentication
-            .review(token, &audiences, &mut Vec::new())
+        trial.authentication.review(token, &audiences)
     };
     let found = review("tok", &["https://i", "x"]).unwrap();
     assert_eq!(found.user.groups, ["devs", AUTHENTICATED]);
