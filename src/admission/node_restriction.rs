@@ -7,6 +7,7 @@ use std::sync::Arc;
 use super::{Attributes, Operation, Plugin, node_certificates};
 use crate::auth::node::{self, LEASES, MIRROR};
 use crate::meta::Status;
+use crate::meta::errors::quoted;
 use crate::meta::status::About;
 use crate::schema::{Object, Value};
 
@@ -189,15 +190,21 @@ fn mirror(node: &str, request: &Attributes<'_>) -> Verdict {
         ));
     }
     match api_reference(&request.object) {
-        Some(what) => refuse(format!(
+        Ok(Some(what)) => refuse(format!(
             "node {node:?} can not create pods that reference {what}"
         )),
-        None => Ok(()),
+        Ok(None) => Ok(()),
+        Err(why) => refuse(format!(
+            "error checking mirror pod for API references: {why}"
+        )),
     }
 }
 
 /// What of the API a pod refers to, in the words of the refusal.
-fn api_reference(pod: &Value) -> Option<&'static str> {
+///
+/// # Errors
+/// It has a source that may refer to anything.
+fn api_reference(pod: &Value) -> Result<Option<&'static str>, String> {
     const NAMED: [(node::Reference, &str); 3] = [
         (node::Reference::ServiceAccount, "serviceaccounts"),
         (node::Reference::Secret, "secrets"),
@@ -206,14 +213,14 @@ fn api_reference(pod: &Value) -> Option<&'static str> {
     let referred = node::pod_references(pod);
     let mut named = NAMED.iter();
     if let Some((_, what)) = named.find(|(kind, _)| referred.iter().any(|one| one.0 == *kind)) {
-        return Some(what);
+        return Ok(Some(what));
     }
     let spec = pod.at("spec");
     if !spec.list("resourceClaims").is_empty() {
-        return Some("resourceclaims");
+        return Ok(Some("resourceclaims"));
     }
     // Volumes that name nothing yet refer to something all the same.
-    spec.list("volumes").iter().find_map(|volume| {
+    for volume in spec.list("volumes") {
         const WORDS: [(&str, &str); 7] = [
             ("configMap", "configmaps (via configmap volumes)"),
             ("secret", "secrets (via secret volumes)"),
@@ -240,11 +247,20 @@ fn api_reference(pod: &Value) -> Option<&'static str> {
             let found = words.iter().find(|(key, _)| value.get(key).is_some());
             found.map(|(_, words)| *words)
         };
-        named(volume, &WORDS).or_else(|| {
-            let mut sources = volume.at("projected").list("sources").iter();
-            sources.find_map(|source| named(source, &PROJECTED))
-        })
-    })
+        if let Some(words) = named(volume, &WORDS) {
+            return Ok(Some(words));
+        }
+        for source in volume.at("projected").list("sources") {
+            if let Some(words) = named(source, &PROJECTED) {
+                return Ok(Some(words));
+            }
+            if source.get("downwardAPI").is_none() {
+                let name = quoted(volume.str("name"));
+                return Err(format!("unknown source for projected volume {name}"));
+            }
+        }
+    }
+    Ok(None)
 }
 
 fn pod_status(node: &str, request: &Attributes<'_>) -> Verdict {
@@ -622,11 +638,21 @@ mod tests {
                 Some("serviceaccounts (via projected volumes)"),
             ),
             (r#"{"volumes": [{"emptyDir": {}}]}"#, None),
+            (
+                r#"{"volumes": [{"projected": {"sources": [{"downwardAPI": {}}]}}]}"#,
+                None,
+            ),
         ] {
-            let spec = json::parse(spec.as_bytes()).expect("JSON").value;
-            let mut pod = Object::new();
-            pod.insert("spec", spec);
-            assert_eq!(api_reference(&pod.into()), what);
+            assert_eq!(api_reference(&pod(spec)), Ok(what), "{spec}");
         }
+        let unknown = pod(r#"{"volumes": [{"name": "v", "projected": {"sources": [{}]}}]}"#);
+        let why = "unknown source for projected volume \"v\"";
+        assert_eq!(api_reference(&unknown), Err(why.to_owned()));
+    }
+
+    fn pod(spec: &str) -> Value {
+        let mut pod = Object::new();
+        pod.insert("spec", json::parse(spec.as_bytes()).expect("JSON").value);
+        pod.into()
     }
 }

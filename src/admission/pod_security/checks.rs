@@ -41,11 +41,11 @@ struct Check {
     /// The check of the level below that this one replaces.
     replaces: &'static str,
     /// From which minor version on it judges how, the oldest first.
-    versions: &'static [(u32, Judge)],
+    versions: &'static [(i64, Judge)],
 }
 
 impl Check {
-    fn at(&self, minor: u32) -> Option<Judge> {
+    fn at(&self, minor: i64) -> Option<Judge> {
         let known = self.versions.iter().rev();
         known
             .clone()
@@ -55,7 +55,7 @@ impl Check {
 }
 
 /// The newest version that a check knows of.
-const NEWEST: u32 = 37;
+const NEWEST: i64 = 37;
 
 /// In the order in which breaches are told.
 const BASELINE: &[Check] = &[
@@ -140,7 +140,7 @@ const RESTRICTED: &[Check] = &[
 const fn check(
     id: &'static str,
     replaces: &'static str,
-    versions: &'static [(u32, Judge)],
+    versions: &'static [(i64, Judge)],
 ) -> Check {
     Check {
         id,

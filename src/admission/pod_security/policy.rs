@@ -15,7 +15,7 @@ pub(super) enum Level {
 }
 
 /// As which minor version of Kubernetes 1 understood it; none for the latest.
-pub(super) type Version = Option<u32>;
+pub(super) type Version = Option<i64>;
 
 /// How strict, and as which version understood that.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

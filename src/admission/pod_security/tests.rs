@@ -141,6 +141,18 @@ fn labels_are_read_and_what_is_wrong_in_them_told() {
             r#"metadata.labels[pod-security.kubernetes.io/warn-version]: Invalid value: "v1": must be "latest" or "v1.x""#,
         ),
         (
+            "enforce-version=v1.9223372036854775807",
+            "privileged:v1.9223372036854775807",
+            "privileged:latest",
+            "",
+        ),
+        (
+            "enforce-version=v1.9223372036854775808",
+            "privileged:latest",
+            "privileged:latest",
+            r#"metadata.labels[pod-security.kubernetes.io/enforce-version]: Invalid value: "v1.9223372036854775808": must be "latest" or "v1.x""#,
+        ),
+        (
             "audit-version=v1.01",
             "privileged:latest",
             "privileged:latest",
