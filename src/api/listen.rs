@@ -20,8 +20,8 @@ use super::first_line::FirstLine;
 use super::inflight::Remote;
 use super::reply::{self, Body};
 use super::server::Server;
-use super::verbs::write::new_uid;
 use crate::listen::{HEADER, accept};
+use crate::meta::names::new_uid;
 
 /// How long requests may go on after the server was told to end.
 const DRAIN: Duration = Duration::from_secs(10);

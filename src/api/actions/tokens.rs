@@ -6,9 +6,9 @@ use futures::future::BoxFuture;
 
 use super::Call;
 use crate::api::reply::Reply;
-use crate::api::verbs::write::new_uid;
 use crate::auth::review::user_info;
 use crate::auth::tokens::claims::{Bound, Reference, Wanted};
+use crate::meta::names::new_uid;
 use crate::meta::status::{About, aggregate, key_name};
 use crate::meta::{At, Errors, Status, time};
 use crate::schema::{Object, Value};

@@ -1,0 +1,235 @@
+//! An object is made.
+
+use super::{Attempt, TRIES, Write, as_said, once_each_owner, owners, settled, store_failure};
+use crate::admission::Operation;
+use crate::api::custom;
+use crate::api::reply::Reply;
+use crate::meta::{At, Errors, Status, names, time};
+use crate::resources::{Cx, Generation, forms, metadata};
+use crate::schema::Value;
+use crate::schema::decode::{self, Decoded};
+use crate::store::{Change, Expect, StoreError};
+
+impl Write<'_> {
+    /// Makes an object of what the body said (in the request's version).
+    ///
+    /// # Errors
+    /// 400, 403, 409, 422 as upstream.
+    pub async fn create(&mut self, said: Decoded) -> Result<Reply, Status> {
+        let target = self.target;
+        let mut said = said;
+        let object = &mut said.value;
+        self.place(object)?;
+        self.warnings.extend(once_each_owner(object, ""));
+        let name = object.at("metadata").str("name").to_owned();
+        if let Some(refusal) = custom::forbid_creation(target, &name) {
+            return Err(refusal);
+        }
+        let warned = self.warnings.len();
+        let (mut taken, mut races) = (0, 0);
+        loop {
+            self.warnings.truncate(warned);
+            match self.try_create(said.clone(), false).await? {
+                Attempt::Made(reply) => return Ok(*reply),
+                // A generated name that was taken is made again, as upstream does.
+                Attempt::Taken(_) if name.is_empty() && taken < 8 => {
+                    taken += 1;
+                }
+                Attempt::Taken(name) => {
+                    let prefix = said.value.at("metadata").str("generateName");
+                    let about = target.about(&name);
+                    let mut refusal = match prefix {
+                        "" => Status::already_exists(about),
+                        _ => Status::no_unique_name(about),
+                    };
+                    if target.is_ending(&name) {
+                        refusal.message.insert_str(0, "object is being deleted: ");
+                    }
+                    return Err(refusal);
+                }
+                Attempt::Lost(_) if races < TRIES => races += 1,
+                Attempt::Lost(name) => return Err(Status::modified(target.about(&name))),
+            }
+        }
+    }
+
+    /// One attempt to make an object; `owned` where it says already who owns what.
+    pub(in crate::api::verbs) async fn try_create(
+        &mut self,
+        said: impl Into<Decoded>,
+        owned: bool,
+    ) -> Result<Attempt, Status> {
+        let Decoded {
+            value: mut object,
+            emptied,
+            ..
+        } = said.into();
+        let target = self.target;
+        let (resource, version) = (&target.resource, target.version());
+        let rules = &resource.rules;
+        let asked_version = object.at("metadata").str("resourceVersion").to_owned();
+        let sent = object.at("metadata").clone();
+        self.forget_what_is_not_said(&mut object, owned);
+        (rules.defaults)(&mut object, &target.cx());
+        if !resource.is_custom() {
+            decode::tidy_json(&mut object, &version.schema);
+        }
+        if !owned {
+            owners::track(self, None, &mut object);
+        }
+        let mut object = self.stored(object);
+        let name = object.at("metadata").str("name").to_owned();
+        object = self.mutate(Operation::Create, object, None, &name).await?;
+        self.identify(&mut object, &name);
+        let along = (rules.effects)(Some(&mut object), None, &self.cx())?;
+        if version.has_status() && !rules.status_at_creation {
+            object.remove("status");
+        }
+        self.warnings
+            .extend((rules.early_warnings)(&object, &target.cx()));
+        let cx = Cx {
+            sent: &sent,
+            ..self.cx()
+        };
+        (rules.prepare_create)(&mut object, &cx);
+        self.tidy(&mut object);
+        let name = object.at("metadata").str("name").to_owned();
+        let errors = as_said(&object, &emptied, |object| self.judge_new(object));
+        if !errors.is_empty() {
+            return Err(Status::invalid(target.about_kind(&name), &errors));
+        }
+        self.warnings
+            .extend((rules.warnings)(&object, None, &target.cx()));
+        self.may_create()?;
+        let (mut object, effects) = self.run_validation(Operation::Create, object, None, &name)?;
+        forms::settle(&mut object, resource, version);
+        forms::read_back(&mut object, version);
+        if self.options.dry_run {
+            // Only the store, to which a dry run does not come, takes offence at a version.
+            if !asked_version.is_empty() {
+                let meta = object.object_mut().object_mut("metadata");
+                meta.insert_behind("uid", "resourceVersion", asked_version);
+            }
+            let key = resource.key(target.namespace(), &name);
+            return Ok(match target.cluster.store.head(&key) {
+                Some(_) => Attempt::Taken(name),
+                None => Attempt::Made(Box::new(Reply::Object(201, self.shown(object)))),
+            });
+        }
+        // What an apply makes is written as an update is, whatever version it says.
+        let by_create = target.info.verb == "create";
+        if by_create && asked_version.parse::<u64>().is_ok_and(|rev| rev != 0) {
+            return Err(Status::unclassified(
+                "resourceVersion should not be set on objects to be created",
+            ));
+        }
+        let along = along.into_iter().chain(effects).collect();
+        self.commit_new(name, &object, along).await
+    }
+
+    /// Takes out what clients may not say of a new object; `owned` where it says rightly who owns what.
+    fn forget_what_is_not_said(&self, object: &mut Value, owned: bool) {
+        let meta = object.object_mut().object_mut("metadata");
+        for key in [
+            "uid",
+            "creationTimestamp",
+            "deletionTimestamp",
+            "deletionGracePeriodSeconds",
+            "selfLink",
+            "resourceVersion",
+        ] {
+            meta.remove(key);
+        }
+        if !owned {
+            meta.remove("managedFields");
+        }
+        if self.target.resource.rules.generation != Generation::None {
+            meta.remove("generation");
+        }
+    }
+
+    /// Gives a new object its uid, its time, its generation, and a name where only the beginning of one is said.
+    fn identify(&self, object: &mut Value, name: &str) {
+        let target = self.target;
+        let meta = object.object_mut().object_mut("metadata");
+        meta.insert("uid", names::new_uid());
+        meta.insert("creationTimestamp", time::print(target.now));
+        if matches!(
+            target.resource.rules.generation,
+            Generation::Spec | Generation::SpecAsSaid | Generation::AllButStatus
+        ) {
+            meta.insert("generation", 1i64);
+        }
+        let prefix = meta
+            .get("generateName")
+            .and_then(Value::as_str)
+            .unwrap_or_default()
+            .to_owned();
+        if name.is_empty() && !prefix.is_empty() {
+            meta.insert("name", names::generated(&prefix));
+        }
+    }
+
+    /// What is wrong with an object that is to be made.
+    fn judge_new(&self, object: &Value) -> Errors {
+        let (resource, rules) = (&self.target.resource, &self.target.resource.rules);
+        let mut errors = Errors::default();
+        let at = At::root(object);
+        let judge_metadata = |errors: &mut Errors| {
+            let meta = at.field("metadata");
+            metadata::validate(meta, resource.namespaced, rules.name, errors);
+            metadata::own_finalizers(meta, resource, errors);
+        };
+        if !rules.metadata_last {
+            judge_metadata(&mut errors);
+        }
+        (rules.validate)(at, None, &self.cx(), &mut errors);
+        if rules.metadata_last && errors.is_empty() {
+            judge_metadata(&mut errors);
+        }
+        if errors.is_empty() {
+            metadata::names_in_paths(at.field("metadata"), &mut errors);
+        }
+        if !rules.repeats_causes {
+            errors.once();
+        }
+        errors
+    }
+
+    /// Commits a new object with what goes along with it.
+    async fn commit_new(
+        &self,
+        name: String,
+        object: &Value,
+        along: Vec<Change>,
+    ) -> Result<Attempt, Status> {
+        let target = self.target;
+        let key = target.resource.key(target.namespace(), &name);
+        let change = self.change(key.clone(), Expect::Absent, Some(object));
+        match self.commit(change, along).await {
+            Ok((_, made)) => Ok(Attempt::Made(Box::new(Reply::Entry(201, made)))),
+            Err(StoreError::Conflict { key: lost, current }) if lost == key => {
+                if let Some(current) = current {
+                    settled(target, current.rev).await?;
+                }
+                Ok(Attempt::Taken(name))
+            }
+            // Somebody else's change of what goes along with ours: decide again.
+            Err(StoreError::Conflict { .. }) => Ok(Attempt::Lost(name)),
+            Err(error) => Err(store_failure(&error)),
+        }
+    }
+
+    /// Who makes an object by an update or an apply must be allowed to create it, too.
+    fn may_create(&self) -> Result<(), Status> {
+        let target = self.target;
+        if target.info.verb == "create" {
+            return Ok(());
+        }
+        let attributes = crate::auth::Attributes {
+            verb: "create",
+            ..target.info.attributes(&target.query)
+        };
+        crate::auth::authorize::check(self.authorizer, &target.user, &attributes)
+    }
+}
