@@ -5,9 +5,10 @@ use http::{Method, Response, header};
 
 use super::info::Info;
 use super::negotiate::{self, Accepted, Format, Offer};
+use super::plain::not_found;
 use super::query::Query;
 use super::reply::{self, Body};
-use super::server::{Server, not_found};
+use super::server::Server;
 use super::{discovery, health, openapi};
 use crate::meta::Status;
 use crate::resources::Registry;

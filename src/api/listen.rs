@@ -84,7 +84,7 @@ pub async fn serve(
                 let ends = streams_end.clone();
                 async move {
                     if !super::info::is_encoded(request.uri().path()) {
-                        return Ok(super::server::unreadable().map(|body| until(body, ends)));
+                        return Ok(super::plain::unreadable().map(|body| until(body, ends)));
                     }
                     let audit_id = audit_id(request.headers());
                     let judged = authentication.authenticate(request.headers_mut(), &peer);

@@ -1,40 +1,38 @@
 //! One request from its first byte to its answer: subject, user, permission, verb, bytes.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use bytes::Bytes;
 use http::request::Parts;
 use http::{Method, Request, Response, header};
-use http_body_util::{BodyExt as _, Limited};
+use http_body_util::BodyExt as _;
 use tokio_util::sync::CancellationToken;
 
 use super::authenticate::Authentication;
+use super::body::collect;
 use super::inflight::{InFlight, Remote};
 use super::info::Info;
 use super::made::Documents;
 use super::metrics::{Labels, Metrics};
-use super::negotiate::{self, Accepted, Offer, Shape};
+use super::negotiate::{self, Accepted, Offer};
 use super::node_metrics::NodeMetrics;
 use super::query::{Query, WriteOptions};
-use super::read::{self, Expected, MAX_BODY};
+use super::read::{self, Expected};
+use super::render::render;
 use super::reply::{self, Body, Reply};
-use super::table::{self, Include};
 use super::verbs::delete::DeleteOptions;
 use super::verbs::list::ListOptions;
 use super::verbs::write::Write;
 use super::verbs::{self, Target};
-use super::{BoxError, actions, custom, spoken};
+use super::{BoxError, actions, custom, plain, route, spoken};
 use crate::admission::Plugin;
 use crate::auth::authorize::{Authorizers, check};
 use crate::auth::impersonate::{self, Impersonation};
 use crate::auth::tokens::Tokens;
 use crate::auth::{MASTERS, User};
-use crate::meta::errors::quoted;
-use crate::meta::status::key_name;
 use crate::meta::{Status, time};
 use crate::resources::cluster::Cluster;
-use crate::resources::forms;
 use crate::schema::check::formats::parse_duration;
 use crate::schema::{Value, builtin, decode};
 use crate::supervise::Health;
@@ -104,10 +102,10 @@ impl Server {
     {
         // CONNECT and OPTIONS may ask for no path at all.
         if !parts.uri.path().starts_with('/') {
-            return not_found(&parts.headers);
+            return plain::not_found(&parts.headers);
         }
         if info.undetermined {
-            return undetermined(parts);
+            return plain::undetermined(parts);
         }
         if let Err(status) = check_timeout(&info, &query) {
             return reply::status(&status, &parts.headers);
@@ -126,7 +124,7 @@ impl Server {
             false => None,
             true => match self.in_flight.enter(&user.name).await {
                 Some(place) => Some(place),
-                None => return too_many(&parts.headers),
+                None => return plain::too_many(&parts.headers),
             },
         };
         let mut warnings = Vec::new();
@@ -175,33 +173,12 @@ impl Server {
     {
         let registry = self.cluster.registry();
         let Some(group) = registry.group(&info.group) else {
-            return Ok(not_found(&parts.headers));
+            return Ok(plain::not_found(&parts.headers));
         };
         let made = group.custom;
-        let served = group.versions.contains(&info.version.as_str().into());
-        let Some((resource, version)) = registry
-            .get(&info.group, &info.resource)
-            .filter(|_| served)
-            .and_then(|resource| {
-                Some((
-                    resource.clone(),
-                    resource
-                        .versions
-                        .iter()
-                        .position(|version| version.name == info.version)?,
-                ))
-            })
-            .filter(|(resource, _)| match resource.is_custom() {
-                true => custom::in_scope(resource, &info),
-                false => {
-                    resource.namespaced
-                        || info.namespace.is_empty()
-                        || (&*resource.plural == "namespaces" && !info.name.is_empty())
-                }
-            })
-        else {
+        let Some((resource, version)) = route::find(&registry, group, &info) else {
             return if made {
-                Ok(not_found(&parts.headers))
+                Ok(plain::not_found(&parts.headers))
             } else {
                 Err(Status::no_such_resource())
             };
@@ -221,18 +198,10 @@ impl Server {
             warnings.extend(deprecation());
             custom::check_verb(&target, &parts.method)?;
         } else {
-            self.check_verb(&target, parts, warnings)?;
+            route::check_verb(&target, &parts.method, warnings)?;
         }
-        check_name(&target)?;
-        let offer = match &*target.info.subresource {
-            "" | "status" if target.resource.is_custom() => Offer::Custom,
-            "attach" | "exec" | "portforward" | "proxy" => Offer::Connections,
-            "log" => Offer::Log,
-            _ if target.is_only_made() => Offer::Answers,
-            name if !table::is_printed(&target.resource, name) => Offer::Answers,
-            _ if matches!(&*target.info.verb, "list" | "watch") => Offer::Lists,
-            _ => Offer::Objects,
-        };
+        route::check_name(&target)?;
+        let offer = route::offer(&target);
         negotiate::routed(&parts.headers, offer)?;
         if !target.resource.is_custom() {
             warnings.extend(deprecation());
@@ -264,107 +233,12 @@ impl Server {
             }
             None => self.verb(&target, parts, body, accepted, warnings).await?,
         };
-        let response = self.render(answer, &target, accepted, parts)?;
+        let response = render(answer, &target, accepted, &parts.headers)?;
         let spoken = target.info.verb == "watch" && spoken::asked(&parts.headers);
         Ok(match spoken {
             true => spoken::watch(response, parts, &self.ends),
             false => response,
         })
-    }
-
-    /// Whether the path, with its method, is served.
-    fn check_verb(
-        &self,
-        target: &Target,
-        parts: &Parts,
-        warnings: &mut Vec<String>,
-    ) -> Result<(), Status> {
-        let info = &target.info;
-        let version = target.version();
-        let verbs = if info.subresource.is_empty() {
-            &version.verbs
-        } else {
-            &version
-                .subresource(&info.subresource)
-                .ok_or_else(Status::no_such_resource)?
-                .verbs
-        };
-        // What stands behind a proxy is asked with any of them.
-        let has_no_verb = parts.method == Method::HEAD || parts.method == Method::OPTIONS;
-        let is_passed_on = has_no_verb && info.subresource == "proxy";
-        let of_one = |verb: &str| matches!(verb, "get" | "update" | "patch" | "delete");
-        if !info.subresource.is_empty() && info.path_name.is_empty() {
-            return Err(Status::bad_request("name must be provided"));
-        }
-        // What is only made has no paths of its own.
-        if info.subresource.is_empty()
-            && !info.path_name.is_empty()
-            && !version.verbs.iter().any(|verb| of_one(verb))
-        {
-            return Err(Status::no_such_resource());
-        }
-        // The old paths name a collection or one object by its full name.
-        let unnamed = target.resource.namespaced && info.namespace.is_empty();
-        // What cannot be listed has no path over all namespaces, and proxies are not what they were.
-        let lists = version.verbs.iter().any(|verb| verb == "list");
-        let nowhere = info.verb == "proxy"
-            || (unnamed && !lists && info.subresource.is_empty() && info.path_name.is_empty());
-        if nowhere {
-            return Err(Status::no_such_resource());
-        }
-        if info.old_watch
-            && (!info.subresource.is_empty() || (unnamed && !info.path_name.is_empty()))
-        {
-            return Err(Status::no_such_resource());
-        }
-        // Only proxies have paths behind them.
-        if !info.rest.is_empty() && info.subresource != "proxy" {
-            return Err(Status::no_such_resource());
-        }
-        // An object of a namespace has no path without one.
-        if unnamed && !info.path_name.is_empty() && info.subresource.is_empty() {
-            return Err(Status::no_such_resource());
-        }
-        if has_no_verb && !is_passed_on {
-            return Err(Status::method_not_allowed());
-        }
-        if info.verb == "watch"
-            && !verbs.iter().any(|verb| verb == "watch")
-            && verbs.iter().any(|verb| verb == "list")
-        {
-            if info.old_watch {
-                return Err(Status::no_such_resource());
-            }
-            warnings.extend(version.deprecation.iter().map(ToString::to_string));
-            return Err(Status::verb_not_supported("watch", target.about("")));
-        }
-        // The verb of the old paths is `watch` with any method, and but one is served there.
-        let misused = info.old_watch && parts.method != Method::GET;
-        let is_verb = verbs.iter().any(|verb| *verb == info.verb.as_str());
-        if misused || !(is_verb || is_passed_on) {
-            return Err(Status::method_not_allowed());
-        }
-        // Objects are made in a collection, and changed by their names.
-        if info.subresource.is_empty()
-            && !info.old_watch
-            && of_one(&info.verb) == info.path_name.is_empty()
-        {
-            return Err(Status::method_not_allowed());
-        }
-        if target.resource.namespaced
-            && info.namespace.is_empty()
-            && matches!(
-                info.verb.as_str(),
-                "create" | "get" | "update" | "patch" | "delete" | "deletecollection"
-            )
-        {
-            return Err(if info.path_name.is_empty() {
-                Status::method_not_allowed()
-            } else {
-                Status::no_such_resource()
-            });
-        }
-        Ok(())
     }
 
     async fn verb<B>(
@@ -497,69 +371,6 @@ impl Server {
             decode::decode(body, schema, "v1.DeleteOptions").map_err(Status::bad_request)?;
         DeleteOptions::read(Some(&options.value), &target.query)
     }
-
-    fn render(
-        &self,
-        answer: Reply,
-        target: &Target,
-        accepted: Accepted,
-        parts: &Parts,
-    ) -> Result<Response<Body>, Status> {
-        let (resource, version) = (&target.resource, target.version());
-        let include = Include::read(&target.query, accepted.shape)?;
-        let object = |code: u16, value: Value| {
-            let value = reply::one(value, accepted, resource, version, include)?;
-            Ok(reply::response(
-                code,
-                accepted.format.content_type(),
-                reply::bytes_of(&value, accepted.format),
-                &parts.headers,
-            ))
-        };
-        match answer {
-            Reply::Entry(code, entry) if accepted == Accepted::JSON => {
-                let entry = forms::shown(resource, version, &entry);
-                let mut bytes = Vec::with_capacity(entry.record.body.len() + 48);
-                crate::resources::record::write_body(&entry, entry.rev, true, &mut bytes);
-                bytes.push(b'\n');
-                Ok(reply::response(
-                    code,
-                    "application/json",
-                    bytes,
-                    &parts.headers,
-                ))
-            }
-            Reply::Entry(code, entry) => {
-                object(code, forms::versioned(&entry, entry.rev, resource, version))
-            }
-            Reply::Object(code, value)
-                if resource.is_custom() && value.str("kind") == resource.kind =>
-            {
-                object(code, custom::sorted(value))
-            }
-            Reply::Object(code, value) => object(code, value),
-            Reply::List(list) => {
-                reply::list(list, accepted, resource, version, include, &parts.headers)
-            }
-            Reply::Other(code, value) => {
-                let value = match accepted.shape {
-                    Shape::Partial { beta } => reply::partial(&value, beta),
-                    Shape::PartialList { .. } => {
-                        return Err(reply::not_a_list(&reply::go_type_of(&value)));
-                    }
-                    _ => value,
-                };
-                Ok(reply::response(
-                    code,
-                    accepted.format.content_type(),
-                    reply::bytes_of(&value, accepted.format),
-                    &parts.headers,
-                ))
-            }
-            Reply::Status(status) => Ok(reply::status(&status, &parts.headers)),
-            Reply::Stream(response) => Ok(response),
-        }
-    }
 }
 
 /// How long a client would wait has to be a span of time, whether or not anything takes so long.
@@ -573,121 +384,4 @@ fn check_timeout(info: &Info, query: &Query) -> Result<(), Status> {
             "invalid timeout specified in the request URL - {why}"
         ))
     })
-}
-
-/// What upstream answers where too many requests are under way.
-fn too_many(request: &http::HeaderMap) -> Response<Body> {
-    let mut response = reply::response(
-        429,
-        "text/plain; charset=utf-8",
-        b"Too many requests, please try again later.\n".to_vec(),
-        request,
-    );
-    let seconds = http::HeaderValue::from_static("1");
-    response
-        .headers_mut()
-        .insert(http::header::RETRY_AFTER, seconds);
-    response
-}
-
-/// What upstream answers for a path it does not know at all.
-pub(super) fn not_found(request: &http::HeaderMap) -> Response<Body> {
-    reply::response(
-        404,
-        "text/plain; charset=utf-8",
-        b"404 page not found\n".to_vec(),
-        request,
-    )
-}
-
-/// What Go's net/http answers for a path that cannot be read, before anybody looks at the request.
-pub(super) fn unreadable() -> Response<Body> {
-    let mut response = Response::new(http_body_util::Full::from("400 Bad Request").boxed_unsync());
-    *response.status_mut() = http::StatusCode::BAD_REQUEST;
-    let headers = response.headers_mut();
-    let text = http::HeaderValue::from_static("text/plain; charset=utf-8");
-    headers.insert(header::CONTENT_TYPE, text);
-    let close = http::HeaderValue::from_static("close");
-    headers.insert(header::CONNECTION, close);
-    response
-}
-
-/// What upstream answers for a path that ends before it names what it is about.
-fn undetermined(request: &Parts) -> Response<Body> {
-    let uri = request
-        .uri
-        .path_and_query()
-        .map_or("/", http::uri::PathAndQuery::as_str);
-    let text = format!(
-        "Internal Server Error: {}: failed to create RequestInfo: unable to determine kind and namespace from url, {uri}\n",
-        quoted(uri)
-    )
-    .replace('&', "&amp;")
-    .replace('<', "&lt;")
-    .replace('>', "&gt;");
-    reply::response(
-        500,
-        "text/plain; charset=utf-8",
-        text.into_bytes(),
-        &request.headers,
-    )
-}
-
-/// How long a client may take to send a body: as long as upstream lets a whole request take.
-const BODY: Duration = Duration::from_secs(60);
-
-/// The body of a request.
-async fn collect<B>(body: B) -> Result<Bytes, Status>
-where
-    B: http_body::Body<Data = Bytes> + Send,
-    B::Error: Into<BoxError>,
-{
-    tokio::time::timeout(BODY, Limited::new(body, MAX_BODY).collect())
-        .await
-        .map_err(|_| {
-            let message = "Timeout: request did not complete within the allotted timeout";
-            Status::failure(504, "Timeout", message)
-        })?
-        .map(http_body_util::Collected::to_bytes)
-        .map_err(|error| {
-            if error
-                .downcast_ref::<http_body_util::LengthLimitError>()
-                .is_some()
-            {
-                Status::failure(
-                    413,
-                    "RequestEntityTooLarge",
-                    format!("Request entity too large: limit is {MAX_BODY}"),
-                )
-            } else {
-                Status::bad_request(format!("unable to read the body of the request: {error}"))
-            }
-        })
-}
-
-/// Refuses names that no object can have, and options that are served no more.
-fn check_name(target: &Target) -> Result<(), Status> {
-    let info = &target.info;
-    // Of what is written the body is read first.
-    if !info.path_name.is_empty() && !matches!(&*info.verb, "update" | "patch") {
-        key_name(&info.path_name)?;
-    }
-    if info.verb == "get" && target.query.bool("export") == Some(true) {
-        return Err(Status::bad_request(
-            "the export parameter, deprecated since v1.14, is no longer supported",
-        ));
-    }
-    Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[tokio::test(start_paused = true)]
-    async fn a_body_that_never_ends_is_given_up() {
-        let never = futures::stream::pending::<Result<http_body::Frame<Bytes>, std::io::Error>>();
-        let refused = collect(http_body_util::StreamBody::new(never)).await;
-        assert_eq!(refused.map_err(|status| status.code), Err(504));
-    }
 }

@@ -1,0 +1,57 @@
+//! The body of a request, read whole.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body_util::{BodyExt as _, Limited};
+
+use super::BoxError;
+use super::read::MAX_BODY;
+use crate::meta::Status;
+
+/// How long a client may take to send a body: as long as upstream lets a whole request take.
+const BODY: Duration = Duration::from_secs(60);
+
+/// The body of a request.
+///
+/// # Errors
+/// 413 where it is too large, 504 where it does not come, 400 where it breaks off.
+pub(super) async fn collect<B>(body: B) -> Result<Bytes, Status>
+where
+    B: http_body::Body<Data = Bytes> + Send,
+    B::Error: Into<BoxError>,
+{
+    tokio::time::timeout(BODY, Limited::new(body, MAX_BODY).collect())
+        .await
+        .map_err(|_| {
+            let message = "Timeout: request did not complete within the allotted timeout";
+            Status::failure(504, "Timeout", message)
+        })?
+        .map(http_body_util::Collected::to_bytes)
+        .map_err(|error| {
+            if error
+                .downcast_ref::<http_body_util::LengthLimitError>()
+                .is_some()
+            {
+                Status::failure(
+                    413,
+                    "RequestEntityTooLarge",
+                    format!("Request entity too large: limit is {MAX_BODY}"),
+                )
+            } else {
+                Status::bad_request(format!("unable to read the body of the request: {error}"))
+            }
+        })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_body_that_never_ends_is_given_up() {
+        let never = futures::stream::pending::<Result<http_body::Frame<Bytes>, std::io::Error>>();
+        let refused = collect(http_body_util::StreamBody::new(never)).await;
+        assert_eq!(refused.map_err(|status| status.code), Err(504));
+    }
+}

@@ -1,0 +1,67 @@
+//! Answers in plain text: what upstream's handlers before the API, and Go's net/http, say.
+
+use http::Response;
+use http::header;
+use http::request::Parts;
+use http_body_util::BodyExt as _;
+
+use super::reply::{self, Body};
+use crate::meta::errors::quoted;
+
+/// What upstream answers where too many requests are under way.
+pub(super) fn too_many(request: &http::HeaderMap) -> Response<Body> {
+    let mut response = reply::response(
+        429,
+        "text/plain; charset=utf-8",
+        b"Too many requests, please try again later.\n".to_vec(),
+        request,
+    );
+    let seconds = http::HeaderValue::from_static("1");
+    response
+        .headers_mut()
+        .insert(http::header::RETRY_AFTER, seconds);
+    response
+}
+
+/// What upstream answers for a path it does not know at all.
+pub(super) fn not_found(request: &http::HeaderMap) -> Response<Body> {
+    reply::response(
+        404,
+        "text/plain; charset=utf-8",
+        b"404 page not found\n".to_vec(),
+        request,
+    )
+}
+
+/// What Go's net/http answers for a path that cannot be read, before anybody looks at the request.
+pub(super) fn unreadable() -> Response<Body> {
+    let mut response = Response::new(http_body_util::Full::from("400 Bad Request").boxed_unsync());
+    *response.status_mut() = http::StatusCode::BAD_REQUEST;
+    let headers = response.headers_mut();
+    let text = http::HeaderValue::from_static("text/plain; charset=utf-8");
+    headers.insert(header::CONTENT_TYPE, text);
+    let close = http::HeaderValue::from_static("close");
+    headers.insert(header::CONNECTION, close);
+    response
+}
+
+/// What upstream answers for a path that ends before it names what it is about.
+pub(super) fn undetermined(request: &Parts) -> Response<Body> {
+    let uri = request
+        .uri
+        .path_and_query()
+        .map_or("/", http::uri::PathAndQuery::as_str);
+    let text = format!(
+        "Internal Server Error: {}: failed to create RequestInfo: unable to determine kind and namespace from url, {uri}\n",
+        quoted(uri)
+    )
+    .replace('&', "&amp;")
+    .replace('<', "&lt;")
+    .replace('>', "&gt;");
+    reply::response(
+        500,
+        "text/plain; charset=utf-8",
+        text.into_bytes(),
+        &request.headers,
+    )
+}

@@ -1,0 +1,157 @@
+//! Which resource a path is about, and whether what is asked of it is served.
+
+use std::sync::Arc;
+
+use http::Method;
+
+use super::info::Info;
+use super::negotiate::Offer;
+use super::verbs::Target;
+use super::{custom, table};
+use crate::meta::Status;
+use crate::meta::status::key_name;
+use crate::resources::Resource;
+use crate::resources::registry::{Group, Registry};
+
+/// The resource of a path in a group, and which of its versions; none where no such path is served.
+pub(super) fn find(
+    registry: &Registry,
+    group: &Group,
+    info: &Info,
+) -> Option<(Arc<Resource>, usize)> {
+    if !group.versions.contains(&info.version.as_str().into()) {
+        return None;
+    }
+    let resource = registry.get(&info.group, &info.resource)?;
+    let mut versions = resource.versions.iter();
+    let version = versions.position(|version| version.name == info.version)?;
+    let in_scope = match resource.is_custom() {
+        true => custom::in_scope(resource, info),
+        false => {
+            resource.namespaced
+                || info.namespace.is_empty()
+                || (&*resource.plural == "namespaces" && !info.name.is_empty())
+        }
+    };
+    in_scope.then(|| (resource.clone(), version))
+}
+
+/// Which forms of its answer the path offers.
+pub(super) fn offer(target: &Target) -> Offer {
+    match &*target.info.subresource {
+        "" | "status" if target.resource.is_custom() => Offer::Custom,
+        "attach" | "exec" | "portforward" | "proxy" => Offer::Connections,
+        "log" => Offer::Log,
+        _ if target.is_only_made() => Offer::Answers,
+        name if !table::is_printed(&target.resource, name) => Offer::Answers,
+        _ if matches!(&*target.info.verb, "list" | "watch") => Offer::Lists,
+        _ => Offer::Objects,
+    }
+}
+
+/// Whether the path, with its method, is served.
+pub(super) fn check_verb(
+    target: &Target,
+    method: &Method,
+    warnings: &mut Vec<String>,
+) -> Result<(), Status> {
+    let info = &target.info;
+    let version = target.version();
+    let verbs = if info.subresource.is_empty() {
+        &version.verbs
+    } else {
+        &version
+            .subresource(&info.subresource)
+            .ok_or_else(Status::no_such_resource)?
+            .verbs
+    };
+    // What stands behind a proxy is asked with any of them.
+    let has_no_verb = *method == Method::HEAD || *method == Method::OPTIONS;
+    let is_passed_on = has_no_verb && info.subresource == "proxy";
+    let of_one = |verb: &str| matches!(verb, "get" | "update" | "patch" | "delete");
+    if !info.subresource.is_empty() && info.path_name.is_empty() {
+        return Err(Status::bad_request("name must be provided"));
+    }
+    // What is only made has no paths of its own.
+    if info.subresource.is_empty()
+        && !info.path_name.is_empty()
+        && !version.verbs.iter().any(|verb| of_one(verb))
+    {
+        return Err(Status::no_such_resource());
+    }
+    // The old paths name a collection or one object by its full name.
+    let unnamed = target.resource.namespaced && info.namespace.is_empty();
+    // What cannot be listed has no path over all namespaces, and proxies are not what they were.
+    let lists = version.verbs.iter().any(|verb| verb == "list");
+    let nowhere = info.verb == "proxy"
+        || (unnamed && !lists && info.subresource.is_empty() && info.path_name.is_empty());
+    if nowhere {
+        return Err(Status::no_such_resource());
+    }
+    if info.old_watch && (!info.subresource.is_empty() || (unnamed && !info.path_name.is_empty())) {
+        return Err(Status::no_such_resource());
+    }
+    // Only proxies have paths behind them.
+    if !info.rest.is_empty() && info.subresource != "proxy" {
+        return Err(Status::no_such_resource());
+    }
+    // An object of a namespace has no path without one.
+    if unnamed && !info.path_name.is_empty() && info.subresource.is_empty() {
+        return Err(Status::no_such_resource());
+    }
+    if has_no_verb && !is_passed_on {
+        return Err(Status::method_not_allowed());
+    }
+    if info.verb == "watch"
+        && !verbs.iter().any(|verb| verb == "watch")
+        && verbs.iter().any(|verb| verb == "list")
+    {
+        if info.old_watch {
+            return Err(Status::no_such_resource());
+        }
+        warnings.extend(version.deprecation.iter().map(ToString::to_string));
+        return Err(Status::verb_not_supported("watch", target.about("")));
+    }
+    // The verb of the old paths is `watch` with any method, and but one is served there.
+    let misused = info.old_watch && *method != Method::GET;
+    let is_verb = verbs.iter().any(|verb| *verb == info.verb.as_str());
+    if misused || !(is_verb || is_passed_on) {
+        return Err(Status::method_not_allowed());
+    }
+    // Objects are made in a collection, and changed by their names.
+    if info.subresource.is_empty()
+        && !info.old_watch
+        && of_one(&info.verb) == info.path_name.is_empty()
+    {
+        return Err(Status::method_not_allowed());
+    }
+    if target.resource.namespaced
+        && info.namespace.is_empty()
+        && matches!(
+            info.verb.as_str(),
+            "create" | "get" | "update" | "patch" | "delete" | "deletecollection"
+        )
+    {
+        return Err(if info.path_name.is_empty() {
+            Status::method_not_allowed()
+        } else {
+            Status::no_such_resource()
+        });
+    }
+    Ok(())
+}
+
+/// Refuses names that no object can have, and options that are served no more.
+pub(super) fn check_name(target: &Target) -> Result<(), Status> {
+    let info = &target.info;
+    // Of what is written the body is read first.
+    if !info.path_name.is_empty() && !matches!(&*info.verb, "update" | "patch") {
+        key_name(&info.path_name)?;
+    }
+    if info.verb == "get" && target.query.bool("export") == Some(true) {
+        return Err(Status::bad_request(
+            "the export parameter, deprecated since v1.14, is no longer supported",
+        ));
+    }
+    Ok(())
+}
