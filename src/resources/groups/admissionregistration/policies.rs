@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use super::{COMMON, FAILURES, REINVOCATIONS, match_defaults, matching, params, static_name};
 use crate::meta::{At, Errors, jsonpath::JsonPath, names, table};
 use crate::resources::groups::core::pods::defaults;
-use crate::resources::{Generation, Rules, metadata};
+use crate::resources::{Generation, MetaOnStatus, Rules, metadata};
 use crate::schema::{Object, Value};
 
 /// The most audit annotations.
@@ -27,6 +27,7 @@ pub(super) const VALIDATING: Rules = Rules {
     validate_status: |policy, _, _, errors| status(policy.field("status"), errors),
     cells: |policy, now| cells(policy, "validations", now),
     generation: Generation::Spec,
+    meta_on_status: MetaOnStatus::Kept,
     internal: "admissionregistration.ValidatingAdmissionPolicy",
     ..COMMON
 };
