@@ -108,12 +108,32 @@ pub fn restored(resource: &Resource, custom: &Custom, entry: &Entry) -> Value {
 
 /// A custom resource as a version shows it: pruned by its schema, unless it is the version that is stored.
 fn custom_form(resource: &Resource, custom: &Custom, version: &Version, entry: &Entry) -> Value {
-    let mut object = restored(resource, custom, entry);
-    if object.str("apiVersion") != resource.api_version(&version.name) {
+    in_version(restored(resource, custom, entry), resource, version)
+}
+
+fn in_version(mut object: Value, resource: &Resource, version: &Version) -> Value {
+    let api_version = resource.api_version(&version.name);
+    if object.str("apiVersion") != api_version {
         object = lenient(object, &version.schema, true);
-        object.set("apiVersion", resource.api_version(&version.name));
+        object.set("apiVersion", api_version);
     }
     object
+}
+
+/// Whether writing what a version shows of an entry would leave the store as it is. A custom resource may be stored by
+/// another version's schema, or by one that has changed since.
+pub fn is_stored_so(object: &Value, resource: &Resource, version: &Version, entry: &Entry) -> bool {
+    !resource.is_custom()
+        || is_stored_form(resource, version, entry)
+        || record::encode(resource, object).body == entry.record.body
+}
+
+/// What would have been written, as the version shows it once it is read back: what a dry run answers.
+pub fn unwritten(object: Value, resource: &Resource, version: &Version) -> Value {
+    if !resource.is_custom() || version.name == resource.storage_version {
+        return object;
+    }
+    in_version(to_storage(&object, resource), resource, version)
 }
 
 /// Decodes what was accepted before: nothing is refused.

@@ -113,7 +113,10 @@ impl Write<'_> {
             let key = resource.key(target.namespace(), &name);
             return Ok(match target.cluster.store.head(&key) {
                 Some(_) => Attempt::Taken(name),
-                None => Attempt::Made(Box::new(Reply::Object(201, self.shown(object)))),
+                None => {
+                    let object = forms::unwritten(object, resource, version);
+                    Attempt::Made(Box::new(Reply::Object(201, self.shown(object))))
+                }
             });
         }
         // What an apply makes is written as an update is, whatever version it says.
@@ -154,9 +157,9 @@ impl Write<'_> {
         let meta = object.object_mut().object_mut("metadata");
         meta.insert("uid", names::new_uid());
         meta.insert("creationTimestamp", time::print(target.now));
-        if matches!(
+        if !matches!(
             target.resource.rules.generation,
-            Generation::Spec | Generation::SpecAsSaid | Generation::AllButStatus
+            Generation::None | Generation::Own
         ) {
             meta.insert("generation", 1i64);
         }

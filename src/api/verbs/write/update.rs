@@ -191,12 +191,13 @@ impl Write<'_> {
         let (mut new, effects) = self.run_validation(Operation::Update, new, Some(&old), name)?;
         forms::settle(&mut new, resource, target.version());
         let ends = delete::ends_by(&new, rules.marked_first);
-        if new == old && !ends {
+        let version = target.version();
+        if new == old && !ends && forms::is_stored_so(&new, resource, version, entry) {
             settled(target, entry.rev).await?;
             return Ok(Some(Reply::Entry(code, entry.clone())));
         }
         if self.options.dry_run {
-            let mut shown = new;
+            let mut shown = forms::unwritten(new, resource, version);
             cluster::set_revision(&mut shown, entry.rev);
             return Ok(Some(Reply::Object(code, self.shown(shown))));
         }
