@@ -281,11 +281,7 @@ pub fn lay(
             )
         })?;
     }
-    if said
-        .path(&["metadata", "managedFields"])
-        .as_array()
-        .is_some()
-    {
+    if Managed::is_said(said.path(&["metadata", "managedFields"])) {
         return Err(Status::bad_request("metadata.managedFields must be nil"));
     }
     validate(said, root, false)

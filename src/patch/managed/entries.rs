@@ -3,6 +3,7 @@
 
 use super::fields;
 use super::set::Set;
+use crate::meta::time::parse;
 use crate::schema::{Key, Object, Value, json};
 
 /// What an owner did.
@@ -156,6 +157,27 @@ impl Managed {
             });
         }
         Ok(managed)
+    }
+
+    /// Whether a client says who owns what: a list whose members are entries, of whatever content. Anything else is
+    /// taken for nothing by upstream, whose accessor of an untyped object drops what it cannot read.
+    pub fn is_said(list: &Value) -> bool {
+        const TEXTS: [&str; 5] = [
+            "manager",
+            "operation",
+            "apiVersion",
+            "fieldsType",
+            "subresource",
+        ];
+        let is_entry = |entry: &Value| {
+            let text = |key: &str| entry.get(key).is_none_or(|value| value.as_str().is_some());
+            let time = entry.get("time");
+            entry.as_object().is_some()
+                && TEXTS.into_iter().all(text)
+                && time.is_none_or(|time| time.as_str().is_some_and(|text| parse(text).is_ok()))
+        };
+        list.as_array()
+            .is_some_and(|entries| entries.iter().all(is_entry))
     }
 
     /// Whether a client's list asks that nobody own anything any more: `[]` or `[{}]`.

@@ -46,6 +46,26 @@ fn fields_are_written_back_as_they_were_read_in_order() {
     }
 }
 
+#[test]
+fn a_client_says_owners_in_entries_of_whatever_content() {
+    for (list, said) in [
+        ("[]", true),
+        ("[{}]", true),
+        (
+            r#"[{"manager":"m","operation":"nonsense","time":null}]"#,
+            true,
+        ),
+        (r#"[{"time":"2020-01-01T00:00:00Z","fieldsV1":1}]"#, true),
+        ("null", false),
+        ("{}", false),
+        (r#"["a"]"#, false),
+        (r#"[{},{"apiVersion":true}]"#, false),
+        (r#"[{"time":"today"}]"#, false),
+    ] {
+        assert_eq!(Managed::is_said(&value(list)), said, "{list}");
+    }
+}
+
 fn said(kind: &str, text: &str) -> Vec<String> {
     let schema = builtin::named(&format!("io.k8s.api.{kind}"));
     walk::fields_of(&value(text), typing::Type::root(schema)).paths()

@@ -371,11 +371,21 @@ impl Writer<'_> {
             return Ok(merged);
         };
         let root = Type::root(schema);
-        let merged = self.converted(merged, self.api_version, version)?;
+        let to_last = |what: &str, why: String| {
+            format!("failed to convert {what} object to last applied version: {why}")
+        };
+        let merged = self
+            .converted(merged, self.api_version, version)
+            .map_err(|why| to_last("merged", why))?;
         let last_set = walk::with_named(&last.set, Some(root));
         let pruned = walk::remove(&merged, &last_set, root);
-        let (kept, at) = self.with_owned(&merged, pruned, version, managed)?;
-        let kept = self.converted(kept, &at, version)?;
+        let (kept, at) = self
+            .with_owned(&merged, pruned, version, managed)
+            .map_err(|why| format!("failed add back owned items: {why}"))?;
+        let kept = self.converted(kept, &at, version).map_err(|why| {
+            let why = to_last("pruned", why);
+            format!("failed add back dangling items: {why}")
+        })?;
         // What was taken along without having been said last time comes back.
         let all = walk::with_named(&walk::fields_of(&merged, root), Some(root));
         let left = walk::with_named(&walk::fields_of(&kept, root), Some(root));
@@ -413,8 +423,15 @@ impl Writer<'_> {
                 continue;
             };
             let root = Type::root(schema);
-            merged = self.converted(merged, &at, version)?;
-            pruned = self.converted(pruned, &at, version)?;
+            let failed = |what: &str, why: String| {
+                format!("failed to convert {what} object at version {version}: {why}")
+            };
+            merged = self
+                .converted(merged, &at, version)
+                .map_err(|why| failed("merged", why))?;
+            pruned = self
+                .converted(pruned, &at, version)
+                .map_err(|why| failed("pruned", why))?;
             at = version.to_owned();
             let named = |set: &Set| walk::with_named(set, Some(root));
             let all = named(&walk::fields_of(&merged, root));
