@@ -298,10 +298,8 @@ async fn pass(call: Call<'_>, what: &str) -> Result<Reply, Status> {
         "portForward" => options::ports(&call.target.query)?,
         _ => {}
     }
-    let Reply::Entry(_, entry) = get::get(call.target).await? else {
-        return Err(Status::internal("a read answered something else"));
-    };
-    let pod = cluster::object(&entry);
+    // As it is now: connections and logs know nothing of a resourceVersion.
+    let pod = cluster::object(&*get::present(call.target)?);
     let (namespace, name) = (call.target.namespace(), &call.target.info.name);
     let mut path = format!("/{what}/{namespace}/{name}");
     if what != "portForward" {

@@ -4,13 +4,14 @@ use super::{Target, too_large};
 use crate::api::query::parse_uint;
 use crate::api::reply::Reply;
 use crate::meta::{Status, errors::quoted};
+use crate::store::Entry;
+use std::sync::Arc;
 
 /// Reads the object that the request names.
 ///
 /// # Errors
 /// 404 where there is none; 500 and 504 for a resourceVersion that is none or is in the future.
 pub async fn get(target: &Target) -> Result<Reply, Status> {
-    let world = target.cluster.store.world();
     if let Some(text) = target
         .query
         .get("resourceVersion")
@@ -26,14 +27,20 @@ pub async fn get(target: &Target) -> Result<Reply, Status> {
             .await
             .map_err(|current| too_large(asked, current))?;
     }
-    let world = if target.query.get("resourceVersion").is_some() {
-        target.cluster.store.world()
-    } else {
-        world
-    };
+    present(target).map(|entry| Reply::Entry(200, entry))
+}
+
+/// The object that the request names as it is now.
+///
+/// # Errors
+/// 404 where there is none.
+pub fn present(target: &Target) -> Result<Arc<Entry>, Status> {
     let key = target.resource.key(target.namespace(), &target.info.name);
-    match world.get(&target.resource.prefix, &key) {
-        Some(entry) => Ok(Reply::Entry(200, entry.clone())),
-        None => Err(Status::not_found(target.about(&target.info.name))),
-    }
+    target
+        .cluster
+        .store
+        .world()
+        .get(&target.resource.prefix, &key)
+        .cloned()
+        .ok_or_else(|| Status::not_found(target.about(&target.info.name)))
 }
