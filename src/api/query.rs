@@ -3,6 +3,7 @@
 use crate::meta::errors::is_print;
 use crate::meta::selector::{Selector, parse_fields};
 use crate::meta::status::About;
+use crate::meta::strconv::parse_int;
 use crate::meta::{Errors, Path, Status, names};
 use crate::resources::metadata;
 use crate::schema::Value;
@@ -105,48 +106,6 @@ pub struct Listing {
     pub labels: Selector,
     /// `fieldSelector`
     pub fields: Selector,
-}
-
-/// An `int64` as Go's strconv.ParseInt reads it.
-///
-/// # Errors
-/// `strconv.ParseInt: parsing "abc": invalid syntax`
-pub fn parse_int(text: &str) -> Result<i64, String> {
-    let digits = text.strip_prefix(['-', '+']).unwrap_or(text);
-    let why = if digits.is_empty() || !digits.bytes().all(|b| b.is_ascii_digit()) {
-        "invalid syntax"
-    } else {
-        "value out of range"
-    };
-    text.parse().map_err(|_| {
-        format!(
-            "strconv.ParseInt: parsing {}: {why}",
-            crate::meta::errors::quoted(text)
-        )
-    })
-}
-
-/// A `uint64` as Go's strconv.ParseUint reads it.
-///
-/// # Errors
-/// `strconv.ParseUint: parsing "abc": invalid syntax`
-pub fn parse_uint(text: &str) -> Result<u64, String> {
-    let why = if text.is_empty() || !text.bytes().all(|b| b.is_ascii_digit()) {
-        "invalid syntax"
-    } else {
-        "value out of range"
-    };
-    let plain = if text.starts_with('+') {
-        None
-    } else {
-        text.parse().ok()
-    };
-    plain.ok_or_else(|| {
-        format!(
-            "strconv.ParseUint: parsing {}: {why}",
-            crate::meta::errors::quoted(text)
-        )
-    })
 }
 
 /// What a write says besides its body.

@@ -37,6 +37,15 @@ impl<'a> Expected<'a> {
         }
     }
 
+    /// The refusal of a body of this kind that holds what none can.
+    pub fn cannot_hold(&self, cause: &str) -> Status {
+        Status::bad_request(format!(
+            "{kind} in version {} cannot be handled as a {kind}: {cause}",
+            quoted(self.version),
+            kind = self.kind
+        ))
+    }
+
     /// `apps/v1`
     pub fn api_version(&self) -> String {
         registry::api_version(self.group, self.version).into()
@@ -245,13 +254,7 @@ fn typed(
     validation: FieldValidation,
     warnings: &mut Vec<String>,
 ) -> Result<Decoded, Status> {
-    let cannot = |cause: String| {
-        Status::bad_request(format!(
-            "{kind} in version {} cannot be handled as a {kind}: {cause}",
-            quoted(expected.version),
-            kind = expected.kind
-        ))
-    };
+    let cannot = |cause: String| expected.cannot_hold(&cause);
     let go_type = format!("{}.{}", expected.version, expected.kind);
     let mut decoded = decode::decode_written(
         body.value,

@@ -151,8 +151,10 @@ pub fn parse(text: &str) -> Result<Schedule, String> {
 /// # Errors
 /// `unknown time zone X`
 pub fn time_zone(name: &str) -> Result<TimeZone, String> {
-    if matches!(name, "" | "UTC") {
-        return Ok(TimeZone::UTC);
+    match name {
+        "" | "UTC" => return Ok(TimeZone::UTC),
+        "Local" => return Ok(TimeZone::system()),
+        _ => {}
     }
     TimeZone::get(name)
         .ok()

@@ -16,6 +16,7 @@ pub mod quantity;
 pub mod regexp;
 pub mod selector;
 pub mod status;
+pub mod strconv;
 pub mod table;
 pub mod time;
 pub mod url;

@@ -119,6 +119,9 @@ pub struct Rules {
     /// Upstream's SetDefaults of the object as the request's version has it (`cx.version`); also run on what is
     /// nested in it, such as pod templates. Runs after decoding, and again after mutating admission.
     pub defaults: fn(&mut Value, &Cx<'_>),
+    /// What upstream's conversion to its internal type refuses or changes: annotations that stand for fields of that
+    /// type. Of every object that a client sends or makes by a patch, as soon as it is decoded. The error is Go's text.
+    pub convert: fn(&mut Value) -> Result<(), String>,
     /// What a write takes and gives back elsewhere in the store (a service's addresses and ports), as changes for the
     /// same commit: of the object to be written, whose fields it fills, and the stored one. The first is none where
     /// the object ends, the second where it begins. Runs before the kind's preparation and validation, as upstream's
@@ -169,6 +172,8 @@ pub struct Rules {
     pub repeats_causes: bool,
     /// A watch that selects on this field is woken only by objects with the selected value.
     pub trigger: Option<&'static str>,
+    /// Makes a name out of `generateName`.
+    pub generate_name: fn(&str) -> String,
     /// Judges `metadata.name` (or, when `prefix`, `generateName`): upstream's ValidateXName.
     pub name: fn(name: &str, prefix: bool) -> Vec<String>,
     /// On creation, validates metadata last and only if nothing else failed (kinds whose own validation leaves it out).
@@ -224,6 +229,7 @@ impl Rules {
     /// A kind without rules of its own: ConfigMap without validation.
     pub const DEFAULT: Rules = Rules {
         defaults: |_, _| {},
+        convert: |_| Ok(()),
         effects: |_, _, _| Ok(Vec::new()),
         prepare_create: |_, _| {},
         prepare_update: |_, _, _| {},
@@ -249,6 +255,7 @@ impl Rules {
         selector_error: SelectorError::Usual,
         repeats_causes: false,
         trigger: None,
+        generate_name: crate::meta::names::generated,
         name: crate::meta::names::subdomain_name,
         metadata_last: false,
         generation: Generation::None,

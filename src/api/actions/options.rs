@@ -1,9 +1,10 @@
 //! What a query says of a log or of forwarded ports, judged before their pod is looked for. Follows
 //! k8s.io/kubernetes/pkg/apis/core/validation (ValidatePodLogOptions) and the conversions of k8s.io/apimachinery.
 
-use crate::api::query::{Query, parse_uint};
+use crate::api::query::Query;
 use crate::meta::errors::quoted;
 use crate::meta::status::About;
+use crate::meta::strconv::parse_uint;
 use crate::meta::{Errors, Path, Status, time};
 
 /// Judges the options of the log of `pod`.

@@ -172,6 +172,12 @@ impl Applied {
             lay(writer, &ground, said, live, managed, creates)
         })?;
         let new = &mut laid.value;
+        (resource.rules.convert)(new).map_err(|why| {
+            Status::unclassified(format!(
+                "failed to convert to unversioned ({}): {why}",
+                shown(said)
+            ))
+        })?;
         owners::put(new, managed.write());
         self.check_duplicates(write.options.validation, warned)?;
         let meta = new.at("metadata");

@@ -1,8 +1,8 @@
 //! GET of one object.
 
 use super::{Target, too_large};
-use crate::api::query::parse_uint;
 use crate::api::reply::Reply;
+use crate::meta::strconv::parse_uint;
 use crate::meta::{Status, errors::quoted};
 use crate::store::Entry;
 use std::sync::Arc;

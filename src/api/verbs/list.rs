@@ -6,10 +6,11 @@ use std::time::Duration;
 use base64::Engine as _;
 
 use super::{Target, store_failure, too_large};
-use crate::api::query::{Listing, Query, parse_uint};
+use crate::api::query::{Listing, Query};
 use crate::api::reply::{List, Reply};
 use crate::meta::selector::{Op, Selector, Term};
 use crate::meta::status::About;
+use crate::meta::strconv::parse_uint;
 use crate::meta::{Errors, Path, Status, errors::quoted};
 use crate::resources::{Resource, SelectorError, Version, forms, record};
 use crate::schema::{Value, byte_text, json};

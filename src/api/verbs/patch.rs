@@ -57,7 +57,7 @@ pub async fn patch(write: &mut Write<'_>, kind: Kind, bytes: &[u8]) -> Result<Re
                 true => patch.refused(&custom::sorted(old.clone()), schema, why),
                 false => patch.refused(old, schema, why),
             };
-            let patched = patch
+            let mut patched = patch
                 .apply(
                     old,
                     schema,
@@ -71,6 +71,11 @@ pub async fn patch(write: &mut Write<'_>, kind: Kind, bytes: &[u8]) -> Result<Re
                     PatchError::Undecodable { why, .. } if is_custom => refused(why),
                     error => error,
                 })?;
+            (target.resource.rules.convert)(&mut patched.value).map_err(|why| match kind {
+                // Upstream converts what it has decoded itself, and does not classify the failure.
+                Kind::Strategic => PatchError::Unclassified(why),
+                _ => refused(why),
+            })?;
             warnings.clear();
             read::judge(patched.strict, validation, &mut warnings).map_err(refused)?;
             let mut new = Decoded {

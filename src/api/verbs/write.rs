@@ -14,6 +14,7 @@ use std::sync::Arc;
 use super::{Target, owners, settled, store_failure};
 use crate::admission::{Attributes, Operation, Plugin};
 use crate::api::query::WriteOptions;
+use crate::api::read::Expected;
 use crate::api::reply::Reply;
 use crate::auth::Authorizer;
 use crate::meta::errors::Reason;
@@ -85,6 +86,13 @@ impl Write<'_> {
             authorizer: Some(self.authorizer),
             ..self.target.cx()
         }
+    }
+
+    /// What upstream's internal type makes of a body, or the refusal of one that it cannot hold.
+    fn convert(&self, object: &mut Value) -> Result<(), Status> {
+        let target = self.target;
+        let expected = Expected::of(&target.resource, &target.version().name);
+        (target.resource.rules.convert)(object).map_err(|cause| expected.cannot_hold(&cause))
     }
 
     /// Puts the object into the request's namespace, or refuses another one.

@@ -19,6 +19,7 @@ impl Write<'_> {
         let target = self.target;
         let mut said = said;
         let object = &mut said.value;
+        self.convert(object)?;
         self.place(object)?;
         self.warnings.extend(once_each_owner(object, ""));
         let name = object.at("metadata").str("name").to_owned();
@@ -157,10 +158,8 @@ impl Write<'_> {
         let meta = object.object_mut().object_mut("metadata");
         meta.insert("uid", names::new_uid());
         meta.insert("creationTimestamp", time::print(target.now));
-        if !matches!(
-            target.resource.rules.generation,
-            Generation::None | Generation::Own
-        ) {
+        let rules = &target.resource.rules;
+        if !matches!(rules.generation, Generation::None | Generation::Own) {
             meta.insert("generation", 1i64);
         }
         let prefix = meta
@@ -169,7 +168,7 @@ impl Write<'_> {
             .unwrap_or_default()
             .to_owned();
         if name.is_empty() && !prefix.is_empty() {
-            meta.insert("name", names::generated(&prefix));
+            meta.insert("name", (rules.generate_name)(&prefix));
         }
     }
 

@@ -5,10 +5,10 @@ use std::sync::Arc;
 use super::{TRIES, Write, as_said, once_each_owner, owners, settled, store_failure};
 use crate::admission::Operation;
 use crate::api::custom;
-use crate::api::query::parse_uint;
 use crate::api::reply::Reply;
 use crate::api::verbs::delete;
 use crate::meta::status::key_name;
+use crate::meta::strconv::parse_uint;
 use crate::meta::{At, Errors, Path, Status};
 use crate::resources::{cluster, forms, metadata};
 use crate::schema::Value;
@@ -79,6 +79,7 @@ impl Write<'_> {
         let target = self.target;
         let object = &mut said.value;
         let url_name = &target.info.name;
+        self.convert(object)?;
         self.place(object)?;
         match object.at("metadata").str("name") {
             "" => {

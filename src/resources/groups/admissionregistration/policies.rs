@@ -25,6 +25,7 @@ pub(super) const VALIDATING: Rules = Rules {
         params::may_read_kind(policy, old, cx, errors);
     },
     validate_status: |policy, _, _, errors| status(policy.field("status"), errors),
+    meta_on_status: MetaOnStatus::Kept,
     cells: |policy, now| cells(policy, "validations", now),
     generation: Generation::Spec,
     meta_on_status: MetaOnStatus::Kept,
@@ -71,8 +72,7 @@ fn cells(policy: &Value, list: &str, now: i64) -> Vec<Value> {
 
 /// What both kinds say: failure, parameters, what they are about, conditions, variables.
 fn common(spec: At<'_>, old: Option<At<'_>>, mutating: bool, errors: &mut Errors) {
-    spec.field("failurePolicy")
-        .required_one_of(FAILURES, errors);
+    spec.field("failurePolicy").one_of(FAILURES, errors);
     let kind = spec.field("paramKind");
     if !kind.is_absent() {
         params::kind(kind, errors);

@@ -1,5 +1,6 @@
 //! Daemon sets. Follows k8s.io/kubernetes/pkg/registry/apps/daemonset/strategy.go and pkg/apis/apps.
 
+use crate::meta::strconv::parse_int;
 use crate::meta::{At, Errors, table};
 use crate::resources::groups::core::pods::{cells, defaults};
 use crate::resources::groups::workloads::{self, TEMPLATE};
@@ -25,6 +26,16 @@ const STATUS: &[&str] = &[
 /// The rules of daemon sets.
 pub(super) const RULES: Rules = Rules {
     defaults: |object, _| set_defaults(object),
+    convert: |object| {
+        let said = object.path(&["metadata", "annotations", TEMPLATES]);
+        if let Some(said) = said.as_str() {
+            let templates = parse_int(said)?;
+            let meta = object.object_mut().object_mut("metadata");
+            let annotations = meta.object_mut("annotations");
+            annotations.insert(TEMPLATES, templates.to_string());
+        }
+        Ok(())
+    },
     prepare_create: |object, _| {
         workloads::drop_disabled(object, &Value::Null, TEMPLATE);
         let templates = template_generation(object).max(1);
@@ -67,9 +78,11 @@ fn set_defaults(object: &mut Value) {
         .object_mut()
         .entry("updateStrategy", || Object::new().into());
     defaults::text(strategy, "type", "RollingUpdate");
-    if strategy.str("type") == "RollingUpdate" {
+    let rolls = strategy.str("type") == "RollingUpdate";
+    if rolls || strategy.get("rollingUpdate").is_some() {
+        // In upstream's internal type both are always there, be they of use or not.
         let rolling = strategy.object_mut().object_mut("rollingUpdate");
-        rolling.set_default("maxUnavailable", 1);
+        rolling.set_default("maxUnavailable", i64::from(rolls));
         rolling.set_default("maxSurge", 0);
     }
     defaults::absent(spec, "revisionHistoryLimit", 10);

@@ -2,6 +2,7 @@
 
 use super::replicasets::select_and_template;
 use crate::meta::selector::Selector;
+use crate::meta::strconv::parse_int;
 use crate::meta::{At, Errors, table};
 use crate::resources::groups::core::pods::{cells, defaults};
 use crate::resources::groups::workloads::{self, TEMPLATE};
@@ -26,6 +27,7 @@ const ROLLBACK: &str = "deprecated.deployment.rollback.to";
 /// The rules of deployments.
 pub(super) const RULES: Rules = Rules {
     defaults: |object, _| set_defaults(object),
+    convert: read_rollback,
     prepare_create: |object, _| {
         workloads::drop_disabled(object, &Value::Null, TEMPLATE);
         object
@@ -36,12 +38,16 @@ pub(super) const RULES: Rules = Rules {
     prepare_update,
     validate,
     prepare_status: |object, old, _| {
-        // Labels stay, other metadata is taken.
-        let labels = old.at("metadata").at("labels");
-        object
-            .object_mut()
-            .object_mut("metadata")
-            .insert("labels", labels);
+        // Labels stay, other metadata is taken. Where to go back to is part of the spec.
+        let was = old.at("metadata");
+        let meta = object.object_mut().object_mut("metadata");
+        meta.insert("labels", was.at("labels"));
+        let rollback = was.at("annotations").get(ROLLBACK);
+        let annotations = meta.object_mut("annotations");
+        match rollback {
+            Some(revision) => drop(annotations.insert(ROLLBACK, revision)),
+            None => drop(annotations.remove(ROLLBACK)),
+        }
     },
     validate_status: |object, old, _, errors| {
         let status = object.field("status");
@@ -72,6 +78,26 @@ fn set_defaults(object: &mut Value) {
     defaults::template(spec, "template");
 }
 
+/// Reads the revision to go back to; an empty one is none.
+fn read_rollback(object: &mut Value) -> Result<(), String> {
+    let said = object.at("metadata").at("annotations").str(ROLLBACK);
+    let revision = match said {
+        "" => None,
+        text => Some(parse_int(text).map_err(|why| {
+            format!("failed to parse annotation[{ROLLBACK}]={text} as int64: {why}")
+        })?),
+    };
+    match revision {
+        None => metadata::drop_annotations(object, &[ROLLBACK]),
+        Some(revision) => {
+            let meta = object.object_mut().object_mut("metadata");
+            let annotations = meta.object_mut("annotations");
+            annotations.insert(ROLLBACK, revision.to_string());
+        }
+    }
+    Ok(())
+}
+
 /// Annotations count too: they are copied to replica sets.
 fn prepare_update(object: &mut Value, old: &Value, _: &Cx<'_>) {
     workloads::drop_disabled(object, old, TEMPLATE);
@@ -92,15 +118,16 @@ fn validate(object: At<'_>, old: Option<At<'_>>, _: &Cx<'_>, errors: &mut Errors
     workloads::counts(spec, &["replicas"], errors);
     select_and_template(spec, "deployment", old, errors);
     strategy(spec.field("strategy"), errors);
-    workloads::counts(
-        spec,
-        &[
-            "minReadySeconds",
-            "revisionHistoryLimit",
-            "progressDeadlineSeconds",
-        ],
-        errors,
-    );
+    workloads::counts(spec, &["minReadySeconds", "revisionHistoryLimit"], errors);
+    let rollback = object.value.at("metadata").at("annotations").str(ROLLBACK);
+    if let Ok(revision @ ..0) = rollback.parse::<i64>() {
+        errors.invalid(
+            spec.path.field("rollback.version"),
+            revision,
+            "must be greater than or equal to 0",
+        );
+    }
+    workloads::counts(spec, &["progressDeadlineSeconds"], errors);
     let deadline = spec.field("progressDeadlineSeconds");
     let ready = spec.value.int("minReadySeconds");
     if deadline.int().is_some_and(|seconds| seconds <= ready) {

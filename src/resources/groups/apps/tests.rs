@@ -1,5 +1,6 @@
 use crate::resources::groups::trial::Trial;
 use crate::schema::json;
+use crate::value;
 
 /// What a pod spec in a template becomes.
 const TEMPLATE: &str = r#""template":{"metadata":{"labels":{"app":"x"}},"spec":{"containers":[{"name":"c","image":"i:1","resources":{},"terminationMessagePath":"/dev/termination-log","terminationMessagePolicy":"File","imagePullPolicy":"IfNotPresent"}],"restartPolicy":"Always","terminationGracePeriodSeconds":30,"dnsPolicy":"ClusterFirst","securityContext":{},"schedulerName":"default-scheduler"}}"#;
@@ -51,6 +52,49 @@ fn other_strategies_get_no_settings() {
         let strategy = made.at("spec").at(field);
         assert!(strategy.get("rollingUpdate").is_none(), "{plural}");
     }
+}
+
+#[test]
+fn a_deployments_rollback_is_a_number_in_an_annotation() {
+    const ROLLBACK: &str = "deprecated.deployment.rollback.to";
+    let read = |text: &str| -> Result<Option<String>, String> {
+        let mut object = value!({
+            "metadata": {"annotations": {"deprecated.deployment.rollback.to": text, "a": "b"}}
+        });
+        (super::deployments::RULES.convert)(&mut object)?;
+        let annotations = object.path(&["metadata", "annotations"]);
+        Ok(annotations.at(ROLLBACK).as_str().map(str::to_owned))
+    };
+    for (text, revision) in [
+        ("", None),
+        ("007", Some("7")),
+        ("+3", Some("3")),
+        ("-1", Some("-1")),
+    ] {
+        assert_eq!(read(text), Ok(revision.map(str::to_owned)), "{text}");
+    }
+    for (text, why) in [
+        ("abc", "invalid syntax"),
+        ("9223372036854775808", "value out of range"),
+    ] {
+        let told = format!(
+            "failed to parse annotation[{ROLLBACK}]={text} as int64: strconv.ParseInt: parsing \"{text}\": {why}"
+        );
+        assert_eq!(read(text), Err(told), "{text}");
+    }
+}
+
+#[test]
+fn an_unused_rolling_update_of_a_daemon_set_is_zero() {
+    let body = MINIMAL.replace(
+        r#""spec":{"selector""#,
+        r#""spec":{"updateStrategy":{"type":"OnDelete","rollingUpdate":{}},"selector""#,
+    );
+    let made = Trial::of("apps", "daemonsets").defaulted(&body);
+    assert_eq!(
+        json::to_string(made.path(&["spec", "updateStrategy", "rollingUpdate"])),
+        r#"{"maxUnavailable":0,"maxSurge":0}"#
+    );
 }
 
 #[test]

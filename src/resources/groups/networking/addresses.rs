@@ -48,6 +48,8 @@ pub(super) const ADDRESSES: Rules = Rules {
             table::age(object, now),
         ]
     },
+    // An address is a name that nothing can be added to.
+    generate_name: str::to_owned,
     name: |name, _| addresses::ip(name),
     internal: "networking.IPAddress",
     ..Rules::DEFAULT

@@ -116,12 +116,19 @@ fn hosts(wild: bool) -> fn(&str) -> Vec<String> {
     }
 }
 
-/// Whether a rule for many hosts was let pass with paths that are none.
+/// Whether a rule for many hosts was let pass though its paths are none; upstream asks that of the names of services by
+/// the stricter rule that held for them once.
 fn had_bad_wildcard(spec: &Value) -> bool {
-    spec.list("rules").iter().any(|rule| {
+    let named_anew = |rule: &Value| {
+        let paths = rule.at("http").list("paths").iter();
+        let mut services = paths.filter_map(|path| path.at("backend").get("service"));
+        services.any(|service| !names::dns1035_label(service.str("name")).is_empty())
+    };
+    let wild = |rule: &&Value| rule.str("host").contains('*');
+    spec.list("rules").iter().filter(wild).any(|rule| {
         let mut errors = Errors::default();
         paths(At::root(rule), &mut errors);
-        rule.str("host").contains('*') && !errors.is_empty()
+        !errors.is_empty() || named_anew(rule)
     })
 }
 

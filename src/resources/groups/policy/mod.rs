@@ -4,6 +4,7 @@
 use crate::meta::{At, Errors, names, table};
 use crate::resources::{Generation, Rules};
 use crate::schema::Value;
+use crate::schema::semantic::same_as;
 use crate::value;
 
 #[cfg(test)]
@@ -21,10 +22,18 @@ pub(super) fn rules(plural: &str) -> Rules {
 }
 
 const POD_DISRUPTION_BUDGETS: Rules = Rules {
-    prepare_create: |budget, _| strip(budget),
+    prepare_create: |budget, _| {
+        set_generation(budget, 1);
+        strip(budget);
+    },
     prepare_update: |budget, old, _| {
-        let selector = |budget: &Value| budget.at("spec").at("selector").clone();
-        if selector(budget) != selector(old) {
+        let (spec, was) = (budget.at("spec"), old.at("spec"));
+        let kept = spec.at("selector") == was.at("selector");
+        // The label counts, though it is then taken out.
+        if !same_as("policy.PodDisruptionBudgetSpec", spec, was) {
+            set_generation(budget, old.at("metadata").int("generation") + 1);
+        }
+        if !kept {
             strip(budget);
         }
     },
@@ -65,11 +74,16 @@ const POD_DISRUPTION_BUDGETS: Rules = Rules {
     },
     name: |name, _| names::path_segment(name),
     metadata_last: true,
-    generation: Generation::Spec,
+    generation: Generation::Own,
     unconditional_update: false,
     internal: "policy.PodDisruptionBudget",
     ..Rules::DEFAULT
 };
+
+fn set_generation(budget: &mut Value, generation: i64) {
+    let meta = budget.object_mut().object_mut("metadata");
+    meta.insert("generation", generation);
+}
 
 fn spec(spec: At<'_>, any_value: bool, errors: &mut Errors) {
     let amounts = [spec.field("minAvailable"), spec.field("maxUnavailable")];

@@ -79,6 +79,10 @@ pub(super) const RULES: Rules = Rules {
             name: "spec.driver",
             value: |slice| slice.at("spec").str("driver").to_owned(),
         },
+        Selectable {
+            name: "spec.pool.name",
+            value: |slice| slice.path(&["spec", "pool"]).str("name").to_owned(),
+        },
     ],
     trigger: Some("spec.nodeName"),
     generation: Generation::Own,

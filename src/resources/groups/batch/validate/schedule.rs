@@ -101,9 +101,7 @@ fn time_zone(zone: At<'_>, errors: &mut Errors) {
             errors,
         );
     }
-    if name != "Local"
-        && let Err(why) = cron::time_zone(name)
-    {
+    if let Err(why) = cron::time_zone(name) {
         zone.invalid(why, errors);
     }
 }
