@@ -5,7 +5,8 @@
 use std::sync::Arc;
 
 use super::{Attributes, Operation, Plugin};
-use crate::meta::{Status, time};
+use crate::meta::Status;
+use crate::resources::metadata::{DEFAULT_STORAGE_CLASS, newest_marked};
 use crate::schema::Value;
 use crate::value;
 
@@ -75,23 +76,10 @@ impl Plugin for DefaultTolerationSeconds {
     }
 }
 
-/// The newest of the classes that an annotation marks as default; of equally old ones the first by name.
-fn default_class(classes: Vec<Arc<Value>>, annotations: &[&str]) -> Option<String> {
-    let created = |class: &Value| {
-        time::parse(class.at("metadata").str("creationTimestamp")).unwrap_or(i64::MIN)
-    };
-    classes
-        .into_iter()
-        .filter(|class| {
-            let marks = class.at("metadata").at("annotations");
-            annotations.iter().any(|mark| marks.str(mark) == "true")
-        })
-        .map(|class| {
-            let name = class.at("metadata").str("name").to_owned();
-            (std::cmp::Reverse(created(&class)), name)
-        })
-        .min()
-        .map(|(_, name)| name)
+/// The name of the class that annotations mark as default.
+fn default_class(classes: &[Arc<Value>], annotations: &[&str]) -> Option<String> {
+    let at = newest_marked(classes, annotations)?;
+    Some(classes[at].at("metadata").str("name").to_owned())
 }
 
 /// DefaultStorageClass: a claim that names no class gets the default one.
@@ -115,11 +103,7 @@ impl Plugin for DefaultStorageClass {
             return Ok(());
         }
         let classes = request.cluster.list("storage.k8s.io", "storageclasses", "");
-        let marks = [
-            "storageclass.kubernetes.io/is-default-class",
-            "storageclass.beta.kubernetes.io/is-default-class",
-        ];
-        if let Some(name) = default_class(classes, &marks) {
+        if let Some(name) = default_class(&classes, &DEFAULT_STORAGE_CLASS) {
             let spec = request.object.object_mut().object_mut("spec");
             spec.insert("storageClassName", name);
         }
@@ -151,7 +135,7 @@ impl Plugin for DefaultIngressClass {
             .cluster
             .list("networking.k8s.io", "ingressclasses", "");
         let marks = ["ingressclass.kubernetes.io/is-default-class"];
-        if let Some(name) = default_class(classes, &marks) {
+        if let Some(name) = default_class(&classes, &marks) {
             let spec = request.object.object_mut().object_mut("spec");
             spec.insert("ingressClassName", name);
         }

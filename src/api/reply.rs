@@ -258,7 +258,7 @@ pub fn list(
             )
         }
         Shape::Table { beta } => {
-            let mut value = table::of(&objects(&page), resource, version, beta, include, true);
+            let mut value = table::of_list(&objects(&page), resource, version, beta, include);
             value.set("metadata", meta);
             // Upstream's printer of kinds that have none of their own makes no list where there is nothing.
             if page.entries.is_empty() && !resource.is_custom() && table::is_general(version) {

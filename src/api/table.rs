@@ -40,6 +40,24 @@ impl Include {
     }
 }
 
+/// The table of a list of objects (in the request's version).
+pub fn of_list(
+    objects: &[Value],
+    resource: &Resource,
+    version: &Version,
+    beta: bool,
+    include: Include,
+) -> Value {
+    let mut table = of(objects, resource, version, beta, include, true);
+    let name = (resource.rules.default_row)(objects)
+        .and_then(|at| table.get_mut("rows")?.as_array_mut()?.get_mut(at))
+        .and_then(|row| row.get_mut("cells")?.as_array_mut()?.first_mut());
+    if let Some(name) = name {
+        *name = format!("{} (default)", name.as_str().unwrap_or_default()).into();
+    }
+    table
+}
+
 /// The table of some objects (in the request's version); `columns` writes the headings.
 pub fn of(
     objects: &[Value],

@@ -1,10 +1,12 @@
 //! Validation of object metadata, the same for every kind. Follows k8s.io/apimachinery/pkg/api/validation/objectmeta.go
 //! and pkg/apis/meta/v1/validation.
 
+use std::borrow::Borrow;
+use std::cmp::Reverse;
 use std::collections::BTreeSet;
 
 use crate::meta::errors::{Path, Reason, is_print, quoted};
-use crate::meta::{At, Errors, names};
+use crate::meta::{At, Errors, names, time};
 use crate::schema::Value;
 
 /// The most that the keys and values of all annotations may hold, in bytes.
@@ -28,6 +30,30 @@ pub fn drop_annotations(object: &mut Value, names: &[&str]) {
             meta.remove("annotations");
         }
     }
+}
+
+/// What marks the storage class of claims that name none.
+pub const DEFAULT_STORAGE_CLASS: [&str; 2] = [
+    "storageclass.kubernetes.io/is-default-class",
+    "storageclass.beta.kubernetes.io/is-default-class",
+];
+
+/// The place of the newest of the objects that one of the annotations marks with `true`; of equally old ones the first
+/// by name.
+pub fn newest_marked<V: Borrow<Value>>(objects: &[V], annotations: &[&str]) -> Option<usize> {
+    let meta = |at: &usize| {
+        let object: &Value = objects[*at].borrow();
+        object.at("metadata")
+    };
+    (0..objects.len())
+        .filter(|at| {
+            let marks = meta(at).at("annotations");
+            annotations.iter().any(|mark| marks.str(mark) == "true")
+        })
+        .min_by_key(|at| {
+            let created = time::parse(meta(at).str("creationTimestamp")).unwrap_or(i64::MIN);
+            (Reverse(created), meta(at).str("name"))
+        })
 }
 
 /// Judges the metadata of an object to be created, as ValidateObjectMeta does; `name` judges its name, and with `true`
@@ -238,7 +264,8 @@ pub fn own_finalizers(meta: At<'_>, resource: &super::Resource, errors: &mut Err
         "node.k8s.io",
         "policy",
     ];
-    if !resource.is_custom() && !WITHOUT.contains(&resource.group.as_str()) {
+    let judged = !resource.is_custom() && !resource.rules.metadata_last;
+    if judged && !WITHOUT.contains(&resource.group.as_str()) {
         let finalizers = meta.field("finalizers");
         finalizers
             .items()

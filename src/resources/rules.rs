@@ -150,6 +150,8 @@ pub struct Rules {
     /// The cells of a table row, in the order of the columns in `columns.json`, the name first.
     /// `now` is in seconds since 1970.
     pub cells: fn(&Value, now: i64) -> Vec<Value>,
+    /// Which of the objects of a list is the default one, if any: its row says so.
+    pub default_row: fn(&[Value]) -> Option<usize>,
     /// The conditions of a table row.
     pub row_conditions: fn(&Value) -> Vec<Value>,
     /// The key by which rows of a table are sorted; rows with equal keys stay in the order of their names.
@@ -176,7 +178,8 @@ pub struct Rules {
     pub generate_name: fn(&str) -> String,
     /// Judges `metadata.name` (or, when `prefix`, `generateName`): upstream's ValidateXName.
     pub name: fn(name: &str, prefix: bool) -> Vec<String>,
-    /// On creation, validates metadata last and only if nothing else failed (kinds whose own validation leaves it out).
+    /// On creation, validates metadata last and only if nothing else failed (kinds whose own validation leaves it out:
+    /// whose finalizers those are is nothing to them).
     pub metadata_last: bool,
     /// When `metadata.generation` rises.
     pub generation: Generation,
@@ -240,6 +243,7 @@ impl Rules {
         status_warnings: |_| Vec::new(),
         early_warnings: |_, _| Vec::new(),
         row_order: |_| 0,
+        default_row: |_| None,
         row_conditions: |_| Vec::new(),
         cells: |object, now| {
             vec![

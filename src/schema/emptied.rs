@@ -44,6 +44,22 @@ impl Emptied {
         Some(first.as_ref())
     }
 
+    /// Its path as refusals tell it: `spec.containers[0].ports`.
+    pub fn field(&self) -> String {
+        let mut path = String::new();
+        for step in &self.path {
+            if step.bytes().all(|b| b.is_ascii_digit()) {
+                path.push_str(&format!("[{step}]"));
+            } else {
+                if !path.is_empty() {
+                    path.push('.');
+                }
+                path.push_str(step);
+            }
+        }
+        path
+    }
+
     /// Whether nothing has been put in its place since.
     pub fn still_holds(&self, object: &Value) -> bool {
         let found = self
@@ -170,6 +186,21 @@ mod tests {
                 path("spec.nodeSelector", Empty::Map),
             ]
         );
+    }
+
+    #[test]
+    fn a_path_is_told_as_refusals_tell_it() {
+        for (path, told) in [
+            (&["data"][..], "data"),
+            (
+                &["spec", "containers", "0", "ports"],
+                "spec.containers[0].ports",
+            ),
+        ] {
+            let path = path.iter().map(|step| (*step).into()).collect();
+            let (what, shown) = (Empty::List, true);
+            assert_eq!(Emptied { path, what, shown }.field(), told);
+        }
     }
 
     #[test]

@@ -6,6 +6,7 @@ use futures::future::BoxFuture;
 use super::Call;
 use crate::api::reply::Reply;
 use crate::api::verbs::store_failure;
+use crate::api::verbs::write::invalid_object;
 use crate::meta::status::{About, aggregate, key_name};
 use crate::meta::{At, Errors, Status, names};
 use crate::resources::cluster::Cluster;
@@ -38,16 +39,21 @@ async fn run(mut call: Call<'_>) -> Result<Reply, Status> {
         name: &name,
     };
     change(&target.cluster, target.namespace(), &name, asked.options.dry_run, |entry, pod| {
-        let key = &entry.key;
+        // The collection of bindings takes them for new objects, whose UID is not for clients to say.
+        let uid = match &*target.info.name {
+            "" => "",
+            _ => meta.str("uid"),
+        };
         for (what, said, found) in [
-            ("UID", meta.str("uid"), pod.at("metadata").str("uid")),
+            ("UID", uid, pod.at("metadata").str("uid")),
             ("ResourceVersion", meta.str("resourceVersion"), &*entry.rev.to_string()),
         ] {
             if !said.is_empty() && said != found {
                 let why = format!(
-                    "StorageError: invalid object, Code: 4, Key: {key}, ResourceVersion: 0, AdditionalErrorMsg: Precondition failed: {what} in precondition: {said}, {what} in object meta: {found}"
+                    "Precondition failed: {what} in precondition: {said}, {what} in object meta: {found}"
                 );
-                return Err(Status::conflict(about("pods"), &why));
+                let short_key = asked.options.dry_run;
+                return Err(invalid_object(about("pods"), &entry.key, short_key, &why));
             }
         }
         disruption::bind(pod, binding, target.now)

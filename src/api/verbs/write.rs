@@ -18,11 +18,13 @@ use crate::api::read::Expected;
 use crate::api::reply::Reply;
 use crate::auth::Authorizer;
 use crate::meta::errors::Reason;
-use crate::meta::{Errors, Status};
+use crate::meta::status::About;
+use crate::meta::{Errors, FieldError, Status};
 use crate::resources::{Cx, forms, record};
-use crate::schema::emptied::Emptied;
+use crate::schema::emptied::{Emptied, Empty};
 use crate::schema::{Value, json};
 use crate::store::{Change, Entry, Expect, Revision, StoreError};
+
 /// How often a lost race is run again before the client is told.
 pub(super) const TRIES: usize = 100;
 
@@ -54,11 +56,13 @@ pub(super) enum Attempt {
     Lost(String),
 }
 
-/// What `judge` finds wrong with an object. If it finds something, it judges again with the empty values that the client
-/// sent put back, because messages show them; they change the text only, never the outcome.
+/// What `judge` finds wrong with an object. Where the client sent empty values, it judges again with them put back: what
+/// it forbids then are lists and maps that may not even be said, and messages show them. Of all else they change the text
+/// only, never the outcome.
 fn as_said(object: &Value, emptied: &[Emptied], judge: impl Fn(&Value) -> Errors) -> Errors {
     let errors = judge(object);
-    if errors.is_empty() || emptied.is_empty() {
+    let lists = || emptied.iter().filter(|field| field.what != Empty::Struct);
+    if emptied.is_empty() || (errors.is_empty() && lists().next().is_none()) {
         return errors;
     }
     let mut said = object.clone();
@@ -66,16 +70,44 @@ fn as_said(object: &Value, emptied: &[Emptied], judge: impl Fn(&Value) -> Errors
         field.put(&mut said);
     }
     let told = judge(&said);
-    let what = |errors: &Errors| -> Vec<(Reason, String)> {
-        let each = errors.0.iter();
-        each.map(|error| (error.reason, error.field.clone()))
-            .collect()
-    };
-    if what(&told) == what(&errors) {
+    let known: HashSet<_> = errors.0.iter().map(what).collect();
+    let empty: HashSet<String> = lists().map(Emptied::field).collect();
+    let (kept, more): (Vec<_>, Vec<_>) = told
+        .0
+        .iter()
+        .partition(|error| known.contains(&what(error)));
+    let only_said = more
+        .iter()
+        .all(|error| error.reason == Reason::Forbidden && empty.contains(&error.field));
+    if only_said && kept.into_iter().map(what).eq(errors.0.iter().map(what)) {
         told
     } else {
         errors
     }
+}
+
+/// What an error says, but for its text.
+fn what(error: &FieldError) -> (Reason, &str) {
+    (error.reason, &error.field)
+}
+
+/// The refusal of upstream's storage of an object that is not as it was to be; a dry run tells a short key.
+pub(in crate::api) fn invalid_object(
+    about: About<'_>,
+    key: &str,
+    short_key: bool,
+    why: &str,
+) -> Status {
+    let key = match key.strip_prefix("/registry") {
+        Some(rest) if short_key => rest,
+        _ => key,
+    };
+    Status::conflict(
+        about,
+        &format!(
+            "StorageError: invalid object, Code: 4, Key: {key}, ResourceVersion: 0, AdditionalErrorMsg: {why}"
+        ),
+    )
 }
 
 impl Write<'_> {

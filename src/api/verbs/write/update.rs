@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use super::{TRIES, Write, as_said, once_each_owner, owners, settled, store_failure};
+use super::{
+    TRIES, Write, as_said, invalid_object, once_each_owner, owners, settled, store_failure,
+};
 use crate::admission::Operation;
 use crate::api::custom;
 use crate::api::reply::Reply;
@@ -127,16 +129,7 @@ impl Write<'_> {
     pub(in crate::api) fn invalid_object(&self, short_key: bool, why: &str) -> Status {
         let target = self.target;
         let key = target.resource.key(target.namespace(), &target.info.name);
-        let key = match key.strip_prefix("/registry") {
-            Some(rest) if short_key => rest,
-            _ => &key,
-        };
-        Status::conflict(
-            target.about(&target.info.name),
-            &format!(
-                "StorageError: invalid object, Code: 4, Key: {key}, ResourceVersion: 0, AdditionalErrorMsg: {why}"
-            ),
-        )
+        invalid_object(target.about(&target.info.name), &key, short_key, why)
     }
 
     /// One attempt; `None` is a lost race.

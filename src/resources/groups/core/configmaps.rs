@@ -13,7 +13,12 @@ pub(super) const RULES: Rules = Rules {
     validate: |object, old, cx, errors| {
         metadata::again(object, old, cx, errors);
         if let Some(old) = old {
-            frozen(object, old.value, &["data", "binaryData"], errors);
+            frozen(
+                object,
+                old.value,
+                &[("data", false), ("binaryData", true)],
+                errors,
+            );
         }
         let (data, binary) = (object.field("data"), object.field("binaryData"));
         let mut size = 0;
@@ -61,8 +66,9 @@ pub(super) fn decoded_len(text: &str) -> usize {
     (text.len() / 4 * 3).saturating_sub(text.bytes().rev().take_while(|b| *b == b'=').count())
 }
 
-/// Refuses changes of an object that was made immutable.
-pub(super) fn frozen(object: At<'_>, old: &Value, fields: &[&str], errors: &mut Errors) {
+/// Refuses changes of an object that was made immutable. To some fields (`true`) an empty map is a change from none, as
+/// upstream has no default for them.
+pub(super) fn frozen(object: At<'_>, old: &Value, fields: &[(&str, bool)], errors: &mut Errors) {
     if !old.bool("immutable") {
         return;
     }
@@ -70,9 +76,10 @@ pub(super) fn frozen(object: At<'_>, old: &Value, fields: &[&str], errors: &mut 
     if !immutable.bool() {
         errors.forbidden(immutable.path, FROZEN);
     }
-    for name in fields {
-        let field = object.field(name);
-        if field.value != old.at(name) {
+    for (name, nil_counts) in fields {
+        let (field, was) = (object.field(name), old.at(name));
+        let both_empty = field.value.is_empty() && was.is_empty();
+        if field.value != was && (*nil_counts || !both_empty) {
             errors.forbidden(field.path, FROZEN);
         }
     }

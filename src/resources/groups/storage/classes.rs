@@ -46,6 +46,7 @@ pub(super) const STORAGE: Rules = Rules {
             table::age(object, now),
         ]
     },
+    default_row: |classes| metadata::newest_marked(classes, &metadata::DEFAULT_STORAGE_CLASS),
     deletion: Deletion::Object,
     internal: "storage.StorageClass",
     ..Rules::DEFAULT

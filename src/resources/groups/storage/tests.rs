@@ -1,4 +1,7 @@
+use super::classes::STORAGE;
 use crate::resources::groups::trial::Trial;
+use crate::resources::metadata::DEFAULT_STORAGE_CLASS;
+use crate::value;
 
 /// The refusals of the objects of a group's kind, but for those about metadata.
 fn refusals(plural: &str, body: &str) -> Vec<String> {
@@ -81,5 +84,37 @@ fn a_storage_class_keeps_what_makes_it_one() {
         });
         let frozen = format!("{field}: Invalid value: null: field is immutable");
         assert_eq!(told, if refused { vec![frozen] } else { vec![] });
+    }
+}
+
+#[test]
+fn the_newest_of_the_marked_classes_is_the_default_one_and_of_equally_old_ones_the_first_by_name() {
+    let class = |name: &str, made: u8, mark: &str, marked: &str| {
+        let mut class = value!({"metadata": {
+            "name": name,
+            "creationTimestamp": (format!("2026-01-01T00:00:0{made}Z")),
+        }});
+        let meta = class.object_mut().object_mut("metadata");
+        meta.object_mut("annotations").insert(mark, marked);
+        class
+    };
+    let (mark, beta) = (DEFAULT_STORAGE_CLASS[0], DEFAULT_STORAGE_CLASS[1]);
+    for (classes, default) in [
+        (vec![], None),
+        (vec![class("a", 1, mark, "True")], None),
+        (
+            vec![class("a", 1, mark, "true"), class("b", 2, beta, "true")],
+            Some(1),
+        ),
+        (
+            vec![class("b", 1, mark, "true"), class("a", 1, mark, "true")],
+            Some(1),
+        ),
+        (
+            vec![class("a", 1, mark, "true"), class("b", 2, mark, "false")],
+            Some(0),
+        ),
+    ] {
+        assert_eq!((STORAGE.default_row)(&classes), default, "{classes:?}");
     }
 }

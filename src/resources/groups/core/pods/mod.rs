@@ -16,7 +16,7 @@ pub(in crate::resources::groups) mod warnings;
 mod tests;
 
 use crate::meta::{addresses, names};
-use crate::resources::{Deletion, Generation, Rules, Selectable, SelectorError};
+use crate::resources::{Deletion, Generation, Rules, Selectable, SelectorError, metadata};
 use crate::schema::Value;
 use crate::value;
 
@@ -26,13 +26,22 @@ pub(super) const PODS: Rules = Rules {
     prepare_create: prepare::create,
     prepare_update: prepare::update,
     prepare_status: prepare::subresource,
-    validate: |pod, old, _, errors| match old {
-        None => validate::create(pod, errors),
-        Some(old) => validate::update(pod, old, errors),
+    validate: |pod, old, cx, errors| {
+        metadata::again(pod, old, cx, errors);
+        match old {
+            None => validate::create(pod, errors),
+            Some(old) => validate::update(pod, old, errors),
+        }
     },
     validate_status: |pod, old, cx, errors| match cx.subresource {
-        "ephemeralcontainers" => validate::ephemeral_containers(pod, old, errors),
-        "resize" => validate::resize(pod, old, errors),
+        "ephemeralcontainers" => {
+            metadata::again(pod, Some(old), cx, errors);
+            validate::ephemeral_containers(pod, old, errors);
+        }
+        "resize" => {
+            metadata::again(pod, Some(old), cx, errors);
+            validate::resize(pod, old, errors);
+        }
         _ => validate::status(pod, old, errors),
     },
     warnings: |pod, old, _| match old {

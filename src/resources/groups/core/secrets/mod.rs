@@ -31,7 +31,7 @@ pub(super) const RULES: Rules = Rules {
         let kind = object.field("type");
         if let Some(old) = old {
             kind.immutable(old.value.at("type"), errors);
-            frozen(object, old.value, &["data"], errors);
+            frozen(object, old.value, &[("data", true)], errors);
         }
         secret(object, errors);
     },

@@ -257,7 +257,7 @@ fn balancer_class(spec: At<'_>, before: Option<&Value>, errors: &mut Errors) {
         && balanced(spec.value)
         && before.at("loadBalancerClass") != class.value
     {
-        class.invalid("may not change once set", errors);
+        class.invalid_pointer("may not change once set", errors);
     }
     if balanced(spec.value) {
         class.checked_if_there(names::qualified_name, errors);

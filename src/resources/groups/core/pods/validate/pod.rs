@@ -157,9 +157,12 @@ fn more_tolerations(list: At<'_>, spec: &Value, old: At<'_>, errors: &mut Errors
 /// validateOnlyDeletedSchedulingGates
 fn fewer_gates(list: At<'_>, old: &Value, errors: &mut Errors) {
     let had = old.list("schedulingGates");
-    for gate in list.items() {
+    let gates = list.list();
+    for (at, gate) in list.items().enumerate() {
         let name = gate.field("name");
-        if !had.iter().any(|gate| gate.str("name") == name.str()) {
+        let named = |gate: &Value| gate.str("name") == name.str();
+        // Told once, where it is said last.
+        if !had.iter().any(named) && !gates[at + 1..].iter().any(named) {
             errors.forbidden(
                 name.path,
                 format!(

@@ -142,7 +142,7 @@ pub(in crate::resources::groups::core) fn app_armor(profile: At<'_>, errors: &mu
         }
         "RuntimeDefault" | "Unconfined" if local.is_absent() => {}
         "RuntimeDefault" | "Unconfined" => {
-            local.invalid("can only be set when AppArmor type is Localhost", errors);
+            local.invalid_pointer("can only be set when AppArmor type is Localhost", errors);
         }
         "" => errors.required(kind.path, "type is required when appArmorProfile is set"),
         _ => kind.one_of(TYPES, errors),

@@ -264,8 +264,7 @@ fn families(list: At<'_>, go_type: &str, errors: &mut Errors) {
         errors.internal(
             list.path,
             &format!(
-                "failed to check for dual stack with error:invalid IP[{at}]: {} ({})",
-                "<nil>",
+                "failed to check for dual stack with error:invalid IP[{at}]: {}",
                 all[at].str("ip")
             ),
         );

@@ -329,7 +329,7 @@ pub(super) fn relative_path(path: At<'_>, errors: &mut Errors) {
 pub(super) fn local_path(path: At<'_>, errors: &mut Errors) {
     relative_path(path, errors);
     let text = path.str();
-    if text.starts_with("..") && text != ".." && !text.starts_with("../") {
+    if text.starts_with("..") && !text.starts_with("../") {
         path.invalid("must not start with '..'", errors);
     }
 }

@@ -28,13 +28,16 @@ pub(super) fn options(options: At<'_>, errors: &mut Errors) {
     if options.is_absent() {
         return;
     }
-    options
-        .field("gmsaCredentialSpecName")
-        .checked_if_there(names::dns1123_subdomain, errors);
+    let name = options.field("gmsaCredentialSpecName");
+    if !name.is_absent() {
+        for wrong in names::dns1123_subdomain(name.str()) {
+            name.invalid_pointer(wrong, errors);
+        }
+    }
     let spec = options.field("gmsaCredentialSpec");
     match spec.value.as_str().map(str::len) {
-        Some(0) => spec.invalid("gmsaCredentialSpec cannot be an empty string", errors),
-        Some(n) if n > SPEC_KIB << 10 => spec.invalid(
+        Some(0) => spec.invalid_pointer("gmsaCredentialSpec cannot be an empty string", errors),
+        Some(n) if n > SPEC_KIB << 10 => spec.invalid_pointer(
             format!("gmsaCredentialSpec size must be under {SPEC_KIB} KiB"),
             errors,
         ),
@@ -43,7 +46,7 @@ pub(super) fn options(options: At<'_>, errors: &mut Errors) {
     let user = options.field("runAsUserName");
     if !user.is_absent() {
         for wrong in user_name(user.str()) {
-            user.invalid(format!("runAsUserName{wrong}"), errors);
+            user.invalid_pointer(format!("runAsUserName{wrong}"), errors);
         }
     }
 }
