@@ -9,7 +9,8 @@ use jiff::Timestamp;
 use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
 use k8s_openapi::api::core::v1::{
     ContainerImage, DaemonEndpoint, Node, NodeAddress, NodeCondition, NodeDaemonEndpoints,
-    NodeRuntimeHandler, NodeSpec, NodeStatus, NodeSystemInfo, ObjectReference, Taint,
+    NodeFeatures, NodeRuntimeHandler, NodeRuntimeHandlerFeatures, NodeSpec, NodeStatus,
+    NodeSystemInfo, ObjectReference, Taint,
 };
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta, OwnerReference};
@@ -270,6 +271,9 @@ impl Registration {
             }),
             node_info: Some(self.info.clone()),
             declared_features: Some(DECLARED.map(str::to_owned).into()),
+            features: Some(NodeFeatures {
+                supplemental_groups_policy: Some(true),
+            }),
             ..NodeStatus::default()
         }
     }
@@ -306,15 +310,23 @@ impl Fitness {
         }
     }
 
-    /// The brands of zones that it makes. By these the scheduler knows them.
+    /// The brands of zones that it makes, by which the scheduler knows them, and what those offer.
     fn handlers(&self) -> Vec<NodeRuntimeHandler> {
         let brands = match self {
             Fitness::Asked(runtime, _) => runtime.brands(),
             Fitness::Unfit(_) => Vec::new(),
         };
+        let recursive = match self {
+            Fitness::Asked(runtime, _) => runtime.recursive_read_only(),
+            Fitness::Unfit(_) => false,
+        };
         let handlers = brands.into_iter().map(|brand| NodeRuntimeHandler {
             name: Some(brand.to_owned()),
-            features: None,
+            features: Some(NodeRuntimeHandlerFeatures {
+                recursive_read_only_mounts: Some(recursive),
+                // Whoever runs in a zone is who he says on the host, too.
+                user_namespaces: Some(false),
+            }),
         });
         handlers.collect()
     }

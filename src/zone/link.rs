@@ -15,7 +15,8 @@ use tokio_util::task::AbortOnDropHandle;
 
 use crate::listen;
 use crate::zone::supervisor::{
-    Ask, Hello, Numbered, Refusal, Reply, SOCKET, SessionEnd, What, kind, read_frame, write_frame,
+    Ask, FRAME, Hello, Numbered, Refusal, Reply, SOCKET, SessionEnd, What, kind, read_frame,
+    write_frame,
 };
 use crate::zone::{Process, ProcessId, Session, ZoneError};
 
@@ -293,6 +294,17 @@ impl Link {
         };
         let payload = serde_json::to_vec(&Ask { number, what })
             .map_err(|error| ZoneError::failed(operation, zone(), error))?;
+        // A supervisor would take it for damage, and give up the connection that all else of its zone is asked on.
+        if payload.len() >= FRAME as usize {
+            return Err(ZoneError::Refused {
+                operation,
+                what: zone(),
+                reason: format!(
+                    "what it is to be told takes {} bytes, and {FRAME} is too much: give it fewer variables, or shorter ones",
+                    payload.len()
+                ),
+            });
+        }
         control
             .send((kind::ASK, payload))
             .await
@@ -528,6 +540,27 @@ mod tests {
             }
             end = answer => panic!("the connection ended: {end:?}"),
         }
+    }
+
+    #[tokio::test]
+    async fn what_is_too_long_to_be_told_is_refused_and_cuts_nothing() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let link = Link::new("z".into(), || {});
+        link.listen(directory.path()).expect("listens");
+        let _stream = dial(directory.path()).await;
+        assert!(link.hello(ANSWER).await);
+        let exec = crate::zone::ExecSpec {
+            command: vec!["x".repeat(FRAME as usize)],
+            ..Default::default()
+        };
+        let id = ProcessId {
+            name: "c".into(),
+            generation: 0,
+        };
+        let refused = link.ask("exec in", What::Exec(id, exec)).await;
+        assert!(refused.is_err_and(|error| error.is_final()));
+        assert!(link.boot().is_some(), "the connection stays");
+        assert!(link.known.lock().asks.is_empty());
     }
 
     #[tokio::test]

@@ -397,6 +397,7 @@ impl ZoneRuntime for Simulated {
                     labels: process.labels.clone(),
                     started: Timestamp::now(),
                     ended: None,
+                    identity: None,
                 });
                 home.limits
                     .insert(process.id.clone(), process.limits.clone());

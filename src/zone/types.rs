@@ -196,6 +196,20 @@ pub struct Process {
     pub started: Timestamp,
     /// How it ended, or nothing while it runs.
     pub ended: Option<Ending>,
+    /// Who it was begun as, where that is known.
+    #[serde(default)]
+    pub identity: Option<Identity>,
+}
+
+/// Who a program is to the kernel, when it begins.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Identity {
+    /// The user.
+    pub uid: u32,
+    /// The first group.
+    pub gid: u32,
+    /// All groups.
+    pub groups: Vec<u32>,
 }
 
 /// How a process ended.

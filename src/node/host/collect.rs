@@ -244,6 +244,7 @@ mod tests {
                 at: at(12),
                 error: None,
             }),
+            identity: None,
         });
         let free = |pods: &[Arc<Pod>], zones: &[Zone]| -> Vec<String> {
             let free = unused(&images, pods, zones, at(200));

@@ -9,7 +9,8 @@ use serde_json::json;
 use super::*;
 use crate::node::describe;
 use crate::zone::{
-    Change, Ending, Of, Process, Usage, Zone, ZoneName, ZoneNetwork, ZoneSpec, ZoneState, ZoneUsage,
+    Change, Ending, Identity, Of, Process, Usage, Zone, ZoneName, ZoneNetwork, ZoneSpec, ZoneState,
+    ZoneUsage,
 };
 
 mod begins;
@@ -165,6 +166,7 @@ impl Host {
                     ]),
                     started: now,
                     ended: None,
+                    identity: None,
                 });
             }
             Action::Signal(id, signal) => {

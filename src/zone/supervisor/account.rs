@@ -6,7 +6,7 @@ use std::path::Path;
 use super::container::Failure;
 use super::system;
 use crate::storage::beneath;
-use crate::zone::Rights;
+use crate::zone::{Identity, Rights};
 
 /// The most that is read of a file with accounts, in bytes.
 const ACCOUNTS: u64 = 1 << 20;
@@ -23,9 +23,7 @@ fn read(path: &str) -> String {
 
 /// Who a program runs as.
 pub(super) struct Account {
-    pub(super) uid: u32,
-    pub(super) gid: u32,
-    groups: Vec<u32>,
+    pub(super) identity: Identity,
     pub(super) home: String,
 }
 
@@ -103,17 +101,13 @@ impl Account {
         groups.sort_unstable();
         groups.dedup();
         let home = known.map_or("/".to_owned(), |known| known[5].clone());
-        Ok(Account {
-            uid,
-            gid,
-            groups,
-            home,
-        })
+        let identity = Identity { uid, gid, groups };
+        Ok(Account { identity, home })
     }
 
     /// Takes the identity and gives up every right that it does not have.
     pub(super) fn assume(&self, rights: &Rights) -> Result<(), Failure> {
-        system::assume(rights, self.uid, self.gid, &self.groups)
+        system::assume(rights, &self.identity)
     }
 }
 
@@ -133,8 +127,10 @@ mod tests {
                 groups: vec![7],
                 ..Rights::default()
             };
-            Account::among(&rights, passwd, group)
-                .map(|found| (found.uid, found.gid, found.groups, found.home))
+            Account::among(&rights, passwd, group).map(|Account { identity, home }| {
+                let Identity { uid, gid, groups } = identity;
+                (uid, gid, groups, home)
+            })
         };
         assert_eq!(find(None, None, ""), Ok((0, 0, vec![0, 7], "/root".into())));
         assert_eq!(

@@ -11,11 +11,12 @@ use tokio::io::AsyncWriteExt as _;
 use tokio::net::UnixStream;
 use tokio::sync::oneshot;
 
-use super::container::{self, Stage, Task};
+use super::container::{self, Executed, Stage, Task};
 use super::control::{Ended, Supervisor};
 use super::fd::Fd;
 use super::system::{self, Cell, Sight};
 use super::{ProcessSpec, Refusal, Signal, Walls, kind, roots};
+use crate::zone::Identity;
 
 /// The input of a process that somebody may feed, and its terminal.
 #[derive(Clone, Default)]
@@ -58,8 +59,7 @@ const START: Duration = Duration::from_secs(100);
 struct Begun {
     pid: i32,
     cell: Cell,
-    /// The other end of its terminal, if it has one.
-    terminal: Option<OwnedFd>,
+    executed: Executed,
     ended: Ended,
 }
 
@@ -69,6 +69,8 @@ pub(super) struct Child {
     pub(super) cell: Cell,
     pub(super) ends: Ends,
     pub(super) ended: Ended,
+    /// Who its program was begun as.
+    pub(super) identity: Option<Identity>,
 }
 
 /// The descriptors of a child and of us.
@@ -144,11 +146,12 @@ impl Supervisor {
         Ok(Child {
             pid: begun.pid,
             cell: begun.cell,
-            ends: match begun.terminal {
+            ends: match begun.executed.terminal {
                 Some(terminal) => Ends::of_terminal(terminal).map_err(failed)?,
                 None => streams.ends,
             },
             ended: begun.ended,
+            identity: begun.executed.identity,
         })
     }
 
@@ -186,7 +189,7 @@ impl Supervisor {
         Ok(Begun {
             pid,
             cell,
-            terminal: outcome.map_err(Refusal::Start)?,
+            executed: outcome.map_err(Refusal::Start)?,
             ended,
         })
     }

@@ -19,7 +19,7 @@ use super::account::Account;
 use super::{Walls, roots, system};
 #[cfg(target_os = "linux")]
 use super::{namespaces, pause};
-use crate::zone::ProcessSpec;
+use crate::zone::{Identity, ProcessSpec};
 
 /// What such a process is to become.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -115,15 +115,18 @@ fn become_program(stage: &Stage, socket: &UnixStream) -> Result<Never, Failure> 
     };
     let account = Account::find(&stage.spec.rights)?;
     if stage.tty {
-        at("make a terminal", terminal(socket, account.uid, stage))?;
+        at(
+            "make a terminal",
+            terminal(socket, account.identity.uid, stage),
+        )?;
     }
     let directory = &stage.spec.directory;
     if stage.join.is_none() && !directory.exists() {
         at(directory.display(), fs::create_dir_all(directory))?;
         let _ = rustix::fs::chown(
             directory,
-            Some(rustix::fs::Uid::from_raw(account.uid)),
-            Some(rustix::fs::Gid::from_raw(account.gid)),
+            Some(rustix::fs::Uid::from_raw(account.identity.uid)),
+            Some(rustix::fs::Gid::from_raw(account.identity.gid)),
         );
     }
     at(
@@ -142,6 +145,7 @@ fn become_program(stage: &Stage, socket: &UnixStream) -> Result<Never, Failure> 
     if stage.spec.rights.no_new_privileges && stage.walls.are_namespaces() {
         system::gain_no_more()?;
     }
+    at("tell who it is", tell_identity(socket, &account.identity))?;
     execute(command, &stage.spec.environment, &account.home)
 }
 
@@ -149,6 +153,7 @@ fn become_program(stage: &Stage, socket: &UnixStream) -> Result<Never, Failure> 
 fn surround(stage: &Stage) -> Result<(), Failure> {
     #[cfg(target_os = "linux")]
     if stage.walls.are_namespaces() {
+        namespaces::leave_keyring()?;
         return match &stage.join {
             Some((pid, _)) => namespaces::join(*pid),
             None => namespaces::build(stage),
@@ -181,15 +186,45 @@ fn terminal(socket: &UnixStream, uid: u32, stage: &Stage) -> io::Result<()> {
 
 /// The byte that comes with a terminal: no text of an error begins with it.
 const TERMINAL: u8 = 0;
+/// The byte before an [`Identity`], which is told right before the program: no text of an error begins with it.
+const IDENTITY: u8 = 1;
 
-/// Takes what such a process tells: the other end of its terminal if it has one. Resolves when it executed its program.
+/// Tells who the program is begun as: the length of that, and what it is as JSON.
+fn tell_identity(mut socket: &UnixStream, identity: &Identity) -> io::Result<()> {
+    let text = serde_json::to_vec(identity)?;
+    let length = u32::try_from(text.len()).map_err(io::Error::other)?;
+    socket.write_all(&[&[IDENTITY][..], &length.to_be_bytes(), &text].concat())
+}
+
+/// What was told of a program: who it is, if it came to that, and the text of an error, if there was one.
+fn heard(told: &[u8]) -> (Option<Identity>, &[u8]) {
+    let identity = told.strip_prefix(&[IDENTITY]).and_then(|rest| {
+        let (length, rest) = rest.split_first_chunk::<4>()?;
+        let (text, rest) = rest.split_at_checked(u32::from_be_bytes(*length) as usize)?;
+        Some((serde_json::from_slice(text).ok()?, rest))
+    });
+    match identity {
+        Some((identity, rest)) => (Some(identity), rest),
+        None => (None, told),
+    }
+}
+
+/// A program that runs.
+pub struct Executed {
+    /// The other end of its terminal, if it has one.
+    pub terminal: Option<OwnedFd>,
+    /// Who it was begun as.
+    pub identity: Option<Identity>,
+}
+
+/// Takes what such a process tells. Resolves when it executed its program.
 ///
 /// # Errors
 /// Why it could not, in its words.
-pub async fn outcome(socket: tokio::net::UnixStream) -> Result<Option<OwnedFd>, String> {
+pub async fn outcome(socket: tokio::net::UnixStream) -> Result<Executed, String> {
     use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags};
     let mut terminal = None;
-    let mut error = Vec::new();
+    let mut all = Vec::new();
     loop {
         let mut bytes = [0; 4096];
         let received = socket.async_io(tokio::io::Interest::READABLE, || {
@@ -212,7 +247,7 @@ pub async fn outcome(socket: tokio::net::UnixStream) -> Result<Option<OwnedFd>, 
             Ok((0, _)) | Err(_) => break,
             Ok((count, handed)) => {
                 let told = &bytes[..count];
-                error.extend(match handed.is_some() {
+                all.extend(match handed.is_some() {
                     true => told.strip_prefix(&[TERMINAL]).unwrap_or(told),
                     false => told,
                 });
@@ -220,9 +255,10 @@ pub async fn outcome(socket: tokio::net::UnixStream) -> Result<Option<OwnedFd>, 
             }
         }
     }
+    let (identity, error) = heard(&all);
     match error.is_empty() {
-        true => Ok(terminal),
-        false => Err(String::from_utf8_lossy(&error).into_owned()),
+        true => Ok(Executed { terminal, identity }),
+        false => Err(String::from_utf8_lossy(error).into_owned()),
     }
 }
 
@@ -304,4 +340,39 @@ pub fn command(program: &Path, fd: &OwnedFd) -> std::process::Command {
     let number = OsString::from(fd.as_raw_fd().to_string());
     command.arg("init").arg("--stage").arg(number).env_clear();
     command
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::net::UnixStream;
+
+    use super::*;
+
+    #[test]
+    fn who_a_program_is_is_told_before_why_it_does_not_run() {
+        let identity = Identity {
+            uid: 7,
+            gid: 8,
+            groups: vec![8, 9],
+        };
+        for (told, error) in [
+            (true, ""),
+            (true, "exec x: no"),
+            (false, "no root"),
+            (false, ""),
+        ] {
+            let (ours, mut theirs) = UnixStream::pair().expect("a pair");
+            if told {
+                tell_identity(&ours, &identity).expect("told");
+            }
+            (&ours).write_all(error.as_bytes()).expect("told");
+            drop(ours);
+            let mut all = Vec::new();
+            theirs.read_to_end(&mut all).expect("heard");
+            let expected = (told.then(|| identity.clone()), error.as_bytes());
+            assert_eq!(heard(&all), expected, "{told} {error}");
+        }
+        // Broken off in the middle, it is no identity.
+        assert_eq!(heard(&[IDENTITY, 0, 0]), (None, &[IDENTITY, 0, 0][..]));
+    }
 }

@@ -67,7 +67,7 @@ pub const PID: &str = "pid";
 pub const BORN: &str = "pid.new";
 
 /// The largest frame, in bytes.
-const FRAME: u32 = 4 << 20;
+pub const FRAME: u32 = 4 << 20;
 
 /// What a frame is.
 pub mod kind {

@@ -14,6 +14,29 @@ use super::mounts::{mount, overlay, read_only, show};
 use crate::storage::beneath::{self, ensure, open_in, through};
 use crate::zone::{Mount, Propagation, Root};
 
+/// Leaves the session keyring of whoever started the agent for an empty one: keyrings have no namespaces, and who has one
+/// may read the keys in it.
+///
+/// # Errors
+/// What the kernel says, unless it has no keyrings or lets none of us use them: then it lets no container do so either.
+pub(super) fn leave_keyring() -> Result<(), Failure> {
+    // SAFETY: the kernel gives this thread a new keyring, for a name that is not there it reads nothing.
+    let joined = unsafe {
+        libc::syscall(
+            libc::SYS_keyctl,
+            libc::KEYCTL_JOIN_SESSION_KEYRING,
+            std::ptr::null::<libc::c_char>(),
+        )
+    };
+    match joined {
+        -1 => match io::Error::last_os_error() {
+            error if matches!(error.raw_os_error(), Some(libc::ENOSYS | libc::EPERM)) => Ok(()),
+            error => Err(format!("leave the session keyring: {error}")),
+        },
+        _ => Ok(()),
+    }
+}
+
 /// Joins the namespaces of a process; its process namespace was joined by who started us.
 pub(super) fn join(pid: i32) -> Result<(), Failure> {
     let open = |name: &str| {
@@ -274,4 +297,30 @@ fn mask(null: &OwnedFd) -> Result<(), Failure> {
         at(format!("make {path} read-only"), made)?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_session_keyring_is_another_one_then() {
+        // Of this thread, which is the test's own.
+        let session = || {
+            // SAFETY: plain numbers; the kernel answers with the number of a keyring, and makes none.
+            unsafe {
+                libc::syscall(
+                    libc::SYS_keyctl,
+                    libc::KEYCTL_GET_KEYRING_ID,
+                    libc::KEY_SPEC_SESSION_KEYRING,
+                    0,
+                )
+            }
+        };
+        let before = session();
+        leave_keyring().expect("left");
+        let after = session();
+        // Where keyrings may not be used, there is none to leave.
+        assert!(after != before || before == -1, "{before}");
+    }
 }

@@ -8,7 +8,7 @@ use rustix::thread::UnshareFlags;
 
 use super::container::{Failure, at};
 use super::system;
-use crate::zone::Rights;
+use crate::zone::{Identity, Rights};
 
 /// Whom such a process belongs to, as upstream's.
 const NOBODY: u32 = 65_535;
@@ -29,7 +29,12 @@ pub(super) fn confine(scratch: &Path) -> Result<(), Failure> {
     at("leave the old root", left)?;
     at("enter the root", rustix::process::chdir("/"))?;
     system::gain_no_more()?;
-    system::assume(&Rights::default(), NOBODY, NOBODY, &[])
+    let nobody = Identity {
+        uid: NOBODY,
+        gid: NOBODY,
+        groups: Vec::new(),
+    };
+    system::assume(&Rights::default(), &nobody)
 }
 
 /// Stays until the zone ends. What containers leave behind becomes its child, and is forgotten when it ends.

@@ -65,9 +65,11 @@ impl Supervisor {
             labels: spec.labels.clone(),
             started: begun,
             ended: None,
+            identity: None,
         };
         match self.spawn(stage, spec.stdin, beside).await {
             Ok(child) => {
+                process.identity = child.identity;
                 let listeners = Listeners::default();
                 self.state.lock().entries.insert(
                     id.clone(),

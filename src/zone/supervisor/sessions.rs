@@ -238,6 +238,7 @@ mod tests {
                 labels: BTreeMap::new(),
                 started: Timestamp::now(),
                 ended: None,
+                identity: None,
             },
             spec: crate::zone::tests::process("c", 0, ""),
             pid: 0,

@@ -2,7 +2,8 @@
 
 use k8s_openapi::api::core::v1::{
     Container, ContainerState, ContainerStateRunning, ContainerStateTerminated,
-    ContainerStateWaiting, ContainerStatus, Pod, VolumeMountStatus,
+    ContainerStateWaiting, ContainerStatus, ContainerUser, LinuxContainerUser, Pod,
+    VolumeMountStatus,
 };
 
 use super::{Facts, is_hidden, old_status, time};
@@ -10,7 +11,7 @@ use crate::node::machine::resize::actual;
 use crate::node::machine::{
     IMAGE, IMAGE_ID, Kind, Memory, ProbeKind, container_id, mounts, spec_of,
 };
-use crate::zone::{Ending, Process};
+use crate::zone::{Ending, Identity, Process};
 
 fn terminated(
     pod: &Pod,
@@ -124,6 +125,7 @@ impl About<'_> {
             status.image = image.clone();
         }
         status.image_id = process.labels.get(IMAGE_ID).cloned().unwrap_or_default();
+        status.user = process.identity.as_ref().map(user);
         let mut state = ContainerState::default();
         match &process.ended {
             None => {
@@ -233,6 +235,18 @@ impl About<'_> {
     }
 }
 
+/// Who a container was begun as.
+fn user(identity: &Identity) -> ContainerUser {
+    let groups = identity.groups.iter().map(|group| i64::from(*group));
+    ContainerUser {
+        linux: Some(LinuxContainerUser {
+            uid: identity.uid.into(),
+            gid: identity.gid.into(),
+            supplemental_groups: Some(groups.collect()),
+        }),
+    }
+}
+
 /// The end that was told as one before the last.
 fn ended_before(old: &ContainerStatus) -> Option<ContainerStateTerminated> {
     old.last_state.as_ref()?.terminated.clone()
@@ -249,6 +263,7 @@ fn before(
         status.image = old.image.clone();
     }
     status.image_id = old.image_id.clone();
+    status.user = old.user.clone();
     let terminated = match &old.state {
         Some(ContainerState {
             terminated: Some(ended),

@@ -290,3 +290,29 @@ fn what_cannot_be_started_asks_for_its_image_again() {
     host.memory.last = decision.status;
     assert_eq!(host.waiting("a"), "CreateContainerError");
 }
+
+#[test]
+fn who_a_container_runs_as_is_told_as_long_as_it_is_known() {
+    let mut host = Host::new(one("Always"));
+    host.settle();
+    assert_eq!(
+        host.container("a").user,
+        None,
+        "its supervisor says nothing"
+    );
+    let process = &mut host.zone.as_mut().expect("a zone").processes[0];
+    process.identity = Some(Identity {
+        uid: 7,
+        gid: 8,
+        groups: vec![8, 9],
+    });
+    host.settle();
+    let told = json!({"linux": {"uid": 7, "gid": 8, "supplementalGroups": [8, 9]}});
+    let user = |host: &Host| serde_json::to_value(&host.container("a").user).expect("a value");
+    assert_eq!(user(&host), told);
+    host.exit("a", 1);
+    let decision = decide(&host.pod, host.zone.as_ref(), &mut host.memory, host.now);
+    let ended = decision.status.container_statuses.expect("one");
+    let user = serde_json::to_value(&ended[0].user).expect("a value");
+    assert_eq!(user, told, "of one that ended");
+}

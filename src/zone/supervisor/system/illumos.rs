@@ -20,7 +20,7 @@ use crate::illumos::{HostTools, Tools as _, parse};
 use crate::storage::zfs::names;
 use crate::zone::illumos::dataset_directory;
 use crate::zone::illumos::native::{self, Interface, NATIVE, Surroundings};
-use crate::zone::{Rights, ZoneNetwork};
+use crate::zone::{Identity, Rights, ZoneNetwork};
 
 /// What every root in a zone gets from the zone.
 pub(in super::super) const AROUND: &Surroundings = &NATIVE;
@@ -163,9 +163,7 @@ pub(in super::super) fn root_of(pid: Pid) -> io::Result<PathBuf> {
 /// Takes an identity. What a process of it may do is what illumos gives it: there are no capabilities.
 pub(in super::super) fn assume(
     _: &Rights,
-    uid: u32,
-    gid: u32,
-    groups: &[u32],
+    Identity { uid, gid, groups }: &Identity,
 ) -> Result<(), Failure> {
     let count = at("take the groups", c_int::try_from(groups.len()))?;
     // SAFETY: `groups` has `count` elements of the type that is wanted; the others are plain numbers.
@@ -174,8 +172,8 @@ pub(in super::super) fn assume(
             "take the groups",
             called(libc::setgroups(count, groups.as_ptr())),
         )?;
-        at("take the group", called(libc::setgid(gid)))?;
-        at("take the user", called(libc::setuid(uid)))
+        at("take the group", called(libc::setgid(*gid)))?;
+        at("take the user", called(libc::setuid(*uid)))
     }
 }
 

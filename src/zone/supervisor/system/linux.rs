@@ -18,7 +18,7 @@ use super::super::{Configuration, Walls};
 use super::Sight;
 use crate::storage::beneath;
 use crate::zone::illumos::native::{LX, Surroundings};
-use crate::zone::{CAPABILITIES, Rights};
+use crate::zone::{CAPABILITIES, Identity, Rights};
 
 pub(in super::super) use super::super::seccomp::confine;
 
@@ -76,9 +76,7 @@ pub(in super::super) fn root_of(pid: Pid) -> io::Result<PathBuf> {
 /// Takes an identity and gives up every right that it does not have.
 pub(in super::super) fn assume(
     rights: &Rights,
-    uid: u32,
-    gid: u32,
-    groups: &[u32],
+    Identity { uid, gid, groups }: &Identity,
 ) -> Result<(), Failure> {
     if !rights.privileged {
         for (number, name) in CAPABILITIES.iter().enumerate() {
@@ -97,12 +95,12 @@ pub(in super::super) fn assume(
         "take the groups",
         rustix::thread::set_thread_groups(&groups),
     )?;
-    let gid = Gid::from_raw(gid);
+    let gid = Gid::from_raw(*gid);
     at(
         "take the group",
         rustix::thread::set_thread_res_gid(gid, gid, gid),
     )?;
-    let uid = Uid::from_raw(uid);
+    let uid = Uid::from_raw(*uid);
     at(
         "take the user",
         rustix::thread::set_thread_res_uid(uid, uid, uid),
