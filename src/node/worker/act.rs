@@ -41,14 +41,15 @@ impl Worker {
                     self.failed.retain(|failed| failed.action != action);
                     did |= self.leads_on(pod, &action);
                 }
-                Err(error) if matches!(action, Action::Resize(_)) => {
+                Err(failure) if matches!(action, Action::Resize(_)) => {
                     // It is told, and tried again later; the rest of the pod goes on.
-                    self.memory.resize.failed = Some((error, Timestamp::now() + RESIZE_AGAIN));
+                    let again = later(Timestamp::now(), RESIZE_AGAIN);
+                    self.memory.resize.failed = Some((failure.text, again));
                     (did, stuck) = (true, true);
                 }
-                Err(error) => {
+                Err(failure) => {
                     stuck = true;
-                    wake = earliest(wake, self.repeat(action, &error));
+                    wake = earliest(wake, self.repeat(action, &failure));
                 }
             }
         }
@@ -72,10 +73,10 @@ impl Worker {
     }
 
     /// Notes that a step failed; when it is tried again.
-    fn repeat(&mut self, action: Action, error: &str) -> Timestamp {
+    fn repeat(&mut self, action: Action, failure: &Failure) -> Timestamp {
         tracing::warn!(
             pod = self.uid,
-            error,
+            error = failure.text,
             "a step of a pod failed; it is repeated"
         );
         let known = self
@@ -83,7 +84,11 @@ impl Worker {
             .iter_mut()
             .find(|failed| failed.action == action);
         let times = known.as_ref().map_or(1, |failed| failed.times + 1);
-        let again = later(Timestamp::now(), wait_after(times));
+        let wait = match failure.is_final {
+            true => REFUSED,
+            false => wait_after(times),
+        };
+        let again = later(Timestamp::now(), wait);
         match known {
             Some(failed) => (failed.times, failed.again) = (times, again),
             None => self.failed.push(Failed {
@@ -108,18 +113,27 @@ impl Worker {
         Look::Wait(Some(at))
     }
 
-    async fn remove(&mut self, pod: &Pod, gone: bool) -> Result<(), String> {
-        if let Err(lack) = self.shared.supplies.remove(&self.uid).await {
-            let message = format!("error killing pod: {}", lack.message);
-            self.event(pod, true, "FailedKillPod", None, &message);
-            return Err(lack.message);
-        }
+    /// Tells of a pod that cannot be ended.
+    fn not_killed(&self, pod: &Pod, failure: Failure) -> Failure {
+        let message = format!("error killing pod: {}", failure.text);
+        self.event(pod, true, "FailedKillPod", None, &message);
+        failure
+    }
+
+    async fn remove(&mut self, pod: &Pod, gone: bool) -> Result<(), Failure> {
+        self.stop_refreshing();
+        let removed = self.shared.supplies.remove(&self.uid).await;
+        removed.map_err(|lack| self.not_killed(pod, lack.into()))?;
         match gone {
             true => Ok(()),
-            false => report::finish(&self.api, pod)
-                .await
-                .map_err(|error| error.to_string()),
+            false => Ok(report::finish(&self.api, pod).await?),
         }
+    }
+
+    /// Ends the zone, and removes it.
+    async fn halt(&self) -> Result<(), Failure> {
+        ok_if_gone(self.shared.runtime.halt(&self.zone_name).await)?;
+        ok_if_gone(self.shared.runtime.delete(&self.zone_name).await)
     }
 
     async fn act(
@@ -128,7 +142,7 @@ impl Worker {
         zone: Option<&Zone>,
         action: &Action,
         gone: bool,
-    ) -> Result<(), String> {
+    ) -> Result<(), Failure> {
         let shared = self.shared.clone();
         match action {
             Action::Event {
@@ -161,8 +175,7 @@ impl Worker {
             Action::Forget(id) => {
                 ok_if_gone(shared.runtime.forget(&self.zone_name, id).await)?;
                 self.memory.messages.remove(id);
-                let forgotten = shared.supplies.forget(&self.uid, id).await;
-                forgotten.map_err(|lack| lack.message)
+                Ok(shared.supplies.forget(&self.uid, id).await?)
             }
             Action::Measure => {
                 let measured = shared.runtime.usage(&self.zone_name).await;
@@ -171,23 +184,22 @@ impl Worker {
                 self.memory.resize.measured = Some(measured.map_err(|_| what()));
                 Ok(())
             }
-            Action::Resize(change) => {
-                let changed = shared.runtime.limit(&self.zone_name, change).await;
-                changed.map_err(|error| error.to_string())
-            }
+            Action::Resize(change) => Ok(shared.runtime.limit(&self.zone_name, change).await?),
             Action::Halt => {
-                ok_if_gone(shared.runtime.halt(&self.zone_name).await)?;
-                ok_if_gone(shared.runtime.delete(&self.zone_name).await)
+                let halted = self.halt().await;
+                halted.map_err(|failure| self.not_killed(pod, failure))
             }
             Action::Release { over } => {
+                self.stop_refreshing();
                 let released = shared.supplies.release(&self.uid, *over).await;
-                released.map_err(|lack| lack.message)
+                released.map_err(|lack| self.not_killed(pod, lack.into()))
             }
             Action::Remove => self.remove(pod, gone).await,
         }
     }
 
     async fn prepare(&mut self, pod: &Arc<Pod>) {
+        self.stop_refreshing();
         let shared = self.shared.clone();
         let made = async {
             let spec = shared.supplies.prepare(pod).await?;
@@ -220,11 +232,12 @@ impl Worker {
         pod: &Arc<Pod>,
         zone: Option<&Zone>,
         id: ProcessId,
-    ) -> Result<(), String> {
+    ) -> Result<(), Failure> {
         let shared = self.shared.clone();
-        let Some((container, zone)) = self.container(pod, &id.name).zip(zone) else {
+        let Some((container, found)) = self.container(pod, &id.name).zip(zone) else {
             return Ok(());
         };
+        let zone = &found.spec;
         let block = |worker: &mut Self, lack: Lack| {
             worker.event(
                 pod,
@@ -233,7 +246,7 @@ impl Worker {
                 Some(&id.name),
                 &format!("Error: {}", lack.message),
             );
-            let again = Timestamp::now() + SignedDuration::from_secs(10);
+            let again = later(Timestamp::now(), SignedDuration::from_secs(10));
             worker.memory.blocked.insert(
                 id.name.clone(),
                 Blocked {
@@ -243,11 +256,15 @@ impl Worker {
                 },
             );
         };
-        let process = match shared
-            .supplies
-            .process(pod, &container, &id, &zone.spec)
-            .await
-        {
+        let process = shared.supplies.process(pod, &container, &id, zone).await;
+        let process = process.and_then(|process| match &process.beside {
+            Some(target) if !runs(found, target) => Err(Lack::new(
+                "CreateContainerConfigError",
+                format!("unable to find target container {target}"),
+            )),
+            _ => Ok(process),
+        });
+        let process = match process {
             Ok(process) => process,
             Err(lack) => {
                 block(self, lack);
@@ -259,7 +276,7 @@ impl Worker {
                 self.memory.blocked.remove(&id.name);
                 self.event(pod, false, "Created", Some(&id.name), "Container created");
                 self.event(pod, false, "Started", Some(&id.name), "Container started");
-                self.post_start(pod, &container, id, &zone.spec);
+                self.post_start(pod, &container, id, zone);
             }
             Err(ZoneError::Start { reason }) => {
                 // Noted by the runtime as a generation that ended at once.
@@ -272,10 +289,13 @@ impl Worker {
                     &format!("Error: {reason}"),
                 );
             }
-            Err(error) if error.is_final() => {
+            // It is asked again soon: the zone may be heard of meanwhile.
+            Err(error @ (ZoneError::State { .. } | ZoneError::NotFound { .. })) => {
+                return Err(error.into());
+            }
+            Err(error) => {
                 block(self, Lack::new("CreateContainerError", error.to_string()));
             }
-            Err(error) => return Err(error.to_string()),
         }
         Ok(())
     }
@@ -293,6 +313,15 @@ fn earliest(wake: Option<Timestamp>, at: Timestamp) -> Option<Timestamp> {
     Some(wake.map_or(at, |wake| wake.min(at)))
 }
 
+/// Whether a container of this name runs in a zone.
+fn runs(zone: &Zone, name: &str) -> bool {
+    let mut processes = zone.processes.iter();
+    processes.any(|process| process.id.name == name && process.ended.is_none())
+}
+
+/// How long something waits that was refused: somebody has to change something first.
+const REFUSED: SignedDuration = SignedDuration::from_secs(300);
+
 /// How long something waits that failed so many times in a row.
 fn wait_after(times: u32) -> SignedDuration {
     RETRY * (1 << times.min(5)).min(20)
@@ -305,10 +334,46 @@ fn sandbox_wait(failures: u32) -> SignedDuration {
 }
 
 /// Asking for the end of something that is not there has succeeded.
-fn ok_if_gone(result: Result<(), ZoneError>) -> Result<(), String> {
+fn ok_if_gone(result: Result<(), ZoneError>) -> Result<(), Failure> {
     match result {
-        Err(error) if !error.is_not_found() => Err(error.to_string()),
+        Err(error) if !error.is_not_found() => Err(error.into()),
         _ => Ok(()),
+    }
+}
+
+/// Why a step failed.
+struct Failure {
+    /// For people.
+    text: String,
+    /// It fails again, unless somebody changes something.
+    is_final: bool,
+}
+
+impl From<ZoneError> for Failure {
+    fn from(error: ZoneError) -> Self {
+        Failure {
+            is_final: error.is_final(),
+            text: error.to_string(),
+        }
+    }
+}
+
+impl From<Lack> for Failure {
+    fn from(lack: Lack) -> Self {
+        Failure {
+            text: lack.message,
+            is_final: false,
+        }
+    }
+}
+
+impl From<kube::Error> for Failure {
+    fn from(error: kube::Error) -> Self {
+        // Even what is not allowed: rights come and go.
+        Failure {
+            text: error.to_string(),
+            is_final: false,
+        }
     }
 }
 

@@ -80,6 +80,8 @@ pub enum Told {
     Probed(ProcessId, &'static str, String),
     /// A hook ended; whether it is one of a start, and why it failed.
     Hook(ProcessId, bool, Result<(), String>),
+    /// Volumes cannot be brought up to date.
+    NotRefreshed(Lack),
     /// The pod has to go.
     Evicted {
         /// For people.
@@ -139,6 +141,8 @@ struct Worker {
     /// How often in a row the zone could not be made.
     sandbox_failures: u32,
     refreshed: Timestamp,
+    /// What brings volumes up to date.
+    refreshing: Option<AbortHandle>,
     clock: Clock,
 }
 
@@ -238,6 +242,7 @@ pub fn start(
         failed: Vec::new(),
         sandbox_failures: 0,
         refreshed: Timestamp::now(),
+        refreshing: None,
         clock: Clock::now(),
         shared,
     };
@@ -368,6 +373,9 @@ impl Worker {
                 self.memory.images.insert(image, ImageState::Ready);
             }
             Told::Pulled(image, Err(lack)) => self.not_pulled(&pod, image, lack),
+            Told::NotRefreshed(lack) => {
+                self.event(&pod, true, lack.reason, None, &lack.message);
+            }
             Told::Evicted { message, disrupts } if self.memory.fail.is_none() => {
                 self.event(&pod, true, "Evicted", None, &message);
                 self.memory.grace = Some(EVICTION_GRACE);
@@ -434,9 +442,7 @@ impl Worker {
             && now.duration_since(self.refreshed).unsigned_abs() >= REFRESH
         {
             self.refreshed = now;
-            if let Err(lack) = self.shared.supplies.refresh(&pod).await {
-                self.event(&pod, true, lack.reason, None, &lack.message);
-            }
+            self.refresh(&pod);
         }
         let decision = decide(&pod, zone.as_ref(), &mut self.memory, now);
         self.ask_probes(&pod, zone.as_ref());
@@ -517,6 +523,28 @@ impl Worker {
     fn offered(&mut self, status: PodStatus) {
         self.owed = None;
         self.reported = Some(status);
+    }
+
+    /// Brings volumes up to date beside all else: the API server may be slow to say what they are made of.
+    fn refresh(&mut self, pod: &Arc<Pod>) {
+        let before = self.refreshing.as_ref();
+        if before.is_some_and(|before| !before.is_finished()) {
+            return;
+        }
+        let (shared, pod, told) = (self.shared.clone(), pod.clone(), self.told.clone());
+        let task = self.tasks.spawn(async move {
+            if let Err(lack) = shared.supplies.refresh(&pod).await {
+                let _ = told.send(Told::NotRefreshed(lack)).await;
+            }
+        });
+        self.refreshing = Some(task);
+    }
+
+    /// Volumes are made or removed: nobody else writes to them meanwhile.
+    fn stop_refreshing(&mut self) {
+        if let Some(task) = self.refreshing.take() {
+            task.abort();
+        }
     }
 
     /// Reads the termination messages of processes that ended, once each.

@@ -117,6 +117,7 @@ impl<'a> Look<'a> {
         });
         self.memory.probes.retain(|(id, _), _| there(id));
         self.memory.ends.retain(|id, _| there(id));
+        self.memory.messages.retain(|id, _| there(id));
         let list = containers(self.spec);
         let asked: Vec<_> = list
             .iter()
