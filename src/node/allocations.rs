@@ -20,18 +20,36 @@ use crate::meta::ports::{HostPort, host_ports};
 use crate::meta::quantity::Quantity;
 use crate::schema::Value;
 
-/// What resources are wanted, or there: thousandths of a processor, and bytes.
+/// What resources are wanted, or there: thousandths of a processor, bytes, and how many pods.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 struct Room {
+    pods: i64,
     cpu: i64,
     memory: i64,
+    storage: i64,
 }
+
+/// What it is told by of a node.
+const PODS: &str = "pods";
+const STORAGE: &str = "ephemeral-storage";
 
 impl Room {
     fn of(amounts: &Amounts) -> Room {
         Room {
+            pods: 1,
             cpu: amounts.get("cpu").milli_value(),
             memory: amounts.get("memory").value(),
+            storage: amounts.get(STORAGE).value(),
+        }
+    }
+
+    /// What a node has. Of what it does not say it has no bound.
+    fn of_node(amounts: &Amounts) -> Room {
+        let most = |name| amounts.0.get(name).map_or(i64::MAX, |most| most.value());
+        Room {
+            pods: most(PODS),
+            storage: most(STORAGE),
+            ..Room::of(amounts)
         }
     }
 
@@ -47,19 +65,24 @@ impl Room {
 
     fn plus(self, other: Room) -> Room {
         Room {
+            pods: self.pods.saturating_add(other.pods),
             cpu: self.cpu.saturating_add(other.cpu),
             memory: self.memory.saturating_add(other.memory),
+            storage: self.storage.saturating_add(other.storage),
         }
     }
 
     fn minus(self, other: Room) -> Room {
         Room {
+            pods: self.pods.saturating_sub(other.pods),
             cpu: self.cpu.saturating_sub(other.cpu),
             memory: self.memory.saturating_sub(other.memory),
+            storage: self.storage.saturating_sub(other.storage),
         }
     }
 
-    /// Why `wanted` is not to be had where `used` of this is.
+    /// Why `wanted` is not to be had where `used` of this is: the first that upstream names (`fitsRequest` of
+    /// pkg/scheduler/framework/plugins/noderesources).
     fn lacks(self, wanted: Room, used: Room) -> Option<Refusal> {
         let lacks = |reason, name, wanted: i64, used: i64, capacity: i64| {
             (wanted > 0 && wanted > capacity.saturating_sub(used)).then(|| Refusal {
@@ -69,9 +92,17 @@ impl Room {
                 ),
             })
         };
-        lacks("OutOfcpu", "cpu", wanted.cpu, used.cpu, self.cpu).or_else(|| {
-            let (wanted, used) = (wanted.memory, used.memory);
-            lacks("OutOfmemory", "memory", wanted, used, self.memory)
+        let of = |room: Room| [room.pods, room.cpu, room.memory, room.storage];
+        let names = [
+            ("OutOfpods", PODS),
+            ("OutOfcpu", "cpu"),
+            ("OutOfmemory", "memory"),
+            ("OutOfephemeral-storage", STORAGE),
+        ];
+        let each = names.into_iter().zip(of(wanted)).zip(of(used));
+        let mut each = each.zip(of(self));
+        each.find_map(|((((reason, name), wanted), used), has)| {
+            lacks(reason, name, wanted, used, has)
         })
     }
 }
@@ -160,7 +191,7 @@ impl Allocations {
             Some((name.as_str().into(), Quantity::parse(amount).ok()?))
         });
         Allocations {
-            has: Room::of(&Amounts(amounts.collect())),
+            has: Room::of_node(&Amounts(amounts.collect())),
             known: Mutex::default(),
         }
     }
@@ -471,6 +502,47 @@ mod tests {
         assert_eq!(reason(&large), None);
         node.all.remove("b");
         assert_eq!(reason(&with_port("c", 8080, "")), None);
+    }
+
+    #[test]
+    fn pods_are_counted_and_what_they_write_is_bounded() {
+        let capacity = [
+            ("cpu", "4"),
+            ("memory", "1Gi"),
+            (PODS, "2"),
+            (STORAGE, "10"),
+        ];
+        let capacity = capacity.map(|(name, amount)| (name.into(), amount.into()));
+        let mut node = Node {
+            all: Allocations::new(&BTreeMap::from(capacity)),
+            told: BTreeMap::new(),
+        };
+        node.all.listed();
+        let writing = |uid: &str, bytes: &str| {
+            let requests = json!({"ephemeral-storage": bytes});
+            let pod = json!({"metadata": {"uid": uid},
+                "spec": {"containers": [{"name": "c", "resources": {"requests": requests}}]}});
+            Arc::new(serde_json::from_value::<Pod>(pod).expect("a pod"))
+        };
+        node.take(&writing("a", "6"));
+        let told = |pod: &Pod| {
+            node.all
+                .refuses(pod)
+                .map(|refusal| (refusal.reason, refusal.message))
+        };
+        assert_eq!(told(&writing("b", "4")), None);
+        let lacks = "Node didn't have enough resource: ephemeral-storage, requested: 5, used: 6, capacity: 10";
+        let refused = Some(("OutOfephemeral-storage", lacks.to_owned()));
+        assert_eq!(told(&writing("b", "5")), refused);
+        node.take(&writing("b", "1"));
+        let lacks = "Node didn't have enough resource: pods, requested: 1, used: 2, capacity: 2";
+        let refused = Some(("OutOfpods", lacks.to_owned()));
+        let told = |pod: &Pod| {
+            node.all
+                .refuses(pod)
+                .map(|refusal| (refusal.reason, refusal.message))
+        };
+        assert_eq!(told(&writing("c", "100")), refused);
     }
 
     #[test]
