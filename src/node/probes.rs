@@ -44,6 +44,9 @@ pub fn may_pass_at_once(kind: ProbeKind, probe: &Probe) -> bool {
         && probe.success_threshold.unwrap_or(1) <= 1
 }
 
+/// How often in a row a probe is asked that cannot be asked (`maxProbeRetries`).
+const TRIES: u32 = 3;
+
 /// Asks until the worker drops it.
 pub async fn run(work: Probing) {
     let Some(probe) = work.kind.of(&work.container).cloned() else {
@@ -65,14 +68,13 @@ pub async fn run(work: Probing) {
     let mut last = None;
     loop {
         turns.tick().await;
-        let asked = work
-            .supplies
-            .probe(&work.pod, &work.container, &work.id, &work.zone, &probe);
-        let outcome = match tokio::time::timeout(timeout + Duration::from_millis(500), asked).await
-        {
-            Ok(outcome) => outcome,
-            Err(_) => Outcome::Failure(format!("command timed out after {}s", timeout.as_secs())),
-        };
+        let mut outcome = ask(&work, &probe, timeout).await;
+        for _ in 1..TRIES {
+            if !matches!(outcome, Outcome::Error(_)) {
+                break;
+            }
+            outcome = ask(&work, &probe, timeout).await;
+        }
         let good = matches!(outcome, Outcome::Success | Outcome::Warning(_));
         if let Some((reason, what)) = told(&outcome) {
             let message = format!("{} probe {what}", work.kind.name());
@@ -97,6 +99,17 @@ pub async fn run(work: Probing) {
             }
         }
     }
+}
+
+/// Asks once.
+async fn ask(work: &Probing, probe: &Probe, timeout: Duration) -> Outcome {
+    let asked = work
+        .supplies
+        .probe(&work.pod, &work.container, &work.id, &work.zone, probe);
+    let asked = tokio::time::timeout(timeout + Duration::from_millis(500), asked).await;
+    asked.unwrap_or_else(|_| {
+        Outcome::Failure(format!("command timed out after {}s", timeout.as_secs()))
+    })
 }
 
 /// What people are told of one asking, if anything: the event's reason, and what the probe did.

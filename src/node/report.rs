@@ -57,6 +57,9 @@ fn patch(pod: &Pod, new: &PodStatus) -> Value {
 /// The first wait after a status that the API did not take.
 const RETRY: Duration = Duration::from_secs(1);
 
+/// The longest wait after one that it refused: it refuses the same again.
+const REFUSED: Duration = Duration::from_secs(30);
+
 /// A status, and which one it is of those that were offered.
 #[derive(Clone, Default)]
 struct Offer {
@@ -107,7 +110,7 @@ fn is_refused(error: &kube::Error) -> bool {
 }
 
 async fn tell(api: Api<Pod>, mut offers: watch::Receiver<Offer>, settles: watch::Sender<u64>) {
-    let mut attempts = None;
+    let (mut attempts, mut wait) = (None, RETRY);
     while offers.changed().await.is_ok() {
         loop {
             let Offer { number, of } = offers.borrow_and_update().clone();
@@ -125,7 +128,7 @@ async fn tell(api: Api<Pod>, mut offers: watch::Receiver<Offer>, settles: watch:
             }
             match told {
                 Ok(_) => {
-                    attempts = None;
+                    (attempts, wait) = (None, RETRY);
                     settles.send_replace(number);
                     break;
                 }
@@ -133,7 +136,19 @@ async fn tell(api: Api<Pod>, mut offers: watch::Receiver<Offer>, settles: watch:
                     // Pods go on without the API; the newest status is told when it is back.
                     let uid = pod.metadata.uid.as_deref();
                     tracing::debug!(%error, pod = uid, "a status is not taken");
-                    tokio::time::sleep(RETRY).await;
+                    let refused = is_refused(&error);
+                    wait = match refused {
+                        true => (wait * 2).min(REFUSED),
+                        false => RETRY,
+                    };
+                    tokio::select! {
+                        () = tokio::time::sleep(wait) => {}
+                        // Cancel-safe. Another status may be taken.
+                        newer = offers.changed(), if refused => match newer {
+                            Ok(()) => wait = RETRY,
+                            Err(_) => return,
+                        },
+                    }
                 }
             }
         }

@@ -21,18 +21,20 @@ use http_body_util::{BodyExt as _, Full};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{Container, Pod, PodSpec};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use super::agent::Pods;
 use super::host::Logs;
+use super::machine::{IMAGE, POD_NAME, POD_NAMESPACE, POD_UID};
 use super::supplies::Supplies;
 use super::{Allow, Authenticate, Who, zone_name};
 use crate::auth::{AUTHENTICATED, MASTERS, User};
 use crate::listen::{HEADER, accept};
-use crate::zone::{ExecSpec, ProcessId, ZoneRuntime};
+use crate::zone::{ExecSpec, Process, ProcessId, Zone, ZoneRuntime, ZoneState};
 
 /// The body of an answer.
 type Body = UnsyncBoxBody<Bytes, Infallible>;
@@ -198,11 +200,40 @@ fn methods(path: &[&str]) -> Option<(&'static [&'static Method], &'static str)> 
     const GET: &[&Method] = &[&Method::GET];
     const STREAMS: &[&Method] = &[&Method::GET, &Method::POST];
     match path {
-        ["pods"] => Some((GET, "Method Not Allowed")),
+        ["pods"] | ["runningpods"] => Some((GET, "Method Not Allowed")),
         ["stats", "summary"] | ["containerLogs", _, _, _] => Some((GET, "405: Method Not Allowed")),
         ["exec" | "attach" | "portForward", ..] => Some((STREAMS, "405: Method Not Allowed")),
         _ => None,
     }
+}
+
+fn pod_list(items: &[Pod]) -> serde_json::Value {
+    serde_json::json!({"kind": "PodList", "apiVersion": "v1", "metadata": {}, "items": items})
+}
+
+/// A zone that runs, as the pod that it is: whose it is, and what runs in it. Follows `ToAPIPod` of
+/// pkg/kubelet/container/runtime.go.
+fn running_pod(zone: &Zone) -> Option<Pod> {
+    let runs = |process: &&Process| process.ended.is_none();
+    let of = |name: &str| zone.spec.labels.get(name).cloned();
+    let containers = zone.processes.iter().filter(runs).map(|process| Container {
+        name: process.id.name.clone(),
+        image: process.labels.get(IMAGE).cloned(),
+        ..Container::default()
+    });
+    (zone.state == ZoneState::Running).then(|| Pod {
+        metadata: ObjectMeta {
+            name: of(POD_NAME),
+            namespace: of(POD_NAMESPACE),
+            uid: of(POD_UID),
+            ..ObjectMeta::default()
+        },
+        spec: Some(PodSpec {
+            containers: containers.collect(),
+            ..PodSpec::default()
+        }),
+        status: None,
+    })
 }
 
 impl Kubelet {
@@ -236,6 +267,7 @@ impl Kubelet {
         match path.as_slice() {
             ["healthz"] | ["healthz", "ping" | "log" | "syncloop"] => Ok(text(200, "ok")),
             ["pods"] => Ok(json(&self.list())),
+            ["runningpods"] => Ok(json(&self.running_pods().await?)),
             ["stats", "summary"] => Ok(json(&self.summary().await)),
             ["metrics"] => Ok(text(200, self.own_metrics().await)),
             ["metrics", "resource"] => Ok(text(200, self.resource_metrics().await)),
@@ -290,7 +322,15 @@ impl Kubelet {
                 pod
             })
             .collect();
-        serde_json::json!({"kind": "PodList", "apiVersion": "v1", "metadata": {}, "items": items})
+        pod_list(&items)
+    }
+
+    /// What really runs, as the runtime tells it.
+    async fn running_pods(&self) -> Result<serde_json::Value, Refusal> {
+        let zones = self.runtime.list().await;
+        let zones = zones.map_err(|error| (500, error.to_string()))?;
+        let items: Vec<Pod> = zones.iter().filter_map(running_pod).collect();
+        Ok(pod_list(&items))
     }
 
     fn pod(&self, namespace: &str, name: &str) -> Result<Arc<Pod>, Refusal> {
@@ -365,6 +405,7 @@ mod tests {
     fn what_changes_nothing_is_only_read() {
         for (path, reads, posts, deletes) in [
             (&["pods"][..], true, false, false),
+            (&["runningpods"], true, false, false),
             (&["stats", "summary"], true, false, false),
             (&["containerLogs", "n", "p", "c"], true, false, false),
             (&["exec", "n", "p", "c"], true, true, false),
@@ -381,5 +422,45 @@ mod tests {
                 .map(is_allowed);
             assert_eq!(found, [reads, posts, deletes], "{path:?}");
         }
+    }
+
+    #[test]
+    fn what_runs_is_told_as_a_pod() {
+        let labels = [(POD_NAME, "p"), (POD_NAMESPACE, "n"), (POD_UID, "u")];
+        let labels = labels.map(|(name, value)| (name.to_owned(), value.to_owned()));
+        let name = crate::zone::ZoneName::new("rd-u").expect("legal");
+        let at = jiff::Timestamp::UNIX_EPOCH;
+        let process = |name: &str, ended| Process {
+            id: ProcessId {
+                name: name.into(),
+                generation: 0,
+            },
+            labels: [(IMAGE.to_owned(), format!("{name}:1"))].into(),
+            started: at,
+            ended,
+            identity: None,
+        };
+        let mut zone = Zone {
+            spec: crate::zone::ZoneSpec {
+                labels: labels.into(),
+                ..crate::zone::ZoneSpec::new(name, crate::zone::ZoneNetwork::Host)
+            },
+            state: ZoneState::Running,
+            boot: None,
+            created: at,
+            processes: vec![
+                process("a", None),
+                process("b", Some(crate::zone::Ending::exited(0, at))),
+            ],
+        };
+        let told = serde_json::to_value(running_pod(&zone)).expect("a value");
+        let expected = serde_json::json!({
+            "apiVersion": "v1", "kind": "Pod",
+            "metadata": {"name": "p", "namespace": "n", "uid": "u"},
+            "spec": {"containers": [{"name": "a", "image": "a:1"}]},
+        });
+        assert_eq!(told, expected);
+        zone.state = ZoneState::Installed;
+        assert_eq!(running_pod(&zone), None);
     }
 }
