@@ -325,6 +325,7 @@ impl Agent {
                         message,
                     })
                     .or_else(|| self.sysctls.refuses(&pod).filter(|_| goes_on(&pod)))
+                    .or_else(|| self.shared.supplies.refuses(&pod).filter(|_| fresh))
                     .or_else(|| needs_more(&pod).filter(|_| fresh))
                     .or_else(|| self.shared.allocations.refuses(&pod).filter(|_| fresh));
                 let handle = worker::start(

@@ -24,6 +24,7 @@ use super::machine::{
 };
 use super::pressure::PodDisk;
 use super::supplies::{HookFailure, HostUsage, Lack, Outcome, Pulled, Supplies};
+use super::worker::Refusal;
 use super::zone_name;
 use crate::meta::quantity::Quantity;
 use crate::net::Ipam;
@@ -90,6 +91,10 @@ fn spend(before: Spent, millis: u64, now: Timestamp) -> u64 {
 }
 
 impl Supplies for SimulatedSupplies {
+    fn refuses(&self, _: &Pod) -> Option<Refusal> {
+        None
+    }
+
     fn prepare<'a>(&'a self, pod: &'a Pod) -> BoxFuture<'a, Result<ZoneSpec, Lack>> {
         async move {
             let metadata = &pod.metadata;
@@ -209,9 +214,9 @@ impl Supplies for SimulatedSupplies {
         async { Ok(()) }.boxed()
     }
 
-    fn host(&self) -> Option<HostUsage> {
+    fn host(&self) -> BoxFuture<'_, Option<HostUsage>> {
         // There is no host whose memory or disk could run out.
-        None
+        async { None }.boxed()
     }
 
     fn images(&self) -> BoxFuture<'_, Vec<ContainerImage>> {

@@ -6,6 +6,7 @@ use futures::future::BoxFuture;
 use k8s_openapi::api::core::v1::{Container, ContainerImage, LifecycleHandler, Pod, Probe};
 
 use super::pressure::PodDisk;
+use super::worker::Refusal;
 use crate::zone::{ProcessId, ProcessSpec, ZoneSpec, ZoneUsage};
 
 /// Something a pod cannot have for now, as its status or an event tells it.
@@ -102,6 +103,9 @@ pub struct HostUsage {
 
 /// The host's side of pods. One real, one for simulated nodes.
 pub trait Supplies: Send + Sync + 'static {
+    /// Why a pod that is new is not begun here at all, if so: it asks for what the host can never give it.
+    fn refuses(&self, pod: &Pod) -> Option<Refusal>;
+
     /// Makes the directories and volumes of a pod and says what its zone is to be. May be repeated.
     fn prepare<'a>(&'a self, pod: &'a Pod) -> BoxFuture<'a, Result<ZoneSpec, Lack>>;
 
@@ -154,7 +158,7 @@ pub trait Supplies: Send + Sync + 'static {
     fn keeps(&self) -> BoxFuture<'_, Result<Vec<String>, Lack>>;
 
     /// What the host has and uses; nothing where there is no real host.
-    fn host(&self) -> Option<HostUsage>;
+    fn host(&self) -> BoxFuture<'_, Option<HostUsage>>;
 
     /// The images of the host as its node's status tells of them.
     fn images(&self) -> BoxFuture<'_, Vec<ContainerImage>>;

@@ -95,6 +95,13 @@ impl Host {
             let logged = blocking(move || Ok::<_, String>(tree_size(&all))).await;
             *written += logged.unwrap_or(0);
         }
+        let own = [
+            self.pod_directory(uid(pod)).join("etc"),
+            self.writable(uid(pod)).join("messages"),
+        ];
+        let files =
+            blocking(move || Ok::<_, String>(own.map(|path| tree_size(&path)).iter().sum()));
+        disk.files = files.await.unwrap_or(0);
         for volume in spec.volumes.into_iter().flatten() {
             let on_disk = |empty: &k8s_openapi::api::core::v1::EmptyDirVolumeSource| {
                 empty.medium.as_deref() != Some("Memory")
@@ -108,18 +115,24 @@ impl Host {
         disk
     }
 
+    /// Bytes of the disk; nothing where it cannot be asked.
+    async fn disk(&self) -> Amount {
+        let data = self.data.clone();
+        let disk = blocking(move || Ok::<_, String>(usage::disk(&data).0)).await;
+        disk.unwrap_or_default()
+    }
+
     /// Removes images, if the disk is nearly full or, if `all`, every one that nobody uses.
     pub(super) async fn collect_images(&self, pods: &[Arc<Pod>], all: bool) -> Result<(), Lack> {
         let wrong = |error: String| Lack::new("ImageGCFailed", error);
-        let (disk, _) = usage::disk(&self.data);
+        let disk = self.disk().await;
         let wanted = if all { u64::MAX } else { excess(disk) };
         if wanted == 0 {
             return Ok(());
         }
-        let images = self
-            .images
-            .list()
-            .map_err(|error| wrong(error.to_string()))?;
+        let images = self.images.clone();
+        let images = blocking(move || images.list()).await;
+        let images = images.map_err(|error| wrong(error.to_string()))?;
         let zones = self.runtime.list().await;
         let zones = zones.map_err(|error| wrong(error.to_string()))?;
         let before = disk.available;
@@ -136,7 +149,7 @@ impl Host {
                 Ok(_) | Err(ImageError::Storage(StorageError::Refused { .. })) => {}
                 Err(error) => failures.push(error.to_string()),
             }
-            freed = usage::disk(&self.data).0.available.saturating_sub(before);
+            freed = self.disk().await.available.saturating_sub(before);
         }
         if !failures.is_empty() {
             return Err(wrong(failures.join("; ")));

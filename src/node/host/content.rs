@@ -21,6 +21,7 @@ use k8s_openapi::api::core::v1::{
 use kube::api::{Api, PostParams};
 
 use super::{Host, text};
+use crate::blocking::blocking;
 use crate::private;
 
 /// The content of a volume: files by path, each with its mode.
@@ -338,7 +339,8 @@ impl Host {
             .join("..data")
             .join(&of.path);
         let life = of.expiration_seconds.unwrap_or(3600);
-        if let Ok(token) = std::fs::read_to_string(&there)
+        let read = blocking(move || std::fs::read_to_string(there)).await;
+        if let Ok(token) = read
             && renewed(&token, life).is_some_and(|at| Timestamp::now() < at)
         {
             return Ok(token);

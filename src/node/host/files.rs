@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use k8s_openapi::api::core::v1::{Container, Pod};
 
 use super::{Host, text, uid};
+use crate::blocking::blocking;
 use crate::client::events::Tone;
 use crate::node::describe;
 use crate::node::machine::full_name;
@@ -56,25 +57,50 @@ impl Logs {
 }
 
 impl Host {
-    /// Writes the pod's files.
-    pub(super) fn write_files(&self, pod: &Pod, zone: &ZoneSpec) -> io::Result<()> {
-        let etc = self.pod_directory(uid(pod)).join("etc");
-        std::fs::create_dir_all(&etc)?;
-        std::fs::write(etc.join("hosts"), self.hosts(pod, zone))?;
-        let own = std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
+    /// Writes the pod's files but for `hosts`, which each container has anew.
+    pub(super) async fn write_files(&self, pod: &Pod, zone: &ZoneSpec) -> io::Result<()> {
+        let own = read("/etc/resolv.conf").await?;
         let resolv = resolv(pod, &own, &self.cluster_dns, &self.cluster_domain);
         for (reason, message) in resolv.warnings {
             self.recorder.tell(pod, Tone::Warning, reason, message);
         }
-        std::fs::write(etc.join("resolv.conf"), resolv.text)?;
-        std::fs::write(etc.join("hostname"), format!("{}\n", zone.hostname))
+        let etc = self.pod_directory(uid(pod)).join("etc");
+        let hostname = format!("{}\n", zone.hostname);
+        blocking(move || {
+            std::fs::create_dir_all(&etc)?;
+            std::fs::write(etc.join("resolv.conf"), resolv.text)?;
+            std::fs::write(etc.join("hostname"), hostname)
+        })
+        .await
     }
 
-    pub(super) fn hosts(&self, pod: &Pod, zone: &ZoneSpec) -> String {
+    /// Makes what is a process's own of the files that it sees: `hosts`, whatever an earlier one made of it, and where it
+    /// leaves its termination message.
+    pub(super) async fn write_own_files(
+        &self,
+        pod: &Pod,
+        zone: &ZoneSpec,
+        id: &ProcessId,
+    ) -> io::Result<()> {
+        let of_host = match &zone.network {
+            ZoneNetwork::Host => read("/etc/hosts").await?,
+            ZoneNetwork::Own { .. } => String::new(),
+        };
+        let text = self.hosts(pod, zone, &of_host);
+        let hosts = self.pod_directory(uid(pod)).join("etc/hosts");
+        let (above, message) = (self.writable(uid(pod)), Self::message_name(id));
+        blocking(move || {
+            std::fs::write(hosts, text)?;
+            crate::storage::beneath::make_file(&above, &message, 0o666)
+        })
+        .await
+    }
+
+    /// The text of a pod's `/etc/hosts`, where that of the host is `own`.
+    fn hosts(&self, pod: &Pod, zone: &ZoneSpec, own: &str) -> String {
         let spec = pod.spec.clone().unwrap_or_default();
         let mut hosts = match &zone.network {
             ZoneNetwork::Host => {
-                let own = std::fs::read_to_string("/etc/hosts").unwrap_or_default();
                 format!("# Kubernetes-managed hosts file (host network).\n{own}")
             }
             ZoneNetwork::Own { address, .. } => {
@@ -108,14 +134,15 @@ impl Host {
         Path::new("messages").join(format!("{}-{}", id.name, id.generation))
     }
 
-    pub(super) fn termination_message(
+    pub(super) async fn termination_message(
         &self,
         pod: &Pod,
         container: &Container,
         id: &ProcessId,
         failed: bool,
     ) -> String {
-        let left = tail(&self.writable(uid(pod)), &Self::message_name(id), MESSAGE);
+        let (above, below) = (self.writable(uid(pod)), Self::message_name(id));
+        let left = said_at_the_end(above, below, MESSAGE).await;
         let left = String::from_utf8_lossy(&left).into_owned();
         let fallback =
             container.termination_message_policy.as_deref() == Some("FallbackToLogsOnError");
@@ -128,7 +155,7 @@ impl Host {
             uid(pod),
             id,
         );
-        let log = tail(&above, &below, LOG);
+        let log = said_at_the_end(above, below, LOG).await;
         String::from_utf8_lossy(&said_last(&log)).into_owned()
     }
 }
@@ -271,18 +298,25 @@ fn said_last(log: &[u8]) -> Vec<u8> {
     said.split_off(more)
 }
 
+/// A file of the host as text; empty where there is none.
+async fn read(path: &'static str) -> io::Result<String> {
+    blocking(move || Ok(std::fs::read_to_string(path).unwrap_or_default())).await
+}
+
 /// The end of a plain file below a directory, in `most` bytes; a container may have had its hands on both.
-fn tail(above: &Path, below: &Path, most: u64) -> Vec<u8> {
-    let read = || -> io::Result<Vec<u8>> {
-        let mut file = crate::storage::beneath::open_plain(above, below)?;
-        let length = file.metadata()?.len();
-        file.seek(SeekFrom::Start(length.saturating_sub(most)))?;
-        let mut text = Vec::new();
-        file.take(most).read_to_end(&mut text)?;
-        Ok(text)
-    };
-    // A message that cannot be read is none: a container need not leave one.
-    read().unwrap_or_default()
+fn tail(above: &Path, below: &Path, most: u64) -> io::Result<Vec<u8>> {
+    let mut file = crate::storage::beneath::open_plain(above, below)?;
+    let length = file.metadata()?.len();
+    file.seek(SeekFrom::Start(length.saturating_sub(most)))?;
+    let mut text = Vec::new();
+    file.take(most).read_to_end(&mut text)?;
+    Ok(text)
+}
+
+/// As [`tail`]. A message that cannot be read is none: a container need not leave one.
+async fn said_at_the_end(above: PathBuf, below: PathBuf, most: u64) -> Vec<u8> {
+    let read = blocking(move || tail(&above, &below, most)).await;
+    read.unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -419,9 +453,9 @@ mod tests {
         let above = tempfile::tempdir().expect("a directory");
         std::fs::write(above.path().join("f"), "0123456789").expect("a file");
         for (most, expected) in [(4, "6789"), (10, "0123456789"), (99, "0123456789")] {
-            let read = tail(above.path(), Path::new("f"), most);
+            let read = tail(above.path(), Path::new("f"), most).expect("read");
             assert_eq!(read, expected.as_bytes(), "{most}");
         }
-        assert_eq!(tail(above.path(), Path::new("none"), 4), b"");
+        assert!(tail(above.path(), Path::new("none"), 4).is_err());
     }
 }

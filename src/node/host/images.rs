@@ -4,6 +4,7 @@
 use k8s_openapi::api::core::v1::{ContainerImage, Pod, Secret};
 
 use super::{Host, text};
+use crate::blocking::blocking;
 use crate::client::events::Tone;
 use crate::node::images::{Access, Holder, Image, ImageError, Keyring, Reference};
 use crate::node::supplies::{Lack, Pulled};
@@ -64,7 +65,7 @@ impl Host {
             )
         };
         let is_never = policy == Some("Never");
-        let Some(image) = self.image(name)? else {
+        let Some(image) = self.image(name).await? else {
             return if is_never { Err(never()) } else { Ok(false) };
         };
         // An image that was loaded by hand is of no registry: it is used, whatever the policy says.
@@ -131,8 +132,10 @@ impl Host {
     }
 
     /// The image of this name that is here.
-    pub(super) fn image(&self, name: &str) -> Result<Option<Image>, Lack> {
-        self.images.find(name).map_err(|error| match error {
+    pub(super) async fn image(&self, name: &str) -> Result<Option<Image>, Lack> {
+        let (images, own) = (self.images.clone(), name.to_owned());
+        let found = blocking(move || images.find(&own)).await;
+        found.map_err(|error| match error {
             ImageError::Name { .. } => Lack::new(
                 "InvalidImageName",
                 format!("Failed to apply default image tag {name:?}: {error}"),

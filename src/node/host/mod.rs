@@ -14,6 +14,7 @@ mod health;
 mod http;
 mod images;
 mod objects;
+mod offers;
 mod probe;
 mod process;
 pub mod usage;
@@ -34,14 +35,17 @@ use k8s_openapi::api::node::v1::RuntimeClass;
 
 use super::describe;
 use super::images::{Images, Registries};
+use super::machine::spec_of;
 use super::pressure::PodDisk;
 use super::services::Service;
 use super::supplies::{HookFailure, HostUsage, Lack, Outcome, Pulled, Supplies};
+use super::worker::Refusal;
 use super::zone_name;
 use crate::blocking::blocking;
 use crate::client::events::Recorder;
 use crate::client::informer::Informer;
 use crate::meta::placement::BRANDS;
+use crate::meta::quantity::Quantity;
 use crate::net::Ipam;
 use crate::storage::{StorageEngine, beneath, names};
 use crate::zone::{ProcessId, ProcessSpec, ZoneNetwork, ZoneRuntime, ZoneSpec, ZoneUsage};
@@ -89,6 +93,12 @@ pub(super) fn text(value: Option<&String>) -> &str {
     value.map_or("", String::as_str)
 }
 
+/// What went wrong with a path, for people.
+fn at(path: &Path) -> impl FnOnce(io::Error) -> String {
+    let path = path.display().to_string();
+    move |error| format!("{path}: {error}")
+}
+
 pub(super) fn uid(pod: &Pod) -> &str {
     text(pod.metadata.uid.as_ref())
 }
@@ -107,18 +117,12 @@ impl Host {
         }
     }
 
-    fn failed(what: impl std::fmt::Display) -> impl FnOnce(io::Error) -> Lack {
-        let what = what.to_string();
-        move |error| Lack::new("FailedMount", format!("{what}: {error}"))
-    }
-
-    async fn zone_spec(&self, pod: &Pod) -> Result<ZoneSpec, Lack> {
+    /// What a pod's zone is to be; `handler` is that of its runtime class.
+    async fn zone_spec(&self, pod: &Pod, handler: Option<String>) -> Result<ZoneSpec, Lack> {
         let spec = pod.spec.clone().unwrap_or_default();
         let uid = uid(pod);
-        let brand = match describe::brand(pod) {
-            Some(brand) => Some(brand.to_owned()),
-            None => self.handler(&spec).await?,
-        };
+        let handler = handler.filter(|handler| BRANDS.contains(&handler.as_str()));
+        let brand = describe::brand(pod).map(str::to_owned).or(handler);
         let made = brand.as_deref().unwrap_or(self.runtime.brand());
         // An address is taken when everything else is there.
         let (claims, datasets) = self.claims(pod, made).await?;
@@ -151,10 +155,20 @@ impl Host {
         zone.brand = brand;
         zone.datasets = datasets;
         zone.limits = describe::limits(pod);
+        // Follows `calculateEmptyDirMemorySize` (pkg/volume/emptydir).
+        let node = self.allocatable.get("memory");
+        let node = node.and_then(|text| Quantity::parse(text).ok());
+        let node = node.and_then(|most| u64::try_from(most.value()).ok());
+        for size in zone.memory_directories.values_mut() {
+            *size = [*size, zone.limits.memory, node]
+                .into_iter()
+                .flatten()
+                .min();
+        }
         Ok(zone)
     }
 
-    /// The brand that the handler of the pod's runtime class names, if it names one. Follows `LookupRuntimeHandler`
+    /// The handler that the pod's runtime class names, if it has one. Follows `LookupRuntimeHandler`
     /// (pkg/kubelet/runtimeclass/runtimeclass_manager.go).
     async fn handler(&self, spec: &PodSpec) -> Result<Option<String>, Lack> {
         let name = spec.runtime_class_name.as_deref();
@@ -167,10 +181,7 @@ impl Host {
             Lack::new("FailedCreatePodSandBox", message)
         };
         match classes.get_opt(name).await {
-            Ok(Some(class)) => {
-                let handler = class.handler;
-                Ok(BRANDS.contains(&handler.as_str()).then_some(handler))
-            }
+            Ok(Some(class)) => Ok(Some(class.handler)),
             Ok(None) => Err(failed(format!(
                 "runtimeclass.node.k8s.io {name:?} not found"
             ))),
@@ -182,25 +193,39 @@ impl Host {
 }
 
 impl Supplies for Host {
+    fn refuses(&self, pod: &Pod) -> Option<Refusal> {
+        offers::refuses(pod)
+    }
+
     fn prepare<'a>(&'a self, pod: &'a Pod) -> BoxFuture<'a, Result<ZoneSpec, Lack>> {
         async move {
+            let handler = self.handler(spec_of(pod)).await?;
+            if let Some(lack) = offers::lacks(pod, handler.as_deref()) {
+                return Err(lack);
+            }
             if self.homes.is_some() {
                 let room = describe::storage(pod);
                 let made = self.storage.make_home(uid(pod), room).await;
                 made.map_err(|error| Lack::new("FailedMount", error.to_string()))?;
             }
             let (own, writable) = (self.pod_directory(uid(pod)), self.writable(uid(pod)));
-            for path in [own.join("volumes"), own.join("etc")] {
-                std::fs::create_dir_all(&path).map_err(Self::failed(path.display()))?;
-            }
-            for name in ["volumes", "messages"] {
-                beneath::make_directory(&writable, Path::new(name), 0o755)
-                    .map_err(Self::failed(writable.join(name).display()))?;
-            }
+            let made = blocking(move || {
+                for path in [own.join("volumes"), own.join("etc")] {
+                    std::fs::create_dir_all(&path).map_err(at(&path))?;
+                }
+                for name in ["volumes", "messages"] {
+                    let made = beneath::make_directory(&writable, Path::new(name), 0o755);
+                    made.map_err(at(&writable.join(name)))?;
+                }
+                Ok(())
+            });
+            made.await
+                .map_err(|error: String| Lack::new("FailedMount", error))?;
             self.write_volumes(pod, true).await?;
-            let spec = self.zone_spec(pod).await?;
-            self.write_files(pod, &spec)
-                .map_err(Self::failed("the pod's files"))?;
+            let spec = self.zone_spec(pod, handler).await?;
+            let written = self.write_files(pod, &spec).await;
+            written
+                .map_err(|error| Lack::new("FailedMount", format!("the pod's files: {error}")))?;
             Ok(spec)
         }
         .boxed()
@@ -260,7 +285,7 @@ impl Supplies for Host {
         id: &'a ProcessId,
         failed: bool,
     ) -> BoxFuture<'a, String> {
-        async move { self.termination_message(pod, container, id, failed) }.boxed()
+        self.termination_message(pod, container, id, failed).boxed()
     }
 
     fn forget<'a>(&'a self, uid: &'a str, id: &'a ProcessId) -> BoxFuture<'a, Result<(), Lack>> {
@@ -397,8 +422,13 @@ impl Supplies for Host {
         0
     }
 
-    fn host(&self) -> Option<HostUsage> {
-        Some(usage::measure(&self.data))
+    fn host(&self) -> BoxFuture<'_, Option<HostUsage>> {
+        let data = self.data.clone();
+        async move {
+            let measured = blocking(move || Ok::<_, String>(usage::measure(&data))).await;
+            measured.ok()
+        }
+        .boxed()
     }
 
     fn probe<'a>(

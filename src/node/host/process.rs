@@ -14,7 +14,6 @@ use crate::node::machine::{
     is_recursively_read_only,
 };
 use crate::node::supplies::Lack;
-use crate::storage::beneath;
 use crate::zone::{
     CAPABILITIES, Limits, Mount, ProcessId, ProcessSpec, Propagation, Rights, Root,
     USUAL_CAPABILITIES, ZoneNetwork, ZoneSpec,
@@ -242,7 +241,8 @@ impl Host {
         let spec = pod.spec.clone().unwrap_or_default();
         let config_error = |message: String| Lack::new("CreateContainerConfigError", message);
         let create_error = |message: String| Lack::new("CreateContainerError", message);
-        let image = self.image(text(container.image.as_ref()))?.ok_or_else(|| {
+        let image = self.image(text(container.image.as_ref())).await?;
+        let image = image.ok_or_else(|| {
             create_error(format!(
                 "image {:?} is gone",
                 text(container.image.as_ref())
@@ -305,9 +305,9 @@ impl Host {
             None if image.config.working_dir.is_empty() => "/".to_owned(),
             None => image.config.working_dir.clone(),
         };
-        let mut mounts = self
-            .file_mounts(pod, container, process, zone)
-            .map_err(|error| create_error(error.to_string()))?;
+        let written = self.write_own_files(pod, zone, process).await;
+        written.map_err(|error| create_error(error.to_string()))?;
+        let mut mounts = self.file_mounts(pod, container, process, zone);
         let recursive = self.runtime.recursive_read_only();
         let mut own_mounts = Vec::new();
         for mount in container.volume_mounts.iter().flatten() {
@@ -401,23 +401,16 @@ impl Host {
         })
     }
 
-    /// `/etc/hosts` and the like, and where the termination message goes.
+    /// Where `/etc/hosts` and the like are seen, and where the termination message goes.
     fn file_mounts(
         &self,
         pod: &Pod,
         container: &Container,
         process: &ProcessId,
         zone: &ZoneSpec,
-    ) -> std::io::Result<Vec<Mount>> {
+    ) -> Vec<Mount> {
         let directory = self.pod_directory(uid(pod));
-        // Anew, whatever an earlier container made of it.
-        std::fs::write(directory.join("etc/hosts"), self.hosts(pod, zone))?;
         let message = self.message_path(uid(pod), process);
-        beneath::make_file(
-            &self.writable(uid(pod)),
-            &Self::message_name(process),
-            0o666,
-        )?;
         let mount = |source: PathBuf, target: &str| Mount {
             source,
             below: Vec::new(),
@@ -439,7 +432,7 @@ impl Host {
             .as_deref()
             .filter(|path| !path.is_empty());
         mounts.push(mount(message, path.unwrap_or("/dev/termination-log")));
-        Ok(mounts)
+        mounts
     }
 }
 

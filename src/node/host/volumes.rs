@@ -139,20 +139,12 @@ impl Host {
         let group = fs_group(pod);
         let told = |error: io::Error| error.to_string();
         if volume.empty_dir.is_some() {
-            if !first || directory.exists() {
+            if !first {
                 return Ok(());
             }
-            let name = Path::new("volumes").join(&volume.name);
-            // Whoever runs in the pod may have put links there.
-            let made = beneath::make_directory(&self.writable(uid(pod)), &name, 0o777);
-            let made = made.map_err(told)?;
-            if let Some(group) = group {
-                let (group, mode) = (Gid::from_raw(group), Mode::from_raw_mode(0o2777));
-                rustix::fs::fchown(&made, None, Some(group))
-                    .and_then(|()| rustix::fs::fchmod(&made, mode))
-                    .map_err(|error| error.to_string())?;
-            }
-            return Ok(());
+            let (above, name) = (self.writable(uid(pod)), volume.name.clone());
+            let made = blocking(move || empty(&directory, &above, &name, group)).await;
+            return made.map_err(told);
         }
         if let Some(of) = &volume.host_path {
             return match first {
@@ -167,8 +159,12 @@ impl Host {
         let Some(files) = self.content(pod, volume).await? else {
             return Err("this node does not offer volumes of this kind".into());
         };
-        let written = blocking(move || write(&directory, &files, group)).await;
-        written.map_err(told)
+        let written = blocking(move || match first || directory.exists() {
+            true => write(&directory, &files, group),
+            // The pod ended meanwhile: nothing of it is made again.
+            false => Ok(()),
+        });
+        written.await.map_err(told)
     }
 
     /// The volume behind a claim, with its name.
@@ -327,8 +323,8 @@ impl Host {
         volume: &str,
         image: &str,
     ) -> Result<(PathBuf, Vec<PathBuf>), Lack> {
-        let found = self.images.find(image);
-        let found = found.map_err(|error| lack(error.to_string()))?;
+        let found = self.image(image).await;
+        let found = found.map_err(|error| lack(error.message))?;
         let found = found.ok_or_else(|| lack(format!("image {image:?} is gone")))?;
         // No container has a dot in its name.
         let name = format!("{}/image.{volume}", uid(pod));
@@ -341,6 +337,20 @@ impl Host {
             },
         }
     }
+}
+
+/// Makes an empty volume of this name below what a pod may write, unless it is there.
+fn empty(directory: &Path, above: &Path, name: &str, group: Option<u32>) -> io::Result<()> {
+    if directory.exists() {
+        return Ok(());
+    }
+    // Whoever runs in the pod may have put links there.
+    let made = beneath::make_directory(above, &Path::new("volumes").join(name), 0o777)?;
+    if let Some(group) = group {
+        rustix::fs::fchown(&made, None, Some(Gid::from_raw(group)))?;
+        rustix::fs::fchmod(&made, Mode::from_raw_mode(0o2777))?;
+    }
+    Ok(())
 }
 
 /// Checks a path of the host, or makes it where it may be made.

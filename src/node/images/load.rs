@@ -342,7 +342,7 @@ impl Images {
                 diffs.len()
             )));
         }
-        let _adding = self.adding()?;
+        let _adding = self.adding().await?;
         let chains = chains_of(configuration)?;
         let mut size = 0;
         for (index, (diff, expected)) in diffs.iter().zip(expected).enumerate() {
@@ -369,7 +369,7 @@ impl Images {
             .into_iter()
             .chain(reference.by_digest())
             .collect::<std::collections::BTreeSet<_>>();
-        self.save(Image {
+        let image = Image {
             id: id.to_owned(),
             names: match reference.tag {
                 Some(_) => vec![format!(
@@ -388,7 +388,9 @@ impl Images {
             access: entry
                 .access
                 .map(|access| BTreeMap::from([(reference.name(), access)])),
-        })
+        };
+        let own = self.clone();
+        blocking(move || own.save(image)).await
     }
 }
 

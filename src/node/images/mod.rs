@@ -19,7 +19,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::blocking::Broke;
+use crate::blocking::{Broke, blocking};
 use crate::private::write_whole;
 use crate::storage::{StorageEngine, StorageError};
 
@@ -220,12 +220,16 @@ impl Images {
         lock.lock_owned().await
     }
 
-    /// Says to other processes, while the file is open, that layers are here that no image has yet.
-    fn adding(&self) -> Result<File, ImageError> {
-        let lock = self.lock()?;
-        lock.lock_shared()
-            .map_err(|cause| self.cannot_lock(cause))?;
-        Ok(lock)
+    /// Says to other processes, while the file is open, that layers are here that no image has yet. Waits for one that
+    /// removes such.
+    async fn adding(&self) -> Result<File, ImageError> {
+        let own = self.clone();
+        blocking(move || {
+            let lock = own.lock()?;
+            lock.lock_shared().map_err(|cause| own.cannot_lock(cause))?;
+            Ok(lock)
+        })
+        .await
     }
 
     fn lock(&self) -> Result<File, ImageError> {
@@ -433,14 +437,16 @@ impl Images {
     /// # Errors
     /// [`ImageError::Absent`] and what storage says: an image that a container runs is refused and stays.
     pub async fn remove(&self, name: &str) -> Result<Image, ImageError> {
-        let (image, kept) = self.take_out(name)?;
+        let (own, name) = (self.clone(), name.to_owned());
+        let (image, kept) = blocking(move || own.take_out(&name)).await?;
         for chain in image.chains.iter().rev() {
             if kept.contains(chain) {
                 continue;
             }
             if let Err(error) = self.engine.remove_layer(chain).await {
                 if matches!(error, StorageError::Refused { .. }) {
-                    self.save(image)?;
+                    let own = self.clone();
+                    blocking(move || own.save(image)).await?;
                 }
                 return Err(error.into());
             }

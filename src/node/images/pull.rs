@@ -19,6 +19,7 @@ use tokio::net::TcpStream;
 
 use super::load::{Entry, LayerSource, Manifest, chains_of, choose};
 use super::{Access, Credentials, Image, ImageError, Images, Reference, has_layer, unpack};
+use crate::blocking::blocking;
 use crate::dial::ask;
 
 /// What manifests are asked for as.
@@ -350,8 +351,10 @@ impl Images {
             .map_err(wrong)?;
         let known = self.engine.layers().await?;
         let chains = chains_of(&configuration)?;
-        let _adding = self.adding()?;
-        let scratch = Scratch::new(&self.records).map_err(|error| wrong(error.to_string()))?;
+        let _adding = self.adding().await?;
+        let records = self.records.clone();
+        let scratch = blocking(move || Scratch::new(&records)).await;
+        let scratch = scratch.map_err(|error| wrong(error.to_string()))?;
         let is_here = |index: usize| {
             let chain: Option<&String> = chains.get(index);
             chain.is_some_and(|chain| has_layer(&known, chain))
@@ -387,7 +390,8 @@ impl Images {
         };
         let result = fetched.await;
         drop(scratch);
-        self.came_from_registry(result?)
+        let (own, image) = (self.clone(), result?);
+        blocking(move || own.came_from_registry(image)).await
     }
 }
 

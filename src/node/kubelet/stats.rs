@@ -52,8 +52,8 @@ impl Kubelet {
     }
 
     /// The node's own use: the host's, or what its pods use together where there is none or it cannot be asked.
-    fn node_usage(&self, pods: &[Used]) -> (Timestamp, Usage, Option<HostUsage>) {
-        match self.supplies.host() {
+    async fn node_usage(&self, pods: &[Used]) -> (Timestamp, Usage, Option<HostUsage>) {
+        match self.supplies.host().await {
             Some(host) if host.memory.capacity > 0 => {
                 let usage = Usage {
                     cpu: host.cpu,
@@ -81,7 +81,7 @@ impl Kubelet {
 
     pub(super) async fn summary(&self) -> Value {
         let used = self.usages().await;
-        let (at, node, host) = self.node_usage(&used);
+        let (at, node, host) = self.node_usage(&used).await;
         let shown = |usage: &Usage, at: Timestamp| {
             let time = print(at);
             (
@@ -137,7 +137,7 @@ impl Kubelet {
 
     pub(super) async fn resource_metrics(&self) -> String {
         let used = self.usages().await;
-        let (at, node, _) = self.node_usage(&used);
+        let (at, node, _) = self.node_usage(&used).await;
         text(at, &node, &used)
     }
 

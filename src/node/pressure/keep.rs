@@ -70,7 +70,7 @@ fn uid(pod: &Pod) -> &str {
 /// Measures what pods have on disk, and evicts those that have more than they may.
 async fn measure(shared: Arc<Shared>, pods: Pods, disks: Disks) {
     let mut all: Option<Instant> = None;
-    while shared.supplies.host().is_some() {
+    while shared.supplies.host().await.is_some() {
         let active = pods.active().unwrap_or_default();
         let every = all.is_none_or(|at| at.elapsed() >= MEASURE);
         if every && !active.is_empty() {
@@ -108,7 +108,7 @@ async fn look(shared: Arc<Shared>, node: String, pods: Pods, thresholds: Thresho
         going: None,
     };
     // Where there is no real host, nothing runs out.
-    while let Some(host) = shared.supplies.host() {
+    while let Some(host) = shared.supplies.host().await {
         let met = keeper.thresholds.met(&host);
         *shared.observed.0.lock() = conditions(&met, &mut last, Timestamp::now());
         // What pods need that are not known yet is not known either.
@@ -148,7 +148,7 @@ impl Keeper {
         let on_disk = matches!(resource, "ephemeral-storage" | "inodes");
         if on_disk {
             self.collect(active, true).await;
-            let host = self.shared.supplies.host();
+            let host = self.shared.supplies.host().await;
             if host.is_some_and(|host| self.thresholds.met(&host).is_empty()) {
                 return;
             }

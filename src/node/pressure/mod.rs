@@ -270,11 +270,14 @@ pub struct PodDisk {
     pub volumes: BTreeMap<String, u64>,
     /// What each container wrote to its root and log.
     pub containers: BTreeMap<String, u64>,
+    /// Files that all containers see and may write, such as `/etc/hosts`, and termination messages.
+    pub files: u64,
 }
 
 impl PodDisk {
     fn sum(&self) -> u64 {
-        self.volumes.values().chain(self.containers.values()).sum()
+        let parts = self.volumes.values().chain(self.containers.values());
+        parts.sum::<u64>() + self.files
     }
 }
 

@@ -151,18 +151,23 @@ fn limits_on_disk_are_kept() {
         "containers": [{"name": "c", "resources": {"limits": {"ephemeral-storage": "10Mi"}}}],
         "volumes": [{"name": "v", "emptyDir": {"sizeLimit": "5Mi"}}, {"name": "m", "emptyDir": {"medium": "Memory", "sizeLimit": "1"}}]}}));
     assert!(limits_disk(&pod));
-    let disk = |volume: u64, container: u64| PodDisk {
+    let disk = |volume: u64, container: u64, files: u64| PodDisk {
         volumes: [("v".to_owned(), volume << 20), ("m".to_owned(), 9)].into(),
         containers: [("c".to_owned(), container << 20)].into(),
+        files: files << 20,
     };
     for (disk, expected) in [
-        (disk(5, 4), None),
+        (disk(5, 4, 0), None),
         (
-            disk(6, 0),
+            disk(5, 4, 2),
+            Some("Pod ephemeral local storage usage exceeds the total limit of containers 10Mi. "),
+        ),
+        (
+            disk(6, 0, 0),
             Some("Usage of EmptyDir volume \"v\" exceeds the limit \"5Mi\". "),
         ),
         (
-            disk(5, 6),
+            disk(5, 6, 0),
             Some("Pod ephemeral local storage usage exceeds the total limit of containers 10Mi. "),
         ),
     ] {
