@@ -17,6 +17,16 @@ pub enum Bad {
     Argument(char),
 }
 
+/// As getopt(3C) tells it, after the tool's name.
+impl std::fmt::Display for Bad {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Bad::Unknown(letter) => write!(f, "illegal option -- {letter}"),
+            Bad::Argument(letter) => write!(f, "option requires an argument -- {letter}"),
+        }
+    }
+}
+
 impl Parsed {
     /// Whether an option is there.
     pub fn has(&self, letter: char) -> bool {

@@ -339,13 +339,17 @@ fn tools_answer_with_the_texts_and_statuses_of_the_real_ones() {
             ),
             ("zoneadm -z z1 list -cp", 2, "usage:"),
             ("zoneadm list -pv", 1, "mutually exclusive"),
-            ("zoneadm frob", 2, "unknown subcommand"),
+            ("zoneadm frob", 2, "Subcommands:"),
             (
                 "zoneadm -z z1 boot",
                 1,
                 "zoneadm: zone 'z1': must be installed before boot.",
             ),
-            ("zoneadm -z z1 halt", 1, "must be installed before halt."),
+            (
+                "zoneadm -z z1 halt",
+                1,
+                "halt operation is invalid for zones in state 'configured'",
+            ),
             ("zoneadm -z z1 shutdown", 1, "not running"),
             ("zoneadm -z z1 reboot", 1, "not running"),
             (

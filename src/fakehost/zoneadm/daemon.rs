@@ -12,10 +12,12 @@ use crate::fakehost::host::{Host, Inits, KernelZone, Link, LinkClass, ZoneMount,
 use crate::fakehost::ipadm::cidr;
 use crate::fakehost::run::{Run, Step, Stop, now};
 use crate::fakehost::store::IndexState;
-use crate::fakehost::zfs::Source;
 
 /// The longest path of an init, in bytes.
 const INIT_LONGEST: usize = 31;
+
+/// How mount(8) of a file system ends when it fails.
+const MOUNT_FAILED: i32 = 33;
 
 /// How long a zone may take to shut down: the stop timeout of svc:/system/zones.
 const SHUTDOWN_WAIT: Duration = Duration::from_secs(100);
@@ -54,13 +56,13 @@ pub fn zoneadmd(run: &mut Run, args: &[String], _: &[u8]) -> Step<i32> {
         words: rest.to_vec(),
     };
     let status = run.host().zones.get(name).map(|z| z.status);
+    let invalid = |run: &mut Run, state: &str| {
+        let text = format!("{command} operation is invalid for zones in state '{state}'");
+        say(run, name, &text);
+        Ok(exit::ERROR)
+    };
     if status.is_none() && entry.state != IndexState::Installed {
-        say(
-            run,
-            name,
-            &format!("zone must be installed before {command}."),
-        );
-        return Ok(exit::ERROR);
+        return invalid(run, entry.state.word());
     }
     use ZoneStatus::{Down, Mounted, Ready, Running, ShuttingDown};
     match (command.as_str(), status) {
@@ -69,11 +71,11 @@ pub fn zoneadmd(run: &mut Run, args: &[String], _: &[u8]) -> Step<i32> {
             run.host().zones.remove(name);
             Ok(exit::OK)
         }
-        (command, Some(Mounted)) => {
-            let text = format!("{command} operation is invalid for zones in state 'mounted'");
-            say(run, name, &text);
-            Ok(exit::ERROR)
+        ("unmount", None) => {
+            say(run, name, "zone is already unmounted");
+            Ok(exit::OK)
         }
+        (_, Some(Mounted)) => invalid(run, Mounted.word()),
         ("ready", Some(Ready)) => {
             say(run, name, "zone is already ready");
             Ok(exit::OK)
@@ -92,17 +94,17 @@ pub fn zoneadmd(run: &mut Run, args: &[String], _: &[u8]) -> Step<i32> {
             say(run, name, "zone is already booted");
             Ok(exit::OK)
         }
-        ("halt", None) => {
+        ("halt" | "shutdown", None) => {
             say(run, name, "zone is already halted");
             Ok(exit::OK)
         }
         ("halt", Some(_)) => halt(run, &zone),
-        ("reboot", Some(Running)) => {
+        ("reboot", Some(Running | ShuttingDown | Down)) => {
             halt(run, &zone)?;
             boot.ready(run)?;
             boot.boot(run)
         }
-        ("shutdown", Some(Running)) => {
+        ("shutdown", Some(Running | ShuttingDown | Down)) => {
             if !shutdown(run, &zone)? {
                 say(run, name, "unable to shutdown zone");
                 return Ok(exit::ERROR);
@@ -121,19 +123,15 @@ pub fn zoneadmd(run: &mut Run, args: &[String], _: &[u8]) -> Step<i32> {
             say(run, name, "unable to shutdown zone");
             Ok(exit::ERROR)
         }
-        (command, _) => {
-            say(
-                run,
-                name,
-                &format!("{command} operation is invalid for the zone's state."),
-            );
-            Ok(exit::ERROR)
-        }
+        (_, status) => invalid(run, status.map_or(entry.state.word(), ZoneStatus::word)),
     }
 }
 
+/// What zoneadmd says is printed by zoneadm, each line with the zone before it (`zonecfg_call_zoneadmd`).
 fn say(run: &mut Run, zone: &str, text: &str) {
-    run.complain(&format!("zone '{zone}': {text}"));
+    for line in text.lines() {
+        run.complain(&format!("zone '{zone}': {line}"));
+    }
 }
 
 /// Asks the init of a zone to end it, as `/bin/sh -c 'exec INIT 0'` in the zone does; tells whether that was possible.
@@ -216,16 +214,13 @@ impl Boot<'_> {
         let mounted = below(run, &root);
         if !mounted.is_empty() {
             let text = format!(
-                "These file-systems are mounted on subdirectories of {root}:\n\t{}",
-                mounted.join("\n\t")
+                "These file-systems are mounted on subdirectories of {root}:\n  {}",
+                mounted.join("\n  ")
             );
             return self.fail(run, &text);
         }
         if run.disk().kind(&root) != Some(Kind::Directory) {
-            return self.fail(
-                run,
-                &format!("could not access {root}: No such file or directory"),
-            );
+            return self.fail(run, "zone_create failed: No such file or directory");
         }
         if let Some(text) = check::privileges(&zone.privileges) {
             return self.fail(run, &text);
@@ -289,37 +284,36 @@ impl Boot<'_> {
             .iter()
             .position(|w| w == "-i")
             .and_then(|at| words.get(at + 1));
-        if let Some(init) = chosen {
-            if init.len() > INIT_LONGEST {
-                return self.fail(run, "could not set zone boot file");
-            }
-            if !run.disk().exists(&format!("{root}{init}")) {
+        let brands_own = match zone.brand.as_str() {
+            // The zone's /usr is the host's.
+            ours::BRAND => Some(ours::INIT),
+            _ => None,
+        };
+        if let Some(init) = chosen.map(String::as_str).or(brands_own) {
+            let at = match chosen {
+                Some(_) => format!("{root}{init}"),
+                None => init.to_owned(),
+            };
+            if !run.disk().exists(&at) {
                 return self.fail(
                     run,
-                    &format!("could not boot zone: couldn't find {root}{init}"),
+                    &format!("could not stat {root}{init}: No such file or directory"),
                 );
+            }
+            if init.len() > INIT_LONGEST {
+                return self.fail(run, "could not set zone boot file: File name too long");
             }
         }
         if zone.brand == "lx" {
             if let Err(text) = distribution(run.disk(), &root, self.docker) {
                 let text = format!(
-                    "{text}\nzone '{}': could not boot zone: boot hook failed",
-                    zone.name
+                    "{text}\nexec /usr/lib/brand/lx/lx_boot {} {} failed",
+                    zone.name, zone.path
                 );
                 return self.fail(run, &text);
             }
-        } else if zone.brand == ours::BRAND && chosen.is_none() {
-            // The zone's /usr is the host's.
-            let init = ours::INIT;
-            if !run.disk().exists(init) {
-                return self.fail(
-                    run,
-                    &format!("could not boot zone: couldn't find {root}{init}"),
-                );
-            }
-            if run.host().inits == Inits::Real {
-                return run.not_played("the init of a reddwarf zone, a program of illumos,");
-            }
+        } else if zone.brand == ours::BRAND && chosen.is_none() && run.host().inits == Inits::Real {
+            return run.not_played("the init of a reddwarf zone, a program of illumos,");
         }
         run.point("hooked")?;
         let (host, disk) = run.view();
@@ -367,20 +361,23 @@ fn make_vnics(host: &mut Host, zone: &Configured) -> Result<(), String> {
     Ok(())
 }
 
-/// Mounts a file system of a zone: no part of the way may be a symbolic link, and what is missing becomes a directory.
+/// Mounts a file system of a zone: no part of the way may be a symbolic link, and what is missing becomes a directory
+/// (`mount_one`).
 fn mount_in(host: &mut Host, disk: &Disk, root: &str, mount: &ZoneMount) -> Result<(), String> {
     let parts: Vec<&str> = mount
         .directory
         .split('/')
         .filter(|p| !p.is_empty())
         .collect();
+    let target = format!("{root}{}", mount.directory);
+    let invalid = |why: String| Err(format!("{why}\n{target} is not a valid mount point"));
     let mut at = root.to_owned();
     for (n, part) in parts.iter().enumerate() {
         at = format!("{at}/{part}");
         match disk.kind(&at) {
-            Some(Kind::Symlink) => return Err(format!("{at} is a symlink")),
+            Some(Kind::Symlink) => return invalid(format!("{at} is a symlink")),
             Some(Kind::Directory) => {}
-            Some(_) if n + 1 < parts.len() => return Err(format!("{at} is not a directory")),
+            Some(_) if n + 1 < parts.len() => return invalid(format!("{at} is not a directory")),
             Some(_) => {}
             None => host.pending.push(crate::fakehost::disk::DiskOp::Directory {
                 at: at.clone(),
@@ -388,64 +385,43 @@ fn mount_in(host: &mut Host, disk: &Disk, root: &str, mount: &ZoneMount) -> Resu
             }),
         }
     }
-    if mount.kind == "mntfs" && disk.kind(&at) != Some(Kind::File) {
-        return Err(format!(
-            "cannot mount {} on {at}: Not a directory",
-            mount.special
-        ));
+    let to = disk.kind(&at).unwrap_or(Kind::Directory);
+    let fits = match (mount.kind.as_str(), disk.kind(&mount.special)) {
+        // A file goes on a file, a directory on a directory.
+        ("lofs", from) => from == Some(to),
+        ("mntfs", _) => to == Kind::File,
+        _ => true,
+    };
+    if fits {
+        return Ok(());
     }
-    if mount.kind == "lofs" {
-        let (from, to) = (disk.kind(&mount.special), disk.kind(&at));
-        match from {
-            None => {
-                return Err(format!(
-                    "could not mount {}: {} does not exist",
-                    mount.directory, mount.special
-                ));
-            }
-            Some(Kind::File) if to != Some(Kind::File) => {
-                return Err(format!(
-                    "cannot mount {} on {at}: Not a directory",
-                    mount.special
-                ));
-            }
-            Some(Kind::Directory) if to == Some(Kind::File) => {
-                return Err(format!(
-                    "cannot mount {} on {at}: Not a directory",
-                    mount.special
-                ));
-            }
-            Some(_) => {}
-        }
-    }
-    Ok(())
+    // What mount(8) itself complains about goes nowhere: zoneadmd closes its output.
+    let options = match mount.options.is_empty() {
+        true => String::new(),
+        false => format!("-o {} ", mount.options.join(",")),
+    };
+    Err(format!(
+        "\"/usr/lib/fs/{}/mount {options}{} {target}\" failed with exit code {MOUNT_FAILED}",
+        mount.kind, mount.special
+    ))
 }
 
 /// Gives a dataset to a zone: from then on it is zoned.
 fn delegate(run: &mut Run, zone: &Configured, dataset: &str) -> Result<(), String> {
     let (host, disk) = run.view();
     if !host.has_dataset(dataset) {
-        return Err(format!(
-            "unable to set 'zoned' property: dataset {dataset} does not exist"
-        ));
+        return Err(format!("cannot open ZFS dataset '{dataset}'"));
     }
-    if matches!(
-        host.mountpoint(dataset).1,
-        Source::Inherited(_) | Source::Default
-    ) {
-        return Err(format!(
-            "zfs dataset {dataset}: mountpoint cannot be inherited"
-        ));
-    }
-    if host
-        .zones
-        .values()
-        .any(|z| z.datasets.iter().any(|d| d == dataset))
+    // The kernel tells no two zones apart that are given the same.
+    if !host.is_on(dataset, "zoned")
+        && host
+            .set_property(dataset, "zoned", Some("on"), disk)
+            .is_err()
     {
-        return Err(format!("dataset {dataset} is in use by another zone"));
+        return Err(format!(
+            "cannot set 'zoned' property for ZFS dataset '{dataset}'"
+        ));
     }
-    host.set_property(dataset, "zoned", Some("on"), disk)
-        .map_err(|(text, _)| text)?;
     if let Some(z) = host.zones.get_mut(&zone.name) {
         z.datasets.push(dataset.to_owned());
     }
@@ -462,22 +438,31 @@ fn give_link(
         .links
         .iter()
         .any(|l| l.name == net.name);
-    let plumbed = host.interfaces.contains_key(&net.name);
-    let failed = |why: &str| format!("failed to add network device '{}': {why}", net.name);
-    let Some(link) = host.links.get_mut(&net.name).filter(|l| l.active) else {
-        return Err(failed("object not found"));
+    let name = &net.name;
+    if host.interfaces.contains_key(name) {
+        return Err(format!(
+            "WARNING: skipping network interface '{name}' which is used in the global zone\nfailed to add network device: No such file or directory"
+        ));
+    }
+    let Some(link) = host.links.get_mut(name).filter(|l| l.active) else {
+        return Err("failed to add network device: No such file or directory".to_owned());
     };
-    if plumbed || link.zone.as_ref().is_some_and(|z| *z != zone.name) {
-        return Err(failed("link busy"));
+    if link.zone.as_ref().is_some_and(|z| *z != zone.name) {
+        return Err(format!(
+            "WARNING: unable to add network interface '{name}': link busy\nfailed to add network device: Device busy"
+        ));
     }
     if let Some(allowed) = &net.allowed {
-        if !again {
-            if link.properties.contains_key("protection") {
-                return Err(format!("Protection is already set on {}", net.name));
-            }
-            if link.properties.contains_key("allowed-ips") {
-                return Err(format!("allowed-ips is already set on {}", net.name));
-            }
+        let set = |property| !again && link.properties.contains_key(property);
+        let what = match (set("protection"), set("allowed-ips")) {
+            (true, _) => Some("Protection"),
+            (_, true) => Some("allowed-ips"),
+            _ => None,
+        };
+        if let Some(what) = what {
+            return Err(format!(
+                "{what} is already set\nfailed to add address: Invalid argument"
+            ));
         }
         let address = allowed.split('/').next().unwrap_or(allowed);
         let ips = match link.properties.get("allowed-ips") {

@@ -1,7 +1,7 @@
 //! install, uninstall, clone, move, detach, attach.
 
 use super::check;
-use super::{Target, allowed, fail, sub_usage};
+use super::{Configured, State, Target, allowed, fail, sub_usage};
 use crate::fakehost::disk::{DiskOp, Kind};
 use crate::fakehost::exit;
 use crate::fakehost::getopt::getopt;
@@ -12,6 +12,7 @@ use crate::fakehost::zfs::Made;
 /// What a hook says by its exit status.
 const HOOK_USAGE: i32 = 253;
 const HOOK_UNDO: i32 = 254;
+const HOOK_FATAL: i32 = 255;
 
 /// Words that a shell leaves alone: what zoneadm hands to its hooks goes through one.
 fn is_plain(word: &str) -> bool {
@@ -19,7 +20,7 @@ fn is_plain(word: &str) -> bool {
         .all(|b| b.is_ascii_alphanumeric() || b"_./:@-=+,%".contains(&b))
 }
 
-fn lock_name(zone: &str) -> String {
+pub(super) fn lock_name(zone: &str) -> String {
     format!("{zone}.zoneadm.lock")
 }
 
@@ -43,11 +44,15 @@ fn hook(run: &mut Run, target: &Target, what: &str, args: &[String]) -> Step<i32
     run.err.push_str(&String::from_utf8_lossy(&reply.stderr));
     Ok(match reply.killed {
         true => {
+            let work = match what {
+                "install" => "installation",
+                other => other,
+            };
             run.complain(&format!(
-                "zoneadm: zone '{}': '{what}' terminated with signal 9.",
+                "zoneadm: zone '{}': 'brand-specific {work}' terminated by signal SIGKILL.",
                 target.name
             ));
-            exit::ERROR
+            HOOK_FATAL
         }
         false => reply.code,
     })
@@ -68,39 +73,62 @@ pub(super) fn dataset_at(run: &mut Run, directory: &str) -> Option<String> {
         .map(|(name, _)| name.clone())
 }
 
-/// Makes the zonepath: a dataset if its parent directory is one's mountpoint, else a directory.
-fn make_zonepath(run: &mut Run, target: &Target, dataset: bool) -> Step {
+/// Makes a dataset of the zonepath, which is there as a directory, if its parent directory is the mountpoint of one.
+fn make_zonepath(run: &mut Run, target: &Target) -> Step {
     let path = &target.configured.path;
     let (parent, base) = path.rsplit_once('/').unwrap_or(("", path));
     let parent = if parent.is_empty() { "/" } else { parent };
-    if let Some(above) = dataset_at(run, parent).filter(|_| dataset) {
-        let name = format!("{above}/{base}");
+    let Some(above) = dataset_at(run, parent) else {
+        return Ok(());
+    };
+    let name = format!("{above}/{base}");
+    let (host, disk) = run.view();
+    if host.has_dataset(&name) {
+        return Ok(());
+    }
+    let off = |property: &str| (property.to_owned(), "off".to_owned());
+    let set = [off("sharenfs"), off("sharesmb")];
+    match host.create_dataset(&name, None, &set, disk) {
+        Ok(Made::Whole) => {
+            host.pending.push(DiskOp::Mode {
+                at: path.clone(),
+                mode: 0o700,
+            });
+            run.say("A ZFS file system has been created for this zone.");
+        }
+        // One that cannot be mounted is taken away again.
+        Ok(Made::Unmounted(text)) => {
+            let gone = host.destroy_dataset(&name, false, disk);
+            run.complain(&format!("cannot mount ZFS dataset {name}: {text}"));
+            if let Err(text) = gone {
+                run.complain(&text);
+            }
+        }
+        Err(text) => run.complain(&format!("cannot create ZFS dataset {name}: {text}")),
+    }
+    Ok(())
+}
+
+/// What a hook that undid its work leaves to zoneadm: the zonepath and its dataset (`cleanup_zonepath`).
+fn clean_zonepath(run: &mut Run, target: &Target) -> Step {
+    let path = target.configured.path.clone();
+    if let Some(dataset) = dataset_at(run, &path) {
         let (host, disk) = run.view();
-        if host.has_dataset(&name) {
+        if host.dependents(&dataset, true).len() == 1
+            && host.destroy_dataset(&dataset, false, disk).is_ok()
+        {
+            run.say("The ZFS file system for this zone has been destroyed.");
             return Ok(());
         }
-        let off = |property: &str| (property.to_owned(), "off".to_owned());
-        let set = [off("sharenfs"), off("sharesmb")];
-        match host.create_dataset(&name, None, &set, disk) {
-            Ok(Made::Whole) => {
-                host.pending.push(DiskOp::Mode {
-                    at: path.clone(),
-                    mode: 0o700,
-                });
-                run.say("A ZFS file system has been created for this zone.");
-            }
-            Ok(Made::Unmounted(text)) | Err(text) => {
-                run.complain(&format!(
-                    "{text}\nWARNING: the ZFS file system {name} could not be created"
-                ));
-            }
-        }
-    } else {
-        run.host().pending.push(DiskOp::Directory {
-            at: path.clone(),
-            mode: 0o700,
+    }
+    for part in ["dev", "lastexited", "logs", "lu", "root", "etc"] {
+        run.host().pending.push(DiskOp::RemoveTree {
+            at: format!("{path}/{part}"),
         });
     }
+    run.host()
+        .pending
+        .push(DiskOp::RemoveDirectory { at: path });
     Ok(())
 }
 
@@ -110,35 +138,36 @@ pub(super) fn install(
     target: &Target,
     args: &[String],
 ) -> Step<i32> {
-    let mut args = args.to_vec();
-    let mut dataset = true;
-    if args.first().is_some_and(|a| a == "-x") {
-        if args.get(1).is_none_or(|a| a != "nodataset") {
-            return sub_usage(run, "install");
-        }
-        dataset = false;
-        args.drain(..2);
-    }
-    if args.first().is_some_and(|a| a == "-?") {
-        return sub_usage(run, "install");
-    }
+    // Its own option is one of the brand's, too.
+    let mut own = args.windows(2).filter(|pair| pair[0] == "-x");
+    let dataset = own.all(|pair| pair[1] != "nodataset");
     allowed(run, target, "install")?;
-    let _lock = run.lock_file(&lock_name(&target.name))?;
-    if !check::verify(run, target) {
+    if !check::verify(run, target, "install")? {
         return Ok(exit::ERROR);
     }
-    make_zonepath(run, target, dataset)?;
-    run.point("zonepath")?;
+    let _lock = run.lock_file(&lock_name(&target.name))?;
     let uuid = uuid(run);
     store.set_state(&target.name, IndexState::Incomplete, Some(&uuid))?;
     run.point("incomplete")?;
-    match hook(run, target, "install", &args)? {
+    if dataset {
+        make_zonepath(run, target)?;
+    }
+    run.point("zonepath")?;
+    let hooks: Vec<String> = match dataset {
+        true => args.to_vec(),
+        false => {
+            let at = args.iter().position(|word| word == "-x").unwrap_or(0);
+            [&args[..at], &args[at + 2..]].concat()
+        }
+    };
+    match hook(run, target, "install", &hooks)? {
         0 => {
             store.set_state(&target.name, IndexState::Installed, None)?;
             run.point("installed")?;
             Ok(exit::OK)
         }
         HOOK_UNDO => {
+            clean_zonepath(run, target)?;
             store.set_state(&target.name, IndexState::Configured, None)?;
             Ok(exit::ERROR)
         }
@@ -158,47 +187,30 @@ pub(super) fn uninstall(
     args: &[String],
 ) -> Step<i32> {
     let force = args.iter().any(|a| a == "-F");
-    if args.iter().any(|a| a == "-?") {
-        return sub_usage(run, "uninstall");
-    }
     allowed(run, target, "uninstall")?;
     if !force {
-        let text =
-            "Input not from terminal and -F not specified:  uninstall command ignored, exiting.";
+        let text = "Input not from terminal and -F not specified: uninstall not done.";
         return fail(run, &target.name, text);
     }
     let _lock = run.lock_file(&lock_name(&target.name))?;
-    if run.host().zones.contains_key(&target.name) {
-        return fail(
-            run,
-            &target.name,
-            "uninstall operation is invalid for running zones.",
-        );
-    }
     let root = target.configured.root();
     let mounted: Vec<String> = below(run, &root);
     if !mounted.is_empty() {
-        run.complain(&format!(
-            "These file systems are mounted on subdirectories of {root}."
-        ));
-        mounted
-            .iter()
-            .for_each(|at| run.complain(&format!("\t{at}")));
-        return fail(
-            run,
-            &target.name,
-            "could not uninstall: file systems are mounted",
+        let text = format!(
+            "These file systems are mounted on subdirectories of {root}.\n\n\t{}",
+            mounted.join("\n\t")
         );
+        return fail(run, &target.name, &text);
     }
     store.set_state(&target.name, IndexState::Incomplete, None)?;
     run.point("incomplete")?;
     let code = hook(run, target, "uninstall", args)?;
     if code != exit::OK {
+        if code == HOOK_USAGE {
+            sub_usage(run, "uninstall")?;
+        }
         return Ok(exit::ERROR);
     }
-    run.host().pending.push(DiskOp::RemoveDirectory {
-        at: target.configured.path.clone(),
-    });
     store.set_state(&target.name, IndexState::Configured, None)?;
     run.point("configured")?;
     Ok(exit::OK)
@@ -211,7 +223,7 @@ pub(super) fn below(run: &mut Run, directory: &str) -> Vec<String> {
         .datasets
         .values()
         .filter_map(|d| d.mounted.clone())
-        .filter(|at| at.starts_with(&prefix) || at == directory)
+        .filter(|at| at.starts_with(&prefix))
         .collect()
 }
 
@@ -226,24 +238,54 @@ pub(super) fn clone(
         _ => return sub_usage(run, "clone"),
     };
     allowed(run, target, "clone")?;
-    let source = &parsed.rest[0];
-    let Some(entry) = store.entry(source) else {
-        return fail(run, source, "No such zone configured");
-    };
-    if run.host().zones.contains_key(source) {
-        return fail(run, source, "clone operation is invalid for running zones.");
-    }
-    if entry.state != IndexState::Installed {
-        return fail(run, source, "must be installed before clone.");
-    }
-    let document = store.load(source).ok().flatten();
-    if document.is_none_or(|d| d.attr_or_empty("brand") != target.configured.brand) {
-        return fail(run, source, "must be the same brand as the target zone");
-    }
-    let _lock = run.lock_file(&lock_name(&target.name))?;
-    if !check::verify(run, target) {
+    if !check::verify(run, target, "clone")? {
         return Ok(exit::ERROR);
     }
+    let source = &parsed.rest[0];
+    let wrong = |run: &mut Run, why: &str| {
+        fail(
+            run,
+            &target.name,
+            &format!("clone operation is invalid {why}"),
+        )
+    };
+    if source == "global" {
+        return wrong(run, "for the global zone.");
+    }
+    if source.starts_with("SUNW") {
+        return wrong(run, "for zones starting with SUNW.");
+    }
+    let Some(entry) = store.entry(source) else {
+        run.complain(&format!(
+            "zoneadm: {source}: could not get state: No such zone configured"
+        ));
+        return Ok(exit::ERROR);
+    };
+    match run.state_of(&entry) {
+        State::Kernel(status) => {
+            return wrong(run, &format!("for {} zones.", status.word()));
+        }
+        State::Index(IndexState::Installed) => {}
+        State::Index(state) => {
+            run.complain(&format!(
+                "zoneadm: zone {source} is {}; installed is required.",
+                state.word()
+            ));
+            return Ok(exit::ERROR);
+        }
+    }
+    let document = store.load(source).ok().flatten();
+    let brand = document
+        .map(|d| Configured::read(&d).brand)
+        .unwrap_or_default();
+    if brand != target.configured.brand {
+        run.complain(&format!(
+            "zoneadm: Zones '{source}' and '{}' have different brand types.",
+            target.name
+        ));
+        return Ok(exit::ERROR);
+    }
+    let _lock = run.lock_file(&lock_name(&target.name))?;
     let path = target.configured.path.clone();
     let (parent, base) = path.rsplit_once('/').unwrap_or(("", &path));
     let (from, above) = (dataset_at(run, &entry.path), dataset_at(run, parent));
@@ -291,25 +333,32 @@ pub(super) fn relocate(
         return sub_usage(run, "move");
     };
     allowed(run, target, "move")?;
+    if !check::verify(run, target, "move")? {
+        return Ok(exit::ERROR);
+    }
     if !to.starts_with('/') {
-        return fail(run, &target.name, &format!("{to} is not an absolute path."));
+        run.complain(&format!("{to} is not an absolute path."));
+        return Ok(exit::ERROR);
+    }
+    let disk = run.disk();
+    let empty = std::fs::read_dir(disk.real(to)).map(|mut all| all.next().is_none());
+    if !empty.unwrap_or(true) {
+        run.complain(&format!("could not move zone to {to}: directory not empty"));
+        return Ok(exit::ERROR);
     }
     let _lock = run.lock_file(&lock_name(&target.name))?;
-    if run.disk().kind(to).is_some() {
-        return fail(run, &target.name, &format!("{to} already exists"));
-    }
-    let (parent, base) = to.rsplit_once('/').unwrap_or(("", to));
-    let (from, above) = (
-        dataset_at(run, &target.configured.path),
-        dataset_at(run, parent),
-    );
-    let (Some(from), Some(above)) = (from, above) else {
+    let path = target.configured.path.clone();
+    let Some(dataset) = dataset_at(run, &path) else {
         return run.not_played("zoneadm move without ZFS");
     };
+    // The dataset stays what it is, and is mounted elsewhere.
     let (host, disk) = run.view();
-    if let Err(text) = host.rename(&from, &format!("{above}/{base}"), disk) {
+    if let Err((text, _)) = host.set_property(&dataset, "mountpoint", Some(to), disk) {
         return fail(run, &target.name, &text);
     }
+    run.host()
+        .pending
+        .push(DiskOp::RemoveDirectory { at: path });
     let mut document = target.document.clone();
     document.set("zonepath", to);
     store.save(&document, false)?;
@@ -327,7 +376,19 @@ pub(super) fn detach(
     };
     run.without(&parsed, "zoneadm detach", "n")?;
     allowed(run, target, "detach")?;
+    if !check::verify(run, target, "detach")? {
+        return Ok(exit::ERROR);
+    }
     let _lock = run.lock_file(&lock_name(&target.name))?;
+    let path = &target.configured.path;
+    let mounted = below(run, path);
+    if !mounted.is_empty() {
+        run.complain(&format!(
+            "These file systems are mounted on subdirectories of {path}.\n\t{}",
+            mounted.join("\n\t")
+        ));
+        return Ok(exit::ERROR);
+    }
     store.set_state(&target.name, IndexState::Configured, None)?;
     Ok(exit::OK)
 }
@@ -343,6 +404,9 @@ pub(super) fn attach(
     };
     run.without(&parsed, "zoneadm attach", "nu")?;
     allowed(run, target, "attach")?;
+    if !check::verify(run, target, "attach")? {
+        return Ok(exit::ERROR);
+    }
     let _lock = run.lock_file(&lock_name(&target.name))?;
     if run.disk().kind(&target.configured.root()) != Some(Kind::Directory) {
         return fail(run, &target.name, "the zonepath has no root directory");

@@ -25,7 +25,7 @@ use super::store::{ConfigStore, IndexEntry, IndexState};
 use super::xml::Element;
 use super::zonecfg::{Flavour, valid_zone_name};
 
-/// The subcommands with their usage.
+/// The subcommands with their usage; long help is left out.
 const COMMANDS: &[(&str, &str)] = &[
     ("help", "help"),
     ("boot", "boot [-- boot_arguments]"),
@@ -35,7 +35,7 @@ const COMMANDS: &[(&str, &str)] = &[
     ("reboot", "reboot [-- boot_arguments]"),
     ("list", "list [-cinpv]"),
     ("verify", "verify"),
-    ("install", "install [-x nodataset] [brand-specific args]"),
+    ("install", "install [brand-specific args]"),
     ("uninstall", "uninstall [-F] [brand-specific args]"),
     (
         "clone",
@@ -81,12 +81,18 @@ pub struct Target {
     pub configured: Configured,
 }
 
-fn usage(run: &mut Run, wrong: &str) -> Step<i32> {
-    if !wrong.is_empty() {
-        run.complain(&format!("zoneadm: {wrong}"));
-    }
-    run.complain("usage:\tzoneadm help\n\tzoneadm [-z <zone>] [-u <uuid-match>] list\n\tzoneadm {-z <zone>|-u <uuid-match>} <subcommand>");
+fn usage(run: &mut Run) -> Step<i32> {
+    let text = usage_text();
+    run.complain(&text);
     Ok(exit::USAGE)
+}
+
+fn usage_text() -> String {
+    let commands: Vec<&str> = COMMANDS.iter().map(|(_, text)| *text).collect();
+    format!(
+        "usage:\tzoneadm help\n\tzoneadm [-z <zone>] [-u <uuid-match>] list\n\tzoneadm {{-z <zone>|-u <uuid-match>}} <subcommand>\n\nSubcommands:\n\n{}\n",
+        commands.join("\n")
+    )
 }
 
 fn sub_usage(run: &mut Run, command: &str) -> Step<i32> {
@@ -105,42 +111,70 @@ fn fail<T>(run: &mut Run, zone: &str, text: &str) -> Step<T> {
 
 /// `zoneadm args...`
 pub fn zoneadm(run: &mut Run, args: &[String], _: &[u8]) -> Step<i32> {
-    let parsed = match getopt(args, "u:z:R:", &[]) {
+    let parsed = match getopt(args, "?u:z:R:", &[]) {
         Ok(parsed) => parsed,
-        Err(_) => return usage(run, ""),
-    };
-    let Some((command, args)) = parsed.rest.split_first() else {
-        return usage(run, "");
-    };
-    if command == "help" {
-        for (_, text) in COMMANDS {
-            run.say(text);
+        Err(bad) => {
+            run.complain(&format!("zoneadm: {bad}"));
+            // Whoever asks wrongly is taken for one who asks for help.
+            run.say(&usage_text());
+            return Ok(exit::USAGE);
         }
-        return Ok(exit::OK);
+    };
+    if parsed.has('?') {
+        run.say(&usage_text());
+        return Ok(exit::USAGE);
+    }
+    run.without(&parsed, "zoneadm", "R")?;
+    let Some((command, args)) = parsed.rest.split_first() else {
+        return usage(run);
+    };
+    let store = run.machine.configurations()?;
+    // An identifier that no zone has is not heeded.
+    let by_uuid = match parsed.value('u') {
+        Some(uuid) => store.index()?.into_iter().find(|e| e.uuid == uuid),
+        None => None,
+    };
+    let zone = match by_uuid {
+        Some(entry) => Some(entry.name),
+        None => parsed.value('z').map(str::to_owned),
+    };
+    let mut known = None;
+    if let Some(name) = zone.as_ref().filter(|name| *name != "global") {
+        known = valid_zone_name(name).then(|| store.entry(name)).flatten();
+        let Some(entry) = &known else {
+            run.complain(&format!("zoneadm: {name}: No such zone configured"));
+            return Ok(exit::ERROR);
+        };
+        let document = store.load(&entry.name).ok().flatten();
+        let brand = document.map(|document| Configured::read(&document).brand);
+        if brand.is_none() {
+            return fail(run, name, "missing or invalid brand");
+        }
+    }
+    if command == "help" {
+        return help(run, args);
     }
     if !COMMANDS.iter().any(|(name, _)| name == command) && !PRIVATE.contains(&command.as_str()) {
         return match command.as_str() {
             "apply" => run.not_played(&format!("zoneadm {command}")),
-            other => usage(run, &format!("{other}: unknown subcommand")),
+            _ => usage(run),
         };
     }
-    let store = run.machine.configurations()?;
-    let zone = match (parsed.value('z'), parsed.value('u')) {
-        (Some(name), _) => Some(name.to_owned()),
-        (None, Some(uuid)) => match store.index()?.into_iter().find(|e| e.uuid == uuid) {
-            Some(entry) => Some(entry.name),
-            None => {
-                run.complain(&format!("zoneadm: {uuid}: No such zone configured"));
-                return Ok(exit::ERROR);
-            }
-        },
-        (None, None) => None,
-    };
     if command == "list" {
         return list(run, &store, zone.as_deref(), args);
     }
+    if let [one] = args
+        && one == "-?"
+    {
+        sub_usage(run, command)?;
+        return Ok(exit::OK);
+    }
     let Some(name) = zone else {
-        return usage(run, "a zone must be specified");
+        if command == "install" {
+            return sub_usage(run, command);
+        }
+        run.complain("zoneadm: no zone specified");
+        return Ok(exit::ERROR);
     };
     if name == "global" {
         return fail(
@@ -149,14 +183,16 @@ pub fn zoneadm(run: &mut Run, args: &[String], _: &[u8]) -> Step<i32> {
             &format!("{command} operation is invalid for the global zone."),
         );
     }
-    let known = valid_zone_name(&name).then(|| store.entry(&name)).flatten();
-    let Some(entry) = known else {
-        run.complain(&format!("zoneadm: {name}: No such zone configured"));
-        return Ok(exit::ERROR);
+    let (Some(entry), Ok(Some(document))) = (known, store.load(&name)) else {
+        return fail(run, &name, "missing or invalid brand");
     };
-    let Ok(Some(document)) = store.load(&name) else {
-        return fail(run, &name, "Invalid document");
-    };
+    if name.starts_with("SUNW") {
+        return fail(
+            run,
+            &name,
+            &format!("{command} operation is invalid for zones starting with SUNW."),
+        );
+    }
     let target = Target {
         configured: Configured::read(&document),
         name,
@@ -169,7 +205,7 @@ pub fn zoneadm(run: &mut Run, args: &[String], _: &[u8]) -> Step<i32> {
         }
         // A hook of the brand when the host boots; those that are played have none.
         "sysboot" => allowed(run, &target, command).map(|()| exit::OK),
-        "verify" => verify(run, &target),
+        "verify" => verify(run, &target, args),
         "mark" => mark(run, &store, &target, args),
         "install" => install::install(run, &store, &target, args),
         "uninstall" => install::uninstall(run, &store, &target, args),
@@ -178,6 +214,21 @@ pub fn zoneadm(run: &mut Run, args: &[String], _: &[u8]) -> Step<i32> {
         "detach" => install::detach(run, &store, &target, args),
         _ => install::attach(run, &store, &target, args),
     }
+}
+
+/// `zoneadm help [SUBCOMMAND]...`: the usage of what is asked about, without what explains it.
+fn help(run: &mut Run, args: &[String]) -> Step<i32> {
+    if args.is_empty() {
+        run.say(&usage_text());
+        return Ok(exit::OK);
+    }
+    for word in args {
+        if !COMMANDS.iter().any(|(name, _)| name == word) {
+            return sub_usage(run, "help");
+        }
+        sub_usage(run, word)?;
+    }
+    Ok(exit::OK)
 }
 
 impl Run<'_> {
@@ -197,56 +248,71 @@ impl Run<'_> {
     }
 }
 
-/// Ends a command that may not be given in a zone's state.
+/// Ends a command that may not be given in a zone's state (`sanity_check`). What is not refused here zoneadmd decides.
 fn allowed(run: &mut Run, target: &Target, command: &str) -> Step {
     let state = run.state_of(&target.entry);
     let mut refuse = |text: String| fail(run, &target.name, &text);
     use IndexState::{Configured, Incomplete, Installed};
     match (command, state) {
         (
-            "install" | "uninstall" | "clone" | "move" | "detach" | "attach" | "mark",
+            "install" | "uninstall" | "clone" | "move" | "detach" | "attach" | "mark" | "sysboot",
             State::Kernel(_),
-        ) => refuse(format!("{command} operation is invalid for running zones.")),
+        ) => refuse(format!(
+            "{command} operation is invalid for {} zones.",
+            state.word()
+        )),
         ("install" | "clone" | "attach", State::Index(Installed)) => {
             refuse("is already installed.".to_owned())
         }
-        ("install" | "clone" | "attach", State::Index(Incomplete)) => {
+        ("install" | "clone" | "attach" | "verify", State::Index(Incomplete)) => {
             refuse("zone is incomplete; uninstall required.".to_owned())
         }
         ("uninstall", State::Index(Configured)) => {
             refuse("is already in state 'configured'.".to_owned())
         }
-        (
-            "boot" | "ready" | "halt" | "move" | "detach" | "mark" | "mount",
-            State::Index(Configured | Incomplete),
-        ) => refuse(format!("must be installed before {command}.")),
+        ("boot" | "ready" | "move" | "detach" | "mount", State::Index(Configured | Incomplete)) => {
+            refuse(format!("must be installed before {command}."))
+        }
         ("unmount", state) if state != State::Kernel(ZoneStatus::Mounted) => {
             refuse("must be mounted before unmount.".to_owned())
         }
-        ("sysboot", state) if state != State::Index(Installed) => refuse(format!(
+        ("sysboot", State::Index(Configured | Incomplete)) => refuse(format!(
             "sysboot operation is invalid for {} zones.",
             state.word()
         )),
         ("reboot" | "shutdown", State::Index(_)) => refuse("not running".to_owned()),
-        ("reboot" | "shutdown", State::Kernel(status)) if status != ZoneStatus::Running => {
-            refuse(format!("must be running before {command}."))
-        }
         _ => Ok(()),
     }
 }
 
 /// What zoneadmd does for zoneadm.
 fn transition(run: &mut Run, target: &Target, command: &str, args: &[String]) -> Step<i32> {
-    let known = if command == "shutdown" { "r" } else { "" };
-    let Ok(parsed) = getopt(args, known, &[]) else {
-        return sub_usage(run, command);
+    let known = match command {
+        "shutdown" => "r",
+        "boot" => "fs",
+        "mount" => "f",
+        _ => "",
     };
-    if !parsed.rest.is_empty() && matches!(command, "halt" | "ready" | "mount" | "unmount") {
-        return sub_usage(run, command);
+    let silent = matches!(command, "mount" | "unmount");
+    let wrong = |run: &mut Run| match silent {
+        true => Ok(exit::USAGE),
+        false => sub_usage(run, command),
+    };
+    let parsed = match getopt(args, known, &[]) {
+        Ok(parsed) => parsed,
+        Err(bad) => {
+            run.complain(&format!("{}: {bad}", args[0]));
+            return wrong(run);
+        }
+    };
+    if !parsed.rest.is_empty() && (silent || matches!(command, "halt" | "ready")) {
+        return wrong(run);
     }
+    run.without(&parsed, &format!("zoneadm {command}"), "f")?;
     allowed(run, target, command)?;
-    let halted = !run.host().zones.contains_key(&target.name);
-    if halted && matches!(command, "boot" | "ready" | "mount") && !check::verify(run, target) {
+    if matches!(command, "boot" | "ready" | "mount" | "reboot")
+        && !check::verify(run, target, command)?
+    {
         return Ok(exit::ERROR);
     }
     run.point("verified")?;
@@ -257,30 +323,50 @@ fn transition(run: &mut Run, target: &Target, command: &str, args: &[String]) ->
     }
     for command in commands {
         let mut words = vec!["-z".to_owned(), target.name.clone(), command.to_owned()];
+        if parsed.has('s') {
+            words.push("-s".to_owned());
+        }
         words.extend(parsed.rest.iter().cloned());
         let daemon = run.machine.helper("zoneadmd", &words, true)?;
         let reply = run.wait_for(daemon)?;
         run.err.push_str(&String::from_utf8_lossy(&reply.stderr));
         if reply.killed || reply.code != exit::OK {
-            return fail(run, &target.name, "call to zoneadmd failed");
+            return match command {
+                // These say nothing of their own.
+                "halt" | "reboot" | "shutdown" => Ok(exit::ERROR),
+                _ => fail(run, &target.name, "call to zoneadmd failed"),
+            };
         }
     }
     Ok(exit::OK)
 }
 
-fn verify(run: &mut Run, target: &Target) -> Step<i32> {
-    Ok(match check::verify(run, target) {
+fn verify(run: &mut Run, target: &Target, args: &[String]) -> Step<i32> {
+    if !args.is_empty() {
+        return sub_usage(run, "verify");
+    }
+    allowed(run, target, "verify")?;
+    Ok(match check::verify(run, target, "verify")? {
         true => exit::OK,
         false => exit::ERROR,
     })
 }
 
 fn mark(run: &mut Run, store: &ConfigStore, target: &Target, args: &[String]) -> Step<i32> {
-    if args != ["incomplete".to_owned()] {
-        return sub_usage(run, "mark");
-    }
+    // Wrong words are not told.
+    let parsed = getopt(args, "F", &[]).ok();
+    let state = parsed.and_then(|parsed| match (parsed.rest.as_slice(), parsed.has('F')) {
+        ([word], _) if word == "incomplete" => Some(IndexState::Incomplete),
+        ([word], true) if word == "configured" => Some(IndexState::Configured),
+        ([word], true) if word == "installed" => Some(IndexState::Installed),
+        _ => None,
+    });
+    let Some(state) = state else {
+        return Ok(exit::USAGE);
+    };
     allowed(run, target, "mark")?;
-    store.set_state(&target.name, IndexState::Incomplete, None)?;
+    let _lock = run.lock_file(&install::lock_name(&target.name))?;
+    store.set_state(&target.name, state, None)?;
     Ok(exit::OK)
 }
 
@@ -320,16 +406,30 @@ fn line(run: &mut Run, store: &ConfigStore, entry: &IndexEntry) -> Line {
 }
 
 fn list(run: &mut Run, store: &ConfigStore, zone: Option<&str>, args: &[String]) -> Step<i32> {
-    let parsed = match getopt(args, "cinpv", &[]) {
-        Ok(parsed) if parsed.rest.is_empty() => parsed,
-        _ => return sub_usage(run, "list"),
+    let known = if zone.is_some() { "?pv" } else { "?cinpv" };
+    let parsed = match getopt(args, known, &[]) {
+        Ok(parsed) => parsed,
+        Err(bad) => {
+            // getopt(3C) takes the first of its words for the tool's name.
+            run.complain(&format!("{}: {bad}", args[0]));
+            return sub_usage(run, "list");
+        }
     };
-    if zone.is_some() && (parsed.has('c') || parsed.has('i')) {
-        return sub_usage(run, "list");
+    if parsed.has('?') {
+        sub_usage(run, "list")?;
+        return Ok(exit::OK);
     }
     if parsed.has('p') && parsed.has('v') {
-        run.complain("zoneadm: -p and -v are mutually exclusive");
+        let text = "list -p and -v are mutually exclusive.";
+        if let Some(zone) = zone {
+            return fail(run, zone, text);
+        }
+        run.complain(&format!("zoneadm: {text}"));
         return Ok(exit::ERROR);
+    }
+    // Words after the options are only looked at where one zone is meant.
+    if zone.is_some() && !parsed.rest.is_empty() {
+        return sub_usage(run, "list");
     }
     let global = Line {
         id: Some(0),

@@ -56,8 +56,18 @@ fn states_and_what_leads_on_are_those_of_the_real_zoneadm() {
             "zoneadm: nope: No such zone configured\n",
             "configured",
         ),
-        ("zoneadm -z a list -cp", 2, "usage", "configured"),
-        ("zoneadm list -pv", 1, "mutually exclusive", "configured"),
+        (
+            "zoneadm -z a list -cp",
+            2,
+            "-cp: illegal option -- c\nusage:\tlist [-cinpv]\n",
+            "configured",
+        ),
+        (
+            "zoneadm list -pv",
+            1,
+            "zoneadm: list -p and -v are mutually exclusive.\n",
+            "configured",
+        ),
         (
             "zoneadm -z a boot",
             1,
@@ -67,9 +77,51 @@ fn states_and_what_leads_on_are_those_of_the_real_zoneadm() {
         (
             "zoneadm -z a halt",
             1,
-            "must be installed before halt.",
+            "zone 'a': halt operation is invalid for zones in state 'configured'\n",
             "configured",
         ),
+        (
+            "zoneadm boot",
+            1,
+            "zoneadm: no zone specified\n",
+            "configured",
+        ),
+        ("zoneadm install", 2, "usage:\tinstall", "configured"),
+        (
+            "zoneadm frob",
+            2,
+            "\nSubcommands:\n\nhelp\nboot [",
+            "configured",
+        ),
+        ("zoneadm -z a boot -?", 0, "usage:\tboot [--", "configured"),
+        (
+            "zoneadm -z a halt -x",
+            2,
+            "-x: illegal option -- x\nusage:\thalt\n",
+            "configured",
+        ),
+        (
+            "zoneadm -z global halt",
+            1,
+            "zoneadm: zone 'global': halt operation is invalid for the global zone.\n",
+            "configured",
+        ),
+        (
+            "zoneadm -z a unmount",
+            1,
+            "must be mounted before unmount.",
+            "configured",
+        ),
+        ("zoneadm -z a mark", 2, "", "configured"),
+        ("zoneadm -z a mark installed", 2, "", "configured"),
+        ("zoneadm -z a mark incomplete", 0, "", "incomplete"),
+        (
+            "zoneadm -z a verify",
+            1,
+            "zone is incomplete; uninstall required.",
+            "incomplete",
+        ),
+        ("zoneadm -z a mark -F configured", 0, "", "configured"),
         (
             uninstall,
             1,
@@ -124,7 +176,13 @@ fn states_and_what_leads_on_are_those_of_the_real_zoneadm() {
         (
             uninstall,
             1,
-            "zoneadm: zone 'a': uninstall operation is invalid for running zones.\n",
+            "zoneadm: zone 'a': uninstall operation is invalid for ready zones.\n",
+            "ready",
+        ),
+        (
+            "zoneadm -z a reboot",
+            1,
+            "zone 'a': reboot operation is invalid for zones in state 'ready'\n",
             "ready",
         ),
         ("zoneadm -z a boot", 0, "", "running"),
@@ -169,7 +227,7 @@ fn states_and_what_leads_on_are_those_of_the_real_zoneadm() {
         (
             "zoneadm -z a uninstall",
             1,
-            "Input not from terminal and -F not specified",
+            "zoneadm: zone 'a': Input not from terminal and -F not specified: uninstall not done.\n",
             "installed",
         ),
         ("zoneadm -z a mark incomplete", 0, "", "incomplete"),
@@ -233,7 +291,9 @@ fn a_boot_is_refused_for_what_the_real_one_refuses() {
         assert_eq!(state(&bench), "installed");
     };
     bench.do_all(&["dladm set-linkprop -t -p protection=mac-nospoof an0"]);
-    refused("Protection is already set");
+    refused(
+        "zone 'a': Protection is already set\nzone 'a': failed to add address: Invalid argument\n",
+    );
     bench.do_all(&[
         "dladm reset-linkprop -t -p protection an0",
         "dladm set-linkprop -t -p allowed-ips=10.0.0.1 an0",
@@ -243,7 +303,9 @@ fn a_boot_is_refused_for_what_the_real_one_refuses() {
         "dladm reset-linkprop -t -p allowed-ips an0",
         "ipadm create-if -t an0",
     ]);
-    refused("failed to add network device");
+    refused(
+        "interface 'an0' which is used in the global zone\nzone 'a': failed to add network device",
+    );
     bench.do_all(&["ipadm delete-if an0", "dladm delete-vnic -t an0"]);
     refused("failed to add network device");
     bench.do_all(&[
@@ -263,11 +325,15 @@ fn a_boot_is_refused_for_what_the_real_one_refuses() {
     // The marker of Alpine chooses the script of Busybox.
     let lx = disk.real("/usr/lib/brand/lx/lx_boot_zone_busybox");
     std::fs::rename(&lx, lx.with_extension("away")).unwrap();
-    refused("lx_boot_zone_busybox: cannot open");
+    refused(
+        "lx_boot_zone_busybox: cannot open [No such file or directory]\nzone 'a': exec /usr/lib/brand/lx/lx_boot a /tank/zones/a failed\n",
+    );
     std::fs::rename(lx.with_extension("away"), &lx).unwrap();
     std::fs::remove_dir_all(disk.real("/tank/zones/a/root/rd")).unwrap();
     std::os::unix::fs::symlink("/etc", disk.real("/tank/zones/a/root/rd")).unwrap();
-    refused("is a symlink");
+    refused(
+        "/root/rd is a symlink\nzone 'a': /tank/zones/a/root/rd/ctl is not a valid mount point\n",
+    );
     std::fs::remove_file(disk.real("/tank/zones/a/root/rd")).unwrap();
     bench.do_all(&["zoneadm -z a boot"]);
     assert!(disk.exists("/tank/zones/a/root/rd/ctl"));
@@ -290,6 +356,141 @@ fn a_boot_is_refused_for_what_the_real_one_refuses() {
         code == 1 && text.contains("could not verify fs /rd/ctl: could not access /tank/ctl"),
         "{text}"
     );
+}
+
+/// What zoneadm verifies before it installs and boots (`verify_details`), with its words.
+#[test]
+fn what_is_verified_is_told_as_by_the_real_one() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let bench = bench();
+    let disk = bench.machine.disk().clone();
+    let mode = |path: &str, mode: u32| {
+        let path = disk.real(path);
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
+    };
+    let install = "zoneadm -z a install -s tank/img@ready";
+    let says = |line: &str, code: i32, text: &str| {
+        assert_eq!(bench.ask(line), (code, text.to_owned()), "{line}");
+    };
+    let (code, text) = bench.ask("zoneadm -z a verify");
+    assert!(
+        code == 0 && text.starts_with("WARNING: /tank/zones/a does not exist"),
+        "{text}"
+    );
+    // Where zonepaths are made.
+    mode("/tank/zones", 0o775);
+    says(
+        install,
+        1,
+        "/tank/zones must not be group writable.\ncould not verify zonepath /tank/zones/a because of the above errors.\nzoneadm: zone a failed to verify\n",
+    );
+    mode("/tank/zones", 0o755);
+    bench.do_all(&["zfs set setuid=off tank/zones"]);
+    let (code, text) = bench.ask(install);
+    assert!(
+        code == 1 && text.starts_with("Zonepath /tank/zones/a is on a nosuid file system.\n"),
+        "{text}"
+    );
+    bench.do_all(&["zfs inherit setuid tank/zones"]);
+    // A root that is there already.
+    std::fs::create_dir_all(disk.real("/tank/zones/a/root")).unwrap();
+    mode("/tank/zones/a", 0o750);
+    mode("/tank/zones/a/root", 0o700);
+    says(
+        install,
+        1,
+        "/tank/zones/a must not be group readable.\n/tank/zones/a must not be group executable.\n/tank/zones/a: changing permissions to 0700.\n/tank/zones/a/root mode is not 0755.\ncould not verify zonepath /tank/zones/a because of the above errors.\nzoneadm: zone a failed to verify\n",
+    );
+    assert_eq!(disk.mode("/tank/zones/a"), Some(0o700));
+    std::fs::remove_dir_all(disk.real("/tank/zones/a")).unwrap();
+    bench.do_all(&[install]);
+    // Zonepaths within one another.
+    let within = "create -b;set brand=lx;set zonepath=/tank/zones/a/b;set ip-type=exclusive";
+    let words = ["-z", "b", within].map(str::to_owned);
+    assert_eq!(bench.machine.run("zonecfg", &words, b"").code, 0);
+    let (code, text) = bench.ask("zoneadm -z b install -s tank/img@ready");
+    assert!(
+        code == 1
+            && text.starts_with(
+                "b zonepath (/tank/zones/a/b) and a zonepath (/tank/zones/a) overlap.\n"
+            ),
+        "{text}"
+    );
+    // File systems and privileges.
+    for (lines, text) in [
+        (
+            "add fs;set dir=/x;set special=/x;set type=proc;end",
+            "cannot verify fs /x: type proc is not allowed.\n",
+        ),
+        (
+            "add fs;set dir=/x;set special=/x;set type=foofs;end",
+            "could not verify fs /x: could not access /usr/lib/fs/foofs/mount: No such file or directory\n",
+        ),
+        (
+            "add fs;set dir=/x;set special=/x;set raw=/x;set type=lofs;end",
+            "cannot verify fs /x: 'raw' device specified but no fsck executable exists for lofs\n",
+        ),
+        (
+            "add fs;set dir=/x;set special=/x;set type=ufs;end",
+            "could not verify fs /x: must specify 'raw' device for ufs file systems\n",
+        ),
+        (
+            "add fs;set dir=/x;set special=tank/x;set type=zfs;end",
+            "could not verify fs /x: could not access zfs dataset 'tank/x'\n",
+        ),
+        (
+            "add fs;set dir=/x;set special=swap;set type=tmpfs;end",
+            "could not verify fs /x: could not access swap: No such file or directory\n",
+        ),
+        (
+            "add dataset;set name=tank/x;end",
+            "could not verify zfs dataset tank/x: dataset does not exist\n",
+        ),
+        (
+            "set limitpriv=default,frob",
+            "unknown privilege \"frob\" specified in the zone's privilege set\n",
+        ),
+        (
+            "set limitpriv=default,sys_config",
+            "privilege \"sys_config\" is not permitted within the zone's privilege set\n",
+        ),
+    ] {
+        let undo = match lines.split(';').next() {
+            Some("add fs") => "remove fs dir=/x",
+            Some("add dataset") => "remove dataset name=tank/x",
+            _ => "clear limitpriv",
+        };
+        for (lines, text) in [
+            (lines, format!("{text}zoneadm: zone a failed to verify\n")),
+            (undo, String::new()),
+        ] {
+            let words = ["-z", "a", lines].map(str::to_owned);
+            assert_eq!(bench.machine.run("zonecfg", &words, b"").code, 0, "{lines}");
+            bench.run("zoneadm -z a verify");
+            mode("/tank/zones/a", 0o700);
+            says("zoneadm -z a verify", i32::from(!text.is_empty()), &text);
+        }
+    }
+    // What is mounted in a root keeps it from being uninstalled.
+    bench.do_all(&["zfs create -o mountpoint=/tank/zones/a/root/x tank/x"]);
+    says(
+        "zoneadm -z a uninstall -F",
+        1,
+        "zoneadm: zone 'a': These file systems are mounted on subdirectories of /tank/zones/a/root.\n\n\t/tank/zones/a/root/x\n",
+    );
+    bench.do_all(&["zfs destroy tank/x"]);
+    // It moves by another mountpoint.
+    bench.do_all(&["zoneadm -z a move /tank/zones/c"]);
+    says(
+        "zfs get -Ho value mountpoint tank/zones/a",
+        0,
+        "/tank/zones/c\n",
+    );
+    assert_eq!(
+        bench.ask("zoneadm -z a list -p").1.split(':').nth(3),
+        Some("/tank/zones/c")
+    );
+    assert!(!disk.exists("/tank/zones/a"));
 }
 
 #[test]
@@ -348,7 +549,8 @@ fn what_dies_half_way_leaves_what_the_real_one_leaves() {
     };
     let install = "zoneadm -z a install -s tank/img@ready";
     for (tool, point, origin) in [
-        ("zoneadm", "incomplete", Some("-\n")),
+        ("zoneadm", "incomplete", None),
+        ("zoneadm", "zonepath", Some("-\n")),
         ("brand", "destroyed", None),
         ("brand", "cloned", Some("tank/img@ready\n")),
     ] {
@@ -455,7 +657,13 @@ fn a_halt_can_hang_or_stay_half_way() {
         "ctl zone-stuck a down",
     ]);
     let (code, text) = bench.ask("zoneadm -z a halt");
-    assert!(code == 1 && text.contains("unable to unmount"), "{text}");
+    assert_eq!(
+        (code, text.as_str()),
+        (
+            1,
+            "zone 'a': unable to unmount '/tank/zones/a/root'\nzone 'a': unable to unmount file systems in zone\nzone 'a': unable to destroy zone\n"
+        )
+    );
     assert_eq!(state(&bench), "down");
     bench.do_all(&["ctl zone-stuck a shutting_down"]);
     let halt = bench
