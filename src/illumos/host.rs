@@ -15,6 +15,7 @@ use tokio::task::JoinHandle;
 
 use super::notes::{self, Note};
 use super::{Class, Command, Failure, Output, Tools};
+use crate::blocking::blocking;
 
 /// How much a tool may print; the rest is read and thrown away.
 const MOST: usize = 8 << 20;
@@ -98,7 +99,9 @@ impl HostTools {
         };
         let broken = |error: io::Error| failed(Class::Other, error.to_string());
         let path = self.path(command);
-        if !path.exists() {
+        let sought = path.clone();
+        let there = blocking(move || sought.try_exists()).await;
+        if !there.map_err(broken)? {
             let said = format!("{} is not there", path.display());
             return Err(failed(Class::NoTool, said));
         }
@@ -127,7 +130,7 @@ impl HostTools {
         };
         let (stdout, stderr) = (stdout.words().await, stderr.words().await);
         if let Some(owner) = &command.owner {
-            let _ = std::fs::remove_file(self.note(owner));
+            forget(self.note(owner)).await;
         }
         match status.code() {
             Some(0) => Ok(Output { stdout, stderr }),
@@ -135,6 +138,11 @@ impl HostTools {
             None => Err(failed(Class::Killed, "it was killed".into())),
         }
     }
+}
+
+/// Removes a note. One that stays is of a group that has ended.
+async fn forget(note: PathBuf) {
+    let _ = blocking(move || std::fs::remove_file(note)).await;
 }
 
 /// What a tool printed so far, and the task that reads on.
@@ -178,25 +186,39 @@ impl Tools for HostTools {
 
     fn settle<'a>(&'a self, owner: &'a str) -> BoxFuture<'a, Result<(), Failure>> {
         async move {
+            let failed = |class, command: String, said| Failure {
+                class,
+                command,
+                said,
+            };
+            let broken = |error: io::Error| {
+                failed(
+                    Class::Other,
+                    format!("look for commands of {owner}"),
+                    error.to_string(),
+                )
+            };
             let file = self.note(owner);
-            let Some(note) = Note::read(&file) else {
+            let noted = file.clone();
+            let note = blocking(move || io::Result::Ok(Note::read(&noted))).await;
+            let Some(note) = note.map_err(broken)? else {
                 return Ok(());
             };
             let begun = std::time::Instant::now();
-            while note.is_alive() {
+            while blocking(move || io::Result::Ok(note.is_alive()))
+                .await
+                .map_err(broken)?
+            {
                 note.kill();
                 if begun.elapsed() > GONE {
-                    return Err(Failure {
-                        class: Class::TimedOut,
-                        command: format!("kill -9 -{}", note.group.as_raw_nonzero()),
-                        said: format!(
-                            "a command of {owner} that an earlier agent began does not end"
-                        ),
-                    });
+                    let command = format!("kill -9 -{}", note.group.as_raw_nonzero());
+                    let said =
+                        format!("a command of {owner} that an earlier agent began does not end");
+                    return Err(failed(Class::TimedOut, command, said));
                 }
                 tokio::time::sleep(LOOK).await;
             }
-            let _ = std::fs::remove_file(&file);
+            forget(file).await;
             Ok(())
         }
         .boxed()

@@ -217,8 +217,13 @@ impl IllumosRuntime {
     ) -> Result<Self, String> {
         settings.network.check()?;
         let directory = settings.data.join("zones");
+        let kept = directory.clone();
+        let records = blocking(move || {
+            fs::create_dir_all(&kept)?;
+            supervised::records::<Record>(&kept)
+        });
         let wrong = |error: io::Error| format!("cannot use {}: {error}", directory.display());
-        fs::create_dir_all(&directory).map_err(wrong)?;
+        let records = records.await.map_err(wrong)?;
         let ends = CancellationToken::new();
         let notes = settings.data.join("services");
         let inner = Arc::new(Inner {
@@ -232,7 +237,7 @@ impl IllumosRuntime {
             _ends: ends.clone().drop_guard(),
         });
         let mut homes = Vec::new();
-        for record in supervised::records::<Record>(&directory).map_err(wrong)? {
+        for record in records {
             let name = record.spec.name.clone();
             match inner.home(record) {
                 Ok(home) => homes.push(home),

@@ -108,9 +108,14 @@ impl Rules {
         }
     }
 
-    async fn in_force(&self) -> Result<Vec<String>, RuleError> {
+    /// What is to be done, of all that is in force. There may be tens of thousands of rules: they are not compared on a
+    /// thread that others wait for.
+    async fn compare(&self, wanted: &Arc<Comparison>) -> Result<Changes, RuleError> {
         let output = self.tools.run(&show_rules()).await?;
-        Ok(parse::nat_rules(&output.stdout))
+        let wanted = wanted.clone();
+        let compared =
+            blocking(move || Ok(wanted.changes(&parse::nat_rules(&output.stdout)))).await;
+        compared.map_err(RuleError::Notes)
     }
 
     async fn noted(&self) -> Result<BTreeSet<String>, RuleError> {
@@ -135,17 +140,25 @@ impl Rules {
 
     /// Makes what is wanted all that is ours; while services are not known, of what is not wanted only `former` goes.
     async fn make(&self, wanted: &Wanted, former: &[String]) -> Result<(), RuleError> {
-        let spelled = |rules: &[String]| rules.iter().map(|one| parse::rule(one)).collect();
-        let ordered: Vec<String> = spelled(&self.network.rules());
+        let ordered = self.network.rules();
         let zones = wanted.zones.values().flatten();
         let others = zones.chain(wanted.services.iter().flatten());
-        let others: Vec<String> = others.map(|one| parse::rule(one)).collect();
-        let former: Vec<String> = spelled(former);
-        let stale = |rule: &String| wanted.services.is_some() || former.contains(rule);
-        let noted = self.noted().await?;
-        let changes =
-            |in_force: &[String]| Changes::between(&ordered, &others, stale, &noted, in_force);
-        let first = changes(&self.in_force().await?);
+        let others: Vec<String> = others.cloned().collect();
+        let (former, all) = (former.to_vec(), wanted.services.is_some());
+        let noted = Arc::new(self.noted().await?);
+        let known = noted.clone();
+        let spelled = blocking(move || {
+            let spelled = |rules: Vec<String>| rules.iter().map(|one| parse::rule(one)).collect();
+            Ok(Comparison {
+                ordered: spelled(ordered),
+                others: spelled(others),
+                former: spelled(former),
+                all,
+                noted: known,
+            })
+        });
+        let wanted = Arc::new(spelled.await.map_err(RuleError::Notes)?);
+        let first = self.compare(&wanted).await?;
         if !first.ours.is_subset(&noted) {
             // Before they are there: what a crash leaves is known to be ours.
             self.note(&noted.union(&first.ours).cloned().collect())
@@ -164,7 +177,7 @@ impl Rules {
         }
         if !first.is_empty() {
             // A rule that is refused is told on standard error alone: ipnat ends with 0.
-            let left = changes(&self.in_force().await?);
+            let left = self.compare(&wanted).await?;
             if let Some(rule) = left.add.first() {
                 return Err(RuleError::Refused(rule.clone()));
             }
@@ -172,7 +185,7 @@ impl Rules {
                 return Err(RuleError::Stays(rule.clone()));
             }
         }
-        if first.ours != noted {
+        if first.ours != *noted {
             self.note(&first.ours).await?;
         }
         Ok(())
@@ -201,6 +214,24 @@ impl ServiceRouter for Router {
             made.map(|()| None).map_err(|error| error.to_string())
         }
         .boxed()
+    }
+}
+
+/// What is to be in force, as `ipnat -l` spells it, and what is known to be ours.
+struct Comparison {
+    ordered: Vec<String>,
+    others: Vec<String>,
+    /// What goes even while services are not known.
+    former: Vec<String>,
+    /// Services are known: whatever of ours is not wanted goes.
+    all: bool,
+    noted: Arc<BTreeSet<String>>,
+}
+
+impl Comparison {
+    fn changes(&self, in_force: &[String]) -> Changes {
+        let stale = |rule: &String| self.all || self.former.contains(rule);
+        Changes::between(&self.ordered, &self.others, stale, &self.noted, in_force)
     }
 }
 
