@@ -516,10 +516,21 @@ fn show_etherstub(run: &mut Run, parsed: &Parsed) -> Step<i32> {
     )
 }
 
+/// Ends if what scripts read is asked for without fields, or with all of them.
+fn must_say_fields(run: &mut Run, parsed: &Parsed) -> Step {
+    let why = match (parsed.has('p'), parsed.value('o')) {
+        (true, None) => "-p requires -o",
+        (true, Some(all)) if all.eq_ignore_ascii_case("all") => "\"-o all\" is invalid with -p",
+        _ => return Ok(()),
+    };
+    die(run, why)
+}
+
 fn show_link(run: &mut Run, parsed: &Parsed) -> Step<i32> {
     if let Some(name) = parsed.rest.first() {
         must_exist(run, name)?;
     }
+    must_say_fields(run, parsed)?;
     let host = run.host();
     let rows = chosen(host, parsed, |_| true)
         .into_iter()
@@ -552,6 +563,7 @@ fn show_link(run: &mut Run, parsed: &Parsed) -> Step<i32> {
 }
 
 fn show_phys(run: &mut Run, parsed: &Parsed) -> Step<i32> {
+    must_say_fields(run, parsed)?;
     if let Some(name) = parsed.rest.first() {
         must_exist(run, name)?;
     }

@@ -94,7 +94,7 @@ fn create_if(run: &mut Run, args: &[String]) -> Step<i32> {
     };
     match plumb(run, name, parsed.has('t')) {
         Ok(()) => Ok(exit::OK),
-        Err(why) => fail(run, &format!("cannot create interface {name}: {why}")),
+        Err(why) => fail(run, &format!("Could not create {name} : {why}")),
     }
 }
 
@@ -106,7 +106,7 @@ fn delete_if(run: &mut Run, args: &[String]) -> Step<i32> {
         Some(_) => Ok(exit::OK),
         None => fail(
             run,
-            &format!("cannot delete interface {name}: Interface does not exist"),
+            &format!("Could not delete {name}: Interface does not exist"),
         ),
     }
 }
@@ -130,10 +130,13 @@ fn create_addr(run: &mut Run, args: &[String]) -> Step<i32> {
             && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')
     });
     let Some((interface, name)) = parts else {
-        return fail(
-            run,
-            &cannot(&format!("invalid address object name: {object}")),
-        );
+        return match object.split_once('/') {
+            Some((_, name)) if !name.is_empty() => fail(
+                run,
+                "Error in creating address object: Invalid argument provided",
+            ),
+            _ => fail(run, &format!("invalid address object name: {object}")),
+        };
     };
     let text = match (kind, parsed.value('a')) {
         ("static", Some(text)) => {
@@ -145,7 +148,7 @@ fn create_addr(run: &mut Run, args: &[String]) -> Step<i32> {
                 .unwrap_or("");
             match cidr(text) {
                 Some((address, network)) => format!("{address}/{}", network.prefix),
-                None => return fail(run, &format!("Invalid address {text}")),
+                None => return fail(run, "Error in setting local address: Invalid address"),
             }
         }
         ("dhcp" | "addrconf", None) => {
@@ -210,10 +213,7 @@ fn delete_addr(run: &mut Run, args: &[String]) -> Step<i32> {
     });
     match removed {
         Some(_) => Ok(exit::OK),
-        None => fail(
-            run,
-            &format!("could not delete address {object}: Object not found"),
-        ),
+        None => fail(run, "could not delete address: Object not found"),
     }
 }
 
@@ -221,6 +221,9 @@ fn show_addr(run: &mut Run, args: &[String]) -> Step<i32> {
     let Ok(parsed) = getopt(args, "po:", &[("parsable", 'p'), ("output", 'o')]) else {
         return usage(run, "show-addr");
     };
+    if parsed.has('p') && !parsed.has('o') {
+        return fail(run, "-p requires -o");
+    }
     let wanted = parsed.rest.first().cloned();
     let mut rows: Vec<Vec<String>> = Vec::new();
     for (interface, i) in &run.host().interfaces {
@@ -241,13 +244,8 @@ fn show_addr(run: &mut Run, args: &[String]) -> Step<i32> {
             }
         }
     }
-    if rows.is_empty()
-        && let Some(object) = wanted
-    {
-        return fail(
-            run,
-            &format!("address object '{object}' not found: Object not found"),
-        );
+    if rows.is_empty() && wanted.is_some() {
+        return fail(run, "Address object not found");
     }
     let table = Table {
         columns: &["addrobj", "type", "state", "current", "addr"],
@@ -274,11 +272,8 @@ fn show_if(run: &mut Run, args: &[String]) -> Step<i32> {
                 .to_vec()
         })
         .collect();
-    if let (true, Some(name)) = (rows.is_empty(), wanted) {
-        return fail(
-            run,
-            &format!("cannot get information for interface(s): {name}: Interface does not exist"),
-        );
+    if rows.is_empty() && wanted.is_some() {
+        return fail(run, "Could not get interface(s): Interface does not exist");
     }
     let columns = ["ifname", "state", "current", "persistent"];
     let table = Table {

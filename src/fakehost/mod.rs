@@ -24,6 +24,7 @@ pub mod exit {
 }
 
 mod control;
+mod controls;
 mod disk;
 mod dladm;
 mod events;

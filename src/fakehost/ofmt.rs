@@ -36,18 +36,28 @@ pub fn print(
         }
         Some(list) => list.split(',').map(str::to_ascii_lowercase).collect(),
     };
-    let mut places = Vec::new();
-    for field in &wanted {
-        match table.columns.iter().position(|c| c == field) {
-            Some(place) => places.push(place),
-            None if parsable => {
-                let text = format!("{tool}: unknown output field `{field}'");
-                return run.end(exit::ERROR, &text);
-            }
-            None => run.complain(&format!("{tool}: warning: unknown output field `{field}'")),
+    let place = |field: &String| table.columns.iter().position(|c| c == field);
+    let places: Vec<usize> = wanted.iter().filter_map(place).collect();
+    let unknown: Vec<String> = wanted
+        .iter()
+        .filter(|field| place(field).is_none())
+        .map(|field| format!(" `{field}'"))
+        .collect();
+    if !unknown.is_empty() {
+        let plural = if unknown.len() > 1 { "s" } else { "" };
+        let names = unknown.concat();
+        if parsable {
+            let text = format!("{tool}: unknown output field{plural}:{names}");
+            return run.end(exit::ERROR, &text);
         }
+        if places.is_empty() {
+            return run.end(exit::ERROR, &format!("{tool}: no valid output fields"));
+        }
+        run.complain(&format!(
+            "{tool}: warning: ignoring unknown output field{plural}:{names}"
+        ));
     }
-    if !parsable && !places.is_empty() {
+    if !parsable {
         let header: Vec<String> = places
             .iter()
             .map(|p| format!("{:<12}", table.columns[*p].to_ascii_uppercase()))

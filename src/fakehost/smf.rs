@@ -25,25 +25,70 @@ fn matching(host: &Host, pattern: &str) -> Vec<String> {
         .collect()
 }
 
+/// The columns that are played, each with its width (cmd/svc/svcs/svcs.c).
+const COLUMNS: &[(&str, usize)] = &[
+    ("state", 14),
+    ("nstate", 13),
+    ("sta", 4),
+    ("stime", 8),
+    ("fmri", 50),
+    ("inst", 20),
+    ("svc", 20),
+];
+
+const SVCS_USAGE: &str =
+    "Usage: svcs [-aHpv] [-o col[,col ... ]] [-R restarter] [-sS col] [-Z | -z zone ]
+            [<service> ...]
+       svcs -d | -D [-Hpv] [-o col[,col ... ]] [-sS col] [-Z | -z zone ]
+            [<service> ...]
+       svcs [-l | -L] [-Z | -z zone] <service> ...
+       svcs -x [-v] [-Z | -z zone] [<service> ...]
+       svcs -?";
+
 /// `svcs args...`
 pub fn svcs(run: &mut Run, args: &[String], _: &[u8]) -> Step<i32> {
-    let Ok(parsed) = getopt(args, "aHo:xvplLs:S:", &[]) else {
-        run.complain("Usage: svcs [-aHpv] [-o col[,col ... ]] [-R FMRI-instance]... [-sS col] [<service> ...]");
-        return Ok(exit::USAGE);
+    let parsed = match getopt(args, "aHo:xvplLs:S:dDR:nzZ?", &[]) {
+        Ok(parsed) => parsed,
+        Err(bad) => {
+            run.complain(&format!("svcs: {bad}\n{SVCS_USAGE}"));
+            return Ok(exit::USAGE);
+        }
     };
+    run.without(&parsed, "svcs", "vplLsSdDRnzZ")?;
+    if parsed.has('?') {
+        run.say(SVCS_USAGE);
+        return Ok(exit::OK);
+    }
+    if parsed.has('x') && (parsed.has('H') || parsed.has('o') || parsed.has('a')) {
+        run.complain(SVCS_USAGE);
+        return Ok(exit::USAGE);
+    }
+    if parsed.has('a') && !parsed.rest.is_empty() {
+        run.complain("svcs: -a ignored when used with arguments.");
+    }
     let columns: Vec<String> = parsed
         .value('o')
         .unwrap_or("state,stime,fmri")
         .split(',')
         .map(str::to_ascii_lowercase)
         .collect();
-    if let Some(unknown) = columns
-        .iter()
-        .find(|c| !["state", "sta", "stime", "fmri", "inst", "svc", "nstate"].contains(&c.as_str()))
-    {
+    let width = |column: &str| {
+        COLUMNS
+            .iter()
+            .find(|(name, _)| *name == column)
+            .map(|c| c.1)
+    };
+    if let Some(unknown) = columns.iter().find(|c| width(c).is_none()) {
         run.complain(&format!("svcs: Unknown column \"{unknown}\"."));
-        return Ok(exit::USAGE);
+        return Ok(exit::ERROR);
     }
+    let row = |cells: &[String]| {
+        let cells = cells.iter().zip(&columns).map(|(cell, column)| {
+            let width = width(column).unwrap_or(0);
+            format!("{cell:<width$} ")
+        });
+        cells.collect::<String>().trim_end().to_owned()
+    };
     let host = run.host();
     let (mut found, mut missing) = (Vec::new(), Vec::new());
     for pattern in &parsed.rest {
@@ -84,12 +129,9 @@ pub fn svcs(run: &mut Run, args: &[String], _: &[u8]) -> Step<i32> {
         }
         return Ok(code);
     }
-    if !parsed.has('H') && !rows.is_empty() {
-        let header: String = columns
-            .iter()
-            .map(|c| format!("{:<14} ", c.to_ascii_uppercase()))
-            .collect();
-        run.say(header.trim_end());
+    if !parsed.has('H') {
+        let names: Vec<String> = columns.iter().map(|c| c.to_ascii_uppercase()).collect();
+        run.say(&row(&names));
     }
     for (name, service) in rows {
         let cells: Vec<String> = columns
@@ -113,23 +155,14 @@ pub fn svcs(run: &mut Run, args: &[String], _: &[u8]) -> Step<i32> {
                 _ => "-".to_owned(),
             })
             .collect();
-        let line = match cells.as_slice() {
-            [one] => one.clone(),
-            cells => cells
-                .iter()
-                .map(|c| format!("{c:<14} "))
-                .collect::<String>()
-                .trim_end()
-                .to_owned(),
-        };
-        run.say(&line);
+        run.say(&row(&cells));
     }
     Ok(code)
 }
 
 /// `svcadm enable|disable|restart|refresh|clear|mark ...`
 pub fn svcadm(run: &mut Run, args: &[String], _: &[u8]) -> Step<i32> {
-    let usage = "Usage: svcadm [-S <state>] [-v] [cmd [args ... ]]";
+    let usage = "Usage: svcadm [-S <state>] [-v] [-Z | -z zone] [cmd [args ... ]]";
     let Some((command, args)) = args.split_first() else {
         run.complain(usage);
         return Ok(exit::USAGE);
@@ -160,7 +193,7 @@ pub fn svcadm(run: &mut Run, args: &[String], _: &[u8]) -> Step<i32> {
         match found.as_slice() {
             [] => {
                 run.complain(&format!(
-                    "svcadm: Pattern '{pattern}' doesn't match any instances."
+                    "svcadm: Pattern '{pattern}' doesn't match any instances"
                 ));
                 code = exit::ERROR;
                 continue;
@@ -168,8 +201,8 @@ pub fn svcadm(run: &mut Run, args: &[String], _: &[u8]) -> Step<i32> {
             [_] => {}
             several => {
                 let text = format!(
-                    "svcadm: Pattern '{pattern}' matches multiple instances:\n        {}",
-                    several.join("\n        ")
+                    "svcadm: Pattern '{pattern}' matches multiple instances:\n    {}",
+                    several.join("\n    ")
                 );
                 run.complain(&text);
                 code = exit::ERROR;
@@ -250,7 +283,9 @@ fn manifest(text: &str) -> Option<Vec<(String, Service)>> {
 /// `svccfg import|validate|delete ...`, `svccfg -s FMRI setprop|listprop ...`
 pub fn svccfg(run: &mut Run, args: &[String], _: &[u8]) -> Step<i32> {
     let Ok(parsed) = getopt(args, "s:f:v", &[]) else {
-        run.complain("Usage:\tsvccfg [-v] [-s FMRI] [-f file]");
+        run.complain(
+            "Usage:\tsvccfg [-v] [-s FMRI] [-f file]\n\tsvccfg [-v] [-s FMRI] <command> [args]",
+        );
         return Ok(exit::USAGE);
     };
     let words: Vec<&str> = parsed.rest.iter().map(String::as_str).collect();
@@ -336,7 +371,7 @@ pub fn svcprop(run: &mut Run, args: &[String], _: &[u8]) -> Step<i32> {
         Ok(parsed) if parsed.rest.len() == 1 => parsed,
         _ => {
             run.complain(
-                "Usage: svcprop [-afqtv] [-C | -c | -s snapshot] [-z zone] [-p [name/]name]...",
+                "Usage: svcprop [-fqtv] [-C | -c | -s snapshot] [-z zone] [-p [name/]name]... \n         {FMRI | pattern}...\n       svcprop -w [-fqtv] [-z zone] [-p [name/]name] {FMRI | pattern}",
             );
             return Ok(exit::USAGE);
         }
@@ -359,7 +394,7 @@ pub fn svcprop(run: &mut Run, args: &[String], _: &[u8]) -> Step<i32> {
             }
             None => {
                 run.complain(&format!(
-                    "svcprop: Couldn't find property '{property}' for instance '{name}'."
+                    "svcprop: Couldn't find property `{property}' for instance `{name}'."
                 ));
                 Ok(exit::ERROR)
             }

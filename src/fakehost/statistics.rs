@@ -1,10 +1,11 @@
-//! kstat(8) of zones, links and the host; prctl(1) of zones; what small tools tell of a host.
+//! kstat(8) of zones, links and the host; what small tools tell of a host.
+
+use std::collections::BTreeMap;
 
 use super::exit;
 use super::getopt::getopt;
 use super::host::{Host, LinkClass};
 use super::run::{Run, Step, now};
-use super::zfs;
 use super::zonecfg::Flavour;
 
 /// The longest name of a kstat in bytes.
@@ -12,178 +13,222 @@ const LONGEST: usize = 30;
 /// What stands for no limit.
 const NO_LIMIT: &str = "18446744073709551615";
 
-/// A statistic: module, instance, name, statistic, class, value.
-type Statistic = (String, u64, String, String, &'static str, String);
+/// A kstat: what is counted of one thing.
+struct Kstat {
+    module: &'static str,
+    instance: u64,
+    name: String,
+    class: &'static str,
+    /// Statistics with their values.
+    values: BTreeMap<String, String>,
+}
 
-fn statistics(host: &Host) -> Vec<Statistic> {
-    let mut all = Vec::new();
-    let mut add = |module: &str,
-                   instance: u64,
-                   name: &str,
-                   class: &'static str,
-                   values: &[(&str, String)]| {
-        let cut: String = name.chars().take(LONGEST).collect();
-        for (statistic, value) in values {
-            all.push((
-                module.to_owned(),
-                instance,
-                cut.clone(),
-                (*statistic).to_owned(),
-                class,
-                value.clone(),
-            ));
+impl Kstat {
+    /// A kstat whose statistics are all 0 but those that are given.
+    fn of(
+        (module, instance, name, class): (&'static str, u64, &str, &'static str),
+        statistics: &[&str],
+        known: &[(&str, String)],
+    ) -> Self {
+        let zero = statistics.iter().map(|s| ((*s).to_owned(), "0".to_owned()));
+        let known = known.iter().map(|(s, v)| ((*s).to_owned(), v.clone()));
+        // Each says what it is and since when: no clock runs here.
+        let own = [("class", class), ("crtime", "0"), ("snaptime", "0")];
+        let own = own.map(|(s, v)| (s.to_owned(), v.to_owned()));
+        Kstat {
+            module,
+            instance,
+            name: name.chars().take(LONGEST).collect(),
+            class,
+            values: zero.chain(known).chain(own).collect(),
         }
+    }
+}
+
+/// `zones:ID:NAME` (`zone_misc_kstat_create`).
+const ZONE: &[&str] = &[
+    "avenrun_15min",
+    "avenrun_1min",
+    "avenrun_5min",
+    "boot_time",
+    "forkfail_cap",
+    "forkfail_misc",
+    "forkfail_nomem",
+    "forkfail_noproc",
+    "init_pid",
+    "mapfail_seglim",
+    "nested_interp",
+    "nsec_sys",
+    "nsec_user",
+    "nsec_waitrq",
+];
+/// `caps:ID:cpucaps_zone_ID` (cpucaps.c).
+const CPU_CAP: &[&str] = &["above_sec", "below_sec", "maxusage", "nwait", "usage"];
+/// `memory_cap:ID:NAME`.
+const MEMORY: &[&str] = &[
+    "anon_alloc_fail",
+    "anonpgin",
+    "execpgin",
+    "fspgin",
+    "pgpgin",
+];
+/// `zone_vfs:ID:NAME`.
+const VFS: &[&str] = &[
+    "100ms_ops",
+    "10ms_ops",
+    "10s_ops",
+    "1s_ops",
+    "delay_cnt",
+    "delay_time",
+    "nread",
+    "nwritten",
+    "rcnt",
+    "reads",
+    "rlentime",
+    "rtime",
+    "wcnt",
+    "wlentime",
+    "writes",
+    "wtime",
+];
+/// `link:0:LINK` (dls_stat.c).
+const LINK: &[&str] = &[
+    "brdcstrcv",
+    "brdcstxmt",
+    "collisions",
+    "ierrors",
+    "ifspeed",
+    "ipackets",
+    "ipackets64",
+    "link_duplex",
+    "link_state",
+    "multircv",
+    "multixmt",
+    "norcvbuf",
+    "noxmtbuf",
+    "obytes",
+    "obytes64",
+    "oerrors",
+    "opackets",
+    "opackets64",
+    "rbytes",
+    "rbytes64",
+    "unknowns",
+];
+
+/// What is counted of a zone, beside others of the same host.
+fn of_zone(host: &Host, name: &str, all: &mut Vec<Kstat>) {
+    let Some(zone) = host.zones.get(name) else {
+        return;
     };
-    let zero = || "0".to_owned();
+    let id = zone.id;
+    let named = || ("zonename", name.to_owned());
+    let init = zone.init.as_ref();
+    let init = init.map_or(1000 + id, |(pid, _)| u64::from(*pid));
+    all.push(Kstat::of(
+        ("zones", id, name, "zone_misc"),
+        ZONE,
+        &[
+            ("boot_time", zone.booted.to_string()),
+            ("init_pid", init.to_string()),
+            ("nsec_sys", zone.cpu.1.to_string()),
+            ("nsec_user", zone.cpu.0.to_string()),
+            named(),
+        ],
+    ));
+    let limit = |control: &str| zone.rctls.get(control).cloned();
+    if let Some(cap) = limit("zone.cpu-cap") {
+        all.push(Kstat::of(
+            ("caps", id, &format!("cpucaps_zone_{id}"), "zone_caps"),
+            CPU_CAP,
+            &[("value", cap), named()],
+        ));
+    }
+    let or_none = |control: &str| limit(control).unwrap_or_else(|| NO_LIMIT.to_owned());
+    for (kind, control, usage) in [
+        ("swapresv", "zone.max-swap", zone.memory.1),
+        ("lockedmem", "zone.max-locked-memory", 0),
+        ("nprocs", "zone.max-processes", 1),
+        ("physicalmem", "zone.max-physical-memory", zone.memory.0),
+    ] {
+        if kind == "physicalmem" && host.flavour == Flavour::Gate {
+            continue;
+        }
+        all.push(Kstat::of(
+            ("caps", id, &format!("{kind}_zone_{id}"), "zone_caps"),
+            &[],
+            &[
+                ("usage", usage.to_string()),
+                ("value", or_none(control)),
+                named(),
+            ],
+        ));
+    }
+    let mut memory = vec![named()];
+    if host.flavour == Flavour::Omnios {
+        memory.extend([
+            ("nover", "0".to_owned()),
+            ("pagedout", "0".to_owned()),
+            ("physcap", or_none("zone.max-physical-memory")),
+            ("rss", zone.memory.0.to_string()),
+            ("swap", zone.memory.1.to_string()),
+            ("swapcap", or_none("zone.max-swap")),
+        ]);
+        all.push(Kstat::of(
+            ("zone_vfs", id, name, "zone_vfs"),
+            VFS,
+            &[named()],
+        ));
+    }
+    all.push(Kstat::of(
+        ("memory_cap", id, name, "zone_memory_cap"),
+        MEMORY,
+        &memory,
+    ));
+}
+
+/// Everything that is counted, in the order in which it is printed.
+fn statistics(host: &Host) -> Vec<Kstat> {
     let global = [
-        ("boot_time", zero()),
         ("init_pid", "1".to_owned()),
-        ("nsec_sys", zero()),
-        ("nsec_user", zero()),
-        ("nsec_waitrq", zero()),
         ("zonename", "global".to_owned()),
     ];
-    add("zones", 0, "global", "zone_misc", &global);
-    for (name, zone) in &host.zones {
-        let text = |s: &str| s.to_owned();
-        let number = |n: u64| n.to_string();
-        add(
-            "zones",
-            zone.id,
-            name,
-            "zone_misc",
-            &[
-                ("avenrun_15min", text("0")),
-                ("avenrun_1min", text("0")),
-                ("avenrun_5min", text("0")),
-                ("boot_time", number(zone.booted)),
-                ("forkfail_cap", text("0")),
-                (
-                    "init_pid",
-                    number(
-                        zone.init
-                            .as_ref()
-                            .map_or(1000 + zone.id, |i| u64::from(i.0)),
-                    ),
-                ),
-                ("nsec_sys", number(zone.cpu.1)),
-                ("nsec_user", number(zone.cpu.0)),
-                ("nsec_waitrq", text("0")),
-                ("zonename", name.clone()),
-            ],
-        );
-        let rctl = |name: &str| zone.rctls.get(name).cloned();
-        let id = zone.id;
-        if let Some(cap) = rctl("zone.cpu-cap") {
-            let caps = format!("cpucaps_zone_{id}");
-            let values = [
-                ("above_sec", text("0")),
-                ("below_sec", text("0")),
-                ("maxusage", text("0")),
-                ("nwait", text("0")),
-                ("usage", text("0")),
-                ("value", cap),
-                ("zonename", name.clone()),
-            ];
-            add("caps", id, &caps, "zone_caps", &values);
-        }
-        let limits = [
-            ("swapresv", "zone.max-swap", zone.memory.1),
-            ("lockedmem", "zone.max-locked-memory", 0),
-            ("nprocs", "zone.max-processes", 1),
-            ("physicalmem", "zone.max-physical-memory", zone.memory.0),
-        ];
-        for (kind, control, usage) in limits {
-            if kind == "physicalmem" && host.flavour == Flavour::Gate {
-                continue;
-            }
-            let values = [
-                ("usage", number(usage)),
-                ("value", rctl(control).unwrap_or_else(|| text(NO_LIMIT))),
-                ("zonename", name.clone()),
-            ];
-            add(
-                "caps",
-                id,
-                &format!("{kind}_zone_{id}"),
-                "zone_caps",
-                &values,
-            );
-        }
-        let mut memory = vec![
-            ("anon_alloc_fail", text("0")),
-            ("anonpgin", text("0")),
-            ("execpgin", text("0")),
-            ("fspgin", text("0")),
-            ("pgpgin", text("0")),
-            ("zonename", name.clone()),
-        ];
-        if host.flavour == Flavour::Omnios {
-            memory.extend([
-                ("nover", text("0")),
-                ("pagedout", text("0")),
-                (
-                    "physcap",
-                    rctl("zone.max-physical-memory").unwrap_or_else(|| text(NO_LIMIT)),
-                ),
-                ("rss", number(zone.memory.0)),
-                ("swap", number(zone.memory.1)),
-                (
-                    "swapcap",
-                    rctl("zone.max-swap").unwrap_or_else(|| text(NO_LIMIT)),
-                ),
-            ]);
-            let io = ["nread", "nwritten", "reads", "writes"].map(|s| (s, text("0")));
-            add("zone_vfs", id, name, "zone_vfs", &io);
-        }
-        add("memory_cap", id, name, "zone_memory_cap", &memory);
+    let mut all = vec![Kstat::of(
+        ("zones", 0, "global", "zone_misc"),
+        ZONE,
+        &global,
+    )];
+    for name in host.zones.keys() {
+        of_zone(host, name, &mut all);
     }
-    let nics = host
-        .links
-        .iter()
-        .filter(|(_, l)| l.active && l.class != LinkClass::Etherstub);
-    for (name, _) in nics {
-        let values = [
-            "ierrors",
-            "ipackets64",
-            "obytes64",
-            "oerrors",
-            "opackets64",
-            "rbytes64",
-        ]
-        .map(|s| (s, "0".to_owned()));
-        add("link", 0, name, "net", &values);
+    for (name, link) in &host.links {
+        if link.active && link.class != LinkClass::Etherstub {
+            all.push(Kstat::of(("link", 0, name, "net"), LINK, &[]));
+        }
     }
     let pages = [
         ("freemem", "1048576"),
-        ("physmem", "2097152"),
         ("pagesfree", "1048576"),
         ("pagestotal", "2097152"),
+        ("physmem", "2097152"),
     ];
-    add(
-        "unix",
-        0,
-        "system_pages",
-        "pages",
+    all.push(Kstat::of(
+        ("unix", 0, "system_pages", "pages"),
+        &[],
         &pages.map(|(s, v)| (s, v.to_owned())),
-    );
+    ));
     for cpu in 0..4 {
-        let values =
-            ["cpu_nsec_idle", "cpu_nsec_kernel", "cpu_nsec_user"].map(|s| (s, "0".to_owned()));
-        add("cpu", cpu, "sys", "misc", &values);
-        add(
-            "cpu_info",
-            cpu,
-            &format!("cpu_info{cpu}"),
-            "misc",
-            &[("state", "on-line".to_owned())],
-        );
+        let counted = ["cpu_nsec_idle", "cpu_nsec_kernel", "cpu_nsec_user"];
+        all.push(Kstat::of(("cpu", cpu, "sys", "misc"), &counted, &[]));
+        let state = [("state", "on-line".to_owned())];
+        let name = format!("cpu_info{cpu}");
+        all.push(Kstat::of(("cpu_info", cpu, &name, "misc"), &[], &state));
     }
-    all.sort();
+    all.sort_by_key(|k| (k.module, k.instance, k.name.to_lowercase()));
     all
 }
 
-/// Whether a name is meant: nothing and `*` mean every one, `*` and `?` any characters.
+/// Whether a name is meant by a pattern of gmatch(3GEN): `*` and `?` are any characters, `[a-c]` and `[!a-c]` one of some.
 fn matches(pattern: &str, name: &str) -> bool {
     fn glob(pattern: &[u8], name: &[u8]) -> bool {
         match (pattern.first(), name.first()) {
@@ -192,133 +237,127 @@ fn matches(pattern: &str, name: &str) -> bool {
                 glob(&pattern[1..], name) || (!name.is_empty() && glob(pattern, &name[1..]))
             }
             (Some(b'?'), Some(_)) => glob(&pattern[1..], &name[1..]),
+            (Some(b'['), Some(n)) => {
+                let Some(end) = pattern.iter().skip(2).position(|c| *c == b']') else {
+                    return false;
+                };
+                let (set, rest) = (&pattern[1..end + 2], &pattern[end + 3..]);
+                let (wanted, set) = match set {
+                    [b'!', set @ ..] => (false, set),
+                    set => (true, set),
+                };
+                let range = set
+                    .windows(3)
+                    .any(|w| w[1] == b'-' && (w[0]..=w[2]).contains(n));
+                (range || set.contains(n)) == wanted && glob(rest, &name[1..])
+            }
             (Some(p), Some(n)) if p == n => glob(&pattern[1..], &name[1..]),
             _ => false,
         }
     }
-    pattern.is_empty() || glob(pattern.as_bytes(), name.as_bytes())
+    glob(pattern.as_bytes(), name.as_bytes())
 }
 
-/// `kstat -p [-c CLASS] [-m M] [-i I] [-n N] [-s S] [M:I:N:S]...`
+const KSTAT_USAGE: &str = "Usage:
+kstat [ -Cjlpq ] [ -T d|u ] [ -c class ]
+      [ -m module ] [ -i instance ] [ -n name ] [ -s statistic ]
+      [ interval [ count ] ]
+kstat [ -Cjlpq ] [ -T d|u ] [ -c class ]
+      [ module[:instance[:name[:statistic]]] ... ]
+      [ interval [ count ] ]";
+
+/// `kstat -p [-C|-l|-q] [-c CLASS] [-m M] [-i I] [-n N] [-s S] [M:I:N:S]...` (cmd/stat/kstat/kstat.c)
 pub fn kstat(run: &mut Run, args: &[String], _: &[u8]) -> Step<i32> {
-    let Ok(parsed) = getopt(args, "Cqjlpc:m:i:n:s:T:", &[]) else {
-        run.complain("Usage:\nkstat [ -Cjlpq ] [ -T d|u ] [ -c class ]");
-        return Ok(exit::USAGE);
-    };
-    if !parsed.has('p') {
-        run.complain("fakehost: kstat is played only with -p");
-        return Ok(exit::NOT_PLAYED);
-    }
-    let option = |letter| parsed.value(letter).unwrap_or("").to_owned();
-    let mut patterns: Vec<[String; 4]> = parsed
-        .rest
-        .iter()
-        .map(|word| {
-            let mut parts = word.splitn(4, ':').map(str::to_owned);
-            std::array::from_fn(|_| parts.next().unwrap_or_default())
-        })
-        .collect();
-    if patterns.is_empty() {
-        patterns.push([option('m'), option('i'), option('n'), option('s')]);
-    }
-    let class = option('c');
-    let mut found = false;
-    for (module, instance, name, statistic, of, value) in statistics(run.host()) {
-        let cells = [&module, &instance.to_string(), &name, &statistic];
-        let meant = matches(&class, of)
-            && patterns
-                .iter()
-                .any(|p| p.iter().zip(cells).all(|(p, cell)| matches(p, cell)));
-        if meant {
-            found = true;
-            run.say(&format!("{module}:{instance}:{name}:{statistic}\t{value}"));
-        }
-    }
-    Ok(if found { exit::OK } else { exit::ERROR })
-}
-
-/// Controls that never deny (`RCTL_GLOBAL_DENY_NEVER`, zone.c).
-const DENY_NEVER: &[&str] = &["zone.cpu-shares", "zone.max-physical-memory"];
-
-/// `prctl [-n NAME] [-t KIND] [-v VALUE] [-r|-s|-x] [-P] -i zone ZONE`
-pub fn prctl(run: &mut Run, args: &[String], _: &[u8]) -> Step<i32> {
-    let usage = "usage:\tprctl [-n name] [-t type] [-v value] [-e action] [-d action] [-rxs] [-i idtype] id ...";
-    let parsed = match getopt(args, "n:t:v:e:d:rxsPi:p:", &[]) {
-        Ok(parsed) if parsed.rest.len() == 1 => parsed,
-        _ => {
-            run.complain(usage);
-            return Ok(exit::USAGE);
-        }
-    };
-    if parsed.value('i') != Some("zone") {
-        run.complain("fakehost: prctl is played only with -i zone");
-        return Ok(exit::NOT_PLAYED);
-    }
-    let wanted = &parsed.rest[0];
-    let host = run.host();
-    let found = host
-        .zones
-        .iter_mut()
-        .find(|(name, z)| *name == wanted || z.id.to_string() == *wanted);
-    let Some((name, zone)) = found else {
-        run.complain(&format!(
-            "prctl: {wanted}: No controllable process found in task, project, or zone."
-        ));
-        return Ok(exit::ERROR);
-    };
-    let control = parsed.value('n').map(str::to_owned);
-    if let Some(control) = control.as_ref().filter(|c| !c.starts_with("zone.")) {
-        let text = format!("prctl: unknown resource control {control}");
-        run.complain(&text);
-        return Ok(exit::ERROR);
-    }
-    if parsed.has('x') || parsed.has('r') || parsed.has('s') {
-        let Some(control) = control else {
-            run.complain(usage);
-            return Ok(exit::USAGE);
-        };
-        if parsed.has('x') {
-            zone.rctls.remove(&control);
+    /// What is wrong with the instances that it is to show.
+    const WRONG: i32 = 2;
+    let parsed = match getopt(args, "h?CqjlpT:m:i:n:s:c:", &[]) {
+        Ok(parsed) if !parsed.has('h') && !parsed.has('?') => parsed,
+        other => {
+            if let Err(bad) = other {
+                run.complain(&format!("kstat: {bad}"));
+            }
+            // Who asks wrongly is taken for one who asks for help.
+            run.complain(KSTAT_USAGE);
             return Ok(exit::OK);
         }
-        let value = parsed.value('v').unwrap_or("");
-        let Ok(number) = zfs::number(value) else {
-            run.complain(&format!("prctl: invalid value {value}"));
-            return Ok(exit::ERROR);
-        };
-        // Only privileged values are kept here: those of the system, which every control has, cannot be changed.
-        let privileged = parsed.value('t') == Some("privileged");
-        if parsed.has('r') && !zone.rctls.contains_key(&control) {
-            run.complain(match privileged {
-                true => "prctl: no matching resource control to replace\n",
-                false => "prctl: cannot modify system values\n",
-            });
-            return Ok(exit::ERROR);
-        }
-        if parsed.has('s') && !privileged {
-            run.complain("prctl: -p required when setting basic rctls\n");
-            return Ok(exit::ERROR);
-        }
-        let denies = parsed
-            .value('e')
-            .is_some_and(|action| action.contains("deny"));
-        if denies && DENY_NEVER.contains(&control.as_str()) {
-            run.complain(&format!("prctl: {control}: denying is not possible"));
-            return Ok(exit::ERROR);
-        }
-        zone.rctls.insert(control, number.to_string());
-        return Ok(exit::OK);
+    };
+    let parsable = ['p', 'C', 'l'].iter().any(|letter| parsed.has(*letter));
+    if parsed.has('q') && (parsable || parsed.has('j')) {
+        run.complain("-q and -lpj are mutually exclusive");
+        run.complain(KSTAT_USAGE);
+        return Ok(WRONG);
     }
-    let (id, name) = (zone.id, name.clone());
-    let lines: Vec<String> = zone
-        .rctls
+    if !parsable || parsed.has('j') || parsed.has('T') {
+        run.complain("fakehost: kstat is played only with -p, -C and -l");
+        return Ok(exit::NOT_PLAYED);
+    }
+    let any = || "*".to_owned();
+    let option = |letter| parsed.value(letter).map_or_else(any, str::to_owned);
+    let mut patterns: Vec<[String; 4]> = Vec::new();
+    for word in &parsed.rest {
+        if word.bytes().all(|b| b.is_ascii_digit()) {
+            run.complain("fakehost: kstat is played without an interval");
+            return Ok(exit::NOT_PLAYED);
+        }
+        let parts: Vec<&str> = word.split(':').collect();
+        if parts.len() > 4 {
+            run.complain(KSTAT_USAGE);
+            return Ok(WRONG);
+        }
+        if parts
+            .iter()
+            .any(|part| part.len() > 1 && part.starts_with('/') && part.ends_with('/'))
+        {
+            run.complain("fakehost: kstat is played without regular expressions");
+            return Ok(exit::NOT_PLAYED);
+        }
+        let part = |at: usize| parts.get(at).filter(|part| !part.is_empty());
+        patterns.push(std::array::from_fn(|at| {
+            part(at).map_or_else(any, |part| (*part).to_owned())
+        }));
+    }
+    let named = ['m', 'i', 'n', 's']
         .iter()
-        .filter(|(c, _)| control.as_ref().is_none_or(|w| w == *c))
-        .map(|(c, v)| format!("{c} privileged {v} - deny -"))
-        .collect();
-    run.say(&format!("zone: {id}: {name}"));
+        .any(|letter| parsed.has(*letter));
+    match (patterns.is_empty(), named) {
+        (true, _) => patterns.push([option('m'), option('i'), option('n'), option('s')]),
+        (false, false) => {}
+        (false, true) => {
+            // The usage follows on the same line.
+            run.complain(&format!(
+                "[module[:instance[:name[:statistic]]]] and -m -i -n -s are mutually exclusive{KSTAT_USAGE}"
+            ));
+            return Ok(WRONG);
+        }
+    }
+    let (class, separator) = (option('c'), if parsed.has('C') { ':' } else { '\t' });
+    let mut lines = Vec::new();
+    let all = statistics(run.host());
+    for [module, instance, name, statistic] in &patterns {
+        for k in &all {
+            let meant = matches(module, k.module)
+                && matches(instance, &k.instance.to_string())
+                && matches(name, &k.name)
+                && matches(&class, k.class);
+            let values = k
+                .values
+                .iter()
+                .filter(|(s, _)| meant && matches(statistic, s));
+            lines.extend(values.map(|(statistic, value)| {
+                let key = format!("{}:{}:{}:{statistic}", k.module, k.instance, k.name);
+                match parsed.has('l') {
+                    true => key,
+                    false => format!("{key}{separator}{value}"),
+                }
+            }));
+        }
+    }
     lines.iter().for_each(|line| run.say(line));
-    Ok(exit::OK)
+    Ok(if lines.is_empty() {
+        exit::ERROR
+    } else {
+        exit::OK
+    })
 }
 
 /// ppriv(1): `ppriv -S PID`, of a process in the global zone that root started.

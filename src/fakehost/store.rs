@@ -97,6 +97,11 @@ impl ConfigStore {
         }
     }
 
+    /// A document as it is written.
+    pub fn text(doc: &Element) -> String {
+        format!("{DOCUMENT_HEADER}{}\n", doc.to_text())
+    }
+
     /// Writes the document of a zone and brings its index line up to date: a new line is
     /// `configured`; an existing one keeps its state unless `fresh` says the document was
     /// created anew, which puts it back to `configured`.
@@ -104,7 +109,7 @@ impl ConfigStore {
         let zone = doc.attr_or_empty("name").to_string();
         let path = self.document_path(&zone);
         let temporary = self.dir.join(format!(".zonecfg.{zone}"));
-        std::fs::write(&temporary, format!("{DOCUMENT_HEADER}{}\n", doc.to_text()))?;
+        std::fs::write(&temporary, Self::text(doc))?;
         std::fs::rename(&temporary, &path)?;
         let mut index = self.index()?;
         let zonepath = doc.attr_or_empty("zonepath").to_string();

@@ -204,7 +204,7 @@ fn links_are_made_shown_and_refused_as_dladm_has_it() {
         (
             "dladm show-link -p -o nope",
             1,
-            "dladm: unknown output field `nope'\n".to_owned(),
+            "dladm: unknown output field: `nope'\n".to_owned(),
         ),
         (
             "dladm show-vnic nope0",
@@ -380,10 +380,41 @@ fn statistics_controls_and_logins_are_those_of_running_zones() {
         (
             "zlogin Z true",
             1,
-            "zlogin: login allowed only to running zones (Z is 'configured').\n",
+            "zlogin: cannot login to a zone which is 'configured'\n",
         ),
         ("zlogin nope true", 1, "zlogin: zone 'nope' unknown\n"),
+        (
+            "zlogin -n Z",
+            2,
+            "zlogin: -n may not be specified for interactive login\nusage: zlogin [-dinCEINQS]",
+        ),
+        (
+            "zlogin -C Z true",
+            2,
+            "zlogin: Commands may not be specified for console login.\n",
+        ),
+        (
+            "zlogin -d Z true",
+            2,
+            "zlogin: -d may only be specified with console login\n",
+        ),
+        (
+            "zlogin global true",
+            1,
+            "zlogin: 'zlogin' not applicable to the global zone\n",
+        ),
         ("zoneadm -z Z install", 0, ""),
+        (
+            "zlogin Z true",
+            1,
+            "zlogin: login allowed only to running zones (Z is 'installed').\n",
+        ),
+        (
+            "zlogin -C Z",
+            0,
+            "[Connected to zone 'Z' console]\n\n[Connection to zone 'Z' console closed]\n",
+        ),
+        ("prctl -P -i zone Z", 1, "prctl: Z: unknown zone\n"),
         ("zoneadm -z Z boot", 0, ""),
         ("ctl zone-use Z 1.5 64M", 0, ""),
         ("kstat -p zones:::nsec_user", 0, "\t1500000000\n"),
@@ -394,6 +425,51 @@ fn statistics_controls_and_logins_are_those_of_running_zones() {
         ),
         ("kstat -p zones:::zonename", 0, "\tZ\n"),
         ("kstat -p nope:::", 1, ""),
+        ("kstat -p a:b:c:d:e", 2, "Usage:\nkstat"),
+        // Asking wrongly is no failure.
+        (
+            "kstat -p -x",
+            0,
+            "kstat: illegal option -- x\nUsage:\nkstat",
+        ),
+        ("kstat -C zones:[1-9]*:a*:zone?ame", 0, ":zonename:Z\n"),
+        (
+            "kstat -p -c zone_misc -s class",
+            0,
+            "zones:0:global:class\tzone_misc\n",
+        ),
+        (
+            "kstat -l zones:0",
+            0,
+            "zones:0:global:avenrun_15min\nzones:0:global:avenrun_1min\n",
+        ),
+        (
+            "prctl -n zone.max-lwps -t privileged -r -v 200 -i zone Z",
+            1,
+            "prctl: no matching resource control to replace\n",
+        ),
+        (
+            "prctl -n zone.max-lwps -t privileged -s -v 200 -i zone Z",
+            0,
+            "",
+        ),
+        (
+            "prctl -n zone.max-lwps -t privileged -s -v 200 -i zone Z",
+            1,
+            "prctl: resource control already exists\n",
+        ),
+        ("prctl -n zone.max-lwps -t privileged -x -i zone Z", 0, ""),
+        (
+            "prctl -r -v 2 -i zone Z",
+            2,
+            "prctl: -n is required with -s, -r, -x, -e, or -d\nusage:\n",
+        ),
+        (
+            "prctl -n zone.frob -r -v 2 -i zone Z",
+            2,
+            "prctl: failed to get resource control for zone.frob: Invalid argument\n",
+        ),
+        ("prctl", 2, "prctl: no arguments specified\nusage:\n"),
         ("prctl -n zone.cpu-cap -r -v 75 -i zone Z", 0, ""),
         (
             "prctl -P -n zone.cpu-cap -i zone Z",

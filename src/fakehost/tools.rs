@@ -7,7 +7,9 @@ use super::host::{Host, ZoneStatus};
 use super::run::{Run, Step};
 use super::store::ConfigStore;
 use super::xml::Element;
-use super::{Disk, control, dladm, ipadm, nat, smf, statistics, zfs, zlogin, zoneadm, zonecfg};
+use super::{
+    Disk, control, controls, dladm, ipadm, nat, smf, statistics, zfs, zlogin, zoneadm, zonecfg,
+};
 
 /// What a tool is: it gets its arguments and its standard input, and tells its exit status.
 pub type Tool = fn(&mut Run, &[String], &[u8]) -> Step<i32>;
@@ -22,7 +24,7 @@ pub const TOOLS: &[(&str, Tool)] = &[
     ("kstat", statistics::kstat),
     ("pagesize", statistics::pagesize),
     ("ppriv", statistics::ppriv),
-    ("prctl", statistics::prctl),
+    ("prctl", controls::prctl),
     ("psrinfo", statistics::psrinfo),
     ("route", ipadm::route),
     ("routeadm", ipadm::routeadm),
@@ -123,6 +125,16 @@ impl zonecfg::Host for Seen<'_> {
             return Err(io::ErrorKind::InvalidInput.into());
         }
         std::fs::read(real)
+    }
+
+    fn write_file(&self, path: &Path, text: &str) -> io::Result<()> {
+        let inside = self.disk.real(&path.to_string_lossy());
+        let has_parent = inside.parent().is_some_and(Path::exists);
+        std::fs::write(if has_parent { &inside } else { path }, text)
+    }
+
+    fn is_directory(&self, path: &Path) -> bool {
+        self.disk.real(&path.to_string_lossy()).is_dir()
     }
 }
 

@@ -10,6 +10,8 @@ use super::exit;
 use super::getopt::getopt;
 use super::host::{Inits, ZoneStatus};
 use super::run::{Run, Step};
+use super::store::IndexState;
+use super::zoneadm::State;
 use super::zonecfg::Flavour;
 
 /// The command line that a zone's `su` gets, or the words themselves where there is none.
@@ -35,29 +37,96 @@ pub fn zlogin(run: &mut Run, args: &[String], stdin: &[u8]) -> Step<i32> {
         Flavour::Omnios => "dnECR:Se:l:QiIN",
         Flavour::Gate => "dnECR:Se:l:Q",
     };
-    let usage = "usage: zlogin [ -nQCESd ] [ -e cmdchar ] [-l user] zonename [command [args ...] ]";
-    let Ok(parsed) = getopt(args, known, &[]) else {
-        run.complain(usage);
-        return Ok(exit::USAGE);
+    let usage = match flavour {
+        Flavour::Omnios => {
+            "usage: zlogin [-dinCEINQS] [-e cmdchar] [-l user] zonename [command [args ...] ]"
+        }
+        Flavour::Gate => {
+            "usage: zlogin [ -dnQCES ] [ -e cmdchar ] [-l user] zonename [command [args ...] ]"
+        }
     };
-    let Some((name, words)) = parsed.rest.split_first() else {
+    let wrong = |run: &mut Run, why: &str| {
+        if !why.is_empty() {
+            run.complain(&format!("zlogin: {why}"));
+        }
         run.complain(usage);
-        return Ok(exit::USAGE);
+        Ok(exit::USAGE)
     };
-    if (parsed.has('S') && parsed.has('l')) || (parsed.has('C') && !words.is_empty()) {
-        run.complain(usage);
-        return Ok(exit::USAGE);
+    let parsed = match getopt(args, known, &[]) {
+        Ok(parsed) => parsed,
+        Err(bad) => return wrong(run, &bad.to_string()),
+    };
+    let (has, words) = (|letter| parsed.has(letter), parsed.rest.len());
+    let console = has('C') || has('I');
+    // In the order in which they are looked at.
+    let why = [
+        (
+            console && has('l'),
+            "-l may not be specified for console login",
+        ),
+        (
+            console && has('n'),
+            "-n may not be specified for console login",
+        ),
+        (
+            console && has('S'),
+            "-S may not be specified for console login",
+        ),
+        (has('i') && has('n'), "-i and -n flags are incompatible"),
+        (
+            has('S') && has('l'),
+            "-l may not be specified for failsafe login",
+        ),
+        (
+            !console && has('d'),
+            "-d may only be specified with console login",
+        ),
+        (!has('I') && has('N'), "-N may only be specified with -I"),
+        (
+            words == 1 && has('n'),
+            "-n may not be specified for interactive login",
+        ),
+        (
+            words > 1 && console,
+            "Commands may not be specified for console login.",
+        ),
+    ];
+    if let Some((_, why)) = why.iter().find(|(wrong, _)| *wrong) {
+        return wrong(run, why);
     }
+    let Some((name, words)) = parsed.rest.split_first() else {
+        return wrong(run, "");
+    };
+    if name == "global" {
+        run.complain("zlogin: 'zlogin' not applicable to the global zone");
+        return Ok(exit::ERROR);
+    }
+    run.without(&parsed, "zlogin", "IR")?;
     let store = run.machine.configurations()?;
     let Some(entry) = store.entry(name) else {
         run.complain(&format!("zlogin: zone '{name}' unknown"));
         return Ok(exit::ERROR);
     };
     let zone = run.host().zones.get(name).cloned();
+    if let (State::Index(state), true) = (run.state_of(&entry), zone.is_none())
+        && state != IndexState::Installed
+    {
+        run.complain(&format!(
+            "zlogin: cannot login to a zone which is '{}'",
+            state.word()
+        ));
+        return Ok(exit::ERROR);
+    }
     if parsed.has('C') {
-        run.say(&format!("[Connected to zone '{name}' console]"));
+        let loud = !parsed.has('Q');
+        if loud {
+            run.say(&format!("[Connected to zone '{name}' console]"));
+        }
         if let Some(dead) = zone.as_ref().and_then(|z| z.dead.as_ref()) {
             run.say(dead);
+        }
+        if loud {
+            run.say(&format!("\n[Connection to zone '{name}' console closed]"));
         }
         return Ok(exit::OK);
     }

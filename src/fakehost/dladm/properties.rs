@@ -26,6 +26,8 @@ pub(super) fn set_linkprop(run: &mut Run, parsed: &Parsed) -> Step<i32> {
     let mut code = exit::OK;
     for (property, values) in all {
         let host = run.host();
+        // The last one alone decides.
+        code = exit::OK;
         match host.check_link_property(name, property, &values) {
             Ok(value) => set(host, name, property, &value, !temporary),
             Err(why) => {
@@ -61,6 +63,7 @@ pub(super) fn reset_linkprop(run: &mut Run, parsed: &Parsed) -> Step<i32> {
     must_exist(run, name)?;
     let mut code = exit::OK;
     for property in names {
+        code = exit::OK;
         if !PROPERTIES.contains(&property.as_str()) {
             run.complain(&format!(
                 "dladm: warning: invalid link property '{property}'"

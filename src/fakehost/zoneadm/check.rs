@@ -7,7 +7,7 @@ use crate::fakehost::run::{Run, Step};
 use crate::fakehost::store::{ConfigStore, IndexState};
 use crate::fakehost::xml::Element;
 use crate::fakehost::zfs::Source;
-use crate::fakehost::zonecfg::Flavour;
+use crate::fakehost::zonecfg::{DETACHED, Flavour};
 
 /// Privileges that a zone can be given beside the set names.
 const PRIVILEGES: &[&str] = &[
@@ -256,6 +256,7 @@ fn zonepath(run: &mut Run, target: &Target, command: &str) -> Step<bool> {
     let wrong = wrong_mode(parent, mode, 0o700, 0o022);
     let nosuid = host.is_nosuid(path);
     let root = zone.root();
+    let detached = disk.exists(&format!("{path}/{DETACHED}"));
     // When it is installed its root is as it is.
     let root = (target.entry.state == IndexState::Configured)
         .then(|| (disk.kind(&root), disk.mode(&root), root));
@@ -263,6 +264,13 @@ fn zonepath(run: &mut Run, target: &Target, command: &str) -> Step<bool> {
     wrong.iter().for_each(|text| run.complain(text));
     if nosuid {
         run.complain(&format!("Zonepath {path} is on a nosuid file system."));
+        return Ok(false);
+    }
+    let fills = target.entry.state == IndexState::Configured && command != "attach";
+    if fills && detached && matches!(root, Some((Some(_), ..))) {
+        run.complain(&format!(
+            "Cannot {command} detached zone.\nUse attach or remove {path} directory."
+        ));
         return Ok(false);
     }
     match root {

@@ -8,6 +8,7 @@ use crate::fakehost::getopt::getopt;
 use crate::fakehost::run::{Run, Step};
 use crate::fakehost::store::{ConfigStore, IndexState};
 use crate::fakehost::zfs::Made;
+use crate::fakehost::zonecfg::DETACHED;
 
 /// What a hook says by its exit status.
 const HOOK_USAGE: i32 = 253;
@@ -389,6 +390,8 @@ pub(super) fn detach(
         ));
         return Ok(exit::ERROR);
     }
+    let kept = run.disk().real(&format!("{path}/{DETACHED}"));
+    std::fs::write(kept, ConfigStore::text(&target.document))?;
     store.set_state(&target.name, IndexState::Configured, None)?;
     Ok(exit::OK)
 }
@@ -411,6 +414,8 @@ pub(super) fn attach(
     if run.disk().kind(&target.configured.root()) != Some(Kind::Directory) {
         return fail(run, &target.name, "the zonepath has no root directory");
     }
+    let kept = format!("{}/{DETACHED}", target.configured.path);
+    let _ = std::fs::remove_file(run.disk().real(&kept));
     let uuid = uuid(run);
     store.set_state(&target.name, IndexState::Installed, Some(&uuid))?;
     Ok(exit::OK)

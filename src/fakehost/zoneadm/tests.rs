@@ -491,6 +491,54 @@ fn what_is_verified_is_told_as_by_the_real_one() {
         Some("/tank/zones/c")
     );
     assert!(!disk.exists("/tank/zones/a"));
+    // A zone that is detached leaves its configuration in its zonepath, from which it is made again.
+    bench.do_all(&[
+        "zoneadm -z a detach",
+        "zonecfg -z a export -f /tmp/before",
+        "zonecfg -z a delete -F",
+    ]);
+    let words = [
+        "-z",
+        "a",
+        "create -a /tank/zones/nope; create -a /tank/zones/c",
+    ]
+    .map(str::to_owned);
+    let reply = bench.machine.run("zonecfg", &words, b"");
+    assert_eq!(
+        (reply.code, reply.stderr),
+        (0, b"invalid path to detached zone\n".to_vec())
+    );
+    let before = std::fs::read_to_string(disk.real("/tmp/before")).unwrap();
+    assert_eq!(bench.ask("zonecfg -z a export"), (0, before));
+    let (code, text) = bench.ask(install);
+    assert!(
+        code == 1
+            && text.starts_with(
+                "Cannot install detached zone.\nUse attach or remove /tank/zones/c directory.\n"
+            ),
+        "{text}"
+    );
+    bench.do_all(&["zoneadm -z a attach", "zoneadm -z a verify"]);
+    assert!(!disk.exists("/tank/zones/c/SUNWdetached.xml"));
+    for (line, code, text) in [
+        (
+            "zonecfg -R tank -z a info",
+            2,
+            "root path must be absolute: tank\n",
+        ),
+        (
+            "zonecfg -R /nope -z a info",
+            2,
+            "root path must be a directory: /nope\n",
+        ),
+        (
+            "zonecfg -z a export -f /nope/x",
+            0,
+            "opening file /nope/x: No such file or directory\n",
+        ),
+    ] {
+        says(line, code, text);
+    }
 }
 
 #[test]

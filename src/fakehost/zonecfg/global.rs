@@ -1,11 +1,13 @@
 //! The commands of the global scope.
 
 use std::fmt::Write as _;
+use std::path::Path;
 
-use super::Flavour;
 use super::doc::{self, Z};
 use super::parser::{Command, Value};
 use super::session::{Exit, InitError, MEMORY_EXPECTED, Session, Step};
+use super::{DETACHED, Flavour};
+use crate::fakehost::xml::{self, Element};
 
 impl Session<'_> {
     // ---- commands of the global scope -------------------------------------------------------
@@ -15,7 +17,7 @@ impl Session<'_> {
             return Ok(());
         };
         let mut template = "SUNWdefault".to_string();
-        let mut attach = false;
+        let mut attach = None;
         for (letter, value) in &flags.0 {
             match letter {
                 'b' => template = "SUNWblank".to_string(),
@@ -25,7 +27,7 @@ impl Session<'_> {
                     template = value.clone();
                 }
                 't' => template = format!("OMNI{value}"),
-                'a' => attach = true,
+                'a' => attach = Some(value.as_str()),
                 _ => {}
             }
         }
@@ -47,15 +49,21 @@ impl Session<'_> {
             }
             let _ = writeln!(self.out, "Zone {} already exists; overwriting.", self.zone);
         }
-        if attach {
-            self.err.push_str("invalid path to detached zone\n");
-            return Ok(());
-        }
-        let document = doc::template(&template, &self.zone, self.flavour).or_else(|| {
-            let mut found = self.store.load(&template).ok().flatten()?;
-            found.set("name", &self.zone);
-            Some(found)
-        });
+        let document = match attach {
+            Some(path) => match self.detached(path) {
+                Ok(document) => Some(document),
+                // Neither is an error of zonecfg's own: no line is named, and the exit status stays.
+                Err(why) => {
+                    let _ = writeln!(self.err, "{why}");
+                    return Ok(());
+                }
+            },
+            None => doc::template(&template, &self.zone, self.flavour).or_else(|| {
+                let mut found = self.store.load(&template).ok().flatten()?;
+                found.set("name", &self.zone);
+                Some(found)
+            }),
+        };
         match document {
             Some(document) => {
                 self.document = Some(document);
@@ -66,6 +74,29 @@ impl Session<'_> {
             None => self.complain(&template, Z::NoZone),
         }
         Ok(())
+    }
+
+    /// The configuration that a zone left in its zonepath when it was detached (`zonecfg_get_attach_handle`).
+    fn detached(&self, path: &str) -> Result<Element, &'static str> {
+        let at = Path::new(path);
+        let nothing = "invalid path to detached zone";
+        if !self.host.is_directory(&at.join("root")) {
+            return Err(nothing);
+        }
+        let text = self
+            .host
+            .read_file(&at.join(DETACHED))
+            .map_err(|_| nothing)?;
+        let document = xml::parse(&String::from_utf8_lossy(&text)).filter(|e| e.name == "zone");
+        let mut document =
+            document.ok_or("Cannot attach to an earlier release of the operating system")?;
+        // What was installed there is told, too.
+        document
+            .children
+            .retain(|child| !matches!(child.name.as_str(), "package" | "patch"));
+        document.set("zonepath", path);
+        document.set("name", &self.zone);
+        Ok(document)
     }
 
     pub(super) fn delete(&mut self, command: &Command) -> Step {

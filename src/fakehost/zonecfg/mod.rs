@@ -66,7 +66,14 @@ pub trait Host {
     fn verify_brand(&self, document: &super::xml::Element) -> Result<(), String>;
     /// Reads a file that the command line names.
     fn read_file(&self, path: &Path) -> std::io::Result<Vec<u8>>;
+    /// Writes a file that a command names.
+    fn write_file(&self, path: &Path, text: &str) -> std::io::Result<()>;
+    /// Whether there is a directory.
+    fn is_directory(&self, path: &Path) -> bool;
 }
+
+/// What is kept in the zonepath of a zone that is detached: its configuration.
+pub const DETACHED: &str = "SUNWdetached.xml";
 
 /// Runs `zonecfg args...` against a configuration store.
 pub fn run(

@@ -176,11 +176,7 @@ impl<'a> Session<'a> {
                 Ok(exit::ERROR)
             }
             Err(e) => {
-                let text = match e.kind() {
-                    std::io::ErrorKind::NotFound => "No such file or directory".to_string(),
-                    std::io::ErrorKind::PermissionDenied => "Permission denied".to_string(),
-                    _ => e.to_string(),
-                };
+                let text = strerror(&e);
                 let _ = writeln!(self.err, "could not open file {name}: {text}");
                 Ok(exit::ERROR)
             }
@@ -227,7 +223,16 @@ impl<'a> Session<'a> {
                     file = Some(value);
                 }
                 "R" => {
-                    let _ = writeln!(self.err, "root path must be a directory: {value}");
+                    let why = match value.starts_with('/') {
+                        false => "root path must be absolute",
+                        true if self.host.is_directory(Path::new(&value)) => {
+                            self.err
+                                .push_str("fakehost: zonecfg -R is not played by the fake host\n");
+                            return Err(exit::NOT_PLAYED);
+                        }
+                        true => "root path must be a directory",
+                    };
+                    let _ = writeln!(self.err, "{why}: {value}");
                     return Err(exit::USAGE);
                 }
                 _ if value == "global" => {
@@ -626,6 +631,16 @@ impl Flags {
     /// Whether an option is there.
     pub fn has(&self, letter: char) -> bool {
         self.0.iter().any(|(l, _)| *l == letter)
+    }
+}
+
+/// What is wrong with a file, as strerror(3C) has it.
+pub(super) fn strerror(error: &std::io::Error) -> String {
+    match error.kind() {
+        std::io::ErrorKind::NotFound => "No such file or directory".to_string(),
+        std::io::ErrorKind::PermissionDenied => "Permission denied".to_string(),
+        std::io::ErrorKind::IsADirectory => "Is a directory".to_string(),
+        _ => error.to_string(),
     }
 }
 

@@ -1,12 +1,13 @@
 //! `info` and `export`.
 
 use std::fmt::Write as _;
+use std::path::Path;
 
 use super::doc::{self, Z};
 use super::global::GLOBAL_ZONE_LACKS;
 use super::parser::{Command, Value};
 use super::resource::{Resource, all, element_name, to_element};
-use super::session::{Session, Step};
+use super::session::{Session, Step, strerror};
 use super::{Flavour, Z_GLOBAL};
 use crate::fakehost::xml::Element;
 
@@ -277,8 +278,8 @@ impl Session<'_> {
         match flags.0.last() {
             None => self.out.push_str(&text),
             Some((_, path)) => {
-                if let Err(e) = std::fs::write(path, text) {
-                    self.error(&format!("opening file {path}: {e}"));
+                if let Err(error) = self.host.write_file(Path::new(path), &text) {
+                    self.error(&format!("opening file {path}: {}", strerror(&error)));
                 }
             }
         }

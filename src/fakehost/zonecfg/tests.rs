@@ -20,6 +20,12 @@ impl Host for Bare {
     fn read_file(&self, _path: &Path) -> std::io::Result<Vec<u8>> {
         Ok(self.file.clone())
     }
+    fn write_file(&self, _path: &Path, _text: &str) -> std::io::Result<()> {
+        Err(std::io::ErrorKind::PermissionDenied.into())
+    }
+    fn is_directory(&self, _path: &Path) -> bool {
+        false
+    }
 }
 
 fn run_file(zone: &str, file: &[u8], flavour: Flavour) -> (Reply, Option<Element>) {
