@@ -1,10 +1,12 @@
 //! `reddwarf agent`: a node, with the API server in the same process or joined to another.
 
+use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use clap::ArgAction;
 use clap::builder::NonEmptyStringValueParser;
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
@@ -18,7 +20,7 @@ use super::nodes::{NodeApi, Nodes};
 use super::serve::{self, ServeError, Served};
 use crate::api::authenticate::Peer;
 use crate::auth::{Authorizer as _, Decision};
-use crate::meta::addresses::parse_cidr;
+use crate::meta::addresses::{Network, parse_cidr};
 use crate::meta::names::dns1123_subdomain;
 use crate::net::IpamError;
 use crate::node::pressure::Thresholds;
@@ -80,11 +82,23 @@ fn node_name(text: &str) -> Result<String, String> {
     }
 }
 
+/// An address of IPv4 that this host has.
+fn own_address(text: &str) -> Result<Ipv4Addr, String> {
+    let address: Ipv4Addr = text.parse().map_err(|_| "it is not an address of IPv4")?;
+    // Only one of the host's own can be listened at.
+    std::net::UdpSocket::bind((address, 0))
+        .map_err(|_| "it is not an address of this host".to_owned())?;
+    match address.is_unspecified() {
+        true => Err("it is every address of this host".to_owned()),
+        false => Ok(address),
+    }
+}
+
 /// A range of IPv4.
-fn range(text: &str) -> Result<String, String> {
+fn range(text: &str) -> Result<Network, String> {
     let (address, range) = parse_cidr(text).ok_or("it is not a range: ADDRESS/BITS")?;
     match address.is_ipv4() {
-        true => Ok(range.to_string()),
+        true => Ok(range),
         false => Err("it is not a range of IPv4".to_owned()),
     }
 }
@@ -126,15 +140,22 @@ pub struct Arguments {
     /// The name of this node; by default the host's name.
     #[arg(long, value_parser = node_name, conflicts_with = "simulated_nodes")]
     pub(super) node_name: Option<String>,
+    /// The address by which other hosts reach this node; by default the one that packets to the world have.
+    #[arg(long, value_parser = own_address, conflicts_with = "simulated_nodes")]
+    pub(super) node_ip: Option<Ipv4Addr>,
     #[command(flatten)]
     pub(super) storage: StorageFlags,
     /// The range that pods of this node get addresses from.
     #[arg(long, default_value = "10.244.0.0/24")]
     pub(super) pod_cidr: String,
-    /// The range of the pods of all nodes (Linux): packets of pods go there with the pods' own addresses, which somebody
-    /// leads to the nodes that have them. By default only --pod-cidr.
+    /// The range of the pods of all nodes (Linux): packets of pods go there with the pods' own addresses, and nodes that
+    /// tell ranges outside of it are not believed. By default the ranges that nodes tell.
     #[arg(long, value_parser = range)]
-    pub(super) cluster_cidr: Option<String>,
+    pub(super) cluster_cidr: Option<Network>,
+    /// Whether this host gets a route to the pods of each other node, by the node's address (Linux). Without them somebody
+    /// else leads there.
+    #[arg(long, default_value_t = true, action = ArgAction::Set, num_args = 0..=1, default_missing_value = "true", require_equals = true)]
+    pub(super) configure_node_routes: bool,
     #[command(flatten)]
     pub(super) network: NetworkFlags,
     #[command(flatten)]
@@ -395,6 +416,12 @@ mod tests {
     #[test]
     fn what_would_do_nothing_is_refused() {
         for (line, fine) in [
+            ("--node-ip 127.0.0.1", true),
+            ("--node-ip 0.0.0.0", false),
+            ("--node-ip 192.0.2.77", false),
+            ("--node-ip ::1", false),
+            ("--cluster-cidr fd00::/48", false),
+            ("--configure-node-routes=false", true),
             ("--node-name foo.bar", true),
             ("--node-name Foo_Bar", false),
             ("--simulated-nodes 2", true),

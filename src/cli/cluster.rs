@@ -12,8 +12,9 @@ use crate::auth::node::{NODES, PREFIX};
 use crate::auth::{AUTHENTICATED, MASTERS, User};
 use crate::client::Transport;
 use crate::client::events::{Events, Recorder};
-use crate::client::informer::Informers;
+use crate::client::informer::{Informer, Informers};
 use crate::controllers::manager::account_user;
+use crate::node::ranges::Ranged;
 use crate::node::services::Services;
 use crate::node::volumes::DRIVER;
 
@@ -26,7 +27,7 @@ pub(super) struct Cluster {
     pub recorder: Recorder,
     /// The API, as who may see all nodes.
     pub observer: kube::Client,
-    /// Caches of services and where they lead. Nothing is watched before somebody asks for them.
+    /// Caches of services and where they lead, and of nodes. Nothing is watched before somebody asks for them.
     informers: Informers,
     /// Where the API server in this process listens, if it has an address that zones can be led to.
     pub api_server: Option<SocketAddrV4>,
@@ -36,6 +37,11 @@ impl Cluster {
     /// What is known of services: the same caches for all who ask.
     pub fn services(&self) -> Services {
         Services::of(&self.informers)
+    }
+
+    /// What is known of the cluster's nodes, for one run of a task, with which its subscriptions end.
+    pub fn nodes_for(&self, run: &CancellationToken) -> Informer<Ranged> {
+        self.informers.for_run(run.clone()).of()
     }
 
     /// The same for one run of a task, with which its subscriptions end.

@@ -54,6 +54,8 @@ pub struct IllumosFlags {
 pub struct Plan {
     /// The node's name.
     pub name: String,
+    /// The address by which other hosts reach it, if that was said.
+    pub node_ip: Option<std::net::Ipv4Addr>,
     /// The agent's data directory, absolute.
     pub data: PathBuf,
     /// The host's tools.
@@ -211,7 +213,7 @@ impl Plan {
             .map_err(host)?;
         let engine: Arc<dyn crate::storage::StorageEngine> = engine;
         let images = Images::new(&images.join("records"), engine.clone());
-        let mut registration = this_host(&self.name, brand.name(), &self.data);
+        let mut registration = this_host(&self.name, self.node_ip, brand.name(), &self.data);
         if let Some(memory) = memory(tools.as_ref()).await {
             let memory = format!("{}Ki", memory / 1024);
             registration.capacity.insert("memory".into(), memory);
@@ -228,6 +230,7 @@ impl Plan {
             images,
             insecure: self.insecure,
             router,
+            routes: None,
             runtime: Arc::new(runtime),
             beside: Vec::new(),
             thresholds: self.thresholds,

@@ -19,13 +19,14 @@ use super::illumos;
 use super::names::NameFlags;
 use crate::api::actions::kubelet::Agents;
 use crate::client::events::{self, Events};
+use crate::meta::addresses::{Network, parse_cidr};
 use crate::net::Ipam;
+use crate::net::routes::{NodeRouter, apart};
 use crate::net::services::ServiceRouter;
 use crate::node::agent::{self, Pods, Setup};
 use crate::node::host::{Host, Logs, Objects};
 use crate::node::images::{Images, Registries};
 use crate::node::pressure::Thresholds;
-use crate::node::ranges;
 use crate::node::register::{
     self, Fitness, Registration, host_addresses, host_capacity, host_info,
 };
@@ -35,6 +36,7 @@ use crate::node::simulated::SimulatedSupplies;
 use crate::node::sysctls::Sysctls;
 use crate::node::volumes::Volumes;
 use crate::node::{Allow, Authenticate};
+use crate::node::{ranges, routes};
 use crate::private;
 use crate::storage::{StorageEngine, ZfsStorageEngine};
 use crate::supervise::{Supervisor, Task};
@@ -65,12 +67,24 @@ pub(super) struct RealHost {
     pub runtime: Arc<dyn ZoneRuntime>,
     /// Who leads services to them; none where nobody does.
     pub router: Option<Arc<dyn ServiceRouter>>,
+    /// Who leads to the pods of other nodes; none where nobody does.
+    pub routes: Option<Routes>,
     /// What else is done as long as the agent runs.
     pub beside: Vec<Task>,
     /// When pods are evicted.
     pub thresholds: Thresholds,
     /// What pods may set of the kernel.
     pub sysctls: Sysctls,
+}
+
+/// How the pods of other nodes are reached.
+pub(super) struct Routes {
+    /// Who leads to them.
+    pub router: Arc<dyn NodeRouter>,
+    /// The range of all pods, if somebody said.
+    pub cluster: Option<Network>,
+    /// Whether there are to be routes.
+    pub are_made: bool,
 }
 
 impl RealHost {
@@ -107,6 +121,22 @@ impl RealHost {
                 proxy::keep(services, here.clone(), zone.clone(), router.clone(), ends)
             }));
         }
+        let (told, reach) = watch::channel(None);
+        if let (Some(routes), Some((_, range))) = (self.routes, parse_cidr(&cidr)) {
+            let here = routes::Here {
+                node: self.registration.name.clone(),
+                addresses: self.registration.ipv4(),
+                range,
+                cluster: routes.cluster,
+                makes_routes: routes.are_made,
+            };
+            let (cluster, router) = (cluster.clone(), routes.router);
+            beside.push(Task::new("routes to other nodes", move |ends| {
+                let (nodes, recorder) = (cluster.nodes_for(&ends), cluster.recorder.clone());
+                let (here, router, told) = (here.clone(), router.clone(), told.clone());
+                routes::keep(nodes, here, router, told, recorder, ends)
+            }));
+        }
         let mut registration = self.registration;
         registration.pod_cidr = tells.then_some(cidr);
         registration.allocatable = self.thresholds.leave(&registration.capacity);
@@ -135,6 +165,7 @@ impl RealHost {
             runtime: self.runtime,
             supplies: Arc::new(supplies),
             logs: Some(logs),
+            reach,
             thresholds: self.thresholds,
             sysctls: self.sysctls,
             beside,
@@ -142,12 +173,21 @@ impl RealHost {
     }
 }
 
-/// This host as a node, as far as it is known without its runtime. What the agent keeps is in `data`.
-pub(super) fn this_host(name: &str, brand: &str, data: &Path) -> Registration {
+/// This host as a node, as far as it is known without its runtime. What the agent keeps is in `data`; other hosts reach
+/// it by `address`, if that was said.
+pub(super) fn this_host(
+    name: &str,
+    address: Option<Ipv4Addr>,
+    brand: &str,
+    data: &Path,
+) -> Registration {
     let capacity = host_capacity(data);
     Registration {
         name: name.to_owned(),
-        addresses: host_addresses(),
+        addresses: match address {
+            Some(address) => vec![address.to_string()],
+            None => host_addresses(),
+        },
         labels: BTreeMap::new(),
         pod_cidr: None,
         taints: Vec::new(),
@@ -227,8 +267,16 @@ impl Node {
                 telling.keep(format!("status and lease of node {name}"), move |ends| {
                     let (client, recorder) = (client.clone(), recorder.clone());
                     let (registration, fitness) = (registration.clone(), fitness.clone());
-                    let observed = Arc::default();
-                    register::keep(client, registration, fitness, observed, recorder, ends)
+                    let (observed, reach) = (Arc::default(), watch::channel(None).1);
+                    register::keep(
+                        client,
+                        registration,
+                        fitness,
+                        observed,
+                        reach,
+                        recorder,
+                        ends,
+                    )
                 });
                 unfit = Some((error, telling));
             }
@@ -393,6 +441,7 @@ impl Nodes {
                         runtime: Arc::new(Simulated::new(delays.clone())),
                         supplies: Arc::new(SimulatedSupplies::new(ipam.clone())),
                         logs: None,
+                        reach: watch::channel(None).1,
                         thresholds: Default::default(),
                         sysctls: sysctls.clone(),
                         beside: Vec::new(),
@@ -430,9 +479,15 @@ impl Nodes {
         )?;
         let engine = Arc::new(engine);
         let volumes: Arc<dyn StorageEngine> = engine.clone();
-        let registration = this_host(&name, arguments.illumos.brand().name(), &data);
+        let registration = this_host(
+            &name,
+            arguments.node_ip,
+            arguments.illumos.brand().name(),
+            &data,
+        );
         let host = illumos::Plan {
             name,
+            node_ip: arguments.node_ip,
             ipam: arguments
                 .network
                 .addresses(Ipam::open(&data.join("ipam.redb"), &arguments.pod_cidr)?)?,
@@ -469,7 +524,7 @@ impl Nodes {
     #[cfg(target_os = "linux")]
     fn linux(plan: &Plan) -> Result<Self, AgentError> {
         use crate::storage::Directories;
-        use crate::zone::linux::{Groups, Linux, Network};
+        use crate::zone::linux::{self, Groups, HostRoutes, Linux};
 
         if !rustix::process::geteuid().is_root() {
             return Err(AgentError::Host(
@@ -481,12 +536,16 @@ impl Nodes {
         let ipam = Ipam::open(&data.join("ipam.redb"), &plan.arguments.pod_cidr)?;
         let (gateway, prefix) = ipam.gateway();
         let cidr = ipam.cidr();
-        let cluster = plan.arguments.cluster_cidr.as_ref();
-        let network = Network::new(
+        let (whole, are_made) = (
+            plan.arguments.cluster_cidr,
+            plan.arguments.configure_node_routes,
+        );
+        let own = parse_cidr(&cidr).map(|(_, range)| range);
+        let network = linux::Network::new(
             &plan.arguments.network.etherstub_name,
             (gateway, prefix),
             &cidr,
-            cluster.unwrap_or(&cidr),
+            apart(own.into_iter().chain(whole)).into(),
         );
         // Agents of one host have groups of their own, as they have bridges.
         let groups = Groups::find(&format!(
@@ -505,7 +564,8 @@ impl Nodes {
         let services = services.map(|range| range.to_string());
         let names = plan.arguments.names.clone();
         let name = plan.names.first().cloned().unwrap_or_default();
-        let registration = this_host(&name, "linux", &data);
+        let node_ip = plan.arguments.node_ip;
+        let registration = this_host(&name, node_ip, "linux", &data);
         let engine: Arc<dyn StorageEngine> = Arc::new(Directories::new(&storage));
         let volumes = engine.clone();
         let maker: Maker = Box::new(move |cluster| {
@@ -516,8 +576,13 @@ impl Nodes {
             let (thresholds, sysctls) = (thresholds.clone(), sysctls.clone());
             let services = services.clone();
             async move {
-                let registration = this_host(&name, "linux", &data);
-                let router = Arc::new(network.services(registration.ipv4(), services));
+                let registration = this_host(&name, node_ip, "linux", &data);
+                let router = network.services(registration.ipv4(), services);
+                let routes = Routes {
+                    router: Arc::new(HostRoutes::new(network.clone(), router.clone())),
+                    cluster: whole,
+                    are_made,
+                };
                 let runtime =
                     Linux::open(&data.join("zones"), groups, network).map_err(AgentError::Host)?;
                 engine
@@ -543,7 +608,8 @@ impl Nodes {
                     images,
                     insecure,
                     runtime: Arc::new(runtime),
-                    router: Some(router),
+                    router: Some(Arc::new(router)),
+                    routes: Some(routes),
                     beside: vec![network],
                     thresholds,
                     sysctls,
@@ -584,8 +650,16 @@ impl Nodes {
             }
         };
         let clients = ClientCertificates::new(&trusted, &named).map_err(|error| wrong(&error))?;
-        let names = self.names();
-        let names: Vec<String> = names.chain(host_addresses()).collect();
+        let names: Vec<String> = self
+            .nodes
+            .iter()
+            .flat_map(|node| {
+                [&node.registration.name]
+                    .into_iter()
+                    .chain(&node.registration.addresses)
+            })
+            .cloned()
+            .collect();
         let reviews = Reviews::new(client, clients.clone());
         Ok(NodeApi {
             agents: None,

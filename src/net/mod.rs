@@ -3,6 +3,7 @@
 pub mod illumos;
 mod ipam;
 mod names;
+pub mod routes;
 pub mod services;
 
 pub use ipam::{Ipam, IpamError, Lease};

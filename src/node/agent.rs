@@ -10,7 +10,7 @@ use k8s_openapi::api::core::v1::{Pod, PodSpec, PodStatus};
 use kube::api::Api;
 use parking_lot::Mutex;
 use tokio::sync::broadcast::error::RecvError;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -18,6 +18,7 @@ use super::allocations::Allocations;
 use super::machine::{POD_UID, is_over, spec_of};
 use super::pressure::{self, Observed, Thresholds};
 use super::register::{self, DECLARED, Fitness, Registration};
+use super::routes::Reach;
 use super::supplies::Supplies;
 use super::sysctls::Sysctls;
 use super::worker::{self, Ended, Handle, Refusal, Shared, Told, Wanted};
@@ -56,6 +57,8 @@ pub struct Setup {
     pub thresholds: Thresholds,
     /// What pods may set of the kernel.
     pub sysctls: Sysctls,
+    /// Whether pods of other nodes are reached; nothing where nobody looks after that.
+    pub reach: watch::Receiver<Option<Reach>>,
     /// What else is done on the node as long as the agent runs.
     pub beside: Vec<Task>,
 }
@@ -126,7 +129,7 @@ pub async fn run(setup: Setup, pods: Pods, ends: CancellationToken) {
     });
     let (client, recorder, observed) = (setup.client, setup.recorder, shared.observed.clone());
     let fitness = Fitness::Asked(setup.runtime.clone(), setup.supplies);
-    let registration = setup.registration;
+    let (registration, reach) = (setup.registration, setup.reach);
     tasks.keep(named("status and lease"), move |ends| {
         let (client, recorder) = (client.clone(), recorder.clone());
         let (registration, fitness) = (registration.clone(), fitness.clone());
@@ -135,6 +138,7 @@ pub async fn run(setup: Setup, pods: Pods, ends: CancellationToken) {
             registration,
             fitness,
             observed.clone(),
+            reach.clone(),
             recorder,
             ends,
         )

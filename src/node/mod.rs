@@ -21,6 +21,7 @@ mod probes;
 pub mod ranges;
 pub mod register;
 mod report;
+pub mod routes;
 pub mod services;
 pub mod simulated;
 pub mod supplies;

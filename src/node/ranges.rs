@@ -1,7 +1,6 @@
 //! The range of addresses that a node gives its pods from: its own in the cluster, told by `spec.podCIDR` of its node.
 //! Two nodes with the same addresses would lead each other's pods to pods that have nothing to do with what is asked.
 
-use std::net::IpAddr;
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1;
@@ -9,11 +8,12 @@ use kube::ResourceExt as _;
 use kube::api::{Api, ListParams};
 
 use crate::meta::addresses::{Network, parse_cidr};
+use crate::net::routes::overlaps;
 
 /// How long the cluster may take to tell of its nodes: pods are not held up by an API server that does not answer.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// What is read of a node's specification.
+/// What is read of a node's specification. The API server keeps both forms alike.
 #[derive(Clone, Debug, Default, serde::Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Ranges {
@@ -23,22 +23,39 @@ pub struct Ranges {
     pod_cidrs: Vec<String>,
 }
 
+/// What is read of a node's status.
+#[derive(Clone, Debug, Default, serde::Deserialize)]
+#[serde(default)]
+pub struct Addresses {
+    addresses: Vec<v1::NodeAddress>,
+}
+
 crate::slim!(
-    /// A node, of which its ranges are read.
+    /// A node, of which its ranges and addresses are read.
     Ranged of v1::Node {
         /// What it is to be.
-        spec: Ranges
+        spec: Ranges,
+        /// What it is.
+        status: Addresses
     }
 );
 
 impl Ranged {
-    /// Its ranges of IPv4.
-    fn ranges(&self) -> impl Iterator<Item = Network> {
+    /// The addresses by which other nodes reach it, as it tells them.
+    pub(super) fn internal(&self) -> impl Iterator<Item = &str> {
+        let all = self.status.addresses.iter();
+        let all = all.filter(|address| address.type_ == "InternalIP");
+        all.map(|address| address.address.as_str())
+    }
+
+    /// Its ranges of IPv4, each once.
+    pub(super) fn ranges(&self) -> impl Iterator<Item = Network> {
         let Ranges {
             pod_cidr,
             pod_cidrs,
         } = &self.spec;
-        let all = pod_cidrs.iter().chain([pod_cidr]);
+        let first = pod_cidrs.is_empty().then_some(pod_cidr);
+        let all = pod_cidrs.iter().chain(first);
         let all = all.filter_map(|text| Some(parse_cidr(text)?.1));
         all.filter(|range| range.address.is_ipv4())
     }
@@ -86,12 +103,6 @@ fn judge(nodes: &[Ranged], node: &str, cidr: &str) -> Result<bool, String> {
         );
     }
     Ok(had.is_empty())
-}
-
-/// Whether two ranges have an address together: then one has the first of the other.
-fn overlaps(one: &Network, other: &Network) -> bool {
-    let has = |range: &Network, address: IpAddr| range.contains(address);
-    has(one, other.address) || has(other, one.address)
 }
 
 #[cfg(test)]

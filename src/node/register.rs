@@ -16,12 +16,14 @@ use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta, OwnerReference};
 use kube::api::{Api, Patch, PatchParams, PostParams};
 use parking_lot::Mutex;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::failing::Attempts;
 use super::host::usage;
 use super::machine::status_time;
 use super::pressure::Observed;
+use super::routes::Reach;
 use super::supplies::Supplies;
 use crate::client::events::{Recorder, Tone};
 use crate::zone::ZoneRuntime;
@@ -181,6 +183,7 @@ impl Registration {
         old: &NodeStatus,
         lacks: &[String],
         pressure: &[&str],
+        reach: Option<&Reach>,
         now: Timestamp,
     ) -> NodeStatus {
         let pressed = |condition: &'static str, bad: [&'static str; 2], good: [&'static str; 2]| {
@@ -226,8 +229,18 @@ impl Registration {
                 false => ("Ready", false, "KubeletNotReady", lacks.join("; ")),
             },
         ];
-        let conditions = told
+        let network = reach.map(|reach| match reach {
+            Reach::Whole => (
+                "NetworkUnavailable",
+                false,
+                "RouteCreated",
+                "this host leads to the pods of all nodes".to_owned(),
+            ),
+            Reach::Lacking(why) => ("NetworkUnavailable", true, "NoRouteCreated", why.clone()),
+        });
+        let conditions = network
             .into_iter()
+            .chain(told)
             .map(|(type_, holds, reason, message)| {
                 let status = if holds { "True" } else { "False" };
                 let before = old
@@ -332,12 +345,14 @@ impl Fitness {
     }
 }
 
-/// Registers the node and keeps its status and lease until `ends` is cancelled.
+/// Registers the node and keeps its status and lease until `ends` is cancelled. Whether pods of other nodes are reached is
+/// told as `reach` says, once it does.
 pub async fn keep(
     client: kube::Client,
     registration: Registration,
     fitness: Fitness,
     observed: Arc<Observed>,
+    reach: watch::Receiver<Option<Reach>>,
     recorder: Recorder,
     ends: CancellationToken,
 ) {
@@ -349,7 +364,7 @@ pub async fn keep(
         let uid = Mutex::new(node.metadata.uid.clone());
         let lives = prove_life(&leases, &registration.name, &uid);
         let about = (&registration, &fitness, &*observed, &recorder);
-        let told = report(&nodes, node, about, &uid);
+        let told = report(&nodes, node, about, reach, &uid);
         // Neither waits for the other: a host that does not say how it is lives all the same.
         tokio::join!(lives, told);
     };
@@ -415,6 +430,7 @@ async fn report(
     nodes: &Api<Node>,
     mut node: Node,
     (registration, fitness, observed, recorder): (&Registration, &Fitness, &Observed, &Recorder),
+    mut reach: watch::Receiver<Option<Reach>>,
     uid: &Mutex<Option<String>>,
 ) {
     let name = registration.name.clone();
@@ -438,8 +454,10 @@ async fn report(
     loop {
         let lacks = fitness.lacks().await;
         let old = node.status.clone().unwrap_or_default();
+        let reached = reach.borrow_and_update().clone();
+        let pressure = observed.conditions();
         let mut status =
-            registration.status(&old, &lacks, &observed.conditions(), Timestamp::now());
+            registration.status(&old, &lacks, &pressure, reached.as_ref(), Timestamp::now());
         status.runtime_handlers = Some(fitness.handlers());
         let images = fitness.images().await;
         // Where there were some, it has to be told that there are none.
@@ -487,7 +505,11 @@ async fn report(
             }
             Err(_) => pause.longer(),
         };
-        tokio::time::sleep(wait).await;
+        tokio::select! {
+            () = tokio::time::sleep(wait) => {}
+            // Where nobody looks after routes, it ends at once and is asked no more. After a failure it waits all the same.
+            Ok(()) = reach.changed(), if written.is_ok() => {}
+        }
     }
 }
 

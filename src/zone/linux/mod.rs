@@ -10,6 +10,7 @@ mod devices;
 mod groups;
 mod netlink;
 mod network;
+mod routes;
 mod services;
 mod tables;
 
@@ -37,6 +38,7 @@ use crate::private::write_whole;
 
 pub use groups::Groups;
 pub use network::Network;
+pub use routes::HostRoutes;
 pub use services::ServiceTable;
 
 /// Memory that a zone may use beside what its processes may: its supervisor is in its group, and must not end for them.

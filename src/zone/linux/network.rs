@@ -16,6 +16,7 @@ use super::netlink::Netfilter;
 use super::services::conntrack::{self, Fronts};
 use super::services::{ServiceTable, Site};
 use super::tables::{self, Ruleset, Shown};
+use crate::meta::addresses::Network as Range;
 use crate::zone::{HostPort, ZoneNetwork, ZoneSpec};
 
 /// What marks a bridge as ours.
@@ -29,6 +30,9 @@ const SELVES: &str = "selves";
 
 /// The set of who speaks on the bridge: links of zones, each with the addresses that its zone has.
 const SPEAKERS: &str = "speakers";
+
+/// The set of the ranges of all of the cluster's pods, to which packets of pods go as they are.
+const PODS: &str = "pods";
 
 /// The set of the links of zones.
 const LINKS: &str = "links";
@@ -53,8 +57,10 @@ pub struct Network {
     pub prefix: u8,
     /// The range of this node's pods.
     pub cidr: String,
-    /// The range of all nodes' pods, to which packets of pods go as they are.
-    pub cluster: String,
+    /// The ranges of pods as far as they are known without the cluster.
+    known: Arc<[Range]>,
+    /// The ranges of all of the cluster's pods, once somebody told them.
+    told: Arc<Mutex<Option<Arc<[Range]>>>>,
     ruleset: Arc<Ruleset>,
     /// How often somebody else had changed rules when ours were whole.
     whole: Arc<Mutex<Option<u64>>>,
@@ -151,14 +157,21 @@ fn is_our_table(shown: &str) -> bool {
 
 impl Network {
     /// The network of a bridge, on which the host has the address `gateway` with a prefix of so many bits, for zones with
-    /// addresses of `cidr`. What they send to those of `cluster` goes with their own address.
-    pub fn new(bridge: &str, (gateway, prefix): (Ipv4Addr, u8), cidr: &str, cluster: &str) -> Self {
+    /// addresses of `cidr`. What they send to those of `pods`, of which no range lies in another, goes with their own
+    /// address, until [`Network::admit`] tells more of them.
+    pub fn new(
+        bridge: &str,
+        (gateway, prefix): (Ipv4Addr, u8),
+        cidr: &str,
+        pods: Arc<[Range]>,
+    ) -> Self {
         Network {
             bridge: bridge.to_owned(),
             gateway,
             prefix,
             cidr: cidr.to_owned(),
-            cluster: cluster.to_owned(),
+            known: pods,
+            told: Arc::default(),
             ruleset: Arc::default(),
             whole: Arc::default(),
         }
@@ -215,7 +228,8 @@ impl Network {
         // A port on the loopback leads into a pod by the bridge; what comes from there may not use such addresses.
         let local = format!("/proc/sys/net/ipv4/conf/{bridge}/route_localnet");
         std::fs::write(&local, "1").map_err(|error| format!("{local}: {error}"))?;
-        self.ruleset.change(&self.script()).map_err(|error| {
+        let script = self.script() + &self.ranges();
+        self.ruleset.change(&script).map_err(|error| {
             match error.contains("Operation not supported") {
                 true => {
                     format!("{error}; use a kernel with CONFIG_NF_TABLES_BRIDGE and CONFIG_NFT_NAT")
@@ -260,7 +274,6 @@ impl Network {
     /// The chains of the table: their names, where packets come into them, and their rules.
     fn chains(&self) -> [(&'static str, &'static str, Vec<String>); 5] {
         let (bridge, cidr, gateway) = (&self.bridge, &self.cidr, self.gateway);
-        let cluster = &self.cluster;
         let led = || {
             // A pod that takes port 53 of the host does not become the name server of all others.
             let names =
@@ -294,7 +307,7 @@ impl Network {
                 "postrouting",
                 "nat hook postrouting priority 100",
                 vec![
-                    format!("ip saddr {cidr} ip daddr != {cluster} masquerade fully-random"),
+                    format!("ip saddr {cidr} ip daddr != @{PODS} masquerade fully-random"),
                     format!("ct status dnat ip saddr . ip daddr @{SELVES} masquerade fully-random"),
                     format!("ip saddr 127.0.0.0/8 oifname {bridge} masquerade fully-random"),
                 ],
@@ -306,7 +319,7 @@ impl Network {
     fn script(&self) -> String {
         let table = format!("ip {}", self.bridge);
         let mut script = format!(
-            "add table {table}\nadd set {table} {SELVES} {{ type ipv4_addr . ipv4_addr; }}\n"
+            "add table {table}\nadd set {table} {SELVES} {{ type ipv4_addr . ipv4_addr; }}\nadd set {table} {PODS} {{ type ipv4_addr; flags interval; }}\n"
         );
         for protocol in PROTOCOLS {
             script += &format!(
@@ -332,6 +345,40 @@ add set {bridge} {LINKS} {{ type ifname; }}
             }
         }
         script
+    }
+
+    /// What nft(8) is told for the set of pods' ranges to have those that were told. As long as none were, what an earlier
+    /// agent left there stays: it may have been told more.
+    fn ranges(&self) -> String {
+        let told = self.told.lock().clone();
+        let bridge = &self.bridge;
+        if told.is_none() {
+            let gateway = format!("{{ {} }}", self.gateway);
+            let has = ["get", "element", "ip", bridge, PODS, &gateway];
+            if tool("nft", &has, "").is_ok() {
+                return String::new();
+            }
+        }
+        let ranges = told.unwrap_or_else(|| self.known.clone());
+        let ranges: Vec<String> = ranges.iter().map(Range::to_string).collect();
+        let ranges = ranges.join(", ");
+        format!("flush set ip {bridge} {PODS}\nadd element ip {bridge} {PODS} {{ {ranges} }}\n")
+    }
+
+    /// Makes these, of which none lies in another, all ranges of the cluster's pods.
+    ///
+    /// # Errors
+    /// What nft(8) says: the table is not there, say.
+    pub(super) fn admit(&self, pods: &Arc<[Range]>) -> Result<(), String> {
+        let before = self.told.lock().replace(pods.clone());
+        if before.as_ref() == Some(pods) {
+            return Ok(());
+        }
+        let admitted = self.ruleset.change(&self.ranges());
+        if admitted.is_err() {
+            *self.told.lock() = before;
+        }
+        admitted
     }
 
     /// Whether the tables have all their rules, and what belongs to each of some zones. What was so before is so still where
@@ -370,8 +417,13 @@ add set {bridge} {LINKS} {{ type ifname; }}
         for zone in &zones {
             links += usize::from(matches!(zone.network, ZoneNetwork::Own { .. }));
         }
-        for set in [SPEAKERS, LINKS] {
-            if tables::count(["bridge", bridge], "set", set)? < links {
+        let ranges = self.told.lock().as_ref().map_or(1, |told| told.len());
+        for (family, set, least) in [
+            ("bridge", SPEAKERS, links),
+            ("bridge", LINKS, links),
+            ("ip", PODS, ranges),
+        ] {
+            if tables::count([family, bridge], "set", set)? < least {
                 return Ok(false);
             }
         }
@@ -387,12 +439,11 @@ add set {bridge} {LINKS} {{ type ifname; }}
     /// addresses of `range`, if that is known.
     pub fn services(&self, addresses: Vec<Ipv4Addr>, range: Option<String>) -> ServiceTable {
         let site = Site {
-            pods: self.cluster.clone(),
             gateway: self.gateway,
             addresses,
             services: range,
         };
-        ServiceTable::new(&self.bridge, site, self.ruleset.clone())
+        ServiceTable::new(&self.bridge, site, self.known.clone(), self.ruleset.clone())
     }
 
     /// Connects the network namespace of process `pid`.

@@ -20,8 +20,12 @@ pub(super) const SELVES: &str = "selves";
 /// The set of cluster addresses: what comes to one of them and was not led on has no business there.
 pub(super) const CLUSTER_ADDRESSES: &str = "cluster_ips";
 
-/// All sets with the types of their elements.
-pub(super) const SETS: [(&str, &str); 2] = [
+/// The set of the ranges of all of the cluster's pods: who is not of them comes from the world.
+pub(super) const PODS: &str = "pods";
+
+/// All sets, with what nft(8) is told of their elements.
+pub(super) const SETS: [(&str, &str); 3] = [
+    (PODS, "ipv4_addr; flags interval"),
     (SELVES, "ipv4_addr . ipv4_addr . inet_proto . inet_service"),
     (CLUSTER_ADDRESSES, "ipv4_addr"),
 ];
@@ -38,8 +42,6 @@ pub(super) const MAPS: [(&str, &str); 5] = [
 /// What the frame knows of its node.
 #[derive(Clone, Debug)]
 pub struct Site {
-    /// The range of pods: who is not of it comes from the world.
-    pub pods: String,
     /// The host's address on the network of its pods, where it answers for names.
     pub gateway: Ipv4Addr,
     /// The addresses of the node at which its ports are asked, besides that one.
@@ -64,7 +66,6 @@ pub(super) fn chains(site: &Site) -> Vec<Chain> {
         rules: rules.to_vec(),
     };
     let Site {
-        pods,
         gateway,
         addresses,
         services,
@@ -91,7 +92,7 @@ pub(super) fn chains(site: &Site) -> Vec<Chain> {
     passing.extend(
         services
             .as_ref()
-            .map(|range| format!("ct state new ip daddr {range} ip daddr != {pods} drop")),
+            .map(|range| format!("ct state new ip daddr {range} ip daddr != @{PODS} drop")),
     );
     let guard = [format!("ct state new {}", by_address(GUARDED))];
     vec![
@@ -102,7 +103,7 @@ pub(super) fn chains(site: &Site) -> Vec<Chain> {
                 names,
                 // Who has a route to services by this node hears the answers of all endpoints by it.
                 format!(
-                    "ip daddr @{CLUSTER_ADDRESSES} ip saddr != {pods} meta mark set meta mark | {MASQUERADE}"
+                    "ip daddr @{CLUSTER_ADDRESSES} ip saddr != @{PODS} meta mark set meta mark | {MASQUERADE}"
                 ),
                 by_address(BY_ADDRESS.0),
                 by_port(BY_NODE_PORT.0),

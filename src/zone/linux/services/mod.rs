@@ -26,12 +26,14 @@ pub use self::frame::Site;
 use self::rules::Rules;
 use super::tables::{self, Ruleset, Shown};
 use crate::blocking::blocking;
+use crate::meta::addresses::Network;
 use crate::net::services::{ServicePort, ServiceRouter};
 
 /// How long what nothing leads to any more is left: to the kernel it is in use for a while.
 const REST: Duration = Duration::from_secs(1);
 
-/// The table of an agent's services.
+/// The table of an agent's services. Clones are the same.
+#[derive(Clone)]
 pub struct ServiceTable {
     state: Arc<Mutex<State>>,
 }
@@ -40,6 +42,8 @@ pub struct ServiceTable {
 struct State {
     name: String,
     site: Site,
+    /// The ranges of all of the cluster's pods.
+    pods: Arc<[Network]>,
     ruleset: Arc<Ruleset>,
     /// What the table holds; none while that is not known.
     held: Option<Rules>,
@@ -54,11 +58,17 @@ struct State {
 }
 
 impl ServiceTable {
-    /// The table beside the network of a bridge.
-    pub(super) fn new(bridge: &str, site: Site, ruleset: Arc<Ruleset>) -> Self {
+    /// The table beside the network of a bridge, in a cluster whose pods have addresses of `pods`.
+    pub(super) fn new(
+        bridge: &str,
+        site: Site,
+        pods: Arc<[Network]>,
+        ruleset: Arc<Ruleset>,
+    ) -> Self {
         let state = State {
             name: format!("{bridge}-services"),
             site,
+            pods,
             ruleset,
             held: None,
             seen: None,
@@ -70,6 +80,25 @@ impl ServiceTable {
             state: Arc::new(Mutex::new(state)),
         }
     }
+
+    /// Makes these all ranges of the cluster's pods, at once if the table is there.
+    ///
+    /// # Errors
+    /// What nft(8) says; they count with the next change of services then.
+    pub(super) fn admit(&self, pods: &Arc<[Network]>) -> Result<(), String> {
+        let mut state = self.state.lock();
+        if state.pods == *pods {
+            return Ok(());
+        }
+        state.pods = pods.clone();
+        match state.held.clone() {
+            Some(mut rules) => {
+                rules.admit(pods);
+                state.carry_out(rules)
+            }
+            None => Ok(()),
+        }
+    }
 }
 
 impl ServiceRouter for ServiceTable {
@@ -77,7 +106,7 @@ impl ServiceRouter for ServiceTable {
         let state = self.state.clone();
         blocking(move || {
             let mut state = state.lock();
-            let rules = Rules::of(&ports, &state.site.pods);
+            let rules = Rules::of(&ports, &state.pods);
             state.carry_out(rules)?;
             state.judge(Fronts::of(&ports));
             state.tidy(Instant::now());
@@ -267,7 +296,6 @@ mod tests {
 
     fn site() -> Site {
         Site {
-            pods: "10.244.0.0/24".to_owned(),
             gateway: [10, 244, 0, 1].into(),
             addresses: vec![[192, 0, 2, 1].into()],
             services: None,

@@ -5,7 +5,10 @@ use std::fmt::Write as _;
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::time::Duration;
 
-use super::frame::{BY_ADDRESS, BY_NODE_PORT, CLUSTER_ADDRESSES, GUARDED, MASQUERADE, SELVES};
+use super::frame::{
+    BY_ADDRESS, BY_NODE_PORT, CLUSTER_ADDRESSES, GUARDED, MASQUERADE, PODS, SELVES,
+};
+use crate::meta::addresses::Network;
 use crate::net::services::{Policy, ServicePort};
 
 /// How many clients a service remembers the endpoints of.
@@ -43,15 +46,22 @@ fn key(address: Ipv4Addr, port: &ServicePort) -> String {
 }
 
 impl Rules {
-    /// What leads `ports` to their endpoints, on a node whose pods have addresses of `cidr`.
-    pub(super) fn of(ports: &[ServicePort], cidr: &str) -> Rules {
+    /// What leads `ports` to their endpoints, in a cluster whose pods have addresses of `pods`.
+    pub(super) fn of(ports: &[ServicePort], pods: &[Network]) -> Rules {
         let mut rules = Rules::default();
+        rules.admit(pods);
         let chains: Vec<_> = ports.iter().map(|port| rules.inside(port)).collect();
         // Later: nobody takes an address of the cluster by calling it one of the world.
         for (port, chains) in ports.iter().zip(&chains) {
-            rules.outside(port, chains, cidr);
+            rules.outside(port, chains);
         }
         rules
+    }
+
+    /// Makes these, of which none lies in another, all ranges of the cluster's pods.
+    pub(super) fn admit(&mut self, pods: &[Network]) {
+        let ranges = pods.iter().map(|range| (range.to_string(), String::new()));
+        self.elements.insert(PODS, ranges.collect());
     }
 
     /// Takes in a port at its addresses in the cluster.
@@ -85,7 +95,7 @@ impl Rules {
     }
 
     /// Takes in a port where the world comes to it.
-    fn outside(&mut self, port: &ServicePort, chains: &Chains, cidr: &str) {
+    fn outside(&mut self, port: &ServicePort, chains: &Chains) {
         let entry = match &chains.cluster {
             Some(cluster) if port.is_outside() => {
                 let mark = format!("meta mark set meta mark | {MASQUERADE}");
@@ -94,7 +104,7 @@ impl Rules {
                     Policy::Cluster => vec![mark],
                     // Who is of the cluster itself is not held to the endpoints of this node.
                     Policy::Local => vec![
-                        format!("ip saddr {cidr} goto {cluster}"),
+                        format!("ip saddr @{PODS} goto {cluster}"),
                         format!("fib saddr type local {mark} goto {cluster}"),
                     ],
                 };
@@ -299,7 +309,7 @@ mod tests {
     }
 
     fn rules(port: &ServicePort) -> Rules {
-        Rules::of(std::slice::from_ref(port), "10.244.0.0/24")
+        Rules::of(std::slice::from_ref(port), &[])
     }
 
     #[test]
@@ -440,7 +450,7 @@ mod tests {
             ]
         );
         let short = [
-            "ip saddr 10.244.0.0/24 goto s/default/web/tcp/-",
+            "ip saddr @pods goto s/default/web/tcp/-",
             "fib saddr type local meta mark set meta mark | 0x4000 goto s/default/web/tcp/-",
         ];
         // Endpoints are on another node only: whoever is of this node reaches them, the world is to ask there. That
@@ -536,7 +546,7 @@ mod tests {
                 "192.0.2.5 . tcp . 80 : goto x/a/a/tcp/-",
             ),
         ] {
-            let rules = Rules::of(&ports, "10.244.0.0/24");
+            let rules = Rules::of(&ports, &[]);
             let address = expected.split(" : ").next().expect("a key");
             for name in ["services", "closed"] {
                 let of = lists(&rules, name);

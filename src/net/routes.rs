@@ -1,0 +1,510 @@
+//! Routes of this host to the pods of other nodes: one a node, by the node's address, as flannel's backend `host-gw` keeps
+//! them. Which are to be made and removed is a function of values, [`plan`]; a [`NodeRouter`] carries it out. Knows no
+//! Kubernetes types.
+
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
+
+use futures::future::BoxFuture;
+
+use crate::meta::addresses::Network;
+
+/// Another node, by which its pods are reached.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Peer {
+    /// Its name.
+    pub node: String,
+    /// Its address on the network of the nodes.
+    pub address: Ipv4Addr,
+    /// A range of its pods.
+    pub range: Network,
+}
+
+/// Where a route leads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Via {
+    /// To this host itself.
+    Here,
+    /// To whoever is on a link, by its index.
+    Link(u32),
+    /// To a router on a link.
+    Router(Ipv4Addr, u32),
+    /// To routers in a form of their own: several, or by an address of version 6.
+    Routers,
+    /// Nowhere: what is sent there is refused or dropped.
+    Nowhere,
+}
+
+/// A route of this host.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Route {
+    /// What it leads to.
+    pub range: Network,
+    /// Where it leads.
+    pub via: Via,
+    /// Of several to one range the one with the smallest counts.
+    pub metric: u32,
+    /// Who made it, by the number of the kernel's `rtm_protocol`.
+    pub maker: u8,
+}
+
+/// By what an agent knows the routes that it made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Mark {
+    /// The number of this program among those who make routes.
+    pub maker: u8,
+    /// The agent's own among all of this host.
+    pub metric: u32,
+}
+
+/// Why the pods of a node are not reached, or not all of them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Lack {
+    /// The node.
+    pub node: String,
+    /// The range of its pods.
+    pub range: String,
+    /// The reason.
+    pub why: Why,
+}
+
+/// A reason why there is no route.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Why {
+    /// The node's address is behind a router, which need not know the range.
+    NotOnLink(Ipv4Addr),
+    /// The node's address is one that no other host is reached by.
+    NoAddress(String),
+    /// A route that somebody else made leads the range elsewhere, or a part of it.
+    Taken(Network),
+    /// The range has addresses of the pods of another node, which was here before.
+    Overlaps(String),
+    /// The range has the address of a node.
+    HasNode(Ipv4Addr),
+    /// The range is outside of that of all pods.
+    Outside(Network),
+    /// The kernel refuses the route.
+    Refused(String),
+}
+
+impl fmt::Display for Lack {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Lack { node, range, why } = self;
+        write!(f, "no route to the pods of node {node} ({range}): ")?;
+        match why {
+            Why::NotOnLink(address) => write!(
+                f,
+                "its address {address} is not on a network of this host; give it another with --node-ip, or lead the range there by a route or router of your own"
+            ),
+            Why::NoAddress(address) => write!(
+                f,
+                "its address {address} leads to no other host; start its agent with --node-ip"
+            ),
+            Why::Taken(taken) => write!(
+                f,
+                "this host leads {taken} elsewhere; remove that route, or give the node another --pod-cidr"
+            ),
+            Why::Overlaps(other) => write!(
+                f,
+                "pods of node {other} have addresses of it; start its agent with another --pod-cidr"
+            ),
+            Why::HasNode(address) => write!(
+                f,
+                "a node has the address {address} of it; start its agent with another --pod-cidr"
+            ),
+            Why::Outside(cluster) => {
+                write!(f, "it is not within --cluster-cidr {cluster} of this node")
+            }
+            Why::Refused(error) => write!(f, "{error}"),
+        }
+    }
+}
+
+/// What is to be done about the routes of a host.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Plan {
+    /// Ours that lead to nobody any more.
+    pub remove: Vec<Route>,
+    /// Those that are to be made, each of a node; one of ours to the same range is replaced.
+    pub make: Vec<(Peer, Route)>,
+    /// The nodes that have none.
+    pub lacks: Vec<Lack>,
+}
+
+/// Whether a range lies in another, or is the same.
+pub fn is_within(range: &Network, other: &Network) -> bool {
+    other.prefix <= range.prefix && other.contains(range.address)
+}
+
+/// Whether two ranges have an address together: then one lies in the other.
+pub fn overlaps(one: &Network, other: &Network) -> bool {
+    is_within(one, other) || is_within(other, one)
+}
+
+/// The same addresses as some ranges have, by ranges of which none lies in another, in order.
+pub fn apart(ranges: impl IntoIterator<Item = Network>) -> Vec<Network> {
+    let mut all: Vec<Network> = ranges.into_iter().collect();
+    all.sort_by_key(|range| (range.address, range.prefix));
+    let mut apart: Vec<Network> = Vec::new();
+    for range in all {
+        // Who has it begins with it, or before it.
+        if apart.last().is_none_or(|last| !is_within(&range, last)) {
+            apart.push(range);
+        }
+    }
+    apart
+}
+
+/// What is to be done for a host with these routes to reach the pods of other nodes.
+///
+/// A route that somebody else made for a node's range is left to lead there. Where one leads it elsewhere, and where the
+/// node is not on a network of this host, there is none of ours.
+pub fn plan(peers: &[Peer], routes: &[Route], mark: Mark) -> Plan {
+    let is_ours = |route: &&Route| route.maker == mark.maker && route.metric == mark.metric;
+    // Those of other agents of this host are theirs, and say nothing about where this one's are to lead.
+    let foreign: Vec<&Route> = routes
+        .iter()
+        .filter(|route| route.maker != mark.maker)
+        .collect();
+    let mut plan = Plan::default();
+    let mut wanted: Vec<(&Peer, Route)> = Vec::new();
+    for peer in peers {
+        match way(peer, &foreign) {
+            Ok(None) => {}
+            Ok(Some(link)) => wanted.push((
+                peer,
+                Route {
+                    range: peer.range,
+                    via: Via::Router(peer.address, link),
+                    metric: mark.metric,
+                    maker: mark.maker,
+                },
+            )),
+            Err(why) => plan.lacks.push(lack(peer, why)),
+        }
+        // Some of its pods only: there is a route all the same.
+        let inside =
+            |route: &&&Route| route.range != peer.range && is_within(&route.range, &peer.range);
+        if let Some(taken) = foreign.iter().find(inside)
+            && wanted.last().is_some_and(|(last, _)| *last == peer)
+        {
+            plan.lacks.push(lack(peer, Why::Taken(taken.range)));
+        }
+    }
+    let ours: Vec<&Route> = routes.iter().filter(is_ours).collect();
+    let is_wanted = |range: &Network| wanted.iter().any(|(_, route)| route.range == *range);
+    plan.remove = ours
+        .iter()
+        .filter(|route| !is_wanted(&route.range))
+        .map(|route| **route)
+        .collect();
+    plan.make = wanted
+        .into_iter()
+        .filter(|(_, route)| !ours.contains(&route))
+        .map(|(peer, route)| (peer.clone(), route))
+        .collect();
+    plan
+}
+
+/// Why a node's pods are not reached.
+pub fn lack(peer: &Peer, why: Why) -> Lack {
+    Lack {
+        node: peer.node.clone(),
+        range: peer.range.to_string(),
+        why,
+    }
+}
+
+/// The link by which a node is reached, where a route to its pods is to be made; nothing where none is needed.
+fn way(peer: &Peer, foreign: &[&Route]) -> Result<Option<u32>, Why> {
+    // Of several routes to one range the kernel takes the one with the smallest metric.
+    let best = |routes: &mut dyn Iterator<Item = &&Route>| -> Option<Via> {
+        let best = routes.min_by_key(|route| (u8::MAX - route.range.prefix, route.metric));
+        best.map(|route| route.via)
+    };
+    let address = IpAddr::from(peer.address);
+    let to_node = best(&mut foreign.iter().filter(|route| route.range.contains(address)));
+    let to_pods = best(&mut foreign.iter().filter(|route| route.range == peer.range));
+    match (to_node, to_pods) {
+        // Another agent of this host, whose bridge leads there.
+        (Some(Via::Here), _) => Ok(None),
+        (_, Some(Via::Router(..) | Via::Routers)) => Ok(None),
+        (_, Some(_)) => Err(Why::Taken(peer.range)),
+        (Some(Via::Link(link)), None) => Ok(Some(link)),
+        (_, None) => {
+            // One that leads the ranges of many nodes, but not one that leads everything.
+            let wider = foreign
+                .iter()
+                .filter(|route| route.range.prefix > 0 && is_within(&peer.range, &route.range));
+            match best(&mut { wider }) {
+                Some(Via::Router(..) | Via::Routers) => Ok(None),
+                _ => Err(Why::NotOnLink(peer.address)),
+            }
+        }
+    }
+}
+
+/// Who makes a host reach the pods of other nodes.
+pub trait NodeRouter: Send + Sync + 'static {
+    /// Makes these all the nodes whose pods are reached, and `pods` the ranges of all of the cluster's pods, to which what
+    /// pods send goes with their own address. Gives the nodes that cannot be reached. What is so already is left alone.
+    ///
+    /// # Errors
+    /// What stands in the way of all; what was there before stays.
+    fn reach(
+        &self,
+        peers: Arc<[Peer]>,
+        pods: Arc<[Network]>,
+    ) -> BoxFuture<'_, Result<Vec<Lack>, String>>;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::meta::addresses::parse_cidr;
+
+    const MARK: Mark = Mark {
+        maker: 114,
+        metric: 7,
+    };
+    const KERNEL: u8 = 2;
+    const STATIC: u8 = 4;
+
+    fn range(text: &str) -> Network {
+        parse_cidr(text).expect("a range").1
+    }
+
+    fn route(range_of: &str, via: Via, maker: u8) -> Route {
+        let metric = if maker == MARK.maker { MARK.metric } else { 0 };
+        Route {
+            range: range(range_of),
+            via,
+            metric,
+            maker,
+        }
+    }
+
+    fn peer(node: &str, address: [u8; 4], range_of: &str) -> Peer {
+        Peer {
+            node: node.to_owned(),
+            address: address.into(),
+            range: range(range_of),
+        }
+    }
+
+    fn router(last: u8) -> Via {
+        Via::Router([192, 0, 2, last].into(), 2)
+    }
+
+    /// A host at 192.0.2.1 with a router and its own pods.
+    fn host() -> Vec<Route> {
+        vec![
+            route("0.0.0.0/0", router(254), STATIC),
+            route("192.0.2.0/24", Via::Link(2), KERNEL),
+            route("192.0.2.1/32", Via::Here, KERNEL),
+            route("10.244.0.0/24", Via::Link(3), KERNEL),
+        ]
+    }
+
+    #[test]
+    fn a_route_leads_to_each_node_by_its_address() {
+        let b = || peer("b", [192, 0, 2, 2], "10.244.1.0/24");
+        let to_b = route("10.244.1.0/24", router(2), MARK.maker);
+        let moved = route("10.244.1.0/24", router(9), MARK.maker);
+        let to_c = route("10.244.2.0/24", router(3), MARK.maker);
+        let far = [203, 0, 113, 2];
+        let not_on_link = Why::NotOnLink(far.into());
+        let other_agent = Route { metric: 8, ..to_b };
+        type Case = (
+            &'static str,
+            Vec<Peer>,
+            Vec<Route>,
+            Vec<Route>,
+            Vec<Route>,
+            Vec<Why>,
+        );
+        let cases: Vec<Case> = vec![
+            ("a new node", vec![b()], vec![], vec![], vec![to_b], vec![]),
+            ("again", vec![b()], vec![to_b], vec![], vec![], vec![]),
+            (
+                "one is gone",
+                vec![b()],
+                vec![to_b, to_c],
+                vec![to_c],
+                vec![],
+                vec![],
+            ),
+            (
+                "all are gone",
+                vec![],
+                vec![to_b, to_c],
+                vec![to_b, to_c],
+                vec![],
+                vec![],
+            ),
+            (
+                "its address changed",
+                vec![b()],
+                vec![moved],
+                vec![],
+                vec![to_b],
+                vec![],
+            ),
+            (
+                "its range changed",
+                vec![peer("b", [192, 0, 2, 3], "10.244.2.0/24")],
+                vec![to_b],
+                vec![to_b],
+                vec![to_c],
+                vec![],
+            ),
+            (
+                "it is another agent of this host",
+                vec![peer("b", [192, 0, 2, 1], "10.244.1.0/24")],
+                vec![route("10.244.1.0/24", Via::Link(4), KERNEL)],
+                vec![],
+                vec![],
+                vec![],
+            ),
+            (
+                "another agent of this host has the same route",
+                vec![b()],
+                vec![other_agent],
+                vec![],
+                vec![to_b],
+                vec![],
+            ),
+            (
+                "that of another agent stays",
+                vec![],
+                vec![other_agent],
+                vec![],
+                vec![],
+                vec![],
+            ),
+            (
+                "somebody else leads there by a router",
+                vec![b()],
+                vec![route("10.244.1.0/24", router(9), STATIC), to_b],
+                vec![to_b],
+                vec![],
+                vec![],
+            ),
+            (
+                "somebody else has the range",
+                vec![b()],
+                vec![route("10.244.1.0/24", Via::Link(9), KERNEL), to_b],
+                vec![to_b],
+                vec![],
+                vec![Why::Taken(range("10.244.1.0/24"))],
+            ),
+            (
+                "somebody refuses what goes there",
+                vec![b()],
+                vec![route("10.244.1.0/24", Via::Nowhere, STATIC)],
+                vec![],
+                vec![],
+                vec![Why::Taken(range("10.244.1.0/24"))],
+            ),
+            (
+                "somebody else has a part of the range",
+                vec![b()],
+                vec![route("10.244.1.128/25", Via::Link(9), KERNEL)],
+                vec![],
+                vec![to_b],
+                vec![Why::Taken(range("10.244.1.128/25"))],
+            ),
+            (
+                "somebody else has more than the range",
+                vec![b()],
+                vec![route("10.0.0.0/8", Via::Link(9), KERNEL)],
+                vec![],
+                vec![to_b],
+                vec![],
+            ),
+            (
+                "it is behind a router",
+                vec![peer("b", far, "10.244.1.0/24")],
+                vec![to_b],
+                vec![to_b],
+                vec![],
+                vec![not_on_link],
+            ),
+            (
+                "it is behind a router that somebody leads all ranges to",
+                vec![peer("b", far, "10.244.1.0/24")],
+                vec![route("10.244.0.0/16", router(253), STATIC)],
+                vec![],
+                vec![],
+                vec![],
+            ),
+            (
+                "nothing leads to it",
+                vec![peer("b", [192, 0, 2, 2], "10.244.1.0/24")],
+                vec![route("192.0.2.2/32", Via::Nowhere, STATIC)],
+                vec![],
+                vec![],
+                vec![Why::NotOnLink([192, 0, 2, 2].into())],
+            ),
+        ];
+        for (what, peers, more, remove, make, lacks) in cases {
+            let routes = [host(), more].concat();
+            let found = plan(&peers, &routes, MARK);
+            let made: Vec<Route> = found.make.iter().map(|(_, route)| *route).collect();
+            let why: Vec<Why> = found.lacks.into_iter().map(|lack| lack.why).collect();
+            assert_eq!((found.remove, made, why), (remove, make, lacks), "{what}");
+        }
+    }
+
+    #[test]
+    fn of_two_routes_to_a_network_the_preferred_one_counts() {
+        let wireless = Route {
+            metric: 600,
+            ..route("192.0.2.0/24", Via::Link(8), KERNEL)
+        };
+        let routes = [vec![wireless], host()].concat();
+        let found = plan(&[peer("b", [192, 0, 2, 2], "10.244.1.0/24")], &routes, MARK);
+        assert_eq!(found.make[0].1.via, router(2));
+    }
+
+    #[test]
+    fn ranges_of_which_none_lies_in_another() {
+        for (ranges, expected) in [
+            (vec![], vec![]),
+            (
+                vec!["10.244.1.0/24", "10.244.0.0/24"],
+                vec!["10.244.0.0/24", "10.244.1.0/24"],
+            ),
+            (
+                vec![
+                    "10.244.1.0/24",
+                    "10.0.0.0/24",
+                    "10.244.0.0/16",
+                    "10.244.0.0/24",
+                    "10.245.0.0/24",
+                ],
+                vec!["10.0.0.0/24", "10.244.0.0/16", "10.245.0.0/24"],
+            ),
+            (
+                vec!["10.244.1.0/24", "10.244.1.0/24"],
+                vec!["10.244.1.0/24"],
+            ),
+        ] {
+            let found = apart(ranges.iter().map(|text| range(text)));
+            let found: Vec<String> = found.iter().map(Network::to_string).collect();
+            assert_eq!(found, expected, "{ranges:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_lacking_says_what_to_do() {
+        let of = |why| lack(&peer("b", [192, 0, 2, 2], "10.244.1.0/24"), why).to_string();
+        let told = of(Why::NotOnLink([203, 0, 113, 2].into()));
+        assert_eq!(
+            told,
+            "no route to the pods of node b (10.244.1.0/24): its address 203.0.113.2 is not on a network of this host; give it another with --node-ip, or lead the range there by a route or router of your own"
+        );
+        assert!(of(Why::Overlaps("a".into())).contains("pods of node a"));
+    }
+}

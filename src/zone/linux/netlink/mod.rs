@@ -1,0 +1,161 @@
+//! What the kernel is asked by netlink(7): the messages, and the sockets that carry them. What they are about is a module
+//! each.
+
+mod netfilter;
+mod routing;
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::time::Duration;
+
+use rustix::net::netlink::SocketAddrNetlink;
+use rustix::net::sockopt::{Timeout, set_socket_timeout};
+use rustix::net::{
+    AddressFamily, Protocol, RecvFlags, SendFlags, SocketFlags, SocketType, recv, sendto,
+    socket_with,
+};
+
+pub(super) use self::netfilter::Netfilter;
+pub(super) use self::routing::Routing;
+
+/// How long the kernel may take to answer.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// No part of an answer is longer, in bytes.
+const PART: usize = 32 << 10;
+/// Bytes of a message's head.
+const HEAD: usize = 16;
+
+const NLM_F_REQUEST: u16 = 0x1;
+/// The kernel says when it is done.
+pub(super) const NLM_F_ACK: u16 = 0x4;
+/// All that there is.
+pub(super) const NLM_F_DUMP: u16 = 0x300;
+const NLMSG_ERROR: u16 = 2;
+const NLMSG_DONE: u16 = 3;
+const AF_INET: u8 = 2;
+/// The mark of attributes that hold others.
+pub(super) const NLA_F_NESTED: u16 = 0x8000;
+
+/// A socket by which a part of the kernel is asked.
+struct Socket(OwnedFd);
+
+impl Socket {
+    /// One for the network namespace of this thread.
+    ///
+    /// # Errors
+    /// The kernel knows no such part, or no descriptor is left.
+    fn open(part: Option<Protocol>) -> io::Result<Socket> {
+        let socket = socket_with(
+            AddressFamily::NETLINK,
+            SocketType::RAW,
+            SocketFlags::CLOEXEC,
+            part,
+        )?;
+        set_socket_timeout(&socket, Timeout::Recv, Some(PATIENCE))?;
+        Ok(Socket(socket))
+    }
+
+    /// Sends a message, and reads what is told, by kind and body, until the end of it.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    fn ask(
+        &self,
+        kind: u16,
+        flags: u16,
+        body: &[u8],
+        mut tell: impl FnMut(u16, &[u8]),
+    ) -> io::Result<()> {
+        let kernel = SocketAddrNetlink::new(0, 0);
+        let message = message(kind, flags, body)?;
+        sendto(&self.0, &message, SendFlags::empty(), &kernel)?;
+        let mut buffer = vec![0; PART];
+        loop {
+            let (_, length) = recv(&self.0, &mut buffer[..], RecvFlags::empty())?;
+            let mut left = &buffer[..length.min(PART)];
+            while let Some((kind, body, after)) = next_message(left) {
+                match kind {
+                    NLMSG_DONE => return Ok(()),
+                    NLMSG_ERROR => {
+                        let code = body.get(..4).and_then(|code| code.try_into().ok());
+                        return match code.map(i32::from_ne_bytes) {
+                            Some(0) => Ok(()),
+                            Some(code) => Err(io::Error::from_raw_os_error(code.saturating_neg())),
+                            None => Err(io::ErrorKind::InvalidData.into()),
+                        };
+                    }
+                    _ => tell(kind, body),
+                }
+                left = after;
+            }
+        }
+    }
+}
+
+fn message(kind: u16, flags: u16, body: &[u8]) -> io::Result<Vec<u8>> {
+    let length = u32::try_from(HEAD + body.len()).map_err(io::Error::other)?;
+    let mut message = length.to_ne_bytes().to_vec();
+    message.extend(kind.to_ne_bytes());
+    message.extend((NLM_F_REQUEST | flags).to_ne_bytes());
+    // Neither a number nor an address: one question at a time is asked, of the kernel.
+    message.extend([0; 8]);
+    message.extend(body);
+    Ok(message)
+}
+
+/// Parts of messages begin at multiples of four bytes.
+fn aligned(length: usize) -> usize {
+    length.next_multiple_of(4)
+}
+
+/// The kind and the body of the first of some messages, and what follows it.
+fn next_message(bytes: &[u8]) -> Option<(u16, &[u8], &[u8])> {
+    let length = u32::from_ne_bytes(bytes.get(..4)?.try_into().ok()?);
+    let length = usize::try_from(length).ok()?;
+    let kind = u16::from_ne_bytes(bytes.get(4..6)?.try_into().ok()?);
+    let body = bytes.get(16..length)?;
+    let after = bytes.get(aligned(length)..).unwrap_or_default();
+    Some((kind, body, after))
+}
+
+/// The content of an attribute among others.
+pub(super) fn attribute(mut bytes: &[u8], wanted: u16) -> Option<&[u8]> {
+    loop {
+        let length = usize::from(u16::from_ne_bytes(bytes.get(..2)?.try_into().ok()?));
+        let kind = u16::from_ne_bytes(bytes.get(2..4)?.try_into().ok()?);
+        let content = bytes.get(4..length)?;
+        if kind & !NLA_F_NESTED == wanted {
+            return Some(content);
+        }
+        bytes = bytes.get(aligned(length)..)?;
+    }
+}
+
+/// Writes an attribute behind others.
+pub(super) fn put(attributes: &mut Vec<u8>, kind: u16, content: &[u8]) {
+    // What was read as one has such a length.
+    let length = u16::try_from(4 + content.len()).unwrap_or(u16::MAX);
+    attributes.extend(length.to_ne_bytes());
+    attributes.extend(kind.to_ne_bytes());
+    attributes.extend(content);
+    attributes.resize(aligned(attributes.len()), 0);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn messages_are_read_one_after_the_other() {
+        let mut attributes = Vec::new();
+        put(&mut attributes, 18, &[0, 7]);
+        let one = message(26, NLM_F_DUMP, &attributes).expect("a message");
+        let two = [&one[..], &one[..]].concat();
+        let (kind, body, after) = next_message(&two).expect("one");
+        assert_eq!(kind, 26);
+        assert_eq!(attribute(body, 18), Some(&[0, 7][..]));
+        assert_eq!(after, one);
+        assert_eq!(next_message(&one[..one.len() - 1]), None);
+        assert_eq!(next_message(&[0; 32]), None);
+    }
+}
