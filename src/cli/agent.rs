@@ -180,6 +180,9 @@ pub struct Arguments {
     /// The port of the node's own API; 0 takes a free one.
     #[arg(long, default_value_t = 10250)]
     pub(super) kubelet_port: u16,
+    /// The port at which load balancers ask how services are led (/healthz, /livez), as they ask kube-proxy; 0: none.
+    #[arg(long, default_value_t = 10256)]
+    pub(super) proxy_healthz_port: u16,
 }
 
 /// Why the agent cannot run.

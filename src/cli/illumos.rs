@@ -56,6 +56,8 @@ pub struct Plan {
     pub name: String,
     /// The address by which other hosts reach it, if that was said.
     pub node_ip: Option<std::net::Ipv4Addr>,
+    /// Where load balancers ask how services are led.
+    pub proxy_healthz_port: u16,
     /// The agent's data directory, absolute.
     pub data: PathBuf,
     /// The host's tools.
@@ -231,6 +233,7 @@ impl Plan {
             insecure: self.insecure,
             router,
             routes: None,
+            proxy_healthz_port: self.proxy_healthz_port,
             runtime: Arc::new(runtime),
             beside: Vec::new(),
             thresholds: self.thresholds,

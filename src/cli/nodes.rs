@@ -30,8 +30,10 @@ use crate::node::pressure::Thresholds;
 use crate::node::register::{
     self, Fitness, Registration, host_addresses, host_capacity, host_info,
 };
+use crate::node::services::place::{self, Place};
 use crate::node::services::plan::Here;
-use crate::node::services::{place, proxy};
+use crate::node::services::proxy;
+use crate::node::services::readiness::{self, Readiness};
 use crate::node::simulated::SimulatedSupplies;
 use crate::node::sysctls::Sysctls;
 use crate::node::volumes::Volumes;
@@ -69,6 +71,8 @@ pub(super) struct RealHost {
     pub router: Option<Arc<dyn ServiceRouter>>,
     /// Who leads to the pods of other nodes; none where nobody does.
     pub routes: Option<Routes>,
+    /// Where load balancers ask how services are led; nowhere where it is 0.
+    pub proxy_healthz_port: u16,
     /// What else is done as long as the agent runs.
     pub beside: Vec<Task>,
     /// When pods are evicted.
@@ -110,15 +114,22 @@ impl RealHost {
                 addresses: self.registration.ipv4(),
                 api_server: cluster.api_server,
             };
-            let (told, zone) = watch::channel(None);
+            let (told, place) = watch::channel(Place::default());
             let (client, node) = (client.clone(), here.node.clone());
-            beside.push(Task::new("zone of the node", move |ends| {
+            beside.push(Task::new("place of the node", move |ends| {
                 place::tell(client.clone(), node.clone(), told.clone(), ends)
+            }));
+            let (readiness, port) = (Readiness::default(), self.proxy_healthz_port);
+            let (asked, asked_of) = (readiness.clone(), place.clone());
+            beside.push(Task::new("health of the service proxy", move |ends| {
+                readiness::serve(port, asked.clone(), asked_of.clone(), ends)
             }));
             let cluster = cluster.clone();
             beside.push(Task::new("service proxy", move |ends| {
                 let services = cluster.services_for(&ends);
-                proxy::keep(services, here.clone(), zone.clone(), router.clone(), ends)
+                let (here, place) = (here.clone(), place.clone());
+                let (router, readiness) = (router.clone(), readiness.clone());
+                proxy::keep(services, here, place, router, readiness, ends)
             }));
         }
         let (told, reach) = watch::channel(None);
@@ -488,6 +499,7 @@ impl Nodes {
         let host = illumos::Plan {
             name,
             node_ip: arguments.node_ip,
+            proxy_healthz_port: arguments.proxy_healthz_port,
             ipam: arguments
                 .network
                 .addresses(Ipam::open(&data.join("ipam.redb"), &arguments.pod_cidr)?)?,
@@ -553,6 +565,7 @@ impl Nodes {
             plan.arguments.network.etherstub_name
         ))
         .map_err(AgentError::Host)?;
+        let proxy_healthz_port = plan.arguments.proxy_healthz_port;
         let storage = plan.storage.clone();
         let thresholds = plan.arguments.eviction_hard.clone();
         let sysctls = sysctls(plan)?;
@@ -610,6 +623,7 @@ impl Nodes {
                     runtime: Arc::new(runtime),
                     router: Some(Arc::new(router)),
                     routes: Some(routes),
+                    proxy_healthz_port,
                     beside: vec![network],
                     thresholds,
                     sysctls,

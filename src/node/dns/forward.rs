@@ -8,12 +8,14 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use parking_lot::Mutex;
-use simple_dns::RCODE;
+use simple_dns::{Name, RCODE};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::{TcpStream, UdpSocket};
+use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use super::message::{Query, Received, Via, code, read};
+use super::loops::{self, Loops};
+use super::message::{self, Query, Received, Via, code, read};
 
 /// How long one server may take: a client that waits five seconds hears of the second one.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -23,6 +25,8 @@ const LOST: Duration = Duration::from_secs(1);
 const ALL: Duration = Duration::from_secs(5);
 /// How long a server that was silent is asked last, at first and at most.
 const SILENT: [Duration; 2] = [Duration::from_secs(5), Duration::from_secs(60)];
+/// How often a server that asks in turn is tried.
+const LOOP: Duration = Duration::from_secs(60);
 /// As many servers are asked, as resolvers do.
 const MOST: usize = 3;
 /// The size of datagrams that are taken from whoever was told of none.
@@ -40,6 +44,10 @@ pub struct Forwarder {
     pub read: Mutex<(Option<Stamp>, Arc<[IpAddr]>)>,
     /// Who did not answer.
     silent: Mutex<Silent>,
+    /// Who asks in turn.
+    pub(super) loops: Loops,
+    /// The file names others than before.
+    renamed: Notify,
 }
 
 /// Servers that did not answer when they were asked last.
@@ -126,7 +134,37 @@ impl Forwarder {
             port,
             read: Mutex::new((None, Arc::new([]))),
             silent: Mutex::default(),
+            loops: Loops::default(),
+            renamed: Notify::new(),
         }
+    }
+
+    /// Looks for servers that ask in turn, for ever: at once, when the file names others, and again as long as there is one.
+    pub async fn look_for_loops(&self) {
+        loop {
+            let is_found = self.look_for_loops_once().await;
+            tokio::select! {
+                () = self.renamed.notified() => {}
+                () = tokio::time::sleep(LOOP), if is_found => {}
+            }
+        }
+    }
+
+    /// Tells whether there is one.
+    async fn look_for_loops_once(&self) -> bool {
+        let names = self.loops.begin(&self.servers());
+        let asked = names.iter().map(|(server, name)| async move {
+            let message = message::query(&Name::new(name).ok()?, loops::KIND, None).ok()?;
+            let Received::Query(query) = read(&message) else {
+                return None;
+            };
+            let server = SocketAddr::new(*server, self.port);
+            // Whether it is known there says nothing: it is heard here or not.
+            let answer = exchange(server, &query, Via::Datagram);
+            tokio::time::timeout(PATIENCE, answer).await.ok()?.ok()
+        });
+        futures::future::join_all(asked).await;
+        self.loops.end()
     }
 
     /// The servers as the file names them now.
@@ -139,10 +177,11 @@ impl Forwarder {
             // A host without the file asks itself, as one with an empty file.
             let text = std::fs::read_to_string(&self.resolv).unwrap_or_default();
             let servers = servers_of(&text).into_iter();
-            *read = (
-                stamp,
-                servers.filter(|server| *server != self.own).collect(),
-            );
+            let servers: Arc<[IpAddr]> = servers.filter(|server| *server != self.own).collect();
+            if read.1 != servers {
+                self.renamed.notify_one();
+            }
+            *read = (stamp, servers);
         }
         read.1.clone()
     }
@@ -152,8 +191,10 @@ impl Forwarder {
     pub async fn ask(&self, query: &Query<'_>, via: Via) -> Option<Vec<u8>> {
         let ends = Instant::now() + ALL;
         let all = self.servers();
-        let all = &all[..all.len().min(MOST)];
-        let mut servers = self.silent.lock().order(all, Instant::now());
+        let all = all.iter().copied();
+        let all = all.filter(|server| self.loops.may_ask(*server));
+        let all: Vec<IpAddr> = all.take(MOST).collect();
+        let mut servers = self.silent.lock().order(&all, Instant::now());
         let mut last = None;
         for _ in 0..2 {
             let mut silent = Vec::new();
@@ -263,8 +304,7 @@ async fn by_stream(server: SocketAddr, query: &Query<'_>) -> io::Result<Vec<u8>>
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::node::dns::message;
-    use simple_dns::{Name, TYPE};
+    use simple_dns::TYPE;
 
     #[test]
     fn servers_are_those_that_the_file_names() {

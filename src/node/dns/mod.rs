@@ -12,6 +12,7 @@ mod answer;
 mod cache;
 mod directory;
 mod forward;
+mod loops;
 mod message;
 
 use std::collections::HashMap;
@@ -95,6 +96,9 @@ impl Shared {
             Received::Wrong(reply) => return Step::Send(reply),
             Received::Query(query) => query,
         };
+        if query.kind == loops::KIND && self.forwarder.loops.came_back(&query.name) {
+            return Step::Send(query.refusal(RCODE::Refused));
+        }
         match answer::answer(&query, &self.directory.read(), &self.zone) {
             Outcome::Answer(reply) => Step::Send(query.write(&reply, via)),
             Outcome::Refusal(code) => Step::Send(query.refusal(code)),
@@ -347,11 +351,17 @@ impl Server {
                 shared.serve_datagrams(self.datagrams.clone(), ends.clone())
             })
             .collect();
-        tokio::join!(
-            complete,
-            answering.join_all(),
-            self.shared.clone().serve_streams(&self.streams, ends),
-        );
+        let answers = async {
+            tokio::join!(
+                complete,
+                answering.join_all(),
+                self.shared.clone().serve_streams(&self.streams, ends),
+            )
+        };
+        tokio::select! {
+            _ = answers => {}
+            () = self.shared.forwarder.look_for_loops() => {}
+        }
     }
 }
 

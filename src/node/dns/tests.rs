@@ -51,6 +51,8 @@ async fn server(upstream: SocketAddr) -> (SocketAddr, SocketAddr, tempfile::Temp
             .clone()
             .serve_datagrams(server.datagrams, ends.clone()),
     );
+    let looks = shared.clone();
+    tokio::spawn(async move { looks.forwarder.look_for_loops().await });
     tokio::spawn(async move { shared.serve_streams(&server.streams, ends).await });
     (datagrams, streams, etc)
 }
@@ -167,6 +169,39 @@ async fn names_are_served_by_datagrams_and_streams() {
         let answer = read_framed(&mut stream).await.expect("an answer");
         assert_eq!(answer[..2], id.to_be_bytes(), "{name}");
         assert_eq!(told(&answer), by_stream, "{name}");
+    }
+}
+
+#[tokio::test]
+async fn who_asks_in_turn_is_asked_no_more() {
+    // A resolver of the host that asks this one.
+    let resolver = UdpSocket::bind("127.0.0.6:0").await.expect("a socket");
+    let onward = UdpSocket::bind("127.0.0.1:0").await.expect("a socket");
+    let (datagrams, _, _etc) = server(resolver.local_addr().expect("an address")).await;
+    let mut buffer = [0; 512];
+    let (length, from) = resolver.recv_from(&mut buffer).await.expect("asked");
+    onward
+        .send_to(&buffer[..length], datagrams)
+        .await
+        .expect("sent");
+    let length = onward.recv(&mut buffer).await.expect("an answer");
+    assert_eq!(message::code(&buffer[..length]), RCODE::Refused);
+    resolver
+        .send_to(&buffer[..length], from)
+        .await
+        .expect("sent");
+    // Nobody hears of this one, and nobody is waited for.
+    onward
+        .send_to(&question("known.example", 9), datagrams)
+        .await
+        .expect("sent");
+    let length = onward.recv(&mut buffer).await.expect("an answer");
+    assert_eq!(told(&buffer[..length]), "ServerFailure false ");
+    while let Ok((length, _)) = resolver.try_recv_from(&mut buffer) {
+        let Received::Query(query) = message::read(&buffer[..length]) else {
+            panic!("no query");
+        };
+        assert_eq!(query.kind, loops::KIND);
     }
 }
 

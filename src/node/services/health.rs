@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{Response, StatusCode, header};
+use http::{Method, Response, StatusCode, header};
 use http_body_util::Full;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -59,7 +59,7 @@ impl Ports {
                 Ok(listener) => {
                     let (answers, told) = watch::channel(asked);
                     let mut listening = JoinSet::new();
-                    listening.spawn(listen(listener, told));
+                    listening.spawn(listen(listener, move |_, _| answer(&told.borrow())));
                     let _listening = listening;
                     self.0.insert(
                         number,
@@ -83,7 +83,15 @@ impl Ports {
     }
 }
 
-async fn listen(listener: TcpListener, told: watch::Receiver<Asked>) {
+/// What is answered.
+pub(super) type Body = Full<Bytes>;
+
+/// Answers each request by its method and path, for ever.
+pub(super) async fn listen(
+    listener: TcpListener,
+    answer: impl Fn(&Method, &str) -> Response<Body> + Send + Sync + 'static,
+) {
+    let answer = Arc::new(answer);
     let places = Arc::new(Semaphore::new(CONNECTIONS));
     let mut connections = JoinSet::new();
     loop {
@@ -100,11 +108,11 @@ async fn listen(listener: TcpListener, told: watch::Receiver<Asked>) {
             tokio::task::yield_now().await;
             continue;
         };
-        let told = told.clone();
+        let answer = answer.clone();
         connections.spawn(async move {
             let _held = place;
-            let answers = service_fn(move |_| {
-                let answer = answer(&told.borrow());
+            let answers = service_fn(move |request: http::Request<hyper::body::Incoming>| {
+                let answer = answer(request.method(), request.uri().path());
                 async move { Ok::<_, Infallible>(answer) }
             });
             let served = hyper::server::conn::http1::Builder::new()
@@ -120,7 +128,7 @@ async fn listen(listener: TcpListener, told: watch::Receiver<Asked>) {
 }
 
 /// What is answered, whatever is asked.
-fn answer(asked: &Asked) -> Response<Full<Bytes>> {
+fn answer(asked: &Asked) -> Response<Body> {
     let body = serde_json::json!({
         "service": {"namespace": asked.namespace, "name": asked.name},
         "localEndpoints": asked.local,

@@ -4,6 +4,7 @@ mod health;
 pub mod place;
 pub mod plan;
 pub mod proxy;
+pub mod readiness;
 
 use k8s_openapi::api::{core, discovery};
 use serde::{Deserialize as _, Deserializer};

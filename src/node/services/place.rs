@@ -1,4 +1,4 @@
-//! Where a node is, as its own object says.
+//! Where a node is, and whether it stays, as its own object says.
 
 use futures::StreamExt as _;
 use k8s_openapi::api::core::v1;
@@ -11,27 +11,58 @@ use crate::client::follow::{Event, follow};
 
 /// The label that says in which zone a node is.
 const ZONE: &str = "topology.kubernetes.io/zone";
+/// The taint of a node that the cluster's autoscaler is about to remove.
+const GOES: &str = "ToBeDeletedByClusterAutoscaler";
+
+/// What is read of a node's specification.
+#[derive(Clone, Debug, Default, serde::Deserialize)]
+#[serde(default)]
+pub struct Tainted {
+    taints: Vec<v1::Taint>,
+}
 
 crate::slim!(
-    /// A node, of which its labels are read.
-    Labelled of v1::Node {}
+    /// A node, of which its labels and taints are read.
+    Placed of v1::Node {
+        /// What it is to be.
+        spec: Tainted
+    }
 );
 
-/// Tells the zone of a node as it changes, until `ends`.
+/// What the service proxy of a node knows of it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Place {
+    /// Its zone, if it has one.
+    pub zone: Option<String>,
+    /// Whether load balancers may send it clients: it is there, and nobody is about to remove it.
+    pub is_eligible: bool,
+}
+
+impl Place {
+    fn of(node: &Placed) -> Place {
+        let goes = node.spec.taints.iter().any(|taint| taint.key == GOES);
+        Place {
+            zone: node.labels().get(ZONE).cloned(),
+            is_eligible: !goes && node.metadata.deletion_timestamp.is_none(),
+        }
+    }
+}
+
+/// Tells the place of a node as it changes, until `ends`.
 pub async fn tell(
     client: kube::Client,
     node: String,
-    zone: watch::Sender<Option<String>>,
+    place: watch::Sender<Place>,
     ends: CancellationToken,
 ) {
-    let api: Api<Labelled> = Api::all(client);
+    let api: Api<Placed> = Api::all(client);
     let mut events = follow(api, &format!("metadata.name={node}"));
     let told = async {
         while let Some(event) = events.next().await {
             match event {
                 Ok(Event::Listed(object) | Event::Applied(object)) => {
-                    let now = object.labels().get(ZONE).cloned();
-                    zone.send_if_modified(|known| {
+                    let now = Place::of(&object);
+                    place.send_if_modified(|known| {
                         let differs = *known != now;
                         *known = now;
                         differs
@@ -46,5 +77,41 @@ pub async fn tell(
     tokio::select! {
         () = told => {}
         () = ends.cancelled() => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_node_that_goes_gets_no_new_clients() {
+        for (spec, deleted, expected) in [
+            (json!({}), None, true),
+            (
+                json!({"taints": [{"key": "other", "effect": "NoSchedule"}]}),
+                None,
+                true,
+            ),
+            (
+                json!({"taints": [{"key": GOES, "effect": "NoSchedule"}]}),
+                None,
+                false,
+            ),
+            (json!({}), Some("2026-01-01T00:00:00Z"), false),
+        ] {
+            let metadata =
+                json!({"name": "n", "labels": {ZONE: "a"}, "deletionTimestamp": deleted});
+            let node: Placed = serde_json::from_value(json!({"metadata": metadata, "spec": spec}))
+                .expect("a node");
+            let place = Place::of(&node);
+            assert_eq!(
+                (place.zone.as_deref(), place.is_eligible),
+                (Some("a"), expected),
+                "{spec}"
+            );
+        }
     }
 }

@@ -9,7 +9,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::Services;
 use super::health::Ports;
+use super::place::Place;
 use super::plan::{Here, asked, plan};
+use super::readiness::Readiness;
 use crate::blocking::blocking;
 use crate::net::services::{ServicePort, ServiceRouter};
 
@@ -22,17 +24,18 @@ const MANY: usize = 1000;
 /// How long it waits after a failure, at first and at most.
 const AGAIN: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(30)];
 
-/// Keeps the network as services and their endpoints are, until `ends`. What it did last stays then: pods go on. The zone
-/// that the node is in is `zone` as it is last.
+/// Keeps the network as services and their endpoints are, until `ends`. What it did last stays then: pods go on. Where the
+/// node is, is `place` as it is last; how it goes is told by `readiness`.
 pub async fn keep(
     services: Services,
     here: Here,
-    zone: watch::Receiver<Option<String>>,
+    place: watch::Receiver<Place>,
     router: Arc<dyn ServiceRouter>,
+    readiness: Readiness,
     ends: CancellationToken,
 ) {
     tokio::select! {
-        () = follow(services, here, zone, &*router) => {}
+        () = follow(services, here, place, &*router, readiness) => {}
         () = ends.cancelled() => {}
     }
 }
@@ -40,14 +43,21 @@ pub async fn keep(
 async fn follow(
     services: Services,
     here: Here,
-    mut zone: watch::Receiver<Option<String>>,
+    mut place: watch::Receiver<Place>,
     router: &dyn ServiceRouter,
+    readiness: Readiness,
 ) {
     let changed = Arc::new(Notify::new());
-    let told = changed.clone();
-    services.services.subscribe(move |_| told.notify_one());
-    let told = changed.clone();
-    services.slices.subscribe(move |_| told.notify_one());
+    let told = || {
+        let (changed, readiness) = (changed.clone(), readiness.clone());
+        move || {
+            readiness.queued();
+            changed.notify_one();
+        }
+    };
+    let (service, slice) = (told(), told());
+    services.services.subscribe(move |_| service());
+    services.slices.subscribe(move |_| slice());
     // What is planned on half of what there is would close what pods of an earlier agent use.
     services.services.synced().await;
     services.slices.synced().await;
@@ -58,10 +68,10 @@ async fn follow(
     let mut wait = AGAIN[0];
     loop {
         let (services, here) = (services.clone(), here.clone());
-        let place = zone.borrow_and_update().clone();
+        let zone = place.borrow_and_update().zone.clone();
         let planned = blocking(move || {
             let (services, slices) = (services.services.all(), services.slices.all());
-            let ports = plan(&services, &slices, &here, place.as_deref());
+            let ports = plan(&services, &slices, &here, zone.as_deref());
             Ok::<_, String>((ports, asked(&services, &slices, &here)))
         });
         let routed = async {
@@ -83,6 +93,7 @@ async fn follow(
         let routed = routed.await;
         match routed {
             Ok(()) => {
+                readiness.updated();
                 wait = AGAIN[0];
                 let (many, look) = done
                     .as_ref()
@@ -91,8 +102,8 @@ async fn follow(
                     });
                 let is_told = tokio::select! {
                     () = changed.notified() => true,
-                    // No zone is told any more where the node is told no more.
-                    Ok(()) = zone.changed() => true,
+                    // Nothing is told any more where the node is told no more.
+                    Ok(()) = place.changed() => true,
                     () = tokio::time::sleep_until(look) => false,
                 };
                 if is_told {
