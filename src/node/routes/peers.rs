@@ -210,7 +210,7 @@ mod tests {
                 "one with this node's address",
                 vec![b("192.0.2.0/28", "192.0.2.2")],
                 None,
-                Err(Why::HasNode([192, 0, 2, 2].into())),
+                Err(Why::HasNode([192, 0, 2, 1].into())),
             ),
             (
                 "one with everything",
