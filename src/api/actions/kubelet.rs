@@ -299,7 +299,8 @@ async fn pass(call: Call<'_>, what: &str) -> Result<Reply, Status> {
         _ => {}
     }
     // As it is now: connections and logs know nothing of a resourceVersion.
-    let pod = cluster::object(&*get::present(call.target)?);
+    let entry = get::present(call.target)?;
+    let pod = cluster::object(&entry);
     let (namespace, name) = (call.target.namespace(), &call.target.info.name);
     let mut path = format!("/{what}/{namespace}/{name}");
     if what != "portForward" {

@@ -15,8 +15,8 @@ use tokio_util::sync::CancellationToken;
 use self::peers::{Cluster, cluster};
 use super::failing::Attempts;
 use super::ranges::Ranged;
-use crate::controllers::events::{Recorder, Tone};
-use crate::controllers::informer::Informer;
+use crate::client::events::{Recorder, Tone};
+use crate::client::informer::Informer;
 use crate::meta::addresses::Network;
 use crate::net::routes::{Lack, NodeRouter};
 

@@ -28,7 +28,6 @@ pub(super) const VALIDATING: Rules = Rules {
     meta_on_status: MetaOnStatus::Kept,
     cells: |policy, now| cells(policy, "validations", now),
     generation: Generation::Spec,
-    meta_on_status: MetaOnStatus::Kept,
     internal: "admissionregistration.ValidatingAdmissionPolicy",
     ..COMMON
 };
