@@ -623,13 +623,13 @@ fn a_file_system_that_is_checked_before_names_its_raw_device() {
     for (kind, raw, part) in [
         (
             "ufs",
-            "",
+            "set special=/dev/dsk/x\n",
             "could not verify fs /d: must specify 'raw' device for ufs file systems",
         ),
         (
             "lofs",
             "set raw=/dev/rdsk/x\n",
-            "could not verify fs /d: cannot specify 'raw' device for lofs file systems",
+            "cannot verify fs /d: 'raw' device specified but no fsck executable exists for lofs",
         ),
     ] {
         host.write("etc-d", "");

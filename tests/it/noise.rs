@@ -18,6 +18,7 @@ const AS_UPSTREAM: &[&str] = &[
     "resourceVersion: Invalid value",
     "target.kind: Unsupported value",
     "target.name: Required value",
+    "target.name: Invalid value",
     "resourceVersion should not be set on objects to be created",
     "strconv.ParseUint: parsing",
     // Recorded: errors, paths that end before they name what they are about.
