@@ -1,5 +1,5 @@
-//! What pods may ask for that this host has for none of them. A pod that asks for it is told so, and does not run without:
-//! who wants a wall or a device must not believe to have it.
+//! What pods may ask for that this host has for none of them: user namespaces, AppArmor, devices. A pod that asks for one
+//! is told so and does not run without it: whoever wants isolation must not believe to have it.
 
 use k8s_openapi::api::core::v1::{Container, Pod, PodSpec};
 
