@@ -21,7 +21,7 @@ use crate::api::actions::kubelet::Agents;
 use crate::client::events::{self, Events};
 use crate::meta::addresses::{Network, parse_cidr};
 use crate::net::Ipam;
-use crate::net::routes::{NodeRouter, apart};
+use crate::net::routes::NodeRouter;
 use crate::net::services::ServiceRouter;
 use crate::node::agent::{self, Pods, Setup};
 use crate::node::host::{Host, Logs, Objects};
@@ -557,7 +557,7 @@ impl Nodes {
             &plan.arguments.network.etherstub_name,
             (gateway, prefix),
             &cidr,
-            apart(own.into_iter().chain(whole)).into(),
+            crate::net::routes::apart(own.into_iter().chain(whole)).into(),
         );
         // Agents of one host have groups of their own, as they have bridges.
         let groups = Groups::find(&format!(
