@@ -535,6 +535,7 @@ impl Nodes {
 
     #[cfg(target_os = "linux")]
     fn linux(plan: &Plan) -> Result<Self, AgentError> {
+        use crate::net::routes::apart;
         use crate::storage::Directories;
         use crate::zone::linux::{self, Groups, HostRoutes, Linux};
 
@@ -557,7 +558,7 @@ impl Nodes {
             &plan.arguments.network.etherstub_name,
             (gateway, prefix),
             &cidr,
-            crate::net::routes::apart(own.into_iter().chain(whole)).into(),
+            apart(own.into_iter().chain(whole)).into(),
         );
         // Agents of one host have groups of their own, as they have bridges.
         let groups = Groups::find(&format!(

@@ -140,8 +140,8 @@ pub(super) fn install(
     args: &[String],
 ) -> Step<i32> {
     // Its own option is one of the brand's, too.
-    let mut own = args.windows(2).filter(|pair| pair[0] == "-x");
-    let dataset = own.all(|pair| pair[1] != "nodataset");
+    let mut pairs = args.windows(2);
+    let own = pairs.position(|pair| pair[0] == "-x" && pair[1] == "nodataset");
     allowed(run, target, "install")?;
     if !check::verify(run, target, "install")? {
         return Ok(exit::ERROR);
@@ -150,16 +150,13 @@ pub(super) fn install(
     let uuid = uuid(run);
     store.set_state(&target.name, IndexState::Incomplete, Some(&uuid))?;
     run.point("incomplete")?;
-    if dataset {
+    if own.is_none() {
         make_zonepath(run, target)?;
     }
     run.point("zonepath")?;
-    let hooks: Vec<String> = match dataset {
-        true => args.to_vec(),
-        false => {
-            let at = args.iter().position(|word| word == "-x").unwrap_or(0);
-            [&args[..at], &args[at + 2..]].concat()
-        }
+    let hooks = match own {
+        None => args.to_vec(),
+        Some(at) => [&args[..at], &args[at + 2..]].concat(),
     };
     match hook(run, target, "install", &hooks)? {
         0 => {

@@ -1,7 +1,7 @@
 //! What pods may ask for that this host has for none of them: user namespaces, AppArmor, devices. A pod that asks for one
 //! is told so and does not run without it: whoever wants isolation must not believe to have it.
 
-use k8s_openapi::api::core::v1::{Container, Pod, PodSpec};
+use k8s_openapi::api::core::v1::{Pod, PodSpec};
 
 use crate::node::machine::{containers, spec_of};
 use crate::node::supplies::Lack;
@@ -37,16 +37,10 @@ pub(super) fn refuses(pod: &Pod) -> Option<Refusal> {
 
 /// The raw volume that one of the containers wants as a device.
 fn device(spec: &PodSpec) -> Option<&str> {
-    let of = |container: &Container| container.volume_devices.clone().unwrap_or_default();
-    let all = spec
-        .containers
-        .iter()
-        .chain(spec.init_containers.iter().flatten());
-    let name = all.flat_map(of).next()?.name;
-    let mut volumes = spec.volumes.iter().flatten();
-    volumes
-        .find(|volume| volume.name == name)
-        .map(|volume| volume.name.as_str())
+    let init = spec.init_containers.iter().flatten();
+    let all = spec.containers.iter().chain(init);
+    let mut devices = all.flat_map(|container| container.volume_devices.iter().flatten());
+    devices.next().map(|device| device.name.as_str())
 }
 
 /// Why a pod waits that a runtime class gives to `handler`, if to any. Follows `GetOrCreateUserNamespaceMappings`

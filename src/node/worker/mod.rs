@@ -540,7 +540,8 @@ impl Worker {
         self.refreshing = Some(task);
     }
 
-    /// Volumes are made or removed: nobody else writes to them meanwhile.
+    /// Volumes are about to be made or removed: a refresh that waits for the API server writes nothing to them any more.
+    /// What it is just writing is finished beside.
     fn stop_refreshing(&mut self) {
         if let Some(task) = self.refreshing.take() {
             task.abort();
