@@ -13,7 +13,6 @@ use std::sync::Arc;
 
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
-use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Container, ContainerImage, LifecycleHandler, Pod, Probe};
 use parking_lot::Mutex;
 
@@ -41,8 +40,8 @@ pub const USAGE_MEMORY: &str = "reddwarf.io/usage-memory";
 /// What kwok calls the same.
 const USAGE_OF_KWOK: [&str; 2] = ["kwok.x-k8s.io/usage-cpu", "kwok.x-k8s.io/usage-memory"];
 
-/// Nanoseconds of processor time, used until a moment.
-type Spent = (Timestamp, u64);
+/// Nanoseconds: how long something had run when it was looked at last, and the processor time it had used by then.
+type Spent = (u64, u64);
 
 /// Supplies without a host.
 pub struct SimulatedSupplies {
@@ -83,11 +82,11 @@ fn told_usage(pod: &Pod) -> (u64, u64) {
     (positive(cpu), positive(memory))
 }
 
-/// Processor time in nanoseconds, after `millis` thousandths of a processor were used since `before`.
-fn spend(before: Spent, millis: u64, now: Timestamp) -> u64 {
-    let passed = u64::try_from(now.duration_since(before.0).as_micros()).unwrap_or(0);
-    // A microsecond of a thousandth of a processor is a nanosecond.
-    before.1.saturating_add(passed.saturating_mul(millis))
+/// Processor time in nanoseconds of what ran for `lived` of them, if `millis` thousandths of a processor were used since
+/// `before`.
+fn spend((before, spent): Spent, millis: u64, lived: u64) -> u64 {
+    let passed = lived.saturating_sub(before) / 1000;
+    spent.saturating_add(passed.saturating_mul(millis))
 }
 
 impl Supplies for SimulatedSupplies {
@@ -235,9 +234,6 @@ impl Supplies for SimulatedSupplies {
 
     fn usage(&self, pod: &Pod, mut measured: ZoneUsage) -> ZoneUsage {
         let (millis, memory) = told_usage(pod);
-        // Metrics tell whole milliseconds: what is used between two of them then is what was told.
-        let at = measured.at.as_millisecond();
-        measured.at = Timestamp::from_millisecond(at).unwrap_or(measured.at);
         let uid = pod.metadata.uid.clone().unwrap_or_default();
         let mut spent = self.spent.lock();
         let AllSpent { pods, ended } = &mut *spent;
@@ -249,8 +245,9 @@ impl Supplies for SimulatedSupplies {
         });
         measured.total = Usage::default();
         for (id, usage) in &mut measured.processes {
-            let before = spent.entry(id.clone()).or_insert((measured.at, 0));
-            *before = (measured.at, spend(*before, millis, measured.at));
+            // What was never looked at used as much since its start.
+            let before = spent.entry(id.clone()).or_default();
+            *before = (usage.cpu, spend(*before, millis, usage.cpu));
             *usage = Usage {
                 cpu: before.1,
                 memory,
@@ -356,29 +353,34 @@ mod tests {
             name: "c".into(),
             generation: 0,
         };
-        let at = |second| Timestamp::from_second(second).expect("a time");
         let mut pod = Pod::default();
-        let mut look = |cpu: &str, second| {
+        // What a simulated container used that has run for so many seconds.
+        let mut look = |cpu: &str, lived: u64| {
             let annotations = [(USAGE_CPU.to_owned(), cpu.to_owned())];
             pod.metadata.annotations = Some(annotations.into());
+            let whole = Usage {
+                cpu: lived * 1_000_000_000,
+                ..Usage::default()
+            };
             let measured = ZoneUsage {
-                at: at(second),
-                total: Usage::default(),
-                processes: [(id.clone(), Usage::default())].into(),
+                at: jiff::Timestamp::UNIX_EPOCH,
+                total: whole.clone(),
+                processes: [(id.clone(), whole)].into(),
                 network: (0, 0),
             };
             let usage = supplies.usage(&pod, measured);
             assert_eq!(usage.total, usage.processes[&id]);
             usage.total.cpu
         };
-        assert_eq!(look("2", 100), 0);
-        assert_eq!(look("2", 110), 20_000_000_000);
-        assert_eq!(look("500m", 114), 22_000_000_000);
-        assert_eq!(look("500m", 114), 22_000_000_000);
+        // What was not looked at before counts from its start.
+        assert_eq!(look("2", 3), 6_000_000_000);
+        assert_eq!(look("2", 13), 26_000_000_000);
+        assert_eq!(look("500m", 17), 28_000_000_000);
+        assert_eq!(look("500m", 17), 28_000_000_000);
         // What a node used in all does not become less when a pod ends.
         assert_eq!(supplies.spent(), 0);
         let released = supplies.release("", true).now_or_never();
         assert_eq!(released, Some(Ok(())));
-        assert_eq!(supplies.spent(), 22_000_000_000);
+        assert_eq!(supplies.spent(), 28_000_000_000);
     }
 }

@@ -608,19 +608,35 @@ impl ZoneRuntime for Simulated {
         .boxed()
     }
 
+    /// A simulated process has used one processor ever since its start, and nothing else.
     fn usage<'a>(&'a self, zone: &'a ZoneName) -> Answer<'a, ZoneUsage> {
         async move {
             self.with("measure", zone, |home| {
-                let processes = home
-                    .zone
-                    .processes
-                    .iter()
-                    .filter(|process| process.ended.is_none())
-                    .map(|process| (process.id.clone(), Usage::default()))
+                // Metrics tell whole milliseconds: so the times between two of them, and since a start, are exact.
+                let now = Timestamp::now().as_millisecond();
+                let lived = |process: &Process| {
+                    let millis = now.saturating_sub(process.started.as_millisecond());
+                    u64::try_from(millis).unwrap_or(0).saturating_mul(1_000_000)
+                };
+                let running = home.zone.processes.iter();
+                let running = running.filter(|process| process.ended.is_none());
+                let processes: BTreeMap<_, _> = running
+                    .map(|process| (process.id.clone(), lived(process)))
+                    .map(|(id, cpu)| {
+                        let usage = Usage {
+                            cpu,
+                            ..Usage::default()
+                        };
+                        (id, usage)
+                    })
                     .collect();
+                let total = Usage {
+                    cpu: processes.values().map(|usage| usage.cpu).sum(),
+                    ..Usage::default()
+                };
                 Ok(ZoneUsage {
-                    at: Timestamp::now(),
-                    total: Usage::default(),
+                    at: Timestamp::from_millisecond(now).unwrap_or_default(),
+                    total,
                     processes,
                     network: (0, 0),
                 })

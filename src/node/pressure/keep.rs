@@ -54,10 +54,10 @@ pub async fn keep(
     );
     // However long that takes, the host is looked at meanwhile.
     let measuring = measure(shared, pods, disks);
-    tokio::select! {
-        ((), ()) = async { tokio::join!(looking, measuring) } => {}
-        () = ends.cancelled() => {}
-    }
+    let both = async { tokio::join!(looking, measuring) };
+    // Where there is no host, nothing runs out and both are done at once: there is nothing to do until the end.
+    let _ = ends.run_until_cancelled(both).await;
+    ends.cancelled().await;
 }
 
 /// What pods have on disk, by uid, as it was measured last.
