@@ -30,8 +30,6 @@ impl Drop for Ours {
     }
 }
 
-const PORT: &str = "17443";
-
 impl Ours {
     /// Starts one with nothing in it.
     fn start(arguments: &[&str]) -> Result<Self, Failure> {
@@ -53,7 +51,7 @@ fn spawn(directory: &Path, arguments: &[&str]) -> Result<Child, Failure> {
     let mut command = Command::new(env!("CARGO_BIN_EXE_reddwarf"));
     command
         .args(arguments)
-        .args(["--secure-port", PORT, "--data-dir"])
+        .args(["--secure-port", "0", "--data-dir"])
         .arg(directory)
         .stdout(Stdio::piped())
         .stderr(Stdio::null());
@@ -70,7 +68,9 @@ async fn opened(ours: &mut Ours) -> Result<(Target, f64), Failure> {
         .take()
         .ok_or("the server's output is gone")?;
     let mut out = BufReader::new(out);
-    out.read_line(&mut String::new())?;
+    if out.read_line(&mut String::new())? == 0 {
+        return Err(format!("the server ended at once: {}", ours.child.wait()?).into());
+    }
     // It may say more, to somebody who is there.
     ours.child.stdout = Some(out.into_inner());
     let kubeconfig = ours.directory.path().join("kubeconfig");
