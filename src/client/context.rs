@@ -1,9 +1,15 @@
 //! What is handed to each program that works on the cluster.
 
+use std::fmt::{Debug, Display};
+use std::future::Future;
+use std::hash::Hash;
 use std::sync::Arc;
+use std::time::Duration;
 
+use tokio::time::{Interval, MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
+use super::queue::{Next, Queue};
 use super::{events, informer};
 
 /// What a controller works with.
@@ -19,6 +25,64 @@ pub struct Context {
     pub settings: Arc<Settings>,
     /// When to end.
     pub ends: CancellationToken,
+}
+
+impl Context {
+    /// A recorder of events that come from `component`.
+    pub fn recorder(&self, component: &'static str) -> events::Recorder {
+        self.events.recorder(self.client.clone(), component)
+    }
+
+    /// Resolves when every cache that this run asked for is complete, or the run ends: see
+    /// [`Informers::synced`](informer::Informers::synced).
+    pub async fn synced(&self) {
+        self.informers.synced().await;
+    }
+
+    /// Looks at the keys of a queue, up to `workers` at once, until the run ends. It begins when every cache that the run
+    /// asked for is complete: what is decided on half of what there is may delete the other half. See [`Queue::work`].
+    pub async fn work<K, F, E>(
+        &self,
+        queue: &Queue<K>,
+        workers: usize,
+        look: impl Fn(K) -> F + Sync,
+    ) where
+        K: Clone + Debug + Eq + Hash,
+        F: Future<Output = Result<Next, E>>,
+        E: Display,
+    {
+        self.synced().await;
+        queue.work(workers, &self.ends, look).await;
+    }
+
+    /// For what is done now and then every `period`. Resolves when every cache that the run asked for is complete, as
+    /// [`Context::work`] begins then.
+    pub async fn ticks(&self, period: Duration) -> Ticks {
+        self.synced().await;
+        let mut ticks = interval(period);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        Ticks {
+            ticks,
+            ends: self.ends.clone(),
+        }
+    }
+}
+
+/// The moments at which a run does something: see [`Context::ticks`].
+pub struct Ticks {
+    ticks: Interval,
+    ends: CancellationToken,
+}
+
+impl Ticks {
+    /// Resolves at the next moment, with true; when the run ends, with false. Cancel-safe.
+    pub async fn next(&mut self) -> bool {
+        tokio::select! {
+            biased;
+            () = self.ends.cancelled() => false,
+            _ = self.ticks.tick() => true,
+        }
+    }
 }
 
 /// Facts about the cluster that controllers need.

@@ -4,6 +4,7 @@
 use std::any::{Any, TypeId};
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt::Debug;
+use std::hash::Hash;
 use std::ops::Bound;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -19,6 +20,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::follow::{Broken, Event, Told, follow, record};
+use super::queue::Queue;
 
 /// Namespace (empty for cluster-scoped objects) and name.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -238,6 +240,23 @@ impl<P: Cached> Informer<P> {
         handlers.push(handler);
     }
 
+    /// Puts the keys that `keys` makes of each change into a queue.
+    pub fn enqueue<K, I>(
+        &self,
+        queue: &Arc<Queue<K>>,
+        keys: impl Fn(Change<'_, P>) -> I + Send + Sync + 'static,
+    ) where
+        K: Clone + Eq + Hash + Send + 'static,
+        I: IntoIterator<Item = K>,
+    {
+        let queue = queue.clone();
+        self.subscribe(move |change| {
+            for key in keys(change) {
+                queue.add(key);
+            }
+        });
+    }
+
     /// Resolves when everything that was there at the start is known, and was told to handlers; also when caches end,
     /// for then it never will be.
     pub async fn synced(&self) {
@@ -278,13 +297,7 @@ impl<P: Cached> Informer<P> {
 
     /// Resolves when the cache is of no more use: when all end, or the run that it was asked for.
     async fn over(&self) {
-        match &self.run {
-            Some(run) => tokio::select! {
-                () = run.cancelled() => {}
-                () = self.shared.ends.cancelled() => {}
-            },
-            None => self.shared.ends.cancelled().await,
-        }
+        over(self.run.as_ref(), &self.shared.ends).await;
     }
 
     fn show(&self, version: u64) {
@@ -355,6 +368,17 @@ impl<P: Cached> Informer<P> {
     }
 }
 
+/// Resolves when all caches end, or the run that asked for one.
+async fn over(run: Option<&CancellationToken>, ends: &CancellationToken) {
+    match run {
+        Some(run) => tokio::select! {
+            () = run.cancelled() => {}
+            () = ends.cancelled() => {}
+        },
+        None => ends.cancelled().await,
+    }
+}
+
 fn key_of<K: Resource>(object: &K) -> Key {
     Key::new(
         object.meta().namespace.as_deref().unwrap_or_default(),
@@ -376,6 +400,8 @@ fn item<P: Cached>(mut object: P) -> Item<P> {
 pub struct Informers {
     all: Arc<All>,
     run: Option<CancellationToken>,
+    /// Of each kind that was asked for here, whether its cache is complete.
+    asked: Arc<Mutex<HashMap<TypeId, watch::Receiver<bool>>>>,
 }
 
 struct All {
@@ -396,6 +422,7 @@ impl Informers {
                 known: Mutex::new(HashMap::new()),
             }),
             run: None,
+            asked: Arc::default(),
         }
     }
 
@@ -405,20 +432,41 @@ impl Informers {
         Informers {
             all: self.all.clone(),
             run: Some(run),
+            asked: Arc::default(),
         }
     }
 
-    /// The cache of a kind.
+    /// Resolves when the caches of all kinds that were asked for here are complete (see [`Informer::synced`]); also when
+    /// the run ends, or all caches do. A run so waits for what it looks at, without listing it again.
+    pub async fn synced(&self) {
+        let asked: Vec<_> = self.asked.lock().values().cloned().collect();
+        let complete = async {
+            for mut synced in asked {
+                // A cache that ends will never be complete.
+                let _ = synced.wait_for(|synced| *synced).await;
+            }
+        };
+        tokio::select! {
+            () = complete => {}
+            () = over(self.run.as_ref(), &self.all.ends) => {}
+        }
+    }
+
+    /// The cache of a kind. Whoever asks for it waits for it in [`Informers::synced`].
     pub fn of<P: Cached>(&self) -> Informer<P> {
         let mut known = self.all.known.lock();
         let informer = known
             .entry(TypeId::of::<P>())
             .or_insert_with(|| Box::new(self.start::<P>()));
         match informer.downcast_ref::<Informer<P>>() {
-            Some(informer) => Informer {
-                shared: informer.shared.clone(),
-                run: self.run.clone(),
-            },
+            Some(informer) => {
+                let synced = informer.shared.synced.subscribe();
+                self.asked.lock().insert(TypeId::of::<P>(), synced);
+                Informer {
+                    shared: informer.shared.clone(),
+                    run: self.run.clone(),
+                }
+            }
             None => unreachable!("an informer is kept under the type that it holds"),
         }
     }
@@ -462,6 +510,7 @@ impl Informers {
         let made = make(&Informers {
             all: self.all.clone(),
             run: None,
+            asked: Arc::default(),
         });
         let mut known = self.all.known.lock();
         match found(&known) {

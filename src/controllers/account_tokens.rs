@@ -102,27 +102,22 @@ pub async fn run(context: Context) {
             .map_or("", String::as_str)
             .into(),
     };
-    let adds = queue.clone();
-    secrets.subscribe(move |change| {
-        if let Some(secret) = change.new.or(change.old) {
-            adds.add(named(change.key, secret));
-        }
+    secrets.enqueue(&queue, move |change| {
+        let secret = change.new.or(change.old);
+        secret.map(|secret| named(change.key, secret))
     });
-    let (adds, held) = (queue.clone(), secrets.clone());
-    accounts.subscribe(move |change| {
+    let held = secrets.clone();
+    accounts.enqueue(&queue, move |change| {
         let (old, new) = (change.old, change.new);
         if old.map(|old| &old.metadata.uid) == new.map(|new| &new.metadata.uid) {
-            return;
+            return Vec::new();
         }
-        for (key, secret) in held.list(&change.key.namespace) {
-            let work = named(&key, &secret);
-            if work.account == change.key.name {
-                adds.add(work);
-            }
-        }
+        let secrets = held.list(&change.key.namespace).into_iter();
+        secrets
+            .map(|(key, secret)| named(&key, &secret))
+            .filter(|work| work.account == change.key.name)
+            .collect()
     });
-    secrets.synced().await;
-    accounts.synced().await;
     let look = |work: Work| {
         let (context, found) = (
             &context,
@@ -138,7 +133,7 @@ pub async fn run(context: Context) {
             }
         }
     };
-    queue.work(1, &context.ends, look).await;
+    context.work(&queue, 1, look).await;
 }
 
 /// Gives a secret what it lacks, or deletes it where its account is gone.

@@ -59,21 +59,15 @@ pub async fn run(context: Context) {
     let queue = Arc::new(Queue::<CompactString>::new());
     let maps = context.informers.of::<v1::ConfigMap>();
     let namespaces = context.informers.of::<Namespace>();
-    let adds = queue.clone();
-    maps.subscribe(move |change| {
-        if change.key.name == NAME && (change.old.is_some() || change.new.is_none()) {
-            adds.add(change.key.namespace.clone());
-        }
+    maps.enqueue(&queue, |change| {
+        let is_other = change.key.name == NAME && (change.old.is_some() || change.new.is_none());
+        is_other.then(|| change.key.namespace.clone())
     });
-    let adds = queue.clone();
-    namespaces.subscribe(move |change| {
+    namespaces.enqueue(&queue, |change| {
         let active = change.new.is_some_and(|new| new.is_active());
-        if active || (change.old.is_none() && change.new.is_some()) {
-            adds.add(change.key.name.clone());
-        }
+        let lacks = active || (change.old.is_none() && change.new.is_some());
+        lacks.then(|| change.key.name.clone())
     });
-    maps.synced().await;
-    namespaces.synced().await;
     let look = |namespace: CompactString| {
         let found = maps.get(&namespace, NAME);
         let map = wanted(found.as_deref(), &context.settings.root_ca);
@@ -95,7 +89,7 @@ pub async fn run(context: Context) {
             }
         }
     };
-    queue.work(1, &context.ends, look).await;
+    context.work(&queue, 1, look).await;
 }
 
 #[cfg(test)]

@@ -54,9 +54,7 @@ fn wanted(role: &ClusterRole, all: &[ClusterRole]) -> Result<Option<Vec<PolicyRu
 pub async fn run(context: Context) {
     let queue = Arc::new(Queue::<()>::new());
     let roles = context.informers.of::<Role>();
-    let adds = queue.clone();
-    roles.subscribe(move |_| adds.add(()));
-    roles.synced().await;
+    roles.enqueue(&queue, |_| Some(()));
     let api: Api<ClusterRole> = Api::all(context.client.clone());
     let look = |()| {
         let gathers = roles
@@ -71,7 +69,7 @@ pub async fn run(context: Context) {
             Ok::<_, kube::Error>(Next::Done)
         }
     };
-    queue.work(1, &context.ends, look).await;
+    context.work(&queue, 1, look).await;
 }
 
 /// Gives every role that gathers rules those of others. One that is refused keeps no other from its own.

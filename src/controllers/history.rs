@@ -265,13 +265,10 @@ pub fn wake<O: Resource<DynamicType = ()>>(
     cache: &Informer<ControllerRevision>,
     queue: &Arc<Queue<Key>>,
 ) {
-    let queue = queue.clone();
-    cache.subscribe(move |change| {
-        let gone = change.old.filter(|_| change.new.is_none());
-        let owner = gone.and_then(|revision| controller_of(&revision.metadata));
-        if let Some(owner) = owner.filter(|owner| owner.kind == O::kind(&())) {
-            queue.add(Key::new(&change.key.namespace, &owner.name));
-        }
+    cache.enqueue(queue, |change| {
+        let gone = change.old.filter(|_| change.new.is_none())?;
+        let owner = controller_of(&gone.metadata)?;
+        (owner.kind == O::kind(&())).then(|| Key::new(&change.key.namespace, &owner.name))
     });
 }
 

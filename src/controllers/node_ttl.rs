@@ -55,8 +55,8 @@ pub async fn run(context: Context) {
     let queue = Arc::new(Queue::<CompactString>::new());
     let size = Arc::new(Mutex::new(Size::default()));
     let nodes = context.informers.of::<Node>();
-    let (adds, counted) = (queue.clone(), size.clone());
-    nodes.subscribe(move |change| {
+    let counted = size.clone();
+    nodes.enqueue(&queue, move |change| {
         let mut size = counted.lock();
         match (change.old, change.new) {
             (None, _) => size.grow(),
@@ -64,13 +64,9 @@ pub async fn run(context: Context) {
             _ => {}
         }
         // Nodes change now and then: each is told with its next change.
-        if let Some(node) = change.new
-            && node.annotations().get(ANNOTATION) != Some(&size.told())
-        {
-            adds.add(change.key.name.clone());
-        }
+        let is_told = change.new?.annotations().get(ANNOTATION) == Some(&size.told());
+        (!is_told).then(|| change.key.name.clone())
     });
-    nodes.synced().await;
     let look = |name: CompactString| {
         let found = nodes.get("", &name);
         let told = size.lock().told();
@@ -90,7 +86,7 @@ pub async fn run(context: Context) {
             }
         }
     };
-    queue.work(WORKERS, &context.ends, look).await;
+    context.work(&queue, WORKERS, look).await;
 }
 
 #[cfg(test)]

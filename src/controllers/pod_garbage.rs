@@ -32,15 +32,9 @@ const OUT_OF_SERVICE: &str = "node.kubernetes.io/out-of-service";
 pub async fn run(context: Context) {
     let pods = Pods::of(&context.informers).cache;
     let nodes = context.informers.of::<Node>();
-    pods.synced().await;
-    nodes.synced().await;
     let mut missing = HashMap::new();
-    let mut ticks = tokio::time::interval(PERIOD);
-    loop {
-        tokio::select! {
-            _ = ticks.tick() => {}
-            () = context.ends.cancelled() => return,
-        }
+    let mut ticks = context.ticks(PERIOD).await;
+    while ticks.next().await {
         let pods: Vec<Arc<Pod>> = pods.all().into_iter().map(|(_, pod)| pod).collect();
         let known: HashMap<String, Arc<Node>> = nodes
             .all()

@@ -98,12 +98,12 @@ pub async fn run(context: Context) {
     let definitions = context.informers.of::<CustomResourceDefinition>();
     let wakes = changed.clone();
     definitions.subscribe(move |_| wakes.notify_one());
-    quotas.cache.synced().await;
+    context.synced().await;
     let look = |key: Key| {
         let (client, quotas) = (&context.client, &quotas);
         async move { quotas.look(client, &key).await }
     };
-    let work = quotas.queue.work(WORKERS, &context.ends, look);
+    let work = context.work(&quotas.queue, WORKERS, look);
     let all = count_all(&quotas, &context.ends);
     tokio::join!(work, watch(&context, &quotas, &changed), all);
 }

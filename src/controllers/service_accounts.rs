@@ -26,20 +26,11 @@ pub async fn run(context: Context) {
     let queue = Arc::new(Queue::<CompactString>::new());
     let accounts = context.informers.of::<ServiceAccount>();
     let namespaces = context.informers.of::<Namespace>();
-    let adds = queue.clone();
-    accounts.subscribe(move |change| {
-        if change.new.is_none() {
-            adds.add(change.key.namespace.clone());
-        }
+    accounts.enqueue(&queue, |change| {
+        let is_gone = change.new.is_none();
+        is_gone.then(|| change.key.namespace.clone())
     });
-    let adds = queue.clone();
-    namespaces.subscribe(move |change| {
-        if change.new.is_some() {
-            adds.add(change.key.name.clone());
-        }
-    });
-    accounts.synced().await;
-    namespaces.synced().await;
+    namespaces.enqueue(&queue, |change| change.new.map(|_| change.key.name.clone()));
     let look = |namespace: CompactString| {
         let found = namespaces.get("", &namespace);
         let wanted = found.is_some_and(|found| found.is_active())
@@ -63,5 +54,5 @@ pub async fn run(context: Context) {
             }
         }
     };
-    queue.work(1, &context.ends, look).await;
+    context.work(&queue, 1, look).await;
 }

@@ -38,49 +38,37 @@ struct Controller {
 
 /// Runs the controller.
 pub async fn run(context: Context) {
-    let recorder = context
-        .events
-        .recorder(context.client.clone(), "taint-eviction-controller");
     let controller = Controller {
         nodes: context.informers.of::<Node>(),
         pods: Pods::of(&context.informers),
         due: Arc::default(),
-        recorder,
+        recorder: context.recorder("taint-eviction-controller"),
         context,
     };
     let queue = Arc::new(Queue::<Key>::new());
-    let (adds, nodes, due) = (
-        queue.clone(),
-        controller.nodes.clone(),
-        controller.due.clone(),
-    );
-    controller.pods.cache.subscribe(move |change| {
+    let (nodes, due) = (controller.nodes.clone(), controller.due.clone());
+    controller.pods.cache.enqueue(&queue, move |change| {
         if let (Some(old), Some(new)) = (change.old, change.new)
             && old.spec.node_name == new.spec.node_name
             && old.spec.tolerations == new.spec.tolerations
         {
-            return;
+            return None;
         }
         let node = change.new.and_then(|pod| pod.spec.node_name.as_deref());
         let node = node.and_then(|node| nodes.get("", node));
         let is_tainted = node.is_some_and(|node| !evicting(&node).is_empty());
-        if is_tainted || due.lock().contains_key(change.key) {
-            adds.add(change.key.clone());
-        }
+        let is_due = is_tainted || due.lock().contains_key(change.key);
+        is_due.then(|| change.key.clone())
     });
-    let (adds, by_node) = (queue.clone(), controller.pods.by_node.clone());
-    controller.nodes.subscribe(move |change| {
+    let by_node = controller.pods.by_node.clone();
+    controller.nodes.enqueue(&queue, move |change| {
         let taints = |node: Option<&Arc<Node>>| node.map(|node| evicting(node)).unwrap_or_default();
-        if change.new.is_some() && taints(change.old) != taints(change.new) {
-            for key in by_node.keys(&change.key.name) {
-                adds.add(key);
-            }
-        }
+        let differs = change.new.is_some() && taints(change.old) != taints(change.new);
+        let pods = differs.then(|| by_node.keys(&change.key.name));
+        pods.unwrap_or_default()
     });
-    controller.pods.cache.synced().await;
-    controller.nodes.synced().await;
     let look = |key: Key| controller.look(key);
-    queue.work(WORKERS, &controller.context.ends, look).await;
+    controller.context.work(&queue, WORKERS, look).await;
 }
 
 /// The taints of a node for which pods are deleted.

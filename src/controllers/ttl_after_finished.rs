@@ -21,7 +21,6 @@ const WORKERS: usize = 5;
 pub async fn run(context: Context) {
     let jobs = context.informers.of::<Job>();
     let queue = queue_of(&jobs);
-    jobs.synced().await;
     let look = |key: Key| {
         let (jobs, client) = (&jobs, context.client.clone());
         async move {
@@ -59,7 +58,7 @@ pub async fn run(context: Context) {
             }
         }
     };
-    queue.work(WORKERS, &context.ends, look).await;
+    context.work(&queue, WORKERS, look).await;
 }
 
 /// How long a job is still kept; none for one that has not finished, is kept for ever, or is being deleted.

@@ -34,8 +34,7 @@ pub fn queue_of<K: Cached>(objects: &Informer<K>) -> Arc<Queue<Key>> {
 /// The same, where failures hold keys back for other times than they usually do.
 pub fn queue_with<K: Cached>(objects: &Informer<K>, delays: Delays) -> Arc<Queue<Key>> {
     let queue = Arc::new(Queue::with_delays(delays));
-    let adds = queue.clone();
-    objects.subscribe(move |change| adds.add(change.key.clone()));
+    objects.enqueue(&queue, |change| Some(change.key.clone()));
     queue
 }
 

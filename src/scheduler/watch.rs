@@ -22,7 +22,7 @@ use super::volumes::{
     RawNode, RawVolume, Volume,
 };
 use crate::client::Context;
-use crate::client::informer::{Cached, Change, Informer, Informers};
+use crate::client::informer::{Cached, Change, Informers};
 use crate::meta::selector::Selector;
 use crate::schema::Value;
 
@@ -85,37 +85,37 @@ crate::slim!(
 pub async fn begin(scheduler: &Arc<Scheduler>, context: &Context) {
     let ends = &context.ends;
     let own = Informers::new(context.client.clone(), ends.clone()).for_run(ends.clone());
-    let namespaces = follow::<Namespace>(&own, scheduler, |state, change| {
+    follow::<Namespace>(&own, scheduler, |state, change| {
         let labels = change
             .new
             .and_then(|namespace| namespace.metadata.labels.clone())
             .map(|labels| labels.into_iter().collect::<Labels>());
         keep(&mut state.snapshot.namespaces, &change.key.name, labels);
     });
-    let services = follow::<Service>(&own, scheduler, |state, change| {
+    follow::<Service>(&own, scheduler, |state, change| {
         let selector = change
             .new
             .and_then(|service| service.spec.get("selector"))
             .map(equal_to);
         state.snapshot.workloads.set_service(change.key, selector);
     });
-    let controllers = owners::<ReplicationController>(&own, scheduler, |owner| {
+    owners::<ReplicationController>(&own, scheduler, |owner| {
         Some(equal_to(owner.spec.at("selector")))
     });
-    let replica_sets = owners::<ReplicaSet>(&own, scheduler, |owner| {
+    owners::<ReplicaSet>(&own, scheduler, |owner| {
         label_selector(owner.spec.at("selector"))
     });
-    let stateful_sets = owners::<StatefulSet>(&own, scheduler, |owner| {
+    owners::<StatefulSet>(&own, scheduler, |owner| {
         label_selector(owner.spec.at("selector"))
     });
     // Upstream's role of the scheduler does not let it read them.
-    let classes = follow::<RuntimeClass>(&context.informers, scheduler, |state, change| {
+    follow::<RuntimeClass>(&context.informers, scheduler, |state, change| {
         let handler = change.new.map(|class| class.handler.as_str().into());
         keep(&mut state.snapshot.handlers, &change.key.name, handler);
         let event = Event::Handlers(How::of(&change));
         state.happened(&event, Instant::now(), |_| true);
     });
-    let budgets = follow::<DisruptionBudget>(&own, scheduler, |state, change| {
+    follow::<DisruptionBudget>(&own, scheduler, |state, change| {
         let budget = change.new.map(|new| Budget {
             selector: label_selector(new.spec.at("selector")),
             allowed: new.status.int("disruptionsAllowed"),
@@ -127,10 +127,10 @@ pub async fn begin(scheduler: &Arc<Scheduler>, context: &Context) {
         });
         keep(&mut state.snapshot.budgets, change.key, budget);
     });
-    let device_claims = follow::<devices::RawClaim>(&own, scheduler, |state, change| {
+    follow::<devices::RawClaim>(&own, scheduler, |state, change| {
         device_claim(state, &change);
     });
-    let device_classes = follow::<devices::RawClass>(&own, scheduler, |state, change| {
+    follow::<devices::RawClass>(&own, scheduler, |state, change| {
         let (name, classes) = (&change.key.name, &mut state.snapshot.devices.classes);
         match change.new {
             Some(_) => classes.insert(name.clone()),
@@ -139,23 +139,13 @@ pub async fn begin(scheduler: &Arc<Scheduler>, context: &Context) {
         let event = Event::DeviceClass(How::of(&change));
         state.happened(&event, Instant::now(), |_| true);
     });
-    let stored = follow_storage(&own, scheduler);
-    let nodes = follow::<Node>(&own, scheduler, |state, change| node(state, &change));
-    tokio::join!(
-        namespaces.synced(),
-        services.synced(),
-        controllers.synced(),
-        replica_sets.synced(),
-        stateful_sets.synced(),
-        classes.synced(),
-        budgets.synced(),
-        device_claims.synced(),
-        device_classes.synced(),
-        stored,
-        nodes.synced(),
-    );
-    let pods = follow::<Pod>(&own, scheduler, |state, change| pod(state, &change));
-    pods.synced().await;
+    follow_storage(&own, scheduler);
+    follow::<Node>(&own, scheduler, |state, change| node(state, &change));
+    own.synced().await;
+    context.synced().await;
+    // Pods are placed among what is known: they come last.
+    follow::<Pod>(&own, scheduler, |state, change| pod(state, &change));
+    own.synced().await;
 }
 
 /// Takes in every change of a kind.
@@ -163,20 +153,18 @@ fn follow<P: Cached>(
     informers: &Informers,
     scheduler: &Arc<Scheduler>,
     take: impl Fn(&mut State, Change<'_, P>) + Send + Sync + 'static,
-) -> Informer<P> {
-    let informer = informers.of::<P>();
+) {
     let scheduler = Arc::downgrade(scheduler);
-    informer.subscribe(move |change| {
+    informers.of::<P>().subscribe(move |change| {
         if let Some(scheduler) = scheduler.upgrade() {
             scheduler.change(|state| take(state, change));
         }
     });
-    informer
 }
 
-/// Takes in volumes, claims and what is said of them; resolves when all that is there is known.
-fn follow_storage(own: &Informers, scheduler: &Arc<Scheduler>) -> impl Future<Output = ()> + use<> {
-    let claims = stored::<RawClaim>(
+/// Takes in volumes, claims and what is said of them.
+fn follow_storage(own: &Informers, scheduler: &Arc<Scheduler>) {
+    stored::<RawClaim>(
         own,
         scheduler,
         Stored::Claim,
@@ -185,7 +173,7 @@ fn follow_storage(own: &Informers, scheduler: &Arc<Scheduler>) -> impl Future<Ou
             storage.set_claim(change.key, change.new.map(|new| Claim::from(&**new)));
         },
     );
-    let volumes = stored::<RawVolume>(
+    stored::<RawVolume>(
         own,
         scheduler,
         Stored::Volume,
@@ -195,11 +183,11 @@ fn follow_storage(own: &Informers, scheduler: &Arc<Scheduler>) -> impl Future<Ou
         },
     );
     let moved = |old: &RawClass, new: &RawClass| old.allowed_topologies != new.allowed_topologies;
-    let classes = stored::<RawClass>(own, scheduler, Stored::Class, moved, |storage, change| {
+    stored::<RawClass>(own, scheduler, Stored::Class, moved, |storage, change| {
         let new = change.new.map(|new| Class::from(&**new));
         keep(&mut storage.classes, &change.key.name, new);
     });
-    let drivers = stored::<RawDriver>(
+    stored::<RawDriver>(
         own,
         scheduler,
         Stored::Driver,
@@ -210,7 +198,7 @@ fn follow_storage(own: &Informers, scheduler: &Arc<Scheduler>) -> impl Future<Ou
         },
     );
     let changed = |old: &RawNode, new: &RawNode| old.spec != new.spec;
-    let nodes = stored::<RawNode>(own, scheduler, Stored::Node, changed, |storage, change| {
+    stored::<RawNode>(own, scheduler, Stored::Node, changed, |storage, change| {
         let new = change.new.map(|new| {
             let drivers = new.spec.list("drivers").iter();
             let limit = |driver: &Value| driver.at("allocatable").at("count").as_int();
@@ -223,12 +211,11 @@ fn follow_storage(own: &Informers, scheduler: &Arc<Scheduler>) -> impl Future<Ou
     let grew = |old: &RawCapacity, new: &RawCapacity| {
         Capacity::from(new).largest > Capacity::from(old).largest
     };
-    let capacities =
-        stored::<RawCapacity>(own, scheduler, Stored::Capacity, grew, |storage, change| {
-            let new = change.new.map(|new| Capacity::from(&**new));
-            keep(&mut storage.capacities, change.key, new);
-        });
-    let attachments = stored::<RawAttachment>(
+    stored::<RawCapacity>(own, scheduler, Stored::Capacity, grew, |storage, change| {
+        let new = change.new.map(|new| Capacity::from(&**new));
+        keep(&mut storage.capacities, change.key, new);
+    });
+    stored::<RawAttachment>(
         own,
         scheduler,
         Stored::Attachment,
@@ -241,17 +228,6 @@ fn follow_storage(own: &Informers, scheduler: &Arc<Scheduler>) -> impl Future<Ou
             storage.set_attachment(&change.key.name, new);
         },
     );
-    async move {
-        tokio::join!(
-            claims.synced(),
-            volumes.synced(),
-            classes.synced(),
-            drivers.synced(),
-            nodes.synced(),
-            capacities.synced(),
-            attachments.synced(),
-        );
-    }
 }
 
 fn always<P>(_: &P, _: &P) -> bool {
@@ -266,7 +242,7 @@ fn stored<P: Cached>(
     what: Stored,
     may_help: impl Fn(&P, &P) -> bool + Send + Sync + 'static,
     take: impl Fn(&mut Storage, Change<'_, P>) + Send + Sync + 'static,
-) -> Informer<P> {
+) {
     let told = Arc::downgrade(scheduler);
     follow::<P>(informers, scheduler, move |state, change| {
         let (how, key) = (How::of(&change), change.key);
@@ -282,7 +258,7 @@ fn stored<P: Cached>(
         if let Some(scheduler) = told.upgrade() {
             scheduler.stored.send_replace(());
         }
-    })
+    });
 }
 
 /// Takes in a change of a claim to devices.
@@ -320,7 +296,7 @@ fn owners<P: Cached>(
     informers: &Informers,
     scheduler: &Arc<Scheduler>,
     selects: impl Fn(&P) -> Option<Selector> + Send + Sync + 'static,
-) -> Informer<P> {
+) {
     let kind = format!("{}/{}", P::api_version(&()), P::kind(&()));
     follow::<P>(informers, scheduler, move |state, change| {
         let selector = change.new.and_then(|owner| selects(owner));
@@ -328,7 +304,7 @@ fn owners<P: Cached>(
             .snapshot
             .workloads
             .set_owner(&kind, change.key, selector);
-    })
+    });
 }
 
 fn node(state: &mut State, change: &Change<'_, Node>) {

@@ -115,3 +115,53 @@ async fn nothing_is_waited_for_when_a_run_or_all_end() {
     let cancelled = tokio::time::timeout(PATIENCE * 100, cancelled).await;
     cancelled.expect("what waits goes on");
 }
+
+crate::slim!(
+    /// Anything else.
+    Other of k8s_openapi::api::core::v1::Secret {}
+);
+
+#[tokio::test(start_paused = true)]
+async fn a_run_begins_when_all_caches_that_it_asked_for_are_complete() {
+    let transport = crate::client::Transport::new(|_, _| std::future::pending());
+    let client = transport.client(crate::auth::User::new("test", &[]), "test");
+    let ends = CancellationToken::new();
+    let run = ends.child_token();
+    let context = crate::client::Context {
+        informers: Informers::new(client.clone(), ends.clone()).for_run(run.clone()),
+        events: crate::client::events::start(ends.clone()),
+        settings: Arc::default(),
+        ends: run.clone(),
+        client,
+    };
+    context.synced().await;
+    let things = context.informers.of::<Thing>();
+    let queue = Arc::new(Queue::new());
+    things.enqueue(&queue, |change| Some(change.key.name.clone()));
+    assert_eq!(context.synced().now_or_never(), None, "one is empty");
+    let complete = || vec![Event::Listing, Event::Complete("9".to_owned())];
+    let (seen, others) = (Mutex::new(Vec::new()), context.informers.of::<Other>());
+    let work = context.work(&queue, 1, async |name: CompactString| {
+        seen.lock().push(name);
+        run.cancel();
+        Ok::<_, std::convert::Infallible>(crate::client::queue::Next::Done)
+    });
+    let fill = async {
+        tell(&things, vec![Event::Applied(thing("a", 1))]).await;
+        let mut listed = complete();
+        listed.insert(1, Event::Listed(thing("a", 1)));
+        tell(&things, listed).await;
+        tokio::time::sleep(PATIENCE).await;
+        assert!(seen.lock().is_empty(), "the other one is not complete");
+        others
+            .follow(stream::iter(
+                [Event::Listing, Event::Complete("9".to_owned())].map(Ok),
+            ))
+            .await;
+    };
+    let both = tokio::time::timeout(PATIENCE * 100, async { tokio::join!(work, fill) });
+    both.await.expect("the work is done");
+    assert_eq!(*seen.lock(), ["a"]);
+    things.shared.synced.send_replace(false);
+    context.synced().await;
+}

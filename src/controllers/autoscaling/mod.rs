@@ -68,32 +68,24 @@ struct Known {
 
 /// Runs the controller.
 pub async fn run(context: Context) {
-    let recorder = context
-        .events
-        .recorder(context.client.clone(), "horizontal-pod-autoscaler");
     let controller = Controller {
         autoscalers: context.informers.of::<HorizontalPodAutoscaler>(),
         pods: Pods::of(&context.informers),
-        recorder,
+        recorder: context.recorder("horizontal-pod-autoscaler"),
         known: Mutex::default(),
         served: tokio::sync::Mutex::default(),
         context,
     };
     let queue = Arc::new(Queue::new());
-    let adds = queue.clone();
-    controller.autoscalers.subscribe(move |change| {
+    controller.autoscalers.enqueue(&queue, |change| {
         let generation = |object: Option<&Arc<HorizontalPodAutoscaler>>| {
             object.map(|object| (object.uid(), object.metadata.generation))
         };
         // Its status is of no matter: it is looked at again in its time.
-        if generation(change.old) != generation(change.new) {
-            adds.add(change.key.clone());
-        }
+        (generation(change.old) != generation(change.new)).then(|| change.key.clone())
     });
-    controller.autoscalers.synced().await;
-    controller.pods.cache.synced().await;
     let look = |key: Key| controller.sync(key);
-    queue.work(WORKERS, &controller.context.ends, look).await;
+    controller.context.work(&queue, WORKERS, look).await;
 }
 
 impl Controller {

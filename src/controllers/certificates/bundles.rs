@@ -41,17 +41,15 @@ fn wanted(root_ca: &str) -> ClusterTrustBundle {
 pub async fn run(context: Context) {
     let queue = Arc::new(Queue::<()>::new());
     let bundles: Informer<ClusterTrustBundle> = context.informers.of();
-    let adds = queue.clone();
-    bundles.subscribe(move |_| adds.add(()));
+    bundles.enqueue(&queue, |_| Some(()));
     queue.add(());
-    bundles.synced().await;
     let api: Api<ClusterTrustBundle> = Api::all(context.client.clone());
     let look = |()| {
         let (api, all) = (&api, bundles.all());
         let wanted = wanted(&context.settings.root_ca);
         async move { publish(api, wanted, &all).await }
     };
-    queue.work(1, &context.ends, look).await;
+    context.work(&queue, 1, look).await;
 }
 
 async fn publish(

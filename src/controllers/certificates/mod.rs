@@ -68,9 +68,7 @@ where
 {
     let queue = Arc::new(Queue::<CompactString>::with_delays(DELAYS));
     let requests: Informer<CertificateSigningRequest> = context.informers.of();
-    let adds = queue.clone();
-    requests.subscribe(move |change| adds.add(change.key.name.clone()));
-    requests.synced().await;
+    requests.enqueue(&queue, |change| Some(change.key.name.clone()));
     let look = |name: CompactString| {
         let request = requests
             .get("", &name)
@@ -83,7 +81,7 @@ where
             }
         }
     };
-    queue.work(WORKERS, &context.ends, look).await;
+    context.work(&queue, WORKERS, look).await;
 }
 
 fn parsed(request: &CertificateSigningRequest) -> Result<Request, Unfinished> {
@@ -231,15 +229,15 @@ pub async fn cleaning_pods(context: Context) {
 /// Deletes what is old, now and then.
 async fn sweep<P: Cached, K>(
     context: &Context,
-    every: Duration,
+    period: Duration,
     cache: Informer<P>,
     api: impl Fn(&str) -> Api<K>,
     is_old: impl Fn(&P, Timestamp) -> bool,
 ) where
     K: Clone + serde::de::DeserializeOwned + std::fmt::Debug,
 {
-    cache.synced().await;
-    loop {
+    let mut ticks = context.ticks(period).await;
+    while ticks.next().await {
         let now = Timestamp::now();
         let all = cache.all();
         for (key, object) in all.iter().filter(|(_, object)| is_old(object, now)) {
@@ -256,10 +254,6 @@ async fn sweep<P: Cached, K>(
                 }
                 _ => {}
             }
-        }
-        tokio::select! {
-            () = tokio::time::sleep(every) => {}
-            () = context.ends.cancelled() => return,
         }
     }
 }

@@ -38,23 +38,18 @@ struct Controller {
 
 /// Runs the controller.
 pub async fn run(context: Context) {
-    let recorder = context
-        .events
-        .recorder(context.client.clone(), "cronjob-controller");
     let controller = Controller {
         crons: context.informers.of::<CronJob>(),
         jobs: context.informers.of::<Job>(),
-        recorder,
+        recorder: context.recorder("cronjob-controller"),
         local: TimeZone::system(),
         context,
     };
     let queue = queue_of(&controller.crons);
     // Jobs are not taken: only what a cron job made is its own.
     wake_owners(&controller.jobs, &controller.crons, &queue, |_, _| false);
-    controller.crons.synced().await;
-    controller.jobs.synced().await;
     let look = |key: Key| controller.sync(key);
-    queue.work(WORKERS, &controller.context.ends, look).await;
+    controller.context.work(&queue, WORKERS, look).await;
 }
 
 impl Controller {

@@ -52,28 +52,21 @@ struct Controller {
 
 /// Runs the controller.
 pub async fn run(context: Context) {
-    let recorder = context
-        .events
-        .recorder(context.client.clone(), "daemonset-controller");
     let controller = Controller {
         sets: context.informers.of::<DaemonSet>(),
         revisions: context.informers.of::<ControllerRevision>(),
         nodes: context.informers.of::<Node>(),
         pods: Pods::of(&context.informers),
         backoff: Backoff::default(),
-        recorder,
+        recorder: context.recorder("daemonset-controller"),
         context,
     };
     let queue = queue_of(&controller.sets);
     history::wake::<DaemonSet>(&controller.revisions, &queue);
     wake_owners(&controller.pods.cache, &controller.sets, &queue, fits);
     wake_on_nodes(&controller.nodes, &controller.sets, &queue);
-    controller.sets.synced().await;
-    controller.revisions.synced().await;
-    controller.nodes.synced().await;
-    controller.pods.cache.synced().await;
     let look = |key: Key| controller.sync(key);
-    queue.work(WORKERS, &controller.context.ends, look).await;
+    controller.context.work(&queue, WORKERS, look).await;
 }
 
 /// Whether a set's selector fits a pod.
@@ -83,13 +76,10 @@ fn fits(set: &DaemonSet, pod: &Pod) -> bool {
 
 /// Puts into the queue the sets to which a node becomes something else.
 fn wake_on_nodes(nodes: &Informer<Node>, sets: &Informer<DaemonSet>, queue: &Arc<Queue<Key>>) {
-    let (sets, queue) = (sets.clone(), queue.clone());
-    nodes.subscribe(move |change| {
-        if !is_moved(&change) {
-            return;
-        }
-        for (key, set) in sets.all() {
-            let places = Places::of(&set);
+    let sets = sets.clone();
+    nodes.enqueue(queue, move |change| {
+        let is_concerned = |set: &DaemonSet| {
+            let places = Places::of(set);
             let place = |node: Option<&Arc<Node>>| node.map(|node| places.look(node));
             let (before, after) = (place(change.old), place(change.new));
             let misplaced = set
@@ -97,10 +87,12 @@ fn wake_on_nodes(nodes: &Informer<Node>, sets: &Informer<DaemonSet>, queue: &Arc
                 .as_ref()
                 .is_some_and(|status| status.number_misscheduled > 0);
             let is_other = before.unwrap_or(Place::Barred) != after.unwrap_or(Place::Barred);
-            if is_other || misplaced {
-                queue.add(key);
-            }
-        }
+            is_other || misplaced
+        };
+        let sets = is_moved(&change).then(|| sets.all()).into_iter().flatten();
+        sets.filter(|(_, set)| is_concerned(set))
+            .map(|(key, _)| key)
+            .collect::<Vec<_>>()
     });
 }
 

@@ -41,24 +41,18 @@ struct Controller {
 
 /// Runs the controller.
 pub async fn run(context: Context) {
-    let recorder = context
-        .events
-        .recorder(context.client.clone(), "deployment-controller");
     let controller = Controller {
         deployments: context.informers.of::<Deployment>(),
         sets: context.informers.of::<ReplicaSet>(),
         pods: Pods::of(&context.informers),
-        recorder,
+        recorder: context.recorder("deployment-controller"),
         context,
     };
     let queue = queue_of(&controller.deployments);
     wake_owners(&controller.sets, &controller.deployments, &queue, fits);
     controller.wake_by_pods(&queue);
-    controller.deployments.synced().await;
-    controller.sets.synced().await;
-    controller.pods.cache.synced().await;
     let look = |key: Key| controller.sync(key);
-    queue.work(WORKERS, &controller.context.ends, look).await;
+    controller.context.work(&queue, WORKERS, look).await;
 }
 
 /// The deployment that manages a set.
@@ -78,25 +72,19 @@ fn fits(deployment: &Deployment, set: &ReplicaSet) -> bool {
 impl Controller {
     /// A deployment that ends all pods before it makes new ones waits for pods to be gone.
     fn wake_by_pods(&self, queue: &Arc<Queue<Key>>) {
-        let (queue, sets, deployments) =
-            (queue.clone(), self.sets.clone(), self.deployments.clone());
-        self.pods.cache.subscribe(move |change| {
+        let (sets, deployments) = (self.sets.clone(), self.deployments.clone());
+        self.pods.cache.enqueue(queue, move |change| {
             let ended = |pod: Option<&Arc<Pod>>| pod.is_none_or(|pod| pod.is_terminal());
             if !ended(change.new) || (change.new.is_some() && ended(change.old)) {
-                return;
+                return None;
             }
-            let Some(pod) = change.old else { return };
             let namespace = &change.key.namespace;
-            let set = controller_of(&pod.metadata)
+            let set = controller_of(&change.old?.metadata)
                 .filter(|owner| owner.kind == "ReplicaSet")
                 .and_then(|owner| sets.get(namespace, &owner.name));
-            let Some(key) = owner(set.as_ref()) else {
-                return;
-            };
-            let deployment = deployments.get(namespace, &key.name);
-            if deployment.is_some_and(|deployment| is_recreate(&deployment)) {
-                queue.add(key);
-            }
+            let key = owner(set.as_ref())?;
+            let deployment = deployments.get(namespace, &key.name)?;
+            is_recreate(&deployment).then_some(key)
         });
     }
 

@@ -53,9 +53,6 @@ struct Controller {
 
 /// Runs the controller.
 pub async fn run(context: Context) {
-    let recorder = context
-        .events
-        .recorder(context.client.clone(), "controllermanager");
     let informers = &context.informers;
     let controller = Controller {
         budgets: informers.of(),
@@ -64,25 +61,18 @@ pub async fn run(context: Context) {
         deployments: informers.of(),
         stateful_sets: informers.of(),
         replication_controllers: informers.of(),
-        recorder,
+        recorder: context.recorder("controllermanager"),
         served: Mutex::default(),
         context,
     };
     let queue = queue_with(&controller.budgets, DELAYS);
     let doubtful = Arc::new(Queue::<Key>::new());
     controller.wake(&queue, &doubtful);
-    controller.budgets.synced().await;
-    controller.pods.synced().await;
-    controller.sets.synced().await;
-    controller.deployments.synced().await;
-    controller.stateful_sets.synced().await;
-    controller.replication_controllers.synced().await;
-    let ends = &controller.context.ends;
     let look = |key: Key| controller.sync(key);
     let doubt = |key: Key| controller.take_back(key);
     tokio::join!(
-        queue.work(WORKERS, ends, look),
-        doubtful.work(WORKERS, ends, doubt)
+        controller.context.work(&queue, WORKERS, look),
+        controller.context.work(&doubtful, WORKERS, doubt),
     );
 }
 

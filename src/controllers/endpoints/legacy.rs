@@ -39,24 +39,17 @@ pub async fn run(context: Context) {
     let pods = Pods::of(&context.informers);
     let triggers = Triggers::default();
     wake(&queue, &services, &pods);
-    let adds = queue.clone();
-    all.subscribe(move |change| {
-        // What was deleted is made again.
-        if change.new.is_none() {
-            adds.add(change.key.clone());
-        }
+    // What was deleted is made again.
+    all.enqueue(&queue, |change| {
+        change.new.is_none().then(|| change.key.clone())
     });
-    services.synced().await;
-    all.synced().await;
+    context.synced().await;
     // Those whose service was deleted while nobody looked. What is made later may come before its service.
     let locks = |endpoints: &v1::Endpoints| endpoints.annotations().contains_key(LOCK);
     for (key, _) in all.all().into_iter().filter(|(_, there)| !locks(there)) {
         queue.add(key);
     }
-    pods.cache.synced().await;
-    let recorder = context
-        .events
-        .recorder(context.client.clone(), "endpoint-controller");
+    let recorder = context.recorder("endpoint-controller");
     let look = |key: Key| {
         let (services, all, pods, triggers) = (&services, &all, &pods, &triggers);
         let (context, recorder) = (&context, &recorder);
@@ -111,7 +104,7 @@ pub async fn run(context: Context) {
             }
         }
     };
-    queue.work(WORKERS, &context.ends, look).await;
+    context.work(&queue, WORKERS, look).await;
 }
 
 /// The endpoints that a service should have; none where they are so already.

@@ -43,16 +43,16 @@ impl Slices {
         }
     }
 
-    /// Puts the services of slices that change into the queue. Resolves when all slices are known.
-    pub(super) async fn follow(&self, queue: &Arc<Queue<Key>>) {
-        let (queue, manager) = (queue.clone(), self.manager);
-        self.cache.subscribe(move |change| {
-            let slices = change.old.into_iter().chain(change.new);
-            for service in slices.filter_map(|slice| service_of(slice, manager)) {
-                queue.add(Key::new(&change.key.namespace, service));
-            }
+    /// Puts the services of slices that change into the queue.
+    pub(super) fn follow(&self, queue: &Arc<Queue<Key>>) {
+        let manager = self.manager;
+        self.cache.enqueue(queue, move |change| {
+            let service = |slice: Option<&Arc<EndpointSlice>>| {
+                let service = service_of(slice?, manager)?;
+                Some(Key::new(&change.key.namespace, service))
+            };
+            service(change.old).into_iter().chain(service(change.new))
         });
-        self.cache.synced().await;
     }
 
     /// The slices of a service, ordered by name.

@@ -51,37 +51,26 @@ struct Mirror {
 
 /// Runs the controller.
 pub async fn run(context: Context) {
-    let recorder = context.events.recorder(
-        context.client.clone(),
-        "endpoint-slice-mirroring-controller",
-    );
     let mirror = Mirror {
         services: context.informers.of(),
         endpoints: context.informers.of(),
         slices: Slices::of(&context, MANAGER),
-        recorder,
+        recorder: context.recorder("endpoint-slice-mirroring-controller"),
         context,
     };
     let queue = Arc::new(Queue::<Key>::with_delays(DELAYS));
-    let adds = queue.clone();
-    mirror.services.subscribe(move |change| {
+    mirror.services.enqueue(&queue, |change| {
         let selects = |service: &Arc<Service>| service.spec.selector.is_some();
-        if change.old.map(selects) != change.new.map(selects) {
-            adds.add(change.key.clone());
-        }
+        (change.old.map(selects) != change.new.map(selects)).then(|| change.key.clone())
     });
-    let adds = queue.clone();
-    mirror.endpoints.subscribe(move |change| {
+    mirror.endpoints.enqueue(&queue, |change| {
         let mirrored = |endpoints: &Arc<v1::Endpoints>| is_mirrored(endpoints);
-        if change.old.is_some_and(mirrored) || change.new.is_some_and(mirrored) {
-            adds.add(change.key.clone());
-        }
+        let is_ours = change.old.is_some_and(mirrored) || change.new.is_some_and(mirrored);
+        is_ours.then(|| change.key.clone())
     });
-    mirror.services.synced().await;
-    mirror.endpoints.synced().await;
-    mirror.slices.follow(&queue).await;
+    mirror.slices.follow(&queue);
     let look = |key: Key| mirror.sync(key);
-    queue.work(WORKERS, &mirror.context.ends, look).await;
+    mirror.context.work(&queue, WORKERS, look).await;
 }
 
 impl Mirror {

@@ -77,24 +77,23 @@ fn selected(pods: &Pods, service: &Service) -> Vec<Arc<Pod>> {
 
 /// Puts services into the queue when they change, and when something of their pods changes that matters to them.
 fn wake(queue: &Arc<Queue<Key>>, services: &Informer<Service>, pods: &Pods) {
-    let adds = queue.clone();
-    services.subscribe(move |change| adds.add(change.key.clone()));
-    let (adds, services) = (queue.clone(), services.clone());
-    pods.cache.subscribe(move |change| {
+    services.enqueue(queue, |change| Some(change.key.clone()));
+    let services = services.clone();
+    pods.cache.enqueue(queue, move |change| {
         let (old, new) = (change.old, change.new);
         let same =
             |is: &dyn Fn(&Pod, &Pod) -> bool| old.zip(new).is_some_and(|(old, new)| is(old, new));
         if same(&|old, new| looks_same(old, new)) {
-            return;
+            return Vec::new();
         }
-        for (key, service) in services.list(&change.key.namespace) {
-            let selects = |pod: Option<&Arc<Pod>>| {
-                pod.is_some_and(|pod| service.selects(pod.metadata.labels.as_ref()))
-            };
-            if selects(old) || selects(new) {
-                adds.add(key);
-            }
-        }
+        let selects = |service: &Service, pod: Option<&Arc<Pod>>| {
+            pod.is_some_and(|pod| service.selects(pod.metadata.labels.as_ref()))
+        };
+        let services = services.list(&change.key.namespace).into_iter();
+        services
+            .filter(|(_, service)| selects(service, old) || selects(service, new))
+            .map(|(key, _)| key)
+            .collect()
     });
 }
 

@@ -46,25 +46,19 @@ struct Controller {
 /// Runs the controller.
 pub async fn run(context: Context) {
     let queue = Arc::new(Queue::<Key>::with_delays(DELAYS));
-    let recorder = context
-        .events
-        .recorder(context.client.clone(), "endpoint-slice-controller");
     let controller = Controller {
         services: context.informers.of::<Service>(),
         slices: Slices::of(&context, MANAGER),
         nodes: context.informers.of::<Node>(),
         pods: Pods::of(&context.informers),
-        recorder,
+        recorder: context.recorder("endpoint-slice-controller"),
         triggers: Triggers::default(),
         context,
     };
     wake(&queue, &controller.services, &controller.pods);
-    controller.services.synced().await;
-    controller.slices.follow(&queue).await;
-    controller.nodes.synced().await;
-    controller.pods.cache.synced().await;
+    controller.slices.follow(&queue);
     let look = |key: Key| controller.sync(key);
-    queue.work(WORKERS, &controller.context.ends, look).await;
+    controller.context.work(&queue, WORKERS, look).await;
 }
 
 /// Why slices have to be looked at again.

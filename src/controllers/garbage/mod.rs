@@ -51,7 +51,6 @@ impl Shared {
 
 /// Runs the controller.
 pub async fn run(context: Context) {
-    let ends = context.ends.clone();
     let shared = Arc::new(Shared {
         context,
         graph: Mutex::new(Graph::default()),
@@ -60,7 +59,7 @@ pub async fn run(context: Context) {
         kinds: monitors::Kinds::default(),
         complete: watch::Sender::new(false),
     });
-    let delete = shared.delete.work(WORKERS, &ends, |uid| {
+    let delete = shared.context.work(&shared.delete, WORKERS, |uid| {
         let shared = shared.clone();
         async move {
             match shared.completed().await {
@@ -69,7 +68,7 @@ pub async fn run(context: Context) {
             }
         }
     });
-    let orphan = shared.orphan.work(WORKERS, &ends, |uid| {
+    let orphan = shared.context.work(&shared.orphan, WORKERS, |uid| {
         let shared = shared.clone();
         async move {
             match shared.completed().await {

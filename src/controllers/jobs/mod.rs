@@ -66,13 +66,10 @@ struct Memory {
 
 /// Runs the controller.
 pub async fn run(context: Context) {
-    let recorder = context
-        .events
-        .recorder(context.client.clone(), "job-controller");
     let controller = Controller {
         jobs: context.informers.of::<Job>(),
         pods: Pods::of(&context.informers),
-        recorder,
+        recorder: context.recorder("job-controller"),
         memory: Mutex::default(),
         context,
     };
@@ -80,14 +77,11 @@ pub async fn run(context: Context) {
     wake_owners(&controller.pods.cache, &controller.jobs, &queue, fits);
     let lost = Arc::new(Queue::<Key>::with_delays(DELAYS));
     controller.note_lost(&lost);
-    controller.jobs.synced().await;
-    controller.pods.cache.synced().await;
     let look = |key: Key| controller.sync(key);
     let let_go = |key: Key| controller.let_go(key);
-    let ends = &controller.context.ends;
     join(
-        queue.work(WORKERS, ends, look),
-        lost.work(WORKERS, ends, let_go),
+        controller.context.work(&queue, WORKERS, look),
+        controller.context.work(&lost, WORKERS, let_go),
     )
     .await;
 }
@@ -107,26 +101,19 @@ fn is_foreign(job: &Job) -> bool {
 impl Controller {
     /// Puts pods that nobody will count into a queue: those of jobs that are gone or have ended.
     fn note_lost(&self, lost: &Arc<Queue<Key>>) {
-        let (queue, jobs) = (lost.clone(), self.jobs.clone());
-        self.pods.cache.subscribe(move |change| {
-            let Some(pod) = change.new.filter(|pod| plan::is_tracked(pod)) else {
-                return;
-            };
-            if is_lost(&jobs, pod) {
-                queue.add(change.key.clone());
-            }
+        let jobs = self.jobs.clone();
+        self.pods.cache.enqueue(lost, move |change| {
+            let pod = change.new.filter(|pod| plan::is_tracked(pod))?;
+            is_lost(&jobs, pod).then(|| change.key.clone())
         });
-        let (queue, pods) = (lost.clone(), self.pods.clone());
-        self.jobs.subscribe(move |change| {
-            let Some(job) = change.new.or(change.old) else {
-                return;
-            };
-            if change.new.is_none() || plan::end_of(job).is_some() {
-                let own = pods.owned(&job.metadata).into_iter();
-                for pod in own.filter(|pod| plan::is_tracked(pod)) {
-                    queue.add(Key::new(&change.key.namespace, &pod.name_any()));
-                }
-            }
+        let pods = self.pods.clone();
+        self.jobs.enqueue(lost, move |change| -> Vec<Key> {
+            let job = change.new.or(change.old);
+            let ended = job.filter(|job| change.new.is_none() || plan::end_of(job).is_some());
+            let own = ended.into_iter().flat_map(|job| pods.owned(&job.metadata));
+            own.filter(|pod| plan::is_tracked(pod))
+                .map(|pod| Key::new(&change.key.namespace, &pod.name_any()))
+                .collect()
         });
     }
 

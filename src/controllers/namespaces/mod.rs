@@ -45,12 +45,11 @@ pub async fn run(context: Context) {
             adds.add_after(change.key.name.clone(), PAUSE);
         }
     });
-    namespaces.synced().await;
     let look = |name: CompactString| {
         let context = context.clone();
         async move { end(&context, &name).await }
     };
-    queue.work(WORKERS, &context.ends, look).await;
+    context.work(&queue, WORKERS, look).await;
 }
 
 /// Why a namespace is not gone yet.

@@ -39,36 +39,27 @@ const LABELS: &[(&str, &str)] = &[
 
 /// Runs the controller.
 pub async fn run(context: Context) {
-    let recorder = context
-        .events
-        .recorder(context.client.clone(), "node-controller");
+    let recorder = context.recorder("node-controller");
     let nodes = context.informers.of::<Node>();
     let leases = context.informers.of::<NodeLease>();
     let pods = Pods::of(&context.informers);
 
     let changed = Arc::new(Queue::<CompactString>::new());
-    let adds = changed.clone();
-    nodes.subscribe(move |change| {
-        if let Some(node) = change.new
-            && (taints::tainted(node, Timestamp::now()).is_some() || !older_labels(node).is_empty())
-        {
-            adds.add(change.key.name.clone());
-        }
+    nodes.enqueue(&changed, |change| {
+        let node = change.new?;
+        let is_other =
+            taints::tainted(node, Timestamp::now()).is_some() || !older_labels(node).is_empty();
+        is_other.then(|| change.key.name.clone())
     });
     let placed = Arc::new(Queue::<Key>::new());
-    let (adds, known) = (placed.clone(), nodes.clone());
-    pods.cache.subscribe(move |change| {
+    let known = nodes.clone();
+    pods.cache.enqueue(&placed, move |change| {
         let node = |pod: Option<&Arc<Pod>>| pod.and_then(|pod| pod.spec.node_name.clone());
-        let (before, after) = (node(change.old), node(change.new));
-        if let Some(after) = after.filter(|after| before.as_ref() != Some(after))
-            && known.get("", &after).is_some_and(|node| is_down(&node))
-        {
-            adds.add(change.key.clone());
-        }
+        let (before, after) = (node(change.old), node(change.new)?);
+        let came = before.as_ref() != Some(&after);
+        let node = known.get("", &after).filter(|node| came && is_down(node));
+        node.map(|_| change.key.clone())
     });
-    nodes.synced().await;
-    leases.synced().await;
-    pods.cache.synced().await;
 
     let follow = |name: CompactString| {
         let found = nodes.get("", &name);
@@ -109,10 +100,11 @@ pub async fn run(context: Context) {
             Ok::<_, kube::Error>(Next::Done)
         }
     };
+    context.synced().await;
     let monitor = Monitor::new(&context, &nodes, &leases, &pods, &recorder);
     join!(
-        changed.work(WORKERS, &context.ends, follow),
-        placed.work(POD_WORKERS, &context.ends, mark),
+        context.work(&changed, WORKERS, follow),
+        context.work(&placed, POD_WORKERS, mark),
         monitor.run(),
     );
 }

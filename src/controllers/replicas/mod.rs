@@ -44,16 +44,12 @@ async fn run<K: Replicas + Resource<Scope = NamespaceResourceScope>>(context: Co
     let sets = context.informers.of::<K>();
     let queue = queue_of(&sets);
     wake_owners(&pods.cache, &sets, &queue, fits::<K>);
-    sets.synced().await;
-    pods.cache.synced().await;
-    let recorder = context
-        .events
-        .recorder(context.client.clone(), K::COMPONENT);
+    let recorder = context.recorder(K::COMPONENT);
     let look = |key: Key| {
         let (context, pods, sets, recorder) = (&context, &pods, &sets, &recorder);
         async move { sync::<K>(context, pods, sets, recorder, &key).await }
     };
-    queue.work(WORKERS, &context.ends, look).await;
+    context.work(&queue, WORKERS, look).await;
 }
 
 fn fits<K: Replicas>(set: &K, pod: &Pod) -> bool {

@@ -46,26 +46,19 @@ struct Controller {
 
 /// Runs the controller.
 pub async fn run(context: Context) {
-    let recorder = context
-        .events
-        .recorder(context.client.clone(), "statefulset-controller");
     let controller = Controller {
         sets: context.informers.of::<StatefulSet>(),
         revisions: context.informers.of::<ControllerRevision>(),
         claims: context.informers.of::<Claim>(),
         pods: Pods::of(&context.informers),
-        recorder,
+        recorder: context.recorder("statefulset-controller"),
         context,
     };
     let queue = queue_of(&controller.sets);
     history::wake::<StatefulSet>(&controller.revisions, &queue);
     wake_owners(&controller.pods.cache, &controller.sets, &queue, fits);
-    controller.sets.synced().await;
-    controller.revisions.synced().await;
-    controller.claims.synced().await;
-    controller.pods.cache.synced().await;
     let look = |key: Key| controller.sync(key);
-    queue.work(WORKERS, &controller.context.ends, look).await;
+    controller.context.work(&queue, WORKERS, look).await;
 }
 
 /// Whether a set's selector and name fit a pod.

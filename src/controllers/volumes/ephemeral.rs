@@ -12,7 +12,7 @@ use crate::client::errors::{is_terminating, text};
 use crate::client::events::{Recorder, Tone};
 use crate::client::informer::{Informer, Key};
 use crate::client::kinds::{Claim, Pod};
-use crate::client::owners::controller_reference;
+use crate::client::owners::{controller_of, controller_reference};
 use crate::client::queue::{Next, Queue};
 
 const WORKERS: usize = 10;
@@ -22,31 +22,22 @@ pub async fn run(context: Context) {
     let claims: Informer<Claim> = context.informers.of();
     let pods: Informer<Pod> = context.informers.of();
     let queue = Arc::new(Queue::<Key>::new());
-    let adds = queue.clone();
-    pods.subscribe(move |change| {
+    pods.enqueue(&queue, |change| {
         let made = |pod: &Arc<Pod>| {
             pod.spec
                 .volumes
                 .iter()
                 .any(|volume| volume.ephemeral.is_some())
         };
-        if change.old.is_none() && change.new.is_some_and(made) {
-            adds.add(change.key.clone());
-        }
+        let waits = change.old.is_none() && change.new.is_some_and(made);
+        waits.then(|| change.key.clone())
     });
-    let adds = queue.clone();
-    claims.subscribe(move |change| {
-        let owner = change.old.filter(|_| change.new.is_none());
-        let owner = owner.and_then(|claim| crate::client::owners::controller_of(&claim.metadata));
-        if let Some(owner) = owner.filter(|owner| owner.kind == "Pod") {
-            adds.add(Key::new(&change.key.namespace, &owner.name));
-        }
+    claims.enqueue(&queue, |change| {
+        let gone = change.old.filter(|_| change.new.is_none())?;
+        let owner = controller_of(&gone.metadata)?;
+        (owner.kind == "Pod").then(|| Key::new(&change.key.namespace, &owner.name))
     });
-    claims.synced().await;
-    pods.synced().await;
-    let recorder = context
-        .events
-        .recorder(context.client.clone(), "ephemeral_volume");
+    let recorder = context.recorder("ephemeral_volume");
     let look = |key: Key| {
         let pod = pods.get(&key.namespace, &key.name);
         let (context, claims, recorder) = (&context, &claims, &recorder);
@@ -57,7 +48,7 @@ pub async fn run(context: Context) {
             }
         }
     };
-    queue.work(WORKERS, &context.ends, look).await;
+    context.work(&queue, WORKERS, look).await;
 }
 
 /// The claim that a template makes for a pod.

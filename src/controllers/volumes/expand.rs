@@ -63,11 +63,7 @@ pub async fn run(context: Context) {
     let claims: Informer<Claim> = context.informers.of();
     let volumes: Informer<PersistentVolume> = context.informers.of();
     let queue = queue_of(&claims);
-    claims.synced().await;
-    volumes.synced().await;
-    let recorder = context
-        .events
-        .recorder(context.client.clone(), "volume_expand");
+    let recorder = context.recorder("volume_expand");
     let look = |key: Key| {
         let claim = claims
             .get(&key.namespace, &key.name)
@@ -114,5 +110,5 @@ pub async fn run(context: Context) {
             )
         }
     };
-    queue.work(1, &context.ends, look).await;
+    context.work(&queue, 1, look).await;
 }

@@ -64,9 +64,6 @@ struct Binder {
 
 /// Runs the binder.
 pub async fn binder(context: Context) {
-    let recorder = context
-        .events
-        .recorder(context.client.clone(), "persistentvolume-controller");
     let informers = &context.informers;
     let claims = informers.of();
     let binder = Binder {
@@ -76,16 +73,11 @@ pub async fn binder(context: Context) {
         classes: informers.of(),
         pods: Pods::of(informers),
         nodes: informers.of(),
-        recorder,
+        recorder: context.recorder("persistentvolume-controller"),
         context,
     };
     let queue = Arc::new(Queue::<Work>::with_delays(DELAYS));
     binder.wake(&queue);
-    binder.claims.synced().await;
-    binder.volumes.synced().await;
-    binder.classes.synced().await;
-    binder.pods.cache.synced().await;
-    binder.nodes.synced().await;
     let look = |work: Work| {
         let (binder, queue) = (&binder, &queue);
         async move {
@@ -95,7 +87,7 @@ pub async fn binder(context: Context) {
             }
         }
     };
-    queue.work(1, &binder.context.ends, look).await;
+    binder.context.work(&queue, 1, look).await;
 }
 
 /// Under what a claim is found that has a volume.

@@ -76,20 +76,14 @@ pub async fn attributes(context: Context) {
     let volumes: Informer<PersistentVolume> = context.informers.of();
     let claims: Informer<Claim> = context.informers.of();
     let queue = queue_of(&classes);
-    let adds = queue.clone();
-    volumes.subscribe(move |change| {
-        if let Some(name) = change.old.and_then(|old| volume_attributes(old)) {
-            adds.add(Key::new("", name));
-        }
+    volumes.enqueue(&queue, |change| {
+        let name = volume_attributes(change.old?)?;
+        Some(Key::new("", name))
     });
-    let adds = queue.clone();
-    claims.subscribe(move |change| {
-        for name in change.old.into_iter().flat_map(|old| claim_attributes(old)) {
-            adds.add(Key::new("", name));
-        }
+    claims.enqueue(&queue, |change| -> Vec<Key> {
+        let names = change.old.into_iter().flat_map(|old| claim_attributes(old));
+        names.map(|name| Key::new("", name)).collect()
     });
-    volumes.synced().await;
-    claims.synced().await;
     let is_used = |class: &VolumeAttributesClass| {
         let name = class.name_any();
         let volumes = volumes.all();
@@ -140,7 +134,6 @@ async fn protect<K>(
 ) where
     K: Cached + Serialize + kube::Resource<Scope = k8s_openapi::ClusterResourceScope>,
 {
-    cache.synced().await;
     let api: Api<K> = Api::all(context.client.clone());
     let look = |key: Key| {
         let found = cache.get("", &key.name);
@@ -153,7 +146,7 @@ async fn protect<K>(
             }
         }
     };
-    queue.work(1, &context.ends, look).await;
+    context.work(&queue, 1, look).await;
 }
 
 /// Claims that are to be looked at. Those of a namespace are looked at together, so that its pods are read once for all of
@@ -225,11 +218,9 @@ pub async fn claims(context: Context) {
             }
         }
     });
-    claims.cache.synced().await;
-    claims.pods.cache.synced().await;
     let look = |namespace: CompactString| claims.look(namespace);
     let namespaces = &claims.waiting.namespaces;
-    namespaces.work(1, &context.ends, look).await;
+    context.work(namespaces, 1, look).await;
 }
 
 impl Claims {
