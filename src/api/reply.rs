@@ -94,7 +94,7 @@ fn message<const N: usize>(fields: [(&str, SchemaRef, u32, &str); N]) -> Schema 
 /// The metadata of an object of a resource, as PartialObjectMetadata.
 pub fn partial_of(resource: &Resource, object: &Value, beta: bool) -> Value {
     let mut out = partial(object, beta);
-    (resource.rules.drop_shown_annotations)(&mut out);
+    (resource.rules.printing.drop_shown_annotations)(&mut out);
     out
 }
 

@@ -320,7 +320,7 @@ impl Server {
                     ..WriteOptions::default()
                 };
                 if options.propagation.is_none() && options.orphan.is_none() {
-                    let warning = target.resource.rules.orphan_warning;
+                    let warning = target.resource.rules.deletion.orphan_warning;
                     warnings.extend(warning.map(str::to_owned));
                 }
                 let mut write = self.write(target, &write_options);

@@ -49,7 +49,7 @@ pub fn of_list(
     include: Include,
 ) -> Value {
     let mut table = of(objects, resource, version, beta, include, true);
-    let name = (resource.rules.default_row)(objects)
+    let name = (resource.rules.printing.default_row)(objects)
         .and_then(|at| table.get_mut("rows")?.as_array_mut()?.get_mut(at))
         .and_then(|row| row.get_mut("cells")?.as_array_mut()?.first_mut());
     if let Some(name) = name {
@@ -69,13 +69,13 @@ pub fn of(
 ) -> Value {
     let now = time::now();
     let mut ordered: Vec<&Value> = objects.iter().collect();
-    ordered.sort_by_key(|object| (resource.rules.row_order)(object));
+    ordered.sort_by_key(|object| (resource.rules.printing.row_order)(object));
     let rows: Vec<Value> = ordered
         .into_iter()
         .map(|object| {
             let mut row = Object::with_capacity(3);
             row.insert("cells", resource.cells(version, object, now));
-            let conditions = (resource.rules.row_conditions)(object);
+            let conditions = (resource.rules.printing.row_conditions)(object);
             if !conditions.is_empty() {
                 row.insert("conditions", conditions);
             }

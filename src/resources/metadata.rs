@@ -118,7 +118,12 @@ pub fn again(object: At<'_>, old: Option<At<'_>>, cx: &super::Cx<'_>, errors: &m
     if old.is_some() {
         let resource = cx.resource;
         let meta = object.field("metadata");
-        validate(meta, resource.namespaced, resource.rules.name, errors);
+        validate(
+            meta,
+            resource.namespaced,
+            resource.rules.naming.validate,
+            errors,
+        );
     }
 }
 

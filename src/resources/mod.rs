@@ -20,6 +20,6 @@ pub mod upkeep;
 
 pub use registry::{Column, Registry, Resource, Subresource, Version, gvk_type};
 pub use rules::{
-    Age, Cx, Deletion, Dependents, Effects, Generation, MetaOnStatus, NOTHING, Rules, Selectable,
-    SelectorError,
+    Age, Cx, Deletion, Dependents, Effects, Generation, MetaOnStatus, NOTHING, Naming, Printing,
+    Rules, Selectable, Selection, SelectorError, StatusRules,
 };

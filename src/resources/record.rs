@@ -162,7 +162,8 @@ pub fn labels(object: &Value) -> Pairs {
 pub fn fields(resource: &Resource, object: &Value) -> Pairs {
     let mut pairs: Vec<_> = resource
         .rules
-        .selectable
+        .selection
+        .fields
         .iter()
         .map(|field| (field.name.into(), (field.value)(object).into()))
         .collect();

@@ -205,9 +205,9 @@ impl Resource {
             None => match &version.conversion {
                 // Upstream prints internal objects, which know what any version does.
                 Some(conversion) => {
-                    (self.rules.cells)(&(conversion.to_storage)(object.clone()), now)
+                    (self.rules.printing.cells)(&(conversion.to_storage)(object.clone()), now)
                 }
-                None => (self.rules.cells)(object, now),
+                None => (self.rules.printing.cells)(object, now),
             },
         }
     }
@@ -228,7 +228,7 @@ impl Version {
     pub fn selects(&self, resource: &Resource, field: &str) -> bool {
         match &self.custom {
             Some(served) => served.selectable.iter().any(|(name, _)| name == field),
-            None => resource.rules.field_called(field).is_some(),
+            None => resource.rules.selection.field_called(field).is_some(),
         }
     }
 

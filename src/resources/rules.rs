@@ -66,15 +66,6 @@ pub enum SelectorError {
     WithKind,
 }
 
-/// What a successful DELETE answers with.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Deletion {
-    /// A `Status`.
-    Status,
-    /// The deleted object.
-    Object,
-}
-
 /// What becomes of the dependents of an object that is deleted without a propagation policy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Dependents {
@@ -95,7 +86,7 @@ pub enum MetaOnStatus {
     Kept,
 }
 
-/// A cell that shows how long ago something was: for [`Rules::cells`].
+/// A cell that shows how long ago something was: for [`Printing::cells`].
 #[derive(Clone, Copy)]
 pub struct Age(pub i64);
 
@@ -110,10 +101,194 @@ pub struct Selectable {
 /// The type of [`Rules::effects`]: `(new, old)`. An error is the refusal of the whole write.
 pub type Effects = fn(Option<&mut Value>, Option<&Value>, &Cx<'_>) -> Result<Vec<Change>, Status>;
 
+/// What a write to the status subresource, and to the others that write the kind itself, does differently.
+#[derive(Clone, Copy)]
+pub struct StatusRules {
+    /// PrepareForUpdate of the status subresource: `(new, old)`. The pipeline has already carried everything but
+    /// status (and metadata as [`StatusRules::metadata`] says) over from `old`. Also of the other subresources that
+    /// write the kind itself (`cx.subresource`: finalize, approval, resize, ephemeralcontainers): there `new` is what
+    /// was sent, and this takes over from `old` whatever that subresource may not change.
+    pub prepare: fn(&mut Value, &Value, &Cx<'_>),
+    /// Validation of a write to the status subresource: `(new, old)`.
+    pub validate: fn(At<'_>, At<'_>, &Cx<'_>, &mut Errors),
+    /// Warnings of a write to the status subresource, in upstream's order.
+    pub warnings: fn(&Value) -> Vec<String>,
+    /// Which metadata a status write takes over.
+    pub metadata: MetaOnStatus,
+    /// A creation keeps the status it brings (nodes).
+    pub kept_at_creation: bool,
+}
+
+impl StatusRules {
+    /// As most kinds have it.
+    pub const DEFAULT: StatusRules = StatusRules {
+        prepare: |_, _, _| {},
+        validate: |_, _, _, _| {},
+        warnings: |_| Vec::new(),
+        metadata: MetaOnStatus::Taken,
+        kept_at_creation: false,
+    };
+
+    /// A status that this validates, and otherwise as all.
+    pub const fn validated_by(validate: fn(At<'_>, At<'_>, &Cx<'_>, &mut Errors)) -> StatusRules {
+        StatusRules {
+            validate,
+            ..StatusRules::DEFAULT
+        }
+    }
+}
+
+/// What names of a kind are like.
+#[derive(Clone, Copy)]
+pub struct Naming {
+    /// Judges `metadata.name` (or, when `prefix`, `generateName`): upstream's ValidateXName.
+    pub validate: fn(name: &str, prefix: bool) -> Vec<String>,
+    /// Makes a name out of `generateName`.
+    pub generate: fn(&str) -> String,
+}
+
+impl Naming {
+    /// As most kinds have it.
+    pub const DEFAULT: Naming = Naming {
+        validate: crate::meta::names::subdomain_name,
+        generate: crate::meta::names::generated,
+    };
+
+    /// Names that this validates.
+    pub const fn validated_by(validate: fn(name: &str, prefix: bool) -> Vec<String>) -> Naming {
+        Naming {
+            validate,
+            ..Naming::DEFAULT
+        }
+    }
+}
+
+/// How the objects of a kind are shown: the rows of tables, and partial metadata.
+#[derive(Clone, Copy)]
+pub struct Printing {
+    /// The cells of a table row, in the order of the columns in `columns.json`, the name first.
+    /// `now` is in seconds since 1970.
+    pub cells: fn(&Value, now: i64) -> Vec<Value>,
+    /// Which of the objects of a list is the default one, if any: its row says so.
+    pub default_row: fn(&[Value]) -> Option<usize>,
+    /// The conditions of a table row.
+    pub row_conditions: fn(&Value) -> Vec<Value>,
+    /// The key by which rows of a table are sorted; rows with equal keys stay in the order of their names.
+    pub row_order: fn(&Value) -> i64,
+    /// Removes the annotations that stand for fields of upstream's internal type: partial metadata and tables do not
+    /// show them.
+    pub drop_shown_annotations: fn(&mut Value),
+}
+
+impl Printing {
+    /// As most kinds have it.
+    pub const DEFAULT: Printing = Printing {
+        cells: |object, now| {
+            vec![
+                object.at("metadata").str("name").into(),
+                crate::meta::table::age(object, now),
+            ]
+        },
+        default_row: |_| None,
+        row_conditions: |_| Vec::new(),
+        row_order: |_| 0,
+        drop_shown_annotations: |_| {},
+    };
+
+    /// With these cells, and otherwise as all.
+    pub const fn of(cells: fn(&Value, now: i64) -> Vec<Value>) -> Printing {
+        Printing {
+            cells,
+            ..Printing::DEFAULT
+        }
+    }
+}
+
+/// What field selectors may say of a kind.
+#[derive(Clone, Copy)]
+pub struct Selection {
+    /// Selectable fields of its own.
+    pub fields: &'static [Selectable],
+    /// Names of selectable fields in selectors, where they differ: `(in selectors, field)`. If this is not empty, fields
+    /// that are not in it cannot be selected.
+    pub names: &'static [(&'static str, &'static str)],
+    /// Whether selectors may name metadata.namespace (a few cluster-scoped kinds refuse it).
+    pub by_namespace: bool,
+    /// How an unknown field selector is refused.
+    pub refusal: SelectorError,
+    /// A watch that selects on this field is woken only by objects with the selected value.
+    pub trigger: Option<&'static str>,
+}
+
+impl Selection {
+    /// As most kinds have it.
+    pub const DEFAULT: Selection = Selection {
+        fields: &[],
+        names: &[],
+        by_namespace: true,
+        refusal: SelectorError::Usual,
+        trigger: None,
+    };
+
+    /// The name of the field that selectors call `called`; none where there is no such field.
+    pub fn field_called(&self, called: &str) -> Option<&'static str> {
+        if self.names.is_empty() {
+            let mut fields = self.fields.iter();
+            return fields
+                .find(|field| field.name == called)
+                .map(|field| field.name);
+        }
+        let mut names = self.names.iter();
+        names.find(|names| names.0 == called).map(|names| names.1)
+    }
+}
+
+/// What becomes of an object that is deleted.
+#[derive(Clone, Copy)]
+pub struct Deletion {
+    /// A successful DELETE answers with the deleted object, not with a `Status` (upstream's ReturnDeletedObject).
+    pub returns_object: bool,
+    /// What becomes of an object's dependents where a DELETE does not say it.
+    pub dependents: Dependents,
+    /// What a DELETE that says no propagation policy is warned of.
+    pub orphan_warning: Option<&'static str>,
+    /// How many seconds an object may take to end, from what the client asked for; none for kinds that end at once
+    /// (all but pods). What is left of a graceful kind is answered as it was marked, of others as it was stored.
+    pub grace: fn(&Value, Option<i64>) -> Option<i64>,
+    /// The first DELETE only marks an object, though nothing holds it: what is in it ends before (namespaces).
+    pub marked_first: bool,
+    /// How this kind's own deletion begins its refusal of preconditions; none for kinds without one of their own.
+    pub precondition_failed: Option<&'static str>,
+    /// Why the object of a name may not be deleted by itself.
+    pub kept: fn(name: &str) -> Option<&'static str>,
+    /// What deletion changes besides metadata (a namespace's phase).
+    pub prepare: fn(&mut Value, &Cx<'_>),
+}
+
+impl Deletion {
+    /// As most kinds have it.
+    pub const DEFAULT: Deletion = Deletion {
+        returns_object: false,
+        dependents: Dependents::Deleted,
+        orphan_warning: None,
+        grace: |_, _| None,
+        marked_first: false,
+        precondition_failed: None,
+        kept: |_| None,
+        prepare: |_, _| {},
+    };
+
+    /// As all are, but that a DELETE answers with the deleted object.
+    pub const RETURNS_OBJECT: Deletion = Deletion {
+        returns_object: true,
+        ..Deletion::DEFAULT
+    };
+}
+
 /// What one kind does differently. Every function gets values in canonical form (see [`crate::schema::decode`]);
 /// those that change an object need not care for empty members left behind: the pipeline tidies up.
 ///
-/// Written as `Rules { validate, ..Rules::DEFAULT }`.
+/// Written as `Rules { validate, printing: Printing::of(cells), ..Rules::DEFAULT }`.
 #[derive(Clone, Copy)]
 pub struct Rules {
     /// Upstream's SetDefaults of the object as the request's version has it (`cx.version`); also run on what is
@@ -134,82 +309,35 @@ pub struct Rules {
     pub prepare_update: fn(&mut Value, &Value, &Cx<'_>),
     /// Validation of a creation (`old` is none) or an update, after object metadata was judged.
     pub validate: fn(At<'_>, Option<At<'_>>, &Cx<'_>, &mut Errors),
-    /// PrepareForUpdate of the status subresource: `(new, old)`. The pipeline has already carried everything but
-    /// status (and metadata as [`Rules::meta_on_status`] says) over from `old`. Also of the other subresources that
-    /// write the kind itself (`cx.subresource`: finalize, approval, resize, ephemeralcontainers): there `new` is what
-    /// was sent, and this takes over from `old` whatever that subresource may not change.
-    pub prepare_status: fn(&mut Value, &Value, &Cx<'_>),
-    /// Validation of a write to the status subresource: `(new, old)`.
-    pub validate_status: fn(At<'_>, At<'_>, &Cx<'_>, &mut Errors),
     /// Warnings of a creation (`old` is none) or an update, in upstream's order.
     pub warnings: fn(&Value, Option<&Value>, &Cx<'_>) -> Vec<String>,
-    /// Warnings of a write to the status subresource, in upstream's order.
-    pub status_warnings: fn(&Value) -> Vec<String>,
     /// Warnings of an object to be created, as it is before its preparation; they come even if it is refused.
     pub early_warnings: fn(&Value, &Cx<'_>) -> Vec<String>,
-    /// The cells of a table row, in the order of the columns in `columns.json`, the name first.
-    /// `now` is in seconds since 1970.
-    pub cells: fn(&Value, now: i64) -> Vec<Value>,
-    /// Which of the objects of a list is the default one, if any: its row says so.
-    pub default_row: fn(&[Value]) -> Option<usize>,
-    /// The conditions of a table row.
-    pub row_conditions: fn(&Value) -> Vec<Value>,
-    /// The key by which rows of a table are sorted; rows with equal keys stay in the order of their names.
-    pub row_order: fn(&Value) -> i64,
-    /// Fills in what upstream's conversion from the internal type adds even to an empty object, as in bookmarks.
-    pub nothing: fn(&mut Value),
-    /// Removes the annotations that stand for fields of upstream's internal type: partial metadata and tables do not
-    /// show them.
-    pub drop_shown_annotations: fn(&mut Value),
-    /// Selectable fields of its own.
-    pub selectable: &'static [Selectable],
-    /// Names of selectable fields in selectors, where they differ: `(in selectors, field)`. If this is not empty, fields
-    /// that are not in it cannot be selected.
-    pub field_names: &'static [(&'static str, &'static str)],
-    /// Whether selectors may name metadata.namespace (a few cluster-scoped kinds refuse it).
-    pub selects_namespace: bool,
-    /// How an unknown field selector is refused.
-    pub selector_error: SelectorError,
-    /// Keeps duplicate causes, as upstream does for kinds without declarative validation: it is that which drops them.
-    pub repeats_causes: bool,
-    /// A watch that selects on this field is woken only by objects with the selected value.
-    pub trigger: Option<&'static str>,
-    /// Makes a name out of `generateName`.
-    pub generate_name: fn(&str) -> String,
-    /// Judges `metadata.name` (or, when `prefix`, `generateName`): upstream's ValidateXName.
-    pub name: fn(name: &str, prefix: bool) -> Vec<String>,
+    /// Writes to the status subresource and others like it.
+    pub status: StatusRules,
     /// On creation, validates metadata last and only if nothing else failed (kinds whose own validation leaves it out:
     /// whose finalizers those are is nothing to them).
     pub metadata_last: bool,
+    /// Names.
+    pub naming: Naming,
     /// When `metadata.generation` rises.
     pub generation: Generation,
     /// Its lists may hold items without their merge key. Nobody can be recorded as the owner of fields in them.
     pub keyless_items: bool,
-    /// A creation keeps the status it brings (nodes).
-    pub status_at_creation: bool,
     /// A PUT of a missing object creates it (AllowCreateOnUpdate).
     pub create_on_update: bool,
     /// A PUT without resourceVersion is allowed (AllowUnconditionalUpdate).
     pub unconditional_update: bool,
-    /// What a DELETE answers with.
+    /// Keeps duplicate causes, as upstream does for kinds without declarative validation: it is that which drops them.
+    pub repeats_causes: bool,
+    /// Tables.
+    pub printing: Printing,
+    /// Fills in what upstream's conversion from the internal type adds even to an empty object, as in bookmarks.
+    pub nothing: fn(&mut Value),
+    /// Field selectors.
+    pub selection: Selection,
+    /// Deletion.
     pub deletion: Deletion,
-    /// What becomes of an object's dependents where a DELETE does not say it.
-    pub dependents: Dependents,
-    /// What a DELETE that says no propagation policy is warned of.
-    pub orphan_warning: Option<&'static str>,
-    /// How many seconds an object may take to end, from what the client asked for; none for kinds that end at once
-    /// (all but pods). What is left of a graceful kind is answered as it was marked, of others as it was stored.
-    pub grace: fn(&Value, Option<i64>) -> Option<i64>,
-    /// The first DELETE only marks an object, though nothing holds it: what is in it ends before (namespaces).
-    pub marked_first: bool,
-    /// How this kind's own deletion begins its refusal of preconditions; none for kinds without one of their own.
-    pub precondition_failed: Option<&'static str>,
-    /// Why the object of a name may not be deleted by itself.
-    pub kept: fn(name: &str) -> Option<&'static str>,
-    /// What deletion changes besides metadata (a namespace's phase).
-    pub prepare_delete: fn(&mut Value, &Cx<'_>),
-    /// Which metadata a status write takes over.
-    pub meta_on_status: MetaOnStatus,
     /// Seconds after which an object deletes itself (events).
     pub ttl: Option<u64>,
     /// Upstream's internal type, for refusals that show it (`core.Pod`).
@@ -217,18 +345,6 @@ pub struct Rules {
 }
 
 impl Rules {
-    /// The name of the selectable field that selectors call `called`; none where there is no such field.
-    pub fn field_called(&self, called: &str) -> Option<&'static str> {
-        if self.field_names.is_empty() {
-            let mut fields = self.selectable.iter();
-            return fields
-                .find(|field| field.name == called)
-                .map(|field| field.name);
-        }
-        let mut names = self.field_names.iter();
-        names.find(|names| names.0 == called).map(|names| names.1)
-    }
-
     /// A kind without rules of its own: ConfigMap without validation.
     pub const DEFAULT: Rules = Rules {
         defaults: |_, _| {},
@@ -237,45 +353,20 @@ impl Rules {
         prepare_create: |_, _| {},
         prepare_update: |_, _, _| {},
         validate: |_, _, _, _| {},
-        prepare_status: |_, _, _| {},
-        validate_status: |_, _, _, _| {},
         warnings: |_, _, _| Vec::new(),
-        status_warnings: |_| Vec::new(),
         early_warnings: |_, _| Vec::new(),
-        row_order: |_| 0,
-        default_row: |_| None,
-        row_conditions: |_| Vec::new(),
-        cells: |object, now| {
-            vec![
-                object.at("metadata").str("name").into(),
-                crate::meta::table::age(object, now),
-            ]
-        },
-        nothing: |_| {},
-        drop_shown_annotations: |_| {},
-        selectable: &[],
-        field_names: &[],
-        selects_namespace: true,
-        selector_error: SelectorError::Usual,
-        repeats_causes: false,
-        trigger: None,
-        generate_name: crate::meta::names::generated,
-        name: crate::meta::names::subdomain_name,
+        status: StatusRules::DEFAULT,
         metadata_last: false,
+        naming: Naming::DEFAULT,
         generation: Generation::None,
         keyless_items: false,
-        status_at_creation: false,
         create_on_update: false,
         unconditional_update: true,
-        deletion: Deletion::Status,
-        dependents: Dependents::Deleted,
-        orphan_warning: None,
-        grace: |_, _| None,
-        marked_first: false,
-        precondition_failed: None,
-        kept: |_| None,
-        prepare_delete: |_, _| {},
-        meta_on_status: MetaOnStatus::Taken,
+        repeats_causes: false,
+        printing: Printing::DEFAULT,
+        nothing: |_| {},
+        selection: Selection::DEFAULT,
+        deletion: Deletion::DEFAULT,
         ttl: None,
         internal: "",
     };

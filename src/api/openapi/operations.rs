@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::{connections, custom, prose};
-use crate::resources::{Deletion, Registry, Resource, Version, gvk_type};
+use crate::resources::{Registry, Resource, Version, gvk_type};
 use crate::schema::{Key, Object, Value, builtin};
 use crate::value;
 
@@ -657,7 +657,7 @@ impl Of<'_> {
             {
                 STATUS.to_owned()
             }
-            Type::Deleted if resource.rules.deletion == Deletion::Object => one.clone(),
+            Type::Deleted if resource.rules.deletion.returns_object => one.clone(),
             Type::Deleted => STATUS.to_owned(),
             Type::Named(name) => name.to_owned(),
         };

@@ -8,7 +8,7 @@ use crate::api::reply::{List, Reply};
 use crate::auth::Decision;
 use crate::meta::status::About;
 use crate::meta::{Errors, Path, Status, time};
-use crate::resources::{Deletion, Dependents, forms, record};
+use crate::resources::{Dependents, forms, record};
 use crate::schema::{Object, Value};
 use crate::store::{Change, Entry, Expect, StoreError};
 use std::sync::Arc;
@@ -141,7 +141,7 @@ impl DeleteOptions {
             let Some(asked) = asked.as_deref().filter(|asked| *asked != found) else {
                 continue;
             };
-            if let Some(failed) = resource.rules.precondition_failed {
+            if let Some(failed) = resource.rules.deletion.precondition_failed {
                 let why = format!(
                     "{failed}: {what} in precondition: {asked}, {what} in object meta: {found}"
                 );
@@ -243,7 +243,7 @@ impl Write<'_> {
         if options.unreadable {
             self.may_delete_unread()?;
         }
-        if let Some(why) = (target.resource.rules.kept)(&name) {
+        if let Some(why) = (target.resource.rules.deletion.kept)(&name) {
             return Err(Status::forbidden(target.about(&name), why));
         }
         loop {
@@ -282,7 +282,7 @@ impl Write<'_> {
             // Who asks by the old word for the dependents to go, too, is told that this is not done yet.
             Deleted::Stays(object) if options.orphan == Some(false) => Reply::Object(202, object),
             Deleted::Stays(object) => Reply::Object(200, object),
-            Deleted::Gone(object) if target.resource.rules.deletion == Deletion::Object => {
+            Deleted::Gone(object) if target.resource.rules.deletion.returns_object => {
                 Reply::Object(200, object)
             }
             Deleted::Gone(object) => {
@@ -312,9 +312,10 @@ impl Write<'_> {
         self.mutate(Operation::Delete, Value::Null, Some(&old), name)
             .await?;
         let deleting = old.at("metadata").get("deletionTimestamp").is_some();
-        let grace = (rules.grace)(&old, options.grace);
+        let grace = (rules.deletion.grace)(&old, options.grace);
         // What is marked first is not deleted before it has lost the finalizers of its own.
-        if rules.marked_first && deleting && !old.at("spec").list("finalizers").is_empty() {
+        if rules.deletion.marked_first && deleting && !old.at("spec").list("finalizers").is_empty()
+        {
             settled(target, entry.rev).await?;
             let shown = forms::versioned(entry, entry.rev, resource, target.version());
             return Ok(Some(Deleted::Stays(shown)));
@@ -330,7 +331,7 @@ impl Write<'_> {
             return Ok(Some(Deleted::Stays(shown)));
         }
         let (_, effects) = self.run_validation(Operation::Delete, Value::Null, Some(&old), name)?;
-        let finalizers = finalizers(&old, options, rules.dependents);
+        let finalizers = finalizers(&old, options, rules.deletion.dependents);
         let mut new = old.clone();
         let meta = new.object_mut().object_mut("metadata");
         if finalizers.is_empty() {
@@ -353,9 +354,10 @@ impl Write<'_> {
             meta.insert("deletionGracePeriodSeconds", held);
             meta.insert("deletionTimestamp", time::print(at));
         }
-        (rules.prepare_delete)(&mut new, &target.cx());
+        (rules.deletion.prepare)(&mut new, &target.cx());
         forms::tidy(&mut new, resource);
-        let ends = ends_by(&new, rules.marked_first) && (deleting || !rules.marked_first);
+        let ends = ends_by(&new, rules.deletion.marked_first)
+            && (deleting || !rules.deletion.marked_first);
         if options.dry_run || self.options.dry_run {
             let shown = if ends && grace.is_none() { old } else { new };
             let shown = forms::from_working(shown, resource, target.version());

@@ -50,7 +50,7 @@ impl Selection {
                 "metadata.name" => names.push(term),
                 "metadata.namespace" if selects_namespace(resource) => names.push(term),
                 key if version.selects(resource, key) => {
-                    if let Some(name) = resource.rules.field_called(key) {
+                    if let Some(name) = resource.rules.selection.field_called(key) {
                         term.key = name.into();
                     }
                     fields.push(term);
@@ -131,14 +131,14 @@ impl Selection {
 fn selects_namespace(resource: &Resource) -> bool {
     match resource.is_custom() {
         true => resource.namespaced,
-        false => resource.rules.selects_namespace,
+        false => resource.rules.selection.by_namespace,
     }
 }
 
 fn unknown_field(resource: &Resource, version: &Version, key: &str) -> String {
     let rules = &resource.rules;
-    let own = !rules.selectable.is_empty() || resource.is_custom();
-    match rules.selector_error {
+    let own = !rules.selection.fields.is_empty() || resource.is_custom();
+    match rules.selection.refusal {
         SelectorError::WithKind => format!(
             "field label not supported for {}, Kind={}: {key}",
             resource.api_version(&version.name),

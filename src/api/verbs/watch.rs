@@ -326,7 +326,7 @@ impl Watcher {
                 }
             }
             _ => {
-                let field = target.resource.rules.trigger.and_then(|trigger| {
+                let field = target.resource.rules.selection.trigger.and_then(|trigger| {
                     let term = self.selection.fields.0.iter().find(|term| {
                         term.key == trigger && term.op == crate::meta::selector::Op::Equals
                     })?;

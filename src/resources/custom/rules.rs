@@ -3,7 +3,9 @@
 use super::{Served, embedded};
 use crate::meta::errors::{Path, Reason, quoted};
 use crate::meta::{At, Errors, names};
-use crate::resources::{Cx, Generation, MetaOnStatus, Rules, SelectorError, metadata};
+use crate::resources::{
+    Cx, Generation, MetaOnStatus, Rules, Selection, SelectorError, StatusRules, metadata,
+};
 use crate::schema::check::{lists, validate as checked};
 use crate::schema::{Object, Value};
 
@@ -17,14 +19,20 @@ pub const RULES: Rules = Rules {
     },
     prepare_update,
     validate,
-    validate_status,
+    status: StatusRules {
+        validate: validate_status,
+        metadata: MetaOnStatus::Kept,
+        ..StatusRules::DEFAULT
+    },
     warnings,
-    selects_namespace: false,
-    selector_error: SelectorError::Own,
+    selection: Selection {
+        by_namespace: false,
+        refusal: SelectorError::Own,
+        ..Selection::DEFAULT
+    },
     repeats_causes: true,
     generation: Generation::Own,
     unconditional_update: false,
-    meta_on_status: MetaOnStatus::Kept,
     ..Rules::DEFAULT
 };
 

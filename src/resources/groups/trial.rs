@@ -81,7 +81,7 @@ impl Trial {
         metadata::validate(
             at.field("metadata"),
             self.resource.namespaced,
-            self.rules().name,
+            self.rules().naming.validate,
             &mut errors,
         );
         (self.rules().validate)(at, None, &self.cx(""), &mut errors);
@@ -121,7 +121,7 @@ impl Trial {
         if subresource.is_empty() {
             (self.rules().prepare_update)(&mut new, old, &cx);
         } else {
-            (self.rules().prepare_status)(&mut new, old, &cx);
+            (self.rules().status.prepare)(&mut new, old, &cx);
         }
         self.tidy(&mut new);
         let (at, was) = (At::root(&new), At::root(old));
@@ -134,7 +134,7 @@ impl Trial {
         if subresource.is_empty() {
             (self.rules().validate)(at, Some(was), &cx, &mut errors);
         } else {
-            (self.rules().validate_status)(at, was, &cx, &mut errors);
+            (self.rules().status.validate)(at, was, &cx, &mut errors);
         }
         let told = told(&errors);
         (new, told)

@@ -50,7 +50,7 @@ impl Write<'_> {
                 }
             }
         } else if target.info.subresource == "status" {
-            let taken = matches!(target.resource.rules.meta_on_status, MetaOnStatus::Taken);
+            let taken = matches!(target.resource.rules.status.metadata, MetaOnStatus::Taken);
             status_only(new, old, taken);
         }
     }

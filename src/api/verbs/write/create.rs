@@ -83,7 +83,7 @@ impl Write<'_> {
         object = self.mutate(Operation::Create, object, None, &name).await?;
         self.identify(&mut object, &name);
         let along = (rules.effects)(Some(&mut object), None, &self.cx())?;
-        if version.has_status() && !rules.status_at_creation {
+        if version.has_status() && !rules.status.kept_at_creation {
             object.remove("status");
         }
         self.warnings
@@ -168,7 +168,7 @@ impl Write<'_> {
             .unwrap_or_default()
             .to_owned();
         if name.is_empty() && !prefix.is_empty() {
-            meta.insert("name", (rules.generate_name)(&prefix));
+            meta.insert("name", (rules.naming.generate)(&prefix));
         }
     }
 
@@ -179,7 +179,7 @@ impl Write<'_> {
         let at = At::root(object);
         let judge_metadata = |errors: &mut Errors| {
             let meta = at.field("metadata");
-            metadata::validate(meta, resource.namespaced, rules.name, errors);
+            metadata::validate(meta, resource.namespaced, rules.naming.validate, errors);
             metadata::own_finalizers(meta, resource, errors);
         };
         if !rules.metadata_last {

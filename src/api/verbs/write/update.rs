@@ -165,7 +165,7 @@ impl Write<'_> {
             along = (rules.effects)(Some(&mut new), Some(&old), &self.cx())?;
             (rules.prepare_update)(&mut new, &old, &target.cx());
         } else {
-            (rules.prepare_status)(&mut new, &old, &self.cx());
+            (rules.status.prepare)(&mut new, &old, &self.cx());
         }
         owners::take(&mut new);
         owners::put(&mut new, owned);
@@ -180,11 +180,11 @@ impl Write<'_> {
             self.warnings
                 .extend((rules.warnings)(&new, Some(&old), &target.cx()));
         } else if target.info.subresource == "status" {
-            self.warnings.extend((rules.status_warnings)(&new));
+            self.warnings.extend((rules.status.warnings)(&new));
         }
         let (mut new, effects) = self.run_validation(Operation::Update, new, Some(&old), name)?;
         forms::settle(&mut new, resource, target.version());
-        let ends = delete::ends_by(&new, rules.marked_first);
+        let ends = delete::ends_by(&new, rules.deletion.marked_first);
         let version = target.version();
         if new == old && !ends && forms::is_stored_so(&new, resource, version, entry) {
             settled(target, entry.rev).await?;
@@ -256,7 +256,7 @@ impl Write<'_> {
         if target.info.subresource.is_empty() {
             (rules.validate)(at, Some(was), &self.cx(), &mut errors);
         } else {
-            (rules.validate_status)(at, was, &self.cx(), &mut errors);
+            (rules.status.validate)(at, was, &self.cx(), &mut errors);
         }
         if !rules.repeats_causes {
             errors.once();

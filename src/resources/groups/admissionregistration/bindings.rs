@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use super::{COMMON, match_defaults, matching, params, policies, static_name};
 use crate::meta::{At, Errors, names, table};
-use crate::resources::{Generation, Rules, metadata};
+use crate::resources::{Generation, Printing, Rules, metadata};
 use crate::schema::Value;
 
 /// What comes of a policy's judgement.
@@ -57,7 +57,7 @@ const BINDINGS: Rules = Rules {
             match_defaults(matched);
         }
     },
-    cells: |binding, now| {
+    printing: Printing::of(|binding, now| {
         let spec = binding.at("spec");
         vec![
             binding.at("metadata").str("name").into(),
@@ -65,7 +65,7 @@ const BINDINGS: Rules = Rules {
             shown(spec.at("paramRef")).into(),
             table::age(binding, now),
         ]
-    },
+    }),
     generation: Generation::Spec,
     ..COMMON
 };

@@ -8,7 +8,7 @@ use super::{
 use crate::meta::{At, Errors, names, table};
 use crate::resources::groups::core::pods::defaults;
 use crate::resources::groups::webhooks;
-use crate::resources::{Rules, metadata};
+use crate::resources::{Printing, Rules, metadata};
 use crate::schema::Value;
 
 /// Versions of reviews that the server can write.
@@ -58,14 +58,14 @@ const CONFIGURATIONS: Rules = Rules {
         }
         warnings
     },
-    cells: |object, now| {
+    printing: Printing::of(|object, now| {
         let webhooks = object.list("webhooks").len();
         vec![
             object.at("metadata").str("name").into(),
             Value::Int(i64::try_from(webhooks).unwrap_or(i64::MAX)),
             table::age(object, now),
         ]
-    },
+    }),
     ..COMMON
 };
 

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use super::{COMMON, FAILURES, REINVOCATIONS, match_defaults, matching, params, static_name};
 use crate::meta::{At, Errors, jsonpath::JsonPath, names, table};
 use crate::resources::groups::core::pods::defaults;
-use crate::resources::{Generation, MetaOnStatus, Rules, metadata};
+use crate::resources::{Generation, MetaOnStatus, Printing, Rules, StatusRules, metadata};
 use crate::schema::{Object, Value};
 
 /// The most audit annotations.
@@ -24,9 +24,12 @@ pub(super) const VALIDATING: Rules = Rules {
         static_name(policy, old, errors);
         params::may_read_kind(policy, old, cx, errors);
     },
-    validate_status: |policy, _, _, errors| status(policy.field("status"), errors),
-    meta_on_status: MetaOnStatus::Kept,
-    cells: |policy, now| cells(policy, "validations", now),
+    status: StatusRules {
+        validate: |policy, _, _, errors| status(policy.field("status"), errors),
+        metadata: MetaOnStatus::Kept,
+        ..COMMON.status
+    },
+    printing: Printing::of(|policy, now| cells(policy, "validations", now)),
     generation: Generation::Spec,
     internal: "admissionregistration.ValidatingAdmissionPolicy",
     ..COMMON
@@ -41,7 +44,7 @@ pub(super) const MUTATING: Rules = Rules {
         static_name(policy, old, errors);
         params::may_read_kind(policy, old, cx, errors);
     },
-    cells: |policy, now| cells(policy, "mutations", now),
+    printing: Printing::of(|policy, now| cells(policy, "mutations", now)),
     generation: Generation::Spec,
     internal: "admissionregistration.MutatingAdmissionPolicy",
     ..COMMON

@@ -4,7 +4,7 @@ use crate::meta::strconv::parse_int;
 use crate::meta::{At, Errors, table};
 use crate::resources::groups::core::pods::{cells, defaults};
 use crate::resources::groups::workloads::{self, TEMPLATE};
-use crate::resources::{Cx, Generation, Rules, metadata};
+use crate::resources::{Cx, Generation, Printing, Rules, StatusRules, metadata};
 use crate::schema::semantic::same_as;
 use crate::schema::{Object, Value};
 
@@ -42,16 +42,19 @@ pub(super) const RULES: Rules = Rules {
         set_generations(object, 1, templates);
     },
     prepare_update,
-    prepare_status: |object, old, _| {
-        let generation = old.at("metadata").int("generation");
-        set_generations(object, generation, template_generation(old));
+    status: StatusRules {
+        prepare: |object, old, _| {
+            let generation = old.at("metadata").int("generation");
+            set_generations(object, generation, template_generation(old));
+        },
+        validate: |object, old, _, errors| {
+            let status = object.field("status");
+            workloads::counts(status, STATUS, errors);
+            workloads::collisions(status, old.value.at("status"), errors);
+        },
+        ..StatusRules::DEFAULT
     },
     validate,
-    validate_status: |object, old, _, errors| {
-        let status = object.field("status");
-        workloads::counts(status, STATUS, errors);
-        workloads::collisions(status, old.value.at("status"), errors);
-    },
     warnings: |object, old, _| {
         if old.is_some_and(|old| template_generation(old) == template_generation(object)) {
             return Vec::new();
@@ -62,8 +65,11 @@ pub(super) const RULES: Rules = Rules {
         let meta = object.object_mut().object_mut("metadata");
         meta.object_mut("annotations").insert_first(TEMPLATES, "0");
     },
-    drop_shown_annotations: |object| metadata::drop_annotations(object, &[TEMPLATES]),
-    cells,
+    printing: Printing {
+        drop_shown_annotations: |object| metadata::drop_annotations(object, &[TEMPLATES]),
+        cells,
+        ..Printing::DEFAULT
+    },
     generation: Generation::Own,
     internal: "apps.DaemonSet",
     ..Rules::DEFAULT

@@ -6,7 +6,7 @@ use crate::meta::strconv::parse_int;
 use crate::meta::{At, Errors, table};
 use crate::resources::groups::core::pods::{cells, defaults};
 use crate::resources::groups::workloads::{self, TEMPLATE};
-use crate::resources::{Cx, Generation, Rules, metadata};
+use crate::resources::{Cx, Generation, Printing, Rules, StatusRules, metadata};
 use crate::schema::semantic::same_as;
 use crate::schema::{Object, Value};
 
@@ -37,27 +37,33 @@ pub(super) const RULES: Rules = Rules {
     },
     prepare_update,
     validate,
-    prepare_status: |object, old, _| {
-        // Labels stay, other metadata is taken. Where to go back to is part of the spec.
-        let was = old.at("metadata");
-        let meta = object.object_mut().object_mut("metadata");
-        meta.insert("labels", was.at("labels"));
-        let rollback = was.at("annotations").get(ROLLBACK);
-        let annotations = meta.object_mut("annotations");
-        match rollback {
-            Some(revision) => drop(annotations.insert(ROLLBACK, revision)),
-            None => drop(annotations.remove(ROLLBACK)),
-        }
-    },
-    validate_status: |object, old, _, errors| {
-        let status = object.field("status");
-        workloads::replica_status(status, STATUS, errors);
-        workloads::collisions(status, old.value.at("status"), errors);
+    status: StatusRules {
+        prepare: |object, old, _| {
+            // Labels stay, other metadata is taken. Where to go back to is part of the spec.
+            let was = old.at("metadata");
+            let meta = object.object_mut().object_mut("metadata");
+            meta.insert("labels", was.at("labels"));
+            let rollback = was.at("annotations").get(ROLLBACK);
+            let annotations = meta.object_mut("annotations");
+            match rollback {
+                Some(revision) => drop(annotations.insert(ROLLBACK, revision)),
+                None => drop(annotations.remove(ROLLBACK)),
+            }
+        },
+        validate: |object, old, _, errors| {
+            let status = object.field("status");
+            workloads::replica_status(status, STATUS, errors);
+            workloads::collisions(status, old.value.at("status"), errors);
+        },
+        ..StatusRules::DEFAULT
     },
     warnings: |object, old, _| workloads::warnings(object, old, TEMPLATE),
     nothing: super::NO_REPLICAS,
-    drop_shown_annotations: |object| metadata::drop_annotations(object, &[ROLLBACK]),
-    cells,
+    printing: Printing {
+        drop_shown_annotations: |object| metadata::drop_annotations(object, &[ROLLBACK]),
+        cells,
+        ..Printing::DEFAULT
+    },
     generation: Generation::Own,
     internal: "apps.Deployment",
     ..Rules::DEFAULT

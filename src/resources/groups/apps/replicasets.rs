@@ -3,7 +3,7 @@
 use crate::meta::{At, Errors};
 use crate::resources::groups::core::pods::{cells, controllers, defaults};
 use crate::resources::groups::workloads::{self, TEMPLATE};
-use crate::resources::{Cx, Generation, Rules};
+use crate::resources::{Cx, Generation, Printing, Rules, StatusRules};
 use crate::schema::{Object, Value};
 
 /// Counts in the status.
@@ -26,18 +26,18 @@ pub(super) const RULES: Rules = Rules {
     prepare_create: |object, _| workloads::drop_disabled(object, &Value::Null, TEMPLATE),
     prepare_update: |object, old, _| workloads::drop_disabled(object, old, TEMPLATE),
     validate,
-    validate_status: |object, _, _, errors| {
+    status: StatusRules::validated_by(|object, _, _, errors| {
         workloads::replica_status(object.field("status"), STATUS, errors);
-    },
+    }),
     warnings: |object, old, _| workloads::warnings(object, old, TEMPLATE),
     nothing: super::NO_REPLICAS,
-    cells: |object, now| {
+    printing: Printing::of(|object, now| {
         let mut cells = controllers::replicas(object, now);
         let spec = object.at("spec");
         cells.extend(cells::containers(spec.at("template").at("spec")));
         cells.push(cells::selector(spec.at("selector")));
         cells
-    },
+    }),
     generation: Generation::Spec,
     internal: "apps.ReplicaSet",
     ..Rules::DEFAULT

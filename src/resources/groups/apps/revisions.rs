@@ -2,13 +2,13 @@
 
 use crate::meta::{At, Errors, table};
 use crate::resources::groups::workloads;
-use crate::resources::{Cx, Rules, metadata};
+use crate::resources::{Cx, Printing, Rules, metadata};
 use crate::schema::Value;
 
 /// The rules of controller revisions.
 pub(super) const RULES: Rules = Rules {
     validate,
-    cells,
+    printing: Printing::of(cells),
     internal: "apps.ControllerRevision",
     ..Rules::DEFAULT
 };

@@ -6,7 +6,7 @@ use crate::meta::{names, table};
 use crate::resources::groups::core::pods::validate::{self, Before};
 use crate::resources::groups::core::pods::{cells, defaults, warnings};
 use crate::resources::groups::workloads::{self, TEMPLATE};
-use crate::resources::{Cx, Generation, Rules};
+use crate::resources::{Cx, Generation, Naming, Printing, Rules, StatusRules};
 use crate::schema::{Object, Value};
 use crate::value;
 
@@ -14,7 +14,7 @@ use crate::value;
 pub(super) const RULES: Rules = Rules {
     defaults: |object, _| set_defaults(object),
     nothing: super::NO_REPLICAS,
-    cells: |object, now| {
+    printing: Printing::of(|object, now| {
         let (spec, status) = (object.at("spec"), object.at("status"));
         let ready = format!("{}/{}", status.int("readyReplicas"), spec.int("replicas"));
         let [names, images] = cells::containers(spec.at("template").at("spec"));
@@ -25,17 +25,17 @@ pub(super) const RULES: Rules = Rules {
             names,
             images,
         ]
-    },
+    }),
     prepare_create: |object, _| workloads::drop_disabled(object, &Value::Null, TEMPLATE),
     prepare_update: |object, old, _| workloads::drop_disabled(object, old, TEMPLATE),
     validate,
-    validate_status: |object, old, _, errors| {
+    status: StatusRules::validated_by(|object, old, _, errors| {
         let status = object.field("status");
         self::status(status, errors);
         workloads::collisions(status, old.value.at("status"), errors);
-    },
+    }),
     warnings: told,
-    name: names::label_name,
+    naming: Naming::validated_by(names::label_name),
     generation: Generation::Spec,
     internal: "apps.StatefulSet",
     ..Rules::DEFAULT

@@ -9,7 +9,7 @@ mod validate;
 
 use crate::resources::groups::core::pods::defaults;
 use crate::resources::registry::Conversion;
-use crate::resources::{Cx, Generation, Rules};
+use crate::resources::{Cx, Generation, Printing, Rules, StatusRules};
 use crate::schema::{Object, Value};
 use crate::value;
 
@@ -19,13 +19,16 @@ pub(super) fn rules(plural: &str) -> Rules {
         "horizontalpodautoscalers" => Rules {
             defaults: set_defaults,
             validate: validate::autoscaler,
-            validate_status: |object, _, _, errors| {
+            status: StatusRules::validated_by(|object, _, _, errors| {
                 validate::status(object.field("status"), errors);
+            }),
+            printing: Printing {
+                cells: cells::cells,
+                drop_shown_annotations: conversion::drop_annotations,
+                ..Printing::DEFAULT
             },
-            cells: cells::cells,
             generation: Generation::Spec,
             internal: "autoscaling.HorizontalPodAutoscaler",
-            drop_shown_annotations: conversion::drop_annotations,
             ..Rules::DEFAULT
         },
         _ => Rules::DEFAULT,

@@ -4,7 +4,7 @@ use super::{jobs, validate};
 use crate::meta::table;
 use crate::resources::groups::core::pods::{cells, defaults};
 use crate::resources::groups::workloads;
-use crate::resources::{Cx, Generation, Rules};
+use crate::resources::{Cx, Generation, Printing, Rules};
 use crate::schema::{Object, Value};
 
 /// The rules of cron jobs.
@@ -14,7 +14,7 @@ pub(super) const RULES: Rules = Rules {
     prepare_update: |object, old, _| drop_disabled(object, old),
     validate: |object, old, _, errors| validate::schedule(object, old, errors),
     warnings: told,
-    cells,
+    printing: Printing::of(cells),
     generation: Generation::Spec,
     internal: "batch.CronJob",
     ..Rules::DEFAULT

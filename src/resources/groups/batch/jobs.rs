@@ -4,7 +4,10 @@ use super::validate::{self, NAME, UID, is_indexed};
 use crate::meta::{conditions, table, time};
 use crate::resources::groups::core::pods::{cells, defaults};
 use crate::resources::groups::workloads::{self, TEMPLATE};
-use crate::resources::{Cx, Dependents, Generation, Rules, Selectable, SelectorError};
+use crate::resources::{
+    Cx, Deletion, Dependents, Generation, Printing, Rules, Selectable, Selection, SelectorError,
+    StatusRules,
+};
 use crate::schema::{Object, Value};
 
 /// The rules of jobs.
@@ -15,29 +18,38 @@ pub(super) const RULES: Rules = Rules {
         drop_scheduling(job.object_mut().object_mut("spec"), old.at("spec"));
         workloads::drop_disabled(job, old, TEMPLATE);
     },
-    // As an object is read from upstream's storage, which gives defaults again.
-    prepare_status: |job, _, _| labels_of_template(job),
+    status: StatusRules {
+        // As an object is read from upstream's storage, which gives defaults again.
+        prepare: |job, _, _| labels_of_template(job),
+        validate: |job, old, _, errors| validate::status(job, old, errors),
+        ..StatusRules::DEFAULT
+    },
     validate: |job, old, _, errors| match old {
         None => validate::create(job, errors),
         Some(old) => validate::update(job, old, errors),
     },
-    validate_status: |job, old, _, errors| validate::status(job, old, errors),
     warnings: |job, old, _| {
         let mut told = workloads::warnings(job, old, TEMPLATE);
         warn_of_indexes(job.at("spec"), "spec", job, old, &mut told);
         told
     },
-    cells,
-    selectable: &[Selectable {
-        name: "status.successful",
-        value: |object| object.at("status").int("succeeded").to_string(),
-    }],
-    selector_error: SelectorError::NotForKind,
+    printing: Printing::of(cells),
+    selection: Selection {
+        fields: &[Selectable {
+            name: "status.successful",
+            value: |object| object.at("status").int("succeeded").to_string(),
+        }],
+        refusal: SelectorError::NotForKind,
+        ..Selection::DEFAULT
+    },
     generation: Generation::Spec,
-    dependents: Dependents::Orphaned,
-    orphan_warning: Some(
-        "child pods are preserved by default when jobs are deleted; set propagationPolicy=Background to remove them or set propagationPolicy=Orphan to suppress this warning",
-    ),
+    deletion: Deletion {
+        dependents: Dependents::Orphaned,
+        orphan_warning: Some(
+            "child pods are preserved by default when jobs are deleted; set propagationPolicy=Background to remove them or set propagationPolicy=Orphan to suppress this warning",
+        ),
+        ..Deletion::DEFAULT
+    },
     internal: "batch.Job",
     ..Rules::DEFAULT
 };

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::{SIGNER, x509};
 use crate::meta::{At, Errors, names, pem};
 use crate::resources::groups::core::pods::validate::signer_name;
-use crate::resources::{Rules, SelectorError, metadata};
+use crate::resources::{Naming, Printing, Rules, Selection, SelectorError, metadata};
 
 /// The largest bundle, in bytes.
 const SIZE: usize = 1 << 20;
@@ -28,17 +28,20 @@ pub(super) const RULES: Rules = Rules {
             signer.invalid_text("field is immutable", errors);
         }
     },
-    cells: |bundle, _| {
+    printing: Printing::of(|bundle, _| {
         let signer = match bundle.at("spec").str("signerName") {
             "" => "<none>",
             signer => signer,
         };
         vec![bundle.at("metadata").str("name").into(), signer.into()]
+    }),
+    selection: Selection {
+        fields: &[SIGNER],
+        by_namespace: false,
+        refusal: SelectorError::Own,
+        ..Selection::DEFAULT
     },
-    selectable: &[SIGNER],
-    selects_namespace: false,
-    selector_error: SelectorError::Own,
-    name: |_, _| Vec::new(),
+    naming: Naming::validated_by(|_, _| Vec::new()),
     unconditional_update: false,
     internal: "certificates.ClusterTrustBundle",
     ..Rules::DEFAULT

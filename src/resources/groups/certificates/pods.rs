@@ -9,7 +9,9 @@ use crate::auth::signers;
 use crate::meta::{At, Errors, conditions, names, pem, time};
 use crate::resources::groups::core::pods::validate::{signer_name, user_annotations};
 use crate::resources::groups::core::pods::{cells, defaults};
-use crate::resources::{Cx, MetaOnStatus, Rules, Selectable, SelectorError};
+use crate::resources::{
+    Cx, MetaOnStatus, Printing, Rules, Selectable, Selection, SelectorError, StatusRules,
+};
 use crate::schema::{Object, Value};
 
 const DAY: i64 = 86_400;
@@ -39,8 +41,12 @@ pub(super) const RULES: Rules = Rules {
             Some(_) => {}
         }
     },
-    validate_status,
-    cells: |request, _| {
+    status: StatusRules {
+        validate: validate_status,
+        metadata: MetaOnStatus::Kept,
+        ..StatusRules::DEFAULT
+    },
+    printing: Printing::of(|request, _| {
         let spec = request.at("spec");
         let text = |key: &str| spec.str(key).into();
         let end = request.at("status").list("conditions").iter().rev();
@@ -56,22 +62,24 @@ pub(super) const RULES: Rules = Rules {
             state.unwrap_or("Pending").into(),
             cells::labels(spec.at("unverifiedUserAnnotations")),
         ]
+    }),
+    selection: Selection {
+        fields: &[
+            SIGNER,
+            Selectable {
+                name: "spec.podName",
+                value: |request| request.at("spec").str("podName").to_owned(),
+            },
+            Selectable {
+                name: "spec.nodeName",
+                value: |request| request.at("spec").str("nodeName").to_owned(),
+            },
+        ],
+        by_namespace: false,
+        refusal: SelectorError::Own,
+        ..Selection::DEFAULT
     },
-    selectable: &[
-        SIGNER,
-        Selectable {
-            name: "spec.podName",
-            value: |request| request.at("spec").str("podName").to_owned(),
-        },
-        Selectable {
-            name: "spec.nodeName",
-            value: |request| request.at("spec").str("nodeName").to_owned(),
-        },
-    ],
-    selects_namespace: false,
-    selector_error: SelectorError::Own,
     unconditional_update: false,
-    meta_on_status: MetaOnStatus::Kept,
     internal: "certificates.PodCertificateRequest",
     ..Rules::DEFAULT
 };

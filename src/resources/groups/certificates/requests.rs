@@ -6,7 +6,9 @@ use super::{SIGNER, x509};
 use crate::meta::{At, Errors, table, time};
 use crate::resources::groups::core::pods::defaults;
 use crate::resources::groups::core::pods::validate::signer_name;
-use crate::resources::{Cx, Rules, SelectorError, metadata};
+use crate::resources::{
+    Cx, Naming, Printing, Rules, Selection, SelectorError, StatusRules, metadata,
+};
 use crate::schema::{Object, Value};
 
 /// The signer of a time before signers had names.
@@ -51,13 +53,19 @@ pub(super) const RULES: Rules = Rules {
             spec(request.field("spec"), errors);
         }
     },
-    prepare_status,
-    validate_status,
-    cells,
-    selectable: &[SIGNER],
-    selects_namespace: false,
-    selector_error: SelectorError::Own,
-    name: |_, _| Vec::new(),
+    status: StatusRules {
+        prepare: prepare_status,
+        validate: validate_status,
+        ..StatusRules::DEFAULT
+    },
+    printing: Printing::of(cells),
+    selection: Selection {
+        fields: &[SIGNER],
+        by_namespace: false,
+        refusal: SelectorError::Own,
+        ..Selection::DEFAULT
+    },
+    naming: Naming::validated_by(|_, _| Vec::new()),
     internal: "certificates.CertificateSigningRequest",
     ..Rules::DEFAULT
 };

@@ -2,7 +2,7 @@
 
 use crate::meta::table;
 use crate::resources::groups::core::pods::defaults;
-use crate::resources::{Deletion, Rules, metadata};
+use crate::resources::{Deletion, Printing, Rules, metadata};
 use crate::schema::Value;
 
 const MOUNTABLE: &str = "kubernetes.io/enforce-mountable-secrets";
@@ -25,13 +25,13 @@ pub(super) const RULES: Rules = Rules {
             Vec::new()
         }
     },
-    cells: |object, now| {
+    printing: Printing::of(|object, now| {
         vec![
             object.at("metadata").str("name").into(),
             table::age(object, now),
         ]
-    },
-    deletion: Deletion::Object,
+    }),
+    deletion: Deletion::RETURNS_OBJECT,
     keyless_items: true,
     internal: "core.ServiceAccount",
     ..Rules::DEFAULT

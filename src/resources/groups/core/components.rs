@@ -1,12 +1,12 @@
 //! Component statuses: the health of parts of a control plane, told at each request. Follows
 //! k8s.io/kubernetes/pkg/registry/core/componentstatus.
 
-use crate::resources::Rules;
+use crate::resources::{Printing, Rules};
 use crate::schema::Value;
 
 /// The rules of component statuses.
 pub(super) const RULES: Rules = Rules {
-    cells: |object, _| {
+    printing: Printing::of(|object, _| {
         let conditions = object.list("conditions").iter();
         let healthy = conditions
             .into_iter()
@@ -22,7 +22,7 @@ pub(super) const RULES: Rules = Rules {
             condition.str("message").into(),
             condition.str("error").into(),
         ]
-    },
+    }),
     internal: "core.ComponentStatus",
     ..Rules::DEFAULT
 };

@@ -1,7 +1,7 @@
 //! Config maps. Follows k8s.io/kubernetes/pkg/registry/core/configmap/strategy.go and pkg/apis/core/validation.
 
 use crate::meta::{At, Errors, names, table};
-use crate::resources::{Rules, metadata};
+use crate::resources::{Printing, Rules, metadata};
 use crate::schema::Value;
 
 /// The most that the values of a config map or secret may hold, in bytes.
@@ -37,14 +37,14 @@ pub(super) const RULES: Rules = Rules {
             errors.too_long(object.path.field("[]"), MAX_SIZE);
         }
     },
-    cells: |object, now| {
+    printing: Printing::of(|object, now| {
         let entries = ["data", "binaryData"].map(|key| object.entries(key).count());
         vec![
             object.at("metadata").str("name").into(),
             count(entries.iter().sum()),
             table::age(object, now),
         ]
-    },
+    }),
     internal: "core.ConfigMap",
     ..Rules::DEFAULT
 };

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use crate::meta::{At, Errors, addresses, names, table};
 use crate::resources::groups::core::pods::defaults;
-use crate::resources::{Rules, metadata};
+use crate::resources::{Printing, Rules, metadata};
 use crate::schema::Value;
 
 const MANAGED_BY: &str = "endpoints.kubernetes.io/managed-by";
@@ -43,13 +43,13 @@ pub(super) const RULES: Rules = Rules {
         }
         warnings
     },
-    cells: |object, now| {
+    printing: Printing::of(|object, now| {
         vec![
             object.at("metadata").str("name").into(),
             shown(object.list("subsets")).into(),
             table::age(object, now),
         ]
-    },
+    }),
     create_on_update: true,
     internal: "core.Endpoints",
     ..Rules::DEFAULT

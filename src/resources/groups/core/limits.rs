@@ -6,7 +6,7 @@ use super::pods::validate;
 use crate::meta::quantity::{Form, Quantity};
 use crate::meta::{At, Errors, names, table};
 use crate::resources::groups::core::pods::defaults;
-use crate::resources::{Rules, metadata};
+use crate::resources::{Printing, Rules, metadata};
 use crate::schema::{Object, Value};
 
 const LISTS: [&str; 5] = [
@@ -45,12 +45,12 @@ pub(super) const RULES: Rules = Rules {
             item(limit, errors);
         }
     },
-    cells: |object, _| {
+    printing: Printing::of(|object, _| {
         vec![
             object.at("metadata").str("name").into(),
             table::created(object),
         ]
-    },
+    }),
     create_on_update: true,
     internal: "core.LimitRange",
     ..Rules::DEFAULT

@@ -1,7 +1,9 @@
 //! Namespaces. Follows k8s.io/kubernetes/pkg/registry/core/namespace and pkg/apis/core/validation.
 
 use crate::meta::{At, Errors, names, table};
-use crate::resources::{Deletion, Rules, Selectable, SelectorError, metadata};
+use crate::resources::{
+    Deletion, Naming, Printing, Rules, Selectable, Selection, SelectorError, StatusRules, metadata,
+};
 use crate::schema::Value;
 use crate::value;
 
@@ -56,48 +58,57 @@ pub(super) const RULES: Rules = Rules {
             finalizer(name, errors);
         }
     },
-    prepare_status: |new, old, cx| {
-        if cx.subresource == "finalize" {
-            match old.get("status") {
-                Some(status) => new.set("status", status),
-                None => drop(new.remove("status")),
+    status: StatusRules {
+        prepare: |new, old, cx| {
+            if cx.subresource == "finalize" {
+                match old.get("status") {
+                    Some(status) => new.set("status", status),
+                    None => drop(new.remove("status")),
+                }
             }
-        }
-        name_label(new);
+            name_label(new);
+        },
+        validate: |object, _, cx, errors| {
+            if cx.subresource == "finalize" {
+                let spec = object.field("spec");
+                spec.field("finalizers")
+                    .items()
+                    .for_each(|name| finalizer(name, errors));
+            } else {
+                phase(object, errors);
+            }
+        },
+        ..StatusRules::DEFAULT
     },
-    validate_status: |object, _, cx, errors| {
-        if cx.subresource == "finalize" {
-            let spec = object.field("spec");
-            spec.field("finalizers")
-                .items()
-                .for_each(|name| finalizer(name, errors));
-        } else {
-            phase(object, errors);
-        }
-    },
-    cells: |object, now| {
+    printing: Printing::of(|object, now| {
         vec![
             object.at("metadata").str("name").into(),
             object.at("status").str("phase").into(),
             table::age(object, now),
         ]
+    }),
+    selection: Selection {
+        fields: &[Selectable {
+            name: "status.phase",
+            value: |object| object.at("status").str("phase").to_owned(),
+        }],
+        by_namespace: false,
+        refusal: SelectorError::Own,
+        ..Selection::DEFAULT
     },
-    selectable: &[Selectable {
-        name: "status.phase",
-        value: |object| object.at("status").str("phase").to_owned(),
-    }],
-    selects_namespace: false,
-    selector_error: SelectorError::Own,
-    name: names::label_name,
-    deletion: Deletion::Object,
-    marked_first: true,
-    precondition_failed: Some("Precondition failed"),
-    prepare_delete: |object, _| {
-        let object = object.object_mut();
-        object
-            .object_mut("metadata")
-            .remove("deletionGracePeriodSeconds");
-        object.object_mut("status").insert("phase", "Terminating");
+    naming: Naming::validated_by(names::label_name),
+    deletion: Deletion {
+        returns_object: true,
+        marked_first: true,
+        precondition_failed: Some("Precondition failed"),
+        prepare: |object, _| {
+            let object = object.object_mut();
+            object
+                .object_mut("metadata")
+                .remove("deletionGracePeriodSeconds");
+            object.object_mut("status").insert("phase", "Terminating");
+        },
+        ..Deletion::DEFAULT
     },
     internal: "core.Namespace",
     ..Rules::DEFAULT

@@ -8,7 +8,7 @@ use super::resources;
 use crate::meta::quantity::Quantity;
 use crate::meta::{At, Errors, table};
 use crate::resources::groups::core::pods::defaults;
-use crate::resources::{Deletion, Rules};
+use crate::resources::{Deletion, Printing, Rules, StatusRules};
 use crate::schema::{Object, Value, internal};
 
 /// The rules of resource quotas.
@@ -37,18 +37,18 @@ pub(super) const RULES: Rules = Rules {
             }
         }
     },
-    validate_status: |object, _, _, errors| {
+    status: StatusRules::validated_by(|object, _, _, errors| {
         let status = object.field("status");
         for list in ["hard", "used"] {
             amounts(status.field(list), errors);
         }
-    },
+    }),
     warnings: |object, old, _| match old {
         None => warnings(object.at("spec").at("hard")),
         Some(_) => Vec::new(),
     },
-    cells,
-    deletion: Deletion::Object,
+    printing: Printing::of(cells),
+    deletion: Deletion::RETURNS_OBJECT,
     internal: "core.ResourceQuota",
     ..Rules::DEFAULT
 };

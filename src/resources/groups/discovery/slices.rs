@@ -7,7 +7,7 @@ use crate::meta::checks::Check;
 use crate::meta::{At, Errors, addresses, names, table};
 use crate::resources::groups::core::endpoints::{endpoint_ip, ip_warnings};
 use crate::resources::groups::core::pods::defaults;
-use crate::resources::{Generation, Rules, metadata};
+use crate::resources::{Generation, Printing, Rules, metadata};
 use crate::schema::Value;
 
 const MANAGED_BY: &str = "endpointslice.kubernetes.io/managed-by";
@@ -66,7 +66,7 @@ pub(super) const RULES: Rules = Rules {
         }
         warnings
     },
-    cells: |object, now| {
+    printing: Printing::of(|object, now| {
         let ports = object.list("ports").iter().map(|port| {
             match (port.at("port").as_int(), port.at("name").as_str()) {
                 (Some(number), _) => number.to_string(),
@@ -85,7 +85,7 @@ pub(super) const RULES: Rules = Rules {
             few(endpoints.collect()).into(),
             table::age(object, now),
         ]
-    },
+    }),
     generation: Generation::Own,
     internal: "discovery.EndpointSlice",
     ..Rules::DEFAULT

@@ -1,7 +1,7 @@
 //! Leases. Follows k8s.io/kubernetes/pkg/registry/coordination/lease/strategy.go and pkg/apis/coordination.
 
 use crate::meta::{At, Errors, names, table};
-use crate::resources::Rules;
+use crate::resources::{Printing, Rules};
 use crate::schema::{Object, Value};
 
 /// The rules of leases.
@@ -9,13 +9,13 @@ pub(super) const LEASES: Rules = Rules {
     prepare_create: |lease, _| drop_disabled(lease, &Value::Null),
     prepare_update: |lease, old, _| drop_disabled(lease, old),
     validate: |lease, _, _, errors| spec(lease.field("spec"), errors),
-    cells: |lease, now| {
+    printing: Printing::of(|lease, now| {
         vec![
             lease.at("metadata").str("name").into(),
             lease.at("spec").str("holderIdentity").into(),
             table::age(lease, now),
         ]
-    },
+    }),
     create_on_update: true,
     unconditional_update: false,
     internal: "coordination.Lease",

@@ -3,7 +3,7 @@
 
 use crate::meta::names::{self, Wrong};
 use crate::meta::{At, Errors, conditions};
-use crate::resources::{MetaOnStatus, Rules, metadata};
+use crate::resources::{MetaOnStatus, Printing, Rules, StatusRules, metadata};
 use crate::schema::Value;
 
 /// The rules of storage version migrations.
@@ -20,10 +20,14 @@ pub(super) const MIGRATIONS: Rules = Rules {
             );
         }
     },
-    validate_status: |migration, old, _, errors| {
-        status(migration.field("status"), old.value.at("status"), errors);
+    status: StatusRules {
+        validate: |migration, old, _, errors| {
+            status(migration.field("status"), old.value.at("status"), errors);
+        },
+        metadata: MetaOnStatus::Kept,
+        ..StatusRules::DEFAULT
     },
-    cells: |migration, _| {
+    printing: Printing::of(|migration, _| {
         let resource = migration.at("spec").at("resource");
         let (group, plural) = (resource.str("group"), resource.str("resource"));
         let shown = if group.is_empty() {
@@ -45,9 +49,8 @@ pub(super) const MIGRATIONS: Rules = Rules {
             shown.into(),
             state.into(),
         ]
-    },
+    }),
     unconditional_update: false,
-    meta_on_status: MetaOnStatus::Kept,
     internal: "storagemigration.StorageVersionMigration",
     ..Rules::DEFAULT
 };

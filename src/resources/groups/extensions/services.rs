@@ -3,7 +3,7 @@
 
 use crate::meta::{At, Errors, conditions, names, table, time};
 use crate::resources::groups::core::pods::defaults;
-use crate::resources::{MetaOnStatus, Rules, metadata};
+use crate::resources::{MetaOnStatus, Naming, Printing, Rules, StatusRules, metadata};
 use crate::schema::Value;
 use crate::value;
 
@@ -33,18 +33,21 @@ pub(super) const API_SERVICES: Rules = Rules {
         metadata::again(object, old, cx, errors);
         validate(object, errors);
     },
-    validate_status: |object, _, _, errors| {
-        let status = object.field("status");
-        for condition in status.field("conditions").items() {
-            condition
-                .field("status")
-                .one_of(&["True", "False", "Unknown"], errors);
-        }
+    status: StatusRules {
+        validate: |object, _, _, errors| {
+            let status = object.field("status");
+            for condition in status.field("conditions").items() {
+                condition
+                    .field("status")
+                    .one_of(&["True", "False", "Unknown"], errors);
+            }
+        },
+        metadata: MetaOnStatus::Kept,
+        ..StatusRules::DEFAULT
     },
-    cells,
-    name: |name, _| names::path_segment(name),
+    printing: Printing::of(cells),
+    naming: Naming::validated_by(|name, _| names::path_segment(name)),
     unconditional_update: false,
-    meta_on_status: MetaOnStatus::Kept,
     internal: "apiregistration.APIService",
     ..Rules::DEFAULT
 };

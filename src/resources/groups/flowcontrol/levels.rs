@@ -3,7 +3,7 @@
 use super::{COMMON, conditions, mandatory};
 use crate::meta::{At, Errors, table};
 use crate::resources::groups::core::pods::defaults;
-use crate::resources::{Rules, metadata};
+use crate::resources::{Printing, Rules, metadata};
 use crate::schema::Value;
 
 /// The most queues of a level.
@@ -50,7 +50,7 @@ pub(super) const RULES: Rules = Rules {
         conditions(level, errors);
         declared(spec, errors);
     },
-    cells,
+    printing: Printing::of(cells),
     internal: "flowcontrol.PriorityLevelConfiguration",
     ..COMMON
 };

@@ -10,7 +10,7 @@ use std::collections::BTreeSet;
 
 use crate::auth::bootstrap;
 use crate::meta::{At, Errors};
-use crate::resources::{Generation, MetaOnStatus, Rules};
+use crate::resources::{Generation, MetaOnStatus, Rules, StatusRules};
 use crate::schema::Value;
 
 /// The names of the objects that every cluster has, and has as they are.
@@ -18,9 +18,12 @@ const MANDATORY: [&str; 2] = ["exempt", "catch-all"];
 
 /// What both kinds have in common.
 const COMMON: Rules = Rules {
-    validate_status: |object, _, _, errors| conditions(object, errors),
+    status: StatusRules {
+        validate: |object, _, _, errors| conditions(object, errors),
+        metadata: MetaOnStatus::Kept,
+        ..StatusRules::DEFAULT
+    },
     generation: Generation::Spec,
-    meta_on_status: MetaOnStatus::Kept,
     ..Rules::DEFAULT
 };
 

@@ -3,7 +3,7 @@
 use super::{COMMON, conditions, mandatory};
 use crate::meta::{At, Errors, names, table};
 use crate::resources::groups::core::pods::defaults;
-use crate::resources::{Rules, metadata};
+use crate::resources::{Printing, Rules, metadata};
 use crate::schema::{Value, internal};
 
 /// The last precedence.
@@ -23,7 +23,31 @@ const VERBS: &[&str] = &[
 
 /// The rules of flow schemas.
 pub(super) const RULES: Rules = Rules {
-    row_order: |schema| schema.at("spec").int("matchingPrecedence"),
+    printing: Printing {
+        row_order: |schema| schema.at("spec").int("matchingPrecedence"),
+        cells: |schema, now| {
+            let spec = schema.at("spec");
+            let method = match spec.get("distinguisherMethod") {
+                Some(method) => method.str("type"),
+                None => "<none>",
+            };
+            let dangling = schema.at("status").list("conditions").iter();
+            let dangling = dangling
+                .clone()
+                .find(|condition| condition.str("type") == "Dangling");
+            vec![
+                schema.at("metadata").str("name").into(),
+                spec.at("priorityLevelConfiguration").str("name").into(),
+                spec.int("matchingPrecedence").into(),
+                method.into(),
+                table::age(schema, now),
+                dangling
+                    .map_or("?", |condition| condition.str("status"))
+                    .into(),
+            ]
+        },
+        ..COMMON.printing
+    },
     defaults: |schema, _| {
         let spec = schema.object_mut().object_mut("spec");
         let mut spec_value = Value::Object(std::mem::take(spec));
@@ -43,27 +67,6 @@ pub(super) const RULES: Rules = Rules {
             );
         }
         conditions(schema, errors);
-    },
-    cells: |schema, now| {
-        let spec = schema.at("spec");
-        let method = match spec.get("distinguisherMethod") {
-            Some(method) => method.str("type"),
-            None => "<none>",
-        };
-        let dangling = schema.at("status").list("conditions").iter();
-        let dangling = dangling
-            .clone()
-            .find(|condition| condition.str("type") == "Dangling");
-        vec![
-            schema.at("metadata").str("name").into(),
-            spec.at("priorityLevelConfiguration").str("name").into(),
-            spec.int("matchingPrecedence").into(),
-            method.into(),
-            table::age(schema, now),
-            dangling
-                .map_or("?", |condition| condition.str("status"))
-                .into(),
-        ]
     },
     internal: "flowcontrol.FlowSchema",
     ..COMMON

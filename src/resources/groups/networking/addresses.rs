@@ -2,7 +2,7 @@
 //! k8s.io/kubernetes/pkg/registry/networking/{ipaddress,servicecidr}/strategy.go and pkg/apis/networking/validation.
 
 use crate::meta::{At, Errors, addresses, names, table};
-use crate::resources::{MetaOnStatus, Rules, metadata};
+use crate::resources::{MetaOnStatus, Naming, Printing, Rules, StatusRules, metadata};
 use crate::schema::{Value, internal};
 
 /// The rules of IP addresses.
@@ -24,7 +24,7 @@ pub(super) const ADDRESSES: Rules = Rules {
             parent.frozen(old.value.at("spec").at("parentRef"), "", errors);
         }
     },
-    cells: |object, now| {
+    printing: Printing::of(|object, now| {
         let parent = match object.at("spec").get("parentRef") {
             None => "<none>".to_owned(),
             Some(parent) => {
@@ -47,10 +47,12 @@ pub(super) const ADDRESSES: Rules = Rules {
             parent.into(),
             table::age(object, now),
         ]
+    }),
+    naming: Naming {
+        // An address is a name that nothing can be added to.
+        generate: str::to_owned,
+        validate: |name, _| addresses::ip(name),
     },
-    // An address is a name that nothing can be added to.
-    generate_name: str::to_owned,
-    name: |name, _| addresses::ip(name),
     internal: "networking.IPAddress",
     ..Rules::DEFAULT
 };
@@ -75,7 +77,7 @@ pub(super) const RANGES: Rules = Rules {
             Some(old) => update(spec, old.value.at("spec"), errors),
         }
     },
-    cells: |object, now| {
+    printing: Printing::of(|object, now| {
         let ranges = object.at("spec").list("cidrs").iter();
         let ranges: Vec<&str> = ranges.filter_map(Value::as_str).collect();
         vec![
@@ -83,8 +85,11 @@ pub(super) const RANGES: Rules = Rules {
             ranges.join(",").into(),
             table::age(object, now),
         ]
+    }),
+    status: StatusRules {
+        metadata: MetaOnStatus::Kept,
+        ..StatusRules::DEFAULT
     },
-    meta_on_status: MetaOnStatus::Kept,
     internal: "networking.ServiceCIDR",
     ..Rules::DEFAULT
 };

@@ -3,7 +3,7 @@
 
 use crate::meta::{At, Errors, names, table};
 use crate::resources::groups::core::pods::defaults;
-use crate::resources::{Generation, Rules, metadata};
+use crate::resources::{Generation, Printing, Rules, metadata};
 
 /// The longest name of a controller, in bytes.
 const CONTROLLER_MAX: usize = 250;
@@ -38,7 +38,7 @@ pub(super) const RULES: Rules = Rules {
             self::parameters(parameters, errors);
         }
     },
-    cells: |object, now| {
+    printing: Printing::of(|object, now| {
         let spec = object.at("spec");
         let mut name = object.at("metadata").str("name").to_owned();
         let annotations = object.at("metadata").at("annotations");
@@ -61,7 +61,7 @@ pub(super) const RULES: Rules = Rules {
             parameters.into(),
             table::age(object, now),
         ]
-    },
+    }),
     generation: Generation::Spec,
     internal: "networking.IngressClass",
     ..Rules::DEFAULT

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use crate::meta::{At, Errors, addresses, names, table};
-use crate::resources::{Generation, Rules, metadata};
+use crate::resources::{Generation, Printing, Rules, StatusRules, metadata};
 use crate::schema::Value;
 
 const CLASS: &str = "kubernetes.io/ingress.class";
@@ -26,21 +26,24 @@ pub(super) const RULES: Rules = Rules {
             );
         }
     },
-    validate_status: |object, old, _, errors| {
-        let status = object.field("status");
-        let balancer = status.field("loadBalancer");
-        let ingress = balancer.field("ingress");
-        let had = old.value.path(&["status", "loadBalancer"]).list("ingress");
-        for point in ingress.items() {
-            let ip = point.field("ip");
-            if !had.iter().any(|had| had.str("ip") == ip.str()) {
-                ip.checked_if_said(addresses::ip_legacy, errors);
+    status: StatusRules {
+        validate: |object, old, _, errors| {
+            let status = object.field("status");
+            let balancer = status.field("loadBalancer");
+            let ingress = balancer.field("ingress");
+            let had = old.value.path(&["status", "loadBalancer"]).list("ingress");
+            for point in ingress.items() {
+                let ip = point.field("ip");
+                if !had.iter().any(|had| had.str("ip") == ip.str()) {
+                    ip.checked_if_said(addresses::ip_legacy, errors);
+                }
+                host_name(point.field("hostname"), errors);
             }
-            host_name(point.field("hostname"), errors);
-        }
-    },
-    status_warnings: |object| {
-        addresses::listed_ip_warnings(object, &["status", "loadBalancer", "ingress"], "")
+        },
+        warnings: |object| {
+            addresses::listed_ip_warnings(object, &["status", "loadBalancer", "ingress"], "")
+        },
+        ..StatusRules::DEFAULT
     },
     warnings: |object, old, _| {
         let annotations = object.at("metadata").at("annotations");
@@ -53,7 +56,7 @@ pub(super) const RULES: Rules = Rules {
             Vec::new()
         }
     },
-    cells,
+    printing: Printing::of(cells),
     generation: Generation::Spec,
     internal: "networking.Ingress",
     ..Rules::DEFAULT

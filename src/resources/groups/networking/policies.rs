@@ -3,7 +3,7 @@
 
 use crate::meta::{At, Errors, addresses, names, table};
 use crate::resources::groups::core::pods::{cells, defaults};
-use crate::resources::{Generation, Rules};
+use crate::resources::{Generation, Printing, Rules};
 use crate::schema::Value;
 use crate::value;
 
@@ -54,13 +54,13 @@ pub(super) const RULES: Rules = Rules {
         }
         warnings
     },
-    cells: |object, now| {
+    printing: Printing::of(|object, now| {
         vec![
             object.at("metadata").str("name").into(),
             cells::selector(object.at("spec").at("podSelector")),
             table::age(object, now),
         ]
-    },
+    }),
     generation: Generation::SpecAsSaid,
     internal: "networking.NetworkPolicy",
     ..Rules::DEFAULT

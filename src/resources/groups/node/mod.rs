@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use crate::meta::{At, Errors, names, table};
 use crate::resources::groups::core::pods::validate::{Before, class_overhead, tolerations};
 use crate::resources::groups::core::pods::warnings::old_label;
-use crate::resources::{Rules, metadata};
+use crate::resources::{Printing, Rules, metadata};
 use crate::schema::Value;
 
 #[cfg(test)]
@@ -55,13 +55,13 @@ const RUNTIME_CLASSES: Rules = Rules {
             .map(|why| format!("scheduling.nodeSelector: {why}"))
             .collect()
     },
-    cells: |class, now| {
+    printing: Printing::of(|class, now| {
         vec![
             class.at("metadata").str("name").into(),
             class.str("handler").into(),
             table::age(class, now),
         ]
-    },
+    }),
     create_on_update: true,
     unconditional_update: false,
     internal: "node.RuntimeClass",

@@ -2,7 +2,7 @@
 //! pkg/apis/policy.
 
 use crate::meta::{At, Errors, names, table};
-use crate::resources::{Generation, Rules};
+use crate::resources::{Generation, Naming, Printing, Rules, StatusRules};
 use crate::schema::Value;
 use crate::schema::semantic::same_as;
 use crate::value;
@@ -45,7 +45,7 @@ const POD_DISRUPTION_BUDGETS: Rules = Rules {
         });
         self::spec(spec, any_value, errors);
     },
-    validate_status: |budget, _, _, errors| {
+    status: StatusRules::validated_by(|budget, _, _, errors| {
         let status = budget.field("status");
         status.field("conditions").conditions(errors);
         for field in [
@@ -56,8 +56,8 @@ const POD_DISRUPTION_BUDGETS: Rules = Rules {
         ] {
             status.field(field).non_negative(errors);
         }
-    },
-    cells: |budget, now| {
+    }),
+    printing: Printing::of(|budget, now| {
         let spec = budget.at("spec");
         let amount = |key: &str| match spec.at(key) {
             Value::Null => "N/A".into(),
@@ -71,8 +71,8 @@ const POD_DISRUPTION_BUDGETS: Rules = Rules {
             budget.at("status").int("disruptionsAllowed").into(),
             table::age(budget, now),
         ]
-    },
-    name: |name, _| names::path_segment(name),
+    }),
+    naming: Naming::validated_by(|name, _| names::path_segment(name)),
     metadata_last: true,
     generation: Generation::Own,
     unconditional_update: false,

@@ -3,7 +3,7 @@
 use super::{COMMON, GROUP};
 use crate::meta::{At, Errors, names, table};
 use crate::resources::groups::core::pods::defaults;
-use crate::resources::{Rules, metadata};
+use crate::resources::{Printing, Rules, metadata};
 use crate::schema::Value;
 
 /// The rules of role bindings.
@@ -38,7 +38,7 @@ const BINDINGS: Rules = Rules {
             }
         }
     },
-    cells,
+    printing: Printing::of(cells),
     ..COMMON
 };
 

@@ -6,14 +6,14 @@ mod roles;
 mod tests;
 
 use crate::meta::names;
-use crate::resources::Rules;
+use crate::resources::{Naming, Rules};
 
 /// The group's name, which role references and subjects name too.
 const GROUP: &str = "rbac.authorization.k8s.io";
 
 /// What all four kinds have in common.
 const COMMON: Rules = Rules {
-    name: |name, _| names::path_segment(name),
+    naming: Naming::validated_by(|name, _| names::path_segment(name)),
     create_on_update: true,
     ..Rules::DEFAULT
 };

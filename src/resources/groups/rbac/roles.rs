@@ -2,7 +2,7 @@
 
 use super::COMMON;
 use crate::meta::{At, Errors, table};
-use crate::resources::{Rules, metadata};
+use crate::resources::{Printing, Rules, metadata};
 use crate::schema::Value;
 
 /// The rules of roles.
@@ -12,7 +12,7 @@ pub(super) const ROLES: Rules = Rules {
         policy_rules(role.field("rules"), true, errors);
         verbs(role.field("rules"), errors);
     },
-    cells: |object, _| table::name_and_creation(object),
+    printing: Printing::of(|object, _| table::name_and_creation(object)),
     internal: "rbac.Role",
     ..COMMON
 };
@@ -43,7 +43,7 @@ pub(super) const CLUSTER_ROLES: Rules = Rules {
         }
         verbs(role.field("rules"), errors);
     },
-    cells: |object, _| table::name_and_creation(object),
+    printing: Printing::of(|object, _| table::name_and_creation(object)),
     internal: "rbac.ClusterRole",
     ..COMMON
 };

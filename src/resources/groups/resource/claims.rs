@@ -5,7 +5,7 @@ use super::{requests, status};
 use crate::meta::errors::Path;
 use crate::meta::{At, Errors, table};
 use crate::resources::groups::core::pods::validate::labels_and_annotations;
-use crate::resources::{Cx, Deletion, MetaOnStatus, Rules, metadata};
+use crate::resources::{Cx, Deletion, MetaOnStatus, Printing, Rules, StatusRules, metadata};
 use crate::schema::Value;
 use crate::schema::semantic::same_as;
 
@@ -14,7 +14,7 @@ const ADMIN: &str = "resource.kubernetes.io/admin-access";
 
 /// The rules of resource claims.
 pub(super) const CLAIMS: Rules = Rules {
-    deletion: Deletion::Object,
+    deletion: Deletion::RETURNS_OBJECT,
     defaults: |claim, _| {
         if let Some(devices) = devices(claim, &["spec"]) {
             requests::set_defaults(devices);
@@ -46,9 +46,13 @@ pub(super) const CLAIMS: Rules = Rules {
             }
         }
     },
-    prepare_status: |claim, old, _| status::prepare(claim, old),
-    validate_status: |claim, old, cx, errors| status::validate(claim, old, cx, errors),
-    cells: |claim, now| {
+    status: StatusRules {
+        prepare: |claim, old, _| status::prepare(claim, old),
+        validate: |claim, old, cx, errors| status::validate(claim, old, cx, errors),
+        metadata: MetaOnStatus::Kept,
+        ..StatusRules::DEFAULT
+    },
+    printing: Printing::of(|claim, now| {
         let (meta, status) = (claim.at("metadata"), claim.at("status"));
         let deleted = meta.get("deletionTimestamp").is_some();
         let allocated = status.get("allocation").is_some();
@@ -71,15 +75,14 @@ pub(super) const CLAIMS: Rules = Rules {
             states.join(",").into(),
             table::age(claim, now),
         ]
-    },
-    meta_on_status: MetaOnStatus::Kept,
+    }),
     internal: "resource.ResourceClaim",
     ..Rules::DEFAULT
 };
 
 /// The rules of templates of resource claims.
 pub(super) const TEMPLATES: Rules = Rules {
-    deletion: Deletion::Object,
+    deletion: Deletion::RETURNS_OBJECT,
     defaults: |template, _| {
         if let Some(devices) = devices(template, &["spec", "spec"]) {
             requests::set_defaults(devices);

@@ -4,12 +4,14 @@
 use super::checks;
 use crate::meta::{At, Errors, names, table, time};
 use crate::resources::groups::core::pods::validate::sources::driver_name;
-use crate::resources::{Cx, Deletion, Generation, MetaOnStatus, Rules, metadata};
+use crate::resources::{
+    Cx, Deletion, Generation, MetaOnStatus, Naming, Printing, Rules, StatusRules, metadata,
+};
 use crate::schema::Value;
 
 /// The rules of device classes.
 pub(super) const CLASSES: Rules = Rules {
-    deletion: Deletion::Object,
+    deletion: Deletion::RETURNS_OBJECT,
     validate: |class, old, cx, errors| {
         metadata::again(class, old, cx, errors);
         let spec = class.field("spec");
@@ -38,8 +40,11 @@ pub(super) const CLASSES: Rules = Rules {
             extended_resource(spec.field("extendedResourceName"), errors);
         }
     },
-    // A declared rule, which comes behind those that are written out; a prefix is not judged.
-    name: |_, _| Vec::new(),
+    naming: Naming {
+        // A declared rule, which comes behind those that are written out; a prefix is not judged.
+        validate: |_, _| Vec::new(),
+        ..Naming::DEFAULT
+    },
     generation: Generation::Spec,
     internal: "resource.DeviceClass",
     ..Rules::DEFAULT
@@ -67,7 +72,7 @@ fn extended_resource(name: At<'_>, errors: &mut Errors) {
 
 /// The rules of device taint rules.
 pub(super) const TAINT_RULES: Rules = Rules {
-    cells: |rule, now| {
+    printing: Printing::of(|rule, now| {
         let taint = rule.path(&["spec", "taint"]);
         vec![
             rule.at("metadata").str("name").into(),
@@ -80,7 +85,7 @@ pub(super) const TAINT_RULES: Rules = Rules {
             },
             table::age(rule, now),
         ]
-    },
+    }),
     defaults: |rule, cx| {
         if let Some(taint) = rule.get_mut("spec").and_then(|spec| spec.get_mut("taint")) {
             set_time(taint, cx);
@@ -116,15 +121,18 @@ pub(super) const TAINT_RULES: Rules = Rules {
             checks::declared_taint(taint, errors);
         }
     },
-    validate_status: |rule, _, _, errors| {
-        let status = rule.field("status");
-        let list = status.field("conditions");
-        list.conditions(errors);
-        checks::few(list, 8, errors);
+    status: StatusRules {
+        validate: |rule, _, _, errors| {
+            let status = rule.field("status");
+            let list = status.field("conditions");
+            list.conditions(errors);
+            checks::few(list, 8, errors);
+        },
+        metadata: MetaOnStatus::Kept,
+        ..StatusRules::DEFAULT
     },
     generation: Generation::Spec,
     unconditional_update: false,
-    meta_on_status: MetaOnStatus::Kept,
     internal: "resource.DeviceTaintRule",
     ..Rules::DEFAULT
 };

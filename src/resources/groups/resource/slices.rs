@@ -7,7 +7,9 @@ use crate::meta::{At, Errors, names, table};
 use crate::resources::groups::core::pods::defaults;
 use crate::resources::groups::core::pods::validate::node_selector;
 use crate::resources::groups::core::pods::validate::sources::driver_name;
-use crate::resources::{Deletion, Generation, Rules, Selectable, SelectorError};
+use crate::resources::{
+    Deletion, Generation, Printing, Rules, Selectable, Selection, SelectorError,
+};
 use crate::schema::Value;
 use crate::schema::semantic::same_as;
 
@@ -19,7 +21,7 @@ const PLACES: &str =
 
 /// The rules of resource slices.
 pub(super) const RULES: Rules = Rules {
-    deletion: Deletion::Object,
+    deletion: Deletion::RETURNS_OBJECT,
     defaults: |slice, cx| {
         if let Some(spec) = slice.get_mut("spec") {
             for device in defaults::items(spec, "devices") {
@@ -58,7 +60,7 @@ pub(super) const RULES: Rules = Rules {
             crate::meta::errors::quoted(driver)
         )]
     },
-    cells: |slice, now| {
+    printing: Printing::of(|slice, now| {
         let spec = slice.at("spec");
         vec![
             slice.at("metadata").str("name").into(),
@@ -67,24 +69,27 @@ pub(super) const RULES: Rules = Rules {
             spec.at("pool").str("name").into(),
             table::age(slice, now),
         ]
+    }),
+    selection: Selection {
+        by_namespace: false,
+        refusal: SelectorError::WithKind,
+        fields: &[
+            Selectable {
+                name: "spec.nodeName",
+                value: |slice| slice.at("spec").str("nodeName").to_owned(),
+            },
+            Selectable {
+                name: "spec.driver",
+                value: |slice| slice.at("spec").str("driver").to_owned(),
+            },
+            Selectable {
+                name: "spec.pool.name",
+                value: |slice| slice.path(&["spec", "pool"]).str("name").to_owned(),
+            },
+        ],
+        trigger: Some("spec.nodeName"),
+        ..Selection::DEFAULT
     },
-    selects_namespace: false,
-    selector_error: SelectorError::WithKind,
-    selectable: &[
-        Selectable {
-            name: "spec.nodeName",
-            value: |slice| slice.at("spec").str("nodeName").to_owned(),
-        },
-        Selectable {
-            name: "spec.driver",
-            value: |slice| slice.at("spec").str("driver").to_owned(),
-        },
-        Selectable {
-            name: "spec.pool.name",
-            value: |slice| slice.path(&["spec", "pool"]).str("name").to_owned(),
-        },
-    ],
-    trigger: Some("spec.nodeName"),
     generation: Generation::Own,
     internal: "resource.ResourceSlice",
     ..Rules::DEFAULT

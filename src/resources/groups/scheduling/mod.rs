@@ -3,7 +3,7 @@
 
 use crate::meta::{At, Errors, table};
 use crate::resources::groups::core::pods::defaults;
-use crate::resources::{Generation, Rules};
+use crate::resources::{Deletion, Generation, Printing, Rules};
 use crate::schema::Value;
 
 #[cfg(test)]
@@ -45,7 +45,7 @@ const PRIORITY_CLASSES: Rules = Rules {
                 .immutable(old.value.at("preemptionPolicy"), errors);
         }
     },
-    cells: |class, now| {
+    printing: Printing::of(|class, now| {
         vec![
             class.at("metadata").str("name").into(),
             class.int("value").into(),
@@ -53,13 +53,16 @@ const PRIORITY_CLASSES: Rules = Rules {
             table::age(class, now),
             class.str("preemptionPolicy").into(),
         ]
-    },
+    }),
     generation: Generation::Own,
-    kept: |name| {
-        let mut names = SYSTEM_CLASSES.iter().map(|class| class.0);
-        names
-            .any(|class| class == name)
-            .then_some("this is a system priority class and cannot be deleted")
+    deletion: Deletion {
+        kept: |name| {
+            let mut names = SYSTEM_CLASSES.iter().map(|class| class.0);
+            names
+                .any(|class| class == name)
+                .then_some("this is a system priority class and cannot be deleted")
+        },
+        ..Deletion::DEFAULT
     },
     internal: "scheduling.PriorityClass",
     ..Rules::DEFAULT

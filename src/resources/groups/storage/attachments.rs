@@ -5,7 +5,7 @@ use crate::meta::errors::Reason;
 use crate::meta::{At, Errors, names, table};
 use crate::resources::groups::core::pods::validate::sources::driver_name;
 use crate::resources::groups::core::volumes;
-use crate::resources::{Deletion, MetaOnStatus, Rules, metadata};
+use crate::resources::{Deletion, MetaOnStatus, Printing, Rules, StatusRules, metadata};
 
 /// The most that the keys and values of attachmentMetadata may hold, in bytes.
 const METADATA_SIZE: usize = 256 << 10;
@@ -37,11 +37,15 @@ pub(super) const RULES: Rules = Rules {
         self::object(object, errors);
         spec.frozen(old.value.at("spec"), "storage.VolumeAttachmentSpec", errors);
     },
-    validate_status: |object, _, _, errors| {
-        self::object(object, errors);
-        declared(object.field("spec"), errors);
+    status: StatusRules {
+        validate: |object, _, _, errors| {
+            self::object(object, errors);
+            declared(object.field("spec"), errors);
+        },
+        metadata: MetaOnStatus::Kept,
+        ..StatusRules::DEFAULT
     },
-    cells: |object, now| {
+    printing: Printing::of(|object, now| {
         let spec = object.at("spec");
         vec![
             object.at("metadata").str("name").into(),
@@ -51,10 +55,9 @@ pub(super) const RULES: Rules = Rules {
             object.at("status").bool("attached").into(),
             table::age(object, now),
         ]
-    },
+    }),
     unconditional_update: false,
-    deletion: Deletion::Object,
-    meta_on_status: MetaOnStatus::Kept,
+    deletion: Deletion::RETURNS_OBJECT,
     internal: "storage.VolumeAttachment",
     ..Rules::DEFAULT
 };

@@ -3,7 +3,7 @@
 
 use crate::meta::{names, table};
 use crate::resources::groups::core::nodes::selector_warnings;
-use crate::resources::{Rules, metadata};
+use crate::resources::{Printing, Rules, metadata};
 
 /// The rules of CSI storage capacities.
 pub(super) const RULES: Rules = Rules {
@@ -21,12 +21,12 @@ pub(super) const RULES: Rules = Rules {
         }
     },
     warnings: |object, _, _| selector_warnings(object.at("nodeTopology"), "nodeTopology"),
-    cells: |object, _| {
+    printing: Printing::of(|object, _| {
         vec![
             object.at("metadata").str("name").into(),
             table::created(object),
         ]
-    },
+    }),
     unconditional_update: false,
     internal: "storage.CSIStorageCapacity",
     ..Rules::DEFAULT

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::meta::{At, Errors, names, table};
 use crate::resources::groups::core::pods::defaults;
 use crate::resources::groups::core::pods::warnings::old_label;
-use crate::resources::{Deletion, Rules, metadata};
+use crate::resources::{Deletion, Printing, Rules, metadata};
 
 /// The most parameters that a class may have.
 const PARAMETERS: usize = 512;
@@ -36,18 +36,21 @@ pub(super) const STORAGE: Rules = Rules {
         }
         warnings
     },
-    cells: |object, now| {
-        vec![
-            object.at("metadata").str("name").into(),
-            object.str("provisioner").into(),
-            object.str("reclaimPolicy").into(),
-            object.str("volumeBindingMode").into(),
-            object.bool("allowVolumeExpansion").into(),
-            table::age(object, now),
-        ]
+    printing: Printing {
+        cells: |object, now| {
+            vec![
+                object.at("metadata").str("name").into(),
+                object.str("provisioner").into(),
+                object.str("reclaimPolicy").into(),
+                object.str("volumeBindingMode").into(),
+                object.bool("allowVolumeExpansion").into(),
+                table::age(object, now),
+            ]
+        },
+        default_row: |classes| metadata::newest_marked(classes, &metadata::DEFAULT_STORAGE_CLASS),
+        ..Printing::DEFAULT
     },
-    default_row: |classes| metadata::newest_marked(classes, &metadata::DEFAULT_STORAGE_CLASS),
-    deletion: Deletion::Object,
+    deletion: Deletion::RETURNS_OBJECT,
     internal: "storage.StorageClass",
     ..Rules::DEFAULT
 };
@@ -70,14 +73,14 @@ pub(super) const ATTRIBUTES: Rules = Rules {
         }
         self::parameters(parameters, false, errors);
     },
-    cells: |object, now| {
+    printing: Printing::of(|object, now| {
         vec![
             object.at("metadata").str("name").into(),
             object.str("driverName").into(),
             table::age(object, now),
         ]
-    },
-    deletion: Deletion::Object,
+    }),
+    deletion: Deletion::RETURNS_OBJECT,
     internal: "storage.VolumeAttributesClass",
     ..Rules::DEFAULT
 };

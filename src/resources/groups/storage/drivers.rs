@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use crate::meta::{At, Errors, table};
 use crate::resources::groups::core::pods::defaults;
-use crate::resources::{Deletion, Generation, Rules};
+use crate::resources::{Deletion, Generation, Printing, Rules};
 use crate::schema::{Object, Value};
 use crate::value;
 
@@ -61,10 +61,10 @@ pub(super) const RULES: Rules = Rules {
             Vec::new()
         }
     },
-    cells,
+    printing: Printing::of(cells),
     generation: Generation::Own,
     unconditional_update: false,
-    deletion: Deletion::Object,
+    deletion: Deletion::RETURNS_OBJECT,
     internal: "storage.CSIDriver",
     ..Rules::DEFAULT
 };

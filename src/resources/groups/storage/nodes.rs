@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use crate::meta::{At, Errors, names, table};
 use crate::resources::groups::core::pods::validate::sources::driver_name;
-use crate::resources::{Deletion, MetaOnStatus, Rules, metadata};
+use crate::resources::{Deletion, MetaOnStatus, Printing, Rules, StatusRules, metadata};
 use crate::schema::Value;
 
 /// The longest identity of a node, in bytes.
@@ -12,13 +12,17 @@ const NODE_ID_SIZE: usize = 256;
 
 /// The rules of CSI nodes.
 pub(super) const RULES: Rules = Rules {
-    // A gate that is off: nothing but the name of a node's health is kept.
-    prepare_status: |new, old, _| {
-        if old.at("status").list("storageHealth").is_empty()
-            && let Some(status) = new.get_mut("status")
-        {
-            status.remove("storageHealth");
-        }
+    status: StatusRules {
+        // A gate that is off: nothing but the name of a node's health is kept.
+        prepare: |new, old, _| {
+            if old.at("status").list("storageHealth").is_empty()
+                && let Some(status) = new.get_mut("status")
+            {
+                status.remove("storageHealth");
+            }
+        },
+        metadata: MetaOnStatus::Kept,
+        ..StatusRules::DEFAULT
     },
     validate: |node, old, cx, errors| {
         metadata::again(node, old, cx, errors);
@@ -36,17 +40,16 @@ pub(super) const RULES: Rules = Rules {
             }
         }
     },
-    cells: |node, now| {
+    printing: Printing::of(|node, now| {
         let drivers = node.at("spec").list("drivers").len();
         vec![
             node.at("metadata").str("name").into(),
             Value::Int(i64::try_from(drivers).unwrap_or(i64::MAX)),
             table::age(node, now),
         ]
-    },
+    }),
     unconditional_update: false,
-    deletion: Deletion::Object,
-    meta_on_status: MetaOnStatus::Kept,
+    deletion: Deletion::RETURNS_OBJECT,
     internal: "storage.CSINode",
     ..Rules::DEFAULT
 };

@@ -115,6 +115,10 @@ fn the_newest_of_the_marked_classes_is_the_default_one_and_of_equally_old_ones_t
             Some(0),
         ),
     ] {
-        assert_eq!((STORAGE.default_row)(&classes), default, "{classes:?}");
+        assert_eq!(
+            (STORAGE.printing.default_row)(&classes),
+            default,
+            "{classes:?}"
+        );
     }
 }

@@ -5,7 +5,9 @@ mod cells;
 mod forms;
 
 use crate::meta::{At, Errors, names};
-use crate::resources::{Dependents, Rules, Selectable, SelectorError};
+use crate::resources::{
+    Deletion, Dependents, Naming, Printing, Rules, Selectable, Selection, SelectorError,
+};
 use crate::schema::{Value, internal};
 
 pub(in crate::resources::groups) use forms::conversion;
@@ -16,20 +18,29 @@ const NOTE_MAX: usize = 1024;
 /// The rules of core's events.
 pub(super) const CORE: Rules = Rules {
     validate: |event, _, _, errors| common(event, "reportingComponent", errors),
-    cells: cells::event,
-    selectable: &FIELDS,
-    selector_error: SelectorError::Own,
-    // Core never judged their names.
-    name: |name, prefix| {
-        if prefix {
-            names::path_segment_prefix(name)
-        } else {
-            names::path_segment(name)
-        }
+    printing: Printing::of(cells::event),
+    selection: Selection {
+        fields: &FIELDS,
+        refusal: SelectorError::Own,
+        ..Selection::DEFAULT
+    },
+    naming: Naming {
+        // Core never judged their names.
+        validate: |name, prefix| {
+            if prefix {
+                names::path_segment_prefix(name)
+            } else {
+                names::path_segment(name)
+            }
+        },
+        ..Naming::DEFAULT
     },
     metadata_last: true,
     create_on_update: true,
-    dependents: Dependents::Unsupported,
+    deletion: Deletion {
+        dependents: Dependents::Unsupported,
+        ..Deletion::DEFAULT
+    },
     ttl: Some(3600),
     internal: "core.Event",
     ..Rules::DEFAULT
@@ -44,23 +55,25 @@ pub(in crate::resources::groups) const EVENTS: Rules = Rules {
             Some(old) => update(event, old.value, errors),
         }
     },
-    cells: cells::event,
-    field_names: &[
-        ("reason", "reason"),
-        ("regarding.kind", "involvedObject.kind"),
-        ("regarding.namespace", "involvedObject.namespace"),
-        ("regarding.name", "involvedObject.name"),
-        ("regarding.uid", "involvedObject.uid"),
-        ("regarding.apiVersion", "involvedObject.apiVersion"),
-        (
-            "regarding.resourceVersion",
-            "involvedObject.resourceVersion",
-        ),
-        ("regarding.fieldPath", "involvedObject.fieldPath"),
-        ("reportingController", "reportingComponent"),
-        ("type", "type"),
-    ],
-    name: names::subdomain_name,
+    selection: Selection {
+        names: &[
+            ("reason", "reason"),
+            ("regarding.kind", "involvedObject.kind"),
+            ("regarding.namespace", "involvedObject.namespace"),
+            ("regarding.name", "involvedObject.name"),
+            ("regarding.uid", "involvedObject.uid"),
+            ("regarding.apiVersion", "involvedObject.apiVersion"),
+            (
+                "regarding.resourceVersion",
+                "involvedObject.resourceVersion",
+            ),
+            ("regarding.fieldPath", "involvedObject.fieldPath"),
+            ("reportingController", "reportingComponent"),
+            ("type", "type"),
+        ],
+        ..CORE.selection
+    },
+    naming: Naming::validated_by(names::subdomain_name),
     metadata_last: false,
     ..CORE
 };

@@ -5,7 +5,9 @@ use std::collections::BTreeSet;
 use crate::meta::errors::Path;
 use crate::meta::{At, Errors, addresses, names, table};
 use crate::resources::groups::core::pods::{defaults, validate};
-use crate::resources::{Rules, Selectable, SelectorError, metadata};
+use crate::resources::{
+    Printing, Rules, Selectable, Selection, SelectorError, StatusRules, metadata,
+};
 use crate::schema::{Value, internal, json};
 
 /// The rules of nodes.
@@ -43,12 +45,16 @@ pub(in crate::resources::groups::core) const RULES: Rules = Rules {
             update(node, old.value, errors);
         }
     },
-    prepare_status: |new, old, _| {
-        if old.at("status").get("config").is_none() {
-            drop_from(new, "status", &["config"]);
-        }
+    status: StatusRules {
+        prepare: |new, old, _| {
+            if old.at("status").get("config").is_none() {
+                drop_from(new, "status", &["config"]);
+            }
+        },
+        validate: |node, old, _, errors| update(node, old.value, errors),
+        kept_at_creation: true,
+        ..StatusRules::DEFAULT
     },
-    validate_status: |node, old, _, errors| update(node, old.value, errors),
     warnings: |node, _, _| {
         let spec = node.at("spec");
         let mut warnings = Vec::new();
@@ -69,14 +75,16 @@ pub(in crate::resources::groups::core) const RULES: Rules = Rules {
         }
         warnings
     },
-    cells,
-    selectable: &[Selectable {
-        name: "spec.unschedulable",
-        value: |node| node.at("spec").bool("unschedulable").to_string(),
-    }],
-    selects_namespace: false,
-    selector_error: SelectorError::Own,
-    status_at_creation: true,
+    printing: Printing::of(cells),
+    selection: Selection {
+        fields: &[Selectable {
+            name: "spec.unschedulable",
+            value: |node| node.at("spec").bool("unschedulable").to_string(),
+        }],
+        by_namespace: false,
+        refusal: SelectorError::Own,
+        ..Selection::DEFAULT
+    },
     internal: "core.Node",
     ..Rules::DEFAULT
 };

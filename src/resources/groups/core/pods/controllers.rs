@@ -4,7 +4,10 @@ use super::{cells, defaults};
 use crate::meta::errors::{Path, Reason, shown};
 use crate::meta::{At, Errors, names, table};
 use crate::resources::groups::workloads::{self, TEMPLATE};
-use crate::resources::{Cx, Dependents, Generation, Rules, Selectable, SelectorError};
+use crate::resources::{
+    Cx, Deletion, Dependents, Generation, Naming, Printing, Rules, Selectable, Selection,
+    SelectorError, StatusRules,
+};
 use crate::schema::Value;
 
 /// What annotations begin with that tell of fields of other versions.
@@ -24,30 +27,39 @@ pub(in crate::resources::groups) const REPLICATIONCONTROLLERS: Rules = Rules {
     prepare_create: |object, _| workloads::drop_disabled(object, &Value::Null, TEMPLATE),
     prepare_update: |object, old, _| workloads::drop_disabled(object, old, TEMPLATE),
     validate,
-    validate_status: |object, _, _, errors| {
+    status: StatusRules::validated_by(|object, _, _, errors| {
         workloads::replica_status(object.field("status"), STATUS, errors);
-    },
+    }),
     warnings: |object, old, _| match old {
         None => workloads::warnings(object, None, TEMPLATE),
         // Upstream looks at the template that was.
         Some(old) => workloads::template_warnings(old, Some(object), TEMPLATE),
     },
-    // The name is judged last, as upstream's declarative rules are, and a prefix of one not at all.
-    name: |_, _| Vec::new(),
-    cells: |object, now| {
+    naming: Naming {
+        // The name is judged last, as upstream's declarative rules are, and a prefix of one not at all.
+        validate: |_, _| Vec::new(),
+        ..Naming::DEFAULT
+    },
+    printing: Printing::of(|object, now| {
         let mut cells = replicas(object, now);
         let spec = object.at("spec");
         cells.extend(cells::containers(spec.at("template").at("spec")));
         cells.push(cells::labels(spec.at("selector")));
         cells
+    }),
+    selection: Selection {
+        fields: &[Selectable {
+            name: "status.replicas",
+            value: |object| object.at("status").int("replicas").to_string(),
+        }],
+        refusal: SelectorError::Own,
+        ..Selection::DEFAULT
     },
-    selectable: &[Selectable {
-        name: "status.replicas",
-        value: |object| object.at("status").int("replicas").to_string(),
-    }],
-    selector_error: SelectorError::Own,
     generation: Generation::Spec,
-    dependents: Dependents::Orphaned,
+    deletion: Deletion {
+        dependents: Dependents::Orphaned,
+        ..Deletion::DEFAULT
+    },
     internal: "core.ReplicationController",
     ..Rules::DEFAULT
 };

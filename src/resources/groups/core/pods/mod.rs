@@ -16,7 +16,10 @@ pub(in crate::resources::groups) mod warnings;
 mod tests;
 
 use crate::meta::{addresses, names};
-use crate::resources::{Deletion, Generation, Rules, Selectable, SelectorError, metadata};
+use crate::resources::{
+    Deletion, Generation, Naming, Printing, Rules, Selectable, Selection, SelectorError,
+    StatusRules, metadata,
+};
 use crate::schema::Value;
 use crate::value;
 
@@ -25,7 +28,28 @@ pub(super) const PODS: Rules = Rules {
     defaults: |pod, _| defaults::pod(pod),
     prepare_create: prepare::create,
     prepare_update: prepare::update,
-    prepare_status: prepare::subresource,
+    status: StatusRules {
+        prepare: prepare::subresource,
+        validate: |pod, old, cx, errors| match cx.subresource {
+            "ephemeralcontainers" => {
+                metadata::again(pod, Some(old), cx, errors);
+                validate::ephemeral_containers(pod, old, errors);
+            }
+            "resize" => {
+                metadata::again(pod, Some(old), cx, errors);
+                validate::resize(pod, old, errors);
+            }
+            _ => validate::status(pod, old, errors),
+        },
+        warnings: |pod| {
+            let addresses = |list| addresses::listed_ip_warnings(pod, &["status", list], ".ip");
+            ["podIPs", "hostIPs"]
+                .into_iter()
+                .flat_map(addresses)
+                .collect()
+        },
+        ..StatusRules::DEFAULT
+    },
     validate: |pod, old, cx, errors| {
         metadata::again(pod, old, cx, errors);
         match old {
@@ -33,72 +57,65 @@ pub(super) const PODS: Rules = Rules {
             Some(old) => validate::update(pod, old, errors),
         }
     },
-    validate_status: |pod, old, cx, errors| match cx.subresource {
-        "ephemeralcontainers" => {
-            metadata::again(pod, Some(old), cx, errors);
-            validate::ephemeral_containers(pod, old, errors);
-        }
-        "resize" => {
-            metadata::again(pod, Some(old), cx, errors);
-            validate::resize(pod, old, errors);
-        }
-        _ => validate::status(pod, old, errors),
-    },
     warnings: |pod, old, _| match old {
         None => on_creation(pod),
         // People do not change pods by hand.
         Some(_) => Vec::new(),
     },
-    row_conditions: |pod| {
-        let (reason, message) = match pod.at("status").str("phase") {
-            "Succeeded" => ("Succeeded", "The pod has completed successfully."),
-            "Failed" => ("Failed", "The pod failed."),
-            _ => return Vec::new(),
-        };
-        vec![value!({"type": "Completed", "status": "True", "reason": reason, "message": message})]
-    },
-    status_warnings: |pod| {
-        let addresses = |list| addresses::listed_ip_warnings(pod, &["status", list], ".ip");
-        ["podIPs", "hostIPs"]
-            .into_iter()
-            .flat_map(addresses)
-            .collect()
+    printing: Printing {
+        row_conditions: |pod| {
+            let (reason, message) = match pod.at("status").str("phase") {
+                "Succeeded" => ("Succeeded", "The pod has completed successfully."),
+                "Failed" => ("Failed", "The pod failed."),
+                _ => return Vec::new(),
+            };
+            vec![
+                value!({"type": "Completed", "status": "True", "reason": reason, "message": message}),
+            ]
+        },
+        cells: cells::pod,
+        ..Printing::DEFAULT
     },
     early_warnings: |pod, _| prepare::app_armor_warnings(pod),
-    grace,
-    cells: cells::pod,
-    selectable: &[
-        spec_field("spec.nodeName", |pod| text(pod, "nodeName")),
-        // What older clients call the same.
-        spec_field("spec.host", |pod| text(pod, "nodeName")),
-        spec_field("spec.restartPolicy", |pod| text(pod, "restartPolicy")),
-        spec_field("spec.schedulerName", |pod| text(pod, "schedulerName")),
-        spec_field("spec.serviceAccountName", |pod| {
-            text(pod, "serviceAccountName")
-        }),
-        spec_field("spec.hostNetwork", |pod| {
-            pod.at("spec").bool("hostNetwork").to_string()
-        }),
-        spec_field("status.phase", |pod| {
-            pod.at("status").str("phase").to_owned()
-        }),
-        spec_field("status.podIP", |pod| {
-            let addresses = pod.at("status").list("podIPs");
-            addresses
-                .first()
-                .map_or_else(String::new, |address| address.str("ip").to_owned())
-        }),
-        // Accepted, but never filled by upstream.
-        spec_field("status.podIPs", |_| String::new()),
-        spec_field("status.nominatedNodeName", |pod| {
-            pod.at("status").str("nominatedNodeName").to_owned()
-        }),
-    ],
-    selector_error: SelectorError::Own,
-    trigger: Some("spec.nodeName"),
-    name: names::subdomain_name,
+    deletion: Deletion {
+        grace,
+        returns_object: true,
+        ..Deletion::DEFAULT
+    },
+    selection: Selection {
+        fields: &[
+            spec_field("spec.nodeName", |pod| text(pod, "nodeName")),
+            // What older clients call the same.
+            spec_field("spec.host", |pod| text(pod, "nodeName")),
+            spec_field("spec.restartPolicy", |pod| text(pod, "restartPolicy")),
+            spec_field("spec.schedulerName", |pod| text(pod, "schedulerName")),
+            spec_field("spec.serviceAccountName", |pod| {
+                text(pod, "serviceAccountName")
+            }),
+            spec_field("spec.hostNetwork", |pod| {
+                pod.at("spec").bool("hostNetwork").to_string()
+            }),
+            spec_field("status.phase", |pod| {
+                pod.at("status").str("phase").to_owned()
+            }),
+            spec_field("status.podIP", |pod| {
+                let addresses = pod.at("status").list("podIPs");
+                addresses
+                    .first()
+                    .map_or_else(String::new, |address| address.str("ip").to_owned())
+            }),
+            // Accepted, but never filled by upstream.
+            spec_field("status.podIPs", |_| String::new()),
+            spec_field("status.nominatedNodeName", |pod| {
+                pod.at("status").str("nominatedNodeName").to_owned()
+            }),
+        ],
+        refusal: SelectorError::Own,
+        trigger: Some("spec.nodeName"),
+        ..Selection::DEFAULT
+    },
+    naming: Naming::validated_by(names::subdomain_name),
     generation: Generation::Own,
-    deletion: Deletion::Object,
     internal: "core.Pod",
     ..Rules::DEFAULT
 };

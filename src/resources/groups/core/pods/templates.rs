@@ -3,7 +3,7 @@
 use super::validate::{self, Before};
 use super::{cells, defaults, disabled, warnings};
 use crate::meta::At;
-use crate::resources::{Deletion, Generation, Rules};
+use crate::resources::{Deletion, Generation, Printing, Rules};
 use crate::schema::Value;
 
 /// The rules of pod templates.
@@ -21,7 +21,7 @@ pub(in crate::resources::groups) const PODTEMPLATES: Rules = Rules {
         }
         warnings::template(At::root(object).field("template"))
     },
-    cells: |object, _| {
+    printing: Printing::of(|object, _| {
         let template = object.at("template");
         let [names, images] = cells::containers(template.at("spec"));
         let labels = cells::labels(template.at("metadata").at("labels"));
@@ -31,9 +31,9 @@ pub(in crate::resources::groups) const PODTEMPLATES: Rules = Rules {
             images,
             labels,
         ]
-    },
+    }),
     generation: Generation::AllButStatus,
-    deletion: Deletion::Object,
+    deletion: Deletion::RETURNS_OBJECT,
     internal: "core.PodTemplate",
     ..Rules::DEFAULT
 };

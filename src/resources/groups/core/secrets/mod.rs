@@ -8,7 +8,7 @@ use base64::engine::general_purpose::STANDARD;
 use super::configmaps::{MAX_SIZE, count, decoded_len, frozen, value_key};
 use crate::meta::{At, Errors, table};
 use crate::resources::groups::core::pods::defaults;
-use crate::resources::{Rules, Selectable, SelectorError, metadata};
+use crate::resources::{Printing, Rules, Selectable, Selection, SelectorError, metadata};
 use crate::schema::{Value, json};
 
 const ACCOUNT_NAME: &str = "kubernetes.io/service-account.name";
@@ -45,19 +45,22 @@ pub(super) const RULES: Rules = Rules {
             _ => Vec::new(),
         }
     },
-    cells: |object, now| {
+    printing: Printing::of(|object, now| {
         vec![
             object.at("metadata").str("name").into(),
             object.str("type").into(),
             count(object.entries("data").count()),
             table::age(object, now),
         ]
+    }),
+    selection: Selection {
+        fields: &[Selectable {
+            name: "type",
+            value: |object| object.str("type").to_owned(),
+        }],
+        refusal: SelectorError::Own,
+        ..Selection::DEFAULT
     },
-    selectable: &[Selectable {
-        name: "type",
-        value: |object| object.str("type").to_owned(),
-    }],
-    selector_error: SelectorError::Own,
     internal: "core.Secret",
     ..Rules::DEFAULT
 };

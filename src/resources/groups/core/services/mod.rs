@@ -13,7 +13,9 @@ use crate::meta::{addresses as ips, names, table};
 use crate::resources::cluster::Cluster;
 use crate::resources::groups::core::pods::{cells, defaults};
 use crate::resources::groups::networking::ingresses::balancers;
-use crate::resources::{Deletion, Rules, Selectable, SelectorError};
+use crate::resources::{
+    Deletion, Naming, Printing, Rules, Selectable, Selection, SelectorError, StatusRules,
+};
 use crate::schema::{Object, Value};
 use crate::store::Change;
 
@@ -32,26 +34,32 @@ pub(super) const RULES: Rules = Rules {
         no_policy_of_names(new);
     },
     validate: |object, old, _, errors| validate::service(object, old, errors),
-    validate_status: |object, old, _, errors| validate::status(object, old.value, errors),
-    warnings: |object, _, _| warnings(object),
-    status_warnings: |object| {
-        ips::listed_ip_warnings(object, &["status", "loadBalancer", "ingress"], "")
+    status: StatusRules {
+        validate: |object, old, _, errors| validate::status(object, old.value, errors),
+        warnings: |object| {
+            ips::listed_ip_warnings(object, &["status", "loadBalancer", "ingress"], "")
+        },
+        ..StatusRules::DEFAULT
     },
-    cells: self::cells,
-    selectable: &[
-        Selectable {
-            name: "spec.clusterIP",
-            value: |object| object.at("spec").str("clusterIP").to_owned(),
-        },
-        Selectable {
-            name: "spec.type",
-            value: |object| object.at("spec").str("type").to_owned(),
-        },
-    ],
-    selector_error: SelectorError::Own,
-    name: names::label_name,
+    warnings: |object, _, _| warnings(object),
+    printing: Printing::of(self::cells),
+    selection: Selection {
+        fields: &[
+            Selectable {
+                name: "spec.clusterIP",
+                value: |object| object.at("spec").str("clusterIP").to_owned(),
+            },
+            Selectable {
+                name: "spec.type",
+                value: |object| object.at("spec").str("type").to_owned(),
+            },
+        ],
+        refusal: SelectorError::Own,
+        ..Selection::DEFAULT
+    },
+    naming: Naming::validated_by(names::label_name),
     create_on_update: true,
-    deletion: Deletion::Object,
+    deletion: Deletion::RETURNS_OBJECT,
     internal: "core.Service",
     ..Rules::DEFAULT
 };

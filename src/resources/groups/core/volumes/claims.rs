@@ -6,7 +6,7 @@ use crate::meta::quantity::Quantity;
 use crate::meta::{At, Errors, names, table};
 use crate::resources::groups::core::pods::validate::claim_spec;
 use crate::resources::groups::core::pods::{defaults, warnings};
-use crate::resources::{Deletion, Rules, metadata};
+use crate::resources::{Deletion, Printing, Rules, StatusRules, metadata};
 use crate::schema::semantic::same_as;
 use crate::schema::{Object, Value, internal};
 use crate::value;
@@ -37,18 +37,21 @@ pub(in crate::resources::groups::core) const RULES: Rules = Rules {
             update(object, old.value, errors);
         }
     },
-    // A gate that is off: only a health that was there already is kept.
-    prepare_status: |new, old, _| {
-        if old.at("status").get("healthStatus").is_none()
-            && let Some(status) = new.get_mut("status")
-        {
-            status.remove("healthStatus");
-        }
+    status: StatusRules {
+        // A gate that is off: only a health that was there already is kept.
+        prepare: |new, old, _| {
+            if old.at("status").get("healthStatus").is_none()
+                && let Some(status) = new.get_mut("status")
+            {
+                status.remove("healthStatus");
+            }
+        },
+        validate: |object, _, _, errors| status(object, errors),
+        ..StatusRules::DEFAULT
     },
-    validate_status: |object, _, _, errors| status(object, errors),
     warnings: |object, _, _| told(object),
-    cells,
-    deletion: Deletion::Object,
+    printing: Printing::of(cells),
+    deletion: Deletion::RETURNS_OBJECT,
     internal: "core.PersistentVolumeClaim",
     ..Rules::DEFAULT
 };

@@ -9,7 +9,7 @@ use crate::meta::{At, Errors, table, time};
 use crate::resources::groups::core::nodes;
 use crate::resources::groups::core::pods::defaults;
 use crate::resources::groups::core::pods::validate::{access_modes, node_selector};
-use crate::resources::{Deletion, Rules, metadata};
+use crate::resources::{Deletion, Printing, Rules, StatusRules, metadata};
 use crate::schema::{Object, Value, internal};
 use crate::value;
 
@@ -39,26 +39,29 @@ pub(in crate::resources::groups::core) const RULES: Rules = Rules {
             update(object, old, errors);
         }
     },
-    prepare_status: |new, old, cx| {
-        const SINCE: &str = "lastPhaseTransitionTime";
-        let (now, was) = (new.at("status"), old.at("status"));
-        let said = now.get(SINCE);
-        let since = if now.str("phase") == was.str("phase") {
-            said.or(was.get(SINCE)).cloned()
-        } else if said.is_none() || said == was.get(SINCE) {
-            Some(time::print(cx.now).into())
-        } else {
-            said.cloned()
-        };
-        let status = new.object_mut().object_mut("status");
-        match since {
-            Some(since) => status.insert(SINCE, since),
-            None => status.remove(SINCE),
-        };
+    status: StatusRules {
+        prepare: |new, old, cx| {
+            const SINCE: &str = "lastPhaseTransitionTime";
+            let (now, was) = (new.at("status"), old.at("status"));
+            let said = now.get(SINCE);
+            let since = if now.str("phase") == was.str("phase") {
+                said.or(was.get(SINCE)).cloned()
+            } else if said.is_none() || said == was.get(SINCE) {
+                Some(time::print(cx.now).into())
+            } else {
+                said.cloned()
+            };
+            let status = new.object_mut().object_mut("status");
+            match since {
+                Some(since) => status.insert(SINCE, since),
+                None => status.remove(SINCE),
+            };
+        },
+        ..StatusRules::DEFAULT
     },
     warnings: |object, _, _| warnings(object),
-    cells,
-    deletion: Deletion::Object,
+    printing: Printing::of(cells),
+    deletion: Deletion::RETURNS_OBJECT,
     internal: "core.PersistentVolume",
     ..Rules::DEFAULT
 };

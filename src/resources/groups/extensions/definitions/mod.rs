@@ -12,7 +12,7 @@ mod tests;
 
 use crate::meta::time;
 use crate::resources::custom::{condition, conditions, storage_version};
-use crate::resources::{Cx, Deletion, Generation, Rules};
+use crate::resources::{Cx, Deletion, Generation, Printing, Rules, StatusRules};
 use crate::schema::Value;
 
 /// The rules of definitions.
@@ -39,15 +39,18 @@ pub(super) const RULES: Rules = Rules {
             stored.push(storage.into());
         }
     },
-    prepare_delete,
+    deletion: Deletion {
+        prepare: prepare_delete,
+        returns_object: true,
+        precondition_failed: Some("precondition failed"),
+        ..Deletion::DEFAULT
+    },
     validate: spec::validate,
-    validate_status: spec::validate_status,
+    status: StatusRules::validated_by(spec::validate_status),
     warnings,
-    cells,
+    printing: Printing::of(cells),
     generation: Generation::Spec,
     unconditional_update: false,
-    deletion: Deletion::Object,
-    precondition_failed: Some("precondition failed"),
     internal: "apiextensions.CustomResourceDefinition",
     ..Rules::DEFAULT
 };
