@@ -18,8 +18,8 @@ pub const ENDPOINTS: [&str; 3] = ["healthz", "livez", "readyz"];
 /// What a check looks at.
 #[derive(Clone, Copy)]
 enum Check {
-    /// Nothing: what upstream does after it began to listen is done here before, and what its informers hold is read off
-    /// the store at each request. Who gets an answer finds it done.
+    /// Nothing: what upstream does in a task that may fail is done before this server listens, or has nothing to do here.
+    /// Each row says which.
     Done,
     /// The store.
     Store,
@@ -59,8 +59,11 @@ fn finished(tasks: &Health, task: &str) -> Result<(), String> {
 type Checks = &'static [(&'static str, Check)];
 
 const LIVE: Checks = &[
+    // Whoever is answered finds a server.
     ("ping", Check::Done),
+    // Lines are written as they are told; none waits in memory.
     ("log", Check::Done),
+    // The server asks itself without a connection, so that no certificate of its own can have expired.
     ("loopback-serving-certificate", Check::Done),
     ("etcd", Check::Store),
 ];
@@ -69,13 +72,16 @@ const READY: Checks = &[
     ("log", Check::Done),
     ("etcd", Check::Store),
     ("etcd-readiness", Check::Store),
+    // Requests read the store itself: there is no cache that could be incomplete.
     ("informer-sync", Check::Done),
 ];
 const BEGUN: Checks = &[
+    // Plug-ins are made before the server listens, and a wrong configuration keeps it from starting.
     (
         "poststarthook/start-apiserver-admission-initializer",
         Check::Done,
     ),
+    // No caches, as for `informer-sync`.
     (
         "poststarthook/generic-apiserver-start-informers",
         Check::Done,
@@ -84,21 +90,27 @@ const BEGUN: Checks = &[
         "poststarthook/priority-and-fairness-config-consumer",
         Check::Runs(flow_schemas::TASK),
     ),
+    // Limits of requests under way are kept by the requests themselves.
     ("poststarthook/priority-and-fairness-filter", Check::Done),
+    // The store knows how many objects of a resource it has.
     (
         "poststarthook/storage-object-count-tracker-hook",
         Check::Done,
     ),
+    // No caches.
     ("poststarthook/start-apiextensions-informers", Check::Done),
     (
         "poststarthook/start-apiextensions-controllers",
         Check::Runs(definitions::TASK),
     ),
+    // No caches: definitions of the store are served from the first request on.
     ("poststarthook/crd-informer-synced", Check::Done),
+    // They are made before the server listens.
     (
         "poststarthook/start-system-namespaces-controller",
         Check::Done,
     ),
+    // No request is passed on to another server.
     (
         "poststarthook/peer-endpoint-reconciler-controller",
         Check::Done,
@@ -118,12 +130,13 @@ const BEGUN: Checks = &[
     ("poststarthook/storage-readiness", Check::Store),
     (
         "poststarthook/start-legacy-token-tracking-controller",
-        Check::Done,
+        Check::Runs(own_records::TASK),
     ),
     (
         "poststarthook/start-service-ip-repair-controllers",
         Check::Runs(own_service::TASK),
     ),
+    // What a cluster begins with is made before the server listens: roles and bindings, classes, schemas and levels.
     ("poststarthook/rbac/bootstrap-roles", Check::Done),
     (
         "poststarthook/scheduling/bootstrap-system-priority-classes",
@@ -141,11 +154,14 @@ const BEGUN: Checks = &[
         "poststarthook/start-kubernetes-service-cidr-controller",
         Check::Runs(own_service::TASK),
     ),
+    // No request is passed on to the servers of API services: no certificate for them is read.
     (
         "poststarthook/aggregator-reload-proxy-client-cert",
         Check::Done,
     ),
+    // No caches.
     ("poststarthook/start-kube-aggregator-informers", Check::Done),
+    // What the server itself serves is available while it answers.
     (
         "poststarthook/apiservice-status-local-available-controller",
         Check::Done,
@@ -154,13 +170,16 @@ const BEGUN: Checks = &[
         "poststarthook/apiservice-status-remote-available-controller",
         Check::Runs(available::TASK),
     ),
+    // Groups and versions are read off the registry when somebody asks: no task registers or discovers them.
     (
         "poststarthook/apiservice-registration-controller",
         Check::Done,
     ),
     ("poststarthook/apiservice-discovery-controller", Check::Done),
+    // API services of what the server serves are made before it listens, with what else a cluster begins with.
     ("poststarthook/kube-apiserver-autoregistration", Check::Done),
     ("autoregister-completion", Check::Done),
+    // Documents are made when somebody asks for them.
     ("poststarthook/apiservice-openapi-controller", Check::Done),
     ("poststarthook/apiservice-openapiv3-controller", Check::Done),
 ];

@@ -14,7 +14,7 @@ use crate::meta::{names, time};
 use crate::schema::{Object, Value, json};
 use crate::value;
 
-/// How often the lease is renewed, as upstream.
+/// How often the lease is renewed, as upstream, and the other records are looked at.
 const PERIOD: Duration = Duration::from_secs(10);
 /// How long a lease counts that is not renewed, in seconds.
 const LEASE_SECONDS: i64 = 3600;
@@ -63,14 +63,14 @@ impl Records {
         self.clean(server).await;
     }
 
-    /// Renews the lease until `ends` is cancelled.
+    /// Renews the lease, and writes again what somebody took away, until `ends` is cancelled.
     pub async fn keep(&self, server: Arc<Server>, ends: CancellationToken) {
         let begin = tokio::time::Instant::now() + PERIOD;
         let mut periods = tokio::time::interval_at(begin, PERIOD);
         periods.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             tokio::select! {
-                _ = periods.tick() => self.renew(&server).await,
+                _ = periods.tick() => self.ensure(&server).await,
                 () = ends.cancelled() => return,
             }
         }
