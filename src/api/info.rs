@@ -5,6 +5,7 @@ use http::Method;
 
 use super::query::Query;
 use crate::auth::Attributes;
+use crate::meta::url;
 
 /// A request's subject.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -44,12 +45,12 @@ impl Info {
         self.verb == "watch" || (self.is_resource && streams.contains(&&*self.subresource))
     }
 
-    /// Reads a request line.
+    /// Reads a request line. A path that only looks encoded is refused before: see [`listen`](super::listen).
     pub fn of(method: &Method, path: &str, query: &Query) -> Info {
         let verb = method.as_str().to_ascii_lowercase();
         let mut info = Info {
             verb,
-            path: decode(path),
+            path: url::path_unescape(path).unwrap_or_else(|_| path.to_owned()),
             ..Info::default()
         };
         // What is encoded is decoded first: an encoded slash is one.
@@ -146,42 +147,6 @@ impl Info {
             },
         }
     }
-}
-
-/// Whether every percent sign begins an encoded byte.
-pub fn is_encoded(text: &str) -> bool {
-    let hex = |byte: Option<&u8>| byte.is_some_and(u8::is_ascii_hexdigit);
-    let bytes = text.as_bytes();
-    (0..bytes.len())
-        .filter(|&i| bytes[i] == b'%')
-        .all(|i| hex(bytes.get(i + 1)) && hex(bytes.get(i + 2)))
-}
-
-/// Undoes percent encoding; what is no encoding stays.
-pub fn decode(text: &str) -> String {
-    if !text.contains('%') {
-        return text.to_owned();
-    }
-    let bytes = text.as_bytes();
-    let mut out = Vec::with_capacity(bytes.len());
-    let mut i = 0;
-    while i < bytes.len() {
-        let hex = (bytes[i] == b'%')
-            .then(|| text.get(i + 1..i + 3))
-            .flatten()
-            .and_then(|hex| u8::from_str_radix(hex, 16).ok());
-        match hex {
-            Some(byte) => {
-                out.push(byte);
-                i += 3;
-            }
-            None => {
-                out.push(bytes[i]);
-                i += 1;
-            }
-        }
-    }
-    String::from_utf8_lossy(&out).into_owned()
 }
 
 #[cfg(test)]

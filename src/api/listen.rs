@@ -22,6 +22,7 @@ use super::reply::{self, Body};
 use super::server::Server;
 use crate::listen::{HEADER, accept};
 use crate::meta::names::new_uid;
+use crate::meta::url;
 
 /// How long requests may go on after the server was told to end.
 const DRAIN: Duration = Duration::from_secs(10);
@@ -83,7 +84,7 @@ pub async fn serve(
                     (server.clone(), authentication.clone(), peer.clone());
                 let ends = streams_end.clone();
                 async move {
-                    if !super::info::is_encoded(request.uri().path()) {
+                    if url::path_unescape(request.uri().path()).is_err() {
                         return Ok(super::plain::unreadable().map(|body| until(body, ends)));
                     }
                     let audit_id = audit_id(request.headers());

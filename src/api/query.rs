@@ -4,7 +4,7 @@ use crate::meta::errors::is_print;
 use crate::meta::selector::{Selector, parse_fields};
 use crate::meta::status::About;
 use crate::meta::strconv::parse_int;
-use crate::meta::{Errors, Path, Status, names};
+use crate::meta::{Errors, Path, Status, names, url};
 use crate::resources::metadata;
 use crate::schema::Value;
 
@@ -16,18 +16,7 @@ impl Query {
     /// Reads what stands behind the question mark. As Go's net/url does, it passes over parameters with a semicolon or
     /// with what only looks like an encoding.
     pub fn parse(query: &str) -> Query {
-        let plus = |text: &str| super::info::decode(&text.replace('+', " "));
-        Query(
-            query
-                .split('&')
-                .filter(|pair| !pair.is_empty() && !pair.contains(';'))
-                .filter(|pair| super::info::is_encoded(pair))
-                .map(|pair| {
-                    let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-                    (plus(name), plus(value))
-                })
-                .collect(),
-        )
+        Query(url::parse_query(query))
     }
 
     /// The first value of a parameter.

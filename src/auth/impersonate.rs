@@ -16,7 +16,7 @@ use super::{
 };
 use crate::meta::errors::quoted;
 use crate::meta::status::aggregate;
-use crate::meta::{Errors, Path, Status, names};
+use crate::meta::{Errors, Path, Status, names, url};
 
 const GROUP: &str = "authentication.k8s.io";
 const EXTRA: &str = "impersonate-extra-";
@@ -86,20 +86,7 @@ pub fn wanted(headers: &mut HeaderMap) -> Result<Option<User>, Status> {
 
 /// A key with its percent encoding undone; as it is where that is malformed.
 pub(crate) fn unescaped(key: &str) -> String {
-    let mut bytes = key.bytes();
-    let mut out = Vec::with_capacity(key.len());
-    while let Some(byte) = bytes.next() {
-        if byte != b'%' {
-            out.push(byte);
-            continue;
-        }
-        let mut digit = || char::from(bytes.next()?).to_digit(16);
-        match (digit(), digit()) {
-            (Some(high), Some(low)) => out.extend(u8::try_from(high * 16 + low)),
-            _ => return key.to_owned(),
-        }
-    }
-    String::from_utf8_lossy(&out).into_owned()
+    url::path_unescape(key).unwrap_or_else(|_| key.to_owned())
 }
 
 /// A user as Go's `%#v` prints its struct.

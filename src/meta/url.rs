@@ -19,6 +19,36 @@ pub struct Url {
     pub fragment: String,
 }
 
+/// Undoes the percent encoding of a part of a path, as url.PathUnescape. Bytes that are no UTF-8 become U+FFFD.
+///
+/// # Errors
+/// Go's text where a percent sign begins no encoding: `invalid URL escape "%zz"`.
+pub fn path_unescape(text: &str) -> Result<String, String> {
+    unescape(text, Place::Path)
+}
+
+/// Undoes the encoding of a part of a query, where a plus sign is a space, as url.QueryUnescape.
+///
+/// # Errors
+/// As [`path_unescape`].
+pub fn query_unescape(text: &str) -> Result<String, String> {
+    unescape(text, Place::Query)
+}
+
+/// The parameters of a query, in order, as Go's Request.Form has them: those with a semicolon, or with what only looks
+/// like an encoding, are passed over.
+pub fn parse_query(query: &str) -> Vec<(String, String)> {
+    let parameter = |pair: &str| {
+        let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+        Some((query_unescape(name).ok()?, query_unescape(value).ok()?))
+    };
+    query
+        .split('&')
+        .filter(|pair| !pair.is_empty() && !pair.contains(';'))
+        .filter_map(parameter)
+        .collect()
+}
+
 /// Parses a URL, absolute or relative, as url.Parse.
 ///
 /// # Errors
@@ -27,7 +57,7 @@ pub fn parse(text: &str) -> Result<Url, String> {
     let (before, fragment) = text.split_once('#').unwrap_or((text, ""));
     let told = |why: String| format!("parse {}: {why}", super::errors::quoted(text));
     let mut url = inner(before, false).map_err(told)?;
-    url.fragment = unescape(fragment, false).map_err(told)?;
+    url.fragment = path_unescape(fragment).map_err(told)?;
     Ok(url)
 }
 
@@ -83,13 +113,13 @@ fn inner(text: &str, request: bool) -> Result<Url, String> {
                 if !user.chars().all(allowed) {
                     return Err("net/url: invalid userinfo".to_owned());
                 }
-                url.user = Some(unescape(user, false)?);
+                url.user = Some(path_unescape(user)?);
                 host
             }
         };
         url.host = host_of(host)?;
     }
-    url.path = unescape(rest, false)?;
+    url.path = path_unescape(rest)?;
     Ok(url)
 }
 
@@ -131,12 +161,23 @@ fn host_of(host: &str) -> Result<String, String> {
             super::errors::quoted(&c.to_string())
         ));
     }
-    unescape(host, true)
+    unescape(host, Place::Host)
 }
 
-/// Decodes percent signs; in hosts only bytes beyond ASCII (and `%25`) may be written so.
-fn unescape(text: &str, host: bool) -> Result<String, String> {
-    if !text.contains('%') {
+/// Where in a URL something is encoded.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Place {
+    /// Only bytes beyond ASCII and `%25` may be.
+    Host,
+    Path,
+    /// A plus sign is a space.
+    Query,
+}
+
+/// Undoes the encoding of a part of a URL.
+fn unescape(text: &str, place: Place) -> Result<String, String> {
+    let space = place == Place::Query;
+    if !text.contains('%') && !(space && text.contains('+')) {
         return Ok(text.to_owned());
     }
     let mut out = Vec::with_capacity(text.len());
@@ -144,7 +185,7 @@ fn unescape(text: &str, host: bool) -> Result<String, String> {
     let mut i = 0;
     while let Some(&b) = bytes.get(i) {
         if b != b'%' {
-            out.push(b);
+            out.push(if b == b'+' && space { b' ' } else { b });
             i += 1;
             continue;
         }
@@ -154,7 +195,9 @@ fn unescape(text: &str, host: bool) -> Result<String, String> {
             .filter(|d| d.bytes().all(|b| b.is_ascii_hexdigit()));
         let value = digits.and_then(|d| u8::from_str_radix(d, 16).ok());
         match value {
-            Some(value) if !host || value >= 0x80 || value == b'%' => out.push(value),
+            Some(value) if place != Place::Host || value >= 0x80 || value == b'%' => {
+                out.push(value);
+            }
             _ => {
                 let shown = String::from_utf8_lossy(&bytes[i..bytes.len().min(i + 3)]);
                 return Err(format!(
@@ -171,6 +214,26 @@ fn unescape(text: &str, host: bool) -> Result<String, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn encodings_are_undone_as_go_undoes_them() {
+        let wrong = |escape: &str| Err(format!("invalid URL escape {escape:?}"));
+        for (text, path, query) in [
+            ("a+b%20c", Ok("a+b c"), Ok("a b c")),
+            ("%c3%A9%2B", Ok("é+"), Ok("é+")),
+            ("%ff", Ok("\u{fffd}"), Ok("\u{fffd}")),
+            ("a%+fb", wrong("%+f"), wrong("%+f")),
+            ("%zz", wrong("%zz"), wrong("%zz")),
+            ("é%4", wrong("%4"), wrong("%4")),
+            ("%é", wrong("%é"), wrong("%é")),
+        ] {
+            assert_eq!(path_unescape(text), path.map(str::to_owned), "{text}");
+            assert_eq!(query_unescape(text), query.map(str::to_owned), "{text}");
+        }
+        let pairs = [("a", "1 2"), ("b", ""), ("a", "=3")];
+        let pairs = pairs.map(|(name, value)| (name.to_owned(), value.to_owned()));
+        assert_eq!(parse_query("a=1+2&b&&c=1;d=2&e=%zz&a==3"), pairs);
+    }
 
     #[test]
     fn urls_are_read_as_go_reads_them() {

@@ -34,6 +34,7 @@ use super::supplies::Supplies;
 use super::{Allow, Authenticate, Who, zone_name};
 use crate::auth::{AUTHENTICATED, MASTERS, User};
 use crate::listen::{HEADER, accept};
+use crate::meta::url;
 use crate::zone::{ExecSpec, Process, ProcessId, Zone, ZoneRuntime, ZoneState};
 
 /// The body of an answer.
@@ -144,16 +145,7 @@ struct Query(Vec<(String, String)>);
 
 impl Query {
     fn of(request: &Request<Incoming>) -> Self {
-        let text = request.uri().query().unwrap_or_default();
-        Query(
-            text.split('&')
-                .filter(|pair| !pair.is_empty())
-                .map(|pair| {
-                    let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
-                    (decoded(key), decoded(value))
-                })
-                .collect(),
-        )
+        Query(url::parse_query(request.uri().query().unwrap_or_default()))
     }
     fn get(&self, key: &str) -> Option<&str> {
         self.0
@@ -174,25 +166,6 @@ impl Query {
             .iter()
             .any(|name| matches!(self.get(name), Some("1" | "true")))
     }
-}
-
-fn decoded(text: &str) -> String {
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text.bytes();
-    while let Some(byte) = rest.next() {
-        match byte {
-            b'+' => bytes.push(b' '),
-            b'%' => {
-                let pair: Vec<u8> = rest.by_ref().take(2).collect();
-                let value = std::str::from_utf8(&pair)
-                    .ok()
-                    .and_then(|pair| u8::from_str_radix(pair, 16).ok());
-                bytes.extend(value);
-            }
-            other => bytes.push(other),
-        }
-    }
-    String::from_utf8_lossy(&bytes).into_owned()
 }
 
 /// The methods that a path is asked by, and what is said to others; nothing where any will do.
@@ -250,8 +223,9 @@ impl Kubelet {
             .path()
             .trim_matches('/')
             .split('/')
-            .map(decoded)
-            .collect();
+            .map(url::path_unescape)
+            .collect::<Result<_, _>>()
+            .map_err(|_| (400, "400 Bad Request".to_owned()))?;
         let path: Vec<&str> = path.iter().map(String::as_str).collect();
         let query = Query::of(&request);
         if let Some((allowed, message)) = methods(&path)
