@@ -134,6 +134,34 @@ pub struct Operation {
     pub custom: bool,
 }
 
+impl Operation {
+    /// `out` with what both versions say at its end: the answers, of which `answer` makes the form of a component's name (or
+    /// of a text), and the kind, whose group, version and kind `gvk` puts in order.
+    pub fn finish<'a>(
+        &'a self,
+        mut out: Object,
+        answer: impl Fn(Option<&str>) -> (&'static str, Value),
+        gvk: impl Fn(&'a str, &'a str, &'a str) -> Value,
+    ) -> Value {
+        let mut responses = Object::new();
+        for (code, description, name) in &self.responses {
+            let mut response = Object::new();
+            response.insert("description", *description);
+            let (form, answer) = answer(name.as_deref());
+            response.insert(form, answer);
+            responses.insert(code.to_string(), response);
+        }
+        responses.insert("401", value!({"description": "Unauthorized"}));
+        out.insert("responses", responses);
+        if !self.action.is_empty() {
+            out.insert("x-kubernetes-action", self.action);
+            let (group, version, kind) = &self.gvk;
+            out.insert("x-kubernetes-group-version-kind", gvk(group, version, kind));
+        }
+        Value::Object(out)
+    }
+}
+
 /// A path and its operations.
 #[derive(Clone, Debug)]
 pub struct PathItem {

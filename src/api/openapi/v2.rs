@@ -156,27 +156,13 @@ fn operation(operation: &Operation, tag: &str) -> Value {
     if !parameters.is_empty() {
         out.insert("parameters", parameters);
     }
-    let mut responses = Object::new();
-    for (code, description, name) in &operation.responses {
-        let schema = match name {
-            Some(name) => FORM.refer(name, ""),
-            None => value!({"type": "string"}),
-        };
-        responses.insert(
-            code.to_string(),
-            value!({"description": (*description), "schema": schema}),
-        );
-    }
-    responses.insert("401", value!({"description": "Unauthorized"}));
-    out.insert("responses", responses);
-    if operation.action.is_empty() {
-        return Value::Object(out);
-    }
-    out.insert("x-kubernetes-action", operation.action);
-    let (group, version, kind) = &operation.gvk;
-    out.insert(
-        "x-kubernetes-group-version-kind",
-        value!({"group": (group.as_str()), "kind": (kind.as_str()), "version": (version.as_str())}),
-    );
-    Value::Object(out)
+    let answer = |name: Option<&str>| match name {
+        Some(name) => ("schema", FORM.refer(name, "")),
+        None => ("schema", value!({"type": "string"})),
+    };
+    operation.finish(
+        out,
+        answer,
+        |group, version, kind| value!({"group": group, "kind": kind, "version": version}),
+    )
 }

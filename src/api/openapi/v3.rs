@@ -128,24 +128,10 @@ fn operation(operation: &Operation, tag: &str) -> Value {
         }
         out.insert("requestBody", body);
     }
-    let mut responses = Object::new();
-    for (code, description, name) in &operation.responses {
-        let content = content(name.as_deref(), operation.produces);
-        responses.insert(
-            code.to_string(),
-            value!({"description": (*description), "content": content}),
-        );
-    }
-    responses.insert("401", value!({"description": "Unauthorized"}));
-    out.insert("responses", responses);
-    if operation.action.is_empty() {
-        return Value::Object(out);
-    }
-    out.insert("x-kubernetes-action", operation.action);
-    let (group, version, kind) = &operation.gvk;
-    out.insert(
-        "x-kubernetes-group-version-kind",
-        value!({"group": (group.as_str()), "version": (version.as_str()), "kind": (kind.as_str())}),
-    );
-    Value::Object(out)
+    let answer = |name: Option<&str>| ("content", content(name, operation.produces));
+    operation.finish(
+        out,
+        answer,
+        |group, version, kind| value!({"group": group, "version": version, "kind": kind}),
+    )
 }
