@@ -1,6 +1,7 @@
 //! Work that waits for the host.
 
 use std::io;
+use std::time::{Duration, Instant};
 
 /// The work panicked: a mistake of this program, which whoever asked is told as a failure.
 #[derive(Debug, thiserror::Error)]
@@ -16,6 +17,29 @@ impl From<Broke> for String {
 impl From<Broke> for io::Error {
     fn from(broke: Broke) -> io::Error {
         io::Error::other(broke)
+    }
+}
+
+/// How long something is waited for that another process has.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Tries to take what only one process can have: a file, a port. One that was killed holds it for a moment longer than it
+/// is seen, so that what `is_held` is tried again for five seconds. Holds up its thread meanwhile.
+///
+/// # Errors
+/// Those of the last attempt.
+pub fn patiently<T, E>(
+    is_held: impl Fn(&E) -> bool,
+    mut attempt: impl FnMut() -> Result<T, E>,
+) -> Result<T, E> {
+    let begun = Instant::now();
+    loop {
+        match attempt() {
+            Err(error) if is_held(&error) && begun.elapsed() < PATIENCE => {
+                std::thread::sleep(PATIENCE / 50);
+            }
+            other => return other,
+        }
     }
 }
 

@@ -19,6 +19,7 @@ use super::info::Info;
 use super::query::Query;
 use super::reply::Body;
 use crate::meta::prometheus::{Families, Histogram, Sources};
+use crate::meta::version;
 use crate::resources::Registry;
 use crate::resources::cluster::Cluster;
 
@@ -244,9 +245,11 @@ impl Metrics {
         )
         .series(
             format_args!(
-                "git_version=\"v1.37.2\",major=\"1\",minor=\"37\",platform=\"{}/{}\"",
-                std::env::consts::OS,
-                std::env::consts::ARCH
+                "git_version={:?},major={:?},minor={:?},platform={:?}",
+                version::UPSTREAM,
+                version::MAJOR,
+                version::MINOR,
+                version::platform()
             ),
             1,
         );

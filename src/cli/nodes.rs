@@ -18,6 +18,7 @@ use super::cluster::{Clients, Cluster};
 use super::illumos;
 use super::names::NameFlags;
 use crate::api::actions::kubelet::Agents;
+use crate::blocking::patiently;
 use crate::client::events::{self, Events};
 use crate::meta::addresses::{Network, parse_cidr};
 use crate::net::Ipam;
@@ -372,20 +373,10 @@ impl NodeApi {
     }
 }
 
-/// How long a port is waited for: an agent that was killed holds it for a moment longer than it is seen.
-const PATIENCE: Duration = Duration::from_secs(5);
-
 /// Takes the port of the node's own API, without which nobody would see what its pods say.
 fn listen(port: u16) -> Result<net::TcpListener, AgentError> {
-    let begun = std::time::Instant::now();
-    let taken = loop {
-        match net::TcpListener::bind(("0.0.0.0", port)) {
-            Err(error) if error.kind() == ErrorKind::AddrInUse && begun.elapsed() < PATIENCE => {
-                std::thread::sleep(PATIENCE / 50);
-            }
-            other => break other,
-        }
-    };
+    let is_held = |error: &std::io::Error| error.kind() == ErrorKind::AddrInUse;
+    let taken = patiently(is_held, || net::TcpListener::bind(("0.0.0.0", port)));
     let listener = taken.and_then(|listener| {
         listener.set_nonblocking(true)?;
         Ok(listener)

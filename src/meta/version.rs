@@ -1,6 +1,23 @@
-//! The order of API versions.
+//! Versions: the one of upstream that this program behaves as, and the order of those of APIs.
 
 use std::cmp::Ordering;
+
+/// The version of upstream whose API is served, and whose kubelet's pods run.
+pub const UPSTREAM: &str = "v1.37.2";
+/// The first part of [`UPSTREAM`].
+pub const MAJOR: &str = "1";
+/// The second part of [`UPSTREAM`].
+pub const MINOR: &str = "37";
+
+/// This host as Go names it: `linux/amd64`, `illumos/arm64`.
+pub fn platform() -> String {
+    let architecture = match std::env::consts::ARCH {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        other => other,
+    };
+    format!("{}/{architecture}", std::env::consts::OS)
+}
 
 /// Orders versions as upstream's CompareKubeAwareVersionStrings: the better is greater; GA before beta before
 /// alpha, higher numbers first, then anything else by name (the alphabetically first being the better).
@@ -41,6 +58,12 @@ fn parse(version: &str) -> Option<(u8, u64, u64)> {
 
 #[cfg(test)]
 mod tests {
+    #[test]
+    fn the_parts_of_a_version_are_its_own() {
+        let parts = format!("v{}.{}.", super::MAJOR, super::MINOR);
+        assert!(super::UPSTREAM.starts_with(&parts), "{}", super::UPSTREAM);
+    }
+
     #[test]
     fn versions_are_ordered_as_upstream_orders_them() {
         let mut versions = [

@@ -10,15 +10,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 
 use parking_lot::Mutex;
 use redb::{Builder, Database, ReadableDatabase as _, ReadableTable as _, TableDefinition};
 
 use super::{link_name, mac_address};
-
-/// How long a file is waited for that another process has: one that was killed holds it for a moment longer.
-const PATIENCE: Duration = Duration::from_secs(5);
+use crate::blocking::patiently;
 
 /// Owner to address.
 const LEASES: TableDefinition<'_, &str, u32> = TableDefinition::new("leases");
@@ -139,15 +136,11 @@ impl Ipam {
     /// # Errors
     /// [`IpamError::Range`] and [`IpamError::File`].
     pub fn open(path: &Path, cidr: &str) -> Result<Self, IpamError> {
-        let begun = std::time::Instant::now();
-        let database = loop {
-            match Builder::new().set_cache_size(1 << 20).create(path) {
-                Err(redb::DatabaseError::DatabaseAlreadyOpen) if begun.elapsed() < PATIENCE => {
-                    std::thread::sleep(PATIENCE / 50);
-                }
-                other => break other.map_err(|error| file("open", path, error))?,
-            }
-        };
+        let is_held = |error: &_| matches!(error, redb::DatabaseError::DatabaseAlreadyOpen);
+        let database = patiently(is_held, || {
+            Builder::new().set_cache_size(1 << 20).create(path)
+        })
+        .map_err(|error| file("open", path, error))?;
         Self::restore(Some(database), path.to_owned(), cidr)
     }
 

@@ -6,5 +6,15 @@ mod names;
 pub mod routes;
 pub mod services;
 
+use std::net::{IpAddr, Ipv4Addr, UdpSocket};
+
 pub use ipam::{Ipam, IpamError, Lease};
 pub use names::{link_name, mac_address};
+
+/// The address of this host that a packet to `target` would come from; none where nothing leads there.
+pub fn own_address(target: Ipv4Addr) -> Option<IpAddr> {
+    // Connecting a datagram socket sends nothing: it asks the routing table.
+    let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).ok()?;
+    socket.connect((target, 9)).ok()?;
+    Some(socket.local_addr().ok()?.ip())
+}

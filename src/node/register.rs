@@ -26,6 +26,7 @@ use super::pressure::Observed;
 use super::routes::Reach;
 use super::supplies::Supplies;
 use crate::client::events::{Recorder, Tone};
+use crate::meta::version;
 use crate::zone::ZoneRuntime;
 
 /// How often the node is looked at, and its lease renewed.
@@ -94,7 +95,7 @@ pub fn host_info(brand: &str) -> NodeSystemInfo {
         container_runtime_version: format!("reddwarf-{brand}://{}", env!("CARGO_PKG_VERSION")),
         kernel_version: uname.release().to_string_lossy().into_owned(),
         kube_proxy_version: String::new(),
-        kubelet_version: "v1.37.2".into(),
+        kubelet_version: version::UPSTREAM.into(),
         machine_id: read("/etc/machine-id"),
         operating_system: "linux".into(),
         os_image: image,
@@ -105,15 +106,12 @@ pub fn host_info(brand: &str) -> NodeSystemInfo {
 
 /// The addresses by which others reach this host: the one that a packet to the world would have.
 pub fn host_addresses() -> Vec<String> {
-    // Connecting a datagram socket sends nothing; it asks the routing table.
-    let towards = |target: &str| {
-        let socket = std::net::UdpSocket::bind("0.0.0.0:0").ok()?;
-        socket.connect((target, 9)).ok()?;
-        Some(socket.local_addr().ok()?.ip())
-    };
-    let found = ["192.0.2.254", "198.51.100.1"]
-        .into_iter()
-        .find_map(towards);
+    let found = [
+        Ipv4Addr::new(192, 0, 2, 254),
+        Ipv4Addr::new(198, 51, 100, 1),
+    ]
+    .into_iter()
+    .find_map(crate::net::own_address);
     vec![found.map_or_else(|| "127.0.0.1".to_owned(), |address| address.to_string())]
 }
 

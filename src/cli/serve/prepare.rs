@@ -1,7 +1,7 @@
 //! What a server is made of, opened and checked: nothing runs yet but the listener's queue.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use tokio::net::TcpListener;
@@ -18,8 +18,10 @@ use crate::auth::authorize::Authorizers;
 use crate::auth::impersonate::Impersonation;
 use crate::auth::kubeconfig;
 use crate::auth::pki::{Pki, PkiError};
+use crate::blocking::patiently;
 use crate::controllers::{self, Controller};
 use crate::meta::addresses::Network;
+use crate::meta::version;
 use crate::resources::cluster::{Cluster, Settings};
 use crate::schema::Object;
 use crate::store::{self, OpenError, Store};
@@ -66,7 +68,11 @@ impl Prepared {
         let port = address.port();
         let store = match arguments.in_memory {
             true => store::memory(),
-            false => open_store(&arguments.data_dir).await?,
+            false => {
+                let is_held = |error: &OpenError| matches!(error, OpenError::InUse { .. });
+                // Nothing else is done yet that it could hold up.
+                patiently(is_held, || store::open(&arguments.data_dir))?
+            }
         };
         let advertised = arguments
             .advertise_address
@@ -106,7 +112,7 @@ impl Prepared {
             tokens,
             authentication,
             plugins,
-            version: version(),
+            version: told_version(),
             kubelets: Some(kubelets),
             node_metrics: arguments.node_metrics.then(NodeMetrics::default),
             documents: Default::default(),
@@ -181,23 +187,6 @@ fn records(trust: Object) -> Records {
     Records::new(&host.nodename().to_string_lossy(), trust)
 }
 
-/// How long a store is waited for that another process has.
-const PATIENCE: std::time::Duration = std::time::Duration::from_secs(5);
-
-/// Opens the store. A process that was killed holds it for a moment longer than it is seen.
-async fn open_store(directory: &Path) -> Result<Arc<dyn store::Store>, OpenError> {
-    let begun = std::time::Instant::now();
-    loop {
-        match store::open(directory) {
-            Err(error @ OpenError::InUse { .. }) if begun.elapsed() < PATIENCE => {
-                tracing::debug!(%error, "waiting for it");
-                tokio::time::sleep(PATIENCE / 50).await;
-            }
-            other => return other,
-        }
-    }
-}
-
 /// Ranges that services can have together.
 fn both_versions(ranges: &[Network]) -> Result<Vec<Network>, ServeError> {
     match ranges {
@@ -215,13 +204,8 @@ fn advertised(bound: IpAddr) -> IpAddr {
     if !bound.is_unspecified() {
         return bound;
     }
-    // Nothing is sent: a connected socket only knows its own side.
-    let own = || {
-        let socket = std::net::UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).ok()?;
-        socket.connect((Ipv4Addr::new(192, 0, 2, 1), 9)).ok()?;
-        Some(socket.local_addr().ok()?.ip())
-    };
-    own().unwrap_or_else(|| {
+    let towards = Ipv4Addr::new(192, 0, 2, 1);
+    crate::net::own_address(towards).unwrap_or_else(|| {
         tracing::warn!(
             "this machine has no address towards others, so the service kubernetes leads nowhere; name one with --advertise-address"
         );
@@ -230,30 +214,20 @@ fn advertised(bound: IpAddr) -> IpAddr {
 }
 
 /// What `/version` says: upstream's version, since clients decide by it what they may ask for.
-fn version() -> crate::schema::Value {
+fn told_version() -> crate::schema::Value {
     crate::value!({
-        "major": "1",
-        "minor": "37",
-        "emulationMajor": "1",
-        "emulationMinor": "37",
+        "major": (version::MAJOR),
+        "minor": (version::MINOR),
+        "emulationMajor": (version::MAJOR),
+        "emulationMinor": (version::MINOR),
         "minCompatibilityMajor": "1",
         "minCompatibilityMinor": "36",
-        "gitVersion": "v1.37.2",
+        "gitVersion": (version::UPSTREAM),
         "gitCommit": "",
         "gitTreeState": "clean",
         "buildDate": "1970-01-01T00:00:00Z",
         "goVersion": "go1.26.8",
         "compiler": "gc",
-        "platform": (platform())
+        "platform": (version::platform())
     })
-}
-
-/// This host as Go names it: `linux/amd64`, `illumos/arm64`.
-fn platform() -> String {
-    let architecture = match std::env::consts::ARCH {
-        "x86_64" => "amd64",
-        "aarch64" => "arm64",
-        other => other,
-    };
-    format!("{}/{architecture}", std::env::consts::OS)
 }
