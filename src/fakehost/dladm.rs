@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::exit;
-use super::getopt::{Parsed, getopt};
+use super::getopt::{Bad, Parsed, getopt};
 use super::host::{Host, Link, LinkClass};
 use super::ipadm::cidr;
 use super::ofmt::{self, Table};
@@ -124,12 +124,12 @@ pub fn dladm(run: &mut Run, args: &[String], _: &[u8]) -> Step<i32> {
     };
     let parsed = match getopt(args, known, &long) {
         Ok(parsed) => parsed,
-        Err(super::getopt::Bad::Unknown(letter)) => {
-            run.complain(&format!("dladm: unrecognized option '-{letter}'"));
-            return usage(run);
-        }
-        Err(super::getopt::Bad::Argument(letter)) => {
-            run.complain(&format!("dladm: option '-{letter}' requires a value"));
+        Err(bad) => {
+            run.complain(&match bad {
+                Bad::Unknown(letter) => format!("dladm: unrecognized option '-{letter}'"),
+                Bad::Long(name) => format!("dladm: unrecognized option '--{name}'"),
+                Bad::Argument(letter) => format!("dladm: option '-{letter}' requires a value"),
+            });
             return usage(run);
         }
     };

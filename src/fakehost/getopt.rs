@@ -9,10 +9,12 @@ pub struct Parsed {
 }
 
 /// What is wrong with a command line.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Bad {
     /// No such option.
     Unknown(char),
+    /// No such long option.
+    Long(String),
     /// The option's argument is missing.
     Argument(char),
 }
@@ -22,7 +24,18 @@ impl std::fmt::Display for Bad {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Bad::Unknown(letter) => write!(f, "illegal option -- {letter}"),
+            Bad::Long(name) => write!(f, "illegal option -- {name}"),
             Bad::Argument(letter) => write!(f, "option requires an argument -- {letter}"),
+        }
+    }
+}
+
+impl Bad {
+    /// The letter that getopt(3C) leaves in `optopt`.
+    pub fn letter(&self) -> char {
+        match self {
+            Bad::Unknown(letter) | Bad::Argument(letter) => *letter,
+            Bad::Long(_) => '-',
         }
     }
 }
@@ -45,63 +58,96 @@ impl Parsed {
     }
 }
 
-/// Reads a command line; a `:` after a letter of `known` says that it takes an argument. Long options are spelled
-/// out in `long`, each with the letter that it stands for.
-pub fn getopt(args: &[String], known: &str, long: &[(&str, char)]) -> Result<Parsed, Bad> {
-    let takes = |letter: char| {
-        let mut letters = known.chars().peekable();
-        while let Some(l) = letters.next() {
-            if l == letter && l != ':' {
-                return Some(letters.peek() == Some(&':'));
-            }
-        }
-        None
-    };
-    let mut parsed = Parsed::default();
-    let mut words = args.iter();
-    while let Some(word) = words.next() {
-        if word == "--" {
-            parsed.rest = words.cloned().collect();
-            return Ok(parsed);
-        }
-        if let Some(name) = word.strip_prefix("--") {
-            let (name, inline) = match name.split_once('=') {
-                Some((name, value)) => (name, Some(value.to_owned())),
-                None => (name, None),
-            };
-            let letter = long
-                .iter()
-                .find(|(l, _)| *l == name)
-                .map(|(_, letter)| *letter)
-                .ok_or(Bad::Unknown('?'))?;
-            let value = match (takes(letter), inline) {
-                (Some(true), Some(value)) => Some(value),
-                (Some(true), None) => Some(words.next().ok_or(Bad::Argument(letter))?.clone()),
-                _ => None,
-            };
-            parsed.options.push((letter, value));
-            continue;
-        }
-        let Some(letters) = word.strip_prefix('-').filter(|l| !l.is_empty()) else {
-            parsed.rest = std::iter::once(word).chain(words).cloned().collect();
-            return Ok(parsed);
-        };
-        for (at, letter) in letters.char_indices() {
-            if !takes(letter).ok_or(Bad::Unknown(letter))? {
-                parsed.options.push((letter, None));
-                continue;
-            }
-            let tail = &letters[at + letter.len_utf8()..];
-            let value = if tail.is_empty() {
-                words.next().ok_or(Bad::Argument(letter))?.clone()
-            } else {
-                tail.to_owned()
-            };
-            parsed.options.push((letter, Some(value)));
-            break;
+/// The options of a command line one after the other; it can be read on after one that is wrong.
+#[derive(Debug)]
+pub struct Options<'a> {
+    words: &'a [String],
+    known: &'a str,
+    long: &'a [(&'a str, char)],
+    /// The letters of the first word that are still to be read.
+    letters: &'a str,
+}
+
+impl<'a> Options<'a> {
+    /// Reads `words`; a `:` after a letter of `known` says that it takes an argument. Long options are spelled out in
+    /// `long`, each with the letter that it stands for.
+    pub fn new(words: &'a [String], known: &'a str, long: &'a [(&'a str, char)]) -> Self {
+        Self {
+            words,
+            known,
+            long,
+            letters: "",
         }
     }
-    Ok(parsed)
+
+    /// The words after the options, once all were read.
+    pub fn rest(&self) -> &'a [String] {
+        self.words
+    }
+
+    /// Whether an option takes an argument, if it is known.
+    fn takes(&self, letter: char) -> Option<bool> {
+        let at = self.known.find(letter).filter(|_| letter != ':')?;
+        Some(self.known[at + letter.len_utf8()..].starts_with(':'))
+    }
+
+    fn argument(&mut self, letter: char) -> Result<String, Bad> {
+        let (value, words) = self.words.split_first().ok_or(Bad::Argument(letter))?;
+        self.words = words;
+        Ok(value.clone())
+    }
+
+    fn spelled(&mut self, word: &str) -> Result<(char, Option<String>), Bad> {
+        let (name, inline) = match word.split_once('=') {
+            Some((name, value)) => (name, Some(value.to_owned())),
+            None => (word, None),
+        };
+        let found = self.long.iter().find(|(l, _)| *l == name);
+        let letter = found.ok_or_else(|| Bad::Long(word.to_owned()))?.1;
+        let value = match (self.takes(letter), inline) {
+            (Some(true), Some(value)) => Some(value),
+            (Some(true), None) => Some(self.argument(letter)?),
+            _ => None,
+        };
+        Ok((letter, value))
+    }
+}
+
+impl Iterator for Options<'_> {
+    type Item = Result<(char, Option<String>), Bad>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.letters.is_empty() {
+            let (word, words) = self.words.split_first()?;
+            let letters = word.strip_prefix('-').filter(|l| !l.is_empty())?;
+            self.words = words;
+            match letters.strip_prefix('-') {
+                Some("") => return None,
+                Some(name) => return Some(self.spelled(name)),
+                None => self.letters = letters,
+            }
+        }
+        let letter = self.letters.chars().next()?;
+        self.letters = &self.letters[letter.len_utf8()..];
+        Some(match self.takes(letter) {
+            None => Err(Bad::Unknown(letter)),
+            Some(false) => Ok((letter, None)),
+            Some(true) => match std::mem::take(&mut self.letters) {
+                "" => self.argument(letter).map(|value| (letter, Some(value))),
+                tail => Ok((letter, Some(tail.to_owned()))),
+            },
+        })
+    }
+}
+
+/// Reads a whole command line, as [`Options`]; the first option that is wrong ends it.
+pub fn getopt(args: &[String], known: &str, long: &[(&str, char)]) -> Result<Parsed, Bad> {
+    let mut options = Options::new(args, known, long);
+    let read = options.by_ref().collect::<Result<_, _>>()?;
+    Ok(Parsed {
+        options: read,
+        rest: options.rest().to_vec(),
+    })
 }
 
 #[cfg(test)]
@@ -120,9 +166,31 @@ mod tests {
         assert_eq!(parsed.value('d'), Some("1"));
         assert_eq!(parsed.rest, words("tank -r"));
         assert_eq!(getopt(&words("-x"), "H", &[]), Err(Bad::Unknown('x')));
+        assert_eq!(
+            getopt(&words("--xy"), "H", &[]),
+            Err(Bad::Long("xy".into()))
+        );
         assert_eq!(getopt(&words("-o"), "o:", &[]), Err(Bad::Argument('o')));
         let long = getopt(&words("--link=a0 -- -t"), "l:t", &[("link", 'l')]).unwrap();
         assert_eq!(long.value('l'), Some("a0"));
         assert_eq!(long.rest, words("-t"));
+    }
+
+    #[test]
+    fn options_are_read_on_after_a_wrong_one() {
+        let line = words("-aF -é --force -f out - x");
+        let mut options = Options::new(&line, "Ff:", &[]);
+        let read: Vec<_> = options.by_ref().collect();
+        assert_eq!(
+            read,
+            [
+                Err(Bad::Unknown('a')),
+                Ok(('F', None)),
+                Err(Bad::Unknown('é')),
+                Err(Bad::Long("force".into())),
+                Ok(('f', Some("out".into()))),
+            ]
+        );
+        assert_eq!(options.rest(), words("- x"));
     }
 }

@@ -15,7 +15,7 @@ use super::run::{self, Run};
 use super::store::ConfigStore;
 use super::zoneadm;
 use super::zonecfg::Flavour;
-use super::{Reply, exit, tools};
+use super::{Reply, exit, privileges, tools};
 
 /// What a new host has.
 #[derive(Debug, Clone)]
@@ -131,11 +131,12 @@ impl Running {
 
 const BRAND: &str = "<?xml version=\"1.0\"?>
 <!DOCTYPE brand PUBLIC \"-//Sun Microsystems Inc//DTD Brands//EN\" \"file:///usr/share/lib/xml/dtd/brand.dtd.1\">
-<brand name=\"NAME\">CHECK</brand>
+<brand name=\"NAME\">
+CHECKPRIVILEGES</brand>
 ";
 
 /// The hook of the brand lx that looks at a configuration before it is kept.
-const CHECK: &str = "<verify_cfg>/usr/lib/brand/lx/lx_support verify</verify_cfg>";
+const CHECK: &str = "\t<verify_cfg>/usr/lib/brand/lx/lx_support verify</verify_cfg>\n";
 
 impl Machine {
     /// The host in `root`, with tools that run in this process.
@@ -183,17 +184,25 @@ impl Machine {
             ));
         }
         let brands = root.join("usr/lib/brand");
+        // Without its lists zonecfg takes whatever privileges it is told.
+        let privileges = match layout.checks {
+            true => privileges::elements(),
+            false => String::new(),
+        };
         for brand in &layout.brands {
             fs::create_dir_all(brands.join(brand))?;
             fs::write(
                 brands.join(brand).join("config.xml"),
-                BRAND.replace("NAME", brand).replace(
-                    "CHECK",
-                    match brand.as_str() {
-                        "lx" if layout.checks => CHECK,
-                        _ => "",
-                    },
-                ),
+                BRAND
+                    .replace("NAME", brand)
+                    .replace("PRIVILEGES", &privileges)
+                    .replace(
+                        "CHECK",
+                        match brand.as_str() {
+                            "lx" if layout.checks => CHECK,
+                            _ => "",
+                        },
+                    ),
             )?;
         }
         if layout.brands.iter().any(|b| b == "lx") {
@@ -208,7 +217,8 @@ impl Machine {
         }
         if layout.brands.iter().any(|b| b == zoneadm::OURS) {
             let own = brands.join(zoneadm::OURS);
-            fs::write(own.join("config.xml"), zoneadm::CONFIG)?;
+            let text = zoneadm::CONFIG.replace("\t<!-- PRIVILEGES -->\n", &privileges);
+            fs::write(own.join("config.xml"), text)?;
             fs::write(own.join("platform.xml"), zoneadm::PLATFORM)?;
             fs::write(root.join(&zoneadm::INIT[1..]), "")?;
         }

@@ -37,6 +37,7 @@ mod machine;
 mod nat;
 mod ofmt;
 mod packets;
+mod privileges;
 mod real;
 mod run;
 mod smf;

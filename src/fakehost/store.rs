@@ -62,19 +62,37 @@ const DOCUMENT_HEADER: &str = "<?xml version=\"1.0\"?>
 /// The directory `ROOT/etc/zones`.
 #[derive(Debug, Clone)]
 pub struct ConfigStore {
+    root: PathBuf,
     dir: PathBuf,
 }
 
 impl ConfigStore {
     /// The store of a host whose root directory is `root`; the directory is made if need be.
     pub fn open(root: &Path) -> io::Result<Self> {
-        let dir = root.join("etc/zones");
-        std::fs::create_dir_all(&dir)?;
-        let store = Self { dir };
+        let store = Self::at(root);
+        std::fs::create_dir_all(&store.dir)?;
         if !store.index_path().exists() {
             store.write_index(&[])?;
         }
         Ok(store)
+    }
+
+    /// The store of whatever is in a directory; nothing is made.
+    pub fn at(root: &Path) -> Self {
+        Self {
+            root: root.to_path_buf(),
+            dir: root.join("etc/zones"),
+        }
+    }
+
+    /// Whether the configuration of a zone is there, or a directory for it (`zonecfg_access`).
+    pub fn accessible(&self, zone: &str) -> bool {
+        self.document_path(zone).exists() || self.dir.is_dir()
+    }
+
+    /// Whether the index can be changed: it is there, and its lock can be made (`putzoneent`).
+    pub fn indexable(&self) -> bool {
+        self.index_path().exists() && self.root.join("var/run").is_dir()
     }
 
     /// The document's path.
@@ -111,6 +129,10 @@ impl ConfigStore {
         let temporary = self.dir.join(format!(".zonecfg.{zone}"));
         std::fs::write(&temporary, Self::text(doc))?;
         std::fs::rename(&temporary, &path)?;
+        if zone == "global" {
+            // Its line says where it is and that it is installed, whatever is configured.
+            return Ok(());
+        }
         let mut index = self.index()?;
         let zonepath = doc.attr_or_empty("zonepath").to_string();
         match index.iter_mut().find(|e| e.name == zone) {

@@ -113,6 +113,24 @@ impl zonecfg::Host for Seen<'_> {
         Ok(())
     }
 
+    /// Only for a brand whose config.xml has lists of privileges.
+    fn verify_privileges(&self, document: &Element) -> Result<(), String> {
+        let brand = document.attr_or_empty("brand");
+        let config = self
+            .disk
+            .real(&format!("/usr/lib/brand/{brand}/config.xml"));
+        if !std::fs::read_to_string(config).is_ok_and(|text| text.contains("<privilege ")) {
+            return Ok(());
+        }
+        zoneadm::Configured::read(document)
+            .check_privileges()
+            .map_err(|wrong| wrong.name().to_owned())
+    }
+
+    fn alternate(&self, root: &Path) -> ConfigStore {
+        ConfigStore::at(&self.disk.real(&root.to_string_lossy()))
+    }
+
     fn read_file(&self, path: &Path) -> io::Result<Vec<u8>> {
         let text = path.to_string_lossy();
         let inside = self.disk.real(&text);

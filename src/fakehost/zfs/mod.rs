@@ -107,7 +107,9 @@ fn usage<T>(run: &mut Run, command: &str, wrong: &str) -> Step<T> {
 fn options(run: &mut Run, command: &str, args: &[String], known: &str) -> Step<Parsed> {
     let wrong = match getopt(args, known, &[]) {
         Ok(parsed) => return Ok(parsed),
-        Err(Bad::Unknown(letter)) => format!("invalid option '{letter}'"),
+        Err(bad @ (Bad::Unknown(_) | Bad::Long(_))) => {
+            format!("invalid option '{}'", bad.letter())
+        }
         Err(Bad::Argument(letter)) => format!("missing argument for '{letter}' option"),
     };
     usage(run, command, &wrong)

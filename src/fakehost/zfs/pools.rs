@@ -2,7 +2,7 @@
 
 use super::{mount, properties};
 use crate::fakehost::exit;
-use crate::fakehost::getopt::{Bad, getopt};
+use crate::fakehost::getopt::getopt;
 use crate::fakehost::host::Health;
 use crate::fakehost::run::{Run, Step};
 
@@ -132,9 +132,10 @@ pub fn zpool(run: &mut Run, args: &[String], _: &[u8]) -> Step<i32> {
     };
     let parsed = match getopt(args, known, &[]) {
         Ok(parsed) => parsed,
-        Err(Bad::Unknown(letter) | Bad::Argument(letter)) => {
+        Err(bad) => {
             run.complain(&format!(
-                "invalid option '{letter}'\nusage:\n\tzpool {command} ..."
+                "invalid option '{}'\nusage:\n\tzpool {command} ...",
+                bad.letter()
             ));
             return Ok(exit::USAGE);
         }

@@ -9,88 +9,6 @@ use crate::fakehost::xml::Element;
 use crate::fakehost::zfs::Source;
 use crate::fakehost::zonecfg::{DETACHED, Flavour};
 
-/// Privileges that a zone can be given beside the set names.
-const PRIVILEGES: &[&str] = &[
-    "contract_event",
-    "contract_identity",
-    "contract_observer",
-    "cpc_cpu",
-    "dtrace_proc",
-    "dtrace_user",
-    "file_chown",
-    "file_chown_self",
-    "file_dac_execute",
-    "file_dac_read",
-    "file_dac_search",
-    "file_dac_write",
-    "file_downgrade_sl",
-    "file_flag_set",
-    "file_link_any",
-    "file_owner",
-    "file_read",
-    "file_setid",
-    "file_upgrade_sl",
-    "file_write",
-    "graphics_access",
-    "graphics_map",
-    "hyprlofs_control",
-    "ipc_dac_read",
-    "ipc_dac_write",
-    "ipc_owner",
-    "net_access",
-    "net_bindmlp",
-    "net_icmpaccess",
-    "net_mac_aware",
-    "net_mac_implicit",
-    "net_observability",
-    "net_privaddr",
-    "net_rawaccess",
-    "proc_audit",
-    "proc_chroot",
-    "proc_clock_highres",
-    "proc_exec",
-    "proc_fork",
-    "proc_info",
-    "proc_lock_memory",
-    "proc_owner",
-    "proc_prioup",
-    "proc_priocntl",
-    "proc_secflags",
-    "proc_session",
-    "proc_setid",
-    "proc_taskid",
-    "sys_acct",
-    "sys_admin",
-    "sys_audit",
-    "sys_flow_config",
-    "sys_ip_config",
-    "sys_iptun_config",
-    "sys_mount",
-    "sys_nfs",
-    "sys_ppp_config",
-    "sys_ptp_config",
-    "sys_resource",
-    "sys_share",
-    "sys_smb",
-    "sys_time",
-    "virt_manage",
-    "xvm_control",
-];
-/// Privileges that no zone can have.
-const PROHIBITED: &[&str] = &[
-    "dtrace_kernel",
-    "proc_zone",
-    "sys_config",
-    "sys_devices",
-    "sys_dl_config",
-    "sys_linkdir",
-    "sys_net_config",
-    "sys_res_config",
-    "sys_suser_compat",
-];
-/// Privileges that every zone needs.
-const REQUIRED: &[&str] = &["proc_exec", "proc_fork", "sys_mount"];
-
 /// File systems that have a program that mounts them (`/usr/lib/fs/TYPE/mount`).
 const MOUNTED: &[&str] = &[
     "autofs", "bootfs", "ctfs", "dev", "fd", "hsfs", "hyprlofs", "lofs", "lxproc", "mntfs", "nfs",
@@ -98,35 +16,6 @@ const MOUNTED: &[&str] = &[
 ];
 /// File systems that have a program that checks them before they are mounted (`/usr/lib/fs/TYPE/fsck`).
 const CHECKED: &[&str] = &["pcfs", "udfs", "ufs"];
-
-/// What is wrong with the privileges of a zone.
-pub fn privileges(limit: &str) -> Option<String> {
-    for word in limit.split(',').filter(|w| !w.is_empty()) {
-        let (name, without) = match word.strip_prefix(['!', '-']) {
-            Some(name) => (name, true),
-            None => (word, false),
-        };
-        if matches!(name, "default" | "basic" | "zone") {
-            continue;
-        }
-        if PROHIBITED.contains(&name) {
-            if !without {
-                return Some(format!(
-                    "privilege \"{name}\" is not permitted within the zone's privilege set"
-                ));
-            }
-        } else if !PRIVILEGES.contains(&name) {
-            return Some(format!(
-                "unknown privilege \"{name}\" specified in the zone's privilege set"
-            ));
-        } else if without && REQUIRED.contains(&name) {
-            return Some(format!(
-                "required privilege \"{name}\" is missing from the zone's privilege set"
-            ));
-        }
-    }
-    None
-}
 
 /// Verifies a zone for a subcommand; everything that is wrong is complained about.
 pub fn verify(run: &mut Run, target: &Target, command: &str) -> Step<bool> {
@@ -152,9 +41,9 @@ pub fn verify(run: &mut Run, target: &Target, command: &str) -> Step<bool> {
     }
     // For maintenance a zone gets the usual ones, whatever it is configured with.
     if command != "mount"
-        && let Some(text) = privileges(&target.configured.privileges)
+        && let Err(text) = target.configured.check_privileges()
     {
-        wrong.push(text);
+        wrong.push(text.to_string());
     }
     good &= wrong.is_empty();
     for text in warnings.iter().chain(&wrong) {

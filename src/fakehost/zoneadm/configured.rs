@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::fakehost::host::{ZoneLink, ZoneMount};
+use crate::fakehost::privileges;
 use crate::fakehost::xml::Element;
 
 /// A configured zone.
@@ -98,6 +99,14 @@ impl Configured {
                 })
                 .collect(),
         }
+    }
+
+    /// Whether it can have the privileges that it is to have.
+    ///
+    /// # Errors
+    /// What is wrong with them.
+    pub fn check_privileges(&self) -> Result<(), privileges::Wrong> {
+        privileges::check(&self.privileges, self.exclusive)
     }
 
     /// The root of the zone in the global zone.

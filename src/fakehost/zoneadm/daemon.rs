@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use super::check;
 use super::configured::Configured;
 use super::install::below;
 use super::ours;
@@ -222,8 +221,8 @@ impl Boot<'_> {
         if run.disk().kind(&root) != Some(Kind::Directory) {
             return self.fail(run, "zone_create failed: No such file or directory");
         }
-        if let Some(text) = check::privileges(&zone.privileges) {
-            return self.fail(run, &text);
+        if let Err(wrong) = zone.check_privileges() {
+            return self.fail(run, &wrong.to_string());
         }
         if let Err(text) = make_vnics(run.host(), zone) {
             return self.fail(run, &text);

@@ -55,6 +55,10 @@ pub enum Z {
     BrandError,
     /// Writing failed.
     SavingFile,
+    /// The index cannot be locked or is not there.
+    UpdatingIndex,
+    /// There is no directory for configurations.
+    MiscFs,
 }
 
 impl Z {
@@ -84,6 +88,8 @@ impl Z {
             Self::Incompatible => "Incompatible settings",
             Self::BrandError => "Brand-specific error",
             Self::SavingFile => "Problem saving file",
+            Self::UpdatingIndex => "Problem updating index file",
+            Self::MiscFs => "Miscellaneous file system error",
         }
     }
 }

@@ -7,6 +7,9 @@ use super::resource::{Resource, TMP_POOL, all, matches_property, to_element};
 use super::session::{Scope, Session, Step};
 use crate::fakehost::xml::Element;
 
+const NOTHING_CAPPED: &str =
+    "No property was specified.  One of physical, swap or locked is required.";
+
 /// Who has an entry in passwd(5) of a host.
 const USERS: &[&str] = &[
     "root", "daemon", "bin", "sys", "adm", "dladm", "netadm", "netcfg", "nobody", "noaccess",
@@ -205,7 +208,8 @@ impl Session<'_> {
     pub(super) fn finished_memory(&mut self, scope: &Scope) -> Result<(), Option<Z>> {
         let gate = self.flavour == Flavour::Gate;
         let Some(document) = &mut self.document else {
-            return Err(Some(Z::BadHandle));
+            self.fail(NOTHING_CAPPED);
+            return Err(None);
         };
         let physical = if gate {
             scope.new.get("physical").parse::<u64>().ok()
@@ -215,7 +219,7 @@ impl Session<'_> {
         let swap = doc::aliased(document, "swap").ok();
         let locked = doc::aliased(document, "locked").ok();
         if physical.is_none() && swap.is_none() && locked.is_none() {
-            self.fail("No property was specified.  One of physical, swap or locked is required.");
+            self.fail(NOTHING_CAPPED);
             return Err(None);
         }
         if let (Some(physical), Some(locked)) = (physical, locked)

@@ -58,11 +58,7 @@ impl Session<'_> {
                     return Ok(());
                 }
             },
-            None => doc::template(&template, &self.zone, self.flavour).or_else(|| {
-                let mut found = self.store.load(&template).ok().flatten()?;
-                found.set("name", &self.zone);
-                Some(found)
-            }),
+            None => self.template(&template),
         };
         match document {
             Some(document) => {
@@ -119,7 +115,7 @@ impl Session<'_> {
         if let Err(InitError::Exit) = self.initialize(true) {
             return Err(Exit);
         }
-        if self.host.kernel_state(&self.zone).is_some() {
+        if self.kernel_state(&self.zone).is_some() {
             let zone = self.zone.clone();
             self.complain(&zone, Z::BadZoneState);
         } else {
@@ -136,6 +132,9 @@ impl Session<'_> {
             }
         }
         self.changed = false;
+        if flags.has('F') && self.document.is_none() {
+            self.suggest_create();
+        }
         self.document = self.store.load(&self.zone).ok().flatten();
         self.got_handle = self.document.is_some();
         Ok(())
@@ -246,7 +245,7 @@ impl Session<'_> {
             self.fail("Cannot set a resource-specific property from the global scope.");
             return Ok(());
         }
-        if forced {
+        if forced && self.root.is_empty() {
             self.fail("Zonepath is changeable only in an alternate root.");
             return Ok(());
         }
@@ -266,14 +265,14 @@ impl Session<'_> {
         if let Err(e) = self.initialize(true) {
             return e.step();
         }
-        self.set_global(property, &value);
+        self.set_global(property, &value, forced);
         Ok(())
     }
 
-    fn set_global(&mut self, property: &'static str, value: &str) {
+    fn set_global(&mut self, property: &'static str, value: &str, forced: bool) {
         match property {
             "zonename" => return self.set_name(value),
-            "zonepath" | "brand" if self.installed() => {
+            "zonepath" | "brand" if !forced && self.installed() => {
                 let text = format!(
                     "Zone {} already installed; set {property} not allowed.",
                     self.zone
@@ -312,10 +311,19 @@ impl Session<'_> {
             _ if doc::find_alias(property).is_some() => return self.set_alias(property, value),
             _ => {}
         }
-        let value = if property == "zonepath" {
-            collapse_slashes(value)
-        } else {
-            value.to_string()
+        let value = match property {
+            // Told with the alternate root, kept without it.
+            "zonepath" => {
+                let path = collapse_slashes(value);
+                match path.strip_prefix(&self.root).filter(|p| p.starts_with('/')) {
+                    Some(path) => path.to_string(),
+                    None => {
+                        let zone = self.zone.clone();
+                        return self.complain(&zone, Z::BadProperty);
+                    }
+                }
+            }
+            _ => value.to_string(),
         };
         if let Some(document) = &mut self.document {
             document.set(property, &value);
@@ -382,7 +390,7 @@ impl Session<'_> {
             Some(Z::BogusZoneName)
         } else if taken {
             Some(Z::NameInUse)
-        } else if !self.fresh && self.host.kernel_state(&current).is_some() {
+        } else if !self.fresh && self.kernel_state(&current).is_some() {
             Some(Z::BadZoneState)
         } else {
             None

@@ -64,6 +64,11 @@ pub trait Host {
     fn has_brand(&self, brand: &str) -> bool;
     /// The brand's own check of a document; its message when it refuses.
     fn verify_brand(&self, document: &super::xml::Element) -> Result<(), String>;
+    /// Whether a zone of the document's brand can be given the privileges that it asks for; else the name of the first
+    /// one that is unknown, prohibited or missing.
+    fn verify_privileges(&self, document: &super::xml::Element) -> Result<(), String>;
+    /// The configurations of an alternate root.
+    fn alternate(&self, root: &Path) -> ConfigStore;
     /// Reads a file that the command line names.
     fn read_file(&self, path: &Path) -> std::io::Result<Vec<u8>>;
     /// Writes a file that a command names.
@@ -98,6 +103,15 @@ impl Mode {
         match self {
             Self::File(name) => Some(name),
             _ => None,
+        }
+    }
+
+    /// Where a line is, if messages say it.
+    fn place(&self, line: u32) -> Option<String> {
+        match self {
+            Self::File(name) => Some(format!("line {line} of {name}")),
+            Self::Stdin { numbered: true } => Some(format!("line {line}")),
+            Self::Stdin { numbered: false } | Self::Args => None,
         }
     }
 }

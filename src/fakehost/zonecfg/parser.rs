@@ -96,6 +96,13 @@ impl Parser<'_> {
             Token::Newline => "\\n".to_string(),
             _ => self.lexer.text.clone(),
         };
+        // To yacc(1) a token that is not above 0 ends the input, as a char of C is that is no ASCII: nothing is skipped.
+        if let Token::Char(c) = token
+            && !(1..0x80).contains(&c)
+        {
+            self.next();
+            return Parsed::Syntax(text, line);
+        }
         loop {
             match self.next() {
                 Token::Newline | Token::Semicolon | Token::Eof => break,

@@ -9,6 +9,7 @@ use super::parser::{self, Command, Parsed};
 use super::resource::Resource;
 use super::{Flavour, Host};
 use crate::fakehost::exit;
+use crate::fakehost::getopt::{Bad, Options};
 use crate::fakehost::store::ConfigStore;
 use crate::fakehost::xml::Element;
 
@@ -19,8 +20,8 @@ pub(super) enum Mode {
     File(String),
     /// Commands on the command line: goes on after errors.
     Args,
-    /// Standard input (never a terminal here): goes on after errors.
-    Stdin,
+    /// Standard input (never a terminal here): goes on after errors. With `-f -` messages carry line numbers.
+    Stdin { numbered: bool },
 }
 
 /// Leaves the program at once with status 1.
@@ -39,7 +40,10 @@ pub(super) struct Scope {
 
 pub(super) struct Session<'a> {
     pub host: &'a dyn Host,
-    pub store: &'a ConfigStore,
+    host_store: &'a ConfigStore,
+    pub store: ConfigStore,
+    /// The alternate root (`-R`), or nothing. Zonepaths are told with it, and kept without it.
+    pub root: String,
     pub flavour: Flavour,
     pub mode: Mode,
     pub zone: String,
@@ -109,7 +113,9 @@ impl<'a> Session<'a> {
     pub fn new(host: &'a dyn Host, store: &'a ConfigStore, flavour: Flavour) -> Self {
         Self {
             host,
-            store,
+            host_store: store,
+            store: store.clone(),
+            root: String::new(),
             flavour,
             mode: Mode::Args,
             zone: String::new(),
@@ -153,20 +159,29 @@ impl<'a> Session<'a> {
             self.usage_line();
             return Ok(exit::USAGE);
         }
+        if !self.root.is_empty() && !self.store.accessible(&self.zone) {
+            let _ = writeln!(
+                self.err,
+                "zonecfg: Could not access zone configuration store: {}",
+                Z::MiscFs.text()
+            );
+            return Ok(exit::ERROR);
+        }
         if !rest.is_empty() {
             self.mode = Mode::Args;
             let text = rest.join(" ") + "\n";
             return Ok(self.finish(text.as_bytes()));
         }
         let Some(name) = self.mode.file_name().map(str::to_string) else {
-            self.mode = Mode::Stdin;
+            self.mode = Mode::Stdin { numbered: false };
             self.interactive = true;
             // Only to say so early when there is no such zone.
             let _ = self.initialize(false);
             return Ok(self.finish(stdin));
         };
         if name == "-" {
-            self.mode = Mode::Stdin;
+            self.mode = Mode::Stdin { numbered: true };
+            self.interactive = true;
             return Ok(self.finish(stdin));
         }
         match self.host.read_file(Path::new(&name)) {
@@ -183,75 +198,57 @@ impl<'a> Session<'a> {
         }
     }
 
-    fn options(&mut self, args: &[String]) -> Result<Vec<String>, i32> {
-        let mut i = 0;
+    /// What the command line says; the words after its options.
+    fn options<'w>(&mut self, args: &'w [String]) -> Result<&'w [String], i32> {
         self.mode = Mode::Args;
-        let mut file = None;
-        while let Some(arg) = args.get(i).filter(|a| a.starts_with('-') && a.len() > 1) {
-            if arg == "--" {
-                i += 1;
-                break;
-            }
-            let letter = &arg[1..2];
-            if !matches!(letter, "f" | "R" | "z") {
-                if letter == "?" {
+        let mut options = Options::new(args, "?f:R:z:", &[]);
+        while let Some(option) = options.next() {
+            let (letter, value) = match option {
+                Ok((letter, value)) => (letter, value.unwrap_or_default()),
+                Err(bad) => {
+                    let _ = writeln!(self.err, "zonecfg: {bad}");
                     self.usage_line();
-                } else {
-                    let _ = writeln!(self.err, "zonecfg: illegal option -- {letter}");
-                    self.usage_line();
-                }
-                return Err(exit::USAGE);
-            }
-            let value = if arg.len() > 2 {
-                arg[2..].to_string()
-            } else {
-                i += 1;
-                match args.get(i) {
-                    Some(v) => v.clone(),
-                    None => {
-                        let _ =
-                            writeln!(self.err, "zonecfg: option requires an argument -- {letter}");
-                        self.usage_line();
-                        return Err(exit::USAGE);
-                    }
-                }
-            };
-            i += 1;
-            match letter {
-                "f" => {
-                    self.mode = Mode::File(value.clone());
-                    file = Some(value);
-                }
-                "R" => {
-                    let why = match value.starts_with('/') {
-                        false => "root path must be absolute",
-                        true if self.host.is_directory(Path::new(&value)) => {
-                            self.err
-                                .push_str("fakehost: zonecfg -R is not played by the fake host\n");
-                            return Err(exit::NOT_PLAYED);
-                        }
-                        true => "root path must be a directory",
-                    };
-                    let _ = writeln!(self.err, "{why}: {value}");
                     return Err(exit::USAGE);
                 }
-                _ if value == "global" => {
-                    self.global_zone = true;
-                    self.zone = value;
-                }
-                _ if !doc::valid_zone_name(&value) => {
+            };
+            match letter {
+                'f' => self.mode = Mode::File(value),
+                'R' => self.set_root(&value)?,
+                'z' if value != "global" && !doc::valid_zone_name(&value) => {
                     self.complain(&value, Z::BogusZoneName);
                     self.name_syntax();
                     return Err(exit::USAGE);
                 }
-                _ => self.zone = value,
+                'z' => {
+                    self.global_zone |= value == "global";
+                    self.zone = value;
+                }
+                _ => {
+                    self.usage_line();
+                    return Err(exit::USAGE);
+                }
             }
         }
         self.revert_zone = self.zone.clone();
-        if let Some(file) = file {
-            self.mode = Mode::File(file);
-        }
-        Ok(args[i.min(args.len())..].to_vec())
+        Ok(options.rest())
+    }
+
+    /// Takes the configurations of another root.
+    fn set_root(&mut self, root: &str) -> Result<(), i32> {
+        let why = match root.starts_with('/') {
+            true if self.host.is_directory(Path::new(root)) => {
+                // `/` is no other one.
+                (self.store, self.root) = match root {
+                    "/" => (self.host_store.clone(), String::new()),
+                    _ => (self.host.alternate(Path::new(root)), root.to_owned()),
+                };
+                return Ok(());
+            }
+            true => "root path must be a directory",
+            false => "root path must be absolute",
+        };
+        self.error(&format!("{why}: {root}"));
+        Err(exit::USAGE)
     }
 
     fn finish(&mut self, input: &[u8]) -> i32 {
@@ -286,12 +283,16 @@ impl<'a> Session<'a> {
                 }
                 Parsed::Syntax(text, line) => {
                     self.saw_error = true;
-                    let place = match self.mode {
-                        Mode::File(_) => format!(" on line {line}"),
-                        _ => String::new(),
-                    };
-                    let _ = writeln!(self.err, "syntax error{place} at '{text}'");
-                    self.synopses();
+                    if text == "\0" {
+                        self.err.push_str("syntax error, token expected\n");
+                    } else {
+                        let place = match self.mode.place(line) {
+                            Some(_) => format!(" on line {line}"),
+                            None => String::new(),
+                        };
+                        let _ = writeln!(self.err, "syntax error{place} at '{text}'");
+                        self.synopses();
+                    }
                 }
             }
             if self.saw_error && matches!(self.mode, Mode::File(_)) {
@@ -355,10 +356,10 @@ impl<'a> Session<'a> {
 
     /// A message, with the line of the command file before it when the line is new.
     pub fn error(&mut self, text: &str) {
-        if let Mode::File(name) = &self.mode
+        if let Some(place) = self.mode.place(self.line.saturating_sub(1))
             && self.line > self.last_line
         {
-            let _ = writeln!(self.err, "On line {} of {name}:", self.line - 1);
+            let _ = writeln!(self.err, "On {place}:");
         }
         let _ = writeln!(self.err, "{text}");
         self.last_line = self.line;
@@ -384,12 +385,8 @@ impl<'a> Session<'a> {
 
     /// The usage of one command: bad arguments.
     pub fn short_usage(&mut self, command: &str) {
-        if let Mode::File(name) = &self.mode {
-            let _ = writeln!(
-                self.err,
-                "syntax error on line {} of {name}",
-                self.line.saturating_sub(1)
-            );
+        if let Some(place) = self.mode.place(self.line.saturating_sub(1)) {
+            let _ = writeln!(self.err, "syntax error on {place}");
         }
         self.long_usage(command);
     }
@@ -450,53 +447,38 @@ impl<'a> Session<'a> {
         let strict = matches!(command.name, "create" | "export");
         let mut flags = Flags::default();
         let mut wrong = false;
-        let mut rest = command.args.iter().map(String::as_str).peekable();
-        while let Some(arg) = rest.next_if(|a| a.starts_with('-') && a.len() > 1) {
-            if arg == "--" {
-                break;
+        let mut options = Options::new(&command.args, known, &[]);
+        for option in options.by_ref() {
+            let bad = match option {
+                Ok((letter, value)) => {
+                    flags.0.push((letter, value.unwrap_or_default()));
+                    continue;
+                }
+                Err(bad) => bad,
+            };
+            wrong = true;
+            // The first word is the 0th, where getopt(3C) names a long option by its letter.
+            let bad = match bad {
+                Bad::Long(name) if command.args[0][2..] == name => Bad::Unknown('-'),
+                bad => bad,
+            };
+            let asked = bad == Bad::Unknown('?');
+            if !asked && !self.quiet_options {
+                let _ = writeln!(self.err, "{}: {bad}", command.args[0]);
             }
-            for (at, letter) in arg.char_indices().skip(1) {
-                let place = known.find(letter).filter(|_| letter != ':');
-                let takes = place.is_some_and(|p| known[p + letter.len_utf8()..].starts_with(':'));
-                let tail = &arg[at + letter.len_utf8()..];
-                let value = match (takes, tail) {
-                    (true, "") => rest.next(),
-                    (true, tail) => Some(tail),
-                    (false, _) => None,
-                };
-                let why = match (place, takes, value) {
-                    (Some(_), false, _) => {
-                        flags.0.push((letter, String::new()));
-                        continue;
-                    }
-                    (Some(_), true, Some(value)) => {
-                        flags.0.push((letter, value.to_owned()));
-                        break;
-                    }
-                    (Some(_), true, None) => "option requires an argument",
-                    (None, ..) => "illegal option",
-                };
-                wrong = true;
-                if letter != '?' && !self.quiet_options {
-                    let _ = writeln!(self.err, "{}: {why} -- {letter}", command.args[0]);
-                }
-                if strict && letter != '?' {
-                    self.short_usage(command.name);
-                } else {
-                    self.out.push_str("usage:\n");
-                    self.out.push_str(synopsis(command.name));
-                    self.out.push('\n');
-                }
-                if takes {
-                    break;
-                }
+            if strict && !asked {
+                self.short_usage(command.name);
+            } else {
+                self.out.push_str("usage:\n");
+                self.out.push_str(synopsis(command.name));
+                self.out.push('\n');
             }
         }
         if wrong {
             return None;
         }
         // These two do not look at further words.
-        if rest.next().is_some() && !matches!(command.name, "verify" | "remove") {
+        if !options.rest().is_empty() && !matches!(command.name, "verify" | "remove") {
             self.short_usage(command.name);
             return None;
         }
@@ -537,7 +519,11 @@ impl<'a> Session<'a> {
                 return Ok(());
             }
             Ok(None) if self.global_zone && !self.got_handle => {
-                self.document = doc::template("SUNWblank", &self.zone, self.flavour);
+                let Some(template) = self.template("SUNWblank") else {
+                    self.complain("SUNWblank", Z::NoZone);
+                    return Err(InitError::Reported);
+                };
+                self.document = Some(template);
                 self.fresh = true;
                 self.changed = true;
                 self.got_handle = true;
@@ -549,19 +535,34 @@ impl<'a> Session<'a> {
         let text = format!("{}: {}", self.zone, error.text());
         self.error(&text);
         self.saw_error |= expected || self.got_handle;
-        if error == Z::NoZone && !self.got_handle && self.interactive {
-            self.out
-                .push_str("Use 'create' to begin configuring a new zone.\n");
+        if error == Z::NoZone && !self.got_handle {
+            self.suggest_create();
         }
         Err(InitError::Reported)
     }
 
+    /// What somebody who types commands is told where there is no zone.
+    pub fn suggest_create(&mut self) {
+        if self.interactive {
+            self.out
+                .push_str("Use 'create' to begin configuring a new zone.\n");
+        }
+    }
+
     /// The state of the zone, if it exists.
     pub fn state(&self) -> Option<&'static str> {
-        if let Some(state) = self.host.kernel_state(&self.zone) {
+        if let Some(state) = self.kernel_state(&self.zone) {
             return Some(state);
         }
         self.store.entry(&self.zone).map(|e| e.state.word())
+    }
+
+    /// The kernel's word for a zone that is up. The kernel knows nothing of the zones of an alternate root.
+    pub fn kernel_state(&self, zone: &str) -> Option<&'static str> {
+        match self.root.as_str() {
+            "" => self.host.kernel_state(zone),
+            _ => None,
+        }
     }
 
     pub fn installed(&self) -> bool {
@@ -574,6 +575,9 @@ impl<'a> Session<'a> {
         // What was no UTF-8 became this character; the XML library writes no such document.
         if document.to_text().contains("&#xFFFD;") {
             return Err(Z::SavingFile);
+        }
+        if !self.root.is_empty() && !self.store.indexable() {
+            return Err(Z::UpdatingIndex);
         }
         if let Some(old) = self.renamed_from.take() {
             let state = self.store.entry(&old);
@@ -597,6 +601,25 @@ impl<'a> Session<'a> {
         self.changed = false;
         self.revert_zone = self.zone.clone();
         Ok(())
+    }
+
+    /// A template, or the document of another zone, in the name of this one.
+    pub fn template(&self, name: &str) -> Option<Element> {
+        let shipped = match self.root.as_str() {
+            "" => doc::template(name, &self.zone, self.flavour),
+            // Those of another root are files of its own.
+            _ => None,
+        };
+        shipped.or_else(|| {
+            let mut found = self.store.load(name).ok().flatten()?;
+            found.set("name", &self.zone);
+            Some(found)
+        })
+    }
+
+    /// The zonepath as it is told: with the alternate root.
+    pub fn zonepath(&self, document: &Element) -> String {
+        format!("{}{}", self.root, document.attr_or_empty("zonepath"))
     }
 
     /// The brand of a document; one without a brand has that of the default template.

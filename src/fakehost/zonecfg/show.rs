@@ -95,8 +95,10 @@ impl Session<'_> {
             return;
         }
         let brand = self.brand(document);
+        let path = self.zonepath(document);
         let value = match name {
             "zonename" => document.attr_or_empty("name"),
+            "zonepath" => &path,
             "ip-type" if doc::is_exclusive(document) => "exclusive",
             "ip-type" => "shared",
             "brand" => &brand,
@@ -262,6 +264,13 @@ impl Session<'_> {
         let Some(flags) = self.flags(command, "f:") else {
             return Ok(());
         };
+        // The file is made before there is anything to write.
+        if let Some((_, path)) = flags.0.last()
+            && let Err(error) = self.host.write_file(Path::new(path), "")
+        {
+            self.error(&format!("opening file {path}: {}", strerror(&error)));
+            return Ok(());
+        }
         if let Err(e) = self.initialize(true) {
             return e.step();
         }
@@ -274,7 +283,8 @@ impl Session<'_> {
             Ok(saved) => saved.map(|saved| self.brand(&saved)),
             Err(_) => None,
         };
-        let text = export_text(document, brand.as_deref(), self.flavour);
+        let path = self.zonepath(document);
+        let text = export_text(document, &path, brand.as_deref(), self.flavour);
         match flags.0.last() {
             None => self.out.push_str(&text),
             Some((_, path)) => {
@@ -309,14 +319,14 @@ fn complex_text(value: &Element, separator: &str) -> String {
 }
 
 /// The document as a command file that makes it again.
-fn export_text(document: &Element, brand: Option<&str>, flavour: Flavour) -> String {
+fn export_text(document: &Element, path: &str, brand: Option<&str>, flavour: Flavour) -> String {
     let mut out = String::from("create -b\n");
     let get = |name: &str| match document.attr_or_empty(name) {
         value if doc::readable(name, value) => value,
         _ => "",
     };
-    if !get("zonepath").is_empty() {
-        let _ = writeln!(out, "set zonepath={}", get("zonepath"));
+    if !path.is_empty() && doc::readable("zonepath", path) {
+        let _ = writeln!(out, "set zonepath={path}");
     }
     if let Some(brand) = brand.filter(|brand| *brand != "native") {
         let _ = writeln!(out, "set brand={brand}");

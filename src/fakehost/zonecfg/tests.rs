@@ -1,6 +1,7 @@
 use std::path::Path;
 
 use super::*;
+use crate::fakehost::store::IndexState;
 use crate::fakehost::xml::{self, Element};
 
 struct Bare {
@@ -17,14 +18,20 @@ impl Host for Bare {
     fn verify_brand(&self, _document: &Element) -> Result<(), String> {
         Ok(())
     }
+    fn verify_privileges(&self, _document: &Element) -> Result<(), String> {
+        Ok(())
+    }
+    fn alternate(&self, root: &Path) -> ConfigStore {
+        ConfigStore::at(root)
+    }
     fn read_file(&self, _path: &Path) -> std::io::Result<Vec<u8>> {
         Ok(self.file.clone())
     }
     fn write_file(&self, _path: &Path, _text: &str) -> std::io::Result<()> {
         Err(std::io::ErrorKind::PermissionDenied.into())
     }
-    fn is_directory(&self, _path: &Path) -> bool {
-        false
+    fn is_directory(&self, path: &Path) -> bool {
+        path.is_dir()
     }
 }
 
@@ -102,4 +109,97 @@ fn every_recorded_case_answers_as_the_real_zonecfg_did() {
     println!("{cases} recorded answers, {} differ", wrong.len());
     assert!(cases > 1700, "only {cases} cases");
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+fn words(text: &str) -> Vec<String> {
+    text.split_whitespace().map(str::to_owned).collect()
+}
+
+/// As the real one answered for `-f -`: it goes on after errors, and says where they were.
+#[test]
+fn commands_from_standard_input_are_numbered_where_a_file_was_asked_for() {
+    let root = tempfile::tempdir().unwrap();
+    let store = ConfigStore::open(root.path()).unwrap();
+    let host = Bare { file: Vec::new() };
+    let commands = b"info\ncreate\nset pool=SUNWx\nend\nset zonepath=/z/rd1\n";
+    let numbered = "On line 1:\nrd1: No such zone configured\nOn line 3:\npool names starting with SUNW are reserved.\nOn line 4:\nThe end command only makes sense in the resource scope.\n";
+    for (args, expected) in [
+        ("-z rd1 -f -", numbered.to_owned()),
+        (
+            "-z rd1",
+            format!("rd1: No such zone configured\n{numbered}")
+                .lines()
+                .filter(|l| !l.starts_with("On line"))
+                .map(|l| format!("{l}\n"))
+                .collect(),
+        ),
+    ] {
+        let reply = run(&host, &store, Flavour::Omnios, &words(args), commands);
+        assert_eq!(String::from_utf8_lossy(&reply.stderr), expected, "{args}");
+        assert_eq!(reply.code, exit::ERROR, "{args}");
+        assert!(store.remove("rd1").unwrap(), "{args}");
+    }
+}
+
+/// `-R`: zonepaths are told with the other root and kept without it.
+#[test]
+fn another_root_has_configurations_of_its_own() {
+    let here = tempfile::tempdir().unwrap();
+    let own = ConfigStore::open(&here.path().join("own")).unwrap();
+    let root = here.path().join("other");
+    let run = |file: &str| {
+        let file = file.replace("ROOT", &root.to_string_lossy()).into_bytes();
+        let args = words(&format!("-R {} -z rd1 -f FILE", root.display()));
+        let reply = run(&Bare { file }, &own, Flavour::Omnios, &args, b"");
+        let text = [reply.stdout, reply.stderr].concat();
+        (reply.code, String::from_utf8_lossy(&text).into_owned())
+    };
+    let create = "create -b\nset brand=lx\nset zonepath=ROOT/z/rd1\n";
+    let fails = |file: &str, code: i32, why: &str| {
+        let (got, said) = run(file);
+        assert!(got == code && said.contains(why), "{got} {said}, not {why}");
+    };
+    fails(create, exit::USAGE, "root path must be a directory");
+    std::fs::create_dir(&root).unwrap();
+    fails(
+        create,
+        exit::ERROR,
+        "Could not access zone configuration store",
+    );
+    let other = ConfigStore::open(&root).unwrap();
+    fails(create, exit::ERROR, "SUNWblank: No such zone configured");
+    let template = doc::template("SUNWblank", "blank", Flavour::Omnios).unwrap();
+    let text = ConfigStore::text(&template);
+    std::fs::write(other.document_path("SUNWblank"), text).unwrap();
+    fails(create, exit::ERROR, "rd1: Problem updating index file");
+    std::fs::create_dir_all(root.join("var/run")).unwrap();
+    fails(
+        "create -b\nset zonepath=/z/rd1\n",
+        exit::ERROR,
+        "Bad document property",
+    );
+    assert_eq!(run(create), (exit::OK, String::new()));
+    let path = |store: &ConfigStore| {
+        let kept = store.load("rd1").unwrap();
+        kept.map(|d| d.attr_or_empty("zonepath").to_owned())
+    };
+    assert_eq!((path(&own), path(&other)), (None, Some("/z/rd1".into())));
+    let told = format!("zonepath: {}/z/rd1\n", root.display());
+    assert_eq!(run("info zonepath\n"), (exit::OK, told));
+    other.set_state("rd1", IndexState::Installed, None).unwrap();
+    assert_eq!(run("set -F zonepath=ROOT/y\n"), (exit::OK, String::new()));
+    assert_eq!(path(&other), Some("/y".into()));
+}
+
+/// The index says of the global zone where it is, whatever is configured of it.
+#[test]
+fn the_global_zone_is_in_the_index_once() {
+    let (reply, document) = run_file("global", b"set max-lwps=1000\n", Flavour::Omnios);
+    assert_eq!(reply.code, exit::OK);
+    assert!(document.is_some());
+    let root = tempfile::tempdir().unwrap();
+    let store = ConfigStore::open(root.path()).unwrap();
+    store.save(&document.unwrap(), true).unwrap();
+    let index = std::fs::read_to_string(root.path().join("etc/zones/index")).unwrap();
+    assert_eq!(index.matches("global:").count(), 1, "{index}");
 }

@@ -15,8 +15,8 @@ impl Session<'_> {
         };
         let zone = self.zone.clone();
         let mut result = None;
-        let path = document.attr_or_empty("zonepath");
-        if !self.global_zone && (path.is_empty() || !doc::readable("zonepath", path)) {
+        let path = self.zonepath(&document);
+        if !self.global_zone && (path.is_empty() || !doc::readable("zonepath", &path)) {
             self.fail(match path.len() {
                 0 => "zonepath cannot be empty.",
                 _ => "zonepath not specified",
@@ -30,6 +30,11 @@ impl Session<'_> {
         };
         if let Err(error) = checked {
             self.complain(&zone, error);
+            return Ok(());
+        }
+        if let Err(name) = self.host.verify_privileges(&document) {
+            // Nothing is told apart from this, nor saved.
+            self.error(&format!("{zone}: invalid privilege: {name}"));
             return Ok(());
         }
         self.verify_filesystems(&document, &mut result);
