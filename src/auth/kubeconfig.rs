@@ -38,6 +38,63 @@ users:
     )
 }
 
+/// How the kubeconfig of a node leads to its API server.
+pub struct Cluster<'a> {
+    /// `https://192.0.2.1:6443`
+    pub url: &'a str,
+    /// The authorities that vouch for the server, PEM; those of the host where there are none.
+    pub authorities: Option<&'a str>,
+    /// Whether any server is trusted.
+    pub insecure: bool,
+    /// The name that the server's certificate is to have, if not that in the URL.
+    pub server_name: Option<&'a str>,
+    /// The proxy that leads there.
+    pub proxy: Option<&'a str>,
+}
+
+/// The text of a kubeconfig whose user is who the certificate and key in a file are of. As upstream's nodes write it.
+pub fn with_file(cluster: &Cluster<'_>, identity: &str) -> String {
+    // A JSON string is one of YAML.
+    let quote = |text: &str| serde_json::Value::from(text).to_string();
+    let line = |key: &str, value: &str| format!("    {key}: {value}\n");
+    let mut lines = String::new();
+    if let Some(authorities) = cluster.authorities {
+        lines += &line("certificate-authority-data", &STANDARD.encode(authorities));
+    }
+    if cluster.insecure {
+        lines += &line("insecure-skip-tls-verify", "true");
+    }
+    if let Some(proxy) = cluster.proxy {
+        lines += &line("proxy-url", &quote(proxy));
+    }
+    lines += &line("server", &quote(cluster.url));
+    if let Some(name) = cluster.server_name {
+        lines += &line("tls-server-name", &quote(name));
+    }
+    let identity = quote(identity);
+    format!(
+        "apiVersion: v1
+kind: Config
+clusters:
+- name: default-cluster
+  cluster:
+{lines}contexts:
+- name: default-context
+  context:
+    cluster: default-cluster
+    namespace: default
+    user: default-auth
+current-context: default-context
+preferences: {{}}
+users:
+- name: default-auth
+  user:
+    client-certificate: {identity}
+    client-key: {identity}
+"
+    )
+}
+
 /// Writes the administrator's kubeconfig for the server at `url` to `path`, for the owner alone, whole or not at all.
 ///
 /// # Errors

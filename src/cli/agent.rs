@@ -3,18 +3,17 @@
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 use std::time::Duration;
 
 use clap::ArgAction;
 use clap::builder::NonEmptyStringValueParser;
 use futures::FutureExt as _;
-use futures::future::BoxFuture;
 use tokio_util::sync::CancellationToken;
 
 use super::cluster::Clients;
 use super::host::{NetworkFlags, StorageFlags};
 use super::illumos::{self, IllumosFlags};
+use super::join::{JoinError, JoinFlags, Joining};
 use super::names::NameFlags;
 use super::nodes::{NodeApi, Nodes};
 use super::serve::{self, ServeError, Served};
@@ -40,7 +39,7 @@ pub enum RuntimeName {
 }
 
 /// What only an API server in this process takes: all of `serve` but where it keeps things.
-const SERVERS: [&str; 30] = [
+pub(super) const SERVERS: [&str; 31] = [
     "bind_address",
     "secure_port",
     "authorization_mode",
@@ -67,6 +66,7 @@ const SERVERS: [&str; 30] = [
     "node_metrics",
     "in_memory",
     "controllers",
+    "cluster_signing_duration",
     "enable_admission_plugins",
     "disable_admission_plugins",
     "default_not_ready_toleration_seconds",
@@ -125,9 +125,8 @@ fn delays(text: &str) -> Result<Delays, String> {
 pub struct Arguments {
     #[command(flatten)]
     pub(super) serve: serve::Arguments,
-    /// Join the API server of this kubeconfig instead of running one.
-    #[arg(long, conflicts_with_all = SERVERS)]
-    pub(super) kubeconfig: Option<PathBuf>,
+    #[command(flatten)]
+    pub(super) join: JoinFlags,
     /// How pods are run; by default what this host can: `linux` or `illumos` for root there, else `simulated`.
     #[arg(long)]
     pub(super) runtime: Option<RuntimeName>,
@@ -173,9 +172,9 @@ pub struct Arguments {
     /// Registries (HOST:PORT) that are asked by plain HTTP.
     #[arg(long, value_delimiter = ',', value_parser = NonEmptyStringValueParser::new())]
     pub(super) insecure_registry: Vec<String>,
-    /// With --kubeconfig: whose client certificates the node's own API takes, a PEM file; by default the authority in the
+    /// Of a node that joins: whose client certificates the node's own API takes, a PEM file; by default the authority in its
     /// kubeconfig.
-    #[arg(long = "kubelet-client-ca-file", requires = "kubeconfig")]
+    #[arg(long = "kubelet-client-ca-file", requires = "joins")]
     pub(super) client_ca: Option<PathBuf>,
     /// The port of the node's own API; 0 takes a free one.
     #[arg(long, default_value_t = 10250)]
@@ -197,14 +196,9 @@ pub enum AgentError {
     /// Places.
     #[error(transparent)]
     Storage(#[from] ConfigError),
-    /// The kubeconfig.
-    #[error("cannot use the kubeconfig {}: {cause}", path.display())]
-    Kubeconfig {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong.
-        cause: String,
-    },
+    /// The API server that is to be joined.
+    #[error(transparent)]
+    Join(#[from] JoinError),
     /// Something this host cannot do.
     #[error("{0}")]
     Host(String),
@@ -226,8 +220,8 @@ pub fn run(mut arguments: Arguments) -> Result<(), AgentError> {
     arguments.serve.node_metrics = true;
     let plan = plan(arguments)?;
     let nodes = Nodes::prepare(&plan)?;
-    match plan.arguments.kubeconfig.clone() {
-        None => {
+    match plan.arguments.join.joins() {
+        false => {
             let work = serve::serve(
                 plan.arguments.serve,
                 move |served: Served, ends| async move {
@@ -259,29 +253,41 @@ pub fn run(mut arguments: Arguments) -> Result<(), AgentError> {
                         allow,
                     };
                     nodes
-                        .run(Clients::InProcess(transport, address), Some(api), ends)
+                        .run(
+                            Clients::InProcess(transport, address),
+                            Some(api),
+                            Vec::new(),
+                            ends,
+                        )
                         .await;
                 },
             );
             Ok(serve::blocking(work)??)
         }
-        Some(path) => serve::blocking(async move {
-            let client_ca = plan.arguments.client_ca.clone();
-            let wrong = |cause: String| AgentError::Kubeconfig {
-                path: path.clone(),
-                cause,
+        true => serve::blocking(async move {
+            let data = std::path::absolute(&plan.arguments.serve.data_dir)
+                .unwrap_or_else(|_| plan.arguments.serve.data_dir.clone());
+            let joining = Joining {
+                flags: &plan.arguments.join,
+                data: &data,
+                names: &plan.names,
             };
-            let config = kube::config::Kubeconfig::read_from(&path)
-                .map_err(|error| wrong(error.to_string()))?;
-            let config = kube::Config::from_custom_kubeconfig(config, &Default::default())
-                .await
-                .map_err(|error| wrong(error.to_string()))?;
-            let authority = config.root_cert.clone().unwrap_or_default();
-            let client = patient(config).map_err(|error| wrong(error.to_string()))?;
-            let api = Some(nodes.joined_api(&path, authority, client.clone(), client_ca)?);
-            super::say(&nodes.next_line(&path));
+            // Whoever is told to end while it waits for its certificate ends.
+            let early = serve::ended()?;
+            let joined = tokio::select! {
+                joined = joining.join() => joined?,
+                () = early => return Ok(()),
+            };
+            let client_ca = plan.arguments.client_ca.clone();
+            let (api, beside) = nodes.joined_api(&joined, client_ca)?;
+            super::say(&nodes.next_line(&joined.kubeconfig));
             let ends = CancellationToken::new();
-            let running = tokio::spawn(nodes.run(Clients::Remote(client), api, ends.clone()));
+            let running = tokio::spawn(nodes.run(
+                Clients::Remote(joined.client.clone()),
+                Some(api),
+                beside,
+                ends.clone(),
+            ));
             serve::ended()?.await;
             let again = serve::ended()?;
             ends.cancel();
@@ -298,57 +304,6 @@ pub fn run(mut arguments: Arguments) -> Result<(), AgentError> {
 
 /// How long what is under way may take when the agent is told to end.
 const PARTING: Duration = Duration::from_secs(5);
-/// How long an answer of an API server may take to begin. Watches begin at once, too.
-const ANSWER: Duration = Duration::from_secs(30);
-/// How long a connection may be silent: longer than any watch is asked to be.
-const SILENCE: Duration = Duration::from_secs(330);
-
-/// A client that does not wait for ever for who does not answer.
-fn patient(mut config: kube::Config) -> kube::Result<kube::Client> {
-    config.connect_timeout = Some(ANSWER);
-    config.write_timeout = Some(ANSWER);
-    config.read_timeout = Some(SILENCE);
-    let layer = tower::layer::layer_fn(|inner| Answering {
-        inner,
-        most: ANSWER,
-    });
-    Ok(kube::client::ClientBuilder::try_from(config)?
-        .with_layer(&layer)
-        .build())
-}
-
-/// A service whose answers have to begin in time.
-#[derive(Clone)]
-struct Answering<S> {
-    inner: S,
-    most: Duration,
-}
-
-impl<S, Q> tower::Service<Q> for Answering<S>
-where
-    S: tower::Service<Q, Error = tower::BoxError>,
-    S::Future: Send + 'static,
-    S::Response: 'static,
-{
-    type Response = S::Response;
-    type Error = tower::BoxError;
-    type Future = BoxFuture<'static, Result<S::Response, tower::BoxError>>;
-
-    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), tower::BoxError>> {
-        self.inner.poll_ready(context)
-    }
-
-    fn call(&mut self, request: Q) -> Self::Future {
-        let answer = tokio::time::timeout(self.most, self.inner.call(request));
-        async move {
-            answer
-                .await
-                .unwrap_or_else(|_| Err("the API server does not answer".into()))
-        }
-        .boxed()
-    }
-}
-
 fn plan(arguments: Arguments) -> Result<Plan, AgentError> {
     let root = rustix::process::geteuid().is_root();
     let simulated = arguments.simulated_nodes > 0;
@@ -433,6 +388,30 @@ mod tests {
             ("--kubelet-client-ca-file f", false),
             ("--kubeconfig f --data-dir d", true),
             ("--kubeconfig f --secure-port 1", false),
+            ("--kubeconfig f --cluster-signing-duration 1h", false),
+            ("--bootstrap-kubeconfig b", true),
+            ("--bootstrap-kubeconfig b --kubeconfig f", true),
+            ("--bootstrap-kubeconfig b --kubelet-client-ca-file f", true),
+            ("--bootstrap-kubeconfig b --secure-port 1", false),
+            ("--server a:1", false),
+            ("--server a:1 --token abcdef.0123456789abcdef", false),
+            ("--token abcdef.0123456789abcdef", false),
+            (
+                "--server a:1 --token abcdef.0123456789abcdef --ca-cert-hash sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef",
+                true,
+            ),
+            (
+                "--server a:1 --token abcdef.0123456789abcdef --ca-cert-hash sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef --bootstrap-kubeconfig b",
+                false,
+            ),
+            (
+                "--server a:1 --token abcdef --ca-cert-hash sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef",
+                false,
+            ),
+            (
+                "--server http://a:1 --token abcdef.0123456789abcdef --ca-cert-hash sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef",
+                false,
+            ),
             ("--simulated-delays 1,2,3,4", true),
             ("--simulated-delays 1,2,3,4,5", false),
             ("--simulated-delays 1,", false),
@@ -443,21 +422,6 @@ mod tests {
             let words = std::iter::once("agent").chain(line.split(' '));
             assert_eq!(Line::try_parse_from(words).is_ok(), fine, "{line}");
         }
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn who_does_not_answer_is_not_waited_for() {
-        use tower::ServiceExt as _;
-        let silent = tower::service_fn(|()| std::future::pending::<Result<(), tower::BoxError>>());
-        let most = ANSWER;
-        let error = Answering {
-            inner: silent,
-            most,
-        }
-        .oneshot(())
-        .await;
-        let error = error.expect_err("silence").to_string();
-        assert_eq!(error, "the API server does not answer");
     }
 
     #[test]

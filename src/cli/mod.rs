@@ -2,16 +2,20 @@
 
 mod agent;
 mod cluster;
+mod discover;
 mod doctor;
 mod host;
 mod identity;
 mod illumos;
 mod image;
 mod init;
+mod join;
 mod names;
 mod nodes;
+mod patient;
 mod serve;
 mod store;
+mod token;
 mod zone;
 
 use std::io::IsTerminal as _;
@@ -35,6 +39,8 @@ enum Command {
     /// Run this host as a node, with the API server in the same process.
     #[command(alias = "node")]
     Agent(Box<agent::Arguments>),
+    /// Make tokens by which other hosts join.
+    Token(token::Arguments),
     /// Make the file of a store smaller while no server runs on it.
     Store(store::Arguments),
     /// Load, list and remove the images of this host.
@@ -102,6 +108,7 @@ pub fn run() -> std::process::ExitCode {
         Command::Init(arguments) => return init::run(&arguments),
         Command::Doctor(arguments) => doctor::run(*arguments),
         Command::Zone(arguments) => zone::run(arguments),
+        Command::Token(arguments) => token::run(arguments),
         Command::Store(arguments) => store::run(arguments),
         Command::Image(arguments) => image::run(arguments),
         Command::Agent(arguments) => {

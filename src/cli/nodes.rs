@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 use super::agent::{AgentError, Plan, RuntimeName};
 use super::cluster::{Clients, Cluster};
 use super::illumos;
+use super::join::Joined;
 use super::names::NameFlags;
 use crate::api::actions::kubelet::Agents;
 use crate::blocking::patiently;
@@ -562,9 +563,9 @@ impl Nodes {
         let thresholds = plan.arguments.eviction_hard.clone();
         let sysctls = sysctls(plan)?;
         let insecure = plan.arguments.insecure_registry.clone();
-        let services = match plan.arguments.kubeconfig {
-            None => plan.arguments.serve.service_range(),
-            Some(_) => None,
+        let services = match plan.arguments.join.joins() {
+            false => plan.arguments.serve.service_range(),
+            true => None,
         };
         let services = services.map(|range| range.to_string());
         let names = plan.arguments.names.clone();
@@ -634,15 +635,17 @@ impl Nodes {
         })
     }
 
-    /// What the API of nodes that joined by `path` is served with: the API server there judges who asks.
+    /// What the API of nodes that joined is served with (the API server there judges who asks), and the tasks that keep
+    /// their certificates.
+    ///
+    /// # Errors
+    /// Certificates or files that cannot be used.
     pub(super) fn joined_api(
         &self,
-        path: &Path,
-        authority: Vec<Vec<u8>>,
-        client: kube::Client,
+        joined: &Joined,
         client_ca: Option<PathBuf>,
-    ) -> Result<NodeApi, AgentError> {
-        use crate::auth::pki::{ClientCertificates, authorities, of_node};
+    ) -> Result<(NodeApi, Vec<Task>), AgentError> {
+        use crate::auth::pki::{ClientCertificates, Serving, authorities, of_node};
         use crate::node::kubelet::reviews::Reviews;
         let wrong = |error: &dyn std::fmt::Display| AgentError::Host(error.to_string());
         let (named, trusted) = match client_ca {
@@ -651,8 +654,8 @@ impl Nodes {
                 authorities(&file).map_err(|error| wrong(&error))?,
             ),
             None => {
-                let trusted = authority.into_iter().map(Into::into).collect();
-                (path.to_owned(), trusted)
+                let trusted = joined.authority.iter().cloned().map(Into::into).collect();
+                (joined.kubeconfig.clone(), trusted)
             }
         };
         let clients = ClientCertificates::new(&trusted, &named).map_err(|error| wrong(&error))?;
@@ -666,13 +669,22 @@ impl Nodes {
             })
             .cloned()
             .collect();
-        let reviews = Reviews::new(client, clients.clone());
-        Ok(NodeApi {
+        let reviews = Reviews::new(joined.client.clone(), clients.clone());
+        let serving = Arc::new(Serving::self_signed(&names).map_err(|error| wrong(&error))?);
+        // Simulated nodes are reached within their process.
+        let shows = match self.nodes.as_slice() {
+            [node] if self.listener.is_some() => {
+                Some((serving.clone(), node.registration.addresses.as_slice()))
+            }
+            _ => None,
+        };
+        let api = NodeApi {
             agents: None,
-            tls: of_node(&names, &clients).map_err(|error| wrong(&error))?,
+            tls: of_node(serving, &clients).map_err(|error| wrong(&error))?,
             authenticate: reviews.authenticate(),
             allow: reviews.allow(),
-        })
+        };
+        Ok((api, joined.tasks(shows)?))
     }
 
     fn names(&self) -> impl Iterator<Item = String> {
@@ -691,10 +703,19 @@ impl Nodes {
         )
     }
 
-    /// Runs them until `ends` is cancelled.
-    pub(super) async fn run(self, clients: Clients, api: Option<NodeApi>, ends: CancellationToken) {
+    /// Runs them, and what is to be done beside them, until `ends` is cancelled.
+    pub(super) async fn run(
+        self,
+        clients: Clients,
+        api: Option<NodeApi>,
+        beside: Vec<Task>,
+        ends: CancellationToken,
+    ) {
         clients.make_class().await;
         let tasks = Supervisor::new(ends.clone());
+        for task in beside {
+            tasks.keep_task(task);
+        }
         let volumes = Arc::new(Volumes {
             client: clients.for_volumes(),
             nodes: self.names().collect(),

@@ -92,6 +92,8 @@ pub struct Settings {
     pub root_ca: String,
     /// Who signs certificates; none where nobody does.
     pub pki: Option<Arc<crate::auth::pki::Pki>>,
+    /// How long certificates that it signs are valid at most, in seconds.
+    pub signing_seconds: i64,
     /// Who signs tokens of service accounts; none where nobody does.
     pub tokens: Option<Arc<crate::auth::tokens::Tokens>>,
     /// Where controllers tell what they count.

@@ -9,6 +9,7 @@ mod names;
 
 mod account_tokens;
 mod autoscaling;
+mod bootstrap_tokens;
 mod ca_publisher;
 mod certificates;
 mod cluster_roles;

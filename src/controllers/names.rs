@@ -4,10 +4,10 @@
 use futures::FutureExt as _;
 
 use super::{
-    Controller, Identity, account_tokens, autoscaling, ca_publisher, certificates, cluster_roles,
-    cron_jobs, daemon_sets, deployments, disruption, endpoints, garbage, jobs, namespaces,
-    node_lifecycle, node_ttl, pod_garbage, quotas, replicas, service_accounts, stateful_sets,
-    taint_eviction, ttl_after_finished, volumes,
+    Controller, Identity, account_tokens, autoscaling, bootstrap_tokens, ca_publisher,
+    certificates, cluster_roles, cron_jobs, daemon_sets, deployments, disruption, endpoints,
+    garbage, jobs, namespaces, node_lifecycle, node_ttl, pod_garbage, quotas, replicas,
+    service_accounts, stateful_sets, taint_eviction, ttl_after_finished, volumes,
 };
 
 const fn absent(name: &'static str, aliases: &'static str) -> Controller {
@@ -170,8 +170,18 @@ pub static CONTROLLERS: &[Controller] = &[
         certificates::cleaning_pods
     ),
     controller!("ttl-controller", "ttl", "ttl-controller", node_ttl::run),
-    off(absent("bootstrap-signer-controller", "bootstrapsigner")),
-    off(absent("token-cleaner-controller", "tokencleaner")),
+    off(controller!(
+        "bootstrap-signer-controller",
+        "bootstrapsigner",
+        "bootstrap-signer",
+        bootstrap_tokens::signing
+    )),
+    off(controller!(
+        "token-cleaner-controller",
+        "tokencleaner",
+        "token-cleaner",
+        bootstrap_tokens::cleaning
+    )),
     absent("node-ipam-controller", "nodeipam"),
     controller!(
         "node-lifecycle-controller",

@@ -9,6 +9,7 @@
 
 pub mod agent;
 mod allocations;
+pub mod certificates;
 pub mod describe;
 pub mod dns;
 mod failing;

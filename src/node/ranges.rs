@@ -105,11 +105,39 @@ fn judge(nodes: &[Ranged], node: &str, cidr: &str) -> Result<bool, String> {
     Ok(had.is_empty())
 }
 
+/// A range of 256 addresses that no node has, of those that begin with the agent's default one.
+pub fn free(nodes: &[Ranged]) -> Option<String> {
+    let taken: Vec<Network> = nodes.iter().flat_map(Ranged::ranges).collect();
+    (0..=255)
+        .map(|third| format!("10.244.{third}.0/24"))
+        .find(|text| {
+            let range = parse_cidr(text).map(|(_, range)| range);
+            range.is_some_and(|range| !taken.iter().any(|other| overlaps(other, &range)))
+        })
+}
+
 #[cfg(test)]
 mod tests {
     use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn a_free_range_is_one_that_no_node_has() {
+        let node = |cidr: &str| -> Ranged {
+            serde_json::from_value(json!({"metadata": {"name": "a"}, "spec": {"podCIDR": cidr}}))
+                .expect("a node")
+        };
+        for (taken, expected) in [
+            (&[][..], Some("10.244.0.0/24")),
+            (&["10.244.0.0/24"], Some("10.244.1.0/24")),
+            (&["10.244.0.0/23", "10.244.3.0/24"], Some("10.244.2.0/24")),
+            (&["10.244.0.0/16"], None),
+        ] {
+            let nodes: Vec<Ranged> = taken.iter().map(|cidr| node(cidr)).collect();
+            assert_eq!(free(&nodes).as_deref(), expected, "{taken:?}");
+        }
+    }
 
     #[test]
     fn no_two_nodes_have_an_address() {

@@ -57,6 +57,16 @@ impl Server {
         }
     }
 
+    /// Where it listens.
+    pub fn url(&self) -> String {
+        format!("https://{}", self.address)
+    }
+
+    /// Its directory.
+    pub fn path(&self) -> &Path {
+        self.dir()
+    }
+
     fn dir(&self) -> &Path {
         self.dir.as_ref().map_or(Path::new(""), TempDir::path)
     }

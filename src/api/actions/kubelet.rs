@@ -6,6 +6,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use http::{Request, Response};
@@ -54,10 +55,24 @@ impl Agents {
 /// Connects to agents, as this server.
 pub struct Kubelets {
     /// Shows who this server is.
-    identity: TlsConnector,
+    identity: ArcSwap<TlsConnector>,
     /// Shows nothing.
     anonymous: TlsConnector,
     agents: Arc<Agents>,
+}
+
+/// Connections on which a certificate is shown.
+fn showing(identity: &Issued) -> Result<TlsConnector, String> {
+    let text = |error: &dyn std::fmt::Display| error.to_string();
+    let certificate = CertificateDer::from_pem_slice(identity.certificate.as_bytes())
+        .map_err(|error| text(&error))?;
+    let key =
+        PrivateKeyDer::from_pem_slice(identity.key.as_bytes()).map_err(|error| text(&error))?;
+    let builder = crate::dial::trusting().map_err(|error| text(&error))?;
+    let config = builder
+        .with_client_auth_cert(vec![certificate], key)
+        .map_err(|error| text(&error))?;
+    Ok(TlsConnector::from(Arc::new(config)))
 }
 
 impl Kubelets {
@@ -66,23 +81,23 @@ impl Kubelets {
     /// # Errors
     /// A certificate or key that TLS does not take.
     pub fn new(identity: &Issued, agents: Arc<Agents>) -> Result<Self, String> {
-        let text = |error: &dyn std::fmt::Display| error.to_string();
-        let certificate = CertificateDer::from_pem_slice(identity.certificate.as_bytes())
-            .map_err(|error| text(&error))?;
-        let key =
-            PrivateKeyDer::from_pem_slice(identity.key.as_bytes()).map_err(|error| text(&error))?;
         // Any serving certificate will do, as upstream unless --kubelet-certificate-authority is given. The agent still
         // asks for ours.
-        let builder = crate::dial::trusting().map_err(|error| text(&error))?;
-        let anonymous = builder.clone().with_no_client_auth();
-        let identity = builder
-            .with_client_auth_cert(vec![certificate], key)
-            .map_err(|error| text(&error))?;
+        let builder = crate::dial::trusting().map_err(|error| error.to_string())?;
         Ok(Kubelets {
-            identity: TlsConnector::from(Arc::new(identity)),
-            anonymous: TlsConnector::from(Arc::new(anonymous)),
+            identity: ArcSwap::from_pointee(showing(identity)?),
+            anonymous: TlsConnector::from(Arc::new(builder.with_no_client_auth())),
             agents,
         })
+    }
+
+    /// Shows another identity on connections from now on.
+    ///
+    /// # Errors
+    /// A certificate or key that TLS does not take; the old one stays.
+    pub fn identify(&self, identity: &Issued) -> Result<(), String> {
+        self.identity.store(Arc::new(showing(identity)?));
+        Ok(())
     }
 
     /// Sends a request to `backend` and gives its answer; the connection lives on behind it.
@@ -108,12 +123,13 @@ impl Kubelets {
                 _ => dialled(&error),
             })?;
         let _ = stream.set_nodelay(true);
+        let identity = self.identity.load_full();
         let connector = match backend.tls {
             Tls::No => {
                 return ask(stream, request).await.map_err(told);
             }
             Tls::Anonymous => &self.anonymous,
-            Tls::Identity => &self.identity,
+            Tls::Identity => &identity,
         };
         let stream = connector
             .connect(ServerName::from(address.ip()), stream)

@@ -268,14 +268,14 @@ fn cannot(what: &str) -> impl FnOnce(rcgen::Error) -> PkiError {
     }
 }
 
-fn parse<'a>(der: &'a CertificateDer<'_>) -> Result<X509Certificate<'a>, String> {
+pub(super) fn parse<'a>(der: &'a CertificateDer<'_>) -> Result<X509Certificate<'a>, String> {
     X509Certificate::from_der(der)
         .map(|(_, certificate)| certificate)
         .map_err(|cause| cause.to_string())
 }
 
 /// The DNS names and addresses of a certificate.
-fn names(certificate: &X509Certificate<'_>) -> Vec<String> {
+pub(super) fn names(certificate: &X509Certificate<'_>) -> Vec<String> {
     let Ok(Some(extension)) = certificate.subject_alternative_name() else {
         return Vec::new();
     };

@@ -6,8 +6,10 @@
 //! nothing and an operator may put files of an own authority in place. What is there but cannot be read is refused:
 //! overwriting somebody's authority would cut off every client.
 
+mod ask;
 mod files;
 mod issue;
+mod pair;
 mod request;
 mod subject;
 mod tls;
@@ -21,13 +23,15 @@ use rcgen::KeyPair;
 use rustls::pki_types::CertificateDer;
 use rustls::sign::CertifiedKey;
 
+pub use ask::{Key, Wanted};
 use files::Paths;
 use issue::Authority;
 pub use issue::Issued;
 use issue::Leaf;
+pub use pair::{Pair, key_hash};
 pub use request::{Request, Terms};
 pub use subject::Subject;
-pub use tls::{ClientCertificates, of_node};
+pub use tls::{ClientCertificates, Serving, of_node};
 
 /// Why keys and certificates cannot be had. Each names the file and what to do.
 #[derive(Debug, thiserror::Error)]

@@ -15,7 +15,7 @@ use rustls::{
     DigitallySignedStruct, DistinguishedName, RootCertStore, ServerConfig, SignatureScheme,
 };
 
-use super::PkiError;
+use super::{Pair, PkiError};
 
 /// The cryptography of this process.
 pub(super) fn provider() -> Arc<CryptoProvider> {
@@ -39,30 +39,50 @@ pub(super) fn server_config(
     Ok(config)
 }
 
-/// TLS of a node that is reached under `names`: a certificate that only it vouches for, as of upstream's agents, and
-/// client certificates asked for and judged by whom `clients` is handed to.
+/// TLS of a node that shows `serving`, with client certificates asked for and judged by whom `clients` is handed to.
 ///
 /// # Errors
-/// [`PkiError::Issue`], [`PkiError::Tls`].
-pub fn of_node(names: &[String], clients: &ClientCertificates) -> Result<ServerConfig, PkiError> {
-    let issued = rcgen::generate_simple_self_signed(names).map_err(|cause| PkiError::Issue {
-        what: "the serving certificate of a node".into(),
-        cause: cause.to_string(),
-    })?;
-    let key = rustls::pki_types::PrivatePkcs8KeyDer::from(issued.signing_key.serialize_der());
+/// [`PkiError::Tls`].
+pub fn of_node(
+    serving: Arc<Serving>,
+    clients: &ClientCertificates,
+) -> Result<ServerConfig, PkiError> {
     Ok(ServerConfig::builder_with_provider(provider())
         .with_safe_default_protocol_versions()?
         .with_client_cert_verifier(Arc::new(clients.clone()))
-        .with_single_cert(vec![issued.cert.der().clone()], key.into())?)
+        .with_cert_resolver(serving))
 }
 
 /// The serving certificate of the moment: a renewed one serves the next connection.
 #[derive(Debug)]
-pub(super) struct Serving(ArcSwap<CertifiedKey>);
+pub struct Serving(ArcSwap<CertifiedKey>);
 
 impl Serving {
     pub(super) fn new(key: CertifiedKey) -> Self {
         Serving(ArcSwap::from_pointee(key))
+    }
+
+    /// A certificate for `names` that only its owner vouches for, as upstream's nodes have it, until it shows another one.
+    ///
+    /// # Errors
+    /// [`PkiError::Issue`], [`PkiError::Tls`].
+    pub fn self_signed(names: &[String]) -> Result<Self, PkiError> {
+        self_signed(names).map(Self::new)
+    }
+
+    /// Shows what `pair` holds to whoever connects from now on.
+    pub fn show(&self, pair: &Pair) {
+        self.replace(pair.certified());
+    }
+
+    /// Shows a certificate for `names` again that only its owner vouches for.
+    ///
+    /// # Errors
+    /// As of [`Serving::self_signed`].
+    pub fn show_self_signed(&self, names: &[String]) -> Result<(), PkiError> {
+        self_signed(names).map(|key| {
+            self.replace(key);
+        })
     }
 
     /// Serves another certificate. Returns whether it is another.
@@ -73,6 +93,16 @@ impl Serving {
         }
         other
     }
+}
+
+fn self_signed(names: &[String]) -> Result<CertifiedKey, PkiError> {
+    let issued = rcgen::generate_simple_self_signed(names).map_err(|cause| PkiError::Issue {
+        what: "the serving certificate of a node".into(),
+        cause: cause.to_string(),
+    })?;
+    let key = rustls::pki_types::PrivatePkcs8KeyDer::from(issued.signing_key.serialize_der());
+    let chain = vec![issued.cert.der().clone()];
+    Ok(CertifiedKey::from_der(chain, key.into(), &provider())?)
 }
 
 impl ResolvesServerCert for Serving {

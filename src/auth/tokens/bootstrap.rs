@@ -14,21 +14,31 @@ use crate::store::World;
 
 const SECRETS: &str = "/registry/secrets/";
 const GROUP: &str = "system:bootstrappers";
+/// What names of their secrets begin with; the id follows.
+pub const PREFIX: &str = "bootstrap-token-";
+/// The type of their secrets.
+pub const TYPE: &str = "bootstrap.kubernetes.io/token";
 
 /// Id and secret of a token of this form: `abcdef.0123456789abcdef`.
-fn parts(token: &str) -> Option<(&str, &str)> {
+pub fn parts(token: &str) -> Option<(&str, &str)> {
     let (id, secret) = token.split_once('.')?;
-    let small = |text: &str| {
-        text.bytes()
-            .all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit())
-    };
-    (id.len() == 6 && secret.len() == 16 && small(id) && small(secret)).then_some((id, secret))
+    (is_id(id) && secret.len() == 16 && is_small(secret)).then_some((id, secret))
+}
+
+/// Whether a token can have this id.
+pub fn is_id(text: &str) -> bool {
+    text.len() == 6 && is_small(text)
+}
+
+fn is_small(text: &str) -> bool {
+    text.bytes()
+        .all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit())
 }
 
 /// The user of a bootstrap token, if `world` has its secret and it is good at `now`.
 pub fn user(world: &World, token: &str, now: i64) -> Option<User> {
     let (id, _) = parts(token)?;
-    let key = format!("{SECRETS}kube-system/bootstrap-token-{id}");
+    let key = format!("{SECRETS}kube-system/{PREFIX}{id}");
     let secret = object(world.get(SECRETS, &key)?);
     judged(&secret, token, now)
 }
@@ -44,7 +54,7 @@ fn judged(secret: &Value, token: &str, now: i64) -> Option<User> {
             .unwrap_or_default()
     };
     if secret.at("metadata").get("deletionTimestamp").is_some()
-        || secret.str("type") != "bootstrap.kubernetes.io/token"
+        || secret.str("type") != TYPE
         || !same(data("token-secret").as_bytes(), given.as_bytes())
         || data("token-id") != id
         || has_expired(&data("expiration"), now)
@@ -74,7 +84,8 @@ fn has_expired(expiration: &str, now: i64) -> bool {
     !expiration.is_empty() && !time::parse(expiration).is_ok_and(|at| at > now)
 }
 
-fn is_group(group: &str) -> bool {
+/// Whether a token may bring its user into a group, besides the one that all have.
+pub fn is_group(group: &str) -> bool {
     let Some(rest) = group.strip_prefix("system:bootstrappers:") else {
         return false;
     };

@@ -4,6 +4,7 @@
 //! starts what runs, and ends it in order.
 
 mod prepare;
+mod renew;
 mod run;
 
 use std::net::{IpAddr, SocketAddr};
@@ -19,6 +20,7 @@ use super::identity;
 use crate::auth::authorize::Mode;
 use crate::auth::pki::PkiError;
 use crate::meta::addresses::{Network, parse_cidr};
+use crate::schema::check::formats::go_duration;
 use crate::store::OpenError;
 use crate::{admission, controllers};
 
@@ -63,6 +65,9 @@ pub struct Arguments {
         allow_hyphen_values = true
     )]
     controllers: Vec<String>,
+    /// How long certificates are valid that nodes and clients ask for (8760h); those that ask for less get less.
+    #[arg(long, value_parser = signing_duration, default_value = "8760h")]
+    cluster_signing_duration: i64,
     /// Admission plugins to run besides those that are on by default.
     #[arg(long, value_delimiter = ',')]
     enable_admission_plugins: Vec<String>,
@@ -214,6 +219,14 @@ fn range(text: &str) -> Result<Network, String> {
         65.. => Err("an IPv6 range may be at most a /64".to_owned()),
         _ => Ok(network),
     }
+}
+
+/// Seconds of a duration that a certificate can have.
+fn signing_duration(text: &str) -> Result<i64, String> {
+    go_duration(text)
+        .map(|nanos| nanos / 1_000_000_000)
+        .filter(|seconds| *seconds > 0)
+        .ok_or_else(|| "it must be a duration such as 8760h".to_owned())
 }
 
 /// Reads `30000-32767`.

@@ -17,7 +17,7 @@ use crate::auth::MASTERS;
 use crate::auth::authorize::Authorizers;
 use crate::auth::impersonate::Impersonation;
 use crate::auth::kubeconfig;
-use crate::auth::pki::{Pki, PkiError};
+use crate::auth::pki::{Issued, Pki, PkiError};
 use crate::blocking::patiently;
 use crate::controllers::{self, Controller};
 use crate::meta::addresses::Network;
@@ -42,7 +42,9 @@ pub(super) struct Prepared {
     /// What it keeps.
     pub store: Arc<dyn Store>,
     /// Its keys and certificates.
-    pub pki: Pki,
+    pub pki: Arc<Pki>,
+    /// How long certificates are valid that are asked for, in seconds.
+    pub signing_seconds: i64,
     /// What its listener shows, and takes.
     pub tls: rustls::ServerConfig,
     /// Agents in this process.
@@ -128,7 +130,8 @@ impl Prepared {
             url,
             kubeconfig,
             store,
-            pki,
+            pki: Arc::new(pki),
+            signing_seconds: arguments.cluster_signing_duration,
             tls,
             agents,
             server,
@@ -169,16 +172,25 @@ fn url(address: SocketAddr) -> String {
     format!("https://{}", SocketAddr::new(host, address.port()))
 }
 
-/// The way to nodes, and agents in this process, which have none yet. The identity is renewed with every start; an agent
-/// asks for it on each connection.
+/// The way to nodes, and agents in this process, which have none yet. The identity is renewed while the server runs; an
+/// agent asks for it on each connection.
 fn kubelets(pki: &Pki) -> Result<(Arc<Agents>, Kubelets), ServeError> {
-    let identity = pki.issue_client("kube-apiserver-kubelet-client", MASTERS, 365)?;
     let agents = Arc::new(Agents::default());
-    let kubelets = Kubelets::new(&identity, agents.clone()).map_err(|cause| PkiError::Issue {
+    let kubelets = Kubelets::new(&towards_nodes(pki)?, agents.clone()).map_err(unusable)?;
+    Ok((agents, kubelets))
+}
+
+/// Who this server is to nodes.
+pub(super) fn towards_nodes(pki: &Pki) -> Result<Issued, PkiError> {
+    pki.issue_client("kube-apiserver-kubelet-client", MASTERS, 365)
+}
+
+/// TLS does not take that.
+pub(super) fn unusable(cause: String) -> PkiError {
+    PkiError::Issue {
         what: "the identity towards nodes".into(),
         cause,
-    })?;
-    Ok((agents, kubelets))
+    }
 }
 
 /// What this server says of itself, given whose certificates it believes.

@@ -10,6 +10,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use super::prepare::Prepared;
+use super::renew::{self, Renewal};
 use crate::api::actions::kubelet::Agents;
 use crate::api::authenticate::Authentication;
 use crate::api::own_records::{self, Records};
@@ -75,13 +76,24 @@ impl Running {
             &transport,
             Settings {
                 root_ca: prepared.pki.ca_pem().to_owned(),
-                pki: Some(Arc::new(prepared.pki)),
+                pki: Some(prepared.pki.clone()),
+                signing_seconds: prepared.signing_seconds,
                 tokens: Some(server.tokens.clone()),
                 metrics: server.metrics.others.clone(),
             },
             CancellationToken::new(),
         );
         keep(&prepared.tasks, &server, prepared.records, &prepared.store);
+        let renewal = Arc::new(Renewal {
+            pki: prepared.pki,
+            kubeconfig: prepared.kubeconfig.clone(),
+            url: prepared.url.clone(),
+            server: server.clone(),
+        });
+        prepared.tasks.keep(renew::TASK, move |ends| {
+            let renewal = renewal.clone();
+            async move { renewal.keep(ends).await }
+        });
         Running {
             listener: prepared.listener,
             url: prepared.url,

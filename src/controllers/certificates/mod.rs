@@ -107,6 +107,7 @@ pub async fn signing(context: Context) {
         tracing::info!("nobody signs requests for certificates: there is no authority");
         return context.ends.cancelled().await;
     };
+    let longest = context.settings.signing_seconds;
     let api: Api<CertificateSigningRequest> = Api::all(context.client.clone());
     let sign = |request: Arc<CertificateSigningRequest>| {
         let (api, pki) = (&api, &pki);
@@ -125,7 +126,7 @@ pub async fn signing(context: Context) {
                     .push(plan::condition("Failed", "SignerValidationFailure", why)),
                 Some(Ok(())) => {
                     let now = crate::meta::time::now();
-                    let terms = plan::terms(&request.spec, now, pki.expires())
+                    let terms = plan::terms(&request.spec, longest, now, pki.expires())
                         .map_err(Unfinished::Refused)?;
                     let certificate = pki.certify(&asked, &terms)?;
                     status.certificate = Some(ByteString(certificate.into_bytes()));

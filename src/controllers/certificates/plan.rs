@@ -13,8 +13,7 @@ use crate::meta::pem;
 
 const MINUTE: i64 = 60;
 const HOUR: i64 = 60 * MINUTE;
-/// How long certificates are valid that ask for nothing else, and at most, in seconds.
-const LONGEST: i64 = 365 * 24 * HOUR;
+/// The shortest life that who asks may ask for, in seconds.
 const SHORTEST: i64 = 10 * MINUTE;
 /// By how much certificates begin before now, for clocks differ.
 const BACKDATE: i64 = 5 * MINUTE;
@@ -157,17 +156,22 @@ fn kubelet(request: &Request, usages: &[String], serving: bool) -> Result<(), St
     Ok(())
 }
 
-/// What a certificate is issued for at `now`, by an authority that expires then (seconds since 1970).
+/// What a certificate is issued for at `now`, by an authority that expires then (seconds since 1970). It is valid for
+/// `longest` seconds, or for fewer that were asked for.
 ///
 /// # Errors
 /// The authority has expired.
 pub(super) fn terms(
     spec: &CertificateSigningRequestSpec,
+    longest: i64,
     now: i64,
     authority_expires: i64,
 ) -> Result<Terms, String> {
-    let asked = spec.expiration_seconds.map_or(LONGEST, i64::from);
-    let seconds = asked.clamp(SHORTEST, LONGEST);
+    let seconds = match spec.expiration_seconds.map(i64::from) {
+        None => longest,
+        Some(asked) if asked > longest => longest,
+        Some(asked) => asked.max(SHORTEST),
+    };
     let end = now + seconds - if seconds < SHORT { 0 } else { BACKDATE };
     if now >= authority_expires {
         let at = crate::meta::time::print(authority_expires);
@@ -342,22 +346,28 @@ mod tests {
     #[test]
     fn certificates_last_as_long_as_asked_for_within_bounds() {
         const NOW: i64 = 1_000_000_000;
-        let until = |seconds: Option<i32>, expires: i64| {
+        const LONGEST: i64 = 365 * 24 * HOUR;
+        let within = |longest: i64, seconds: Option<i32>, expires: i64| {
             let spec = CertificateSigningRequestSpec {
                 expiration_seconds: seconds,
                 ..CertificateSigningRequestSpec::default()
             };
-            terms(&spec, NOW, NOW + expires).map(|terms| {
+            terms(&spec, longest, NOW, NOW + expires).map(|terms| {
                 assert_eq!(terms.not_before, NOW - 300);
                 terms.not_after - NOW
             })
         };
+        let until = |seconds: Option<i32>, expires: i64| within(LONGEST, seconds, expires);
         let far = 100 * LONGEST;
         assert_eq!(until(None, far), Ok(LONGEST - 300));
         assert_eq!(until(Some(i32::MAX), far), Ok(LONGEST - 300));
         assert_eq!(until(Some(1), far), Ok(600));
         assert_eq!(until(Some(3600), far), Ok(3600), "short ones end as asked");
         assert_eq!(until(Some(8 * 3600), far), Ok(8 * 3600 - 300));
+        assert_eq!(within(5, None, far), Ok(5), "as the signer was told");
+        assert_eq!(within(900, Some(3600), far), Ok(900));
+        assert_eq!(within(900, Some(700), far), Ok(700));
+        assert_eq!(within(300, Some(200), far), Ok(600), "as upstream");
         assert_eq!(until(None, 77), Ok(77), "none outlives its authority");
         assert!(
             until(None, 0)
