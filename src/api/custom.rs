@@ -142,7 +142,7 @@ pub fn object(
         ))
     };
     let cannot = |cause| refused(expected.kind, cause);
-    // What is not of this kind is not decoded by its schema but in its metadata, and refused for its type below.
+    // What is not of this kind is not decoded by its schema but in its metadata, and refused for its type later.
     let ours = said.starts_with(&format!("{}/", expected.group)) && kind == expected.kind;
     let decoded = match ours {
         true => decode_as(value, schema_of(&said, target), report),
@@ -158,10 +158,6 @@ pub fn object(
             "the API version in the data ({said}) does not match the expected API version ({})",
             expected.api_version()
         )));
-    }
-    // An update judges names and versions before.
-    if target.info.verb == "create" {
-        check_type(&decoded.value, target)?;
     }
     Ok(decoded.value)
 }

@@ -8,14 +8,21 @@ use http_body_util::BodyExt as _;
 use super::reply::{self, Body};
 use crate::meta::errors::quoted;
 
+/// An error in plain text, of which Go forbids clients to guess another type.
+fn error(code: u16, text: &str, request: &http::HeaderMap) -> Response<Body> {
+    let text = text.as_bytes().to_vec();
+    let mut response = reply::response(code, "text/plain; charset=utf-8", text, request);
+    response.headers_mut().insert(
+        header::X_CONTENT_TYPE_OPTIONS,
+        http::HeaderValue::from_static("nosniff"),
+    );
+    response
+}
+
 /// What upstream answers where too many requests are under way.
 pub(super) fn too_many(request: &http::HeaderMap) -> Response<Body> {
-    let mut response = reply::response(
-        429,
-        "text/plain; charset=utf-8",
-        b"Too many requests, please try again later.\n".to_vec(),
-        request,
-    );
+    let text = "Too many requests, please try again later.\n";
+    let mut response = error(429, text, request);
     let seconds = http::HeaderValue::from_static("1");
     response
         .headers_mut()
@@ -25,12 +32,7 @@ pub(super) fn too_many(request: &http::HeaderMap) -> Response<Body> {
 
 /// What upstream answers for a path it does not know at all.
 pub(super) fn not_found(request: &http::HeaderMap) -> Response<Body> {
-    reply::response(
-        404,
-        "text/plain; charset=utf-8",
-        b"404 page not found\n".to_vec(),
-        request,
-    )
+    error(404, "404 page not found\n", request)
 }
 
 /// What Go's net/http answers for a path that cannot be read, before anybody looks at the request.
@@ -58,10 +60,5 @@ pub(super) fn undetermined(request: &Parts) -> Response<Body> {
     .replace('&', "&amp;")
     .replace('<', "&lt;")
     .replace('>', "&gt;");
-    reply::response(
-        500,
-        "text/plain; charset=utf-8",
-        text.into_bytes(),
-        &request.headers,
-    )
+    error(500, &text, &request.headers)
 }

@@ -98,7 +98,10 @@ pub fn parse_versioned(
     format: Format,
     expected: Expected<'_>,
 ) -> Result<Body, Status> {
-    let body = parse(bytes, format, expected.kind)?;
+    let body = match format {
+        Format::Protobuf => parse_enveloped(bytes, expected)?,
+        Format::Json | Format::Yaml => parse(bytes, format, expected.kind)?,
+    };
     let said = body.value.str("apiVersion");
     if said.matches('/').count() > 1 {
         let cause = format!("unexpected GroupVersion string: {said}");
@@ -183,24 +186,53 @@ pub fn syntax(bytes: &[u8], format: Format) -> Result<Body, String> {
         }
         Format::Protobuf => {
             let envelope = proto::open(bytes).map_err(|error| error.to_string())?;
-            let (group, version) = envelope
-                .api_version
-                .split_once('/')
-                .unwrap_or(("", &envelope.api_version));
-            let schema =
-                builtin::named(gvk_type(group, version, &envelope.kind).unwrap_or_default());
-            let mut value = proto::read(envelope.raw, schema).map_err(|error| error.to_string())?;
-            let object = value.object_mut();
-            object.insert("apiVersion", envelope.api_version);
-            object.insert("kind", envelope.kind);
-            Ok(Body {
-                value,
-                duplicates: Vec::new(),
-                order: Vec::new(),
-                floats: Vec::new(),
-            })
+            enveloped(envelope).map_err(|error| error.to_string())
         }
     }
+}
+
+/// Reads the object in an envelope, of the type that the envelope names.
+fn enveloped(envelope: proto::Envelope<'_>) -> Result<Body, proto::Malformed> {
+    let (group, version) = envelope
+        .api_version
+        .split_once('/')
+        .unwrap_or(("", &envelope.api_version));
+    let schema = builtin::named(gvk_type(group, version, &envelope.kind).unwrap_or_default());
+    let mut value = proto::read(envelope.raw, schema)?;
+    let object = value.object_mut();
+    object.insert("apiVersion", envelope.api_version);
+    object.insert("kind", envelope.kind);
+    Ok(Body {
+        value,
+        duplicates: Vec::new(),
+        order: Vec::new(),
+        floats: Vec::new(),
+    })
+}
+
+/// Reads an envelope that is to hold a built-in kind, which is what is in one that names no type.
+///
+/// # Errors
+/// As [`parse`], and 400 for an object that is broken within a sound envelope: then its kind is known.
+fn parse_enveloped(bytes: &[u8], expected: Expected<'_>) -> Result<Body, Status> {
+    let mut envelope = proto::open(bytes)
+        .map_err(|error| unrecognized(bytes, expected.kind, &error.to_string()))?;
+    if envelope.kind.is_empty() {
+        envelope.kind = expected.kind.to_owned();
+    }
+    if envelope.api_version.is_empty() {
+        envelope.api_version = expected.api_version();
+    }
+    let (version, kind) = (
+        envelope.api_version.rsplit('/').next().unwrap_or_default(),
+        &envelope.kind,
+    );
+    let beginning = format!(
+        "{kind} in version {} cannot be handled as a {}",
+        quoted(version),
+        expected.kind
+    );
+    enveloped(envelope).map_err(|error| Status::bad_request(format!("{beginning}: {error}")))
 }
 
 /// Decodes a body as a built-in kind, by what it says of itself.

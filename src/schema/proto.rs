@@ -22,6 +22,9 @@ pub enum Malformed {
         "provided data does not appear to be a protobuf message, expected prefix [107 56 115 0]"
     )]
     NoMagic,
+    /// Nothing stands behind the magic.
+    #[error("empty body")]
+    NoBody,
     /// It breaks off.
     #[error("unexpected EOF")]
     Ends,
@@ -49,6 +52,9 @@ pub fn open(bytes: &[u8]) -> Result<Envelope<'_>, Malformed> {
         return Err(Malformed::Empty);
     }
     let body = bytes.strip_prefix(MAGIC).ok_or(Malformed::NoMagic)?;
+    if body.is_empty() {
+        return Err(Malformed::NoBody);
+    }
     let mut envelope = Envelope {
         api_version: String::new(),
         kind: String::new(),
@@ -309,11 +315,12 @@ fn timestamp(bytes: &[u8], micro: bool) -> Result<Value, Malformed> {
 
 fn scalar(wire: Wire<'_>, schema: &Schema, depth: usize) -> Result<Value, Malformed> {
     Ok(match (&schema.shape, wire) {
-        (Shape::String, wire) => text(wire),
+        (Shape::String, Wire::Bytes(_)) => text(wire),
         (Shape::Bytes, Wire::Bytes(bytes)) => STANDARD.encode(bytes).into(),
-        (Shape::Integer(_), wire) => integer(wire),
+        (Shape::Integer(_), Wire::Varint(_)) => integer(wire),
         (Shape::Boolean, Wire::Varint(value)) => Value::Bool(value != 0),
         (Shape::Number, Wire::Fixed64(bits)) => Value::Float(f64::from_bits(bits)),
+        (Shape::Integer(_) | Shape::Boolean | Shape::Number, _) => return Err(Malformed::Wire),
         (_, Wire::Bytes(bytes)) => message(bytes, schema, depth + 1)?,
         _ => return Err(Malformed::Wire),
     })
@@ -359,6 +366,13 @@ fn structure(
             Shape::List(items) if field.is_repeated() => {
                 let item = scalar(wire, items, depth)?;
                 out.array_mut(name).push(item);
+            }
+            // A message that is given in parts is all of them.
+            Shape::Struct(inner) if depth < json::MAX_DEPTH => {
+                let Wire::Bytes(bytes) = wire else {
+                    return Err(Malformed::Wire);
+                };
+                structure(bytes, inner, &[], out.object_mut(name), depth + 1)?;
             }
             _ => {
                 out.insert(name.clone(), scalar(wire, &field.schema, depth)?);

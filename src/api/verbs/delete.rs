@@ -353,6 +353,9 @@ impl Write<'_> {
         } else if let Some((held, at)) = sooner {
             meta.insert("deletionGracePeriodSeconds", held);
             meta.insert("deletionTimestamp", time::print(at));
+        } else if grace.is_none() {
+            // What was marked otherwise than here, as definitions are, has no time left from now on.
+            meta.insert("deletionGracePeriodSeconds", 0i64);
         }
         (rules.deletion.prepare)(&mut new, &target.cx());
         forms::tidy(&mut new, resource);

@@ -26,6 +26,9 @@ impl Write<'_> {
         if let Some(refusal) = custom::forbid_creation(target, &name) {
             return Err(refusal);
         }
+        if target.resource.is_custom() {
+            custom::check_type(object, target)?;
+        }
         let warned = self.warnings.len();
         let (mut taken, mut races) = (0, 0);
         loop {
