@@ -613,25 +613,4 @@ mod tests {
         assert_eq!(open(b"{}").map(|_| ()), Err(Malformed::NoMagic));
         assert_eq!(open(b"k8s\0\x0a\x7f").map(|_| ()), Err(Malformed::Ends));
     }
-
-    #[test]
-    fn a_message_in_parts_is_all_of_them_and_fields_have_numbers_and_types() {
-        let pod = builtin::named("io.k8s.api.core.v1.Pod");
-        // metadata.name twice, and metadata.namespace in a second message.
-        let parts = b"\x0a\x03\x0a\x01a\x0a\x06\x0a\x01b\x1a\x01n";
-        assert_eq!(
-            read(parts, pod).unwrap(),
-            crate::value!({"metadata": {"name": "b", "namespace": "n"}})
-        );
-        for (bytes, why) in [
-            // A number where a text belongs, a text where a number does, and field 0.
-            (&b"\x0a\x02\x08\x01"[..], Malformed::Wire),
-            (b"\x0a\x03\x3a\x01a", Malformed::Wire),
-            (b"\x02\x00", Malformed::Wire),
-            (b"\x0a\x09", Malformed::Ends),
-        ] {
-            assert_eq!(read(bytes, pod), Err(why), "{bytes:?}");
-        }
-        assert_eq!(open(MAGIC).err(), Some(Malformed::NoBody));
-    }
 }
