@@ -1,4 +1,4 @@
-//! The durable engine on a disk whose power is cut at every write and sync, and on one that is full for a while.
+//! Tests the durable engine on a disk whose power fails at each write and sync, and on one that is temporarily full.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -13,25 +13,25 @@ use super::{
 };
 
 const PREFIX: &str = "/registry/things/";
-/// What a disk writes whole or not at all, in bytes.
+/// The unit, in bytes, that a disk writes completely or not at all.
 const SECTOR: usize = 512;
 
-/// A disk that remembers what was not synced yet.
+/// A disk that keeps what is not synced yet apart.
 #[derive(Debug, Default)]
 struct Disk {
     /// What a reader sees.
     seen: Vec<u8>,
-    /// What is there after a power cut.
+    /// What remains after a power failure.
     safe: Vec<u8>,
-    /// What was done since the last sync.
+    /// Writes since the last sync.
     unsafe_since: Vec<Done>,
     /// Writes, changes of length and syncs so far.
     steps: usize,
-    /// At which step the power is cut.
+    /// The step at which the power fails.
     cut: Option<usize>,
-    /// Writes are refused while the disk is full.
+    /// The disk is full: writes fail.
     full: bool,
-    /// Whoever writes panics, as redb does at damage that it meets.
+    /// Writes panic, as redb does when it finds damage.
     broken: bool,
 }
 
@@ -53,12 +53,12 @@ fn apply(image: &mut Vec<u8>, done: &Done) {
     }
 }
 
-/// What is left of what was not synced.
+/// What remains of unsynced writes.
 #[derive(Clone, Copy, Debug)]
 enum Loss {
     /// Nothing.
     Everything,
-    /// Some of the writes, some of them in part: as the number says.
+    /// Some of the writes, some of them partly, chosen by the seed.
     Some(u64),
     /// All of it.
     Nothing,
@@ -85,7 +85,7 @@ impl Disk {
         Ok(())
     }
 
-    /// The disk when the power is back.
+    /// The disk after the power returns.
     fn after(&self, loss: Loss) -> Disk {
         let mut image = self.safe.clone();
         let mut random = match loss {
@@ -207,19 +207,19 @@ fn change(number: usize, body: Option<usize>, expect: Expect) -> Change {
     }
 }
 
-/// What the store holds: the number in each object by key.
+/// The content of the store: the number in each object by key.
 type Content = BTreeMap<Arc<str>, (Revision, usize)>;
 
-/// What was asked of a store, and what it answered.
+/// The requests to a store and their results.
 #[derive(Default)]
 struct Asked {
-    /// The content after each commit by the commit's revision, whatever became of it.
+    /// The content after each commit by its revision, whether it was acknowledged or not.
     after: BTreeMap<Revision, Content>,
     /// The newest revision that was acknowledged.
     acknowledged: Revision,
 }
 
-/// Rounds of commits of one or two changes, some at once, and a compaction in between.
+/// Rounds of commits with one or two changes, some in parallel, and a compaction in between.
 async fn work(store: &Arc<dyn Store>) -> Asked {
     let mut asked = Asked {
         acknowledged: store.world().rev(),
@@ -274,7 +274,7 @@ fn held(entry: &Arc<super::Entry>) -> (Arc<str>, (Revision, usize)) {
     (entry.key.clone(), (entry.rev, body))
 }
 
-/// Holds a store that was opened after a power cut to what was asked of the one before.
+/// Compares a store opened after a power failure with the requests to the one before.
 async fn judge(store: &Arc<dyn Store>, asked: &Asked, when: &str) {
     let rev = store.world().rev();
     assert!(
@@ -288,7 +288,7 @@ async fn judge(store: &Arc<dyn Store>, asked: &Asked, when: &str) {
         want,
         "{when}: at {rev}, half a commit"
     );
-    // History leads from each revision that is kept to the present.
+    // History leads from each kept revision to the present.
     for (at, want) in asked.after.range(..=rev) {
         match store.range_at(&PREFIX.into(), PREFIX, "", 0, *at).await {
             Ok(range) => assert_eq!(
@@ -347,7 +347,7 @@ fn a_power_cut_at_any_step_loses_nothing_acknowledged_and_leaves_no_half_commit(
                 store.close().await;
                 asked
             }),
-            // The power went before it was open.
+            // The power failed before it was open.
             Err(_) => Asked {
                 after: [(1, Content::new())].into(),
                 acknowledged: 1,
@@ -394,7 +394,7 @@ fn a_disk_that_was_full_takes_writes_again_and_keeps_no_refused_one() {
         let want = [1, 3].map(key);
         assert_eq!(content(&store).into_keys().collect::<Vec<_>>(), want);
         store.close().await;
-        // What is on the disk is what was said, whether or not it ends in order.
+        // The disk holds what was reported, whether or not it was closed in order.
         let again = Arc::new(Mutex::new(disk.lock().after(Loss::Everything)));
         let again = open(&again).expect("a store");
         assert_eq!(content(&again).into_keys().collect::<Vec<_>>(), want);
@@ -413,7 +413,7 @@ fn what_was_not_forgotten_goes_before_what_is_forgotten_later() {
         let changed = commit(Some(2), Expect::Revision(made)).await.expect("room");
         disk.lock().full = true;
         store.compact(changed.rev).await.expect("a wish");
-        // Refused behind the attempt to forget: both were tried.
+        // The second follows the failed removal: both were tried.
         let refused = store.commit(vec![change(2, Some(1), Expect::Absent)]).await;
         assert!(matches!(refused, Err(StoreError::Engine { .. })));
         disk.lock().full = false;

@@ -15,23 +15,23 @@ use super::{
     Revision, Store, StoreError, World,
 };
 
-/// How many bytes of bodies the history of replaced and deleted entries may hold before the oldest is compacted.
+/// Limit in bytes for the bodies of replaced and deleted entries in history; beyond it the oldest are compacted.
 const HISTORY_BYTES: usize = 64 << 20;
 
-/// How many commits may wait for the disk; others wait for a place.
+/// How many commits may wait for the disk; further ones wait for a slot.
 const IN_FLIGHT: usize = 4096;
 
-/// How many changes are looked at under the lock by who reads an old revision.
+/// How many changes a read of an old revision goes through before it releases the lock.
 const PIECE: usize = 1000;
 
-/// One change in the order of revisions.
+/// One change, in order of revision.
 #[derive(Clone)]
 struct Logged {
     resource: ResourcePrefix,
     event: Event,
 }
 
-/// A change as a log holds it; no entry for a deletion.
+/// A change as stored in a log; without an entry for a deletion.
 pub(super) struct Row {
     pub(super) resource: ResourcePrefix,
     pub(super) rev: Revision,
@@ -39,7 +39,7 @@ pub(super) struct Row {
     pub(super) new: Option<Arc<Entry>>,
 }
 
-/// One key's part of an accepted commit.
+/// One change of an accepted commit.
 pub(super) struct Step {
     pub(super) rev: Revision,
     pub(super) resource: ResourcePrefix,
@@ -47,7 +47,7 @@ pub(super) struct Step {
     pub(super) new: Option<Arc<Entry>>,
 }
 
-/// A commit whose conditions held, not yet published.
+/// A commit whose preconditions held, not yet published.
 pub(super) struct Accepted {
     pub(super) steps: Vec<Step>,
     pub(super) ack: Option<oneshot::Sender<Result<Committed, StoreError>>>,
@@ -63,20 +63,20 @@ pub(super) struct State {
     /// Published changes, the oldest first.
     history: VecDeque<Logged>,
     history_bytes: usize,
-    /// Who is told of them.
+    /// The watches to notify of them.
     watching: Watching,
     /// Everything after this revision is in `history`.
     pub(super) compacted: Revision,
-    /// Rows of the log that compaction left without readers; none where there is no log.
+    /// Log rows that no one can read after a compaction; `None` without a log.
     pub(super) forgotten: Option<Vec<Forgotten>>,
     pub(super) closed: bool,
-    /// Why the newest batch is not on disk; none while batches succeed.
+    /// Why the newest batch is not on disk; `None` while batches succeed.
     pub(super) broken: Option<StoreError>,
 }
 
-/// The core of both engines: conditions, heads, history and snapshots under one short lock. With a log, one thread
-/// takes everything that waits, writes it in one transaction, publishes it and acknowledges; without, a commit is
-/// published at once.
+/// The core of both engines: preconditions, heads, history and snapshots under one short lock. With a log, one thread
+/// takes all waiting commits, writes them in one transaction, publishes and acknowledges them; without one, a commit
+/// is published at once.
 pub struct Engine {
     pub(super) state: Mutex<State>,
     pub(super) work: Condvar,
@@ -85,7 +85,7 @@ pub struct Engine {
     places: Semaphore,
 }
 
-/// What an engine begins with: every change after `compacted` and, of older ones, the live entries.
+/// The initial content of an engine: every change after `compacted` and, of older ones, the live entries.
 pub(super) struct Beginning {
     compacted: Revision,
     world: World,
@@ -94,7 +94,7 @@ pub(super) struct Beginning {
 }
 
 impl Beginning {
-    /// Nothing yet, and room for so many entries.
+    /// Empty, with capacity for `rows` entries.
     pub(super) fn new(compacted: Revision, rows: usize) -> Self {
         Beginning {
             compacted,
@@ -104,7 +104,7 @@ impl Beginning {
         }
     }
 
-    /// Takes in the next row, in order of revision.
+    /// Adds the next row, in order of revision.
     pub(super) fn take(&mut self, row: Row) {
         let Row {
             resource,
@@ -130,12 +130,12 @@ impl Beginning {
         }
     }
 
-    /// The revision of the newest row; 0 where there is none.
+    /// The revision of the newest row; 0 if there is none.
     pub(super) fn newest(&self) -> Revision {
         self.world.rev
     }
 
-    /// The store that begins so, at `rev`. One that is `durable` writes nothing before [`Engine::write_to`] said where to.
+    /// The engine with this content at `rev`. A `durable` one writes nothing before [`Engine::write_to`].
     pub(super) fn engine(mut self, rev: Revision, durable: bool) -> Arc<Engine> {
         self.world.rev = rev;
         let state = State {
@@ -166,7 +166,7 @@ impl Engine {
         Beginning::new(1, 0).engine(1, false)
     }
 
-    /// Checks the conditions and takes the changes as the newest accepted.
+    /// Checks the preconditions and accepts the changes.
     fn accept(&self, state: &mut State, changes: Vec<Change>) -> Result<Accepted, StoreError> {
         if state.closed {
             return Err(StoreError::Closed);
@@ -216,8 +216,8 @@ impl Engine {
         Ok(Accepted { steps, ack: None })
     }
 
-    /// Makes accepted commits visible, in order. Returns who is to be woken once the lock is given back: all would want
-    /// it at once.
+    /// Makes accepted commits visible, in order. Returns the cursors to wake after the lock is released, because all of
+    /// them will take it.
     #[must_use]
     pub(super) fn publish(&self, state: &mut State, commits: Vec<Accepted>) -> Signals {
         let mut woken = Signals::new();
@@ -263,7 +263,7 @@ impl Engine {
         self.world.store(Arc::new(world));
         for (ack, committed) in done {
             if let Some(ack) = ack {
-                // A client that went away does not hear of its write.
+                // The client may have gone away.
                 let _ = ack.send(Ok(committed));
             }
         }
@@ -285,7 +285,7 @@ impl Engine {
                 current: world.rev,
             });
         }
-        // Piece by piece: whoever writes waits for the lock.
+        // In pieces: writers wait for this lock.
         let (mut since, mut newest) = (Vec::new(), world.rev);
         loop {
             let state = self.state.lock();
@@ -306,7 +306,7 @@ impl Engine {
             since.extend(of_it.map(|logged| logged.event.clone()));
         }
         let mut map = world.resources.get(resource).cloned().unwrap_or_default();
-        // Undo what happened after `at`, the newest first.
+        // Undo what happened after `at`, newest first.
         for event in since {
             match (event.old, event.new) {
                 (Some(old), _) => {
@@ -348,7 +348,7 @@ impl Engine {
         let mut events: Vec<Event> = Vec::new();
         let untold = signal.take();
         if let Some(first) = untold.first()
-            // What was passed over before concerns nobody here, and may be compacted.
+            // Changes passed over before do not match this cursor, and may be compacted.
             && first.max(after + 1) <= state.compacted
         {
             return Err(StoreError::Compacted {
@@ -386,7 +386,7 @@ impl Engine {
     }
 }
 
-/// What a change weighs in memory, in bytes, beside what is live.
+/// The memory that a change takes in history besides the live entries, in bytes.
 fn weight(logged: &Logged) -> usize {
     logged
         .event
@@ -397,13 +397,13 @@ fn weight(logged: &Logged) -> usize {
 }
 
 impl State {
-    /// Where the history of this revision and later ones begins.
+    /// The index in history of this revision, or of the first later one.
     fn place_of(&self, rev: Revision) -> usize {
         self.history
             .partition_point(|logged| logged.event.rev < rev)
     }
 
-    /// A change by its revision.
+    /// The change at a revision.
     fn logged(&self, rev: Revision) -> Option<&Logged> {
         let logged = self.history.get(self.place_of(rev))?;
         (logged.event.rev == rev).then_some(logged)
@@ -533,7 +533,7 @@ impl Store for Engine {
         Box::pin(async move {
             self.state.lock().closed = true;
             self.work.notify_one();
-            // What waits is written by the thread before it ends; when all places are free, it has been answered.
+            // The thread writes all pending commits before it ends; when all slots are free, they are answered.
             let _ = self
                 .places
                 .acquire_many(u32::try_from(IN_FLIGHT).unwrap_or(u32::MAX))

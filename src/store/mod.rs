@@ -2,12 +2,12 @@
 //!
 //! The semantics are etcd's, so that etcd can stand behind [`Store`] as a second engine: a commit is
 //! compare-and-write over a few keys at new revisions, history is kept until it is compacted, a watch
-//! from any revision that is not compacted tells every later change once and in order. The embedded engine
-//! is redb; [`memory()`] keeps the same semantics without a file.
+//! from any revision that is not compacted yields every later change once and in order. The embedded engine is
+//! redb; [`memory()`] has the same semantics without a file.
 //!
 //! Readers never wait for a disk: they take the newest durable [`World`], an immutable snapshot of every
-//! resource at one revision. Writers who read, change and write take [`Store::head`], which may be ahead of
-//! the disk, so that several changes of one object share one fsync.
+//! resource at one revision. A read-modify-write starts from [`Store::head`], which may be ahead of the disk,
+//! so that several changes of one object share one fsync.
 
 #[cfg(test)]
 mod crash;
@@ -44,7 +44,7 @@ pub struct Record {
     pub rv_at: u32,
     /// How many bytes of `body` are the opening brace, kind and apiVersion (built-in list items go without).
     pub type_len: u32,
-    /// Under which schema `body`, `labels` and `fields` were derived.
+    /// The version of the schema under which `body`, `labels` and `fields` were derived.
     pub epoch: u32,
     /// `metadata.labels`.
     pub labels: Pairs,
@@ -61,47 +61,47 @@ pub struct Entry {
     pub rev: Revision,
     /// What was written.
     pub record: Record,
-    /// When the entry deletes itself, in seconds since 1970; `None` for never (all but events).
+    /// When the entry expires, in seconds since 1970; `None`: never (everything except events).
     pub expires: Option<u64>,
 }
 
-/// What must hold of a key for a commit to happen.
+/// The precondition on a key in a commit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Expect {
-    /// The key holds nothing.
+    /// The key does not exist.
     Absent,
-    /// The key's entry was written by this revision.
+    /// The key's newest entry has this revision.
     Revision(Revision),
 }
 
 /// One key's part of a commit.
 #[derive(Clone, Debug)]
 pub struct Change {
-    /// The resource that watches see the change in.
+    /// The resource whose watches see the change.
     pub resource: ResourcePrefix,
     /// The whole key, beginning with `resource`.
     pub key: Arc<str>,
-    /// The condition; the whole commit fails when one does not hold.
+    /// The precondition; if one fails, the whole commit fails.
     pub expect: Expect,
     /// The new content, or `None` to delete the key.
     pub put: Option<Record>,
-    /// Seconds after which the entry deletes itself.
+    /// Seconds until the entry expires.
     pub ttl: Option<u64>,
 }
 
-/// Why a store refused or failed.
+/// Why a store rejected a call or failed.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum StoreError {
-    /// A condition did not hold. `current` is the key's accepted entry, to try again from.
+    /// A precondition failed. `current` is the key's newest accepted entry, from which to retry.
     #[error("{key} is not as expected")]
     Conflict {
         key: Arc<str>,
         current: Option<Arc<Entry>>,
     },
-    /// History before `oldest` is gone.
+    /// History before `oldest` has been compacted.
     #[error("revision {asked} has been compacted; the oldest kept is {oldest}")]
     Compacted { asked: Revision, oldest: Revision },
-    /// The revision has not happened yet.
+    /// The revision does not exist yet.
     #[error("revision {asked} is in the future; the newest is {current}")]
     Future { asked: Revision, current: Revision },
     /// The engine failed; nothing of the commit is on disk.
@@ -115,7 +115,7 @@ pub enum StoreError {
     Closed,
 }
 
-/// A change as a watch sees it: from `old` to `new` at `rev`. One of both is always there.
+/// A change as a watch sees it: from `old` to `new` at `rev`. At least one of the two is set.
 #[derive(Clone, Debug)]
 pub struct Event {
     /// The revision of the change; a deletion has one of its own.
@@ -126,12 +126,12 @@ pub struct Event {
     pub new: Option<Arc<Entry>>,
 }
 
-/// Which events a watch can be concerned by. Only a filter for waking: a cursor yields what matches it.
+/// The events that a watch may need. Only a filter for wake-ups: a cursor yields just the events that match.
 #[derive(Clone, Debug)]
 pub struct Interest {
-    /// The resource; empty for all, where `keys` begins those of all and no field is asked for.
+    /// The resource; empty for all resources, and then `keys` is a prefix of all keys and `field` is `None`.
     pub resource: ResourcePrefix,
-    /// Only keys that begin so (`/registry/pods/default/`), or are exactly so where `exact`.
+    /// Only keys with this prefix (`/registry/pods/default/`), or exactly this key if `exact`.
     pub keys: Arc<str>,
     /// `keys` is one whole key.
     pub exact: bool,
@@ -142,7 +142,7 @@ pub struct Interest {
 /// A page of a list at a revision.
 #[derive(Debug)]
 pub struct Range {
-    /// The revision that `entries` show.
+    /// The revision of `entries`.
     pub rev: Revision,
     /// Ordered by the bytes of their keys.
     pub entries: Vec<Arc<Entry>>,
@@ -150,26 +150,26 @@ pub struct Range {
     pub more: bool,
 }
 
-/// An engine. Object-safe; cheap calls are synchronous, those that may touch a disk or network are not.
+/// A storage engine. Object-safe; cheap calls are synchronous, those that may touch a disk or network are not.
 pub trait Store: Send + Sync + 'static {
     /// The newest durable snapshot.
     fn world(&self) -> Arc<World>;
 
-    /// The newest accepted entry of `key`, durable or not yet: what read-modify-write begins with.
+    /// The newest accepted entry of `key`, even if not durable yet: the start of a read-modify-write.
     fn head(&self, key: &str) -> Option<Arc<Entry>>;
 
-    /// Writes all of `changes`, each at a new revision of its own and in their order, or nothing. Resolves when it is
-    /// durable, with the last revision and, for each change, the entry written or (for a deletion) the entry deleted.
-    /// Without changes it resolves when all that was accepted before is durable.
+    /// Writes all of `changes`, in order and each at its own revision, or none. Resolves when they are durable, with
+    /// the last revision and, for each change, the entry written or (for a deletion) the entry deleted. Without
+    /// changes it resolves when everything accepted before is durable.
     ///
     /// # Errors
-    /// [`StoreError::Conflict`] when a condition does not hold; an engine failure writes nothing.
+    /// [`StoreError::Conflict`] if a precondition fails; if the engine fails, nothing is written.
     fn commit(&self, changes: Vec<Change>) -> BoxFuture<'_, Result<Committed, StoreError>>;
 
-    /// Waits till what was accepted as `rev` is durable: before that, nobody may be told that it is so.
+    /// Waits until the accepted revision `rev` is durable: until then it must not be reported to a client.
     ///
     /// # Errors
-    /// It was not written after all.
+    /// The engine failed to write it.
     fn settled(&self, rev: Revision) -> BoxFuture<'_, Result<(), StoreError>> {
         Box::pin(async move {
             if self.world().rev() >= rev {
@@ -179,10 +179,10 @@ pub trait Store: Send + Sync + 'static {
         })
     }
 
-    /// Entries whose keys begin with `keys` and are not below `from` (a whole key), at most `limit` (0: all),
-    /// as they were at `at`.
+    /// At most `limit` entries (0: all) as of revision `at` whose keys have the prefix `keys` and are not below `from`
+    /// (a whole key).
     ///
-    /// # Errors
+    /// [`StoreError::Compacted`] and [`StoreError::Future`] if the revision cannot be read.
     /// [`StoreError::Compacted`] and [`StoreError::Future`] say that the revision cannot be read.
     fn range_at<'a>(
         &'a self,
@@ -193,18 +193,18 @@ pub trait Store: Send + Sync + 'static {
         at: Revision,
     ) -> BoxFuture<'a, Result<Range, StoreError>>;
 
-    /// A cursor over every change after `after` that `interest` is concerned by.
+    /// A cursor over every change after `after` that matches `interest`.
     ///
     /// # Errors
-    /// [`StoreError::Compacted`] when history after `after` is incomplete. A revision of the future is allowed:
-    /// nothing is told until it has passed.
+    /// [`StoreError::Compacted`] if history after `after` is incomplete. `after` may be in the future: the cursor
+    /// yields nothing until that revision has passed.
     fn watch(
         self: Arc<Self>,
         interest: Interest,
         after: Revision,
     ) -> Result<Box<dyn Cursor>, StoreError>;
 
-    /// Forgets history up to `rev`: what was replaced or deleted before it can no longer be read.
+    /// Drops history up to `rev`: what was replaced or deleted before it can no longer be read.
     fn compact(&self, rev: Revision) -> BoxFuture<'_, Result<(), StoreError>>;
 
     /// Whether commits can be expected to succeed.
@@ -213,7 +213,7 @@ pub trait Store: Send + Sync + 'static {
     /// [`StoreError::Closed`], or why the last commits failed.
     fn health(&self) -> Result<(), StoreError>;
 
-    /// Accepts no more commits, makes what was accepted durable, and lets go of the file.
+    /// Stops accepting commits, makes the accepted ones durable, and closes the file.
     fn close(&self) -> BoxFuture<'_, ()>;
 }
 
@@ -222,33 +222,33 @@ pub trait Store: Send + Sync + 'static {
 pub struct Committed {
     /// The revision of its last change.
     pub rev: Revision,
-    /// For each change, in order, the entry written, or the entry that was deleted.
+    /// For each change, in order, the entry written, or the entry deleted.
     pub entries: Vec<Arc<Entry>>,
 }
 
-/// Where a watch stands. Events come in order of revision, each once.
+/// The position of a watch. Yields events in order of revision, each once.
 pub trait Cursor: Send {
-    /// What has happened since the last call, at once: at most about `max` events, and the revision up to which
-    /// the answer is complete (for bookmarks), even where no event concerned the watch. Never waits for new ones.
+    /// What happened since the last call: about `max` events at most, and the revision up to which the answer is
+    /// complete (for bookmarks), even if no event matched. Returns at once.
     fn next<'a>(&'a mut self, max: usize) -> BoxFuture<'a, Result<Batch, StoreError>>;
 
-    /// Resolves when something that may concern this watch became durable after the last [`Cursor::next`].
+    /// Resolves when a change that may match became durable after the last [`Cursor::next`].
     /// Cancel-safe.
     fn changed(&mut self) -> BoxFuture<'_, ()>;
 }
 
-/// What a cursor passed over.
+/// What [`Cursor::next`] returns.
 #[derive(Debug)]
 pub struct Batch {
-    /// Events that concern the watch.
+    /// The matching events.
     pub events: Vec<Event>,
-    /// Everything up to here has been told.
+    /// All events up to this revision have been returned.
     pub rev: Revision,
-    /// More is there already: call again without waiting.
+    /// More events are ready: call again without waiting.
     pub more: bool,
 }
 
-/// Every resource at one revision. Cloning a map of it is cheap; readers hold it as long as they like.
+/// Every resource at one revision. Its maps are cheap to clone; readers may keep it as long as they like.
 #[derive(Clone, Debug, Default)]
 pub struct World {
     rev: Revision,
@@ -256,7 +256,7 @@ pub struct World {
 }
 
 impl World {
-    /// The revision that everything in this snapshot shows.
+    /// The revision of this snapshot.
     pub fn rev(&self) -> Revision {
         self.rev
     }
@@ -266,7 +266,7 @@ impl World {
         self.resources.get(resource)?.get(key)
     }
 
-    /// The objects of a resource whose keys begin with `keys`, from the key `from` (inclusive) on, in key order.
+    /// The objects of a resource whose keys have the prefix `keys`, from the key `from` (inclusive) on, in key order.
     pub fn range<'a>(
         &'a self,
         resource: &str,
@@ -285,18 +285,18 @@ impl World {
             .take_while(move |entry| entry.key.starts_with(keys))
     }
 
-    /// The objects of a resource by key; none where it never had any.
+    /// The objects of a resource by key; `None` if it never had any.
     pub fn objects(&self, resource: &str) -> Option<&imbl::OrdMap<Arc<str>, Arc<Entry>>> {
         self.resources.get(resource)
     }
 
-    /// How many objects a resource has.
+    /// The number of objects of a resource.
     pub fn count(&self, resource: &str) -> usize {
         self.resources.get(resource).map_or(0, imbl::OrdMap::len)
     }
 }
 
-/// A store in memory: the semantics of the durable one, and nothing left when the process ends.
+/// A store in memory: the semantics of the durable one, but its content ends with the process.
 pub fn memory() -> Arc<dyn Store> {
     engine::Engine::memory()
 }

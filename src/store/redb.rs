@@ -1,9 +1,9 @@
-//! The durable engine: a log in one redb file. A row is a change: the key is its revision and the object's key, the
-//! value an envelope. Opening reads the log once, in parts at the same time; compaction removes the rows that nobody can
+//! The durable engine: a log in one redb file. A row is a change: its key is the revision and the object's key, its
+//! value an envelope. Opening reads the log once, in parallel parts; compaction removes the rows that can no longer be
 //! read.
 //!
 //! An envelope is `[transform][format]`, then the fields of a record, each length in little-endian `u32`, and a CRC-32
-//! of it all.
+//! of all of that.
 
 use std::cell::Cell;
 use std::ops::Bound;
@@ -23,45 +23,45 @@ use crate::private;
 
 const LOG: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("log");
 const META: TableDefinition<'_, &str, u64> = TableDefinition::new("meta");
-/// The layout of this file. A newer one is refused.
+/// The file's format. Newer ones are rejected.
 const FORMAT: u64 = 1;
-/// How much of the file redb keeps in memory, in bytes: the worlds hold everything that is read often.
+/// redb's page cache, in bytes. Small, because the worlds hold everything that is read often.
 const CACHE: usize = 8 << 20;
-/// How many threads read the log of an opening store, at most: that is bound by the processor.
+/// At most so many threads read the log when a store is opened: decoding is bound by the processor.
 const READERS: usize = 4;
-/// How many rows each of them hands over at once.
+/// How many rows each of them passes on at once.
 const BATCH: usize = 64;
-/// No transformation between store and disk, and no checksum: what earlier versions wrote.
+/// Transform: none, and no checksum, as earlier versions wrote.
 const BARE: u8 = 0;
-/// No transformation, and a checksum at the end.
+/// Transform: none, with a checksum at the end.
 const CHECKED: u8 = 1;
 const PUT: u8 = 1;
 const DELETE: u8 = 2;
 
-/// Why a store cannot be opened. Nothing was changed.
+/// Why a store cannot be opened or compacted. The file is unchanged.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     /// The directory or file cannot be used.
     #[error("cannot open the store {}: {cause}; check that the directory exists and belongs to you", .path.display())]
     Unusable { path: PathBuf, cause: String },
-    /// Another process has it.
+    /// Another process has it open.
     #[error("the store {} is in use by another process; stop it, or choose another --data-dir", .path.display())]
     InUse { path: PathBuf },
-    /// It is no store of ours, or damaged.
+    /// It is not a reddwarf store, or damaged.
     #[error("{} is not a reddwarf store, or is damaged ({cause}); restore it from a backup, or move it away to begin anew", .path.display())]
     Damaged { path: PathBuf, cause: String },
     /// It was written by a newer reddwarf.
     #[error("the store {} has format {found}, and this reddwarf knows {FORMAT}; use a newer reddwarf", .path.display())]
     Newer { path: PathBuf, found: u64 },
-    /// Its file was not made smaller.
+    /// The file could not be compacted.
     #[error("cannot compact the store {}: {cause}; nothing is lost of it", .path.display())]
     NotCompacted { path: PathBuf, cause: String },
 }
 
-/// Opens the store in `dir`, made where there is none.
+/// Opens the store in `dir`; creates it if it does not exist.
 ///
 /// # Errors
-/// [`OpenError`] names the file and what to do.
+/// [`OpenError`] names the file and the remedy.
 pub fn open(dir: &Path) -> Result<Arc<dyn Store>, OpenError> {
     let path = dir.join("store.redb");
     let unusable = |error: std::io::Error| OpenError::Unusable {
@@ -71,7 +71,7 @@ pub fn open(dir: &Path) -> Result<Arc<dyn Store>, OpenError> {
     private::directory(dir).map_err(unusable)?;
     let file = path.clone();
     match path.exists() {
-        // All secrets are in it.
+        // The file contains all secrets.
         true => private::close(&path).map_err(unusable)?,
         false => make(&path)?,
     }
@@ -80,11 +80,11 @@ pub fn open(dir: &Path) -> Result<Arc<dyn Store>, OpenError> {
     })
 }
 
-/// Gives the disk what the store in `dir`, which nobody has open, does not use of its file. Gives the bytes of the file
-/// before and after.
+/// Returns the unused space in the file of the store in `dir` to the file system. No process may have it open. Returns
+/// the size of the file before and after, in bytes.
 ///
 /// # Errors
-/// [`OpenError`]; a store of which nothing is known is left as it is.
+/// [`OpenError`]; a store that cannot be read is left as it is.
 pub fn compact(dir: &Path) -> Result<(u64, u64), OpenError> {
     let path = &dir.join("store.redb");
     let size = || std::fs::metadata(path).map(|file| file.len());
@@ -93,7 +93,7 @@ pub fn compact(dir: &Path) -> Result<(u64, u64), OpenError> {
         cause: error.to_string(),
     })?;
     let mut database = opened(path, &|| Builder::new().set_cache_size(CACHE).open(path))?;
-    // All of it is read first: what is damaged is not moved about.
+    // Read it completely first: a damaged store is not rewritten.
     let found = unbroken(|| read(&database)).unwrap_or_else(|cause| Err(ReadError::Damaged(cause)));
     if let Err(error) = found {
         return Err(refusal(path, error, database));
@@ -102,7 +102,7 @@ pub fn compact(dir: &Path) -> Result<(u64, u64), OpenError> {
         path: path.clone(),
         cause,
     };
-    // Each time it moves what it can; there is nothing left to move when it says so.
+    // Each call moves what it can, and returns false once nothing is left to move.
     while unbroken(|| database.compact())
         .map_err(not)?
         .map_err(|error| not(error.to_string()))?
@@ -111,7 +111,7 @@ pub fn compact(dir: &Path) -> Result<(u64, u64), OpenError> {
     Ok((before, size().map_err(|error| not(error.to_string()))?))
 }
 
-/// Makes an empty store. Under another name until it is whole: the half of one would be taken for a damaged store.
+/// Creates an empty store. Under a temporary name until it is complete: half of one would be reported as damaged.
 fn make(path: &Path) -> Result<(), OpenError> {
     let unusable = |error: std::io::Error| OpenError::Unusable {
         path: path.to_owned(),
@@ -168,13 +168,13 @@ fn opened(
         })
 }
 
-/// Makes an empty store in a database that is open, for disks that are no files.
+/// Creates an empty store in an open database, for disks that are not files.
 #[cfg(test)]
 pub(super) fn prepared(database: Database) {
     prepare(&database).expect("tables");
 }
 
-/// Builds the engine from what a database holds. `open` is called again after a write that failed.
+/// Builds the engine from the content of a database. `open` is called again after a failed write.
 pub(super) fn restore(
     path: &Path,
     open: impl Fn() -> Result<Database, DatabaseError> + Send + 'static,
@@ -201,14 +201,14 @@ pub(super) fn restore(
     Ok(engine)
 }
 
-/// Why what a database holds is refused.
+/// The error for a database that cannot be read.
 fn refusal(path: &Path, error: ReadError, database: Database) -> OpenError {
     let path = path.to_owned();
     let cause = match error {
         ReadError::Newer(found) => return OpenError::Newer { path, found },
         ReadError::Foreign => "it has no table of ours".to_owned(),
         ReadError::Damaged(cause) => {
-            // Closing it would write to what somebody may still want to mend.
+            // Closing it would write to a file that may still be repaired.
             std::mem::forget(database);
             cause
         }
@@ -220,12 +220,12 @@ thread_local! {
     static QUIET: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Whether a panic of this thread is about a damaged file, and is told as an error: no hook need tell of it.
+/// Whether a panic of this thread is about a damaged file and is returned as an error: panic hooks stay silent.
 pub fn panics_are_errors() -> bool {
     QUIET.get()
 }
 
-/// Calls into the database, which panics at some damage that it meets; says at what then.
+/// Calls the database, which panics on some kinds of damage; returns the panic's message as the error.
 fn unbroken<T>(call: impl FnOnce() -> T) -> Result<T, String> {
     QUIET.set(true);
     let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(call));
@@ -250,7 +250,7 @@ impl<E: std::error::Error> From<E> for ReadError {
     }
 }
 
-/// Makes the tables of a new store.
+/// Creates the tables of a new store.
 fn prepare(database: &Database) -> Result<(), redb::Error> {
     let begin = database.begin_write()?;
     begin.open_table(META)?.insert("format", FORMAT)?;
@@ -259,7 +259,7 @@ fn prepare(database: &Database) -> Result<(), redb::Error> {
     Ok(())
 }
 
-/// What a database holds, and its newest revision.
+/// Reads a database: its newest revision and its content.
 fn read(database: &Database) -> Result<(Revision, Beginning), ReadError> {
     let transaction = database.begin_read()?;
     if !transaction
@@ -309,10 +309,10 @@ fn read(database: &Database) -> Result<(Revision, Beginning), ReadError> {
     Ok((number("revision")?.max(beginning.newest()), beginning))
 }
 
-/// From a revision on, and up to another: nothing for all that there is on that side.
+/// A range of revisions, from the first to before the second; `None` is unbounded.
 type Part = (Option<Revision>, Option<Revision>);
 
-/// The revisions around those from `first` to `last` in so many parts, in order, between which these are shared.
+/// Splits the revisions from `first` to `last` into `count` ranges, in order.
 fn parts(first: Revision, last: Revision, count: u64) -> Vec<Part> {
     let whole = u128::from(last.saturating_sub(first));
     let cut = |number: u64| {
@@ -324,7 +324,7 @@ fn parts(first: Revision, last: Revision, count: u64) -> Vec<Part> {
         .collect()
 }
 
-/// Hands over the rows of a part of the log, in order.
+/// Sends the rows of a range of the log, in order.
 fn hand_over(
     log: &ReadOnlyTable<&'static [u8], &'static [u8]>,
     (from, to): Part,
@@ -344,7 +344,7 @@ fn hand_over(
         batch.push(decoded(key.value(), value.value(), &mut prefixes)?);
         if batch.len() == BATCH {
             let rows = std::mem::replace(&mut batch, Vec::with_capacity(BATCH));
-            // Who takes them does so to the end.
+            // The receiver reads to the end.
             let _ = hand.send(rows);
         }
     }
@@ -352,7 +352,7 @@ fn hand_over(
     Ok(())
 }
 
-/// A row; its resource is one text with those of the others, however many rows have it.
+/// Decodes a row; rows of one resource share the text of its prefix.
 fn decoded(key: &[u8], value: &[u8], prefixes: &mut Vec<ResourcePrefix>) -> Result<Row, ReadError> {
     let (rev, key) =
         split_key(key).ok_or_else(|| ReadError::Damaged("a row's key is too short".to_owned()))?;
@@ -381,11 +381,11 @@ fn decoded(key: &[u8], value: &[u8], prefixes: &mut Vec<ResourcePrefix>) -> Resu
 
 struct File {
     open: Box<dyn Fn() -> Result<Database, DatabaseError> + Send>,
-    /// None after a write failed: the database wants to be opened anew then.
+    /// `None` after a failed write: the database must be opened again.
     database: Option<Database>,
-    /// The last revision of which somebody was told that it is on disk.
+    /// The newest revision that was reported as durable.
     durable: Revision,
-    /// A write failed, so that what it wrote may be on disk after all.
+    /// A write failed, so its content may nevertheless be on disk.
     doubtful: bool,
 }
 
@@ -394,14 +394,17 @@ impl File {
         &mut self,
         work: impl FnOnce(&redb::WriteTransaction) -> Result<(), redb::Error>,
     ) -> Result<(), redb::Error> {
-        // One that broke is as one that failed: whoever waits for this thread is answered, and the file is opened anew.
+        // A panic counts as a failed write: callers get an answer, and the file is opened again.
         let result = unbroken(|| self.attempt(work))
             .unwrap_or_else(|cause| Err(redb::Error::Corrupted(cause)));
         self.doubtful = result.is_err();
         if self.doubtful
             && let Err(cause) = unbroken(|| self.database = None)
         {
-            tracing::debug!(cause, "what a database that broke had open is given up");
+            tracing::debug!(
+                cause,
+                "the transaction of a database that panicked is abandoned"
+            );
         }
         result
     }
@@ -417,7 +420,7 @@ impl File {
         let mut transaction = database.begin_write()?;
         transaction.set_quick_repair(true);
         if self.doubtful {
-            // Those who wrote it were told that it failed.
+            // Their writers were told that these failed.
             let after = (self.durable + 1).to_be_bytes();
             transaction
                 .open_table(LOG)?
@@ -496,7 +499,7 @@ fn split_key(row: &[u8]) -> Option<(Revision, &str)> {
 }
 
 fn put_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
-    // A commit is far below 4 GiB: bodies are bounded by what the API reads.
+    // A commit is far below 4 GiB: the API limits the size of bodies.
     out.extend_from_slice(&u32::try_from(bytes.len()).unwrap_or(u32::MAX).to_le_bytes());
     out.extend_from_slice(bytes);
 }
@@ -529,7 +532,7 @@ fn encode(resource: &str, entry: Option<&Entry>) -> Vec<u8> {
     out
 }
 
-/// Reads an envelope front to back.
+/// Reads an envelope from front to back.
 struct Reader<'a>(&'a [u8]);
 
 impl<'a> Reader<'a> {
@@ -556,7 +559,7 @@ impl<'a> Reader<'a> {
 
     fn pairs(&mut self) -> Option<Pairs> {
         let count = self.number()? as usize;
-        // What the count says is believed only as far as there are bytes for it.
+        // Allocate no more than the remaining bytes can hold, whatever the count says.
         let mut pairs = Vec::with_capacity(count.min(self.0.len() / 8));
         for _ in 0..count {
             pairs.push((self.text()?.into(), self.text()?.into()));

@@ -1,4 +1,4 @@
-//! Both engines against a plain model, and the durable one over restarts.
+//! Tests both engines against a plain model, and the durable one over restarts.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -39,7 +39,7 @@ fn everything() -> Interest {
     }
 }
 
-/// What the store must hold at each revision.
+/// The expected content at each revision.
 #[derive(Default)]
 struct Model {
     now: BTreeMap<Arc<str>, (Revision, u8)>,
@@ -52,7 +52,7 @@ enum Op {
     Put(u8, u8),
     Delete(u8),
     Stale(u8),
-    /// Two keys in one commit; the second fails it where it is stale.
+    /// Two keys in one commit, which fails if the second is stale.
     Both(u8, u8, u8, bool),
     Reopen,
 }
@@ -193,7 +193,7 @@ async fn run(ops: Vec<Op>, dir: Option<&std::path::Path>) {
     store.close().await;
 }
 
-/// The writer thread lets go of the file a moment after `close` answers.
+/// The writer thread releases the file a moment after `close` answers.
 fn open_again(dir: &std::path::Path) -> Arc<dyn Store> {
     for _ in 0..10_000 {
         match super::open(dir) {
@@ -285,11 +285,11 @@ async fn a_watch_is_woken_by_what_concerns_it_alone_and_outlives_the_history_of_
     let mut cursors: Vec<_> = interests
         .map(|interest| store.clone().watch(interest, begun).unwrap())
         .into();
-    // A name, the node it is on, and who is to hear of it.
+    // The object's name, its node, and the watches that must see the change.
     for (name, node, woken) in [
         (1, "a", [true, true, false, true, true, false]),
         (2, "a", [true, true, false, false, true, false]),
-        // It leaves one and comes to the other.
+        // It moves from one to the other.
         (2, "b", [true, true, true, false, true, false]),
         (3, "c", [true, false, false, false, true, false]),
     ] {
@@ -324,14 +324,14 @@ async fn a_watch_is_woken_by_what_concerns_it_alone_and_outlives_the_history_of_
         .unwrap()
         .rev;
     store.compact(rev).await.unwrap();
-    // What was not looked at is gone; who need not look misses nothing.
+    // Cursors that did not read miss what was compacted; those it does not concern miss nothing.
     assert!(matches!(
         cursors[0].next(10).await,
         Err(StoreError::Compacted { .. })
     ));
     let batch = cursors[1].next(10).await.unwrap();
     assert!(batch.events.is_empty() && batch.rev == rev);
-    // One that begins late finds what happened in between.
+    // A late cursor finds what happened in between.
     let late = store.clone().watch(everything(), rev).unwrap();
     drop(cursors);
     drop(late);
@@ -356,7 +356,7 @@ async fn a_watch_that_is_slow_hears_of_everything_once_and_in_order() {
     let begun = store.world().rev();
     for pieces in [7, 100, 1000] {
         let mut cursor = store.clone().watch(of_one(), begun).unwrap();
-        // More than are kept for a cursor, with others between them.
+        // More than are queued for a cursor, with others between them.
         let mut expected = Vec::new();
         for name in [1, 2].into_iter().cycle().take(1200) {
             let expect = match store.head(&key(name)) {
@@ -405,7 +405,7 @@ async fn a_second_process_and_a_foreign_file_are_told_apart_and_left_alone() {
 #[tokio::test]
 async fn a_file_gives_back_what_its_store_does_not_use() {
     let dir = tempfile::tempdir().unwrap();
-    assert!(super::compact(dir.path()).is_err(), "there is none");
+    assert!(super::compact(dir.path()).is_err(), "no store exists");
     let store = super::open(dir.path()).unwrap();
     let mut rev = 0;
     for name in 0..200u8 {
@@ -413,7 +413,7 @@ async fn a_file_gives_back_what_its_store_does_not_use() {
         large.put.as_mut().unwrap().body = vec![name; 64 << 10].into();
         rev = store.commit(vec![large]).await.unwrap().rev;
     }
-    // What stays lies all over the file: its end alone is given back without being asked.
+    // Live rows are scattered over the file: redb only returns free space at its end by itself.
     for name in (0..200u8).filter(|name| name % 20 != 19) {
         let there = store.head(&key(name)).unwrap().rev;
         let gone = change(name, Expect::Revision(there), None);
@@ -485,7 +485,7 @@ async fn concurrent_writers_of_one_key_lose_no_update() {
     store.close().await;
 }
 
-/// A log on a disk that is full for a while.
+/// A log on a disk that is temporarily full.
 struct Full(Arc<std::sync::atomic::AtomicBool>);
 
 impl Log for Full {
@@ -522,7 +522,7 @@ async fn what_a_full_disk_refused_was_never_there() {
     assert!(matches!(store.health(), Err(StoreError::Closed)));
 }
 
-/// A log that takes its time, and then says what became of it.
+/// A log that is slow, and then reports the result.
 struct Slow(std::sync::mpsc::Receiver<Result<(), StoreError>>);
 
 impl Log for Slow {
@@ -557,7 +557,7 @@ async fn what_another_is_about_to_write_is_not_told_before_it_is_written() {
         assert_eq!(settled.await.is_ok(), good);
         assert_eq!(store.head(&key(name)).is_some(), good);
     }
-    // What is written needs no waiting.
+    // What is durable needs no waiting.
     let head = store.head(&key(1)).unwrap();
     store.settled(head.rev).now_or_never().unwrap().unwrap();
     store.close().await;

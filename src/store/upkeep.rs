@@ -1,4 +1,4 @@
-//! What a store needs done beside requests: entries that end by themselves, and history that nobody needs any more.
+//! Maintenance of a store: deletes expired entries and compacts history.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -8,20 +8,20 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Change, Expect, ResourcePrefix, Revision, Store, StoreError, World};
 
-/// History is compacted this often, to where the store stood the time before: from one to two of these are kept, as
-/// upstream's `--etcd-compaction-interval` does it.
+/// History is compacted this often, to the revision of the previous time, so that one to two intervals are kept, like
+/// upstream's `--etcd-compaction-interval`.
 const COMPACTION: Duration = Duration::from_secs(300);
 
-/// The longest time between two looks at what has expired.
+/// The longest time between two searches for expired entries.
 const LOOK: Duration = Duration::from_secs(60);
 
-/// How many entries that ended are deleted at once.
+/// How many expired entries are deleted at once.
 const TOGETHER: usize = 256;
 
 /// The name of the task.
 pub const TASK: &str = "upkeep of the store";
 
-/// Keeps a store until `ends`. Several servers on one store may each do this: who comes second finds nothing to do.
+/// Maintains a store until `ends`. Several servers on one store may do this: the second finds nothing to do.
 pub async fn keep(store: Arc<dyn Store>, ends: CancellationToken) {
     let mut before = store.world().rev();
     let mut compaction =
@@ -32,13 +32,13 @@ pub async fn keep(store: Arc<dyn Store>, ends: CancellationToken) {
             () = ends.cancelled() => return,
             _ = compaction.tick() => {
                 if let Err(error) = store.compact(before).await {
-                    tracing::warn!(%error, "the store keeps history that it wanted to forget");
+                    tracing::warn!(%error, "cannot compact the store's history");
                 }
                 before = store.world().rev();
             }
             () = tokio::time::sleep(look) => {
                 let (due, next) = expired(&store.world(), now());
-                // Together, so that they share what is written.
+                // In parallel, so that the deletions share transactions.
                 let each = |(resource, key, rev)| expire(&*store, resource, key, rev);
                 stream::iter(due).for_each_concurrent(TOGETHER, each).await;
                 look = next.map_or(LOOK, |at| Duration::from_secs(at.saturating_sub(now()).max(1)).min(LOOK));
@@ -53,11 +53,11 @@ fn now() -> u64 {
         .map_or(0, |passed| passed.as_secs())
 }
 
-/// An entry to be deleted: its resource, its key, its revision.
+/// An expired entry: its resource, its key, its revision.
 type Due = (ResourcePrefix, Arc<str>, Revision);
 
-/// What has expired at `now` (seconds since 1970), and when the next entry will. The entries of a resource expire all
-/// or none (only events do), so that a resource is left after its first entry if that never does.
+/// The entries expired at `now` (seconds since 1970), and when the next one expires. The entries of a resource expire
+/// all or none (only events do), so a resource is skipped if its first entry never does.
 fn expired(world: &World, now: u64) -> (Vec<Due>, Option<u64>) {
     let mut due = Vec::new();
     let mut next: Option<u64> = None;
@@ -73,7 +73,7 @@ fn expired(world: &World, now: u64) -> (Vec<Due>, Option<u64>) {
     (due, next)
 }
 
-/// Deletes an entry, unless somebody wrote it anew.
+/// Deletes an entry, unless it has been written again.
 async fn expire(store: &dyn Store, resource: ResourcePrefix, key: Arc<str>, rev: Revision) {
     let change = Change {
         resource,
@@ -84,7 +84,7 @@ async fn expire(store: &dyn Store, resource: ResourcePrefix, key: Arc<str>, rev:
     };
     match store.commit(vec![change]).await {
         Ok(_) | Err(StoreError::Conflict { .. } | StoreError::Closed) => {}
-        Err(error) => tracing::warn!(%error, "an expired entry stays"),
+        Err(error) => tracing::warn!(%error, "cannot delete an expired entry"),
     }
 }
 

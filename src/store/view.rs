@@ -1,8 +1,8 @@
-//! Views: what somebody derives from some resources of the store (who may do what, which pods a node has), kept up
-//! to date by what changed since it was last looked at.
+//! Views: values derived from some resources of the store (RBAC rules, the pods of a node), updated from the
+//! changes since their last use.
 //!
-//! A view is a persistent value: looking at it costs a few pointer comparisons while nothing has changed, and the
-//! changed entries alone when something has. It always shows exactly the [`World`] it was asked about.
+//! A view is a persistent value: using it costs a few pointer comparisons if nothing has changed, else work in
+//! proportion to the changed entries. It always shows exactly the [`World`] it was asked for.
 
 use std::sync::Arc;
 
@@ -14,15 +14,15 @@ use super::{Entry, ResourcePrefix, World};
 
 type Objects = OrdMap<Arc<str>, Arc<Entry>>;
 
-/// A value derived from the objects of some resources. `Default` is what it is of an empty store; `Clone` must be
+/// A value derived from the objects of some resources. `Default` is its value for an empty store; `Clone` must be
 /// cheap (persistent maps).
 pub trait Derived: Default + Clone + Send + Sync + 'static {
-    /// Takes in one change of the resource at place `resource` of [`View::new`]'s list. One of `old` and `new` is
-    /// always there.
+    /// Applies one change of the resource at index `resource` of [`View::new`]'s list. At least one of `old` and `new`
+    /// is set.
     fn apply(&mut self, resource: usize, old: Option<&Entry>, new: Option<&Entry>);
 }
 
-/// A derived value and what it was derived from.
+/// A derived value and the world from which it was derived.
 pub struct View<T> {
     resources: Vec<ResourcePrefix>,
     state: ArcSwap<State<T>>,
@@ -46,7 +46,7 @@ impl<T: Derived> View<T> {
         }
     }
 
-    /// The value as `world` has it.
+    /// The value for `world`.
     pub fn of(&self, world: &World) -> Arc<T> {
         let state = self.state.load();
         let empty = Objects::new();
@@ -70,8 +70,8 @@ impl<T: Derived> View<T> {
             objects[i] = now(i).clone();
         }
         let value = Arc::new(value);
-        // Two readers may derive at once, even from different worlds: each has its own answer, and whichever is kept
-        // is as good a start as the other for the next.
+        // Two readers may derive at once, even from different worlds: each gets its own result, and either one is
+        // a good start for the next.
         self.state.store(Arc::new(State {
             objects,
             value: value.clone(),

@@ -1,5 +1,5 @@
-//! Who is told of which changes: a cursor is woken by what concerns it and by nothing else, so that a thousand nodes
-//! that each watch their own pods cost a change nothing.
+//! Wakes watches: a change wakes only the cursors that it matches, so that a thousand nodes that each watch their
+//! own pods do not make a change expensive.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -10,41 +10,40 @@ use tokio::sync::Notify;
 
 use super::{Event, Interest, ResourcePrefix, Revision};
 
-/// How many changes are kept for a cursor that does not look at them.
+/// How many revisions are queued for a cursor that does not read them.
 const KEPT: usize = 256;
 
-/// What wakes one cursor.
+/// Wakes one cursor.
 pub(super) struct Signal {
     interest: Interest,
-    /// Written under the lock of the history that its revisions are of, so that nobody waits for it.
+    /// Written under the lock of the history that its revisions refer to, so never contended.
     untold: Mutex<Untold>,
     notify: Notify,
 }
 
-/// What a cursor has not looked at yet.
+/// What a cursor has not read yet.
 #[derive(Default)]
 pub(super) struct Untold {
-    /// Changes that concern it, in order: what happens between them need not be looked through, under the lock that
-    /// everybody wants.
+    /// Matching changes in order; the history between them need not be searched under the contended lock.
     pub(super) revs: Vec<Revision>,
-    /// From here on it is to look for itself: more concern it than are kept, or nobody knows which do.
+    /// From here on the cursor must search the history: too many changes matched, or it is unknown which.
     pub(super) rest: Option<Revision>,
 }
 
 impl Untold {
-    /// The first revision to look at.
+    /// The first revision to read.
     pub(super) fn first(&self) -> Option<Revision> {
         self.revs.first().copied().or(self.rest)
     }
 }
 
 impl Signal {
-    /// What is to be looked at, which is nothing from now on.
+    /// Returns and clears what is to be read.
     pub(super) fn take(&self) -> Untold {
         std::mem::take(&mut self.untold.lock())
     }
 
-    /// A change that concerns it. Returns whether there was nothing before, so that it is to be woken.
+    /// Adds a matching change. Returns whether there was none before, so that the cursor must be woken.
     fn tell(&self, rev: Revision) -> bool {
         let mut untold = self.untold.lock();
         let is_first = untold.first().is_none();
@@ -57,7 +56,7 @@ impl Signal {
         is_first
     }
 
-    /// From this revision on it is to look for itself.
+    /// Makes the cursor search the history from this revision on.
     pub(super) fn look_from(&self, rev: Revision) {
         *self.untold.lock() = Untold {
             revs: Vec::new(),
@@ -71,25 +70,25 @@ impl Signal {
         self.notify.notify_one();
     }
 
-    /// Resolves when there is something to look at, at once where there was since the last time. Cancel-safe.
+    /// Resolves when there is something to read, at once if it came since the last call. Cancel-safe.
     pub(super) async fn told(&self) {
         self.notify.notified().await;
     }
 
-    /// What it is told of.
+    /// The events that wake it.
     pub(super) fn interest(&self) -> &Interest {
         &self.interest
     }
 }
 
-/// Several of them.
+/// Several signals.
 pub(super) type Signals = Vec<Arc<Signal>>;
 
-/// All cursors.
+/// The signals of all cursors.
 #[derive(Default)]
 pub(super) struct Watching(HashMap<ResourcePrefix, OfResource>);
 
-/// The cursors of a resource, by what finds those that a change can concern.
+/// The signals of a resource's cursors, indexed by what a change can match.
 #[derive(Default)]
 struct OfResource {
     by_key: HashMap<Arc<str>, Signals>,
@@ -120,7 +119,7 @@ impl Watching {
         signal
     }
 
-    /// Removes one that is gone.
+    /// Removes a cursor.
     pub(super) fn remove(&mut self, signal: &Arc<Signal>) {
         let interest = &signal.interest;
         let Some(of) = self.0.get_mut(&interest.resource) else {
@@ -150,14 +149,14 @@ impl Watching {
         }
     }
 
-    /// Tells those that a change concerns, and adds to `woken` who is to be woken for it.
+    /// Queues a change for the cursors that it matches, and adds to `woken` those that must be woken.
     pub(super) fn tell(&self, resource: &ResourcePrefix, event: &Event, woken: &mut Signals) {
         let mut tell_if = |signal: &Arc<Signal>| {
             if concerns(&signal.interest, event) && signal.tell(event.rev) {
                 woken.push(signal.clone());
             }
         };
-        // A cursor of no resource is told of all.
+        // A cursor without a resource sees all of them.
         for of in [self.0.get(resource), self.0.get("")].into_iter().flatten() {
             of.others.iter().for_each(&mut tell_if);
         }
@@ -165,7 +164,7 @@ impl Watching {
             return;
         };
         let entries = [&event.old, &event.new].into_iter().flatten();
-        // Both sides of a change have one key.
+        // Both sides of a change have the same key.
         let key = entries.clone().next().map(|entry| &entry.key);
         let mut meant: Vec<&Signals> = key.and_then(|key| of.by_key.get(key)).into_iter().collect();
         for (name, values) in &of.by_field {
@@ -177,7 +176,7 @@ impl Watching {
     }
 }
 
-/// Whether a change of the interest's resource can matter to it.
+/// Whether a change of the interest's resource matches it.
 pub(super) fn concerns(interest: &Interest, event: &Event) -> bool {
     let sides = [event.old.as_ref(), event.new.as_ref()];
     let Some(key) = sides.iter().flatten().next().map(|entry| &entry.key) else {

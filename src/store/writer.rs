@@ -1,5 +1,5 @@
-//! The thread that writes: everything that waits goes into one transaction of the log, and what nobody can read any more
-//! leaves with it, some rows at a time.
+//! The writer thread: all waiting commits go into one transaction of the log, together with the removal of some rows
+//! that can no longer be read.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -7,38 +7,38 @@ use std::sync::Arc;
 use super::engine::{Accepted, Engine, State};
 use super::{Revision, StoreError};
 
-/// How many rows go with one transaction: so few that those who wait for it do not notice.
+/// How many rows one transaction removes: few enough that waiting commits do not notice.
 const ROWS: usize = 500;
 
-/// Where commits are written.
+/// The file that commits are written to.
 pub(super) trait Log: Send + 'static {
-    /// Writes commits, each change at its revision, and forgets rows, in one durable transaction: all of it is on disk
-    /// when it returns, or nothing.
+    /// Writes commits, each change at its revision, and removes rows, in one durable transaction: when it returns,
+    /// either all of it is on disk or nothing.
     ///
     /// # Errors
     /// [`StoreError::Engine`].
     fn write(&mut self, commits: &[Accepted], forget: Option<&Forget>) -> Result<(), StoreError>;
 }
 
-/// A row of the log that nobody can read any more.
+/// A row of the log that can no longer be read.
 pub(super) struct Forgotten {
-    /// The compacted change that left it without readers.
+    /// The compacted change that replaced or deleted it.
     pub(super) by: Revision,
     /// Its own revision, and its key.
     pub(super) row: (Revision, Arc<str>),
 }
 
-/// What goes out of the log.
+/// The rows to remove from the log.
 pub(super) struct Forget {
     pub(super) rows: Vec<Forgotten>,
-    /// All that changes up to here left without readers is gone then.
+    /// After this, every row made unreadable by changes up to here is gone.
     pub(super) compacted: Revision,
 }
 
 impl Forget {
-    /// Takes what goes next from `owed`, which is in the order of the changes, all of which are not after `compacted`. The
-    /// rows of a change go together, and none before those of an earlier one: were a deletion forgotten before what it
-    /// deleted, that would be back when the log is next opened.
+    /// Takes the next rows from `owed`, which is in the order of the changes, all up to `compacted`. The rows of a
+    /// change go together, and not before those of an earlier change: if a deletion were removed before the entry it
+    /// deleted, the entry would be back when the log is next opened.
     fn next(owed: &mut VecDeque<Forgotten>, compacted: Revision) -> Option<Forget> {
         let mut rows = Vec::new();
         while let Some(next) = owed.front() {
@@ -60,11 +60,11 @@ impl Forget {
 }
 
 impl Engine {
-    /// Starts the thread that writes to `log` what is committed. It ends with `close`; until then it holds the engine, as
-    /// the file is held.
+    /// Starts the thread that writes commits to `log`. It ends with `close`; until then it holds the engine, and so the
+    /// file.
     ///
     /// # Errors
-    /// The system refuses a thread.
+    /// The thread cannot be started.
     pub(super) fn write_to(self: &Arc<Self>, log: Box<dyn Log>) -> std::io::Result<()> {
         let engine = self.clone();
         std::thread::Builder::new()
@@ -74,11 +74,11 @@ impl Engine {
     }
 
     fn write_behind(&self, mut log: Box<dyn Log>) {
-        // Dropped after `_end`: whoever waits for one of them finds the store closed.
+        // Dropped after `_end`: callers waiting for one of them find the store closed.
         let mut commits: Vec<Accepted>;
         let _end = End(self);
         let mut owed = VecDeque::new();
-        // What is owed was refused: it is tried again with the next commits.
+        // The removal failed: it is retried with the next commits.
         let mut refused = false;
         loop {
             let mut state = self.state.lock();
@@ -103,7 +103,7 @@ impl Engine {
             };
             refused = result.is_err();
             if let (Err(error), Some(forget)) = (&result, forget) {
-                tracing::warn!(%error, "the store keeps history that it wanted to forget, for now");
+                tracing::warn!(%error, "cannot remove compacted history from the store; retrying with the next commit");
                 for row in forget.rows.into_iter().rev() {
                     owed.push_front(row);
                 }
@@ -127,7 +127,7 @@ impl Engine {
         }
     }
 
-    /// Nothing of a failed batch is on disk, nor of what was accepted on top of it: all of it fails.
+    /// Nothing of a failed batch is on disk, so everything accepted on top of it fails, too.
     fn fail(&self, state: &mut State, commits: Vec<Accepted>, error: &StoreError) {
         let world = self.world.load();
         state.heads = world
@@ -135,7 +135,7 @@ impl Engine {
             .values()
             .flat_map(|map| map.iter().map(|(key, entry)| (key.clone(), entry.clone())))
             .collect();
-        // Revisions are not given twice: a reader may have seen them in an answer that failed.
+        // Revisions are not reused: a reader may have seen them in a failed answer.
         for commit in commits
             .into_iter()
             .chain(std::mem::take(&mut state.pending))
@@ -150,8 +150,8 @@ impl Engine {
     }
 }
 
-/// The thread that writes. Should it panic, nothing that waits would be answered, and nothing that comes either: the
-/// store is closed then, and says why.
+/// Guards the writer thread. If it panics, nobody would answer waiting and later commits: the store is closed instead,
+/// and says why.
 struct End<'e>(&'e Engine);
 
 impl Drop for End<'_> {
@@ -159,14 +159,16 @@ impl Drop for End<'_> {
         if !std::thread::panicking() {
             return;
         }
-        tracing::error!("the thread that writes the store panicked; nothing is taken any more");
+        tracing::error!(
+            "the store's writer thread panicked; the store accepts no more writes until a restart"
+        );
         let mut state = self.0.state.lock();
         state.closed = true;
         state.broken = Some(StoreError::Engine {
             attempted: "write",
             cause: "its thread panicked; start the server again".to_owned(),
         });
-        // Whoever waits for one of them is told that the store is closed.
+        // Callers waiting for one of them learn that the store is closed.
         state.pending.clear();
     }
 }
