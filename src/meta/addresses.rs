@@ -1,4 +1,4 @@
-//! IP addresses and CIDRs in the forms that upstream accepts, refuses and warns of. Follows
+//! IP addresses and CIDRs: which forms upstream accepts, rejects, or warns about. Follows
 //! k8s.io/apimachinery/pkg/util/validation/ip.go and the sloppy parsers of k8s.io/utils/net.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -11,12 +11,12 @@ use crate::schema::Value;
 pub struct Network {
     /// The first address.
     pub address: IpAddr,
-    /// How many bits are the network's.
+    /// The length of the network prefix in bits.
     pub prefix: u8,
 }
 
 impl Network {
-    /// The first address that a host can have.
+    /// The first address that can belong to a host.
     pub fn first_host(&self) -> IpAddr {
         match self.address {
             IpAddr::V4(ip) => Ipv4Addr::from(u32::from(ip).wrapping_add(1)).into(),
@@ -24,7 +24,7 @@ impl Network {
         }
     }
 
-    /// Whether `address` is one of the network's.
+    /// Whether `address` is in the network.
     pub fn contains(&self, address: IpAddr) -> bool {
         match (self.address, address) {
             (IpAddr::V4(network), IpAddr::V4(address)) => {
@@ -50,8 +50,8 @@ impl std::fmt::Display for Network {
     }
 }
 
-/// An address as Go's older parser took it: leading zeros do not matter, and an IPv4 address mapped into IPv6 is
-/// the IPv4 address. No zones.
+/// Parses an IP as Go's older parser did: leading zeros are ignored, and an IPv4-mapped IPv6 address is the IPv4
+/// address. No zones.
 pub fn parse_ip(text: &str) -> Option<IpAddr> {
     let address = parse_wide(text)?;
     Some(match address {
@@ -60,7 +60,7 @@ pub fn parse_ip(text: &str) -> Option<IpAddr> {
     })
 }
 
-/// The same, but a mapped address stays what it is written as.
+/// Like [`parse_ip`], but a mapped address stays IPv6.
 fn parse_wide(text: &str) -> Option<IpAddr> {
     if text.contains(':') {
         let groups: Vec<String> = text
@@ -94,7 +94,7 @@ fn without_zeros(digits: &str) -> &str {
     }
 }
 
-/// An address and its network as Go's older parser took them: `10.1.2.3/8`, zeros in front allowed.
+/// Parses an address with its network as Go's older parser did: `10.1.2.3/8`, leading zeros allowed.
 pub fn parse_cidr(text: &str) -> Option<(IpAddr, Network)> {
     let (address, bits) = text.split_once('/')?;
     if bits.is_empty() || !bits.bytes().all(|b| b.is_ascii_digit()) {
@@ -158,7 +158,7 @@ pub fn ip(value: &str) -> Wrong {
     }
 }
 
-/// What to warn of in an accepted address: GetWarningsForIP, without the field's path.
+/// The warning for an accepted address: GetWarningsForIP, without the field's path.
 pub fn ip_warning(value: &str) -> Option<String> {
     let parsed = parse_ip(value)?;
     match value.parse::<IpAddr>() {
@@ -168,7 +168,7 @@ pub fn ip_warning(value: &str) -> Option<String> {
     }
 }
 
-/// [`ip_warning`] of the member `ip` of each item at `path`, behind the item's path and `below`.
+/// [`ip_warning`] for the member `ip` of each item of the list at `path`, prefixed with the item's path and `below`.
 pub fn listed_ip_warnings(object: &Value, path: &[&str], below: &str) -> Vec<String> {
     let items = object.path(path).as_array().into_iter().flatten();
     let warned = items.enumerate().filter_map(|(i, item)| {
@@ -178,7 +178,7 @@ pub fn listed_ip_warnings(object: &Value, path: &[&str], below: &str) -> Vec<Str
     warned.collect()
 }
 
-/// The address and prefix of a CIDR as Go's newer parser takes them: no zeros in front.
+/// The address and prefix length of a CIDR as Go's newer parser takes them: no leading zeros.
 fn parse_prefix(value: &str) -> Option<(IpAddr, u8)> {
     let (address, bits) = value.split_once('/')?;
     let address: IpAddr = address.parse().ok()?;
@@ -220,7 +220,7 @@ pub fn cidr(value: &str) -> Wrong {
     }
 }
 
-/// What to warn of in an accepted CIDR: GetWarningsForCIDR, without the field's path.
+/// The warnings for an accepted CIDR: GetWarningsForCIDR, without the field's path.
 pub fn cidr_warnings(value: &str) -> Vec<String> {
     let Some((address, network)) = parse_cidr(value) else {
         return Vec::new();

@@ -1,4 +1,5 @@
-//! Lists of resources: what is asked, limited, or there, by name. Follows k8s.io/component-helpers/resource.
+//! ResourceLists: amounts requested, limited, or available, by resource name. Follows
+//! k8s.io/component-helpers/resource.
 
 use std::collections::BTreeMap;
 
@@ -7,11 +8,11 @@ use compact_str::CompactString;
 use super::quantity::Quantity;
 use crate::schema::{Object, Value};
 
-/// Amounts by the names of resources.
+/// Amounts by resource name.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Amounts(pub BTreeMap<CompactString, Quantity>);
 
-/// Which list of a container's `resources` is meant.
+/// One of the two lists in a container's `resources`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Side {
     /// `requests`
@@ -31,7 +32,7 @@ impl Side {
 }
 
 impl Amounts {
-    /// Reads `{"cpu": "100m"}`; what is no quantity is left out.
+    /// Reads `{"cpu": "100m"}`; skips invalid quantities.
     pub fn read(list: &Value) -> Amounts {
         let members = list.as_object().into_iter().flat_map(Object::iter);
         Amounts(
@@ -54,7 +55,7 @@ impl Amounts {
         )
     }
 
-    /// The amount of a resource; zero where it is not in the list.
+    /// The amount of a resource; zero if it is not in the list.
     pub fn get(&self, name: &str) -> Quantity {
         self.0.get(name).copied().unwrap_or_default()
     }
@@ -70,7 +71,7 @@ impl Amounts {
         }
     }
 
-    /// Takes from each resource the larger amount of both.
+    /// Raises each amount to that of the other list if that is larger.
     pub fn max(&mut self, other: &Amounts) {
         for (name, amount) in &other.0 {
             if self.0.get(name).is_none_or(|had| amount > had) {
@@ -79,18 +80,18 @@ impl Amounts {
         }
     }
 
-    /// What one container says.
+    /// The requests or limits of one container.
     pub fn container(container: &Value, side: Side) -> Amounts {
         Amounts::read(container.at("resources").at(side.key()))
     }
 
-    /// What the containers of a pod need together at any time.
+    /// The effective amounts of a pod's containers and init containers, without pod-level resources.
     pub fn containers(spec: &Value, side: Side) -> Amounts {
         Amounts::sum(spec, |container| Amounts::container(container, side))
     }
 
-    /// What a pod needs or may use at most while it runs, without its overhead: the sum of its containers and of init
-    /// containers that go on, or more where starting takes more; what the pod says as a whole wins.
+    /// What a running pod requests or may use at most, without its overhead: the sum of its containers and restartable
+    /// init containers, or more if initialization needs more; resources set at pod level take precedence.
     pub fn pod(spec: &Value, side: Side) -> Amounts {
         let mut sum = Amounts::containers(spec, side);
         for (name, amount) in Amounts::container(spec, side).0 {
@@ -101,8 +102,8 @@ impl Amounts {
         sum
     }
 
-    /// What a pod asks for, has been given, or uses, whatever is the most, with its overhead: while it is resized,
-    /// these differ.
+    /// The maximum of what a pod requests, has been allocated, and uses, with its overhead: these differ during a
+    /// resize.
     pub fn pod_at_most(pod: &Value, side: Side) -> Amounts {
         let (spec, status) = (pod.at("spec"), pod.at("status"));
         let resize = status
@@ -164,7 +165,7 @@ impl Amounts {
         most
     }
 
-    /// [`Amounts::containers`] of what `of` says that each needs.
+    /// [`Amounts::containers`], with `of` giving the amounts of each container.
     fn sum(spec: &Value, of: impl Fn(&Value) -> Amounts) -> Amounts {
         let mut sum = Amounts::default();
         for container in spec.list("containers") {
@@ -187,7 +188,7 @@ impl Amounts {
     }
 }
 
-/// Whether a pod as a whole may say how much it wants of a resource.
+/// Whether a resource may be set at pod level.
 pub fn is_pod_level(name: &str) -> bool {
     name == "cpu" || name == "memory" || name.starts_with("hugepages-")
 }

@@ -1,5 +1,5 @@
-//! Checks that validations are made of, besides those beside [`At`]: each judges one field, and says in upstream's
-//! words what is wrong with it. A rule of a kind is then a line.
+//! Checks from which validation is built, in addition to those of [`At`]: each validates one field and reports errors
+//! in upstream's words, so that most rules of a kind are one line.
 
 use super::errors::{Reason, typed};
 use super::names::{self, Wrong};
@@ -9,22 +9,22 @@ use super::{At, Errors};
 use crate::schema::Value;
 use crate::schema::semantic::same_as;
 
-/// Who may name what: a check of [`super::names`].
+/// A check of [`super::names`].
 pub type Check = fn(&str) -> Wrong;
 
 impl At<'_> {
-    /// `Invalid value: V: DETAIL` of what is here; absent text is shown as null (a Go pointer), see
+    /// `Invalid value: V: DETAIL` for this value; absent text is shown as null (a Go pointer), see
     /// [`At::invalid_text`].
     pub fn invalid(&self, detail: impl AsRef<str>, errors: &mut Errors) {
         errors.invalid(self.path, self.value, detail);
     }
 
-    /// `Invalid value: "V": DETAIL` of the text here, empty where there is none.
+    /// `Invalid value: "V": DETAIL` for this text; absent text is shown as empty.
     pub fn invalid_text(&self, detail: impl AsRef<str>, errors: &mut Errors) {
         errors.invalid(self.path, self.str(), detail);
     }
 
-    /// `Invalid value: V: DETAIL` of text behind a Go pointer, which upstream shows as JSON.
+    /// `Invalid value: V: DETAIL` for text behind a Go pointer, which upstream shows as JSON.
     pub fn invalid_pointer(&self, detail: impl AsRef<str>, errors: &mut Errors) {
         errors.invalid_shown(self.path, &typed(self.value), detail);
     }
@@ -45,64 +45,64 @@ impl At<'_> {
         );
     }
 
-    /// Refuses text that `check` finds wrong, once for each thing that is wrong.
+    /// Rejects text that fails `check`, with one error for each detail that it returns.
     pub fn checked(&self, check: Check, errors: &mut Errors) {
         for wrong in check(self.str()) {
             errors.invalid(self.path, self.str(), wrong);
         }
     }
 
-    /// [`At::checked`] where the field is there at all (a Go pointer).
+    /// [`At::checked`] if the field is present (a Go pointer).
     pub fn checked_if_there(&self, check: Check, errors: &mut Errors) {
         if !self.is_absent() {
             self.checked(check, errors);
         }
     }
 
-    /// [`At::checked`] where the text is not empty.
+    /// [`At::checked`] unless the text is empty.
     pub fn checked_if_said(&self, check: Check, errors: &mut Errors) {
         if !self.str().is_empty() {
             self.checked(check, errors);
         }
     }
 
-    /// Refuses the absence of text, or text that `check` finds wrong.
+    /// Rejects missing text, and text that fails `check`.
     pub fn required_checked(&self, check: Check, errors: &mut Errors) {
         if self.required("", errors) {
             self.checked(check, errors);
         }
     }
 
-    /// Refuses an integer (a Go pointer) that `check` finds wrong.
+    /// Rejects an integer (a Go pointer) that fails `check`.
     pub fn checked_number(&self, check: fn(i64) -> Wrong, errors: &mut Errors) {
         for wrong in self.int().map(check).unwrap_or_default() {
             errors.invalid(self.path, self.value, wrong);
         }
     }
 
-    /// Refuses an integer outside of `low..=high`, with a detail.
+    /// Rejects an integer outside `low..=high`, with a detail.
     pub fn within(&self, low: i64, high: i64, detail: &str, errors: &mut Errors) {
         if self.int().is_some_and(|n| n < low || n > high) {
             errors.invalid(self.path, self.value, detail);
         }
     }
 
-    /// Refuses a change of what `old` was, as validate.Immutable of upstream's declared rules words it: the value is
-    /// not shown. `go_type` is upstream's internal type (`""` for what holds no amounts).
+    /// Rejects a change from `old` in the words of upstream's declarative validation (validate.Immutable), which does
+    /// not show the value. `go_type` is upstream's internal type (`""` for one without quantities).
     pub fn frozen(&self, old: &Value, go_type: &str, errors: &mut Errors) {
         if !same_as(go_type, self.value, old) {
             errors.invalid(self.path, Value::Null, "field is immutable");
         }
     }
 
-    /// Refuses a quantity below zero, as ValidateNonnegativeQuantity.
+    /// Rejects a negative quantity, like ValidateNonnegativeQuantity.
     pub fn non_negative_quantity(&self, errors: &mut Errors) {
         if self.quantity().is_some_and(|quantity| quantity.sign() < 0) {
             errors.invalid(self.path, self.value, "must be greater than or equal to 0");
         }
     }
 
-    /// Refuses what is neither a number from zero on nor a percentage, as ValidatePositiveIntOrPercent.
+    /// Rejects anything but a non-negative number or a percentage, like ValidatePositiveIntOrPercent.
     pub fn int_or_percent(&self, errors: &mut Errors) {
         match self.value {
             Value::String(_) => self.checked(names::percent, errors),
@@ -110,47 +110,47 @@ impl At<'_> {
         }
     }
 
-    /// Refuses a percentage above 100, as IsNotMoreThan100Percent.
+    /// Rejects a percentage above 100, like IsNotMoreThan100Percent.
     pub fn at_most_all(&self, errors: &mut Errors) {
         if names::percentage(self.str()).is_some_and(|percent| percent > 100) {
             self.invalid("must not be greater than 100%", errors);
         }
     }
 
-    /// Refuses text that is there but not one of `supported`.
+    /// Rejects text that is present but not one of `supported`.
     pub fn one_of_if_there(&self, supported: &[&str], errors: &mut Errors) {
         if !self.is_absent() {
             self.one_of(supported, errors);
         }
     }
 
-    /// Refuses absent text, and text that is not one of `supported`.
+    /// Rejects missing text, and text that is not one of `supported`.
     pub fn required_one_of(&self, supported: &[&str], errors: &mut Errors) {
         if self.required("", errors) {
             self.one_of(supported, errors);
         }
     }
 
-    /// `Forbidden: DETAIL` of what is here, be it zero.
+    /// `Forbidden: DETAIL` if the field is present, even with a zero value.
     pub fn forbid(&self, detail: &str, errors: &mut Errors) {
         if !self.is_absent() {
             errors.forbidden(self.path, detail);
         }
     }
 
-    /// `Forbidden: DETAIL` of what is here, unless it is a zero value.
+    /// `Forbidden: DETAIL` if the field has a non-zero value.
     pub fn forbid_said(&self, detail: &str, errors: &mut Errors) {
         if !self.value.is_empty() {
             errors.forbidden(self.path, detail);
         }
     }
 
-    /// The quantity here; none where there is none.
+    /// The quantity here; `None` if it is absent or invalid.
     pub fn quantity(&self) -> Option<Quantity> {
         Quantity::parse(self.value.as_str()?).ok()
     }
 
-    /// Judges a map of labels, as ValidateLabels.
+    /// Validates a map of labels, like ValidateLabels.
     pub fn labels(&self, errors: &mut Errors) {
         for (key, value) in self.entries() {
             for wrong in names::qualified_name(key) {
@@ -162,8 +162,8 @@ impl At<'_> {
         }
     }
 
-    /// Judges a LabelSelector, as ValidateLabelSelector; `any_value` lets values be what no label may be, for objects
-    /// that already had such.
+    /// Validates a LabelSelector, like ValidateLabelSelector; `any_value` allows values that are not valid label
+    /// values, for objects that already had such values.
     pub fn label_selector(&self, any_value: bool, errors: &mut Errors) {
         self.field("matchLabels").labels(errors);
         for expression in self.field("matchExpressions").items() {
@@ -171,7 +171,7 @@ impl At<'_> {
         }
     }
 
-    /// Judges one expression of a LabelSelector; `any_operator` lets operators be that this server does not know.
+    /// Validates one expression of a LabelSelector; `any_operator` allows unknown operators.
     pub fn label_requirement(&self, any_value: bool, any_operator: bool, errors: &mut Errors) {
         self.requirement_operator(any_operator, errors);
         self.field("key").checked(names::qualified_name, errors);
@@ -182,7 +182,7 @@ impl At<'_> {
         }
     }
 
-    /// Judges the operator of a requirement, and whether it has values if it needs some.
+    /// Validates the operator of a requirement, and that it has values if the operator needs some.
     pub fn requirement_operator(&self, any_operator: bool, errors: &mut Errors) {
         let values = self.field("values");
         let operator = self.field("operator");
@@ -202,7 +202,7 @@ impl At<'_> {
         }
     }
 
-    /// Whether a LabelSelector holds what [`At::label_selector`] refuses.
+    /// Whether [`At::label_selector`] rejects this LabelSelector.
     pub fn is_bad_selector(&self) -> bool {
         let mut errors = Errors::default();
         self.label_selector(false, &mut errors);
@@ -210,7 +210,7 @@ impl At<'_> {
     }
 }
 
-/// Whether a LabelSelector selects an object with these labels (a map); none where it is no selector.
+/// Whether a LabelSelector selects an object with these labels (a map); `None` if the selector is invalid.
 pub fn selects(selector: &Value, labels: &Value) -> Option<bool> {
     let selector = match selector {
         // Go's nil selector selects nothing.

@@ -1,4 +1,4 @@
-//! Conditions of a status (`metav1.Condition`) and how they are judged. Follows ValidateConditions of
+//! Conditions of a status (`metav1.Condition`) and their validation. Follows ValidateConditions of
 //! k8s.io/apimachinery/pkg/apis/meta/v1/validation.
 
 use std::collections::BTreeSet;
@@ -10,10 +10,10 @@ use crate::schema::Value;
 const REASON: usize = 1024;
 /// The longest message, in bytes.
 const MESSAGE: usize = 32 << 10;
-/// What a condition may be.
+/// The values of a condition's `status`.
 pub const STATUSES: &[&str] = &["False", "True", "Unknown"];
 
-/// The condition of a type in a list; null where there is none.
+/// The condition of type `kind` in a list; null if there is none.
 pub fn find<'a>(conditions: &'a [Value], kind: &str) -> &'a Value {
     conditions
         .iter()
@@ -21,12 +21,12 @@ pub fn find<'a>(conditions: &'a [Value], kind: &str) -> &'a Value {
         .unwrap_or(&Value::Null)
 }
 
-/// Whether the condition of a type is true.
+/// Whether the condition of type `kind` is `True`.
 pub fn holds(conditions: &[Value], kind: &str) -> bool {
     find(conditions, kind).str("status") == "True"
 }
 
-/// The reason of a condition: IsValidConditionReason.
+/// Checks the reason of a condition: IsValidConditionReason.
 pub fn reason(value: &str) -> names::Wrong {
     const TEXT: &str = "a condition reason must start with alphabetic character, optionally followed by a string of alphanumeric characters or '_,:', and must end with an alphanumeric character or '_'";
     let word = |b: u8| b.is_ascii_alphanumeric() || b == b'_';
@@ -56,7 +56,7 @@ pub fn reason(value: &str) -> names::Wrong {
 }
 
 impl At<'_> {
-    /// Judges a list of conditions.
+    /// Validates a list of conditions.
     pub fn conditions(&self, errors: &mut Errors) {
         let mut known = BTreeSet::new();
         for condition in self.items() {
@@ -85,7 +85,7 @@ impl At<'_> {
         self.field("message").at_most(MESSAGE, errors);
     }
 
-    /// Refuses text of more than `max` bytes.
+    /// Rejects text longer than `max` bytes.
     pub fn at_most(&self, max: usize, errors: &mut Errors) {
         if self.str().len() > max {
             errors.too_long(self.path, max);

@@ -1,4 +1,4 @@
-//! Schedules of cron jobs. Follows github.com/robfig/cron/v3 (ParseStandard), whose words refusals are in.
+//! Schedules of CronJobs. Follows github.com/robfig/cron/v3 (ParseStandard), with its error texts.
 
 use jiff::Timestamp;
 use jiff::civil::Date;
@@ -10,13 +10,13 @@ use crate::schema::check::formats::parse_duration;
 /// When something is due.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Schedule {
-    /// At these minutes, hours, days of the month, months and days of the week (0 is Sunday): a bit each.
+    /// At these minutes, hours, days of the month, months and days of the week (0 is Sunday), one bit each.
     Times(Times),
-    /// Every so many nanoseconds.
+    /// At an interval, in nanoseconds.
     Every(i64),
 }
 
-/// The bits of a schedule. A day must fit both kinds of days, or either of them where both are restricted.
+/// The bits of a schedule. A day must match both kinds of days, or either of them if both are restricted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Times {
     /// 0 to 59.
@@ -29,14 +29,14 @@ pub struct Times {
     pub months: u64,
     /// 0 to 6.
     pub weekdays: u64,
-    /// The days of the month were left open.
+    /// The days of the month are unrestricted.
     pub any_day: bool,
-    /// The days of the week were left open.
+    /// The days of the week are unrestricted.
     pub any_weekday: bool,
 }
 
 impl Schedule {
-    /// The first moment after `after` that is due by the clocks of a zone; none in the next five years.
+    /// The first scheduled time after `after` in a time zone; `None` if there is none in the next five years.
     pub fn next(&self, after: Timestamp, zone: &TimeZone) -> Option<Timestamp> {
         match self {
             Schedule::Every(nanos) => {
@@ -80,7 +80,7 @@ impl Times {
     }
 }
 
-/// What a field may hold: least, most, and names that count from the least.
+/// The values of a field: least, most, and names numbered from the least.
 struct Bounds(u32, u32, &'static [&'static str]);
 
 const MONTHS: &[&str] = &[
@@ -95,7 +95,7 @@ const FIELDS: [Bounds; 5] = [
     Bounds(0, 6, WEEKDAYS),
 ];
 
-/// Reads `*/5 * * * *`, `@daily` or `@every 1h30m`, with `TZ=` or `CRON_TZ=` and a zone in front.
+/// Parses `*/5 * * * *`, `@daily` or `@every 1h30m`, optionally prefixed with `TZ=` or `CRON_TZ=` and a time zone.
 ///
 /// # Errors
 /// The parser's text.
@@ -108,7 +108,7 @@ pub fn parse(text: &str) -> Result<Schedule, String> {
         .iter()
         .find_map(|prefix| text.strip_prefix(prefix))
     {
-        // Upstream's parser panics, and the panic is told.
+        // Upstream's parser panics here, and the panic is reported.
         let (zone, rest) = rest
             .split_once(' ')
             .ok_or("invalid schedule format: runtime error: slice bounds out of range [:-1]")?;
@@ -146,7 +146,7 @@ pub fn parse(text: &str) -> Result<Schedule, String> {
     }))
 }
 
-/// The zone of a name, case and all.
+/// Finds a time zone by name, case-sensitively.
 ///
 /// # Errors
 /// `unknown time zone X`
@@ -181,7 +181,7 @@ fn descriptor(text: &str) -> Result<Schedule, String> {
     parse(standard)
 }
 
-/// The bits of a field, and whether it is open.
+/// Parses a field: its bits, and whether it is unrestricted.
 fn field(text: &str, bounds: &Bounds) -> Result<(u64, bool), String> {
     let (mut bits, mut open) = (0, false);
     for range in text.split(',').filter(|range| !range.is_empty()) {
@@ -265,7 +265,7 @@ fn number(text: &str) -> Result<u32, String> {
     if number < 0 {
         return Err(format!("negative number ({number}) not allowed: {text}"));
     }
-    // What is beyond any bound is told as it is up to here, and as the largest number above.
+    // All bounds are far lower: a number that does not fit is reported as the largest `u32`.
     Ok(u32::try_from(number).unwrap_or(u32::MAX))
 }
 
@@ -360,7 +360,7 @@ mod tests {
                 "2026-01-01T00:00:00Z",
                 "2028-02-29T00:00:00Z",
             ),
-            // Either kind of day where both are restricted, else both.
+            // Either kind of day if both are restricted, else both.
             (
                 "0 0 13 * 5",
                 "UTC",
@@ -379,7 +379,7 @@ mod tests {
                 "2026-07-01T00:00:00Z",
                 "2026-07-01T07:00:00Z",
             ),
-            // What the clocks skip is skipped, and what they show twice is due twice.
+            // Times skipped by the clock change are skipped, and repeated ones are due twice.
             (
                 "30 2 * * *",
                 "Europe/Berlin",

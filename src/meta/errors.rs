@@ -1,5 +1,5 @@
 //! Field errors and the cursor that makes them: validation walks an object with [`At`], which carries the path,
-//! and reports to [`Errors`]. Follows k8s.io/apimachinery/pkg/util/validation/field.
+//! and collects [`Errors`]. Follows k8s.io/apimachinery/pkg/util/validation/field.
 
 use std::collections::HashSet;
 use std::fmt::{self, Write as _};
@@ -7,7 +7,7 @@ use std::sync::LazyLock;
 
 use crate::schema::{Value, json};
 
-/// Where in an object, as a chain on the stack: naming a field costs nothing until there is an error to tell.
+/// A field path, as a chain on the stack: it costs nothing until there is an error to report.
 #[derive(Clone, Copy, Debug)]
 pub struct Path<'a> {
     parent: Option<&'a Path<'a>>,
@@ -23,13 +23,13 @@ enum Step<'a> {
 }
 
 impl<'a> Path<'a> {
-    /// The object itself. Printed as `<nil>` by errors that are about it, or where upstream has no path.
+    /// The object itself. Printed as `<nil>` by errors about it, or if upstream has no path.
     pub const ROOT: Path<'static> = Path {
         parent: None,
         step: Step::Root,
     };
 
-    /// A field of what this names. Several may be given at once: `spec.template`.
+    /// A field of the object at this path, or several at once: `spec.template`.
     pub fn field<'b>(&'b self, name: &'b str) -> Path<'b>
     where
         'a: 'b,
@@ -40,7 +40,7 @@ impl<'a> Path<'a> {
         }
     }
 
-    /// An item of the list that this names.
+    /// An item of the list at this path.
     pub fn index<'b>(&'b self, index: usize) -> Path<'b>
     where
         'a: 'b,
@@ -51,7 +51,7 @@ impl<'a> Path<'a> {
         }
     }
 
-    /// An entry of the map that this names.
+    /// An entry of the map at this path.
     pub fn key<'b>(&'b self, key: &'b str) -> Path<'b>
     where
         'a: 'b,
@@ -80,7 +80,7 @@ impl fmt::Display for Path<'_> {
     }
 }
 
-/// What kind of refusal a cause is: its reason on the wire.
+/// The type of a field error: the reason of a cause in a Status.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Reason {
     /// `FieldValueRequired`
@@ -106,7 +106,7 @@ pub enum Reason {
 }
 
 impl Reason {
-    /// The reason as a cause shows it.
+    /// The reason as shown in a cause.
     pub fn as_str(self) -> &'static str {
         match self {
             Reason::Required => "FieldValueRequired",
@@ -123,14 +123,14 @@ impl Reason {
     }
 }
 
-/// One refusal of one field.
+/// One error about one field.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct FieldError {
-    /// The kind of refusal.
+    /// The type of the error.
     pub reason: Reason,
-    /// The field's path; empty for none (told as `<nil>` in the message, left out of the cause).
+    /// The field's path; empty for none (`<nil>` in the message, omitted from the cause).
     pub field: String,
-    /// Everything behind the path: `Invalid value: 0: must be between 1 and 65535, inclusive`.
+    /// Everything after the path: `Invalid value: 0: must be between 1 and 65535, inclusive`.
     pub message: String,
 }
 
@@ -145,12 +145,12 @@ impl fmt::Display for FieldError {
     }
 }
 
-/// The refusals of one object, in the order in which they were found.
+/// The errors of one object, in the order in which they were found.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Errors(pub Vec<FieldError>);
 
-/// How a refused value is shown: text quoted, numbers as Go prints them, booleans bare, null as `null`, the rest as
-/// JSON.
+/// A rejected value as shown in an error: text quoted, numbers as Go prints them, booleans bare, null as `null`,
+/// anything else as JSON.
 pub fn shown(value: &Value) -> String {
     match value {
         Value::String(text) => quoted(text),
@@ -159,7 +159,7 @@ pub fn shown(value: &Value) -> String {
     }
 }
 
-/// How a refused value is shown whose Go type is not plain text: as JSON that can stand in HTML.
+/// A rejected value whose Go type is not a plain string, as shown in an error: JSON with HTML characters escaped.
 pub(super) fn typed(value: &Value) -> String {
     let text = json::to_string(value);
     text.replace('<', "\\u003c")
@@ -167,7 +167,7 @@ pub(super) fn typed(value: &Value) -> String {
         .replace('&', "\\u0026")
 }
 
-/// Text quoted as Go's `%q` quotes it.
+/// Text quoted like Go's `%q`.
 pub fn quoted(text: &str) -> String {
     let mut out = String::with_capacity(text.len() + 2);
     out.push('"');
@@ -196,7 +196,7 @@ pub fn quoted(text: &str) -> String {
     out
 }
 
-/// Whether Go's unicode.IsPrint says so: letters, marks, numbers, punctuation, symbols and the blank.
+/// Go's unicode.IsPrint: letters, marks, numbers, punctuation, symbols and the space.
 pub fn is_print(c: char) -> bool {
     static PRINTED: LazyLock<Option<regex::Regex>> =
         LazyLock::new(|| regex::Regex::new(r"^[\p{L}\p{M}\p{N}\p{P}\p{S} ]$").ok());
@@ -209,12 +209,12 @@ pub fn is_print(c: char) -> bool {
 }
 
 impl Errors {
-    /// Whether nothing was refused.
+    /// Whether there are no errors.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// Adds a refusal.
+    /// Adds an error.
     pub fn push(&mut self, reason: Reason, path: Path<'_>, message: impl Into<String>) {
         self.0.push(FieldError {
             reason,
@@ -244,13 +244,13 @@ impl Errors {
         );
     }
 
-    /// Leaves one of errors that are the same.
+    /// Removes duplicate errors.
     pub fn once(&mut self) {
         let mut seen = HashSet::new();
         self.0.retain(|error| seen.insert(error.clone()));
     }
 
-    /// `Invalid value: V: DETAIL` with the value as the caller prints it.
+    /// `Invalid value: V: DETAIL` with the value as printed by the caller.
     pub fn invalid_shown(&mut self, path: Path<'_>, shown: &str, detail: impl AsRef<str>) {
         self.push(
             Reason::Invalid,
@@ -259,13 +259,13 @@ impl Errors {
         );
     }
 
-    /// `Invalid value: DETAIL`, the value left out.
+    /// `Invalid value: DETAIL`, without the value.
     pub fn invalid_omitted(&mut self, path: Path<'_>, detail: &str) {
         self.push(Reason::Invalid, path, format!("Invalid value: {detail}"));
     }
 
-    /// `Unsupported value: V: supported values: "A", "B"`, in the order given. What has supported values is a Go type of
-    /// its own, which upstream shows as JSON, not quoted as other text.
+    /// `Unsupported value: V: supported values: "A", "B"`, in the given order. Such values have a Go type of their own,
+    /// which upstream shows as JSON, not quoted like plain strings.
     pub fn not_supported(&mut self, path: Path<'_>, value: impl Into<Value>, supported: &[&str]) {
         let value = value.into();
         let text = typed(&value);
@@ -333,19 +333,19 @@ impl Errors {
     }
 }
 
-/// A value in an object and the way to it: what validation functions take.
+/// A value in an object and its path: the argument of validation functions.
 ///
-/// `At` never fails: the field of what is absent is absent, and absent text is empty, as in Go's structs.
+/// `At` never fails: a field of an absent value is absent, and absent text is empty, as in Go's structs.
 #[derive(Clone, Copy, Debug)]
 pub struct At<'a> {
-    /// The value; null where there is none.
+    /// The value; null if absent.
     pub value: &'a Value,
-    /// The way to it.
+    /// Its path.
     pub path: Path<'a>,
 }
 
 impl<'a> At<'a> {
-    /// An object itself.
+    /// The object itself.
     pub fn root(value: &'a Value) -> Self {
         At {
             value,
@@ -405,7 +405,7 @@ impl<'a> At<'a> {
         self.value.is_null()
     }
 
-    /// The text here, empty where there is none.
+    /// The text here; empty if absent.
     pub fn str(&self) -> &'a str {
         self.value.as_str().unwrap_or("")
     }
@@ -415,31 +415,31 @@ impl<'a> At<'a> {
         self.value.as_int()
     }
 
-    /// The boolean here, false where there is none.
+    /// The boolean here; false if absent.
     pub fn bool(&self) -> bool {
         self.value.as_bool().unwrap_or(false)
     }
 
-    /// The items here, none where this is no list.
+    /// The items here; empty if this is not a list.
     pub fn list(&self) -> &'a [Value] {
         self.value.as_array().unwrap_or(&[])
     }
 
-    /// Refuses an integer below zero, as ValidateNonnegativeField.
+    /// Rejects a negative integer, like ValidateNonnegativeField.
     pub fn non_negative(&self, errors: &mut Errors) {
         if self.int().is_some_and(|n| n < 0) {
             errors.invalid(self.path, self.value, "must be greater than or equal to 0");
         }
     }
 
-    /// Refuses an integer that is not above zero.
+    /// Rejects an integer that is not positive.
     pub fn positive(&self, errors: &mut Errors) {
         if self.int().is_some_and(|n| n <= 0) {
             errors.invalid(self.path, self.value, "must be greater than zero");
         }
     }
 
-    /// Refuses absence (null, or empty text, list or map). Returns whether there is something.
+    /// Rejects a missing value (null, or empty text, list or map). Returns whether it is present.
     pub fn required(&self, detail: &str, errors: &mut Errors) -> bool {
         if self.value.is_null()
             || (!matches!(self.value, Value::Bool(_) | Value::Int(_) | Value::Float(_))
@@ -451,21 +451,21 @@ impl<'a> At<'a> {
         true
     }
 
-    /// Refuses text that is not one of `supported` (shown in the order given).
+    /// Rejects text that is not one of `supported` (shown in the given order).
     pub fn one_of(&self, supported: &[&str], errors: &mut Errors) {
         if !supported.contains(&self.str()) {
             errors.not_supported(self.path, self.str(), supported);
         }
     }
 
-    /// Refuses a value that differs from `old`, as ValidateImmutableField.
+    /// Rejects a value that differs from `old`, like ValidateImmutableField.
     pub fn immutable(&self, old: &Value, errors: &mut Errors) {
         if self.value != old {
             errors.invalid(self.path, self.value, "field is immutable");
         }
     }
 
-    /// One `Invalid value` for each detail in `details` (what the `meta::names` checks answer).
+    /// One `Invalid value` for each of `details` (as returned by the checks of `meta::names`).
     pub fn invalid_each(&self, details: impl IntoIterator<Item = String>, errors: &mut Errors) {
         for detail in details {
             errors.invalid(self.path, self.value, detail);

@@ -1,5 +1,5 @@
-//! JSONPath templates as k8s.io/client-go/util/jsonpath reads them: what printer columns and selectable fields are
-//! written in. Missing members give nothing.
+//! JSONPath templates as k8s.io/client-go/util/jsonpath reads them, for printer columns and selectable fields.
+//! Missing members yield nothing.
 
 use std::cmp::Ordering;
 use std::sync::LazyLock;
@@ -12,7 +12,7 @@ use crate::schema::Value;
 #[derive(Clone, Debug, Default)]
 pub struct JsonPath(Vec<Part>);
 
-/// What stands between braces, or the text around them.
+/// An action in braces, or the text around it.
 #[derive(Clone, Debug)]
 enum Part {
     Text(Value),
@@ -32,7 +32,7 @@ enum Node {
         right: Vec<Node>,
         operator: String,
     },
-    /// `range`, `end` and other words, which single paths have no use for.
+    /// `range`, `end` and other keywords, which single paths do not use.
     Word(String),
 }
 
@@ -42,7 +42,7 @@ struct Slice {
     from: Option<i64>,
     to: Option<i64>,
     step: Option<i64>,
-    /// One index: `to` is the one behind it.
+    /// A single index: `to` is the next one.
     single: bool,
 }
 
@@ -55,10 +55,10 @@ impl JsonPath {
         template(&format!("{{{path}}}")).map(JsonPath)
     }
 
-    /// What the path leads to in `value`: the results of its first part.
+    /// The values at this path in `value`: the results of its first part.
     ///
     /// # Errors
-    /// Upstream's text for an index that is out of bounds, a filter of what is no list, and the like.
+    /// Upstream's text for an index out of bounds, a filter on something that is not a list, and the like.
     pub fn find<'a>(&'a self, value: &'a Value) -> Result<Vec<&'a Value>, String> {
         let mut first = Vec::new();
         for (i, part) in self.0.iter().enumerate() {
@@ -99,7 +99,7 @@ fn template(text: &str) -> Result<Vec<Part>, String> {
     Ok(parts)
 }
 
-/// The nodes of one action given without braces.
+/// Parses the nodes of one action written without braces.
 fn action(text: &str) -> Result<Vec<Node>, String> {
     match template(&format!("{{{text}}}"))?.into_iter().next() {
         Some(Part::Action(nodes)) => Ok(nodes),
@@ -123,7 +123,7 @@ fn wordy(c: char) -> bool {
 }
 
 impl<'a> Parser<'a> {
-    /// Takes the text up to where `ends` first holds of a character that is not escaped.
+    /// Takes the text up to the first unescaped character for which `ends` holds.
     fn until(&mut self, ends: impl Fn(char) -> bool) -> &'a str {
         let mut escaped = false;
         let end = self

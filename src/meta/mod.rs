@@ -1,4 +1,4 @@
-//! Terms of every object: names, quantities, selectors, times, field errors, `Status`. Pure functions of values.
+//! What all objects share: names, quantities, selectors, times, field errors, `Status`. Pure functions of values.
 
 pub mod addresses;
 pub mod amounts;

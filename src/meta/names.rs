@@ -1,7 +1,7 @@
-//! Forms of names: each check answers with what is wrong, in upstream's words, or with nothing.
+//! Name formats: each check returns what is wrong in upstream's words, or nothing.
 //! Follows k8s.io/apimachinery/pkg/util/validation and pkg/api/validate/content.
 
-/// What is wrong with a text; empty if nothing is.
+/// What is wrong with a text; empty if it is valid.
 pub type Wrong = Vec<String>;
 
 /// The longest label, in bytes.
@@ -35,7 +35,7 @@ pub fn max_length(n: usize) -> String {
     format!("must be no more than {n} characters")
 }
 
-/// `must be no more than N bytes`: what the checks in content say.
+/// `must be no more than N bytes`: the text of the checks in pkg/api/validate/content.
 fn max_bytes(n: usize) -> String {
     format!("must be no more than {n} bytes")
 }
@@ -45,7 +45,7 @@ pub fn range_error(low: i64, high: i64) -> String {
     format!("must be between {low} and {high}, inclusive")
 }
 
-/// Alphanumeric at both ends (as `end` says), `inner` between.
+/// Whether the first and last bytes satisfy `end`, and those between them `inner`.
 fn framed(value: &str, end: impl Fn(u8) -> bool, inner: impl Fn(u8) -> bool) -> bool {
     match value.as_bytes() {
         [] => false,
@@ -105,22 +105,22 @@ fn subdomain(value: &str, too_long: fn(usize) -> String) -> Wrong {
     wrong
 }
 
-/// A label of DNS (RFC 1123): IsDNS1123Label.
+/// A DNS label (RFC 1123): IsDNS1123Label.
 pub fn dns1123_label(value: &str) -> Wrong {
     label(value, max_length)
 }
 
-/// A subdomain of DNS (RFC 1123): IsDNS1123Subdomain.
+/// A DNS subdomain (RFC 1123): IsDNS1123Subdomain.
 pub fn dns1123_subdomain(value: &str) -> Wrong {
     subdomain(value, max_length)
 }
 
-/// The same as [`dns1123_label`] in the words of declarative validation (`k8s-short-name`).
+/// Like [`dns1123_label`], in the words of declarative validation (`k8s-short-name`).
 pub fn short_name(value: &str) -> Wrong {
     label(value, max_bytes)
 }
 
-/// The same as [`dns1123_subdomain`] in the words of declarative validation (`k8s-long-name`).
+/// Like [`dns1123_subdomain`], in the words of declarative validation (`k8s-long-name`).
 pub fn long_name(value: &str) -> Wrong {
     subdomain(value, max_bytes)
 }
@@ -138,7 +138,7 @@ pub fn long_name_caseless(value: &str) -> Wrong {
     wrong
 }
 
-/// A subdomain that may have underscores: IsDNS1123SubdomainWithUnderscore.
+/// A subdomain that may contain underscores: IsDNS1123SubdomainWithUnderscore.
 pub fn dns1123_subdomain_with_underscore(value: &str) -> Wrong {
     const TEXT: &str = "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '_', '-' or '.', and must start and end with an alphanumeric character";
     const REGEX: &str = r"_?[a-z0-9]([-_a-z0-9]*[a-z0-9])?(\._?[a-z0-9]([-_a-z0-9]*[a-z0-9])?)*";
@@ -157,7 +157,7 @@ pub fn dns1123_subdomain_with_underscore(value: &str) -> Wrong {
     wrong
 }
 
-/// A label of DNS (RFC 1035), which begins with a letter: IsDNS1035Label.
+/// A DNS label that begins with a letter (RFC 1035): IsDNS1035Label.
 pub fn dns1035_label(value: &str) -> Wrong {
     const TEXT: &str = "a DNS-1035 label must consist of lower case alphanumeric characters or '-', start with an alphabetic character, and end with an alphanumeric character";
     let mut wrong = Wrong::new();
@@ -191,7 +191,7 @@ pub fn wildcard_dns1123_subdomain(value: &str) -> Wrong {
     wrong
 }
 
-/// A label key: a name, or a subdomain, a slash and a name: IsQualifiedName.
+/// A label key: a name, optionally prefixed with a subdomain and a slash: IsQualifiedName.
 pub fn qualified_name(value: &str) -> Wrong {
     let examples = &["MyName", "my.name", "123-abc"];
     let mut wrong = Wrong::new();
@@ -256,7 +256,7 @@ pub fn label_value(value: &str) -> Wrong {
     wrong
 }
 
-/// A segment of a path: IsPathSegmentName.
+/// A path segment: IsPathSegmentName.
 pub fn path_segment(value: &str) -> Wrong {
     match value {
         "." | ".." => vec![format!("may not be '{value}'")],
@@ -264,7 +264,7 @@ pub fn path_segment(value: &str) -> Wrong {
     }
 }
 
-/// The beginning of a segment of a path: IsPathSegmentPrefix.
+/// The prefix of a path segment: IsPathSegmentPrefix.
 pub fn path_segment_prefix(value: &str) -> Wrong {
     ["/", "%"]
         .iter()
@@ -273,7 +273,7 @@ pub fn path_segment_prefix(value: &str) -> Wrong {
         .collect()
 }
 
-/// Why client-go does not even ask for an object of a name.
+/// The error with which client-go rejects an object name before it sends a request; `None` if the name is valid.
 pub fn not_asked_for(name: &str) -> Option<String> {
     if name.is_empty() {
         return Some("resource name may not be empty".to_owned());
@@ -282,7 +282,7 @@ pub fn not_asked_for(name: &str) -> Option<String> {
     (!wrong.is_empty()).then(|| format!("invalid resource name \"{name}\": [{}]", wrong.join(" ")))
 }
 
-/// A decimal integer as people write it: IsDecimalInteger.
+/// A decimal integer in canonical form: IsDecimalInteger.
 pub fn decimal_integer(value: &str) -> Wrong {
     let wrong = || vec!["must be a valid decimal integer in canonical form".to_owned()];
     if value.is_empty() {
@@ -296,7 +296,7 @@ pub fn decimal_integer(value: &str) -> Wrong {
     }
 }
 
-/// An identifier of C: IsCIdentifier.
+/// A C identifier: IsCIdentifier.
 pub fn c_identifier(value: &str) -> Wrong {
     const TEXT: &str = "a valid C identifier must start with alphabetic character or '_', followed by a string of alphanumeric characters or '_'";
     let form = value.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
@@ -328,17 +328,17 @@ pub fn in_range(value: i64, low: i64, high: i64) -> Wrong {
     }
 }
 
-/// A user's number: IsValidUserID.
+/// A user ID: IsValidUserID.
 pub fn user_id(id: i64) -> Wrong {
     in_range(id, 0, i64::from(i32::MAX))
 }
 
-/// A group's number: IsValidGroupID.
+/// A group ID: IsValidGroupID.
 pub fn group_id(id: i64) -> Wrong {
     in_range(id, 0, i64::from(i32::MAX))
 }
 
-/// A port's name (RFC 6335): IsValidPortName.
+/// A port name (RFC 6335): IsValidPortName.
 pub fn port_name(value: &str) -> Wrong {
     let mut wrong = Wrong::new();
     if value.len() > 15 {
@@ -374,7 +374,7 @@ pub fn percent(value: &str) -> Wrong {
     }
 }
 
-/// The number of a percentage, the greatest there is for one that is greater; none for what is no percentage.
+/// The number of a percentage, capped at `i64::MAX`; `None` if the text is not a percentage.
 pub fn percentage(value: &str) -> Option<i64> {
     let digits = value
         .strip_suffix('%')
@@ -457,7 +457,7 @@ pub fn config_map_key(value: &str) -> Wrong {
     wrong
 }
 
-/// The part behind the slash of a domain-prefixed path: characters of an HTTP path.
+/// The path after the slash of a domain-prefixed path: characters of an HTTP path.
 pub fn http_path(value: &str) -> Wrong {
     const REGEX: &str = r"[A-Za-z0-9/\-._~%!$&'()*+,;=:]+";
     let form = !value.is_empty()
@@ -471,8 +471,8 @@ pub fn http_path(value: &str) -> Wrong {
     }
 }
 
-/// A `generateName` as its checks see it: the last character of the part before a trailing dash and the dash make
-/// way for an `a`, as upstream's maskTrailingDash has it.
+/// A `generateName` prefix as its checks see it: a trailing dash and the character before it are replaced with an `a`,
+/// like upstream's maskTrailingDash.
 pub fn mask_trailing_dash(prefix: &str) -> String {
     if prefix.len() < 2 || !prefix.ends_with('-') {
         return prefix.to_owned();
@@ -481,7 +481,7 @@ pub fn mask_trailing_dash(prefix: &str) -> String {
     format!("{}a", String::from_utf8_lossy(kept))
 }
 
-/// What most names must be: a DNS subdomain; of a prefix (`generateName`) only what can be judged.
+/// The rule for most names: a DNS subdomain; of a prefix (`generateName`) only what can be checked.
 pub fn subdomain_name(name: &str, prefix: bool) -> Vec<String> {
     if prefix {
         dns1123_subdomain(&mask_trailing_dash(name))
@@ -490,7 +490,7 @@ pub fn subdomain_name(name: &str, prefix: bool) -> Vec<String> {
     }
 }
 
-/// Names that must be a DNS label: upstream's NameIsDNSLabel.
+/// Names that must be DNS labels: upstream's NameIsDNSLabel.
 pub fn label_name(name: &str, prefix: bool) -> Vec<String> {
     if prefix {
         dns1123_label(&mask_trailing_dash(name))
@@ -499,18 +499,18 @@ pub fn label_name(name: &str, prefix: bool) -> Vec<String> {
     }
 }
 
-/// Characters of generated names: no vowels, so that no words come out.
+/// Alphabet of generated names: no vowels, so that no words come out.
 const SUFFIX: &[u8; 27] = b"bcdfghjklmnpqrstvwxz2456789";
 
-/// Random bytes of the operating system, which nobody can guess.
+/// Fills `bytes` with unpredictable random bytes from the operating system.
 ///
 /// # Panics
-/// The system gives none. Uids would be equal then, and the ids of DNS queries known.
+/// If the system provides none: uids would collide, and the IDs of DNS queries could be guessed.
 pub fn random(bytes: &mut [u8]) {
     use ring::rand::SecureRandom as _;
     let filled = ring::rand::SystemRandom::new().fill(bytes);
-    // The kernel's generator never fails once it is seeded, and is waited for until then.
-    filled.expect("the operating system gives random bytes");
+    // Once seeded, the kernel's generator never fails; until then the call blocks.
+    filled.expect("random bytes from the operating system");
 }
 
 /// A new uid: a random UUID.
@@ -519,7 +519,7 @@ pub fn new_uid() -> String {
     random(&mut b);
     b[6] = (b[6] & 0x0f) | 0x40;
     b[8] = (b[8] & 0x3f) | 0x80;
-    // Each request has one: nothing is allocated but the text.
+    // Called for each request: allocates nothing but the text.
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
     let mut text = String::with_capacity(36);
     for (i, byte) in b.iter().enumerate() {
@@ -533,7 +533,7 @@ pub fn new_uid() -> String {
     text
 }
 
-/// A name made from a prefix (cut so that five characters fit behind it).
+/// A name generated from a prefix, which is cut so that five random characters fit.
 pub fn generated(prefix: &str) -> String {
     let mut bytes = [0u8; 5];
     random(&mut bytes);

@@ -1,4 +1,4 @@
-//! PEM as Go's encoding/pem reads and writes it: text around blocks is skipped, and so are blocks that are none.
+//! PEM as Go's encoding/pem reads and writes it: text around blocks and invalid blocks are skipped.
 
 use base64::Engine as _;
 
@@ -7,7 +7,7 @@ use base64::Engine as _;
 pub struct Block {
     /// `CERTIFICATE`
     pub label: String,
-    /// Whether lines `key: value` stand before the contents.
+    /// Whether header lines (`key: value`) precede the contents.
     pub headers: bool,
     /// The contents.
     pub bytes: Vec<u8>,

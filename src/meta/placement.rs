@@ -1,4 +1,4 @@
-//! Where pods may be, as nodes and pods say it: labels, taints and what bears them, node selectors and affinity.
+//! Where pods may run according to nodes and pods: labels, taints and tolerations, node selectors and affinity.
 //! Follows k8s.io/component-helpers/scheduling/corev1.
 
 use std::collections::BTreeMap;
@@ -9,22 +9,22 @@ use compact_str::CompactString;
 use super::selector::{Op, Selector, Term};
 use crate::schema::Value;
 
-/// The annotation that names the brand of a pod's zone.
+/// The annotation with the brand of a pod's zone.
 pub const ZONE_BRAND: &str = "reddwarf.io/zone-brand";
-/// Brands of zones that handlers of runtime classes name; other handlers say nothing about zones.
+/// Zone brands that a RuntimeClass handler can name; other handlers do not choose a brand.
 pub const BRANDS: [&str; 4] = ["lx", "reddwarf", "linux", "simulated"];
 
-/// What a node declares that can start all containers of a pod anew when one of them ends.
+/// The feature declared by nodes that can restart all containers of a pod when one of them exits.
 pub const RESTARTS_ALL: &str = "RestartAllContainersOnContainerExits";
 
-/// The feature that a pod needs of its node for what is done when its containers end, by the actions that its containers
-/// name. Follows k8s.io/component-helpers/nodedeclaredfeatures.
+/// The node feature that a pod requires because of the restart rule actions of its containers; `None` if it requires
+/// none. Follows k8s.io/component-helpers/nodedeclaredfeatures.
 pub fn needed_feature<'a>(mut actions: impl Iterator<Item = &'a str>) -> Option<&'static str> {
     let restarts_all = actions.any(|action| action == "RestartAllContainers");
     restarts_all.then_some(RESTARTS_ALL)
 }
 
-/// Labels by name; a copy is shared.
+/// Labels by name; clones share them.
 #[derive(Clone, Debug, Default)]
 pub struct Labels(Arc<[(CompactString, CompactString)]>);
 
@@ -62,12 +62,12 @@ impl Labels {
         place.ok().map(|place| self.0[place].1.as_str())
     }
 
-    /// Whether a selector selects them.
+    /// Whether a selector matches these labels.
     pub fn are_selected(&self, selector: &Selector) -> bool {
         selector.matches_pairs(&self.0)
     }
 
-    /// All of them, by name.
+    /// All labels, by name.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
         self.0
             .iter()
@@ -80,7 +80,7 @@ impl Labels {
     }
 }
 
-/// Labels in any form.
+/// Labels in any representation.
 pub trait Lookup {
     /// The value of a label.
     fn label(&self, key: &str) -> Option<&str>;
@@ -98,7 +98,7 @@ impl Lookup for BTreeMap<String, String> {
     }
 }
 
-/// The region and zone that a node's labels name; empty where they name neither.
+/// The region and zone from a node's labels; empty if it has neither.
 pub fn zone(labels: &impl Lookup) -> CompactString {
     let label = |new: &str, old: &str| {
         let value = labels.label(new).or_else(|| labels.label(old));
@@ -118,7 +118,7 @@ pub fn zone(labels: &impl Lookup) -> CompactString {
     format!("{region}:\0:{zone}").into()
 }
 
-/// What keeps pods away from a node.
+/// A taint, which keeps pods away from a node.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Taint {
     /// Its name.
@@ -129,14 +129,14 @@ pub struct Taint {
     pub effect: Effect,
 }
 
-/// What a taint does.
+/// The effect of a taint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Effect {
-    /// New pods stay away.
+    /// New pods are not scheduled here.
     NoSchedule,
-    /// New pods go elsewhere first.
+    /// New pods are scheduled elsewhere if possible.
     PreferNoSchedule,
-    /// All pods go.
+    /// Running pods are evicted, too.
     NoExecute,
 }
 
@@ -152,7 +152,7 @@ impl Effect {
 }
 
 impl Taint {
-    /// A taint of a node; none where its effect is not known.
+    /// A taint of a node; `None` if its effect is unknown.
     pub fn new(key: &str, value: &str, effect: &str) -> Option<Taint> {
         Some(Taint {
             key: key.into(),
@@ -161,32 +161,32 @@ impl Taint {
         })
     }
 
-    /// Reads a taint of a node; none where its effect is not known.
+    /// Reads a taint of a node; `None` if its effect is unknown.
     pub fn read(taint: &Value) -> Option<Taint> {
         Taint::new(taint.str("key"), taint.str("value"), taint.str("effect"))
     }
 
-    /// Whether new pods stay away because of it.
+    /// Whether it keeps new pods away.
     pub fn repels(&self) -> bool {
         self.effect != Effect::PreferNoSchedule
     }
 }
 
-/// What taints a pod bears.
+/// A toleration of a pod.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Toleration {
     key: CompactString,
-    /// `Exists`; else values are compared, unless there is an operator that is not known.
+    /// `Exists`; otherwise values are compared, unless the operator is unknown.
     exists: bool,
     broken: bool,
     value: CompactString,
-    /// None for all, and for one that is not known (which no taint has).
+    /// `None` for all effects, and for an unknown one (which no taint has).
     effect: Option<Effect>,
     any_effect: bool,
 }
 
 impl Toleration {
-    /// A toleration of a pod; what is absent is empty.
+    /// A toleration of a pod; absent fields are empty.
     pub fn new(key: &str, operator: &str, value: &str, effect: &str) -> Toleration {
         Toleration {
             key: key.into(),
@@ -204,7 +204,7 @@ impl Toleration {
         Toleration::new(text("key"), text("operator"), text("value"), text("effect"))
     }
 
-    /// Whether it bears a taint.
+    /// Whether it tolerates a taint.
     pub fn bears(&self, taint: &Taint) -> bool {
         !self.broken
             && (self.any_effect || self.effect == Some(taint.effect))
@@ -212,39 +212,39 @@ impl Toleration {
             && (self.exists || self.value == taint.value)
     }
 
-    /// Whether it says something of taints that only make a node less liked.
+    /// Whether it applies to `PreferNoSchedule` taints.
     pub fn softens(&self) -> bool {
         self.any_effect || self.effect == Some(Effect::PreferNoSchedule)
     }
 }
 
-/// Whether one of these tolerations bears a taint.
+/// Whether one of these tolerations tolerates a taint.
 pub fn bear(tolerations: &[Toleration], taint: &Taint) -> bool {
     tolerations.iter().any(|toleration| toleration.bears(taint))
 }
 
-/// What nodes a pod may be on, or would rather be on.
+/// The nodes that a pod requires or prefers.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct NodeAffinity {
     /// `nodeSelector`
     pub selector: Selector,
-    /// Of these terms one must hold; none where nothing is required.
+    /// One of these terms must match; `None` if nothing is required.
     pub required: Option<Vec<NodeTerm>>,
-    /// Weights, and what they are given for.
+    /// Preferred terms with their weights.
     pub preferred: Vec<(i64, NodeTerm)>,
 }
 
-/// A term of a node selector: all of it must hold.
+/// A term of a node selector: all its requirements must match.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NodeTerm {
     labels: Selector,
     names: Selector,
-    /// It cannot be read and holds of no node.
+    /// It is invalid and matches no node.
     broken: bool,
 }
 
 impl NodeTerm {
-    /// Reads a term; none for one that says nothing, which holds of no node.
+    /// Reads a term; `None` for an empty one, which matches no node.
     pub fn read(term: &Value) -> Option<NodeTerm> {
         let (expressions, fields) = (term.list("matchExpressions"), term.list("matchFields"));
         if expressions.is_empty() && fields.is_empty() {
@@ -267,14 +267,14 @@ impl NodeTerm {
         })
     }
 
-    /// Whether it holds of a node.
+    /// Whether it matches a node.
     pub fn holds(&self, name: &str, labels: &impl Lookup) -> bool {
         !self.broken
             && self.labels.matches(|key| labels.label(key))
             && (self.names.is_empty() || self.names.matches(|_| Some(name)))
     }
 
-    /// The only names that it can hold of; none where it does not say.
+    /// The only node names that it can match; `None` if it does not restrict names.
     fn only(&self) -> Option<Vec<&str>> {
         let wanted = self.names.0.iter().filter(|term| term.op == Op::In);
         wanted
@@ -288,7 +288,7 @@ impl NodeTerm {
     }
 }
 
-/// Requirements of a node selector; none where one cannot be read.
+/// Requirements of a node selector; `None` if one is invalid.
 fn requirements(list: &[Value]) -> Option<Selector> {
     let mut terms = Vec::with_capacity(list.len());
     for item in list {
@@ -316,7 +316,7 @@ fn requirements(list: &[Value]) -> Option<Selector> {
     Some(Selector(terms))
 }
 
-/// The texts of a list.
+/// The strings in a list.
 pub fn texts(list: &[Value]) -> Vec<CompactString> {
     list.iter()
         .filter_map(Value::as_str)
@@ -325,7 +325,7 @@ pub fn texts(list: &[Value]) -> Vec<CompactString> {
 }
 
 impl NodeAffinity {
-    /// Reads what a pod's spec says of nodes.
+    /// Reads `nodeSelector` and `nodeAffinity` from a pod's spec.
     pub fn read(spec: &Value) -> NodeAffinity {
         let affinity = spec.at("affinity").at("nodeAffinity");
         let required = affinity.get("requiredDuringSchedulingIgnoredDuringExecution");
@@ -348,7 +348,7 @@ impl NodeAffinity {
         self.selector.is_empty() && self.required.is_none()
     }
 
-    /// Whether a pod may be on a node.
+    /// Whether the pod may run on a node.
     pub fn allows(&self, name: &str, labels: &impl Lookup) -> bool {
         self.selector.matches(|key| labels.label(key))
             && self
@@ -357,7 +357,7 @@ impl NodeAffinity {
                 .is_none_or(|terms| any_holds(terms, name, labels))
     }
 
-    /// The only nodes that it can be on, by name; none where it does not say.
+    /// The only nodes, by name, on which the pod can run; `None` if it does not restrict names.
     pub fn only(&self) -> Option<Vec<&str>> {
         let terms = self.required.as_ref().filter(|terms| !terms.is_empty())?;
         let mut names = Vec::new();
@@ -376,12 +376,12 @@ pub fn node_terms(selector: &Value) -> Vec<NodeTerm> {
     terms.filter_map(NodeTerm::read).collect()
 }
 
-/// Whether one of the terms holds of a node.
+/// Whether one of the terms matches a node.
 pub fn any_holds(terms: &[NodeTerm], name: &str, labels: &impl Lookup) -> bool {
     terms.iter().any(|term| term.holds(name, labels))
 }
 
-/// The selector of what has all these labels.
+/// The selector that matches objects with all these labels.
 pub fn equal_to(map: &Value) -> Selector {
     let pairs = map.entries_of();
     Selector(

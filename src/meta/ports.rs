@@ -1,10 +1,10 @@
-//! Ports of hosts that pods take. Follows k8s.io/kube-scheduler/framework/types.go.
+//! Host ports of pods. Follows k8s.io/kube-scheduler/framework/types.go.
 
 use compact_str::CompactString;
 
 use crate::schema::Value;
 
-/// A port of a host that a pod takes.
+/// A host port that a pod uses.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HostPort {
     protocol: CompactString,
@@ -16,7 +16,7 @@ pub struct HostPort {
 const ALL_ADDRESSES: &str = "0.0.0.0";
 
 impl HostPort {
-    /// Reads a container's port; none where it is not one of the host.
+    /// Reads a container's port; `None` if it is not a host port.
     pub fn read(port: &Value) -> Option<HostPort> {
         let or = |text: &str, default: &str| {
             CompactString::from(if text.is_empty() { default } else { text })
@@ -28,7 +28,7 @@ impl HostPort {
         })
     }
 
-    /// Whether both cannot be taken at once.
+    /// Whether the two cannot be used on one node.
     pub fn conflicts(&self, other: &HostPort) -> bool {
         self.port == other.port
             && self.protocol == other.protocol
@@ -38,7 +38,7 @@ impl HostPort {
     }
 }
 
-/// The ports of its host that a pod of this `spec` takes.
+/// The host ports of a pod with this `spec`.
 pub fn host_ports(spec: &Value) -> Vec<HostPort> {
     let going_on = spec
         .list("initContainers")

@@ -1,4 +1,4 @@
-//! What is counted, and how it is told: Prometheus' text format (prometheus.io/docs/instrumenting/exposition_formats).
+//! Metrics and Prometheus' text format (prometheus.io/docs/instrumenting/exposition_formats).
 
 use std::collections::BTreeMap;
 use std::fmt::{self, Write as _};
@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use parking_lot::RwLock;
 
-/// Bounds of a histogram's buckets: `N` of them from `first`, each so many times the one before.
+/// Upper bounds of a histogram's buckets: `N` of them, from `first`, each `factor` times the one before.
 pub const fn exponential<const N: usize>(first: f64, factor: f64) -> [f64; N] {
     let mut bounds = [first; N];
     let mut at = 1;
@@ -17,7 +17,7 @@ pub const fn exponential<const N: usize>(first: f64, factor: f64) -> [f64; N] {
     bounds
 }
 
-/// How often something took how much.
+/// A histogram: observed values counted by bucket.
 #[derive(Clone, Debug)]
 pub struct Histogram {
     bounds: &'static [f64],
@@ -27,7 +27,7 @@ pub struct Histogram {
 }
 
 impl Histogram {
-    /// An empty one, with these upper bounds of its buckets in ascending order.
+    /// An empty histogram with these upper bounds of its buckets, in ascending order.
     pub fn new(bounds: &'static [f64]) -> Histogram {
         Histogram {
             bounds,
@@ -37,7 +37,7 @@ impl Histogram {
         }
     }
 
-    /// Counts one.
+    /// Adds an observation.
     pub fn add(&mut self, amount: f64) {
         let first = self.bounds.partition_point(|bound| *bound < amount);
         if let Some(bucket) = self.buckets.get_mut(first) {
@@ -47,43 +47,43 @@ impl Histogram {
         self.count += 1;
     }
 
-    /// How many were counted.
+    /// The number of observations.
     pub fn count(&self) -> u64 {
         self.count
     }
 }
 
-/// Families of series as they are told.
+/// Metric families in text format.
 #[derive(Default)]
 pub struct Families(String);
 
 impl Families {
-    /// Begins a family, of a type such as `counter`; its series follow.
+    /// Begins a family of a type such as `counter`; its series follow.
     pub fn begin<'a>(&'a mut self, name: &'a str, kind: &str, help: &str) -> Family<'a> {
-        // A String takes whatever is written.
+        // Writing to a String does not fail.
         let _ = writeln!(self.0, "# HELP {name} {help}\n# TYPE {name} {kind}");
         Family { out: self, name }
     }
 
-    /// What was told.
+    /// The text.
     pub fn into_text(self) -> String {
         self.0
     }
 }
 
-/// One of them.
+/// One family.
 pub struct Family<'a> {
     out: &'a mut Families,
     name: &'a str,
 }
 
 impl Family<'_> {
-    /// Tells a series: its labels (`a="b",c="d"`, or nothing) and its value.
+    /// Writes a series: its labels (`a="b",c="d"`, or nothing) and its value.
     pub fn series(&mut self, labels: impl fmt::Display, value: impl fmt::Display) -> &mut Self {
         self.line("", labels, "", value)
     }
 
-    /// Tells a series as it was measured at a moment, in milliseconds since 1970.
+    /// Writes a series with the time of its measurement, in milliseconds since 1970.
     pub fn measured(
         &mut self,
         labels: impl fmt::Display,
@@ -93,7 +93,7 @@ impl Family<'_> {
         self.line("", labels, "", format_args!("{value} {at}"))
     }
 
-    /// Tells a histogram; nothing where nothing was counted.
+    /// Writes a histogram; nothing if it is empty.
     pub fn histogram(&mut self, labels: &str, histogram: &Histogram) -> &mut Self {
         if histogram.count == 0 {
             return self;
@@ -132,17 +132,17 @@ impl Family<'_> {
 
 type Source = dyn Fn(&mut Families) + Send + Sync;
 
-/// Parts of the process that tell what they count. Clones are the same.
+/// The parts of the process that have metrics. Clones share them.
 #[derive(Clone, Default)]
 pub struct Sources(Arc<RwLock<BTreeMap<&'static str, Box<Source>>>>);
 
 impl Sources {
-    /// Lets a part tell; in place of what had the name before.
+    /// Registers a part; replaces one with the same name.
     pub fn set(&self, name: &'static str, source: impl Fn(&mut Families) + Send + Sync + 'static) {
         self.0.write().insert(name, Box::new(source));
     }
 
-    /// Has all of them tell, in the order of their names.
+    /// Writes the metrics of all parts, in the order of their names.
     pub fn tell(&self, out: &mut Families) {
         for source in self.0.read().values() {
             source(out);

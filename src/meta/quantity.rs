@@ -2,27 +2,27 @@
 //! k8s.io/apimachinery/pkg/api/resource/quantity.go.
 //!
 //! A quantity is held in nano-units (the finest that upstream keeps; finer ones are rounded up), so sums and
-//! comparisons are plain integers.
+//! comparisons use plain integers.
 
 use std::borrow::Cow;
 use std::fmt;
 
-/// The refusal of what does not look like a quantity.
+/// The error for a text that does not look like a quantity.
 const MALFORMED: &str =
     "quantities must match the regular expression '^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$'";
 const NANO: i128 = 1_000_000_000;
-/// What binary quantities are capped at, in units.
+/// The maximum of binary quantities, in units.
 const LARGEST: i128 = (1 << 63) - 1;
-/// Decimal ones have no bound upstream; here it is what fits into an `i128` of nano-units.
+/// Decimal quantities are unbounded upstream; here the maximum is what fits into an `i128` of nano-units.
 const LARGEST_DECIMAL: i128 = i128::MAX / NANO;
 
-/// Why a text is no quantity.
+/// Why a text is not a quantity.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Malformed {
-    /// It is not a number with something behind it that could be a suffix.
+    /// It is not a number followed by something that could be a suffix.
     #[error("{MALFORMED}")]
     Form,
-    /// What stands behind the number is no suffix.
+    /// What follows the number is not a suffix.
     #[error("unable to parse quantity's suffix")]
     Suffix,
 }
@@ -43,7 +43,7 @@ pub enum Form {
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Quantity {
     nanos: i128,
-    /// Upstream holds it as a big decimal, and not as an `int64` and a power of ten.
+    /// Upstream holds it as a big decimal, not as an `int64` and a power of ten.
     is_big: bool,
     /// How it is printed.
     pub form: Form,
@@ -103,7 +103,7 @@ impl Quantity {
         }
     }
 
-    /// What comes of this and another.
+    /// The result of an operation with `other`, in nano-units.
     fn with(self, other: Quantity, nanos: i128) -> Quantity {
         Quantity {
             nanos,
@@ -116,7 +116,7 @@ impl Quantity {
         }
     }
 
-    /// Reads `1.5Gi`, `250m`, `1e3`. Where there is no digit (`k`, `.`, `-`), the number is zero, as upstream has it.
+    /// Parses `1.5Gi`, `250m`, `1e3`. Without any digit (`k`, `.`, `-`) the number is zero, as upstream.
     ///
     /// # Errors
     /// [`Malformed`]
@@ -130,13 +130,13 @@ impl Quantity {
         })
     }
 
-    /// In units, rounded up (away from zero). What no `int64` holds is none, or without its upper bits, as upstream's
-    /// Value has it.
+    /// In units, rounded up (away from zero). If it does not fit an `int64` the result is zero or truncated to its
+    /// lower bits, like upstream's Value.
     pub fn value(&self) -> i64 {
         self.scaled(NANO)
     }
 
-    /// In thousandths, as [`Quantity::value`].
+    /// In thousandths, like [`Quantity::value`].
     pub fn milli_value(&self) -> i64 {
         self.scaled(NANO / 1000)
     }
@@ -150,7 +150,7 @@ impl Quantity {
         }
     }
 
-    /// Rounded up (away from zero) to thousandths; none where nothing finer is there.
+    /// Rounded up (away from zero) to thousandths; `None` if it has no finer part.
     pub fn rounded_to_milli(&self) -> Option<Quantity> {
         let step = NANO / 1000;
         (self.nanos % step != 0).then(|| Quantity {
@@ -170,13 +170,13 @@ impl Quantity {
     }
 }
 
-/// By what a suffix multiplies: powers of 1024, or of ten.
+/// The factor of a suffix: a power of 1024, or of ten.
 enum Scale {
     Binary(u32),
     Decimal(i32),
 }
 
-/// A quantity's text, taken apart as parseQuantityString does.
+/// The parts of a quantity's text, split like parseQuantityString.
 struct Parts<'a> {
     negative: bool,
     /// Digits without leading zeros; may be empty.
@@ -200,7 +200,7 @@ impl Parts<'_> {
             Some(rest) => digits(rest),
             None => ("", rest),
         };
-        // Whatever looks like one is a suffix: letters, a sign, digits.
+        // Everything that looks like a suffix: letters, a sign, digits.
         let tail = suffix.trim_start_matches(|c| "eEinumkKMGTP".contains(c));
         let tail = tail.strip_prefix(['-', '+']).unwrap_or(tail);
         if !digits(tail).1.is_empty() {
@@ -216,7 +216,7 @@ impl Parts<'_> {
         })
     }
 
-    /// The digits before the point, one at least.
+    /// The digits before the point, at least one.
     fn units(&self) -> &str {
         match self.whole {
             "" => "0",
@@ -229,7 +229,7 @@ impl Parts<'_> {
         i64::from(exponent) - self.fraction.len() as i64
     }
 
-    /// Whether ParseQuantity takes its way for short numbers.
+    /// Whether ParseQuantity uses its fast path for short numbers.
     fn is_short(&self) -> bool {
         let whole = self.units();
         match self.scale {
@@ -242,7 +242,7 @@ impl Parts<'_> {
         }
     }
 
-    /// Whether that way keeps the text. `0100m`, `+5` and `1.500` are kept, `1000m` is not.
+    /// Whether the fast path keeps the text. It keeps `0100m`, `+5` and `1.500`, but not `1000m`.
     fn is_kept(&self) -> bool {
         let whole = self.units();
         self.is_short()
@@ -257,7 +257,7 @@ impl Parts<'_> {
             }
     }
 
-    /// The canonical text of a decimal number that is more than is counted here.
+    /// The canonical text of a decimal number too large for an `i128` of nano-units; `None` if it fits.
     fn beyond(&self) -> Option<String> {
         let Scale::Decimal(exponent) = self.scale else {
             return None;
@@ -267,7 +267,7 @@ impl Parts<'_> {
         let number = all.trim_end_matches('0');
         let zeros = all.len() - number.len();
         let exponent = i64::from(exponent) - self.fraction.len() as i64 + zeros as i64;
-        // So many digits before the point that none behind it is cut off.
+        // So many digits before the point that no fraction is cut off.
         if exponent < -9 || all.len() as i64 + exponent < 29 {
             return None;
         }
@@ -281,7 +281,7 @@ impl Parts<'_> {
     }
 }
 
-/// What stands before the first byte that is no digit, and the rest.
+/// Splits a text at the first byte that is not a digit.
 fn digits(text: &str) -> (&str, &str) {
     let end = text.find(|c: char| !c.is_ascii_digit());
     text.split_at(end.unwrap_or(text.len()))
@@ -314,7 +314,7 @@ fn scale(suffix: &str) -> Result<(Form, Scale), Malformed> {
     Ok((Form::Decimal, Scale::Decimal(decimal)))
 }
 
-/// What is written for a power of ten that is a multiple of three.
+/// The suffix for a power of ten that is a multiple of three.
 fn suffix(form: Form, exponent: i64) -> Cow<'static, str> {
     if form == Form::Exponent {
         return match exponent {
@@ -332,12 +332,12 @@ fn suffix(form: Form, exponent: i64) -> Cow<'static, str> {
         12 => "T",
         15 => "P",
         18 => "E",
-        // Nothing stands for more than 10^18: upstream writes none, and so another number.
+        // There is no suffix above 10^18: upstream writes none, and thus another number.
         _ => "",
     })
 }
 
-/// The nano-units of a positive number, rounded up, at most [`LARGEST`] units or, of decimal ones,
+/// The nano-units of a positive number, rounded up, and capped at [`LARGEST`] units or, for decimal ones,
 /// [`LARGEST_DECIMAL`].
 fn magnitude(whole: &str, fraction: &str, scale: &Scale) -> i128 {
     let (binary, decimal, limit) = match scale {
@@ -357,11 +357,11 @@ fn magnitude(whole: &str, fraction: &str, scale: &Scale) -> i128 {
     let leading = digits.iter().take_while(|d| **d == 0).count();
     digits.drain(..leading);
     point -= leading as i64;
-    // More digits than these are beyond the limit, or below what is kept.
+    // More digits than these are beyond the limit, or too small to be kept.
     if point > 39 {
         return limit;
     }
-    // A binary factor must not lose any: keep some digits more than needed, then round up.
+    // Keep some more digits than needed before applying a binary factor, then round up.
     let extra = match scale {
         Scale::Binary(_) => (digits.len() as i64 - point).clamp(0, 12),
         Scale::Decimal(_) => 0,
@@ -394,7 +394,7 @@ fn divide_up(value: i128, by: i128) -> i128 {
 }
 
 impl fmt::Display for Quantity {
-    /// The canonical form: no fraction, the largest suffix for which that holds.
+    /// The canonical form: the largest suffix that leaves no fraction.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.nanos == 0 {
             return f.write_str("0");
@@ -424,7 +424,7 @@ impl fmt::Display for Quantity {
     }
 }
 
-/// A quantity as it is written back after decoding: as given where upstream's decoder takes the text for canonical,
+/// A quantity as written back after decoding: unchanged if upstream's decoder considers the text canonical,
 /// else in canonical form.
 ///
 /// # Errors

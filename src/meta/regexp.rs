@@ -1,8 +1,8 @@
-//! Regular expressions in Go's syntax: refused with Go's texts, matched with Go's meaning. Follows Go's regexp/syntax.
+//! Regular expressions in Go's syntax, with Go's error texts and semantics. Follows Go's regexp/syntax.
 
 use regex::{Regex, RegexBuilder};
 
-/// The most that a counted repetition may ask for, those within it counted in.
+/// The maximum of a counted repetition, including nested ones.
 const MAX_REPEAT: i64 = 1000;
 
 /// How deep an expression may nest.
@@ -23,37 +23,37 @@ pub fn compile(expression: &str) -> Result<Regex, String> {
         .map_err(|error| {
             let code = match error {
                 regex::Error::CompiledTooBig(_) => "expression too large",
-                // Nothing else is known that Go takes and the engine does not.
+                // The only other known kind of expression that Go accepts and this engine rejects.
                 _ => "expression nests too deeply",
             };
             format!("error parsing regexp: {code}: `{expression}`")
         })
 }
 
-/// Classes of characters that `[:name:]` knows.
+/// Names of character classes in `[:name:]`.
 const POSIX: [&str; 14] = [
     "alnum", "alpha", "ascii", "blank", "cntrl", "digit", "graph", "lower", "print", "punct",
     "space", "upper", "word", "xdigit",
 ];
 
-/// What is wrong and the part of the expression that is.
+/// An error's text and the part of the expression that it is about.
 type Wrong<'a> = (&'static str, &'a str);
 
-/// Walks an expression as Go's parser does, and writes it as this crate's engine reads it.
+/// Walks an expression like Go's parser, and rewrites it for this crate's engine.
 struct Translator<'a> {
     whole: &'a str,
     rest: &'a str,
     out: String,
-    /// Each open group, behind the whole.
+    /// The open groups, after one for the whole expression.
     groups: Vec<Group>,
 }
 
-/// How far the contents of a group have been read.
+/// The state of a group whose contents are being read.
 #[derive(Clone, Copy, Default)]
 struct Group {
-    /// How many copies of something the last operand comes to; none where there is nothing to be repeated.
+    /// The number of copies that the last operand expands to; `None` if there is nothing to repeat.
     last: Option<i64>,
-    /// The same of the operands before it, the most of them.
+    /// The largest such number of the operands before it.
     most: i64,
 }
 
@@ -128,7 +128,7 @@ impl<'a> Translator<'a> {
         Ok(self.out)
     }
 
-    /// Goes on behind `length` bytes, having written `text` for them.
+    /// Advances by `length` bytes, and writes `text` for them.
     fn take(&mut self, length: usize, text: &str) {
         self.rest = &self.rest[length..];
         self.out.push_str(text);
@@ -207,12 +207,12 @@ impl<'a> Translator<'a> {
             if name.is_empty() || !name.bytes().all(|b| b == b'_' || b.is_ascii_alphanumeric()) {
                 return Err(("invalid named capture", &s[..=end]));
             }
-            // Names say nothing about what is matched, and the engines differ in which they take.
+            // Names do not affect matching, and the engines accept different ones.
             self.take(end + 1, "(");
             self.groups.push(Group::default());
             return Ok(());
         }
-        // Flags that are on, and those that are off: of a flag that is given twice the last counts.
+        // Flags that are set, and those that are cleared; the last occurrence of a flag wins.
         let mut flags = [String::new(), String::new()];
         let mut negative = false;
         let mut seen = false;

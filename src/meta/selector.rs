@@ -1,5 +1,5 @@
-//! Label and field selectors: text to terms, terms to answers. Follows k8s.io/apimachinery/pkg/labels and fields
-//! for the grammar and its refusals.
+//! Label and field selectors: parsing and matching. Follows k8s.io/apimachinery/pkg/labels and fields
+//! for the grammar and its errors.
 
 use compact_str::CompactString;
 
@@ -31,15 +31,15 @@ pub enum Op {
 /// One term of a selector.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Term {
-    /// What is compared.
+    /// The label or field to compare.
     pub key: CompactString,
-    /// How.
+    /// The operator.
     pub op: Op,
-    /// With what; sorted.
+    /// The operands; sorted.
     pub values: Vec<CompactString>,
 }
 
-/// A conjunction of terms; none selects everything.
+/// A conjunction of terms; an empty one selects everything.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Selector(pub Vec<Term>);
 
@@ -49,7 +49,7 @@ impl Selector {
         self.0.is_empty()
     }
 
-    /// The value that a field must have to be selected; none where several would do.
+    /// The value that a field must have to be selected; `None` if several are possible.
     pub fn exact(&self, key: &str) -> Option<&str> {
         self.0
             .iter()
@@ -58,7 +58,7 @@ impl Selector {
             .map(CompactString::as_str)
     }
 
-    /// Whether every term holds; `get` looks a key up.
+    /// Whether all terms match; `get` looks up a key.
     pub fn matches<'a>(&self, get: impl Fn(&str) -> Option<&'a str>) -> bool {
         self.0.iter().all(|term| {
             let value = get(&term.key);
@@ -88,7 +88,7 @@ impl Selector {
         })
     }
 
-    /// Whether every term holds of sorted pairs.
+    /// Whether all terms match these sorted pairs.
     pub fn matches_pairs(&self, pairs: &[(CompactString, CompactString)]) -> bool {
         self.is_empty()
             || self.matches(|key| {
@@ -100,7 +100,7 @@ impl Selector {
             })
     }
 
-    /// Reads a label selector: `app=web,tier in (a,b),!canary`.
+    /// Parses a label selector: `app=web,tier in (a,b),!canary`.
     ///
     /// # Errors
     /// Upstream's text.
@@ -157,7 +157,7 @@ impl Selector {
 }
 
 impl std::fmt::Display for Selector {
-    /// As upstream prints it: `app in (x,y),!b`.
+    /// Prints it like upstream: `app in (x,y),!b`.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         for (i, term) in self.0.iter().enumerate() {
             if i > 0 {
@@ -183,7 +183,7 @@ impl std::fmt::Display for Selector {
 fn tokens(text: &str) -> Vec<String> {
     let mut tokens = Vec::new();
     let mut chars = text.chars().peekable();
-    // Upstream's lexer takes a NUL for the end, but of a word where it is in one.
+    // Upstream's lexer takes a NUL as the end of the input, or of the word that contains it.
     while let Some(&c) = chars.peek().filter(|c| **c != '\0') {
         if matches!(c, ' ' | '\t' | '\r' | '\n') {
             chars.next();
@@ -368,7 +368,7 @@ impl Parser {
             token if token == "," || Self::is_word(token) => {}
             other => return Err(format!("found '{other}', expected: ',', ')' or identifier")),
         }
-        // What is not said before, between and behind commas is the empty value.
+        // A missing value before, between or after commas is the empty value.
         let mut values = Vec::new();
         let mut pending = true;
         loop {
@@ -403,13 +403,13 @@ impl Parser {
     }
 }
 
-/// Reads a field selector: `metadata.name=a,spec.nodeName!=b`.
+/// Parses a field selector: `metadata.name=a,spec.nodeName!=b`.
 ///
 /// # Errors
 /// Upstream's text.
 pub fn parse_fields(text: &str) -> Result<Selector, String> {
     let mut terms = Vec::new();
-    // In the order of their texts, as upstream has them: of several names that are asked for the first counts.
+    // Sorted by their texts, like upstream: of several required names the first wins.
     let mut parts = split_unescaped(text, ',');
     parts.sort();
     for part in parts {

@@ -1,33 +1,33 @@
-//! `Status`: what the API answers when it does not answer with an object. Follows
+//! `Status`: the API's answer if it is not an object. Follows
 //! k8s.io/apimachinery/pkg/api/errors for reasons, codes and messages.
 
 use super::errors::{Errors, FieldError, quoted};
 use super::names;
 use crate::schema::{Object, Value};
 
-/// A refusal, or a success without an object.
+/// An error, or a success without an object.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Status {
     /// The HTTP status code.
     pub code: u16,
     /// `Success` or `Failure`.
     pub success: bool,
-    /// The reason in one word; empty for none.
+    /// The reason, one word; empty for none.
     pub reason: &'static str,
-    /// For people.
+    /// A message for people.
     pub message: String,
-    /// `details`; `None` leaves it out.
+    /// `details`; omitted if `None`.
     pub details: Option<Box<Value>>,
-    /// `metadata.continue`: where a list that expired goes on.
+    /// `metadata.continue`: the token with which to continue an expired list.
     pub next: String,
 }
 
-/// Which resource a refusal is about.
+/// The resource that an error is about.
 #[derive(Clone, Copy, Debug)]
 pub struct About<'a> {
     /// The API group; empty for core.
     pub group: &'a str,
-    /// The plural resource name, or the kind, as the refusal shows it.
+    /// The plural resource name, or the kind, whichever the message shows.
     pub kind: &'a str,
     /// The object's name; empty for none.
     pub name: &'a str,
@@ -70,19 +70,19 @@ impl Status {
         }
     }
 
-    /// The same with `metadata.continue`.
+    /// Adds `metadata.continue`.
     pub fn continuing(mut self, token: String) -> Self {
         self.next = token;
         self
     }
 
-    /// The same with details.
+    /// Adds details.
     pub fn with_details(mut self, details: impl Into<Value>) -> Self {
         self.details = Some(Box::new(details.into()));
         self
     }
 
-    /// The same with `details.retryAfterSeconds`.
+    /// Adds `details.retryAfterSeconds`.
     pub fn retry_after(mut self, seconds: i64) -> Self {
         self.details
             .get_or_insert_with(|| Box::new(Object::new().into()))
@@ -114,7 +114,7 @@ impl Status {
         .with_details(about.details())
     }
 
-    /// 409 as [`Status::already_exists`], of an object that asked for a generated name.
+    /// 409 like [`Status::already_exists`], for an object with a generated name.
     pub fn no_unique_name(about: About<'_>) -> Self {
         let mut status = Self::already_exists(about);
         status.message += ", the server was not able to generate a unique name for the object";
@@ -135,7 +135,7 @@ impl Status {
         .with_details(about.details())
     }
 
-    /// The conflict of a stale resourceVersion.
+    /// The conflict caused by a stale resourceVersion.
     pub fn modified(about: About<'_>) -> Self {
         Self::conflict(
             about,
@@ -162,7 +162,7 @@ impl Status {
         Self::failure(400, "BadRequest", message)
     }
 
-    /// 500 without a reason: what upstream answers for an error it did not classify.
+    /// 500 without a reason: upstream's answer for an unclassified error.
     pub fn unclassified(message: impl Into<String>) -> Self {
         Self::failure(500, "", message)
     }
@@ -190,7 +190,7 @@ impl Status {
         .with_details(Object::new())
     }
 
-    /// 405 for a path whose method is not served.
+    /// 405 for a path that does not serve the method.
     pub fn method_not_allowed() -> Self {
         Self::failure(
             405,
@@ -213,7 +213,7 @@ impl Status {
         .with_details(about.details())
     }
 
-    /// 422 `KIND "name" is invalid: CAUSES`. `about.kind` is the Kind, or the resource where upstream says so.
+    /// 422 `KIND "name" is invalid: CAUSES`. `about.kind` is the Kind, or the resource if upstream shows that.
     pub fn invalid(about: About<'_>, errors: &Errors) -> Self {
         let mut details = about.details();
         details.insert("causes", errors.0.iter().map(cause).collect::<Vec<_>>());
@@ -230,7 +230,7 @@ impl Status {
         .with_details(details)
     }
 
-    /// A success without an object: 200 unless said otherwise.
+    /// A success without an object, with code 200.
     pub fn success(details: Option<Value>) -> Self {
         Status {
             code: 200,
@@ -242,7 +242,7 @@ impl Status {
         }
     }
 
-    /// The body: `{"kind": "Status", ...}` in upstream's order of members. `code` is left out of 200s.
+    /// The body: `{"kind": "Status", ...}` with upstream's order of members. `code` is omitted for 200.
     pub fn to_value(&self) -> Value {
         let mut body = Object::with_capacity(8);
         body.insert("kind", "Status");
@@ -283,10 +283,10 @@ fn cause(error: &FieldError) -> Value {
     Value::Object(cause)
 }
 
-/// Refuses names that stand for no object's key. Follows k8s.io/apiserver/pkg/registry/generic/registry/store.go.
+/// Rejects names that cannot be part of a key. Follows k8s.io/apiserver/pkg/registry/generic/registry/store.go.
 ///
 /// # Errors
-/// 400, with the name where there is one.
+/// 400, with the name if there is one.
 pub fn key_name(name: &str) -> Result<(), Status> {
     if name.is_empty() {
         return Err(Status::bad_request("Name parameter required."));
@@ -302,7 +302,7 @@ pub fn key_name(name: &str) -> Result<(), Status> {
     )))
 }
 
-/// Errors as Go's aggregate prints them: one bare, several in brackets, repeated texts once.
+/// Joins errors like Go's aggregate: a single one bare, several in brackets, duplicate texts once.
 pub fn aggregate(errors: &[impl std::fmt::Display]) -> String {
     let mut texts: Vec<String> = Vec::with_capacity(errors.len());
     for error in errors {

@@ -1,8 +1,8 @@
-//! Numbers as Go's strconv reads them, and what it says of text that is none.
+//! Numbers as Go's strconv parses them, with its error texts.
 
 use super::errors::quoted;
 
-/// An `int64` as Go's strconv.ParseInt reads it.
+/// Parses an `int64` like Go's strconv.ParseInt.
 ///
 /// # Errors
 /// `strconv.ParseInt: parsing "abc": invalid syntax`
@@ -17,7 +17,7 @@ pub fn parse_int(text: &str) -> Result<i64, String> {
         .map_err(|_| format!("strconv.ParseInt: parsing {}: {why}", quoted(text)))
 }
 
-/// A `uint64` as Go's strconv.ParseUint reads it.
+/// Parses a `uint64` like Go's strconv.ParseUint.
 ///
 /// # Errors
 /// `strconv.ParseUint: parsing "abc": invalid syntax`

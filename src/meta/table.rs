@@ -1,4 +1,4 @@
-//! Cells of tables.
+//! Table cells.
 
 use super::time;
 use crate::schema::Value;
@@ -8,12 +8,12 @@ pub fn age(object: &Value, now: i64) -> Value {
     since(object.at("metadata").at("creationTimestamp"), now)
 }
 
-/// When the object was created, as the tables of kinds without a row of their own show it.
+/// When the object was created, as shown in tables of kinds without their own columns.
 pub fn created(object: &Value) -> Value {
     object.at("metadata").at("creationTimestamp").clone()
 }
 
-/// Name and time of creation: the cells of kinds that upstream has no columns for.
+/// Name and creation time: the cells of kinds for which upstream has no columns.
 pub fn name_and_creation(object: &Value) -> Vec<Value> {
     let meta = object.at("metadata");
     vec![
@@ -22,7 +22,7 @@ pub fn name_and_creation(object: &Value) -> Vec<Value> {
     ]
 }
 
-/// How long ago a timestamp was: `<unknown>` where there is none.
+/// How long ago a timestamp was: `<unknown>` if there is none.
 pub fn since(timestamp: &Value, now: i64) -> Value {
     match timestamp.as_str().and_then(|text| time::parse(text).ok()) {
         Some(then) => human_duration(now - then).into(),
@@ -30,8 +30,8 @@ pub fn since(timestamp: &Value, now: i64) -> Value {
     }
 }
 
-/// A duration in seconds as upstream's duration.HumanDuration prints it. Go's durations are nanoseconds in 64 bits and
-/// `time.Since` stops at the longest: nothing is older than 292 years.
+/// A duration in seconds as printed by upstream's duration.HumanDuration. Go's durations are 64-bit nanoseconds and
+/// `time.Since` saturates: nothing is older than 292 years.
 pub fn human_duration(seconds: i64) -> String {
     let seconds = seconds.min(i64::MAX / 1_000_000_000);
     if seconds < -1 {

@@ -18,7 +18,7 @@ pub fn print(seconds: i64) -> String {
     )
 }
 
-/// A span of time as Go prints it: `2m40s`, `15.3s`, `20ms`, `0s`.
+/// A duration as Go prints it: `2m40s`, `15.3s`, `20ms`, `0s`.
 pub fn go_duration(nanos: i64) -> String {
     let (sign, size) = (if nanos < 0 { "-" } else { "" }, nanos.unsigned_abs());
     let fraction = |size: u64, unit: u64, digits: usize| {
@@ -44,7 +44,7 @@ pub fn go_duration(nanos: i64) -> String {
     format!("{sign}{shown}")
 }
 
-/// Seconds since 1970 and nanoseconds as a time with six digits of a second, in UTC.
+/// Seconds since 1970 and nanoseconds as a time with microseconds, in UTC.
 pub fn print_micro(seconds: i64, nanos: i64) -> String {
     i32::try_from(nanos)
         .ok()
@@ -54,7 +54,7 @@ pub fn print_micro(seconds: i64, nanos: i64) -> String {
         })
 }
 
-/// A time as seconds since 1970 and nanoseconds; `None` where it is none.
+/// A time as seconds since 1970 and nanoseconds; `None` if it is invalid.
 pub fn parts(text: &str) -> Option<(i64, i64)> {
     let time = text.parse::<Timestamp>().ok()?;
     Some((time.as_second(), i64::from(time.subsec_nanosecond())))
@@ -68,7 +68,7 @@ pub fn is_zero(canonical: &str) -> bool {
     )
 }
 
-/// An RFC 3339 time in seconds since 1970, fractions cut off.
+/// Parses an RFC 3339 time to seconds since 1970, truncating fractions.
 ///
 /// # Errors
 /// The text of Go's time.Parse.
@@ -84,7 +84,7 @@ pub fn canonical(text: &str) -> Result<String, String> {
     parse(text).map(print)
 }
 
-/// A time with exactly six digits of a second, in UTC.
+/// A time with microseconds (exactly six digits), in UTC.
 ///
 /// # Errors
 /// The text of Go's time.Parse.
@@ -97,7 +97,7 @@ pub fn canonical_micro(text: &str) -> Result<String, String> {
         Some(6) => Ok(read(text, MICROS)?
             .strftime("%Y-%m-%dT%H:%M:%S.%6fZ")
             .to_string()),
-        // Six digits are read, and the zone is expected behind them.
+        // Six digits are parsed, and the zone must follow.
         Some(7..) => Err(refusal(text, MICROS, &rest[7..], "Z07:00")),
         _ => Err(refusal(text, MICROS, rest, ".000000")),
     }
@@ -113,7 +113,7 @@ fn refusal(text: &str, layout: &str, rest: &str, wanted: &str) -> String {
     )
 }
 
-/// A text as Go's package time quotes it: whatever is not of ASCII byte by byte.
+/// Text as quoted by Go's package time: bytes outside ASCII one by one.
 fn quoted(text: &str) -> String {
     let mut out = String::from("\"");
     for byte in text.bytes() {
@@ -127,12 +127,12 @@ fn quoted(text: &str) -> String {
     out
 }
 
-/// What is behind the seconds. Go reads element by element, and names the first that does not fit together with what
-/// is left of the text.
+/// What follows the seconds. Go parses element by element, and reports the first mismatch together with the rest of
+/// the text.
 fn seconds<'a>(text: &'a str, layout: &str) -> Result<&'a str, String> {
     let mut rest = text;
     let all = 0..=99;
-    // Of days it is said behind all others whether the month has them.
+    // Whether the month has that day is checked after all other elements.
     for (element, digits, name, range) in [
         ("2006", 4, "", 0..=9999),
         ("-", 0, "", all.clone()),

@@ -1,21 +1,21 @@
-//! URLs as Go's net/url reads them: what is accepted, and the parts that validation asks for.
+//! URLs as Go's net/url parses them: what is accepted, and the parts that validation needs.
 
 /// The parts of a URL, as written.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Url {
     /// In lower case; empty for none.
     pub scheme: String,
-    /// What stands behind `scheme:` where no slash follows.
+    /// What follows `scheme:` if it does not begin with a slash.
     pub opaque: String,
     /// Name and password before the host, if there is an `@`.
     pub user: Option<String>,
     /// Host and port.
     pub host: String,
-    /// With percent signs decoded.
+    /// With percent-encoding decoded.
     pub path: String,
-    /// Behind the question mark.
+    /// After the question mark.
     pub query: String,
-    /// Behind the hash.
+    /// After the hash.
     pub fragment: String,
 }
 
@@ -61,7 +61,7 @@ pub fn parse(text: &str) -> Result<Url, String> {
     Ok(url)
 }
 
-/// Parses what may stand in a request: an absolute URI or an absolute path, as url.ParseRequestURI.
+/// Parses a request target, an absolute URI or an absolute path, like url.ParseRequestURI.
 ///
 /// # Errors
 /// Go's text.
