@@ -1,6 +1,6 @@
-//! The built-in types: structure from upstream's OpenAPI schemas (`documents/schemas.json`), and from
-//! `documents/types.txt` what those do not say: the order of members, which zero values are written, and Go's
-//! names, which decoding errors show. Both hold facts read off v1.37.2. Parsed at first use.
+//! The built-in types. Their structure comes from upstream's OpenAPI schemas (`documents/schemas.json`), the rest
+//! from `documents/types.txt`: the order of members, which zero values are written, and the Go names shown in
+//! decoding errors. Both documents contain facts extracted from v1.37.2. Parsed at first use.
 
 use std::collections::HashMap;
 use std::sync::LazyLock;
@@ -29,14 +29,14 @@ static ANY: Schema = Schema {
     formatted: false,
 };
 
-/// The OpenAPI schemas as a document: component name to schema.
+/// The OpenAPI schemas: a document that maps component names to schemas.
 pub static DOCUMENT: LazyLock<Value> = LazyLock::new(|| {
     json::parse(include_bytes!("documents/schemas.json"))
         .map(|parsed| parsed.value)
         .unwrap_or_default()
 });
 
-/// The type of a component name such as `io.k8s.api.core.v1.Pod`. Unknown names take anything.
+/// The type with a component name such as `io.k8s.api.core.v1.Pod`. For unknown names, a schema that accepts anything.
 pub fn named(name: &str) -> &'static Schema {
     TYPES.get(name).unwrap_or(&ANY)
 }
@@ -62,7 +62,7 @@ struct Line {
     go_type: &'static str,
 }
 
-/// The Go side: members by component name, in order.
+/// The Go facts: members by component name, in order.
 fn lines() -> HashMap<&'static str, Vec<Line>> {
     let mut types: HashMap<&'static str, Vec<Line>> = HashMap::new();
     let mut current = "";
@@ -94,7 +94,7 @@ fn lines() -> HashMap<&'static str, Vec<Line>> {
 
 fn load() -> HashMap<&'static str, Schema> {
     let lines = lines();
-    // The names live as long as the process: they are leaked once, with the table that refers to them.
+    // The names live as long as the process: they are leaked once, together with the table that refers to them.
     let document: &'static Value = &DOCUMENT;
     let mut types = HashMap::new();
     for (name, schema) in document.as_object().into_iter().flat_map(|o| o.iter()) {
@@ -141,7 +141,7 @@ fn read(name: &str, schema: &'static Value, lines: &HashMap<&'static str, Vec<Li
     if let Some(shape) = special(name) {
         return Schema {
             preserve_unknown: matches!(shape, Shape::Any),
-            // Of what takes anything, only this is owned as a whole.
+            // Of the types that accept anything, only this one is owned as a whole.
             atomic_map: name == "io.k8s.apimachinery.pkg.runtime.RawExtension",
             shape,
             ..Schema::default()
@@ -169,8 +169,8 @@ fn proto(text: &'static str) -> (u32, &'static str) {
     (number.parse().unwrap_or(0), wire)
 }
 
-/// Reads `members` into `fields`, those of embedded structs in place of these: through which Go structs, and within which
-/// protobuf numbers, is said before.
+/// Reads `members` into `fields`, replacing embedded structs by their members. `through` and `within` are the Go
+/// structs and protobuf numbers through which these are embedded.
 fn members_of(
     members: &[Line],
     schema: &'static Value,
@@ -226,7 +226,7 @@ fn field(line: &Line, (through, within): (&str, &[u32]), schema: impl Into<Schem
     }
 }
 
-/// A property, item or value: a reference where it is one, else a schema in place.
+/// The schema of a property, item or value: a reference if it is one, else inline.
 fn reference(schema: &'static Value) -> SchemaRef {
     let name = schema.at("$ref").as_str().or_else(|| {
         schema
@@ -293,7 +293,7 @@ fn place(schema: &'static Value) -> Schema {
         },
         atomic_map: schema.str("x-kubernetes-map-type") == "atomic",
         preserve_unknown: matches!(shape, Shape::Any),
-        // Not for defaulting, which is code: items of lists without a key have its default for one.
+        // Not used for defaulting, which is code: the defaults of merge keys in list items.
         default: schema
             .get("default")
             .filter(|default| !matches!(default, Value::Object(_) | Value::Array(_)))

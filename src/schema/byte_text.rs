@@ -1,22 +1,22 @@
-//! Bytes as text: base64 as Go's encoding/base64 reads it: line breaks count for nothing, and an error says where the text breaks off.
+//! Base64 as Go's encoding/base64 reads it: line breaks are ignored, and errors give the position of the corruption.
 
 use base64::Engine as _;
 use base64::alphabet::URL_SAFE;
 use base64::engine::general_purpose::{GeneralPurpose, NO_PAD, STANDARD};
 
-/// Go does not look at the bits of the last letter that belong to no byte.
+/// Go ignores the bits of the last letter that do not belong to a byte.
 const LENIENT: GeneralPurpose =
     GeneralPurpose::new(&URL_SAFE, NO_PAD.with_decode_allow_trailing_bits(true));
 
-/// Bytes as text.
+/// Encodes bytes.
 pub fn encode(bytes: &[u8]) -> String {
     STANDARD.encode(bytes)
 }
 
-/// The same bytes, encoded without line breaks.
+/// Decodes text and encodes it again without line breaks.
 ///
 /// # Errors
-/// Where the text breaks off, in bytes of it.
+/// The position of the corruption, in bytes.
 pub fn canonical(text: &str) -> Result<String, usize> {
     let compact: String = text.chars().filter(|c| !matches!(c, '\r' | '\n')).collect();
     match STANDARD.decode(compact) {
@@ -25,10 +25,10 @@ pub fn canonical(text: &str) -> Result<String, usize> {
     }
 }
 
-/// What text of the alphabet for addresses, without padding, stands for.
+/// Decodes text in the URL-safe alphabet without padding.
 ///
 /// # Errors
-/// Where the text breaks off, in bytes of it.
+/// The position of the corruption, in bytes.
 pub fn decode_unpadded(text: &str) -> Result<Vec<u8>, usize> {
     let newline = |c: char| matches!(c, '\r' | '\n');
     let known = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_');
@@ -36,14 +36,14 @@ pub fn decode_unpadded(text: &str) -> Result<Vec<u8>, usize> {
         return Err(at);
     }
     let compact: String = text.chars().filter(|c| !newline(*c)).collect();
-    // One letter is no byte, and the only thing left that can be wrong.
+    // The only error left is a single letter, which is not enough for a byte.
     LENIENT
         .decode(compact)
         .map_err(|_| text.len().saturating_sub(1))
 }
 
-/// Where Go's decoder says that base64 text breaks off, in bytes of it: by groups of four, each as far as it goes, with
-/// padding behind the last alone.
+/// The position, in bytes, at which Go's decoder reports corrupt input: it reads groups of four letters, and allows
+/// padding only in the last.
 fn offset(text: &[u8]) -> usize {
     let newline = |byte: u8| matches!(byte, b'\r' | b'\n');
     let skip = |mut at: usize| {

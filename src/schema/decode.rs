@@ -1,7 +1,7 @@
-//! Typed decoding: from any JSON value to the form in which upstream would write the same object back after
-//! decoding it into its Go struct. Unknown members go (and are told), nulls and empty optional fields vanish,
-//! zero values that Go always writes appear, members stand in Go's order, quantities, times and base64 are
-//! canonical. Everything above works on this form: absent and zero mean the same where they do in Go.
+//! Typed decoding: brings any JSON value into the form in which upstream would write the object back after decoding
+//! it into its Go struct. Unknown members are dropped and reported, nulls and empty optional fields omitted, zero
+//! values that Go always writes added, members put in Go's order, quantities, times and base64 made canonical.
+//! Everything above works on this form: absent and zero mean the same wherever they do in Go.
 
 use super::emptied::{Emptied, Empty};
 use super::types::{Field, Schema, Shape, Struct};
@@ -15,7 +15,7 @@ pub struct Decoded {
     pub value: Value,
     /// Paths of unknown members, in the order of the body: `spec.containers[0].imaeg`. At most a hundred.
     pub unknown: Vec<String>,
-    /// What was said to be empty, which canonical form does not show.
+    /// Fields that the client set to an empty value, which canonical form does not show.
     pub emptied: Vec<Emptied>,
 }
 
@@ -29,16 +29,16 @@ impl From<Value> for Decoded {
     }
 }
 
-/// Decodes `value` as `schema`; `go_type` (`v1.Pod`) names the whole in errors.
+/// Decodes `value` as `schema`; `go_type` (`v1.Pod`) names the object itself in errors.
 ///
 /// # Errors
-/// Go's text for the first member that its type cannot read (`quantities must match ...`), else for the first of a
-/// wrong type: `json: cannot unmarshal number into Go struct field ConfigMap.data of type string`.
+/// Go's text for the first member that its custom decoder rejects (`quantities must match ...`), else for the first
+/// of a wrong type: `json: cannot unmarshal number into Go struct field ConfigMap.data of type string`.
 pub fn decode(value: Value, schema: &Schema, go_type: &str) -> Result<Decoded, String> {
     decode_written(value, schema, go_type, &[])
 }
 
-/// As [`decode`], with the texts of the numbers that no `i64` holds: quantities keep them (`1e3`).
+/// Like [`decode`], with the texts of numbers that do not fit an `i64`: quantities keep them (`1e3`).
 ///
 /// # Errors
 /// As [`decode`].
@@ -72,7 +72,7 @@ pub fn decode_written(
     }
 }
 
-/// Brings an object that code has changed back into canonical form, as it comes back from storage in protobuf.
+/// Restores canonical form after code has changed an object, as if it were read back from protobuf storage.
 pub fn tidy(value: &mut Value, schema: &Schema) {
     let stored = Decoder {
         stored: true,
@@ -81,8 +81,8 @@ pub fn tidy(value: &mut Value, schema: &Schema) {
     stored.tidy(value, schema);
 }
 
-/// Brings an object that somebody says, already of the types of its members, into canonical form. All members but those
-/// of which `is_said` holds are in it.
+/// Brings an object from a request, whose members already have the right types, into canonical form. Members for which
+/// `is_said` is false are canonical already, and are not inspected.
 pub fn tidy_said(value: &mut Value, schema: &Schema, is_said: impl Fn(&str) -> bool) {
     let mut said = Decoder {
         stored: true,
@@ -98,27 +98,27 @@ pub fn tidy_said(value: &mut Value, schema: &Schema, is_said: impl Fn(&str) -> b
     said.tidy(value, schema);
 }
 
-/// Brings an object that code has changed back into canonical form, as it comes back from storage in JSON.
+/// Restores canonical form after code has changed an object, as if it were read back from JSON storage.
 pub fn tidy_json(value: &mut Value, schema: &Schema) {
     Decoder::default().tidy(value, schema);
 }
 
-/// The value that Go writes for a field that was never set; `None` where it writes nothing.
+/// The value that Go writes for a field that was never set; `None` if it omits it.
 pub fn zero(field: &Field) -> Option<Value> {
     has_zero(field).then(|| match &field.schema.shape {
         _ if field.pointer => Value::Null,
-        // No bytes are null; bytes of a map that were null come back from storage as none.
+        // Unset bytes are null; null bytes in a map are read back from storage as empty.
         Shape::Bytes => Value::Null,
         _ => zero_of(&field.schema),
     })
 }
 
-/// Whether a field of any JSON is a Go struct by value, which `omitempty` does not leave out.
+/// Whether a field that accepts any JSON is a Go struct by value, which `omitempty` does not omit.
 fn is_struct_any(field: &Field) -> bool {
     &*field.go_type == "runtime.RawExtension"
 }
 
-/// Whether Go writes the field though it was never set: whether it has a [`zero`].
+/// Whether Go writes the field even if it was never set, that is, whether it has a [`zero`].
 fn has_zero(field: &Field) -> bool {
     if field.pointer {
         return !field.omit_empty;
@@ -146,35 +146,35 @@ fn zero_struct(fields: &Struct) -> Object {
 #[derive(Clone, Copy)]
 struct Place<'a> {
     go_type: &'a str,
-    /// The Go struct whose field this is.
+    /// The Go struct that the field belongs to.
     structure: &'a str,
 }
 
-/// A step of the path to where the decoder is.
+/// A step of the path to the current value.
 enum Step<'s> {
-    /// A member, and the Go structs it is embedded through.
+    /// A member, and the Go structs through which it is embedded.
     Field(Key, &'s str),
     Index(usize),
     Key(Key),
 }
 
-/// How many different unknown members are told, as in `sigs.k8s.io/json`.
+/// How many different unknown members are reported, as in `sigs.k8s.io/json`.
 const MAX_UNKNOWN: usize = 100;
 
 #[derive(Default)]
 struct Decoder<'s> {
     report: bool,
-    /// What empty lists say to defaults counts still.
+    /// Empty lists still matter to defaulting.
     said: bool,
-    /// Lists that are empty were never set: storage in protobuf does not tell them apart.
+    /// Empty lists count as never set: protobuf storage does not distinguish them.
     stored: bool,
     floats: &'s [Box<str>],
     path: Vec<Step<'s>>,
     unknown: Vec<String>,
     emptied: Vec<Emptied>,
-    /// The first member of a wrong type: Go reads on behind it.
+    /// The error for the first member of a wrong type: Go goes on decoding after it.
     mismatch: Option<String>,
-    /// What a type with a reader of its own said: there Go stops.
+    /// The error of a custom decoder: Go stops there.
     failure: Option<String>,
 }
 
@@ -187,8 +187,8 @@ impl<'s> Decoder<'s> {
         self.settle(value, schema, place);
     }
 
-    /// Does to a value in its place what [`Decoder::value`] makes of it. Most of what code has changed is canonical
-    /// still: that is looked at, and stays where it is.
+    /// Decodes a value in place, with the result of [`Decoder::value`]. Most of an object that code has changed is
+    /// still canonical: that is only inspected, and not moved.
     fn settle(&mut self, value: &mut Value, schema: &'s Schema, place: Place<'_>) {
         match (&schema.shape, &mut *value) {
             (Shape::Any, _)
@@ -225,7 +225,7 @@ impl<'s> Decoder<'s> {
         }
     }
 
-    /// Settles those members of an object, which are [`in_order`], that are `meant`; false where one is not written then.
+    /// Settles the `meant` members of an object that is [`in_order`]; false if one must be omitted afterwards.
     fn members(
         &mut self,
         object: &mut Object,
@@ -294,7 +294,7 @@ impl<'s> Decoder<'s> {
                     value
                 }
                 None => {
-                    // Of Go's union types only JSONSchemaPropsOrBool refuses a value of another type.
+                    // Of Go's union types only JSONSchemaPropsOrBool rejects a value of another type.
                     if shapes
                         .iter()
                         .any(|shape| matches!(shape.shape, Shape::Boolean))
@@ -333,7 +333,7 @@ impl<'s> Decoder<'s> {
                     if self.report {
                         value = self.value(value, &field.schema, place);
                         if value.is_empty() {
-                            // Selectors are shown as they are served, which leaves out what is empty.
+                            // Selectors are shown as they are served, without empty fields.
                             let shown = !fields.go_name.starts_with("LabelSelector");
                             self.note_empty(&value, &field.schema, shown);
                         }
@@ -361,7 +361,7 @@ impl<'s> Decoder<'s> {
                 .next_if(|(at, _)| *at == index)
                 .map(|(_, value)| value)
             {
-                // A time that was set to zero: a pointer to it is not nil.
+                // A time set to zero: the pointer to it is not nil.
                 Some(Value::Null)
                     if field.pointer
                         && matches!(field.schema.shape, Shape::Time | Shape::MicroTime) =>
@@ -423,7 +423,7 @@ impl<'s> Decoder<'s> {
     fn list(&mut self, array: Vec<Value>, items: &'s Schema, place: Place<'_>) -> Value {
         let go_type = match place.go_type.strip_prefix("[]") {
             Some(item) => item,
-            // A list that has a name of its own.
+            // A list with a named Go type.
             None if matches!(items.shape, Shape::String) => "string",
             None => place.go_type,
         };
@@ -452,7 +452,7 @@ impl<'s> Decoder<'s> {
         }
     }
 
-    /// A list of numbers is taken for bytes, too.
+    /// A list of numbers is accepted as bytes, too.
     fn byte_list(&mut self, array: Vec<Value>, place: Place<'_>) -> Value {
         let go_type = "uint8";
         let mut bytes = Vec::with_capacity(array.len());
@@ -534,7 +534,7 @@ impl<'s> Decoder<'s> {
         }
     }
 
-    /// Go's text for a value of a wrong type.
+    /// Go's error text for a value of a wrong type.
     fn refusal(&self, shown: &str, place: Place<'_>) -> String {
         let mut path = String::from(place.structure);
         for step in &self.path {
@@ -561,7 +561,7 @@ impl<'s> Decoder<'s> {
         }
     }
 
-    /// The path as strict decoding errors show it.
+    /// The path as shown in strict decoding errors.
     fn indexed_path(&self) -> String {
         let mut out = String::new();
         for step in &self.path {
@@ -589,7 +589,7 @@ fn described(value: &Value) -> String {
     }
 }
 
-/// A float that is whole and small enough is written without a fraction, as Go does.
+/// A whole float that is small enough is written without a fraction, as in Go.
 fn number_of(number: f64) -> Value {
     if number.fract() == 0.0 && number.abs() < 9e15 && !(number == 0.0 && number.is_sign_negative())
     {
@@ -608,8 +608,8 @@ fn value_of(go_type: &str) -> &str {
     }
 }
 
-/// Whether the members are those of a struct as they are written: in its order, none unknown, none missing that is
-/// written though it was never set, and null only where that says so. Their values were not looked at.
+/// Whether an object's members are those that the struct would write: in its order, without unknown ones, with all that
+/// are always written, and null only where that means unset. Does not look at their values.
 fn in_order(object: &Object, fields: &Struct) -> bool {
     let mut known = fields.fields.iter();
     for (name, value) in object.iter() {
@@ -630,7 +630,7 @@ fn in_order(object: &Object, fields: &Struct) -> bool {
     !known.any(|(_, field)| has_zero(field))
 }
 
-/// Go's zero value of an item or of a map's value.
+/// Go's zero value for a list item or map value.
 fn zero_of(schema: &Schema) -> Value {
     match &schema.shape {
         Shape::Struct(fields) => Value::Object(zero_struct(fields)),
@@ -642,12 +642,12 @@ fn zero_of(schema: &Schema) -> Value {
     }
 }
 
-/// Whether a list that is there but empty says something to the defaults of its kind: all others ask for its length.
+/// Whether a present but empty list matters to defaulting: elsewhere only its length counts.
 fn emptied(fields: &Struct, name: &str) -> bool {
     name == "policies" && &*fields.go_name == "HPAScalingRules"
 }
 
-/// Whether Go writes this value of the field, once it was set.
+/// Whether Go writes this value of the field once it was set.
 fn written(value: &Value, field: &Field) -> bool {
     if value.is_null() {
         return false;

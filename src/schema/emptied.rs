@@ -1,22 +1,22 @@
-//! Lists and maps that were said and are empty. Canonical form does not tell them from those that were not said, as
-//! upstream's storage does not, but a refusal of what was said shows them.
+//! Lists and maps that the client set but left empty. Canonical form, like upstream's storage, does not distinguish
+//! them from absent ones, but errors that show the submitted value do.
 
 use super::types::{Schema, Shape};
 use super::{Key, Object, Value};
 
-/// What holds nothing.
+/// The kind of an empty value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Empty {
     /// A list.
     List,
     /// A map.
     Map,
-    /// An object of known members, which is as it would be if it were not said.
+    /// An object with known members, which means the same as if it were absent.
     Struct,
 }
 
 impl Empty {
-    /// What an empty list or object is to its schema.
+    /// The kind of an empty list or object, by its schema.
     pub fn of(value: &Value, schema: &Schema) -> Empty {
         match (value, &schema.shape) {
             (Value::Array(_), _) => Empty::List,
@@ -26,25 +26,25 @@ impl Empty {
     }
 }
 
-/// A field that was said to hold nothing.
+/// A field that the client set to an empty value.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Emptied {
-    /// The way to it: names of members, and places in lists as text.
+    /// The path to it: names of members, and list indices as text.
     pub path: Vec<Key>,
-    /// What it is.
+    /// The kind of value.
     pub what: Empty,
-    /// Whether refusals show it.
+    /// Whether errors show it.
     pub shown: bool,
 }
 
 impl Emptied {
-    /// The member of the object that it is in, if it is a list or a map.
+    /// The top-level member that the list or map is in; `None` for a struct.
     pub fn member(&self) -> Option<&str> {
         let first = self.path.first().filter(|_| self.what != Empty::Struct)?;
         Some(first.as_ref())
     }
 
-    /// Its path as refusals tell it: `spec.containers[0].ports`.
+    /// Its path as shown in errors: `spec.containers[0].ports`.
     pub fn field(&self) -> String {
         let mut path = String::new();
         for step in &self.path {
@@ -72,7 +72,7 @@ impl Emptied {
         found.is_none_or(Value::is_empty)
     }
 
-    /// Puts it back where it was said, if the object around it is still there and says nothing else.
+    /// Puts it back, if the object around it still exists and does not set the field.
     pub fn put(&self, object: &mut Value) {
         let Some((name, way)) = self.path.split_last() else {
             return;
@@ -95,7 +95,7 @@ impl Emptied {
     }
 }
 
-/// A step of the way to a field, which becomes text only where the field is empty.
+/// A step of a path; rendered as text only for empty fields.
 #[derive(Clone, Copy)]
 enum Step<'v> {
     Name(&'v Key),
@@ -111,7 +111,7 @@ impl From<Step<'_>> for Key {
     }
 }
 
-/// What an object of a schema says is empty, the innermost first.
+/// The empty fields of an object, innermost first.
 pub fn within(value: &Value, schema: &Schema) -> Vec<Emptied> {
     let mut out = Vec::new();
     walk(value, schema, true, &mut Vec::new(), &mut out);
@@ -132,10 +132,10 @@ fn walk<'v>(
     };
     match (&schema.shape, value) {
         (Shape::Struct(fields), Value::Object(object)) => {
-            // Selectors are shown as they are served, which leaves out what is empty.
+            // Selectors are shown as they are served, without empty fields.
             let shown = !fields.go_name.starts_with("LabelSelector");
             for (name, value) in object.iter() {
-                // Nothing else holds anything, or nothing.
+                // Only objects and lists can be empty or contain such fields.
                 if matches!(value, Value::Object(_) | Value::Array(_))
                     && let Some(field) = fields.fields.get(name)
                 {

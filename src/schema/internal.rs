@@ -1,6 +1,6 @@
-//! Canonical values in the form of upstream's internal Go structs: some refusals print such a struct as JSON, and
-//! some show a unified diff of two of them. `documents/internal.txt` holds their fields in order; the structure of
-//! the served types says where a field's value is, and what its zero value looks like.
+//! Canonical values in the form of upstream's internal Go structs: some errors print such a struct as JSON, and some
+//! show a unified diff of two. `documents/internal.txt` lists their fields in order; the schemas of the served types
+//! give the location and zero value of each field.
 
 use std::collections::HashMap;
 use std::sync::LazyLock;
@@ -14,7 +14,7 @@ mod unified;
 struct Member {
     /// The Go name, which is also the JSON name.
     name: &'static str,
-    /// Fields of this one stand in its owner.
+    /// Its fields appear among those of its owner.
     embedded: bool,
     go_type: &'static str,
 }
@@ -42,8 +42,8 @@ static TYPES: LazyLock<HashMap<&'static str, Vec<Member>>> = LazyLock::new(|| {
     types
 });
 
-/// A canonical value as upstream's internal type prints it. `go_type` is a Go type such as `core.PodSpec` or
-/// `[]core.Container`; values of types that are served as they are come back unchanged.
+/// A canonical value as printed by upstream's internal type. `go_type` is a Go type such as `core.PodSpec` or
+/// `[]core.Container`; values of types without an internal form are returned unchanged.
 pub fn dump(value: &Value, go_type: &str) -> Value {
     match (go_type.strip_prefix("[]"), value) {
         (Some(item), Value::Array(items)) => {
@@ -53,22 +53,22 @@ pub fn dump(value: &Value, go_type: &str) -> Value {
     }
 }
 
-/// [`dump`] as compact JSON: what stands behind `Invalid value: `.
+/// [`dump`] as compact JSON: the text after `Invalid value: `.
 pub fn shown(value: &Value, go_type: &str) -> String {
     json::to_string(&dump(value, go_type))
 }
 
-/// The difference of two canonical values of an internal type, as a unified diff with three lines of context. Empty
-/// if there is none.
+/// The difference between two canonical values of an internal type, as a unified diff with three lines of context.
+/// Empty if they are equal.
 pub fn diff(old: &Value, new: &Value, go_type: &str) -> String {
     let text = |value| json::pretty(&dump(value, go_type), " ");
     unified::diff(&text(old), &text(new))
 }
 
-/// The served type behind an internal one.
+/// The served type that corresponds to an internal one.
 pub(super) fn served(go_type: &str) -> Option<&'static Schema> {
     let (package, name) = element(go_type).split_once('.')?;
-    // What Go embeds stands among its owner's fields where it is served.
+    // Fields of structs that Go embeds are served among those of their owner.
     let name = match name {
         "PersistentVolumeSource" => "PersistentVolumeSpec",
         "VolumeSource" => "Volume",
@@ -79,7 +79,7 @@ pub(super) fn served(go_type: &str) -> Option<&'static Schema> {
         "apiregistration" => "io.k8s.kube-aggregator.pkg.apis.apiregistration",
         _ => "io.k8s.api",
     };
-    // autoscaling's internal types are those of v2; some groups are served in a beta version only.
+    // autoscaling's internal types are those of v2; some groups are only served in a beta version.
     ["v2", "v1", "v1beta2", "v1beta1", "v1alpha1"]
         .iter()
         .map(|version| match package {
@@ -90,7 +90,7 @@ pub(super) fn served(go_type: &str) -> Option<&'static Schema> {
         .map(|name| builtin::named(&name))
 }
 
-/// The type without the pointers, lists and maps around it.
+/// The type without pointers, lists and maps around it.
 fn element(go_type: &str) -> &str {
     let stripped = go_type
         .strip_prefix('*')
@@ -126,7 +126,7 @@ fn convert(value: &Value, go_type: &str, schema: Option<&Schema>) -> Value {
             };
             Value::Object(object.iter().map(convert).collect())
         }
-        // Bytes are written in base64, as they are served.
+        // Bytes are written in base64, as served.
         (Value::String(_), Some("byte" | "uint8"), _) => value.clone(),
         (_, Some(_), _) | (_, _, Some(_)) => Value::Null,
         _ if go_type.starts_with("apiextensions.JSONSchemaPropsOr") => either(value, go_type),
@@ -142,7 +142,7 @@ fn convert(value: &Value, go_type: &str, schema: Option<&Schema>) -> Value {
     }
 }
 
-/// A schema or something else, which is one value when it is served and two fields inside the server.
+/// A union of a schema and another type: one value when served, two fields in the internal type.
 fn either(value: &Value, go_type: &str) -> Value {
     let schema = |value: &Value| dump(value, "*apiextensions.JSONSchemaProps");
     let own = value.as_object().map_or(Value::Null, |_| schema(value));
@@ -194,7 +194,7 @@ fn structure(value: &Value, members: &[Member], schema: Option<&Schema>, out: &m
 fn embedded(value: &Value, member: &Member, schema: Option<&Schema>, out: &mut Object) {
     match TYPES.get(member.go_type) {
         Some(members) => structure(value, members, schema, out),
-        // Metadata is written as it is served; a type's kind and apiVersion are empty inside the server.
+        // Metadata is written as served; kind and apiVersion are empty in internal types.
         None if matches!(member.name, "ObjectMeta" | "ListMeta") => {
             for (key, value) in value.entries("metadata") {
                 let holds = matches!(value, Value::Array(_) | Value::Object(_));
@@ -207,7 +207,7 @@ fn embedded(value: &Value, member: &Member, schema: Option<&Schema>, out: &mut O
     }
 }
 
-/// The served field of the Go name `name`, and its JSON name.
+/// The served field with the Go name `name`, and its JSON name.
 fn place<'s>(schema: Option<&'s Schema>, name: &str) -> Option<(&'s str, &'s Field)> {
     let Shape::Struct(fields) = &schema?.shape else {
         return None;
@@ -218,7 +218,7 @@ fn place<'s>(schema: Option<&'s Schema>, name: &str) -> Option<(&'s str, &'s Fie
         .iter()
         .find(|(_, field)| same(field))
         .or_else(|| {
-            // A few internal names differ in case or are the JSON name.
+            // A few internal names differ in case or equal the JSON name.
             fields
                 .fields
                 .iter()
@@ -227,7 +227,7 @@ fn place<'s>(schema: Option<&'s Schema>, name: &str) -> Option<(&'s str, &'s Fie
         .map(|(key, field)| (key.as_str(), field))
 }
 
-/// The zero value of a type that is no internal struct.
+/// The zero value of a type that is not an internal struct.
 fn zero(go_type: &str, schema: Option<&Schema>) -> Value {
     match go_type {
         "string" | "types.UID" => return Value::from(""),

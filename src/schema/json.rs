@@ -57,10 +57,10 @@ pub fn write_object(object: &Object, out: &mut String) {
     out.push('}');
 }
 
-/// Go's conversion of a float to an `int64`: of one that does not fit, as the processors do it that upstream is built
+/// Go's conversion of a float to an `int64`; one that does not fit converts as on the processors that upstream is built
 /// for.
 pub fn go_int(number: f64) -> i64 {
-    // The smallest that is too large: 2^63 itself.
+    // The smallest that is too large is 2^63.
     if number >= -(i64::MIN as f64) {
         i64::MIN
     } else {
@@ -68,7 +68,7 @@ pub fn go_int(number: f64) -> i64 {
     }
 }
 
-/// A float as Go's `%v` prints it: shortest digits, an exponent below 1e-4 and from seven digits before the point on.
+/// A float as printed by Go's `%v`: shortest digits, with an exponent below 1e-4 and from seven integer digits on.
 pub fn go_float(number: f64) -> String {
     let text = format!("{number:e}");
     let (digits, exponent) = text.split_once('e').unwrap_or((&text, "0"));
@@ -128,7 +128,7 @@ pub fn pretty(value: &Value, indent: &str) -> String {
 pub fn write_text(text: &str, out: &mut String) {
     out.push('"');
     let bytes = text.as_bytes();
-    // Up to where all is written, and from where on to look.
+    // What is before `plain` has been written; the search goes on at `from`.
     let (mut plain, mut from) = (0, 0);
     while let Some(ahead) = bytes[from..]
         .iter()
@@ -172,7 +172,7 @@ pub fn write_text(text: &str, out: &mut String) {
 /// The first byte of U+2028 and U+2029, and of others.
 const LINE_SEPARATORS: u8 = 0xe2;
 
-/// By which bytes that begin what Go escapes are found; nearly all text has none of them.
+/// The bytes that may begin something Go escapes; nearly all text has none of them.
 const ESCAPED: [bool; 256] = {
     let mut escaped = [false; 256];
     let mut byte = 0;

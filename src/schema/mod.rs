@@ -1,4 +1,4 @@
-//! Values, how they are decoded, and the schemas that say what they may be.
+//! Values, their decoding, and their schemas.
 
 pub mod builtin;
 pub mod byte_text;
@@ -20,6 +20,6 @@ pub use object::Object;
 pub use types::{Schema, Shape};
 pub use value::{Key, Value};
 
-/// The stack of every thread that handles objects, in bytes: enough for the deepest object the decoder
+/// Stack size, in bytes, of every thread that handles objects: enough for the deepest object the decoder
 /// accepts, in any of the recursions over it. Only touched pages cost memory.
 pub const STACK: usize = 64 << 20;

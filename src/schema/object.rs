@@ -1,8 +1,9 @@
 //! The members of an object, in order.
 //!
-//! Nearly every object of the API has a handful of members: they lie one after another, and are found by looking at
-//! each. An object of more than [`SCANNED`] has an index beside them (boxed: most have none), so that a body of a hundred thousand names is
-//! read in linear time. The hashes are keyed anew by each process, so that no body can be made to collide.
+//! Nearly every object of the API has a handful of members: they are stored one after another and found by a linear
+//! search. An object of more than [`SCANNED`] members also has an index (boxed, because most have none), so that a body
+//! with a hundred thousand names is parsed in linear time. Each process seeds the hashes, so that no body can force
+//! collisions.
 
 use std::hash::BuildHasher;
 use std::sync::LazyLock;
@@ -12,7 +13,7 @@ use hashbrown::HashTable;
 
 use super::value::{Key, Value};
 
-/// Up to how many members are found by looking at each.
+/// Up to this number of members a linear search is used.
 const SCANNED: usize = 16;
 
 static HASHER: LazyLock<RandomState> = LazyLock::new(RandomState::default);
@@ -21,23 +22,23 @@ fn hash(key: &str) -> u64 {
     HASHER.hash_one(key)
 }
 
-/// The members of an object, in order. No two have one name.
+/// The members of an object, in order. Names are unique.
 #[derive(Clone, Debug, Default)]
 pub struct Object {
     members: Vec<(Key, Value)>,
-    /// Where in `members` each name is; there if and only if there are more than [`SCANNED`].
+    /// The index of each name in `members`; `Some` if and only if there are more than [`SCANNED`].
     index: Option<Box<HashTable<usize>>>,
 }
 
 impl PartialEq for Object {
-    /// Order does not count.
+    /// Order does not matter.
     fn eq(&self, other: &Self) -> bool {
         self.len() == other.len()
             && self
                 .members
                 .iter()
                 .enumerate()
-                // Most often the order is the same.
+                // The order is usually the same.
                 .all(|(at, (key, value))| match other.members.get(at) {
                     Some((name, there)) if name == key => there == value,
                     _ => other.get(key) == Some(value),
@@ -51,7 +52,7 @@ impl Object {
         Self::default()
     }
 
-    /// Room for `n` members.
+    /// An object with capacity for `n` members.
     pub fn with_capacity(n: usize) -> Self {
         Self {
             members: Vec::with_capacity(n),
@@ -68,7 +69,7 @@ impl Object {
         }
     }
 
-    /// Makes the index anew, after members came or moved other than at the end.
+    /// Rebuilds the index, after members were inserted or moved other than at the end.
     fn reindex(&mut self) {
         self.index = (self.members.len() > SCANNED).then(|| {
             let mut index = HashTable::with_capacity(self.members.len());
@@ -79,7 +80,7 @@ impl Object {
         });
     }
 
-    /// Puts a member at the end whose name is not there yet.
+    /// Appends a member whose name is not present.
     pub(super) fn push(&mut self, key: Key, value: Value) -> &mut Value {
         debug_assert!(!self.contains(&key), "{key} is there");
         let at = self.members.len();
@@ -95,7 +96,7 @@ impl Object {
         &mut self.members[at].1
     }
 
-    /// The member called `key`, put at the end as null where it is absent.
+    /// The member called `key`, appended as null if absent.
     fn or_null(&mut self, key: &str) -> &mut Value {
         match self.position(key) {
             Some(at) => &mut self.members[at].1,
@@ -108,17 +109,17 @@ impl Object {
         self.position(key).map(|at| &self.members[at].1)
     }
 
-    /// The member called `key`, to change.
+    /// The member called `key`, mutably.
     pub fn get_mut(&mut self, key: &str) -> Option<&mut Value> {
         self.position(key).map(|at| &mut self.members[at].1)
     }
 
-    /// Whether there is a member called `key`, be it null.
+    /// Whether there is a member called `key`, even if null.
     pub fn contains(&self, key: &str) -> bool {
         self.position(key).is_some()
     }
 
-    /// Sets a member in its place, or at the end; returns what it was.
+    /// Sets a member in place, or appends it; returns the old value.
     pub fn insert(&mut self, key: impl Into<Key>, value: impl Into<Value>) -> Option<Value> {
         let (key, value) = (key.into(), value.into());
         match self.position(&key) {
@@ -130,7 +131,7 @@ impl Object {
         }
     }
 
-    /// Sets a member at the front.
+    /// Sets a member and puts it first.
     pub fn insert_first(&mut self, key: impl Into<Key>, value: impl Into<Value>) {
         let key = key.into();
         if let Some(at) = self.position(&key) {
@@ -140,7 +141,7 @@ impl Object {
         self.reindex();
     }
 
-    /// Sets a member in its place, or right behind the one called `before`; at the end where that is absent.
+    /// Sets a member in place, or inserts it right after `before`; appends it if that is absent.
     pub fn insert_behind(&mut self, before: &str, key: &str, value: impl Into<Value>) {
         match (self.position(key), self.position(before)) {
             (Some(at), _) => self.members[at].1 = value.into(),
@@ -152,7 +153,7 @@ impl Object {
         }
     }
 
-    /// Takes a member out; the order of the others stays.
+    /// Removes a member; the order of the others is kept.
     pub fn remove(&mut self, key: &str) -> Option<Value> {
         let at = self.position(key)?;
         let (_, value) = self.members.remove(at);
@@ -162,7 +163,7 @@ impl Object {
         Some(value)
     }
 
-    /// The member called `key`, put there by `make` where it is absent or null.
+    /// The member called `key`, set to `make()` if absent or null.
     pub fn entry(&mut self, key: &str, make: impl FnOnce() -> Value) -> &mut Value {
         let value = self.or_null(key);
         if value.is_null() {
@@ -171,12 +172,12 @@ impl Object {
         value
     }
 
-    /// The object member called `key`, made where it is absent or not an object.
+    /// The object member called `key`, created if absent or not an object.
     pub fn object_mut(&mut self, key: &str) -> &mut Object {
         self.or_null(key).object_mut()
     }
 
-    /// The array member called `key`, made where it is absent or not an array.
+    /// The array member called `key`, created if absent or not an array.
     pub fn array_mut(&mut self, key: &str) -> &mut Vec<Value> {
         let value = self.or_null(key);
         if !matches!(value, Value::Array(_)) {
@@ -188,7 +189,7 @@ impl Object {
         }
     }
 
-    /// Sets `key` where it is absent or null: a default.
+    /// Sets `key` if absent or null: a default.
     pub fn set_default(&mut self, key: &str, value: impl Into<Value>) {
         let member = self.or_null(key);
         if member.is_null() {
@@ -196,12 +197,12 @@ impl Object {
         }
     }
 
-    /// How many members there are.
+    /// The number of members.
     pub fn len(&self) -> usize {
         self.members.len()
     }
 
-    /// Whether there are none.
+    /// Whether there are no members.
     pub fn is_empty(&self) -> bool {
         self.members.is_empty()
     }
@@ -211,7 +212,7 @@ impl Object {
         self.members.iter().map(|(key, value)| (key, value))
     }
 
-    /// Members in order, values to change.
+    /// Members in order, values mutable.
     pub fn iter_mut(
         &mut self,
     ) -> impl DoubleEndedIterator<Item = (&Key, &mut Value)> + ExactSizeIterator {
@@ -237,7 +238,7 @@ impl Object {
         }
     }
 
-    /// Orders the members by name, as Go prints maps.
+    /// Sorts the members by name, as Go prints maps.
     pub fn sort(&mut self) {
         if !self.members.is_sorted_by(|(a, _), (b, _)| a <= b) {
             self.members.sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
@@ -295,7 +296,7 @@ mod tests {
     }
 
     proptest! {
-        /// It behaves as an index map does, on both sides of the number from which there is an index.
+        /// Behaves like an index map, below and above the size from which there is an index.
         #[test]
         fn as_an_index_map(steps in proptest::collection::vec(step(), 0..120)) {
             let (mut object, mut model) = (Object::new(), IndexMap::<String, i64>::new());

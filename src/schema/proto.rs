@@ -1,5 +1,5 @@
-//! Kubernetes' protobuf form of built-in objects, over the same schemas: an envelope that names the kind, then the
-//! object by field numbers. Follows k8s.io/apimachinery/pkg/runtime/serializer/protobuf.
+//! The Kubernetes protobuf encoding of built-in objects, based on the same schemas: an envelope that names the kind,
+//! then the object by field numbers. Follows k8s.io/apimachinery/pkg/runtime/serializer/protobuf.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -11,13 +11,13 @@ use crate::meta::time;
 /// The first bytes of every body.
 pub const MAGIC: &[u8; 4] = b"k8s\0";
 
-/// Why bytes are no object.
+/// Why bytes are not an object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Malformed {
-    /// There are none.
+    /// There are no bytes.
     #[error("empty data")]
     Empty,
-    /// It does not begin with the magic.
+    /// They do not begin with the magic.
     #[error(
         "provided data does not appear to be a protobuf message, expected prefix [107 56 115 0]"
     )]
@@ -28,22 +28,22 @@ pub enum Malformed {
     /// It breaks off.
     #[error("unexpected EOF")]
     Ends,
-    /// It nests deeper than JSON may, or holds what the wire format does not know.
+    /// They nest deeper than JSON may, or contain an unknown wire type.
     #[error("proto: wrong wireType")]
     Wire,
 }
 
-/// What an envelope holds.
+/// The contents of an envelope.
 pub struct Envelope<'a> {
     /// `apps/v1`
     pub api_version: String,
     /// `Deployment`
     pub kind: String,
-    /// The object's own bytes.
+    /// The encoded object.
     pub raw: &'a [u8],
 }
 
-/// Takes an envelope apart.
+/// Decodes an envelope.
 ///
 /// # Errors
 /// [`Malformed`]
@@ -82,7 +82,7 @@ pub fn open(bytes: &[u8]) -> Result<Envelope<'_>, Malformed> {
     Ok(envelope)
 }
 
-/// Puts an object into an envelope.
+/// Puts an encoded object into an envelope.
 pub fn seal(api_version: &str, kind: &str, raw: &[u8]) -> Vec<u8> {
     let mut meta = Vec::new();
     put_bytes(&mut meta, 1, api_version.as_bytes());
@@ -96,8 +96,8 @@ pub fn seal(api_version: &str, kind: &str, raw: &[u8]) -> Vec<u8> {
     out
 }
 
-/// Writes an event of a watch as a frame of a stream: its length in four bytes, the greatest first, then a message
-/// `WatchEvent` that holds the object in its envelope.
+/// Appends a watch event as a frame of a stream: its length in four bytes, big-endian, then a `WatchEvent`
+/// message that contains the object in its envelope.
 pub fn event(kind: &str, object: &[u8], out: &mut Vec<u8>) {
     let mut raw = Vec::with_capacity(object.len() + 8);
     put_bytes(&mut raw, 1, object);
@@ -184,7 +184,7 @@ impl<'a> Fields<'a> {
     }
 }
 
-/// Reads a message as an object of a schema; the result still is to be decoded as if it came from JSON.
+/// Reads a message as an object of a schema; the result must still be decoded like one read from JSON.
 ///
 /// # Errors
 /// [`Malformed`]
@@ -234,7 +234,7 @@ fn message(bytes: &[u8], schema: &Schema, depth: usize) -> Result<Value, Malform
     }
 }
 
-/// The unions of JSON schemas: a boolean at 1 with a schema at 2, or a schema at 1 with a list at 2.
+/// Reads the unions of JSON schemas: a boolean at 1 with a schema at 2, or a schema at 1 with a list at 2.
 fn one_of(
     bytes: &[u8],
     shapes: &[super::types::SchemaRef],
@@ -296,7 +296,7 @@ fn integer(wire: Wire<'_>) -> Value {
     }
 }
 
-/// A time; one that is not set is an empty message.
+/// Reads a time; an unset one is an empty message.
 fn timestamp(bytes: &[u8], micro: bool) -> Result<Value, Malformed> {
     if bytes.is_empty() {
         return Ok(Value::Null);
@@ -329,7 +329,7 @@ fn scalar(wire: Wire<'_>, schema: &Schema, depth: usize) -> Result<Value, Malfor
     })
 }
 
-/// Reads the fields of a struct, or of what it embeds `within` these numbers, into `out`.
+/// Reads the fields of a struct, or of what it embeds under the numbers `within`, into `out`.
 fn structure(
     bytes: &[u8],
     fields: &Struct,
@@ -493,7 +493,7 @@ fn put_field(out: &mut Vec<u8>, number: u32, value: &Value, schema: &Schema) {
     }
 }
 
-/// Writes the members of a struct, or of what it embeds `within` these numbers.
+/// Writes the members of a struct, or of what it embeds under the numbers `within`.
 fn put_struct(out: &mut Vec<u8>, object: &Object, fields: &Struct, within: &[u32]) {
     let mut written: Vec<u32> = Vec::new();
     for (name, field) in &fields.fields {

@@ -1,17 +1,17 @@
-//! Equality as upstream means it: amounts are compared by value, and what is empty equals what is absent.
+//! Upstream's semantic equality: quantities are compared by value, and empty equals absent.
 //! Follows k8s.io/apimachinery/pkg/api/equality.
 
 use super::types::{Schema, Shape};
 use super::{Value, internal};
 use crate::meta::quantity::Quantity;
 
-/// Whether two canonical values of a schema are the same to upstream.
+/// Whether two canonical values of a schema are semantically equal.
 pub fn same(schema: &Schema, a: &Value, b: &Value) -> bool {
     a == b || equal(Some(schema), a, b)
 }
 
-/// Whether two canonical values are, of the Go type that [`internal::dump`] takes (`core.PodSpec`, `[]core.Volume`).
-/// Values of other types hold no amounts.
+/// Like [`same`], for a Go type as taken by [`internal::dump`] (`core.PodSpec`, `[]core.Volume`).
+/// Values of other types contain no quantities.
 pub fn same_as(go_type: &str, a: &Value, b: &Value) -> bool {
     if a == b {
         return true;
@@ -51,7 +51,7 @@ fn is(schema: Option<&Schema>, shape: fn(&Shape) -> bool) -> bool {
     schema.is_some_and(|schema| shape(&schema.shape))
 }
 
-/// What equals an absent value: null, and empty lists and maps. An empty struct behind a pointer does not.
+/// Whether a value equals an absent one: null, and empty lists and maps do. An empty struct behind a pointer does not.
 fn nothing(schema: Option<&Schema>, value: &Value) -> bool {
     match value {
         Value::Null => true,

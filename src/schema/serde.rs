@@ -1,4 +1,4 @@
-//! Values out of whatever serde reads.
+//! Deserializes values with serde.
 
 use std::fmt;
 

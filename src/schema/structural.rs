@@ -1,5 +1,5 @@
-//! Structural schemas of custom resources: what a definition's JSON schema says of structure, and the decoding of
-//! objects by it. One pass prunes what is unknown, drops nulls, and sets defaults. Follows
+//! Structural schemas of custom resources: compiles a definition's JSON schema, and decodes objects with it. One pass
+//! prunes unknown members, drops nulls, and sets defaults. Follows
 //! k8s.io/apiextensions-apiserver/pkg/apiserver/schema (pruning, defaulting, objectmeta).
 
 use std::fmt;
@@ -8,7 +8,7 @@ use super::types::{Embedded, Field, ListType, Schema, SchemaRef, Shape, Struct};
 use super::{Key, Object, Value, builtin, decode};
 use crate::meta::errors::{FieldError, Reason, shown};
 
-/// The members of a list of texts.
+/// The strings in a list.
 pub(super) fn keys(list: &Value) -> Vec<Key> {
     list.as_array()
         .unwrap_or(&[])
@@ -18,7 +18,7 @@ pub(super) fn keys(list: &Value) -> Vec<Key> {
         .collect()
 }
 
-/// How apply merges a list of this schema.
+/// How apply merges a list with this schema.
 pub(super) fn list_type(schema: &Value) -> ListType {
     match schema.str("x-kubernetes-list-type") {
         "set" => ListType::Set,
@@ -27,14 +27,14 @@ pub(super) fn list_type(schema: &Value) -> ListType {
     }
 }
 
-/// Compiles the schema of a whole object: apiVersion, kind and metadata are of the built-in types whatever it says.
+/// Compiles the schema of a whole object: apiVersion, kind and metadata always have the built-in types.
 pub fn compile(schema: &Value) -> Schema {
     let mut compiled = place(schema);
     resource(&mut compiled);
     compiled
 }
 
-/// Gives a schema the members that every resource has.
+/// Adds the members that every resource has.
 fn resource(schema: &mut Schema) {
     if matches!(schema.shape, Shape::Any | Shape::Map(_)) {
         schema.shape = Shape::Struct(Struct::default());
@@ -113,7 +113,7 @@ fn place(schema: &Value) -> Schema {
     compiled
 }
 
-/// What the schema of an embedded object says of the members that all such objects have.
+/// What the schema of an embedded object declares for apiVersion, kind and metadata.
 fn declared(schema: &Value) -> Embedded {
     let own = |name: &str| matches!(name, "apiVersion" | "kind" | "metadata");
     Embedded {
@@ -130,14 +130,14 @@ pub fn part(schema: &Value) -> Schema {
     place(schema)
 }
 
-/// Compiles a part of a schema that is a resource of its own.
+/// Compiles a part of a schema that is an embedded resource.
 pub fn resource_part(schema: &Value) -> Schema {
     let mut compiled = compile(schema);
     compiled.embedded = Some(Box::default());
     compiled
 }
 
-/// A value without what its schema does not know; nulls, and what embedded objects say of themselves, stay.
+/// Removes members unknown to the schema; keeps nulls, and apiVersion, kind and metadata of embedded objects.
 pub fn pruned(mut value: Value, schema: &Schema) -> Value {
     let mut decoder = Decoder {
         options: Options {
@@ -151,10 +151,10 @@ pub fn pruned(mut value: Value, schema: &Schema) -> Value {
     value
 }
 
-/// A value with the metadata of what is embedded in it brought into its form; nothing else is changed.
+/// Brings the metadata of embedded objects into canonical form; changes nothing else.
 ///
 /// # Errors
-/// For types and metadata of a wrong type.
+/// If an apiVersion, kind or metadata has a wrong type.
 pub fn coerced(mut value: Value, schema: &Schema) -> Result<Value, FieldError> {
     fn each(decoder: &mut Decoder, value: &mut Value, schema: &Schema) {
         match value {
@@ -196,18 +196,18 @@ pub fn coerced(mut value: Value, schema: &Schema) -> Result<Value, FieldError> {
     }
 }
 
-/// What [`decode`] is to do beside decoding.
+/// What [`decode`] does besides decoding.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Options {
-    /// Tell of unknown members.
+    /// Report unknown members.
     pub report: bool,
-    /// Leave out metadata of a wrong type instead of refusing it (objects that were stored long ago).
+    /// Drop metadata of a wrong type instead of rejecting it (objects that were stored long ago).
     pub lenient: bool,
     /// Set no defaults.
     pub prune_only: bool,
     /// Keep nulls, and embedded objects as they are.
     pub keep: bool,
-    /// Keep nulls for which there is no default.
+    /// Keep nulls of fields without a default.
     pub keep_nulls: bool,
 }
 
@@ -216,14 +216,14 @@ pub struct Options {
 pub struct Decoded {
     /// Pruned, with defaults.
     pub value: Value,
-    /// Paths of unknown members: of metadata, then all others sorted.
+    /// Paths of unknown members: first those in metadata, then all others sorted.
     pub unknown: Vec<String>,
 }
 
 /// Decodes a whole object.
 ///
 /// # Errors
-/// Upstream's text for metadata of a wrong type, of the object itself or of one embedded in it.
+/// Upstream's text for metadata of a wrong type, in the object or in one embedded in it.
 pub fn decode(value: Value, schema: &Schema, options: Options) -> Result<Decoded, String> {
     let Value::Object(mut object) = value else {
         return Ok(Decoded {
@@ -257,10 +257,10 @@ pub fn decode(value: Value, schema: &Schema, options: Options) -> Result<Decoded
     })
 }
 
-/// Decodes what is the same in all objects of one that is of another kind than it should be.
+/// Decodes only apiVersion, kind and metadata of an object that has another kind than expected.
 ///
 /// # Errors
-/// As [`decode`].
+/// Like [`decode`].
 pub fn decode_foreign(mut value: Value) -> Result<Decoded, String> {
     let unknown = match value.as_object_mut() {
         Some(object) => frame(object, false)?,
@@ -269,7 +269,7 @@ pub fn decode_foreign(mut value: Value) -> Result<Decoded, String> {
     Ok(Decoded { value, unknown })
 }
 
-/// Decodes what is the same in all objects: the type and metadata, whose unknown members it tells.
+/// Decodes what all objects share, the type and metadata; returns the unknown members of metadata.
 fn frame(object: &mut Object, lenient: bool) -> Result<Vec<String>, String> {
     for name in ["kind", "apiVersion"] {
         if let Some(other) = object.get(name).filter(|value| value.as_str().is_none()) {
@@ -298,7 +298,7 @@ fn frame(object: &mut Object, lenient: bool) -> Result<Vec<String>, String> {
     Ok(unknown)
 }
 
-/// The name that Go gives to a type, in refusals.
+/// The Go name of a value's type, for error messages.
 pub fn go_type(value: &Value) -> &'static str {
     match value {
         Value::Null => "<nil>",
@@ -311,7 +311,7 @@ pub fn go_type(value: &Value) -> &'static str {
     }
 }
 
-/// Decodes metadata; leniently, members of a wrong type are left out one by one.
+/// Decodes metadata; if `lenient`, members of a wrong type are dropped one by one.
 fn metadata(meta: Value, lenient: bool) -> Result<decode::Decoded, String> {
     let schema = builtin::object_meta();
     let meta = if meta.is_null() {
@@ -338,12 +338,12 @@ fn metadata(meta: Value, lenient: bool) -> Result<decode::Decoded, String> {
     decode::decode(kept.into(), schema, "v1.ObjectMeta")
 }
 
-/// How a node is looked at.
+/// The context of a node.
 #[derive(Clone, Copy, Default)]
 struct Mode {
-    /// The object itself.
+    /// It is the object itself.
     root: bool,
-    /// A list was reached through something that keeps unknown members: so do its items, down to the next named
+    /// A list was reached through a node that preserves unknown members: its items do so, too, down to the next named
     /// member.
     keeping: bool,
 }
@@ -363,7 +363,7 @@ struct Decoder {
     error: Option<FieldError>,
 }
 
-/// Every object and list is pruned by this where no schema knows it.
+/// The schema for objects and lists that no schema describes.
 static NOTHING: Schema = Schema {
     shape: Shape::Any,
     nullable: true,
@@ -389,7 +389,7 @@ impl Decoder {
             Value::Array(items) => {
                 let keeping = mode.keeping || schema.preserve_unknown;
                 let each = schema.items().unwrap_or(&NOTHING);
-                // Below a list without items in its schema nothing more is looked at while unknown members are kept.
+                // Below a list whose schema has no items, nothing is pruned while unknown members are preserved.
                 if keeping && schema.items().is_none() {
                     return;
                 }
@@ -451,7 +451,7 @@ impl Decoder {
                 (None, _) if keeping => continue,
                 (None, _) if schema.open => (Step::Key(name.clone()), &NOTHING),
                 (None, _) => {
-                    // At the root what every object has is dropped silently where it cannot be.
+                    // At the root, invalid apiVersion, kind and metadata are dropped silently.
                     let silent = self.path.is_empty()
                         && matches!(name.as_str(), "apiVersion" | "kind" | "metadata");
                     if self.options.report && !silent {
@@ -508,7 +508,7 @@ impl Decoder {
         }
     }
 
-    /// Type and metadata of an object within the object.
+    /// apiVersion, kind and metadata of an embedded object.
     fn embedded(&mut self, members: &mut Object) {
         for name in ["apiVersion", "kind"] {
             let Some(value) = members.get(name).filter(|value| value.as_str().is_none()) else {
@@ -562,7 +562,7 @@ impl Decoder {
         }
     }
 
-    /// The path as field errors show it.
+    /// The path as shown in field errors.
     fn field_path(&self) -> String {
         let mut out = String::new();
         for step in &self.path {
@@ -576,7 +576,7 @@ impl Decoder {
         out
     }
 
-    /// The path of the member `name` as warnings of unknown members show it.
+    /// The path of the member `name` as shown in warnings about unknown members.
     fn plain_path(&self, name: &str) -> String {
         let mut out = String::new();
         for step in &self.path {
@@ -607,7 +607,7 @@ mod tests {
         compile(&crate::value!({"type": "object", "properties": properties}))
     }
 
-    /// What is left of an object, and what was unknown.
+    /// The decoded object, and its unknown members.
     fn decoded(properties: &str, object: &str) -> (String, Vec<String>) {
         let value = json::parse(object.as_bytes()).unwrap().value;
         let options = Options {

@@ -1,4 +1,4 @@
-//! Structural schemas: what a value may be, for built-in kinds and custom resources alike.
+//! Structural schemas: the allowed values, for built-in kinds and custom resources alike.
 
 use std::fmt;
 use std::sync::OnceLock;
@@ -7,18 +7,18 @@ use indexmap::IndexMap;
 
 use super::{Key, Value, builtin};
 
-/// What a value at one place may be, and how patches and apply treat it.
+/// The schema of a value, and how patches and apply treat it.
 #[derive(Clone, Debug, Default)]
 pub struct Schema {
-    /// The JSON it takes.
+    /// The JSON type.
     pub shape: Shape,
-    /// `null` is a value of its own (custom resources).
+    /// `null` is allowed as a value (custom resources).
     pub nullable: bool,
-    /// Unknown members stay (`x-kubernetes-preserve-unknown-fields`).
+    /// Unknown members are kept (`x-kubernetes-preserve-unknown-fields`).
     pub preserve_unknown: bool,
     /// A whole object with apiVersion, kind and metadata (`x-kubernetes-embedded-resource`).
     pub embedded: Option<Box<Embedded>>,
-    /// What an absent value becomes (custom resources; built-in kinds default in code, as upstream).
+    /// The default of an absent value (custom resources; built-in kinds are defaulted by code, as upstream).
     pub default: Option<Value>,
     /// How apply owns and merges a list.
     pub list: ListType,
@@ -26,29 +26,29 @@ pub struct Schema {
     pub atomic_map: bool,
     /// How a strategic merge patch merges this.
     pub merge: Merge,
-    /// Members that no schema knows are kept, though not what is in them (`additionalProperties: true`).
+    /// Members without a schema are kept, but their contents are pruned (`additionalProperties: true`).
     pub open: bool,
-    /// A text of a format (custom resources): apply takes any scalar for one, and leaves it to validation.
+    /// A string with a format (custom resources): apply accepts any scalar for it, and leaves errors to validation.
     pub formatted: bool,
 }
 
-/// What a definition says of apiVersion, kind and metadata of an embedded object: whether they may be null, and what
-/// they are if absent. Their form is the same for all.
+/// What a definition declares for apiVersion, kind and metadata of an embedded object: whether they may be null, and
+/// their defaults. Their structure is always the same.
 #[derive(Clone, Debug, Default)]
 pub struct Embedded {
-    /// The declared ones of the three.
+    /// Those of the three that are declared.
     pub declared: Vec<(Key, Schema)>,
 }
 
-/// The JSON a schema takes.
+/// The JSON type that a schema accepts.
 #[derive(Clone, Debug, Default)]
 pub enum Shape {
     /// Anything.
     #[default]
     Any,
-    /// An object whose members are known.
+    /// An object with known members.
     Struct(Struct),
-    /// An object whose members are named freely, all of one schema.
+    /// An object with arbitrary member names, whose values share one schema.
     Map(Box<SchemaRef>),
     /// An array.
     List(Box<SchemaRef>),
@@ -68,16 +68,16 @@ pub enum Shape {
     Quantity,
     /// An RFC 3339 time in whole seconds.
     Time,
-    /// An RFC 3339 time with six digits of a second.
+    /// An RFC 3339 time with microseconds.
     MicroTime,
-    /// The first of these that takes the JSON type at hand.
+    /// The first of these that accepts the JSON type of the value.
     OneOf(Vec<SchemaRef>),
 }
 
 /// The members of an object, in the order in which they are written.
 #[derive(Clone, Debug, Default)]
 pub struct Struct {
-    /// The Go type's name, as decoding errors show it (built-in kinds).
+    /// The Go type's name, as shown in decoding errors (built-in kinds).
     pub go_name: Box<str>,
     /// Members by name.
     pub fields: IndexMap<Key, Field, foldhash::fast::RandomState>,
@@ -86,29 +86,31 @@ pub struct Struct {
 /// One member of an object.
 #[derive(Clone, Debug)]
 pub struct Field {
-    /// What it may be.
+    /// The schema of its value.
     pub schema: SchemaRef,
     /// An empty value is not written.
     pub omit_empty: bool,
     /// A zero value of a struct type is not written either.
     pub omit_zero: bool,
-    /// Absent and zero are different values.
+    /// Absent and zero differ.
     pub pointer: bool,
     /// The Go field's name.
     pub go_name: Box<str>,
-    /// The Go type, as decoding errors show it.
+    /// The Go type, as shown in decoding errors.
     pub go_type: Box<str>,
-    /// The Go structs it is embedded through, as decoding errors show them, each with a dot behind: `VolumeSource.`
+    /// The Go structs through which it is embedded, as shown in decoding errors, each followed by a dot:
+    /// `VolumeSource.`
     pub through: Box<str>,
-    /// The protobuf field number and wire type (`b`, `v`, `f`, `g`; `r` behind it for repeated); 0 for none.
+    /// The protobuf field number and wire type (`b`, `v`, `f`, `g`; followed by `r` if repeated); 0 for none.
     pub proto: (u32, Box<str>),
-    /// The protobuf numbers of the structs it is embedded through, the outermost first: flat in JSON, a message each there.
+    /// The protobuf numbers of the structs through which it is embedded, outermost first: flat in JSON, but a message
+    /// each in protobuf.
     pub within: Box<[u32]>,
 }
 
 impl Field {
-    /// Whether a list is encoded item by item; one with a named Go type is encoded as a message that holds the items.
-    /// Some slices lack `rep` in their protobuf tags, so the Go type is asked, too.
+    /// Whether a list is encoded item by item; a list with a named Go type is encoded as a message that wraps the
+    /// items. Some slices lack `rep` in their protobuf tags, so the Go type is checked, too.
     pub fn is_repeated(&self) -> bool {
         self.proto.1.ends_with('r') || self.go_type.starts_with("[]")
     }
@@ -122,31 +124,31 @@ pub enum ListType {
     Atomic,
     /// As a set of scalars.
     Set,
-    /// Items by these keys.
+    /// By key: items with the same values of these members are merged.
     Map(Vec<Key>),
 }
 
 /// How a strategic merge patch merges a field.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Merge {
-    /// `x-kubernetes-patch-strategy` holds `merge`.
+    /// `x-kubernetes-patch-strategy` contains `merge`.
     pub merge: bool,
-    /// It holds `retainKeys`.
+    /// It contains `retainKeys`.
     pub retain_keys: bool,
-    /// It holds `replace`.
+    /// It contains `replace`.
     pub replace: bool,
     /// `x-kubernetes-patch-merge-key`.
     pub key: Option<Key>,
 }
 
-/// A schema in place, or one of the built-in types by name.
+/// An inline schema, or a built-in type by name.
 #[derive(Clone)]
 pub enum SchemaRef {
     /// In place.
     Inline(Box<Schema>),
-    /// A named type, found at the first use (types refer to one another in circles).
+    /// A named type, looked up at first use (types refer to one another in cycles).
     Named(&'static str, OnceLock<&'static Schema>),
-    /// A named type whose place has rules of its own of how it merges, and whether apply owns it as a whole.
+    /// A named type, with its own rules at this place for merging and for whether apply owns it as a whole.
     Place(&'static str, OnceLock<Box<Schema>>, Merge, Option<bool>),
 }
 
@@ -183,7 +185,7 @@ impl std::ops::Deref for SchemaRef {
 }
 
 impl fmt::Debug for SchemaRef {
-    /// Names a type instead of printing it: types refer to one another in circles.
+    /// Prints the name of a type, not its contents: types refer to one another in cycles.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             SchemaRef::Inline(schema) => schema.fmt(f),
@@ -193,7 +195,7 @@ impl fmt::Debug for SchemaRef {
 }
 
 impl Schema {
-    /// A schema of a shape and nothing else.
+    /// A schema with a shape and nothing else.
     pub fn of(shape: Shape) -> Self {
         Schema {
             shape,
@@ -201,7 +203,7 @@ impl Schema {
         }
     }
 
-    /// The schema of the member `name`, if this is an object that knows it.
+    /// The schema of the member `name`, if this is an object that has it.
     pub fn field(&self, name: &str) -> Option<&Schema> {
         match &self.shape {
             Shape::Struct(fields) => fields.fields.get(name).map(|field| &*field.schema),

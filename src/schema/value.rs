@@ -1,4 +1,4 @@
-//! The value that every object of the API is, between its bytes and its rules.
+//! The in-memory value of every API object.
 //!
 //! Unlike `serde_json::Value` it keeps integers and floats apart, keeps members in order, and holds short
 //! strings without an allocation. Recursion over it is bounded by [`crate::schema::json::MAX_DEPTH`], and the
@@ -19,7 +19,7 @@ pub enum Value {
     Null,
     /// `true` or `false`
     Bool(bool),
-    /// A number written without fraction and exponent that fits an `i64`.
+    /// A number written without fraction or exponent that fits an `i64`.
     Int(i64),
     /// Any other number, as Go's `float64`.
     Float(f64),
@@ -34,8 +34,8 @@ pub enum Value {
 static NULL: Value = Value::Null;
 
 impl Value {
-    /// Whether more than `most` arrays and objects stand in one another here. Looks without recursion, so that it can
-    /// be asked of anything.
+    /// Whether arrays and objects nest deeper than `most` here. Not recursive, so it is safe for any
+    /// value.
     pub fn deeper_than(&self, most: usize) -> bool {
         let container = |value: &Value| matches!(value, Value::Array(_) | Value::Object(_));
         let mut open = vec![(self, 1)];
@@ -64,7 +64,7 @@ impl Value {
         matches!(self, Value::Null)
     }
 
-    /// The member called `key`; `null` where there is none or this is no object.
+    /// The member called `key`; `null` if absent or if this is not an object.
     pub fn at(&self, key: &str) -> &Value {
         match self {
             Value::Object(object) => object.get(key).unwrap_or(&NULL),
@@ -72,7 +72,7 @@ impl Value {
         }
     }
 
-    /// The value at a path of member names; `null` where there is none.
+    /// The value at a path of member names; `null` if absent.
     pub fn path(&self, path: &[&str]) -> &Value {
         path.iter().fold(self, |value, key| value.at(key))
     }
@@ -85,7 +85,7 @@ impl Value {
         }
     }
 
-    /// The member called `key`, to change.
+    /// The member called `key`, mutably.
     pub fn get_mut(&mut self, key: &str) -> Option<&mut Value> {
         match self {
             Value::Object(object) => object.get_mut(key),
@@ -93,7 +93,7 @@ impl Value {
         }
     }
 
-    /// Text, or none if this is not text.
+    /// Text, or `None`.
     pub fn as_str(&self) -> Option<&str> {
         match self {
             Value::String(text) => Some(text),
@@ -101,7 +101,7 @@ impl Value {
         }
     }
 
-    /// An integer, or none if this is not one.
+    /// An integer, or `None`.
     pub fn as_int(&self) -> Option<i64> {
         match self {
             Value::Int(number) => Some(*number),
@@ -109,7 +109,7 @@ impl Value {
         }
     }
 
-    /// A boolean, or none if this is not one.
+    /// A boolean, or `None`.
     pub fn as_bool(&self) -> Option<bool> {
         match self {
             Value::Bool(value) => Some(*value),
@@ -117,7 +117,7 @@ impl Value {
         }
     }
 
-    /// An object, or none if this is not one.
+    /// An object, or `None`.
     pub fn as_object(&self) -> Option<&Object> {
         match self {
             Value::Object(object) => Some(object),
@@ -125,7 +125,7 @@ impl Value {
         }
     }
 
-    /// An object to change, or none if this is not one.
+    /// A mutable object, or `None`.
     pub fn as_object_mut(&mut self) -> Option<&mut Object> {
         match self {
             Value::Object(object) => Some(object),
@@ -133,7 +133,7 @@ impl Value {
         }
     }
 
-    /// An array, or none if this is not one.
+    /// An array, or `None`.
     pub fn as_array(&self) -> Option<&[Value]> {
         match self {
             Value::Array(items) => Some(items),
@@ -141,7 +141,7 @@ impl Value {
         }
     }
 
-    /// An array to change, or none if this is not one.
+    /// A mutable array, or `None`.
     pub fn as_array_mut(&mut self) -> Option<&mut Vec<Value>> {
         match self {
             Value::Array(items) => Some(items),
@@ -149,37 +149,37 @@ impl Value {
         }
     }
 
-    /// The text of the member `key`; empty where it is absent or no text (Go's zero value).
+    /// The text of the member `key`; empty if absent or not text (Go's zero value).
     pub fn str(&self, key: &str) -> &str {
         self.at(key).as_str().unwrap_or("")
     }
 
-    /// The integer of the member `key`; zero where it is absent or no integer.
+    /// The integer of the member `key`; zero if absent or not an integer.
     pub fn int(&self, key: &str) -> i64 {
         self.at(key).as_int().unwrap_or(0)
     }
 
-    /// The boolean of the member `key`; false where it is absent or no boolean.
+    /// The boolean of the member `key`; false if absent or not a boolean.
     pub fn bool(&self, key: &str) -> bool {
         self.at(key).as_bool().unwrap_or(false)
     }
 
-    /// The items of the array member `key`; none where it is absent or no array.
+    /// The items of the array member `key`; empty if absent or not an array.
     pub fn list(&self, key: &str) -> &[Value] {
         self.at(key).as_array().unwrap_or(&[])
     }
 
-    /// The members of the object member `key`, in order; none where it is absent or no object.
+    /// The members of the object member `key`, in order; empty if absent or not an object.
     pub fn entries(&self, key: &str) -> impl DoubleEndedIterator<Item = (&Key, &Value)> {
         self.at(key).as_object().into_iter().flat_map(Object::iter)
     }
 
-    /// The members of this, in order; none where it is no object.
+    /// The members of this, in order; empty if this is not an object.
     pub fn entries_of(&self) -> impl DoubleEndedIterator<Item = (&Key, &Value)> {
         self.as_object().into_iter().flat_map(Object::iter)
     }
 
-    /// Orders members by name, everywhere below this.
+    /// Sorts members by name, recursively.
     pub fn sort(&mut self) {
         match self {
             Value::Object(members) => {
@@ -191,7 +191,7 @@ impl Value {
         }
     }
 
-    /// This as an object, made one where it is something else.
+    /// This as an object; replaced by an empty one if it is something else.
     pub fn object_mut(&mut self) -> &mut Object {
         if !matches!(self, Value::Object(_)) {
             *self = Value::Object(Object::new());
@@ -202,17 +202,17 @@ impl Value {
         }
     }
 
-    /// Sets the member `key` of this object (made one where it is something else).
+    /// Sets the member `key` of this object (replaced by an empty one if it is something else).
     pub fn set(&mut self, key: &str, value: impl Into<Value>) {
         self.object_mut().insert(key, value);
     }
 
-    /// Takes the member `key` out.
+    /// Removes the member `key`.
     pub fn remove(&mut self, key: &str) -> Option<Value> {
         self.as_object_mut()?.remove(key)
     }
 
-    /// Go's zero value of any type: null, false, 0, "", and an empty array or object.
+    /// Whether this is Go's zero value of some type: null, false, 0, "", or an empty array or object.
     pub fn is_empty(&self) -> bool {
         match self {
             Value::Null => true,
@@ -225,7 +225,7 @@ impl Value {
         }
     }
 
-    /// What JSON calls the type of this, as Go's decoder names it in errors.
+    /// The JSON type name of this, as in the errors of Go's decoder.
     pub fn type_name(&self) -> &'static str {
         match self {
             Value::Null => "null",
@@ -272,7 +272,7 @@ impl<T: Into<Value>> From<Option<T>> for Value {
     }
 }
 
-/// Writes a value as JSON is written: `value!({"kind": kind, "items": [1, 2, null]})`.
+/// Builds a value from JSON-like syntax: `value!({"kind": kind, "items": [1, 2, null]})`.
 #[macro_export]
 macro_rules! value {
     (null) => { $crate::schema::Value::Null };

@@ -1,4 +1,4 @@
-//! The formats that text may be declared to have. Follows k8s.io/kube-openapi/pkg/validation/strfmt and
+//! The string formats that a schema may declare. Follows k8s.io/kube-openapi/pkg/validation/strfmt and
 //! k8s.io/apiextensions-apiserver/pkg/apiserver/validation/formats.go.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
@@ -8,7 +8,7 @@ use regex::Regex;
 
 use crate::meta::errors::quoted;
 
-/// A format that is checked.
+/// A known format.
 #[derive(Clone, Copy)]
 pub struct Format {
     takes: Takes,
@@ -22,7 +22,7 @@ impl std::fmt::Debug for Format {
     }
 }
 
-/// Formats of text by their names without dashes.
+/// String formats by their names without dashes.
 const FORMATS: &[(&str, Takes)] = &[
     ("bsonobjectid", |text| {
         text.len() == 24 && text.bytes().all(|b| b.is_ascii_hexdigit())
@@ -66,7 +66,7 @@ const FORMATS: &[(&str, Takes)] = &[
 ];
 
 impl Format {
-    /// The format of text with this name (dashes do not count), if it is known.
+    /// The string format with this name (dashes are ignored), if known.
     pub fn named(name: &str) -> Option<Format> {
         let plain = name.replace('-', "");
         FORMATS
@@ -81,7 +81,7 @@ impl Format {
     }
 }
 
-/// Whether upstream recognizes a format for a schema of these types; it warns of others and does not check them.
+/// Whether upstream recognizes a format for a schema with these types; others cause a warning and are not checked.
 pub fn recognized(name: &str, types: &[&str]) -> bool {
     match types {
         ["integer"] => matches!(name, "int32" | "int64"),
@@ -131,7 +131,7 @@ fn hostname(text: &str) -> bool {
     matches(&HOST, text) && text.len() <= 255 && text.split('.').all(|part| part.len() <= 63)
 }
 
-/// An address whose octets may have leading zeros, as Go read them before 1.17.
+/// An address whose octets may have leading zeros, as Go accepted before 1.17.
 fn sloppy_ip(text: &str) -> Option<std::net::IpAddr> {
     if text.contains(':') {
         return text.parse::<Ipv6Addr>().ok().map(Into::into);
@@ -172,7 +172,7 @@ fn cidr(text: &str) -> bool {
         && prefix.parse::<u32>().is_ok_and(|bits| bits <= most)
 }
 
-/// As net.ParseMAC: 6, 8 or 20 bytes, in pairs of digits by `:` or `-`, or in groups of four by `.`.
+/// Like net.ParseMAC: 6, 8 or 20 bytes, in pairs of digits separated by `:` or `-`, or in groups of four by `.`.
 fn mac(text: &str) -> bool {
     let (separator, group) = match (text.as_bytes().get(2), text.as_bytes().get(4)) {
         (Some(b':'), _) => (':', 2),
@@ -292,12 +292,12 @@ fn date_time(text: &str) -> bool {
             .is_some_and(|found| &found[1] <= "23" && &found[2] <= "59" && &found[3] <= "59")
 }
 
-/// As Go's time.ParseDuration, or with units as Scala knows them: `3 days`.
+/// A duration for Go's time.ParseDuration, or with units as in Scala: `3 days`.
 pub fn duration(text: &str) -> bool {
     go_duration(text).is_some() || scala_duration(text)
 }
 
-/// A span of time as Go's time.ParseDuration reads it, in nanoseconds.
+/// Parses a duration like Go's time.ParseDuration, in nanoseconds.
 ///
 /// # Errors
 /// Go's text.
@@ -305,7 +305,7 @@ pub fn parse_duration(text: &str) -> Result<i64, String> {
     go_duration(text).ok_or_else(|| wrong_duration(text))
 }
 
-/// Why Go's time.ParseDuration refuses a text.
+/// Go's time.ParseDuration's error for a text.
 fn wrong_duration(text: &str) -> String {
     let whole = quoted(text);
     let mut rest = text.strip_prefix(['-', '+']).unwrap_or(text);
@@ -329,7 +329,7 @@ fn wrong_duration(text: &str) -> String {
     format!("time: invalid duration {whole}")
 }
 
-/// Nanoseconds of a duration as Go writes it: `1h30m`, `-1.5s`.
+/// The nanoseconds of a duration in Go's notation: `1h30m`, `-1.5s`.
 pub fn go_duration(text: &str) -> Option<i64> {
     let (negative, mut rest) = match text.strip_prefix('-') {
         Some(rest) => (true, rest),
@@ -448,7 +448,7 @@ mod email {
         c.is_ascii_alphanumeric() || "!#$%&'*+-/=?^_`{|}~".contains(c) || !c.is_ascii()
     }
 
-    /// What stands behind an atom (with dots) or a quoted text.
+    /// The text after an atom (with dots) or a quoted string.
     fn word(text: &str) -> Option<&str> {
         match text.strip_prefix('"') {
             Some(inner) => {
@@ -479,7 +479,7 @@ mod email {
         !atom.starts_with('.') && !atom.ends_with('.') && !atom.contains("..")
     }
 
-    /// What stands behind `local@domain`.
+    /// The text after `local@domain`.
     fn spec(text: &str) -> Option<&str> {
         let rest = word(text)?;
         let local = &text[..text.len() - rest.len()];

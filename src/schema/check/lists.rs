@@ -1,4 +1,4 @@
-//! Lists of type set and map, whose items may not stand twice. Follows
+//! Uniqueness of items in lists of type set and map. Follows
 //! k8s.io/apiextensions-apiserver/pkg/apiserver/schema/listtype.
 
 use super::super::types::ListType;
@@ -7,7 +7,7 @@ use super::Check;
 use crate::meta::Errors;
 use crate::meta::errors::{Path, Reason};
 
-/// Refuses items that stand twice in any list below `value`.
+/// Rejects duplicate items in all such lists of `value`.
 pub fn validate(check: &Check, value: &Value, path: Path<'_>, errors: &mut Errors) {
     match value {
         Value::Object(members) => {
@@ -70,10 +70,10 @@ fn map(keys: &[super::Key], items: &[Value], path: Path<'_>, errors: &mut Errors
     }
 }
 
-/// A text that equal values, and no others, have: by it lists are judged in linear time.
+/// A text that only equal values share: with it, lists are checked in linear time.
 pub(super) fn identity(value: &Value) -> String {
     match value {
-        // An integer and a float are different values, even where they are written alike.
+        // An integer and a float differ even if written alike.
         Value::Float(number) => format!("f{number}"),
         Value::Array(_) | Value::Object(_) => {
             let mut sorted = value.clone();
@@ -84,7 +84,7 @@ pub(super) fn identity(value: &Value) -> String {
     }
 }
 
-/// Where a value stands for the second time.
+/// The indices of values that occurred before.
 pub(super) fn doubles<'a>(values: impl ExactSizeIterator<Item = &'a Value>) -> Vec<usize> {
     if values.len() < 2 {
         return Vec::new();

@@ -1,5 +1,5 @@
-//! What a custom resource's schema demands of values: a tree of checks, compiled once for each version of a
-//! definition. Follows k8s.io/kube-openapi/pkg/validation/validate for what is refused, in which words and order.
+//! Validation of values by a custom resource's schema: a tree of checks, compiled once for each version of a
+//! CustomResourceDefinition. Follows k8s.io/kube-openapi/pkg/validation/validate in errors, their texts and order.
 
 pub mod formats;
 pub mod lists;
@@ -14,42 +14,42 @@ pub use validate::validate;
 
 use super::{Key, Value};
 
-/// The checks of one place in a schema. The same tree serves what stands below `allOf`, `anyOf`, `oneOf` and `not`.
+/// The checks of one node of a schema. `allOf`, `anyOf`, `oneOf` and `not` contain such trees, too.
 #[derive(Debug, Default)]
 pub struct Check {
-    /// Types that are taken, as upstream names them; any where there are none.
+    /// Allowed types, as upstream names them; empty allows any.
     pub types: Vec<&'static str>,
-    /// `null` is taken too.
+    /// `null` is allowed, too.
     pub nullable: bool,
-    /// The format as declared, and what it means where that is known; none where it says nothing of the type.
+    /// The declared format, and its implementation if known; `None` if the format does not apply to the type.
     pub format: Option<(Box<str>, Option<formats::Format>)>,
-    /// Values that are taken; any where there are none.
+    /// Allowed values; empty allows any.
     pub choices: Vec<Value>,
-    /// The least number, and whether it is excluded.
+    /// The minimum, and whether it is exclusive.
     pub minimum: Option<(f64, bool)>,
-    /// The greatest number, and whether it is excluded.
+    /// The maximum, and whether it is exclusive.
     pub maximum: Option<(f64, bool)>,
     /// Numbers must be a multiple of this.
     pub multiple_of: Option<f64>,
-    /// The least number of characters.
+    /// The minimum number of characters.
     pub min_length: Option<i64>,
-    /// The greatest number of characters.
+    /// The maximum number of characters.
     pub max_length: Option<i64>,
-    /// An expression that must be found in text.
+    /// An expression that must match somewhere in the text.
     pub pattern: Option<Pattern>,
-    /// The least number of items.
+    /// The minimum number of items.
     pub min_items: Option<i64>,
-    /// The greatest number of items.
+    /// The maximum number of items.
     pub max_items: Option<i64>,
-    /// No item may be there twice.
+    /// Items must be unique.
     pub unique_items: bool,
-    /// The least number of members.
+    /// The minimum number of members.
     pub min_properties: Option<i64>,
-    /// The greatest number of members.
+    /// The maximum number of members.
     pub max_properties: Option<i64>,
-    /// Members that must be there.
+    /// Required members.
     pub required: Vec<Key>,
-    /// `additionalProperties: false`: no member but those in `fields`.
+    /// `additionalProperties: false`: only the members in `fields` are allowed.
     pub closed: bool,
     /// All of these must hold.
     pub all_of: Vec<Check>,
@@ -65,18 +65,18 @@ pub struct Check {
     pub values: Option<Box<Check>>,
     /// Checks of items.
     pub items: Option<Box<Check>>,
-    /// How items of the new and the old list belong together, and which may not stand twice.
+    /// How items of the new list are matched with those of the old one, and what must be unique.
     pub list: super::types::ListType,
 }
 
 impl Check {
-    /// Compiles a JSON schema as a definition holds it. What no structural schema may hold is ignored.
+    /// Compiles a definition's JSON schema. Ignores what a structural schema may not contain.
     pub fn compile(schema: &Value) -> Check {
         Check::build(schema, true)
     }
 
-    /// The same, but an integer or text may be anything, and formats count as they are written: so upstream judges
-    /// defaults.
+    /// Like [`Check::compile`], but int-or-string accepts anything, and formats apply as written: upstream validates
+    /// defaults this way.
     pub fn compile_single(schema: &Value) -> Check {
         Check::build(schema, false)
     }
@@ -127,8 +127,8 @@ impl Check {
     }
 }
 
-/// An expression, compiled when it is first asked: of most definitions there are few objects or none, and what is
-/// compiled is large.
+/// An expression, compiled at first use: most definitions have few objects or none, and compiled expressions are
+/// large.
 #[derive(Debug)]
 pub struct Pattern {
     /// As declared.
@@ -137,7 +137,7 @@ pub struct Pattern {
 }
 
 impl Pattern {
-    /// Whether the expression is found in `text`.
+    /// Whether the expression matches somewhere in `text`.
     ///
     /// # Errors
     /// Why it cannot be compiled.
@@ -150,7 +150,7 @@ impl Pattern {
     }
 }
 
-/// The names of the types that a schema takes.
+/// The names of the types that a schema allows.
 fn types(schema: &Value, unions: bool) -> Vec<&'static str> {
     if unions && schema.bool("x-kubernetes-int-or-string") {
         return vec!["integer", "string"];
@@ -162,7 +162,7 @@ fn types(schema: &Value, unions: bool) -> Vec<&'static str> {
         .collect()
 }
 
-/// The format, unless (where only those count that are `recognized`) it is unknown for the type.
+/// The format, unless it is unknown for the type and only `recognized` ones apply.
 fn format(
     schema: &Value,
     types: &[&str],

@@ -1,4 +1,4 @@
-//! Checks against values. An unchanged part of an update is not refused for what it was before ("ratcheting").
+//! Runs checks on values. An update is not rejected for unchanged parts that were invalid before ("ratcheting").
 
 use std::collections::HashMap;
 use std::fmt;
@@ -11,23 +11,23 @@ use super::{Check, lists};
 use crate::meta::Errors;
 use crate::meta::errors::{FieldError, Path, Reason, quoted};
 
-/// One refusal.
+/// One validation error.
 struct Fault {
-    /// Path below the base; none for refusals that are told of the base itself.
+    /// Path below the base; `None` for errors about the base itself.
     field: Option<String>,
     reason: Reason,
-    /// What is told behind the path.
+    /// The message after the path.
     message: String,
 }
 
-/// A refusal behind what upstream's validator says: of two that say the same, one is told.
+/// An error with the text of upstream's validator; errors with the same text are reported once.
 type Told = (String, Fault);
 
-/// What became of checking one value.
+/// The result of checking one value.
 #[derive(Default)]
 struct Outcome {
     faults: IndexMap<String, Fault, foldhash::fast::RandomState>,
-    /// How many checks were passed: of several alternatives that failed, the one with the most is told.
+    /// How many checks passed: of several failed alternatives, the errors of the one with the most are reported.
     passed: usize,
 }
 
@@ -50,13 +50,13 @@ impl Outcome {
     }
 }
 
-/// The way to a value, as a chain on the stack.
+/// A path to a value, as a chain on the stack.
 #[derive(Clone, Copy)]
 enum Place<'a> {
     Root,
     /// A named member.
     Field(&'a Place<'a>, &'a str),
-    /// A member that only `additionalProperties` knows.
+    /// A member covered only by `additionalProperties`.
     Key(&'a Place<'a>, &'a str),
     Index(&'a Place<'a>, usize),
 }
@@ -72,14 +72,14 @@ impl fmt::Display for Place<'_> {
     }
 }
 
-/// The old value of a place, and the checks that say how its parts belong to those of the new one.
+/// The old value at a place, and the checks that say how its parts match those of the new value.
 #[derive(Clone, Copy)]
 struct Old<'a> {
     value: &'a Value,
     check: &'a Check,
 }
 
-/// Checks `new`; faults of what is the same in `old` are forgiven. Paths begin with `base`.
+/// Checks `new`; ignores errors in parts unchanged from `old`. Paths begin with `base`.
 pub fn validate(
     check: &Check,
     new: &Value,
@@ -87,7 +87,7 @@ pub fn validate(
     base: Path<'_>,
     errors: &mut Errors,
 ) {
-    // What was there before can only forgive: mostly there is nothing to be forgiven.
+    // The old value can only remove errors, and mostly there are none.
     let mut outcome = run(check, new, None, Place::Root);
     if !outcome.is_valid()
         && let Some(value) = old
@@ -119,8 +119,8 @@ fn ratcheted(check: &Check, new: &Value, old: Option<Old<'_>>, place: Place<'_>)
     outcome
 }
 
-/// Whether a value is what it was. Lists of type map are compared by their keys, and what no schema knows counts as
-/// changed, as upstream has it.
+/// Whether a value is unchanged. Lists of type map are compared by their keys, and values without a schema count as
+/// changed, like upstream.
 fn unchanged(new: &Value, old: Old<'_>) -> bool {
     match (new, old.value) {
         (Value::Array(items), Value::Array(before)) => {
@@ -159,7 +159,7 @@ struct OldItems<'a> {
 }
 
 impl<'a> OldItems<'a> {
-    /// The old item with the keys of the new one.
+    /// The old item with the same keys as the new one.
     fn of(&self, item: &Value) -> Option<Old<'a>> {
         if self.items.is_empty() {
             return None;
@@ -183,7 +183,7 @@ fn items_of(old: Old<'_>) -> OldItems<'_> {
     OldItems { keys, items }
 }
 
-/// What tells an item of a list of type map apart; none where a key is missing or no scalar.
+/// The key values of an item in a list of type map; `None` if one is missing or not a scalar.
 fn name_of(item: &Value, keys: &[Key]) -> Option<Vec<String>> {
     let scalar =
         |value: &&Value| !matches!(value, Value::Null | Value::Array(_) | Value::Object(_));
@@ -249,7 +249,7 @@ fn fault(reason: Reason, place: Place<'_>, value: &Value, message: String) -> To
     (message, fault)
 }
 
-/// A refusal that is told of the whole.
+/// An error about the value as a whole.
 fn plain(message: String) -> Told {
     let fault = Fault {
         message: format!("Invalid value: \"\": {message}"),
@@ -321,7 +321,7 @@ fn kind(check: &Check, value: &Value, place: Place<'_>) -> Outcome {
     }
 }
 
-/// Whether a float is an integer, as far as JSON numbers go.
+/// Whether a float is an integer in the range of JSON numbers.
 fn is_whole(number: f64) -> bool {
     const MOST: f64 = 9_007_199_254_740_991.0;
     if !number.is_finite() || number.abs() > MOST {
@@ -429,7 +429,7 @@ fn string(check: &Check, text: &str, place: Place<'_>) -> Outcome {
             field: Some(place.to_string()),
             reason: Reason::TooLong,
             message: match most {
-                // No length at all.
+                // A negative limit has no length to show.
                 i64::MIN..=-1 => "Too long: value is too long".to_owned(),
                 1 => "Too long: may not be more than 1 byte".to_owned(),
                 most => format!("Too long: may not be more than {most} bytes"),
@@ -454,7 +454,7 @@ fn string(check: &Check, text: &str, place: Place<'_>) -> Outcome {
     out
 }
 
-/// Whether a number can be of the declared type, as upstream words it where not.
+/// Whether a number fits the declared type, with upstream's error if not.
 fn in_range(check: &Check, value: &Value, prefix: &str, place: Place<'_>) -> Result<(), Told> {
     let ([name], format) = (check.types.as_slice(), &check.format) else {
         return Ok(());
@@ -498,7 +498,7 @@ fn number(check: &Check, value: &Value, place: Place<'_>) -> Outcome {
         Value::Float(number) => *number,
         _ => return out,
     };
-    // An integer is compared as one, unless the bound does not fit the declared type.
+    // Compare integers as such, unless the bound does not fit the declared type.
     let int = |fits: bool| value.as_int().filter(|_| fits);
     if let Err(fault) = in_range(check, value, "Checked", place) {
         out.add(fault);
@@ -579,7 +579,7 @@ fn number(check: &Check, value: &Value, place: Place<'_>) -> Outcome {
         }
         out.merge(part);
     };
-    // Told in the order multipleOf, minimum, maximum.
+    // Reported in the order multipleOf, minimum, maximum.
     bound(check.minimum, false);
     bound(check.maximum, true);
     out.passed += 1;
@@ -650,7 +650,7 @@ fn choices(check: &Check, value: &Value, place: Place<'_>) -> Outcome {
     out
 }
 
-/// Whether a value is a choice, once it was converted to the choice's type as Go converts numbers.
+/// Whether a value equals a choice after conversion to the choice's type, like Go's numeric conversions.
 fn chosen(value: &Value, choice: &Value) -> bool {
     match (value, choice) {
         (_, Value::Null) => false,
@@ -682,7 +682,7 @@ fn object(
         let text = format!("{place} in body should have at most {most} properties");
         out.add(too_many(text, place, size, most));
     }
-    // What tells a type cannot be compared with what it was: both were converted.
+    // The type itself is not compared with its old value: both were converted.
     let before = |key: &str| {
         let typed = matches!(place, Place::Root) && matches!(key, "kind" | "apiVersion");
         old.filter(|_| !typed).and_then(|old| member_of(old, key))

@@ -1,7 +1,7 @@
-//! Unified diffs by the matching of Ratcliff and Obershelp, the one that Python's difflib (and its port to Go)
-//! made common: the longest common run of lines first, then the same left and right of it. Its results are not
-//! minimal, and clients see them, so the details matter: of runs equally long the earliest wins, and in texts of
-//! 200 lines and more, lines that are frequent do not begin a run.
+//! Unified diffs by the algorithm of Ratcliff and Obershelp, known from Python's difflib (and its Go port): find the
+//! longest common run of lines, then repeat to the left and right of it. Its results are not minimal, and clients see
+//! them, so details matter: of equally long runs the earliest wins, and in texts of 200 lines and more, frequent lines
+//! do not start a run.
 
 use std::collections::HashMap;
 use std::fmt::Write as _;
@@ -9,10 +9,10 @@ use std::ops::Range;
 
 /// Lines of context around a change.
 const CONTEXT: usize = 3;
-/// From how many lines on frequent lines are left out of the search for runs.
+/// In texts with at least so many lines, frequent lines are not used to find runs.
 const FREQUENT_FROM: usize = 200;
 
-/// A stretch of both texts: equal or not.
+/// A section of both texts, equal or different.
 struct Stretch {
     equal: bool,
     old: Range<usize>,
@@ -51,7 +51,7 @@ pub(super) fn diff(old: &str, new: &str) -> String {
     out
 }
 
-/// A range as a hunk's head shows it.
+/// A range as shown in a hunk's header.
 fn lines(start: usize, end: usize) -> String {
     match end - start {
         1 => format!("{}", start + 1),
@@ -60,21 +60,21 @@ fn lines(start: usize, end: usize) -> String {
     }
 }
 
-/// A run of equal lines: where it begins in both texts, and its length.
+/// A run of equal lines: its start in both texts, and its length.
 type Run = (usize, usize, usize);
 
 struct Matcher<'a> {
     old: &'a [&'a str],
     new: &'a [&'a str],
-    /// Where each line that is not frequent stands in the new text.
+    /// The positions in the new text of each line that is not frequent.
     places: HashMap<&'a str, Vec<usize>>,
 }
 
 impl Matcher<'_> {
-    /// The longest run within both ranges.
+    /// The longest run in both ranges.
     fn longest(&self, old: &Range<usize>, new: &Range<usize>) -> Run {
         let (mut at_old, mut at_new, mut best) = (old.start, new.start, 0);
-        // For each place in the new text, how long the run is that ends there and at the line before.
+        // For each position in the new text, the length of the run that ends there and at the current old line.
         let mut lengths: HashMap<usize, usize> = HashMap::new();
         for i in old.clone() {
             let mut next = HashMap::new();
@@ -91,7 +91,7 @@ impl Matcher<'_> {
             }
             lengths = next;
         }
-        // Frequent lines join a run that is there.
+        // Frequent lines only extend a run.
         while at_old > old.start
             && at_new > new.start
             && self.old[at_old - 1] == self.new[at_new - 1]
@@ -147,7 +147,7 @@ fn stretches(old: &[&str], new: &[&str]) -> Vec<Stretch> {
         }
         (i, j) = (at_old + length, at_new + length);
         match stretches.last_mut() {
-            // Runs that touch are one.
+            // Merge adjacent runs.
             Some(last) if last.equal && length > 0 => (last.old.end, last.new.end) = (i, j),
             _ if length > 0 => stretches.push(Stretch {
                 equal: true,
@@ -160,7 +160,7 @@ fn stretches(old: &[&str], new: &[&str]) -> Vec<Stretch> {
     stretches
 }
 
-/// Changes with their context, those near one another together.
+/// Changes with their context; nearby ones share a hunk.
 fn hunks(mut stretches: Vec<Stretch>) -> Vec<Vec<Stretch>> {
     let head = |s: &Stretch| Stretch {
         equal: true,

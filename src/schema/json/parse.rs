@@ -1,51 +1,51 @@
-//! Bytes to values: what Go's `encoding/json` accepts, and its texts for what it does not, with the
-//! additions of `sigs.k8s.io/json` (integers stay integers, duplicate members are told).
+//! Parses JSON: accepts what Go's `encoding/json` accepts, with its error texts, and with the additions of
+//! `sigs.k8s.io/json` (integers stay integers, duplicate members are reported).
 
 use super::MAX_DEPTH;
 use crate::schema::{Key, Object, Value};
 
-/// How many bytes of paths of members are kept.
+/// Limit in bytes for the recorded paths of members.
 const MAX_MEMBERS: usize = 1 << 20;
 
-/// How many different duplicates are told, as in `sigs.k8s.io/json`.
+/// How many different duplicates are reported, as in `sigs.k8s.io/json`.
 const MAX_DUPLICATES: usize = 100;
 
-/// How many bytes of their paths are put together at most: deep in a body each is long.
+/// Limit in bytes for their paths, which are long in deeply nested bodies.
 const MAX_DUPLICATE_BYTES: usize = 4 << 20;
 
-/// How many numbers are kept as they are written.
+/// How many numbers are kept as written.
 const MAX_FLOATS: usize = 100;
 
-/// A body as read.
+/// A parsed body.
 #[derive(Debug, Default, PartialEq)]
 pub struct Parsed {
-    /// The value; of a member given twice the last counts.
+    /// The value; the last of duplicate members wins.
     pub value: Value,
-    /// Paths of members given twice (`metadata.name`, `spec.containers[0].image`), in the order of the body.
+    /// Paths of duplicate members (`metadata.name`, `spec.containers[0].image`), in the order of the body.
     /// At most a hundred, each once.
     pub duplicates: Vec<String>,
-    /// The digits of numbers that are no [`Value::Int`], as they are written; the first hundred.
+    /// The digits of numbers that are not a [`Value::Int`], as written; the first hundred.
     pub floats: Vec<Box<str>>,
 }
 
-/// Why bytes are no JSON.
+/// Why bytes are not JSON.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
 pub struct SyntaxError {
     /// Go's text: `invalid character 'x' looking for beginning of value`.
     pub message: String,
-    /// How many bytes were read, the offending one included.
+    /// How many bytes were read, including the offending one.
     pub offset: usize,
 }
 
-/// Reads one JSON value that fills `bytes`.
+/// Parses one JSON value that fills `bytes`.
 ///
-/// Numbers written as integers that fit become [`Value::Int`], all others [`Value::Float`]. Lone surrogates and
-/// bytes that are no UTF-8 become U+FFFD, as in Go.
+/// Integers that fit become [`Value::Int`], all other numbers [`Value::Float`]. Lone surrogates and
+/// bytes that are not UTF-8 become U+FFFD, as in Go.
 ///
 /// # Errors
-/// [`SyntaxError`] tells the first byte that is wrong. A number too large for a `float64` is refused with the text
-/// of Go's type error, once the whole body was found to be well formed.
+/// [`SyntaxError`] for the first wrong byte. A number too large for a `float64` is rejected with the text
+/// of Go's type error, but only if the whole body is well formed.
 pub fn parse(bytes: &[u8]) -> Result<Parsed, SyntaxError> {
     let mut parser = Parser::new(bytes);
     let value = parser.whole()?;
@@ -66,7 +66,7 @@ pub fn members(bytes: &[u8]) -> Vec<String> {
     members.map(|members| members.seen).unwrap_or_default()
 }
 
-/// The members that were met, and the way to where the parser is.
+/// The members found so far, and the path to the current value.
 #[derive(Default)]
 struct Members {
     path: String,
@@ -74,7 +74,7 @@ struct Members {
     bytes: usize,
 }
 
-/// A step from a value into one of those that it holds.
+/// A step of a path.
 #[derive(Clone, Copy)]
 enum Step {
     /// Into the member whose name begins at this byte.
@@ -85,17 +85,17 @@ enum Step {
 
 struct Parser<'a> {
     bytes: &'a [u8],
-    /// The same as text, where it is UTF-8 throughout.
+    /// The bytes as text, if all of them are UTF-8.
     text: Option<&'a str>,
     at: usize,
     depth: usize,
-    /// The way to the value being read.
+    /// The path to the value being read.
     way: Vec<Step>,
     duplicates: Vec<String>,
-    /// How much was put together for `duplicates`, in bytes.
+    /// Total size of the paths in `duplicates`, in bytes.
     duplicate_bytes: usize,
     floats: Vec<Box<str>>,
-    /// Kept where it is asked for.
+    /// Recorded only on request.
     members: Option<Members>,
     out_of_range: Option<SyntaxError>,
 }
@@ -116,7 +116,7 @@ impl<'a> Parser<'a> {
         }
     }
 
-    /// Reads one value that fills the bytes.
+    /// Parses one value that fills the bytes.
     fn whole(&mut self) -> Result<Value, SyntaxError> {
         let value = self.value("looking for beginning of value")?;
         self.space();
@@ -129,7 +129,7 @@ impl<'a> Parser<'a> {
         }
     }
 
-    /// Reads the value of a member or an item, noting the way to it where that is asked for.
+    /// Parses the value of a member or item, recording its path if requested.
     fn within(&mut self, name: Option<&str>, index: usize) -> Result<Value, SyntaxError> {
         let Some(members) = &mut self.members else {
             return self.value("looking for beginning of value");
@@ -167,7 +167,7 @@ impl Parser<'_> {
         }
     }
 
-    /// The error for the byte at hand, or for the end of the input.
+    /// The error for the current byte, or for the end of the input.
     fn unexpected(&self, context: &str) -> SyntaxError {
         match self.peek() {
             None => SyntaxError {
@@ -181,8 +181,8 @@ impl Parser<'_> {
         }
     }
 
-    /// The error within a word, a number or an escape: Go's scanner ends its input with a blank, and what cannot
-    /// hold one tells of that.
+    /// The error within a literal, number or escape: Go's scanner appends a space to its input, and reports that space
+    /// where none is allowed.
     fn unexpected_within(&self, context: &str) -> SyntaxError {
         match self.peek() {
             None => SyntaxError {
@@ -283,7 +283,7 @@ impl Parser<'_> {
         }
     }
 
-    /// Notes that the member that the way leads to was there before.
+    /// Records the current member as a duplicate.
     fn duplicate(&mut self) {
         if self.duplicates.len() == MAX_DUPLICATES || self.duplicate_bytes > MAX_DUPLICATE_BYTES {
             return;
@@ -295,7 +295,7 @@ impl Parser<'_> {
                 Step::Member(start) => {
                     let mut name = Parser::new(&[]);
                     (name.bytes, name.text, name.at) = (self.bytes, self.text, start);
-                    // It was read before.
+                    // It parsed before.
                     let name = name.string().unwrap_or_default();
                     if !path.is_empty() {
                         path.push('.');
@@ -313,7 +313,7 @@ impl Parser<'_> {
     fn literal(&mut self, word: &'static str, value: Value) -> Result<Value, SyntaxError> {
         for (i, expected) in word.bytes().enumerate() {
             if self.peek() != Some(expected) {
-                // The first letter is what brought us here.
+                // The caller has seen the first letter.
                 debug_assert!(i > 0, "a literal is recognised by its first letter");
                 return Err(self.unexpected_within(&format!(
                     "in literal {word} (expecting '{}')",
@@ -380,7 +380,7 @@ impl Parser<'_> {
         Ok(Value::Float(number))
     }
 
-    /// Reads a string; the quote that opens it is at hand.
+    /// Parses a string, from its opening quote.
     fn string(&mut self) -> Result<Key, SyntaxError> {
         self.at += 1;
         let start = self.at;
@@ -434,7 +434,7 @@ impl Parser<'_> {
         Ok(())
     }
 
-    /// The character of a `\u` escape, together with the second half of a surrogate pair if that follows.
+    /// The character of a `\u` escape, combined with a following second half of a surrogate pair.
     fn scalar(&mut self, first: u32) -> char {
         if (0xD800..0xDC00).contains(&first) && self.bytes[self.at..].starts_with(b"\\u") {
             let mark = self.at;
@@ -461,12 +461,12 @@ impl Parser<'_> {
     }
 }
 
-/// How many bytes at the front of `bytes` stand for themselves in a string: none is a quote, a backslash or a
-/// control. Eight at a time.
+/// The number of leading bytes of `bytes` that stand for themselves in a string: not a quote, backslash or
+/// control character. Checks eight bytes at a time.
 fn plain(bytes: &[u8]) -> usize {
     const ONES: u64 = 0x0101_0101_0101_0101;
     const HIGH: u64 = 0x8080_8080_8080_8080;
-    // The high bit of each byte that is zero; bytes above the first found may be marked wrongly.
+    // The high bit of each zero byte; bytes above the first may be marked wrongly.
     let zero = |word: u64| word.wrapping_sub(ONES) & !word & HIGH;
     let mut at = 0;
     while let Some(chunk) = bytes
@@ -492,7 +492,7 @@ fn plain(bytes: &[u8]) -> usize {
     at
 }
 
-/// Appends bytes as text; each byte that is no UTF-8 becomes one U+FFFD.
+/// Appends bytes as text; replaces each byte that is not UTF-8 by U+FFFD.
 pub(crate) fn push_lossy(mut bytes: &[u8], out: &mut String) {
     loop {
         match std::str::from_utf8(bytes) {
@@ -507,7 +507,7 @@ pub(crate) fn push_lossy(mut bytes: &[u8], out: &mut String) {
     }
 }
 
-/// A byte as Go's scanner shows it: a character of Latin-1 in single quotes.
+/// A byte as shown by Go's scanner: a Latin-1 character in single quotes.
 fn quote(byte: u8) -> String {
     match byte {
         b'\'' => r"'\''".to_owned(),

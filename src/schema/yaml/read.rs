@@ -1,5 +1,5 @@
-//! Reading: events to nodes, nodes to values. Follows go-yaml v2 for what a scalar is and for errors, and
-//! `sigs.k8s.io/yaml` for what becomes of it on the way through JSON.
+//! Reads YAML: events to nodes, nodes to values. Follows go-yaml v2 in resolving scalars and in errors, and
+//! `sigs.k8s.io/yaml` in the conversion through JSON.
 
 use std::collections::HashMap;
 
@@ -9,12 +9,12 @@ use super::resolve::{Tag, resolve};
 use super::write::shortest;
 use crate::schema::{Key, Object, Value, json};
 
-/// A body as read.
+/// A parsed body.
 #[derive(Debug, Default, PartialEq)]
 pub struct Yaml {
-    /// The first document; null where there is none.
+    /// The first document; null if there is none.
     pub value: Value,
-    /// Keys given twice: `line 7: key "k" already set in map`. In the value the last one counts.
+    /// Duplicate keys: `line 7: key "k" already set in map`. The last one wins.
     pub duplicates: Vec<String>,
 }
 
@@ -30,7 +30,7 @@ pub fn parse(bytes: &[u8]) -> Result<Yaml, String> {
         });
     }
     let text = decode(bytes)?;
-    // The scanner panics at an escape that the text ends within; go-yaml reads a nought there, which escapes nothing.
+    // The scanner panics if the text ends within an escape; go-yaml reads a NUL there, which is not a valid escape.
     if text.ends_with('\\')
         && let Err(why) = Document::read(&format!("{text}$"))
         && why.ends_with("found unknown escape character")
@@ -57,7 +57,7 @@ pub fn parse(bytes: &[u8]) -> Result<Yaml, String> {
     })
 }
 
-/// The quick way for what clients send most: JSON in an object, without anything that YAML reads differently.
+/// The fast path for what clients send most: a JSON object without anything that YAML reads differently.
 fn as_json(bytes: &[u8]) -> Option<Value> {
     let start = bytes.iter().position(|b| !b.is_ascii_whitespace())?;
     if bytes[start] != b'{' || bytes.iter().any(|&b| b >= 0x7f) {
@@ -76,7 +76,7 @@ fn as_json(bytes: &[u8]) -> Option<Value> {
     through_json(parsed.value).ok()
 }
 
-/// A key that libyaml does not take for one, since it looks ahead 1024 bytes for the colon.
+/// Whether there is a key that libyaml does not recognize, because it looks only 1024 bytes ahead for the colon.
 fn has_long_key(value: &Value) -> bool {
     match value {
         Value::Array(items) => items.iter().any(has_long_key),
@@ -87,7 +87,7 @@ fn has_long_key(value: &Value) -> bool {
     }
 }
 
-/// What is left of a value once it was printed as JSON and read again: whole floats are integers.
+/// The value after being printed as JSON and read again: whole floats become integers.
 fn through_json(mut value: Value) -> Result<Value, String> {
     fn go(value: &mut Value) -> Result<(), String> {
         match value {
@@ -152,7 +152,7 @@ fn decode(bytes: &[u8]) -> Result<std::borrow::Cow<'_, str>, String> {
     }
 }
 
-/// A node: where it begins (a line, from 0) and what it is.
+/// A node: its start (a line, from 0) and its content.
 struct Node {
     line: u64,
     data: Data,
@@ -165,7 +165,7 @@ enum Data {
         plain: bool,
     },
     Sequence(Vec<usize>),
-    /// Keys and values in turn.
+    /// Keys and values alternating.
     Mapping(Vec<usize>),
     Alias {
         name: String,
@@ -255,8 +255,8 @@ impl Document {
     }
 }
 
-/// The text with a line break at its end, where a block scalar may stand there: the scanner panics at one that the
-/// text ends within.
+/// The text with a line break appended if it may end within a block scalar: the scanner panics if the text ends
+/// there without one.
 fn ended(text: &str) -> std::borrow::Cow<'_, str> {
     let breaks = ['\n', '\r', '\u{85}', '\u{2028}', '\u{2029}'];
     if text.is_empty() || text.ends_with(breaks) || !text.contains(['|', '>']) {
@@ -265,15 +265,15 @@ fn ended(text: &str) -> std::borrow::Cow<'_, str> {
     format!("{text}\n").into()
 }
 
-/// A block scalar that the text ends within, without the line break that [`ended`] added: `start` is where its
-/// header begins.
+/// A block scalar at the end of the text, without the line break that [`ended`] added: `start` is the position of its
+/// header.
 fn as_it_ended(mut value: String, text: &str, start: u64) -> String {
     let header = usize::try_from(start).ok().and_then(|at| text.get(at..));
     let keeps = header.is_some_and(|header| {
         let indicators = header.trim_start_matches(['|', '>']);
         indicators.chars().take(2).any(|c| c == '+')
     });
-    // Blanks alone are the scalar's last line where there are more of them than it is indented by.
+    // A line of more spaces than the indentation is the scalar's last line.
     let blank = |line: &str| line.bytes().all(|b| b == b' ');
     let last = text.rsplit('\n').next().unwrap_or_default();
     let told = value
@@ -286,7 +286,7 @@ fn as_it_ended(mut value: String, text: &str, start: u64) -> String {
     value
 }
 
-/// A parser's error as go-yaml tells it: the scanner's lines count from one, the parser's from zero.
+/// A parser's error in go-yaml's words: the scanner's lines count from one, the parser's from zero.
 fn told(error: &libyaml_safer::Error) -> String {
     let counted = |line: u64| {
         if error.kind() == ErrorKind::Scanner {
@@ -308,7 +308,7 @@ fn told(error: &libyaml_safer::Error) -> String {
     }
 }
 
-/// How much of what is decoded may come from aliases, as in go-yaml.
+/// The share of decoded values that may come from aliases, as in go-yaml.
 fn allowed_alias_ratio(decoded: u32) -> f64 {
     const LOW: f64 = 400_000.0;
     const HIGH: f64 = 4_000_000.0;
@@ -322,11 +322,11 @@ fn allowed_alias_ratio(decoded: u32) -> f64 {
     }
 }
 
-/// The most text that a document may have from aliases, in bytes: as much as a body.
+/// Limit in bytes for the text that a document may have from aliases: the size of a body.
 const MAX_BY_ALIAS: usize = 3 << 20;
 const EXCESSIVE: &str = "yaml: document contains excessive aliasing";
 
-/// A value and what resolved it.
+/// A value and the tag that it resolved to.
 type Read = (Tag, Value);
 
 struct Reader<'a> {
@@ -334,12 +334,12 @@ struct Reader<'a> {
     duplicates: Vec<String>,
     decoded: u32,
     by_alias: u32,
-    /// The text of the scalars that came by alias, in bytes.
+    /// The text of scalars from aliases, in bytes.
     bytes_by_alias: usize,
     alias_depth: u32,
-    /// Sequences and mappings around what is read.
+    /// Sequences and mappings around the current node.
     depth: usize,
-    /// Aliases being followed, so that one inside itself is found.
+    /// Aliases being followed, to detect one that contains itself.
     open: Vec<usize>,
 }
 
@@ -394,7 +394,7 @@ impl<'a> Reader<'a> {
         Ok(())
     }
 
-    /// Goes into a sequence or a mapping: aliases may bring more levels than the text has.
+    /// Enters a sequence or mapping; aliases may add more levels than the text has.
     fn descend(&mut self) -> Result<(), String> {
         self.depth += 1;
         match self.depth > json::MAX_DEPTH {
@@ -441,7 +441,7 @@ impl<'a> Reader<'a> {
         Ok(())
     }
 
-    /// `<<`: the members of a mapping, or of several, the first of which wins.
+    /// `<<`: merges a mapping, or several, of which the first wins.
     fn merge(&mut self, index: usize, object: &mut Object) -> Result<(), String> {
         const REFUSAL: &str = "yaml: map merge requires map or sequence of maps as the value";
         let document: &'a Document = self.document;
@@ -526,7 +526,7 @@ fn scalar(tag: Option<&str>, text: &str, plain: bool) -> Result<Read, String> {
     }
 }
 
-/// A key as JSON has it, and as errors show it.
+/// A key as in JSON, and as shown in errors.
 fn key_text(tag: Tag, key: &Value, value: &Value) -> Result<(Key, String), String> {
     Ok(match key {
         Value::String(text) => (text.clone(), format!("{:?}", text.as_str())),
@@ -560,7 +560,7 @@ fn key_text(tag: Tag, key: &Value, value: &Value) -> Result<(Key, String), Strin
     })
 }
 
-/// A number with as many digits as a float32 needs, which is how float keys become text.
+/// A number with the digits that a float32 needs: the text of float keys.
 fn single(number: f64) -> String {
     #[allow(
         clippy::cast_possible_truncation,
@@ -570,7 +570,7 @@ fn single(number: f64) -> String {
     digits.parse().map_or(digits, |number| shortest(number, 6))
 }
 
-/// A value as Go's `%#v` prints it.
+/// A value as printed by Go's `%#v`.
 fn go_syntax(value: &Value) -> String {
     match value {
         Value::Null => "interface {}(nil)".to_owned(),

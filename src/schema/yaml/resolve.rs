@@ -1,4 +1,4 @@
-//! What a plain scalar is: the rules of YAML 1.1 as go-yaml v2 applies them.
+//! Types of plain scalars: the rules of YAML 1.1 as applied by go-yaml v2.
 
 use crate::schema::Value;
 
@@ -15,7 +15,7 @@ pub(super) enum Tag {
 }
 
 impl Tag {
-    /// The tag as errors show it.
+    /// The tag as shown in errors.
     pub(super) fn short(self) -> &'static str {
         match self {
             Tag::Null => "!!null",
@@ -29,7 +29,7 @@ impl Tag {
     }
 }
 
-/// What an untagged plain scalar resolves to. Timestamps and merge keys stay text.
+/// Resolves an untagged plain scalar. Timestamps and merge keys stay text.
 pub(super) fn resolve(text: &str) -> (Tag, Value) {
     let Some(&first) = text.as_bytes().first() else {
         return (Tag::Null, Value::Null);
@@ -89,8 +89,8 @@ fn word(text: &str) -> Option<(Tag, Value)> {
     })
 }
 
-/// Integers in Go's literal forms: `0x`, `0o` and `0` for octal, `0b`; a positive one may fill 64 bits (and is then
-/// a float here, as it is once it went through JSON).
+/// Integers in Go's literal forms: `0x`, `0o` and `0` for octal, `0b`; a positive one may use 64 bits (and is then
+/// a float here, as it would be after JSON).
 fn integer(text: &str) -> Option<Value> {
     let (negative, digits) = match text.as_bytes().first()? {
         b'-' => (true, &text[1..]),
@@ -111,7 +111,7 @@ fn integer(text: &str) -> Option<Value> {
     if negative {
         return 0i64.checked_sub_unsigned(size).map(Value::Int);
     }
-    // An explicit plus is only read as a signed number.
+    // A number with an explicit plus is only read as a signed one.
     match i64::try_from(size) {
         Ok(number) => Some(Value::Int(number)),
         Err(_) if text.starts_with('+') => None,
@@ -152,7 +152,7 @@ fn float(text: &str) -> Option<f64> {
     text.parse().ok().filter(|number: &f64| number.is_finite())
 }
 
-/// Whether go-yaml reads this as a time: a date, or a date and a time, in the forms it knows.
+/// Whether go-yaml reads this as a time: a date, or a date and a time, in the known forms.
 pub(super) fn is_timestamp(text: &str) -> bool {
     timestamp(text).is_some()
 }
@@ -209,13 +209,13 @@ fn timestamp(text: &str) -> Option<()> {
     }
 }
 
-/// One or two digits at the front.
+/// Parses one or two leading digits.
 fn number(text: &str) -> Option<(u32, &str)> {
     let n = text.bytes().take(2).take_while(u8::is_ascii_digit).count();
     Some((text.get(..n)?.parse().ok()?, &text[n..]))
 }
 
-/// Sexagesimal numbers, which go-yaml does not read but quotes for other readers.
+/// Sexagesimal numbers, which go-yaml does not read but quotes for other parsers.
 pub(super) fn is_base60(text: &str) -> bool {
     let rest = text.strip_prefix(['-', '+']).unwrap_or(text);
     if !rest.starts_with(|c: char| c.is_ascii_digit()) {

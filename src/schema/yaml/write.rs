@@ -1,5 +1,5 @@
-//! Writing: sorted keys, block style, two blanks of indentation, lists at the level of their key, and quotes
-//! where the text would be read as something else.
+//! Writes YAML: sorted keys, block style, two spaces of indentation, lists at the level of their key, and quotes
+//! around text that would be read as something else.
 
 use std::cmp::Ordering;
 
@@ -8,7 +8,7 @@ use libyaml_safer::{Emitter, Encoding, Event, MappingStyle, ScalarStyle, Sequenc
 use super::resolve::{Tag, is_base60, resolve};
 use crate::schema::{Object, Value};
 
-/// A value as YAML, as `sigs.k8s.io/yaml`'s `Marshal` prints it. Ends in a line feed.
+/// A value as YAML, as printed by `Marshal` of `sigs.k8s.io/yaml`. Ends in a line feed.
 pub fn write(value: &Value) -> String {
     let mut out = Vec::new();
     let mut writer = Writer {
@@ -100,7 +100,7 @@ impl Writer<'_> {
     }
 }
 
-/// go-yaml's order of keys: letters after everything else, runs of digits by their number.
+/// go-yaml's order of keys: letters after everything else, runs of digits as numbers.
 fn natural(a: &str, b: &str) -> Ordering {
     let (a, b): (Vec<char>, Vec<char>) = (a.chars().collect(), b.chars().collect());
     let digits = |text: &[char], from: usize| {
@@ -139,8 +139,8 @@ fn natural(a: &str, b: &str) -> Ordering {
     a.len().cmp(&b.len())
 }
 
-/// A number with the fewest digits, as Go's `FormatFloat(number, 'g', -1, …)`: with an exponent below 1e-4 and from
-/// `1e{limit}` on (6; 21 where `fmt` prints it). Infinities and NaN as YAML spells them.
+/// A number with the fewest digits, like Go's `FormatFloat(number, 'g', -1, …)`: with an exponent below 1e-4 and from
+/// `1e{limit}` on (6; 21 as printed by `fmt`). Infinities and NaN in YAML's spelling.
 pub(super) fn shortest(number: f64, limit: i32) -> String {
     if number.is_nan() {
         return ".nan".to_owned();

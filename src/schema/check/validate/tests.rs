@@ -13,7 +13,7 @@ fn refusals(schema: &str, new: &str, old: Option<&str>) -> Vec<String> {
     errors.0.iter().map(ToString::to_string).collect()
 }
 
-/// A schema of one member `v`, a value of it, and what is refused.
+/// A schema of one member `v`, a value for it, and the expected errors.
 #[test]
 fn values_are_refused_in_upstreams_words() {
     for (schema, v, told) in [
@@ -192,7 +192,7 @@ fn what_is_unchanged_is_not_refused_in_an_update() {
     }
 }
 
-/// As many items as a body can have: whoever compared each with all would not come to an end.
+/// As many items as fit in a body: comparing each with all others would not finish.
 #[test]
 fn long_lists_are_judged_by_the_keys_of_their_items() {
     const ITEMS: usize = 50_000;
