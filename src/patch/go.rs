@@ -1,17 +1,17 @@
-//! Values as Go's `fmt` prints them, for refusals that show them.
+//! Values as printed by Go's `fmt`, for error messages.
 
 use std::fmt::Write as _;
 
 use crate::schema::Value;
 
-/// As `%v`: `map[data:map[k:v] list:[1 <nil>]]`, keys sorted.
+/// Like `%v`: `map[data:map[k:v] list:[1 <nil>]]`, keys sorted.
 pub fn printed(value: &Value) -> String {
     let mut out = String::new();
     write(value, true, &mut out);
     out
 }
 
-/// As `%s`: like `%v`, but what is no text is shown as a mistake: `%!s(int64=5)`.
+/// Like `%s`: the same as `%v`, but values other than text are marked as errors: `%!s(int64=5)`.
 pub fn printed_as_text(value: &Value) -> String {
     let mut out = String::new();
     write(value, false, &mut out);
@@ -66,7 +66,7 @@ fn write_scalar(value: &Value, out: &mut String) {
 
 pub use crate::schema::json::go_float as float;
 
-/// The Go type of what was decoded into an `interface{}`.
+/// The Go type of a value decoded into an `interface{}`.
 pub fn type_of(value: &Value) -> &'static str {
     match value {
         Value::Null => "%!s(<nil>)",
@@ -79,7 +79,7 @@ pub fn type_of(value: &Value) -> &'static str {
     }
 }
 
-/// The kind of that type, as `reflect` calls it.
+/// The `reflect` kind of that type.
 pub fn kind_of(value: &Value) -> &'static str {
     match value {
         Value::Null => "invalid",

@@ -1,4 +1,4 @@
-//! JSON patch, as gopkg.in/evanphx/json-patch.v4 does it: RFC 6902 with its liberties (negative indexes, `replace`
+//! JSON patch like gopkg.in/evanphx/json-patch.v4: RFC 6902 with its extensions (negative indexes, `replace`
 //! and `copy` of missing members, paths without a leading slash).
 
 use std::collections::BTreeMap;
@@ -7,15 +7,15 @@ use std::collections::btree_map::Entry;
 use super::PatchError;
 use crate::schema::{Value, json};
 
-/// How many operations one patch may have.
+/// How many operations one patch may contain.
 pub const MAX_OPERATIONS: usize = 10_000;
-/// How many bytes of JSON the `copy` operations of one patch may add together.
+/// Limit in bytes for the JSON that the `copy` operations of one patch may add.
 const MAX_COPIED: usize = 3 << 20;
 
-/// What strict decoding of the operations refuses: members given twice and members that no operation has.
+/// Errors of strict decoding: duplicate members, and members that no operation has.
 ///
 /// # Errors
-/// Go's text for a body that is no list of operations.
+/// Go's text for a body that is not a list of operations.
 pub fn check(body: &Value, duplicates: &[String]) -> Result<Vec<String>, String> {
     const LIST: &str = "[]handlers.jsonPatchOp";
     let items = match body {
@@ -63,11 +63,11 @@ fn unfit(value: &Value, into: &str) -> String {
     format!("json: cannot unmarshal {} into {into}", value.type_name())
 }
 
-/// The document that the operations make of `live`, all or none.
+/// Applies the operations to `live`, all or none; returns the new document.
 ///
 /// # Errors
 /// [`PatchError::Inapplicable`] at the first operation that does not apply, [`PatchError::TooManyOperations`], and
-/// [`PatchError::Malformed`] for a body that is no list of objects.
+/// [`PatchError::Malformed`] for a body that is not a list of objects.
 pub fn apply(live: &Value, body: &Value) -> Result<Value, PatchError> {
     let operations = match body {
         Value::Null => &[],
@@ -175,7 +175,7 @@ fn operate(document: &mut Value, operation: &Value, copied: &mut usize) -> Resul
             }
             let (container, key) = parent(document, path)?;
             let found = get(container, &key)?.filter(|found| !found.is_null());
-            // An absent value and null are one, and so are an absent member and null.
+            // An absent value equals null, and so does an absent member.
             if found == operation.get("value") {
                 Ok(())
             } else {
@@ -186,8 +186,8 @@ fn operate(document: &mut Value, operation: &Value, copied: &mut usize) -> Resul
     }
 }
 
-/// A value that may stand at a path: whatever the operations put into one another, the document stays one that can be
-/// read.
+/// Limits the depth of a value to be placed at a path, so that the document remains
+/// readable however deeply the operations nest values.
 fn fitting(path: &str, value: Value) -> Result<Value, String> {
     let above = path.matches('/').count();
     match json::MAX_DEPTH.checked_sub(above) {
@@ -200,7 +200,7 @@ fn missing(path: &str) -> String {
     format!("document is missing path {path:?}")
 }
 
-/// The steps of a path; what stands before the first slash does not count.
+/// The steps of a path; the text before the first slash is ignored.
 fn steps(path: &str) -> Vec<String> {
     path.split('/')
         .skip(1)
@@ -208,12 +208,12 @@ fn steps(path: &str) -> Vec<String> {
         .collect()
 }
 
-/// What operations looked into, by step.
+/// The paths that operations looked into, as a tree of steps.
 #[derive(Default)]
 struct Touched(BTreeMap<String, Touched>);
 
-/// Sorts the members of the objects on the way of the operations by name. Upstream writes them so, and leaves what
-/// no operation looked into in its order; refusals show that.
+/// Sorts the members of objects on the paths of the operations by name. Upstream writes those sorted and leaves the
+/// others in their order; error messages show that.
 pub fn sort_touched(document: &mut Value, body: &Value) {
     if let Value::Object(object) = document {
         object.sort();
@@ -256,7 +256,7 @@ fn child<'a>(value: &'a mut Value, step: &str) -> Option<&'a mut Value> {
     }
 }
 
-/// The container that the last step of a path is in, and that step.
+/// The container that the last step of a path refers to, and that step.
 fn parent<'a>(document: &'a mut Value, path: &str) -> Result<(&'a mut Value, String), String> {
     let mut steps = steps(path);
     let Some(key) = steps.pop() else {
@@ -308,7 +308,7 @@ fn remove(container: &mut Value, key: &str) -> Result<Value, String> {
     }
 }
 
-/// The member or item; none where an object has no such member.
+/// The member or item; `None` if an object does not have the member.
 fn get<'a>(container: &'a Value, key: &str) -> Result<Option<&'a Value>, String> {
     match container {
         Value::Object(object) => Ok(object.get(key)),
@@ -317,7 +317,7 @@ fn get<'a>(container: &'a Value, key: &str) -> Result<Option<&'a Value>, String>
     }
 }
 
-/// An index below `size`; negative ones count from the end.
+/// Parses an index below `size`; negative ones count from the end.
 fn index_of(key: &str, size: usize) -> Result<usize, String> {
     let wrong = || format!("invalid index {key:?} of {size}");
     let index: i64 = key.parse().map_err(|_| wrong())?;

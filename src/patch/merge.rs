@@ -1,14 +1,13 @@
-//! JSON merge patch, as gopkg.in/evanphx/json-patch.v4 does it: RFC 7386, but for null members of what is inside
-//! lists.
+//! JSON merge patch like gopkg.in/evanphx/json-patch.v4: RFC 7386, except for null members inside lists.
 
 use super::PatchError;
 use crate::schema::{Object, Value};
 
-/// The document that `patch` makes of `live`. Members of objects that the patch touched are sorted by name, as
-/// upstream writes them; refusals show that.
+/// Applies `patch` to `live`; returns the new document. Members of objects that the patch touched are sorted by name,
+/// as upstream writes them; error messages show that.
 ///
 /// # Errors
-/// [`PatchError::Malformed`] for a patch that is neither object nor array.
+/// [`PatchError::Malformed`] for a patch that is neither an object nor an array.
 pub fn apply(live: &Value, patch: &Value) -> Result<Value, PatchError> {
     match patch {
         Value::Object(patch) => {
@@ -32,7 +31,7 @@ fn merge(document: &mut Object, patch: &Object) {
         }
         match (document.get_mut(key), value) {
             (Some(Value::Object(current)), Value::Object(patch)) => merge(current, patch),
-            // An object that gives way to a list or a scalar takes it as it is.
+            // A list or scalar that replaces an object is copied as it is.
             (Some(current @ Value::Object(_)), value) => *current = value.clone(),
             (Some(current), value) => *current = pruned(value),
             (None, value) => {
@@ -43,7 +42,7 @@ fn merge(document: &mut Object, patch: &Object) {
     document.sort();
 }
 
-/// Without null members, at any depth; null items of lists stay.
+/// Removes null members at any depth; keeps null items of lists.
 fn pruned(value: &Value) -> Value {
     match value {
         Value::Object(object) => {

@@ -1,5 +1,5 @@
 //! The kinds of patch: JSON patch, merge patch, strategic merge patch, and server-side apply. All are pure functions
-//! of values. Follows k8s.io/apiserver/pkg/endpoints/handlers/patch.go for order and texts of refusals.
+//! of values. Follows k8s.io/apiserver/pkg/endpoints/handlers/patch.go in the order and texts of errors.
 
 pub(crate) mod go;
 pub mod json_patch;
@@ -14,7 +14,7 @@ use crate::schema::decode::Decoded;
 use crate::schema::emptied::Emptied;
 use crate::schema::{Object, Schema, Value, json};
 
-/// What a patch's body is, by its media type.
+/// The kind of a patch, from its media type.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// `application/json-patch+json`
@@ -26,7 +26,7 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// The kind with this media type (case counts, parameters already cut off).
+    /// The kind with this media type (case-sensitive, without parameters).
     pub fn of(media_type: &str) -> Option<Kind> {
         Some(match media_type {
             "application/json-patch+json" => Kind::Json,
@@ -37,28 +37,28 @@ impl Kind {
     }
 }
 
-/// Why a patch was refused.
+/// Why a patch was rejected.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 pub enum PatchError {
-    /// The patch itself is no patch: 400 BadRequest.
+    /// The body is not a patch: 400 BadRequest.
     #[error("{0}")]
     Malformed(String),
-    /// More operations than a JSON patch may have: 413 RequestEntityTooLarge.
+    /// More operations than allowed in a JSON patch: 413 RequestEntityTooLarge.
     #[error(
         "The allowed maximum operations in a JSON patch is {max}, got {0}",
         max = json_patch::MAX_OPERATIONS
     )]
     TooManyOperations(usize),
-    /// An operation does not apply to the object: 422 Invalid, with a text that does not say which. This text does.
+    /// An operation does not apply to the object: 422 Invalid, whose text does not say which. This text does.
     #[error("{0}")]
     Inapplicable(String),
-    /// What upstream did not classify: 500 without a reason.
+    /// An error that upstream did not classify: 500 without a reason.
     #[error("{0}")]
     Unclassified(String),
-    /// The patched object is no object of its kind: 422 Invalid about the field `patch`.
+    /// The result is not a valid object of its kind: 422 Invalid for the field `patch`.
     #[error("{why}")]
     Undecodable {
-        /// The patched object or the patch, as the refusal shows it.
+        /// The patched object or the patch, as shown in the error.
         shown: String,
         /// The decoder's text.
         why: String,
@@ -96,13 +96,13 @@ impl From<PatchError> for Status {
     }
 }
 
-/// A patch as read, not yet looked into: its shape is judged when it meets an object, as upstream does.
+/// A parsed patch whose structure is not yet checked: like upstream, it is checked when applied to an object.
 #[derive(Clone, Debug)]
 pub struct Patch {
     kind: Kind,
     body: Value,
     duplicates: Vec<String>,
-    /// A number that no `float64` holds: valid JSON, but nothing that can be decoded.
+    /// The error for a number that does not fit a `float64`: valid JSON, but it cannot be decoded.
     undecodable: Option<String>,
 }
 
@@ -111,14 +111,14 @@ pub struct Patch {
 pub struct Patched {
     /// In canonical form.
     pub value: Value,
-    /// What strict decoding refuses and lenient decoding warns of, in upstream's order: `unknown field "spec.x"`.
+    /// Errors in strict decoding that are warnings otherwise, in upstream's order: `unknown field "spec.x"`.
     pub strict: Vec<String>,
-    /// What it says is empty, which canonical form does not show.
+    /// Fields set to an empty value, which canonical form does not show.
     pub emptied: Vec<Emptied>,
 }
 
 impl Patch {
-    /// Reads the body of a patch.
+    /// Parses the body of a patch.
     ///
     /// # Errors
     /// 400 `invalid JSON patch`.
@@ -145,15 +145,15 @@ impl Patch {
         &self.body
     }
 
-    /// The object that this makes of `live`, both in the version of the request.
+    /// Applies this to `live`, both in the version of the request.
     ///
-    /// `schema` is the schema of that version (a strategic patch looks up in it how fields merge). `decode` turns
-    /// the outcome of a JSON or merge patch into canonical form, as it would a body. `checked` is whether unknown
-    /// and duplicate fields are to be told (`fieldValidation` other than Ignore), which also decides what is said
-    /// about a body of the wrong type.
+    /// `schema` is the schema of that version (a strategic merge patch finds in it how fields merge). `decode` brings
+    /// the result of a JSON or merge patch into canonical form, like a request body. `checked` says whether to report
+    /// unknown and duplicate fields (`fieldValidation` other than Ignore), which also affects the error for a body of
+    /// the wrong type.
     ///
     /// # Errors
-    /// [`PatchError`], at the first thing that is wrong.
+    /// [`PatchError`] for the first problem.
     pub fn apply(
         &self,
         live: &Value,
@@ -200,7 +200,7 @@ impl Patch {
         }
     }
 
-    /// The refusal of the object that this makes of `live`, for a reason such as
+    /// The error that rejects the result of this patch on `live`, for a reason such as
     /// `strict decoding error: unknown field "spec.x"`.
     pub fn refused(&self, live: &Value, schema: &Schema, why: impl Into<String>) -> PatchError {
         let shown = match self.kind {
@@ -232,13 +232,13 @@ impl Patch {
         }
     }
 
-    /// Whether a strategic patch may have changed this member of an object: it names it, or says of itself how it is meant.
+    /// Whether a strategic merge patch may have changed this member of an object: it sets it, or has directives.
     fn says(&self, member: &str) -> bool {
         let mut names = self.body.as_object().into_iter().flat_map(Object::keys);
         names.any(|name| name == member || name.starts_with('$'))
     }
 
-    /// Judges the body's shape; returns what strict decoding of the body itself refuses.
+    /// Checks the body's structure; returns the errors of strict decoding of the body itself.
     fn strict(&self, checked: bool) -> Result<Vec<String>, PatchError> {
         let prefix = match self.kind {
             Kind::Strategic => "",
@@ -274,11 +274,11 @@ impl Patch {
     }
 }
 
-/// What the refusal of an undecodable outcome shows.
+/// What the error for an undecodable result shows.
 enum Shown {
     /// The patch, as a Go map.
     Patch(Value),
-    /// The outcome, as JSON.
+    /// The result, as JSON.
     Outcome,
 }
 

@@ -1,6 +1,6 @@
-//! Typed objects from untyped ones, as strategic merge patches and apply make them. Upstream does not decode JSON
-//! there but fills the Go struct from a map, with other texts and a few other rules: integers are cut to size, whole
-//! floats are integers. Follows FromUnstructured in k8s.io/apimachinery/pkg/runtime/converter.go.
+//! Typed objects from untyped ones, as in strategic merge patch and apply. Upstream does not decode JSON there but
+//! fills the Go struct from a map, with other texts and a few other rules: integers are truncated, whole floats are
+//! integers. Follows FromUnstructured in k8s.io/apimachinery/pkg/runtime/converter.go.
 
 use super::go::{kind_of, type_of};
 use crate::schema::decode::{self, Decoded};
@@ -9,8 +9,8 @@ use crate::schema::json::go_int;
 use crate::schema::types::{Schema, Shape, Struct};
 use crate::schema::{Object, Value};
 
-/// Brings `value` into canonical form, in which all its members are but those of which `is_said` holds. Paths of unknown
-/// members are told if `report`, in order, without the keys of maps on the way.
+/// Brings `value` into canonical form; members for which `is_said` is false are canonical already. If `report`, returns
+/// the paths of unknown members in order, without map keys in the paths.
 ///
 /// # Errors
 /// Upstream's text for the first member of a wrong type: `cannot convert float64 to int32`.
@@ -110,7 +110,7 @@ impl Restorer {
             }
             (Shape::Number, Value::Int(_) | Value::Float(_)) => Ok(()),
             (Shape::Number, _) => Err("unrecognized type: float64".to_owned()),
-            // These types decode themselves from JSON.
+            // These types have their own JSON decoders.
             (
                 Shape::Any
                 | Shape::IntOrString
@@ -138,7 +138,7 @@ impl Restorer {
                 Some((index, name, member, field))
             })
             .collect();
-        // In the order of the struct, so that the same of several mistakes is told.
+        // In the order of the struct, so that the same one of several errors is reported as upstream.
         members.sort_unstable_by_key(|(index, ..)| *index);
         for (_, name, member, field) in members {
             self.step(name);
@@ -165,7 +165,7 @@ impl Restorer {
     }
 }
 
-/// The Go type, or its kind where it is not known.
+/// The Go type, or its kind if the type is unknown.
 fn named<'a>(go_type: &'a str, kind: &'a str) -> &'a str {
     if go_type.is_empty() { kind } else { go_type }
 }
@@ -186,7 +186,7 @@ fn unmarshal(value: &mut Value, schema: &Schema, go_type: &str) -> Result<(), St
     decode::decode(value.clone(), schema, named(go_type, type_of(value))).map(drop)
 }
 
-/// [`unmarshal`] of a form that is not canonical.
+/// [`unmarshal`] for a type whose decoded form is not canonical.
 fn unmarshal_into(value: &mut Value, schema: &Schema, go_type: &str) -> Result<(), String> {
     let decoded = decode::decode(value.clone(), schema, named(go_type, type_of(value)))?;
     *value = decoded.value;

@@ -1,4 +1,4 @@
-//! Strategic merge patch: a merge patch that knows from the schema which lists merge, and by which key. Follows
+//! Strategic merge patch: a merge patch that takes from the schema which lists merge, and by which key. Follows
 //! k8s.io/apimachinery/pkg/util/strategicpatch.
 
 mod lists;
@@ -14,11 +14,11 @@ const RETAIN_KEYS: &str = "$retainKeys";
 const DELETE_FROM: &str = "$deleteFromPrimitiveList";
 const ELEMENT_ORDER: &str = "$setElementOrder";
 
-/// The object that `patch` makes of `live`, not yet in canonical form. `patch` is left as upstream leaves it, which
-/// refusals of the outcome show.
+/// Merges `patch` into `live`; the result is not yet in canonical form. Changes `patch` like upstream does, because
+/// error messages show it.
 ///
 /// # Errors
-/// [`PatchError::Malformed`] and [`PatchError::Unclassified`] for a directive that makes no sense here.
+/// [`PatchError::Malformed`] and [`PatchError::Unclassified`] for an invalid directive.
 pub fn merge(live: &Value, patch: &mut Value, schema: &Schema) -> Result<Value, PatchError> {
     let mut merged = match live {
         Value::Object(live) => live.clone(),
@@ -64,7 +64,7 @@ fn bad_directive(directive: &Value, patch: &Object) -> PatchError {
     ))
 }
 
-/// A Go type: what merges how is looked up in it.
+/// A Go type: defines how its members merge.
 #[derive(Clone, Copy)]
 struct Type<'a> {
     schema: &'a Schema,
@@ -131,7 +131,7 @@ impl<'a> Type<'a> {
         }
     }
 
-    /// What `reflect` calls the kind of this.
+    /// The `reflect` kind of this type.
     fn kind(self) -> &'static str {
         match self.schema.shape {
             Shape::Map(_) => "map",
@@ -211,7 +211,7 @@ fn maps(original: &mut Object, patch: &mut Object, of: Type<'_>) -> Result<(), P
     Ok(())
 }
 
-/// `$retainKeys`: what it does not name goes.
+/// `$retainKeys`: removes the members that it does not list.
 fn retain_keys(original: &mut Object, patch: &mut Object) -> Result<(), PatchError> {
     let Some(retained) = patch.remove(RETAIN_KEYS) else {
         return Ok(());
@@ -233,7 +233,7 @@ fn retain_keys(original: &mut Object, patch: &mut Object) -> Result<(), PatchErr
     Ok(())
 }
 
-/// `$setElementOrder/x`: merges the list `x` and orders it. What it has dealt with is taken out of the patch.
+/// `$setElementOrder/x`: merges the list `x` and sorts it. Removes what is done from the patch.
 fn order_lists(original: &mut Object, patch: &mut Object, of: Type<'_>) -> Result<(), PatchError> {
     let names: Vec<_> = patch
         .keys()
@@ -286,7 +286,7 @@ fn order_lists(original: &mut Object, patch: &mut Object, of: Type<'_>) -> Resul
     Ok(())
 }
 
-/// Takes null members out of maps, at any depth.
+/// Removes null members from maps, at any depth.
 fn drop_nulls(value: &mut Value) {
     match value {
         Value::Object(object) => {
@@ -298,7 +298,7 @@ fn drop_nulls(value: &mut Value) {
     }
 }
 
-/// Takes maps with a `$patch` out, at any depth. Returns false if this is one itself.
+/// Removes maps with a `$patch`, at any depth. Returns false if the value is one itself.
 fn drop_directives(value: &mut Value) -> bool {
     match value {
         Value::Object(object) => {

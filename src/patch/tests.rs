@@ -1,4 +1,4 @@
-//! What v1.37.2 answered to each patch (recorded; see docs/compatibility.md for how).
+//! Compares patches with the answers of v1.37.2 (recorded; see docs/compatibility.md).
 
 use super::*;
 use crate::schema::{builtin, decode};
@@ -9,7 +9,7 @@ fn value(text: &str) -> Value {
     json::parse(text.as_bytes()).unwrap().value
 }
 
-/// Patches an object of a built-in kind; shows the outcome as JSON, or the refusal as `CODE REASON MESSAGE`.
+/// Patches an object of a built-in kind; returns the result as JSON, or the error as `CODE REASON MESSAGE`.
 fn patched(kind: Kind, name: &str, live: &str, patch: &str) -> String {
     told(kind, name, live, patch, true).0
 }
@@ -160,7 +160,7 @@ fn operations_put_nothing_so_deep_that_nobody_could_read_it() {
             let error = json_patch::apply(&live, &patch(4500)).unwrap_err();
             assert!(error.to_string().contains("exceeded max depth"), "{error}");
         }
-        // A long way to nowhere costs no more than it is long.
+        // A long path that does not exist is handled in time linear in its length.
         let long = "/a".repeat(100_000);
         let mut document = live.clone();
         let patch = value(&format!(r#"[{{"op":"add","from":"{long}"}}]"#));
@@ -297,7 +297,7 @@ fn a_merge_patch_takes_away_what_is_null() {
             r#"{"a":{"bb":{"ccc":null}}}"#,
             r#"{"a":{"bb":{}}}"#,
         ),
-        // Nulls inside lists: members go, items stay; unless the list takes an object's place.
+        // Nulls inside lists: members are dropped, items stay, unless the list replaces an object.
         (r#"{}"#, r#"{"a":[null,{"b":null}]}"#, r#"{"a":[null,{}]}"#),
         (r#"{"a":[]}"#, r#"{"a":[{"b":null}]}"#, r#"{"a":[{}]}"#),
         (
@@ -331,7 +331,7 @@ fn pod(live: &str, patch: &str) -> String {
         .replace(r#","resources":{}"#, "")
 }
 
-/// Container names after a patch of `spec.containers`, each shown by its name.
+/// The names of the containers after a patch of `spec.containers`.
 fn containers(live: &[&str], patch: &str) -> String {
     let live: Vec<String> = live
         .iter()

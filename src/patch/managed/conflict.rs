@@ -1,4 +1,4 @@
-//! The refusal of an apply that would change what others own. Follows
+//! The error for an apply that would change fields of other managers. Follows
 //! k8s.io/apimachinery/pkg/util/managedfields/internal/conflict.go.
 
 use super::entries::Manager;
@@ -6,16 +6,16 @@ use super::set::Set;
 use crate::meta::Status;
 use crate::schema::{Object, Value};
 
-/// What one owner would lose.
+/// The fields that one manager would lose.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Conflict {
-    /// The owner.
+    /// The field manager.
     pub manager: Manager,
-    /// What it owns and the apply would change.
+    /// Its fields that the apply would change.
     pub fields: Set,
 }
 
-/// 409 that names every owner and field.
+/// 409 that names every manager and field.
 pub fn refusal(mut conflicts: Vec<Conflict>) -> Status {
     conflicts.sort_by_cached_key(|conflict| conflict.manager.identifier());
     let mut causes = Vec::new();

@@ -1,4 +1,4 @@
-//! One step of the way to a field, as managedFields writes it. Follows
+//! A step of a field path, as written in managedFields. Follows
 //! sigs.k8s.io/structured-merge-diff/v6/fieldpath (element.go, serialize-pe.go) and value/value.go for orders.
 
 use std::cmp::Ordering;
@@ -12,11 +12,11 @@ use crate::schema::{Key, Value, json};
 pub enum Element {
     /// A member of an object: `f:spec`.
     Field(Key),
-    /// The item of a list that has these values of its keys, sorted by their names: `k:{"name":"c"}`.
+    /// A list item with these values of its keys, sorted by name: `k:{"name":"c"}`.
     Key(Box<[(Key, Value)]>),
-    /// The item of a set that is this scalar: `v:"a"`.
+    /// A set item with this scalar value: `v:"a"`.
     Value(Box<Value>),
-    /// An item by its place: `i:0`.
+    /// A list item by index: `i:0`.
     Index(i64),
 }
 
@@ -26,10 +26,10 @@ impl Element {
         Element::Field(name.into())
     }
 
-    /// Reads what [`Element::write`] writes. `None` for a form that is not known, which is to be passed over.
+    /// Parses the output of [`Element::write`]. `None` for an unknown form, which must be skipped.
     ///
     /// # Errors
-    /// A text that begins like an element and is none.
+    /// A text that begins like an element but is not one.
     pub fn read(text: &str) -> Result<Option<Element>, String> {
         let (kind, rest) = match text.as_bytes() {
             [kind, b':', ..] => (*kind, &text[2..]),
@@ -53,7 +53,7 @@ impl Element {
         }))
     }
 
-    /// Appends the element as managedFields names it.
+    /// Appends the element as written in managedFields.
     pub fn write(&self, out: &mut String) {
         use std::fmt::Write as _;
         match self {
@@ -83,7 +83,7 @@ impl Element {
         }
     }
 
-    /// The rank of its form: fields come first, indexes last.
+    /// The sort rank of its form: fields first, indexes last.
     fn rank(&self) -> u8 {
         match self {
             Element::Field(_) => 0,
@@ -124,7 +124,7 @@ impl PartialEq for Element {
 impl Eq for Element {}
 
 impl fmt::Display for Element {
-    /// As conflicts name it: `.spec`, `[name="c"]`, `[="a"]`, `[0]`.
+    /// As shown in conflicts: `.spec`, `[name="c"]`, `[="a"]`, `[0]`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Element::Field(name) => write!(f, ".{name}"),
@@ -142,7 +142,7 @@ impl fmt::Display for Element {
     }
 }
 
-/// A value in a path for people.
+/// A value in a path shown to people.
 fn shown(value: &Value) -> String {
     match value {
         Value::Null => "null".to_owned(),
@@ -161,7 +161,7 @@ fn shown(value: &Value) -> String {
     }
 }
 
-/// Orders lists of named values.
+/// Compares lists of named values.
 fn order_keys<'a>(
     mut a: impl Iterator<Item = (&'a str, &'a Value)>,
     mut b: impl Iterator<Item = (&'a str, &'a Value)>,
@@ -181,7 +181,7 @@ fn order_keys<'a>(
     }
 }
 
-/// The order of all values: numbers by size, then text, booleans, arrays, objects, null.
+/// The order of values: numbers by size, then text, booleans, arrays, objects, null.
 pub fn order(a: &Value, b: &Value) -> Ordering {
     let rank = |value: &Value| match value {
         Value::Float(_) | Value::Int(_) => 0,
@@ -223,7 +223,7 @@ pub fn order(a: &Value, b: &Value) -> Ordering {
     }
 }
 
-/// Whether two values are the same; a whole float is the integer.
+/// Whether two values are equal; a whole float equals the integer.
 pub fn same(a: &Value, b: &Value) -> bool {
     match (a, b) {
         (Value::Int(a), Value::Float(b)) | (Value::Float(b), Value::Int(a)) => *a as f64 == *b,

@@ -1,4 +1,4 @@
-//! `metadata.managedFields`: who owns which fields, and since when. Follows
+//! `metadata.managedFields`: which managers own which fields, and since when. Follows
 //! k8s.io/apimachinery/pkg/util/managedfields/internal (managedfields.go, buildmanagerinfo.go).
 
 use super::fields;
@@ -6,7 +6,7 @@ use super::set::Set;
 use crate::meta::time::parse;
 use crate::schema::{Key, Object, Value, json};
 
-/// What an owner did.
+/// The operation of a managedFields entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Operation {
     /// Server-side apply.
@@ -25,21 +25,21 @@ impl Operation {
     }
 }
 
-/// An owner: who, how, through what.
+/// A field manager with its operation, version and subresource.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Manager {
     /// Its name.
     pub name: Key,
-    /// How it writes.
+    /// Its operation.
     pub operation: Operation,
-    /// The version in which its fields are named. It tells updaters apart, but not appliers.
+    /// The version of its field names. Updaters of different versions are distinct, appliers are not.
     pub api_version: Key,
-    /// The subresource that it writes; empty for the object itself.
+    /// The subresource that it wrote; empty for the object itself.
     pub subresource: Key,
 }
 
 impl Manager {
-    /// Whether both are one owner.
+    /// Whether both are the same manager.
     pub fn is(&self, other: &Manager) -> bool {
         self.name == other.name
             && self.operation == other.operation
@@ -47,7 +47,7 @@ impl Manager {
             && (self.operation == Operation::Apply || self.api_version == other.api_version)
     }
 
-    /// The text by which owners are sorted where nothing else tells them apart.
+    /// The text used as the last sort criterion of managers.
     pub fn identifier(&self) -> String {
         let mut out = Object::new();
         let version = match self.operation {
@@ -67,7 +67,7 @@ impl Manager {
         json::to_string(&out.into())
     }
 
-    /// As conflicts name it: `"m" with subresource "status" using apps/v1`.
+    /// As shown in conflicts: `"m" with subresource "status" using apps/v1`.
     pub fn shown(&self) -> String {
         use crate::meta::errors::quoted;
         let mut out = quoted(&self.name);
@@ -83,7 +83,7 @@ impl Manager {
     }
 }
 
-/// Makes a client's `managedFields: []` of an object `[{}]`, which asks for the same and is not lost in decoding.
+/// Replaces a client's `managedFields: []` by `[{}]`, which means the same but survives decoding.
 pub fn keep_reset(object: &mut Value) {
     let list = object
         .get_mut("metadata")
@@ -95,29 +95,29 @@ pub fn keep_reset(object: &mut Value) {
     }
 }
 
-/// What one owner owns.
+/// An entry of managedFields.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Entry {
-    /// The owner.
+    /// The field manager.
     pub manager: Manager,
-    /// When it last changed something, as it is written; none where it never did.
+    /// When it last changed something, in API format; `None` if it never did.
     pub time: Option<Key>,
     /// Its fields.
     pub set: Set,
 }
 
-/// All owners of an object, in no order.
+/// All managers of an object, in no particular order.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Managed {
-    /// One entry an owner.
+    /// One entry per manager.
     pub entries: Vec<Entry>,
 }
 
 impl Managed {
-    /// Reads `metadata.managedFields`. Of two entries of one owner the last counts.
+    /// Parses `metadata.managedFields`. Of two entries of one manager the last wins.
     ///
     /// # Errors
-    /// An entry without a known operation, version or kind of fields, or with fields that cannot be read.
+    /// An entry without a known operation, version or field format, or with invalid fields.
     pub fn read(list: &Value) -> Result<Managed, String> {
         let mut managed = Managed::default();
         for (i, entry) in list.as_array().unwrap_or(&[]).iter().enumerate() {
@@ -159,8 +159,8 @@ impl Managed {
         Ok(managed)
     }
 
-    /// Whether a client says who owns what: a list whose members are entries, of whatever content. Anything else is
-    /// taken for nothing by upstream, whose accessor of an untyped object drops what it cannot read.
+    /// Whether a client sent valid managedFields: a list whose members look like entries, whatever their contents.
+    /// Upstream ignores anything else, because its accessor for untyped objects drops what it cannot read.
     pub fn is_said(list: &Value) -> bool {
         const TEXTS: [&str; 5] = [
             "manager",
@@ -180,7 +180,7 @@ impl Managed {
             .is_some_and(|entries| entries.iter().all(is_entry))
     }
 
-    /// Whether a client's list asks that nobody own anything any more: `[]` or `[{}]`.
+    /// Whether a client's list resets all ownership: `[]` or `[{}]`.
     pub fn is_reset(list: &Value) -> bool {
         match list {
             Value::Array(entries) => match entries.as_slice() {
@@ -192,12 +192,12 @@ impl Managed {
         }
     }
 
-    /// The entry of an owner.
+    /// The entry of a manager.
     pub fn get(&self, manager: &Manager) -> Option<&Entry> {
         self.entries.iter().find(|entry| entry.manager.is(manager))
     }
 
-    /// Takes the entry of an owner out.
+    /// Removes and returns the entry of a manager.
     pub fn take(&mut self, manager: &Manager) -> Option<Entry> {
         let at = self
             .entries
@@ -206,7 +206,7 @@ impl Managed {
         Some(self.entries.swap_remove(at))
     }
 
-    /// Puts an entry in the place of what its owner had.
+    /// Sets the entry of a manager, replacing its old one.
     pub fn put(&mut self, entry: Entry) {
         match self
             .entries
@@ -218,8 +218,8 @@ impl Managed {
         }
     }
 
-    /// Writes `metadata.managedFields`, appliers first, then by time, name, version and subresource; null where
-    /// nobody owns anything.
+    /// Writes `metadata.managedFields`: appliers first, then by time, name, version and subresource; null if there are
+    /// no entries.
     pub fn write(&self) -> Value {
         if self.entries.is_empty() {
             return Value::Null;
@@ -238,7 +238,7 @@ impl Managed {
     }
 }
 
-/// A time that sorts as its seconds do: no time is 1970.
+/// A text that sorts by time in seconds; a missing time is 1970.
 pub(super) fn seconds(time: &Option<Key>) -> &str {
     time.as_deref().unwrap_or("1970-01-01T00:00:00Z")
 }

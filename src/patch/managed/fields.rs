@@ -1,18 +1,18 @@
-//! `fieldsV1` to sets and back. Follows sigs.k8s.io/structured-merge-diff/v6/fieldpath/serialize.go.
+//! Converts between `fieldsV1` and sets. Follows sigs.k8s.io/structured-merge-diff/v6/fieldpath/serialize.go.
 
 use super::element::Element;
 use super::set::Set;
 use crate::schema::{Key, Object, Value};
 
-/// Reads `fieldsV1`.
+/// Parses `fieldsV1`.
 ///
 /// # Errors
-/// A name that begins like an element of a path and is none, or something that is no object.
+/// A name that begins like a path element but is not one, or a value that is not an object.
 pub fn read(fields: &Value) -> Result<Set, String> {
     level(fields).map(|(set, _)| set)
 }
 
-/// The members below, and whether the field itself is one: where it says so, or has nothing below.
+/// Parses one level: its set, and whether the field itself is a member, because of `.` or because nothing is below it.
 fn level(fields: &Value) -> Result<(Set, bool), String> {
     let mut set = Set::default();
     let mut member = false;
@@ -46,8 +46,8 @@ fn level(fields: &Value) -> Result<(Set, bool), String> {
     Ok((set, member || bare))
 }
 
-/// Writes `fieldsV1`: members in the order of their elements, `.` first where a field and something below it are in
-/// the set.
+/// Writes `fieldsV1`: members in the order of their elements, preceded by `.` if a field and something below it are
+/// both in the set.
 pub fn write(set: &Set) -> Value {
     fn level(set: &Set, own: bool) -> Value {
         let mut out = Object::with_capacity(set.nodes().len() + usize::from(own));

@@ -1,4 +1,4 @@
-//! An applied object laid over the one that is there. Follows
+//! Merges an applied object into the live one. Follows
 //! sigs.k8s.io/structured-merge-diff/v6/typed/merge.go.
 
 use std::cmp::Ordering;
@@ -7,7 +7,7 @@ use super::element::Element;
 use super::typing::{Form, List, Map, Type};
 use crate::schema::{Object, Value};
 
-/// `applied` laid over `live`: where both say something, `applied` counts. Both must be valid by the type.
+/// Merges `applied` into `live`; `applied` wins. Both must be valid for the type.
 pub fn merge(live: &Value, applied: &Value, root: Type<'_>) -> Value {
     both(live, applied, root)
 }
@@ -58,17 +58,17 @@ fn maps(live: Option<&Object>, applied: Option<&Object>, map: Map<'_>) -> Value 
     Value::Object(out)
 }
 
-/// An item of the list that is there.
+/// An item of the live list.
 struct Live<'v> {
     item: &'v Value,
-    /// Where the applied list has it.
+    /// Its index in the applied list.
     applied: Option<usize>,
 }
 
-/// The items of both: those of the applied list in its order, the others where they stood between them.
+/// Merges two lists: applied items in their order, the other live items at their place between them.
 fn lists(live: &[Value], applied: &[Value], list: List<'_>) -> Value {
     let (left, partner) = matched(live, applied, list);
-    // The applied items that are there already, in the applied order: the next of them is waited for.
+    // Applied items that exist in the live list, in applied order; `next` is the next one expected.
     let mut shared = (0..applied.len())
         .filter(|r| !matches!(partner[*r], Partner::None))
         .peekable();
@@ -92,7 +92,7 @@ fn lists(live: &[Value], applied: &[Value], list: List<'_>) -> Value {
                     next = shared.next();
                     continue;
                 }
-                // Shared, but not the one whose turn it is.
+                // In both lists, but not the next one.
                 Some(at) if next.is_some_and(|next| next != at) => {
                     l += 1;
                     continue;
@@ -123,12 +123,12 @@ fn lists(live: &[Value], applied: &[Value], list: List<'_>) -> Value {
     Value::Array(out)
 }
 
-/// Where an applied item is in the list that is there.
+/// The position of an applied item in the live list.
 #[derive(Clone, Copy)]
 enum Partner {
     None,
     One(usize),
-    /// More than once: it takes the place of all.
+    /// At several positions: it replaces all of them.
     Several,
 }
 

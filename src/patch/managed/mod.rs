@@ -1,5 +1,5 @@
-//! Server-side apply and managedFields: which manager owns which fields of an object, what an apply makes of it, and
-//! where it conflicts with others. Pure functions of values and schemas.
+//! Server-side apply and managedFields: which manager owns which fields of an object, the result of an apply, and
+//! its conflicts with other managers. Pure functions of values and schemas.
 
 pub mod conflict;
 pub mod element;

@@ -1,4 +1,4 @@
-//! Owners across a Scale and what it scales: the one field of a Scale is a field of its parent under another name.
+//! Converts managedFields between a Scale and its parent: the one field of a Scale has another path in its parent.
 //! Follows k8s.io/apimachinery/pkg/util/managedfields/scalehandler.go.
 
 use super::entries::{Entry, Managed, Manager, Operation};
@@ -8,14 +8,14 @@ use crate::schema::Value;
 /// The version of a Scale.
 pub const SCALE_VERSION: &str = "autoscaling/v1";
 
-/// Where the replicas of a Scale are.
+/// The path of the replicas in a Scale.
 const REPLICAS: [&str; 2] = ["spec", "replicas"];
 
-/// Where the replicas are in each version of the parent: none for a version that is not known, an empty path for one
-/// without a Scale.
+/// The path of the replicas in each version of the parent: `None` for an unknown version, an empty path for one
+/// without a scale subresource.
 pub type Places<'a> = &'a dyn Fn(&str) -> Option<Vec<&'a str>>;
 
-/// The owners of a Scale: those who own the replicas of its parent.
+/// The managedFields of a Scale: the managers that own the replicas of its parent.
 pub fn to_scale(parent: &Managed, places: Places<'_>) -> Managed {
     let owns = |entry: &&Entry| {
         places(&entry.manager.api_version).is_some_and(|path| entry.set.has_fields(&path))
@@ -36,9 +36,9 @@ pub fn to_scale(parent: &Managed, places: Places<'_>) -> Managed {
     Managed { entries }
 }
 
-/// `metadata.managedFields` of the parent after its Scale was written. Who owns the replicas by the Scale owns them in
-/// the parent; appliers who still do keep their entries, all others lose them. (Upstream does not know updaters again
-/// that kept them: they get an entry more, until the next write.)
+/// `metadata.managedFields` of the parent after a write to its Scale. Managers that own the replicas in the Scale own
+/// them in the parent; appliers that still own them keep their entries, all others lose the field. (Upstream does not
+/// recognize updaters that kept it: they get an additional entry until the next write.)
 pub fn to_parent(
     parent: &Managed,
     mut scale: Managed,

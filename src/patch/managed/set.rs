@@ -1,11 +1,11 @@
-//! Sets of fields as trees, and their algebra. Follows sigs.k8s.io/structured-merge-diff/v6/fieldpath/set.go.
+//! Sets of field paths as trees, and their algebra. Follows sigs.k8s.io/structured-merge-diff/v6/fieldpath/set.go.
 
 use std::cmp::Ordering;
 
 use super::element::Element;
 
-/// A set of paths to fields. Every level is sorted, and no node is there for nothing: it is a member, or has
-/// members below it.
+/// A set of field paths. Every level is sorted, and no node is useless: it is a member, or has members below
+/// it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Set {
     nodes: Vec<Node>,
@@ -18,15 +18,15 @@ pub struct Node {
     pub element: Element,
     /// Whether the path that ends here is in the set.
     pub member: bool,
-    /// What is in the set below.
+    /// The part of the set below.
     pub children: Set,
 }
 
 impl Set {
-    /// The set of nothing.
+    /// The empty set.
     pub const EMPTY: Set = Set { nodes: Vec::new() };
 
-    /// The set of these paths of members of objects.
+    /// The set of these paths, each made of names of object members.
     pub fn of_fields(paths: &[&[&str]]) -> Set {
         let mut set = Set::default();
         for path in paths {
@@ -40,12 +40,12 @@ impl Set {
         &self.nodes
     }
 
-    /// Whether nothing is in it.
+    /// Whether the set is empty.
     pub fn is_empty(&self) -> bool {
         self.nodes.is_empty()
     }
 
-    /// Adds the path through members of objects.
+    /// Adds a path made of names of object members.
     pub fn insert_fields(&mut self, path: &[&str]) {
         let Some((first, rest)) = path.split_first() else {
             return;
@@ -58,7 +58,7 @@ impl Set {
         }
     }
 
-    /// Whether the path through members of objects is in the set.
+    /// Whether the set contains a path made of names of object members.
     pub fn has_fields(&self, path: &[&str]) -> bool {
         let Some((first, rest)) = path.split_first() else {
             return false;
@@ -80,7 +80,7 @@ impl Set {
             .map(|at| &self.nodes[at])
     }
 
-    /// The node of an element, made where it is missing. The caller sees to it that it is there for something.
+    /// The node of an element, inserted if missing. The caller must make it a member or add members below it.
     pub fn entry(&mut self, element: Element) -> &mut Node {
         let at = match self
             .nodes
@@ -102,7 +102,7 @@ impl Set {
         &mut self.nodes[at]
     }
 
-    /// Appends a node that is there for something; [`Set::seal`] puts the level in order.
+    /// Appends a node that is a member or has members below it; [`Set::seal`] sorts the level.
     pub fn push(&mut self, element: Element, member: bool, children: Set) {
         if member || !children.is_empty() {
             self.nodes.push(Node {
@@ -113,14 +113,14 @@ impl Set {
         }
     }
 
-    /// Puts a level in order to which nodes of different elements were pushed.
+    /// Sorts a level to which nodes of different elements were pushed.
     pub fn seal(&mut self) {
         if !self.nodes.is_sorted_by(|a, b| a.element < b.element) {
             self.nodes.sort_by(|a, b| a.element.cmp(&b.element));
         }
     }
 
-    /// What is in either.
+    /// The paths in either set.
     pub fn union(self, other: Set) -> Set {
         if other.is_empty() {
             return self;
@@ -160,7 +160,7 @@ impl Set {
         }
     }
 
-    /// What is in both.
+    /// The paths in both sets.
     pub fn intersection(&self, other: &Set) -> Set {
         if self.is_empty() || other.is_empty() {
             return Set::default();
@@ -178,12 +178,12 @@ impl Set {
         out
     }
 
-    /// What is in this and not in the other. A path is not taken out by what is above it or below it.
+    /// The paths in this set but not in the other. A path is not removed by one above or below it.
     pub fn difference(self, other: &Set) -> Set {
         self.without(other, false)
     }
 
-    /// What is in this, and neither in the other nor below what is in the other.
+    /// The paths in this set that are neither in the other nor below one of its paths.
     pub fn recursive_difference(self, other: &Set) -> Set {
         self.without(other, true)
     }
@@ -211,7 +211,7 @@ impl Set {
         self
     }
 
-    /// Whether everything in this is in the other.
+    /// Whether the other set contains every path of this one.
     pub fn is_subset(&self, other: &Set) -> bool {
         self.nodes.iter().all(|a| {
             other
@@ -220,7 +220,7 @@ impl Set {
         })
     }
 
-    /// Calls `visit` with every path in the set: at each level those that end there first, then those below.
+    /// Calls `visit` with every path in the set: at each level first those that end there, then those below.
     pub fn each(&self, visit: &mut impl FnMut(&[&Element])) {
         fn go<'a>(set: &'a Set, path: &mut Vec<&'a Element>, visit: &mut impl FnMut(&[&Element])) {
             for node in set.nodes.iter().filter(|node| node.member) {
@@ -237,7 +237,7 @@ impl Set {
         go(self, &mut Vec::new(), visit);
     }
 
-    /// Every path in the set as people read it: `.spec.containers[name="c"].image`.
+    /// Every path in the set in readable form: `.spec.containers[name="c"].image`.
     pub fn paths(&self) -> Vec<String> {
         let mut out = Vec::new();
         self.each(&mut |path| out.push(path.iter().map(ToString::to_string).collect()));
@@ -245,7 +245,7 @@ impl Set {
     }
 }
 
-/// Walks two levels side by side.
+/// Walks two levels in parallel.
 fn zip<'a>(
     a: &'a Set,
     b: &'a Set,

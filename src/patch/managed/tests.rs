@@ -1,4 +1,4 @@
-//! Sets and their algebra against a plain model, and what objects say, become and share.
+//! Tests sets against a plain model, and the properties of apply and update.
 
 use std::collections::BTreeSet;
 use std::sync::LazyLock;
@@ -136,7 +136,7 @@ proptest! {
     }
 }
 
-/// An object with every way of owning something in it.
+/// A schema with every kind of ownership.
 const SCHEMA: &str = r#"{"type": "object", "properties": {"spec": {"type": "object", "properties": {
     "map": {"type": "object", "additionalProperties": {"type": "string"}},
     "whole": {"type": "object", "x-kubernetes-map-type": "atomic", "additionalProperties": {"type": "string"}},
@@ -150,7 +150,7 @@ const SCHEMA: &str = r#"{"type": "object", "properties": {"spec": {"type": "obje
 
 static THING: LazyLock<Schema> = LazyLock::new(|| structural::compile(&value(SCHEMA)));
 
-/// Without empty sets and keyed lists: who applies one owns nothing by it, and upstream loses what stands beside it.
+/// Without empty sets and keyed lists: applying one gives no ownership, and upstream loses what is beside it.
 fn things() -> impl Strategy<Value = Value> {
     fn word() -> impl Strategy<Value = Value> {
         "[ab]".prop_map(Value::from)
@@ -249,7 +249,7 @@ proptest! {
         let writer = writer("a", &versions);
         let (new, managed) = writer.apply(&live, &said, Managed::default(), false).unwrap();
         let new = new.unwrap_or_else(|| live.clone());
-        // Only what the applier does not say can differ from what it says.
+        // The result differs from what was applied only in what the applier did not set.
         let differs = walk::compare(&said, &new, root());
         prop_assert!(differs.modified.is_empty(), "{:?}", differs.modified.paths());
         prop_assert!(differs.removed.is_empty(), "{:?}", differs.removed.paths());
@@ -342,7 +342,7 @@ fn same_but_for_order(a: &Value, b: &Value) -> bool {
     element::same(&sorted(a), &sorted(b))
 }
 
-/// What is in a set with nothing below it.
+/// The paths of a set with nothing below them.
 fn leaves(set: &Set) -> Set {
     let mut out = Set::default();
     for node in set.nodes() {
@@ -352,7 +352,7 @@ fn leaves(set: &Set) -> Set {
     out
 }
 
-/// What of a set is not in another, nor on the way to something in it.
+/// The paths of a set that are neither in another nor above one of its paths.
 fn nowhere_in(set: &Set, other: &Set) -> Set {
     let mut out = Set::default();
     for node in set.nodes() {
@@ -366,7 +366,7 @@ fn nowhere_in(set: &Set, other: &Set) -> Set {
     out
 }
 
-/// Whether members of objects lead along a path, be it to something empty that no set tells of.
+/// Whether a path of object members exists, even if its end is empty and thus in no set.
 fn is_there(object: &Value, path: &str) -> bool {
     let steps: Vec<&str> = path.split('.').skip(1).collect();
     !object.path(&steps).is_null()

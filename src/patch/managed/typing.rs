@@ -1,22 +1,22 @@
-//! How apply sees a schema: what may stand at a place, and who can own how much of it. Follows
+//! Schemas as apply sees them: the allowed values, and the granularity of ownership. Follows
 //! k8s.io/kube-openapi/pkg/schemaconv.
 
 use super::element::Element;
 use crate::schema::types::{ListType, SchemaRef, Struct};
 use crate::schema::{Key, Schema, Shape, Value};
 
-/// The type of a place.
+/// The type of a value.
 #[derive(Clone, Copy, Debug)]
 pub enum Type<'a> {
-    /// By a schema; `true` where unknown members are kept, as something above it said.
+    /// Described by a schema; `true` if unknown members are preserved because of an ancestor.
     Of(&'a Schema, bool),
-    /// Anything: objects member by member, arrays as a whole.
+    /// Any value: objects are owned by member, arrays as a whole.
     Deduced,
-    /// Anything, as a whole.
+    /// Any value, owned as a whole.
     Untyped,
 }
 
-/// What may stand at a place.
+/// The forms that a value may have.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Atom<'a> {
     /// An object.
@@ -32,7 +32,7 @@ pub struct Atom<'a> {
 pub struct Map<'a> {
     /// Its known members.
     fields: Option<&'a Struct>,
-    /// The type of all others; none where there may be none.
+    /// The type of all other members; `None` if there may not be any.
     element: Option<Type<'a>>,
     /// Owned as a whole.
     pub atomic: bool,
@@ -44,7 +44,7 @@ pub struct Map<'a> {
 pub struct List<'a> {
     /// The type of its items.
     pub element: Type<'a>,
-    /// How its items are told apart.
+    /// How its items are identified.
     pub kind: &'a ListType,
 }
 
@@ -69,12 +69,12 @@ impl<'a> Type<'a> {
         Type::Of(schema, false)
     }
 
-    /// The type behind a reference: what is named elsewhere does not inherit that unknown members are kept.
+    /// The type of a reference; preservation of unknown members is not inherited by named types.
     fn behind(reference: &'a SchemaRef, keep: bool) -> Type<'a> {
         Type::Of(reference, keep && matches!(reference, SchemaRef::Inline(_)))
     }
 
-    /// What may stand here.
+    /// The forms that a value of this type may have.
     pub fn atom(self) -> Atom<'a> {
         let (schema, keep) = match self {
             Type::Of(schema, keep) => (schema, keep || schema.preserve_unknown),
@@ -120,7 +120,7 @@ impl<'a> Type<'a> {
         }
     }
 
-    /// What may stand here, narrowed to the form of the value that does. Null and absence narrow nothing.
+    /// The allowed forms, narrowed to that of the value if it is allowed. Null and absent values do not narrow it.
     pub fn atom_of(self, value: Option<&Value>) -> Atom<'a> {
         let atom = self.atom();
         match value {
@@ -141,7 +141,7 @@ impl<'a> Type<'a> {
         }
     }
 
-    /// The form as which a place of this type is walked.
+    /// The form in which a value of this type is walked.
     pub fn form(self, value: Option<&Value>) -> Form<'a> {
         let atom = self.atom_of(value);
         match (atom.map, atom.scalar, atom.list) {
@@ -153,7 +153,7 @@ impl<'a> Type<'a> {
     }
 }
 
-/// One of the forms that may stand at a place.
+/// One form of a value.
 #[derive(Clone, Copy, Debug)]
 pub enum Form<'a> {
     /// An object.
@@ -165,7 +165,7 @@ pub enum Form<'a> {
 }
 
 impl Form<'_> {
-    /// Whether both are walked the same way.
+    /// Whether both are walked in the same way.
     pub fn is_like(&self, other: &Form<'_>) -> bool {
         std::mem::discriminant(self) == std::mem::discriminant(other)
     }
@@ -204,13 +204,13 @@ fn any<'a>(item: Type<'a>, member: Option<Type<'a>>, atomic: bool) -> Atom<'a> {
 }
 
 impl<'a> Map<'a> {
-    /// Whether the member is one of those the schema names.
+    /// Whether the schema names the member.
     pub fn names(&self, name: &str) -> bool {
         self.fields
             .is_some_and(|fields| fields.fields.contains_key(name))
     }
 
-    /// The type of a member; none where there may be no such member.
+    /// The type of a member; `None` if it is not allowed.
     pub fn member(&self, name: &str) -> Option<Type<'a>> {
         match self.fields.and_then(|fields| fields.fields.get(name)) {
             Some(field) => Some(Type::behind(&field.schema, self.keep)),
@@ -218,7 +218,7 @@ impl<'a> Map<'a> {
         }
     }
 
-    /// The type behind an element; none where the schema knows nothing of it.
+    /// The type below an element; `None` if the schema does not describe it.
     pub fn at(&self, element: &Element) -> Option<Type<'a>> {
         match element {
             Element::Field(name) => self.member(name),
@@ -226,7 +226,7 @@ impl<'a> Map<'a> {
         }
     }
 
-    /// Whether this is an object of which the schema says nothing at all.
+    /// Whether this is an object about which the schema says nothing.
     pub fn is_deduced(&self) -> bool {
         self.fields.is_none_or(|fields| fields.fields.is_empty())
             && matches!(self.element, Some(Type::Deduced))
@@ -239,7 +239,7 @@ impl<'a> List<'a> {
         *self.kind == ListType::Atomic
     }
 
-    /// What an item without the key `name` is taken to have.
+    /// The default for the key `name` of an item without it.
     fn default(&self, name: &str) -> Result<Option<&'a Value>, String> {
         match self.element.atom().map {
             None => Err("associative list may not have non-map types".to_owned()),
@@ -250,10 +250,10 @@ impl<'a> List<'a> {
         }
     }
 
-    /// What an item is told apart by.
+    /// The element that identifies an item.
     ///
     /// # Errors
-    /// Items that cannot be told apart: null, or without any key.
+    /// Items that cannot be identified: null, or without any key.
     pub fn element_of(&self, item: &Value) -> Result<Element, String> {
         let refuse = |why: &str| Err(why.to_owned());
         match (self.kind, item) {

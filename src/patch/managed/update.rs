@@ -1,4 +1,4 @@
-//! Who owns what after a write, and what an apply makes of an object. Follows
+//! Computes field ownership after a write, and the result of an apply. Follows
 //! sigs.k8s.io/structured-merge-diff/v6/merge and k8s.io/apimachinery/pkg/util/managedfields/internal.
 
 use std::collections::BTreeMap;
@@ -14,16 +14,16 @@ use super::validate::validate;
 use super::walk::{self, Changes};
 use crate::schema::{Key, Schema, Value};
 
-/// How many updaters an object keeps apart.
+/// How many updaters an object records separately.
 const MAX_UPDATERS: usize = 10;
 
-/// The updater that the oldest are merged into.
+/// The updater into which the oldest are merged.
 const ANCIENT: &str = "ancient-changes";
 
-/// The updater that owns what was there before the first apply.
+/// The updater that owns everything that existed before the first apply.
 const BEFORE: &str = "before-first-apply";
 
-/// What nobody ever owns.
+/// Fields that are never owned.
 static NOBODYS: LazyLock<Set> = LazyLock::new(|| {
     Set::of_fields(&[
         &["apiVersion"],
@@ -41,22 +41,22 @@ static NOBODYS: LazyLock<Set> = LazyLock::new(|| {
     ])
 });
 
-/// The versions of a kind: what their objects may be, and how one becomes another.
+/// The versions of a kind: their schemas, and conversion between them.
 pub trait Versions {
-    /// The schema of a version; `None` where it is not known, so that who owns something in it is forgotten.
+    /// The schema of a version; `None` if it is unknown, so that entries in that version are dropped.
     ///
     /// # Errors
-    /// A version is not known that must be.
+    /// An unknown version that is required.
     fn schema(&self, api_version: &str) -> Result<Option<&Schema>, String>;
 
-    /// An object of one version in another; both are served.
+    /// Converts an object between two served versions.
     ///
     /// # Errors
     /// The object cannot be decoded.
     fn convert(&self, object: &Value, from: &str, to: &str) -> Result<Value, String>;
 }
 
-/// A kind of one version: its apiVersion and schema.
+/// A kind with a single version: its apiVersion and schema.
 pub struct OneVersion<'a>(pub &'a str, pub &'a Schema);
 
 impl Versions for OneVersion<'_> {
@@ -69,13 +69,13 @@ impl Versions for OneVersion<'_> {
     }
 }
 
-/// Which fields of a write count.
+/// Selects the fields of a write that are tracked.
 #[derive(Clone, Debug, Default)]
 pub enum Filter {
     /// All.
     #[default]
     All,
-    /// All but these and what is below them: the write resets them.
+    /// All except these and everything below them, because the write resets them.
     Except(Set),
 }
 
@@ -89,32 +89,32 @@ impl Filter {
     }
 }
 
-/// A write, seen by who owns what.
+/// A write, as far as field ownership is concerned.
 pub struct Writer<'a> {
     /// The versions of the kind.
     pub versions: &'a dyn Versions,
-    /// The version in which the write speaks.
+    /// The version of the request.
     pub api_version: &'a str,
     /// Its schema.
     pub schema: &'a Schema,
-    /// Which fields of it count.
+    /// The fields that are tracked.
     pub filter: &'a Filter,
-    /// The same for what it changes as other versions see it.
+    /// The same for its changes as seen in other versions.
     pub filter_elsewhere: &'a Filter,
-    /// The name of the writer.
+    /// The field manager's name.
     pub manager: &'a str,
-    /// The subresource that is written; empty for the object itself.
+    /// The subresource; empty for the object itself.
     pub subresource: &'a str,
-    /// Now, as it is written.
+    /// The current time, in API format.
     pub now: &'a str,
 }
 
-/// Why an apply is refused.
+/// Why an apply is rejected.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Refusal {
-    /// Others own what it would change.
+    /// Other managers own fields that it would change.
     Conflicts(Vec<Conflict>),
-    /// Something else, in upstream's words.
+    /// Another error, in upstream's words.
     Other(String),
 }
 
@@ -138,12 +138,12 @@ impl Writer<'_> {
         }
     }
 
-    /// Who owns what after a write that made `old` `new` (both of the writer's version, neither with managedFields).
-    /// `created` is whether there was no object before: then its owners are known from the beginning; else an object
-    /// without owners stays without.
+    /// The managedFields after a write that changed `old` to `new` (both in the writer's version, neither with
+    /// managedFields). `created` is true if there was no object before: ownership is then tracked from the start,
+    /// while an existing object without managedFields remains without.
     ///
     /// # Errors
-    /// An object that does not become one of another owner's version.
+    /// An object that cannot be converted to another manager's version.
     pub fn update(
         &self,
         old: &Value,
@@ -189,7 +189,7 @@ impl Writer<'_> {
         walk::compare(old, new, self.root()).filtered(|set| self.filter.keep(set))
     }
 
-    /// For each entry, what of it a change concerns. What changed is found in each owner's version; `own` is left out.
+    /// For each entry, its fields affected by a change. Changes are computed in each manager's version; skips `own`.
     fn overlaps(
         &self,
         managed: &Managed,
@@ -229,7 +229,7 @@ impl Writer<'_> {
         Ok(out)
     }
 
-    /// The changes in another version; none where that is not served.
+    /// The changes in another version; `None` if it is not served.
     fn changes_in(
         &self,
         version: &str,
@@ -250,7 +250,7 @@ impl Writer<'_> {
         ))
     }
 
-    /// An object in another version, judged by its schema.
+    /// An object converted to another version, validated with its schema.
     fn translated(
         &self,
         object: &Value,
@@ -263,7 +263,7 @@ impl Writer<'_> {
         Ok(object)
     }
 
-    /// The entries as the schemas are now; those of versions that are no longer served are dropped.
+    /// The entries adapted to the current schemas; drops those of versions that are no longer served.
     fn reconciled(&self, managed: Managed, live: &Value) -> Result<Managed, String> {
         let mut out = Managed::default();
         let mut judged: Vec<Key> = Vec::new();
@@ -291,11 +291,11 @@ impl Writer<'_> {
         self.versions.schema(api_version)
     }
 
-    /// What an apply makes of `live` (of the writer's version, without managedFields): the new object, not yet
-    /// decoded or defaulted, or none where it is as it was; and who owns what then.
+    /// The result of an apply to `live` (in the writer's version, without managedFields): the new object, not yet
+    /// decoded or defaulted, or `None` if nothing changes; and its managedFields.
     ///
     /// # Errors
-    /// Conflicts, where not `force`; an object that is not of the schema.
+    /// Conflicts, unless `force`; an object that does not match the schema.
     pub fn apply(
         &self,
         live: &Value,
@@ -341,16 +341,16 @@ impl Writer<'_> {
         Ok((changed.then_some(merged), managed))
     }
 
-    /// Owners of an object that had none: one that owns everything.
+    /// The first entry for an object that had none: it owns everything.
     ///
     /// # Errors
-    /// The object is not of the schema.
+    /// The object does not match the schema.
     pub fn begin(&self, live: &Value, nothing: &Value) -> Result<Managed, String> {
         validate(live, self.root(), true)?;
         self.updated(nothing, live, Managed::default(), BEFORE)
     }
 
-    /// The merged object without what its applier said last time, does not say now, and nobody else owns.
+    /// The merged object without fields that its applier applied last time, omits now, and nobody else owns.
     fn pruned(
         &self,
         merged: Value,
@@ -363,7 +363,7 @@ impl Writer<'_> {
             return Ok(merged);
         }
         let own = managed.get(own);
-        // The usual case: everything said last time is said again.
+        // The usual case: nothing applied last time is omitted.
         if version == self.api_version && own.is_some_and(|own| last.set.is_subset(&own.set)) {
             return Ok(merged);
         }
@@ -386,7 +386,7 @@ impl Writer<'_> {
             let why = to_last("pruned", why);
             format!("failed add back dangling items: {why}")
         })?;
-        // What was taken along without having been said last time comes back.
+        // Restore what was removed along with it but had not been applied last time.
         let all = walk::with_named(&walk::fields_of(&merged, root), Some(root));
         let left = walk::with_named(&walk::fields_of(&kept, root), Some(root));
         let gone = all.difference(&left).intersection(&last_set);
@@ -401,7 +401,7 @@ impl Writer<'_> {
         }
     }
 
-    /// The pruned object with what somebody owns, version by version; and the version in which it is then.
+    /// The pruned object with all owned fields restored, version by version; and its version afterwards.
     fn with_owned(
         &self,
         merged: &Value,
@@ -442,19 +442,19 @@ impl Writer<'_> {
     }
 }
 
-/// What of an owner's fields a change concerns.
+/// The effect of a change on a manager's fields.
 #[derive(Default)]
 enum Overlap {
     /// Nothing.
     #[default]
     None,
-    /// The owner's version is gone, and so is its entry.
+    /// The manager's version is no longer served, and its entry is dropped.
     Gone,
-    /// Fields that others take over, and fields that are no longer there.
+    /// Fields that others take over, and fields that no longer exist.
     Fields { taken: Set, removed: Option<Set> },
 }
 
-/// Takes from everybody what they lose, and drops who is left with nothing.
+/// Removes lost fields from all entries, and drops empty entries.
 fn yield_to(managed: &mut Managed, lost: Vec<Overlap>) {
     let mut lost = lost.into_iter();
     managed.entries.retain_mut(|entry| {
@@ -474,7 +474,7 @@ fn yield_to(managed: &mut Managed, lost: Vec<Overlap>) {
     });
 }
 
-/// Who would lose what.
+/// The conflicts: which manager would lose which fields.
 fn conflicts(managed: &Managed, lost: &[Overlap]) -> Vec<Conflict> {
     managed
         .entries
@@ -490,7 +490,7 @@ fn conflicts(managed: &Managed, lost: &[Overlap]) -> Vec<Conflict> {
         .collect()
 }
 
-/// Merges the oldest updaters of a version until there are not too many.
+/// Merges the oldest updaters of a version until they are within the limit.
 fn cap(managed: &mut Managed) {
     let mut updaters: Vec<Manager> = Vec::new();
     {

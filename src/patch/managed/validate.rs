@@ -1,4 +1,4 @@
-//! Whether a value is of a type, as apply asks it. Follows sigs.k8s.io/structured-merge-diff/v6/typed/validate.go.
+//! Validation by type, as in apply. Follows sigs.k8s.io/structured-merge-diff/v6/typed/validate.go.
 
 use std::collections::BTreeSet;
 
@@ -7,11 +7,11 @@ use super::typing::{Form, List, Map, Scalar, Type};
 use crate::patch::go;
 use crate::schema::Value;
 
-/// Judges a value.
+/// Validates a value.
 ///
 /// # Errors
-/// What is wrong with it: one error as `.spec.x: field not declared in schema`, several below `errors:`, a line
-/// each. With `duplicates`, lists may hold an item twice.
+/// What is wrong with it: a single error as `.spec.x: field not declared in schema`, several below `errors:`, one per
+/// line. With `duplicates`, lists may contain duplicate items.
 pub fn validate(value: &Value, root: Type<'_>, duplicates: bool) -> Result<(), String> {
     let mut judge = Judge {
         duplicates,
@@ -92,7 +92,7 @@ impl Judge {
                     let at = map.member(name);
                     self.below(&Element::Field(name.clone()), member, at);
                     if at.is_none() {
-                        // The first unknown member ends the walk over this object.
+                        // The first unknown member ends the walk of this object.
                         return;
                     }
                 }
@@ -133,12 +133,12 @@ impl Judge {
     }
 }
 
-/// As Go's `%v` prints a pointer to a wrapped value.
+/// A pointer to a wrapped value as printed by Go's `%v`.
 fn wrapped(value: &Value) -> String {
     format!("&{{{}}}", go::printed(&whole(value)))
 }
 
-/// Numbers without a fraction are integers, however they were written.
+/// Numbers without a fraction become integers, however they were written.
 fn whole(value: &Value) -> Value {
     match value {
         Value::Float(number) if number.fract() == 0.0 && number.abs() < 9.2e18 => {
@@ -154,7 +154,7 @@ fn whole(value: &Value) -> Value {
     }
 }
 
-/// As Go's `%#v` prints a value.
+/// A value as printed by Go's `%#v`.
 fn syntax(value: &Value) -> String {
     match value {
         Value::Null => "interface {}(nil)".to_owned(),

@@ -1,4 +1,4 @@
-//! What two objects differ in, what an object says, and objects without some of their fields, all by schema.
+//! Walks objects by their schema: differences of two objects, the fields of an object, and removal of fields.
 //! Follows sigs.k8s.io/structured-merge-diff/v6/typed (compare.go, tofieldset.go, remove.go, reconcile_schema.go).
 
 use super::element::{Element, same};
@@ -6,18 +6,18 @@ use super::set::Set;
 use super::typing::{Form, List, Map, Type};
 use crate::schema::{Object, Value};
 
-/// What makes one object another.
+/// The difference between two objects.
 #[derive(Clone, Debug, Default)]
 pub struct Changes {
-    /// Only in the first.
+    /// Only in the old object.
     pub removed: Set,
-    /// In both, and different.
+    /// In both, with different values.
     pub modified: Set,
-    /// Only in the second.
+    /// Only in the new object.
     pub added: Set,
 }
 
-/// In which of the changes a place itself is, apart from what is below it.
+/// Whether a place itself, apart from what is below it, was removed, modified or added.
 #[derive(Clone, Copy, Debug, Default)]
 struct Own {
     removed: bool,
@@ -41,7 +41,7 @@ impl Changes {
         self.removed.is_empty() && self.modified.is_empty() && self.added.is_empty()
     }
 
-    /// The changes with each set as `keep` leaves it.
+    /// The changes with `keep` applied to each set.
     pub fn filtered(self, keep: impl Fn(Set) -> Set) -> Changes {
         Changes {
             removed: keep(self.removed),
@@ -77,7 +77,7 @@ impl Changes {
     }
 }
 
-/// What makes `old` `new`. Items of lists that cannot be told apart are passed over.
+/// The difference between `old` and `new`. Skips list items that cannot be identified.
 pub fn compare(old: &Value, new: &Value, root: Type<'_>) -> Changes {
     place(Some(old), Some(new), root).0
 }
@@ -106,7 +106,7 @@ fn place(old: Option<&Value>, new: Option<&Value>, at: Type<'_>) -> (Changes, Ow
     (changes, own)
 }
 
-/// The changes below a place, those of itself, and whether it was taken as a whole.
+/// The changes below a place, those of the place itself, and whether it was compared as a whole.
 fn walk(old: Option<&Value>, new: Option<&Value>, form: Form<'_>) -> (Changes, Own, bool) {
     let whole = || {
         let own = Own {
@@ -166,7 +166,7 @@ fn maps(old: Option<&Object>, new: Option<&Object>, map: Map<'_>) -> Changes {
     changes
 }
 
-/// Items by what they are told apart by: sorted, duplicates side by side in their order.
+/// Items with their identifying elements: sorted, duplicates adjacent in their original order.
 pub(super) fn indexed<'v>(items: &'v [Value], list: List<'_>) -> Vec<(Element, &'v Value)> {
     let mut out: Vec<(Element, &Value)> = items
         .iter()
@@ -179,7 +179,7 @@ pub(super) fn indexed<'v>(items: &'v [Value], list: List<'_>) -> Vec<(Element, &
 }
 
 fn lists(old: &[Value], new: &[Value], list: List<'_>) -> Changes {
-    // Most lists of a write are as they were: then nothing needs to be told apart.
+    // Most lists are unchanged by a write: then items need not be identified.
     if old.len() == new.len() && old.iter().zip(new).all(|(a, b)| same(a, b)) {
         return Changes::default();
     }
@@ -211,7 +211,7 @@ fn lists(old: &[Value], new: &[Value], list: List<'_>) -> Changes {
                 };
                 (Changes::default(), own)
             }
-            // Duplicates are one thing without an inside; a single item has one.
+            // Duplicates are compared as one unit; a single item is compared field by field.
             (2.., _) => {
                 let (below, own) = match y {
                     Some(_) => place(None, y, list.element),
@@ -242,7 +242,7 @@ fn lists(old: &[Value], new: &[Value], list: List<'_>) -> Changes {
     changes
 }
 
-/// The fields that an object says, down to the leaves that can be owned.
+/// The fields that an object sets, down to the leaves that can be owned.
 pub fn fields_of(value: &Value, root: Type<'_>) -> Set {
     fields_below(value, root).0
 }
@@ -294,7 +294,7 @@ fn fields_below(value: &Value, at: Type<'_>) -> (Set, bool) {
     (set, false)
 }
 
-/// The value without the fields, members and items in `gone`. What is left of something atomic is null.
+/// Removes the fields, members and items in `gone` from the value. What remains of an atomic value is null.
 pub fn remove(value: &Value, gone: &Set, at: Type<'_>) -> Value {
     match at.form(Some(value)) {
         Form::Scalar(_) => value.clone(),
@@ -349,7 +349,7 @@ pub fn remove(value: &Value, gone: &Set, at: Type<'_>) -> Value {
     }
 }
 
-/// The set, and with it every named field of a schema on the way to something in it.
+/// Adds to the set every named field of the schema on the path to one of its members.
 pub fn with_named(set: &Set, at: Option<Type<'_>>) -> Set {
     let atom = at.map(Type::atom);
     let map = atom.and_then(|atom| atom.map);
@@ -371,8 +371,8 @@ pub fn with_named(set: &Set, at: Option<Type<'_>>) -> Set {
     out
 }
 
-/// The set as it is after the schema has changed under it: what is owned as a whole now is owned as a whole by who
-/// owned something in it. `None` where nothing changes.
+/// The set adapted to a changed schema: whoever owned part of a value that is now atomic owns all of it.
+/// `None` if nothing changes.
 pub fn reconciled(set: &Set, root: Type<'_>) -> Option<Set> {
     fn needs(set: &Set, own: bool, at: Type<'_>, root: bool) -> Option<bool> {
         let whole = own && set.is_empty();

@@ -1,4 +1,4 @@
-//! Lists of a strategic merge patch: sets of scalars, and items by their merge key.
+//! Lists in strategic merge patches: sets of scalars, and items with a merge key.
 
 use std::collections::{HashMap, HashSet};
 
@@ -12,11 +12,11 @@ use super::{
 pub(super) struct How<'a> {
     pub merge: &'a Merge,
     pub items: Type<'a>,
-    /// The patch lists scalars to take away.
+    /// The patch lists scalars to delete.
     pub deletes: bool,
 }
 
-/// What equality of scalars means to Go: type and value. Lists and maps equal nothing.
+/// A scalar with Go's equality: by type and value. Lists and maps equal nothing.
 #[derive(PartialEq, Eq, Hash)]
 enum Token<'a> {
     Null,
@@ -37,7 +37,7 @@ fn token(value: &Value) -> Option<Token<'_>> {
     })
 }
 
-/// What tells an item from others: itself, or its merge key.
+/// What identifies an item: itself, or its merge key.
 fn identity<'a>(item: &'a Value, key: &str) -> Option<Token<'a>> {
     if key.is_empty() {
         token(item)
@@ -57,7 +57,7 @@ fn positions<'a>(items: &'a [Value], key: &str) -> HashMap<Token<'a>, usize> {
     positions
 }
 
-/// The list that `patch` makes of `live`.
+/// Merges the list `patch` into `live`.
 pub(super) fn merge(
     live: Vec<Value>,
     patch: &[Value],
@@ -92,7 +92,7 @@ pub(super) fn merge(
     arrange(merged, &patch, &live, key)
 }
 
-/// Deals with the items that are directives. Returns what remains of the live list, and of the patch.
+/// Processes the items that are directives. Returns what remains of the live list, and of the patch.
 fn directives(
     mut live: Vec<Value>,
     patch: &[Value],
@@ -164,12 +164,12 @@ fn merge_items(
     Ok(live)
 }
 
-/// A merge key's value with its type, owned: it outlives changes to the items.
+/// A merge key's value with its type; owned, to outlive changes to the items.
 fn name_of(value: &Value) -> String {
     format!("{}:{}", type_of(value), printed(value))
 }
 
-/// Puts a merged list in order: items of the patch as in the patch, others as they were.
+/// Sorts a merged list: items of the patch in the order of the patch, others as before.
 pub(super) fn order(
     merged: Vec<Value>,
     order: &[Value],
@@ -181,7 +181,7 @@ pub(super) fn order(
     arrange(merged, order, live, key)
 }
 
-/// Orders `merged`: what is in `order` by `order`, the rest by `live`, the two woven together by `live`.
+/// Sorts `merged`: items in `order` by it, the others by `live`, and interleaves both by `live`.
 fn arrange(
     merged: Vec<Value>,
     order: &[Value],
@@ -235,7 +235,7 @@ fn arrange(
     Ok(woven)
 }
 
-/// Upstream sorts with an order that puts what it does not know before everything before it.
+/// Upstream's comparison puts unknown items before everything that precedes them.
 fn sort<'a>(items: &mut [&'a Value], place: impl Fn(&'a Value) -> Option<usize>) {
     let mut placed: Vec<(Option<usize>, &Value)> =
         items.iter().map(|item| (place(item), *item)).collect();
@@ -268,7 +268,7 @@ fn check_keys(items: &[Value], key: &str) -> Result<(), PatchError> {
     })
 }
 
-/// Whether the items of a patch stand in the order that `$setElementOrder` says.
+/// Checks that the items of a patch have the order given by `$setElementOrder`.
 pub(super) fn check_order(patch: &[Value], order: &[Value], key: &str) -> Result<(), PatchError> {
     if patch.is_empty() || order.is_empty() {
         return Ok(());
@@ -311,7 +311,7 @@ pub(super) fn check_order(patch: &[Value], order: &[Value], key: &str) -> Result
     Ok(())
 }
 
-/// Scalars each once. Their order is settled afterwards.
+/// Removes repeated scalars. They are sorted later.
 fn without_repeats(items: impl Iterator<Item = Value> + Clone) -> Vec<Value> {
     let all: Vec<Value> = items.collect();
     let first = positions(&all, "");
@@ -322,7 +322,7 @@ fn without_repeats(items: impl Iterator<Item = Value> + Clone) -> Vec<Value> {
     kept.map(|(_, item)| item.clone()).collect()
 }
 
-/// The kind that all items are of.
+/// The kind shared by all items.
 fn item_kind(lists: &[&[Value]]) -> Result<&'static str, PatchError> {
     let mut items = lists.iter().copied().flatten();
     let Some(first) = items.next() else {
