@@ -1,4 +1,4 @@
-//! InterPodAffinity: pods that want others near, or far. Follows
+//! InterPodAffinity: affinity and anti-affinity between pods. Follows
 //! k8s.io/kubernetes/pkg/scheduler/framework/plugins/interpodaffinity.
 
 use std::borrow::Cow;
@@ -16,7 +16,7 @@ const NOT_NEAR: &str = "node(s) didn't match pod affinity rules";
 const NOT_FAR: &str = "node(s) didn't match pod anti-affinity rules";
 const NOT_WANTED: &str = "node(s) didn't satisfy existing pods anti-affinity rules";
 
-/// Numbers by place, for one label.
+/// Numbers of pods by topology domain, for one label.
 struct Count<'a> {
     topology: Cow<'a, Topology>,
     pods: Vec<i64>,
@@ -31,7 +31,7 @@ impl<'a> Count<'a> {
         }
     }
 
-    /// Adds pods of a class, each `times`; gives how many are somewhere.
+    /// Adds `times` for each pod of a class; returns how many of its pods are in some domain.
     fn add(&mut self, class: &Class, times: i64) -> i64 {
         let mut somewhere = 0;
         for (slot, count) in &class.nodes {
@@ -44,7 +44,7 @@ impl<'a> Count<'a> {
         somewhere
     }
 
-    /// What was counted where a node is; none where it has no place.
+    /// The number in a node's domain; `None` if it is in no domain.
     fn at(&self, slot: Slot) -> Option<i64> {
         match self.topology.of(slot) {
             NOWHERE => None,
@@ -53,16 +53,16 @@ impl<'a> Count<'a> {
     }
 }
 
-/// What must be near or far.
+/// The required affinity and anti-affinity of a pod.
 pub struct Required<'a> {
     snapshot: &'a Snapshot,
     pod: &'a Pod,
     namespace: Labels,
     near: Vec<(&'a AffinityTerm, Count<'a>)>,
-    /// How many pods there are anywhere that could be wanted near.
+    /// How many pods anywhere match the required affinity.
     wanted: i64,
     far: Vec<(&'a AffinityTerm, Count<'a>)>,
-    /// Pods that do not want this one near, by label.
+    /// Placed pods whose anti-affinity matches this pod, by label.
     unwanting: HashMap<&'a str, Count<'a>, Quick>,
 }
 
@@ -73,7 +73,7 @@ fn means(snapshot: &Snapshot, term: &AffinityTerm, pod: &Pod) -> bool {
 }
 
 impl<'a> Required<'a> {
-    /// Of a pod; none where neither it nor others want anything.
+    /// Computes it for a pod; `None` if neither it nor other pods have relevant terms.
     pub fn of(pod: &'a Pod, snapshot: &'a Snapshot) -> Option<Required<'a>> {
         let namespace = snapshot.namespace(&pod.key.namespace);
         let mut unwanting: HashMap<&str, Count<'_>, Quick> = HashMap::default();
@@ -138,7 +138,7 @@ impl<'a> Required<'a> {
         })
     }
 
-    /// Whether a node is near what must be near, and far from what must be far.
+    /// Whether a node satisfies all required terms.
     pub fn check(&self, slot: Slot, overlay: &Overlay<'_>) -> Result<(), Rejection> {
         if !self.is_near(slot, overlay) {
             return Err(Rejection::never(Plugin::InterPodAffinity, NOT_NEAR));
@@ -173,7 +173,7 @@ impl<'a> Required<'a> {
                 None => return false,
             }
         }
-        // The first of pods that want each other may be anywhere.
+        // The first pod of a group with affinity to itself may be anywhere.
         are_there || (self.wanted + change * self.near.len() as i64 == 0 && all(self.pod))
     }
 
@@ -203,7 +203,7 @@ impl<'a> Required<'a> {
     }
 }
 
-/// How much better each node is for what should be near or far; none where nothing should.
+/// Scores of nodes by preferred terms; `None` if there are none.
 pub fn scores(pod: &Pod, snapshot: &Snapshot, nodes: &[Slot]) -> Option<Vec<i64>> {
     let mut counts: HashMap<&str, Count<'_>, Quick> = HashMap::default();
     let own = pod
@@ -246,7 +246,7 @@ pub fn scores(pod: &Pod, snapshot: &Snapshot, nodes: &[Slot]) -> Option<Vec<i64>
     Some(normal.collect())
 }
 
-/// What pods that have a place want near, or not, with its weight. What they must have near counts for one.
+/// The terms of a placed pod that affect scores, with their weights. A required affinity term has weight one.
 fn wants(affinity: &PodAffinity) -> impl Iterator<Item = (i64, &AffinityTerm)> {
     let must = affinity.required.iter().map(|term| (1, term));
     let should = affinity

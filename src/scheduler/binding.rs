@@ -1,5 +1,5 @@
-//! What is done between the decision where a pod goes and its being bound there: its claims get their volumes, and are
-//! reserved for it. Until that is done it can be called off. Follows bindingCycle of
+//! The binding cycle, between the decision about a pod and its binding: its claims get volumes, and devices are
+//! reserved. Until it ends it can be cancelled. Follows bindingCycle of
 //! k8s.io/kubernetes/pkg/scheduler/schedule_one.go, framework/runtime/pods_in_prebind_map.go and
 //! framework/plugins/volumebinding/binder.go.
 
@@ -20,26 +20,26 @@ use super::storage::Plan;
 use super::wanted::reaches;
 use crate::client::informer::Key;
 
-/// How long volumes are waited for.
+/// How long to wait for volumes.
 const PATIENCE: std::time::Duration = std::time::Duration::from_secs(600);
 
-/// Pods whose claims are seen to, by their uid, each with who is to hear that it is called off, and why.
+/// Pods in the binding cycle by uid, each with a sender that cancels it with a reason.
 #[derive(Default)]
 pub struct Preparing(HashMap<String, oneshot::Sender<String>, Quick>);
 
 impl Preparing {
-    /// Begins with a pod. What is given says why it was called off.
+    /// Starts the binding cycle of a pod. The receiver gets the reason if it is cancelled.
     pub fn begin(&mut self, pod: &Pod) -> oneshot::Receiver<String> {
         let (call_off, called_off) = oneshot::channel();
         self.0.insert(pod.uid().to_owned(), call_off);
         called_off
     }
 
-    /// Calls off what is done for a pod. Whether something was.
+    /// Cancels the binding cycle of a pod. Returns whether there was one.
     pub fn call_off(&mut self, pod: &Pod, why: impl FnOnce(&Pod) -> String) -> bool {
         match self.0.remove(pod.uid()) {
             Some(call_off) => {
-                // Whoever does not hear it any more finds that it is not there any more.
+                // If the receiver is gone, the cycle has ended.
                 let _ = call_off.send(why(pod));
                 true
             }
@@ -47,13 +47,13 @@ impl Preparing {
         }
     }
 
-    /// Ends with a pod: it can be called off no longer. Whether it was not.
+    /// Ends the binding cycle of a pod: it can no longer be cancelled. Returns whether it was still active.
     pub fn end(&mut self, pod: &Pod) -> bool {
         self.0.remove(pod.uid()).is_some()
     }
 }
 
-/// The versions of volumes and claims in which the API has what it was asked for.
+/// The resource versions of volumes and claims after the scheduler's writes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Written {
     /// Of volumes.
@@ -62,10 +62,10 @@ pub struct Written {
     pub claims: HashMap<Key, u64>,
 }
 
-/// Whether the claims of a plan have their volumes, and a pod can have them at its place.
+/// Whether the claims of a plan are bound, and their volumes can be used at the pod's node.
 ///
 /// # Errors
-/// Why they will not, as upstream tells it.
+/// Why they will never be, in upstream's words.
 pub fn are_bound(
     snapshot: &Snapshot,
     pod: &Pod,
@@ -93,7 +93,7 @@ pub fn are_bound(
         )),
         found => Ok(found),
     };
-    // What is older than what was written says nothing.
+    // Versions older than our own write say nothing.
     let is_old = |version: &str, written: Option<&u64>| {
         let version = version.parse::<u64>().ok();
         version < written.copied()
@@ -129,7 +129,7 @@ pub fn are_bound(
         if claim.selected.as_ref() != Some(name) {
             return Err(format!("provisioning failed for PVC {:?}", key.name));
         }
-        // A volume that is not known yet is waited for.
+        // Wait for a volume that is not in the cache yet.
         if !claim.volume.is_empty() && reached(&claim.volume)?.is_none() {
             return Ok(false);
         }
@@ -141,8 +141,8 @@ pub fn are_bound(
 }
 
 impl Scheduler {
-    /// Sees to a pod's claims and gives it its place, after what was `told` of it before. A permit is held while
-    /// requests are under way.
+    /// Prepares a pod's claims and binds it, after what was `told` about it before. The permit is held while requests
+    /// are in progress.
     pub(super) async fn bind(
         &self,
         pod: Arc<Pod>,
@@ -172,7 +172,7 @@ impl Scheduler {
         };
         let took = attempt.begun.elapsed();
         self.change(|state| state.counts.ended(metrics::Outcome::Error, took));
-        // Who is scheduler next decides anew, and nothing is wrong with the pod.
+        // On shutdown nothing is wrong with the pod: the next scheduler decides again.
         if self.ends.is_cancelled() {
             return;
         }
@@ -185,7 +185,7 @@ impl Scheduler {
         };
         let mut waiting = (*waiting).clone();
         if has_claims {
-            // So it was said in its status, whether or not that was seen yet.
+            // Its status already says so, even if the change has not been observed yet.
             waiting.nominated = pod.node.clone();
         }
         let nominated = Some(String::new());
@@ -196,10 +196,10 @@ impl Scheduler {
         drop(told);
     }
 
-    /// Sees to a pod's claims.
+    /// Prepares a pod's claims.
     ///
     /// # Errors
-    /// Why that failed or was called off, as upstream tells it.
+    /// Why that failed or was cancelled, in upstream's words.
     async fn prepare(
         &self,
         pod: &Arc<Pod>,
@@ -209,7 +209,7 @@ impl Scheduler {
         let mut called_off = self.change(|state| state.begin(pod))?;
         let done = self.see_to_claims(pod, plan, permit, &mut called_off).await;
         match self.change(|state| state.preparing.end(pod)) {
-            // That came after the last of it.
+            // Cancelled after the last step.
             false if done.is_ok() => Err(called_off.try_recv().unwrap_or_else(|_| ended(pod))),
             _ => done,
         }
@@ -222,7 +222,7 @@ impl Scheduler {
         permit: &mut Option<OwnedSemaphorePermit>,
         called_off: &mut oneshot::Receiver<String>,
     ) -> Result<(), String> {
-        // Others are told where it will be, as it takes a while.
+        // Publish its node now, because this takes a while.
         self.requests.nominate(pod).await;
         if !plan.is_empty() {
             let volumes = self.see_to_volumes(pod, plan, permit);
@@ -236,7 +236,7 @@ impl Scheduler {
         Ok(())
     }
 
-    /// Tells who binds and makes volumes what the pod's claims are to get, and waits until they have it.
+    /// Asks controllers to bind and provision the volumes of the pod's claims, and waits for them.
     async fn see_to_volumes(
         &self,
         pod: &Arc<Pod>,
@@ -245,7 +245,7 @@ impl Scheduler {
     ) -> Result<(), String> {
         let asked = self.change(|state| state.claims_of(plan));
         let written = self.requests.prepare(pod, asked).await?;
-        // Others are placed meanwhile.
+        // Other pods are scheduled meanwhile.
         permit.take();
         wait_for_volumes(&self.stored, &self.ends, || {
             are_bound(&self.state.lock().snapshot, pod, plan, &written)
@@ -256,10 +256,10 @@ impl Scheduler {
 }
 
 impl State {
-    /// Begins to see to the claims of an assumed pod. What is given says why that was called off.
+    /// Starts the binding cycle of an assumed pod. The receiver gets the reason if it is cancelled.
     ///
     /// # Errors
-    /// That the pod is not there any more.
+    /// If the pod no longer exists.
     fn begin(&mut self, pod: &Pod) -> Result<oneshot::Receiver<String>, String> {
         match self.is_assumed(pod) {
             true => Ok(self.preparing.begin(pod)),
@@ -267,8 +267,8 @@ impl State {
         }
     }
 
-    /// Has a pod make way for one that matters more, if nobody but the scheduler knows of its place: what is done so
-    /// that it can be bound is called off, its place is free, and it is tried again.
+    /// Preempts a pod that only the scheduler knows to be placed: cancels its binding cycle, frees its place, and
+    /// lets it be scheduled again.
     pub fn make_way(&mut self, pod: &Pod) -> Way {
         let placed = self.snapshot.placed(&pod.key);
         if placed.is_none_or(|placed| placed.uid() != pod.uid()) {
@@ -282,18 +282,18 @@ impl State {
     }
 }
 
-/// What came of asking a pod to make way.
+/// The result of [`Scheduler::make_way`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Way {
-    /// It was not there any more.
+    /// The pod no longer exists.
     IsFree,
-    /// It was not bound yet, and will be elsewhere.
+    /// It was not bound yet, and will be scheduled elsewhere.
     WasMade,
-    /// It is bound, or being bound: it has to be ended.
+    /// It is bound, or being bound: it must be deleted.
     IsTaken,
 }
 
-/// Does something of a rule's, unless it is called off.
+/// Runs a step of the plugin `rule`, unless it is cancelled.
 async fn unless(
     rule: &str,
     called_off: &mut oneshot::Receiver<String>,
@@ -307,16 +307,16 @@ async fn unless(
     done.map_err(|why| format!("running PreBind plugin {rule:?}: {why}"))
 }
 
-/// Why nothing is done for a pod any more that is gone.
+/// The reason for cancelling the binding of a deleted pod.
 pub fn ended(pod: &Pod) -> String {
     let name = &pod.key.name;
     format!("pod does not exist any more: pod {name:?} not found")
 }
 
-/// Waits until claims `are_bound`, which is asked whenever something of volumes is otherwise.
+/// Waits until claims `are_bound`, which is checked again whenever volumes or claims change.
 ///
 /// # Errors
-/// What it says is wrong, or that nothing is waited for any more.
+/// The error of `are_bound`, or that the wait timed out or was cancelled.
 async fn wait_for_volumes(
     stored: &watch::Sender<()>,
     ends: &CancellationToken,

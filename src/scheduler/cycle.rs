@@ -1,4 +1,5 @@
-//! One pod against the cluster: what is computed once, then asked of each node. Follows the PreFilter and Filter parts
+//! The scheduling cycle of one pod: what is computed once, and the check of each node. Follows the PreFilter and
+//! Filter parts
 //! of k8s.io/kubernetes/pkg/scheduler/framework.
 
 use std::sync::Arc;
@@ -13,35 +14,35 @@ use super::wanted::Wanted;
 use super::{affinity, fit, spread};
 use crate::meta::placement::BRANDS;
 
-/// What would be otherwise on the node in question.
+/// Assumed changes to the pods of a node.
 #[derive(Clone, Copy, Default)]
 pub struct Overlay<'a> {
-    /// Pods that would be there too.
+    /// Pods to add.
     pub added: &'a [Arc<Pod>],
-    /// Pods that would not be there.
+    /// Pods to remove.
     pub removed: &'a [Arc<Pod>],
 }
 
 impl Overlay<'_> {
-    /// Whether all is as it is.
+    /// Whether nothing changes.
     pub fn is_empty(&self) -> bool {
         self.added.is_empty() && self.removed.is_empty()
     }
 
-    /// How many more of some pods would be there.
+    /// By how many the pods that match `is_meant` change.
     pub fn count(&self, is_meant: impl Fn(&Pod) -> bool) -> i64 {
         let count = |pods: &[Arc<Pod>]| pods.iter().filter(|pod| is_meant(pod)).count() as i64;
         count(self.added) - count(self.removed)
     }
 }
 
-/// A pod, and what the rules need to know of the whole cluster for it.
+/// A pod with the cluster-wide data that the plugins need for it.
 pub struct Cycle<'a> {
     /// The cluster.
     pub snapshot: &'a Snapshot,
     /// The pod.
     pub pod: &'a Pod,
-    /// The only nodes that are asked; all where it is none.
+    /// The only nodes to check; `None` for all.
     pub only: Option<Vec<Slot>>,
     spread: Option<spread::Hard<'a>>,
     affinity: Option<affinity::Required<'a>>,
@@ -50,10 +51,10 @@ pub struct Cycle<'a> {
 }
 
 impl<'a> Cycle<'a> {
-    /// Begins with a pod.
+    /// Runs PreFilter for a pod.
     ///
     /// # Errors
-    /// Why no node at all will do.
+    /// Why the pod fits no node at all.
     pub fn new(snapshot: &'a Snapshot, pod: &'a Pod) -> Result<Cycle<'a>, Rejection> {
         let only = match pod.nodes.only() {
             None => None,
@@ -83,12 +84,12 @@ impl<'a> Cycle<'a> {
         })
     }
 
-    /// Whether the pod can be on a node, also with the pods that room is kept for there.
+    /// Whether the pod fits a node, also if pods nominated for it are added.
     pub fn check(&self, slot: Slot) -> Result<(), Rejection> {
         self.check_with(slot, &[])
     }
 
-    /// The same, with some pods gone.
+    /// Like [`Cycle::check`], with some pods removed.
     pub fn check_with(&self, slot: Slot, removed: &[Arc<Pod>]) -> Result<(), Rejection> {
         let nominated = &self.snapshot.site(slot).nominated;
         if !nominated.is_empty() {
@@ -106,7 +107,7 @@ impl<'a> Cycle<'a> {
         self.ask(slot, &Overlay { added, removed })
     }
 
-    /// Asks every rule in upstream's order; the first that says no counts.
+    /// Runs every filter in upstream's order, up to the first rejection.
     fn ask(&self, slot: Slot, overlay: &Overlay<'_>) -> Result<(), Rejection> {
         let (site, pod) = (self.snapshot.site(slot), self.pod);
         let Some(node) = &site.node else {
@@ -161,7 +162,7 @@ impl<'a> Cycle<'a> {
         Ok(())
     }
 
-    /// What is to be done about the pod's claims if it goes to a node that will do.
+    /// What the pod's claims need if it goes to a suitable node.
     pub fn plan(&self, slot: Slot) -> Plan {
         let node = self.snapshot.site(slot).node.as_ref();
         match (&self.volumes, node) {
@@ -170,7 +171,7 @@ impl<'a> Cycle<'a> {
         }
     }
 
-    /// What a node is worth by the room that is left for the pod's volumes; none where it wants none.
+    /// The score of a node by the free capacity for the pod's volumes; `None` if the pod has no volumes to provision.
     pub fn room(&self, node: &Node) -> Option<i64> {
         self.volumes.as_ref()?.score(node)
     }
@@ -195,7 +196,7 @@ impl<'a> Cycle<'a> {
     }
 }
 
-/// Whether a pod bears what keeps others away from a node.
+/// Checks that a pod tolerates a node's taints.
 fn bears(pod: &Pod, node: &Node) -> Result<(), Rejection> {
     if node.is_unschedulable && !bear(&pod.tolerations, &Node::cordon()) {
         return Err(Rejection::never(
@@ -213,7 +214,7 @@ fn bears(pod: &Pod, node: &Node) -> Result<(), Rejection> {
     Ok(())
 }
 
-/// The brand that a pod asks for by its annotation or its runtime class; none for any.
+/// The zone brand required by a pod's annotation or RuntimeClass; `None` for any.
 pub fn brand<'a>(snapshot: &'a Snapshot, pod: &'a Pod) -> Option<&'a str> {
     if !pod.brand.is_empty() {
         return Some(&pod.brand);
@@ -222,7 +223,7 @@ pub fn brand<'a>(snapshot: &'a Snapshot, pod: &'a Pod) -> Option<&'a str> {
     BRANDS.contains(&handler.as_str()).then_some(handler)
 }
 
-/// Whether a node makes zones of a brand, as far as it says what it makes.
+/// Whether a node supports a zone brand, if it declares its brands.
 pub fn makes(node: &Node, brand: &str) -> bool {
     node.handlers.is_empty() || node.handlers.iter().any(|handler| handler == brand)
 }

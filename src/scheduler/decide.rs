@@ -1,4 +1,4 @@
-//! Where a pod goes: a function of the cluster, the pod, and whose turn it is. Follows
+//! Chooses a node: a function of the cluster, the pod, and the [`Turn`]. Follows
 //! k8s.io/kubernetes/pkg/scheduler/schedule_one.go.
 
 use std::fmt;
@@ -12,20 +12,20 @@ use super::storage::Plan;
 use super::terms::bear;
 use super::{affinity, spread};
 
-/// How many nodes that will do are enough to choose from, at least.
+/// Minimum number of suitable nodes to choose from.
 const ENOUGH: usize = 100;
-/// How many of all nodes are enough, at least, in hundredths.
+/// Minimum share of nodes to choose from, in percent.
 const ENOUGH_PERCENT: usize = 5;
 
-/// What goes on from decision to decision.
+/// State carried from decision to decision.
 pub struct Turn {
-    /// Where looking at nodes begins, so that each is looked at as often.
+    /// The node at which the search starts, so that all nodes are checked equally often.
     next: usize,
     random: u64,
 }
 
 impl Turn {
-    /// Begins, with a seed for what is left to chance.
+    /// The initial state, with a seed for random choices.
     pub fn new(seed: u64) -> Turn {
         Turn {
             next: 0,
@@ -33,7 +33,7 @@ impl Turn {
         }
     }
 
-    /// A number below `bound` (xorshift64*): which of equals is taken, nothing that must be secret.
+    /// A random number below `bound` (xorshift64*): picks one of equal nodes; not for secrets.
     pub fn below(&mut self, bound: usize) -> usize {
         self.random ^= self.random >> 12;
         self.random ^= self.random << 25;
@@ -43,34 +43,34 @@ impl Turn {
     }
 }
 
-/// Where a pod goes.
+/// A scheduling decision.
 #[derive(Debug)]
 pub enum Decision {
-    /// To this node, with what is to be done about its claims before.
+    /// Use this node; the plan says what the pod's claims need first.
     Node(Slot, Plan),
-    /// Nowhere.
+    /// No node is suitable.
     Nowhere(Box<Diagnosis>),
 }
 
-/// Why no node will do.
+/// Why no node is suitable.
 #[derive(Clone, Debug, Default)]
 pub struct Diagnosis {
-    /// How many nodes there are.
+    /// The number of nodes.
     pub nodes: usize,
-    /// What says no to all of them at once.
+    /// A reason that rejects all nodes at once.
     before: Option<Reason>,
-    /// A few, so that looking through them is quicker than hashing.
+    /// A short list, so a linear search is faster than hashing.
     reasons: Vec<(Reason, usize)>,
-    /// Rules that said no.
+    /// The plugins that rejected nodes.
     pub plugins: Plugins,
-    /// Nodes that could do once others have ended there.
+    /// Nodes that could become suitable by preemption.
     pub resolvable: Vec<Slot>,
-    /// What came of looking for such others.
+    /// The result of preemption.
     pub preemption: String,
 }
 
 impl Diagnosis {
-    /// For a number of nodes.
+    /// A diagnosis for a number of nodes.
     pub fn of(nodes: usize) -> Diagnosis {
         Diagnosis {
             nodes,
@@ -78,7 +78,7 @@ impl Diagnosis {
         }
     }
 
-    /// Takes in what one node says.
+    /// Adds the rejection by one node.
     pub fn add(&mut self, slot: Slot, rejection: Rejection) {
         self.plugins.add(rejection.plugin);
         if rejection.is_resolvable {
@@ -87,7 +87,7 @@ impl Diagnosis {
         self.count(rejection.reasons(), 1);
     }
 
-    /// Counts reasons for as many nodes.
+    /// Counts reasons for `nodes` nodes.
     pub fn count(&mut self, reasons: impl IntoIterator<Item = Reason>, nodes: usize) {
         for reason in reasons {
             match self.reasons.iter_mut().find(|(known, _)| *known == reason) {
@@ -110,7 +110,7 @@ impl Diagnosis {
 }
 
 impl fmt::Display for Diagnosis {
-    /// As upstream tells it: `0/3 nodes are available: 1 Insufficient cpu, 2 node(s) had untolerated taint(s). ...`
+    /// In upstream's words: `0/3 nodes are available: 1 Insufficient cpu, 2 node(s) had untolerated taint(s). ...`
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.nodes == 0 {
             return f.write_str("no nodes available to schedule pods");
@@ -135,7 +135,7 @@ impl fmt::Display for Diagnosis {
     }
 }
 
-/// Decides where a pod goes.
+/// Decides on a node for a pod.
 pub fn decide(snapshot: &Snapshot, pod: &Pod, turn: &mut Turn) -> Decision {
     let all = snapshot.order();
     if all.is_empty() {
@@ -156,7 +156,7 @@ pub fn decide(snapshot: &Snapshot, pod: &Pod, turn: &mut Turn) -> Decision {
     }
 }
 
-/// The nodes that will do, as many as are enough.
+/// Finds suitable nodes, up to [`enough`].
 fn find(cycle: &Cycle<'_>, turn: &mut Turn) -> Result<Vec<Slot>, Box<Diagnosis>> {
     let all = cycle.snapshot.order();
     if let Some(slot) = cycle.snapshot.nomination(cycle.pod)
@@ -197,7 +197,7 @@ fn find(cycle: &Cycle<'_>, turn: &mut Turn) -> Result<Vec<Slot>, Box<Diagnosis>>
     Ok(found)
 }
 
-/// How many nodes that will do are enough, of as many.
+/// How many suitable nodes to look for among `nodes`.
 fn enough(nodes: usize) -> usize {
     if nodes < ENOUGH {
         return nodes;
@@ -206,7 +206,7 @@ fn enough(nodes: usize) -> usize {
     (nodes * percent / 100).max(ENOUGH)
 }
 
-/// The best of nodes that will do; of equals any.
+/// The node with the highest score; a random one of several.
 fn choose(cycle: &Cycle<'_>, nodes: &[Slot], turn: &mut Turn) -> Slot {
     if let [only] = nodes {
         return *only;
@@ -228,7 +228,7 @@ fn choose(cycle: &Cycle<'_>, nodes: &[Slot], turn: &mut Turn) -> Slot {
     best.0
 }
 
-/// What each node is worth: the sum of what the rules give it, with upstream's weights.
+/// The total score of each node: the weighted sum over the plugins, with upstream's weights.
 pub fn scores(cycle: &Cycle<'_>, nodes: &[Slot]) -> Vec<i64> {
     let (snapshot, pod) = (cycle.snapshot, cycle.pod);
     let mut totals = vec![0; nodes.len()];
@@ -279,7 +279,7 @@ pub fn scores(cycle: &Cycle<'_>, nodes: &[Slot]) -> Vec<i64> {
     totals
 }
 
-/// Scales to [`MOST`]; `reversed` where less is better.
+/// Scales scores to [`MOST`]; `reversed` if lower is better.
 fn normal(mut scores: Vec<i64>, reversed: bool) -> Vec<i64> {
     let highest = scores.iter().copied().max().unwrap_or(0);
     for score in &mut scores {

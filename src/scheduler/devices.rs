@@ -1,5 +1,5 @@
-//! DynamicResources: the claims of pods to devices. Claims that somebody has allocated are heeded and reserved; nothing
-//! here allocates devices, so that other claims wait as where no driver offers any. Follows
+//! DynamicResources: the resource claims of pods. Allocated claims are respected and reserved; devices are not
+//! allocated here, so other claims wait as if no driver offered any. Follows
 //! k8s.io/kubernetes/pkg/scheduler/framework/plugins/dynamicresources.
 
 use std::collections::{HashMap, HashSet};
@@ -20,30 +20,30 @@ use crate::schema::Value;
 const SHARERS: usize = 256;
 
 crate::slim!(
-    /// A claim as the API tells it.
+    /// A ResourceClaim in the API.
     RawClaim of resource::ResourceClaim {
-        /// What it asks for.
+        /// Its spec.
         spec: Value,
-        /// What it got.
+        /// Its status.
         status: Value,
     }
 );
 
 crate::slim!(
-    /// A class of devices.
+    /// A device class.
     RawClass of resource::DeviceClass {}
 );
 
-/// A claim that a pod names.
+/// A claim referenced by a pod.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Named {
-    /// The claim's name; none where it is still to be made from a template.
+    /// The claim's name; `None` if it is yet to be created from a template.
     pub claim: Option<CompactString>,
-    /// Whether it is to be the pod's own.
+    /// Whether it was created for this pod.
     pub is_own: bool,
 }
 
-/// The claims that a pod names; without those that its status says it needs not.
+/// The claims referenced by a pod, without those that its status declares unnecessary.
 pub fn named(spec: &Value, status: &Value) -> Vec<Named> {
     let made = status.list("resourceClaimStatuses");
     let name = |wanted: &Value| {
@@ -71,23 +71,23 @@ pub fn named(spec: &Value, status: &Value) -> Vec<Named> {
         .collect()
 }
 
-/// A claim.
+/// A ResourceClaim.
 #[derive(Clone, Debug)]
 pub struct Claim {
-    /// Tells it apart from another of the same name.
+    /// Its uid, which distinguishes it from others of the same name.
     uid: String,
-    /// The uid of what it was made for; empty where it was made by hand.
+    /// The uid of its owner; empty if created by hand.
     owner: String,
     is_deleting: bool,
-    /// Where its devices can be used, once it has some.
+    /// Where its devices are available, once allocated.
     allocated: Option<Allocated>,
-    /// Each class that it asks for, with the name of the request.
+    /// Each requested class, with the name of the request.
     classes: Vec<(CompactString, CompactString)>,
-    /// The uids of those who may use it.
+    /// The uids in `status.reservedFor`.
     reserved: Vec<CompactString>,
 }
 
-/// The nodes on which devices can be used; none for all.
+/// The nodes on which devices are available; `None` for all.
 type Allocated = Option<Vec<NodeTerm>>;
 
 impl From<&RawClaim> for Claim {
@@ -121,7 +121,7 @@ impl From<&RawClaim> for Claim {
 }
 
 impl Claim {
-    /// Whether it has devices.
+    /// Whether it is allocated.
     pub fn is_allocated(&self) -> bool {
         self.allocated.is_some()
     }
@@ -131,7 +131,7 @@ impl Claim {
     }
 }
 
-/// Claims to devices, and the classes of devices.
+/// ResourceClaims and device classes.
 #[derive(Default)]
 pub struct Devices {
     /// Claims.
@@ -141,7 +141,7 @@ pub struct Devices {
 }
 
 impl Devices {
-    /// Which of a pod's claims is not there, in upstream's words: the pod is not looked at before it is.
+    /// Which of a pod's claims is missing, in upstream's words: until it exists, the pod is not scheduled.
     pub fn missing(&self, pod: &Pod) -> Option<String> {
         pod.device_claims.iter().find_map(|named| {
             let Key { namespace, name } = &pod.key;
@@ -174,10 +174,10 @@ impl Devices {
         named.filter_map(|named| self.get(pod, named))
     }
 
-    /// Whether any node can do.
+    /// Whether some node may be suitable.
     ///
     /// # Errors
-    /// Why none can.
+    /// Why none is.
     pub fn check(&self, pod: &Pod) -> Result<(), Rejection> {
         let never = |why: String| Rejection::never(Plugin::DynamicResources, why);
         if let Some(why) = self.missing(pod) {
@@ -200,7 +200,7 @@ impl Devices {
         Ok(())
     }
 
-    /// Whether a node has the devices of a pod's claims.
+    /// Whether the devices of a pod's claims are available on a node.
     ///
     /// # Errors
     /// Why not.
@@ -219,7 +219,7 @@ impl Devices {
         Ok(())
     }
 
-    /// The claims of a pod that are still to be reserved for it, with their uids.
+    /// The claims of a pod that must still be reserved for it, with their uids.
     pub fn to_reserve(&self, pod: &Pod) -> Vec<(Key, String)> {
         let unreserved = self.of(pod).filter(|(_, claim)| !claim.is_for(pod));
         unreserved
@@ -227,7 +227,7 @@ impl Devices {
             .collect()
     }
 
-    /// The claims of a pod that can be reserved for it by now, with their uids.
+    /// The claims of a pod that are allocated and can be reserved, with their uids.
     pub fn allocated(&self, pod: &Pod) -> Vec<(Key, String)> {
         let allocated = self.of(pod).filter(|(_, claim)| claim.is_allocated());
         allocated

@@ -1,4 +1,4 @@
-//! NodeResourcesFit, NodeResourcesBalancedAllocation and ImageLocality: what a node has left, and what it has already.
+//! NodeResourcesFit, NodeResourcesBalancedAllocation and ImageLocality: free resources of nodes, and images present.
 //! Follows k8s.io/kubernetes/pkg/scheduler/framework/plugins/{noderesources,imagelocality}.
 
 use super::cycle::Overlay;
@@ -7,14 +7,14 @@ use super::plugin::{Plugin, Reason, Rejection};
 use super::pod::{Pod, Resources};
 use super::snapshot::{Site, Slot, Snapshot};
 
-/// The highest score that a rule gives.
+/// The highest score of a plugin.
 pub const MOST: i64 = 100;
-/// Images that weigh less than this together make no difference; in bytes.
+/// Images smaller than this in total do not affect scores; in bytes.
 const SMALL_IMAGE: i64 = 23 << 20;
-/// An image counts for no more than this; in bytes.
+/// Larger images count as this size; in bytes.
 const LARGE_IMAGE: i64 = 1000 << 20;
 
-/// Whether a node has what a pod asks for.
+/// Whether a node has the resources that a pod requests.
 pub fn check(pod: &Pod, node: &Node, site: &Site, overlay: &Overlay<'_>) -> Result<(), Rejection> {
     let pods = site.pods.len() + overlay.added.len() - overlay.removed.len();
     let room = |used: &Resources, others: i64| -> Result<(), Rejection> {
@@ -39,12 +39,12 @@ pub fn check(pod: &Pod, node: &Node, site: &Site, overlay: &Overlay<'_>) -> Resu
     room(&used, pods as i64)
 }
 
-/// Whether an empty node would have what a pod asks for.
+/// Whether an empty node would have the resources that a pod requests.
 pub fn could_fit(pod: &Pod, node: &Node) -> bool {
     lacking(&pod.requests, 0, &Resources::default(), node).is_empty()
 }
 
-/// What a node lacks, each with whether it would have it without other pods.
+/// Missing resources of a node, each with whether it would suffice without other pods.
 fn lacking(wants: &Resources, pods: i64, used: &Resources, node: &Node) -> Vec<(Reason, bool)> {
     let mut lacks = Vec::new();
     if pods + 1 > node.pods {
@@ -74,7 +74,7 @@ fn lacking(wants: &Resources, pods: i64, used: &Resources, node: &Node) -> Vec<(
     lacks
 }
 
-/// LeastAllocated: the more a node has left, the better.
+/// LeastAllocated: the more free resources a node has, the higher its score.
 pub fn least_allocated(pod: &Pod, node: &Node, site: &Site) -> i64 {
     let left = |used: i64, wanted: i64, has: i64| {
         let used = used + wanted;
@@ -94,8 +94,8 @@ pub fn least_allocated(pod: &Pod, node: &Node, site: &Site) -> i64 {
     }
 }
 
-/// BalancedAllocation: better where processor and memory are used up more evenly with the pod than without. None for
-/// a pod that asks for neither.
+/// BalancedAllocation: higher if cpu and memory utilization is more even with the pod than without. `None` for a pod
+/// that requests neither.
 pub fn balanced(pod: &Pod, node: &Node, site: &Site) -> Option<i64> {
     let wants = &pod.requests;
     if wants.cpu == 0 && wants.memory == 0 {
@@ -116,9 +116,9 @@ pub fn balanced(pod: &Pod, node: &Node, site: &Site) -> Option<i64> {
     Some(MOST / 2 + (MOST / 2 + with - without) / 2)
 }
 
-/// ImageLocality: what the images of a pod that are on a node count for, by node. None where no node has any.
+/// ImageLocality: scores nodes by the pod's images present on them. `None` if no node has any.
 pub struct Images<'a> {
-    /// Bytes that an image counts for, and where it is.
+    /// The bytes that an image counts for, and its nodes.
     known: Vec<(
         i64,
         &'a indexmap::IndexMap<Slot, i64, super::snapshot::Quick>,
@@ -128,7 +128,7 @@ pub struct Images<'a> {
 }
 
 impl<'a> Images<'a> {
-    /// Of a pod.
+    /// Computes it for a pod.
     pub fn of(pod: &Pod, snapshot: &'a Snapshot) -> Option<Images<'a>> {
         let known: Vec<_> = pod
             .images

@@ -1,4 +1,4 @@
-//! What happens in the cluster, and which waiting pods it can help. Follows the EventsToRegister of upstream's plugins
+//! Cluster events, and which waiting pods they may help. Follows the EventsToRegister of upstream's plugins
 //! and k8s.io/kubernetes/pkg/scheduler/framework/events.go.
 
 use compact_str::{CompactString, format_compact};
@@ -12,61 +12,61 @@ use super::snapshot::Snapshot;
 use super::terms::{AffinityTerm, Labels, Spread, bear};
 use crate::client::informer::{Change, Key};
 
-/// Something that happened.
+/// A cluster event.
 pub enum Event<'a> {
-    /// A node came.
+    /// A node was added.
     NodeCame(&'a Node),
-    /// A node is otherwise.
+    /// A node changed.
     NodeChanged { old: &'a Node, new: &'a Node },
-    /// A node is gone.
+    /// A node was deleted.
     NodeGone(&'a Node),
-    /// A pod has a place.
+    /// A pod was placed.
     PodCame(&'a Pod),
-    /// A pod that has a place is otherwise.
+    /// A placed pod changed.
     PodChanged { old: &'a Pod, new: &'a Pod },
-    /// A pod that had a place, or room that was kept for it, has it no longer.
+    /// A placed or nominated pod lost its place or nomination.
     PodGone(&'a Pod),
-    /// The waiting pod itself is otherwise.
+    /// The waiting pod itself changed.
     Own { old: &'a Pod, new: &'a Pod },
-    /// Volumes, claims or what is said of them are otherwise.
+    /// A storage object changed.
     Storage {
-        /// What.
+        /// Its kind.
         what: Stored,
-        /// In which way.
+        /// What happened to it.
         how: How,
-        /// Which one.
+        /// Its name.
         key: &'a Key,
     },
-    /// A claim to devices is otherwise.
+    /// A ResourceClaim changed.
     DeviceClaim {
-        /// Which one.
+        /// Its name.
         key: &'a Key,
-        /// In which way.
+        /// What happened to it.
         how: How,
-        /// Whether it is new, or its status is otherwise.
+        /// Whether it is new, or its status changed.
         is_otherwise: bool,
-        /// Whether it had devices that others can have now.
+        /// Whether it had devices that are free now.
         frees: bool,
     },
-    /// A class of devices is otherwise.
+    /// A device class changed.
     DeviceClass(How),
-    /// Runtime classes are otherwise.
+    /// RuntimeClasses changed.
     Handlers(How),
 }
 
-/// What was done to an object.
+/// The kind of change to an object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum How {
-    /// It came.
+    /// It was added.
     Add,
-    /// It is otherwise.
+    /// It was updated.
     Update,
-    /// It is gone.
+    /// It was deleted.
     Delete,
 }
 
 impl How {
-    /// What a change is.
+    /// The kind of a change.
     pub fn of<P>(change: &Change<'_, P>) -> How {
         match (change.old, change.new) {
             (None, _) => How::Add,
@@ -76,27 +76,27 @@ impl How {
     }
 }
 
-/// What says something of volumes.
+/// The kinds of storage objects.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stored {
-    /// A claim.
+    /// PersistentVolumeClaim.
     Claim,
-    /// A volume.
+    /// PersistentVolume.
     Volume,
-    /// A class of volumes.
+    /// StorageClass.
     Class,
-    /// A driver.
+    /// CSIDriver.
     Driver,
-    /// The drivers of a node.
+    /// CSINode.
     Node,
-    /// How much there is of a class.
+    /// CSIStorageCapacity.
     Capacity,
-    /// That a volume is attached to a node.
+    /// VolumeAttachment.
     Attachment,
 }
 
 impl Stored {
-    /// What upstream calls it.
+    /// Its name upstream.
     fn name(self) -> &'static str {
         match self {
             Stored::Claim => "PersistentVolumeClaim",
@@ -109,7 +109,7 @@ impl Stored {
         }
     }
 
-    /// Rules that might say something else when this happens to it.
+    /// Plugins whose result may change because of this.
     fn interests(self, how: How) -> &'static [Plugin] {
         use Plugin::*;
         match (self, how) {
@@ -128,14 +128,14 @@ impl Stored {
             (Stored::Node, How::Update) => &[NodeVolumeLimits],
             (Stored::Capacity, How::Add | How::Update) => &[VolumeBinding],
             (Stored::Attachment, How::Delete) => &[NodeVolumeLimits],
-            // What is gone helps nobody to a volume.
+            // Deleting anything else does not help.
             _ => &[],
         }
     }
 }
 
 impl Event<'_> {
-    /// What upstream calls it. Of several things that are otherwise about an object, the first counts.
+    /// Its label upstream. If several parts of an object changed, the first counts.
     pub fn label(&self) -> CompactString {
         match self {
             Event::NodeCame(_) => "NodeAdd".into(),
@@ -167,7 +167,7 @@ impl Event<'_> {
         }
     }
 
-    /// Rules that might say something else after it.
+    /// Plugins whose result may change because of it.
     pub fn interests(&self) -> Plugins {
         use Plugin::*;
         let plugins: &[Plugin] = match self {
@@ -203,7 +203,7 @@ impl Event<'_> {
         plugins.iter().copied().collect()
     }
 
-    /// Whether it can help a pod that these rules said no to.
+    /// Whether it may help a pod that these plugins rejected.
     pub fn helps(&self, rejected: Plugins, pod: &Pod, snapshot: &Snapshot) -> bool {
         let mut plugins = rejected.and(self.interests()).iter();
         plugins.any(|plugin| self.helps_with(plugin, pod, snapshot))
@@ -268,7 +268,7 @@ impl Event<'_> {
     }
 }
 
-/// Rules that judge what is otherwise about a node.
+/// Plugins that depend on what changed in a node.
 fn changes_of_node(old: &Node, new: &Node) -> Plugins {
     use Plugin::*;
     let mut plugins = Plugins::default();
@@ -305,7 +305,7 @@ fn node_helps(
     pod: &Pod,
     snapshot: &Snapshot,
 ) -> bool {
-    // Whether it did not do before and does now.
+    // Whether it holds now but did not before.
     let becomes = |does: &dyn Fn(&Node) -> bool| does(new) && !old.is_some_and(does);
     match plugin {
         Plugin::NodeUnschedulable => becomes(&|node| !node.is_unschedulable),
@@ -353,7 +353,7 @@ fn node_helps(
     }
 }
 
-/// Whether a node has more than it had of what a pod asks for.
+/// Whether a node has more of a resource that a pod requests.
 fn has_more(pod: &Pod, old: &Node, new: &Node) -> bool {
     let (was, is, wants) = (&old.allocatable, &new.allocatable, &pod.requests);
     new.pods > old.pods
@@ -366,7 +366,7 @@ fn has_more(pod: &Pod, old: &Node, new: &Node) -> bool {
             .any(|(name, wanted)| *wanted > 0 && is.scalar(name) > was.scalar(name))
 }
 
-/// What upstream calls what is otherwise about a pod.
+/// Upstream's name for what changed in a pod.
 fn update(old: &Pod, new: &Pod) -> &'static str {
     if old.labels != new.labels {
         "UpdatePodLabel"
@@ -396,7 +396,7 @@ fn is_smaller(old: &Pod, new: &Pod) -> bool {
             .any(|(name, amount)| is.scalar(name) < *amount)
 }
 
-/// Whether a pod that asks for less now leaves something that another asks for.
+/// Whether a pod that reduced its requests frees a resource that another requests.
 fn frees(pod: &Pod, old: &Pod, new: &Pod) -> bool {
     let (was, is, wants) = (&old.requests, &new.requests, &pod.requests);
     (wants.cpu > 0 && is.cpu < was.cpu)
@@ -435,7 +435,7 @@ fn has(labels: &Labels, spread: &Spread) -> bool {
     labels.get(&spread.topology).is_some()
 }
 
-/// Whether a pod counts for what another must keep even.
+/// Whether a pod is counted by a hard spread constraint of another.
 fn is_counted(pod: &Pod, other: &Pod) -> bool {
     other.key.namespace == pod.key.namespace && hard(pod).any(|spread| spread.counts(&other.labels))
 }
@@ -453,7 +453,7 @@ fn means(term: &AffinityTerm, pod: &Pod, snapshot: &Snapshot) -> bool {
         && term.means_namespace(namespace, &snapshot.namespace(namespace))
 }
 
-/// Whether a pod is one that another must have near; none is where it need not have any.
+/// Whether a pod matches all required affinity terms of another; false if that has none.
 fn is_near_enough(pod: &Pod, other: &Pod, snapshot: &Snapshot) -> bool {
     let mut near = terms(pod, |affinity| &affinity.required).peekable();
     near.peek().is_some() && near.all(|term| means(term, other, snapshot))

@@ -1,4 +1,4 @@
-//! What the scheduler counts, under upstream's names. Follows k8s.io/kubernetes/pkg/scheduler/metrics.
+//! The scheduler's metrics, under upstream's names. Follows k8s.io/kubernetes/pkg/scheduler/metrics.
 
 use std::time::Duration;
 
@@ -9,23 +9,23 @@ use super::queue::Attempt;
 use super::state::State;
 use crate::meta::prometheus::{Families, Histogram, exponential};
 
-/// How long attempts take, in seconds.
+/// Buckets for the duration of attempts, in seconds.
 static ATTEMPT: [f64; 15] = exponential(0.001, 2.0);
-/// How long it takes until a pod is placed, in seconds.
+/// Buckets for the time until a pod is placed, in seconds.
 static UNTIL_PLACED: [f64; 20] = exponential(0.01, 2.0);
 static VICTIMS: [f64; 7] = exponential(1.0, 2.0);
 static TRIES: [f64; 5] = exponential(1.0, 2.0);
-/// From so many attempts on, pods are counted together.
+/// Pods with at least so many attempts are counted together.
 const MANY: usize = 15;
 
-/// What came of an attempt.
+/// The result of an attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// The API refused what was decided.
+    /// The API rejected a request, or another error occurred.
     Error,
-    /// The pod has a place.
+    /// The pod was placed.
     Scheduled,
-    /// No node will do.
+    /// No node was suitable.
     Unschedulable,
 }
 
@@ -37,7 +37,7 @@ impl Outcome {
     ];
 }
 
-/// Counts of what was done.
+/// The scheduler's counters.
 #[derive(Clone)]
 pub struct Counts {
     /// By [`Outcome`].
@@ -46,7 +46,7 @@ pub struct Counts {
     preemptions: u64,
     victims: Histogram,
     tries: Histogram,
-    /// By the number of attempts, from one on.
+    /// By the number of attempts, starting with one.
     until_placed: Vec<Histogram>,
     after_flush: u64,
 }
@@ -66,27 +66,27 @@ impl Default for Counts {
 }
 
 impl Counts {
-    /// Counts an attempt that ended.
+    /// Records the end of an attempt.
     pub fn ended(&mut self, outcome: Outcome, took: Duration) {
         self.attempts[outcome as usize].add(took.as_secs_f64());
     }
 
-    /// Counts a decision.
+    /// Records a decision.
     pub fn decided(&mut self, took: Duration) {
         self.algorithm.add(took.as_secs_f64());
     }
 
-    /// Counts that it was looked for whom to end.
+    /// Records a preemption attempt.
     pub fn looked_for_victims(&mut self) {
         self.preemptions += 1;
     }
 
-    /// Counts pods that are ended for another.
+    /// Records pods preempted for another.
     pub fn ends(&mut self, victims: usize) {
         self.victims.add(victims as f64);
     }
 
-    /// Counts a pod that is bound.
+    /// Records a bound pod.
     pub fn bound(&mut self, attempt: &Attempt, now: Instant) {
         self.ended(Outcome::Scheduled, now - attempt.begun);
         self.tries.add(f64::from(attempt.number));
@@ -159,7 +159,7 @@ impl Counts {
     }
 }
 
-/// Tells everything that is counted and how many wait. What takes long is done after the state was let go.
+/// Writes all metrics and queue lengths. The state is only locked for copying them.
 pub fn tell(state: &parking_lot::Mutex<State>, out: &mut Families) {
     let (counts, queue, cache) = {
         let state = state.lock();

@@ -1,12 +1,12 @@
-//! The scheduler: gives pods that ask for `default-scheduler` a node. Follows k8s.io/kubernetes/pkg/scheduler.
+//! The scheduler: assigns pods of `default-scheduler` to nodes. Follows k8s.io/kubernetes/pkg/scheduler.
 //!
 //! ```text
 //! informers ──► State { snapshot, queue } ──► decide (pure) ──► assume, bind      ──► the API
 //!                  ▲                             └────────────► preempt, report  ──► the API
-//!                  └──────────────── what the API refuses is forgotten and tried again
+//!                  └──────────────── what the API rejects is forgotten and retried
 //! ```
-//! The state is behind one short lock: informers change it as things happen, and a decision reads it where it is, so
-//! nothing is copied for a decision and nothing happens during one. What the API is asked for runs beside it.
+//! The state is behind one short lock: informers update it as events arrive, and a decision reads it in place, so
+//! nothing is copied for a decision and nothing changes during one. API requests run concurrently.
 
 mod affinity;
 mod binding;
@@ -47,9 +47,9 @@ use self::requests::Requests;
 use self::state::{Scheduler, Step};
 use crate::client::Context;
 
-/// Requests to the API under way at most.
+/// Maximum number of concurrent API requests.
 const UNDER_WAY: usize = 256;
-/// How often what has waited for very long is looked at.
+/// How often pods that have waited very long are retried.
 const FLUSH: Duration = Duration::from_secs(30);
 
 /// Runs the scheduler.
@@ -63,7 +63,7 @@ pub async fn run(context: Context) {
             metrics::tell(&scheduler.state, out);
         }
     });
-    // However much there is to be placed: who waits for something else is not to wait for that to end.
+    // Concurrent with scheduling, so that a long queue does not delay it.
     let flush = async {
         let mut ticks = tokio::time::interval(FLUSH);
         loop {
@@ -77,12 +77,12 @@ pub async fn run(context: Context) {
     }
 }
 
-/// Decides about one pod after the other until `ends` is cancelled, and has what follows carried out.
+/// Schedules one pod after the other until `ends` is cancelled, and spawns the resulting work.
 async fn place_all(scheduler: &Arc<Scheduler>, ends: &CancellationToken) {
     let tasks = TaskTracker::new();
     let free = Arc::new(Semaphore::new(UNDER_WAY));
     while !ends.is_cancelled() {
-        // Never closed.
+        // The semaphore is never closed.
         let Ok(permit) = free.clone().acquire_owned().await else {
             break;
         };
@@ -90,7 +90,7 @@ async fn place_all(scheduler: &Arc<Scheduler>, ends: &CancellationToken) {
             Step::Work(work) => {
                 let scheduler = scheduler.clone();
                 tasks.spawn(async move { scheduler.carry_out(work, permit).await });
-                // A long queue is not to hold up everything else on this thread.
+                // Do not block this thread for a long queue.
                 tokio::task::yield_now().await;
             }
             Step::Nothing => {}

@@ -15,25 +15,25 @@ use crate::schema::Value;
 #[derive(Clone, Debug, serde::Deserialize)]
 #[serde(from = "Raw")]
 pub struct Node {
-    /// Who it is; labels and annotations are not here.
+    /// Its identity; without labels and annotations.
     pub metadata: ObjectMeta,
     /// Its name.
     pub name: CompactString,
     /// Its labels.
     pub labels: Labels,
-    /// What keeps pods away.
+    /// Its taints.
     pub taints: Vec<Taint>,
     /// Whether it was cordoned.
     pub is_unschedulable: bool,
-    /// What it has for pods.
+    /// Its allocatable resources.
     pub allocatable: Resources,
-    /// How many pods it takes.
+    /// The maximum number of pods.
     pub pods: i64,
-    /// The images that are there, by each of their names, with their sizes in bytes.
+    /// Images on the node, by each of their names, with their sizes in bytes.
     pub images: Vec<(CompactString, i64)>,
-    /// The handlers of runtime classes that it has; none where it does not say.
+    /// Its RuntimeClass handlers; empty if not declared.
     pub handlers: Vec<CompactString>,
-    /// What it declares that it can do.
+    /// Its declared features.
     pub features: Vec<CompactString>,
 }
 
@@ -89,22 +89,22 @@ impl From<Raw> for Node {
 }
 
 impl Node {
-    /// Region and zone, by which nodes are visited in turn.
+    /// Region and zone; nodes are visited zone by zone in turn.
     pub fn zone(&self) -> CompactString {
         placement::zone(&self.labels)
     }
 
-    /// Whether it declares what a pod needs, if it needs anything.
+    /// Whether it declares a feature; true for an empty name.
     pub fn declares(&self, feature: &str) -> bool {
         feature.is_empty() || self.features.iter().any(|known| known == feature)
     }
 
-    /// Whether it has a taint that keeps pods away.
+    /// Whether it has a taint that keeps new pods away.
     pub fn repels(&self) -> bool {
         self.taints.iter().any(Taint::repels)
     }
 
-    /// The taint of a node that was cordoned.
+    /// The taint of a cordoned node.
     pub fn cordon() -> Taint {
         Taint {
             key: "node.kubernetes.io/unschedulable".into(),

@@ -1,12 +1,12 @@
-//! The rules that nodes are judged by, under upstream's names, and what they say of a node that will not do.
+//! The filter plugins, under upstream's names, and their rejections.
 
 use std::borrow::Cow;
 
-/// A rule.
+/// A plugin.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
 pub enum Plugin {
-    /// The name that a pod gives, and whether there are nodes at all.
+    /// `spec.nodeName`; also if there are no nodes at all.
     NodeName,
     /// Cordoned nodes.
     NodeUnschedulable,
@@ -14,32 +14,32 @@ pub enum Plugin {
     TaintToleration,
     /// Node selectors.
     NodeAffinity,
-    /// Ports of the host.
+    /// Host ports.
     NodePorts,
-    /// Amounts.
+    /// Resources.
     NodeResourcesFit,
-    /// Volumes that not every two pods can have.
+    /// Volumes that not all pods can share.
     VolumeRestrictions,
-    /// How many volumes a node can have.
+    /// The number of volumes on a node.
     NodeVolumeLimits,
-    /// Claims, and the volumes for them.
+    /// PersistentVolumeClaims and their volumes.
     VolumeBinding,
     /// The zones of volumes.
     VolumeZone,
-    /// How evenly pods are spread.
+    /// Topology spread constraints.
     PodTopologySpread,
-    /// What pods want of other pods.
+    /// Affinity between pods.
     InterPodAffinity,
-    /// Claims to devices.
+    /// ResourceClaims.
     DynamicResources,
-    /// What nodes declare that they can do.
+    /// Declared features of nodes.
     NodeDeclaredFeatures,
-    /// The brand of zones that a node makes.
+    /// Zone brands supported by a node.
     ZoneBrand,
 }
 
 impl Plugin {
-    /// Every rule.
+    /// Every plugin.
     pub const ALL: [Plugin; 15] = [
         Plugin::NodeName,
         Plugin::NodeUnschedulable,
@@ -59,32 +59,32 @@ impl Plugin {
     ];
 }
 
-/// A set of rules.
+/// A set of plugins.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Plugins(u32);
 
 impl Plugins {
-    /// Adds a rule.
+    /// Adds a plugin.
     pub fn add(&mut self, plugin: Plugin) {
         self.0 |= 1 << plugin as u32;
     }
 
-    /// Whether it has a rule.
+    /// Whether it contains a plugin.
     pub fn has(self, plugin: Plugin) -> bool {
         self.0 & (1 << plugin as u32) != 0
     }
 
-    /// Whether it has none.
+    /// Whether it is empty.
     pub fn is_empty(self) -> bool {
         self.0 == 0
     }
 
-    /// What both have.
+    /// The intersection.
     pub fn and(self, other: Plugins) -> Plugins {
         Plugins(self.0 & other.0)
     }
 
-    /// The rules.
+    /// The plugins.
     pub fn iter(self) -> impl Iterator<Item = Plugin> {
         Plugin::ALL
             .into_iter()
@@ -100,24 +100,24 @@ impl FromIterator<Plugin> for Plugins {
     }
 }
 
-/// Why, in upstream's words.
+/// A reason in upstream's words.
 pub type Reason = Cow<'static, str>;
 
-/// Why a node will not do.
+/// Why a node is unsuitable.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rejection {
-    /// The first rule that it breaks.
+    /// The first plugin that rejected it.
     pub plugin: Plugin,
-    /// In what way.
+    /// The first reason.
     reason: Reason,
-    /// In what others. Few have any, so that hearing from thousands of nodes allocates nothing.
+    /// Further reasons. Mostly empty, so that rejections by thousands of nodes allocate nothing.
     others: Vec<Reason>,
-    /// Whether it could do once others have ended there.
+    /// Whether preemption could make it suitable.
     pub is_resolvable: bool,
 }
 
 impl Rejection {
-    /// A node that cannot do, whoever ends there.
+    /// A rejection that preemption cannot resolve.
     pub fn never(plugin: Plugin, reason: impl Into<Reason>) -> Rejection {
         Rejection {
             plugin,
@@ -127,7 +127,7 @@ impl Rejection {
         }
     }
 
-    /// A node that cannot do in several ways; none where there are none.
+    /// A rejection with several reasons; `None` without reasons.
     pub fn of(
         plugin: Plugin,
         reasons: impl IntoIterator<Item = Reason>,
@@ -142,12 +142,12 @@ impl Rejection {
         })
     }
 
-    /// In what ways.
+    /// The reasons.
     pub fn reasons(self) -> impl Iterator<Item = Reason> {
         std::iter::once(self.reason).chain(self.others)
     }
 
-    /// A node that cannot do now.
+    /// A rejection that preemption may resolve.
     pub fn now(plugin: Plugin, reason: impl Into<Reason>) -> Rejection {
         Rejection {
             is_resolvable: true,

@@ -1,4 +1,4 @@
-//! A pod as the scheduler sees it: what it asks for, computed once when it comes in.
+//! A pod as the scheduler sees it, computed once per change.
 
 use std::sync::Arc;
 
@@ -16,28 +16,28 @@ use crate::meta::ports::host_ports;
 use crate::meta::quantity::{Form, Quantity};
 use crate::schema::{Object, Value};
 
-/// The name by which pods ask for this scheduler.
+/// The `schedulerName` of this scheduler.
 pub const SCHEDULER: &str = "default-scheduler";
-/// What a container that asks for no processor counts as when nodes are compared, in thousandths.
+/// The cpu that a container without a request counts for in scores, in millicores.
 const ASSUMED_CPU: i64 = 100;
-/// The same of memory, in bytes.
+/// The same for memory, in bytes.
 const ASSUMED_MEMORY: i64 = 200 << 20;
 
-/// Amounts of what a node has and pods ask for.
+/// Resource amounts of nodes and pods.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Resources {
-    /// Thousandths of a processor.
+    /// Millicores.
     pub cpu: i64,
     /// Bytes.
     pub memory: i64,
-    /// Bytes of local disk.
+    /// Bytes of ephemeral storage.
     pub storage: i64,
-    /// Everything else, by name.
+    /// Other resources, by name.
     pub scalars: Vec<(CompactString, i64)>,
 }
 
 impl Resources {
-    /// From a list of amounts.
+    /// Converts a list of amounts.
     pub fn of(amounts: &Amounts) -> Resources {
         let mut out = Resources::default();
         for (name, amount) in &amounts.0 {
@@ -52,13 +52,13 @@ impl Resources {
         out
     }
 
-    /// The amount of one of the others.
+    /// The amount of another resource.
     pub fn scalar(&self, name: &str) -> i64 {
         let found = self.scalars.iter().find(|(known, _)| known == name);
         found.map_or(0, |(_, amount)| *amount)
     }
 
-    /// Adds (or with `sign` -1 takes away) what a pod asks for.
+    /// Adds requests (or with `sign` -1 subtracts them).
     pub fn add(&mut self, other: &Resources, sign: i64) {
         self.cpu += sign * other.cpu;
         self.memory += sign * other.memory;
@@ -75,13 +75,13 @@ impl Resources {
         }
     }
 
-    /// Whether nothing is asked for.
+    /// Whether all amounts are zero.
     pub fn is_empty(&self) -> bool {
         self.cpu == 0 && self.memory == 0 && self.storage == 0 && self.scalars.is_empty()
     }
 }
 
-/// Who made a pod.
+/// The controller of a pod.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Owner {
     /// `apps/v1/ReplicaSet`
@@ -90,14 +90,14 @@ pub struct Owner {
     pub name: CompactString,
 }
 
-/// A volume that matters to where a pod can be.
+/// A volume that affects where a pod can run.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Volume {
-    /// A claim, and whether it is one that is made for the pod.
+    /// A claim, and whether it is created for the pod (an ephemeral volume).
     Claim(CompactString, bool),
-    /// A disk that not every two pods of a node can have: its kind and identity, and whether it is only read.
+    /// A disk that not all pods of a node can share: its kind and identity, and whether it is read-only.
     Disk(CompactString, bool),
-    /// A volume of a CSI driver that lives as long as the pod.
+    /// An inline volume of a CSI driver.
     Inline(CompactString),
 }
 
@@ -106,11 +106,11 @@ pub enum Volume {
 pub struct Condition {
     /// `True`, `False`, `Unknown`
     pub status: CompactString,
-    /// Why, as a word.
+    /// The reason, one word.
     pub reason: CompactString,
-    /// Why, in a sentence.
+    /// The message.
     pub message: CompactString,
-    /// Since when.
+    /// `lastTransitionTime`.
     pub since: CompactString,
 }
 
@@ -118,65 +118,65 @@ pub struct Condition {
 #[derive(Clone, Debug, serde::Deserialize)]
 #[serde(from = "Raw")]
 pub struct Pod {
-    /// Who it is; labels and annotations are not here.
+    /// Its identity; without labels and annotations.
     pub metadata: ObjectMeta,
-    /// Where it is found.
+    /// Its namespace and name.
     pub key: Key,
     /// Its labels.
     pub labels: Labels,
-    /// How much it matters.
+    /// Its priority.
     pub priority: i32,
-    /// Whether others may be ended for it.
+    /// Whether it may preempt others.
     pub may_preempt: bool,
-    /// Whether it asks for this scheduler.
+    /// Whether it uses this scheduler.
     pub is_ours: bool,
-    /// Where it is; empty while it is not placed.
+    /// Its node; empty if unscheduled.
     pub node: CompactString,
-    /// Where it will be once others have ended; empty for nowhere.
+    /// Its nominated node; empty for none.
     pub nominated: CompactString,
-    /// What it asks for.
+    /// Its requests.
     pub requests: Resources,
-    /// The processor and memory that it counts for when nodes are compared.
+    /// The cpu and memory that it counts for in scores.
     pub weight: (i64, i64),
     /// What taints it bears.
     pub tolerations: Vec<Toleration>,
-    /// What nodes it may be on.
+    /// Its node selector and node affinity.
     pub nodes: NodeAffinity,
-    /// What it wants of other pods.
+    /// Its affinity to other pods.
     pub affinity: Option<Arc<PodAffinity>>,
-    /// How it is to be spread.
+    /// Its topology spread constraints.
     pub spread: Vec<Spread>,
-    /// The ports of the host that it takes.
+    /// Its host ports.
     pub ports: Vec<HostPort>,
-    /// What it waits for before it may be placed.
+    /// Its scheduling gates.
     pub gates: Vec<CompactString>,
     /// Its volumes.
     pub volumes: Vec<Volume>,
-    /// Its claims to devices.
+    /// Its references to ResourceClaims.
     pub device_claims: Vec<Named>,
     /// The images of its containers.
     pub images: Vec<CompactString>,
-    /// The brand that it asks for; empty for any.
+    /// Its zone brand; empty for any.
     pub brand: CompactString,
-    /// Its runtime class; empty for none.
+    /// Its RuntimeClass; empty for none.
     pub runtime_class: CompactString,
-    /// What its node has to declare; empty for nothing.
+    /// The feature that its node must declare; empty for none.
     pub feature: CompactString,
-    /// Who made it.
+    /// Its controller.
     pub owner: Option<Owner>,
     /// Whether it is being deleted.
     pub is_deleting: bool,
-    /// Whether it is ended for the sake of another.
+    /// Whether it is being deleted to make room for another.
     pub is_preempted: bool,
-    /// When its node began with it; RFC 3339, empty before.
+    /// `status.startTime`; RFC 3339, empty if not started.
     pub started: CompactString,
-    /// Whether it is placed, as its status says.
+    /// Its condition PodScheduled.
     pub scheduled: Option<Condition>,
-    /// Whether it is to be disrupted, as its status says.
+    /// Its condition DisruptionTarget.
     pub disrupted: Option<Condition>,
 }
 
-/// A pod as the API tells it.
+/// A pod in the API.
 #[derive(serde::Deserialize)]
 struct Raw {
     #[serde(default, deserialize_with = "crate::client::discovery::lean")]
@@ -266,17 +266,17 @@ impl From<Raw> for Pod {
 }
 
 impl Pod {
-    /// Tells it apart from another of the same name.
+    /// Its uid, which distinguishes it from others of the same name.
     pub fn uid(&self) -> &str {
         self.metadata.uid.as_deref().unwrap_or_default()
     }
 
-    /// Whether it has a place.
+    /// Whether it is placed.
     pub fn is_placed(&self) -> bool {
         !self.node.is_empty()
     }
 
-    /// The claims that it uses.
+    /// The PersistentVolumeClaims that it uses.
     pub fn claims(&self) -> impl Iterator<Item = Key> {
         self.volumes.iter().filter_map(|volume| match volume {
             Volume::Claim(name, _) => Some(Key::new(&self.key.namespace, name)),
@@ -284,7 +284,7 @@ impl Pod {
         })
     }
 
-    /// Whether it uses a claim.
+    /// Whether it uses a PersistentVolumeClaim.
     pub fn has_claim(&self, key: &Key) -> bool {
         self.key.namespace == key.namespace
             && self.volumes.iter().any(|volume| match volume {
@@ -293,7 +293,7 @@ impl Pod {
             })
     }
 
-    /// Whether it names a claim to devices.
+    /// Whether it references a ResourceClaim.
     pub fn has_device_claim(&self, key: &Key) -> bool {
         self.key.namespace == key.namespace
             && self
@@ -302,7 +302,7 @@ impl Pod {
                 .any(|named| named.claim.as_ref() == Some(&key.name))
     }
 
-    /// The same pod at a place.
+    /// The same pod placed on a node.
     pub fn placed_on(&self, node: &str) -> Pod {
         Pod {
             node: node.into(),
@@ -311,7 +311,7 @@ impl Pod {
     }
 }
 
-/// What a pod asks for, and what it counts for where it asks for nothing.
+/// A pod's requests, and the cpu and memory that it counts for in scores.
 fn requests(mut spec: Value, status: Value) -> (Resources, (i64, i64)) {
     let whole = !spec.at("resources").at("requests").is_empty();
     let mut pod = Object::with_capacity(2);
@@ -320,7 +320,7 @@ fn requests(mut spec: Value, status: Value) -> (Resources, (i64, i64)) {
     let mut pod = Value::Object(pod);
     let amounts = Amounts::pod_at_most(&pod, Side::Requests);
     let requests = Resources::of(&amounts);
-    // A pod that says what it wants as a whole is taken at its word, but for what it does not say.
+    // Pod-level requests apply where set; elsewhere containers without requests count as assumed.
     let wanted = |name: &str| !whole || !amounts.0.contains_key(name);
     let assumed = [
         ("cpu", Quantity::milli(ASSUMED_CPU, Form::Decimal)),
@@ -356,7 +356,7 @@ fn requests(mut spec: Value, status: Value) -> (Resources, (i64, i64)) {
     (requests, (assumed.cpu, assumed.memory))
 }
 
-/// What its node has to declare.
+/// The feature that its node must declare.
 fn feature(spec: &Value) -> CompactString {
     let containers = ["initContainers", "containers"].into_iter();
     let containers = containers.flat_map(|name| spec.list(name));
@@ -369,7 +369,7 @@ fn names(list: &[Value]) -> Vec<CompactString> {
     list.iter().map(|item| item.str("name").into()).collect()
 }
 
-/// The images that a pod needs, each with a tag or digest.
+/// The images of a pod, each with a tag or digest.
 fn images(spec: &Value) -> Vec<CompactString> {
     let containers = ["initContainers", "containers"].into_iter();
     let of_containers = containers

@@ -1,4 +1,4 @@
-//! Whom to end so that a pod that matters more has a place. Follows
+//! Preemption: chooses pods to delete in favour of one with higher priority. Follows
 //! k8s.io/kubernetes/pkg/scheduler/framework/{preemption,plugins/defaultpreemption}.
 
 use std::cmp::Reverse;
@@ -13,46 +13,46 @@ use super::pod::Pod;
 use super::snapshot::{Slot, Snapshot};
 use crate::meta::selector::Selector;
 
-/// How many nodes are tried at least.
+/// Minimum number of candidate nodes.
 const ENOUGH: usize = 100;
-/// How many of those that could help are tried at least, in hundredths.
+/// Minimum share of candidate nodes among those that may help, in percent.
 const ENOUGH_PERCENT: usize = 10;
 const NO_VICTIMS: &str = "No preemption victims found for incoming pod";
 const NO_HELP: &str = "Preemption is not helpful for scheduling";
 
-/// How many pods of some kind may be ended now.
+/// A PodDisruptionBudget.
 #[derive(Clone, Debug, Default)]
 pub struct Budget {
-    /// Which pods; none where that cannot be read.
+    /// Its pods; `None` if the selector is invalid.
     pub selector: Option<Selector>,
-    /// How many.
+    /// `status.disruptionsAllowed`.
     pub allowed: i64,
-    /// Pods that count as ended already.
+    /// Pods already counted as disrupted.
     pub disrupted: Vec<CompactString>,
 }
 
-/// What would give a pod a place.
+/// The preemption that makes room for a pod.
 #[derive(Debug)]
 pub struct Plan {
-    /// Where.
+    /// The node.
     pub node: Slot,
-    /// Whom to end, those that matter most first.
+    /// The pods to delete, highest priority first.
     pub victims: Vec<Arc<Pod>>,
 }
 
-/// What came of looking for a plan.
+/// The result of a preemption attempt.
 #[derive(Debug)]
 pub enum Outcome {
-    /// There is one.
+    /// Preemption is possible.
     Plan(Plan),
-    /// There is none; room that is kept for the pod is given up.
+    /// Preemption cannot help; the pod's nomination is removed.
     None(String),
-    /// It is not time for one; room that is kept for the pod stays.
+    /// Not possible yet; the pod's nomination is kept.
     NotNow(&'static str),
 }
 
 impl Outcome {
-    /// As upstream tells it.
+    /// The text for the event, as upstream.
     pub fn note(&self, snapshot: &Snapshot) -> String {
         match self {
             Outcome::Plan(plan) => format!(
@@ -69,11 +69,11 @@ impl Outcome {
 struct Candidate {
     node: Slot,
     victims: Vec<Arc<Pod>>,
-    /// How many of them exceed a budget.
+    /// How many victims violate a budget.
     violations: usize,
 }
 
-/// Looks for the least that must be ended for a pod that no node will do for.
+/// Searches for the cheapest preemption for a pod that fits no node.
 pub fn preempt(snapshot: &Snapshot, pod: &Pod, why: &Diagnosis, turn: &mut Turn) -> Outcome {
     if !pod.may_preempt {
         return Outcome::NotNow("not eligible due to preemptionPolicy=Never.");
@@ -127,8 +127,8 @@ pub fn preempt(snapshot: &Snapshot, pod: &Pod, why: &Diagnosis, turn: &mut Turn)
     }
 }
 
-/// What is compared of candidates, the least being the best: budgets exceeded, how much the one that matters most
-/// matters, how much all matter, how many, and how long the ones that matter most have run.
+/// The cost of a candidate, lowest best: violated budgets, the highest priority of its victims, the sum of their
+/// priorities, their number, and how long those of the highest priority have run.
 fn cost(candidate: &Candidate) -> (usize, i32, i64, usize, Reverse<CompactString>) {
     let victims = &candidate.victims;
     let highest = victims
@@ -155,7 +155,7 @@ fn cost(candidate: &Candidate) -> (usize, i32, i64, usize, Reverse<CompactString
     )
 }
 
-/// When a pod began; later than all others where it has not yet.
+/// When a pod started; later than all others if it has not.
 fn begun(pod: &Pod) -> CompactString {
     if pod.started.is_empty() {
         "~".into()
@@ -164,7 +164,7 @@ fn begun(pod: &Pod) -> CompactString {
     }
 }
 
-/// The least to end on a node; or why that would not help.
+/// The fewest victims on a node; or why preemption does not help there.
 fn candidate(cycle: &Cycle<'_>, slot: Slot) -> Result<Candidate, Vec<Reason>> {
     let (snapshot, pod) = (cycle.snapshot, cycle.pod);
     let mut gone: Vec<Arc<Pod>> = snapshot
@@ -182,7 +182,7 @@ fn candidate(cycle: &Cycle<'_>, slot: Slot) -> Result<Candidate, Vec<Reason>> {
         .map_err(|rejection| rejection.reasons().collect::<Vec<_>>())?;
     gone.sort_by_cached_key(|pod| (Reverse(pod.priority), begun(pod)));
     let exceeding = exceeding(snapshot, &gone);
-    // Those that exceed a budget are spared first, and of them those that matter most.
+    // Reprieve pods that violate a budget first, and among them those of highest priority.
     let mut order: Vec<usize> = (0..gone.len()).collect();
     order.sort_by_key(|place| !exceeding[*place]);
     let order: Vec<(Arc<Pod>, bool)> = order
@@ -206,7 +206,7 @@ fn candidate(cycle: &Cycle<'_>, slot: Slot) -> Result<Candidate, Vec<Reason>> {
     })
 }
 
-/// Which of these pods would exceed a budget if they were ended in this order.
+/// Which of these pods would violate a budget if deleted in this order.
 fn exceeding(snapshot: &Snapshot, pods: &[Arc<Pod>]) -> Vec<bool> {
     let mut left: Vec<(&str, &Budget, i64)> = snapshot
         .budgets

@@ -1,11 +1,11 @@
-//! Pods that wait for a place. Follows k8s.io/kubernetes/pkg/scheduler/backend/queue.
+//! The scheduling queue. Follows k8s.io/kubernetes/pkg/scheduler/backend/queue.
 //!
-//! A pod is ready (and comes by priority, then by how long it has not been tried), backs off for a while after it
-//! failed, or waits for something that can help it to happen. When nothing is ready, pods that back off come at once,
-//! unless it was an error.
+//! A pod is ready (sorted by priority, then by the time since its last attempt), backs off after a failure, or waits
+//! for an event that may help it. If no pod is ready, backing-off pods are tried at once, unless they failed with an
+//! error.
 //!
-//! Pods are found by name, but whoever speaks of one that was busy means a certain pod: another of the same name that
-//! came meanwhile is left alone.
+//! Pods are looked up by name, but results of an attempt refer to one particular pod: another one that meanwhile took
+//! its name is left alone.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -22,36 +22,36 @@ use super::pod::Pod;
 use super::snapshot::{Quick, Snapshot};
 use crate::client::informer::Key;
 
-/// How long a pod backs off after it failed once.
+/// Backoff after the first failure.
 const FIRST_BACKOFF: Duration = Duration::from_secs(1);
-/// The longest that a pod backs off.
+/// Maximum backoff.
 const LONGEST_BACKOFF: Duration = Duration::from_secs(10);
-/// The longest that a pod waits for something to happen.
+/// How long a pod waits for an event before it is retried anyway.
 const PATIENCE: Duration = Duration::from_secs(300);
 
-/// Backoffs end together with all others of the same window, so that in it priority decides who comes first.
+/// Backoffs end at multiples of this window, so that priority decides the order within it.
 const WINDOW: Duration = Duration::from_secs(1);
 
-/// The order of pods: what matters more first, then what came or was last tried longer ago.
+/// The sort order of pods: higher priority first, then those added or tried longer ago.
 type Rank = (Reverse<i32>, u64, Key);
 
-/// Pods that wait.
+/// The queue.
 #[derive(Default)]
 pub struct Queue {
     entries: HashMap<Key, Entry, Quick>,
     ready: BTreeSet<Rank>,
     backing_off: BTreeSet<(Instant, Rank)>,
     erring: BTreeSet<(Instant, Rank)>,
-    /// By what said no.
+    /// Waiting pods by the plugins that rejected them.
     waiting: HashMap<Plugins, BTreeSet<Key>, Quick>,
-    /// Gated pods by the claims to devices that they name.
+    /// Gated pods by the ResourceClaims that they reference.
     awaiting: HashMap<Key, BTreeSet<Key>, Quick>,
     serial: u64,
     windows: Windows,
     incoming: Incoming,
 }
 
-/// When the windows began in which backoffs end.
+/// The start of the windows in which backoffs end.
 #[derive(Clone, Copy)]
 struct Windows(Instant);
 
@@ -62,59 +62,58 @@ impl Default for Windows {
 }
 
 impl Windows {
-    /// The end of the window that a moment is in.
+    /// The end of the window that contains a moment.
     fn end_of(&self, moment: Instant) -> Instant {
         let past = moment.saturating_duration_since(self.0).as_secs();
         self.0 + Duration::from_secs(past) + WINDOW
     }
 }
 
-/// How many pods came to wait where, by what upstream calls that and why.
+/// How many pods entered each queue, by upstream's names for queue and event.
 pub type Incoming = BTreeMap<(&'static str, CompactString), u64>;
 
-/// How many wait.
+/// Queue lengths.
 pub struct Tally {
-    /// By what upstream calls where.
+    /// By upstream's name of the queue.
     pub waiting: [(&'static str, usize); 4],
-    /// So far.
+    /// Entries so far.
     pub incoming: Incoming,
-    /// By the rules that said no, also of those that are to be tried again.
+    /// By the plugins that rejected pods, including pods about to be retried.
     pub rejected: BTreeMap<String, usize>,
 }
 
-/// A pod's turn.
+/// A scheduling attempt of a pod.
 #[derive(Clone, Copy, Debug)]
 pub struct Attempt {
-    /// When it came.
+    /// When it began.
     pub begun: Instant,
     /// When the pod could have been tried first.
     pub since: Instant,
-    /// How many it is.
+    /// The number of the attempt.
     pub number: u32,
-    /// Whether it came because the pod had waited for very long.
+    /// Whether the pod was retried because it had waited very long.
     pub is_flushed: bool,
 }
 
-/// Resolves when everything that was to be told of a pod before is told.
+/// Resolves when all earlier reports about a pod are done.
 pub struct Told(oneshot::Receiver<()>);
 
 impl Told {
-    /// Waits for that.
+    /// Waits for them.
     pub async fn heard(self) {
-        // Whoever tells it lets go of the other end, and sends nothing.
+        // The sender is dropped without a message.
         let _ = self.0.await;
     }
 }
 
-/// The turn to tell something of a pod: after what was told before, and before what is told later, so that its status
-/// says what was found last.
+/// A place in the order of reports about a pod, so that its status shows the newest result.
 pub struct Telling {
     before: Option<Told>,
     own: oneshot::Sender<()>,
 }
 
 impl Telling {
-    /// Waits until it is time. What is given must be kept until all is told.
+    /// Waits for earlier reports. Keep the returned value until this report is done.
     pub async fn begin(self) -> impl Send {
         if let Some(before) = self.before {
             before.heard().await;
@@ -131,17 +130,17 @@ struct Entry {
     errors: u32,
     since: Instant,
     rejected: Plugins,
-    /// Others are being ended for it: it waits until that is done.
+    /// Preemption for it is in progress: it waits for that to end.
     is_preempting: bool,
-    /// Something that can help it happened meanwhile.
+    /// An event that may help it occurred meanwhile.
     was_helped: bool,
-    /// How often it was tried.
+    /// The number of attempts.
     attempts: u32,
-    /// When it could be tried first.
+    /// When it was first ready to be tried.
     open: Option<Instant>,
-    /// Whether it is tried because it has waited for very long.
+    /// Whether it is tried because it has waited very long.
     is_flushed: bool,
-    /// What is told of it.
+    /// The reports about it.
     told: Option<Told>,
 }
 
@@ -151,14 +150,15 @@ enum Place {
     BackingOff(Instant),
     Erring(Instant),
     Waiting,
-    /// It has gates, or claims to devices that are not there.
+    /// It has scheduling gates, or references ResourceClaims that do not exist.
     Gated,
-    /// It is being placed.
+    /// It is being scheduled.
     Busy,
 }
 
 impl Entry {
-    /// It is busy no longer, and comes after all others that matter as much. Must be in no order when it is called.
+    /// Ends its attempt, and puts it behind all others of its priority. It must not be in any order when this is
+    /// called.
     fn give_back(&mut self, place: Place, serial: u64, now: Instant) {
         self.place = place;
         self.rank.1 = serial;
@@ -168,7 +168,7 @@ impl Entry {
 }
 
 impl Place {
-    /// What upstream calls it: the gated wait with those that no node will do for.
+    /// Upstream's name of the queue: gated pods are counted as unschedulable there.
     fn name(self) -> &'static str {
         match self {
             Place::Ready | Place::Busy => "active",
@@ -178,7 +178,7 @@ impl Place {
     }
 }
 
-/// Why pods come to wait somewhere, beside what happens in the cluster.
+/// Events other than those of the cluster.
 const CAME: &str = "UnscheduledPodAdd";
 const FAILED: &str = "ScheduleAttemptFailure";
 const BACKED_OFF: &str = "BackoffComplete";
@@ -187,7 +187,7 @@ const TIMED_OUT: &str = "UnschedulableTimeout";
 const PREEMPTED: &str = "ForceActivate";
 
 impl Queue {
-    /// Takes in a pod without a place, new or changed.
+    /// Adds an unplaced pod, or updates it.
     pub fn set(&mut self, pod: Arc<Pod>, snapshot: &Snapshot, now: Instant) {
         let key = pod.key.clone();
         let is_other = |entry: &Entry| entry.pod.uid() != pod.uid();
@@ -217,7 +217,7 @@ impl Queue {
         }
     }
 
-    /// Takes in what a pod is now that is being placed: should that fail, it is what is tried again.
+    /// Updates a pod that is being scheduled: if that fails, this version is tried next.
     pub fn refresh(&mut self, pod: &Arc<Pod>) {
         if let Some(entry) = self.entries.get_mut(&pod.key)
             && entry.pod.uid() == pod.uid()
@@ -253,7 +253,7 @@ impl Queue {
         self.came(Place::Gated, CAME);
     }
 
-    /// Takes in that a gated pod waits for the claims to devices that it names, or does no longer.
+    /// Records whether a gated pod waits for the ResourceClaims that it references.
     fn awaits(&mut self, pod: &Pod, does: bool) {
         let claims = pod.device_claims.iter();
         for name in claims.filter_map(|named| named.claim.as_ref()) {
@@ -270,31 +270,31 @@ impl Queue {
         }
     }
 
-    /// Forgets a pod.
+    /// Removes a pod.
     pub fn remove(&mut self, key: &Key) {
         self.take_out(key);
         self.entries.remove(key);
     }
 
-    /// Forgets a busy pod that has its place.
+    /// Removes a busy pod that was placed.
     pub fn done(&mut self, pod: &Pod) {
         if self.busy(pod).is_some() {
             self.entries.remove(&pod.key);
         }
     }
 
-    /// A pod that was given out and not given back since.
+    /// A pod returned by [`Queue::next`] whose attempt has not ended.
     fn busy(&mut self, pod: &Pod) -> Option<&mut Entry> {
         self.same(pod).filter(|entry| entry.place == Place::Busy)
     }
 
-    /// A pod that waits, if it is the same and not another of its name.
+    /// A pod in the queue, if it is this one and not another of the same name.
     fn same(&mut self, pod: &Pod) -> Option<&mut Entry> {
         let entry = self.entries.get_mut(&pod.key)?;
         (entry.pod.uid() == pod.uid()).then_some(entry)
     }
 
-    /// The next pod to place, which is busy from now on; or when to ask again, if nothing happens before.
+    /// The next pod to schedule, which is busy from now on; or when to ask again if no event comes first.
     pub fn next(&mut self, now: Instant) -> Result<Arc<Pod>, Option<Instant>> {
         self.fall_due(now);
         loop {
@@ -314,12 +314,12 @@ impl Queue {
                     entry.attempts = entry.attempts.saturating_add(1);
                     return Ok(entry.pod.clone());
                 }
-                None => tracing::error!(pod = ?key, "it was next to be placed and does not wait"),
+                None => tracing::error!(pod = ?key, "the next pod to schedule is not in the queue"),
             }
         }
     }
 
-    /// The turn of a pod that is busy since `begun`.
+    /// The attempt of a pod that is busy since `begun`.
     pub fn attempt(&self, key: &Key, begun: Instant) -> Attempt {
         let entry = self.entries.get(key);
         Attempt {
@@ -330,7 +330,7 @@ impl Queue {
         }
     }
 
-    /// Gives back a busy pod that found no place; `rejected` says by what rules.
+    /// Ends the attempt of a busy pod that fits no node; `rejected` are the plugins that rejected nodes.
     pub fn fail(&mut self, pod: &Pod, rejected: Plugins, now: Instant) {
         let serial = self.serial + 1;
         let Some(entry) = self.busy(pod) else {
@@ -348,8 +348,8 @@ impl Queue {
         self.came(Place::Waiting, FAILED);
     }
 
-    /// Gives back a busy pod that could not be placed for some other reason: it is tried again after a while. Gives it
-    /// as it was last seen; none where it does not wait for that any longer.
+    /// Ends the attempt of a busy pod that failed with an error: it is retried after a backoff. Returns its latest
+    /// version; `None` if it is no longer waiting.
     pub fn err(&mut self, pod: &Pod, now: Instant) -> Option<Arc<Pod>> {
         let (serial, windows) = (self.serial + 1, self.windows);
         let entry = self.busy(pod)?;
@@ -364,12 +364,12 @@ impl Queue {
         Some(waits)
     }
 
-    /// What is to be told of a pod before it is bound; none where nothing is.
+    /// Earlier reports about a pod, to await before it is bound; `None` if there are none.
     pub fn told(&mut self, pod: &Pod) -> Option<Told> {
         self.same(pod)?.told.take()
     }
 
-    /// When to tell something of a pod.
+    /// Reserves the next place in the order of reports about a pod.
     pub fn tell(&mut self, pod: &Pod) -> Telling {
         let (own, told) = oneshot::channel();
         let entry = self.same(pod);
@@ -377,7 +377,7 @@ impl Queue {
         Telling { before, own }
     }
 
-    /// Something happened: pods that it can help are tried again. `is_meant` says which others are not to be.
+    /// Handles an event: retries pods that it may help, of those for which `is_meant` holds.
     pub fn on(
         &mut self,
         event: &Event<'_>,
@@ -405,7 +405,7 @@ impl Queue {
         }
     }
 
-    /// A claim to devices is otherwise: pods that wait for it alone are tried. `why` is what upstream calls it.
+    /// A ResourceClaim changed: retries pods that are gated by it only. `why` is upstream's name of the event.
     pub fn open(&mut self, claim: &Key, why: &str, snapshot: &Snapshot, now: Instant) {
         let Some(keys) = self.awaiting.get(claim) else {
             return;
@@ -420,7 +420,7 @@ impl Queue {
         }
     }
 
-    /// Others are being ended for a pod, which waits meanwhile.
+    /// Preemption for a pod begins; the pod waits meanwhile.
     pub fn begin_preempting(&mut self, pod: &Pod) {
         if let Some(entry) = self.same(pod) {
             entry.is_preempting = true;
@@ -428,8 +428,8 @@ impl Queue {
         }
     }
 
-    /// Others have been told to end for a pod. Where nothing would say that there is room now (that failed, or the last
-    /// of them ended without a word), it is tried again at once.
+    /// Preemption for a pod ends. If no event will announce the free space (it failed, or the last victim was not bound
+    /// yet), the pod is retried at once.
     pub fn end_preempting(&mut self, pod: &Pod, is_silent: bool, now: Instant) {
         let Some(entry) = self.same(pod) else {
             return;
@@ -445,7 +445,7 @@ impl Queue {
         }
     }
 
-    /// Tries again what has waited for very long, whether or not something happened.
+    /// Retries pods that have waited very long, whether or not an event occurred.
     pub fn flush(&mut self, now: Instant) {
         let is_old = |entry: &&Entry| {
             entry.place == Place::Waiting && now.duration_since(entry.since) > PATIENCE
@@ -464,7 +464,7 @@ impl Queue {
         }
     }
 
-    /// How many wait where, and why they came to.
+    /// The queue lengths, and why pods entered the queues.
     pub fn tally(&self) -> Tally {
         let mut waiting = [
             ("active", 0),
@@ -509,17 +509,17 @@ impl Queue {
         *self.incoming.entry((place.name(), why.into())).or_default() += 1;
     }
 
-    /// How many pods wait.
+    /// The number of pods.
     pub fn len(&self) -> usize {
         self.entries.len()
     }
 
-    /// Whether none does.
+    /// Whether there are no pods.
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty()
     }
 
-    /// A waiting pod is to be tried again, when it has backed off.
+    /// Makes a waiting pod ready, after its backoff.
     fn wake(&mut self, key: &Key, why: &str, now: Instant) {
         let Some(entry) = self.entries.get_mut(key) else {
             return;
@@ -556,7 +556,7 @@ impl Queue {
         }
     }
 
-    /// Takes a pod out of where it is.
+    /// Removes a pod from the order that it is in.
     fn take_out(&mut self, key: &Key) {
         let Some(entry) = self.entries.get(key) else {
             return;
@@ -601,12 +601,12 @@ impl Queue {
     }
 }
 
-/// Whether a pod may be looked at.
+/// Whether a pod may be scheduled, that is, has no gates.
 fn is_open(pod: &Pod, snapshot: &Snapshot) -> bool {
     pod.gates.is_empty() && snapshot.devices.missing(pod).is_none()
 }
 
-/// How long a pod backs off after so many failures.
+/// The backoff after `failures` failures.
 fn backoff(failures: u32) -> Duration {
     let doubled = FIRST_BACKOFF.saturating_mul(1 << failures.saturating_sub(1).min(16));
     doubled.min(LONGEST_BACKOFF)

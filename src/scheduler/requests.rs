@@ -1,4 +1,4 @@
-//! What the scheduler asks of the API.
+//! API requests of the scheduler.
 
 use std::sync::Arc;
 
@@ -18,12 +18,12 @@ use crate::client::errors::{is_conflict, is_not_found, text};
 use crate::client::events::{Deed, Events, Recorder, Tone, reference};
 use crate::client::informer::Key;
 
-/// The longest note of an event, in bytes.
+/// Maximum length of an event's note, in bytes.
 const NOTE: usize = 1024;
-/// What is told where a pod has no place: what was done, and what came of it.
+/// Action and reason of the event for a pod that was not scheduled.
 const FAILED: (&str, &str) = ("Scheduling", "FailedScheduling");
 
-/// The way to the API.
+/// The API client.
 pub struct Requests {
     client: kube::Client,
     recorder: Recorder,
@@ -31,14 +31,14 @@ pub struct Requests {
 
 /// What a pod's claims need before it is bound.
 pub struct Asked {
-    /// Volumes, each with the claim that gets it.
+    /// Volumes to bind, each with its claim.
     pub bind: Vec<(CompactString, Volume, Key, Claim)>,
-    /// Claims whose volumes are to be made.
+    /// Claims to provision.
     pub provision: Vec<(Key, Claim)>,
 }
 
 impl Requests {
-    /// Through a client that is the scheduler.
+    /// Uses a client with the scheduler's identity.
     pub fn new(client: kube::Client, events: &Events) -> Requests {
         Requests {
             recorder: events
@@ -48,7 +48,7 @@ impl Requests {
         }
     }
 
-    /// Tells people of a pod.
+    /// Sends an event about a pod.
     fn tell(
         &self,
         pod: &Pod,
@@ -70,13 +70,13 @@ impl Requests {
         Api::namespaced(self.client.clone(), &pod.key.namespace)
     }
 
-    /// Says of a pod where it will be.
+    /// Writes a pod's nominated node to its status.
     pub async fn nominate(&self, pod: &Pod) {
         let will_be = serde_json::Map::from_iter([("nominatedNodeName".into(), json!(pod.node))]);
         self.patch(pod, will_be).await;
     }
 
-    /// Says of pods that no room is kept for them any longer.
+    /// Removes the nominated node from the status of pods.
     pub async fn nominate_no_longer(&self, pods: &[Arc<Pod>]) {
         for pod in pods.iter().filter(|pod| !pod.nominated.is_empty()) {
             let nowhere = serde_json::Map::from_iter([("nominatedNodeName".into(), Value::Null)]);
@@ -84,10 +84,10 @@ impl Requests {
         }
     }
 
-    /// Says of volumes whose they are, and of claims for which node theirs are made.
+    /// Binds volumes to claims, and annotates claims to be provisioned with their node.
     ///
     /// # Errors
-    /// Why the API refused, in its words.
+    /// Why the API rejected it, in its words.
     pub async fn prepare(&self, pod: &Pod, asked: Asked) -> Result<Written, String> {
         let mut written = Written::default();
         let params = PatchParams::default();
@@ -123,11 +123,11 @@ impl Requests {
         Ok(written)
     }
 
-    /// Reserves claims to devices for a pod. Whether they can be is for the API to say: they may have changed, and
-    /// others may be reserving them for themselves.
+    /// Reserves ResourceClaims for a pod. The API decides whether they can be: they may have changed, and others may
+    /// reserve them at the same time.
     ///
     /// # Errors
-    /// Why the API refused, as upstream tells it.
+    /// Why the API rejected it, in upstream's words.
     pub async fn reserve(&self, pod: &Pod, claims: Vec<(Key, String)>) -> Result<(), String> {
         let user = json!({"resource": "pods", "name": pod.key.name, "uid": pod.uid()});
         for (key, uid) in claims {
@@ -141,13 +141,13 @@ impl Requests {
         Ok(())
     }
 
-    /// Says of claims to devices that they are not reserved for a pod any longer.
+    /// Removes a pod from `status.reservedFor` of ResourceClaims.
     pub async fn give_back(&self, pod: &Pod, claims: Vec<(Key, String)>) {
         let user = json!({"$patch": "delete", "uid": pod.uid()});
         for (key, uid) in claims {
             match self.reserved_for(&key, &uid, &user).await {
                 Err(error) if !is_not_found(&error) && !is_conflict(&error) => {
-                    tracing::warn!(claim = ?key, pod = ?pod.key, %error, "cannot give it back");
+                    tracing::warn!(claim = ?key, pod = ?pod.key, %error, "cannot release a resource claim");
                 }
                 _ => {}
             }
@@ -163,10 +163,10 @@ impl Requests {
         Ok(())
     }
 
-    /// Gives a pod the place that it is assumed to have.
+    /// Binds a pod to its assumed node.
     ///
     /// # Errors
-    /// Why it has not got it, as upstream tells it.
+    /// Why it was not bound, in upstream's words.
     pub async fn bind(&self, pod: &Arc<Pod>) -> Result<(), String> {
         let (namespace, name) = (&pod.key.namespace, &pod.key.name);
         let binding = json!({
@@ -197,7 +197,7 @@ impl Requests {
         }
     }
 
-    /// Says why a pod has no place, in an event and in its status.
+    /// Reports why a pod was not scheduled, in an event and in its status.
     pub async fn report(&self, pod: &Pod, reason: &str, why: &str, nominated: Option<String>) {
         self.tell(pod, Tone::Warning, FAILED, shortened(why));
         let condition = Condition {
@@ -221,7 +221,7 @@ impl Requests {
         self.patch(pod, status).await;
     }
 
-    /// Says that a pod gets no place because it is being deleted.
+    /// Reports that a pod is not scheduled because it is being deleted.
     pub fn skip(&self, pod: &Pod) {
         let note = format!(
             "skip schedule deleting pod: {}/{}",
@@ -230,7 +230,7 @@ impl Requests {
         self.tell(pod, Tone::Warning, FAILED, note);
     }
 
-    /// Ends a pod so that another has room on a node, and says so. Whether it will end.
+    /// Deletes a pod to make room for another on a node, and reports that. Returns whether it will end.
     pub async fn end(&self, pod: &Pod, node: &str, victim: &Pod) -> bool {
         let condition = Condition {
             status: "True".into(),
@@ -254,10 +254,10 @@ impl Requests {
         };
         match self.pods(victim).delete(&victim.key.name, &params).await {
             Ok(_) => {}
-            // It is gone, or another one is there.
+            // It is gone, or another pod has its name.
             Err(error) if is_not_found(&error) || is_conflict(&error) => return true,
             Err(error) => {
-                tracing::warn!(pod = ?victim.key, %error, "cannot end it for one that matters more");
+                tracing::warn!(pod = ?victim.key, %error, "cannot delete a pod that is to be preempted");
                 return false;
             }
         }
@@ -265,7 +265,7 @@ impl Requests {
         true
     }
 
-    /// Tells people of a pod that it makes room for another, and whether nobody but the scheduler knew of its place.
+    /// Sends an event that a pod was preempted; `in_memory` if only the scheduler knew that it was placed.
     pub fn tell_preempted(&self, pod: &Pod, node: &str, victim: &Pod, in_memory: bool) {
         let how = match in_memory {
             true => " (in kube-scheduler memory).",
@@ -282,7 +282,7 @@ impl Requests {
         self.recorder.tell_deed(victim, deed);
     }
 
-    /// Writes parts of a pod's status. Whether they are written, or the pod is gone.
+    /// Writes parts of a pod's status. Returns whether they were written, or the pod is gone.
     async fn patch(&self, pod: &Pod, status: serde_json::Map<String, Value>) -> bool {
         if status.is_empty() {
             return true;
@@ -295,7 +295,7 @@ impl Requests {
             .await;
         match answer {
             Err(error) if !is_not_found(&error) => {
-                tracing::warn!(pod = ?pod.key, %error, "cannot write its status");
+                tracing::warn!(pod = ?pod.key, %error, "cannot write the status of a pod");
                 false
             }
             _ => true,
@@ -303,13 +303,13 @@ impl Requests {
     }
 }
 
-/// The version of what the API answered with.
+/// The resource version of the object in an answer.
 fn version(answer: &ObjectMeta) -> u64 {
     let version = answer.resource_version.as_deref().unwrap_or_default();
     version.parse().unwrap_or_default()
 }
 
-/// A condition to be written; none where it is so already.
+/// The condition to write; `None` if it is unchanged.
 fn changed(pod: &Pod, kind: &str, had: Option<&Condition>, new: &Condition) -> Option<Value> {
     let same = |had: &Condition| {
         (&had.status, &had.reason, &had.message) == (&new.status, &new.reason, &new.message)
@@ -333,7 +333,7 @@ fn changed(pod: &Pod, kind: &str, had: Option<&Condition>, new: &Condition) -> O
     }))
 }
 
-/// A text as an event can hold it.
+/// A text shortened to fit an event.
 fn shortened(text: &str) -> String {
     const MORE: &str = " ...";
     if text.len() <= NOTE {

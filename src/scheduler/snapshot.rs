@@ -1,8 +1,8 @@
-//! The cluster as decisions see it: what each node has left, kept up to date by every event. Follows
+//! The cluster as seen by decisions: the free resources of each node, updated by every event. Follows
 //! k8s.io/kubernetes/pkg/scheduler/backend/cache.
 //!
-//! Pods that are alike to other pods (namespace, labels, what they want of others) are one class; how many of a class
-//! are on which node is all that spreading and affinity ask, so they never look at single pods.
+//! Pods that look alike to other pods (namespace, labels, affinity terms) form a class; spreading and affinity only
+//! need the number of pods of each class on each node, so they never look at single pods.
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
@@ -22,11 +22,12 @@ use super::topology::{NOWHERE, Topologies, Topology};
 use super::workloads::Workloads;
 use crate::client::informer::Key;
 
-/// Where a node is kept: stays the same as long as it is there.
+/// The index of a node, constant as long as the node exists.
 pub type Slot = u32;
-/// How many nodes must share each value of a label, so that sums of them are kept. Clusters of tests have few.
+/// How many nodes on average must share a label value before sums are kept for it. Lower in tests, whose clusters are
+/// small.
 const SHARED: usize = if cfg!(test) { 1 } else { 8 };
-/// A hasher that is quick for small keys.
+/// A fast hasher for small keys.
 pub type Quick = foldhash::fast::RandomState;
 
 /// The cluster.
@@ -35,10 +36,10 @@ pub struct Snapshot {
     slots: Vec<Site>,
     free: Vec<Slot>,
     by_name: HashMap<CompactString, Slot, Quick>,
-    /// Nodes in the order in which they are looked at: one of each zone in turn.
+    /// Nodes in the order in which they are visited: one of each zone in turn.
     order: Vec<Slot>,
     zones: IndexMap<CompactString, Vec<Slot>, Quick>,
-    /// How many nodes have taints that keep pods away.
+    /// How many nodes have taints that keep new pods away.
     repelling: usize,
     placed: HashMap<Key, Placed, Quick>,
     /// How many of those are only assumed.
@@ -47,45 +48,45 @@ pub struct Snapshot {
     free_classes: Vec<u32>,
     class_of: HashMap<ClassKey, u32, Quick>,
     by_namespace: HashMap<CompactString, IndexSet<u32, Quick>, Quick>,
-    /// Classes that want something of others.
+    /// Classes with affinity terms.
     with_affinity: IndexSet<u32, Quick>,
     nominations: HashMap<Key, Slot, Quick>,
     images: HashMap<CompactString, IndexMap<Slot, i64, Quick>, Quick>,
-    /// How many placed pods use a claim.
+    /// The number of placed pods that use a claim.
     claims: HashMap<Key, u32, Quick>,
-    /// How many placed pods have a priority.
+    /// The number of placed pods of each priority.
     priorities: BTreeMap<i32, u32>,
-    /// Which nodes share the value of a label.
+    /// Which nodes share label values.
     pub topologies: Topologies,
     /// The labels of namespaces.
     pub namespaces: HashMap<CompactString, Labels, Quick>,
-    /// Services and owners, which say what pods belong together.
+    /// Services and controllers, which define groups of pods.
     pub workloads: Workloads,
     /// Volumes and claims.
     pub storage: Storage,
-    /// Claims to devices.
+    /// ResourceClaims.
     pub devices: Devices,
-    /// How many pods may be ended.
+    /// PodDisruptionBudgets.
     pub budgets: HashMap<Key, Budget, Quick>,
-    /// The handler of each runtime class.
+    /// The handler of each RuntimeClass.
     pub handlers: HashMap<CompactString, CompactString, Quick>,
 }
 
-/// A node and what is on it.
+/// A node and its pods.
 #[derive(Clone, Debug, Default)]
 pub struct Site {
-    /// The node; none where only pods say that there is one.
+    /// The node; `None` if it is only known from pods.
     pub node: Option<Arc<Node>>,
     name: CompactString,
-    /// What its pods ask for.
+    /// The sum of its pods' requests.
     pub used: Resources,
-    /// What its pods count for when nodes are compared: processor and memory.
+    /// The sum of cpu and memory that its pods count for in scores.
     pub weight: (i64, i64),
     /// Its pods.
     pub pods: Vec<Arc<Pod>>,
-    /// The ports that its pods take.
+    /// The host ports of its pods.
     pub ports: Vec<HostPort>,
-    /// Pods that are to come once others have ended.
+    /// Pods nominated for it.
     pub nominated: Vec<Arc<Pod>>,
 }
 
@@ -96,13 +97,13 @@ struct Placed {
     is_assumed: bool,
 }
 
-/// Pods that are alike to others.
+/// Pods that look alike to other pods.
 #[derive(Clone, Debug, Default)]
 pub struct Class {
     key: ClassKey,
-    /// How many of them are on which node.
+    /// Their number on each node.
     pub nodes: IndexMap<Slot, u32, Quick>,
-    /// How many of them are where nodes share the value of a label, by its number.
+    /// Their number in each topology domain of a label, by the domain's number.
     sums: Vec<(CompactString, Vec<i64>)>,
 }
 
@@ -125,20 +126,20 @@ impl Class {
         &self.key.labels
     }
 
-    /// What they want of others.
+    /// Their affinity terms.
     pub fn affinity(&self) -> Option<&PodAffinity> {
         self.key.affinity.as_deref()
     }
 
-    /// How many of them are where nodes share the value of a label, by its number; the last ones may be missing. None
-    /// where nobody asked for that to be kept.
+    /// Their number in each topology domain of a label, by the domain's number; trailing domains may be missing. `None`
+    /// if sums are not kept for the label.
     pub fn sums(&self, label: &str) -> Option<&[i64]> {
         let mut sums = self.sums.iter();
         sums.find(|(known, _)| known == label)
             .map(|(_, sums)| &sums[..])
     }
 
-    /// Counts more (or less) of them on a node.
+    /// Changes their number on a node by `more`.
     fn count(&mut self, topologies: &Topologies, slot: Slot, more: i64) {
         for (label, sums) in &mut self.sums {
             add_to(sums, topologies.of(label, slot), more);
@@ -192,7 +193,7 @@ impl Site {
 }
 
 impl Snapshot {
-    /// The nodes, in the order in which they are looked at.
+    /// The nodes in the order in which they are visited.
     pub fn order(&self) -> &[Slot] {
         &self.order
     }
@@ -202,28 +203,28 @@ impl Snapshot {
         &self.slots[slot as usize]
     }
 
-    /// A node by its name; none for one that is not there.
+    /// The slot of a node; `None` if it does not exist.
     pub fn find(&self, name: &str) -> Option<Slot> {
         let slot = *self.by_name.get(name)?;
         self.site(slot).node.is_some().then_some(slot)
     }
 
-    /// How many slots there are.
+    /// The number of slots.
     pub fn width(&self) -> usize {
         self.slots.len()
     }
 
-    /// A pod that has a place, or is assumed to.
+    /// A placed or assumed pod.
     pub fn placed(&self, key: &Key) -> Option<&Arc<Pod>> {
         self.placed.get(key).map(|placed| &placed.pod)
     }
 
-    /// Whether a pod is assumed to have a place.
+    /// Whether a pod is only assumed.
     pub fn is_assumed(&self, key: &Key) -> bool {
         self.placed.get(key).is_some_and(|placed| placed.is_assumed)
     }
 
-    /// How much is known, by what upstream calls it. Pods that are only assumed to have a place are among the pods.
+    /// The numbers of known objects by upstream's names. Pods include assumed ones.
     pub fn sizes(&self) -> [(&'static str, usize); 3] {
         [
             ("assumed_pods", self.assumed),
@@ -232,7 +233,7 @@ impl Snapshot {
         ]
     }
 
-    /// Whether a placed pod matters less than this.
+    /// Whether a placed pod has a lower priority than this.
     pub fn has_less_than(&self, priority: i32) -> bool {
         self.priorities.range(..priority).next().is_some()
     }
@@ -247,12 +248,12 @@ impl Snapshot {
         self.images.get(name)
     }
 
-    /// The labels of a namespace; none where it is not known.
+    /// The labels of a namespace; empty if it is unknown.
     pub fn namespace(&self, name: &str) -> Labels {
         self.namespaces.get(name).cloned().unwrap_or_default()
     }
 
-    /// Which nodes share the value of a label.
+    /// Which nodes share a value of the label.
     pub fn topology(&self, key: &str) -> Cow<'_, Topology> {
         match self.topologies.get(key) {
             Some(topology) => Cow::Borrowed(topology),
@@ -268,7 +269,7 @@ impl Snapshot {
         Topology::over(key, nodes)
     }
 
-    /// Keeps the labels that a pod asks about, so that decisions need not number their values.
+    /// Prepares the topologies of labels that a pod uses, so that decisions need not number their values.
     pub fn prepare(&mut self, pod: &Pod) {
         let mut keys: Vec<&str> = vec![HOSTNAME, ZONE];
         keys.extend(pod.spread.iter().map(|spread| spread.topology.as_str()));
@@ -287,8 +288,8 @@ impl Snapshot {
         }
     }
 
-    /// Keeps how many pods of each class of a namespace are where nodes share the value of a label, if those are many
-    /// nodes: else counting anew is as quick.
+    /// Keeps sums by topology domain for the classes of a namespace, if the domains have many nodes: otherwise
+    /// counting each time is as fast.
     fn sum(&mut self, namespace: &str, label: &str) {
         let nodes = self.order.len();
         let Some(topology) = self.topologies.get(label) else {
@@ -310,7 +311,7 @@ impl Snapshot {
         }
     }
 
-    /// Takes in the labels of a node; none for one that is gone.
+    /// Updates the topologies with the labels of a node; `None` if it was deleted.
     fn relabel(&mut self, slot: Slot, labels: Option<&Labels>) {
         self.topologies.set(slot, labels);
         for class in &mut self.classes {
@@ -320,22 +321,22 @@ impl Snapshot {
         }
     }
 
-    /// Whether every node that there is counts for how evenly a pod is spread, whatever node it is.
+    /// Whether all existing nodes count for a spread constraint of a pod.
     pub fn counts_everywhere(&self, pod: &Pod, spread: &Spread) -> bool {
         (!spread.honors_affinity || pod.nodes.is_open())
             && (!spread.honors_taints || self.repelling == 0)
     }
 
-    /// Drops what is no longer asked about.
+    /// Drops topologies that are no longer used.
     pub fn tidy_up(&mut self) {
         self.topologies.tidy(self.order.len());
-        // The numbers of what is dropped mean something else when it is kept again.
+        // A dropped topology may be numbered differently when it is kept again.
         for class in &mut self.classes {
             class.sums.retain(|(label, _)| self.topologies.has(label));
         }
     }
 
-    /// Classes whose pods want something of others.
+    /// Classes with affinity terms.
     pub fn classes_with_affinity(&self) -> impl Iterator<Item = &Class> {
         self.with_affinity
             .iter()
@@ -348,7 +349,7 @@ impl Snapshot {
         classes.map(|class| &self.classes[*class as usize])
     }
 
-    /// Classes that a term means.
+    /// Classes in namespaces of a term, with matching labels.
     pub fn classes_meant<'a>(&'a self, term: &'a AffinityTerm) -> impl Iterator<Item = &'a Class> {
         let namespaces: Vec<&CompactString> = match term.only_namespaces() {
             Some(names) => names.iter().collect(),
@@ -364,7 +365,7 @@ impl Snapshot {
             .filter(|class| term.means_labels(class.labels()))
     }
 
-    /// Takes in a node, new or changed.
+    /// Adds or updates a node.
     pub fn set_node(&mut self, node: Arc<Node>) {
         let slot = self.slot_of(&node.name);
         let old = self.slots[slot as usize].node.replace(node.clone());
@@ -393,7 +394,7 @@ impl Snapshot {
         }
     }
 
-    /// Forgets a node; pods that are said to be on it stay so.
+    /// Removes a node; pods that claim to be on it stay.
     pub fn remove_node(&mut self, name: &str) {
         let Some(slot) = self.by_name.get(name).copied() else {
             return;
@@ -434,7 +435,7 @@ impl Snapshot {
         self.reorder();
     }
 
-    /// One node of each zone in turn.
+    /// Orders nodes: one of each zone in turn.
     fn reorder(&mut self) {
         self.order.clear();
         let longest = self.zones.values().map(Vec::len).max().unwrap_or(0);
@@ -444,7 +445,7 @@ impl Snapshot {
         }
     }
 
-    /// The slot of a node's name, made where there is none.
+    /// The slot of a node's name, created if missing.
     fn slot_of(&mut self, name: &str) -> Slot {
         if let Some(slot) = self.by_name.get(name) {
             return *slot;
@@ -467,7 +468,7 @@ impl Snapshot {
         slot
     }
 
-    /// Gives back a slot that nothing is in.
+    /// Frees a slot that is empty.
     fn tidy(&mut self, slot: Slot) {
         let site = &self.slots[slot as usize];
         if site.node.is_none() && site.pods.is_empty() && site.nominated.is_empty() {
@@ -477,12 +478,12 @@ impl Snapshot {
         }
     }
 
-    /// Takes in a pod that has a place, new, changed or assumed before.
+    /// Adds or updates a placed pod; it may have been assumed before.
     pub fn set_pod(&mut self, pod: Arc<Pod>) {
         self.place(pod, false);
     }
 
-    /// Assumes that a pod is on a node, until it is seen there or forgotten.
+    /// Assumes a pod to be on a node, until that is observed or it is removed.
     pub fn assume(&mut self, pod: &Pod, slot: Slot) -> Arc<Pod> {
         let pod = Arc::new(pod.placed_on(self.site(slot).name()));
         self.place(pod.clone(), true);
@@ -512,7 +513,7 @@ impl Snapshot {
         self.placed.insert(placed.pod.key.clone(), placed);
     }
 
-    /// Forgets a pod that had a place, or was assumed to.
+    /// Removes a placed or assumed pod.
     pub fn remove_pod(&mut self, key: &Key) -> Option<Arc<Pod>> {
         let placed = self.placed.remove(key)?;
         self.assumed -= usize::from(placed.is_assumed);
@@ -590,7 +591,8 @@ impl Snapshot {
         place
     }
 
-    /// Keeps room for a pod on a node, against pods that matter less; an empty name keeps none.
+    /// Nominates a pod for a node, which reserves room against pods of lower priority; an empty name removes the
+    /// nomination.
     pub fn nominate(&mut self, pod: &Arc<Pod>, node: &str) {
         self.withdraw(&pod.key);
         if node.is_empty() || pod.is_placed() || self.is_assumed(&pod.key) {
@@ -601,7 +603,7 @@ impl Snapshot {
         self.nominations.insert(pod.key.clone(), slot);
     }
 
-    /// Keeps no room for a pod any longer. Gives the name of the node where it was kept, whether or not that is there.
+    /// Removes the nomination of a pod. Returns the node's name, whether or not that node exists.
     pub fn withdraw(&mut self, key: &Key) -> Option<CompactString> {
         let slot = self.nominations.remove(key)?;
         let site = &mut self.slots[slot as usize];
@@ -611,7 +613,7 @@ impl Snapshot {
         Some(node)
     }
 
-    /// The node that room is kept on for a pod; none where that is not there.
+    /// The node for which a pod is nominated; `None` if it does not exist.
     pub fn nomination(&self, pod: &Pod) -> Option<Slot> {
         let slot = self.nominations.get(&pod.key).copied();
         slot.filter(|slot| self.site(*slot).node.is_some())

@@ -1,4 +1,4 @@
-//! PodTopologySpread: how evenly pods are to be spread over hosts, zones and the like. Follows
+//! PodTopologySpread: how evenly pods are spread over hosts, zones and the like. Follows
 //! k8s.io/kubernetes/pkg/scheduler/framework/plugins/podtopologyspread.
 
 use std::borrow::Cow;
@@ -15,12 +15,12 @@ use crate::meta::selector::Selector;
 const UNEVEN: &str = "node(s) didn't match pod topology spread constraints";
 const NO_LABEL: &str =
     "node(s) didn't match pod topology spread constraints (missing required label)";
-/// The label of zones.
+/// The zone label.
 pub const ZONE: &str = "topology.kubernetes.io/zone";
-/// How evenly pods of one workload are spread that do not say it themselves.
+/// Default constraints of pods that belong to a workload and have none of their own: label and maximum skew.
 const DEFAULTS: [(&str, i64); 2] = [(HOSTNAME, 3), (ZONE, 5)];
 
-/// What must be kept even.
+/// The hard constraints of a pod.
 pub struct Hard<'a> {
     pod: &'a Pod,
     constraints: Vec<Constraint<'a>>,
@@ -29,16 +29,16 @@ pub struct Hard<'a> {
 struct Constraint<'a> {
     spread: &'a Spread,
     topology: Cow<'a, Topology>,
-    /// Nodes that count, by slot; none where all do.
+    /// Which nodes count, by slot; `None` for all.
     counted: Option<Vec<bool>>,
-    /// Matching pods by place; -1 for one in which no node counts.
+    /// Matching pods by topology domain; -1 for a domain without counted nodes.
     pods: Vec<i64>,
     places: i64,
     least: Least,
     own: i64,
 }
 
-/// The place with the fewest pods, and the fewest of all others.
+/// The domain with the fewest pods, and the lowest number of all others.
 #[derive(Clone, Copy)]
 struct Least {
     place: u32,
@@ -46,13 +46,13 @@ struct Least {
     others: i64,
 }
 
-/// Classes whose pods are counted.
+/// The classes whose pods are counted.
 fn counted<'a>(
     snapshot: &'a Snapshot,
     pod: &'a Pod,
     selector: Option<&'a Selector>,
 ) -> impl Iterator<Item = &'a Class> {
-    // An empty selector counts nothing.
+    // An empty selector matches nothing here.
     let selector = selector.filter(|selector| !selector.is_empty());
     selector.into_iter().flat_map(move |selector| {
         snapshot
@@ -74,13 +74,13 @@ fn includes(pod: &Pod, spread: &Spread, site: &Site) -> bool {
                 .any(|taint| taint.repels() && !bear(&pod.tolerations, taint)))
 }
 
-/// Whether every node has all of the labels.
+/// Whether every node has all labels.
 fn has_everywhere(snapshot: &Snapshot, topologies: &[Cow<'_, Topology>]) -> bool {
     let nodes = snapshot.order().len();
     topologies.iter().all(|topology| topology.nodes() == nodes)
 }
 
-/// No pods in the places that have nodes, and how many places those are; -1 where there are none.
+/// Initial pod numbers: zero for each domain with nodes, else -1; and the number of such domains.
 fn empty(topology: &Topology) -> (Vec<i64>, i64) {
     let sizes = topology.sizes().iter();
     let pods: Vec<i64> = sizes.map(|size| if *size > 0 { 0 } else { -1 }).collect();
@@ -88,7 +88,7 @@ fn empty(topology: &Topology) -> (Vec<i64>, i64) {
     (pods, places as i64)
 }
 
-/// Adds the pods of a class to those in each place, where every node counts; `sums` where they are kept.
+/// Adds the pods of a class by domain, if all nodes count; uses `sums` if they are kept.
 fn add(class: &Class, sums: Option<&[i64]>, topology: &Topology, pods: &mut [i64]) {
     if let Some(sums) = sums {
         for (pods, more) in pods.iter_mut().zip(sums) {
@@ -104,7 +104,7 @@ fn add(class: &Class, sums: Option<&[i64]>, topology: &Topology, pods: &mut [i64
 }
 
 impl<'a> Hard<'a> {
-    /// Of a pod; none where nothing must be even.
+    /// Computes it for a pod; `None` without hard constraints.
     pub fn of(pod: &'a Pod, snapshot: &'a Snapshot) -> Option<Hard<'a>> {
         let spreads: Vec<&Spread> = pod.spread.iter().filter(|spread| spread.is_hard).collect();
         if spreads.is_empty() {
@@ -124,7 +124,7 @@ impl<'a> Hard<'a> {
         for (spread, topology) in spreads.iter().zip(&topologies) {
             if all_have_all && snapshot.counts_everywhere(pod, spread) {
                 let (mut pods, places) = empty(topology);
-                // Sums are kept by the numbers of what is kept.
+                // Sums use the domain numbers of kept topologies.
                 let is_kept = matches!(topology, Cow::Borrowed(_));
                 for class in counted(snapshot, pod, spread.selector.as_ref()) {
                     let sums = class.sums(&spread.topology).filter(|_| is_kept);
@@ -172,7 +172,7 @@ impl<'a> Hard<'a> {
         Some(Hard { pod, constraints })
     }
 
-    /// Whether a pod on this node keeps it even enough.
+    /// Whether the pod may go to this node without exceeding the skew.
     pub fn check(&self, slot: Slot, overlay: &Overlay<'_>) -> Result<(), Rejection> {
         for constraint in &self.constraints {
             let place = constraint.topology.of(slot);
@@ -233,7 +233,7 @@ fn least(pods: &[i64]) -> Least {
     least
 }
 
-/// How much better each node is for what should be even; none where nothing should.
+/// Scores of nodes by soft constraints; `None` if there are none.
 pub fn scores(pod: &Pod, snapshot: &Snapshot, nodes: &[Slot]) -> Option<Vec<i64>> {
     let asked = !pod.spread.is_empty();
     let wanted: Vec<Cow<'_, Spread>> = if asked {
@@ -263,7 +263,7 @@ pub fn scores(pod: &Pod, snapshot: &Snapshot, nodes: &[Slot]) -> Option<Vec<i64>
         .iter()
         .map(|spread| snapshot.topology(&spread.topology))
         .collect();
-    // Nodes without a zone may still be told apart by their names, unless the pod asks for zones itself.
+    // Nodes without a zone still differ in their hostnames, unless the pod itself asks for zones.
     let is_ignored = |slot: Slot| {
         asked
             && topologies

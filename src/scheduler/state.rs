@@ -1,4 +1,4 @@
-//! The scheduler's state, and its steps: one pod is decided about, what follows is carried out.
+//! The scheduler's state and steps: decide about one pod, then carry out the result.
 
 use std::sync::Arc;
 
@@ -22,75 +22,75 @@ use crate::client::informer::Key;
 
 /// The scheduler.
 pub struct Scheduler {
-    /// What is known, and who waits.
+    /// The cluster and the queue.
     pub state: Mutex<State>,
-    /// Woken when there may be something to do.
+    /// Notified when there may be something to do.
     pub changed: Notify,
     /// Changes when volumes or claims do.
     pub stored: watch::Sender<()>,
-    /// The way to the API.
+    /// The API client.
     pub requests: Requests,
-    /// When it is to end.
+    /// Cancelled on shutdown.
     pub ends: CancellationToken,
 }
 
-/// What is known, and who waits.
+/// The cluster, the queue, and what is in progress.
 pub struct State {
     /// The cluster.
     pub snapshot: Snapshot,
-    /// Pods without a place.
+    /// Unscheduled pods.
     pub queue: Queue,
-    /// What was done.
+    /// Metrics.
     pub counts: Counts,
-    /// Pods whose claims are seen to.
+    /// Pods in the binding cycle.
     pub preparing: Preparing,
     turn: Turn,
 }
 
-/// What came of a step.
+/// The result of a step.
 pub enum Step {
-    /// Something for the API.
+    /// Work for the API.
     Work(Work),
-    /// Nothing to tell anybody.
+    /// Done; no requests are needed.
     Nothing,
-    /// Nothing to do; until then, if at all.
+    /// The queue is empty; until then, if given.
     Wait(Option<Instant>),
 }
 
-/// What is to be told to the API.
+/// Work for the API.
 pub enum Work {
-    /// A pod has this place, once its claims are seen to.
+    /// Bind a pod, after preparing its claims.
     Bind {
         /// The pod.
         pod: Arc<Pod>,
-        /// What its claims are to get.
+        /// What its claims get.
         plan: Plan,
-        /// Its turn.
+        /// The attempt.
         attempt: Attempt,
-        /// Resolves when everything is told that is to be told of it before.
+        /// Resolves when earlier reports about it are done.
         told: Option<Told>,
     },
-    /// A pod has none.
+    /// Report that a pod was not scheduled.
     Report {
         /// The pod.
         pod: Arc<Pod>,
         /// Why.
         diagnosis: Box<Diagnosis>,
-        /// The node that room is kept on; none to leave that as it is.
+        /// The node to nominate; `None` keeps the nomination.
         nominated: Option<String>,
-        /// Pods to end, so that there is room.
+        /// Pods to preempt.
         victims: Vec<Arc<Pod>>,
-        /// Pods that matter less, for which no room is kept there any longer.
+        /// Pods of lower priority that lose their nomination for this node.
         displaced: Vec<Arc<Pod>>,
-        /// When to tell it.
+        /// The place of this report in the order of reports.
         telling: Telling,
     },
-    /// A pod is being deleted and gets none.
+    /// A pod that is being deleted is not scheduled.
     Skip(Arc<Pod>),
 }
 
 impl Scheduler {
-    /// A scheduler that knows nothing yet, and waits for nothing any more when `ends` is cancelled.
+    /// A scheduler with an empty state, which stops waiting when `ends` is cancelled.
     pub fn new(requests: Requests, ends: CancellationToken) -> Scheduler {
         let now = std::time::UNIX_EPOCH.elapsed().unwrap_or_default();
         let seed = now.as_nanos() as u64 ^ u64::from(std::process::id());
@@ -103,14 +103,14 @@ impl Scheduler {
         }
     }
 
-    /// Changes the state; something may be to be done after it.
+    /// Changes the state, and wakes the scheduler.
     pub fn change<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {
         let done = change(&mut self.state.lock());
         self.changed.notify_one();
         done
     }
 
-    /// Looks again at what has waited for very long.
+    /// Retries pods that have waited very long.
     pub fn flush(&self) {
         self.change(|state| {
             state.queue.flush(Instant::now());
@@ -123,7 +123,7 @@ impl Scheduler {
         self.state.lock().step(Instant::now())
     }
 
-    /// Tells the API, and takes in what it says. A permit is held while requests are under way.
+    /// Sends the requests, and records their results. The permit is held while requests are in progress.
     pub async fn carry_out(self: Arc<Self>, work: Work, permit: OwnedSemaphorePermit) {
         match work {
             Work::Bind {
@@ -162,8 +162,8 @@ impl Scheduler {
         }
     }
 
-    /// Ends pods so that another has room on a node. Whether nothing will say that there is room: some could not be
-    /// ended, or the last of them was not bound yet, so that it had only to be called off.
+    /// Preempts pods to make room for another on a node. Returns whether no event will announce the free space: some
+    /// could not be deleted, or the last one was not bound yet and only had to be cancelled.
     async fn end(
         &self,
         pod: &Pod,
@@ -177,7 +177,7 @@ impl Scheduler {
         ended.contains(&None) || ended.last() == Some(&Some(Way::WasMade))
     }
 
-    /// Ends a pod, or has it make way; none where that failed.
+    /// Deletes a pod, or cancels its binding; `None` if that failed.
     async fn end_one(&self, pod: &Pod, node: &str, victim: &Pod) -> Option<Way> {
         let way = self.change(|state| state.make_way(victim));
         match way {
@@ -191,7 +191,7 @@ impl Scheduler {
 }
 
 impl State {
-    /// Nothing is known yet; the seed is for what is left to chance.
+    /// The initial state; the seed is for random choices.
     pub fn new(seed: u64) -> State {
         State {
             snapshot: Snapshot::default(),
@@ -242,7 +242,7 @@ impl State {
         }
     }
 
-    /// What is to be told of a pod that no node will do for, and whom to end for it.
+    /// Runs preemption for a pod that fits no node, and returns what to report.
     fn make_room(&mut self, pod: Arc<Pod>, mut diagnosis: Box<Diagnosis>) -> Work {
         let (mut victims, mut displaced) = (Vec::new(), Vec::new());
         let mut nominated = Some(String::new());
@@ -286,8 +286,8 @@ impl State {
         }
     }
 
-    /// Forgets that a pod was assumed to have a place, and tries again. Gives the pod as it was last seen, if it still
-    /// waits, to tell of it.
+    /// Removes an assumed pod, and queues it again. Returns its latest version to report about, if it still
+    /// waits.
     pub fn give_up(&mut self, assumed: &Arc<Pod>, plan: &Plan) -> Option<(Arc<Pod>, Telling)> {
         let now = Instant::now();
         self.snapshot.storage.release(plan, assumed);
@@ -296,7 +296,7 @@ impl State {
         Some((waiting, self.queue.tell(assumed)))
     }
 
-    /// What the API is to be asked for of a plan: volumes with their claims, and claims.
+    /// The API requests for a plan: volumes with their claims, and claims.
     pub fn claims_of(&self, plan: &Plan) -> Asked {
         let storage = &self.snapshot.storage;
         let claim = |key: &Key| Some((key.clone(), storage.claims.get(key)?.clone()));
@@ -311,19 +311,19 @@ impl State {
         }
     }
 
-    /// Whether a pod is assumed to have a place: it, and not another of its name.
+    /// Whether this pod is assumed, not another one of its name.
     pub fn is_assumed(&self, pod: &Pod) -> bool {
         let known = self.snapshot.placed(&pod.key);
         self.snapshot.is_assumed(&pod.key) && known.is_some_and(|known| known.uid() == pod.uid())
     }
 
-    /// Forgets that a pod was assumed to have a place, as it is gone: nothing is done for it any more.
+    /// Removes an assumed pod that was deleted: its binding cycle is cancelled.
     pub fn forget(&mut self, pod: &Pod, now: Instant) {
         self.preparing.call_off(pod, ended);
         self.free(pod, now);
     }
 
-    /// Frees the place that a pod is assumed to have. Whether it was.
+    /// Frees the place of an assumed pod. Returns whether it was assumed.
     pub fn free(&mut self, pod: &Pod, now: Instant) -> bool {
         if !self.is_assumed(pod) {
             return false;
@@ -334,7 +334,7 @@ impl State {
         true
     }
 
-    /// Tells waiting pods of something; `is_meant` says which.
+    /// Passes an event to the queue; `is_meant` filters pods.
     pub fn happened(&mut self, event: &Event<'_>, now: Instant, is_meant: impl Fn(&Pod) -> bool) {
         self.queue.on(event, &self.snapshot, now, is_meant);
     }

@@ -1,4 +1,4 @@
-//! Volumes and claims as the scheduler knows them, with what it has decided of them and the API does not show yet.
+//! Volumes and claims known to the scheduler, with its own decisions that the API does not show yet.
 //! Follows k8s.io/kubernetes/pkg/scheduler/framework/plugins/volumebinding/passive_assume_cache.go.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -10,48 +10,48 @@ use super::snapshot::Quick;
 use super::volumes::{Capacity, Claim, Class, Driver, Volume};
 use crate::client::informer::Key;
 
-/// Volumes and claims as they are known.
+/// Volumes and claims.
 #[derive(Default)]
 pub struct Storage {
     /// Volumes by name.
     volumes: BTreeMap<CompactString, Volume>,
-    /// Their names by class.
+    /// Volume names by class.
     of_class: HashMap<CompactString, BTreeSet<CompactString>, Quick>,
     /// Claims.
     pub claims: HashMap<Key, Claim, Quick>,
-    /// Classes of volumes.
+    /// StorageClasses.
     pub classes: HashMap<CompactString, Class, Quick>,
-    /// Drivers.
+    /// CSI drivers.
     pub drivers: HashMap<CompactString, Driver, Quick>,
-    /// The drivers of nodes, each with how many volumes it can have there.
+    /// The drivers of nodes, each with its volume limit there.
     pub nodes: HashMap<CompactString, HashMap<CompactString, Option<i64>, Quick>, Quick>,
-    /// How much there is.
+    /// CSIStorageCapacities.
     pub capacities: HashMap<Key, Capacity, Quick>,
     /// Attached volumes: node and volume.
     attachments: HashMap<CompactString, (CompactString, CompactString), Quick>,
     /// The names of attachments by node.
     attached: HashMap<CompactString, BTreeSet<CompactString>, Quick>,
-    /// Volumes that are promised to claims.
+    /// Volumes assumed to be bound to claims.
     promised: HashMap<CompactString, Promise<Key>, Quick>,
-    /// Claims whose volumes are to be made for a node.
+    /// Claims assumed to be provisioned for a node.
     selected: HashMap<Key, Promise<CompactString>, Quick>,
 }
 
-/// What is decided of an object, until the API shows another version of it.
+/// A decision about an object, valid until the API shows another version of it.
 struct Promise<T> {
     to: T,
-    /// The version that it was decided on.
+    /// The version on which it was decided.
     version: String,
-    /// The uid of the pod that it was decided for.
+    /// The uid of the pod for which it was decided.
     pod: String,
 }
 
-/// What is to be done about the claims of a pod on a node.
+/// What the claims of a pod need on a node.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Plan {
-    /// Volumes that claims get.
+    /// Volumes to bind, with their claims.
     pub bind: Vec<(CompactString, Key)>,
-    /// Claims whose volumes are to be made.
+    /// Claims to provision.
     pub provision: Vec<Key>,
 }
 
@@ -63,7 +63,7 @@ impl Plan {
 }
 
 impl Storage {
-    /// Keeps what a plan says from others, for a pod at its place.
+    /// Assumes the decisions of a plan for a placed pod, so that others do not use the same volumes.
     pub fn promise(&mut self, plan: &Plan, pod: &Pod) {
         for (name, claim) in &plan.bind {
             let Some(volume) = self.volumes.get(name) else {
@@ -89,7 +89,7 @@ impl Storage {
         }
     }
 
-    /// Takes back what was promised for a pod.
+    /// Reverts the assumed decisions for a pod.
     pub fn release(&mut self, plan: &Plan, pod: &Pod) {
         for (volume, _) in &plan.bind {
             let promise = self.promised.get(volume);
@@ -105,7 +105,7 @@ impl Storage {
         }
     }
 
-    /// Takes in a claim as the API shows it. What was decided on another version of it counts no longer.
+    /// Sets a claim from the API. Decisions made on another version of it are dropped.
     pub fn set_claim(&mut self, key: &Key, claim: Option<Claim>) {
         let is_same = |promise: &Promise<_>| {
             let now = claim.as_ref();
@@ -125,7 +125,7 @@ impl Storage {
         self.volumes.get(name)
     }
 
-    /// Takes in a volume as the API shows it. What was decided on another version of it counts no longer.
+    /// Sets a volume from the API. Decisions made on another version of it are dropped.
     pub fn set_volume(&mut self, name: &CompactString, volume: Option<Volume>) {
         let is_same = |promise: &Promise<_>| {
             let now = volume.as_ref();
@@ -144,7 +144,7 @@ impl Storage {
         }
     }
 
-    /// Takes in that a volume is attached to a node: node and volume.
+    /// Sets an attachment of a volume to a node: node and volume.
     pub fn set_attachment(
         &mut self,
         name: &CompactString,
@@ -160,15 +160,15 @@ impl Storage {
         }
     }
 
-    /// The volumes that are attached to a node: driver, and name there.
+    /// The volumes attached to a node: driver, and volume handle.
     pub fn attached_to(&self, node: &str) -> impl Iterator<Item = &(CompactString, CompactString)> {
         let names = self.attached.get(node).into_iter().flatten();
         let volumes = names.filter_map(|name| self.attachments.get(name));
         volumes.filter_map(|(_, volume)| Some(&self.volumes.get(volume)?.handle))
     }
 
-    /// The volumes that a claim can have wherever they are reached from: the one that is the claim's already, or else
-    /// those that are free, the smallest first.
+    /// The volumes that may be bound to a claim, wherever they are accessible: the one already bound to it, or else
+    /// the available ones, smallest first.
     pub fn candidates(&self, key: &Key, claim: &Claim) -> Vec<(&CompactString, &Volume)> {
         let names = self.of_class.get(&claim.class).into_iter().flatten();
         let mut free = Vec::new();
@@ -199,13 +199,13 @@ impl Storage {
         free
     }
 
-    /// The node that a claim's volume is made for, promised or known.
+    /// The node for which a claim is provisioned, assumed or from the API.
     pub fn selected<'a>(&'a self, key: &Key, claim: &'a Claim) -> Option<&'a CompactString> {
         let promised = self.selected.get(key).map(|promise| &promise.to);
         promised.or(claim.selected.as_ref())
     }
 
-    /// Whether a volume is a claim's: promised, or bound from one side.
+    /// Whether a volume belongs to a claim: assumed, or bound from either side.
     fn is_for(
         &self,
         name: &CompactString,
@@ -221,7 +221,7 @@ impl Storage {
     }
 }
 
-/// Takes a name out of those that are kept under a key.
+/// Removes a name from those stored under a key.
 fn leave(
     names: &mut HashMap<CompactString, BTreeSet<CompactString>, Quick>,
     key: &str,

@@ -1,4 +1,4 @@
-//! What pods ask of ports and of the pods around them, read once. Follows k8s.io/kube-scheduler/framework/types.go.
+//! Affinity terms and spread constraints of pods, parsed once. Follows k8s.io/kube-scheduler/framework/types.go.
 
 use std::sync::Arc;
 
@@ -12,10 +12,10 @@ pub use crate::meta::ports::HostPort;
 use crate::meta::selector::{Op, Selector, Term};
 use crate::schema::Value;
 
-/// The label whose value is a node's own.
+/// The label whose value is unique to each node.
 pub const HOSTNAME: &str = "kubernetes.io/hostname";
 
-/// Reads a LabelSelector: none (which selects nothing) where there is none, or it cannot be read.
+/// Reads a LabelSelector: `None` (which selects nothing) if absent or invalid.
 pub fn label_selector(selector: &Value) -> Option<Selector> {
     if selector.is_null() {
         return None;
@@ -23,21 +23,21 @@ pub fn label_selector(selector: &Value) -> Option<Selector> {
     Selector::from_object(selector).ok()
 }
 
-/// What a pod wants of the pods around it.
+/// Affinity and anti-affinity between pods.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct PodAffinity {
-    /// Pods that must be near.
+    /// Required affinity.
     pub required: Vec<AffinityTerm>,
-    /// Pods that must not be near.
+    /// Required anti-affinity.
     pub anti_required: Vec<AffinityTerm>,
-    /// Pods that should be near, by weight; negative weights for those that should not.
+    /// Preferred terms by weight; negative weights for anti-affinity.
     pub preferred: Vec<(i64, AffinityTerm)>,
 }
 
-/// Pods, and how near is near.
+/// An affinity term: which pods, and in which topology.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct AffinityTerm {
-    /// Nodes are near each other when they share the value of this label.
+    /// Nodes with the same value of this label are in one topology domain.
     pub topology: CompactString,
     namespaces: Vec<CompactString>,
     namespace_selector: Option<Selector>,
@@ -58,7 +58,7 @@ impl AffinityTerm {
         }
     }
 
-    /// Whether it means pods of a namespace that has these labels.
+    /// Whether it applies to a namespace with these labels.
     pub fn means_namespace(&self, namespace: &str, labels: &Labels) -> bool {
         self.namespaces.iter().any(|name| name == namespace)
             || self
@@ -67,14 +67,14 @@ impl AffinityTerm {
                 .is_some_and(|selector| labels.are_selected(selector))
     }
 
-    /// The namespaces that it means by name, where it means no others.
+    /// Its namespaces by name, if it names them and selects no others by label.
     pub fn only_namespaces(&self) -> Option<&[CompactString]> {
         self.namespace_selector
             .is_none()
             .then_some(&self.namespaces)
     }
 
-    /// Whether it means pods with these labels, in a namespace that it means.
+    /// Whether it matches pods with these labels, in a namespace to which it applies.
     pub fn means_labels(&self, labels: &Labels) -> bool {
         self.selector
             .as_ref()
@@ -83,7 +83,7 @@ impl AffinityTerm {
 }
 
 impl PodAffinity {
-    /// Reads what a pod's spec says of other pods; none where it says nothing.
+    /// Reads a pod's affinity to other pods; `None` if it has none.
     pub fn read(spec: &Value, namespace: &str) -> Option<Arc<PodAffinity>> {
         let (near, far) = (
             spec.at("affinity").at("podAffinity"),
@@ -113,7 +113,7 @@ impl PodAffinity {
         (affinity != PodAffinity::default()).then(|| Arc::new(affinity))
     }
 
-    /// The labels that its terms name.
+    /// The topology keys of its terms.
     pub fn topologies(&self) -> impl Iterator<Item = &str> {
         let preferred = self.preferred.iter().map(|(_, term)| term);
         let terms = self
@@ -125,22 +125,22 @@ impl PodAffinity {
     }
 }
 
-/// How evenly pods are to be spread.
+/// A topology spread constraint.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Spread {
-    /// How many more pods than elsewhere may be in one place.
+    /// The maximum difference in pods between topology domains.
     pub max_skew: i64,
-    /// Nodes are one place when they share the value of this label.
+    /// Nodes with the same value of this label are in one topology domain.
     pub topology: CompactString,
-    /// Which pods are counted; none counts none.
+    /// The pods to count; `None` counts none.
     pub selector: Option<Selector>,
-    /// As long as there are fewer places, one without pods is assumed.
+    /// If there are fewer domains, the minimum is taken as zero.
     pub min_domains: i64,
-    /// Only nodes that the pod may be on count.
+    /// Only count nodes that match the pod's node affinity.
     pub honors_affinity: bool,
-    /// Only nodes whose taints the pod bears count.
+    /// Only count nodes whose taints the pod tolerates.
     pub honors_taints: bool,
-    /// Whether a pod that would break it must wait, rather than go elsewhere first.
+    /// Whether it is `DoNotSchedule` rather than `ScheduleAnyway`.
     pub is_hard: bool,
 }
 
@@ -171,7 +171,7 @@ impl Spread {
         }
     }
 
-    /// Whether a pod with these labels is counted.
+    /// Whether it counts pods with these labels.
     pub fn counts(&self, labels: &Labels) -> bool {
         self.selector
             .as_ref()

@@ -1,4 +1,4 @@
-//! What decisions, and the state that they are made on, must hold.
+//! Tests decisions, and the state on which they are based.
 
 mod binding;
 mod devices;
@@ -28,7 +28,7 @@ use super::terms::{equal_to, label_selector};
 use super::volumes::{Claim, Class, RawClaim, RawClass, RawVolume, Volume};
 use crate::client::informer::Key;
 
-/// A pod: its name, what of metadata, spec and status is not usual.
+/// A pod with a name and the given parts of metadata, spec and status.
 fn pod(name: &str, metadata: Value, spec: Value, status: Value) -> Arc<Pod> {
     let merged = |mut base: Value, more: Value| {
         let more = more.as_object().cloned().unwrap_or_default();
@@ -45,7 +45,7 @@ fn pod(name: &str, metadata: Value, spec: Value, status: Value) -> Arc<Pod> {
     Arc::new(serde_json::from_value(pod).unwrap())
 }
 
-/// A pod that asks for processors.
+/// A pod that requests cpu.
 fn asking(name: &str, cpu: &str, spec: Value) -> Arc<Pod> {
     let mut spec = spec;
     let containers = json!([{"image": "i", "resources": {"requests": {"cpu": cpu}}}]);
@@ -74,7 +74,7 @@ fn three() -> Snapshot {
     snapshot
 }
 
-/// Where a pod goes, or why nowhere; then who is to be ended.
+/// The node for a pod, or why there is none; then the pods to preempt.
 fn decided(snapshot: &mut Snapshot, pod: &Pod) -> String {
     snapshot.prepare(pod);
     let mut turn = Turn::new(7);
@@ -190,7 +190,7 @@ fn pods_go_where_they_may_and_are_told_why_they_may_not() {
             "1",
             "c".to_owned(),
         ),
-        // The first of a group that wants itself near may be anywhere with the label.
+        // The first pod of a group with affinity to itself may go to any node with the label.
         (
             vec![],
             json!({"affinity": {"podAffinity": required(term("nowhere"))}}),
@@ -271,7 +271,7 @@ fn taints_and_cordons_keep_pods_away_unless_they_bear_them() {
             wanted
         );
     }
-    // What is only not preferred is taken where there is nothing else, and last.
+    // A node with a PreferNoSchedule taint is used last, if there is no other.
     snapshot.set_node(node("soft", json!({}), taint("PreferNoSchedule")));
     assert_eq!(decided(&mut snapshot, &asking("p", "1", json!({}))), "soft");
     snapshot.set_node(node("free", json!({}), json!({})));
@@ -585,7 +585,7 @@ fn pods_go_where_their_volumes_are_or_can_be() {
                 let name = snapshot.site(slot).name().to_owned();
                 assert!(node.is_empty() || node == name, "{what}: {name}");
                 assert_eq!(got, plan, "{what}");
-                // Whoever comes next finds neither the volume nor the claim free.
+                // The next pod finds neither the volume nor the claim free.
                 let assumed = snapshot.assume(&new, slot);
                 snapshot.storage.promise(&plan, &assumed);
                 let second = asking("second", "1", spec.clone());

@@ -1,4 +1,4 @@
-//! Which nodes share the value of a label: a number for each value, so that decisions count in arrays.
+//! Topology domains: numbers the values of a label, so that decisions count in arrays.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -8,16 +8,16 @@ use compact_str::CompactString;
 use super::snapshot::{Quick, Slot};
 use super::terms::Labels;
 
-/// A node without the label.
+/// The domain of a node without the label.
 pub const NOWHERE: u32 = u32::MAX;
 
-/// The values of one label.
+/// The domains of one label.
 #[derive(Default)]
 pub struct Topology {
-    /// The number of each node's value, by slot.
+    /// The domain of each node, by slot.
     domains: Vec<u32>,
     numbers: HashMap<CompactString, u32, Quick>,
-    /// How many nodes have each value.
+    /// The number of nodes in each domain.
     sizes: Vec<u32>,
     used: AtomicBool,
 }
@@ -34,7 +34,7 @@ impl Clone for Topology {
 }
 
 impl Topology {
-    /// Numbers the values that nodes have of a label.
+    /// Numbers the values of a label on these nodes.
     pub fn over<'a>(key: &str, nodes: impl Iterator<Item = (Slot, &'a Labels)>) -> Topology {
         let mut topology = Topology::default();
         for (slot, labels) in nodes {
@@ -43,22 +43,22 @@ impl Topology {
         topology
     }
 
-    /// The number of a node's value; [`NOWHERE`] where it has none.
+    /// The domain of a node; [`NOWHERE`] if it does not have the label.
     pub fn of(&self, slot: Slot) -> u32 {
         self.domains.get(slot as usize).copied().unwrap_or(NOWHERE)
     }
 
-    /// One more than the highest number.
+    /// One more than the highest domain number.
     pub fn width(&self) -> usize {
         self.numbers.len()
     }
 
-    /// How many nodes have each value, by its number.
+    /// The number of nodes in each domain.
     pub fn sizes(&self) -> &[u32] {
         &self.sizes
     }
 
-    /// How many nodes have the label.
+    /// The number of nodes with the label.
     pub fn nodes(&self) -> usize {
         self.sizes.iter().sum::<u32>() as usize
     }
@@ -90,44 +90,44 @@ impl Topology {
     }
 }
 
-/// The labels that pods ask about.
+/// The labels used by pods.
 #[derive(Default)]
 pub struct Topologies(HashMap<CompactString, Topology, Quick>);
 
 impl Topologies {
-    /// What is known of a label; none where nobody asked for it to be kept.
+    /// The domains of a label; `None` if they are not kept.
     pub fn get(&self, key: &str) -> Option<&Topology> {
         let found = self.0.get(key)?;
         found.used.store(true, Ordering::Relaxed);
         Some(found)
     }
 
-    /// The number of a node's value of a label that is kept; looking it up does not count as asking for the label.
+    /// The domain of a node for a kept label; this does not count as a use of the label.
     pub fn of(&self, key: &str, slot: Slot) -> u32 {
         self.0
             .get(key)
             .map_or(NOWHERE, |topology| topology.of(slot))
     }
 
-    /// Whether a label is kept.
+    /// Whether the domains of a label are kept.
     pub fn has(&self, key: &str) -> bool {
         self.0.contains_key(key)
     }
 
-    /// Keeps a label from now on.
+    /// Keeps the domains of a label from now on.
     pub fn keep(&mut self, key: &str, topology: Topology) {
         topology.used.store(true, Ordering::Relaxed);
         self.0.insert(key.into(), topology);
     }
 
-    /// Takes in the labels of a node; none for one that is gone.
+    /// Updates a node's labels; `None` if it was deleted.
     pub fn set(&mut self, slot: Slot, labels: Option<&Labels>) {
         for (key, topology) in &mut self.0 {
             topology.set(key, slot, labels);
         }
     }
 
-    /// Drops what nobody has asked for since the last time, and what holds mostly values that are gone.
+    /// Drops labels not used since the last call, and those whose values are mostly gone.
     pub fn tidy(&mut self, nodes: usize) {
         self.0.retain(|_, topology| {
             topology.used.swap(false, Ordering::Relaxed) && topology.width() <= 2 * nodes + 64

@@ -1,4 +1,4 @@
-//! Volumes, claims and what is said of them, as the scheduler keeps them.
+//! Volumes, claims and other storage objects, as the scheduler keeps them.
 
 use compact_str::CompactString;
 use k8s_openapi::api::{core::v1, storage::v1 as storage};
@@ -10,80 +10,80 @@ use crate::meta::selector::Selector;
 use crate::schema::Value;
 
 crate::slim!(
-    /// A claim.
+    /// A PersistentVolumeClaim in the API.
     RawClaim of v1::PersistentVolumeClaim {
-        /// What it asks for.
+        /// Its spec.
         spec: Value,
-        /// What it got.
+        /// Its status.
         status: Value,
     }
 );
 
 crate::slim!(
-    /// A volume.
+    /// A PersistentVolume in the API.
     RawVolume of v1::PersistentVolume {
-        /// What it is.
+        /// Its spec.
         spec: Value,
-        /// How it is.
+        /// Its status.
         status: Value,
     }
 );
 
 crate::slim!(
-    /// A class of volumes.
+    /// A StorageClass in the API.
     RawClass of storage::StorageClass {
-        /// Who makes its volumes.
+        /// The provisioner of its volumes.
         provisioner: String,
         /// When claims are bound.
         volume_binding_mode: String,
-        /// Where its volumes can be.
+        /// Where its volumes may be.
         allowed_topologies: Value,
     }
 );
 
 crate::slim!(
-    /// A driver.
+    /// A CSIDriver in the API.
     RawDriver of storage::CSIDriver {
-        /// What it can.
+        /// Its spec.
         spec: Value,
     }
 );
 
 crate::slim!(
-    /// The drivers of a node.
+    /// A CSINode in the API.
     RawNode of storage::CSINode {
-        /// They.
+        /// Its spec.
         spec: Value,
     }
 );
 
 crate::slim!(
-    /// How much there is of a class.
+    /// A CSIStorageCapacity in the API.
     RawCapacity of storage::CSIStorageCapacity {
-        /// Of which class.
+        /// Its StorageClass.
         storage_class_name: String,
-        /// How much.
+        /// The capacity.
         capacity: Option<String>,
-        /// How much a volume can have.
+        /// The maximum size of one volume.
         maximum_volume_size: Option<String>,
-        /// Where.
+        /// The nodes to which it applies.
         node_topology: Value,
     }
 );
 
 crate::slim!(
-    /// That a volume is attached to a node.
+    /// A VolumeAttachment in the API.
     RawAttachment of storage::VolumeAttachment {
-        /// Which, where.
+        /// Its spec.
         spec: Value,
     }
 );
 
-/// The annotation of a claim that names the node that its volume is made for.
+/// The annotation of a claim with the node for which it is provisioned.
 pub const SELECTED_NODE: &str = "volume.kubernetes.io/selected-node";
 const BOUND: &str = "pv.kubernetes.io/bind-completed";
 const OLD_CLASS: &str = "volume.beta.kubernetes.io/storage-class";
-/// Labels of volumes and nodes that say where they are.
+/// Topology labels of volumes and nodes.
 pub const PLACES: [&str; 4] = [
     "failure-domain.beta.kubernetes.io/zone",
     "failure-domain.beta.kubernetes.io/region",
@@ -91,102 +91,102 @@ pub const PLACES: [&str; 4] = [
     "topology.kubernetes.io/region",
 ];
 
-/// A claim.
+/// A PersistentVolumeClaim.
 #[derive(Clone, Debug, Default)]
 pub struct Claim {
-    /// Tells it apart from another of the same name.
+    /// Its uid, which distinguishes it from others of the same name.
     pub uid: String,
-    /// Its version.
+    /// Its resource version.
     pub version: String,
     /// Its class; empty for none.
     pub class: CompactString,
     /// Its volume; empty while it has none.
     pub volume: CompactString,
-    /// Whether claim and volume know of each other.
+    /// Whether it is fully bound.
     pub is_bound: bool,
-    /// The node that its volume is made for.
+    /// The node for which it is provisioned.
     pub selected: Option<CompactString>,
-    /// Whether it has annotations, whatever they say.
+    /// Whether it has any annotations.
     pub is_annotated: bool,
-    /// Bytes that it asks for.
+    /// Requested bytes.
     pub size: i64,
-    /// How it may be used.
+    /// Its access modes.
     pub modes: Vec<CompactString>,
-    /// `Block`, or a file system.
+    /// Whether it is a `Block` volume rather than a file system.
     pub is_block: bool,
-    /// The class of attributes.
+    /// Its VolumeAttributesClass.
     pub attributes: CompactString,
-    /// Which volumes it can have; none for any.
+    /// Which volumes it accepts; `None` for any.
     pub selector: Option<Selector>,
-    /// Its volume is gone.
+    /// Its volume no longer exists.
     pub is_lost: bool,
     /// Whether it is being deleted.
     pub is_deleting: bool,
-    /// The pod that it was made for.
+    /// The uid of the pod for which it was created.
     pub owner: Option<String>,
 }
 
-/// A volume.
+/// A PersistentVolume.
 #[derive(Clone, Debug, Default)]
 pub struct Volume {
-    /// Its version.
+    /// Its resource version.
     pub version: String,
     /// Its class; empty for none.
     pub class: CompactString,
-    /// Bytes that it has.
+    /// Its capacity in bytes.
     pub size: i64,
-    /// How it can be used.
+    /// Its access modes.
     pub modes: Vec<CompactString>,
-    /// `Block`, or a file system.
+    /// Whether it is a `Block` volume rather than a file system.
     pub is_block: bool,
-    /// The class of attributes.
+    /// Its VolumeAttributesClass.
     pub attributes: CompactString,
-    /// The nodes that reach it; none for all.
+    /// The nodes on which it is accessible; `None` for all.
     pub nodes: Option<Vec<NodeTerm>>,
-    /// Labels that say where it is, each with its values.
+    /// Its topology labels, each with its values.
     pub places: Vec<(&'static str, Vec<CompactString>)>,
     /// Its labels.
     pub labels: super::terms::Labels,
-    /// The claim that has it, and its uid where that is known.
+    /// The claim that it is bound to, and its uid if known.
     pub claim: Option<(Key, CompactString)>,
-    /// Whether it can be taken.
+    /// Whether it is available.
     pub is_available: bool,
     /// Whether it is being deleted.
     pub is_deleting: bool,
-    /// Its driver and its name there; empty for volumes of other kinds.
+    /// Its CSI driver and volume handle; empty for volumes of other kinds.
     pub handle: (CompactString, CompactString),
 }
 
-/// A class of volumes.
+/// A StorageClass.
 #[derive(Clone, Debug, Default)]
 pub struct Class {
-    /// Who makes its volumes.
+    /// The provisioner of its volumes.
     pub provisioner: CompactString,
-    /// Whether claims wait for a pod.
+    /// Whether it is `WaitForFirstConsumer`.
     pub waits: bool,
-    /// Labels and values that nodes must have for its volumes; none for all nodes.
+    /// Labels and values of nodes on which its volumes may be; empty for all nodes.
     pub places: Vec<Vec<(CompactString, Vec<CompactString>)>>,
 }
 
-/// A driver.
+/// A CSIDriver.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Driver {
-    /// Whether it tells how much there is.
+    /// Whether it publishes storage capacity.
     pub tells_capacity: bool,
     /// Whether pods stay away from nodes without it.
     pub must_be_there: bool,
 }
 
-/// How much there is of a class.
+/// A CSIStorageCapacity.
 #[derive(Clone, Debug, Default)]
 pub struct Capacity {
-    /// Of which class.
+    /// Its StorageClass.
     pub class: CompactString,
-    /// The largest volume that can be made, in bytes; none for no volume.
+    /// The largest possible volume, in bytes; `None` if no volume is possible.
     pub largest: Option<i64>,
-    /// All that there is, in bytes.
+    /// The total capacity in bytes.
     pub total: i64,
-    /// Where; none for nowhere.
+    /// The nodes to which it applies; `None` for no node.
     pub nodes: Option<Selector>,
 }
 

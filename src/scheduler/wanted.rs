@@ -1,6 +1,7 @@
-//! VolumeBinding, VolumeRestrictions, VolumeZone and NodeVolumeLimits: whether a node reaches the volumes of a pod, and
-//! which volumes its claims get there. Follows k8s.io/kubernetes/pkg/scheduler/framework/plugins/volumebinding,
-//! volumerestrictions, volumezone, nodevolumelimits and k8s.io/component-helpers/storage/volume.
+//! VolumeBinding, VolumeRestrictions, VolumeZone and NodeVolumeLimits: whether the volumes of a pod are accessible on
+//! a node, and which volumes its claims get there. Follows
+//! k8s.io/kubernetes/pkg/scheduler/framework/plugins/volumebinding, volumerestrictions, volumezone, nodevolumelimits
+//! and k8s.io/component-helpers/storage/volume.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -20,27 +21,27 @@ use crate::client::informer::Key;
 const ONE_POD: &str = "ReadWriteOncePod";
 const NO_PROVISIONER: &str = "kubernetes.io/no-provisioner";
 
-/// A claim that gets a volume where its pod goes.
+/// An unbound claim that gets a volume on the pod's node.
 struct Waiting<'a> {
     key: Key,
     claim: &'a Claim,
-    /// What it can have; the first that the node reaches is the best.
+    /// Its candidates; the first that is accessible on the node is the best.
     volumes: Vec<(&'a CompactString, &'a Volume)>,
 }
 
-/// The volumes of a pod, and what each node must have for them.
+/// The volumes of a pod, and what they require of nodes.
 pub struct Wanted<'a> {
     snapshot: &'a Snapshot,
     pod: &'a Pod,
-    /// Volumes that its claims have; none for one that is not there.
+    /// Volumes of bound claims; `None` for one that does not exist.
     bound: Vec<Option<&'a Volume>>,
-    /// Claims that get a volume where the pod goes, the smallest first.
+    /// Claims to bind or provision on the pod's node, smallest first.
     waiting: Vec<Waiting<'a>>,
-    /// The volumes of drivers that it uses, or will.
+    /// The CSI volumes that it uses, or will use.
     handles: BTreeSet<(CompactString, CompactString)>,
-    /// Where its volumes are.
+    /// The topology labels of its volumes.
     places: Vec<(&'static str, &'a [CompactString])>,
-    /// Claims that only one pod can use.
+    /// ReadWriteOncePod claims.
     alone: BTreeSet<Key>,
     disks: bool,
 }
@@ -50,10 +51,10 @@ fn never(plugin: Plugin, reason: String) -> Rejection {
 }
 
 impl<'a> Wanted<'a> {
-    /// Of a pod; none where it has no volume that matters.
+    /// Computes it for a pod; `None` if it has no relevant volume.
     ///
     /// # Errors
-    /// Why it can be nowhere.
+    /// Why the pod fits no node.
     pub fn of(pod: &'a Pod, snapshot: &'a Snapshot) -> Result<Option<Wanted<'a>>, Rejection> {
         let mut wanted = Wanted {
             snapshot,
@@ -120,7 +121,7 @@ impl<'a> Wanted<'a> {
         Ok(Some(wanted))
     }
 
-    /// Takes in a claim. Whether it must be bound before, and is not.
+    /// Adds a claim. Returns whether it must be bound first, but is not.
     fn claim(&mut self, name: &CompactString, is_made: bool) -> Result<bool, Rejection> {
         let (storage, pod) = (&self.snapshot.storage, self.pod);
         let refuse = |why: String| Err(never(Plugin::VolumeBinding, why));
@@ -163,7 +164,7 @@ impl<'a> Wanted<'a> {
         Ok(true)
     }
 
-    /// VolumeRestrictions: whether volumes that only one pod can have are free.
+    /// VolumeRestrictions: whether volumes usable by only one pod are free.
     pub fn check_restrictions(&self, slot: Slot, overlay: &Overlay<'_>) -> Result<(), Rejection> {
         let site = self.snapshot.site(slot);
         if self.disks {
@@ -201,8 +202,8 @@ impl<'a> Wanted<'a> {
         Ok(())
     }
 
-    /// NodeVolumeLimits: whether a node can have the volumes besides those that it has. As upstream does, what is
-    /// attached and used by no pod there counts beside the pod's own, even where it is the same volume.
+    /// NodeVolumeLimits: whether a node can attach the volumes in addition to its own. Like upstream, an attached
+    /// volume that no pod there uses counts in addition to the pod's, even if it is the same volume.
     pub fn check_limits(
         &self,
         slot: Slot,
@@ -254,7 +255,7 @@ impl<'a> Wanted<'a> {
         Ok(())
     }
 
-    /// VolumeBinding: whether a node reaches the volumes there are, and can have those that are still wanted.
+    /// VolumeBinding: whether bound volumes are accessible on a node, and unbound claims can get volumes there.
     pub fn check_binding(&self, node: &Node) -> Result<(), Rejection> {
         let mut reasons: Vec<Reason> = Vec::new();
         let mut is_missing = false;
@@ -279,10 +280,10 @@ impl<'a> Wanted<'a> {
         Rejection::of(Plugin::VolumeBinding, reasons, false).map_or(Ok(()), Err)
     }
 
-    /// What is to be done about claims that wait, if the pod goes to a node.
+    /// How to bind and provision the unbound claims if the pod goes to a node.
     ///
     /// # Errors
-    /// Why they cannot be had there.
+    /// Why that is not possible there.
     pub fn plan(&self, node: &Node) -> Result<Plan, Reason> {
         const NO_VOLUME: Reason =
             Reason::Borrowed("node(s) didn't find available persistent volumes to bind");
@@ -332,15 +333,15 @@ impl<'a> Wanted<'a> {
         Ok(plan)
     }
 
-    /// What a node is worth by the room that is left where its claims get their volumes: the more, the better. None
-    /// where they have them. Follows scorer.go, with the shape that is the default.
+    /// The score of a node by the capacity left after provisioning: the more, the better. `None` if nothing is
+    /// provisioned. Follows scorer.go with the default shape.
     pub fn score(&self, node: &Node) -> Option<i64> {
         if self.waiting.is_empty() {
             return None;
         }
         let storage = &self.snapshot.storage;
         let plan = self.plan(node).ok()?;
-        // By class: what is asked for, and what there is.
+        // By class: requested and available bytes.
         let mut classes: BTreeMap<&str, (i64, i64)> = BTreeMap::new();
         for (name, key) in &plan.bind {
             let (volume, claim) = (storage.volume(name)?, storage.claims.get(key)?);
@@ -362,7 +363,7 @@ impl<'a> Wanted<'a> {
                 if let Some(room) = room(storage, claim, &node.labels) {
                     let (asked, there) = classes.entry(&claim.class).or_default();
                     *asked = asked.saturating_add(claim.size);
-                    // It is the same room for all claims of a class.
+                    // All claims of a class use the same capacity.
                     *there = room.total;
                 }
             }
@@ -375,7 +376,7 @@ impl<'a> Wanted<'a> {
         Some((sum as f64 / count).round() as i64)
     }
 
-    /// VolumeZone: whether a node is where the volumes are.
+    /// VolumeZone: whether a node is in the zones of the volumes.
     pub fn check_zone(&self, node: &Node) -> Result<(), Rejection> {
         if self.places.is_empty() || !PLACES.iter().any(|place| node.labels.get(place).is_some()) {
             return Ok(());
@@ -399,13 +400,13 @@ impl<'a> Wanted<'a> {
     }
 }
 
-/// Whether a node reaches a volume.
+/// Whether a volume is accessible on a node.
 pub fn reaches(volume: &Volume, node: &Node) -> bool {
     let nodes = volume.nodes.as_ref();
     nodes.is_none_or(|terms| any_holds(terms, &node.name, &node.labels))
 }
 
-/// How much of what there is stays unused, in hundredths.
+/// The unused share of the capacity, in percent.
 fn unused(asked: i64, there: i64) -> i64 {
     if there == 0 || asked > there {
         return 0;
@@ -413,7 +414,7 @@ fn unused(asked: i64, there: i64) -> i64 {
     MOST - (i128::from(asked) * i128::from(MOST) / i128::from(there)) as i64
 }
 
-/// Where there is room for a volume of a claim that nodes with such labels reach.
+/// A capacity with room for a claim, accessible on nodes with these labels.
 fn room<'a>(storage: &'a Storage, claim: &Claim, node: &Labels) -> Option<&'a Capacity> {
     storage.capacities.values().find(|capacity| {
         capacity.class == claim.class
@@ -427,13 +428,13 @@ fn room<'a>(storage: &'a Storage, claim: &Claim, node: &Labels) -> Option<&'a Ca
     })
 }
 
-/// The volumes of drivers that a pod uses, or will: driver, and name there.
+/// The CSI volumes that a pod uses, or will use: driver, and volume handle.
 fn handles(storage: &Storage, pod: &Pod) -> BTreeSet<(CompactString, CompactString)> {
     let handle = |key: Key| {
         let claim = storage.claims.get(&key)?;
         match storage.volume(&claim.volume) {
             Some(volume) => Some(volume.handle.clone()).filter(|(driver, _)| !driver.is_empty()),
-            // It is still to be made, or it is gone: then who made it counts.
+            // The volume does not exist yet or any more: its provisioner is used.
             None => {
                 let class = storage.classes.get(&claim.class)?;
                 let name = format_compact!("{}/{}", key.namespace, key.name);

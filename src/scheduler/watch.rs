@@ -1,4 +1,4 @@
-//! What the scheduler watches, and what it makes of it. Follows k8s.io/kubernetes/pkg/scheduler/eventhandlers.go.
+//! The scheduler's watches and event handlers. Follows k8s.io/kubernetes/pkg/scheduler/eventhandlers.go.
 
 use std::collections::HashMap;
 use std::hash::Hash;
@@ -32,56 +32,56 @@ crate::slim!(
 );
 
 crate::slim!(
-    /// What a service selects.
+    /// A Service's selector.
     Service of v1::Service {
-        /// What it is to be.
+        /// Its spec.
         spec: Value,
     }
 );
 
 crate::slim!(
-    /// What a replication controller owns.
+    /// A ReplicationController's selector.
     ReplicationController of v1::ReplicationController {
-        /// What it is to be.
+        /// Its spec.
         spec: Value,
     }
 );
 
 crate::slim!(
-    /// What a replica set owns.
+    /// A ReplicaSet's selector.
     ReplicaSet of apps::v1::ReplicaSet {
-        /// What it is to be.
+        /// Its spec.
         spec: Value,
     }
 );
 
 crate::slim!(
-    /// What a stateful set owns.
+    /// A StatefulSet's selector.
     StatefulSet of apps::v1::StatefulSet {
-        /// What it is to be.
+        /// Its spec.
         spec: Value,
     }
 );
 
 crate::slim!(
-    /// What a runtime class means.
+    /// A RuntimeClass.
     RuntimeClass of runtime::RuntimeClass {
-        /// The name of what runs its pods.
+        /// The name of its handler.
         handler: String,
     }
 );
 
 crate::slim!(
-    /// How many pods may be ended.
+    /// A PodDisruptionBudget.
     DisruptionBudget of policy::v1::PodDisruptionBudget {
-        /// Which pods.
+        /// Its spec.
         spec: Value,
-        /// How many.
+        /// Its status.
         status: Value,
     }
 );
 
-/// Begins to watch; resolves when everything that is there is known.
+/// Starts the watches; resolves when all informer caches are filled.
 pub async fn begin(scheduler: &Arc<Scheduler>, context: &Context) {
     let ends = &context.ends;
     let own = Informers::new(context.client.clone(), ends.clone()).for_run(ends.clone());
@@ -148,7 +148,7 @@ pub async fn begin(scheduler: &Arc<Scheduler>, context: &Context) {
     own.synced().await;
 }
 
-/// Takes in every change of a kind.
+/// Passes every change of a kind to the state.
 fn follow<P: Cached>(
     informers: &Informers,
     scheduler: &Arc<Scheduler>,
@@ -234,7 +234,7 @@ fn always<P>(_: &P, _: &P) -> bool {
     true
 }
 
-/// Takes in every change of a kind that says something of volumes; `may_help` says whether one from an object to
+/// Passes every change of a kind of storage object to the state; `may_help` says whether a change from one object to
 /// another could help a pod.
 fn stored<P: Cached>(
     informers: &Informers,
@@ -261,7 +261,7 @@ fn stored<P: Cached>(
     });
 }
 
-/// Takes in a change of a claim to devices.
+/// Handles a change of a ResourceClaim.
 pub fn device_claim(state: &mut State, change: &Change<'_, devices::RawClaim>) {
     let key = change.key;
     let claim = change.new.map(|new| devices::Claim::from(&**new));
@@ -283,7 +283,7 @@ pub fn device_claim(state: &mut State, change: &Change<'_, devices::RawClaim>) {
     state.happened(&event, now, |_| true);
 }
 
-/// Keeps something under its name, or forgets it.
+/// Sets or removes the value of a key.
 fn keep<K: Clone + Eq + Hash, V>(map: &mut HashMap<K, V, Quick>, key: &K, value: Option<V>) {
     match value {
         Some(value) => map.insert(key.clone(), value),
@@ -291,7 +291,7 @@ fn keep<K: Clone + Eq + Hash, V>(map: &mut HashMap<K, V, Quick>, key: &K, value:
     };
 }
 
-/// Takes in what owners of pods select.
+/// Watches the selectors of a kind of controller.
 fn owners<P: Cached>(
     informers: &Informers,
     scheduler: &Arc<Scheduler>,
@@ -326,7 +326,7 @@ fn node(state: &mut State, change: &Change<'_, Node>) {
     }
 }
 
-/// Takes in a change of a pod: whether it has a place, waits for one, or is gone.
+/// Handles a change of a pod: it is placed, unscheduled, or deleted.
 pub fn pod(state: &mut State, change: &Change<'_, Pod>) {
     match (change.old, change.new) {
         (Some(old), Some(new)) if old.uid() != new.uid() => {
@@ -359,7 +359,7 @@ fn came(state: &mut State, old: Option<&Arc<Pod>>, new: &Arc<Pod>) {
             state.forget(new, now);
             state.queue.remove(&new.key);
         }
-        // It may yet have to be placed anew.
+        // It may have to be scheduled again.
         state.queue.refresh(new);
         return;
     }
@@ -367,7 +367,7 @@ fn came(state: &mut State, old: Option<&Arc<Pod>>, new: &Arc<Pod>) {
         .map(|old| &old.nominated)
         .filter(|node| !node.is_empty());
     match before {
-        // What was decided since it was written counts.
+        // A nomination decided since that version was written still counts.
         None if new.nominated.is_empty() => {
             if let Some(node) = state.snapshot.withdraw(&new.key) {
                 state.snapshot.nominate(new, &node);

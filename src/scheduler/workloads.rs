@@ -1,5 +1,5 @@
-//! Which pods belong together, as services and owners say: pods of one workload are spread even where they do not
-//! ask for it. Follows DefaultSelector of k8s.io/kubernetes/pkg/scheduler/framework/plugins/helper/spread.go.
+//! Groups of pods by Services and controllers: pods of one workload are spread even without constraints of their
+//! own. Follows DefaultSelector of k8s.io/kubernetes/pkg/scheduler/framework/plugins/helper/spread.go.
 
 use std::collections::HashMap;
 
@@ -10,7 +10,7 @@ use super::snapshot::Quick;
 use crate::client::informer::Key;
 use crate::meta::selector::Selector;
 
-/// Services and owners of pods.
+/// Services and controllers of pods.
 #[derive(Default)]
 pub struct Workloads {
     services: HashMap<CompactString, HashMap<CompactString, Selector, Quick>, Quick>,
@@ -18,7 +18,7 @@ pub struct Workloads {
 }
 
 impl Workloads {
-    /// Takes in a service and what it selects; none where it is gone, or selects nothing.
+    /// Sets a Service's selector; `None` if it was deleted, or selects nothing.
     pub fn set_service(&mut self, key: &Key, selector: Option<Selector>) {
         let services = self.services.entry(key.namespace.clone()).or_default();
         match selector {
@@ -34,7 +34,7 @@ impl Workloads {
         }
     }
 
-    /// Takes in an owner of pods and what it selects; none where it is gone.
+    /// Sets a controller's selector; `None` if it was deleted.
     pub fn set_owner(&mut self, kind: &str, key: &Key, selector: Option<Selector>) {
         let owner = Owner {
             kind: kind.into(),
@@ -47,12 +47,12 @@ impl Workloads {
         };
     }
 
-    /// Whether a pod may belong with others, as far as that is told without looking at all that select.
+    /// Whether some workload may select a pod, without evaluating selectors.
     pub fn may_select(&self, pod: &Pod) -> bool {
         pod.owner.is_some() || self.services.contains_key(&pod.key.namespace)
     }
 
-    /// What selects the pods that belong with this one; none where it belongs with none.
+    /// The combined selector of the workloads of a pod; `None` if there are none.
     pub fn selector_for(&self, pod: &Pod) -> Option<Selector> {
         let mut all = Selector::default();
         let services = self.services.get(&pod.key.namespace);

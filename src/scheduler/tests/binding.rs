@@ -1,4 +1,4 @@
-//! What the API is asked for between a decision and what comes of it.
+//! Tests the requests between a decision and its result.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -24,11 +24,11 @@ use super::{Instant, Key, asking, node};
 use crate::client::events;
 use crate::client::informer::Change;
 
-/// A request to the API: how, of what, with what.
+/// A request to the API: method, path and body.
 type Asked = (Method, String, Value);
 
-/// A scheduler, and what it asks the API for but events. The API takes all but bindings if it `refuses` them, and
-/// answers no patch of a pod's status before that is `let_go`.
+/// A scheduler, and its API requests except events. The API accepts all but bindings if it `refuses` those, and answers
+/// no patch of a pod's status before it is `let_go`.
 struct Bench {
     scheduler: Arc<Scheduler>,
     asked: mpsc::UnboundedReceiver<Asked>,
@@ -49,7 +49,7 @@ impl Bench {
                 let path = head.uri.path().to_owned();
                 let is_status = path.contains("/pods/") && path.ends_with("/status");
                 if !path.contains("/events") {
-                    // Who asks after the test is not heard.
+                    // The test may have ended.
                     let _ = told.send((head.method, path.clone(), body));
                 }
                 if is_status {
@@ -86,7 +86,7 @@ impl Bench {
         self.scheduler.change(change)
     }
 
-    /// Takes in a pod that waits.
+    /// Adds an unscheduled pod.
     fn set(&self, pod: Arc<Pod>) {
         self.state(|state| state.queue.set(pod, &state.snapshot, Instant::now()));
     }
@@ -99,14 +99,14 @@ impl Bench {
         }
     }
 
-    /// Carries something out.
+    /// Carries out some work.
     fn carry_out(&self, work: Work) -> tokio::task::JoinHandle<()> {
         let permit = Arc::new(Semaphore::new(1)).try_acquire_owned();
         let permit = permit.expect("it is free");
         tokio::spawn(self.scheduler.clone().carry_out(work, permit))
     }
 
-    /// The next request: what of it is told by how, of what.
+    /// The next request: its method and path, and its body.
     async fn next(&mut self) -> (String, Value) {
         let (method, path, body) = self.asked.recv().await.expect("it asks");
         let of = path.rsplit('/').take(3).collect::<Vec<_>>();
@@ -114,7 +114,7 @@ impl Bench {
         (format!("{method} {of}"), body)
     }
 
-    /// Whether nothing is asked for, however long one waits.
+    /// Whether no request comes, however long one waits.
     async fn is_silent(&mut self) -> bool {
         tokio::time::sleep(Duration::from_secs(60)).await;
         self.asked.try_recv().is_err()
@@ -137,7 +137,7 @@ fn claim(version: &str, volume: &str, annotations: Value) -> Claim {
     Claim::from(&serde_json::from_value::<RawClaim>(raw).unwrap())
 }
 
-/// A pod whose claim waits for it.
+/// A pod with a claim that waits for its first consumer.
 fn claiming(name: &str) -> Arc<Pod> {
     let volume = json!({"name": "v", "persistentVolumeClaim": {"claimName": "c"}});
     asking(name, "3", json!({"volumes": [volume]}))
@@ -199,7 +199,7 @@ async fn claims_to_devices_are_given_back_where_a_pod_is_not_bound() {
             bench.next().await,
             ("PATCH pods/p/status".into(), nominated)
         );
-        // Whoever else reserves it meanwhile does not matter: no version is asked for.
+        // No version is sent, so reservations by others do not conflict.
         let of_claim =
             |user: Value| json!({"metadata": {"uid": "uid-c"}, "status": {"reservedFor": [user]}});
         let user = json!({"resource": "pods", "name": "p", "uid": "uid-p"});
@@ -284,7 +284,7 @@ async fn nothing_is_waited_for_when_the_pod_is_gone_whatever_has_its_name() {
     waits.await.unwrap();
     assert!(begun.elapsed() < Duration::from_secs(1));
     assert!(bench.asked.try_recv().is_err(), "nobody is told");
-    // What was promised to the other is still.
+    // Promises for the other pod remain.
     let key = Key::new("n", "c");
     assert_eq!(plan.provision, std::slice::from_ref(&key));
     let selected = bench.state(|state| {
@@ -415,7 +415,7 @@ fn volumes_are_bound_where_the_pod_can_have_them() {
             volume("1", "b", "c"),
             refused(affinity),
         ),
-        // So it is where the API had the annotation before, and nothing was to be written.
+        // The API already has the annotation, so nothing is written.
         (
             true,
             true,
@@ -489,13 +489,13 @@ fn a_promise_lasts_until_the_api_shows_something_else_and_is_taken_back_by_who_h
             .selected(&key, &storage.claims[&key])
             .map(ToString::to_string)
     };
-    // A node was selected before, and is again: nothing is to be written.
+    // The node was selected before, and is selected again: nothing is written.
     storage.set_claim(&key, Some(claim("2", "", is_on.clone())));
     storage.promise(&plan, &first);
     storage.set_claim(&key, Some(claim("2", "", is_on)));
     assert_eq!(selected(storage).as_deref(), Some("a"));
     storage.set_claim(&key, Some(claim("3", "", json!({}))));
-    assert_eq!(selected(storage), None, "who makes volumes gave it back");
+    assert_eq!(selected(storage), None, "the provisioner gave it back");
     storage.promise(&plan, &first);
     storage.promise(&plan, &second);
     storage.release(&plan, &first);

@@ -1,4 +1,4 @@
-//! What claims to devices do to a pod.
+//! Tests how ResourceClaims affect pods.
 
 use serde_json::{Value, json};
 
@@ -20,7 +20,7 @@ fn claim(metadata: Value, status: Value) -> Option<Arc<RawClaim>> {
     Some(Arc::new(serde_json::from_value(raw).unwrap()))
 }
 
-/// Lets the state see a claim change.
+/// Passes a change of a claim to the state.
 fn changed(
     state: &mut State,
     name: &str,
@@ -77,7 +77,7 @@ fn claims_are_waited_for_and_heeded_where_they_are_allocated() {
             true,
             None,
         ),
-        // It needs none after all.
+        // Its status says that it needs none.
         (
             &made,
             json!({"resourceClaimStatuses": [{"name": "d"}]}),
@@ -179,7 +179,7 @@ fn a_claim_wakes_those_that_name_it_and_devices_that_are_free_wake_all() {
         ("allocated", &plain, &allocated, true, false),
         ("reserved", &allocated, &reserved, true, false),
         ("deallocated", &allocated, &plain, true, true),
-        // Whoever names it is incomplete now.
+        // A pod that references it is gated now.
         ("gone with devices", &allocated, &None, false, true),
         ("gone without", &plain, &None, false, false),
     ] {

@@ -1,4 +1,4 @@
-//! Whom what happens can help.
+//! Tests which pods an event may help.
 
 use serde_json::{Value, json};
 

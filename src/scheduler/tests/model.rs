@@ -1,4 +1,4 @@
-//! Anything may happen in a small cluster: what is kept up to date stays true, and decisions keep the rules.
+//! Random events in a small cluster: derived data stays correct, and decisions keep the rules.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use super::super::snapshot::Snapshot;
 use super::pod;
 use crate::client::informer::Key;
 
-/// Everything that a snapshot says, in words.
+/// The whole content of a snapshot as text.
 fn told(snapshot: &Snapshot, names: &[String]) -> Vec<String> {
     let mut out = Vec::new();
     let mut order: Vec<&str> = snapshot
@@ -82,7 +82,7 @@ fn told(snapshot: &Snapshot, names: &[String]) -> Vec<String> {
     out
 }
 
-/// What may happen in a cluster of a few nodes and pods.
+/// Random events in a cluster of a few nodes and pods.
 #[derive(Clone, Debug)]
 enum Happens {
     Node {
@@ -105,7 +105,7 @@ enum Happens {
     PodGone {
         number: usize,
     },
-    /// A pod is placed by a decision, and stays assumed.
+    /// A pod is scheduled by a decision, and stays assumed.
     Decided {
         number: usize,
         cpu: u32,
@@ -195,7 +195,7 @@ fn made(number: usize, zone: usize, taint: bool, has_image: bool) -> Arc<Node> {
     Arc::new(serde_json::from_value(node).unwrap())
 }
 
-/// Whether a pod may be on a node, looked at without any of what is kept up to date.
+/// Whether a pod may be on a node, computed without derived data.
 fn may_be(
     pod: &Pod,
     node: &Node,
@@ -269,7 +269,7 @@ fn may_be(
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(200))]
 
-    /// What is kept up to date is what would be found by looking at everything anew, and no decision breaks a rule.
+    /// Derived data equals what is computed from scratch, and no decision breaks a rule.
     #[test]
     fn the_snapshot_is_true_and_decisions_keep_the_rules(events in prop::collection::vec(happens(), 1..60)) {
         let mut snapshot = Snapshot::default();

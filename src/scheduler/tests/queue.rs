@@ -1,4 +1,4 @@
-//! In what order pods are tried, and when.
+//! Tests the order and time of attempts.
 
 use std::time::Duration;
 
@@ -55,7 +55,7 @@ async fn waiting_pods_come_by_priority_and_when_something_can_help() {
     assert_eq!(tally.incoming, incoming.into());
     queue.set(asking("gated", "1", json!({})), &snapshot, now());
     assert_eq!(next(&mut queue).as_deref(), Ok("gated"));
-    // A node that is too small helps nobody; one that is not lets those whose backoff is over come first.
+    // A node that is too small helps no pod; a large one makes those ready whose backoff is over.
     let small = node("small", json!({}), json!({}));
     queue.on(&Event::NodeCame(&small), &snapshot, now(), |_| true);
     assert_eq!(next(&mut queue), Err(None));
@@ -69,7 +69,7 @@ async fn waiting_pods_come_by_priority_and_when_something_can_help() {
         Ok("high"),
         "it backs off, but nothing else is ready"
     );
-    // An error is not tried again before its time.
+    // A pod that failed with an error is not retried before its backoff ends.
     queue.remove(&Key::new("n", "old"));
     let busy = queue.next(now()).expect("it backs off");
     assert_eq!(busy.key.name, "new");
@@ -77,7 +77,7 @@ async fn waiting_pods_come_by_priority_and_when_something_can_help() {
     assert_eq!(next(&mut queue), Err(Some(now() + Duration::from_secs(2))));
     tokio::time::advance(Duration::from_secs(2)).await;
     assert_eq!(next(&mut queue).as_deref(), Ok("new"));
-    // What waits for others to end does not come before that is under way, and then only if something happened.
+    // A pod with preemption in progress is not retried before that has started, and then only after an event.
     let key = busy.key.clone();
     queue.fail(&busy, fit(), now());
     queue.begin_preempting(&busy);
@@ -168,7 +168,7 @@ async fn only_what_was_given_out_is_given_back() {
     let waits = asking("p", "1", json!({}));
     queue.set(waits.clone(), &snapshot, now);
     let busy = queue.next(now).expect("it is ready");
-    // It is seen anew while it is placed, and that goes wrong.
+    // It changes while it is being scheduled, and that fails.
     queue.remove(&busy.key);
     queue.set(waits, &snapshot, now);
     assert!(queue.err(&busy, now).is_none());
@@ -194,7 +194,7 @@ async fn among_pods_that_back_off_a_second_decides_and_then_priority() {
             tokio::time::advance(Duration::from_millis(apart)).await;
         }
         let gone = asking("x", "1", json!({"nodeName": "a"}));
-        // While their first backoff is not over.
+        // While their first backoff lasts.
         let now = Instant::now() - Duration::from_millis(apart);
         queue.on(&Event::PodGone(&gone), &snapshot, now, |_| true);
         let got = queue.next(now).expect("nothing else is ready");

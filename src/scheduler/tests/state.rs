@@ -1,4 +1,4 @@
-//! What the state makes of what happens.
+//! Tests how the state handles events.
 
 use std::sync::Arc;
 
@@ -10,7 +10,7 @@ use super::super::watch;
 use super::{Instant, asking, decided, node, pod};
 use crate::client::informer::Change;
 
-/// Lets the state see a pod change.
+/// Passes a change of a pod to the state.
 fn seen(state: &mut State, old: Option<&Arc<Pod>>, new: Option<&Arc<Pod>>) {
     let pod = new.or(old).expect("one of them is there");
     let key = &pod.key;
@@ -48,7 +48,7 @@ fn a_pod_made_anew_while_its_name_was_bound_is_placed() {
     seen(&mut state, Some(&bound), None);
     let again = pod("p", json!({"uid": "again"}), json!({}), json!({}));
     seen(&mut state, None, Some(&again));
-    // Only now the answer to the binding is taken in.
+    // Only now the response to the binding is processed.
     state.queue.done(&bound);
     let Step::Work(Work::Bind { pod: bound, .. }) = state.step(Instant::now()) else {
         panic!("it has a place");

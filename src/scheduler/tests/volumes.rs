@@ -1,4 +1,4 @@
-//! How many volumes a node can have, and how much room it has for them.
+//! Tests volume limits and storage capacity of nodes.
 
 use serde_json::{Value, json};
 
@@ -21,7 +21,7 @@ fn claim(volume: &str, size: &str) -> Claim {
     }))
 }
 
-/// Nodes, a driver that tells how much it has, and its class.
+/// Nodes, a driver that reports capacity, and its class.
 fn cluster(nodes: &[&str]) -> Snapshot {
     let mut snapshot = Snapshot::default();
     for name in nodes {
@@ -75,7 +75,7 @@ fn what_is_attached_and_what_is_used_counts_against_the_limit_of_a_node() {
         ),
         ("attached besides", 1, None, vec!["w"], "v", false),
         ("attached elsewhere", 1, None, vec!["elsewhere"], "v", true),
-        // As upstream has it: nothing tells it apart from what is still to be detached.
+        // As upstream: it cannot be distinguished from a volume that is about to be detached.
         (
             "attached still, used by nobody",
             1,
