@@ -1,12 +1,12 @@
-//! The network of illumos zones: the commands that make links, addresses and translations of addresses, and the rules
-//! that their names and values follow. But for [`prepare`] all of it is pure.
+//! Networking of illumos zones: the commands that create links, addresses and NAT rules, and the constraints on their
+//! names and values. Pure, except for [`prepare`].
 
 use std::net::Ipv4Addr;
 
 use crate::illumos::parse::{self, VnicRow};
 use crate::illumos::{Command, Tool, Tools};
 
-/// A network of this host's own: zones on an etherstub, the host as their router.
+/// A host-internal network: zones on an etherstub, routed by the host.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EtherstubConfig {
     /// The etherstub.
@@ -17,14 +17,14 @@ pub struct EtherstubConfig {
     pub prefix_len: u8,
     /// The network, `10.244.0.0/24`.
     pub cidr: String,
-    /// The link that leads out of the host, for translated addresses; nothing: zones reach this host only.
+    /// The host's external link, for NAT; `None`: zones only reach this host.
     pub external: Option<String>,
 }
 
-/// Zones on a network that is there: their VNICs are over a NIC, an aggregation or a VLAN.
+/// Zones on an existing network: their VNICs are on a NIC, an aggregation or a VLAN.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DirectNicConfig {
-    /// The link below the VNICs.
+    /// The link under the VNICs.
     pub link: String,
     /// The VLAN that their frames carry, if any.
     pub vlan: Option<u16>,
@@ -39,18 +39,18 @@ pub struct DirectNicConfig {
 pub enum NetworkConfig {
     /// On an etherstub.
     Etherstub(EtherstubConfig),
-    /// On a network that is there.
+    /// On an existing network.
     Direct(DirectNicConfig),
 }
 
-/// The MTU of zones' links: etherstubs would have 9000, which nothing outside takes.
+/// The MTU of zones' links: etherstubs default to 9000, which external networks do not accept.
 const MTU: &str = "1500";
-/// What links are protected from beside wrong addresses: set after each boot, since zoneadmd(8) refuses links that are
-/// protected already and clears everything at each halt.
+/// Link protection besides allowed addresses: set after each boot, because zoneadmd(8) rejects links that are
+/// protected already, and resets everything at each halt.
 const PROTECTION: &str = "mac-nospoof,restricted,ip-nospoof,dhcp-nospoof";
-/// The least bandwidth that dladm(8) takes, in thousands of bits a second.
+/// The minimum bandwidth that dladm(8) accepts, in kbit/s.
 const LEAST: u64 = 1200;
-/// How connections of zones get ports of the host.
+/// How connections of zones are mapped to ports of the host.
 const PORTS: &str = "portmap tcp/udp 1025:65000";
 
 /// Whether this is the name of a link (`dladm_valid_linkname`): 1 to 31 of letters, digits, `_` and `.`; no digit
@@ -68,7 +68,7 @@ pub fn is_link_name(name: &str) -> bool {
 }
 
 impl NetworkConfig {
-    /// The link below VNICs of zones.
+    /// The link under the VNICs of zones.
     pub fn over(&self) -> &str {
         match self {
             NetworkConfig::Etherstub(config) => &config.etherstub,
@@ -82,21 +82,21 @@ impl NetworkConfig {
             NetworkConfig::Direct(config) => config.vlan.unwrap_or(0),
         }
     }
-    /// Where rules that lead in and out are.
+    /// The link on which rules to and from the outside apply.
     pub fn external(&self) -> Option<&str> {
         match self {
             NetworkConfig::Etherstub(config) => config.external.as_deref(),
             NetworkConfig::Direct(_) => None,
         }
     }
-    /// The rules of ipnat(5) that it needs, in the order in which they are to be asked.
+    /// The ipnat(5) rules that it needs, in the order in which they must be evaluated.
     pub fn rules(&self) -> Vec<String> {
         match self {
             NetworkConfig::Etherstub(config) => config.rules(),
             NetworkConfig::Direct(_) => Vec::new(),
         }
     }
-    /// What is wrong with it; nothing if it can be used.
+    /// Why it is unusable.
     pub fn check(&self) -> Result<(), String> {
         let (flag, link) = match self {
             NetworkConfig::Etherstub(config) => ("--etherstub-name", &config.etherstub),
@@ -137,13 +137,15 @@ impl EtherstubConfig {
     pub fn host_address(&self) -> String {
         format!("{}/v4", self.host_link())
     }
-    /// The rules by which zones reach the outside, what has ports first, then what has none (ICMP); and by which the host
-    /// asks in its own name where it leads one zone to another, which would answer past it. To packets of the host itself
-    /// that rule must not apply: answers from its address (to names, to the API server) would come from other ports than
-    /// were asked, for NAT of ipfilter looks at all that goes out by a link (`fr_checknatout`).
+    /// The NAT rules for connections of zones to the outside, first protocols with ports, then others (ICMP); and for
+    /// traffic that the host forwards between zones, which gets the host's address, because replies would otherwise
+    /// bypass it. That last rule must not match packets of the host itself: its replies (DNS, API server) would leave
+    /// from other ports than they were requested from, because ipfilter's NAT considers everything that leaves a link
+    /// (`fr_checknatout`).
     ///
-    /// Ports are of a range: `auto` would divide them among all addresses of the network, 252 for each of 254 and none of
-    /// more than 64,512, and take no other where one is in use (`nat_setgroupmap`, `nat_newmap`).
+    /// Ports come from a range: `auto` would divide them among all addresses of the network (252 for each of 254, and
+    /// none if there are more than 64,512), and would not use another one if a port is taken (`nat_setgroupmap`,
+    /// `nat_newmap`).
     pub fn rules(&self) -> Vec<String> {
         let mut rules = Vec::new();
         if let Some(external) = &self.external {
@@ -155,7 +157,7 @@ impl EtherstubConfig {
         rules.extend(self.beside_the_host().map(between));
         rules
     }
-    /// The network without the host's address, which is its first, as networks.
+    /// The network except the host's address, which is its first, as a list of networks.
     fn beside_the_host(&self) -> impl Iterator<Item = String> + use<> {
         let host = u32::from(self.gateway);
         (self.prefix_len + 1..=31).rev().map(move |bits| {
@@ -164,11 +166,11 @@ impl EtherstubConfig {
             format!("{network}/{bits}")
         })
     }
-    /// What makes the host's side of the network, in order, given what `dladm show-link -p -o link,class`, `ipadm
-    /// show-addr -p -o addrobj,state,addr` and `routeadm -p ipv4-forwarding` print.
+    /// The commands that configure the host's side of the network, in order, from the output of `dladm show-link -p -o
+    /// link,class`, `ipadm show-addr -p -o addrobj,state,addr` and `routeadm -p ipv4-forwarding`.
     ///
     /// # Errors
-    /// Something else has a name or address that is needed.
+    /// Something else already has a name or address that is needed.
     pub fn host_side(
         &self,
         links: &str,
@@ -267,23 +269,23 @@ fn ipadm<const N: usize>(words: [&str; N]) -> Command {
     Command::new(Tool::Ipadm, words)
 }
 
-/// A zone's link as it is to be.
+/// The desired VNIC of a zone.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Vnic {
     /// Its name.
     pub link: String,
-    /// Its hardware address, two digits a byte.
+    /// Its MAC address, two digits per byte.
     pub mac: String,
-    /// The link below it.
+    /// The link under it.
     pub over: String,
     /// Its VLAN; 0 means none.
     pub vlan: u16,
-    /// The most that may pass it, in bits a second.
+    /// Its maximum bandwidth, in bit/s.
     pub bandwidth: Option<u64>,
 }
 
 impl Vnic {
-    /// Makes it, until the host reboots: what a crash leaves does not stay for ever.
+    /// Creates it until the next reboot, so that what a crash leaves behind does not stay.
     pub fn create(&self) -> Command {
         let mut words = vec!["create-vnic", "-t", "-l", &self.over, "-m", &self.mac];
         let vlan = self.vlan.to_string();
@@ -297,14 +299,14 @@ impl Vnic {
         words.extend(["-p", &properties, &self.link]);
         Command::new(Tool::Dladm, words)
     }
-    /// Whether what is there under its name is it.
+    /// Whether the existing VNIC of its name matches.
     pub fn is(&self, row: &VnicRow) -> bool {
         row.link == self.link
             && row.over == self.over
             && row.vlan == self.vlan
             && row.mac == parse::mac(&self.mac)
     }
-    /// Takes away what protects it: zoneadmd(8) refuses to boot a zone with a link that is protected already.
+    /// Removes its protection: zoneadmd(8) does not boot a zone with a link that is protected already.
     pub fn unprotect(&self) -> Command {
         dladm([
             "reset-linkprop",
@@ -314,18 +316,18 @@ impl Vnic {
             &self.link,
         ])
     }
-    /// Protects it, once its zone runs.
+    /// Protects it, once its zone is running.
     pub fn protect(&self) -> Command {
         let protection = format!("protection={PROTECTION}");
         dladm(["set-linkprop", "-t", "-p", &protection, &self.link])
     }
-    /// Ends it.
+    /// Deletes it.
     pub fn delete(&self) -> Command {
         delete_vnic(&self.link)
     }
 }
 
-/// Whether a VNIC has the name and hardware address that zones' links have: one belongs to the other.
+/// Whether the name and MAC address of a VNIC belong together, as those of zones' links do.
 pub fn is_ours(row: &VnicRow) -> bool {
     let bytes: Vec<u8> = row
         .mac
@@ -339,17 +341,17 @@ pub fn is_ours(row: &VnicRow) -> bool {
     row.mac == super::mac_address(address) && row.link == super::link_name(address.into())
 }
 
-/// Ends a VNIC; one that is in a zone is busy.
+/// Deletes a VNIC; one inside a zone is busy.
 pub fn delete_vnic(link: &str) -> Command {
     dladm(["delete-vnic", "-t", link])
 }
 
-/// Shows all VNICs, as [`parse::vnics`] reads them.
+/// Lists all VNICs, for [`parse::vnics`].
 pub fn show_vnics() -> Command {
     dladm(["show-vnic", "-p", "-o", "link,over,macaddress,vid"])
 }
 
-/// The rule that leads a port of the host to one of a zone.
+/// The rule that redirects a port of the host to one of a zone.
 pub fn redirect(
     external: &str,
     at: Option<Ipv4Addr>,
@@ -365,18 +367,18 @@ pub fn redirect(
     )
 }
 
-/// Shows the rules in force, as [`parse::nat_rules`] reads them.
+/// Lists the active rules, for [`parse::nat_rules`].
 pub fn show_rules() -> Command {
     Command::new(Tool::Ipnat, ["-l"])
 }
 
-/// Adds one rule. Others' rules stay: nothing is ever flushed.
+/// Adds one rule. Other rules stay: nothing is ever flushed.
 pub fn add_rule(rule: &str) -> Command {
     add_rules(&[rule.to_owned()])
 }
 
-/// Adds rules. Whether each was taken is seen in the list alone: one that is refused is told on standard error, the next
-/// ones are taken, and ipnat(8) ends with 0.
+/// Adds rules. Only the list shows which were accepted: ipnat(8) reports rejected ones on standard error, continues
+/// with the next, and exits with 0.
 pub fn add_rules(rules: &[String]) -> Command {
     Command::new(Tool::Ipnat, ["-f", "-"]).fed(lines(rules))
 }
@@ -386,7 +388,7 @@ pub fn remove_rule(rule: &str) -> Command {
     remove_rules(&[rule.to_owned()])
 }
 
-/// Removes rules; like [`add_rules`] of those that are not there.
+/// Removes rules; like [`add_rules`] it continues after missing ones.
 pub fn remove_rules(rules: &[String]) -> Command {
     Command::new(Tool::Ipnat, ["-r", "-f", "-"]).fed(lines(rules))
 }
@@ -395,10 +397,10 @@ fn lines(rules: &[String]) -> String {
     rules.iter().map(|rule| format!("{rule}\n")).collect()
 }
 
-/// Makes what is missing of the host's side of the pods' network, but for its rules.
+/// Configures what is missing on the host's side of the pods' network, except its rules.
 ///
 /// # Errors
-/// What a tool says, or whose a link is.
+/// The error of a tool, or that a link belongs to someone else.
 pub async fn prepare(tools: &dyn Tools, config: &EtherstubConfig) -> Result<(), String> {
     let ask = async |command: Command| {
         let answer = tools.run(&command).await;

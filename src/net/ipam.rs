@@ -1,10 +1,9 @@
 //! The pool of pod addresses, kept in a redb file so that nothing is given twice or lost by a crash.
 //!
-//! An owner has at most one lease. Asking again answers what was given; releasing twice is no error. The network's own
-//! address, the broadcast address and the gateway's (the first host address, unless the network has another router) are
-//! never given. Addresses go round: one
-//! that was released is given again only when the others were, so that late packets of a dead pod do not reach the
-//! next one.
+//! An owner has at most one lease. Allocating again returns the same lease; releasing twice is not an error. The
+//! network address, the broadcast address and the gateway's (the first host address, unless the network has another
+//! router) are never assigned. Addresses are used in rotation: a released one is assigned again only after all
+//! others, so that late packets for a dead pod do not reach the next one.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
@@ -19,28 +18,28 @@ use crate::blocking::patiently;
 
 /// Owner to address.
 const LEASES: TableDefinition<'_, &str, u32> = TableDefinition::new("leases");
-/// `last`: the address given last.
+/// `last`: the last address assigned.
 const META: TableDefinition<'_, &str, u32> = TableDefinition::new("meta");
 
-/// What an owner was given.
+/// An address assigned to an owner.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Lease {
     /// The address.
     pub address: Ipv4Addr,
-    /// Bits of the prefix of the network that it is on: the pool's, or of one that the pool is a part of.
+    /// The prefix length of its network: the pool's, or a larger one that contains the pool.
     pub prefix: u8,
     /// The default route: the pool's first address, or the network's own router.
     pub gateway: Ipv4Addr,
-    /// A hardware address that no other lease has.
+    /// A MAC address unique among leases.
     pub mac: String,
-    /// A link name that no other lease has: a legal VNIC and interface name.
+    /// A link name unique among leases: a valid VNIC and interface name.
     pub link: String,
 }
 
-/// Why an address cannot be had or given back.
+/// Why an address cannot be allocated or released.
 #[derive(Debug, thiserror::Error)]
 pub enum IpamError {
-    /// The range is no usable pool.
+    /// The range is not a usable pool.
     #[error(
         "{given:?} is not a usable --pod-cidr: {reason}; give an IPv4 range such as 10.244.0.0/24"
     )]
@@ -50,26 +49,26 @@ pub enum IpamError {
         /// What is wrong.
         reason: &'static str,
     },
-    /// The router is not on a network that the range is part of.
+    /// The router is not on a network that contains the range.
     #[error(
         "--gateway {gateway}/{prefix} is no router of --pod-cidr {pool}: the range must be a part of the router's network; give the router with that network's prefix, such as 192.0.2.254/24"
     )]
     Router {
         /// The router.
         gateway: Ipv4Addr,
-        /// Bits of its network's prefix.
+        /// The prefix length of its network.
         prefix: u8,
         /// The range.
         pool: String,
     },
-    /// Every address is given.
+    /// Every address is assigned.
     #[error(
         "IpamPoolExhausted: all {size} addresses of the pod address pool {pool} are in use; delete pods, or start the agent with a larger --pod-cidr"
     )]
     IpamPoolExhausted {
         /// The range.
         pool: String,
-        /// How many addresses it can give.
+        /// How many addresses it has.
         size: u32,
     },
     /// The file cannot be read or written.
@@ -89,7 +88,7 @@ pub enum IpamError {
 pub struct Ipam(Arc<Mutex<Pool>>);
 
 struct Pool {
-    /// None where nothing is to be left when the process ends.
+    /// `None` for a pool in memory.
     database: Option<Database>,
     path: PathBuf,
     network: u32,
@@ -105,7 +104,7 @@ fn mask(prefix: u8) -> u32 {
     u32::MAX.checked_shl(32 - u32::from(prefix)).unwrap_or(0)
 }
 
-/// Network and prefix of a range as text.
+/// Parses a range.
 fn range(given: &str) -> Result<(u32, u8), IpamError> {
     let wrong = |reason| IpamError::Range {
         given: given.to_owned(),
@@ -130,8 +129,8 @@ fn range(given: &str) -> Result<(u32, u8), IpamError> {
 }
 
 impl Ipam {
-    /// Opens the pool of `cidr` in the file `path`, made where there is none. Waits five
-    /// seconds for another process that has it.
+    /// Opens the pool of `cidr` in the file `path`, which is created if missing. Waits up to five
+    /// seconds for another process that uses it.
     ///
     /// # Errors
     /// [`IpamError::Range`] and [`IpamError::File`].
@@ -144,7 +143,7 @@ impl Ipam {
         Self::restore(Some(database), path.to_owned(), cidr)
     }
 
-    /// A pool of `cidr` that nothing is left of when the process ends.
+    /// A pool of `cidr` in memory.
     ///
     /// # Errors
     /// [`IpamError::Range`].
@@ -169,7 +168,7 @@ impl Ipam {
         Ok(Ipam(Arc::new(Mutex::new(pool))))
     }
 
-    /// The same pool as a part of the network of a router that is another machine. Without a prefix that network is the
+    /// The same pool as part of the network of an external router. Without `prefix` that network is the
     /// pool's.
     ///
     /// # Errors
@@ -191,12 +190,12 @@ impl Ipam {
         Ok(self)
     }
 
-    /// The lease that has an address, whosever it is.
+    /// The lease for an address, whoever owns it.
     pub fn at(&self, address: Ipv4Addr) -> Lease {
         self.0.lock().lease(u32::from(address))
     }
 
-    /// The lease of `owner`, given now if it has none.
+    /// The lease of `owner`, allocated if it has none.
     ///
     /// # Errors
     /// [`IpamError::IpamPoolExhausted`], [`IpamError::File`].
@@ -217,16 +216,16 @@ impl Ipam {
         Ok(pool.lease(address))
     }
 
-    /// The lease that `owner` has.
+    /// The current lease of `owner`.
     pub fn lease(&self, owner: &str) -> Option<Lease> {
         let pool = self.0.lock();
         pool.leases.get(owner).map(|&address| pool.lease(address))
     }
 
-    /// Gives back what `owner` has; nothing happens if it has nothing.
+    /// Releases the lease of `owner`, if it has one.
     ///
     /// # Errors
-    /// [`IpamError::File`]: the lease is kept.
+    /// [`IpamError::File`]; the lease is kept.
     pub fn release(&self, owner: &str) -> Result<(), IpamError> {
         let mut pool = self.0.lock();
         let Some(&address) = pool.leases.get(owner) else {
@@ -239,13 +238,13 @@ impl Ipam {
         Ok(())
     }
 
-    /// Everybody who has a lease.
+    /// All owners of leases.
     pub fn owners(&self) -> Vec<String> {
         self.0.lock().leases.keys().cloned().collect()
     }
 
-    /// The router with its network's prefix: the pool's first address, which is the host's own on the pods' network, if it
-    /// is no other machine.
+    /// The gateway with its network's prefix length: the pool's first address, which is the host's own on the pods'
+    /// network, unless there is an external router.
     pub fn gateway(&self) -> (Ipv4Addr, u8) {
         let (gateway, prefix) = self.0.lock().router;
         (Ipv4Addr::from(gateway), prefix)
@@ -269,7 +268,7 @@ impl Pool {
     fn cidr(&self) -> String {
         format!("{}/{}", Ipv4Addr::from(self.network), self.prefix)
     }
-    /// How many addresses can be given: all but the network's, the gateway's and the broadcast's.
+    /// How many addresses can be assigned: all except the network's, the gateway's and the broadcast address.
     fn size(&self) -> u32 {
         let hosts = self.first()..self.end();
         self.end() - self.first() - u32::from(hosts.contains(&self.router.0))
@@ -290,7 +289,7 @@ impl Pool {
             link: link_name(address),
         }
     }
-    /// The next free address after the last that was given.
+    /// The next free address after the last one assigned.
     fn free(&self) -> Option<u32> {
         let start = (self.last + 1).clamp(self.first(), self.end());
         (start..self.end())
@@ -306,7 +305,7 @@ impl Pool {
             let leases = write.open_table(LEASES)?;
             for row in leases.iter()? {
                 let (owner, address) = row?;
-                // A lease of an earlier range is kept for as long as its owner lives: its zone has that address.
+                // A lease from an earlier range is kept as long as its owner lives: its zone has that address.
                 self.leases
                     .insert(owner.value().to_owned(), address.value());
                 self.taken.insert(address.value());
@@ -459,7 +458,7 @@ mod tests {
 
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(40))]
-        /// Against a map: idempotent, never twice, exact after being opened again without having been closed.
+        /// Compared with a map: idempotent, no duplicates, and correct after reopening without closing.
         #[test]
         fn behaves_as_a_map_of_owners(steps in proptest::collection::vec(
             prop_oneof![

@@ -1,4 +1,4 @@
-//! Addresses of pods, and what leads to them. Knows no Kubernetes types: who holds an address is a text.
+//! Pod addresses, routes and services. Independent of Kubernetes types: the owner of an address is a string.
 
 pub mod illumos;
 mod ipam;

@@ -1,12 +1,12 @@
-//! Names and hardware addresses of links.
+//! Names and MAC addresses of links.
 
 use std::net::Ipv4Addr;
 
-/// The name of the link with this number: `rd0x`, then `p` and an instance number, as dladm(8) takes VNIC names
-/// (letters, digits, `_` and `.`; a letter first; ends in a digit, its number without leading zeros; at most 31) and
-/// Linux takes interfaces (at most 15). Numbers below 2^32 give names of their own.
+/// The name of the link with this number: `rd0x`, letters, then `n0`, a valid VNIC name for dladm(8)
+/// (letters, digits, `_` and `.`; begins with a letter; ends in a number without leading zeros; at most 31 characters)
+/// and interface name for Linux (at most 15). Numbers below 2^32 give distinct names.
 pub fn link_name(number: u32) -> String {
-    // Digits may not stand before the instance number, so the number is written in letters and ends in `n0`.
+    // No digits are allowed before the final number, so the number is written in letters, followed by `n0`.
     let mut letters = String::new();
     let mut rest = number;
     loop {
@@ -19,7 +19,7 @@ pub fn link_name(number: u32) -> String {
     format!("rd{letters}n0")
 }
 
-/// The hardware address that belongs to an address: locally administered, and as different as the addresses.
+/// The MAC address for an IP address: locally administered, and distinct for distinct addresses.
 pub fn mac_address(address: Ipv4Addr) -> String {
     let [a, b, c, d] = address.octets();
     format!("02:5d:{a:02x}:{b:02x}:{c:02x}:{d:02x}")

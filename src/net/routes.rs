@@ -1,5 +1,5 @@
-//! Routes of this host to the pods of other nodes: one a node, by the node's address, as flannel's backend `host-gw` keeps
-//! them. Which are to be made and removed is a function of values, [`plan`]; a [`NodeRouter`] carries it out. Knows no
+//! Routes of this host to the pods of other nodes, one per pod range via the node's address, like flannel's `host-gw`
+//! backend. A pure function, [`plan`], decides which to add and remove; a [`NodeRouter`] applies that. Independent of
 //! Kubernetes types.
 
 use std::fmt;
@@ -10,55 +10,55 @@ use futures::future::BoxFuture;
 
 use crate::meta::addresses::Network;
 
-/// Another node, by which its pods are reached.
+/// Another node, the next hop to its pods.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Peer {
     /// Its name.
     pub node: String,
-    /// Its address on the network of the nodes.
+    /// Its address on the nodes' network.
     pub address: Ipv4Addr,
-    /// A range of its pods.
+    /// The range of its pods.
     pub range: Network,
 }
 
-/// Where a route leads.
+/// The destination of a route.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Via {
     /// To this host itself.
     Here,
-    /// To whoever is on a link, by its index.
+    /// A directly connected link, by its index.
     Link(u32),
-    /// To a router on a link.
+    /// A router on a link.
     Router(Ipv4Addr, u32),
-    /// To routers in a form of their own: several, or by an address of version 6.
+    /// Routers in another form: several, or one with an IPv6 address.
     Routers,
-    /// Nowhere: what is sent there is refused or dropped.
+    /// Nowhere: packets are rejected or dropped.
     Nowhere,
 }
 
 /// A route of this host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Route {
-    /// What it leads to.
+    /// The destination range.
     pub range: Network,
-    /// Where it leads.
+    /// The next hop.
     pub via: Via,
-    /// Of several to one range the one with the smallest counts.
+    /// Of several routes to one range the one with the lowest metric is used.
     pub metric: u32,
-    /// Who made it, by the number of the kernel's `rtm_protocol`.
+    /// The program that made it: the kernel's `rtm_protocol`.
     pub maker: u8,
 }
 
-/// By what an agent knows the routes that it made.
+/// How an agent recognizes its own routes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Mark {
-    /// The number of this program among those who make routes.
+    /// The `rtm_protocol` of this program.
     pub maker: u8,
-    /// The agent's own among all of this host.
+    /// The metric used by this agent alone on this host.
     pub metric: u32,
 }
 
-/// Why the pods of a node are not reached, or not all of them.
+/// Why the pods of a node cannot be reached, at least some of them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Lack {
     /// The node.
@@ -74,17 +74,17 @@ pub struct Lack {
 pub enum Why {
     /// The node's address is behind a router, which need not know the range.
     NotOnLink(Ipv4Addr),
-    /// The node's address is one that no other host is reached by.
+    /// The node's address cannot be reached from other hosts.
     NoAddress(String),
-    /// A route that somebody else made leads the range elsewhere, or a part of it.
+    /// A foreign route covers the range or a part of it.
     Taken(Network),
-    /// The range has addresses of the pods of another node, which was here before.
+    /// The range overlaps the pods of another node, which was known first.
     Overlaps(String),
-    /// The range has the address of a node.
+    /// The range contains the address of a node.
     HasNode(Ipv4Addr),
-    /// The range is outside of that of all pods.
+    /// The range is not within the range of all pods.
     Outside(Network),
-    /// The kernel refuses the route.
+    /// The kernel rejected the route.
     Refused(String),
 }
 
@@ -121,34 +121,34 @@ impl fmt::Display for Lack {
     }
 }
 
-/// What is to be done about the routes of a host.
+/// The changes needed to the routes of a host.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Plan {
-    /// Ours that lead to nobody any more.
+    /// Own routes that are no longer needed.
     pub remove: Vec<Route>,
-    /// Those that are to be made, each of a node; one of ours to the same range is replaced.
+    /// Routes to add, each for a node; they replace own routes to the same range.
     pub make: Vec<(Peer, Route)>,
-    /// The nodes that have none.
+    /// Nodes without a route.
     pub lacks: Vec<Lack>,
 }
 
-/// Whether a range lies in another, or is the same.
+/// Whether a range is within another, or equal.
 pub fn is_within(range: &Network, other: &Network) -> bool {
     other.prefix <= range.prefix && other.contains(range.address)
 }
 
-/// Whether two ranges have an address together: then one lies in the other.
+/// Whether two ranges share an address: then one contains the other.
 pub fn overlaps(one: &Network, other: &Network) -> bool {
     is_within(one, other) || is_within(other, one)
 }
 
-/// The same addresses as some ranges have, by ranges of which none lies in another, in order.
+/// The same addresses as disjoint ranges, in order.
 pub fn apart(ranges: impl IntoIterator<Item = Network>) -> Vec<Network> {
     let mut all: Vec<Network> = ranges.into_iter().collect();
     all.sort_by_key(|range| (range.address, range.prefix));
     let mut apart: Vec<Network> = Vec::new();
     for range in all {
-        // Who has it begins with it, or before it.
+        // A range that contains this one has the same start, or an earlier one.
         if apart.last().is_none_or(|last| !is_within(&range, last)) {
             apart.push(range);
         }
@@ -156,13 +156,13 @@ pub fn apart(ranges: impl IntoIterator<Item = Network>) -> Vec<Network> {
     apart
 }
 
-/// What is to be done for a host with these routes to reach the pods of other nodes.
+/// The changes that a host with these routes needs to reach the pods of other nodes.
 ///
-/// A route that somebody else made for a node's range is left to lead there. Where one leads it elsewhere, and where the
-/// node is not on a network of this host, there is none of ours.
+/// Foreign routes that already lead a range to its node are kept. No route is added if a foreign one leads the range
+/// elsewhere, or if the node is not on a network of this host.
 pub fn plan(peers: &[Peer], routes: &[Route], mark: Mark) -> Plan {
     let is_ours = |route: &&Route| route.maker == mark.maker && route.metric == mark.metric;
-    // Those of other agents of this host are theirs, and say nothing about where this one's are to lead.
+    // Routes of other agents of this host do not affect those of this one.
     let foreign: Vec<&Route> = routes
         .iter()
         .filter(|route| route.maker != mark.maker)
@@ -183,7 +183,7 @@ pub fn plan(peers: &[Peer], routes: &[Route], mark: Mark) -> Plan {
             )),
             Err(why) => plan.lacks.push(lack(peer, why)),
         }
-        // Some of its pods only: there is a route all the same.
+        // It only covers some of the node's pods: add a route anyway.
         let inside =
             |route: &&&Route| route.range != peer.range && is_within(&route.range, &peer.range);
         if let Some(taken) = foreign.iter().find(inside)
@@ -207,7 +207,7 @@ pub fn plan(peers: &[Peer], routes: &[Route], mark: Mark) -> Plan {
     plan
 }
 
-/// Why a node's pods are not reached.
+/// The error for a node whose pods are not reachable.
 pub fn lack(peer: &Peer, why: Why) -> Lack {
     Lack {
         node: peer.node.clone(),
@@ -216,9 +216,9 @@ pub fn lack(peer: &Peer, why: Why) -> Lack {
     }
 }
 
-/// The link by which a node is reached, where a route to its pods is to be made; nothing where none is needed.
+/// The link for a route to a node's pods; `None` if no route is needed.
 fn way(peer: &Peer, foreign: &[&Route]) -> Result<Option<u32>, Why> {
-    // Of several routes to one range the kernel takes the one with the smallest metric.
+    // Of several routes to one range the kernel uses the one with the lowest metric.
     let best = |routes: &mut dyn Iterator<Item = &&Route>| -> Option<Via> {
         let best = routes.min_by_key(|route| (u8::MAX - route.range.prefix, route.metric));
         best.map(|route| route.via)
@@ -227,13 +227,13 @@ fn way(peer: &Peer, foreign: &[&Route]) -> Result<Option<u32>, Why> {
     let to_node = best(&mut foreign.iter().filter(|route| route.range.contains(address)));
     let to_pods = best(&mut foreign.iter().filter(|route| route.range == peer.range));
     match (to_node, to_pods) {
-        // Another agent of this host, whose bridge leads there.
+        // Another agent of this host, whose bridge has that range.
         (Some(Via::Here), _) => Ok(None),
         (_, Some(Via::Router(..) | Via::Routers)) => Ok(None),
         (_, Some(_)) => Err(Why::Taken(peer.range)),
         (Some(Via::Link(link)), None) => Ok(Some(link)),
         (_, None) => {
-            // One that leads the ranges of many nodes, but not one that leads everything.
+            // A route for the ranges of many nodes, but not a default route.
             let wider = foreign
                 .iter()
                 .filter(|route| route.range.prefix > 0 && is_within(&peer.range, &route.range));
@@ -245,13 +245,14 @@ fn way(peer: &Peer, foreign: &[&Route]) -> Result<Option<u32>, Why> {
     }
 }
 
-/// Who makes a host reach the pods of other nodes.
+/// Applies routes to the pods of other nodes on a host.
 pub trait NodeRouter: Send + Sync + 'static {
-    /// Makes these all the nodes whose pods are reached, and `pods` the ranges of all of the cluster's pods, to which what
-    /// pods send goes with their own address. Gives the nodes that cannot be reached. What is so already is left alone.
+    /// Replaces the set of reachable nodes by `peers`; `pods` are the ranges of all pods of the cluster, to which
+    /// packets of pods are sent without NAT. Returns the nodes that cannot be reached. Does not touch routes that are
+    /// right already.
     ///
     /// # Errors
-    /// What stands in the way of all; what was there before stays.
+    /// Why no change is possible; the earlier routes stay.
     fn reach(
         &self,
         peers: Arc<[Peer]>,

@@ -1,4 +1,4 @@
-//! Services as the network of a node knows them: which address and port leads where. Knows no Kubernetes types.
+//! Services as the node's network sees them: addresses, ports and endpoints. Independent of Kubernetes types.
 
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::sync::Arc;
@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use futures::future::BoxFuture;
 
-/// What runs over IP.
+/// A transport protocol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Protocol {
     /// TCP
@@ -18,7 +18,7 @@ pub enum Protocol {
 }
 
 impl Protocol {
-    /// The protocol that an object names (`TCP`); none for one that is not known.
+    /// The protocol of an API object (`TCP`); `None` if unknown.
     pub fn of(name: &str) -> Option<Protocol> {
         match name {
             "TCP" => Some(Protocol::Tcp),
@@ -28,7 +28,7 @@ impl Protocol {
         }
     }
 
-    /// Its name as tools of a host spell it.
+    /// Its name in the host's tools.
     pub fn name(self) -> &'static str {
         match self {
             Protocol::Tcp => "tcp",
@@ -38,51 +38,51 @@ impl Protocol {
     }
 }
 
-/// Which endpoints take some traffic.
+/// Which endpoints receive traffic: `internalTrafficPolicy` and `externalTrafficPolicy`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Policy {
     /// Those of all nodes.
     #[default]
     Cluster,
-    /// Those of this node. Where others have some and this one has none, traffic is dropped: who asks is to try there.
+    /// Those of this node. If only other nodes have endpoints, traffic is dropped, so that clients try those.
     Local,
 }
 
-/// One port of a service, and where it leads.
+/// One port of a Service, with its endpoints.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServicePort {
-    /// What it is called, unique among all: `default/web/tcp/http`.
+    /// Its unique name: `default/web/tcp/http`.
     pub name: String,
-    /// What it speaks.
+    /// Its protocol.
     pub protocol: Protocol,
-    /// The port of the service's addresses.
+    /// The Service port.
     pub port: u16,
-    /// Its addresses in the cluster.
+    /// Its cluster IPs.
     pub cluster_ips: Vec<Ipv4Addr>,
-    /// Addresses by which the world comes.
+    /// Its external IPs.
     pub external_ips: Vec<Ipv4Addr>,
-    /// Addresses of load balancers that send traffic on as it came.
+    /// Its load balancer IPs, for load balancers that keep the destination address.
     pub balancer_ips: Vec<Ipv4Addr>,
-    /// Who may come by the addresses of load balancers, as prefixes of IPv4; everybody where it is empty.
+    /// `loadBalancerSourceRanges`, as IPv4 prefixes; empty allows everyone.
     pub source_ranges: Vec<String>,
-    /// The port of every node that leads here.
+    /// Its node port.
     pub node_port: Option<u16>,
-    /// The endpoints that take traffic from here, of all nodes; none where the cluster has none.
+    /// The ready endpoints of all nodes that are used from here; empty if there are none.
     pub cluster: Vec<SocketAddrV4>,
-    /// The endpoints of this node that take traffic.
+    /// The ready endpoints of this node.
     pub local: Vec<SocketAddrV4>,
-    /// Where traffic to the addresses in the cluster goes.
+    /// The policy for traffic to cluster IPs.
     pub inside: Policy,
-    /// Where the world's traffic goes.
+    /// The policy for external traffic.
     pub outside: Policy,
-    /// Every endpoint that serves, also those that take no new clients from here: who was led to one stays there.
+    /// Every serving endpoint, even if not used for new clients from here: existing affinities are kept.
     pub serving: Vec<SocketAddrV4>,
-    /// For how long a client stays with its endpoint; none where each connection is a new choice.
+    /// How long a client keeps its endpoint; `None` without session affinity.
     pub affinity: Option<Duration>,
 }
 
 impl ServicePort {
-    /// The endpoints that take traffic under a policy.
+    /// The endpoints that receive traffic under a policy.
     pub fn endpoints(&self, policy: Policy) -> &[SocketAddrV4] {
         match policy {
             Policy::Cluster => &self.cluster,
@@ -90,20 +90,20 @@ impl ServicePort {
         }
     }
 
-    /// Whether the world comes to it, by an address or a port of the node.
+    /// Whether it can be reached from outside, by an address or a node port.
     pub fn is_outside(&self) -> bool {
         self.node_port.is_some() || !self.external_ips.is_empty() || !self.balancer_ips.is_empty()
     }
 }
 
-/// Who makes a node's network lead traffic to the endpoints of services.
+/// Applies services to a node's network.
 pub trait ServiceRouter: Send + Sync + 'static {
-    /// Makes `ports` all that there is, at once. What is the same already is left alone, and so are connections. Where
-    /// nothing is to change, it looks whether all is there yet, and makes it whole. Tells how soon it is to be called again
-    /// at the latest, where something is left to be done that cannot be done yet.
+    /// Replaces all ports by `ports`, at once. Does not touch unchanged ones, nor connections. If nothing changed,
+    /// checks that all rules still exist, and restores them. Returns when it must be called again at the latest, if
+    /// some work cannot be done yet.
     ///
     /// # Errors
-    /// What stands in the way; what was there before stays, or is made whole by the next call.
+    /// Why it failed; the earlier state stays, or is restored by the next call.
     fn route(&self, ports: Arc<[ServicePort]>) -> BoxFuture<'_, Result<Option<Duration>, String>>;
 }
 

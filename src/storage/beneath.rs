@@ -1,4 +1,4 @@
-//! Paths that are looked up below a directory and never lead out of it, whatever links are in the way.
+//! Path lookups below a directory that cannot escape from it, whatever symbolic links are on the way.
 
 use std::fs::File;
 use std::io;
@@ -8,26 +8,26 @@ use std::path::{Component, Path, PathBuf};
 use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags};
 use rustix::io::{Errno, Result};
 
-/// What a directory is opened with to look things up in it.
+/// Flags for opening a directory to look up names in it.
 #[cfg(target_os = "linux")]
 pub const LOOK: OFlags = OFlags::PATH;
 #[cfg(not(target_os = "linux"))]
 pub const LOOK: OFlags = OFlags::NONBLOCK;
 
-/// More links than any path that means well leads through.
+/// More links than any well-meant path contains.
 const LINKS: usize = 40;
 
-/// How often a path is looked up again that was changed meanwhile.
+/// How often a lookup that raced with a change is repeated.
 #[cfg(target_os = "linux")]
 const RACES: usize = 128;
 
-/// Opens a directory to look things up in.
+/// Opens a directory for lookups.
 pub fn root(path: &Path) -> Result<OwnedFd> {
     let flags = LOOK | OFlags::DIRECTORY | OFlags::CLOEXEC;
     rustix::fs::openat(CWD, path, flags, Mode::empty())
 }
 
-/// Finds a path below `root`, as a process whose root that is would.
+/// Finds a path below `root` like a process with that root directory would.
 pub fn open_in<F: AsFd>(root: F, path: &Path) -> Result<OwnedFd> {
     open_as(root, path, LOOK)
 }
@@ -47,15 +47,15 @@ pub fn open_as<F: AsFd>(root: F, path: &Path, flags: OFlags) -> Result<OwnedFd> 
             rustix::fs::openat2(root.as_fd(), path, flags, Mode::empty(), resolve)
         };
         let mut opened = open();
-        // While something was renamed, be it elsewhere, the kernel does not say where `..` leads. Who shares the
-        // directory can go on so, but not each time.
+        // While anything is being renamed, even elsewhere, the kernel cannot resolve `..` safely. Someone who shares
+        // the directory can provoke that, but not every time.
         for _ in 0..RACES {
             if !matches!(opened, Err(Errno::AGAIN)) {
                 break;
             }
             opened = open();
         }
-        // Linux on illumos has no such call.
+        // The Linux emulation of illumos does not have this system call.
         if !matches!(opened, Err(Errno::NOSYS)) {
             return opened;
         }
@@ -63,7 +63,7 @@ pub fn open_as<F: AsFd>(root: F, path: &Path, flags: OFlags) -> Result<OwnedFd> 
     walk(root, path, flags)
 }
 
-/// As [`open_as`], part by part.
+/// Like [`open_as`], component by component.
 fn walk<F: AsFd>(root: F, path: &Path, flags: OFlags) -> Result<OwnedFd> {
     let look = LOOK | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let open = |at: &OwnedFd, name: &std::ffi::OsStr, flags| {
@@ -115,10 +115,10 @@ fn walk<F: AsFd>(root: F, path: &Path, flags: OFlags) -> Result<OwnedFd> {
     open(last, ".".as_ref(), flags)
 }
 
-/// Opens a plain file below a directory to read it: nothing else, and nothing that one waits for.
+/// Opens a regular file below a directory for reading: nothing else, and never blocks.
 ///
 /// # Errors
-/// There is none, or it is something else.
+/// The file does not exist, or is something else.
 pub fn open_plain(above: &Path, below: &Path) -> io::Result<File> {
     let file = open_as(root(above)?, below, OFlags::RDONLY | OFlags::NONBLOCK)?;
     let file = File::from(file);
@@ -128,10 +128,10 @@ pub fn open_plain(above: &Path, below: &Path) -> io::Result<File> {
     }
 }
 
-/// Makes a directory below another, with those between, and gives it this mode.
+/// Creates a directory with its parents below another, and sets its mode.
 ///
 /// # Errors
-/// What the system says, or something else is there.
+/// The system's error, or the path exists and is something else.
 pub fn make_directory(above: &Path, below: &Path, mode: u32) -> io::Result<OwnedFd> {
     let root = root(above)?;
     ensure(&root, below, true)?;
@@ -140,10 +140,10 @@ pub fn make_directory(above: &Path, below: &Path, mode: u32) -> io::Result<Owned
     Ok(made)
 }
 
-/// Makes a file below a directory, or empties it, and gives it this mode.
+/// Creates or truncates a file below a directory, and sets its mode.
 ///
 /// # Errors
-/// What the system says, or something else is there.
+/// The system's error, or the path exists and is something else.
 pub fn make_file(above: &Path, below: &Path, mode: u32) -> io::Result<()> {
     let root = root(above)?;
     ensure(&root, below, false)?;
@@ -156,12 +156,12 @@ pub fn make_file(above: &Path, below: &Path, mode: u32) -> io::Result<()> {
     Ok(())
 }
 
-/// Finds a path below `root`; what is missing of it is made, as a directory or an empty file.
+/// Finds a path below `root`; creates missing parts, the last as a directory or an empty file.
 pub fn ensure<F: AsFd>(root: F, path: &Path, directory: bool) -> Result<OwnedFd> {
     ensure_with(root, path, directory, 0o755)
 }
 
-/// As [`ensure`]; directories that are made get `mode`, whatever the umask is.
+/// Like [`ensure`]; created directories get `mode`, whatever the umask.
 pub fn ensure_with<F: AsFd>(root: F, path: &Path, directory: bool, mode: u32) -> Result<OwnedFd> {
     let root = root.as_fd();
     match open_in(root, path) {
@@ -188,7 +188,7 @@ pub fn ensure_with<F: AsFd>(root: F, path: &Path, directory: bool, mode: u32) ->
             rustix::fs::mknodat(&parent, name, FileType::RegularFile, mode, 0)
         };
         match made {
-            // Another made it, or a link that leads nowhere has the name: looking it up tells.
+            // Someone else created it, or the name is a dangling link: the lookup will tell.
             Ok(()) | Err(Errno::EXIST) => {}
             Err(error) => return Err(error),
         }
@@ -196,16 +196,16 @@ pub fn ensure_with<F: AsFd>(root: F, path: &Path, directory: bool, mode: u32) ->
     open_in(root, path)
 }
 
-/// Gives a directory that was just made a mode. Who may write above it may have put a link in its place meanwhile: what is
-/// changed is what was opened, and a link is not followed.
+/// Sets the mode of a directory that was just created. Someone with write access to the parent may have replaced it
+/// by a link: the mode is changed through the open descriptor, and links are not followed.
 fn set_mode<P: rustix::path::Arg>(parent: &OwnedFd, name: P, mode: Mode) -> Result<()> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let made = rustix::fs::openat(parent, name, flags, Mode::empty())?;
     rustix::fs::fchmod(&made, mode)
 }
 
-/// What of a volume is shown, the whole or what is `inside` it, and whether that is a directory. A part that is missing is
-/// made. A volume's content is its user's: a link in it does not lead out of it.
+/// The part of a volume to mount: all of it, or the path `inside`, which is created if missing; and whether it is a
+/// directory. The content belongs to the volume's user, so links in it must not lead outside.
 pub fn part(volume: &Path, inside: Option<&Path>) -> Result<(OwnedFd, bool)> {
     let mut found = rustix::fs::openat(CWD, volume, LOOK | OFlags::CLOEXEC, Mode::empty())?;
     if let Some(inside) = inside {
@@ -216,7 +216,7 @@ pub fn part(volume: &Path, inside: Option<&Path>) -> Result<(OwnedFd, bool)> {
     Ok((found, kind == FileType::Directory))
 }
 
-/// A path that leads to an open descriptor of this process.
+/// A path that refers to an open descriptor of this process.
 pub fn through<F: AsRawFd>(fd: &F) -> String {
     format!("/proc/self/fd/{}", fd.as_raw_fd())
 }
@@ -264,7 +264,7 @@ mod tests {
         for victim in ["private", "shadow"] {
             let narrow = std::fs::Permissions::from_mode(0o700);
             std::fs::set_permissions(at(victim), narrow).expect("set");
-            // As who shares the volume does between the two steps.
+            // What someone who shares the volume does between the two steps.
             std::os::unix::fs::symlink(at(victim), at("volume").join(victim)).expect("made");
             let volume = root(&at("volume")).expect("opened");
             let set = set_mode(&volume, victim, Mode::from_raw_mode(0o777));

@@ -1,8 +1,8 @@
-//! Where in a pool things are kept.
+//! Locations of stored data in a pool.
 
 use std::path::PathBuf;
 
-/// Datasets (ZFS) or directories (else) of an agent.
+/// The datasets (ZFS) or directories of an agent.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StoragePoolConfig {
     /// The pool: a ZFS pool or dataset, or a directory.
@@ -15,10 +15,10 @@ pub struct StoragePoolConfig {
     pub volumes: String,
 }
 
-/// Why a configuration is no good.
+/// Why a storage configuration is invalid.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum ConfigError {
-    /// Two of the datasets are one, or one is inside another.
+    /// Two of the locations are the same, or one contains the other.
     #[error(
         "{first} and {second} overlap: {value:?} would hold both; give each a place of its own"
     )]
@@ -30,7 +30,7 @@ pub enum ConfigError {
         /// The common place.
         value: String,
     },
-    /// A name that cannot be one.
+    /// An invalid name.
     #[error("{flag} {value:?} is not usable: {reason}")]
     Name {
         /// The flag.
@@ -43,7 +43,7 @@ pub enum ConfigError {
 }
 
 impl StoragePoolConfig {
-    /// `{pool}/zones`, `{pool}/images` and `{pool}/volumes`, each replaced where a value is given.
+    /// `{pool}/zones`, `{pool}/images` and `{pool}/volumes`, unless a value is given.
     ///
     /// # Errors
     /// [`ConfigError`], naming the flags.
@@ -115,7 +115,7 @@ impl StoragePoolConfig {
         })
     }
 
-    /// The directories, for engines that use plain ones.
+    /// The locations as directories.
     pub fn directories(&self) -> [PathBuf; 3] {
         [&self.zones, &self.images, &self.volumes].map(PathBuf::from)
     }

@@ -1,4 +1,4 @@
-//! Plain directories: a layer is a directory, a root is an overlay of layers that its process mounts for itself.
+//! Storage in plain directories: a layer is a directory, a root is an overlay of layers that its process mounts.
 //!
 //! ```text
 //! IMAGES/layers/HEX/          a sealed layer            IMAGES/layers/.HEX   one being unpacked
@@ -22,7 +22,7 @@ use crate::blocking::blocking;
 use crate::private;
 use crate::zone::Root;
 
-/// The engine of plain directories.
+/// The storage engine for plain directories.
 pub struct Directories {
     zones: PathBuf,
     images: PathBuf,
@@ -30,7 +30,7 @@ pub struct Directories {
 }
 
 impl Directories {
-    /// An engine in the directories of `config`; nothing is made before [`StorageEngine::prepare`].
+    /// An engine in the directories of `config`, which [`StorageEngine::prepare`] creates.
     pub fn new(config: &StoragePoolConfig) -> Self {
         let [zones, images, volumes] = config.directories();
         Directories {
@@ -57,13 +57,13 @@ impl Directories {
     }
 }
 
-/// A digest without its algorithm: short, so that many layers fit the options of a mount.
+/// A digest without its algorithm: short, so that many layers fit in the mount options.
 fn hex(chain: &str) -> &str {
     let digits = chain.rsplit(':').next().unwrap_or(chain);
     digits.get(..40).unwrap_or(digits)
 }
 
-/// A name of one or more plain parts: it can never lead out of its directory.
+/// Checks that a name consists of one or more plain components, so that it cannot escape from its directory.
 fn plain(operation: &'static str, name: &str) -> Result<(), StorageError> {
     let fine = !name.is_empty()
         && name
@@ -87,7 +87,7 @@ fn failed(operation: &'static str, what: impl std::fmt::Display, cause: io::Erro
     }
 }
 
-/// Removes a tree; one that is not there is removed.
+/// Removes a tree; succeeds if it does not exist.
 pub(crate) fn remove_tree(path: &Path) -> io::Result<()> {
     match fs::remove_dir_all(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
@@ -95,10 +95,10 @@ pub(crate) fn remove_tree(path: &Path) -> io::Result<()> {
     }
 }
 
-/// The names in a directory; none where it is not there.
+/// The names in a directory; empty if it does not exist.
 ///
 /// # Errors
-/// It cannot be read.
+/// The directory cannot be read.
 pub fn names(directory: &Path) -> io::Result<Vec<String>> {
     match fs::read_dir(directory) {
         Ok(entries) => entries
@@ -109,12 +109,12 @@ pub fn names(directory: &Path) -> io::Result<Vec<String>> {
     }
 }
 
-/// A root in `roots` that is made of the layer `hex`.
+/// A root in `roots` that uses the layer `hex`.
 fn user_of(roots: &Path, hex: &str) -> io::Result<Option<String>> {
     for owner in names(roots)? {
         for name in names(&roots.join(&owner))? {
             let list = roots.join(&owner).join(&name).join("layers");
-            // One that is removed meanwhile uses nothing.
+            // A root that is removed at the same time uses nothing.
             let list = fs::read_to_string(list).unwrap_or_default();
             if list.lines().any(|line| line == hex) {
                 return Ok(Some(format!("{owner}/{name}")));
@@ -126,8 +126,8 @@ fn user_of(roots: &Path, hex: &str) -> io::Result<Option<String>> {
 
 impl StorageEngine for Directories {
     fn prepare(&self) -> Answer<'_, ()> {
-        // Programs of images run as whoever their mode says, and their devices are open to whom it says: nobody of this
-        // host is to reach them, nor what pods keep.
+        // Images contain setuid programs and devices open to anyone: other users of this host must not reach them,
+        // nor the data of pods.
         let wanted = [
             self.zones.clone(),
             self.zones.join("roots"),
@@ -203,7 +203,7 @@ impl StorageEngine for Directories {
                     reason: format!("{user} is made of it; delete its pod first"),
                 });
             }
-            // Renamed first, so that a half removed layer is never taken for a whole one.
+            // Renamed first, so that a partly removed layer is never taken for a complete one.
             match fs::rename(&from, &doomed) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => {
                     return Err(failed("remove the layer", from.display(), error));
@@ -267,7 +267,7 @@ impl StorageEngine for Directories {
                 list.extend(path.file_name().and_then(|name| name.to_str()));
                 list.push('\n');
             }
-            // Before the rest: a layer of a root that is there at all stays.
+            // Written first, so that a layer is kept as long as any part of the root exists.
             fs::create_dir_all(&root)
                 .and_then(|()| fs::write(root.join("layers"), list))
                 .map_err(|error| failed("make the root", root.display(), error))?;
@@ -289,7 +289,7 @@ impl StorageEngine for Directories {
             if let Some(owner) = root.parent()
                 && owner.file_name().is_some_and(|part| part != "roots")
             {
-                // The last root of its owner takes the owner's directory with it.
+                // Removes the owner's directory with its last root.
                 let _ = fs::remove_dir(owner);
             }
             Ok(())
@@ -343,9 +343,9 @@ impl StorageEngine for Directories {
                 None => fs::create_dir_all(&path)
                     .map_err(|error| failed("make the volume", path.display(), error))?,
                 Some(source) => {
-                    // A copy appears whole or not at all.
+                    // A copy appears complete or not at all.
                     let partial = path.with_file_name(format!(".{}", volume.name));
-                    // Into one that a killed agent left, cp would put the source, not its content.
+                    // If a killed agent left this directory, cp would copy the source into it, not its content.
                     remove_tree(&partial)
                         .map_err(|error| failed("make the volume", path.display(), error))?;
                     let done = std::process::Command::new("cp")

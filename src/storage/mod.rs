@@ -1,7 +1,7 @@
-//! Where images, roots of processes and volumes are kept.
+//! Storage of images, container roots and volumes.
 //!
-//! [`StorageEngine`] is what the node agent asks of a platform: layers of images are unpacked once, roots are made
-//! from them at no cost, volumes have a size. Engines: plain directories with overlay mounts (Linux), ZFS (illumos).
+//! [`StorageEngine`] is the node agent's interface to a platform: image layers are unpacked once, roots are created
+//! from them cheaply, volumes have a size. Engines: plain directories with overlay mounts (Linux), ZFS (illumos).
 
 pub mod beneath;
 mod config;
@@ -24,13 +24,13 @@ pub use ownership::Ownership;
 pub(crate) use size::tree_size;
 pub use zfs::ZfsStorageEngine;
 
-/// What an operation resolves to.
+/// The result of a storage operation.
 pub type Answer<'a, T> = BoxFuture<'a, Result<T, StorageError>>;
 
-/// Why an operation on storage failed. The text says what was attempted on what.
+/// Why a storage operation failed. The text names the operation and its object.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum StorageError {
-    /// There is no such thing.
+    /// The object does not exist.
     #[error("cannot {operation} {what}: it does not exist")]
     NotFound {
         /// What was attempted.
@@ -38,7 +38,7 @@ pub enum StorageError {
         /// On what.
         what: String,
     },
-    /// It is in use, or there already as something else.
+    /// It is in use, or exists as something else.
     #[error("cannot {operation} {what}: {reason}")]
     Refused {
         /// What was attempted.
@@ -70,12 +70,12 @@ impl From<Broke> for StorageError {
     }
 }
 
-/// How a layer that is being unpacked says that something of the layers below is gone.
+/// How the unpacker represents files that a layer deletes from the layers below.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Whiteouts {
-    /// By removing it: the directory holds the layers below too.
+    /// By removing them: the directory contains the layers below, too.
     Apply,
-    /// By overlayfs' marks: the directory holds this layer alone.
+    /// By overlayfs whiteouts: the directory contains only this layer.
     Overlay,
 }
 
@@ -84,76 +84,76 @@ pub enum Whiteouts {
 pub struct LayerDirectory {
     /// Where to unpack.
     pub path: PathBuf,
-    /// How to say that something is gone.
+    /// How to represent deleted files.
     pub whiteouts: Whiteouts,
 }
 
-/// A volume as it is.
+/// A volume.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Volume {
     /// Its name.
     pub name: String,
-    /// Where it is found.
+    /// Its directory.
     pub path: PathBuf,
-    /// Its size limit, in bytes, where the engine keeps one.
+    /// Its size limit in bytes, if the engine enforces one.
     pub quota: Option<u64>,
 }
 
-/// How full the pool is, in bytes.
+/// The size of the pool, in bytes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Capacity {
-    /// All there is.
+    /// Total size.
     pub total: u64,
-    /// What can still be written.
+    /// Free space.
     pub available: u64,
-    /// Files that may exist, and that may still be made; zero where there is no limit.
+    /// Total and free inodes; zero if unlimited.
     pub inodes: (u64, u64),
 }
 
-/// A platform that keeps images, roots and volumes. Every operation may be repeated: asking for what already holds
+/// A platform's storage for images, roots and volumes. Every operation is idempotent: if the result exists already, it
 /// succeeds and changes nothing.
 ///
-/// Chains name layers: the digest of a layer and all below it, so that the same layers are kept once.
+/// Layers are named by chain ID: the digest of a layer and all below it, so that equal layers are stored once.
 pub trait StorageEngine: Send + Sync + 'static {
-    /// Makes what is missing of the base datasets. Nothing of anybody else's is touched.
+    /// Creates missing base datasets or directories. Does not touch anything else.
     fn prepare(&self) -> Answer<'_, ()>;
 
-    /// Chains of layers that are complete.
+    /// Chain IDs of complete layers.
     fn layers(&self) -> Answer<'_, Vec<String>>;
 
-    /// Begins a layer anew on the layer `parent`; an earlier unfinished one is thrown away.
+    /// Starts a layer on top of `parent`; discards an earlier unfinished one.
     fn begin_layer<'a>(
         &'a self,
         parent: Option<&'a str>,
         chain: &'a str,
     ) -> Answer<'a, LayerDirectory>;
 
-    /// Declares a layer complete and never changed again.
+    /// Marks a layer as complete and immutable.
     fn seal_layer<'a>(&'a self, chain: &'a str) -> Answer<'a, ()>;
 
     /// Removes a layer that no root and no other layer uses.
     fn remove_layer<'a>(&'a self, chain: &'a str) -> Answer<'a, ()>;
 
-    /// A directory that the processes of `owner` may write, beside their roots, made if it is missing; with `quota`,
-    /// all that they write is limited to so many bytes where the engine can do that.
+    /// The directory in which processes of `owner` may write outside their roots, created if missing; `quota` limits
+    /// everything they write, in bytes, if the engine supports that.
     fn make_home<'a>(&'a self, owner: &'a str, quota: Option<u64>) -> Answer<'a, PathBuf>;
 
     /// Removes the directory of `owner` with everything in it, and its roots.
     fn remove_home<'a>(&'a self, owner: &'a str) -> Answer<'a, ()>;
 
-    /// Everybody who has such a directory.
+    /// All owners with such a directory.
     fn homes(&self) -> Answer<'_, Vec<String>>;
 
-    /// A writable root named `name` (`OWNER/NAME-GENERATION`) made of the layers `chains`, lowest first.
+    /// A writable root called `name` (`OWNER/NAME-GENERATION`) with the layers `chains`, lowest first.
     fn make_root<'a>(&'a self, name: &'a str, chains: &'a [String]) -> Answer<'a, Root>;
 
-    /// Removes a root and what was written to it.
+    /// Removes a root and everything written to it.
     fn remove_root<'a>(&'a self, name: &'a str) -> Answer<'a, ()>;
 
     /// Names of all roots.
     fn roots(&self) -> Answer<'_, Vec<String>>;
 
-    /// What was written to a root, in bytes.
+    /// Bytes written to a root.
     fn root_usage<'a>(&'a self, name: &'a str) -> Answer<'a, u64>;
 
     /// A volume of this name with a size limit, empty or a copy of the volume `source`.
@@ -164,8 +164,8 @@ pub trait StorageEngine: Send + Sync + 'static {
         source: Option<&'a str>,
     ) -> Answer<'a, Volume>;
 
-    /// A volume that a zone is to have whole, empty if it is not there yet: the name that zones know it by. Nothing else
-    /// mounts it from then on.
+    /// A volume delegated to a zone, created empty if missing; returns the name by which zones know it. From then on
+    /// the host does not mount it.
     fn delegate_volume<'a>(&'a self, name: &'a str, quota: Option<u64>) -> Answer<'a, String>;
 
     /// Changes the size limit of a volume.
@@ -177,6 +177,6 @@ pub trait StorageEngine: Send + Sync + 'static {
     /// All volumes.
     fn volumes(&self) -> Answer<'_, Vec<Volume>>;
 
-    /// How full the pool is.
+    /// The total and free size of the pool.
     fn capacity(&self) -> Answer<'_, Capacity>;
 }

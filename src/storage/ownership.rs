@@ -1,4 +1,4 @@
-//! Volumes that a pod's group owns (`fsGroup`): all that is in them becomes that group's, once the pod is to start.
+//! Ownership of volumes by a pod's group (`fsGroup`): before the pod starts, all content is given to that group.
 //! Follows pkg/volume/volume_linux.go.
 
 use std::ffi::OsStr;
@@ -13,28 +13,28 @@ use rustix::io::Errno;
 
 use super::beneath;
 
-/// To whom a volume is given.
+/// The owner of a volume.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Ownership {
     /// The group.
     pub group: u32,
-    /// Nothing is looked at where the top of the volume is as it is to be (`OnRootMismatch`).
+    /// Skip the volume if its top directory is right already (`OnRootMismatch`).
     pub by_root: bool,
 }
 
-/// What the group may do with a file, or with a directory, whose files are to be the group's too.
+/// The mode of a file, or of a directory, whose new files shall belong to the group.
 fn wanted(mode: u32, directory: bool) -> u32 {
     mode & 0o7777 | if directory { 0o2770 } else { 0o660 }
 }
 
 impl Ownership {
-    /// Whether something has the group and what it may do.
+    /// Whether a file already has the group and mode.
     fn holds(self, found: &Stat, directory: bool) -> bool {
         found.st_gid == self.group && wanted(found.st_mode, directory) == found.st_mode & 0o7777
     }
 
-    /// Gives all of a volume to the group. Others may use it meanwhile: nothing outside of it is touched, whatever links
-    /// they put there. What cannot be given stays as it is; so does upstream leave it.
+    /// Gives everything in a volume to the group. Others may use it at the same time: nothing outside is touched,
+    /// whatever links they create. Like upstream, skips what cannot be changed.
     ///
     /// # Errors
     /// The volume cannot be read.
@@ -49,7 +49,7 @@ impl Ownership {
         while let Some(path) = left.pop() {
             let flags = OFlags::RDONLY | OFlags::DIRECTORY;
             let directory = match beneath::open_as(&root, &path, flags) {
-                // Somebody removed it meanwhile, or put something else there.
+                // It was removed or replaced in the meantime.
                 Err(Errno::NOENT | Errno::NOTDIR) if !path.as_os_str().is_empty() => continue,
                 other => other?,
             };
@@ -66,23 +66,23 @@ impl Ownership {
                 }
             }
         }
-        // The top comes last: an agent that is ended in the middle begins anew.
+        // The top comes last: an agent that is killed before starts over.
         let opened = beneath::open_as(&root, Path::new(""), OFlags::RDONLY | OFlags::DIRECTORY)?;
         self.change(&File::from(opened), &top, true)?;
         if let Some((path, error)) = failed {
             let (volume, path) = (volume.display(), path.display());
-            tracing::warn!(%volume, %path, %error, "a part of a volume is not given to its pod's group");
+            tracing::warn!(%volume, %path, %error, "cannot give a part of a volume to its pod's group");
         }
         Ok(())
     }
 
-    /// Gives what has this name; whether it is a directory.
+    /// Changes one entry; returns whether it is a directory.
     fn give_one(self, above: &OwnedFd, name: &OsStr) -> rustix::io::Result<bool> {
         let found = rustix::fs::statat(above, name, AtFlags::SYMLINK_NOFOLLOW)?;
         let kind = FileType::from_raw_mode(found.st_mode);
         let directory = kind == FileType::Directory;
         if kind == FileType::Symlink || !(directory || kind == FileType::RegularFile) {
-            // Opening a device or a pipe may do something, and links have no modes.
+            // Opening a device or pipe may have side effects, and links have no modes.
             let group = Some(Gid::from_raw(self.group));
             if found.st_gid != self.group {
                 rustix::fs::chownat(above, name, None, group, AtFlags::SYMLINK_NOFOLLOW)?;
@@ -100,7 +100,7 @@ impl Ownership {
     }
 
     fn change(self, of: &File, found: &Stat, directory: bool) -> rustix::io::Result<()> {
-        // A new group takes the bits that make a program run as its owner away: the mode comes after it.
+        // A change of the group clears setuid and setgid bits, so the mode is set afterwards.
         rustix::fs::fchown(of, None, Some(Gid::from_raw(self.group)))?;
         let mode = wanted(found.st_mode, directory);
         rustix::fs::fchmod(of, Mode::from_raw_mode(mode))
@@ -141,7 +141,7 @@ mod tests {
         set(&outside, 0o600);
         symlink(&outside, volume.join("a/link")).expect("made");
         symlink(above.path(), volume.join("up")).expect("made");
-        // Without root there is only the own group to give to.
+        // Without root, only the own group can be used.
         let group = rustix::process::getegid().as_raw();
         let mode = |path: &Path| std::fs::metadata(path).expect("there").mode() & 0o7777;
         let always = Ownership {
@@ -159,7 +159,7 @@ mod tests {
             assert_eq!(mode(&path) & expected, expected, "{}", path.display());
         }
         assert_eq!(mode(&outside), 0o600);
-        // The top is as it is to be: what is below is not looked at, unless all of it always is.
+        // The top is right already: what is below is only checked without `OnRootMismatch`.
         set(&volume.join("a/b/f"), 0o600);
         let by_root = Ownership {
             by_root: true,

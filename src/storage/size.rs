@@ -1,4 +1,4 @@
-//! How much trees take on disk, whoever may change them meanwhile.
+//! Disk usage of trees, safe against concurrent changes.
 
 use std::ffi::CString;
 use std::os::fd::OwnedFd;
@@ -6,9 +6,9 @@ use std::path::Path;
 
 use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, Stat};
 
-/// How many directories are open at once, one in the other.
+/// Maximum number of nested directories open at once.
 const OPEN: usize = 128;
-/// How many deeper ones are remembered until those are closed.
+/// Maximum number of deeper directories remembered for later.
 const DEEPER: usize = 256;
 
 /// A directory that is being read.
@@ -29,14 +29,15 @@ fn taken(found: &Stat) -> u64 {
     found.st_blocks as u64 * 512
 }
 
-/// Bytes that the files of a tree take on disk. What it is asked of may be a pod's: entries are looked at one by one, by
-/// open directories, so that neither many nor deep ones take memory, and none that is moved or becomes a link leads out.
+/// The bytes that the files of a tree use on disk. The tree may be under a pod's control: it is read through open
+/// directories, entry by entry, so that neither many nor deep entries use much memory, and moved directories or links
+/// do not lead outside.
 pub(crate) fn tree_size(path: &Path) -> u64 {
     let Ok(found) = rustix::fs::statat(CWD, path, AtFlags::SYMLINK_NOFOLLOW) else {
         return 0;
     };
     let mut total = taken(&found);
-    // Paths below the tree, part by part.
+    // Paths below the tree, as lists of components.
     let mut left: Vec<Vec<CString>> = vec![Vec::new()];
     while let Some(parts) = left.pop() {
         let opened = parts.iter().try_fold(directory(CWD, path), |at, part| {
@@ -49,7 +50,7 @@ pub(crate) fn tree_size(path: &Path) -> u64 {
     total
 }
 
-/// What is taken below a directory; paths of what is too deep below it are `left`.
+/// The usage below a directory; paths of directories that are too deep are added to `left`.
 fn below(top: OwnedFd, parts: &[CString], left: &mut Vec<Vec<CString>>) -> u64 {
     let level = |name: CString, fd: OwnedFd| {
         let entries = Dir::new(fd).ok()?;

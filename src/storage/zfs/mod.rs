@@ -9,8 +9,8 @@
 //! ZONES/pods/OWNER/NAME-GENERATION  a root, at OWNER/c/NUMBER
 //! VOLUMES/NAME                      a volume
 //! ```
-//! Each dataset that the engine makes has the property `reddwarf:is`; what has such a name without it is refused and
-//! left alone. What is listed is believed, nothing is remembered.
+//! Each dataset that the engine creates has the property `reddwarf:is`; a dataset with such a name but without it is
+//! left alone and causes an error. The state is always read from ZFS; nothing is cached.
 
 pub mod names;
 
@@ -37,25 +37,25 @@ use crate::private;
 use crate::zone::Root;
 use names::{HomeDirectories, Names, Row};
 
-/// How often something that is busy is asked again, and the wait between: unmounts of a zone that ends take a moment.
+/// How often an operation on a busy dataset is retried, and the pause: the unmounts of a halting zone take a moment.
 const BUSY: (u32, Duration) = (20, Duration::from_millis(250));
 
-/// The engine of ZFS.
+/// The ZFS storage engine.
 pub struct ZfsStorageEngine {
     tools: Arc<dyn Tools>,
     names: Names,
-    /// Reserve what volumes are promised.
+    /// Reserve the space of volumes.
     reserve: bool,
-    /// One change a home at a time.
+    /// Serializes changes of a home.
     homes: Mutex<HashMap<String, Arc<tokio::sync::Mutex<()>>>>,
 }
 
 impl ZfsStorageEngine {
-    /// An engine on the datasets of `config`; nothing is made before [`StorageEngine::prepare`]. With `reserve`,
-    /// volumes have the room that they are promised from the beginning.
+    /// An engine on the datasets of `config`, which [`StorageEngine::prepare`] creates. With `reserve`, the space of
+    /// volumes is reserved when they are created.
     ///
     /// # Errors
-    /// A name that cannot be a dataset's.
+    /// A name that is not a valid dataset name.
     pub fn new(
         tools: Arc<dyn Tools>,
         config: StoragePoolConfig,
@@ -82,7 +82,7 @@ impl ZfsStorageEngine {
         }
     }
 
-    /// A file system, and what is directly below it: nothing if it is not there.
+    /// A file system and its children; empty if it does not exist.
     async fn rows(
         &self,
         operation: &'static str,
@@ -109,7 +109,7 @@ impl ZfsStorageEngine {
             .next())
     }
 
-    /// Where a file system is mounted; it is mounted if it was not.
+    /// The mountpoint of a file system, which is mounted if necessary.
     async fn at(&self, operation: &'static str, row: &Row) -> Result<PathBuf, StorageError> {
         if row.zoned {
             return Err(StorageError::Refused {
@@ -134,7 +134,7 @@ impl ZfsStorageEngine {
         Ok(path)
     }
 
-    /// Makes a file system or clone unless it is there; what is there must have the mark and the origin.
+    /// Creates a file system or clone if missing; an existing one must have the mark and the origin.
     async fn ensure(
         &self,
         operation: &'static str,
@@ -152,7 +152,7 @@ impl ZfsStorageEngine {
             }
             match self.tools.run(&make).await {
                 Ok(_) => {}
-                // Made by somebody else meanwhile, or left unmounted: looking tells.
+                // Created concurrently, or left unmounted: the next look will tell.
                 Err(failure) if matches!(failure.class, Class::Exists | Class::NotMounted) => {}
                 Err(failure) => return Err(failed(operation, &make, failure)),
             }
@@ -160,7 +160,7 @@ impl ZfsStorageEngine {
         Err(gone(operation, dataset))
     }
 
-    /// The properties of a volume that its users are promised.
+    /// The properties that guarantee a volume's size.
     fn promised(&self, quota: Option<u64>) -> Vec<(&'static str, String)> {
         let mut properties = Vec::new();
         if let Some(bytes) = quota {
@@ -172,7 +172,7 @@ impl ZfsStorageEngine {
         properties
     }
 
-    /// Ends a dataset of ours; one that is not there is ended.
+    /// Destroys a dataset of ours; succeeds if it does not exist.
     async fn end(
         &self,
         operation: &'static str,
@@ -207,7 +207,7 @@ impl ZfsStorageEngine {
         homes.entry(owner.to_owned()).or_default().clone()
     }
 
-    /// The home of an owner with its roots. Its lock is held by the caller.
+    /// The home of an owner with its roots. The caller holds its lock.
     async fn open_home(
         &self,
         owner: &str,
@@ -221,7 +221,7 @@ impl ZfsStorageEngine {
         let data = self.names.data(owner);
         let whole = sealed && rows.iter().any(|row| row.name == data);
         if sealed && !whole {
-            // It is sealed last when it is made, and what is in it goes first when it is removed: that was ended midway.
+            // Creation seals it last, and removal starts with its content: one of them was interrupted.
             self.end(OPERATION, &home, "home", true).await?;
         }
         let ([first], after) = names::make_home(&self.names, owner, quota);
@@ -245,7 +245,7 @@ impl ZfsStorageEngine {
             return Ok((directories, Vec::new()));
         }
         for row in &rows {
-            // After a boot of the host, what is mounted decides.
+            // After a reboot only the mounted state is known.
             self.at(OPERATION, row).await?;
         }
         Ok((directories, rows))
@@ -285,7 +285,7 @@ fn failed(operation: &'static str, command: &Command, failure: Failure) -> Stora
     }
 }
 
-/// Refuses what cannot be part of a dataset's name.
+/// Rejects a text that cannot be part of a dataset's name.
 fn checked(operation: &'static str, part: &str) -> Result<(), StorageError> {
     match names::plain(part) {
         true => Ok(()),
@@ -297,7 +297,7 @@ fn checked(operation: &'static str, part: &str) -> Result<(), StorageError> {
     }
 }
 
-/// File work, as a failure of an operation on something.
+/// Runs file operations; errors name the storage operation and its object.
 async fn files(
     operation: &'static str,
     what: &str,
@@ -351,7 +351,7 @@ impl StorageEngine for ZfsStorageEngine {
                     what: name.clone(),
                 })?;
                 let at = match dataset == config.pool {
-                    // Nothing is put into the pool's own: it need not be mounted.
+                    // Nothing is stored in the pool's root dataset: it need not be mounted.
                     true => continue,
                     false => self.at(OPERATION, &row).await?,
                 };
@@ -366,7 +366,7 @@ impl StorageEngine for ZfsStorageEngine {
                         ),
                     });
                 }
-                // Nobody of this host is to run the programs of images, nor to read what pods keep.
+                // Other users of this host must not run programs of images, nor read the data of pods.
                 files(OPERATION, &name, move || private::close(&at)).await?;
             }
             Ok(())
@@ -410,7 +410,7 @@ impl StorageEngine for ZfsStorageEngine {
         async move {
             checked(OPERATION, names::hex(chain))?;
             let dataset = self.names.layer(chain);
-            // An earlier one that was not finished; one that is finished has a snapshot, which its clones hold.
+            // Removes an unfinished one; a finished one has a snapshot, held by its clones.
             self.end(OPERATION, &dataset, "layer", true).await?;
             let origin = parent.map(|parent| self.names.ready(parent));
             let make = match &origin {
@@ -629,7 +629,7 @@ impl StorageEngine for ZfsStorageEngine {
     }
 }
 
-/// Installs a sandbox image unless it is there; `write` fills the root. Returns the snapshot to install zones from.
+/// Installs a sandbox image if missing; `write` fills the root. Returns the snapshot from which zones are installed.
 ///
 /// # Errors
 /// [`StorageError`].

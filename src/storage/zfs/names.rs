@@ -1,20 +1,20 @@
-//! Names of datasets, and the commands that make and end them: pure, so that plans print what the engine runs.
+//! Dataset names and zfs(8) commands: pure functions, so that plans print what the engine runs.
 
 use std::path::{Path, PathBuf};
 
 use crate::illumos::{Command, Tool};
 use crate::storage::{ConfigError, StoragePoolConfig};
 
-/// The property that says what a dataset of ours is: it is set on each, and what lacks it is not ours.
+/// The property with a dataset's purpose: set on each dataset of ours; datasets without it belong to others.
 pub const MARK: &str = "reddwarf:is";
-/// The snapshot of a layer that is complete.
+/// The snapshot of a complete layer.
 pub const READY: &str = "ready";
-/// Directories of a home that roots are mounted on: as many as roots of one pod can be there at a time.
+/// Mountpoints for roots in a home: the maximum number of roots that a pod can have at a time.
 pub const SLOTS: usize = 64;
 /// The longest name of a dataset with its snapshot (zfs_namecheck.c).
 const LONGEST: usize = 255;
 
-/// Whether this is one part of a dataset's name that needs no care anywhere: zoneadm(8) pastes names into a shell.
+/// Whether a text is a dataset name component that needs no quoting anywhere: zoneadm(8) pastes names into a shell.
 pub fn plain(part: &str) -> bool {
     !part.is_empty()
         && part.len() <= 128
@@ -24,7 +24,7 @@ pub fn plain(part: &str) -> bool {
             .all(|byte| byte.is_ascii_alphanumeric() || b"_.-".contains(&byte))
 }
 
-/// Checks the names of base datasets: legal, and short enough for everything that will be below them.
+/// Checks the names of base datasets: legal, and short enough for all names below them.
 ///
 /// # Errors
 /// [`ConfigError::Name`], naming the flag.
@@ -48,7 +48,7 @@ pub fn check(config: &StoragePoolConfig) -> Result<(), ConfigError> {
         if !value.as_bytes()[0].is_ascii_alphabetic() {
             return Err(wrong("the name of a pool begins with a letter"));
         }
-        // `/pods/UID/CONTAINER-GENERATION` is the longest that comes below.
+        // `/pods/UID/CONTAINER-GENERATION` is the longest name below.
         if value.len() > LONGEST - 6 - 37 - 76 {
             return Err(wrong(
                 "it is too long: names of containers must fit below it",
@@ -63,11 +63,11 @@ pub fn check(config: &StoragePoolConfig) -> Result<(), ConfigError> {
 pub struct Names(pub StoragePoolConfig);
 
 impl Names {
-    /// Above all homes.
+    /// The parent of all homes.
     pub fn homes(&self) -> String {
         format!("{}/pods", self.0.zones)
     }
-    /// What belongs to one owner.
+    /// The home of an owner.
     pub fn home(&self, owner: &str) -> String {
         format!("{}/{owner}", self.homes())
     }
@@ -79,7 +79,7 @@ impl Names {
     pub fn root(&self, name: &str) -> String {
         format!("{}/{name}", self.homes())
     }
-    /// A layer. Sandboxes have names of their own.
+    /// A layer. Sandboxes have their own names.
     pub fn layer(&self, chain: &str) -> String {
         let part = match chain.starts_with("sandbox-") {
             true => chain.to_owned(),
@@ -87,7 +87,7 @@ impl Names {
         };
         format!("{}/{part}", self.0.images)
     }
-    /// The snapshot of a layer that roots are clones of.
+    /// The snapshot of a layer from which roots are cloned.
     pub fn ready(&self, chain: &str) -> String {
         format!("{}@{READY}", self.layer(chain))
     }
@@ -103,12 +103,12 @@ pub fn hex(chain: &str) -> &str {
     digits.get(..40).unwrap_or(digits)
 }
 
-/// A zfs(8) command that has a minute: it may wait for the pool's next transaction group.
+/// A zfs(8) command with a timeout of a minute: it may wait for the pool's next transaction group.
 pub fn zfs<S: Into<String>>(words: impl IntoIterator<Item = S>) -> Command {
     Command::new(Tool::Zfs, words).within(60)
 }
 
-/// Makes a file system with properties and the mark.
+/// Creates a file system with properties and the mark.
 pub fn create(dataset: &str, mark: &str, properties: &[(&str, String)]) -> Command {
     let mut words = vec!["create".to_owned()];
     options(&mut words, mark, properties);
@@ -116,7 +116,7 @@ pub fn create(dataset: &str, mark: &str, properties: &[(&str, String)]) -> Comma
     zfs(words)
 }
 
-/// Makes a clone with properties and the mark.
+/// Creates a clone with properties and the mark.
 pub fn clone(snapshot: &str, dataset: &str, mark: &str, properties: &[(&str, String)]) -> Command {
     let mut words = vec!["clone".to_owned()];
     options(&mut words, mark, properties);
@@ -131,7 +131,7 @@ fn options(words: &mut Vec<String>, mark: &str, properties: &[(&str, String)]) {
     }
 }
 
-/// Makes a snapshot.
+/// Creates a snapshot.
 pub fn snapshot(name: &str) -> Command {
     zfs(["snapshot", name])
 }
@@ -146,7 +146,7 @@ pub fn mount(dataset: &str) -> Command {
     zfs(["mount", dataset])
 }
 
-/// Ends a file system, with all below it if `all`. Never with its clones: they are somebody's roots.
+/// Destroys a file system, and its descendants if `all`. Never its clones: they may be roots in use.
 pub fn destroy(dataset: &str, all: bool) -> Command {
     let mut words = vec!["destroy"];
     words.extend(all.then_some("-r"));
@@ -154,7 +154,7 @@ pub fn destroy(dataset: &str, all: bool) -> Command {
     zfs(words).within(120)
 }
 
-/// Lists a file system, and what is directly below it if `below`.
+/// Lists a file system, and its children if `below`.
 pub fn list(dataset: &str, below: bool) -> Command {
     let mut words = vec!["list", "-Hp", "-t", "filesystem", "-o", COLUMNS];
     if below {
@@ -164,36 +164,36 @@ pub fn list(dataset: &str, below: bool) -> Command {
     zfs(words)
 }
 
-/// Shows properties of a dataset, a column each.
+/// Prints properties of a dataset, one per column.
 pub fn show(dataset: &str, properties: &[&str]) -> Command {
     zfs(["list", "-Hp", "-o", &properties.join(","), dataset])
 }
 
-/// The columns of [`list`], as [`Row`] reads them.
+/// The columns of [`list`], in the order that [`Row`] expects.
 const COLUMNS: &str = "name,mountpoint,mounted,origin,readonly,refquota,reddwarf:is,zoned";
 
-/// A file system as it is.
+/// A row of [`list`]: a file system.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Row {
     /// Its name.
     pub name: String,
-    /// Where it is mounted if it is; nothing for `none` and `legacy`.
+    /// Its mountpoint if mounted; `None` for `none` and `legacy`.
     pub mountpoint: Option<PathBuf>,
     /// Whether it is mounted.
     pub mounted: bool,
-    /// The snapshot that it is a clone of.
+    /// The snapshot from which it was cloned.
     pub origin: Option<String>,
-    /// Nobody writes to it.
+    /// It is read-only.
     pub readonly: bool,
-    /// Its quota without snapshots, in bytes.
+    /// Its `refquota`, in bytes.
     pub refquota: Option<u64>,
-    /// Its mark, or that of the nearest above it that has one.
+    /// Its mark, or the one inherited from an ancestor.
     pub mark: Option<String>,
-    /// It is a zone's own, or was: the global zone does not mount it.
+    /// It is or was delegated to a zone: the global zone does not mount it.
     pub zoned: bool,
 }
 
-/// Reads what [`list`] prints.
+/// Parses the output of [`list`].
 pub fn rows(text: &str) -> Vec<Row> {
     text.lines()
         .filter_map(|line| {
@@ -232,28 +232,28 @@ pub fn rows(text: &str) -> Vec<Row> {
 /// The directories of a home that is mounted at `at`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HomeDirectories {
-    /// The home itself: read-only, so that what runs in a zone can put no link where something will be mounted.
+    /// The home itself: read-only, so that processes in a zone cannot put a link where something will be mounted.
     pub home: PathBuf,
-    /// What the owner's processes may write.
+    /// The directory that the owner's processes may write.
     pub data: PathBuf,
 }
 
 impl HomeDirectories {
-    /// Those of the home that is mounted at `at`.
+    /// The directories of the home mounted at `at`.
     pub fn of(at: &Path) -> Self {
         HomeDirectories {
             home: at.to_owned(),
             data: at.join("rw"),
         }
     }
-    /// Where a root is mounted.
+    /// The mountpoint of a root.
     pub fn slot(&self, number: usize) -> PathBuf {
         self.home.join("c").join(number.to_string())
     }
 }
 
-/// What makes the home of `owner`: the commands before and after its directories ([`HomeDirectories`]: every slot,
-/// and `rw`) are made.
+/// The commands that create the home of `owner`: those before and those after its directories ([`HomeDirectories`]:
+/// every slot, and `rw`) are created.
 pub fn make_home(names: &Names, owner: &str, quota: Option<u64>) -> ([Command; 1], [Command; 2]) {
     let home = names.home(owner);
     let quota = quota.map(|bytes| ("quota", bytes.to_string()));
@@ -262,7 +262,7 @@ pub fn make_home(names: &Names, owner: &str, quota: Option<u64>) -> ([Command; 1
     ([first], [data, set(&home, "readonly", "on")])
 }
 
-/// What makes a root of the layer `chain`, mounted at `at`.
+/// The command that creates a root with the layer `chain`, mounted at `at`.
 pub fn make_root(names: &Names, name: &str, chain: Option<&str>, at: &Path) -> Command {
     let properties = [
         ("readonly", "off".to_owned()),

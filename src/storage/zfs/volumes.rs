@@ -1,4 +1,4 @@
-//! Volumes as datasets: a quota each, copies as clones of snapshots, and those that zones mount themselves.
+//! Volumes as datasets with quotas; copies are clones of snapshots, and some volumes are delegated to zones.
 
 use std::path::PathBuf;
 
@@ -6,7 +6,7 @@ use super::{ZfsStorageEngine, checked, failed, foreign, gone, names};
 use crate::storage::{StorageError, Volume};
 
 impl ZfsStorageEngine {
-    /// What volume datasets are clones of `volume`, by the snapshot of it that they are of.
+    /// The datasets cloned from `volume`, by its snapshots.
     async fn copies(&self, volume: &str) -> Result<Vec<(String, Vec<String>)>, StorageError> {
         let command = names::zfs([
             "list",
@@ -31,7 +31,7 @@ impl ZfsStorageEngine {
         Ok(copies.collect())
     }
 
-    /// Takes a snapshot of a volume. One that is there stays as it is.
+    /// Takes a snapshot of a volume. Keeps an existing one.
     ///
     /// # Errors
     /// [`StorageError`].
@@ -46,7 +46,7 @@ impl ZfsStorageEngine {
         }
     }
 
-    /// Removes a snapshot of a volume that no volume is a copy of.
+    /// Removes a snapshot of a volume, unless a volume is a copy of it.
     ///
     /// # Errors
     /// [`StorageError::Refused`] if one is.
@@ -61,7 +61,7 @@ impl ZfsStorageEngine {
         }
     }
 
-    /// Makes a volume, of a snapshot or another volume where one is its `source`. One that is there is what it is.
+    /// Creates a volume, as a copy if there is a `source`. Keeps an existing one.
     pub(super) async fn create_volume(
         &self,
         name: &str,
@@ -97,7 +97,7 @@ impl ZfsStorageEngine {
         })
     }
 
-    /// Makes a volume that a zone mounts itself, and gives its dataset.
+    /// Creates a volume to be delegated to a zone, and returns its dataset.
     pub(super) async fn create_delegated(
         &self,
         name: &str,
@@ -122,7 +122,7 @@ impl ZfsStorageEngine {
                     return Ok(dataset);
                 }
                 None => match self.tools.run(&make).await {
-                    // Made by somebody else meanwhile, or by this: looking tells.
+                    // Created concurrently, or by this call: the next look will tell.
                     Ok(_) => {}
                     Err(failure) if failure.exists() => {}
                     Err(failure) => return Err(failed(OPERATION, &make, failure)),
@@ -132,7 +132,7 @@ impl ZfsStorageEngine {
         Err(gone(OPERATION, &dataset))
     }
 
-    /// Gives a volume another quota, in bytes.
+    /// Changes the quota of a volume, in bytes.
     pub(super) async fn set_quota(&self, name: &str, quota: u64) -> Result<Volume, StorageError> {
         const OPERATION: &str = "resize the volume";
         checked(OPERATION, name)?;
@@ -159,14 +159,14 @@ impl ZfsStorageEngine {
             name: name.to_owned(),
             path: match row.mountpoint {
                 Some(_) if !row.zoned => self.at(OPERATION, &row).await?,
-                // A zone's own is nowhere in the global zone.
+                // A delegated dataset has no path in the global zone.
                 _ => PathBuf::new(),
             },
             quota: Some(quota),
         })
     }
 
-    /// Removes a volume; its copies live on.
+    /// Removes a volume; its copies survive.
     pub(super) async fn destroy_volume(&self, name: &str) -> Result<(), StorageError> {
         const OPERATION: &str = "remove the volume";
         checked(OPERATION, name)?;
@@ -174,7 +174,7 @@ impl ZfsStorageEngine {
         if self.row(OPERATION, &dataset).await?.is_none() {
             return Ok(());
         }
-        // Copies of it live on: each takes over the snapshots that it is made of.
+        // Copies survive: each is promoted, and takes over the snapshots on which it is based.
         for _ in 0..64 {
             let copies = self.copies(&dataset).await?;
             let Some(copy) = copies.iter().rev().find_map(|(_, clones)| clones.first()) else {
@@ -189,7 +189,7 @@ impl ZfsStorageEngine {
         })
     }
 
-    /// The volumes that are mounted here.
+    /// The volumes mounted on this host.
     pub(super) async fn list_volumes(&self) -> Result<Vec<Volume>, StorageError> {
         let above = &self.names.0.volumes;
         let rows = self.rows("list the volumes in", above, true).await?;
