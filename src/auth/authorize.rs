@@ -1,4 +1,4 @@
-//! May they? The authorizers one after the other, and the refusal in upstream's words. Follows k8s.io/apiserver
+//! Authorization: runs the authorizers in order, and words denials like upstream. Follows k8s.io/apiserver
 //! pkg/authorization/union and pkg/endpoints/handlers/responsewriters/errors.go.
 
 use std::sync::Arc;
@@ -11,16 +11,16 @@ use crate::meta::errors::quoted;
 use crate::meta::status::{About, aggregate};
 use crate::store::{Store, World};
 
-/// Which authorizers decide: `--authorization-mode`.
+/// An authorization mode of `--authorization-mode`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
-    /// Nodes, by what their pods need.
+    /// Authorizes nodes by what their pods need.
     Node,
-    /// Everybody, by roles.
+    /// Authorizes by roles.
     Rbac,
-    /// Everybody may do everything.
+    /// Allows everything.
     AlwaysAllow,
-    /// Nobody may do anything.
+    /// Denies everything.
     AlwaysDeny,
 }
 
@@ -38,7 +38,7 @@ impl std::fmt::Display for Mode {
 impl std::str::FromStr for Mode {
     type Err = String;
 
-    /// The mode called `name`, as `--authorization-mode` has it.
+    /// Parses a mode of `--authorization-mode`.
     fn from_str(name: &str) -> Result<Mode, String> {
         Ok(match name {
             "Node" => Mode::Node,
@@ -60,19 +60,19 @@ impl std::str::FromStr for Mode {
     }
 }
 
-/// The authorizers of a server. Members of system:masters may do everything; for others the first that has an
-/// opinion decides.
+/// The authorizers of a server. Members of system:masters may do everything; for other users the first authorizer with
+/// an opinion decides.
 pub struct Authorizers {
     store: Arc<dyn Store>,
     modes: Vec<Mode>,
     /// Roles and bindings.
     pub rbac: Rbac,
-    /// What each node's pods need.
+    /// What the pods of each node need.
     pub nodes: Nodes,
 }
 
 impl Authorizers {
-    /// Authorizers over what is in `store`.
+    /// Authorizers that use the objects in `store`.
     pub fn new(store: Arc<dyn Store>, modes: Vec<Mode>) -> Self {
         Authorizers {
             store,
@@ -82,12 +82,12 @@ impl Authorizers {
         }
     }
 
-    /// The durable state that decisions are made by.
+    /// The durable snapshot on which decisions are based.
     pub fn world(&self) -> Arc<World> {
         self.store.world()
     }
 
-    /// Which authorizers decide, in order.
+    /// The modes, in order.
     pub fn modes(&self) -> &[Mode] {
         &self.modes
     }
@@ -96,16 +96,16 @@ impl Authorizers {
 /// The rules that a user has in a namespace.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Rules {
-    /// In the order in which bindings give them.
+    /// In the order of the bindings.
     pub rules: Vec<Rule>,
-    /// The user may do more than the rules say.
+    /// The user may be allowed more than the rules say.
     pub incomplete: bool,
-    /// What could not be found out; empty for nothing.
+    /// Why rules could not be determined; empty if all could.
     pub error: String,
 }
 
 impl Authorizers {
-    /// Which rules let `user` do what in `namespace`.
+    /// The rules that apply to `user` in `namespace`.
     pub fn rules(&self, user: &User, namespace: &str) -> Rules {
         let mut found = Rules::default();
         let mut errors = Vec::new();
@@ -166,7 +166,7 @@ impl Authorizer for Authorizers {
     }
 }
 
-/// The 403 of a request that is not allowed, for this reason (may be empty).
+/// The 403 for a request that is not allowed, with a reason (may be empty).
 pub fn forbidden(user: &User, wants: &Attributes<'_>, reason: &str) -> Status {
     let who = quoted(&user.name);
     let verb = wants.verb;
@@ -189,7 +189,7 @@ pub fn forbidden(user: &User, wants: &Attributes<'_>, reason: &str) -> Status {
             quoted(wants.group)
         )
     };
-    // So that no browser takes a refusal for a page.
+    // So that browsers do not render the text as HTML.
     if message.contains(['&', '<', '>']) {
         message = message
             .replace('&', "&amp;")
@@ -216,7 +216,7 @@ pub fn forbidden(user: &User, wants: &Attributes<'_>, reason: &str) -> Status {
     Status::forbidden(about, &message)
 }
 
-/// Judges a request.
+/// Authorizes a request.
 ///
 /// # Errors
 /// 403 in upstream's words.

@@ -1,6 +1,6 @@
-//! What every cluster begins with: namespaces, roles and bindings, flow control, priority classes, the API's own
-//! services. The facts are in `documents/bootstrap.jsonl`, read off a fresh upstream server: one object a line, with
-//! the field manager that wrote it, without what the server fills in. Follows k8s.io/kubernetes
+//! The initial objects of a cluster: namespaces, roles and bindings, flow control, priority classes, the API's own
+//! services. `documents/bootstrap.jsonl` was read from a fresh upstream server: one object per line, with its field
+//! manager, without fields filled in by the server. Follows k8s.io/kubernetes
 //! plugin/pkg/auth/authorizer/rbac/bootstrappolicy and k8s.io/component-helpers/auth/rbac/reconciliation.
 
 use std::sync::LazyLock;
@@ -8,16 +8,16 @@ use std::sync::LazyLock;
 use super::rbac::{Rule, missing};
 use crate::schema::{Key, Object, Value, json};
 
-/// An object that a cluster begins with.
+/// An initial object of a cluster.
 #[derive(Debug)]
 pub struct Bootstrap {
     /// The field manager that writes it.
     pub manager: Key,
-    /// The object, without what the server fills in.
+    /// The object, without fields filled in by the server.
     pub object: Value,
 }
 
-/// What a cluster begins with, in the order in which it is to be made: namespaces before what is in them.
+/// The initial objects in order of creation: namespaces before their content.
 pub fn objects() -> &'static [Bootstrap] {
     static OBJECTS: LazyLock<Vec<Bootstrap>> = LazyLock::new(|| {
         let read = |line: &str| {
@@ -35,7 +35,7 @@ pub fn objects() -> &'static [Bootstrap] {
     &OBJECTS
 }
 
-/// The rules of every node, for what the node authorizer does not look at one by one.
+/// The rules of every node, for requests that the node authorizer does not check individually.
 pub(super) fn node_rules() -> &'static [Rule] {
     static RULES: LazyLock<Vec<Rule>> = LazyLock::new(|| {
         objects()
@@ -51,19 +51,19 @@ pub(super) fn node_rules() -> &'static [Rule] {
     &RULES
 }
 
-/// What is to be done about an object of a new cluster that is there already.
+/// How to reconcile an initial object that exists.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Reconcile {
-    /// It has all it needs, or its owner wants to keep it as it is.
+    /// Nothing is missing, or reconciliation is disabled for it.
     Nothing,
-    /// To be written over the existing one.
+    /// Replace the existing object by this one.
     Update(Value),
-    /// To be deleted and made anew, since what differs cannot be changed.
+    /// Delete and create it again, because the difference is in immutable fields.
     Recreate(Value),
 }
 
-/// Compares a role or binding of the cluster with what this version of it expects. What others added stays. An
-/// annotation `rbac.authorization.kubernetes.io/autoupdate: "false"` keeps it as it is; other kinds are left alone.
+/// Compares an existing role or binding with the expected one. Additions by others stay. Does nothing if the annotation
+/// `rbac.authorization.kubernetes.io/autoupdate` is `"false"`, nor for other kinds.
 pub fn reconcile(existing: &Value, expected: &Value) -> Reconcile {
     let kind = existing.str("kind");
     let annotations = existing.at("metadata").at("annotations");
@@ -133,7 +133,7 @@ fn add_rules(result: &mut Value, existing: &Value, expected: &Value) {
     }
 }
 
-/// Adds those of `wanted` that the list `key` lacks.
+/// Adds the items of `wanted` missing in the list `key`.
 fn add(object: &mut Value, key: &str, wanted: &[Value]) {
     let missing: Vec<Value> = wanted
         .iter()

@@ -1,6 +1,6 @@
-//! Writing DER, as far as certificates and keys need it. Follows ITU-T X.690.
+//! A DER encoder for certificates and keys. Follows ITU-T X.690.
 
-/// A value of some type.
+/// A value with a tag.
 pub(super) fn tagged(tag: u8, content: &[u8]) -> Vec<u8> {
     let length = content.len();
     let mut out = vec![tag];
@@ -16,18 +16,18 @@ pub(super) fn tagged(tag: u8, content: &[u8]) -> Vec<u8> {
     out
 }
 
-/// Values one after the other.
+/// A SEQUENCE.
 pub(super) fn sequence(items: &[Vec<u8>]) -> Vec<u8> {
     tagged(0x30, &items.concat())
 }
 
-/// Values without an order.
+/// A SET, sorted as DER requires.
 pub(super) fn set(mut items: Vec<Vec<u8>>) -> Vec<u8> {
     items.sort();
     tagged(0x31, &items.concat())
 }
 
-/// A number that is not negative, off its bytes, the highest first.
+/// A non-negative INTEGER from big-endian bytes.
 pub(super) fn integer(bytes: &[u8]) -> Vec<u8> {
     let skipped = bytes.iter().take_while(|byte| **byte == 0).count();
     let mut content = bytes[skipped..].to_vec();
@@ -37,22 +37,22 @@ pub(super) fn integer(bytes: &[u8]) -> Vec<u8> {
     tagged(0x02, &content)
 }
 
-/// The name of something, off its encoded arcs.
+/// An OBJECT IDENTIFIER from its encoded arcs.
 pub(super) fn oid(arcs: &[u8]) -> Vec<u8> {
     tagged(0x06, arcs)
 }
 
-/// Bytes.
+/// An OCTET STRING.
 pub(super) fn octets(content: &[u8]) -> Vec<u8> {
     tagged(0x04, content)
 }
 
-/// Bits, of which the last `unused` are none.
+/// A BIT STRING whose last `unused` bits do not count.
 pub(super) fn bits(unused: u8, content: &[u8]) -> Vec<u8> {
     tagged(0x03, &[&[unused], content].concat())
 }
 
-/// Flags by their numbers; the shortest form.
+/// A BIT STRING of flags by bit number, in the shortest form.
 pub(super) fn flags(set: impl Iterator<Item = u8>) -> Vec<u8> {
     let mut bytes: Vec<u8> = Vec::new();
     let mut highest = 0;
@@ -67,19 +67,19 @@ pub(super) fn flags(set: impl Iterator<Item = u8>) -> Vec<u8> {
     bits(7 - highest % 8, &bytes)
 }
 
-/// Text: of the plain letters of PrintableString where that will do, as Go chooses.
+/// Text: a PrintableString if possible, as Go chooses.
 pub(super) fn text(text: &str) -> Vec<u8> {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b" '()+,-./:=?".contains(&byte);
     let tag = if text.bytes().all(plain) { 0x13 } else { 0x0c };
     tagged(tag, text.as_bytes())
 }
 
-/// A moment in seconds since 1970.
+/// A time, in seconds since 1970.
 pub(super) fn time(seconds: i64) -> Vec<u8> {
     let printed = crate::meta::time::print(seconds);
     let mut digits: String = printed.chars().filter(char::is_ascii_digit).collect();
     digits.push('Z');
-    // Two digits stand for the years from 1950 to 2049.
+    // Years from 1950 to 2049 are written with two digits.
     if ("1950".."2050").contains(&&digits[..4]) {
         tagged(0x17, &digits.as_bytes()[2..])
     } else {

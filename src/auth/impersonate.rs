@@ -1,6 +1,6 @@
-//! Acting as somebody else: `Impersonate-User`, `-Group`, `-Uid` and `-Extra-KEY`. The narrow ways are tried before the
-//! old one: as the node that a pod's service account runs on, as any node, as a service account, as another user,
-//! each of which needs two rights (to be somebody, and to do this act as such a one). Follows
+//! Impersonation: `Impersonate-User`, `-Group`, `-Uid` and `-Extra-KEY`. Constrained modes are tried before the legacy
+//! one: the node of the service account's pod, any node, a service account, or another user. Each requires two
+//! permissions (to impersonate the user, and to make this request as such a user). Follows
 //! k8s.io/apiserver/pkg/endpoints/filters/impersonation.
 
 use std::collections::HashMap;
@@ -20,16 +20,16 @@ use crate::meta::{Errors, Path, Status, names, url};
 
 const GROUP: &str = "authentication.k8s.io";
 const EXTRA: &str = "impersonate-extra-";
-/// From so many values on, the right to all of them is asked for first.
+/// With at least so many values, permission for all values is checked first.
 const MANY: usize = 4;
-/// Impersonators whose last way is remembered.
+/// For how many impersonators the last mode is remembered.
 const REMEMBERED: usize = 10_000;
 
-/// Who the headers say a request is to be answered as, exactly as they say it; none where they say nothing. Takes the
-/// headers away.
+/// The user to impersonate, exactly as in the headers; `None` without such headers. Removes the
+/// headers.
 ///
 /// # Errors
-/// 400 for groups, a uid or extra facts of nobody.
+/// 400 for groups, a uid or extras without a user.
 pub fn wanted(headers: &mut HeaderMap) -> Result<Option<User>, Status> {
     if !headers
         .keys()
@@ -84,12 +84,12 @@ pub fn wanted(headers: &mut HeaderMap) -> Result<Option<User>, Status> {
     Ok(Some(user))
 }
 
-/// A key with its percent encoding undone; as it is where that is malformed.
+/// Decodes percent-encoding in a key; returns it unchanged if malformed.
 pub(crate) fn unescaped(key: &str) -> String {
     url::path_unescape(key).unwrap_or_else(|_| key.to_owned())
 }
 
-/// A user as Go's `%#v` prints its struct.
+/// A user as printed by Go's `%#v`.
 fn shown(user: &User) -> String {
     let list = |values: &[CompactString]| {
         let values: Vec<String> = values.iter().map(|value| quoted(value)).collect();
@@ -117,7 +117,7 @@ fn shown(user: &User) -> String {
     )
 }
 
-/// A way to act as somebody else.
+/// A mode of impersonation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Way {
     AssociatedNode,
@@ -146,7 +146,7 @@ impl Way {
         }
     }
 
-    /// Whether the way leads to such a user at all.
+    /// Whether the mode applies to the wanted user.
     fn leads_to(self, wanted: &User, asking: &User) -> bool {
         let name_alone =
             wanted.uid.is_empty() && wanted.groups.is_empty() && wanted.extra.is_empty();
@@ -167,24 +167,24 @@ impl Way {
     }
 }
 
-/// The node that a user name is of.
+/// The node name in a user name.
 fn node_name(user: &str) -> Option<&str> {
     user.strip_prefix(node::PREFIX)
         .filter(|name| names::subdomain_name(name, false).is_empty())
 }
 
-/// Judges impersonations.
+/// Authorizes impersonation.
 #[derive(Default)]
 pub struct Impersonation {
-    /// For each impersonator the way that succeeded last. It is tried first, so that its refusal is the one reported.
+    /// Per impersonator, the mode that succeeded last. It is tried first, so that its error is the one reported.
     last: Mutex<HashMap<CompactString, Way>>,
 }
 
 impl Impersonation {
-    /// Who `asking` is when it does `wants` as `wanted`.
+    /// The user as whom `asking` makes the request `wants`, if it may impersonate `wanted`.
     ///
     /// # Errors
-    /// 403: what it may not do, in the words of the first way that was tried.
+    /// 403 with the error of the first mode tried.
     pub fn become_user(
         &self,
         authorizer: &dyn Authorizer,
@@ -241,7 +241,7 @@ impl Attempt<'_> {
     }
 
     fn check(&self, wants: &Attributes<'_>) -> Result<(), Status> {
-        // Which node it is was judged already: the right is to any node one runs on.
+        // The node was checked already: this permission is for whichever node the pod runs on.
         let decision = if self.way == Way::AssociatedNode {
             let keys = self
                 .asking
@@ -393,7 +393,7 @@ impl Attempt<'_> {
     }
 }
 
-/// What is wrong with an extra fact, for the narrow ways.
+/// What is wrong with an extra, in constrained modes.
 fn bad_extra(key: &str, values: &[CompactString]) -> Option<String> {
     let what = if key.is_empty() {
         "the empty string key in extra is not allowed".into()

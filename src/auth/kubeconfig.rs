@@ -1,4 +1,4 @@
-//! Kubeconfig files: how a client reaches the server and who it is.
+//! Kubeconfig files: the server's address and a client's credentials.
 
 use std::path::Path;
 
@@ -7,8 +7,8 @@ use base64::engine::general_purpose::STANDARD;
 
 use super::pki::{Issued, Pki, PkiError, write_file};
 
-/// The text of a kubeconfig: the server at `url` (`https://127.0.0.1:6443`), trusted by the authority `ca` (PEM),
-/// asked as `user` with a client certificate. Everything is in the file itself.
+/// The text of a kubeconfig for the server at `url` (`https://127.0.0.1:6443`), which the CA `ca` (PEM) certifies,
+/// with a client certificate for `user`. Contains all certificates and keys itself.
 pub fn with_certificate(url: &str, ca: &str, user: &str, identity: &Issued) -> String {
     let encode = |text: &str| STANDARD.encode(text);
     format!(

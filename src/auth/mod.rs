@@ -1,4 +1,4 @@
-//! Who asks, and whether they may: authentication, impersonation, authorization.
+//! Authentication, impersonation, authorization.
 
 pub mod accounts;
 pub mod authorize;
@@ -15,30 +15,30 @@ pub mod tokens;
 
 use compact_str::CompactString;
 
-/// The group that may do everything.
+/// The group with all permissions.
 pub const MASTERS: &str = "system:masters";
-/// The group of everybody who is authenticated.
+/// The group of all authenticated users.
 pub const AUTHENTICATED: &str = "system:authenticated";
-/// The group of everybody who is not.
+/// The group of unauthenticated requests.
 pub const UNAUTHENTICATED: &str = "system:unauthenticated";
-/// The user who is nobody known.
+/// The user name of unauthenticated requests.
 pub const ANONYMOUS: &str = "system:anonymous";
 
-/// Who a request is from.
+/// The user who makes a request.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct User {
     /// `system:serviceaccount:default:app`
     pub name: CompactString,
     /// Empty for none.
     pub uid: CompactString,
-    /// In the order in which authentication found them.
+    /// In the order in which authentication added them.
     pub groups: Vec<CompactString>,
-    /// Extra facts by key, sorted by key.
+    /// Extras, sorted by key.
     pub extra: Vec<(CompactString, Vec<CompactString>)>,
 }
 
 impl User {
-    /// A user of some groups, with nothing else known.
+    /// A user with some groups and nothing else.
     pub fn new(name: &str, groups: &[&str]) -> User {
         User {
             name: name.into(),
@@ -47,7 +47,7 @@ impl User {
         }
     }
 
-    /// The values of an extra fact.
+    /// The values of an extra.
     pub fn extra(&self, key: &str) -> &[CompactString] {
         self.extra
             .iter()
@@ -55,7 +55,7 @@ impl User {
             .map_or(&[], |(_, values)| values)
     }
 
-    /// Sets an extra fact, in its place in the order of keys.
+    /// Sets an extra, keeping the order of keys.
     pub fn set_extra(&mut self, key: &str, values: Vec<CompactString>) {
         match self
             .extra
@@ -72,7 +72,7 @@ impl User {
     }
 }
 
-/// What a request wants to do, as authorizers see it.
+/// The attributes of a request, for authorizers.
 #[derive(Clone, Debug, Default)]
 pub struct Attributes<'a> {
     /// `get`, `list`, `watch`, `create`, ..., or the lower-case HTTP method for paths.
@@ -98,25 +98,25 @@ pub struct Attributes<'a> {
 }
 
 impl Attributes<'_> {
-    /// Whether this is about a resource and not about a path alone.
+    /// Whether this is a resource request and not just a path.
     pub fn is_resource(&self) -> bool {
         self.path.is_none()
     }
 }
 
-/// What an authorizer says.
+/// An authorizer's decision.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Decision {
     /// Allowed, for this reason (may be empty).
     Allow(String),
-    /// Somebody else may decide; the reason may be empty.
+    /// Left to the other authorizers; the reason may be empty.
     NoOpinion(String),
-    /// Refused, whatever others say.
+    /// Denied, whatever others decide.
     Deny(String),
 }
 
-/// Decides about requests. Synchronous: it reads snapshots.
+/// Authorizes requests. Synchronous: it reads snapshots.
 pub trait Authorizer: Send + Sync {
-    /// The decision about `user` doing `attributes`.
+    /// Whether `user` may make a request with these attributes.
     fn authorize(&self, user: &User, attributes: &Attributes<'_>) -> Decision;
 }

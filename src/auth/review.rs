@@ -1,4 +1,4 @@
-//! Questions about rights: what an access review asks, and whether it may be asked so. Follows k8s.io/kubernetes
+//! Access reviews: their validation, and the attributes that they ask about. Follows k8s.io/kubernetes
 //! pkg/apis/authorization/validation and pkg/registry/authorization/util.
 
 use super::{Attributes, User};
@@ -12,15 +12,15 @@ const ONE_KIND: &str =
 /// The kinds of access reviews.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// Of anybody, anywhere.
+    /// SubjectAccessReview.
     Any,
-    /// Of anybody, in one namespace.
+    /// LocalSubjectAccessReview.
     Local,
-    /// Of the one who asks.
+    /// SelfSubjectAccessReview.
     Own,
 }
 
-/// Judges an access review in canonical form.
+/// Validates an access review in canonical form.
 pub fn validate(kind: Kind, review: At<'_>) -> Errors {
     let mut errors = Errors::default();
     let spec = review.field("spec");
@@ -98,7 +98,7 @@ pub fn validate(kind: Kind, review: At<'_>) -> Errors {
     errors
 }
 
-/// Non-resource attributes as upstream's internal type prints them.
+/// Non-resource attributes as printed by upstream's internal type.
 fn internal(attributes: &Value) -> Value {
     if attributes.is_null() {
         return Value::Null;
@@ -132,7 +132,7 @@ fn selector(selector: At<'_>, requirement: impl Fn(&At<'_>, &mut Errors), errors
     }
 }
 
-/// Whom a review is about, by its spec.
+/// The user of a review, from its spec.
 pub fn subject(spec: &Value) -> User {
     let texts = |list: &[Value]| {
         list.iter()
@@ -152,7 +152,7 @@ pub fn subject(spec: &Value) -> User {
     user
 }
 
-/// A selector of a review as text, as far as it is understood, and what is to be said of the rest.
+/// A selector of a review as text, as far as it is valid, and the errors about the rest.
 struct Selected {
     text: String,
     complaint: Option<&'static str>,
@@ -225,8 +225,8 @@ fn label_requirement(requirement: &Value) -> Option<String> {
     Selector::parse(&text).is_ok().then_some(text)
 }
 
-/// Calls `decide` with what a review asks for, by its spec; answers what that answers, and what was not understood
-/// (empty for nothing).
+/// Calls `decide` with the attributes in a review's spec; returns its result, and errors about invalid selectors
+/// (empty for none).
 pub fn ask<T>(spec: &Value, decide: impl FnOnce(&Attributes<'_>) -> T) -> (T, String) {
     let Some(wanted) = spec.get("resourceAttributes") else {
         let wanted = spec.at("nonResourceAttributes");

@@ -1,4 +1,4 @@
-//! Who may approve, sign and attest for a signer. Follows k8s.io/kubernetes/pkg/certauthorization.
+//! Permissions to approve, sign and attest for a signer. Follows k8s.io/kubernetes/pkg/certauthorization.
 
 use super::{Attributes, Authorizer, Decision, User};
 

@@ -1,4 +1,5 @@
-//! What a node may do: its own Node and Lease, and of other objects only what the pods bound to it need. Follows
+//! The node authorizer: a node may access its own Node and Lease, and otherwise only what the pods bound to it need.
+//! Follows
 //! k8s.io/kubernetes plugin/pkg/auth/authorizer/node.
 
 mod references;
@@ -17,18 +18,18 @@ pub use relations::Relations;
 
 /// The group of all nodes.
 pub const NODES: &str = "system:nodes";
-/// What the names of nodes' users begin with.
+/// The prefix of nodes' user names.
 pub const PREFIX: &str = "system:node:";
-/// Where nodes keep their leases.
+/// The namespace of node leases.
 pub const LEASES: &str = "kube-node-lease";
 
-/// The node that a user is; none for everybody else. Empty for a node without a name.
+/// The node name of a user; `None` if it is not a node. Empty for a node without a name.
 pub fn identity(user: &User) -> Option<&str> {
     let name = user.name.strip_prefix(PREFIX)?;
     user.in_group(NODES).then_some(name)
 }
 
-/// The nodes' relations to objects in a store.
+/// The relations between nodes and objects in a store.
 pub struct Nodes(View<Relations>);
 
 impl Default for Nodes {
@@ -38,12 +39,12 @@ impl Default for Nodes {
 }
 
 impl Nodes {
-    /// The relations as `world` has them.
+    /// The relations in `world`.
     pub fn relations(&self, world: &World) -> Arc<Relations> {
         self.0.of(world)
     }
 
-    /// Whether `user`, if a node, may do what `wants` says.
+    /// Whether `user`, if it is a node, may do what `wants` describes.
     pub fn decide(&self, world: &World, user: &User, wants: &Attributes<'_>) -> Decision {
         let Some(node) = identity(user) else {
             return no("");
@@ -66,7 +67,7 @@ fn yes() -> Decision {
     Decision::Allow(String::new())
 }
 
-/// Whether the node `node` may; `related` looks up whether the object that `wants` names is related to it.
+/// Decides for the node `node`; `related` returns whether the object named in `wants` is related to it.
 fn decide(node: &str, wants: &Attributes<'_>, related: &dyn Fn(Reference) -> bool) -> Decision {
     let by_relation = |kind: Reference| {
         if wants.name.is_empty() {
@@ -144,7 +145,7 @@ fn decide(node: &str, wants: &Attributes<'_>, related: &dyn Fn(Reference) -> boo
             ("", "list" | "watch") => {
                 no("can only list/watch pods with spec.nodeName field selector")
             }
-            // Which pods a node may create and delete is for the NodeRestriction plugin to say.
+            // The NodeRestriction plugin checks which pods a node may create and delete.
             ("", "create" | "delete") | ("status", "update" | "patch") | ("eviction", "create") => {
                 yes()
             }
@@ -181,7 +182,7 @@ fn lease(node: &str, wants: &Attributes<'_>) -> Decision {
             "can only access leases in the \"{LEASES}\" system namespace"
         ));
     }
-    // The name of what is created is not known yet: the NodeRestriction plugin looks at it.
+    // The name of a created object is not known yet: the NodeRestriction plugin checks it.
     if wants.verb != "create" && wants.name != node {
         return no("can only access node lease with the same name as the requesting node");
     }

@@ -1,4 +1,4 @@
-//! What a pod, or a volume, refers to. Follows k8s.io/kubernetes pkg/api/pod/util.go (VisitPodSecretNames,
+//! References of pods and volumes. Follows k8s.io/kubernetes pkg/api/pod/util.go (VisitPodSecretNames,
 //! VisitPodConfigmapNames) and pkg/api/v1/persistentvolume/util.go.
 
 use compact_str::{CompactString, format_compact};
@@ -30,16 +30,16 @@ pub enum Reference {
     CertificateRequest,
 }
 
-/// The annotation of a pod by which a node shows what it runs by itself.
+/// The annotation of mirror pods, which represent a node's static pods.
 pub const MIRROR: &str = "kubernetes.io/config.mirror";
 
-/// Whether a pod is one by which a node shows what it runs by itself.
+/// Whether a pod is a mirror pod.
 pub fn is_mirror(pod: &Value) -> bool {
     let annotations = pod.at("metadata").at("annotations");
     annotations.get(MIRROR).is_some()
 }
 
-/// Volume sources with a secret in the pod's namespace: where they name it.
+/// Volume sources that refer to a secret in the pod's namespace, with the path of its name.
 const VOLUME_SECRETS: [(&str, &[&str]); 10] = [
     ("azureFile", &["secretName"]),
     ("cephfs", &["secretRef", "name"]),
@@ -53,7 +53,7 @@ const VOLUME_SECRETS: [(&str, &[&str]); 10] = [
     ("csi", &["nodePublishSecretRef", "name"]),
 ];
 
-/// Everything in its own namespace that a pod refers to, with names, in order of the kinds and names, each once.
+/// All objects in its namespace to which a pod refers, sorted by kind and name, without duplicates.
 pub fn pod_references(pod: &Value) -> Vec<(Reference, CompactString)> {
     use Reference::{Claim, ConfigMap, ResourceClaim, Secret, ServiceAccount};
     let mut found: Vec<(Reference, CompactString)> = Vec::new();
@@ -124,7 +124,7 @@ pub fn pod_references(pod: &Value) -> Vec<(Reference, CompactString)> {
     found
 }
 
-/// The claim that a volume is bound to, and the secrets that a node needs to mount it, as `namespace/name`.
+/// The claim to which a volume is bound, and the secrets needed to mount it, as `namespace/name`.
 pub(super) fn volume_references(volume: &Value) -> Option<(CompactString, Vec<CompactString>)> {
     let spec = volume.at("spec");
     let claim = spec.get("claimRef")?;
@@ -135,7 +135,7 @@ pub(super) fn volume_references(volume: &Value) -> Option<(CompactString, Vec<Co
             secrets.push(format_compact!("{namespace}/{name}"));
         }
     };
-    // Old volumes name a secret of the claim's namespace.
+    // Old volumes refer to a secret in the claim's namespace.
     let or_claim = |namespace| {
         if str::is_empty(namespace) {
             of_claim

@@ -1,4 +1,4 @@
-//! Which objects are related to which nodes: through pods bound to them, and through what names a node itself.
+//! Relations between nodes and objects: through pods bound to the node, and through objects that name a node.
 
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ use crate::schema::Value;
 use crate::store::Entry;
 use crate::store::view::Derived;
 
-/// What the relations are derived from, in the order that [`Relations::apply`] knows.
+/// The resources from which relations are derived, in the order used by [`Relations::apply`].
 pub(super) const RESOURCES: [&str; 5] = [
     "/registry/pods/",
     "/registry/persistentvolumes/",
@@ -23,16 +23,16 @@ pub(super) const RESOURCES: [&str; 5] = [
 /// An object: its kind and `namespace/name`.
 type Object = (Reference, CompactString);
 
-/// Which objects are related to which nodes. Cheap to clone.
+/// The relations between nodes and objects. Cheap to clone.
 #[derive(Clone, Default)]
 pub struct Relations {
-    /// What each pod (by key in the store) relates to which node: to take it back when the pod changes.
+    /// The relations due to each pod (by its key in the store), to be removed when it changes.
     pods: HashMap<Arc<str>, Arc<Tie>>,
-    /// How many times an object is related to each node.
+    /// The number of relations between an object and each node.
     nodes: HashMap<Object, OrdMap<CompactString, u32>>,
     /// The claim of each bound volume, by the volume's name.
     claims: HashMap<CompactString, CompactString>,
-    /// The volumes for which a node needs a secret.
+    /// The volumes that need a secret.
     secrets: HashMap<CompactString, OrdSet<CompactString>>,
 }
 
@@ -55,7 +55,7 @@ impl Tie {
             format_compact!("{namespace}/{}", meta.str("name")),
         );
         let mut objects = vec![own];
-        // A node makes its mirror pods itself: they give it nothing.
+        // Nodes create mirror pods themselves: these give them no access.
         if !is_mirror(pod) {
             objects.extend(
                 pod_references(pod)
@@ -70,7 +70,7 @@ impl Tie {
     }
 }
 
-/// What an object that names a node itself ties to it.
+/// The relation due to an object that names a node.
 fn direct(resource: usize, entry: &Entry) -> Option<(Object, CompactString)> {
     let object = object(entry);
     let kind = match resource {

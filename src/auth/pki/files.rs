@@ -1,4 +1,4 @@
-//! Files that hold keys: read whole, written whole or not at all, for the owner alone.
+//! Files with keys: written atomically, accessible only to the owner.
 
 use std::fs;
 use std::io;
@@ -9,11 +9,11 @@ use rcgen::KeyPair;
 use super::PkiError;
 use crate::private;
 
-/// Where the files of a server are.
+/// The paths of a server's files.
 pub(super) struct Paths(PathBuf);
 
 impl Paths {
-    /// Makes `dir` and `dir/pki`, for the owner alone.
+    /// Creates `dir` and `dir/pki`, accessible only to the owner.
     pub(super) fn new(dir: &Path) -> Result<Self, PkiError> {
         let pki = dir.join("pki");
         for path in [dir, &pki] {
@@ -30,7 +30,7 @@ impl Paths {
         self.0.join(format!("{name}.key"))
     }
 
-    /// Keeps other processes out until the file is dropped, so that two that start at once agree on one authority.
+    /// Locks out other processes until the file is dropped, so that two that start at once use the same CA.
     pub(super) fn lock(&self) -> Result<fs::File, PkiError> {
         let path = self.0.join(".lock");
         let file = private::file()
@@ -52,7 +52,7 @@ pub(super) fn failed(attempted: &'static str, path: &Path) -> impl FnOnce(io::Er
     }
 }
 
-/// The text of a file; none where it is not there.
+/// The text of a file; `None` if it does not exist.
 pub(super) fn read(path: &Path) -> Result<Option<String>, PkiError> {
     match fs::read_to_string(path) {
         Ok(text) => Ok(Some(text)),
@@ -61,12 +61,12 @@ pub(super) fn read(path: &Path) -> Result<Option<String>, PkiError> {
     }
 }
 
-/// Writes a file for the owner alone: whoever reads it sees the old content or the new, even after a crash.
+/// Writes a file for the owner alone, atomically: readers see the old or the new content, even after a crash.
 pub(crate) fn write(path: &Path, content: &[u8]) -> Result<(), PkiError> {
     private::write_whole(path, content).map_err(failed("write", path))
 }
 
-/// The private key in a file, or a new one written there.
+/// The private key in a file; a new one is created if it does not exist.
 pub(super) fn key_or_new(path: &Path) -> Result<KeyPair, PkiError> {
     if let Some(pem) = read(path)? {
         return KeyPair::from_pem(&pem).map_err(|cause| PkiError::Unusable {

@@ -1,4 +1,4 @@
-//! The certificate authority and what it issues.
+//! The certificate authority, and issuing certificates.
 
 use std::time::Duration;
 
@@ -25,12 +25,12 @@ pub struct Issued {
     pub key: String,
 }
 
-/// What a certificate is for.
+/// The contents of a certificate to issue.
 pub(super) struct Leaf {
-    /// The name of its files.
+    /// The base name of its files.
     pub(super) file: &'static str,
     common_name: String,
-    /// One only: `rcgen` writes each attribute once.
+    /// At most one: `rcgen` writes each attribute once.
     organization: Option<String>,
     names: Vec<String>,
     usage: ExtendedKeyUsagePurpose,
@@ -73,8 +73,8 @@ pub(super) struct Authority {
 }
 
 impl Authority {
-    /// The authority in the files, a new one where there is none, and the same key under a new certificate where
-    /// that is about to expire.
+    /// Loads the CA; creates one if there is none, and issues a new certificate for the same key if the old one is
+    /// about to expire.
     pub(super) fn open(paths: &Paths, now: i64) -> Result<Self, PkiError> {
         let (certificate_path, key_path) = (paths.certificate("ca"), paths.key("ca"));
         let present = files::read(&certificate_path)?;
@@ -153,19 +153,19 @@ impl Authority {
         self.issuer.key()
     }
 
-    /// Its name, DER, and the id of its key where it has one.
+    /// Its subject, DER, and its key identifier if it has one.
     pub(super) fn identity(&self) -> Result<(Vec<u8>, Option<Vec<u8>>), String> {
         let parsed = parse(&self.certificate)?;
         let name = parsed.subject().as_raw().to_vec();
         Ok((name, own_key(&parsed).map(<[u8]>::to_vec)))
     }
 
-    /// Until when it can vouch for anything, in seconds since 1970.
+    /// When it expires, in seconds since 1970.
     pub(super) fn expires(&self) -> i64 {
         parse(&self.certificate).map_or(0, |parsed| parsed.validity().not_after.timestamp())
     }
 
-    /// Issues a certificate for `key`, valid for `days` from five minutes ago on (clocks differ).
+    /// Issues a certificate for `key`, valid for `days` and since five minutes ago (clocks differ).
     pub(super) fn issue(
         &self,
         leaf: &Leaf,
@@ -193,8 +193,8 @@ impl Authority {
         })
     }
 
-    /// The certificate in `pem`, if it is of this authority and this key, is for all that `leaf` wants, and does
-    /// not expire soon.
+    /// The certificate in `pem`, if this CA issued it for this key, it covers everything in `leaf`, and it does not
+    /// expire soon.
     pub(super) fn still_serves(
         &self,
         leaf: &Leaf,
@@ -247,7 +247,7 @@ fn params(
     Ok(params)
 }
 
-/// The number of a certificate: random, so that one issued again for the same key has another.
+/// A serial number: random, so that a reissued certificate for the same key gets another one.
 pub(super) fn serial(common_name: &str) -> Result<[u8; 16], PkiError> {
     let mut serial = [0; 16];
     SystemRandom::new()

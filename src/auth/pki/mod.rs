@@ -1,10 +1,10 @@
-//! The keys and certificates of a server: a certificate authority of its own, a serving certificate, the
-//! administrator's client certificate and the key that signs service account tokens.
+//! The keys and certificates of a server: its own certificate authority, a serving certificate, the
+//! administrator's client certificate, and the key that signs service account tokens.
 //!
-//! Everything is in `DIR/pki`, named as kubeadm names it, readable by the owner alone. What is there is used; what
-//! is missing, about to expire or no longer covers the server's names is issued again, so that opening twice changes
-//! nothing and an operator may put files of an own authority in place. What is there but cannot be read is refused:
-//! overwriting somebody's authority would cut off every client.
+//! Everything is in `DIR/pki`, with kubeadm's file names, readable only by the owner. Existing files are used; those
+//! missing, about to expire or not covering the server's names are issued again, so opening twice changes nothing, and
+//! an operator may provide a CA of their own. A file that exists but is invalid is an error: replacing a CA would lock
+//! out every client.
 
 mod ask;
 mod files;
@@ -33,7 +33,7 @@ pub use request::{Request, Terms};
 pub use subject::Subject;
 pub use tls::{ClientCertificates, Serving, of_node};
 
-/// Why keys and certificates cannot be had. Each names the file and what to do.
+/// Why keys or certificates are unavailable. The texts name the file and the remedy.
 #[derive(Debug, thiserror::Error)]
 pub enum PkiError {
     /// A file operation failed.
@@ -47,7 +47,7 @@ pub enum PkiError {
         #[source]
         cause: std::io::Error,
     },
-    /// A file does not hold what its name says.
+    /// A file does not contain what its name says.
     #[error("{} holds no usable {what}: {cause}; restore it, or move it away to have a new one made", path.display())]
     Unusable {
         /// `certificate`, `private key`
@@ -57,7 +57,7 @@ pub enum PkiError {
         /// What is wrong.
         cause: String,
     },
-    /// An authority's certificate without its key.
+    /// A CA certificate without its key.
     #[error(
         "{} is there but {} is not; restore the key, or move the certificate away to have a new authority made (clients then need a new kubeconfig)",
         certificate.display(),
@@ -69,7 +69,7 @@ pub enum PkiError {
         /// The key that is missing.
         key: PathBuf,
     },
-    /// A name that no certificate can carry.
+    /// A name that is not valid in certificates.
     #[error("{name:?} cannot be a name of the server: it is neither an IP address nor a DNS name")]
     Name {
         /// The name as given.
@@ -83,10 +83,10 @@ pub enum PkiError {
         /// What the library says.
         cause: String,
     },
-    /// TLS refuses the keys.
+    /// TLS rejects the keys.
     #[error("TLS cannot be set up with the serving certificate: {0}")]
     Tls(#[from] rustls::Error),
-    /// The authority's certificate cannot judge client certificates.
+    /// The CA certificate cannot be used to verify client certificates.
     #[error("client certificates cannot be verified against {}: {cause}", path.display())]
     Verifier {
         /// The authority's certificate.
@@ -96,15 +96,15 @@ pub enum PkiError {
     },
 }
 
-/// Certificates are issued again when less than this is left, in seconds: 60 days.
+/// Certificates are reissued if less time than this remains, in seconds: 60 days.
 const RENEW_BEFORE: i64 = 60 * DAY;
 const DAY: i64 = 24 * 60 * 60;
-/// How long the authority is valid, in days: 10 years, as kubeadm's.
+/// Validity of the CA, in days: 10 years, like kubeadm's.
 const CA_DAYS: i64 = 3650;
-/// How long what it issues is valid, in days: a year, as kubeadm's.
+/// Validity of issued certificates, in days: a year, like kubeadm's.
 const LEAF_DAYS: i64 = 365;
 
-/// Names by which the server is known in every cluster.
+/// Names of the server in every cluster.
 const OWN_NAMES: [&str; 7] = [
     "kubernetes",
     "kubernetes.default",
@@ -126,11 +126,11 @@ pub struct Pki {
 }
 
 impl Pki {
-    /// Opens `dir/pki`, making what is missing. `names` are the host names and IP addresses by which clients reach
-    /// the server, besides localhost and the `kubernetes` service's own names.
+    /// Opens `dir/pki` and creates what is missing. `names` are the host names and IP addresses by which clients reach
+    /// the server, besides localhost and those of the `kubernetes` service.
     ///
     /// # Errors
-    /// A file that cannot be read, written or understood, or a name that is none.
+    /// A file that cannot be read, written or parsed, or an invalid name.
     pub fn open<S: AsRef<str>>(
         dir: &Path,
         names: impl IntoIterator<Item = S>,
@@ -138,7 +138,7 @@ impl Pki {
         Self::open_at(dir, names, crate::meta::time::now())
     }
 
-    /// The same at a given time, in seconds since 1970.
+    /// Like [`Pki::open`], at a given time in seconds since 1970.
     fn open_at<S: AsRef<str>>(
         dir: &Path,
         names: impl IntoIterator<Item = S>,
@@ -171,11 +171,11 @@ impl Pki {
         })
     }
 
-    /// Issues again what will expire soon, and serves new connections with it. To be called once a day or so.
-    /// Returns whether anything was issued; the administrator's kubeconfig is then to be written again.
+    /// Reissues what will expire soon, and uses it for new connections. Call it about once a day.
+    /// Returns whether anything was issued; the administrator's kubeconfig must then be written again.
     ///
     /// # Errors
-    /// As [`Pki::open`]; the server then goes on with what it has.
+    /// Like [`Pki::open`]; the server then continues with the old certificates.
     pub fn renew(&self) -> Result<bool, PkiError> {
         self.renew_at(crate::meta::time::now())
     }
@@ -197,10 +197,10 @@ impl Pki {
         Ok(renewed)
     }
 
-    /// The TLS settings of the listener: HTTP/2 before HTTP/1.1, and a client certificate asked for but not needed: of
-    /// an authority that [`Pki::clients`] trusts, or of `others` whom somebody else judges.
-    /// Whom a client certificate is of, and whether it is valid, is judged by [`Pki::clients`]: a bad one makes a
-    /// 401, as upstream's, and no broken handshake.
+    /// The TLS settings of the listener: HTTP/2 preferred to HTTP/1.1, client certificates requested but optional: from
+    /// a CA trusted by [`Pki::clients`], or from `others`, which someone else verifies.
+    /// [`Pki::clients`] verifies client certificates after the handshake: an invalid one leads to a 401 like upstream,
+    /// not to a failed handshake.
     ///
     /// # Errors
     /// [`PkiError::Tls`].
@@ -211,11 +211,11 @@ impl Pki {
         tls::server_config(self.serving.clone(), &self.clients, others)
     }
 
-    /// Takes client certificates of other authorities too: those in the PEM files `paths`. Before
+    /// Also trusts client certificates of the CAs in the PEM files `paths`. Call it before
     /// [`Pki::server_config`].
     ///
     /// # Errors
-    /// A file that cannot be read or holds no usable certificate.
+    /// A file that cannot be read or contains no valid certificate.
     pub fn trust_clients_of(&mut self, paths: &[PathBuf]) -> Result<(), PkiError> {
         if paths.is_empty() {
             return Ok(());
@@ -229,12 +229,12 @@ impl Pki {
         Ok(())
     }
 
-    /// What judges client certificates.
+    /// Verifies client certificates.
     pub fn clients(&self) -> &Arc<ClientCertificates> {
         &self.clients
     }
 
-    /// The authority's certificate, PEM: what clients trust, and what goes into `kube-root-ca.crt`.
+    /// The CA certificate, PEM: clients trust it, and `kube-root-ca.crt` contains it.
     pub fn ca_pem(&self) -> &str {
         self.authority.pem()
     }
@@ -244,12 +244,12 @@ impl Pki {
         self.admin.load_full()
     }
 
-    /// Until when the authority can vouch for anything, in seconds since 1970.
+    /// When the CA expires, in seconds since 1970.
     pub fn expires(&self) -> i64 {
         self.authority.expires()
     }
 
-    /// A certificate for what a request asks for, PEM.
+    /// Issues a certificate for a request, PEM.
     ///
     /// # Errors
     /// [`PkiError::Issue`].
@@ -257,7 +257,7 @@ impl Pki {
         self.authority.certify(request, terms)
     }
 
-    /// A certificate and key for a client: `name` of `group`, valid for `days`.
+    /// Issues a certificate and key for a client `name` in `group`, valid for `days`.
     ///
     /// # Errors
     /// [`PkiError::Issue`].
@@ -272,7 +272,7 @@ impl Pki {
     }
 }
 
-/// The certificates of authorities in a PEM file.
+/// The CA certificates in a PEM file.
 ///
 /// # Errors
 /// [`PkiError::File`], [`PkiError::Unusable`].
@@ -293,7 +293,7 @@ pub fn authorities(path: &Path) -> Result<Vec<CertificateDer<'static>>, PkiError
     Ok(found)
 }
 
-/// The file of [`authorities`] as it is.
+/// The text of the file read by [`authorities`].
 ///
 /// # Errors
 /// [`PkiError::File`].
@@ -301,7 +301,7 @@ pub fn authorities_pem(path: &Path) -> Result<String, PkiError> {
     std::fs::read_to_string(path).map_err(files::failed("read", path))
 }
 
-/// A name as certificates and comparisons have it: addresses in their shortest form.
+/// A name as used in certificates and comparisons: IP addresses in their shortest form.
 fn normal(name: &str) -> Result<String, PkiError> {
     if let Ok(address) = name.parse::<IpAddr>() {
         return Ok(address.to_string());
@@ -313,7 +313,7 @@ fn normal(name: &str) -> Result<String, PkiError> {
     Ok(lower)
 }
 
-/// The certificate and key of `leaf` as they are on disk, or new ones where those no longer serve.
+/// The certificate and key of `leaf` from disk, or new ones if those are no longer valid.
 fn leaf(paths: &Paths, authority: &Authority, leaf: &Leaf, now: i64) -> Result<Issued, PkiError> {
     let key_path = paths.key(leaf.file);
     let certificate_path = paths.certificate(leaf.file);
@@ -342,7 +342,7 @@ fn certified(issued: &Issued) -> Result<CertifiedKey, PkiError> {
     Ok(CertifiedKey::from_der(chain, key, &tls::provider())?)
 }
 
-/// The private key in `dir/pki/sa.key` that signs service account tokens, PEM; made where it is missing, which takes a
+/// The private key in `dir/pki/sa.key` that signs service account tokens, PEM; created if missing, which takes a
 /// good part of a second.
 ///
 /// # Errors
@@ -362,12 +362,12 @@ pub fn account_key(dir: &Path) -> Result<String, PkiError> {
     Ok(pem)
 }
 
-/// Whether `dir/pki/sa.key` is there.
+/// Whether `dir/pki/sa.key` exists.
 pub fn has_account_key(dir: &Path) -> bool {
     dir.join("pki").join("sa.key").exists()
 }
 
-/// Writes a file for the owner alone (0600): whoever reads it sees the old content or the new, even after a crash.
+/// Writes a file for the owner alone (0600), atomically: readers see the old or the new content, even after a crash.
 ///
 /// # Errors
 /// [`PkiError::File`].

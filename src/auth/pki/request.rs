@@ -1,5 +1,6 @@
-//! Requests for certificates, and what is issued for them. Follows k8s.io/kubernetes/pkg/controller/certificates/authority
-//! and what Go's crypto/x509 writes: of a request its subject, names and key are taken, and nothing else.
+//! Certificate signing requests, and issuing certificates for them. Follows
+//! k8s.io/kubernetes/pkg/controller/certificates/authority and Go's crypto/x509: only a request's subject, names and
+//! key are used.
 
 use std::net::IpAddr;
 
@@ -17,32 +18,32 @@ use super::subject::{Subject, rewritten};
 use crate::auth::der;
 use crate::meta::pem;
 
-/// What somebody wants certified.
+/// A certificate signing request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Request {
-    /// Whom.
+    /// The subject.
     pub subject: Subject,
-    /// By which DNS names,
+    /// DNS names.
     pub dns: Vec<String>,
-    /// mail addresses,
+    /// Email addresses.
     pub emails: Vec<String>,
-    /// addresses
+    /// IP addresses.
     pub addresses: Vec<IpAddr>,
-    /// and URIs.
+    /// URIs.
     pub uris: Vec<String>,
-    /// The subject as it goes into the certificate, DER.
+    /// The subject for the certificate, DER.
     name: Vec<u8>,
     /// The public key with its algorithm, DER.
     key: Vec<u8>,
-    /// Whether that key signed the request.
+    /// Whether the request is signed by that key.
     signed: bool,
 }
 
 impl Request {
-    /// Reads a request, PEM.
+    /// Parses a request, PEM.
     ///
     /// # Errors
-    /// What is there is no request: why, in Go's words where they are known.
+    /// Why it is not a valid request, in Go's words if known.
     pub fn parse(text: &str) -> Result<Request, String> {
         let blocks = pem::blocks(text);
         let bytes = match blocks.first() {
@@ -81,13 +82,13 @@ impl Request {
                     format!("x509: cannot parse IP address of length {}", bytes.len())
                 })?)
             }
-            // Nothing that a certificate would take over.
+            // Other extensions are not copied into certificates.
             _ => {}
         }
         Ok(())
     }
 
-    /// The alternative names, DER; none where there are none.
+    /// The subject alternative names, DER; `None` if there are none.
     fn names(&self) -> Option<Vec<u8>> {
         let bytes = |address: &IpAddr| match address {
             IpAddr::V4(address) => address.octets().to_vec(),
@@ -113,7 +114,7 @@ impl Request {
     }
 }
 
-/// An address off the bytes of a name.
+/// An IP address from the bytes of a name.
 pub(super) fn address(bytes: &[u8]) -> Option<IpAddr> {
     match bytes.len() {
         4 => Some(<[u8; 4]>::try_from(bytes).ok()?.into()),
@@ -122,7 +123,7 @@ pub(super) fn address(bytes: &[u8]) -> Option<IpAddr> {
     }
 }
 
-/// What a certificate is for, by the names of the API: flags of its key usage.
+/// The API's names of key usages, with the bit numbers.
 const FLAGS: [(&str, u8); 10] = [
     ("signing", 0),
     ("digital signature", 0),
@@ -135,7 +136,7 @@ const FLAGS: [(&str, u8); 10] = [
     ("encipher only", 7),
     ("decipher only", 8),
 ];
-/// The same: names of its extended usage, in the order in which they are written.
+/// The API's names of extended key usages, in the order in which they are written.
 const PURPOSES: [(&str, &[u8]); 13] = [
     ("any", &[0x55, 0x1d, 0x25, 0x00]),
     ("server auth", &pkix(1)),
@@ -159,7 +160,7 @@ const fn pkix(purpose: u8) -> [u8; 8] {
     [0x2b, 6, 1, 5, 5, 7, 3, purpose]
 }
 
-/// The algorithms by which authorities sign: what the library calls them, and DER.
+/// Signature algorithms of CAs: the library's names, and DER.
 static ALGORITHMS: [(&SignatureAlgorithm, &[u8]); 6] = [
     (
         &PKCS_ECDSA_P256_SHA256,
@@ -184,14 +185,14 @@ static ALGORITHMS: [(&SignatureAlgorithm, &[u8]); 6] = [
     ),
 ];
 
-/// What a certificate may be used for, and when.
+/// The usages and validity of a certificate.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Terms {
     /// `client auth`, `digital signature`, ...
     pub usages: Vec<String>,
-    /// From when on, in seconds since 1970,
+    /// Start of validity, in seconds since 1970.
     pub not_before: i64,
-    /// and until when.
+    /// End of validity, in seconds since 1970.
     pub not_after: i64,
 }
 
@@ -207,7 +208,7 @@ fn extension(arc: u8, critical: bool, value: &[u8]) -> Vec<u8> {
 /// The extensions of a certificate.
 ///
 /// # Errors
-/// A usage that is not known.
+/// An unknown usage.
 fn extensions(
     request: &Request,
     terms: &Terms,
@@ -239,7 +240,7 @@ fn extensions(
     if !purposes.is_empty() {
         out.push(extension(0x25, false, &der::sequence(&purposes)));
     }
-    // No authority.
+    // Basic constraints: not a CA.
     out.push(extension(0x13, true, &der::sequence(&[])));
     if let Some(id) = authority {
         let id = der::sequence(&[der::tagged(0x80, id)]);
@@ -253,11 +254,11 @@ fn extensions(
 }
 
 impl Authority {
-    /// Certifies what a request asks for. Returns PEM.
+    /// Issues a certificate for a request. Returns PEM.
     ///
     /// # Errors
-    /// [`PkiError::Issue`]: the request was not signed by its key, a usage is not known, or the key of the authority is
-    /// of no known kind.
+    /// [`PkiError::Issue`]: the request was not signed by its key, a usage is unknown, or the CA's key is of an
+    /// unknown kind.
     pub(super) fn certify(&self, request: &Request, terms: &Terms) -> Result<String, PkiError> {
         let cannot = |cause: String| PkiError::Issue {
             what: format!("a certificate for {:?}", request.subject.name),

@@ -1,5 +1,5 @@
-//! Whom a certificate, or a request for one, names. Follows Go's crypto/x509 and crypto/x509/pkix, so that what a request
-//! asks for is judged as what its certificate will be taken for.
+//! Subjects of certificates and requests. Follows Go's crypto/x509 and crypto/x509/pkix, so that a request is checked
+//! with the same subject that its certificate will have.
 
 use compact_str::CompactString;
 use x509_parser::der_parser::asn1_rs::Tag;
@@ -7,13 +7,12 @@ use x509_parser::x509::{AttributeTypeAndValue, X509Name};
 
 use crate::auth::der;
 
-/// The attributes that a certificate takes over, by the last arc of 2.5.4, in the order in which they are written. Of the
-/// first ones there may be several, of the others the last counts.
+/// The attributes copied into certificates, by the last arc of 2.5.4, in the order in which they are written. The first
+/// ones may occur several times, of the others the last wins.
 const SEVERAL: [u8; 7] = [6, 10, 11, 7, 8, 9, 17];
 const ONE: [u8; 2] = [3, 5];
 
-/// A subject as Go writes it again, DER: what it does not know is left out, so that nobody is certified to be what was not
-/// looked at.
+/// A subject as Go rewrites it, DER: unknown attributes are dropped, so that nothing unchecked is certified.
 pub(super) fn rewritten(subject: &X509Name<'_>) -> Vec<u8> {
     let values = |arc: u8| -> Vec<Vec<u8>> {
         let own = [0x55, 0x04, arc];
@@ -30,7 +29,7 @@ pub(super) fn rewritten(subject: &X509Name<'_>) -> Vec<u8> {
     der::sequence(&all.map(der::set).collect::<Vec<_>>())
 }
 
-/// The user that a subject stands for.
+/// The user named by a subject.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Subject {
     /// The common name; empty for none.
@@ -43,7 +42,7 @@ impl Subject {
     /// Reads a subject.
     pub fn of(subject: &X509Name<'_>) -> Subject {
         Subject {
-            // Of several the last counts.
+            // The last one wins.
             name: subject
                 .iter_common_name()
                 .filter_map(text)
@@ -54,7 +53,7 @@ impl Subject {
     }
 }
 
-/// The text of an attribute; none where it is of a type that Go takes for no text.
+/// The text of an attribute; `None` if Go does not consider its type to be text.
 fn text(attribute: &AttributeTypeAndValue<'_>) -> Option<CompactString> {
     let bytes = attribute.as_slice();
     match attribute.attr_value().tag() {

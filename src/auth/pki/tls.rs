@@ -1,4 +1,4 @@
-//! TLS of the listener, and whom a client certificate is of.
+//! TLS of the listener, and verification of client certificates.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -17,7 +17,7 @@ use rustls::{
 
 use super::{Pair, PkiError};
 
-/// The cryptography of this process.
+/// The crypto provider of this process.
 pub(super) fn provider() -> Arc<CryptoProvider> {
     Arc::new(rustls::crypto::ring::default_provider())
 }
@@ -53,7 +53,7 @@ pub fn of_node(
         .with_cert_resolver(serving))
 }
 
-/// The serving certificate of the moment: a renewed one serves the next connection.
+/// The current serving certificate: a renewed one applies to new connections.
 #[derive(Debug)]
 pub struct Serving(ArcSwap<CertifiedKey>);
 
@@ -111,11 +111,11 @@ impl ResolvesServerCert for Serving {
     }
 }
 
-/// Judges client certificates against the authorities that the server trusts.
+/// Verifies client certificates against the CAs that the server trusts.
 ///
-/// In the handshake any certificate is taken whose key the client proves to have. Whether the certificate is valid
-/// is asked by [`ClientCertificates::judge`] once a connection, and the answer is a 401 of every request, as
-/// upstream's, where the bearer token of a request may still authenticate it.
+/// The handshake accepts any certificate whose private key the client has. [`ClientCertificates::judge`] checks
+/// validity once per connection; if it fails, requests get a 401 like upstream, unless a bearer token authenticates
+/// them.
 #[derive(Clone, Debug)]
 pub struct ClientCertificates {
     chain: Arc<dyn ClientCertVerifier>,
@@ -123,7 +123,7 @@ pub struct ClientCertificates {
 }
 
 impl ClientCertificates {
-    /// Trusts `authorities`, which are in the file `path` (named in errors).
+    /// Trusts `authorities`, read from the file `path` (named in errors).
     ///
     /// # Errors
     /// [`PkiError::Verifier`].
@@ -145,10 +145,10 @@ impl ClientCertificates {
         Ok(ClientCertificates { chain, subjects })
     }
 
-    /// Judges the certificates that a client presented (its own first) at `now`, in seconds since 1970.
+    /// Verifies the certificates presented by a client (its own first) at `now`, in seconds since 1970.
     ///
     /// # Errors
-    /// Why they are not to be trusted, for the log.
+    /// Why they are not trusted, for the log.
     pub fn judge(&self, presented: &[CertificateDer<'_>], now: i64) -> Result<(), CompactString> {
         let Some((own, intermediates)) = presented.split_first() else {
             return Err("no certificate was presented".into());
@@ -178,7 +178,7 @@ impl ClientCertVerifier for ClientCertificates {
         _intermediates: &[CertificateDer<'_>],
         _now: UnixTime,
     ) -> Result<ClientCertVerified, rustls::Error> {
-        // Judged per request, see above. That the client has the key is proved by the signatures below.
+        // Verified per connection, see above. The signature checks below prove that the client has the key.
         Ok(ClientCertVerified::assertion())
     }
 

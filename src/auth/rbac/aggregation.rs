@@ -1,10 +1,10 @@
-//! Cluster roles that gather the rules of others. Follows k8s.io/kubernetes pkg/controller/clusterroleaggregation.
+//! Aggregated cluster roles. Follows k8s.io/kubernetes pkg/controller/clusterroleaggregation.
 
 use super::Rule;
 use crate::meta::selector::Selector;
 use crate::schema::Value;
 
-/// Whether a cluster role gathers the rules of others.
+/// Whether a cluster role has an aggregation rule.
 pub fn is_aggregated(role: &Value) -> bool {
     !role
         .at("aggregationRule")
@@ -12,11 +12,11 @@ pub fn is_aggregated(role: &Value) -> bool {
         .is_empty()
 }
 
-/// The rules that `role` is to have, given all cluster roles: those of the roles that each of its selectors selects,
-/// selector by selector and in order of the roles' names, none twice. None where the role gathers nothing.
+/// The rules for `role`, given all cluster roles: those of the roles matched by its selectors, by selector and role
+/// name, without duplicates. `None` if it has no aggregation rule.
 ///
 /// # Errors
-/// What is wrong with a selector.
+/// A selector is invalid.
 pub fn aggregated(role: &Value, all: &[Value]) -> Result<Option<Vec<Rule>>, String> {
     let Some(aggregation) = role.get("aggregationRule") else {
         return Ok(None);

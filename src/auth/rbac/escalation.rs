@@ -1,4 +1,4 @@
-//! Nobody gives rights away that they do not have: the checks of writes to roles and bindings. Follows
+//! Privilege escalation checks: writes to roles and bindings may not grant more than the user has. Follows
 //! k8s.io/kubernetes pkg/registry/rbac/{escalation_check.go,validation/rule.go} and the policybased storages.
 
 use super::rule::{Rule, describe, go_list, missing};
@@ -9,19 +9,19 @@ use crate::meta::errors::quoted;
 use crate::meta::status::{About, aggregate, key_name};
 use crate::schema::Value;
 
-/// A write to a role or binding, as its request says.
+/// The request that writes a role or binding.
 pub struct Grant<'a> {
-    /// Who writes.
+    /// The user.
     pub user: &'a User,
-    /// Who says what else the user may do.
+    /// The authorizer for the verbs `escalate` and `bind`.
     pub authorizer: &'a dyn Authorizer,
-    /// What rights there are now.
+    /// The current roles and bindings.
     pub policy: &'a Policy,
     /// `roles`, `clusterroles`, `rolebindings`, `clusterrolebindings`
     pub resource: &'a str,
     /// The namespace in the path; empty for cluster-scoped kinds.
     pub namespace: &'a str,
-    /// The name in the path; empty where an object is made in its collection.
+    /// The name in the path; empty for a create request.
     pub name: &'a str,
 }
 
@@ -46,7 +46,7 @@ impl Grant<'_> {
         )
     }
 
-    /// Refuses what the user does not hold, in the words of a 403.
+    /// Rejects permissions that the user does not have, with the text of a 403.
     fn holds(&self, rules: &[Rule]) -> Result<(), String> {
         let (held, errors) = self.policy.rules(self.user, self.namespace);
         let missing = missing(&held, rules);
@@ -76,7 +76,7 @@ impl Grant<'_> {
     }
 }
 
-/// Whether a write changes nothing but what garbage collection and managedFields need: IsOnlyMutatingGCFields.
+/// Whether a write only changes what garbage collection and managedFields need: IsOnlyMutatingGCFields.
 pub fn changes_nothing_else(new: &Value, old: &Value) -> bool {
     let mut new = new.clone();
     for key in ["ownerReferences", "finalizers", "selfLink", "managedFields"] {
@@ -88,11 +88,11 @@ pub fn changes_nothing_else(new: &Value, old: &Value) -> bool {
     new == *old
 }
 
-/// Judges a write of `new` (a Role or ClusterRole in canonical form, defaulted, not yet validated) over `old`, after
-/// mutating admission. `new` has the resourceVersion that the request gave, as `old` has the stored one.
+/// Checks a write of `new` (a Role or ClusterRole in canonical form, defaulted, not yet validated) over `old`, after
+/// mutating admission. `new` has the resourceVersion from the request, `old` the stored one.
 ///
 /// # Errors
-/// 403 that lists the rights that the user lacks.
+/// 403 that lists the permissions that the user lacks.
 pub fn check_role(grant: &Grant<'_>, new: &Value, old: Option<&Value>) -> Result<(), Status> {
     if grant.is_master() || grant.may("escalate", GROUP, grant.resource, grant.name) {
         return Ok(());
@@ -121,10 +121,10 @@ pub fn check_role(grant: &Grant<'_>, new: &Value, old: Option<&Value>) -> Result
     Ok(())
 }
 
-/// Judges a write of `new` (a RoleBinding or ClusterRoleBinding) over `old`, as [`check_role`].
+/// Checks a write of `new` (a RoleBinding or ClusterRoleBinding) over `old`, like [`check_role`].
 ///
 /// # Errors
-/// 403 that lists the rights that the user lacks; 404 of a role that is not there, 400 of one that cannot be.
+/// 403 that lists the permissions that the user lacks; 404 for a missing role, 400 for an invalid role reference.
 pub fn check_binding(grant: &Grant<'_>, new: &Value, old: Option<&Value>) -> Result<(), Status> {
     if grant.is_master() || old.is_some_and(|old| changes_nothing_else(new, old)) {
         return Ok(());
@@ -152,7 +152,7 @@ pub fn check_binding(grant: &Grant<'_>, new: &Value, old: Option<&Value>) -> Res
             if resource.is_empty() {
                 return Status::unclassified(why);
             }
-            // The registry names the resource of the request, not the role's.
+            // The error shows the resource of the request, not the role's.
             Status::not_found(About {
                 group: GROUP,
                 kind: grant.resource,

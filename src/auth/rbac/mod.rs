@@ -1,5 +1,5 @@
-//! Role-based access control: who may do what, by the roles that bindings give to users, groups and service accounts.
-//! Decisions are pure functions of a [`Policy`], which a view keeps as the store has it. Follows k8s.io/kubernetes
+//! Role-based access control: roles, and bindings that grant them to users, groups and service accounts.
+//! Decisions are pure functions of a [`Policy`], which a view derives from the store. Follows k8s.io/kubernetes
 //! plugin/pkg/auth/authorizer/rbac and pkg/registry/rbac.
 
 mod aggregation;
@@ -26,7 +26,7 @@ pub use rule::{Rule, go_list, missing};
 /// The API group of roles and bindings.
 pub const GROUP: &str = "rbac.authorization.k8s.io";
 
-/// Where the store keeps what a policy is made of, in the order that [`Policy::apply`] knows.
+/// The resources from which a policy is derived, in the order used by [`Policy::apply`].
 const RESOURCES: [&str; 4] = [
     "/registry/roles/",
     "/registry/clusterroles/",
@@ -34,18 +34,18 @@ const RESOURCES: [&str; 4] = [
     "/registry/clusterrolebindings/",
 ];
 
-/// All roles and bindings of a moment. Cheap to clone.
+/// All roles and bindings at one revision. Cheap to clone.
 #[derive(Clone, Default)]
 pub struct Policy {
     /// By `namespace/name`.
     roles: imbl::HashMap<CompactString, Arc<[Rule]>>,
     /// By name.
     cluster_roles: imbl::HashMap<CompactString, Arc<[Rule]>>,
-    /// Bindings by namespace; those of the whole cluster under the empty name.
+    /// Bindings by namespace; cluster role bindings under the empty name.
     bindings: imbl::HashMap<CompactString, Bindings>,
 }
 
-/// The bindings of one namespace by the users and groups they are for, in order of their names.
+/// The bindings of one namespace by their users and groups, in order of the bindings' names.
 #[derive(Clone, Default)]
 struct Bindings {
     users: imbl::HashMap<CompactString, imbl::OrdMap<CompactString, Arc<Binding>>>,
@@ -55,7 +55,7 @@ struct Bindings {
 #[derive(Debug)]
 struct Binding {
     name: CompactString,
-    /// Empty for a binding of the whole cluster.
+    /// Empty for a ClusterRoleBinding.
     namespace: CompactString,
     /// `Role` or `ClusterRole`
     role_kind: CompactString,
@@ -67,7 +67,7 @@ struct Binding {
 struct Subject {
     who: Who,
     name: CompactString,
-    /// How reasons show it: `User "jane"`.
+    /// As shown in reasons: `User "jane"`.
     shown: CompactString,
 }
 
@@ -116,7 +116,7 @@ impl Binding {
 }
 
 impl Subject {
-    /// A subject of a binding in `namespace`; none where it is nobody.
+    /// A subject of a binding in `namespace`; `None` if it matches nobody.
     fn of(subject: &Value, namespace: &str) -> Option<Subject> {
         let (kind, name) = (subject.str("kind"), subject.str("name"));
         let (who, known_as, shown) = match kind {
@@ -191,7 +191,7 @@ fn key(object: &Value, namespaced: bool) -> CompactString {
 }
 
 impl Policy {
-    /// The policy of some objects, for decisions about what is not in the store.
+    /// A policy made of objects that are not in the store.
     pub fn from_objects<'a>(objects: impl IntoIterator<Item = &'a Value>) -> Policy {
         let mut policy = Policy::default();
         for object in objects {
@@ -239,10 +239,10 @@ impl Policy {
         }
     }
 
-    /// The rules of a role that a binding in `namespace` names.
+    /// The rules of a role referenced by a binding in `namespace`.
     ///
     /// # Errors
-    /// What upstream says of a role that is not there.
+    /// Upstream's error for a missing role.
     pub fn role(&self, kind: &str, namespace: &str, name: &str) -> Result<Arc<[Rule]>, String> {
         let (found, resource) = match kind {
             "Role" => (
@@ -262,8 +262,8 @@ impl Policy {
             .ok_or_else(|| format!("{resource}.{GROUP} {} not found", quoted(name)))
     }
 
-    /// Visits the rules that `user` has in `namespace` (those of the whole cluster first, then by the names of their
-    /// bindings) with what gave them, until `visit` answers false. Returns what was missing up to there.
+    /// Visits the rules of `user` in `namespace` (first from cluster role bindings, then by the bindings' names) with
+    /// their source, until `visit` returns false. Returns errors found up to there.
     fn visit(
         &self,
         user: &User,
@@ -304,8 +304,8 @@ impl Policy {
         errors
     }
 
-    /// The rules that `user` has in `namespace` (empty for those of the whole cluster alone), and which roles that
-    /// bindings name are missing.
+    /// The rules of `user` in `namespace` (empty for cluster role bindings only), and errors about missing roles of
+    /// bindings.
     pub fn rules(&self, user: &User, namespace: &str) -> (Vec<Rule>, Vec<String>) {
         let mut rules = Vec::new();
         let errors = self.visit(user, namespace, |_, _, rule| {
@@ -315,7 +315,7 @@ impl Policy {
         (rules, errors)
     }
 
-    /// Whether `user` may do what `wants` says.
+    /// Whether `user` may do what `wants` describes.
     pub fn decide(&self, user: &User, wants: &Attributes<'_>) -> Decision {
         let mut allowed = None;
         let errors = self.visit(user, wants.namespace, |binding, subject, rule| {
@@ -344,7 +344,7 @@ impl Bindings {
     }
 }
 
-/// The policy that a store holds.
+/// The policy in a store.
 pub struct Rbac(View<Policy>);
 
 impl Default for Rbac {
@@ -354,7 +354,7 @@ impl Default for Rbac {
 }
 
 impl Rbac {
-    /// The policy as `world` has it.
+    /// The policy in `world`.
     pub fn policy(&self, world: &World) -> Arc<Policy> {
         self.0.of(world)
     }

@@ -1,4 +1,4 @@
-//! One rule of a role: what it allows, what it covers of another. Follows k8s.io/kubernetes
+//! Policy rules: what a rule allows, and whether it covers another. Follows k8s.io/kubernetes
 //! pkg/apis/rbac/v1/evaluation_helpers.go and k8s.io/component-helpers/auth/rbac/validation.
 
 use std::collections::HashMap;
@@ -16,7 +16,7 @@ type Texts = Vec<CompactString>;
 pub struct Rule {
     /// `get`; `*` for all.
     pub verbs: Texts,
-    /// Empty text for core; `*` for all.
+    /// The empty text for core; `*` for all.
     pub groups: Texts,
     /// `pods`, `pods/log`, `*/scale`; `*` for all.
     pub resources: Texts,
@@ -68,7 +68,7 @@ impl Rule {
         }
     }
 
-    /// Whether the rule allows what a request wants to do.
+    /// Whether the rule allows a request.
     pub fn allows(&self, wants: &Attributes<'_>) -> bool {
         if !has_or_all(&self.verbs, wants.verb) {
             return false;
@@ -86,7 +86,7 @@ impl Rule {
             && (self.names.is_empty() || has(&self.names, wants.name))
     }
 
-    /// Into how many rules [`Rule::break_down`] makes this one.
+    /// The number of rules that [`Rule::break_down`] returns.
     fn parts(&self) -> usize {
         let all = [&self.groups, &self.resources, &self.verbs];
         let all = all.map(|texts| texts.len()).into_iter();
@@ -94,7 +94,8 @@ impl Rule {
         all.saturating_add(self.urls.len().saturating_mul(self.verbs.len()))
     }
 
-    /// This rule as rules of one verb, one group and one resource (and at most one name), or one verb and one URL.
+    /// This rule split into rules with one verb, one group and one resource (and at most one name), or one verb and
+    /// one URL.
     pub fn break_down(&self) -> Vec<Rule> {
         let mut parts = Vec::new();
         let one = |text: &CompactString| vec![text.clone()];
@@ -128,7 +129,7 @@ impl Rule {
         parts
     }
 
-    /// Whether whoever has this rule may do all that `part` (one of [`Rule::break_down`]) allows.
+    /// Whether this rule allows everything that `part` (from [`Rule::break_down`]) allows.
     fn covers(&self, part: &Rule) -> bool {
         let all =
             |own: &Texts, wanted: &Texts| has(own, ALL) || wanted.iter().all(|text| has(own, text));
@@ -153,7 +154,7 @@ impl Rule {
             && part.urls.iter().all(url)
     }
 
-    /// The rule in one line, as refusals show it.
+    /// The rule in one line, as shown in errors.
     pub fn compact(&self) -> String {
         let parts: Vec<String> = [
             ("APIGroups", &self.groups),
@@ -169,7 +170,7 @@ impl Rule {
         format!("{{{}}}", parts.join(", "))
     }
 
-    /// The rule as an object's member.
+    /// The rule as a JSON object.
     pub fn to_value(&self) -> Value {
         let mut rule = Object::new();
         let list = |texts: &Texts| texts.iter().map(Value::from).collect::<Vec<_>>();
@@ -188,11 +189,11 @@ impl Rule {
     }
 }
 
-/// The most parts into which the rules of one request are broken down: each list multiplies them.
+/// Limit for the number of parts into which rules of a request are split: the lengths of their lists multiply.
 const MAX_PARTS: usize = 100_000;
 
-/// What `wanted` allows beyond `held`, broken down; a rule of very many parts that no single held one covers is missing
-/// as a whole.
+/// What `wanted` allows beyond `held`, split into parts; a rule with very many parts that no single held rule covers is
+/// returned as a whole.
 pub fn missing(held: &[Rule], wanted: &[Rule]) -> Vec<Rule> {
     let mut left = MAX_PARTS;
     let mut missing = Vec::new();
@@ -212,9 +213,10 @@ pub fn missing(held: &[Rule], wanted: &[Rule]) -> Vec<Rule> {
     missing
 }
 
-/// Missing rights as refusals list them: verbs of the same resource joined, one line each, sorted, none twice.
+/// Missing permissions as listed in errors: verbs of the same resource joined, one line each, sorted, without
+/// duplicates.
 pub fn describe(missing: Vec<Rule>) -> Vec<String> {
-    // Those of URLs are told one by one.
+    // Those for URLs are listed individually.
     let (mut told, of_resources): (Vec<Rule>, Vec<Rule>) =
         missing.into_iter().partition(|rule| !rule.urls.is_empty());
     let mut joined: HashMap<Rule, Texts> = HashMap::new();
@@ -233,7 +235,7 @@ pub fn describe(missing: Vec<Rule>) -> Vec<String> {
     lines
 }
 
-/// A list of texts as Go's `%q` prints it: `["a" "b"]`.
+/// A list of texts as printed by Go's `%q`: `["a" "b"]`.
 pub fn go_list<T: AsRef<str>>(texts: &[T]) -> String {
     let quoted: Vec<String> = texts.iter().map(|text| quoted(text.as_ref())).collect();
     format!("[{}]", quoted.join(" "))
@@ -247,12 +249,12 @@ fn has_or_all(texts: &Texts, wanted: &str) -> bool {
     texts.iter().any(|text| text == ALL || text == wanted)
 }
 
-/// What a URL that ends in stars stands for.
+/// The prefix of a URL that ends in stars.
 fn prefix(url: &str) -> Option<&str> {
     url.ends_with('*').then(|| url.trim_end_matches('*'))
 }
 
-/// Whether a rule's resource (`pods/log`, `*/scale`, `*`) is what a request is about.
+/// Whether a rule's resource (`pods/log`, `*/scale`, `*`) matches that of a request.
 fn names_resource(rule: &str, resource: &str, subresource: &str) -> bool {
     if rule == ALL {
         return true;
@@ -406,7 +408,7 @@ mod tests {
         let url = rule(r#"{"verbs":["get"],"nonResourceURLs":["/x"]}"#);
         let alone = describe(vec![url.clone()]);
         assert_eq!(describe(vec![url.clone(), url]), alone, "told once");
-        // Lists multiply: what would be very many is told as it is.
+        // The lengths of lists multiply: with very many parts the rule is returned as it is.
         let names = |what: &str| {
             (0..1000)
                 .map(|n| format!("{what}{n}").into())

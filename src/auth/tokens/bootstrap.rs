@@ -1,4 +1,4 @@
-//! Tokens by which new nodes introduce themselves: secrets of kube-system. Follows k8s.io/kubernetes
+//! Bootstrap tokens for new nodes: secrets in kube-system. Follows k8s.io/kubernetes
 //! plugin/pkg/auth/authenticator/token/bootstrap and k8s.io/cluster-bootstrap/util/secrets.
 
 use base64::Engine as _;

@@ -57,7 +57,7 @@ impl Reference {
     }
 }
 
-/// What a token is bound to besides its account.
+/// The objects to which a token is bound, besides its service account.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Bound {
     /// A pod.
@@ -68,30 +68,30 @@ pub struct Bound {
     pub node: Option<Reference>,
 }
 
-/// What a token is to say.
+/// The contents of a token to issue.
 pub struct Wanted<'a> {
-    /// Who issues it.
+    /// The issuer.
     pub issuer: &'a str,
-    /// Its own id.
+    /// The token's ID.
     pub id: &'a str,
-    /// Whom it is for.
+    /// The audiences.
     pub audiences: &'a [String],
     /// The account's namespace.
     pub namespace: &'a str,
-    /// The account.
+    /// The service account.
     pub account: Reference,
-    /// What it ends with.
+    /// The objects to which it is bound.
     pub bound: Bound,
     /// Now, in seconds since 1970.
     pub now: i64,
-    /// How long it is good, in seconds.
+    /// Its lifetime, in seconds.
     pub seconds: i64,
-    /// From when on, in seconds, its use is a sign of a program that does not read it again.
+    /// After so many seconds, its use indicates a program that does not reload it.
     pub warn_after: Option<i64>,
 }
 
 impl Wanted<'_> {
-    /// The claims, in the order in which upstream writes them.
+    /// The claims in upstream's order.
     pub fn claims(&self) -> Value {
         let mut kubernetes = Object::new();
         kubernetes.insert("namespace", self.namespace);
@@ -125,10 +125,10 @@ impl Wanted<'_> {
     }
 }
 
-/// Claims whose signature is good.
+/// Claims with a verified signature.
 #[derive(Debug)]
 pub enum Claims {
-    /// Of a token that was asked for.
+    /// Claims of a token from the TokenRequest API.
     Bound {
         /// The token's own id.
         id: CompactString,
@@ -139,7 +139,7 @@ pub enum Claims {
         account: Reference,
         bound: Bound,
     },
-    /// Of a token that a secret holds.
+    /// Claims of a token stored in a secret.
     Legacy {
         subject: CompactString,
         namespace: CompactString,
@@ -148,12 +148,12 @@ pub enum Claims {
     },
 }
 
-/// The objects of a token, and at which revisions they were looked at.
+/// The objects checked for a token, with their revisions.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Seen(Vec<(&'static str, String, Revision)>);
 
 impl Seen {
-    /// Whether all is as it was.
+    /// Whether all of them are unchanged.
     pub fn still(&self, world: &World) -> bool {
         self.0.iter().all(|(resource, key, rev)| {
             world
@@ -175,7 +175,7 @@ impl Seen {
         };
         let entry = world.get(resource, &key)?;
         let value = object(entry);
-        // Whether what ends still counts depends on the time: it is looked at again.
+        // Whether a terminating object still counts depends on the time: check it again.
         let ends = value.at("metadata").get("deletionTimestamp").is_some();
         self.0
             .push((resource, key, if ends { 0 } else { entry.rev }));
@@ -188,10 +188,10 @@ const PODS: &str = "/registry/pods/";
 const SECRETS: &str = "/registry/secrets/";
 const NODES: &str = "/registry/minions/";
 
-/// Why a token is not taken, for those who ask by a TokenReview.
+/// Why a token is rejected, as reported by a TokenReview.
 type Refusal = String;
 
-/// Whether an object was deleted at `before` or earlier, and only waits to go.
+/// Whether an object's deletion was requested at `before` or earlier.
 fn deleted_before(object: &Value, before: i64) -> bool {
     let meta = object.at("metadata");
     meta.get("deletionTimestamp")
@@ -200,10 +200,10 @@ fn deleted_before(object: &Value, before: i64) -> bool {
 }
 
 impl Claims {
-    /// Reads verified claims of `issuer`.
+    /// Parses verified claims of `issuer`.
     ///
     /// # Errors
-    /// They are not of the form that tokens of accounts have.
+    /// They do not have the form of service account tokens.
     pub fn read(claims: &Value) -> Result<Claims, Refusal> {
         let strange = |_| "service account token claims could not be read".to_owned();
         if claims.str("iss") == LEGACY_ISSUER {
@@ -238,10 +238,10 @@ impl Claims {
         })
     }
 
-    /// Whether the token is good at `now`.
+    /// Whether the token is valid at `now`.
     ///
     /// # Errors
-    /// It is not yet, or no more.
+    /// It is not valid yet, or expired.
     pub fn check_time(&self, now: i64) -> Result<(), Refusal> {
         let Claims::Bound {
             not_before,
@@ -264,10 +264,10 @@ impl Claims {
         Err(why.into())
     }
 
-    /// Who shows the token `text`, if all that it is bound to is still there in `world`; and what was looked at.
+    /// The user of the token `text`, if all objects to which it is bound exist in `world`; and the objects checked.
     ///
     /// # Errors
-    /// What is gone.
+    /// The object that is gone.
     pub fn user(
         &self,
         world: &World,
@@ -373,7 +373,7 @@ impl Look<'_> {
             user.set_extra(accounts::POD_UID, vec![pod.uid.clone()]);
         }
         if let Some(node) = &bound.node {
-            // The node of a pod is only told: that the pod is there is enough.
+            // A pod's node is only informative: the pod's existence is enough.
             if bound.pod.is_none() {
                 self.still(NODES, "node", "", node, seen)?;
             }
@@ -385,7 +385,7 @@ impl Look<'_> {
         Ok(())
     }
 
-    /// Whether an object that a token is bound to is still there.
+    /// Whether an object to which a token is bound still exists.
     fn still(
         &self,
         resource: &'static str,

@@ -1,4 +1,4 @@
-//! `--token-auth-file`: tokens in lines of comma-separated values: token, user, uid, and groups in one quoted value.
+//! `--token-auth-file`: lines of comma-separated values: token, user, uid, and groups in one quoted value.
 //! Follows k8s.io/apiserver/pkg/authentication/token/tokenfile.
 
 use std::collections::HashMap;
@@ -8,10 +8,10 @@ use ring::digest::{SHA256, digest};
 
 use crate::auth::User;
 
-/// Tokens and whom they are of. Only digests are kept, so that a look-up tells by its time nothing of a token.
+/// Users by token. Only digests of tokens are kept, so that the time of a look-up reveals nothing about them.
 pub struct TokenFile(HashMap<[u8; 32], User>);
 
-/// A token file that cannot be taken.
+/// An invalid token file.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot take tokens from {}: {cause}; each line is TOKEN,USER,UID and, if there are any, \"GROUP,GROUP\"", path.display())]
 pub struct TokenFileError {
@@ -49,7 +49,7 @@ impl TokenFile {
                 ));
             };
             if token.is_empty() {
-                tracing::warn!("an empty token in the token file is left out");
+                tracing::warn!("ignoring an empty token in the token file");
                 continue;
             }
             let user = User {
@@ -61,19 +61,19 @@ impl TokenFile {
                 extra: Vec::new(),
             };
             if tokens.insert(key(token), user).is_some() {
-                tracing::warn!("a token is twice in the token file: its last user counts");
+                tracing::warn!("duplicate token in the token file; using its last user");
             }
         }
         Ok(TokenFile(tokens))
     }
 
-    /// Whose token it is.
+    /// The user of a token.
     pub fn user(&self, token: &str) -> Option<&User> {
         self.0.get(&key(token))
     }
 }
 
-/// Lines of comma-separated values, in which quotes keep commas, line ends and doubled quotes; empty lines count not.
+/// Parses comma-separated values with quoted fields, in which quotes are doubled; skips empty lines.
 fn records(text: &str) -> Result<Vec<Vec<String>>, String> {
     let mut records = Vec::new();
     let mut chars = text.chars().peekable();

@@ -1,5 +1,5 @@
-//! JSON Web Tokens in compact form: three parts, of which the first two are JSON and the last signs them. Follows
-//! gopkg.in/go-jose/go-jose.v2 in what is a token and what is not.
+//! JSON Web Tokens in compact form: two parts of JSON and a signature. Follows
+//! gopkg.in/go-jose/go-jose.v2 in what it accepts.
 
 use std::borrow::Cow;
 
@@ -10,15 +10,15 @@ use base64::engine::general_purpose::{GeneralPurpose, NO_PAD};
 use super::keys::{PublicKey, Signer};
 use crate::schema::{Object, Value, json};
 
-/// As Go's base64.RawURLEncoding, which does not look at the bits of the last character that belong to no byte.
+/// Like Go's base64.RawURLEncoding, which ignores the bits of the last character that do not belong to a byte.
 const BASE64: GeneralPurpose =
     GeneralPurpose::new(&URL_SAFE, NO_PAD.with_decode_allow_trailing_bits(true));
-/// What is told of a signature that is no key's.
+/// The error for a signature by an unknown key.
 const BAD_SIGNATURE: &str = "go-jose/go-jose: error in cryptographic primitive";
-/// Tokens longer than this are none, in bytes: more does not fit into a request's head anyway.
+/// Longer tokens are invalid, in bytes: more does not fit into a request's head anyway.
 const MAX: usize = 64 << 10;
 
-/// A token whose signature nobody has looked at yet.
+/// A token with an unverified signature.
 pub struct Unverified<'a> {
     signed: Cow<'a, str>,
     signature: Vec<u8>,
@@ -27,12 +27,12 @@ pub struct Unverified<'a> {
 }
 
 impl<'a> Unverified<'a> {
-    /// Reads a token; none where the text is no token.
+    /// Parses a token; `None` if the text is not one.
     pub fn parse(text: &'a str) -> Option<Unverified<'a>> {
         if text.len() > MAX {
             return None;
         }
-        // White space counts for nothing: tokens may be broken into lines.
+        // White space is ignored: tokens may be broken into lines.
         let text: Cow<'a, str> = match text.contains(char::is_whitespace) {
             true => text.split_whitespace().collect::<String>().into(),
             false => text.into(),
@@ -60,15 +60,15 @@ impl<'a> Unverified<'a> {
         })
     }
 
-    /// Who says that it has issued the token.
+    /// The issuer claimed by the token.
     pub fn issuer(&self) -> &str {
         self.claims.str("iss")
     }
 
-    /// The claims, if one of `keys` has signed them.
+    /// The claims, if one of `keys` signed them.
     ///
     /// # Errors
-    /// What upstream tells of a token that nobody known has signed.
+    /// Upstream's text for a token not signed by a known key.
     pub fn verify(self, keys: &[PublicKey]) -> Result<Value, &'static str> {
         let id = self.header.str("kid");
         let mut keys = keys
@@ -78,7 +78,7 @@ impl<'a> Unverified<'a> {
         if keys.peek().is_none() {
             return Err("invalid signature, no keys found");
         }
-        // Extensions that must be understood are not.
+        // Critical extensions are not supported.
         let understood = self.header.get("crit").is_none();
         let algorithm = self.header.str("alg");
         let message = self.signed.as_bytes();
@@ -93,7 +93,7 @@ impl<'a> Unverified<'a> {
 /// Signs claims.
 ///
 /// # Errors
-/// As [`Signer::sign`].
+/// Like [`Signer::sign`].
 pub fn sign(claims: &Value, signer: &Signer) -> Result<String, String> {
     let mut header = Object::new();
     header.insert("alg", signer.public.algorithm());
@@ -106,14 +106,14 @@ pub fn sign(claims: &Value, signer: &Signer) -> Result<String, String> {
     Ok(token)
 }
 
-/// A claim is of another form than it should be.
+/// A claim has the wrong form.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NotRead;
 
-/// A claim that is a time, in seconds since 1970; none where it is absent.
+/// A claim that is a time, in seconds since 1970; `None` if absent.
 ///
 /// # Errors
-/// It is there and is no time.
+/// It is not a time.
 pub fn time(claims: &Value, name: &str) -> Result<Option<i64>, NotRead> {
     match claims.at(name) {
         Value::Null => Ok(None),
@@ -123,7 +123,7 @@ pub fn time(claims: &Value, name: &str) -> Result<Option<i64>, NotRead> {
     }
 }
 
-/// A claim that is one text or several.
+/// A claim that is one string or a list.
 ///
 /// # Errors
 /// It is something else.
@@ -189,7 +189,7 @@ mod tests {
         let verified = Some(Ok(claims.clone()));
         let lines = token.replace('.', ".\r\n\t ");
         assert_eq!(verify(&lines, &[good]), verified, "broken into lines");
-        // Of the last character four bits belong to no byte.
+        // Four bits of the last character do not belong to a byte.
         let last = token.pop().unwrap();
         let next = char::from(last as u8 + 1);
         assert_eq!(verify(&format!("{token}{next}"), &[good]), verified);
@@ -241,7 +241,7 @@ mod tests {
                 let changed = String::from_utf8(changed).unwrap();
                 let original = Unverified::parse(token).unwrap();
                 if let Some(token) = Unverified::parse(&changed) {
-                    // Bits of the last character that belong to no byte change nothing.
+                    // Changes to bits that do not belong to a byte have no effect.
                     let same = token.signature == original.signature && token.signed == original.signed;
                     prop_assert_eq!(token.verify(keys).is_ok(), same, "{}", changed);
                 }

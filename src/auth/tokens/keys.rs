@@ -1,4 +1,4 @@
-//! Keys that sign tokens and judge their signatures: RSA (RS256) and the curves P-256 and P-384 (ES256, ES384), from
+//! Keys that sign tokens and verify their signatures: RSA (RS256) and the curves P-256 and P-384 (ES256, ES384), from
 //! PEM files as upstream reads them. Follows k8s.io/kubernetes pkg/serviceaccount/{jwt,openidmetadata}.go.
 
 use std::path::Path;
@@ -14,7 +14,7 @@ use x509_parser::x509::SubjectPublicKeyInfo;
 use crate::auth::der;
 use crate::schema::{Object, Value};
 
-/// Why a file holds no keys for tokens.
+/// Why a file contains no keys for tokens.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot take {what} from {}: {cause}", path.display())]
 pub struct KeyError {
@@ -23,7 +23,7 @@ pub struct KeyError {
     cause: String,
 }
 
-/// What signs tokens.
+/// A private key that signs tokens.
 pub struct Signer {
     /// The public half.
     pub public: PublicKey,
@@ -36,13 +36,13 @@ enum Pair {
     Curve(Box<EcdsaKeyPair>),
 }
 
-/// What judges signatures.
+/// A public key that verifies signatures.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PublicKey {
-    /// Which key it is: the digest of its DER form.
+    /// The key ID: the digest of its DER form.
     pub id: String,
     kind: Kind,
-    /// Of RSA keys the modulus and the exponent, of others the two coordinates; big-endian.
+    /// For RSA the modulus and the exponent, otherwise the two coordinates; big-endian.
     parts: [Vec<u8>; 2],
 }
 
@@ -73,7 +73,7 @@ impl Kind {
 }
 
 impl PublicKey {
-    /// Reads a SubjectPublicKeyInfo.
+    /// Parses a SubjectPublicKeyInfo.
     fn from_spki(der: &[u8]) -> Result<PublicKey, String> {
         let (_, info) = SubjectPublicKeyInfo::from_der(der).map_err(|e| e.to_string())?;
         let digest = ring::digest::digest(&ring::digest::SHA256, der);
@@ -109,7 +109,7 @@ impl PublicKey {
         self.kind.algorithm()
     }
 
-    /// Whether `signature` by the algorithm `algorithm` is this key's of `message`.
+    /// Whether `signature` is this key's signature of `message` with `algorithm`.
     pub fn verifies(&self, algorithm: &str, message: &[u8], signature: &[u8]) -> bool {
         if algorithm != self.algorithm() {
             return false;
@@ -167,7 +167,7 @@ impl Signer {
             .unwrap_or_else(|| Err("there is no private key in it".into()))
     }
 
-    /// The private key of a PEM section; none where the section is something else.
+    /// The private key in a PEM section; `None` if the section is something else.
     fn from_section(kind: SectionKind, der: &[u8]) -> Option<Result<Signer, String>> {
         match kind {
             SectionKind::RsaPrivateKey => Some(
@@ -232,7 +232,7 @@ impl Signer {
     /// The signature of `message`.
     ///
     /// # Errors
-    /// The system gives no random numbers.
+    /// The system provides no random numbers.
     pub fn sign(&self, message: &[u8]) -> Result<Vec<u8>, String> {
         match &self.pair {
             Pair::Rsa(pair) => {
@@ -279,7 +279,7 @@ pub fn signer(path: &Path) -> Result<Signer, KeyError> {
 /// The public keys in a file: public keys, certificates, and the public halves of private keys.
 ///
 /// # Errors
-/// [`KeyError`], also where there are none.
+/// [`KeyError`], also if there are none.
 pub fn public_keys(path: &Path) -> Result<Vec<PublicKey>, KeyError> {
     let failed = |cause| KeyError {
         what: "keys that judge service account tokens",
@@ -321,10 +321,10 @@ fn sections(pem: &str) -> Result<Vec<(SectionKind, Vec<u8>)>, String> {
 
 /// A new RSA key, PKCS#8 PEM. Takes a good part of a second.
 ///
-/// RSA, since OpenID Connect makes RS256 the one algorithm that everybody who trusts an issuer knows.
+/// RSA, because OpenID Connect requires everyone to support RS256.
 ///
 /// # Errors
-/// The system gives no random numbers.
+/// The system provides no random numbers.
 pub fn new_rsa() -> Result<String, String> {
     use rsa::pkcs8::EncodePrivateKey as _;
     let key =
@@ -335,7 +335,7 @@ pub fn new_rsa() -> Result<String, String> {
     Ok(pem.to_string())
 }
 
-/// The system's random numbers, as the RSA library takes them.
+/// The system's random number generator, for the RSA library.
 struct System(SystemRandom);
 
 impl System {
@@ -346,7 +346,7 @@ impl System {
     }
 }
 
-/// The system gives no random numbers.
+/// The system provides no random numbers.
 #[derive(Debug, thiserror::Error)]
 #[error("the system gives no random numbers")]
 struct NoRandom;
@@ -374,7 +374,7 @@ const OID_EC: &[u8] = &[0x2a, 0x86, 0x48, 0xce, 0x3d, 2, 1];
 const OID_P256: &[u8] = &[0x2a, 0x86, 0x48, 0xce, 0x3d, 3, 1, 7];
 const OID_P384: &[u8] = &[0x2b, 0x81, 4, 0, 0x22];
 
-/// An elliptic curve's private key as SEC1 has it, in a PKCS#8 envelope.
+/// Wraps an elliptic curve's SEC1 private key in PKCS#8.
 fn pkcs8_of_sec1(sec1: &[u8]) -> Option<Vec<u8>> {
     let names = |oid: &[u8]| sec1.windows(oid.len()).any(|window| window == oid);
     let curve = [OID_P256, OID_P384].into_iter().find(|oid| names(oid))?;

@@ -1,7 +1,7 @@
-//! Bearer tokens: those of service accounts, which this server signs; those by which nodes bootstrap; those of a file.
+//! Bearer tokens: those of service accounts, signed by this server; bootstrap tokens of nodes; those from a file.
 //!
-//! A signature is judged once and then remembered; whether all that a token is bound to is still there is asked of
-//! the store's newest state at each use, which costs a few look-ups while nothing has changed.
+//! A signature is verified once and then cached; whether the objects to which a token is bound still exist is checked
+//! in the store's newest state at each use, which costs a few look-ups if nothing has changed.
 
 pub mod bootstrap;
 pub mod claims;
@@ -26,18 +26,18 @@ use super::rbac::go_list;
 use crate::schema::{Object, Value};
 use crate::store::Store;
 
-/// How the tokens of service accounts are made and judged.
+/// Settings for service account tokens.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// `--service-account-issuer`: the first is told in new tokens, all are taken.
+    /// `--service-account-issuer`: new tokens have the first, tokens of all are accepted.
     pub issuers: Vec<String>,
-    /// `--api-audiences`: whom tokens must be for to be taken here.
+    /// `--api-audiences`: the audiences accepted here.
     pub audiences: Vec<String>,
     /// `--service-account-max-token-expiration` in seconds.
     pub max_seconds: Option<i64>,
     /// `--service-account-extend-token-expiration`
     pub extend: bool,
-    /// `--service-account-jwks-uri`: where the keys are to be had.
+    /// `--service-account-jwks-uri`: where clients find the keys.
     pub jwks_uri: String,
     /// `--enable-bootstrap-token-auth`
     pub bootstrap: bool,
@@ -46,14 +46,14 @@ pub struct Settings {
 /// The keys of service account tokens.
 #[derive(Debug)]
 pub struct Keys {
-    /// What signs new tokens.
+    /// Signs new tokens.
     pub signer: Signer,
-    /// What judges tokens: the signer's public half, and others.
+    /// Verify tokens: the signer's public half, and others.
     pub public: Vec<PublicKey>,
 }
 
 impl Keys {
-    /// Keys that sign with `signer`, and take what `more` judges.
+    /// Signs with `signer`, and also accepts tokens signed by `more`.
     pub fn new(signer: Signer, more: Vec<PublicKey>) -> Keys {
         let mut public = Vec::new();
         for key in more.into_iter().chain([signer.public.clone()]) {
@@ -65,20 +65,20 @@ impl Keys {
     }
 }
 
-/// Keys that may still be in the making.
+/// Keys that may still be being generated.
 #[derive(Clone, Default)]
 pub struct KeyRing(Arc<SetOnce<Result<Keys, String>>>);
 
 impl KeyRing {
-    /// Keys that are there.
+    /// Existing keys.
     pub fn of(keys: Keys) -> KeyRing {
         let ring = KeyRing::default();
-        // It is empty: nothing is in the way.
+        // It is empty, so this succeeds.
         let _ = ring.0.set(Ok(keys));
         ring
     }
 
-    /// Keys that another thread makes with `make`.
+    /// Keys that another thread generates with `make`.
     pub fn made_by(make: impl FnOnce() -> Result<Keys, String> + Send + 'static) -> KeyRing {
         let ring = KeyRing::default();
         let made = ring.0.clone();
@@ -86,7 +86,7 @@ impl KeyRing {
             let keys = std::panic::catch_unwind(std::panic::AssertUnwindSafe(make))
                 .unwrap_or_else(|_| Err("making a key broke".to_owned()));
             if let Err(why) = &keys {
-                tracing::error!(why, "service account tokens cannot be signed");
+                tracing::error!(why, "cannot sign service account tokens");
             }
             let _ = made.set(keys);
         });
@@ -96,7 +96,7 @@ impl KeyRing {
     /// The keys.
     ///
     /// # Errors
-    /// Why there are none: also that they are still made, when no token by them can be about yet.
+    /// Why there are none, or that they are still being generated; no tokens signed by them exist yet then.
     pub fn get(&self) -> Result<&Keys, &str> {
         match self.0.get() {
             Some(keys) => keys.as_ref().map_err(String::as_str),
@@ -105,36 +105,36 @@ impl KeyRing {
     }
 }
 
-/// Who showed a good token, and for which of the audiences that were asked for it is.
+/// The user of a valid token, and the requested audiences that it is for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Authenticated {
-    /// The user, without the group of authenticated ones.
+    /// The user, without the group system:authenticated.
     pub user: User,
-    /// In the order in which they were asked for.
+    /// In the requested order.
     pub audiences: Vec<String>,
 }
 
-/// Judges and makes tokens.
+/// Authenticates and issues tokens.
 pub struct Tokens {
     store: Arc<dyn Store>,
-    /// How.
+    /// The settings.
     pub settings: Settings,
     keys: KeyRing,
     file: Option<TokenFile>,
     known: Mutex<HashMap<[u8; 32], Arc<Known>>>,
 }
 
-/// A token whose signature is good.
+/// A token with a verified signature.
 struct Known {
     claims: Claims,
     audiences: Vec<String>,
     proof: ArcSwapOption<(Seen, User)>,
 }
 
-/// Tokens that are remembered.
+/// How many verified tokens are cached.
 const REMEMBERED: usize = 10_000;
 
-/// Whether two secrets are the same, in a time that does not tell where they differ.
+/// Compares two secrets in constant time.
 pub(crate) fn same(a: &[u8], b: &[u8]) -> bool {
     let differ = a
         .iter()
@@ -144,7 +144,7 @@ pub(crate) fn same(a: &[u8], b: &[u8]) -> bool {
 }
 
 impl Tokens {
-    /// Tokens over what is in `store`.
+    /// Tokens for the objects in `store`.
     pub fn new(
         store: Arc<dyn Store>,
         settings: Settings,
@@ -168,10 +168,10 @@ impl Tokens {
         self.keys.get()
     }
 
-    /// Whose token `text` is, if it is for one of `audiences`, at `now`.
+    /// The user of the token `text`, if it is valid for one of `audiences` at `now`.
     ///
     /// # Errors
-    /// What those who ask by a TokenReview are told beside "invalid bearer token"; may be nothing.
+    /// The error that a TokenReview shows besides "invalid bearer token"; may be empty.
     pub fn authenticate(
         &self,
         text: &str,
@@ -248,7 +248,7 @@ impl Tokens {
         found(user)
     }
 
-    /// The token, its signature judged; none where it is no token of service accounts.
+    /// The verified token; `None` if it is not a service account token.
     fn known(&self, text: &str) -> Result<Option<Arc<Known>>, String> {
         let mut key = [0; 32];
         key.copy_from_slice(digest(&SHA256, text.as_bytes()).as_ref());
@@ -279,7 +279,7 @@ impl Tokens {
         Ok(Some(known))
     }
 
-    /// Waits until it is known whether there are keys: who wants a token at a first start waits for its key.
+    /// Waits until keys are available or have failed: at the first start, token requests wait for the key.
     pub async fn ready(&self) {
         self.keys.0.wait().await;
     }
@@ -287,12 +287,12 @@ impl Tokens {
     /// A signed token.
     ///
     /// # Errors
-    /// There is no key (yet), or the system gives no random numbers.
+    /// There is no key (yet), or the system provides no random numbers.
     pub fn issue(&self, claims: &Value) -> Result<String, String> {
         jwt::sign(claims, &self.keys.get()?.signer)
     }
 
-    /// The issuer that new tokens tell.
+    /// The issuer of new tokens.
     pub fn issuer(&self) -> &str {
         self.settings.issuers.first().map_or("", String::as_str)
     }
@@ -334,7 +334,7 @@ impl Tokens {
     }
 }
 
-/// Those of `wanted` that are in `all`.
+/// The items of `wanted` that are in `all`.
 fn among(wanted: &[String], all: &[String]) -> Vec<String> {
     wanted
         .iter()
