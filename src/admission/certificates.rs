@@ -1,6 +1,6 @@
-//! CertificateApproval, CertificateSigning, ClusterTrustBundleAttest and CertificateSubjectRestriction: certificates are
-//! approved, signed and vouched for by those who may do so for the signer, and nobody asks for one that makes him master
-//! of the cluster. Follows k8s.io/kubernetes/plugin/pkg/admission/certificates.
+//! CertificateApproval, CertificateSigning, ClusterTrustBundleAttest and CertificateSubjectRestriction: approving,
+//! signing and attesting requires permission for the signer, and no certificate may grant the group system:masters.
+//! Follows k8s.io/kubernetes/plugin/pkg/admission/certificates.
 
 use super::{Attributes, Operation, Plugin};
 use crate::auth::pki::{Request, Subject};
@@ -11,16 +11,16 @@ use crate::schema::Value;
 
 const GROUP: &str = "certificates.k8s.io";
 const REQUESTS: &str = "certificatesigningrequests";
-/// The signer of certificates by which clients are known to the server.
+/// The signer of client certificates for the API server.
 const CLIENT_SIGNER: &str = "kubernetes.io/kube-apiserver-client";
 
-/// Approvals need the right to approve for the signer.
+/// Approving a request requires permission to approve for its signer.
 pub struct CertificateApproval;
-/// Certificates and conditions need the right to sign for the signer.
+/// Setting a certificate or its failure requires permission to sign for its signer.
 pub struct CertificateSigning;
-/// Bundles of a signer need the right to attest for it.
+/// Writing a bundle with a signer requires permission to attest for it.
 pub struct ClusterTrustBundleAttest;
-/// Nobody asks for a certificate of the group of masters.
+/// Rejects requests for certificates with the group system:masters.
 pub struct CertificateSubjectRestriction;
 
 fn signer(object: &Value) -> &str {
@@ -124,10 +124,10 @@ impl Plugin for CertificateSubjectRestriction {
     }
 }
 
-/// Whom a request (base64 of PEM) is to certify.
+/// The subject of a request (base64 of PEM).
 ///
 /// # Errors
-/// What is there is no request.
+/// The text is not a valid request.
 pub(super) fn subject(request: &str) -> Result<Subject, String> {
     use base64::Engine as _;
     let engine = &base64::engine::general_purpose::STANDARD;

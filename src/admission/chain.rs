@@ -1,4 +1,4 @@
-//! Which plugins there are, in which order they run, and which of them the command line chooses.
+//! The list of plugins, their order, and their selection by flags.
 //! Follows k8s.io/kubernetes/pkg/kubeapiserver/options/plugins.go and k8s.io/apiserver/pkg/server/options/admission.go.
 
 use super::{
@@ -32,7 +32,7 @@ pub struct Known {
     pub name: &'static str,
     /// Whether it runs unless it is disabled.
     pub default: bool,
-    /// Makes it; none for one that is not in this server.
+    /// Creates it; `None` if this server does not implement it.
     make: Option<Make>,
 }
 
@@ -60,7 +60,7 @@ const fn absent(name: &'static str, default: bool) -> Known {
     }
 }
 
-/// Every plugin of upstream, in the order in which they run.
+/// Every upstream plugin, in execution order.
 pub static PLUGINS: &[Known] = &[
     off("AlwaysAdmit", |_| Box::new(extras::AlwaysAdmit)),
     absent("NamespaceAutoProvision", false),
@@ -146,10 +146,10 @@ pub static PLUGINS: &[Known] = &[
     off("AlwaysDeny", |_| Box::new(extras::AlwaysDeny)),
 ];
 
-/// Why the flags choose no chain of plugins.
+/// Why the plugin flags are invalid.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ChainError {
-    /// A name that upstream does not know.
+    /// An unknown plugin name.
     #[error("{flag}-admission-plugins plugin {name:?} is unknown")]
     Unknown {
         /// `enable` or `disable`
@@ -157,19 +157,19 @@ pub enum ChainError {
         /// The name.
         name: String,
     },
-    /// Names that both flags have.
+    /// Names in both flags.
     #[error("[{}] in enable-admission-plugins and disable-admission-plugins overlapped", .0.join(" "))]
     Both(Vec<String>),
-    /// A plugin that upstream has and this server has not.
+    /// An upstream plugin that this server does not implement.
     #[error("enable-admission-plugins plugin {0:?} is not implemented; leave it out")]
     Absent(&'static str),
 }
 
-/// The plugins that the flags choose, in the order in which they run: those that are on by default, with those of
-/// `enable` and without those of `disable`.
+/// The plugins selected by the flags, in execution order: the default ones, plus those in `enable`, minus those
+/// in `disable`.
 ///
 /// # Errors
-/// [`ChainError`] for names that cannot be taken.
+/// [`ChainError`] for invalid names.
 pub fn chain(
     enable: &[String],
     disable: &[String],

@@ -1,4 +1,4 @@
-//! Plugins that fill in what a creation leaves open: default classes, tolerations, taints, finalizers, labels.
+//! Plugins that set defaults on creation: classes, tolerations, taints, finalizers, labels.
 //! Follows k8s.io/kubernetes/plugin/pkg/admission (nodetaint, defaulttolerationseconds, storage/storageclass/setdefault,
 //! storage/storageobjectinuseprotection, network/defaultingressclass, podtopologylabels).
 
@@ -10,7 +10,7 @@ use crate::resources::metadata::{DEFAULT_STORAGE_CLASS, newest_marked};
 use crate::schema::Value;
 use crate::value;
 
-/// TaintNodesByCondition: a new node takes no pods until it says that it is ready.
+/// TaintNodesByCondition: a new node is tainted until it is ready.
 pub struct TaintNodesByCondition;
 
 impl Plugin for TaintNodesByCondition {
@@ -35,7 +35,7 @@ impl Plugin for TaintNodesByCondition {
     }
 }
 
-/// DefaultTolerationSeconds: a pod stays for a while on a node that is lost.
+/// DefaultTolerationSeconds: a pod tolerates an unreachable or not ready node for a limited time.
 pub struct DefaultTolerationSeconds {
     /// `--default-not-ready-toleration-seconds`
     pub not_ready: i64,
@@ -76,13 +76,13 @@ impl Plugin for DefaultTolerationSeconds {
     }
 }
 
-/// The name of the class that annotations mark as default.
+/// The name of the class annotated as the default.
 fn default_class(classes: &[Arc<Value>], annotations: &[&str]) -> Option<String> {
     let at = newest_marked(classes, annotations)?;
     Some(classes[at].at("metadata").str("name").to_owned())
 }
 
-/// DefaultStorageClass: a claim that names no class gets the default one.
+/// DefaultStorageClass: a claim without a class gets the default one.
 pub struct DefaultStorageClass;
 
 impl Plugin for DefaultStorageClass {
@@ -111,7 +111,7 @@ impl Plugin for DefaultStorageClass {
     }
 }
 
-/// DefaultIngressClass: an ingress that names no class gets the default one.
+/// DefaultIngressClass: an ingress without a class gets the default one.
 pub struct DefaultIngressClass;
 
 impl Plugin for DefaultIngressClass {
@@ -143,7 +143,7 @@ impl Plugin for DefaultIngressClass {
     }
 }
 
-/// StorageObjectInUseProtection: what pods or claims may use is not deleted under them.
+/// StorageObjectInUseProtection: adds finalizers that keep volumes and claims from being deleted while in use.
 pub struct StorageObjectInUseProtection;
 
 impl Plugin for StorageObjectInUseProtection {
@@ -173,7 +173,7 @@ impl Plugin for StorageObjectInUseProtection {
     }
 }
 
-/// PodTopologyLabels: a pod that is on a node says in which zone and region that is.
+/// PodTopologyLabels: a pod gets the zone and region labels of its node.
 pub struct PodTopologyLabels;
 
 impl Plugin for PodTopologyLabels {

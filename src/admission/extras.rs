@@ -1,4 +1,4 @@
-//! Plugins that are off unless they are asked for. Follows k8s.io/kubernetes/plugin/pkg/admission (admit, deny,
+//! Plugins that are off by default. Follows k8s.io/kubernetes/plugin/pkg/admission (admit, deny,
 //! alwayspullimages, antiaffinity, extendedresourcetoleration, network/denyserviceexternalips, podnodeselector,
 //! podtolerationrestriction).
 
@@ -26,7 +26,7 @@ impl Plugin for AlwaysAdmit {
     }
 }
 
-/// AlwaysDeny: refuses everything.
+/// AlwaysDeny: rejects everything.
 pub struct AlwaysDeny;
 
 impl Plugin for AlwaysDeny {
@@ -39,7 +39,7 @@ impl Plugin for AlwaysDeny {
     }
 }
 
-/// DenyServiceExternalIPs: no service gets new external addresses.
+/// DenyServiceExternalIPs: rejects new external IPs of services.
 pub struct DenyServiceExternalIps;
 
 impl Plugin for DenyServiceExternalIps {
@@ -64,11 +64,11 @@ impl Plugin for DenyServiceExternalIps {
 
 const CONTAINERS: [&str; 3] = ["initContainers", "containers", "ephemeralContainers"];
 
-/// AlwaysPullImages: images are pulled each time, so that who may not pull them cannot use those that are there.
+/// AlwaysPullImages: images are always pulled, so that pods cannot use cached images without pull permission.
 pub struct AlwaysPullImages;
 
 impl AlwaysPullImages {
-    /// Whether the request makes a pod use an image that it did not use before.
+    /// Whether the request adds an image to a pod.
     fn concerns(request: &Attributes<'_>) -> bool {
         let images = |pod: &Value| -> BTreeSet<String> {
             CONTAINERS
@@ -141,7 +141,7 @@ impl Plugin for AlwaysPullImages {
     }
 }
 
-/// LimitPodHardAntiAffinityTopology: pods keep others away from their node only, not from a whole zone.
+/// LimitPodHardAntiAffinityTopology: required anti-affinity may only use the hostname as topology key.
 pub struct LimitPodHardAntiAffinityTopology;
 
 impl Plugin for LimitPodHardAntiAffinityTopology {
@@ -172,7 +172,7 @@ impl Plugin for LimitPodHardAntiAffinityTopology {
     }
 }
 
-/// ExtendedResourceToleration: pods that ask for devices may go to the nodes that are kept for these.
+/// ExtendedResourceToleration: pods that request extended resources tolerate the taints of nodes dedicated to them.
 pub struct ExtendedResourceToleration;
 
 impl Plugin for ExtendedResourceToleration {
@@ -211,7 +211,7 @@ impl Plugin for ExtendedResourceToleration {
     }
 }
 
-/// Whether a resource is a device that somebody has added to nodes.
+/// Whether a resource is an extended resource.
 fn is_extended(name: &str) -> bool {
     name.contains('/')
         && !name.contains("kubernetes.io/")
@@ -227,11 +227,11 @@ fn namespace_annotation(request: &Attributes<'_>, key: &str) -> Option<String> {
     annotations.at(key).as_str().map(str::to_owned)
 }
 
-/// PodNodeSelector: pods of a namespace go to its nodes only.
+/// PodNodeSelector: restricts the pods of a namespace to its nodes.
 pub struct PodNodeSelector;
 
 impl PodNodeSelector {
-    /// The selector of the request's namespace.
+    /// The node selector of the request's namespace.
     fn selector(request: &Attributes<'_>) -> Result<Object, Status> {
         let key = "scheduler.alpha.kubernetes.io/node-selector";
         let text = namespace_annotation(request, key).unwrap_or_default();
@@ -291,7 +291,7 @@ impl Plugin for PodNodeSelector {
     }
 }
 
-/// PodTolerationRestriction: pods of a namespace tolerate what it gives them, and nothing that it does not allow.
+/// PodTolerationRestriction: adds a namespace's tolerations to its pods, and rejects those that it does not allow.
 pub struct PodTolerationRestriction;
 
 impl PodTolerationRestriction {

@@ -1,5 +1,5 @@
-//! Nobody gives away by roles and bindings what they do not have. Not one of upstream's plugins: there the storage of
-//! these kinds sees to it, between mutating admission and validation, which is where the last plugin stands. Follows
+//! Checks that roles and bindings do not grant more than their author has. Upstream does this not in a plugin but in
+//! the storage of these kinds, between mutating admission and validation, which is when the last plugin runs. Follows
 //! k8s.io/kubernetes pkg/registry/rbac/{role,clusterrole,rolebinding,clusterrolebinding}/policybased.
 
 use std::sync::Arc;
@@ -9,7 +9,7 @@ use crate::auth::authorize::Authorizers;
 use crate::auth::rbac::{GROUP, Grant, check_binding, check_role};
 use crate::meta::Status;
 
-/// The check, to be run after all other plugins.
+/// The check; runs after all other plugins.
 pub struct Grants(pub Arc<Authorizers>);
 
 impl Plugin for Grants {

@@ -1,4 +1,4 @@
-//! LimitRanger: what containers ask for by default, and how little or much pods, containers and claims may ask for.
+//! LimitRanger: default requests and limits of containers, and minima and maxima for pods, containers and claims.
 //! Follows k8s.io/kubernetes/plugin/pkg/admission/limitranger.
 
 use std::sync::Arc;
@@ -69,7 +69,7 @@ fn ranges(request: &Attributes<'_>) -> Vec<Arc<Value>> {
     request.cluster.list("", "limitranges", request.namespace)
 }
 
-/// Gives the containers of a pod what a limit range has as defaults, and notes that in an annotation.
+/// Applies a LimitRange's defaults to the containers of a pod, and records that in an annotation.
 fn fill(pod: &mut Value, range: &Value) {
     let (mut requests, mut limits) = (Amounts::default(), Amounts::default());
     for limit in limits_of(range, "Container") {
@@ -172,7 +172,7 @@ fn judge_pod(spec: &Value, range: &Value) -> Vec<String> {
     errors
 }
 
-/// What was asked of one resource.
+/// The request and limit of one resource.
 struct Asked<'a> {
     resource: &'a str,
     request: Option<Quantity>,

@@ -32,24 +32,24 @@ use crate::resources::cluster::Cluster;
 use crate::schema::Value;
 use crate::store::Change;
 
-/// What a request does to an object.
+/// The operation of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Operation {
-    /// Makes it.
+    /// Creates the object.
     Create,
-    /// Changes it.
+    /// Updates the object.
     Update,
-    /// Deletes it.
+    /// Deletes the object.
     Delete,
 }
 
-/// A request as plugins see it. Objects are in the storage version, in canonical form.
+/// A request as seen by plugins. Objects are in the storage version and in canonical form.
 pub struct Attributes<'a> {
     /// Other objects and settings.
     pub cluster: &'a Cluster,
-    /// Who asks.
+    /// The user who makes the request.
     pub user: &'a User,
-    /// What is done.
+    /// The operation.
     pub operation: Operation,
     /// The resource.
     pub resource: &'a Resource,
@@ -57,13 +57,13 @@ pub struct Attributes<'a> {
     pub subresource: &'a str,
     /// The namespace; empty for cluster-scoped objects.
     pub namespace: &'a str,
-    /// The name in the request; empty where it is yet to be generated.
+    /// The name in the request; empty if it is yet to be generated.
     pub name: &'a str,
-    /// The name in the path; empty where an object is made in its collection.
+    /// The name in the path; empty for a create request.
     pub path_name: &'a str,
-    /// The object to be written (null for deletions).
+    /// The object to write (null for deletions).
     pub object: Value,
-    /// The object as it is stored (for updates and deletions).
+    /// The stored object (for updates and deletions).
     pub old: Option<&'a Value>,
     /// CreateOptions, UpdateOptions, DeleteOptions.
     pub options: &'a Value,
@@ -73,24 +73,24 @@ pub struct Attributes<'a> {
     pub now: i64,
     /// Texts for `Warning` headers, in order.
     pub warnings: Vec<String>,
-    /// Changes of other objects that go along with the write (quota charges). Dropped on dry run and refusal.
+    /// Writes to other objects in the same commit (quota usage). Dropped if the request is a dry run or rejected.
     pub effects: Vec<Change>,
-    /// Decides what users may do.
+    /// Authorizes other actions of the user.
     pub authorizer: &'a dyn Authorizer,
 }
 
 impl Attributes<'_> {
-    /// Whether the request is about a resource itself (not a subresource of it).
+    /// Whether the request is for this resource itself, not for a subresource.
     pub fn is_of(&self, group: &str, plural: &str) -> bool {
         self.subresource.is_empty() && self.is_about(group, plural)
     }
 
-    /// Whether the request is about a resource or one of its subresources.
+    /// Whether the request is for this resource or one of its subresources.
     pub fn is_about(&self, group: &str, plural: &str) -> bool {
         self.resource.group == group && self.resource.plural == plural
     }
 
-    /// The refusal of this request, as plugins word it: 403 `RES "name" is forbidden: WHY`.
+    /// Rejects the request as plugins do: 403 `RES "name" is forbidden: WHY`.
     pub fn forbidden(&self, why: &str) -> Status {
         let meta = self.object.at("metadata");
         let names = [self.name, meta.str("name"), meta.str("generateName")];
@@ -109,23 +109,23 @@ pub trait Plugin: Send + Sync {
     /// Its name in `--enable-admission-plugins`.
     fn name(&self) -> &'static str;
 
-    /// Something to wait for before [`Plugin::mutate`]: an object that somebody else is about to make.
+    /// Something to await before [`Plugin::mutate`]: an object that another client is about to create.
     fn before<'a>(&'a self, _request: &'a Attributes<'_>) -> Option<BoxFuture<'a, ()>> {
         None
     }
 
-    /// May change the object, or refuse.
+    /// May change the object, or reject the request.
     ///
     /// # Errors
-    /// The refusal, as upstream words it.
+    /// The error, in upstream's words.
     fn mutate(&self, _request: &mut Attributes<'_>) -> Result<(), Status> {
         Ok(())
     }
 
-    /// May refuse; runs after all mutation and after the kind's own validation.
+    /// May reject the request; runs after all mutation and after the kind's own validation.
     ///
     /// # Errors
-    /// The refusal, as upstream words it.
+    /// The error, in upstream's words.
     fn validate(&self, _request: &mut Attributes<'_>) -> Result<(), Status> {
         Ok(())
     }

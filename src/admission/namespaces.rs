@@ -1,4 +1,5 @@
-//! NamespaceLifecycle: no new objects where there is no namespace, or where one ends; system namespaces stay.
+//! NamespaceLifecycle: no objects are created in missing or terminating namespaces; system namespaces cannot be
+//! deleted.
 //! Follows k8s.io/apiserver/pkg/admission/plugin/namespace/lifecycle.
 
 use super::{Attributes, Operation, Plugin};
@@ -8,7 +9,7 @@ use crate::meta::status::About;
 /// The plugin.
 pub struct NamespaceLifecycle;
 
-/// Namespaces that may not be deleted.
+/// Namespaces that cannot be deleted.
 const IMMORTAL: [&str; 3] = ["default", "kube-system", "kube-public"];
 
 impl Plugin for NamespaceLifecycle {
@@ -27,7 +28,7 @@ impl Plugin for NamespaceLifecycle {
                 "this namespace may not be deleted",
             ));
         }
-        // Whether a namespace exists is not for everybody to know who may ask what he may do.
+        // Access reviews must not reveal whether a namespace exists.
         if request.operation != Operation::Create
             || request.namespace.is_empty()
             || about_namespaces
@@ -65,7 +66,7 @@ fn namespace(name: &str) -> About<'_> {
     }
 }
 
-/// NamespaceExists: nothing is written or deleted where there is no namespace.
+/// NamespaceExists: rejects writes and deletions in namespaces that do not exist.
 pub struct NamespaceExists;
 
 impl Plugin for NamespaceExists {

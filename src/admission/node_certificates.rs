@@ -1,5 +1,5 @@
-//! NodeRestriction of pod certificate requests: a node asks for certificates of its own pods only, for signers that a
-//! volume of the pod names or that it was allowed to ask. Follows
+//! NodeRestriction for PodCertificateRequests: a node may only request certificates for its own pods, and for signers
+//! that a volume of the pod names or that it has permission for. Follows
 //! k8s.io/kubernetes plugin/pkg/admission/noderestriction.
 
 use super::node_restriction::{Refusal, Verdict};
@@ -7,10 +7,10 @@ use super::{Attributes, Operation};
 use crate::auth::node;
 use crate::schema::Value;
 
-/// Judges what a node does with pod certificate requests.
+/// Checks a node's write to a PodCertificateRequest.
 ///
 /// # Errors
-/// A refusal, or a failure where what the request says may only not have been heard of yet.
+/// A denial, or a failure if the request may refer to objects that have not been observed yet.
 pub(super) fn judge(node: &str, request: &Attributes<'_>) -> Verdict {
     let forbid = |why: String| Err(Refusal::Forbidden(why));
     let unexpected = match request.operation {
@@ -49,7 +49,7 @@ pub(super) fn judge(node: &str, request: &Attributes<'_>) -> Verdict {
     ))
 }
 
-/// Whether the node, the pod and its account are as the request says they are.
+/// Checks that node, pod and service account match the request.
 fn running(spec: &Value, request: &Attributes<'_>) -> Verdict {
     let fail = |why: String| Err(Refusal::Failed(why));
     let forbid = |why: String| Err(Refusal::Forbidden(why));
@@ -114,7 +114,7 @@ fn running(spec: &Value, request: &Attributes<'_>) -> Verdict {
     Ok(())
 }
 
-/// Whether the node was allowed to ask the signer for certificates of the account, whatever its pods mount.
+/// Whether the node has permission for the signer and the service account, whatever its pods mount.
 fn may_ask(request: &Attributes<'_>, signer: &str, account: &str) -> bool {
     let signer = signer.replace('/', ":");
     let wants = crate::auth::Attributes {

@@ -1,4 +1,4 @@
-//! NodeRestriction: a node writes its own objects only, and of these nothing that would draw work or secrets to it.
+//! NodeRestriction: a node may only write its own objects, and nothing in them that would attract pods or secrets.
 //! Follows k8s.io/kubernetes plugin/pkg/admission/noderestriction.
 
 use std::collections::BTreeSet;
@@ -11,7 +11,7 @@ use crate::meta::errors::quoted;
 use crate::meta::status::About;
 use crate::schema::{Object, Value};
 
-/// Labels under kubernetes.io and k8s.io that a node may give itself.
+/// Labels under kubernetes.io and k8s.io that a node may set on itself.
 const OWN_LABELS: [&str; 11] = [
     "beta.kubernetes.io/arch",
     "beta.kubernetes.io/instance-type",
@@ -58,13 +58,13 @@ impl Plugin for NodeRestriction {
     }
 }
 
-/// Why a node may not.
+/// Why a node's request is rejected.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Refusal {
     Forbidden(String),
-    /// What it speaks of is not there: resource and name.
+    /// An object to which it refers does not exist: resource and name.
     Missing(&'static str, String),
-    /// What it speaks of is not as it says, which may change.
+    /// An object to which it refers is not in the expected state, which may change.
     Failed(String),
 }
 
@@ -114,7 +114,7 @@ fn judge(node: &str, request: &Attributes<'_>) -> Verdict {
     }
 }
 
-/// A pod that the request speaks of; upstream's cache misses it by the name of its kind.
+/// A pod to which the request refers; upstream's cache error names its kind.
 fn find(request: &Attributes<'_>, name: &str) -> Result<Arc<Value>, Refusal> {
     request
         .cluster
@@ -139,7 +139,7 @@ fn pod(node: &str, request: &Attributes<'_>) -> Verdict {
     }
 }
 
-/// A pod that a node shows of what it runs by itself.
+/// Checks a mirror pod.
 fn mirror(node: &str, request: &Attributes<'_>) -> Verdict {
     let (meta, spec) = (request.object.at("metadata"), request.object.at("spec"));
     if !node::is_mirror(&request.object) {
@@ -200,10 +200,10 @@ fn mirror(node: &str, request: &Attributes<'_>) -> Verdict {
     }
 }
 
-/// What of the API a pod refers to, in the words of the refusal.
+/// The kind of API object to which a pod refers, as named in the error.
 ///
 /// # Errors
-/// It has a source that may refer to anything.
+/// It has an unknown volume source that may refer to anything.
 fn api_reference(pod: &Value) -> Result<Option<&'static str>, String> {
     const NAMED: [(node::Reference, &str); 3] = [
         (node::Reference::ServiceAccount, "serviceaccounts"),
@@ -219,7 +219,7 @@ fn api_reference(pod: &Value) -> Result<Option<&'static str>, String> {
     if !spec.list("resourceClaims").is_empty() {
         return Ok(Some("resourceclaims"));
     }
-    // Volumes that name nothing yet refer to something all the same.
+    // Volumes with an empty name refer to something, too.
     for volume in spec.list("volumes") {
         const WORDS: [(&str, &str); 7] = [
             ("configMap", "configmaps (via configmap volumes)"),
@@ -390,7 +390,7 @@ fn own_node(node: &str, request: &Attributes<'_>) -> Verdict {
     }
 }
 
-/// The labels that differ between two objects and that a node may not set, sorted.
+/// Changed labels that a node may not set, sorted.
 fn forbidden_labels(new: &Value, old: &Value) -> Vec<String> {
     let labels = |object: &Value| -> Object {
         let labels = object.at("metadata").at("labels").as_object();
@@ -454,7 +454,7 @@ fn token(node: &str, request: &Attributes<'_>) -> Verdict {
     audience(request, &pod)
 }
 
-/// A node asks for tokens of audiences that a volume of the pod names, or that it was allowed to ask for.
+/// Checks that a node requests tokens only for audiences that a volume of the pod names, or that it has permission for.
 fn audience(request: &Attributes<'_>, pod: &Value) -> Verdict {
     let audience = match request.object.at("spec").list("audiences") {
         [] => "",
@@ -506,8 +506,8 @@ fn audience(request: &Attributes<'_>, pod: &Value) -> Verdict {
     }
 }
 
-/// Whether the CSI driver behind a volume has tokens of an audience made for it; what is not there on the way to it is
-/// said.
+/// Whether the CSI driver of a volume requests tokens for an audience; errors name objects missing on the way to the
+/// driver.
 fn driver_asks(
     request: &Attributes<'_>,
     pod: &Value,

@@ -1,5 +1,5 @@
-//! OwnerReferencesPermissionEnforcement: owners are set by those who may delete the object, and block deletion only by
-//! leave of those who may hold the owner. Follows k8s.io/kubernetes/plugin/pkg/admission/gc.
+//! OwnerReferencesPermissionEnforcement: setting owners requires permission to delete the object, and blocking owner
+//! deletion requires permission to update the owner's finalizers. Follows k8s.io/kubernetes/plugin/pkg/admission/gc.
 
 use super::{Attributes, Operation, Plugin};
 use crate::auth;
@@ -105,7 +105,7 @@ fn judge(request: &Attributes<'_>, owner: &Value) -> Result<(), Status> {
     }
 }
 
-/// Why the user may not; none where he may.
+/// Why the user lacks permission; `None` if allowed.
 fn refusal(request: &Attributes<'_>, attributes: &auth::Attributes<'_>) -> Option<String> {
     match request.authorizer.authorize(request.user, attributes) {
         Decision::Allow(_) => None,

@@ -1,4 +1,4 @@
-//! Priority: classes become numbers, and only one class is the default.
+//! Priority: resolves priority classes to numbers, and allows only one default class.
 //! Follows k8s.io/kubernetes/plugin/pkg/admission/priority.
 
 use std::sync::Arc;
@@ -58,7 +58,7 @@ impl Plugin for Priority {
     }
 }
 
-/// The class that pods without one have: of several the one of the lowest value.
+/// The default class for pods without one: of several the one with the lowest value.
 fn default_class(request: &Attributes<'_>) -> Option<Arc<Value>> {
     request
         .cluster
@@ -68,7 +68,7 @@ fn default_class(request: &Attributes<'_>) -> Option<Arc<Value>> {
         .min_by_key(|class| class.int("value"))
 }
 
-/// Gives a new pod the number and policy of its class.
+/// Sets the priority and preemption policy of a new pod.
 fn establish(request: &mut Attributes<'_>) -> Result<(), Status> {
     let spec = request.object.at("spec");
     let asked = spec.str("priorityClassName");

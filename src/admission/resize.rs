@@ -1,4 +1,4 @@
-//! What may grow: claims whose class allows it, and pods within what their node has.
+//! Restrictions on resizing: claims whose class allows expansion, and pods within the resources of their node.
 //! Follows k8s.io/kubernetes/plugin/pkg/admission/{storage/persistentvolume/resize,podresize}.
 
 use super::{Attributes, Operation, Plugin};
@@ -8,7 +8,7 @@ use crate::meta::quantity::Quantity;
 use crate::schema::Value;
 use crate::value;
 
-/// PersistentVolumeClaimResize: a claim grows only if it is bound and its class allows that.
+/// PersistentVolumeClaimResize: a claim may only grow if it is bound and its class allows expansion.
 pub struct PersistentVolumeClaimResize;
 
 impl Plugin for PersistentVolumeClaimResize {
@@ -49,7 +49,7 @@ impl Plugin for PersistentVolumeClaimResize {
     }
 }
 
-/// The class that a claim names, by its old annotation or its field; empty for none.
+/// The class of a claim, from the deprecated annotation or the field; empty for none.
 pub fn claim_class(claim: &Value) -> &str {
     let annotations = claim.at("metadata").at("annotations");
     match annotations
@@ -61,7 +61,7 @@ pub fn claim_class(claim: &Value) -> &str {
     }
 }
 
-/// PodResizeValidator: a pod on a node may ask for no more than the node can give at all.
+/// PodResizeValidator: a pod may not request more than the allocatable resources of its node.
 pub struct PodResizeValidator;
 
 impl Plugin for PodResizeValidator {

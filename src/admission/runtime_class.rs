@@ -1,4 +1,4 @@
-//! RuntimeClass: what a class of sandboxes costs, and where it runs, becomes part of its pods.
+//! RuntimeClass: copies the overhead and scheduling constraints of a RuntimeClass to its pods.
 //! Follows k8s.io/kubernetes/plugin/pkg/admission/runtimeclass.
 
 use std::sync::Arc;
@@ -80,7 +80,7 @@ fn concerns(request: &Attributes<'_>) -> bool {
     request.operation == Operation::Create && request.is_of("", "pods")
 }
 
-/// The class of the pod to be made; none where it names none.
+/// The RuntimeClass of the new pod; `None` if it names none.
 fn class(request: &Attributes<'_>) -> Result<Option<Arc<Value>>, Status> {
     let name = request.object.at("spec").at("runtimeClassName");
     let Some(name) = name.as_str().filter(|_| concerns(request)) else {
@@ -91,7 +91,7 @@ fn class(request: &Attributes<'_>) -> Result<Option<Arc<Value>>, Status> {
         .get("node.k8s.io", "runtimeclasses", "", name)
     {
         Some(class) => Ok(Some(class)),
-        // Upstream asks its own server for a class that it does not know.
+        // Upstream queries its own server for an unknown class.
         None => Err(match names::not_asked_for(name) {
             Some(why) => Status::unclassified(why),
             None => {
@@ -111,7 +111,7 @@ fn set_spec(request: &mut Attributes<'_>, key: &str, value: Value) {
     }
 }
 
-/// Whether two lists of resources say the same amounts.
+/// Whether two resource lists contain equal amounts.
 fn same_amounts(a: &Value, b: &Value) -> bool {
     let amounts = |list: &Value| -> Vec<(String, Option<Quantity>)> {
         let mut out: Vec<_> = list

@@ -1,4 +1,5 @@
-//! ServiceAccount: every pod runs as somebody, with a token for the API, and only with secrets that it may use.
+//! ServiceAccount: every pod gets a service account with an API token, and may only use secrets allowed to that
+//! account.
 //! Follows k8s.io/kubernetes/plugin/pkg/admission/serviceaccount.
 
 use std::sync::Arc;
@@ -17,15 +18,15 @@ use crate::value;
 /// The plugin.
 pub struct ServiceAccount;
 
-/// The account of pods that name none.
+/// The service account of pods that name none.
 const DEFAULT: &str = "default";
-/// Where containers find their token.
+/// The mount path of the token in containers.
 const MOUNT: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
-/// What names of token volumes begin with.
+/// The prefix of token volumes' names.
 const VOLUME: &str = "kube-api-access-";
-/// Seconds for which a token is good.
+/// The lifetime of a token in seconds.
 const TOKEN_SECONDS: i64 = 3607;
-/// How long a pod waits for the default account of a namespace that was just made.
+/// How long to wait for the default service account of a new namespace.
 const PATIENCE: Duration = Duration::from_millis(1500);
 
 impl Plugin for ServiceAccount {
@@ -131,14 +132,14 @@ impl Plugin for ServiceAccount {
         };
         match breach {
             Some(why) if creating => Err(request.forbidden(&why)),
-            // Upstream does not class this one.
+            // Upstream does not classify this error.
             Some(why) => Err(Status::unclassified(why)),
             None => Ok(()),
         }
     }
 }
 
-/// What Go's strconv.ParseBool takes for true.
+/// Whether Go's strconv.ParseBool accepts the text as true.
 fn is_true(text: &str) -> bool {
     matches!(text, "1" | "t" | "T" | "TRUE" | "true" | "True")
 }
@@ -161,7 +162,7 @@ fn found(request: &Attributes<'_>, name: &str) -> Result<Arc<Value>, Status> {
     })
 }
 
-/// Resolves when the account was made.
+/// Resolves when the service account has been created.
 async fn made(request: &Attributes<'_>, name: &str) {
     let Some(accounts) = request.cluster.resource("", "serviceaccounts") else {
         return;
@@ -184,7 +185,7 @@ async fn made(request: &Attributes<'_>, name: &str) {
     }
 }
 
-/// Adds a volume with the token, and mounts it where no container's own volume is.
+/// Adds a volume with the token, and mounts it in containers that do not mount something else there.
 fn mount_token(spec: &mut crate::schema::Object) {
     let known = spec
         .get("volumes")
@@ -230,7 +231,7 @@ fn token_volume(name: &str) -> Value {
     })
 }
 
-/// Why a pod that mirrors a static one may not be made.
+/// Why a mirror pod is rejected.
 fn mirror_breach(pod: &Value) -> Option<&'static str> {
     let spec = pod.at("spec");
     if !spec.str("serviceAccountName").is_empty() {

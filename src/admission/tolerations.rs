@@ -1,8 +1,8 @@
-//! Lists of tolerations: which one says all that another says. Follows k8s.io/kubernetes/pkg/util/tolerations.
+//! Operations on lists of tolerations. Follows k8s.io/kubernetes/pkg/util/tolerations.
 
 use crate::schema::Value;
 
-/// Both lists without what others in them make needless.
+/// Merges two lists, dropping tolerations that others cover.
 pub fn merged(first: &[Value], second: &[Value]) -> Vec<Value> {
     let all: Vec<&Value> = first.iter().chain(second).collect();
     let mut out: Vec<Value> = Vec::new();
@@ -18,7 +18,7 @@ pub fn merged(first: &[Value], second: &[Value]) -> Vec<Value> {
     out
 }
 
-/// Whether each toleration is covered by one of a list; an empty list covers everything.
+/// Whether each toleration is covered by one in `list`; an empty list covers everything.
 pub fn allowed(tolerations: &[Value], list: &[Value]) -> bool {
     list.is_empty()
         || tolerations
@@ -26,7 +26,7 @@ pub fn allowed(tolerations: &[Value], list: &[Value]) -> bool {
             .all(|one| list.iter().any(|wide| covers(wide, one)))
 }
 
-/// Whether `wide` tolerates everything that `narrow` does, and as long.
+/// Whether `wide` tolerates everything that `narrow` does, and at least as long.
 pub fn covers(wide: &Value, narrow: &Value) -> bool {
     if wide == narrow {
         return true;

@@ -1,4 +1,4 @@
-//! For tests of plugins: one write, seen by one plugin, in a cluster with a few objects.
+//! A test bench for plugins: one write, one plugin, and a cluster with a few objects.
 
 use std::sync::Arc;
 
@@ -28,7 +28,7 @@ impl Trial {
         trial
     }
 
-    /// Puts an object into the cluster.
+    /// Adds an object to the cluster.
     pub fn put(&self, group: &str, plural: &str, namespace: &str, name: &str, object: &str) {
         let resource = Registry::builtin().get(group, plural).expect("a resource");
         let change = Change {
@@ -45,7 +45,7 @@ impl Trial {
         runtime.block_on(commit).expect("a commit");
     }
 
-    /// The spec of a core object after both steps of a plugin, or the message of the refusal. An empty `old` makes it a
+    /// The spec of a core object after both steps of a plugin, or the error message. An empty `old` makes it a
     /// creation.
     pub fn spec(&self, plugin: &dyn Plugin, plural: &str, old: &str, new: &str) -> String {
         let resource: Arc<_> = Registry::builtin()

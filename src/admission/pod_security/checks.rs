@@ -1,4 +1,4 @@
-//! What is judged at each level, as each version of Kubernetes does. Follows k8s.io/pod-security-admission/policy.
+//! The checks of each level and Kubernetes version. Follows k8s.io/pod-security-admission/policy.
 
 use std::collections::BTreeSet;
 
@@ -6,22 +6,22 @@ use super::policy::{Level, LevelVersion};
 use crate::meta::errors::quoted;
 use crate::schema::Value;
 
-/// A pod or a template of pods.
+/// A pod or pod template.
 #[derive(Clone, Copy)]
 pub(super) struct Pod<'a> {
     meta: &'a Value,
     spec: &'a Value,
 }
 
-/// A rule that a pod breaks.
+/// A violation by a pod.
 pub(super) struct Breach {
-    /// In a few words.
+    /// A short reason.
     pub reason: String,
-    /// What breaks it.
+    /// The details.
     pub detail: String,
 }
 
-/// Breaches as refusals and warnings tell them.
+/// Violations as shown in errors and warnings.
 pub(super) fn told(breaches: &[Breach]) -> String {
     let each = breaches.iter().map(|breach| {
         if breach.detail.is_empty() {
@@ -36,11 +36,11 @@ pub(super) fn told(breaches: &[Breach]) -> String {
 type Judge = fn(Pod<'_>) -> Option<Breach>;
 
 struct Check {
-    /// By which another check replaces it.
+    /// The name by which another check can replace it.
     id: &'static str,
-    /// The check of the level below that this one replaces.
+    /// The check of the lower level that this one replaces.
     replaces: &'static str,
-    /// From which minor version on it judges how, the oldest first.
+    /// Its implementations with the minor version from which each applies, oldest first.
     versions: &'static [(i64, Judge)],
 }
 
@@ -54,10 +54,10 @@ impl Check {
     }
 }
 
-/// The newest version that a check knows of.
+/// The newest version of any check.
 const NEWEST: i64 = 37;
 
-/// In the order in which breaches are told.
+/// In the order in which violations are reported.
 const BASELINE: &[Check] = &[
     check("appArmorProfile", "", &[(0, app_armor)]),
     check("capabilities_baseline", "", &[(0, capabilities)]),
@@ -149,7 +149,7 @@ const fn check(
     }
 }
 
-/// The rules of a level that a pod breaks, in the order in which they are told.
+/// The violations of a pod at a level, in the order in which they are reported.
 pub(super) fn judge(level: LevelVersion, pod: Pod<'_>) -> Vec<Breach> {
     let minor = level.version.unwrap_or(NEWEST).min(NEWEST);
     let restricted = match level.level {
@@ -171,7 +171,7 @@ pub(super) fn judge(level: LevelVersion, pod: Pod<'_>) -> Vec<Breach> {
 }
 
 impl<'a> Pod<'a> {
-    /// The pod, or what a template makes.
+    /// The pod, or the pod of a template.
     pub fn of(object: &'a Value) -> Self {
         Pod {
             meta: object.at("metadata"),
@@ -185,7 +185,7 @@ impl<'a> Pod<'a> {
             .flat_map(move |list| self.spec.list(list))
     }
 
-    /// Containers for which `is` holds, as texts name them; none where there are none.
+    /// The containers for which `is` holds, as shown in messages; `None` if there are none.
     fn named(self, mut is: impl FnMut(&Value) -> bool) -> Option<Names> {
         let names: Vec<String> = self
             .containers()
@@ -195,7 +195,7 @@ impl<'a> Pod<'a> {
         (!names.is_empty()).then_some(Names(names))
     }
 
-    /// Who has a security context for which `is` holds: `pod and containers "a", "b"`; none where nobody has.
+    /// The security contexts for which `is` holds: `pod and containers "a", "b"`; `None` if there are none.
     fn setters(self, mut is: impl FnMut(&Value) -> bool) -> Option<String> {
         let mut setters = Vec::new();
         if is(self.spec.at("securityContext")) {
@@ -218,7 +218,7 @@ impl<'a> Pod<'a> {
         judge(self)
     }
 
-    /// Who is root only among users of its own may do more.
+    /// Relaxes a check for pods with their own user namespace.
     fn unless_own_users(self, judge: Judge) -> Option<Breach> {
         if self.spec.at("hostUsers").as_bool() == Some(false) {
             return None;
@@ -317,7 +317,7 @@ const CAPABILITIES: [&str; 13] = [
     "SYS_CHROOT",
 ];
 
-/// Containers that add other capabilities than the allowed ones, and which ones.
+/// Containers that add disallowed capabilities, and those capabilities.
 fn adding(pod: Pod<'_>, allowed: &[&str]) -> Option<String> {
     let mut bad = BTreeSet::new();
     let names = pod.named(|container| {
@@ -606,7 +606,7 @@ fn restricted_seccomp(pod: Pod<'_>) -> Option<Breach> {
     )
 }
 
-/// The oldest first: each version allows the first few.
+/// Oldest first: each version allows a prefix of this list.
 const SYSCTLS: [&str; 14] = [
     "kernel.shm_rmid_forced",
     "net.ipv4.ip_local_port_range",

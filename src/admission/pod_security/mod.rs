@@ -1,4 +1,4 @@
-//! PodSecurity: how much a pod may get at its host, by labels of its namespace.
+//! PodSecurity: restricts the privileges of pods by labels of their namespace.
 //! Follows k8s.io/pod-security-admission.
 
 mod checks;
@@ -18,7 +18,7 @@ use crate::schema::Value;
 /// The plugin.
 pub struct PodSecurity;
 
-/// Subresources of pods that change nothing of what is judged here.
+/// Subresources of pods whose requests do not affect these checks.
 const IGNORED: [&str; 8] = [
     "exec",
     "attach",
@@ -29,7 +29,7 @@ const IGNORED: [&str; 8] = [
     "proxy",
     "status",
 ];
-/// How many pods of a namespace are looked at when its level rises.
+/// How many pods of a namespace are checked when its level is raised.
 const MOST_PODS: usize = 3000;
 
 impl Plugin for PodSecurity {
@@ -70,7 +70,7 @@ fn judge_namespace(request: &mut Attributes<'_>) -> Result<(), Status> {
     let old = request
         .old
         .map(|old| Policy::read(labels(old), &mut old_errors));
-    // What was wrong before may stay so.
+    // Errors that existed before are tolerated.
     if !errors.is_empty() && errors.0 != old_errors.0 {
         let about = About {
             group: "",
@@ -94,13 +94,13 @@ fn judge_namespace(request: &mut Attributes<'_>) -> Result<(), Status> {
     Ok(())
 }
 
-/// What is told of pods that are there when the level of their namespace rises: each kind of breach with one pod.
+/// Warnings about existing pods when the level of their namespace is raised: one pod for each kind of violation.
 fn warn_of_pods(
     namespace: &str,
     pods: &[impl std::borrow::Borrow<Value>],
     enforce: LevelVersion,
 ) -> Vec<String> {
-    // One pod of each controller first: the others of it are most likely like it.
+    // First one pod of each controller: its other pods are most likely alike.
     let mut seen = Vec::new();
     let (mut first, mut rest) = (Vec::new(), Vec::new());
     for pod in pods.iter().map(std::borrow::Borrow::borrow) {
@@ -152,7 +152,7 @@ fn warn_of_pods(
     warnings
 }
 
-/// The policy of the request's namespace; none where there is no such namespace.
+/// The policy of the request's namespace; `None` if the namespace does not exist.
 fn namespace_policy(request: &Attributes<'_>) -> Option<Policy> {
     let namespace = request
         .cluster
@@ -219,7 +219,7 @@ fn warning(level: LevelVersion, pod: Pod<'_>) -> Option<String> {
     })
 }
 
-/// Whether an update of a pod changes what it runs.
+/// Whether an update of a pod changes what is checked.
 fn matters(new: &Value, old: &Value) -> bool {
     let images = |spec: &Value, list: &str| -> Vec<String> {
         let containers = spec.list(list).iter();

@@ -1,4 +1,4 @@
-//! Levels and versions of them, as labels of a namespace say. Follows k8s.io/pod-security-admission/api.
+//! Pod security levels and versions in a namespace's labels. Follows k8s.io/pod-security-admission/api.
 
 use std::fmt;
 
@@ -6,7 +6,7 @@ use crate::meta::errors::quoted;
 use crate::meta::{Errors, Path};
 use crate::schema::Value;
 
-/// How strict.
+/// A pod security level.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Level {
     Privileged,
@@ -14,10 +14,10 @@ pub(super) enum Level {
     Restricted,
 }
 
-/// As which minor version of Kubernetes 1 understood it; none for the latest.
+/// The minor version of Kubernetes 1 whose checks apply; `None` for the latest.
 pub(super) type Version = Option<i64>;
 
-/// How strict, and as which version understood that.
+/// A level with its version.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct LevelVersion {
     pub level: Level,
@@ -38,12 +38,12 @@ impl fmt::Display for LevelVersion {
     }
 }
 
-/// What a namespace says.
+/// The policy of a namespace.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Policy {
-    /// What is refused.
+    /// The level that is enforced.
     pub enforce: LevelVersion,
-    /// What is warned of.
+    /// The level that causes warnings.
     pub warn: LevelVersion,
 }
 
@@ -75,7 +75,7 @@ fn version(text: &str) -> Result<Version, &'static str> {
 }
 
 impl Policy {
-    /// What labels say; what is wrong in them is told, and taken for the strictest where it is enforced.
+    /// Reads the labels; reports invalid ones, and takes invalid enforce labels as the strictest level.
     pub fn read(labels: &Value, errors: &mut Errors) -> Policy {
         let said = |name: &str| labels.at(&label(name)).as_str().map(str::to_owned);
         let (enforce, enforce_version) = (said("enforce"), said("enforce-version"));
@@ -94,7 +94,7 @@ impl Policy {
         if let Some(text) = &enforce_version {
             policy.enforce.version = take(version(text), "enforce-version", text, None, errors);
         }
-        // Nothing is audited yet, but what is wrong is told all the same.
+        // Audit is not implemented, but invalid labels are reported.
         if let Some(text) = &audit {
             take(level(text), "audit", text, Level::Privileged, errors);
         }
@@ -107,7 +107,7 @@ impl Policy {
         if let Some(text) = &warn_version {
             policy.warn.version = take(version(text), "warn-version", text, None, errors);
         }
-        // What is refused in pods is warned of in templates.
+        // Templates get warnings for what is rejected in pods.
         if warn.is_none() && enforces && policy.enforce.level > policy.warn.level {
             policy.warn.level = policy.enforce.level;
             if warn_version.is_none() {

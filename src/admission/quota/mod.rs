@@ -1,5 +1,5 @@
-//! ResourceQuota: how much the objects of a namespace may ask for together. What a write asks for is charged in the
-//! commit that writes it. Follows k8s.io/apiserver/pkg/admission/plugin/resourcequota.
+//! ResourceQuota: limits the total resources of a namespace. The usage of a write is charged in the same
+//! commit. Follows k8s.io/apiserver/pkg/admission/plugin/resourcequota.
 
 #[cfg(test)]
 mod tests;
@@ -41,7 +41,7 @@ impl Plugin for ResourceQuota {
         let store = &request.cluster.store;
         let world = store.world();
         let keys = quotas.keys(request.namespace);
-        // Which quotas there are is what the disk has; what is used of them may be newer.
+        // The list of quotas comes from the durable state; their usage may be newer.
         let entries = world.range(&quotas.prefix, &keys, "");
         let found: Vec<_> = entries.filter_map(|entry| store.head(&entry.key)).collect();
         let charge = Charge {
@@ -78,7 +78,7 @@ impl Plugin for ResourceQuota {
     }
 }
 
-/// Whether a request can change what is used.
+/// Whether a request can change the usage.
 fn counts(request: &Attributes<'_>) -> bool {
     let create = request.operation == Operation::Create;
     let update = request.operation == Operation::Update;
@@ -103,7 +103,7 @@ fn counts(request: &Attributes<'_>) -> bool {
     }
 }
 
-/// A write that quotas may count.
+/// A write that may change the usage of quotas.
 struct Charge<'a> {
     evaluator: &'a Evaluator,
     object: &'a Value,
@@ -113,10 +113,10 @@ struct Charge<'a> {
 }
 
 impl Charge<'_> {
-    /// What is used of a quota once the write is done; none where that changes nothing.
+    /// The new usage of a quota after the write; `None` if unchanged.
     ///
     /// # Errors
-    /// Why the quota does not allow it.
+    /// Why the write exceeds the quota.
     fn on(&self, quota: &Value) -> Result<Option<Amounts>, String> {
         let name = quota.at("metadata").str("name");
         let status = quota.at("status");

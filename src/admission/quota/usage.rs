@@ -1,4 +1,4 @@
-//! What an object uses of a quota, and which quotas count it. Follows k8s.io/kubernetes/pkg/quota/v1/evaluator/core
+//! The usage of an object, and the quotas that count it. Follows k8s.io/kubernetes/pkg/quota/v1/evaluator/core
 //! and k8s.io/apiserver/pkg/quota/v1.
 
 use std::collections::BTreeSet;
@@ -13,7 +13,7 @@ use crate::meta::time;
 use crate::schema::Value;
 use crate::value;
 
-/// How the objects of a resource are counted.
+/// Computes the usage of a resource's objects.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Evaluator {
     /// The group of the resource.
@@ -29,11 +29,11 @@ enum Kind {
     Services,
     Claims,
     Devices,
-    /// Counted, under a second name where there is one.
+    /// Counted by number; also under a second name, if not empty.
     Count(&'static str),
 }
 
-/// Resources whose objects are not counted: they are not stored, or never were counted.
+/// Resources that are not counted: they are not stored, or upstream never counted them.
 const IGNORED: [(&str, &str); 10] = [
     ("", "bindings"),
     ("", "componentstatuses"),
@@ -77,7 +77,7 @@ const SERVICE_NAMES: [&str; 4] = [
     "services.nodeports",
     "services.loadbalancers",
 ];
-/// What every container must say where a quota limits it.
+/// Resources that every container must set if a quota limits them.
 const SAID: [&str; 6] = [
     "cpu",
     "memory",
@@ -88,11 +88,11 @@ const SAID: [&str; 6] = [
 ];
 const BY_CLASS: &str = ".storageclass.storage.k8s.io/";
 const BY_DEVICE: &str = ".deviceclass.resource.k8s.io/devices";
-/// How many devices a request for all of them may get.
+/// The maximum number of devices for a request with allocation mode `All`.
 const ALL_DEVICES: i64 = 32;
 
 impl Evaluator {
-    /// How objects of a resource are counted; none for those that are not.
+    /// The evaluator of a resource; `None` if it is not counted.
     pub fn of(group: &str, plural: &str) -> Option<Evaluator> {
         if IGNORED.contains(&(group, plural)) {
             return None;
@@ -115,7 +115,7 @@ impl Evaluator {
         })
     }
 
-    /// How what a quota limits is counted: one for each resource that it names.
+    /// The evaluators for the resource names in a quota.
     pub fn for_names<'a>(names: impl IntoIterator<Item = &'a str>) -> Vec<Evaluator> {
         let names: Vec<&str> = names.into_iter().collect();
         let counted = names
@@ -145,7 +145,7 @@ impl Evaluator {
         }
     }
 
-    /// Those of the names in a quota that objects of this resource can use.
+    /// The names in a quota that objects of this resource can use.
     pub fn names<'a>(&self, hard: impl IntoIterator<Item = &'a str>) -> BTreeSet<&'a str> {
         let count = self.count_name();
         let concerns = |name: &str| match self.kind {
@@ -173,7 +173,7 @@ impl Evaluator {
         hard.into_iter().filter(|name| concerns(name)).collect()
     }
 
-    /// What an object uses. `now` is in seconds since 1970.
+    /// The usage of an object. `now` is in seconds since 1970.
     pub fn usage(&self, object: &Value, now: i64) -> Amounts {
         let mut used = Amounts::default();
         let mut set = |name: &str, amount: Quantity| {
@@ -228,7 +228,7 @@ impl Evaluator {
         used
     }
 
-    /// Whether a quota with these scopes counts an object.
+    /// Whether a quota's scopes include an object.
     pub fn in_scopes(&self, quota: &Value, object: &Value) -> bool {
         scopes(quota)
             .iter()
@@ -260,7 +260,7 @@ impl Evaluator {
         }
     }
 
-    /// What the containers of a pod must say, since a quota limits it, and do not.
+    /// The limited resources that the containers of a pod must set but do not.
     pub fn unsaid(&self, names: &BTreeSet<&str>, object: &Value) -> Option<String> {
         let spec = object.at("spec");
         let whole = spec.at("resources");
@@ -295,13 +295,13 @@ impl Evaluator {
     }
 }
 
-/// Whether a pod ends after a while by itself.
+/// Whether a pod has an active deadline.
 pub fn is_terminating(pod: &Value) -> bool {
     let seconds = pod.at("spec").at("activeDeadlineSeconds").as_int();
     seconds.is_some_and(|seconds| seconds >= 0)
 }
 
-/// The scopes of a quota, each as a requirement.
+/// The scopes of a quota as requirements.
 fn scopes(quota: &Value) -> Vec<Value> {
     let spec = quota.at("spec");
     let plain = spec.list("scopes").iter();
@@ -316,7 +316,7 @@ fn scopes(quota: &Value) -> Vec<Value> {
         .collect()
 }
 
-/// Whether a requirement selects one of the names (empty ones aside), or nothing where there are none.
+/// Whether a requirement selects one of the names (ignoring empty ones), or nothing if there are none.
 fn selects(scope: &Value, names: &[&str]) -> bool {
     let name = scope.str("scopeName");
     let expression = value!({
@@ -338,12 +338,12 @@ fn number(units: i64) -> Quantity {
     Quantity::units(units, Form::Decimal)
 }
 
-/// Whether a resource is one of Kubernetes' own.
+/// Whether a resource is defined by Kubernetes itself.
 fn is_native(name: &str) -> bool {
     !name.contains('/') || name.contains("kubernetes.io/")
 }
 
-/// What a pod uses while it may run.
+/// The usage of a pod that is not finished.
 fn pod(pod: &Value, now: i64) -> Amounts {
     if matches!(pod.at("status").str("phase"), "Failed" | "Succeeded") || is_overdue(pod, now) {
         return Amounts::default();
@@ -352,7 +352,7 @@ fn pod(pod: &Value, now: i64) -> Amounts {
     compute(&amounts(Side::Requests), &amounts(Side::Limits))
 }
 
-/// Whether a pod should have been gone by now.
+/// Whether a terminating pod has exceeded its grace period.
 fn is_overdue(pod: &Value, now: i64) -> bool {
     let meta = pod.at("metadata");
     let deleted = time::parse(meta.str("deletionTimestamp")).ok();
@@ -386,7 +386,7 @@ fn compute(requests: &Amounts, limits: &Amounts) -> Amounts {
     out
 }
 
-/// Whether a pod asks for no cpu and no memory at all.
+/// Whether a pod has neither cpu nor memory requests or limits.
 pub fn is_best_effort(pod: &Value) -> bool {
     let class = pod.at("status").str("qosClass");
     if !class.is_empty() {
@@ -426,7 +426,7 @@ fn crosses_namespaces(spec: &Value) -> bool {
     })
 }
 
-/// What a claim asks for, or has been given already where that is more; in whole units.
+/// The storage that a claim requests, or its allocated storage if that is more; rounded up to whole units.
 fn claim_storage(claim: &Value) -> Option<Quantity> {
     let read = |list: &Value| Amounts::read(list).0.get("storage").copied();
     let whole = |amount: Quantity| {
