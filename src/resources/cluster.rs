@@ -1,5 +1,5 @@
-//! What the server knows: the store, what is served, and its settings. Rules, admission and verbs read other
-//! objects through it.
+//! The server's state: the store, the registry, and settings. Rules, admission and verbs read other objects through
+//! it.
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
@@ -14,22 +14,22 @@ use crate::schema::{Value, json};
 use crate::store::view::View;
 use crate::store::{Entry, Revision, Store};
 
-/// Settings of the server that rules and admission need.
+/// Server settings used by rules and admission.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// `--service-cluster-ip-range`: one range, or one of each IP version, the default one first.
+    /// `--service-cluster-ip-range`: one range, or one per IP version, the default one first.
     pub service_ranges: Vec<Network>,
-    /// `--service-node-port-range`, both ends included.
+    /// `--service-node-port-range`, inclusive.
     pub node_ports: (u16, u16),
-    /// The port on which the API is served.
+    /// The API's port.
     pub secure_port: u16,
-    /// The address that the service `kubernetes` leads to; a loopback address leads nowhere.
+    /// The endpoint of the service `kubernetes`; a loopback address gives it no endpoint.
     pub advertise_address: IpAddr,
     /// `--service-account-issuer`
     pub issuer: String,
     /// `--event-ttl` in seconds.
     pub event_ttl: u64,
-    /// What nodes and pods use is served as `metrics.k8s.io`.
+    /// Whether resource metrics of nodes and pods are served as `metrics.k8s.io`.
     pub node_metrics: bool,
 }
 
@@ -61,14 +61,14 @@ pub struct Cluster {
     decoded: Decoded,
 }
 
-/// What is served, and the definitions that it was made of.
+/// The registry, and the definitions from which it was made.
 struct Served {
     definitions: Arc<Definitions>,
     registry: Arc<Registry>,
 }
 
 impl Cluster {
-    /// A cluster over a store, serving what is built in.
+    /// A cluster on a store, initially with the built-in resources.
     pub fn new(store: Arc<dyn Store>, settings: Settings) -> Self {
         let registry = Registry::serving(std::iter::empty(), settings.node_metrics);
         Cluster {
@@ -83,12 +83,12 @@ impl Cluster {
         }
     }
 
-    /// The definitions of custom resources, as the store has them now.
+    /// The CustomResourceDefinitions in the store.
     pub fn definitions(&self) -> Arc<Definitions> {
         self.definitions.of(&self.store.world())
     }
 
-    /// What is served now: what is built in, and what the definitions in the store make.
+    /// The current registry: built-in resources and those of the definitions in the store.
     pub fn registry(&self) -> Arc<Registry> {
         let definitions = self.definitions();
         let served = self.registry.load();
@@ -104,7 +104,7 @@ impl Cluster {
         registry
     }
 
-    /// The newest accepted object, in its storage version, resourceVersion included.
+    /// The newest accepted object, in its storage version, with resourceVersion.
     pub fn get(
         &self,
         group: &str,
@@ -119,7 +119,7 @@ impl Cluster {
             .map(|entry| self.decoded.object(&entry))
     }
 
-    /// The durable objects of a resource in a namespace (all where it is empty), in key order, in the storage version.
+    /// The durable objects of a resource in a namespace (all if empty), in key order, in the storage version.
     pub fn list(&self, group: &str, plural: &str, namespace: &str) -> Vec<Arc<Value>> {
         let registry = self.registry();
         let Some(resource) = registry.get(group, plural) else {
@@ -133,14 +133,14 @@ impl Cluster {
             .collect()
     }
 
-    /// The resource `plural` of `group`, if it is served.
+    /// The resource `plural` of `group`, if served.
     pub fn resource(&self, group: &str, plural: &str) -> Option<Arc<Resource>> {
         self.registry().get(group, plural).cloned()
     }
 }
 
-/// A stored entry as an object, without its resourceVersion. Null for one that cannot be read, which is told: its row
-/// was whole when the store was opened, so that what wrote it was wrong.
+/// Decodes a stored entry, without resourceVersion. Null if it cannot be decoded, which is logged: its row was intact
+/// when the store was opened, so its writer was wrong.
 pub fn stored(entry: &Entry) -> Value {
     match json::parse(&entry.record.body) {
         Ok(parsed) => parsed.value,
@@ -151,14 +151,14 @@ pub fn stored(entry: &Entry) -> Value {
     }
 }
 
-/// A stored entry as an object of the storage version, its resourceVersion in place.
+/// Decodes a stored entry to the storage version, with resourceVersion.
 pub fn object(entry: &Entry) -> Value {
     let mut value = stored(entry);
     set_revision(&mut value, entry.rev);
     value
 }
 
-/// Gives an object its resourceVersion, which is stored apart, where Go writes it: behind the uid.
+/// Inserts the resourceVersion, which is stored separately, after the uid, as in Go's order.
 pub fn set_revision(object: &mut Value, rev: Revision) {
     let meta = object.object_mut().object_mut("metadata");
     meta.insert_behind("uid", "resourceVersion", rev.to_string());

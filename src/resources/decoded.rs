@@ -1,5 +1,5 @@
-//! Objects that were decoded lately. Rules and admission ask for the same few ones on every write: the namespace, its
-//! default service account, the priority classes.
+//! A cache of decoded objects. Rules and admission read the same few on every write: the namespace, its default service
+//! account, the priority classes.
 
 use std::hash::BuildHasher;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -10,10 +10,10 @@ use super::cluster;
 use crate::schema::Value;
 use crate::store::Entry;
 
-/// How many are kept; with [`LARGEST`] a bound of what this holds.
+/// The number of cached objects; together with [`LARGEST`] it limits memory.
 const SLOTS: usize = 128;
 
-/// The largest body that is kept, in bytes.
+/// The largest body that is cached, in bytes.
 const LARGEST: usize = 8 << 10;
 
 struct Kept {
@@ -21,7 +21,7 @@ struct Kept {
     object: Arc<Value>,
 }
 
-/// Each key has one place, which the last one asked for has.
+/// A direct-mapped cache: each key has one slot, which holds the last object read.
 pub struct Decoded {
     hasher: RandomState,
     slots: [Mutex<Option<Kept>>; SLOTS],
@@ -37,7 +37,7 @@ impl Default for Decoded {
 }
 
 impl Decoded {
-    /// A stored entry as an object of the storage version, its resourceVersion in place.
+    /// Decodes a stored entry to the storage version, with resourceVersion.
     pub fn object(&self, entry: &Arc<Entry>) -> Arc<Value> {
         if entry.record.body.len() > LARGEST {
             return Arc::new(cluster::object(entry));

@@ -1,5 +1,5 @@
-//! What is done to a pod beside writing it: it is bound to a node, and evicted as far as budgets allow. Pure
-//! decisions. Follows pkg/registry/core/pod/storage/storage.go and eviction.go.
+//! Binding and eviction of pods, the latter within disruption budgets. Pure decisions. Follows
+//! pkg/registry/core/pod/storage/storage.go and eviction.go.
 
 use std::sync::Arc;
 
@@ -10,12 +10,12 @@ use crate::meta::{Status, conditions, time};
 use crate::schema::{Object, Value};
 use crate::value;
 
-/// A budget with more evictions than this that nobody has counted allows no more.
+/// A budget with more disrupted pods than this that were not processed yet allows no more.
 const MOST_DISRUPTED: usize = 2000;
-/// After how many seconds an eviction is worth another try.
+/// Retry-After of a rejected eviction, in seconds.
 const RETRY: i64 = 10;
 
-/// Binds a pod to the node that a Binding names, and hands it the binding's annotations and labels. `now` is in
+/// Binds a pod to the node in a Binding, and copies the binding's annotations and labels. `now` is in
 /// seconds since 1970.
 ///
 /// # Errors
@@ -52,7 +52,7 @@ pub fn bind(pod: &mut Value, binding: &Value, now: i64) -> Result<(), String> {
     Ok(())
 }
 
-/// Sets a condition of a pod: its time is the one of the last change of its status.
+/// Sets a condition of a pod, with the time of the last change of its status.
 pub fn set_condition(pod: &mut Value, mut condition: Value, now: i64) {
     let status = pod.object_mut().object_mut("status");
     let conditions = status.array_mut("conditions");
@@ -72,7 +72,7 @@ pub fn set_condition(pod: &mut Value, mut condition: Value, now: i64) {
     }
 }
 
-/// Tells of a pod that it is being evicted.
+/// Sets the condition of a pod that is being evicted.
 pub fn mark_evicted(pod: &mut Value, now: i64) {
     let condition = value!({
         "type": "DisruptionTarget",
@@ -83,18 +83,18 @@ pub fn mark_evicted(pod: &mut Value, now: i64) {
     set_condition(pod, condition, now);
 }
 
-/// How an eviction treats a pod by its state.
+/// How a pod's state affects its eviction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stage {
-    /// It has ended or is about to: no budget minds.
+    /// It has finished or is being deleted: budgets do not apply.
     Ended,
-    /// It did not begin yet: no budget minds, unless it begins meanwhile.
+    /// It has not started: budgets do not apply, unless it starts meanwhile.
     Pending,
-    /// Budgets decide.
+    /// Budgets apply.
     Running,
 }
 
-/// The stage a pod is in.
+/// The stage of a pod.
 pub fn stage(pod: &Value) -> Stage {
     if pod.at("metadata").get("deletionTimestamp").is_some() {
         return Stage::Ended;
@@ -106,7 +106,7 @@ pub fn stage(pod: &Value) -> Stage {
     }
 }
 
-/// The budgets that a pod is under.
+/// The budgets that select a pod.
 pub fn budgets(cluster: &Cluster, namespace: &str, pod: &Value) -> Vec<Arc<Value>> {
     let labels = pod.at("metadata").at("labels");
     let mut budgets = cluster.list("policy", "poddisruptionbudgets", namespace);
@@ -114,7 +114,7 @@ pub fn budgets(cluster: &Cluster, namespace: &str, pod: &Value) -> Vec<Arc<Value
     budgets
 }
 
-/// Whether a budget lets an unready pod go without counting it.
+/// Whether a budget permits evicting an unready pod without counting it.
 pub fn spares(budget: &Value, pod: &Value) -> bool {
     let ready = conditions::holds(pod.at("status").list("conditions"), "Ready");
     let status = budget.at("status");
@@ -124,10 +124,10 @@ pub fn spares(budget: &Value, pod: &Value) -> bool {
             || (desired > 0 && status.int("currentHealthy") >= desired))
 }
 
-/// Counts the disruption of the pod `name` in a budget. A dry run changes only the count.
+/// Records the disruption of the pod `name` in a budget. A dry run only decrements the count.
 ///
 /// # Errors
-/// 429 where the budget allows none, 403 where it cannot tell.
+/// 429 if the budget allows no disruption, 403 if it is invalid.
 pub fn count(budget: &mut Value, name: &str, now: i64, dry_run: bool) -> Result<(), Status> {
     allows(budget)?;
     let generation = budget.at("status").int("observedGeneration");
@@ -212,7 +212,7 @@ fn refusal(name: &str, status: &Value) -> String {
     }
 }
 
-/// 429: the budget was not looked at since it or its pods changed.
+/// 429: the disruption controller has not processed the latest change of the budget.
 pub fn unsettled(name: &str) -> Status {
     let cause = format!("The disruption budget {name} is still being processed by the server.");
     too_many(&cause, Some(RETRY))

@@ -1,8 +1,8 @@
-//! The forms of an object: as it is stored, as rules and admission work on it, and as a version shows it.
+//! The forms of an object: as stored, as rules and admission use it (the working form), and as shown by a version.
 //!
-//! Built-in kinds are worked on in their storage version, custom resources in the version that a request speaks. What
-//! a version shows is bytes: the stored ones where they are in that form already, else bytes made when they are first
-//! asked for and kept for a while.
+//! The working form of built-in kinds is their storage version, that of custom resources the version of the request.
+//! The form shown by a version is bytes: the stored ones if they are in that form already, otherwise made at first
+//! use and cached for a while.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -19,7 +19,7 @@ use crate::store::{Entry, Revision};
 /// How many bytes of made forms a version keeps.
 const BUDGET: usize = 16 << 20;
 
-/// Entries in the form that one version shows, by revision.
+/// Cached entries in the form shown by one version, by revision.
 #[derive(Debug, Default)]
 pub struct Forms(Mutex<Made>);
 
@@ -49,7 +49,7 @@ impl Forms {
     }
 }
 
-/// Whether stored bytes are what a version shows.
+/// Whether stored bytes are in the form shown by a version.
 fn is_stored_form(resource: &Resource, version: &Version, entry: &Entry) -> bool {
     version.name == resource.storage_version
         && match &resource.custom {
@@ -58,7 +58,7 @@ fn is_stored_form(resource: &Resource, version: &Version, entry: &Entry) -> bool
         }
 }
 
-/// The entry as a version shows it: its body, and its selectable fields.
+/// The entry as shown by a version: its body, and its selectable fields.
 pub fn shown(resource: &Resource, version: &Version, entry: &Arc<Entry>) -> Arc<Entry> {
     if is_stored_form(resource, version, entry) {
         return entry.clone();
@@ -85,8 +85,8 @@ pub fn shown(resource: &Resource, version: &Version, entry: &Arc<Entry>) -> Arc<
     form
 }
 
-/// A custom resource as it would be stored now: decoded by the schema of the version it was stored in, where that has
-/// changed since.
+/// A custom resource as it would be stored now: decoded with the schema of its stored version, if that has changed
+/// since.
 pub fn restored(resource: &Resource, custom: &Custom, entry: &Entry) -> Value {
     let mut object = cluster::stored(entry);
     if entry.record.epoch != custom.epoch {
@@ -106,7 +106,7 @@ pub fn restored(resource: &Resource, custom: &Custom, entry: &Entry) -> Value {
     object
 }
 
-/// A custom resource as a version shows it: pruned by its schema, unless it is the version that is stored.
+/// A custom resource as shown by a version: pruned with its schema, unless it is the storage version.
 fn custom_form(resource: &Resource, custom: &Custom, version: &Version, entry: &Entry) -> Value {
     in_version(restored(resource, custom, entry), resource, version)
 }
@@ -120,15 +120,15 @@ fn in_version(mut object: Value, resource: &Resource, version: &Version) -> Valu
     object
 }
 
-/// Whether writing what a version shows of an entry would leave the store as it is. A custom resource may be stored by
-/// another version's schema, or by one that has changed since.
+/// Whether writing the shown form of an entry would not change the store. A custom resource may be stored with another
+/// version's schema, or with one that has changed since.
 pub fn is_stored_so(object: &Value, resource: &Resource, version: &Version, entry: &Entry) -> bool {
     !resource.is_custom()
         || is_stored_form(resource, version, entry)
         || record::encode(resource, object).body == entry.record.body
 }
 
-/// What would have been written, as the version shows it once it is read back: what a dry run answers.
+/// The object that would have been written, in the form shown by the version: the answer to a dry run.
 pub fn unwritten(object: Value, resource: &Resource, version: &Version) -> Value {
     if !resource.is_custom() || version.name == resource.storage_version {
         return object;
@@ -136,7 +136,7 @@ pub fn unwritten(object: Value, resource: &Resource, version: &Version) -> Value
     in_version(to_storage(&object, resource), resource, version)
 }
 
-/// Decodes what was accepted before: nothing is refused.
+/// Decodes an object that was accepted before: rejects nothing.
 fn lenient(object: Value, schema: &crate::schema::Schema, prune_only: bool) -> Value {
     let options = structural::Options {
         lenient: true,
@@ -148,7 +148,7 @@ fn lenient(object: Value, schema: &crate::schema::Schema, prune_only: bool) -> V
         .unwrap_or_default()
 }
 
-/// An object of a built-in kind's storage version in another version.
+/// Converts an object of a built-in kind from the storage version to another version.
 pub fn from_storage(value: Value, resource: &Resource, version: &Version) -> Value {
     let mut value = match version.conversion {
         Some(conversion) => (conversion.from_storage)(value),
@@ -160,7 +160,7 @@ pub fn from_storage(value: Value, resource: &Resource, version: &Version) -> Val
     value
 }
 
-/// An entry as a version shows it, as a value; its resourceVersion is `rev`.
+/// An entry as shown by a version, as a value with resourceVersion `rev`.
 pub fn versioned(
     entry: &Arc<Entry>,
     rev: Revision,
@@ -173,7 +173,7 @@ pub fn versioned(
     value
 }
 
-/// An entry as rules and admission work on it in a request that speaks `version`.
+/// An entry in working form for a request in `version`.
 pub fn working(entry: &Arc<Entry>, resource: &Resource, version: &Version) -> Value {
     if resource.is_custom() {
         versioned(entry, entry.rev, resource, version)
@@ -182,7 +182,7 @@ pub fn working(entry: &Arc<Entry>, resource: &Resource, version: &Version) -> Va
     }
 }
 
-/// What a version shows, as rules and admission work on it.
+/// Converts an object from the form shown by a version to working form.
 pub fn to_working(object: Value, resource: &Resource, version: &Version) -> Value {
     if resource.is_custom() {
         return object;
@@ -196,7 +196,7 @@ pub fn to_working(object: Value, resource: &Resource, version: &Version) -> Valu
     object
 }
 
-/// What rules and admission worked on, as a version shows it.
+/// Converts an object from working form to the form shown by a version.
 pub fn from_working(object: Value, resource: &Resource, version: &Version) -> Value {
     if resource.is_custom() {
         return object;
@@ -204,7 +204,7 @@ pub fn from_working(object: Value, resource: &Resource, version: &Version) -> Va
     from_storage(object, resource, version)
 }
 
-/// Brings an object that rules or admission have changed back into canonical form.
+/// Restores canonical form after rules or admission have changed an object.
 pub fn tidy(object: &mut Value, resource: &Resource) {
     if resource.is_custom() {
         if let Some(meta) = object.get_mut("metadata") {
@@ -219,7 +219,7 @@ pub fn tidy(object: &mut Value, resource: &Resource) {
     }
 }
 
-/// A custom resource as it is read back: an apply can leave nulls, which are judged with it but not kept.
+/// Decodes a custom resource as if read back: nulls left by an apply are validated but not stored.
 pub fn settle(object: &mut Value, resource: &Resource, version: &Version) {
     fn has_null(value: &Value) -> bool {
         match value {
@@ -234,7 +234,7 @@ pub fn settle(object: &mut Value, resource: &Resource, version: &Version) {
     }
 }
 
-/// A new custom resource as it is read back: its status, which nobody could say when it was made, has its default.
+/// A new custom resource as if read back: its status, which clients cannot set on creation, gets its default.
 pub fn read_back(object: &mut Value, version: &Version) {
     let Shape::Struct(whole) = &version.schema.shape else {
         return;
@@ -248,7 +248,7 @@ pub fn read_back(object: &mut Value, version: &Version) {
     }
 }
 
-/// What rules and admission worked on, as it is stored.
+/// Converts an object from working form to the stored form.
 pub fn to_storage(object: &Value, resource: &Resource) -> Value {
     let mut object = object.clone();
     let Some(custom) = &resource.custom else {

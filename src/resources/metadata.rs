@@ -9,7 +9,7 @@ use crate::meta::errors::{Path, Reason, is_print, quoted};
 use crate::meta::{At, Errors, names, time};
 use crate::schema::Value;
 
-/// The most that the keys and values of all annotations may hold, in bytes.
+/// Limit for the total size of keys and values of all annotations, in bytes.
 pub const ANNOTATIONS_MAX: usize = 256 << 10;
 
 const ORPHAN: &str = "orphan";
@@ -17,7 +17,7 @@ const FOREGROUND: &str = "foregroundDeletion";
 const MANAGER_MAX: usize = 128;
 const SUBRESOURCE_MAX: usize = 256;
 
-/// Takes annotations away; annotations that are none then are not there.
+/// Removes annotations, and the member `annotations` if it becomes empty.
 pub fn drop_annotations(object: &mut Value, names: &[&str]) {
     let Some(meta) = object.get_mut("metadata") else {
         return;
@@ -32,13 +32,13 @@ pub fn drop_annotations(object: &mut Value, names: &[&str]) {
     }
 }
 
-/// What marks the storage class of claims that name none.
+/// The annotations that mark the default storage class.
 pub const DEFAULT_STORAGE_CLASS: [&str; 2] = [
     "storageclass.kubernetes.io/is-default-class",
     "storageclass.beta.kubernetes.io/is-default-class",
 ];
 
-/// The place of the newest of the objects that one of the annotations marks with `true`; of equally old ones the first
+/// The index of the newest object for which one of the annotations is `true`; of equally old ones the first
 /// by name.
 pub fn newest_marked<V: Borrow<Value>>(objects: &[V], annotations: &[&str]) -> Option<usize> {
     let meta = |at: &usize| {
@@ -56,8 +56,8 @@ pub fn newest_marked<V: Borrow<Value>>(objects: &[V], annotations: &[&str]) -> O
         })
 }
 
-/// Judges the metadata of an object to be created, as ValidateObjectMeta does; `name` judges its name, and with `true`
-/// a prefix of one. The name must have been generated.
+/// Validates the metadata of an object to be created, like ValidateObjectMeta; `name` checks its name, or with `true` a
+/// name prefix. A name must have been generated already.
 pub fn validate(
     meta: At<'_>,
     namespaced: bool,
@@ -83,7 +83,7 @@ pub fn validate(
     managed_fields(meta.field("managedFields"), errors);
 }
 
-/// Judges what all kinds have in common of an object that takes the place of `old`: what a creation may say first.
+/// Validates the parts of an update that are common to all kinds, before those shared with creation.
 pub fn validate_any_update(
     new: At<'_>,
     old: At<'_>,
@@ -95,8 +95,8 @@ pub fn validate_any_update(
     own_finalizers(new, resource, errors);
 }
 
-/// Judges that the names of an object to be created can stand in a path: what upstream asks of all kinds once their
-/// own rules, which may say nothing of a name, are content.
+/// Validates that the names of an object to be created can be part of a path: upstream's check for all kinds, after
+/// their own rules, which may not restrict names.
 pub fn names_in_paths(meta: At<'_>, errors: &mut Errors) {
     for (field, prefix) in [("generateName", true), ("name", false)] {
         let name = meta.field(field);
@@ -112,8 +112,8 @@ fn as_segment(name: &str, prefix: bool) -> Vec<String> {
     }
 }
 
-/// Judges the metadata of an object whose kind judges an update as it judges a creation, too. What was told already is
-/// told once.
+/// Validates the metadata on update by the rules for creation, for kinds that do both. Does not repeat
+/// errors.
 pub fn again(object: At<'_>, old: Option<At<'_>>, cx: &super::Cx<'_>, errors: &mut Errors) {
     if old.is_some() {
         let resource = cx.resource;
@@ -127,8 +127,8 @@ pub fn again(object: At<'_>, old: Option<At<'_>>, cx: &super::Cx<'_>, errors: &m
     }
 }
 
-/// Judges the metadata of an object that takes the place of `old`, as ValidateObjectMetaUpdate does. The caller has
-/// refused an update that needs a resourceVersion and has none.
+/// Validates the metadata of an update of `old`, like ValidateObjectMetaUpdate. The caller has already rejected an
+/// update without a required resourceVersion.
 pub fn validate_update(new: At<'_>, old: At<'_>, errors: &mut Errors) {
     let listed = new.field("finalizers");
     if !old.field("deletionTimestamp").is_absent() {
@@ -149,7 +149,7 @@ pub fn validate_update(new: At<'_>, old: At<'_>, errors: &mut Errors) {
         "deletionGracePeriodSeconds",
     ] {
         let (new, old) = (new.field(field), old.value.at(field));
-        // Text of Go is empty where it is absent.
+        // Absent text is empty in Go.
         if new.value != old && !(new.value.is_empty() && old.is_empty() && new.int().is_none()) {
             let absent_text = new.is_absent() && matches!(field, "name" | "namespace" | "uid");
             let shown = if absent_text {
@@ -178,7 +178,7 @@ fn namespace(meta: At<'_>, namespaced: bool, errors: &mut Errors) {
     }
 }
 
-/// Judges a map of annotations, as ValidateAnnotations does. Case does not matter to their keys.
+/// Validates annotations, like ValidateAnnotations. Keys are case-insensitive.
 pub fn annotations(annotations: At<'_>, errors: &mut Errors) {
     let mut size = 0;
     for (key, value) in annotations.entries() {
@@ -242,7 +242,7 @@ fn owned_by(owner: At<'_>, errors: &mut Errors) {
     }
 }
 
-/// Judges a list of finalizers, as ValidateFinalizers does.
+/// Validates finalizers, like ValidateFinalizers.
 pub fn finalizers(finalizers: At<'_>, errors: &mut Errors) {
     for finalizer in finalizers.items() {
         for wrong in names::qualified_name(finalizer.str()) {
@@ -259,7 +259,7 @@ pub fn finalizers(finalizers: At<'_>, errors: &mut Errors) {
     }
 }
 
-/// Judges that finalizers are standard or somebody's own, as the validation of most built-in kinds does.
+/// Validates that finalizers are standard or domain-qualified, as most built-in kinds require.
 pub fn own_finalizers(meta: At<'_>, resource: &super::Resource, errors: &mut Errors) {
     const WITHOUT: [&str; 6] = [
         "admissionregistration.k8s.io",
@@ -278,7 +278,7 @@ pub fn own_finalizers(meta: At<'_>, resource: &super::Resource, errors: &mut Err
     }
 }
 
-/// Judges that a finalizer is standard or somebody's own, as validateKubeFinalizerName.
+/// Validates that a finalizer is standard or domain-qualified, like validateKubeFinalizerName.
 pub fn own_finalizer(name: At<'_>, errors: &mut Errors) {
     if !name.str().contains('/') && !matches!(name.str(), "kubernetes" | ORPHAN | FOREGROUND) {
         errors.invalid(
@@ -333,7 +333,7 @@ fn managed_fields(entries: At<'_>, errors: &mut Errors) {
     }
 }
 
-/// Judges the name of a field manager, as ValidateFieldManager does: not too long, and printable.
+/// Validates a field manager's name, like ValidateFieldManager: not too long, and printable.
 pub fn field_manager(name: &str, path: Path<'_>, errors: &mut Errors) {
     if name.len() > MANAGER_MAX {
         errors.too_long(path, MANAGER_MAX);

@@ -1,5 +1,5 @@
-//! The registry: what the API serves. A resource is a descriptor (facts from upstream's own discovery documents)
-//! and, where its kind must differ, [`Rules`]: pure functions of values, in one file a kind under its group.
+//! The registry of API resources. A resource is a descriptor (from upstream's own discovery documents)
+//! and, where its kind has special behavior, [`Rules`]: pure functions of values, one file per kind in its group.
 //! Custom resources are descriptors made at run time.
 
 pub mod disruption;

@@ -1,5 +1,5 @@
-//! Who owns which fields of a resource's objects: what that depends on of the resource, and what the server writes of
-//! its own accord.
+//! Field ownership that depends on the resource: the versions of its objects, and the server's own
+//! writes.
 
 use super::registry::Conversion;
 use super::{Resource, reset};
@@ -7,10 +7,10 @@ use crate::meta::time;
 use crate::patch::managed::{Managed, Versions, Writer};
 use crate::schema::{Schema, Value, decode};
 
-/// The manager of what the server writes itself.
+/// The field manager of the server's own writes.
 pub const SERVER: &str = "kube-apiserver";
 
-/// The versions of a resource, by their apiVersion.
+/// The versions of a resource by apiVersion.
 pub struct Served<'a>(pub &'a Resource);
 
 impl Served<'_> {
@@ -25,7 +25,7 @@ impl Served<'_> {
 }
 
 impl Versions for Served<'_> {
-    /// Of custom resources also those versions count that are not served.
+    /// For custom resources, includes versions that are not served.
     fn schema(&self, api_version: &str) -> Result<Option<&Schema>, String> {
         let schema = self.version(api_version).and_then(|name| {
             let schema = match &self.0.custom {
@@ -60,7 +60,7 @@ impl Versions for Served<'_> {
     }
 }
 
-/// Writes into `new`, of the storage version, that the server changed `old` into it, by a subresource.
+/// Records in `new` (in the storage version) that the server changed `old` to it, through a subresource.
 pub fn server_wrote(
     resource: &Resource,
     subresource: &str,

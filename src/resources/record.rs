@@ -1,5 +1,5 @@
-//! Objects to what the store keeps, and stored bytes to what a client reads. Stored bodies lack the
-//! resourceVersion, which is known only at commit: it is put in its place when they are written out.
+//! Encodes objects for the store, and stored bytes for clients. Stored bodies lack the resourceVersion, which is only
+//! known at commit: it is inserted when they are written to clients.
 
 use std::fmt::Write as _;
 
@@ -10,7 +10,7 @@ use super::{custom, forms};
 use crate::schema::{Value, json};
 use crate::store::{Entry, Pairs, Record};
 
-/// Encodes an object that rules and admission worked on, in canonical form, as it is stored.
+/// Encodes an object from its working form, in canonical form, for the store.
 pub fn encode(resource: &Resource, object: &Value) -> Record {
     match &resource.custom {
         None => encode_shown(resource, object),
@@ -25,7 +25,7 @@ pub fn encode(resource: &Resource, object: &Value) -> Record {
     }
 }
 
-/// Encodes an object in the form that a version shows.
+/// Encodes an object in the form shown by a version.
 pub fn encode_shown(resource: &Resource, object: &Value) -> Record {
     if resource.is_custom() {
         return encode_custom(object.clone());
@@ -82,7 +82,7 @@ pub fn encode_shown(resource: &Resource, object: &Value) -> Record {
     }
 }
 
-/// Encodes a custom resource: members are sorted by name everywhere, as Go writes maps.
+/// Encodes a custom resource: members are sorted by name at all levels, as Go writes maps.
 fn encode_custom(mut object: Value) -> Record {
     object.sort();
     let labels = labels(&object);

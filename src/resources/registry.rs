@@ -1,4 +1,4 @@
-//! Descriptors of everything that is served, read from upstream's discovery documents at first use.
+//! Descriptors of all served resources, read from upstream's discovery documents at first use.
 
 use std::collections::HashMap;
 use std::sync::{Arc, LazyLock};
@@ -29,15 +29,15 @@ pub struct Resource {
     pub categories: Vec<Key>,
     /// Whether objects live in namespaces.
     pub namespaced: bool,
-    /// Where its objects are in the store.
+    /// The key prefix of its objects.
     pub prefix: ResourcePrefix,
     /// The version in which objects are stored.
     pub storage_version: Key,
-    /// apiVersion and schema of stored objects, where they are another group's (events).
+    /// apiVersion and schema of stored objects, if they belong to another group (events).
     pub stored_as: Option<(CompactString, Arc<SchemaRef>)>,
     /// Served versions, the most preferred first.
     pub versions: Vec<Version>,
-    /// What the kind does differently.
+    /// Behavior specific to the kind.
     pub rules: Rules,
     /// The definition of a custom resource.
     pub custom: Option<Arc<super::custom::Custom>>,
@@ -48,7 +48,7 @@ pub struct Resource {
 pub struct Version {
     /// `v1`
     pub name: Key,
-    /// What its objects may be.
+    /// The schema of its objects.
     pub schema: Arc<SchemaRef>,
     /// The component name of the schema (`io.k8s.api.core.v1.Pod`), empty for custom resources.
     pub type_name: CompactString,
@@ -60,17 +60,17 @@ pub struct Version {
     pub columns: Arc<[Column]>,
     /// `storageVersionHash` of discovery.
     pub hash: CompactString,
-    /// A warning that every answer carries.
+    /// The deprecation warning sent with every response.
     pub deprecation: Option<CompactString>,
-    /// To and from the storage version; none where nothing but apiVersion differs.
+    /// Conversion to and from the storage version; `None` if only apiVersion differs.
     pub conversion: Option<Conversion>,
-    /// What a custom resource demands and shows in this version.
+    /// Validation and presentation of a custom resource in this version.
     pub custom: Option<Arc<super::custom::Served>>,
-    /// Stored objects in the form that this version shows.
+    /// Cached objects in the form shown by this version.
     pub forms: Arc<super::forms::Forms>,
 }
 
-/// How a version's objects become the storage version's and back.
+/// Converts between a version and the storage version.
 #[derive(Clone, Copy)]
 pub struct Conversion {
     /// To the storage version.
@@ -107,11 +107,11 @@ pub struct Column {
     pub description: CompactString,
     /// 0 for always shown.
     pub priority: i64,
-    /// Where its value is in a custom resource.
+    /// The path of its value in a custom resource.
     pub path: CompactString,
 }
 
-/// Everything that is served at one moment.
+/// Everything served at one moment.
 #[derive(Clone, Default)]
 pub struct Registry {
     resources: HashMap<(Key, Key), Arc<Resource>>,
@@ -126,7 +126,7 @@ pub struct Group {
     pub name: Key,
     /// Versions, the preferred first.
     pub versions: Vec<Key>,
-    /// Only definitions made it.
+    /// Whether it only has custom resources.
     pub custom: bool,
 }
 
@@ -146,7 +146,7 @@ impl Resource {
         self.version(&self.storage_version)
     }
 
-    /// `group/version` of stored objects, on which rules and admission work.
+    /// `group/version` of stored objects, which rules and admission use.
     pub fn stored_api_version(&self) -> CompactString {
         match &self.stored_as {
             Some((api_version, _)) => api_version.clone(),
@@ -162,7 +162,7 @@ impl Resource {
         }
     }
 
-    /// The group in which refusals name the kind: that of the internal type.
+    /// The group with which errors name the kind: that of the internal type.
     pub fn kind_group(&self) -> &str {
         match &self.stored_as {
             Some((api_version, _)) => api_version.split_once('/').map_or("", |(group, _)| group),
@@ -179,7 +179,7 @@ impl Resource {
         }
     }
 
-    /// The prefix of all keys of a namespace (all objects where it is empty).
+    /// The prefix of all keys in a namespace (of all objects if empty).
     pub fn keys(&self, namespace: &str) -> Arc<str> {
         if self.namespaced && !namespace.is_empty() {
             format!("{}{namespace}/", self.prefix).into()
@@ -188,7 +188,7 @@ impl Resource {
         }
     }
 
-    /// Namespace and name of an object by its key.
+    /// The namespace and name in an object's key.
     pub fn split_key<'a>(&self, key: &'a str) -> (&'a str, &'a str) {
         let rest = key.strip_prefix(&*self.prefix).unwrap_or(key);
         if self.namespaced {
@@ -198,12 +198,12 @@ impl Resource {
         }
     }
 
-    /// The cells of a table row of an object in a version.
+    /// The cells of an object's table row in a version.
     pub fn cells(&self, version: &Version, object: &Value, now: i64) -> Vec<Value> {
         match &version.custom {
             Some(served) => super::custom::cells(version, served, object, now),
             None => match &version.conversion {
-                // Upstream prints internal objects, which know what any version does.
+                // Upstream prints internal objects, which have the fields of all versions.
                 Some(conversion) => {
                     (self.rules.printing.cells)(&(conversion.to_storage)(object.clone()), now)
                 }
@@ -224,7 +224,7 @@ impl Version {
         self.subresources.iter().find(|sub| sub.name == name)
     }
 
-    /// Whether selectors may name a field, metadata apart.
+    /// Whether field selectors support a field, besides metadata.
     pub fn selects(&self, resource: &Resource, field: &str) -> bool {
         match &self.custom {
             Some(served) => served.selectable.iter().any(|(name, _)| name == field),
@@ -247,11 +247,11 @@ pub fn api_version(group: &str, version: &str) -> CompactString {
     }
 }
 
-/// The group of what nodes and pods use.
+/// The group of resource metrics.
 pub const METRICS: &str = "metrics.k8s.io";
 
 impl Registry {
-    /// What is built in. Cheap to call again.
+    /// The built-in resources. Cheap to call again.
     pub fn builtin() -> &'static Registry {
         static BUILTIN: LazyLock<Registry> = LazyLock::new(load);
         &BUILTIN

@@ -1,5 +1,5 @@
-//! What the status of a definition should say: which names are accepted, whether it is established, how its end goes
-//! on. Decided of the definition and the others, written by whoever asks. Follows
+//! The status of a CustomResourceDefinition: accepted names, whether it is established, and its deletion. A pure
+//! decision over the definition and the others; the caller writes it. Follows
 //! k8s.io/apiextensions-apiserver/pkg/controller (status, establish, apiapproval, nonstructuralschema, finalizer).
 
 use std::collections::HashSet;
@@ -9,23 +9,23 @@ use crate::meta::errors::quoted;
 use crate::meta::url;
 use crate::schema::{Object, Value};
 
-/// Holds a definition until its instances are gone.
+/// The finalizer that keeps a definition until its instances are gone.
 pub const CLEANUP: &str = "customresourcecleanup.apiextensions.k8s.io";
-/// Says who approved a definition in a group of the community.
+/// The annotation with the approval of a definition in a protected group.
 pub const APPROVAL: &str = "api-approved.kubernetes.io";
 
-/// What is to be done next about a definition.
+/// The next step for a definition.
 #[derive(Debug, PartialEq)]
 pub enum Next {
     /// Nothing.
     Rest,
     /// Write this status (and metadata).
     Write(Value),
-    /// Delete its instances, and come back when there are none left.
+    /// Delete its instances, and call again when none are left.
     DeleteInstances,
 }
 
-/// A condition as it should be.
+/// A desired condition.
 struct Wanted<'a> {
     kind: &'a str,
     status: &'a str,
@@ -33,8 +33,8 @@ struct Wanted<'a> {
     message: &'a str,
 }
 
-/// Decides what is next. `others` are the other definitions; `instances` is whether instances are left; `now` is the
-/// time as text.
+/// Decides the next step. `others` are the other definitions; `instances` is true if instances are left; `now` is the
+/// current time as text.
 pub fn next<'a>(
     definition: &Value,
     others: impl Iterator<Item = &'a Value>,
@@ -44,7 +44,7 @@ pub fn next<'a>(
     if let Some(next) = ending(definition, instances, now) {
         return next;
     }
-    // Upstream's controllers race for this one; it mostly comes first.
+    // Upstream's controllers race; the approval controller usually comes first.
     if let Some((status, reason, message)) = approval(definition) {
         let wanted = Wanted {
             kind: "KubernetesAPIApprovalPolicyConformant",
@@ -70,7 +70,7 @@ pub fn next<'a>(
     Next::Rest
 }
 
-/// Whether a definition has a condition that says the same.
+/// Whether a definition already has a condition with this content.
 fn says(definition: &Value, wanted: &Wanted<'_>) -> bool {
     definition
         .at("status")
@@ -84,7 +84,7 @@ fn says(definition: &Value, wanted: &Wanted<'_>) -> bool {
         })
 }
 
-/// The definition with a condition set in its place, or behind the others.
+/// The definition with a condition replaced, or appended.
 fn with(definition: &Value, wanted: &Wanted<'_>, now: &str) -> Value {
     let mut changed = definition.clone();
     set(&mut changed, wanted, now);
@@ -135,7 +135,7 @@ fn established(definition: &Value) -> Wanted<'static> {
     }
 }
 
-/// Whether base64 text holds PEM certificates, or nothing: the system's are trusted then. As upstream's ValidateCABundle.
+/// Whether base64 text contains PEM certificates, or is empty (system roots). Like upstream's ValidateCABundle.
 pub fn is_bundle(base64_text: &str) -> bool {
     use base64::Engine as _;
     if base64_text.is_empty() {
@@ -160,7 +160,7 @@ pub fn is_bundle(base64_text: &str) -> bool {
     found
 }
 
-/// Whether a group is the community's, whose definitions need approval.
+/// Whether a group is protected, so that its definitions need approval.
 pub fn is_protected(group: &str) -> bool {
     ["k8s.io", "kubernetes.io"].iter().any(|domain| {
         group
@@ -169,7 +169,7 @@ pub fn is_protected(group: &str) -> bool {
     })
 }
 
-/// How a definition's approval stands: status and reason of the condition, and what there is to say.
+/// The approval of a definition: status, reason and message of the condition.
 pub fn approval(definition: &Value) -> Option<(&'static str, &'static str, String)> {
     if !is_protected(definition.at("spec").str("group")) {
         return None;
@@ -204,7 +204,7 @@ pub fn approval(definition: &Value) -> Option<(&'static str, &'static str, Strin
     })
 }
 
-/// The definition with the names that it can have, unless it says so already.
+/// The definition with its accepted names, if they differ from those in its status.
 fn names<'a>(
     definition: &Value,
     others: impl Iterator<Item = &'a Value>,
@@ -223,7 +223,7 @@ fn names<'a>(
         resources.extend(taken.list("shortNames").iter().filter_map(Value::as_str));
         kinds.extend(["kind", "listKind"].map(|key| taken.str(key)));
     }
-    // Names that it has already are its own.
+    // Names that it has already do not conflict.
     let mut conflict: Option<(&str, String)> = None;
     let mut new = accepted.as_object().cloned().unwrap_or_else(Object::new);
     let mut single = |key: &str, reason: &'static str, taken: &HashSet<&str>| {
@@ -314,7 +314,7 @@ fn names<'a>(
     Some(changed)
 }
 
-/// Marks a definition that is being deleted: it stays till its instances are gone.
+/// Marks a definition as terminating: it stays until its instances are gone.
 pub fn begin_ending(definition: &mut Value, now: &str) {
     let meta = definition.object_mut().object_mut("metadata");
     let finalizers = meta.array_mut("finalizers");
@@ -330,7 +330,7 @@ pub fn begin_ending(definition: &mut Value, now: &str) {
     set(definition, &wanted, now);
 }
 
-/// What is next about a definition that is being deleted; none of others.
+/// The next step for a definition that is being deleted; `None` for others.
 fn ending(definition: &Value, instances: bool, now: &str) -> Option<Next> {
     let meta = definition.at("metadata");
     meta.get("deletionTimestamp")?;

@@ -1,4 +1,4 @@
-//! CustomResourceDefinitions as the store has them, and what is asked of them in more than one place.
+//! CustomResourceDefinitions in the store, and shared queries on them.
 
 use std::sync::Arc;
 
@@ -10,13 +10,13 @@ use crate::schema::{Key, Value};
 use crate::store::Entry;
 use crate::store::view::Derived;
 
-/// Where definitions are in the store.
+/// The key prefix of definitions.
 pub const PREFIX: &str = "/registry/apiextensions.k8s.io/customresourcedefinitions/";
 
-/// Every definition, and the resources that those that are established make.
+/// Every definition, and the resources of the established ones.
 #[derive(Clone, Default)]
 pub struct Definitions {
-    /// Objects by name, their resourceVersion in place.
+    /// Objects by name, with resourceVersion.
     pub objects: OrdMap<Key, Arc<Value>>,
     /// Resources by the name of their definition.
     pub resources: OrdMap<Key, Arc<Resource>>,
@@ -32,7 +32,7 @@ impl Derived for Definitions {
             return;
         };
         let object = Arc::new(cluster::object(entry));
-        // Upstream begins anew where the spec or the names change.
+        // Upstream restarts the history if the spec or the names change.
         let same = |path: &[&str]| {
             let before = self.objects.get(&name);
             before.is_some_and(|before| before.path(path) == object.path(path))
@@ -55,7 +55,7 @@ impl Derived for Definitions {
     }
 }
 
-/// Whether `wanted` holds of a JSON schema or of any schema within it.
+/// Whether `wanted` holds for a JSON schema or any schema within it.
 pub fn any(schema: &Value, wanted: &dyn Fn(&Value) -> bool) -> bool {
     if schema.as_object().is_none() {
         return false;

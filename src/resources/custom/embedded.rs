@@ -5,7 +5,7 @@ use crate::meta::{At, Errors, names};
 use crate::resources::metadata;
 use crate::schema::{Schema, Shape, Value};
 
-/// Judges type and metadata of every object that is embedded below `at`.
+/// Validates apiVersion, kind and metadata of every embedded object below `at`.
 pub fn validate(at: At<'_>, schema: &Schema, errors: &mut Errors) {
     match at.value {
         Value::Object(members) => {

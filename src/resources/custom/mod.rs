@@ -21,16 +21,16 @@ use crate::schema::types::SchemaRef;
 use crate::schema::{Key, Value, json, structural};
 use crate::store::{Pairs, Revision};
 
-/// What the registry entry of a custom resource knows of its definition.
+/// The data of a definition needed by its registry entry.
 #[derive(Debug)]
 pub struct Custom {
     /// The CustomResourceDefinition.
     pub definition: Value,
-    /// The revision from which on there is a history of instances: watches from before are too old.
+    /// The revision at which the history of instances starts: earlier watches get 410 Expired.
     pub since: Revision,
-    /// No instances may be made any more.
+    /// No new instances may be created.
     pub terminating: bool,
-    /// Under which schema, defaults and selectable fields objects are stored now.
+    /// Identifies the schema, defaults and selectable fields with which objects are stored now.
     pub epoch: u32,
     /// The schemas of all versions, served or not.
     pub schemas: HashMap<Key, Arc<SchemaRef>>,
@@ -38,16 +38,16 @@ pub struct Custom {
     pub selectable: Vec<(Key, JsonPath)>,
 }
 
-/// What one version of a custom resource demands and shows.
+/// Validation and presentation of one version of a custom resource.
 #[derive(Debug)]
 pub struct Served {
-    /// What must hold of its objects.
+    /// Validates its objects.
     pub check: Check,
-    /// Some rule of the schema is an expression.
+    /// The schema has CEL rules.
     pub expressions: bool,
-    /// Some part of an object is an object of its own.
+    /// The schema has embedded objects.
     pub embeds: bool,
-    /// Where the cells of a table are, the name's apart.
+    /// The paths of table cells, except the name.
     pub cells: Vec<JsonPath>,
     /// Its selectable fields.
     pub selectable: Vec<(Key, JsonPath)>,
@@ -55,7 +55,7 @@ pub struct Served {
     pub scale: Option<Scale>,
 }
 
-/// The value of the condition `kind` of a definition.
+/// The status of the condition `kind` of a definition.
 pub fn condition<'a>(definition: &'a Value, kind: &str) -> &'a str {
     definition
         .at("status")
@@ -65,7 +65,7 @@ pub fn condition<'a>(definition: &'a Value, kind: &str) -> &'a str {
         .map_or("", |condition| condition.str("status"))
 }
 
-/// The version in which a definition's instances are stored, if it says one.
+/// The storage version of a definition, if it has one.
 pub fn storage_version(definition: &Value) -> Option<&str> {
     definition
         .at("spec")
@@ -75,7 +75,7 @@ pub fn storage_version(definition: &Value) -> Option<&str> {
         .map(|version| version.str("name"))
 }
 
-/// The registry entry that a definition makes, whose instances have a history since a revision; none before it is
+/// The registry entry of a definition, with a history that starts at revision `since`; `None` until it is
 /// established.
 pub fn resource(definition: &Value, since: Revision) -> Option<Resource> {
     if condition(definition, "Established") != "True" {
@@ -220,7 +220,7 @@ fn served(
     }
 }
 
-/// Upstream's StorageVersionHash: the beginning of a digest of what names the storage version.
+/// Upstream's StorageVersionHash: the beginning of a digest of the storage version's name.
 fn hash(group: &str, version: &str, kind: &str) -> CompactString {
     let text = format!("{group}/{version}/{kind}");
     let digest = ring::digest::digest(&ring::digest::SHA256, text.as_bytes());
@@ -229,7 +229,7 @@ fn hash(group: &str, version: &str, kind: &str) -> CompactString {
         .into()
 }
 
-/// A number that changes with anything by which stored objects are normalised. Never 0: built-in kinds have that.
+/// A number that changes with anything that affects stored objects. Never 0, which built-in kinds use.
 fn epoch(versions: &[Value], storage: &str) -> u32 {
     let mut text = storage.to_owned();
     for version in versions {
@@ -275,8 +275,8 @@ fn selectable_of(version: &Value) -> impl Iterator<Item = (Key, JsonPath)> + '_ 
         })
 }
 
-/// The table columns of a version, the name first, and where the cells of the others are. Columns behind one whose
-/// path is none are not shown, as upstream has it.
+/// The table columns of a version, the name first, and the paths of the other cells. Like upstream, columns after one
+/// with an invalid path are dropped.
 fn columns(version: &Value) -> (Vec<Column>, Vec<JsonPath>) {
     let column = |name: &str, kind: &str| Column {
         name: name.into(),
@@ -321,7 +321,7 @@ fn columns(version: &Value) -> (Vec<Column>, Vec<JsonPath>) {
     (columns, cells)
 }
 
-/// The cells of a row: the name and what the columns lead to.
+/// The cells of a row: the name and the values of the columns.
 pub fn cells(version: &Version, served: &Served, object: &Value, now: i64) -> Vec<Value> {
     let mut row = Vec::with_capacity(served.cells.len() + 1);
     row.push(object.at("metadata").str("name").into());
@@ -340,7 +340,7 @@ fn cell(kind: &str, value: &Value, now: i64) -> Value {
     match (kind, value) {
         ("string", value) => printed(value).into(),
         ("integer", Value::Float(number)) => Value::Int(json::go_int(*number)),
-        // All numbers of such a column are floats.
+        // All numbers in such a column are floats.
         ("number", Value::Int(number)) => Value::Int(*number as f64 as i64),
         ("integer", Value::Int(_)) | ("number", Value::Float(_)) | ("boolean", Value::Bool(_)) => {
             value.clone()
@@ -354,7 +354,7 @@ fn cell(kind: &str, value: &Value, now: i64) -> Value {
     }
 }
 
-/// A value as text, as Go prints it.
+/// A value as text, as printed by Go.
 fn printed(value: &Value) -> String {
     match value {
         Value::Null => "<no value>".to_owned(),

@@ -9,7 +9,7 @@ use crate::resources::{
 use crate::schema::check::{lists, validate as checked};
 use crate::schema::{Object, Value};
 
-/// What custom resources do, whatever their definition says.
+/// The behavior of all custom resources.
 pub const RULES: Rules = Rules {
     prepare_create: |object, _| {
         object
@@ -36,12 +36,12 @@ pub const RULES: Rules = Rules {
     ..Rules::DEFAULT
 };
 
-/// What the version of a request demands.
+/// The validation for the version of a request.
 fn served<'a>(cx: &'a Cx<'_>) -> Option<&'a Served> {
     cx.resource.version(cx.version)?.custom.as_deref()
 }
 
-/// Generation rises with everything but metadata.
+/// Increments generation if anything except metadata changes.
 fn prepare_update(new: &mut Value, old: &Value, _: &Cx<'_>) {
     let rest = |value: &Value| -> Object {
         value
@@ -100,14 +100,14 @@ fn validate_status(new: At<'_>, old: At<'_>, cx: &Cx<'_>, errors: &mut Errors) {
     expressions(served, errors);
 }
 
-/// Metadata of an update is judged a second time, as upstream does: the same causes stand twice.
+/// Validates metadata of an update a second time, like upstream: the same causes appear twice.
 fn judge_metadata(new: At<'_>, old: Option<At<'_>>, errors: &mut Errors) {
     if let Some(old) = old {
         metadata::validate_update(new.field("metadata"), old.field("metadata"), errors);
     }
 }
 
-/// Refuses what stands twice in a set or a list map, unless the old object had such a list too.
+/// Rejects duplicates in sets and list maps, unless the old object had duplicates too.
 fn lists_once(served: &Served, new: &Value, old: Option<&Value>, errors: &mut Errors) {
     let mut found = Errors::default();
     lists::validate(&served.check, new, Path::ROOT, &mut found);
@@ -123,7 +123,7 @@ fn lists_once(served: &Served, new: &Value, old: Option<&Value>, errors: &mut Er
     }
 }
 
-/// Rules that are expressions are asked only where everything else holds.
+/// Evaluates CEL rules, but only if everything else is valid.
 fn expressions(served: &Served, errors: &mut Errors) {
     let blocking = errors.0.iter().any(|error| {
         matches!(
@@ -144,7 +144,7 @@ fn expressions(served: &Served, errors: &mut Errors) {
     }
 }
 
-/// Finalizers that are new and whose names may meet those of others.
+/// Warns about new finalizers whose names may conflict with others.
 fn warnings(new: &Value, old: Option<&Value>, _: &Cx<'_>) -> Vec<String> {
     let finalizers = |object: &Value| -> std::collections::BTreeSet<String> {
         object
