@@ -1,17 +1,17 @@
 #!/usr/bin/env python3
-"""Runs upstream's end-to-end tests that are marked [Conformance] against a cluster, each in a process of its own.
+"""Runs upstream's end-to-end tests that are marked [Conformance] against a cluster, each in its own process.
 
 Usage: hack/e2e.py run --e2e PROGRAM --kubeconfig FILE --from FILE [--keep REGEX] [--jobs N] [--limit SECONDS]
                        [--save FILE] [--logs DIR]
        hack/e2e.py list --e2e PROGRAM
 
-PROGRAM is upstream's e2e.test (`hack/peer e2e.test` builds it). --from names the tests, one a line. --jobs tests run at
-once, those marked [Serial] alone and last. A test that takes longer than --limit is interrupted, cleans up, and counts as
-`timeout`. --save appends a line `RESULT SECONDS NAME` for each test; --logs keeps what each one printed.
+PROGRAM is upstream's e2e.test (`hack/peer e2e.test` builds it). --from is a file with one test name per line.
+--jobs tests run at once, those marked [Serial] alone and last. A test that takes longer than --limit is interrupted, cleans
+up, and counts as `timeout`. --save appends a line `RESULT SECONDS NAME` for each test; --logs keeps the output of each.
 """
 import argparse, concurrent.futures, os, re, signal, subprocess, sys, time
 
-CLEANUP = 30  # Seconds that an interrupted test has to remove what it made.
+CLEANUP = 30  # Seconds that an interrupted test has to clean up.
 
 
 def conformance_tests(program):
@@ -28,7 +28,7 @@ def run_test(program, kubeconfig, name, limit, logs=None):
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace")
     try:
         output, _ = process.communicate(timeout=limit)
-        # A name that matches nothing ends well, too.
+        # A name that matches no test also exits with 0.
         result = "passed" if process.returncode == 0 and "1 Passed" in output else "failed"
     except subprocess.TimeoutExpired:
         result = "timeout"

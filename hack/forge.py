@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
-"""Frames that say who their sender is not, and who hears them. Runs in a network namespace with a link eth0.
+"""Sends and receives Ethernet frames with forged senders. Runs in a network namespace with a link eth0.
 
-  hack/forge.py hear FILE            makes FILE once it listens, and prints what is heard until the honest frame, in order
+  hack/forge.py hear FILE             creates FILE once it listens; prints the kinds of frames received, up to the honest one
   hack/forge.py forge MAC IP GATEWAY  sends one frame of each kind to that neighbour, the honest one last
 """
 import pathlib, re, socket, struct, subprocess, sys
@@ -39,7 +39,7 @@ def arp(mac, source, target, tag):
 def router(tag):
     """An advertisement of a router, ICMPv6 type 134."""
     source, target = socket.inet_pton(socket.AF_INET6, "fe80::bad"), socket.inet_pton(socket.AF_INET6, "ff02::1")
-    # Within the packet: what is behind its end is cut off by bridges.
+    # Inside the packet, because bridges cut off what comes after its end.
     body = struct.pack("!BBHBBHII", 134, 0, 0, 64, 0, 1800, 0, 0) + tag
     pseudo = source + target + struct.pack("!II", len(body), 58)
     body = body[:2] + struct.pack("!H", checksum(pseudo + body)) + body[4:]
@@ -68,7 +68,7 @@ def hear(ready):
     heard = []
     while "honest" not in heard:
         frame, origin = link.recvfrom(2048)
-        # Not what is answered, which quotes it.
+        # Ignores outgoing frames: answers quote the frame they answer.
         if origin[2] != socket.PACKET_OUTGOING:
             heard += [tag.decode() for tag in re.findall(rb"\[(\w+)\]", frame[-16:])]
     print(" ".join(heard))

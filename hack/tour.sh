@@ -1,7 +1,8 @@
-# What the tours have in common; sourced. Counts in `passed`; with TOUR_TOLD=1 each check is told as it begins.
+# Shared functions of the tours; to be sourced. `passed` counts checks; with TOUR_TOLD=1 each check is printed as it
+# begins.
 passed=0
 told() { [ -z "${TOUR_TOLD:-}" ] || echo "$(date +%T) $1"; }
-# is WHAT EXPECTED COMMAND...: the command's output, as it is within a minute
+# is WHAT EXPECTED COMMAND...: the command prints exactly this, within a minute
 is() {
   local what=$1 expected=$2 got=
   told "$what"
@@ -17,7 +18,7 @@ is() {
   echo "FAILED: $what: expected '$expected', got '$got'"
   exit 1
 }
-# has WHAT PART COMMAND...: the part is in the command's output
+# has WHAT PART COMMAND...: the command's output contains the part
 has() {
   local what=$1 part=$2 got=
   told "$what"
@@ -28,9 +29,9 @@ has() {
     *) echo "FAILED: $what: no '$part' in '$got'"; exit 1 ;;
   esac
 }
-# field POD PATH: what a JSONPath gives of a pod
+# field POD PATH: the value of a JSONPath in a pod
 field() { kubectl get pod "$1" -o "jsonpath=$2"; }
-# end_groups NAME: ends what a tour left in the control groups of its agent, and those
+# end_groups NAME: kills everything that a tour left in the control groups of its agent, and removes the groups
 end_groups() {
   for _ in 1 2 3; do
     for pid in $(find /sys/fs/cgroup -path "*/reddwarf-$1*/cgroup.procs" -exec cat {} + 2>/dev/null | sort -u); do
