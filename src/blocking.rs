@@ -1,9 +1,9 @@
-//! Work that waits for the host.
+//! Blocking work on files and processes, run outside the async runtime's threads.
 
 use std::io;
 use std::time::{Duration, Instant};
 
-/// The work panicked: a mistake of this program, which whoever asked is told as a failure.
+/// The work panicked: a bug in this program, reported to the caller as an error.
 #[derive(Debug, thiserror::Error)]
 #[error("work on files or processes panicked: {0}")]
 pub struct Broke(tokio::task::JoinError);
@@ -46,7 +46,7 @@ pub fn patiently<T, E>(
 /// Work on files and processes, away from the threads that answer requests.
 ///
 /// # Errors
-/// Those of the work, and [`Broke`].
+/// The error of the work, or [`Broke`] if it panicked.
 pub async fn blocking<T, E>(work: impl FnOnce() -> Result<T, E> + Send + 'static) -> Result<T, E>
 where
     T: Send + 'static,

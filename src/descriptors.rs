@@ -1,15 +1,15 @@
-//! The limit of open files. Servers raise it as far as they may: the soft limit that shells and service managers set is
-//! meant for programs that use select(2), which knows no more than 1024. Containers get the limit that was set before, as
-//! programs started by Go ones do.
+//! The limit of open files. Servers raise it as far as they may, because the soft limit set by shells and service
+//! managers is meant for programs that use select(2), which handles at most 1024. Containers get the limit from before,
+//! like programs started by Go ones.
 
 use std::sync::OnceLock;
 
 use rustix::process::{Resource, getrlimit, setrlimit};
 
-/// The limit that this process was started with.
+/// The limit with which this process was started.
 static BEFORE: OnceLock<Option<u64>> = OnceLock::new();
 
-/// Raises the soft limit to the hard one. A failure is logged only: the server works with what it has.
+/// Raises the soft limit to the hard one. A failure is only logged: the server works with what it has.
 pub fn raise() {
     let before = getrlimit(Resource::Nofile);
     let raised = rustix::process::Rlimit {
@@ -24,8 +24,8 @@ pub fn raise() {
     }
 }
 
-/// The soft limit before [`raise`], for what this process starts; `None` if it was not raised.
-#[cfg(target_os = "linux")] // On illumos zoneadmd starts what runs in zones.
+/// The soft limit before [`raise`], for child processes; `None` if it was not raised.
+#[cfg(target_os = "linux")] // On illumos zoneadmd starts the processes in zones.
 pub fn before() -> Option<u64> {
     BEFORE.get().copied().flatten()
 }

@@ -1,5 +1,4 @@
-//! Speaking HTTP over one connection, and TLS with whoever answers: for agents, for proxies, for probes and for
-//! registries of images.
+//! HTTP over a single connection, and TLS clients; for agents, proxies, probes and image registries.
 
 use std::sync::Arc;
 
@@ -13,11 +12,11 @@ use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{ClientConfig, ConfigBuilder, DigitallySignedStruct, SignatureScheme, crypto};
 use tokio::io::{AsyncRead, AsyncWrite};
 
-/// Sends one request over a connection of its own and gives the head of its answer. The connection lives for as long as
-/// the answer's body, or what it is upgraded to, is held.
+/// Sends one request over its own connection and returns the head of the response. The connection lives as long as the
+/// body of the response, or what it is upgraded to, is held.
 ///
 /// # Errors
-/// What the other side sent is no answer, or it sent none.
+/// The peer closed the connection or sent something that is not an HTTP response.
 pub async fn ask<S, B>(stream: S, request: Request<B>) -> hyper::Result<Response<Incoming>>
 where
     S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
@@ -28,11 +27,11 @@ where
     sender.send_request(request).await
 }
 
-/// A TLS client that takes any certificate of whoever holds its key, as Go's `InsecureSkipVerify`; whether it shows one
-/// of its own is left to decide.
+/// The configuration of a TLS client that accepts any certificate whose key the server holds, like Go's
+/// `InsecureSkipVerify`. The caller adds a client certificate, or none.
 ///
 /// # Errors
-/// The provider offers none of the usual versions of TLS.
+/// The crypto provider offers none of the usual TLS versions.
 pub fn trusting() -> Result<ConfigBuilder<ClientConfig, WantsClientCert>, rustls::Error> {
     let provider = Arc::new(crypto::ring::default_provider());
     let verifier = Arc::new(Anybody(Arc::clone(&provider)));

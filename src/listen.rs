@@ -1,4 +1,4 @@
-//! Accepting TLS connections: so many at once, each with a bounded time for its handshake.
+//! Accepts TLS connections: a limited number at once, each with a time limit for its handshake.
 
 use std::future::Future;
 use std::io;
@@ -13,13 +13,13 @@ use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-/// How long a client may take for its handshake, and then to send the head of a request: as upstream's API server.
+/// Time limit for a client's handshake, and then for the head of its request: the same as in upstream's API server.
 pub const HEADER: Duration = Duration::from_secs(32);
-/// How long to wait before asking the system again after its first refusal, and at most.
+/// The first and the longest pause after the system failed to accept a connection.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(5), Duration::from_secs(1));
 
-/// Accepts connections until `ends` is cancelled, `most` at once: more wait in the listener's queue. Each is served by a
-/// task of its own: `serve` with its stream and the certificates that the client showed. Returns the tasks that still run.
+/// Accepts connections until `ends` is cancelled, `most` at once: others wait in the listener's queue. Each is served
+/// by its own task: `serve` with its stream and the client's certificates. Returns the tasks that still run.
 pub async fn accept<F, S>(
     listener: &TcpListener,
     tls: rustls::ServerConfig,
@@ -42,7 +42,7 @@ where
             (next("TLS", || listener.accept()).await.0, place)
         };
         let (stream, place) = tokio::select! {
-            // Cancel-safe: a connection that was not taken stays in the queue.
+            // Cancel-safe: a connection that was not accepted stays in the queue.
             next = next => next,
             () = ends.cancelled() => break,
         };
@@ -64,9 +64,9 @@ where
     connections
 }
 
-/// The next connection that `accept` gives, however often it fails before: a listener must survive a client that gave
-/// up while it was queued, and a process that is out of file descriptors for a while. Between failures it waits, longer
-/// each time; the first one is a warning with `what` is accepted. Cancel-safe if `accept` is.
+/// The next connection that `accept` returns, however often it fails before: a listener must survive a client that
+/// disconnected while queued, and a process that is temporarily out of file descriptors. It pauses between failures,
+/// longer each time; the first one is logged as a warning that names `what`. Cancel-safe if `accept` is.
 pub(crate) async fn next<T, A>(what: &str, accept: impl Fn() -> A) -> T
 where
     A: Future<Output = io::Result<T>>,
@@ -81,13 +81,13 @@ where
             }
             Err(_) => {}
         }
-        // Out of descriptors, most likely, and no event says when some are free again.
+        // Most likely out of descriptors, and no event signals when some are free again.
         tokio::time::sleep(pause).await;
         pause = (pause * 2).min(PAUSES.1);
     }
 }
 
-/// Whether a client went away while it was in the queue: the next one may be fine.
+/// Whether the client disconnected while it was in the queue, so that the next one may be fine.
 fn is_of_client(error: &io::Error) -> bool {
     use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset};
     matches!(
@@ -106,7 +106,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_connection_comes_after_any_number_of_failures() {
-        // A client that gave up costs no time; the others are waited out, up to a second each.
+        // A disconnected client costs no time; after other failures it pauses, up to a second each.
         let emfile = || io::Error::from_raw_os_error(24);
         let failures = std::iter::repeat_with(emfile).take(20);
         let gone = io::Error::from(io::ErrorKind::ConnectionAborted);

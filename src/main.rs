@@ -1,6 +1,6 @@
 //! The `reddwarf` program.
 
-/// Requests make and drop many small values on several threads, which glibc's allocator is slow at.
+/// Requests allocate and free many small values on several threads, where glibc's allocator is slow.
 #[cfg(target_os = "linux")]
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;

@@ -1,4 +1,5 @@
-//! Directories and files that only who runs this program may see: secrets, keys and the disks of pods are below them.
+//! Directories and files that only the user who runs this program may access: they hold secrets, keys and the disks of
+//! pods.
 
 use std::fs::{DirBuilder, File, OpenOptions, Permissions};
 use std::io::{self, Write as _};
@@ -7,25 +8,25 @@ use std::os::unix::fs::{
 };
 use std::path::Path;
 
-/// Rights of everybody else.
+/// The permission bits of group and others.
 const OTHERS: u32 = 0o077;
-/// Who made it such (as `/tmp` is) wants it shared.
+/// A sticky directory (like `/tmp`) is shared on purpose.
 const STICKY: u32 = 0o1000;
 
-/// Makes a directory for its owner alone, with those above it. One that is there is closed to others, if it is this
-/// user's and not shared on purpose.
+/// Creates a directory that only its owner may access, and its parents. An existing one is closed to others if it
+/// belongs to this user and is not shared on purpose.
 ///
 /// # Errors
-/// What the system says.
+/// Any error of the system calls.
 pub fn directory(path: &Path) -> io::Result<()> {
     DirBuilder::new().recursive(true).mode(0o700).create(path)?;
     close(path)
 }
 
-/// Takes everybody else's rights from what is this user's.
+/// Removes the permissions of group and others, if the file or directory belongs to this user.
 ///
 /// # Errors
-/// What the system says.
+/// Any error of the system calls.
 pub fn close(path: &Path) -> io::Result<()> {
     let found = std::fs::metadata(path)?;
     let own = found.uid() == rustix::process::geteuid().as_raw();
@@ -35,27 +36,27 @@ pub fn close(path: &Path) -> io::Result<()> {
     }
 }
 
-/// The mode that something is to have, if it is another one.
+/// The mode to set, if it differs from the current one.
 fn closed(mode: u32) -> Option<u32> {
     (mode & OTHERS != 0 && mode & STICKY == 0).then_some(mode & 0o7777 & !OTHERS)
 }
 
-/// How a file that is written is made for its owner alone.
+/// Options that create a file for its owner alone.
 pub fn file() -> OpenOptions {
     let mut options = OpenOptions::new();
     options.write(true).mode(0o600);
     options
 }
 
-/// Writes a file for its owner alone: whoever reads it sees the old content or the new one, even after a power cut.
+/// Replaces a file, readable by its owner alone. Readers see the old content or the new one, even after a power cut.
 ///
 /// # Errors
-/// What the system says; the old content stays.
+/// Any error of the system calls; the old content stays.
 pub fn write_whole(path: &Path, content: &[u8]) -> io::Result<()> {
     let mut name = path.file_name().unwrap_or_default().to_owned();
     name.push(format!(".new.{}", std::process::id()));
     let partial = path.with_file_name(name);
-    // One that a killed process of this id left was never used.
+    // Left by a killed process with the same id; it was never used.
     match std::fs::remove_file(&partial) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _ => {}
@@ -65,7 +66,7 @@ pub fn write_whole(path: &Path, content: &[u8]) -> io::Result<()> {
         .open(&partial)
         .and_then(|mut file| {
             file.write_all(content)?;
-            // A name must not come to the disk before what it names.
+            // The content must be on disk before the name is.
             file.sync_all()
         })
         .and_then(|()| std::fs::rename(&partial, path));
@@ -90,7 +91,7 @@ mod tests {
         assert_eq!(std::fs::read(&path).expect("read"), b"two");
         let mode = std::fs::metadata(&path).expect("there").mode() & 0o7777;
         assert_eq!(mode, 0o600);
-        // Where it cannot be put in place, nothing of it is left.
+        // If it cannot be moved into place, nothing of it is left.
         let taken = above.path().join("taken");
         std::fs::create_dir_all(taken.join("inside")).expect("made");
         write_whole(&taken, b"three").expect_err("a directory is there");

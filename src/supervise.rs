@@ -1,5 +1,5 @@
-//! Tasks that a process needs as long as it lives: one that panics, or returns before it is told to, is an error in the
-//! log and is run again.
+//! Tasks that must run as long as the process: one that panics or returns before it is cancelled is logged as an error
+//! and run again.
 
 use std::any::Any;
 use std::collections::HashMap;
@@ -17,14 +17,14 @@ use tokio_util::task::TaskTracker;
 /// The wait before a task that stopped is run again.
 const PAUSE: Duration = Duration::from_secs(5);
 
-/// A task to be supervised, for those who only say what else is to run.
+/// A description of a task, for those who pass it on to a supervisor.
 pub struct Task {
     name: String,
     run: Box<dyn Fn(CancellationToken) -> BoxFuture<'static, ()> + Send>,
 }
 
 impl Task {
-    /// A task; name and `run` are as for [`Supervisor::keep`].
+    /// A task with a name and `run`, as in [`Supervisor::keep`].
     pub fn new<F>(
         name: impl Into<String>,
         run: impl Fn(CancellationToken) -> F + Send + 'static,
@@ -39,12 +39,12 @@ impl Task {
     }
 }
 
-/// Which supervised tasks run. Clones are the same.
+/// Which supervised tasks are running. Clones share the same state.
 #[derive(Clone, Default)]
 pub struct Health(Arc<Mutex<HashMap<String, bool>>>);
 
 impl Health {
-    /// Whether a task of this name was started and does not wait to be run again. It stays so when all tasks end.
+    /// Whether a task of this name was started and is not waiting to be restarted. Stays true when all tasks end.
     pub fn runs(&self, name: &str) -> bool {
         self.0.lock().get(name).copied().unwrap_or(false)
     }
@@ -54,7 +54,7 @@ impl Health {
     }
 }
 
-/// Runs tasks until all of them are to end.
+/// Runs tasks until all of them are cancelled.
 #[derive(Default)]
 pub struct Supervisor {
     tasks: TaskTracker,
@@ -71,13 +71,13 @@ impl Supervisor {
         }
     }
 
-    /// What is known of its tasks.
+    /// The health of its tasks.
     pub fn health(&self) -> Health {
         self.health.clone()
     }
 
-    /// Starts a task. Each run of it is given a token of its own, which is cancelled when the task is to end, and when
-    /// the run is over: what the run has started ends with it. A run may be ended by cancelling it, too; another one
+    /// Starts a task. Each run gets its own token, which is cancelled when the task is to end and when the run is over,
+    /// so that everything the run has started ends with it. Cancelling this token also ends the run; another one
     /// follows.
     pub fn keep<F>(
         &self,
@@ -105,18 +105,18 @@ impl Supervisor {
         });
     }
 
-    /// [`Supervisor::keep`] of a task that somebody else has described.
+    /// Starts a described task, as [`Supervisor::keep`] does.
     pub fn keep_task(&self, task: Task) {
         self.keep(task.name, task.run);
     }
 
-    /// Tells all tasks to end, and waits until they have.
+    /// Cancels all tasks and waits until they have ended.
     pub async fn end(&self) {
         self.ends.cancel();
         self.ended().await;
     }
 
-    /// Waits until all tasks have ended because they were told to.
+    /// Waits until all tasks have ended after a cancellation.
     pub async fn ended(&self) {
         self.ends.cancelled().await;
         self.tasks.close();
@@ -124,14 +124,14 @@ impl Supervisor {
     }
 }
 
-/// Follows a run until it stops, and cancels its `own` token then; whether it was told to stop.
+/// Waits until a run stops and cancels its `own` token then; returns whether it was told to stop.
 async fn run_once(
     name: &str,
     begun: std::thread::Result<impl Future<Output = ()> + Send>,
     own: CancellationToken,
     ends: &CancellationToken,
 ) -> bool {
-    // Whatever a panic left half done belongs to the run, and is dropped with it.
+    // Whatever a panic left half done belongs to the run and is dropped with it.
     let end = match begun {
         Ok(running) => AssertUnwindSafe(running).catch_unwind().await,
         Err(panic) => Err(panic),
@@ -190,7 +190,7 @@ mod tests {
             assert_ne!(number, 3, "a task that panics before it begins");
             async move {
                 match number {
-                    // As an event handler does whose program is to begin anew.
+                    // Like an event handler that wants its program restarted.
                     0 => own.cancel(),
                     1 => panic!("a task that panics"),
                     2 => {}

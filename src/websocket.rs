@@ -1,4 +1,4 @@
-//! The accepting side of WebSockets (RFC 6455), for the API server and for nodes.
+//! The server side of WebSockets (RFC 6455), for the API server and for nodes.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -13,13 +13,13 @@ use tokio_tungstenite::tungstenite::protocol::Role;
 use tokio_tungstenite::tungstenite::protocol::frame::CloseFrame;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 
-/// What the accepting side adds to a key.
+/// The suffix that the server appends to the client's key (RFC 6455, section 1.3).
 const GUID: &str = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
 
 /// A connection that has become a WebSocket.
 pub type Socket = WebSocketStream<TokioIo<Upgraded>>;
 
-/// Whether a client asks for a WebSocket.
+/// Whether a client requests a WebSocket.
 pub fn asked(headers: &HeaderMap) -> bool {
     headers
         .get(header::UPGRADE)
@@ -38,11 +38,11 @@ pub fn offered(headers: &HeaderMap) -> Vec<String> {
         .collect()
 }
 
-/// Accepts a WebSocket of one protocol, which `work` is given once it is there: the headers of the answer, whose status is
-/// 101.
+/// Accepts a WebSocket with one protocol and passes it to `work` once it is open. Returns the headers of the response,
+/// whose status is 101.
 ///
 /// # Errors
-/// Why the request is none: 400.
+/// The reason why the request is invalid, for a 400.
 pub fn accept<F>(
     asked: &HeaderMap,
     upgrade: OnUpgrade,
@@ -77,8 +77,8 @@ where
     Ok(headers)
 }
 
-/// Sends messages to a client until there are no more, and says so; what the client says is ignored, and when it leaves it
-/// is over.
+/// Sends messages to a client until there are no more, then closes. Ignores what the client sends; ends early when it
+/// disconnects.
 pub async fn pour(socket: Socket, messages: impl futures::Stream<Item = Message>) {
     let (mut sink, mut source) = socket.split();
     let left = async { while let Some(Ok(_)) = source.next().await {} };
@@ -97,7 +97,7 @@ pub async fn pour(socket: Socket, messages: impl futures::Stream<Item = Message>
     }
 }
 
-/// Says that nothing follows.
+/// Sends a close frame.
 pub async fn close(sink: &mut SplitSink<Socket, Message>) {
     let close = CloseFrame {
         code: CloseCode::Normal,

@@ -30,11 +30,11 @@ use crate::zone::simulated::Delays;
 /// How nodes run their pods.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum RuntimeName {
-    /// Namespaces, cgroups and overlay mounts of this Linux.
+    /// Namespaces, control groups and overlay mounts on Linux.
     Linux,
-    /// Zones of this illumos.
+    /// Zones on illumos.
     Illumos,
-    /// Nothing real: pods run through their lives without processes.
+    /// Nothing real: pods go through their life cycle without processes.
     Simulated,
 }
 
@@ -73,7 +73,7 @@ pub(super) const SERVERS: [&str; 31] = [
     "default_unreachable_toleration_seconds",
 ];
 
-/// The name of a node as the API takes it.
+/// Parses the name of a node, with the API's rules.
 fn node_name(text: &str) -> Result<String, String> {
     let wrong = dns1123_subdomain(text);
     match wrong.is_empty() {
@@ -82,10 +82,10 @@ fn node_name(text: &str) -> Result<String, String> {
     }
 }
 
-/// An address of IPv4 that this host has.
+/// Parses an IPv4 address that this host has.
 fn own_address(text: &str) -> Result<Ipv4Addr, String> {
     let address: Ipv4Addr = text.parse().map_err(|_| "it is not an address of IPv4")?;
-    // Only one of the host's own can be listened at.
+    // Only the host's own addresses can be bound.
     std::net::UdpSocket::bind((address, 0))
         .map_err(|_| "it is not an address of this host".to_owned())?;
     match address.is_unspecified() {
@@ -94,7 +94,7 @@ fn own_address(text: &str) -> Result<Ipv4Addr, String> {
     }
 }
 
-/// A range of IPv4.
+/// Parses an IPv4 range.
 fn range(text: &str) -> Result<Network, String> {
     let (address, range) = parse_cidr(text).ok_or("it is not a range: ADDRESS/BITS")?;
     match address.is_ipv4() {
@@ -103,7 +103,7 @@ fn range(text: &str) -> Result<Network, String> {
     }
 }
 
-/// Up to four numbers of milliseconds.
+/// Parses up to four numbers of milliseconds.
 fn delays(text: &str) -> Result<Delays, String> {
     let numbers: Result<Vec<u64>, _> = text.split(',').map(str::parse).collect();
     let numbers = numbers.map_err(|error| error.to_string())?;
@@ -119,7 +119,7 @@ fn delays(text: &str) -> Result<Delays, String> {
     })
 }
 
-/// What `agent` takes.
+/// The flags of `agent`.
 #[derive(clap::Args)]
 #[group(skip)]
 pub struct Arguments {
@@ -130,29 +130,29 @@ pub struct Arguments {
     /// How pods are run; by default what this host can: `linux` or `illumos` for root there, else `simulated`.
     #[arg(long)]
     pub(super) runtime: Option<RuntimeName>,
-    /// Run this many simulated nodes instead of this host.
+    /// Run this many simulated nodes instead of a node for this host.
     #[arg(long, default_value_t = 0)]
     pub(super) simulated_nodes: u32,
-    /// How long simulated operations take, in milliseconds: making a zone, booting it, starting a container, removing.
+    /// How long simulated operations take, in milliseconds: creating a zone, booting it, starting a container,
+    /// removing.
     #[arg(long, value_parser = delays, default_value = "0")]
     pub(super) simulated_delays: Delays,
     /// The name of this node; by default the host's name.
     #[arg(long, value_parser = node_name, conflicts_with = "simulated_nodes")]
     pub(super) node_name: Option<String>,
-    /// The address by which other hosts reach this node; by default the one that packets to the world have.
+    /// The address at which other hosts reach this node; by default the source address of the default route.
     #[arg(long, value_parser = own_address, conflicts_with = "simulated_nodes")]
     pub(super) node_ip: Option<Ipv4Addr>,
     #[command(flatten)]
     pub(super) storage: StorageFlags,
-    /// The range that pods of this node get addresses from.
+    /// The range from which pods of this node get addresses.
     #[arg(long, default_value = "10.244.0.0/24")]
     pub(super) pod_cidr: String,
-    /// The range of the pods of all nodes (Linux): packets of pods go there with the pods' own addresses, and nodes that
-    /// tell ranges outside of it are not believed. By default the ranges that nodes tell.
+    /// The range that contains the pod ranges of all nodes (Linux). Traffic to it keeps the pods' own addresses; ranges
+    /// of nodes outside of it are ignored. By default the ranges that nodes publish are used.
     #[arg(long, value_parser = range)]
     pub(super) cluster_cidr: Option<Network>,
-    /// Whether this host gets a route to the pods of each other node, by the node's address (Linux). Without them somebody
-    /// else leads there.
+    /// Add a route to the pods of each other node, through the node's address (Linux). Turn it off if routers do this.
     #[arg(long, default_value_t = true, action = ArgAction::Set, num_args = 0..=1, default_missing_value = "true", require_equals = true)]
     pub(super) configure_node_routes: bool,
     #[command(flatten)]
@@ -161,25 +161,25 @@ pub struct Arguments {
     pub(super) names: NameFlags,
     #[command(flatten)]
     pub(super) illumos: IllumosFlags,
-    /// When pods are evicted: SIGNAL<QUANTITY or SIGNAL<PERCENT%, of memory.available, nodefs.available,
-    /// nodefs.inodesFree, imagefs.available, imagefs.inodesFree and pid.available. Empty: never.
+    /// When pods are evicted: SIGNAL<QUANTITY or SIGNAL<PERCENT%, where SIGNAL is memory.available, nodefs.available,
+    /// nodefs.inodesFree, imagefs.available, imagefs.inodesFree or pid.available. Empty: never.
     #[arg(long, default_value_t)]
     pub(super) eviction_hard: Thresholds,
-    /// Settings of the kernel that pods may have besides those that are safe: names of their namespaces' own (net.*,
-    /// kernel.shm*, kernel.msg*, kernel.sem, fs.mqueue.*), or the beginnings of such, ending in *. At your own risk.
+    /// Kernel settings that pods may use besides the safe ones: namespaced sysctls (net.*, kernel.shm*, kernel.msg*,
+    /// kernel.sem, fs.mqueue.*), or prefixes ending in *. At your own risk.
     #[arg(long, value_delimiter = ',')]
     pub(super) allowed_unsafe_sysctls: Vec<String>,
-    /// Registries (HOST:PORT) that are asked by plain HTTP.
+    /// Registries (HOST:PORT) to contact over plain HTTP.
     #[arg(long, value_delimiter = ',', value_parser = NonEmptyStringValueParser::new())]
     pub(super) insecure_registry: Vec<String>,
     /// Of a node that joins: whose client certificates the node's own API takes, a PEM file; by default the authority in its
     /// kubeconfig.
     #[arg(long = "kubelet-client-ca-file", requires = "joins")]
     pub(super) client_ca: Option<PathBuf>,
-    /// The port of the node's own API; 0 takes a free one.
+    /// The port of the node's own API; 0 picks a free one.
     #[arg(long, default_value_t = 10250)]
     pub(super) kubelet_port: u16,
-    /// The port at which load balancers ask how services are led (/healthz, /livez), as they ask kube-proxy; 0: none.
+    /// The port of kube-proxy's health check for load balancers (/healthz, /livez); 0 turns it off.
     #[arg(long, default_value_t = 10256)]
     pub(super) proxy_healthz_port: u16,
 }
@@ -187,13 +187,13 @@ pub struct Arguments {
 /// Why the agent cannot run.
 #[derive(Debug, thiserror::Error)]
 pub enum AgentError {
-    /// The API server in this process.
+    /// The API server in this process failed.
     #[error(transparent)]
     Serve(#[from] ServeError),
-    /// Addresses.
+    /// The address pool cannot be opened.
     #[error(transparent)]
     Ipam(#[from] IpamError),
-    /// Places.
+    /// A storage flag is invalid.
     #[error(transparent)]
     Storage(#[from] ConfigError),
     /// The API server that is to be joined.
@@ -212,10 +212,10 @@ pub(super) struct Plan {
     pub storage: StoragePoolConfig,
 }
 
-/// Runs nodes until SIGTERM or SIGINT; their pods go on.
+/// Runs nodes until SIGTERM or SIGINT; their pods keep running.
 ///
 /// # Errors
-/// [`AgentError`] before any node was registered.
+/// [`AgentError`], before any node is registered.
 pub fn run(mut arguments: Arguments) -> Result<(), AgentError> {
     arguments.serve.node_metrics = true;
     let plan = plan(arguments)?;
@@ -291,7 +291,8 @@ pub fn run(mut arguments: Arguments) -> Result<(), AgentError> {
             serve::ended()?.await;
             let again = serve::ended()?;
             ends.cancel();
-            // Whatever is under way is found again: nobody has to wait for an API server that does not answer.
+            // Unfinished work is found again at the next start: nobody has to wait for an API server that does not
+            // answer.
             tokio::select! {
                 _ = running => {}
                 () = again => {}
@@ -302,7 +303,7 @@ pub fn run(mut arguments: Arguments) -> Result<(), AgentError> {
     }
 }
 
-/// How long what is under way may take when the agent is told to end.
+/// How long unfinished work may take after the agent is told to end.
 const PARTING: Duration = Duration::from_secs(5);
 fn plan(arguments: Arguments) -> Result<Plan, AgentError> {
     let root = rustix::process::geteuid().is_root();

@@ -1,4 +1,4 @@
-//! Who the agent and its nodes are to the API, and what they see of the cluster.
+//! The identities of the agent and its nodes, and their clients and caches of the cluster.
 
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
@@ -18,33 +18,33 @@ use crate::node::ranges::Ranged;
 use crate::node::services::Services;
 use crate::node::volumes::DRIVER;
 
-/// The cluster as a node is given it.
+/// What a node gets from the cluster.
 #[derive(Clone)]
 pub(super) struct Cluster {
-    /// The API, as `system:node:NAME`.
+    /// A client as `system:node:NAME`.
     pub client: kube::Client,
-    /// Who tells what happens to the node and its pods.
+    /// Records events about the node and its pods.
     pub recorder: Recorder,
-    /// The API, as who may see all nodes.
+    /// A client that may see all nodes.
     pub observer: kube::Client,
-    /// Caches of services and where they lead, and of nodes. Nothing is watched before somebody asks for them.
+    /// Caches of services, endpoint slices and nodes. Each is watched only once somebody asks for it.
     informers: Informers,
-    /// Where the API server in this process listens, if it has an address that zones can be led to.
+    /// Where the API server in this process listens, if zones can be led to that address.
     pub api_server: Option<SocketAddrV4>,
 }
 
 impl Cluster {
-    /// What is known of services: the same caches for all who ask.
+    /// Services and their endpoints, from caches that all callers share.
     pub fn services(&self) -> Services {
         Services::of(&self.informers)
     }
 
-    /// What is known of the cluster's nodes, for one run of a task, with which its subscriptions end.
+    /// The cluster's nodes, for one run of a task, with which the subscriptions end.
     pub fn nodes_for(&self, run: &CancellationToken) -> Informer<Ranged> {
         self.informers.for_run(run.clone()).of()
     }
 
-    /// The same for one run of a task, with which its subscriptions end.
+    /// Like [`Cluster::services`], for one run of a task, with which the subscriptions end.
     pub fn services_for(&self, run: &CancellationToken) -> Services {
         Services::of(&self.informers.for_run(run.clone()))
     }
@@ -54,7 +54,7 @@ impl Cluster {
 pub(super) enum Clients {
     /// The API server in this process, and where it listens.
     InProcess(Transport, SocketAddr),
-    /// One that the agent joined.
+    /// An API server that the agent joined.
     Remote(kube::Client),
 }
 
@@ -80,7 +80,7 @@ impl Clients {
         }
     }
 
-    /// A client that may see services, where they lead, and all nodes; a node that joined has only its own.
+    /// A client that may see services, endpoint slices and all nodes; a node that joined has only its own.
     fn for_services(&self) -> kube::Client {
         match self {
             Clients::InProcess(transport, _) => transport.client(
@@ -91,7 +91,7 @@ impl Clients {
         }
     }
 
-    /// What a node is given of the cluster, until `ends` is cancelled.
+    /// What a node gets from the cluster, until `ends` is cancelled.
     pub(super) fn cluster(&self, node: &str, events: &Events, ends: &CancellationToken) -> Cluster {
         let client = self.of(node);
         let api_server = match self {
@@ -110,7 +110,7 @@ impl Clients {
         }
     }
 
-    /// Makes the class of claims that name none, in a cluster that has no class of its name.
+    /// Creates the default storage class, unless the cluster has a class of that name.
     pub(super) async fn make_class(&self) {
         let Clients::InProcess(transport, _) = self else {
             return;
@@ -133,7 +133,7 @@ impl Clients {
     }
 }
 
-/// The class of this host's volumes.
+/// The storage class of this host's volumes.
 fn default_class() -> StorageClass {
     StorageClass {
         metadata: ObjectMeta {

@@ -1,4 +1,5 @@
-//! `reddwarf doctor`: whether this host can run pods as zones, and what to do where it cannot. Changes nothing.
+//! `reddwarf doctor`: checks whether this host can run pods as zones, and says what to do if it cannot. Changes
+//! nothing.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -9,7 +10,7 @@ use crate::illumos::{Command, Tool, Tools, parse};
 use crate::storage::zfs;
 use crate::zone::illumos::Brand;
 
-/// What `doctor` takes: what the agent is to be started with.
+/// The flags of `doctor`: those with which the agent is to be started.
 #[derive(clap::Args)]
 pub struct Arguments {
     #[command(flatten)]
@@ -23,7 +24,7 @@ pub struct Arguments {
     data_dir: PathBuf,
 }
 
-/// How one thing stands.
+/// The result of one check.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Finding {
     Good(String),
@@ -34,10 +35,10 @@ enum Finding {
 }
 use Finding::{Bad, Good, Warning};
 
-/// Looks at everything and says what it finds.
+/// Runs all checks and prints the results.
 ///
 /// # Errors
-/// Something without which no pod runs.
+/// Something is missing without which no pod runs.
 pub fn run(arguments: Arguments) -> Result<(), String> {
     let directory = std::env::temp_dir().join(format!("reddwarf-doctor-{}", std::process::id()));
     let tools = arguments
@@ -70,7 +71,7 @@ pub fn run(arguments: Arguments) -> Result<(), String> {
     }
 }
 
-/// What this system is. With the tools of a fake host it says nothing of pods.
+/// Checks the operating system. With the tools of a fake host this has no bearing on pods.
 fn system(arguments: &Arguments) -> Vec<Finding> {
     let fake = !arguments.illumos.tools_of_this_host();
     let uname = rustix::system::uname();
@@ -104,13 +105,13 @@ fn system(arguments: &Arguments) -> Vec<Finding> {
     findings
 }
 
-/// Asks the host's tools.
+/// Checks that run the host's tools.
 struct Host<'a> {
     arguments: &'a Arguments,
     tools: &'a dyn Tools,
 }
 
-/// Looks at everything that the tools tell.
+/// Runs all checks that need the host's tools.
 async fn examine(arguments: &Arguments, tools: &dyn Tools) -> Vec<Finding> {
     let host = Host { arguments, tools };
     let mut findings = host.zones().await;
@@ -132,7 +133,7 @@ impl Host<'_> {
         }
     }
 
-    /// The zone that this is, its privileges, and the zones that it has.
+    /// Checks the zone that this runs in, its privileges, and the zones that it has.
     async fn zones(&self) -> Vec<Finding> {
         let zone = self.ask(Tool::Zonename, &[]).await;
         let own = std::process::id().to_string();
@@ -163,7 +164,7 @@ impl Host<'_> {
         ]
     }
 
-    /// The pool, and the datasets of the flags.
+    /// Checks the pool and the datasets of the flags.
     async fn storage(&self) -> Vec<Finding> {
         let config = self.arguments.storage.config(POOL);
         let config = match config.and_then(|config| zfs::names::check(&config).map(|()| config)) {
@@ -194,7 +195,7 @@ impl Host<'_> {
         findings
     }
 
-    /// A dataset of the flags; one that is not there is made by the agent.
+    /// Checks a dataset of the flags; the agent creates one that does not exist.
     async fn dataset(&self, dataset: &str) -> Option<Finding> {
         let listed = self.tools.run(&zfs::names::list(dataset, false)).await;
         let row = match listed {
@@ -202,7 +203,7 @@ impl Host<'_> {
             Err(failure) if failure.not_found() && dataset.contains('/') => {
                 return Some(Good(format!("the agent will make the dataset {dataset}")));
             }
-            // The pool was looked at.
+            // Its pool was checked already.
             Err(failure) if failure.not_found() => return None,
             Err(failure) => return Some(Bad(failure.to_string())),
         };
@@ -247,7 +248,7 @@ impl Host<'_> {
         findings
     }
 
-    /// What leads packets of pods out of the host and in.
+    /// Checks how packets of pods get out of the host and in.
     async fn routing(&self) -> Vec<Finding> {
         if self.arguments.network.direct_nic {
             return Vec::new();
@@ -310,7 +311,7 @@ fn link(arguments: &Arguments, links: &[(String, String)]) -> Finding {
     }
 }
 
-/// A brand: that of pods that name none has to be there.
+/// Checks a brand. The default brand of pods must be installed.
 fn brand(arguments: &Arguments, brand: Brand) -> Vec<Finding> {
     let (name, directory) = (brand.name(), arguments.illumos.brand_directory(brand));
     let there = |name: &str| directory.join(name).is_file();
@@ -455,7 +456,7 @@ mod tests {
             };
             has(&good, "Warning", part);
         }
-        // The description in the repository has no privileges yet: hack/omnios-install fills them in.
+        // The brand's configuration in the repository has no privileges yet: hack/omnios-install fills them in.
         has(&good, "Bad", "brandctl, which installs zones, is missing");
         has(
             &good,

@@ -1,4 +1,4 @@
-//! Flags that say what this host gives to pods, for every command that takes them.
+//! Flags about the parts of this host that pods use, for every command that takes them.
 
 use std::net::Ipv4Addr;
 
@@ -6,7 +6,7 @@ use crate::net::illumos::{DirectNicConfig, EtherstubConfig, NetworkConfig};
 use crate::net::{Ipam, IpamError};
 use crate::storage::{ConfigError, StoragePoolConfig};
 
-/// Where images, zones and volumes are.
+/// Where images, zones and volumes are stored.
 #[derive(clap::Args, Debug, Clone)]
 #[group(skip)]
 pub struct StorageFlags {
@@ -26,10 +26,10 @@ pub struct StorageFlags {
 }
 
 impl StorageFlags {
-    /// The places that the flags name, in `default_pool` where they name no pool.
+    /// The places that the flags name, with `default_pool` if they name no pool.
     ///
     /// # Errors
-    /// [`ConfigError`] names the place that is none.
+    /// [`ConfigError`] names the invalid place.
     pub fn config(&self, default_pool: &str) -> Result<StoragePoolConfig, ConfigError> {
         StoragePoolConfig::derive(
             self.storage_pool.as_deref().unwrap_or(default_pool),
@@ -50,19 +50,19 @@ pub struct NetworkFlags {
     /// The link that leads out of the host; by default the one of the default route.
     #[arg(long)]
     pub physical_nic: Option<String>,
-    /// Put pods on the network of --physical-nic itself (illumos): a NIC, an aggregation or a VLAN.
+    /// Put pods directly on the network of --physical-nic (illumos): a NIC, an aggregation or a VLAN.
     #[arg(long, requires = "physical_nic")]
     pub direct_nic: bool,
-    /// The VLAN of pods on --direct-nic.
+    /// The VLAN of pods with --direct-nic.
     #[arg(long, requires = "direct_nic")]
     pub vlan: Option<u16>,
-    /// The router of the network of --direct-nic, with the network's prefix where --pod-cidr is a part of it only; by
-    /// default the first address of --pod-cidr.
+    /// The router of the network with --direct-nic, and the network's prefix length if --pod-cidr is only a part of it;
+    /// by default the first address of --pod-cidr.
     #[arg(long, requires = "direct_nic", value_name = "IP[/PREFIX]", value_parser = router)]
     pub gateway: Option<Router>,
 }
 
-/// A router, and how many bits the prefix of its network has, if that is said.
+/// The address of a router, and the prefix length of its network, if given.
 pub type Router = (Ipv4Addr, Option<u8>);
 
 fn router(text: &str) -> Result<Router, String> {
@@ -83,7 +83,7 @@ impl NetworkFlags {
     /// The addresses of pods on the network that the flags describe.
     ///
     /// # Errors
-    /// Its router is no router of theirs.
+    /// The router is not in the range of the network.
     pub fn addresses(&self, pool: Ipam) -> Result<Ipam, IpamError> {
         match self.gateway {
             Some((gateway, prefix)) if self.direct_nic => pool.routed_by(gateway, prefix),
@@ -91,7 +91,7 @@ impl NetworkFlags {
         }
     }
 
-    /// The network that the flags describe, where pods get addresses of `pool`.
+    /// The network that the flags describe, with pod addresses from `pool`.
     pub fn network(&self, pool: &Ipam) -> NetworkConfig {
         let (gateway, prefix_len) = pool.gateway();
         match (self.direct_nic, &self.physical_nic) {

@@ -1,4 +1,4 @@
-//! The flags of `serve` that say who may come in: names and meanings are kube-apiserver's.
+//! The authentication flags of `serve`, with kube-apiserver's names and meanings.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -15,70 +15,70 @@ use crate::schema::check::formats::go_duration;
 use crate::schema::{Object, Value, json};
 use crate::store::Store;
 
-/// The flags.
+/// The authentication flags.
 #[derive(clap::Args)]
 #[group(skip)]
 pub struct Arguments {
-    /// Whether requests without credentials are taken, as of system:anonymous.
+    /// Accept requests without credentials, as user system:anonymous.
     #[arg(long, default_value_t = true, action = ArgAction::Set, num_args = 0..=1, default_missing_value = "true", require_equals = true)]
     anonymous_auth: bool,
-    /// Whether bootstrap tokens (secrets in kube-system) let nodes in.
+    /// Accept bootstrap tokens (secrets in kube-system), with which nodes join.
     #[arg(long, default_value_t = true, action = ArgAction::Set, num_args = 0..=1, default_missing_value = "true", require_equals = true)]
     enable_bootstrap_token_auth: bool,
-    /// A file with authorities whose client certificates are taken, besides this server's own authority. PEM.
+    /// A PEM file with authorities whose client certificates are accepted, besides this server's own authority.
     #[arg(long)]
     client_ca_file: Option<PathBuf>,
-    /// A file of lines TOKEN,USER,UID,"GROUP,GROUP".
+    /// A file with lines TOKEN,USER,UID,"GROUP,GROUP".
     #[arg(long)]
     token_auth_file: Option<PathBuf>,
-    /// Who issues the tokens of service accounts, an https URL. The first is told in new tokens; all are taken.
+    /// The issuer of service account tokens, an https URL. The first one is put into new tokens; all are accepted.
     #[arg(long, default_value = "https://kubernetes.default.svc.cluster.local")]
     service_account_issuer: Vec<String>,
-    /// Files with keys that judge the tokens of service accounts: RSA or elliptic curve, public or private. PEM.
+    /// PEM files with keys that verify service account tokens: RSA or elliptic curve, public or private.
     #[arg(long)]
     service_account_key_file: Vec<PathBuf>,
-    /// The private key that signs the tokens of service accounts, RSA or elliptic curve, PEM. A key of the data directory
-    /// unless given.
+    /// A PEM file with the private key that signs service account tokens, RSA or elliptic curve; by default a key in
+    /// the data directory.
     #[arg(long)]
     service_account_signing_key_file: Option<PathBuf>,
-    /// Whom tokens must be for to be taken here; the issuer unless given.
+    /// Audiences of which a token must have one to be accepted here; by default the issuer.
     #[arg(long, value_delimiter = ',')]
     api_audiences: Vec<String>,
-    /// The longest that a token of a service account may be good for (8760h); longer ones are shortened.
+    /// The longest lifetime of a service account token, like 8760h; longer ones are shortened.
     #[arg(long, value_parser = max_expiration)]
     service_account_max_token_expiration: Option<i64>,
-    /// Whether the tokens that pods are given are good for a year, for programs that never read them again.
+    /// Make the tokens of pods valid for a year, for programs that read them only once.
     #[arg(long, default_value_t = true, action = ArgAction::Set, num_args = 0..=1, default_missing_value = "true", require_equals = true)]
     service_account_extend_token_expiration: bool,
-    /// Where the keys of the issuer can be had, if not at this server.
+    /// The URL of the issuer's public keys, if it is not this server.
     #[arg(long)]
     service_account_jwks_uri: Option<String>,
-    /// A file with authorities of proxies that authenticate others. PEM.
+    /// A PEM file with authorities of proxies that authenticate users.
     #[arg(long)]
     requestheader_client_ca_file: Option<PathBuf>,
-    /// Common names that the certificates of such proxies may have; any unless given.
+    /// Common names that the certificates of such proxies may have; by default any.
     #[arg(long, value_delimiter = ',')]
     requestheader_allowed_names: Vec<String>,
-    /// Headers in which such a proxy tells the user (X-Remote-User).
+    /// Headers in which such a proxy passes the user name (X-Remote-User).
     #[arg(long, value_delimiter = ',', value_parser = header)]
     requestheader_username_headers: Vec<String>,
-    /// Headers in which such a proxy tells the user's uid (X-Remote-Uid).
+    /// Headers in which such a proxy passes the user's uid (X-Remote-Uid).
     #[arg(long, value_delimiter = ',', value_parser = header)]
     requestheader_uid_headers: Vec<String>,
-    /// Headers in which such a proxy tells groups (X-Remote-Group).
+    /// Headers in which such a proxy passes groups (X-Remote-Group).
     #[arg(long, value_delimiter = ',', value_parser = header)]
     requestheader_group_headers: Vec<String>,
-    /// What the names of headers begin with in which such a proxy tells extra facts (X-Remote-Extra-).
+    /// Prefixes of the headers in which such a proxy passes extra attributes (X-Remote-Extra-).
     #[arg(long, value_delimiter = ',')]
     requestheader_extra_headers_prefix: Vec<String>,
 }
 
-/// Takes what can be the name of a header, spelled as it is given.
+/// Parses the name of a header, keeping its spelling.
 fn header(text: &str) -> Result<String, http::header::InvalidHeaderName> {
     text.parse::<HeaderName>().map(|_| text.to_owned())
 }
 
-/// Why the flags cannot be followed.
+/// Why the flags are unusable.
 #[derive(Debug, thiserror::Error)]
 pub enum IdentityError {
     /// A certificate file.
@@ -111,7 +111,7 @@ fn max_expiration(text: &str) -> Result<i64, String> {
 }
 
 impl Arguments {
-    /// The issuer that new tokens tell.
+    /// The issuer that is put into new tokens.
     pub(super) fn issuer(&self) -> String {
         self.service_account_issuer
             .first()
@@ -119,10 +119,10 @@ impl Arguments {
             .unwrap_or_default()
     }
 
-    /// What judges and makes tokens. `address` is where clients reach the server (`10.0.0.1:6443`).
+    /// Creates and verifies service account tokens. `address` is where clients reach the server (`10.0.0.1:6443`).
     ///
     /// # Errors
-    /// [`IdentityError`].
+    /// [`IdentityError`] if a key is unusable.
     pub(super) fn tokens(
         &self,
         store: Arc<dyn Store>,
@@ -172,7 +172,7 @@ impl Arguments {
             let signer = own(pki::account_key(data_dir))?;
             return Ok(KeyRing::of(Keys::new(signer, more)));
         }
-        // To make one takes longer than all else at a first start: nobody needs it yet.
+        // Generating a key takes longer than the rest of a first start, and nobody needs it yet.
         let data_dir = data_dir.to_owned();
         Ok(KeyRing::made_by(move || {
             let pem = pki::account_key(&data_dir).map_err(|error| error.to_string())?;
@@ -180,10 +180,10 @@ impl Arguments {
         }))
     }
 
-    /// What judges requests.
+    /// Authenticates requests.
     ///
     /// # Errors
-    /// [`IdentityError`].
+    /// [`IdentityError`] if a file that a flag names is unusable.
     pub(super) fn authentication(
         &self,
         pki: &mut Pki,
@@ -214,10 +214,10 @@ impl Arguments {
         })
     }
 
-    /// What `extension-apiserver-authentication` tells of whose certificates are believed: its data.
+    /// The data of the config map `extension-apiserver-authentication`: the authorities that this server trusts.
     ///
     /// # Errors
-    /// [`IdentityError`].
+    /// [`IdentityError`] if a file that a flag names is unusable.
     pub(super) fn published(&self, pki: &Pki) -> Result<Object, IdentityError> {
         let read = |path: &PathBuf| pki::authorities_pem(path);
         let mut clients = pki.ca_pem().to_owned();

@@ -1,4 +1,4 @@
-//! What an agent of an illumos host is made of.
+//! The agent of an illumos host, made from the flags.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -17,19 +17,18 @@ use crate::node::images::Images;
 use crate::storage::{StorageEngine as _, StoragePoolConfig, ZfsStorageEngine, zfs};
 use crate::zone::illumos::{Brand, IllumosRuntime, Patience, Settings, sandbox};
 
-/// Where everything is kept unless it is said.
+/// The default of `--storage-pool`.
 pub const POOL: &str = "rpool/reddwarf";
 /// What `uname -r` says in lx zones.
 pub const KERNEL_VERSION: &str = "5.10.0";
-/// What the root of a zone itself may hold, in bytes: containers have roots of their own.
+/// Quota of a zone's own root, in bytes; containers have roots of their own.
 pub const SANDBOX_QUOTA: u64 = 256 << 20;
 
-/// What is said of an illumos host.
+/// Flags of an illumos host.
 #[derive(clap::Args, Debug, Clone)]
 #[group(skip)]
 pub struct IllumosFlags {
-    /// The brand of zones of pods that name none (illumos): by their runtime class or the annotation
-    /// reddwarf.io/zone-brand.
+    /// The default brand of zones (illumos); a pod's runtime class or annotation reddwarf.io/zone-brand overrides it.
     #[arg(long, value_enum, default_value = "lx")]
     brand: Brand,
     /// A directory with zonecfg, zoneadm, dladm, zfs, ... instead of this host's (illumos): for a fake host.
@@ -41,22 +40,22 @@ pub struct IllumosFlags {
     /// What `uname -r` says in lx zones.
     #[arg(long, default_value = KERNEL_VERSION)]
     lx_kernel_version: String,
-    /// Volumes have the room that they are promised from the beginning (illumos).
+    /// Reserve the capacity of volumes when they are created (illumos).
     #[arg(long)]
     reserve_volumes: bool,
-    /// Where brands are.
+    /// The directory of installed brands.
     #[arg(long, default_value = "/usr/lib/brand", hide = true)]
     brands: PathBuf,
 }
 
-/// An agent of an illumos host before it has a client.
+/// The agent of an illumos host before it has a client.
 #[derive(Clone)]
 pub struct Plan {
     /// The node's name.
     pub name: String,
-    /// The address by which other hosts reach it, if that was said.
+    /// The address at which other hosts reach it, if given.
     pub node_ip: Option<std::net::Ipv4Addr>,
-    /// Where load balancers ask how services are led.
+    /// The port of kube-proxy's health check for load balancers.
     pub proxy_healthz_port: u16,
     /// The agent's data directory, absolute.
     pub data: PathBuf,
@@ -70,15 +69,15 @@ pub struct Plan {
     pub ipam: Ipam,
     /// How zones are connected.
     pub network: NetworkFlags,
-    /// Who tells pods the addresses of names.
+    /// Flags about name servers.
     pub names: NameFlags,
-    /// The rest.
+    /// The other flags.
     pub flags: IllumosFlags,
-    /// Registries that are asked by plain HTTP.
+    /// Registries to contact over plain HTTP.
     pub insecure: Vec<String>,
     /// When pods are evicted.
     pub thresholds: crate::node::pressure::Thresholds,
-    /// What pods may set of the kernel.
+    /// The sysctls that pods may set.
     pub sysctls: crate::node::sysctls::Sysctls,
 }
 
@@ -86,8 +85,8 @@ fn host(error: impl std::fmt::Display) -> AgentError {
     AgentError::Host(error.to_string())
 }
 
-/// The tools of this host, or those in a directory; what they leave running is noted where a reboot of the host forgets
-/// it.
+/// The tools of this host, or those in a directory. Process groups that they leave running are recorded in a place that
+/// a reboot of the host clears.
 pub fn tools(directory: Option<&Path>, data: &Path) -> Result<Arc<dyn Tools>, AgentError> {
     let notes = match cfg!(target_os = "illumos") {
         true => PathBuf::from("/var/run/reddwarf"),
@@ -109,12 +108,12 @@ impl IllumosFlags {
         self.illumos_tools.is_none()
     }
 
-    /// Whether volumes have their room from the beginning.
+    /// Whether volumes reserve their capacity when they are created.
     pub fn reserves_volumes(&self) -> bool {
         self.reserve_volumes
     }
 
-    /// The brand of zones of pods that name none.
+    /// The default brand of zones.
     pub fn brand(&self) -> Brand {
         self.brand
     }
@@ -132,8 +131,8 @@ impl IllumosFlags {
         }
     }
 
-    /// What is put into the sandbox of a brand to supervise zones; a brand of ours has its own. Zones of another brand
-    /// than the usual one are offered only where that is installed.
+    /// The supervisor to put into the sandbox of a brand; the brand reddwarf has its own. Brands other than the default
+    /// one are only offered if the supervisor is installed.
     fn supervisor(&self, brand: Brand) -> Result<Vec<u8>, AgentError> {
         let description = self.brand_directory(brand).join("config.xml");
         if brand != self.brand && !description.exists() {
@@ -153,7 +152,7 @@ impl IllumosFlags {
 }
 
 impl Plan {
-    /// Makes the host's side of everything, and finds the zones that are there.
+    /// Sets up the host's side of everything, and finds the existing zones.
     ///
     /// # Errors
     /// What this host lacks, with the remedy.
@@ -194,7 +193,7 @@ impl Plan {
                 net::prepare(tools.as_ref(), config).await.map_err(host)?;
                 Some(config.gateway)
             }
-            // The router there is another machine.
+            // The router of that network is another machine.
             NetworkConfig::Direct(_) => None,
         };
         let zones_directory = mountpoint(tools.as_ref(), &self.storage.zones).await?;
@@ -243,10 +242,10 @@ impl Plan {
     }
 }
 
-/// Where a dataset is mounted.
+/// The mountpoint of a dataset.
 ///
 /// # Errors
-/// It is nowhere.
+/// It is not mounted.
 pub async fn mountpoint(tools: &dyn Tools, dataset: &str) -> Result<PathBuf, AgentError> {
     let output = tools
         .run(&zfs::names::list(dataset, false))

@@ -1,4 +1,4 @@
-//! `reddwarf image`: the images of this host.
+//! `reddwarf image`: manages the images of this host.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -9,7 +9,7 @@ use super::illumos;
 use crate::node::images::{Images, Registries};
 use crate::storage::{Directories, StorageEngine, StoragePoolConfig, ZfsStorageEngine};
 
-/// What `image` takes.
+/// The flags of `image`.
 #[derive(clap::Args)]
 pub struct Arguments {
     #[command(subcommand)]
@@ -35,16 +35,16 @@ enum Command {
     Load {
         /// The directory or file.
         path: PathBuf,
-        /// The name to give the image, whatever it calls itself.
+        /// The name to give the image, instead of its own.
         #[arg(long)]
         name: Option<String>,
     },
     /// Pull images from their registries.
     Pull {
-        /// Names.
+        /// Names of images.
         #[arg(required = true)]
         names: Vec<String>,
-        /// Registries (HOST:PORT) that are asked by plain HTTP.
+        /// Registries (HOST:PORT) to contact over plain HTTP.
         #[arg(long, value_delimiter = ',', value_parser = NonEmptyStringValueParser::new())]
         insecure_registry: Vec<String>,
     },
@@ -52,7 +52,7 @@ enum Command {
     List,
     /// Remove images by name or id.
     Rm {
-        /// Names.
+        /// Names or ids.
         #[arg(required = true)]
         names: Vec<String>,
     },
@@ -61,7 +61,7 @@ enum Command {
 /// Runs the command.
 ///
 /// # Errors
-/// A text that says what cannot be done, and why.
+/// A text that says what failed, and why.
 pub fn run(arguments: Arguments) -> Result<(), String> {
     let runtime = tokio::runtime::Runtime::new().map_err(|error| error.to_string())?;
     runtime.block_on(work(arguments))

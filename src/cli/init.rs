@@ -1,25 +1,25 @@
-//! `reddwarf init`: what runs in every zone beside its containers. Started by the agent, not by people.
+//! `reddwarf init`: the supervisor that runs in every zone. Started by the agent, not by people.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-/// What `init` takes.
+/// The flags of `init`.
 #[derive(clap::Args)]
 pub struct Arguments {
-    /// The control directory of the zone to make on this Linux and to supervise. Without it this is the init of a zone
-    /// of illumos.
+    /// The control directory of the zone to create on Linux and to supervise. Without it this is the init of a zone on
+    /// illumos.
     #[arg(long)]
     zone: Option<PathBuf>,
-    /// How many files each process of the zone may have open at first.
+    /// The soft limit of open files for processes of the zone.
     #[arg(long, requires = "zone")]
     descriptors: Option<u64>,
-    /// The namespaces of the zone are there already.
+    /// The namespaces of the zone exist already.
     #[arg(long)]
     inside: bool,
-    /// Become a program: what it is comes over this descriptor.
+    /// Become the program whose description comes over this descriptor.
     #[arg(long, conflicts_with = "zone")]
     stage: Option<i32>,
-    /// What an init is told: by zoneadm(8) with `boot`, or `0` for `shutdown`.
+    /// Arguments of an init: those of zoneadm(8) `boot`, or `0` for `shutdown`.
     #[arg(hide = true)]
     words: Vec<String>,
 }
@@ -53,7 +53,7 @@ pub fn run(arguments: &Arguments) -> ExitCode {
     }
 }
 
-/// Only zones have one.
+/// Only Linux and illumos have zones.
 #[cfg(not(any(target_os = "linux", target_os = "illumos")))]
 pub fn run(arguments: &Arguments) -> ExitCode {
     let _ = (
@@ -69,8 +69,8 @@ pub fn run(arguments: &Arguments) -> ExitCode {
     ExitCode::FAILURE
 }
 
-/// The program of a zone's first process, by whatever words it is started (an lx zone: `/sbin/init`, with the words of
-/// `zoneadm boot`), and of what that starts.
+/// The main function of a zone's first process, with any arguments (for `/sbin/init` of an lx zone those of `zoneadm
+/// boot`), and of the processes that it starts.
 pub fn program(words: impl Iterator<Item = String>) -> ExitCode {
     let words: Vec<String> = words.collect();
     let stage = match words.as_slice() {

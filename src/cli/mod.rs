@@ -1,4 +1,4 @@
-//! The command line: one file a subcommand.
+//! The command line; one file per subcommand.
 
 mod agent;
 mod cluster;
@@ -24,7 +24,7 @@ use clap::{Parser, Subcommand};
 
 use crate::descriptors;
 
-/// The Kubernetes API for a host of illumos zones.
+/// Kubernetes for hosts of illumos zones: API server, scheduler, controllers and node agent.
 #[derive(Parser)]
 #[command(name = "reddwarf", version)]
 struct Arguments {
@@ -34,7 +34,7 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Serve the Kubernetes API.
+    /// Serve the Kubernetes API, with controllers and scheduler.
     Serve(Box<serve::Arguments>),
     /// Run this host as a node, with the API server in the same process.
     #[command(alias = "node")]
@@ -43,29 +43,29 @@ enum Command {
     Token(token::Arguments),
     /// Make the file of a store smaller while no server runs on it.
     Store(store::Arguments),
-    /// Load, list and remove the images of this host.
+    /// Load, pull, list and remove the images of this host.
     Image(image::Arguments),
-    /// Check whether this illumos host can run pods, and say what to do where it cannot.
+    /// Check whether this illumos host can run pods, and say what to do if it cannot.
     Doctor(Box<doctor::Arguments>),
-    /// Print what an illumos host would get for a pod.
+    /// Print what the agent would do for a pod on an illumos host.
     Zone(zone::Arguments),
     /// Supervise a zone from within; the agent starts it.
     #[command(hide = true)]
     Init(init::Arguments),
 }
 
-/// Runs this program as the init of a zone: what `/sbin/init` there is. The result is the process's exit code.
+/// Runs this program as `/sbin/init` of a zone. Returns the process's exit code.
 pub fn run_init() -> std::process::ExitCode {
     init::program(std::env::args().skip(1))
 }
 
-/// Prints a line for whoever started the program, who may have stopped reading: it goes on all the same.
+/// Prints a line to standard output, ignoring errors: the reader may be gone.
 fn say(line: &str) {
     use std::io::Write as _;
     let _ = writeln!(std::io::stdout(), "{line}");
 }
 
-/// What is wrong with a file, without what is in it: errors of parsers quote what they do not know.
+/// An error message for the terminal: shortened and escaped, because errors of parsers quote the file.
 fn brief(error: &dyn std::fmt::Display) -> String {
     const MOST: usize = 200;
     let whole = error.to_string();
@@ -82,9 +82,10 @@ fn brief(error: &dyn std::fmt::Display) -> String {
     shown
 }
 
-/// Runs the command line; the result is the process's exit code.
+/// Runs the command line. Returns the process's exit code.
 pub fn run() -> std::process::ExitCode {
-    // What is made for pods has the modes that it says, whoever runs in them; what is not for others says so.
+    // Files for pods must have exactly the modes that the code asks for, whatever the umask was; private ones set their
+    // own mode.
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
     let filter = tracing_subscriber::EnvFilter::try_from_env("REDDWARF_LOG")
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));

@@ -1,4 +1,4 @@
-//! Who tells pods the addresses of names.
+//! The name servers of pods.
 
 use std::io::ErrorKind;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -10,19 +10,19 @@ use crate::meta::names::dns1123_subdomain;
 use crate::node::dns::{PORT, Server};
 use crate::supervise::Task;
 
-/// What is said of names.
+/// Flags about name servers.
 #[derive(clap::Args, Debug, Clone)]
 #[group(skip)]
 pub struct NameFlags {
     /// The name servers of pods, by address; by default the node's own one, which listens on the pods' network.
     #[arg(long, value_delimiter = ',', value_name = "IP")]
     cluster_dns: Vec<IpAddr>,
-    /// The domain of the names of services.
+    /// The DNS domain of the cluster.
     #[arg(long, default_value = "cluster.local", value_parser = domain)]
     cluster_domain: String,
 }
 
-/// A domain, with or without the dot at its end.
+/// Parses a domain, with or without a final dot.
 fn domain(text: &str) -> Result<String, String> {
     let domain = text.strip_suffix('.').unwrap_or(text);
     let wrong = dns1123_subdomain(domain);
@@ -33,14 +33,14 @@ fn domain(text: &str) -> Result<String, String> {
 }
 
 impl NameFlags {
-    /// The domain of the names of services.
+    /// The DNS domain of the cluster.
     pub fn domain(&self) -> String {
         self.cluster_domain.clone()
     }
 
-    /// The name servers of pods, and the task of the one of this node, which listens at its `own` address on the pods'
-    /// network. Pods of a node that has no such address, or on which somebody else listens there, ask whom the host asks:
-    /// they run, and the world has its names.
+    /// The name servers of pods, and the task of the node's own one, which listens at the host's `own` address on the
+    /// pods' network. If the node has no such address, or another program listens there, pods use the name servers of
+    /// the host: they run, and can resolve external names.
     pub async fn serve(
         &self,
         own: Option<Ipv4Addr>,

@@ -47,54 +47,54 @@ use crate::supervise::{Supervisor, Task};
 use crate::zone::ZoneRuntime;
 use crate::zone::simulated::Simulated;
 
-/// A host that runs its pods in zones of its own, and what it keeps for them.
+/// A host that runs its pods in zones, and everything it uses for them.
 pub(super) struct RealHost {
-    /// The node.
+    /// The node object to register.
     pub registration: Registration,
-    /// Where pods' homes are, if they have any: their zones write their logs there.
+    /// The directory of pods' homes, if they have any: zones write their logs there.
     pub homes: Option<PathBuf>,
     /// The agent's directory.
     pub data: PathBuf,
     /// Addresses of pods.
     pub ipam: Ipam,
-    /// The host's own address on their network, if it has one.
+    /// The host's own address on the pods' network, if it has one.
     pub address: Option<Ipv4Addr>,
-    /// Who tells them the addresses of names.
+    /// Flags about name servers.
     pub names: NameFlags,
     /// Images, roots and volumes.
     pub storage: Arc<dyn StorageEngine>,
-    /// What images are here.
+    /// The images of this host.
     pub images: Images,
-    /// Registries that are asked by plain HTTP.
+    /// Registries to contact over plain HTTP.
     pub insecure: Vec<String>,
-    /// Its zones.
+    /// The zones.
     pub runtime: Arc<dyn ZoneRuntime>,
-    /// Who leads services to them; none where nobody does.
+    /// Implements services; None if nobody does.
     pub router: Option<Arc<dyn ServiceRouter>>,
-    /// Who leads to the pods of other nodes; none where nobody does.
+    /// Routes to the pods of other nodes; None if nobody adds them.
     pub routes: Option<Routes>,
-    /// Where load balancers ask how services are led; nowhere where it is 0.
+    /// The port of kube-proxy's health check for load balancers; 0 for none.
     pub proxy_healthz_port: u16,
-    /// What else is done as long as the agent runs.
+    /// Further tasks that run as long as the agent.
     pub beside: Vec<Task>,
     /// When pods are evicted.
     pub thresholds: Thresholds,
-    /// What pods may set of the kernel.
+    /// The sysctls that pods may set.
     pub sysctls: Sysctls,
 }
 
 /// How the pods of other nodes are reached.
 pub(super) struct Routes {
-    /// Who leads to them.
+    /// Adds and removes the routes.
     pub router: Arc<dyn NodeRouter>,
-    /// The range of all pods, if somebody said.
+    /// The range of all pods, if given.
     pub cluster: Option<Network>,
-    /// Whether there are to be routes.
+    /// Whether routes are to be added.
     pub are_made: bool,
 }
 
 impl RealHost {
-    /// The node that it is, once what an earlier agent left of images is gone.
+    /// The parts of the node; first removes what an earlier agent left of unfinished images.
     pub(super) async fn setup(self, cluster: Cluster) -> Result<Setup, AgentError> {
         let client = cluster.client.clone();
         let (node, cidr) = (&self.registration.name, self.ipam.cidr());
@@ -186,8 +186,8 @@ impl RealHost {
     }
 }
 
-/// This host as a node, as far as it is known without its runtime. What the agent keeps is in `data`; other hosts reach
-/// it by `address`, if that was said.
+/// This host's node object, without what only its runtime knows. `data` is the agent's directory, `address` the one at
+/// which other hosts reach it, if given.
 pub(super) fn this_host(
     name: &str,
     address: Option<Ipv4Addr>,
@@ -211,7 +211,8 @@ pub(super) fn this_host(
     }
 }
 
-/// What pods of these nodes may set of the kernel: simulated ones take it for a new Linux, zones have none.
+/// The sysctls that pods of these nodes may set: simulated nodes allow those of a new Linux, zones of illumos have
+/// none.
 fn sysctls(plan: &Plan) -> Result<Sysctls, AgentError> {
     let host = rustix::system::uname();
     let release = host.release().to_string_lossy();
@@ -224,8 +225,8 @@ fn sysctls(plan: &Plan) -> Result<Sysctls, AgentError> {
         .map_err(|error| AgentError::Host(format!("--allowed-unsafe-sysctls: {error}")))
 }
 
-/// The directory of the agent, and what it keeps there of pods, for nobody else of this host: secrets and logs are among
-/// it.
+/// Creates the agent's directory and those for pods in it, closed to other users of this host: they hold secrets and
+/// logs.
 fn own_directory(path: &Path) -> Result<PathBuf, AgentError> {
     let data = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
     let parts = ["pods", "zones", "logs"].map(|part| data.join(part));
@@ -236,22 +237,22 @@ fn own_directory(path: &Path) -> Result<PathBuf, AgentError> {
     Ok(data)
 }
 
-/// How one node is made, once there is a cluster; again, where the host could not do it.
+/// Sets up one node, once there is a cluster; called again if the host failed.
 type Maker = Box<dyn Fn(Cluster) -> BoxFuture<'static, Result<Setup, AgentError>> + Send + Sync>;
 
 /// A node that is to run.
 struct Node {
-    /// Who it is, as long as its host cannot run it.
+    /// The node object to register as long as the host cannot run the node.
     registration: Registration,
     maker: Maker,
 }
 
-/// How long a host that could not run its node is left in peace.
+/// The pause before the host is tried again after a failure.
 const AGAIN: Duration = Duration::from_secs(10);
 
 impl Node {
-    /// Makes the node. As long as the host cannot, the cluster is told so by the node's condition and an event, and it is
-    /// tried again; nothing where `ends` is cancelled first.
+    /// Sets up the node. If the host fails, reports it by the node's condition and an event, and tries again. Returns
+    /// None if `ends` is cancelled first.
     async fn make(&self, cluster: impl Fn() -> Cluster, ends: &CancellationToken) -> Option<Setup> {
         let name = &self.registration.name;
         let mut unfit: Option<(String, Supervisor)> = None;
@@ -302,7 +303,7 @@ impl Node {
 }
 
 impl Node {
-    /// Makes the node and runs its agent until `ends` is cancelled.
+    /// Sets up the node and runs its agent until `ends` is cancelled.
     async fn run(
         &self,
         clients: &Clients,
@@ -327,27 +328,27 @@ impl Node {
 /// The nodes of this process.
 pub(super) struct Nodes {
     nodes: Vec<Node>,
-    /// Where their volumes are; none for simulated ones.
+    /// The storage of their volumes; None for simulated nodes.
     storage: Option<Arc<dyn StorageEngine>>,
-    /// Where the API of a real node is served.
+    /// The listener for the API of a real node.
     listener: Option<net::TcpListener>,
 }
 
-/// What the nodes' own API is served with.
+/// What the nodes' own API needs.
 #[derive(Clone)]
 pub(super) struct NodeApi {
-    /// Where nodes without a port are found, if that is in this process.
+    /// The registry of nodes without a port, if the API server is in this process.
     pub agents: Option<Arc<Agents>>,
-    /// What it shows, and takes.
+    /// Its TLS configuration.
     pub tls: rustls::ServerConfig,
-    /// Who asks.
+    /// Authenticates requests.
     pub authenticate: Authenticate,
-    /// What they may do.
+    /// Authorizes requests.
     pub allow: Allow,
 }
 
 impl NodeApi {
-    /// Serves the API of a node on `listener` if it is a real one, else within this process.
+    /// Serves the API of a node on `listener` if it is a real one, otherwise within this process.
     fn serve(self, name: &str, listener: Option<Arc<TcpListener>>, setup: &mut Setup, pods: &Pods) {
         let kubelet = crate::node::kubelet::Kubelet {
             pods: pods.clone(),
@@ -390,10 +391,10 @@ fn listen(port: u16) -> Result<net::TcpListener, AgentError> {
 }
 
 impl Nodes {
-    /// What the nodes need before there is a cluster.
+    /// Prepares everything that nodes need before there is a cluster.
     ///
     /// # Errors
-    /// What this host cannot do.
+    /// Something that this host cannot do.
     pub(super) fn prepare(plan: &Plan) -> Result<Self, AgentError> {
         match plan.runtime {
             RuntimeName::Simulated => Self::simulated(plan),
@@ -405,7 +406,7 @@ impl Nodes {
     fn simulated(plan: &Plan) -> Result<Self, AgentError> {
         let ipam = Ipam::in_memory(match plan.names.len() {
             1 => &plan.arguments.pod_cidr,
-            // Many nodes want many addresses.
+            // Many nodes need many addresses.
             _ if plan.arguments.pod_cidr == "10.244.0.0/24" => "10.244.0.0/14",
             _ => &plan.arguments.pod_cidr,
         })?;
@@ -552,7 +553,7 @@ impl Nodes {
             &cidr,
             apart(own.into_iter().chain(whole)).into(),
         );
-        // Agents of one host have groups of their own, as they have bridges.
+        // Each agent on a host has its own control groups, as it has its own bridge.
         let groups = Groups::find(&format!(
             "reddwarf-{}",
             plan.arguments.network.etherstub_name
@@ -691,7 +692,7 @@ impl Nodes {
         self.nodes.iter().map(|node| node.registration.name.clone())
     }
 
-    /// What an operator types next.
+    /// The command for the operator to type next.
     pub(super) fn next_line(&self, kubeconfig: &Path) -> String {
         let what = match self.nodes.as_slice() {
             [node] => format!("node {}", node.registration.name),

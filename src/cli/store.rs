@@ -1,8 +1,8 @@
-//! `reddwarf store`: the store of a server that does not run.
+//! `reddwarf store`: maintains the store of a stopped server.
 
 use std::path::PathBuf;
 
-/// What `store` takes.
+/// The flags of `store`.
 #[derive(clap::Args)]
 pub struct Arguments {
     #[command(subcommand)]
@@ -14,14 +14,14 @@ pub struct Arguments {
 
 #[derive(clap::Subcommand)]
 enum Command {
-    /// Give back to the disk what the store's file does not use. A server that runs uses it again by itself.
+    /// Shrink the store's file by its unused space. A running server reuses that space by itself.
     Compact,
 }
 
 /// Runs the command.
 ///
 /// # Errors
-/// A text that says what cannot be done, why, and what to do.
+/// A text that says what failed, why, and what to do.
 pub fn run(arguments: Arguments) -> Result<(), String> {
     let Command::Compact = arguments.command;
     let (before, after) =

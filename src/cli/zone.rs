@@ -1,4 +1,4 @@
-//! `reddwarf zone`: what the agent would do on an illumos host, on any platform.
+//! `reddwarf zone`: shows what the agent would do on an illumos host; works on any platform.
 
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
@@ -9,7 +9,7 @@ use super::host::{NetworkFlags, StorageFlags};
 use crate::node::{describe, machine};
 use crate::zone::illumos::{Brand, Layout, Settings, life, sandbox};
 
-/// What `zone` takes.
+/// The flags of `zone`.
 #[derive(clap::Args)]
 pub struct Arguments {
     #[command(subcommand)]
@@ -18,22 +18,23 @@ pub struct Arguments {
 
 #[derive(clap::Subcommand)]
 enum Command {
-    /// Print every command, file and dataset that an illumos host would get for a pod. Nothing is run.
+    /// Print every command, file and dataset for a pod on an illumos host. Nothing is run.
     Plan(Box<Plan>),
 }
 
-/// The host of a plan.
+/// The flags of `zone plan`, which describe the host.
 #[derive(clap::Args)]
 struct Plan {
     /// The pod, as YAML or JSON.
     #[arg(short, long)]
     filename: PathBuf,
-    /// The brand of the zone, where the pod's annotation reddwarf.io/zone-brand names none: that of its runtime class.
+    /// The default brand; the pod's annotation reddwarf.io/zone-brand overrides it. Set it to the brand of the pod's
+    /// runtime class, if it has one.
     #[arg(long, value_enum, default_value = "lx")]
     brand: Brand,
     #[command(flatten)]
     storage: StorageFlags,
-    /// Where the dataset of zones is mounted; by default its name after a slash.
+    /// The mountpoint of the dataset of zones; by default its name after a slash.
     #[arg(long)]
     zones_mountpoint: Option<PathBuf>,
     /// The agent's data directory.
@@ -41,7 +42,7 @@ struct Plan {
     data_dir: PathBuf,
     #[command(flatten)]
     network: NetworkFlags,
-    /// The range that pods get addresses from.
+    /// The range from which pods get addresses.
     #[arg(long, default_value = "10.244.0.0/24")]
     pod_cidr: String,
     /// The pod's address; by default the first of the range.
@@ -52,7 +53,7 @@ struct Plan {
 /// Runs the command.
 ///
 /// # Errors
-/// A text that says what cannot be done, and why.
+/// A text that says what failed, and why.
 pub fn run(arguments: Arguments) -> Result<(), String> {
     match arguments.command {
         Command::Plan(plan) => {
@@ -62,7 +63,7 @@ pub fn run(arguments: Arguments) -> Result<(), String> {
     }
 }
 
-/// A pod of a file; what the server would fill in and a zone needs is filled in.
+/// Reads a pod from a file and fills in the fields that a zone needs and an API server would set.
 fn pod(path: &Path) -> Result<Pod, String> {
     let wrong = |error: String| {
         let error = super::brief(&error);
@@ -125,7 +126,7 @@ impl Plan {
         let mut datasets = Vec::new();
         let claims = spec.volumes.iter().flatten();
         for volume in claims.filter(|volume| describe::is_claim(volume)) {
-            // Which volume it is bound to is known on the day.
+            // The bound volume is only known when the pod runs.
             let dataset = format!("{}/VOLUME-OF-{}", storage.volumes, volume.name);
             match delegated.contains(&volume.name.as_str()) {
                 true => datasets.push(dataset),
@@ -159,8 +160,8 @@ mod tests {
         plan: Plan,
     }
 
-    /// Every `tests/illumos/plans/NAME.yaml` has its plan beside it; its first line holds the flags. With
-    /// `REDDWARF_UPDATE=1` plans are written anew.
+    /// Compares every `tests/illumos/plans/NAME.yaml`, whose first line has the flags, with the plan beside it. With
+    /// `REDDWARF_UPDATE=1` rewrites the plans.
     #[test]
     fn plans_are_those_that_were_reviewed() {
         let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/illumos/plans");

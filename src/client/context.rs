@@ -1,4 +1,4 @@
-//! What is handed to each program that works on the cluster.
+//! What every program that works on the cluster gets to work with.
 
 use std::fmt::{Debug, Display};
 use std::future::Future;
@@ -12,18 +12,18 @@ use tokio_util::sync::CancellationToken;
 use super::queue::{Next, Queue};
 use super::{events, informer};
 
-/// What a controller works with.
+/// The environment of a controller.
 #[derive(Clone)]
 pub struct Context {
-    /// The API, as this controller.
+    /// A client with this controller's identity.
     pub client: kube::Client,
     /// The caches that controllers share.
     pub informers: informer::Informers,
-    /// The way in for events.
+    /// Accepts events to be recorded.
     pub events: events::Events,
     /// Facts about the cluster.
     pub settings: Arc<Settings>,
-    /// When to end.
+    /// Cancelled when the controller is to end.
     pub ends: CancellationToken,
 }
 
@@ -88,14 +88,14 @@ impl Ticks {
 /// Facts about the cluster that controllers need.
 #[derive(Clone, Default)]
 pub struct Settings {
-    /// The certificates that clients in the cluster trust, in PEM.
+    /// The root certificates that clients in the cluster trust, in PEM.
     pub root_ca: String,
-    /// Who signs certificates; none where nobody does.
+    /// Signs certificates; None if nobody does.
     pub pki: Option<Arc<crate::auth::pki::Pki>>,
     /// How long certificates that it signs are valid at most, in seconds.
     pub signing_seconds: i64,
     /// Who signs tokens of service accounts; none where nobody does.
     pub tokens: Option<Arc<crate::auth::tokens::Tokens>>,
-    /// Where controllers tell what they count.
+    /// Where controllers register their metrics.
     pub metrics: crate::meta::prometheus::Sources,
 }

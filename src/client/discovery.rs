@@ -1,4 +1,4 @@
-//! Every resource that the API serves, and objects of any of them by their metadata alone.
+//! Every resource that the API serves, and objects of any resource by their metadata alone.
 
 use std::borrow::Cow;
 use std::collections::HashSet;
@@ -9,21 +9,21 @@ use kube::discovery::ApiResource;
 use kube::{Api, Client, Resource};
 use serde::{Deserialize, Deserializer};
 
-/// A resource as discovery tells it.
+/// A resource as described by discovery.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Served {
     /// Names and versions.
     pub resource: ApiResource,
-    /// Whether its objects live in namespaces.
+    /// Whether it is namespaced.
     pub namespaced: bool,
-    /// What can be done with it.
+    /// Its verbs.
     pub verbs: Vec<String>,
     /// Its subresources.
     pub subresources: Vec<String>,
 }
 
 impl Served {
-    /// Whether all of `verbs` can be done.
+    /// Whether it has all of `verbs`.
     pub fn can(&self, verbs: &[&str]) -> bool {
         verbs
             .iter()
@@ -35,7 +35,7 @@ impl Served {
         self.subresources.iter().any(|known| known == subresource)
     }
 
-    /// The API of its objects' metadata, in a namespace (all where it is empty).
+    /// A client for its objects' metadata, in a namespace, or in all if that is empty.
     pub fn api(&self, client: &Client, namespace: &str) -> Api<Bare> {
         if self.namespaced && !namespace.is_empty() {
             Api::namespaced_with(client.clone(), namespace, &self.resource)
@@ -48,7 +48,7 @@ impl Served {
 /// Every resource, each in the version that its group prefers (or the first that has it), in the order of discovery.
 ///
 /// # Errors
-/// When discovery cannot be asked.
+/// Discovery failed.
 pub async fn resources(client: &Client) -> Result<Vec<Served>, kube::Error> {
     let mut known = HashSet::new();
     let mut out = all(client).await?;
@@ -62,7 +62,7 @@ pub async fn resources(client: &Client) -> Result<Vec<Served>, kube::Error> {
 /// Every resource in every version, preferred versions first.
 ///
 /// # Errors
-/// When discovery cannot be asked.
+/// Discovery failed.
 pub async fn all(client: &Client) -> Result<Vec<Served>, kube::Error> {
     let core = client.list_core_api_versions_aggregated().await?;
     let groups = client.list_api_groups_aggregated().await?;
@@ -111,7 +111,7 @@ fn read(list: &APIGroupDiscoveryList, out: &mut Vec<Served>) {
     }
 }
 
-/// An object of any kind, of which only metadata is read.
+/// An object of any kind, of which only the metadata is read.
 #[derive(Clone, Debug, Default, Deserialize)]
 pub struct Bare {
     /// Its metadata, without managedFields.
@@ -148,10 +148,10 @@ impl Resource for Bare {
     }
 }
 
-/// Reads metadata without managedFields, which nobody in here looks at.
+/// Reads metadata without managedFields, which controllers never use.
 ///
 /// # Errors
-/// For metadata of wrong types.
+/// The metadata has wrong types.
 pub fn lean<'de, D: Deserializer<'de>>(deserializer: D) -> Result<ObjectMeta, D::Error> {
     #[derive(Deserialize)]
     #[serde(rename_all = "camelCase")]

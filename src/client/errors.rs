@@ -1,6 +1,6 @@
-//! What the API refused, as controllers look at it. Follows k8s.io/apimachinery/pkg/api/errors.
+//! Classifies errors of the API. Follows k8s.io/apimachinery/pkg/api/errors.
 
-/// The reason of a refusal; empty for other failures.
+/// The reason in the `Status` of an error; empty for other failures.
 pub fn reason(error: &kube::Error) -> &str {
     match error {
         kube::Error::Api(status) => &status.reason,
@@ -8,22 +8,22 @@ pub fn reason(error: &kube::Error) -> &str {
     }
 }
 
-/// The object is not there.
+/// The object does not exist.
 pub fn is_not_found(error: &kube::Error) -> bool {
     reason(error) == "NotFound"
 }
 
-/// The object is there already.
+/// The object exists already.
 pub fn is_already_exists(error: &kube::Error) -> bool {
     reason(error) == "AlreadyExists"
 }
 
-/// The object changed meanwhile, or is another one.
+/// The object changed meanwhile, or was replaced by another one.
 pub fn is_conflict(error: &kube::Error) -> bool {
     reason(error) == "Conflict"
 }
 
-/// The namespace ends: nothing can be made in it.
+/// The namespace is being deleted: nothing can be created in it.
 pub fn is_terminating(error: &kube::Error) -> bool {
     match error {
         kube::Error::Api(status) => status
@@ -35,12 +35,12 @@ pub fn is_terminating(error: &kube::Error) -> bool {
     }
 }
 
-/// The API does not do this with the resource, or does not know it.
+/// The API does not know the resource, or does not support the verb.
 pub fn is_unsupported(error: &kube::Error) -> bool {
     matches!(reason(error), "MethodNotAllowed" | "NotFound")
 }
 
-/// What a failure says, as the API words it.
+/// The message of a failure, in the API's words if it is one of the API's.
 pub fn text(error: &kube::Error) -> String {
     match error {
         kube::Error::Api(status) => status.message.clone(),

@@ -1,9 +1,10 @@
-//! Events: what controllers tell people about objects. Follows k8s.io/client-go/tools/record.
+//! Records events about objects. Follows k8s.io/client-go/tools/record.
 //!
-//! Nothing waits for an event to be written, and none is worth failing for: they go through a bounded channel, and
-//! are dropped where that is full. Equal events are one event with a count, alike ones are told together, and what
-//! tells too much of one object is held back. One task keeps the book of what was told; several write, each event always
-//! the same of them, so that its counts are written in order. The scheduler tells in a newer form: see [`series`].
+//! Nothing waits for an event to be written, and no caller fails if it is not: events go through a bounded channel, and
+//! are dropped when that is full. Equal events are counted in one Event object, similar ones are aggregated, and events
+//! about one object are rate-limited. One task correlates all events; several write them. All events of one Event
+//! object go to the same writer, so its counts are written in order. The scheduler uses the newer `events.k8s.io` form:
+//! see [`series`].
 
 mod series;
 
@@ -26,32 +27,32 @@ use tokio_util::sync::CancellationToken;
 pub use self::series::Deed;
 use super::errors::is_not_found;
 
-/// Events that wait at most, of some 500 bytes each: as many as thousands of pods that are placed at once make.
+/// Events that may wait at most, of some 500 bytes each: as many as placing thousands of pods at once produces.
 const MOST_WAITING: usize = 10_000;
-/// Events that are written at once.
+/// Tasks that write events.
 const WRITERS: usize = 8;
-/// Events that wait for each writer at most.
+/// Events that may wait for each writer.
 const MOST_UNDER_WAY: usize = 32;
-/// How many events are remembered, to be counted, joined or held back.
+/// How many events are remembered for counting, aggregation and rate limits.
 const MOST_KNOWN: usize = 4096;
-/// How many events that differ only in their text are told one by one.
+/// How many events that differ only in their message are recorded separately before they are aggregated.
 const ALIKE: usize = 10;
-/// For how many seconds those are remembered.
+/// How long similar events are remembered, in seconds.
 const ALIKE_SECONDS: i64 = 600;
-/// How many events of one source about one object are told at once.
+/// How many events a source may record about one object in a burst.
 const BURST: f64 = 25.0;
-/// And how many more a second.
+/// The rate of further ones, per second.
 const RATE: f64 = 1.0 / 300.0;
 
-/// The longest name of who tells that the API takes, in bytes.
+/// The longest `reportingInstance` that the API accepts, in bytes.
 const LONGEST_INSTANCE: usize = 128;
 
-/// Whether all is well.
+/// The type of an event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Tone {
-    /// It is.
+    /// Something expected happened.
     Normal,
-    /// It is not.
+    /// Something needs attention.
     Warning,
 }
 
@@ -64,11 +65,11 @@ impl Tone {
     }
 }
 
-/// Tells of objects.
+/// Records events for one component.
 #[derive(Clone)]
 pub struct Recorder {
     component: &'static str,
-    /// The host that tells; empty where that does not matter.
+    /// The host that reports; empty if it does not matter.
     host: Arc<str>,
     client: Client,
     under_way: mpsc::Sender<Told>,
@@ -79,13 +80,13 @@ struct Told {
     what: What,
 }
 
-/// What is told, in one form or the other.
+/// The content of an event, in the older or the newer form.
 enum What {
     Note(Note),
     Report(series::Report),
 }
 
-/// What is told, whoever tells it when.
+/// An event before it is correlated: content and source.
 #[derive(Clone, Debug, PartialEq)]
 struct Note {
     component: &'static str,
@@ -96,7 +97,7 @@ struct Note {
     message: String,
 }
 
-/// Begins to write events until `ends` is cancelled; gives the way in.
+/// Starts the tasks that write events until `ends` is cancelled; returns the handle to record with.
 pub fn start(ends: CancellationToken) -> Events {
     let (waiting, mut told) = mpsc::channel::<Told>(MOST_WAITING);
     let writers: Vec<_> = (0..WRITERS).map(|_| writer(ends.clone())).collect();
@@ -105,7 +106,7 @@ pub fn start(ends: CancellationToken) -> Events {
         let mut look = interval(series::LOOK);
         let mut refresh = interval(series::REFRESH);
         loop {
-            // Each waits for nothing but the next message or moment, and is begun again where it was.
+            // Cancel-safe: each branch waits only for the next message or deadline, and resumes where it was.
             let entries = tokio::select! {
                 told = told.recv() => {
                     let Some(Told { client, what }) = told else {
@@ -143,7 +144,7 @@ fn all(entries: Vec<series::Entry>) -> Vec<Written> {
     entries.into_iter().map(Written::Report).collect()
 }
 
-/// What is to be written.
+/// A request to write an event.
 enum Written {
     Entry(Client, Entry),
     Report(series::Entry),
@@ -159,7 +160,7 @@ impl Written {
     }
 }
 
-/// A task that writes entries until `ends` is cancelled.
+/// Starts a task that writes entries until `ends` is cancelled.
 fn writer(ends: CancellationToken) -> mpsc::Sender<Written> {
     let (sender, mut entries) = mpsc::channel::<Written>(MOST_UNDER_WAY);
     tokio::spawn(async move {
@@ -183,7 +184,7 @@ fn writer(ends: CancellationToken) -> mpsc::Sender<Written> {
     sender
 }
 
-/// The way in for events.
+/// The handle to record events with.
 #[derive(Clone)]
 pub struct Events(mpsc::Sender<Told>);
 
@@ -200,7 +201,7 @@ impl Events {
 }
 
 impl Recorder {
-    /// The recorder of this component on a host, or the node of that.
+    /// The recorder of this component on a host, or on that host's node.
     pub fn on(self, host: &str) -> Recorder {
         Recorder {
             host: host.into(),
@@ -208,7 +209,7 @@ impl Recorder {
         }
     }
 
-    /// Tells of an object.
+    /// Records an event about an object.
     pub fn tell<K: Resource<DynamicType = ()>>(
         &self,
         about: &K,
@@ -219,7 +220,7 @@ impl Recorder {
         self.tell_of(reference(about), tone, reason, message);
     }
 
-    /// Tells of something that was done with an object, in the form of `events.k8s.io`; the host in it is this recorder's.
+    /// Records an action on an object, in the form of `events.k8s.io`, with this recorder's host.
     pub fn tell_deed<K: Resource<DynamicType = ()>>(&self, about: &K, deed: Deed) {
         let reason = deed.reason;
         let mut instance = format!("{}-{}", self.component, self.host);
@@ -235,7 +236,7 @@ impl Recorder {
         self.send(What::Report(report), reason);
     }
 
-    /// Tells of what is referred to: a part of an object, say.
+    /// Records an event about a reference, like a part of an object.
     pub fn tell_of(
         &self,
         about: ObjectReference,
@@ -262,7 +263,7 @@ impl Recorder {
     }
 }
 
-/// A reference to an object, down to its version.
+/// A reference to an object, including its version.
 pub fn reference<K: Resource<DynamicType = ()>>(object: &K) -> ObjectReference {
     let some = |text: &Option<String>| text.clone().filter(|text| !text.is_empty());
     let meta = object.meta();
@@ -277,17 +278,17 @@ pub fn reference<K: Resource<DynamicType = ()>>(object: &K) -> ObjectReference {
     }
 }
 
-/// An event to be written: a new one, or one more of one that is there.
+/// An event to be written: a new object, or an update of an existing one's count.
 struct Entry {
     note: Note,
     name: String,
-    /// When it was first told, and last.
+    /// When it first and last happened.
     first: Timestamp,
     last: Timestamp,
     count: i32,
 }
 
-/// What was told before.
+/// Correlates events: what was recorded before.
 #[derive(Default)]
 struct Book {
     hasher: RandomState,
@@ -296,7 +297,7 @@ struct Book {
     buckets: Recent<(f64, i64)>,
 }
 
-/// Values by hashes of notes, of which the newest [`MOST_KNOWN`] are kept.
+/// Values by hash; keeps the newest [`MOST_KNOWN`].
 struct Recent<V> {
     values: HashMap<u64, V>,
     order: VecDeque<u64>,
@@ -312,7 +313,7 @@ impl<V> Default for Recent<V> {
 }
 
 impl<V> Recent<V> {
-    /// The value of a note; a new one has `first`, and takes the place of the oldest.
+    /// The value for a key. A new one is `first` and replaces the oldest.
     fn entry(&mut self, key: u64, first: impl FnOnce() -> V) -> &mut V {
         if !self.values.contains_key(&key) {
             self.order.push_back(key);
@@ -325,7 +326,7 @@ impl<V> Recent<V> {
         self.values.entry(key).or_insert_with(first)
     }
 
-    /// Forgets those that `keeps` does not want.
+    /// Removes the values for which `keeps` is false.
     fn retain(&mut self, mut keeps: impl FnMut(&V) -> bool) {
         let Recent { values, order } = self;
         values.retain(|_, value| keeps(value));
@@ -338,7 +339,7 @@ impl Book {
         self.hasher.hash_one(value)
     }
 
-    /// The hash of where a note comes from and what it is about.
+    /// The hash of an event's source and object.
     fn about(&self, note: &Note) -> u64 {
         let about = &note.about;
         self.hash((
@@ -348,7 +349,7 @@ impl Book {
         ))
     }
 
-    /// What is to be written of a note; none where too much was told already.
+    /// The entry to write for an event; None if it exceeds the rate limit.
     fn take(&mut self, note: Note, now: Timestamp) -> Option<Entry> {
         let about = self.about(&note);
         if !self.has_room(about, now.as_second()) {
@@ -372,7 +373,7 @@ impl Book {
         })
     }
 
-    /// Takes a token of the bucket of this source and object.
+    /// Takes a token from the bucket of this source and object.
     fn has_room(&mut self, about: u64, now: i64) -> bool {
         let (tokens, since) = self.buckets.entry(about, || (BURST, now));
         *tokens = (*tokens + (now - *since) as f64 * RATE).min(BURST);
@@ -384,7 +385,7 @@ impl Book {
         true
     }
 
-    /// The note, or one that stands for many that are alike.
+    /// The event itself, or the aggregate of many similar ones.
     fn joined(&mut self, about: u64, note: Note, now: i64) -> Note {
         let key = self.hash((about, note.tone, &note.reason));
         let text = self.hash(&note.message);
@@ -393,7 +394,7 @@ impl Book {
             texts.clear();
         }
         *since = now;
-        // So many are enough to be alike: more are not kept.
+        // This many are enough to aggregate: more are not kept.
         if texts.len() < ALIKE {
             texts.insert(text);
         }
@@ -415,7 +416,7 @@ async fn write(client: &Client, entry: Entry) -> Result<(), kube::Error> {
         last,
         count,
     } = entry;
-    // Events about cluster-scoped objects live in the default namespace.
+    // Events about cluster-scoped objects live in the namespace `default`.
     let namespace = note.about.namespace.clone();
     let namespace = namespace.unwrap_or_else(|| "default".to_owned());
     let api: Api<Event> = Api::namespaced(client.clone(), &namespace);
@@ -423,7 +424,7 @@ async fn write(client: &Client, entry: Entry) -> Result<(), kube::Error> {
         let more = json!({"count": count, "lastTimestamp": Time(last), "message": note.message});
         let params = PatchParams::default();
         match api.patch(&name, &params, &Patch::Strategic(more)).await {
-            // It ended, or was never written.
+            // It expired, or was never written.
             Err(error) if is_not_found(&error) => {}
             other => return other.map(|_| ()),
         }

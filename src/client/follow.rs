@@ -1,6 +1,6 @@
-//! Following the objects of a resource: all that are there, then every change. What is read stays text until whoever
-//! follows decodes it, so that little here is compiled anew for each kind.
-//! Follows ListAndWatch in k8s.io/client-go/tools/cache/reflector.go.
+//! Follows the objects of a resource: first all that exist, then every change. Objects stay text until the consumer
+//! decodes them, so that little of this code is compiled anew for each kind. Follows ListAndWatch in
+//! k8s.io/client-go/tools/cache/reflector.go.
 
 use std::collections::{HashSet, VecDeque};
 use std::convert::Infallible;
@@ -23,30 +23,31 @@ use tokio::time::{Instant, timeout, timeout_at};
 
 use super::errors::is_not_found;
 
-/// How long a watch is asked to last, in seconds.
+/// The `timeoutSeconds` of watches.
 const LASTS: u32 = 290;
-/// How many objects a page of a list has.
+/// The `limit` of list pages.
 const PAGE: u32 = 500;
-/// A watch that ends sooner and told nothing is one that broke.
+/// A watch that ends sooner without an event counts as broken.
 const SHORT: Duration = Duration::from_secs(1);
-/// How long a server may take to answer, and to end a watch when its time is over. A connection whose other end is gone
-/// without a word is noticed by that alone.
+/// How long a server may take to respond, and to end a watch when its time is over. A connection whose peer vanished
+/// silently is only noticed by this.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// What is told of the objects of a resource.
+/// An event about the objects of a resource.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event<K> {
-    /// All objects follow, each as [`Event::Listed`]: at the beginning, and wherever changes may have been missed.
+    /// A list of all objects follows, each as [`Event::Listed`]: at the beginning, and whenever changes may have been
+    /// missed.
     Listing,
-    /// An object that is there.
+    /// An object of the list.
     Listed(K),
-    /// That was all, up to this resourceVersion: what was known and not told is gone.
+    /// The list is complete as of this resourceVersion: known objects that are not in it are gone.
     Complete(String),
-    /// An object is new, or changed.
+    /// An object was created or changed.
     Applied(K),
-    /// An object was deleted; its last state.
+    /// An object was deleted, with its last state.
     Deleted(K),
-    /// Nothing more happened up to this resourceVersion.
+    /// A bookmark: nothing more happened up to this resourceVersion.
     UpTo(String),
 }
 
@@ -63,10 +64,10 @@ impl<K> Event<K> {
     }
 }
 
-/// Why nothing is told for a while. It is begun again by itself.
+/// Why events are interrupted. The follower retries by itself.
 #[derive(Debug, thiserror::Error)]
 pub enum Broken {
-    /// The request was refused, or did not get there.
+    /// The request was rejected, or did not reach the server.
     #[error(transparent)]
     Refused(#[from] kube::Error),
     /// The server ended the watch.
@@ -75,22 +76,22 @@ pub enum Broken {
     /// The connection broke.
     #[error("reading the watch: {0}")]
     Read(#[from] io::Error),
-    /// The server is silent beyond the time that was agreed.
+    /// The server is silent for longer than agreed.
     #[error("the server says nothing any more")]
     Silent(#[from] tokio::time::error::Elapsed),
-    /// The watch ended at once.
+    /// The watch ended at once without an event.
     #[error("the watch ended at once and told nothing")]
     Short,
-    /// The watch ended before all objects were told.
+    /// The watch ended before all objects were listed.
     #[error("the watch ended before all objects were told")]
     Incomplete,
-    /// What was told is no object of the kind. A change is left out; a list is begun anew, as in client-go.
+    /// An object cannot be decoded. A changed one is skipped; a list is restarted, as in client-go.
     #[error("what was told cannot be read: {0}")]
     Undecodable(#[from] serde_json::Error),
 }
 
 impl Broken {
-    /// Whether it is a matter of course: the watch was too far behind, or what is followed is gone.
+    /// Whether this is expected in operation: the watch was too far behind, or the resource is gone.
     pub fn is_usual(&self) -> bool {
         match self {
             Broken::Ended(status) => matches!(status.code, 404 | 410),
@@ -99,7 +100,7 @@ impl Broken {
         }
     }
 
-    /// Whether what happened since is not known any more.
+    /// Whether the server no longer has the changes since the last resourceVersion.
     fn is_expired(&self) -> bool {
         match self {
             Broken::Ended(status) => status.code == 410,
@@ -108,14 +109,14 @@ impl Broken {
         }
     }
 
-    /// Whether the server does not begin watches with what is there.
+    /// Whether the server does not support streamed lists.
     fn lacks_streamed_lists(&self) -> bool {
         matches!(self, Broken::Refused(kube::Error::Api(status)) if status.code == 422)
     }
 }
 
-/// Follows the objects of `api` that a field selector selects (all, where it is empty), for ever: after a failure,
-/// which is told, it goes on where it was, waiting ever longer.
+/// Follows the objects of `api` that a field selector selects (all if it is empty), forever: after a failure, which is
+/// an item of the stream, it resumes where it was, with growing pauses.
 pub fn follow<K>(
     api: Api<K>,
     fields: &str,
@@ -140,7 +141,7 @@ where
                 let is_listed = matches!(event, Event::Listed(_));
                 let read = event.map(|text| Ok(serde_json::from_str::<K>(text.get())?));
                 match read {
-                    // Without it the list is not whole, and what is left out of a whole one is taken to be gone.
+                    // Without this object the list is incomplete, and what a complete list omits is taken to be gone.
                     Err(broken) if is_listed => Err(follower.list_again(broken)),
                     read => read,
                 }
@@ -154,20 +155,20 @@ where
     }))
 }
 
-/// What whoever keeps a record of objects has to take into it.
+/// A change for a consumer that keeps a record of objects.
 pub enum Told<K, I> {
-    /// An object is there, new or otherwise.
+    /// An object was created or changed, or exists.
     There(K),
-    /// An object was deleted; its last state.
+    /// An object was deleted, with its last state.
     Gone(K),
-    /// These are all that are there: whatever else was told before is gone.
+    /// These are all objects that exist: others are gone.
     Only(HashSet<I>),
-    /// All changes up to this resourceVersion are told; 0 where a server says none that can be compared.
+    /// All changes up to this resourceVersion were reported; 0 if the server's versions cannot be compared.
     UpTo(u64),
 }
 
-/// Tells of the objects of a kind, from what [`follow`] gives: lists, and what is missing in them, become changes. `id`
-/// is what tells objects apart. Ends with the events, which is never.
+/// Turns the events of [`follow`] into changes of a record, including what is missing in lists. `id` identifies an
+/// object. Ends with the events, which is never.
 pub async fn record<K: Resource, I: Eq + Hash>(
     kind: &str,
     mut events: impl Stream<Item = Result<Event<K>, Broken>> + Unpin,
@@ -183,7 +184,8 @@ pub async fn record<K: Resource, I: Eq + Hash>(
     while let Some(event) = events.next().await {
         match event {
             Ok(Event::Listing) => listed.clear(),
-            // A list is not in the order of changes: only all of it shows up to where all is told.
+            // A list is not in the order of changes: only the complete list tells up to which version everything is
+            // known.
             Ok(Event::Listed(object)) => {
                 listed.insert(id(&object));
                 told(Told::There(object));
@@ -203,7 +205,7 @@ pub async fn record<K: Resource, I: Eq + Hash>(
                 told(version);
             }
             Ok(Event::UpTo(version)) => told(up_to(&version)),
-            // Aloud, for those who wait for it do nothing meanwhile.
+            // A warning, because callers that wait for it do nothing meanwhile.
             Err(error) if !error.is_usual() => {
                 tracing::warn!(kind, %error, "a watch broke and is begun again");
             }
@@ -212,18 +214,18 @@ pub async fn record<K: Resource, I: Eq + Hash>(
     }
 }
 
-/// Watches that a program begins as resources come. They end with it.
+/// Watches that a program starts as resources appear. They end when this is dropped.
 #[derive(Default)]
 pub struct Watches(JoinSet<()>);
 
 impl Watches {
-    /// Begins one, which ends by itself when it is no longer needed.
+    /// Starts one, which ends by itself when it is no longer needed.
     pub fn spawn(&mut self, watch: impl Future<Output = ()> + Send + 'static) {
         self.0.spawn(watch);
     }
 
-    /// Never resolves. Where a watch broke, whoever waits for this breaks with it: what a program knows would be old for
-    /// ever, and nobody would see that. Cancel-safe.
+    /// Never resolves. Panics if a watch panicked: the program's knowledge would be stale forever, and nobody would
+    /// notice. Cancel-safe.
     pub async fn broken(&mut self) -> Infallible {
         while let Some(ended) = self.0.join_next().await {
             if let Err(error) = ended
@@ -236,7 +238,7 @@ impl Watches {
     }
 }
 
-/// An object as text: a part of the line that told it.
+/// An object as text: a part of the line of the watch.
 #[derive(Debug)]
 struct Text {
     line: String,
@@ -259,11 +261,11 @@ impl From<Box<RawValue>> for Text {
     }
 }
 
-/// What a line of a watch tells, and where in it the object is. As servers write lines, the object is found without
-/// looking through it, which is done once, when it is decoded.
+/// The type of a watch event in a line, and the range of the object in it. In the usual layout the object is found
+/// without parsing it; it is parsed once, when it is decoded.
 ///
 /// # Errors
-/// It is no such line.
+/// The line is not a watch event.
 fn parts(line: &str) -> Result<(Kind, Range<usize>), serde_json::Error> {
     const BETWEEN: &str = "\",\"object\":";
     let written = line.strip_prefix("{\"type\":\"").and_then(|rest| {
@@ -292,40 +294,40 @@ type Lines = Pin<Box<dyn Stream<Item = io::Result<String>> + Send>>;
 /// A follower of one resource, with objects as text.
 struct Follower {
     source: Source,
-    /// Whether watches of this server begin with all objects.
+    /// Whether this server supports streamed lists.
     streams: bool,
     at: At,
     pauses: Pauses,
-    /// How long to wait before the next request.
+    /// The pause before the next request.
     pause: Option<Duration>,
 }
 
-/// How far a follower is.
+/// The position of a follower.
 enum At {
     /// Nothing is known.
     Nowhere,
-    /// Within a list.
+    /// Within a paged list.
     Pages(Pages),
     /// Within a watch.
     Watch(Watch),
-    /// All changes up to this resourceVersion are told.
+    /// After this resourceVersion, with all earlier changes reported.
     After(String),
 }
 
 struct Pages {
     items: VecDeque<Box<RawValue>>,
     version: String,
-    /// Where the next page begins; none after the last one.
+    /// The continue token of the next page; None after the last one.
     next: Option<String>,
 }
 
 struct Watch {
     lines: Lines,
-    /// Up to where all is told; none while objects that are there are told.
+    /// The version up to which everything was reported; None during the initial list.
     version: Option<String>,
     since: Instant,
     silent: bool,
-    /// When the server has ended it, if it is there.
+    /// When the server should have ended the watch.
     over: Instant,
 }
 
@@ -381,10 +383,10 @@ struct ListMeta {
 }
 
 impl Follower {
-    /// What is told next.
+    /// The next event.
     ///
     /// # Errors
-    /// What went wrong; the next call goes on.
+    /// What went wrong; the next call resumes.
     async fn next(&mut self) -> Result<Event<Text>, Broken> {
         if let Some(pause) = self.pause.take() {
             tokio::time::sleep(pause).await;
@@ -399,7 +401,7 @@ impl Follower {
         }
     }
 
-    /// From where to go on.
+    /// The position from which to resume.
     fn after(&mut self, broken: &Broken) -> At {
         let told = match std::mem::replace(&mut self.at, At::Nowhere) {
             At::Watch(watch) => watch.version,
@@ -416,14 +418,14 @@ impl Follower {
         }
     }
 
-    /// Begins the list anew, after a while.
+    /// Restarts the list, after a pause.
     fn list_again(&mut self, broken: Broken) -> Broken {
         self.pause = Some(self.pauses.next(Instant::now(), chance()));
         self.at = At::Nowhere;
         broken
     }
 
-    /// Notes that the changes up to a resourceVersion are told.
+    /// Notes that changes up to a resourceVersion were reported.
     fn saw(&mut self, version: Option<&str>) {
         if let (At::Watch(watch), Some(version)) = (&mut self.at, version)
             && let Some(told) = &mut watch.version
@@ -478,7 +480,7 @@ impl Follower {
     }
 }
 
-/// What is followed.
+/// The resource to follow.
 struct Source {
     client: Client,
     path: String,
@@ -486,7 +488,7 @@ struct Source {
 }
 
 impl Source {
-    /// Begins a watch after a resourceVersion, or with all that is there.
+    /// Starts a watch after a resourceVersion, or with a streamed list.
     async fn watch(&self, version: Option<String>) -> Result<Watch, Broken> {
         let params = WatchParams {
             field_selector: self.selector(),
@@ -508,7 +510,7 @@ impl Source {
         })
     }
 
-    /// Asks for a page of the list.
+    /// Requests a page of the list.
     async fn page(&self, next: Option<String>) -> Result<Pages, Broken> {
         let params = ListParams {
             field_selector: self.selector(),
@@ -534,7 +536,7 @@ impl Source {
 }
 
 impl Watch {
-    /// What a line tells, if anything.
+    /// The event in a line, if any.
     fn read(&mut self, line: String) -> Result<Option<Event<Text>>, Broken> {
         let (kind, object) = parts(&line)?;
         let text = Text { line, object };
@@ -561,7 +563,7 @@ impl Watch {
     }
 }
 
-/// How long to wait after each failure: ever longer, and shortly again after a good while. Client-go's times.
+/// Pauses after failures: growing, and reset after a long success. The durations are client-go's.
 #[derive(Default)]
 struct Pauses {
     next: Duration,
@@ -573,8 +575,8 @@ impl Pauses {
     const LONGEST: Duration = Duration::from_secs(30);
     const GOOD_WHILE: Duration = Duration::from_secs(120);
 
-    /// The pause after a failure `now`, up to twice as long by `chance` (from 0 to 1), so that those who lost one server
-    /// do not come back together.
+    /// The pause after a failure at `now`, up to doubled by `chance` (from 0 to 1), so that clients that lost one
+    /// server do not all return at the same time.
     fn next(&mut self, now: Instant, chance: f64) -> Duration {
         let recent = |last: Instant| now.duration_since(last) < Self::GOOD_WHILE;
         let pause = match self.last.is_some_and(recent) {
@@ -587,9 +589,9 @@ impl Pauses {
     }
 }
 
-/// A number from 0 to 1 that nobody foresees.
+/// A random number from 0 to 1.
 fn chance() -> f64 {
-    // Each state is keyed anew.
+    // Each `RandomState` has new keys.
     f64::from(RandomState::new().hash_one(0) as u32) / f64::from(u32::MAX)
 }
 

@@ -1,4 +1,4 @@
-//! Where objects of a cache are found by something else than their name.
+//! Indexes of cached objects by something other than their name.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
@@ -8,7 +8,7 @@ use parking_lot::RwLock;
 
 use super::informer::{Cached, Informer, Key};
 
-/// The objects of a cache by one value of each. Cheap to clone.
+/// The objects of a cache by a value computed from each. Cheap to clone.
 pub struct Index<P> {
     cache: Informer<P>,
     keys: Arc<RwLock<HashMap<CompactString, BTreeSet<Key>>>>,
@@ -24,7 +24,7 @@ impl<P> Clone for Index<P> {
 }
 
 impl<P: Cached> Index<P> {
-    /// An index of a cache; `values` says under what an object is found: one value (or none), or many.
+    /// An index of a cache; `values` returns the values under which an object is found: one (or none), or many.
     pub fn of<I>(cache: &Informer<P>, values: fn(&P) -> I) -> Index<P>
     where
         I: IntoIterator<Item = CompactString> + PartialEq + 'static,
@@ -56,13 +56,13 @@ impl<P: Cached> Index<P> {
         index
     }
 
-    /// The keys of what is found under a value, in order.
+    /// The keys of the objects under a value, in order.
     pub fn keys(&self, value: &str) -> Vec<Key> {
         let keys = self.keys.read();
         keys.get(value).into_iter().flatten().cloned().collect()
     }
 
-    /// What is found under a value, ordered by namespace and name.
+    /// The objects under a value, ordered by namespace and name.
     pub fn get(&self, value: &str) -> Vec<Arc<P>> {
         let keys = self.keys(value);
         keys.iter()
@@ -78,9 +78,9 @@ mod tests {
     use super::*;
 
     crate::slim!(
-        /// Anything.
+        /// A test object.
         Thing of ConfigMap {
-            /// Under what it is found.
+            /// The values under which it is found.
             data: std::collections::BTreeMap<String, String>,
         }
     );

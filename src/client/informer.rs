@@ -1,5 +1,5 @@
-//! Shared caches: one watch a kind, what controllers need of each object, and notice of what changes.
-//! Follows k8s.io/client-go/tools/cache (shared informers and listers).
+//! Shared caches: one watch per kind, of each object only what controllers need, and notifications of changes. Follows
+//! k8s.io/client-go/tools/cache (shared informers and listers).
 
 use std::any::{Any, TypeId};
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -32,7 +32,7 @@ pub struct Key {
 }
 
 impl Key {
-    /// The key of an object in a namespace, or of a cluster-scoped one where that is empty.
+    /// The key of a namespaced object, or of a cluster-scoped one if `namespace` is empty.
     pub fn new(namespace: &str, name: &str) -> Key {
         Key {
             namespace: namespace.into(),
@@ -41,19 +41,19 @@ impl Key {
     }
 }
 
-/// A kind as controllers cache it: the kind itself, or a type that reads only some parts of it (see [`crate::slim!`]).
+/// A kind as controllers cache it: the kind itself, or a type that reads only parts of it (see [`crate::slim!`]).
 pub trait Cached:
     Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + Sync + 'static
 {
-    /// Which objects controllers look at, as a field selector; all where it is empty.
+    /// A field selector for the objects to cache; all if it is empty.
     const FIELDS: &'static str = "";
 }
 
-/// Declares a type that reads only some parts of the objects of a kind.
+/// Declares a type that reads only parts of the objects of a kind.
 ///
 /// `slim!(/// doc
-/// Pod of k8s_openapi::api::core::v1::Pod { spec: PodSpec });`; with `where "FIELDS"` after the kind only those objects
-/// that a field selector selects.
+/// Pod of k8s_openapi::api::core::v1::Pod { spec: PodSpec });`; with `where "FIELDS"` after the kind only the objects
+/// that this field selector selects are cached.
 #[macro_export]
 macro_rules! slim {
     ($(#[$doc:meta])* $name:ident of $kind:ty $(where $fields:literal)? { $($(#[$field_doc:meta])* $field:ident: $type:ty),* $(,)? }) => {
@@ -61,7 +61,7 @@ macro_rules! slim {
         #[derive(Clone, Debug, Default, serde::Deserialize)]
         #[serde(rename_all = "camelCase")]
         pub struct $name {
-            /// Who it is.
+            /// The object's metadata.
             #[serde(default, deserialize_with = "crate::client::discovery::lean")]
             pub metadata: k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta,
             $($(#[$field_doc])* #[serde(default)] pub $field: $type,)*
@@ -74,7 +74,7 @@ macro_rules! slim {
     };
 }
 
-/// Makes a type with `metadata` one that is read as the objects of a kind: `kind_of!(Pod of v1::Pod);`
+/// Makes a type with a field `metadata` readable as objects of a kind: `kind_of!(Pod of v1::Pod);`
 #[macro_export]
 macro_rules! kind_of {
     ($name:ident of $kind:ty) => {
@@ -105,27 +105,27 @@ macro_rules! kind_of {
     };
 }
 
-/// A change of an object as handlers see it. One of `old` and `new` is always there.
+/// A change of an object as passed to handlers. At least one of `old` and `new` is set.
 pub struct Change<'a, P> {
     /// Which object.
     pub key: &'a Key,
-    /// What it was; none for a new one.
+    /// The state before; None for a new object.
     pub old: Option<&'a Arc<P>>,
-    /// What it is; none for a deleted one.
+    /// The state after; None for a deleted object.
     pub new: Option<&'a Arc<P>>,
 }
 
-/// How long a cache may take to show a write before that is said aloud.
+/// How long a cache may take to show a write before a warning is logged.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// How long a watch that broke itself is left alone.
+/// The pause before a watch that panicked is restarted.
 const PAUSE: Duration = Duration::from_secs(1);
 
 type Tell<P> = Box<dyn Fn(Change<'_, P>) + Send + Sync>;
 
-/// Who is told of changes.
+/// A subscriber.
 struct Handler<P> {
     tell: Tell<P>,
-    /// The run of a program that it is a part of, if any.
+    /// The run of the program that it belongs to, if any.
     run: Option<CancellationToken>,
 }
 
@@ -136,8 +136,8 @@ impl<P> Handler<P> {
             .is_some_and(CancellationToken::is_cancelled)
     }
 
-    /// Tells of a change. Where that breaks, what the program knows is no longer what is: its run ends, and only that,
-    /// for the cache is others' too.
+    /// Calls the handler. If it panics, the program has lost track of the state: its run is cancelled, and only that,
+    /// because others share the cache.
     fn tell(&self, change: Change<'_, P>) {
         let key = change.key;
         if catch_unwind(AssertUnwindSafe(|| (self.tell)(change))).is_err() {
@@ -166,10 +166,10 @@ impl<P> Clone for Informer<P> {
 
 struct Shared<P> {
     objects: RwLock<BTreeMap<Key, Item<P>>>,
-    /// Called in the order of changes, one change at a time: the lock is held meanwhile.
+    /// Called in the order of changes, one change at a time: the lock is held during the call.
     handlers: Mutex<Vec<Handler<P>>>,
     synced: watch::Sender<bool>,
-    /// The newest resourceVersion that was shown.
+    /// The newest resourceVersion that the cache shows.
     shown: watch::Sender<u64>,
     ends: CancellationToken,
 }
@@ -193,7 +193,7 @@ impl<P: Cached> Informer<P> {
         }
     }
 
-    /// What is kept of one object.
+    /// The cached object, if it exists.
     pub fn get(&self, namespace: &str, name: &str) -> Option<Arc<P>> {
         let objects = self.shared.objects.read();
         objects
@@ -201,7 +201,7 @@ impl<P: Cached> Informer<P> {
             .map(|item| item.value.clone())
     }
 
-    /// What is kept of the objects of a namespace, ordered by name.
+    /// The cached objects of a namespace, ordered by name.
     pub fn list(&self, namespace: &str) -> Vec<(Key, Arc<P>)> {
         let objects = self.shared.objects.read();
         let from = Key::new(namespace, "");
@@ -212,7 +212,7 @@ impl<P: Cached> Informer<P> {
             .collect()
     }
 
-    /// What is kept of all objects, ordered by namespace and name.
+    /// All cached objects, ordered by namespace and name.
     pub fn all(&self) -> Vec<(Key, Arc<P>)> {
         let objects = self.shared.objects.read();
         objects
@@ -221,8 +221,8 @@ impl<P: Cached> Informer<P> {
             .collect()
     }
 
-    /// Calls `handler` with each object that is there, as new, and then with every change. It must be quick: it is
-    /// to put keys into queues. It is dropped when the run ends that this cache was asked for.
+    /// Calls `handler` with each existing object, as a new one, and then with every change. It must be quick, like
+    /// putting keys into queues. It is dropped when the run ends for which this cache was requested.
     pub fn subscribe(&self, handler: impl Fn(Change<'_, P>) + Send + Sync + 'static) {
         let handler = Handler {
             tell: Box::new(handler),
@@ -268,9 +268,10 @@ impl<P: Cached> Informer<P> {
         }
     }
 
-    /// Resolves when the cache shows a write that made this resourceVersion, and handlers were told; also when caches end.
+    /// Resolves when the cache shows a write that produced this resourceVersion, and handlers were called; also when
+    /// the caches end.
     ///
-    /// To be called after a write and before the next decision: one made on the older cache would repeat the write. It may
+    /// Call it after a write and before the next decision: a decision on the older cache would repeat the write. It may
     /// take long; upstream postpones an object until its cache is new enough (pkg/controller/util/consistency), which
     /// takes as long.
     pub async fn reach(&self, version: Option<&str>) {
@@ -295,7 +296,7 @@ impl<P: Cached> Informer<P> {
         }
     }
 
-    /// Resolves when the cache is of no more use: when all end, or the run that it was asked for.
+    /// Resolves when the cache is no longer of use: all caches end, or the run for which it was requested.
     async fn over(&self) {
         over(self.run.as_ref(), &self.shared.ends).await;
     }
@@ -308,7 +309,7 @@ impl<P: Cached> Informer<P> {
         });
     }
 
-    /// Takes in one object (or its end), and tells the handlers.
+    /// Stores one object (or removes it), and calls the handlers.
     fn take(&self, key: Key, item: Option<Item<P>>) {
         let handlers = self.shared.handlers.lock();
         let (old, new) = {
@@ -338,7 +339,7 @@ impl<P: Cached> Informer<P> {
         }
     }
 
-    /// Forgets what is not among `names`.
+    /// Removes all objects that are not among `names`.
     fn keep(&self, names: &HashSet<Key>) {
         let gone: Vec<Key> = {
             let objects = self.shared.objects.read();
@@ -353,7 +354,7 @@ impl<P: Cached> Informer<P> {
         }
     }
 
-    /// Follows the events of a watch until it ends.
+    /// Applies the events of a watch until it ends.
     async fn follow(&self, events: impl Stream<Item = Result<Event<P>, Broken>> + Unpin) {
         record(&P::kind(&()), events, key_of, |told| match told {
             Told::There(object) => self.take(key_of(&object), Some(item(object))),
@@ -387,7 +388,7 @@ fn key_of<K: Resource>(object: &K) -> Key {
 }
 
 fn item<P: Cached>(mut object: P) -> Item<P> {
-    // No controller looks at them.
+    // Controllers never use them.
     object.meta_mut().managed_fields = None;
     Item {
         version: object.resource_version().unwrap_or_default().into(),
@@ -395,7 +396,7 @@ fn item<P: Cached>(mut object: P) -> Item<P> {
     }
 }
 
-/// The caches that controllers share. A kind is watched from the first moment that somebody asks for it. Cheap to clone.
+/// The caches that controllers share. A kind is watched from the first time that somebody requests it. Cheap to clone.
 #[derive(Clone)]
 pub struct Informers {
     all: Arc<All>,
@@ -426,8 +427,8 @@ impl Informers {
         }
     }
 
-    /// The same caches for one run of a program: whoever subscribes through them is told of nothing after `run` is
-    /// cancelled, and `run` is cancelled should one of them break.
+    /// The same caches for one run of a program: handlers subscribed through them are not called after `run` is
+    /// cancelled, and `run` is cancelled if one of them panics.
     pub fn for_run(&self, run: CancellationToken) -> Self {
         Informers {
             all: self.all.clone(),
@@ -479,7 +480,7 @@ impl Informers {
             loop {
                 let api = Api::<P>::all(client.clone());
                 let filling = filled.follow(follow(api, P::FIELDS));
-                // Nobody would notice a cache that does not change any more.
+                // Without this nobody would notice that a cache no longer changes.
                 let _ = AssertUnwindSafe(filling).catch_unwind().await;
                 tracing::error!(kind = %P::kind(&()), "a watch ended by itself and is begun again");
                 tokio::time::sleep(PAUSE).await;
@@ -495,7 +496,7 @@ impl Informers {
         informer
     }
 
-    /// Something that is made of caches, once for all controllers: no run of one of them ends it.
+    /// A value derived from the caches, made once for all controllers: the end of one controller's run does not end it.
     pub fn shared<T: Clone + Send + 'static>(&self, make: impl FnOnce(&Self) -> T) -> T {
         let key = TypeId::of::<T>();
         let found = |known: &HashMap<TypeId, Box<dyn Any + Send>>| {
@@ -537,12 +538,12 @@ impl<P: Cached> Informer<P> {
         Informer::new(CancellationToken::new())
     }
 
-    /// Takes in an object, new or changed.
+    /// Stores an object, new or changed.
     pub fn put(&self, object: P) {
         self.take(key_of(&object), Some(item(object)));
     }
 
-    /// Takes in that an object is gone.
+    /// Removes an object.
     pub fn drop(&self, key: &Key) {
         self.take(key.clone(), None);
     }

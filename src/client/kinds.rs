@@ -1,4 +1,4 @@
-//! What controllers keep of the objects of a kind, where more than one controller looks at it.
+//! The cached types of kinds that more than one controller uses.
 
 use compact_str::CompactString;
 use k8s_openapi::api::core::v1;
@@ -8,7 +8,7 @@ use serde::{Deserialize, Deserializer};
 use crate::meta::placement::{Taint, Toleration};
 
 crate::slim!(
-    /// A namespace and whether it ends.
+    /// A namespace.
     Namespace of v1::Namespace {
         /// Its finalizers.
         spec: v1::NamespaceSpec,
@@ -26,50 +26,50 @@ impl Namespace {
 }
 
 crate::slim!(
-    /// That there is such a definition.
+    /// The existence of a custom resource definition.
     CustomResourceDefinition of k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition {}
 );
 
 crate::slim!(
-    /// A pod, without what only its node needs.
+    /// A pod, without the fields that only its node needs.
     Pod of v1::Pod {
-        /// What it is to be.
+        /// Its spec.
         spec: PodSpec,
-        /// What it is.
+        /// Its status.
         status: PodStatus,
     }
 );
 
-/// What controllers look at in the spec of a pod.
+/// The fields of a pod's spec that controllers use.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct PodSpec {
-    /// Where it runs; none while it is not placed.
+    /// Its node; None while it is not scheduled.
     pub node_name: Option<String>,
     /// `Always`, `OnFailure`, `Never`
     pub restart_policy: Option<String>,
-    /// Seconds that it may take to end.
+    /// Its grace period in seconds.
     pub termination_grace_period_seconds: Option<i64>,
-    /// What taints of nodes it bears, and for how long.
+    /// The taints that it tolerates, and for how long.
     pub tolerations: Vec<v1::Toleration>,
-    /// Its host name in the domain of a service.
+    /// Its host name in the domain of a headless service.
     pub hostname: Option<String>,
-    /// The service that gives it a name.
+    /// The headless service that gives it a name.
     pub subdomain: Option<String>,
     /// Named ports of its containers.
     pub containers: Vec<PodContainer>,
-    /// Containers that run before the others, or beside them.
+    /// Containers that run before the others, or beside them (sidecars).
     pub init_containers: Vec<PodContainer>,
-    /// Its claims.
+    /// Its volumes that are claims.
     pub volumes: Vec<PodVolume>,
-    /// What it asks for as a whole.
+    /// Its pod-level resources.
     pub resources: Option<Box<v1::ResourceRequirements>>,
-    /// The one node that its affinity names; none where it names none, or several.
+    /// The only node that its node affinity names (as for pods of daemon sets); None if there is none, or several.
     #[serde(rename = "affinity", deserialize_with = "only_node")]
     pub target: Option<CompactString>,
 }
 
-/// Reads of an affinity the node that it names first, and alone.
+/// Reads the node that an affinity names, if it is the first and only one.
 fn only_node<'de, D: Deserializer<'de>>(affinity: D) -> Result<Option<CompactString>, D::Error> {
     #[derive(Deserialize)]
     #[serde(rename_all = "camelCase")]
@@ -94,33 +94,33 @@ fn only_node<'de, D: Deserializer<'de>>(affinity: D) -> Result<Option<CompactStr
     }))
 }
 
-/// What controllers look at in a container.
+/// The fields of a container that controllers use.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct PodContainer {
     /// Its name.
     pub name: String,
-    /// `Always` for an init container that goes on.
+    /// `Always` for a sidecar.
     pub restart_policy: Option<String>,
     /// Its ports.
     pub ports: Vec<v1::ContainerPort>,
-    /// What it asks for.
+    /// Its resource requirements.
     pub resources: Option<v1::ResourceRequirements>,
 }
 
-/// What controllers look at in a volume.
+/// The fields of a volume that controllers use.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct PodVolume {
     /// Its name.
     pub name: String,
-    /// The claim that it is.
+    /// The claim that it refers to.
     pub persistent_volume_claim: Option<v1::PersistentVolumeClaimVolumeSource>,
-    /// The claim that is made for it.
+    /// The claim that is created for it.
     pub ephemeral: Option<v1::EphemeralVolumeSource>,
 }
 
-/// What controllers look at in the status of a pod.
+/// The fields of a pod's status that controllers use.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct PodStatus {
@@ -136,21 +136,21 @@ pub struct PodStatus {
     pub pod_ips: Vec<v1::PodIP>,
     /// Its conditions.
     pub conditions: Vec<v1::PodCondition>,
-    /// When its node saw it first.
+    /// When its node first saw it.
     pub start_time: Option<k8s_openapi::apimachinery::pkg::apis::meta::v1::Time>,
-    /// Its containers.
+    /// The statuses of its containers.
     pub container_statuses: Vec<v1::ContainerStatus>,
-    /// Its init containers.
+    /// The statuses of its init containers.
     pub init_container_statuses: Vec<v1::ContainerStatus>,
 }
 
 impl Pod {
-    /// Its phase; empty while it has none.
+    /// Its phase; empty if it has none.
     pub fn phase(&self) -> &str {
         self.status.phase.as_deref().unwrap_or_default()
     }
 
-    /// The state of a condition; empty where it has none of that kind.
+    /// The status of a condition; empty if the pod does not have it.
     pub fn condition(&self, kind: &str) -> &str {
         self.status
             .conditions
@@ -159,12 +159,12 @@ impl Pod {
             .map_or("", |condition| condition.status.as_str())
     }
 
-    /// Whether it takes requests.
+    /// Whether it is ready.
     pub fn is_ready(&self) -> bool {
         self.condition("Ready") == "True"
     }
 
-    /// Whether it has ended for good.
+    /// Whether it is in phase `Succeeded` or `Failed`.
     pub fn is_terminal(&self) -> bool {
         matches!(self.phase(), "Succeeded" | "Failed")
     }
@@ -176,22 +176,22 @@ impl Pod {
 }
 
 crate::slim!(
-    /// A node, without the images that it has.
+    /// A node, without its list of images.
     Node of v1::Node {
-        /// What it is to be.
+        /// Its spec.
         spec: v1::NodeSpec,
-        /// What it is.
+        /// Its status.
         status: NodeStatus,
     }
 );
 
-/// What matches of a taint.
+/// The parts of a taint that tolerations are matched with.
 pub fn taint(taint: &v1::Taint) -> Option<Taint> {
     let value = taint.value.as_deref().unwrap_or_default();
     Taint::new(&taint.key, value, &taint.effect)
 }
 
-/// What matches of a toleration.
+/// The parts of a toleration that taints are matched with.
 pub fn toleration(toleration: &v1::Toleration) -> Toleration {
     let text = |text: &Option<String>| text.clone().unwrap_or_default();
     Toleration::new(
@@ -202,7 +202,7 @@ pub fn toleration(toleration: &v1::Toleration) -> Toleration {
     )
 }
 
-/// What controllers look at in the status of a node.
+/// The fields of a node's status that controllers use.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct NodeStatus {
@@ -211,27 +211,27 @@ pub struct NodeStatus {
 }
 
 impl Node {
-    /// What it says of being ready; none where it says nothing.
+    /// Its condition `Ready`, if it has one.
     pub fn ready(&self) -> Option<&v1::NodeCondition> {
         let mut conditions = self.status.conditions.iter();
         conditions.find(|condition| condition.type_ == "Ready")
     }
 
-    /// Whether it says that it is ready.
+    /// Whether its condition `Ready` is true.
     pub fn is_ready(&self) -> bool {
         self.ready().is_some_and(|ready| ready.status == "True")
     }
 }
 
 crate::slim!(
-    /// That a node lives.
+    /// The heartbeat of a node.
     NodeLease of k8s_openapi::api::coordination::v1::Lease where "metadata.namespace=kube-node-lease" {
-        /// When it was renewed.
+        /// Its spec.
         spec: LeaseSpec,
     }
 );
 
-/// What controllers look at in the spec of a lease.
+/// The fields of a lease's spec that controllers use.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct LeaseSpec {
@@ -240,11 +240,11 @@ pub struct LeaseSpec {
 }
 
 crate::slim!(
-    /// A claim to a volume.
+    /// A persistent volume claim.
     Claim of v1::PersistentVolumeClaim {
-        /// What it asks for.
+        /// Its spec.
         spec: v1::PersistentVolumeClaimSpec,
-        /// What it got.
+        /// Its status.
         status: v1::PersistentVolumeClaimStatus,
     }
 );

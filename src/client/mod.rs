@@ -1,5 +1,5 @@
-//! What every program that works on the cluster is made of: a client, caches that all share, a queue, events.
-//! Controllers, scheduler and nodes stand on it, and it knows none of them. Follows k8s.io/client-go/tools.
+//! The building blocks of every program that works on the cluster: clients, shared caches, queues, events. Controllers,
+//! scheduler and nodes use them; nothing here depends on those. Follows k8s.io/client-go/tools.
 
 mod changing;
 mod context;

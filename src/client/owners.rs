@@ -1,5 +1,5 @@
-//! Who controls whom, and the claiming of what fits a selector.
-//! Follows k8s.io/kubernetes/pkg/controller/controller_ref_manager.go.
+//! Controller references, and adoption of objects that match a selector. Follows
+//! k8s.io/kubernetes/pkg/controller/controller_ref_manager.go.
 
 use std::fmt::Debug;
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use serde_json::json;
 
 use super::errors::{is_not_found, reason};
 
-/// The owner that manages an object.
+/// The owner reference with `controller: true`.
 pub fn controller_of(meta: &ObjectMeta) -> Option<&OwnerReference> {
     meta.owner_references
         .iter()
@@ -21,12 +21,12 @@ pub fn controller_of(meta: &ObjectMeta) -> Option<&OwnerReference> {
         .find(|owner| owner.controller == Some(true))
 }
 
-/// Whether `owner` manages an object.
+/// Whether `owner` is the controller of an object.
 pub fn is_controlled_by(meta: &ObjectMeta, owner: &ObjectMeta) -> bool {
     controller_of(meta).is_some_and(|found| Some(&found.uid) == owner.uid.as_ref())
 }
 
-/// The reference that makes an object the manager of another.
+/// A controller reference to `owner`.
 pub fn controller_reference<K: Resource<DynamicType = ()>>(owner: &K) -> OwnerReference {
     let meta = owner.meta();
     OwnerReference {
@@ -39,20 +39,20 @@ pub fn controller_reference<K: Resource<DynamicType = ()>>(owner: &K) -> OwnerRe
     }
 }
 
-/// What an object is to a controller that may claim it.
+/// The relation of an object to a controller that may claim it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Claim {
-    /// It is the controller's already.
+    /// The controller owns it already.
     Owned,
-    /// Nobody's, and it fits: to be taken.
+    /// An orphan that matches: to be adopted.
     Adopt,
-    /// The controller's, and it no longer fits: to be let go.
+    /// The controller owns it, but it no longer matches: to be released.
     Release,
-    /// Not the controller's business.
+    /// It belongs to somebody else, or does not match.
     Foreign,
 }
 
-/// What an object is to `owner`; `fits` says whether its selector selects it.
+/// The relation of an object to `owner`; `fits` says whether the selector selects it.
 pub fn claim(object: &ObjectMeta, owner: &ObjectMeta, fits: bool) -> Claim {
     let owner_ends = owner.deletion_timestamp.is_some();
     match controller_of(object) {
@@ -66,7 +66,7 @@ pub fn claim(object: &ObjectMeta, owner: &ObjectMeta, fits: bool) -> Claim {
     }
 }
 
-/// Carries out claims on objects of one kind in one namespace.
+/// Adopts and releases objects of one kind in one namespace.
 pub struct Claims<'a, O, K> {
     objects: Api<K>,
     owners: Api<O>,
@@ -85,8 +85,8 @@ where
         + DeserializeOwned
         + Debug,
 {
-    /// The claims of an owner on the objects of its namespace. What is taken gets the finalizer, if any, and what is let
-    /// go loses it.
+    /// The claims of an owner on the objects of its namespace. Adopted objects get the finalizer, if any, and released
+    /// ones lose it.
     pub fn of(client: &Client, owner: &'a O, finalizer: Option<&'static str>) -> Self {
         let namespace = owner.meta().namespace.as_deref().unwrap_or_default();
         Claims {
@@ -97,7 +97,7 @@ where
         }
     }
 
-    /// Whether the owner is still there, as the API has it now, and may take something.
+    /// Reads the owner from the API: whether it still exists and may adopt.
     async fn may_adopt(&self) -> Result<bool, kube::Error> {
         let name = self.owner.meta().name.as_deref().unwrap_or_default();
         let found = self.owners.get_metadata_opt(name).await?;
@@ -107,11 +107,11 @@ where
         }))
     }
 
-    /// Those of `candidates` that are the owner's, after those that fit and are nobody's were taken, and its own that no
-    /// longer fit let go.
+    /// Adopts matching orphans and releases owned objects that no longer match. Returns those of `candidates` that the
+    /// owner owns then.
     ///
     /// # Errors
-    /// When the API refuses for another reason than that an object is gone.
+    /// The API rejects a change, except because the object is gone.
     pub async fn take<C: Resource<DynamicType = ()>>(
         &self,
         candidates: Vec<Arc<C>>,
@@ -127,10 +127,10 @@ where
         Ok(own)
     }
 
-    /// Makes the claim true. Returns whether the object is the owner's then.
+    /// Adopts or releases an object if necessary. Returns whether the owner owns it then.
     ///
     /// # Errors
-    /// When the API refuses for another reason than that the object is gone.
+    /// The API rejects the change, except because the object is gone.
     pub async fn carry_out(&self, claim: Claim, object: &ObjectMeta) -> Result<bool, kube::Error> {
         let name = object.name.as_deref().unwrap_or_default();
         let owner = controller_reference(self.owner);
@@ -164,7 +164,7 @@ where
         {
             Ok(_) => Ok(claim == Claim::Adopt),
             Err(error) if is_not_found(&error) => Ok(false),
-            // It has another uid by now, or no such owner any more.
+            // It has another uid by now, or no longer has that owner.
             Err(error) if claim == Claim::Release && reason(&error) == "Invalid" => Ok(false),
             Err(error) => Err(error),
         }

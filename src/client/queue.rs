@@ -1,7 +1,7 @@
-//! The queue of a controller: keys that are to be looked at again. Follows k8s.io/client-go/util/workqueue.
+//! The work queue of a controller: keys of objects to look at. Follows k8s.io/client-go/util/workqueue.
 //!
-//! A key is in the queue once however often it is added, and no two workers have the same key at once: what is
-//! added while a worker has it comes again when that worker is done. So the queue is bounded by the number of
+//! A key is in the queue only once however often it is added, and two workers never have the same key at the same time:
+//! a key that is added while a worker has it returns when that worker is done. So the queue is bounded by the number of
 //! objects, and a burst of changes of one object is one piece of work.
 
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
@@ -16,17 +16,17 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-/// How long failures hold a key back.
+/// How long failed keys are delayed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Delays {
-    /// What the first failure costs; each further one in a row doubles it.
+    /// The delay after the first failure; each further one in a row doubles it.
     pub first: Duration,
-    /// The most that they cost.
+    /// The longest delay.
     pub longest: Duration,
 }
 
 impl Delays {
-    /// How long a key is held back that has failed so often before.
+    /// The delay for a key after this many earlier failures.
     fn after(self, failures: u32) -> Duration {
         self.first
             .checked_mul(1u32.checked_shl(failures).unwrap_or(u32::MAX))
@@ -34,7 +34,7 @@ impl Delays {
     }
 }
 
-/// As DefaultTypedControllerRateLimiter has it.
+/// The delays of DefaultTypedControllerRateLimiter.
 impl Default for Delays {
     fn default() -> Self {
         Delays {
@@ -44,7 +44,7 @@ impl Default for Delays {
     }
 }
 
-/// Keys to look at.
+/// A queue of keys.
 pub struct Queue<K> {
     delays: Delays,
     state: Mutex<State<K>>,
@@ -58,23 +58,23 @@ struct State<K> {
     dirty: HashSet<K>,
     /// Keys that workers have.
     busy: HashSet<K>,
-    /// Keys that are to be added at a moment; the number tells apart those of one moment.
+    /// Keys to add at a time; the number distinguishes those of the same time.
     later: BTreeMap<(Instant, u64), K>,
     /// Where a key is in `later`.
     due: HashMap<K, (Instant, u64)>,
-    /// How often in a row a key failed.
+    /// Consecutive failures of each key.
     failures: HashMap<K, u32>,
     serial: u64,
 }
 
-/// What a worker wants to happen with a key that it has looked at.
+/// What to do with a key after a worker has looked at it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Next {
     /// Nothing until it is added again.
     Done,
-    /// To look at it again after a while, whatever happens.
+    /// Look at it again after this time, even if nothing changes.
     After(Duration),
-    /// To look at it again as if it had failed, without saying so.
+    /// Look at it again with the delay of a failure, but without logging one.
     Retry,
 }
 
@@ -84,7 +84,7 @@ impl<K: Clone + Eq + Hash> Queue<K> {
         Self::with_delays(Delays::default())
     }
 
-    /// An empty queue whose failures hold keys back for so long.
+    /// An empty queue with these delays after failures.
     pub fn with_delays(delays: Delays) -> Self {
         Queue {
             delays,
@@ -101,14 +101,14 @@ impl<K: Clone + Eq + Hash> Queue<K> {
         }
     }
 
-    /// Adds a key, unless it is there already.
+    /// Adds a key, unless it is in the queue already.
     pub fn add(&self, key: K) {
         if self.state.lock().add(key) {
             self.ready.notify_one();
         }
     }
 
-    /// Adds a key after a while. Of several moments for one key the earliest counts.
+    /// Adds a key after a delay. Of several delays for one key the earliest end counts.
     pub fn add_after(&self, key: K, delay: Duration) {
         if delay.is_zero() {
             return self.add(key);
@@ -129,7 +129,7 @@ impl<K: Clone + Eq + Hash> Queue<K> {
         self.ready.notify_one();
     }
 
-    /// Adds a key that failed: the more often in a row, the later.
+    /// Adds a failed key: later with each consecutive failure.
     pub fn retry(&self, key: K) {
         let mut state = self.state.lock();
         let failures = state.failures.entry(key.clone()).or_insert(0);
@@ -139,24 +139,24 @@ impl<K: Clone + Eq + Hash> Queue<K> {
         self.add_after(key, delay);
     }
 
-    /// How often in a row a key failed.
+    /// The number of consecutive failures of a key.
     pub fn failures(&self, key: &K) -> u32 {
         self.state.lock().failures.get(key).copied().unwrap_or(0)
     }
 
-    /// Forgets the failures of a key.
+    /// Resets the failures of a key.
     pub fn forget(&self, key: &K) {
         self.state.lock().failures.remove(key);
     }
 
-    /// The next key; it is the caller's until [`Queue::done`]. Cancel-safe.
+    /// The next key; it belongs to the caller until [`Queue::done`]. Cancel-safe.
     pub async fn next(&self) -> K {
         loop {
             let first = {
                 let mut state = self.state.lock();
                 state.fall_due(Instant::now());
                 if let Some(key) = state.take() {
-                    // One wake-up stands for any number of keys: pass it on.
+                    // One notification may stand for several keys: pass it on.
                     if !state.order.is_empty() || !state.later.is_empty() {
                         self.ready.notify_one();
                     }
@@ -174,7 +174,7 @@ impl<K: Clone + Eq + Hash> Queue<K> {
         }
     }
 
-    /// Gives a key back.
+    /// Returns a key to the queue.
     pub fn done(&self, key: &K) {
         let mut state = self.state.lock();
         state.busy.remove(key);
@@ -232,7 +232,7 @@ impl<K: Clone + Eq + Hash> Default for Queue<K> {
 }
 
 impl<K: Clone + Eq + Hash> State<K> {
-    /// Whether a worker has something new to do.
+    /// Marks a key as dirty; returns whether a worker can take it now.
     fn add(&mut self, key: K) -> bool {
         if !self.dirty.insert(key.clone()) || self.busy.contains(&key) {
             return false;
@@ -357,7 +357,7 @@ mod tests {
             let (seen, together, ends, queue) = (&seen, &together, &ends, &queue);
             async move {
                 if queue.failures(&2) == 0 {
-                    // Passes only when three workers look at once.
+                    // Passes only when three workers run at the same time.
                     together.wait().await;
                 }
                 seen.lock().push(key);

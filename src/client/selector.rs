@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 
-/// Whether a selector selects what has these labels. An empty selector selects everything.
+/// Whether a selector selects an object with these labels. An empty selector selects everything.
 ///
 /// # Errors
-/// For an operator that is not known.
+/// The selector has an unknown operator.
 pub fn selects(
     selector: &LabelSelector,
     labels: Option<&BTreeMap<String, String>>,

@@ -1,5 +1,5 @@
-//! Clients whose transport is the API itself: a request reaches the router as a value, with an identity that only
-//! this transport can give.
+//! Clients that call the API server in this process: a request reaches the router as a value, with an identity that
+//! only this transport can set.
 
 use std::convert::Infallible;
 use std::future::Future;
@@ -14,10 +14,10 @@ use crate::auth::User;
 type Answer = http_body_util::combinators::UnsyncBoxBody<bytes::Bytes, Infallible>;
 type Handle = dyn Fn(Request<Body>, User) -> BoxFuture<'static, Response<Answer>> + Send + Sync;
 
-/// Writes something, and does not read what the API made of it: a typed pod costs more to read than to write.
+/// Writes an object without decoding the response: decoding a typed pod costs more than encoding it.
 ///
 /// # Errors
-/// A request that cannot be made, and what the API answers.
+/// The request cannot be built, or the API rejects it.
 pub async fn write(
     client: &kube::Client,
     request: Result<Request<Vec<u8>>, kube::core::request::Error>,
@@ -31,7 +31,7 @@ pub async fn write(
 pub struct Transport(Arc<Handle>);
 
 impl Transport {
-    /// A transport over what answers the requests of a user.
+    /// A transport over a function that handles a user's requests.
     pub fn new<F>(handle: impl Fn(Request<Body>, User) -> F + Send + Sync + 'static) -> Self
     where
         F: Future<Output = Response<Answer>> + Send + 'static,
@@ -39,9 +39,9 @@ impl Transport {
         Transport(Arc::new(move |request, user| handle(request, user).boxed()))
     }
 
-    /// A client that is `user` to the API, and calls itself `agent` (the manager of the fields that it sets).
+    /// A client with the identity `user` and the user agent `agent` (also the manager of the fields that it sets).
     ///
-    /// Must be called on a runtime.
+    /// Must be called within a runtime.
     pub fn client(&self, user: User, agent: &'static str) -> kube::Client {
         let handle = self.0.clone();
         let service = tower::service_fn(move |mut request: Request<Body>| {

@@ -1,7 +1,7 @@
 //! `reddwarf serve`: the API server over its store.
 //!
-//! [`prepare`] opens what a server is made of, and fails with what is wrong with the command line or the machine; [`run`]
-//! starts what runs, and ends it in order.
+//! [`prepare`] opens everything that a server consists of, and fails if the command line or the machine has a problem;
+//! [`run`] starts everything, and shuts it down in order.
 
 mod prepare;
 mod renew;
@@ -24,7 +24,7 @@ use crate::schema::check::formats::go_duration;
 use crate::store::OpenError;
 use crate::{admission, controllers};
 
-/// What `serve` takes. Names and meanings are kube-apiserver's where it has them.
+/// The flags of `serve`, with kube-apiserver's names and meanings where it has them.
 #[derive(clap::Args)]
 pub struct Arguments {
     /// The directory that holds everything: the store, keys and certificates, the administrator's kubeconfig.
@@ -33,31 +33,31 @@ pub struct Arguments {
     /// The address to listen on.
     #[arg(long, default_value = "127.0.0.1")]
     bind_address: IpAddr,
-    /// The port to serve HTTPS on; 0 takes a free one.
+    /// The port to serve HTTPS on; 0 picks a free one.
     #[arg(long, default_value_t = 6443)]
     secure_port: u16,
-    /// Which authorizers decide, in this order.
+    /// The authorizers, in order of evaluation.
     #[arg(long, value_delimiter = ',', default_values_t = [Mode::Node, Mode::Rbac])]
     authorization_mode: Vec<Mode>,
     #[command(flatten)]
     identity: identity::Arguments,
-    /// The address by which others reach this server; the address it listens on, or this machine's, if not given.
+    /// The address at which others reach this server; by default the one it listens on, or this machine's.
     #[arg(long)]
     advertise_address: Option<IpAddr>,
-    /// The range of addresses for services, or one of IPv4 and one of IPv6, the default one first.
+    /// The address range of services: one range, or one of IPv4 and one of IPv6 with the default one first.
     #[arg(long, value_delimiter = ',', value_parser = range, default_value = "10.96.0.0/16")]
     service_cluster_ip_range: Vec<Network>,
-    /// Ports of nodes that services may have: FIRST-LAST.
+    /// The range of node ports of services: FIRST-LAST.
     #[arg(long, value_parser = port_range, default_value = "30000-32767")]
     service_node_port_range: (u16, u16),
-    /// Serve what nodes and pods use as metrics.k8s.io, as metrics-server does; an agent does in any case.
+    /// Serve metrics.k8s.io (resource usage of nodes and pods), as metrics-server does. Always on in an agent.
     #[arg(long)]
     pub(super) node_metrics: bool,
-    /// Keep objects in memory only: nothing of them is left when the process ends.
+    /// Keep objects in memory only: they are lost when the process ends.
     #[arg(long)]
     in_memory: bool,
-    /// Controllers to run, of which `scheduler` is one: `*` for all that are on by default, NAME for one, -NAME for all
-    /// but one, -* for none.
+    /// Controllers to run, including `scheduler`: `*` for all that are on by default, NAME to add one, -NAME to remove
+    /// one, -* for none.
     #[arg(
         long,
         default_value = "*",
@@ -71,13 +71,13 @@ pub struct Arguments {
     /// Admission plugins to run besides those that are on by default.
     #[arg(long, value_delimiter = ',')]
     enable_admission_plugins: Vec<String>,
-    /// Admission plugins that are on by default and are not to run.
+    /// Default admission plugins to disable.
     #[arg(long, value_delimiter = ',')]
     disable_admission_plugins: Vec<String>,
-    /// For how many seconds pods stay on a node that is not ready, unless they say something else.
+    /// How many seconds pods stay on a node that is not ready, unless they have their own toleration.
     #[arg(long, default_value_t = 300)]
     default_not_ready_toleration_seconds: i64,
-    /// For how many seconds pods stay on a node that cannot be reached, unless they say something else.
+    /// How many seconds pods stay on an unreachable node, unless they have their own toleration.
     #[arg(long, default_value_t = 300)]
     default_unreachable_toleration_seconds: i64,
 }
@@ -91,25 +91,25 @@ impl Arguments {
     }
 }
 
-/// Why the server cannot run. Each says on what, and what to do.
+/// Why the server cannot run. Each says what failed, and what to do.
 #[derive(Debug, thiserror::Error)]
 pub enum ServeError {
-    /// The store, which names itself.
+    /// The store cannot be opened; the text names it.
     #[error(transparent)]
     Store(#[from] OpenError),
-    /// Keys and certificates, which name themselves.
+    /// Keys or certificates are unusable; the text names them.
     #[error(transparent)]
     Pki(#[from] PkiError),
-    /// `--controllers` names one that there is not; it says which.
+    /// `--controllers` names an unknown controller.
     #[error(transparent)]
     Controllers(#[from] controllers::UnknownController),
-    /// Keys, certificates and tokens that flags name; each says its file.
+    /// A file with keys, certificates or tokens that a flag names is unusable.
     #[error(transparent)]
     Identity(#[from] identity::IdentityError),
-    /// `--enable-admission-plugins` or `--disable-admission-plugins` names one that there is not; it says which.
+    /// `--enable-admission-plugins` or `--disable-admission-plugins` names an unknown plugin.
     #[error(transparent)]
     Admission(#[from] admission::ChainError),
-    /// `--service-cluster-ip-range` has ranges that services cannot have together.
+    /// `--service-cluster-ip-range` has an invalid combination of ranges.
     #[error(
         "--service-cluster-ip-range takes one range, or one of IPv4 and one of IPv6; {asked} were given"
     )]
@@ -117,7 +117,7 @@ pub enum ServeError {
         /// How many were given.
         asked: usize,
     },
-    /// The listener.
+    /// The address cannot be listened on.
     #[error(
         "cannot listen on {address}: {cause}; stop what uses it, or choose another --secure-port"
     )]
@@ -125,7 +125,7 @@ pub enum ServeError {
         address: SocketAddr,
         cause: std::io::Error,
     },
-    /// The system refuses threads or signals.
+    /// The system cannot create threads or signal handlers.
     #[error("cannot {attempted}: {cause}")]
     System {
         attempted: &'static str,
@@ -136,15 +136,15 @@ pub enum ServeError {
 /// Serves until SIGTERM or SIGINT.
 ///
 /// # Errors
-/// [`ServeError`] before anything was served.
+/// [`ServeError`], before anything is served.
 pub fn run(arguments: Arguments) -> Result<(), ServeError> {
     blocking(serve(arguments, |_, _| async {}))?
 }
 
-/// Runs a program on threads that may handle objects.
+/// Runs a future on a runtime whose threads have the stacks that objects need.
 ///
 /// # Errors
-/// [`ServeError::System`]: no threads.
+/// [`ServeError::System`]: threads cannot be created.
 pub(super) fn blocking<T: Send + 'static>(
     program: impl Future<Output = T> + Send + 'static,
 ) -> Result<T, ServeError> {
@@ -163,10 +163,10 @@ pub(super) fn blocking<T: Send + 'static>(
     }))
 }
 
-/// Serves until SIGTERM or SIGINT, and `beside` with it: that is told to end first.
+/// Serves until SIGTERM or SIGINT, with `beside` in the same process, which is told to end first.
 ///
 /// # Errors
-/// [`ServeError`] before anything was served.
+/// [`ServeError`], before anything is served.
 pub(super) async fn serve<F>(
     arguments: Arguments,
     beside: impl FnOnce(Served, CancellationToken) -> F,
@@ -176,7 +176,7 @@ where
 {
     let prepared = Prepared::open(arguments).await?;
     let running = Running::start(prepared).await;
-    // Whoever reads that it serves may tell it to end.
+    // Installed before the server reports that it serves: whoever reads that may send a signal.
     let ended = ended()?;
     let (served, running) = running.listen();
     let beside_ends = CancellationToken::new();
@@ -210,7 +210,7 @@ pub(super) fn ended() -> Result<impl Future<Output = ()>, ServeError> {
     })
 }
 
-/// Reads a range of addresses for services.
+/// Parses an address range of services.
 fn range(text: &str) -> Result<Network, String> {
     let (_, network) = parse_cidr(text).ok_or("it must be a range such as 10.96.0.0/16")?;
     let bits = if network.address.is_ipv4() { 32 } else { 128 } - network.prefix;

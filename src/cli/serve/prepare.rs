@@ -1,4 +1,4 @@
-//! What a server is made of, opened and checked: nothing runs yet but the listener's queue.
+//! Opens and checks everything that a server consists of: nothing runs yet, but the listener queues connections.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
@@ -39,7 +39,7 @@ pub(super) struct Prepared {
     pub url: String,
     /// The administrator's kubeconfig.
     pub kubeconfig: PathBuf,
-    /// What it keeps.
+    /// The store.
     pub store: Arc<dyn Store>,
     /// Its keys and certificates.
     pub pki: Arc<Pki>,
@@ -47,13 +47,13 @@ pub(super) struct Prepared {
     pub signing_seconds: i64,
     /// What its listener shows, and takes.
     pub tls: rustls::ServerConfig,
-    /// Agents in this process.
+    /// The nodes in this process.
     pub agents: Arc<Agents>,
     /// The API.
     pub server: Arc<Server>,
-    /// What it says of itself in the cluster.
+    /// The server's own objects in the cluster.
     pub records: Records,
-    /// Its tasks, of which none is started.
+    /// Its tasks, none of which is started.
     pub tasks: Supervisor,
 }
 
@@ -61,7 +61,7 @@ impl Prepared {
     /// Opens everything that the command line names.
     ///
     /// # Errors
-    /// [`ServeError`]: what is wrong, and what to do.
+    /// [`ServeError`]: what failed, and what to do.
     pub(super) async fn open(arguments: Arguments) -> Result<Self, ServeError> {
         let controllers = controllers::select(&arguments.controllers)?;
         let mut plugins = plugins(&arguments)?;
@@ -154,7 +154,7 @@ fn plugins(arguments: &Arguments) -> Result<Vec<Box<dyn Plugin>>, ServeError> {
     Ok(admission::chain(on, off, &settings)?)
 }
 
-/// Listens, and says where: the port may be any free one.
+/// Starts to listen; returns the actual address, because the port may be any free one.
 async fn listen(arguments: &Arguments) -> Result<(TcpListener, SocketAddr), ServeError> {
     let address = SocketAddr::new(arguments.bind_address, arguments.secure_port);
     let failed = |cause| ServeError::Listen { address, cause };
@@ -163,7 +163,7 @@ async fn listen(arguments: &Arguments) -> Result<(TcpListener, SocketAddr), Serv
     Ok((listener, SocketAddr::new(address.ip(), port)))
 }
 
-/// The URL by which this host reaches what listens at an address.
+/// The URL at which this host reaches a listening address.
 fn url(address: SocketAddr) -> String {
     let host = match address.ip().is_unspecified() {
         true => IpAddr::V4(Ipv4Addr::LOCALHOST),
@@ -193,7 +193,7 @@ pub(super) fn unusable(cause: String) -> PkiError {
     }
 }
 
-/// What this server says of itself, given whose certificates it believes.
+/// The server's own objects in the cluster; `trust` is the data of `extension-apiserver-authentication`.
 fn records(trust: Object) -> Records {
     let host = rustix::system::uname();
     Records::new(&host.nodename().to_string_lossy(), trust)
@@ -210,8 +210,8 @@ fn both_versions(ranges: &[Network]) -> Result<Vec<Network>, ServeError> {
     }
 }
 
-/// The address to tell others: the one that is listened on, or, where that is all of them, the one by which this
-/// machine would reach another.
+/// The address to advertise: the one that is listened on, or, if that is the wildcard, the one from which this machine
+/// would reach another.
 fn advertised(bound: IpAddr) -> IpAddr {
     if !bound.is_unspecified() {
         return bound;

@@ -1,4 +1,4 @@
-//! A server that runs, and its end in order.
+//! A running server, and its shutdown in order.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -24,25 +24,25 @@ use crate::controllers::manager::Manager;
 use crate::store::{Store, upkeep};
 use crate::supervise::Supervisor;
 
-/// A server that is up, for what runs beside it in the same process.
+/// A server that is up, as seen by what runs beside it in the same process.
 pub(in crate::cli) struct Served {
-    /// Clients of it.
+    /// Makes clients of it.
     pub transport: Transport,
     /// Where it listens.
     pub address: SocketAddr,
     /// The administrator's kubeconfig.
     pub kubeconfig: PathBuf,
-    /// Agents in this process that have no port.
+    /// The nodes in this process, which have no port.
     pub agents: Arc<Agents>,
-    /// TLS of what is served beside it in this process.
+    /// The TLS configuration for other listeners in this process.
     pub tls: rustls::ServerConfig,
-    /// Who asks there.
+    /// Authenticates requests there.
     pub authentication: Arc<Authentication>,
-    /// Who may do what.
+    /// Authorizes requests there.
     pub authorizer: Arc<Authorizers>,
 }
 
-/// A server whose controllers and tasks run, before it takes requests from others.
+/// A server whose controllers and tasks run, before it accepts requests from others.
 pub(super) struct Running {
     listener: TcpListener,
     url: String,
@@ -51,7 +51,7 @@ pub(super) struct Running {
     listening: Listening,
 }
 
-/// What is to be ended, in order: controllers, then the server's own tasks, of which one listens, then the store.
+/// What has to end, in order: controllers, then the server's own tasks, including the listener, then the store.
 pub(super) struct Listening {
     manager: Manager,
     tasks: Supervisor,
@@ -59,7 +59,7 @@ pub(super) struct Listening {
 }
 
 impl Running {
-    /// Makes what every cluster has, and starts controllers and tasks.
+    /// Creates the objects of a new cluster, and starts controllers and tasks.
     pub(super) async fn start(prepared: Prepared) -> Running {
         let server = prepared.server;
         bootstrap::objects_of_a_new_cluster(&server).await;
@@ -116,7 +116,7 @@ impl Running {
         }
     }
 
-    /// Takes requests, and says so.
+    /// Starts to accept requests, and logs it.
     pub(super) fn listen(self) -> (Served, Listening) {
         crate::cli::say(&format!(
             "reddwarf serves {}; now type:\n  export KUBECONFIG={}; kubectl get namespaces",
@@ -137,7 +137,7 @@ impl Running {
 }
 
 impl Listening {
-    /// Ends everything; requests under way may finish.
+    /// Shuts everything down; running requests may finish.
     pub(super) async fn end(self) {
         tracing::info!("ending: no new connections, requests under way may finish");
         self.manager.stop().await;
