@@ -1,4 +1,4 @@
-//! serviceaccount-token-controller: secrets that name a service account hold a token of it. Follows
+//! serviceaccount-token-controller: fills secrets that name a service account with a token for it. Follows
 //! k8s.io/kubernetes/pkg/controller/serviceaccount/tokens_controller.go.
 
 use std::sync::Arc;
@@ -24,18 +24,18 @@ const NAMESPACE: &str = "namespace";
 const TOKEN: &str = "token";
 
 impl Cached for v1::Secret {
-    // Of secrets, which can be many and large, those that hold such tokens.
+    // Only secrets that hold such tokens: others can be many and large.
     const FIELDS: &'static str = "type=kubernetes.io/service-account-token";
 }
 
-/// A secret, and the account that it named.
+/// A secret, and the service account that it named.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Work {
     secret: Key,
     account: CompactString,
 }
 
-/// What a secret lacks.
+/// The fields missing in a secret.
 #[derive(Debug, PartialEq, Eq)]
 struct Lack {
     ca: bool,
@@ -43,7 +43,7 @@ struct Lack {
     token: bool,
 }
 
-/// What a secret lacks; none where it has all.
+/// The fields missing in a secret; None if it is complete.
 fn lack(secret: &v1::Secret, root_ca: &str) -> Option<Lack> {
     let data = |key: &str| -> &[u8] {
         let found = secret.data.as_ref().and_then(|data| data.get(key));
@@ -57,7 +57,7 @@ fn lack(secret: &v1::Secret, root_ca: &str) -> Option<Lack> {
     (lack.ca || lack.namespace || lack.token).then_some(lack)
 }
 
-/// What a token in a secret claims: it never expires.
+/// The claims of a token in a secret: it never expires.
 fn claims(namespace: &str, secret: &str, account: &str, uid: &str) -> Object {
     let mut claims = Object::new();
     claims.insert("iss", LEGACY_ISSUER);
@@ -136,7 +136,7 @@ pub async fn run(context: Context) {
     context.work(&queue, 1, look).await;
 }
 
-/// Gives a secret what it lacks, or deletes it where its account is gone.
+/// Adds the missing fields to a secret, or deletes it if its service account is gone.
 async fn fill(context: &Context, work: &Work, secret: &v1::Secret) -> Result<Next, Unfinished> {
     let namespace = &work.secret.namespace;
     let api: Api<v1::Secret> = Api::namespaced(context.client.clone(), namespace);
@@ -183,7 +183,7 @@ async fn fill(context: &Context, work: &Work, secret: &v1::Secret) -> Result<Nex
     )
 }
 
-/// Takes a secret that is gone out of its account.
+/// Removes a deleted secret from its service account.
 async fn forget(context: &Context, work: &Work) -> Result<Next, Unfinished> {
     let api: Api<v1::ServiceAccount> =
         Api::namespaced(context.client.clone(), &work.secret.namespace);
@@ -204,7 +204,7 @@ async fn forget(context: &Context, work: &Work) -> Result<Next, Unfinished> {
     )
 }
 
-/// What a write came to: what changed meanwhile comes again by itself.
+/// The outcome of a write: an object that changed meanwhile is enqueued again by its change.
 fn settled<T>(result: Result<T, kube::Error>) -> Result<Next, Unfinished> {
     match result {
         Err(error) if is_conflict(&error) => Ok(Next::Retry),

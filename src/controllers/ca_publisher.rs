@@ -1,5 +1,5 @@
-//! root-ca-certificate-publisher-controller: every namespace has the certificates to trust, as a ConfigMap.
-//! Follows k8s.io/kubernetes/pkg/controller/certificates/rootcacertpublisher.
+//! root-ca-certificate-publisher-controller: publishes the root certificates as a ConfigMap in every namespace. Follows
+//! k8s.io/kubernetes/pkg/controller/certificates/rootcacertpublisher.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -14,20 +14,20 @@ use crate::client::informer::Cached;
 use crate::client::kinds::Namespace;
 use crate::client::queue::{Next, Queue};
 
-/// The ConfigMap.
+/// The name of the ConfigMap.
 const NAME: &str = "kube-root-ca.crt";
-/// Its key that holds the certificates.
+/// The key that holds the certificates.
 const KEY: &str = "ca.crt";
 const DESCRIPTION: &str = "kubernetes.io/description";
-/// What upstream writes into that annotation.
+/// Upstream's text of the annotation.
 const TEXT: &str = "Contains a CA bundle that can be used to verify the kube-apiserver when using internal endpoints such as the internal service IP or kubernetes.default.svc. No other usage is guaranteed across distributions of Kubernetes clusters.";
 
 impl Cached for v1::ConfigMap {
-    // The publisher alone looks at ConfigMaps, and only at its own: those of others can be many and large.
+    // Only the publisher's own ConfigMaps: others can be many and large, and no other controller uses them.
     const FIELDS: &'static str = "metadata.name=kube-root-ca.crt";
 }
 
-/// What `found` has to become; none where it is as it should be.
+/// The ConfigMap to write instead of `found`; None if it is right already.
 fn wanted(found: Option<&v1::ConfigMap>, root_ca: &str) -> Option<v1::ConfigMap> {
     let data = BTreeMap::from([(KEY.to_owned(), root_ca.to_owned())]);
     let described = |map: &v1::ConfigMap| {

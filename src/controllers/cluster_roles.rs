@@ -1,5 +1,5 @@
-//! clusterrole-aggregation-controller: cluster roles that gather the rules of others have them.
-//! Follows k8s.io/kubernetes/pkg/controller/clusterroleaggregation.
+//! clusterrole-aggregation-controller: copies the rules of cluster roles into those that aggregate them. Follows
+//! k8s.io/kubernetes/pkg/controller/clusterroleaggregation.
 
 use std::sync::Arc;
 
@@ -11,21 +11,22 @@ use crate::client::Context;
 use crate::client::queue::{Next, Queue};
 use crate::client::selector;
 
-/// What applies the rules.
+/// The field manager that applies the rules.
 const MANAGER: &str = "clusterrole-aggregation-controller";
 
 crate::slim!(
-    /// Whether a cluster role gathers the rules of others.
+    /// A cluster role, without its rules.
     Role of ClusterRole {
-        /// Whose rules it gathers.
+        /// Selects the cluster roles whose rules it aggregates.
         aggregation_rule: Option<AggregationRule>,
     }
 );
 
-/// The rules that a role is to have, given all roles ordered by name; none where it has them, or gathers nothing.
+/// The rules that a role should have, given all roles ordered by name. None if it has them already, or aggregates
+/// nothing.
 ///
 /// # Errors
-/// What is wrong with a selector.
+/// A selector is invalid.
 fn wanted(role: &ClusterRole, all: &[ClusterRole]) -> Result<Option<Vec<PolicyRule>>, String> {
     let Some(aggregation) = &role.aggregation_rule else {
         return Ok(None);
@@ -72,10 +73,10 @@ pub async fn run(context: Context) {
     context.work(&queue, 1, look).await;
 }
 
-/// Gives every role that gathers rules those of others. One that is refused keeps no other from its own.
+/// Updates the rules of every aggregated role. A rejected role does not affect the others.
 ///
 /// # Errors
-/// Why the first one was refused.
+/// The first rejection.
 async fn gather(api: &Api<ClusterRole>) -> Result<(), kube::Error> {
     let mut refused = Ok(());
     let all = api.list(&ListParams::default()).await?.items;
@@ -94,7 +95,7 @@ async fn gather(api: &Api<ClusterRole>) -> Result<(), kube::Error> {
             "kind": "ClusterRole",
             "metadata": {"name": name}
         });
-        // Where there is nothing to gather upstream applies no rules: those of others stay.
+        // If nothing is selected, upstream applies no rules: existing ones stay.
         if !rules.is_empty() {
             body["rules"] = json!(rules);
         }

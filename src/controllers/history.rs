@@ -1,5 +1,5 @@
-//! The revisions that stateful sets and daemon sets had: which is the newest, which are no longer needed.
-//! Follows k8s.io/kubernetes/pkg/controller/history.
+//! The revisions of stateful sets and daemon sets: which is the newest, and which are no longer needed. Follows
+//! k8s.io/kubernetes/pkg/controller/history.
 
 use std::collections::BTreeSet;
 use std::fmt::Debug;
@@ -23,22 +23,22 @@ use crate::client::selector::selects;
 
 /// The label with the hash of a stateful set's revision.
 pub const HASH: &str = "controller.kubernetes.io/hash";
-/// The label of pods that says which revision they are of; also that with the hash of a daemon set's revision.
+/// The label of pods with the name of their revision; for daemon sets, the label with the hash of the revision.
 pub const POD_HASH: &str = "controller-revision-hash";
 
 impl Cached for ControllerRevision {}
 
-/// The owner's part of a history.
+/// A history together with its owner.
 pub struct Past<'a, O> {
-    /// The API.
+    /// A client.
     pub client: &'a Client,
-    /// The cache.
+    /// The cache of revisions.
     pub cache: &'a Informer<ControllerRevision>,
-    /// Whose history it is.
+    /// The owner.
     pub owner: &'a O,
-    /// Which revisions it may adopt.
+    /// Selects the revisions that may be adopted.
     pub selector: &'a LabelSelector,
-    /// The label of a revision that has its hash.
+    /// The label of a revision with its hash.
     pub label: &'static str,
 }
 
@@ -58,7 +58,7 @@ fn hash(data: &Value, collisions: i32) -> String {
         .collect()
 }
 
-/// What a revision holds: a patch that brings a template back.
+/// The data of a revision: a patch that restores a template.
 pub fn data(template: &PodTemplateSpec) -> Value {
     let mut template = serde_json::to_value(template).unwrap_or_default();
     if let Value::Object(members) = &mut template {
@@ -67,7 +67,7 @@ pub fn data(template: &PodTemplateSpec) -> Value {
     json!({"spec": {"template": template}})
 }
 
-/// The template that a revision holds.
+/// The template in a revision.
 pub fn template(revision: &ControllerRevision) -> Option<PodTemplateSpec> {
     let template = revision.data.0.get("spec")?.get("template")?;
     serde_json::from_value(template.clone()).ok()
@@ -78,21 +78,21 @@ pub fn number(revision: &ControllerRevision) -> i64 {
     revision.revision.unwrap_or(0)
 }
 
-/// Which revision is to be the newest.
+/// The outcome of looking for the revision of a template.
 #[derive(Debug, PartialEq)]
 enum Newest {
-    /// It is.
+    /// The revision at this index already is the newest.
     Is(usize),
-    /// This older one, with a new number.
+    /// The older revision at this index becomes the newest, with this number.
     Again(usize, i64),
-    /// A new one, with this number.
+    /// A new revision with this number.
     New(i64),
 }
 
-/// Which of the revisions, ordered by number, is the one of a template.
+/// Finds the revision of a template among the revisions, ordered by number.
 fn newest(revisions: &[ControllerRevision], data: &Value, template: &PodTemplateSpec) -> Newest {
     let next = revisions.last().map_or(1, |last| number(last) + 1);
-    // A template may be written otherwise by another version and still be the same.
+    // Templates that another version serialized differently may still be equal.
     let same = |revision: &ControllerRevision| {
         revision.data.0 == *data || self::template(revision).as_ref() == Some(template)
     };
@@ -130,10 +130,10 @@ where
         Api::namespaced(self.client.clone(), self.namespace())
     }
 
-    /// The revisions of the owner, ordered by number; those that fit and are nobody's become its own.
+    /// The revisions of the owner, ordered by number; matching orphans are adopted.
     ///
     /// # Errors
-    /// When the API refuses.
+    /// The API rejects a request.
     pub async fn revisions(&self) -> Result<Vec<ControllerRevision>, kube::Error> {
         let claims = Claims::<O, ControllerRevision>::of(self.client, self.owner, None);
         let mut own = Vec::new();
@@ -159,11 +159,11 @@ where
         Ok(own)
     }
 
-    /// The revision of the owner's template, made or renumbered where it has to be; it is the last of `revisions` then.
-    /// `collisions` rises where another template has the same hash.
+    /// The revision of the owner's template, which is created or renumbered if necessary; it is the last of `revisions`
+    /// then. `collisions` is increased if another template has the same hash.
     ///
     /// # Errors
-    /// When the API refuses.
+    /// The API rejects a request.
     pub async fn update(
         &self,
         revisions: &mut Vec<ControllerRevision>,
@@ -232,10 +232,10 @@ where
         }
     }
 
-    /// Deletes the oldest revisions that are not `live`, all but `limit`.
+    /// Deletes the oldest revisions that are not `live`, except `limit` of them.
     ///
     /// # Errors
-    /// When the API refuses.
+    /// The API rejects a request.
     pub async fn truncate(
         &self,
         revisions: &[ControllerRevision],
@@ -260,7 +260,7 @@ where
     }
 }
 
-/// Puts owners of a kind into a queue when one of their revisions is gone: it may have to be made again.
+/// Enqueues the owner of a kind when one of its revisions is deleted: it may have to be created again.
 pub fn wake<O: Resource<DynamicType = ()>>(
     cache: &Informer<ControllerRevision>,
     queue: &Arc<Queue<Key>>,

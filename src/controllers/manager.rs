@@ -1,4 +1,4 @@
-//! Runs controllers: each a task with an identity of its own, over caches that all share.
+//! Runs the controllers: each is a task with its own identity, and all share caches.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,12 +14,12 @@ use crate::client::informer::Informers;
 use crate::client::{Context, Settings};
 use crate::supervise::Supervisor;
 
-/// What the API takes as the name of who sets fields.
+/// The prefix of user agents, from which the API takes the name of the field manager.
 const AGENT: &str = "kube-controller-manager";
 /// How long controllers may take to end.
 const LONGEST_END: Duration = Duration::from_secs(30);
 
-/// Controllers that run.
+/// The running controllers.
 pub struct Manager {
     tasks: Supervisor,
     informers: Informers,
@@ -69,8 +69,8 @@ impl Manager {
         Manager { tasks, informers }
     }
 
-    /// Ends all controllers. Resolves when they have finished what they had begun, or after a while: a controller that
-    /// hangs must not keep the server from ending.
+    /// Ends all controllers. Resolves when they have finished their work, or after a timeout: a controller that hangs
+    /// must not keep the server from ending.
     pub async fn stop(self) {
         let ended = async {
             self.tasks.end().await;
@@ -82,12 +82,12 @@ impl Manager {
     }
 }
 
-/// Who reads what controllers share.
+/// The user that fills the shared caches.
 fn informer_user() -> User {
     User::new("system:kube-controller-manager", &[AUTHENTICATED])
 }
 
-/// A service account of kube-system.
+/// A service account in kube-system.
 pub fn account_user(account: &str) -> User {
     User::new(
         &format!("system:serviceaccount:kube-system:{account}"),

@@ -1,8 +1,8 @@
-//! Controllers: programs that bring the cluster to what its objects ask for. Each reaches the API only through a
-//! [`kube::Client`], as an identity of its own, and would run the same over HTTPS.
+//! Controllers: programs that bring the cluster to the state that its objects describe. Each uses the API only through
+//! a [`kube::Client`], with its own identity, and would work the same over HTTPS.
 //!
-//! A controller is a file: a `run` that fills a [`Queue`](crate::client::queue::Queue) from shared
-//! [`Informers`](crate::client::informer::Informers), and pure functions that decide what is to be done about one key.
+//! A controller is a file with a `run` that fills a [`Queue`](crate::client::queue::Queue) from shared
+//! [`Informers`](crate::client::informer::Informers), and pure functions that decide what to do about one key.
 
 pub mod manager;
 mod names;
@@ -41,24 +41,24 @@ use crate::client::Context;
 
 pub use names::{CONTROLLERS, UnknownController, select};
 
-/// A controller by its upstream name.
+/// A controller, by its upstream name.
 pub struct Controller {
     /// `deployment-controller`
     pub name: &'static str,
-    /// Older names that `--controllers` takes too; separated by spaces.
+    /// Older names that `--controllers` also accepts, separated by spaces.
     pub aliases: &'static str,
-    /// Whether `*` means it too.
+    /// Whether `*` includes it.
     pub default: bool,
-    /// Who it is, and the program; none for a controller that is not in this server.
+    /// Its identity and program; None for a controller that this server does not have.
     pub program: Option<(Identity, Program)>,
 }
 
-/// Who a controller is to the API.
+/// The identity of a controller.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Identity {
     /// A service account in kube-system.
     Account(&'static str),
-    /// A user `system:NAME`; NAME is also what it is called as a manager of fields.
+    /// A user `system:NAME`; NAME is also its field manager.
     User(&'static str),
 }
 

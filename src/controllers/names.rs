@@ -1,4 +1,4 @@
-//! Which controllers there are, and which of them `--controllers` names. Follows
+//! The list of controllers, and the meaning of `--controllers`. Follows
 //! k8s.io/kubernetes/cmd/kube-controller-manager/names and k8s.io/controller-manager/options.
 
 use futures::FutureExt as _;
@@ -37,7 +37,7 @@ macro_rules! controller {
     };
 }
 
-/// Every controller of upstream, in the order in which upstream starts them, and the scheduler.
+/// Every controller of upstream, in upstream's start order, and the scheduler.
 pub static CONTROLLERS: &[Controller] = &[
     Controller {
         name: "serviceaccount-token-controller",
@@ -271,7 +271,7 @@ pub static CONTROLLERS: &[Controller] = &[
     absent("service-cidr-controller", ""),
     absent("storage-version-migrator-controller", "svm"),
     off(absent("selinux-warning-controller", "")),
-    // Upstream's scheduler is a process of its own.
+    // Upstream's scheduler is a separate process.
     Controller {
         name: "scheduler",
         aliases: "kube-scheduler",
@@ -282,25 +282,25 @@ pub static CONTROLLERS: &[Controller] = &[
     },
 ];
 
-/// A name that `--controllers` cannot take.
+/// An invalid name in `--controllers`.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum UnknownController {
-    /// Upstream has none of that name.
+    /// Upstream has no controller of this name.
     #[error(
         "--controllers: {0:?} is not in the list of known controllers; take names of `*`, NAME, -NAME, such as `*,-garbage-collector-controller`"
     )]
     Unknown(String),
-    /// Upstream has it, this server does not.
+    /// Upstream has it, but this server does not.
     #[error("--controllers: {0:?} is not implemented; leave it out")]
     Absent(&'static str),
 }
 
-/// The controllers that the values of `--controllers` ask for: `*` for all that are on by default, `NAME` for one,
-/// `-NAME` for all but one, `-*` for none. What is said of a controller by name wins over `*`, and what is said first
-/// over what is said later.
+/// The controllers selected by the values of `--controllers`: `*` for all that are on by default, `NAME` to add one,
+/// `-NAME` to remove one, `-*` for none. A name takes precedence over `*`, and the first value for a name over later
+/// ones.
 ///
 /// # Errors
-/// For a name that is not known, or asks for a controller that is not in this server.
+/// A name is unknown, or explicitly adds a controller that this server does not have.
 pub fn select(said: &[String]) -> Result<Vec<&'static Controller>, UnknownController> {
     let mut chosen: Vec<(&'static Controller, bool)> = Vec::new();
     let mut star = false;

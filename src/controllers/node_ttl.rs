@@ -1,5 +1,5 @@
-//! ttl-controller: tells nodes for how long they may use what they know of secrets and config maps, by how many nodes
-//! there are. Follows k8s.io/kubernetes/pkg/controller/ttl.
+//! ttl-controller: sets how long nodes may cache secrets and config maps, depending on the number of nodes. Follows
+//! k8s.io/kubernetes/pkg/controller/ttl.
 
 use std::sync::Arc;
 
@@ -17,8 +17,8 @@ use crate::client::queue::{Next, Queue};
 
 const WORKERS: usize = 5;
 const ANNOTATION: &str = "node.alpha.kubernetes.io/ttl";
-/// From and up to how many nodes so many seconds are told. The ranges overlap, so that one node more or less does not
-/// change what all are told.
+/// The lowest and highest number of nodes for a TTL in seconds. The ranges overlap, so that one node more or less does
+/// not change the TTL of all nodes.
 const STEPS: &[(usize, usize, u32)] = &[
     (0, 100, 0),
     (90, 500, 15),
@@ -27,7 +27,7 @@ const STEPS: &[(usize, usize, u32)] = &[
     (1800, usize::MAX, 300),
 ];
 
-/// How many nodes there are, and at which step that is.
+/// The number of nodes, and the current step.
 #[derive(Default)]
 struct Size {
     nodes: usize,

@@ -1,4 +1,5 @@
-//! pod-garbage-collector-controller: ends pods that nobody else will. Follows k8s.io/kubernetes/pkg/controller/podgc.
+//! pod-garbage-collector-controller: deletes pods that nobody else will. Follows
+//! k8s.io/kubernetes/pkg/controller/podgc.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -17,15 +18,15 @@ use crate::client::Context;
 use crate::client::errors::is_not_found;
 use crate::client::kinds::{Node, Pod};
 
-/// How often to look.
+/// How often to look for garbage.
 const PERIOD: Duration = Duration::from_secs(20);
-/// How long a node must be missing before its pods are ended.
+/// How long a node must be missing before its pods are deleted.
 const QUARANTINE: Duration = Duration::from_secs(40);
-/// How many pods that have ended are kept.
+/// How many terminated pods are kept.
 const KEPT: usize = 12_500;
-/// Deletions under way at most.
+/// The most deletions at the same time.
 const AT_ONCE: usize = 16;
-/// The taint of a node that is switched off for good.
+/// The taint of a node that was shut down for good.
 const OUT_OF_SERVICE: &str = "node.kubernetes.io/out-of-service";
 
 /// Runs the controller.
@@ -69,7 +70,7 @@ fn node_of(pod: &Pod) -> &str {
     pod.spec.node_name.as_deref().unwrap_or_default()
 }
 
-/// Nodes that pods are on and that have been missing for long enough; `missing` remembers since when.
+/// Nodes of pods that have been missing for long enough; `missing` remembers since when.
 fn suspects(
     pods: &[Arc<Pod>],
     nodes: &HashMap<String, Arc<Node>>,
@@ -136,7 +137,7 @@ fn is_out_of_service(node: &Node) -> bool {
     !node.is_ready() && taints.any(|taint| taint.key == OUT_OF_SERVICE)
 }
 
-/// Says that a pod failed, and deletes it at once.
+/// Marks a pod as failed and deletes it at once.
 async fn end(client: &Client, pod: &Pod, is_orphan: bool) -> Result<(), kube::Error> {
     if !pod.is_terminal() {
         let mut status = serde_json::Map::new();

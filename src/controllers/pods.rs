@@ -1,5 +1,5 @@
-//! Pods as workload controllers handle them: found by owner, made of templates, deleted, ranked, counted.
-//! Follows k8s.io/kubernetes/pkg/controller/controller_utils.go.
+//! Pods for workload controllers: finding them by owner, creating them from templates, deleting, ranking and counting
+//! them. Follows k8s.io/kubernetes/pkg/controller/controller_utils.go.
 
 use std::cmp::Reverse;
 use std::collections::HashMap;
@@ -24,21 +24,21 @@ use crate::client::informer::{Informer, Informers, Key};
 use crate::client::kinds::Pod;
 use crate::client::owners::{Claims, controller_of};
 
-/// The most pods of one owner that are made or deleted in one go.
+/// The most pods of one owner that are created or deleted in one sync.
 pub const BURST: usize = 500;
 
-/// The cache of pods, and where those of each controller and of each node are.
+/// The cache of pods, with indexes by controller and by node.
 #[derive(Clone)]
 pub struct Pods {
     /// The cache.
     pub cache: Informer<Pod>,
-    /// By the name of the node that they are placed on.
+    /// By the name of their node.
     pub by_node: Index<Pod>,
     by_owner: Index<Pod>,
     by_claim: Index<Pod>,
 }
 
-/// Under what the pods of a controller, or those of a namespace that have none, are found.
+/// The index key of a pod: its controller, or its namespace if it has none.
 fn owner_key(pod: &Pod) -> Option<CompactString> {
     Some(match controller_of(&pod.metadata) {
         Some(owner) => owner.uid.as_str().into(),
@@ -59,7 +59,7 @@ fn node_key(pod: &Pod) -> Option<CompactString> {
     node.map(CompactString::from)
 }
 
-/// Under what the pods that name a claim are found: no name has a slash.
+/// The index key of the pods that use a claim; unique because no name has a slash.
 fn claim_key(namespace: &str, name: &str) -> CompactString {
     format_compact!("{namespace}/{name}")
 }
@@ -71,7 +71,7 @@ fn claim_keys(pod: &Pod) -> Vec<CompactString> {
         .collect()
 }
 
-/// The names of the claims that a pod's volumes are, each with whether it is made for the pod.
+/// The names of the claims that a pod uses, and whether each is created for the pod.
 pub fn claims_of(pod: &Pod) -> impl Iterator<Item = (String, bool)> + '_ {
     pod.spec.volumes.iter().filter_map(|volume| {
         if let Some(source) = &volume.persistent_volume_claim {
@@ -83,7 +83,7 @@ pub fn claims_of(pod: &Pod) -> impl Iterator<Item = (String, bool)> + '_ {
 }
 
 impl Pods {
-    /// The pods that all controllers share; the cache is the run's that asks.
+    /// The pods that all controllers share; the cache belongs to the run of the caller.
     pub fn of(informers: &Informers) -> Pods {
         let shared = informers.shared(|informers| Pods::in_cache(informers.of()));
         Pods {
@@ -107,28 +107,28 @@ impl Pods {
         self.by_owner.get(owner.uid.as_deref().unwrap_or_default())
     }
 
-    /// The pods that name a claim, ordered by name.
+    /// The pods that use a claim, ordered by name.
     pub fn users(&self, claim: &Key) -> Vec<Arc<Pod>> {
         self.by_claim.get(&claim_key(&claim.namespace, &claim.name))
     }
 
-    /// The pods of a namespace that nobody controls, ordered by name.
+    /// The pods of a namespace without a controller, ordered by name.
     pub fn orphans(&self, namespace: &str) -> Vec<Arc<Pod>> {
         self.by_owner.get(&orphans(namespace))
     }
 
-    /// The pods that an owner controls, and those of its namespace that nobody does.
+    /// The pods that an owner controls, and those of its namespace without a controller.
     pub fn candidates(&self, owner: &ObjectMeta) -> Vec<Arc<Pod>> {
         let mut pods = self.owned(owner);
         pods.extend(self.orphans(owner.namespace.as_deref().unwrap_or_default()));
         pods
     }
 
-    /// The pods of an owner: those that fit and are nobody's become its own, and its own that no longer fit are let go.
-    /// What becomes its own gets the finalizer, if any, and what is let go loses it.
+    /// The pods of an owner, after adopting matching orphans and releasing pods that no longer match. Adopted pods get
+    /// the finalizer, if any, and released ones lose it.
     ///
     /// # Errors
-    /// When the API refuses for another reason than that a pod is gone.
+    /// The API rejects a change, except because a pod is gone.
     pub async fn claimed<O>(
         &self,
         client: &Client,
@@ -148,7 +148,7 @@ impl Pods {
     }
 }
 
-/// Whether a pod counts as one that runs, or will.
+/// Whether a pod is neither terminated nor being deleted.
 pub fn is_active(pod: &Pod) -> bool {
     !pod.is_terminal() && !pod.is_deleting()
 }
@@ -158,7 +158,7 @@ pub fn is_available(pod: &Pod, seconds: i32, now: Timestamp) -> bool {
     pod.is_ready() && millis_until_available(pod, seconds, now) == Some(0)
 }
 
-/// In how many milliseconds a pod will have been ready for `seconds`; 0 when it has. None while it is not ready.
+/// In how many milliseconds a pod will have been ready for `seconds`; 0 if it has. None if it is not ready.
 fn millis_until_available(pod: &Pod, seconds: i32, now: Timestamp) -> Option<i64> {
     if !pod.is_ready() {
         return None;
@@ -171,7 +171,8 @@ fn millis_until_available(pod: &Pod, seconds: i32, now: Timestamp) -> Option<i64
     Some((due - now.as_millisecond()).max(0))
 }
 
-/// In how many milliseconds the next of some pods will have been ready for `seconds`; none where none will be yet.
+/// In how many milliseconds the next of several pods will have been ready for `seconds`; None if none is waiting for
+/// that.
 pub fn millis_until_next(pods: &[Arc<Pod>], seconds: i32, now: Timestamp) -> Option<i64> {
     let due = pods
         .iter()
@@ -179,7 +180,7 @@ pub fn millis_until_next(pods: &[Arc<Pod>], seconds: i32, now: Timestamp) -> Opt
     due.filter(|due| *due > 0).min()
 }
 
-/// Since when a pod is ready.
+/// Since when a pod has been ready.
 fn ready_since(pod: &Pod) -> Option<Timestamp> {
     pod.status
         .conditions
@@ -189,7 +190,7 @@ fn ready_since(pod: &Pod) -> Option<Timestamp> {
         .map(|time| time.0)
 }
 
-/// The pod that a template makes for a controller: named after it where `name` is none.
+/// A pod from a controller's template, with a generated name if `name` is None.
 pub fn from_template(
     template: &v1::PodTemplateSpec,
     owner_name: &str,
@@ -197,7 +198,7 @@ pub fn from_template(
     name: Option<String>,
 ) -> v1::Pod {
     let meta = template.metadata.clone().unwrap_or_default();
-    // A name that would be too long for a prefix is left to be cut by the API.
+    // A prefix that is too long is truncated by the API.
     let generate_name = name.is_none().then(|| format!("{owner_name}-"));
     v1::Pod {
         metadata: ObjectMeta {
@@ -214,8 +215,8 @@ pub fn from_template(
     }
 }
 
-/// The patch of a pod's status that says why somebody ends it; none where it says so already. `status` is what else
-/// the patch sets of it.
+/// The patch of a pod's status that announces its disruption; None if it is announced already. `status` are further
+/// fields to patch.
 pub fn disrupted(
     pod: &Pod,
     reason: &str,
@@ -241,10 +242,10 @@ pub fn disrupted(
     (!status.is_empty()).then(|| json!({"metadata": {"uid": pod.metadata.uid}, "status": status}))
 }
 
-/// Writes a patch of a pod's status. Whether the pod is still there.
+/// Patches a pod's status. Returns whether the pod still exists.
 ///
 /// # Errors
-/// When the API refuses for another reason than that the pod is gone, or another one.
+/// The API rejects the patch, except because the pod is gone or was replaced.
 pub async fn patch_status(client: &Client, pod: &Pod, patch: &Value) -> Result<bool, kube::Error> {
     let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
     let api: Api<v1::Pod> = Api::namespaced(client.clone(), namespace);
@@ -259,11 +260,11 @@ pub async fn patch_status(client: &Client, pod: &Pod, patch: &Value) -> Result<b
     }
 }
 
-/// Makes and deletes the pods of one owner, and tells of it.
+/// Creates and deletes the pods of one owner, and records events about it.
 pub struct PodControl<'a, O> {
-    /// The API.
+    /// A client.
     pub client: &'a Client,
-    /// Tells of the owner.
+    /// Records events about the owner.
     pub recorder: &'a Recorder,
     /// The owner.
     pub owner: &'a O,
@@ -275,10 +276,10 @@ impl<O: Resource<DynamicType = ()>> PodControl<'_, O> {
         Api::namespaced(self.client.clone(), namespace)
     }
 
-    /// Makes a pod. Returns the resourceVersion that this made; none where the namespace ends.
+    /// Creates a pod. Returns the new resourceVersion; None if the namespace is being deleted.
     ///
     /// # Errors
-    /// Why the API refused, in its words.
+    /// The API's message, if it rejects the pod.
     pub async fn create(&self, pod: &v1::Pod) -> Result<Option<String>, String> {
         match self.api().create(&PostParams::default(), pod).await {
             Ok(made) => {
@@ -297,10 +298,10 @@ impl<O: Resource<DynamicType = ()>> PodControl<'_, O> {
         }
     }
 
-    /// Deletes a pod. Returns the resourceVersion that this made; none where it was gone.
+    /// Deletes a pod. Returns the new resourceVersion; None if it was gone.
     ///
     /// # Errors
-    /// Why the API refused, in its words.
+    /// The API's message, if it rejects the deletion.
     pub async fn delete(&self, name: &str) -> Result<Option<String>, String> {
         match self.api().delete(name, &DeleteParams::default()).await {
             Ok(deleted) => {
@@ -320,18 +321,18 @@ impl<O: Resource<DynamicType = ()>> PodControl<'_, O> {
     }
 }
 
-/// What came of some writes.
+/// The outcome of several writes.
 #[derive(Default)]
 pub struct Outcome {
     versions: Versions,
-    /// How many were not refused.
+    /// How many succeeded.
     pub done: usize,
-    /// The first refusal.
+    /// The first error message.
     pub refusal: Option<String>,
 }
 
 impl Outcome {
-    /// Takes in one write: the resourceVersion that it made, or why it was refused.
+    /// Adds a write: its resourceVersion, or its error message.
     pub fn take(&mut self, result: Result<Option<String>, String>) {
         match result {
             Ok(version) => {
@@ -342,20 +343,21 @@ impl Outcome {
         }
     }
 
-    /// Takes in what came of later writes.
+    /// Adds the outcome of later writes.
     pub fn add(&mut self, later: Outcome) {
         self.versions.add(later.newest());
         self.done += later.done;
         self.refusal = self.refusal.take().or(later.refusal);
     }
 
-    /// The newest resourceVersion; none where there was none.
+    /// The newest resourceVersion, if any.
     pub fn newest(&self) -> Option<String> {
         self.versions.newest()
     }
 }
 
-/// Writes `count` times, in batches that double, so that what can never work is not tried often.
+/// Writes `count` times, in batches of doubling size that stop at the first failure, so that writes that cannot succeed
+/// are not tried often.
 pub async fn slowly<F: Future<Output = Result<Option<String>, String>>>(
     count: usize,
     write: impl Fn(usize) -> F,
@@ -370,7 +372,7 @@ pub async fn slowly<F: Future<Output = Result<Option<String>, String>>>(
     outcome
 }
 
-/// Writes all at once.
+/// Runs all writes at once.
 pub async fn together<F: Future<Output = Result<Option<String>, String>>>(
     writes: impl IntoIterator<Item = F>,
 ) -> Outcome {
@@ -381,26 +383,26 @@ pub async fn together<F: Future<Output = Result<Option<String>, String>>>(
     outcome
 }
 
-/// The newest of some resourceVersions.
+/// The newest of several resourceVersions.
 #[derive(Default)]
 pub struct Versions(u64);
 
 impl Versions {
-    /// Takes one in.
+    /// Adds one.
     pub fn add(&mut self, version: Option<String>) {
         let version = version.and_then(|version| version.parse().ok());
         self.0 = self.0.max(version.unwrap_or(0));
     }
 
-    /// The newest; none where there was none.
+    /// The newest, if any.
     pub fn newest(&self) -> Option<String> {
         (self.0 > 0).then(|| self.0.to_string())
     }
 }
 
-/// Orders pods so that those whose loss costs least come first: not placed, pending, not ready, cheap by annotation, on
-/// nodes with many pods alike (`together` counts them), ready for a short time, often restarted, young. Of times only
-/// the magnitude counts, so that it is not always the newest that go.
+/// Sorts pods by deletion order, the least costly losses first: not scheduled, pending, not ready, low deletion cost by
+/// annotation, on nodes with many related pods (`together` has their numbers), ready for a short time, often restarted,
+/// young. Times are compared by magnitude, so that it is not always the newest that go.
 pub fn rank_for_deletion(pods: &mut [Arc<Pod>], together: &HashMap<String, usize>, now: Timestamp) {
     let magnitude = |time: Option<Timestamp>| {
         let age = time.map_or(0, |time| now.as_nanosecond() - time.as_nanosecond());
@@ -424,7 +426,8 @@ pub fn rank_for_deletion(pods: &mut [Arc<Pod>], together: &HashMap<String, usize
     });
 }
 
-/// The same for pods that do not serve: neither what they cost nor where they are counts, and times do as they are.
+/// Sorts pods of workloads that serve no requests: deletion cost and nodes do not count, and times are compared
+/// exactly.
 pub fn rank_for_ending(pods: &mut [Arc<Pod>]) {
     pods.sort_by_cached_key(|pod| {
         (
@@ -436,7 +439,7 @@ pub fn rank_for_ending(pods: &mut [Arc<Pod>]) {
     });
 }
 
-/// How far a pod has come: whether it is placed, its phase, whether it is ready.
+/// The progress of a pod: whether it is scheduled, its phase, whether it is ready.
 fn standing(pod: &Pod) -> (bool, u8, bool) {
     let is_placed = pod
         .spec
@@ -456,7 +459,7 @@ fn created(pod: &Pod) -> Option<Timestamp> {
     created.map(|time| time.0)
 }
 
-/// How often the container that was restarted most was, and the same of those that go on beside the others.
+/// The highest restart count of its containers, and of its sidecars.
 fn restarts(pod: &Pod) -> (i32, i32) {
     let goes_on = |name: &str| {
         let mut init = pod.spec.init_containers.iter();
@@ -550,7 +553,7 @@ mod tests {
                 "z-old"
             ]
         );
-        // An hour more is nothing to the one, and counts for the other.
+        // An hour more makes no difference in the first order, but does in the second.
         let newer = running("n", &ready("2026-01-01T02:00:00Z"));
         let costly = r#""controller.kubernetes.io/pod-deletion-cost":"5""#;
         pods.push(made("r-newer", &newer, costly));

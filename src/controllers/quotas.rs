@@ -1,8 +1,8 @@
-//! resourcequota-controller: what is used of quotas, counted anew when a quota changes or something it counts goes.
+//! resourcequota-controller: recounts the usage of quotas when a quota changes or something it counts goes away.
 //! Follows k8s.io/kubernetes/pkg/controller/resourcequota.
 //!
-//! What is made is charged by admission; this looks at what admission does not see. Only resources that some quota
-//! names are watched.
+//! Admission charges new objects; this handles what admission does not see. Only resources that some quota counts are
+//! watched.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -29,24 +29,24 @@ use crate::meta::amounts::Amounts;
 use crate::schema::{Value, json};
 
 const WORKERS: usize = 5;
-/// How long changes of what quotas count are collected before it is counted again.
+/// How long changes of counted objects are collected before a recount.
 const SETTLE: Duration = Duration::from_millis(100);
-/// And for how many times as long as counting took the last time, if that is longer.
+/// And at least this many times the duration of the last count.
 const SETTLE_COSTS: u32 = 5;
-/// How long changes are collected that most often change nothing.
+/// How long changes are collected that usually make no difference.
 const SETTLE_UPDATES: Duration = Duration::from_secs(1);
-/// How long to wait before discovery is asked again after it failed.
+/// The pause before a failed discovery is retried.
 const AGAIN: Duration = Duration::from_secs(5);
 /// How often everything is counted even if nothing changed: a pod on a lost node stops counting when its grace period is
 /// over, and no event says so. Upstream's ResyncPeriod.
 const COUNT_ALL: Duration = Duration::from_secs(5 * 60);
 
 crate::slim!(
-    /// What a quota limits.
+    /// A quota.
     Quota of v1::ResourceQuota {
-        /// Its limits.
+        /// Its spec.
         spec: v1::ResourceQuotaSpec,
-        /// What is used.
+        /// Its status.
         status: v1::ResourceQuotaStatus,
     }
 );
@@ -57,7 +57,7 @@ impl Quota {
         hard.map(|(name, _)| name.as_str())
     }
 
-    /// Whether nothing has been counted since the limits changed.
+    /// Whether usage was not counted since the limits changed.
     fn is_uncounted(&self) -> bool {
         let used = self.status.used.as_ref();
         self.spec.hard != self.status.hard
@@ -108,7 +108,7 @@ pub async fn run(context: Context) {
     tokio::join!(work, watch(&context, &quotas, &changed), all);
 }
 
-/// Has all quotas counted from time to time, until `ends` is cancelled.
+/// Enqueues all quotas periodically, until `ends` is cancelled.
 async fn count_all(quotas: &Quotas, ends: &CancellationToken) {
     loop {
         tokio::select! {
@@ -121,7 +121,7 @@ async fn count_all(quotas: &Quotas, ends: &CancellationToken) {
     }
 }
 
-/// Counts what is used of one quota.
+/// Counts the usage of one quota.
 async fn count(
     client: &kube::Client,
     quotas: &Informer<Quota>,
@@ -182,7 +182,7 @@ async fn count(
     }
 }
 
-/// Whether two statuses say the same amounts.
+/// Whether two statuses have equal quantities.
 fn same(a: &v1::ResourceQuotaStatus, b: &v1::ResourceQuotaStatus) -> bool {
     let amounts = |list: &Option<BTreeMap<String, Quantity>>| {
         list.as_ref().map(|list| {
@@ -196,7 +196,7 @@ fn same(a: &v1::ResourceQuotaStatus, b: &v1::ResourceQuotaStatus) -> bool {
     a.hard == b.hard && amounts(&a.used) == amounts(&b.used)
 }
 
-/// A quota of which only the scopes matter.
+/// A quota object that only has scopes.
 fn scopes(spec: &v1::ResourceQuotaSpec) -> Value {
     let only = v1::ResourceQuota {
         spec: Some(v1::ResourceQuotaSpec {
@@ -211,7 +211,7 @@ fn scopes(spec: &v1::ResourceQuotaSpec) -> Value {
         .unwrap_or_default()
 }
 
-/// The objects of a resource in a namespace; none where it is not served.
+/// The objects of a resource in a namespace; None if it is not served.
 async fn list(
     client: &kube::Client,
     evaluator: &Evaluator,
@@ -250,16 +250,16 @@ async fn list(
     }
 }
 
-/// Quotas, and those that are to be counted.
+/// The quotas, and the queue of those to count.
 struct Quotas {
     cache: Informer<Quota>,
     queue: Queue<Key>,
-    /// How long the last count of each took.
+    /// The duration of the last count of each.
     costs: Mutex<HashMap<Key, Duration>>,
 }
 
 impl Quotas {
-    /// Has those counted, after a while, that count a resource.
+    /// Enqueues, after a delay, those of the quotas that count a resource.
     fn add(&self, quotas: Vec<(Key, Arc<Quota>)>, evaluator: &Evaluator, delay: Duration) {
         for (key, quota) in quotas {
             if !evaluator.names(quota.names()).is_empty() {
@@ -269,8 +269,8 @@ impl Quotas {
         }
     }
 
-    /// How long changes are collected: the longer, the more a count costs, so that many things that go one after the
-    /// other are not all there is time for.
+    /// How long changes are collected: longer if a count takes longer, so that many deletions one after the other do
+    /// not cause constant counting.
     fn settled(&self, key: &Key, least: Duration) -> Duration {
         let cost = self.costs.lock().get(key).copied().unwrap_or_default();
         least.max(cost * SETTLE_COSTS)
@@ -287,7 +287,7 @@ impl Quotas {
     }
 }
 
-/// Watches every resource that some quota counts, also those that are defined later.
+/// Watches every resource that some quota counts, including those defined later.
 async fn watch(context: &Context, quotas: &Arc<Quotas>, changed: &Notify) {
     let mut tasks = Watches::default();
     let mut watched: HashMap<ApiResource, CancellationToken> = HashMap::new();
@@ -357,14 +357,14 @@ async fn watch(context: &Context, quotas: &Arc<Quotas>, changed: &Notify) {
     }
 }
 
-/// The resource that is counted, where it is served.
+/// The counted resource, if it is served.
 fn find<'a>(served: &'a [Served], evaluator: &Evaluator) -> Option<&'a Served> {
     served.iter().find(|served| {
         served.resource.group == evaluator.group && served.resource.plural == evaluator.plural
     })
 }
 
-/// Pods count until they have ended.
+/// Watches pods, which count until they have terminated.
 fn watch_pods(context: &Context, quotas: &Arc<Quotas>, evaluator: Evaluator) {
     let quotas = Arc::downgrade(quotas);
     context.informers.of::<Pod>().subscribe(move |change| {
@@ -381,7 +381,7 @@ fn watch_pods(context: &Context, quotas: &Arc<Quotas>, evaluator: Evaluator) {
     });
 }
 
-/// Counts anew what objects of a resource use, as they go; those of some resources also as they change.
+/// Enqueues quotas when objects of a resource are deleted, and for some resources also when they change.
 async fn follow(client: &kube::Client, served: &Served, evaluator: &Evaluator, quotas: &Quotas) {
     let events = follow::follow(served.api(client, ""), "");
     let change = evaluator.group.is_empty()
@@ -397,7 +397,7 @@ async fn follow(client: &kube::Client, served: &Served, evaluator: &Evaluator, q
         |told| match told {
             Told::There(object) if change => add(object, SETTLE_UPDATES),
             Told::Gone(object) => add(object, SETTLE),
-            // What went meanwhile was told by nobody.
+            // Deletions during the interruption were not reported.
             Told::Only(_) => quotas.add(quotas.cache.all(), evaluator, SETTLE),
             Told::There(_) | Told::UpTo(_) => {}
         },

@@ -1,5 +1,5 @@
-//! serviceaccount-controller: every namespace has a service account called `default`.
-//! Follows k8s.io/kubernetes/pkg/controller/serviceaccount.
+//! serviceaccount-controller: creates the service account `default` in every namespace. Follows
+//! k8s.io/kubernetes/pkg/controller/serviceaccount.
 
 use std::sync::Arc;
 
@@ -14,11 +14,11 @@ use crate::client::kinds::Namespace;
 use crate::client::queue::{Next, Queue};
 
 crate::slim!(
-    /// That there is such a service account.
+    /// The existence of a service account.
     ServiceAccount of v1::ServiceAccount {}
 );
 
-/// The service accounts that every namespace has.
+/// The service account of every namespace.
 const ENSURED: &str = "default";
 
 /// Runs the controller.

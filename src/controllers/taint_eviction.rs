@@ -1,4 +1,4 @@
-//! taint-eviction-controller: deletes pods from nodes with NoExecute taints that they do not bear, or no longer.
+//! taint-eviction-controller: deletes pods from nodes with NoExecute taints that they do not, or no longer, tolerate.
 //! Follows k8s.io/kubernetes/pkg/controller/tainteviction.
 
 use std::collections::HashMap;
@@ -21,10 +21,10 @@ use crate::client::queue::{Next, Queue};
 
 const WORKERS: usize = 8;
 const REASON: &str = "TaintManagerEviction";
-/// A hundred years, in seconds: clocks cannot add whatever a toleration says.
+/// A hundred years, in seconds: clocks cannot add arbitrary values of a toleration.
 const LONGEST: u64 = 100 * 366 * 86_400;
 
-/// Pods that go, and when.
+/// Pods to delete, and when.
 type Due = HashMap<Key, (Instant, Arc<Pod>)>;
 
 struct Controller {
@@ -32,7 +32,7 @@ struct Controller {
     nodes: Informer<Node>,
     pods: Pods,
     recorder: Recorder,
-    /// When pods are to be deleted, and who they are.
+    /// Pods to delete, and when.
     due: Arc<Mutex<Due>>,
 }
 
@@ -71,7 +71,7 @@ pub async fn run(context: Context) {
     controller.context.work(&queue, WORKERS, look).await;
 }
 
-/// The taints of a node for which pods are deleted.
+/// The NoExecute taints of a node.
 fn evicting(node: &Node) -> Vec<v1::Taint> {
     let taints = node.spec.taints.iter().flatten();
     taints
@@ -80,17 +80,17 @@ fn evicting(node: &Node) -> Vec<v1::Taint> {
         .collect()
 }
 
-/// What becomes of a pod on a node.
+/// The decision about a pod on a node.
 #[derive(Debug, PartialEq)]
 enum Fate {
-    /// It stays, for all that is known.
+    /// It stays, as far as is known.
     Stays,
-    /// It goes in this many seconds; at once for 0.
+    /// It is deleted after this many seconds; 0 for at once.
     Goes(u64),
 }
 
-/// What becomes of a pod with these tolerations under these taints. Of the tolerations that bear a taint the first
-/// counts, and of what those say the shortest time.
+/// The decision about a pod with these tolerations under these taints. For each taint the first matching toleration
+/// counts, and of all of them the shortest time.
 fn fate(taints: &[v1::Taint], tolerations: &[v1::Toleration]) -> Fate {
     let mut shortest: Option<i64> = None;
     for taint in taints {
@@ -120,7 +120,7 @@ impl Controller {
             self.cancel(&key);
             return Ok(Next::Done);
         };
-        // Nothing was decided of another pod of this name.
+        // An earlier pod of this name does not count.
         if due
             .take_if(|(_, known)| known.metadata.uid != pod.metadata.uid)
             .is_some()
@@ -128,7 +128,7 @@ impl Controller {
             self.cancel(&key);
         }
         let node = pod.spec.node_name.as_deref().unwrap_or_default();
-        // Of a node that is gone nothing new is known.
+        // Nothing new is known of a deleted node.
         let fate = self.nodes.get("", node).map(|node| {
             let taints = evicting(&node);
             fate(&taints, &pod.spec.tolerations)
@@ -145,7 +145,7 @@ impl Controller {
                 self.cancel(&key);
                 Ok(Next::Done)
             }
-            // What was decided once stays, whatever it bears now.
+            // A deadline that has passed stands, whatever the pod tolerates now.
             (_, Some((due, _))) if due <= now => self.evict(&key, &pod).await,
             (_, Some((due, _))) => Ok(Next::After(due - now)),
             (None, None) => Ok(Next::Done),
@@ -157,7 +157,7 @@ impl Controller {
         }
     }
 
-    /// Forgets that a pod is to be deleted.
+    /// Cancels the deletion of a pod.
     fn cancel(&self, key: &Key) {
         let cancelled = self.due.lock().remove(key);
         if let Some((_, pod)) = cancelled {
@@ -178,7 +178,7 @@ impl Controller {
         if let Some(patch) = patch
             && !patch_status(&self.context.client, pod, &patch).await?
         {
-            // It is gone, or another one, which is not to be deleted.
+            // It is gone, or was replaced by another pod, which must not be deleted.
             return Ok(Next::Retry);
         }
         let api: Api<v1::Pod> = Api::namespaced(self.context.client.clone(), &key.namespace);

@@ -1,5 +1,5 @@
-//! ttl-after-finished-controller: deletes jobs some time after they finished.
-//! Follows k8s.io/kubernetes/pkg/controller/ttlafterfinished.
+//! ttl-after-finished-controller: deletes finished jobs after their TTL. Follows
+//! k8s.io/kubernetes/pkg/controller/ttlafterfinished.
 
 use std::time::Duration;
 
@@ -34,7 +34,7 @@ pub async fn run(context: Context) {
                 return Ok(Next::After(left));
             }
             let api: Api<Job> = Api::namespaced(client, &key.namespace);
-            // It may be another one by now, or have been given more time.
+            // It may have been replaced by now, or have a longer TTL.
             let Some(fresh) = api.get_opt(&key.name).await? else {
                 return Ok(Next::Done);
             };
@@ -61,7 +61,7 @@ pub async fn run(context: Context) {
     context.work(&queue, WORKERS, look).await;
 }
 
-/// How long a job is still kept; none for one that has not finished, is kept for ever, or is being deleted.
+/// How long a job is still kept; None if it has not finished, is kept forever, or is being deleted.
 fn left(job: &Job, now: Timestamp) -> Option<Duration> {
     let seconds = job.spec.as_ref()?.ttl_seconds_after_finished?;
     if job.metadata.deletion_timestamp.is_some() {

@@ -1,5 +1,5 @@
-//! What controllers of objects that own others have in common: whom a change wakes, how an object says what was found.
-//! Follows k8s.io/kubernetes/pkg/controller/controller_utils.go.
+//! Shared by the controllers of objects that own others: waking owners, and writing statuses. Follows
+//! k8s.io/kubernetes/pkg/controller/controller_utils.go.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,23 +15,23 @@ use crate::client::informer::{Cached, Informer, Key};
 use crate::client::owners::controller_of;
 use crate::client::queue::{Delays, Next, Queue};
 
-/// Why an object has to be looked at again.
+/// Why an object has to be synced again.
 #[derive(Debug, thiserror::Error)]
 pub enum Unfinished {
-    /// The API refused to tell or to write something.
+    /// A request to the API failed.
     #[error("{}", text(.0))]
     Api(#[from] kube::Error),
-    /// Something was not made or deleted; the words are the API's.
+    /// An object could not be created or deleted; the text is the API's.
     #[error("{0}")]
     Refused(String),
 }
 
-/// A queue into which every change of an object puts its key.
+/// A queue that gets the key of every changed object.
 pub fn queue_of<K: Cached>(objects: &Informer<K>) -> Arc<Queue<Key>> {
     queue_with(objects, Delays::default())
 }
 
-/// The same, where failures hold keys back for other times than they usually do.
+/// Like [`queue_of`], with other delays after failures.
 pub fn queue_with<K: Cached>(objects: &Informer<K>, delays: Delays) -> Arc<Queue<Key>> {
     let queue = Arc::new(Queue::with_delays(delays));
     objects.enqueue(&queue, |change| Some(change.key.clone()));
@@ -78,12 +78,12 @@ pub fn wake_owners<K: Cached, C: Cached>(
     });
 }
 
-/// Writes the status of an object as `with` makes it, and waits until the cache shows it. Where the object changed
-/// meanwhile, the status is written onto what it is now: what else changed does not matter for it, but for the
-/// generation that it speaks of. An object that is gone is none to write to.
+/// Updates the status of an object with `with`, and waits until the cache shows it. If the object changed meanwhile,
+/// the status is written onto the new version: other changes do not affect it, except for the generation that it refers
+/// to. If the object is gone, nothing is written.
 ///
 /// # Errors
-/// When the API refuses.
+/// The API rejects the update.
 pub async fn write_status<K>(
     client: &Client,
     cache: &Informer<K>,
@@ -117,7 +117,7 @@ where
     Ok(())
 }
 
-/// To look again in so many milliseconds, if any.
+/// Look again after this many milliseconds, if given.
 pub fn after_millis(millis: Option<i64>) -> Next {
     match millis.and_then(|millis| u64::try_from(millis).ok()) {
         Some(millis) => Next::After(Duration::from_millis(millis)),
@@ -125,7 +125,7 @@ pub fn after_millis(millis: Option<i64>) -> Next {
     }
 }
 
-/// A number or a share of `total`, rounded up or down.
+/// An absolute number or a percentage of `total`, rounded up or down.
 pub fn scaled(value: Option<&IntOrString>, total: i32, up: bool) -> i32 {
     match value {
         None => 0,

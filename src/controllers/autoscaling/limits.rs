@@ -1,19 +1,20 @@
-//! How fast and how far an autoscaler may go: what it recommended of late, what it did, and what its behavior allows.
-//! Follows k8s.io/kubernetes/pkg/controller/podautoscaler/horizontal.go (normalizeDesiredReplicas and what it calls).
+//! Limits how fast and how far an autoscaler scales: by its recent recommendations, its recent changes, and its
+//! behavior. Follows k8s.io/kubernetes/pkg/controller/podautoscaler/horizontal.go (normalizeDesiredReplicas and what it
+//! calls).
 
 use std::time::{Duration, Instant};
 
 use k8s_openapi::api::autoscaling::v2::{HPAScalingRules, HorizontalPodAutoscalerBehavior};
 
-/// For how long the highest recommendation counts where no behavior says otherwise.
+/// The default stabilization window for scaling down.
 pub const DOWNSCALE_WINDOW: Duration = Duration::from_secs(300);
-/// The longest that a behavior can ask to look back, in its windows and the periods of its policies.
+/// The longest window or policy period that a behavior can have.
 const LONGEST: Duration = Duration::from_secs(3600);
 
-/// A number of replicas that was recommended, or by which they changed, at a moment.
+/// A recommended number of replicas, or a change of it, at a time.
 type At = (i32, Instant);
 
-/// What is remembered of an autoscaler.
+/// The history of an autoscaler.
 #[derive(Debug, Default)]
 pub struct History {
     recommendations: Vec<At>,
@@ -21,32 +22,32 @@ pub struct History {
     removed: Vec<At>,
 }
 
-/// A reason and a message of a condition.
+/// The reason and message of a condition.
 pub type Said = (&'static str, &'static str);
 
-/// How many replicas there are to be, and what is to be said of it.
+/// The resulting number of replicas, and the conditions that explain it.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Verdict {
     /// The number.
     pub replicas: i32,
-    /// Of the condition AbleToScale, which is true.
+    /// The reason and message of AbleToScale, which is true.
     pub able: Said,
-    /// Whether the condition ScalingLimited is true.
+    /// The status of the condition ScalingLimited.
     pub is_limited: bool,
-    /// Of that condition.
+    /// Its reason and message.
     pub limited: Said,
 }
 
-/// The replicas that there are, those that metrics ask for, and those that there may be.
+/// Current, desired and allowed numbers of replicas.
 #[derive(Clone, Copy, Debug)]
 pub struct Asked {
-    /// There are.
+    /// The current number.
     pub current: i32,
-    /// Metrics ask for.
+    /// The number desired by metrics.
     pub desired: i32,
-    /// There may be, at least.
+    /// `minReplicas`.
     pub min: i32,
-    /// There may be, at most.
+    /// `maxReplicas`.
     pub max: i32,
 }
 
@@ -90,14 +91,14 @@ fn seconds(seconds: i32) -> Duration {
 }
 
 impl History {
-    /// Takes what there is when an autoscaler is looked at for the first time as its recommendation.
+    /// At the first sync, records the current number as the recommendation.
     pub fn begin(&mut self, current: i32, now: Instant) {
         if self.recommendations.is_empty() {
             self.recommendations.push((current, now));
         }
     }
 
-    /// Remembers that replicas were changed.
+    /// Records a change of the number of replicas.
     pub fn scaled(&mut self, from: i32, to: i32, now: Instant) {
         match to > from {
             true => self.added.push((to - from, now)),
@@ -108,7 +109,7 @@ impl History {
         }
     }
 
-    /// What may become of what metrics ask for; that is remembered.
+    /// Limits the number that metrics ask for, and records that as a recommendation.
     pub fn judge(
         &mut self,
         asked: Asked,
@@ -144,8 +145,8 @@ impl History {
         (recent.fold(desired, i32::max), STABLE_DOWN)
     }
 
-    /// What is there, brought between the lowest recommendation of the window for going up and the highest of that
-    /// for going down.
+    /// The current number, moved between the lowest recommendation in the scale-up window and the highest in the
+    /// scale-down window.
     fn stable(
         &self,
         asked: Asked,
@@ -168,7 +169,7 @@ impl History {
         (asked.current.max(lowest).min(highest), why)
     }
 
-    /// Keeps to the policies of a behavior.
+    /// Applies the policies of a behavior.
     fn paced(
         &self,
         asked: Asked,
@@ -205,16 +206,16 @@ impl History {
         (desired, WITHIN)
     }
 
-    /// How far the policies of `rules` let replicas go up or down from `current`.
+    /// How far the policies of `rules` allow scaling up or down from `current`.
     fn limit(&self, current: i32, rules: Option<&HPAScalingRules>, up: bool, now: Instant) -> i32 {
-        // The API gives every behavior both rules, with policies.
+        // The API defaults both rules of a behavior, with policies.
         let Some(rules) = rules else {
             return current;
         };
         let change = |value: i32, start: i32, kind: &str| match (kind, up) {
             ("Pods", true) => start.saturating_add(value),
             ("Pods", false) => start.saturating_sub(value),
-            // Rounded up: a share of little would never be one more.
+            // Rounded up: a percentage of a small number would otherwise never add a replica.
             (_, true) => (f64::from(start) * (1.0 + f64::from(value) / 100.0)).ceil() as i32,
             (_, false) => (f64::from(start) * (1.0 - f64::from(value) / 100.0)) as i32,
         };
@@ -234,7 +235,7 @@ impl History {
     }
 }
 
-/// Keeps within the bounds, and never to more than twice as many, or four, at once.
+/// Keeps within minimum and maximum, and below the larger of four and twice the current number.
 fn bounded(asked: Asked) -> (i32, Said) {
     let limit = asked.current.saturating_mul(2).max(4);
     let (most, why) = match asked.max > limit {
@@ -303,7 +304,7 @@ mod tests {
         ]);
         let rules = |select: &str| json!({"stabilizationWindowSeconds": 0, "selectPolicy": select, "policies": policies});
         let start = Instant::now();
-        // current, desired, which policy: replicas
+        // current, desired, selectPolicy: replicas
         let rows = [
             (2, 20, "Max", 6),
             (2, 20, "Min", 3),
@@ -323,7 +324,7 @@ mod tests {
             assert_eq!(verdict.replicas, replicas, "{current} {desired} {select}");
             assert_eq!(verdict.is_limited, replicas != desired);
         }
-        // What was added a moment ago counts; after the period it does not.
+        // A recent change counts; after the period it no longer does.
         let behavior = behavior(rules("Max"), rules("Max"));
         let mut history = History::default();
         history.scaled(10, 15, start);

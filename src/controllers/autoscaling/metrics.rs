@@ -1,4 +1,5 @@
-//! What pods use, off the API of metrics. Follows k8s.io/kubernetes/pkg/controller/podautoscaler/metrics/client.go.
+//! Resource usage of pods, from the metrics API. Follows
+//! k8s.io/kubernetes/pkg/controller/podautoscaler/metrics/client.go.
 
 use std::time::Duration;
 
@@ -14,7 +15,7 @@ use crate::client::discovery::lean;
 use crate::client::errors::text;
 use crate::meta::quantity::Quantity;
 
-/// What a pod uses.
+/// The usage of a pod.
 #[derive(Clone, Debug, Deserialize)]
 struct PodMetrics {
     #[serde(default, deserialize_with = "lean")]
@@ -56,7 +57,7 @@ impl Resource for PodMetrics {
 }
 
 impl PodMetrics {
-    /// What is used of a resource by one container, or by all; none where that is not told.
+    /// The usage of a resource by one container, or by all; None if it is not reported.
     fn sample(&self, resource: &str, container: Option<&str>) -> Option<Sample> {
         let mut value = 0;
         let mut found = false;
@@ -78,10 +79,10 @@ impl PodMetrics {
     }
 }
 
-/// What the pods of a namespace that `selector` selects use of a resource, or one container of each.
+/// The usage of a resource by the pods of a namespace that `selector` selects, or by one container of each.
 ///
 /// # Errors
-/// Why nobody knows, in upstream's words.
+/// Why the usage is unknown, in upstream's words.
 pub async fn samples(
     client: &Client,
     namespace: &str,
@@ -94,7 +95,7 @@ pub async fn samples(
     let told = api.list(&params).await;
     let told: ObjectList<PodMetrics> = told.map_err(|error| {
         let why = match &error {
-            // Nobody serves it.
+            // No server provides the API.
             kube::Error::Api(status) if status.code == 404 => {
                 "the server could not find the requested resource (get pods.metrics.k8s.io)"
                     .to_owned()
@@ -137,7 +138,7 @@ mod tests {
         assert_eq!(value("cpu", None), Some((1251, 75_500)));
         assert_eq!(value("cpu", Some("b")), Some((1000, 75_500)));
         assert_eq!(value("memory", Some("a")), Some((1_024_000, 75_500)));
-        // What one does not tell is not known of all.
+        // If one container does not report it, the sum is unknown.
         assert_eq!(value("memory", None), None);
         assert_eq!(value("cpu", Some("c")), None);
     }

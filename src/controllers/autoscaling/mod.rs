@@ -1,8 +1,8 @@
-//! horizontal-pod-autoscaler-controller: as many replicas as pods need to use what they are to use.
-//! Follows k8s.io/kubernetes/pkg/controller/podautoscaler.
+//! horizontal-pod-autoscaler-controller: scales workloads so that their pods use what they should. Follows
+//! k8s.io/kubernetes/pkg/controller/podautoscaler.
 //!
-//! Metrics of resources come from `metrics.k8s.io`. The APIs of custom and external metrics are other servers'; as none
-//! can be registered here, metrics of theirs fail as upstream's do where no such server is.
+//! Resource metrics come from `metrics.k8s.io`. Custom and external metrics are provided by aggregated API servers; as
+//! these are not supported, such metrics fail like upstream's without such a server.
 
 mod limits;
 mod metrics;
@@ -40,9 +40,9 @@ use crate::client::queue::{Next, Queue};
 use crate::meta::selector::Selector;
 
 const WORKERS: usize = 5;
-/// How often each autoscaler is looked at.
+/// How often each autoscaler is synced.
 const PERIOD: Duration = Duration::from_secs(15);
-/// For how long what the API serves is remembered.
+/// How long the result of discovery is cached.
 const DISCOVERY: Duration = Duration::from_secs(30);
 /// How often a scale is written that others change at the same time.
 const ATTEMPTS: usize = 5;
@@ -58,11 +58,11 @@ struct Controller {
     served: tokio::sync::Mutex<Option<(Instant, Arc<Vec<Served>>)>>,
 }
 
-/// What is remembered of an autoscaler.
+/// The state of an autoscaler.
 #[derive(Default)]
 struct Known {
     history: History,
-    /// What it last selected.
+    /// The selector at the last sync.
     selector: Option<Selector>,
 }
 
@@ -258,7 +258,7 @@ impl Controller {
         })
     }
 
-    /// What the API serves, asked for now and then.
+    /// The resources that the API serves, cached for a while.
     async fn served(&self) -> Result<Arc<Vec<Served>>, kube::Error> {
         let mut known = self.served.lock().await;
         if let Some((at, served)) = known.as_ref()
@@ -271,7 +271,7 @@ impl Controller {
         Ok(served)
     }
 
-    /// Writes a scale; again onto what others made of it meanwhile.
+    /// Writes a scale; after a conflict, writes it again onto the new version.
     async fn rescale(
         &self,
         served: &Served,
@@ -343,10 +343,11 @@ impl Controller {
         (desired, why)
     }
 
-    /// What all metrics together ask for, and what failed of them if some did; their states go to `list`.
+    /// The number of replicas that all metrics together ask for, and the errors if some failed; their statuses are
+    /// added to `list`.
     ///
     /// # Errors
-    /// Where they say nothing, or would have fewer replicas and one of them fails.
+    /// All metrics fail, or some do and the others would scale down.
     async fn measure(
         &self,
         key: &Key,
@@ -381,7 +382,7 @@ impl Controller {
                     }
                 }
                 Err(failure) => {
-                    // A place is kept for it, as upstream does.
+                    // An empty entry, as upstream has it.
                     list.push(MetricStatus::default());
                     self.warn(autoscaler, failure.reason, failure.told.clone());
                     failures.push(failure);
@@ -413,7 +414,7 @@ impl Controller {
         }
     }
 
-    /// The selector of what is scaled, and the pods that it selects, which must be no other autoscaler's.
+    /// The selector of the scaled workload, and the pods that it selects, which must not belong to another autoscaler.
     fn selected(
         &self,
         key: &Key,
@@ -474,7 +475,7 @@ impl Controller {
     }
 }
 
-/// Says what was found.
+/// Sets a condition.
 fn note(
     status: &mut HorizontalPodAutoscalerStatus,
     autoscaler: &HorizontalPodAutoscaler,
@@ -491,7 +492,7 @@ fn fits(selector: &Selector, pod: &Pod) -> bool {
     selector.matches(|key| labels?.get(key).map(String::as_str))
 }
 
-/// Whether a metric that needs no pods is among those of an autoscaler.
+/// Whether an autoscaler has a metric that needs no pods.
 fn of_objects(spec: &HorizontalPodAutoscalerSpec) -> bool {
     let mut metrics = spec.metrics.iter().flatten();
     metrics.any(|metric| matches!(metric.type_.as_str(), "Object" | "External"))

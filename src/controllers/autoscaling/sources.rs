@@ -1,5 +1,5 @@
-//! What the metrics of an autoscaler ask for, one after the other. Follows what
-//! k8s.io/kubernetes/pkg/controller/podautoscaler computes of each source.
+//! Evaluates the metrics of an autoscaler one by one. Follows the computations for each source in
+//! k8s.io/kubernetes/pkg/controller/podautoscaler.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -17,24 +17,24 @@ use super::{metrics, usage};
 use crate::client::kinds::Pod;
 use crate::meta::quantity::{Form, Quantity};
 
-/// What the metrics of an autoscaler say.
+/// The result of evaluating metrics.
 pub struct Measured {
     pub replicas: i32,
-    /// By which metric.
+    /// The name of the deciding metric.
     pub by: String,
 }
 
-/// Why a metric says nothing.
+/// Why a metric cannot be evaluated.
 pub struct Failure {
     /// The reason of its event and of the condition.
     pub reason: &'static str,
-    /// Of those.
+    /// The message of these.
     pub told: String,
-    /// Of the whole.
+    /// The error for the sync.
     pub error: String,
 }
 
-/// Of what pods, and for what, metrics are looked at.
+/// The pods and the autoscaler for which metrics are evaluated.
 #[derive(Clone, Copy)]
 pub struct Round<'r> {
     pub client: &'r kube::Client,
@@ -46,10 +46,10 @@ pub struct Round<'r> {
 }
 
 impl Round<'_> {
-    /// What one metric asks for, and its state.
+    /// The number of replicas that one metric asks for, and its status.
     ///
     /// # Errors
-    /// [`Failure`] where it cannot be had.
+    /// [`Failure`] if the metric is not available.
     pub async fn look(&self, metric: &MetricSpec) -> Result<(Measured, MetricStatus), Failure> {
         let (resource, container, target) = match (&metric.resource, &metric.container_resource) {
             (Some(own), _) if metric.type_ == "Resource" => (&own.name, None, &own.target),
@@ -76,7 +76,7 @@ impl Round<'_> {
         }
     }
 
-    /// What the use of a resource asks for.
+    /// Evaluates a resource metric.
     async fn resource(
         &self,
         target: &MetricTarget,
@@ -145,7 +145,7 @@ impl Round<'_> {
     }
 }
 
-/// How far use may be from its goal before an autoscaler acts.
+/// How far usage may be from the target before the autoscaler acts.
 pub fn tolerances(spec: &HorizontalPodAutoscalerSpec) -> Tolerances {
     let mut tolerances = Tolerances::default();
     let read = |amount: Option<&resource::Quantity>| {
@@ -160,7 +160,7 @@ pub fn tolerances(spec: &HorizontalPodAutoscalerSpec) -> Tolerances {
     tolerances
 }
 
-/// The state of a metric of a resource.
+/// The status of a resource metric.
 fn state_of(metric: &MetricSpec, current: MetricValueStatus) -> MetricStatus {
     let mut state = MetricStatus {
         type_: metric.type_.clone(),
@@ -183,7 +183,7 @@ fn state_of(metric: &MetricSpec, current: MetricValueStatus) -> MetricStatus {
     state
 }
 
-/// What upstream says of a metric of a server that is not there.
+/// Upstream's error for a metric whose server does not exist.
 fn unserved(metric: &MetricSpec, namespace: &str) -> Failure {
     const CUSTOM: &str =
         "unable to fetch metrics from custom metrics API: no known available metric versions found";

@@ -1,4 +1,4 @@
-//! What an autoscaler says of itself. Follows k8s.io/kubernetes/pkg/controller/podautoscaler/horizontal.go.
+//! The conditions of an autoscaler. Follows k8s.io/kubernetes/pkg/controller/podautoscaler/horizontal.go.
 
 use k8s_openapi::api::autoscaling::v2::{
     HorizontalPodAutoscalerCondition, HorizontalPodAutoscalerStatus,
@@ -6,16 +6,16 @@ use k8s_openapi::api::autoscaling::v2::{
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, Time};
 use k8s_openapi::jiff::Timestamp;
 
-/// Whether replicas could be told and changed.
+/// Whether the scale could be read and written.
 pub const ABLE: &str = "AbleToScale";
-/// Whether metrics say how many there are to be.
+/// Whether a number of replicas could be computed from metrics.
 pub const ACTIVE: &str = "ScalingActive";
-/// Whether there may not be as many as metrics ask for.
+/// Whether the number that metrics ask for is out of bounds.
 pub const LIMITED: &str = "ScalingLimited";
-/// Whether it was the autoscaler that left none.
+/// Whether the autoscaler scaled to zero.
 pub const ZERO: &str = "ScaledToZero";
 
-/// Sets a condition; its time is that of its last change of state.
+/// Sets a condition; its transition time changes only with its status.
 pub fn set(
     status: &mut HorizontalPodAutoscalerStatus,
     kind: &str,

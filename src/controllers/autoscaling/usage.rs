@@ -1,5 +1,5 @@
-//! How many replicas a metric asks for, off what pods use and what they are to use: functions of values.
-//! Follows k8s.io/kubernetes/pkg/controller/podautoscaler/replica_calculator.go.
+//! Pure functions that compute the number of replicas from the usage of pods and its target. Follows
+//! k8s.io/kubernetes/pkg/controller/podautoscaler/replica_calculator.go.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -11,33 +11,33 @@ use k8s_openapi::jiff::Timestamp;
 use crate::client::kinds::Pod;
 use crate::meta::quantity::Quantity;
 
-/// How long the CPU that a pod uses after its start says little of what it will use.
+/// How long after its start the CPU usage of a pod is ignored unless it is ready.
 const CPU_INITIALIZATION: Duration = Duration::from_secs(300);
-/// A pod that became unready so soon after its start was never ready.
+/// A pod that became unready this soon after its start was never ready.
 const INITIAL_READINESS: Duration = Duration::from_secs(30);
-/// What a ratio may differ from 1 before anything is done.
+/// How far a ratio may differ from 1 before the autoscaler acts.
 const TOLERANCE: f64 = 0.1;
 
-/// What a pod was seen to use.
+/// The measured usage of a pod.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Sample {
     /// In thousandths.
     pub value: i64,
-    /// The end of the window,
+    /// The end of the window.
     pub at: Timestamp,
-    /// over which it was measured.
+    /// The window over which it was measured.
     pub window: Duration,
 }
 
-/// Samples by the names of pods.
+/// Samples by pod name.
 pub type Samples = BTreeMap<String, Sample>;
 
-/// What ratios of use and goal are close enough to 1.
+/// Which ratios of usage and target are close enough to 1.
 #[derive(Clone, Copy, Debug)]
 pub struct Tolerances {
-    /// Below.
+    /// How far below 1.
     pub down: f64,
-    /// Above.
+    /// How far above 1.
     pub up: f64,
 }
 
@@ -56,23 +56,23 @@ impl Tolerances {
     }
 }
 
-/// What pods are to use.
+/// The target usage of pods.
 #[derive(Debug)]
 pub enum Goal {
-    /// So many hundredths of what they request, which is told by pod, in thousandths.
+    /// A percentage of their requests, which are given by pod, in thousandths.
     Utilization(i32, BTreeMap<String, i64>),
-    /// So many thousandths each.
+    /// An average per pod, in thousandths.
     Average(i64),
 }
 
-/// What is used now.
+/// The current usage.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Used {
-    /// Beside the goal.
+    /// Relative to the target.
     ratio: f64,
-    /// In hundredths of what is requested; none where the goal is not told so.
+    /// In percent of requests; None if the target is not a percentage.
     pub utilization: Option<i32>,
-    /// By each pod on average, in thousandths.
+    /// The average per pod, in thousandths.
     pub average: i64,
 }
 
@@ -109,7 +109,7 @@ impl Goal {
         }
     }
 
-    /// What a pod that nothing is known of is taken to use where replicas are to become fewer.
+    /// The assumed usage of a pod without a sample when scaling down.
     fn full(&self, pod: &str) -> i64 {
         match self {
             Goal::Average(goal) => *goal,
@@ -121,7 +121,7 @@ impl Goal {
     }
 }
 
-/// Pods by what their samples say.
+/// Pods, grouped by what their samples show.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Sorted<'p> {
     ready: usize,
@@ -153,7 +153,7 @@ fn sort<'p>(pods: &'p [Arc<Pod>], samples: &Samples, is_cpu: bool, now: Timestam
     sorted
 }
 
-/// Whether the CPU that a pod was seen to use tells what it uses.
+/// Whether a pod's measured CPU usage is representative.
 fn tells(pod: &Pod, sample: &Sample, now: Timestamp) -> bool {
     let mut conditions = pod.status.conditions.iter();
     let ready = conditions.find(|condition| condition.type_ == "Ready");
@@ -174,10 +174,10 @@ fn tells(pod: &Pod, sample: &Sample, now: Timestamp) -> bool {
     }
 }
 
-/// How many of `current` replicas there are to be for pods to use what they are to, and what they use.
+/// The number of replicas, of currently `current`, with which pods would have the target usage; and the current usage.
 ///
 /// # Errors
-/// Why that cannot be told, in upstream's words.
+/// Why it cannot be computed, in upstream's words.
 pub fn replicas(
     current: i32,
     goal: &Goal,
@@ -207,7 +207,7 @@ pub fn replicas(
         };
         return Ok((wanted, used));
     }
-    // What is not known is taken for what makes the change smaller.
+    // Missing samples are assumed to be such that the change is smaller.
     let mut assume = |pod: &str, value: i64| {
         let sample = Sample {
             value,
@@ -236,15 +236,15 @@ pub fn replicas(
     Ok((if turns { current } else { wanted }, used))
 }
 
-/// Rounded up. What is too large is the largest.
+/// Rounds up and saturates.
 fn whole(number: f64) -> i32 {
     number.ceil() as i32
 }
 
-/// What each pod requests of a resource, in thousandths, or what one container of it does.
+/// The request of each pod for a resource, in thousandths, or that of one of its containers.
 ///
 /// # Errors
-/// Where one requests nothing of it: upstream's words.
+/// A pod requests nothing of it: upstream's words.
 pub fn requests(
     pods: &[Arc<Pod>],
     container: Option<&str>,
@@ -307,14 +307,14 @@ mod tests {
 
     const NOW: &str = "2026-01-01T01:00:00Z";
 
-    /// Its phase, whether it is ready, since when, and when it started.
+    /// Its phase, status and time of the condition `Ready`, and its start.
     type State = (&'static str, &'static str, &'static str, &'static str);
 
     fn time(text: &str) -> Timestamp {
         text.parse().expect("a time")
     }
 
-    /// A pod that requests a core.
+    /// A pod that requests one core.
     fn pod(name: &str, state: State) -> Arc<Pod> {
         let (phase, ready, since, start) = state;
         let pod = json!({
@@ -360,7 +360,7 @@ mod tests {
         "2026-01-01T00:00:00Z",
     );
 
-    /// What is asked for when pods in these states use so many thousandths of a core (none: nobody knows).
+    /// The number of replicas for pods in these states with this usage in thousandths of a core (None: unknown).
     fn asked(goal: i32, pods: &[(State, Option<i64>)]) -> Result<i32, String> {
         let names: Vec<String> = (0..pods.len()).map(|at| format!("p{at}")).collect();
         let samples = names.iter().zip(pods).filter_map(|(name, (_, used))| {
@@ -402,14 +402,14 @@ mod tests {
                 &[(OLD, Some(100)), (OLD, Some(100)), (OLD, Some(100))],
                 1,
             ),
-            // Pods that are not ready are taken to use nothing where more are to be made,
+            // Unready pods are assumed to use nothing when scaling up,
             (50, &[(OLD, Some(900)), (PENDING, None)], 2),
             (30, &[(OLD, Some(900)), (PENDING, None)], 3),
             (30, &[(OLD, Some(900)), (NEVER_READY, Some(900))], 3),
             (30, &[(OLD, Some(900)), (JUST_READY, Some(900))], 3),
-            // and do not count where fewer are to be left.
+            // and are ignored when scaling down.
             (50, &[(OLD, Some(200)), (PENDING, None)], 1),
-            // Pods that nobody knows of use all that they request, or nothing.
+            // Pods without a sample are assumed to use all of their request, or nothing.
             (50, &[(OLD, Some(200)), (OLD, None)], 2),
             (
                 50,
@@ -422,7 +422,7 @@ mod tests {
                 2,
             ),
             (30, &[(OLD, Some(900)), (OLD, None)], 3),
-            // Failed ones are none.
+            // Failed pods do not count.
             (50, &[(OLD, Some(900)), (FAILED, Some(900))], 2),
         ];
         for (goal, pods, wanted) in rows {

@@ -1,4 +1,4 @@
-//! kube-apiserver-serving-clustertrustbundle-publisher-controller: what to trust when the API server is asked, as a
+//! kube-apiserver-serving-clustertrustbundle-publisher-controller: publishes the authorities of the API server as a
 //! ClusterTrustBundle. Follows k8s.io/kubernetes/pkg/controller/certificates/clustertrustbundlepublisher.
 
 use std::sync::Arc;
@@ -14,11 +14,11 @@ use crate::client::queue::{Next, Queue};
 const SIGNER: &str = "kubernetes.io/kube-apiserver-serving";
 
 impl Cached for ClusterTrustBundle {
-    // The publisher alone looks at bundles, and only at those of its signer.
+    // Only the bundles of this signer; no other controller uses bundles.
     const FIELDS: &'static str = "spec.signerName=kubernetes.io/kube-apiserver-serving";
 }
 
-/// The bundle that there is to be; its name tells what is in it.
+/// The bundle to publish; its name includes a hash of its content.
 fn wanted(root_ca: &str) -> ClusterTrustBundle {
     let digest = ring::digest::digest(&ring::digest::SHA256, root_ca.as_bytes());
     let hash: String = digest.as_ref()[..12]

@@ -1,5 +1,5 @@
-//! certificatesigningrequest-signing-controller, -approving-controller and -cleaner-controller, and the cleaner of pods'
-//! requests. Follows k8s.io/kubernetes/pkg/controller/certificates.
+//! certificatesigningrequest-signing-controller, -approving-controller and -cleaner-controller, and the cleaner of pod
+//! certificate requests. Follows k8s.io/kubernetes/pkg/controller/certificates.
 
 mod bundles;
 mod plan;
@@ -28,22 +28,22 @@ use crate::client::informer::{Cached, Informer};
 use crate::client::queue::{Delays, Next, Queue};
 
 const WORKERS: usize = 5;
-/// How long requests that failed are held back.
+/// How long failed requests are delayed.
 const DELAYS: Delays = Delays {
     first: Duration::from_millis(200),
     longest: Duration::from_secs(1000),
 };
-/// How often requests are looked through for old ones.
+/// How often to look for old signing requests.
 const SWEEP: Duration = Duration::from_secs(60 * 60);
-/// The same for those of pods.
+/// How often to look for old pod certificate requests.
 const SWEEP_PODS: Duration = Duration::from_secs(5 * 60);
-/// How old those of pods get, in seconds.
+/// The age at which pod certificate requests are deleted, in seconds.
 const MOST_POD_SECONDS: i64 = 15 * 60;
 
 impl Cached for CertificateSigningRequest {}
 
 crate::slim!(
-    /// That a pod asked for a certificate.
+    /// The existence of a pod certificate request.
     PodRequest of PodCertificateRequest {}
 );
 
@@ -60,7 +60,7 @@ enum Unfinished {
     Refused(String),
 }
 
-/// Looks at every request that has no certificate yet, and again whenever it changes.
+/// Calls `look` for every request without a certificate, and again whenever it changes.
 async fn each<F, E>(context: &Context, look: impl Fn(Arc<CertificateSigningRequest>) -> F + Sync)
 where
     F: Future<Output = Result<Next, E>>,
@@ -92,7 +92,7 @@ fn parsed(request: &CertificateSigningRequest) -> Result<Request, Unfinished> {
     })
 }
 
-/// What a write of a request that may have changed meanwhile came to.
+/// The outcome of writing a request that may have changed meanwhile.
 fn written<T>(result: Result<T, kube::Error>) -> Result<Next, Unfinished> {
     match result {
         Ok(_) => Ok(Next::Done),
@@ -177,14 +177,14 @@ pub async fn approving(context: Context) {
                         .await,
                 );
             }
-            // Who may not now may be allowed to later.
+            // A requester without the right may get it later.
             Ok(if tried { Next::Retry } else { Next::Done })
         }
     };
     each(&context, approve).await;
 }
 
-/// Asks whether who wants a certificate may have it without anybody's word.
+/// A review of whether the requester has the right to automatic approval.
 fn review(request: &CertificateSigningRequest, right: &str) -> SubjectAccessReview {
     let spec = &request.spec;
     SubjectAccessReview {
@@ -227,7 +227,7 @@ pub async fn cleaning_pods(context: Context) {
     .await;
 }
 
-/// Deletes what is old, now and then.
+/// Deletes old requests periodically.
 async fn sweep<P: Cached, K>(
     context: &Context,
     period: Duration,

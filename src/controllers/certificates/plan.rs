@@ -1,4 +1,4 @@
-//! What is to be done about a request for a certificate.
+//! Decides about certificate signing requests.
 
 use std::collections::BTreeSet;
 
@@ -15,22 +15,22 @@ const MINUTE: i64 = 60;
 const HOUR: i64 = 60 * MINUTE;
 /// The shortest life that who asks may ask for, in seconds.
 const SHORTEST: i64 = 10 * MINUTE;
-/// By how much certificates begin before now, for clocks differ.
+/// How far in the past certificates begin, because clocks differ.
 const BACKDATE: i64 = 5 * MINUTE;
-/// What is shorter than this loses nothing at its end for that.
+/// Certificates with a shorter validity do not end earlier by that.
 const SHORT: i64 = 8 * HOUR;
-/// How long requests are kept that were answered,
+/// How long requests are kept that were approved, denied or failed.
 const ANSWERED: i64 = HOUR;
-/// and others.
+/// How long pending requests are kept.
 const PENDING: i64 = 24 * HOUR;
 
-/// The signer of certificates by which clients are known to the server,
+/// The signer of client certificates.
 const CLIENT: &str = "kubernetes.io/kube-apiserver-client";
-/// the same for nodes,
+/// The signer of nodes' client certificates.
 const KUBELET_CLIENT: &str = "kubernetes.io/kube-apiserver-client-kubelet";
-/// that of certificates by which nodes are known to the server when it asks them,
+/// The signer of nodes' serving certificates.
 const KUBELET_SERVING: &str = "kubernetes.io/kubelet-serving";
-/// and that of requests from before there were signers.
+/// The signer of requests from before signers existed.
 const LEGACY: &str = "kubernetes.io/legacy-unknown";
 
 fn conditions(
@@ -50,7 +50,7 @@ fn usages(spec: &CertificateSigningRequestSpec) -> &[String] {
     spec.usages.as_deref().unwrap_or_default()
 }
 
-/// Whether it has its certificate.
+/// Whether the certificate was issued.
 pub(super) fn is_issued(request: &CertificateSigningRequest) -> bool {
     let status = request.status.as_ref();
     status
@@ -58,12 +58,12 @@ pub(super) fn is_issued(request: &CertificateSigningRequest) -> bool {
         .is_some_and(|certificate| !certificate.0.is_empty())
 }
 
-/// Whether somebody said yes or no to it.
+/// Whether it was approved or denied.
 pub(super) fn is_judged(request: &CertificateSigningRequest) -> bool {
     has(request, "Approved") || has(request, "Denied")
 }
 
-/// Whether it is approved, and nothing is wrong with it.
+/// Whether it is approved and has not failed.
 pub(super) fn is_to_be_signed(request: &CertificateSigningRequest) -> bool {
     let failed = conditions(request)
         .any(|condition| condition.type_ == "Failed" && condition.status == "True");
@@ -85,10 +85,10 @@ pub(super) fn condition(
     }
 }
 
-/// Whether the signer may sign a request; none for a signer that is not of this server.
+/// Checks a request by the rules of its signer; None if this server does not have the signer.
 ///
 /// # Errors
-/// What the signer does not take, in upstream's words.
+/// What the signer rejects, in upstream's words.
 pub(super) fn check(
     spec: &CertificateSigningRequestSpec,
     request: &Request,
@@ -117,7 +117,7 @@ fn client_usages(usages: &[String]) -> Result<(), String> {
     Ok(())
 }
 
-/// Whether a request is one that a node makes: to serve, or to be known as a client.
+/// Checks a node's request for a serving or client certificate.
 fn kubelet(request: &Request, usages: &[String], serving: bool) -> Result<(), String> {
     if request.subject.groups != ["system:nodes"] {
         return Err("subject organization is not system:nodes".to_owned());
@@ -144,7 +144,7 @@ fn kubelet(request: &Request, usages: &[String], serving: bool) -> Result<(), St
     };
     let usages: BTreeSet<&str> = usages.iter().map(String::as_str).collect();
     let all = BTreeSet::from(["digital signature", "key encipherment", purpose]);
-    // Keys that are not RSA encipher nothing.
+    // Only RSA keys can be used for key encipherment.
     let others = BTreeSet::from(["digital signature", purpose]);
     if usages != all && usages != others {
         let listed: Vec<&str> = all.into_iter().collect();
@@ -184,7 +184,7 @@ pub(super) fn terms(
     })
 }
 
-/// The rights by which a request is approved without anybody's word, and what is then said.
+/// The rights that lead to automatic approval of a request, and the message for each.
 pub(super) fn approvals(
     request: &CertificateSigningRequest,
     asked: &Request,
@@ -205,7 +205,7 @@ pub(super) fn approvals(
     own.into_iter().chain([any]).collect()
 }
 
-/// Whether nobody needs a request any more.
+/// Whether a request can be deleted.
 pub(super) fn is_old(request: &CertificateSigningRequest, now: Timestamp) -> bool {
     let older = |time: Option<&Time>, seconds: i64| {
         time.is_some_and(|time| now.as_second() - time.0.as_second() > seconds)
@@ -225,7 +225,7 @@ pub(super) fn is_old(request: &CertificateSigningRequest, now: Timestamp) -> boo
     })
 }
 
-/// Whether the certificate that was issued is valid no longer.
+/// Whether the issued certificate has expired.
 fn has_expired(request: &CertificateSigningRequest, now: Timestamp) -> bool {
     let status = request.status.as_ref();
     let bytes = status.and_then(|status| status.certificate.as_ref());

@@ -1,4 +1,4 @@
-//! cronjob-controller: jobs at given times. Follows k8s.io/kubernetes/pkg/controller/cronjob.
+//! cronjob-controller: creates jobs on a schedule. Follows k8s.io/kubernetes/pkg/controller/cronjob.
 
 mod plan;
 #[cfg(test)]
@@ -46,7 +46,7 @@ pub async fn run(context: Context) {
         context,
     };
     let queue = queue_of(&controller.crons);
-    // Jobs are not taken: only what a cron job made is its own.
+    // Jobs are not adopted: a cron job only owns those that it created.
     wake_owners(&controller.jobs, &controller.crons, &queue, |_, _| false);
     let look = |key: Key| controller.sync(key);
     controller.context.work(&queue, WORKERS, look).await;
@@ -74,7 +74,7 @@ impl Controller {
             local: &self.local,
             now: Timestamp::now(),
         });
-        // History that stays is no reason not to begin what is due: it is tried again afterwards.
+        // If history cannot be deleted, due jobs are still started; the deletion is retried afterwards.
         let mut stays = None;
         for job in &plan.forget {
             if let Err(error) = self.delete(&cron, &job.name_any(), &key).await {
@@ -117,7 +117,7 @@ impl Controller {
         }
     }
 
-    /// The jobs that a status names as active and that are gone, by uid.
+    /// Jobs that a status lists as active but that no longer exist, by uid.
     async fn missing(
         &self,
         cron: &CronJob,
@@ -163,7 +163,7 @@ impl Controller {
         }
     }
 
-    /// Makes a job. Returns a reference to it; none where it is no new one of this cron job.
+    /// Creates a job. Returns a reference to it; None if it is not a new job of this cron job.
     async fn create(
         &self,
         cron: &CronJob,
@@ -180,7 +180,7 @@ impl Controller {
             }
             Err(error) if is_terminating(&error) => return Ok(None),
             Err(error) if is_already_exists(&error) => {
-                // It was made before, and the status did not come to say so.
+                // It was created before, but the status was not updated.
                 let found = api.get(&job.name_any()).await?;
                 if !is_controlled_by(&found.metadata, &cron.metadata) {
                     return Ok(None);
@@ -206,7 +206,7 @@ impl Controller {
         }))
     }
 
-    /// Writes a status, if it says something new. Returns whether the cron job changed meanwhile.
+    /// Writes a status, if it differs. Returns whether the cron job changed meanwhile.
     async fn write(
         &self,
         cron: &CronJob,

@@ -1,5 +1,5 @@
-//! What a cron job does next, decided from what it is, its jobs and the time.
-//! Follows k8s.io/kubernetes/pkg/controller/cronjob (cronjob_controllerv2, utils).
+//! Decides what a cron job does next, from its spec, its jobs and the time. Follows
+//! k8s.io/kubernetes/pkg/controller/cronjob (cronjob_controllerv2, utils).
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
@@ -16,36 +16,36 @@ use crate::client::owners::controller_reference;
 use crate::controllers::jobs::end_of;
 use crate::meta::cron::{self, Schedule};
 
-/// How many milliseconds after the moment to look, for clocks are never exact.
+/// How many milliseconds after the scheduled time to look, because clocks are not exact.
 const LATE: i64 = 100;
-/// So many missed moments are worth a word.
+/// The number of missed times that causes a warning.
 const MANY: i64 = 100;
 const SCHEDULED: &str = "batch.kubernetes.io/cronjob-scheduled-timestamp";
 
-/// Everything a decision is made of.
+/// The input of a decision.
 pub(super) struct Facts<'a> {
     pub cron: &'a CronJob,
-    /// The jobs that it made.
+    /// The jobs that it created.
     pub jobs: &'a [Arc<Job>],
-    /// Jobs that its status names as active and that are gone, by uid.
+    /// Jobs that its status lists as active but that no longer exist, by uid.
     pub missing: &'a HashSet<String>,
-    /// The zone of schedules that name none.
+    /// The time zone of schedules without one.
     pub local: &'a TimeZone,
     pub now: Timestamp,
 }
 
-/// What is to be done, in this order.
+/// What to do, in this order.
 #[derive(Debug, Default)]
 pub(super) struct Plan {
-    /// Finished jobs that the history has no room for.
+    /// Finished jobs beyond the history limits, to delete.
     pub forget: Vec<Arc<Job>>,
-    /// What is to be told.
+    /// Events to record.
     pub events: Vec<(Tone, &'static str, String)>,
-    /// Active jobs that make place for the next.
+    /// Active jobs to delete because the next one replaces them.
     pub replace: Vec<ObjectReference>,
-    /// The job to be made, and the moment that it is for.
+    /// The job to create, and its scheduled time.
     pub create: Option<(Job, Timestamp)>,
-    /// What the cron job says of itself, before that job is made.
+    /// The status before that job is created.
     pub status: CronJobStatus,
     /// In how many milliseconds to look again.
     pub again: Option<i64>,
@@ -102,7 +102,7 @@ impl Plan {
         self.events.push((tone, reason, message));
     }
 
-    /// Takes from the active jobs those that have ended or are gone.
+    /// Removes ended and missing jobs from the active ones.
     fn look_at_jobs(&mut self, facts: &Facts<'_>) {
         let mut active = self.status.active.take().unwrap_or_default();
         for job in facts.jobs {
@@ -221,7 +221,7 @@ impl Plan {
     }
 }
 
-/// The job of a moment.
+/// The job for a scheduled time.
 fn make_job(cron: &CronJob, name: String, at: Timestamp, zone: &TimeZone) -> Job {
     let template = &cron.spec.job_template;
     let meta = template.metadata.clone().unwrap_or_default();
@@ -246,7 +246,7 @@ fn make_job(cron: &CronJob, name: String, at: Timestamp, zone: &TimeZone) -> Job
     }
 }
 
-/// Which moments are due.
+/// Computes which scheduled times are due.
 struct Clock<'a> {
     cron: &'a CronJob,
     schedule: &'a Schedule,
@@ -254,13 +254,13 @@ struct Clock<'a> {
     now: Timestamp,
 }
 
-/// The moments since the last job.
+/// The scheduled times since the last job.
 struct Due {
-    /// From when on they count.
+    /// The time after which they count.
     since: Timestamp,
     /// The latest of them.
     latest: Option<Timestamp>,
-    /// How many there were, about.
+    /// About how many there were.
     missed: i64,
 }
 
@@ -269,7 +269,7 @@ impl Clock<'_> {
         self.schedule.next(after, self.zone)
     }
 
-    /// What is due; with `deadline` only what may still be started.
+    /// The due times; with `deadline` only those that may still be started.
     fn due(&self, deadline: bool) -> Due {
         let (cron, now) = (self.cron, self.now);
         let time = |time: Option<&Time>| time.map(|time| time.0);
@@ -299,7 +299,7 @@ impl Clock<'_> {
         let Some(second) = self.next(first).filter(|second| *second <= now) else {
             return one;
         };
-        // Far back, the moments are not gone through one by one.
+        // If the start is long ago, the number of times is estimated from the interval.
         let step = (second.as_second() - first.as_second()).max(1);
         let missed = (now.as_second() - first.as_second()) / step + 1;
         let near = first.as_second() + (missed - 2) * step;
@@ -316,7 +316,7 @@ impl Clock<'_> {
         }
     }
 
-    /// In how many milliseconds the next moment is.
+    /// In how many milliseconds the next scheduled time is.
     fn wait(&self) -> Option<i64> {
         let due = self.due(false);
         let from = match due.latest {

@@ -1,4 +1,4 @@
-//! What a cron job decides, as a table of moments and jobs.
+//! Table tests of a cron job's decisions.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -58,7 +58,7 @@ fn a_cron_job_makes_one_job_for_the_latest_moment_that_is_due() {
             "",
         ),
         ("", last("00:10:00"), "00:10:05", None, Some(595_100), ""),
-        // Of several that were missed only the latest is made up for.
+        // Of several missed times only the latest is made up for.
         (
             "",
             last("00:10:00"),

@@ -1,5 +1,5 @@
-//! daemonset-controller: a pod on every node that a template allows. The scheduler places the pods; each names its node
-//! by an affinity. Follows k8s.io/kubernetes/pkg/controller/daemon.
+//! daemonset-controller: runs a pod on every node that a template allows. The scheduler places the pods; each names its
+//! node by an affinity. Follows k8s.io/kubernetes/pkg/controller/daemon.
 
 mod backoff;
 mod place;
@@ -35,7 +35,7 @@ use crate::client::queue::{Next, Queue};
 use crate::client::selector::selects;
 
 const WORKERS: usize = 2;
-/// The most pods of one set that are made or deleted in one go: registries are asked for images by all nodes at once.
+/// The most pods of one set that are created or deleted in one sync, because all nodes pull the image at once.
 const BURST: usize = 250;
 
 impl Cached for DaemonSet {}
@@ -69,12 +69,12 @@ pub async fn run(context: Context) {
     controller.context.work(&queue, WORKERS, look).await;
 }
 
-/// Whether a set's selector fits a pod.
+/// Whether a set's selector matches a pod.
 fn fits(set: &DaemonSet, pod: &Pod) -> bool {
     selects(&set.spec.selector, pod.metadata.labels.as_ref()).unwrap_or(false)
 }
 
-/// Puts into the queue the sets to which a node becomes something else.
+/// Enqueues the sets for which a change of a node makes a difference.
 fn wake_on_nodes(nodes: &Informer<Node>, sets: &Informer<DaemonSet>, queue: &Arc<Queue<Key>>) {
     let sets = sets.clone();
     nodes.enqueue(queue, move |change| {
@@ -96,7 +96,7 @@ fn wake_on_nodes(nodes: &Informer<Node>, sets: &Informer<DaemonSet>, queue: &Arc
     });
 }
 
-/// Whether what sets look at changed in a node.
+/// Whether anything that sets look at changed in a node.
 fn is_moved(change: &Change<'_, Node>) -> bool {
     match (change.old, change.new) {
         (Some(old), Some(new)) => {
@@ -106,7 +106,7 @@ fn is_moved(change: &Change<'_, Node>) -> bool {
     }
 }
 
-/// The hash of a revision; its name where it has none.
+/// The hash of a revision; its name if it has none.
 fn hash_of(revision: &ControllerRevision) -> String {
     let hash = revision.labels().get(POD_HASH).cloned();
     hash.unwrap_or_else(|| revision.name_any())
@@ -124,7 +124,7 @@ impl Controller {
                 .tell(&*set, Tone::Warning, "SelectingAll", message);
             return Ok(Next::Done);
         }
-        // Its revisions may be gone already.
+        // Its revisions may already be deleted.
         if set.metadata.deletion_timestamp.is_some() {
             return Ok(Next::Done);
         }
@@ -196,7 +196,7 @@ impl Controller {
         Ok(next.map_or(Next::Done, Next::After))
     }
 
-    /// The place in the backoff of what fails on a node.
+    /// Maps a node to the set's place in the back-off.
     fn backoff_of(&self, set: &DaemonSet) -> impl Fn(&str) -> (String, i64, String) {
         let uid = set.uid().unwrap_or_default();
         let status = set.status.as_ref();
@@ -204,7 +204,7 @@ impl Controller {
         move |node| (uid.clone(), generation.unwrap_or(0), node.to_owned())
     }
 
-    /// Deletes revisions that hold what the newest one holds; pods of theirs become its.
+    /// Deletes revisions that equal the newest one, after relabelling their pods.
     async fn join_doubles(
         &self,
         set: &DaemonSet,
@@ -236,7 +236,7 @@ impl Controller {
         Ok(())
     }
 
-    /// Deletes the oldest revisions that no pod has. Those that pods have count among what is kept.
+    /// Deletes the oldest revisions that no pod has. Those that pods have count towards the limit.
     async fn forget_old(
         &self,
         past: &Past<'_, DaemonSet>,
@@ -262,7 +262,7 @@ impl Controller {
         past.truncate(revisions, &live, limit.max(0)).await
     }
 
-    /// Does what was decided.
+    /// Carries out a plan.
     async fn carry_out(&self, set: &DaemonSet, plan: &Plan, hash: &str) -> Outcome {
         for (tone, reason, message) in &plan.events {
             self.recorder.tell(set, *tone, reason, message.clone());

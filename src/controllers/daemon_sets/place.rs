@@ -1,5 +1,5 @@
-//! Where the pods of a daemon set belong, and what binds each to its node.
-//! Follows k8s.io/kubernetes/pkg/controller/daemon/util.
+//! Which nodes get pods of a daemon set, and how each pod is bound to its node. Follows
+//! k8s.io/kubernetes/pkg/controller/daemon/util.
 
 use std::collections::BTreeMap;
 
@@ -14,11 +14,11 @@ use crate::controllers::history::POD_HASH;
 use crate::meta::placement::{Effect, NodeAffinity, Toleration};
 use crate::schema::Value;
 
-/// The annotation of a set, and the label of its pods, that counted templates before revisions did.
+/// The annotation of a set, and label of its pods, that numbered templates before revisions did.
 const GENERATION: &str = "deprecated.daemonset.template.generation";
 const POD_GENERATION: &str = "pod-template-generation";
 
-/// Taints that pods of daemon sets bear, and whether only where they use the node's network.
+/// Taints that pods of daemon sets tolerate, and whether only with host networking.
 const BORNE: &[(&str, &str, bool)] = &[
     ("node.kubernetes.io/not-ready", "NoExecute", false),
     ("node.kubernetes.io/unreachable", "NoExecute", false),
@@ -29,18 +29,18 @@ const BORNE: &[(&str, &str, bool)] = &[
     ("node.kubernetes.io/network-unavailable", "NoSchedule", true),
 ];
 
-/// What a node is to a daemon set.
+/// The relation of a node to a daemon set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Place {
-    /// A pod belongs there.
+    /// It should run a pod.
     Wanted,
-    /// None is to be made there; one that is there stays.
+    /// No pod is created there; an existing one stays.
     Kept,
-    /// None may be there.
+    /// It must not run a pod.
     Barred,
 }
 
-/// What the template of a daemon set says of nodes, read once.
+/// What the template of a daemon set requires of nodes, parsed once.
 pub(super) struct Places {
     node: Option<String>,
     affinity: NodeAffinity,
@@ -50,7 +50,7 @@ pub(super) struct Places {
 impl Places {
     pub(super) fn of(set: &DaemonSet) -> Places {
         let none = v1::PodSpec::default();
-        // All sets are read with every change of a node: what a set says of containers is not copied.
+        // Every set is checked at every change of a node, so the containers of a template are not copied.
         let spec = set.spec.template.spec.as_ref().unwrap_or(&none);
         let text = json!({"affinity": spec.affinity, "nodeSelector": spec.node_selector});
         let asked = Value::deserialize(text).unwrap_or_default();
@@ -61,7 +61,7 @@ impl Places {
         }
     }
 
-    /// What a node is to the set.
+    /// The relation of a node to the set.
     pub(super) fn look(&self, node: &Node) -> Place {
         let name = node.metadata.name.as_deref().unwrap_or_default();
         if self.node.as_deref().is_some_and(|only| only != name)
@@ -102,7 +102,7 @@ fn tolerations(spec: &v1::PodSpec) -> Vec<v1::Toleration> {
                 && own.value.as_deref().unwrap_or_default().is_empty()
         };
         match all.iter_mut().find(is_same) {
-            // Whatever the template says, it is for ever.
+            // Without a time limit, whatever the template says.
             Some(own) => own.toleration_seconds = None,
             None => all.push(borne),
         }
@@ -110,7 +110,7 @@ fn tolerations(spec: &v1::PodSpec) -> Vec<v1::Toleration> {
     all
 }
 
-/// The template with what all pods of a set of this revision get.
+/// The template with the additions that all pods of this revision get.
 pub(super) fn template(set: &DaemonSet, hash: &str) -> v1::PodTemplateSpec {
     let mut template = set.spec.template.clone();
     let spec = template.spec.get_or_insert_default();
@@ -128,14 +128,14 @@ fn generation(set: &DaemonSet) -> Option<i64> {
     set.annotations().get(GENERATION)?.parse().ok()
 }
 
-/// Whether a pod is of the revision with this hash, or of a set's template as it was counted before.
+/// Whether a pod has the revision with this hash, or the template generation used before revisions.
 pub(super) fn is_updated(set: &DaemonSet, labels: &BTreeMap<String, String>, hash: &str) -> bool {
     let by_generation = generation(set)
         .is_some_and(|generation| labels.get(POD_GENERATION) == Some(&generation.to_string()));
     by_generation || labels.get(POD_HASH).is_some_and(|own| own == hash)
 }
 
-/// Makes the scheduler put a pod on one node.
+/// Restricts a pod to one node by node affinity.
 pub(super) fn bind_to(spec: &mut v1::PodSpec, node: &str) {
     let field = v1::NodeSelectorRequirement {
         key: "metadata.name".to_owned(),

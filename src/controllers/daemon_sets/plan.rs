@@ -1,5 +1,5 @@
-//! What a daemon set does next, decided from what it is, nodes, its pods and the time.
-//! Follows k8s.io/kubernetes/pkg/controller/daemon (manage, rollingUpdate, updateDaemonSetStatus).
+//! Decides what a daemon set does next, from its spec, nodes, its pods and the time. Follows
+//! k8s.io/kubernetes/pkg/controller/daemon (manage, rollingUpdate, updateDaemonSetStatus).
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -16,22 +16,22 @@ use crate::controllers::history::POD_HASH;
 use crate::controllers::pods::is_available;
 use crate::controllers::workload::scaled;
 
-/// What is to be done.
+/// What to do.
 #[derive(Debug, Default, PartialEq)]
 pub(super) struct Plan {
-    /// Nodes that a pod is to be made for.
+    /// Nodes for which to create a pod.
     pub create: Vec<String>,
-    /// Pods to be deleted.
+    /// Pods to delete.
     pub delete: Vec<String>,
-    /// Nodes of those that are deleted because they failed.
+    /// Nodes of the pods that are deleted because they failed.
     pub failed: Vec<String>,
-    /// What is to be told, as reason and message.
+    /// Events to record: type, reason and message.
     pub events: Vec<(Tone, &'static str, String)>,
-    /// In how long to look again, whatever happens.
+    /// When to look again, whatever happens.
     pub again: Option<Duration>,
 }
 
-/// Everything a decision is made of.
+/// The input of a decision.
 pub(super) struct Facts<'a> {
     pub set: &'a DaemonSet,
     pub places: &'a Places,
@@ -40,15 +40,15 @@ pub(super) struct Facts<'a> {
     pub pods: &'a [Arc<Pod>],
     /// The hash of the newest revision.
     pub hash: &'a str,
-    /// How long what failed on a node is still left alone.
+    /// The remaining back-off of a node.
     pub left: &'a (dyn Fn(&str) -> Option<Duration> + Sync),
     pub now: Timestamp,
 }
 
-/// The pods of each node, those that are placed first, then the oldest first.
+/// The pods of each node: scheduled ones first, then the oldest first.
 type ByNode<'a> = BTreeMap<&'a str, Vec<&'a Pod>>;
 
-/// The node that a pod is on or is meant for; none where that cannot be told.
+/// The node that a pod runs on or is meant for; None if that is unknown.
 fn node_of(pod: &Pod) -> Option<&str> {
     let placed = pod.spec.node_name.as_deref();
     placed
@@ -59,7 +59,7 @@ fn node_of(pod: &Pod) -> Option<&str> {
 fn by_node(pods: &[Arc<Pod>]) -> ByNode<'_> {
     let mut all = ByNode::new();
     for pod in pods {
-        // What has ended and is being deleted is somebody else's business.
+        // A terminated pod that is being deleted needs no action.
         if pod.is_terminal() && pod.is_deleting() {
             continue;
         }
@@ -77,7 +77,7 @@ fn by_node(pods: &[Arc<Pod>]) -> ByNode<'_> {
     all
 }
 
-/// Decides: first that each node has what it is to have, and where that is so, what is to be replaced.
+/// Decides: first creates and deletes pods so that each node has the right number, and if all do, replaces old ones.
 pub(super) fn plan(facts: &Facts<'_>) -> Plan {
     let by_node = by_node(facts.pods);
     let mut plan = Plan::default();
@@ -96,7 +96,7 @@ fn strategy(set: &DaemonSet) -> &str {
         .unwrap_or("RollingUpdate")
 }
 
-/// How many pods may be made beside those that they replace, and how many may be missing, of so many.
+/// maxSurge and maxUnavailable for this many nodes, as numbers.
 fn limits(set: &DaemonSet, wanted: usize) -> (usize, usize) {
     let total = i32::try_from(wanted).unwrap_or(i32::MAX);
     let strategy = set.spec.update_strategy.as_ref();
@@ -123,7 +123,7 @@ impl Facts<'_> {
     }
 }
 
-/// What is missing, too many, ended, or where it should not be.
+/// Handles nodes with missing, surplus, terminated or misplaced pods.
 fn manage(facts: &Facts<'_>, by_node: &ByNode<'_>, plan: &mut Plan) {
     let surges = limits(facts.set, 1).0 > 0;
     for node in facts.nodes {
@@ -149,7 +149,7 @@ fn manage(facts: &Facts<'_>, by_node: &ByNode<'_>, plan: &mut Plan) {
             }
         }
     }
-    // Pods for nodes that are gone are never placed, and nobody else deletes what is not placed.
+    // Pods for deleted nodes never get scheduled, and nobody else deletes unscheduled pods.
     let names: std::collections::HashSet<&str> = facts
         .nodes
         .iter()
@@ -163,7 +163,7 @@ fn manage(facts: &Facts<'_>, by_node: &ByNode<'_>, plan: &mut Plan) {
     }
 }
 
-/// The pods of a node that go on; those that have ended are to be deleted.
+/// The running pods of a node; terminated ones are to be deleted.
 fn running<'a>(facts: &Facts<'_>, node: &str, pods: &[&'a Pod], plan: &mut Plan) -> Vec<&'a Pod> {
     let mut running = Vec::new();
     for pod in pods.iter().filter(|pod| !pod.is_deleting()) {
@@ -197,7 +197,7 @@ fn running<'a>(facts: &Facts<'_>, node: &str, pods: &[&'a Pod], plan: &mut Plan)
     running
 }
 
-/// Two pods may be on a node while the older one is ready and the newer one is not yet.
+/// With a surge, a node may have two pods while the older one is ready and the newer one is not yet.
 fn prune_surged(facts: &Facts<'_>, running: &[&Pod], plan: &mut Plan) {
     if running.len() < 2 {
         return;
@@ -218,7 +218,7 @@ fn prune_surged(facts: &Facts<'_>, running: &[&Pod], plan: &mut Plan) {
     }
 }
 
-/// The newer and the older pod of a node; none where there are several of one, which is put right first.
+/// The newer and the older pod of a node; None if there are several of either, which is corrected first.
 fn pair<'a>(facts: &Facts<'_>, pods: &[&'a Pod]) -> Option<(Option<&'a Pod>, Option<&'a Pod>)> {
     let (mut newer, mut older) = (None, None);
     for pod in pods.iter().filter(|pod| !pod.is_deleting()) {
@@ -237,7 +237,7 @@ fn pair<'a>(facts: &Facts<'_>, pods: &[&'a Pod]) -> Option<(Option<&'a Pod>, Opt
 /// Replaces pods of older revisions.
 struct Roll<'a> {
     facts: &'a Facts<'a>,
-    /// With an empty entry for each node that wants a pod and has none.
+    /// Has an empty entry for each node that should have a pod but does not.
     by_node: ByNode<'a>,
     places: BTreeMap<&'a str, Place>,
     wanted: usize,
@@ -273,7 +273,7 @@ impl<'a> Roll<'a> {
         }
     }
 
-    /// Deletes older pods, so that no more than `most` nodes are without an available one.
+    /// Deletes older pods, so that at most `most` nodes are without an available one.
     fn replace(&self, most: usize, plan: &mut Plan) {
         let mut missing = 0;
         let mut candidates = Vec::new();
@@ -283,7 +283,7 @@ impl<'a> Roll<'a> {
                     candidates.push(older.name_any());
                 }
                 Some((None, Some(older))) => {
-                    // It cannot get worse.
+                    // Deleting it makes nothing worse.
                     plan.delete.push(older.name_any());
                     missing += 1;
                 }
@@ -295,7 +295,8 @@ impl<'a> Roll<'a> {
         plan.delete.extend(candidates);
     }
 
-    /// Makes newer pods beside older ones, `most` at once, and deletes the older ones when those are available.
+    /// Creates newer pods beside older ones, `most` at once, and deletes the older ones when the new ones are
+    /// available.
     fn surge(&self, most: usize, plan: &mut Plan) {
         let facts = self.facts;
         let (mut surged, mut available) = (0, 0);
@@ -318,7 +319,7 @@ impl<'a> Roll<'a> {
                 None => plan.create.push((*node).to_owned()),
             }
         }
-        // Somewhere else another is available before one that is where it should not be goes.
+        // A misplaced pod is only deleted once another one is available elsewhere.
         misplaced.truncate(available.saturating_sub(self.wanted));
         plan.delete.extend(misplaced);
         candidates.truncate(most.saturating_sub(surged));
@@ -326,7 +327,7 @@ impl<'a> Roll<'a> {
     }
 }
 
-/// What a set says of its pods; what else it says of itself stays.
+/// The new status of a set; fields that are not computed here are kept.
 pub(super) fn status(facts: &Facts<'_>, had: &DaemonSetStatus) -> DaemonSetStatus {
     let by_node = by_node(facts.pods);
     let mut status = DaemonSetStatus {
@@ -356,7 +357,7 @@ pub(super) fn status(facts: &Facts<'_>, had: &DaemonSetStatus) -> DaemonSetStatu
     status
 }
 
-/// Whether two statuses say the same; what is absent is zero.
+/// Whether two statuses are equal; missing numbers are zero.
 pub(super) fn same(a: &DaemonSetStatus, b: &DaemonSetStatus) -> bool {
     let numbers = |status: &DaemonSetStatus| {
         (

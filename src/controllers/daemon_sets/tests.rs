@@ -6,7 +6,7 @@ use k8s_openapi::api::apps::v1::DaemonSetStatus;
 
 const NOW: &str = "2026-01-01T00:01:00Z";
 
-/// A set; `strategy` and `template` are more of its spec and of its template's spec.
+/// A set; `strategy` and `template` are merged into its spec and its template's spec.
 fn set(strategy: serde_json::Value, template: serde_json::Value) -> DaemonSet {
     serde_json::from_value(json!({
         "metadata": {"name": "s", "namespace": "n", "uid": "u", "generation": 4},
@@ -35,8 +35,8 @@ fn node(text: &str) -> Arc<Node> {
     Arc::new(serde_json::from_value(node).unwrap())
 }
 
-/// `name node hash state`: `up` is available, `young` ready, `down` not ready, `ends` being deleted, `waits` not placed;
-/// else its phase.
+/// `name node hash state`: `up` is available, `young` ready, `down` not ready, `ends` being deleted, `waits` not
+/// scheduled; otherwise the phase.
 fn pod(text: &str) -> Arc<Pod> {
     let words: Vec<&str> = text.split(' ').collect();
     let [name, node, hash, state] = words[..] else {
@@ -87,7 +87,7 @@ fn pods_are_made_and_deleted_node_by_node() {
     let on_delete = json!({"type": "OnDelete"});
     let any = json!({"containers": []});
     for (strategy, template, nodes, pods, made, deleted) in [
-        // What is missing, too many, lost, or ended.
+        // Missing, surplus, lost and terminated pods.
         (
             rolling(1, 0),
             any.clone(),
@@ -153,7 +153,7 @@ fn pods_are_made_and_deleted_node_by_node() {
             "a",
             "",
         ),
-        // Older pods go as others are available.
+        // Older pods are deleted as others become available.
         (
             rolling(1, 0),
             any.clone(),
@@ -210,7 +210,7 @@ fn pods_are_made_and_deleted_node_by_node() {
             "",
             "",
         ),
-        // Newer pods come beside older ones first.
+        // Newer pods are first created beside older ones.
         (
             rolling(0, 1),
             any.clone(),

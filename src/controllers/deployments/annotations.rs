@@ -1,5 +1,5 @@
-//! What a deployment writes on its replica sets, and which revision each is.
-//! Follows k8s.io/kubernetes/pkg/controller/deployment/util/deployment_util.go.
+//! The annotations that a deployment sets on its replica sets, and their revision numbers. Follows
+//! k8s.io/kubernetes/pkg/controller/deployment/util/deployment_util.go.
 
 use std::collections::BTreeMap;
 
@@ -9,13 +9,13 @@ pub(super) const REVISION: &str = "deployment.kubernetes.io/revision";
 const HISTORY: &str = "deployment.kubernetes.io/revision-history";
 const DESIRED: &str = "deployment.kubernetes.io/desired-replicas";
 const MOST: &str = "deployment.kubernetes.io/max-replicas";
-/// The label that tells the pods of one template from those of another.
+/// The label that distinguishes the pods of different templates.
 pub(super) const HASH: &str = "pod-template-hash";
-/// Asks for an older revision.
+/// Requests a rollback to an older revision.
 pub(super) const ROLLBACK: &str = "deprecated.deployment.rollback.to";
-/// How many characters the history of revisions may have.
+/// The maximum length of the annotation with former revisions.
 const MOST_HISTORY: usize = 2000;
-/// Annotations that replica sets do not take over.
+/// Annotations that replica sets do not copy.
 const OWN: [&str; 6] = [
     "kubectl.kubernetes.io/last-applied-configuration",
     REVISION,
@@ -33,7 +33,7 @@ fn annotation<'a>(set: &'a ReplicaSet, key: &str) -> Option<&'a String> {
     set.metadata.annotations.as_ref()?.get(key)
 }
 
-/// The revision of a replica set: 0 where it has none, none where it is no number.
+/// The revision of a replica set: 0 if it has none, None if it is not a number.
 pub(super) fn revision(set: &ReplicaSet) -> Option<i64> {
     match annotation(set, REVISION) {
         Some(text) => text.parse().ok(),
@@ -46,19 +46,19 @@ pub(super) fn newest<'a>(sets: impl Iterator<Item = &'a ReplicaSet>) -> i64 {
     sets.filter_map(revision).max().unwrap_or(0)
 }
 
-/// The revision before the newest; 0 where there is none.
+/// The second-newest revision; 0 if there is none.
 pub(super) fn last<'a>(sets: impl Iterator<Item = &'a ReplicaSet>) -> i64 {
     let mut all: Vec<i64> = sets.filter_map(revision).collect();
     all.sort_unstable();
     all.iter().rev().nth(1).copied().unwrap_or(0)
 }
 
-/// How many replicas the deployment wanted when it last scaled this set.
+/// The deployment's number of replicas when it last scaled this set.
 pub(super) fn desired(set: &ReplicaSet) -> Option<i32> {
     number(set, DESIRED)
 }
 
-/// How many replicas there could be at most when it last scaled this set.
+/// The largest allowed number of replicas when it last scaled this set.
 pub(super) fn most(set: &ReplicaSet) -> Option<i32> {
     number(set, MOST)
 }
@@ -70,14 +70,14 @@ fn number(set: &ReplicaSet, key: &str) -> Option<i32> {
         .filter(|number| *number >= 0)
 }
 
-/// Notes how many replicas are wanted and possible.
+/// Sets the annotations with the desired and largest numbers of replicas.
 pub(super) fn set_sizes(set: &mut ReplicaSet, desired: i32, most: i32) {
     let annotations = annotations(set);
     annotations.insert(DESIRED.to_owned(), desired.to_string());
     annotations.insert(MOST.to_owned(), most.to_string());
 }
 
-/// Brings the annotations of the set of the current template up to date: those of the deployment, and its revision.
+/// Updates the annotations of the current set: those copied from the deployment, and its revision.
 pub(super) fn take_over(set: &mut ReplicaSet, deployment: &Deployment, newest: i64) {
     for (key, value) in deployment.metadata.annotations.iter().flatten() {
         if !OWN.contains(&key.as_str()) {
@@ -108,7 +108,7 @@ pub(super) fn take_over(set: &mut ReplicaSet, deployment: &Deployment, newest: i
     *history = revisions.join(",");
 }
 
-/// Gives a deployment the annotations that one of its sets was made with.
+/// Restores the deployment's annotations from one of its sets.
 pub(super) fn give_back(deployment: &mut Deployment, set: &ReplicaSet) {
     let own = |key: &String| OWN.contains(&key.as_str());
     let annotations = deployment.metadata.annotations.get_or_insert_default();

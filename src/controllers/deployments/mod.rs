@@ -1,4 +1,5 @@
-//! deployment-controller: replica sets that follow one another. Follows k8s.io/kubernetes/pkg/controller/deployment.
+//! deployment-controller: rolls out templates by a sequence of replica sets. Follows
+//! k8s.io/kubernetes/pkg/controller/deployment.
 
 mod annotations;
 mod plan;
@@ -55,7 +56,7 @@ pub async fn run(context: Context) {
     controller.context.work(&queue, WORKERS, look).await;
 }
 
-/// The deployment that manages a set.
+/// The deployment that controls a set.
 fn owner(set: Option<&Arc<ReplicaSet>>) -> Option<Key> {
     let set = set?;
     let owner = controller_of(&set.metadata).filter(|owner| owner.kind == "Deployment")?;
@@ -70,7 +71,7 @@ fn fits(deployment: &Deployment, set: &ReplicaSet) -> bool {
 }
 
 impl Controller {
-    /// A deployment that ends all pods before it makes new ones waits for pods to be gone.
+    /// A deployment with strategy `Recreate` waits until old pods are gone.
     fn wake_by_pods(&self, queue: &Arc<Queue<Key>>) {
         let (sets, deployments) = (self.sets.clone(), self.deployments.clone());
         self.pods.cache.enqueue(queue, move |change| {
@@ -124,7 +125,7 @@ impl Controller {
         self.carry_out(&deployment, &key, plan).await
     }
 
-    /// The replica sets of a deployment; those that fit and are nobody's become its own.
+    /// The replica sets of a deployment; matching orphans are adopted.
     async fn claimed(&self, deployment: &Deployment) -> Result<Vec<ReplicaSet>, kube::Error> {
         let claims = Claims::<_, ReplicaSet>::of(&self.context.client, deployment, None);
         let namespace = deployment.metadata.namespace.as_deref().unwrap_or_default();
@@ -145,7 +146,7 @@ impl Controller {
         let sets: Api<ReplicaSet> = Api::namespaced(client(), &key.namespace);
         let api: Api<Deployment> = Api::namespaced(client(), &key.namespace);
         let mut version = None;
-        // Each is told as soon as it is so: what is planned anew does not tell of what was done before.
+        // Each event is recorded as soon as its write is done: the next plan would not include it.
         let tell = |set: Option<&str>| {
             let notes = plan.events.iter();
             for note in notes.filter(|note| note.after.as_deref() == set) {
@@ -208,7 +209,7 @@ impl Controller {
         Ok(after_millis(plan.again))
     }
 
-    /// What follows when the set of the current template cannot be made.
+    /// What to do if the set of the current template cannot be created.
     async fn not_created(
         &self,
         deployment: &Deployment,
@@ -227,10 +228,10 @@ impl Controller {
                     && is_current(deployment, &found)
             });
             if own {
-                // The cache is behind: it will show the set.
+                // The cache is behind, and will show the set.
                 return Ok(Next::Retry);
             }
-            // Another template has the same hash: the next try makes another one.
+            // Another template has the same hash: the next attempt uses a different one.
             status.collision_count = Some(status.collision_count.unwrap_or(0) + 1);
         } else {
             let message = format!(
@@ -266,7 +267,7 @@ impl Controller {
     }
 }
 
-/// Whether two deployments say the same of themselves; what is absent is zero.
+/// Whether two deployments have equal statuses; missing numbers are zero.
 fn says_same(a: &Deployment, b: &Deployment) -> bool {
     let numbers = |deployment: &Deployment| {
         let status = deployment.status.clone().unwrap_or_default();

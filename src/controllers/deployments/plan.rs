@@ -1,5 +1,5 @@
-//! What a deployment does next, decided from what it is, its replica sets and the time.
-//! Follows k8s.io/kubernetes/pkg/controller/deployment (sync, rolling, recreate, progress).
+//! Decides what a deployment does next, from its spec, its replica sets and the time. Follows
+//! k8s.io/kubernetes/pkg/controller/deployment (sync, rolling, recreate, progress).
 
 mod scaling;
 mod status;
@@ -13,20 +13,20 @@ use super::annotations::{self, HASH, REVISION};
 use super::sets::{actual, fenceposts, is_current, is_recreate, make_set, size, wanted};
 use crate::client::events::Tone;
 
-/// What is to be done. Sets are written before the deployment.
+/// What to do. Sets are written before the deployment.
 #[derive(Debug, Default, PartialEq)]
 pub(super) struct Plan {
-    /// A set to be made.
+    /// A set to create.
     pub create: Option<ReplicaSet>,
-    /// Sets to be written.
+    /// Sets to update.
     pub update: Vec<ReplicaSet>,
-    /// Names of sets to be deleted.
+    /// Names of sets to delete.
     pub delete: Vec<String>,
-    /// The deployment with its new status, to be written as such.
+    /// The deployment with its new status, for a status update.
     pub status: Option<Deployment>,
-    /// The deployment with an older template, to be written instead of all others.
+    /// The deployment with an older template, to be updated instead of everything else.
     pub rollback: Option<Deployment>,
-    /// What is to be told.
+    /// Events to record.
     pub events: Vec<Note>,
     /// In how many milliseconds to look again, whatever happens.
     pub again: Option<i64>,
@@ -42,23 +42,23 @@ pub(super) struct Note {
     pub message: String,
 }
 
-/// Everything a decision is made of. Sets are ordered by creation.
+/// The input of a decision. Sets are ordered by creation.
 pub(super) struct Facts<'a> {
     pub deployment: &'a Deployment,
     pub sets: &'a [ReplicaSet],
-    /// Whether pods of other sets than the current one have not ended yet.
+    /// Whether pods of sets other than the current one still run.
     pub old_pods_run: bool,
     pub now: Timestamp,
 }
 
-/// A decision that is being made.
+/// A decision in progress.
 struct Work<'a> {
     deployment: Deployment,
     facts: &'a Facts<'a>,
-    /// Sets as they are to be; the current one apart.
+    /// The new state of the sets, except the current one.
     old: Vec<ReplicaSet>,
     current: Option<ReplicaSet>,
-    /// The current set is not there yet.
+    /// The current set does not exist yet.
     created: bool,
     plan: Plan,
 }
@@ -116,7 +116,7 @@ impl Work<'_> {
         self.set_status(true);
     }
 
-    /// What is to be written of what was decided.
+    /// The writes that result from the decision.
     fn finish(mut self) -> Plan {
         let find = |set: &ReplicaSet| {
             let mut known = self.facts.sets.iter();
@@ -141,7 +141,7 @@ impl Work<'_> {
         self.plan
     }
 
-    /// Tells that a set was scaled.
+    /// Adds an event that a set was scaled.
     fn tell_scaled(&mut self, set: String, way: &str, had: i32, new: i32) {
         self.plan.events.push(Note {
             message: format!("Scaled {way} replica set {set} from {had} to {new}"),
@@ -174,7 +174,7 @@ impl Work<'_> {
         set_condition(self.deployment.status.get_or_insert_default(), condition);
     }
 
-    /// Says that the deployment was paused or goes on.
+    /// Updates the condition for paused and resumed deployments.
     fn note_pause(&mut self) {
         if !self.has_deadline() {
             return;
@@ -202,7 +202,7 @@ impl Work<'_> {
         }
     }
 
-    /// Brings the set of the current template up to date, or makes it.
+    /// Updates the set of the current template, or creates it.
     fn sync_current(&mut self, create: bool) {
         let newest = annotations::newest(self.old.iter()) + 1;
         let (surge, _) = fenceposts(&self.deployment);
@@ -248,7 +248,7 @@ impl Work<'_> {
         annotations.insert(REVISION.to_owned(), revision);
     }
 
-    /// Deletes old sets that the history has no room for.
+    /// Deletes old sets beyond the history limit.
     fn clean_up(&mut self) {
         let limit = self.deployment.spec.revision_history_limit;
         let Some(limit) = limit.filter(|limit| *limit != i32::MAX) else {
@@ -279,7 +279,7 @@ impl Work<'_> {
         self.plan.delete.extend(names);
     }
 
-    /// The revision that was asked for; 0 for the one before.
+    /// The revision to roll back to; 0 for the previous one.
     fn asked_rollback(&self) -> Option<i64> {
         let annotations = self.deployment.annotations();
         annotations.get(annotations::ROLLBACK)?.parse().ok()

@@ -1,5 +1,5 @@
-//! What a deployment says of its replica sets: which of them is of its template, and how many pods they may have.
-//! Follows k8s.io/kubernetes/pkg/controller/deployment/util.
+//! The replica sets of a deployment: which one has the current template, and how many pods they may have. Follows
+//! k8s.io/kubernetes/pkg/controller/deployment/util.
 
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet, ReplicaSetSpec};
 use k8s_openapi::api::core::v1::PodTemplateSpec;
@@ -34,7 +34,7 @@ pub(super) fn is_recreate(deployment: &Deployment) -> bool {
     strategy.and_then(|strategy| strategy.type_.as_deref()) == Some("Recreate")
 }
 
-/// How many pods there may be above what is wanted, and how many below.
+/// maxSurge and maxUnavailable as numbers.
 pub(super) fn fenceposts(deployment: &Deployment) -> (i32, i32) {
     if is_recreate(deployment) {
         return (0, 0);
@@ -56,7 +56,7 @@ pub(super) fn fenceposts(deployment: &Deployment) -> (i32, i32) {
     (surge, below.min(total))
 }
 
-/// Whether two templates make the same pods.
+/// Whether two templates produce the same pods.
 fn same_template(a: &PodTemplateSpec, b: &PodTemplateSpec) -> bool {
     let plain = |template: &PodTemplateSpec| {
         let mut template = template.clone();
@@ -72,16 +72,16 @@ fn same_template(a: &PodTemplateSpec, b: &PodTemplateSpec) -> bool {
     plain(a) == plain(b)
 }
 
-/// Whether a set is of the current template.
+/// Whether a set has the current template.
 pub(super) fn is_current(deployment: &Deployment, set: &ReplicaSet) -> bool {
     let template = set.spec.template.as_ref();
     template.is_some_and(|template| same_template(template, &deployment.spec.template))
 }
 
-/// The characters of a hash: no vowels and nothing that looks like one.
+/// The characters of a hash: no vowels, and nothing that looks like one.
 const SAFE: &[u8; 27] = b"bcdfghjklmnpqrstvwxz2456789";
 
-/// A hash of a template, other ones after collisions.
+/// The hash of a template; different after each collision.
 fn hash(template: &PodTemplateSpec, collisions: Option<i32>) -> String {
     let mut hash: u32 = 0x811c_9dc5;
     let mut take = |bytes: &[u8]| {
@@ -100,7 +100,7 @@ fn hash(template: &PodTemplateSpec, collisions: Option<i32>) -> String {
         .collect()
 }
 
-/// The replica set of the current template, without replicas.
+/// A new replica set for the current template, with no replicas.
 pub(super) fn make_set(deployment: &Deployment) -> ReplicaSet {
     let status = deployment.status.as_ref();
     let mut template = deployment.spec.template.clone();

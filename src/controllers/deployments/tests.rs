@@ -17,7 +17,7 @@ fn deployment(replicas: i32, image: &str, spec: &str, status: &str) -> Deploymen
     .unwrap()
 }
 
-/// A set of an image: how large, how many of it are there and available, its revision, for how many replicas.
+/// A set with this image: its size, actual and available replicas, its revision, and the desired replicas annotation.
 fn set(
     image: &str,
     size: i32,
@@ -50,7 +50,7 @@ fn decided(deployment: &Deployment, sets: &[ReplicaSet], old_pods_run: bool) -> 
     })
 }
 
-/// The sizes that are written, the names that are deleted, and whether a set is made and how large.
+/// The written sizes, the deleted names, and the size of a created set.
 fn told(plan: &Plan) -> String {
     let mut out: Vec<String> = plan
         .update

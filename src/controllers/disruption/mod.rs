@@ -1,4 +1,5 @@
-//! disruption-controller: how many pods of a budget may go. Follows k8s.io/kubernetes/pkg/controller/disruption.
+//! disruption-controller: computes how many pods of a disruption budget may be disrupted. Follows
+//! k8s.io/kubernetes/pkg/controller/disruption.
 
 mod plan;
 #[cfg(test)]
@@ -29,8 +30,8 @@ use crate::client::owners::controller_of;
 use crate::client::queue::{Delays, Next, Queue};
 
 const WORKERS: usize = 1;
-/// How long budgets are held back whose pods could not be counted. Upstream looks again at every change of a pod; here
-/// those that change nothing for budgets wake nobody.
+/// How long budgets are delayed whose pods could not be counted. Upstream retries at every change of a pod; here
+/// changes that do not affect budgets wake nobody.
 const DELAYS: Delays = Delays {
     first: Duration::from_millis(100),
     longest: Duration::from_secs(60),
@@ -47,7 +48,7 @@ struct Controller {
     stateful_sets: Informer<StatefulSet>,
     replication_controllers: Informer<v1::ReplicationController>,
     recorder: Recorder,
-    /// Resources, as they were when an owner of a kind that was not known came up.
+    /// The result of discovery when an owner of an unknown kind last appeared.
     served: Mutex<Arc<Vec<Served>>>,
 }
 
@@ -76,7 +77,7 @@ pub async fn run(context: Context) {
     );
 }
 
-/// Whether two states of a pod are one to budgets.
+/// Whether two states of a pod are equivalent for budgets.
 fn looks_same(old: &Pod, new: &Pod) -> bool {
     old.metadata.labels == new.metadata.labels
         && old.metadata.owner_references == new.metadata.owner_references
@@ -85,7 +86,7 @@ fn looks_same(old: &Pod, new: &Pod) -> bool {
 }
 
 impl Controller {
-    /// Puts the budgets of pods that change into the queue, and pods into `doubtful` that somebody wanted gone.
+    /// Enqueues the budgets of changed pods, and puts pods with a `DisruptionTarget` into `doubtful`.
     fn wake(&self, queue: &Arc<Queue<Key>>, doubtful: &Arc<Queue<Key>>) {
         let (queue, doubtful) = (queue.clone(), doubtful.clone());
         let (budgets, recorder) = (self.budgets.clone(), self.recorder.clone());
@@ -151,7 +152,7 @@ impl Controller {
             Err(why) => {
                 let message = format!("Failed to calculate the number of expected pods: {why}");
                 tell(Tone::Warning, "CalculateExpectedPodCountFailed", &message);
-                // What could not be asked may be served later, and nothing tells of that.
+                // A failed request may succeed later without any event.
                 self.write(&budget, plan::failed(&budget, &why, now))
                     .await?;
                 return Ok(Next::Retry);
@@ -181,7 +182,7 @@ impl Controller {
         }
     }
 
-    /// Writes what a budget says, if that is new.
+    /// Writes the status of a budget, if it changed.
     async fn write(
         &self,
         budget: &PodDisruptionBudget,
@@ -197,7 +198,7 @@ impl Controller {
             status: Some(status),
             ..budget.clone()
         };
-        // Not written over what changed meanwhile: an eviction counts there, too.
+        // Not written over concurrent changes: evictions also update it.
         match api
             .replace_status(&budget.name_any(), &PostParams::default(), &new)
             .await
@@ -213,10 +214,10 @@ impl Controller {
         }
     }
 
-    /// How many pods the owners of some pods want together, and whether some have none.
+    /// The total number of pods that the owners of some pods want, and whether some pods have no owner.
     ///
     /// # Errors
-    /// Why that cannot be found out, in upstream's words.
+    /// Why the number cannot be determined, in upstream's words.
     async fn scale(&self, pods: &[Arc<Pod>]) -> Result<(i32, bool), String> {
         let mut scales: HashMap<String, i32> = HashMap::new();
         let mut asked = HashSet::new();
@@ -241,7 +242,7 @@ impl Controller {
         Ok((scales.into_values().sum(), unmanaged))
     }
 
-    /// The owner that counts (a replica set's deployment) and its scale, where it is in a cache.
+    /// The relevant owner (a replica set's deployment) and its scale, if it is in a cache.
     fn known_scale(&self, owner: &OwnerReference, namespace: &str) -> Option<(String, i32)> {
         let group = owner
             .api_version
@@ -273,7 +274,7 @@ impl Controller {
         }
     }
 
-    /// An owner and its scale, as the API tells it; none where it is gone.
+    /// An owner and its scale, from the API; None if it is gone.
     async fn asked_scale(
         &self,
         owner: &OwnerReference,
@@ -305,7 +306,7 @@ impl Controller {
         }
     }
 
-    /// The resource of an owner: in the version that it was named by, or in another.
+    /// The resource of an owner: in the version of the reference, or in another.
     async fn served(&self, owner: &OwnerReference) -> Result<Option<Served>, kube::Error> {
         let group = owner
             .api_version
@@ -328,7 +329,7 @@ impl Controller {
         Ok(find(&all))
     }
 
-    /// Says of a pod that nobody wants it gone any more, if nobody deleted it for long enough.
+    /// Sets the `DisruptionTarget` condition to false if nobody deleted the pod for long enough.
     async fn take_back(&self, key: Key) -> Result<Next, Unfinished> {
         let Some(pod) = self.pods.get(&key.namespace, &key.name) else {
             return Ok(Next::Done);
@@ -368,7 +369,7 @@ fn uid(meta: &ObjectMeta) -> String {
     meta.uid.clone().unwrap_or_default()
 }
 
-/// The object that a reference means, where it is that one still.
+/// The object that a reference refers to, if it has the same uid.
 fn same<K: Cached + Resource>(
     cache: &Informer<K>,
     owner: &OwnerReference,

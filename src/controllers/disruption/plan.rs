@@ -1,4 +1,4 @@
-//! What a budget says of its pods.
+//! Computes the status of a disruption budget.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -16,13 +16,13 @@ use crate::client::kinds::Pod;
 use crate::client::selector;
 use crate::controllers::workload;
 
-/// For how many seconds a pod that was evicted may look as if it were not.
+/// For how many seconds an evicted pod may still look as if it was not evicted.
 const EXPECTED: i64 = 120;
 const CONDITION: &str = "DisruptionAllowed";
-/// The condition of a pod that somebody wants gone.
+/// The condition of a pod that is about to be disrupted.
 pub(super) const TARGET: &str = "DisruptionTarget";
 
-/// Whether a budget is for what has these labels. A budget without a selector is for nothing.
+/// Whether a budget selects these labels. A budget without a selector selects nothing.
 pub(super) fn covers(
     budget: &PodDisruptionBudget,
     labels: Option<&BTreeMap<String, String>>,
@@ -31,21 +31,21 @@ pub(super) fn covers(
     chosen.is_some_and(|chosen| selector::selects(chosen, labels).unwrap_or(false))
 }
 
-/// What a budget demands.
+/// The numbers that a budget requires.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Demand {
-    /// How many pods there should be.
+    /// The expected number of pods.
     pub(super) expected: i32,
-    /// How many of them have to be healthy.
+    /// How many of them must be healthy.
     pub(super) healthy: i32,
 }
 
-/// Whether what a budget demands depends on how many pods their owners want.
+/// Whether the required numbers depend on the scale of the owners.
 pub(super) fn needs_scale(spec: &PodDisruptionBudgetSpec) -> bool {
     spec.max_unavailable.is_some() || matches!(spec.min_available, Some(IntOrString::String(_)))
 }
 
-/// What a budget demands of so many pods, of which their owners want `scale` together.
+/// The numbers required by a budget for this many pods, whose owners want `scale` together.
 pub(super) fn demand(spec: &PodDisruptionBudgetSpec, pods: usize, scale: i32) -> Demand {
     match (&spec.max_unavailable, &spec.min_available) {
         (Some(most), _) => Demand {
@@ -67,17 +67,17 @@ pub(super) fn demand(spec: &PodDisruptionBudgetSpec, pods: usize, scale: i32) ->
     }
 }
 
-/// What is found about the pods of a budget.
+/// The result for the pods of a budget.
 pub(super) struct Findings {
-    /// What the budget is to say.
+    /// The new status.
     pub(super) status: PodDisruptionBudgetStatus,
-    /// The pods that were to be deleted, and were not.
+    /// Pods whose `DisruptionTarget` condition is stale.
     pub(super) spared: Vec<Arc<Pod>>,
-    /// When some of them will be among those.
+    /// When further ones become stale.
     pub(super) again: Option<Duration>,
 }
 
-/// What a budget says of its pods at `now`.
+/// Computes the result for the pods of a budget at `now`.
 pub(super) fn findings(
     budget: &PodDisruptionBudget,
     pods: &[Arc<Pod>],
@@ -136,7 +136,7 @@ pub(super) fn findings(
     }
 }
 
-/// What a budget says whose pods could not be counted: nothing may be disrupted.
+/// The status of a budget whose pods could not be counted: nothing may be disrupted.
 pub(super) fn failed(
     budget: &PodDisruptionBudget,
     why: &str,

@@ -77,7 +77,7 @@ fn what_is_not_healthy_may_not_be_disrupted() {
         ("True", "SufficientPods")
     );
 
-    // Twice is once.
+    // Doing it twice changes nothing.
     let again = PodDisruptionBudget {
         status: Some(status.clone()),
         ..evicted.clone()

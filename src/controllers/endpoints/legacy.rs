@@ -1,4 +1,4 @@
-//! endpoints-controller: the older form of the same.
+//! endpoints-controller: maintains Endpoints, the predecessor of endpoint slices.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -21,12 +21,12 @@ use crate::client::queue::{Next, Queue};
 use crate::controllers::pods::Pods;
 
 const WORKERS: usize = 5;
-/// The most addresses of one object.
+/// The most addresses in one object.
 const MOST: usize = 1000;
 const OVER_CAPACITY: &str = "endpoints.kubernetes.io/over-capacity";
 const MANAGED_BY: &str = "endpoints.kubernetes.io/managed-by";
 const MANAGER: &str = "endpoint-controller";
-/// Endpoints that hold a lock and belong to no service.
+/// The annotation of Endpoints that are used as a lock and belong to no service.
 pub(super) const LOCK: &str = "control-plane.alpha.kubernetes.io/leader";
 
 impl Cached for v1::Endpoints {}
@@ -59,7 +59,7 @@ pub async fn run(context: Context) {
             let Some(service) = services.get(&key.namespace, &key.name) else {
                 triggers.forget(&key);
                 let live: Api<Service> = Api::namespaced(context.client.clone(), &key.namespace);
-                // They go with their service, whoever made them; the cache of services may be the older one.
+                // Endpoints are deleted with their service, whoever created them; the cache of services may be behind.
                 if had.is_some() && live.get_opt(&key.name).await?.is_none() {
                     match api.delete(&key.name, &DeleteParams::default()).await {
                         Err(error) if !is_not_found(&error) => return Err(error),
@@ -107,7 +107,7 @@ pub async fn run(context: Context) {
     context.work(&queue, WORKERS, look).await;
 }
 
-/// The endpoints that a service should have; none where they are so already.
+/// The endpoints that a service should have; None if it has them.
 fn wanted(
     service: &Service,
     pods: &[Arc<Pod>],
@@ -151,12 +151,12 @@ fn wanted(
     Some(new)
 }
 
-/// A port, so that ports can be compared.
+/// A port in comparable form.
 type Port = (String, i32, String, Option<String>);
 
-/// Addresses of pods by the ports that they have in common, ready ones apart: RepackSubsets.
+/// The addresses of pods grouped by their common ports, ready ones separate: RepackSubsets.
 fn subsets(service: &Service, pods: &[Arc<Pod>]) -> Vec<v1::EndpointSubset> {
-    // By address: the pod, whether it is ready, and its ports.
+    // By address, pod and readiness: the endpoint address and its ports.
     let mut ports_of: BTreeMap<(String, String, bool), (v1::EndpointAddress, Vec<Port>)> =
         BTreeMap::new();
     for pod in pods.iter().filter(|pod| is_reachable(pod)) {
@@ -223,7 +223,7 @@ fn subsets(service: &Service, pods: &[Arc<Pod>]) -> Vec<v1::EndpointSubset> {
         .collect()
 }
 
-/// The address of a pod in the family of the service.
+/// The address of a pod in the IP family of the service.
 fn address(service: &Service, pod: &Pod) -> Option<v1::EndpointAddress> {
     let families = service.spec.ip_families.as_deref().unwrap_or_default();
     let six = match families.first() {

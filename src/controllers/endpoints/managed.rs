@@ -1,4 +1,4 @@
-//! The endpoint slices of one manager: whom their changes wake, how they are found, how they are written.
+//! The endpoint slices of one manager: watching, finding and writing them.
 
 use std::sync::Arc;
 
@@ -14,7 +14,7 @@ use crate::controllers::pods::Versions;
 
 /// The label that names the service of a slice.
 pub(super) const SERVICE_NAME: &str = "kubernetes.io/service-name";
-/// The label that names who writes a slice.
+/// The label that names the manager of a slice.
 pub(super) const MANAGED_BY: &str = "endpointslice.kubernetes.io/managed-by";
 
 impl Cached for EndpointSlice {}
@@ -26,7 +26,7 @@ pub(super) struct Slices {
     manager: &'static str,
 }
 
-/// The service of a slice that `manager` writes.
+/// The service of a slice that is managed by `manager`.
 fn service_of<'a>(slice: &'a EndpointSlice, manager: &str) -> Option<&'a String> {
     let labels = slice.labels();
     labels.get(MANAGED_BY).filter(|by| *by == manager)?;
@@ -34,7 +34,7 @@ fn service_of<'a>(slice: &'a EndpointSlice, manager: &str) -> Option<&'a String>
 }
 
 impl Slices {
-    /// Those that `manager` writes.
+    /// The slices that are managed by `manager`.
     pub(super) fn of(context: &Context, manager: &'static str) -> Slices {
         Slices {
             client: context.client.clone(),
@@ -65,10 +65,10 @@ impl Slices {
             .collect()
     }
 
-    /// Writes, and waits until the cache shows it.
+    /// Writes changes, and waits until the cache shows them.
     ///
     /// # Errors
-    /// When the API refuses for another reason than that the namespace ends, or that a slice changed meanwhile.
+    /// The API rejects a change, except because the namespace is being deleted, or a slice changed meanwhile.
     pub(super) async fn carry_out(
         &self,
         namespace: &str,
@@ -104,7 +104,7 @@ impl Slices {
     }
 }
 
-/// What is to be written.
+/// The slices to write.
 #[derive(Debug, Default)]
 pub(super) struct Changes {
     pub(super) create: Vec<EndpointSlice>,
@@ -112,7 +112,7 @@ pub(super) struct Changes {
     pub(super) delete: Vec<String>,
 }
 
-/// A new slice, to be written over an old one.
+/// A new slice that replaces an old one under its name.
 pub(super) fn in_place_of(mut new: EndpointSlice, old: &EndpointSlice) -> EndpointSlice {
     new.metadata.generate_name = None;
     new.metadata.name.clone_from(&old.metadata.name);

@@ -1,4 +1,4 @@
-//! endpointslice-mirroring-controller: slices of endpoints that somebody else writes. Follows
+//! endpointslice-mirroring-controller: mirrors Endpoints written by others to endpoint slices. Follows
 //! k8s.io/kubernetes/pkg/controller/endpointslicemirroring.
 
 use std::collections::BTreeMap;
@@ -22,7 +22,7 @@ use crate::client::owners::controller_reference;
 use crate::client::queue::{Delays, Next, Queue};
 
 const WORKERS: usize = 5;
-/// How long services that failed are held back.
+/// How long failed services are delayed.
 const DELAYS: Delays = Delays {
     first: Duration::from_secs(1),
     longest: Duration::from_secs(100),
@@ -122,13 +122,13 @@ impl Mirror {
 /// Addresses that are not mirrored.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct LeftOut {
-    /// Because they are none.
+    /// Invalid addresses.
     invalid: usize,
-    /// These, and those that are too many.
+    /// These, and those beyond the limit.
     skipped: usize,
 }
 
-/// The endpoints that there should be, by their family and ports.
+/// The endpoints that should exist, by address family and ports.
 type Wanted = BTreeMap<(&'static str, Ports), (Vec<EndpointPort>, Vec<Endpoint>)>;
 
 fn wanted(endpoints: &v1::Endpoints) -> (Wanted, LeftOut) {
@@ -186,7 +186,7 @@ fn mirrored_endpoint(address: &v1::EndpointAddress, ip: IpAddr, ready: bool) -> 
     }
 }
 
-/// The slice of endpoints of one family and set of ports.
+/// A slice for endpoints of one family and set of ports.
 fn new_slice(endpoints: &v1::Endpoints, family: &str, ports: Vec<EndpointPort>) -> EndpointSlice {
     let mut labels = endpoints.labels().clone();
     labels.insert(SERVICE_NAME.to_owned(), endpoints.name_any());
@@ -208,8 +208,8 @@ fn new_slice(endpoints: &v1::Endpoints, family: &str, ports: Vec<EndpointPort>) 
     }
 }
 
-/// One slice for each family and set of ports: written where it differs, over one that is of no use any more where there
-/// is one of that family.
+/// One slice for each family and set of ports. Only changed slices are written, reusing an obsolete slice of the same
+/// family if there is one.
 fn plan(endpoints: &v1::Endpoints, own: &[Arc<EndpointSlice>], wanted: Wanted) -> Changes {
     let mut changes = Changes::default();
     let mut left: Vec<&Arc<EndpointSlice>> = own.iter().collect();
@@ -240,7 +240,7 @@ fn plan(endpoints: &v1::Endpoints, own: &[Arc<EndpointSlice>], wanted: Wanted) -
     changes
 }
 
-/// Whether a slice is as it is to be.
+/// Whether a slice has the desired content.
 fn says_all(old: &EndpointSlice, new: &EndpointSlice) -> bool {
     let list = |slice: &EndpointSlice| slice.endpoints.clone().unwrap_or_default();
     let (had, wanted) = (list(old), list(new));

@@ -1,5 +1,5 @@
-//! endpointslice-controller and endpoints-controller: where the pods of a service are.
-//! Follows k8s.io/endpointslice and k8s.io/kubernetes/pkg/controller/{endpointslice,endpoint}.
+//! endpointslice-controller and endpoints-controller: publish the addresses of a service's pods. Follows
+//! k8s.io/endpointslice and k8s.io/kubernetes/pkg/controller/{endpointslice,endpoint}.
 
 mod legacy;
 mod managed;
@@ -23,21 +23,21 @@ use crate::client::informer::{Informer, Key};
 use crate::client::kinds::{Pod, PodContainer};
 use crate::client::queue::Queue;
 
-/// The annotation that says when what led to a change happened.
+/// The annotation with the time of the change that caused an update.
 const TRIGGER: &str = "endpoints.kubernetes.io/last-change-trigger-time";
-/// The label of what belongs to a service without an address of its own.
+/// The label of endpoints of headless services.
 const HEADLESS: &str = "service.kubernetes.io/headless";
 
 crate::slim!(
-    /// A service and what it selects.
+    /// A service.
     Service of v1::Service {
-        /// What it is to be.
+        /// Its spec.
         spec: v1::ServiceSpec,
     }
 );
 
 impl Service {
-    /// Whether somebody else says where its traffic goes.
+    /// Whether others maintain its endpoints: it has no selector, or is an `ExternalName`.
     fn is_foreign(&self) -> bool {
         self.spec.selector.is_none() || self.spec.type_.as_deref() == Some("ExternalName")
     }
@@ -75,7 +75,7 @@ fn selected(pods: &Pods, service: &Service) -> Vec<Arc<Pod>> {
         .collect()
 }
 
-/// Puts services into the queue when they change, and when something of their pods changes that matters to them.
+/// Enqueues services when they change, and when their pods change in a relevant way.
 fn wake(queue: &Arc<Queue<Key>>, services: &Informer<Service>, pods: &Pods) {
     services.enqueue(queue, |change| Some(change.key.clone()));
     let services = services.clone();
@@ -97,7 +97,7 @@ fn wake(queue: &Arc<Queue<Key>>, services: &Informer<Service>, pods: &Pods) {
     });
 }
 
-/// Whether two states of a pod make the same endpoint.
+/// Whether two states of a pod result in the same endpoint.
 fn looks_same(old: &Pod, new: &Pod) -> bool {
     old.metadata.labels == new.metadata.labels
         && old.metadata.deletion_timestamp == new.metadata.deletion_timestamp
@@ -110,12 +110,12 @@ fn looks_same(old: &Pod, new: &Pod) -> bool {
         && old.status.pod_ips == new.status.pod_ips
 }
 
-/// Whether a pod has an address that somebody may be sent to.
+/// Whether a pod has an address that can be an endpoint.
 fn is_reachable(pod: &Pod) -> bool {
     !pod.is_terminal() && (pod.status.pod_ip.is_some() || !pod.status.pod_ips.is_empty())
 }
 
-/// The name that a pod has in the domain of a service.
+/// The host name of a pod in the domain of a service.
 fn hostname(pod: &Pod, service: &Service) -> Option<String> {
     let named = pod.spec.subdomain.as_deref() == service.metadata.name.as_deref();
     pod.spec
@@ -124,7 +124,7 @@ fn hostname(pod: &Pod, service: &Service) -> Option<String> {
         .filter(|name| named && !name.is_empty())
 }
 
-/// The port of a pod that a port of a service means.
+/// The number of the pod's port that a service port refers to.
 fn find_port(pod: &Pod, port: &v1::ServicePort) -> Option<i32> {
     let name = match port.target_port.as_ref()? {
         IntOrString::Int(number) => return Some(*number),
@@ -154,7 +154,7 @@ fn reference(pod: &Pod) -> v1::ObjectReference {
     }
 }
 
-/// When what led to changes happened.
+/// Tracks the times of the changes that cause updates.
 #[derive(Default)]
 struct Triggers(Mutex<HashMap<Key, Known>>);
 
@@ -169,7 +169,7 @@ impl Triggers {
         self.0.lock().remove(key);
     }
 
-    /// The earliest moment of what is new since the last call.
+    /// The earliest time of the changes since the last call.
     fn earliest(&self, key: &Key, service: &Service, pods: &[Arc<Pod>]) -> Option<Timestamp> {
         let mut all = self.0.lock();
         let known = all.entry(key.clone()).or_default();
@@ -200,7 +200,7 @@ impl Triggers {
     }
 }
 
-/// A moment as Go prints it.
+/// A time as Go prints it.
 fn printed(time: Timestamp) -> String {
     time.to_string()
 }

@@ -1,4 +1,4 @@
-//! endpointslice-controller.
+//! endpointslice-controller: maintains the endpoint slices of services.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -24,12 +24,12 @@ use crate::client::queue::{Delays, Next, Queue};
 use crate::controllers::pods::Pods;
 
 const WORKERS: usize = 5;
-/// How long services that failed are held back.
+/// How long failed services are delayed.
 const DELAYS: Delays = Delays {
     first: Duration::from_secs(1),
     longest: Duration::from_secs(1000),
 };
-/// The most endpoints of one slice.
+/// The most endpoints in one slice.
 const MOST: usize = 100;
 const MANAGER: &str = "endpointslice-controller.k8s.io";
 
@@ -128,7 +128,7 @@ impl Controller {
     }
 }
 
-/// What addresses a service has.
+/// The address families of a service.
 fn families(service: &Service) -> Vec<&'static str> {
     let mut families: Vec<&str> = service
         .spec
@@ -148,7 +148,7 @@ fn families(service: &Service) -> Vec<&'static str> {
     }
 }
 
-/// Ports, so that equal sets of them are equal.
+/// Ports in comparable form.
 pub(super) type Ports = Vec<(String, Option<i32>, String, Option<String>)>;
 
 pub(super) fn ports_key(ports: &[EndpointPort]) -> Ports {
@@ -167,10 +167,10 @@ pub(super) fn ports_key(ports: &[EndpointPort]) -> Ports {
     key
 }
 
-/// The endpoints that there should be, by their ports.
+/// The endpoints that should exist, by their ports.
 type Wanted = BTreeMap<Ports, (Vec<EndpointPort>, Vec<Endpoint>)>;
 
-/// The endpoints that a service should have; `lost` gets the pods whose node is not known.
+/// The endpoints that a service should have; adds pods whose node is unknown to `lost`.
 fn wanted(
     service: &Service,
     pods: &[Arc<Pod>],
@@ -242,7 +242,7 @@ impl Changes {
         self.delete.extend(other.delete);
     }
 
-    /// Says on what is written when what led to it happened.
+    /// Sets the trigger time on the slices to write.
     fn stamp(&mut self, trigger: Option<&str>) {
         for slice in self.create.iter_mut().chain(&mut self.update) {
             let annotations = slice.metadata.annotations.get_or_insert_default();
@@ -254,7 +254,7 @@ impl Changes {
     }
 }
 
-/// By what an endpoint is the same one.
+/// What identifies an endpoint.
 fn identity(endpoint: &Endpoint) -> (Vec<String>, Option<String>, Option<String>) {
     let mut addresses = endpoint.addresses.clone();
     addresses.sort();
@@ -266,7 +266,7 @@ fn identity(endpoint: &Endpoint) -> (Vec<String>, Option<String>, Option<String>
     )
 }
 
-/// Whether the same endpoint says the same, hints aside.
+/// Whether two versions of an endpoint are equal, except for hints.
 pub(super) fn says_same(a: &Endpoint, b: &Endpoint) -> bool {
     let plain = |endpoint: &Endpoint| {
         let mut endpoint = endpoint.clone();
@@ -278,7 +278,7 @@ pub(super) fn says_same(a: &Endpoint, b: &Endpoint) -> bool {
     plain(a) == plain(b)
 }
 
-/// The slices of one family of addresses: as few writes as can be, and as few slices as fit then.
+/// Plans the slices of one address family: with as few writes as possible, and then as few slices.
 fn plan(service: &Service, existing: Vec<EndpointSlice>, wanted: Wanted, family: &str) -> Changes {
     let mut changes = Changes::default();
     let count = existing.len();
@@ -321,7 +321,7 @@ fn plan(service: &Service, existing: Vec<EndpointSlice>, wanted: Wanted, family:
         }
     }
     hint(service, &mut changes, unchanged);
-    // What would be deleted is written over instead.
+    // Slices that would be deleted are reused.
     for old in spare {
         match changes.create.pop() {
             Some(new) => changes.update.push(in_place_of(new, &old)),
@@ -331,7 +331,7 @@ fn plan(service: &Service, existing: Vec<EndpointSlice>, wanted: Wanted, family:
     changes
 }
 
-/// Spreads endpoints of the same ports over slices.
+/// Distributes endpoints with the same ports over slices.
 #[allow(clippy::too_many_arguments)]
 fn fill(
     service: &Service,
@@ -398,7 +398,7 @@ fn fill(
         top_up(slice, &mut left);
     }
     while !left.is_empty() {
-        // Then into the slice that all of the rest fill best, or a new one.
+        // Then into the slice that the rest fills best, or a new one.
         let best = (0..whole.len())
             .filter(|i| left.len() < MOST && size(&whole[*i]) + left.len() <= MOST)
             .max_by_key(|i| size(&whole[*i]));
@@ -427,7 +427,7 @@ fn is_owned(slice: &EndpointSlice, service: &Service) -> bool {
     })
 }
 
-/// The labels of the slices of a service: its own, but for those that say whose they are.
+/// The labels of a service's slices: those of the service, plus those that identify slices.
 fn labels(service: &Service) -> BTreeMap<String, String> {
     let mut labels = service.metadata.labels.clone().unwrap_or_default();
     labels.retain(|key, _| ![SERVICE_NAME, MANAGED_BY, HEADLESS].contains(&key.as_str()));
@@ -461,7 +461,7 @@ fn new_slice(service: &Service, ports: Vec<EndpointPort>, family: &str) -> Endpo
     }
 }
 
-/// Says to whom near by an endpoint is offered first, or to nobody in particular.
+/// Sets or clears the hints about which consumers should prefer an endpoint.
 fn hint(service: &Service, changes: &mut Changes, unchanged: Vec<EndpointSlice>) {
     let by_topology = [
         "service.kubernetes.io/topology-aware-hints",
@@ -549,7 +549,7 @@ mod tests {
         (from..to).map(|i| format!("p{i:03}"))
     }
 
-    /// Sizes of slices that are made, written, and the names that are deleted.
+    /// The sizes of created and updated slices, and the names of deleted ones.
     fn told(changes: &Changes) -> String {
         let size = |slice: &EndpointSlice| slice.endpoints.as_ref().unwrap().len();
         let made = changes

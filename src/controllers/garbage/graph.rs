@@ -1,7 +1,7 @@
-//! Who owns whom. Follows k8s.io/kubernetes/pkg/controller/garbagecollector/{graph,graph_builder}.go.
+//! The ownership graph. Follows k8s.io/kubernetes/pkg/controller/garbagecollector/{graph,graph_builder}.go.
 //!
-//! There is a node for what has owners, for what is owned, and for what waits for its dependents; other objects have
-//! none. An owner that was only named by a dependent is *virtual*: whether it exists is not known yet.
+//! There is a node for each object that has owners, is owned, or waits for its dependents; other objects have none. An
+//! owner that is only known from a dependent's reference is *virtual*: whether it exists is not known yet.
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
@@ -14,12 +14,12 @@ use crate::client::discovery::Bare;
 /// An object's uid.
 pub type Uid = Arc<str>;
 
-/// The finalizer of what lets go of its dependents.
+/// The finalizer of an object whose dependents are to be orphaned.
 pub const ORPHAN: &str = "orphan";
-/// The finalizer of what is deleted after its dependents.
+/// The finalizer of an object that is deleted after its dependents.
 pub const FOREGROUND: &str = "foregroundDeletion";
 
-/// Which object: what an owner reference says, and where.
+/// Identifies an object: the content of an owner reference, and a namespace.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Identity {
     /// `apps/v1`
@@ -34,7 +34,7 @@ pub struct Identity {
     pub uid: Uid,
 }
 
-/// A reference to an owner.
+/// An owner reference.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Owner {
     /// `apps/v1`
@@ -45,12 +45,12 @@ pub struct Owner {
     pub name: CompactString,
     /// Its uid.
     pub uid: Uid,
-    /// The owner may not go before this dependent, where it waits for its dependents.
+    /// `blockOwnerDeletion`: an owner that waits for its dependents must wait for this one.
     pub blocks: bool,
 }
 
 impl Owner {
-    /// The object that is meant, seen from a namespace.
+    /// The object that the reference refers to from a namespace.
     pub fn identity(&self, namespace: &str) -> Identity {
         Identity {
             api_version: self.api_version.clone(),
@@ -69,10 +69,10 @@ impl Owner {
     }
 }
 
-/// An object as it is now.
+/// The state of an object that the graph needs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Seen {
-    /// Which one.
+    /// Its identity.
     pub identity: Identity,
     /// Its owners.
     pub owners: Vec<Owner>,
@@ -85,7 +85,7 @@ pub struct Seen {
 }
 
 impl Seen {
-    /// What the graph needs of an object.
+    /// Extracts the state from an object.
     pub fn of(object: &Bare, api_version: &str, kind: &str) -> Seen {
         let meta = &object.metadata;
         let has = |finalizer: &str| {
@@ -117,12 +117,12 @@ impl Seen {
     }
 }
 
-/// What is to be done after a change.
+/// What to do after a change.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Work {
-    /// Whether it is to be deleted has to be found out.
+    /// Find out whether it has to be deleted.
     Delete(Uid),
-    /// Its dependents are to be let go.
+    /// Orphan its dependents.
     Orphan(Uid),
 }
 
@@ -131,21 +131,21 @@ struct Node {
     identity: Identity,
     owners: Vec<Owner>,
     dependents: BTreeSet<Uid>,
-    /// A watch or the API has shown it.
+    /// It was seen in a watch or read from the API.
     observed: bool,
     deleting: bool,
     orphaning: bool,
     waiting: bool,
-    /// Tells nodes of one uid apart that came one after another.
+    /// Distinguishes successive nodes with the same uid.
     serial: u64,
 }
 
-/// What a worker needs to know of a node.
+/// The state of a node that a worker needs.
 #[derive(Clone, Debug)]
 pub struct Item {
-    /// Which object.
+    /// Its identity.
     pub identity: Identity,
-    /// A watch or the API has shown it.
+    /// It was seen in a watch or read from the API.
     pub observed: bool,
     /// It is being deleted.
     pub deleting: bool,
@@ -153,18 +153,18 @@ pub struct Item {
     pub waiting: bool,
     /// Its dependents.
     pub dependents: Vec<Identity>,
-    /// Those of them that it may not go before, and whether each waits for dependents of its own.
+    /// The dependents that block its deletion, and whether each waits for its own dependents.
     pub blocking: Vec<(Uid, bool)>,
-    /// Whether a dependent waits for dependents of its own.
+    /// Whether a dependent waits for its own dependents.
     pub dependent_waits: bool,
-    /// To be given back to [`Graph::confirm`].
+    /// To be passed to [`Graph::confirm`].
     pub serial: u64,
 }
 
-/// The most owners that are remembered to be absent.
+/// How many absent owners are remembered.
 const MOST_ABSENT: usize = 500;
 
-/// The graph.
+/// The ownership graph.
 #[derive(Default)]
 pub struct Graph {
     nodes: HashMap<Uid, Node>,
@@ -173,7 +173,7 @@ pub struct Graph {
 }
 
 impl Graph {
-    /// Takes in an object that is new or has changed.
+    /// Adds or updates an object.
     pub fn saw(&mut self, seen: Seen) -> Vec<Work> {
         let mut work = Vec::new();
         let uid = seen.identity.uid.clone();
@@ -191,7 +191,7 @@ impl Graph {
             node.observed = true;
             if node.identity != seen.identity {
                 node.identity = seen.identity.clone();
-                // Those who named it otherwise do not mean it.
+                // Dependents that refer to it by another identity do not own it after all.
                 let dependents: Vec<Uid> = node.dependents.iter().cloned().collect();
                 let wrong = dependents.into_iter().filter(|dependent| {
                     self.nodes
@@ -235,7 +235,7 @@ impl Graph {
         work
     }
 
-    /// Takes in that an object is gone, as a watch has told.
+    /// Removes an object after a watch reported its deletion.
     pub fn gone(&mut self, uid: &str) -> Vec<Work> {
         let Some(node) = self.nodes.remove(uid) else {
             return Vec::new();
@@ -258,9 +258,9 @@ impl Graph {
         work
     }
 
-    /// Takes in that there is no such object, as the API has answered. Also tells whether it is to be looked at once more
-    /// after a while, for others name an object of its uid otherwise: as long as two of its names are there they take
-    /// turns, so each turn is to cost more than the last.
+    /// Removes an object that the API says does not exist. Also returns whether to retry it with a delay, because other
+    /// dependents refer to its uid by another identity: as long as two identities exist, they alternate, so each turn
+    /// should cost more than the last.
     pub fn missing(&mut self, identity: &Identity) -> (Vec<Work>, bool) {
         let Some(node) = self.nodes.get(&identity.uid) else {
             return (Vec::new(), false);
@@ -280,7 +280,7 @@ impl Graph {
             self.remember_absent(identity.clone());
             work.extend(meant.into_iter().map(Work::Delete));
         }
-        // Some mean another object of this uid: that one is looked for next.
+        // Some dependents refer to another object with this uid: that one is looked up next.
         let current = self.nodes.get(&identity.uid).filter(|node| !node.observed);
         let mut elsewhere = false;
         if current.is_some_and(|node| node.identity == *identity)
@@ -293,7 +293,7 @@ impl Graph {
         (work, elsewhere)
     }
 
-    /// Another way in which dependents name an owner: the next one in an order that comes round.
+    /// Another identity by which dependents refer to an owner: the next one in a circular order.
     fn other_name(&self, dependents: &[Uid], identity: &Identity) -> Option<Identity> {
         let order = |identity: &Identity| {
             (
@@ -319,7 +319,7 @@ impl Graph {
         next.or(others.first()).cloned()
     }
 
-    /// Takes in what the API has shown of a virtual node, unless the node has changed since `serial` was read.
+    /// Updates a virtual node with its state in the API, unless the node has changed since `serial` was read.
     pub fn confirm(&mut self, seen: Seen, serial: u64) -> Vec<Work> {
         match self.nodes.get(&seen.identity.uid) {
             Some(node) if !node.observed && node.serial == serial => self.saw(seen),
@@ -327,7 +327,7 @@ impl Graph {
         }
     }
 
-    /// Takes in that a watch has begun anew, and which objects of its kind there are.
+    /// Applies a new list of a watch: all objects of a kind that exist.
     pub fn listed(
         &mut self,
         api_version: &str,
@@ -348,7 +348,7 @@ impl Graph {
         gone.iter().flat_map(|uid| self.gone(uid)).collect()
     }
 
-    /// What a worker needs to know of a node; none where there is none.
+    /// The state of a node, if it exists.
     pub fn item(&self, uid: &str) -> Option<Item> {
         let node = self.nodes.get(uid)?;
         let dependents = || node.dependents.iter().filter_map(|uid| self.nodes.get(uid));
@@ -375,7 +375,7 @@ impl Graph {
         self.absent.contains(identity)
     }
 
-    /// Remembers that an object does not exist. Uids do not come again.
+    /// Remembers that an object does not exist. Uids are never reused.
     pub fn remember_absent(&mut self, identity: Identity) {
         if self.is_absent(&identity) {
             return;
@@ -407,7 +407,7 @@ impl Graph {
         }
     }
 
-    /// Makes a node a dependent of more owners.
+    /// Adds owners to a node.
     fn own(&mut self, uid: &Uid, owners: &[Owner], work: &mut Vec<Work>) {
         let Some(node) = self.nodes.get(uid) else {
             return;
@@ -437,7 +437,7 @@ impl Graph {
         self.drop_if_alone(owner);
     }
 
-    /// What begins with a deletion.
+    /// The work that a deletion starts.
     fn transitions(&mut self, seen: &Seen, work: &mut Vec<Work>) {
         let uid = &seen.identity.uid;
         let Some(node) = self.nodes.get_mut(uid) else {
@@ -456,7 +456,7 @@ impl Graph {
         }
     }
 
-    /// Drops a node that nothing depends on and that depends on nothing.
+    /// Removes a node without owners and dependents.
     fn drop_if_alone(&mut self, uid: &Uid) {
         if self.nodes.get(uid).is_some_and(|node| {
             node.owners.is_empty() && node.dependents.is_empty() && !node.waiting && !node.orphaning
@@ -465,19 +465,19 @@ impl Graph {
         }
     }
 
-    /// How many nodes there are.
+    /// The number of nodes.
     #[cfg(test)]
     pub fn len(&self) -> usize {
         self.nodes.len()
     }
 }
 
-/// Whether an object may be an owner of what is in `namespace`, as far as places go.
+/// Whether an owner can own objects in `namespace`, given its own namespace.
 fn is_reachable(owner: &Identity, namespace: &str) -> bool {
     owner.namespace.is_empty() || owner.namespace == namespace
 }
 
-/// Whether a dependent's reference means this very object.
+/// Whether a dependent has a reference to exactly this object.
 fn names(dependent: &Node, owner: &Identity) -> bool {
     is_reachable(owner, &dependent.identity.namespace)
         && dependent

@@ -10,7 +10,7 @@ fn identity(uid: &str, namespace: &str) -> Identity {
     }
 }
 
-/// `a` owned by `b`, or by `b!` where it blocks b's deletion.
+/// `a` owned by `b`, or by `b!` if it blocks b's deletion.
 fn seen(uid: &str, owners: &[&str]) -> Seen {
     seen_in("n", uid, owners)
 }
@@ -168,7 +168,7 @@ fn a_missing_owner_that_some_name_otherwise_is_looked_for_there_in_turn() {
     let is = |work: &str, elsewhere| (work.to_owned(), elsewhere);
     graph.saw(seen("x", &["a"]));
     graph.saw(seen_in("m", "y", &["a"]));
-    // Work for others is told at once; the owner itself never is, or it would be asked for without end.
+    // Work for others is returned at once; the owner itself never is, or it would be looked up endlessly.
     for _ in 0..2 {
         assert_eq!(missing(&mut graph, "n"), is("delete x", true));
         assert_eq!(graph.item("a").unwrap().identity, identity("a", "m"));

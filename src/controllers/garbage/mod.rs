@@ -1,4 +1,4 @@
-//! garbage-collector-controller: deletes what has lost all its owners, and holds owners back that wait for their
+//! garbage-collector-controller: deletes objects that have lost all their owners, and delays owners that wait for their
 //! dependents. Follows k8s.io/kubernetes/pkg/controller/garbagecollector.
 
 mod graph;
@@ -18,14 +18,14 @@ use crate::client::queue::{self, Queue};
 
 const WORKERS: usize = 10;
 
-/// What monitors and workers share.
+/// Shared by monitors and workers.
 struct Shared {
     context: Context,
     graph: Mutex<Graph>,
     delete: Queue<Uid>,
     orphan: Queue<Uid>,
     kinds: monitors::Kinds,
-    /// Whether every watch has told what there is, or has had time enough.
+    /// Whether every watch has delivered its initial list, or the timeout has passed.
     complete: watch::Sender<bool>,
 }
 
@@ -39,7 +39,7 @@ impl Shared {
         }
     }
 
-    /// Waits until the graph is complete; false where the controller ends before that.
+    /// Waits until the graph is complete; returns false if the controller ends before.
     async fn completed(&self) -> bool {
         let mut complete = self.complete.subscribe();
         tokio::select! {

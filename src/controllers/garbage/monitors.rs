@@ -1,4 +1,4 @@
-//! The watches that fill the graph: one of each resource whose objects can be listed, watched and deleted.
+//! The watches that fill the graph: one for each resource that can be listed, watched and deleted.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -15,17 +15,16 @@ use crate::client::discovery::{self, Bare, Served};
 use crate::client::follow::{self, Told, Watches, record};
 use crate::client::kinds::CustomResourceDefinition;
 
-/// Resources whose objects nobody owns: they come and go by themselves.
+/// Resources that the graph ignores: their objects expire by themselves.
 const IGNORED: [(&str, &str); 2] = [("", "events"), ("events.k8s.io", "events")];
-/// How long to wait before discovery is asked again after it failed.
+/// The pause before a failed discovery is retried.
 const AGAIN: Duration = Duration::from_secs(5);
-/// How long the first reading of all resources may take before it is no longer waited for: upstream's
-/// initialSyncTimeout.
+/// How long to wait for the initial lists of all resources: upstream's initialSyncTimeout.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// How long changes of what is served are collected before discovery is asked.
+/// How long changes of definitions and API services are collected before discovery is repeated.
 const SETTLE: Duration = Duration::from_millis(100);
 
-/// Which resource a kind in an owner reference is.
+/// Maps the kind in an owner reference to its resource.
 #[derive(Default)]
 pub struct Kinds(Mutex<HashMap<(String, String), Served>>);
 
@@ -50,13 +49,13 @@ impl Kinds {
     }
 }
 
-/// A watch that runs.
+/// A running watch.
 struct Monitor {
     ends: CancellationToken,
     synced: watch::Receiver<bool>,
 }
 
-/// Keeps a watch of every resource, also of those that come later, until the controller ends.
+/// Watches every resource, including those defined later, until the controller ends.
 pub async fn keep(shared: &Arc<Shared>) {
     let mut tasks = Watches::default();
     let changed = Arc::new(Notify::new());
@@ -73,7 +72,7 @@ pub async fn keep(shared: &Arc<Shared>) {
                 let complete = async {
                     for monitor in monitors.values() {
                         let mut synced = monitor.synced.clone();
-                        // A watch that ended before it was complete has nothing to tell.
+                        // A watch that ended before its list was complete is not waited for.
                         let _ = synced.wait_for(|synced| *synced).await;
                     }
                 };
@@ -81,10 +80,10 @@ pub async fn keep(shared: &Arc<Shared>) {
                     () = complete => {}
                     never = tasks.broken() => match never {},
                     () = tokio::time::sleep(PATIENCE) => {
-                        // One that can never be watched must not keep all others from being deleted.
+                        // A resource that can never be watched must not stop all garbage collection.
                         tracing::warn!("garbage collection begins before all resources were read");
                     }
-                    // What is waited for may be served no more: its watch would never tell what there is.
+                    // A resource that is no longer served would never deliver its list.
                     () = changed.notified() => {
                         tokio::time::sleep(SETTLE).await;
                         continue;
@@ -114,7 +113,7 @@ pub async fn keep(shared: &Arc<Shared>) {
     }
 }
 
-/// Begins watches of what is new, and ends those of what is no longer served.
+/// Starts watches of new resources, and ends those of removed ones.
 fn update(
     shared: &Arc<Shared>,
     served: &[Served],
@@ -160,7 +159,7 @@ fn update(
     }
 }
 
-/// Brings what a watch tells into the graph.
+/// Applies the events of a watch to the graph.
 async fn follow(shared: &Shared, served: &Served, synced: &watch::Sender<bool>) {
     let (version, kind) = (&*served.resource.api_version, &*served.resource.kind);
     let api = served.api(&shared.context.client, "");

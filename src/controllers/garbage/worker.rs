@@ -1,5 +1,5 @@
-//! What is to be done about one object of the graph. Everything is judged by what the API says now; the graph only
-//! tells where to look.
+//! Handles one object of the graph. All decisions are based on the current state in the API; the graph only shows where
+//! to look.
 
 use kube::api::{DeleteParams, Patch, PatchParams, Preconditions, PropagationPolicy};
 use serde_json::json;
@@ -21,7 +21,7 @@ pub enum GarbageError {
         /// The kind in the reference.
         kind: String,
     },
-    /// The API refused something.
+    /// The API rejected a request.
     #[error("{attempted} {kind} {namespace}/{name}: {}", text(.cause))]
     Api {
         /// What was attempted.
@@ -32,7 +32,7 @@ pub enum GarbageError {
         namespace: String,
         /// Its name.
         name: String,
-        /// Why not.
+        /// The error.
         cause: Box<kube::Error>,
     },
 }
@@ -50,8 +50,8 @@ fn api_error<'a>(
     }
 }
 
-/// A kind that is not served may come yet, and whoever names it cannot be told apart from who names nothing that ever
-/// was: that is tried again without being said aloud.
+/// Retries quietly if the kind is not served: it may still come, and cannot be distinguished from a reference to
+/// something that never existed.
 pub fn patient(result: Result<Next, GarbageError>) -> Result<Next, GarbageError> {
     match result {
         Err(error @ GarbageError::Unknown { .. }) => {
@@ -62,7 +62,8 @@ pub fn patient(result: Result<Next, GarbageError>) -> Result<Next, GarbageError>
     }
 }
 
-/// Finds out whether an object is to be deleted, and deletes it; lets go of an object that waited for its dependents.
+/// Finds out whether an object has to be deleted, and deletes it; removes the finalizer of an object that waited for
+/// its dependents.
 pub async fn delete(shared: &Shared, uid: &str) -> Result<Next, GarbageError> {
     let Some(item) = shared.graph.lock().item(uid) else {
         return Ok(Next::Done);
@@ -101,7 +102,7 @@ pub async fn delete(shared: &Shared, uid: &str) -> Result<Next, GarbageError> {
     }
     let policy = if !owners.waiting.is_empty() && !item.dependents.is_empty() {
         if item.dependent_waits {
-            // What is above it and what is below it both wait: a circle, unless it stops blocking.
+            // Both its owner and its dependents wait: a cycle, unless it stops blocking.
             unblock(shared, &served, &latest, &item.identity).await?;
         }
         PropagationPolicy::Foreground
@@ -129,7 +130,7 @@ pub async fn delete(shared: &Shared, uid: &str) -> Result<Next, GarbageError> {
     }
 }
 
-/// Takes in that an object is not there, and says whether to look again.
+/// Records that an object does not exist, and returns whether to look again.
 fn missing(shared: &Shared, identity: &Identity) -> Next {
     let (work, elsewhere) = shared.graph.lock().missing(identity);
     shared.add(work);
@@ -139,7 +140,7 @@ fn missing(shared: &Shared, identity: &Identity) -> Next {
     }
 }
 
-/// Lets go of the dependents of an object, and then of the object.
+/// Orphans the dependents of an object, and then removes its finalizer.
 pub async fn orphan(shared: &Shared, uid: &str) -> Result<Next, GarbageError> {
     let Some(item) = shared.graph.lock().item(uid) else {
         return Ok(Next::Done);
@@ -167,7 +168,7 @@ fn resource(shared: &Shared, api_version: &str, kind: &str) -> Result<Served, Ga
         })
 }
 
-/// The object, if it is there and is still this one.
+/// The object, if it exists with this uid.
 async fn get(
     shared: &Shared,
     served: &Served,
@@ -181,12 +182,12 @@ async fn get(
     Ok(found.filter(|found| found.metadata.uid.as_deref() == Some(&*identity.uid)))
 }
 
-/// The owners of an object, by what has become of them.
+/// The owners of an object, by their state.
 #[derive(Default)]
 struct Owners<'a> {
-    /// How many are there (or cannot be judged).
+    /// How many exist (or cannot be checked).
     solid: usize,
-    /// Those that are gone.
+    /// The uids of those that no longer exist.
     dangling: Vec<&'a str>,
     /// Those that wait for their dependents.
     waiting: Vec<&'a str>,
@@ -210,7 +211,7 @@ async fn classify<'a>(
         }
         let served = resource(shared, &owner.api_version, &owner.kind)?;
         if served.namespaced && item.namespace.is_empty() {
-            // Nothing that is in a namespace can own what is in none; what such a reference means cannot be told.
+            // A namespaced owner of a cluster-scoped object is invalid; such a reference is treated as solid.
             out.solid += 1;
             continue;
         }
@@ -238,7 +239,7 @@ async fn classify<'a>(
     Ok(out)
 }
 
-/// Lets an object go that waits for its dependents, once none of them blocks it.
+/// Removes the finalizer of an object that waits for its dependents, once none of them blocks it.
 async fn release(
     shared: &Shared,
     served: &Served,
@@ -301,7 +302,7 @@ async fn remove_finalizer(
     Ok(if done { Next::Done } else { Next::Retry })
 }
 
-/// Takes references to owners out of an object. Tries again when somebody else changes it meanwhile.
+/// Removes owner references from an object. Retries after conflicts.
 async fn drop_owners(
     shared: &Shared,
     served: &Served,
@@ -315,7 +316,7 @@ async fn drop_owners(
     .await
 }
 
-/// Makes an object block the deletion of none of its owners.
+/// Sets `blockOwnerDeletion` to false in all owner references of an object.
 async fn unblock(
     shared: &Shared,
     served: &Served,

@@ -1,5 +1,4 @@
-//! How long a job waits before it makes a pod in the place of one that failed.
-//! Follows k8s.io/kubernetes/pkg/controller/job/backoff_utils.go.
+//! How long a job waits before it replaces a failed pod. Follows k8s.io/kubernetes/pkg/controller/job/backoff_utils.go.
 
 use std::sync::Arc;
 
@@ -8,22 +7,22 @@ use k8s_openapi::jiff::Timestamp;
 
 use crate::client::kinds::Pod;
 
-/// How long the first failure holds pods back, in milliseconds; each further one doubles it.
+/// The delay after the first failure, in milliseconds; each further one doubles it.
 const FIRST: i64 = 10_000;
-/// The longest that failures hold pods back, in milliseconds.
+/// The longest delay, in milliseconds.
 const LONGEST: i64 = 600_000;
 
 /// The failures of a job since its last success.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Backoff {
-    /// How many.
+    /// Their number.
     pub failures: u32,
-    /// When the last one was.
+    /// The time of the last one.
     pub last: Option<Timestamp>,
 }
 
 impl Backoff {
-    /// What it is after these pods ended.
+    /// The failures after these pods terminated.
     pub fn after(&self, succeeded: &[&Arc<Pod>], failed: &[&Arc<Pod>]) -> Backoff {
         let success = succeeded.iter().map(|pod| finished_at(pod)).max();
         let failures: Vec<Timestamp> = failed.iter().map(|pod| finished_at(pod)).collect();
@@ -40,7 +39,7 @@ impl Backoff {
         }
     }
 
-    /// How many milliseconds pods are held back from `now` on.
+    /// The remaining delay at `now`, in milliseconds.
     pub fn wait(&self, now: Timestamp) -> i64 {
         let Some(last) = self.last.filter(|_| self.failures > 0) else {
             return 0;
@@ -52,7 +51,7 @@ impl Backoff {
     }
 }
 
-/// When a pod ended: by its containers, or when it was no longer ready, or when its end was asked for.
+/// When a pod terminated: by its containers, or when it became unready, or when it was deleted.
 pub(super) fn finished_at(pod: &Pod) -> Timestamp {
     let status = &pod.status;
     let goes_on = |name: &str| {

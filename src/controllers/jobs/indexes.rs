@@ -1,14 +1,14 @@
-//! Sets of completion indexes, as job statuses write them: `0,2-4,7`.
-//! Follows k8s.io/kubernetes/pkg/controller/job/indexed_job_utils.go.
+//! Sets of completion indexes in the notation of job statuses: `0,2-4,7`. Follows
+//! k8s.io/kubernetes/pkg/controller/job/indexed_job_utils.go.
 
 use std::fmt;
 
-/// Indexes as ranges: ordered, none touching the next, both ends included.
+/// Ranges of indexes: ordered, not adjacent, both ends included.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Indexes(Vec<(i32, i32)>);
 
 impl Indexes {
-    /// Reads a set, without what is not below `completions` or cannot be read.
+    /// Parses a set; skips malformed ranges and indexes that are not below `completions`.
     pub fn parse(text: &str, completions: i32) -> Indexes {
         let ranges = text.split(',').filter_map(|range| {
             let (first, last) = range.split_once('-').unwrap_or((range, range));
@@ -31,29 +31,29 @@ impl Indexes {
         Indexes(out)
     }
 
-    /// The set with more indexes.
+    /// The set with further indexes.
     pub fn with(&self, more: impl IntoIterator<Item = i32>) -> Indexes {
         let more = more.into_iter().map(|index| (index, index));
         Indexes::of(self.0.iter().copied().chain(more).collect())
     }
 
-    /// What is in this set or the other.
+    /// The union of two sets.
     pub fn union(&self, other: &Indexes) -> Indexes {
         Indexes::of(self.0.iter().chain(&other.0).copied().collect())
     }
 
-    /// How many there are.
+    /// The number of indexes.
     pub fn count(&self) -> i32 {
         self.0.iter().map(|(first, last)| last - first + 1).sum()
     }
 
-    /// Whether an index is in it.
+    /// Whether it contains an index.
     pub fn has(&self, index: i32) -> bool {
         let after = self.0.partition_point(|(_, last)| *last < index);
         self.0.get(after).is_some_and(|(first, _)| *first <= index)
     }
 
-    /// How many are in both sets.
+    /// The size of the intersection.
     pub fn shared(&self, other: &Indexes) -> i32 {
         let (mut a, mut b, mut count) = (self.0.iter().peekable(), other.0.iter().peekable(), 0);
         while let (Some(left), Some(right)) = (a.peek(), b.peek()) {
@@ -67,7 +67,7 @@ impl Indexes {
         count
     }
 
-    /// The first `count` indexes below `completions` that are not in it.
+    /// The first `count` indexes below `completions` that it does not contain.
     pub fn missing(&self, count: usize, completions: i32) -> Vec<i32> {
         let mut next = 0;
         let mut out = Vec::new();

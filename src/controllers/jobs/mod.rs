@@ -35,14 +35,14 @@ use crate::client::queue::{Delays, Next, Queue};
 use crate::client::selector::selects;
 
 const WORKERS: usize = 5;
-/// How long jobs and pods that failed are held back.
+/// How long failed jobs and pods are delayed.
 const DELAYS: Delays = Delays {
     first: Duration::from_secs(1),
     longest: Duration::from_secs(60),
 };
-/// What `managedBy` says of a job that this controller manages.
+/// The value of `managedBy` for this controller.
 const OURS: &str = "kubernetes.io/job-controller";
-/// The longest prefix that names are generated from.
+/// The longest prefix for generated names.
 const LONGEST_PREFIX: usize = 58;
 
 impl Cached for Job {}
@@ -55,12 +55,12 @@ struct Controller {
     memory: Mutex<HashMap<Key, Memory>>,
 }
 
-/// What is known of a job beside the API.
+/// What is known of a job besides the API.
 #[derive(Clone, Default)]
 struct Memory {
     uid: Option<String>,
     backoff: Backoff,
-    /// Pods that were counted and let go, until the cache shows it.
+    /// Pods that were counted and released, until the cache shows it.
     counted: HashSet<String>,
 }
 
@@ -92,14 +92,14 @@ fn fits(job: &Job, pod: &Pod) -> bool {
         .is_some_and(|selector| selects(selector, pod.metadata.labels.as_ref()).unwrap_or(false))
 }
 
-/// Whether another program manages a job.
+/// Whether another controller manages a job.
 fn is_foreign(job: &Job) -> bool {
     let manager = job.spec.as_ref().and_then(|spec| spec.managed_by.as_ref());
     manager.is_some_and(|manager| manager != OURS)
 }
 
 impl Controller {
-    /// Puts pods that nobody will count into a queue: those of jobs that are gone or have ended.
+    /// Enqueues pods that nobody will count: those of jobs that are gone or have finished.
     fn note_lost(&self, lost: &Arc<Queue<Key>>) {
         let jobs = self.jobs.clone();
         self.pods.cache.enqueue(lost, move |change| {
@@ -127,7 +127,7 @@ impl Controller {
         Ok(Next::Done)
     }
 
-    /// Removes the finalizer of a pod. Returns the resourceVersion that this made; none where the pod was gone.
+    /// Removes the finalizer of a pod. Returns the new resourceVersion; None if the pod was gone.
     async fn release(&self, pod: &Pod) -> Result<Option<String>, kube::Error> {
         if !plan::is_tracked(pod) {
             return Ok(None);
@@ -214,12 +214,12 @@ impl Controller {
         }
     }
 
-    /// The pods of a job; those that fit and are nobody's become its own.
+    /// The pods of a job; matching orphans are adopted.
     async fn claimed(&self, job: &Job) -> Result<Vec<Arc<Pod>>, kube::Error> {
         let client = &self.context.client;
         let mut own = self.pods.claimed(client, job, Some(TRACKED), fits).await?;
         for pod in &mut own {
-            // The cache does not show yet what was just taken.
+            // The cache does not show yet what was just adopted.
             if !is_controlled_by(&pod.metadata, &job.metadata) && !plan::is_tracked(pod) {
                 let finalizers = &mut Arc::make_mut(pod).metadata.finalizers;
                 finalizers.get_or_insert_default().push(TRACKED.to_owned());
@@ -228,7 +228,7 @@ impl Controller {
         Ok(own)
     }
 
-    /// What is known of a job; of pods that were let go only those that the cache shows otherwise.
+    /// The memory of a job; forgets released pods once the cache shows that.
     fn memory_of(&self, key: &Key, job: &Job, pods: &[Arc<Pod>]) -> Memory {
         let mut all = self.memory.lock();
         let memory = all.entry(key.clone()).or_default();
@@ -247,7 +247,7 @@ impl Controller {
         memory.clone()
     }
 
-    /// Makes or deletes pods. Returns what came of it, and the first refusal.
+    /// Creates or deletes pods. Returns the outcome and the first error message.
     async fn act(&self, job: &Job, spec: &JobSpec, act: &Act) -> (Done, Option<String>) {
         let control = PodControl {
             client: &self.context.client,
@@ -293,7 +293,7 @@ impl Controller {
         (done, outcome.refusal)
     }
 
-    /// Writes a status, if it says something new. Returns the job as it is then.
+    /// Writes a status, if it differs. Returns the resulting job.
     async fn write(&self, job: &Job, status: &JobStatus) -> Result<Job, kube::Error> {
         if job.status.as_ref() == Some(status) {
             return Ok(job.clone());
@@ -333,7 +333,7 @@ impl Controller {
     }
 }
 
-/// Whether nobody will count a pod: it is no job's, or its job is gone or has ended.
+/// Whether nobody will count a pod: it has no job, or its job is gone or has finished.
 fn is_lost(jobs: &Informer<Job>, pod: &Pod) -> bool {
     let Some(owner) = controller_of(&pod.metadata) else {
         return true;
@@ -350,7 +350,7 @@ fn is_lost(jobs: &Informer<Job>, pod: &Pod) -> bool {
     }
 }
 
-/// The pod of a place.
+/// The pod for a place.
 fn make_pod(job: &Job, spec: &JobSpec, place: &Place) -> v1::Pod {
     let name = job.name_any();
     let mut pod = from_template(&spec.template, &name, controller_reference(job), None);

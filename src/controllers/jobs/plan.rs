@@ -1,8 +1,8 @@
-//! What a job does next, decided from what it is, its pods and the time.
-//! Follows k8s.io/kubernetes/pkg/controller/job/job_controller.go.
+//! Decides what a job does next, from its spec, its pods and the time. Follows
+//! k8s.io/kubernetes/pkg/controller/job/job_controller.go.
 //!
 //! ```text
-//! plan -> (pods are made or deleted) -> carried_out -> track -> (status written, finalizers removed) -> settle
+//! plan -> (pods are created or deleted) -> carried_out -> track -> (status written, finalizers removed) -> settle
 //! ```
 
 mod track;
@@ -25,65 +25,65 @@ use crate::controllers::pods::{BURST, is_active, rank_for_ending};
 pub(super) const TRACKED: &str = "batch.kubernetes.io/job-tracking";
 /// The label and annotation with a pod's index.
 pub(super) const INDEX: &str = "batch.kubernetes.io/job-completion-index";
-/// How often pods of this index failed before, those that count.
+/// Annotation with the number of earlier failures of this index that count.
 pub(super) const FAILURES: &str = "batch.kubernetes.io/job-index-failure-count";
-/// And those that do not count.
+/// Annotation with the number of those that are ignored.
 pub(super) const IGNORED: &str = "batch.kubernetes.io/job-index-ignored-failure-count";
 
-/// Everything a decision is made of.
+/// The input of a decision.
 pub(super) struct Facts<'a> {
     pub job: &'a Job,
     pub spec: &'a JobSpec,
     /// The pods of the job.
     pub pods: &'a [Arc<Pod>],
-    /// Pods that were counted already, by uid, should the cache not show it yet.
+    /// Pods that were counted already, by uid, in case the cache does not show it yet.
     pub counted: &'a HashSet<String>,
-    /// The failures until now.
+    /// The failures so far.
     pub backoff: &'a Backoff,
     pub now: Timestamp,
 }
 
-/// What is to be done with pods.
+/// What to do with pods.
 #[derive(Clone, Debug, Default)]
 pub(super) enum Act {
     #[default]
     Nothing,
-    /// To delete these, and to count them: the job ends.
+    /// Delete these and count them: the job ends.
     End(Vec<Arc<Pod>>),
-    /// To delete these, and not to count them: they are too many.
+    /// Delete these without counting them: they are surplus.
     Remove(Vec<Arc<Pod>>),
-    /// To make pods.
+    /// Create pods.
     Create(Vec<Place>),
 }
 
-/// A pod to be made.
+/// A pod to create.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Place {
-    /// Its index, in a job with indexes.
+    /// Its index, in an indexed job.
     pub index: Option<i32>,
-    /// The failed pod of this index that it comes in the place of, if failures of an index are counted.
+    /// The failed pod of this index that it replaces, if failures are counted by index.
     pub after: Option<Arc<Pod>>,
 }
 
-/// What came of it.
+/// The outcome.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Done {
-    /// Pods that were made or deleted.
+    /// How many pods were created or deleted.
     pub pods: usize,
     /// How many of the deleted ones were ready.
     pub ready: usize,
-    /// Whether nothing was refused.
+    /// Whether no request failed.
     pub whole: bool,
 }
 
 /// A decision.
 pub(super) struct Plan<'a> {
     facts: &'a Facts<'a>,
-    /// What is to be done first.
+    /// What to do first.
     pub act: Act,
     /// In how many milliseconds to look again, whatever happens.
     pub again: Option<i64>,
-    /// The failures until now, with those that are new.
+    /// The failures, including new ones.
     pub backoff: Backoff,
     /// Whether the job was suspended or resumed.
     pub turned: Option<bool>,
@@ -95,7 +95,7 @@ pub(super) struct Plan<'a> {
     before: Indexes,
     succeeded: Indexes,
     failed: Option<Indexes>,
-    /// By index, failed pods that wait for those that come in their place.
+    /// By index, failed pods that wait for their replacement.
     waiting: BTreeMap<i32, Arc<Pod>>,
 }
 
@@ -108,7 +108,7 @@ struct Counts {
     failed: i32,
 }
 
-/// Whether each pod of a job is one of a numbered set.
+/// Whether a job is indexed.
 pub(super) fn is_indexed(spec: &JobSpec) -> bool {
     spec.completion_mode.as_deref() == Some("Indexed")
 }
@@ -117,25 +117,25 @@ fn is_suspended(spec: &JobSpec) -> bool {
     spec.suspend == Some(true)
 }
 
-/// Whether a pod is replaced only when it has failed, not when it is being deleted.
+/// Whether a pod is replaced only once it has failed, not while it is being deleted.
 fn waits_for_failure(spec: &JobSpec) -> bool {
     spec.pod_replacement_policy.as_deref() == Some("Failed")
 }
 
-/// How a job ended, as a condition `Complete` or `Failed`; none for one that has not ended for good.
+/// The true condition `Complete` or `Failed` of a finished job; None if it has not finished.
 pub(in crate::controllers) fn end_of(job: &Job) -> Option<&JobCondition> {
     let status = job.status.as_ref()?;
     holds(status, "Complete").or_else(|| holds(status, "Failed"))
 }
 
-/// Whether a pod waits to be counted.
+/// Whether a pod has the tracking finalizer.
 pub(super) fn is_tracked(pod: &Pod) -> bool {
     pod.finalizers()
         .iter()
         .any(|finalizer| finalizer == TRACKED)
 }
 
-/// The condition of a kind that is true.
+/// The condition of a type, if it is true.
 fn holds<'a>(status: &'a JobStatus, kind: &str) -> Option<&'a JobCondition> {
     let mut conditions = status.conditions.iter().flatten();
     conditions.find(|condition| condition.type_ == kind && condition.status == "True")
@@ -152,13 +152,13 @@ fn condition(kind: &str, state: &str, reason: &str, message: &str, now: Timestam
     }
 }
 
-/// The same condition as one of another kind.
+/// The same condition with another type.
 fn becomes(had: &JobCondition, kind: &str, now: Timestamp) -> JobCondition {
     let text = |text: &Option<String>| text.clone().unwrap_or_default();
     condition(kind, "True", &text(&had.reason), &text(&had.message), now)
 }
 
-/// Sets a condition; one that is not there does not become false. Returns whether something changed.
+/// Sets a condition; a missing one is not added as false. Returns whether something changed.
 fn set(status: &mut JobStatus, new: JobCondition) -> bool {
     let conditions = status.conditions.get_or_insert_default();
     match conditions.iter_mut().find(|had| had.type_ == new.type_) {
@@ -188,14 +188,14 @@ pub(super) fn index(pod: &Pod) -> Option<i32> {
     (index >= 0).then_some(index)
 }
 
-/// What an annotation counts.
+/// The number in an annotation.
 fn counted(pod: &Pod, annotation: &str) -> i32 {
     let text = pod.annotations().get(annotation);
     let count: i32 = text.and_then(|count| count.parse().ok()).unwrap_or(0);
     count.max(0)
 }
 
-/// How often pods of the index of `failed` have failed, with itself: those that count, and those that do not.
+/// The failures of the index of `failed`, including itself: those that count, and those that are ignored.
 pub(super) fn failures(spec: &JobSpec, failed: &Pod) -> (i32, i32) {
     let (count, ignored) = (counted(failed, FAILURES), counted(failed, IGNORED));
     match policy::judge(spec.pod_failure_policy.as_ref(), failed) {
@@ -209,7 +209,7 @@ impl Facts<'_> {
         if pod.phase() == "Failed" {
             return true;
         }
-        // A pod that is lost may never reach that phase.
+        // A lost pod may never reach the phase `Failed`.
         !waits_for_failure(self.spec) && pod.is_deleting() && pod.phase() != "Succeeded"
     }
 
@@ -217,7 +217,7 @@ impl Facts<'_> {
         policy::judge(self.spec.pod_failure_policy.as_ref(), pod)
     }
 
-    /// Whether a pod is to be counted, and was not yet.
+    /// Whether a pod is tracked and was not counted yet.
     fn is_open(&self, pod: &Pod) -> bool {
         let uid = pod.metadata.uid.as_ref();
         is_tracked(pod) && uid.is_none_or(|uid| !self.counted.contains(uid))
@@ -227,12 +227,12 @@ impl Facts<'_> {
         self.spec.completions.unwrap_or(0)
     }
 
-    /// The index of a pod, if it is one of those that the job has.
+    /// The index of a pod, if it is valid for the job.
     fn index(&self, pod: &Pod) -> Option<i32> {
         index(pod).filter(|index| *index < self.completions())
     }
 
-    /// Pods that are to be counted and can be.
+    /// Pods that can be counted now.
     fn countable(&self) -> impl Iterator<Item = &Arc<Pod>> {
         let indexed = is_indexed(self.spec);
         self.pods
@@ -241,7 +241,7 @@ impl Facts<'_> {
     }
 }
 
-/// Decides what is to be done with pods.
+/// Decides what to do with pods.
 pub(super) fn plan<'a>(facts: &'a Facts<'a>) -> Plan<'a> {
     let mut status = facts.job.status.clone().unwrap_or_default();
     let uncounted = status.uncounted_terminated_pods.get_or_insert_default();
@@ -307,7 +307,7 @@ pub(super) fn plan<'a>(facts: &'a Facts<'a>) -> Plan<'a> {
 }
 
 impl Plan<'_> {
-    /// Whether and how the job ends.
+    /// Decides whether and how the job ends.
     fn judge(&mut self) {
         let (facts, spec, now) = (self.facts, self.facts.spec, self.facts.now);
         self.end = self.known_end().or_else(|| self.failure());
@@ -356,7 +356,7 @@ impl Plan<'_> {
         }
     }
 
-    /// The end that was decided before, or that a failed pod brings by policy.
+    /// The end that was decided before, or that a failed pod causes by policy.
     fn known_end(&self) -> Option<JobCondition> {
         let (facts, now) = (self.facts, self.facts.now);
         if let Some(met) = holds(&self.status, "SuccessCriteriaMet") {
@@ -429,7 +429,7 @@ impl Plan<'_> {
         }
     }
 
-    /// By index, the failed pods that nothing came in the place of yet: their failures are to be handed on.
+    /// By index, the failed pods that were not replaced yet: their failure counts must be passed on.
     fn waiting(&self, failed: &Indexes) -> BTreeMap<i32, Arc<Pod>> {
         let facts = self.facts;
         let running: HashSet<i32> = self.active.iter().filter_map(|pod| index(pod)).collect();
@@ -475,7 +475,7 @@ impl Plan<'_> {
         }
         let parallelism = spec.parallelism.unwrap_or(1);
         let wanted = match spec.completions {
-            // One success is enough; what runs then may go on.
+            // One success is enough; pods that run then may continue.
             None if self.counts.succeeded > 0 => self.counts.active,
             None => parallelism,
             Some(all) => (all - self.counts.succeeded).clamp(0, parallelism.max(0)),
@@ -497,7 +497,7 @@ impl Plan<'_> {
         }
     }
 
-    /// Which pods are too many, at least `least`: those without an index of their own first.
+    /// The surplus pods, at least `least`: those without a valid index first.
     fn surplus(&self, least: i32) -> Vec<Arc<Pod>> {
         let least = usize::try_from(least).unwrap_or(0);
         let mut pods = self.active.clone();
@@ -575,7 +575,7 @@ impl Plan<'_> {
         self.act = Act::Create(places);
     }
 
-    /// Takes in what came of the pods that were to be made or deleted.
+    /// Applies the outcome of creating or deleting pods.
     pub fn carried_out(&mut self, done: Done) {
         let (spec, now) = (self.facts.spec, self.facts.now);
         let (pods, ready) = (number(done.pods), number(done.ready));
@@ -620,7 +620,7 @@ impl Plan<'_> {
         };
         if set(&mut self.status, new) {
             self.turned = Some(suspended);
-            // The deadline is one of continuous activity.
+            // The deadline applies to the continuous active time.
             self.status.start_time = (!suspended).then_some(Time(now));
         }
     }

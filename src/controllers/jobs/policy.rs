@@ -1,5 +1,5 @@
-//! What the policies of a job say: which failures count, and which successes are enough.
-//! Follows k8s.io/kubernetes/pkg/controller/job (pod_failure_policy, success_policy).
+//! Evaluates the policies of a job: which failures count, and which successes are enough. Follows
+//! k8s.io/kubernetes/pkg/controller/job (pod_failure_policy, success_policy).
 
 use k8s_openapi::api::batch::v1::{
     PodFailurePolicy, PodFailurePolicyOnExitCodesRequirement, PodFailurePolicyRule, SuccessPolicy,
@@ -10,7 +10,7 @@ use kube::ResourceExt as _;
 use super::indexes::Indexes;
 use crate::client::kinds::Pod;
 
-/// What follows from the failure of a pod.
+/// The consequence of a failed pod.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Verdict {
     /// It counts.
@@ -19,11 +19,11 @@ pub(super) enum Verdict {
     Ignore,
     /// It counts, and its index is not tried again.
     FailIndex,
-    /// It counts, and ends the job; with the reason in words.
+    /// It counts and fails the job, with this message.
     FailJob(String),
 }
 
-/// What a policy says of a failed pod: the first rule that matches decides.
+/// Evaluates a policy for a failed pod: the first matching rule decides.
 pub(super) fn judge(policy: Option<&PodFailurePolicy>, pod: &Pod) -> Verdict {
     let rules = policy.iter().flat_map(|policy| &policy.rules).enumerate();
     for (index, rule) in rules {
@@ -41,7 +41,7 @@ pub(super) fn judge(policy: Option<&PodFailurePolicy>, pod: &Pod) -> Verdict {
     Verdict::Count
 }
 
-/// Why a rule matches; none where it does not.
+/// Why a rule matches; None if it does not.
 fn matches(rule: &PodFailurePolicyRule, pod: &Pod, index: usize) -> Option<String> {
     let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
     let (name, action) = (pod.name_any(), &rule.action);
@@ -85,7 +85,7 @@ fn matching_code(
     }
 }
 
-/// Which rule of a success policy is met by the indexes that succeeded, in words; none while none is.
+/// A message naming the rule of a success policy that the succeeded indexes meet; None if they meet none.
 pub(super) fn met(
     policy: Option<&SuccessPolicy>,
     completions: i32,

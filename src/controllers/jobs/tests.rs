@@ -1,4 +1,4 @@
-//! What a job decides, as a table of jobs and pods.
+//! Table tests of a job's decisions.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use crate::client::kinds::Pod;
 
 const NOW: &str = "2026-01-01T00:10:00Z";
 
-/// A job called `j` with more in its spec and status, in JSON.
+/// A job called `j` with these JSON fields merged into its spec and status.
 fn job(spec: &str, status: &str) -> Job {
     let mut job = json!({
         "metadata": {"name": "j", "namespace": "n", "uid": "job"},
@@ -69,7 +69,7 @@ fn pods(text: &str) -> Vec<Arc<Pod>> {
         .collect()
 }
 
-/// What is done with pods, in words, when to look again, and the statuses before and after finalizers are removed.
+/// What is done with pods, when to look again, and the statuses before and after finalizers are removed.
 fn step(job: &Job, pods: &[Arc<Pod>]) -> (String, Option<i64>, JobStatus, JobStatus) {
     let (backoff, none) = (Backoff::default(), HashSet::new());
     let facts = Facts {
@@ -122,7 +122,7 @@ fn ready(pods: &[Arc<Pod>]) -> usize {
     pods.iter().filter(|pod| pod.is_ready()).count()
 }
 
-/// Active, ready, ending, succeeded, failed, uncounted ones, and the conditions that are true.
+/// Active, ready, terminating, succeeded, failed, uncounted, and the true conditions.
 fn says(status: &JobStatus) -> String {
     let counts = [
         status.active,
@@ -227,7 +227,7 @@ fn a_job_makes_and_counts_its_pods() {
             "0/0/0/1/0 SuccessCriteriaMet:CompletionsReached",
             "0/0/0/1/0 SuccessCriteriaMet:CompletionsReached Complete:CompletionsReached",
         ),
-        // A failure holds the next pod back, one that is old enough no longer does.
+        // A recent failure delays the next pod, an older one does not.
         (
             "",
             "",

@@ -1,21 +1,21 @@
-//! What a namespace that ends says of its contents.
-//! Follows k8s.io/kubernetes/pkg/controller/namespace/deletion/status_condition_utils.go.
+//! The conditions of a terminating namespace about its contents. Follows
+//! k8s.io/kubernetes/pkg/controller/namespace/deletion/status_condition_utils.go.
 
 use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::{NamespaceCondition, NamespaceStatus};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
-/// What became of the contents.
+/// The state of the contents.
 #[derive(Debug, Default)]
 pub struct Findings {
-    /// Why discovery failed; none if it did not.
+    /// The error of discovery, if it failed.
     pub discovery: Option<String>,
-    /// What could not be deleted, in words.
+    /// The errors of deletions.
     pub failures: Vec<String>,
-    /// How many objects remain, by `PLURAL.GROUP`; none while it is not known.
+    /// How many objects remain, by `PLURAL.GROUP`; None if unknown.
     pub remaining: Option<BTreeMap<String, usize>>,
-    /// How many of them a finalizer holds, by finalizer.
+    /// How many of them are blocked by each finalizer.
     pub finalizers: BTreeMap<String, usize>,
 }
 
@@ -25,7 +25,7 @@ struct Known {
     message: &'static str,
 }
 
-/// The conditions, in their order, with what they say when all is well.
+/// The conditions in their order, with the message if there is no problem.
 const CONDITIONS: [Known; 5] = [
     Known {
         kind: "NamespaceDeletionDiscoveryFailure",
@@ -55,7 +55,7 @@ const CONDITIONS: [Known; 5] = [
 ];
 
 impl Findings {
-    /// Reason and message of a condition that is not well.
+    /// Reason and message of a condition that has a problem.
     fn trouble(&self, kind: &str) -> Option<(&'static str, String)> {
         match kind {
             "NamespaceDeletionDiscoveryFailure" => {
@@ -98,7 +98,7 @@ impl Findings {
         }
     }
 
-    /// Brings the conditions of a status up to date; returns whether they changed.
+    /// Updates the conditions of a status; returns whether they changed.
     pub fn apply(&self, status: &mut NamespaceStatus, now: &Time) -> bool {
         let mut changed = false;
         let conditions = status.conditions.get_or_insert_default();

@@ -1,5 +1,5 @@
-//! namespace-controller: takes the contents of a namespace away that is being deleted, and then the namespace.
-//! Follows k8s.io/kubernetes/pkg/controller/namespace.
+//! namespace-controller: deletes the contents of a namespace that is being deleted, and then the namespace. Follows
+//! k8s.io/kubernetes/pkg/controller/namespace.
 
 mod conditions;
 
@@ -18,15 +18,15 @@ use crate::client::errors::{is_conflict, is_not_found, is_unsupported, text};
 use crate::client::kinds::Namespace;
 use crate::client::queue::{Delays, Next, Queue};
 
-/// How long contents are left alone after a namespace was deleted, so that writes under way can end. Upstream, whose
-/// servers may see deletions late, waits five seconds.
+/// How long to wait after a namespace was deleted, so that running writes can finish. Upstream, whose servers may see
+/// deletions late, waits five seconds.
 const PAUSE: Duration = Duration::from_secs(1);
-/// The finalizer that this controller stands for.
+/// The finalizer of this controller.
 const FINALIZER: &str = "kubernetes";
-/// After how many seconds objects that finalizers hold are looked at again (half of it, and one).
+/// The assumed time until objects with finalizers are gone, in seconds (they are looked at after half of it plus one).
 const FINALIZER_SECONDS: i64 = 15;
 const WORKERS: usize = 5;
-/// How long namespaces that failed are held back: those that wait for something to be mended, not for long.
+/// How long failed namespaces are delayed: briefly, because they only wait for a problem to be fixed.
 const DELAYS: Delays = Delays {
     first: Duration::from_millis(5),
     longest: Duration::from_secs(60),
@@ -61,7 +61,7 @@ enum Unfinished {
     Contents(String),
 }
 
-/// Goes one step on with a namespace that may be ending.
+/// Does one step of deleting a namespace.
 async fn end(context: &Context, name: &str) -> Result<Next, Unfinished> {
     let api: Api<v1::Namespace> = Api::all(context.client.clone());
     let Some(mut namespace) = api.get_opt(name).await? else {
@@ -93,7 +93,7 @@ async fn end(context: &Context, name: &str) -> Result<Next, Unfinished> {
             .await
         {
             Ok(changed) => namespace = changed,
-            // Conditions are for people: that they cannot be told holds nothing up.
+            // Conditions only inform people: failing to write them delays nothing.
             Err(error) => tracing::debug!(name, %error, "conditions of a namespace are not told"),
         }
     }
@@ -121,8 +121,8 @@ async fn end(context: &Context, name: &str) -> Result<Next, Unfinished> {
     }
 }
 
-/// Deletes what is in a namespace, pods first. Returns what was found, and in about how many seconds what remains may
-/// be gone; 0 when nothing remains.
+/// Deletes the contents of a namespace, pods first. Returns the state, and in about how many seconds the rest may be
+/// gone; 0 if nothing remains.
 async fn empty(context: &Context, namespace: &v1::Namespace) -> (Findings, i64) {
     let mut findings = Findings::default();
     let mut estimate = 0;
@@ -164,7 +164,7 @@ async fn empty(context: &Context, namespace: &v1::Namespace) -> (Findings, i64) 
             left.count,
         );
         if pods {
-            // What pods use stays while there are pods.
+            // What pods may use stays as long as there are pods.
             return (findings, estimate);
         }
     }
@@ -252,7 +252,7 @@ async fn delete_all(
     Ok(left)
 }
 
-/// The longest that a pod of the namespace may take to end, in seconds; 0 once that is over.
+/// The longest grace period of a pod in the namespace, in seconds; 0 once that is over.
 async fn grace(context: &Context, namespace: &v1::Namespace) -> Result<i64, kube::Error> {
     let name = namespace.metadata.name.as_deref().unwrap_or_default();
     let api: Api<Ending> = Api::namespaced(context.client.clone(), name);
@@ -285,7 +285,7 @@ pub struct EndingStatus {
 }
 
 crate::slim!(
-    /// How long a pod takes to end.
+    /// What determines how long a pod takes to end.
     Ending of v1::Pod {
         /// Its grace period.
         spec: EndingSpec,

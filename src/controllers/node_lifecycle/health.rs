@@ -1,4 +1,5 @@
-//! Whether anything is heard of a node. Follows tryUpdateNodeHealth of k8s.io/kubernetes/pkg/controller/nodelifecycle.
+//! Whether a node is still sending heartbeats. Follows tryUpdateNodeHealth of
+//! k8s.io/kubernetes/pkg/controller/nodelifecycle.
 
 use std::time::Duration;
 
@@ -11,22 +12,22 @@ use crate::client::kinds::{Node, NodeLease};
 
 /// How long a node may be silent.
 const GRACE: Duration = Duration::from_secs(50);
-/// How long a new one may be, that has never said anything.
+/// How long a new node may be silent that has never sent a heartbeat.
 const STARTUP_GRACE: Duration = Duration::from_secs(60);
 /// Conditions that only the node itself knows.
 const OWN: &[&str] = &["Ready", "MemoryPressure", "DiskPressure", "PIDPressure"];
 
-/// What was heard of a node. Only our own clock counts: those of nodes may be wrong.
+/// The last sign of life of a node. Only this process's clock counts: those of nodes may be wrong.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Health {
-    /// Since when nothing new was heard.
+    /// When the last change was seen.
     pub since: Instant,
-    /// The last heartbeat, if it ever said whether it is ready.
+    /// The time of the last heartbeat, if it ever had a condition `Ready`.
     heartbeat: Option<Option<Time>>,
     renewed: Option<MicroTime>,
 }
 
-/// What was heard of a node by now, and whether it has been silent for too long.
+/// The updated state of a node, and whether it has been silent for too long.
 pub(super) fn hear(
     before: Option<&Health>,
     node: &Node,
@@ -77,7 +78,7 @@ fn age(node: &Node, wall: Timestamp) -> Duration {
     Duration::from_millis(u64::try_from(millis).unwrap_or(0))
 }
 
-/// The conditions of a node that has been silent for too long, those that change; none where it is known already.
+/// The changed conditions of a node that has been silent for too long; None if they are set already.
 pub(super) fn silenced(node: &Node, now: Timestamp) -> Vec<v1::NodeCondition> {
     if node.ready().is_some_and(|ready| ready.status == "Unknown") {
         return Vec::new();
@@ -140,7 +141,7 @@ mod tests {
             Instant::now() + Duration::from_secs(1000),
             "2026-01-01T00:00:20Z".parse().unwrap(),
         );
-        // When it is looked at, the heartbeat and the lease that are there then, whether it is silent.
+        // At each look: the time, the heartbeat and the lease, and whether it is silent.
         for (case, looks) in [
             (
                 "never heard of",

@@ -1,5 +1,5 @@
-//! node-lifecycle-controller: what becomes of nodes that are not ready, or that nothing is heard of, and of their pods.
-//! Follows k8s.io/kubernetes/pkg/controller/nodelifecycle.
+//! node-lifecycle-controller: taints nodes that are not ready or silent, and marks or evicts their pods. Follows
+//! k8s.io/kubernetes/pkg/controller/nodelifecycle.
 
 mod health;
 mod monitor;
@@ -29,9 +29,9 @@ use crate::client::queue::{Next, Queue};
 
 const WORKERS: usize = 8;
 const POD_WORKERS: usize = 4;
-/// How often somebody else may change a node before its taints are tried again later.
+/// How many conflicts there may be before a node's taints are tried again later.
 const TRIES: usize = 5;
-/// Labels, and older names that have the same value.
+/// Labels, and their older names that have the same value.
 const LABELS: &[(&str, &str)] = &[
     ("kubernetes.io/os", "beta.kubernetes.io/os"),
     ("kubernetes.io/arch", "beta.kubernetes.io/arch"),
@@ -109,7 +109,7 @@ pub async fn run(context: Context) {
     );
 }
 
-/// Whether a node says that it is not ready, or has become silent.
+/// Whether a node is not ready, or has become silent.
 fn is_down(node: &Node) -> bool {
     node.ready().is_some_and(|ready| ready.status != "True")
 }
@@ -124,8 +124,8 @@ fn older_labels(node: &Node) -> BTreeMap<&'static str, String> {
     pairs.collect()
 }
 
-/// Gives a node the taints that `wanted` says, if it wants any change. Whether that is so, and not somebody else changes
-/// the node again and again.
+/// Changes the taints of a node to those that `wanted` returns, if it returns any. Returns false if too many conflicts
+/// prevented it.
 async fn swap_taints(
     client: &Client,
     node: &Node,
@@ -139,7 +139,7 @@ async fn swap_taints(
         let Some(taints) = wanted(node) else {
             return Ok(true);
         };
-        // Whoever else writes taints meanwhile wins.
+        // Concurrent changes of the taints win.
         let version = &node.metadata.resource_version;
         let patch = json!({"metadata": {"resourceVersion": version}, "spec": {"taints": taints}});
         match api
@@ -159,7 +159,7 @@ async fn swap_taints(
     Ok(false)
 }
 
-/// Says of a pod that it is not ready, for its node is not.
+/// Marks a pod as not ready because its node is not.
 async fn mark_not_ready(
     client: &Client,
     recorder: &Recorder,

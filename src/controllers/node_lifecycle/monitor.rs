@@ -1,4 +1,4 @@
-//! Looks at all nodes every few seconds. Follows monitorNodeHealth of k8s.io/kubernetes/pkg/controller/nodelifecycle.
+//! Checks all nodes every few seconds. Follows monitorNodeHealth of k8s.io/kubernetes/pkg/controller/nodelifecycle.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
@@ -28,7 +28,7 @@ use crate::meta::placement;
 const PERIOD: Duration = Duration::from_secs(5);
 /// Where nodes keep their leases.
 const LEASES: &str = "kube-node-lease";
-/// The label of nodes that do not count where zones are judged.
+/// The label of nodes that are excluded when the state of a zone is computed.
 const EXCLUDED: &str = "node.kubernetes.io/exclude-disruption";
 
 pub(super) struct Monitor<'a> {
@@ -44,7 +44,7 @@ pub(super) struct Monitor<'a> {
     zones: Zones,
 }
 
-/// A node, what it said of being ready, and what is known of that now; none where nothing is.
+/// A node, its former status of `Ready`, and its current one; None if it is unknown.
 struct Found {
     node: Arc<Node>,
     observed: String,
@@ -92,7 +92,7 @@ impl<'a> Monitor<'a> {
         }
     }
 
-    /// Gives a node the taint for which its pods go, whose turn it is.
+    /// Adds the NoExecute taint to a node whose turn it is.
     async fn evict_from(&mut self, name: &str) {
         let Some(node) = self.nodes.get("", name) else {
             return;
@@ -112,7 +112,7 @@ impl<'a> Monitor<'a> {
         }
     }
 
-    /// Looks at all nodes once.
+    /// Checks all nodes once.
     async fn look(&mut self) {
         let nodes: Vec<Arc<Node>> = self.nodes.all().into_iter().map(|(_, node)| node).collect();
         self.greet(&nodes).await;
@@ -192,7 +192,7 @@ impl<'a> Monitor<'a> {
         }
     }
 
-    /// Tells of nodes that are new, or gone.
+    /// Records events about new and deleted nodes.
     async fn greet(&mut self, nodes: &[Arc<Node>]) {
         for node in nodes {
             let name = node.name_any();
@@ -221,7 +221,8 @@ impl<'a> Monitor<'a> {
         self.retry.retain(|name| names.contains(name));
     }
 
-    /// Writes that nothing is heard of a node. None where that turned out not to be so, or could not be written.
+    /// Sets the conditions of a silent node to unknown. Returns None if it was not silent after all, or the write
+    /// failed.
     async fn silence(
         &self,
         node: Arc<Node>,
@@ -257,7 +258,7 @@ impl<'a> Monitor<'a> {
     ) -> Result<bool, kube::Error> {
         let name = node.name_any();
         let leases: Api<Lease> = Api::namespaced(self.context.client.clone(), LEASES);
-        // The cache may be what is late.
+        // It may only be the cache that is behind.
         if let Some(live) = leases.get_metadata_opt(&name).await?
             && live.metadata.resource_version.as_ref()
                 != lease.and_then(|lease| lease.metadata.resource_version.as_ref())
@@ -282,7 +283,7 @@ impl<'a> Monitor<'a> {
         }
     }
 
-    /// Sees to the taints for which pods go.
+    /// Updates the NoExecute taints of a node.
     async fn taint(&mut self, found: &Found) {
         let Some(ready) = found.current.as_deref() else {
             return;
@@ -298,7 +299,7 @@ impl<'a> Monitor<'a> {
         }
     }
 
-    /// Takes from a node the taints for which pods go.
+    /// Removes the NoExecute taints from a node.
     async fn untaint(&self, node: &Node) {
         self.retaint(node, "True").await;
     }
@@ -313,7 +314,7 @@ impl<'a> Monitor<'a> {
         }
     }
 
-    /// Says of the pods of a node that has just become not ready that they are not either. Whether that is done.
+    /// Marks the pods of a node that has just become not ready. Returns whether that succeeded.
     async fn mark_pods(&self, found: &Found) -> (String, bool) {
         let name = found.node.name_any();
         let is_down = found

@@ -1,4 +1,4 @@
-//! The taints of nodes that follow their conditions. Follows doNoScheduleTaintingPass and doNoExecuteTaintingPass of
+//! The taints that nodes get from their conditions. Follows doNoScheduleTaintingPass and doNoExecuteTaintingPass of
 //! k8s.io/kubernetes/pkg/controller/nodelifecycle.
 
 use k8s_openapi::api::core::v1;
@@ -11,9 +11,9 @@ const EFFECT: &str = "NoSchedule";
 const EVICTS: &str = "NoExecute";
 const NOT_READY: &str = "node.kubernetes.io/not-ready";
 const UNREACHABLE: &str = "node.kubernetes.io/unreachable";
-/// The taint of nodes that were cordoned.
+/// The taint of cordoned nodes.
 const UNSCHEDULABLE: &str = "node.kubernetes.io/unschedulable";
-/// A condition, its state, and the taint that goes with it.
+/// A condition, its status, and the corresponding taint.
 const CONDITIONS: &[(&str, &str, &str)] = &[
     ("Ready", "False", NOT_READY),
     ("Ready", "Unknown", UNREACHABLE),
@@ -31,7 +31,7 @@ const CONDITIONS: &[(&str, &str, &str)] = &[
     ("PIDPressure", "True", "node.kubernetes.io/pid-pressure"),
 ];
 
-/// The taints that a node is to have, so that new pods stay away; none where it has them.
+/// The NoSchedule taints that a node should have; None if it has them.
 pub(super) fn tainted(node: &Node, now: Timestamp) -> Option<Vec<v1::Taint>> {
     let holds = |kind: &str, status: &str| {
         let mut conditions = node.status.conditions.iter();
@@ -79,16 +79,16 @@ fn new(key: &str, effect: &str, now: Timestamp) -> v1::Taint {
     }
 }
 
-/// When the taints that make pods go are to be written.
+/// When the NoExecute taints are to be written.
 #[derive(Debug, PartialEq)]
 pub(super) enum When {
-    /// At once, for no pod goes because of it that did not go before.
+    /// At once, because no additional pod is evicted by it.
     Now,
-    /// When the zone of the node allows it.
+    /// When the rate limit of the node's zone allows it.
     InTurn,
 }
 
-/// The taints that a node is to have, so that pods go, for what it says of being ready; none where it has them.
+/// The NoExecute taints that a node should have for this status of `Ready`; None if it has them.
 pub(super) fn evicting(node: &Node, ready: &str, now: Timestamp) -> Option<(Vec<v1::Taint>, When)> {
     let wanted = match ready {
         "False" => Some(NOT_READY),

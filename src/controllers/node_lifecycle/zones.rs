@@ -1,21 +1,21 @@
-//! How fast pods may go from the nodes of a zone: slower where many of its nodes are not ready, for then it is rather
-//! the network that is broken. Follows handleDisruption of k8s.io/kubernetes/pkg/controller/nodelifecycle.
+//! Limits the rate of evictions from the nodes of a zone: slower if many of its nodes are not ready, because then it is
+//! probably the network that fails. Follows handleDisruption of k8s.io/kubernetes/pkg/controller/nodelifecycle.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// Nodes a second of a healthy zone.
+/// Nodes per second in a healthy zone.
 const RATE: f64 = 0.1;
-/// The same of a large zone many of whose nodes are not ready.
+/// Nodes per second in a large zone with many unready nodes.
 const SLOW_RATE: f64 = 0.01;
-/// More nodes than this make a zone large.
+/// A zone with more nodes than this is large.
 const LARGE: usize = 50;
-/// What share of nodes is many.
+/// The share of unready nodes that counts as many.
 const MANY: f64 = 0.55;
 
-/// How a zone fares.
+/// The state of a zone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
     /// Not known yet.
@@ -23,7 +23,7 @@ enum State {
     Normal,
     /// Many of its nodes are not ready.
     Partial,
-    /// None is ready.
+    /// No node is ready.
     Full,
 }
 
@@ -36,14 +36,14 @@ struct Zone {
     waiting: VecDeque<String>,
 }
 
-/// What changed for all zones together.
+/// A change of the state of all zones together.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Turn {
-    /// Nothing.
+    /// No change.
     None,
-    /// No node of any zone is ready any more: no pod is to go, for nothing is known.
+    /// No node of any zone is ready any more: nothing is evicted, because the state of nodes is unknown.
     Lost,
-    /// Some are ready again: all nodes are given time anew.
+    /// Some are ready again: all nodes get a new grace period.
     Found,
 }
 
@@ -82,7 +82,7 @@ impl Zone {
         });
     }
 
-    /// Sets the rate; what was stopped may go on at once.
+    /// Sets the rate; a zone that was stopped may continue at once.
     fn limit(&mut self, rate: f64) {
         if rate == 0.0 {
             self.tokens = 0.0;
@@ -100,7 +100,7 @@ impl Zone {
 }
 
 impl Zones {
-    /// Takes in which nodes of each zone are ready.
+    /// Updates the zones with the readiness of their nodes.
     pub(super) fn observe(&mut self, ready: &BTreeMap<String, Vec<bool>>, now: Instant) -> Turn {
         for zone in ready.keys() {
             self.0.entry(zone.clone()).or_insert_with(|| Zone::new(now));
@@ -133,7 +133,7 @@ impl Zones {
         }
     }
 
-    /// Lets a node wait for its taint.
+    /// Enqueues a node for its taint.
     pub(super) fn wait(&mut self, zone: &str, node: &str, now: Instant) {
         let zone = self
             .0
@@ -144,14 +144,14 @@ impl Zones {
         }
     }
 
-    /// A node no longer needs a taint.
+    /// Removes a node that no longer needs a taint.
     pub(super) fn forget(&mut self, zone: &str, node: &str) {
         if let Some(zone) = self.0.get_mut(zone) {
             zone.waiting.retain(|known| known != node);
         }
     }
 
-    /// The nodes whose turn it is, and in how long that of the next comes, if any waits.
+    /// The nodes whose turn it is, and when the next one's comes, if any waits.
     pub(super) fn due(&mut self, now: Instant) -> (Vec<String>, Option<Duration>) {
         let (mut due, mut next) = (Vec::new(), None);
         for zone in self.0.values_mut() {

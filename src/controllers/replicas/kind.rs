@@ -1,4 +1,4 @@
-//! What replica sets and replication controllers have in common.
+//! The common interface of replica sets and replication controllers.
 
 use k8s_openapi::api::apps::v1::{ReplicaSet, ReplicaSetCondition, ReplicaSetStatus};
 use k8s_openapi::api::core::v1;
@@ -9,22 +9,22 @@ use crate::client::informer::Cached;
 
 /// A kind that keeps a number of pods.
 pub trait Replicas: Cached + Serialize {
-    /// What tells of it in events.
+    /// The component name in events.
     const COMPONENT: &'static str;
 
-    /// How many pods there should be.
+    /// The desired number of pods.
     fn wanted(&self) -> i32;
-    /// For how many seconds a pod must be ready to count as available.
+    /// How many seconds a pod must be ready to count as available.
     fn min_ready_seconds(&self) -> i32;
-    /// Which pods are its own.
+    /// Selects its pods.
     fn selector(&self) -> LabelSelector;
-    /// What its pods are.
+    /// The template of its pods.
     fn template(&self) -> Option<&v1::PodTemplateSpec>;
-    /// What it says of its pods.
+    /// Its status.
     fn status(&self) -> ReplicaSetStatus;
-    /// The same with another status.
+    /// A copy with another status.
     fn with_status(&self, status: ReplicaSetStatus) -> Self;
-    /// Whether the status says how many pods are ending.
+    /// Whether the status has the number of terminating pods.
     const COUNTS_TERMINATING: bool;
 }
 

@@ -1,5 +1,5 @@
-//! replicaset-controller and replicationcontroller-controller: as many pods as somebody wants.
-//! Follows k8s.io/kubernetes/pkg/controller/replicaset.
+//! replicaset-controller and replicationcontroller-controller: keep a number of pods. Follows
+//! k8s.io/kubernetes/pkg/controller/replicaset.
 
 mod kind;
 
@@ -56,7 +56,7 @@ fn fits<K: Replicas>(set: &K, pod: &Pod) -> bool {
     selects(&set.selector(), pod.metadata.labels.as_ref()).unwrap_or(false)
 }
 
-/// Brings one set closer to what it should be.
+/// Syncs one set.
 async fn sync<K: Replicas + Resource<Scope = NamespaceResourceScope>>(
     context: &Context,
     pods: &Pods,
@@ -103,7 +103,7 @@ async fn sync<K: Replicas + Resource<Scope = NamespaceResourceScope>>(
     Ok(after_millis(due))
 }
 
-/// Makes pods that are missing, or deletes those that are too many; `crowds` counts the related pods of each node.
+/// Creates missing pods, or deletes surplus ones; `crowds` has the number of related pods on each node.
 async fn manage<K: Replicas>(
     control: &PodControl<'_, K>,
     set: &K,
@@ -130,7 +130,7 @@ async fn manage<K: Replicas>(
     together(names.iter().map(|name| control.delete(name))).await
 }
 
-/// How many active pods of the sets that the same owner manages are on each node.
+/// The number of active pods on each node that belong to sets with the same owner.
 fn related<K: Replicas>(set: &K, sets: &Informer<K>, pods: &Pods) -> HashMap<String, usize> {
     let owner = controller_of(set.meta()).map(|owner| owner.uid.clone());
     let namespace = set.meta().namespace.as_deref().unwrap_or_default();
@@ -150,7 +150,7 @@ fn related<K: Replicas>(set: &K, sets: &Informer<K>, pods: &Pods) -> HashMap<Str
     together
 }
 
-/// What a set says of its pods.
+/// The new status of a set.
 fn status<K: Replicas>(
     set: &K,
     active: &[Arc<Pod>],
@@ -206,7 +206,7 @@ fn status<K: Replicas>(
     }
 }
 
-/// Whether two statuses say the same; what is absent is zero.
+/// Whether two statuses are equal; missing numbers are zero.
 fn same(a: &ReplicaSetStatus, b: &ReplicaSetStatus) -> bool {
     let numbers = |status: &ReplicaSetStatus| {
         (

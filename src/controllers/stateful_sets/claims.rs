@@ -1,5 +1,5 @@
-//! The claims of the pods of a stateful set, and whom they end with.
-//! Follows k8s.io/kubernetes/pkg/controller/statefulset/stateful_set_utils.go.
+//! The claims of a stateful set's pods, and their owners. Follows
+//! k8s.io/kubernetes/pkg/controller/statefulset/stateful_set_utils.go.
 
 use std::sync::Arc;
 
@@ -13,12 +13,12 @@ use crate::client::informer::Informer;
 use crate::client::kinds::{Claim, Pod};
 use crate::client::owners::controller_reference;
 
-/// What decisions need to know of claims.
+/// The view of claims that decisions need.
 pub(super) trait Claims: Sync {
-    /// One claim of the set's namespace.
+    /// A claim of the set's namespace.
     fn get(&self, namespace: &str, name: &str) -> Option<Arc<Claim>>;
 
-    /// Whether the claims of a pod have the owners that the set's policy asks for. Missing ones do.
+    /// Whether the claims of a pod have the owners that the set's policy requires. Missing claims count as having them.
     fn are_owned(&self, set: &StatefulSet, pod: &Pod, ordinal: i32) -> bool {
         let namespace = set.metadata.namespace.as_deref().unwrap_or_default();
         names(set, ordinal).iter().all(|name| {
@@ -27,7 +27,7 @@ pub(super) trait Claims: Sync {
         })
     }
 
-    /// Whether a claim still ends with an earlier pod of this place.
+    /// Whether a claim is still owned by an earlier pod of this ordinal.
     fn are_stale(&self, set: &StatefulSet, ordinal: i32) -> bool {
         let (_, scaled) = policy(set);
         let namespace = set.metadata.namespace.as_deref().unwrap_or_default();
@@ -65,7 +65,7 @@ fn name(set: &StatefulSet, template: &PersistentVolumeClaim, ordinal: i32) -> St
     format!("{}-{}", template.name_any(), pod_name(set, ordinal))
 }
 
-/// The claims of a pod, by the volumes that they are.
+/// The claims of a pod, by volume name.
 pub(super) fn made(set: &StatefulSet, ordinal: i32) -> Vec<(String, PersistentVolumeClaim)> {
     let templates = set.spec.volume_claim_templates.iter().flatten();
     templates
@@ -82,7 +82,7 @@ pub(super) fn made(set: &StatefulSet, ordinal: i32) -> Vec<(String, PersistentVo
         .collect()
 }
 
-/// Whether claims end with the set, and with pods that are scaled away.
+/// Whether claims are deleted with the set, and with pods that are scaled down.
 fn policy(set: &StatefulSet) -> (bool, bool) {
     let policy = set.spec.persistent_volume_claim_retention_policy.as_ref();
     let ends = |what: Option<&String>| what.is_some_and(|what| what == "Delete");
@@ -100,7 +100,7 @@ fn is_pod(owner: &OwnerReference, name: &str) -> bool {
     owner.api_version == "v1" && owner.kind == "Pod" && owner.name == name
 }
 
-/// Whether somebody else manages a claim.
+/// Whether a claim has a controller other than the set.
 pub(super) fn is_managed(
     claim: &ObjectMeta,
     set: &StatefulSet,
@@ -121,7 +121,7 @@ pub(super) fn is_managed(
         })
 }
 
-/// The owners that a claim has to get; none where it has the right ones.
+/// The owners that a claim should have; None if it has them.
 pub(super) fn owners(
     claim: &ObjectMeta,
     set: &StatefulSet,
@@ -139,7 +139,7 @@ pub(super) fn owners(
             || (is_pod(owner, &pod_name) && owner.uid != pod_uid)
     });
     if stale {
-        // The claim is about to go with its earlier owner.
+        // The claim is about to be deleted with its earlier owner.
         return None;
     }
     let ours = |owner: &OwnerReference| owner.uid == set_uid || owner.uid == pod_uid;

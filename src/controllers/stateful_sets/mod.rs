@@ -1,5 +1,5 @@
-//! statefulset-controller: pods with names, in order, each with claims of its own.
-//! Follows k8s.io/kubernetes/pkg/controller/statefulset.
+//! statefulset-controller: runs pods with stable names, in order, each with its own claims. Follows
+//! k8s.io/kubernetes/pkg/controller/statefulset.
 
 mod claims;
 mod plan;
@@ -61,7 +61,7 @@ pub async fn run(context: Context) {
     controller.context.work(&queue, WORKERS, look).await;
 }
 
-/// Whether a set's selector and name fit a pod.
+/// Whether a set's selector and name match a pod.
 fn fits(set: &StatefulSet, pod: &Pod) -> bool {
     split(&pod.name_any()).is_some_and(|(parent, _)| parent == set.name_any())
         && selects(&set.spec.selector, pod.metadata.labels.as_ref()).unwrap_or(false)
@@ -138,7 +138,7 @@ impl Controller {
         Ok(after_millis(millis_until_next(&pods, seconds, now)))
     }
 
-    /// Does what was decided. Returns the first refusal.
+    /// Carries out a plan. Returns the first error message.
     async fn carry_out(
         &self,
         set: &StatefulSet,
@@ -215,7 +215,7 @@ impl Controller {
             }
             Err(error) if is_terminating(&error) => Ok(None),
             Err(error) => {
-                // What is there already is not this set's, or not in the cache yet.
+                // The existing pod is not this set's, or not in the cache yet.
                 if !is_already_exists(&error) {
                     self.tell(set, "Create", &what, Some(&text(&error)));
                 }
@@ -249,7 +249,7 @@ impl Controller {
         Api::namespaced(self.context.client.clone(), namespace)
     }
 
-    /// Makes the claims of a pod that are missing.
+    /// Creates the missing claims of a pod.
     async fn ensure_claims(&self, set: &StatefulSet, ordinal: i32) -> Result<(), String> {
         let namespace = set.metadata.namespace.as_deref().unwrap_or_default();
         let mut failures = Vec::new();
@@ -302,7 +302,7 @@ impl Controller {
         }
     }
 
-    /// Puts right the labels of a pod, and the owners of its claims.
+    /// Corrects the labels of a pod, and the owners of its claims.
     async fn repair(
         &self,
         set: &StatefulSet,
@@ -365,7 +365,7 @@ impl Controller {
     }
 }
 
-/// Whether two statuses say the same; what is absent is zero.
+/// Whether two statuses are equal; missing numbers are zero.
 fn same(a: &StatefulSetStatus, b: &StatefulSetStatus) -> bool {
     let numbers = |status: &StatefulSetStatus| {
         let counts = [
@@ -387,7 +387,7 @@ fn same(a: &StatefulSetStatus, b: &StatefulSetStatus) -> bool {
     numbers(a) == numbers(b)
 }
 
-/// The pod of a place.
+/// The pod for a place.
 fn make_pod(
     set: &StatefulSet,
     ordinal: i32,

@@ -1,5 +1,5 @@
-//! What a stateful set does next, decided from what it is, its pods, its claims and the time.
-//! Follows k8s.io/kubernetes/pkg/controller/statefulset/stateful_set_control.go.
+//! Decides what a stateful set does next, from its spec, its pods, its claims and the time. Follows
+//! k8s.io/kubernetes/pkg/controller/statefulset/stateful_set_control.go.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -15,30 +15,30 @@ use crate::controllers::history::POD_HASH;
 use crate::controllers::pods::{BURST, is_available};
 use crate::controllers::workload::scaled;
 
-/// The label with a pod's own name.
+/// The label with the pod's own name.
 pub(super) const POD_NAME: &str = "statefulset.kubernetes.io/pod-name";
 
-/// What is to be done, in this order.
+/// What to do, in this order.
 #[derive(Debug, Default, PartialEq)]
 pub(super) struct Plan {
-    /// Pods to be made: ordinal, and whether of the newer revision.
+    /// Pods to create: the ordinal, and whether it has the newer revision.
     pub create: Vec<(i32, bool)>,
-    /// Pods whose claims are to be made where they are missing.
+    /// Pods whose missing claims are to be created.
     pub claims: Vec<i32>,
-    /// Pods whose labels or claims are not as they should be.
+    /// Pods whose labels or claims have to be corrected.
     pub repair: Vec<i32>,
-    /// Pods to be deleted.
+    /// Pods to delete.
     pub delete: Vec<String>,
-    /// What the set says of itself.
+    /// The new status.
     pub status: StatefulSetStatus,
 }
 
-/// Everything a decision is made of.
+/// The input of a decision.
 pub(super) struct Facts<'a> {
     pub set: &'a StatefulSet,
     /// The pods of the set.
     pub pods: &'a [Arc<Pod>],
-    /// The names of the revisions that pods have, and are to have.
+    /// The names of the current and the newer revision.
     pub current: &'a str,
     pub update: &'a str,
     pub collisions: i32,
@@ -50,7 +50,7 @@ pub(super) fn replicas(set: &StatefulSet) -> i32 {
     set.spec.replicas.unwrap_or(1)
 }
 
-/// The ordinals that pods of the set are to have.
+/// The ordinals that the set should have.
 pub(super) fn ordinals(set: &StatefulSet) -> Range<i32> {
     start(set)..start(set).saturating_add(replicas(set))
 }
@@ -60,7 +60,7 @@ pub(super) fn start(set: &StatefulSet) -> i32 {
     ordinals.and_then(|ordinals| ordinals.start).unwrap_or(0)
 }
 
-/// Name of the parent, and ordinal, of a pod by its name.
+/// The name of the set and the ordinal, from the name of a pod.
 pub(super) fn split(name: &str) -> Option<(&str, i32)> {
     let (parent, ordinal) = name.rsplit_once('-')?;
     let digits = !ordinal.is_empty() && ordinal.bytes().all(|byte| byte.is_ascii_digit());
@@ -75,23 +75,23 @@ fn revision(pod: &Pod) -> &str {
     pod.labels().get(POD_HASH).map_or("", String::as_str)
 }
 
-/// A place for a pod: what is there, if anything.
+/// An ordinal, and its pod, if it exists.
 #[derive(Clone)]
 struct Place {
     ordinal: i32,
     pod: Option<Arc<Pod>>,
 }
 
-/// Whether to stop here for this time.
+/// Whether to stop after this step.
 type Stop = bool;
 
 struct Work<'a> {
     facts: &'a Facts<'a>,
-    /// Those that are wanted, in order.
+    /// The wanted ordinals, in order.
     places: Vec<Place>,
-    /// How many more are wanted, without a pod.
+    /// How many further wanted ordinals without a pod there are.
     unseen: usize,
-    /// Pods beyond the wanted ones, the highest first.
+    /// Pods beyond the wanted ones, the highest ordinal first.
     condemned: Vec<Place>,
     plan: Plan,
 }
@@ -117,8 +117,8 @@ pub(super) fn plan(facts: &Facts<'_>) -> Plan {
             condemned.push(place);
         }
     }
-    // Of the places without a pod only as many are looked at as can be filled in one go: the number that is wanted may
-    // be anything.
+    // Of the ordinals without a pod only as many are looked at as can be created in one sync, because the wanted number
+    // may be huge.
     let missing = wanted.len() - places.len();
     let gaps: Vec<i32> = wanted
         .filter(|ordinal| !places.contains_key(ordinal))
@@ -217,7 +217,7 @@ impl Work<'_> {
         self.update();
     }
 
-    /// Brings one wanted pod closer to what it should be.
+    /// Handles one wanted ordinal.
     fn keep(&mut self, place: &Place, ordered: bool) -> Stop {
         let set = self.facts.set;
         let Some(pod) = &place.pod else {
@@ -249,7 +249,7 @@ impl Work<'_> {
         false
     }
 
-    /// Whether a new pod is of the newer revision.
+    /// Whether a new pod gets the newer revision.
     fn is_newer(&self, ordinal: i32) -> bool {
         let set = self.facts.set;
         let strategy = set.spec.update_strategy.as_ref();
@@ -269,7 +269,7 @@ impl Work<'_> {
         ordinal >= start(set).saturating_add(older)
     }
 
-    /// Ends one pod that is too many.
+    /// Deletes one surplus pod.
     fn condemn(&mut self, place: &Place, ordered: bool, first_unavailable: Option<i32>) -> Stop {
         let Some(pod) = &place.pod else { return false };
         if pod.is_deleting() {
@@ -284,7 +284,7 @@ impl Work<'_> {
         true
     }
 
-    /// Ends pods of the older revision, as many as may be unavailable.
+    /// Deletes pods of the older revision, as many as may be unavailable.
     fn update(&mut self) {
         let set = self.facts.set;
         let strategy = set.spec.update_strategy.as_ref();
@@ -329,7 +329,7 @@ impl Work<'_> {
             .collect();
         let mut delete = Vec::new();
         if parallel {
-            // What does not work is replaced whatever the limit: it cannot get worse.
+            // Unavailable pods are replaced regardless of the limit: it makes nothing worse.
             delete.extend(candidates.iter().filter(|place| !self.is_available(place)));
         }
         for place in candidates {
@@ -353,7 +353,7 @@ impl Work<'_> {
         self.plan.delete.extend(names);
     }
 
-    /// An update that is done makes the newer revision the current one.
+    /// Makes the newer revision the current one when the update is complete.
     fn complete(&mut self) {
         let wanted = replicas(self.facts.set);
         let status = &mut self.plan.status;

@@ -52,7 +52,7 @@ fn pod(text: &str) -> Arc<Pod> {
     Arc::new(serde_json::from_str(&text).unwrap())
 }
 
-/// Ordinals that are made (`+1` or `+1old`), deleted (`-1`), repaired (`~1`), and get their claims (`c1`).
+/// Ordinals that are created (`+1` or `+1old`), deleted (`-1`), repaired (`~1`), and get their claims (`c1`).
 fn told(set: &StatefulSet, pods: &str, claims: &Known) -> String {
     let pods: Vec<Arc<Pod>> = pods.split_whitespace().map(pod).collect();
     let plan = plan(&Facts {

@@ -1,4 +1,5 @@
-//! ephemeral-volume-controller: claims that are made for pods. Follows k8s.io/kubernetes/pkg/controller/volume/ephemeral.
+//! ephemeral-volume-controller: creates the claims of pods' ephemeral volumes. Follows
+//! k8s.io/kubernetes/pkg/controller/volume/ephemeral.
 
 use std::sync::Arc;
 
@@ -51,7 +52,7 @@ pub async fn run(context: Context) {
     context.work(&queue, WORKERS, look).await;
 }
 
-/// The claim that a template makes for a pod.
+/// The claim that a template describes for a pod.
 fn wanted(
     pod: &Pod,
     name: String,

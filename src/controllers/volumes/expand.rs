@@ -1,4 +1,4 @@
-//! persistentvolume-expander-controller: claims that ask for more get more. Follows
+//! persistentvolume-expander-controller: expands volumes whose claims ask for more. Follows
 //! k8s.io/kubernetes/pkg/controller/volume/expand.
 
 use k8s_openapi::api::core::v1::{
@@ -22,19 +22,19 @@ use crate::meta::quantity::Quantity;
 
 const PENDING: &str = "FileSystemResizePending";
 
-/// How much a claim has; none while it does not say.
+/// The capacity of a claim; None if its status has none.
 fn has(claim: &Claim) -> Option<Quantity> {
     let has = claim.status.capacity.as_ref()?.get("storage")?;
     Quantity::parse(&has.0).ok()
 }
 
-/// Whether a claim has a volume and asks for more than that is.
+/// Whether a claim is bound and asks for more than it has.
 fn grows(claim: &Claim) -> bool {
     claim.status.phase.as_deref() == Some("Bound")
         && has(claim).is_some_and(|has| asked(claim) > has)
 }
 
-/// The claim as it waits for its node; none where it does.
+/// The claim with the condition that it waits for its node; None if it has it.
 fn waiting(claim: &Claim, now: Timestamp) -> Option<PersistentVolumeClaim> {
     let mut new = plan::full(claim);
     let conditions = new
@@ -81,7 +81,7 @@ pub async fn run(context: Context) {
                 recorder.tell(&*claim, Tone::Normal, "ExternalExpanding", message);
                 return Ok(Next::Done);
             }
-            // Said first: the node ends it when it sees that the volume is to be larger.
+            // Set first: the node removes it when it sees the larger volume.
             if let Some(new) = waiting(&claim, Timestamp::now()) {
                 let api: Api<PersistentVolumeClaim> =
                     Api::namespaced(client.clone(), &key.namespace);

@@ -1,4 +1,4 @@
-//! persistentvolume-binder-controller: claims get volumes. Follows
+//! persistentvolume-binder-controller: binds claims to volumes. Follows
 //! k8s.io/kubernetes/pkg/controller/volume/persistentvolume.
 
 mod ephemeral;
@@ -37,14 +37,14 @@ use crate::client::queue::{Delays, Next, Queue};
 impl Cached for PersistentVolume {}
 impl Cached for StorageClass {}
 
-/// What is looked at. One worker looks at all of it, so that no two claims get one volume.
+/// The item to look at. One worker handles all of them, so that two claims cannot get the same volume.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 enum Work {
     Claim(Key),
     Volume(Key),
 }
 
-/// How long what failed is held back: upstream looks at everything each fifteen seconds.
+/// How long failed items are delayed: upstream looks at everything every fifteen seconds.
 const DELAYS: Delays = Delays {
     first: Duration::from_millis(5),
     longest: Duration::from_secs(15),
@@ -53,7 +53,7 @@ const DELAYS: Delays = Delays {
 struct Binder {
     context: Context,
     claims: Informer<Claim>,
-    /// By the name of the volume that they say is theirs.
+    /// By the name of the volume that they claim.
     by_volume: Index<Claim>,
     volumes: Informer<PersistentVolume>,
     classes: Informer<StorageClass>,
@@ -90,13 +90,13 @@ pub async fn binder(context: Context) {
     binder.context.work(&queue, 1, look).await;
 }
 
-/// Under what a claim is found that has a volume.
+/// The index key of a claim that has a volume.
 fn volume_key(claim: &Claim) -> Option<CompactString> {
     let volume = plan::volume_of(claim);
     (!volume.is_empty()).then(|| volume.into())
 }
 
-/// Puts the claims that wait for a volume into the queue.
+/// Enqueues the claims that wait for a volume.
 fn wake_waiting(queue: &Queue<Work>, claims: &Informer<Claim>) {
     for (key, claim) in claims.all() {
         if plan::is_unbound(&claim) {
@@ -121,7 +121,7 @@ impl Binder {
         let by_volume = self.by_volume.clone();
         self.volumes.subscribe(move |change| {
             adds.add(Work::Volume(change.key.clone()));
-            // Those whose volume it was come before others that could have it.
+            // Claims that had the volume come before others that could get it.
             for claim in by_volume.keys(&change.key.name) {
                 adds.add(Work::Claim(claim));
             }
@@ -152,7 +152,7 @@ impl Binder {
                 }
                 return;
             }
-            // What it had went with it.
+            // Its volume is released with it.
             for (key, volume) in volumes.all() {
                 if volume.metadata.deletion_timestamp.is_some() {
                     adds.add(Work::Volume(key));
@@ -243,8 +243,8 @@ impl Binder {
         }
     }
 
-    /// The node that is to have the volume of a claim, if that is known. For volumes of this server's own a pod that was
-    /// placed by hand says so, too.
+    /// The node for the volume of a claim, if it is known. For this server's own volumes it can also come from a pod
+    /// with `nodeName`.
     fn node_for(
         &self,
         claim: &Claim,
@@ -271,7 +271,7 @@ impl Binder {
         chosen.or_else(used).or_else(any)
     }
 
-    /// Makes a volume for a claim, or says who is to.
+    /// Creates a volume for a claim, or requests it from an external provisioner.
     async fn provision(
         &self,
         claim: &Claim,
@@ -343,8 +343,7 @@ impl Binder {
         Ok(Next::Retry)
     }
 
-    /// Makes volume and claim each other's. Each write is done only where it changes something, so that a binding that
-    /// was left half done is finished.
+    /// Binds volume and claim to each other. Only necessary writes are done, so that a partial binding is completed.
     async fn bind(&self, volume: &PersistentVolume, claim: &Claim) -> Result<Next, kube::Error> {
         let api: Api<PersistentVolume> = Api::all(self.context.client.clone());
         let name = volume.name_any();
@@ -367,7 +366,7 @@ impl Binder {
         self.write_status(&claim, "Bound", Some(&volume)).await
     }
 
-    /// Writes a claim, if it is to change. Returns it as it is then, and what to do where it was too late.
+    /// Writes a claim, if it changed. Returns the resulting claim, or what to do if it was changed meanwhile.
     async fn write_claim(
         &self,
         claim: &Claim,
@@ -418,7 +417,7 @@ impl Binder {
         written(result)
     }
 
-    /// Writes the phase of a volume, if that is new.
+    /// Writes the phase of a volume, if it changed.
     async fn write_phase(
         &self,
         volume: PersistentVolume,
@@ -489,7 +488,8 @@ impl Binder {
         }
     }
 
-    /// The claim that a volume names: as the cache has it, or as it is where that would cost the volume its data.
+    /// The claim that a volume refers to: from the cache, or from the API if a wrong answer would cost the volume its
+    /// data.
     async fn claim_of(&self, volume: &PersistentVolume) -> Result<Option<Claim>, kube::Error> {
         let Some(named) = plan::claim_ref(volume) else {
             return Ok(None);
@@ -528,7 +528,7 @@ impl Binder {
                         .await,
                 );
             }
-            // Whoever made it deletes it.
+            // Its external provisioner deletes it.
             ("Delete", Some(_)) => return Ok(Next::Done),
             ("Delete", None) => (
                 "VolumeFailedDelete",
@@ -554,7 +554,7 @@ impl Binder {
         Ok(next)
     }
 
-    /// Whether a volume of this server's own is on a node that is no more.
+    /// Whether one of this server's own volumes is on a node that no longer exists.
     fn is_orphan(&self, volume: &PersistentVolume) -> bool {
         let held = volume
             .finalizers()
@@ -565,7 +565,7 @@ impl Binder {
             && !provision::has_node(volume, nodes.iter().map(|(_, node)| &**node))
     }
 
-    /// Lets a volume go whose node cannot remove it any more.
+    /// Removes the finalizer of a volume whose node can no longer delete it.
     async fn forget(&self, volume: &PersistentVolume) -> Result<Next, kube::Error> {
         let mut new = volume.clone();
         new.finalizers_mut()
@@ -578,7 +578,7 @@ impl Binder {
     }
 }
 
-/// What a write came to that failed, for which there is nothing more to be done now.
+/// What to do after a write that failed because of a concurrent change.
 fn too_late(next: Next) -> Next {
     match next {
         Next::Done => Next::Retry,

@@ -1,4 +1,4 @@
-//! What is to be done about a claim, and about a volume. Follows pv_controller.go and
+//! Decides about claims and volumes. Follows pv_controller.go and
 //! k8s.io/component-helpers/storage/volume/pv_helpers.go.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -35,7 +35,7 @@ fn annotation<'a>(meta: &'a ObjectMeta, key: &str) -> Option<&'a str> {
     Some(meta.annotations.as_ref()?.get(key)?.as_str())
 }
 
-/// The class that a claim names; empty for none.
+/// The class of a claim; empty if it has none.
 pub(super) fn class_of(claim: &Claim) -> &str {
     let named = annotation(&claim.metadata, CLASS);
     named.unwrap_or_else(|| claim.spec.storage_class_name.as_deref().unwrap_or_default())
@@ -48,27 +48,27 @@ fn volume_class(volume: &PersistentVolume) -> &str {
     named.or(own).unwrap_or_default()
 }
 
-/// The claim that a volume is for.
+/// The claim that a volume refers to.
 pub(super) fn claim_ref(volume: &PersistentVolume) -> Option<&ObjectReference> {
     volume.spec.as_ref()?.claim_ref.as_ref()
 }
 
-/// The node that is to have the volume of a claim, as the scheduler chose.
+/// The node for the volume of a claim, as chosen by the scheduler.
 pub(super) fn selected_node(claim: &Claim) -> Option<&str> {
     annotation(&claim.metadata, SELECTED_NODE)
 }
 
-/// The volume that a claim names; empty for none.
+/// The volume that a claim refers to; empty if none.
 pub(super) fn volume_of(claim: &Claim) -> &str {
     claim.spec.volume_name.as_deref().unwrap_or_default()
 }
 
-/// Whether nobody has bound a claim yet.
+/// Whether a claim was not bound yet.
 pub(super) fn is_unbound(claim: &Claim) -> bool {
     !annotated(&claim.metadata, BIND_COMPLETED)
 }
 
-/// The phase of a volume; empty for none.
+/// The phase of a volume; empty if it has none.
 pub(super) fn phase(volume: &PersistentVolume) -> &str {
     let status = volume.status.as_ref();
     status
@@ -93,13 +93,13 @@ fn amount(
         .unwrap_or_else(zero)
 }
 
-/// How much a claim asks for.
+/// The requested capacity of a claim.
 pub(super) fn asked(claim: &Claim) -> Quantity {
     let resources = claim.spec.resources.as_ref();
     amount(resources.and_then(|resources| resources.requests.as_ref()))
 }
 
-/// How much a volume has.
+/// The capacity of a volume.
 pub(super) fn capacity(volume: &PersistentVolume) -> Quantity {
     amount(volume.spec.as_ref().and_then(|spec| spec.capacity.as_ref()))
 }
@@ -116,13 +116,13 @@ fn spec_of(volume: &PersistentVolume) -> PersistentVolumeSpec {
     volume.spec.clone().unwrap_or_default()
 }
 
-/// What of a volume does not depend on its class.
+/// Whether the volume attributes classes of a volume and a claim differ.
 fn attributes_differ(spec: &PersistentVolumeSpec, claim: &Claim) -> bool {
     let text = |class: &Option<String>| class.clone().unwrap_or_default();
     text(&spec.volume_attributes_class_name) != text(&claim.spec.volume_attributes_class_name)
 }
 
-/// Why a volume that a claim names is not for it.
+/// Why the volume that a claim refers to does not match it.
 pub(super) fn mismatch(volume: &PersistentVolume, claim: &Claim) -> Option<String> {
     let spec = spec_of(volume);
     let had = modes(spec.access_modes.as_ref());
@@ -147,8 +147,8 @@ pub(super) fn mismatch(volume: &PersistentVolume, claim: &Claim) -> Option<Strin
     Some(why.to_owned())
 }
 
-/// The volume for a claim: the one that is for it, or the smallest that does, of those with the fewest access modes. With
-/// `delayed` only the first kind counts: others are for the scheduler to choose.
+/// The volume for a claim: the one that refers to it, or the smallest matching one among those with the fewest access
+/// modes. With `delayed` only the first kind counts: the scheduler chooses among the others.
 pub(super) fn best<'a>(
     claim: &Claim,
     volumes: &'a [Arc<PersistentVolume>],
@@ -207,7 +207,7 @@ fn smallest<'a>(
     best.map(|(_, volume)| volume)
 }
 
-/// The class of claims that name none: the newest of those that say so.
+/// The default class: the newest of those marked as default.
 pub(super) fn default_class(classes: &[Arc<StorageClass>]) -> Option<&Arc<StorageClass>> {
     classes
         .iter()
@@ -221,12 +221,12 @@ pub(super) fn default_class(classes: &[Arc<StorageClass>]) -> Option<&Arc<Storag
         })
 }
 
-/// Whether volumes of a class are chosen when it is known where they are used.
+/// Whether the volume binding mode of a class is `WaitForFirstConsumer`.
 pub(super) fn is_delayed(class: Option<&StorageClass>) -> bool {
     class.is_some_and(|class| class.volume_binding_mode.as_deref() == Some("WaitForFirstConsumer"))
 }
 
-/// What is told of a claim.
+/// An event to record about a claim.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Told {
     pub(super) warning: bool,
@@ -242,36 +242,36 @@ fn told(warning: bool, reason: &'static str, message: impl Into<String>) -> Told
     }
 }
 
-/// What is to be done about a claim.
+/// What to do about a claim.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum ClaimStep {
-    /// It gets the volume of this name.
+    /// Bind it to the volume of this name.
     Bind(String),
-    /// It waits, for this reason.
+    /// Leave it pending, with this event.
     Wait(Option<Told>),
-    /// It is given the class that all get.
+    /// Set this default class.
     Assign(String),
-    /// A volume is made for it.
+    /// Create a volume for it.
     Provision,
-    /// Its volume is not there any more, or somebody else's.
+    /// Mark it lost: its volume is gone, or belongs to another claim.
     Lose(Told),
-    /// Somebody else has the volume that it was given.
+    /// Its volume belongs to another claim.
     Misbound(Told),
 }
 
-/// What is known where a claim is looked at.
+/// The context in which a claim is looked at.
 pub(super) struct Around<'a> {
     /// All volumes, ordered by name.
     pub(super) volumes: &'a [Arc<PersistentVolume>],
     /// All classes.
     pub(super) classes: &'a [Arc<StorageClass>],
-    /// The pods that use the claim and are not placed yet.
+    /// The unscheduled pods that use the claim.
     pub(super) unplaced: &'a [String],
-    /// Whether it is known where the claim is used.
+    /// Whether the node of the claim's consumer is known.
     pub(super) placed: bool,
 }
 
-/// What is to be done about a claim.
+/// Decides about a claim.
 pub(super) fn claim_step(claim: &Claim, around: &Around<'_>) -> ClaimStep {
     let named = volume_of(claim);
     let found = around
@@ -369,22 +369,22 @@ fn unbound(claim: &Claim, around: &Around<'_>) -> ClaimStep {
     )))
 }
 
-/// What is to be done about a volume.
+/// What to do about a volume.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum VolumeStep {
-    /// It is in this phase.
+    /// Set this phase.
     Phase(&'static str),
-    /// Its claim is gone: it is released, and what its policy says is done.
+    /// Its claim is gone: release it and follow its reclaim policy.
     Reclaim,
-    /// Its claim has another volume: it is free again.
+    /// Its claim has another volume: unbind it.
     Unbind,
-    /// Its claim is to be looked at.
+    /// Look at its claim.
     Wake,
-    /// It and its claim do not fit.
+    /// It does not match its claim.
     Mismatch,
 }
 
-/// What is to be done about a volume; `claim` is the one that it names, if that is there.
+/// Decides about a volume; `claim` is the one that it refers to, if that exists.
 pub(super) fn volume_step(volume: &PersistentVolume, claim: Option<&Claim>) -> VolumeStep {
     let Some(named) = claim_ref(volume) else {
         return VolumeStep::Phase("Available");
@@ -409,21 +409,21 @@ pub(super) fn volume_step(volume: &PersistentVolume, claim: Option<&Claim>) -> V
     }
 }
 
-/// What becomes of a volume that is released.
+/// The reclaim policy of a volume.
 pub(super) fn policy(volume: &PersistentVolume) -> &str {
     let spec = volume.spec.as_ref();
     let policy = spec.and_then(|spec| spec.persistent_volume_reclaim_policy.as_deref());
     policy.unwrap_or("Retain")
 }
 
-/// Who made a volume, and deletes it; none for one that somebody made by hand.
+/// The provisioner that created a volume and deletes it; None if it was created by hand.
 pub(super) fn provisioner(volume: &PersistentVolume) -> Option<&str> {
     let named = annotation(&volume.metadata, PROVISIONED_BY).filter(|name| !name.is_empty());
     let csi = volume.spec.as_ref().and_then(|spec| spec.csi.as_ref());
     named.or(csi.map(|csi| csi.driver.as_str()))
 }
 
-/// A claim as the API takes it.
+/// A complete claim object for the API.
 pub(super) fn full(claim: &Claim) -> PersistentVolumeClaim {
     PersistentVolumeClaim {
         metadata: claim.metadata.clone(),
@@ -445,7 +445,7 @@ pub(super) fn reference(claim: &Claim) -> ObjectReference {
     }
 }
 
-/// The volume as it is for a claim; none where it is.
+/// The volume bound to a claim; None if it is bound already.
 pub(super) fn bound_volume(volume: &PersistentVolume, claim: &Claim) -> Option<PersistentVolume> {
     let known = is_for(volume, claim);
     let same = known && claim_ref(volume).is_some_and(|named| named.uid == claim.metadata.uid);
@@ -463,7 +463,7 @@ pub(super) fn bound_volume(volume: &PersistentVolume, claim: &Claim) -> Option<P
     Some(new)
 }
 
-/// The claim as it has a volume; none where it is so.
+/// The claim bound to a volume; None if it is bound already.
 pub(super) fn bound_claim(claim: &Claim, volume: &str) -> Option<PersistentVolumeClaim> {
     let named = volume_of(claim) == volume;
     if named && !is_unbound(claim) {
@@ -486,7 +486,7 @@ pub(super) fn mark(meta: &mut ObjectMeta, key: &str, value: &str) {
     annotations.insert(key.to_owned(), value.to_owned());
 }
 
-/// The claim as it says that it is in a phase, with a volume or without; none where it says so.
+/// The claim with this phase, and the properties of its volume, if any; None if its status has them.
 pub(super) fn claim_status(
     claim: &Claim,
     phase: &str,
@@ -519,7 +519,7 @@ pub(super) fn claim_status(
     })
 }
 
-/// The volume as nobody's: its reference goes if it was made here, else it waits for a claim of that name.
+/// The unbound volume: without its reference if this controller set it, otherwise waiting for a claim of that name.
 pub(super) fn unbound_volume(volume: &PersistentVolume) -> PersistentVolume {
     let mut new = volume.clone();
     let spec = new.spec.get_or_insert_default();
@@ -534,7 +534,7 @@ pub(super) fn unbound_volume(volume: &PersistentVolume) -> PersistentVolume {
     new
 }
 
-/// Whether a claim was made for a pod.
+/// Whether a claim was created for a pod.
 pub(super) fn is_made_for(claim: &ObjectMeta, pod: &Pod) -> bool {
     controller_of(claim).is_some_and(|owner| Some(&owner.uid) == pod.metadata.uid.as_ref())
 }

@@ -1,5 +1,6 @@
-//! What is in use is not deleted: persistentvolumeclaim-protection-, persistentvolume-protection- and
-//! volumeattributesclass-protection-controller. Follows k8s.io/kubernetes/pkg/controller/volume/{pvc,pv,vac}protection.
+//! Protects volumes, claims and attributes classes in use from deletion: persistentvolumeclaim-protection-,
+//! persistentvolume-protection- and volumeattributesclass-protection-controller. Follows
+//! k8s.io/kubernetes/pkg/controller/volume/{pvc,pv,vac}protection.
 
 use std::collections::{BTreeSet, HashMap};
 use std::convert::Infallible;
@@ -31,7 +32,7 @@ const UNUSED: &str = "Unused";
 
 impl Cached for VolumeAttributesClass {}
 
-/// What a write that may be too late came to.
+/// The outcome of a write that may conflict.
 pub(super) fn written<T>(result: Result<T, kube::Error>) -> Result<Next, kube::Error> {
     match result {
         Ok(_) => Ok(Next::Done),
@@ -55,7 +56,7 @@ fn protected<K: kube::Resource + Clone>(object: &K, finalizer: &str, used: bool)
     Some(new)
 }
 
-/// Runs the controller of volumes.
+/// Runs persistentvolume-protection-controller.
 pub async fn volumes(context: Context) {
     let volumes: Informer<PersistentVolume> = context.informers.of();
     let queue = queue_of(&volumes);
@@ -70,7 +71,7 @@ pub async fn volumes(context: Context) {
     .await;
 }
 
-/// Runs the controller of classes of attributes.
+/// Runs volumeattributesclass-protection-controller.
 pub async fn attributes(context: Context) {
     let classes: Informer<VolumeAttributesClass> = context.informers.of();
     let volumes: Informer<PersistentVolume> = context.informers.of();
@@ -124,7 +125,7 @@ fn claim_attributes(claim: &Claim) -> impl Iterator<Item = &str> {
     .flatten()
 }
 
-/// Gives objects of a kind a finalizer, and takes it from those that are to go when nobody uses them.
+/// Adds a finalizer to objects of a kind, and removes it from deleted objects that nobody uses.
 async fn protect<K>(
     context: &Context,
     cache: &Informer<K>,
@@ -149,8 +150,7 @@ async fn protect<K>(
     context.work(&queue, 1, look).await;
 }
 
-/// Claims that are to be looked at. Those of a namespace are looked at together, so that its pods are read once for all of
-/// them.
+/// Claims to look at. Those of a namespace are handled together, so that its pods are read once for all of them.
 #[derive(Default)]
 struct Waiting {
     claims: Mutex<HashMap<CompactString, BTreeSet<CompactString>>>,
@@ -173,7 +173,7 @@ impl Waiting {
     }
 }
 
-/// The pods of a namespace as the API has them, by the claims that they name.
+/// The pods of a namespace as read from the API, by the claims that they use.
 type Live = HashMap<String, Vec<Arc<Pod>>>;
 
 struct Claims {
@@ -183,7 +183,7 @@ struct Claims {
     waiting: Waiting,
 }
 
-/// Runs the controller of claims.
+/// Runs persistentvolumeclaim-protection-controller.
 pub async fn claims(context: Context) {
     let claims = Arc::new(Claims {
         client: context.client.clone(),
@@ -224,7 +224,7 @@ pub async fn claims(context: Context) {
 }
 
 impl Claims {
-    /// Looks at the claims of a namespace that wait for it.
+    /// Looks at the waiting claims of a namespace.
     async fn look(&self, namespace: CompactString) -> Result<Next, Infallible> {
         let live = OnceCell::new();
         let mut next = Next::Done;
@@ -262,7 +262,7 @@ impl Claims {
             return Ok(Next::Done);
         };
         if ends {
-            // The cache may be behind, and what is deleted is gone for good.
+            // The cache may be behind, and a deletion cannot be undone.
             let live = live.get_or_try_init(|| self.live(&key.namespace)).await?;
             let mut users = live.get(key.name.as_str()).into_iter().flatten();
             if users.any(|pod| holds(pod, &claim)) {
@@ -285,7 +285,7 @@ impl Claims {
     }
 }
 
-/// Whether a pod keeps a claim from being deleted: it is on a node and names it, or the claim was made for it.
+/// Whether a pod prevents the deletion of a claim: it is scheduled and uses it, or the claim was created for it.
 fn holds(pod: &Pod, claim: &Claim) -> bool {
     let placed = pod
         .spec
@@ -300,7 +300,7 @@ fn holds(pod: &Pod, claim: &Claim) -> bool {
         })
 }
 
-/// Whether a pod that has not ended names a claim.
+/// Whether a pod that has not terminated uses a claim.
 fn refers(pod: &Pod, claim: &Claim) -> bool {
     !pod.is_terminal()
         && claims_of(pod).any(|(name, made)| {
@@ -309,7 +309,7 @@ fn refers(pod: &Pod, claim: &Claim) -> bool {
         })
 }
 
-/// The claim as it says whether anybody uses it; none where it says so, or is not bound.
+/// The claim with the condition that shows whether it is unused; None if it has it, or is not bound.
 fn unused(claim: &Claim, used: bool, now: Timestamp) -> Option<PersistentVolumeClaim> {
     if claim.status.phase.as_deref() != Some("Bound") {
         return None;
@@ -371,7 +371,7 @@ mod tests {
         let transport = Transport::new(move |request, _| {
             let path = request.uri().path().to_owned();
             noted.lock().push(format!("{} {path}", request.method()));
-            // Of the pods of `a` one names the claim `late`, and no watch has shown it yet.
+            // One pod of namespace `a` uses the claim `late`, and no watch has shown it yet.
             let pods = r#"{"metadata":{"resourceVersion":"1"},"items":[{"metadata":{"name":"p"},"spec":{"nodeName":"n","volumes":[{"name":"v","persistentVolumeClaim":{"claimName":"late"}}]}}]}"#;
             let claim = r#"{"metadata":{"name":"c"}}"#;
             let answer = if path.ends_with("/pods") { pods } else { claim };

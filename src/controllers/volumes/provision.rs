@@ -1,5 +1,5 @@
-//! Volumes of this server's own: `reddwarf.io`. A volume is on one node, which makes it when a pod first uses it, and
-//! removes it when its object is to go: until then a finalizer holds that.
+//! Volumes of reddwarf's own driver, `reddwarf.io`. A volume belongs to one node, which creates it when a pod first
+//! uses it, and removes its data when the object is deleted; a finalizer delays the deletion until then.
 
 use std::collections::BTreeMap;
 use std::hash::{BuildHasher as _, BuildHasherDefault, DefaultHasher};
@@ -18,22 +18,22 @@ use crate::client::kinds::{Claim, Node};
 use crate::node::volumes::HOSTNAME;
 pub(super) use crate::node::volumes::{DRIVER as PROVISIONER, FINALIZER, place};
 
-/// The host name of a node, by which volumes find it.
+/// The label value by which volumes refer to a node.
 fn hostname(node: &Node) -> String {
     let labels = node.metadata.labels.as_ref();
     let label = labels.and_then(|labels| labels.get(HOSTNAME));
     label.cloned().unwrap_or_else(|| node.name_any())
 }
 
-/// Whether a node can have a volume that is made for no pod yet.
+/// Whether a node can get a volume before a pod uses it.
 pub(super) fn can_have(node: &Node) -> bool {
     node.is_ready()
         && node.spec.unschedulable != Some(true)
         && node.metadata.deletion_timestamp.is_none()
 }
 
-/// The node for a volume that can be anywhere, among `nodes`, which are in order; none where none can have one. The uid of
-/// the claim says which: volumes are spread, and a claim that is looked at again gets the same.
+/// The node for a volume that can be anywhere, among `nodes`, which are ordered; None if there is none. Chosen by the
+/// uid of the claim: volumes are distributed, and the same claim always gets the same node.
 pub(super) fn any_node(nodes: &[Arc<Node>], uid: &str) -> Option<String> {
     let fit: Vec<&Arc<Node>> = nodes.iter().filter(|node| can_have(node)).collect();
     let place = BuildHasherDefault::<DefaultHasher>::default().hash_one(uid);
@@ -41,7 +41,7 @@ pub(super) fn any_node(nodes: &[Arc<Node>], uid: &str) -> Option<String> {
     fit.get(place as usize).map(|node| node.name_any())
 }
 
-/// Whether the node that has a volume is among `nodes`.
+/// Whether the node of a volume is among `nodes`.
 pub(super) fn has_node<'a>(
     volume: &PersistentVolume,
     mut nodes: impl Iterator<Item = &'a Node>,
@@ -50,10 +50,10 @@ pub(super) fn has_node<'a>(
     nodes.any(|node| place == Some(hostname(node).as_str()))
 }
 
-/// The volume for a claim on a node.
+/// A volume for a claim on a node.
 ///
 /// # Errors
-/// What the claim asks for and is not to be had.
+/// What the claim requests that is not supported.
 pub(super) fn volume(
     claim: &Claim,
     class: &StorageClass,

@@ -31,7 +31,7 @@ const FOR_US: &str = r#","claimRef":{"name":"c","namespace":"n"}"#;
 const OURS: &str = r#","claimRef":{"name":"c","namespace":"n","uid":"u"}"#;
 const OTHERS: &str = r#","claimRef":{"name":"d","namespace":"n","uid":"v"}"#;
 
-/// What is to be done, in a word or two.
+/// The decision about a claim, in a word or two.
 fn step(claim: &Claim, volumes: &[Arc<PersistentVolume>], classes: &[Arc<StorageClass>]) -> String {
     let around = Around {
         volumes,
@@ -108,7 +108,7 @@ fn claims_wait_get_classes_and_volumes_made() {
     ] {
         assert_eq!(step(&claim(&spec, meta), &[], &classes), wanted, "{spec}");
     }
-    // What a delayed claim gets is for the scheduler to choose, unless it is the claim's already.
+    // The volume of a claim with delayed binding is chosen by the scheduler, unless it refers to the claim already.
     let late = claim(&of("late"), "");
     let rest = of("late");
     assert_eq!(

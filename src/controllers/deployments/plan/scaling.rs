@@ -1,5 +1,5 @@
-//! How many pods each replica set is to have: after a change of the number, and on the way to a new template.
-//! Follows k8s.io/kubernetes/pkg/controller/deployment (sync, rolling, recreate).
+//! Sizes of replica sets: after a change of the number of replicas, and during a rollout. Follows
+//! k8s.io/kubernetes/pkg/controller/deployment (sync, rolling, recreate).
 
 use k8s_openapi::api::apps::v1::ReplicaSet;
 use kube::ResourceExt as _;
@@ -10,7 +10,7 @@ use super::Work;
 use crate::controllers::workload::scaled;
 
 impl Work<'_> {
-    /// How large the current set may be now.
+    /// The allowed size of the current set.
     pub(super) fn new_size(&self, current: &ReplicaSet) -> i32 {
         let desired = wanted(&self.deployment);
         if is_recreate(&self.deployment) {
@@ -30,7 +30,7 @@ impl Work<'_> {
         size(current) + room.min(desired - size(current))
     }
 
-    /// Gives one set another size. Returns whether it had another one.
+    /// Resizes one set. Returns whether its size changed.
     pub(super) fn resize(&mut self, uid: Option<String>, new: i32) -> bool {
         let desired = wanted(&self.deployment);
         let (surge, _) = fenceposts(&self.deployment);
@@ -50,7 +50,7 @@ impl Work<'_> {
         true
     }
 
-    /// Whether another number of replicas is wanted than when the sets were scaled.
+    /// Whether the number of replicas changed since the sets were scaled.
     pub(super) fn is_scaling(&self) -> bool {
         let desired = wanted(&self.deployment);
         self.all()
@@ -58,7 +58,7 @@ impl Work<'_> {
             .any(|set| annotations::desired(set).is_some_and(|then| then != desired))
     }
 
-    /// Spreads what is wanted over the sets in proportion to what they have.
+    /// Distributes the number of replicas over the sets in proportion to their sizes.
     pub(super) fn scale(&mut self) {
         let desired = wanted(&self.deployment);
         let (surge, _) = fenceposts(&self.deployment);
@@ -110,7 +110,7 @@ impl Work<'_> {
         let mut sets: Vec<&ReplicaSet> = self.all().filter(|set| size(set) > 0).collect();
         let created =
             |set: &ReplicaSet| set.metadata.creation_timestamp.as_ref().map(|time| time.0);
-        // The largest first; of equally large ones the newest when there is to be more, else the oldest.
+        // The largest first; of equally large ones the newest when scaling up, else the oldest.
         sets.sort_by(|a, b| {
             let age = created(a)
                 .cmp(&created(b))
@@ -139,7 +139,7 @@ impl Work<'_> {
         }
     }
 
-    /// How much of `add` falls to one set, when `added` of it is given away already.
+    /// One set's share of `add`, of which `added` is distributed already.
     fn share(&self, set: &ReplicaSet, add: i32, added: i32) -> i32 {
         if size(set) == 0 || add == added {
             return 0;
@@ -158,7 +158,7 @@ impl Work<'_> {
                 return 0;
             }
             let exact = f64::from(size(set)) * f64::from(desired + surge) / f64::from(before);
-            // Half away from zero, as Go rounds.
+            // Half away from zero, like Go.
             exact.round() as i32 - size(set)
         };
         let rest = add - added;
@@ -169,7 +169,7 @@ impl Work<'_> {
         }
     }
 
-    /// Goes one step on with a rolling update. Returns whether something was scaled.
+    /// Does one step of a rolling update. Returns whether something was scaled.
     pub(super) fn roll(&mut self) -> bool {
         self.sync_current(true);
         let desired = wanted(&self.deployment);
@@ -190,7 +190,7 @@ impl Work<'_> {
         self.shrink_old()
     }
 
-    /// Makes old sets smaller, as far as enough pods stay available.
+    /// Scales old sets down, as far as enough pods stay available.
     fn shrink_old(&mut self) -> bool {
         let desired = wanted(&self.deployment);
         let (_, below) = fenceposts(&self.deployment);
@@ -210,7 +210,7 @@ impl Work<'_> {
             return false;
         }
         let mut shrunk = false;
-        // Replicas that do not work first: they cost nothing.
+        // Unhealthy replicas first: deleting them costs no availability.
         let mut left = room;
         let sick: Vec<_> = self
             .old
@@ -244,8 +244,8 @@ impl Work<'_> {
         shrunk
     }
 
-    /// Goes one step on with a deployment that ends all old pods before it makes new ones. Returns whether old ones
-    /// are still under way.
+    /// Does one step of strategy `Recreate`, which ends all old pods before it creates new ones. Returns whether old
+    /// ones still exist.
     pub(super) fn recreate(&mut self) -> bool {
         let old: Vec<_> = self.old.iter().filter(|set| size(set) > 0).collect();
         let old: Vec<_> = old

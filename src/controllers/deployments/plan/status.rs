@@ -1,5 +1,5 @@
-//! What a deployment says of itself: its counts, whether enough pods are available, and whether it goes on.
-//! Follows k8s.io/kubernetes/pkg/controller/deployment/progress.go.
+//! The status of a deployment: counts, availability and progress. Follows
+//! k8s.io/kubernetes/pkg/controller/deployment/progress.go.
 
 use k8s_openapi::api::apps::v1::{DeploymentCondition, DeploymentStatus, ReplicaSet};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
@@ -22,7 +22,7 @@ impl Work<'_> {
         })
     }
 
-    /// Counts, and says how it goes: with `progress` also whether it goes on.
+    /// Sets the counts and the condition `Available`; with `progress` also `Progressing`.
     pub(super) fn set_status(&mut self, progress: bool) {
         let mut status = self.count();
         if progress {
@@ -87,7 +87,7 @@ impl Work<'_> {
         if !self.has_deadline() {
             remove_condition(status, "Progressing");
         }
-        // The status of before this step, but with what this step said of its progress.
+        // The status before this step, but with the progress conditions of this step.
         let before = self.deployment.status.clone().unwrap_or_default();
         let current = find(&before, "Progressing").cloned();
         let reason = current
@@ -174,14 +174,14 @@ impl Work<'_> {
         }
     }
 
-    /// When a condition becomes too old, in milliseconds since 1970.
+    /// When the progress deadline of a condition passes, in milliseconds since 1970.
     fn deadline(&self, condition: &DeploymentCondition) -> Option<i64> {
         let since = condition.last_update_time.as_ref()?.0.as_millisecond();
         let seconds = self.deployment.spec.progress_deadline_seconds?;
         Some(since + i64::from(seconds) * 1000)
     }
 
-    /// A deployment that may get stuck is looked at again when its time is over.
+    /// Looks again at the progress deadline of a deployment that may be stuck.
     fn look_again(&mut self, status: &DeploymentStatus) {
         let Some(condition) = find(status, "Progressing").filter(|_| self.has_deadline()) else {
             return;
@@ -231,7 +231,7 @@ pub(in super::super) fn find<'a>(
     conditions.find(|condition| condition.type_.as_deref() == Some(kind))
 }
 
-/// Sets a condition, unless it says the same for the same reason already.
+/// Sets a condition, unless it has the same status and reason already.
 pub(in super::super) fn set_condition(status: &mut DeploymentStatus, mut new: DeploymentCondition) {
     let kind = new.type_.clone().unwrap_or_default();
     if let Some(had) = find(status, &kind) {

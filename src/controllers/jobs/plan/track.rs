@@ -1,5 +1,5 @@
-//! How the pods of a job are counted: each is noted in the status, then let go by its finalizer, then counted, so that
-//! a crash in between counts none twice and forgets none.
+//! Counts the pods of a job: each is recorded in the status, then released by removing its finalizer, then counted, so
+//! that a crash in between neither counts a pod twice nor loses one.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use super::{Plan, becomes, holds, index, is_indexed, number, set};
 use crate::client::kinds::Pod;
 use crate::controllers::pods::BURST;
 
-/// What is to be written, and then to be done.
+/// What to write, and then to do.
 pub(in super::super) struct Tracked {
     /// The status before finalizers are removed.
     pub status: JobStatus,
@@ -25,7 +25,7 @@ pub(in super::super) struct Tracked {
 }
 
 impl Plan<'_> {
-    /// What is to be written before pods are let go.
+    /// What to write before pods are released.
     pub fn track(self) -> Tracked {
         let (facts, now) = (self.facts, self.facts.now);
         let indexed = is_indexed(facts.spec);
@@ -115,7 +115,7 @@ impl Plan<'_> {
 }
 
 impl Tracked {
-    /// The status after the pods with these uids were let go, and how the job ended, if it did.
+    /// The status after the pods with these uids were released, and how the job ended, if it did.
     pub fn settle(mut self, released: &HashSet<String>) -> (JobStatus, Option<JobCondition>) {
         self.tracked.retain(|uid| !released.contains(uid));
         count_released(&mut self.status, &self.tracked);
@@ -139,7 +139,7 @@ impl Tracked {
     }
 }
 
-/// Counts pods that were to be counted and are no longer `tracked`.
+/// Counts recorded pods that are no longer `tracked`.
 fn count_released(status: &mut JobStatus, tracked: &HashSet<String>) {
     let Some(uncounted) = &mut status.uncounted_terminated_pods else {
         return;
