@@ -1,5 +1,5 @@
-//! Who sent a request: a front proxy's word, the client certificate of the connection, a bearer token, or nobody in
-//! particular; the first that is good counts. Follows k8s.io/apiserver/pkg/authentication/request.
+//! Authenticates a request: by the headers of a front proxy, the client certificate of the connection, a bearer token,
+//! or as anonymous; the first valid one counts. Follows k8s.io/apiserver/pkg/authentication/request.
 
 use std::sync::Arc;
 
@@ -17,48 +17,48 @@ use crate::meta::{Status, time};
 
 /// How requests are authenticated.
 pub struct Authentication {
-    /// Judges client certificates.
+    /// Verifies client certificates.
     pub clients: Arc<ClientCertificates>,
-    /// Proxies that authenticate others, if there are any.
+    /// Proxies that authenticate users, if configured.
     pub front_proxy: Option<FrontProxy>,
-    /// Judges bearer tokens.
+    /// Verifies bearer tokens.
     pub tokens: Arc<Tokens>,
-    /// Whether requests without credentials are taken.
+    /// Whether requests without credentials are accepted.
     pub anonymous: bool,
 }
 
-/// A proxy that says who a request is from, in headers that are believed for its client certificate.
+/// A proxy that names the user in headers, which are trusted because of its client certificate.
 pub struct FrontProxy {
-    /// Judges the proxy's certificate.
+    /// Verifies the proxy's certificate.
     pub clients: ClientCertificates,
-    /// Common names that it may have; empty for any.
+    /// Accepted common names of its certificate; empty for any.
     pub allowed_names: Vec<String>,
-    /// Headers that may hold the user's name; the first that does counts.
+    /// Headers with the user's name; the first non-empty one counts.
     pub user_headers: Vec<HeaderName>,
-    /// Headers that may hold the user's uid.
+    /// Headers with the user's uid.
     pub uid_headers: Vec<HeaderName>,
-    /// Headers that hold groups.
+    /// Headers with groups.
     pub group_headers: Vec<HeaderName>,
-    /// What the names of headers with extra facts begin with, in small letters.
+    /// Prefixes of headers with extra attributes, in lower case.
     pub extra_prefixes: Vec<String>,
 }
 
 /// The client of a connection.
 pub struct Peer {
     certificates: Vec<CertificateDer<'static>>,
-    /// When the certificates were judged, and whose they are: judging costs more than most requests.
+    /// The time and result of verifying the certificates, which costs more than most requests.
     judged: Mutex<Option<(i64, Judged)>>,
 }
 
 #[derive(Clone)]
 struct Judged {
-    /// By the authorities of clients; `None` where the certificate names nobody.
+    /// The user, by the client authorities; `None` if the certificate names nobody.
     user: Result<Option<User>, ()>,
-    /// Whether it is the front proxy's.
+    /// Whether the certificate is the front proxy's.
     proxy: bool,
 }
 
-/// How long, in seconds, a judgement about certificates holds.
+/// How long the result of verifying a certificate is reused, in seconds.
 const HOLDS: i64 = 30;
 
 impl Peer {
@@ -71,19 +71,19 @@ impl Peer {
     }
 }
 
-/// What an `Authorization` header says.
+/// The content of an `Authorization` header.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Bearer<'a> {
-    /// Nothing about a bearer token.
+    /// No bearer token.
     None,
-    /// A token behind too many spaces, which counts as none.
+    /// A token after too many spaces, which is ignored.
     Spaced,
     /// A token.
     Token(&'a str),
 }
 
 impl<'a> Bearer<'a> {
-    /// Reads the text of the header.
+    /// Parses the header.
     pub fn of(header: &'a str) -> Bearer<'a> {
         let mut words = header.trim().splitn(3, ' ');
         let scheme = words.next().unwrap_or_default();
@@ -101,15 +101,15 @@ impl<'a> Bearer<'a> {
 }
 
 const SPACED: &str = "the provided Authorization header contains extra space before the bearer token, and is ignored";
-/// What precedes a token among the protocols of a WebSocket.
+/// The prefix of a token among the subprotocols of a WebSocket.
 const SOCKET: &str = "base64url.bearer.authorization.k8s.io.";
 
 impl Authentication {
-    /// The user of a request, and texts for `Warning` headers. Takes away the headers that say who asks: nobody behind
-    /// the server is to see or to believe them.
+    /// The user of a request, and texts for `Warning` headers. Removes the headers with credentials: nothing behind the
+    /// server may see or trust them.
     ///
     /// # Errors
-    /// 401 for credentials that are no good.
+    /// 401 for invalid credentials.
     pub fn authenticate(
         &self,
         headers: &mut HeaderMap,
@@ -207,11 +207,11 @@ impl Authentication {
         }
     }
 
-    /// What a TokenReview answers about what stands behind `Bearer ` in a header: who it is and for which audiences,
-    /// or what is wrong, in texts of which none is told twice. Who asks is not warned of what whoever shows the token is.
+    /// The result of a TokenReview for the text after `Bearer ` in a header: the user and audiences, or the errors,
+    /// without duplicates. Warnings about the token are not passed to the reviewer.
     ///
     /// # Errors
-    /// What is wrong.
+    /// Why the token is invalid.
     pub fn review(&self, token: &str, audiences: &[String]) -> Result<Authenticated, Vec<String>> {
         let header = format!("Bearer {token}");
         let invalid = || vec!["invalid bearer token".to_owned()];
@@ -269,12 +269,12 @@ impl Authentication {
     }
 }
 
-/// Somebody who is not known.
+/// The anonymous user.
 fn anonymous() -> User {
     User::new(ANONYMOUS, &[UNAUTHENTICATED])
 }
 
-/// A user who has shown good credentials is in the group of all such.
+/// Adds a user to the group `system:authenticated`.
 fn authenticated(mut user: User) -> User {
     if user.name != ANONYMOUS && !user.in_group(AUTHENTICATED) && !user.in_group(UNAUTHENTICATED) {
         user.groups.push(AUTHENTICATED.into());
@@ -282,7 +282,7 @@ fn authenticated(mut user: User) -> User {
     user
 }
 
-/// Whom a certificate is of.
+/// The identity in a certificate.
 struct Certificate {
     of: Subject,
     uids: Vec<CompactString>,
@@ -312,7 +312,7 @@ impl Certificate {
         })
     }
 
-    /// The user; none for a certificate without a name.
+    /// The user; None for a certificate without a name.
     fn user(&self) -> Result<Option<User>, ()> {
         if self.of.name.is_empty() {
             return Ok(None);
@@ -336,7 +336,7 @@ impl FrontProxy {
         self.allowed_names.is_empty() || self.allowed_names.iter().any(|allowed| allowed == name)
     }
 
-    /// Whom the headers name.
+    /// The user named in the headers.
     fn user(&self, headers: &HeaderMap) -> Option<User> {
         let first = |names: &[HeaderName]| {
             names
@@ -375,7 +375,7 @@ impl FrontProxy {
     }
 }
 
-/// The token among the protocols of a WebSocket, and the other protocols.
+/// The token among the subprotocols of a WebSocket, and the other subprotocols.
 fn socket_token(headers: &HeaderMap) -> Result<Option<(String, Vec<String>)>, &'static str> {
     let has = |name: HeaderName, word: &str| {
         headers.get_all(name).iter().any(|value| {

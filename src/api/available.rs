@@ -1,5 +1,5 @@
-//! Keeps the condition Available of API services that another server is to serve. Requests are not passed on to such
-//! servers, so none is ever available; what keeps it from being so is told as upstream tells it. Follows
+//! Maintains the condition Available of API services with a backing service. Requests are not forwarded to such
+//! services, so none is ever available; the reason is the one that upstream would report. Follows
 //! k8s.io/kube-aggregator/pkg/controllers/status/remote.
 
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use crate::schema::Value;
 use crate::store::ResourcePrefix;
 
 const GROUP: &str = "apiregistration.k8s.io";
-/// The resources whose changes can make a difference, by group and name.
+/// The resources whose changes can affect the condition, by group and name.
 const WAKE: [(&str, &str); 3] = [
     (GROUP, "apiservices"),
     ("", "services"),
@@ -25,7 +25,7 @@ const WAKE: [(&str, &str); 3] = [
 /// The name of the task.
 pub const TASK: &str = "availability of API services";
 
-/// Keeps all conditions right until `ends` is cancelled.
+/// Maintains all conditions until `ends` is cancelled.
 pub async fn keep(server: Arc<Server>, ends: CancellationToken) {
     let look = |server: Arc<Server>| async move {
         for api in elsewhere(&server) {
@@ -35,7 +35,7 @@ pub async fn keep(server: Arc<Server>, ends: CancellationToken) {
     wake::keep(server, ends, causes, look).await;
 }
 
-/// What can make a difference. While no API service refers to a service, changes of services do not.
+/// The changes to wait for. As long as no API service refers to a service, changes of services do not matter.
 fn causes(server: &Server) -> Vec<ResourcePrefix> {
     let causes = match elsewhere(server).is_empty() {
         true => &WAKE[..1],
@@ -61,7 +61,7 @@ fn elsewhere(server: &Server) -> Vec<Arc<Value>> {
     apis
 }
 
-/// Writes the condition of an API service, if it is not as it should be.
+/// Updates the condition of an API service, if necessary.
 async fn ensure(server: &Arc<Server>, mut api: Arc<Value>) {
     let cluster = &server.cluster;
     let reference = api.at("spec").at("service");
@@ -112,13 +112,13 @@ async fn ensure(server: &Arc<Server>, mut api: Arc<Value>) {
         api.at("metadata").str("name")
     );
     Arc::make_mut(&mut api).set("status", crate::value!({"conditions": conditions}));
-    // One that is gone by now needs no condition, and what another has changed is looked at again.
+    // A deleted one needs no condition, and a concurrent change triggers another look.
     let tolerate = [StatusCode::NOT_FOUND, StatusCode::CONFLICT];
     let failed = "an API service's status cannot be written";
     put(&path, &api).write(server, &tolerate, failed).await;
 }
 
-/// Why a service cannot be asked: reason and message.
+/// Why a service is not available: reason and message.
 fn judge(reference: &Value, service: Option<&Value>, slices: &[&Value]) -> (&'static str, String) {
     let of = format!(
         "service/{} in {:?}",

@@ -1,4 +1,4 @@
-//! The body of a request, read whole.
+//! Reads the whole body of a request.
 
 use std::time::Duration;
 
@@ -9,13 +9,13 @@ use super::BoxError;
 use super::read::MAX_BODY;
 use crate::meta::Status;
 
-/// How long a client may take to send a body: as long as upstream lets a whole request take.
+/// How long a client may take to send a body: as long as a whole request may take upstream.
 const BODY: Duration = Duration::from_secs(60);
 
-/// The body of a request.
+/// Reads the body of a request.
 ///
 /// # Errors
-/// 413 where it is too large, 504 where it does not come, 400 where it breaks off.
+/// 413 if it is too large, 504 if it takes too long, 400 if it breaks off.
 pub(super) async fn collect<B>(body: B) -> Result<Bytes, Status>
 where
     B: http_body::Body<Data = Bytes> + Send,

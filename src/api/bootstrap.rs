@@ -1,5 +1,5 @@
-//! What a cluster has from the first moment on, made and kept complete through the API's own pipeline. Follows
-//! k8s.io/kubernetes pkg/registry/rbac/rest/storage_rbac.go.
+//! The objects of a new cluster, created and kept complete through the API's own pipeline. Follows k8s.io/kubernetes
+//! pkg/registry/rbac/rest/storage_rbac.go.
 
 use std::sync::Arc;
 
@@ -11,13 +11,13 @@ use super::server::Server;
 use crate::auth::bootstrap::{Bootstrap, Reconcile, objects, reconcile};
 use crate::resources::Resource;
 
-/// Objects written at once: they share the store's commits.
+/// Objects written at the same time: they share the store's commits.
 const AT_ONCE: usize = 64;
-/// How often a write that lost a race against another server is tried.
+/// How often a write is tried that conflicts with another server.
 const TRIES: usize = 3;
 
-/// Makes what is missing of what a cluster begins with, and gives roles and bindings back what they lack. Several
-/// servers may do so at once.
+/// Creates missing bootstrap objects, and restores missing rules and subjects of roles and bindings. Several servers
+/// may do so at once.
 pub async fn objects_of_a_new_cluster(server: &Arc<Server>) {
     let is_namespace = |bootstrap: &&Bootstrap| bootstrap.object.str("kind") == "Namespace";
     for namespaces in [true, false] {
@@ -53,7 +53,7 @@ async fn make(server: &Arc<Server>, bootstrap: &Bootstrap) {
                 put(&one, &object).managed_by(manager).send(server).await
             }
             Some(Reconcile::Recreate(object)) => {
-                // Should it stay, the creation says so.
+                // If the deletion fails, the creation reports it.
                 delete(&one).send(server).await;
                 let created = post(&collection, &object).managed_by(manager);
                 created.send(server).await

@@ -1,5 +1,4 @@
-//! Requests for custom resources, where upstream serves them otherwise than built-in kinds: which paths and methods
-//! there are, and how bodies become objects. Follows
+//! The special cases of requests for custom resources: supported paths and methods, and decoding of bodies. Follows
 //! k8s.io/apiextensions-apiserver/pkg/apiserver/customresource_handler.go.
 
 use http::Method;
@@ -18,7 +17,7 @@ use crate::schema::{Value, json, structural};
 
 use super::info::Info;
 
-/// Whether a request's path fits the scope of a custom resource; others are not found at all.
+/// Whether a request's path fits the scope of a custom resource; other paths get a plain 404.
 pub fn in_scope(resource: &Resource, info: &Info) -> bool {
     let somewhere = !info.namespace.is_empty();
     let anywhere = matches!(info.verb.as_str(), "list" | "watch");
@@ -29,10 +28,10 @@ pub fn in_scope(resource: &Resource, info: &Info) -> bool {
     }
 }
 
-/// Whether the subresource and the method are served.
+/// Checks whether the subresource and the method are served.
 ///
 /// # Errors
-/// 404 for a subresource that the version lacks, 405 for a method, 400 for a missing name.
+/// 404 for a subresource that the version does not have, 405 for a method, 400 for a missing name.
 pub fn check_verb(target: &Target, method: &Method) -> Result<(), Status> {
     let info = &target.info;
     if !info.subresource.is_empty() && target.version().subresource(&info.subresource).is_none() {
@@ -66,15 +65,15 @@ pub fn check_verb(target: &Target, method: &Method) -> Result<(), Status> {
     Ok(())
 }
 
-/// Decodes an object, pruned and with defaults, as bodies and patched objects are.
+/// Decodes an object, pruned and with defaults, as for bodies and patched objects.
 ///
 /// # Errors
-/// Upstream's text for metadata of a wrong type.
+/// Metadata has a wrong type: upstream's text.
 pub fn decode(value: Value, target: &Target, report: bool) -> Result<Decoded, String> {
     decode_as(value, &target.version().schema, report)
 }
 
-/// The schema of the version that a body says it is of; of the one that the request speaks where there is no such.
+/// The schema of the version that a body declares, or of the request's version if that does not exist.
 fn schema_of<'a>(api_version: &str, target: &'a Target) -> &'a SchemaRef {
     let version = api_version.rsplit('/').next().unwrap_or_default();
     let custom = target.resource.custom.as_ref();
@@ -99,10 +98,10 @@ fn decoded(read: structural::Decoded) -> Decoded {
     }
 }
 
-/// An object as an apply makes it: with defaults, and with the nulls that it left.
+/// The result of an apply: with defaults, and with the nulls that remained.
 ///
 /// # Errors
-/// Upstream's text for metadata of a wrong type.
+/// Metadata has a wrong type: upstream's text.
 pub fn applied(value: Value, target: &Target) -> Result<Value, String> {
     let options = structural::Options {
         keep_nulls: true,
@@ -124,7 +123,7 @@ pub fn object(
     warnings: &mut Vec<String>,
 ) -> Result<Value, Status> {
     let expected = Expected::of(&target.resource, &target.version().name);
-    // Here what is given twice is told before what is unknown.
+    // For custom resources, duplicates are reported before unknown members.
     let Body {
         value, duplicates, ..
     } = read::parse(bytes, format, expected.kind)?;
@@ -151,7 +150,7 @@ pub fn object(
     .map_err(cannot)?;
     let mut told = duplicates;
     told.extend(read::unknown(&decoded.unknown));
-    // What is refused strictly is decoded, and known for what it says it is.
+    // Strict decoding fails only after the declared kind is known.
     read::judge(told, options.validation, warnings).map_err(|cause| refused(&kind, cause))?;
     if said != expected.api_version() {
         return Err(Status::bad_request(format!(
@@ -162,8 +161,8 @@ pub fn object(
     Ok(decoded.value)
 }
 
-/// The refusal of a body that does not say what it is. Where unknown members are not to be told (`report`), the body is
-/// decoded at once as what the URL is of.
+/// The error for a body that does not declare its type. If unknown members are not reported (`report`), the body is
+/// decoded as the kind of the URL at once.
 fn untyped(value: &Value, bytes: &[u8], expected: Expected<'_>, report: bool) -> Option<Status> {
     let unrecognized = |cause: String| {
         Some(match report {
@@ -186,10 +185,10 @@ fn untyped(value: &Value, bytes: &[u8], expected: Expected<'_>, report: bool) ->
     None
 }
 
-/// Refuses an object of another kind or version: what it says of itself is a field like any other.
+/// Rejects an object of another kind or version, with a field error.
 ///
 /// # Errors
-/// 422, about the kind that the object says it is.
+/// 422, about the kind that the object declares.
 pub fn check_type(object: &Value, target: &Target) -> Result<(), Status> {
     let expected = Expected::of(&target.resource, &target.version().name);
     let mut errors = Errors::default();
@@ -220,7 +219,7 @@ pub fn check_type(object: &Value, target: &Target) -> Result<(), Status> {
     Err(Status::invalid(about, &errors))
 }
 
-/// The refusal of a new instance while its definition is being deleted.
+/// The error for a new instance while its definition is being deleted.
 pub fn forbid_creation(target: &Target, name: &str) -> Option<Status> {
     let custom = target.resource.custom.as_ref()?;
     custom.terminating.then(|| {
@@ -231,7 +230,7 @@ pub fn forbid_creation(target: &Target, name: &str) -> Option<Status> {
     })
 }
 
-/// The media types of patches that are served.
+/// Rejects a patch, listing the supported media types.
 ///
 /// # Errors
 /// 415 for all others.
@@ -243,13 +242,13 @@ pub fn refuse_patch() -> Status {
     )
 }
 
-/// A value as upstream writes it in answers: members sorted by name.
+/// A value as upstream encodes it in responses: members sorted by name.
 pub fn sorted(mut value: Value) -> Value {
     value.sort();
     value
 }
 
-/// A list of custom resources around its items, which are written between the two parts.
+/// The text of a list of custom resources before and after its items.
 pub fn list_frame(resource: &Resource, api_version: &str, meta: Value) -> (String, String) {
     let text = |value: &str| json::to_string(&Value::from(value));
     (

@@ -1,6 +1,6 @@
-//! Keeps the status of CustomResourceDefinitions right: accepts names, establishes, and at the end deletes instances.
-//! What is next is decided by [`conditions`]; this asks and does it, woken by the store, so that several servers over
-//! one store agree whoever comes first.
+//! Maintains the status of CustomResourceDefinitions: accepts names, establishes them, and finally deletes instances.
+//! [`conditions`] decides what is next; this requests it from the API, woken by the store, so that several servers on
+//! one store agree, whichever is first.
 
 use std::sync::Arc;
 
@@ -20,13 +20,13 @@ use crate::store::{Change, Expect, ResourcePrefix, StoreError};
 /// The name of the task.
 pub const TASK: &str = "status of custom resource definitions";
 
-/// Does what is next about every definition until `ends` is cancelled.
+/// Does what is next for every definition until `ends` is cancelled.
 pub async fn keep(server: Arc<Server>, ends: CancellationToken) {
     let look = |server: Arc<Server>| async move { while ensure(&server).await {} };
     wake::keep(server, ends, causes, look).await;
 }
 
-/// What can make a difference: all definitions, and the instances of those that are being deleted.
+/// The changes to wait for: all definitions, and the instances of those that are being deleted.
 fn causes(server: &Server) -> Vec<ResourcePrefix> {
     let definitions = server.cluster.definitions();
     let ending = definitions
@@ -37,7 +37,7 @@ fn causes(server: &Server) -> Vec<ResourcePrefix> {
     std::iter::once(PREFIX.into()).chain(ending).collect()
 }
 
-/// Does what is next about every definition; whether anything was done that may make more to do.
+/// Does what is next for every definition; returns whether something changed, so that there may be more to do.
 async fn ensure(server: &Arc<Server>) -> bool {
     let names: Vec<Key> = server
         .cluster
@@ -48,7 +48,7 @@ async fn ensure(server: &Arc<Server>) -> bool {
         .collect();
     let mut done = false;
     for name in names {
-        // Each decision sees what the ones before have written.
+        // Each decision sees the writes of earlier ones.
         let definitions = server.cluster.definitions();
         let Some(object) = definitions.objects.get(&name) else {
             continue;
@@ -74,16 +74,16 @@ async fn ensure(server: &Arc<Server>) -> bool {
     done
 }
 
-/// Writes the status (and finalizers) of a definition through the API; whether it was taken.
+/// Writes the status (and finalizers) of a definition through the API; returns whether it succeeded.
 async fn write(server: &Arc<Server>, name: &str, object: &Value) -> bool {
     let path = format!("/apis/apiextensions.k8s.io/v1/customresourcedefinitions/{name}/status");
-    // Who changed it meanwhile has woken this again.
+    // A concurrent change has woken this task again.
     let tolerate = [StatusCode::CONFLICT];
     let failed = "the status of a definition cannot be written";
     put(&path, object).write(server, &tolerate, failed).await
 }
 
-/// Deletes every instance: at once, or marked where finalizers hold it. Whether anything was changed.
+/// Deletes every instance, or marks it as deleted if it has finalizers. Returns whether anything changed.
 async fn delete_instances(server: &Server, resource: &Resource) -> bool {
     let Some(custom) = &resource.custom else {
         return false;

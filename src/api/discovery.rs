@@ -1,4 +1,4 @@
-//! Discovery: what is served, in both forms.
+//! Discovery documents, in both formats.
 
 use crate::resources::registry::{Registry, Resource, Version, api_version};
 use crate::schema::{Key, Object, Value};
@@ -227,7 +227,8 @@ mod tests {
     use super::*;
     use crate::schema::json;
 
-    /// Both forms are made of the registry, which was read off the legacy form: they must be upstream's documents again.
+    /// Both formats are derived from the registry, which was read from the legacy format: they must equal upstream's
+    /// documents.
     #[test]
     fn discovery_is_upstreams_own_document_again() {
         let read = |bytes: &[u8]| json::parse(bytes).unwrap().value;

@@ -1,4 +1,4 @@
-//! Paths that are no resources: discovery, OpenAPI, health, the version.
+//! Paths that are not resources: discovery, OpenAPI, health, the version.
 
 use http::request::Parts;
 use http::{Method, Response, header};
@@ -14,7 +14,7 @@ use crate::meta::Status;
 use crate::resources::Registry;
 use crate::schema::Value;
 
-/// The first parts of the paths that there are beside those of resources.
+/// The first segments of such paths.
 pub(super) const PATHS: [&str; 10] = [
     ".well-known",
     "api",
@@ -31,10 +31,10 @@ pub(super) const PATHS: [&str; 10] = [
 const AGGREGATED: &str = ";g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList";
 
 impl Server {
-    /// Paths that are no resources.
+    /// Handles paths that are not resources.
     pub(super) fn document(&self, parts: &Parts, info: &Info) -> Response<Body> {
         let path = info.path.as_str();
-        // Upstream's table of routes passes over what stands empty at the end of a path.
+        // Upstream's router ignores empty segments at the end of a path.
         let routed = ["/api/", "/apis/"]
             .iter()
             .any(|root| path.starts_with(root) && !path.starts_with("/apis//"));
@@ -53,7 +53,7 @@ impl Server {
         }
         let registry = self.cluster.registry();
         let segments: Vec<&str> = trimmed[1..].split('/').collect();
-        // What upstream serves without its table of routes answers every method alike.
+        // Paths that upstream serves outside its router accept any method.
         let any_method = matches!(
             segments.as_slice(),
             [""] | ["index.html"]
@@ -63,7 +63,7 @@ impl Server {
                 | ["openapi", "v2"]
                 | ["openapi", "v3", ..]
         );
-        // The group of API services stands in the aggregator's own table of routes.
+        // The group of API services is in the aggregator's own router.
         let any_method = any_method && segments != ["apis", "apiregistration.k8s.io"];
         let counted = match segments.as_slice() {
             ["metrics"] if parts.method != Method::DELETE => Some(self.metrics.text(&self.cluster)),
@@ -100,7 +100,7 @@ impl Server {
                 _ => reply::status(&Status::method_not_allowed(), &parts.headers),
             };
         }
-        // What aggregates is not asked at the path with a slash behind it.
+        // The aggregated format is not served at the path with a trailing slash.
         let aggregated = match path {
             "/apis/" => None,
             _ => aggregated_wanted(&parts.headers),
@@ -173,7 +173,7 @@ impl Server {
     }
 }
 
-/// The paths of the root document: what is served, sorted.
+/// The paths of the root document, sorted.
 fn root(registry: &Registry) -> Value {
     let mut paths: Vec<String> = [
         "/.well-known/openid-configuration",
@@ -212,7 +212,7 @@ fn root(registry: &Registry) -> Value {
     Value::Object(out)
 }
 
-/// In which format discovery is told in one document, if that is the first type that it can serve.
+/// The format of aggregated discovery, if that is the first acceptable type.
 fn aggregated_wanted(headers: &http::HeaderMap) -> Option<Format> {
     let header = headers
         .get(header::ACCEPT)
@@ -239,7 +239,7 @@ fn aggregated_wanted(headers: &http::HeaderMap) -> Option<Format> {
     None
 }
 
-/// A document about the issuer of tokens, in the one form that there is.
+/// A document about the token issuer, in its only format.
 fn issuer_document(
     document: Result<Value, String>,
     media: &'static str,

@@ -1,5 +1,5 @@
-//! Percent-encodes bytes in the request line that Go's net/http accepts and hyper refuses, such as `?labelSelector=n>5`.
-//! Only in the first request of a connection: only hyper knows where the later ones begin.
+//! Percent-encodes bytes in the request line that Go's net/http accepts and hyper rejects, such as
+//! `?labelSelector=n>5`. Only in the first request of a connection: where later ones begin only hyper knows.
 
 use std::io;
 use std::pin::Pin;
@@ -10,10 +10,10 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 /// A stream whose first line is encoded.
 pub(super) struct FirstLine<S> {
     stream: S,
-    /// Encoded and not yet read, from the end of what was.
+    /// Encoded bytes that were not read yet.
     encoded: Vec<u8>,
     read: usize,
-    /// The line is over.
+    /// The end of the line was reached.
     over: bool,
 }
 
@@ -27,7 +27,7 @@ impl<S> FirstLine<S> {
         }
     }
 
-    /// Takes bytes of the client, and encodes what of them is in the first line.
+    /// Encodes received bytes as far as they belong to the first line.
     fn take(&mut self, bytes: &[u8]) {
         for &byte in bytes {
             let is_of_urls = !matches!(byte, b'"' | b'#' | b'<' | b'>' | b'`' | 0x80..);

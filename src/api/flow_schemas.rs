@@ -1,5 +1,5 @@
-//! Whether the priority levels that flow schemas name are there: the condition `Dangling` of their status, kept by every
-//! server of upstream, too. Follows k8s.io/apiserver/pkg/util/flowcontrol/apf_controller.go.
+//! Maintains the status condition `Dangling` of flow schemas: whether their priority level is missing. Upstream's
+//! servers do the same. Follows k8s.io/apiserver/pkg/util/flowcontrol/apf_controller.go.
 
 use std::sync::Arc;
 
@@ -22,7 +22,7 @@ const LEVELS: &str = "prioritylevelconfigurations";
 /// The name of the task.
 pub const TASK: &str = "conditions of flow schemas";
 
-/// Looks at all flow schemas again whenever one of them or a priority level changes, until `ends` is cancelled.
+/// Checks all flow schemas whenever one of them or a priority level changes, until `ends` is cancelled.
 pub async fn keep(server: Arc<Server>, ends: CancellationToken) {
     let causes = |server: &Server| {
         let registry = server.cluster.registry();
@@ -33,7 +33,7 @@ pub async fn keep(server: Arc<Server>, ends: CancellationToken) {
     wake::keep(server, ends, causes, look).await;
 }
 
-/// Says of every flow schema whether its priority level is there.
+/// Updates the condition of every flow schema.
 pub async fn ensure(server: &Arc<Server>) {
     for schema in server.cluster.list(GROUP, SCHEMAS, "") {
         let level = schema
@@ -52,7 +52,7 @@ pub async fn ensure(server: &Arc<Server>) {
             "status": {"conditions": [condition]}
         });
         let path = format!("/apis/{GROUP}/v1/{SCHEMAS}/{name}/status");
-        // One that is gone by now needs no condition, and what another has changed is looked at again.
+        // A deleted one needs no condition, and a concurrent change triggers another look.
         let tolerate = [StatusCode::NOT_FOUND, StatusCode::CONFLICT];
         let failed = "the condition of a flow schema cannot be written";
         let applied = apply(&path, &status).managed_by(MANAGER);
@@ -60,7 +60,7 @@ pub async fn ensure(server: &Arc<Server>) {
     }
 }
 
-/// The condition that a flow schema lacks, given whether its priority level was found; none where it has it.
+/// The condition to set on a flow schema, given whether its priority level exists; None if it has it.
 fn missing(schema: &Value, found: bool) -> Option<Value> {
     const TYPE: &str = "Dangling";
     let level = schema

@@ -1,5 +1,5 @@
-//! `/healthz`, `/livez`, `/readyz`: each check by name. Follows k8s.io/apiserver/pkg/server/healthz. How often they
-//! passed is told at `/metrics/slis`, as k8s.io/component-base/metrics/prometheus/slis does.
+//! `/healthz`, `/livez`, `/readyz`, with upstream's check names. Follows k8s.io/apiserver/pkg/server/healthz. Counts of
+//! their results are at `/metrics/slis`, as in k8s.io/component-base/metrics/prometheus/slis.
 
 use std::collections::BTreeMap;
 
@@ -12,25 +12,25 @@ use super::{available, definitions, flow_schemas, own_records, own_service};
 use crate::meta::prometheus::Families;
 use crate::supervise::Health;
 
-/// The names of the three.
+/// The names of the three endpoints.
 pub const ENDPOINTS: [&str; 3] = ["healthz", "livez", "readyz"];
 
-/// What a check looks at.
+/// What a check checks.
 #[derive(Clone, Copy)]
 enum Check {
     /// Nothing: what upstream does in a task that may fail is done before this server listens, or has nothing to do here.
     /// Each row says which.
     Done,
-    /// The store.
+    /// The state of the store.
     Store,
-    /// A task of this name.
+    /// Whether the task with this name runs.
     Runs(&'static str),
-    /// That the server is not told to end.
+    /// Whether the server is not shutting down.
     Serves,
 }
 
 impl Check {
-    /// Why it fails, if it does, in upstream's words.
+    /// Why it fails, in upstream's words.
     fn judge(self, server: &Server) -> Result<(), String> {
         match self {
             Check::Done => Ok(()),
@@ -47,8 +47,8 @@ impl Check {
     }
 }
 
-/// Whether what upstream starts with a hook runs. Upstream ends with a hook that breaks; a task is run again here, and
-/// its hook has not finished as long as it waits for that.
+/// Whether the task that stands for upstream's post-start hook runs. Upstream exits if a hook fails; here the task is
+/// restarted, and the hook counts as unfinished while it waits for that.
 fn finished(tasks: &Health, task: &str) -> Result<(), String> {
     match tasks.runs(task) {
         true => Ok(()),
@@ -193,7 +193,7 @@ fn checks(endpoint: &str) -> impl Iterator<Item = (&'static str, Check)> + Clone
     first.iter().chain(BEGUN).chain(last).copied()
 }
 
-/// How often a check of an endpoint passed, or did not.
+/// How often each check of an endpoint passed or failed.
 pub type Counts = BTreeMap<(&'static str, &'static str, bool), u64>;
 
 fn check(
@@ -208,7 +208,7 @@ fn check(
     result
 }
 
-/// What each check says now, and how often it said so, in Prometheus' text format.
+/// The current result and the counts of each check, in Prometheus' text format.
 pub fn slis(server: &Server) -> String {
     let mut now = BTreeMap::new();
     for endpoint in ENDPOINTS {
@@ -233,7 +233,7 @@ pub fn slis(server: &Server) -> String {
     out.into_text()
 }
 
-/// Every path of a check.
+/// The paths of all checks.
 pub fn paths() -> impl Iterator<Item = String> {
     ENDPOINTS.into_iter().flat_map(|endpoint| {
         let checks = checks(endpoint).map(move |(name, _)| format!("/{endpoint}/{name}"));
@@ -241,7 +241,7 @@ pub fn paths() -> impl Iterator<Item = String> {
     })
 }
 
-/// The answer to a health path; `None` for any other path.
+/// The response to a health path; `None` for any other path.
 pub fn answer(
     server: &Server,
     path: &str,
@@ -270,7 +270,7 @@ pub fn answer(
     Some(response)
 }
 
-/// All checks but those that are excluded: `ok`, or a line for each where one fails or they are asked for.
+/// All checks that are not excluded: `ok`, or a line for each if one fails or they were requested.
 fn all(server: &Server, endpoint: &'static str, query: &Query) -> (u16, String) {
     let excluded: Vec<&str> = query.all("exclude").collect();
     let (mut lines, mut fails) = (String::new(), false);

@@ -1,6 +1,7 @@
-//! How many requests from the network are answered at once, in all and of each user: what is more waits, with its body
-//! unread, and is refused when it waited for too long. Stands for upstream's `--max-requests-inflight` and for its flow
-//! control, of which the objects are served and this is the effect: nobody can fill the memory, or keep others out.
+//! Limits the number of requests from the network that are handled at once, in total and for each user. Further
+//! requests wait, with their body unread, and are rejected after a timeout. Replaces upstream's
+//! `--max-requests-inflight` and flow control, whose objects are served but not evaluated: nobody can exhaust the
+//! memory, or lock others out.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -10,19 +11,19 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-/// Requests answered at once: upstream's 400 that read and 200 that write.
+/// Requests handled at once: upstream's 400 read and 200 write requests.
 const ALL: usize = 600;
-/// Those of one user.
+/// Requests of one user.
 const OF_ONE: usize = 200;
-/// How long one waits at most: upstream's quarter of a request's minute.
+/// How long a request waits: a quarter of its minute, as upstream.
 const PATIENCE: Duration = Duration::from_secs(15);
 
-/// A request came from the network, from this address where the system tells it, and not from within this process, where
-/// one may wait for another.
+/// Marks a request as coming from the network, from this address if the system reports it. Requests from within this
+/// process are not limited, because one may wait for another.
 #[derive(Clone, Copy)]
 pub struct Remote(pub Option<SocketAddr>);
 
-/// The places for requests.
+/// The slots for requests.
 pub struct InFlight {
     all: Arc<Semaphore>,
     one: usize,
@@ -35,7 +36,7 @@ impl Default for InFlight {
     }
 }
 
-/// A request's place, given back when it is dropped.
+/// A request's slot, released when it is dropped.
 pub struct Place {
     user: Arc<str>,
     places: Option<(OwnedSemaphorePermit, OwnedSemaphorePermit)>,
@@ -51,7 +52,7 @@ impl InFlight {
         }
     }
 
-    /// Waits for a place for a request of `user`; none if there was none for too long.
+    /// Waits for a slot for a request of `user`; None after the timeout.
     pub async fn enter(&self, user: &str) -> Option<Place> {
         let user: Arc<str> = user.into();
         let own = {
@@ -67,7 +68,7 @@ impl InFlight {
         };
         let all = self.all.clone();
         let places = tokio::time::timeout(PATIENCE, async {
-            // One's own first: who has too many under way takes no place of others while waiting.
+            // The user's own slot first: users with too many requests must not occupy shared slots while they wait.
             let own = own.acquire_owned().await.ok()?;
             Some((own, all.acquire_owned().await.ok()?))
         });
@@ -80,7 +81,7 @@ impl Drop for Place {
     fn drop(&mut self) {
         self.places = None;
         let mut users = self.users.lock();
-        // Who enters takes the semaphore under this lock: one that only the map has is nobody's.
+        // Semaphores are only cloned under this lock: one that only the map holds is unused.
         let idle = users.get(&self.user);
         if idle.is_some_and(|own| Arc::strong_count(own) == 1) {
             users.remove(&self.user);
@@ -97,7 +98,7 @@ mod tests {
         let places = InFlight::of(3, 2);
         let first = places.enter("jane").await.expect("a place");
         let second = places.enter("jane").await.expect("a place");
-        // Her third waits in vain, and takes nothing from others meanwhile.
+        // Her third request times out, without taking slots from others.
         assert!(places.enter("jane").await.is_none());
         let other = places.enter("joe").await.expect("a place");
         assert!(places.enter("jim").await.is_none());

@@ -1,4 +1,4 @@
-//! What a request is about, read off its method and path. Follows
+//! Parses what a request is about from its method and path. Follows
 //! k8s.io/apiserver/pkg/endpoints/request/requestinfo.go.
 
 use http::Method;
@@ -7,39 +7,39 @@ use super::query::Query;
 use crate::auth::Attributes;
 use crate::meta::url;
 
-/// A request's subject.
+/// The subject of a request.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Info {
-    /// `get`, `list`, `watch`, ... for resources, else the lower-case method.
+    /// `get`, `list`, `watch`, ... for resources, otherwise the lower-case method.
     pub verb: String,
     /// Whether the path names a resource.
     pub is_resource: bool,
-    /// Empty for core.
+    /// Empty for the core group.
     pub group: String,
     /// `v1`
     pub version: String,
-    /// Empty for none.
+    /// Empty if there is none.
     pub namespace: String,
     /// `pods`
     pub resource: String,
     /// `status`
     pub subresource: String,
-    /// What stands behind the subresource (`proxy/a/b`).
+    /// The path after the subresource (`proxy/a/b`).
     pub rest: String,
-    /// The object's name; of lists and watches, but for those of old paths, the one that a field selector names.
+    /// The object's name. For lists and watches, except those of the old paths, the name in a field selector.
     pub name: String,
-    /// The name as the path has it, without what selectors say.
+    /// The name in the path, regardless of selectors.
     pub path_name: String,
     /// The decoded path.
     pub path: String,
-    /// The path was of the old form `/api/v1/watch/...`.
+    /// The path has the old form `/api/v1/watch/...`.
     pub old_watch: bool,
-    /// The path ends where the old forms name what they are about: upstream then knows no request.
+    /// A path of an old form ends too early: upstream then has no RequestInfo.
     pub undetermined: bool,
 }
 
 impl Info {
-    /// Whether it may go on for as long as it likes: a watch, or a stream from or to a pod.
+    /// Whether it has no time limit: a watch, or a stream from or to a pod.
     pub fn is_long_running(&self) -> bool {
         let streams = ["attach", "exec", "log", "portforward", "proxy"];
         self.verb == "watch" || (self.is_resource && streams.contains(&&*self.subresource))
@@ -53,7 +53,7 @@ impl Info {
             path: url::path_unescape(path).unwrap_or_else(|_| path.to_owned()),
             ..Info::default()
         };
-        // What is encoded is decoded first: an encoded slash is one.
+        // The path is decoded first: an encoded slash separates segments.
         let path = info.path.clone();
         let parts: Vec<&str> = path.trim_matches('/').split('/').collect();
         let mut parts: &[&str] = &parts;
@@ -103,7 +103,7 @@ impl Info {
             info.subresource = part(2);
         }
         info.rest = parts.get(3..).unwrap_or_default().join("/");
-        // The old paths, and deletions, are of no name but that of their path.
+        // For the old paths and deletions only the name in the path counts.
         if info.name.is_empty() && info.verb == "get" {
             info.verb = if query.wants_watch() { "watch" } else { "list" }.to_owned();
             info.name = query.listed_name().unwrap_or_default();
@@ -114,7 +114,7 @@ impl Info {
         info
     }
 
-    /// What authorizers see.
+    /// The attributes for authorizers.
     pub fn attributes<'a>(&'a self, query: &'a Query) -> Attributes<'a> {
         if !self.is_resource {
             return Attributes {
@@ -123,7 +123,7 @@ impl Info {
                 ..Attributes::default()
             };
         }
-        // The old paths do not all select.
+        // Not all of the old paths have selectors.
         let selects =
             !self.old_watch && matches!(self.verb.as_str(), "list" | "watch" | "deletecollection");
         Attributes {
@@ -267,7 +267,7 @@ mod tests {
                 "a=b",
                 "",
             ),
-            // Of what cannot be read nothing is taken, and deletions and the old paths select nobody.
+            // Invalid selectors are ignored, and deletions and the old paths have no selected name.
             (
                 "GET",
                 "/api/v1/secrets",

@@ -1,4 +1,4 @@
-//! The listener: TLS, HTTP/2 and HTTP/1.1, and a drain that ends watches and lets requests finish.
+//! The listener: TLS, HTTP/2 and HTTP/1.1, and a shutdown that ends watches and lets requests finish.
 
 use std::convert::Infallible;
 use std::panic::AssertUnwindSafe;
@@ -24,12 +24,12 @@ use crate::listen::{HEADER, accept};
 use crate::meta::names::new_uid;
 use crate::meta::url;
 
-/// How long requests may go on after the server was told to end.
+/// How long requests may continue after shutdown begins.
 const DRAIN: Duration = Duration::from_secs(10);
 /// Connections served at once; more wait in the listener's queue.
 const CONNECTIONS: usize = 20_000;
 
-/// A body that, if it is a stream of unknown length such as a watch, ends when the server is to end.
+/// A body of unknown length, such as a watch, ends when the server shuts down.
 fn until(body: Body, ends: CancellationToken) -> Body {
     if body.size_hint().exact().is_some() {
         return body;
@@ -47,7 +47,7 @@ fn until(body: Body, ends: CancellationToken) -> Body {
 
 const AUDIT_ID: header::HeaderName = header::HeaderName::from_static("audit-id");
 
-/// What a request is called where people look for it: as its client says, or by a name of its own.
+/// The audit ID of a request: the client's, or a new one.
 fn audit_id(headers: &http::HeaderMap) -> HeaderValue {
     let said = headers.get(AUDIT_ID).filter(|said| !said.is_empty());
     said.cloned().unwrap_or_else(|| {
@@ -56,14 +56,14 @@ fn audit_id(headers: &http::HeaderMap) -> HeaderValue {
     })
 }
 
-/// What a client is told whose request met a mistake of ours: as upstream, and the connection goes on.
+/// The response to a request whose handler panicked: as upstream, and the connection continues.
 fn panicked() -> http::Response<Body> {
     const TEXT: &[u8] = b"This request caused apiserver to panic. Look in the logs for details.\n";
     let none = http::HeaderMap::new();
     reply::response(500, "text/plain; charset=utf-8", TEXT.to_vec(), &none)
 }
 
-/// Serves until `ends` is cancelled, then lets what is under way finish.
+/// Serves until `ends` is cancelled, then lets running requests finish.
 pub async fn serve(
     listener: &TcpListener,
     tls: rustls::ServerConfig,

@@ -1,5 +1,5 @@
-//! Documents about what is served: made when first asked for, kept while that stays the same, and not sent again to who
-//! has them.
+//! Generated documents (OpenAPI): created at the first request, cached while the registry stays the same, and not sent
+//! again to clients that have them.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Weak};
@@ -12,11 +12,11 @@ use parking_lot::Mutex;
 use super::reply::{self, Body};
 use crate::resources::Registry;
 
-/// A document as it is sent.
+/// A document in the form in which it is sent.
 #[derive(Clone)]
 pub struct Document {
     bytes: Bytes,
-    /// SHA-512 of the bytes, in upper-case hexadecimal, as upstream tags its documents.
+    /// SHA-512 of the bytes, in upper-case hexadecimal, as in upstream's ETags.
     pub hash: Arc<str>,
 }
 
@@ -31,7 +31,7 @@ impl Document {
         }
     }
 
-    /// Sends it, or 304 to who has it already.
+    /// Sends it, or 304 if the client has it.
     pub fn send(&self, content_type: &str, cache: &'static str, parts: &Parts) -> Response<Body> {
         let tag = format!("\"{}\"", self.hash);
         let known = parts.headers.get(header::IF_NONE_MATCH);
@@ -43,7 +43,7 @@ impl Document {
         self.tagged(response, cache)
     }
 
-    /// Says where it is.
+    /// A redirect to its current location.
     pub fn moved(
         &self,
         content_type: &str,
@@ -69,14 +69,14 @@ impl Document {
     }
 }
 
-/// The documents of one registry, by their names.
+/// The documents of one registry, by name.
 #[derive(Default)]
 pub struct Documents {
     made: Mutex<(Weak<Registry>, HashMap<String, Document>)>,
 }
 
 impl Documents {
-    /// Takes a document from those that are made, or makes it.
+    /// Returns a cached document, or creates it.
     pub fn get(
         &self,
         name: &str,
@@ -85,7 +85,7 @@ impl Documents {
     ) -> Document {
         {
             let mut made = self.made.lock();
-            // The weak pointer holds the place, so that no other registry can be there.
+            // The weak pointer keeps the allocation, so no other registry can have this address.
             if made.0.as_ptr() != Arc::as_ptr(registry) {
                 *made = (Arc::downgrade(registry), HashMap::new());
             }

@@ -1,4 +1,4 @@
-//! `/metrics`: what the server counts, under upstream's names (k8s.io/apiserver/pkg/endpoints/metrics).
+//! `/metrics`: the server's metrics, under upstream's names (k8s.io/apiserver/pkg/endpoints/metrics).
 
 use std::collections::BTreeMap;
 use std::pin::Pin;
@@ -23,14 +23,14 @@ use crate::meta::version;
 use crate::resources::Registry;
 use crate::resources::cluster::Cluster;
 
-/// Upper bounds of the buckets of `apiserver_request_duration_seconds`.
+/// The bucket bounds of `apiserver_request_duration_seconds`.
 static BUCKETS: [f64; 23] = [
     0.005, 0.025, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 1.0, 1.25, 1.5, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0,
     10.0, 15.0, 20.0, 30.0, 45.0, 60.0,
 ];
 
-/// What a request was for, as labels. Only names that the server knows become labels, so that nobody can make it hold
-/// any number of series.
+/// The labels of a request. Only names that the server knows become labels, so clients cannot create an unlimited
+/// number of series.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Labels {
     verb: CompactString,
@@ -42,11 +42,11 @@ pub struct Labels {
     scope: &'static str,
 }
 
-/// The verbs of requests that are about no resource: HTTP's methods.
+/// The verbs of non-resource requests: HTTP's methods.
 const METHODS: [&str; 7] = ["get", "head", "post", "put", "patch", "delete", "options"];
 
 impl Labels {
-    /// The labels of a request; `applies` says that it is a server-side apply.
+    /// The labels of a request; `applies` if it is a server-side apply.
     pub fn of(info: &Info, query: &Query, applies: bool, registry: &Registry) -> Labels {
         let mut labels = Labels {
             dry_run: match query.get("dryRun") {
@@ -109,13 +109,13 @@ impl Labels {
     }
 }
 
-/// What was counted of requests with the same labels.
+/// The counters for one set of labels.
 struct Series {
-    /// Answers by HTTP status code.
+    /// Responses by HTTP status code.
     codes: BTreeMap<u16, u64>,
-    /// How long they took; none for watches.
+    /// Durations; empty for watches.
     durations: Histogram,
-    /// Streams that are open.
+    /// Open streams.
     running: i64,
 }
 
@@ -129,15 +129,15 @@ impl Default for Series {
     }
 }
 
-/// Counters of one server.
+/// The metrics of one server.
 pub struct Metrics {
     started: f64,
     series: Mutex<BTreeMap<Labels, Series>>,
     reading: AtomicI64,
     changing: AtomicI64,
-    /// What health checks said.
+    /// The results of health checks.
     pub checks: Mutex<super::health::Counts>,
-    /// What other parts of the process count.
+    /// Metrics of other parts of the process.
     pub others: Sources,
 }
 
@@ -155,7 +155,7 @@ impl Default for Metrics {
     }
 }
 
-/// A request under way; it is counted as such until this is dropped.
+/// A running request; counted as such until this is dropped.
 pub struct Underway<'a> {
     gauge: &'a AtomicI64,
 }
@@ -167,7 +167,7 @@ impl Drop for Underway<'_> {
 }
 
 impl Metrics {
-    /// Counts a request as under way.
+    /// Counts a request as running.
     pub fn begin(&self, info: &Info) -> Underway<'_> {
         let reads = matches!(info.verb.as_str(), "get" | "list" | "watch");
         let gauge = if reads { &self.reading } else { &self.changing };
@@ -175,8 +175,8 @@ impl Metrics {
         Underway { gauge }
     }
 
-    /// Counts a request that was answered with `code` after `took`. A watch is counted as running until its stream
-    /// ends, and its length is no duration of a request.
+    /// Counts a request that got the status `code` after `took`. A watch counts as running until its stream ends, and
+    /// its length is not recorded as a duration.
     pub fn end(
         self: &Arc<Self>,
         labels: Labels,
@@ -207,7 +207,7 @@ impl Metrics {
         })
     }
 
-    /// Everything in Prometheus' text format.
+    /// All metrics in Prometheus' text format.
     pub fn text(&self, cluster: &Cluster) -> String {
         let mut out = Families::default();
         let mut family = out.begin(
@@ -298,13 +298,13 @@ impl Metrics {
     }
 }
 
-/// What the system says of this process, where it has a `/proc` like Linux's.
+/// Metrics of this process, on systems with a Linux-like `/proc`.
 fn process() -> Vec<(&'static str, &'static str, &'static str, CompactString)> {
     let mut out = Vec::new();
     let Ok(stat) = std::fs::read_to_string("/proc/self/stat") else {
         return out;
     };
-    // Fields are counted behind the command, which may hold blanks; see proc_pid_stat(5).
+    // Fields are counted after the command, which may contain spaces; see proc_pid_stat(5).
     let fields: Vec<&str> = stat
         .rsplit_once(')')
         .map_or(Vec::new(), |(_, rest)| rest.split_whitespace().collect());

@@ -1,4 +1,4 @@
-//! The HTTP side: requests to verbs, objects and refusals to bytes. Knows no kind by name.
+//! The HTTP side: maps requests to verbs, and objects and errors to bytes. Knows no kind by name.
 
 pub mod actions;
 pub mod authenticate;

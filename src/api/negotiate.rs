@@ -1,4 +1,4 @@
-//! Media types: what a client wants to read, and what it sends.
+//! Content negotiation: the media types of responses and bodies.
 
 use http::HeaderMap;
 use http::header::{ACCEPT, CONTENT_TYPE};
@@ -6,7 +6,7 @@ use http::header::{ACCEPT, CONTENT_TYPE};
 use crate::meta::Status;
 use crate::schema::Object;
 
-/// A way to write an answer.
+/// An encoding of a response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Format {
     /// `application/json`
@@ -28,10 +28,10 @@ impl Format {
     }
 }
 
-/// Into what an answer is turned before it is written.
+/// The kind of object that a response is converted to before it is encoded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Shape {
-    /// Itself.
+    /// Unchanged.
     Object,
     /// A `Table`, of `meta.k8s.io/v1` or (when set) `v1beta1`.
     Table { beta: bool },
@@ -41,12 +41,12 @@ pub enum Shape {
     PartialList { beta: bool },
 }
 
-/// What a client accepts, chosen among what is served.
+/// The accepted representation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Accepted {
-    /// The bytes.
+    /// The encoding.
     pub format: Format,
-    /// The form.
+    /// The kind of object.
     pub shape: Shape,
 }
 
@@ -67,13 +67,13 @@ struct Clause<'a> {
 }
 
 impl Clause<'_> {
-    /// The value of a parameter, of which the last that is given counts.
+    /// The value of a parameter; if it is repeated, the last one counts.
     fn param(&self, name: &str) -> Option<&str> {
         let named = self.params.iter().rev().find(|(key, _)| *key == name);
         named.map(|(_, value)| *value)
     }
 
-    /// Whether a media type is among those that it names.
+    /// Whether it includes a media type.
     fn names(&self, kind: &str, subtype: &str) -> bool {
         match (self.kind, self.subtype) {
             ("*", "*") => true,
@@ -82,7 +82,7 @@ impl Clause<'_> {
         }
     }
 
-    /// Whether it stands before another: goautoneg's order, which is none in the strict sense.
+    /// Whether it sorts before another clause: goautoneg's comparison, which is not a strict order.
     fn before(&self, other: &Clause<'_>) -> bool {
         self.quality > other.quality
             || (self.kind != "*" && other.kind == "*")
@@ -120,14 +120,14 @@ impl Clause<'_> {
     }
 }
 
-/// The clauses of an Accept header, the most wanted first. Follows github.com/munnerz/goautoneg.
+/// The clauses of an Accept header, in order of preference. Follows github.com/munnerz/goautoneg.
 fn clauses(header: &str) -> Vec<Clause<'_>> {
     let mut clauses: Vec<Clause<'_>> = Vec::new();
     for clause in header.split(',') {
         let Some(clause) = Clause::parse(clause.trim_matches(' ')) else {
             continue;
         };
-        // By insertion, as Go sorts what is short: what it comes to with such an order depends on the way.
+        // Insertion sort, as Go uses for short slices: with such a comparison the result depends on the algorithm.
         let mut place = clauses.len();
         while place > 0 && clause.before(&clauses[place - 1]) {
             place -= 1;
@@ -137,24 +137,24 @@ fn clauses(header: &str) -> Vec<Clause<'_>> {
     clauses
 }
 
-/// Which representations a path offers.
+/// The representations that a path offers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Offer {
-    /// Objects: tables and metadata too.
+    /// Objects, also as tables and metadata.
     Objects,
-    /// Lists of objects, and watches, which are on the same paths.
+    /// Lists of objects, and watches, which have the same paths.
     Lists,
-    /// What is not printed, as answers to what is asked and never stored: no tables.
+    /// Objects that are never stored, like reviews: no tables.
     Answers,
     /// The log of a container.
     Log,
-    /// Documents and refusals: themselves only.
+    /// Documents and errors: unchanged only.
     Documents,
-    /// Documents that no router stands before.
+    /// Documents outside upstream's router.
     Unrouted,
-    /// Custom resources: nothing but metadata in protobuf, and no router.
+    /// Custom resources: protobuf for metadata only, and no router.
     Custom,
-    /// What speaks for itself once the connection is made.
+    /// Connections, which have their own protocol.
     Connections,
 }
 
@@ -163,23 +163,23 @@ const TYPES: &str = "application/json, application/yaml, application/vnd.kuberne
 const STREAMS: &str =
     "application/json;stream=watch, application/vnd.kubernetes.protobuf;stream=watch";
 
-/// The forms that objects are served in, the one that is preferred first.
+/// The encodings of objects, in order of preference.
 const FORMATS: [(Format, &str, &str); 3] = [
     (Format::Json, "application", "json"),
     (Format::Yaml, "application", "yaml"),
     (Format::Protobuf, "application", "vnd.kubernetes.protobuf"),
 ];
 
-/// What a client accepts: the first of its Accept headers.
+/// The first Accept header.
 fn accept_header(headers: &HeaderMap) -> &str {
     let header = headers.get(ACCEPT).and_then(|value| value.to_str().ok());
     header.unwrap_or_default()
 }
 
-/// Whether the router lets a request through to what answers it. Follows github.com/emicklei/go-restful.
+/// Whether upstream's router accepts the request. Follows github.com/emicklei/go-restful.
 ///
 /// # Errors
-/// 406, with all types that there are on the path.
+/// 406, with all types that the path offers.
 pub fn routed(headers: &HeaderMap, offer: Offer) -> Result<(), Status> {
     match offer {
         Offer::Objects | Offer::Answers | Offer::Documents => route(headers, TYPES),
@@ -189,11 +189,11 @@ pub fn routed(headers: &HeaderMap, offer: Offer) -> Result<(), Status> {
     }
 }
 
-/// Chooses how to answer: the first clause that says what can be had. Follows
+/// Chooses a representation: that of the first clause that can be satisfied. Follows
 /// k8s.io/apiserver/pkg/endpoints/handlers/negotiation.
 ///
 /// # Errors
-/// 406 where there is none.
+/// 406 if there is none.
 pub fn accept(headers: &HeaderMap, offer: Offer) -> Result<Accepted, Status> {
     let header = accept_header(headers);
     if header.is_empty() || offer == Offer::Connections {
@@ -211,8 +211,7 @@ pub fn accept(headers: &HeaderMap, offer: Offer) -> Result<Accepted, Status> {
     Err(not_accepted(TYPES))
 }
 
-/// Whether a router that serves `types` on a path lets a request through: it looks at no parameters, and knows no
-/// wildcard but that for all.
+/// Whether a router that offers `types` accepts the request: it ignores parameters, and knows no wildcard except `*/*`.
 ///
 /// # Errors
 /// 406, with those types.
@@ -230,7 +229,7 @@ pub fn route(headers: &HeaderMap, types: &str) -> Result<(), Status> {
     Err(Status::failure(406, "NotAcceptable", why).with_details(Object::new()))
 }
 
-/// The refusal of a watch in a form that there are no streams of.
+/// The error for a watch in an encoding without streaming.
 pub fn no_stream() -> Status {
     not_accepted(STREAMS)
 }
@@ -240,7 +239,7 @@ fn not_accepted(types: &str) -> Status {
     Status::failure(406, "NotAcceptable", why)
 }
 
-/// What a clause asks for in a form; none where that cannot be had in it.
+/// The kind of object that a clause requests in an encoding; None if that is not available in it.
 fn shape(clause: &Clause<'_>, format: Format, offer: Offer) -> Option<Shape> {
     let documents = matches!(offer, Offer::Documents | Offer::Unrouted);
     if let Some(stream) = clause.param("stream")
@@ -257,7 +256,7 @@ fn shape(clause: &Clause<'_>, format: Format, offer: Offer) -> Option<Shape> {
         .iter()
         .all(|key| clause.param(key).is_none())
     {
-        // There is no protobuf of custom resources.
+        // Custom resources have no protobuf.
         let is_there = offer != Offer::Custom || format != Format::Protobuf;
         return is_there.then_some(Shape::Object);
     }
@@ -276,7 +275,7 @@ fn shape(clause: &Clause<'_>, format: Format, offer: Offer) -> Option<Shape> {
     }
 }
 
-/// Whether an OpenAPI 2.0 document is asked for as protobuf; none where neither that nor JSON is accepted.
+/// Whether an OpenAPI 2.0 document is requested as protobuf; None if neither that nor JSON is accepted.
 pub fn accept_openapi(headers: &HeaderMap) -> Option<bool> {
     let header = accept_header(headers);
     let known = clauses(header).iter().find_map(|clause| {
@@ -294,12 +293,12 @@ pub fn accept_openapi(headers: &HeaderMap) -> Option<bool> {
     }
 }
 
-/// How to write a refusal: as the client asked where that is possible, else JSON.
+/// The encoding of an error: the requested one if possible, otherwise JSON.
 pub fn accept_status(headers: &HeaderMap) -> Format {
     accept(headers, Offer::Unrouted).map_or(Format::Json, |accepted| accepted.format)
 }
 
-/// The media type of a body, without parameters, as it was written; JSON where none is named.
+/// The media type of a body as it was sent, without parameters; JSON if there is none.
 pub fn content_type(headers: &HeaderMap) -> String {
     let text = headers
         .get(CONTENT_TYPE)
@@ -313,10 +312,10 @@ pub fn content_type(headers: &HeaderMap) -> String {
     }
 }
 
-/// How to read an object in a body.
+/// The encoding of an object in a body.
 ///
 /// # Errors
-/// 415 for what is neither JSON nor YAML.
+/// 415 for anything except JSON, YAML and protobuf.
 pub fn body_format(headers: &HeaderMap) -> Result<Format, Status> {
     let header = headers.get(CONTENT_TYPE);
     let text = header.and_then(|value| value.to_str().ok());
@@ -340,8 +339,8 @@ pub fn body_format(headers: &HeaderMap) -> Result<Format, Status> {
     }
 }
 
-/// The media type of a header, in lower case; none where that or one of its parameters is malformed or given twice.
-/// Follows Go's mime.ParseMediaType.
+/// The media type of a header, in lower case; None if it or one of its parameters is malformed or repeated. Follows
+/// Go's mime.ParseMediaType.
 fn media_type(text: &str) -> Option<String> {
     let (media, mut rest) = match text.find(';') {
         Some(at) => text.split_at(at),
@@ -368,7 +367,7 @@ fn media_type(text: &str) -> Option<String> {
     }
 }
 
-/// What follows a parameter's value, a token or a quoted text; none where there is no value.
+/// The text after a parameter's value, a token or a quoted string; None if there is no value.
 fn after_value(text: &str) -> Option<&str> {
     let Some(quoted) = text.strip_prefix('"') else {
         let end = text.find(|it| !is_token_char(it)).unwrap_or(text.len());
@@ -389,7 +388,7 @@ fn is_token(text: &str) -> bool {
     !text.is_empty() && text.chars().all(is_token_char)
 }
 
-/// A character of a token, by RFC 2045.
+/// Whether RFC 2045 allows a character in a token.
 fn is_token_char(it: char) -> bool {
     it.is_ascii_graphic() && !r#"()<>@,;:\"/[]?="#.contains(it)
 }
@@ -415,7 +414,7 @@ mod tests {
         let (json, yaml) = (Format::Json, Format::Yaml);
         for (accepts, offer, told) in [
             (TABLE, Offer::Objects, Ok((json, table))),
-            // Answers that are never stored have no tables.
+            // Objects that are never stored have no tables.
             (TABLE, Offer::Answers, Err(406)),
             (
                 PARTIAL,
@@ -423,7 +422,7 @@ mod tests {
                 Ok((json, Shape::Partial { beta: false })),
             ),
             ("*/*", Offer::Answers, Ok((json, Shape::Object))),
-            // Nothing is refused for its quality, and the last is what there is.
+            // A quality of 0 rejects nothing, and the last clause is used if nothing else is.
             (
                 "application/json;q=0",
                 Offer::Objects,
@@ -439,7 +438,7 @@ mod tests {
                 Offer::Objects,
                 Ok((yaml, Shape::Object)),
             ),
-            // Parameters without a value are none.
+            // Parameters without a value are ignored.
             (
                 "application/json;as=;v=;g=",
                 Offer::Objects,
@@ -451,7 +450,7 @@ mod tests {
                 Err(406),
             ),
             ("application/yaml;stream=watch", Offer::Lists, Err(406)),
-            // The router knows no wildcard but one.
+            // The router knows only one wildcard.
             ("application/*", Offer::Objects, Err(406)),
             ("application/*", Offer::Unrouted, Ok((json, Shape::Object))),
             (PROTOBUF, Offer::Custom, Err(406)),

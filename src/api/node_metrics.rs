@@ -1,5 +1,5 @@
-//! What nodes and their containers use, asked of the agents when somebody asks for it. Follows
-//! sigs.k8s.io/metrics-server/pkg/{scraper,storage}; unlike there, nothing is asked while nobody wants to know.
+//! Resource usage of nodes and their containers, requested from the agents on demand. Follows
+//! sigs.k8s.io/metrics-server/pkg/{scraper,storage}; unlike there, nothing is requested while nobody asks.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -16,55 +16,55 @@ use crate::resources::registry::METRICS;
 use crate::schema::Value;
 use crate::value;
 
-/// How old an answer may be.
+/// The maximum age of a measurement in a response.
 const RESOLUTION: Duration = Duration::from_secs(15);
-/// Measurements that lie further apart say nothing about now.
+/// Measurements that are further apart say nothing about current usage.
 const STALE: Duration = Duration::from_secs(90);
-/// The time between two measurements where there is none to compare with.
+/// The time between two measurements if there is no earlier one.
 const FIRST_WINDOW: Duration = Duration::from_secs(1);
-/// How long an agent may take to answer.
+/// How long an agent may take to respond.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// Agents that are asked at once.
+/// Agents requested at once.
 const AT_ONCE: usize = 64;
 const SERVICES: &str = "/apis/apiregistration.k8s.io/v1/apiservices";
 
-/// What was measured of a node or container at a moment.
+/// A measurement of a node or container.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 struct Point {
-    /// Milliseconds since 1970; 0 where the agent told no time.
+    /// Milliseconds since 1970; 0 if the agent did not report the time.
     at: i64,
-    /// When it was started, likewise; 0 where that is not known.
+    /// When it was started, likewise; 0 if unknown.
     started: i64,
-    /// Seconds of processor time since then.
+    /// CPU seconds used since then.
     cpu: f64,
-    /// Bytes that cannot be taken back.
+    /// The working set in bytes.
     memory: u64,
 }
 
 /// Namespace, pod, container.
 type Place = (String, String, String);
 
-/// All of one agent's measurements.
+/// All measurements of one agent.
 #[derive(Debug, Clone, Default, PartialEq)]
 struct Points {
     node: Point,
     containers: BTreeMap<Place, Point>,
 }
 
-/// What was used over a window.
+/// The usage over a window.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Used {
     /// The end of the window, in milliseconds since 1970.
     pub at: i64,
     /// Its length in milliseconds.
     pub window: i64,
-    /// Billionths of a processor.
+    /// In billionths of a CPU.
     pub cpu: u64,
     /// Bytes of memory.
     pub memory: u64,
 }
 
-/// What everything used.
+/// The usage of everything.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Usage {
     /// Nodes by name.
@@ -83,12 +83,12 @@ struct Known {
     usage: Arc<Usage>,
 }
 
-/// Remembers measurements.
+/// Caches measurements.
 #[derive(Default)]
 pub struct NodeMetrics(tokio::sync::Mutex<Known>);
 
 impl NodeMetrics {
-    /// What everything uses, at most [`RESOLUTION`] old.
+    /// The usage of everything, at most [`RESOLUTION`] old.
     pub async fn usage(&self, server: &Server) -> Arc<Usage> {
         let mut known = self.0.lock().await;
         let age = known.at.map_or(Duration::MAX, |at| at.elapsed());
@@ -107,7 +107,7 @@ impl NodeMetrics {
     }
 }
 
-/// Asks all agents. One that does not answer is left out.
+/// Requests measurements from all agents. Those that do not respond are left out.
 async fn measure(server: &Server) -> Batch {
     let Some(kubelets) = &server.kubelets else {
         return Batch::new();
@@ -138,14 +138,14 @@ async fn measure(server: &Server) -> Batch {
         .await
 }
 
-/// Whether nothing was heard of a node for a while: asking it would hold up everybody else.
+/// Whether a node has been silent for a while: requesting it would delay everybody else.
 fn is_silent(node: &Value) -> bool {
     let conditions = node.at("status").list("conditions");
     let ready = conditions.iter().find(|own| own.str("type") == "Ready");
     ready.is_some_and(|ready| ready.str("status") == "Unknown")
 }
 
-/// Reads `metrics/resource`; what has no time was measured `now`.
+/// Parses `metrics/resource`; samples without a time were measured `now`.
 fn points(text: &str, now: i64) -> Points {
     let mut points = Points::default();
     let lines = text.lines().filter(|line| !line.starts_with('#'));
@@ -177,7 +177,7 @@ fn points(text: &str, now: i64) -> Points {
 
 type Sample<'a> = (&'a str, Vec<(&'a str, &'a str)>, f64, Option<i64>);
 
-/// A line of Prometheus' text form: name, labels, value, time. Values of our labels need no escapes.
+/// Parses a line of Prometheus' text format: name, labels, value, time. The values of these labels contain no escapes.
 fn sample(line: &str) -> Option<Sample<'_>> {
     let (head, rest) = match line.split_once('{') {
         Some((name, rest)) => {
@@ -199,7 +199,8 @@ fn sample(line: &str) -> Option<Sample<'_>> {
     Some((head.0, labels.collect(), value, at))
 }
 
-/// What was used between two measurements. A container that is new counts from its start; a pod is told only whole.
+/// The usage between two measurements. A new container counts from its start; a pod is included only if all its
+/// containers are.
 fn compare(before: &Batch, now: &Batch) -> Usage {
     let mut usage = Usage::default();
     for (node, points) in now {
@@ -215,7 +216,7 @@ fn compare(before: &Batch, now: &Batch) -> Usage {
                 ..Point::default()
             };
             let earlier = earlier.and_then(|earlier| earlier.containers.get(place));
-            // One that was restarted since is new.
+            // A container that was restarted since counts as new.
             let earlier = earlier.filter(|earlier| earlier.started >= point.started);
             let earlier = earlier.or((point.started > 0).then_some(&born));
             let (namespace, pod, container) = place.clone();
@@ -245,7 +246,7 @@ fn used(before: &Point, now: &Point) -> Option<Used> {
     })
 }
 
-/// Registers the group as what the aggregation layer of other clusters shows of it.
+/// Registers the group in the form that the aggregation layer of other clusters has.
 pub async fn ensure(server: &Arc<Server>) {
     let name = format!("v1beta1.{METRICS}");
     let service = value!({
@@ -306,7 +307,7 @@ pub async fn ensure(server: &Arc<Server>) {
     }
 }
 
-/// Writes what registers the group. Another server may have been first.
+/// Writes an object of the registration; a conflict is another server's success.
 async fn write(server: &Arc<Server>, ask: Ask<'_>) {
     let failed = "metrics.k8s.io cannot be registered";
     ask.write(server, &[StatusCode::CONFLICT], failed).await;
@@ -376,11 +377,11 @@ container_start_time_seconds{container=\"d\",namespace=\"n\",pod=\"half\"} 18
             ),
         ]);
         assert_eq!(usage, Usage { nodes, pods });
-        // Alone, nothing is known of the node, and containers count from their start.
+        // With one measurement only, the node's usage is unknown, and containers count from their start.
         let usage = compare(&Batch::new(), &batch(BEFORE));
         assert_eq!((usage.nodes.len(), usage.pods.len()), (0, 1));
         assert_eq!(usage.pods[&place("p")][0].1.window, 8_500);
-        // A node that was booted again counts anew.
+        // A rebooted node starts over.
         let usage = compare(&batch(NOW), &batch(BEFORE));
         assert_eq!(usage.nodes.len(), 0);
     }

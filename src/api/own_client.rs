@@ -1,4 +1,4 @@
-//! The server as a client of its own API: what it keeps of a cluster passes the same pipeline as everybody's requests.
+//! The server as a client of its own API: its own writes go through the same pipeline as everybody's.
 
 use std::sync::Arc;
 
@@ -20,7 +20,7 @@ pub(super) struct Ask<'a> {
     object: Option<&'a Value>,
 }
 
-/// What became of it: the code, and of a refusal the message.
+/// The response: the status code, and the message of an error.
 pub(super) struct Answer {
     pub(super) status: StatusCode,
     pub(super) message: String,
@@ -63,7 +63,7 @@ impl<'a> Ask<'a> {
         }
     }
 
-    /// The same as another manager of fields than the API server.
+    /// Sets a field manager other than the API server.
     pub(super) fn managed_by(self, manager: &'a str) -> Self {
         Ask { manager, ..self }
     }
@@ -109,8 +109,8 @@ impl<'a> Ask<'a> {
         Answer { status, message }
     }
 
-    /// Sends it; whether it was taken. A refusal is a warning, in which `failed` says what could not be done, unless its
-    /// code is among `tolerate`: a conflict is most often another server's success.
+    /// Sends it; returns whether it succeeded. A failure is logged as a warning that begins with `failed`, unless its
+    /// code is in `tolerate`: a conflict is usually another server's success.
     pub(super) async fn write(
         self,
         server: &Arc<Server>,
@@ -128,7 +128,7 @@ impl<'a> Ask<'a> {
 }
 
 impl Answer {
-    /// Warns of a refusal of what was asked at `path`.
+    /// Logs a warning about the failed request at `path`.
     pub(super) fn warn(&self, path: &str, failed: &str) {
         tracing::warn!(path, status = %self.status, message = self.message, "{failed}");
     }

@@ -1,6 +1,7 @@
-//! What this server writes down of itself in kube-system for those who look: whose certificates it believes, since
-//! when it tracks legacy tokens, and that it is alive. Follows k8s.io/kubernetes pkg/controlplane/controller/{
-//! clusterauthenticationtrust,legacytokentracking,apiserverleasegc} and k8s.io/component-helpers/apimachinery/lease.
+//! This server's own objects in kube-system: the authorities that it trusts, since when it tracks legacy tokens, and
+//! its lease. Follows k8s.io/kubernetes
+//! pkg/controlplane/controller/{clusterauthenticationtrust,legacytokentracking,apiserverleasegc} and
+//! k8s.io/component-helpers/apimachinery/lease.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,7 +17,7 @@ use crate::value;
 
 /// How often the lease is renewed, as upstream, and the other records are looked at.
 const PERIOD: Duration = Duration::from_secs(10);
-/// How long a lease counts that is not renewed, in seconds.
+/// How long a lease is valid without renewal, in seconds.
 const LEASE_SECONDS: i64 = 3600;
 const MANAGER: &str = crate::resources::owners::SERVER;
 const SYSTEM: &str = "kube-system";
@@ -27,7 +28,7 @@ const IDENTITY: &str = "apiserver.kubernetes.io/identity";
 /// The name of the task.
 pub const TASK: &str = "records of this server";
 
-/// What a server says of itself.
+/// The objects of a server.
 pub struct Records {
     trust: Object,
     host: String,
@@ -36,9 +37,9 @@ pub struct Records {
 }
 
 impl Records {
-    /// The records of the server on `host`; `trust` is the data of the config map with whose certificates it believes.
+    /// The objects of the server on `host`; `trust` is the data of the config map with the trusted authorities.
     pub fn new(host: &str, trust: Object) -> Self {
-        // Each part behind its length.
+        // Each part is preceded by its length.
         let mut named = Vec::new();
         for part in [host, MANAGER] {
             let length = u16::try_from(part.len()).unwrap_or(u16::MAX);
@@ -55,7 +56,7 @@ impl Records {
         }
     }
 
-    /// Writes what is missing.
+    /// Writes missing objects.
     pub async fn ensure(&self, server: &Arc<Server>) {
         self.trust(server).await;
         self.tracking(server).await;
@@ -145,13 +146,13 @@ impl Records {
         .await;
     }
 
-    /// Takes away the leases of servers that have not been there for long.
+    /// Deletes the leases of servers that have been gone for long.
     async fn clean(&self, server: &Arc<Server>) {
         let leases = server.cluster.list("coordination.k8s.io", "leases", SYSTEM);
         for lease in leases.iter().filter(|lease| expired(lease, time::now())) {
             let name = lease.at("metadata").str("name");
             let path = format!("/apis/coordination.k8s.io/v1/namespaces/{SYSTEM}/leases/{name}");
-            // Another server may have been first.
+            // Another server may have deleted it.
             let failed = "the lease of a server that is gone cannot be deleted";
             let tolerate = [StatusCode::NOT_FOUND, StatusCode::CONFLICT];
             delete(&path).write(server, &tolerate, failed).await;
@@ -159,7 +160,7 @@ impl Records {
     }
 }
 
-/// Makes an object, or gives a stored one the data and spec of what is wanted. A lost race is another server's success.
+/// Creates an object, or updates data and spec of the stored one. A conflict is another server's success.
 async fn put(
     server: &Arc<Server>,
     version: &str,
@@ -187,7 +188,7 @@ async fn put(
     };
 }
 
-/// Whether a lease is a server's that has not renewed it in time.
+/// Whether a lease belongs to a server that has not renewed it in time.
 fn expired(lease: &Value, now: i64) -> bool {
     let spec = lease.at("spec");
     let renewed = time::parts(spec.str("renewTime")).map(|(seconds, _)| seconds);
@@ -195,7 +196,7 @@ fn expired(lease: &Value, now: i64) -> bool {
         && renewed.is_none_or(|renewed| renewed + spec.int("leaseDurationSeconds") < now)
 }
 
-/// What several servers believe: authorities one after another, names of headers in one list.
+/// Merges what several servers trust: authorities are concatenated, header names go into one list.
 fn joined(had: &Value, own: &Object) -> Value {
     let mut data = had.as_object().cloned().unwrap_or_default();
     for (key, value) in own.iter() {
@@ -227,7 +228,7 @@ fn joined(had: &Value, own: &Object) -> Value {
     data.into()
 }
 
-/// RFC 4648 in small letters, without padding.
+/// RFC 4648 base32 in lower case, without padding.
 fn base32(bytes: &[u8]) -> String {
     const LETTERS: &[u8; 32] = b"abcdefghijklmnopqrstuvwxyz234567";
     let mut text = String::with_capacity(bytes.len() * 8 / 5 + 1);

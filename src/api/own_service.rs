@@ -1,6 +1,6 @@
-//! The service `kubernetes`, by which pods find this server, and the range that services take their addresses from:
-//! made at the start and kept. Follows k8s.io/kubernetes/pkg/controlplane/controller/{kubernetesservice,
-//! defaultservicecidr} and pkg/controlplane/reconcilers.
+//! Maintains the service `kubernetes`, through which pods find this server, and the address range of services. Follows
+//! k8s.io/kubernetes/pkg/controlplane/controller/{kubernetesservice,defaultservicecidr} and
+//! pkg/controlplane/reconcilers.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,9 +15,9 @@ use crate::resources::upkeep;
 use crate::schema::Value;
 use crate::value;
 
-/// How often the service is looked after, as upstream.
+/// How often the service is checked, as upstream.
 const PERIOD: Duration = Duration::from_secs(10);
-/// How often addresses and node ports are compared with services: every so many periods.
+/// How often addresses and node ports are compared with services, in periods.
 const REPAIRS: u32 = 18;
 const RANGE_MANAGER: &str = "kubernetes-service-cidr-controller";
 const NAME: &str = "kubernetes";
@@ -29,7 +29,7 @@ const SLICES: &str = "/apis/discovery.k8s.io/v1/namespaces/default/endpointslice
 /// The name of the task.
 pub const TASK: &str = "service kubernetes";
 
-/// Looks after the service, and repairs allocations of addresses and ports, until `ends` is cancelled.
+/// Maintains the service, and repairs allocations of addresses and ports, until `ends` is cancelled.
 pub async fn keep(server: Arc<Server>, ends: CancellationToken) {
     let mut periods = tokio::time::interval(PERIOD);
     periods.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -45,14 +45,14 @@ pub async fn keep(server: Arc<Server>, ends: CancellationToken) {
     }
 }
 
-/// Makes what is missing, and puts right what leads elsewhere.
+/// Creates missing objects, and corrects wrong ones.
 pub async fn ensure(server: &Arc<Server>) {
     range(server).await;
     service(server).await;
     endpoints(server).await;
 }
 
-/// Sends what keeps the service; a lost race is another server's success.
+/// Sends a request for one of these objects; a conflict is another server's success.
 async fn write(server: &Arc<Server>, ask: Ask<'_>) {
     let failed = "the service kubernetes cannot be kept";
     ask.write(server, &[StatusCode::CONFLICT], failed).await;
@@ -83,7 +83,7 @@ async fn range(server: &Arc<Server>) {
     let had = stored.at("spec").list("cidrs").to_vec();
     let asked = ranges.as_array().unwrap_or(&[]);
     if had != asked {
-        // From one version of IP to both is a change that may be made; any other is told, and left to people.
+        // Changing from one IP family to both is allowed; any other change is only logged.
         if had.len() == 1 && asked.len() == 2 && asked.first() == had.first() {
             Arc::make_mut(&mut stored).set("spec", value!({"cidrs": ranges}));
             write(server, put(&format!("{RANGES}/{NAME}"), &stored)).await;
@@ -162,7 +162,7 @@ async fn service(server: &Arc<Server>) {
     }
 }
 
-/// Where the service leads: to this server, unless only this machine reaches it.
+/// Sets the endpoints of the service to this server, unless only this machine can reach it.
 async fn endpoints(server: &Arc<Server>) {
     let settings = &server.cluster.settings;
     let address = settings.advertise_address;

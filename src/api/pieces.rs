@@ -1,5 +1,5 @@
-//! Long lists, made piece by piece while they are sent: a list of any length holds one piece in memory, and its first
-//! bytes leave at once.
+//! Streams long lists, encoded piece by piece while they are sent: a list of any length needs memory for one piece, and
+//! its first bytes leave at once.
 
 use std::convert::Infallible;
 use std::io::Write as _;
@@ -16,22 +16,22 @@ use super::reply::Body;
 use crate::resources::record::write_body;
 use crate::store::Entry;
 
-/// About how long a piece is: some records of TLS, and small enough that allocators use it again.
+/// The approximate size of a piece: a few TLS records, and small enough for allocators to reuse.
 pub const PIECE: usize = 64 << 10;
 
 /// A list of stored objects in JSON.
 pub struct Slices {
-    /// What stands before the items, and behind them.
+    /// The text before the items, and after them.
     pub head: String,
     pub tail: String,
     /// The items.
     pub entries: Vec<Arc<Entry>>,
-    /// Whether items tell their kind and apiVersion.
+    /// Whether items have kind and apiVersion.
     pub typed: bool,
 }
 
 impl Slices {
-    /// About how many bytes it comes to.
+    /// The approximate size in bytes.
     pub fn size(&self) -> usize {
         let items = self
             .entries
@@ -40,7 +40,7 @@ impl Slices {
         self.head.len() + items.sum::<usize>() + self.tail.len()
     }
 
-    /// Everything at once.
+    /// The whole text.
     pub fn whole(self) -> Vec<u8> {
         let mut out = Vec::with_capacity(self.size());
         for piece in self.pieces() {
@@ -49,7 +49,7 @@ impl Slices {
         out
     }
 
-    /// The pieces in order.
+    /// The pieces, in order.
     pub fn pieces(self) -> impl Iterator<Item = Bytes> + Send {
         let (mut head, mut tail) = (Some(self.head), Some(self.tail));
         let mut entries = self.entries.into_iter();
@@ -75,7 +75,7 @@ impl Slices {
     }
 }
 
-/// Bytes that are there, in pieces: what is done with each is done while it is sent.
+/// Splits bytes into pieces, so that they are processed while they are sent.
 pub fn cut(mut bytes: Bytes) -> impl Iterator<Item = Bytes> + Send {
     std::iter::from_fn(move || {
         let next = bytes.len().min(PIECE);
@@ -83,7 +83,7 @@ pub fn cut(mut bytes: Bytes) -> impl Iterator<Item = Bytes> + Send {
     })
 }
 
-/// Pieces in gzip.
+/// Compresses pieces with gzip.
 pub fn packed(
     pieces: impl Iterator<Item = Bytes> + Send,
     level: Compression,
@@ -105,7 +105,7 @@ pub fn packed(
     })
 }
 
-/// A body that makes its pieces when they can be sent.
+/// A body whose pieces are produced when they can be sent.
 pub fn body(pieces: impl Iterator<Item = Bytes> + Send + 'static) -> Body {
     let frames = pieces.map(|piece| Ok::<_, Infallible>(Frame::data(piece)));
     StreamBody::new(stream::iter(frames)).boxed_unsync()

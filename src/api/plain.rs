@@ -1,4 +1,4 @@
-//! Answers in plain text: what upstream's handlers before the API, and Go's net/http, say.
+//! Plain text responses of upstream's handlers before the API, and of Go's net/http.
 
 use http::Response;
 use http::header;
@@ -30,12 +30,12 @@ pub(super) fn too_many(request: &http::HeaderMap) -> Response<Body> {
     response
 }
 
-/// What upstream answers for a path it does not know at all.
+/// Upstream's response to an unknown path.
 pub(super) fn not_found(request: &http::HeaderMap) -> Response<Body> {
     error(404, "404 page not found\n", request)
 }
 
-/// What Go's net/http answers for a path that cannot be read, before anybody looks at the request.
+/// The response of Go's net/http to an unparsable path, before any handler sees the request.
 pub(super) fn unreadable() -> Response<Body> {
     let mut response = Response::new(http_body_util::Full::from("400 Bad Request").boxed_unsync());
     *response.status_mut() = http::StatusCode::BAD_REQUEST;
@@ -47,7 +47,7 @@ pub(super) fn unreadable() -> Response<Body> {
     response
 }
 
-/// What upstream answers for a path that ends before it names what it is about.
+/// Upstream's response to a path of an old form that ends too early.
 pub(super) fn undetermined(request: &Parts) -> Response<Body> {
     let uri = request
         .uri

@@ -1,4 +1,4 @@
-//! Query strings, and the options that verbs read off them with upstream's refusals.
+//! Query strings, and the options of verbs in them, with upstream's errors.
 
 use crate::meta::errors::is_print;
 use crate::meta::selector::{Selector, parse_fields};
@@ -8,13 +8,13 @@ use crate::meta::{Errors, Path, Status, names, url};
 use crate::resources::metadata;
 use crate::schema::Value;
 
-/// The parameters of a request, in order. Of a name given twice the first counts.
+/// The parameters of a request, in order. If a name is repeated, the first one counts.
 #[derive(Clone, Debug, Default)]
 pub struct Query(Vec<(String, String)>);
 
 impl Query {
-    /// Reads what stands behind the question mark. As Go's net/url does, it passes over parameters with a semicolon or
-    /// with what only looks like an encoding.
+    /// Parses the text after the question mark. Like Go's net/url it ignores parameters with a semicolon or an invalid
+    /// escape.
     pub fn parse(query: &str) -> Query {
         Query(url::parse_query(query))
     }
@@ -35,7 +35,7 @@ impl Query {
             .map(|(_, value)| value.as_str())
     }
 
-    /// A boolean parameter: everything but `0` and `false`, in letters of any case, is true.
+    /// A boolean parameter: everything except `0` and `false`, in any case, is true.
     pub fn bool(&self, name: &str) -> Option<bool> {
         self.get(name)
             .map(|value| value != "0" && !value.eq_ignore_ascii_case("false"))
@@ -51,15 +51,15 @@ impl Query {
             .transpose()
     }
 
-    /// Whether a list is asked for as a watch.
+    /// Whether a list is requested as a watch.
     pub fn wants_watch(&self) -> bool {
         self.bool("watch").unwrap_or(false)
     }
 
-    /// What is to be listed, whatever the kind.
+    /// The list options, whatever the kind.
     ///
     /// # Errors
-    /// 400 for numbers and selectors that cannot be read.
+    /// 400 for invalid numbers and selectors.
     pub fn listing(&self) -> Result<Listing, Status> {
         let timeout = self.int("timeoutSeconds")?;
         let limit = self.int("limit")?.unwrap_or(0).max(0);
@@ -72,10 +72,10 @@ impl Query {
         })
     }
 
-    /// The one name that is to be listed, by which the list is authorized. None where any option of the list cannot be
-    /// read, as upstream has it.
+    /// The single name that a list selects, by which it is authorized. None if any option of the list is invalid, as
+    /// upstream does.
     pub fn listed_name(&self) -> Option<String> {
-        // Most lists select no field.
+        // Most lists have no field selector.
         self.get("fieldSelector")?;
         let listing = self.listing().ok()?;
         let name = listing.fields.exact("metadata.name")?;
@@ -85,11 +85,11 @@ impl Query {
     }
 }
 
-/// What a query says of a list, a watch or the deletion of a collection.
+/// The options of a list, a watch or the deletion of a collection.
 pub struct Listing {
     /// `timeoutSeconds`
     pub timeout: Option<i64>,
-    /// `limit`; nothing below zero.
+    /// `limit`; 0 if negative.
     pub limit: usize,
     /// `labelSelector`
     pub labels: Selector,
@@ -97,36 +97,36 @@ pub struct Listing {
     pub fields: Selector,
 }
 
-/// What a write says besides its body.
+/// The options of a write.
 #[derive(Clone, Debug, Default)]
 pub struct WriteOptions {
     /// `dryRun=All`
     pub dry_run: bool,
-    /// `fieldManager`, or the user agent's first word.
+    /// `fieldManager`, or the user agent up to its first slash.
     pub manager: String,
-    /// How unknown and duplicate fields are treated.
+    /// The handling of unknown and duplicate fields.
     pub validation: FieldValidation,
-    /// `force` of an apply.
+    /// `force` for an apply.
     pub force: bool,
 }
 
 /// `fieldValidation`
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum FieldValidation {
-    /// Nothing is told.
+    /// Nothing is reported.
     Ignore,
-    /// A warning each.
+    /// A warning for each.
     #[default]
     Warn,
-    /// A refusal.
+    /// An error.
     Strict,
 }
 
 impl WriteOptions {
-    /// Reads CreateOptions, UpdateOptions or PatchOptions (`kind`) off a query.
+    /// Reads CreateOptions, UpdateOptions or PatchOptions (`kind`) from a query.
     ///
     /// # Errors
-    /// 422 for values that upstream refuses.
+    /// 422 for values that upstream rejects.
     pub fn read(
         query: &Query,
         kind: &str,
@@ -186,7 +186,7 @@ impl WriteOptions {
     }
 }
 
-/// Refuses values of `dryRun` other than `All`.
+/// Rejects values of `dryRun` other than `All`.
 pub fn validate_dry_run(values: &[&str], errors: &mut Errors) {
     if values.iter().any(|value| *value != "All") {
         let list: Vec<Value> = values.iter().map(|value| Value::from(*value)).collect();
@@ -194,7 +194,7 @@ pub fn validate_dry_run(values: &[&str], errors: &mut Errors) {
     }
 }
 
-/// The field manager of a client that names none: its user agent up to the first slash.
+/// The default field manager: the user agent up to the first slash.
 fn default_manager(user_agent: &str) -> String {
     let mut name = user_agent.split('/').next().unwrap_or_default();
     if name.is_empty() {

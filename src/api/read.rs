@@ -1,4 +1,4 @@
-//! Bodies to objects: which kind a body says it is, and its typed decoding, with upstream's refusals.
+//! Decodes bodies to objects: the declared kind, and typed decoding, with upstream's errors.
 
 use std::collections::HashMap;
 
@@ -11,15 +11,15 @@ use crate::resources::{Resource, gvk_type, registry};
 use crate::schema::decode::{self, Decoded};
 use crate::schema::{Object, Value, builtin, json, proto, yaml};
 
-/// The largest body that is read, in bytes.
+/// The largest accepted body, in bytes.
 pub const MAX_BODY: usize = 3 << 20;
-/// How many members are told that are unknown or stand twice, as in `sigs.k8s.io/json`.
+/// How many unknown or duplicate members are reported, as in `sigs.k8s.io/json`.
 const STRICT: usize = 100;
 
-/// The kind a body must be.
+/// The kind that a body must have.
 #[derive(Clone, Copy, Debug)]
 pub struct Expected<'a> {
-    /// Empty for core.
+    /// Empty for the core group.
     pub group: &'a str,
     /// `v1`
     pub version: &'a str,
@@ -37,7 +37,7 @@ impl<'a> Expected<'a> {
         }
     }
 
-    /// The refusal of a body of this kind that holds what none can.
+    /// The error for a body of this kind whose content it cannot hold.
     pub fn cannot_hold(&self, cause: &str) -> Status {
         Status::bad_request(format!(
             "{kind} in version {} cannot be handled as a {kind}: {cause}",
@@ -52,19 +52,19 @@ impl<'a> Expected<'a> {
     }
 }
 
-/// A body as a value.
+/// A parsed body.
 pub struct Body {
     /// The value; null for an empty YAML document.
     pub value: Value,
-    /// Texts for members given twice: whole for YAML, `duplicate field "x"` for JSON.
+    /// Messages about duplicate members: complete for YAML, `duplicate field "x"` for JSON.
     pub duplicates: Vec<String>,
-    /// The paths of all members in their order, where JSON has some twice.
+    /// The paths of all members in document order, if JSON has duplicates.
     pub order: Vec<String>,
-    /// The digits of the numbers that no `i64` holds, as JSON has them.
+    /// The digits of numbers in JSON that do not fit an `i64`.
     pub floats: Vec<Box<str>>,
 }
 
-/// The refusal of a body of which nobody can say what it is, with its beginning.
+/// The error for a body whose kind cannot be determined, with its beginning.
 pub fn unrecognized(bytes: &[u8], kind: &str, cause: &str) -> Status {
     let head = &bytes[..bytes.len().min(30)];
     let shown = match bytes.first() {
@@ -78,10 +78,10 @@ pub fn unrecognized(bytes: &[u8], kind: &str, cause: &str) -> Status {
     ))
 }
 
-/// What upstream decodes first to see what a body is.
+/// The Go type that upstream decodes first, to determine the kind of a body.
 const TYPE_META: &str = r#"struct { APIVersion string "json:\"apiVersion,omitempty\""; Kind string "json:\"kind,omitempty\"" }"#;
 
-/// Reads the bytes of a body that is to be of a built-in kind.
+/// Parses a body for a built-in kind.
 ///
 /// # Errors
 /// 400 in upstream's words, with the beginning of the body.
@@ -89,10 +89,10 @@ pub fn parse(bytes: &[u8], format: Format, kind: &str) -> Result<Body, Status> {
     value(bytes, format).map_err(|cause| unrecognized(bytes, kind, &cause))
 }
 
-/// Reads the bytes of a body that may say which version of a built-in kind it is.
+/// Parses a body that may declare the version of a built-in kind.
 ///
 /// # Errors
-/// As [`parse`], and for what is no version.
+/// As [`parse`], and for an invalid version.
 pub fn parse_versioned(
     bytes: &[u8],
     format: Format,
@@ -121,7 +121,7 @@ pub fn parse_versioned(
     Ok(body)
 }
 
-/// Reads the bytes of a body: an object with `kind` and `apiVersion` that are texts if they are there, or null.
+/// Parses a body: null, or an object whose `kind` and `apiVersion`, if present, are strings.
 ///
 /// # Errors
 /// What is wrong, in upstream's words.
@@ -151,7 +151,7 @@ pub fn value(bytes: &[u8], format: Format) -> Result<Body, String> {
     }
 }
 
-/// Reads the bytes of a body, whatever it is.
+/// Parses a body with any content.
 ///
 /// # Errors
 /// The parser's text.
@@ -254,7 +254,7 @@ pub fn object(
         value.str("kind").to_owned(),
     );
     let (group, version) = match said.0.split_once('/') {
-        // Go reads a lone slash as nothing.
+        // Go parses a lone slash as empty.
         None | Some(("", "")) if matches!(said.0.as_str(), "" | "/") => {
             (expected.group, expected.version)
         }
@@ -278,7 +278,7 @@ pub fn object(
 /// Decodes a body as a named type.
 ///
 /// # Errors
-/// As [`object`], once the kind is known to be right.
+/// As [`object`], after the kind was checked.
 fn typed(
     body: Body,
     type_name: &str,
@@ -309,7 +309,7 @@ fn typed(
     Ok(decoded)
 }
 
-/// Whether what is told to stand twice is an unknown member, or within one: Go does not look at those.
+/// Whether a duplicate is an unknown member or within one: Go does not look at those.
 fn is_passed_over(text: &str, unknown: &[String]) -> bool {
     let path = text
         .strip_prefix("duplicate field \"")
@@ -322,7 +322,7 @@ fn is_passed_over(text: &str, unknown: &[String]) -> bool {
     })
 }
 
-/// Shows the number that a decoding error speaks of as it was written: `2.0`, and not `2`.
+/// Restores the number in a decoding error to the way it was written: `2.0` instead of `2`.
 fn as_written(cause: String, floats: &[Box<str>]) -> String {
     let shown = |text: &str| json::to_string(&Value::Float(text.parse().unwrap_or_default()));
     let Some((_, rest)) = cause.split_once("cannot unmarshal number ") else {
@@ -335,7 +335,7 @@ fn as_written(cause: String, floats: &[Box<str>]) -> String {
     }
 }
 
-/// Puts what is told of members into the order in which they are met: a duplicate is told where it comes again.
+/// Sorts messages about members in document order: a duplicate counts where it is repeated.
 fn in_order(told: &mut [String], order: &[String]) {
     let mut met: HashMap<String, [usize; 2]> = HashMap::new();
     for (index, member) in order.iter().enumerate() {
@@ -353,17 +353,17 @@ fn in_order(told: &mut [String], order: &[String]) {
     });
 }
 
-/// What is told of unknown members.
+/// The messages about unknown members.
 pub fn unknown(paths: &[String]) -> impl Iterator<Item = String> {
     paths
         .iter()
         .map(|path| format!("unknown field {}", quoted(path)))
 }
 
-/// Warns of what strict decoding refuses, refuses it, or lets it be.
+/// Handles what strict decoding would reject: as warnings, as an error, or not at all.
 ///
 /// # Errors
-/// All of it in one text, where validation is strict.
+/// All messages in one text, if validation is strict.
 pub fn judge(
     told: Vec<String>,
     validation: FieldValidation,
@@ -379,7 +379,7 @@ pub fn judge(
     Ok(())
 }
 
-/// What strict decoding refuses, in one text: what YAML holds twice comes as one error of many lines.
+/// The messages of strict decoding in one text: duplicates in YAML are one error with many lines.
 fn strict(told: &[String]) -> String {
     let twice = told.iter().take_while(|text| text.starts_with("line "));
     let twice: Vec<&str> = twice.map(String::as_str).collect();
@@ -391,7 +391,7 @@ fn strict(told: &[String]) -> String {
     texts.join(", ")
 }
 
-/// The refusal of a body of another kind or version.
+/// The error for a body of another kind or version.
 fn foreign(group: &str, version: &str, kind: &str, expected: Expected<'_>) -> Status {
     let said = registry::api_version(group, version);
     let known = gvk_type(group, version, kind).is_some();
@@ -409,7 +409,7 @@ fn foreign(group: &str, version: &str, kind: &str, expected: Expected<'_>) -> St
     ))
 }
 
-/// The kinds that any version may say.
+/// The kinds that exist in any version.
 const UNVERSIONED: [&str; 8] = [
     "APIGroup",
     "APIGroupList",
@@ -421,7 +421,7 @@ const UNVERSIONED: [&str; 8] = [
     "UpdateOptions",
 ];
 
-/// The kinds of `meta.k8s.io/v1` beside those.
+/// The other kinds of `meta.k8s.io/v1`.
 const META: [&str; 8] = [
     "GetOptions",
     "ListOptions",
@@ -433,8 +433,7 @@ const META: [&str; 8] = [
     "WatchEvent",
 ];
 
-/// Refuses options of a deletion that say they are of another kind, where only the kinds that all groups share are
-/// known.
+/// Rejects deletion options that declare another kind, for resources that know only the shared kinds.
 ///
 /// # Errors
 /// Upstream's text.
@@ -467,7 +466,7 @@ fn unregistered(group: &str, version: &str, kind: &str) -> String {
     )
 }
 
-/// Why an object of another kind cannot be of the one that is expected.
+/// Why an object of another kind cannot be decoded as the expected one.
 fn not_of_kind(group: &str, version: &str, kind: &str, expected: Expected<'_>) -> String {
     if gvk_type(group, version, kind).is_none() && !is_past(group, version, kind) {
         return unregistered(group, version, kind);
@@ -483,11 +482,11 @@ fn not_of_kind(group: &str, version: &str, kind: &str, expected: Expected<'_>) -
     )
 }
 
-/// Decodes a patched object as the kind that it says it is, which must be the expected one. One that has lost its
-/// version is read as upstream's internal type, whose fields have no names in JSON: nothing of it is known.
+/// Decodes a patched object as the kind that it declares, which must be the expected one. Without a version it is
+/// decoded as upstream's internal type, whose fields have no JSON names: all fields are unknown.
 ///
 /// # Errors
-/// What is wrong with it as one of its kind, or that its kind is another.
+/// It is invalid for its kind, or has another kind.
 pub fn patched(mut value: Value, expected: Expected<'_>) -> Result<Decoded, String> {
     keep_reset(&mut value);
     let untold = |why: String| format!("couldn't get version/kind; json parse error: {why}");
@@ -535,10 +534,10 @@ pub fn patched(mut value: Value, expected: Expected<'_>) -> Result<Decoded, Stri
     if ours { Ok(decoded) } else { Err(refusal()) }
 }
 
-/// The kinds of versions that upstream still decodes, though it serves none of them: a line for each version.
+/// Kinds of versions that upstream still decodes but does not serve: a line for each version.
 const PAST: &str = include_str!("past_kinds.txt");
 
-/// Whether a kind is one of those in [`PAST`]. Asked for refusals only.
+/// Whether a kind is one of those in [`PAST`]. Only used for errors.
 fn is_past(group: &str, version: &str, kind: &str) -> bool {
     let api_version = registry::api_version(group, version);
     PAST.lines().any(|line| {

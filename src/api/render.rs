@@ -1,4 +1,4 @@
-//! An answer in the form that a client asked for.
+//! Renders a response in the accepted representation.
 
 use http::{HeaderMap, Response};
 
@@ -11,10 +11,10 @@ use crate::meta::Status;
 use crate::resources::{forms, record};
 use crate::schema::Value;
 
-/// An answer in the form that was asked for.
+/// Renders a response in the accepted representation.
 ///
 /// # Errors
-/// 406 where it has no such form.
+/// 406 if that is not available.
 pub(super) fn render(
     answer: Reply,
     target: &Target,

@@ -1,5 +1,5 @@
-//! Replies to bytes: stored objects as slices where that is what the client asked for, else in the version, form and
-//! format that it accepts.
+//! Encodes replies: stored objects as stored bytes if the client accepts that, otherwise converted to the version, kind
+//! and encoding that it accepts.
 
 use std::collections::HashSet;
 use std::sync::{Arc, LazyLock};
@@ -23,12 +23,12 @@ use crate::value;
 /// The body of a response.
 pub type Body = UnsyncBoxBody<Bytes, std::convert::Infallible>;
 
-/// Answers longer than this, in bytes, are compressed where the client takes gzip, and lists made while they are sent.
+/// Responses longer than this, in bytes, are compressed if the client accepts gzip, and lists are streamed.
 const LONG: usize = 128 << 10;
-/// How hard to compress: as upstream.
+/// The compression level: upstream's.
 const LEVEL: Compression = Compression::new(1);
 
-/// What a verb answers with.
+/// The result of a verb.
 pub enum Reply {
     /// A stored object, with the HTTP status code.
     Entry(u16, Arc<Entry>),
@@ -40,7 +40,7 @@ pub enum Reply {
     List(List),
     /// A success without an object.
     Status(Status),
-    /// A stream of its own.
+    /// A stream with its own encoding.
     Stream(Response<Body>),
 }
 
@@ -50,18 +50,18 @@ const PARTIAL_LIST_KIND: &str = "PartialObjectMetadataList";
 pub struct List {
     /// The list's resourceVersion.
     pub rev: Revision,
-    /// In key order, as the version of the request shows them.
+    /// In key order, in the version of the request.
     pub entries: Vec<Arc<Entry>>,
-    /// Goes on behind this page; empty for no more.
+    /// The continue token; empty if there are no more.
     pub next: String,
-    /// How many follow, where that is known.
+    /// How many follow, if known.
     pub remaining: Option<usize>,
 }
 
-/// The group of what is known of all objects.
+/// The group of the kinds that all objects have in common.
 const META: &str = "meta.k8s.io";
 
-/// PartialObjectMetadata and its list, which no document describes, as protobuf has them.
+/// The protobuf schema of PartialObjectMetadata and its list, which no OpenAPI document describes.
 static PARTIAL: LazyLock<Schema> = LazyLock::new(|| {
     let meta = SchemaRef::named("io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta");
     message([("metadata", meta, 1, "b")])
@@ -91,7 +91,7 @@ fn message<const N: usize>(fields: [(&str, SchemaRef, u32, &str); N]) -> Schema 
     Schema::of(Form::Struct(message))
 }
 
-/// The metadata of an object of a resource, as PartialObjectMetadata.
+/// The PartialObjectMetadata of an object of a resource.
 pub fn partial_of(resource: &Resource, object: &Value, beta: bool) -> Value {
     let mut out = partial(object, beta);
     (resource.rules.printing.drop_shown_annotations)(&mut out);
@@ -114,10 +114,10 @@ pub fn partial(object: &Value, beta: bool) -> Value {
     Value::Object(out)
 }
 
-/// Writes one stored object.
+/// Renders one stored object.
 ///
 /// # Errors
-/// 406 where a list form is asked for.
+/// 406 if a list representation is requested.
 pub fn one(
     object: Value,
     accepted: Accepted,
@@ -128,11 +128,11 @@ pub fn one(
     match accepted.shape {
         Shape::Object => Ok(object),
         Shape::Partial { beta } => Ok(partial_of(resource, &object, beta)),
-        // Some subresources have tables of their own.
+        // Some subresources produce their own tables.
         Shape::Table { .. } if object.str("kind") == "Table" => Ok(object),
         Shape::Table { beta } => Ok(table::of(&[object], resource, version, beta, include, true)),
         Shape::PartialList { .. } if object.str("kind") == PARTIAL_LIST_KIND => Ok(object),
-        // Unstructured objects pass for lists until they are looked into.
+        // Unstructured objects are only recognized as non-lists when they are converted.
         Shape::PartialList { .. } if resource.is_custom() => {
             Err(Status::unclassified("content is not a list"))
         }
@@ -143,7 +143,7 @@ pub fn one(
     }
 }
 
-/// A list of metadata alone, which is null where there is none.
+/// A list of metadata; `items` is null if there are none.
 pub fn partial_list(meta: Object, items: Vec<Value>, beta: bool) -> Value {
     let items = match items.is_empty() {
         true => Value::Null,
@@ -161,7 +161,7 @@ pub fn partial_list(meta: Object, items: Vec<Value>, beta: bool) -> Value {
     })
 }
 
-/// The refusal of the form of one object for a list, by its Go type.
+/// The error for requesting a list as a single object, by its Go type.
 pub fn is_a_list(go_type: &str) -> Status {
     let why = format!(
         "you requested PartialObjectMetadata, but the requested object is a list ({go_type})"
@@ -169,7 +169,7 @@ pub fn is_a_list(go_type: &str) -> Status {
     Status::failure(406, "NotAcceptable", why)
 }
 
-/// The refusal of a list's form for what is none, by its Go type.
+/// The error for requesting a single object as a list, by its Go type.
 pub fn not_a_list(go_type: &str) -> Status {
     let why = format!(
         "you requested PartialObjectMetadataList, but the requested object is not a list ({go_type})"
@@ -177,13 +177,13 @@ pub fn not_a_list(go_type: &str) -> Status {
     Status::failure(406, "NotAcceptable", why)
 }
 
-/// The Go type of an object that is none of a resource's own, by what it says of itself.
+/// The Go type of an object of another kind than the resource's, by its declared kind.
 pub fn go_type_of(object: &Value) -> String {
     let package = object.str("apiVersion").split(['.', '/']).next();
     format!("*{}.{}", package.unwrap_or_default(), object.str("kind"))
 }
 
-/// The Go type that some refusals name.
+/// The Go type of a resource, as named in some errors.
 pub fn go_type(resource: &Resource, list: bool) -> String {
     let package = if resource.is_custom() {
         "unstructured"
@@ -201,10 +201,10 @@ pub fn go_type(resource: &Resource, list: bool) -> String {
     format!("*{package}.{kind}")
 }
 
-/// Writes a list.
+/// Renders a list.
 ///
 /// # Errors
-/// 406 where the form of one object is asked for.
+/// 406 if the representation of a single object is requested.
 pub fn list(
     page: List,
     accepted: Accepted,
@@ -260,7 +260,7 @@ pub fn list(
         Shape::Table { beta } => {
             let mut value = table::of_list(&objects(&page), resource, version, beta, include);
             value.set("metadata", meta);
-            // Upstream's printer of kinds that have none of their own makes no list where there is nothing.
+            // Upstream's generic printer returns nothing for an empty list.
             if page.entries.is_empty() && !resource.is_custom() && table::is_general(version) {
                 value.set("rows", Value::Null);
             }
@@ -308,7 +308,7 @@ fn slices(page: List, meta: &Object, resource: &Resource, version: &Version) -> 
     }
 }
 
-/// A value in a format, as upstream ends it.
+/// Encodes a value, with upstream's final newline.
 pub fn bytes_of(value: &Value, format: Format) -> Vec<u8> {
     match format {
         Format::Json => {
@@ -320,7 +320,7 @@ pub fn bytes_of(value: &Value, format: Format) -> Vec<u8> {
         Format::Protobuf => {
             let (api_version, kind) = (value.str("apiVersion"), value.str("kind"));
             let (group, version) = match api_version {
-                // The list of the core's own resources says none.
+                // The list of the core group's resources has no apiVersion of its own.
                 "" => ("", "v1"),
                 own => own.split_once('/').unwrap_or(("", own)),
             };
@@ -334,7 +334,7 @@ pub fn bytes_of(value: &Value, format: Format) -> Vec<u8> {
     }
 }
 
-/// A response of bytes, compressed where the client takes that and it pays.
+/// A response with these bytes, compressed if the client accepts that and it is worthwhile.
 pub fn response(
     code: u16,
     content_type: &str,
@@ -362,7 +362,7 @@ fn takes_gzip(request: &HeaderMap) -> bool {
         })
 }
 
-/// A response that is yet without a body.
+/// The head of a response.
 fn head(code: u16, content_type: &str, gzip: bool) -> Response<Body> {
     let mut response = Response::new(Full::default().boxed_unsync());
     *response.status_mut() =
@@ -384,7 +384,7 @@ fn head(code: u16, content_type: &str, gzip: bool) -> Response<Body> {
     response
 }
 
-/// A refusal or success without an object.
+/// An error or success without an object.
 pub fn status(status: &Status, request: &HeaderMap) -> Response<Body> {
     let format = super::negotiate::accept_status(request);
     let mut response = response(
@@ -405,11 +405,11 @@ pub fn status(status: &Status, request: &HeaderMap) -> Response<Body> {
     response
 }
 
-/// The most characters that warnings have together before they are cut, and then each of them.
+/// The total length of warnings above which they are truncated, and the length of each then.
 const WARNINGS: (usize, usize) = (4096, 256);
 
-/// Each text once; where they are too long together all are cut, and those left out that still are too much. Follows
-/// k8s.io/apiserver/pkg/endpoints/filters/warning.go.
+/// Removes duplicate warnings. If they are too long in total all are truncated, and those beyond the limit are dropped.
+/// Follows k8s.io/apiserver/pkg/endpoints/filters/warning.go.
 fn bounded(texts: &[String]) -> Vec<&str> {
     let mut seen = HashSet::new();
     let once = texts
@@ -427,7 +427,7 @@ fn bounded(texts: &[String]) -> Vec<&str> {
             .nth(WARNINGS.1)
             .map_or(text.len(), |(at, _)| at)
     };
-    // What made the sum too large is written with all before it, and only then it is asked whether there is room.
+    // The warning that exceeds the limit is still added, with all before it; only then the limit is checked.
     let mut out = Vec::new();
     let mut sum = 0;
     for text in once {

@@ -1,4 +1,4 @@
-//! Which resource a path is about, and whether what is asked of it is served.
+//! Finds the resource of a path, and checks whether path and method are served.
 
 use std::sync::Arc;
 
@@ -13,7 +13,7 @@ use crate::meta::status::key_name;
 use crate::resources::Resource;
 use crate::resources::registry::{Group, Registry};
 
-/// The resource of a path in a group, and which of its versions; none where no such path is served.
+/// The resource of a path in a group, and the index of its version; None if no such path is served.
 pub(super) fn find(
     registry: &Registry,
     group: &Group,
@@ -36,7 +36,7 @@ pub(super) fn find(
     in_scope.then(|| (resource.clone(), version))
 }
 
-/// Which forms of its answer the path offers.
+/// The representations that the path offers.
 pub(super) fn offer(target: &Target) -> Offer {
     match &*target.info.subresource {
         "" | "status" if target.resource.is_custom() => Offer::Custom,
@@ -49,7 +49,7 @@ pub(super) fn offer(target: &Target) -> Offer {
     }
 }
 
-/// Whether the path, with its method, is served.
+/// Checks whether the path is served with its method.
 pub(super) fn check_verb(
     target: &Target,
     method: &Method,
@@ -65,23 +65,23 @@ pub(super) fn check_verb(
             .ok_or_else(Status::no_such_resource)?
             .verbs
     };
-    // What stands behind a proxy is asked with any of them.
+    // A proxy accepts any method.
     let has_no_verb = *method == Method::HEAD || *method == Method::OPTIONS;
     let is_passed_on = has_no_verb && info.subresource == "proxy";
     let of_one = |verb: &str| matches!(verb, "get" | "update" | "patch" | "delete");
     if !info.subresource.is_empty() && info.path_name.is_empty() {
         return Err(Status::bad_request("name must be provided"));
     }
-    // What is only made has no paths of its own.
+    // A resource that can only be created has no paths for single objects.
     if info.subresource.is_empty()
         && !info.path_name.is_empty()
         && !version.verbs.iter().any(|verb| of_one(verb))
     {
         return Err(Status::no_such_resource());
     }
-    // The old paths name a collection or one object by its full name.
+    // The old paths name a collection, or one object by namespace and name.
     let unnamed = target.resource.namespaced && info.namespace.is_empty();
-    // What cannot be listed has no path over all namespaces, and proxies are not what they were.
+    // A resource that cannot be listed has no path for all namespaces, and proxies had other paths.
     let lists = version.verbs.iter().any(|verb| verb == "list");
     let nowhere = info.verb == "proxy"
         || (unnamed && !lists && info.subresource.is_empty() && info.path_name.is_empty());
@@ -95,7 +95,7 @@ pub(super) fn check_verb(
     if !info.rest.is_empty() && info.subresource != "proxy" {
         return Err(Status::no_such_resource());
     }
-    // An object of a namespace has no path without one.
+    // A namespaced object has no path without a namespace.
     if unnamed && !info.path_name.is_empty() && info.subresource.is_empty() {
         return Err(Status::no_such_resource());
     }
@@ -112,13 +112,13 @@ pub(super) fn check_verb(
         warnings.extend(version.deprecation.iter().map(ToString::to_string));
         return Err(Status::verb_not_supported("watch", target.about("")));
     }
-    // The verb of the old paths is `watch` with any method, and but one is served there.
+    // The verb of the old paths is `watch` with any method, but only GET is served there.
     let misused = info.old_watch && *method != Method::GET;
     let is_verb = verbs.iter().any(|verb| *verb == info.verb.as_str());
     if misused || !(is_verb || is_passed_on) {
         return Err(Status::method_not_allowed());
     }
-    // Objects are made in a collection, and changed by their names.
+    // Objects are created in a collection, and changed by name.
     if info.subresource.is_empty()
         && !info.old_watch
         && of_one(&info.verb) == info.path_name.is_empty()
@@ -141,10 +141,10 @@ pub(super) fn check_verb(
     Ok(())
 }
 
-/// Refuses names that no object can have, and options that are served no more.
+/// Rejects invalid names, and options that are no longer supported.
 pub(super) fn check_name(target: &Target) -> Result<(), Status> {
     let info = &target.info;
-    // Of what is written the body is read first.
+    // For writes the body is read first.
     if !info.path_name.is_empty() && !matches!(&*info.verb, "update" | "patch") {
         key_name(&info.path_name)?;
     }

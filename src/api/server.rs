@@ -1,4 +1,4 @@
-//! One request from its first byte to its answer: subject, user, permission, verb, bytes.
+//! Handles one request from its first byte to the response: parsing, authentication, authorization, verb, encoding.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -41,36 +41,36 @@ use crate::supervise::Health;
 pub struct Server {
     /// The store, the registry, the settings.
     pub cluster: Arc<Cluster>,
-    /// Who may do what.
+    /// Decides what users may do.
     pub authorizer: Arc<Authorizers>,
-    /// Who may act as whom.
+    /// Decides who may impersonate whom.
     pub impersonation: Impersonation,
-    /// Judges and makes tokens.
+    /// Creates and verifies tokens.
     pub tokens: Arc<Tokens>,
-    /// Judges credentials, for reviews of them.
+    /// Verifies credentials, for token reviews.
     pub authentication: Arc<Authentication>,
     /// Admission plugins, in order.
     pub plugins: Vec<Box<dyn Plugin>>,
-    /// What `/version` says.
+    /// The content of `/version`.
     pub version: Value,
-    /// Connects to the agents of nodes; none where there are none to connect to.
+    /// Connects to the agents of nodes; None if there are none.
     pub kubelets: Option<actions::kubelet::Kubelets>,
-    /// What nodes use, where `metrics.k8s.io` is served.
+    /// Resource usage of nodes, if `metrics.k8s.io` is served.
     pub node_metrics: Option<NodeMetrics>,
-    /// Documents about what is served.
+    /// Generated documents.
     pub documents: Documents,
     /// What is counted.
     pub metrics: Arc<Metrics>,
-    /// Places for requests from the network.
+    /// Limits the requests from the network.
     pub in_flight: InFlight,
-    /// Which of its own tasks run.
+    /// The state of its own tasks.
     pub tasks: Health,
-    /// Cancelled when the server is to end.
+    /// Cancelled when the server is to shut down.
     pub ends: CancellationToken,
 }
 
 impl Server {
-    /// Answers one request of a user.
+    /// Handles one request of a user.
     pub async fn handle<B>(self: Arc<Self>, request: Request<B>, user: User) -> Response<Body>
     where
         B: http_body::Body<Data = Bytes> + Send + 'static,
@@ -100,7 +100,7 @@ impl Server {
         B: http_body::Body<Data = Bytes> + Send + 'static,
         B::Error: Into<BoxError>,
     {
-        // CONNECT and OPTIONS may ask for no path at all.
+        // CONNECT and OPTIONS may have no path.
         if !parts.uri.path().starts_with('/') {
             return plain::not_found(&parts.headers);
         }
@@ -139,7 +139,7 @@ impl Server {
         response
     }
 
-    /// Who the request is to be answered as, if it may be made.
+    /// The user to continue with, after impersonation and authorization.
     fn authorize(
         &self,
         mut user: User,
@@ -192,7 +192,7 @@ impl Server {
             user: Arc::new(user),
             now: time::now(),
         };
-        // What is said of a version of custom resources is said of all that is asked of it.
+        // Deprecation warnings of a version of a custom resource apply to all its requests.
         let deprecation = || target.version().deprecation.iter().map(ToString::to_string);
         if target.resource.is_custom() {
             warnings.extend(deprecation());
@@ -214,7 +214,7 @@ impl Server {
         let action = actions::find(resource, &info.subresource);
         let answer = match action {
             Some(action) => {
-                // What stands behind a proxy may take what it likes, for as long as it likes.
+                // A proxied request may have any size and take any time.
                 let (body, stream) = match &*info.subresource {
                     "proxy" => (Bytes::new(), Some(body.map_err(Into::into).boxed_unsync())),
                     _ => (collect(body).await?, None),
@@ -310,7 +310,7 @@ impl Server {
             }
             verb @ ("delete" | "deletecollection") => {
                 if verb == "deletecollection" {
-                    // Upstream reads what is to be deleted before it reads how.
+                    // Upstream parses what to delete before how to delete it.
                     ListOptions::read(target, false)?;
                 }
                 let bytes = collect(body).await?;
@@ -336,7 +336,7 @@ impl Server {
         }
     }
 
-    /// The pipeline of writes over a target.
+    /// The write pipeline for a target.
     pub(super) fn write<'a>(&'a self, target: &'a Target, options: &'a WriteOptions) -> Write<'a> {
         static NULL: Value = Value::Null;
         Write {
@@ -373,7 +373,7 @@ impl Server {
     }
 }
 
-/// How long a client would wait has to be a span of time, whether or not anything takes so long.
+/// Checks that `timeout` is a valid duration, even if nothing takes that long.
 fn check_timeout(info: &Info, query: &Query) -> Result<(), Status> {
     let timeout = query.get("timeout").unwrap_or_default();
     if timeout.is_empty() || info.is_long_running() {

@@ -1,5 +1,5 @@
-//! Watches over WebSockets: each event is a message. Follows k8s.io/apiserver/pkg/endpoints/handlers/watch.go `HandleWS`
-//! and the handshake of golang.org/x/net/websocket.
+//! Watches over WebSockets: each event is a message. Follows k8s.io/apiserver/pkg/endpoints/handlers/watch.go
+//! `HandleWS` and the handshake of golang.org/x/net/websocket.
 
 use bytes::{Buf as _, Bytes, BytesMut};
 use futures::{Stream, StreamExt as _, stream};
@@ -16,7 +16,7 @@ use crate::websocket;
 /// The version of the protocol, the only one there is.
 const VERSION: HeaderValue = HeaderValue::from_static("13");
 
-/// Whether a client asks to be told by WebSocket.
+/// Whether a client requests a watch over a WebSocket.
 pub fn asked(headers: &http::HeaderMap) -> bool {
     let upgrades = headers.get_all(header::CONNECTION).iter();
     let upgrades = upgrades.filter_map(|value| value.to_str().ok());
@@ -24,8 +24,8 @@ pub fn asked(headers: &http::HeaderMap) -> bool {
     websocket::asked(headers) && upgrades.any(|one| one.trim().eq_ignore_ascii_case("upgrade"))
 }
 
-/// The answer to a watch as a WebSocket, which ends with the watch, with its client, or when `ends` is cancelled. One that
-/// was refused stays as it is.
+/// Turns the response to a watch into a WebSocket, which ends with the watch, with its client, or when `ends` is
+/// cancelled. An error response stays unchanged.
 pub fn watch(
     answer: Response<Body>,
     parts: &mut Parts,
@@ -48,7 +48,7 @@ pub fn watch(
         headers.insert(header::SEC_WEBSOCKET_VERSION, VERSION);
         return response;
     }
-    // A browser says where its page is from, and others have to say something, too.
+    // Browsers send an Origin header, and other clients must send one, too.
     if !parts.headers.contains_key(header::ORIGIN) {
         return refused(403, "");
     }
@@ -79,7 +79,7 @@ pub fn watch(
     }
 }
 
-/// The events of a stream, each in a message of its own.
+/// The events of a stream, each as a message.
 fn messages(pieces: impl Stream<Item = Bytes>, binary: bool) -> impl Stream<Item = Message> {
     let begun = BytesMut::new();
     pieces
@@ -94,10 +94,10 @@ fn messages(pieces: impl Stream<Item = Bytes>, binary: bool) -> impl Stream<Item
         .flatten()
 }
 
-/// Takes the next event out of what has come, if it is there as a whole.
+/// Takes the next event out of the received bytes, if it is complete.
 fn next(begun: &mut BytesMut, binary: bool) -> Option<Message> {
     if binary {
-        // Four bytes of length come before each, which a message has by itself.
+        // A length of four bytes precedes each event, which messages do not need.
         let length = usize::try_from(u32::from_be_bytes(*begun.first_chunk()?)).ok()?;
         if begun.len() - 4 < length {
             return None;
@@ -107,7 +107,7 @@ fn next(begun: &mut BytesMut, binary: bool) -> Option<Message> {
     }
     let end = begun.iter().position(|byte| *byte == b'\n')?;
     let event = begun.split_to(end + 1);
-    // What is written is UTF-8.
+    // The text of events is UTF-8.
     Some(Message::text(String::from_utf8_lossy(&event).into_owned()))
 }
 

@@ -7,7 +7,7 @@ use crate::schema::{Object, Value};
 use super::negotiate::Shape;
 use super::query::Query;
 
-/// What a row holds besides its cells.
+/// The object in a table row besides its cells (`includeObject`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Include {
     /// PartialObjectMetadata.
@@ -20,10 +20,10 @@ pub enum Include {
 }
 
 impl Include {
-    /// Reads `includeObject`, of which only tables know.
+    /// Reads `includeObject`, which only tables support.
     ///
     /// # Errors
-    /// 400 for another value.
+    /// 400 for an invalid value.
     pub fn read(query: &Query, shape: Shape) -> Result<Include, Status> {
         if !matches!(shape, Shape::Table { .. }) {
             return Ok(Include::default());
@@ -58,7 +58,7 @@ pub fn of_list(
     table
 }
 
-/// The table of some objects (in the request's version); `columns` writes the headings.
+/// The table of several objects (in the request's version); `columns` adds the column definitions.
 pub fn of(
     objects: &[Value],
     resource: &Resource,
@@ -91,7 +91,7 @@ pub fn of(
         })
         .collect();
     let mut meta = Object::new();
-    // A dry run's object has no version.
+    // The object of a dry run has no version.
     if let [one] = objects
         && let Some(rev) = one.at("metadata").get("resourceVersion")
     {
@@ -120,7 +120,7 @@ pub fn of(
     Value::Object(table)
 }
 
-/// The table of one object that has columns of its own: name, type and format of each.
+/// The table of one object with its own columns: name, type and format of each.
 pub fn single(
     object: &Value,
     columns: &[(&str, &str, &str)],
@@ -152,12 +152,12 @@ pub fn single(
     })
 }
 
-/// Whether a version of a built-in kind has the columns of kinds without a printer of their own.
+/// Whether a version of a built-in kind uses the columns of kinds without their own printer.
 pub fn is_general(version: &Version) -> bool {
     matches!(&*version.columns, [_, made] if made.name == "Created At")
 }
 
-/// Subresources that are not printed: group, plural, subresource.
+/// Subresources without tables: group, plural, subresource.
 const UNPRINTED: &[(&str, &str, &str)] = &[
     ("", "namespaces", "finalize"),
     ("", "pods", "ephemeralcontainers"),
@@ -176,7 +176,7 @@ const UNPRINTED: &[(&str, &str, &str)] = &[
     ("resource.k8s.io", "resourceclaims", "status"),
 ];
 
-/// Whether what a path answers with can be had as a table.
+/// Whether the response of a path can be a table.
 pub fn is_printed(resource: &Resource, subresource: &str) -> bool {
     let path = (&*resource.group, &*resource.plural, subresource);
     !UNPRINTED.contains(&path)

@@ -1,4 +1,4 @@
-//! Tasks that keep objects right: they look at all of them, and again whenever something has changed.
+//! Tasks that keep objects up to date: they check all of them, and again whenever something has changed.
 
 use std::sync::Arc;
 
@@ -8,8 +8,8 @@ use tokio_util::sync::CancellationToken;
 use super::server::Server;
 use crate::store::{Cursor, Interest, ResourcePrefix, Revision, StoreError};
 
-/// Calls `look`, and again after each change of the resources that `which` names, until `ends` is cancelled or the store
-/// closes. No change is missed: the cursors are there before `look` begins, and `which` is asked anew each time.
+/// Calls `look`, and again after each change of the resources that `which` returns, until `ends` is cancelled or the
+/// store closes. No change is missed: the cursors exist before `look` begins, and `which` is called anew each time.
 pub async fn keep<L>(
     server: Arc<Server>,
     ends: CancellationToken,
@@ -26,13 +26,13 @@ pub async fn keep<L>(
     }
 }
 
-/// Cursors over all changes from now on; none once the store is closed.
+/// Cursors over all changes from now on; None once the store is closed.
 fn cursors(
     server: &Server,
     which: impl Fn(&Server) -> Vec<ResourcePrefix>,
 ) -> Option<Vec<Box<dyn Cursor>>> {
     loop {
-        // First: what changes while `which` looks is told.
+        // Taken first, so that changes while `which` runs are included.
         let now = server.cluster.store.world().rev();
         match which(server)
             .into_iter()
@@ -40,7 +40,7 @@ fn cursors(
             .collect()
         {
             Ok(cursors) => return Some(cursors),
-            // History was compacted past that moment meanwhile.
+            // History was compacted past that revision meanwhile.
             Err(StoreError::Compacted { .. }) => {}
             Err(error) => {
                 tracing::debug!(%error, "changes of the store are not told any more");
@@ -64,7 +64,7 @@ fn watch(
     server.cluster.store.clone().watch(interest, after)
 }
 
-/// Waits until a cursor has a change; whether one has, and it is not `ends` that was cancelled.
+/// Waits until a cursor has a change; returns false if `ends` was cancelled.
 async fn changed(mut cursors: Vec<Box<dyn Cursor>>, ends: &CancellationToken) -> bool {
     let changed = select_all(cursors.iter_mut().map(|cursor| cursor.changed()));
     tokio::select! {

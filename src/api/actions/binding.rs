@@ -1,4 +1,4 @@
-//! Bindings: a pod gets its node. Follows BindingREST of pkg/registry/core/pod/storage/storage.go.
+//! Bindings, which assign a pod to a node. Follows BindingREST of pkg/registry/core/pod/storage/storage.go.
 
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
@@ -14,7 +14,7 @@ use crate::resources::{cluster, disruption, forms, record};
 use crate::schema::Value;
 use crate::store::{Change, Entry, Expect, StoreError};
 
-/// Answers a POST of a Binding.
+/// Handles a POST of a Binding.
 pub(super) fn bind(call: Call<'_>) -> BoxFuture<'_, Result<Reply, Status>> {
     run(call).boxed()
 }
@@ -39,7 +39,7 @@ async fn run(mut call: Call<'_>) -> Result<Reply, Status> {
         name: &name,
     };
     change(&target.cluster, target.namespace(), &name, asked.options.dry_run, |entry, pod| {
-        // The collection of bindings takes them for new objects, whose UID is not for clients to say.
+        // The collection of bindings treats them as new objects, whose UID clients may not set.
         let uid = match &*target.info.name {
             "" => "",
             _ => meta.str("uid"),
@@ -90,10 +90,10 @@ fn judge(binding: &Value) -> Result<(), Status> {
     Err(Status::unclassified(aggregate(&errors.0)))
 }
 
-/// Changes a stored pod past the rules of writes, as many times as others change it meanwhile. Returns its revision.
+/// Changes a stored pod without the rules for updates, retrying after concurrent changes. Returns its revision.
 ///
 /// # Errors
-/// 404, and what `change` refuses.
+/// 404, and the error of `change`.
 pub(super) async fn change(
     cluster: &Cluster,
     namespace: &str,

@@ -1,6 +1,5 @@
-//! Component statuses, which are never stored: upstream asks its components at each request. The one part that this
-//! server can speak for is its store, which upstream calls etcd-0. Follows
-//! k8s.io/kubernetes/pkg/registry/core/componentstatus.
+//! Component statuses, which are never stored: upstream queries its components at each request. The only component of
+//! this server is its store, which upstream calls etcd-0. Follows k8s.io/kubernetes/pkg/registry/core/componentstatus.
 
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
@@ -17,7 +16,7 @@ use crate::value;
 
 const STORE: &str = "etcd-0";
 
-/// Answers GET of one or all.
+/// Handles a GET of one or all.
 pub(super) fn answer(call: Call<'_>) -> BoxFuture<'_, Result<Reply, Status>> {
     async move {
         let target = call.target;

@@ -1,5 +1,4 @@
-//! Evictions: deletions of pods as far as their disruption budgets allow. Follows
-//! pkg/registry/core/pod/storage/eviction.go.
+//! Evictions: deletions of pods that respect disruption budgets. Follows pkg/registry/core/pod/storage/eviction.go.
 
 use std::sync::Arc;
 
@@ -21,7 +20,7 @@ use crate::resources::disruption::{self, Stage};
 use crate::resources::{cluster, owners};
 use crate::schema::Value;
 
-/// Answers a POST of an Eviction.
+/// Handles a POST of an Eviction.
 pub(super) fn evict(call: Call<'_>) -> BoxFuture<'_, Result<Reply, Status>> {
     run(call).boxed()
 }
@@ -51,7 +50,7 @@ async fn run(mut call: Call<'_>) -> Result<Reply, Status> {
         target: call.target,
         said: asked.object.at("deleteOptions").clone(),
         dry_run: asked.options.dry_run || !said_dry.is_empty(),
-        // The server itself counts in budgets.
+        // The server itself updates the status of budgets.
         options: WriteOptions {
             manager: owners::SERVER.to_owned(),
             ..WriteOptions::default()
@@ -107,7 +106,7 @@ impl Eviction<'_> {
                 Stage::Ended => None,
             };
             match self.delete(guard).await {
-                // It may run by now: look again.
+                // The pod may be running by now: look again.
                 Err(refusal)
                     if refusal.code == 409
                         && target
@@ -148,7 +147,7 @@ impl Eviction<'_> {
         said.as_str().map(str::to_owned)
     }
 
-    /// Counts the disruption in a budget.
+    /// Records the disruption in a budget's status.
     async fn count(&self, budget: &str) -> Result<(), Status> {
         let target = self.target;
         let budgets = target
@@ -186,7 +185,7 @@ impl Eviction<'_> {
         counted.await.map(drop)
     }
 
-    /// Tells of the pod that it is evicted, and deletes it; `guard` is the revision it must have.
+    /// Sets the pod's `DisruptionTarget` condition and deletes it; `guard` is the revision it must have.
     async fn delete(&self, guard: Option<u64>) -> Result<(), Status> {
         let target = self.target;
         let mut options = DeleteOptions {

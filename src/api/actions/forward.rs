@@ -1,4 +1,4 @@
-//! Passing requests on to what answers them, and its answers back: headers, bodies, upgraded connections. Follows
+//! Forwards requests to a backend, and its responses to the client: headers, bodies, upgraded connections. Follows
 //! k8s.io/apimachinery/pkg/util/proxy/upgradeaware.go.
 
 use std::borrow::Cow;
@@ -18,19 +18,19 @@ use crate::api::inflight::Remote;
 use crate::api::reply::{Body, Reply};
 use crate::meta::Status;
 
-/// What is passed on, and how answers are told.
+/// What is forwarded, and how responses are returned.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum How {
-    /// A question of this API: refusals are told in its form.
+    /// A request for a log: errors are returned as `Status`.
     Logs,
-    /// A connection of this API.
+    /// A connection into a pod.
     Connect,
-    /// Whatever the client says, and whatever is answered.
+    /// A proxied request: everything is passed through.
     Proxy,
 }
 
-/// The path of a proxy and the one behind it, as they were sent: with escapes, and the slash at the end. What is behind
-/// begins with a slash, though that be encoded in what was sent; it is empty where there is none.
+/// The path of a proxy and the path behind it, as they were sent: with escapes and trailing slash. The path behind it
+/// begins with a slash, even if that was sent encoded; it is empty if there is none.
 fn behind<'a>(path: &'a str, namespace: &str) -> (&'a str, Cow<'a, str>) {
     // api/v1/nodes/NAME/proxy, api/v1/namespaces/NAMESPACE/pods/NAME/proxy
     let depth = if namespace.is_empty() { 5 } else { 7 };
@@ -52,12 +52,12 @@ fn behind<'a>(path: &'a str, namespace: &str) -> (&'a str, Cow<'a, str>) {
     )
 }
 
-/// Answers what is asked of a proxy.
+/// Handles a request to a proxy.
 pub(super) async fn pass_on(call: Call<'_>, backend: Backend) -> Result<Reply, Status> {
     let (own, path) = behind(call.parts.uri.path(), call.target.namespace());
     let is_read = matches!(call.parts.method, Method::GET | Method::HEAD);
     if path.is_empty() && is_read && !call.parts.headers.contains_key(header::UPGRADE) {
-        // Links of the first page are relative to the root, which ends with a slash.
+        // Relative links in the first page require that the root path ends with a slash.
         let query = call.parts.uri.query();
         let query = query.map_or_else(String::new, |query| format!("?{query}"));
         let mut response = plain(301, "");
@@ -72,10 +72,10 @@ pub(super) async fn pass_on(call: Call<'_>, backend: Backend) -> Result<Reply, S
     forward(call, backend, path, How::Proxy).await
 }
 
-/// Passes a request on.
+/// Forwards a request.
 ///
 /// # Errors
-/// What upstream answers where nobody is there, or says no.
+/// Upstream's errors if the backend cannot be reached, or rejects the request.
 pub(super) async fn forward(
     call: Call<'_>,
     backend: Backend,
@@ -138,7 +138,7 @@ pub(super) async fn forward(
     }
     let code = answer.status().as_u16();
     if code >= 400 && how != How::Proxy {
-        // The agent's words, in the form of this API.
+        // The agent's error message, as a `Status`.
         let text = answer
             .into_body()
             .collect()
@@ -147,7 +147,7 @@ pub(super) async fn forward(
             .unwrap_or_default();
         let text = String::from_utf8_lossy(&text).trim().to_owned();
         return Err(match code {
-            // A protocol of WebSockets that is not known: that is told by the code alone.
+            // An unknown WebSocket protocol: upstream returns only the status code.
             403 if text.is_empty() => return Ok(Reply::Stream(plain(403, ""))),
             400 => Status::bad_request(text),
             404 => Status::failure(404, "NotFound", text),
@@ -176,7 +176,7 @@ pub(super) async fn forward(
     Ok(Reply::Stream(response))
 }
 
-/// What is passed back as it comes. An answer that breaks off ends: its head was sent long ago.
+/// A body that is streamed through. If the response breaks off, it just ends: its head was sent long ago.
 fn streamed(body: Incoming) -> Body {
     let frames = stream::unfold(body, |mut body| async move {
         let frame = body.frame().await?.ok()?;
@@ -185,10 +185,10 @@ fn streamed(body: Incoming) -> Body {
     StreamBody::new(frames).boxed_unsync()
 }
 
-/// How long a page is at most, in bytes, whose links lead through the proxy: what is longer passes as it comes.
+/// The longest page, in bytes, whose links are rewritten; longer ones pass unchanged.
 const LONGEST_PAGE: usize = 4 << 20;
 
-/// What a proxy passes back: where it redirects to, and the links of pages, lead through the proxy.
+/// The body for the client of a proxy: redirects and links in pages are rewritten to lead through the proxy.
 async fn led(page: Page<'_>, headers: &mut HeaderMap, body: Incoming) -> Result<Body, Status> {
     let text = |name| {
         let value = headers.get(name).and_then(|value| value.to_str().ok());
@@ -216,13 +216,13 @@ async fn led(page: Page<'_>, headers: &mut HeaderMap, body: Incoming) -> Result<
         }
     }
     let whole = begun.freeze();
-    // What cannot be read is the client's to judge.
+    // An unreadable body is passed on unchanged.
     let changed = page.body(&text(header::CONTENT_ENCODING), &whole);
     let changed = changed.ok().flatten().map_or(whole, bytes::Bytes::from);
     Ok(Full::new(changed).boxed_unsync())
 }
 
-/// The host that a client asked.
+/// The host that the client requested.
 fn asked_host(parts: &http::request::Parts) -> String {
     let host = parts.headers.get(header::HOST);
     let host = host.and_then(|host| host.to_str().ok());
@@ -241,14 +241,14 @@ fn unreached(error: &dyn std::fmt::Display) -> Status {
 
 const FORWARDED_FOR: &str = "x-forwarded-for";
 
-/// Through whom a request came, with the client of this server at the end.
+/// The value of X-Forwarded-For, with this server's client appended.
 fn through(headers: &HeaderMap, client: &str) -> String {
     let before = headers.get_all(FORWARDED_FOR).iter();
     let before = before.filter_map(|value| value.to_str().ok());
     before.chain([client]).collect::<Vec<_>>().join(", ")
 }
 
-/// Headers that belong to one connection, as net/http/httputil has them.
+/// Headers that belong to a single connection, as in net/http/httputil.
 fn of_connection(name: &header::HeaderName) -> bool {
     matches!(
         *name,
@@ -263,7 +263,7 @@ fn of_connection(name: &header::HeaderName) -> bool {
     ) || matches!(name.as_str(), "keep-alive" | "proxy-connection")
 }
 
-/// The headers that a backend is to see: nothing of who asked, and nothing that was meant for this server alone.
+/// The headers for a backend: without those that identify the user, or are meant for this server alone.
 fn forwarded(headers: &HeaderMap, how: How) -> HeaderMap {
     let named = headers.get_all(header::CONNECTION).iter();
     let named = named.filter_map(|value| value.to_str().ok());
@@ -290,7 +290,7 @@ fn forwarded(headers: &HeaderMap, how: How) -> HeaderMap {
             kept.append(name.clone(), value.clone());
         }
     }
-    // That trailers are wanted says something of the client, and is passed on.
+    // `TE: trailers` says something about the client, and is passed on.
     let trailers = headers.get_all(header::TE).iter();
     if how == How::Proxy && trailers.into_iter().any(|value| value == "trailers") {
         kept.insert(header::TE, HeaderValue::from_static("trailers"));
@@ -298,7 +298,7 @@ fn forwarded(headers: &HeaderMap, how: How) -> HeaderMap {
     kept
 }
 
-/// A short answer.
+/// A short text response.
 pub(super) fn plain(code: u16, text: &'static str) -> Response<Body> {
     let mut response =
         Response::new(Full::new(bytes::Bytes::from_static(text.as_bytes())).boxed_unsync());

@@ -1,5 +1,5 @@
-//! What only the node of a pod can answer: logs, exec, attach and port-forward are passed to its agent, answers and
-//! upgraded connections passed back. Follows pkg/registry/core/pod/rest/subresources.go.
+//! Requests that only a pod's node can handle: logs, exec, attach and port-forward are forwarded to its agent,
+//! responses and upgraded connections are passed back. Follows pkg/registry/core/pod/rest/subresources.go.
 
 use std::collections::HashMap;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -37,12 +37,12 @@ const CONNECT: Duration = Duration::from_secs(10);
 /// Opens a connection to an agent in this process.
 pub type Dial = Box<dyn Fn() -> DuplexStream + Send + Sync>;
 
-/// Agents in this process that have no port: they are reached without a network. By node.
+/// Agents in this process that have no port, by node: they are reached without a network.
 #[derive(Default)]
 pub struct Agents(Mutex<HashMap<String, Dial>>);
 
 impl Agents {
-    /// The agent of `node` is reached by `dial` from now on.
+    /// From now on the agent of `node` is reached by `dial`.
     pub fn add(&self, node: &str, dial: Dial) {
         self.0.lock().insert(node.to_owned(), dial);
     }
@@ -76,10 +76,10 @@ fn showing(identity: &Issued) -> Result<TlsConnector, String> {
 }
 
 impl Kubelets {
-    /// Connections to agents, to which `identity` is shown, and those to `agents` of this process.
+    /// Makes connections to agents with the certificate `identity`, and to `agents` in this process.
     ///
     /// # Errors
-    /// A certificate or key that TLS does not take.
+    /// The certificate or key is invalid.
     pub fn new(identity: &Issued, agents: Arc<Agents>) -> Result<Self, String> {
         // Any serving certificate will do, as upstream unless --kubelet-certificate-authority is given. The agent still
         // asks for ours.
@@ -139,30 +139,30 @@ impl Kubelets {
     }
 }
 
-/// Where a request is passed on to.
+/// The target of a forwarded request.
 #[derive(Debug)]
 pub(in crate::api) struct Backend {
     /// Its address.
     pub address: SocketAddr,
-    /// How it is spoken to.
+    /// Whether to use TLS, and with which client certificate.
     pub tls: Tls,
-    /// A connection to it within this process, which is used instead.
+    /// An in-process connection to it, used instead of the address.
     pub within: Option<DuplexStream>,
 }
 
-/// Whether a backend is spoken to by TLS, and what it is shown of who this server is.
+/// Whether a backend is contacted over TLS, and with which client certificate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::api) enum Tls {
     /// Plain HTTP.
     No,
-    /// No certificate: whoever may choose the backend must not get to speak as this server.
+    /// No certificate: users who may choose the backend must not be able to act as this server.
     Anonymous,
-    /// The certificate that lets this server do everything: for agents alone.
+    /// This server's certificate, which grants all rights: for agents only.
     Identity,
 }
 
 impl Tls {
-    /// What a proxy is asked to speak to what is no agent, by the scheme of its URL.
+    /// The TLS mode for a backend other than an agent, by the scheme of its URL.
     pub fn of(scheme: &str) -> Tls {
         match scheme {
             "https" => Tls::Anonymous,
@@ -171,22 +171,22 @@ impl Tls {
     }
 }
 
-/// Answers `pods/log`.
+/// Handles `pods/log`.
 pub fn log(call: Call<'_>) -> BoxFuture<'_, Result<Reply, Status>> {
     pass(call, "containerLogs").boxed()
 }
 
-/// Answers `pods/exec`.
+/// Handles `pods/exec`.
 pub fn exec(call: Call<'_>) -> BoxFuture<'_, Result<Reply, Status>> {
     pass(call, "exec").boxed()
 }
 
-/// Answers `pods/attach`.
+/// Handles `pods/attach`.
 pub fn attach(call: Call<'_>) -> BoxFuture<'_, Result<Reply, Status>> {
     pass(call, "attach").boxed()
 }
 
-/// Answers `pods/portforward`.
+/// Handles `pods/portforward`.
 pub fn port_forward(call: Call<'_>) -> BoxFuture<'_, Result<Reply, Status>> {
     pass(call, "portForward").boxed()
 }
@@ -196,7 +196,7 @@ fn names(pod: &Value, list: &str) -> Vec<String> {
     list.map(|one| one.str("name").to_owned()).collect()
 }
 
-/// The container that is meant: the one that is named, or the only one.
+/// The requested container: the one that is named, or the only one.
 fn container(pod: &Value, asked: &str) -> Result<String, Status> {
     let name = pod.at("metadata").str("name").to_owned();
     let regular = names(pod, "containers");
@@ -228,10 +228,10 @@ fn container(pod: &Value, asked: &str) -> Result<String, Status> {
 }
 
 impl Kubelets {
-    /// Where the agent of a node is asked.
+    /// The agent of a node, as a backend.
     ///
     /// # Errors
-    /// Upstream's text for a node without address; none of its agent's for one that serves nothing.
+    /// The node has no address: upstream's text. Its agent has no port: reddwarf's own.
     pub(in crate::api) fn backend(&self, node: &Value) -> Result<Backend, Status> {
         let status = node.at("status");
         let address = status
@@ -266,7 +266,7 @@ impl Kubelets {
     }
 }
 
-/// Where the agent of a node listens.
+/// The agent of a node, as a backend.
 fn endpoint(call: &Call<'_>, node: &str) -> Result<Backend, Status> {
     let found = call.target.cluster.get("", "nodes", "", node);
     let found = found.ok_or_else(|| Status::not_found(call.target.about(node)))?;
@@ -278,7 +278,7 @@ pub(super) fn connector<'a>(call: &Call<'a>) -> Result<&'a Kubelets, Status> {
     kubelets.ok_or_else(|| Status::internal("this server does not connect to nodes"))
 }
 
-/// A log is no object that has metadata.
+/// Rejects metadata-only formats, because a log is not an object.
 fn only_itself(shape: Shape) -> Result<(), Status> {
     match shape {
         Shape::Partial { .. } => Err(Status::unclassified(
@@ -289,8 +289,8 @@ fn only_itself(shape: Shape) -> Result<(), Status> {
     }
 }
 
-/// Who opens a connection into a pod must be allowed to create one: a WebSocket begins with a `get`, and who may only
-/// read would have a shell. Follows pkg/registry/core/pod/rest/authorize.go.
+/// Opening a connection into a pod requires the verb `create`: a WebSocket is opened by a `get`, so users with read
+/// access only would get a shell. Follows pkg/registry/core/pod/rest/authorize.go.
 fn may_connect(call: &Call<'_>) -> Result<(), Status> {
     let target = call.target;
     let wants = Attributes {
@@ -314,7 +314,7 @@ async fn pass(call: Call<'_>, what: &str) -> Result<Reply, Status> {
         "portForward" => options::ports(&call.target.query)?,
         _ => {}
     }
-    // As it is now: connections and logs know nothing of a resourceVersion.
+    // The current version: connections and logs have no resourceVersion.
     let entry = get::present(call.target)?;
     let pod = cluster::object(&entry);
     let (namespace, name) = (call.target.namespace(), &call.target.info.name);
@@ -343,12 +343,12 @@ async fn pass(call: Call<'_>, what: &str) -> Result<Reply, Status> {
     forward(call, backend, path, how).await
 }
 
-/// Answers `nodes/proxy`: what stands behind it in the path is asked of the agent.
+/// Handles `nodes/proxy`: forwards the rest of the path to the agent.
 pub fn proxy(call: Call<'_>) -> BoxFuture<'_, Result<Reply, Status>> {
     async move {
         let asked = super::proxy::Asked::read("node", &call.target.info.name)?;
         let mut backend = endpoint(&call, asked.name)?;
-        // Its agent is spoken to as this server, whatever scheme is asked for.
+        // The agent itself is contacted with this server's certificate, whatever scheme is requested.
         if let Ok(port) = asked.port.parse()
             && port != backend.address.port()
         {
@@ -372,7 +372,7 @@ mod tests {
     use tokio::io::AsyncWriteExt as _;
     use tokio_util::sync::CancellationToken;
 
-    /// What a server sees of who asks, over each kind of connection.
+    /// The client certificates that a backend sees for each TLS mode.
     #[tokio::test]
     async fn only_agents_are_shown_who_this_server_is() {
         let directory = tempfile::tempdir().expect("a directory");

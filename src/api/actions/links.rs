@@ -1,5 +1,5 @@
-//! Links in what a proxy passes back: they lead through the proxy again. Follows
-//! k8s.io/apimachinery/pkg/util/proxy/transport.go; what it leaves as it is stays so to the byte.
+//! Rewrites links in proxied pages to lead through the proxy. Follows k8s.io/apimachinery/pkg/util/proxy/transport.go;
+//! everything else is unchanged to the byte.
 
 use std::borrow::Cow;
 use std::io::{self, Read, Write as _};
@@ -9,10 +9,10 @@ use flate2::Compression;
 use flate2::read::{DeflateDecoder, GzDecoder};
 use flate2::write::{DeflateEncoder, GzEncoder};
 
-/// How long a page is at most, in bytes, once it is decoded.
+/// The largest decoded page, in bytes.
 const LARGEST: u64 = 16 << 20;
 
-/// The attributes that are links, by tag.
+/// The attributes that contain links, by tag.
 const LINKS: &[(&str, &[&str])] = &[
     ("a", &["href"]),
     ("applet", &["codebase"]),
@@ -41,7 +41,7 @@ const LINKS: &[(&str, &[&str])] = &[
     ("video", &["poster", "src"]),
 ];
 
-/// Tags whose contents are text up to their end, whatever it looks like.
+/// Tags whose contents are plain text up to their end tag.
 const TEXTS: &[&str] = &[
     "iframe",
     "noembed",
@@ -54,19 +54,19 @@ const TEXTS: &[&str] = &[
     "xmp",
 ];
 
-/// Where a page is and how it is reached.
+/// The location of a page, inside and outside of the proxy.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Page<'a> {
-    /// The path of the proxy, which is the root of what is behind it.
+    /// The path of the proxy, to which the page's root is mapped.
     pub prefix: &'a str,
-    /// The host that was asked behind the proxy.
+    /// The host behind the proxy.
     pub backend: &'a str,
-    /// The host that the client asked.
+    /// The host that the client requested.
     pub asked: &'a str,
 }
 
 impl Page<'_> {
-    /// A link as the client has to follow it; nothing where that is the link as it is.
+    /// The rewritten link; None if it stays the same.
     pub fn link(&self, link: &str) -> Option<String> {
         let (scheme, rest) = scheme(link);
         let (host, rest) = match rest.strip_prefix("//") {
@@ -89,7 +89,7 @@ impl Page<'_> {
         Some(format!("{start}{path}{query}"))
     }
 
-    /// A page of HTML with its links.
+    /// Rewrites the links of an HTML page.
     pub fn html(&self, text: &[u8]) -> Vec<u8> {
         let mut out = Vec::with_capacity(text.len());
         let mut copied = 0;
@@ -105,11 +105,11 @@ impl Page<'_> {
         out
     }
 
-    /// The body of a page with its links, encoded as it was; nothing for an encoding that is not known, and for what is
-    /// larger than any page once it is decoded.
+    /// Rewrites the links of a body in the given encoding. None for an unknown encoding, or if the decoded page is too
+    /// large.
     ///
     /// # Errors
-    /// A body that is not encoded as it says.
+    /// The body is not valid in its encoding.
     pub fn body(&self, encoding: &str, body: &[u8]) -> io::Result<Option<Vec<u8>>> {
         let mut text = Vec::new();
         let mut decode = |from: &mut dyn Read| -> io::Result<bool> {
@@ -164,7 +164,7 @@ fn joined(prefix: &str, path: &str) -> String {
     format!("/{}{end}", parts.join("/"))
 }
 
-/// Where the links of a page of HTML lie.
+/// The byte ranges of the links in an HTML page.
 fn links(text: &[u8]) -> Vec<Range<usize>> {
     let mut reader = Reader {
         text,
@@ -184,7 +184,7 @@ fn links(text: &[u8]) -> Vec<Range<usize>> {
     }
 }
 
-/// A place in HTML, by its rules of where tags begin and end.
+/// A position in HTML, with a simple model of where tags begin and end.
 struct Reader<'a> {
     text: &'a [u8],
     at: usize,
@@ -200,7 +200,7 @@ impl Reader<'_> {
         self.text.get(self.at).copied()
     }
 
-    /// Goes on to a byte that `ends`, or to the end; gives what lies before it.
+    /// Advances to a byte that `ends`, or to the end; returns the skipped range.
     fn until(&mut self, ends: impl Fn(u8) -> bool) -> Range<usize> {
         let start = self.at.min(self.text.len());
         let length = self.text[start..].iter().position(|byte| ends(*byte));
@@ -218,7 +218,7 @@ impl Reader<'_> {
         self.at += end.unwrap_or(rest.len());
     }
 
-    /// Reads a tag, and the text that is its contents.
+    /// Reads a tag, and its contents if they are text.
     fn tag(&mut self) {
         let ends = |byte| is_space(byte) || matches!(byte, b'/' | b'>');
         let name = self.until(ends);
@@ -231,7 +231,7 @@ impl Reader<'_> {
             match self.peek() {
                 Some(b'>') => break,
                 Some(_) => {}
-                // It has no end, so it is none.
+                // An unterminated tag does not count.
                 None => return self.found.truncate(known),
             }
             let start = self.at;
@@ -262,7 +262,7 @@ impl Reader<'_> {
         }
     }
 
-    /// Goes on to the end of a tag whose contents are text.
+    /// Advances to the end tag of a tag whose contents are text.
     fn contents(&mut self, name: &str) {
         let end = format!("</{name}");
         let rest = &self.text[self.at..];
@@ -273,7 +273,7 @@ impl Reader<'_> {
                     .iter()
                     .all(|byte| is_space(*byte) || matches!(byte, b'/' | b'>'))
         });
-        // Plain text has no end.
+        // `plaintext` has no end tag.
         let found = found.filter(|_| name != "plaintext");
         self.at = found.map_or(self.text.len(), |found| self.at + found);
     }

@@ -1,7 +1,7 @@
-//! What is asked of a resource beside reading and writing its objects: reviews, bindings, evictions, tokens, logs.
+//! Requests other than reading and writing stored objects: reviews, bindings, evictions, tokens, logs.
 //!
-//! The pipeline of verbs knows no kind. An [`Action`] is the exception: one subresource (or one resource that is
-//! never stored), in a file of its own, found here by its name.
+//! The pipeline of verbs knows no kind. An [`Action`] is the exception: it handles one subresource (or one resource
+//! that is never stored), in its own file, and is found here by name.
 
 mod binding;
 mod components;
@@ -36,7 +36,7 @@ use crate::resources::Resource;
 use crate::resources::registry::METRICS;
 use crate::schema::Value;
 
-/// Answers a request for a subresource, or a resource that is never stored.
+/// Handles a request for a subresource, or for a resource that is never stored.
 pub type Action = for<'a> fn(Call<'a>) -> BoxFuture<'a, Result<Reply, Status>>;
 
 const AUTHENTICATION: &str = "authentication.k8s.io";
@@ -101,7 +101,7 @@ pub fn find(resource: &Resource, subresource: &str) -> Option<Action> {
         .map(|(.., action)| *action)
 }
 
-/// One request for an action. The user is allowed to make it, and the method is one that discovery names.
+/// One request for an action. The user is authorized, and the method is one that discovery lists.
 pub struct Call<'a> {
     /// The server.
     pub server: &'a Server,
@@ -109,20 +109,20 @@ pub struct Call<'a> {
     pub target: &'a Target,
     /// Method, path, headers.
     pub parts: &'a mut Parts,
-    /// What the client accepts.
+    /// The accepted format.
     pub accepted: Accepted,
-    /// The whole body; empty for connections and what is passed on.
+    /// The whole body; empty for connections and forwarded requests.
     pub body: Bytes,
-    /// The body of what is passed on, as it comes; to be taken, for it cannot be shared.
+    /// The streamed body of a forwarded request; can be taken once.
     pub stream: Mutex<Option<UnsyncBoxBody<Bytes, BoxError>>>,
     /// Texts for `Warning` headers.
     pub warnings: &'a mut Vec<String>,
-    /// A version whose bodies are taken for those of the expected one.
+    /// A version whose bodies are accepted as if they had the expected one.
     pub also: &'static str,
 }
 
 impl Call<'_> {
-    /// The kind that bodies have, from discovery.
+    /// The kind of bodies, from discovery.
     pub fn expected(&self) -> Expected<'_> {
         let version = self.target.version();
         match version.subresource(&self.target.info.subresource) {
@@ -138,7 +138,7 @@ impl Call<'_> {
     /// The options of a write.
     ///
     /// # Errors
-    /// 400 and 422 as any write refuses its query.
+    /// 400 and 422, as for any write with an invalid query.
     pub fn options(&self, kind: &str) -> Result<WriteOptions, Status> {
         WriteOptions::read(&self.target.query, kind, self.agent(), false)
     }
@@ -159,10 +159,10 @@ impl Call<'_> {
         WriteOptions::read(&self.target.query, "PatchOptions", self.agent(), applies)
     }
 
-    /// The body as an object of the kind that is expected here.
+    /// The body as an object of the expected kind.
     ///
     /// # Errors
-    /// 400, 415 as any write refuses its body.
+    /// 400 and 415, as for any write with an invalid body.
     pub fn object(&mut self, options: &WriteOptions) -> Result<Value, Status> {
         let format = negotiate::body_format(&self.parts.headers)?;
         let mut body = read::parse_versioned(&self.body, format, self.expected())?;
@@ -176,7 +176,7 @@ impl Call<'_> {
         Ok(object?.value)
     }
 
-    /// The pipeline of writes over the resource, for actions that change an object of it.
+    /// The write pipeline for the resource, for actions that change one of its objects.
     pub fn write<'b>(&'b self, options: &'b WriteOptions) -> Write<'b> {
         self.server.write(self.target, options)
     }

@@ -1,4 +1,4 @@
-//! What a query says of a log or of forwarded ports, judged before their pod is looked for. Follows
+//! Validates the query of log and port-forward requests, before their pod is looked up. Follows
 //! k8s.io/kubernetes/pkg/apis/core/validation (ValidatePodLogOptions) and the conversions of k8s.io/apimachinery.
 
 use crate::api::query::Query;
@@ -7,10 +7,10 @@ use crate::meta::status::About;
 use crate::meta::strconv::parse_uint;
 use crate::meta::{Errors, Path, Status, time};
 
-/// Judges the options of the log of `pod`.
+/// Validates the options of a log request for `pod`.
 ///
 /// # Errors
-/// 400 for numbers and times that are none, in the order of the Go struct; 422 for what no log has.
+/// 400 for malformed numbers and times, in the order of the Go struct; 422 for invalid values.
 pub(super) fn log(query: &Query, pod: &str) -> Result<(), Status> {
     let since = query.int("sinceSeconds")?;
     let since_time = query.get("sinceTime");
@@ -29,7 +29,7 @@ pub(super) fn log(query: &Query, pod: &str) -> Result<(), Status> {
         errors.invalid(root.field("limitBytes"), bytes, "must be greater than 0");
     }
     match since {
-        // Upstream's path of nothing.
+        // Upstream's field path of an empty name.
         Some(_) if since_time.is_some() => errors.forbidden(
             root.field("[]"),
             "at most one of `sinceTime` or `sinceSeconds` may be specified",
@@ -57,7 +57,7 @@ pub(super) fn log(query: &Query, pod: &str) -> Result<(), Status> {
     Err(Status::invalid(about, &errors))
 }
 
-/// Judges the ports that are to be forwarded: any number of lists of them.
+/// Validates the ports to forward: any number of lists.
 ///
 /// # Errors
 /// 400 with the text of Go's strconv.

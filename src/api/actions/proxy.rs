@@ -1,5 +1,5 @@
-//! `pods/proxy` and `services/proxy`: HTTP to what runs in the cluster, through this server. Follows
-//! pkg/registry/core/{pod,service}/... ResourceLocation for what is asked of whom.
+//! `pods/proxy` and `services/proxy`: HTTP requests to pods and services through this server. Follows ResourceLocation
+//! in pkg/registry/core/{pod,service}/... for choosing the backend.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -13,22 +13,22 @@ use crate::api::reply::Reply;
 use crate::meta::Status;
 use crate::schema::Value;
 
-/// What `scheme:name:port` asks for.
+/// A parsed `scheme:name:port`.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Asked<'a> {
-    /// `https`, `http` or nothing.
+    /// `https`, `http` or empty.
     pub scheme: &'a str,
     /// The name of the pod, service or node.
     pub name: &'a str,
-    /// A number or a name; empty for the first there is.
+    /// A number or a name; empty for the first port.
     pub port: &'a str,
 }
 
 impl<'a> Asked<'a> {
-    /// Reads the name in the path of a `what`.
+    /// Parses the name in the path of a `what` (pod, service or node).
     ///
     /// # Errors
-    /// 400 for more parts, another scheme or no name.
+    /// 400 for too many parts, an invalid scheme or an empty name.
     pub fn read(what: &str, text: &'a str) -> Result<Self, Status> {
         let parts: Vec<&str> = text.split(':').collect();
         let asked = match *parts.as_slice() {
@@ -51,7 +51,7 @@ impl<'a> Asked<'a> {
     }
 }
 
-/// Answers `pods/proxy`.
+/// Handles `pods/proxy`.
 pub fn pod(call: Call<'_>) -> BoxFuture<'_, Result<Reply, Status>> {
     async move {
         let asked = Asked::read("pod", &call.target.info.name)?;
@@ -73,7 +73,7 @@ pub fn pod(call: Call<'_>) -> BoxFuture<'_, Result<Reply, Status>> {
     .boxed()
 }
 
-/// The first port that a container of a pod names.
+/// The first declared port of a pod's containers.
 fn first_port(pod: &Value) -> Option<u16> {
     let ports = pod.at("spec").list("containers").iter();
     ports
@@ -89,13 +89,13 @@ fn number(port: &str) -> Result<u16, Status> {
     })
 }
 
-/// Reads an address that may be asked.
+/// Parses an address that may be proxied to.
 fn address(text: &str) -> Result<IpAddr, Status> {
     let read = text.parse().map_err(|_| refused());
     read.and_then(proxyable)
 }
 
-/// The address, if it may be asked: never one of this host or its links, however it is written.
+/// The address, if it may be proxied to: never a loopback or link-local one, in any notation.
 pub(super) fn proxyable(address: IpAddr) -> Result<IpAddr, Status> {
     let address = address.to_canonical();
     let local = match address {
@@ -112,7 +112,7 @@ fn refused() -> Status {
     Status::bad_request("address not allowed")
 }
 
-/// Answers `services/proxy`.
+/// Handles `services/proxy`.
 pub fn service(call: Call<'_>) -> BoxFuture<'_, Result<Reply, Status>> {
     async move {
         let asked = Asked::read("service", &call.target.info.name)?;
@@ -131,7 +131,7 @@ fn unavailable(why: String) -> Status {
     Status::failure(503, "ServiceUnavailable", why)
 }
 
-/// An address and a port behind a service.
+/// The address and port of an endpoint of a service.
 fn endpoint(call: &Call<'_>, asked: &Asked<'_>) -> Result<(String, u16), Status> {
     let (cluster, namespace) = (&call.target.cluster, call.target.namespace());
     let mut port_name = asked.port.to_owned();

@@ -1,5 +1,4 @@
-//! Questions about who somebody is and what they may do. Follows k8s.io/kubernetes pkg/registry/authorization and
-//! pkg/registry/authentication.
+//! Access and identity reviews. Follows k8s.io/kubernetes pkg/registry/authorization and pkg/registry/authentication.
 
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
@@ -13,17 +12,17 @@ use crate::meta::status::About;
 use crate::meta::{At, Status, time};
 use crate::schema::{Object, Value};
 
-/// Answers a SubjectAccessReview.
+/// Handles a SubjectAccessReview.
 pub(super) fn access(call: Call<'_>) -> BoxFuture<'_, Result<Reply, Status>> {
     access_review(call, Kind::Any).boxed()
 }
 
-/// Answers a LocalSubjectAccessReview.
+/// Handles a LocalSubjectAccessReview.
 pub(super) fn local_access(call: Call<'_>) -> BoxFuture<'_, Result<Reply, Status>> {
     access_review(call, Kind::Local).boxed()
 }
 
-/// Answers a SelfSubjectAccessReview.
+/// Handles a SelfSubjectAccessReview.
 pub(super) fn own_access(call: Call<'_>) -> BoxFuture<'_, Result<Reply, Status>> {
     access_review(call, Kind::Own).boxed()
 }
@@ -62,7 +61,7 @@ async fn access_review(mut call: Call<'_>, kind: Kind) -> Result<Reply, Status> 
     Ok(Reply::Other(201, asked.answer()))
 }
 
-/// Answers a SelfSubjectRulesReview.
+/// Handles a SelfSubjectRulesReview.
 pub(super) fn own_rules(mut call: Call<'_>) -> BoxFuture<'_, Result<Reply, Status>> {
     async move {
         let mut asked = call.asked(false, |_| {}).await?;
@@ -109,7 +108,7 @@ fn rules_status(rules: &Rules) -> Value {
     Value::Object(status)
 }
 
-/// Answers a SelfSubjectReview.
+/// Handles a SelfSubjectReview.
 pub(super) fn own_identity(mut call: Call<'_>) -> BoxFuture<'_, Result<Reply, Status>> {
     async move {
         let mut asked = call.asked(false, |_| {}).await?;

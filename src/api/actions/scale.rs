@@ -1,5 +1,5 @@
-//! The scale subresource: a Scale that shows, and changes, how many of something there are. Who owns the number is
-//! kept in managedFields of what is scaled. Follows pkg/registry/apps/deployment/storage/storage.go and
+//! The scale subresource: a Scale shows and changes the number of replicas of an object. Field ownership of the number
+//! is kept in the object's managedFields. Follows pkg/registry/apps/deployment/storage/storage.go and
 //! k8s.io/apiextensions-apiserver/pkg/registry/customresource/etcd.go.
 
 use std::sync::Arc;
@@ -25,7 +25,7 @@ use crate::resources::scale::Scale;
 use crate::resources::{Resource, forms};
 use crate::schema::{Value, builtin, decode};
 
-/// Stands for replicas that are not there yet: nobody can ask for so few.
+/// Stands for missing replicas: clients cannot set so low a number.
 const ABSENT: i64 = i32::MIN as i64;
 const SCALE: &str = "io.k8s.api.autoscaling.v1.Scale";
 const EXPECTED: Expected<'static> = Expected {
@@ -34,7 +34,7 @@ const EXPECTED: Expected<'static> = Expected {
     kind: "Scale",
 };
 
-/// Answers a request for `/scale`.
+/// Handles a request for `/scale`.
 pub fn answer(call: Call<'_>) -> BoxFuture<'_, Result<Reply, Status>> {
     run(call).boxed()
 }
@@ -69,7 +69,7 @@ async fn read(call: &Call<'_>, scale: &Scale) -> Result<Value, Status> {
     )))
 }
 
-/// The Scale of an object, and whether it says how many replicas are wanted.
+/// The Scale of an object, and whether the object has a number of replicas.
 fn of(scale: &Scale, object: &Value) -> Result<(Value, bool), Status> {
     let (mut shown, there) = scale.of(object).map_err(Status::unclassified)?;
     decode::tidy(&mut shown, builtin::named(SCALE));
@@ -80,7 +80,7 @@ async fn update(call: &mut Call<'_>, scale: &Scale) -> Result<Value, Status> {
     let options = call.options("UpdateOptions")?;
     let custom = call.target.resource.is_custom();
     let mut wanted = call.object(&options).map_err(|refusal| match refusal.code {
-        // What decodes custom resources does not know the type that it failed to read, and tells that.
+        // Upstream's decoder for custom resources does not know the type Scale, and says so in its error.
         400 if custom => Status::bad_request(
             "no kind is registered for the type v1.Scale in scheme \"pkg/runtime/scheme.go:111\"",
         ),
@@ -134,7 +134,7 @@ async fn change_by_patch(call: &mut Call<'_>, scale: &Scale) -> Result<Value, St
     Ok(shown)
 }
 
-/// Who writes a Scale.
+/// The writer of a Scale.
 struct By<'a> {
     options: &'a WriteOptions,
     versions: OneVersion<'a>,
@@ -155,10 +155,10 @@ impl By<'_> {
         }
     }
 
-    /// The new Scale and its owners after a write that is no apply.
+    /// The new Scale and its managedFields after a write other than an apply.
     fn updated(&self, old: &Value, mut new: Value, managed: Managed) -> (Value, Managed) {
         owners::take(&mut new);
-        // One version, always of its schema: this does not fail.
+        // Only one version, which always matches its schema: this does not fail.
         let managed = self
             .writer()
             .update(old, &new, managed.clone(), false)
@@ -166,7 +166,7 @@ impl By<'_> {
         (new, managed)
     }
 
-    /// The new Scale and its owners after an apply.
+    /// The new Scale and its managedFields after an apply.
     fn applied(
         &self,
         old: Value,
@@ -175,7 +175,7 @@ impl By<'_> {
         custom: bool,
     ) -> Result<(Value, Managed), Status> {
         let schema = builtin::named(SCALE);
-        // Upstream converts what applies make, by the versions of the custom resource.
+        // Upstream converts the result of an apply to a version of the custom resource.
         let refusal = format!("request to convert CR to an invalid group/version: {SCALE_VERSION}");
         if custom && managed.entries.is_empty() {
             return Err(Status::unclassified(format!(
@@ -208,14 +208,14 @@ impl By<'_> {
     }
 }
 
-/// Changes the object so that its Scale, and who owns it, is what `wanted` makes of the old one.
+/// Updates the object so that its Scale and managedFields become what `wanted` returns.
 async fn change(
     call: &mut Call<'_>,
     scale: &Scale,
     options: &WriteOptions,
     mut wanted: impl FnMut(Value, Managed, &By<'_>) -> Result<(Value, Managed), Status>,
 ) -> Result<Value, Status> {
-    // The write is one of the object itself, by the rules of the object itself.
+    // The object itself is written, with the rules for its kind.
     let target = Target {
         info: Arc::new(Info {
             subresource: String::new(),
@@ -294,7 +294,7 @@ async fn change(
         .map_err(|status| Status::bad_request(status.message))
 }
 
-/// Where the replicas are in a version of the resource.
+/// The path of the replicas field in a version of the resource.
 fn place<'a>(resource: &'a Resource, api_version: &str, asked: &'a Scale) -> Option<Vec<&'a str>> {
     let (group, name) = api_version.rsplit_once('/').unwrap_or(("", api_version));
     let version = resource.version(name).filter(|_| group == resource.group)?;
@@ -308,7 +308,7 @@ fn place<'a>(resource: &'a Resource, api_version: &str, asked: &'a Scale) -> Opt
     })
 }
 
-/// Judges the Scale of a built-in kind.
+/// Validates the Scale of a built-in kind.
 fn judge(scale: &Value, target: &Target) -> Result<(), Status> {
     let mut errors = Errors::default();
     let spec = At::root(scale);
@@ -325,7 +325,7 @@ fn judge(scale: &Value, target: &Target) -> Result<(), Status> {
     Err(Status::invalid(about, &errors))
 }
 
-/// The refusal of a patch that says another uid than the object has.
+/// The error for a patch with a uid other than the object's.
 fn other_uid(target: &Target, asked: &str, found: &str) -> Status {
     let kind = format!("{}/scale", target.resource.plural);
     let about = About {
@@ -339,7 +339,7 @@ fn other_uid(target: &Target, asked: &str, found: &str) -> Status {
     )
 }
 
-/// The table of a Scale: upstream prints those of custom resources and those of built-in kinds by different programs.
+/// The table of a Scale: upstream prints those of custom resources and of built-in kinds differently.
 fn as_table(scale: &Value, custom: bool, beta: bool) -> Value {
     let replicas = |part: &str| scale.at(part).int("replicas").into();
     let now = crate::meta::time::now();

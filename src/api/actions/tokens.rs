@@ -1,4 +1,4 @@
-//! Tokens: one is asked for of a service account, and who shows one is told. Follows k8s.io/kubernetes
+//! Token requests of service accounts, and token reviews. Follows k8s.io/kubernetes
 //! pkg/registry/core/serviceaccount/storage/token.go and pkg/registry/authentication/tokenreview.
 
 use futures::FutureExt as _;
@@ -13,11 +13,11 @@ use crate::meta::status::{About, aggregate, key_name};
 use crate::meta::{At, Errors, Status, time};
 use crate::schema::{Object, Value};
 
-/// The shortest that a token may be good for, in seconds.
+/// The shortest lifetime of a token, in seconds.
 const SHORTEST: i64 = 600;
-/// How long the tokens are asked for that pods are given, in seconds: by this number they are known.
+/// The lifetime in seconds that nodes request for the tokens of pods; such tokens are recognized by it.
 const OF_PODS: i64 = 3607;
-/// How long such a token is good in truth, in seconds.
+/// The actual lifetime of such a token, in seconds.
 const A_YEAR: i64 = 365 * 24 * 60 * 60;
 const WEBHOOKS: &str = "admissionregistration.k8s.io/v1";
 
@@ -42,7 +42,7 @@ fn is_webhook(reference: &Value) -> bool {
         )
 }
 
-/// Judges a TokenRequest.
+/// Validates a TokenRequest.
 fn validate(request: At<'_>) -> Errors {
     let mut errors = Errors::default();
     let spec = request.field("spec");
@@ -81,7 +81,7 @@ fn validate(request: At<'_>) -> Errors {
     errors
 }
 
-/// The group and version that a reference names; both empty where it names none that there can be.
+/// The group and version of a reference; both empty if its apiVersion is invalid.
 fn group_version(reference: &Value) -> (&str, &str) {
     let said = reference.str("apiVersion");
     match said.split_once('/') {
@@ -91,13 +91,13 @@ fn group_version(reference: &Value) -> (&str, &str) {
     }
 }
 
-/// The type of an object as Go prints it: `/v1, Kind=ConfigMap`.
+/// The type of an object in Go's notation: `/v1, Kind=ConfigMap`.
 fn type_of(reference: &Value) -> String {
     let (group, version) = group_version(reference);
     format!("{group}/{version}, Kind={}", reference.str("kind"))
 }
 
-/// What a token is bound to, and the uid of that.
+/// The object that a token is bound to, and its uid.
 fn bound_to(call: &Call<'_>, reference: &Value, account: &str) -> Result<(Bound, String), Status> {
     let cluster = &call.target.cluster;
     let namespace = call.target.namespace();
@@ -164,7 +164,7 @@ fn bound_to(call: &Call<'_>, reference: &Value, account: &str) -> Result<(Bound,
     Ok((bound, found.at("metadata").str("uid").to_owned()))
 }
 
-/// Answers a TokenRequest.
+/// Handles a TokenRequest.
 pub(super) fn request(mut call: Call<'_>) -> BoxFuture<'_, Result<Reply, Status>> {
     async move {
         let mut asked = call.asked(true, defaults).await?;
@@ -286,7 +286,7 @@ pub(super) fn request(mut call: Call<'_>) -> BoxFuture<'_, Result<Reply, Status>
     .boxed()
 }
 
-/// Answers a TokenReview.
+/// Handles a TokenReview.
 pub(super) fn review(mut call: Call<'_>) -> BoxFuture<'_, Result<Reply, Status>> {
     async move {
         let mut asked = call.asked(false, |_| {}).await?;
@@ -309,7 +309,7 @@ pub(super) fn review(mut call: Call<'_>) -> BoxFuture<'_, Result<Reply, Status>>
             audiences.clone_from(&authentication.tokens.settings.audiences);
         }
         let reviewed = authentication.review(&token, &audiences);
-        // What is not answered stays as it was said.
+        // Fields that the review does not set keep the client's values.
         let status = asked.object.object_mut().object_mut("status");
         match reviewed {
             Ok(found) => {

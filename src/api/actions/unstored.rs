@@ -1,5 +1,5 @@
-//! Bodies of kinds that are asked with and never stored: decoded, owned and admitted as any object that is created,
-//! up to where others would be validated. Follows k8s.io/apiserver/pkg/endpoints/handlers/create.go.
+//! Bodies of kinds that are never stored, like reviews: decoded, owned and admitted like any created object, except for
+//! validation. Follows k8s.io/apiserver/pkg/endpoints/handlers/create.go.
 
 use super::Call;
 use crate::admission::Operation;
@@ -10,17 +10,17 @@ use crate::patch::managed::{Filter, Managed, OneVersion, Writer};
 use crate::resources::gvk_type;
 use crate::schema::{Object, Schema, Value, builtin, decode};
 
-/// A body that was asked with.
+/// The body of such a request.
 pub struct Asked {
     /// In canonical form.
     pub object: Value,
-    /// What the query says.
+    /// The options in the query.
     pub options: WriteOptions,
     schema: &'static Schema,
 }
 
 impl Asked {
-    /// The object for an answer: its members in order, nothing empty that upstream leaves out.
+    /// The object for the response: with its members in order, and without empty ones that upstream omits.
     pub fn answer(mut self) -> Value {
         decode::tidy(&mut self.object, self.schema);
         self.object
@@ -28,11 +28,11 @@ impl Asked {
 }
 
 impl Call<'_> {
-    /// Reads the body, gives it `defaults`, and lets mutating admission at it. `keep` keeps what clients say of uid and
-    /// times.
+    /// Reads the body, applies `defaults`, and runs mutating admission. With `keep` the client's uid and times are
+    /// kept.
     ///
     /// # Errors
-    /// As a creation refuses its query and body, and what admission refuses.
+    /// 400 and 422 like a creation with an invalid query or body, and the errors of admission.
     pub async fn asked(&mut self, keep: bool, defaults: fn(&mut Value)) -> Result<Asked, Status> {
         let options = self.options("CreateOptions")?;
         let mut object = self.object(&options)?;
@@ -91,10 +91,10 @@ impl Call<'_> {
         })
     }
 
-    /// Lets validating admission at what was asked.
+    /// Runs validating admission.
     ///
     /// # Errors
-    /// What admission refuses.
+    /// The errors of admission.
     pub fn admit(&mut self, asked: &Asked) -> Result<(), Status> {
         let mut write = self.write(&asked.options);
         let name = match self.target.info.name.as_str() {

@@ -1,4 +1,4 @@
-//! `metrics.k8s.io`: what nodes and pods use. Follows sigs.k8s.io/metrics-server/pkg/api.
+//! `metrics.k8s.io`: resource usage of nodes and pods. Follows sigs.k8s.io/metrics-server/pkg/api.
 
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
@@ -16,7 +16,7 @@ use crate::resources::registry::METRICS;
 use crate::schema::{Object, Value};
 use crate::value;
 
-/// What the answer about one object is made of: the name, the members of its own, what it uses in sum, the window.
+/// The parts of a metrics object: name, kind-specific members, total usage, window.
 struct Shown {
     object: Value,
     cpu: u64,
@@ -36,7 +36,7 @@ fn usage(cpu_nanos: u64, bytes: u64) -> Value {
     value!({"cpu": (cpu(cpu_nanos)), "memory": (memory(bytes))})
 }
 
-/// The metrics of an object that has `metadata`, used as `all` says; `own` is what only its kind has.
+/// The metrics of an object with `metadata` and usage `all`; `own` is a kind-specific member.
 fn shown(of: &Value, all: &[Used], own: (&str, Value)) -> Shown {
     let now = time::print(time::now());
     let mut metadata = Object::new();
@@ -48,7 +48,7 @@ fn shown(of: &Value, all: &[Used], own: (&str, Value)) -> Shown {
     if let Some(labels) = of.get("labels") {
         metadata.insert("labels", labels);
     }
-    // The oldest of what is told together, as all of it was so then.
+    // The oldest of the combined measurements.
     let first = all.iter().min_by_key(|used| used.at);
     let (at, window) = first.map_or((0, 0), |used| (used.at, used.window));
     let window = time::go_duration(window * 1_000_000);
@@ -81,12 +81,12 @@ fn of_pod(of: &Value, known: &Usage) -> Option<Shown> {
     Some(shown(of, &all, own))
 }
 
-/// Answers GET of nodes' metrics.
+/// Handles a GET of node metrics.
 pub fn nodes(call: Call<'_>) -> BoxFuture<'_, Result<Reply, Status>> {
     answer(call, "NodeMetrics", of_node).boxed()
 }
 
-/// Answers GET of pods' metrics.
+/// Handles a GET of pod metrics.
 pub fn pods(call: Call<'_>) -> BoxFuture<'_, Result<Reply, Status>> {
     answer(call, "PodMetrics", of_pod).boxed()
 }
@@ -158,7 +158,7 @@ async fn answer(
             _ => whole(&one.object),
         }
     };
-    // There is no form of these in protobuf here: who takes that takes JSON too.
+    // There is no protobuf encoding of these kinds here; clients that accept it also accept JSON.
     let format = match call.accepted.format {
         Format::Protobuf => Format::Json,
         other => other,
@@ -169,7 +169,7 @@ async fn answer(
     Ok(Reply::Stream(response))
 }
 
-/// The table of metrics; one without rows has no columns.
+/// The table of metrics; without rows it has no columns.
 fn table(list: &[Shown], beta: bool, include: Include, whole: &dyn Fn(&Value) -> Value) -> Value {
     let column = |(name, format, description): (&str, &str, &str)| {
         value!({

@@ -1,4 +1,5 @@
-//! Subresources that are connected to, and the log: what they take stands in the query, and they answer with no object.
+//! OpenAPI operations for subresources that open connections, and for logs: their parameters are in the query, and they
+//! return no object.
 
 use super::operations::{
     Of, Operation, PRETTY, Parameter, PathItem, capital, group_name, path, query,
@@ -36,7 +37,7 @@ const LOG: &[Parameter] = &[
     query("timestamps", "boolean"),
 ];
 
-/// What a subresource takes that is connected to; `None` for those that are objects.
+/// The parameters of a subresource that opens a connection; `None` for those that are objects.
 pub fn options(name: &str, kind: &str) -> Option<&'static [Parameter]> {
     match (name, kind) {
         ("log", _) => Some(LOG),
@@ -48,7 +49,7 @@ pub fn options(name: &str, kind: &str) -> Option<&'static [Parameter]> {
     }
 }
 
-/// The paths of such a subresource; `outer` are the parameters of the paths of its objects.
+/// The paths of such a subresource; `outer` are the path parameters of its objects.
 pub fn paths(
     of: &Of<'_>,
     place: &str,
@@ -160,7 +161,7 @@ fn id(of: &Of<'_>, verb: &str, method: &str, sub: &str) -> String {
     .concat()
 }
 
-/// What answers with a text.
+/// An operation that returns text.
 fn text(method: &'static str) -> Operation {
     Operation {
         method,

@@ -1,4 +1,4 @@
-//! The types that definitions add to the documents. Follows
+//! Types of custom resources in the documents. Follows
 //! k8s.io/apiextensions-apiserver/pkg/controller/openapi/builder/builder.go and v2/conversion.go beside it.
 
 use super::operations::Form;
@@ -15,7 +15,7 @@ const INT_OR_STRING: &str = "x-kubernetes-int-or-string";
 pub const OBJECT_META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta";
 const LIST_META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.ListMeta";
 
-/// The component name of a kind of a definition: `com.example.v1.Widget` of the group `example.com`.
+/// The component name of a custom kind: `com.example.v1.Widget` for the group `example.com`.
 pub fn name(group: &str, version: &str, kind: &str) -> String {
     let mut words: Vec<&str> = group.split('.').rev().collect();
     words.extend([version, kind]);
@@ -37,7 +37,7 @@ pub fn types(
     let schema = declared.path(&["schema", "openAPIV3Schema"]);
     let open = schema.bool(OPEN) || spec.bool("preserveUnknownFields");
     let mut one = if schema.is_null() || (form.v2 && open) {
-        // kubectl takes members that are named for all that there are.
+        // kubectl assumes that there are no members besides the named ones.
         type_of("object")
     } else {
         let mut one = published(schema, form.v2);
@@ -94,8 +94,8 @@ fn text(description: &str) -> Object {
     out
 }
 
-/// A declared schema as the documents have it. Version 2 knows neither alternatives nor nulls, and clients of it take
-/// named members for all that there are.
+/// A declared schema in the form that the documents use. Version 2 has neither alternatives nor nulls, and its clients
+/// assume that there are no members besides the named ones.
 fn published(schema: &Value, v2: bool) -> Object {
     let nullable = v2 && schema.bool("nullable");
     let bare = nullable || (v2 && schema.bool(OPEN));
@@ -135,7 +135,7 @@ fn published(schema: &Value, v2: bool) -> Object {
     out
 }
 
-/// A member that may be null is not required: version 2 has no nulls.
+/// A nullable member is not required: version 2 has no nulls.
 fn require_no_nulls(schema: &Value, out: &mut Object) {
     let required: Vec<Value> = schema
         .list("required")
@@ -155,7 +155,7 @@ fn require_no_nulls(schema: &Value, out: &mut Object) {
     }
 }
 
-/// Says by alternatives that a value may be an integer or text, unless they say so already.
+/// Adds alternatives for integer or string, unless there are some.
 fn say_int_or_string(out: &mut Object) {
     let alternatives = vec![
         Value::from(type_of("integer")),
@@ -174,7 +174,7 @@ fn say_int_or_string(out: &mut Object) {
     }
 }
 
-/// Gives embedded objects the members that every object has.
+/// Adds the members of every object to embedded objects.
 fn embed(schema: &mut Object, form: &Form) {
     for (key, value) in schema.iter_mut() {
         match (key.as_str(), value) {

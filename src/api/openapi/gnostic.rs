@@ -3,7 +3,7 @@
 
 use crate::schema::{Object, Value, json};
 
-/// The document as a message `openapi.v2.Document`.
+/// Encodes the document as a message `openapi.v2.Document`.
 pub fn document(document: &Value) -> Vec<u8> {
     let mut out = Vec::new();
     text(&mut out, 1, document.str("swagger"));
@@ -143,7 +143,7 @@ fn schema(out: &mut Vec<u8>, schema: &Value) {
     flag(out, 8, schema.bool("exclusiveMaximum"));
     flag(out, 10, schema.bool("exclusiveMinimum"));
     for (field, key) in LENGTHS {
-        // Zeroes, too, are left out of protobuf.
+        // Protobuf omits zeros, too.
         if let Some(number @ 1..) = schema.at(key).as_int() {
             varint(out, u64::from(field) << 3);
             varint(out, number.cast_unsigned());
@@ -184,7 +184,7 @@ fn schema(out: &mut Vec<u8>, schema: &Value) {
     extensions(out, 31, schema);
 }
 
-/// How long things may be: fields of a schema and their names.
+/// Numeric limits: field numbers of a schema, and their names.
 const LENGTHS: [(u32, &str); 6] = [
     (11, "maxLength"),
     (12, "minLength"),
@@ -194,7 +194,7 @@ const LENGTHS: [(u32, &str); 6] = [
     (18, "minProperties"),
 ];
 
-/// Members called `x-...`, as YAML (of which JSON is a part).
+/// Members named `x-...`, as YAML (JSON is a subset of it).
 fn extensions(out: &mut Vec<u8>, field: u32, value: &Value) {
     for (name, value) in members(value).filter(|(name, _)| name.starts_with("x-")) {
         nested(out, field, |out| {

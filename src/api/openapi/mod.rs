@@ -1,4 +1,4 @@
-//! OpenAPI documents of what is served, custom resources included.
+//! OpenAPI documents of everything that is served, including custom resources.
 
 mod connections;
 mod custom;
@@ -23,12 +23,12 @@ use crate::schema::{Object, Value, json};
 use crate::value;
 
 const PROTOBUF_V2: &str = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf";
-/// Caches ask each time whether a document is still the same.
+/// Caches must revalidate a document.
 const ASK: &str = "no-cache, private";
-/// A document asked for by its hash never changes.
+/// A document requested by its hash never changes.
 const KEEP: &str = "public, immutable";
 
-/// Answers a path below `/openapi`; `None` for paths that are none of ours.
+/// The response to a path below `/openapi`; `None` for unknown paths.
 pub fn answer(
     documents: &Documents,
     path: &[&str],
@@ -49,7 +49,7 @@ pub fn answer(
     }
 }
 
-/// The document at a path of version 3; `None` for paths that are none of ours.
+/// The document at a path of version 3; `None` for unknown paths.
 fn document_3(documents: &Documents, path: &[&str], registry: &Arc<Registry>) -> Option<Document> {
     let of_version = |group: &str, version: &str| {
         let mut served = registry.group(group)?.versions.iter();
@@ -71,7 +71,7 @@ fn document_3(documents: &Documents, path: &[&str], registry: &Arc<Registry>) ->
     Some(documents.get(&format!("v3//{path}"), registry, make))
 }
 
-/// Every group and version that is not made by definitions.
+/// Every group and version that is not defined by definitions.
 fn built_in(registry: &Registry) -> Vec<(&str, &str)> {
     let groups = registry.groups().iter().filter(|group| !group.custom);
     groups
@@ -107,7 +107,7 @@ fn root(documents: &Documents, registry: &Arc<Registry>) -> Vec<u8> {
     json::to_string(&value!({"paths": (Value::Object(out))})).into_bytes()
 }
 
-/// A document of version 3. Who asks for one by a hash that it no longer has is sent to where it is now.
+/// A document of version 3. A request with an outdated hash is redirected to the current one.
 fn version_3(
     documents: &Documents,
     path: &[&str],
@@ -149,7 +149,7 @@ fn version_2(documents: &Documents, parts: &Parts, registry: &Arc<Registry>) -> 
 mod tests {
     use super::*;
 
-    /// Everything that is referred to below a prefix.
+    /// Everything below a prefix that is referred to.
     fn referred<'a>(value: &'a Value, prefix: &str, out: &mut Vec<&'a str>) {
         match value {
             Value::Object(object) => {
@@ -196,7 +196,7 @@ mod tests {
         let path = document
             .at("paths")
             .at("/apis/apps/v1/namespaces/{namespace}/deployments/{name}");
-        // kubectl asks whether a PATCH of the kind can validate fields.
+        // kubectl checks whether a PATCH of the kind supports field validation.
         let mut parameters = path.at("patch").list("parameters").iter();
         assert!(parameters.any(|parameter| parameter.str("name") == "fieldValidation"));
         let kind = path.at("get").at("x-kubernetes-group-version-kind");
@@ -206,7 +206,7 @@ mod tests {
         let all = document.at("paths").at("/apis/apps/v1/deployments");
         let id = all.at("get").str("operationId");
         assert_eq!(id, "listAppsV1DeploymentForAllNamespaces");
-        // Strategic merges look up by which key lists merge.
+        // Strategic merges look up the merge keys of lists here.
         let spec = document.at("definitions").at("io.k8s.api.core.v1.PodSpec");
         let containers = spec.at("properties").at("containers");
         assert_eq!(containers.str("x-kubernetes-patch-merge-key"), "name");

@@ -1,4 +1,4 @@
-//! What can be done on which path, read off the registry: the part that both OpenAPI versions share.
+//! The operations of each path, derived from the registry: the part that both OpenAPI versions share.
 
 use std::collections::BTreeMap;
 
@@ -7,14 +7,14 @@ use crate::resources::{Registry, Resource, Version, gvk_type};
 use crate::schema::{Key, Object, Value, builtin};
 use crate::value;
 
-/// A member of a path template or of the query.
+/// A parameter in the path or the query.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Parameter {
     /// `fieldManager`
     pub name: &'static str,
     /// `string`, `integer` or `boolean`.
     pub kind: &'static str,
-    /// Part of the path, and so required.
+    /// Whether it is part of the path, and so required.
     pub in_path: bool,
 }
 
@@ -90,13 +90,13 @@ const LIST: &[Parameter] = &[
     query("watch", "boolean"),
 ];
 
-/// What objects are answered in.
+/// The media types of objects.
 pub const OBJECTS: &[&str] = &[
     "application/json",
     "application/yaml",
     "application/vnd.kubernetes.protobuf",
 ];
-/// What a list that may be a watch is answered in.
+/// The media types of a list that may be a watch.
 const STREAMS: &[&str] = &[
     "application/json",
     "application/yaml",
@@ -104,7 +104,7 @@ const STREAMS: &[&str] = &[
     "application/json;stream=watch",
     "application/vnd.kubernetes.protobuf;stream=watch",
 ];
-/// What custom resources take and answer with.
+/// The media types of custom resources, in both directions.
 pub const CUSTOM_MEDIA: &[&str] = &["application/json", "application/yaml"];
 
 /// One operation of a path.
@@ -112,25 +112,25 @@ pub const CUSTOM_MEDIA: &[&str] = &["application/json", "application/yaml"];
 pub struct Operation {
     /// `get`, `put`, `post`, `delete`, `patch`.
     pub method: &'static str,
-    /// `x-kubernetes-action`; empty where it is about no resource.
+    /// `x-kubernetes-action`; empty if the path is not a resource.
     pub action: &'static str,
     /// `readCoreV1NamespacedConfigMap`
     pub id: String,
-    /// One line for people.
+    /// A one-line description.
     pub description: String,
-    /// Of the query, beside those of the path.
+    /// Query parameters besides those of the path.
     pub parameters: Vec<Parameter>,
     /// The component name of the body's type; `Patch` of apimachinery for patches.
     pub body: Option<String>,
-    /// The body may be left out.
+    /// Whether the body is optional.
     pub body_optional: bool,
-    /// Codes and the component name of what they answer with; none for a text.
+    /// Status codes with description and component name of the response; None for text.
     pub responses: Vec<(u16, &'static str, Option<String>)>,
-    /// The media types of the answers.
+    /// The media types of the responses.
     pub produces: &'static [&'static str],
     /// Group, version and kind of the body.
     pub gvk: (String, String, String),
-    /// On a custom resource, which has neither protobuf nor strategic merge patches.
+    /// Whether it is on a custom resource, which has neither protobuf nor strategic merge patches.
     pub custom: bool,
 }
 
@@ -169,37 +169,37 @@ pub struct PathItem {
     pub path: String,
     /// In upstream's order.
     pub operations: Vec<Operation>,
-    /// Shared by the operations.
+    /// Parameters shared by the operations.
     pub parameters: Vec<Parameter>,
 }
 
-/// A type that an operation takes or answers with.
+/// The type of a body or response.
 #[derive(Clone, Copy)]
 enum Type {
-    /// The resource's, or the subresource's.
+    /// The type of the resource, or the subresource.
     One,
-    /// The list of the resource's.
+    /// The list type of the resource.
     List,
-    /// What a deletion answers with.
+    /// The response to a deletion.
     Deleted,
-    /// A component by its name.
+    /// A component with this name.
     Named(&'static str),
 }
 
-/// What is the same in all operations of a verb.
+/// The common parts of all operations of a verb.
 struct Verb {
     name: &'static str,
     method: &'static str,
     action: &'static str,
-    /// What identifiers begin with.
+    /// The beginning of identifiers.
     prefix: &'static str,
-    /// What they have before the kind.
+    /// The part before the kind.
     collection: &'static str,
-    /// What they have behind the kind.
+    /// The part after the kind.
     suffix: &'static str,
-    /// What descriptions begin with.
+    /// The beginning of descriptions.
     words: &'static str,
-    /// What they end with.
+    /// Their end.
     hint: &'static str,
     parameters: &'static [Parameter],
     body: Option<Type>,
@@ -288,7 +288,7 @@ const VERBS: [Verb; 9] = [
     },
 ];
 
-/// A watch by the old paths.
+/// A watch at the old paths.
 const fn watch(name: &'static str) -> Verb {
     Verb {
         action: name,
@@ -357,7 +357,7 @@ pub fn capital(word: &str) -> String {
         .unwrap_or_default()
 }
 
-/// Every path of the resources of a group in one version, in order.
+/// All paths of a group's resources in one version, in order.
 pub fn paths(registry: &Registry, group: &str, version: &str) -> Vec<PathItem> {
     let mut resources: Vec<(&Resource, &Version)> = registry
         .resources()
@@ -376,25 +376,25 @@ pub fn paths(registry: &Registry, group: &str, version: &str) -> Vec<PathItem> {
     out
 }
 
-/// How a version of OpenAPI writes what a document holds.
+/// How an OpenAPI version encodes a document.
 pub struct Form {
-    /// Version 2, not 3.
+    /// Whether it is version 2, not 3.
     pub v2: bool,
     /// An operation under a tag.
     pub operation: fn(&Operation, &str) -> Value,
     /// A parameter.
     pub parameter: fn(&Parameter) -> Value,
-    /// A schema of a built-in type, of which version 3 is known.
+    /// A schema of a built-in type, given in version 3.
     pub schema: fn(&Value) -> Value,
 }
 
-/// What refers to a schema of version 3 begins so.
+/// The prefix of references to schemas in version 3.
 pub const REFERENCE: &str = "#/components/schemas/";
-/// What refers to a schema of version 2 begins so.
+/// The prefix of references to schemas in version 2.
 pub const REFERENCE_V2: &str = "#/definitions/";
 
 impl Form {
-    /// A schema that refers to a type, with words of its own unless they are empty.
+    /// A schema that refers to a type, with its own description unless that is empty.
     pub fn refer(&self, name: &str, words: &str) -> Value {
         if self.v2 {
             let mut out = value!({"$ref": (format!("{REFERENCE_V2}{name}"))});
@@ -411,7 +411,7 @@ impl Form {
     }
 }
 
-/// A document while it is made: what is done on which path, and the types that it speaks of.
+/// A document being written: the operations of paths, and the types that they use.
 #[derive(Default)]
 pub struct Writing {
     paths: Object,
@@ -421,7 +421,7 @@ pub struct Writing {
 }
 
 impl Writing {
-    /// Adds all that a group serves in one version.
+    /// Adds everything that a group serves in one version.
     pub fn add(&mut self, registry: &Registry, group: &str, version: &str, form: &Form) {
         let tag = format!("{}_{version}", group_name(group));
         for resource in registry
@@ -456,8 +456,8 @@ impl Writing {
         self.paths.insert(item.path, written);
     }
 
-    /// The paths, and the schemas of all that they lead to, in order of their names. `everywhere` are the groups and
-    /// versions that have the types which all have.
+    /// The paths, and the schemas of all types that they use, sorted by name. `everywhere` are the groups and versions
+    /// for which shared types are listed.
     pub fn finish(self, form: &Form, everywhere: &[(&str, &str)]) -> (Object, Object) {
         let mut names = self.names;
         let document = &*builtin::DOCUMENT;
@@ -480,7 +480,7 @@ impl Writing {
     }
 }
 
-/// Takes what all operations of a path have in common to those of the path, in order of their names.
+/// Moves parameters that all operations of a path share to the path, sorted by name.
 fn share(
     mut shared: Vec<Parameter>,
     mut operations: Vec<Operation>,
@@ -502,7 +502,7 @@ fn share(
     (shared, operations)
 }
 
-/// Names the kinds of a type that is part of many groups.
+/// Lists the kinds of a type that is part of many groups.
 fn belong(name: &str, schema: &mut Object, everywhere: &[(&str, &str)]) {
     const GVK: &str = "x-kubernetes-group-version-kind";
     if schema.get(GVK).and_then(Value::as_str).is_none() {
@@ -613,7 +613,7 @@ impl Of<'_> {
         out
     }
 
-    /// The paths of watches from before lists took a parameter for it.
+    /// The old paths of watches, from before lists had the parameter `watch`.
     fn old_watches(&self, root: &str) -> Vec<PathItem> {
         let plural = &self.resource.plural;
         if !self.version.verbs.iter().any(|verb| **verb == *"watch") {
@@ -647,7 +647,7 @@ impl Of<'_> {
             Some(sub) => &sub.verbs,
             None => &self.version.verbs,
         };
-        // The documents don't care whether a definition is being deleted.
+        // Whether a definition is being deleted makes no difference in the documents.
         let all = self.resource.is_custom();
         verbs
             .iter()
@@ -671,7 +671,7 @@ impl Of<'_> {
         let body = of_sub.map(|sub| (&sub.group, &sub.version, &sub.kind));
         let body = body.unwrap_or(of_resource);
         let gvk = if custom { of_resource } else { body };
-        // Options of subresources that are connected to have no type in the documents.
+        // Options of connecting subresources have no type in the documents.
         if !custom && gvk_type(body.0, body.1, body.2).is_none() {
             return None;
         }
@@ -679,7 +679,7 @@ impl Of<'_> {
         let name = |what: Type| match what {
             Type::One => one.clone(),
             Type::List => named(&resource.group, &version.name, &resource.list_kind),
-            // Where a deletion only begins its object is answered, which upstream's documents don't say.
+            // A deletion that only begins returns the object, which upstream's documents do not mention.
             Type::Deleted
                 if ["namespaces", "customresourcedefinitions"].contains(&&*resource.plural) =>
             {

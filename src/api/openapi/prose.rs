@@ -1,4 +1,4 @@
-//! What the documents say in words: of what all objects have, in our own.
+//! Descriptions in the documents: only of the fields that all objects have, in our own words.
 
 use super::custom::OBJECT_META;
 use crate::schema::{Object, Value};
@@ -9,7 +9,7 @@ pub const KIND: &str = "Kind is the type of the object, in CamelCase.";
 pub const METADATA: &str = "Standard object's metadata.";
 pub const LIST_METADATA: &str = "Standard list metadata.";
 
-/// The members of the metadata of objects.
+/// The fields of object metadata.
 const OF_METADATA: &[(&str, &str)] = &[
     (
         "annotations",
@@ -67,7 +67,7 @@ const OF_METADATA: &[(&str, &str)] = &[
     ),
 ];
 
-/// Describes what all kinds have alike in the type called `name`.
+/// Adds descriptions of the fields that all kinds share to the type called `name`.
 pub fn describe(name: &str, schema: &mut Object) {
     let of_kind: &[(&str, &str)] = &[
         ("apiVersion", API_VERSION),

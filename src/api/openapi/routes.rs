@@ -1,16 +1,16 @@
-//! Paths of the documents that lead to no resource: discovery, the version, what the issuer of tokens says of itself.
+//! Paths of the documents other than resources: discovery, the version, the token issuer.
 
 use super::operations::{Form, OBJECTS, Operation, PathItem, Writing, capital, group_name};
 use crate::resources::Registry;
 
-/// A path that is read, and what it answers with.
+/// A path for GET, and its response.
 pub struct Route {
     /// `/apis/apps/`
     path: String,
     tag: String,
     id: String,
     description: &'static str,
-    /// The component name of the answer; none for a text.
+    /// The component name of the response; None for text.
     answer: Option<&'static str>,
     produces: &'static [&'static str],
 }
@@ -44,7 +44,7 @@ impl Route {
         Route { produces, ..self }
     }
 
-    /// What its document of version 3 is called: the path without the slashes around it.
+    /// The name of its document in version 3: the path without the slashes around it.
     pub fn name(&self) -> &str {
         self.path.trim_matches('/')
     }
@@ -73,7 +73,7 @@ impl Route {
     }
 }
 
-/// What tells the resources of a version.
+/// The path that lists the resources of a version.
 pub fn resources(group: &str, version: &str) -> Route {
     let path = match group {
         "" => format!("/api/{version}/"),
@@ -85,7 +85,7 @@ pub fn resources(group: &str, version: &str) -> Route {
     Route::new(path, tag, id, "get available resources").answers(API_RESOURCES)
 }
 
-/// Those that have documents of their own in version 3.
+/// Those with their own documents in version 3.
 pub fn apart(registry: &Registry) -> Vec<Route> {
     let text = str::to_owned;
     let mut out = vec![

@@ -1,4 +1,4 @@
-//! OpenAPI 2.0 (Swagger): one document of everything, for clients from before version 3.
+//! OpenAPI 2.0 (Swagger): one document for everything, for clients from before version 3.
 
 use super::operations::{
     CUSTOM_MEDIA, Form, Operation, PATCH_TYPE, Parameter, REFERENCE, REFERENCE_V2, Writing,
@@ -57,7 +57,7 @@ pub fn document(registry: &Registry) -> Value {
     })
 }
 
-/// A schema of version 3 as version 2 says it: references alone, no defaults, no alternatives.
+/// Converts a schema of version 3 to version 2: plain references, no defaults, no alternatives.
 fn schema(schema: &Value) -> Value {
     let Some(object) = schema.as_object() else {
         return schema.clone();
@@ -132,7 +132,7 @@ fn operation(operation: &Operation, tag: &str) -> Value {
         (true, true) => CUSTOM_PATCHES,
         (false, true) => CUSTOM_MEDIA,
     };
-    // Nothing is said of what a path takes that answers with a text alone.
+    // For a path that only returns text, `consumes` is omitted.
     let texts_alone = operation.responses.iter().all(|(.., name)| name.is_none());
     if !(operation.action.is_empty() && texts_alone) {
         out.insert("consumes", texts(consumes));

@@ -19,7 +19,7 @@ const FORM: Form = Form {
     schema: Value::clone,
 };
 
-/// The document of all that a group serves in one version.
+/// The document of everything that a group serves in one version.
 pub fn document(registry: &Registry, group: &str, version: &str) -> Value {
     let mut writing = Writing::default();
     writing.add(registry, group, version, &FORM);
@@ -42,7 +42,7 @@ pub fn document(registry: &Registry, group: &str, version: &str) -> Value {
     whole(paths, schemas)
 }
 
-/// The document of a path that is no resource's.
+/// The document of a path that is not a resource.
 pub fn route(route: &Route) -> Value {
     let mut writing = Writing::default();
     route.write(&mut writing, &FORM);
@@ -74,7 +74,7 @@ fn whole(paths: Object, schemas: Object) -> Value {
     })
 }
 
-/// What a body or an answer is: a type by its component name, or a text.
+/// The content of a body or response: a type by its component name, or text.
 fn content(name: Option<&str>, media: &[&str]) -> Value {
     let mut media = media.to_vec();
     media.sort_unstable();

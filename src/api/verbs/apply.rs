@@ -1,4 +1,4 @@
-//! Server-side apply: what a client says of an object becomes part of it, and its own. Follows
+//! Server-side apply: merges the fields that a client applies into an object, and records their ownership. Follows
 //! k8s.io/apiserver/pkg/endpoints/handlers/patch.go (applyPatcher) and
 //! k8s.io/apimachinery/pkg/util/managedfields/internal.
 
@@ -28,26 +28,26 @@ pub fn is(headers: &http::HeaderMap) -> bool {
     content_type(headers) == MEDIA_TYPE
 }
 
-/// Where kubectl keeps what it applied last on the client's side.
+/// The annotation in which kubectl's client-side apply keeps the last applied configuration.
 const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
 
-/// The most that all annotations may hold, in bytes.
+/// The maximum total size of annotations, in bytes.
 const ANNOTATIONS_MAX: usize = crate::resources::metadata::ANNOTATIONS_MAX;
 
-/// What a client applies.
+/// The parsed body of an apply.
 pub struct Applied {
-    /// What the body is, or why nothing can be read in what begins as an object: that is found out only once the object
-    /// to apply it to is there.
+    /// The value, or why it cannot be parsed although it begins as an object: that is reported only once the object to
+    /// apply it to was found.
     object: Result<Value, String>,
-    /// Members given twice.
+    /// Duplicate members.
     duplicates: Vec<String>,
 }
 
-/// Applies a body to the named object, or makes it.
+/// Applies a body to the named object, or creates it.
 ///
 /// # Errors
-/// 400 for a body that is not of the kind, 409 with every conflict, 500 for what the schema does not take, and what
-/// any write refuses.
+/// 400 for a body of another kind, 409 with every conflict, 500 for a value that does not match the schema, and the
+/// errors of any write.
 pub async fn apply(write: &mut Write<'_>, bytes: &[u8]) -> Result<Reply, Status> {
     let target = write.target;
     let main = target.info.subresource.is_empty();
@@ -81,7 +81,7 @@ pub async fn apply(write: &mut Write<'_>, bytes: &[u8]) -> Result<Reply, Status>
     result
 }
 
-/// Refuses a resourceVersion that is none: upstream reads it even where nothing is there that it could be of.
+/// Rejects an invalid resourceVersion: upstream parses it even if the object does not exist.
 ///
 /// # Errors
 /// 500 with Go's text.
@@ -97,11 +97,11 @@ fn readable_version(object: &Value) -> Result<(), Status> {
 }
 
 impl Applied {
-    /// Reads a body.
+    /// Parses a body.
     ///
     /// # Errors
-    /// 400 `error encoding patch: yaml: line 1: did not find expected node content` for what does not even begin as
-    /// JSON.
+    /// 400 `error encoding patch: yaml: line 1: did not find expected node content` for a body that does not even begin
+    /// as JSON.
     pub fn read(bytes: &[u8]) -> Result<Applied, Status> {
         match yaml::parse(bytes) {
             Ok(parsed) => Ok(Applied {
@@ -121,7 +121,7 @@ impl Applied {
     /// The body as an object of a kind.
     ///
     /// # Errors
-    /// 400 for a body that cannot be read, is no object, or of another kind.
+    /// 400 for a body that is malformed, not an object, or of another kind.
     pub fn object(&self, api_version: &str, kind: &str) -> Result<&Value, Status> {
         static NOTHING: Value = Value::Null;
         let said = match &self.object {
@@ -144,7 +144,7 @@ impl Applied {
         )))
     }
 
-    /// The object that this makes of the one that is there, with its owners, in the request's version.
+    /// The merged object with its managedFields, in the request's version.
     fn made(
         &self,
         write: &Write<'_>,
@@ -195,10 +195,10 @@ impl Applied {
         Ok(laid)
     }
 
-    /// Refuses or tells members that were given twice.
+    /// Rejects duplicate members, or warns about them.
     ///
     /// # Errors
-    /// 400, where validation is strict.
+    /// 400, if validation is strict.
     pub fn check_duplicates(
         &self,
         validation: FieldValidation,
@@ -220,7 +220,7 @@ impl Applied {
     }
 }
 
-/// The kind that an object says it is, as Go prints it.
+/// The declared kind of an object in Go's notation.
 fn shown_kind(object: &Value) -> String {
     let said = object.str("apiVersion");
     if said.matches('/').count() > 1 {
@@ -230,7 +230,7 @@ fn shown_kind(object: &Value) -> String {
     format!("{group}/{version}, Kind={}", object.str("kind"))
 }
 
-/// An object in a refusal: `NAMESPACE/NAME; GROUP/VERSION, Kind=KIND`.
+/// An object in an error message: `NAMESPACE/NAME; GROUP/VERSION, Kind=KIND`.
 fn shown(object: &Value) -> String {
     let meta = object.at("metadata");
     format!(
@@ -241,20 +241,20 @@ fn shown(object: &Value) -> String {
     )
 }
 
-/// Reads the owners of a stored object.
+/// Parses the managedFields of a stored object.
 ///
 /// # Errors
-/// 500 for what no server has written.
+/// 500 for values that no server has written.
 pub fn read_managed(list: &Value) -> Result<Managed, Status> {
     Managed::read(list)
         .map_err(|why| Status::unclassified(format!("failed to decode managed fields: {why}")))
 }
 
-/// What an apply needs to know of a kind.
+/// What an apply needs to know about a kind.
 pub struct Ground<'a> {
-    /// An object that says nothing.
+    /// An empty object.
     pub nothing: &'a dyn Fn() -> Value,
-    /// The merged object as one of the kind, with defaults; the error is why it cannot be.
+    /// Decodes the merged object, with defaults; the error is why that fails.
     pub decode: &'a dyn Fn(Value) -> Result<Decoded, String>,
     /// Whether stored objects may break the schema.
     pub custom: bool,
@@ -262,10 +262,10 @@ pub struct Ground<'a> {
     pub force: bool,
 }
 
-/// What is said laid over what is there, as one of its kind, and who owns what then.
+/// Merges the applied fields into the object, and computes the new ownership.
 ///
 /// # Errors
-/// 409 with every conflict; 400 and 500 for what cannot be applied.
+/// 409 with every conflict; 400 and 500 for values that cannot be applied.
 pub fn lay(
     writer: &Writer<'_>,
     ground: &Ground<'_>,
@@ -327,7 +327,7 @@ pub fn lay(
     Ok((new, managed))
 }
 
-/// The merged object as one of its kind, with defaults.
+/// Decodes the merged object, with defaults.
 fn decoded(new: Value, target: &Target, said: &Value) -> Result<Decoded, String> {
     let version = target.version();
     if target.resource.is_custom() {
@@ -343,7 +343,7 @@ fn decoded(new: Value, target: &Target, said: &Value) -> Result<Decoded, String>
     Ok(decoded)
 }
 
-/// The annotation of what kubectl applied last on the client's side; none where it has not.
+/// The annotation of kubectl's client-side apply, if there is one.
 fn last_applied(object: &Value) -> Option<&str> {
     object
         .path(&["metadata", "annotations"])
@@ -352,8 +352,8 @@ fn last_applied(object: &Value) -> Option<&str> {
         .filter(|text| !text.is_empty())
 }
 
-/// The conflicts that are left when kubectl takes over what it applied on the client's side: what the annotation holds
-/// and is still so. None where there is no such annotation.
+/// The conflicts that remain when kubectl migrates from client-side apply: fields in the annotation whose values are
+/// unchanged are taken over. None if there is no such annotation.
 fn unsettled(writer: &Writer<'_>, live: &Value, conflicts: Vec<Conflict>) -> Option<Vec<Conflict>> {
     let root = Type::root(writer.schema);
     let last = json::parse(last_applied(live)?.as_bytes()).ok()?.value;
@@ -378,7 +378,7 @@ fn unsettled(writer: &Writer<'_>, live: &Value, conflicts: Vec<Conflict>) -> Opt
     Some(rest)
 }
 
-/// Keeps kubectl's annotation, where there is one, as if it had applied on the client's side.
+/// Updates kubectl's annotation, if there is one, as a client-side apply would.
 fn remember(new: &mut Value, said: &Value) {
     if last_applied(new).is_none() {
         return;
@@ -406,7 +406,7 @@ fn remember(new: &mut Value, said: &Value) {
     }
 }
 
-/// Orders members as Go writes maps.
+/// Sorts members as Go writes maps.
 fn sort(value: &mut Value) {
     match value {
         Value::Array(items) => items.iter_mut().for_each(sort),

@@ -16,10 +16,10 @@ use std::sync::Arc;
 const ORPHAN: &str = "orphan";
 const FOREGROUND: &str = "foregroundDeletion";
 
-/// What a DELETE says.
+/// The options of a DELETE.
 #[derive(Clone, Debug, Default)]
 pub struct DeleteOptions {
-    /// Seconds; none for the kind's default.
+    /// In seconds; None for the kind's default.
     pub grace: Option<i64>,
     /// `preconditions.uid`
     pub uid: Option<String>,
@@ -27,11 +27,11 @@ pub struct DeleteOptions {
     pub resource_version: Option<String>,
     /// `propagationPolicy`
     pub propagation: Option<String>,
-    /// `orphanDependents`, its forerunner.
+    /// `orphanDependents`, the predecessor of `propagationPolicy`.
     pub orphan: Option<bool>,
-    /// Nothing is to be written.
+    /// Nothing is written.
     pub dry_run: bool,
-    /// `ignoreStoreReadErrorWithClusterBreakingPotential`: only what cannot be read is to be deleted.
+    /// `ignoreStoreReadErrorWithClusterBreakingPotential`: delete the object only if it cannot be decoded.
     pub unreadable: bool,
 }
 
@@ -40,10 +40,10 @@ const UNSAFE: &str = "unsafe-delete-ignore-read-errors";
 const UNREAD: &str = "ignoreStoreReadErrorWithClusterBreakingPotential";
 
 impl DeleteOptions {
-    /// Reads the options off a body (canonical DeleteOptions), or off the query where there is none.
+    /// Reads the options from a body (canonical DeleteOptions), or from the query if there is none.
     ///
     /// # Errors
-    /// 400 for numbers, 422 for what does not go together.
+    /// 400 for invalid numbers, 422 for invalid combinations.
     pub fn read(body: Option<&Value>, query: &Query) -> Result<DeleteOptions, Status> {
         let mut options = DeleteOptions::default();
         let unread = match body {
@@ -121,7 +121,7 @@ impl DeleteOptions {
 }
 
 impl DeleteOptions {
-    /// Judges the preconditions against what is stored.
+    /// Checks the preconditions against the stored object.
     ///
     /// # Errors
     /// 409 for another uid or revision.
@@ -147,7 +147,7 @@ impl DeleteOptions {
                 );
                 return Err(Status::conflict(target.about(name), &why));
             }
-            // Upstream looks at the internal type, which events of both groups share.
+            // Upstream uses the internal type, which events of both groups share.
             let group = match resource.rules.internal.starts_with("core.") {
                 true => "",
                 false => &*resource.group,
@@ -175,8 +175,8 @@ fn refused(errors: &Errors) -> Status {
     Status::invalid(about, errors)
 }
 
-/// Whether a write of this object is its end: it is being deleted and nothing holds it any more. What is `marked_first`
-/// is held by finalizers of its own, too.
+/// Whether writing this object completes its deletion: it is being deleted and has no finalizers left. `marked_first`
+/// kinds also have finalizers in their spec.
 pub fn ends_by(object: &Value, marked_first: bool) -> bool {
     let meta = object.at("metadata");
     meta.get("deletionTimestamp").is_some()
@@ -188,8 +188,8 @@ pub fn ends_by(object: &Value, marked_first: bool) -> bool {
             .is_none_or(|grace| grace == 0)
 }
 
-/// How long an object that is being deleted, and was given `before` seconds, has yet, and when that ends, if `asked` for
-/// less. Follows BeforeDelete of k8s.io/apiserver/pkg/registry/rest/delete.go.
+/// The new grace period and end of an object that is being deleted with a grace period of `before` seconds, if `asked`
+/// is shorter. Follows BeforeDelete of k8s.io/apiserver/pkg/registry/rest/delete.go.
 fn sooner(object: &Value, before: i64, asked: i64, now: i64) -> Option<(i64, i64)> {
     let asked = if asked < 0 { 1 } else { asked };
     if asked >= before {
@@ -198,13 +198,13 @@ fn sooner(object: &Value, before: i64, asked: i64, now: i64) -> Option<(i64, i64
     let ends = time::parse(object.at("metadata").str("deletionTimestamp")).unwrap_or(now);
     let at = ends - before + asked;
     Some(match at < now {
-        // All that was asked for is over.
+        // The shorter grace period is over already.
         true => (asked.min(1), now),
         false => (asked, at),
     })
 }
 
-/// The finalizers an object has once it is deleted under a policy.
+/// The finalizers of an object after its deletion with a propagation policy.
 fn finalizers(old: &Value, options: &DeleteOptions, dependents: Dependents) -> Vec<Value> {
     let had = old.at("metadata").list("finalizers");
     let has = |name: &str| had.iter().any(|finalizer| finalizer.as_str() == Some(name));
@@ -235,7 +235,7 @@ impl Write<'_> {
     /// Deletes the named object.
     ///
     /// # Errors
-    /// 404, 409 for preconditions, and what admission refuses.
+    /// 404, 409 for preconditions, and the errors of admission.
     pub async fn delete(&mut self, options: &DeleteOptions) -> Result<Reply, Status> {
         let target = self.target;
         let name = target.info.name.clone();
@@ -261,7 +261,7 @@ impl Write<'_> {
         }
     }
 
-    /// Who deletes what cannot be read must be allowed that, too.
+    /// Deleting an object that cannot be decoded requires another permission.
     fn may_delete_unread(&self) -> Result<(), Status> {
         let target = self.target;
         let attributes = crate::auth::Attributes {
@@ -279,7 +279,7 @@ impl Write<'_> {
     fn answer(&self, done: Deleted, name: &str, options: &DeleteOptions) -> Reply {
         let target = self.target;
         match done {
-            // Who asks by the old word for the dependents to go, too, is told that this is not done yet.
+            // With `orphanDependents: false` the status code says that dependents are not deleted yet.
             Deleted::Stays(object) if options.orphan == Some(false) => Reply::Object(202, object),
             Deleted::Stays(object) => Reply::Object(200, object),
             Deleted::Gone(object) if target.resource.rules.deletion.returns_object => {
@@ -298,7 +298,7 @@ impl Write<'_> {
         }
     }
 
-    /// One attempt; `None` is a lost race.
+    /// One attempt; `None` after a conflict.
     async fn try_delete(
         &mut self,
         entry: &Arc<Entry>,
@@ -321,9 +321,9 @@ impl Write<'_> {
             return Ok(Some(Deleted::Stays(shown)));
         }
         let before = old.at("metadata").at("deletionGracePeriodSeconds").as_int();
-        // What has no time left only waits for its finalizers, which a deletion may still change.
+        // An object without remaining grace period only waits for its finalizers, which a deletion may still change.
         let before = before.filter(|before| deleting && grace.is_some() && *before != 0);
-        // What ends already may be told to end sooner, and nothing else.
+        // For an object that is being deleted already, only the grace period can be shortened.
         let sooner = before.and_then(|before| sooner(&old, before, options.grace?, target.now));
         if before.is_some() && sooner.is_none() {
             settled(target, entry.rev).await?;
@@ -388,7 +388,7 @@ impl Write<'_> {
         };
         let mut rev = entry.rev;
         if ends && grace.is_some() && new != old {
-            // What may take time to end is marked before it is gone, so that watches tell how long it was given.
+            // An object with a grace period is marked before it is removed, so that watches show the grace period.
             let mark = change(rev, Some(record::encode(resource, &new)));
             match self.commit(mark, Vec::new()).await {
                 Ok((marked, _)) => rev = marked,
@@ -403,7 +403,7 @@ impl Write<'_> {
         }
         let marked = rev != entry.rev;
         let done = match self.commit(change, along).await {
-            // Whoever saw the mark ended it first, as a node does: it is gone as it was to be.
+            // Somebody who saw the mark removed it first, as a node does: it is gone, as requested.
             Err(StoreError::Conflict { current: None, .. }) if marked => Ok(rev),
             other => other.map(|(rev, _)| rev),
         };
@@ -423,10 +423,10 @@ impl Write<'_> {
         }
     }
 
-    /// Deletes every object that the selectors name, one by one in key order, and answers what was deleted.
+    /// Deletes every selected object, one by one in key order, and returns the list of them.
     ///
     /// # Errors
-    /// As lists, and as the deletion of each object.
+    /// Those of lists, and of the deletion of each object.
     pub async fn delete_collection(&mut self, options: &DeleteOptions) -> Result<Reply, Status> {
         if options.unreadable {
             let mut errors = Errors::default();
@@ -455,10 +455,10 @@ impl Write<'_> {
     }
 }
 
-/// What became of an object.
+/// The result of a deletion.
 enum Deleted {
-    /// It is gone; this is what it was.
+    /// It is gone; this was its last state.
     Gone(Value),
-    /// Something holds it: it is only marked.
+    /// It has finalizers or a grace period: it is only marked.
     Stays(Value),
 }

@@ -10,7 +10,7 @@ use std::sync::Arc;
 /// Reads the object that the request names.
 ///
 /// # Errors
-/// 404 where there is none; 500 and 504 for a resourceVersion that is none or is in the future.
+/// 404 if it does not exist; 500 and 504 for an invalid or a future resourceVersion.
 pub async fn get(target: &Target) -> Result<Reply, Status> {
     if let Some(text) = target
         .query
@@ -30,10 +30,10 @@ pub async fn get(target: &Target) -> Result<Reply, Status> {
     present(target).map(|entry| Reply::Entry(200, entry))
 }
 
-/// The object that the request names as it is now.
+/// The current version of the object that the request names.
 ///
 /// # Errors
-/// 404 where there is none.
+/// 404 if it does not exist.
 pub fn present(target: &Target) -> Result<Arc<Entry>, Status> {
     let key = target.resource.key(target.namespace(), &target.info.name);
     target

@@ -1,4 +1,4 @@
-//! Lists: selectors, pages that show one moment, resourceVersionMatch.
+//! Lists: selectors, pages of one consistent snapshot, resourceVersionMatch.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,15 +16,15 @@ use crate::resources::{Resource, SelectorError, Version, forms, record};
 use crate::schema::{Value, byte_text, json};
 use crate::store::{Entry, Interest, Revision};
 
-/// How long upstream waits for a resourceVersion of the future.
+/// How long upstream waits for a future resourceVersion.
 const PATIENCE: Duration = Duration::from_secs(3);
 
-/// What a list or watch selects.
+/// The selectors of a list or watch.
 #[derive(Clone, Debug, Default)]
 pub struct Selection {
     /// By labels.
     pub labels: Selector,
-    /// By fields, but for name and namespace.
+    /// By fields other than name and namespace.
     pub fields: Selector,
     /// `metadata.name` terms.
     pub names: Selector,
@@ -33,10 +33,10 @@ pub struct Selection {
 }
 
 impl Selection {
-    /// What both selectors select of a resource.
+    /// The selection that two selectors make of a resource.
     ///
     /// # Errors
-    /// 400 with upstream's text for what is not selectable.
+    /// 400 with upstream's text for fields that cannot be selected.
     fn of(
         labels: Selector,
         all: Selector,
@@ -66,10 +66,10 @@ impl Selection {
         })
     }
 
-    /// Narrows it to the one name that a path says.
+    /// Narrows it to the name in the path.
     ///
     /// # Errors
-    /// 400 where fields are selected, and not by just that name.
+    /// 400 if there is a field selector for anything other than that name.
     pub fn only(&mut self, name: &str) -> Result<(), Status> {
         if self.by_field {
             return match self.name() == Some(name) {
@@ -106,7 +106,7 @@ impl Selection {
             && self.fields.matches_pairs(&entry.record.fields)
     }
 
-    /// Whether an object is selected that is not stored and has no fields to select by but its name.
+    /// Whether an object is selected that is not stored and has no selectable field except its name.
     pub fn matches_object(&self, object: &Value) -> bool {
         let meta = object.at("metadata");
         self.names.matches(|key| {
@@ -122,7 +122,7 @@ impl Selection {
         self.labels.is_empty() && !self.by_field
     }
 
-    /// The one name that is selected, where that is so.
+    /// The single name that is selected, if there is one.
     pub fn name(&self) -> Option<&str> {
         self.names.exact("metadata.name")
     }
@@ -159,13 +159,13 @@ fn unknown_field(resource: &Resource, version: &Version, key: &str) -> String {
     }
 }
 
-/// Waits until a revision has happened, at most three seconds; answers the newest otherwise.
+/// Waits until a revision exists, for at most three seconds; returns the newest otherwise.
 pub async fn until(target: &Target, asked: Revision) -> Result<(), Revision> {
     let store = &target.cluster.store;
     if store.world().rev() >= asked {
         return Ok(());
     }
-    // The revision may be that of any resource.
+    // The revision may belong to any resource.
     let interest = Interest {
         resource: "".into(),
         keys: "".into(),
@@ -186,7 +186,7 @@ pub async fn until(target: &Target, asked: Revision) -> Result<(), Revision> {
     }
 }
 
-/// A page token: where the next page begins, and the moment that all pages show (-1 for the newest).
+/// A continue token: where the next page begins, and the revision of all pages (-1 for the newest).
 struct Token {
     rev: i64,
     start: String,
@@ -249,29 +249,29 @@ impl Token {
     }
 }
 
-/// How a list reads time.
+/// The revision at which a list is read.
 enum Moment {
     Newest,
     NotOlderThan(Revision),
     Exact(Revision),
 }
 
-/// What a list, a watch or the deletion of a collection says of what it concerns.
+/// The options of a list, a watch or the deletion of a collection.
 pub struct ListOptions {
     /// What is selected.
     pub selection: Selection,
     /// `timeoutSeconds`
     pub timeout: Option<i64>,
-    /// `limit`; nothing below zero.
+    /// `limit`; 0 if negative.
     pub limit: usize,
 }
 
 impl ListOptions {
-    /// Reads them off a query.
+    /// Reads them from a query.
     ///
     /// # Errors
-    /// As [`Query::listing`], 422 for options that do not go together, and 400 for fields that are not selectable: these
-    /// are looked at last.
+    /// As [`Query::listing`], 422 for invalid combinations, and 400 for fields that cannot be selected: these are
+    /// checked last.
     pub fn read(target: &Target, watch: bool) -> Result<ListOptions, Status> {
         let Listing {
             timeout,
@@ -288,8 +288,7 @@ impl ListOptions {
     }
 }
 
-/// Refuses options that do not go together. Follows
-/// k8s.io/apimachinery/pkg/apis/meta/internalversion/validation.
+/// Rejects invalid combinations of options. Follows k8s.io/apimachinery/pkg/apis/meta/internalversion/validation.
 fn validate(query: &Query, watch: bool) -> Result<(), Status> {
     const NEWER: &str = "NotOlderThan";
     let mut errors = Errors::default();
@@ -300,7 +299,7 @@ fn validate(query: &Query, watch: bool) -> Result<(), Status> {
     let path = Path::ROOT.field("resourceVersionMatch");
     let not_continued = "resourceVersionMatch is forbidden when continue is provided";
     if watch {
-        // What begins with all there is does so by this option, whether it is said or not.
+        // A watch from version 0 sends initial events even without this option.
         let from_start = !initial && matching.is_empty() && matches!(version, "" | "0");
         let (initial, matching) = match from_start {
             true => (true, NEWER),
@@ -363,16 +362,16 @@ fn validate(query: &Query, watch: bool) -> Result<(), Status> {
     }
 }
 
-/// Lists what the request asks for.
+/// Handles a list.
 ///
 /// # Errors
-/// 400 and 422 for options, 410 for a moment that is gone, 504 for one that has not come.
+/// 400 and 422 for options, 410 for an expired revision, 504 for a future one.
 pub async fn list(target: &Target) -> Result<Reply, Status> {
     read(target, false).await
 }
 
-/// Answers the list of what a DELETE of a collection is to delete: it is read in pages, so that a resourceVersion is
-/// the moment that it shows.
+/// The list of objects that a DELETE of a collection deletes: it is read in pages, so that a resourceVersion is the
+/// exact revision.
 ///
 /// # Errors
 /// As [`list`].
@@ -449,7 +448,7 @@ async fn read(target: &Target, pages: bool) -> Result<Reply, Status> {
         _ => None,
     };
     let selected = |entry: &Arc<Entry>| Some(shown(entry)).filter(|entry| matches(entry));
-    // How many are left is told only where all are asked for.
+    // The number of remaining objects is only known if everything is selected.
     let counts = selection.is_everything();
     let (rev, (entries, rest)) = match exact {
         None => {
@@ -469,7 +468,7 @@ async fn read(target: &Target, pages: bool) -> Result<Reply, Status> {
         }
     };
     let (mut next, mut remaining) = (String::new(), None);
-    // Of one name there is no more, which is known only of a name in a namespace.
+    // A list of a single name has no next page, which is known only for a name in a namespace.
     let one = selection.name().is_some()
         && (!target.resource.namespaced || !target.namespace().is_empty());
     if rest > 0 && !one {
@@ -498,8 +497,8 @@ async fn read(target: &Target, pages: bool) -> Result<Reply, Status> {
     }))
 }
 
-/// The first `limit` entries that are selected (all for zero), and how many come behind the last of them, selected or
-/// not; unless that `counts`, no more than one.
+/// The first `limit` selected entries (all if it is zero), and how many entries follow the last of them, selected or
+/// not; at most one unless `counts`.
 fn page(
     entries: &mut dyn Iterator<Item = &Arc<Entry>>,
     limit: usize,
@@ -520,7 +519,7 @@ fn page(
     (page, rest)
 }
 
-/// 410 for a page whose moment is gone, with a token that goes on at the newest state.
+/// 410 for an expired page, with a token that continues at the newest state.
 fn expired(token: &Token) -> Status {
     Status::failure(
         410,

@@ -1,4 +1,4 @@
-//! The verbs, each over one target and one pipeline for all kinds.
+//! The verbs: each is one function over a target, with one pipeline for all kinds.
 
 pub mod apply;
 pub mod delete;
@@ -20,32 +20,32 @@ use crate::resources::cluster::Cluster;
 use crate::resources::{Cx, Resource, Version};
 use crate::store::{Revision, StoreError};
 
-/// What a verb acts on.
+/// The target of a verb.
 #[derive(Clone)]
 pub struct Target {
     /// The store, the registry, the settings.
     pub cluster: Arc<Cluster>,
     /// The resource.
     pub resource: Arc<Resource>,
-    /// Which of its versions the request speaks.
+    /// The index of the request's version.
     pub version: usize,
     /// The request.
     pub info: Arc<Info>,
     /// Its query.
     pub query: Arc<Query>,
-    /// Who asks.
+    /// The user.
     pub user: Arc<User>,
     /// Now, in seconds since 1970.
     pub now: i64,
 }
 
 impl Target {
-    /// The version that the request speaks.
+    /// The request's version.
     pub fn version(&self) -> &Version {
         &self.resource.versions[self.version]
     }
 
-    /// Whether what is asked for can only be made, never read: reviews, bindings, evictions, tokens.
+    /// Whether the resource can only be created, never read: reviews, bindings, evictions, tokens.
     pub fn is_only_made(&self) -> bool {
         let version = self.version();
         let verbs = match &*self.info.subresource {
@@ -64,7 +64,7 @@ impl Target {
         }
     }
 
-    /// Whether the object of a name is there and being deleted.
+    /// Whether the object with this name exists and is being deleted.
     pub fn is_ending(&self, name: &str) -> bool {
         let key = self.resource.key(self.namespace(), name);
         self.cluster.store.head(&key).is_some_and(|entry| {
@@ -73,7 +73,7 @@ impl Target {
         })
     }
 
-    /// What rules may know.
+    /// The context for rules.
     pub fn cx(&self) -> Cx<'_> {
         Cx {
             namespace: self.namespace(),
@@ -90,7 +90,7 @@ impl Target {
         }
     }
 
-    /// The resource and a name, for refusals that name the resource.
+    /// The resource and a name, for errors that name the resource.
     pub fn about<'a>(&'a self, name: &'a str) -> About<'a> {
         About {
             group: &self.resource.group,
@@ -99,7 +99,7 @@ impl Target {
         }
     }
 
-    /// The kind and a name, for refusals that name the kind.
+    /// The kind and a name, for errors that name the kind.
     pub fn about_kind<'a>(&'a self, name: &'a str) -> About<'a> {
         About {
             group: self.resource.kind_group(),
@@ -109,7 +109,7 @@ impl Target {
     }
 }
 
-/// A failure of the store that is no answer to the request.
+/// The error for an unexpected failure of the store.
 pub fn store_failure(error: &StoreError) -> Status {
     match error {
         StoreError::Compacted { .. } => Status::failure(
@@ -126,17 +126,16 @@ pub fn store_failure(error: &StoreError) -> Status {
     }
 }
 
-/// Waits till what is told of the change `rev` can no longer be lost: what a write found may be another's that is only
-/// about to be written.
+/// Waits until the change `rev` is durable: what a write found may be another write that is not on disk yet.
 ///
 /// # Errors
-/// It was not written after all.
+/// It could not be written.
 pub async fn settled(target: &Target, rev: Revision) -> Result<(), Status> {
     let settled = target.cluster.store.settled(rev).await;
     settled.map_err(|error| store_failure(&error))
 }
 
-/// A resourceVersion that has not happened yet: upstream waits three seconds, then says so.
+/// The error for a future resourceVersion: upstream waits three seconds first.
 pub fn too_large(asked: u64, current: u64) -> Status {
     let cause = crate::value!({"reason": "ResourceVersionTooLarge", "message": "Too large resource version"});
     Status::failure(

@@ -1,4 +1,4 @@
-//! Who owns what of an object after a write: `metadata.managedFields`. Follows
+//! Field ownership after a write: `metadata.managedFields`. Follows
 //! k8s.io/apimachinery/pkg/util/managedfields/internal/fieldmanager.go.
 
 use super::Target;
@@ -10,7 +10,7 @@ use crate::patch::managed::{Filter, Managed, Set, Writer};
 use crate::resources::owners::Served;
 use crate::resources::{Resource, Version, reset};
 use crate::schema::{Object, Value, decode};
-/// An object of a version that says nothing, as it is written.
+/// An empty object in a version, as it is written.
 pub fn nothing(resource: &Resource, version: &Version) -> Value {
     let mut object = Object::with_capacity(2);
     object.insert("kind", &resource.kind);
@@ -22,7 +22,7 @@ pub fn nothing(resource: &Resource, version: &Version) -> Value {
     object
 }
 
-/// Calls `with` with the writer that a request is.
+/// Calls `with` with the writer for a request.
 pub fn writer<T>(write: &Write<'_>, with: impl FnOnce(&Writer<'_>) -> T) -> T {
     let target = write.target;
     let version = target.version();
@@ -33,7 +33,7 @@ pub fn writer<T>(write: &Write<'_>, with: impl FnOnce(&Writer<'_>) -> T) -> T {
         api_version: &target.resource.api_version(&version.name),
         schema: &version.schema,
         filter,
-        // A version of a custom resource knows only its own fields that a write to the object resets.
+        // For custom resources, fields that a version resets are only known for writes of the object itself.
         filter_elsewhere: if target.resource.is_custom() && subresource.is_empty() {
             &Filter::All
         } else {
@@ -45,7 +45,7 @@ pub fn writer<T>(write: &Write<'_>, with: impl FnOnce(&Writer<'_>) -> T) -> T {
     })
 }
 
-/// Takes the owners out of an object.
+/// Removes the managedFields from an object and returns them.
 pub fn take(object: &mut Value) -> Value {
     object
         .get_mut("metadata")
@@ -53,7 +53,7 @@ pub fn take(object: &mut Value) -> Value {
         .unwrap_or_default()
 }
 
-/// Puts owners into an object.
+/// Sets the managedFields of an object.
 pub fn put(object: &mut Value, list: Value) {
     if !list.is_null() {
         object
@@ -63,8 +63,8 @@ pub fn put(object: &mut Value, list: Value) {
     }
 }
 
-/// Writes into `new` who owns what after a write other than an apply; `old` is what was there before. Both are of
-/// the request's version and in canonical form.
+/// Updates the managedFields of `new` after a write other than an apply; `old` is the previous object. Both are in the
+/// request's version and in canonical form.
 pub fn track(write: &Write<'_>, old: Option<Value>, new: &mut Value) {
     let target = write.target;
     let said = take(new);
@@ -92,8 +92,8 @@ pub fn track(write: &Write<'_>, old: Option<Value>, new: &mut Value) {
     }
 }
 
-/// The owners that a client says, but for the list of owners itself: that is taken out for the while of a write, and so
-/// from whoever owns it.
+/// The managedFields that a client sent, without ownership of the managedFields themselves: these are removed during a
+/// write, and so from their owners.
 fn no_owners_of_owners(mut managed: Managed, live: &Value) -> Managed {
     if live.is_null() {
         return managed;
@@ -105,13 +105,14 @@ fn no_owners_of_owners(mut managed: Managed, live: &Value) -> Managed {
     managed
 }
 
-/// Whether owners can be told of an object: custom ones and some others may hold lists whose items cannot be told apart.
+/// Whether ownership of an object's fields can be recorded: some objects may have lists whose items cannot be
+/// distinguished.
 fn fits(target: &Target, object: &Value) -> bool {
     !(target.resource.is_custom() || target.resource.rules.keyless_items)
         || validate(object, Type::root(&target.version().schema), true).is_ok()
 }
 
-/// A write that changes nothing but the times of owners changes nothing: they keep their times.
+/// If only the times of managedFields changed, the old times are kept, so that the write changes nothing.
 pub fn keep_times(new: &mut Value, old: &Value) {
     let path = ["metadata", "managedFields"];
     let (news, olds) = match (new.path(&path), old.path(&path)) {

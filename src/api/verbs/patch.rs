@@ -1,4 +1,4 @@
-//! PATCH: which kind of patch, and the object that it makes.
+//! PATCH: the kinds of patches, and the patched object.
 
 use http::HeaderMap;
 
@@ -15,10 +15,10 @@ use crate::resources::Resource;
 use crate::schema::Value;
 use crate::schema::decode::Decoded;
 
-/// Reads the kind of a patch off the content type; none for an apply.
+/// The kind of a patch, by content type; None for an apply.
 ///
 /// # Errors
-/// 415 for a type that is not served.
+/// 415 for an unsupported type.
 pub fn kind(headers: &HeaderMap, resource: &Resource) -> Result<Option<Kind>, Status> {
     if apply::is(headers) {
         return Ok(None);
@@ -39,7 +39,7 @@ pub fn kind(headers: &HeaderMap, resource: &Resource) -> Result<Option<Kind>, St
 /// Patches the named object.
 ///
 /// # Errors
-/// 400 for a patch that is none, 404, 409, and 422 for what it makes.
+/// 400 for an invalid patch, 404, 409, and 422 for an invalid result.
 pub async fn patch(write: &mut Write<'_>, kind: Kind, bytes: &[u8]) -> Result<Reply, Status> {
     let patch = Patch::read(kind, bytes)?;
     let target = write.target;
@@ -52,7 +52,7 @@ pub async fn patch(write: &mut Write<'_>, kind: Kind, bytes: &[u8]) -> Result<Re
     let result = write
         .update(200, |old| {
             let is_custom = target.resource.is_custom();
-            // Objects of custom resources are maps, and shown as Go writes maps.
+            // Custom resources are maps, and shown in Go's notation of maps.
             let refused = |why: String| match is_custom {
                 true => patch.refused(&custom::sorted(old.clone()), schema, why),
                 false => patch.refused(old, schema, why),
@@ -72,7 +72,7 @@ pub async fn patch(write: &mut Write<'_>, kind: Kind, bytes: &[u8]) -> Result<Re
                     error => error,
                 })?;
             (target.resource.rules.convert)(&mut patched.value).map_err(|why| match kind {
-                // Upstream converts what it has decoded itself, and does not classify the failure.
+                // Upstream converts the object that it has decoded itself, and does not classify the error.
                 Kind::Strategic => PatchError::Unclassified(why),
                 _ => refused(why),
             })?;
@@ -97,14 +97,14 @@ pub async fn patch(write: &mut Write<'_>, kind: Kind, bytes: &[u8]) -> Result<Re
             Ok(new)
         })
         .await;
-    // What decoding tells comes before what the kind tells of the object.
+    // Warnings of decoding come before those of the kind.
     warnings.append(&mut write.warnings);
     write.warnings = warnings;
     result
 }
 
-/// Refuses an object of another name or namespace than the request's; one that says no namespace is put there, and one
-/// that is in none loses what it says.
+/// Rejects an object with another name or namespace than the request's. A missing namespace is set, and that of a
+/// cluster-scoped object removed.
 ///
 /// # Errors
 /// 400.

@@ -1,4 +1,4 @@
-//! Watches: what is there, then every change, each once and in order, as one JSON object a line.
+//! Watches: the initial objects, then every change, each once and in order, as one JSON object per line.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,22 +24,22 @@ use crate::resources::record::write_body;
 use crate::schema::{Object, Value, decode, json, proto};
 use crate::store::{Cursor, Entry, Event, Interest, Revision, StoreError, World};
 
-/// How often a bookmark is sent to those who want them.
+/// The interval of bookmarks for clients that want them.
 const BOOKMARK_EVERY: Duration = Duration::from_secs(60);
-/// How long before its end a watch is told where it stands.
+/// How long before its end a watch sends a last bookmark.
 const LAST_BOOKMARK: Duration = Duration::from_secs(2);
 /// How many events are written in one piece.
 const CHUNK: usize = 256;
-/// The annotation of the bookmark behind what was there.
+/// The annotation of the bookmark after the initial objects.
 const INITIAL_END: &str = "k8s.io/initial-events-end";
 
-/// Begins the watch that the request asks for.
+/// Starts the requested watch.
 ///
 /// # Errors
-/// 400, 422 and 500 for its options, 406 for a stream of YAML. What goes wrong later is told as an ERROR event.
+/// 400, 422 and 500 for its options, 406 for a stream of YAML. Later failures are sent as ERROR events.
 pub async fn watch(target: &Target, accepted: Accepted) -> Result<Reply, Status> {
     let query = &target.query;
-    // The old paths watch without a query that says so; its options are then those of a list.
+    // The old paths watch without `watch` in the query; their options are those of a list.
     let said = query.bool("watch").unwrap_or(false);
     let ListOptions {
         mut selection,
@@ -66,7 +66,7 @@ pub async fn watch(target: &Target, accepted: Accepted) -> Result<Reply, Status>
     let include = Include::read(query, accepted.shape)?;
     let bookmarks = query.bool("allowWatchBookmarks").unwrap_or(false);
     let initial = query.bool("sendInitialEvents");
-    // Go's duration, which wraps where it is too long: at most 292 years.
+    // Go's duration, which wraps if it is too long: at most 292 years.
     let nanoseconds = match timeout.filter(|seconds| *seconds != 0) {
         Some(seconds) => seconds.wrapping_mul(SECOND),
         None => {
@@ -128,11 +128,12 @@ pub async fn watch(target: &Target, accepted: Accepted) -> Result<Reply, Status>
 
 /// Nanoseconds of a second.
 const SECOND: i64 = 1_000_000_000;
-/// How long a watch lives at least that asks for no time, in nanoseconds: upstream's `--min-request-timeout`.
+/// The shortest lifetime of a watch without a timeout, in nanoseconds: upstream's `--min-request-timeout`.
 const LIFE: i64 = 1800 * SECOND;
 
-/// The nanoseconds that a watch lives that asks for no time: from once to twice [`LIFE`], evenly, so that clients that
-/// connected together do not come back together. As upstream's `minRequestTimeout * (rand.Float64() + 1.0)`.
+/// The lifetime in nanoseconds of a watch without a timeout: between once and twice [`LIFE`], uniformly distributed, so
+/// that clients that connected together do not reconnect together. Upstream's `minRequestTimeout * (rand.Float64() +
+/// 1.0)`.
 fn life(random: u64) -> i64 {
     let beyond = (u128::from(random) * u128::from(LIFE.unsigned_abs())) >> 64;
     LIFE + i64::try_from(beyond).unwrap_or(0)
@@ -152,7 +153,7 @@ fn definition_of(target: &Target) -> Option<Box<dyn Cursor>> {
     store.clone().watch(interest, store.world().rev()).ok()
 }
 
-/// Waits for a change that a cursor tells; for ever where there is none.
+/// Waits for a change at a cursor; forever if there is none.
 async fn changed(cursor: Option<&mut Box<dyn Cursor>>) {
     match cursor {
         Some(cursor) => cursor.changed().await,
@@ -160,19 +161,19 @@ async fn changed(cursor: Option<&mut Box<dyn Cursor>>) {
     }
 }
 
-/// How a watch begins.
+/// The phase of a watch.
 enum Plan {
-    /// With everything there is, once `asked` has happened.
+    /// Sends all objects, once revision `asked` exists.
     Initial { asked: Revision, mark: bool },
-    /// With what there was at a moment, from a key on.
+    /// Sends the objects of a snapshot, from a key on.
     There {
         world: Arc<World>,
         from: String,
         mark: bool,
     },
-    /// Behind a revision.
+    /// Starts after a revision.
     From(Revision),
-    /// It has begun.
+    /// Sends changes.
     Live,
 }
 
@@ -185,23 +186,23 @@ struct Watcher {
     told_columns: bool,
     out: Vec<u8>,
     cursor: Option<Box<dyn Cursor>>,
-    /// Over the definition of what is watched.
+    /// Changes of the definition of the watched resource.
     definition: Option<Box<dyn Cursor>>,
     at: Revision,
     bookmarked: Revision,
     plan: Plan,
     ends: Instant,
     next_bookmark: Instant,
-    /// It was to end before it began.
+    /// It ended before it began.
     over: bool,
-    /// The newest revision has to be found out before it begins.
+    /// The newest revision must be determined first.
     waits: bool,
-    /// Something could not be told in the form that was asked for.
+    /// An event could not be converted to the requested kind.
     untold: bool,
 }
 
 impl Watcher {
-    /// Writes what comes next into `out`; false at the end.
+    /// Writes the next events into `out`; false at the end.
     async fn step(&mut self) -> bool {
         if self.over {
             if self.waits {
@@ -219,10 +220,10 @@ impl Watcher {
             Plan::From(after) => return self.resume(after),
             Plan::Live => {}
         }
-        // Whether it is time for a bookmark: first it is looked up to where everything is told.
+        // Whether a bookmark is due: events up to the current revision are sent first.
         let mut is_due = false;
         loop {
-            // What came before the definition said something else is told yet.
+            // Changes from before the change of the definition are still sent.
             let is_last = self.is_superseded().await;
             let Some(cursor) = self.cursor.as_mut() else {
                 return false;
@@ -266,7 +267,7 @@ impl Watcher {
                 return false;
             };
             tokio::select! {
-                // Cancel-safe by the cursor's contract: what was not taken is told by the next call.
+                // Cancel-safe by the cursor's contract: what was not taken is returned by the next call.
                 () = cursor.changed() => {}
                 () = changed(self.definition.as_mut()) => {}
                 () = tokio::time::sleep_until(wake) => {
@@ -281,15 +282,15 @@ impl Watcher {
         }
     }
 
-    /// Whether the definition of what is watched is gone, or says something else than when the watch began: it is then
-    /// watched anew, as what is served now.
+    /// Whether the definition of the watched resource is gone or has changed since the watch began: clients then have
+    /// to watch again, with what is served now.
     async fn is_superseded(&mut self) -> bool {
         let (Some(custom), Some(definition)) =
             (&self.target.resource.custom, self.definition.as_mut())
         else {
             return false;
         };
-        // However far it got: it only tells that something changed.
+        // The events themselves do not matter: they only show that something changed.
         let _ = definition.next(CHUNK).await;
         let definitions = self.target.cluster.definitions();
         let name = custom.definition.at("metadata").str("name");
@@ -298,7 +299,7 @@ impl Watcher {
         now.is_none_or(|now| now.since != custom.since)
     }
 
-    /// Begins behind a revision that the client names.
+    /// Starts after a revision that the client names.
     fn resume(&mut self, after: Revision) -> bool {
         let custom = self.target.resource.custom.as_ref();
         match custom.map(|custom| custom.since) {
@@ -353,7 +354,7 @@ impl Watcher {
         }
     }
 
-    /// Waits for what was asked for, and begins to tell everything there is then.
+    /// Waits for the requested revision, and then begins to send all objects.
     async fn initial(&mut self, asked: Revision, mark: bool) -> bool {
         if let Err(current) = super::list::until(&self.target, asked).await {
             self.error(&too_large(asked, current));
@@ -363,7 +364,8 @@ impl Watcher {
         self.there(&world, "", mark)
     }
 
-    /// Tells a piece of what there was, and behind the last one where that stands: a watch of any length holds one piece.
+    /// Sends some of the initial objects, and after the last one the bookmark: a watch of any length holds one piece in
+    /// memory.
     fn there(&mut self, world: &Arc<World>, from: &str, mark: bool) -> bool {
         let keys = self.target.resource.keys(self.target.namespace());
         for entry in world.range(&self.target.resource.prefix, &keys, from) {
@@ -384,7 +386,7 @@ impl Watcher {
         self.open(world.rev())
     }
 
-    /// The entry as the version of the watch shows it, if it is selected.
+    /// The entry in the version of the watch, if it is selected.
     fn selected(&self, entry: Option<&Arc<Entry>>) -> Option<Arc<Entry>> {
         let target = &self.target;
         let shown = forms::shown(&target.resource, target.version(), entry?);
@@ -405,7 +407,8 @@ impl Watcher {
         }
     }
 
-    /// Whether no event can be told, as one object is no list of them: the watch ends at the first one.
+    /// Whether no event can be converted to the requested kind, because one object is not a list: the watch ends at the
+    /// first one.
     fn untellable(&mut self) -> bool {
         self.untold |= matches!(self.accepted.shape, Shape::PartialList { .. });
         self.untold
@@ -486,7 +489,7 @@ impl Watcher {
         self.line("BOOKMARK", &shown);
     }
 
-    /// An object of a built-in kind with the members that are shown even where they are zero.
+    /// An object of a built-in kind, including the members that are shown even if they are zero.
     fn zeroed(&self, object: Object) -> Value {
         let version = self.target.version();
         let object = Value::Object(object);

@@ -1,8 +1,8 @@
-//! Create, update and patch: one pipeline for all kinds, run again on every lost race.
+//! Create, update and patch: one pipeline for all kinds, repeated after every conflict.
 //!
-//! decode, default, reset what clients may not set, mutating admission, the kind's preparation, validation of
-//! (new, old), validating admission, commit. `create` and `update` say what each does at a stage; what is the same for both
-//! is here.
+//! Decode, apply defaults, reset what clients may not set, mutating admission, the kind's preparation, validation of
+//! (new, old), validating admission, commit. `create` and `update` contain what differs at each stage; the common parts
+//! are here.
 
 mod carried;
 mod create;
@@ -25,10 +25,10 @@ use crate::schema::emptied::{Emptied, Empty};
 use crate::schema::{Value, json};
 use crate::store::{Change, Entry, Expect, Revision, StoreError};
 
-/// How often a lost race is run again before the client is told.
+/// How often a write is repeated after conflicts before the client gets the error.
 pub(super) const TRIES: usize = 100;
 
-/// What a write needs besides its target.
+/// The input of a write besides its target.
 pub struct Write<'a> {
     /// The target.
     pub target: &'a Target,
@@ -40,25 +40,25 @@ pub struct Write<'a> {
     pub options_object: &'a Value,
     /// Decides what users may do, for admission.
     pub authorizer: &'a dyn Authorizer,
-    /// The subresource that admission is told of, where it is not the target's: a scale is written as the object itself.
+    /// The subresource for admission, if it is not the target's: a scale is written as the object itself.
     pub asked: Option<&'static str>,
     /// Texts for `Warning` headers.
     pub warnings: Vec<String>,
 }
 
-/// What became of an attempt to create an object.
+/// The result of an attempt to create an object.
 pub(super) enum Attempt {
-    /// It is there.
+    /// It was created.
     Made(Box<Reply>),
-    /// The name is another object's.
+    /// The name is taken.
     Taken(String),
     /// Another writer changed a key that is written in the same commit, such as a quota. The object's name.
     Lost(String),
 }
 
-/// What `judge` finds wrong with an object. Where the client sent empty values, it judges again with them put back: what
-/// it forbids then are lists and maps that may not even be said, and messages show them. Of all else they change the text
-/// only, never the outcome.
+/// The errors that `judge` finds in an object. If there are any and the client sent empty lists or maps, it is run
+/// again with these put back, because error messages show them and some may not even be empty. Apart from that only the
+/// text may differ, never the outcome.
 fn as_said(object: &Value, emptied: &[Emptied], judge: impl Fn(&Value) -> Errors) -> Errors {
     let errors = judge(object);
     let lists = || emptied.iter().filter(|field| field.what != Empty::Struct);
@@ -86,12 +86,12 @@ fn as_said(object: &Value, emptied: &[Emptied], judge: impl Fn(&Value) -> Errors
     }
 }
 
-/// What an error says, but for its text.
+/// The reason and field of an error, without its text.
 fn what(error: &FieldError) -> (Reason, &str) {
     (error.reason, &error.field)
 }
 
-/// The refusal of upstream's storage of an object that is not as it was to be; a dry run tells a short key.
+/// The error of upstream's storage for an object that fails a precondition; for a dry run with a shorter key.
 pub(in crate::api) fn invalid_object(
     about: About<'_>,
     key: &str,
@@ -111,7 +111,7 @@ pub(in crate::api) fn invalid_object(
 }
 
 impl Write<'_> {
-    /// What rules may know of this write.
+    /// The context of this write for rules.
     pub(super) fn cx(&self) -> Cx<'_> {
         Cx {
             dry_run: self.options.dry_run,
@@ -120,14 +120,14 @@ impl Write<'_> {
         }
     }
 
-    /// What upstream's internal type makes of a body, or the refusal of one that it cannot hold.
+    /// Converts a body as upstream does to its internal type, or rejects what that cannot hold.
     fn convert(&self, object: &mut Value) -> Result<(), Status> {
         let target = self.target;
         let expected = Expected::of(&target.resource, &target.version().name);
         (target.resource.rules.convert)(object).map_err(|cause| expected.cannot_hold(&cause))
     }
 
-    /// Puts the object into the request's namespace, or refuses another one.
+    /// Sets the object's namespace to the request's, or rejects a different one.
     pub(in crate::api) fn place(&self, object: &mut Value) -> Result<(), Status> {
         let target = self.target;
         let meta = object.object_mut().object_mut("metadata");
@@ -212,7 +212,7 @@ impl Write<'_> {
         Ok(object)
     }
 
-    /// The change that puts `object` at `key`, or deletes what is there.
+    /// The change that writes `object` at `key`, or deletes it.
     fn change(&self, key: Arc<str>, expect: Expect, object: Option<&Value>) -> Change {
         let resource = &self.target.resource;
         let ttl = resource.rules.ttl;
@@ -225,8 +225,8 @@ impl Write<'_> {
         }
     }
 
-    /// Commits a change with what goes along with it, which comes before it as upstream writes it. Answers the
-    /// revision of the change, and the entry it wrote or deleted.
+    /// Commits a change together with accompanying ones, which come before it as in upstream's separate writes. Returns
+    /// the revision of the change, and the entry that it wrote or deleted.
     pub(super) async fn commit(
         &self,
         change: Change,
@@ -240,7 +240,7 @@ impl Write<'_> {
         }
     }
 
-    /// Runs validating admission; answers the object and what goes into the same commit.
+    /// Runs validating admission; returns the object and further changes for the same commit.
     pub(in crate::api) fn run_validation(
         &mut self,
         operation: Operation,
@@ -259,7 +259,7 @@ impl Write<'_> {
     }
 }
 
-/// Drops owners that are told twice; returns a warning of them, which says when they were seen.
+/// Removes duplicate owner references; returns a warning about them, which says when they were noticed.
 fn once_each_owner(object: &mut Value, when: &str) -> Option<String> {
     let owners = object.at("metadata").list("ownerReferences");
     let mut known = HashSet::new();

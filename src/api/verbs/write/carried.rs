@@ -1,4 +1,4 @@
-//! What an update carries over from the object that is there, whatever was sent.
+//! Fields that an update keeps from the stored object, whatever the client sent.
 
 use super::{Write, owners};
 use crate::resources::{Generation, MetaOnStatus};
@@ -7,7 +7,7 @@ use crate::schema::semantic::same;
 use crate::schema::{Object, Value};
 
 impl Write<'_> {
-    /// Resets what an update cannot change: system metadata, and status or everything but status.
+    /// Resets what an update cannot change: system metadata, and either status or everything except status.
     pub(super) fn carry_over(&self, new: &mut Value, old: &Value) {
         let target = self.target;
         let old_meta = old.at("metadata");
@@ -22,7 +22,7 @@ impl Write<'_> {
             if key == "uid" && meta.get(key).is_some_and(|uid| !uid.is_empty()) {
                 continue;
             }
-            // What is written loses it, which a dry run does not come to.
+            // Writing removes it, which a dry run does not reach.
             if key == "selfLink" && self.options.dry_run {
                 continue;
             }
@@ -31,7 +31,7 @@ impl Write<'_> {
                 None => meta.remove(key),
             };
         }
-        // When a deletion began is never changed, and how long it may take never unsaid.
+        // The start of a deletion never changes, and its grace period cannot be removed.
         if let Some(value) = old_meta.get("deletionTimestamp") {
             meta.insert("deletionTimestamp", value.clone());
         }
@@ -55,7 +55,7 @@ impl Write<'_> {
         }
     }
 
-    /// Counts a change of what the generation of this kind is of.
+    /// Increments the generation if the fields that it covers have changed.
     pub(super) fn raise_generation(&self, new: &mut Value, old: &Value, emptied: &[Emptied]) {
         let schema = &self.target.version().schema;
         let changes = |field: &str| {
@@ -71,7 +71,7 @@ impl Write<'_> {
             let mut fields = objects.flat_map(Object::keys);
             fields.any(|field| is_content(field) && changes(field))
         };
-        // An empty list or map, which what is stored never says.
+        // An empty list or map, which stored objects never contain.
         let says_empty = |of: &dyn Fn(&str) -> bool| {
             let mut said = emptied
                 .iter()
@@ -94,9 +94,9 @@ impl Write<'_> {
     }
 }
 
-/// Makes `new`, as a client sent it to a status subresource, the `old` object with the status that was sent; with the
-/// metadata that was sent if that is `taken`, else only with its managedFields. Members that were sent unchanged are moved
-/// from `new`, as copying them from `old` would be most of the work of such a write.
+/// Turns `new`, as sent to a status subresource, into the `old` object with the new status; with the new metadata if
+/// that is `taken`, otherwise only with its managedFields. Unchanged members are moved from `new`, because copying them
+/// from `old` would be most of the cost of such a write.
 fn status_only(new: &mut Value, old: &Value, taken: bool) {
     let mut said = std::mem::take(new);
     let status = said.remove("status");

@@ -1,4 +1,4 @@
-//! An object is made.
+//! Creates objects.
 
 use super::{Attempt, TRIES, Write, as_said, once_each_owner, owners, settled, store_failure};
 use crate::admission::Operation;
@@ -11,7 +11,7 @@ use crate::schema::decode::{self, Decoded};
 use crate::store::{Change, Expect, StoreError};
 
 impl Write<'_> {
-    /// Makes an object of what the body said (in the request's version).
+    /// Creates an object from a body (in the request's version).
     ///
     /// # Errors
     /// 400, 403, 409, 422 as upstream.
@@ -35,7 +35,7 @@ impl Write<'_> {
             self.warnings.truncate(warned);
             match self.try_create(said.clone(), false).await? {
                 Attempt::Made(reply) => return Ok(*reply),
-                // A generated name that was taken is made again, as upstream does.
+                // If a generated name is taken, another one is generated, as upstream does.
                 Attempt::Taken(_) if name.is_empty() && taken < 8 => {
                     taken += 1;
                 }
@@ -57,7 +57,7 @@ impl Write<'_> {
         }
     }
 
-    /// One attempt to make an object; `owned` where it says already who owns what.
+    /// One attempt to create an object; `owned` if its managedFields are complete already.
     pub(in crate::api::verbs) async fn try_create(
         &mut self,
         said: impl Into<Decoded>,
@@ -109,7 +109,7 @@ impl Write<'_> {
         forms::settle(&mut object, resource, version);
         forms::read_back(&mut object, version);
         if self.options.dry_run {
-            // Only the store, to which a dry run does not come, takes offence at a version.
+            // Only the storage, which a dry run does not reach, rejects a resourceVersion.
             if !asked_version.is_empty() {
                 let meta = object.object_mut().object_mut("metadata");
                 meta.insert_behind("uid", "resourceVersion", asked_version);
@@ -123,7 +123,7 @@ impl Write<'_> {
                 }
             });
         }
-        // What an apply makes is written as an update is, whatever version it says.
+        // The result of an apply is stored like an update, whatever its resourceVersion.
         let by_create = target.info.verb == "create";
         if by_create && asked_version.parse::<u64>().is_ok_and(|rev| rev != 0) {
             return Err(Status::unclassified(
@@ -134,7 +134,7 @@ impl Write<'_> {
         self.commit_new(name, &object, along).await
     }
 
-    /// Takes out what clients may not say of a new object; `owned` where it says rightly who owns what.
+    /// Removes what clients may not set on a new object; `owned` if its managedFields are to be kept.
     fn forget_what_is_not_said(&self, object: &mut Value, owned: bool) {
         let meta = object.object_mut().object_mut("metadata");
         for key in [
@@ -155,7 +155,7 @@ impl Write<'_> {
         }
     }
 
-    /// Gives a new object its uid, its time, its generation, and a name where only the beginning of one is said.
+    /// Sets the uid, creation time and generation of a new object, and a name if only a prefix is given.
     fn identify(&self, object: &mut Value, name: &str) {
         let target = self.target;
         let meta = object.object_mut().object_mut("metadata");
@@ -175,7 +175,7 @@ impl Write<'_> {
         }
     }
 
-    /// What is wrong with an object that is to be made.
+    /// Validates a new object.
     fn judge_new(&self, object: &Value) -> Errors {
         let (resource, rules) = (&self.target.resource, &self.target.resource.rules);
         let mut errors = Errors::default();
@@ -201,7 +201,7 @@ impl Write<'_> {
         errors
     }
 
-    /// Commits a new object with what goes along with it.
+    /// Commits a new object together with accompanying changes.
     async fn commit_new(
         &self,
         name: String,
@@ -219,13 +219,13 @@ impl Write<'_> {
                 }
                 Ok(Attempt::Taken(name))
             }
-            // Somebody else's change of what goes along with ours: decide again.
+            // A key written in the same commit (e.g. a quota) was changed by another writer: retry.
             Err(StoreError::Conflict { .. }) => Ok(Attempt::Lost(name)),
             Err(error) => Err(store_failure(&error)),
         }
     }
 
-    /// Who makes an object by an update or an apply must be allowed to create it, too.
+    /// Creating an object by an update or an apply also requires the verb `create`.
     fn may_create(&self) -> Result<(), Status> {
         let target = self.target;
         if target.info.verb == "create" {

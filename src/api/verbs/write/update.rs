@@ -1,4 +1,4 @@
-//! An object is changed: by PUT, a patch or an apply, as itself or by a subresource.
+//! Changes objects: by PUT, patch or apply, through the object itself or a subresource.
 
 use std::sync::Arc;
 
@@ -18,11 +18,11 @@ use crate::schema::decode::Decoded;
 use crate::store::{Entry, Expect, StoreError};
 
 impl Write<'_> {
-    /// Changes the named object into what `change` makes of it (both in the request's version), and writes down who
-    /// owns what then.
+    /// Changes the named object to the result of `change` (both in the request's version), and updates its
+    /// managedFields.
     ///
     /// # Errors
-    /// 404, 409, 422 as upstream, and what `change` refuses.
+    /// 404, 409, 422 as upstream, and the errors of `change`.
     pub async fn update<D: Into<Decoded>>(
         &mut self,
         code: u16,
@@ -32,7 +32,7 @@ impl Write<'_> {
         let reply = self
             .rewrite(code, |write, old| {
                 let mut new: Decoded = change(&old)?.into();
-                // Upstream looks at patched objects only once admission has changed them.
+                // Upstream looks at patched objects only after admission.
                 let when = match write.target.info.verb.as_str() {
                     "patch" => " after mutating admission happens",
                     _ => "",
@@ -46,7 +46,7 @@ impl Write<'_> {
         reply
     }
 
-    /// Changes the named object into what `change` makes of it, owners and all.
+    /// Changes the named object to the result of `change`, including its managedFields.
     ///
     /// # Errors
     /// As [`Write::update`].
@@ -73,7 +73,7 @@ impl Write<'_> {
         Err(Status::modified(target.about(&target.info.name)))
     }
 
-    /// A PUT: the body is the new object, or makes a missing one where the kind allows that.
+    /// A PUT: the body replaces the object, or creates it if the kind allows that.
     ///
     /// # Errors
     /// 400 for another name, 404, 409, 422.
@@ -107,7 +107,7 @@ impl Write<'_> {
             if !uid.is_empty() {
                 return Err(self.wrong_uid(&uid, ""));
             }
-            // A version is no hindrance, but has to be one.
+            // A resourceVersion does not prevent it, but must be valid.
             let version = object.at("metadata").str("resourceVersion");
             if !version.is_empty() {
                 parse_uint(version).map_err(Status::unclassified)?;
@@ -118,21 +118,21 @@ impl Write<'_> {
     }
 
     pub(in crate::api) fn wrong_uid(&self, asked: &str, found: &str) -> Status {
-        // A dry run does not get as far as to the storage, which knows what is before all keys.
+        // A dry run does not reach the storage, which adds the prefix of all keys.
         let why = format!(
             "Precondition failed: UID in precondition: {asked}, UID in object meta: {found}"
         );
         self.invalid_object(self.options.dry_run, &why)
     }
 
-    /// The refusal of upstream's storage of an object that is not as it was to be.
+    /// The error of upstream's storage for an object that fails a precondition.
     pub(in crate::api) fn invalid_object(&self, short_key: bool, why: &str) -> Status {
         let target = self.target;
         let key = target.resource.key(target.namespace(), &target.info.name);
         invalid_object(target.about(&target.info.name), &key, short_key, why)
     }
 
-    /// One attempt; `None` is a lost race.
+    /// One attempt; `None` after a conflict.
     async fn try_update(
         &mut self,
         code: u16,
@@ -153,7 +153,7 @@ impl Write<'_> {
         if resource.is_custom() && main {
             custom::check_type(&new, target)?;
         }
-        // Admission sees what was sent, also of what this path does not change.
+        // Admission sees the sent object, including fields that this path does not change.
         let new = self.stored(new);
         let mut new = self
             .mutate(Operation::Update, new, Some(&old), name)
@@ -213,7 +213,7 @@ impl Write<'_> {
         }
     }
 
-    /// Refuses what names another object of this name by its uid, or another version of it.
+    /// Rejects an object with another uid, or with another resourceVersion.
     fn is_of_this_object(&self, new: &Value, old: &Value, entry: &Entry) -> Result<(), Status> {
         let target = self.target;
         let name = target.info.name.as_str();
@@ -242,7 +242,7 @@ impl Write<'_> {
         Ok(())
     }
 
-    /// What is wrong with an object that is to take the place of `old`.
+    /// Validates an object that is to replace `old`.
     fn judge_update(&self, new: &Value, old: &Value) -> Errors {
         let (target, rules) = (self.target, &self.target.resource.rules);
         let mut errors = Errors::default();
