@@ -1,4 +1,4 @@
-//! The agent of one node: registers it, watches its pods, and keeps a worker for each.
+//! The agent of one node: registers it, watches its pods, and runs a worker for each.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
@@ -30,40 +30,40 @@ use crate::supervise::{Supervisor, Task};
 use crate::zone::{ZoneName, ZoneRuntime};
 
 crate::slim!(
-    /// A pod as the API tells it to its node.
+    /// A pod as its node reads it from the API.
     Lean of Pod {
-        /// What it is to be.
+        /// Its spec.
         spec: Option<PodSpec>,
-        /// What it was told to be.
+        /// Its status.
         status: Option<PodStatus>,
     }
 );
 
-/// What an agent needs.
+/// The parts of an agent.
 pub struct Setup {
-    /// The API, as `system:node:NAME`.
+    /// A client as `system:node:NAME`.
     pub client: kube::Client,
-    /// Who tells what happens to it and its pods.
+    /// Records events about the node and its pods.
     pub recorder: Recorder,
-    /// Who the node is.
+    /// The node object to register.
     pub registration: Registration,
     /// The runtime of its zones.
     pub runtime: Arc<dyn ZoneRuntime>,
     /// The host's side of pods.
     pub supplies: Arc<dyn Supplies>,
-    /// Where logs are kept, if they are.
+    /// Where logs are kept, if anywhere.
     pub logs: Option<super::host::Logs>,
     /// When pods are evicted.
     pub thresholds: Thresholds,
-    /// What pods may set of the kernel.
+    /// The sysctls that pods may set.
     pub sysctls: Sysctls,
-    /// Whether pods of other nodes are reached; nothing where nobody looks after that.
+    /// Whether pods of other nodes can be reached; no value if nobody maintains routes.
     pub reach: watch::Receiver<Option<Reach>>,
-    /// What else is done on the node as long as the agent runs.
+    /// Further tasks that run as long as the agent.
     pub beside: Vec<Task>,
 }
 
-/// The pods that an agent has, for its own API. Clones are the same.
+/// The pods of an agent, for its own API. Clones share the same pods.
 #[derive(Clone, Default)]
 pub struct Pods {
     map: Arc<Mutex<HashMap<String, Handle>>>,
@@ -71,7 +71,7 @@ pub struct Pods {
 }
 
 impl Pods {
-    /// Every pod with its status as decided last.
+    /// Every pod with its last computed status.
     pub fn list(&self) -> Vec<(Arc<Pod>, Option<PodStatus>)> {
         let map = self.map.lock();
         map.values()
@@ -81,7 +81,7 @@ impl Pods {
             })
             .collect()
     }
-    /// Those that are not over; nothing before the API told of all.
+    /// Those that have not terminated; None until the API has listed all pods.
     pub fn active(&self) -> Option<Vec<Arc<Pod>>> {
         if !self.listed.load(Ordering::Acquire) {
             return None;
@@ -91,15 +91,15 @@ impl Pods {
         let active = all.filter(|(pod, status)| !over(status) && !over(&pod.status));
         Some(active.map(|(pod, _)| pod).collect())
     }
-    /// Ends a pod for good, for a reason that lies with the node (`disrupts`) or with itself.
+    /// Evicts a pod, for a reason of the node (`disrupts`) or of the pod itself.
     pub fn evict(&self, pod: &Pod, message: String, disrupts: bool) {
         let uid = pod.metadata.uid.as_deref().unwrap_or_default();
         if let Some(handle) = self.map.lock().get(uid) {
-            // A worker that has that much to hear is told the next time.
+            // If the worker's queue is full, it gets this with the next check.
             let _ = handle.told.try_send(Told::Evicted { message, disrupts });
         }
     }
-    /// One pod.
+    /// A pod by name.
     pub fn find(&self, namespace: &str, name: &str) -> Option<(Arc<Pod>, Option<PodStatus>)> {
         self.list().into_iter().find(|(pod, _)| {
             pod.metadata.namespace.as_deref() == Some(namespace)
@@ -108,7 +108,7 @@ impl Pods {
     }
 }
 
-/// Runs an agent until `ends` is cancelled; pods go on then.
+/// Runs an agent until `ends` is cancelled; pods keep running.
 pub async fn run(setup: Setup, pods: Pods, ends: CancellationToken) {
     let node = setup.registration.name.clone();
     let shared = Arc::new(Shared {
@@ -193,12 +193,12 @@ async fn wake(runtime: Arc<dyn ZoneRuntime>, pods: Pods, ends: CancellationToken
     }
 }
 
-/// Whether a pod is neither over nor being ended.
+/// Whether a pod has neither terminated nor is being ended.
 fn goes_on(pod: &Pod) -> bool {
     pod.metadata.deletion_timestamp.is_none() && !pod.status.as_ref().is_some_and(is_over)
 }
 
-/// Why a pod is not begun that needs what this node does not declare.
+/// Why a pod is refused because it needs a feature that this node does not declare.
 fn needs_more(pod: &Pod) -> Option<Refusal> {
     let spec = spec_of(pod);
     let containers = spec.init_containers.iter().flatten();
@@ -216,15 +216,15 @@ struct Agent {
     shared: Arc<Shared>,
     pods: Pods,
     sysctls: Sysctls,
-    /// Uids of the list that is under way.
+    /// Uids in the current list.
     known: Vec<String>,
-    /// The workers of pods: they stop with the agent, so that the next one's are alone.
+    /// The workers of pods: they stop with the agent, so that they do not run beside those of the next one.
     workers: JoinSet<()>,
-    /// What removes the rest of pods that were deleted while no agent ran. It ends with the agent.
+    /// The task that removes what is left of pods that were deleted while no agent ran. It ends with the agent.
     removing: JoinSet<()>,
 }
 
-/// Pods go on, whether the agent ends or panics. After a panic another one has to find them as after a start.
+/// Pods keep running, whether the agent ends or panics. After a panic the next agent has to find them as after a start.
 impl Drop for Agent {
     fn drop(&mut self) {
         self.pods.listed.store(false, Ordering::Release);
@@ -259,7 +259,7 @@ impl Agent {
                 },
                 Some(_) = self.workers.join_next() => {}
                 () = ends.cancelled() => {
-                    // Workers see their channels close, and end when they have done what is under way; zones go on.
+                    // Workers see their channels close, and end after their current step; zones keep running.
                     self.workers.detach_all();
                     return;
                 }
@@ -309,7 +309,7 @@ impl Agent {
             Some(handle) => {
                 handle.wanted.send_replace(Wanted { pod, gone });
                 if gone {
-                    // Who comes next was given its room already.
+                    // The next pods already got its room.
                     self.shared.allocations.remove(&uid);
                 }
             }
@@ -320,8 +320,8 @@ impl Agent {
                     .as_ref()
                     .is_none_or(|status| status.start_time.is_none());
                 let conditions = self.shared.observed.conditions();
-                // Pods that were here before have what they were given; what is forbidden is so for them as well, and is set
-                // anew with each of their zones.
+                // Pods that were here before keep their resources. Forbidden sysctls are refused for them as well,
+                // because these are set again with each new zone.
                 let refused = pressure::refuses(&conditions, &pod)
                     .filter(|_| fresh)
                     .map(|message| Refusal {
@@ -344,7 +344,7 @@ impl Agent {
         }
     }
 
-    /// Gives a pod another worker, which goes on with what there is.
+    /// Starts a new worker for a pod, which continues from the pod's current state.
     fn replace(&mut self, uid: String, ended: &mpsc::Sender<Ended>) {
         let mut map = self.pods.map.lock();
         let Some(broken) = map.get(&uid) else {
@@ -366,11 +366,10 @@ impl Agent {
     }
 }
 
-/// How long what could not be removed is left alone.
+/// The pause after a failed removal.
 const AGAIN: Duration = Duration::from_secs(10);
 
-/// Removes what is left on the host of pods that the API does not know any more: what fails is tried again until nothing
-/// is left.
+/// Removes what is left on the host of pods that the API no longer has, and retries failures until nothing is left.
 async fn remove_orphans(shared: Arc<Shared>, pods: Pods, known: HashSet<String>) {
     loop {
         let mut failed = false;
@@ -391,7 +390,7 @@ async fn remove_orphans(shared: Arc<Shared>, pods: Pods, known: HashSet<String>)
             Ok(uids) => gone.extend(uids),
             Err(lack) => note("what is kept of pods cannot be listed", lack.message),
         }
-        // Pods that came meanwhile are their workers'.
+        // Pods that arrived meanwhile belong to their workers.
         {
             let here = pods.map.lock();
             gone.retain(|uid| !known.contains(uid) && !here.contains_key(uid));

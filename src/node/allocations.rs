@@ -1,7 +1,7 @@
-//! What the pods of a node were given, and who of those that came to ask for more gets it. Follows
+//! Resources allocated to the pods of a node, and which of the pods that ask for more get it. Follows
 //! pkg/kubelet/allocation/allocation_manager.go and pkg/kubelet/lifecycle/predicate.go.
 //!
-//! Nothing of this is kept on disk: an agent that starts again finds in the statuses what it gave.
+//! Nothing of this is kept on disk: a restarted agent finds its allocations in the statuses.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -20,7 +20,7 @@ use crate::meta::ports::{HostPort, host_ports};
 use crate::meta::quantity::Quantity;
 use crate::schema::Value;
 
-/// What resources are wanted, or there: thousandths of a processor, bytes, and how many pods.
+/// Resources requested or available: millicores, bytes, and the number of pods.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 struct Room {
     pods: i64,
@@ -29,7 +29,7 @@ struct Room {
     storage: i64,
 }
 
-/// What it is told by of a node.
+/// The name of the last one in a node's status.
 const PODS: &str = "pods";
 const STORAGE: &str = "ephemeral-storage";
 
@@ -43,7 +43,7 @@ impl Room {
         }
     }
 
-    /// What a node has. Of what it does not say it has no bound.
+    /// The resources of a node. Missing ones are unlimited.
     fn of_node(amounts: &Amounts) -> Room {
         let most = |name| amounts.0.get(name).map_or(i64::MAX, |most| most.value());
         Room {
@@ -53,12 +53,12 @@ impl Room {
         }
     }
 
-    /// What a pod that is new asks for.
+    /// The requests of a new pod.
     fn asked(pod: &Value) -> Room {
         Room::of(&Amounts::pod_at_most(pod, Side::Requests))
     }
 
-    /// What a pod asks for; with its status, whatever is the most of that, of what it was given, and of what it has.
+    /// The resources that a pod occupies; with its status, the maximum of requested, allocated and actual ones.
     fn taken(pod: &Pod, status: Option<PodStatus>) -> Room {
         Room::asked(&demands(pod.spec.as_ref(), status.as_ref()))
     }
@@ -81,7 +81,7 @@ impl Room {
         }
     }
 
-    /// Why `wanted` is not to be had where `used` of this is: the first that upstream names (`fitsRequest` of
+    /// Why `wanted` does not fit if `used` is taken: the first reason in upstream's order (`fitsRequest` of
     /// pkg/scheduler/framework/plugins/noderesources).
     fn lacks(self, wanted: Room, used: Room) -> Option<Refusal> {
         let lacks = |reason, name, wanted: i64, used: i64, capacity: i64| {
@@ -107,7 +107,7 @@ impl Room {
     }
 }
 
-/// A pod that asks for something else than it has, as its turn depends on it: less for those that come first.
+/// The order of pods that ask for a resize: smaller is earlier.
 type Turn = (bool, Reverse<i32>, bool, bool, Option<Timestamp>);
 
 fn turn(wanted: &Pod, given: &Pod, since: Option<Timestamp>) -> Turn {
@@ -129,11 +129,11 @@ fn turn(wanted: &Pod, given: &Pod, since: Option<Timestamp>) -> Turn {
 struct Entry {
     wanted: Arc<Pod>,
     given: Given,
-    /// How much of the node that is, as others see it that come.
+    /// The resources that it occupies from the view of other pods.
     takes: Room,
-    /// Ports of the host that it has.
+    /// Its host ports.
     ports: Vec<HostPort>,
-    /// The pod with what it was given, where it asks for something else.
+    /// The pod with its allocated resources, if it asks for others.
     allocated: Option<Arc<Pod>>,
     pending: Option<Pending>,
     accepted: Option<i64>,
@@ -164,28 +164,28 @@ struct Known {
     /// Every pod of the node is known.
     listed: bool,
     pods: HashMap<String, Entry>,
-    /// Those of them that ask for something else than they have.
+    /// Those that ask for other resources than they have.
     asking: BTreeSet<String>,
 }
 
-/// What one pod gets.
+/// The allocation of one pod.
 pub struct Allotment {
-    /// The pod with what it was given.
+    /// The pod with its allocated resources.
     pub pod: Arc<Pod>,
-    /// What it asks for and is not given, with what an event says of that.
+    /// The resize that is not granted, with the message of the event about it.
     pub pending: Option<(Pending, String)>,
-    /// The generation whose resources it was given since it asked last.
+    /// The generation whose resources were allocated since the last call.
     pub accepted: Option<i64>,
 }
 
-/// What the pods of a node were given.
+/// The allocations of the pods of a node.
 pub struct Allocations {
     has: Room,
     known: Mutex<Known>,
 }
 
 impl Allocations {
-    /// Those of a node that has `capacity` for its pods.
+    /// Allocations of a node with `capacity` for pods.
     pub fn new(capacity: &BTreeMap<String, String>) -> Self {
         let amounts = capacity.iter().filter_map(|(name, amount)| {
             Some((name.as_str().into(), Quantity::parse(amount).ok()?))
@@ -196,7 +196,7 @@ impl Allocations {
         }
     }
 
-    /// Takes a pod: it has what it asks for, or what an earlier agent told that it gave it.
+    /// Adds a pod: it gets what it requests, or what its status says that an earlier agent allocated.
     pub fn take(
         &self,
         uid: &str,
@@ -236,8 +236,8 @@ impl Allocations {
         self.known.lock().pods.insert(uid.to_owned(), entry);
     }
 
-    /// Why a pod that comes anew cannot be here beside the others, if so; whoever placed it did not see that. Those that
-    /// were here before this agent are not asked.
+    /// Why a new pod does not fit beside the others, which its scheduler did not see. Pods from before this agent are
+    /// not checked.
     pub fn refuses(&self, pod: &Pod) -> Option<Refusal> {
         let pod = demands(pod.spec.as_ref(), pod.status.as_ref());
         let known = self.known.lock();
@@ -261,14 +261,14 @@ impl Allocations {
             })
     }
 
-    /// Every pod of the node was taken: from now on there is to know what room is left.
+    /// Every pod of the node was added: from now on the free resources are known.
     pub fn listed(&self) {
         let mut known = self.known.lock();
         known.listed = true;
         self.settle(&mut known);
     }
 
-    /// A pod is gone: others may have its room.
+    /// A pod is gone: others may get its resources.
     pub fn remove(&self, uid: &str) {
         let mut known = self.known.lock();
         known.pods.remove(uid);
@@ -276,12 +276,12 @@ impl Allocations {
         self.settle(&mut known);
     }
 
-    /// The status of a pod is another: it may have ended, or have become smaller.
+    /// The status of a pod changed: it may have terminated, or have become smaller.
     pub fn told(&self) {
         self.settle(&mut self.known.lock());
     }
 
-    /// What a pod that asks for `wanted` gets.
+    /// The allocation of a pod that requests `wanted`.
     pub fn give(&self, uid: &str, wanted: &Arc<Pod>) -> Allotment {
         let mut known = self.known.lock();
         let Some(entry) = known.pods.get_mut(uid) else {
@@ -292,7 +292,7 @@ impl Allocations {
             };
         };
         entry.wanted = wanted.clone();
-        // A pod that never changed has what it asked for.
+        // A pod that was never changed has what it requested.
         let changed = wanted.metadata.generation != Some(1);
         entry.allocated = changed.then(|| entry.given.put(wanted)).flatten();
         if entry.allocated.is_none() {
@@ -317,7 +317,7 @@ impl Allocations {
         }
     }
 
-    /// Gives those that wait for it what there is, in their order; their workers look again.
+    /// Grants waiting resizes as far as possible, in their order, and wakes their workers.
     fn settle(&self, known: &mut Known) {
         if !known.listed {
             return;
@@ -411,7 +411,7 @@ mod tests {
             self.all.take(&uid, pod, status, Arc::default());
             self.told.insert(uid, told);
         }
-        /// What a pod has, and why not more.
+        /// What a pod has, and why it does not get more.
         fn ask(&self, pod: &Arc<Pod>) -> (String, Option<String>) {
             let given = self
                 .all
@@ -444,7 +444,7 @@ mod tests {
         };
         assert_eq!(node.ask(&a), lacks(600));
         assert_eq!(node.ask(&b), lacks(600));
-        // What becomes smaller is always given, and leaves its room when it is told to have become smaller.
+        // Shrinking is always granted, and frees resources once the status shows it.
         let c = pod("c", 2, "100m", 0);
         assert_eq!(node.ask(&c), ("100m".into(), None));
         assert_eq!(
@@ -453,7 +453,7 @@ mod tests {
             "the higher priority comes first"
         );
         assert_eq!(node.ask(&a), lacks(600));
-        // As it was: nothing is asked for.
+        // As before: no resize is requested.
         assert_eq!(node.ask(&pod("a", 3, "300m", 0)), ("300m".into(), None));
         assert_eq!(node.ask(&a), lacks(600));
         let over = PodStatus {
@@ -563,7 +563,7 @@ mod tests {
             let spec = given.pod.spec.clone().expect("one");
             serde_json::to_value(&spec.containers[0].resources).expect("a value")
         };
-        // Given, though it does not have it yet.
+        // Allocated, although it does not have it yet.
         assert_eq!(given("500m", "200m"), resources("500m", "1"));
         assert_eq!(given("200m", "200m"), resources("200m", "200m"));
     }

@@ -1,4 +1,4 @@
-//! What a pod asks of its zone: functions of the pod alone.
+//! Derives what a pod's zone must be: pure functions of the pod.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -19,13 +19,13 @@ use crate::net::Lease;
 use crate::schema::{Value, json};
 use crate::zone::{HostPort, Limits, ZoneNetwork, ZoneSpec};
 
-/// Annotations that limit what passes a pod's link, in bits a second, as the bandwidth plugin of CNI has them.
+/// Annotations that limit the bandwidth of a pod's link, in bits per second, as in CNI's bandwidth plugin.
 const BANDWIDTH: [&str; 2] = [
     "kubernetes.io/egress-bandwidth",
     "kubernetes.io/ingress-bandwidth",
 ];
 
-/// The annotation that names, separated by commas, the volumes of a pod that are delegated to its zone.
+/// The annotation with the comma-separated names of a pod's volumes that are delegated to its zone.
 pub const DELEGATED: &str = "reddwarf.io/delegated-volumes";
 
 fn annotation<'p>(pod: &'p Pod, name: &str) -> Option<&'p str> {
@@ -33,7 +33,7 @@ fn annotation<'p>(pod: &'p Pod, name: &str) -> Option<&'p str> {
     Some(annotations.get(name)?.trim()).filter(|value| !value.is_empty())
 }
 
-/// The brand that a pod's annotation names. It counts before the handler of the pod's runtime class.
+/// The brand in a pod's annotation. It takes precedence over the handler of the pod's runtime class.
 pub fn brand(pod: &Pod) -> Option<&str> {
     annotation(pod, ZONE_BRAND)
 }
@@ -46,7 +46,7 @@ pub fn is_claim(volume: &Volume) -> bool {
 /// The names of the volumes that are delegated to the pod's zone.
 ///
 /// # Errors
-/// One of them is no claim's.
+/// One of them is not a claim.
 pub fn delegated(pod: &Pod) -> Result<Vec<&str>, String> {
     let names = annotation(pod, DELEGATED).into_iter();
     let names = names.flat_map(|names| names.split(',').map(str::trim));
@@ -64,7 +64,7 @@ pub fn delegated(pod: &Pod) -> Result<Vec<&str>, String> {
         .collect()
 }
 
-/// Volumes kept in memory, with their size limits.
+/// Volumes in memory, with their size limits.
 pub fn in_memory(spec: &PodSpec) -> Vec<(String, Option<u64>)> {
     spec.volumes
         .iter()
@@ -83,7 +83,7 @@ pub fn in_memory(spec: &PodSpec) -> Vec<(String, Option<u64>)> {
         .collect()
 }
 
-/// Paths of the host that the pod's volumes show.
+/// Paths of the host in the pod's volumes.
 pub fn host_paths(spec: &PodSpec) -> Vec<PathBuf> {
     let volumes = spec.volumes.iter().flatten();
     volumes
@@ -91,7 +91,7 @@ pub fn host_paths(spec: &PodSpec) -> Vec<PathBuf> {
         .collect()
 }
 
-/// The images that a container needs, each with its pull policy: its own, then those of volumes that it mounts.
+/// The images that a container needs, with their pull policies: its own, then those of image volumes that it mounts.
 pub fn images<'a>(pod: &'a Pod, container: &'a Container) -> Vec<(&'a str, Option<&'a str>)> {
     let own = container.image.as_deref().unwrap_or_default();
     let mut images = vec![(own, container.image_pull_policy.as_deref())];
@@ -122,11 +122,10 @@ pub fn host_domain(pod: &Pod, cluster_domain: &str) -> Option<String> {
     Some(format!("{subdomain}.{namespace}.svc.{cluster_domain}"))
 }
 
-/// What the kernel of a pod's zone calls its host: with the domain, where the pod wants that. Follows
-/// `GetNodenameForKernel`.
+/// The host name in the kernel of a pod's zone: with the domain, if the pod wants that. Follows `GetNodenameForKernel`.
 ///
 /// # Errors
-/// It is longer than a kernel takes it.
+/// It is too long for a kernel.
 pub fn kernel_name(pod: &Pod, cluster_domain: &str) -> Result<String, String> {
     const MOST: usize = 64;
     let (name, domain) = (hostname(pod), host_domain(pod, cluster_domain));
@@ -144,7 +143,7 @@ pub fn kernel_name(pod: &Pod, cluster_domain: &str) -> Result<String, String> {
     }
 }
 
-/// The host name of a pod: what it asks for, else its name.
+/// The host name of a pod: the one in its spec, otherwise its name.
 pub fn hostname(pod: &Pod) -> String {
     let spec = pod.spec.as_ref();
     let asked = spec.and_then(|spec| {
@@ -200,7 +199,8 @@ pub fn network(pod: &Pod, lease: Lease) -> ZoneNetwork {
     }
 }
 
-/// What rules of amounts and of ports look at in a pod, as they read it: the whole of a pod is ten times as long.
+/// The parts of a pod that the rules for resources and ports need, as they read them: a whole pod is ten times as
+/// large.
 pub fn demands(spec: Option<&PodSpec>, status: Option<&PodStatus>) -> Value {
     let container = |of: &Container| Container {
         name: of.name.clone(),
@@ -241,14 +241,14 @@ pub fn demands(spec: Option<&PodSpec>, status: Option<&PodStatus>) -> Value {
     json::parse(text.as_bytes()).map_or(Value::Null, |pod| pod.value)
 }
 
-/// What a pod asks for or may have of a resource altogether, with its overhead, whether its containers say so or it
-/// itself; nothing if none does.
+/// The total requests or limits of a pod for a resource, with its overhead, whether they are set for its containers or
+/// for the pod; None if there are none.
 pub fn together(pod: &Pod, side: Side, resource: &str) -> Option<Quantity> {
     let pod = demands(pod.spec.as_ref(), None);
     altogether(pod.at("spec"), side, resource)
 }
 
-/// [`together`] of a spec as [`demands`] gives it.
+/// [`together`] for a spec from [`demands`].
 fn altogether(spec: &Value, side: Side, resource: &str) -> Option<Quantity> {
     let amount = *Amounts::pod(spec, side).0.get(resource)?;
     let overhead = match amount.sign() {
@@ -258,8 +258,7 @@ fn altogether(spec: &Value, side: Side, resource: &str) -> Option<Quantity> {
     Some(amount + overhead)
 }
 
-/// The limit of a pod, where it has one itself or each of its containers has; `demanded` is its spec as [`demands`]
-/// gives it.
+/// The limit of a pod, if it has one itself or each of its containers has; `demanded` is its spec from [`demands`].
 fn bound(pod: &Pod, demanded: &Value, resource: &str) -> Option<Quantity> {
     let spec = pod.spec.as_ref()?;
     let has = |own: Option<&ResourceRequirements>| {
@@ -275,8 +274,7 @@ fn bound(pod: &Pod, demanded: &Value, resource: &str) -> Option<Quantity> {
     altogether(demanded, Side::Limits, resource).filter(|_| bounded)
 }
 
-/// Lets containers ask for the processors that they may have where they do not say: a server has seen to that, a file
-/// that is only planned for has not been to one.
+/// Defaults CPU requests to limits: a server has done that, but a pod from a file was not sent to one.
 fn ask(spec: &mut Value) {
     for list in ["containers", "initContainers"] {
         let Some(Value::Array(containers)) = spec.get_mut(list) else {
@@ -292,7 +290,7 @@ fn ask(spec: &mut Value) {
     }
 }
 
-/// What a pod as a whole asks for: itself, or by its containers, with what it takes beside them.
+/// The requests of the whole pod: its own, or those of its containers, with overhead.
 pub fn requests(pod: &Pod) -> Option<BTreeMap<String, ApiQuantity>> {
     let pod = demands(Some(pod.spec.as_ref()?), None);
     let spec = pod.at("spec");
@@ -303,8 +301,7 @@ pub fn requests(pod: &Pod) -> Option<BTreeMap<String, ApiQuantity>> {
     Some(pairs.collect())
 }
 
-/// The limits of all containers of a pod together, by kubelet's rules for a pod
-/// (`ResourceConfigForPod` in pkg/kubelet/cm/helpers_linux.go).
+/// The limits of a pod, by kubelet's rules (`ResourceConfigForPod` in pkg/kubelet/cm/helpers_linux.go).
 pub fn limits(pod: &Pod) -> Limits {
     let positive = |value: i64| u64::try_from(value).ok().filter(|value| *value > 0);
     let mut demanded = demands(pod.spec.as_ref(), None);
@@ -329,7 +326,7 @@ pub fn storage(pod: &Pod) -> Option<u64> {
     u64::try_from(limit.value()).ok()
 }
 
-/// What a pod's zone is made of; `volumes` is the directory of its volumes that it may write.
+/// The specification of a pod's zone; `volumes` is the directory of its writable volumes.
 pub fn zone_spec(
     pod: &Pod,
     network: ZoneNetwork,

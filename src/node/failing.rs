@@ -1,15 +1,15 @@
-//! Failures that last, in the log: when they begin, when they become others, and when they are over.
+//! Logs recurring failures: when they begin, when they change, and when they are over.
 
 use std::fmt::Display;
 
-/// Something that is tried again and again.
+/// An operation that is tried again and again.
 pub struct Attempts {
     what: String,
-    /// Why it failed last; none where it succeeded.
+    /// Its last failure; None if it succeeded.
     failure: Option<String>,
 }
 
-/// What there is to say about an attempt.
+/// What to log about an attempt.
 #[derive(Debug, PartialEq, Eq)]
 enum News {
     Fails,
@@ -26,8 +26,8 @@ impl Attempts {
         }
     }
 
-    /// Notes how one went: the first failure is a warning, and each that says something else; the first success after
-    /// failures is told as well.
+    /// Records the result of an attempt: the first failure is logged as a warning, as is each different one, and the
+    /// first success after failures is logged, too.
     pub fn note<T, E: Display>(&mut self, result: &Result<T, E>) {
         let failure = result.as_ref().err().map(ToString::to_string);
         match self.news(failure) {

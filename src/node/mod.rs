@@ -37,9 +37,9 @@ use futures::future::BoxFuture;
 use crate::auth::{Attributes, User};
 use crate::zone::ZoneName;
 
-/// Who sends a request, by its headers; nobody if its credentials are no good.
+/// Authenticates a request by its headers; None if its credentials are invalid.
 pub type Who = Box<dyn Fn(&http::HeaderMap) -> BoxFuture<'static, Option<User>> + Send + Sync>;
-/// Who sends the requests of a connection, by its client certificates.
+/// Authenticates the requests of a connection, given its client certificates.
 pub type Authenticate =
     Arc<dyn Fn(Vec<rustls::pki_types::CertificateDer<'static>>) -> Who + Send + Sync>;
 /// Whether a user may do something.

@@ -1,4 +1,4 @@
-//! Probes of one container: asked at their period, told when enough answers in a row agree.
+//! Probes of one container: run periodically, and reported when enough results in a row agree.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,9 +12,9 @@ use super::supplies::{Outcome, Supplies};
 use super::worker::Told;
 use crate::zone::{ProcessId, ZoneSpec};
 
-/// What a probe task works on.
+/// The input of a probe task.
 pub struct Probing {
-    /// The host's side.
+    /// The host's side of pods.
     pub supplies: Arc<dyn Supplies>,
     /// The pod as it was when the container was started.
     pub pod: Arc<Pod>,
@@ -24,11 +24,11 @@ pub struct Probing {
     pub container: Container,
     /// Its process.
     pub id: ProcessId,
-    /// Which of its probes.
+    /// The kind of the probe.
     pub kind: ProbeKind,
     /// How long the process has been running.
     pub age: Duration,
-    /// Who is told.
+    /// Where to report.
     pub told: mpsc::Sender<Told>,
 }
 
@@ -36,18 +36,18 @@ fn seconds(value: Option<i32>, default: u64) -> Duration {
     Duration::from_secs(value.map_or(default, |value| u64::try_from(value).unwrap_or(default)))
 }
 
-/// Whether the first answer of a probe can change the status of its pod, and is asked for as soon as the container runs.
+/// Whether the first result of a probe can change the status of its pod, and comes as soon as the container runs.
 pub fn may_pass_at_once(kind: ProbeKind, probe: &Probe) -> bool {
-    // A liveness probe that passes changes nothing.
+    // A passing liveness probe changes nothing.
     kind != ProbeKind::Liveness
         && probe.initial_delay_seconds.unwrap_or(0) == 0
         && probe.success_threshold.unwrap_or(1) <= 1
 }
 
-/// How often in a row a probe is asked that cannot be asked (`maxProbeRetries`).
+/// How often in a row a probe is tried that cannot be run (`maxProbeRetries`).
 const TRIES: u32 = 3;
 
-/// Asks until the worker drops it.
+/// Runs the probe until the worker drops the task.
 pub async fn run(work: Probing) {
     let Some(probe) = work.kind.of(&work.container).cloned() else {
         return;
@@ -61,7 +61,7 @@ pub async fn run(work: Probing) {
         enough(probe.success_threshold, 1),
     );
     tokio::time::sleep(delay).await;
-    // By the clock, not from answer to answer; where an answer took longer, the next one is asked for at the next turn.
+    // At fixed times, not relative to the last result; if a result took longer, the next probe runs at the next time.
     let mut turns = tokio::time::interval(period);
     turns.set_missed_tick_behavior(MissedTickBehavior::Skip);
     let mut run = 0;
@@ -92,7 +92,7 @@ pub async fn run(work: Probing) {
                 if work.told.send(told).await.is_err() {
                     return;
                 }
-                // A startup probe has said all it has to say; a container that is to be restarted likewise.
+                // A startup probe is done; so is the probe of a container that will be restarted.
                 if work.kind == ProbeKind::Startup || (work.kind == ProbeKind::Liveness && !good) {
                     return;
                 }
@@ -101,7 +101,7 @@ pub async fn run(work: Probing) {
     }
 }
 
-/// Asks once.
+/// Runs the probe once.
 async fn ask(work: &Probing, probe: &Probe, timeout: Duration) -> Outcome {
     let asked = work
         .supplies
@@ -112,7 +112,7 @@ async fn ask(work: &Probing, probe: &Probe, timeout: Duration) -> Outcome {
     })
 }
 
-/// What people are told of one asking, if anything: the event's reason, and what the probe did.
+/// The event about a result, if any: its reason, and what the probe did.
 fn told(outcome: &Outcome) -> Option<(&'static str, String)> {
     match outcome {
         Outcome::Success => None,

@@ -1,5 +1,5 @@
-//! The range of addresses that a node gives its pods from: its own in the cluster, told by `spec.podCIDR` of its node.
-//! Two nodes with the same addresses would lead each other's pods to pods that have nothing to do with what is asked.
+//! The address range of a node's pods: its own in the cluster, published as `spec.podCIDR` of its node. Two nodes with
+//! the same addresses would send traffic to the wrong pods.
 
 use std::time::Duration;
 
@@ -10,10 +10,10 @@ use kube::api::{Api, ListParams};
 use crate::meta::addresses::{Network, parse_cidr};
 use crate::net::routes::overlaps;
 
-/// How long the cluster may take to tell of its nodes: pods are not held up by an API server that does not answer.
+/// How long to wait for the list of nodes: an API server that does not respond must not delay pods.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// What is read of a node's specification. The API server keeps both forms alike.
+/// The range fields of a node's spec. The API server keeps both consistent.
 #[derive(Clone, Debug, Default, serde::Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Ranges {
@@ -23,7 +23,7 @@ pub struct Ranges {
     pod_cidrs: Vec<String>,
 }
 
-/// What is read of a node's status.
+/// The address fields of a node's status.
 #[derive(Clone, Debug, Default, serde::Deserialize)]
 #[serde(default)]
 pub struct Addresses {
@@ -31,24 +31,24 @@ pub struct Addresses {
 }
 
 crate::slim!(
-    /// A node, of which its ranges and addresses are read.
+    /// A node, with only its ranges and addresses.
     Ranged of v1::Node {
-        /// What it is to be.
+        /// Its spec.
         spec: Ranges,
-        /// What it is.
+        /// Its status.
         status: Addresses
     }
 );
 
 impl Ranged {
-    /// The addresses by which other nodes reach it, as it tells them.
+    /// The addresses at which other nodes reach it.
     pub(super) fn internal(&self) -> impl Iterator<Item = &str> {
         let all = self.status.addresses.iter();
         let all = all.filter(|address| address.type_ == "InternalIP");
         all.map(|address| address.address.as_str())
     }
 
-    /// Its ranges of IPv4, each once.
+    /// Its distinct IPv4 ranges.
     pub(super) fn ranges(&self) -> impl Iterator<Item = Network> {
         let Ranges {
             pod_cidr,
@@ -61,8 +61,8 @@ impl Ranged {
     }
 }
 
-/// Whether a node is to tell the range `cidr` as its own, by what the cluster's nodes have: not where it told another one
-/// before, which cannot be changed. Yes where nobody tells, as where the API server does not answer.
+/// Whether a node should publish the range `cidr`, given the nodes of the cluster: not if it published another one
+/// before, which cannot be changed. Yes if the nodes are unknown, as when the API server does not respond.
 ///
 /// # Errors
 /// Another node has addresses of the range; with the remedy.
@@ -79,7 +79,7 @@ pub async fn check(client: kube::Client, node: &str, cidr: &str) -> Result<bool,
     }
 }
 
-/// Whether a node is to tell a range as its own beside others. What it has already was judged when it got that.
+/// Whether a node should publish a range, given the other nodes. A range that it has already was checked before.
 fn judge(nodes: &[Ranged], node: &str, cidr: &str) -> Result<bool, String> {
     let Some((_, range)) = parse_cidr(cidr) else {
         return Ok(false);

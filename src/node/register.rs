@@ -1,4 +1,4 @@
-//! The node as the API sees it: registered once, its status when it changes, a lease that says it lives.
+//! The node object: registered once, with a status that is updated, and a lease as heartbeat.
 
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
@@ -29,49 +29,49 @@ use crate::client::events::{Recorder, Tone};
 use crate::meta::version;
 use crate::zone::ZoneRuntime;
 
-/// How often the node is looked at, and its lease renewed.
+/// How often the node's status is checked, and its lease renewed.
 const HEARTBEAT: Duration = Duration::from_secs(10);
 /// The longest pause between two attempts.
 const LONGEST: Duration = Duration::from_secs(7);
 /// The first pause between two attempts.
 const AGAIN: Duration = Duration::from_millis(200);
-/// How long the runtime may take to say how it is.
+/// How long the runtime may take to report its state.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// How often a status that did not change is reported.
+/// How often an unchanged status is reported.
 const REPORT: Duration = Duration::from_secs(300);
-/// How long a lease counts.
+/// The duration of a lease, in seconds.
 const LEASE_SECONDS: i32 = 40;
 
-/// What an API server lets pods of this node do because it is declared, sorted.
+/// Features that the node declares, so that the API server and the scheduler allow them for its pods; sorted.
 pub(super) const DECLARED: [&str; 2] = [
     "InPlacePodLevelResourcesVerticalScaling",
     "InPlacePodVerticalScalingInitContainers",
 ];
 
-/// Who a node is.
+/// The node object to register.
 #[derive(Debug, Clone)]
 pub struct Registration {
     /// Its name.
     pub name: String,
     /// Its addresses.
     pub addresses: Vec<String>,
-    /// Labels beside those that every node has.
+    /// Labels besides those that every node has.
     pub labels: BTreeMap<String, String>,
-    /// The range of its pods' addresses, which is its own in the cluster; none where it is not to be told.
+    /// The address range of its pods, which only it has in the cluster; None if it must not be published.
     pub pod_cidr: Option<String>,
-    /// Taints it is born with.
+    /// Its initial taints.
     pub taints: Vec<Taint>,
-    /// What it has: `cpu`, `memory`, `pods`, `ephemeral-storage`.
+    /// Its capacity: `cpu`, `memory`, `pods`, `ephemeral-storage`.
     pub capacity: BTreeMap<String, String>,
     /// What pods may use of it.
     pub allocatable: BTreeMap<String, String>,
-    /// The port of its own API, if it serves one.
+    /// The port of its own API, if it has one.
     pub port: Option<u16>,
-    /// What it is.
+    /// Its `nodeInfo`.
     pub info: NodeSystemInfo,
 }
 
-/// What this host is, as the node's `nodeInfo`.
+/// The `nodeInfo` of this host.
 pub fn host_info(brand: &str) -> NodeSystemInfo {
     let read = |path: &str| {
         std::fs::read_to_string(path)
@@ -104,7 +104,7 @@ pub fn host_info(brand: &str) -> NodeSystemInfo {
     }
 }
 
-/// The addresses by which others reach this host: the one that a packet to the world would have.
+/// The address at which others reach this host: the source address of the default route.
 pub fn host_addresses() -> Vec<String> {
     let found = [
         Ipv4Addr::new(192, 0, 2, 254),
@@ -115,7 +115,7 @@ pub fn host_addresses() -> Vec<String> {
     vec![found.map_or_else(|| "127.0.0.1".to_owned(), |address| address.to_string())]
 }
 
-/// What this host has.
+/// The capacity of this host.
 pub fn host_capacity(disk: &std::path::Path) -> BTreeMap<String, String> {
     let cpus = std::thread::available_parallelism().map_or(1, usize::from);
     let memory = match usage::memory().capacity / 1024 {
@@ -138,7 +138,7 @@ fn quantities(map: &BTreeMap<String, String>) -> BTreeMap<String, Quantity> {
 }
 
 impl Registration {
-    /// Its addresses of version 4.
+    /// Its IPv4 addresses.
     pub fn ipv4(&self) -> Vec<Ipv4Addr> {
         let addresses = self.addresses.iter();
         addresses.filter_map(|text| text.parse().ok()).collect()
@@ -175,7 +175,7 @@ impl Registration {
         }
     }
 
-    /// The status at `now`; what did not change keeps the time of its last transition.
+    /// The status at `now`; unchanged conditions keep their transition times.
     fn status(
         &self,
         old: &NodeStatus,
@@ -293,7 +293,7 @@ impl Registration {
 /// Whether a host can run pods.
 #[derive(Clone)]
 pub enum Fitness {
-    /// It is asked each time.
+    /// Checked each time.
     Asked(Arc<dyn ZoneRuntime>, Arc<dyn Supplies>),
     /// It cannot, for this reason.
     Unfit(String),
@@ -313,7 +313,7 @@ impl Fitness {
         }
     }
 
-    /// The images that are here.
+    /// The images on the host.
     async fn images(&self) -> Vec<ContainerImage> {
         match self {
             Fitness::Asked(_, supplies) => supplies.images().await,
@@ -321,7 +321,7 @@ impl Fitness {
         }
     }
 
-    /// The brands of zones that it makes, by which the scheduler knows them, and what those offer.
+    /// The supported brands of zones, as the scheduler knows them, and their features.
     fn handlers(&self) -> Vec<NodeRuntimeHandler> {
         let brands = match self {
             Fitness::Asked(runtime, _) => runtime.brands(),
@@ -335,7 +335,7 @@ impl Fitness {
             name: Some(brand.to_owned()),
             features: Some(NodeRuntimeHandlerFeatures {
                 recursive_read_only_mounts: Some(recursive),
-                // Whoever runs in a zone is who he says on the host, too.
+                // Processes in a zone have the same user ids on the host.
                 user_namespaces: Some(false),
             }),
         });
@@ -343,8 +343,8 @@ impl Fitness {
     }
 }
 
-/// Registers the node and keeps its status and lease until `ends` is cancelled. Whether pods of other nodes are reached is
-/// told as `reach` says, once it does.
+/// Registers the node and updates its status and lease until `ends` is cancelled. The condition `NetworkUnavailable`
+/// follows `reach`, once that has a value.
 pub async fn keep(
     client: kube::Client,
     registration: Registration,
@@ -358,12 +358,12 @@ pub async fn keep(
     let leases: Api<Lease> = Api::namespaced(client, "kube-node-lease");
     let kept = async {
         let node = registered(&nodes, &registration).await;
-        // Another one when the node is deleted and registers again.
+        // It changes when the node is deleted and registers again.
         let uid = Mutex::new(node.metadata.uid.clone());
         let lives = prove_life(&leases, &registration.name, &uid);
         let about = (&registration, &fitness, &*observed, &recorder);
         let told = report(&nodes, node, about, reach, &uid);
-        // Neither waits for the other: a host that does not say how it is lives all the same.
+        // Neither waits for the other: a host whose status is stuck still sends heartbeats.
         tokio::join!(lives, told);
     };
     tokio::select! {
@@ -372,7 +372,7 @@ pub async fn keep(
     }
 }
 
-/// Registers the node, however long that takes.
+/// Registers the node, retrying until it succeeds.
 async fn registered(nodes: &Api<Node>, registration: &Registration) -> Node {
     let mut attempts = Attempts::new(format!("node {} cannot be registered", registration.name));
     let mut pause = Pause::default();
@@ -386,7 +386,7 @@ async fn registered(nodes: &Api<Node>, registration: &Registration) -> Node {
     }
 }
 
-/// The wait between two attempts that fail.
+/// The pause between failed attempts.
 struct Pause(Duration);
 
 impl Default for Pause {
@@ -396,14 +396,14 @@ impl Default for Pause {
 }
 
 impl Pause {
-    /// The next one: each is twice the one before, up to [`LONGEST`].
+    /// The next pause: twice the last one, up to [`LONGEST`].
     fn longer(&mut self) -> Duration {
         let longer = (self.0 * 2).min(LONGEST);
         std::mem::replace(&mut self.0, longer)
     }
 }
 
-/// Renews the node's lease for ever.
+/// Renews the node's lease, forever.
 async fn prove_life(leases: &Api<Lease>, name: &str, uid: &Mutex<Option<String>>) {
     let mut attempts = Attempts::new(format!("the lease of node {name} cannot be renewed"));
     let mut pause = Pause::default();
@@ -423,7 +423,7 @@ async fn prove_life(leases: &Api<Lease>, name: &str, uid: &Mutex<Option<String>>
     }
 }
 
-/// Reports the node's status for ever.
+/// Reports the node's status, forever.
 async fn report(
     nodes: &Api<Node>,
     mut node: Node,
@@ -458,7 +458,7 @@ async fn report(
             registration.status(&old, &lacks, &pressure, reached.as_ref(), Timestamp::now());
         status.runtime_handlers = Some(fitness.handlers());
         let images = fitness.images().await;
-        // Where there were some, it has to be told that there are none.
+        // If the status had images before, an empty list must be sent.
         let had = old.images.as_ref().is_some_and(|had| !had.is_empty());
         status.images = (had || !images.is_empty()).then_some(images);
         let same = reported
@@ -484,7 +484,7 @@ async fn report(
                     reported = Some((status, std::time::Instant::now()));
                 }
                 Err(kube::Error::Api(error)) if error.code == 404 => {
-                    // Deleted by somebody: it registers again, as upstream's does.
+                    // The node was deleted: it registers again, like upstream's.
                     reported = None;
                     written = register(nodes, registration).await.map(|made| {
                         *uid.lock() = made.metadata.uid.clone();
@@ -498,26 +498,26 @@ async fn report(
         let wait = match written {
             Ok(()) => {
                 pause = Pause::default();
-                // One that registered again has no status yet.
+                // After registering again it has no status yet.
                 if reported.is_some() { HEARTBEAT } else { AGAIN }
             }
             Err(_) => pause.longer(),
         };
         tokio::select! {
             () = tokio::time::sleep(wait) => {}
-            // Where nobody looks after routes, it ends at once and is asked no more. After a failure it waits all the same.
+            // If nobody maintains routes, the channel is closed and no longer polled. After a failure the pause applies
+            // all the same.
             Ok(()) = reach.changed(), if written.is_ok() => {}
         }
     }
 }
 
-/// What there is to tell of a status that follows another: conditions that changed, and those that are new, but for a new
-/// node's not being ready.
+/// The event reasons for a new status: for changed and new conditions, except the first `NodeNotReady` of a new node.
 fn changes(old: &NodeStatus, new: &NodeStatus) -> Vec<&'static str> {
     let of = |status: &NodeStatus, type_: &str| {
         let mut all = status.conditions.iter().flatten();
         let found = all.find(|one| one.type_ == type_)?;
-        // What is not known is neither.
+        // Unknown is neither.
         (found.status != "Unknown").then(|| found.status == "True")
     };
     let all = [
@@ -543,14 +543,14 @@ fn changes(old: &NodeStatus, new: &NodeStatus) -> Vec<&'static str> {
     changed.collect()
 }
 
-/// The id of the host's boot, if it is another one than was told before.
+/// The host's boot id, if it differs from the last reported one.
 fn rebooted<'s>(old: &NodeStatus, new: &'s NodeStatus) -> Option<&'s str> {
     let now = new.node_info.as_ref()?.boot_id.as_str();
     let before = old.node_info.as_ref()?.boot_id.as_str();
     (!before.is_empty() && before != now).then_some(now)
 }
 
-/// Whether two statuses differ in nothing but the times of their heartbeats.
+/// Whether two statuses differ only in heartbeat times.
 fn alike(one: &NodeStatus, other: &NodeStatus) -> bool {
     let plain = |status: &NodeStatus| {
         let mut status = status.clone();

@@ -1,4 +1,4 @@
-//! Reporting a pod's status: only what is ours, and only if it changed.
+//! Reports a pod's status: only the parts that the node owns, and only changes.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,8 +14,8 @@ use super::failing::Attempts;
 use super::machine::RESIZES;
 use crate::client::write;
 
-/// The strategic merge patch that makes a pod's status `new`. Lists that merge by key are replaced where they are
-/// ours alone; conditions merge by type, so that those of others stay.
+/// The strategic merge patch that changes a pod's status to `new`. Keyed lists that only the node owns are replaced;
+/// conditions are merged by type, so that those of others stay.
 fn patch(pod: &Pod, new: &PodStatus) -> Value {
     let uid = pod.metadata.uid.as_deref().unwrap_or_default();
     let mut status = serde_json::to_value(new).unwrap_or_else(|_| json!({}));
@@ -42,7 +42,7 @@ fn patch(pod: &Pod, new: &PodStatus) -> Value {
                     condition.entry(key).or_insert(Value::Null);
                 }
             }
-            // They end by not being there; a pod that never changed cannot have them.
+            // These are deleted when they end; a pod that was never changed cannot have them.
             for type_ in RESIZES {
                 let told = conditions.iter().any(|one| one["type"] == type_);
                 if !told && pod.metadata.generation != Some(1) {
@@ -54,29 +54,29 @@ fn patch(pod: &Pod, new: &PodStatus) -> Value {
     json!({"metadata": {"uid": uid}, "status": status})
 }
 
-/// The first wait after a status that the API did not take.
+/// The first pause after a failed report.
 const RETRY: Duration = Duration::from_secs(1);
 
-/// The longest wait after one that it refused: it refuses the same again.
+/// The longest pause after a status was rejected, because it would be rejected again.
 const REFUSED: Duration = Duration::from_secs(30);
 
-/// A status, and which one it is of those that were offered.
+/// A status with its sequence number.
 #[derive(Clone, Default)]
 struct Offer {
     number: u64,
     of: Option<(Arc<Pod>, PodStatus)>,
 }
 
-/// Tells the API the statuses of one pod, beside its worker: an API that does not answer holds nothing else of the pod up.
-/// The newest one counts; what it overtakes is never told.
+/// Reports the statuses of one pod to the API, beside its worker, so that an API server that does not respond delays
+/// nothing else of the pod. Only the newest status counts; older ones are skipped.
 pub struct Reporter {
     newest: watch::Sender<Offer>,
-    /// The last one that was told, or whose pod is not there any more.
+    /// The last one that was reported, or whose pod is gone.
     settled: watch::Receiver<u64>,
 }
 
 impl Reporter {
-    /// One whose work is a task of `tasks`.
+    /// A reporter that runs as one of `tasks`.
     pub fn start(api: Api<Pod>, tasks: &mut JoinSet<()>) -> Self {
         let (newest, offers) = watch::channel(Offer::default());
         let (settles, settled) = watch::channel(0);
@@ -84,7 +84,7 @@ impl Reporter {
         Reporter { newest, settled }
     }
 
-    /// Gives it a newer status.
+    /// Hands over a newer status.
     pub fn offer(&self, pod: &Arc<Pod>, status: &PodStatus) {
         self.newest.send_modify(|newest| {
             newest.number += 1;
@@ -92,19 +92,19 @@ impl Reporter {
         });
     }
 
-    /// Whether the newest status was not told yet.
+    /// Whether the newest status was not reported yet.
     pub fn owes(&self) -> bool {
         *self.settled.borrow() < self.newest.borrow().number
     }
 
-    /// Waits until the newest status was told. May be dropped and asked again.
+    /// Waits until the newest status was reported. Cancel-safe.
     pub async fn settled(&self) {
         let number = self.newest.borrow().number;
         let _ = self.settled.clone().wait_for(|told| *told >= number).await;
     }
 }
 
-/// Whether the API refuses a status for good, and would refuse it again: it is not down, nor asks for patience.
+/// Whether the API rejects a status for good, as opposed to being down or overloaded.
 fn is_refused(error: &kube::Error) -> bool {
     matches!(error, kube::Error::Api(status) if (400..500).contains(&status.code) && status.code != 429)
 }
@@ -118,7 +118,7 @@ async fn tell(api: Api<Pod>, mut offers: watch::Receiver<Offer>, settles: watch:
                 break;
             };
             let told = report(&api, &pod, &status).await;
-            // That the API is not there is told once of the node, and not of each of its pods.
+            // An unreachable API server is logged once for the node, not for each of its pods.
             if attempts.is_some() || told.as_ref().is_err_and(is_refused) {
                 let name = pod.metadata.name.as_deref().unwrap_or_default();
                 let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
@@ -133,7 +133,7 @@ async fn tell(api: Api<Pod>, mut offers: watch::Receiver<Offer>, settles: watch:
                     break;
                 }
                 Err(error) => {
-                    // Pods go on without the API; the newest status is told when it is back.
+                    // Pods run on without the API server; the newest status is reported when it is back.
                     let uid = pod.metadata.uid.as_deref();
                     tracing::debug!(%error, pod = uid, "a status is not taken");
                     let refused = is_refused(&error);
@@ -143,7 +143,7 @@ async fn tell(api: Api<Pod>, mut offers: watch::Receiver<Offer>, settles: watch:
                     };
                     tokio::select! {
                         () = tokio::time::sleep(wait) => {}
-                        // Cancel-safe. Another status may be taken.
+                        // Cancel-safe. Another status may be accepted.
                         newer = offers.changed(), if refused => match newer {
                             Ok(()) => wait = RETRY,
                             Err(_) => return,
@@ -155,14 +155,14 @@ async fn tell(api: Api<Pod>, mut offers: watch::Receiver<Offer>, settles: watch:
     }
 }
 
-/// Writes the status. Whether the pod was still there.
+/// Writes the status. Returns whether the pod still exists.
 async fn report(api: &Api<Pod>, pod: &Pod, status: &PodStatus) -> kube::Result<bool> {
     let name = pod.metadata.name.as_deref().unwrap_or_default();
     let patch = Patch::Strategic(patch(pod, status));
     let params = PatchParams::default();
     let request =
         Request::new(api.resource_url()).patch_subresource("status", name, &params, &patch);
-    // What became of the pod is told by the watch.
+    // The watch delivers the result.
     match write(&api.clone().into_client(), request).await {
         Ok(()) => Ok(true),
         Err(kube::Error::Api(status)) if status.code == 404 || is_other(&status) => Ok(false),
@@ -170,15 +170,15 @@ async fn report(api: &Api<Pod>, pod: &Pod, status: &PodStatus) -> kube::Result<b
     }
 }
 
-/// Whether a conflict says that another pod has the name now.
+/// Whether a conflict means that another pod has the name now.
 fn is_other(status: &kube::core::Status) -> bool {
     status.code == 409 && status.message.contains("uid")
 }
 
-/// Ends a pod in the API: nothing of it is left on this node.
+/// Deletes a pod in the API: nothing of it is left on this node.
 ///
 /// # Errors
-/// What the API answers; a pod that is not there is no error.
+/// Errors of the API; a missing pod is not an error.
 pub async fn finish(api: &Api<Pod>, pod: &Pod) -> kube::Result<()> {
     let name = pod.metadata.name.as_deref().unwrap_or_default();
     let parameters = DeleteParams {

@@ -1,11 +1,11 @@
-//! Supplies of simulated nodes: images are always there, volumes never needed, probes succeed.
+//! The host of simulated nodes: images are always present, volumes never needed, probes succeed.
 //!
-//! What containers do can be told by the pod's annotation `reddwarf.io/simulate`: `exit CODE after MILLISECONDS`,
-//! `stubborn`, or both; see [`crate::zone::simulated`]. Without it init containers, and all containers of pods that
-//! are not to be restarted, end with 0, and others run.
+//! The pod's annotation `reddwarf.io/simulate` sets what containers do: `exit CODE after MILLISECONDS`, `stubborn`, or
+//! both; see [`crate::zone::simulated`]. Without it init containers, and all containers of pods without restarts, end
+//! with 0, and others run.
 //!
-//! What its containers use is told by [`USAGE_CPU`] and [`USAGE_MEMORY`], or kwok's annotations of the same meaning, and
-//! may be changed while they run.
+//! [`USAGE_CPU`] and [`USAGE_MEMORY`], or kwok's equivalent annotations, set the usage of containers, and may be
+//! changed while they run.
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
@@ -30,36 +30,36 @@ use crate::net::Ipam;
 use crate::zone::simulated::BEHAVIOUR;
 use crate::zone::{ProcessId, ProcessSpec, Rights, Root, Usage, ZoneNetwork, ZoneSpec, ZoneUsage};
 
-/// The annotation of a pod that tells what its containers do.
+/// The annotation of a pod with what its containers do.
 pub const SIMULATE: &str = "reddwarf.io/simulate";
 
-/// The annotation of a pod that tells what each of its containers uses of processors: a quantity, `1m` without it.
+/// The annotation of a pod with the CPU usage of each of its containers: a quantity, by default `1m`.
 pub const USAGE_CPU: &str = "reddwarf.io/usage-cpu";
-/// The annotation of a pod that tells what each of its containers uses of memory: a quantity, `1Mi` without it.
+/// The annotation of a pod with the memory usage of each of its containers: a quantity, by default `1Mi`.
 pub const USAGE_MEMORY: &str = "reddwarf.io/usage-memory";
-/// What kwok calls the same.
+/// kwok's names of these.
 const USAGE_OF_KWOK: [&str; 2] = ["kwok.x-k8s.io/usage-cpu", "kwok.x-k8s.io/usage-memory"];
 
-/// Nanoseconds: how long something had run when it was looked at last, and the processor time it had used by then.
+/// In nanoseconds: how long something had run at the last measurement, and its CPU time by then.
 type Spent = (u64, u64);
 
-/// Supplies without a host.
+/// A simulated host.
 pub struct SimulatedSupplies {
     ipam: Ipam,
     spent: Mutex<AllSpent>,
 }
 
-/// Processor time.
+/// CPU time.
 #[derive(Default)]
 struct AllSpent {
-    /// What containers used until some moment, by the pod's uid.
+    /// CPU time of containers at their last measurement, by pod uid.
     pods: HashMap<String, BTreeMap<ProcessId, Spent>>,
-    /// What those used that ended, in nanoseconds.
+    /// CPU time of ended pods, in nanoseconds.
     ended: u64,
 }
 
 impl SimulatedSupplies {
-    /// Supplies whose pods get addresses from `ipam`.
+    /// A host whose pods get addresses from `ipam`.
     pub fn new(ipam: Ipam) -> Self {
         SimulatedSupplies {
             ipam,
@@ -68,8 +68,7 @@ impl SimulatedSupplies {
     }
 }
 
-/// What annotations say that a container uses: thousandths of a processor, and bytes. What cannot be read counts as not
-/// said.
+/// The usage in a pod's annotations: millicores and bytes. Malformed values are ignored.
 fn told_usage(pod: &Pod) -> (u64, u64) {
     let annotations = pod.metadata.annotations.as_ref();
     let told = |own: &str, kwok: &str| {
@@ -82,7 +81,7 @@ fn told_usage(pod: &Pod) -> (u64, u64) {
     (positive(cpu), positive(memory))
 }
 
-/// Processor time in nanoseconds of what ran for `lived` of them, if `millis` thousandths of a processor were used since
+/// The CPU time in nanoseconds after running for `lived` nanoseconds, with a usage of `millis` millicores since
 /// `before`.
 fn spend((before, spent): Spent, millis: u64, lived: u64) -> u64 {
     let passed = lived.saturating_sub(before) / 1000;
@@ -219,7 +218,7 @@ impl Supplies for SimulatedSupplies {
     }
 
     fn images(&self) -> BoxFuture<'_, Vec<ContainerImage>> {
-        // Images are said to be here, and are nowhere.
+        // Images count as present, but do not exist.
         async { Vec::new() }.boxed()
     }
 
@@ -245,7 +244,7 @@ impl Supplies for SimulatedSupplies {
         });
         measured.total = Usage::default();
         for (id, usage) in &mut measured.processes {
-            // What was never looked at used as much since its start.
+            // Before the first measurement the same usage is assumed.
             let before = spent.entry(id.clone()).or_default();
             *before = (usage.cpu, spend(*before, millis, usage.cpu));
             *usage = Usage {
@@ -284,7 +283,7 @@ impl Supplies for SimulatedSupplies {
     }
 
     fn keeps(&self) -> BoxFuture<'_, Result<Vec<String>, Lack>> {
-        // The pool is shared by all simulated nodes: what one does not know may be another's.
+        // All simulated nodes share the pool: an unknown pod may belong to another node.
         async { Ok(Vec::new()) }.boxed()
     }
 
@@ -354,7 +353,7 @@ mod tests {
             generation: 0,
         };
         let mut pod = Pod::default();
-        // What a simulated container used that has run for so many seconds.
+        // The CPU time of a simulated container after this many seconds.
         let mut look = |cpu: &str, lived: u64| {
             let annotations = [(USAGE_CPU.to_owned(), cpu.to_owned())];
             pod.metadata.annotations = Some(annotations.into());
@@ -372,12 +371,12 @@ mod tests {
             assert_eq!(usage.total, usage.processes[&id]);
             usage.total.cpu
         };
-        // What was not looked at before counts from its start.
+        // Before the first measurement usage counts from the start.
         assert_eq!(look("2", 3), 6_000_000_000);
         assert_eq!(look("2", 13), 26_000_000_000);
         assert_eq!(look("500m", 17), 28_000_000_000);
         assert_eq!(look("500m", 17), 28_000_000_000);
-        // What a node used in all does not become less when a pod ends.
+        // The total CPU time of a node does not decrease when a pod ends.
         assert_eq!(supplies.spent(), 0);
         let released = supplies.release("", true).now_or_never();
         assert_eq!(released, Some(Ok(())));

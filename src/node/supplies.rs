@@ -1,4 +1,4 @@
-//! What a pod machine needs from a host beside its zones: volumes, images, process descriptions, probes, hooks.
+//! What a pod needs from its host besides zones: volumes, images, process descriptions, probes, hooks.
 
 use std::sync::Arc;
 
@@ -9,12 +9,12 @@ use super::pressure::PodDisk;
 use super::worker::Refusal;
 use crate::zone::{ProcessId, ProcessSpec, ZoneSpec, ZoneUsage};
 
-/// Something a pod cannot have for now, as its status or an event tells it.
+/// Something that a pod cannot have now, as reported in its status or an event.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Lack {
     /// Upstream's reason: `FailedMount`, `ErrImagePull`, `CreateContainerConfigError`, ...
     pub reason: &'static str,
-    /// For people.
+    /// A human-readable message.
     pub message: String,
 }
 
@@ -31,9 +31,9 @@ impl Lack {
 /// Why a hook failed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HookFailure {
-    /// For people.
+    /// A human-readable error.
     pub error: String,
-    /// What its command said.
+    /// The output of its command.
     pub output: String,
 }
 
@@ -46,87 +46,87 @@ impl From<String> for HookFailure {
     }
 }
 
-/// How a probe went.
+/// The result of a probe.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Outcome {
-    /// Well.
+    /// It succeeded.
     Success,
-    /// Well, with something to be told of it.
+    /// It succeeded, with a warning.
     Warning(String),
-    /// Not, with what it said.
+    /// It failed, with its output.
     Failure(String),
-    /// It could not be asked at all.
+    /// It could not be run.
     Error(String),
 }
 
-/// What an image pull did, for events.
+/// The result of an image pull, for events.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Pulled {
-    /// The image was there.
+    /// The image was present.
     Present,
-    /// It was fetched, with a message of how.
+    /// It was pulled, with a message.
     Fetched(String),
 }
 
-/// Something that a host has so much of.
+/// A resource of a host.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Amount {
-    /// All of it.
+    /// The total.
     pub capacity: u64,
-    /// What is left.
+    /// The free part.
     pub available: u64,
 }
 
 impl Amount {
-    /// What is in use.
+    /// The used part.
     pub fn used(self) -> u64 {
         self.capacity.saturating_sub(self.available)
     }
 }
 
-/// What a host has and what of it is in use, at a moment.
+/// Resources and usage of a host at a time.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HostUsage {
     /// When it was measured.
     pub at: jiff::Timestamp,
-    /// Processor time since the boot, in nanoseconds.
+    /// CPU time since the boot, in nanoseconds.
     pub cpu: u64,
-    /// Bytes of memory; what could be taken back is available.
+    /// Memory in bytes; reclaimable memory counts as available.
     pub memory: Amount,
-    /// Bytes where pods, images and logs are kept.
+    /// Bytes of the file system with pods, images and logs.
     pub disk: Amount,
-    /// Files there.
+    /// Its inodes.
     pub inodes: Amount,
     /// Processes and threads.
     pub pids: Amount,
 }
 
-/// The host's side of pods. One real, one for simulated nodes.
+/// The host's side of pods, with a real and a simulated implementation.
 pub trait Supplies: Send + Sync + 'static {
-    /// Why a pod that is new is not begun here at all, if so: it asks for what the host can never give it.
+    /// Why a new pod is refused, if it is: it needs something that the host can never provide.
     fn refuses(&self, pod: &Pod) -> Option<Refusal>;
 
-    /// Makes the directories and volumes of a pod and says what its zone is to be. May be repeated.
+    /// Creates the directories and volumes of a pod and returns the specification of its zone. May be repeated.
     fn prepare<'a>(&'a self, pod: &'a Pod) -> BoxFuture<'a, Result<ZoneSpec, Lack>>;
 
-    /// Brings volumes up to date with what they are made of.
+    /// Updates volumes whose content comes from the API.
     fn refresh<'a>(&'a self, pod: &'a Pod) -> BoxFuture<'a, Result<(), Lack>>;
 
-    /// Whether `fetch` would have to be asked; if not, the image is there and may be used as its policy says.
+    /// Whether the image is present and may be used by its policy, so that `fetch` is not needed.
     fn present<'a>(
         &'a self,
         pod: &'a Pod,
         container: &'a Container,
     ) -> BoxFuture<'a, Result<bool, Lack>>;
 
-    /// Fetches the image of a container.
+    /// Pulls the image of a container.
     fn fetch<'a>(
         &'a self,
         pod: &'a Pod,
         container: &'a Container,
     ) -> BoxFuture<'a, Result<Pulled, Lack>>;
 
-    /// Describes a container's process; its root is made.
+    /// Describes a container's process, and creates its root.
     fn process<'a>(
         &'a self,
         pod: &'a Pod,
@@ -135,7 +135,7 @@ pub trait Supplies: Send + Sync + 'static {
         zone: &'a ZoneSpec,
     ) -> BoxFuture<'a, Result<ProcessSpec, Lack>>;
 
-    /// The termination message that a process left.
+    /// The termination message of a process.
     fn message<'a>(
         &'a self,
         pod: &'a Pod,
@@ -147,35 +147,35 @@ pub trait Supplies: Send + Sync + 'static {
     /// Removes what was made for a process.
     fn forget<'a>(&'a self, uid: &'a str, id: &'a ProcessId) -> BoxFuture<'a, Result<(), Lack>>;
 
-    /// Gives back what a halted zone needed: its address and the roots of its processes; what its volumes hold, too,
-    /// if the pod is `over` and has no other zone. Logs stay.
+    /// Releases what a halted zone needed: its address and the roots of its processes; also the content of its volumes
+    /// if the pod is `over` and gets no other zone. Logs stay.
     fn release<'a>(&'a self, uid: &'a str, over: bool) -> BoxFuture<'a, Result<(), Lack>>;
 
     /// Removes everything of a pod.
     fn remove<'a>(&'a self, uid: &'a str) -> BoxFuture<'a, Result<(), Lack>>;
 
-    /// Uids of pods that something is kept for.
+    /// Uids of pods of which something is left.
     fn keeps(&self) -> BoxFuture<'_, Result<Vec<String>, Lack>>;
 
-    /// What the host has and uses; nothing where there is no real host.
+    /// Resources and usage of the host; None for a simulated one.
     fn host(&self) -> BoxFuture<'_, Option<HostUsage>>;
 
-    /// The images of the host as its node's status tells of them.
+    /// The images of the host, for its node's status.
     fn images(&self) -> BoxFuture<'_, Vec<ContainerImage>>;
 
-    /// What a pod uses, by what was measured of its zone.
+    /// The usage of a pod, given the measurement of its zone.
     fn usage(&self, pod: &Pod, measured: ZoneUsage) -> ZoneUsage;
 
-    /// Nanoseconds of processor time that was used by what ended, where there is no real host that counts it.
+    /// The CPU time of ended pods in nanoseconds, if no real host counts it.
     fn spent(&self) -> u64;
 
-    /// What a pod has on disk.
+    /// The disk usage of a pod.
     fn on_disk<'a>(&'a self, pod: &'a Pod) -> BoxFuture<'a, PodDisk>;
 
-    /// Removes images that none of `pods` uses, if the disk is nearly full, or, if `all`, in any case.
+    /// Removes images that none of `pods` uses: all of them if `all`, otherwise if the disk is nearly full.
     fn collect<'a>(&'a self, pods: &'a [Arc<Pod>], all: bool) -> BoxFuture<'a, Result<(), Lack>>;
 
-    /// Asks a probe once.
+    /// Runs a probe once.
     fn probe<'a>(
         &'a self,
         pod: &'a Pod,

@@ -1,5 +1,5 @@
-//! Which settings of the kernel pods may have: those that are their namespaces' own and harm nobody else, and what the
-//! operator allows beside them. Follows pkg/kubelet/sysctl.
+//! Which sysctls pods may set: namespaced ones that affect nobody else, and those that the operator allows. Follows
+//! pkg/kubelet/sysctl.
 
 use std::collections::BTreeMap;
 
@@ -10,7 +10,7 @@ use super::worker::Refusal;
 /// The longest name.
 const LONGEST: usize = 253;
 
-/// What is safe, with the version of Linux since which it is a namespace's own.
+/// Safe sysctls, with the Linux version since which they are namespaced.
 const SAFE: [(&str, (u32, u32)); 14] = [
     ("kernel.shm_rmid_forced", (0, 0)),
     ("net.ipv4.ip_local_port_range", (0, 0)),
@@ -28,7 +28,7 @@ const SAFE: [(&str, (u32, u32)); 14] = [
     ("net.ipv4.tcp_notsent_lowat", (4, 6)),
 ];
 
-/// Whose a setting is.
+/// The namespace that a sysctl belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Namespace {
     Ipc,
@@ -58,7 +58,7 @@ impl Namespace {
         }
     }
 
-    /// How upstream calls it, if the pod has not its own but the host's.
+    /// Upstream's name of the namespace, if the pod shares the host's.
     fn shared(self, spec: &PodSpec) -> Option<&'static str> {
         match self {
             Namespace::Ipc => (spec.host_ipc == Some(true)).then_some("IPC"),
@@ -69,7 +69,7 @@ impl Namespace {
     }
 }
 
-/// A name with dots between its parts: `net/ipv4/conf/eth0.1/rp_filter` is `net.ipv4.conf.eth0/1.rp_filter`.
+/// A name with dots between its parts: `net/ipv4/conf/eth0.1/rp_filter` becomes `net.ipv4.conf.eth0/1.rp_filter`.
 pub fn normalized(name: &str) -> String {
     match name.find(['.', '/']).map(|at| name.as_bytes()[at]) {
         Some(b'/') => name
@@ -84,7 +84,7 @@ pub fn normalized(name: &str) -> String {
     }
 }
 
-/// Whether an operator may write it: a name, or its beginning with a `*` in place of the rest.
+/// Whether an operator may configure it: a name, or a prefix followed by `*`.
 fn is_pattern(name: &str) -> bool {
     let plain = |part: &str| {
         let edge = |byte: Option<&u8>| {
@@ -108,7 +108,7 @@ fn is_pattern(name: &str) -> bool {
         && above.is_none_or(|above| above.split(['.', '/']).all(plain))
 }
 
-/// What pods of a node may set.
+/// The sysctls that pods of a node may set.
 #[derive(Debug, Clone, Default)]
 pub struct Sysctls {
     names: BTreeMap<String, Namespace>,
@@ -116,11 +116,10 @@ pub struct Sysctls {
 }
 
 impl Sysctls {
-    /// What is safe on a Linux of this version (`6.1.0-23-amd64`), or nothing where there is none, and what is `allowed`
-    /// besides.
+    /// The safe ones on this Linux version (`6.1.0-23-amd64`; None on other systems), and those in `allowed`.
     ///
     /// # Errors
-    /// What is allowed is no name, or would be set for the whole host.
+    /// An allowed one is invalid, or not namespaced.
     pub fn new(kernel: Option<&str>, allowed: &[String]) -> Result<Self, String> {
         let mut all = Sysctls::default();
         let version = kernel.map(version);
@@ -149,7 +148,7 @@ impl Sysctls {
         Ok(all)
     }
 
-    /// Why a pod may not be here, if so.
+    /// Why a pod is refused, if it is.
     pub fn refuses(&self, pod: &Pod) -> Option<Refusal> {
         let spec = pod.spec.as_ref()?;
         let wanted = spec.security_context.as_ref()?.sysctls.as_ref()?;
@@ -243,7 +242,7 @@ mod tests {
             let wrong = wrong.map(|wrong| format!("forbidden sysctl: {wrong}"));
             assert_eq!(refused(&sysctls, name, more), wrong, "{name} {more}");
         }
-        // Nothing is safe without Linux, and not all of it on an old one.
+        // No sysctl is safe without Linux, and not all are on an old one.
         assert!(refused(&of(None), "net.ipv4.tcp_syncookies", "").is_some());
         assert!(refused(&of(Some("4.4")), "net.ipv4.tcp_syncookies", "").is_none());
         assert!(refused(&of(Some("4.4")), "net.ipv4.tcp_rmem", "").is_some());

@@ -1,5 +1,5 @@
-//! Persistent volumes of this server's own, as the nodes that have them see them: what is released is removed, what its
-//! claim wants larger grows. They are made when a pod first uses them.
+//! Persistent volumes of reddwarf's own driver, from the view of their nodes: released ones are removed, and those
+//! whose claims grew are expanded. They are created when a pod first uses them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -16,18 +16,18 @@ use crate::client::follow::{Event, follow};
 use crate::meta::quantity::Quantity;
 use crate::storage::{StorageEngine, StorageError};
 
-/// The provisioner and the driver of these volumes.
+/// The provisioner and driver of these volumes.
 pub const DRIVER: &str = "reddwarf.io";
-/// What holds the object of a volume until its node has removed the volume.
+/// The finalizer of a volume object until its node has removed the volume.
 pub const FINALIZER: &str = "external-provisioner.volume.kubernetes.io/finalizer";
-/// The label by which a volume names its node.
+/// The label by which a volume refers to its node.
 pub const HOSTNAME: &str = "kubernetes.io/hostname";
-/// How long what failed is left alone.
+/// The pause after a failure.
 const AGAIN: Duration = Duration::from_secs(10);
-/// What claims say that are to grow, as far as nodes end it.
+/// Conditions of growing claims that nodes remove.
 const GROWING: [&str; 2] = ["Resizing", "FileSystemResizePending"];
 
-/// The host name of the node that has a volume; none where it is not one of these.
+/// The host name of a volume's node; None if it is not one of these volumes.
 pub fn place(volume: &PersistentVolume) -> Option<&str> {
     let spec = volume.spec.as_ref()?;
     spec.csi.as_ref().filter(|csi| csi.driver == DRIVER)?;
@@ -44,16 +44,16 @@ pub fn place(volume: &PersistentVolume) -> Option<&str> {
     }
 }
 
-/// What a node is to do about a volume of its own.
+/// What a node has to do about one of its volumes.
 #[derive(Debug, PartialEq, Eq)]
 enum Step {
     /// Nothing.
     Leave,
-    /// To remove it, and let its object go.
+    /// Remove it and the finalizer.
     Remove,
-    /// To let its object go: what is in it stays.
+    /// Remove the finalizer: its data stays.
     Release,
-    /// To see that it has so many bytes.
+    /// Expand it to this many bytes.
     Grow(u64),
 }
 
@@ -75,13 +75,13 @@ fn step(volume: &PersistentVolume) -> Step {
     let held = volume.finalizers().iter().any(|held| held == FINALIZER);
     match (held, phase, policy) {
         (false, ..) | (_, Some("Bound"), _) => Step::Leave,
-        // Only what was given back is anybody's to throw away.
+        // Only a released volume may be destroyed.
         (_, Some("Released" | "Failed"), Some("Delete")) => Step::Remove,
         _ => Step::Release,
     }
 }
 
-/// The claim as it says that it has grown to what its volume is; none where it waits for nothing.
+/// The claim after its volume was expanded; None if it does not wait for that.
 fn grown(
     claim: &PersistentVolumeClaim,
     volume: &PersistentVolume,
@@ -113,15 +113,15 @@ fn grown(
 
 /// The volumes of the nodes of one process.
 pub struct Volumes {
-    /// The API, as somebody who may write volumes and the statuses of claims.
+    /// A client that may write volumes and the statuses of claims.
     pub client: kube::Client,
     /// The nodes.
     pub nodes: BTreeSet<String>,
-    /// Where their volumes are; none for simulated nodes, which have nothing to remove.
+    /// Their storage; None for simulated nodes, which have nothing to remove.
     pub storage: Option<Arc<dyn StorageEngine>>,
 }
 
-/// Why something is to be tried again.
+/// Why something has to be retried.
 #[derive(Debug, thiserror::Error)]
 enum Failed {
     #[error(transparent)]
@@ -131,7 +131,7 @@ enum Failed {
 }
 
 impl Volumes {
-    /// Looks after the volumes until `ends` is cancelled.
+    /// Handles the volumes until `ends` is cancelled.
     pub async fn keep(&self, ends: CancellationToken) {
         let api: Api<PersistentVolume> = Api::all(self.client.clone());
         let mut events = follow(api, "");
@@ -168,7 +168,7 @@ impl Volumes {
         }
     }
 
-    /// Does what a volume needs; what fails is kept to be tried again.
+    /// Does what a volume needs; failures are recorded for a retry.
     async fn try_look(
         &self,
         name: String,
@@ -204,7 +204,7 @@ impl Volumes {
         new.finalizers_mut().retain(|held| held != FINALIZER);
         let name = volume.name_any();
         match api.replace(&name, &PostParams::default(), &new).await {
-            // It changed, and that change comes.
+            // It changed, and the watch delivers that change.
             Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => Ok(()),
             result => Ok(result.map(drop)?),
         }
@@ -225,7 +225,7 @@ impl Volumes {
             return Ok(());
         };
         if let Some(storage) = &self.storage {
-            // What no pod has used yet is made in its new size.
+            // A volume that no pod has used yet is created with its new size.
             allow_missing(storage.resize_volume(name, size).await.map(drop))?;
         }
         api.replace_status(&new.name_any(), &PostParams::default(), &new)

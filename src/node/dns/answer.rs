@@ -1,5 +1,5 @@
-//! What is answered to a question: a function of the question and of what is known of services.
-//! Follows the Kubernetes DNS-Based Service Discovery specification 1.1.0 and the plugin `kubernetes` of CoreDNS.
+//! Answers DNS questions: a pure function of the question and the known services. Follows the Kubernetes DNS-Based
+//! Service Discovery specification 1.1.0 and CoreDNS's plugin `kubernetes`.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -11,44 +11,44 @@ use super::message::{Query, Reply};
 
 /// The version of the specification.
 const VERSION: &str = "1.1.0";
-/// How long that holds, in seconds.
+/// The TTL of the version, in seconds.
 const VERSION_HOLDS: u32 = 28_800;
-/// How long everything else holds, in seconds: as kubeadm sets CoreDNS up.
+/// The TTL of everything else, in seconds: as in kubeadm's configuration of CoreDNS.
 const HOLDS: u32 = 30;
-/// As many aliases are followed.
+/// How many aliases are followed.
 const CHAIN: usize = 10;
-/// The longest name, in bytes of a message.
+/// The longest name, in bytes on the wire.
 const NAME: usize = 255;
-/// The types of zone transfers.
+/// The query types of zone transfers.
 const TRANSFERS: [u16; 2] = [251, 252];
 
-/// A zone and who serves it.
+/// A DNS zone and its name server.
 #[derive(Debug, Clone)]
 pub struct Zone {
     labels: Vec<String>,
     server: IpAddr,
 }
 
-/// What is to be answered.
+/// The result for a question.
 #[derive(Debug)]
 pub enum Outcome<'a> {
-    /// This.
+    /// An answer.
     Answer(Reply<'a>),
-    /// A code alone.
+    /// Only a response code.
     Refusal(RCODE),
-    /// These aliases, and what others know of the last one's target.
+    /// These aliases, and the records that upstream servers have for the last one's target.
     Alias {
         /// The aliases, in order.
         answers: Vec<ResourceRecord<'a>>,
-        /// The name that the last one stands for.
+        /// The target of the last one.
         target: Name<'a>,
     },
-    /// What others know.
+    /// The answer of upstream servers.
     Elsewhere,
 }
 
 impl Zone {
-    /// The zone of a cluster's domain, which the server of this address serves.
+    /// The zone of a cluster's domain, served at this address.
     pub fn new(domain: &str, server: IpAddr) -> Zone {
         let labels = domain.split('.').filter(|label| !label.is_empty());
         Zone {
@@ -57,13 +57,13 @@ impl Zone {
         }
     }
 
-    /// The labels of a name that are below the zone; nothing where the name is not in it.
+    /// The labels of a name below the zone; None if the name is not in it.
     fn below<'n>(&self, labels: &'n [String]) -> Option<Vec<&'n str>> {
         let below = labels.strip_suffix(self.labels.as_slice())?;
         Some(below.iter().map(String::as_str).collect())
     }
 
-    /// The name of labels below the zone, unless it is too long for one.
+    /// The name of labels below the zone, unless it is too long.
     fn name(&self, below: impl IntoIterator<Item = impl AsRef<str>>) -> Option<Name<'static>> {
         let below = below.into_iter().map(|label| label.as_ref().to_owned());
         name(below.chain(self.labels.iter().cloned()))
@@ -87,7 +87,7 @@ impl Zone {
     }
 }
 
-/// A name of labels, unless one of them or all together are too long.
+/// A name made of labels, unless it or one of them is too long.
 fn name(labels: impl IntoIterator<Item = String>) -> Option<Name<'static>> {
     let labels = labels.into_iter().map(String::into_bytes);
     let labels: Vec<_> = labels.collect();
@@ -97,7 +97,7 @@ fn name(labels: impl IntoIterator<Item = String>) -> Option<Name<'static>> {
     (fits && length < NAME).then(|| Name::new_with_labels(&labels))
 }
 
-/// The labels of a name in lower case: names are compared without regard to it.
+/// The labels of a name in lower case, because names are case-insensitive.
 fn labels(name: &Name<'_>) -> Vec<String> {
     name.as_bytes()
         .map(|label| String::from_utf8_lossy(label).to_ascii_lowercase())
@@ -173,7 +173,7 @@ pub fn answer<'a>(query: &Query<'a>, known: &Directory, zone: &Zone) -> Outcome<
         ([] | ["dns"] | ["dns-version"], _) => return nothing(false),
         _ => {}
     }
-    // What is not known may be there all the same.
+    // A name that is not known yet may exist.
     if !known.complete {
         return Outcome::Refusal(RCODE::ServerFailure);
     }
@@ -190,7 +190,7 @@ pub fn answer<'a>(query: &Query<'a>, known: &Directory, zone: &Zone) -> Outcome<
     }
 }
 
-/// Follows aliases as long as they stay in the zone; nothing where they lead nowhere.
+/// Follows aliases as long as they stay in the zone; None if they lead nowhere.
 fn follow<'a>(
     query: &Query<'a>,
     target: String,
@@ -237,7 +237,7 @@ fn follow<'a>(
     None
 }
 
-/// The records of places that a question asks for, and what will be asked for next.
+/// The records of places that a question asks for, and those that the client will need next.
 fn records<'a>(
     query: &Query<'_>,
     owner: Name<'a>,
@@ -249,7 +249,7 @@ fn records<'a>(
             let is_wanted = |address: &IpAddr| address.is_ipv4() == (query.kind == TYPE::A);
             let addresses = places.iter().map(|place| place.address);
             let mut addresses = distinct(addresses.filter(is_wanted));
-            // Clients take the first one: each time it is another.
+            // Clients use the first address: each answer begins with another one.
             if !addresses.is_empty() {
                 let first = usize::from(query.id()) % addresses.len();
                 addresses.rotate_left(first);
@@ -282,13 +282,13 @@ fn records<'a>(
     }
 }
 
-/// Each of some values once, in the order in which they came.
+/// The distinct values, in their order.
 fn distinct<T: Clone + Eq + std::hash::Hash>(values: impl Iterator<Item = T>) -> Vec<T> {
     let mut seen = std::collections::HashSet::new();
     values.filter(|value| seen.insert(value.clone())).collect()
 }
 
-/// The address that a name of a reverse zone spells.
+/// The address in a name of a reverse zone.
 fn address_of(labels: &[String]) -> Option<IpAddr> {
     let (spelled, zone) = labels.split_at_checked(labels.len().checked_sub(2)?)?;
     let backwards = spelled.iter().rev().map(String::as_str);
@@ -309,7 +309,7 @@ fn address_of(labels: &[String]) -> Option<IpAddr> {
     }
 }
 
-/// The names of an address; others may know of it what is not known here.
+/// The names of an address; upstream servers are asked for unknown ones.
 fn by_address<'a>(
     query: &Query<'a>,
     address: IpAddr,

@@ -1,6 +1,6 @@
-//! What others answered lately: each name of the world is asked for several times by most clients (search domains, both
-//! kinds of addresses), and servers of hosts often answer only so many questions a second. Follows the plugin `cache` of
-//! CoreDNS as kubeadm sets it up: for 30 seconds at most, what is and what is not.
+//! Caches answers of upstream servers: most clients ask for each external name several times (search domains, both
+//! address types), and resolvers often limit the number of questions per second. Follows CoreDNS's plugin `cache` in
+//! kubeadm's configuration: positive and negative answers are kept for 30 seconds at most.
 
 use std::collections::HashMap;
 use std::time::Instant;
@@ -9,12 +9,12 @@ use simple_dns::{RCODE, TYPE};
 
 use super::message::{self, Query, Via, code, is_truncated};
 
-/// How long an answer counts at most, in seconds.
+/// The longest time to keep an answer, in seconds.
 const HOLDS: u32 = 30;
-/// As many answers are kept, twice.
+/// How many answers are kept in each of two halves.
 const KEPT: usize = 4992;
 
-/// Answers by what was asked. Bounded: when one half is full, the other one, which is older, is forgotten.
+/// Answers by question. Bounded: when one half is full, the older half is dropped.
 #[derive(Debug, Default)]
 pub struct Cache {
     young: HashMap<Vec<u8>, Known>,
@@ -28,8 +28,8 @@ struct Known {
     holds: u32,
 }
 
-/// What makes a question the same as another: the wish for recursion and for signatures, the name without regard to case,
-/// and what is said of the client; and the way, for what is long differs by it.
+/// The cache key of a question: the flags for recursion and DNSSEC, the name in lower case, the EDNS data of the
+/// client, and the transport, because long answers differ by it.
 fn key(query: &Query<'_>, via: Via) -> Vec<u8> {
     let [asked, wishes] = [2, 3].map(|at| query.whole.get(at).copied().unwrap_or_default());
     let question = query.question();
@@ -40,7 +40,7 @@ fn key(query: &Query<'_>, via: Via) -> Vec<u8> {
 }
 
 impl Cache {
-    /// What was answered to the same question, as an answer to this one, unless it is too old.
+    /// The cached answer to a question, adapted to this query, unless it is too old.
     pub fn find(&mut self, query: &Query<'_>, via: Via, now: Instant) -> Option<Vec<u8>> {
         let key = key(query, via);
         let known = self.young.get(&key).or_else(|| self.old.get(&key))?;
@@ -57,7 +57,7 @@ impl Cache {
         Some(answer)
     }
 
-    /// Keeps an answer for as long as its records count; not what failed, nor what is cut.
+    /// Caches an answer for the TTL of its records; not if it failed or is truncated.
     pub fn keep(&mut self, query: &Query<'_>, via: Via, answer: &[u8], now: Instant) {
         if !matches!(code(answer), RCODE::NoError | RCODE::NameError) || is_truncated(answer) {
             return;
@@ -77,8 +77,7 @@ impl Cache {
     }
 }
 
-/// How long an answer counts, in seconds; nothing where it does not say. That there is none counts for as long as the
-/// zone says (RFC 2308).
+/// The TTL of an answer, in seconds; None if it has none. For negative answers it comes from the SOA record (RFC 2308).
 fn holds(answer: &[u8]) -> Option<u32> {
     let packet = message::read_answer(answer)?;
     let times = packet.answers.iter().map(|record| record.ttl);
@@ -95,7 +94,7 @@ fn holds(answer: &[u8]) -> Option<u32> {
         .any(|record| record.rdata.type_code() != TYPE::CNAME)
     {
         true => times.min(),
-        // Aliases to nothing.
+        // Aliases without a target.
         false => denied.min().map(|denied| times.fold(denied, u32::min)),
     };
     least.map(|least| least.min(HOLDS))
@@ -211,7 +210,7 @@ mod tests {
             let mut cache = Cache::default();
             let answer = query(&first).write(&reply, Via::Datagram);
             cache.keep(&query(&first), Via::Datagram, &answer, start);
-            // Another client, who spells the name in his way.
+            // Another client, with another spelling of the name.
             let again = asked("A.Example", 2, None);
             let again = query(&again);
             for second in 0..40 {

@@ -1,5 +1,4 @@
-//! What is known of the cluster's services, by what is asked for: names and addresses.
-//! Follows the plugin `kubernetes` of CoreDNS.
+//! The cluster's services, indexed by names and addresses. Follows CoreDNS's plugin `kubernetes`.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
@@ -11,57 +10,57 @@ use k8s_openapi::api::discovery::v1::Endpoint;
 use crate::client::informer::{Change, Key};
 use crate::node::services::{EndpointSlice, Service};
 
-/// The label of slices that says whose they are.
+/// The label of a slice with the name of its service.
 const SERVICE_NAME: &str = "kubernetes.io/service-name";
 
-/// All services and what they lead to.
+/// All services and their endpoints.
 #[derive(Default)]
 pub struct Directory {
-    /// Whether all that is there is known.
+    /// Whether all existing services are known.
     pub complete: bool,
-    /// When something changed last, in seconds: the serial number of the zone.
+    /// The time of the last change, in seconds: the serial number of the zone.
     pub serial: u32,
     services: BTreeMap<Key, Arc<Service>>,
-    /// By the service that they are of, and their own names.
+    /// By service, and then by slice name.
     slices: HashMap<Key, BTreeMap<CompactString, Arc<EndpointSlice>>>,
-    /// Services by their own addresses.
+    /// Services by cluster address.
     clusters: HashMap<IpAddr, BTreeSet<Key>>,
-    /// Services by the addresses that they lead to, and how many slices say so.
+    /// Services by endpoint address, and the number of slices that list it.
     places: HashMap<IpAddr, BTreeMap<Key, usize>>,
 }
 
-/// What is behind a name.
+/// The result of looking up a name.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Found {
-    /// There is no such name.
+    /// The name does not exist.
     Missing,
-    /// There is such a name, or there are names below it.
+    /// The name exists without records, or there are names below it.
     Empty,
-    /// Another name.
+    /// An alias of this name.
     Alias(String),
     /// Addresses.
     Places(Vec<Place>),
 }
 
-/// An address and what is known of it.
+/// An address with its ports and name.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Place {
     /// The address.
     pub address: IpAddr,
-    /// The port that was asked for, or one of all.
+    /// The requested port, or one of all ports.
     pub port: Option<u16>,
-    /// The name of the address alone, below the zone.
+    /// The name of this address alone, below the zone.
     pub name: Vec<String>,
 }
 
-/// What is asked of a service.
+/// A query about a service.
 #[derive(Default)]
 struct Wanted<'a> {
-    /// One of the places that it leads to.
+    /// The label of a single endpoint.
     endpoint: Option<&'a str>,
-    /// Any where it is empty.
+    /// Empty for any.
     port: &'a str,
-    /// Any where it is empty.
+    /// Empty for any.
     protocol: &'a str,
 }
 
@@ -79,7 +78,7 @@ fn owner(key: &Key, slice: &EndpointSlice) -> Option<Key> {
     Some(Key::new(&key.namespace, labels.get(SERVICE_NAME)?))
 }
 
-/// The addresses of a service itself; none of headless ones.
+/// The cluster addresses of a service; none if it is headless.
 fn cluster_addresses(service: &Service) -> Vec<IpAddr> {
     let many = service.spec.cluster_ips.iter().flatten();
     let one = service.spec.cluster_ip.iter();
@@ -89,7 +88,7 @@ fn cluster_addresses(service: &Service) -> Vec<IpAddr> {
     addresses
 }
 
-/// Those that are ready: of services that publish all, slices say that all are.
+/// The ready endpoints: for services that publish unready ones, slices list all as ready.
 fn ready(slice: &EndpointSlice) -> impl Iterator<Item = (&Endpoint, IpAddr)> {
     slice
         .endpoints
@@ -116,7 +115,7 @@ fn label(endpoint: &Endpoint, address: IpAddr) -> String {
     }
 }
 
-/// The port of a service or a slice, where it is one.
+/// The port number of a service or slice, if it is valid.
 fn port(number: i32) -> Option<u16> {
     number.try_into().ok()
 }
@@ -128,7 +127,7 @@ fn below_services(key: &Key) -> Vec<String> {
 }
 
 impl Directory {
-    /// Takes in a change of a service.
+    /// Applies a change of a service.
     pub fn take_service(&mut self, change: &Change<'_, Service>) {
         let key = change.key;
         for address in change
@@ -155,7 +154,7 @@ impl Directory {
         }
     }
 
-    /// Takes in a change of a slice.
+    /// Applies a change of a slice.
     pub fn take_slice(&mut self, change: &Change<'_, EndpointSlice>) {
         if let Some((old, of)) = change
             .old
@@ -195,7 +194,7 @@ impl Directory {
         }
     }
 
-    /// What is behind the labels of a name below the zone, in lower case.
+    /// Looks up the labels of a name below the zone, in lower case.
     pub fn find(&self, below: &[&str]) -> Found {
         let without = |label: &'_ str| label.strip_prefix('_').unwrap_or(label).to_owned();
         match below {
@@ -256,14 +255,14 @@ impl Directory {
             false => own_places(&key, service, wanted),
         };
         match places.is_empty() {
-            // A service that was not given an address yet.
+            // A service without an address yet.
             true if is_whole && !headless => Found::Empty,
             true => Found::Missing,
             false => Found::Places(places),
         }
     }
 
-    /// Where a service leads to, by endpoint and port.
+    /// The endpoints of a service, by endpoint and port.
     fn endpoints(&self, key: &Key, wanted: &Wanted<'_>) -> Vec<Place> {
         let mut places = Vec::new();
         for slice in self.slices.get(key).into_iter().flat_map(BTreeMap::values) {
@@ -292,7 +291,8 @@ impl Directory {
         places
     }
 
-    /// The names of an address, below the zone: that of the service that has it, else those of services that lead to it.
+    /// The names of an address, below the zone: of the service that has it as cluster address, otherwise of services
+    /// with that endpoint.
     pub fn names_of(&self, address: IpAddr) -> Vec<Vec<String>> {
         let service = self.clusters.get(&address).and_then(BTreeSet::first);
         if let Some(key) = service {
@@ -318,7 +318,7 @@ impl Directory {
     }
 }
 
-/// A service's own addresses, by port.
+/// A service's cluster addresses, by port.
 fn own_places(key: &Key, service: &Service, wanted: &Wanted<'_>) -> Vec<Place> {
     let addresses = cluster_addresses(service);
     let ports = match service.spec.ports.as_deref().unwrap_or_default() {
@@ -339,7 +339,7 @@ fn own_places(key: &Key, service: &Service, wanted: &Wanted<'_>) -> Vec<Place> {
     each.collect()
 }
 
-/// The address that the name of a pod spells; whether there is such a pod is not asked (`pods insecure`).
+/// The address in the name of a pod; whether the pod exists is not checked (`pods insecure`).
 fn dashed(pod: &str) -> Option<IpAddr> {
     let plain = |byte: u8| byte.is_ascii_hexdigit() || byte == b'-';
     if !pod.bytes().all(plain) {
@@ -353,7 +353,7 @@ fn dashed(pod: &str) -> Option<IpAddr> {
 pub(super) mod tests {
     use super::*;
 
-    /// Makes what is known of objects.
+    /// A directory of these objects.
     pub fn of(services: serde_json::Value, slices: serde_json::Value) -> Directory {
         let mut directory = Directory {
             complete: true,

@@ -1,4 +1,4 @@
-//! Names of the world: asked of the name servers that this host asks.
+//! Resolves external names with the name servers of this host.
 
 use std::collections::HashMap;
 use std::io;
@@ -17,54 +17,54 @@ use tokio::time::Instant;
 use super::loops::{self, Loops};
 use super::message::{self, Query, Received, Via, code, read};
 
-/// How long one server may take: a client that waits five seconds hears of the second one.
+/// Timeout for one server: a client that waits five seconds gets the answer of the second one.
 const PATIENCE: Duration = Duration::from_secs(2);
-/// After so long a datagram is taken for lost, and sent once more.
+/// After this time a datagram is considered lost, and sent once more.
 const LOST: Duration = Duration::from_secs(1);
-/// How long all of them may take: clients do not wait longer.
+/// Timeout for all of them: clients do not wait longer.
 const ALL: Duration = Duration::from_secs(5);
-/// How long a server that was silent is asked last, at first and at most.
+/// How long a silent server is asked last, at first and at most.
 const SILENT: [Duration; 2] = [Duration::from_secs(5), Duration::from_secs(60)];
-/// How often a server that asks in turn is tried.
+/// How often a server that caused a loop is tried again.
 const LOOP: Duration = Duration::from_secs(60);
-/// As many servers are asked, as resolvers do.
+/// How many servers are used, as in resolvers.
 const MOST: usize = 3;
-/// The size of datagrams that are taken from whoever was told of none.
+/// The largest reply to accept from a server when the query had no EDNS size (RFC 1035).
 const PLAIN: u16 = 512;
 
-/// Asks the servers that a `resolv.conf` names.
+/// Forwards queries to the servers in a `resolv.conf`.
 pub struct Forwarder {
     /// The file.
     pub resolv: PathBuf,
-    /// Who asks, and must not ask itself.
+    /// This server's own address, which must not be asked.
     pub own: IpAddr,
-    /// Where servers listen.
+    /// The port of the servers.
     pub port: u16,
-    /// What the file said when it was read last.
+    /// The content of the file when it was last read.
     pub read: Mutex<(Option<Stamp>, Arc<[IpAddr]>)>,
-    /// Who did not answer.
+    /// Servers that did not respond.
     silent: Mutex<Silent>,
-    /// Who asks in turn.
+    /// Servers that forward back to this one.
     pub(super) loops: Loops,
-    /// The file names others than before.
+    /// The file has changed.
     renamed: Notify,
 }
 
-/// Servers that did not answer when they were asked last.
+/// Servers that did not respond to the last query.
 #[derive(Debug, Default)]
 struct Silent(HashMap<IpAddr, Silence>);
 
 #[derive(Debug)]
 struct Silence {
-    /// When it is asked in its turn again.
+    /// When it is asked in its normal place again.
     ends: Instant,
-    /// How long it was to be left alone.
+    /// The length of that time.
     lasts: Duration,
 }
 
 impl Silent {
-    /// The order in which servers are asked: those that did not answer last. One whose time is over has its turn again, for
-    /// this one question: who else asks meanwhile does not wait for it.
+    /// The order in which servers are asked: silent ones last. When the time of a silent one is over, this one query
+    /// asks it in its normal place; other queries meanwhile do not wait for it.
     fn order(&mut self, servers: &[IpAddr], now: Instant) -> Vec<IpAddr> {
         let is_silent = |server: &&IpAddr| {
             self.0.get_mut(*server).is_some_and(|silence| {
@@ -79,7 +79,7 @@ impl Silent {
         others.into_iter().chain(silent).copied().collect()
     }
 
-    /// Notes that a server did not answer.
+    /// Records that a server did not respond.
     fn did_not_answer(&mut self, server: IpAddr, now: Instant) {
         let before = self.0.get(&server).map(|silence| silence.lasts * 2);
         let lasts = before.unwrap_or(SILENT[0]).min(SILENT[1]);
@@ -88,10 +88,10 @@ impl Silent {
     }
 }
 
-/// What tells versions of a file apart.
+/// Distinguishes versions of a file.
 type Stamp = (SystemTime, u64);
 
-/// The servers that the text of a `resolv.conf` names, this host where it names none (resolv.conf(5)).
+/// The servers in the text of a `resolv.conf`; this host if there are none (resolv.conf(5)).
 fn servers_of(text: &str) -> Vec<IpAddr> {
     let named = text.lines().filter_map(|line| {
         let mut words = line.split_whitespace();
@@ -105,20 +105,20 @@ fn servers_of(text: &str) -> Vec<IpAddr> {
     }
 }
 
-/// Reads a message that its length precedes.
+/// Reads a message that is preceded by its length.
 ///
 /// # Errors
-/// Nothing comes, or not all.
+/// The connection ends before the message is complete.
 pub async fn read_framed(from: &mut (impl AsyncRead + Unpin)) -> io::Result<Vec<u8>> {
     let mut message = vec![0; usize::from(from.read_u16().await?)];
     from.read_exact(&mut message).await?;
     Ok(message)
 }
 
-/// Writes a message after its length.
+/// Writes a message preceded by its length.
 ///
 /// # Errors
-/// It is too long, or nobody takes it.
+/// It is too long, or the connection is broken.
 pub async fn write_framed(to: &mut (impl AsyncWrite + Unpin), message: &[u8]) -> io::Result<()> {
     let length = u16::try_from(message.len()).map_err(io::Error::other)?;
     let framed = [&length.to_be_bytes()[..], message].concat();
@@ -126,7 +126,7 @@ pub async fn write_framed(to: &mut (impl AsyncWrite + Unpin), message: &[u8]) ->
 }
 
 impl Forwarder {
-    /// Asks servers that a file names, in its order.
+    /// Forwards to the servers in a file, in its order.
     pub fn new(resolv: PathBuf, own: IpAddr, port: u16) -> Forwarder {
         Forwarder {
             resolv,
@@ -139,7 +139,8 @@ impl Forwarder {
         }
     }
 
-    /// Looks for servers that ask in turn, for ever: at once, when the file names others, and again as long as there is one.
+    /// Looks for servers that forward back to this one, forever: at once, when the file changes, and periodically while
+    /// there is one.
     pub async fn look_for_loops(&self) {
         loop {
             let is_found = self.look_for_loops_once().await;
@@ -150,7 +151,7 @@ impl Forwarder {
         }
     }
 
-    /// Tells whether there is one.
+    /// Returns whether there is one.
     async fn look_for_loops_once(&self) -> bool {
         let names = self.loops.begin(&self.servers());
         let asked = names.iter().map(|(server, name)| async move {
@@ -159,7 +160,7 @@ impl Forwarder {
                 return None;
             };
             let server = SocketAddr::new(*server, self.port);
-            // Whether it is known there says nothing: it is heard here or not.
+            // The answer does not matter: the query arrives at this server, or it does not.
             let answer = exchange(server, &query, Via::Datagram);
             tokio::time::timeout(PATIENCE, answer).await.ok()?.ok()
         });
@@ -167,14 +168,14 @@ impl Forwarder {
         self.loops.end()
     }
 
-    /// The servers as the file names them now.
+    /// The servers in the current version of the file.
     fn servers(&self) -> Arc<[IpAddr]> {
         let stamp = std::fs::metadata(&self.resolv)
             .and_then(|found| Ok((found.modified()?, found.len())))
             .ok();
         let mut read = self.read.lock();
         if stamp.is_none() || read.0 != stamp {
-            // A host without the file asks itself, as one with an empty file.
+            // A missing file means this host itself, like an empty one.
             let text = std::fs::read_to_string(&self.resolv).unwrap_or_default();
             let servers = servers_of(&text).into_iter();
             let servers: Arc<[IpAddr]> = servers.filter(|server| *server != self.own).collect();
@@ -186,8 +187,8 @@ impl Forwarder {
         read.1.clone()
     }
 
-    /// What the first server says that knows; what the last one said where none does, and nothing where all are silent.
-    /// Who was silent is asked once more, if there is time.
+    /// The answer of the first server that knows; the last one's error if none does, and None if all are silent. Silent
+    /// servers are asked once more, if there is time.
     pub async fn ask(&self, query: &Query<'_>, via: Via) -> Option<Vec<u8>> {
         let ends = Instant::now() + ALL;
         let all = self.servers();
@@ -226,7 +227,7 @@ impl Forwarder {
         last
     }
 
-    /// What one server says. One that does not understand what the query says of its client is asked without that.
+    /// Asks one server. If it does not understand EDNS, asks again without it.
     async fn ask_one(&self, server: IpAddr, query: &Query<'_>, via: Via) -> io::Result<Vec<u8>> {
         let server = SocketAddr::new(server, self.port);
         let answer = exchange(server, query, via).await?;
@@ -242,7 +243,7 @@ impl Forwarder {
     }
 }
 
-/// Asks a server, and hears it.
+/// Sends a query to a server, and waits for the answer.
 async fn exchange(server: SocketAddr, query: &Query<'_>, via: Via) -> io::Result<Vec<u8>> {
     match via {
         Via::Datagram => by_datagram(server, query).await,
@@ -250,7 +251,7 @@ async fn exchange(server: SocketAddr, query: &Query<'_>, via: Via) -> io::Result
     }
 }
 
-/// The message of a query under another id.
+/// A copy of a query with another id.
 pub(super) fn with_id(message: &[u8], id: [u8; 2]) -> Vec<u8> {
     let mut message = message.to_vec();
     message[..2].copy_from_slice(&id);
@@ -263,7 +264,7 @@ fn random_id() -> [u8; 2] {
     id
 }
 
-/// Asks from a port that nobody can guess, and hears only the one that was asked.
+/// Uses a random port, and accepts only the answer of the queried server.
 async fn by_datagram(server: SocketAddr, query: &Query<'_>) -> io::Result<Vec<u8>> {
     let any: IpAddr = match server {
         SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
@@ -342,7 +343,7 @@ mod tests {
         }
     }
 
-    /// A server that answers each query with what `answers` makes of it.
+    /// A server that answers each query with the result of `answers`.
     async fn server(
         at: [u8; 4],
         port: u16,
@@ -376,7 +377,7 @@ mod tests {
         let file = directory.path().join("resolv.conf");
         let unable = |query: &[u8]| vec![answered(query, 2)];
         let port = server([127, 0, 0, 2], 0, unable).await;
-        // Who knows is preceded by who guesses.
+        // A server without the name precedes one that has it.
         let knows = |query: &[u8]| {
             let mut guessed = answered(query, 3);
             guessed[1] ^= 1;
@@ -425,13 +426,13 @@ mod tests {
         for (seconds, expected) in [
             (1, [b, c, a]),
             (4, [b, c, a]),
-            // Its time is over: one question tries it, and no other.
+            // Its time is over: one query tries it, and no other.
             (5, [a, b, c]),
             (5, [b, c, a]),
         ] {
             assert_eq!(silent.order(&[a, b, c], at(seconds)), expected, "{seconds}");
         }
-        // Ever longer, and not for ever.
+        // Growing pauses, with an upper limit.
         for (seconds, ends) in [(6, 16), (16, 36), (36, 76), (76, 136), (136, 196)] {
             silent.did_not_answer(a, at(seconds));
             assert_eq!(silent.order(&[a, b], at(ends - 1)), [b, a], "{seconds}");
@@ -441,7 +442,7 @@ mod tests {
         assert_eq!(silent.order(&[a, b, c], at(201)), [c, a, b]);
     }
 
-    /// Queries of a client that says by EDNS what it takes.
+    /// Queries with an EDNS size.
     fn with_edns() -> Vec<u8> {
         let name = Name::new("example.org").expect("a name");
         message::query(&name, TYPE::A, Some(1232)).expect("a query")

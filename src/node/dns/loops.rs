@@ -1,6 +1,6 @@
-//! Name servers that this node is to ask and that ask it in turn: a resolver on this host, say, that somebody told to ask the
-//! name server of the pods. Each question would go round until everybody's time is over. So every server is asked once for
-//! a name that nobody has; the one by which that comes back is asked no more. CoreDNS's plugin `loop` does the same.
+//! Detects name servers that forward back to this node, like a resolver on this host that was configured to use the
+//! pods' name server: each query would circulate until it times out. Every server is asked once for a unique name; if
+//! that query arrives here, the server is no longer used. CoreDNS's plugin `loop` does the same.
 
 use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
@@ -8,25 +8,25 @@ use std::net::IpAddr;
 use parking_lot::Mutex;
 use simple_dns::{Name, TYPE};
 
-/// What such questions ask for: nobody else does.
+/// The query type of such queries, which clients do not use.
 pub(super) const KIND: TYPE = TYPE::HINFO;
 
-/// What is known of servers that ask in turn.
+/// The known loops.
 #[derive(Default)]
 pub(super) struct Loops(Mutex<State>);
 
 #[derive(Default)]
 struct State {
-    /// The names that were asked for, and of whom.
+    /// The unique names, and the server that was asked for each.
     asked: HashMap<String, IpAddr>,
-    /// Who asked for one of them.
+    /// Servers whose name came back in this round.
     turned: HashSet<IpAddr>,
-    /// Who is not to be asked.
+    /// Servers that must not be used.
     shunned: HashSet<IpAddr>,
 }
 
 impl Loops {
-    /// Begins a round: gives each server a name to be asked for. Who was found before is not asked meanwhile.
+    /// Begins a round: assigns a name to each server. Servers with a known loop are not used meanwhile.
     pub(super) fn begin(&self, servers: &[IpAddr]) -> Vec<(IpAddr, String)> {
         let names = servers.iter().map(|server| (*server, unknown_name()));
         let names: Vec<(IpAddr, String)> = names.collect();
@@ -39,7 +39,7 @@ impl Loops {
         names
     }
 
-    /// Ends a round, when all were asked. Tells whether anybody was found.
+    /// Ends a round, after all servers were asked. Returns whether a loop was found.
     pub(super) fn end(&self) -> bool {
         let mut state = self.0.lock();
         for server in state.shunned.difference(&state.turned) {
@@ -49,7 +49,7 @@ impl Loops {
         !state.shunned.is_empty()
     }
 
-    /// Whether a name is one that somebody was asked for; he is asked no more then.
+    /// Whether a name was assigned to a server; that server is not used from then on.
     pub(super) fn came_back(&self, name: &Name<'_>) -> bool {
         let mut state = self.0.lock();
         let Some(server) = state.asked.get(&name.to_string()).copied() else {
@@ -64,13 +64,13 @@ impl Loops {
         true
     }
 
-    /// Whether a server is to be asked.
+    /// Whether a server may be used.
     pub(super) fn may_ask(&self, server: IpAddr) -> bool {
         !self.0.lock().shunned.contains(&server)
     }
 }
 
-/// A name that nobody has and nobody guesses.
+/// A random name that does not exist.
 fn unknown_name() -> String {
     let mut bytes = [0; 16];
     crate::meta::names::random(&mut bytes);
@@ -95,7 +95,7 @@ mod tests {
         assert!(back(&first[1].1));
         assert!(loops.may_ask(a) && !loops.may_ask(b));
         assert!(loops.end());
-        // It is not asked while it is tried again.
+        // It is not used while it is tested again.
         let second = loops.begin(&[a, b]);
         assert_ne!(first, second);
         assert!(!loops.may_ask(b));

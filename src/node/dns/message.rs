@@ -1,8 +1,8 @@
-//! DNS messages: queries as they are read, answers as they are written.
+//! Parses DNS queries and writes answers.
 //!
-//! Heads and questions are read here and not by simple-dns: questions of types that it does not know are passed on, too,
-//! and what is wrong with a query decides what is answered. Records are written (and read, where names are followed out of
-//! the cluster) by simple-dns.
+//! Headers and questions are parsed here and not by simple-dns, because questions of types that it does not know are
+//! forwarded, too, and errors in a query determine the response code. Records are written (and parsed, if aliases are
+//! followed out of the cluster) by simple-dns.
 
 use simple_dns::rdata::OPT;
 use simple_dns::{
@@ -11,24 +11,24 @@ use simple_dns::{
 
 use super::forward::with_id;
 
-/// Bytes of a head.
+/// The length of a header.
 const HEAD: usize = 12;
-/// The longest name, in bytes of a message.
+/// The longest name, in bytes on the wire.
 const NAME: usize = 255;
-/// A datagram that everybody takes.
+/// The size of a datagram that every client accepts.
 const PLAIN: u16 = 512;
-/// The largest datagram that is sent, whatever a client takes: larger ones are cut on the way.
+/// The largest datagram that is sent, whatever a client accepts: larger ones may be fragmented.
 const LARGEST: u16 = 1232;
-/// As many records may come with a question: one says how large answers may be, others sign.
+/// How many records may follow a question: one with EDNS data, others with signatures.
 const EXTRAS: u16 = 4;
-/// What a record has at least: a name, a type, a class, a time and a length.
+/// The least size of a record: name, type, class, TTL and length.
 const RECORD: usize = 11;
 /// The class of all names here.
 const INTERNET: u16 = 1;
-/// The code for a version of EDNS that is not known, which needs EDNS to be told.
+/// The code for an unknown EDNS version, which can only be sent with EDNS.
 const BAD_VERSION: u16 = 16;
 
-/// How a query came, and how it is passed on.
+/// The transport of a query, and of its forwarding.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Via {
     /// UDP.
@@ -37,46 +37,46 @@ pub enum Via {
     Stream,
 }
 
-/// What a message turned out to be.
+/// The result of parsing a message.
 #[derive(Debug)]
 pub enum Received<'a> {
-    /// Nothing that wants an answer.
+    /// Not a query: no answer.
     Nothing,
-    /// Something that is answered by a code alone.
+    /// An invalid query, with the answer: only a response code.
     Wrong(Vec<u8>),
-    /// A question.
+    /// A query.
     Query(Query<'a>),
 }
 
-/// A question of the class `IN`.
+/// A query of class `IN`.
 #[derive(Debug)]
 pub struct Query<'a> {
-    /// The message that asks it.
+    /// The whole message.
     pub whole: &'a [u8],
-    /// Where the question ends in that.
+    /// The end of the question in it.
     end: usize,
-    /// What is asked about.
+    /// The name.
     pub name: Name<'a>,
-    /// What is to be known of it.
+    /// The type.
     pub kind: TYPE,
-    /// The size of datagrams that the client takes, if it says so.
+    /// The EDNS size for datagrams, if the client has one.
     size: Option<u16>,
 }
 
-/// What is answered.
+/// An answer.
 #[derive(Debug, Default)]
 pub struct Reply<'a> {
-    /// Whether there is no such name.
+    /// Whether the name does not exist.
     pub missing: bool,
-    /// Whether there is more than this.
+    /// Whether the answer is truncated.
     pub truncated: bool,
-    /// Whether others told a part of it.
+    /// Whether part of it comes from other servers.
     pub foreign: bool,
-    /// What was asked for.
+    /// The answer section.
     pub answers: Vec<ResourceRecord<'a>>,
-    /// Whose zone it is.
+    /// The authority section.
     pub authority: Vec<ResourceRecord<'a>>,
-    /// What will be asked for next.
+    /// Records that the client will need next.
     pub additional: Vec<ResourceRecord<'a>>,
 }
 
@@ -85,7 +85,7 @@ fn number(bytes: &[u8], at: usize) -> Option<u16> {
     Some(u16::from_be_bytes([two[0], two[1]]))
 }
 
-/// The labels of a name that is written out, and where it ends.
+/// The labels of an uncompressed name, and its end.
 fn written_name(bytes: &[u8], from: usize) -> Option<(Vec<Label<'_>>, usize)> {
     let (mut labels, mut at) = (Vec::new(), from);
     loop {
@@ -102,7 +102,7 @@ fn written_name(bytes: &[u8], from: usize) -> Option<(Vec<Label<'_>>, usize)> {
     }
 }
 
-/// Where the record that begins here has its type.
+/// The offset of a record's type, after its name.
 fn after_name(bytes: &[u8], mut at: usize) -> Option<usize> {
     loop {
         match bytes.get(at)? {
@@ -114,13 +114,13 @@ fn after_name(bytes: &[u8], mut at: usize) -> Option<usize> {
     }
 }
 
-/// What a client says of itself by EDNS.
+/// The EDNS data of a client.
 struct Edns {
     size: u16,
     version: u8,
 }
 
-/// What the records after a question say; nothing where they are malformed.
+/// Parses the records after a question; None if they are malformed.
 fn extras(bytes: &[u8], mut at: usize, count: u16) -> Option<Option<Edns>> {
     let mut edns = None;
     for _ in 0..count {
@@ -143,10 +143,10 @@ fn extras(bytes: &[u8], mut at: usize, count: u16) -> Option<Option<Edns>> {
     Some(edns)
 }
 
-/// Answers by a code alone.
+/// Builds an answer that is only a response code.
 fn bare(head: &[u8], question: &[u8], code: u16, edns: bool) -> Vec<u8> {
     let (flags, code_below) = (u16::from_be_bytes([head[2], head[3]]), code & 0xF);
-    // The operation and the wish for recursion are told back.
+    // The opcode and the recursion-desired flag are copied.
     let flags = 0x8080 | (flags & 0x7900) | code_below;
     let mut reply = Vec::with_capacity(HEAD + question.len() + RECORD);
     reply.extend_from_slice(&head[..2]);
@@ -168,13 +168,13 @@ fn bare(head: &[u8], question: &[u8], code: u16, edns: bool) -> Vec<u8> {
     reply
 }
 
-/// Reads a message that somebody sent.
+/// Parses a received message.
 pub fn read(bytes: &[u8]) -> Received<'_> {
     let Some(head) = bytes.get(..HEAD) else {
         return Received::Nothing;
     };
     let flags = u16::from_be_bytes([head[2], head[3]]);
-    // Whoever answers answers would answer for ever.
+    // Answering answers could go on forever.
     if flags & 0x8000 != 0 {
         return Received::Nothing;
     }
@@ -211,7 +211,7 @@ pub fn read(bytes: &[u8]) -> Received<'_> {
     })
 }
 
-/// Writes the question about a name.
+/// Writes a query for a name.
 pub fn query(name: &Name<'_>, kind: TYPE, size: Option<u16>) -> simple_dns::Result<Vec<u8>> {
     let mut packet = Packet::new_query(0);
     packet.set_flags(PacketFlag::RECURSION_DESIRED);
@@ -232,13 +232,13 @@ fn edns<'a>(size: u16) -> OPT<'a> {
     }
 }
 
-/// Reads what another server answered.
+/// Parses the answer of another server.
 pub fn read_answer(bytes: &[u8]) -> Option<Packet<'_>> {
     let counts = [4, 6, 8, 10].map(|at| number(bytes, at).map(usize::from));
     let [Some(questions), Some(answers), Some(authority), Some(more)] = counts else {
         return None;
     };
-    // Room is made by what a head says: it is believed when that much can be there.
+    // Memory is allocated by counts in the header: they are only trusted if that many records can be present.
     let least = HEAD + questions * 5 + (answers + authority + more) * RECORD;
     if least > bytes.len() {
         return None;
@@ -246,18 +246,17 @@ pub fn read_answer(bytes: &[u8]) -> Option<Packet<'_>> {
     Packet::parse(bytes).ok()
 }
 
-/// The code of an answer that has a head.
+/// The response code of an answer with a complete header.
 pub fn code(answer: &[u8]) -> RCODE {
     RCODE::from(number(answer, 2).unwrap_or_default() & 0xF)
 }
 
-/// Whether an answer says that there is more.
+/// Whether an answer is truncated.
 pub fn is_truncated(answer: &[u8]) -> bool {
     answer.get(2).is_some_and(|flags| flags & 2 != 0)
 }
 
-/// Where the records of an answer say how long they count; nothing where it is malformed. What is said of a client or a
-/// server has no such time.
+/// The offsets of the TTLs in an answer; None if it is malformed. EDNS and signature records have none.
 pub fn times(answer: &[u8]) -> Option<Vec<usize>> {
     let counts = [4, 6, 8, 10].map(|at| number(answer, at).map(usize::from));
     let [Some(questions), Some(answers), Some(authority), Some(more)] = counts else {
@@ -279,25 +278,25 @@ pub fn times(answer: &[u8]) -> Option<Vec<usize>> {
     Some(times)
 }
 
-/// The time that an answer has at a place that [`times`] told.
+/// The TTL at an offset from [`times`].
 pub fn time(answer: &[u8], at: usize) -> Option<u32> {
     let four = answer.get(at..at.checked_add(4)?)?;
     Some(u32::from_be_bytes(four.try_into().ok()?))
 }
 
 impl Query<'_> {
-    /// What it says of its client, after the question.
+    /// The records after the question.
     pub fn extras(&self) -> &[u8] {
         &self.whole[self.end..]
     }
 
-    /// Makes what was answered to the same question an answer to this one, with the name as it is spelled here.
+    /// Adapts the answer to an equal question to this query, with the name as spelled here.
     pub fn address(&self, answer: &mut [u8]) {
         answer[..2].copy_from_slice(&self.whole[..2]);
         answer[HEAD..self.end].copy_from_slice(self.question());
     }
 
-    /// The question as it was asked.
+    /// The question in its original bytes.
     pub fn question(&self) -> &[u8] {
         &self.whole[HEAD..self.end]
     }
@@ -307,7 +306,7 @@ impl Query<'_> {
         number(self.whole, 0).unwrap_or_default()
     }
 
-    /// Whether a message answers this question and no other.
+    /// Whether a message answers this question.
     pub fn is_answered_by(&self, id: u16, answer: &[u8]) -> bool {
         let same = |asked: &[u8]| asked.eq_ignore_ascii_case(self.question());
         number(answer, 0) == Some(id)
@@ -316,8 +315,8 @@ impl Query<'_> {
             && answer.get(HEAD..self.end).is_some_and(same)
     }
 
-    /// What a message that came from who was asked under `id` says to the client; nothing where it is another's. A server
-    /// that refuses, or does not understand, may have told no question back.
+    /// The answer for the client from a server's message to a query with `id`; None if it belongs to another query.
+    /// Servers that return an error may omit the question.
     pub fn heard(&self, id: u16, answer: &[u8]) -> Option<Vec<u8>> {
         if self.is_answered_by(id, answer) {
             return Some(with_id(answer, self.id().to_be_bytes()));
@@ -332,19 +331,19 @@ impl Query<'_> {
         (is_bare && is_refusal).then(|| self.refusal(code(answer)))
     }
 
-    /// The query without what it says of the client.
+    /// The query without EDNS.
     pub fn plain(&self) -> Vec<u8> {
         let mut plain = self.whole[..self.end].to_vec();
         plain[10..HEAD].fill(0);
         plain
     }
 
-    /// The size of datagrams that the client takes, if it says so.
+    /// The EDNS size for datagrams, if the client has one.
     pub fn size(&self) -> Option<u16> {
         self.size
     }
 
-    /// The size of answers that are sent, in bytes.
+    /// The largest answer to send, in bytes.
     pub fn most(&self, via: Via) -> usize {
         usize::from(match via {
             Via::Datagram => self.size.unwrap_or(PLAIN).clamp(PLAIN, LARGEST),
@@ -352,13 +351,14 @@ impl Query<'_> {
         })
     }
 
-    /// An answer by a code alone.
+    /// An answer that is only a response code.
     pub fn refusal(&self, code: RCODE) -> Vec<u8> {
         let edns = self.size.is_some();
         bare(self.whole, self.question(), code as u16, edns)
     }
 
-    /// An answer, cut to a size. What will be asked for next goes first, and is not missed (RFC 2181, 9).
+    /// An answer, truncated to the allowed size. Additional records are dropped first, which is no loss (RFC 2181,
+    /// section 9).
     pub fn write(&self, reply: &Reply<'_>, via: Via) -> Vec<u8> {
         let most = self.most(via);
         let build = |answers: usize, additional: bool| self.build(reply, answers, additional);
@@ -366,7 +366,7 @@ impl Query<'_> {
             built.as_ref().is_ok_and(|bytes| bytes.len() <= most)
         };
         let all = reply.answers.len();
-        // More cannot fit, and is not tried.
+        // More records cannot fit, and are not tried.
         let least = HEAD + all * RECORD;
         let mut whole = [true, false]
             .into_iter()
@@ -432,7 +432,7 @@ mod tests {
     }
 
     const QUESTION: &[u8] = b"\x03Web\x07example\0\0\x01\0\x01";
-    /// 1400 bytes, version 0, and the wish for signatures.
+    /// 1400 bytes, version 0, and the DNSSEC OK flag.
     const EDNS: &[u8] = b"\0\0\x29\x05\x78\0\0\x80\0\0\0";
 
     #[test]

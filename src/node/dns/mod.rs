@@ -1,12 +1,12 @@
-//! The name server of a node's pods: names of services from caches, other names from the servers that the host asks.
+//! The name server of a node's pods: services from caches, other names from the name servers of the host.
 //!
 //! ```text
 //!  informers --changes--> directory --find--> answer (pure) --records--> message --bytes--> sockets
 //!                                                |                                            ^
-//!                                                '--what others know--> forward --bytes------'
+//!                                                '--external names--> forward --bytes---------'
 //! ```
-//! Names that are known are answered where they are received; what others are asked for is a task each, so that nobody
-//! who asks for a service waits for the world.
+//! Known names are answered where they are received. Each forwarded query has its own task, so that queries for
+//! services do not wait for external ones.
 
 mod answer;
 mod cache;
@@ -41,22 +41,22 @@ use crate::meta::time;
 
 /// The port of name servers.
 pub const PORT: u16 = 53;
-/// As many questions are asked of others at the same time; who asks for more is told that it failed.
+/// How many forwarded queries may run at once; more get SERVFAIL.
 const FORWARDED: usize = 1000;
-/// As many of them may be of one client, so that none keeps the names of the world from the others.
+/// How many of them may belong to one client, so that it cannot block external names for others.
 const FORWARDED_OF_ONE: usize = 200;
-/// As many tasks answer datagrams.
+/// How many tasks answer datagrams.
 const ANSWERING: usize = 4;
-/// As many connections are held at the same time; others wait to be accepted.
+/// How many connections are open at once; others wait to be accepted.
 const CONNECTIONS: usize = 256;
-/// As many of them may be of one client, so that none keeps the others out; more are closed.
+/// How many of them may belong to one client, so that it cannot block others; more are closed.
 const OF_ONE: usize = 32;
-/// How long a connection may be idle, or an answer may take to be taken.
+/// How long a connection may be idle, or writing an answer may take.
 const IDLE: Duration = Duration::from_secs(10);
-/// No query is longer, in bytes.
+/// The longest query, in bytes.
 const QUERY: usize = 4096;
 
-/// A name server that listens. Cheap where nobody asks.
+/// A listening name server. It costs little while nobody asks.
 pub struct Server {
     datagrams: Arc<UdpSocket>,
     streams: TcpListener,
@@ -72,15 +72,15 @@ struct Shared {
     cache: Mutex<Cache>,
 }
 
-/// What is to be done about a message.
+/// What to do with a message.
 enum Step<'a> {
     /// Nothing.
     Ignore,
-    /// To answer this.
+    /// Send this answer.
     Send(Vec<u8>),
-    /// To pass it on.
+    /// Forward the query.
     Forward(Query<'a>),
-    /// To find out where the last of some aliases leads.
+    /// Resolve the target of the last alias.
     Follow {
         query: Query<'a>,
         answers: Vec<ResourceRecord<'a>>,
@@ -89,7 +89,7 @@ enum Step<'a> {
 }
 
 impl Shared {
-    /// Decides about a message by what is known here.
+    /// Decides about a message with the local information.
     fn decide<'a>(&self, bytes: &'a [u8], via: Via) -> Step<'a> {
         let query = match message::read(bytes) {
             Received::Nothing => return Step::Ignore,
@@ -111,7 +111,7 @@ impl Shared {
         }
     }
 
-    /// Answers a message, if it wants an answer.
+    /// The answer to a message, if it needs one.
     async fn respond(&self, bytes: &[u8], via: Via, from: IpAddr) -> Option<Vec<u8>> {
         match self.decide(bytes, via) {
             Step::Ignore => None,
@@ -131,7 +131,7 @@ impl Shared {
         }
     }
 
-    /// Asks others, unless too much is asked of them already, or by this client alone.
+    /// Forwards a query, unless too many are running already, in total or for this client.
     async fn ask(&self, query: &Query<'_>, via: Via, from: IpAddr) -> Option<Vec<u8>> {
         let known = self.cache.lock().find(query, via, Instant::now());
         if known.is_some() {
@@ -144,7 +144,7 @@ impl Shared {
         Some(answer)
     }
 
-    /// Aliases with what others know of the target of the last one.
+    /// Aliases, with the records that upstream servers have for the last one's target.
     async fn follow(
         &self,
         query: &Query<'_>,
@@ -166,7 +166,7 @@ impl Shared {
         let truncated = packet.has_flags(simple_dns::PacketFlag::TRUNCATION);
         let mut all = answers;
         all.extend(packet.answers);
-        // How long it holds that there is none (RFC 2308).
+        // The SOA record with the TTL of negative answers (RFC 2308).
         let mut authority = packet.name_servers;
         authority.retain(|record| matches!(record.rdata, RData::SOA(_)));
         let reply = Reply {
@@ -194,7 +194,7 @@ impl Shared {
             let (length, from) = match received {
                 Ok(received) => received,
                 Err(error) => {
-                    // That somebody did not take an answer, most likely.
+                    // Most likely the recipient of an answer was unreachable.
                     tracing::debug!(%error, "a datagram cannot be received");
                     tokio::task::yield_now().await;
                     continue;
@@ -217,7 +217,7 @@ impl Shared {
         }
     }
 
-    /// Answers what comes by connections until `ends` is cancelled.
+    /// Answers queries over connections until `ends` is cancelled.
     async fn serve_streams(self: Arc<Self>, listener: &TcpListener, ends: CancellationToken) {
         let places = Arc::new(Semaphore::new(CONNECTIONS));
         let seats = Arc::new(Mutex::new(HashMap::new()));
@@ -229,7 +229,7 @@ impl Shared {
                 (place, listen::next("DNS", || listener.accept()).await)
             };
             let (place, (stream, from)) = tokio::select! {
-                // Cancel-safe: a connection that was not taken stays in the queue, and a place is given back.
+                // Cancel-safe: a connection that was not accepted stays in the queue, and a permit is returned.
                 accepted = accept => accepted,
                 () = ends.cancelled() => return,
             };
@@ -248,7 +248,7 @@ impl Shared {
         }
     }
 
-    /// Answers the queries of one connection in their order.
+    /// Answers the queries of one connection in order.
     async fn converse(&self, mut stream: TcpStream, from: IpAddr) -> io::Result<()> {
         loop {
             let query = tokio::time::timeout(IDLE, read_framed(&mut stream)).await??;
@@ -259,17 +259,17 @@ impl Shared {
     }
 }
 
-/// How many connections, or questions, each client has.
+/// The number of connections, or queries, of each client.
 type Seats = Arc<Mutex<HashMap<IpAddr, usize>>>;
 
-/// One of a client's, as long as it is held.
+/// One of a client's, released when it is dropped.
 struct Seat {
     seats: Seats,
     of: IpAddr,
 }
 
 impl Seat {
-    /// One for a client, unless it has all that it may have.
+    /// One for a client, unless it has reached its limit.
     fn take(seats: &Seats, of: IpAddr, most: usize) -> Option<Seat> {
         let mut taken = seats.lock();
         let own = taken.entry(of).or_default();
@@ -302,10 +302,10 @@ async fn send(socket: &UdpSocket, reply: &[u8], to: SocketAddr) {
 }
 
 impl Server {
-    /// Listens at an address for names of a cluster's domain, and others that the servers know that `resolv` names.
+    /// Listens at an address, for names in a cluster's domain and those that the servers in `resolv` know.
     ///
     /// # Errors
-    /// Somebody else listens there, or it is not an address of this host.
+    /// Another program listens there, or it is not an address of this host.
     pub async fn bind(at: SocketAddr, domain: &str, resolv: PathBuf) -> io::Result<Server> {
         Ok(Server {
             datagrams: Arc::new(UdpSocket::bind(at).await?),
@@ -324,7 +324,7 @@ impl Server {
     /// Serves the names of services until `ends` is cancelled. It may be run again, with another subscription.
     pub async fn run(&self, services: Services, ends: CancellationToken) {
         let directory = &self.shared.directory;
-        // An earlier run may know what is gone by now.
+        // An earlier run may have left what no longer exists.
         *directory.write() = Directory::default();
         let now = || u32::try_from(time::now()).unwrap_or_default();
         let known = directory.clone();
@@ -344,7 +344,7 @@ impl Server {
             tokio::join!(services.services.synced(), services.slices.synced());
             known.write().complete = true;
         };
-        // One that writes a long answer holds up no other.
+        // A task that writes a long answer does not delay the others.
         let answering: JoinSet<()> = (0..ANSWERING)
             .map(|_| {
                 let shared = self.shared.clone();

@@ -4,7 +4,8 @@ use simple_dns::{PacketFlag, TYPE};
 use super::*;
 use crate::node::dns::directory::tests::of;
 
-/// A name server of some services, whose world is `upstream`, and where it listens for datagrams and connections.
+/// A name server with some services and the upstream server `upstream`; returns its addresses for datagrams and
+/// connections.
 async fn server(upstream: SocketAddr) -> (SocketAddr, SocketAddr, tempfile::TempDir) {
     let service = |name: &str, spec: serde_json::Value| serde_json::json!({"metadata": {"namespace": "default", "name": name}, "spec": spec});
     let endpoints: Vec<_> = (1..=200)
@@ -57,7 +58,7 @@ async fn server(upstream: SocketAddr) -> (SocketAddr, SocketAddr, tempfile::Temp
     (datagrams, streams, etc)
 }
 
-/// A server of the world that knows one name, by both ways.
+/// An upstream server that knows one name, over both transports.
 async fn world() -> SocketAddr {
     fn answer(bytes: &[u8]) -> Vec<u8> {
         let Received::Query(query) = message::read(bytes) else {
@@ -103,7 +104,7 @@ fn question(name: &str, id: u16) -> Vec<u8> {
     bytes
 }
 
-/// An answer in words: its code, whether it is cut, and its addresses.
+/// An answer as text: its code, whether it is truncated, and its addresses.
 fn told(answer: &[u8]) -> String {
     let packet = message::read_answer(answer).expect("an answer");
     let data = packet.answers.iter().map(|record| match &record.rdata {
@@ -123,7 +124,7 @@ fn told(answer: &[u8]) -> String {
 async fn names_are_served_by_datagrams_and_streams() {
     let (datagrams, streams, _etc) = server(world().await).await;
     let socket = UdpSocket::bind("127.0.0.1:0").await.expect("a socket");
-    // What is no query is not answered, and harms nobody.
+    // An invalid query is ignored, and does no harm.
     socket.send_to(b"nonsense", datagrams).await.expect("sent");
     let mut stream = TcpStream::connect(streams).await.expect("a connection");
     for (id, (name, by_datagram, by_stream)) in (1..).zip([
@@ -174,7 +175,7 @@ async fn names_are_served_by_datagrams_and_streams() {
 
 #[tokio::test]
 async fn who_asks_in_turn_is_asked_no_more() {
-    // A resolver of the host that asks this one.
+    // A resolver of the host that forwards to this one.
     let resolver = UdpSocket::bind("127.0.0.6:0").await.expect("a socket");
     let onward = UdpSocket::bind("127.0.0.1:0").await.expect("a socket");
     let (datagrams, _, _etc) = server(resolver.local_addr().expect("an address")).await;
@@ -190,7 +191,7 @@ async fn who_asks_in_turn_is_asked_no_more() {
         .send_to(&buffer[..length], from)
         .await
         .expect("sent");
-    // Nobody hears of this one, and nobody is waited for.
+    // This one gets no answer, and nothing waits for it.
     onward
         .send_to(&question("known.example", 9), datagrams)
         .await

@@ -1,5 +1,5 @@
-//! Trust anchors in volumes: what `clusterTrustBundle` projections show.
-//! Follows k8s.io/kubernetes/pkg/kubelet/clustertrustbundle.
+//! Trust anchors in volumes, for `clusterTrustBundle` projections. Follows
+//! k8s.io/kubernetes/pkg/kubelet/clustertrustbundle.
 
 use std::collections::BTreeSet;
 
@@ -11,7 +11,7 @@ use kube::core::Selector;
 use super::Host;
 use crate::meta::pem;
 
-/// All certificates in some bundles, each once. What else is in them is not shown.
+/// All certificates in some bundles, without duplicates. Other content is left out.
 fn anchors<'a>(bundles: impl IntoIterator<Item = &'a ClusterTrustBundle>) -> String {
     let bundles = bundles.into_iter();
     let blocks = bundles.flat_map(|bundle| pem::blocks(&bundle.spec.trust_bundle));
@@ -21,7 +21,7 @@ fn anchors<'a>(bundles: impl IntoIterator<Item = &'a ClusterTrustBundle>) -> Str
 }
 
 impl Host {
-    /// The anchors that a projection shows, as PEM.
+    /// The trust anchors of a projection, as PEM.
     pub(super) async fn trust_anchors(
         &self,
         of: &ClusterTrustBundleProjection,
@@ -40,7 +40,7 @@ impl Host {
                 "ClusterTrustBundle projection requires either name or signerName to be set".into(),
             );
         };
-        // Without a selector there is nothing; an empty one selects all.
+        // A missing selector selects nothing; an empty one selects all.
         let found = match of.label_selector.clone().map(Selector::try_from) {
             None => Vec::new(),
             Some(Err(error)) => return Err(format!("while parsing label selector: {error}")),

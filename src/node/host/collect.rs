@@ -1,4 +1,4 @@
-//! What pods have on disk, and the removal of images that nobody uses. Follows pkg/kubelet/images/image_gc_manager.go.
+//! Disk usage of pods, and removal of unused images. Follows pkg/kubelet/images/image_gc_manager.go.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -18,14 +18,14 @@ use crate::node::zone_name;
 use crate::storage::{StorageError, tree_size};
 use crate::zone::{ProcessId, Zone};
 
-/// Images are removed when the disk is fuller than this, in hundredths,
+/// Images are removed if the disk is fuller than this, in percent.
 const HIGH: u64 = 85;
-/// until it is no fuller than this.
+/// They are removed until the disk is no fuller than this, in percent.
 const LOW: u64 = 80;
-/// Images that came later than so long ago stay.
+/// Images that arrived more recently than this stay.
 const MINIMUM_AGE: SignedDuration = SignedDuration::from_secs(120);
 
-/// How many bytes are to be freed.
+/// How many bytes to free.
 fn excess(disk: Amount) -> u64 {
     let available = disk.available.min(disk.capacity);
     let full = 100 - (available * 100).checked_div(disk.capacity).unwrap_or(100);
@@ -35,8 +35,8 @@ fn excess(disk: Amount) -> u64 {
     }
 }
 
-/// Images that may go, the oldest first: none that a container of `zones` runs or ran last, and none that `pods` are
-/// to run. What was loaded by hand stays: no registry would give it again.
+/// Images that may be removed, the oldest first: those that no container of `zones` runs or last ran, and that no pod
+/// in `pods` will run. Manually loaded images stay: no registry could provide them again.
 fn unused<'i>(
     images: &'i [Image],
     pods: &[Arc<Pod>],
@@ -51,7 +51,7 @@ fn unused<'i>(
     for pod in pods {
         for (_, container) in pod.spec.iter().flat_map(containers) {
             for (name, _) in describe::images(pod, &container) {
-                // A name that is none is of no image.
+                // An invalid name belongs to no image.
                 let found = Image::named(images, name);
                 named.extend(found.ok().flatten().map(|image| &image.id));
             }
@@ -69,7 +69,7 @@ fn unused<'i>(
 }
 
 impl Host {
-    /// What a pod has on disk.
+    /// The disk usage of a pod.
     pub(super) async fn disk_of(&self, pod: &Pod) -> PodDisk {
         let spec = pod.spec.clone().unwrap_or_default();
         let mut disk = PodDisk::default();
@@ -80,7 +80,7 @@ impl Host {
             *disk.containers.entry(process.id.name).or_default() += written;
         }
         for (name, written) in &mut disk.containers {
-            // Of all that it was, and what was put aside of each.
+            // The directory for all generations, including what was moved aside.
             let any = ProcessId {
                 name: name.clone(),
                 generation: 0,
@@ -115,14 +115,14 @@ impl Host {
         disk
     }
 
-    /// Bytes of the disk; nothing where it cannot be asked.
+    /// The size of the disk in bytes; zero if it cannot be determined.
     async fn disk(&self) -> Amount {
         let data = self.data.clone();
         let disk = blocking(move || Ok::<_, String>(usage::disk(&data).0)).await;
         disk.unwrap_or_default()
     }
 
-    /// Removes images, if the disk is nearly full or, if `all`, every one that nobody uses.
+    /// Removes unused images: all of them if `all`, otherwise if the disk is nearly full.
     pub(super) async fn collect_images(&self, pods: &[Arc<Pod>], all: bool) -> Result<(), Lack> {
         let wrong = |error: String| Lack::new("ImageGCFailed", error);
         let disk = self.disk().await;
@@ -144,8 +144,8 @@ impl Host {
             }
             tracing::info!(image = image.id, "an image that nobody uses makes room");
             match self.images.remove(&image.id).await {
-                // Others may go all the same. That a container uses one is known to storage also while the zone of
-                // that container cannot be asked.
+                // Others may be removed all the same. Storage knows that a container uses an image even while its zone
+                // is unreachable.
                 Ok(_) | Err(ImageError::Storage(StorageError::Refused { .. })) => {}
                 Err(error) => failures.push(error.to_string()),
             }
@@ -168,7 +168,7 @@ impl Host {
     }
 }
 
-/// A size as upstream tells it: `9.8 GiB`.
+/// A size in upstream's notation: `9.8 GiB`.
 fn shown(bytes: u64) -> String {
     if bytes < 1024 {
         return format!("{bytes} B");
@@ -231,8 +231,8 @@ mod tests {
             image("starts", &["starts:1"], 10, true),
             image("ended", &[], 10, true),
         ];
-        // One pod is to run an image, beside one whose name is none; the container of another ended, and is to be
-        // started again when its image has long had another name.
+        // One pod will run an image, and has an invalid image name; the container of another one ended, and will be
+        // started again after its image lost its name.
         let pod: Pod = serde_json::from_value(serde_json::json!({"spec": {
             "containers": [{"name": "c", "image": "starts:1"}, {"name": "d", "image": "NONE::"}]}}))
         .expect("a pod");

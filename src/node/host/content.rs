@@ -1,7 +1,7 @@
-//! What volumes that come from the API (configMap, secret, projected, downwardAPI) hold.
+//! The content of volumes that come from the API (configMap, secret, projected, downwardAPI).
 //!
-//! It changes all at once: files are links to `..data/FILE`, `..data` is a link to a directory of one version, and a new
-//! version is one rename.
+//! It changes atomically: files are links to `..data/FILE`, `..data` is a link to the directory of one version, and a
+//! new version replaces that link by one rename.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Write as _};
@@ -27,7 +27,7 @@ use crate::private;
 /// The content of a volume: files by path, each with its mode.
 pub(super) type Files = BTreeMap<String, (Vec<u8>, u32)>;
 
-/// A path in a volume, which never leads out of it.
+/// Checks that a path in a volume does not lead out of it.
 fn checked(path: &str) -> Result<&str, String> {
     let fine = !path.is_empty()
         && Path::new(path)
@@ -40,14 +40,14 @@ fn checked(path: &str) -> Result<&str, String> {
     }
 }
 
-/// Replaces what a volume holds, if it is something else. `group` may read everything.
+/// Replaces the content of a volume, if it differs. `group` may read everything.
 pub(super) fn write(directory: &Path, files: &Files, group: Option<u32>) -> io::Result<()> {
     std::fs::create_dir_all(directory)?;
     let data = directory.join("..data");
     if !holds(&data, files) {
         replace(directory, files, group)?;
     }
-    // Also where it holds them already: who wrote that may have been killed before this.
+    // Done even if the content is up to date: its writer may have been killed before this.
     let tops: BTreeSet<&str> = files
         .keys()
         .filter_map(|path| path.split('/').next())
@@ -73,7 +73,7 @@ pub(super) fn write(directory: &Path, files: &Files, group: Option<u32>) -> io::
     Ok(())
 }
 
-/// Makes a new version the one that is shown.
+/// Replaces the visible version.
 fn replace(directory: &Path, files: &Files, group: Option<u32>) -> io::Result<()> {
     let data = directory.join("..data");
     let stamp = Timestamp::now()
@@ -82,7 +82,7 @@ fn replace(directory: &Path, files: &Files, group: Option<u32>) -> io::Result<()
     let version = directory.join(&stamp);
     let _ = std::fs::remove_dir_all(&version);
     if let Err(error) = write_version(&version, files, group) {
-        // The version that was there stays. Half a new one takes room that there may be none of.
+        // The old version stays. An incomplete new one would take up space, of which there may be none.
         let _ = std::fs::remove_dir_all(&version);
         return Err(error);
     }
@@ -92,7 +92,7 @@ fn replace(directory: &Path, files: &Files, group: Option<u32>) -> io::Result<()
     std::fs::rename(&link, &data)
 }
 
-/// Makes the directory of one version.
+/// Creates the directory of one version.
 fn write_version(version: &Path, files: &Files, group: Option<u32>) -> io::Result<()> {
     std::fs::create_dir(version)?;
     std::fs::set_permissions(version, std::fs::Permissions::from_mode(0o755))?;
@@ -108,7 +108,7 @@ fn write_version(version: &Path, files: &Files, group: Option<u32>) -> io::Resul
         if let Some(parent) = whole.parent() {
             std::fs::create_dir_all(parent)?;
         }
-        // Nobody else reads it before it has its own mode.
+        // Nobody else may read it before it has its own mode.
         let mut file = private::file().create_new(true).open(&whole)?;
         file.write_all(content)?;
         owner(&whole)?;
@@ -118,7 +118,7 @@ fn write_version(version: &Path, files: &Files, group: Option<u32>) -> io::Resul
     Ok(())
 }
 
-/// Whether a version holds just these files.
+/// Whether a version has exactly these files.
 fn holds(data: &Path, files: &Files) -> bool {
     if !data.exists() {
         return false;
@@ -139,15 +139,15 @@ fn holds(data: &Path, files: &Files) -> bool {
         })
 }
 
-/// What a token says of its life.
+/// The lifetime claims of a token.
 #[derive(serde::Deserialize)]
 struct Life {
     iat: i64,
     exp: i64,
 }
 
-/// When a token that was asked for `life` seconds is to be renewed: when most of its life is over, and once a day. None if
-/// it does not say when it was made. Servers may make it for less, and for more than they would have clients rely on.
+/// When a token that was requested for `life` seconds must be renewed: after most of its lifetime, and at least once a
+/// day. None if it has no issue time. Servers may issue it for less, and for more than clients should rely on.
 fn renewed(token: &str, life: i64) -> Option<Timestamp> {
     let claims = token.split('.').nth(1)?;
     let claims = URL_SAFE_NO_PAD.decode(claims).ok()?;
@@ -157,7 +157,7 @@ fn renewed(token: &str, life: i64) -> Option<Timestamp> {
     Timestamp::from_second(iat.saturating_add(after)).ok()
 }
 
-/// The keys that a volume shows, under the paths that it gives them.
+/// The keys that a volume shows, under their configured paths.
 fn chosen(
     values: BTreeMap<String, Vec<u8>>,
     items: Option<&Vec<KeyToPath>>,
@@ -199,8 +199,8 @@ fn of_secret(secret: &Secret) -> BTreeMap<String, Vec<u8>> {
         .collect()
 }
 
-/// What a volume is made of, and the mode of files that say none: a volume of one object is a projection of it alone.
-/// Nothing if it does not come from the API.
+/// The sources of a volume, and its default file mode: a volume of one object is treated as a projection. None if it
+/// does not come from the API.
 fn sources(volume: &Volume) -> Option<(i32, Vec<VolumeProjection>)> {
     let (mode, sources) = if let Some(of) = volume.config_map.clone() {
         let config_map = Some(ConfigMapProjection {
@@ -239,7 +239,7 @@ fn sources(volume: &Volume) -> Option<(i32, Vec<VolumeProjection>)> {
 }
 
 impl Host {
-    /// What an object of the pod's namespace holds; nothing if it is not there and need not be.
+    /// The values in an object of the pod's namespace; None if it does not exist and is optional.
     async fn values<K>(
         &self,
         pod: &Pod,
@@ -261,7 +261,7 @@ impl Host {
         }
     }
 
-    /// What a volume that comes from the API is to hold; nothing if it is of another kind.
+    /// The desired content of a volume that comes from the API; None for other kinds.
     pub(super) async fn content(
         &self,
         pod: &Pod,
@@ -288,7 +288,8 @@ impl Host {
                 let items = of.items.unwrap_or_default();
                 files.extend(self.downward(pod, &items, mode)?);
             }
-            // A token is its pod's alone, unless the pod shares its files with a group; and so are anchors.
+            // A token is readable by its pod only, unless the pod shares its files with a group; and so are trust
+            // anchors.
             let context = pod.spec.as_ref();
             let context = context.and_then(|spec| spec.security_context.as_ref());
             let has_group = context.is_some_and(|context| context.fs_group.is_some());
@@ -327,7 +328,7 @@ impl Host {
         Ok(files)
     }
 
-    /// A token bound to the pod; the one that is there until most of its life is over.
+    /// A token bound to the pod; the existing one until most of its lifetime is over.
     async fn token(
         &self,
         pod: &Pod,
@@ -420,7 +421,7 @@ mod tests {
         );
         let names: Vec<_> = std::fs::read_dir(path).expect("read").flatten().collect();
         assert_eq!(names.len(), 4, "a, c, ..data and its version: {names:?}");
-        // As an agent leaves it that is killed once the version is the one that is shown, and an earlier one by another.
+        // As left by an agent that was killed after it switched the version, and by one that was killed earlier.
         std::fs::remove_file(path.join("c")).expect("removed");
         std::fs::create_dir(path.join("..old")).expect("made");
         std::fs::write(path.join("..old/secret"), "").expect("written");
@@ -430,7 +431,7 @@ mod tests {
         assert_eq!(read("c"), Some("4".into()));
         let names: Vec<_> = std::fs::read_dir(path).expect("read").flatten().collect();
         assert_eq!(names.len(), 4, "a, c, ..data and its version: {names:?}");
-        // As on a full disk: a file that cannot be made, once others were.
+        // As on a full disk: one file cannot be created, after others were.
         let torn = files(&[("a", "5"), ("a/b", "6")]);
         assert!(write(path, &torn, None).is_err());
         assert_eq!((read("a"), read("c")), (Some("3".into()), Some("4".into())));
@@ -443,7 +444,7 @@ mod tests {
         let token = |claims: &str| format!("e30.{}.c2ln", URL_SAFE_NO_PAD.encode(claims));
         for (claims, life, expected) in [
             (r#"{"iat":1000,"exp":4600}"#, 3600, Some(1000 + 2880)),
-            // Made for less than was asked, and for longer than that is to count.
+            // Issued for less than requested, and for longer than it should be relied on.
             (r#"{"iat":1000,"exp":1600}"#, 3600, Some(1000 + 480)),
             (r#"{"iat":1000,"exp":31537000}"#, 3607, Some(1000 + 2880)),
             (r#"{"iat":0,"exp":31536000}"#, 31_536_000, Some(24 * 3600)),

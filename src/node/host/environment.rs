@@ -1,4 +1,4 @@
-//! Environment variables and what fields of a pod say, as kubelet computes them.
+//! Environment variables and field references, as kubelet computes them.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -21,7 +21,7 @@ use crate::node::supplies::Lack;
 use crate::storage::beneath;
 use crate::zone::{ZoneNetwork, ZoneSpec};
 
-/// `$(NAME)` replaced by the variable's value; `$$` is one `$`, and what is not known stays as it is.
+/// Replaces `$(NAME)` by the variable's value; `$$` becomes one `$`, and unknown variables stay.
 pub fn expand(given: &str, known: &dyn Fn(&str) -> Option<String>) -> String {
     let mut whole = String::with_capacity(given.len());
     let mut rest = given;
@@ -59,7 +59,7 @@ pub fn expand(given: &str, known: &dyn Fn(&str) -> Option<String>) -> String {
     whole
 }
 
-/// A map as downward API files show it: `key="value"` lines.
+/// A map in the form of downward API files: `key="value"` lines.
 fn shown(map: Option<&BTreeMap<String, String>>) -> String {
     let lines: Vec<String> = map
         .into_iter()
@@ -69,7 +69,7 @@ fn shown(map: Option<&BTreeMap<String, String>>) -> String {
     lines.join("\n")
 }
 
-/// A text in double quotes, as Go's `%q` prints it.
+/// A text in double quotes, like Go's `%q`.
 fn quoted(value: &str) -> String {
     let mut whole = String::from('"');
     for c in value.chars() {
@@ -105,15 +105,15 @@ fn quoted(value: &str) -> String {
     whole
 }
 
-/// Whether a character is a letter, mark, number, sign or the space.
+/// Whether a character is a letter, mark, number, punctuation, symbol or space.
 fn is_printable(c: char) -> bool {
-    // Marks are escaped where they are the first of a text.
+    // Combining marks are only escaped at the beginning of a text.
     let text = String::from_iter(['a', c]);
     c == '\'' || text.escape_debug().nth(1) == Some(c)
 }
 
 impl Host {
-    /// What a field of the pod says.
+    /// The value of a field of the pod.
     pub(super) fn field(
         &self,
         pod: &Pod,
@@ -161,7 +161,7 @@ impl Host {
         })
     }
 
-    /// What a container may use of a resource, in units of the divisor, rounded up.
+    /// A container's request or limit for a resource, in units of the divisor, rounded up.
     pub(super) fn resource(
         &self,
         pod: &Pod,
@@ -192,7 +192,7 @@ impl Host {
             }?;
             map.get(name).map(|quantity| quantity.0.clone())
         };
-        // A container without a limit may use what its pod may, or what the node has.
+        // A container without a limit may use what its pod may use, or what the node has.
         let capacity = || {
             let whole = spec.and_then(|spec| spec.resources.as_ref()?.limits.as_ref()?.get(name));
             let whole = whole.filter(|_| matches!(name, "cpu" | "memory"));
@@ -224,7 +224,7 @@ impl Host {
         Ok((top / bottom + i64::from(top % bottom > 0)).to_string())
     }
 
-    /// The variables of a container that the pod gives it, in order.
+    /// The environment variables of a container, in order.
     pub(super) async fn environment(
         &self,
         pod: &Pod,
@@ -369,7 +369,7 @@ impl Host {
         )))
     }
 
-    /// What a file of a volume says of a variable; nothing if it does not and need not.
+    /// The value of a variable in a file of a volume; None if it is missing and optional.
     async fn of_file(&self, pod: &Pod, of: &FileKeySelector) -> Result<Option<String>, String> {
         let volume = self.volume_path(pod, &of.volume_name).await;
         let (volume, _) = volume.map_err(|_| {
@@ -382,7 +382,7 @@ impl Host {
         let shown = volume.join(&path);
         let read = blocking(move || {
             let mut text = String::new();
-            // Whoever runs in the pod may have written it.
+            // The file is written by containers of the pod.
             let file = beneath::open_plain(&volume, &path)?;
             file.take(ENV_FILE).read_to_string(&mut text)?;
             parse_env(&text, &key).map_err(io::Error::other)
@@ -425,12 +425,12 @@ impl Host {
     }
 }
 
-/// How long the first look at all services is waited for.
+/// How long to wait for the initial list of services.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// The longest file of variables, in bytes.
+/// The largest file of variables, in bytes.
 const ENV_FILE: u64 = 1 << 20;
 
-/// The services that a pod is told of: those of its namespace that have an address, and the API server's.
+/// The services for a pod's environment: those of its namespace that have an address, and the API server's.
 fn services(
     own: Vec<(Key, Arc<Service>)>,
     api: Option<Arc<Service>>,
@@ -447,11 +447,11 @@ fn services(
     all.filter(|(_, one)| has_address(one)).collect()
 }
 
-/// The value of a variable in a file of lines `NAME='value'`; empty if it has none. Follows `ParseEnv`
+/// The value of a variable in a file with lines `NAME='value'`; empty if it is missing. Follows `ParseEnv`
 /// (pkg/kubelet/util/env).
 ///
 /// # Errors
-/// What is wrong with the lines up to that.
+/// The first malformed line before it.
 fn parse_env(text: &str, key: &str) -> Result<String, String> {
     let wrong = |line: usize, what: &str| {
         Err(format!(
@@ -476,7 +476,7 @@ fn parse_env(text: &str, key: &str) -> Result<String, String> {
             _ => {}
         }
         if value.starts_with(blank) {
-            // As for a shell, it is empty.
+            // Empty, as for a shell.
             if name == key {
                 return Ok(String::new());
             }
@@ -516,7 +516,7 @@ fn parse_env(text: &str, key: &str) -> Result<String, String> {
     Ok(String::new())
 }
 
-/// The variables that tell of a service: those of Docker's links too.
+/// The variables for a service, including those of Docker links.
 fn service_variables(name: &str, spec: &ServiceSpec) -> Vec<(String, String)> {
     let address = text(spec.cluster_ip.as_ref());
     let ports = spec.ports.as_deref().unwrap_or_default();

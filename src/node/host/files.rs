@@ -1,4 +1,5 @@
-//! Files that every container of a pod sees: `/etc/hosts`, `/etc/resolv.conf`, `/etc/hostname`; and where logs are.
+//! Files that every container of a pod sees: `/etc/hosts`, `/etc/resolv.conf`, `/etc/hostname`; and the locations of
+//! logs.
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
@@ -17,9 +18,9 @@ use crate::zone::{ProcessId, ZoneNetwork, ZoneSpec};
 
 /// The longest termination message, in bytes.
 const MESSAGE: u64 = 4096;
-/// Lines and bytes of a log that stand in for a message (`FallbackToLogsOnError`).
+/// How many lines and bytes of a log are used instead of a message (`FallbackToLogsOnError`).
 const FALLBACK: (usize, usize) = (80, 2048);
-/// As much of a log is read for that, in bytes: supervisors write lines in parts of 16 KiB.
+/// How many bytes of a log are read for that: supervisors write lines in parts of 16 KiB.
 const LOG: u64 = 64 << 10;
 
 /// Where logs are kept.
@@ -27,12 +28,13 @@ const LOG: u64 = 64 << 10;
 pub enum Logs {
     /// All of them in this directory, as kubelet lays them out below `/var/log/pods`.
     Together(PathBuf),
-    /// Those of a pod in its home, below this directory: its zone writes them itself.
+    /// Those of a pod in its home, below this directory: its zone writes them.
     Homes(PathBuf),
 }
 
 impl Logs {
-    /// The directory above a pod's logs that nobody in the pod can change, and the log of a process below it.
+    /// The directory above a pod's logs that no process in the pod can change, and the path of a process's log below
+    /// it.
     pub fn path(
         &self,
         namespace: &str,
@@ -57,7 +59,7 @@ impl Logs {
 }
 
 impl Host {
-    /// Writes the pod's files but for `hosts`, which each container has anew.
+    /// Writes the pod's files except for `hosts`, which each container gets anew.
     pub(super) async fn write_files(&self, pod: &Pod, zone: &ZoneSpec) -> io::Result<()> {
         let own = read("/etc/resolv.conf").await?;
         let resolv = resolv(pod, &own, &self.cluster_dns, &self.cluster_domain);
@@ -74,8 +76,8 @@ impl Host {
         .await
     }
 
-    /// Makes what is a process's own of the files that it sees: `hosts`, whatever an earlier one made of it, and where it
-    /// leaves its termination message.
+    /// Creates the files that belong to one process: `hosts`, regardless of what an earlier process wrote to it, and
+    /// its termination message.
     pub(super) async fn write_own_files(
         &self,
         pod: &Pod,
@@ -96,7 +98,7 @@ impl Host {
         .await
     }
 
-    /// The text of a pod's `/etc/hosts`, where that of the host is `own`.
+    /// The text of a pod's `/etc/hosts`; `own` is that of the host.
     fn hosts(&self, pod: &Pod, zone: &ZoneSpec, own: &str) -> String {
         let spec = pod.spec.clone().unwrap_or_default();
         let mut hosts = match &zone.network {
@@ -124,12 +126,12 @@ impl Host {
         hosts
     }
 
-    /// Where a process leaves its termination message.
+    /// The path of a process's termination message.
     pub(super) fn message_path(&self, uid: &str, id: &ProcessId) -> PathBuf {
         self.writable(uid).join(Self::message_name(id))
     }
 
-    /// The same below what the pod may write.
+    /// The same, relative to the pod's writable directory.
     pub(super) fn message_name(id: &ProcessId) -> PathBuf {
         Path::new("messages").join(format!("{}-{}", id.name, id.generation))
     }
@@ -174,7 +176,7 @@ struct Resolv {
     warnings: Vec<(&'static str, String)>,
 }
 
-/// Takes away domains that resolvers do not take. Whether there were such.
+/// Removes search domains beyond the limits. Returns whether there were any.
 fn cut_searches(searches: &mut Vec<String>) -> bool {
     let before = searches.len();
     searches.truncate(SEARCHES);
@@ -185,8 +187,7 @@ fn cut_searches(searches: &mut Vec<String>) -> bool {
     searches.len() != before
 }
 
-/// The `resolv.conf` of a pod on a host whose `own` one this is: names of services are asked of `cluster_dns`, if anybody
-/// knows them.
+/// The `resolv.conf` of a pod, given the host's `own` one: with the name servers `cluster_dns`, if there are any.
 fn resolv(pod: &Pod, own: &str, cluster_dns: &[IpAddr], domain: &str) -> Resolv {
     let mut warnings = Vec::new();
     let spec = pod.spec.clone().unwrap_or_default();
@@ -280,7 +281,7 @@ fn resolv(pod: &Pod, own: &str, cluster_dns: &[IpAddr], domain: &str) -> Resolv 
     }
 }
 
-/// What the end of a log says, without what supervisors add. A line that has no end gets none.
+/// The end of a log, without what supervisors add. An unterminated line stays unterminated.
 fn said_last(log: &[u8]) -> Vec<u8> {
     let mut said = Vec::new();
     let mut lines: Vec<&[u8]> = log.split_inclusive(|byte| *byte == b'\n').collect();
@@ -298,12 +299,12 @@ fn said_last(log: &[u8]) -> Vec<u8> {
     said.split_off(more)
 }
 
-/// A file of the host as text; empty where there is none.
+/// A file of the host as text; empty if it does not exist.
 async fn read(path: &'static str) -> io::Result<String> {
     blocking(move || Ok(std::fs::read_to_string(path).unwrap_or_default())).await
 }
 
-/// The end of a plain file below a directory, in `most` bytes; a container may have had its hands on both.
+/// The last `most` bytes of a regular file below a directory; containers may have changed both.
 fn tail(above: &Path, below: &Path, most: u64) -> io::Result<Vec<u8>> {
     let mut file = crate::storage::beneath::open_plain(above, below)?;
     let length = file.metadata()?.len();
@@ -313,7 +314,7 @@ fn tail(above: &Path, below: &Path, most: u64) -> io::Result<Vec<u8>> {
     Ok(text)
 }
 
-/// As [`tail`]. A message that cannot be read is none: a container need not leave one.
+/// Like [`tail`]. An unreadable message counts as none: a container need not leave one.
 async fn said_at_the_end(above: PathBuf, below: PathBuf, most: u64) -> Vec<u8> {
     let read = blocking(move || tail(&above, &below, most)).await;
     read.unwrap_or_default()

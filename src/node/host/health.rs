@@ -1,4 +1,4 @@
-//! Asking a container by gRPC whether it is well. Follows pkg/probe/grpc/grpc.go.
+//! gRPC health checks of containers. Follows pkg/probe/grpc/grpc.go.
 
 use http_body_util::BodyExt as _;
 use tokio::net::TcpStream;
@@ -6,12 +6,12 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::probe::{LOOKED_AT, plain};
 
-/// `HealthCheckRequest{service = 1}` as a gRPC message: not compressed, four bytes of length.
+/// `HealthCheckRequest{service = 1}` as a gRPC message: uncompressed, with a length of four bytes.
 fn health_request(service: &str) -> Vec<u8> {
     let mut message = Vec::new();
     if !service.is_empty() {
         message.push(0x0a);
-        // Seven bits a byte, the lowest first; all but the last have the eighth.
+        // A varint: seven bits per byte, the lowest first; all but the last have the high bit set.
         let mut left = service.len();
         while left >= 0x80 {
             message.push(left as u8 | 0x80);
@@ -26,10 +26,10 @@ fn health_request(service: &str) -> Vec<u8> {
     body
 }
 
-/// Asks `grpc.health.v1.Health/Check` whether a service is serving.
+/// Checks by `grpc.health.v1.Health/Check` whether a service is serving.
 ///
 /// # Errors
-/// It is not, or nobody can say, in upstream's words.
+/// It is not, or the check failed, in upstream's words.
 pub(super) async fn serving(host: &str, port: u16, service: &str) -> Result<(), String> {
     let wrong = |error: &dyn std::fmt::Display| format!("error: health rpc failed: {error}");
     let stream = TcpStream::connect((host, port)).await.map_err(|error| {

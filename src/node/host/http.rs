@@ -1,4 +1,4 @@
-//! Asking a container by HTTP, as probes and hooks do. Follows pkg/probe/http/{http,request}.go.
+//! HTTP requests to containers, for probes and hooks. Follows pkg/probe/http/{http,request}.go.
 
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, header};
 use http_body_util::{BodyExt as _, Empty};
@@ -10,19 +10,19 @@ use tokio_rustls::TlsConnector;
 use super::probe::{LOOKED_AT, plain};
 use crate::dial;
 
-/// How many redirections are followed.
+/// How many redirects are followed.
 const REDIRECTIONS: usize = 10;
-/// What is told of a server that does not answer by TLS.
+/// The error for a server that does not speak TLS.
 pub(super) const PLAIN_ANSWER: &str = "http: server gave HTTP response to HTTPS client";
 
-/// What is asked for by HTTP.
+/// The target of an HTTP request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Target {
     pub tls: bool,
-    /// A name or an address, of version 6 without brackets.
+    /// A name or an address, IPv6 without brackets.
     pub host: String,
     pub port: u16,
-    /// With the query.
+    /// The path, with the query.
     pub path: String,
 }
 
@@ -34,7 +34,7 @@ impl Target {
         }
     }
 
-    /// Where an answer leads that is to be followed: to the same host.
+    /// The target of a redirect to the same host, which is followed.
     fn redirected(&self, status: u16, location: Option<&str>) -> Option<Self> {
         if !matches!(status, 301 | 302 | 303 | 307 | 308) {
             return None;
@@ -76,11 +76,11 @@ impl Target {
         })
     }
 
-    /// Asks, and gives the head of the answer. Redirections within the host are followed; one that leads elsewhere is the
-    /// answer.
+    /// Sends a request and returns the head of the response. Redirects within the host are followed; one that leads
+    /// elsewhere is returned as the response.
     ///
     /// # Errors
-    /// What stood in the way, in upstream's words.
+    /// The request failed; in upstream's words.
     pub async fn get(
         &self,
         headers: &[HTTPHeader],
@@ -135,13 +135,13 @@ impl std::fmt::Display for Target {
     }
 }
 
-/// Whether a server did not answer by TLS.
+/// Whether a server responded without TLS.
 fn is_plain(error: &std::io::Error) -> bool {
     let inner = error.get_ref().and_then(|error| error.downcast_ref());
     matches!(inner, Some(rustls::Error::InvalidMessage(_)))
 }
 
-/// As much of an answer's body as is looked at.
+/// The part of a response's body that is looked at.
 ///
 /// # Errors
 /// It broke off before that.
@@ -158,7 +158,7 @@ pub(super) async fn body(answer: Response<Incoming>) -> Result<String, String> {
     Ok(String::from_utf8_lossy(&text).into_owned())
 }
 
-/// A path as it goes over the wire: without a fragment, what may not stand there escaped.
+/// A path as it is sent: without fragment, with invalid characters escaped.
 fn escaped(path: &str) -> String {
     let path = path.split('#').next().unwrap_or_default();
     let mut out = String::with_capacity(path.len());
@@ -174,7 +174,7 @@ fn escaped(path: &str) -> String {
     out
 }
 
-/// The fields of a request: those that are wanted, and those that every one has.
+/// The headers of a request: the configured ones, and default ones.
 fn sent(wanted: &[HTTPHeader], authority: &str, agent: &str) -> Result<HeaderMap, String> {
     let mut fields = HeaderMap::new();
     for HTTPHeader { name, value } in wanted {
@@ -182,7 +182,7 @@ fn sent(wanted: &[HTTPHeader], authority: &str, agent: &str) -> Result<HeaderMap
             .map_err(|_| format!("net/http: invalid header field name {name:?}"))?;
         let value = HeaderValue::from_str(value)
             .map_err(|_| format!("net/http: invalid header field value for {name:?}"))?;
-        // What frames the request is not theirs to say.
+        // Framing headers cannot be configured.
         let framing = [
             header::CONTENT_LENGTH,
             header::TRANSFER_ENCODING,
@@ -204,7 +204,7 @@ fn sent(wanted: &[HTTPHeader], authority: &str, agent: &str) -> Result<HeaderMap
                 let value = HeaderValue::from_str(value).map_err(|error| error.to_string())?;
                 fields.insert(name, value);
             }
-            // Who says nothing wants nothing said.
+            // An empty value suppresses the default header.
             Some(said) if said.is_empty() && name != header::HOST => {
                 fields.remove(&name);
             }
@@ -214,7 +214,7 @@ fn sent(wanted: &[HTTPHeader], authority: &str, agent: &str) -> Result<HeaderMap
     Ok(fields)
 }
 
-/// What is told of an answer that is none.
+/// The message for an invalid response.
 fn worded(error: hyper::Error) -> String {
     if error.is_incomplete_message() {
         return "EOF".to_owned();
@@ -300,7 +300,7 @@ mod tests {
         assert_eq!(error, "net/http: invalid header field value for \"X\"");
     }
 
-    /// What a server that sends `answer` and closes is taken for.
+    /// The result of a request to a server that sends `answer` and closes.
     async fn asked(answer: &'static str) -> Result<(u16, String), String> {
         use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();

@@ -1,5 +1,5 @@
-//! Images for pods: whether they are here and may be used, and their fetching with the pods' secrets.
-//! Follows pkg/kubelet/images.
+//! Images for pods: whether they are present and may be used, and pulling them with the pods' secrets. Follows
+//! pkg/kubelet/images.
 
 use k8s_openapi::api::core::v1::{ContainerImage, Pod, Secret};
 
@@ -9,16 +9,16 @@ use crate::client::events::Tone;
 use crate::node::images::{Access, Holder, Image, ImageError, Keyring, Reference};
 use crate::node::supplies::{Lack, Pulled};
 
-/// What a pod has to show to registries.
+/// The registry credentials of a pod.
 #[derive(Default)]
 struct PullSecrets {
     keyring: Keyring,
-    /// Names of secrets that cannot be had.
+    /// Names of secrets that could not be read.
     missing: Vec<String>,
 }
 
 impl Host {
-    /// What the pod's imagePullSecrets hold.
+    /// Reads the pod's imagePullSecrets.
     async fn pull_secrets(&self, pod: &Pod) -> Result<PullSecrets, Lack> {
         let mut all = PullSecrets::default();
         let spec = pod.spec.iter();
@@ -51,7 +51,7 @@ impl Host {
         Ok(all)
     }
 
-    /// Whether an image need not be fetched: one that was fetched with somebody's secrets is for those who have them.
+    /// Whether an image need not be pulled: one that was pulled with a secret is only for pods that have it.
     pub(super) async fn is_present(
         &self,
         pod: &Pod,
@@ -68,7 +68,7 @@ impl Host {
         let Some(image) = self.image(name).await? else {
             return if is_never { Err(never()) } else { Ok(false) };
         };
-        // An image that was loaded by hand is of no registry: it is used, whatever the policy says.
+        // A manually loaded image has no registry: it is used, whatever the policy.
         if policy == Some("Always") || !image.pulled {
             return Ok(!image.pulled);
         }
@@ -83,7 +83,7 @@ impl Host {
         }
     }
 
-    /// Fetches an image, with each of the credentials that may be for it, in order, until one is taken.
+    /// Pulls an image, trying all matching credentials in order until one is accepted.
     pub(super) async fn pull(&self, pod: &Pod, name: &str) -> Result<Pulled, Lack> {
         let begun = std::time::Instant::now();
         let secrets = self.pull_secrets(pod).await?;
@@ -131,7 +131,7 @@ impl Host {
         ))
     }
 
-    /// The image of this name that is here.
+    /// The local image with this name.
     pub(super) async fn image(&self, name: &str) -> Result<Option<Image>, Lack> {
         let (images, own) = (self.images.clone(), name.to_owned());
         let found = blocking(move || images.find(&own)).await;
@@ -148,17 +148,17 @@ impl Host {
     }
 }
 
-/// The repository of an image, with its registry.
+/// The repository of an image, including its registry.
 fn repository(name: &str) -> String {
     Reference::parse(name).map_or_else(|_| name.to_owned(), |reference| reference.name())
 }
 
-/// How many images a node's status tells of,
+/// How many images a node's status lists.
 const TOLD: usize = 50;
-/// and how many names of each.
+/// How many names of each image it lists.
 const NAMES: usize = 5;
 
-/// Images as a node's status tells of them: the largest first, by their digests and then their names.
+/// The images for a node's status: the largest first, with digests before names.
 pub(super) fn told(mut images: Vec<Image>) -> Vec<ContainerImage> {
     images.sort_by(|a, b| (b.size, &a.id).cmp(&(a.size, &b.id)));
     let told = images.into_iter().take(TOLD).map(|image| {

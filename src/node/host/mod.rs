@@ -1,4 +1,4 @@
-//! A real host's side of pods: directories, volumes, images, process descriptions, probes and hooks.
+//! The parts of pods on a real host: directories, volumes, images, process descriptions, probes and hooks.
 //!
 //! ```text
 //! DATA/pods/UID/volumes/NAME      what is mounted into containers     DATA/pods/UID/etc   hosts, resolv.conf
@@ -55,11 +55,11 @@ pub use objects::Objects;
 
 /// A real host.
 pub struct Host {
-    /// The API, as this node.
+    /// A client as this node.
     pub client: kube::Client,
-    /// Where everything about pods is kept.
+    /// The directory for everything about pods.
     pub data: PathBuf,
-    /// Homes of pods, where what they write is apart from what they read.
+    /// The homes of pods, if writable and read-only files are kept apart.
     pub homes: Option<PathBuf>,
     /// Where logs are kept.
     pub logs: Logs,
@@ -69,23 +69,23 @@ pub struct Host {
     pub storage: Arc<dyn StorageEngine>,
     /// Images by name.
     pub images: Images,
-    /// Where images are pulled from.
+    /// Connects to registries.
     pub registries: Registries,
     /// The runtime, for probes and hooks.
     pub runtime: Arc<dyn ZoneRuntime>,
     /// This host's addresses.
     pub host_ips: Vec<String>,
-    /// The addresses of the cluster's name servers; none if it has none.
+    /// The addresses of the cluster's name servers; empty if there are none.
     pub cluster_dns: Vec<IpAddr>,
     /// `cluster.local`
     pub cluster_domain: String,
     /// The cluster's services.
     pub services: Informer<Service>,
-    /// What pods may use of this host altogether.
+    /// What all pods together may use of this host.
     pub allocatable: BTreeMap<String, String>,
-    /// Who tells what happens to pods.
+    /// Records events about pods.
     pub recorder: Recorder,
-    /// What pods are made of, as it was seen last.
+    /// The objects that pods use, as last seen.
     pub objects: Objects,
 }
 
@@ -93,7 +93,7 @@ pub(super) fn text(value: Option<&String>) -> &str {
     value.map_or("", String::as_str)
 }
 
-/// What went wrong with a path, for people.
+/// Formats an error about a path.
 fn at(path: &Path) -> impl FnOnce(io::Error) -> String {
     let path = path.display().to_string();
     move |error| format!("{path}: {error}")
@@ -104,12 +104,12 @@ pub(super) fn uid(pod: &Pod) -> &str {
 }
 
 impl Host {
-    /// What comes from the agent: containers of zones only read it.
+    /// The files from the agent: containers can only read them.
     fn pod_directory(&self, uid: &str) -> PathBuf {
         self.data.join("pods").join(uid)
     }
 
-    /// What a pod's containers write beside their roots.
+    /// The files that a pod's containers write outside their roots.
     fn writable(&self, uid: &str) -> PathBuf {
         match &self.homes {
             Some(homes) => homes.join(uid).join("rw"),
@@ -117,14 +117,14 @@ impl Host {
         }
     }
 
-    /// What a pod's zone is to be; `handler` is that of its runtime class.
+    /// The specification of a pod's zone; `handler` is that of its runtime class.
     async fn zone_spec(&self, pod: &Pod, handler: Option<String>) -> Result<ZoneSpec, Lack> {
         let spec = pod.spec.clone().unwrap_or_default();
         let uid = uid(pod);
         let handler = handler.filter(|handler| BRANDS.contains(&handler.as_str()));
         let brand = describe::brand(pod).map(str::to_owned).or(handler);
         let made = brand.as_deref().unwrap_or(self.runtime.brand());
-        // An address is taken when everything else is there.
+        // An address is allocated once everything else is there.
         let (claims, datasets) = self.claims(pod, made).await?;
         let network = match spec.host_network == Some(true) {
             true => ZoneNetwork::Host,
@@ -168,7 +168,7 @@ impl Host {
         Ok(zone)
     }
 
-    /// The handler that the pod's runtime class names, if it has one. Follows `LookupRuntimeHandler`
+    /// The handler of the pod's runtime class, if it has one. Follows `LookupRuntimeHandler`
     /// (pkg/kubelet/runtimeclass/runtimeclass_manager.go).
     async fn handler(&self, spec: &PodSpec) -> Result<Option<String>, Lack> {
         let name = spec.runtime_class_name.as_deref();
@@ -418,7 +418,7 @@ impl Supplies for Host {
     }
 
     fn spent(&self) -> u64 {
-        // The host counts it.
+        // The host itself counts it.
         0
     }
 

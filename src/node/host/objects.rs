@@ -1,5 +1,5 @@
-//! Objects that pods of this node are made of, as they were seen last: an API server that is away keeps no container from
-//! being started again, as with kubelet's caches of config maps and secrets.
+//! Caches the objects that pods of this node use: while the API server is unreachable, containers can still be started
+//! again, as with kubelet's caches of config maps and secrets.
 
 use std::any::{Any, TypeId};
 use std::collections::{BTreeSet, HashMap};
@@ -16,29 +16,29 @@ use serde::de::DeserializeOwned;
 
 use super::{Host, text, uid};
 
-/// How long the API server may take to say what is known already.
+/// How long to wait for the API server if the object is cached.
 const PATIENCE: Duration = Duration::from_secs(1);
 
 /// Kind, namespace and name.
 type Key = (TypeId, String, String);
 
-/// An object, and the pods that want it.
+/// An object, and the pods that use it.
 struct Known {
     value: Arc<dyn Any + Send + Sync>,
     uids: BTreeSet<String>,
 }
 
-/// What is known of objects. It is forgotten with the last pod that wanted it.
+/// Cached objects. They are dropped with the last pod that used them.
 #[derive(Default)]
 pub struct Objects(Mutex<HashMap<Key, Known>>);
 
-/// Whether an API server says that there is no use in asking, not that it cannot answer now.
+/// Whether the API server rejects the request for good, rather than being temporarily unable to respond.
 fn is_refusal(error: &kube::Error) -> bool {
     matches!(error, kube::Error::Api(status) if (400..500).contains(&status.code) && status.code != 429)
 }
 
 impl Objects {
-    /// An object as it is, or, where the API server does not say, as it was.
+    /// The current object, or the cached one if the API server does not respond.
     async fn get<K>(
         &self,
         api: Api<K>,
@@ -77,7 +77,7 @@ impl Objects {
         Ok(Some(value))
     }
 
-    /// Forgets what only this pod wanted.
+    /// Drops objects that only this pod used.
     pub(super) fn forget(&self, uid: &str) {
         self.0.lock().retain(|_, known| {
             known.uids.remove(uid);
@@ -98,7 +98,7 @@ impl Host {
         self.objects.get(api, (namespace, name), uid(pod)).await
     }
 
-    /// An object of the cluster that the pod wants.
+    /// A cluster-scoped object that the pod uses.
     pub(super) async fn cluster_object<K>(
         &self,
         pod: &Pod,
@@ -121,7 +121,7 @@ mod tests {
 
     use super::*;
 
-    /// A client of an API server that answers so, or not at all.
+    /// A client of an API server that returns this response, or none.
     fn client(answer: Option<(u16, &'static str)>) -> kube::Client {
         let service = tower::service_fn(move |_: Request<Body>| async move {
             match answer {

@@ -1,5 +1,5 @@
-//! What pods may ask for that this host has for none of them: user namespaces, AppArmor, devices. A pod that asks for one
-//! is told so and does not run without it: whoever wants isolation must not believe to have it.
+//! Isolation and devices that pods may ask for and this host does not support: user namespaces, AppArmor, devices. Such
+//! a pod gets an event and does not run without them: nobody must believe to have isolation that is missing.
 
 use k8s_openapi::api::core::v1::{Pod, PodSpec};
 
@@ -7,7 +7,7 @@ use crate::node::machine::{containers, spec_of};
 use crate::node::supplies::Lack;
 use crate::node::worker::Refusal;
 
-/// Whether a pod is to be confined by AppArmor. Follows `isRequired` (pkg/security/apparmor/helpers.go).
+/// Whether a pod requires AppArmor. Follows `isRequired` (pkg/security/apparmor/helpers.go).
 fn wants_apparmor(pod: &Pod) -> bool {
     const ANNOTATION: &str = "container.apparmor.security.beta.kubernetes.io/";
     let spec = spec_of(pod);
@@ -26,8 +26,8 @@ fn wants_apparmor(pod: &Pod) -> bool {
         || annotated.any(|(_, profile)| profile != "unconfined")
 }
 
-/// Why a pod is not begun on a host like this at all. Follows pkg/security/apparmor/validate.go, where no profile is ever
-/// enforced.
+/// Why a pod is refused on a host of this kind. Follows pkg/security/apparmor/validate.go, for a host that never
+/// enforces profiles.
 pub(super) fn refuses(pod: &Pod) -> Option<Refusal> {
     wants_apparmor(pod).then(|| Refusal {
         reason: "AppArmor",
@@ -35,7 +35,7 @@ pub(super) fn refuses(pod: &Pod) -> Option<Refusal> {
     })
 }
 
-/// The raw volume that one of the containers wants as a device.
+/// The raw block volume that a container wants as a device.
 fn device(spec: &PodSpec) -> Option<&str> {
     let init = spec.init_containers.iter().flatten();
     let all = spec.containers.iter().chain(init);
@@ -43,8 +43,8 @@ fn device(spec: &PodSpec) -> Option<&str> {
     devices.next().map(|device| device.name.as_str())
 }
 
-/// Why a pod waits that a runtime class gives to `handler`, if to any. Follows `GetOrCreateUserNamespaceMappings`
-/// (pkg/kubelet/userns), and `PrepareResources` (pkg/kubelet/cm/dra) where no driver is registered.
+/// Why a pod with the runtime class handler `handler` has to wait. Follows `GetOrCreateUserNamespaceMappings`
+/// (pkg/kubelet/userns), and `PrepareResources` (pkg/kubelet/cm/dra) without registered drivers.
 pub(super) fn lacks(pod: &Pod, handler: Option<&str>) -> Option<Lack> {
     let spec = spec_of(pod);
     if let Some(name) = device(spec) {

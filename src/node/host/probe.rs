@@ -1,4 +1,4 @@
-//! Probes and hooks: by exec through the supervisor, by HTTP, TCP and gRPC from this host.
+//! Probes and hooks: exec through the supervisor, HTTP, TCP and gRPC from this host.
 
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ use super::{Host, zone_name};
 use crate::node::supplies::{HookFailure, Outcome};
 use crate::zone::{ExecSpec, ProcessId, ZoneNetwork, ZoneSpec};
 
-/// The most of an answer or of a command's output that is looked at, in bytes.
+/// How much of a response or of a command's output is looked at, in bytes.
 pub(super) const LOOKED_AT: usize = 10 * 1024;
 
 fn port(of: &IntOrString, container: &Container) -> Result<u16, String> {
@@ -117,7 +117,7 @@ impl Host {
         Outcome::Error("missing probe handler".into())
     }
 
-    /// Runs a command beside a process; its status and output.
+    /// Runs a command beside a process; returns its exit code and output.
     async fn run(
         &self,
         id: &ProcessId,
@@ -133,7 +133,7 @@ impl Host {
         };
         let mut session = match self.runtime.exec(&zone.name, id, &exec).await {
             Ok(session) => session,
-            // A command that is not there is an answer: the container has no health to show.
+            // A missing command is a result: the container is not healthy.
             Err(crate::zone::ZoneError::Start { reason }) => return Ok((126, reason)),
             Err(error) => return Err(error.to_string()),
         };
@@ -191,7 +191,7 @@ impl Host {
             };
         }
         if let Some(get) = &hook.http_get {
-            // That it was asked is all: what it answers is its own affair.
+            // Sending the request is enough; the response does not matter.
             let mut target = self.target(get, container, zone)?;
             let headers = get.http_headers.as_deref().unwrap_or_default();
             let asked = match target.get(headers, "kube-lifecycle/1.37").await {
@@ -209,13 +209,13 @@ impl Host {
         Ok(())
     }
 
-    /// The name of the zone that a pod has.
+    /// The name of a pod's zone.
     pub fn zone_of(uid: &str) -> crate::zone::ZoneName {
         zone_name(uid)
     }
 }
 
-/// How a container answers by HTTP within a time.
+/// The result of an HTTP probe with a timeout.
 async fn by_http(target: &Target, headers: &[HTTPHeader], timeout: Duration) -> Outcome {
     let end = Instant::now() + timeout;
     let late = |when| {
@@ -236,12 +236,12 @@ async fn by_http(target: &Target, headers: &[HTTPHeader], timeout: Duration) -> 
     match status.as_u16() {
         200..300 => Outcome::Success,
         300..400 => Outcome::Warning(format!("Probe terminated redirects, Response body: {body}")),
-        // The body may hold what is nobody else's: it goes into no event.
+        // The body may be confidential: it is not put into an event.
         status => Outcome::Failure(format!("HTTP probe failed with statuscode: {status}")),
     }
 }
 
-/// The error as the system words it, without Rust's number.
+/// The system's error message, without Rust's error number.
 pub(super) fn plain(error: &std::io::Error) -> String {
     let text = error.to_string().to_lowercase();
     text.split(" (os error")

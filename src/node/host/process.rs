@@ -1,4 +1,4 @@
-//! A container as a process: image, command, environment, mounts, rights, limits.
+//! Describes a container as a process: image, command, environment, mounts, security, limits.
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
@@ -19,9 +19,9 @@ use crate::zone::{
     USUAL_CAPABILITIES, ZoneNetwork, ZoneSpec,
 };
 
-/// The priority from which pods are critical.
+/// The lowest priority of critical pods.
 const SYSTEM_CRITICAL: i32 = 2_000_000_000;
-/// Where programs are looked for if neither pod nor image says.
+/// The default PATH, if neither pod nor image sets one.
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// The name of a process's root in the storage engine.
@@ -120,7 +120,7 @@ fn rights(of: &Pod, container: &Container, image_user: &str) -> Result<Rights, L
     })
 }
 
-/// The memory that somebody asks for, in bytes; what he may have, where he says nothing else.
+/// A memory request in bytes; defaults to the limit.
 fn memory_request(of: Option<&ResourceRequirements>) -> Option<i64> {
     let listed = |map: &Option<
         BTreeMap<String, k8s_openapi::apimachinery::pkg::api::resource::Quantity>,
@@ -129,7 +129,7 @@ fn memory_request(of: Option<&ResourceRequirements>) -> Option<i64> {
     requests.or(limits).map(|memory| memory.value())
 }
 
-/// How readily the kernel ends a container of a host with so much memory. Follows `GetContainerOOMScoreAdjust`
+/// The OOM score adjustment of a container on a host with this much memory. Follows `GetContainerOOMScoreAdjust`
 /// (pkg/kubelet/qos).
 fn oom_score(pod: &Pod, container: &Container, capacity: u64) -> i32 {
     const LEAST: i32 = -997;
@@ -158,7 +158,7 @@ fn oom_score(pod: &Pod, container: &Container, capacity: u64) -> i32 {
         }
     }
     let most = most.max(beside + spec.containers.iter().map(of).sum::<i64>());
-    // What the pod asks for beyond its containers is theirs in equal parts.
+    // Pod-level requests beyond those of its containers are shared equally among them.
     let count = (inits.len() + spec.containers.len()).max(1) as i64;
     let whole = memory_request(spec.resources.as_ref());
     let share = whole.map_or(0, |whole| (whole - most).max(0) / count);
@@ -171,7 +171,7 @@ fn oom_score(pod: &Pod, container: &Container, capacity: u64) -> i32 {
         .iter()
         .any(|one| one.name == container.name && is_sidecar(one))
     {
-        // It is not ended before those that it is beside.
+        // A sidecar is not killed before the containers that it serves.
         let least = spec.containers.iter().map(of).min().unwrap_or(0);
         result = result.min(score(least));
     }
@@ -188,8 +188,8 @@ pub(super) fn limits(pod: &Pod, container: &Container) -> Limits {
     }
 }
 
-/// The part of a volume that a mount shows, if it is not the whole. Follows `ExpandContainerVolumeMounts` and
-/// `makeMounts`: what an expression names has to be there, and nothing leads out of the volume.
+/// The part of a volume that a mount shows, if not the whole. Follows `ExpandContainerVolumeMounts` and `makeMounts`:
+/// variables in an expression must exist, and the path must not lead out of the volume.
 ///
 /// # Errors
 /// Upstream's texts.
@@ -333,7 +333,7 @@ impl Host {
                 },
             });
         }
-        // What a volume is mounted on is not covered by a file of ours.
+        // A volume mounted at such a path takes precedence over our file.
         mounts.retain(|mount| !own_mounts.iter().any(|own| own.target == mount.target));
         own_mounts.sort_by_key(|mount| mount.target.components().count());
         mounts.splice(0..0, own_mounts);
@@ -401,7 +401,7 @@ impl Host {
         })
     }
 
-    /// Where `/etc/hosts` and the like are seen, and where the termination message goes.
+    /// Mounts of `/etc/hosts` and the like, and of the termination message.
     fn file_mounts(
         &self,
         pod: &Pod,

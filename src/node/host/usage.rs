@@ -1,4 +1,4 @@
-//! What the host has and uses, as `/proc` and its file system tell.
+//! Resources and usage of the host, from `/proc` and its file systems.
 
 use std::path::Path;
 
@@ -9,7 +9,7 @@ use crate::node::supplies::{Amount, HostUsage};
 /// The length of the kernel's tick, in nanoseconds: USER_HZ is 100 everywhere.
 const TICK: u64 = 10_000_000;
 
-/// Measures this host; `data` is where pods, images and logs are kept.
+/// Measures this host; `data` is the directory of pods, images and logs.
 pub fn measure(data: &Path) -> HostUsage {
     let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
     let (disk, inodes) = disk(data);
@@ -26,12 +26,12 @@ pub fn measure(data: &Path) -> HostUsage {
     }
 }
 
-/// Bytes of memory; nothing where it cannot be asked.
+/// The host's memory in bytes; zero if it cannot be determined.
 pub fn memory() -> Amount {
     meminfo(&std::fs::read_to_string("/proc/meminfo").unwrap_or_default())
 }
 
-/// Bytes and files of the file system of a path; nothing where it cannot be asked.
+/// Bytes and inodes of a path's file system; zero if they cannot be determined.
 pub fn disk(path: &Path) -> (Amount, Amount) {
     let Ok(found) = rustix::fs::statvfs(path) else {
         return Default::default();
@@ -47,11 +47,11 @@ pub fn disk(path: &Path) -> (Amount, Amount) {
     (bytes, files)
 }
 
-/// Nanoseconds that processors were not idle, by `/proc/stat`.
+/// Nanoseconds in which CPUs were not idle, from `/proc/stat`.
 fn busy(stat: &str) -> u64 {
     let line = stat.lines().find_map(|line| line.strip_prefix("cpu "));
     let ticks = line.into_iter().flat_map(str::split_whitespace);
-    // user nice system idle iowait irq softirq steal; time of guests is in the first two.
+    // user nice system idle iowait irq softirq steal; guest time is included in the first two.
     let busy = ticks.take(8).enumerate();
     let busy = busy.filter(|(place, _)| !matches!(place, 3 | 4));
     busy.filter_map(|(_, ticks)| ticks.parse::<u64>().ok())
@@ -59,7 +59,7 @@ fn busy(stat: &str) -> u64 {
         * TICK
 }
 
-/// Memory by `/proc/meminfo`: files that were not used lately could be taken back.
+/// Memory from `/proc/meminfo`: inactive file pages count as available.
 fn meminfo(meminfo: &str) -> Amount {
     let field = |name: &str| {
         let line = meminfo.lines().find(|line| line.starts_with(name));
@@ -72,7 +72,7 @@ fn meminfo(meminfo: &str) -> Amount {
     }
 }
 
-/// Processes and threads, by the least of the kernel's limits and `/proc/loadavg`.
+/// Processes and threads, from the smallest of the kernel's limits and `/proc/loadavg`.
 fn pids(limits: &[String], loadavg: &str) -> Amount {
     let limits = limits.iter().filter_map(|limit| limit.trim().parse().ok());
     let capacity: u64 = limits.min().unwrap_or(0);

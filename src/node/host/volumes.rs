@@ -1,4 +1,4 @@
-//! Volumes: made before the zone, brought up to date while it runs.
+//! Volumes: created before the zone, and updated while it runs.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -29,7 +29,7 @@ fn unattached(error: String) -> Lack {
     lack(format!("Unable to attach or mount volumes: {error}"))
 }
 
-/// The name and the size of a volume of this host's own driver.
+/// The name and size of a volume of reddwarf's own driver.
 fn own(spec: &PersistentVolumeSpec) -> Option<(&str, Option<u64>)> {
     let of = spec.csi.as_ref().filter(|of| of.driver == DRIVER)?;
     let capacity = spec.capacity.as_ref();
@@ -39,22 +39,22 @@ fn own(spec: &PersistentVolumeSpec) -> Option<(&str, Option<u64>)> {
     Some((&of.volume_handle, quota))
 }
 
-/// A volume behind a claim.
+/// The volume of a claim.
 struct Claimed {
     /// The persistent volume's name.
     name: String,
     path: PathBuf,
-    /// It is a path of the host, whose owner is for the host to say.
+    /// It is a hostPath, whose owner is not changed.
     is_the_hosts: bool,
 }
 
-/// The group of the pod's files.
+/// The fsGroup of a pod.
 fn fs_group(pod: &Pod) -> Option<u32> {
     let context = pod.spec.as_ref()?.security_context.as_ref()?;
     u32::try_from(context.fs_group?).ok()
 }
 
-/// Whose the volumes are to be that the pod claims.
+/// The owner that the pod's claimed volumes must have.
 fn ownership(pod: &Pod) -> Option<Ownership> {
     let context = pod.spec.as_ref()?.security_context.as_ref()?;
     Some(Ownership {
@@ -63,10 +63,10 @@ fn ownership(pod: &Pod) -> Option<Ownership> {
     })
 }
 
-/// How long a path of the host is waited for: one on a server that is gone never answers.
+/// How long to wait for a path of the host: one on an unreachable server never responds.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// As [`host_path`], for as long as that may take.
+/// Like [`host_path`], with a timeout.
 async fn look_at_host_path(of: &HostPathVolumeSource) -> Result<(), String> {
     let own = of.clone();
     let looked = blocking(move || host_path(&own));
@@ -75,7 +75,7 @@ async fn look_at_host_path(of: &HostPathVolumeSource) -> Result<(), String> {
 }
 
 impl Host {
-    /// Where a volume is: what comes from the API where it is only read.
+    /// The directory of a volume: volumes from the API are in the read-only part.
     pub(super) fn volume_directory(&self, pod: &Pod, volume: &Volume) -> PathBuf {
         let above = match volume.empty_dir {
             Some(_) => self.writable(uid(pod)),
@@ -84,8 +84,8 @@ impl Host {
         above.join("volumes").join(&volume.name)
     }
 
-    /// Where the volumes that the pod claims are, and the datasets among them that are delegated to its zone, which is
-    /// to be of this brand.
+    /// The paths of the volumes that the pod claims, and the datasets among them that are delegated to its zone, which
+    /// will have this brand.
     pub(super) async fn claims(
         &self,
         pod: &Pod,
@@ -111,14 +111,14 @@ impl Host {
                 false => paths.push(self.owned(pod, volume).await?),
             }
         }
-        // Two volumes of a pod may be of one claim.
+        // Two volumes of a pod may use the same claim.
         datasets.sort();
         datasets.dedup();
         Ok((paths, datasets))
     }
 
-    /// Makes what is missing of the pod's volumes and writes what comes from the API. One that cannot be had keeps no
-    /// other from being brought up to date; what is wrong with the first such is told.
+    /// Creates missing volumes of the pod and writes content from the API. A failed one does not keep others from being
+    /// updated; the first error is returned.
     pub(super) async fn write_volumes(&self, pod: &Pod, first: bool) -> Result<(), Lack> {
         let mut written = Ok(());
         let volumes = pod.spec.as_ref().and_then(|spec| spec.volumes.as_ref());
@@ -153,7 +153,7 @@ impl Host {
             };
         }
         if volume.image.is_some() || describe::is_claim(volume) {
-            // The one comes with the images of the containers that mount it, the other is made when it is asked for.
+            // Image volumes are set up with the containers that mount them, claims when they are requested.
             return Ok(());
         }
         let Some(files) = self.content(pod, volume).await? else {
@@ -161,13 +161,13 @@ impl Host {
         };
         let written = blocking(move || match first || directory.exists() {
             true => write(&directory, &files, group),
-            // The pod ended meanwhile: nothing of it is made again.
+            // The pod ended meanwhile: nothing of it is created again.
             false => Ok(()),
         });
         written.await.map_err(told)
     }
 
-    /// The volume behind a claim, with its name.
+    /// The volume of a claim, with its name.
     async fn persistent(
         &self,
         pod: &Pod,
@@ -200,7 +200,7 @@ impl Host {
         Ok((name, spec))
     }
 
-    /// The dataset behind a claim, which its zone is to have whole.
+    /// The dataset of a claim that is delegated to the pod's zone.
     async fn delegated(&self, pod: &Pod, volume: &Volume) -> Result<String, Lack> {
         let (name, spec) = self.persistent(pod, volume).await?;
         let Some((handle, quota)) = own(&spec) else {
@@ -212,7 +212,7 @@ impl Host {
         dataset.map_err(|error| unattached(error.to_string()))
     }
 
-    /// Where the volume behind a claim is on this host, once it is the pod's group's where the pod has one.
+    /// The path of a claimed volume on this host, after its group was set to the pod's fsGroup, if any.
     async fn owned(&self, pod: &Pod, volume: &Volume) -> Result<PathBuf, Lack> {
         let claimed = self.claimed(pod, volume).await?;
         let claim = volume.persistent_volume_claim.as_ref();
@@ -232,7 +232,7 @@ impl Host {
         Ok(claimed.path)
     }
 
-    /// The volume behind a claim as it is on this host.
+    /// The volume of a claim on this host.
     async fn claimed(&self, pod: &Pod, volume: &Volume) -> Result<Claimed, Lack> {
         let wrong = unattached;
         let (name, spec) = self.persistent(pod, volume).await?;
@@ -283,7 +283,7 @@ impl Host {
             })
     }
 
-    /// Where a volume is on this host, and what is seen below it.
+    /// The path of a volume on this host, and the subpath that is shown.
     pub(super) async fn volume_path(
         &self,
         pod: &Pod,
@@ -316,7 +316,7 @@ impl Host {
         Ok((self.volume_directory(pod, volume), Vec::new()))
     }
 
-    /// The files of an image, as a root of the pod that no process has: so they stay as long as the pod does.
+    /// The files of an image, as a root that belongs to no process of the pod: they stay as long as the pod.
     async fn image_volume(
         &self,
         pod: &Pod,
@@ -326,7 +326,7 @@ impl Host {
         let found = self.image(image).await;
         let found = found.map_err(|error| lack(error.message))?;
         let found = found.ok_or_else(|| lack(format!("image {image:?} is gone")))?;
-        // No container has a dot in its name.
+        // Container names cannot contain dots.
         let name = format!("{}/image.{volume}", uid(pod));
         let root = self.storage.make_root(&name, &found.chains).await;
         match root.map_err(|error| lack(error.to_string()))? {
@@ -339,12 +339,12 @@ impl Host {
     }
 }
 
-/// Makes an empty volume of this name below what a pod may write, unless it is there.
+/// Creates an emptyDir below the pod's writable directory, unless it exists.
 fn empty(directory: &Path, above: &Path, name: &str, group: Option<u32>) -> io::Result<()> {
     if directory.exists() {
         return Ok(());
     }
-    // Whoever runs in the pod may have put links there.
+    // Containers of the pod may have put links there.
     let made = beneath::make_directory(above, &Path::new("volumes").join(name), 0o777)?;
     if let Some(group) = group {
         rustix::fs::fchown(&made, None, Some(Gid::from_raw(group)))?;
@@ -353,7 +353,7 @@ fn empty(directory: &Path, above: &Path, name: &str, group: Option<u32>) -> io::
     Ok(())
 }
 
-/// Checks a path of the host, or makes it where it may be made.
+/// Checks a path of the host, or creates it if its type allows that.
 fn host_path(of: &HostPathVolumeSource) -> Result<(), String> {
     use std::os::unix::fs::FileTypeExt as _;
     let path = Path::new(&of.path);

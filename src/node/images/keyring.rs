@@ -1,4 +1,4 @@
-//! Credentials of pods for registries. Follows pkg/credentialprovider.
+//! Registry credentials of pods. Follows pkg/credentialprovider.
 
 use std::collections::BTreeMap;
 
@@ -8,10 +8,10 @@ use serde::{Deserialize, Serialize};
 
 use super::unpack;
 
-/// What credentials of no other registry are tried for, where images name none.
+/// The registry whose credentials are tried for images without a registry in their name.
 const DEFAULT: &str = "index.docker.io";
 
-/// A secret that credentials were in.
+/// A secret that contained credentials.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Holder {
     /// Its uid.
@@ -20,12 +20,13 @@ pub struct Holder {
     pub namespace: String,
     /// Its name.
     pub name: String,
-    /// Of the credentials that were in it.
+    /// A hash of the credentials in it.
     pub hash: String,
 }
 
 impl Holder {
-    /// Whether who has this secret may use what was pulled with the other: the same, changed or not, or what is the same.
+    /// Whether a pod with this secret may use an image that was pulled with the other: it is the same secret, changed
+    /// or not, or has the same credentials.
     fn is_as_good_as(&self, other: &Holder) -> bool {
         let is_same =
             (&self.uid, &self.namespace, &self.name) == (&other.uid, &other.namespace, &other.name);
@@ -36,14 +37,14 @@ impl Holder {
 /// Who may use an image.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Access {
-    /// Its registry gave it to nobody in particular.
+    /// Everybody: its registry needs no credentials.
     Anyone,
-    /// Who has one of these.
+    /// Pods with one of these secrets.
     Holders(Vec<Holder>),
 }
 
 impl Access {
-    /// Whether one of these credentials is enough.
+    /// Whether one of these credentials grants access.
     pub fn admits(&self, credentials: &[&Credentials]) -> bool {
         match self {
             Access::Anyone => true,
@@ -54,7 +55,7 @@ impl Access {
         }
     }
 
-    /// Admits whom the other admits, too.
+    /// Also admits those whom the other admits.
     pub fn extend(&mut self, other: Access) {
         match (&mut *self, other) {
             (Access::Anyone, _) => {}
@@ -67,26 +68,26 @@ impl Access {
     }
 }
 
-/// Who asks a registry.
+/// The credentials for a registry.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Credentials {
     /// The user's name.
     pub user: String,
     /// The password or token.
     pub password: String,
-    /// Where they are from.
+    /// The secret that they come from.
     pub holder: Holder,
 }
 
-/// Credentials by what they are for: `HOST`, `HOST:PORT`, `HOST/PATH`, `*.DOMAIN`.
+/// Credentials by the registry that they are for: `HOST`, `HOST:PORT`, `HOST/PATH`, `*.DOMAIN`.
 #[derive(Debug, Default)]
 pub struct Keyring(BTreeMap<String, Vec<Credentials>>);
 
 impl Keyring {
-    /// Adds those of a secret: the content of its `.dockerconfigjson` or `.dockercfg`.
+    /// Adds the credentials of a secret: the content of its `.dockerconfigjson` or `.dockercfg`.
     ///
     /// # Errors
-    /// What is wrong with the text.
+    /// The text is malformed.
     pub fn add(&mut self, secret: &Holder, text: &[u8]) -> Result<(), String> {
         let parsed: serde_json::Value =
             serde_json::from_slice(text).map_err(|error| error.to_string())?;
@@ -116,7 +117,7 @@ impl Keyring {
         Ok(())
     }
 
-    /// Those for a repository (`HOST/PATH`), what is for most of its name first.
+    /// The credentials for a repository (`HOST/PATH`), the most specific ones first.
     pub fn lookup(&self, repository: &str) -> Vec<&Credentials> {
         let places = self.0.iter().rev();
         let found: Vec<&Credentials> = places
@@ -135,7 +136,7 @@ impl Keyring {
     }
 }
 
-/// What a key of a secret is for: without its scheme, and without the version of an API.
+/// The registry in a key of a secret: without scheme and API version.
 fn place(key: &str) -> String {
     let plain = key
         .strip_prefix("https://")
@@ -155,8 +156,8 @@ fn place(key: &str) -> String {
     }
 }
 
-/// Whether what is for a place is for a repository: hosts are compared part by part, in which `*` is anything; the path
-/// begins the other.
+/// Whether credentials for a registry apply to a repository: host names are compared label by label, where `*` matches
+/// anything; the path must be a prefix.
 fn is_for(place: &str, repository: &str) -> bool {
     let split = |whole: &str| {
         let (host, path) = whole.split_once('/').unwrap_or((whole, ""));
@@ -175,7 +176,7 @@ fn is_for(place: &str, repository: &str) -> bool {
             .all(|(glob, part)| matches(glob.as_bytes(), part.as_bytes()))
 }
 
-/// Whether a text is as a pattern says, in which `*` is anything and `?` one character.
+/// Whether a text matches a pattern with `*` for any text and `?` for one character.
 fn matches(pattern: &[u8], text: &[u8]) -> bool {
     match (pattern.split_first(), text.split_first()) {
         (None, None) => true,

@@ -12,24 +12,24 @@ use super::{Access, Image, ImageError, Images, Reference, RunConfig, has_layer, 
 use crate::blocking::blocking;
 use crate::storage::LayerDirectory;
 
-/// A digest and where to find its content.
+/// A digest and information about its content.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Descriptor {
     /// `sha256:...`
     pub digest: String,
-    /// Its bytes, as it was sent; 0 where that is not said.
+    /// Its size in bytes as transferred; 0 if unknown.
     #[serde(default)]
     pub size: u64,
-    /// Notes of who made it.
+    /// Annotations.
     #[serde(default)]
     pub annotations: BTreeMap<String, String>,
-    /// Which machine it is for.
+    /// The platform that it is for.
     #[serde(default)]
     pub platform: Option<Platform>,
 }
 
-/// A machine.
+/// A platform.
 #[derive(Debug, Clone, Default, Deserialize)]
 pub struct Platform {
     /// `amd64`
@@ -65,7 +65,7 @@ struct RootFs {
     diff_ids: Vec<String>,
 }
 
-/// One member of `manifest.json` of a docker archive.
+/// An entry in the `manifest.json` of a docker archive.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "PascalCase")]
 struct DockerImage {
@@ -88,7 +88,7 @@ fn file(attempted: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Image
     }
 }
 
-/// The file of a blob; a digest that is none never becomes a path.
+/// The file of a blob; an invalid digest never becomes a path.
 fn blob(directory: &Path, digest: &str) -> Result<PathBuf, ImageError> {
     match digest.strip_prefix("sha256:") {
         Some(hex) if hex.len() == 64 && hex.bytes().all(|byte| byte.is_ascii_hexdigit()) => {
@@ -98,7 +98,7 @@ fn blob(directory: &Path, digest: &str) -> Result<PathBuf, ImageError> {
     }
 }
 
-/// The content of a small blob, which is what its digest says.
+/// The content of a small blob, verified by its digest.
 fn read_blob(directory: &Path, digest: &str) -> Result<Vec<u8>, ImageError> {
     let path = blob(directory, digest)?;
     let mut text = Vec::new();
@@ -115,7 +115,7 @@ fn parse<T: serde::de::DeserializeOwned>(text: &[u8], what: &str) -> Result<T, I
     serde_json::from_slice(text).map_err(|error| wrong(format!("{what}: {error}")))
 }
 
-/// Which of the manifests of an index is for this machine.
+/// The manifest in an index that is for this platform.
 pub fn choose(list: &[Descriptor]) -> Option<&Descriptor> {
     let own = match std::env::consts::ARCH {
         "x86_64" => "amd64",
@@ -131,7 +131,7 @@ pub fn choose(list: &[Descriptor]) -> Option<&Descriptor> {
         .or_else(|| list.iter().find(|one| one.platform.is_none()))
 }
 
-/// The chains of the layers that a configuration names: each the digest of a layer and all below it.
+/// The chain IDs of the layers in a configuration: each is the digest of a layer and all below it.
 ///
 /// # Errors
 /// [`ImageError::Content`].
@@ -143,32 +143,32 @@ pub fn chains_of(configuration: &[u8]) -> Result<Vec<String>, ImageError> {
             None => diff,
             Some(parent) => unpack::digest(format!("{parent} {diff}").as_bytes()),
         };
-        // Digests become names of directories.
+        // Digests become directory names.
         blob(Path::new(""), &chain)?;
         chains.push(chain);
     }
     Ok(chains)
 }
 
-/// What an image is recorded as.
+/// How to record an image.
 pub struct Entry<'a> {
     /// Its name.
     pub name: &'a str,
     /// The digest of its manifest, if it has one.
     pub manifest: Option<&'a str>,
-    /// Who may use it, where that is to be judged.
+    /// Who may use it, if that is restricted.
     pub access: Option<Access>,
 }
 
-/// Where the bytes of a layer come from.
+/// Opens a layer for reading, by its index.
 pub type LayerSource<'a> =
     Box<dyn Fn(usize) -> io::Result<Box<dyn Read + Send>> + Send + Sync + 'a>;
 
 impl Images {
-    /// Loads every image of an OCI layout or docker archive, under the names that it gives them, or under `name`.
+    /// Loads every image in an OCI layout or docker archive, under their own names or as `name`.
     ///
     /// # Errors
-    /// [`ImageError::Content`] if it is not what its digests say; nothing is recorded then.
+    /// [`ImageError::Content`] if the content does not match its digests; nothing is recorded then.
     pub async fn load(&self, path: &Path, name: Option<&str>) -> Result<Vec<Image>, ImageError> {
         if path.is_dir() {
             return self.load_directory(path, name).await;
@@ -320,10 +320,10 @@ impl Images {
         Ok(loaded)
     }
 
-    /// Unpacks the layers that are missing, and records the image under the name of `entry`.
+    /// Unpacks missing layers, and records the image under the name in `entry`.
     ///
     /// # Errors
-    /// [`ImageError::Content`] if a layer is not what `expected` and the configuration say.
+    /// [`ImageError::Content`] if a layer does not match `expected` and the configuration.
     pub async fn install(
         &self,
         entry: Entry<'_>,
@@ -355,7 +355,8 @@ impl Images {
                 match unpacked {
                     Ok(bytes) => size += bytes,
                     Err(error) => {
-                        // What is not sound takes no room; the error matters more than one of this.
+                        // An invalid layer should not take up space; a failure to remove it matters less than the error
+                        // itself.
                         let _ = self.engine.remove_layer(chain).await;
                         return Err(error);
                     }
@@ -395,7 +396,7 @@ impl Images {
 }
 
 impl Images {
-    /// Unpacks a layer, which must be what manifest (`expected`) and configuration (`diff`) say. Returns its size.
+    /// Unpacks a layer and verifies it against manifest (`expected`) and configuration (`diff`). Returns its size.
     async fn unpack(
         &self,
         index: usize,
@@ -423,7 +424,7 @@ impl Images {
     }
 }
 
-/// Puts the plain files of a tar file into a directory.
+/// Extracts the regular files of a tar file into a directory.
 fn extract(from: &Path, to: &Path) -> Result<(), ImageError> {
     let archive = File::open(from).map_err(file("read", from))?;
     std::fs::create_dir_all(to).map_err(file("make", to))?;
@@ -442,7 +443,7 @@ fn extract(from: &Path, to: &Path) -> Result<(), ImageError> {
             let mut entry = entry?;
             let kind = entry.header().entry_type();
             if kind.is_file() || kind.is_dir() {
-                // Refuses names that lead out.
+                // Rejects names that lead out of it.
                 entry.unpack_in(to)?;
             } else if kind.is_symlink() || kind.is_hard_link() {
                 return Err(io::Error::other(

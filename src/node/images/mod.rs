@@ -1,6 +1,7 @@
-//! Images on this host: what is known of each, and its layers in the storage engine.
+//! The images on this host: a record of each, and its layers in the storage engine.
 //!
-//! A record a file, written whole: the command line and a running agent see the same images without talking.
+//! Each record is a file that is replaced as a whole: the command line and a running agent see the same images without
+//! communicating.
 
 mod keyring;
 mod load;
@@ -27,11 +28,11 @@ pub use keyring::{Access, Credentials, Holder, Keyring};
 pub use pull::Registries;
 pub use reference::Reference;
 
-/// What an image says about running it.
+/// The run configuration of an image.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, rename_all = "PascalCase")]
 pub struct RunConfig {
-    /// Who, as `USER[:GROUP]`.
+    /// The user, as `USER[:GROUP]`.
     pub user: String,
     /// `NAME=value`.
     pub env: Option<Vec<String>>,
@@ -39,13 +40,13 @@ pub struct RunConfig {
     pub entrypoint: Option<Vec<String>>,
     /// Its arguments.
     pub cmd: Option<Vec<String>>,
-    /// Where.
+    /// The working directory.
     pub working_dir: String,
-    /// The signal that asks it to end.
+    /// The signal that asks its process to end.
     pub stop_signal: Option<String>,
 }
 
-/// An image that is here.
+/// An image on this host.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Image {
     /// The digest of its configuration.
@@ -54,25 +55,25 @@ pub struct Image {
     pub names: Vec<String>,
     /// `docker.io/library/busybox@sha256:...`, ...
     pub digests: Vec<String>,
-    /// How to run it.
+    /// Its run configuration.
     pub config: RunConfig,
     /// Its layers, lowest first.
     pub chains: Vec<String>,
-    /// Bytes that its layers take.
+    /// The total size of its layers in bytes.
     pub size: u64,
-    /// When it came.
+    /// When it was loaded or pulled.
     pub loaded: Timestamp,
-    /// It came from its registry, and can be asked for there again; else it was loaded by hand.
+    /// Whether it was pulled and can be pulled again; otherwise it was loaded manually.
     #[serde(default)]
     pub pulled: bool,
-    /// Who may use it, by the repositories that it was pulled from for pods. None where that is not judged: it was here
-    /// before, or was fetched by hand.
+    /// Who may use it, by the repositories from which it was pulled for pods. None if it is not restricted: it is from
+    /// an earlier version, or was fetched manually.
     #[serde(default)]
     pub access: Option<BTreeMap<String, Access>>,
 }
 
 impl Image {
-    /// The one of `list` with this name, digest or id.
+    /// The image in `list` with this name, digest or id.
     ///
     /// # Errors
     /// [`ImageError::Name`]
@@ -98,12 +99,12 @@ impl Image {
         }
     }
 
-    /// What containers that run it are labelled with, [`IMAGE_ID`](super::machine::IMAGE_ID).
+    /// The value of the label [`IMAGE_ID`](super::machine::IMAGE_ID) of containers that run it.
     pub fn label(&self) -> &str {
         self.digests.first().unwrap_or(&self.id)
     }
 
-    /// Whether a pod that has these credentials for a repository may use it as an image of that.
+    /// Whether a pod with these credentials for a repository may use it under that repository's name.
     pub fn admits(&self, repository: &str, credentials: &[&Credentials]) -> bool {
         let Some(access) = self.access.as_ref().filter(|_| self.pulled) else {
             return true;
@@ -112,7 +113,7 @@ impl Image {
         access.is_some_and(|access| access.admits(credentials))
     }
 
-    /// Admits whom another record of it admits, too.
+    /// Also admits those whom another record of it admits.
     fn admit(&mut self, others: Option<BTreeMap<String, Access>>) {
         for (repository, access) in others.into_iter().flatten() {
             let own = self.access.get_or_insert_default().entry(repository);
@@ -123,41 +124,41 @@ impl Image {
         }
     }
 
-    /// Whether this is what a container with such a label runs.
+    /// Whether containers with such a label run it.
     pub fn has_label(&self, label: &str) -> bool {
         self.id == label || self.digests.iter().any(|digest| digest == label)
     }
 }
 
-/// Why something cannot be done with an image.
+/// Why an operation on an image failed.
 #[derive(Debug, thiserror::Error)]
 pub enum ImageError {
-    /// A name that is none.
+    /// The name is invalid.
     #[error("couldn't parse image name {name:?}: invalid reference format")]
     Name {
-        /// As given.
+        /// The given name.
         name: String,
     },
-    /// It is not here.
+    /// There is no such image here.
     #[error("image {0} is not on this host")]
     Absent(String),
-    /// Its content is not what it says.
+    /// Its content does not match its digests.
     #[error("the image is not sound: {0}")]
     Content(String),
-    /// The registry does not give it.
+    /// The registry did not provide it.
     #[error("{0}")]
     Registry(String),
     /// The storage engine failed.
     #[error(transparent)]
     Storage(#[from] StorageError),
-    /// A file could not be used.
+    /// A file operation failed.
     #[error("cannot {attempted} {}: {cause}", path.display())]
     File {
-        /// What was attempted.
+        /// The operation.
         attempted: &'static str,
         /// The file.
         path: PathBuf,
-        /// What the system says.
+        /// The system's error.
         cause: io::Error,
     },
 }
@@ -168,10 +169,10 @@ impl From<Broke> for ImageError {
     }
 }
 
-/// What is fetched or unpacked at the moment: a second one waits, and finds it there.
+/// Fetches and unpackings in progress: a second one for the same thing waits, and finds it done.
 type Busy = Arc<parking_lot::Mutex<HashMap<String, Arc<tokio::sync::Mutex<()>>>>>;
 
-/// The images of a host. Clones are the same.
+/// The images of a host. Clones share the same images.
 #[derive(Clone)]
 pub struct Images {
     records: PathBuf,
@@ -179,18 +180,18 @@ pub struct Images {
     busy: Busy,
 }
 
-/// Whose lock is held, shared, while layers are there that no image has yet.
+/// A file whose lock is held, shared, while there are layers that no image has yet.
 const ADDITIONS: &str = ".lock";
-/// Whose lock is held while records are changed by what they were.
+/// A file whose lock is held while records are read and changed.
 const RECORDS: &str = ".records.lock";
 
-/// Whether a layer is among those that an engine has, which may call it by the beginning of its digest.
+/// Whether an engine has a layer, which it may name by the beginning of its digest.
 fn has_layer(known: &[String], chain: &str) -> bool {
     let digits = chain.rsplit(':').next().unwrap_or(chain);
     known.iter().any(|known| digits.starts_with(known.as_str()))
 }
 
-/// Takes a damaged record out of the way, so that it is complained of once; what is in it may help somebody.
+/// Renames a damaged record, so that the error is logged once and the content is kept.
 fn set_aside(path: &Path, damage: &serde_json::Error) {
     let aside = path.with_extension("damaged");
     let moved = std::fs::rename(path, &aside);
@@ -201,7 +202,7 @@ fn set_aside(path: &Path, damage: &serde_json::Error) {
 }
 
 impl Images {
-    /// The images recorded in `directory` whose layers are in `engine`.
+    /// The images recorded in `directory`, with layers in `engine`.
     pub fn new(directory: &Path, engine: Arc<dyn StorageEngine>) -> Self {
         Images {
             records: directory.to_owned(),
@@ -220,8 +221,8 @@ impl Images {
         lock.lock_owned().await
     }
 
-    /// Says to other processes, while the file is open, that layers are here that no image has yet. Waits for one that
-    /// removes such.
+    /// While the returned file is open, other processes know that there are layers that no image has yet. Waits for a
+    /// running removal of such layers.
     async fn adding(&self) -> Result<File, ImageError> {
         let own = self.clone();
         blocking(move || {
@@ -236,8 +237,8 @@ impl Images {
         self.lock_file(ADDITIONS)
     }
 
-    /// Has records to itself while the file is open: other processes, and other tasks of this one, wait. Held for a few
-    /// files' reading and writing, never while something is fetched or unpacked.
+    /// Locks the records while the returned file is open: other processes and other tasks wait. Held for reading and
+    /// writing a few files, never during fetching or unpacking.
     fn changing(&self) -> Result<File, ImageError> {
         let lock = self.lock_file(RECORDS)?;
         lock.lock().map_err(|cause| self.cannot_lock(cause))?;
@@ -258,10 +259,10 @@ impl Images {
         }
     }
 
-    /// Removes what was left by an addition or removal that did not come to its end; nothing while one is under way.
+    /// Removes what interrupted additions and removals left behind; does nothing while an addition is running.
     ///
     /// # Errors
-    /// What storage says; layers that a root uses stay without one.
+    /// Errors of storage; layers that a root uses stay, which is no error.
     pub async fn sweep(&self) -> Result<(), ImageError> {
         let lock = self.lock()?;
         match lock.try_lock() {
@@ -277,13 +278,13 @@ impl Images {
             let name = entry.file_name();
             let name = name.to_string_lossy();
             if name.starts_with(".pull-") || name.starts_with(".load-") {
-                // What cannot be removed now is tried again the next time.
+                // If it cannot be removed now, it is tried again next time.
                 let _ = crate::storage::remove_tree(&entry.path());
             }
         }
         let (images, unread) = self.listed()?;
         if unread.is_some() {
-            // Whose the layers are is not known.
+            // The owners of the layers are unknown.
             return Ok(());
         }
         for layer in self.engine.layers().await? {
@@ -302,7 +303,7 @@ impl Images {
         Ok(())
     }
 
-    /// Every image, newest last. One whose record is damaged is none: it keeps no other from being used.
+    /// Every image, newest last. One with a damaged record is left out, and does not affect the others.
     ///
     /// # Errors
     /// [`ImageError::File`].
@@ -310,7 +311,7 @@ impl Images {
         self.listed().map(|(list, _)| list)
     }
 
-    /// As [`Images::list`], and why there may be more: a record that the system does not give now.
+    /// Like [`Images::list`], and why there may be more: a record that cannot be read now.
     fn listed(&self) -> Result<(Vec<Image>, Option<ImageError>), ImageError> {
         let wrong = |path: &Path, cause| ImageError::File {
             attempted: "read",
@@ -344,7 +345,7 @@ impl Images {
         Ok((list, unread))
     }
 
-    /// The image of this name, digest or id.
+    /// The image with this name, digest or id.
     ///
     /// # Errors
     /// [`ImageError::Name`], [`ImageError::File`].
@@ -357,7 +358,7 @@ impl Images {
         self.records.join(format!("{hex}.json"))
     }
 
-    /// Records an image; names that it takes are taken from others.
+    /// Records an image; its names are removed from other images.
     fn save(&self, mut image: Image) -> Result<Image, ImageError> {
         let _alone = self.changing()?;
         for mut other in self.list()? {
@@ -382,7 +383,7 @@ impl Images {
         Ok(image)
     }
 
-    /// Notes that an image that was just recorded came from its registry. What others made of its record since stays.
+    /// Marks an image that was just recorded as pulled. Other changes of its record since then are kept.
     fn came_from_registry(&self, image: Image) -> Result<Image, ImageError> {
         let _alone = self.changing()?;
         let mut list = self.list()?.into_iter();
@@ -398,7 +399,7 @@ impl Images {
         }
     }
 
-    /// Writes a record; whoever does has the records to itself.
+    /// Writes a record; the caller holds the lock of the records.
     fn write(&self, image: &Image) -> Result<(), ImageError> {
         let path = self.record(image);
         let written = std::fs::create_dir_all(&self.records)
@@ -410,18 +411,18 @@ impl Images {
         })
     }
 
-    /// Takes an image's record away; the image, and the layers that others have.
+    /// Deletes an image's record; returns the image, and the layers that other images have.
     fn take_out(&self, name: &str) -> Result<(Image, BTreeSet<String>), ImageError> {
         let _alone = self.changing()?;
         let (others, unread) = self.listed()?;
         if let Some(error) = unread {
-            // It may have the same layers.
+            // The unreadable one may have the same layers.
             return Err(error);
         }
         let image = Image::named(&others, name)?.cloned();
         let image = image.ok_or_else(|| ImageError::Absent(name.to_owned()))?;
         let path = self.record(&image);
-        // The record first: what a crash leaves are layers of no image, which are swept.
+        // The record first: a crash then leaves only layers without an image, which [`Images::sweep`] removes.
         std::fs::remove_file(&path).map_err(|cause| ImageError::File {
             attempted: "remove",
             path,
@@ -432,10 +433,10 @@ impl Images {
         Ok((image, kept))
     }
 
-    /// Removes an image and the layers that no other has.
+    /// Removes an image, and the layers that no other image has.
     ///
     /// # Errors
-    /// [`ImageError::Absent`] and what storage says: an image that a container runs is refused and stays.
+    /// [`ImageError::Absent`] and errors of storage: an image in use by a container is not removed.
     pub async fn remove(&self, name: &str) -> Result<Image, ImageError> {
         let (own, name) = (self.clone(), name.to_owned());
         let (image, kept) = blocking(move || own.take_out(&name)).await?;
@@ -487,7 +488,7 @@ mod tests {
         images.save(image("sha256:aa", &["a"])).expect("recorded");
         let damaged = images.records.join("bb.json");
         std::fs::write(&damaged, "").expect("written");
-        // As a file that the system refuses to read.
+        // Stands for a file that the system cannot read.
         std::fs::create_dir(images.records.join("cc.json")).expect("made");
         for _ in 0..2 {
             let ids: Vec<_> = images
@@ -549,7 +550,7 @@ mod tests {
             let barrier = std::sync::Barrier::new(WRITERS);
             std::thread::scope(|scope| {
                 for writer in 0..WRITERS {
-                    // Each as another process has them: nothing is shared but the files.
+                    // Separate handles, as other processes have them: only the files are shared.
                     let images = images_in(directory.path());
                     let barrier = &barrier;
                     scope.spawn(move || {
@@ -565,7 +566,7 @@ mod tests {
         let list = images.list().expect("read");
         assert_eq!(list.len(), 1);
         assert_eq!(list[0].names.len(), 20 * WRITERS, "{:?}", list[0].names);
-        // A name has one image.
+        // A name belongs to one image.
         images
             .save(image("sha256:b", &["own-0-0"]))
             .expect("recorded");

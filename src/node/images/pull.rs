@@ -1,7 +1,7 @@
-//! Images from registries: the distribution API (OCI distribution-spec 1.1) over HTTPS, or HTTP where configured.
+//! Pulls images from registries: the distribution API (OCI distribution-spec 1.1) over HTTPS, or HTTP where configured.
 //!
-//! A client of our own over hyper: three kinds of request, redirects and one way to get a token. Everything that
-//! comes is verified by its digest, so that nothing but a name has to be believed.
+//! It has its own client on top of hyper: three kinds of requests, redirects, and one way to get a token. All content
+//! is verified by its digest, so that only the name has to be trusted.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -22,16 +22,16 @@ use super::{Access, Credentials, Image, ImageError, Images, Reference, has_layer
 use crate::blocking::blocking;
 use crate::dial::ask;
 
-/// What manifests are asked for as.
+/// The Accept header for manifests.
 const MANIFESTS: &str = "application/vnd.oci.image.index.v1+json, application/vnd.oci.image.manifest.v1+json, application/vnd.docker.distribution.manifest.list.v2+json, application/vnd.docker.distribution.manifest.v2+json";
 /// The largest manifest or configuration, in bytes.
 const SMALL: usize = 8 << 20;
 /// How long a registry may be silent.
 const SILENCE: Duration = Duration::from_secs(60);
-/// Redirects that are followed.
+/// How many redirects are followed.
 const REDIRECTS: usize = 5;
 
-/// Connects to registries. Clones are the same.
+/// Connects to registries. Clones share the configuration.
 #[derive(Clone)]
 pub struct Registries {
     tls: tokio_rustls::TlsConnector,
@@ -39,10 +39,10 @@ pub struct Registries {
 }
 
 impl Registries {
-    /// Registries by HTTPS, trusted by this host's authorities; those of `plain` (`HOST:PORT`) by HTTP.
+    /// Uses HTTPS, with this host's certificate authorities; HTTP for the registries in `plain` (`HOST:PORT`).
     ///
     /// # Errors
-    /// What TLS says.
+    /// TLS cannot be set up.
     pub fn new(plain: Vec<String>) -> Result<Self, String> {
         let mut roots = rustls::RootCertStore::empty();
         let found = rustls_native_certs::load_native_certs();
@@ -65,7 +65,7 @@ impl Registries {
         })
     }
 
-    /// Asks for something and gives the head of the answer; a registry that says nothing is not waited for.
+    /// Sends a request and returns the head of the response, with a timeout.
     async fn send(
         &self,
         uri: &Uri,
@@ -127,7 +127,7 @@ impl Registries {
 trait Both: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Both for T {}
 
-/// One pull: what is known about how to ask.
+/// One pull: where from, and the credentials for it.
 struct Pull<'a> {
     registries: &'a Registries,
     reference: &'a Reference,
@@ -136,7 +136,7 @@ struct Pull<'a> {
 }
 
 impl Pull<'_> {
-    /// Whether the registry is asked by HTTP.
+    /// Whether the registry uses plain HTTP.
     fn is_plain(&self) -> bool {
         self.registries.plain.contains(&self.reference.registry)
     }
@@ -156,7 +156,7 @@ impl Pull<'_> {
         let mut own = true;
         let mut asked = false;
         for _ in 0..REDIRECTS {
-            // Elsewhere nobody is told who we are here.
+            // Credentials are only sent to the registry itself.
             let authorization = self.authorization.as_ref().filter(|_| own);
             let answer = self.registries.send(&uri, accept, authorization).await?;
             match answer.status() {
@@ -200,7 +200,7 @@ impl Pull<'_> {
         Err(format!("{first}: too many redirects"))
     }
 
-    /// Does what a registry asks for: a token of somebody else's, or a password.
+    /// Satisfies a registry's challenge: with a token from its token server, or a password.
     async fn authorize(&mut self, asked: &HeaderMap) -> Result<(), String> {
         let challenge = asked
             .get(header::WWW_AUTHENTICATE)
@@ -237,7 +237,7 @@ impl Pull<'_> {
         let joint = if realm.contains('?') { '&' } else { '?' };
         let whole = format!("{realm}{joint}service={service}&scope={scope}").replace(' ', "%20");
         let uri: Uri = whole.parse().map_err(|error| format!("{whole}: {error}"))?;
-        // The password goes there, and the token comes from there.
+        // The password is sent there, and the token comes from there.
         if !self.is_plain() && uri.scheme_str() != Some("https") {
             return Err(format!(
                 "the registry asks for a token of {realm}, which is not protected"
@@ -265,7 +265,7 @@ impl Pull<'_> {
         Ok(())
     }
 
-    /// A small content that is what its digest says.
+    /// A small blob, verified by its digest.
     async fn verified(
         &mut self,
         path: &str,
@@ -295,10 +295,10 @@ async fn small(answer: Response<Incoming>) -> Result<Vec<u8>, String> {
 }
 
 impl Images {
-    /// Pulls an image and records it under its name, and that who is told of by `access` may use it.
+    /// Pulls an image and records it under its name, usable by those whom `access` admits.
     ///
     /// # Errors
-    /// [`ImageError::Registry`] with the words of the registry, or of what is wrong with its content.
+    /// [`ImageError::Registry`] with the registry's message, or with what is wrong with its content.
     pub async fn pull(
         &self,
         registries: &Registries,
@@ -307,7 +307,7 @@ impl Images {
         access: Option<Access>,
     ) -> Result<Image, ImageError> {
         let reference = Reference::parse(name)?;
-        // Whoever wants the same at the same time finds its layers here.
+        // A concurrent pull of the same image then finds its layers here.
         let _alone = self.alone(&reference.to_string()).await;
         let mut pull = Pull {
             registries,
@@ -395,11 +395,11 @@ impl Images {
     }
 }
 
-/// A directory for one pull. It goes with it, also when the pull is cancelled: gigabytes may be in it.
+/// A temporary directory for one pull. It is removed with it, also when the pull is cancelled: it may hold gigabytes.
 struct Scratch(PathBuf);
 
 impl Scratch {
-    /// One below `records`.
+    /// Creates one below `records`.
     fn new(records: &Path) -> std::io::Result<Scratch> {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
@@ -419,7 +419,7 @@ impl Drop for Scratch {
                 tracing::warn!(%path, %error, "what was fetched of an image stays until the agent starts again");
             }
         };
-        // Files are many, and large ones take long: not on a thread of the runtime.
+        // Deleting many or large files takes long: not on a thread of the runtime.
         match tokio::runtime::Handle::try_current() {
             Ok(runtime) => drop(runtime.spawn_blocking(remove)),
             Err(_) => remove(),
@@ -427,7 +427,7 @@ impl Drop for Scratch {
     }
 }
 
-/// Whether layers of these sizes may be fetched onto a disk with so much room.
+/// Checks whether layers of these sizes may be fetched onto a disk with this much free space.
 fn fits(sizes: impl Iterator<Item = u64>, room: u64) -> Result<(), String> {
     match sizes.fold(0, u64::saturating_add) {
         whole if whole > room => Err(format!(
@@ -439,8 +439,8 @@ fn fits(sizes: impl Iterator<Item = u64>, room: u64) -> Result<(), String> {
     }
 }
 
-/// Writes a layer to a file; the bytes that it has. Not one more is taken than are expected, if that is known, or than
-/// there is room for.
+/// Writes a layer to a file; returns its size in bytes. Reads no more than the expected size, if known, and no more
+/// than there is space for.
 async fn save<B>(answer: Response<B>, path: &Path, expected: u64, room: u64) -> Result<u64, String>
 where
     B: Body<Data = Bytes> + Unpin,
@@ -489,7 +489,7 @@ mod tests {
         let silent = silent.expect("a listener");
         let at = silent.local_addr().expect("an address");
         let registries = Registries::new(Vec::new()).expect("TLS");
-        // What comes is accepted and kept.
+        // Connections are accepted and kept open.
         let listening = tokio::spawn(async move {
             let mut kept = Vec::new();
             while let Ok((stream, _)) = silent.accept().await {
@@ -514,7 +514,7 @@ mod tests {
                 Vec::new(),
                 "http://127.0.0.1:1/token, which is not protected",
             ),
-            // It is asked, and nobody answers there.
+            // The registry is contacted, and nobody listens there.
             (vec!["registry.example".to_owned()], "dial tcp 127.0.0.1:1"),
         ] {
             let registries = Registries::new(plain).expect("TLS");

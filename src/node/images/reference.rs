@@ -1,22 +1,22 @@
-//! Names of images, as `github.com/distribution/reference` reads them.
+//! Image names, parsed like `github.com/distribution/reference`.
 
 use super::ImageError;
 
-/// A name, made whole: `busybox` is `docker.io/library/busybox:latest`.
+/// A complete name: `busybox` becomes `docker.io/library/busybox:latest`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Reference {
     /// `docker.io`, `localhost:5000`
     pub registry: String,
     /// `library/busybox`
     pub repository: String,
-    /// `latest`; nothing where there is a digest and no tag.
+    /// `latest`; None for a digest without a tag.
     pub tag: Option<String>,
     /// `sha256:...`
     pub digest: Option<String>,
 }
 
 impl Reference {
-    /// Reads a name.
+    /// Parses a name.
     ///
     /// # Errors
     /// [`ImageError::Name`].

@@ -1,4 +1,4 @@
-//! Layers: verified while they are read, and unpacked so that nothing in them can reach out of their directory.
+//! Verifies layers while they are read, and unpacks them so that nothing in them can reach outside of their directory.
 
 use std::ffi::OsStr;
 use std::io::{self, Read};
@@ -20,7 +20,7 @@ const SHARE: u64 = 90;
 /// Limit for the number of files in a layer, for the same reason.
 const FILES: u64 = 4 << 20;
 
-/// Reads on, and knows the digest of what was read.
+/// A reader that hashes what it reads.
 pub struct Hashing<R> {
     from: R,
     context: Context,
@@ -29,11 +29,11 @@ pub struct Hashing<R> {
 }
 
 impl<R: Read> Hashing<R> {
-    /// Hashes what is read of `from`.
+    /// Hashes what is read from `from`.
     pub fn new(from: R) -> Self {
         Self::bounded(from, LARGEST)
     }
-    /// The same, of which no more than so many bytes are read.
+    /// The same, with a limit for the number of bytes read.
     fn bounded(from: R, most: u64) -> Self {
         Hashing {
             from,
@@ -42,7 +42,7 @@ impl<R: Read> Hashing<R> {
             most,
         }
     }
-    /// Reads what is left, and gives the digest of everything and its length.
+    /// Reads the rest, and returns the digest and the length of everything.
     pub fn finish(mut self) -> io::Result<(String, u64)> {
         io::copy(&mut self, &mut io::sink())?;
         Ok((text(self.context.finish().as_ref()), self.count))
@@ -74,26 +74,26 @@ pub fn digest(bytes: &[u8]) -> String {
     text(ring::digest::digest(&SHA256, bytes).as_ref())
 }
 
-/// Unpacks a layer, compressed or not. Returns the digests of the bytes as they are and uncompressed, and the size of
-/// the latter.
+/// Unpacks a layer, compressed or not. Returns the digests of the compressed and of the uncompressed bytes, and the
+/// size of the latter.
 ///
 /// # Errors
-/// What is wrong with it, or with the file system.
+/// The layer is invalid, or the file system fails.
 pub fn layer<R: Read>(from: R, to: &LayerDirectory) -> io::Result<(String, String, u64)> {
     bounded(from, to, room(&to.path)?)
 }
 
-/// How many bytes may be put on the disk of a directory at once.
+/// How many bytes may be written at once to the disk of a directory.
 ///
 /// # Errors
-/// What the system says.
+/// Any error of the system call.
 pub fn room(directory: &Path) -> io::Result<u64> {
     let disk = rustix::fs::statvfs(directory)?;
     let left = disk.f_bavail.saturating_mul(disk.f_frsize);
     Ok((left / 100 * SHARE).min(LARGEST))
 }
 
-/// What is said of what is larger than it may be.
+/// The error for content that exceeds a limit.
 pub fn too_large(most: u64) -> io::Error {
     io::Error::other(format!(
         "it is larger than {} MiB, which is the most that there is room for",
@@ -118,7 +118,7 @@ fn bounded<R: Read>(from: R, to: &LayerDirectory, most: u64) -> io::Result<(Stri
     Ok((own, inner, size))
 }
 
-/// A path of an archive without what would lead out: nothing for the root itself.
+/// A path in an archive as a relative path that stays inside; None for the root itself.
 fn plain(path: &Path) -> io::Result<Option<PathBuf>> {
     let mut whole = PathBuf::new();
     for part in path.components() {
@@ -135,8 +135,7 @@ fn plain(path: &Path) -> io::Result<Option<PathBuf>> {
     Ok((!whole.as_os_str().is_empty()).then_some(whole))
 }
 
-/// Unpacks entries whose files have no more than so many bytes together: those that say where they are empty have more
-/// than the archive.
+/// Unpacks entries whose files have at most this many bytes in total: sparse files may be larger than the archive.
 fn entries<R: Read>(from: R, to: &LayerDirectory, most: u64) -> io::Result<()> {
     let mut size = 0u64;
     let top = root(&to.path)?;
@@ -160,7 +159,7 @@ fn entries<R: Read>(from: R, to: &LayerDirectory, most: u64) -> io::Result<()> {
         }
         one(&top, &path, &mut entry, to.whiteouts, &mut directories).map_err(explain)?;
     }
-    // The times of directories change with what is put into them.
+    // The modification times of directories change when entries are created in them.
     for (path, time) in directories.into_iter().rev() {
         if let (Some(parent), Some(name)) = (path.parent(), path.file_name())
             && let Ok(parent) = open_in(&top, parent)
@@ -183,7 +182,7 @@ fn set_time(parent: &OwnedFd, name: &OsStr, time: i64) {
     let _ = rustix::fs::utimensat(parent, name, &times, AtFlags::SYMLINK_NOFOLLOW);
 }
 
-/// Removes what is at `name`, a tree if it is one.
+/// Removes what is at `name`, recursively if it is a directory.
 fn clear(parent: &OwnedFd, name: &OsStr) -> io::Result<()> {
     match rustix::fs::unlinkat(parent, name, AtFlags::empty()) {
         Ok(()) | Err(Errno::NOENT) => Ok(()),
@@ -252,7 +251,7 @@ fn one<R: Read>(
         let file = rustix::fs::openat(&parent, name, flags, mode)?;
         io::copy(entry, &mut std::fs::File::from(file))?;
     } else {
-        // Extended headers of the whole archive and the like are no files.
+        // Global extended headers and the like are not files.
         return Ok(());
     }
     let (uid, gid) = (header.uid()? as u32, header.gid()? as u32);
@@ -264,7 +263,7 @@ fn one<R: Read>(
         AtFlags::SYMLINK_NOFOLLOW,
     )?;
     if !kind.is_symlink() {
-        // After the owner: changing that takes set-id bits away. The umask took others.
+        // After the owner, because changing that clears set-id bits. The umask has removed other bits.
         rustix::fs::chmodat(&parent, name, mode, AtFlags::empty())?;
         attributes(&parent, name, entry)?;
     }
@@ -274,7 +273,7 @@ fn one<R: Read>(
     Ok(())
 }
 
-/// Extended attributes that images carry: capabilities of programs and users' own.
+/// The extended attributes in images: file capabilities and user attributes.
 fn attributes<R: Read>(
     parent: &OwnedFd,
     name: &OsStr,
@@ -288,7 +287,7 @@ fn attributes<R: Read>(
         let Some(key) = extension.key_bytes().strip_prefix(b"SCHILY.xattr.") else {
             continue;
         };
-        // Others would let a layer pretend to be overlayfs' own marks, or carry labels of another system.
+        // Others could pretend to be overlayfs' own marks, or carry labels of another system.
         if key == b"security.capability" || key.starts_with(b"user.") {
             let key = OsStr::from_bytes(key);
             set_attribute(&path, key, extension.value_bytes())?;
@@ -297,7 +296,7 @@ fn attributes<R: Read>(
     Ok(())
 }
 
-/// Sets an extended attribute of a file, where its file system has them.
+/// Sets an extended attribute of a file, if its file system supports them.
 #[cfg(target_os = "linux")]
 fn set_attribute(path: &Path, key: &OsStr, value: &[u8]) -> rustix::io::Result<()> {
     match rustix::fs::lsetxattr(path, key, value, rustix::fs::XattrFlags::empty()) {
@@ -306,20 +305,20 @@ fn set_attribute(path: &Path, key: &OsStr, value: &[u8]) -> rustix::io::Result<(
     }
 }
 
-/// What other systems have under this name is something else.
+/// Other systems have different attributes under this name.
 #[cfg(not(target_os = "linux"))]
 fn set_attribute(_: &Path, _: &OsStr, _: &[u8]) -> rustix::io::Result<()> {
     Ok(())
 }
 
-/// Says in overlayfs' way that a directory hides those of the layers below.
+/// Marks a directory as opaque for overlayfs: it hides those of lower layers.
 #[cfg(target_os = "linux")]
 fn opaque_mark(directory: &OwnedFd) -> rustix::io::Result<()> {
     let flags = rustix::fs::XattrFlags::empty();
     rustix::fs::setxattr(through(directory), "trusted.overlay.opaque", b"y", flags)
 }
 
-/// There is no overlayfs elsewhere.
+/// Only Linux has overlayfs.
 #[cfg(not(target_os = "linux"))]
 fn opaque_mark(_: &OwnedFd) -> rustix::io::Result<()> {
     Err(Errno::NOTSUP)
@@ -361,7 +360,7 @@ mod tests {
             header.set_uid(0);
             header.set_gid(0);
             header.set_mtime(1);
-            // As an attacker writes it: the library itself refuses such names.
+            // As an attacker writes it: the library itself rejects such names.
             header.as_old_mut().name[..path.len()].copy_from_slice(path.as_bytes());
             let data: &[u8] = if kind.is_file() {
                 content.as_bytes()
@@ -466,7 +465,7 @@ mod tests {
         let level = ruzstd::encoding::CompressionLevel::Fastest;
         let zstd = ruzstd::encoding::compress_to_vec(plain.as_slice(), level);
         assert!(gzip.len() < 100_000 && zstd.len() < 100_000);
-        // A file of which the archive has almost nothing.
+        // A sparse file of which the archive has almost nothing.
         let mut header = tar::Header::new_gnu();
         header.set_path("sparse").expect("a name");
         header.set_entry_type(tar::EntryType::GNUSparse);
@@ -497,7 +496,7 @@ mod tests {
                 let all = (digest(packed), digest(&plain), plain.len() as u64);
                 assert_eq!((own, inner, size), all);
             }
-            // What ends early is no layer.
+            // A truncated layer is invalid.
             assert!(layer(&packed[..packed.len() / 2], &to).is_err());
         }
     }

@@ -1,11 +1,12 @@
-//! Layers compressed by zstd: frames one after another (RFC 8878), some of which hold no data (indexes of other tools).
+//! Layers compressed with zstd: consecutive frames (RFC 8878), of which skippable ones contain no data (indexes of
+//! other tools).
 
 use std::io::{self, BufRead, Read};
 
 use ruzstd::decoding::errors::{FrameDecoderError, ReadFrameHeaderError};
 use ruzstd::decoding::{BlockDecodingStrategy, FrameDecoder};
 
-/// Whether bytes begin a frame, of data or not.
+/// Whether bytes begin a frame, with data or skippable.
 pub fn begins(bytes: &[u8]) -> bool {
     match bytes {
         [0x28, 0xb5, 0x2f, 0xfd, ..] => true,
@@ -14,16 +15,16 @@ pub fn begins(bytes: &[u8]) -> bool {
     }
 }
 
-/// The data of all frames.
+/// The concatenated data of all frames.
 pub struct Frames<R> {
     from: R,
     decoder: FrameDecoder,
-    /// A frame was begun.
+    /// Whether a frame was begun.
     open: bool,
 }
 
 impl<R: BufRead> Frames<R> {
-    /// What `from` holds.
+    /// Decompresses `from`.
     pub fn new(from: R) -> Self {
         Frames {
             from,

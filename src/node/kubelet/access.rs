@@ -1,11 +1,11 @@
-//! Who may ask the node's own API for what. Follows pkg/kubelet/server/auth.go.
+//! Authorization for the node's own API. Follows pkg/kubelet/server/auth.go.
 
 use http::Method;
 
 use crate::auth::{ANONYMOUS, Attributes, User};
 use crate::node::Allow;
 
-/// What may be asked for under a path is a part of the node: any of these parts is enough.
+/// The subresources of nodes that cover a path: access to any of them is enough.
 fn parts(path: &str) -> Vec<&'static str> {
     let below = |top: &str| {
         path.strip_prefix(top)
@@ -46,10 +46,10 @@ fn verb(method: &Method) -> &'static str {
     }
 }
 
-/// Judges a request of `user` (nobody: the credentials are no good).
+/// Authorizes a request of `user` (None: invalid credentials).
 ///
 /// # Errors
-/// 401 for who is not known, 403 for who may not.
+/// 401 without a user, 403 if it is not allowed.
 pub async fn check(
     allow: &Allow,
     node: &str,
@@ -88,7 +88,7 @@ pub async fn check(
 mod tests {
     use super::*;
 
-    /// Lets who has `VERB PART` as a group.
+    /// Allows users that have `VERB PART` as a group.
     fn groups() -> Allow {
         std::sync::Arc::new(|user, wants| {
             assert_eq!((wants.resource, wants.name), ("nodes", "n1"));

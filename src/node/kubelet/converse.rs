@@ -1,4 +1,4 @@
-//! A conversation with a process over channels, however they travel.
+//! An exec or attach session with a process over channels, independent of the protocol.
 
 use std::sync::Arc;
 
@@ -9,7 +9,7 @@ use tokio::sync::mpsc;
 
 use crate::zone::{Ending, ExecSpec, ProcessId, Session, ZoneError, ZoneName, ZoneRuntime};
 
-/// What a channel carries; the numbers are those of the WebSocket protocols.
+/// A channel; the numbers are those of the WebSocket protocols.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Channel {
     /// Input.
@@ -18,14 +18,14 @@ pub enum Channel {
     Stdout = 1,
     /// Errors.
     Stderr = 2,
-    /// How it ended: a Status.
+    /// The result: a Status.
     Error = 3,
-    /// Sizes of the terminal.
+    /// Terminal sizes.
     Resize = 4,
 }
 
 impl Channel {
-    /// The channel of a number.
+    /// The channel with a number.
     pub fn of(number: u8) -> Option<Self> {
         [
             Channel::Stdin,
@@ -39,7 +39,7 @@ impl Channel {
     }
 }
 
-/// What a client asks for.
+/// What a client requests.
 pub struct Work {
     /// The runtime.
     pub runtime: Arc<dyn ZoneRuntime>,
@@ -47,19 +47,19 @@ pub struct Work {
     pub zone: ZoneName,
     /// The process.
     pub id: ProcessId,
-    /// The client has input.
+    /// Whether the client sends input.
     pub stdin: bool,
-    /// It wants output.
+    /// Whether it wants output.
     pub stdout: bool,
-    /// It wants errors.
+    /// Whether it wants errors.
     pub stderr: bool,
-    /// There is a terminal.
+    /// Whether there is a terminal.
     pub tty: bool,
-    /// A program to run; nothing to attach to what runs.
+    /// The program to run; None to attach to the running process.
     pub exec: Option<ExecSpec>,
 }
 
-/// The Status that tells how a program ended.
+/// The Status for the end of a program.
 fn status(ended: &Result<Ending, ZoneError>) -> Value {
     match ended {
         Ok(Ending { code: 0, .. }) => json!({"metadata": {}, "status": "Success"}),
@@ -76,8 +76,8 @@ fn status(ended: &Result<Ending, ZoneError>) -> Value {
     }
 }
 
-/// Talks until the process ends or the client leaves. `incoming` are the client's bytes, nothing for a channel that it
-/// closed; `outgoing` what it gets, the last of it on [`Channel::Error`].
+/// Runs the session until the process ends or the client disconnects. `incoming` are the client's bytes, None for a
+/// channel that it closed; `outgoing` is sent to it, at the end on [`Channel::Error`].
 pub async fn run(
     work: Work,
     mut incoming: mpsc::Receiver<(Channel, Option<Bytes>)>,
@@ -152,16 +152,16 @@ pub async fn run(
         }
     };
     let result = tokio::select! {
-        // Either way what is left is dropped on purpose: the process ended, or the client left.
+        // The rest is dropped on purpose: the process ended, or the client disconnected.
         ended = ended => match ended {
             Ok(result) => result,
             Err(_) => Err(ZoneError::failed("follow", "the process", "the connection broke")),
         },
-        // A client that left is told nothing more; closing its input does not end up here.
+        // Nothing is sent to a client that disconnected; closing only its input does not end here.
         () = feeding => return,
     };
     while pumps.join_next().await.is_some() {}
-    // Who attached is told that it is over, not how: that is in the pod's status.
+    // An attached client learns that the process ended, but not how: that is in the pod's status.
     let text = match (&result, attached) {
         (Ok(_), true) => json!({"metadata": {}, "status": "Success"}),
         _ => status(&result),

@@ -1,4 +1,4 @@
-//! Logs of containers, read from the files that supervisors write.
+//! Serves logs of containers from the files that supervisors write.
 
 use std::fs::File;
 use std::io::{self, BufRead as _, BufReader, Read as _, Seek as _, SeekFrom};
@@ -20,15 +20,15 @@ use crate::meta::errors::quoted;
 use crate::storage::beneath::open_plain;
 use crate::zone::{ProcessId, ZoneState};
 
-/// How often a log that is followed is looked at.
+/// How often a followed log is checked.
 const LOOK: Duration = Duration::from_millis(100);
 
-/// How much of a log is looked at or sent at once, in bytes.
+/// How much of a log is read or sent at once, in bytes.
 const CHUNK: usize = 64 << 10;
-/// The longest line, in bytes: supervisors write parts of 16 KiB. Where a zone writes its log, anything may be in it.
+/// The longest line, in bytes: supervisors write parts of 16 KiB. A log that a zone writes itself may contain anything.
 const LINE: u64 = 64 << 10;
 
-/// What of a log is wanted.
+/// The options of a log request.
 #[derive(Debug, Clone, Default)]
 struct Wanted {
     follow: bool,
@@ -36,7 +36,7 @@ struct Wanted {
     since: Option<Timestamp>,
     tail: Option<usize>,
     limit: Option<u64>,
-    /// `stdout` or `stderr` alone.
+    /// Only `stdout` or `stderr`, if set.
     stream: Option<&'static str>,
 }
 
@@ -57,7 +57,7 @@ impl Wanted {
         };
         let since = match (number("sinceSeconds")?, query.get("sinceTime")) {
             (Some(seconds), _) => {
-                // Longer ago than there are times is all of it.
+                // A duration beyond the earliest timestamp selects everything.
                 let whole = SignedDuration::from_secs(seconds);
                 let since = Timestamp::now().checked_sub(whole);
                 Some(since.unwrap_or(Timestamp::MIN))
@@ -90,7 +90,7 @@ impl Wanted {
         let mut parts = line.splitn(4, |byte| *byte == b' ');
         let (stamp, stream, tag) = (parts.next()?, parts.next()?, parts.next()?);
         let content = parts.next()?;
-        // A part of a line goes on with the next one.
+        // A partial line continues in the next one.
         let ends = tag == b"F";
         let hidden = Some((Vec::new(), ends));
         if self
@@ -119,19 +119,19 @@ impl Wanted {
     }
 }
 
-/// Reads a log by whole lines.
+/// Reads a log line by line.
 struct Reader {
     above: PathBuf,
     below: PathBuf,
     file: BufReader<File>,
     inode: u64,
     partial: Vec<u8>,
-    /// What comes next is not the rest of a line.
+    /// Whether the next line is not the rest of a partial line.
     begins: bool,
 }
 
 impl Reader {
-    /// The log `below` a directory that nobody in the pod can change.
+    /// Opens the log `below` a directory that no process in the pod can change.
     fn open(above: &Path, below: &Path) -> io::Result<Self> {
         let file = open_plain(above, below)?;
         Ok(Reader {
@@ -144,7 +144,7 @@ impl Reader {
         })
     }
 
-    /// Reads on to the end of a line, or as much of one as there may be. Whether it is there.
+    /// Reads to the end of a line, or to the limit. Returns whether the line is complete.
     fn read_line(&mut self) -> io::Result<bool> {
         let room = LINE.saturating_sub(self.partial.len() as u64);
         let mut some = (&mut self.file).take(room);
@@ -152,16 +152,16 @@ impl Reader {
         Ok(self.partial.ends_with(b"\n") || self.partial.len() as u64 >= LINE)
     }
 
-    /// The next whole line; nothing if there is none yet.
+    /// The next complete line; None if there is none yet.
     fn line(&mut self) -> io::Result<Option<Vec<u8>>> {
         loop {
             if self.read_line()? {
                 return Ok(Some(std::mem::take(&mut self.partial)));
             }
-            // The end, unless the log was rotated away under us.
+            // The end, unless the log was rotated.
             match open_plain(&self.above, &self.below).and_then(|file| file.metadata()) {
                 Ok(found) if found.ino() != self.inode => {
-                    // What came into the old file before it was renamed: it is written to no more.
+                    // Lines added to the old file before it was renamed: nothing writes to it any more.
                     if self.read_line()? {
                         return Ok(Some(std::mem::take(&mut self.partial)));
                     }
@@ -174,7 +174,7 @@ impl Reader {
         }
     }
 
-    /// What is to be shown next, as much as is sent at once; nothing if that is all for now.
+    /// The next output, as much as is sent at once; empty if that is all for now.
     fn chunk(&mut self, wanted: &Wanted) -> io::Result<Vec<u8>> {
         let mut chunk = Vec::new();
         while chunk.len() < CHUNK {
@@ -187,7 +187,7 @@ impl Reader {
         Ok(chunk)
     }
 
-    /// Skips to where the last `lines` lines of the file begin; of what is said in parts each is one, as for upstream.
+    /// Skips to the last `lines` lines of the file; each part of a partial line counts, as upstream.
     fn skip_to_tail(&mut self, lines: usize) -> io::Result<()> {
         let mut file = self.file.get_ref();
         let end = file.metadata()?.len();
@@ -213,8 +213,8 @@ impl Reader {
     }
 }
 
-/// What is answered where a log cannot be opened. As ReadLogs of k8s.io/cri-client/pkg/logs words it; the kubelet answers
-/// each such error with 400.
+/// The error if a log cannot be opened, in the words of ReadLogs in k8s.io/cri-client/pkg/logs; the kubelet returns 400
+/// for each.
 fn unopened(path: &Path, error: &io::Error) -> Refusal {
     let path = path.display().to_string();
     let message = match error.kind() {
@@ -228,7 +228,7 @@ fn unopened(path: &Path, error: &io::Error) -> Refusal {
 }
 
 impl Kubelet {
-    /// Answers a request for a log.
+    /// Handles a request for a log.
     pub(super) async fn container_log(
         &self,
         namespace: &str,
@@ -280,7 +280,7 @@ impl Kubelet {
                     ),
                 ));
             }
-            // While it waits to be started again, the count is still that of the one that ended.
+            // While it waits for a restart, the count is still that of the ended process.
             if state.waiting.is_none() {
                 generation = generation.saturating_sub(1);
             }
@@ -373,11 +373,11 @@ impl Kubelet {
                 let known = processes.find(|process| process.id == id);
                 match known {
                     Some(process) => process.ended.is_none(),
-                    // As long as it was not heard of, it may.
+                    // As long as its zone is unreachable, it may be running.
                     None => zone.state == ZoneState::Unreachable,
                 }
             });
-            // Once more after its end: what it said last may have been written since.
+            // Read once more after its end: it may have written last lines since.
             over = !runs;
             if runs {
                 tokio::select! {
@@ -393,7 +393,7 @@ impl Kubelet {
 mod tests {
     use super::*;
 
-    /// All that is shown of a log.
+    /// Everything that a log request returns.
     fn shown(log: &str, wanted: &Wanted) -> String {
         let directory = tempfile::tempdir().expect("a directory");
         std::fs::write(directory.path().join("log"), log).expect("written");
@@ -423,7 +423,7 @@ mod tests {
         for (wanted, expected) in [
             (all.clone(), "a P b\none two three\nlast\n"),
             (tail(0), ""),
-            // The rest of a line that is not there yet is none.
+            // The rest of an incomplete line does not count.
             (tail(1), "last\n"),
             (tail(2), "three\nlast\n"),
             (tail(5), "a P b\none two three\nlast\n"),

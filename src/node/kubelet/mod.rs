@@ -1,5 +1,5 @@
-//! The node's own API: logs, exec, attach and port-forward for the API server, pods and usage for those who look.
-//! Follows pkg/kubelet/server/server.go and k8s.io/cri-streaming.
+//! The node's own API: logs, exec, attach and port-forward for the API server, pods and usage for monitoring. Follows
+//! pkg/kubelet/server/server.go and k8s.io/cri-streaming.
 
 mod access;
 mod converse;
@@ -37,10 +37,10 @@ use crate::listen::{HEADER, accept};
 use crate::meta::url;
 use crate::zone::{ExecSpec, Process, ProcessId, Zone, ZoneRuntime, ZoneState};
 
-/// The body of an answer.
+/// The body of a response.
 type Body = UnsyncBoxBody<Bytes, Infallible>;
 
-/// What the API of a node answers from.
+/// The parts behind the API of a node.
 #[derive(Clone)]
 pub struct Kubelet {
     /// The pods of the node.
@@ -49,13 +49,13 @@ pub struct Kubelet {
     pub runtime: Arc<dyn ZoneRuntime>,
     /// The host's side of pods.
     pub supplies: Arc<dyn Supplies>,
-    /// Where logs are; nothing where containers say nothing.
+    /// Where logs are; None if containers write none.
     pub logs: Option<Logs>,
     /// The node's name.
     pub node: String,
-    /// Who asks.
+    /// Authenticates requests.
     pub authenticate: Authenticate,
-    /// Who may ask for what.
+    /// Authorizes requests.
     pub allow: Allow,
 }
 
@@ -67,7 +67,7 @@ pub async fn serve(
     ends: CancellationToken,
 ) {
     let mut tls = tls;
-    // Upgraded connections are of HTTP/1.1.
+    // Connections are upgraded in HTTP/1.1.
     tls.alpn_protocols = vec![b"http/1.1".to_vec()];
     let connections = accept(listener, tls, CONNECTIONS, &ends, move |stream, shown| {
         let kubelet = kubelet.clone();
@@ -76,19 +76,19 @@ pub async fn serve(
             kubelet.converse(stream, who).await;
         }
     });
-    // Who follows a log or sits in a container does not hold up the agent's end.
+    // Followed logs and open sessions do not delay the agent's end.
     drop(connections.await);
 }
 
 /// Connections served at once; more wait in the listener's queue.
 const CONNECTIONS: usize = 2_000;
-/// What a connection within this process holds of bytes that were not read yet.
+/// How many unread bytes a connection within this process buffers.
 const BUFFER: usize = 64 * 1024;
 
 impl Kubelet {
-    /// A connection to this API within the process, whose requests are those of the API server.
+    /// A connection to this API within the process, with the API server's identity.
     ///
-    /// Must be called on a runtime.
+    /// Must be called within a runtime.
     pub fn dial(&self) -> tokio::io::DuplexStream {
         let (own, other) = tokio::io::duplex(BUFFER);
         let kubelet = self.clone();
@@ -116,7 +116,7 @@ impl Kubelet {
             .header_read_timeout(HEADER)
             .serve_connection(TokioIo::new(stream), service)
             .with_upgrades();
-        // A client that leaves is no matter of ours.
+        // A disconnected client is no error.
         let _ = connection.await;
     }
 }
@@ -137,10 +137,10 @@ fn json<T: serde::Serialize>(value: &T) -> Response<Body> {
     response
 }
 
-/// A refusal: a code and why.
+/// An error response: status code and message.
 type Refusal = (u16, String);
 
-/// The values of a query, decoded.
+/// The decoded parameters of a query.
 struct Query(Vec<(String, String)>);
 
 impl Query {
@@ -160,7 +160,7 @@ impl Query {
             .map(|(_, value)| value.clone())
             .collect()
     }
-    /// Whether one of the names is there and true; clients of agents say `input=1`, those of the API `stdin=true`.
+    /// Whether one of the parameters is true; clients of agents use `input=1`, those of the API `stdin=true`.
     fn on(&self, names: &[&str]) -> bool {
         names
             .iter()
@@ -184,7 +184,7 @@ fn pod_list(items: &[Pod]) -> serde_json::Value {
     serde_json::json!({"kind": "PodList", "apiVersion": "v1", "metadata": {}, "items": items})
 }
 
-/// A zone that runs, as the pod that it is: whose it is, and what runs in it. Follows `ToAPIPod` of
+/// A running zone in the form of its pod: names, and what runs in it. Follows `ToAPIPod` of
 /// pkg/kubelet/container/runtime.go.
 fn running_pod(zone: &Zone) -> Option<Pod> {
     let runs = |process: &&Process| process.ended.is_none();
@@ -299,7 +299,7 @@ impl Kubelet {
         pod_list(&items)
     }
 
-    /// What really runs, as the runtime tells it.
+    /// The pods that actually run, according to the runtime.
     async fn running_pods(&self) -> Result<serde_json::Value, Refusal> {
         let zones = self.runtime.list().await;
         let zones = zones.map_err(|error| (500, error.to_string()))?;
@@ -319,7 +319,7 @@ impl Kubelet {
             })
     }
 
-    /// The process of a container that runs.
+    /// The running process of a container.
     async fn running(&self, pod: &Pod, container: &str) -> Result<ProcessId, String> {
         let uid = pod.metadata.uid.as_deref().unwrap_or_default();
         let zone = self

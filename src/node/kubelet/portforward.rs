@@ -1,4 +1,4 @@
-//! Port-forward: over SPDY, SPDY in a WebSocket, and the older WebSocket channels.
+//! Port forwarding: over SPDY, SPDY in a WebSocket, and the older WebSocket channels.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -23,7 +23,7 @@ const TUNNEL: &str = "SPDY/3.1+portforward.k8s.io";
 
 type Socket = WebSocketStream<TokioIo<Upgraded>>;
 
-/// Answers a request.
+/// Handles a request.
 ///
 /// # Errors
 /// 400 and 403 for requests that cannot be upgraded.
@@ -67,7 +67,7 @@ pub fn answer(
     })
 }
 
-/// A WebSocket whose binary messages are one stream of bytes.
+/// A WebSocket whose binary messages form one byte stream.
 fn tunnel(socket: Socket) -> tokio::io::DuplexStream {
     let (ours, theirs) = tokio::io::duplex(256 * 1024);
     let (mut sink, mut source) = socket.split();
@@ -101,7 +101,7 @@ fn tunnel(socket: Socket) -> tokio::io::DuplexStream {
     theirs
 }
 
-/// Pairs streams by their request and connects each pair.
+/// Pairs data and error streams by request ID, and connects each pair.
 async fn forward(
     runtime: Arc<dyn ZoneRuntime>,
     zone: ZoneName,
@@ -111,7 +111,7 @@ async fn forward(
     let mut waiting: HashMap<String, Stream> = HashMap::new();
     while let Some(stream) = streams.recv().await {
         let request = match stream.header("requestid") {
-            // Old clients number nothing: their pairs are neighbours.
+            // Old clients send no request ID: their pairs have adjacent stream IDs.
             "" => (stream.id / 4).to_string(),
             request => request.to_owned(),
         };
@@ -165,7 +165,7 @@ async fn copy(target: Box<dyn Duplex>, mut data: Stream, writer: &Writer) {
     tokio::join!(out, back);
 }
 
-/// The older way: two channels a port, the first message on each is the port.
+/// The older protocol: two channels per port, whose first message is the port.
 async fn channels(runtime: Arc<dyn ZoneRuntime>, zone: ZoneName, socket: Socket, ports: Vec<u16>) {
     let (mut sink, mut source) = socket.split();
     let (out, mut queue) = mpsc::channel::<Vec<u8>>(32);
@@ -217,7 +217,7 @@ async fn channels(runtime: Arc<dyn ZoneRuntime>, zone: ZoneName, socket: Socket,
                     }
                 }
                 let _ = to.shutdown().await;
-                // The other side may still talk.
+                // The other direction may still be open.
                 std::future::pending::<()>().await;
             };
             tokio::select! {

@@ -1,6 +1,6 @@
-//! Who asks a node whose API server is another process: certificates of the cluster's authority are judged here, tokens
-//! and permissions are asked of the API server, and its answers remembered for a while. Follows
-//! pkg/kubelet/server/auth.go and k8s.io/apiserver/pkg/{authentication,authorization}/... of webhooks.
+//! Authentication and authorization on a node whose API server is another process: certificates of the cluster's
+//! authority are verified here, tokens and permissions are reviewed by the API server, and its answers are cached.
+//! Follows pkg/kubelet/server/auth.go and the webhooks in k8s.io/apiserver/pkg/{authentication,authorization}/...
 
 use std::collections::HashMap;
 use std::hash::Hash;
@@ -22,16 +22,16 @@ use crate::auth::pki::{ClientCertificates, Subject};
 use crate::auth::{AUTHENTICATED, Attributes, User};
 use crate::node::{Allow, Authenticate};
 
-/// How long whom a token is of holds.
+/// How long the user of a token is cached.
 const TOKEN: Duration = Duration::from_secs(120);
-/// How long a permission holds.
+/// How long a permission is cached.
 const ALLOWED: Duration = Duration::from_secs(300);
-/// How long a refusal holds.
+/// How long a denial is cached.
 const REFUSED: Duration = Duration::from_secs(30);
-/// Answers that are remembered of each kind.
+/// How many answers of each kind are cached.
 const KEPT: usize = 1024;
 
-/// Answers for a while.
+/// A cache with expiration.
 struct Answers<K, V>(Mutex<HashMap<K, (Instant, V)>>);
 
 impl<K: Hash + Eq, V: Clone> Answers<K, V> {
@@ -55,7 +55,7 @@ impl<K: Hash + Eq, V: Clone> Answers<K, V> {
     }
 }
 
-/// Asks an API server, as the node.
+/// Sends reviews to an API server, as the node.
 pub struct Reviews {
     client: kube::Client,
     clients: ClientCertificates,
@@ -64,7 +64,7 @@ pub struct Reviews {
 }
 
 impl Reviews {
-    /// Reviews by `client`, beside certificates that `clients` judges.
+    /// Reviews through `client`, except for certificates, which `clients` verifies.
     pub fn new(client: kube::Client, clients: ClientCertificates) -> Arc<Self> {
         Arc::new(Reviews {
             client,
@@ -74,7 +74,7 @@ impl Reviews {
         })
     }
 
-    /// Tells who asks.
+    /// The function that authenticates requests.
     pub fn authenticate(self: &Arc<Self>) -> Authenticate {
         let own = self.clone();
         Arc::new(move |shown| {
@@ -93,7 +93,7 @@ impl Reviews {
         })
     }
 
-    /// Tells what they may do.
+    /// The function that authorizes requests.
     pub fn allow(self: &Arc<Self>) -> Allow {
         let own = self.clone();
         Arc::new(move |user, wants| {
@@ -141,7 +141,7 @@ impl Reviews {
             },
             ..TokenReview::default()
         };
-        // An API server that cannot be asked says nothing that may be remembered.
+        // Failures to reach the API server are not cached.
         let answer = api.create(&PostParams::default(), &review).await;
         let answer = answer
             .inspect_err(|error| tracing::debug!(%error, "a token cannot be reviewed"))

@@ -1,5 +1,5 @@
-//! SPDY/3.1 as far as clients of streaming requests speak it: streams with compressed headers, data, their ends, pings.
-//! Windows are neither kept nor asked for, as of the library that those clients use.
+//! The part of SPDY/3.1 that streaming clients use: streams with compressed headers, data, half-closing, pings. There
+//! is no flow control, as in the library of those clients.
 
 use std::collections::HashMap;
 use std::io;
@@ -16,7 +16,7 @@ use tokio::sync::{Mutex, mpsc};
 use super::converse::{self, Channel, Work};
 use super::{Body, Refusal, text};
 
-/// What headers are compressed with, before anything was sent (the protocol's section 2.6.10.1).
+/// The initial dictionary of header compression (section 2.6.10.1 of the protocol).
 const DICTIONARY: &[u8] = include_bytes!("spdy-dictionary.bin");
 const SYN_STREAM: u16 = 1;
 const SYN_REPLY: u16 = 2;
@@ -24,26 +24,26 @@ const RST_STREAM: u16 = 3;
 const PING: u16 = 6;
 const GOAWAY: u16 = 7;
 const FIN: u8 = 1;
-/// The largest data frame that is written, and how much of one is read at once, in bytes.
+/// The largest data frame that is written, and how much of a received one is read at once, in bytes.
 const CHUNK: usize = 16 * 1024;
 /// The largest header block, in bytes.
 const HEADERS: usize = 1 << 20;
-/// Chunks of one stream that wait to be taken.
+/// How many chunks of one stream may wait to be taken.
 const WAITING: usize = 64;
-/// The most streams that are open at once: two a forwarded connection.
+/// The most streams that may be open at once: two for each forwarded connection.
 const STREAMS: usize = 2_000;
 
-/// A stream that the client opened.
+/// A stream opened by the client.
 pub struct Stream {
     /// Its number.
     pub id: u32,
     headers: Vec<(String, String)>,
-    /// What it carries, until the client ends it.
+    /// Its data, until the client closes its side.
     pub data: mpsc::Receiver<Bytes>,
 }
 
 impl Stream {
-    /// The value of a header, or nothing.
+    /// The value of a header, or an empty text.
     pub fn header(&self, name: &str) -> &str {
         self.headers
             .iter()
@@ -59,7 +59,7 @@ struct Out {
     compress: Compress,
 }
 
-/// The writing side of a connection. Clones are the same.
+/// The write half of a connection. Clones share it.
 #[derive(Clone)]
 pub struct Writer(Arc<Mutex<Out>>);
 
@@ -89,7 +89,7 @@ impl Writer {
     /// Sends data.
     ///
     /// # Errors
-    /// The connection broke.
+    /// The connection is broken.
     pub async fn data(&self, id: u32, bytes: &[u8]) -> io::Result<()> {
         for chunk in bytes.chunks(CHUNK) {
             self.frame(id, 0, chunk).await?;
@@ -97,10 +97,10 @@ impl Writer {
         Ok(())
     }
 
-    /// Ends our side of a stream.
+    /// Closes our side of a stream.
     ///
     /// # Errors
-    /// The connection broke.
+    /// The connection is broken.
     pub async fn end(&self, id: u32) -> io::Result<()> {
         self.frame(id, FIN, &[]).await
     }
@@ -115,7 +115,7 @@ impl Writer {
         out.to.flush().await
     }
 
-    /// Says that no stream is accepted any more, and closes our side of the connection.
+    /// Sends GOAWAY, and closes our side of the connection.
     pub async fn close(&self) {
         let mut out = self.0.lock().await;
         let _ = Self::control(&mut out, GOAWAY, 0, &[0; 8]).await;
@@ -123,15 +123,15 @@ impl Writer {
     }
 }
 
-/// Serves a connection: its writing side, and the streams that clients open. It is read until it breaks or `streams`
-/// is dropped.
+/// Serves a connection: returns its write half, and the streams that clients open. It is read until it breaks or
+/// `streams` is dropped.
 pub fn serve<S>(stream: S) -> (Writer, mpsc::Receiver<Stream>)
 where
     S: AsyncRead + AsyncWrite + Send + 'static,
 {
     let (from, to) = tokio::io::split(stream);
     let mut compress = Compress::new(Compression::default(), true);
-    // Only fails for a stream that is under way.
+    // Fails only during compression.
     let _ = compress.set_dictionary(DICTIONARY);
     let writer = Writer(Arc::new(Mutex::new(Out {
         to: Box::new(to),
@@ -161,7 +161,7 @@ async fn read<R: AsyncRead + Unpin>(
     loop {
         let mut head = [0; 8];
         tokio::select! {
-            // Not cancel-safe, and need not be: the connection is left then.
+            // Not cancel-safe, which does not matter: the connection is abandoned then.
             read = from.read_exact(&mut head) => match read {
                 Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(()),
                 other => drop(other?),
@@ -179,7 +179,7 @@ async fn read<R: AsyncRead + Unpin>(
                 from.read_exact(&mut chunk).await?;
                 left -= chunk.len();
                 if let Some(stream) = streams.get(&id) {
-                    // A stream that nobody reads any more takes what comes for it and drops it.
+                    // Data for a stream that nobody reads any more is dropped.
                     let _ = stream.send(chunk.into()).await;
                 }
             }
@@ -232,7 +232,7 @@ async fn read<R: AsyncRead + Unpin>(
     }
 }
 
-/// Names and values of a header block; blocks share one compression.
+/// The headers in a block; all blocks share one compression state.
 fn headers(decompress: &mut Decompress, block: &[u8]) -> io::Result<Vec<(String, String)>> {
     let mut whole = Vec::with_capacity(1024);
     let mut taken = 0;
@@ -287,7 +287,7 @@ fn headers(decompress: &mut Decompress, block: &[u8]) -> io::Result<Vec<(String,
     Ok(list)
 }
 
-/// Whether a client asks for SPDY.
+/// Whether a client requests SPDY.
 pub fn asked(headers: &HeaderMap) -> bool {
     headers
         .get(header::UPGRADE)
@@ -295,10 +295,10 @@ pub fn asked(headers: &HeaderMap) -> bool {
         .is_some_and(|value| value.eq_ignore_ascii_case("SPDY/3.1"))
 }
 
-/// Accepts a SPDY connection that speaks one of `known` protocols, best first, and hands it over.
+/// Accepts a SPDY connection that supports one of the `known` protocols, best first, and hands it over.
 ///
 /// # Errors
-/// 400 for a request that is no upgrade, 403 where no protocol is known.
+/// 400 for a request that is not an upgrade, 403 without a common protocol.
 pub fn accept<F>(
     mut request: Request<Incoming>,
     known: &[&'static str],
@@ -355,7 +355,7 @@ where
     Ok(response)
 }
 
-/// Answers a request for exec or attach.
+/// Handles a request for exec or attach.
 ///
 /// # Errors
 /// As [`accept`].
@@ -422,7 +422,7 @@ async fn talk(writer: Writer, mut streams: mpsc::Receiver<Stream>, work: Work) {
     let conversation = tokio::spawn(converse::run(work, incoming, outgoing));
     loop {
         tokio::select! {
-            // Cancel-safe, both: what was not taken stays queued.
+            // Both are cancel-safe: what was not taken stays queued.
             chunk = from_process.recv() => {
                 let Some((channel, bytes)) = chunk else {
                     break;
@@ -433,7 +433,7 @@ async fn talk(writer: Writer, mut streams: mpsc::Receiver<Stream>, work: Work) {
                     break;
                 }
             }
-            // No more streams are expected: this tells that the client left.
+            // No more streams are expected: this signals that the client disconnected.
             stream = streams.recv() => {
                 if stream.is_none() {
                     break;

@@ -1,4 +1,4 @@
-//! What the node and its pods use: `stats/summary` and `metrics/resource`. Follows
+//! Resource usage of the node and its pods: `stats/summary` and `metrics/resource`. Follows
 //! pkg/kubelet/metrics/collectors/resource_metrics.go and k8s.io/kubelet/pkg/apis/stats/v1alpha1.
 
 use std::collections::BTreeMap;
@@ -13,7 +13,7 @@ use crate::meta::prometheus::Families;
 use crate::node::supplies::HostUsage;
 use crate::zone::{ProcessId, Usage, ZoneState, ZoneUsage};
 
-/// A pod and what it uses.
+/// A pod and its usage.
 struct Used {
     pod: Arc<Pod>,
     usage: ZoneUsage,
@@ -51,7 +51,7 @@ impl Kubelet {
         all
     }
 
-    /// The node's own use: the host's, or what its pods use together where there is none or it cannot be asked.
+    /// The node's usage: the host's, or the sum of its pods if there is no host or it cannot be measured.
     async fn node_usage(&self, pods: &[Used]) -> (Timestamp, Usage, Option<HostUsage>) {
         match self.supplies.host().await {
             Some(host) if host.memory.capacity > 0 => {
@@ -141,7 +141,7 @@ impl Kubelet {
         text(at, &node, &used)
     }
 
-    /// What `/metrics` tells of the agent itself. Follows pkg/kubelet/metrics/metrics.go.
+    /// The agent's own `/metrics`. Follows pkg/kubelet/metrics/metrics.go.
     pub(super) async fn own_metrics(&self) -> String {
         let zones = self.runtime.list().await.unwrap_or_default();
         let processes = zones.iter().flat_map(|zone| &zone.processes);
@@ -179,7 +179,7 @@ impl Kubelet {
 /// A value, and when it was measured.
 type Sample = (String, Option<Timestamp>);
 
-/// One metric: its name, what it tells, its type, and its lines.
+/// A metric: its name, help text, type, and samples.
 type Metric<'a> = (
     &'static str,
     &'static str,
@@ -187,7 +187,7 @@ type Metric<'a> = (
     Vec<(String, String, Option<Timestamp>)>,
 );
 
-/// The metrics in Prometheus' text form, in the order of their names.
+/// The metrics in Prometheus' text format, sorted by name.
 fn text(at: Timestamp, node: &Usage, pods: &[Used]) -> String {
     let seconds = |nanos: u64| format!("{}", nanos as f64 / 1e9);
     let of_pod = |used: &Used| {
@@ -273,7 +273,7 @@ fn text(at: Timestamp, node: &Usage, pods: &[Used]) -> String {
     exposition(metrics)
 }
 
-/// Metrics in Prometheus' text form.
+/// Metrics in Prometheus' text format.
 fn exposition<'a>(metrics: impl IntoIterator<Item = Metric<'a>>) -> String {
     let mut out = Families::default();
     for (name, help, kind, lines) in metrics {

@@ -1,4 +1,4 @@
-//! Conversations over WebSockets: `v5.channel.k8s.io` and its elders. The first byte of a message is its channel.
+//! Sessions over WebSockets: `v5.channel.k8s.io` and older protocols. The first byte of a message is its channel.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -15,13 +15,13 @@ use super::{Body, Refusal, text};
 use crate::websocket::{self, Socket, close};
 pub use crate::websocket::{asked, offered};
 
-/// The byte that closes the channel named behind it (version 5).
+/// The byte that precedes the number of a channel to close (version 5).
 const CLOSE: u8 = 255;
 
-/// Accepts a WebSocket of one protocol and hands it over once it is there.
+/// Accepts a WebSocket with one protocol and hands it over once it is open.
 ///
 /// # Errors
-/// 400 for a request that is none.
+/// 400 for a request that is not a WebSocket upgrade.
 pub fn accept<F>(
     mut request: Request<Incoming>,
     protocol: Option<&str>,
@@ -37,8 +37,8 @@ where
     Ok(response)
 }
 
-/// The protocol that is spoken, and as what it is told to the client: the first of `known` that it offers, and untold
-/// `default` to one that offers none.
+/// The protocol to use, and the one to name in the response: the first of `known` that the client offers, or `default`,
+/// unnamed, if it offers none.
 fn choose(
     headers: &HeaderMap,
     known: &[&'static str],
@@ -51,15 +51,15 @@ fn choose(
     let mut fitting = known
         .iter()
         .filter(|known| offered.iter().any(|one| one == *known));
-    // Go's library for these sockets tells no reason.
+    // Go's library for these sockets returns no message.
     let chosen = *fitting.next().ok_or((403, String::new()))?;
     Ok((chosen, Some(chosen)))
 }
 
-/// Answers a request for exec or attach.
+/// Handles a request for exec or attach.
 ///
 /// # Errors
-/// 403 where no protocol is known.
+/// 403 without a common protocol.
 pub fn answer(request: Request<Incoming>, work: Work) -> Result<Response<Body>, Refusal> {
     const KNOWN: [&str; 5] = [
         "v5.channel.k8s.io",
@@ -72,11 +72,11 @@ pub fn answer(request: Request<Incoming>, work: Work) -> Result<Response<Body>, 
     accept(request, shown, move |socket| talk(socket, work, chosen))
 }
 
-/// Answers with a body as messages; what the client says is ignored. The first message is empty, which tells that it
-/// begins. Follows k8s.io/streaming/pkg/httpstream/wsstream/stream.go, which upstream's API server puts before an agent.
+/// Sends a body as messages; ignores the client's. The first message is empty, to signal the beginning. Follows
+/// k8s.io/streaming/pkg/httpstream/wsstream/stream.go, which upstream's API server puts in front of an agent.
 ///
 /// # Errors
-/// 403 where no protocol is known.
+/// 403 without a common protocol.
 pub fn stream(request: Request<Incoming>, body: Body) -> Result<Response<Body>, Refusal> {
     const KNOWN: [&str; 2] = ["binary.k8s.io", "base64.binary.k8s.io"];
     let (chosen, shown) = choose(request.headers(), &KNOWN, KNOWN[0])?;
@@ -172,7 +172,7 @@ mod tests {
 
     use super::*;
 
-    /// What a client that offers `protocols` gets of a log of two parts: the head of the answer, and messages.
+    /// What a client that offers `protocols` receives for a log of two parts: the head of the response, and messages.
     async fn read(protocols: Option<&str>) -> (String, Vec<Message>) {
         let (mut client, server) = tokio::io::duplex(4096);
         let service = hyper::service::service_fn(|request| async {

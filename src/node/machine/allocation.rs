@@ -1,6 +1,5 @@
-//! What a pod's containers were given: what they asked for when the node took the pod, and since then what the node could
-//! give them of what they came to ask for. Follows pkg/kubelet/allocation/allocation_manager.go and
-//! pkg/kubelet/events/resize.go.
+//! The resources allocated to a pod's containers: those requested when the node accepted the pod, and those granted by
+//! resizes since. Follows pkg/kubelet/allocation/allocation_manager.go and pkg/kubelet/events/resize.go.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -20,16 +19,16 @@ pub struct Given {
     containers: BTreeMap<String, ResourceRequirements>,
 }
 
-/// A resize that is not given, for now or at all.
+/// A resize that is not granted, for now or at all.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Pending {
-    /// `Deferred`, or what a condition of an earlier agent says.
+    /// `Deferred`, or the reason in a condition of an earlier agent.
     pub reason: String,
-    /// For people.
+    /// A human-readable message.
     pub message: String,
-    /// The generation of the pod that asks for it.
+    /// The generation of the pod that requests it.
     pub generation: Option<i64>,
-    /// Since when.
+    /// When it began.
     pub since: Timestamp,
 }
 
@@ -41,7 +40,7 @@ fn all(spec: &PodSpec) -> impl Iterator<Item = &Container> {
 }
 
 impl Given {
-    /// What a pod asks for.
+    /// The resources that a pod's spec requests.
     pub fn of(spec: &PodSpec) -> Given {
         let own = |one: &Container| (one.name.clone(), one.resources.clone().unwrap_or_default());
         Given {
@@ -50,8 +49,8 @@ impl Given {
         }
     }
 
-    /// What an earlier agent told that it gave a pod. It told no limits but those that hold: who was given the requests
-    /// that it asks for has been given its limits, too.
+    /// The resources that an earlier agent allocated, according to the status. The status has only actual limits: if
+    /// the allocated requests equal those of the spec, its limits were allocated, too.
     pub fn told(spec: &PodSpec, status: &PodStatus) -> Given {
         let mut given = Given::of(spec);
         let statuses = status.init_container_statuses.iter().flatten();
@@ -89,7 +88,7 @@ impl Given {
         given
     }
 
-    /// The pod with what it was given, where it asks for something else.
+    /// The pod with its allocated resources, if they differ from its spec.
     pub fn put(&self, pod: &Pod) -> Option<Arc<Pod>> {
         let wanted = pod.spec.as_ref()?;
         let nothing = ResourceRequirements::default();
@@ -121,7 +120,7 @@ impl Given {
     }
 }
 
-/// Amounts by what they are worth.
+/// Quantities by value.
 fn amounts(
     of: Option<&BTreeMap<String, k8s_openapi::apimachinery::pkg::api::resource::Quantity>>,
 ) -> BTreeMap<&str, Option<Quantity>> {
@@ -131,7 +130,7 @@ fn amounts(
         .collect()
 }
 
-/// What events say of a resize.
+/// The content of events about a resize.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Summary<'p> {
@@ -158,7 +157,7 @@ impl<'p> Asked<'p> {
     }
 }
 
-/// The text of an event: `what`, what `pod` is to have, and why not.
+/// The message of an event: `what` happened, the resources of `pod`, and the error.
 pub fn summary(what: &str, pod: &Pod, generation: Option<i64>, error: &str) -> String {
     let Some(spec) = &pod.spec else {
         return what.to_owned();

@@ -1,19 +1,19 @@
-//! How long to wait before a container that ended is started again.
+//! How long to wait before an ended container is restarted.
 
 use jiff::{SignedDuration, Timestamp};
 
-/// The first wait.
+/// The first delay.
 const INITIAL: SignedDuration = SignedDuration::from_secs(10);
-/// The longest.
+/// The longest delay.
 const MAXIMUM: SignedDuration = SignedDuration::from_secs(300);
 
-/// A time some way on; as it is where there is no such time.
+/// A later time, saturating.
 pub fn later(at: Timestamp, by: SignedDuration) -> Timestamp {
     at.checked_add(by).unwrap_or(at)
 }
 
-/// Waits that double: the first restart is immediate, the next ones wait 10 s, 20 s, ... 300 s after the end. A
-/// container that did well for ten minutes begins anew.
+/// Delays that double: the first restart is immediate, the next ones happen 10 s, 20 s, ... 300 s after the end. A
+/// container that ran for ten minutes starts over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Backoff {
     wait: SignedDuration,
@@ -21,7 +21,7 @@ pub struct Backoff {
 }
 
 impl Backoff {
-    /// How long is left of the wait for something that ended at `ended`, or nothing if it may start at `now`.
+    /// The remaining delay for something that ended at `ended`, or None if it may start at `now`.
     pub fn left(entry: Option<&Self>, ended: Timestamp, now: Timestamp) -> Option<SignedDuration> {
         let entry = entry?;
         if entry.expired(ended) {
@@ -30,7 +30,7 @@ impl Backoff {
         let left = entry.wait - now.duration_since(ended);
         (left > SignedDuration::ZERO).then_some(left)
     }
-    /// The wait, for messages.
+    /// The delay, for messages.
     pub fn wait(&self) -> SignedDuration {
         self.wait
     }
@@ -42,7 +42,7 @@ impl Backoff {
         };
         Backoff { wait, updated: now }
     }
-    /// As if the clock had always been `by` further.
+    /// Moves all times by `by`, after the clock was set.
     pub fn shift(&mut self, by: SignedDuration) {
         self.updated = later(self.updated, by);
     }

@@ -1,6 +1,6 @@
-//! What is to be done for a pod: a function of what is wanted (the pod), what is (its zone), what this agent
-//! remembers, and the clock. Nothing here does anything, waits or asks; a worker carries the actions out and asks
-//! again. Nothing depends on having seen an event: the same answer comes after a restart of the agent.
+//! Decides what to do for a pod: a pure function of the desired state (the pod), the actual state (its zone), what this
+//! agent remembers, and the clock. Nothing here acts, waits or asks; a worker carries the actions out and decides
+//! again. Nothing depends on having seen an event: the decision is the same after a restart of the agent.
 //!
 //! The rules are those of upstream's kubelet (`pkg/kubelet/kuberuntime`, `kubelet_pods.go`, `status/generate.go`).
 
@@ -30,31 +30,31 @@ pub use mounts::{RECURSIVE, is_recursively_read_only};
 pub use resize::{SIZE, Size};
 pub use status::{RESIZES, is_over, time as status_time};
 
-/// The label of a zone that holds the pod's uid.
+/// The label of a zone with the pod's uid.
 pub const POD_UID: &str = "io.kubernetes.pod.uid";
-/// The label of a zone that holds the pod's name.
+/// The label of a zone with the pod's name.
 pub const POD_NAME: &str = "io.kubernetes.pod.name";
-/// The label of a zone that holds the pod's namespace.
+/// The label of a zone with the pod's namespace.
 pub const POD_NAMESPACE: &str = "io.kubernetes.pod.namespace";
-/// The label of a process that holds the name of its image.
+/// The label of a process with the name of its image.
 pub const IMAGE: &str = "image";
-/// The label of a process that holds the digest of its image.
+/// The label of a process with the digest of its image.
 pub const IMAGE_ID: &str = "image-id";
 
-/// The label of a process that holds the name of its image as its container asked for it.
+/// The label of a process with the image name in its container's spec.
 pub const ASKED_IMAGE: &str = "asked-image";
 
-/// The label of a process that holds the signal that its image wants to be asked to end by, if it wants one.
+/// The label of a process with its image's stop signal, if that has one.
 pub const STOP_SIGNAL: &str = "stop-signal";
 
-/// How a container of a pod is treated.
+/// The kind of a container.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Kind {
     /// Runs to its end before the next one.
     Init,
-    /// An init container that goes on beside the others (`restartPolicy: Always`).
+    /// An init container that keeps running beside the others (`restartPolicy: Always`).
     Sidecar,
-    /// An ordinary one.
+    /// An ordinary container.
     Regular,
     /// Added later for debugging; never restarted.
     Ephemeral,
@@ -84,7 +84,7 @@ pub fn containers(spec: &PodSpec) -> Vec<Listed<'_>> {
     init.chain(regular).chain(ephemeral).collect()
 }
 
-/// What a pod is to be; nothing where it does not say.
+/// The spec of a pod; an empty one if it has none.
 pub fn spec_of(pod: &Pod) -> &PodSpec {
     static NOTHING: LazyLock<PodSpec> = LazyLock::new(PodSpec::default);
     pod.spec.as_ref().unwrap_or(&NOTHING)
@@ -113,10 +113,10 @@ fn from_ephemeral(of: &k8s_openapi::api::core::v1::EphemeralContainer) -> Contai
     }
 }
 
-/// What a probe is for.
+/// The kind of a probe.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum ProbeKind {
-    /// Others wait until it succeeds once.
+    /// Other probes wait until it succeeds once.
     Startup,
     /// Its failure restarts the container.
     Liveness,
@@ -131,7 +131,7 @@ impl ProbeKind {
         ProbeKind::Liveness,
         ProbeKind::Readiness,
     ];
-    /// The probe of this kind that a container has.
+    /// The probe of this kind in a container.
     pub fn of(self, container: &Container) -> Option<&Probe> {
         match self {
             ProbeKind::Startup => container.startup_probe.as_ref(),
@@ -139,7 +139,7 @@ impl ProbeKind {
             ProbeKind::Readiness => container.readiness_probe.as_ref(),
         }
     }
-    /// As events spell it.
+    /// Its name in events.
     pub fn name(self) -> &'static str {
         match self {
             ProbeKind::Startup => "Startup",
@@ -149,31 +149,31 @@ impl ProbeKind {
     }
 }
 
-/// A container and the image that it asks for.
+/// A container and its image name.
 pub type ImageOf = (String, String);
 
-/// The image that a container asks for.
+/// The image name of a container.
 pub fn image_of(container: &Container) -> ImageOf {
     let image = container.image.clone().unwrap_or_default();
     (container.name.clone(), image)
 }
 
-/// Where the image of a container stands.
+/// The state of a container's image.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ImageState {
-    /// Being fetched.
+    /// Being pulled.
     Pulling,
     /// Usable.
     Ready,
-    /// Not to be had now; asked again at `again`.
+    /// Not available; tried again at `again`.
     Failed {
         /// [`ERR_IMAGE_PULL`], `ErrImageNeverPull`, `InvalidImageName`, ...
         reason: String,
-        /// For people.
+        /// A human-readable message.
         message: String,
-        /// Until when a failed pull is told as that; then, that the next one is waited for.
+        /// Until when the failure is reported; after that, the back-off.
         told: Timestamp,
-        /// When to ask again.
+        /// When to try again.
         again: Timestamp,
     },
 }
@@ -181,12 +181,12 @@ pub enum ImageState {
 /// A pull failed.
 pub const ERR_IMAGE_PULL: &str = "ErrImagePull";
 
-/// Why a container cannot be started for now.
+/// Why a container cannot be started now.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Blocked {
     /// `CreateContainerConfigError`, `CreateContainerError`, ...
     pub reason: String,
-    /// For people.
+    /// A human-readable message.
     pub message: String,
     /// When to try again.
     pub again: Timestamp,
@@ -195,64 +195,64 @@ pub struct Blocked {
 /// A hook that runs beside the machine.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Hook {
-    /// Under way.
+    /// In progress.
     Running,
-    /// Over.
+    /// It succeeded.
     Done,
-    /// Over, and not as it should: why, for people.
+    /// It failed, with a human-readable reason.
     Failed(String),
 }
 
 /// A container that is being ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Stop {
-    /// Since when.
+    /// When that began.
     pub begun: Timestamp,
-    /// How long it may take, in seconds.
+    /// Its grace period, in seconds.
     pub grace: i64,
-    /// Its preStop hook, once it was begun.
+    /// Its preStop hook, once started.
     pub hook: Option<Hook>,
-    /// When it was asked to end.
+    /// When the stop signal was sent.
     pub asked: Option<Timestamp>,
-    /// Whether it was ended by force.
+    /// Whether KILL was sent.
     pub killed: bool,
 }
 
-/// A resize that is carried out.
+/// A resize in progress.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Progress {
-    /// The generation of the pod that asked for it.
+    /// The generation of the pod that requested it.
     pub generation: Option<i64>,
-    /// What went wrong last.
+    /// The last error.
     pub error: Option<String>,
 }
 
 /// What is remembered of a pod's resizes.
 #[derive(Debug, Clone, Default)]
 pub struct Resize {
-    /// What the pod asks for and is not given; what an event says of that.
+    /// The resize that is not granted, with the message of its event.
     pub pending: Option<(Pending, String)>,
-    /// The generation whose resources it was given just now.
+    /// The generation whose resources were just allocated.
     pub accepted: Option<i64>,
-    /// What is being carried out.
+    /// The resize in progress.
     pub progress: Option<Progress>,
-    /// The last change failed, and is tried again then.
+    /// The last change failed with this error, and is tried again at this time.
     pub failed: Option<(String, Timestamp)>,
-    /// What is used, measured for a change that depends on it.
+    /// The measured usage, for a change that depends on it.
     pub measured: Option<Result<ZoneUsage, String>>,
 }
 
-/// What the agent remembers of a pod. All of it can be lost: what matters is in the pod's status and its zone.
+/// What the agent remembers of a pod. All of it may be lost: the essential state is in the pod's status and its zone.
 ///
-/// What was decided is not yet done: marks of what was done (a signal was sent, a wait begins) are set by
-/// [`did`](Self::did), so that a step that fails is decided again.
+/// A decision is not yet an action: what was done (a signal was sent, a delay begins) is recorded by
+/// [`did`](Self::did), so that a failed step is decided again.
 #[derive(Debug, Clone, Default)]
 pub struct Memory {
-    /// The status as it was reported last; at first what the API server holds.
+    /// The last reported status; at first the one in the API.
     pub last: PodStatus,
-    /// Restarts of containers that ended.
+    /// Back-off of containers that ended.
     pub backoffs: BTreeMap<String, Backoff>,
-    /// The waits that follow starts which were decided.
+    /// The back-off that takes effect when a decided start is carried out.
     pub starting: BTreeMap<ProcessId, Backoff>,
     /// Images of containers.
     pub images: BTreeMap<ImageOf, ImageState>,
@@ -266,32 +266,32 @@ pub struct Memory {
     pub probes: BTreeMap<(ProcessId, ProbeKind), bool>,
     /// Termination messages of processes that ended.
     pub messages: BTreeMap<ProcessId, String>,
-    /// The zone could not be made; tried again then.
+    /// When to try again to create the zone, after a failure.
     pub zone_again: Option<Timestamp>,
-    /// A zone of this pod was running.
+    /// Whether a zone of this pod was running.
     pub had_zone: bool,
-    /// The pod is to fail, with a reason and message: its deadline passed, or the node needs the room.
+    /// The pod must fail, with a reason and message: its deadline passed, or it was evicted.
     pub fail: Option<(String, String)>,
-    /// How long its containers have to end then, in seconds, where that is not for the pod to say.
+    /// The grace period of its containers then, in seconds, if it differs from the pod's own.
     pub grace: Option<i64>,
-    /// Why the node needs the room that the pod takes.
+    /// Why the node evicted the pod.
     pub disrupted: Option<String>,
-    /// Where the pod asks, or asked, for other resources than it has.
+    /// Resizes that were requested.
     pub resize: Resize,
-    /// Processes that are ended to be started anew, whatever their end is like.
+    /// Processes that are ended to be restarted, regardless of their exit code.
     pub restarting: BTreeSet<ProcessId>,
-    /// Nothing is kept of a zone that the pod had: its address, roots and volumes were given back.
+    /// Everything that a former zone of the pod needed was released: its address, roots and volumes.
     pub released: bool,
     /// Since when the pod is being ended.
     pub ending: Option<Timestamp>,
     /// This host's addresses.
     pub host_ips: Vec<String>,
-    /// When processes ended, by the clock as it is now.
+    /// When processes ended, by the current clock.
     pub ends: BTreeMap<ProcessId, Timestamp>,
 }
 
 impl Memory {
-    /// An action was carried out at `now`.
+    /// Records that an action was carried out at `now`.
     pub fn did(&mut self, action: &Action, now: Timestamp) {
         match action {
             Action::Prepare => self.released = false,
@@ -300,7 +300,7 @@ impl Memory {
                 if let Some(wait) = self.starting.remove(id) {
                     self.backoffs.insert(id.name.clone(), wait);
                 }
-                // Asked of the registry again next time, as its pull policy says.
+                // The next start asks the registry again, if the pull policy requires that.
                 self.images.retain(|(name, _), _| *name != id.name);
             }
             Action::PreStop(id, _) => {
@@ -323,7 +323,7 @@ impl Memory {
         kind.of(container).is_none() || self.probes.get(&(id.clone(), kind)) == Some(&true)
     }
 
-    /// The clock was set, and is `by` further than time has passed: what waits goes on to wait as long as it would have.
+    /// The clock was set, and is `by` ahead of the elapsed time: everything that waits keeps its remaining time.
     pub fn shift(&mut self, by: SignedDuration) {
         let stops = self.stops.values_mut();
         let stops = stops.flat_map(|stop| [Some(&mut stop.begun), stop.asked.as_mut()]);
@@ -352,59 +352,59 @@ impl Memory {
     }
 }
 
-/// Something to be done.
+/// Something to do.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Action {
-    /// Make volumes, take an address, make and boot the zone.
+    /// Set up volumes and address, create and boot the zone.
     Prepare,
-    /// Fetch the image of a container.
+    /// Pull the image of a container.
     Pull(String),
     /// Start a container.
     Start(ProcessId),
-    /// Run the preStop hook of a container, which may take so many seconds.
+    /// Run the preStop hook of a container, with this timeout in seconds.
     PreStop(ProcessId, i64),
     /// Send a signal to a container.
     Signal(ProcessId, Signal),
-    /// Forget a generation that is no longer shown.
+    /// Remove a generation that is no longer shown.
     Forget(ProcessId),
-    /// Measure what the zone uses: [`Resize::measured`].
+    /// Measure the zone's usage: [`Resize::measured`].
     Measure,
     /// Change limits of the zone or of a container.
     Resize(Change),
-    /// End the zone and remove it.
+    /// Halt the zone and remove it.
     Halt,
-    /// Give back what a zone needed that is gone: its address and roots; volumes, too, if the pod is over. Logs stay.
+    /// Release what a removed zone needed: its address and roots; volumes, too, if the pod is over. Logs stay.
     Release {
-        /// The pod has no other zone.
+        /// Whether the pod gets no further zone.
         over: bool,
     },
-    /// Remove everything that was made for the pod, then the pod.
+    /// Remove everything that was made for the pod, then the pod in the API.
     Remove,
-    /// Say something about the pod, or a container of it.
+    /// Record an event about the pod, or a container of it.
     Event {
-        /// A warning, not a normal event.
+        /// Whether it is a warning.
         warning: bool,
         /// Upstream's reason.
         reason: &'static str,
         /// The container.
         container: Option<String>,
-        /// For people.
+        /// A human-readable message.
         message: String,
     },
 }
 
-/// What to do now, what to report, and when to ask again at the latest.
+/// What to do now, what to report, and when to decide again at the latest.
 #[derive(Debug, Clone, Default)]
 pub struct Decision {
     /// In this order.
     pub actions: Vec<Action>,
     /// The pod's status.
     pub status: PodStatus,
-    /// When something is due by the clock alone.
+    /// When something is due by time alone.
     pub wake: Option<Timestamp>,
 }
 
-/// A pod as upstream writes it: `NAME_NAMESPACE(UID)`.
+/// A pod in upstream's notation: `NAME_NAMESPACE(UID)`.
 pub fn full_name(pod: &Pod) -> String {
     let metadata = &pod.metadata;
     let [name, namespace, uid] = [&metadata.name, &metadata.namespace, &metadata.uid]
@@ -412,7 +412,7 @@ pub fn full_name(pod: &Pod) -> String {
     format!("{name}_{namespace}({uid})")
 }
 
-/// The id under which the API knows a container's process: 64 hexadecimal digits, as of other runtimes.
+/// The container ID in the API: 64 hexadecimal digits, like those of other runtimes.
 pub fn container_id(pod: &Pod, process: &ProcessId) -> String {
     let uid = pod.metadata.uid.as_deref().unwrap_or_default();
     let digest = ring::digest::digest(&ring::digest::SHA256, format!("{uid}/{process}").as_bytes());

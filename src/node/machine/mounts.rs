@@ -1,17 +1,17 @@
-//! Mounts that are read-only with all that is mounted below them.
+//! Recursively read-only mounts.
 
 use k8s_openapi::api::core::v1::VolumeMount;
 
 use crate::zone::Process;
 
-/// The label of a process whose runtime makes such mounts.
+/// The label of a process whose runtime supports such mounts.
 pub const RECURSIVE: &str = "recursive-read-only";
 
-/// Whether a mount is to be read-only with all below it, by a runtime that makes such mounts or none. Follows
+/// Whether a mount is recursively read-only, with a runtime that supports it (`offered`) or not. Follows
 /// `resolveRecursiveReadOnly` (pkg/kubelet/kubelet_pods.go).
 ///
 /// # Errors
-/// It cannot be; upstream's texts.
+/// It is required but impossible; upstream's texts.
 pub fn is_recursively_read_only(mount: &VolumeMount, offered: bool) -> Result<bool, String> {
     let mode = mount.recursive_read_only.as_deref().unwrap_or("Disabled");
     if mode == "Disabled" {
@@ -38,7 +38,7 @@ pub fn is_recursively_read_only(mount: &VolumeMount, offered: bool) -> Result<bo
     }
 }
 
-/// What is told of a mount that is read-only: what was done for a process, or will be.
+/// The reported status of a read-only mount: what was done for a process, or will be.
 pub(super) fn told(mount: &VolumeMount, latest: Option<&Process>) -> &'static str {
     let offered = latest.is_some_and(|process| process.labels.contains_key(RECURSIVE));
     match is_recursively_read_only(mount, offered) {

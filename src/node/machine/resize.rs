@@ -1,4 +1,4 @@
-//! Bringing what runs of a pod to the resources that it was given. Follows computePodResizeAction, doPodResizeAction and
+//! Applies allocated resources to a running pod. Follows computePodResizeAction, doPodResizeAction and
 //! validateMemoryResizeAction of pkg/kubelet/kuberuntime/kuberuntime_manager.go.
 
 use std::collections::BTreeMap;
@@ -13,10 +13,10 @@ use crate::meta::quantity::{Form, Quantity};
 use crate::node::describe;
 use crate::zone::{Change, Limits, Of, Process, ProcessId, Zone, ZoneUsage};
 
-/// The label of a process that tells what it was started, or changed, with: a [`Size`].
+/// The label of a process with the resources it was started with, or last changed to: a [`Size`].
 pub const SIZE: &str = "size";
 
-/// What a container asks for and may use at most: thousandths of a processor and bytes. Nothing is 0.
+/// Requests and limits of a container: millicores and bytes. 0 means none.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Size {
@@ -33,7 +33,7 @@ fn amount(of: &Amounts, name: &str) -> Option<Quantity> {
 }
 
 impl Size {
-    /// What a container is to have. It may use what its pod may where it has no limit of its own.
+    /// The desired size of a container. Without its own limit it has the pod's.
     pub fn of(spec: &PodSpec, container: &Container) -> Size {
         let own = container.resources.clone().unwrap_or_default();
         let mut size = Size::told(&own);
@@ -59,12 +59,12 @@ impl Size {
         }
     }
 
-    /// As the label [`SIZE`] has it.
+    /// The value of the label [`SIZE`].
     pub fn label(self) -> String {
         serde_json::to_string(&self).unwrap_or_default()
     }
 
-    /// What a process has. One that does not tell has what was reported of it.
+    /// The actual size of a process. Without the label it is the reported one.
     fn having(process: &Process, kind: Kind, last: &PodStatus) -> Size {
         let label = process.labels.get(SIZE);
         label
@@ -97,7 +97,8 @@ impl Size {
     }
 }
 
-/// What is told of a container that was given `given`: of cpu and memory what its process really has.
+/// The reported resources of a container with the allocation `given`: CPU and memory are those that its process
+/// actually has.
 pub fn actual(
     given: &ResourceRequirements,
     process: &Process,
@@ -125,7 +126,7 @@ pub fn actual(
                 continue;
             };
             let map = map.get_or_insert_default();
-            // What is below the least that the kernel counts is told as it was asked for.
+            // Below the kernel's minimum the requested value is reported.
             match has.sign() == 0 && said.sign() != 0 {
                 true => drop(map.remove(name)),
                 false => drop(map.insert(name.to_owned(), Text(has.to_string()))),
@@ -135,18 +136,18 @@ pub fn actual(
     told
 }
 
-/// What is to be done for a pod whose zone runs, until it has what it was given.
+/// The steps for a running pod until it has its allocated resources.
 #[derive(Debug, Default, PartialEq)]
 pub struct Plan {
-    /// What has to be started anew, by its policies. Everything else waits for that.
+    /// Containers to restart, by their resize policies. Everything else waits for that.
     pub restart: Vec<ProcessId>,
     /// Changes, in order.
     pub changes: Vec<Change>,
-    /// Limits of memory that become less: of all together, and by container.
+    /// Memory limits that are lowered: the pod's, and those of containers.
     less: (Option<u64>, BTreeMap<ProcessId, u64>),
 }
 
-/// Compares what a pod was given with what runs of it.
+/// Compares the allocated resources of a pod with its running processes.
 pub fn plan(pod: &Pod, zone: &Zone, last: &PodStatus) -> Plan {
     let Some(spec) = &pod.spec else {
         return Plan::default();
@@ -154,7 +155,7 @@ pub fn plan(pod: &Pod, zone: &Zone, last: &PodStatus) -> Plan {
     let mut plan = Plan::default();
     let mut parts = Vec::new();
     for (kind, container) in containers(spec) {
-        // Others have what they were started with.
+        // Other containers keep what they were started with.
         if !matches!(kind, Kind::Sidecar | Kind::Regular) {
             continue;
         }
@@ -246,7 +247,7 @@ fn change(id: &ProcessId, size: Size, limits: Limits) -> Change {
     }
 }
 
-/// Those that get less come first; what does not change is left out. Limits are compared first, then requests.
+/// Sorts decreases before increases and drops unchanged ones. Limits are compared first, then requests.
 fn ordered(parts: Vec<([i64; 2], [i64; 2], Change)>) -> Vec<Change> {
     let (less, more): (Vec<_>, Vec<_>) = parts
         .into_iter()
@@ -262,8 +263,8 @@ fn ordered(parts: Vec<([i64; 2], [i64; 2], Change)>) -> Vec<Change> {
         .collect()
 }
 
-/// Changes of containers, and of all together before them where that becomes more, after them where it becomes less. A
-/// limit that was not there is less.
+/// The changes of containers, with the pod's own change before them if it is an increase, after them if it is a
+/// decrease. A limit that did not exist before is a decrease.
 fn around<const N: usize>(
     changes: &mut Vec<Change>,
     parts: Vec<Change>,
@@ -284,17 +285,17 @@ fn around<const N: usize>(
 }
 
 impl Plan {
-    /// Whether everything is as it is to be.
+    /// Whether nothing remains to be done.
     pub fn is_empty(&self) -> bool {
         self.restart.is_empty() && self.changes.is_empty()
     }
 
-    /// Whether what is used matters: some memory limit becomes less.
+    /// Whether it lowers a memory limit, so that usage matters.
     pub fn lessens(&self) -> bool {
         self.less.0.is_some() || !self.less.1.is_empty()
     }
 
-    /// Why it cannot be carried out while `usage` is used.
+    /// Why it cannot be carried out at this `usage`.
     pub fn refusal(&self, usage: &ZoneUsage) -> Option<String> {
         let mut errors = Vec::new();
         let used = usage.total.memory;

@@ -18,7 +18,7 @@ mod changed;
 mod ends;
 mod found;
 
-/// A host of one pod whose images are always there, unless they are said not to be.
+/// The host of one pod, whose images are present unless set otherwise.
 struct Host {
     pod: Pod,
     zone: Option<Zone>,
@@ -26,15 +26,15 @@ struct Host {
     now: Timestamp,
     events: Vec<String>,
     removed: bool,
-    /// How often what a zone needed was given back.
+    /// How often the resources of a zone were released.
     releases: u32,
-    /// What the pod was given, where it may ask for something else.
+    /// The allocated resources, if they may differ from the spec.
     given: Option<Given>,
-    /// Memory in use, by each container and by all of them.
+    /// The memory usage of each container, and of the zone.
     used: u64,
 }
 
-/// A change in few words.
+/// A change in short form.
 fn said(change: &Change) -> String {
     let of = match &change.of {
         Of::Zone => "zone".to_owned(),
@@ -77,7 +77,7 @@ impl Host {
         }
     }
 
-    /// Asks for other resources, and is given them.
+    /// Requests other resources, which are allocated.
     fn resize(&mut self, spec: serde_json::Value) {
         let generation = self.pod.metadata.generation.map(|last| last + 1);
         self.pod.metadata.generation = generation;
@@ -85,7 +85,7 @@ impl Host {
         self.memory.resize.accepted = generation;
     }
 
-    /// Decides and carries out until nothing more is to be done now.
+    /// Decides and carries out until there is nothing more to do.
     fn settle(&mut self) -> Option<Timestamp> {
         for _ in 0..50 {
             let pod = match &self.given {
@@ -215,7 +215,7 @@ impl Host {
         }
     }
 
-    /// A container as it is to be.
+    /// The definition of a container.
     fn spec(&self, name: &str) -> (Kind, Container) {
         let spec = self.pod.spec.as_ref().expect("a spec");
         let mut all = containers(spec).into_iter();
@@ -281,7 +281,7 @@ impl Host {
             .and_then(|waiting| waiting.reason)
             .unwrap_or_default()
     }
-    /// Another agent takes over: it knows what was told and what runs.
+    /// A new agent takes over, with the reported status and the running zone.
     fn hand_over(&mut self) {
         self.memory = Memory {
             last: self.memory.last.clone(),

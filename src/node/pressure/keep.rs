@@ -1,4 +1,4 @@
-//! Looks at the host every ten seconds, makes room, and evicts.
+//! Checks the host every ten seconds, frees space, and evicts pods.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -16,27 +16,27 @@ use crate::node::worker::Shared;
 use crate::node::zone_name;
 use crate::zone::ZoneName;
 
-/// How often the host is looked at.
+/// How often the host is checked.
 const PERIOD: Duration = Duration::from_secs(10);
-/// How often all pods' disks are measured; of those that may have so much and no more, each [`PERIOD`].
+/// How often the disks of all pods are measured; those of pods with a limit every [`PERIOD`].
 const MEASURE: Duration = Duration::from_secs(60);
-/// How often images that nobody uses are looked for.
+/// How often unused images are looked for.
 const IMAGES: Duration = Duration::from_secs(300);
-/// How long an evicted pod is waited for before another one has to go.
+/// How long to wait for an evicted pod to be gone before another one is evicted.
 const CLEANUP: Duration = Duration::from_secs(30);
 
-/// The conditions that a node has from what its host runs out of.
+/// The pressure conditions of a node.
 #[derive(Default)]
 pub struct Observed(Mutex<Vec<&'static str>>);
 
 impl Observed {
-    /// `MemoryPressure`, `DiskPressure`, `PIDPressure`: those that hold.
+    /// Those of `MemoryPressure`, `DiskPressure`, `PIDPressure` that are true.
     pub fn conditions(&self) -> Vec<&'static str> {
         self.0.lock().clone()
     }
 }
 
-/// Looks after the host until `ends`.
+/// Watches the host until `ends` is cancelled.
 pub async fn keep(
     shared: Arc<Shared>,
     node: String,
@@ -52,22 +52,22 @@ pub async fn keep(
         thresholds,
         disks.clone(),
     );
-    // However long that takes, the host is looked at meanwhile.
+    // However long that takes, the host is checked meanwhile.
     let measuring = measure(shared, pods, disks);
     let both = async { tokio::join!(looking, measuring) };
-    // Where there is no host, nothing runs out and both are done at once: there is nothing to do until the end.
+    // Without a real host nothing runs out and both end at once: there is nothing to do.
     let _ = ends.run_until_cancelled(both).await;
     ends.cancelled().await;
 }
 
-/// What pods have on disk, by uid, as it was measured last.
+/// The last measured disk usage of pods, by uid.
 type Disks = Arc<Mutex<HashMap<String, PodDisk>>>;
 
 fn uid(pod: &Pod) -> &str {
     pod.metadata.uid.as_deref().unwrap_or_default()
 }
 
-/// Measures what pods have on disk, and evicts those that have more than they may.
+/// Measures the disk usage of pods, and evicts those that exceed their limits.
 async fn measure(shared: Arc<Shared>, pods: Pods, disks: Disks) {
     let mut all: Option<Instant> = None;
     while shared.supplies.host().await.is_some() {
@@ -90,7 +90,7 @@ async fn measure(shared: Arc<Shared>, pods: Pods, disks: Disks) {
     }
 }
 
-/// Looks at the host, for ever.
+/// Checks the host, forever.
 async fn look(shared: Arc<Shared>, node: String, pods: Pods, thresholds: Thresholds, disks: Disks) {
     let mut last = BTreeMap::new();
     let mut keeper = Keeper {
@@ -107,11 +107,11 @@ async fn look(shared: Arc<Shared>, node: String, pods: Pods, thresholds: Thresho
         collected: None,
         going: None,
     };
-    // Where there is no real host, nothing runs out.
+    // A simulated node has no host that runs out of anything.
     while let Some(host) = shared.supplies.host().await {
         let met = keeper.thresholds.met(&host);
         *shared.observed.0.lock() = conditions(&met, &mut last, Timestamp::now());
-        // What pods need that are not known yet is not known either.
+        // Before all pods are known, their needs are unknown, too.
         if let Some(active) = pods.active() {
             keeper.look(&met, &active).await;
         }
@@ -126,9 +126,9 @@ struct Keeper {
     disks: Disks,
     /// The node, for events.
     about: ObjectReference,
-    /// When images were looked for.
+    /// When unused images were last looked for.
     collected: Option<Instant>,
-    /// Who was evicted last, and when.
+    /// The last evicted pod, and when that was.
     going: Option<(ZoneName, Instant)>,
 }
 
@@ -180,7 +180,7 @@ impl Keeper {
         }
     }
 
-    /// Whether what an evicted pod has is still to come back.
+    /// Whether the resources of an evicted pod are not free yet.
     async fn waits(&mut self) -> bool {
         let Some((zone, since)) = &self.going else {
             return false;
@@ -203,7 +203,7 @@ impl Keeper {
                 .map(|(id, usage)| (id.name.clone(), usage.working_set))
                 .collect(),
             disk: match on_disk {
-                // What was not measured yet has not had the time to write much.
+                // A pod that was not measured yet had no time to write much.
                 true => self.disks.lock().get(uid(pod)).cloned().unwrap_or_default(),
                 false => PodDisk::default(),
             },

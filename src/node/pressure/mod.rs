@@ -1,5 +1,5 @@
-//! What happens when a host runs out of something: which thresholds are met, which pod has to go, and what its status
-//! says. Pure; [`keep`] acts on it. Follows pkg/kubelet/eviction/{eviction_manager,helpers}.go.
+//! Decides what happens when a host runs out of a resource: which thresholds are met, which pod is evicted, and the
+//! message in its status. Pure; [`keep`] acts on it. Follows pkg/kubelet/eviction/{eviction_manager,helpers}.go.
 
 mod keep;
 #[cfg(test)]
@@ -22,10 +22,10 @@ pub use keep::{Observed, keep};
 
 /// How long a condition of the node stays after it was last observed.
 const TRANSITION: SignedDuration = SignedDuration::from_secs(300);
-/// Pods of this priority and more are never evicted: `system-cluster-critical` and above.
+/// Pods with at least this priority are never evicted: `system-cluster-critical` and above.
 const CRITICAL: i32 = 2_000_000_000;
 
-/// What is measured.
+/// A measured quantity.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Signal {
     /// `memory.available`
@@ -52,7 +52,7 @@ impl Signal {
         (Signal::Pids, "pid.available"),
     ];
 
-    /// The resource that runs out, as messages name it.
+    /// The exhausted resource, as named in messages.
     pub fn resource(self) -> &'static str {
         match self {
             Signal::Memory => "memory",
@@ -62,7 +62,7 @@ impl Signal {
         }
     }
 
-    /// The condition that the node has then.
+    /// The condition of the node.
     pub fn condition(self) -> &'static str {
         match self {
             Signal::Memory => "MemoryPressure",
@@ -80,7 +80,7 @@ impl Signal {
         }
     }
 
-    /// How what is left of it is told.
+    /// The format of the remaining amount.
     fn form(self) -> Form {
         match self {
             Signal::Pids | Signal::Inodes | Signal::ImageInodes => Form::Decimal,
@@ -93,11 +93,11 @@ fn units(amount: u64, form: Form) -> Quantity {
     Quantity::units(i64::try_from(amount).unwrap_or(i64::MAX), form)
 }
 
-/// How little may be left.
+/// The least amount that must remain.
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Limit {
     Amount(Quantity),
-    /// Hundredths of all.
+    /// In percent of the capacity.
     Percent(f64),
 }
 
@@ -131,7 +131,7 @@ impl FromStr for Thresholds {
             let signal = Signal::ALL.into_iter().find(|(_, own)| *own == name);
             let (signal, _) = signal.ok_or_else(|| format!("there is no signal {name:?}"))?;
             if matches!(limit, "0%" | "100%") {
-                // The words for no threshold.
+                // These values mean no threshold.
                 return Ok(None);
             }
             let limit = match limit.strip_suffix('%') {
@@ -173,16 +173,16 @@ impl fmt::Display for Thresholds {
 /// A threshold that is met.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Met {
-    /// Of what.
+    /// The signal.
     pub signal: Signal,
-    /// How little may be left.
+    /// The least amount that must remain.
     pub limit: Quantity,
-    /// How little is.
+    /// The remaining amount.
     pub available: Quantity,
 }
 
 impl Thresholds {
-    /// What pods may use of a host that has `capacity`: what is not kept free. Follows `hardEvictionReservation`
+    /// What pods may use of a host with `capacity`: without what is kept free. Follows `hardEvictionReservation`
     /// (pkg/kubelet/cm).
     pub fn leave(&self, capacity: &BTreeMap<String, String>) -> BTreeMap<String, String> {
         let mut left = capacity.clone();
@@ -209,7 +209,7 @@ impl Thresholds {
         left
     }
 
-    /// Those that a host meets, memory first. What cannot be measured is not short.
+    /// The thresholds that a host meets, memory first. A signal that cannot be measured meets none.
     pub fn met(&self, host: &HostUsage) -> Vec<Met> {
         let mut met: Vec<Met> = self
             .0
@@ -236,8 +236,7 @@ impl Thresholds {
     }
 }
 
-/// The conditions that the node has: those of now, and those observed in the last five minutes. `last` is brought up to
-/// date.
+/// The conditions of the node: current ones, and those observed in the last five minutes. Updates `last`.
 pub fn conditions(
     met: &[Met],
     last: &mut BTreeMap<&'static str, Timestamp>,
@@ -250,27 +249,27 @@ pub fn conditions(
     last.keys().copied().collect()
 }
 
-/// What a pod uses.
+/// The usage of a pod.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct PodUse {
-    /// Bytes of memory.
+    /// Memory in bytes.
     pub memory: u64,
-    /// Processes.
+    /// The number of processes.
     pub pids: u64,
-    /// Memory of each container.
+    /// The memory of each container.
     pub containers: BTreeMap<String, u64>,
-    /// What is on disk.
+    /// The disk usage.
     pub disk: PodDisk,
 }
 
-/// What a pod has on disk, in bytes.
+/// The disk usage of a pod, in bytes.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct PodDisk {
-    /// Each of its empty directories that is not in memory.
+    /// Its emptyDir volumes, except those in memory.
     pub volumes: BTreeMap<String, u64>,
-    /// What each container wrote to its root and log.
+    /// The root and logs of each container.
     pub containers: BTreeMap<String, u64>,
-    /// Files that all containers see and may write, such as `/etc/hosts`, and termination messages.
+    /// Writable files that all containers share, such as `/etc/hosts`, and termination messages.
     pub files: u64,
 }
 
@@ -293,7 +292,7 @@ fn critical(pod: &Pod) -> bool {
     priority(pod) >= CRITICAL
 }
 
-/// What a container asks for (`Requests`) or may have (`Limits`) of a resource.
+/// The request or limit of a container for a resource.
 fn quantity(container: &Container, side: Side, resource: &str) -> Option<Quantity> {
     let resources = container.resources.as_ref()?;
     let map = match side {
@@ -303,9 +302,9 @@ fn quantity(container: &Container, side: Side, resource: &str) -> Option<Quantit
     Quantity::parse(&map?.get(resource)?.0).ok()
 }
 
-/// By what the pods that go are chosen, the smallest first: who uses more than it asked for, of those the less
-/// important, of those who exceeds its request by most. A pod whose use is not known goes before its like. Of inodes
-/// nobody asks for any, and who has most on disk is taken to have most of them.
+/// The order of eviction, smallest first: pods that exceed their requests, then lower priority, then the largest
+/// excess. A pod with unknown usage precedes its equals. There are no requests for inodes; the pod with the largest
+/// disk usage is assumed to have most of them.
 fn rank(signal: Signal, (pod, used): (&Pod, Option<&PodUse>)) -> impl Ord + use<> {
     let asked = |resource| {
         let asked = together(pod, Side::Requests, resource);
@@ -327,7 +326,7 @@ fn rank(signal: Signal, (pod, used): (&Pod, Option<&PodUse>)) -> impl Ord + use<
     (Reverse(first), priority(pod), Reverse((unknown, over)))
 }
 
-/// Who has to go, and why: the place of the pod among `pods`.
+/// The pod to evict, as an index into `pods`, and the message.
 pub fn victim(met: &[Met], pods: &[(&Pod, Option<&PodUse>)]) -> Option<(usize, String)> {
     let first = met.first()?;
     let candidates = (0..pods.len()).filter(|at| !critical(pods[*at].0));
@@ -383,7 +382,7 @@ fn message(met: &Met, (pod, used): (&Pod, Option<&PodUse>)) -> String {
     text
 }
 
-/// Whether a pod says how much it may have on disk.
+/// Whether a pod limits its disk usage.
 pub fn limits_disk(pod: &Pod) -> bool {
     let Some(spec) = &pod.spec else { return false };
     let volumes = spec.volumes.iter().flatten();
@@ -396,7 +395,7 @@ pub fn limits_disk(pod: &Pod) -> bool {
     sized.next().is_some() || containers.any(|one| limit(one).is_some())
 }
 
-/// Why a pod that has so much on disk has to go, if it does.
+/// Why a pod with this disk usage has to be evicted, if it has.
 pub fn exceeds(pod: &Pod, disk: &PodDisk) -> Option<String> {
     let spec = pod.spec.as_ref()?;
     if critical(pod) {
@@ -440,7 +439,7 @@ pub fn exceeds(pod: &Pod, disk: &PodDisk) -> Option<String> {
     })
 }
 
-/// Why a pod may not come to a node with these conditions, if so.
+/// Why a new pod is refused on a node with these conditions, if it is.
 pub fn refuses(conditions: &[&str], pod: &Pod) -> Option<String> {
     if conditions.is_empty() || critical(pod) {
         return None;

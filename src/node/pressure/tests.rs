@@ -48,12 +48,12 @@ fn thresholds_are_read_and_met() {
     );
     let pids: Thresholds = "pid.available<10".parse().expect("thresholds");
     assert_eq!(pids.met(&host(1, 1, 9))[0].signal, Signal::Pids);
-    // By these words there is no threshold.
+    // These values mean no threshold.
     let none: Thresholds = "memory.available<100%,nodefs.available<0%"
         .parse()
         .expect("thresholds");
     assert_eq!(none.met(&host(1, 1, 1)), []);
-    // What cannot be measured is not short of anything.
+    // A signal that cannot be measured meets no threshold.
     let unmeasured = HostUsage {
         memory: Amount::default(),
         disk: Amount::default(),
@@ -114,7 +114,7 @@ fn who_exceeds_its_request_goes_first_and_is_told_why() {
         told[0],
         "The node was low on resource: memory. Threshold quantity: 100Mi, available: 50Mi. Container c was using 40Mi, request is 10Mi, has larger consumption of memory. "
     );
-    // Of processes, who matters less goes first, whatever is known of it.
+    // For processes, lower priority goes first, whatever the usage.
     let pids: Thresholds = "pid.available<10".parse().expect("thresholds");
     let met = pids.met(&host(1, 1, 9));
     let used = |pids| {
@@ -174,7 +174,7 @@ fn limits_on_disk_are_kept() {
         assert_eq!(exceeds(&pod, &disk).as_deref(), expected);
     }
     assert!(!limits_disk(&Pod::default()));
-    // A limit of one container is the pod's; an init container counts where it needs more.
+    // The limit of one container is the pod's; an init container counts if it has more.
     let of = |init: &str| {
         self::pod(serde_json::json!({"spec": {
             "initContainers": [{"name": "i", "resources": {"limits": {"ephemeral-storage": init}}}],

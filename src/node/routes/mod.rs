@@ -1,5 +1,5 @@
-//! Routes to the pods of other nodes: what the cluster tells of its nodes, into the network of this host, and what is not
-//! reached, into the node's condition `NetworkUnavailable`. Its reasons are those of upstream's route controller
+//! Routes to the pods of other nodes: computed from the nodes of the cluster and set on this host. What cannot be
+//! reached becomes the node's condition `NetworkUnavailable`, with the reasons of upstream's route controller
 //! (k8s.io/cloud-provider/controllers/route).
 
 mod peers;
@@ -20,13 +20,12 @@ use crate::client::informer::Informer;
 use crate::meta::addresses::Network;
 use crate::net::routes::{Lack, NodeRouter};
 
-/// How often it is looked whether the routes are there yet, as flannel does: a kernel takes them away with a link, and says
-/// nothing.
+/// How often the routes are checked, as in flannel: a kernel removes them together with a link, without notification.
 const LOOK: Duration = Duration::from_secs(10);
-/// The longest message of a condition, in bytes: where many nodes are not reached, the first ones are told.
+/// The longest message of a condition, in bytes: if many nodes cannot be reached, only the first ones are named.
 const LONGEST: usize = 1024;
 
-/// The node whose routes are kept.
+/// The node whose routes are maintained.
 #[derive(Clone)]
 pub struct Here {
     /// Its name.
@@ -35,23 +34,23 @@ pub struct Here {
     pub addresses: Vec<Ipv4Addr>,
     /// The range of its pods.
     pub range: Network,
-    /// The range of all pods, if somebody said: nodes that tell others are not believed.
+    /// The range of all pods, if given: other ranges of nodes are ignored.
     pub cluster: Option<Network>,
-    /// Whether routes are made; else only the ranges of pods are learned.
+    /// Whether routes are added; otherwise only the ranges of pods are collected.
     pub makes_routes: bool,
 }
 
-/// How the pods of other nodes are reached.
+/// Whether the pods of other nodes can be reached.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Reach {
-    /// All of them are.
+    /// All of them.
     Whole,
-    /// Not all are, and it is for this node to say so; with the reasons.
+    /// Not all, and this node has to report it, with the reasons.
     Lacking(String),
 }
 
-/// Keeps the routes of a node as the cluster's nodes are, until `ends`. They stay then: pods go on. What is not reached is
-/// told by events of the node, and by `reach`.
+/// Keeps the routes up to date with the cluster's nodes, until `ends` is cancelled. They stay then, because pods keep
+/// running. Unreachable nodes are reported by events of the node, and through `reach`.
 pub async fn keep(
     nodes: Informer<Ranged>,
     here: Here,
@@ -76,7 +75,7 @@ async fn follow(
     let changed = Arc::new(Notify::new());
     let told = changed.clone();
     nodes.subscribe(move |_| told.notify_one());
-    // Half of what there is would take the other half's routes away.
+    // Acting on an incomplete list would remove needed routes.
     nodes.synced().await;
     let mut attempts = Attempts::new("pods of other nodes are not reached");
     let mut known: Vec<String> = Vec::new();
@@ -104,7 +103,7 @@ async fn follow(
             tracing::warn!("{message}");
             recorder.tell_of(about, Tone::Warning, "FailedToCreateRoute", message.clone());
         }
-        // Nodes that came later have to fit to those that were here, and say themselves where they do not.
+        // Nodes that came later must fit to earlier ones, and report it themselves if they do not.
         let is_later = |lack: &Lack| later.contains(&lack.node);
         let own: Vec<String> = lacks
             .iter()
@@ -125,7 +124,7 @@ async fn follow(
     }
 }
 
-/// What is told where these are the reasons for which pods are not reached.
+/// The state for these reasons why pods cannot be reached.
 fn reach_of(reasons: &[String]) -> Reach {
     if reasons.is_empty() {
         return Reach::Whole;

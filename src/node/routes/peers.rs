@@ -1,5 +1,5 @@
-//! Which nodes' pods are to be reached: a function of what nodes tell. They are not believed everything: who says that
-//! his pods have the addresses of others would be sent what is theirs.
+//! Which nodes get routes: a pure function of the node objects. They are not trusted blindly: a node that claims the
+//! pod addresses of others would receive their traffic.
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
@@ -11,14 +11,14 @@ use crate::meta::addresses::Network;
 use crate::net::routes::{Lack, Peer, Why, apart, is_within, overlaps};
 use crate::node::ranges::Ranged;
 
-/// The cluster as a node's network is to know it.
+/// The cluster from the view of a node's network.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Cluster {
-    /// The nodes that routes are to lead to.
+    /// The nodes that get routes.
     pub(super) peers: Vec<Peer>,
-    /// The ranges of all pods, of which none lies in another.
+    /// The ranges of all pods, without those contained in another.
     pub(super) pods: Vec<Network>,
-    /// The nodes that are not believed.
+    /// The nodes whose claims are rejected.
     pub(super) lacks: Vec<Lack>,
     /// The nodes that came after this one.
     pub(super) later: Vec<String>,
@@ -26,13 +26,13 @@ pub(super) struct Cluster {
     pub(super) uid: Option<String>,
 }
 
-/// The cluster by what its nodes tell, to the node that is `here`. Of two with the same addresses the one that was here
-/// first has them; its own ones nobody else has.
+/// Computes the cluster from its nodes, for the node `here`. If two nodes have the same addresses, the older one keeps
+/// them; this node's own addresses belong to nobody else.
 pub(super) fn cluster(nodes: &[Arc<Ranged>], here: &Here) -> Cluster {
     let mut nodes: Vec<&Arc<Ranged>> = nodes.iter().collect();
     nodes.sort_by_cached_key(|node| (node.creation_timestamp(), node.name_any()));
     let own = nodes.iter().position(|node| node.name_any() == here.node);
-    // Those of the nodes that were here before each.
+    // The addresses of all nodes older than the current one.
     let mut hosts: Vec<Ipv4Addr> = here.addresses.clone();
     let mut found = Cluster {
         uid: own.and_then(|own| nodes[own].uid()),
@@ -79,12 +79,12 @@ pub(super) fn cluster(nodes: &[Arc<Ranged>], here: &Here) -> Cluster {
     found
 }
 
-/// A node's addresses of version 4.
+/// A node's IPv4 addresses.
 fn addresses(node: &Ranged) -> impl Iterator<Item = Ipv4Addr> {
     node.internal().filter_map(|text| text.parse().ok())
 }
 
-/// The address by which the pods of a range are reached; nothing before the node has told any.
+/// The address of the node with a range; None if it has not published one yet.
 fn judge(
     node: &Ranged,
     range: Network,
@@ -123,7 +123,7 @@ mod tests {
         parse_cidr(text).expect("a range").1
     }
 
-    /// A node that was made in a second of some minute.
+    /// A node created in this second of a minute.
     fn node(name: &str, second: u32, pods: &str, addresses: &[&str]) -> Arc<Ranged> {
         let addresses: Vec<_> = addresses
             .iter()

@@ -1,5 +1,5 @@
-//! What load balancers ask a node of a service that keeps the world's addresses (`healthCheckNodePort`): whether it has
-//! endpoints here. Follows k8s.io/kubernetes/pkg/proxy/healthcheck/service_health.go.
+//! Health checks for load balancers of services with `externalTrafficPolicy: Local` (`healthCheckNodePort`): whether
+//! the node has endpoints of the service. Follows k8s.io/kubernetes/pkg/proxy/healthcheck/service_health.go.
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
@@ -16,12 +16,12 @@ use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 
-/// As many connections are answered at the same time by one port.
+/// How many connections of one port are served at once.
 const CONNECTIONS: usize = 64;
-/// How long who asks may take to do so.
+/// How long a client may take to send its request.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// A service about which the port of a node is asked.
+/// A service with a health check port.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Asked {
     /// The port.
@@ -34,18 +34,19 @@ pub struct Asked {
     pub local: usize,
 }
 
-/// The ports of a node that are asked. They close with it.
+/// The open health check ports of a node. They close when this is dropped.
 #[derive(Default)]
 pub struct Ports(BTreeMap<u16, Port>);
 
 struct Port {
     answers: watch::Sender<Asked>,
-    /// What listens there; it ends with this.
+    /// The listener's task; it ends with this.
     _listening: JoinSet<()>,
 }
 
 impl Ports {
-    /// Makes these all that are asked. One that somebody else has is tried again with the next change.
+    /// Opens and closes ports so that exactly these are served. A port in use by another program is retried with the
+    /// next change.
     pub async fn serve(&mut self, all: Vec<Asked>) {
         self.0
             .retain(|port, _| all.iter().any(|asked| asked.port == *port));
@@ -83,10 +84,10 @@ impl Ports {
     }
 }
 
-/// What is answered.
+/// The body of a response.
 pub(super) type Body = Full<Bytes>;
 
-/// Answers each request by its method and path, for ever.
+/// Serves requests by method and path, forever.
 pub(super) async fn listen(
     listener: TcpListener,
     answer: impl Fn(&Method, &str) -> Response<Body> + Send + Sync + 'static,
@@ -100,7 +101,7 @@ pub(super) async fn listen(
             Some((place, listener.accept().await))
         };
         let accepted = tokio::select! {
-            // Cancel-safe: a connection that was not taken stays in the queue, and a place is given back.
+            // Cancel-safe: a connection that was not accepted stays in the queue, and a permit is returned.
             accepted = accept => accepted,
             Some(_) = connections.join_next() => continue,
         };
@@ -127,7 +128,7 @@ pub(super) async fn listen(
     }
 }
 
-/// What is answered, whatever is asked.
+/// The response, regardless of the request.
 fn answer(asked: &Asked) -> Response<Body> {
     let body = serde_json::json!({
         "service": {"namespace": asked.namespace, "name": asked.name},
@@ -159,7 +160,7 @@ mod tests {
 
     #[tokio::test]
     async fn load_balancers_are_told_of_endpoints_here() {
-        // One that is free, for a moment at least.
+        // A free port, at least for a moment.
         let free = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let port = free.local_addr().expect("an address").port();
         drop(free);

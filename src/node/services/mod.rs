@@ -1,4 +1,4 @@
-//! Services as nodes see them: where their traffic is to go.
+//! Services as nodes see them: where their traffic goes.
 
 mod health;
 pub mod place;
@@ -14,15 +14,15 @@ use crate::client::informer::{Informer, Informers};
 crate::slim!(
     /// A service.
     Service of core::v1::Service {
-        /// What it is to be.
+        /// Its spec.
         spec: core::v1::ServiceSpec,
-        /// What it is.
+        /// Its status.
         status: core::v1::ServiceStatus,
     }
 );
 
 impl Service {
-    /// The addresses of load balancers by which traffic comes as it was sent.
+    /// The load balancer addresses in mode `VIP`, whose traffic arrives with its original destination.
     fn balancer_ips(&self) -> impl Iterator<Item = &String> {
         let balancer = self.status.load_balancer.as_ref();
         let ingress = balancer.and_then(|balancer| balancer.ingress.as_ref());
@@ -36,36 +36,36 @@ impl Service {
 }
 
 crate::slim!(
-    /// Some of the places that a service leads to.
+    /// Some of the endpoints of a service.
     EndpointSlice of discovery::v1::EndpointSlice {
         /// `IPv4`, `IPv6`, `FQDN`
         address_type: String,
-        /// The places.
+        /// The endpoints.
         #[serde(deserialize_with = "none_is_empty")]
         endpoints: Vec<discovery::v1::Endpoint>,
-        /// The ports that all of them have.
+        /// The ports of all these endpoints.
         ports: Option<Vec<discovery::v1::EndpointPort>>,
     }
 );
 
-/// Reads the places of a slice without any, which are `null`.
+/// Reads a missing list of endpoints, which is `null`, as empty.
 fn none_is_empty<'de, D: Deserializer<'de>>(
     deserializer: D,
 ) -> Result<Vec<discovery::v1::Endpoint>, D::Error> {
     Option::deserialize(deserializer).map(Option::unwrap_or_default)
 }
 
-/// What is known of the cluster's services. Cheap to clone.
+/// The caches of the cluster's services. Cheap to clone.
 #[derive(Clone)]
 pub struct Services {
     /// All services.
     pub services: Informer<Service>,
-    /// All slices of them; the label `kubernetes.io/service-name` says whose.
+    /// All endpoint slices; the label `kubernetes.io/service-name` names the service.
     pub slices: Informer<EndpointSlice>,
 }
 
 impl Services {
-    /// The caches of both, which may be empty yet: `synced` of each tells.
+    /// The caches of both, which may still be empty: wait for `synced` of each.
     pub fn of(informers: &Informers) -> Services {
         Services {
             services: informers.of(),

@@ -1,4 +1,4 @@
-//! Where a node is, and whether it stays, as its own object says.
+//! The zone of a node and whether it is about to be removed, from its node object.
 
 use futures::StreamExt as _;
 use k8s_openapi::api::core::v1;
@@ -9,12 +9,12 @@ use tokio_util::sync::CancellationToken;
 
 use crate::client::follow::{Event, follow};
 
-/// The label that says in which zone a node is.
+/// The label with the topology zone of a node.
 const ZONE: &str = "topology.kubernetes.io/zone";
-/// The taint of a node that the cluster's autoscaler is about to remove.
+/// The taint of a node that the cluster autoscaler is about to remove.
 const GOES: &str = "ToBeDeletedByClusterAutoscaler";
 
-/// What is read of a node's specification.
+/// The taints in a node's spec.
 #[derive(Clone, Debug, Default, serde::Deserialize)]
 #[serde(default)]
 pub struct Tainted {
@@ -22,19 +22,19 @@ pub struct Tainted {
 }
 
 crate::slim!(
-    /// A node, of which its labels and taints are read.
+    /// A node, with only its labels and taints.
     Placed of v1::Node {
-        /// What it is to be.
+        /// Its spec.
         spec: Tainted
     }
 );
 
-/// What the service proxy of a node knows of it.
+/// What the service proxy needs to know of its node.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Place {
-    /// Its zone, if it has one.
+    /// Its topology zone, if it has one.
     pub zone: Option<String>,
-    /// Whether load balancers may send it clients: it is there, and nobody is about to remove it.
+    /// Whether load balancers may send traffic to it: it exists, and is not about to be removed.
     pub is_eligible: bool,
 }
 
@@ -48,7 +48,7 @@ impl Place {
     }
 }
 
-/// Tells the place of a node as it changes, until `ends`.
+/// Publishes the place of a node as it changes, until `ends` is cancelled.
 pub async fn tell(
     client: kube::Client,
     node: String,
@@ -68,7 +68,7 @@ pub async fn tell(
                         differs
                     });
                 }
-                // A node that is gone registers again.
+                // A deleted node registers again.
                 Ok(_) => {}
                 Err(error) => tracing::debug!(%error, node, "the watch of the node broke"),
             }

@@ -1,5 +1,5 @@
-//! Which ports of services lead where: a function of services, their endpoint slices and the node.
-//! Follows k8s.io/kubernetes/pkg/proxy (servicechangetracker, endpointschangetracker, topology).
+//! Computes where the ports of services lead: a pure function of services, their endpoint slices and the node. Follows
+//! k8s.io/kubernetes/pkg/proxy (servicechangetracker, endpointschangetracker, topology).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{Ipv4Addr, SocketAddrV4};
@@ -16,26 +16,27 @@ use crate::client::informer::Key;
 use crate::meta::addresses::{Network, parse_cidr};
 use crate::net::services::{Policy, Protocol, ServicePort};
 
-/// The label by which a slice names its service.
+/// The label of a slice with the name of its service.
 const OF: &str = "kubernetes.io/service-name";
-/// The label of services that another proxy leads.
+/// The label of services that another proxy handles.
 const FOREIGN: &str = "service.kubernetes.io/service-proxy-name";
-/// How long a client stays with its endpoint where a service does not say.
+/// The default session affinity timeout.
 const STAYS: Duration = Duration::from_secs(10800);
 
-/// The node for which is planned.
+/// The node for which the plan is made.
 #[derive(Clone)]
 pub struct Here {
     /// Its name.
     pub node: String,
     /// Its own addresses.
     pub addresses: Vec<Ipv4Addr>,
-    /// Where the API server in this process listens. The service `kubernetes` leads there while the cluster has no
-    /// endpoint for it, as where only this machine reaches the server.
+    /// Where the API server in this process listens. The service `kubernetes` leads there if the cluster has no
+    /// endpoint for it, as when only this machine can reach the server.
     pub api_server: Option<SocketAddrV4>,
 }
 
-/// What load balancers ask the node: of services that keep the world's addresses, whether they have endpoints on it.
+/// The health check ports of services with `externalTrafficPolicy: Local`, with the number of their endpoints on the
+/// node.
 pub fn asked(
     services: &[(Key, Arc<Service>)],
     slices: &[(Key, Arc<EndpointSlice>)],
@@ -77,7 +78,7 @@ pub fn asked(
     all
 }
 
-/// What the network of a node in `zone` is to do for all services, ordered by name.
+/// The service ports for the network of a node in `zone`, ordered by service name.
 pub fn plan(
     services: &[(Key, Arc<Service>)],
     slices: &[(Key, Arc<EndpointSlice>)],
@@ -142,7 +143,7 @@ fn service_port(
         _ => Policy::Cluster,
     };
     let balancer_ips = addresses(service.balancer_ips());
-    // Those of the other family are not for these addresses.
+    // Ranges of the other IP family do not apply to these addresses.
     let ranges = spec.load_balancer_source_ranges.iter().flatten();
     let ranges = ranges.filter_map(|range| Some(parse_cidr(range.trim())?.1));
     let mut ranges: Vec<_> = ranges.filter(|range| range.address.is_ipv4()).collect();
@@ -151,7 +152,7 @@ fn service_port(
         ranges.any(|range| range.contains((*address).into()))
     };
     if here.addresses.iter().any(is_allowed) {
-        // An address of a load balancer may be one of this host's, too: then that is from where it asks itself.
+        // A load balancer address may also be one of this host's: its own requests then come from there.
         ranges.extend(balancer_ips.iter().map(|ip| Network {
             address: (*ip).into(),
             prefix: 32,
@@ -164,7 +165,7 @@ fn service_port(
             key.name,
             protocol.name(),
             match port.name.as_deref() {
-                // Two ports without a name are one of each protocol.
+                // Two unnamed ports differ in their protocol.
                 None | Some("") => "-",
                 Some(name) => name,
             }
@@ -198,13 +199,13 @@ fn service_port(
 
 fn cluster_ips(spec: &ServiceSpec) -> impl Iterator<Item = &String> {
     let all = spec.cluster_ips.iter().flatten();
-    // What was stored before there could be several has only the one.
+    // Services stored before `clusterIPs` existed have only the one.
     let one = spec.cluster_ip.iter();
     one.filter(|one| !spec.cluster_ips.iter().flatten().any(|ip| ip == *one))
         .chain(all)
 }
 
-/// Those of version 4: zones have no others.
+/// The IPv4 addresses: zones have no others.
 fn addresses<'a>(texts: impl IntoIterator<Item = &'a String>) -> Vec<Ipv4Addr> {
     let texts = texts.into_iter();
     texts.filter_map(|text| text.parse().ok()).collect()
@@ -217,14 +218,14 @@ struct Place {
     serving: bool,
     terminating: bool,
     is_local: bool,
-    /// Whom it is meant for, by node; none where it has no such hints.
+    /// Whether its hints name this node; None without node hints.
     for_node: Option<bool>,
-    /// The same by zone.
+    /// Whether its hints name this zone; None without zone hints.
     for_zone: Option<bool>,
 }
 
 impl Place {
-    /// The API server in this process.
+    /// The API server in this process, as an endpoint.
     fn own(at: SocketAddrV4) -> Place {
         Place {
             at,
@@ -246,7 +247,7 @@ impl Place {
         let nodes = hints.and_then(|hints| hints.for_nodes.as_deref());
         let zones = hints.and_then(|hints| hints.for_zones.as_deref());
         Some(Place {
-            // The other addresses are the same place.
+            // Further addresses belong to the same endpoint.
             at: SocketAddrV4::new(endpoint.addresses.first()?.parse().ok()?, port),
             ready: ready.unwrap_or(true),
             serving: serving.unwrap_or(true),
@@ -262,8 +263,8 @@ impl Place {
     }
 }
 
-/// Each place once: of one that two slices tell, or one twice, what does not end counts (a pod's address may have been
-/// another's before).
+/// The distinct endpoints: if two slices, or one twice, list the same address, the entry that is not terminating wins
+/// (the address may have belonged to another pod before).
 fn distinct(places: impl Iterator<Item = Place>) -> Vec<Place> {
     let mut all: BTreeMap<SocketAddrV4, Place> = BTreeMap::new();
     for place in places {
@@ -277,8 +278,8 @@ fn distinct(places: impl Iterator<Item = Place>) -> Vec<Place> {
     all.into_values().collect()
 }
 
-/// Which of all ready places take what comes from this node, by what their hints say (topologyModeFromHints): those
-/// meant for the node where all tell nodes and some are for this one, else the same by zones, else all.
+/// Selects the ready endpoints for traffic from this node, by hints (topologyModeFromHints): those for the node if all
+/// have node hints and some name this one, otherwise the same by zones, otherwise all.
 fn near(places: &[Place]) -> fn(&Place) -> bool {
     let all_tell = |of: fn(&Place) -> Option<bool>| {
         let mut ready = places.iter().filter(|place| place.ready).map(of);
@@ -294,7 +295,7 @@ fn near(places: &[Place]) -> fn(&Place) -> bool {
     }
 }
 
-/// The endpoints of a service's port, each with its own port.
+/// The endpoints of a service port, each with its own port number.
 fn endpoints<'a>(slices: &[&'a EndpointSlice], port: &Port) -> Vec<(&'a Endpoint, u16)> {
     let named = |text: &Option<String>| text.clone().unwrap_or_default();
     let is_meant = |other: &&EndpointPort| {
@@ -311,7 +312,8 @@ fn endpoints<'a>(slices: &[&'a EndpointSlice], port: &Port) -> Vec<(&'a Endpoint
     slices.iter().copied().flat_map(of_slice).collect()
 }
 
-/// Those of `among` that take traffic: the ready ones, or, where there is none, those that end and still serve.
+/// The endpoints in `among` that take traffic: the ready ones, or, if there are none, those that are terminating but
+/// still serving.
 fn usable(places: &[Place], among: impl Fn(&Place) -> bool) -> Vec<SocketAddrV4> {
     let of = |takes: fn(&Place) -> bool| -> Vec<SocketAddrV4> {
         let taking = places.iter().filter(|place| takes(place) && among(place));
@@ -435,10 +437,10 @@ mod tests {
             assert_eq!(elsewhere, others, "{policy} {endpoints}");
             assert_eq!(ports[0].name, "default/web/tcp/-");
         }
-        // Who is with an endpoint that ends stays there as long as it serves.
+        // Clients of a terminating endpoint stay there as long as it serves.
         let spec = json!({"clusterIPs": ["10.96.0.5"], "internalTrafficPolicy": "Local", "ports": [{"port": 80}]});
         let ports = planned(spec, json!([here, there, ending, waiting]));
-        // Where nothing is said of it, an endpoint serves, as one that is waited for does.
+        // Without conditions an endpoint counts as serving, also while it terminates.
         let serving = at(&[
             "10.0.0.1:8080",
             "10.0.0.2:8080",
@@ -451,7 +453,7 @@ mod tests {
     /// The cases of upstream's TestCategorizeEndpoints.
     #[test]
     fn traffic_stays_near_where_hints_say_so() {
-        // Hints for zones, then for nodes; ready, serving, terminating, and whether it is on this node.
+        // Zone hints, then node hints; ready, serving, terminating, and whether it is on this node.
         type Told = (&'static [&'static str], &'static [&'static str], [bool; 4]);
         const READY: [bool; 4] = [true, true, false, false];
         const HERE: [bool; 4] = [true, true, false, true];

@@ -1,4 +1,4 @@
-//! The service proxy of a node: what the plan says, into the network.
+//! The service proxy of a node: applies the plan to the network.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,17 +15,17 @@ use super::readiness::Readiness;
 use crate::blocking::blocking;
 use crate::net::services::{ServicePort, ServiceRouter};
 
-/// How long nothing may change before it is looked whether all is there yet: somebody may have flushed the rules.
+/// How long nothing may change before the rules are checked: somebody may have flushed them.
 const LOOK: Duration = Duration::from_secs(30);
-/// How long changes are gathered after some were carried out, and where there are many ports.
+/// How long changes are collected after an update, normally and if there are many ports.
 const GATHER: [Duration; 2] = [Duration::from_millis(100), Duration::from_secs(1)];
-/// How many ports are many.
+/// How many ports count as many.
 const MANY: usize = 1000;
-/// How long it waits after a failure, at first and at most.
+/// The first and the longest pause after a failure.
 const AGAIN: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(30)];
 
-/// Keeps the network as services and their endpoints are, until `ends`. What it did last stays then: pods go on. Where the
-/// node is, is `place` as it is last; how it goes is told by `readiness`.
+/// Keeps the network up to date with services and their endpoints, until `ends` is cancelled. The last state stays
+/// then, because pods keep running. `place` is the node's place, and `readiness` gets the health.
 pub async fn keep(
     services: Services,
     here: Here,
@@ -58,11 +58,11 @@ async fn follow(
     let (service, slice) = (told(), told());
     services.services.subscribe(move |_| service());
     services.slices.subscribe(move |_| slice());
-    // What is planned on half of what there is would close what pods of an earlier agent use.
+    // A plan from incomplete lists would remove what pods of an earlier agent use.
     services.services.synced().await;
     services.slices.synced().await;
     let here = Arc::new(here);
-    // What was carried out last, and when it is looked at again.
+    // What was applied last, and when it is checked again.
     let mut done: Option<(Arc<[ServicePort]>, Instant)> = None;
     let mut health = Ports::default();
     let mut wait = AGAIN[0];
@@ -77,7 +77,7 @@ async fn follow(
         let routed = async {
             let (ports, balancers) = planned.await?;
             match &done {
-                // Most of what is told of services and endpoints leads nobody elsewhere.
+                // Most changes of services and endpoints make no difference for traffic.
                 Some((last, look)) if **last == *ports && Instant::now() < *look => {}
                 _ => {
                     let ports: Arc<[ServicePort]> = ports.into();
@@ -86,7 +86,7 @@ async fn follow(
                     done = Some((ports, Instant::now() + again.unwrap_or(LOOK)));
                 }
             }
-            // Not before it is so.
+            // Only after it has been applied.
             health.serve(balancers).await;
             Ok::<_, String>(())
         };
@@ -102,7 +102,7 @@ async fn follow(
                     });
                 let is_told = tokio::select! {
                     () = changed.notified() => true,
-                    // Nothing is told any more where the node is told no more.
+                    // The channel is no longer polled once the node's place is no longer updated.
                     Ok(()) = place.changed() => true,
                     () = tokio::time::sleep_until(look) => false,
                 };

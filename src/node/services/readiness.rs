@@ -1,5 +1,5 @@
-//! What load balancers ask a node of its service proxy (`/healthz`, `/livez`): whether what services are is carried out in
-//! time. Follows k8s.io/kubernetes/pkg/proxy/healthcheck/proxy_health.go.
+//! The health check of the node's service proxy for load balancers (`/healthz`, `/livez`): whether changes are applied
+//! in time. Follows k8s.io/kubernetes/pkg/proxy/healthcheck/proxy_health.go.
 
 use std::net::Ipv4Addr;
 use std::sync::Arc;
@@ -16,30 +16,30 @@ use super::health::{Body, listen};
 use super::place::Place;
 use crate::node::failing::Attempts;
 
-/// How long a change of services may wait: two of kube-proxy's `syncPeriod`.
+/// How long a change may wait: twice kube-proxy's `syncPeriod`.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// How long a port that somebody else has is left to him.
+/// The pause before a port in use by another program is tried again.
 const AGAIN: Duration = Duration::from_secs(10);
 
-/// How a service proxy is. Clones are the same.
+/// The health of a service proxy. Clones share it.
 #[derive(Clone, Default)]
 pub struct Readiness(Arc<Mutex<State>>);
 
 #[derive(Clone, Copy, Default)]
 struct State {
-    /// When all was carried out last.
+    /// When everything was last applied.
     updated: Option<Timestamp>,
-    /// Since when something waits.
+    /// Since when a change is waiting.
     waits: Option<Instant>,
 }
 
 impl Readiness {
-    /// Something changed that is to be carried out.
+    /// A change has to be applied.
     pub(super) fn queued(&self) {
         self.0.lock().waits.get_or_insert_with(Instant::now);
     }
 
-    /// All was carried out.
+    /// All changes were applied.
     pub(super) fn updated(&self) {
         *self.0.lock() = State {
             updated: Some(Timestamp::now()),
@@ -48,7 +48,7 @@ impl Readiness {
     }
 }
 
-/// Answers at a port until `ends` is cancelled; nobody where it is 0.
+/// Serves a port until `ends` is cancelled; nothing if it is 0.
 pub async fn serve(
     port: u16,
     readiness: Readiness,
@@ -87,7 +87,7 @@ pub async fn serve(
     }
 }
 
-/// What is answered at a time by the clock and by what passes.
+/// The response at this time of the clock and of the monotonic clock.
 fn answer(
     (method, path): (&Method, &str),
     state: State,
@@ -106,10 +106,10 @@ fn answer(
         }
     };
     let is_late = |since: Instant| now.saturating_duration_since(since) >= PATIENCE;
-    // One that has not begun is not late.
+    // A proxy that has not begun is not late.
     let is_healthy = state.updated.is_none() || !state.waits.is_some_and(is_late);
     let is_good = is_healthy && (is_eligible || !asks_node);
-    // That nothing had to be done for long is not told: many take it for a bad sign.
+    // An old time of the last update is not shown while it is healthy: many would take it for a bad sign.
     let last = if is_good { Some(clock) } else { state.updated };
     let time =
         |at: Option<Timestamp>| at.map_or("0001-01-01T00:00:00Z".to_owned(), |at| at.to_string());

@@ -1,4 +1,4 @@
-//! Carrying out what the machine decided.
+//! Carries out the machine's decisions.
 
 use std::sync::Arc;
 
@@ -12,7 +12,7 @@ use crate::node::supplies::Lack;
 use crate::zone::{ProcessId, Zone, ZoneError};
 
 impl Worker {
-    /// Carries out what was decided. A step that fails is tried again later; those that do not depend on it go on.
+    /// Carries out a decision. A failed step is retried later; steps that do not depend on it continue.
     pub(super) async fn carry_out(
         &mut self,
         pod: &Arc<Pod>,
@@ -42,7 +42,7 @@ impl Worker {
                     did |= self.leads_on(pod, &action);
                 }
                 Err(failure) if matches!(action, Action::Resize(_)) => {
-                    // It is told, and tried again later; the rest of the pod goes on.
+                    // It is reported, and retried later; the rest of the pod continues.
                     let again = later(Timestamp::now(), RESIZE_AGAIN);
                     self.memory.resize.failed = Some((failure.text, again));
                     (did, stuck) = (true, true);
@@ -59,7 +59,7 @@ impl Worker {
         }
     }
 
-    /// Whether something is to be done after a step at once.
+    /// Whether there is more to do right after a step.
     fn leads_on(&self, pod: &Pod, action: &Action) -> bool {
         match action {
             Action::Event { .. } => false,
@@ -72,7 +72,7 @@ impl Worker {
         }
     }
 
-    /// Notes that a step failed; when it is tried again.
+    /// Records that a step failed; returns when it is retried.
     fn repeat(&mut self, action: Action, failure: &Failure) -> Timestamp {
         tracing::warn!(
             pod = self.uid,
@@ -100,7 +100,7 @@ impl Worker {
         again
     }
 
-    /// The zone could not be seen: it is looked at again after a wait that grows.
+    /// The zone's state could not be read: it is tried again after a growing pause.
     pub(super) fn blind(&mut self, error: &str) -> Look {
         self.failures += 1;
         tracing::warn!(
@@ -113,7 +113,7 @@ impl Worker {
         Look::Wait(Some(at))
     }
 
-    /// Tells of a pod that cannot be ended.
+    /// Records an event about a pod that cannot be ended.
     fn not_killed(&self, pod: &Pod, failure: Failure) -> Failure {
         let message = format!("error killing pod: {}", failure.text);
         self.event(pod, true, "FailedKillPod", None, &message);
@@ -130,7 +130,7 @@ impl Worker {
         }
     }
 
-    /// Ends the zone, and removes it.
+    /// Halts the zone, and removes it.
     async fn halt(&self) -> Result<(), Failure> {
         ok_if_gone(self.shared.runtime.halt(&self.zone_name).await)?;
         ok_if_gone(self.shared.runtime.delete(&self.zone_name).await)
@@ -279,7 +279,7 @@ impl Worker {
                 self.post_start(pod, &container, id, zone);
             }
             Err(ZoneError::Start { reason }) => {
-                // Noted by the runtime as a generation that ended at once.
+                // The runtime records it as a generation that ended at once.
                 self.event(pod, false, "Created", Some(&id.name), "Container created");
                 self.event(
                     pod,
@@ -289,7 +289,7 @@ impl Worker {
                     &format!("Error: {reason}"),
                 );
             }
-            // It is asked again soon: the zone may be heard of meanwhile.
+            // It is retried soon: the zone may become reachable meanwhile.
             Err(error @ (ZoneError::State { .. } | ZoneError::NotFound { .. })) => {
                 return Err(error.into());
             }
@@ -301,7 +301,7 @@ impl Worker {
     }
 }
 
-/// Steps that are nothing without those before them.
+/// Whether a step is pointless without those before it.
 fn depends(action: &Action) -> bool {
     matches!(
         action,
@@ -313,27 +313,26 @@ fn earliest(wake: Option<Timestamp>, at: Timestamp) -> Option<Timestamp> {
     Some(wake.map_or(at, |wake| wake.min(at)))
 }
 
-/// Whether a container of this name runs in a zone.
+/// Whether a container with this name runs in a zone.
 fn runs(zone: &Zone, name: &str) -> bool {
     let mut processes = zone.processes.iter();
     processes.any(|process| process.id.name == name && process.ended.is_none())
 }
 
-/// How long something waits that was refused: somebody has to change something first.
+/// The pause after a rejected step: somebody has to change something first.
 const REFUSED: SignedDuration = SignedDuration::from_secs(300);
 
-/// How long something waits that failed so many times in a row.
+/// The pause after this many failures in a row.
 fn wait_after(times: u32) -> SignedDuration {
     RETRY * (1 << times.min(5)).min(20)
 }
 
-/// How long a zone waits that could not be made, after so many failures before: ever longer, up to what upstream's
-/// volumes wait (2m2s).
+/// The pause after failures to create a zone: growing, up to upstream's maximum for volumes (2m2s).
 fn sandbox_wait(failures: u32) -> SignedDuration {
     SignedDuration::from_secs((1i64 << failures.min(10)).min(122))
 }
 
-/// Asking for the end of something that is not there has succeeded.
+/// Ending something that does not exist counts as success.
 fn ok_if_gone(result: Result<(), ZoneError>) -> Result<(), Failure> {
     match result {
         Err(error) if !error.is_not_found() => Err(error.into()),
@@ -343,9 +342,9 @@ fn ok_if_gone(result: Result<(), ZoneError>) -> Result<(), Failure> {
 
 /// Why a step failed.
 struct Failure {
-    /// For people.
+    /// A human-readable message.
     text: String,
-    /// It fails again, unless somebody changes something.
+    /// Whether it would fail again, unless somebody changes something.
     is_final: bool,
 }
 
@@ -369,7 +368,7 @@ impl From<Lack> for Failure {
 
 impl From<kube::Error> for Failure {
     fn from(error: kube::Error) -> Self {
-        // Even what is not allowed: rights come and go.
+        // Even if it is forbidden: permissions change.
         Failure {
             text: error.to_string(),
             is_final: false,

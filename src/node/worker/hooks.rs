@@ -1,4 +1,4 @@
-//! Hooks of containers: what runs when they start and before they are asked to end.
+//! Hooks of containers: postStart and preStop.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,7 +11,7 @@ use crate::node::supplies::HookFailure;
 use crate::zone::{ProcessId, ZoneSpec};
 
 impl Worker {
-    /// Runs the postStart hook of a container that was started, if it has one.
+    /// Runs the postStart hook of a started container, if it has one.
     pub(super) fn post_start(
         &mut self,
         pod: &Arc<Pod>,
@@ -35,7 +35,7 @@ impl Worker {
         });
     }
 
-    /// Runs the preStop hook of a container, which may take `grace` seconds.
+    /// Runs the preStop hook of a container, with a timeout of `grace` seconds.
     pub(super) fn pre_stop(
         &mut self,
         pod: &Arc<Pod>,
@@ -54,14 +54,14 @@ impl Worker {
         self.tasks.spawn(async move {
             let run = shared.supplies.hook(&pod, &container, &id, &zone, &hook);
             let grace = Duration::from_secs(u64::try_from(grace).unwrap_or(0));
-            // One that does not end in time has not failed.
+            // A timeout does not count as failure.
             let result = tokio::time::timeout(grace, run).await.unwrap_or(Ok(()));
             let result = result.map_err(|failure| describe(&pod, &container, &hook, &failure));
             let _ = told.send(Told::Hook(id, false, result)).await;
         });
     }
 
-    /// A hook ended. Events do not tell why it failed: it may say what is nobody else's.
+    /// Handles the end of a hook. Events do not say why it failed: its output may be confidential.
     pub(super) fn hooked(
         &mut self,
         pod: &Pod,
@@ -89,7 +89,7 @@ impl Worker {
     }
 }
 
-/// Why a hook failed, as the status of its container tells it. Follows pkg/kubelet/lifecycle/handlers.go.
+/// Why a hook failed, for the status of its container. Follows pkg/kubelet/lifecycle/handlers.go.
 fn describe(
     pod: &Pod,
     container: &Container,

@@ -1,4 +1,4 @@
-//! Images of containers: asked for, waited for, and what is said of those that are not to be had.
+//! Images of containers: pulling them, waiting for them, and reporting those that are not available.
 
 use std::sync::Arc;
 
@@ -9,13 +9,13 @@ use super::{Told, Worker};
 use crate::node::machine::{ERR_IMAGE_PULL, ImageOf, ImageState, image_of, later};
 use crate::node::supplies::Lack;
 
-/// The first and the longest wait for an image that could not be pulled, in seconds.
+/// The first and the longest back-off after a failed pull, in seconds.
 const WAITS: (i64, i64) = (10, 300);
-/// When upstream looks again at a pod that something failed of, in seconds (`backOffPeriod`).
+/// When upstream next looks at a pod after a failure, in seconds (`backOffPeriod`).
 const PERIOD: i64 = 10;
 
 impl Worker {
-    /// Asks for the image of a container.
+    /// Pulls the image of a container.
     pub(super) async fn pull(&mut self, pod: &Arc<Pod>, name: &str) {
         let shared = self.shared.clone();
         let Some(container) = self.container(pod, name) else {
@@ -74,7 +74,7 @@ impl Worker {
     }
 }
 
-/// The events about an image that is not to be had: what went wrong, and that its container does not start. Follows
+/// The events about an unavailable image: what went wrong, and that its container does not start. Follows
 /// pkg/kubelet/images/image_manager.go.
 fn events(image: &str, reason: &'static str, message: &str) -> [(&'static str, String); 2] {
     let what = match reason {

@@ -1,4 +1,4 @@
-//! The worker of one pod: looks, lets the machine decide, carries out, reports, and waits for a reason to look again.
+//! The worker of one pod: observes, decides, acts, reports, and waits for a reason to do so again.
 
 mod act;
 mod hooks;
@@ -31,84 +31,84 @@ use super::zone_name;
 use crate::client::events::{Recorder, Tone};
 use crate::zone::{ProcessId, Zone, ZoneName, ZoneRuntime};
 
-/// Answers of tasks that wait for the worker.
+/// How many results of tasks may wait for the worker.
 const ANSWERS: usize = 64;
-/// How long volumes may lag behind what they are made of.
+/// How often volumes from the API are updated.
 const REFRESH: Duration = Duration::from_secs(60);
-/// How long a status may be kept back while a pod begins, and once it has, for one that says more.
+/// How long a status may be held back while a pod starts, and once it has started, for a more complete one.
 const HOLD: Duration = Duration::from_millis(100);
-/// The first wait after a failure.
+/// The first pause after a failure.
 const RETRY: SignedDuration = SignedDuration::from_secs(1);
-/// How long the containers of an evicted pod have to end, in seconds.
+/// The grace period of the containers of an evicted pod, in seconds.
 const EVICTION_GRACE: i64 = 1;
 
-/// What the workers of a node share.
+/// Shared by the workers of a node.
 pub struct Shared {
-    /// The API, as this node.
+    /// A client as this node.
     pub client: kube::Client,
     /// The runtime of its zones.
     pub runtime: Arc<dyn ZoneRuntime>,
     /// The host's side of pods.
     pub supplies: Arc<dyn Supplies>,
-    /// Where events go.
+    /// Records events.
     pub recorder: Recorder,
     /// This host's addresses.
     pub host_ips: Vec<String>,
-    /// What the host runs out of.
+    /// The pressure conditions of the node.
     pub observed: Arc<Observed>,
-    /// What its pods were given.
+    /// The allocations of its pods.
     pub allocations: Allocations,
 }
 
-/// Why a pod is not begun, as its status and an event tell it.
+/// Why a pod is refused, for its status and an event.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Refusal {
     /// Upstream's reason: `Evicted`, `OutOfcpu`, `NodePorts`, ...
     pub reason: &'static str,
-    /// For people.
+    /// A human-readable message.
     pub message: String,
 }
 
-/// What a task of the worker has to tell.
+/// A result of one of the worker's tasks.
 #[derive(Debug)]
 pub enum Told {
-    /// An image was fetched, or not.
+    /// An image was pulled, or not.
     Pulled(ImageOf, Result<Pulled, Lack>),
     /// A probe reached its threshold.
     Probe(ProcessId, ProbeKind, bool),
-    /// A probe went such that people are told: the reason and the message of the event.
+    /// A probe result that needs an event: its reason and message.
     Probed(ProcessId, &'static str, String),
-    /// A hook ended; whether it is one of a start, and why it failed.
+    /// A hook ended; whether it is a postStart hook, and why it failed.
     Hook(ProcessId, bool, Result<(), String>),
-    /// Volumes cannot be brought up to date.
+    /// Volumes cannot be updated.
     NotRefreshed(Lack),
-    /// The pod has to go.
+    /// The pod is evicted.
     Evicted {
-        /// For people.
+        /// A human-readable message.
         message: String,
-        /// It is the node that needs the room.
+        /// Whether the node needs the resources.
         disrupts: bool,
     },
 }
 
-/// What a worker is told about its pod.
+/// The desired state of a pod.
 #[derive(Debug, Clone)]
 pub struct Wanted {
-    /// The pod as the API has it.
+    /// The pod in the API.
     pub pod: Arc<Pod>,
-    /// The API does not have it any more.
+    /// Whether the API no longer has it.
     pub gone: bool,
 }
 
 /// A running worker.
 pub struct Handle {
-    /// The newest pod.
+    /// The newest desired state.
     pub wanted: watch::Sender<Wanted>,
-    /// Something changed in its zone.
+    /// Notified when something changed in its zone.
     pub changed: Arc<Notify>,
-    /// What is to be heard.
+    /// Where its tasks send results.
     pub told: mpsc::Sender<Told>,
-    /// The status as decided last.
+    /// The last computed status.
     pub status: watch::Receiver<Option<PodStatus>>,
 }
 
@@ -126,43 +126,43 @@ struct Worker {
     pulling: HashMap<ImageOf, i64>,
     tasks: JoinSet<()>,
     reporter: Arc<Reporter>,
-    /// What the reporter was given last.
+    /// The last status handed to the reporter.
     reported: Option<PodStatus>,
-    /// Since when there is a status that the reporter was not given.
+    /// Since when a newer status is being held back.
     owed: Option<Timestamp>,
-    /// The pod is removed once its end is told.
+    /// The pod is removed once its final status was reported.
     untold: bool,
     publish: watch::Sender<Option<PodStatus>>,
-    /// When the zone is looked at again, which could not be seen.
+    /// When to look again at a zone whose state could not be read.
     retry: Option<Timestamp>,
     failures: u32,
-    /// What failed, until it succeeds or is not asked for any more.
+    /// Failed steps, until they succeed or are no longer needed.
     failed: Vec<Failed>,
-    /// How often in a row the zone could not be made.
+    /// How often in a row the zone could not be created.
     sandbox_failures: u32,
     refreshed: Timestamp,
-    /// What brings volumes up to date.
+    /// The task that updates volumes.
     refreshing: Option<AbortHandle>,
     clock: Clock,
 }
 
-/// A step that failed.
+/// A failed step.
 struct Failed {
     action: Action,
-    /// How often in a row.
+    /// Consecutive failures.
     times: u32,
-    /// When it is tried again.
+    /// When it is retried.
     again: Timestamp,
 }
 
-/// The clock beside a count of time that nobody sets.
+/// The wall clock together with the monotonic clock.
 #[derive(Debug, Clone, Copy)]
 struct Clock {
     told: Timestamp,
     at: Instant,
 }
 
-/// Less than this the clock is adjusted all the time.
+/// Smaller differences are ordinary clock adjustments.
 const JUMP: SignedDuration = SignedDuration::from_secs(1);
 
 impl Clock {
@@ -173,7 +173,7 @@ impl Clock {
         }
     }
 
-    /// By how much the clock was set between here and `later`; nothing where it only passed.
+    /// By how much the clock was set between this and `later`; None if it was not.
     fn jumped(&self, later: &Clock) -> Option<SignedDuration> {
         let passed = later.at.saturating_duration_since(self.at);
         let passed = SignedDuration::try_from(passed).ok()?;
@@ -182,19 +182,20 @@ impl Clock {
     }
 }
 
-/// The end of the worker of a pod, by its uid.
+/// The end of a pod's worker, with the uid.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Ended {
     /// Nothing of the pod is left.
     Removed(String),
-    /// It failed at a fault of this program: its pod has no worker any more.
+    /// The worker panicked: its pod has none now.
     Broke(String),
 }
 
-/// How long a pod has no worker whose last one broke: the next one may break at once, too.
+/// The pause before a worker that panicked is replaced, because the next one may panic at once, too.
 const BROKEN: Duration = Duration::from_secs(10);
 
-/// Starts the worker of a pod among `workers`; the pod is not begun if it is `refused`. The end is sent to `ended`.
+/// Starts the worker of a pod as one of `workers`; the pod does not start if it is `refused`. The end is sent to
+/// `ended`.
 pub fn start(
     shared: Arc<Shared>,
     pod: Arc<Pod>,
@@ -279,7 +280,7 @@ impl Worker {
         loop {
             while self.tasks.try_join_next().is_some() {}
             let changed = self.changed.clone();
-            // This look sees what happened up to now, of which most is what the last one did.
+            // What follows sees all changes up to now, most of which the last round caused.
             let _ = changed.notified().now_or_never();
             let wake = match self.look().await {
                 Look::Removed => return,
@@ -290,10 +291,10 @@ impl Worker {
                 Duration::try_from(at.duration_since(Timestamp::now())).unwrap_or(Duration::ZERO)
             });
             tokio::select! {
-                // Cancel-safe, all of them: a change stays marked, an answer stays queued.
+                // All of these are cancel-safe: a change stays marked, a result stays queued.
                 result = self.wanted.changed() => {
                     if result.is_err() {
-                        // The agent ends: pods go on.
+                        // The agent ends: pods keep running.
                         return;
                     }
                     self.retry = None;
@@ -387,7 +388,7 @@ impl Worker {
         }
     }
 
-    /// What time it is. Where the clock was set, all that waits is set with it.
+    /// The current time. If the clock was set, all pending times are adjusted.
     fn tick(&mut self) -> Timestamp {
         let clock = Clock::now();
         if let Some(by) = std::mem::replace(&mut self.clock, clock).jumped(&clock) {
@@ -418,7 +419,7 @@ impl Worker {
         };
         (self.retry, self.failures) = (None, 0);
         let pod = match gone && pod.metadata.deletion_timestamp.is_none() {
-            // Removed by force: what runs of it is ended as if it had been deleted.
+            // Deleted by force: what runs of it is ended as after a normal deletion.
             true => {
                 let mut own = Pod::clone(&pod);
                 own.metadata.deletion_timestamp = Some(super::machine::status_time(now));
@@ -475,7 +476,7 @@ impl Worker {
             .await
     }
 
-    /// Carries out what was decided. A pod is not removed before its end is told.
+    /// Carries out a decision. A pod is not removed before its final status was reported.
     async fn go(
         &mut self,
         pod: &Arc<Pod>,
@@ -491,8 +492,8 @@ impl Worker {
         }
     }
 
-    /// Carries out steps of a pod's beginning. Its status is told only if they take long or lead no further: else the
-    /// next one says more.
+    /// Carries out the first steps of a pod. The status is only reported if they take long or do not lead further:
+    /// otherwise the next one is more complete.
     async fn begin(&mut self, pod: &Arc<Pod>, zone: Option<&Zone>, decision: Decision) -> Look {
         let (reporter, status) = (self.reporter.clone(), decision.status);
         let look = {
@@ -514,7 +515,7 @@ impl Worker {
         look
     }
 
-    /// Hands a status to who tells it.
+    /// Hands a status to the reporter.
     fn offer(&mut self, pod: &Arc<Pod>, status: PodStatus) {
         self.reporter.offer(pod, &status);
         self.offered(status);
@@ -525,7 +526,7 @@ impl Worker {
         self.reported = Some(status);
     }
 
-    /// Brings volumes up to date beside all else: the API server may be slow to say what they are made of.
+    /// Updates volumes in a separate task: the API server may be slow to return their content.
     fn refresh(&mut self, pod: &Arc<Pod>) {
         let before = self.refreshing.as_ref();
         if before.is_some_and(|before| !before.is_finished()) {
@@ -540,15 +541,15 @@ impl Worker {
         self.refreshing = Some(task);
     }
 
-    /// Volumes are about to be made or removed: a refresh that waits for the API server writes nothing to them any more.
-    /// What it is just writing is finished beside.
+    /// Volumes are about to be created or removed: an update that waits for the API server must not write to them any
+    /// more. A write in progress is finished.
     fn stop_refreshing(&mut self) {
         if let Some(task) = self.refreshing.take() {
             task.abort();
         }
     }
 
-    /// Reads the termination messages of processes that ended, once each.
+    /// Reads the termination messages of ended processes, once each.
     async fn messages(&mut self, pod: &Pod, zone: Option<&Zone>) {
         for process in zone.into_iter().flat_map(|zone| &zone.processes) {
             let Some(ending) = &process.ended else {
@@ -570,17 +571,17 @@ impl Worker {
     }
 }
 
-/// Whether it is a step of a pod's beginning.
+/// Whether it is one of the first steps of a pod.
 fn begins(action: &Action) -> bool {
     matches!(action, Action::Prepare | Action::Pull(_) | Action::Start(_))
 }
 
-/// What a look led to.
+/// The result of a round.
 enum Look {
     /// Nothing of the pod is left.
     Removed,
-    /// Something was done: look again at once.
+    /// Something was done: do the next round at once.
     Again,
-    /// Nothing to do until something changes, or then.
+    /// Wait until something changes, or until this time.
     Wait(Option<Timestamp>),
 }

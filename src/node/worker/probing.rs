@@ -1,4 +1,4 @@
-//! Asking the probes of a pod's containers.
+//! Runs the probes of a pod's containers.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,8 +12,8 @@ use crate::node::probes;
 use crate::zone::{Zone, ZoneState};
 
 impl Worker {
-    /// Until when a status is kept back for what is about to be known: containers just began, and the first answer of
-    /// a probe that is asked at once will change it.
+    /// Until when a status is held back for imminent information: containers have just started, and the first result of
+    /// an immediate probe will change it.
     pub(super) fn answered_by(
         &self,
         pod: &Pod,
@@ -32,12 +32,12 @@ impl Worker {
             let process = zone.processes.iter().find(|process| process.id == *id)?;
             process.started.checked_add(HOLD).ok()
         });
-        // A process that began in the future began before the clock was set back.
+        // A process that started in the future started before the clock was set back.
         let shortly = now.checked_add(HOLD).ok()?;
         ends.filter(|end| (now..=shortly).contains(end)).min()
     }
 
-    /// Keeps a task for each probe that is to be asked now.
+    /// Keeps a task for each probe that has to run now.
     pub(super) fn ask_probes(&mut self, pod: &Arc<Pod>, zone: Option<&Zone>) {
         let Some(zone) = zone.filter(|zone| zone.state == ZoneState::Running) else {
             for (_, task) in self.probing.drain() {

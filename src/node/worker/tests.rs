@@ -1,4 +1,4 @@
-//! Workers over a simulated host whose steps fail, and an API that does not answer.
+//! Workers with a simulated host whose steps fail, and an API server that does not respond.
 
 use std::collections::BTreeMap;
 
@@ -16,15 +16,15 @@ use crate::net::Ipam;
 use crate::node::simulated::{SIMULATE, SimulatedSupplies};
 use crate::zone::simulated::Simulated;
 
-/// However slow the host of the test is.
+/// Enough for a slow test host.
 const LIMIT: Duration = Duration::from_secs(120);
 
-/// A node of one pod.
+/// A node with one pod.
 struct Node {
     runtime: Simulated,
     handle: Handle,
     ended: mpsc::Receiver<Ended>,
-    /// What the API was asked, of the pod.
+    /// The requests to the API about the pod.
     asked: Arc<Mutex<Vec<(Method, Value)>>>,
     _workers: JoinSet<()>,
     _ends: tokio_util::sync::DropGuard,
@@ -38,7 +38,7 @@ fn pod(spec: &Value) -> Arc<Pod> {
 }
 
 impl Node {
-    /// Its API takes everything, or answers nothing; what its containers do is told by `simulate`.
+    /// Its API accepts everything, or does not respond; `simulate` sets what its containers do.
     fn new(spec: &Value, answers: bool) -> Node {
         let asked: Arc<Mutex<Vec<(Method, Value)>>> = Arc::default();
         let heard = asked.clone();
@@ -94,7 +94,7 @@ impl Node {
         }
     }
 
-    /// Waits until the zone is as `is` wants it.
+    /// Waits until the zone satisfies `is`.
     async fn until(&self, is: impl Fn(&Zone) -> bool) {
         let mut changes = self.runtime.changes();
         let seen = async {

@@ -121,7 +121,7 @@ fn shown(record: &ResourceRecord<'_>) -> String {
     format!("{} {} {data}", record.name, record.ttl)
 }
 
-/// An outcome in words: what is not an answer, or codes and sections.
+/// An outcome as text: its kind, or response code and sections.
 fn told(name: &str, kind: u16, known: &Directory) -> String {
     let bytes = message(name, kind);
     let Received::Query(query) = read(&bytes) else {
@@ -244,7 +244,7 @@ fn names_are_answered_as_the_specification_says() {
         ),
         ("bare.default.svc.cluster.local", SRV_, "no data"),
         ("none.default.svc.cluster.local", A, "no name"),
-        // Other names.
+        // ExternalName services.
         (
             "out.default.svc.cluster.local",
             A,
@@ -280,7 +280,7 @@ fn names_are_answered_as_the_specification_says() {
         ("300-1-1-1.default.pod.cluster.local", A, "no name"),
         ("web.default.pod.cluster.local", A, "no name"),
         (r"1\.2\.3\.4.default.pod.cluster.local", A, "no name"),
-        // What is above them.
+        // Names above them.
         ("default.svc.cluster.local", A, "no data"),
         ("other.svc.cluster.local", A, "no name"),
         ("svc.cluster.local", A, "no data"),
@@ -332,7 +332,7 @@ fn names_are_answered_as_the_specification_says() {
         ("9.0.244.10.in-addr.arpa", PTR_, "elsewhere"),
         ("+6.0.244.10.in-addr.arpa", PTR_, "elsewhere"),
         ("6.0.244.10.in-addr.arpa", A, "elsewhere"),
-        // The world.
+        // External names.
         ("example.org", A, "elsewhere"),
         ("local", A, "elsewhere"),
         ("mycluster.local", A, "elsewhere"),

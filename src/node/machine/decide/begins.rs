@@ -1,4 +1,4 @@
-//! The beginning of a pod: its zone, its init containers, its containers; and each of these again.
+//! Starting a pod: its zone, its init containers, its containers; and restarting them.
 
 use k8s_openapi::api::core::v1::{Container, ContainerState};
 
@@ -12,7 +12,7 @@ use crate::node::machine::{
 use crate::zone::{Process, ProcessId, ZoneState};
 
 impl<'a> Look<'a> {
-    /// Brings the pod on: its zone, its init containers, its containers.
+    /// Does the next steps: zone, init containers, containers.
     pub(super) fn go_on(&mut self) {
         let list = containers(self.spec);
         match self.zone.map(|zone| zone.state) {
@@ -28,7 +28,7 @@ impl<'a> Look<'a> {
         self.forget(&list);
         self.judge(&list);
         self.resize(&list);
-        // Those for debugging may be needed to see why the others do not begin.
+        // Ephemeral containers may be needed to find out why the others do not start.
         for (kind, container) in of_kinds(&list, &[Kind::Ephemeral]) {
             let standing = self.standing(kind, container);
             if !matches!(standing, Standing::Running(_)) {
@@ -49,15 +49,15 @@ impl<'a> Look<'a> {
         }
     }
 
-    /// Begins the next init container, and those again that have to run on. Whether all did their work. From the last one
-    /// to the first, as `computeInitContainerActions` of pkg/kubelet/kuberuntime: what a later one did shows that those
-    /// before it are done, whatever became of them since.
+    /// Starts the next init container, and restarts sidecars. Returns whether initialization is complete. Goes from the
+    /// last one to the first, like `computeInitContainerActions` of pkg/kubelet/kuberuntime: the progress of a later
+    /// one shows that those before it are done, whatever happened to them since.
     fn initialize(&mut self, list: &[Listed<'_>]) -> bool {
         let all: Vec<(Kind, &Container)> = of_kinds(list, &[Kind::Init, Kind::Sidecar]).collect();
         let begun = of_kinds(list, &[Kind::Regular])
             .any(|(_, container)| self.latest(&container.name).is_some());
         let mut initialized = begun || all.is_empty();
-        // Whether a later one, or an ordinary container, was begun.
+        // Whether a later one, or an ordinary container, was started.
         let mut passed = begun;
         let mut next = Vec::new();
         for (index, (kind, container)) in all.iter().enumerate().rev() {
@@ -110,7 +110,7 @@ impl<'a> Look<'a> {
             .passes(&process.id, ProbeKind::Startup, container)
     }
 
-    /// Makes the zone, unless nothing of the pod would be started in it.
+    /// Creates the zone, unless nothing of the pod would be started in it.
     fn prepare(&mut self, list: &[Listed<'_>]) {
         let wanted = list.iter().any(|(kind, container)| {
             *kind == Kind::Regular
@@ -143,7 +143,7 @@ impl<'a> Look<'a> {
         self.decision.actions.push(Action::Prepare);
     }
 
-    /// Forgets all but the two newest generations of each container.
+    /// Removes all but the two newest generations of each container.
     fn forget(&mut self, list: &[Listed<'_>]) {
         for (_, container) in list {
             let mut known: Vec<&ProcessId> = self
@@ -165,7 +165,7 @@ impl<'a> Look<'a> {
         }
     }
 
-    /// Starts a container that does not run, if it is to run, may, and can.
+    /// Starts a container if it should run and nothing prevents it.
     fn bring(&mut self, kind: Kind, container: &Container, standing: &Standing<'a>) {
         let name = &container.name;
         let latest = self.latest(name);
@@ -176,7 +176,7 @@ impl<'a> Look<'a> {
             }
             let again = latest.is_some_and(|process| self.memory.restarting.contains(&process.id));
             if !again {
-                // Another definition has waits of its own.
+                // A changed definition has its own back-off.
                 let changed =
                     latest.is_some_and(|process| self.is_changed(kind, container, process));
                 let entry = self.memory.backoffs.get(name).filter(|_| !changed).copied();
@@ -223,7 +223,7 @@ impl<'a> Look<'a> {
         self.decision.actions.push(Action::Start(id));
     }
 
-    /// Tells that a container waits because it ended too often.
+    /// Reports that a container is in back-off.
     fn back_off(&mut self, kind: Kind, container: &Container, wait: jiff::SignedDuration) {
         let (name, pod) = (&container.name, full_name(self.pod));
         let wait = go_duration(wait.as_secs().saturating_mul(1_000_000_000));
@@ -237,14 +237,14 @@ impl<'a> Look<'a> {
         self.waiting.insert(name.clone(), told);
     }
 
-    /// What a container was told to wait for.
+    /// The waiting state that was reported for a container.
     fn told_waiting(&self, kind: Kind, name: &str) -> Option<(String, Option<String>)> {
         let old = old_status(&self.memory.last, kind, name)?;
         let waiting = old.state.as_ref()?.waiting.as_ref()?;
         Some((waiting.reason.clone()?, waiting.message.clone()))
     }
 
-    /// Why a container did not start stays told until it does.
+    /// Keeps the reported reason why a container did not start.
     fn still_waits(&mut self, kind: Kind, container: &Container) {
         let told = self.told_waiting(kind, &container.name);
         let usual = ["PodInitializing", "ContainerCreating"];
@@ -253,7 +253,7 @@ impl<'a> Look<'a> {
         }
     }
 
-    /// Whether the image of a container is here; it is asked for, or waited for, if not.
+    /// Whether the image of a container is ready; otherwise it is pulled, or its pull is waited for.
     fn has_image(&mut self, kind: Kind, container: &Container) -> bool {
         let name = &container.name;
         match self.memory.images.get(&image_of(container)) {
@@ -286,7 +286,7 @@ impl<'a> Look<'a> {
         false
     }
 
-    /// Tells that a container waits because its image could not be pulled.
+    /// Reports that a container waits because its image could not be pulled.
     fn back_off_pull(&mut self, kind: Kind, container: &Container, why: &str) {
         const REASON: &str = "ImagePullBackOff";
         let name = &container.name;

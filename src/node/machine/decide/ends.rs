@@ -1,4 +1,4 @@
-//! The end of containers, and of a pod.
+//! Ending containers and pods.
 
 use k8s_openapi::api::core::v1::Container;
 
@@ -8,12 +8,13 @@ use crate::node::machine::{
 };
 use crate::zone::{Process, Signal};
 
-/// The least that a container gets to end in once it was asked to, in seconds (`minimumGracePeriodInSeconds`).
+/// The shortest time between the stop signal and KILL, in seconds (`minimumGracePeriodInSeconds`).
 const MINIMUM_GRACE: i64 = 2;
 
 impl Look<'_> {
-    /// Ends everything: hooks run at once, and ordinary containers are asked to end after theirs; sidecars when those
-    /// have ended, last one first; then the zone. Follows `killContainersWithSyncResult` of pkg/kubelet/kuberuntime.
+    /// Ends everything: preStop hooks run at once, and ordinary containers get their signal after them; sidecars when
+    /// those have ended, the last one first; then the zone. Follows `killContainersWithSyncResult` of
+    /// pkg/kubelet/kuberuntime.
     pub(super) fn end(&mut self, deleted: bool) {
         let begun = *self.memory.ending.get_or_insert(self.now);
         let own = self.pod.metadata.deletion_grace_period_seconds;
@@ -22,7 +23,7 @@ impl Look<'_> {
         // As `calculateEffectiveGracePeriod` of pkg/kubelet/pod_workers.go.
         let grace = grace.max(1);
         if self.is_hidden() {
-            // Nothing in it can be asked to end. It has its grace to be heard of; then it ends as a whole.
+            // Nothing in it can be signalled. It has its grace period to become reachable; then the zone is halted.
             let last = end_of(begun, grace);
             return match self.now < last {
                 true => self.wake(last),
@@ -32,7 +33,7 @@ impl Look<'_> {
         let running = self.running();
         let runs = |name: &str| running.iter().any(|process| process.id.name == name);
         let order = containers(self.spec);
-        // Those that are to have ended before a container is asked to.
+        // The containers that must end before this one gets its signal.
         let awaited = |name: &str| {
             let at = order
                 .iter()
@@ -62,13 +63,13 @@ impl Look<'_> {
         }
     }
 
-    /// How long the pod's containers have to end, in seconds.
+    /// The grace period of the pod's containers, in seconds.
     pub(super) fn grace(&self) -> i64 {
         self.spec.termination_grace_period_seconds.unwrap_or(30)
     }
 
-    /// Takes a running container one step towards its end: its hook, the signal that asks it to, KILL. One that `waits`
-    /// for others is not asked while its grace lasts.
+    /// Takes a running container one step towards its end: preStop hook, stop signal, KILL. One that `waits` for others
+    /// gets no signal before its grace period is over.
     pub(super) fn stop(&mut self, process: &Process, grace: i64, message: String, waits: bool) {
         let id = &process.id;
         let has_hook = containers(self.spec)
@@ -87,7 +88,7 @@ impl Look<'_> {
             asked: None,
             killed: false,
         });
-        // Grace may become shorter while it runs, never longer.
+        // The grace period may become shorter while it runs, never longer.
         stop.grace = stop.grace.min(grace);
         let end = end_of(stop.begun, stop.grace);
         let step = match stop.asked {
@@ -115,7 +116,7 @@ impl Look<'_> {
         }
     }
 
-    /// Ends containers that fail their probes or hooks or were changed, and goes on with those that are being ended.
+    /// Ends containers that fail their probes or hooks or were changed, and continues with those that are being ended.
     pub(super) fn judge(&mut self, list: &[Listed<'_>]) {
         for process in self.running() {
             let Some((kind, container)) = list.iter().find(|(_, c)| c.name == process.id.name)
@@ -129,20 +130,20 @@ impl Look<'_> {
                 }
                 self.stop(process, grace, message, false);
             } else if self.memory.stops.contains_key(&process.id) {
-                // Begun for a reason that is over: it is carried through.
+                // The reason is gone, but the end is carried through.
                 self.stop(process, self.grace(), String::new(), false);
             }
         }
     }
 
-    /// Whether a container is to be another than the one that was started.
+    /// Whether the definition of a container changed since it was started.
     pub(super) fn is_changed(&self, kind: Kind, container: &Container, process: &Process) -> bool {
         let asked = process.labels.get(ASKED_IMAGE);
         matches!(kind, Kind::Regular | Kind::Sidecar)
             && asked.is_some_and(|asked| container.image.as_ref() != Some(asked))
     }
 
-    /// Why a running container is to be ended, and in how many seconds.
+    /// Why a running container has to end, and its grace period in seconds.
     fn fault(&self, kind: Kind, container: &Container, process: &Process) -> Option<(String, i64)> {
         let id = &process.id;
         if let Some(Hook::Failed(_)) = self.memory.hooks.get(id) {
@@ -151,7 +152,7 @@ impl Look<'_> {
         let failed = [ProbeKind::Startup, ProbeKind::Liveness]
             .into_iter()
             .find(|probe| self.memory.probes.get(&(id.clone(), *probe)) == Some(&false));
-        // Of sidecars, only those that have started are compared with what they are to be.
+        // Sidecars are only compared with their definition once they have started.
         let compared = kind == Kind::Regular || self.has_started(container, process);
         let changed = compared && self.is_changed(kind, container, process);
         let grace = failed
@@ -173,7 +174,7 @@ impl Look<'_> {
         Some((message, grace.unwrap_or(self.grace())))
     }
 
-    /// Whether a container that is ended for a fault may be started again, as far as its policy tells before its end.
+    /// Whether the restart policy allows restarting a container that is ended for a fault.
     fn begins_again(&self, container: &Container) -> bool {
         let own = container.restart_policy.as_ref();
         own.or(self.spec.restart_policy.as_ref())

@@ -1,4 +1,4 @@
-//! What to do next for a pod.
+//! Decides what to do next for a pod.
 
 mod begins;
 mod ends;
@@ -12,16 +12,16 @@ use super::status::{self, Facts, Waiting, condition, is_hidden, is_over, old_sta
 use super::{Action, Decision, Kind, Memory, ProbeKind, containers, image_of, spec_of};
 use crate::zone::{Process, ProcessId, Zone, ZoneState};
 
-/// How long a resize that failed waits.
+/// The pause after a failed resize.
 pub const RESIZE_AGAIN: SignedDuration = SignedDuration::from_secs(10);
 
-/// So many seconds after `begun`: never, where a pod asks for more than there are.
+/// This many seconds after `begun`, saturating.
 fn end_of(begun: Timestamp, seconds: i64) -> Timestamp {
     let whole = SignedDuration::from_secs(seconds.max(0));
     begun.checked_add(whole).unwrap_or(Timestamp::MAX)
 }
 
-/// One look at a pod.
+/// The context of one decision.
 struct Look<'a> {
     pod: &'a Pod,
     spec: &'a PodSpec,
@@ -29,22 +29,22 @@ struct Look<'a> {
     memory: &'a mut Memory,
     now: Timestamp,
     waiting: Waiting,
-    /// The generation whose resources it was given just now.
+    /// The generation whose resources were just allocated.
     accepted: Option<i64>,
     decision: Decision,
 }
 
-/// How a container stands.
+/// The state of a container.
 enum Standing<'a> {
-    /// It was never started, or not in this life of the zone where that is what counts.
+    /// It was never started, or not in the current zone if that is what counts.
     Fresh,
     Running(&'a Process),
-    /// It ended with this status, at this time.
+    /// It ended with this exit code, at this time.
     Ended(i32, Timestamp),
 }
 
-/// What is to be done for `pod`, whose zone was seen as `zone`, at `now`. `memory` is brought up to date with what is
-/// decided; it must hold what was reported last.
+/// Decides for `pod`, whose zone was seen as `zone`, at `now`. Updates `memory`, which must contain the last reported
+/// status.
 pub fn decide(pod: &Pod, zone: Option<&Zone>, memory: &mut Memory, now: Timestamp) -> Decision {
     let mut look = Look {
         pod,
@@ -88,19 +88,19 @@ impl<'a> Look<'a> {
         });
         self.tell_refused_resize();
         if is_over(&self.decision.status) && !terminal {
-            // What is left of it ends with the next look, which comes at once.
+            // The rest is released by the next decision, which comes at once.
             self.wake(self.now);
         }
     }
 
-    /// Whether a container that ended with `code` is to be started again.
+    /// Whether a container that ended with `code` is restarted.
     fn restarts(&self, kind: Kind, container: &Container, code: i32) -> bool {
         let latest = self.latest(&container.name);
         let again = latest.is_some_and(|process| self.memory.restarting.contains(&process.id));
         again || restarts(self.spec, kind, container, code)
     }
 
-    /// Drops what is known of processes that are gone.
+    /// Drops what is remembered of processes that are gone.
     fn remember(&mut self) {
         let there = |id: &ProcessId| {
             self.zone
@@ -135,7 +135,7 @@ impl<'a> Look<'a> {
         }
         for process in self.zone.into_iter().flat_map(|zone| &zone.processes) {
             if let Some(ending) = &process.ended {
-                // Never later than now: it may have been noted before the clock was set back.
+                // Never later than now: it may be from before the clock was set back.
                 let at = ending.at.min(self.now);
                 self.memory.ends.entry(process.id.clone()).or_insert(at);
             }
@@ -145,8 +145,8 @@ impl<'a> Look<'a> {
         }
     }
 
-    /// What an earlier agent told of a container that runs on holds until its probes are asked again: it has started, and
-    /// it is ready if its pod was. Follows `isContainerStarted` and `setReadyStateOnKubeletRestart` of
+    /// Restores what an earlier agent reported of a running container, until its probes have new results: it has
+    /// started, and it is ready if its pod was. Follows `isContainerStarted` and `setReadyStateOnKubeletRestart` of
     /// pkg/kubelet/prober/prober_manager.go.
     fn recall(&mut self, kind: Kind, container: &Container) {
         let Some(process) = self.latest(&container.name) else {
@@ -210,8 +210,8 @@ impl<'a> Look<'a> {
         });
     }
 
-    /// Whether nothing of the pod goes on: an init container failed for good, or every ordinary one ended for good, so
-    /// that sidecars have nothing to serve any more.
+    /// Whether nothing of the pod will run any more: an init container failed for good, or every ordinary one ended for
+    /// good, so that sidecars have nothing left to serve.
     fn done(&self) -> bool {
         let code = |kind, container: &Container| match self.standing(kind, container) {
             Standing::Ended(code, _) if !self.restarts(kind, container, code) => Some(code),
@@ -255,8 +255,8 @@ impl<'a> Look<'a> {
                 }
             };
         }
-        // What ran in an earlier life of the zone: ordinary containers that are not restarted stay ended, init
-        // containers have their work undone.
+        // From an earlier zone: ordinary containers that are not restarted stay ended, init containers have to run
+        // again.
         let old = old_status(&self.memory.last, kind, &container.name);
         match (kind, old.and_then(|old| old.state.as_ref())) {
             (

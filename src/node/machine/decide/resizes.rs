@@ -1,4 +1,4 @@
-//! Resizes: what is said of them, and the steps that carry them out.
+//! Resizes: their events, and the steps that carry them out.
 
 use k8s_openapi::api::core::v1::PodStatus;
 
@@ -10,7 +10,7 @@ use crate::node::machine::{Action, Listed, Progress, later};
 use crate::zone::ZoneState;
 
 impl Look<'_> {
-    /// Says once for each generation that a resize is not given, and why.
+    /// Records an event, once for each generation, that a resize is not granted, and why.
     pub(super) fn tell_refused_resize(&mut self) {
         let of = |status: &PodStatus| {
             status::condition(status, RESIZE_PENDING)
@@ -29,9 +29,9 @@ impl Look<'_> {
         }
     }
 
-    /// What is not yet as it was given.
+    /// What differs from the allocated resources.
     fn plan(&self) -> Plan {
-        // A pod that never changed has what it was made with.
+        // A pod that was never changed has what it was created with.
         let changed = self.pod.metadata.generation != Some(1);
         let zone = self
             .zone
@@ -41,7 +41,7 @@ impl Look<'_> {
         })
     }
 
-    /// Notes whether a resize is under way, and says when it begins, fails and ends.
+    /// Tracks whether a resize is in progress, and records events when it begins, fails and ends.
     pub(super) fn progress(&mut self, terminal: bool) {
         let old = status::condition(&self.memory.last, RESIZE_IN_PROGRESS);
         let mut old = old.map(|old| Progress {
@@ -49,7 +49,7 @@ impl Look<'_> {
             error: old.message.clone().filter(|message| !message.is_empty()),
         });
         if terminal || self.is_hidden() {
-            // It is said when the zone is heard of.
+            // Recorded once the zone is reachable.
             self.memory.resize.accepted = self.accepted.take();
             self.memory.resize.progress = old;
             return;
@@ -84,7 +84,7 @@ impl Look<'_> {
         self.memory.resize.progress = Some(Progress { generation, error });
     }
 
-    /// Takes what runs one step towards what the pod was given.
+    /// Takes a running pod one step towards its allocated resources.
     pub(super) fn resize(&mut self, list: &[Listed<'_>]) {
         let plan = self.plan();
         let measured = self.memory.resize.measured.take();

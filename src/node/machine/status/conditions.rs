@@ -9,20 +9,20 @@ use super::{Facts, is_over, may_run, time};
 use crate::node::machine::{Kind, Memory, containers, spec_of};
 use crate::zone::ZoneState;
 
-/// Tells that a pod asks for resources that its containers do not get.
+/// A pod requests resources that its containers do not get.
 pub const RESIZE_PENDING: &str = "PodResizePending";
-/// Tells that a pod was given other resources than its containers have.
+/// A pod was allocated other resources than its containers have.
 pub const RESIZE_IN_PROGRESS: &str = "PodResizeInProgress";
-/// Conditions that end by not being there.
+/// Conditions that are removed instead of becoming false.
 pub const RESIZES: [&str; 2] = [RESIZE_PENDING, RESIZE_IN_PROGRESS];
 
-/// A condition of a status.
+/// A condition in a status.
 pub fn condition<'s>(status: &'s PodStatus, type_: &str) -> Option<&'s PodCondition> {
     let mut conditions = status.conditions.iter().flatten();
     conditions.find(|one| one.type_ == type_)
 }
 
-/// A condition about a resize, whose transitions are those of its reason.
+/// A condition about a resize, whose transition time follows its reason.
 fn resize_condition(
     type_: &str,
     old: &PodStatus,
@@ -49,12 +49,12 @@ fn resize_condition(
     }
 }
 
-/// Whether a condition holds, with a reason and a message.
+/// Whether a condition is true, with reason and message.
 type Told = (bool, Option<&'static str>, Option<String>);
 
 const FINE: Told = (true, None, None);
 
-/// Those that the agent alone tells.
+/// Conditions that only the agent sets.
 const OWN: [&str; 5] = [
     "PodReadyToStartContainers",
     "Initialized",
@@ -63,7 +63,7 @@ const OWN: [&str; 5] = [
     "PodScheduled",
 ];
 
-/// The conditions that the agent owns, in upstream's order after those of others.
+/// The conditions of the agent, in upstream's order, after those of others.
 pub(super) fn conditions(facts: &Facts<'_>, status: &PodStatus) -> Vec<PodCondition> {
     let Facts {
         pod, memory, now, ..
@@ -115,14 +115,14 @@ pub(super) fn conditions(facts: &Facts<'_>, status: &PodStatus) -> Vec<PodCondit
             last_probe_time: None,
         });
     }
-    // It goes with the end of the pod, which is not told before nothing runs any more.
+    // It is set together with the final phase, which is not reported before everything has ended.
     if is_over(status) && !may_run(facts.zone) {
         disruption(facts, &mut list);
     }
     list
 }
 
-/// Those about resizes, which end by not being there.
+/// The conditions about resizes, which are removed when they end.
 fn resizes(memory: &Memory, now: Timestamp) -> Vec<PodCondition> {
     let old = &memory.last;
     let pending = memory.resize.pending.as_ref().map(|(pending, _)| {
@@ -172,7 +172,7 @@ fn lacking(pod: &Pod, status: &PodStatus) -> (Vec<String>, Vec<String>) {
     (incomplete, unready)
 }
 
-/// It holds unless there are containers of which it does not.
+/// A condition that is true unless there are containers for which it is not.
 fn unless(what: &str, names: &[String], reason: &'static str) -> Told {
     match names.is_empty() {
         true => FINE,
@@ -184,7 +184,7 @@ fn unless(what: &str, names: &[String], reason: &'static str) -> Told {
     }
 }
 
-/// Whether an ordinary container ran, ever.
+/// Whether an ordinary container was ever started.
 fn any_began(status: &PodStatus) -> bool {
     let mut regular = status.container_statuses.iter().flatten();
     regular.any(|status| {
@@ -195,7 +195,7 @@ fn any_began(status: &PodStatus) -> bool {
     })
 }
 
-/// Whether the pod is ready: its containers are, and `others` say what its gates ask for.
+/// Whether the pod is ready: its containers are, and its readiness gates are met by `others`.
 fn ready(pod: &Pod, others: &[PodCondition], containers_ready: &Told) -> Told {
     let gates = spec_of(pod).readiness_gates.iter().flatten();
     let gates: Vec<String> = gates
@@ -224,13 +224,13 @@ fn ready(pod: &Pod, others: &[PodCondition], containers_ready: &Told) -> Told {
     }
 }
 
-/// Whether there is a zone that containers can be started in.
+/// Whether there is a zone in which containers can be started.
 fn sandbox(facts: &Facts<'_>, status: &PodStatus) -> Told {
     let state = facts.zone.map(|zone| zone.state);
     if matches!(state, Some(ZoneState::Running | ZoneState::Unreachable)) {
         return FINE;
     }
-    // A zone that is gone is as one that does not run: upstream keeps those of ended pods.
+    // A removed zone counts like a halted one: upstream keeps those of ended pods.
     let all = [&status.init_container_statuses, &status.container_statuses];
     let all = all
         .into_iter()
@@ -251,7 +251,7 @@ fn sandbox(facts: &Facts<'_>, status: &PodStatus) -> Told {
 
 const NOT_READY: &str = "pod sandbox is not ready";
 
-/// Says that the pod ended because the node needs the room that it takes.
+/// Adds the condition that the node evicted the pod.
 fn disruption(facts: &Facts<'_>, list: &mut Vec<PodCondition>) {
     const TYPE: &str = "DisruptionTarget";
     let Some(message) = &facts.memory.disrupted else {

@@ -43,14 +43,14 @@ fn terminated(
     }
 }
 
-/// One container, and what is known of it.
+/// A container, and what is known of it.
 struct About<'a> {
     facts: &'a Facts<'a>,
     kind: Kind,
     container: &'a Container,
-    /// Its processes that its zone knows, the newest last.
+    /// Its processes in the zone, the newest last.
     seen: Vec<&'a Process>,
-    /// What was reported last.
+    /// The last reported status.
     old: Option<&'a ContainerStatus>,
 }
 
@@ -112,7 +112,7 @@ impl About<'_> {
         latest.filter(|process| process.ended.is_none())
     }
 
-    /// What its newest process tells: how it is, and how the one before it ended.
+    /// The state from its newest process, and the last state from the one before it.
     fn by_process(
         &self,
         process: &Process,
@@ -155,7 +155,7 @@ impl About<'_> {
         (state, last)
     }
 
-    /// What a container that does not run waits for, if it does.
+    /// The waiting state of a container that does not run, if it has one.
     fn wait(&self, state: &mut ContainerState, last: &mut Option<ContainerStateTerminated>) {
         if let Some((reason, message)) = self.facts.waiting.get(&self.container.name) {
             if let Some(ended) = state.terminated.take() {
@@ -167,7 +167,8 @@ impl About<'_> {
             });
         } else if state.terminated.is_none() {
             let spec = spec_of(self.facts.pod);
-            // As `convertToAPIContainerStatuses` of pkg/kubelet: also of containers whose pod is initialized, or has failed.
+            // As `convertToAPIContainerStatuses` of pkg/kubelet: this includes containers whose pod is initialized or
+            // has failed.
             let inits = spec.init_containers.as_ref();
             let reason = match inits.is_some_and(|list| !list.is_empty()) {
                 true => "PodInitializing",
@@ -180,7 +181,7 @@ impl About<'_> {
         }
     }
 
-    /// Whether it has started, and is ready.
+    /// Sets `started` and `ready`.
     fn flags(&self, status: &mut ContainerStatus, state: &ContainerState) {
         let passes = |kind: ProbeKind| {
             let running = self.running();
@@ -235,7 +236,7 @@ impl About<'_> {
     }
 }
 
-/// Who a container was begun as.
+/// The user that a container runs as.
 fn user(identity: &Identity) -> ContainerUser {
     let groups = identity.groups.iter().map(|group| i64::from(*group));
     ContainerUser {
@@ -247,12 +248,12 @@ fn user(identity: &Identity) -> ContainerUser {
     }
 }
 
-/// The end that was told as one before the last.
+/// The reported end before the last one.
 fn ended_before(old: &ContainerStatus) -> Option<ContainerStateTerminated> {
     old.last_state.as_ref()?.terminated.clone()
 }
 
-/// What was told of a container that the zone does not know.
+/// The state of a container that the zone does not know, from its last report.
 fn before(
     old: &ContainerStatus,
     status: &mut ContainerStatus,
@@ -269,7 +270,7 @@ fn before(
             terminated: Some(ended),
             ..
         }) => Some(ended.clone()),
-        // It ran, and is not there any more: another end than never having run.
+        // It ran, and is gone: this differs from never having run.
         Some(ContainerState {
             running: Some(_), ..
         }) => Some(ContainerStateTerminated {

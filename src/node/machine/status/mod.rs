@@ -20,12 +20,12 @@ use crate::zone::{Limits, Zone, ZoneNetwork, ZoneState};
 pub use conditions::{RESIZE_IN_PROGRESS, RESIZE_PENDING, RESIZES, condition};
 pub use phase::is_over;
 
-/// A moment as the API keeps it: whole seconds.
+/// A time as the API stores it: in whole seconds.
 pub fn time(at: Timestamp) -> Time {
     Time(Timestamp::from_second(at.as_second()).unwrap_or(at))
 }
 
-/// Whether a container that ended with `code` is to be started again.
+/// Whether a container that ended with `code` is restarted.
 pub fn restarts(spec: &PodSpec, kind: Kind, container: &Container, code: i32) -> bool {
     if kind == Kind::Ephemeral {
         return false;
@@ -59,7 +59,7 @@ pub fn restarts(spec: &PodSpec, kind: Kind, container: &Container, code: i32) ->
     match spec.restart_policy.as_deref() {
         Some("Never") => false,
         Some("OnFailure") => code != 0,
-        // An init container that did its work is done.
+        // An init container that succeeded is done.
         _ => kind != Kind::Init || code != 0,
     }
 }
@@ -67,13 +67,13 @@ pub fn restarts(spec: &PodSpec, kind: Kind, container: &Container, code: i32) ->
 /// The waiting reason and message of containers that are not started, by name.
 pub type Waiting = BTreeMap<String, (String, Option<String>)>;
 
-/// Whether it is not known what became of a zone's processes: one that is there but was not heard of yet, as each is to
-/// an agent that starts again. What was told of them stays told: an end is never concluded from silence.
+/// Whether the state of a zone's processes is unknown: the zone exists but its supervisor was not reached yet, as after
+/// a restart of the agent. What was reported of them is kept: an end is never concluded from silence.
 pub fn is_hidden(zone: &Zone) -> bool {
     zone.state == ZoneState::Unreachable
 }
 
-/// What was reported last of a container.
+/// The last reported status of a container.
 pub fn old_status<'s>(last: &'s PodStatus, kind: Kind, name: &str) -> Option<&'s ContainerStatus> {
     let list = match kind {
         Kind::Init | Kind::Sidecar => &last.init_container_statuses,
@@ -83,11 +83,11 @@ pub fn old_status<'s>(last: &'s PodStatus, kind: Kind, name: &str) -> Option<&'s
     list.iter().flatten().find(|status| status.name == name)
 }
 
-/// The longest that the termination messages of a pod may be together, in bytes (`MaxPodTerminationMessageLogLength`).
+/// The maximum total length of a pod's termination messages, in bytes (`MaxPodTerminationMessageLogLength`).
 const MESSAGES: usize = 12 << 10;
 
-/// Cuts the termination message of one of `containers` to its share of what the pod's may be together. Follows
-/// `normalizeStatus` of pkg/kubelet/status/status_manager.go.
+/// Truncates the termination message of one of `containers` to its share of the maximum. Follows `normalizeStatus` of
+/// pkg/kubelet/status/status_manager.go.
 fn cut_messages(status: &mut ContainerStatus, containers: usize) {
     let share = MESSAGES / containers.max(1);
     for state in [&mut status.state, &mut status.last_state] {
@@ -98,7 +98,7 @@ fn cut_messages(status: &mut ContainerStatus, containers: usize) {
     }
 }
 
-/// What a pod as a whole was given, with the limits that hold.
+/// The reported pod-level resources: those allocated, with the actual limits.
 fn whole_actual(given: &ResourceRequirements, has: Option<&Limits>) -> ResourceRequirements {
     let mut told = given.clone();
     let number = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
@@ -124,9 +124,9 @@ fn whole_actual(given: &ResourceRequirements, has: Option<&Limits>) -> ResourceR
     told
 }
 
-/// What a status is made of.
+/// The input of a status.
 pub struct Facts<'a> {
-    /// The pod as it is to be.
+    /// The desired pod.
     pub pod: &'a Pod,
     /// Its zone as it was seen.
     pub zone: Option<&'a Zone>,
@@ -134,9 +134,9 @@ pub struct Facts<'a> {
     pub memory: &'a Memory,
     /// Containers that are not started, and why.
     pub waiting: &'a Waiting,
-    /// Nothing of it is going to be started again.
+    /// Whether nothing of it will be started again.
     pub terminal: bool,
-    /// The clock.
+    /// The current time.
     pub now: Timestamp,
 }
 
@@ -160,7 +160,7 @@ pub fn status(facts: &Facts<'_>) -> PodStatus {
     };
     tell_containers(facts, &mut status);
     tell_phase(facts, &mut status);
-    // What the pod as a whole was given, and has: limits are those of its zone.
+    // Pod-level resources, allocated and actual: limits are those of its zone.
     if let Some(whole) = &spec.resources {
         status.allocated_resources = describe::requests(pod);
         let has = zone.map(|zone| &zone.spec.limits);
@@ -205,7 +205,7 @@ fn tell_containers(facts: &Facts<'_>, status: &mut PodStatus) {
     status.ephemeral_container_statuses = (!ephemeral.is_empty()).then_some(ephemeral);
 }
 
-/// The phase that follows from the containers, or from what the pod fails for.
+/// The phase, from the containers or from the reason why the pod fails.
 fn tell_phase(facts: &Facts<'_>, status: &mut PodStatus) {
     let Facts { pod, memory, .. } = *facts;
     let old = &memory.last;
@@ -218,7 +218,7 @@ fn tell_phase(facts: &Facts<'_>, status: &mut PodStatus) {
         .map(|id| id.name.as_str())
         .collect();
     let computed = phase::phase(spec_of(pod), &own, facts.terminal, &restarting);
-    // A phase that ends a pod is never left again.
+    // A final phase never changes again.
     let reported = [Some(old), pod.status.as_ref()].into_iter().flatten();
     let fixed = reported
         .filter(|status| is_over(status))
@@ -229,7 +229,7 @@ fn tell_phase(facts: &Facts<'_>, status: &mut PodStatus) {
         status.message = old.message.clone();
     }
     status.phase = Some(phase);
-    // However its containers end then.
+    // Regardless of how its containers end then.
     if let Some((reason, message)) = &memory.fail
         && fixed.as_deref() != Some("Succeeded")
     {
@@ -246,8 +246,8 @@ fn may_run(zone: Option<&Zone>) -> bool {
     })
 }
 
-/// Keeps the phase that was told while the pod is to be over and something of it still runs: whoever sees the end gives
-/// its processors, ports and volumes to others. Follows `mergePodStatus` of pkg/kubelet/status/status_manager.go.
+/// Keeps the reported phase as long as something of a pod that ends still runs: whoever sees the final phase gives its
+/// CPUs, ports and volumes to others. Follows `mergePodStatus` of pkg/kubelet/status/status_manager.go.
 fn hold_back(facts: &Facts<'_>, status: &mut PodStatus) {
     let old = &facts.memory.last;
     if is_over(status) && !is_over(old) && may_run(facts.zone) {

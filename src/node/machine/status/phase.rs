@@ -7,12 +7,12 @@ use k8s_openapi::api::core::v1::{ContainerStateTerminated, ContainerStatus, PodS
 use super::restarts;
 use crate::node::machine::{Kind, containers};
 
-/// Whether a status says that its pod is over.
+/// Whether a status has a final phase.
 pub fn is_over(status: &PodStatus) -> bool {
     matches!(status.phase.as_deref(), Some("Succeeded" | "Failed"))
 }
 
-/// What the phase depends on, counted over one kind of container.
+/// The counts of one kind of container that the phase depends on.
 #[derive(Default)]
 struct Count {
     pending: u32,
@@ -25,7 +25,7 @@ struct Count {
     unknown: u32,
 }
 
-/// The phase that follows from the containers. `terminal`: no container is going to be started again.
+/// The phase that follows from the containers. `terminal`: no container will be started again.
 pub(super) fn phase(
     spec: &PodSpec,
     statuses: &BTreeMap<&str, &ContainerStatus>,

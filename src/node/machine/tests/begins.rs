@@ -1,4 +1,4 @@
-//! How containers begin, and what keeps them from it.
+//! How containers start, and what prevents it.
 
 use super::*;
 
@@ -142,13 +142,13 @@ fn a_pull_that_fails_is_told_then_waited_after() {
         "Failed: Error: ImagePullBackOff",
     ];
     assert_eq!(host.take_events(), events);
-    // It stays told while the next pull is under way.
+    // It is still reported during the next pull.
     host.memory
         .images
         .insert(("a".into(), "i".into()), ImageState::Pulling);
     host.settle();
     assert_eq!(told(&host).0, "ImagePullBackOff");
-    // What is no pull is not waited after longer and longer.
+    // Errors other than pull errors have no growing back-off.
     assert_eq!(failed(&mut host, "ErrImageNeverPull", 10), Some(10));
     assert_eq!(told(&host), ("ErrImageNeverPull".into(), "why".into()));
     // Another image has not failed.

@@ -1,8 +1,8 @@
-//! Pods that are changed while they run: resizes, restarts that were asked for.
+//! Pods that change while they run: resizes and requested restarts.
 
 use super::*;
 
-/// Containers of these cpu and memory limits, which are their requests.
+/// Containers with these CPU and memory limits, which are also their requests.
 fn sized(all: &[(&str, &str, &str)], policy: serde_json::Value) -> serde_json::Value {
     let containers = all.iter().map(|(name, cpu, memory)| {
         let amounts = json!({"cpu": cpu, "memory": memory});
@@ -49,7 +49,7 @@ fn a_pod_is_resized_around_its_containers_less_before_more() {
             last.starts_with("ResizeCompleted: Pod resize completed: {"),
             "{last}"
         );
-        // Memory of all together becomes less at the end.
+        // The zone's memory is lowered last.
         events.retain(|event| !event.starts_with("zone memory"));
         assert_eq!(events, changes, "{to:?}");
         assert_eq!(host.running(), ["a/0", "b/0"]);
@@ -89,7 +89,7 @@ fn memory_in_use_is_not_taken_away() {
         events[1].starts_with("ResizeError: Pod resize error: {"),
         "{events:?}"
     );
-    // Another agent finds it as it is told.
+    // A new agent finds it as reported.
     let last = host.memory.last.clone();
     host.memory = Memory {
         last,
@@ -130,7 +130,7 @@ fn a_policy_starts_a_container_anew_and_no_other() {
     assert_eq!(events[1], "Killing: Container a resize requires restart");
     assert_eq!(events[2], "signal a/0 15");
     assert_eq!(host.running(), ["a/0", "b/0"]);
-    // An end that its policy would leave it at.
+    // An end after which its policy would not restart it.
     host.exit("a", 0);
     assert_eq!(host.settle(), None);
     assert_eq!(host.phase(), "Running");
@@ -220,7 +220,7 @@ fn a_container_of_another_image_is_started_anew() {
         host.settle();
         let expected = [format!("Killing: {what}"), "signal c/0 15".into()];
         assert_eq!(host.take_events(), expected, "{policy}");
-        // Whatever its end is like, and at once.
+        // Regardless of its exit code, and at once.
         host.exit("c", 0);
         assert_eq!(host.settle(), None);
         assert!(host.running().contains(&"c/1".into()), "{policy}");

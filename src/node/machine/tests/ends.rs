@@ -1,10 +1,10 @@
-//! How containers, and pods, come to their end.
+//! How containers and pods end.
 
 use super::*;
 
 #[test]
 fn everything_is_asked_before_it_is_killed() {
-    // The grace of the pod, that of its deletion if it is shorter, and when KILL comes.
+    // The pod's grace period, a shorter one of its deletion if any, and when KILL is sent.
     for (spec, shorter, killed) in [
         (0, None, 2),
         (1, None, 2),
@@ -66,7 +66,7 @@ fn what_could_not_be_done_is_decided_again() {
     assert_eq!(again(&mut host), [Action::Pull("a".into())]);
     assert_eq!(again(&mut host), [Action::Start(id(1))]);
     host.exit("a", 1);
-    // One start was carried out, so one wait is due.
+    // One start was carried out, so one delay applies.
     let wake = host.settle().expect("a wait");
     assert_eq!(wake.duration_since(host.now).as_secs(), 10);
     host.pass(10);
@@ -162,11 +162,11 @@ fn hooks_of_all_run_at_once_and_sidecars_wait_their_turn() {
     }
     host.settle();
     assert_eq!(host.take_events(), ["signal a/0 15"]);
-    // Nothing serves one for debugging: it is not waited for.
+    // An ephemeral container is not waited for.
     host.exit("a", 0);
     host.settle();
     assert_eq!(host.take_events(), ["signal s2/0 15"]);
-    // Who waits for a turn that does not come has the grace of the pod, and two seconds to end.
+    // A container whose turn does not come has the pod's grace period, and two seconds to end.
     host.pass(10);
     host.settle();
     let events = host.take_events();
@@ -205,7 +205,7 @@ fn a_pod_is_not_told_to_be_over_while_something_of_it_runs() {
         assert_eq!(told(&host), ("Running".into(), None), "{reason}");
         assert!(!target(&host), "{reason}");
         assert_eq!(host.condition("Ready"), "False PodFailed", "{reason}");
-        // Nor by another agent, which has not heard of its zone yet.
+        // Nor by a new agent, which has not reached its zone yet.
         host.zone.as_mut().expect("a zone").state = ZoneState::Unreachable;
         host.settle();
         assert_eq!(told(&host), ("Running".into(), None), "{reason}");

@@ -51,7 +51,7 @@ fn what_probes_said_holds_for_the_next_agent() {
     let mut side = container.clone();
     side["name"] = json!("side");
     side["restartPolicy"] = json!("Always");
-    // What the startup and the readiness probe of `a` said.
+    // The results of the startup and readiness probes of `a`.
     for (startup, readiness) in [
         (None, None),
         (Some(true), None),
@@ -79,7 +79,7 @@ fn what_probes_said_holds_for_the_next_agent() {
         assert_eq!(flags(&host), [Some(true), startup.or(Some(false))]);
         let ready = readiness == Some(true);
         assert_eq!(host.container("a").ready, ready);
-        // Where the pod was not ready, those that are asked have to say so again.
+        // If the pod was not ready, probed containers have to become ready again.
         assert_eq!(host.container("side").ready, ready);
         if ready {
             assert_eq!(
@@ -87,7 +87,7 @@ fn what_probes_said_holds_for_the_next_agent() {
                 "nothing changed, so nothing is reported"
             );
         }
-        // What they say then counts, and what is started anew has it all before it.
+        // Later results count, and a restarted container starts from the beginning.
         host.probed("a", ProbeKind::Readiness, false);
         host.settle();
         assert!(!host.container("a").ready);
@@ -120,13 +120,13 @@ fn what_waits_does_not_mind_that_the_clock_is_set() {
         host.pass(6);
         host.settle();
         assert_eq!(host.running(), ["a/2"], "{by}");
-        // The next wait is the next one of the loop.
+        // The next delay continues the crash loop.
         host.exit("a", 1);
         let wake = host.settle().expect("the end of the wait");
         assert_eq!(wake.duration_since(host.now).as_secs(), 20, "{by}");
         host.pass(20);
         host.settle();
-        // An image that is not to be had.
+        // An image that is not available.
         host.pass(700);
         host.exit("a", 1);
         let again = host.now + SignedDuration::from_secs(20);
@@ -153,7 +153,7 @@ fn what_waits_does_not_mind_that_the_clock_is_set() {
         let wake = host.settle().expect("the end of grace");
         assert_eq!(wake.duration_since(host.now).as_secs(), 20, "{by}");
     }
-    // An end that was noted by a clock that was set back since, while no agent ran.
+    // An end recorded by a clock that was set back since, while no agent ran.
     let mut host = Host::new(one("Always"));
     host.settle();
     host.exit("a", 1);
@@ -171,7 +171,7 @@ fn termination_messages_share_what_a_pod_has_for_them() {
         (0, "x".repeat(20_000), 12 << 10),
         (2, "x".repeat(4096), 4096),
         (3, "x".repeat(4096), 3072),
-        // No letter is cut in two.
+        // No character is cut in two.
         (3, format!("x{}", "ä".repeat(2000)), 3071),
         (11, "x".repeat(4096), 1024),
     ] {
@@ -225,7 +225,7 @@ fn nothing_is_concluded_from_a_zone_that_was_not_heard_of_yet() {
         host.memory.probes.insert((id, ProbeKind::Readiness), true);
         host.settle();
         for _ in 0..2 {
-            // The second end is waited after.
+            // The second end has a delay.
             exit.inspect(|code| host.exit("a", *code));
             host.settle();
         }
@@ -235,7 +235,7 @@ fn nothing_is_concluded_from_a_zone_that_was_not_heard_of_yet() {
         }
         host.take_events();
         let (told, running) = (host.memory.last.clone(), host.running());
-        // Another agent finds the zone, whose supervisor did not say hello to it yet.
+        // Another agent finds the zone, whose supervisor has not connected to it yet.
         host.memory = Memory {
             last: told.clone(),
             host_ips: host.memory.host_ips.clone(),
@@ -253,7 +253,7 @@ fn nothing_is_concluded_from_a_zone_that_was_not_heard_of_yet() {
         host.settle();
         let still = |id: &String| host.running().contains(id);
         assert!(running.iter().all(still), "{case}");
-        // One that stays silent is ended with its pod, when its time is up.
+        // A silent zone is halted with its pod, when the grace period is over.
         let zone = host.zone.as_mut().expect("a zone");
         zone.processes.clear();
         zone.state = ZoneState::Unreachable;
